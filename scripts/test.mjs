@@ -1,0 +1,101 @@
+/**
+ * `npm test`: builds, then all default suites in order, then one line with the sum.
+ * Works after a plain `npm install` in a fresh clone. The exit code is 0 only if every build and
+ * every test passed and no suite was empty.
+ */
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { add, fromJunit, fromVitest, line, NONE } from "./counts.mjs";
+import { ensureVenv } from "./python.mjs";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+const worker = join(root, "worker");
+const bin = (name) => join(root, "node_modules", ".bin", name);
+const reports = mkdtempSync(join(tmpdir(), "lazygraph-test-"));
+const VENV_TIMEOUT_MS = 300_000;
+const SUITE_TIMEOUT_MS = 900_000;
+
+function execute(file, args, options = {}) {
+  const { status, error } = spawnSync(file, args, {
+    cwd: root,
+    stdio: "inherit",
+    timeout: SUITE_TIMEOUT_MS,
+    ...options,
+  });
+  if (error !== undefined) console.error(`${file}: ${error.message}`);
+  return status ?? 1;
+}
+
+function build(script) {
+  console.error(`\n# npm run ${script}`);
+  return execute("npm", ["run", "--silent", script]) === 0
+    ? NONE
+    : failure(`npm run ${script} failed; the tests need what it builds`);
+}
+
+function failure(sentence) {
+  console.error(`lazygraph test: ${sentence}.`);
+  return { ...NONE, failed: 1 };
+}
+
+/** A suite's counts; an exit code that they don't explain, and an empty suite, count as failed. */
+function counted(name, status, report, read) {
+  if (!existsSync(report)) return failure(`${name} wrote no report (exit code ${status})`);
+  const counts = read(report);
+  if (counts.passed + counts.failed === 0) {
+    return add(counts, failure(`${name} ran no test (exit code ${status})`));
+  }
+  if (status !== 0 && counts.failed === 0) {
+    return add(counts, failure(`${name} ended with exit code ${status}`));
+  }
+  return counts;
+}
+
+function vitest(filters) {
+  console.error("\n# vitest");
+  const report = join(reports, "vitest.json");
+  const reporters = ["--reporter=default", "--reporter=json", `--outputFile.json=${report}`];
+  const status = execute(bin("vitest"), ["run", ...reporters, ...filters]);
+  return counted("vitest", status, report, fromVitest);
+}
+
+function pytest() {
+  console.error("\n# pytest (worker/)");
+  const requirements = join(worker, "requirements-dev.txt");
+  let python;
+  try {
+    // The plugin itself comes from worker/src and not from an install, so that a build back end
+    // needn't be downloaded and an edit needs no new install.
+    python = ensureVenv(join(worker, ".venv"), [["-r", requirements]], {
+      timeoutMs: VENV_TIMEOUT_MS,
+      inputs: [requirements],
+    });
+  } catch (error) {
+    return failure(`the Python tests can't run: ${error.message}`);
+  }
+  const report = join(reports, "pytest.xml");
+  const environment = { ...process.env, PYTHONPATH: join(worker, "src") };
+  // Those two need vLLM, the second a GPU as well: scripts/vllm-contract.mjs, scripts/gpu-tests.mjs.
+  const elsewhere = ["vllm_contract", "gpu"].map((name) => `--ignore=tests/${name}`);
+  const status = execute(python, ["-m", "pytest", `--junit-xml=${report}`, ...elsewhere], {
+    cwd: worker,
+    env: environment,
+  });
+  return counted("pytest", status, report, fromJunit);
+}
+
+const filters = process.argv.slice(2);
+let total = NONE;
+try {
+  total = add(build("build:native"), build("build:ts"));
+  total = add(total, vitest(filters));
+  // `npm test -- test/cli` is for working on one part: it leaves the Python side out.
+  if (filters.length === 0) total = add(total, pytest());
+} finally {
+  rmSync(reports, { recursive: true, force: true });
+}
+console.log(`\n${line(total)}`);
+process.exitCode = total.failed > 0 ? 1 : 0;

@@ -1,0 +1,50 @@
+/** How an error reaches the terminal: one sentence, its code, and the exit code that goes with it. */
+
+import { codeOf, type ErrorCode, LazygraphError, OptionError } from "../errors.ts";
+
+export const EXIT = { ok: 0, failure: 1, usage: 2, notExecutable: 126, notFound: 127 } as const;
+
+/** `OptionError` with the three things a usage error must name. */
+export function usageError(option: string, expected: string, got: string): OptionError {
+  return new OptionError(option, `Expected ${option} to be ${expected}, got ${quote(got)}.`);
+}
+
+/** What a user typed, in quotes and bounded, so that one bad argument can't flood a terminal. */
+export function quote(text: string): string {
+  return JSON.stringify(text.length > 80 ? `${text.slice(0, 77)}...` : text);
+}
+
+/** `lazygraph: <sentence> [CODE]`; errors that aren't ours keep their own code, if they have one. */
+export function errorLine(error: unknown): string {
+  const message = error instanceof Error ? error.message : String(error);
+  const sentence = message.trim().replaceAll(/\s*\n\s*/g, " ") || "Failed without a message.";
+  const code = codeOf(error);
+  return code === undefined ? `lazygraph: ${sentence}` : `lazygraph: ${sentence} [${code}]`;
+}
+
+/** What the user gave can't be used: an option, or a file that an option named. */
+const USAGE_CODES: ReadonlySet<string> = new Set([
+  "ERR_LAZYGRAPH_OPTION",
+  "ERR_LAZYGRAPH_TRACE",
+  "ERR_LAZYGRAPH_PROFILE",
+]);
+
+function exitCodeOf(error: unknown): number {
+  // By code and not by class: an option error may come from another copy of the package.
+  return USAGE_CODES.has(codeOf(error) ?? "") ? EXIT.usage : EXIT.failure;
+}
+
+/** Prints the error on stderr and returns the exit code. A defect shows its stack, to be reported. */
+export function reportError(error: unknown): number {
+  const expected = error instanceof LazygraphError || codeOf(error) !== undefined;
+  process.stderr.write(`${errorLine(error)}\n`);
+  if (!expected && error instanceof Error && error.stack !== undefined) {
+    process.stderr.write(`${error.stack}\n`);
+  }
+  return exitCodeOf(error);
+}
+
+/** A note that isn't fatal, in the same form. */
+export function note(sentence: string, code?: ErrorCode): void {
+  process.stderr.write(`lazygraph: ${sentence}${code === undefined ? "" : ` [${code}]`}\n`);
+}

@@ -1,0 +1,31 @@
+import { once } from "node:events";
+import type { Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import { LazygraphError } from "../errors.ts";
+import type { HostPort } from "./options.ts";
+
+/** Listens at the address of `--http` and returns its URL, with the port that port 0 became. */
+export async function listen(server: Server, { host, port }: HostPort): Promise<string> {
+  server.listen({ host, port });
+  try {
+    await once(server, "listening");
+  } catch (cause) {
+    const { code, message } = cause as NodeJS.ErrnoException;
+    if (code === "EADDRINUSE") {
+      throw new LazygraphError(
+        "ERR_LAZYGRAPH_ADDRESS_IN_USE",
+        `Expected a free address for --http, got ${host}:${port}, which another program uses: ` +
+          "stop it or choose another port (0: any free one).",
+        { cause },
+      );
+    }
+    throw new LazygraphError(
+      "ERR_LAZYGRAPH_BIND",
+      `Expected an address of this host for --http, got ${host}:${port}: ${message}.`,
+      { cause },
+    );
+  }
+  const bound = server.address() as AddressInfo;
+  const shownHost = bound.family === "IPv6" ? `[${bound.address}]` : bound.address;
+  return `http://${shownHost}:${bound.port}`;
+}

@@ -1,0 +1,99 @@
+#!/usr/bin/env node
+/** The `lazygraph` command: finds the subcommand, loads its file, reports its errors. */
+
+import { readFileSync } from "node:fs";
+import { OptionError } from "../errors.ts";
+import { quote, reportError } from "./errors.ts";
+import { nearMiss } from "./near-miss.ts";
+
+interface Command {
+  readonly summary: string;
+  /** Loaded when asked for: `lazygraph --help` must not open a socket library. */
+  readonly load: () => Promise<(argv: string[]) => Promise<number>>;
+}
+
+const COMMANDS: Readonly<Record<string, Command>> = {
+  run: {
+    summary: "start a controller and a vLLM command under it",
+    load: async () => (await import("./run.ts")).runRun,
+  },
+  serve: {
+    summary: "the controller alone, for engines started elsewhere",
+    load: async () => (await import("./serve.ts")).runServe,
+  },
+  status: {
+    summary: "what a running controller knows of its engines",
+    load: async () => (await import("./status.ts")).runStatus,
+  },
+  demo: {
+    summary: "the three modes on a simulated engine, where there is no GPU",
+    load: async () => (await import("./demo.ts")).runDemo,
+  },
+  doctor: {
+    summary: "what this host has, and what is missing",
+    load: async () => (await import("./doctor.ts")).runDoctor,
+  },
+};
+
+function help(): string {
+  const names = Object.keys(COMMANDS);
+  const width = Math.max(...names.map((name) => name.length));
+  const rows = names.map((name) => `  ${name.padEnd(width)}  ${COMMANDS[name]?.summary}`);
+  return `Usage: lazygraph COMMAND [options]
+
+Decides which CUDA graphs a vLLM engine captures, and when.
+
+Commands:
+${rows.join("\n")}
+
+Options:
+  --help, -h     this text; after a command: that command's own
+  --version      the version of this package
+
+Examples:
+  lazygraph run --mode idle -- vllm serve meta-llama/Llama-3.1-8B
+  lazygraph demo
+`;
+}
+
+/** The version of this package, wherever it is installed. */
+function version(): string {
+  const file = new URL("../../package.json", import.meta.url);
+  const { version: text } = JSON.parse(readFileSync(file, "utf8")) as { version: string };
+  return text;
+}
+
+async function main(argv: readonly string[]): Promise<number> {
+  const [name, ...rest] = argv;
+  if (name === undefined || name === "--help" || name === "-h" || name === "help") {
+    // Called with nothing it is a usage error, but the answer is the same text.
+    (name === undefined ? process.stderr : process.stdout).write(help());
+    return name === undefined ? 2 : 0;
+  }
+  if (name === "--version") {
+    process.stdout.write(`${version()}\n`);
+    return 0;
+  }
+  const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
+  if (command === undefined) {
+    const names = Object.keys(COMMANDS);
+    const meant = nearMiss(name, names);
+    const expected = meant === undefined ? `one of ${names.join(", ")}` : `\`${meant}\``;
+    throw new OptionError("COMMAND", `Expected the command ${expected}, got ${quote(name)}.`);
+  }
+  const run = await command.load();
+  return run(rest);
+}
+
+// A reader that goes away (`lazygraph status | head`) is no failure of ours.
+for (const stream of [process.stdout, process.stderr]) {
+  stream.on("error", (error: NodeJS.ErrnoException) => {
+    if (error.code !== "EPIPE") throw error;
+  });
+}
+
+try {
+  process.exitCode = await main(process.argv.slice(2));
+} catch (error) {
+  process.exitCode = reportError(error);
+}

@@ -1,0 +1,134 @@
+/**
+ * Command-line options: `parseArgs` finds the tokens, this file turns each slip into one sentence
+ * that names the option, what was expected and what came.
+ */
+
+import { parseArgs } from "node:util";
+import { OptionError } from "../errors.ts";
+import { checkEndpoint } from "../wire/endpoint.ts";
+import { MODES, type Mode } from "../wire/protocol.ts";
+import { quote, usageError } from "./errors.ts";
+import { nearMiss } from "./near-miss.ts";
+
+/** Long option name to its kind; a `string` option takes one value. */
+export type OptionSpec = Readonly<Record<string, "string" | "boolean">>;
+
+export interface ParsedOptions {
+  readonly strings: ReadonlyMap<string, string>;
+  readonly flags: ReadonlySet<string>;
+}
+
+/** Every command knows `--help`. Positional arguments are refused: no command takes any. */
+export function parseOptions(argv: readonly string[], spec: OptionSpec): ParsedOptions {
+  const known: OptionSpec = { ...spec, help: "boolean" };
+  const { tokens } = parseArgs({
+    args: [...argv],
+    options: Object.fromEntries(
+      Object.entries(known).map(([name, type]) => [
+        name,
+        name === "help" ? { type, short: "h" } : { type },
+      ]),
+    ),
+    strict: false,
+    allowPositionals: true,
+    tokens: true,
+  });
+  const strings = new Map<string, string>();
+  const flags = new Set<string>();
+  for (const token of tokens) {
+    if (token.kind === "option-terminator") {
+      throw new OptionError("--", "Expected no `--` here: this command starts no other command.");
+    }
+    if (token.kind === "positional") {
+      throw new OptionError(
+        token.value,
+        `Expected only options, got the argument ${quote(token.value)}; see --help.`,
+      );
+    }
+    const type = Object.hasOwn(known, token.name) ? known[token.name] : undefined;
+    if (type === undefined) throw unknownOption(token.rawName, Object.keys(known));
+    const option = `--${token.name}`;
+    if (strings.has(token.name)) {
+      throw new OptionError(option, `Expected ${option} at most once, got it twice.`);
+    }
+    if (type === "boolean") {
+      if (token.value !== undefined) throw usageError(option, "given without a value", token.value);
+      flags.add(token.name);
+    } else {
+      strings.set(token.name, requiredValue(option, token.value, token.inlineValue));
+    }
+  }
+  return { strings, flags };
+}
+
+function requiredValue(option: string, value: string | undefined, inline?: boolean): string {
+  if (value === undefined || value === "") {
+    throw new OptionError(option, `Expected ${option} to have a value, got none.`);
+  }
+  // `--mode --quiet` is a forgotten value, not a mode of that name; `--mode=--quiet` says so.
+  if (value.startsWith("--") && inline !== true) {
+    throw new OptionError(
+      option,
+      `Expected ${option} to have a value, got the next option ${quote(value)}.`,
+    );
+  }
+  return value;
+}
+
+function unknownOption(rawName: string, names: readonly string[]): OptionError {
+  const options = names.map((name) => `--${name}`);
+  const meant = nearMiss(rawName, options);
+  const hint = meant === undefined ? `one of ${options.join(", ")}` : meant;
+  return new OptionError(rawName, `Expected ${hint}, got the unknown option ${quote(rawName)}.`);
+}
+
+export function modeOption(options: ParsedOptions, fallback: Mode): Mode {
+  const value = options.strings.get("mode");
+  if (value === undefined) return fallback;
+  const mode = MODES.find((candidate) => candidate === value);
+  if (mode === undefined) throw usageError("--mode", "eager, lazy or idle", value);
+  return mode;
+}
+
+/** A number of seconds above 0 and up to a day: more is a slip of unit. */
+export function secondsOption(options: ParsedOptions, name: string): number | undefined {
+  const value = options.strings.get(name);
+  if (value === undefined) return undefined;
+  const seconds = Number(value);
+  if (!(seconds > 0 && seconds <= 86_400) || value.trim() !== value) {
+    throw usageError(`--${name}`, "a number of seconds above 0 and up to 86400", value);
+  }
+  return seconds;
+}
+
+export interface HostPort {
+  readonly host: string;
+  readonly port: number;
+}
+
+/** `HOST:PORT`, `[IPV6]:PORT`; port 0 asks the system for a free one. */
+export function hostPortOption(option: string, value: string): HostPort {
+  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^:\s/]+)):(\d{1,5})$/.exec(value);
+  const host = match?.[1] ?? match?.[2];
+  const port = Number(match?.[3]);
+  if (host === undefined || !(port <= 65_535)) {
+    throw usageError(option, "HOST:PORT such as 127.0.0.1:7480", value);
+  }
+  return { host, port };
+}
+
+/** The shape of an endpoint; whether it can be bound is the controller's to say. */
+export function endpointOption(options: ParsedOptions): string | undefined {
+  const value = options.strings.get("endpoint");
+  if (value !== undefined) checkEndpoint("--endpoint", value);
+  return value;
+}
+
+/** An engine's logical name: it travels in the hand-shake, in labels and in URLs. */
+export function engineNameOption(options: ParsedOptions): string | undefined {
+  const value = options.strings.get("engine");
+  if (value !== undefined && !/^[\x21-\x7e]{1,128}$/.test(value)) {
+    throw usageError("--engine", "1 to 128 printable ASCII characters without spaces", value);
+  }
+  return value;
+}

@@ -1,0 +1,251 @@
+/**
+ * `lazygraph run -- COMMAND`: a controller, and the vLLM command under it.
+ *
+ * The command comes first: once it runs, nothing that happens to the controller may end it, and
+ * its exit code is ours.
+ */
+
+import { systemClock } from "../clock.ts";
+import { type Controller, createController } from "../controller.ts";
+import { LazygraphError, OptionError } from "../errors.ts";
+import { createHttpServer } from "../http.ts";
+import { MODES, type Mode } from "../wire/protocol.ts";
+import { type ChildEnd, startChild, startExitCode } from "./child.ts";
+import { closeWithin } from "./close-within.ts";
+import { curveKeys, SECRET_VARIABLE } from "./curve-keys.ts";
+import { errorLine, note, quote, reportError, usageError } from "./errors.ts";
+import { listen } from "./listen.ts";
+import {
+  endpointOption,
+  engineNameOption,
+  type HostPort,
+  hostPortOption,
+  modeOption,
+  parseOptions,
+  secondsOption,
+} from "./options.ts";
+import { PLUGIN_PACKAGE, probePlugin } from "./plugin-probe.ts";
+import { followEngines } from "./progress.ts";
+import { openReport, type Report } from "./report.ts";
+
+const JOIN_WARNING_SECONDS = 120;
+
+const HELP = `Usage: lazygraph run [options] -- COMMAND [arguments]
+
+Starts a controller, then COMMAND with its address in the environment. The command's output, its
+signals and its exit code are passed through. TTFT is less predictable in lazy and idle mode than
+in eager mode: a request may wait for one capture.
+
+Options:
+  --mode MODE           eager: all graphs before ready; lazy: what traffic has earned;
+                        idle: the rest too, while there is nothing to do
+                        (default: LAZYGRAPH_MODE, else idle)
+  --endpoint ENDPOINT   where the engine connects: tcp://HOST:PORT or ipc://PATH
+                        (default tcp://127.0.0.1:0, any free port)
+  --engine NAME         the engine's logical name (default HOST/MODEL)
+  --settle-within S     no captures later than S seconds after ready
+  --http HOST:PORT      answer \`lazygraph status\` and PUT …/mode there (default: no HTTP)
+  --json FILE           write the engines' figures to FILE when settled and at the end
+  --quiet               nothing on stderr but errors
+  --help, -h            this text
+
+Exit code: the command's; 128 + signal when a signal ended it; 127 when there is no such command;
+2 for a usage error; 1 when the controller or the plugin isn't there.
+
+Examples:
+  lazygraph run --mode idle -- vllm serve meta-llama/Llama-3.1-8B
+  lazygraph run --mode lazy --settle-within 600 --json figures.json -- vllm serve MODEL
+`;
+
+interface RunOptions {
+  readonly mode: Mode;
+  readonly endpoint: string;
+  readonly engine: string | undefined;
+  readonly settleWithinSeconds: number | undefined;
+  readonly http: HostPort | undefined;
+  readonly json: string | undefined;
+  readonly quiet: boolean;
+  readonly command: readonly string[];
+}
+
+export async function runRun(argv: readonly string[]): Promise<number> {
+  const options = parseRun(argv);
+  if (options === undefined) {
+    process.stdout.write(HELP);
+    return 0;
+  }
+  const report = options.json === undefined ? undefined : await openReport(options.json);
+  const { mode, endpoint, settleWithinSeconds } = options;
+  const curve = curveKeys(process.env, endpoint);
+  await requirePlugin(options);
+  const controller = createController({
+    mode,
+    endpoint,
+    ...(settleWithinSeconds === undefined ? {} : { settleWithinSeconds }),
+    ...(curve === undefined ? {} : { curve }),
+  });
+  await controller.start();
+  const server = options.http === undefined ? undefined : createHttpServer(controller);
+  try {
+    if (server !== undefined && options.http !== undefined) {
+      const url = await listen(server, options.http);
+      if (!options.quiet) note(`HTTP at ${url}.`);
+    }
+    return await runCommand(options, controller, report);
+  } finally {
+    server?.close();
+    server?.closeAllConnections();
+    await closeWithin(controller);
+  }
+}
+
+/** Undefined: the user asked for help. */
+function parseRun(argv: readonly string[]): RunOptions | undefined {
+  const terminator = argv.indexOf("--");
+  const own = terminator === -1 ? argv : argv.slice(0, terminator);
+  const command = terminator === -1 ? [] : argv.slice(terminator + 1);
+  const bare = terminator === -1 ? own.find(isCommandLike) : undefined;
+  if (bare !== undefined) {
+    throw new OptionError("--", `Expected \`--\` before the command, got ${quote(bare)} without.`);
+  }
+  const options = parseOptions(own, {
+    mode: "string",
+    endpoint: "string",
+    engine: "string",
+    "settle-within": "string",
+    http: "string",
+    json: "string",
+    quiet: "boolean",
+  });
+  if (options.flags.has("help")) return undefined;
+  if (command.length === 0 || command[0] === "") {
+    throw new OptionError("--", "Expected a command after `--`, such as `vllm serve MODEL`.");
+  }
+  const http = options.strings.get("http");
+  return {
+    mode: modeOption(options, environmentMode()),
+    endpoint: endpointOption(options) ?? "tcp://127.0.0.1:0",
+    engine: engineNameOption(options),
+    settleWithinSeconds: secondsOption(options, "settle-within"),
+    http: http === undefined ? undefined : hostPortOption("--http", http),
+    json: options.strings.get("json"),
+    quiet: options.flags.has("quiet"),
+    command,
+  };
+}
+
+/** Without `--`, these words show that a command was meant to follow. */
+function isCommandLike(word: string): boolean {
+  return /^(.*\/)?(vllm|python[\d.]*)$/.test(word);
+}
+
+/** A mode that the user exported is not overruled by our default. */
+function environmentMode(): Mode {
+  const value = process.env["LAZYGRAPH_MODE"]?.trim().toLowerCase();
+  if (value === undefined || value === "") return "idle";
+  const mode = MODES.find((candidate) => candidate === value);
+  if (mode === undefined) throw usageError("LAZYGRAPH_MODE", "eager, lazy or idle", value);
+  return mode;
+}
+
+async function requirePlugin(options: RunOptions): Promise<void> {
+  const probe = await probePlugin(options.command, process.env);
+  switch (probe.found) {
+    case "yes":
+      return;
+    case "unknown":
+      // Told only if no engine joins: launchers and containers are normal.
+      return;
+    case "excluded":
+      throw new LazygraphError(
+        "ERR_LAZYGRAPH_PLUGIN_MISSING",
+        `Expected VLLM_PLUGINS to contain "lazygraph", got ${quote(probe.allowed)}: ` +
+          "add it, or unset the variable.",
+      );
+    case "no":
+      throw new LazygraphError(
+        "ERR_LAZYGRAPH_PLUGIN_MISSING",
+        `Expected the plugin ${PLUGIN_PACKAGE} in ${probe.python}, which hasn't got it: ` +
+          `${probe.python} -m pip install ${PLUGIN_PACKAGE}`,
+      );
+  }
+}
+
+async function runCommand(
+  options: RunOptions,
+  controller: Controller,
+  report: Report | undefined,
+): Promise<number> {
+  const environment: NodeJS.ProcessEnv = {
+    ...process.env,
+    LAZYGRAPH_ENDPOINT: controller.endpoint,
+    LAZYGRAPH_MODE: options.mode,
+    ...(options.engine === undefined ? {} : { LAZYGRAPH_ENGINE: options.engine }),
+  };
+  delete environment[SECRET_VARIABLE];
+  let child: Awaited<ReturnType<typeof startChild>>;
+  try {
+    child = await startChild(options.command, environment);
+  } catch (error) {
+    reportError(error);
+    return startExitCode(error);
+  }
+  const release = survive();
+  const write = async (): Promise<void> => {
+    try {
+      await report?.write({ command: options.command, engines: controller.engines() });
+    } catch (error) {
+      process.stderr.write(`${errorLine(error)}\n`);
+    }
+  };
+  const following = followEngines(controller, {
+    quiet: options.quiet,
+    onSettled: () => void write(),
+  });
+  const cancelWarning = systemClock.after(JOIN_WARNING_SECONDS, () => {
+    if (!following.joined()) note(noEngineSentence(), "ERR_LAZYGRAPH_PLUGIN_MISSING");
+  });
+  const end = await child.ended;
+  cancelWarning();
+  following.stop();
+  await write();
+  release();
+  explainEnd(end, following.joined(), options);
+  return end.exitCode;
+}
+
+function noEngineSentence(): string {
+  if (process.env["LAZYGRAPH_DISABLE"] === "1") {
+    return "No engine has joined, because LAZYGRAPH_DISABLE=1 switches the plugin off.";
+  }
+  return (
+    `No engine has joined within ${JOIN_WARNING_SECONDS} s; it runs as stock so far: check that ` +
+    `${PLUGIN_PACKAGE} is installed in the command's Python and that it can reach this host.`
+  );
+}
+
+/** An engine that never joined and a command that failed: say which of the two came first. */
+function explainEnd(end: ChildEnd, joined: boolean, options: RunOptions): void {
+  if (joined || end.exitCode === 0 || end.asked) return;
+  const how = end.signal === undefined ? `with exit code ${end.exitCode}` : `by ${end.signal}`;
+  note(
+    `The command ${quote(options.command.join(" "))} ended ${how} before any engine joined; ` +
+      "what it printed above says why.",
+    "ERR_LAZYGRAPH_COMMAND_DIED",
+  );
+}
+
+/** From here on a defect of ours costs the controller, not the engine. Returns the way back. */
+function survive(): () => void {
+  const handler = (error: unknown): void => {
+    const detail = error instanceof Error ? (error.stack ?? error.message) : String(error);
+    note("A defect in the controller; the command goes on. Please report it:");
+    process.stderr.write(`${detail}\n`);
+  };
+  process.on("uncaughtException", handler);
+  process.on("unhandledRejection", handler);
+  return () => {
+    process.off("uncaughtException", handler);
+    process.off("unhandledRejection", handler);
+  };
+}

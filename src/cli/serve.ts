@@ -1,0 +1,105 @@
+/** `lazygraph serve`: the controller alone, for engines that somebody else starts. */
+
+import { createController } from "../controller.ts";
+import { createHttpServer } from "../http.ts";
+import { closeWithin } from "./close-within.ts";
+import { curveKeys } from "./curve-keys.ts";
+import { note } from "./errors.ts";
+import { listen } from "./listen.ts";
+import {
+  endpointOption,
+  hostPortOption,
+  modeOption,
+  parseOptions,
+  secondsOption,
+} from "./options.ts";
+import { followEngines } from "./progress.ts";
+
+const HELP = `Usage: lazygraph serve [options]
+
+The controller alone. Start engines elsewhere with LAZYGRAPH_ENDPOINT set to its endpoint.
+
+Options:
+  --endpoint ENDPOINT   where engines connect: tcp://HOST:PORT or ipc://PATH
+                        (default tcp://127.0.0.1:5757; port 0: any free one)
+  --http HOST:PORT      where people and probes connect (default 127.0.0.1:7480; port 0: any)
+  --mode MODE           eager, lazy or idle (default idle)
+  --settle-within S     no captures later than S seconds after an engine is ready
+  --json                one line of JSON on stdout once it listens: {"endpoint": …, "http": …}
+  --quiet               no progress on stderr
+  --help, -h            this text
+
+Engines on other hosts need CURVE keys in the environment (Z85, as zeromq's curveKeyPair() makes):
+  LAZYGRAPH_SERVER_KEY, LAZYGRAPH_SERVER_SECRET_KEY   the controller's own pair
+  LAZYGRAPH_CLIENT_KEYS   public keys of the engines that may connect, with commas (default: all)
+
+HTTP, without authentication (keep it on loopback or behind a proxy):
+  GET  /healthz                     200 while the controller runs
+  GET  /v1/engines                  all engines
+  PUT  /v1/engines/{name}/mode      {"mode": "lazy"}
+  POST /v1/engines/{name}/freeze    no captures from now on
+
+Examples:
+  lazygraph serve
+  LAZYGRAPH_ENDPOINT=tcp://127.0.0.1:5757 vllm serve MODEL
+  curl -X PUT -d '{"mode":"lazy"}' http://127.0.0.1:7480/v1/engines/NAME/mode
+`;
+
+export async function runServe(argv: readonly string[]): Promise<number> {
+  const options = parseOptions(argv, {
+    endpoint: "string",
+    http: "string",
+    mode: "string",
+    "settle-within": "string",
+    json: "boolean",
+    quiet: "boolean",
+  });
+  if (options.flags.has("help")) {
+    process.stdout.write(HELP);
+    return 0;
+  }
+  const mode = modeOption(options, "idle");
+  const settleWithinSeconds = secondsOption(options, "settle-within");
+  const address = hostPortOption("--http", options.strings.get("http") ?? "127.0.0.1:7480");
+  const endpoint = endpointOption(options) ?? "tcp://127.0.0.1:5757";
+  const curve = curveKeys(process.env, endpoint);
+  const controller = createController({
+    mode,
+    endpoint,
+    ...(settleWithinSeconds === undefined ? {} : { settleWithinSeconds }),
+    ...(curve === undefined ? {} : { curve }),
+  });
+  await controller.start();
+  // Before anybody is told that we are there: who knows may already want us to stop.
+  const stopping = stopSignal();
+  const server = createHttpServer(controller);
+  try {
+    const http = await listen(server, address);
+    const following = options.flags.has("quiet") ? undefined : followEngines(controller);
+    if (options.flags.has("json")) {
+      process.stdout.write(`${JSON.stringify({ endpoint: controller.endpoint, http })}\n`);
+    } else {
+      note(`controller at ${controller.endpoint} (mode ${mode}), HTTP at ${http}.`);
+    }
+    const signal = await stopping;
+    following?.stop();
+    if (!options.flags.has("quiet")) note(`${signal}: stopping; engines go on by themselves.`);
+  } finally {
+    server.close();
+    server.closeAllConnections();
+    await closeWithin(controller);
+  }
+  return 0;
+}
+
+/** The first of the signals that end a service. A second one then has its default effect. */
+function stopSignal(): Promise<NodeJS.Signals> {
+  return new Promise((resolve) => {
+    const signals: readonly NodeJS.Signals[] = ["SIGINT", "SIGTERM", "SIGHUP"];
+    const handler = (signal: NodeJS.Signals): void => {
+      for (const name of signals) process.off(name, handler);
+      resolve(signal);
+    };
+    for (const name of signals) process.on(name, handler);
+  });
+}

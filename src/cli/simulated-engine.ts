@@ -1,0 +1,170 @@
+/**
+ * The simulated engine as a process of its own, behind the real protocol.
+ *
+ * It takes the variables that `lazygraph run` sets for vLLM, so that it can stand in for it, and
+ * writes what happens as JSON lines on stdout. It ends with its parent.
+ */
+
+import type { EngineCurve } from "../sim/link.ts";
+import { LiveEngine, type LiveEngineOptions } from "../sim/live.ts";
+import { DEFAULT_PROFILE, loadProfile } from "../sim/profile.ts";
+import { readTrace, type TraceRequest } from "../trace.ts";
+import { reportError } from "./errors.ts";
+import { numberOption } from "./number-option.ts";
+import {
+  endpointOption,
+  engineNameOption,
+  modeOption,
+  type ParsedOptions,
+  parseOptions,
+  secondsOption,
+} from "./options.ts";
+
+const HELP = `Usage: simulated-engine [options]
+
+A simulated vLLM engine behind lazygraph's protocol. Its numbers come from a cost profile, not from
+a GPU. One JSON object a line on stdout: started, loaded, ready, capture, request, drained.
+
+Options:
+  --endpoint ENDPOINT   of the controller (LAZYGRAPH_ENDPOINT); none: by the mode's own defaults
+  --engine NAME         logical name (LAZYGRAPH_ENGINE; simulated)
+  --mode MODE           eager, lazy or idle (LAZYGRAPH_MODE; idle)
+  --profile NAME|FILE   cost profile (${DEFAULT_PROFILE})
+  --speed X             simulated seconds per real second (1)
+  --trace FILE          requests to serve, arriving from the start of the process on
+  --trace-speed X       divides the trace's times (1)
+  --trace-seconds N     cuts arrivals after N seconds
+  --trace-requests N    at most N requests (100000)
+  --handshake-ms N      how long to wait for the controller before the first capture (250)
+  --jitter X            relative standard deviation of all times (0)
+  --seed N              of the jitter (1)
+
+Example:
+  node dist/cli/simulated-engine.js --mode idle --speed 10 --trace traces/my-trace.csv
+`;
+
+const SPEC = {
+  endpoint: "string",
+  engine: "string",
+  mode: "string",
+  profile: "string",
+  speed: "string",
+  trace: "string",
+  "trace-speed": "string",
+  "trace-seconds": "string",
+  "trace-requests": "string",
+  "handshake-ms": "string",
+  jitter: "string",
+  seed: "string",
+} as const;
+
+/** Options that `lazygraph run` sets for its child. */
+const VARIABLES = [
+  ["endpoint", "LAZYGRAPH_ENDPOINT"],
+  ["engine", "LAZYGRAPH_ENGINE"],
+  ["mode", "LAZYGRAPH_MODE"],
+] as const;
+
+const REQUESTS_MAX = 100_000;
+/** Unread output is bounded: a parent that doesn't read is no reason to grow without end. */
+const OUTPUT_BYTES_MAX = 4 << 20;
+const CLOSE_MS_MAX = 2000;
+
+async function main(argv: readonly string[]): Promise<void> {
+  const options = withVariables(argv);
+  if (options.flags.has("help")) {
+    process.stdout.write(HELP);
+    return;
+  }
+  const settings = settingsOf(options);
+  const requests = await readRequests(options);
+  const engine = new LiveEngine({ ...settings, requests, onEvent: print });
+  endWithParent(engine);
+  engine.start();
+  print({ type: "started", pid: process.pid, engine: settings.engine, session: engine.session });
+}
+
+function withVariables(argv: readonly string[]): ParsedOptions {
+  const given = parseOptions(argv, SPEC);
+  const more = VARIABLES.flatMap(([name, variable]) => {
+    const value = process.env[variable] ?? "";
+    return value === "" || given.strings.has(name) ? [] : [`--${name}=${value}`];
+  });
+  return parseOptions([...argv, ...more], SPEC);
+}
+
+function settingsOf(options: ParsedOptions): LiveEngineOptions & { readonly engine: string } {
+  const endpoint = endpointOption(options);
+  const curve = curveOf();
+  return {
+    engine: engineNameOption(options) ?? "simulated",
+    mode: modeOption(options, "idle"),
+    profile: loadProfile(options.strings.get("profile") ?? DEFAULT_PROFILE),
+    speed: numberOption(options, "speed", { min: 0.001, max: 1000, fallback: 1 }),
+    handshakeMs: numberOption(options, "handshake-ms", { min: 0, max: 60_000, fallback: 250 }),
+    jitter: numberOption(options, "jitter", { min: 0, max: 1, fallback: 0 }),
+    seed: numberOption(options, "seed", { min: 0, max: 2 ** 32 - 1, fallback: 1, whole: true }),
+    ...(endpoint === undefined ? {} : { endpoint }),
+    ...(curve === undefined ? {} : { curve }),
+  };
+}
+
+/** Keys come by the environment alone: arguments can be read by everybody on the machine. */
+function curveOf(): EngineCurve | undefined {
+  const serverKey = process.env["LAZYGRAPH_SERVER_KEY"];
+  const publicKey = process.env["LAZYGRAPH_PUBLIC_KEY"];
+  const secretKey = process.env["LAZYGRAPH_SECRET_KEY"];
+  if (!serverKey || !publicKey || !secretKey) return undefined;
+  return { serverKey, publicKey, secretKey };
+}
+
+async function readRequests(options: ParsedOptions): Promise<TraceRequest[]> {
+  const file = options.strings.get("trace");
+  const seconds = secondsOption(options, "trace-seconds");
+  const speed = numberOption(options, "trace-speed", { min: 1e-6, max: 1e6, fallback: 1 });
+  const count = numberOption(options, "trace-requests", {
+    min: 1,
+    max: REQUESTS_MAX,
+    fallback: REQUESTS_MAX,
+    whole: true,
+  });
+  if (file === undefined) return [];
+  const requests: TraceRequest[] = [];
+  const limits = { speed, requests: count, ...(seconds === undefined ? {} : { seconds }) };
+  for await (const request of readTrace(file, limits)) requests.push(request);
+  return requests;
+}
+
+function print(event: object): void {
+  if (process.stdout.writableLength > OUTPUT_BYTES_MAX) return;
+  process.stdout.write(`${JSON.stringify(event)}\n`);
+}
+
+/** An engine without its parent is one that nobody asked for, and that nobody will end. */
+function endWithParent(engine: LiveEngine): void {
+  const end = (reason: string, exitCode: number): void => {
+    setTimeout(() => process.exit(exitCode), CLOSE_MS_MAX).unref();
+    engine.close(reason).then(
+      () => process.exit(exitCode),
+      (error: unknown) => process.exit(reportError(error)),
+    );
+  };
+  process.once("SIGTERM", () => end("The engine was asked to end.", 0));
+  process.once("SIGINT", () => end("The engine was interrupted.", 130));
+  process.stdout.once("error", () => end("Nobody reads the engine's output.", 0));
+  if (process.channel !== undefined) {
+    process.once("disconnect", () => end("The engine's parent has gone.", 0));
+    return;
+  }
+  const parent = process.ppid;
+  setInterval(() => {
+    if (process.ppid !== parent) end("The engine's parent has gone.", 0);
+  }, 1000);
+}
+
+try {
+  await main(process.argv.slice(2));
+} catch (error) {
+  process.exitCode = reportError(error);
+  if (process.channel !== undefined) process.disconnect();
+}

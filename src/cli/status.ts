@@ -1,0 +1,110 @@
+/** `lazygraph status`: what a running controller knows, over its HTTP side. */
+
+import { LazygraphError } from "../errors.ts";
+import type { EngineSnapshot } from "../snapshot.ts";
+import { usageError } from "./errors.ts";
+import { parseOptions } from "./options.ts";
+import { enginesTable, graphsTable } from "./table.ts";
+
+const TIMEOUT_MS = 5_000;
+
+const HELP = `Usage: lazygraph status [options]
+
+What a running controller (lazygraph serve, or lazygraph run --http) knows of its engines.
+
+Options:
+  --url URL      the controller's HTTP side (default http://127.0.0.1:7480)
+  --engine NAME  only this engine, with one row per graph
+  --json         the whole document on stdout
+  --help, -h     this text
+
+Examples:
+  lazygraph status
+  lazygraph status --url http://gateway-0:7480 --json | jq '.engines[].graphs[].id'
+`;
+
+export async function runStatus(argv: readonly string[]): Promise<number> {
+  const options = parseOptions(argv, { url: "string", engine: "string", json: "boolean" });
+  if (options.flags.has("help")) {
+    process.stdout.write(HELP);
+    return 0;
+  }
+  const url = urlOption(options.strings.get("url") ?? "http://127.0.0.1:7480");
+  const name = options.strings.get("engine");
+  const path = name === undefined ? "v1/engines" : `v1/engines/${encodeURIComponent(name)}`;
+  const body = await get(new URL(path, url));
+  if (options.flags.has("json")) {
+    process.stdout.write(`${JSON.stringify(body)}\n`);
+    return 0;
+  }
+  process.stdout.write(`${describe(body)}\n`);
+  return 0;
+}
+
+function describe(body: object): string {
+  if (!("engines" in body)) {
+    const engine = body as EngineSnapshot;
+    return `${enginesTable([engine])}\n${graphsTable(engine.graphs)}`;
+  }
+  const engines = body.engines as readonly EngineSnapshot[];
+  return engines.length === 0 ? "No engine has joined yet." : enginesTable(engines);
+}
+
+function urlOption(value: string): URL {
+  const url = URL.canParse(value) ? new URL(value) : undefined;
+  if (url === undefined || !/^https?:$/.test(url.protocol)) {
+    throw usageError("--url", "a URL such as http://127.0.0.1:7480", value);
+  }
+  // A path is kept as a prefix: the controller may sit behind a proxy.
+  if (!url.pathname.endsWith("/")) url.pathname += "/";
+  return url;
+}
+
+async function get(url: URL): Promise<object> {
+  let status: number;
+  let text: string;
+  try {
+    const response = await fetch(url, { signal: AbortSignal.timeout(TIMEOUT_MS) });
+    status = response.status;
+    text = await response.text();
+  } catch (cause) {
+    throw unreachable(url, reasonOf(cause), cause);
+  }
+  const body = parseObject(text);
+  if (status === 200 && body !== undefined) return body;
+  const error = body !== undefined && "error" in body ? body.error : undefined;
+  if (typeof error === "object" && error !== null && "message" in error && "code" in error) {
+    if (error.code === "ERR_LAZYGRAPH_ENGINE_UNKNOWN") {
+      throw new LazygraphError("ERR_LAZYGRAPH_ENGINE_UNKNOWN", String(error.message));
+    }
+  }
+  throw unreachable(url, `HTTP status ${status}`);
+}
+
+function parseObject(text: string): object | undefined {
+  try {
+    const value: unknown = JSON.parse(text);
+    return typeof value === "object" && value !== null ? value : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function unreachable(url: URL, reason: string, cause?: unknown): LazygraphError {
+  return new LazygraphError(
+    "ERR_LAZYGRAPH_CONTROLLER_UNREACHABLE",
+    `Expected a controller's HTTP side at ${url.origin}, got ${reason}: start \`lazygraph serve\` ` +
+      "or name another one with --url.",
+    { cause },
+  );
+}
+
+/** `fetch failed` says nothing; its cause does. */
+function reasonOf(error: unknown): string {
+  if (error instanceof Error && error.name === "TimeoutError") {
+    return `no answer within ${TIMEOUT_MS / 1000} s`;
+  }
+  const cause = error instanceof Error ? error.cause : undefined;
+  if (cause instanceof Error && "code" in cause) return String(cause.code);
+  return error instanceof Error ? error.message : String(error);
+}

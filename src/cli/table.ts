@@ -1,0 +1,97 @@
+/** The tables of `run` and `status`. Pure: a snapshot in, text out. */
+
+import Table from "cli-table3";
+import type { EngineSnapshot, GraphSnapshot } from "../snapshot.ts";
+import { printable } from "./printable.ts";
+
+const MIB = 1024 * 1024;
+
+/** What capturing cost one engine. */
+export function settledTable(engine: EngineSnapshot): string {
+  const table = plainTable([]);
+  const notCaptured = engine.graphsPlanned - engine.graphsCaptured;
+  table.push(
+    ["engine", `${printable(engine.engine)}${simulatedMark(engine)}`],
+    ["model, mode", `${printable(engine.model)}, ${engine.mode}`],
+    ["capture before ready", secondsText(engine.captureBeforeReadySeconds)],
+    ["ready to settled", secondsText(engine.readyToSettledSeconds)],
+    ["longest capture", millisecondsText(engine.longestCaptureMs)],
+    ["graphs captured", graphsText(engine)],
+    ["graph memory", mebibytesText(engine.takenBytes)],
+    ["steps so far", stepsText(engine)],
+  );
+  if (notCaptured > 0) table.push(["not captured", notCapturedText(engine, notCaptured)]);
+  return table.toString();
+}
+
+/** One row per engine: `lazygraph status`. */
+export function enginesTable(engines: readonly EngineSnapshot[]): string {
+  const table = plainTable(["engine", "mode", "phase", "graphs", "memory", "steps"]);
+  for (const engine of engines) {
+    table.push([
+      `${printable(engine.engine)}${simulatedMark(engine)}`,
+      engine.mode,
+      phaseText(engine),
+      graphsText(engine),
+      mebibytesText(engine.takenBytes),
+      stepsText(engine),
+    ]);
+  }
+  return table.toString();
+}
+
+/** One row per graph, and why it is where it is. */
+export function graphsTable(graphs: readonly GraphSnapshot[]): string {
+  const table = plainTable(["graph", "status", "ms", "MiB", "replays", "wanted", "why"]);
+  for (const graph of graphs) {
+    table.push([
+      printable(graph.id),
+      graph.status,
+      graph.ms === undefined ? "" : graph.ms.toFixed(1),
+      graph.bytes === undefined ? "" : (graph.bytes / MIB).toFixed(1),
+      String(graph.replays),
+      String(graph.wanted),
+      printable(graph.reason ?? "", 80),
+    ]);
+  }
+  return table.toString();
+}
+
+export function secondsText(seconds: number | undefined): string {
+  return seconds === undefined ? "not yet" : `${seconds.toFixed(seconds < 10 ? 3 : 1)} s`;
+}
+
+function millisecondsText(ms: number): string {
+  return ms === 0 ? "none" : `${ms.toFixed(1)} ms`;
+}
+
+function mebibytesText(bytes: number): string {
+  return `${(bytes / MIB).toFixed(0)} MiB`;
+}
+
+function stepsText(engine: EngineSnapshot): string {
+  return `${engine.stepsExact} exact, ${engine.stepsPadded} padded, ${engine.stepsUngraphed} ungraphed`;
+}
+
+function simulatedMark(engine: EngineSnapshot): string {
+  return engine.simulated === undefined ? "" : ` (simulated: ${printable(engine.simulated)})`;
+}
+
+function graphsText(engine: EngineSnapshot): string {
+  return `${engine.graphsCaptured} of ${engine.graphsPlanned}`;
+}
+
+function phaseText(engine: EngineSnapshot): string {
+  if (!engine.connected) return "lost";
+  return engine.settled ? `${engine.phase}, settled` : engine.phase;
+}
+
+function notCapturedText(engine: EngineSnapshot, count: number): string {
+  const left = count - engine.graphsRefused - engine.graphsFailed;
+  return `${left} left, ${engine.graphsRefused} refused, ${engine.graphsFailed} failed`;
+}
+
+/** No colours: the text goes into logs as often as onto a terminal. */
+function plainTable(head: string[]): Table.Table {
+  return new Table({ head, style: { head: [], border: [], compact: true } });
+}

@@ -1,0 +1,422 @@
+/**
+ * The composition root: options → router + one session and one driver per engine.
+ *
+ * Frames come in here and are sorted by what they are: a `hello` makes or finds a driver, anything
+ * else goes to the driver of its peer, and what belongs to nobody is asked who it is.
+ */
+
+import { systemClock } from "./clock.ts";
+import { EngineDriver } from "./engine-driver.ts";
+import { codeOf, type ErrorCode, LazygraphError } from "./errors.ts";
+import { publish } from "./events.ts";
+import {
+  type ControllerOptions,
+  checkMode,
+  type ResolvedOptions,
+  resolveOptions,
+} from "./options.ts";
+import { type EngineSnapshot, snapshotOf } from "./snapshot.ts";
+import { isWaitedFor, Waiters, type WaitOptions } from "./waiters.ts";
+import { decodeFromEngine, encode } from "./wire/codec.ts";
+import type { FromEngine, Hello, Mode, Refuse, ToEngine } from "./wire/protocol.ts";
+import { FRAMES_PER_SECOND_MAX, openRouter, type RouterLink } from "./wire/router.ts";
+import { refusalOf, Session } from "./wire/session.ts";
+
+/** Sessions remembered as replaced by a younger one of the same engine name. */
+const REPLACED_MAX = 256;
+/** Strangers remembered as asked for their `hello`. */
+const STRANGERS_MAX = 1024;
+
+export interface Controller extends AsyncDisposable {
+  /** Where engines connect, a port of 0 resolved once started. */
+  readonly endpoint: string;
+  /**
+   * Binds the endpoint. Idempotent.
+   * @throws LazygraphError ERR_LAZYGRAPH_ADDRESS_IN_USE, …_BIND or …_CLOSED
+   */
+  start(): Promise<void>;
+  /** Idempotent; the endpoint is free once it resolves. Engines go on serving with the graphs and the table they have. */
+  close(): Promise<void>;
+  /** A picture of every engine that joined, lost ones included, in order of joining. */
+  engines(): readonly EngineSnapshot[];
+  /**
+   * Changes when an engine captures; also ends a freeze, and holds for its next start.
+   * @throws LazygraphError ERR_LAZYGRAPH_ENGINE_UNKNOWN; OptionError for an unknown mode
+   */
+  setMode(engine: string, mode: Mode): void;
+  /**
+   * Ends captures of an engine until its mode changes.
+   * @throws LazygraphError ERR_LAZYGRAPH_ENGINE_UNKNOWN
+   */
+  freeze(engine: string, reason?: string): void;
+  /**
+   * Resolves with the first connected engine that is what was asked for, at once if there is one.
+   * @throws LazygraphError ERR_LAZYGRAPH_CLOSED; the signal's reason
+   */
+  waitForEngine(options?: WaitOptions): Promise<EngineSnapshot>;
+}
+
+/** @throws OptionError that names the option, what was expected and what came. */
+export function createController(options: ControllerOptions = {}): Controller {
+  return new EngineController(resolveOptions(options));
+}
+
+interface Connection {
+  readonly driver: EngineDriver;
+  readonly session: Session;
+}
+
+class EngineController implements Controller {
+  readonly #options: ResolvedOptions;
+  readonly #incarnation = Date.now();
+  readonly #drivers = new Map<string, EngineDriver>();
+  /** Engines by connection; a lost engine has none. */
+  readonly #connections = new Map<string, Connection>();
+  readonly #modes = new Map<string, Mode>();
+  readonly #replaced = new Set<string>();
+  /** When a peer without a session was last asked to say hello; infinity: refused, never again. */
+  readonly #strangers = new Map<string, number>();
+  readonly #waiters = new Waiters();
+  readonly #onAbort = (): void => void this.close();
+  #router: RouterLink | undefined;
+  #starting: Promise<void> | undefined;
+  #closed = false;
+  #closing: Promise<void> | undefined;
+  #commands = 0;
+
+  constructor(options: ResolvedOptions) {
+    this.#options = options;
+    options.signal?.addEventListener("abort", this.#onAbort, { once: true });
+  }
+
+  get endpoint(): string {
+    return this.#router?.endpoint ?? this.#options.endpoint;
+  }
+
+  start(): Promise<void> {
+    this.#starting ??= this.#open();
+    return this.#starting;
+  }
+
+  async #open(): Promise<void> {
+    const { endpoint, curve, signal } = this.#options;
+    signal?.throwIfAborted();
+    if (this.#closed) throw closedError();
+    const router = await openRouter({
+      endpoint,
+      ...(curve === undefined ? {} : { curve }),
+      clock: systemClock,
+      onFrame: (peer, frame) => this.#receive(peer, frame),
+      onDropped: (peer) => this.#connections.get(peer)?.session.heard(),
+      onFlood: (peer, dropped) => this.#flooded(peer, dropped),
+      onUndeliverable: (peer, reason) => this.#undeliverable(peer, reason),
+      onFault: (error) => this.#fault(error),
+    });
+    if (this.#closed) {
+      await router.close();
+      throw closedError();
+    }
+    this.#router = router;
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    this.#closed = true;
+    this.#options.signal?.removeEventListener("abort", this.#onAbort);
+    for (const driver of this.#drivers.values()) driver.close();
+    for (const { session } of this.#connections.values()) session.close(closedError());
+    this.#connections.clear();
+    this.#waiters.fail(closedError());
+    await this.#starting?.catch(() => undefined);
+    await this.#router?.close();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  engines(): readonly EngineSnapshot[] {
+    return Object.freeze([...this.#drivers.values()].map((driver) => snapshotOf(driver.record)));
+  }
+
+  setMode(engine: string, mode: Mode): void {
+    checkMode(mode);
+    const driver = this.#known(engine);
+    this.#modes.set(engine, mode);
+    driver.setMode(mode);
+  }
+
+  freeze(engine: string, reason = "freeze() was called"): void {
+    this.#known(engine).freeze(reason);
+  }
+
+  async waitForEngine(options: WaitOptions = {}): Promise<EngineSnapshot> {
+    options.signal?.throwIfAborted();
+    if (this.#closed) throw closedError();
+    const present = this.#matching(options);
+    if (present !== undefined) return present;
+    return this.#waiters.wait(options);
+  }
+
+  // ---------------------------------------------------------------- frames in
+
+  #receive(peer: string, frame: Uint8Array): void {
+    if (this.#closed) return;
+    const connection = this.#connections.get(peer);
+    connection?.session.heard();
+    try {
+      const message = decodeFromEngine(frame);
+      if (message === undefined) {
+        if (connection !== undefined) connection.driver.record.problems.unknownTypes += 1;
+        return;
+      }
+      this.#sort(peer, connection, message);
+    } catch (error) {
+      // What a peer sends, and what a listener throws, must not end the loop that reads for all.
+      const known = codeOf(error) === "ERR_LAZYGRAPH_PROTOCOL_FRAME";
+      if (known && connection !== undefined) connection.driver.record.problems.malformed += 1;
+      const why = error instanceof Error ? error.message : String(error);
+      const code = known ? "ERR_LAZYGRAPH_PROTOCOL_FRAME" : "ERR_LAZYGRAPH_INTERNAL";
+      this.#problem(connection, code, why);
+    }
+  }
+
+  #sort(peer: string, connection: Connection | undefined, message: FromEngine): void {
+    if (message.type === "hello") {
+      this.#hello(peer, connection, message);
+    } else if (connection === undefined) {
+      this.#askWho(peer);
+    } else if (message.type === "goodbye") {
+      connection.driver.record.phase = "stopping";
+      connection.session.lose(
+        new LazygraphError(
+          "ERR_LAZYGRAPH_ENGINE_LOST",
+          `The engine said goodbye: ${message.reason}`,
+        ),
+      );
+    } else {
+      connection.driver.receive(message);
+    }
+  }
+
+  /** A peer without a session: this controller was restarted, or had given the engine up. */
+  #askWho(peer: string): void {
+    const now = systemClock.now();
+    const askedAt = this.#strangers.get(peer) ?? Number.NEGATIVE_INFINITY;
+    if (now - askedAt < this.#options.heartbeatMs / 1000) return;
+    this.#remember(peer, now);
+    this.#send(peer, { type: "resync", hello: true });
+  }
+
+  #hello(peer: string, connection: Connection | undefined, hello: Hello): void {
+    const refusal = this.#refusal(hello);
+    if (refusal !== undefined) {
+      this.#refuse(peer, refusal, hello.engine);
+      return;
+    }
+    const { engine, session: id } = hello;
+    if (connection?.driver.record.hello.session === id) {
+      // It asked again before the first answer had reached it.
+      connection.session.welcome(connection.driver.record.mode);
+      return;
+    }
+    this.#strangers.delete(peer);
+    const old = this.#drivers.get(engine);
+    const mode = this.#modes.get(engine) ?? this.#options.mode;
+    const session = this.#session(peer, hello);
+    if (old !== undefined && old.record.hello.session === id) {
+      this.#endConnectionOf(old, "it came back over another connection");
+      this.#connections.set(peer, { driver: old, session });
+      old.attach(hello, session);
+      return;
+    }
+    if (old !== undefined) this.#replace(old);
+    const driver = new EngineDriver(hello, mode, session, {
+      clock: systemClock,
+      policy: this.#options.policy,
+      settleWithinSeconds: this.#options.settleWithinSeconds,
+      onChange: () => this.#wakeWaiters(),
+    });
+    this.#drivers.set(engine, driver);
+    this.#connections.set(peer, { driver, session });
+    this.#wakeWaiters();
+  }
+
+  #session(peer: string, hello: Hello): Session {
+    const { heartbeatMs, captureTimeoutMs } = this.#options;
+    const session: Session = new Session(hello, {
+      clock: systemClock,
+      send: (message) => this.#send(peer, message),
+      heartbeatMs,
+      captureTimeoutMs,
+      incarnation: this.#incarnation,
+      nextCommand: () => {
+        this.#commands += 1;
+        return this.#commands;
+      },
+      onLost: (error) => {
+        const connection = this.#connections.get(peer);
+        if (connection?.session !== session) return;
+        this.#connections.delete(peer);
+        connection.driver.detach(error);
+      },
+    });
+    return session;
+  }
+
+  #refusal(hello: Hello): Refuse | undefined {
+    const version = refusalOf(hello);
+    if (version !== undefined) return version;
+    const { engine } = hello;
+    if (this.#replaced.has(hello.session)) return replacedRefusal(engine);
+    if (this.#drivers.has(engine) || this.#drivers.size < this.#options.enginesMax)
+      return undefined;
+    for (const [name, driver] of this.#drivers) {
+      if (driver.record.connected) continue;
+      driver.close();
+      this.#drivers.delete(name);
+      this.#modes.delete(name);
+      return undefined;
+    }
+    const message =
+      `Expected at most ${this.#options.enginesMax} engines at once, got ${engine} as one more: ` +
+      "raise enginesMax, or start another controller.";
+    return { type: "refuse", code: "ERR_LAZYGRAPH_ENGINES_MAX", message };
+  }
+
+  #refuse(peer: string, refusal: Refuse, engine: string): void {
+    this.#remember(peer, Number.POSITIVE_INFINITY);
+    this.#send(peer, refusal);
+    const { code, message } = refusal;
+    publish("lazygraph:problem", { engine, atUnixMs: Date.now(), code, message });
+  }
+
+  /** Another process took the name: the older one is told so, else the two would take turns. */
+  #replace(driver: EngineDriver): void {
+    const { engine, session } = driver.record.hello;
+    this.#replaced.add(session);
+    if (this.#replaced.size > REPLACED_MAX) {
+      for (const oldest of this.#replaced) {
+        this.#replaced.delete(oldest);
+        break;
+      }
+    }
+    const peer = this.#endConnectionOf(driver, "a younger engine took its name");
+    if (peer !== undefined) this.#refuse(peer, replacedRefusal(engine), engine);
+    driver.close();
+  }
+
+  #endConnectionOf(driver: EngineDriver, why: string): string | undefined {
+    for (const [peer, connection] of this.#connections) {
+      if (connection.driver !== driver) continue;
+      connection.session.lose(
+        new LazygraphError(
+          "ERR_LAZYGRAPH_ENGINE_LOST",
+          `Expected engine ${driver.record.hello.engine} to stay, but ${why}.`,
+        ),
+      );
+      return peer;
+    }
+    return undefined;
+  }
+
+  // ---------------------------------------------------------------- frames out, and faults
+
+  #send(peer: string, message: ToEngine): boolean {
+    let frame: Uint8Array;
+    try {
+      frame = encode(message);
+    } catch (error) {
+      const why = error instanceof Error ? error.message : String(error);
+      this.#problem(this.#connections.get(peer), "ERR_LAZYGRAPH_INTERNAL", why);
+      return false;
+    }
+    return this.#router?.send(peer, frame) ?? false;
+  }
+
+  #flooded(peer: string, dropped: number): void {
+    const connection = this.#connections.get(peer);
+    if (connection !== undefined) connection.driver.record.problems.flooded += dropped;
+    this.#problem(
+      connection,
+      "ERR_LAZYGRAPH_ENGINE_FLOOD",
+      `Expected an engine to send at most ${FRAMES_PER_SECOND_MAX} frames per second, got ` +
+        `${dropped} more: they were dropped unread.`,
+    );
+  }
+
+  #undeliverable(peer: string, reason: string): void {
+    const session = this.#connections.get(peer)?.session;
+    session?.lose(
+      new LazygraphError(
+        "ERR_LAZYGRAPH_ENGINE_LOST",
+        `Expected engine ${session.hello.engine} to be reachable, but ${reason}.`,
+      ),
+    );
+  }
+
+  #fault(error: unknown): void {
+    const why = error instanceof Error ? error.message : String(error);
+    this.#problem(undefined, "ERR_LAZYGRAPH_INTERNAL", `The socket failed: ${why}.`);
+    void this.close();
+  }
+
+  #problem(connection: Connection | undefined, code: ErrorCode, message: string): void {
+    const engine = connection?.driver.record.hello.engine ?? "";
+    publish("lazygraph:problem", { engine, atUnixMs: Date.now(), code, message });
+  }
+
+  #remember(peer: string, atSeconds: number): void {
+    this.#strangers.delete(peer);
+    this.#strangers.set(peer, atSeconds);
+    if (this.#strangers.size <= STRANGERS_MAX) return;
+    for (const oldest of this.#strangers.keys()) {
+      this.#strangers.delete(oldest);
+      break;
+    }
+  }
+
+  // ---------------------------------------------------------------- callers
+
+  #known(engine: string): EngineDriver {
+    const driver = this.#drivers.get(engine);
+    if (driver !== undefined) return driver;
+    const names = [...this.#drivers.keys()].slice(0, 5).join(", ");
+    throw new LazygraphError(
+      "ERR_LAZYGRAPH_ENGINE_UNKNOWN",
+      `Expected the name of an engine that joined (${names || "none did yet"}), got ${engine}.`,
+    );
+  }
+
+  #wakeWaiters(): void {
+    this.#waiters.wake((options) => this.#matching(options));
+  }
+
+  #matching(options: WaitOptions): EngineSnapshot | undefined {
+    for (const { record } of this.#drivers.values()) {
+      if (isWaitedFor(record, options)) return snapshotOf(record);
+    }
+    return undefined;
+  }
+}
+
+function replacedRefusal(engine: string): Refuse {
+  return {
+    type: "refuse",
+    code: "ERR_LAZYGRAPH_ENGINE_REPLACED",
+    message:
+      `Expected one engine of the name ${engine}, but a younger one took it: ` +
+      "give each engine a name of its own.",
+  };
+}
+
+function closedError(): LazygraphError {
+  return new LazygraphError(
+    "ERR_LAZYGRAPH_CLOSED",
+    "Expected an open controller, but it is closed: create another one.",
+  );
+}

@@ -1,0 +1,402 @@
+/**
+ * Drives one engine process: messages change its record, the policy decides, and what it decided
+ * is carried out here. A driver outlives its connection and ends with the engine's process.
+ *
+ *   message ─▶ engine-record ─▶ policy.decide ─▶ decisions ─▶ session (table, start, freeze)
+ *                                                       └──▶ p-queue, one capture at a time
+ */
+
+import PQueue from "p-queue";
+import type { Clock } from "./clock.ts";
+import { announceMemory, announceResult, countsOf, eventBase } from "./engine-announce.ts";
+import {
+  applyInventory,
+  applyMode,
+  applyReady,
+  applyResult,
+  applyTelemetry,
+  createEngineRecord,
+  type EngineRecord,
+  noteDecision,
+  setRanks,
+  setStatus,
+} from "./engine-record.ts";
+import { codeOf, type ErrorCode, type LazygraphError } from "./errors.ts";
+import { type DecisionEvent, publish } from "./events.ts";
+import type { ResolvedOptions } from "./options.ts";
+import type { Decision, EngineEvent, Policy } from "./schedule/policy.ts";
+import type { EngineState } from "./schedule/state.ts";
+import type {
+  CaptureResult,
+  FromEngine,
+  Hello,
+  Inventory,
+  Mode,
+  Ready,
+  Telemetry,
+} from "./wire/protocol.ts";
+import type { Session } from "./wire/session.ts";
+
+/** Seconds between two resyncs that this side asks for, however much the engine gets wrong. */
+const RESYNC_SECONDS_MIN = 1;
+const WAIT_SECONDS_MAX = 3600;
+
+/** An event of the policy's, without its time. */
+type Happening = EngineEvent extends infer E
+  ? E extends EngineEvent
+    ? Omit<E, "atSeconds">
+    : never
+  : never;
+
+export interface DriverOptions {
+  readonly clock: Clock;
+  readonly policy: ResolvedOptions["policy"];
+  readonly settleWithinSeconds: number | undefined;
+  /** Called after every change that a snapshot shows. */
+  readonly onChange: () => void;
+}
+
+export class EngineDriver {
+  readonly record: EngineRecord;
+  readonly #options: DriverOptions;
+  readonly #queue = new PQueue({ concurrency: 1 });
+  #session: Session;
+  #policy: Policy | undefined;
+  #started = false;
+  #closed = false;
+  #resyncAtSeconds = Number.NEGATIVE_INFINITY;
+  #cancelWait: (() => void) | undefined;
+  #cancelSettle: (() => void) | undefined;
+
+  constructor(hello: Hello, mode: Mode, session: Session, options: DriverOptions) {
+    this.record = createEngineRecord(hello, mode);
+    this.#session = session;
+    this.#options = options;
+    this.#join(false);
+  }
+
+  /** The same engine process came back. */
+  attach(hello: Hello, session: Session): void {
+    this.record.hello = hello;
+    this.record.phase = hello.phase;
+    this.record.connected = true;
+    this.record.lostReason = undefined;
+    this.#session = session;
+    this.#join(true);
+  }
+
+  /** Call when the session has ended; the record stays, and waits for the engine to come back. */
+  detach(error: LazygraphError): void {
+    if (!this.record.connected) return;
+    this.record.connected = false;
+    this.record.lostReason = error.message;
+    this.#cancelWait?.();
+    if (this.record.state !== undefined) this.record.state.capturing = undefined;
+    const { code, message } = error;
+    publish("lazygraph:engine:lost", { ...eventBase(this.record), code, reason: message });
+    this.#options.onChange();
+  }
+
+  /** Ends the driver: its process is gone for good, or the controller closes. */
+  close(): void {
+    this.#closed = true;
+    this.#cancelWait?.();
+    this.#cancelSettle?.();
+    this.#queue.clear();
+  }
+
+  setMode(mode: Mode): void {
+    applyMode(this.record, mode);
+    this.#policy = undefined;
+    this.#session.send({ type: "mode", mode });
+    this.#decided({ decision: "mode", reason: `the mode is ${mode} now` });
+    const { state } = this.record;
+    if (state?.ready === true) {
+      this.#settleLater();
+      this.#happen({ type: "ready" });
+    }
+    this.#options.onChange();
+  }
+
+  freeze(reason: string): void {
+    const { state } = this.record;
+    if (state === undefined || state.frozen) return;
+    state.frozen = true;
+    this.#session.send({ type: "freeze", reason });
+    this.#decided({ decision: "freeze", reason });
+    this.#happen({ type: "tick" });
+    this.#options.onChange();
+  }
+
+  problem(code: ErrorCode, message: string): void {
+    publish("lazygraph:problem", {
+      engine: this.record.hello.engine,
+      atUnixMs: Date.now(),
+      code,
+      message,
+    });
+  }
+
+  /** Every message of this engine but `hello` and `goodbye`, which are the controller's. */
+  receive(message: Exclude<FromEngine, { type: "hello" | "goodbye" }>): void {
+    switch (message.type) {
+      case "inventory":
+        this.#inventory(message);
+        break;
+      case "ready":
+        this.#ready(message);
+        break;
+      case "result":
+        this.#result(message);
+        break;
+      case "telemetry":
+        this.#telemetry(message);
+        break;
+      case "edge":
+        this.#edge(message.state, message.running, message.waiting);
+        break;
+      case "heartbeat":
+        if (message.ranks !== undefined) setRanks(this.record, message.ranks);
+        return;
+      case "problem":
+        this.record.problems.reported += 1;
+        publish("lazygraph:problem", {
+          engine: this.record.hello.engine,
+          atUnixMs: Date.now(),
+          code: message.code,
+          message: message.message,
+        });
+        break;
+    }
+    this.#options.onChange();
+  }
+
+  // ---------------------------------------------------------------- what happened
+
+  #join(reconnected: boolean): void {
+    const { hello, mode } = this.record;
+    this.#session.welcome(mode);
+    const simulated = hello.simulated !== undefined;
+    publish("lazygraph:engine:join", {
+      ...eventBase(this.record),
+      model: hello.model,
+      mode,
+      reconnected,
+      simulated,
+    });
+    this.#options.onChange();
+  }
+
+  #inventory(message: Inventory): void {
+    const unknown = applyInventory(this.record, message);
+    // Asking again would bring the same inventory: report, and go on with what is known.
+    if (unknown.length > 0) this.#unknownGraphs(unknown, "inventory", false);
+    if (message.phase === "stock" || message.phase === "stopping") return;
+    const { state } = this.record;
+    if (state?.frozen === true || state?.settled === true) {
+      this.#session.send({ type: "freeze", reason: "captures had ended before" });
+    }
+    if (state?.ready === true) this.#settleLater();
+    this.#happen({ type: "inventory" });
+  }
+
+  #ready(message: Ready): void {
+    const unknown = applyReady(this.record, message, this.#options.clock.now());
+    if (unknown.length > 0) this.#unknownGraphs(unknown, "ready", true);
+    const { state } = this.record;
+    if (state === undefined) {
+      // An engine that is ready before it told its plan: the plan is all that is missing.
+      this.#resync();
+      return;
+    }
+    publish("lazygraph:engine:ready", {
+      ...eventBase(this.record),
+      captureSeconds: message.captureSeconds,
+      ...countsOf(state),
+    });
+    announceMemory(this.record, state);
+    this.#settleLater();
+    this.#happen({ type: "ready" });
+  }
+
+  #result(message: CaptureResult): void {
+    const { state } = this.record;
+    const applied = applyResult(this.record, message);
+    const answered = this.#session.answer(message);
+    if (state === undefined || applied === undefined) {
+      this.#unknownGraphs([message.graph], "result", true);
+      return;
+    }
+    // A late answer tells the truth about its graph but ends no other capture under way.
+    if (answered && state.capturing === message.graph) state.capturing = undefined;
+    if (!answered && !applied.changed) return;
+    announceResult(this.record, message, state);
+    const { outcome, graph } = message;
+    this.#happen({ type: outcome === "already" ? "captured" : outcome, graph });
+  }
+
+  #telemetry(message: Telemetry): void {
+    const unknown = applyTelemetry(this.record, message, this.#options.clock.now());
+    if (unknown.length > 0) this.#unknownGraphs(unknown, "telemetry", true);
+    this.#happen({ type: "demand" });
+  }
+
+  #edge(edge: "idle" | "busy", running: number, waiting: number): void {
+    const { state } = this.record;
+    if (state === undefined) return;
+    state.idle = edge === "idle";
+    state.running = running;
+    state.waiting = waiting;
+    this.#happen({ type: edge });
+  }
+
+  #unknownGraphs(graphs: readonly string[], where: string, resync: boolean): void {
+    this.record.problems.unknownGraphs += graphs.length;
+    this.problem(
+      "ERR_LAZYGRAPH_UNKNOWN_GRAPH",
+      `Expected ${where} of ${this.record.hello.engine} to name graphs of its inventory, got ` +
+        `${graphs.slice(0, 3).join(", ")}${graphs.length > 3 ? ", …" : ""}: ` +
+        `${resync ? "asked for a fresh inventory" : "left them out"}.`,
+    );
+    if (resync) this.#resync();
+  }
+
+  #resync(): void {
+    const now = this.#options.clock.now();
+    if (now - this.#resyncAtSeconds < RESYNC_SECONDS_MIN) return;
+    this.#resyncAtSeconds = now;
+    this.#session.send({ type: "resync" });
+  }
+
+  // ---------------------------------------------------------------- what to do
+
+  /** Asks the policy, and carries out what it decides. */
+  #happen(happening: Happening): void {
+    const { state, phase, mode } = this.record;
+    if (state === undefined || this.#closed || phase === "stock" || phase === "stopping") return;
+    const event = { ...happening, atSeconds: this.#options.clock.now() } as EngineEvent;
+    try {
+      this.#policy ??= this.#options.policy(mode);
+      for (const decision of this.#policy.decide(state, event)) this.#carryOut(decision, state);
+    } catch (error) {
+      // A policy may be the user's: what it throws must not take the gateway down.
+      const why = error instanceof Error ? error.message : String(error);
+      this.problem(
+        "ERR_LAZYGRAPH_POLICY",
+        `Expected the policy to decide on "${event.type}", but it threw: ${why}.`,
+      );
+    }
+  }
+
+  #carryOut(decision: Decision, state: EngineState): void {
+    const { reason } = decision;
+    switch (decision.type) {
+      case "start":
+        if (this.#started || state.ready) return;
+        this.#started = true;
+        this.#session.send({ type: "start", graphs: decision.graphs.map((graph) => graph.id) });
+        break;
+      case "dispatch":
+        this.#session.send({ type: "dispatch", ...decision.table });
+        break;
+      case "capture":
+        this.#capture(decision, state);
+        return;
+      case "settled":
+        this.#settled(reason, state);
+        break;
+      case "wait":
+        this.#wait(decision.seconds);
+        break;
+    }
+    this.#decided({ decision: decision.type, reason });
+  }
+
+  #capture(decision: Extract<Decision, { type: "capture" }>, state: EngineState): void {
+    const { graph, whenIdle, reason } = decision;
+    const entry = state.graphs.get(graph.id);
+    const breach = captureBreach(state, entry?.status);
+    if (entry === undefined || breach !== undefined) {
+      const sentence = `Expected the policy to capture a planned graph, got ${graph.id}, ${breach}.`;
+      this.problem("ERR_LAZYGRAPH_POLICY", sentence);
+      return;
+    }
+    if (!this.record.connected) return;
+    entry.reason = reason;
+    state.capturing = graph.id;
+    this.#decided({ decision: "capture", graph: graph.id, reason });
+    const session = this.#session;
+    void this.#queue.add(async () => {
+      publish("lazygraph:capture:start", {
+        ...eventBase(this.record),
+        graph: graph.id,
+        whenIdle,
+        reason,
+      });
+      // The answer itself is booked where it arrives, in the order of messages.
+      await session.capture(graph.id, whenIdle).catch((error) => this.#unanswered(graph.id, error));
+    });
+  }
+
+  /** The engine was lost with this capture open; only its next inventory tells what became of it. */
+  #unanswered(graph: string, error: unknown): void {
+    const { state } = this.record;
+    const code = codeOf(error) ?? "ERR_LAZYGRAPH_INTERNAL";
+    const reason = error instanceof Error ? error.message : String(error);
+    const entry = state?.graphs.get(graph);
+    if (state?.capturing === graph) state.capturing = undefined;
+    // A graph that once took longer than any capture may is not tried again.
+    const timedOut = code === "ERR_LAZYGRAPH_ENGINE_TIMEOUT";
+    if (timedOut && entry?.status === "planned") setStatus(entry, "failed", reason);
+    if (this.#closed) return;
+    publish("lazygraph:capture:failed", { ...eventBase(this.record), graph, reason, code });
+    this.#options.onChange();
+  }
+
+  #settled(reason: string, state: EngineState): void {
+    if (state.settled) return;
+    state.settled = true;
+    this.#cancelSettle?.();
+    const { readyAtSeconds } = this.record;
+    if (readyAtSeconds !== undefined) {
+      this.record.readyToSettledSeconds = this.#options.clock.now() - readyAtSeconds;
+    }
+    if (!state.frozen) this.#session.send({ type: "freeze", reason });
+    const seconds = this.record.readyToSettledSeconds;
+    publish("lazygraph:engine:settled", {
+      ...eventBase(this.record),
+      reason,
+      ...(seconds === undefined ? {} : { readyToSettledSeconds: seconds }),
+      ...countsOf(state),
+    });
+  }
+
+  #wait(seconds: number): void {
+    this.#cancelWait?.();
+    const bounded = Math.min(WAIT_SECONDS_MAX, Math.max(0.001, seconds));
+    this.#cancelWait = this.#options.clock.after(bounded, () => this.#happen({ type: "tick" }));
+  }
+
+  #settleLater(): void {
+    const { settleWithinSeconds, clock } = this.#options;
+    if (settleWithinSeconds === undefined || this.record.state?.settled === true) return;
+    this.#cancelSettle?.();
+    this.#cancelSettle = clock.after(settleWithinSeconds, () =>
+      this.freeze(`settleWithinSeconds (${settleWithinSeconds}) is over`),
+    );
+  }
+
+  #decided(decision: Pick<DecisionEvent, "decision" | "graph" | "reason">): void {
+    noteDecision(this.record, { atUnixMs: Date.now(), ...decision });
+    publish("lazygraph:decision", { ...eventBase(this.record), ...decision });
+  }
+}
+
+/** Why a policy may not capture now, as the end of a sentence. */
+function captureBreach(state: EngineState, status: string | undefined): string | undefined {
+  if (status === undefined) return "which is not in the inventory";
+  if (status !== "planned") return `which is ${status}`;
+  if (state.capturing !== undefined) return `while ${state.capturing} is being captured`;
+  if (state.frozen || state.settled) return "after captures have ended";
+  return state.ready ? undefined : "before the engine is ready";
+}

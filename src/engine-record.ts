@@ -1,0 +1,263 @@
+/**
+ * What the controller knows of one engine, and how each message changes it. Nothing here sends,
+ * waits or publishes: a message goes in, the record changes, and what else to do comes out.
+ */
+
+import { type Forecast, forecastBytes } from "./schedule/forecast.ts";
+import {
+  createEngineState,
+  type EngineState,
+  type GraphState,
+  missingGraphs,
+  recordSteps,
+} from "./schedule/state.ts";
+import type {
+  Captured,
+  CaptureResult,
+  Hello,
+  Inventory,
+  Mode,
+  Phase,
+  RankMemory,
+  Ready,
+  Telemetry,
+} from "./wire/protocol.ts";
+
+/** Decisions remembered for people who ask why. */
+const DECISIONS_MAX = 64;
+
+export interface DecisionRecord {
+  readonly atUnixMs: number;
+  readonly decision: string;
+  readonly graph?: string;
+  readonly reason: string;
+}
+
+/** What went wrong with an engine so far, by kind. */
+export interface ProblemCounts {
+  /** Frames that were no message. */
+  malformed: number;
+  /** Messages of a type this version doesn't know. */
+  unknownTypes: number;
+  /** Graphs named that are not in the inventory. */
+  unknownGraphs: number;
+  /** Frames dropped unread because the engine sent too many. */
+  flooded: number;
+  /** Batches and steps the engine itself could not report. */
+  telemetryDropped: number;
+  /** Problems the engine reported. */
+  reported: number;
+}
+
+export interface EngineRecord {
+  hello: Hello;
+  mode: Mode;
+  phase: Phase;
+  connected: boolean;
+  /** Why it is not connected; undefined while it is. */
+  lostReason: string | undefined;
+  inventory: Inventory | undefined;
+  state: EngineState | undefined;
+  ranks: readonly RankMemory[];
+  epoch: number;
+  captureBeforeReadySeconds: number | undefined;
+  readyAtSeconds: number | undefined;
+  readyToSettledSeconds: number | undefined;
+  longestCaptureMs: number;
+  longestStallMs: number;
+  memoryLine: string | undefined;
+  readonly decisions: DecisionRecord[];
+  readonly problems: ProblemCounts;
+}
+
+export function createEngineRecord(hello: Hello, mode: Mode): EngineRecord {
+  return {
+    hello,
+    mode,
+    phase: hello.phase,
+    connected: true,
+    lostReason: undefined,
+    inventory: undefined,
+    state: undefined,
+    ranks: [],
+    epoch: 0,
+    captureBeforeReadySeconds: undefined,
+    readyAtSeconds: undefined,
+    readyToSettledSeconds: undefined,
+    longestCaptureMs: 0,
+    longestStallMs: 0,
+    memoryLine: undefined,
+    decisions: [],
+    problems: {
+      malformed: 0,
+      unknownTypes: 0,
+      unknownGraphs: 0,
+      flooded: 0,
+      telemetryDropped: 0,
+      reported: 0,
+    },
+  };
+}
+
+export function noteDecision(record: EngineRecord, decision: DecisionRecord): void {
+  record.decisions.push(decision);
+  if (record.decisions.length > DECISIONS_MAX) record.decisions.shift();
+}
+
+/**
+ * The engine owns the truth about what is captured; what this side counted of demand is kept as
+ * long as the plan is the same.
+ *
+ * @returns ids of captured graphs that the plan doesn't have
+ */
+export function applyInventory(record: EngineRecord, message: Inventory): string[] {
+  const { graphs, captured, phase } = message;
+  const old = record.state;
+  const samePlan =
+    old !== undefined &&
+    old.planned.length === graphs.length &&
+    graphs.every((graph, index) => old.planned[index]?.id === graph.id);
+  const state = samePlan ? old : createEngineState(graphs);
+  record.inventory = message;
+  record.state = state;
+  record.phase = phase;
+  becomeReady(state, phase === "serving");
+  setRanks(record, message.ranks, message.epoch);
+  const held = new Set(captured.map((entry) => entry.graph));
+  for (const entry of state.graphs.values()) {
+    if (entry.status === "captured" && !held.has(entry.graph.id)) setStatus(entry, "planned");
+  }
+  return adoptCaptured(record, state, captured);
+}
+
+/** @returns ids of captured graphs that the plan doesn't have */
+export function applyReady(record: EngineRecord, message: Ready, atSeconds: number): string[] {
+  record.captureBeforeReadySeconds = message.captureSeconds;
+  record.readyAtSeconds = atSeconds;
+  record.phase = "serving";
+  setRanks(record, message.ranks, message.epoch);
+  const { state } = record;
+  if (state === undefined) return [];
+  becomeReady(state, true);
+  return adoptCaptured(record, state, message.captured);
+}
+
+/** @returns the graph's state if it is known, and whether its status changed */
+export function applyResult(
+  record: EngineRecord,
+  message: CaptureResult,
+): { entry: GraphState; changed: boolean } | undefined {
+  const entry = record.state?.graphs.get(message.graph);
+  if (message.ranks.length > 0) setRanks(record, message.ranks, message.epoch);
+  if (entry === undefined) return undefined;
+  const before = entry.status;
+  record.longestStallMs = Math.max(record.longestStallMs, message.stallMs);
+  if (message.outcome === "captured" || message.outcome === "already") {
+    adopt(record, entry, message);
+  } else if (message.outcome === "deferred") {
+    entry.reason = reasonOf(message);
+  } else if (before !== "captured") {
+    setStatus(entry, message.outcome, reasonOf(message));
+  }
+  return { entry, changed: entry.status !== before };
+}
+
+export function reasonOf(message: CaptureResult): string {
+  return message.reason ?? `the engine gave no reason (${message.outcome})`;
+}
+
+/** @returns ids of graphs that served steps and that the plan doesn't have */
+export function applyTelemetry(
+  record: EngineRecord,
+  message: Telemetry,
+  atSeconds: number,
+): string[] {
+  record.problems.telemetryDropped = message.dropped;
+  const { state } = record;
+  if (state === undefined) return [];
+  state.running = message.running;
+  state.waiting = message.waiting;
+  const unknown = new Set<string>();
+  for (const step of message.steps) {
+    if (step.served !== "" && !state.graphs.has(step.served)) unknown.add(step.served);
+    else recordSteps(state, step, step.served, step.count, atSeconds);
+  }
+  return [...unknown];
+}
+
+export function setRanks(record: EngineRecord, ranks: readonly RankMemory[], epoch?: number): void {
+  record.ranks = ranks;
+  if (epoch !== undefined) record.epoch = epoch;
+}
+
+/** Starts over after a change of mode: refusals are asked again, failures are not. */
+export function applyMode(record: EngineRecord, mode: Mode): void {
+  record.mode = mode;
+  const { state } = record;
+  if (state === undefined) return;
+  state.frozen = false;
+  state.settled = false;
+  record.readyToSettledSeconds = undefined;
+  for (const entry of state.graphs.values()) {
+    if (entry.status === "refused") setStatus(entry, "planned");
+  }
+}
+
+export function setStatus(entry: GraphState, status: GraphState["status"], reason?: string): void {
+  entry.status = status;
+  if (reason === undefined) delete entry.reason;
+  else entry.reason = reason;
+}
+
+/** Bytes on the rank that has the least; undefined when no rank reported. */
+export function freeBytesMin(ranks: readonly RankMemory[]): number | undefined {
+  return ranks.length === 0 ? undefined : Math.min(...ranks.map((rank) => rank.freeBytes));
+}
+
+export function takenBytes(state: EngineState): number {
+  let bytes = 0;
+  for (const entry of state.graphs.values()) {
+    if (entry.status === "captured") bytes += entry.bytes ?? 0;
+  }
+  return bytes;
+}
+
+export function forecastOf(record: EngineRecord): Forecast | undefined {
+  const { state, inventory } = record;
+  if (state === undefined || inventory === undefined) return undefined;
+  return forecastBytes(missingGraphs(state), inventory.layers);
+}
+
+/**
+ * An engine that serves counts as idle until an edge says otherwise: a command for an idle engine
+ * is deferred by a busy one, whereas one that never comes leaves a restarted fill standing.
+ */
+function becomeReady(state: EngineState, ready: boolean): void {
+  state.ready = ready;
+  state.idle = ready;
+}
+
+function adoptCaptured(
+  record: EngineRecord,
+  state: EngineState,
+  captured: readonly Captured[],
+): string[] {
+  const unknown: string[] = [];
+  for (const item of captured) {
+    const entry = state.graphs.get(item.graph);
+    if (entry === undefined) unknown.push(item.graph);
+    else adopt(record, entry, item);
+  }
+  return unknown;
+}
+
+function adopt(record: EngineRecord, entry: GraphState, cost: Captured | CaptureResult): void {
+  // `already` answers a repeated command: what the capture cost is known from the first answer.
+  const known = entry.status === "captured" && entry.captureMs !== undefined;
+  if (!known) {
+    entry.captureMs = cost.ms;
+    entry.bytes = cost.bytes;
+    record.longestCaptureMs = Math.max(record.longestCaptureMs, cost.ms);
+  }
+  setStatus(entry, "captured", entry.reason);
+}

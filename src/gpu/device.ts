@@ -1,0 +1,64 @@
+/** What a reader says about GPUs. Bytes are exact integers below 2^53. */
+
+import type { LazygraphError } from "../errors.ts";
+
+/** One reading of a device's memory. */
+export interface GpuReading {
+  readonly totalBytes: number;
+  readonly freeBytes: number;
+  /** In use by processes; on drivers before 510 the driver's own reserve is counted in. */
+  readonly usedBytes: number;
+  /** What the driver keeps for itself; absent where the driver doesn't tell. */
+  readonly reservedBytes?: number;
+}
+
+/** A process that holds memory of a device. */
+export interface GpuProcess {
+  /** In the driver's process namespace, which inside a container need not be ours. */
+  readonly pid: number;
+  readonly kind: "compute" | "graphics";
+  /** Absent where the driver doesn't tell. */
+  readonly usedBytes?: number;
+}
+
+/**
+ * - `off`: a whole GPU.
+ * - `partitioned`: a whole GPU divided by MIG; its instances do the work.
+ * - `instance`: one of them, with memory of its own.
+ */
+export type GpuMig = "off" | "partitioned" | "instance";
+
+export interface GpuDevice extends GpuReading {
+  /** The driver's index, which CUDA_VISIBLE_DEVICES may renumber: match devices by `uuid`. */
+  readonly index: number;
+  /** `GPU-…`, or `MIG-…` of an instance. */
+  readonly uuid: string;
+  readonly name: string;
+  readonly mig: GpuMig;
+  /** Of a MIG instance: the GPU that it is a part of. */
+  readonly parentUuid?: string;
+  /** Such as `9.0`. */
+  readonly computeCapability?: string;
+  /** Absent where the driver doesn't list them. */
+  readonly processes?: readonly GpuProcess[];
+}
+
+/** A device that is there but answers with an error, such as one that fell off the bus. */
+export interface GpuFault {
+  readonly index: number;
+  /** Absent where not even that could be read. */
+  readonly uuid?: string;
+  readonly error: LazygraphError;
+}
+
+export interface GpuSurvey {
+  readonly devices: readonly GpuDevice[];
+  readonly faults: readonly GpuFault[];
+}
+
+const BARE_UUID = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
+
+/** A UUID as the driver writes it: PyTorch leaves out the `GPU-` in front. */
+export function canonicalUuid(uuid: string): string {
+  return BARE_UUID.test(uuid) ? `GPU-${uuid.toLowerCase()}` : uuid;
+}

@@ -1,0 +1,179 @@
+/**
+ * GPU memory through nvidia-smi, where the addon can't be loaded: whole MiB, tens to hundreds of
+ * milliseconds a reading, and no memory of MIG instances.
+ */
+
+import { execFile } from "node:child_process";
+import { codeOf, LazygraphError } from "../errors.ts";
+import { canonicalUuid, type GpuReading, type GpuSurvey } from "./device.ts";
+import {
+  FIELDS,
+  MIB,
+  MORE_FIELDS,
+  parseCudaVersion,
+  parseDevices,
+  parseProcesses,
+  type SmiDevices,
+} from "./nvidia-smi-text.ts";
+import { type GpuMemory, OpenWatches, unknownDevice } from "./reader.ts";
+import { pollDevice } from "./smi-watch.ts";
+import { type GpuSourceFailure, sourceFailure } from "./unavailable.ts";
+import { checkWatchOptions, closedWatch, holdWatch, planWatch } from "./watch.ts";
+
+/** nvidia-smi starts anew for each reading. More often than this is a load of its own. */
+const INTERVAL_MS_MIN = 1000;
+const TIMEOUT_MS = 10_000;
+const OUTPUT_BYTES_MAX = 1024 * 1024;
+
+/** Asks nvidia-smi once, or says why that doesn't work. */
+export async function openNvidiaSmi(command: string): Promise<GpuMemory | GpuSourceFailure> {
+  let fields = MORE_FIELDS;
+  let first: SmiDevices;
+  try {
+    first = await queryDevices(command, fields);
+  } catch (error) {
+    if (codeOf(error) === "ENOENT" || codeOf(error) === "EACCES") {
+      return sourceFailure("nvidia-smi", "SMI_NOT_FOUND", `there is no program ${command}`);
+    }
+    try {
+      fields = FIELDS;
+      first = await queryDevices(command, fields);
+    } catch (second) {
+      return sourceFailure("nvidia-smi", "SMI_FAILED", messageOf(second));
+    }
+  }
+  const header = await run(command, []).catch(() => "");
+  return smiMemory(command, fields, first.driverVersion, parseCudaVersion(header));
+}
+
+function smiMemory(
+  command: string,
+  fields: readonly string[],
+  driverVersion: string | undefined,
+  cudaVersion: string | undefined,
+): GpuMemory {
+  const watches = new OpenWatches();
+  let underWay: Promise<GpuSurvey> | undefined;
+
+  // One child at a time: callers that come meanwhile share its answer.
+  const survey = async (): Promise<GpuSurvey> => {
+    watches.check();
+    underWay ??= surveyOf(command, fields).finally(() => {
+      underWay = undefined;
+    });
+    return underWay;
+  };
+
+  const read = async (uuid: string): Promise<GpuReading> => {
+    const { devices, faults } = await survey();
+    const name = canonicalUuid(uuid);
+    const device = devices.find((candidate) => candidate.uuid === name);
+    const fault = faults.find((candidate) => candidate.uuid === name) ?? faults[0];
+    if (device === undefined) {
+      // A device that answers with an error may not even tell its name.
+      if (fault !== undefined) throw fault.error;
+      const known = devices.map((candidate) => candidate.uuid);
+      throw unknownDevice(uuid, known);
+    }
+    const { totalBytes, freeBytes, usedBytes, reservedBytes } = device;
+    return {
+      totalBytes,
+      freeBytes,
+      usedBytes,
+      ...(reservedBytes !== undefined && { reservedBytes }),
+    };
+  };
+
+  const close = (): Promise<void> => watches.close();
+
+  return {
+    available: true,
+    source: "nvidia-smi",
+    skipped: [],
+    ...(driverVersion !== undefined && { driverVersion }),
+    ...(cudaVersion !== undefined && { cudaVersion }),
+    precisionBytes: MIB,
+    survey,
+    devices: async () => (await survey()).devices,
+    read,
+    watch: async (options, callback) => {
+      checkWatchOptions(options, callback);
+      watches.check();
+      const intervalMs = Math.max(options.intervalMs, INTERVAL_MS_MIN);
+      if (options.signal?.aborted) return closedWatch(intervalMs);
+      return watches.add(async () => {
+        const plan = planWatch({ ...options, intervalMs }, (await read(options.uuid)).totalBytes);
+        return holdWatch(options, intervalMs, callback, (deliver) =>
+          pollDevice(plan, options.uuid, read, deliver),
+        );
+      });
+    },
+    close,
+    [Symbol.asyncDispose]: close,
+  };
+}
+
+async function surveyOf(command: string, fields: readonly string[]): Promise<GpuSurvey> {
+  let found: SmiDevices;
+  try {
+    found = await queryDevices(command, fields);
+  } catch (error) {
+    throw new LazygraphError("ERR_LAZYGRAPH_GPU_CALL", `nvidia-smi failed: ${messageOf(error)}`, {
+      cause: error,
+    });
+  }
+  // Processes may be hidden, as in containers; that must not hide the memory.
+  const processes = await run(command, [
+    "--query-compute-apps=gpu_uuid,pid,used_memory",
+    "--format=csv,noheader,nounits",
+  ]).then(parseProcesses, () => undefined);
+  return {
+    devices: found.devices.map((device) => ({
+      ...device,
+      ...(processes && { processes: processes.get(device.uuid) ?? [] }),
+    })),
+    faults: found.faults.map(({ index, row }) => {
+      const uuid = /GPU-[0-9a-f-]+/.exec(row)?.[0];
+      const lost = /lost|reset required/i.test(row);
+      return {
+        index,
+        ...(uuid !== undefined && { uuid }),
+        error: new LazygraphError(
+          lost ? "ERR_LAZYGRAPH_GPU_LOST" : "ERR_LAZYGRAPH_GPU_CALL",
+          `GPU ${uuid ?? `with index ${index}`} answers nvidia-smi with an error: ${row}`,
+        ),
+      };
+    }),
+  };
+}
+
+async function queryDevices(command: string, fields: readonly string[]): Promise<SmiDevices> {
+  const text = await run(command, [
+    `--query-gpu=${fields.join(",")}`,
+    "--format=csv,noheader,nounits",
+  ]);
+  const parsed = parseDevices(text, fields);
+  if (parsed === undefined) {
+    const shown = text.trim().slice(0, 200);
+    throw new Error(`expected ${fields.length} columns a GPU from ${command}, got: ${shown}`);
+  }
+  return parsed;
+}
+
+function run(command: string, args: readonly string[]): Promise<string> {
+  const limits = { timeout: TIMEOUT_MS, maxBuffer: OUTPUT_BYTES_MAX, windowsHide: true };
+  return new Promise((resolve, reject) => {
+    execFile(command, args, limits, (error, stdout, stderr) => {
+      if (error === null) return resolve(stdout);
+      if (codeOf(error) !== undefined) return reject(error);
+      // nvidia-smi prints its reason to either of the two.
+      const said = `${stdout}\n${stderr}`.trim().slice(0, 500);
+      const why = error.killed ? `no answer within ${TIMEOUT_MS / 1000} s` : said || error.message;
+      reject(new Error(why, { cause: error }));
+    });
+  });
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

@@ -1,0 +1,236 @@
+/**
+ * The controller's HTTP side: a small surface for people, probes and other gateway replicas.
+ *
+ * | request | answer |
+ * |---|---|
+ * | `GET /healthz` | 200 while the controller runs |
+ * | `GET /v1/engines` | `{"engines": […]}`, a snapshot of each |
+ * | `GET /v1/engines/{name}` | that engine's snapshot |
+ * | `PUT /v1/engines/{name}/mode` with `{"mode": "lazy"}` | its new snapshot |
+ * | `POST /v1/engines/{name}/freeze`, optionally `{"reason": "…"}` | its new snapshot |
+ *
+ * `{name}` is percent-encoded. Every error is `{"error": {"code": "…", "message": "…"}}` with one
+ * sentence. There is no authentication: bind it to loopback or put a proxy in front. Requests that
+ * a web page makes (they carry `Origin`) may read nothing and change nothing.
+ */
+
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import type { Controller } from "./controller.ts";
+import { codeOf } from "./errors.ts";
+import type { EngineSnapshot } from "./snapshot.ts";
+import { MODES } from "./wire/protocol.ts";
+
+const BODY_BYTES_MAX = 4096;
+const REQUEST_TIMEOUT_MS = 10_000;
+const CONNECTIONS_MAX = 256;
+const REASON_CHARS_MAX = 200;
+
+/** An answer that isn't the expected one; `status` is HTTP's. */
+class HttpError extends Error {
+  override readonly name = "HttpError";
+  readonly status: number;
+  readonly code: string;
+  readonly allow: string | undefined;
+
+  constructor(status: number, code: string, message: string, allow?: string) {
+    super(message);
+    this.status = status;
+    this.code = code;
+    this.allow = allow;
+  }
+}
+
+interface Request {
+  readonly controller: Controller;
+  readonly engine: string;
+  readonly body: unknown;
+}
+
+interface Route {
+  readonly method: "GET" | "PUT" | "POST";
+  /** One capture group at most: the engine's name, still encoded. */
+  readonly path: RegExp;
+  readonly answer: (request: Request) => unknown | Promise<unknown>;
+}
+
+const ROUTES: readonly Route[] = [
+  { method: "GET", path: /^\/healthz$/, answer: () => ({ ok: true }) },
+  {
+    method: "GET",
+    path: /^\/v1\/engines$/,
+    answer: ({ controller }) => ({ engines: controller.engines() }),
+  },
+  { method: "GET", path: /^\/v1\/engines\/([^/]+)$/, answer: findEngine },
+  { method: "PUT", path: /^\/v1\/engines\/([^/]+)\/mode$/, answer: putMode },
+  { method: "POST", path: /^\/v1\/engines\/([^/]+)\/freeze$/, answer: postFreeze },
+];
+
+/** A server around a controller; the caller listens and closes. */
+export function createHttpServer(controller: Controller): Server {
+  const server = createServer((request, response) => {
+    answer(controller, request).then(
+      (body) => send(response, 200, body),
+      (error: unknown) => sendError(response, error),
+    );
+  });
+  server.requestTimeout = REQUEST_TIMEOUT_MS;
+  server.headersTimeout = REQUEST_TIMEOUT_MS;
+  server.maxConnections = CONNECTIONS_MAX;
+  return server;
+}
+
+async function answer(controller: Controller, request: IncomingMessage): Promise<unknown> {
+  if (request.headers.origin !== undefined) {
+    // Any page in a browser on this host could otherwise freeze an engine.
+    throw new HttpError(
+      403,
+      "ERR_HTTP_ORIGIN",
+      `Expected a request that no web page makes, got one from ${shown(request.headers.origin)}.`,
+    );
+  }
+  const [path = "/"] = (request.url ?? "/").split("?", 1);
+  const matches = ROUTES.flatMap((route) => {
+    const match = route.path.exec(path);
+    return match === null ? [] : [{ route, name: match[1] ?? "" }];
+  });
+  if (matches.length === 0) {
+    throw new HttpError(
+      404,
+      "ERR_HTTP_NOT_FOUND",
+      `Expected /healthz or a path under /v1/engines, got ${shown(path)}.`,
+    );
+  }
+  // HEAD is GET without the body, which Node leaves out by itself.
+  const method = request.method === "HEAD" ? "GET" : request.method;
+  const found = matches.find(({ route }) => route.method === method);
+  if (found === undefined) {
+    const allow = matches.map(({ route }) => route.method).join(", ");
+    throw new HttpError(
+      405,
+      "ERR_HTTP_METHOD",
+      `Expected ${allow} for ${shown(path)}, got ${shown(request.method ?? "")}.`,
+      allow,
+    );
+  }
+  const body = method === "GET" ? undefined : await readJson(request);
+  return found.route.answer({ controller, engine: decodeName(found.name), body });
+}
+
+function findEngine({ controller, engine }: Request): EngineSnapshot {
+  const found = controller.engines().find((candidate) => candidate.engine === engine);
+  if (found !== undefined) return found;
+  const known = controller.engines().map((candidate) => candidate.engine);
+  const list = known.length === 0 ? "no engine has joined yet" : `known: ${known.join(", ")}`;
+  throw new HttpError(
+    404,
+    "ERR_LAZYGRAPH_ENGINE_UNKNOWN",
+    `Expected the name of an engine that joined, got ${shown(engine)} (${list}).`,
+  );
+}
+
+async function putMode(request: Request): Promise<EngineSnapshot> {
+  findEngine(request);
+  const value = field(request.body, "mode");
+  const mode = MODES.find((candidate) => candidate === value);
+  if (mode === undefined) {
+    throw new HttpError(
+      400,
+      "ERR_HTTP_BODY",
+      `Expected the body {"mode": "eager" | "lazy" | "idle"}, got ${shown(request.body)}.`,
+    );
+  }
+  await request.controller.setMode(request.engine, mode);
+  return findEngine(request);
+}
+
+async function postFreeze(request: Request): Promise<EngineSnapshot> {
+  findEngine(request);
+  const reason = field(request.body, "reason") ?? "asked over HTTP";
+  if (typeof reason !== "string" || reason.length > REASON_CHARS_MAX) {
+    throw new HttpError(
+      400,
+      "ERR_HTTP_BODY",
+      `Expected "reason" to be a text of at most ${REASON_CHARS_MAX} characters, ` +
+        `got ${shown(reason)}.`,
+    );
+  }
+  await request.controller.freeze(request.engine, reason);
+  return findEngine(request);
+}
+
+function decodeName(name: string): string {
+  try {
+    return decodeURIComponent(name);
+  } catch {
+    throw new HttpError(
+      400,
+      "ERR_HTTP_PATH",
+      `Expected a percent-encoded engine name in the path, got ${shown(name)}.`,
+    );
+  }
+}
+
+function field(body: unknown, name: string): unknown {
+  if (typeof body !== "object" || body === null || !Object.hasOwn(body, name)) return undefined;
+  return (body as Record<string, unknown>)[name];
+}
+
+/** The body as JSON; undefined when there is none. Bounded before it is held in memory. */
+async function readJson(request: IncomingMessage): Promise<unknown> {
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  for await (const chunk of request as AsyncIterable<Buffer>) {
+    bytes += chunk.length;
+    if (bytes > BODY_BYTES_MAX) {
+      throw new HttpError(
+        413,
+        "ERR_HTTP_BODY",
+        `Expected a body of at most ${BODY_BYTES_MAX} bytes, got more.`,
+      );
+    }
+    chunks.push(chunk);
+  }
+  if (bytes === 0) return undefined;
+  const text = Buffer.concat(chunks).toString("utf8");
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new HttpError(400, "ERR_HTTP_BODY", `Expected a JSON body, got ${shown(text)}.`);
+  }
+}
+
+function send(response: ServerResponse, status: number, body: unknown): void {
+  const text = `${JSON.stringify(body)}\n`;
+  response.writeHead(status, {
+    "content-type": "application/json; charset=utf-8",
+    "content-length": Buffer.byteLength(text),
+    "cache-control": "no-store",
+  });
+  response.end(text);
+}
+
+function sendError(response: ServerResponse, error: unknown): void {
+  const http = error instanceof HttpError ? error : undefined;
+  const status = http?.status ?? statusOf(error);
+  if (http?.allow !== undefined) response.setHeader("allow", http.allow);
+  // The rest of a body that was too large is not read: the connection ends with the answer.
+  if (status === 413) response.setHeader("connection", "close");
+  const code = codeOf(error) ?? "ERR_HTTP_INTERNAL";
+  const message = error instanceof Error ? error.message : String(error);
+  send(response, status, { error: { code, message } });
+}
+
+/** Errors of the controller itself: the engine went away, or the controller is closing. */
+function statusOf(error: unknown): number {
+  const code = codeOf(error);
+  if (code === "ERR_LAZYGRAPH_ENGINE_UNKNOWN") return 404;
+  if (code === "ERR_LAZYGRAPH_ENGINE_LOST" || code === "ERR_LAZYGRAPH_CLOSED") return 503;
+  if (code === "ERR_LAZYGRAPH_OPTION") return 400;
+  return 500;
+}
+
+/** A value from outside inside a sentence: as JSON, bounded. */
+function shown(value: unknown): string {
+  const text = JSON.stringify(value) ?? "nothing";
+  return text.length > 80 ? `${text.slice(0, 77)}...` : text;
+}

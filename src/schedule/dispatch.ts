@@ -1,0 +1,135 @@
+/**
+ * The dispatch table: which captured graph serves a step of n tokens.
+ *
+ * A step may be padded to a larger graph, but not too far: on an 8B a step padded up to 64 tokens
+ * is still far cheaper than an ungraphed one, while 1 token padded to 512 costs 2.7 times as much.
+ */
+
+import { covers, type Graph, type StepShape } from "../graph.ts";
+import type { DispatchTable, TableRow } from "./policy.ts";
+
+export interface PadLimit {
+  /** A step of any size may be padded up to this many tokens. */
+  readonly tokens: number;
+  /** Above, a step of n tokens may be padded up to this multiple of n. */
+  readonly factor: number;
+}
+
+export const PAD_LIMIT: PadLimit = { tokens: 64, factor: 1.25 };
+
+/** Candidates a row may hold; the engine takes the first that covers the step. */
+const ROW_GRAPHS_MAX = 64;
+/** Rows of one table, as the protocol allows. */
+const ROWS_MAX = 4096;
+
+/** The largest graph that may serve a step of `tokens` tokens. */
+export function paddedTokensMax(tokens: number, limit: PadLimit): number {
+  return Math.max(limit.tokens, Math.floor(tokens * limit.factor));
+}
+
+/**
+ * @param planned all graphs of the engine: they tell what a uniform decode step looks like
+ * @param captured the only graphs the table may name
+ */
+export function dispatchTable(
+  planned: readonly Graph[],
+  captured: readonly Graph[],
+  limit: PadLimit = PAD_LIMIT,
+): DispatchTable {
+  const decode = decodeLength(planned);
+  const uniform = captured.filter((g) => g.uniform === undefined || g.uniform === decode);
+  const mixed = captured.filter((graph) => graph.uniform === undefined);
+  return { uniform: rowsOf(uniform, limit, decode), mixed: rowsOf(mixed, limit, 0) };
+}
+
+/** The graph the engine will replay by this table; the same rule as in the plugin. */
+export function dispatch(
+  table: DispatchTable,
+  graphs: ReadonlyMap<string, Graph>,
+  step: StepShape,
+): Graph | undefined {
+  const rows = step.uniform > 0 ? table.uniform : table.mixed;
+  const row = rows.find((entry) => entry.upTo >= step.tokens);
+  for (const id of row?.graphs ?? []) {
+    const graph = graphs.get(id);
+    if (graph !== undefined && covers(graph, step)) return graph;
+  }
+  return undefined;
+}
+
+/** Tokens per request of a uniform decode step: 1, or more with speculative decoding. */
+function decodeLength(planned: readonly Graph[]): number {
+  let length = Number.POSITIVE_INFINITY;
+  for (const graph of planned) length = Math.min(length, graph.uniform ?? length);
+  return Number.isFinite(length) ? length : 1;
+}
+
+function rowsOf(graphs: readonly Graph[], limit: PadLimit, uniform: number): TableRow[] {
+  const sorted = [...graphs].sort(bySizeThenFull);
+  const rows: TableRow[] = [];
+  for (const upTo of breakpoints(sorted, limit)) {
+    const ids = candidates(sorted, upTo, limit, uniform);
+    const last = rows.at(-1);
+    if (last !== undefined && sameIds(last.graphs, ids)) {
+      rows[rows.length - 1] = { upTo, graphs: ids };
+    } else {
+      rows.push({ upTo, graphs: ids });
+    }
+  }
+  // A row too many is dropped at the large end, where a missing row costs least: those steps run
+  // ungraphed, and an ungraphed step of many tokens is hardly slower than a graphed one.
+  return rows.slice(0, ROWS_MAX);
+}
+
+/** Token counts after which the list of candidates changes, ascending. */
+function breakpoints(sorted: readonly Graph[], limit: PadLimit): number[] {
+  const points = new Set<number>();
+  for (const { tokens } of sorted) {
+    points.add(tokens);
+    const first = firstServed(tokens, limit);
+    if (first > 1) points.add(first - 1);
+  }
+  return [...points].sort((a, b) => a - b);
+}
+
+/** The smallest step that may be padded up to `tokens`. */
+function firstServed(tokens: number, limit: PadLimit): number {
+  if (tokens <= limit.tokens) return 1;
+  let first = Math.max(1, Math.floor(tokens / limit.factor) - 1);
+  while (paddedTokensMax(first, limit) < tokens) first += 1;
+  return Math.min(first, tokens);
+}
+
+function candidates(
+  sorted: readonly Graph[],
+  tokens: number,
+  limit: PadLimit,
+  uniform: number,
+): string[] {
+  const max = paddedTokensMax(tokens, limit);
+  const ids: string[] = [];
+  for (const graph of sorted) {
+    if (graph.tokens < tokens) continue;
+    if (graph.tokens > Math.max(max, tokens) || ids.length === ROW_GRAPHS_MAX) break;
+    ids.push(graph.id);
+    if (coversAll(graph, tokens, uniform)) break;
+  }
+  return ids;
+}
+
+/** Whether the graph serves every step of the row, so that no later candidate can have its turn. */
+function coversAll(graph: Graph, tokens: number, uniform: number): boolean {
+  const requestsMax = Math.ceil(tokens / Math.max(1, uniform));
+  return graph.requests === undefined || graph.requests >= requestsMax;
+}
+
+function bySizeThenFull(a: Graph, b: Graph): number {
+  if (a.tokens !== b.tokens) return a.tokens - b.tokens;
+  if (a.kind !== b.kind) return a.kind === "FULL" ? -1 : 1;
+  // Of two FULL graphs of a size the one for uniform steps is the narrower and the faster one.
+  return (b.uniform ?? 0) - (a.uniform ?? 0);
+}
+
+function sameIds(a: readonly string[], b: readonly string[]): boolean {
+  return a.length === b.length && a.every((id, index) => id === b[index]);
+}

@@ -1,0 +1,50 @@
+/**
+ * The extension point: a policy turns what happened to one engine into decisions.
+ *
+ * A policy is pure. It reads no clock, sends nothing and keeps no state outside `EngineState`'s
+ * fields and its own object; the same code drives the real engine, the simulated one and the
+ * property tests. The controller (or the simulator) carries the decisions out.
+ */
+
+import type { Graph } from "../graph.ts";
+import type { EngineState } from "./state.ts";
+
+/** What happened. `atSeconds` is the caller's monotonic clock. */
+export type EngineEvent = { readonly atSeconds: number } & (
+  | { readonly type: "inventory" }
+  | { readonly type: "ready" }
+  | { readonly type: "demand" }
+  | { readonly type: "idle" }
+  | { readonly type: "busy" }
+  | { readonly type: "captured"; readonly graph: string }
+  | { readonly type: "deferred"; readonly graph: string }
+  | { readonly type: "refused"; readonly graph: string }
+  | { readonly type: "failed"; readonly graph: string }
+  | { readonly type: "tick" }
+);
+
+export interface TableRow {
+  readonly upTo: number;
+  readonly graphs: readonly string[];
+}
+
+/** Which graph serves which step; see `Dispatch` in src/wire/protocol.ts for the rule. */
+export interface DispatchTable {
+  readonly uniform: readonly TableRow[];
+  readonly mixed: readonly TableRow[];
+}
+
+/** What to do, and why. Every decision carries its reason as a readable sentence. */
+export type Decision = { readonly reason: string } & (
+  | { readonly type: "start"; readonly graphs: readonly Graph[] }
+  | { readonly type: "capture"; readonly graph: Graph; readonly whenIdle: boolean }
+  | { readonly type: "dispatch"; readonly table: DispatchTable }
+  | { readonly type: "settled" }
+  | { readonly type: "wait"; readonly seconds: number }
+);
+
+export interface Policy {
+  readonly name: string;
+  /** At most one `capture` per call; none while `state.capturing` is set. */
+  decide(state: EngineState, event: EngineEvent): readonly Decision[];
+}

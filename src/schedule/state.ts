@@ -1,0 +1,89 @@
+/**
+ * What the scheduler knows of one engine. The controller updates it from messages, the simulator
+ * from its own events; policies only read it.
+ */
+
+import { type Graph, idealGraph, type StepShape } from "../graph.ts";
+
+export interface GraphState {
+  readonly graph: Graph;
+  status: "planned" | "captured" | "refused" | "failed";
+  /** Milliseconds and bytes its capture took; undefined until captured. */
+  captureMs?: number;
+  bytes?: number;
+  /** Why it is where it is: the last decision's or refusal's sentence. */
+  reason?: string;
+  /** Steps whose ideal graph this is, since the engine started. */
+  wanted: number;
+  /** Steps it served. */
+  replays: number;
+  lastUsedSeconds?: number;
+}
+
+export interface EngineState {
+  readonly graphs: ReadonlyMap<string, GraphState>;
+  /** All graphs in stock's order. */
+  readonly planned: readonly Graph[];
+  ready: boolean;
+  idle: boolean;
+  /** The graph whose capture is under way. */
+  capturing: string | undefined;
+  frozen: boolean;
+  settled: boolean;
+  running: number;
+  waiting: number;
+  stepsExact: number;
+  stepsPadded: number;
+  stepsUngraphed: number;
+}
+
+export function createEngineState(planned: readonly Graph[]): EngineState {
+  return {
+    graphs: new Map(
+      planned.map((graph) => [graph.id, { graph, status: "planned", wanted: 0, replays: 0 }]),
+    ),
+    planned,
+    ready: false,
+    idle: false,
+    capturing: undefined,
+    frozen: false,
+    settled: false,
+    running: 0,
+    waiting: 0,
+    stepsExact: 0,
+    stepsPadded: 0,
+    stepsUngraphed: 0,
+  };
+}
+
+export function capturedGraphs(state: EngineState): Graph[] {
+  return state.planned.filter((graph) => state.graphs.get(graph.id)?.status === "captured");
+}
+
+export function missingGraphs(state: EngineState): Graph[] {
+  return state.planned.filter((graph) => state.graphs.get(graph.id)?.status === "planned");
+}
+
+/** Books `count` steps of one shape: who was wanted, who served. */
+export function recordSteps(
+  state: EngineState,
+  step: StepShape,
+  served: string,
+  count: number,
+  atSeconds: number,
+): void {
+  const ideal = idealGraph(state.planned, step);
+  if (ideal !== undefined) {
+    const wanted = state.graphs.get(ideal.id);
+    if (wanted !== undefined) wanted.wanted += count;
+  }
+  const server = served === "" ? undefined : state.graphs.get(served);
+  if (server === undefined) {
+    state.stepsUngraphed += count;
+    return;
+  }
+  server.replays += count;
+  server.lastUsedSeconds = atSeconds;
+  if (server.graph.id === ideal?.id) state.stepsExact += count;
+  else state.stepsPadded += count;
+}

@@ -1,0 +1,258 @@
+/**
+ * A simulated engine in a process of its own, as tests and the demo start it: its life, and what
+ * it says.
+ */
+
+import { type ChildProcess, spawn } from "node:child_process";
+import { createRequire } from "node:module";
+import { createInterface } from "node:readline";
+import type { Readable } from "node:stream";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { LazygraphError } from "../errors.ts";
+import type { Mode } from "../wire/protocol.ts";
+import type { EngineCurve } from "./link.ts";
+import type { LiveEvent } from "./live.ts";
+
+export interface StartedEvent {
+  readonly type: "started";
+  readonly pid: number;
+  readonly engine: string;
+  readonly session: string;
+}
+
+export type SimulatedEngineEvent = StartedEvent | LiveEvent;
+
+export interface SimulatedEngineOptions {
+  /** Of the controller; without one the engine goes by its mode's defaults. */
+  readonly endpoint?: string;
+  /** Logical name. @default "simulated" */
+  readonly engine?: string;
+  /** What the engine starts with; a controller's `welcome` may change it. @default "idle" */
+  readonly mode?: Mode;
+  /** Name of a shipped cost profile, or the path of one. @default "llama-3.1-8b-h200" */
+  readonly profile?: string;
+  /** Simulated seconds per real second. @default 1 */
+  readonly speed?: number;
+  readonly trace?: {
+    readonly file: string;
+    /** Divides the trace's times. @default 1 */
+    readonly speed?: number;
+    /** Cuts later arrivals. */
+    readonly seconds?: number;
+    /** At most this many. @default 100000 */
+    readonly requests?: number;
+  };
+  /** How long to wait for the controller before the first capture. @default 250 */
+  readonly handshakeMs?: number;
+  /** Relative standard deviation of all times. @default 0 */
+  readonly jitter?: number;
+  /** Of the jitter. @default 1 */
+  readonly seed?: number;
+  readonly curve?: EngineCurve;
+  /** Kills the process when aborted. */
+  readonly signal?: AbortSignal;
+  readonly onEvent?: (event: SimulatedEngineEvent) => void;
+}
+
+export interface ProcessEnd {
+  readonly exitCode: number | null;
+  readonly signal: NodeJS.Signals | null;
+}
+
+export interface SimulatedEngine {
+  readonly pid: number;
+  readonly session: string;
+  /** Settles when the process has ended. Never rejects. */
+  readonly exited: Promise<ProcessEnd>;
+  /**
+   * The first event of this type, at once if it has happened.
+   *
+   * @throws LazygraphError `ERR_LAZYGRAPH_ENGINE_LOST` when the process ends before it.
+   */
+  waitFor<T extends SimulatedEngineEvent["type"]>(
+    type: T,
+  ): Promise<Extract<SimulatedEngineEvent, { type: T }>>;
+  /** Sends a signal: SIGKILL for an engine that dies, SIGSTOP for one that hangs. */
+  kill(signal?: NodeJS.Signals): boolean;
+  /** Asks it to say goodbye and end; kills it when it doesn't. */
+  close(): Promise<ProcessEnd>;
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+const START_MS_MAX = 30_000;
+const CLOSE_MS_MAX = 5000;
+
+/**
+ * Starts a simulated engine as a process. It ends with this one.
+ *
+ * @throws LazygraphError `ERR_LAZYGRAPH_COMMAND_DIED` when it ends before it has started.
+ */
+export async function startSimulatedEngine(
+  options: SimulatedEngineOptions = {},
+): Promise<SimulatedEngine> {
+  const child = spawn(process.execPath, [...programArguments(), ...argumentsOf(options)], {
+    stdio: ["ignore", "pipe", "inherit", "ipc"],
+    env: environmentOf(options),
+    ...(options.signal === undefined ? {} : { signal: options.signal, killSignal: "SIGKILL" }),
+  });
+  const engine = new EngineProcess(child, options.onEvent);
+  const timer = setTimeout(() => child.kill("SIGKILL"), START_MS_MAX);
+  try {
+    const { session } = await engine.waitFor("started");
+    return engine.handle(session);
+  } catch (error) {
+    const { exitCode, signal } = await engine.exited;
+    const end = signal === null ? `exit code ${exitCode}` : signal;
+    throw new LazygraphError(
+      "ERR_LAZYGRAPH_COMMAND_DIED",
+      `Expected the simulated engine to start, got ${end}: see what it wrote on stderr.`,
+      { cause: error },
+    );
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** From a checkout the sources run through tsx; from a package what was built. */
+function programArguments(): string[] {
+  const source = import.meta.url.endsWith(".ts");
+  const file = source ? "../cli/simulated-engine.ts" : "../cli/simulated-engine.js";
+  const program = fileURLToPath(new URL(file, import.meta.url));
+  if (!source) return [program];
+  const loader = createRequire(import.meta.url).resolve("tsx");
+  return ["--import", pathToFileURL(loader).href, program];
+}
+
+function argumentsOf(options: SimulatedEngineOptions): string[] {
+  const { trace } = options;
+  const values: Readonly<Record<string, string | number | undefined>> = {
+    endpoint: options.endpoint,
+    engine: options.engine ?? "simulated",
+    mode: options.mode ?? "idle",
+    profile: options.profile,
+    speed: options.speed,
+    trace: trace?.file,
+    "trace-speed": trace?.speed,
+    "trace-seconds": trace?.seconds,
+    "trace-requests": trace?.requests,
+    "handshake-ms": options.handshakeMs,
+    jitter: options.jitter,
+    seed: options.seed,
+  };
+  return Object.entries(values).flatMap(([name, value]) =>
+    value === undefined ? [] : [`--${name}=${value}`],
+  );
+}
+
+/** Ours, less what a surrounding `lazygraph run` may have set: the options alone decide. */
+function environmentOf({ curve }: SimulatedEngineOptions): NodeJS.ProcessEnv {
+  const environment = { ...process.env };
+  for (const name of Object.keys(environment)) {
+    if (name.startsWith("LAZYGRAPH_")) delete environment[name];
+  }
+  if (curve === undefined) return environment;
+  return {
+    ...environment,
+    LAZYGRAPH_SERVER_KEY: curve.serverKey,
+    LAZYGRAPH_PUBLIC_KEY: curve.publicKey,
+    LAZYGRAPH_SECRET_KEY: curve.secretKey,
+  };
+}
+
+interface Waiter {
+  readonly type: SimulatedEngineEvent["type"];
+  readonly resolve: (event: SimulatedEngineEvent) => void;
+  readonly reject: (error: LazygraphError) => void;
+}
+
+class EngineProcess {
+  readonly exited: Promise<ProcessEnd>;
+  readonly #child: ChildProcess;
+  readonly #onEvent: ((event: SimulatedEngineEvent) => void) | undefined;
+  readonly #seen = new Map<string, SimulatedEngineEvent>();
+  #waiters: Waiter[] = [];
+  #ended = false;
+
+  constructor(child: ChildProcess, onEvent?: (event: SimulatedEngineEvent) => void) {
+    this.#child = child;
+    this.#onEvent = onEvent;
+    // Both: the last lines of output may come after the exit.
+    this.exited = new Promise((resolve) => {
+      child.once("close", (exitCode, signal) => resolve({ exitCode, signal }));
+    });
+    void this.exited.then(() => this.#end());
+    // An aborted signal or a failed spawn shows in `exited`; here it must only not be thrown.
+    child.on("error", () => {});
+    const lines = createInterface({ input: child.stdout as Readable });
+    lines.on("line", (line) => {
+      const event = eventOf(line);
+      if (event !== undefined) this.#happened(event);
+    });
+  }
+
+  handle(session: string): SimulatedEngine {
+    return {
+      pid: this.#child.pid ?? 0,
+      session,
+      exited: this.exited,
+      waitFor: (type) => this.waitFor(type),
+      kill: (signal) => this.#child.kill(signal),
+      close: () => this.#close(),
+      [Symbol.asyncDispose]: async () => {
+        await this.#close();
+      },
+    };
+  }
+
+  waitFor<T extends SimulatedEngineEvent["type"]>(
+    type: T,
+  ): Promise<Extract<SimulatedEngineEvent, { type: T }>> {
+    return new Promise((resolve, reject) => {
+      const seen = this.#seen.get(type);
+      const found = resolve as (event: SimulatedEngineEvent) => void;
+      if (seen !== undefined) found(seen);
+      else if (this.#ended) reject(goneBefore(type));
+      else this.#waiters.push({ type, resolve: found, reject });
+    });
+  }
+
+  #happened(event: SimulatedEngineEvent): void {
+    if (!this.#seen.has(event.type)) this.#seen.set(event.type, event);
+    const waiters = this.#waiters.filter((waiter) => waiter.type === event.type);
+    this.#waiters = this.#waiters.filter((waiter) => waiter.type !== event.type);
+    for (const waiter of waiters) waiter.resolve(event);
+    this.#onEvent?.(event);
+  }
+
+  #end(): void {
+    this.#ended = true;
+    for (const waiter of this.#waiters) waiter.reject(goneBefore(waiter.type));
+    this.#waiters = [];
+  }
+
+  async #close(): Promise<ProcessEnd> {
+    const timer = setTimeout(() => this.#child.kill("SIGKILL"), CLOSE_MS_MAX);
+    this.#child.kill("SIGTERM");
+    try {
+      return await this.exited;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+}
+
+/** Undefined for half a line, the last words of an engine that was killed. */
+function eventOf(line: string): SimulatedEngineEvent | undefined {
+  try {
+    return JSON.parse(line) as SimulatedEngineEvent;
+  } catch {
+    return undefined;
+  }
+}
+
+function goneBefore(type: string): LazygraphError {
+  return new LazygraphError(
+    "ERR_LAZYGRAPH_ENGINE_LOST",
+    `Expected the simulated engine to tell ${type}, but its process has ended.`,
+  );
+}

@@ -1,0 +1,327 @@
+/**
+ * A simulated engine: continuous batching, captures between steps, a start-up phase.
+ *
+ * Pure: no timers, no clock of its own. Whoever drives it calls `begin(now)` to learn what the
+ * engine does next and how long it takes, and `finish(now)` when that time is over. Requests and
+ * commands may come at any moment between and take effect at the next `begin`, as in the real
+ * engine, whose busy loop looks at them between two steps.
+ */
+
+import type { Graph } from "../graph.ts";
+import type { DispatchTable } from "../schedule/policy.ts";
+import type { CaptureResult, Phase, StepCount } from "../wire/protocol.ts";
+import { Batcher, type RequestSample } from "./batcher.ts";
+import { type CostModel, createCostModel } from "./cost.ts";
+import { CompiledDispatch } from "./dispatch.ts";
+import type { Profile } from "./profile.ts";
+import { createRandom, type Random, standardNormal } from "./random.ts";
+
+/** What the engine does until the next `finish`; `hold` and `idle` end by an outside event. */
+export type Activity =
+  | { readonly type: "load" | "step"; readonly seconds: number }
+  | { readonly type: "capture"; readonly seconds: number; readonly graph: Graph }
+  | { readonly type: "hold" | "idle" };
+
+export interface CapturedGraph {
+  readonly graph: Graph;
+  readonly ms: number;
+  readonly bytes: number;
+}
+
+export type CaptureOutcome = Pick<
+  CaptureResult,
+  "command" | "graph" | "outcome" | "reason" | "stallMs" | "ms" | "bytes"
+>;
+
+/** Called from inside `begin` and `finish`; may call the engine's commands, not these two. */
+export interface EngineObserver {
+  /** The KV cache exists: `start` is awaited. */
+  onLoaded?(atSeconds: number): void;
+  onReady?(atSeconds: number): void;
+  onCaptureStart?(graph: Graph, atSeconds: number): void;
+  onCaptureResult?(result: CaptureOutcome, atSeconds: number): void;
+  onStep?(step: Omit<StepCount, "count" | "timed">, atSeconds: number): void;
+  onRequest?(sample: RequestSample): void;
+  onEdge?(state: "idle" | "busy", atSeconds: number): void;
+}
+
+export interface EngineOptions {
+  readonly profile: Profile;
+  readonly observer?: EngineObserver;
+  /** `first`: only the first graph of each kind before ready has a warm-up run. @default "first" */
+  readonly warmUps?: "first" | "all";
+  /** Requests that may wait; more are refused and counted. @default 1,000,000 */
+  readonly waitingMax?: number;
+  /** Bytes captures must leave free. @default 0 */
+  readonly marginBytes?: number;
+  /** Relative standard deviation of step and capture times. @default 0 */
+  readonly jitter?: number;
+  /** Of the jitter. @default 1 */
+  readonly seed?: number;
+}
+
+interface PendingCapture {
+  readonly command: number;
+  readonly graph: string;
+  readonly whenIdle: boolean;
+}
+
+/** The controller sends one capture at a time; more than this many is a defect of its side. */
+const PENDING_MAX = 64;
+
+export class EngineModel {
+  readonly profile: Profile;
+  phase: Phase = "loading";
+  /** Bumped by each change of the captured set. */
+  epoch = 0;
+  freeBytes: number;
+  /** Seconds in captures before ready. */
+  captureSeconds = 0;
+  requestsRefused = 0;
+  readonly captured: Map<string, CapturedGraph> = new Map();
+  readonly #options: EngineOptions;
+  readonly #observer: EngineObserver;
+  readonly #costs: CostModel;
+  readonly #graphs: ReadonlyMap<string, Graph>;
+  readonly #random: Random;
+  readonly #batcher: Batcher;
+  readonly #dispatch = new CompiledDispatch();
+  #table: DispatchTable = { uniform: [], mixed: [] };
+  #startOrder: Graph[] | undefined;
+  #warmedKinds = new Set<string>();
+  #pending: PendingCapture[] = [];
+  #frozen = "";
+  #edge: "idle" | "busy" | undefined;
+  #captureAtLast = false;
+  #activity: Activity = { type: "idle" };
+  #served: Graph | undefined;
+  #command: number | undefined;
+
+  constructor(options: EngineOptions) {
+    this.#options = options;
+    this.profile = options.profile;
+    this.#observer = options.observer ?? {};
+    this.#costs = createCostModel(options.profile);
+    this.#graphs = new Map(options.profile.captures.costs.map(({ graph }) => [graph.id, graph]));
+    this.#random = createRandom(options.seed ?? 1);
+    this.#batcher = new Batcher(options.profile.limits);
+    this.freeBytes = options.profile.memory.freeBytes;
+  }
+
+  get planned(): Graph[] {
+    return [...this.#graphs.values()];
+  }
+
+  get running(): number {
+    return this.#batcher.running;
+  }
+
+  get waiting(): number {
+    return this.#batcher.waiting;
+  }
+
+  get preemptions(): number {
+    return this.#batcher.preemptions;
+  }
+
+  get hasWork(): boolean {
+    return this.#batcher.running + this.#batcher.waiting > 0;
+  }
+
+  /** False when the request is refused: too long ever to fit, or too many wait already. */
+  arrive(atSeconds: number, promptTokens: number, outputTokens: number): boolean {
+    const waitingMax = this.#options.waitingMax ?? 1_000_000;
+    if (this.waiting >= waitingMax || !this.#batcher.fits(promptTokens, outputTokens)) {
+      this.requestsRefused++;
+      return false;
+    }
+    this.#batcher.add(atSeconds, promptTokens, outputTokens);
+    return true;
+  }
+
+  /** Whether `start` has been called: the order before ready is given once. */
+  get started(): boolean {
+    return this.#startOrder !== undefined;
+  }
+
+  /** What to capture before ready, in this order. Unknown ids are left out and returned. */
+  start(ids: readonly string[]): string[] {
+    const known = ids.flatMap((id) => this.#graphs.get(id) ?? []);
+    this.#startOrder = [...new Set(known)].filter((graph) => !this.captured.has(graph.id));
+    return ids.filter((id) => !this.#graphs.has(id));
+  }
+
+  dispatch(table: DispatchTable): void {
+    this.#table = table;
+    this.#compile();
+  }
+
+  capture(command: number, graph: string, whenIdle: boolean): void {
+    const pending = { command, graph, whenIdle };
+    if (this.#pending.length < PENDING_MAX) this.#pending.push(pending);
+    else this.#answer(pending, "refused", `More than ${PENDING_MAX} captures were waiting.`, 0);
+  }
+
+  /** Refuses captures from now on; an empty reason lifts it. */
+  freeze(reason: string): void {
+    // It comes back inside another sentence, which has a limit on the wire.
+    this.#frozen = reason.slice(0, 512);
+  }
+
+  /** Decides what comes next and starts it. */
+  begin(now: number): Activity {
+    this.#activity = this.#next(now);
+    return this.#activity;
+  }
+
+  #next(now: number): Activity {
+    if (this.phase === "loading") {
+      if (this.#startOrder !== undefined) this.phase = "capturing";
+      else if (now < this.profile.startupSeconds) {
+        return { type: "load", seconds: this.profile.startupSeconds - now };
+      } else return { type: "hold" };
+    }
+    if (this.phase === "capturing") {
+      const graph = this.#startOrder?.shift();
+      if (graph !== undefined) return this.#captureAtStart(graph, now);
+      this.phase = "serving";
+      this.#observer.onReady?.(now);
+    }
+    this.#tellEdge(now);
+    // After a capture a step comes first if there is work: a request waits for one at most.
+    if (!this.#captureAtLast || !this.hasWork) {
+      const capture = this.#nextCapture(now);
+      if (capture !== undefined) return capture;
+    }
+    this.#captureAtLast = false;
+    if (!this.#batcher.compose()) return { type: "idle" };
+    const { batch } = this.#batcher;
+    this.#served = this.#dispatch.pick(batch);
+    return { type: "step", seconds: this.#vary(this.#costs.stepSeconds(this.#served, batch)) };
+  }
+
+  #tellEdge(now: number): void {
+    const edge = this.hasWork ? "busy" : "idle";
+    if (edge === this.#edge) return;
+    this.#edge = edge;
+    this.#observer.onEdge?.(edge, now);
+  }
+
+  #captureAtStart(graph: Graph, now: number): Activity {
+    // The first capture of a kind compiles and loads kernels: it can't go without a warm-up run.
+    const warmUp = this.#options.warmUps === "all" || !this.#warmedKinds.has(graph.kind);
+    this.#warmedKinds.add(graph.kind);
+    if (!this.#hasRoom(graph)) return this.#next(now);
+    this.#command = undefined;
+    this.#observer.onCaptureStart?.(graph, now);
+    return { type: "capture", seconds: this.#vary(this.#costs.startSeconds(graph, warmUp)), graph };
+  }
+
+  /** The next command's capture; what can't be done is answered on the way. */
+  #nextCapture(now: number): Activity | undefined {
+    // An observer may answer a result with the next command: bounded, so that it can't spin here.
+    for (let round = 0; round < PENDING_MAX; round++) {
+      const pending = this.#pending.shift();
+      if (pending === undefined) return undefined;
+      const graph = this.#graphs.get(pending.graph);
+      const done = this.captured.get(pending.graph);
+      if (graph === undefined) {
+        this.#answer(pending, "refused", `This engine has no graph ${pending.graph}.`, now);
+      } else if (done !== undefined) {
+        this.#answer(pending, "already", undefined, now);
+      } else if (this.#frozen !== "") {
+        this.#answer(pending, "refused", `Captures are frozen: ${this.#frozen}`, now);
+      } else if (pending.whenIdle && this.hasWork) {
+        this.#answer(pending, "deferred", "The engine has work.", now);
+      } else if (!this.#hasRoom(graph)) {
+        const free = `${this.freeBytes} bytes are free, ${this.#costs.bytes(graph)} are needed`;
+        this.#answer(pending, "refused", `Not enough GPU memory: ${free}.`, now);
+      } else {
+        this.#command = pending.command;
+        this.#observer.onCaptureStart?.(graph, now);
+        return { type: "capture", seconds: this.#vary(this.#costs.laterSeconds(graph)), graph };
+      }
+    }
+    return undefined;
+  }
+
+  #hasRoom(graph: Graph): boolean {
+    return this.#costs.bytes(graph) + (this.#options.marginBytes ?? 0) <= this.freeBytes;
+  }
+
+  #answer(
+    pending: PendingCapture,
+    outcome: CaptureOutcome["outcome"],
+    reason: string | undefined,
+    now: number,
+  ): void {
+    const done = this.captured.get(pending.graph);
+    this.#observer.onCaptureResult?.(
+      {
+        command: pending.command,
+        graph: pending.graph,
+        outcome,
+        ...(reason === undefined ? {} : { reason }),
+        stallMs: 0,
+        ms: done?.ms ?? 0,
+        bytes: done?.bytes ?? 0,
+      },
+      now,
+    );
+  }
+
+  /** Books what `begin` started; `now` is its end. */
+  finish(now: number): void {
+    const activity = this.#activity;
+    this.#activity = { type: "idle" };
+    if (activity.type === "load") this.#observer.onLoaded?.(now);
+    else if (activity.type === "step") this.#finishStep(activity.seconds, now);
+    else if (activity.type === "capture") this.#finishCapture(activity, now);
+  }
+
+  #finishStep(seconds: number, now: number): void {
+    const { batch } = this.#batcher;
+    this.#observer.onStep?.(
+      {
+        tokens: batch.tokens,
+        requests: batch.requests,
+        uniform: batch.uniform,
+        served: this.#served?.id ?? "",
+        seconds,
+        contextTokens: batch.contextMean,
+      },
+      now,
+    );
+    this.#batcher.finish(now, (sample) => this.#observer.onRequest?.(sample));
+  }
+
+  #finishCapture(activity: Extract<Activity, { type: "capture" }>, now: number): void {
+    const { graph, seconds } = activity;
+    const bytes = this.#costs.bytes(graph);
+    const ms = seconds * 1000;
+    this.captured.set(graph.id, { graph, ms, bytes });
+    this.freeBytes -= bytes;
+    this.epoch++;
+    this.#compile();
+    if (this.#command === undefined) {
+      this.captureSeconds += seconds;
+      return;
+    }
+    this.#captureAtLast = true;
+    this.#observer.onCaptureResult?.(
+      { command: this.#command, graph: graph.id, outcome: "captured", stallMs: ms, ms, bytes },
+      now,
+    );
+  }
+
+  #compile(): void {
+    const captured = new Map([...this.captured].map(([id, { graph }]) => [id, graph]));
+    this.#dispatch.compile(this.#table, captured);
+  }
+
+  #vary(seconds: number): number {
+    const jitter = this.#options.jitter ?? 0;
+    if (jitter === 0) return seconds;
+    return seconds * Math.max(0.1, 1 + jitter * standardNormal(this.#random));
+  }
+}

@@ -1,0 +1,55 @@
+/** Percentiles of what requests went through. */
+
+export interface Spread {
+  readonly p50: number;
+  readonly p90: number;
+  readonly p99: number;
+  readonly p999: number;
+  readonly max: number;
+  /** Standard deviation over mean; 0 when the mean is 0. */
+  readonly cv: number;
+}
+
+/** Numbers kept for exact percentiles: 8 bytes each. */
+export class Sample {
+  #values: Float64Array = new Float64Array(1024);
+  #count = 0;
+
+  get count(): number {
+    return this.#count;
+  }
+
+  add(value: number): void {
+    if (this.#count === this.#values.length) {
+      const next = new Float64Array(this.#count * 2);
+      next.set(this.#values);
+      this.#values = next;
+    }
+    this.#values[this.#count++] = value;
+  }
+
+  /** All zeros for an empty sample. */
+  spread(): Spread {
+    const sorted = this.#values.slice(0, this.#count).sort();
+    let sum = 0;
+    for (const value of sorted) sum += value;
+    const mean = this.#count === 0 ? 0 : sum / this.#count;
+    let squares = 0;
+    for (const value of sorted) squares += (value - mean) ** 2;
+    const deviation = Math.sqrt(squares / Math.max(1, this.#count - 1));
+    return {
+      p50: quantile(sorted, 0.5),
+      p90: quantile(sorted, 0.9),
+      p99: quantile(sorted, 0.99),
+      p999: quantile(sorted, 0.999),
+      max: sorted.at(-1) ?? 0,
+      cv: mean === 0 ? 0 : deviation / mean,
+    };
+  }
+}
+
+/** The smallest value that at least this share of the sorted values doesn't exceed. */
+export function quantile(sorted: ArrayLike<number>, share: number): number {
+  const rank = Math.ceil(share * sorted.length) - 1;
+  return sorted[Math.min(sorted.length - 1, Math.max(0, rank))] ?? 0;
+}

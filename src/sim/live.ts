@@ -1,0 +1,324 @@
+/**
+ * A simulated engine in real time: the model, paced by a clock, behind the real protocol.
+ *
+ * While it waits for the controller between KV cache and capture, its time runs at real speed: the
+ * hand-shake is real, and a faster clock would count it many times over.
+ */
+
+import { randomUUID } from "node:crypto";
+import { type Clock, systemClock } from "../clock.ts";
+import { bySizeDescending, topGraphs } from "../graph.ts";
+import { dispatchTable } from "../schedule/dispatch.ts";
+import type { TraceRequest } from "../trace.ts";
+import type { Mode } from "../wire/protocol.ts";
+import type { RequestSample } from "./batcher.ts";
+import { Drive, listArrivals } from "./drive.ts";
+import { type CaptureOutcome, EngineModel, type EngineOptions } from "./engine.ts";
+import { type EngineCurve, EngineLink } from "./link.ts";
+import { PacedClock } from "./paced-clock.ts";
+import { helloOf, inventoryOf, ranksOf, readyOf } from "./self-report.ts";
+import { EngineSession, type SessionHost } from "./session.ts";
+import { StepCounts } from "./step-counts.ts";
+
+/** What a simulated engine tells whoever runs it. Seconds are simulated, from its start on. */
+export type LiveEvent =
+  | { readonly type: "loaded"; readonly atSeconds: number }
+  | { readonly type: "ready"; readonly atSeconds: number; readonly captureSeconds: number }
+  | {
+      readonly type: "capture";
+      readonly atSeconds: number;
+      readonly graph: string;
+      readonly ms: number;
+    }
+  | ({ readonly type: "request" } & RequestSample)
+  | {
+      /** The trace is over and every request of it has completed. */
+      readonly type: "drained";
+      readonly atSeconds: number;
+      readonly requests: number;
+      readonly requestsRefused: number;
+    };
+
+export interface LiveEngineOptions
+  extends Pick<EngineOptions, "profile" | "warmUps" | "marginBytes" | "jitter" | "seed"> {
+  /** Of the controller; without one the engine goes by its mode's defaults. */
+  readonly endpoint?: string;
+  readonly curve?: EngineCurve;
+  /** Logical identity. @default "simulated" */
+  readonly engine?: string;
+  /** @default "idle" */
+  readonly mode?: Mode;
+  /** Simulated seconds per real second, above 0. @default 1 */
+  readonly speed?: number;
+  readonly requests?: readonly TraceRequest[];
+  /** Milliseconds to wait for the controller before the first capture. @default 250 */
+  readonly handshakeMs?: number;
+  /** @default the system's clock */
+  readonly clock?: Clock;
+  readonly onEvent?: (event: LiveEvent) => void;
+}
+
+const TELEMETRY_SECONDS = 0.1;
+/** A timer may come this much early, by rounding; waiting again for so little would spin. */
+const CLOCK_ERROR_SECONDS = 1e-6;
+/** Commands of our own, of an engine nobody tells what to capture; never on the wire. */
+const OWN_COMMAND = -1;
+
+export class LiveEngine {
+  readonly session: string = randomUUID();
+  readonly model: EngineModel;
+  readonly #options: LiveEngineOptions;
+  readonly #clock: Clock;
+  readonly #time: PacedClock;
+  readonly #drive: Drive;
+  readonly #link: EngineLink | undefined;
+  readonly #talk: EngineSession;
+  readonly #steps = new StepCounts();
+  #mode: Mode;
+  #requestsDone = 0;
+  #lastCompletionSeconds = 0;
+  #drained = false;
+  /** The KV cache exists, so there is an inventory to tell. */
+  #hasCache = false;
+  #frozen = false;
+  #hasTable = false;
+  #sequence = 0;
+  #batchesDropped = 0;
+  #closed = false;
+  #cancelWake: () => void = () => {};
+  #cancelHold: () => void = () => {};
+  #cancelTelemetry: () => void = () => {};
+
+  constructor(options: LiveEngineOptions) {
+    this.#options = options;
+    this.#clock = options.clock ?? systemClock;
+    this.#mode = options.mode ?? "idle";
+    this.#time = new PacedClock(this.#clock, options.speed ?? 1);
+    this.model = new EngineModel({
+      ...options,
+      observer: {
+        onLoaded: (at) => this.#loaded(at),
+        onReady: (at) => this.#ready(at),
+        onStep: (step) => this.#steps.add(step),
+        onRequest: (sample) => this.#completed(sample),
+        onCaptureResult: (result, at) => this.#captured(result, at),
+        onEdge: (state) => this.#edge(state),
+      },
+    });
+    this.#drive = new Drive(this.model, listArrivals(options.requests ?? []));
+    this.#talk = new EngineSession(this.#host());
+    const { endpoint, curve } = options;
+    if (endpoint === undefined) return;
+    this.#link = new EngineLink({
+      endpoint,
+      ...(curve === undefined ? {} : { curve }),
+      onMessage: (message) => this.#outside(() => this.#talk.receive(message)),
+      onUp: () => this.#talk.up(),
+      onDown: () => this.#talk.down(),
+    });
+  }
+
+  get mode(): Mode {
+    return this.#mode;
+  }
+
+  /** Whether a controller has this engine. */
+  get connected(): boolean {
+    return this.#talk.welcomed;
+  }
+
+  start(): void {
+    this.#time.setRate(this.#options.speed ?? 1);
+    this.#link?.open();
+    this.#telemetryLater();
+    this.#run();
+  }
+
+  /** Says goodbye and stops. Requests under way are dropped. */
+  async close(reason = "The simulated engine was closed."): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#cancelWake();
+    this.#cancelHold();
+    this.#cancelTelemetry();
+    const connected = this.#talk.welcomed;
+    await this.#tellSteps();
+    this.#talk.close();
+    await this.#link?.close(connected ? { type: "goodbye", reason } : undefined);
+  }
+
+  /** Lets the model catch up with the clock, then sleeps until it has something to do. */
+  #run(): void {
+    if (this.#closed) return;
+    this.#drive.advance(this.#time.now() + CLOCK_ERROR_SECONDS);
+    this.#sleep();
+  }
+
+  #sleep(): void {
+    this.#tellDrained();
+    this.#cancelWake();
+    const next = this.#drive.nextSeconds;
+    if (this.#closed || next === Number.POSITIVE_INFINITY) return;
+    this.#cancelWake = this.#time.at(next, () => this.#run());
+  }
+
+  /** Something from outside: the model catches up first, then looks at it. */
+  #outside(action: () => void): void {
+    if (this.#closed) return;
+    this.#drive.advance(this.#time.now());
+    action();
+    this.#drive.poke(this.#time.now());
+    this.#sleep();
+  }
+
+  #loaded(atSeconds: number): void {
+    this.#hasCache = true;
+    this.#options.onEvent?.({ type: "loaded", atSeconds });
+    if (this.#link === undefined) {
+      this.#startByDefault();
+      return;
+    }
+    this.#time.setRate(1);
+    this.#talk.tellInventory();
+    const seconds = (this.#options.handshakeMs ?? 250) / 1000;
+    this.#cancelHold = this.#clock.after(seconds, () =>
+      this.#outside(() => this.#startByDefault()),
+    );
+  }
+
+  #startByDefault(): void {
+    const planned = this.model.planned;
+    const first = this.#mode === "eager" ? planned : topGraphs(planned);
+    this.#begin(first.map((graph) => graph.id));
+  }
+
+  #begin(graphs: readonly string[]): void {
+    if (this.model.started || this.model.phase !== "loading") return;
+    this.#cancelHold();
+    this.#time.setRate(this.#options.speed ?? 1);
+    for (const id of this.model.start(graphs)) this.#unknownGraph(id);
+  }
+
+  #unknownGraph(id: string): void {
+    const message = `Expected a graph of the inventory, got ${id}: ask for a new inventory.`;
+    void this.#link?.send({ type: "problem", code: "ERR_LAZYGRAPH_UNKNOWN_GRAPH", message });
+  }
+
+  #ready(atSeconds: number): void {
+    const captureSeconds = this.model.captureSeconds;
+    this.#options.onEvent?.({ type: "ready", atSeconds, captureSeconds });
+    if (!this.#hasTable) this.#dispatchByDefault();
+    this.#talk.tellReady();
+  }
+
+  #dispatchByDefault(): void {
+    const captured = [...this.model.captured.values()].map(({ graph }) => graph);
+    this.model.dispatch(dispatchTable(this.model.planned, captured));
+  }
+
+  /** Without a controller, in idle mode: the rest of the plan, largest first. */
+  #fill(): void {
+    if (this.#talk.welcomed || this.#frozen || this.#mode !== "idle") return;
+    if (this.model.phase !== "serving" || this.model.hasWork) return;
+    const missing = this.model.planned.filter((graph) => !this.model.captured.has(graph.id));
+    const [next] = missing.sort(bySizeDescending);
+    if (next !== undefined) this.model.capture(OWN_COMMAND, next.id, true);
+  }
+
+  #captured(result: CaptureOutcome, atSeconds: number): void {
+    const { graph, ms, outcome } = result;
+    if (outcome === "captured") this.#options.onEvent?.({ type: "capture", atSeconds, graph, ms });
+    if (result.command !== OWN_COMMAND) {
+      this.#talk.answer({
+        type: "result",
+        ...result,
+        ranks: ranksOf(this.model, this.session),
+        epoch: this.model.epoch,
+      });
+      return;
+    }
+    if (outcome !== "captured") return;
+    // The controller's last table doesn't know this graph.
+    this.#dispatchByDefault();
+    this.#fill();
+  }
+
+  #edge(state: "idle" | "busy"): void {
+    if (this.#talk.welcomed) {
+      const { running, waiting } = this.model;
+      void this.#link?.send({ type: "edge", state, running, waiting });
+    } else if (state === "idle") {
+      this.#fill();
+    }
+  }
+
+  #completed(sample: RequestSample): void {
+    this.#requestsDone++;
+    this.#lastCompletionSeconds = sample.completionSeconds;
+    this.#options.onEvent?.({ type: "request", ...sample });
+  }
+
+  #tellDrained(): void {
+    const requests = this.#requestsDone;
+    const { requestsRefused, phase } = this.model;
+    const expected = this.#options.requests?.length ?? 0;
+    if (this.#drained || expected === 0 || phase !== "serving") return;
+    if (requests + requestsRefused !== expected) return;
+    this.#drained = true;
+    const atSeconds = this.#lastCompletionSeconds;
+    this.#options.onEvent?.({ type: "drained", atSeconds, requests, requestsRefused });
+  }
+
+  #telemetryLater(): void {
+    this.#cancelTelemetry = this.#clock.after(TELEMETRY_SECONDS, () => {
+      void this.#tellSteps();
+      if (!this.#closed) this.#telemetryLater();
+    });
+  }
+
+  async #tellSteps(): Promise<void> {
+    if (this.#steps.empty) return;
+    const steps = this.#steps.take();
+    const { running, waiting } = this.model;
+    const dropped = this.#steps.dropped + this.#batchesDropped;
+    const sequence = this.#sequence++;
+    const told =
+      this.#talk.welcomed &&
+      (await this.#link?.send({ type: "telemetry", sequence, dropped, steps, running, waiting }));
+    if (told !== true) this.#batchesDropped++;
+  }
+
+  #host(): SessionHost {
+    return {
+      clock: this.#clock,
+      send: (message) => this.#link?.send(message) ?? Promise.resolve(false),
+      hello: () =>
+        helloOf(this.model, {
+          engine: this.#options.engine ?? "simulated",
+          session: this.session,
+          mode: this.#mode,
+        }),
+      inventory: () => (this.#hasCache ? inventoryOf(this.model, this.session) : undefined),
+      ready: () => (this.model.phase === "serving" ? readyOf(this.model, this.session) : undefined),
+      onMode: (mode) => {
+        this.#mode = mode;
+        this.#frozen = false;
+        this.model.freeze("");
+      },
+      onStart: (graphs) => this.#begin(graphs),
+      onCapture: (command, graph, whenIdle) => {
+        if (!this.model.planned.some(({ id }) => id === graph)) this.#unknownGraph(graph);
+        this.model.capture(command, graph, whenIdle);
+      },
+      onDispatch: (table) => {
+        this.#hasTable = true;
+        this.model.dispatch(table);
+      },
+      onFreeze: (reason) => {
+        this.#frozen = true;
+        this.model.freeze(reason === "" ? "by the controller" : reason);
+      },
+      onLost: () => this.#outside(() => this.#fill()),
+    };
+  }
+}

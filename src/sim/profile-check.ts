@@ -1,0 +1,204 @@
+/** What a sound profile looks like: every size there, every cost a number from 0 up. */
+
+import type { Graph } from "../graph.ts";
+import type { CaptureCost, CostRow, Profile, StepCosts } from "./profile.ts";
+
+/** Makes the error for one field; the caller adds the file. */
+type Fail = (field: string, expected: string, got: string) => Error;
+type Fields = Readonly<Record<string, unknown>>;
+
+const GRAPHS_MAX = 4096;
+const ROWS_MAX = 4096;
+
+export function checkProfile(value: unknown, fail: Fail): Profile {
+  const check = new Checker(fail);
+  const root = check.object(value, "the profile");
+  if (root["schema"] !== 1) throw fail("schema", "1", show(root["schema"]));
+  const origin = check.object(root["provenance"], "provenance");
+  const costs = captureCosts(check, check.object(root["captures"], "captures"));
+  const steps = stepCosts(check, check.object(root["steps"], "steps"));
+  checkSizes(steps, costs, fail);
+  const profile: Profile = {
+    name: check.text(root["name"], "name"),
+    title: check.text(root["title"], "title"),
+    measuredOn: check.text(origin["measuredOn"], "provenance.measuredOn"),
+    setup: check.text(origin["setup"], "provenance.setup"),
+    provenance: provenance(check, origin["fields"]),
+    engine: engineFields(check, check.object(root["engine"], "engine")),
+    startupSeconds: check.number(root["startupSeconds"], "startupSeconds"),
+    limits: limits(check, check.object(root["limits"], "limits")),
+    memory: memory(check, check.object(root["memory"], "memory")),
+    steps,
+    captures: {
+      withoutWarmUp: check.number(
+        check.object(root["captures"], "captures")["withoutWarmUp"],
+        "captures.withoutWarmUp",
+      ),
+      costs,
+    },
+  };
+  return profile;
+}
+
+function provenance(check: Checker, value: unknown): Profile["provenance"] {
+  const kinds = ["measured", "derived", "estimated", "assumed"];
+  return Object.fromEntries(
+    Object.entries(check.object(value, "provenance.fields")).map(([name, entry]) => {
+      const field = `provenance.fields.${name}`;
+      const origin = check.object(entry, field);
+      const kind = check.text(origin["kind"], `${field}.kind`);
+      if (!kinds.includes(kind)) throw check.fail(`${field}.kind`, kinds.join(", "), show(kind));
+      return [name, { kind, how: check.text(origin["how"], `${field}.how`) }];
+    }),
+  );
+}
+
+function engineFields(check: Checker, value: Fields): Profile["engine"] {
+  return {
+    model: check.text(value["model"], "engine.model"),
+    vllmVersion: check.text(value["vllmVersion"], "engine.vllmVersion"),
+    gpuName: check.text(value["gpuName"], "engine.gpuName"),
+    cudagraphMode: check.text(value["cudagraphMode"], "engine.cudagraphMode"),
+    layers: check.count(value["layers"], "engine.layers"),
+    tensorParallel: check.count(value["tensorParallel"], "engine.tensorParallel"),
+    pipelineParallel: check.count(value["pipelineParallel"], "engine.pipelineParallel"),
+  };
+}
+
+function limits(check: Checker, value: Fields): Profile["limits"] {
+  return {
+    maxRequests: check.count(value["maxRequests"], "limits.maxRequests"),
+    maxBatchedTokens: check.count(value["maxBatchedTokens"], "limits.maxBatchedTokens"),
+    kvCacheTokens: check.count(value["kvCacheTokens"], "limits.kvCacheTokens"),
+    kvBlockTokens: check.count(value["kvBlockTokens"], "limits.kvBlockTokens"),
+  };
+}
+
+function memory(check: Checker, value: Fields): Profile["memory"] {
+  return {
+    totalBytes: check.number(value["totalBytes"], "memory.totalBytes"),
+    freeBytes: check.number(value["freeBytes"], "memory.freeBytes"),
+    reservedBytes: check.number(value["reservedBytes"], "memory.reservedBytes"),
+    activationPeakBytes: check.number(value["activationPeakBytes"], "memory.activationPeakBytes"),
+  };
+}
+
+function stepCosts(check: Checker, value: Fields): StepCosts {
+  const seconds = (name: string): number => check.number(value[name], `steps.${name}`);
+  return {
+    full: costRows(check, value["full"], "steps.full"),
+    piecewise: costRows(check, value["piecewise"], "steps.piecewise"),
+    ungraphed: costRows(check, value["ungraphed"], "steps.ungraphed"),
+    secondsPerRequest: seconds("secondsPerRequest"),
+    secondsPerContextToken: seconds("secondsPerContextToken"),
+    secondsPerTokenBeyond: seconds("secondsPerTokenBeyond"),
+    secondsPerPromptPair: seconds("secondsPerPromptPair"),
+  };
+}
+
+function costRows(check: Checker, value: unknown, field: string): CostRow[] {
+  let last = 0;
+  return check.list(value, field, ROWS_MAX).map((entry, index) => {
+    const at = `${field}[${index}]`;
+    const row = check.list(entry, at, 2);
+    const tokens = check.count(row[0], `${at}[0]`);
+    const seconds = check.number(row[1], `${at}[1]`);
+    if (tokens <= last) throw check.fail(`${at}[0]`, `tokens above ${last}`, show(tokens));
+    if (seconds === 0) throw check.fail(`${at}[1]`, "seconds above 0", "0");
+    last = tokens;
+    return [tokens, seconds];
+  });
+}
+
+function captureCosts(check: Checker, value: Fields): CaptureCost[] {
+  const columns = ["kind", "tokens", "warmMs", "captureMs", "laterMs", "bytes"];
+  if (JSON.stringify(value["columns"]) !== JSON.stringify(columns)) {
+    throw check.fail("captures.columns", JSON.stringify(columns), show(value["columns"]));
+  }
+  const seen = new Set<string>();
+  return check.list(value["rows"], "captures.rows", GRAPHS_MAX).map((entry, index) => {
+    const at = `captures.rows[${index}]`;
+    const row = check.list(entry, at, columns.length);
+    const kind = row[0];
+    if (kind !== "FULL" && kind !== "PIECEWISE") {
+      throw check.fail(`${at}[0]`, "FULL or PIECEWISE", show(kind));
+    }
+    const tokens = check.count(row[1], `${at}[1]`);
+    const id = `${kind}:${tokens}`;
+    if (seen.has(id)) throw check.fail(at, "one row for each graph", `${id} again`);
+    seen.add(id);
+    const graph: Graph =
+      kind === "FULL" ? { id, kind, tokens, requests: tokens, uniform: 1 } : { id, kind, tokens };
+    return {
+      graph,
+      warmMs: check.number(row[2], `${at}[2]`),
+      captureMs: check.number(row[3], `${at}[3]`),
+      laterMs: check.number(row[4], `${at}[4]`),
+      bytes: check.number(row[5], `${at}[5]`),
+    };
+  });
+}
+
+/** A table that ends below the largest graph would make the cost of that graph a guess. */
+function checkSizes(steps: StepCosts, costs: readonly CaptureCost[], fail: Fail): void {
+  for (const [kind, field] of [
+    ["FULL", "full"],
+    ["PIECEWISE", "piecewise"],
+  ] as const) {
+    const sizes = costs.filter((cost) => cost.graph.kind === kind).map((c) => c.graph.tokens);
+    if (sizes.length === 0) continue;
+    const rows = steps[field];
+    const [smallest, largest] = [Math.min(...sizes), Math.max(...sizes)];
+    if ((rows[0]?.[0] ?? 0) > smallest || (rows.at(-1)?.[0] ?? 0) < largest) {
+      throw fail(
+        `steps.${field}`,
+        `rows from ${smallest} to ${largest} tokens, the sizes of its graphs`,
+        `rows from ${rows[0]?.[0]} to ${rows.at(-1)?.[0]}`,
+      );
+    }
+  }
+  if (steps.ungraphed[0]?.[0] !== 1) {
+    throw fail("steps.ungraphed", "rows from 1 token up", `rows from ${steps.ungraphed[0]?.[0]}`);
+  }
+}
+
+class Checker {
+  readonly fail: Fail;
+
+  constructor(fail: Fail) {
+    this.fail = fail;
+  }
+
+  object(value: unknown, field: string): Fields {
+    if (typeof value === "object" && value !== null && !Array.isArray(value)) {
+      return value as Fields;
+    }
+    throw this.fail(field, "an object", show(value));
+  }
+
+  list(value: unknown, field: string, lengthMax: number): readonly unknown[] {
+    if (Array.isArray(value) && value.length > 0 && value.length <= lengthMax) return value;
+    throw this.fail(field, `a list of 1 to ${lengthMax} entries`, show(value));
+  }
+
+  text(value: unknown, field: string): string {
+    if (typeof value === "string" && value !== "" && value.length <= 2048) return value;
+    throw this.fail(field, "a text of 1 to 2048 characters", show(value));
+  }
+
+  number(value: unknown, field: string): number {
+    if (typeof value === "number" && value >= 0 && Number.isFinite(value)) return value;
+    throw this.fail(field, "a number from 0 up", show(value));
+  }
+
+  count(value: unknown, field: string): number {
+    if (Number.isInteger(value) && (value as number) >= 1) return value as number;
+    throw this.fail(field, "a whole number from 1 up", show(value));
+  }
+}
+
+function show(value: unknown): string {
+  if (value === undefined) return "nothing";
+  const text = JSON.stringify(value) ?? String(value);
+  return text.length > 80 ? `${text.slice(0, 77)}...` : text;
+}

@@ -1,0 +1,89 @@
+/** What a simulated engine says of itself on the wire. */
+
+import { hostname } from "node:os";
+import {
+  type Hello,
+  type Inventory,
+  type Mode,
+  PROTOCOL_VERSION,
+  type RankMemory,
+  type Ready,
+} from "../wire/protocol.ts";
+import type { EngineModel } from "./engine.ts";
+import { packageVersion } from "./version.ts";
+
+export interface Identity {
+  readonly engine: string;
+  readonly session: string;
+  readonly mode: Mode;
+}
+
+export function helloOf({ profile, phase }: EngineModel, identity: Identity): Hello {
+  return {
+    type: "hello",
+    versionMin: PROTOCOL_VERSION,
+    versionMax: PROTOCOL_VERSION,
+    engine: identity.engine,
+    session: identity.session,
+    pluginVersion: packageVersion(),
+    vllmVersion: profile.engine.vllmVersion,
+    model: profile.engine.model,
+    host: hostname(),
+    pid: process.pid,
+    phase,
+    mode: identity.mode,
+    tensorParallel: profile.engine.tensorParallel,
+    pipelineParallel: profile.engine.pipelineParallel,
+    simulated: profile.name,
+  };
+}
+
+export function inventoryOf(model: EngineModel, session: string): Inventory {
+  const { engine, limits } = model.profile;
+  return {
+    type: "inventory",
+    phase: model.phase,
+    graphs: model.planned,
+    captured: capturedOf(model),
+    ranks: ranksOf(model, session),
+    cudagraphMode: engine.cudagraphMode,
+    layers: engine.layers,
+    maxRequests: limits.maxRequests,
+    maxBatchedTokens: limits.maxBatchedTokens,
+    kvCacheTokens: limits.kvCacheTokens,
+    epoch: model.epoch,
+  };
+}
+
+export function readyOf(model: EngineModel, session: string): Ready {
+  return {
+    type: "ready",
+    captureSeconds: model.captureSeconds,
+    captured: capturedOf(model),
+    ranks: ranksOf(model, session),
+    epoch: model.epoch,
+  };
+}
+
+function capturedOf(model: EngineModel): Inventory["captured"] {
+  return [...model.captured.values()].map(({ graph, ms, bytes }) => ({
+    graph: graph.id,
+    ms,
+    bytes,
+  }));
+}
+
+export function ranksOf({ profile, freeBytes }: EngineModel, session: string): RankMemory[] {
+  const { memory, engine } = profile;
+  const poolBytes = memory.freeBytes - freeBytes;
+  return Array.from({ length: engine.tensorParallel * engine.pipelineParallel }, (_, rank) => ({
+    rank,
+    gpuUuid: `GPU-simulated-${session}-${rank}`,
+    gpuName: `${engine.gpuName} (simulated)`,
+    totalBytes: memory.totalBytes,
+    freeBytes,
+    reservedBytes: memory.reservedBytes + poolBytes,
+    poolBytes,
+    activationPeakBytes: memory.activationPeakBytes,
+  }));
+}

@@ -1,0 +1,161 @@
+/** Read-only pictures of engines: plain frozen data that can be printed, sent and kept. */
+
+import type { DecisionRecord, EngineRecord, ProblemCounts } from "./engine-record.ts";
+import { forecastOf, freeBytesMin, takenBytes } from "./engine-record.ts";
+import type { GraphKind } from "./graph.ts";
+import type { Forecast } from "./schedule/forecast.ts";
+import type { EngineState, GraphState } from "./schedule/state.ts";
+import type { Mode, Phase, RankMemory } from "./wire/protocol.ts";
+
+export interface GraphSnapshot {
+  readonly id: string;
+  readonly kind: GraphKind;
+  readonly tokens: number;
+  readonly status: GraphState["status"];
+  /** Milliseconds and bytes of its capture; undefined until captured. */
+  readonly ms: number | undefined;
+  readonly bytes: number | undefined;
+  /** Steps it served, and steps whose ideal graph it is. */
+  readonly replays: number;
+  readonly wanted: number;
+  /** Why it is captured, refused, failed or next. */
+  readonly reason: string | undefined;
+}
+
+export interface EngineSnapshot {
+  readonly engine: string;
+  readonly session: string;
+  readonly model: string;
+  readonly host: string;
+  readonly pid: number;
+  readonly mode: Mode;
+  readonly phase: Phase;
+  readonly connected: boolean;
+  /** Why it is not connected. */
+  readonly lostReason: string | undefined;
+  /** Profile of a simulated engine; undefined for a real one. */
+  readonly simulated: string | undefined;
+  readonly pluginVersion: string;
+  readonly vllmVersion: string;
+  readonly tensorParallel: number;
+  readonly pipelineParallel: number;
+  readonly cudagraphMode: string | undefined;
+  readonly kvCacheTokens: number | undefined;
+  /** Why the plugin stepped aside. */
+  readonly unsupported: string | undefined;
+  readonly gpus: readonly { readonly uuid: string; readonly name: string }[];
+
+  readonly idle: boolean;
+  readonly running: number;
+  readonly waiting: number;
+  readonly frozen: boolean;
+  readonly settled: boolean;
+  /** The graph whose capture is under way. */
+  readonly capturing: string | undefined;
+
+  readonly graphs: readonly GraphSnapshot[];
+  readonly graphsPlanned: number;
+  readonly graphsCaptured: number;
+  readonly graphsRefused: number;
+  readonly graphsFailed: number;
+  /** Undefined when this controller did not see the engine get ready. */
+  readonly captureBeforeReadySeconds: number | undefined;
+  readonly readyToSettledSeconds: number | undefined;
+  readonly longestCaptureMs: number;
+  /** Longest time a capture command held the engine up. */
+  readonly longestStallMs: number;
+  readonly stepsExact: number;
+  readonly stepsPadded: number;
+  readonly stepsUngraphed: number;
+
+  readonly ranks: readonly RankMemory[];
+  /** What all captured graphs took, and what is free on the rank that has the least. */
+  readonly takenBytes: number;
+  readonly freeBytes: number | undefined;
+  /** What the graphs not captured yet will take. */
+  readonly forecast: Forecast | undefined;
+  /** The line that was published after the first graphs. */
+  readonly memoryLine: string | undefined;
+
+  readonly problems: Readonly<ProblemCounts>;
+  /** The latest decisions, oldest first. */
+  readonly decisions: readonly DecisionRecord[];
+}
+
+export function snapshotOf(record: EngineRecord): EngineSnapshot {
+  const { hello, inventory, state, ranks } = record;
+  const graphs = graphsOf(state);
+  const counted = (status: GraphState["status"]): number =>
+    graphs.filter((graph) => graph.status === status).length;
+  return Object.freeze({
+    engine: hello.engine,
+    session: hello.session,
+    model: hello.model,
+    host: hello.host,
+    pid: hello.pid,
+    mode: record.mode,
+    phase: record.phase,
+    connected: record.connected,
+    lostReason: record.lostReason,
+    simulated: hello.simulated,
+    pluginVersion: hello.pluginVersion,
+    vllmVersion: hello.vllmVersion,
+    tensorParallel: hello.tensorParallel,
+    pipelineParallel: hello.pipelineParallel,
+    cudagraphMode: inventory?.cudagraphMode,
+    kvCacheTokens: inventory?.kvCacheTokens,
+    unsupported: inventory?.unsupported,
+    gpus: frozenList(ranks.map((rank) => ({ uuid: rank.gpuUuid, name: rank.gpuName }))),
+    idle: state?.idle ?? false,
+    running: state?.running ?? 0,
+    waiting: state?.waiting ?? 0,
+    frozen: state?.frozen ?? false,
+    settled: state?.settled ?? false,
+    capturing: state?.capturing,
+    graphs,
+    graphsPlanned: graphs.length,
+    graphsCaptured: counted("captured"),
+    graphsRefused: counted("refused"),
+    graphsFailed: counted("failed"),
+    captureBeforeReadySeconds: record.captureBeforeReadySeconds,
+    readyToSettledSeconds: record.readyToSettledSeconds,
+    longestCaptureMs: record.longestCaptureMs,
+    longestStallMs: record.longestStallMs,
+    stepsExact: state?.stepsExact ?? 0,
+    stepsPadded: state?.stepsPadded ?? 0,
+    stepsUngraphed: state?.stepsUngraphed ?? 0,
+    ranks: frozenList(ranks.map((rank) => ({ ...rank }))),
+    takenBytes: state === undefined ? 0 : takenBytes(state),
+    freeBytes: freeBytesMin(ranks),
+    forecast: frozen(forecastOf(record)),
+    memoryLine: record.memoryLine,
+    problems: frozen({ ...record.problems }),
+    decisions: frozenList(record.decisions.map((decision) => ({ ...decision }))),
+  });
+}
+
+function graphsOf(state: EngineState | undefined): readonly GraphSnapshot[] {
+  const entries = state === undefined ? [] : [...state.graphs.values()];
+  return frozenList(
+    entries.map(({ graph, status, captureMs, bytes, replays, wanted, reason }) => ({
+      id: graph.id,
+      kind: graph.kind,
+      tokens: graph.tokens,
+      status,
+      ms: captureMs,
+      bytes,
+      replays,
+      wanted,
+      reason,
+    })),
+  );
+}
+
+function frozen<T>(value: T): T {
+  return Object.freeze(value);
+}
+
+function frozenList<T extends object>(list: T[]): readonly T[] {
+  for (const entry of list) Object.freeze(entry);
+  return Object.freeze(list);
+}

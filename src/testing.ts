@@ -1,0 +1,17 @@
+/** Exports of `lazygraph/testing`: a simulated engine for other people's tests, and its parts. */
+
+export type { RequestSample } from "./sim/batcher.ts";
+export {
+  type ProcessEnd,
+  type SimulatedEngine,
+  type SimulatedEngineEvent,
+  type SimulatedEngineOptions,
+  type StartedEvent,
+  startSimulatedEngine,
+} from "./sim/child.ts";
+export type { Spread } from "./sim/figures.ts";
+export type { EngineCurve } from "./sim/link.ts";
+export { LiveEngine, type LiveEngineOptions, type LiveEvent } from "./sim/live.ts";
+export { DEFAULT_PROFILE, loadProfile, type Profile, parseProfile } from "./sim/profile.ts";
+export { type SimulatedRun, type SimulateOptions, simulate } from "./sim/virtual.ts";
+export { readTrace, type TraceOptions, type TraceRequest } from "./trace.ts";

@@ -1,0 +1,148 @@
+/**
+ * Checks for values that came off the wire: each takes an unknown value and its place in the
+ * message, and returns a clean value or throws a `Mismatch` that names both.
+ *
+ * A record check keeps the declared fields in their declared order and drops every other one. That
+ * one table therefore validates what arrives, ignores fields of a newer peer, and fixes the order
+ * in which fields are written.
+ */
+
+import { LIMITS } from "./protocol.ts";
+
+/** A value that is not what its place in the message asks for. */
+export class Mismatch extends Error {
+  override readonly name: string = "Mismatch";
+}
+
+export type Check<T> = (value: unknown, path: string) => T;
+
+const SHOWN_CHARS_MAX = 60;
+
+/** A value as it appears in an error sentence: short, and with control characters escaped. */
+export function show(value: unknown): string {
+  if (value === undefined) return "nothing";
+  if (value === null) return "nil";
+  if (typeof value === "string") {
+    const cut = value.length > SHOWN_CHARS_MAX ? `${value.slice(0, SHOWN_CHARS_MAX)}…` : value;
+    return JSON.stringify(cut);
+  }
+  if (typeof value === "object") return Array.isArray(value) ? "an array" : "a map";
+  return `${String(value)} (${typeof value})`;
+}
+
+function mismatch(path: string, expected: string, value: unknown): Mismatch {
+  return new Mismatch(`Expected ${path} to be ${expected}, got ${show(value)}`);
+}
+
+/** An integer in a range, as a number; nothing on the wire may exceed 2⁵³ − 1. */
+export function integer(min: number, max: number): Check<number> {
+  const expected = `an integer from ${min} to ${max}`;
+  return (value, path) => {
+    if (Number.isSafeInteger(value)) {
+      const number = value as number;
+      // `-0` would be written as 0; say so here, so that a message equals its round trip.
+      if (number >= min && number <= max) return number === 0 ? 0 : number;
+    }
+    throw mismatch(path, expected, value);
+  };
+}
+
+export const count: Check<number> = integer(0, Number.MAX_SAFE_INTEGER);
+export const signed: Check<number> = integer(Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER);
+
+/** A finite number ≥ 0: seconds, milliseconds, means. */
+export const amount: Check<number> = (value, path) => {
+  if (typeof value === "number" && Number.isFinite(value) && value >= 0) return value + 0;
+  throw mismatch(path, "a finite number ≥ 0", value);
+};
+
+export const flag: Check<boolean> = (value, path) => {
+  if (typeof value === "boolean") return value;
+  throw mismatch(path, "true or false", value);
+};
+
+/** Text of at most `charsMax` UTF-16 units, and well-formed: a lone surrogate is not UTF-8. */
+export function text(charsMax: number): Check<string> {
+  const expected = `text of at most ${charsMax} characters`;
+  return (value, path) => {
+    if (typeof value !== "string") throw mismatch(path, expected, value);
+    if (value.length > charsMax) {
+      throw new Mismatch(`Expected ${path} to be ${expected}, got ${value.length} characters`);
+    }
+    if (/\p{Surrogate}/u.test(value)) throw mismatch(path, "well-formed Unicode text", value);
+    return value;
+  };
+}
+
+const shortText = text(LIMITS.idChars);
+
+/** A name that people see in logs and tables: not empty, without control characters. */
+export const id: Check<string> = (value, path) => {
+  const checked = shortText(value, path);
+  if (checked !== "" && !/\p{Cc}/u.test(checked)) return checked;
+  throw mismatch(path, "a name, not empty and without control characters", value);
+};
+
+export function oneOf<const T extends string>(values: readonly T[]): Check<T> {
+  const known: ReadonlySet<unknown> = new Set(values);
+  const expected = `one of ${values.join(", ")}`;
+  return (value, path) => {
+    if (known.has(value)) return value as T;
+    throw mismatch(path, expected, value);
+  };
+}
+
+export function optional<T>(check: Check<T>): Check<T | undefined> {
+  return (value, path) => (value === undefined || value === null ? undefined : check(value, path));
+}
+
+/** A list of at most `lengthMax` entries; `key` names what must not repeat among them. */
+export function list<T>(
+  check: Check<T>,
+  lengthMax: number,
+  key?: (entry: T) => string | number,
+): Check<readonly T[]> {
+  return (value, path) => {
+    if (!Array.isArray(value)) throw mismatch(path, "an array", value);
+    if (value.length > lengthMax) {
+      throw new Mismatch(
+        `Expected ${path} to have at most ${lengthMax} entries, got ${value.length}`,
+      );
+    }
+    const entries = value.map((entry, index) => check(entry, `${path}[${index}]`));
+    if (key === undefined) return entries;
+    const seen = new Set<string | number>();
+    for (const [index, entry] of entries.entries()) {
+      const name = key(entry);
+      if (seen.has(name)) {
+        throw new Mismatch(
+          `Expected ${path}[${index}] to differ from those before it, got ${show(name)} again`,
+        );
+      }
+      seen.add(name);
+    }
+    return entries;
+  };
+}
+
+/** One check per field; optional fields of `T` must have a check that allows their absence. */
+export type Fields<T> = {
+  readonly [K in keyof T]-?: T extends Record<K, T[K]> ? Check<T[K]> : Check<T[K] | undefined>;
+};
+
+export function record<T extends object>(fields: Fields<T>): Check<T> {
+  const checks = Object.entries(fields) as [string, Check<unknown>][];
+  return (value, path) => {
+    if (typeof value !== "object" || value === null || Array.isArray(value)) {
+      throw mismatch(path, "a map", value);
+    }
+    const source = value as Record<string, unknown>;
+    const clean: Record<string, unknown> = {};
+    for (const [name, check] of checks) {
+      const given = Object.hasOwn(source, name) ? source[name] : undefined;
+      const checked = check(given, path === "" ? name : `${path}.${name}`);
+      if (checked !== undefined) clean[name] = checked;
+    }
+    return clean as T;
+  };
+}

@@ -1,0 +1,110 @@
+/**
+ * Messages to frames and back. Nothing leaves and nothing enters unchecked: see validate.ts for
+ * what a message must look like and scan.ts for what a frame must look like.
+ */
+
+import { type Options, Packr, Unpackr } from "msgpackr";
+import { LazygraphError } from "../errors.ts";
+import { type Check, Mismatch, show } from "./check.ts";
+import { type FromEngine, LIMITS, type ToEngine } from "./protocol.ts";
+import { scanFrame } from "./scan.ts";
+import { FROM_ENGINE, TO_ENGINE } from "./validate.ts";
+
+// `skipValues` and `int64AsType: "auto"` work but are missing from msgpackr's types.
+const OPTIONS = {
+  useRecords: false,
+  moreTypes: false,
+  variableMapSize: true,
+  int64AsType: "auto",
+  skipValues: [undefined],
+  encodeUndefinedAsNil: true,
+} as unknown as Options;
+
+const packr = new Packr(OPTIONS);
+const unpackr = new Unpackr(OPTIONS);
+
+const ADVICE = "use versions of lazygraph and lazygraph-vllm that fit each other";
+
+/**
+ * Packs a message into one frame, fields in the order of protocol.ts.
+ *
+ * @throws LazygraphError ERR_LAZYGRAPH_PROTOCOL_FRAME when the message breaks a rule or a limit.
+ */
+export function encode(message: FromEngine | ToEngine): Buffer {
+  const table = message.type in TO_ENGINE ? TO_ENGINE : FROM_ENGINE;
+  const check = checkOf(table, message.type);
+  if (check === undefined) throw frameError(`no message has the type ${show(message.type)}`);
+  const clean = checked(check, message, message.type);
+  const frame = Buffer.from(packr.pack(widen(clean)));
+  if (frame.byteLength > LIMITS.frameBytes) throw tooLarge(message.type, frame.byteLength);
+  return frame;
+}
+
+/**
+ * Reads a frame an engine sent. Unknown fields are dropped.
+ *
+ * @returns undefined for a sound frame of a type this version doesn't know: count it and go on.
+ * @throws LazygraphError ERR_LAZYGRAPH_PROTOCOL_FRAME for anything else that is not a message.
+ */
+export function decodeFromEngine(frame: Uint8Array): FromEngine | undefined {
+  return decode(frame, FROM_ENGINE) as FromEngine | undefined;
+}
+
+/** Reads a frame a controller sent; like {@link decodeFromEngine}. */
+export function decodeToEngine(frame: Uint8Array): ToEngine | undefined {
+  return decode(frame, TO_ENGINE) as ToEngine | undefined;
+}
+
+function decode(frame: Uint8Array, table: object): unknown {
+  if (frame.byteLength > LIMITS.frameBytes) throw tooLarge("a frame", frame.byteLength);
+  const fault = scanFrame(frame);
+  if (fault !== undefined) throw frameError(`Expected a frame to be one msgpack map, but ${fault}`);
+  let value: unknown;
+  try {
+    value = unpackr.unpack(frame);
+  } catch (error) {
+    throw frameError("Expected a frame to be one msgpack map, but it can't be read", error);
+  }
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    throw frameError(`Expected a frame to be one msgpack map, got ${show(value)}`);
+  }
+  const type = "type" in value ? value.type : undefined;
+  if (typeof type !== "string") {
+    throw frameError(`Expected the field type to be text, got ${show(type)}`);
+  }
+  const check = checkOf(table, type);
+  return check === undefined ? undefined : checked(check, value, type);
+}
+
+function checkOf(table: object, type: string): Check<object> | undefined {
+  return Object.hasOwn(table, type) ? table[type as keyof typeof table] : undefined;
+}
+
+function checked(check: Check<object>, value: unknown, type: string): object {
+  try {
+    return check(value, type);
+  } catch (error) {
+    if (error instanceof Mismatch) throw frameError(error.message);
+    throw error;
+  }
+}
+
+/** msgpackr writes integers from 2³² up as floats unless they are BigInts; msgspec refuses floats. */
+function widen(value: unknown): unknown {
+  if (typeof value === "number") {
+    const fits32 = value < 2 ** 32 && value >= -(2 ** 31);
+    return Number.isSafeInteger(value) && !fits32 ? BigInt(value) : value;
+  }
+  if (Array.isArray(value)) return value.map(widen);
+  if (typeof value !== "object" || value === null) return value;
+  return Object.fromEntries(Object.entries(value).map(([key, entry]) => [key, widen(entry)]));
+}
+
+function tooLarge(what: string, bytes: number): LazygraphError {
+  return frameError(`Expected ${what} to have at most ${LIMITS.frameBytes} bytes, got ${bytes}`);
+}
+
+function frameError(message: string, cause?: unknown): LazygraphError {
+  const options = cause === undefined ? {} : { cause };
+  return new LazygraphError("ERR_LAZYGRAPH_PROTOCOL_FRAME", `${message}; ${ADVICE}.`, options);
+}

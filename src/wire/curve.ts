@@ -1,0 +1,73 @@
+/**
+ * CURVE keys of a controller, and who may use them.
+ *
+ * libzmq asks a handler on `inproc://zeromq.zap.01` of the same context whether a client's public
+ * key is welcome (ZAP, https://rfc.zeromq.org/spec/27). Without a handler everybody who knows the
+ * server's public key is.
+ */
+
+import { type Context, Reply } from "zeromq";
+
+export interface CurveOptions {
+  /** The controller's keys, 40 characters of Z85 each; zeromq's `curveKeyPair()` makes them. */
+  readonly publicKey: string;
+  readonly secretKey: string;
+  /**
+   * Public keys of the engines that may connect.
+   * @default undefined: every client that knows `publicKey`
+   */
+  readonly allowedClients?: readonly string[];
+}
+
+const ZAP_ENDPOINT = "inproc://zeromq.zap.01";
+const ZAP_VERSION = "1.0";
+
+/** Answers libzmq's questions until closed. Must run before the socket it guards is bound. */
+export async function guardClients(
+  context: Context,
+  allowedClients: readonly string[],
+): Promise<Reply> {
+  const allowed = new Set(allowedClients);
+  const socket = new Reply({ context, linger: 0 });
+  await socket.bind(ZAP_ENDPOINT);
+  void answer(socket, allowed);
+  return socket;
+}
+
+async function answer(socket: Reply, allowed: ReadonlySet<string>): Promise<void> {
+  try {
+    for await (const frames of socket) {
+      const [version, request, , , , mechanism, key] = frames;
+      const known =
+        version?.toString() === ZAP_VERSION &&
+        mechanism?.toString() === "CURVE" &&
+        key !== undefined &&
+        allowed.has(toZ85(key));
+      const verdict = known ? ["200", "OK"] : ["400", "unknown client key"];
+      await socket.send([ZAP_VERSION, request ?? "", ...verdict, "", ""]);
+    }
+  } catch {
+    // The socket was closed while an answer was on its way; libzmq then refuses the client.
+  }
+}
+
+const Z85 = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#";
+
+/** Z85 text of bytes whose number is a multiple of four (https://rfc.zeromq.org/spec/32). */
+function toZ85(bytes: Buffer): string {
+  let text = "";
+  for (let at = 0; at + 4 <= bytes.byteLength; at += 4) {
+    let value = bytes.readUInt32BE(at);
+    let group = "";
+    for (let digit = 0; digit < 5; digit += 1) {
+      group = Z85.charAt(value % 85) + group;
+      value = Math.floor(value / 85);
+    }
+    text += group;
+  }
+  return text;
+}
+
+export function isCurveKey(key: unknown): key is string {
+  return typeof key === "string" && key.length === 40 && [...key].every((c) => Z85.includes(c));
+}

@@ -1,0 +1,79 @@
+/** What an endpoint says about who can reach it, and whether it is taken. */
+
+import { stat } from "node:fs/promises";
+import { connect, createServer } from "node:net";
+import { setTimeout } from "node:timers/promises";
+import { OptionError } from "../errors.ts";
+
+/** Whether only this machine can connect. Names are not resolved: an unknown one counts as remote. */
+export function isLoopback(endpoint: string): boolean {
+  if (endpoint.startsWith("ipc://")) return true;
+  const host = /^tcp:\/\/(.+):[^:]+$/.exec(endpoint)?.[1];
+  return (
+    host !== undefined &&
+    (host === "localhost" || host === "[::1]" || /^127(\.\d{1,3}){3}$/.test(host))
+  );
+}
+
+/** @throws OptionError when the endpoint is neither `tcp://HOST:PORT` nor `ipc://PATH`. */
+export function checkEndpoint(option: string, endpoint: string): void {
+  const port = /^tcp:\/\/[^\s/]+:(\d{1,5}|\*)$/.exec(endpoint)?.[1];
+  if (port !== undefined && (port === "*" || Number(port) <= 65535)) return;
+  if (/^ipc:\/\/\S+$/.test(endpoint)) return;
+  throw new OptionError(
+    option,
+    `Expected ${option} to be an endpoint such as tcp://127.0.0.1:5557, tcp://127.0.0.1:0 or ` +
+      `ipc:///run/lazygraph.sock, got ${JSON.stringify(endpoint)}.`,
+  );
+}
+
+/**
+ * Whether somebody listens on an ipc endpoint. ZeroMQ unlinks an existing socket file and binds
+ * anew, so that a second controller would silently take the first one's place.
+ */
+export async function isIpcServed(endpoint: string): Promise<boolean> {
+  const path = endpoint.slice("ipc://".length);
+  // `@name` is an abstract socket: nothing to unlink, and bind reports a taken name by itself.
+  if (!endpoint.startsWith("ipc://") || path.startsWith("@")) return false;
+  const entry = await stat(path).catch(() => undefined);
+  if (entry === undefined || !entry.isSocket()) return false;
+  return new Promise((resolve) => {
+    const socket = connect(path);
+    const answer = (served: boolean): void => {
+      socket.destroy();
+      resolve(served);
+    };
+    socket.once("connect", () => answer(true));
+    socket.once("error", () => answer(false));
+  });
+}
+
+/** How often a closed endpoint is looked at, and for how many milliseconds between two looks. */
+const FREE_LOOKS_MAX = 200;
+const FREE_LOOK_MS = 5;
+
+/**
+ * Resolves once a closed endpoint can be bound again, or after a second in any case. libzmq lets go
+ * of an address in the background; a socket file that it unlinks late may be its successor's.
+ */
+export async function waitUntilFree(endpoint: string): Promise<void> {
+  for (let look = 0; look < FREE_LOOKS_MAX; look += 1) {
+    if (await isFree(endpoint)) return;
+    await setTimeout(FREE_LOOK_MS);
+  }
+}
+
+async function isFree(endpoint: string): Promise<boolean> {
+  if (endpoint.startsWith("ipc://@")) return true;
+  if (endpoint.startsWith("ipc://")) {
+    const entry = await stat(endpoint.slice("ipc://".length)).catch(() => undefined);
+    return entry === undefined;
+  }
+  const [, host, port] = /^tcp:\/\/\[?([^\]]+?)\]?:(\d+)$/.exec(endpoint) ?? [];
+  if (host === undefined) return true;
+  return new Promise((resolve) => {
+    const server = createServer();
+    server.once("error", () => resolve(false));
+    server.listen({ host, port: Number(port) }, () => server.close(() => resolve(true)));
+  });
+}

@@ -1,0 +1,274 @@
+/**
+ * The protocol between a controller (ROUTER) and its engines (DEALER), version 1.
+ *
+ * The only definition on this side; `worker/src/lazygraph_vllm/messages.py` mirrors it and the
+ * golden frames under test/golden keep the two alike. One ZeroMQ frame holds one msgpack map whose
+ * `type` names the message. Unknown fields are ignored, unknown types counted and dropped.
+ * docs/protocol.md explains the order of messages and what each side promises.
+ *
+ * Units: `…Ms` milliseconds, `…Seconds` seconds, `…Bytes` bytes. Graph ids as in src/graph.ts.
+ */
+
+import type { Graph } from "../graph.ts";
+
+export const PROTOCOL_VERSION = 1;
+
+/** Bounds that both sides enforce on arrival; a frame or field beyond them is refused. */
+export const LIMITS = {
+  frameBytes: 1_048_576,
+  graphs: 4096,
+  ranks: 256,
+  stepsPerBatch: 512,
+  textChars: 2048,
+  idChars: 128,
+  tableRows: 4096,
+  rowGraphs: 64,
+  heartbeatMsMin: 10,
+  heartbeatMsMax: 600_000,
+  tokens: 1_048_576,
+} as const;
+
+export type Mode = "eager" | "lazy" | "idle";
+export const MODES: readonly Mode[] = ["eager", "lazy", "idle"];
+
+/** Where an engine stands. `stock`: our plugin stepped aside, vLLM runs unchanged. */
+export type Phase = "loading" | "capturing" | "serving" | "stock" | "stopping";
+export const PHASES: readonly Phase[] = ["loading", "capturing", "serving", "stock", "stopping"];
+
+// ------------------------------------------------------------------ engine → controller
+
+/** First message of a session, sent while weights load and again after every reconnect. */
+export interface Hello {
+  readonly type: "hello";
+  readonly versionMin: number;
+  readonly versionMax: number;
+  /** Logical identity, stable over restarts of the engine. */
+  readonly engine: string;
+  /** Random per engine process: tells a restart from a reconnect. */
+  readonly session: string;
+  readonly pluginVersion: string;
+  readonly vllmVersion: string;
+  readonly model: string;
+  readonly host: string;
+  readonly pid: number;
+  readonly phase: Phase;
+  /** The mode the engine was started with; the controller's `welcome` may change it. */
+  readonly mode: Mode;
+  readonly tensorParallel: number;
+  readonly pipelineParallel: number;
+  /** Profile name when the engine is simulated, else absent. */
+  readonly simulated?: string;
+}
+
+/** What one rank sees of its GPU. */
+export interface RankMemory {
+  readonly rank: number;
+  readonly gpuUuid: string;
+  readonly gpuName: string;
+  readonly totalBytes: number;
+  readonly freeBytes: number;
+  /** Held by torch's allocator: in use and cached. */
+  readonly reservedBytes: number;
+  /** Segments of the graph pool. */
+  readonly poolBytes: number;
+  /** Activation peak that vLLM measured in its profile run. */
+  readonly activationPeakBytes: number;
+}
+
+/** One graph that is captured, with what it cost. */
+export interface Captured {
+  readonly graph: string;
+  /** Wall milliseconds on the slowest rank. */
+  readonly ms: number;
+  /** Growth of (pool segments + device memory outside torch), largest over ranks. */
+  readonly bytes: number;
+}
+
+/** Everything the scheduler needs; sent after the KV cache exists and before the first capture. */
+export interface Inventory {
+  readonly type: "inventory";
+  readonly phase: Phase;
+  /** All graphs stock would capture, in stock's order. */
+  readonly graphs: readonly Graph[];
+  readonly captured: readonly Captured[];
+  readonly ranks: readonly RankMemory[];
+  readonly cudagraphMode: string;
+  readonly layers: number;
+  readonly maxRequests: number;
+  readonly maxBatchedTokens: number;
+  readonly kvCacheTokens: number;
+  /** Bumped by each change of the captured set; equal on all ranks. */
+  readonly epoch: number;
+  /** Set when the plugin stepped aside (`phase: "stock"`): the sentence it logged. */
+  readonly unsupported?: string;
+}
+
+/** Sent once, when the engine starts to serve. */
+export interface Ready {
+  readonly type: "ready";
+  /** Seconds in graph capture before ready, slowest rank. */
+  readonly captureSeconds: number;
+  readonly captured: readonly Captured[];
+  readonly ranks: readonly RankMemory[];
+  readonly epoch: number;
+}
+
+/** Answer to `capture`; `deferred` and `refused` are normal outcomes. */
+export interface CaptureResult {
+  readonly type: "result";
+  readonly command: number;
+  readonly graph: string;
+  readonly outcome: "captured" | "already" | "deferred" | "refused" | "failed";
+  /** Why, for all but `captured` and `already`. */
+  readonly reason?: string;
+  /** Milliseconds the engine was held up, waiting and bookkeeping included. */
+  readonly stallMs: number;
+  readonly ms: number;
+  readonly bytes: number;
+  readonly ranks: readonly RankMemory[];
+  readonly epoch: number;
+}
+
+/** Steps of one shape since the last batch. */
+export interface StepCount {
+  readonly tokens: number;
+  readonly requests: number;
+  /** 0 for a mixed step. */
+  readonly uniform: number;
+  /** Graph that served it; empty: ungraphed. */
+  readonly served: string;
+  readonly count: number;
+  /** Sum of the steps' GPU seconds, event to event; 0 where not measured. */
+  readonly seconds: number;
+  /** How many of `count` the `seconds` cover. */
+  readonly timed: number;
+  /** Mean context length in tokens of the requests in these steps. */
+  readonly contextTokens: number;
+}
+
+/** Demand since the last batch; dropped, not queued, when nobody listens. */
+export interface Telemetry {
+  readonly type: "telemetry";
+  readonly sequence: number;
+  /** Batches and steps that could not be reported so far. */
+  readonly dropped: number;
+  readonly steps: readonly StepCount[];
+  readonly running: number;
+  readonly waiting: number;
+}
+
+/** The engine ran out of work, or has work again. */
+export interface Edge {
+  readonly type: "edge";
+  readonly state: "idle" | "busy";
+  readonly running: number;
+  readonly waiting: number;
+}
+
+export interface Heartbeat {
+  readonly type: "heartbeat";
+  readonly ranks?: readonly RankMemory[];
+}
+
+/** The engine refuses or ignores a message that is valid msgpack but not valid for it. */
+export interface Problem {
+  readonly type: "problem";
+  readonly code: string;
+  readonly message: string;
+}
+
+export interface Goodbye {
+  readonly type: "goodbye";
+  readonly reason: string;
+}
+
+export type FromEngine =
+  | Hello
+  | Inventory
+  | Ready
+  | CaptureResult
+  | Telemetry
+  | Edge
+  | Heartbeat
+  | Problem
+  | Goodbye;
+
+// ------------------------------------------------------------------ controller → engine
+
+/** Accepts a `hello`. The engine answers with `inventory` as soon as it can. */
+export interface Welcome {
+  readonly type: "welcome";
+  readonly version: number;
+  /** Start of this controller in Unix milliseconds: an older one is fenced off. */
+  readonly incarnation: number;
+  readonly heartbeatMs: number;
+  readonly mode: Mode;
+}
+
+/** Ends the session: the engine goes on by its mode's defaults and doesn't ask again. */
+export interface Refuse {
+  readonly type: "refuse";
+  readonly code: string;
+  readonly message: string;
+}
+
+/** Which graphs to capture before ready, in this order. Answers the first `inventory`. */
+export interface Start {
+  readonly type: "start";
+  readonly graphs: readonly string[];
+}
+
+/** One graph, on all ranks, between two steps. */
+export interface Capture {
+  readonly type: "capture";
+  /** Rises within an incarnation; a repeated command is answered again, not executed again. */
+  readonly command: number;
+  readonly graph: string;
+  /** Only if the engine has nothing to do when the command's turn comes; else `deferred`. */
+  readonly whenIdle: boolean;
+}
+
+/**
+ * The dispatch table: for a step of n tokens the row with the smallest `upTo` ≥ n applies, and its
+ * first captured graph that covers the step is replayed; none: ungraphed. Uniform decode steps and
+ * mixed steps have a table each.
+ */
+export interface DispatchRow {
+  readonly upTo: number;
+  readonly graphs: readonly string[];
+}
+
+export interface Dispatch {
+  readonly type: "dispatch";
+  readonly uniform: readonly DispatchRow[];
+  readonly mixed: readonly DispatchRow[];
+}
+
+/** Ends captures for good (`frozen: true`); they resume only after a mode change. */
+export interface Freeze {
+  readonly type: "freeze";
+  readonly reason: string;
+}
+
+export interface SetMode {
+  readonly type: "mode";
+  readonly mode: Mode;
+}
+
+/** Asks for a fresh `inventory`. */
+export interface Resync {
+  readonly type: "resync";
+  /** True when this controller doesn't know the session: `hello` comes first, then `inventory`. */
+  readonly hello?: boolean;
+}
+
+export type ToEngine =
+  | Welcome
+  | Refuse
+  | Start
+  | Capture
+  | Dispatch
+  | Freeze
+  | SetMode
+  | Resync
+  | Heartbeat;

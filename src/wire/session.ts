@@ -1,0 +1,195 @@
+/**
+ * One engine's session: hand-shake, heartbeats both ways, command ids and their deadlines.
+ *
+ * It knows time only through a Clock and the wire only through `send`, and it judges no graph: what
+ * a message means for the schedule is the controller's business.
+ */
+
+import type { Clock } from "../clock.ts";
+import { LazygraphError } from "../errors.ts";
+import {
+  type CaptureResult,
+  type Hello,
+  type Mode,
+  PROTOCOL_VERSION,
+  type Refuse,
+  type ToEngine,
+} from "./protocol.ts";
+
+/** Heartbeats that may fail to come before the other side counts as lost. */
+export const HEARTBEATS_MISSED_MAX = 5;
+
+/**
+ * Whether this controller can talk to the engine that sent `hello`.
+ *
+ * @returns undefined if it can, else the refusal that says which side to upgrade.
+ */
+export function refusalOf(hello: Hello): Refuse | undefined {
+  const { versionMin, versionMax, engine } = hello;
+  if (versionMin <= PROTOCOL_VERSION && PROTOCOL_VERSION <= versionMax) return undefined;
+  const theirs =
+    versionMin === versionMax ? `version ${versionMin}` : `versions ${versionMin} to ${versionMax}`;
+  const remedy =
+    versionMin > PROTOCOL_VERSION
+      ? "upgrade lazygraph, the controller"
+      : "upgrade lazygraph-vllm, the plugin in the engine";
+  return {
+    type: "refuse",
+    code: "ERR_LAZYGRAPH_PROTOCOL_VERSION",
+    message:
+      `Expected engine ${engine} to speak protocol version ${PROTOCOL_VERSION}, got ${theirs}: ` +
+      `${remedy}.`,
+  };
+}
+
+export interface SessionOptions {
+  readonly clock: Clock;
+  /** Hands a message to the engine; false when it can't be delivered. */
+  readonly send: (message: ToEngine) => boolean;
+  readonly heartbeatMs: number;
+  readonly captureTimeoutMs: number;
+  /** Start of this controller in Unix milliseconds. */
+  readonly incarnation: number;
+  /** Command ids rise within an incarnation, over reconnects too, so they are not counted here. */
+  readonly nextCommand: () => number;
+  /** Called once, when the engine is silent too long or leaves a command unanswered. */
+  readonly onLost: (error: LazygraphError) => void;
+}
+
+interface Command {
+  readonly id: number;
+  readonly graph: string;
+  readonly resolve: (result: CaptureResult) => void;
+  readonly reject: (error: LazygraphError) => void;
+  readonly cancelDeadline: () => void;
+}
+
+export class Session {
+  readonly hello: Hello;
+  readonly #options: SessionOptions;
+  #command: Command | undefined;
+  #heardAtSeconds: number;
+  #cancelBeat: (() => void) | undefined;
+  #open = true;
+
+  constructor(hello: Hello, options: SessionOptions) {
+    this.hello = hello;
+    this.#options = options;
+    this.#heardAtSeconds = options.clock.now();
+  }
+
+  get open(): boolean {
+    return this.#open;
+  }
+
+  /** Accepts the engine and starts the heartbeats. */
+  welcome(mode: Mode): void {
+    const { incarnation, heartbeatMs } = this.#options;
+    this.#options.send({
+      type: "welcome",
+      version: PROTOCOL_VERSION,
+      incarnation,
+      heartbeatMs,
+      mode,
+    });
+    if (this.#cancelBeat === undefined) this.#beatLater();
+  }
+
+  send(message: ToEngine): boolean {
+    return this.#open && this.#options.send(message);
+  }
+
+  /** Call for every frame of this engine, sound or not: it is alive. */
+  heard(): void {
+    this.#heardAtSeconds = this.#options.clock.now();
+  }
+
+  /**
+   * Sends one capture command and waits for its answer; one at a time.
+   *
+   * @throws LazygraphError ERR_LAZYGRAPH_ENGINE_LOST or ERR_LAZYGRAPH_ENGINE_TIMEOUT
+   */
+  capture(graph: string, whenIdle: boolean): Promise<CaptureResult> {
+    if (!this.#open) return Promise.reject(this.#gone("its session has ended"));
+    if (this.#command !== undefined) {
+      throw new Error(`capture of ${graph} while ${this.#command.graph} is under way`);
+    }
+    const { clock, captureTimeoutMs, nextCommand } = this.#options;
+    const id = nextCommand();
+    return new Promise((resolve, reject) => {
+      const cancelDeadline = clock.after(captureTimeoutMs / 1000, () => this.#expire(graph));
+      this.#command = { id, graph, resolve, reject, cancelDeadline };
+      if (!this.#options.send({ type: "capture", command: id, graph, whenIdle })) {
+        this.lose(this.#gone("the command could not be delivered"));
+      }
+    });
+  }
+
+  /** Settles the command this result answers; false when no such command is open. */
+  answer(result: CaptureResult): boolean {
+    const command = this.#command;
+    if (command === undefined || command.id !== result.command || command.graph !== result.graph) {
+      return false;
+    }
+    this.#command = undefined;
+    command.cancelDeadline();
+    command.resolve(result);
+    return true;
+  }
+
+  /** Ends the session as lost: fails the open command, then tells `onLost`. */
+  lose(error: LazygraphError): void {
+    if (!this.#open) return;
+    this.close(error);
+    this.#options.onLost(error);
+  }
+
+  /** Ends the session without telling anybody but the open command. */
+  close(error: LazygraphError): void {
+    this.#open = false;
+    this.#cancelBeat?.();
+    const command = this.#command;
+    this.#command = undefined;
+    command?.cancelDeadline();
+    command?.reject(error);
+  }
+
+  #gone(why: string): LazygraphError {
+    return new LazygraphError(
+      "ERR_LAZYGRAPH_ENGINE_LOST",
+      `Expected engine ${this.hello.engine} to be connected, but ${why}.`,
+    );
+  }
+
+  #expire(graph: string): void {
+    const { captureTimeoutMs } = this.#options;
+    this.lose(
+      new LazygraphError(
+        "ERR_LAZYGRAPH_ENGINE_TIMEOUT",
+        `Expected engine ${this.hello.engine} to answer the capture of ${graph} within ` +
+          `${captureTimeoutMs} ms, got no answer: see the engine's log, or raise captureTimeoutMs.`,
+      ),
+    );
+  }
+
+  #beatLater(): void {
+    const { clock, heartbeatMs, send } = this.#options;
+    const dueSeconds = clock.now() + heartbeatMs / 1000;
+    this.#cancelBeat = clock.after(heartbeatMs / 1000, () => {
+      // When this process stood still, heartbeats wait unread: its own delay is not their silence.
+      const lateSeconds = clock.now() - dueSeconds;
+      if (lateSeconds * 1000 > heartbeatMs) this.#heardAtSeconds += lateSeconds;
+      const silentMs = (clock.now() - this.#heardAtSeconds) * 1000;
+      if (silentMs > HEARTBEATS_MISSED_MAX * heartbeatMs) {
+        this.lose(
+          this.#gone(
+            `it has been silent for ${HEARTBEATS_MISSED_MAX} heartbeats of ${heartbeatMs} ms`,
+          ),
+        );
+        return;
+      }
+      send({ type: "heartbeat" });
+      this.#beatLater();
+    });
+  }
+}

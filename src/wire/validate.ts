@@ -1,0 +1,204 @@
+/**
+ * What each message must look like: one table per message, in the field order of protocol.ts.
+ * The compiler holds the tables to the interfaces: a field without a check does not build.
+ */
+
+import type { Graph } from "../graph.ts";
+import {
+  amount,
+  type Check,
+  count,
+  flag,
+  id,
+  integer,
+  list,
+  oneOf,
+  optional,
+  record,
+  signed,
+  text,
+} from "./check.ts";
+import {
+  type Capture,
+  type Captured,
+  type CaptureResult,
+  type Dispatch,
+  type DispatchRow,
+  type Edge,
+  type Freeze,
+  type FromEngine,
+  type Goodbye,
+  type Heartbeat,
+  type Hello,
+  type Inventory,
+  LIMITS,
+  MODES,
+  PHASES,
+  type Problem,
+  type RankMemory,
+  type Ready,
+  type Refuse,
+  type Resync,
+  type SetMode,
+  type Start,
+  type StepCount,
+  type Telemetry,
+  type ToEngine,
+  type Welcome,
+} from "./protocol.ts";
+
+const sentence = text(LIMITS.textChars);
+const label = text(LIMITS.idChars);
+const version = integer(0, 65535);
+const tokens = integer(1, LIMITS.tokens);
+const people = integer(0, LIMITS.tokens);
+const served: Check<string> = (value, path) => (value === "" ? "" : id(value, path));
+
+const graph: Check<Graph> = record<Graph>({
+  id,
+  kind: oneOf(["FULL", "PIECEWISE"]),
+  tokens,
+  requests: optional(tokens),
+  uniform: optional(tokens),
+});
+
+const rankMemory: Check<RankMemory> = record<RankMemory>({
+  rank: integer(0, LIMITS.ranks - 1),
+  gpuUuid: label,
+  gpuName: label,
+  totalBytes: count,
+  freeBytes: count,
+  reservedBytes: count,
+  poolBytes: count,
+  activationPeakBytes: count,
+});
+
+// Growth is measured, and a measurement may come out below zero when something else let go.
+const capturedGraph: Check<Captured> = record<Captured>({ graph: id, ms: amount, bytes: signed });
+
+const graphs = list(graph, LIMITS.graphs, (entry) => entry.id);
+const graphIds = list(id, LIMITS.graphs, (entry) => entry);
+const captured = list(capturedGraph, LIMITS.graphs, (entry) => entry.graph);
+const ranks = list(rankMemory, LIMITS.ranks, (entry) => entry.rank);
+
+const stepCount: Check<StepCount> = record<StepCount>({
+  tokens,
+  requests: people,
+  uniform: people,
+  served,
+  count,
+  seconds: amount,
+  timed: count,
+  contextTokens: amount,
+});
+
+const dispatchRow: Check<DispatchRow> = record<DispatchRow>({
+  upTo: tokens,
+  graphs: list(id, LIMITS.rowGraphs),
+});
+const dispatchRows = list(dispatchRow, LIMITS.tableRows, (row) => row.upTo);
+
+type Tables<M extends { readonly type: string }> = {
+  readonly [T in M["type"]]: Check<Extract<M, { readonly type: T }>>;
+};
+
+const heartbeat = record<Heartbeat>({ type: oneOf(["heartbeat"]), ranks: optional(ranks) });
+
+/** Checks of everything an engine may send. */
+export const FROM_ENGINE: Tables<FromEngine> = {
+  hello: record<Hello>({
+    type: oneOf(["hello"]),
+    versionMin: version,
+    versionMax: version,
+    engine: id,
+    session: id,
+    pluginVersion: label,
+    vllmVersion: label,
+    model: sentence,
+    host: sentence,
+    pid: count,
+    phase: oneOf(PHASES),
+    mode: oneOf(MODES),
+    tensorParallel: integer(1, LIMITS.ranks),
+    pipelineParallel: integer(1, LIMITS.ranks),
+    simulated: optional(label),
+  }),
+  inventory: record<Inventory>({
+    type: oneOf(["inventory"]),
+    phase: oneOf(PHASES),
+    graphs,
+    captured,
+    ranks,
+    cudagraphMode: label,
+    layers: integer(0, LIMITS.tokens),
+    maxRequests: people,
+    maxBatchedTokens: count,
+    kvCacheTokens: count,
+    epoch: count,
+    unsupported: optional(sentence),
+  }),
+  ready: record<Ready>({
+    type: oneOf(["ready"]),
+    captureSeconds: amount,
+    captured,
+    ranks,
+    epoch: count,
+  }),
+  result: record<CaptureResult>({
+    type: oneOf(["result"]),
+    command: count,
+    graph: id,
+    outcome: oneOf(["captured", "already", "deferred", "refused", "failed"]),
+    reason: optional(sentence),
+    stallMs: amount,
+    ms: amount,
+    bytes: signed,
+    ranks,
+    epoch: count,
+  }),
+  telemetry: record<Telemetry>({
+    type: oneOf(["telemetry"]),
+    sequence: count,
+    dropped: count,
+    steps: list(stepCount, LIMITS.stepsPerBatch),
+    running: people,
+    waiting: people,
+  }),
+  edge: record<Edge>({
+    type: oneOf(["edge"]),
+    state: oneOf(["idle", "busy"]),
+    running: people,
+    waiting: people,
+  }),
+  heartbeat,
+  problem: record<Problem>({ type: oneOf(["problem"]), code: id, message: sentence }),
+  goodbye: record<Goodbye>({ type: oneOf(["goodbye"]), reason: sentence }),
+};
+
+/** Checks of everything a controller may send. */
+export const TO_ENGINE: Tables<ToEngine> = {
+  welcome: record<Welcome>({
+    type: oneOf(["welcome"]),
+    version,
+    incarnation: count,
+    heartbeatMs: integer(LIMITS.heartbeatMsMin, LIMITS.heartbeatMsMax),
+    mode: oneOf(MODES),
+  }),
+  refuse: record<Refuse>({ type: oneOf(["refuse"]), code: id, message: sentence }),
+  start: record<Start>({ type: oneOf(["start"]), graphs: graphIds }),
+  capture: record<Capture>({
+    type: oneOf(["capture"]),
+    command: count,
+    graph: id,
+    whenIdle: flag,
+  }),
+  dispatch: record<Dispatch>({
+    type: oneOf(["dispatch"]),
+    uniform: dispatchRows,
+    mixed: dispatchRows,
+  }),
+  freeze: record<Freeze>({ type: oneOf(["freeze"]), reason: sentence }),
+  mode: record<SetMode>({ type: oneOf(["mode"]), mode: oneOf(MODES) }),
+  resync: record<Resync>({ type: oneOf(["resync"]), hello: optional(flag) }),
+  heartbeat,
+};

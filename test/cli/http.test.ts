@@ -1,0 +1,134 @@
+import { once } from "node:events";
+import { readFile } from "node:fs/promises";
+import type { AddressInfo } from "node:net";
+import { beforeEach, describe, expect, onTestFinished, test } from "vitest";
+import type { Controller } from "../../src/controller.ts";
+import { LazygraphError } from "../../src/errors.ts";
+import { createHttpServer } from "../../src/http.ts";
+import type { EngineSnapshot } from "../../src/snapshot.ts";
+
+/** A controller that remembers what it was asked; only what the HTTP side uses. */
+function stubController(): { controller: Controller; calls: unknown[][] } {
+  const calls: unknown[][] = [];
+  const engine = { engine: "gpu-0/llama", mode: "idle" };
+  const controller = {
+    engines: () => [engine as EngineSnapshot],
+    setMode(name: string, mode: string) {
+      calls.push(["setMode", name, mode]);
+      engine.mode = mode;
+    },
+    freeze(name: string, reason: string) {
+      calls.push(["freeze", name, reason]);
+      if (reason === "gone") throw new LazygraphError("ERR_LAZYGRAPH_ENGINE_LOST", "It is gone.");
+      if (reason === "defect") throw new Error("A defect.");
+    },
+  };
+  return { controller: controller as unknown as Controller, calls };
+}
+
+let url: string;
+let calls: unknown[][];
+
+beforeEach(async () => {
+  const stub = stubController();
+  calls = stub.calls;
+  const server = createHttpServer(stub.controller).listen(0, "127.0.0.1");
+  onTestFinished(() => {
+    server.close();
+    server.closeAllConnections();
+  });
+  await once(server, "listening");
+  url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+});
+
+const ENGINE = "/v1/engines/gpu-0%2Fllama";
+
+async function ask(method: string, path: string, body?: string, headers = {}) {
+  const response = await fetch(url + path, { method, headers, ...(body ? { body } : {}) });
+  const text = await response.text();
+  return { status: response.status, headers: response.headers, body: JSON.parse(text || "null") };
+}
+
+test("docs/operations.md lists exactly the codes there are", async () => {
+  const source = await readFile(new URL("../../src/http.ts", import.meta.url), "utf8");
+  const docs = await readFile(new URL("../../docs/operations.md", import.meta.url), "utf8");
+  const used = new Set([...source.matchAll(/"(ERR_HTTP_\w+)"/g)].map((match) => match[1]));
+  const listed = [...docs.matchAll(/^\| `(ERR_HTTP_\w+)` \|/gm)].map((match) => match[1]);
+  expect(new Set(listed)).toEqual(used);
+  expect(listed).toHaveLength(used.size);
+});
+
+describe("answers", () => {
+  test("GET /healthz", async () => {
+    expect(await ask("GET", "/healthz")).toMatchObject({ status: 200, body: { ok: true } });
+  });
+
+  test("HEAD /healthz without a body", async () => {
+    expect(await ask("HEAD", "/healthz")).toMatchObject({ status: 200, body: null });
+  });
+
+  test("GET /v1/engines and one engine, with a query string", async () => {
+    const engine = { engine: "gpu-0/llama", mode: "idle" };
+    expect((await ask("GET", "/v1/engines?x=1")).body).toEqual({ engines: [engine] });
+    expect((await ask("GET", ENGINE)).body).toEqual(engine);
+  });
+
+  test("PUT mode", async () => {
+    const { status, body } = await ask("PUT", `${ENGINE}/mode`, '{"mode":"lazy"}');
+    expect(status).toBe(200);
+    expect(body).toEqual({ engine: "gpu-0/llama", mode: "lazy" });
+    expect(calls).toEqual([["setMode", "gpu-0/llama", "lazy"]]);
+  });
+
+  test("POST freeze, with and without a reason", async () => {
+    expect((await ask("POST", `${ENGINE}/freeze`)).status).toBe(200);
+    expect((await ask("POST", `${ENGINE}/freeze`, '{"reason":"benchmark"}')).status).toBe(200);
+    expect(calls).toEqual([
+      ["freeze", "gpu-0/llama", "asked over HTTP"],
+      ["freeze", "gpu-0/llama", "benchmark"],
+    ]);
+  });
+});
+
+describe("refuses in one sentence", () => {
+  test.for([
+    ["GET", "/", undefined, 404, "ERR_HTTP_NOT_FOUND"],
+    ["GET", "/v1/engines/other", undefined, 404, "ERR_LAZYGRAPH_ENGINE_UNKNOWN"],
+    ["PUT", "/v1/engines/other/mode", '{"mode":"lazy"}', 404, "ERR_LAZYGRAPH_ENGINE_UNKNOWN"],
+    ["GET", "/v1/engines/%zz", undefined, 400, "ERR_HTTP_PATH"],
+    ["POST", "/healthz", undefined, 405, "ERR_HTTP_METHOD"],
+    ["DELETE", `${ENGINE}/mode`, undefined, 405, "ERR_HTTP_METHOD"],
+    ["PUT", `${ENGINE}/mode`, undefined, 400, "ERR_HTTP_BODY"],
+    ["PUT", `${ENGINE}/mode`, '{"mode":"fast"}', 400, "ERR_HTTP_BODY"],
+    ["PUT", `${ENGINE}/mode`, '["lazy"]', 400, "ERR_HTTP_BODY"],
+    ["PUT", `${ENGINE}/mode`, '{"mode":', 400, "ERR_HTTP_BODY"],
+    ["PUT", `${ENGINE}/mode`, '{"__proto__":{"mode":"lazy"}}', 400, "ERR_HTTP_BODY"],
+    ["PUT", `${ENGINE}/mode`, `{"mode":"${"x".repeat(5000)}"}`, 413, "ERR_HTTP_BODY"],
+    ["POST", `${ENGINE}/freeze`, '{"reason":7}', 400, "ERR_HTTP_BODY"],
+    ["POST", `${ENGINE}/freeze`, `{"reason":"${"x".repeat(201)}"}`, 400, "ERR_HTTP_BODY"],
+  ] as const)("%s %s %j: %d", async ([method, path, body, status, code]) => {
+    const answer = await ask(method, path, body);
+    expect(answer).toMatchObject({ status, body: { error: { code } } });
+    expect(answer.body.error.message).toMatch(/^Expected [^\n]*\.$/);
+    expect(calls).toEqual([]);
+  });
+
+  test("a 405 says what is allowed", async () => {
+    expect((await ask("POST", `${ENGINE}/mode`)).headers.get("allow")).toBe("PUT");
+  });
+
+  test("what a web page sends", async () => {
+    const headers = { origin: "https://example.org" };
+    const { status, body } = await ask("POST", `${ENGINE}/freeze`, undefined, headers);
+    expect({ status, code: body.error.code }).toEqual({ status: 403, code: "ERR_HTTP_ORIGIN" });
+    expect(calls).toEqual([]);
+  });
+
+  test.for([
+    ["gone", 503, "ERR_LAZYGRAPH_ENGINE_LOST"],
+    ["defect", 500, "ERR_HTTP_INTERNAL"],
+  ] as const)("the controller's own error (%s)", async ([reason, status, code]) => {
+    const answer = await ask("POST", `${ENGINE}/freeze`, JSON.stringify({ reason }));
+    expect(answer).toMatchObject({ status, body: { error: { code } } });
+  });
+});

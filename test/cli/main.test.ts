@@ -1,0 +1,52 @@
+import { readFileSync } from "node:fs";
+import { describe, expect, test } from "vitest";
+import { finish } from "./helpers/command.ts";
+
+const COMMANDS = ["run", "serve", "status", "demo", "doctor"];
+const PACKAGE = new URL("../../package.json", import.meta.url);
+
+describe("lazygraph", () => {
+  test("--help lists exactly the commands that exist", async () => {
+    const { code, stdout, stderr } = await finish(["--help"]);
+    const section = /Commands:\n((?: {2}.*\n)+)/.exec(stdout)?.[1] ?? "";
+    expect(section.match(/^ {2}\S+/gm)?.map((name) => name.trim())).toEqual(COMMANDS);
+    expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+  });
+
+  test("without a command prints its help on stderr and exits 2", async () => {
+    const { code, stdout, stderr } = await finish([]);
+    expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
+    expect(stderr).toContain("Usage: lazygraph COMMAND");
+  });
+
+  test("--version is the package's", async () => {
+    const { version } = JSON.parse(readFileSync(PACKAGE, "utf8"));
+    expect(await finish(["--version"])).toMatchObject({ code: 0, stdout: `${version}\n` });
+  });
+
+  test.for([
+    ["sevre", "Expected the command `serve`"],
+    ["constructor", "Expected the command one of run, serve"],
+    ["--mode", "Expected the command"],
+  ] as const)("%s is a usage error", async ([name, sentence]) => {
+    const { code, stdout, stderr } = await finish([name]);
+    expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
+    expect(stderr).toContain(sentence);
+    expect(stderr).toMatch(/^lazygraph: .* \[ERR_LAZYGRAPH_OPTION\]\n$/);
+  });
+});
+
+describe.for(COMMANDS)("lazygraph %s", (name) => {
+  test("--help has examples and nothing else happens", async () => {
+    const { code, stdout, stderr } = await finish([name, "--help"]);
+    expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+    expect(stdout).toContain(`Usage: lazygraph ${name}`);
+    expect(stdout).toContain("Examples:");
+  });
+
+  test("an unknown option is one sentence and exit code 2", async () => {
+    const { code, stdout, stderr } = await finish([name, "--nonsense"]);
+    expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
+    expect(stderr).toMatch(/^lazygraph: .*--nonsense.* \[ERR_LAZYGRAPH_OPTION\]\n$/);
+  });
+});

@@ -1,0 +1,113 @@
+import { describe, expect, test } from "vitest";
+import {
+  endpointOption,
+  engineNameOption,
+  hostPortOption,
+  modeOption,
+  parseOptions,
+  secondsOption,
+} from "../../src/cli/options.ts";
+import { OptionError } from "../../src/errors.ts";
+
+const SPEC = {
+  mode: "string",
+  endpoint: "string",
+  engine: "string",
+  "settle-within": "string",
+  json: "boolean",
+} as const;
+
+function parse(...argv: string[]): ReturnType<typeof parseOptions> {
+  return parseOptions(argv, SPEC);
+}
+
+describe("what parses", () => {
+  test("values after a space or an equals sign, and flags", () => {
+    const options = parse("--mode", "lazy", "--endpoint=tcp://127.0.0.1:0", "--json", "-h");
+    expect(Object.fromEntries(options.strings)).toEqual({
+      mode: "lazy",
+      endpoint: "tcp://127.0.0.1:0",
+    });
+    expect([...options.flags]).toEqual(["json", "help"]);
+  });
+
+  test("a value that starts with a dash needs the equals sign", () => {
+    expect(parse("--engine=--odd").strings.get("engine")).toBe("--odd");
+  });
+
+  test.for([
+    ["127.0.0.1:7480", { host: "127.0.0.1", port: 7480 }],
+    ["localhost:0", { host: "localhost", port: 0 }],
+    ["[::1]:80", { host: "::1", port: 80 }],
+  ] as const)("the address %s", ([text, expected]) => {
+    expect(hostPortOption("--http", text)).toEqual(expected);
+  });
+
+  test.for(["tcp://127.0.0.1:0", "tcp://*:5757", "tcp://[::1]:5757", "ipc:///run/lazygraph.sock"])(
+    "the endpoint %s",
+    (endpoint) => {
+      expect(endpointOption(parse("--endpoint", endpoint))).toBe(endpoint);
+    },
+  );
+});
+
+test.for([
+  [["--mod", "lazy"], "--mod", 'Expected --mode, got the unknown option "--mod".'],
+  [["-x"], "-x", "got the unknown option"],
+  [["--mode"], "--mode", "Expected --mode to have a value, got none."],
+  [["--mode="], "--mode", "Expected --mode to have a value, got none."],
+  [["--mode", "--json"], "--mode", 'got the next option "--json".'],
+  [["--mode", "lazy", "--mode", "idle"], "--mode", "at most once"],
+  [["--json=yes"], "--json", 'Expected --json to be given without a value, got "yes".'],
+  [["serve"], "serve", 'Expected only options, got the argument "serve"'],
+  [["--", "vllm"], "--", "Expected no `--` here"],
+  [["--__proto__", "x"], "--__proto__", "got the unknown option"],
+] as const)("%j names the option, the expectation and what came", ([argv, option, sentence]) => {
+  const error = thrownBy(() => parse(...argv));
+  expect(error.option).toBe(option);
+  expect(error.message).toContain(sentence);
+  expect(error.message).not.toContain("\n");
+});
+
+test.for([
+  ["mode", "fast", "--mode to be eager, lazy or idle"],
+  ["settle-within", "0", "--settle-within to be a number of seconds above 0"],
+  ["settle-within", "-5", "--settle-within"],
+  ["settle-within", "1e9", "--settle-within"],
+  ["settle-within", " 5", "--settle-within"],
+  ["endpoint", "127.0.0.1:5757", "--endpoint to be an endpoint such as tcp://"],
+  ["endpoint", "tcp://127.0.0.1", "--endpoint"],
+  ["engine", "two words", "--engine to be 1 to 128 printable"],
+] as const)("--%s=%s is refused", ([name, value, sentence]) => {
+  const error = thrownBy(() => {
+    const options = parse(`--${name}=${value}`);
+    modeOption(options, "idle");
+    secondsOption(options, "settle-within");
+    endpointOption(options);
+    engineNameOption(options);
+  });
+  expect(error.message).toContain(sentence);
+  expect(error.message).toContain(JSON.stringify(value));
+  expect(error.code).toBe("ERR_LAZYGRAPH_OPTION");
+});
+
+test.for(["127.0.0.1", "127.0.0.1:65536", "::1:80", ":80", "a b:1"])(
+  "the address %j is refused",
+  (address) => {
+    expect(thrownBy(() => hostPortOption("--http", address)).message).toContain("HOST:PORT");
+  },
+);
+
+test("a very long argument doesn't flood the terminal", () => {
+  expect(thrownBy(() => parse("x".repeat(10_000))).message.length).toBeLessThan(200);
+});
+
+function thrownBy(action: () => unknown): OptionError {
+  try {
+    action();
+  } catch (error) {
+    if (error instanceof OptionError) return error;
+    throw error;
+  }
+  throw new Error("Expected an OptionError, got none.");
+}

@@ -1,0 +1,110 @@
+import { execFileSync } from "node:child_process";
+import { chmod, mkdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import { probePlugin, resolvePython } from "../../src/cli/plugin-probe.ts";
+import { temporaryFolder } from "./helpers/folder.ts";
+
+const PYTHON = execFileSync("python3", ["-c", "import sys; print(sys.executable)"], {
+  encoding: "utf8",
+}).trim();
+
+/** An environment whose only command is `name`, with this text. */
+async function folderWith(name: string, text: string): Promise<NodeJS.ProcessEnv> {
+  const folder = await temporaryFolder();
+  await writeFile(join(folder, name), text);
+  await chmod(join(folder, name), 0o755);
+  return { PATH: folder };
+}
+
+/** Installs a package of that entry point where only PYTHONPATH finds it. */
+async function sitePackages(group: string, name: string): Promise<string> {
+  const folder = await temporaryFolder();
+  const info = join(folder, "probe_test-1.0.dist-info");
+  await mkdir(info);
+  await writeFile(
+    join(info, "METADATA"),
+    "Metadata-Version: 2.1\nName: probe-test\nVersion: 1.0\n",
+  );
+  await writeFile(
+    join(info, "entry_points.txt"),
+    `[${group}]\n${name} = lazygraph_vllm:register\n`,
+  );
+  return folder;
+}
+
+describe("the interpreter behind a command", () => {
+  test.for([
+    ["a direct shebang", "#!/opt/venv/bin/python3.12\nimport vllm\n", "/opt/venv/bin/python3.12"],
+    ["one with an option", "#!/opt/venv/bin/python -E\n", "/opt/venv/bin/python"],
+    [
+      "pip's trampoline",
+      `#!/bin/sh\n'''exec' "/a b/bin/python" "$0" "$@"\n' '''\n`,
+      "/a b/bin/python",
+    ],
+    ["pip's bare trampoline", `#!/bin/sh\n'''exec' /x/python3 "$0" "$@"\n`, "/x/python3"],
+  ] as const)("vllm with %s", async ([, text, expected]) => {
+    expect(await resolvePython("vllm", await folderWith("vllm", text))).toBe(expected);
+  });
+
+  test("vllm through env finds that python on PATH", async () => {
+    const { PATH } = await folderWith("vllm", "#!/usr/bin/env python3\n");
+    const { PATH: other = "" } = await folderWith("python3", "");
+    expect(await resolvePython("vllm", { PATH: `${PATH}:${other}` })).toBe(join(other, "python3"));
+  });
+
+  test("a python is its own", async () => {
+    const environment = await folderWith("python3.11", "");
+    const python = join(environment["PATH"] ?? "", "python3.11");
+    expect(await resolvePython("python3.11", environment)).toBe(python);
+    expect(await resolvePython(python, {})).toBe(python);
+  });
+
+  test.for([
+    ["a binary", "\x7fELF\x02\x01"],
+    ["an empty file", ""],
+    ["a shell script", "#!/bin/sh\nexec docker run vllm/vllm-openai\n"],
+    ["env with something else", "#!/usr/bin/env -S uv run\n"],
+  ] as const)("vllm as %s is unknown", async ([, text]) => {
+    expect(await resolvePython("vllm", await folderWith("vllm", text))).toBeUndefined();
+  });
+
+  test("a launcher and a command that isn't there are unknown", async () => {
+    const environment = await folderWith("docker", "#!/usr/bin/python3\n");
+    expect(await resolvePython("docker", environment)).toBeUndefined();
+    expect(await resolvePython("vllm", environment)).toBeUndefined();
+  });
+});
+
+describe("the plugin in that interpreter", () => {
+  test("is found by its entry point", async () => {
+    const PYTHONPATH = await sitePackages("vllm.general_plugins", "lazygraph");
+    expect(await probePlugin([PYTHON], { PYTHONPATH })).toEqual({ found: "yes", python: PYTHON });
+  });
+
+  test.for([
+    ["vllm.general_plugins", "other"],
+    ["vllm.platform_plugins", "lazygraph"],
+  ] as const)("is not %s/%s", async ([group, name]) => {
+    const PYTHONPATH = await sitePackages(group, name);
+    expect(await probePlugin([PYTHON], { PYTHONPATH })).toEqual({ found: "no", python: PYTHON });
+  });
+
+  test.for(["", "other", "lazygraph_other, x"])("is excluded by VLLM_PLUGINS=%j", async (names) => {
+    const probe = await probePlugin([PYTHON], { VLLM_PLUGINS: names });
+    expect(probe).toEqual({ found: "excluded", allowed: names });
+  });
+
+  test("is allowed by VLLM_PLUGINS that names it", async () => {
+    const PYTHONPATH = await sitePackages("vllm.general_plugins", "lazygraph");
+    const probe = await probePlugin([PYTHON], { PYTHONPATH, VLLM_PLUGINS: "x, lazygraph" });
+    expect(probe.found).toBe("yes");
+  });
+
+  test("an interpreter that fails or talks nonsense is unknown", async () => {
+    for (const text of ["#!/bin/sh\nexit 3\n", "#!/bin/sh\necho maybe\n"]) {
+      const environment = await folderWith("python3", text);
+      expect((await probePlugin(["python3"], environment)).found).toBe("unknown");
+    }
+  });
+});

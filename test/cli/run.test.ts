@@ -1,0 +1,225 @@
+import { existsSync } from "node:fs";
+import { chmod, readFile, writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { describe, expect, onTestFinished, test } from "vitest";
+import { finish, lazygraph } from "./helpers/command.ts";
+import { temporaryFolder } from "./helpers/folder.ts";
+
+const NODE = process.execPath;
+const ENGINE = new URL("../../src/cli/simulated-engine.ts", import.meta.url);
+
+/** `run` with a program for Node as its command. */
+function withProgram(program: string, ...options: string[]): string[] {
+  return ["run", ...options, "--", NODE, "-e", program];
+}
+
+describe("the command's own", () => {
+  test("environment names the resolved endpoint, the mode and the engine", async () => {
+    const names = ["LAZYGRAPH_ENDPOINT", "LAZYGRAPH_MODE", "LAZYGRAPH_ENGINE"];
+    const program = `console.log(JSON.stringify(${JSON.stringify(names)}.map((n) => process.env[n])))`;
+    const { code, stdout, stderr } = await finish(
+      withProgram(program, "--mode", "lazy", "--engine", "replica/0"),
+    );
+    expect(JSON.parse(stdout)).toEqual([
+      expect.stringMatching(/^tcp:\/\/127\.0\.0\.1:[1-9]\d*$/),
+      "lazy",
+      "replica/0",
+    ]);
+    expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+  });
+
+  test("mode comes from the environment when no option says otherwise", async () => {
+    const program = "console.log(process.env.LAZYGRAPH_MODE, 'LAZYGRAPH_ENGINE' in process.env)";
+    const given = await finish(withProgram(program), { LAZYGRAPH_MODE: "eager" });
+    expect(given.stdout).toBe("eager false\n");
+    expect((await finish(withProgram(program))).stdout).toBe("idle false\n");
+  });
+
+  test("arguments arrive untouched, those that look like ours included", async () => {
+    const program = "console.log(JSON.stringify(process.argv.slice(1)))";
+    const args = ["--mode", "fast", "--", "a b", "--help"];
+    const { stdout } = await finish([...withProgram(program), "--", ...args]);
+    expect(JSON.parse(stdout)).toEqual(args);
+  });
+
+  test("exit code is kept, with a sentence when no engine had joined", async () => {
+    const { code, stdout, stderr } = await finish(withProgram("console.log('x'); process.exit(7)"));
+    expect({ code, stdout }).toEqual({ code: 7, stdout: "x\n" });
+    expect(stderr).toMatch(
+      /^lazygraph: The command .* exit code 7 before any engine joined.*\[ERR_LAZYGRAPH_COMMAND_DIED\]\n$/,
+    );
+  });
+
+  test("death by a signal is 128 + its number", async () => {
+    const { code, stderr } = await finish(withProgram("process.kill(process.pid, 'SIGKILL')"));
+    expect(code).toBe(137);
+    expect(stderr).toContain("by SIGKILL before any engine joined");
+  });
+
+  test.for(["SIGINT", "SIGTERM", "SIGHUP"] as const)("%s is forwarded", async (signal) => {
+    const program =
+      `process.once("${signal}", () => { console.log("got it"); process.exitCode = 5; ` +
+      "clearInterval(t); }); const t = setInterval(() => {}, 1e6); console.log('up');";
+    const running = lazygraph(withProgram(program));
+    await running.line("stdout", /^up$/);
+    running.process.kill(signal);
+    expect(await running.finished).toMatchObject({ code: 5, stdout: "up\ngot it\n", stderr: "" });
+  });
+});
+
+describe("what can't work ends in one sentence", () => {
+  test.for([
+    [[], "Expected a command after `--`"],
+    [["--"], "Expected a command after `--`"],
+    [["--mode", "fast", "--", NODE], '--mode to be eager, lazy or idle, got "fast"'],
+    [["--settle-within", "soon", "--", NODE], "--settle-within to be a number of seconds"],
+    [["--endpoint", "localhost", "--", NODE], "--endpoint to be an endpoint such as tcp://"],
+    [["--json", "/nonexistent/x.json", "--", NODE], "--json to be a file in a folder"],
+    [["vllm", "serve", "MODEL"], 'Expected `--` before the command, got "vllm" without.'],
+  ] as const)("run %j", async ([args, sentence]) => {
+    const { code, stdout, stderr } = await finish(["run", ...args]);
+    expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
+    expect(stderr).toContain(sentence);
+    expect(stderr).toMatch(/^lazygraph: .* \[ERR_LAZYGRAPH_OPTION\]\n$/);
+  });
+
+  test("an unknown mode in the environment", async () => {
+    const result = await finish(withProgram(""), { LAZYGRAPH_MODE: "fast" });
+    expect(result.code).toBe(2);
+    expect(result.stderr).toContain('LAZYGRAPH_MODE to be eager, lazy or idle, got "fast"');
+  });
+
+  test("a command that doesn't exist: 127", async () => {
+    const { code, stderr } = await finish(["run", "--", "no-such-command-of-ours", "serve"]);
+    expect(code).toBe(127);
+    expect(stderr).toMatch(
+      /^lazygraph: Expected a command that exists after --, got "no-such-command-of-ours".*\[ERR_LAZYGRAPH_COMMAND_NOT_FOUND\]\n$/,
+    );
+  });
+
+  test("a file that isn't executable: 126", async () => {
+    const file = join(await temporaryFolder(), "data");
+    await writeFile(file, "x", { mode: 0o644 });
+    const { code, stderr } = await finish(["run", "--", file]);
+    expect(code).toBe(126);
+    expect(stderr).toContain("[ERR_LAZYGRAPH_COMMAND_NOT_FOUND]");
+  });
+
+  test("an occupied port: the command is never started", async () => {
+    const port = await occupiedPort();
+    const marker = join(await temporaryFolder(), "started");
+    const { code, stderr } = await finish(
+      withProgram(`require("fs").writeFileSync(${JSON.stringify(marker)}, "")`, "--endpoint", port),
+    );
+    expect(code).toBe(1);
+    expect(stderr).toMatch(/^lazygraph: .*\[ERR_LAZYGRAPH_ADDRESS_IN_USE\]\n$/);
+    expect(existsSync(marker)).toBe(false);
+  });
+
+  test("a vllm whose Python hasn't got the plugin", async () => {
+    const folder = await temporaryFolder();
+    const marker = join(folder, "started");
+    const vllm = join(folder, "vllm");
+    await writeFile(vllm, `#!/usr/bin/env python3\nopen(${JSON.stringify(marker)}, "w")\n`);
+    await chmod(vllm, 0o755);
+    // An isolated Python: whatever this host has installed must not decide the test.
+    const python = join(folder, "python3");
+    await writeFile(python, "#!/bin/sh\necho False\n");
+    await chmod(python, 0o755);
+    const PATH = `${folder}:${process.env["PATH"]}`;
+    const { code, stderr } = await finish(["run", "--", "vllm", "serve", "MODEL"], { PATH });
+    expect(code).toBe(1);
+    expect(stderr).toMatch(
+      /^lazygraph: Expected the plugin lazygraph-vllm in .*-m pip install lazygraph-vllm \[ERR_LAZYGRAPH_PLUGIN_MISSING\]\n$/,
+    );
+    expect(existsSync(marker)).toBe(false);
+  });
+});
+
+test("--json writes the figures at the end, whole", async () => {
+  const file = join(await temporaryFolder(), "figures.json");
+  const { code } = await finish(withProgram("", "--json", file));
+  expect(code).toBe(0);
+  expect(JSON.parse(await readFile(file, "utf8"))).toMatchObject({
+    command: [NODE, "-e", ""],
+    engines: [],
+  });
+});
+
+describe("with a simulated engine as the command", () => {
+  const engine = [NODE, "--import", "tsx", fileURLToPath(ENGINE), "--speed", "20"];
+
+  test("the fill is told, the table shown, the figures written", async () => {
+    const file = join(await temporaryFolder(), "figures.json");
+    const running = lazygraph(["run", "--mode", "idle", "--json", file, "--", ...engine]);
+    await running.line("stderr", /^lazygraph: simulated is settled: /);
+    running.process.kill("SIGTERM");
+    const { code, stdout, stderr } = await running.finished;
+    expect(code).toBe(0);
+    expect(stderr).toContain("lazygraph: simulated joined: meta-llama/Llama-3.1-8B, mode idle\n");
+    expect(stderr).toMatch(/lazygraph: simulated is ready: 2 of 102 graphs in \d\.\d+ s\n/);
+    expect(stderr).toMatch(/│ graphs captured +│ 102 of 102 /);
+    expect(stderr).toContain("(simulated: llama-3.1-8b-h200)");
+    // The engine's own output and nothing of ours.
+    const types = new Set(
+      stdout
+        .trim()
+        .split("\n")
+        .map((line) => JSON.parse(line).type),
+    );
+    expect(types).toContain("ready");
+    const { engines } = JSON.parse(await readFile(file, "utf8"));
+    expect(engines).toMatchObject([
+      { engine: "simulated", mode: "idle", settled: true, graphsCaptured: 102 },
+    ]);
+  });
+
+  test("eager has every graph before ready; --engine and --quiet hold", async () => {
+    const options = ["--mode", "eager", "--engine", "replica-7", "--quiet"];
+    const http = ["--http", "127.0.0.1:0"];
+    const running = lazygraph(["run", ...options, ...http, "--", ...engine]);
+    const ready = JSON.parse(await running.line("stdout", /"type":"ready"/));
+    expect(ready).toMatchObject({ type: "ready" });
+    running.process.kill("SIGTERM");
+    const { code, stdout, stderr } = await running.finished;
+    expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+    expect(stdout).toContain('"engine":"replica-7"');
+  });
+
+  test("a defect of ours doesn't end the command", async () => {
+    const thrower =
+      "import { subscribe } from 'node:diagnostics_channel';" +
+      "subscribe('lazygraph:engine:join', () => { throw new Error('a defect'); });";
+    const NODE_OPTIONS = `--import=data:text/javascript,${encodeURIComponent(thrower)}`;
+    const running = lazygraph(["run", "--", ...engine], { NODE_OPTIONS });
+    await running.line("stderr", /^lazygraph: A defect in the controller; the command goes on/);
+    await running.line("stdout", /"type":"ready"/);
+    running.process.kill("SIGTERM");
+    const { code, stderr } = await running.finished;
+    expect(code).toBe(0);
+    expect(stderr).toContain("Error: a defect");
+  });
+
+  test("an engine that dies later keeps its exit code, without the other sentence", async () => {
+    const running = lazygraph(["run", "--mode", "lazy", "--", ...engine]);
+    const started = JSON.parse(await running.line("stdout", /"type":"started"/));
+    await running.line("stderr", /simulated is ready/);
+    process.kill(started.pid, "SIGKILL");
+    const { code, stderr } = await running.finished;
+    expect(code).toBe(137);
+    expect(stderr).not.toContain("ERR_LAZYGRAPH_COMMAND_DIED");
+    expect(stderr).toMatch(/│ graphs captured +│ 2 of 102 /);
+  });
+});
+
+/** A port that another program listens on. */
+async function occupiedPort(): Promise<string> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  onTestFinished(() => void server.close());
+  const address = server.address();
+  if (address === null || typeof address === "string") throw new Error("Expected a TCP address.");
+  return `tcp://127.0.0.1:${address.port}`;
+}

@@ -1,0 +1,166 @@
+import { once } from "node:events";
+import { createServer } from "node:net";
+import { describe, expect, onTestFinished, test } from "vitest";
+import { curveKeyPair } from "zeromq";
+import { startSimulatedEngine } from "../../src/testing.ts";
+import { finish, lazygraph, type Running } from "./helpers/command.ts";
+
+const ANYWHERE = ["--endpoint", "tcp://127.0.0.1:0", "--http", "127.0.0.1:0"];
+
+interface Addresses {
+  readonly endpoint: string;
+  readonly http: string;
+}
+
+/** A server on free ports, and where it listens. */
+async function serve(...options: string[]): Promise<Running & Addresses> {
+  const running = lazygraph(["serve", ...ANYWHERE, "--json", ...options]);
+  const line = await running.line("stdout", /^\{/);
+  return { ...running, ...(JSON.parse(line) as Addresses) };
+}
+
+test("serves until told to stop", async () => {
+  const running = await serve();
+  expect(running.endpoint).toMatch(/^tcp:\/\/127\.0\.0\.1:[1-9]\d*$/);
+  const health = await fetch(`${running.http}/healthz`);
+  expect(health.status).toBe(200);
+  running.process.kill("SIGTERM");
+  const { code, stderr } = await running.finished;
+  expect({ code, stderr }).toEqual({
+    code: 0,
+    stderr: "lazygraph: SIGTERM: stopping; engines go on by themselves.\n",
+  });
+  await expect(fetch(`${running.http}/healthz`)).rejects.toThrow();
+});
+
+test("without --json it says where it listens, on stderr only", async () => {
+  const running = lazygraph(["serve", ...ANYWHERE, "--mode", "lazy"]);
+  await running.line("stderr", /controller at tcp:\S+ \(mode lazy\), HTTP at http:\S+\.$/);
+  running.process.kill("SIGINT");
+  expect(await running.finished).toMatchObject({ code: 0, stdout: "" });
+});
+
+describe("what can't work ends in one sentence", () => {
+  test.for([
+    [["--http", "7480"], 2, "--http to be HOST:PORT", "ERR_LAZYGRAPH_OPTION"],
+    [["--mode", "fast"], 2, "--mode to be eager, lazy or idle", "ERR_LAZYGRAPH_OPTION"],
+    [["--http", "192.0.2.1:0"], 1, "Expected an address of this host", "ERR_LAZYGRAPH_BIND"],
+  ] as const)("serve %j", async ([options, exit, sentence, code]) => {
+    const result = await finish(["serve", "--endpoint", "tcp://127.0.0.1:0", ...options]);
+    expect({ code: result.code, stdout: result.stdout }).toEqual({ code: exit, stdout: "" });
+    expect(result.stderr).toContain(sentence);
+    expect(result.stderr).toMatch(new RegExp(`^lazygraph: .* \\[${code}\\]\n$`));
+  });
+
+  test("an occupied HTTP port", async () => {
+    const server = createServer().listen(0, "127.0.0.1");
+    onTestFinished(() => void server.close());
+    await once(server, "listening");
+    const { port } = server.address() as { port: number };
+    const http = `127.0.0.1:${port}`;
+    const result = await finish(["serve", "--endpoint", "tcp://127.0.0.1:0", "--http", http]);
+    expect(result.code).toBe(1);
+    expect(result.stderr).toMatch(/^lazygraph: .*\[ERR_LAZYGRAPH_ADDRESS_IN_USE\]\n$/);
+  });
+
+  test("an occupied endpoint", async () => {
+    const first = await serve();
+    const options = ["--endpoint", first.endpoint, "--http", "127.0.0.1:0"];
+    const result = await finish(["serve", ...options]);
+    expect(result.code).toBe(1);
+    expect(result.stderr).toMatch(/^lazygraph: .*\[ERR_LAZYGRAPH_ADDRESS_IN_USE\]\n$/);
+  });
+});
+
+describe("beyond loopback", () => {
+  const options = ["serve", "--endpoint", "tcp://0.0.0.0:0", "--http", "127.0.0.1:0", "--json"];
+
+  test("without keys it doesn't listen", async () => {
+    const { code, stdout, stderr } = await finish(options);
+    expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
+    expect(stderr).toMatch(
+      /^lazygraph: Expected CURVE keys for --endpoint tcp:\/\/0\.0\.0\.0:0.*\[ERR_LAZYGRAPH_OPTION\]\n$/,
+    );
+  });
+
+  test("with keys it does", async () => {
+    const { publicKey, secretKey } = curveKeyPair();
+    const running = lazygraph(options, {
+      LAZYGRAPH_SERVER_KEY: publicKey,
+      LAZYGRAPH_SERVER_SECRET_KEY: secretKey,
+    });
+    await running.line("stdout", /^\{"endpoint":"tcp:\/\/0\.0\.0\.0:\d+"/);
+  });
+
+  test("half a pair is refused, and the secret is not shown", async () => {
+    const { secretKey } = curveKeyPair();
+    const { code, stderr } = await finish(options, { LAZYGRAPH_SERVER_SECRET_KEY: secretKey });
+    expect(code).toBe(2);
+    expect(stderr).toContain("Expected LAZYGRAPH_SERVER_KEY to be a Z85 key of 40 characters");
+    expect(stderr).not.toContain(secretKey);
+  });
+});
+
+describe("lazygraph status", () => {
+  test("reads a running controller", async () => {
+    const { http } = await serve();
+    const json = await finish(["status", "--url", http, "--json"]);
+    expect({ code: json.code, stderr: json.stderr }).toEqual({ code: 0, stderr: "" });
+    expect(JSON.parse(json.stdout)).toEqual({ engines: [] });
+    const text = await finish(["status", "--url", http]);
+    expect(text).toMatchObject({ code: 0, stdout: "No engine has joined yet.\n" });
+  });
+
+  test("an engine joins, is changed and frozen over HTTP, and shown", async () => {
+    const { endpoint, http } = await serve("--mode", "lazy");
+    await using engine = await startSimulatedEngine({ endpoint, engine: "host/model", speed: 20 });
+    await engine.waitFor("ready");
+    const url = `${http}/v1/engines/host%2Fmodel`;
+    const frozen = await fetch(`${url}/freeze`, { method: "POST" });
+    expect(await frozen.json()).toMatchObject({ engine: "host/model", mode: "lazy", frozen: true });
+    const changed = await fetch(`${url}/mode`, { method: "PUT", body: '{"mode":"idle"}' });
+    expect(await changed.json()).toMatchObject({ mode: "idle", frozen: false });
+    const { code, stdout } = await finish(["status", "--url", http, "--engine", "host/model"]);
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/│ host\/model \(simulated: [^│]+│ idle +│ serving/);
+    expect(stdout).toMatch(/│ PIECEWISE:512 +│ captured /);
+    expect((await finish(["status", "--url", http])).stdout).toContain("host/model");
+  });
+
+  test("an engine that never joined", async () => {
+    const { http } = await serve();
+    const { code, stdout, stderr } = await finish(["status", "--url", http, "--engine", "a/b"]);
+    expect({ code, stdout }).toEqual({ code: 1, stdout: "" });
+    expect(stderr).toMatch(/^lazygraph: .*"a\/b" .*\[ERR_LAZYGRAPH_ENGINE_UNKNOWN\]\n$/);
+  });
+
+  test("nobody there", async () => {
+    const server = createServer().listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const { port } = server.address() as { port: number };
+    await new Promise((resolve) => server.close(resolve));
+    const { code, stderr } = await finish(["status", "--url", `http://127.0.0.1:${port}`]);
+    expect(code).toBe(1);
+    expect(stderr).toMatch(
+      /^lazygraph: Expected a controller's HTTP side at .*got ECONNREFUSED.*\[ERR_LAZYGRAPH_CONTROLLER_UNREACHABLE\]\n$/,
+    );
+  });
+
+  test("somebody else there", async () => {
+    const { createServer: createHttp } = await import("node:http");
+    const server = createHttp((_, response) => response.writeHead(200).end("<html>"));
+    server.listen(0, "127.0.0.1");
+    onTestFinished(() => void server.close());
+    await once(server, "listening");
+    const { port } = server.address() as { port: number };
+    const { code, stderr } = await finish(["status", "--url", `http://127.0.0.1:${port}`]);
+    expect(code).toBe(1);
+    expect(stderr).toContain("[ERR_LAZYGRAPH_CONTROLLER_UNREACHABLE]");
+  });
+
+  test.for(["7480", "ftp://x", "http://"])("--url %s is a usage error", async (url) => {
+    const { code, stderr } = await finish(["status", "--url", url]);
+    expect(code).toBe(2);
+    expect(stderr).toContain("Expected --url to be a URL such as");
+  });
+});

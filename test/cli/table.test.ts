@@ -1,0 +1,131 @@
+import { expect, test } from "vitest";
+import { printable } from "../../src/cli/printable.ts";
+import { enginesTable, graphsTable, settledTable } from "../../src/cli/table.ts";
+import { createEngineRecord } from "../../src/engine-record.ts";
+import { type EngineSnapshot, type GraphSnapshot, snapshotOf } from "../../src/snapshot.ts";
+
+const MIB = 1024 * 1024;
+
+function snapshot(changes: Partial<EngineSnapshot>): EngineSnapshot {
+  const record = createEngineRecord(
+    {
+      type: "hello",
+      versionMin: 1,
+      versionMax: 1,
+      engine: "gpu-0",
+      session: "s",
+      pluginVersion: "0.1.0",
+      vllmVersion: "0.26.0",
+      model: "llama",
+      host: "h",
+      pid: 1,
+      phase: "serving",
+      mode: "idle",
+      tensorParallel: 1,
+      pipelineParallel: 1,
+    },
+    "idle",
+  );
+  return { ...snapshotOf(record), ...changes };
+}
+
+/** Rows of a table as their cells. */
+function cells(table: string): string[][] {
+  return table
+    .split("\n")
+    .filter((line) => line.startsWith("│"))
+    .map((line) =>
+      line
+        .split("│")
+        .slice(1, -1)
+        .map((cell) => cell.trim()),
+    );
+}
+
+test("the settled table has the figures that were asked for", () => {
+  const table = settledTable(
+    snapshot({
+      captureBeforeReadySeconds: 0.0704,
+      readyToSettledSeconds: 12.34,
+      longestCaptureMs: 46.25,
+      graphsPlanned: 102,
+      graphsCaptured: 99,
+      graphsRefused: 2,
+      graphsFailed: 1,
+      takenBytes: 931.4 * MIB,
+      stepsExact: 10,
+      stepsPadded: 5,
+      stepsUngraphed: 1,
+    }),
+  );
+  expect(Object.fromEntries(cells(table))).toEqual({
+    engine: "gpu-0",
+    "model, mode": "llama, idle",
+    "capture before ready": "0.070 s",
+    "ready to settled": "12.3 s",
+    "longest capture": "46.3 ms",
+    "graphs captured": "99 of 102",
+    "graph memory": "931 MiB",
+    "steps so far": "10 exact, 5 padded, 1 ungraphed",
+    "not captured": "0 left, 2 refused, 1 failed",
+  });
+});
+
+test("what is not known yet says so, and a simulated engine is labelled", () => {
+  const table = settledTable(snapshot({ simulated: "llama-3.1-8b-h200" }));
+  const rows = Object.fromEntries(cells(table));
+  expect(rows).toMatchObject({
+    engine: "gpu-0 (simulated: llama-3.1-8b-h200)",
+    "capture before ready": "not yet",
+    "ready to settled": "not yet",
+    "longest capture": "none",
+  });
+  expect(rows).not.toHaveProperty("not captured");
+});
+
+test("one row per engine, lost and settled ones marked", () => {
+  const engines = [
+    snapshot({ settled: true }),
+    snapshot({ engine: "gpu-1", connected: false }),
+    snapshot({ engine: "gpu-2" }),
+  ];
+  const rows = cells(enginesTable(engines)).slice(1);
+  expect(rows.map((row) => [row[0], row[2]])).toEqual([
+    ["gpu-0", "serving, settled"],
+    ["gpu-1", "lost"],
+    ["gpu-2", "serving"],
+  ]);
+});
+
+test("one row per graph with its reason", () => {
+  const graph: GraphSnapshot = {
+    id: "FULL:24",
+    kind: "FULL",
+    tokens: 24,
+    status: "captured",
+    ms: 21.96,
+    bytes: 1.6 * MIB,
+    replays: 7,
+    wanted: 9,
+    reason: "wanted by 3 steps",
+  };
+  const planned: GraphSnapshot = {
+    ...graph,
+    id: "FULL:16",
+    status: "planned",
+    ms: undefined,
+    bytes: undefined,
+    reason: undefined,
+  };
+  expect(cells(graphsTable([graph, planned])).slice(1)).toEqual([
+    ["FULL:24", "captured", "22.0", "1.6", "7", "9", "wanted by 3 steps"],
+    ["FULL:16", "planned", "", "", "7", "9", ""],
+  ]);
+});
+
+test("text from an engine can't drive the terminal", () => {
+  expect(printable("a\u001b[31mb\r\n\u202ec")).toBe("a [31mb c");
+  expect(printable("x".repeat(1000))).toHaveLength(300);
+  const table = settledTable(snapshot({ model: "evil\u001b[2J" }));
+  expect(table).not.toContain("\u001b");
+});

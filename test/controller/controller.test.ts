@@ -1,0 +1,603 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { createController } from "../../src/controller.ts";
+import type { ProblemEvent } from "../../src/events.ts";
+import type { Policy } from "../../src/schedule/policy.ts";
+import { EventLog } from "../helpers/events.ts";
+import { FakeEngine, plan } from "../helpers/fake-engine.ts";
+
+let folder: string;
+let sockets = 0;
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), "lazygraph-"));
+});
+afterAll(() => rm(folder, { recursive: true, force: true }));
+
+function endpointOf(transport: "tcp" | "ipc"): string {
+  sockets += 1;
+  return transport === "tcp" ? "tcp://127.0.0.1:0" : `ipc://${folder}/${sockets}.sock`;
+}
+
+describe.for(["tcp", "ipc"] as const)("over %s", (transport) => {
+  test("an idle engine joins, starts with the tops, is filled and settles", async () => {
+    using joins = new EventLog("lazygraph:engine:join", "engine-0");
+    using memory = new EventLog("lazygraph:engine:memory", "engine-0");
+    await using controller = createController({ endpoint: endpointOf(transport), heartbeatMs: 50 });
+    await controller.start();
+    expect(controller.endpoint).not.toMatch(/:0$/);
+    await using engine = new FakeEngine();
+    await engine.connect(controller.endpoint);
+    const joined = await controller.waitForEngine();
+    expect(joined).toMatchObject({ engine: "engine-0", model: "fake/model", connected: true });
+
+    const settled = await controller.waitForEngine({ phase: "serving", settled: true });
+    expect(engine.ofType("start")).toEqual([{ type: "start", graphs: ["PIECEWISE:8", "FULL:8"] }]);
+    expect(settled).toMatchObject({
+      mode: "idle",
+      graphsPlanned: 8,
+      graphsCaptured: 8,
+      captureBeforeReadySeconds: 0.25,
+      longestCaptureMs: 1.5,
+      longestStallMs: 2.5,
+      takenBytes: 8_000_000,
+    });
+    expect(settled.readyToSettledSeconds).toBeGreaterThan(0);
+    expect([...engine.captured.keys()].sort()).toEqual(engine.graphs.map((g) => g.id).sort());
+    // Six of eight were captured after ready, one command each, with rising ids.
+    const commands = engine.ofType("capture");
+    expect(commands.map((c) => c.command)).toEqual([1, 2, 3, 4, 5, 6]);
+    expect(new Set(commands.map((c) => c.graph)).size).toBe(6);
+    await engine.got("freeze");
+    expect(joins.all).toHaveLength(1);
+    // 3 PIECEWISE of 33 pieces and 3 FULL of 32 layers are left after the tops.
+    const forecast = (await memory.first()).forecast;
+    expect(forecast.bytes / 1048576).toBeCloseTo(3 * 33 * 0.124 + 3 * 32 * 0.05, 3);
+    expect(settled.memoryLine).toMatch(
+      /^engine-0: 2 graphs took 1\.9 MiB; the other 6 will take about 17\.1 MiB ± 8\.5 MiB \(provisional\); 9536\.7 MiB are free: they fit$/,
+    );
+  });
+
+  test("an engine that goes silent is lost, and its capture fails with a code", async () => {
+    using lost = new EventLog("lazygraph:engine:lost");
+    using failed = new EventLog("lazygraph:capture:failed");
+    await using controller = createController({ endpoint: endpointOf(transport), heartbeatMs: 20 });
+    await controller.start();
+    await using engine = new FakeEngine({ onCapture: () => undefined });
+    await engine.connect(controller.endpoint);
+    await engine.got("capture");
+    engine.disconnect();
+    expect(await lost.first()).toMatchObject({
+      engine: "engine-0",
+      code: "ERR_LAZYGRAPH_ENGINE_LOST",
+    });
+    expect(await failed.first()).toMatchObject({ code: "ERR_LAZYGRAPH_ENGINE_LOST" });
+    const [snapshot] = controller.engines();
+    expect(snapshot).toMatchObject({ connected: false, capturing: undefined, graphsFailed: 0 });
+    expect(snapshot?.lostReason).toMatch(/engine-0/);
+  });
+
+  test("a controller restarted in mid-fill loses no graph, and the fill goes on", async () => {
+    const endpoint = endpointOf(transport);
+    const first = createController({ endpoint, heartbeatMs: 20 });
+    await first.start();
+    const bound = first.endpoint;
+    // The third command is swallowed: it is under way when the controller dies.
+    let commands = 0;
+    await using engine = new FakeEngine({
+      graphs: plan(1, 2, 4, 8, 16, 32),
+      onCapture: () => {
+        commands += 1;
+        return commands === 3 ? undefined : {};
+      },
+    });
+    await engine.connect(bound);
+    const interrupted = await engine.got("capture", 3);
+    await first.close();
+    const held = new Map(engine.captured);
+    expect(held.size).toBe(4);
+    // The engine finishes what was asked of it, with nobody there to hear.
+    engine.result(interrupted);
+
+    await using second = createController({ endpoint: bound, heartbeatMs: 20 });
+    await second.start();
+    const settled = await second.waitForEngine({ settled: true });
+    expect(settled).toMatchObject({
+      session: engine.hello.session,
+      graphsCaptured: 12,
+      graphsPlanned: 12,
+      captureBeforeReadySeconds: undefined,
+    });
+    for (const graph of held.keys()) expect(engine.captured.has(graph)).toBe(true);
+    // No graph was asked for twice, and the second controller sent no second start.
+    const asked = engine.ofType("capture").map((c) => c.graph);
+    expect(new Set(asked).size).toBe(asked.length);
+    expect(engine.ofType("start")).toHaveLength(1);
+    const [welcome, ...later] = engine.ofType("welcome");
+    for (const next of later)
+      expect(next.incarnation).toBeGreaterThanOrEqual(welcome?.incarnation ?? 0);
+  });
+
+  test("an engine that reconnects owns the truth about what is captured", async () => {
+    using lost = new EventLog("lazygraph:engine:lost");
+    using joins = new EventLog("lazygraph:engine:join");
+    await using controller = createController({ endpoint: endpointOf(transport), heartbeatMs: 20 });
+    await controller.start();
+    let silent = true;
+    await using engine = new FakeEngine({
+      onCapture: () => (silent ? undefined : {}),
+    });
+    await engine.connect(controller.endpoint);
+    const open = await engine.got("capture");
+    engine.disconnect();
+    await lost.first();
+    // While away it captured the open command's graph and dropped a top one.
+    engine.capture(open.graph);
+    engine.captured.delete("FULL:8");
+    silent = false;
+    await engine.connect(controller.endpoint);
+    const settled = await controller.waitForEngine({ settled: true });
+    expect(settled).toMatchObject({ graphsCaptured: 8, session: engine.hello.session });
+    expect(joins.all.map((event) => event.reconnected)).toEqual([false, true]);
+    const asked = engine.ofType("capture").map((c) => c.graph);
+    expect(asked).toContain("FULL:8");
+    expect(asked.filter((graph) => graph === open.graph)).toHaveLength(1);
+    const ids = engine.ofType("capture").map((c) => c.command);
+    expect(ids).toEqual([...ids].sort((a, b) => a - b));
+    expect(new Set(ids).size).toBe(ids.length);
+  });
+
+  test("an occupied endpoint ends in one sentence and a code", async () => {
+    await using first = createController({ endpoint: endpointOf(transport) });
+    await first.start();
+    await using second = createController({ endpoint: first.endpoint });
+    await expect(second.start()).rejects.toMatchObject({
+      code: "ERR_LAZYGRAPH_ADDRESS_IN_USE",
+      message: expect.stringMatching(/^Expected .+ to be free, but another process listens there/),
+    });
+    await using engine = new FakeEngine();
+    await engine.connect(first.endpoint);
+    await first.waitForEngine();
+  });
+});
+
+describe("versions", () => {
+  test.for([
+    ["too old", 0, 0, /upgrade lazygraph-vllm, the plugin/],
+    ["too new", 2, 9, /got versions 2 to 9: upgrade lazygraph, the controller/],
+  ] as const)(
+    "%s: refused with the side to upgrade",
+    async ([, versionMin, versionMax, sentence]) => {
+      using problems = new EventLog("lazygraph:problem");
+      await using controller = createController({ heartbeatMs: 20 });
+      await controller.start();
+      await using engine = new FakeEngine({ hello: { versionMin, versionMax } });
+      await engine.connect(controller.endpoint);
+      const refuse = await engine.got("refuse");
+      expect(refuse.code).toBe("ERR_LAZYGRAPH_PROTOCOL_VERSION");
+      expect(refuse.message).toMatch(sentence);
+      expect(await problems.first()).toMatchObject({ code: refuse.code, message: refuse.message });
+      expect(controller.engines()).toEqual([]);
+    },
+  );
+
+  test("a range around ours is welcomed with ours", async () => {
+    await using controller = createController();
+    await controller.start();
+    await using engine = new FakeEngine({ hello: { versionMin: 0, versionMax: 7 } });
+    await engine.connect(controller.endpoint);
+    expect(await engine.got("welcome")).toMatchObject({ version: 1, mode: "idle" });
+  });
+});
+
+describe("what an engine gets wrong", () => {
+  test("an unknown graph is counted, reported and answered with resync", async () => {
+    using problems = new EventLog("lazygraph:problem");
+    await using controller = createController({ heartbeatMs: 50, mode: "lazy" });
+    await controller.start();
+    await using engine = new FakeEngine();
+    await engine.connect(controller.endpoint);
+    await controller.waitForEngine({ phase: "serving" });
+    engine.steps(3, 5, "FULL:9999");
+    await engine.got("resync");
+    expect(await problems.first()).toMatchObject({
+      code: "ERR_LAZYGRAPH_UNKNOWN_GRAPH",
+      message: expect.stringMatching(/FULL:9999: asked for a fresh inventory/),
+    });
+    engine.result({ type: "capture", command: 77, graph: "FULL:4242", whenIdle: false });
+    await problems.first((event) => event.message.includes("FULL:4242"));
+    // Two within a second bring one resync, not two.
+    expect(engine.ofType("resync")).toHaveLength(1);
+    expect(controller.engines()[0]).toMatchObject({
+      connected: true,
+      problems: { unknownGraphs: 2 },
+    });
+  });
+
+  test("an inventory that has captured what it can't capture is taken without it", async () => {
+    using problems = new EventLog("lazygraph:problem");
+    await using controller = createController({ heartbeatMs: 50 });
+    await controller.start();
+    await using engine = new FakeEngine();
+    engine.captured.set("FULL:777", { graph: "FULL:777", ms: 1, bytes: 1 });
+    await engine.connect(controller.endpoint);
+    const settled = await controller.waitForEngine({ settled: true });
+    expect(settled.graphsCaptured).toBe(8);
+    expect((await problems.first()).message).toMatch(/FULL:777: left them out/);
+  });
+
+  test("malformed frames and unknown messages are counted and dropped", async () => {
+    using problems = new EventLog("lazygraph:problem");
+    await using controller = createController({ heartbeatMs: 50, mode: "lazy" });
+    await controller.start();
+    await using engine = new FakeEngine();
+    await engine.connect(controller.endpoint);
+    await controller.waitForEngine({ phase: "serving" });
+    const frames = ["", "c1", "81a474797065a3", "d4720100", "81a474797065a4656467" + "65"];
+    for (const hex of frames) engine.sendFrame(Buffer.from(hex, "hex"));
+    engine.sendFrame([Buffer.from("one"), Buffer.from("two")]);
+    engine.sendFrame(Buffer.from("81a474797065a96365" + "6c656272617465", "hex"));
+    engine.send({ type: "problem", code: "ERR_X", message: "last" });
+    await problems.first((event) => event.code === "ERR_X");
+    expect(controller.engines()[0]).toMatchObject({
+      connected: true,
+      problems: { malformed: 6, unknownTypes: 1, reported: 1 },
+    });
+    for (const problem of problems.all.slice(0, 6)) {
+      expect(problem.code).toBe("ERR_LAZYGRAPH_PROTOCOL_FRAME");
+    }
+  });
+
+  test("a flood is cut, and another engine is served meanwhile", async () => {
+    using problems = new EventLog("lazygraph:problem");
+    await using controller = createController({ heartbeatMs: 100 });
+    await controller.start();
+    await using flooder = new FakeEngine({ name: "flooder" });
+    await flooder.connect(controller.endpoint);
+    await controller.waitForEngine({ engine: "flooder", settled: true });
+    let flooding = true;
+    const flood = (async () => {
+      while (flooding) {
+        for (let sent = 0; sent < 200; sent += 1) flooder.steps(1, 1, "FULL:1");
+        await flooder.flushed();
+        await new Promise((resolve) => setImmediate(resolve));
+      }
+    })();
+    await using calm = new FakeEngine({ name: "calm" });
+    let cut: ProblemEvent;
+    try {
+      await calm.connect(controller.endpoint);
+      const settled = await controller.waitForEngine({ engine: "calm", settled: true });
+      expect(settled.graphsCaptured).toBe(8);
+      cut = await problems.first((event) => event.code === "ERR_LAZYGRAPH_ENGINE_FLOOD");
+    } finally {
+      flooding = false;
+      await flood;
+    }
+    expect(cut.engine).toBe("flooder");
+    const flooded = controller.engines().find((engine) => engine.engine === "flooder");
+    expect(flooded?.problems.flooded).toBeGreaterThan(0);
+  });
+
+  test("a capture without an answer times out, is not tried again, and the rest goes on", async () => {
+    using failed = new EventLog("lazygraph:capture:failed");
+    await using controller = createController({ heartbeatMs: 50, captureTimeoutMs: 100 });
+    await controller.start();
+    await using engine = new FakeEngine({
+      onCapture: (command) => (command.graph === "FULL:4" ? undefined : {}),
+    });
+    await engine.connect(controller.endpoint);
+    const settled = await controller.waitForEngine({ settled: true });
+    expect(await failed.first()).toMatchObject({
+      graph: "FULL:4",
+      code: "ERR_LAZYGRAPH_ENGINE_TIMEOUT",
+      reason: expect.stringMatching(/within 100 ms, got no answer/),
+    });
+    expect(settled).toMatchObject({ graphsCaptured: 7, graphsFailed: 1 });
+    expect(engine.ofType("capture").filter((c) => c.graph === "FULL:4")).toHaveLength(1);
+  });
+
+  test("refused and failed graphs end with the engine's reason; deferred ones come again", async () => {
+    const deferred = new Set<string>();
+    await using controller = createController({ heartbeatMs: 50 });
+    await controller.start();
+    await using engine = new FakeEngine({
+      onCapture(command, self) {
+        if (command.graph === "FULL:1") return { outcome: "refused", reason: "12 MiB short" };
+        if (command.graph === "FULL:2") return { outcome: "failed", reason: "rank 1 fell over" };
+        if (command.graph === "FULL:4" && !deferred.has(command.graph)) {
+          deferred.add(command.graph);
+          self.result(command, { outcome: "deferred", reason: "a request came first" });
+          self.edge("busy");
+          self.edge("idle");
+          return undefined;
+        }
+        return {};
+      },
+    });
+    await engine.connect(controller.endpoint);
+    const settled = await controller.waitForEngine({ settled: true });
+    const byId = new Map(settled.graphs.map((graph) => [graph.id, graph]));
+    expect(byId.get("FULL:1")).toMatchObject({ status: "refused", reason: "12 MiB short" });
+    expect(byId.get("FULL:2")).toMatchObject({ status: "failed", reason: "rank 1 fell over" });
+    expect(byId.get("FULL:4")).toMatchObject({ status: "captured" });
+    expect(engine.ofType("capture").filter((c) => c.graph === "FULL:4")).toHaveLength(2);
+    // A change of mode asks again for what was refused, not for what failed.
+    controller.setMode("engine-0", "idle");
+    await engine.got("mode");
+    const asked = (): number => engine.ofType("capture").filter((c) => c.graph === "FULL:1").length;
+    await controller.waitForEngine({ settled: true });
+    expect(asked()).toBe(2);
+    expect(engine.ofType("capture").filter((c) => c.graph === "FULL:2")).toHaveLength(1);
+  });
+});
+
+describe("modes", () => {
+  test("eager captures all before ready and nothing after", async () => {
+    await using controller = createController({ mode: "eager", heartbeatMs: 50 });
+    await controller.start();
+    await using engine = new FakeEngine();
+    await engine.connect(controller.endpoint);
+    const settled = await controller.waitForEngine({ settled: true });
+    expect(engine.ofType("start")[0]?.graphs).toEqual(engine.graphs.map((graph) => graph.id));
+    expect(settled.graphsCaptured).toBe(8);
+    expect(engine.ofType("capture")).toEqual([]);
+  });
+
+  test("lazy captures what three steps wanted, and pushes the table that names it", async () => {
+    using ends = new EventLog("lazygraph:capture:end");
+    await using controller = createController({ mode: "lazy", heartbeatMs: 50 });
+    await controller.start();
+    await using engine = new FakeEngine();
+    await engine.connect(controller.endpoint);
+    await controller.waitForEngine({ phase: "serving" });
+    engine.steps(2, 2);
+    engine.steps(3, 3);
+    const capture = await engine.got("capture");
+    expect(capture).toMatchObject({ graph: "FULL:4", whenIdle: false });
+    await ends.first();
+    const before = engine.ofType("dispatch").length;
+    engine.steps(1, 1);
+    engine.steps(2, 1);
+    await engine.got("capture", 2);
+    const tables = engine.ofType("dispatch");
+    expect(tables.length).toBeGreaterThanOrEqual(before);
+    expect(tables.at(-1)?.uniform.find((row) => row.upTo >= 3)?.graphs[0]).toBe("FULL:4");
+    // A mixed step never takes a uniform graph.
+    for (const row of tables.at(-1)?.mixed ?? []) {
+      for (const graph of row.graphs) expect(graph).toMatch(/^PIECEWISE/);
+    }
+    expect(controller.engines()[0]).toMatchObject({ settled: false, stepsUngraphed: 7 });
+  });
+
+  test("freeze ends captures, a new mode resumes them", async () => {
+    await using controller = createController({ mode: "lazy", heartbeatMs: 50 });
+    await controller.start();
+    await using engine = new FakeEngine();
+    await engine.connect(controller.endpoint);
+    await controller.waitForEngine({ phase: "serving" });
+    controller.freeze("engine-0", "by hand");
+    expect(await engine.got("freeze")).toMatchObject({ reason: "by hand" });
+    expect(controller.engines()[0]).toMatchObject({ frozen: true, settled: true });
+    expect(engine.ofType("capture")).toEqual([]);
+    controller.setMode("engine-0", "idle");
+    expect(await engine.got("mode")).toMatchObject({ mode: "idle" });
+    const settled = await controller.waitForEngine({ settled: true });
+    expect(settled).toMatchObject({ graphsCaptured: 8, mode: "idle", frozen: false });
+    expect(() => controller.freeze("nobody")).toThrow(
+      expect.objectContaining({ code: "ERR_LAZYGRAPH_ENGINE_UNKNOWN" }),
+    );
+    expect(() => controller.setMode("engine-0", "sometimes" as "idle")).toThrow(
+      /Expected mode to be one of eager, lazy, idle, got "sometimes"/,
+    );
+  });
+
+  test("settleWithinSeconds freezes an engine that traffic leaves unfilled", async () => {
+    await using controller = createController({
+      mode: "lazy",
+      heartbeatMs: 50,
+      settleWithinSeconds: 0.05,
+    });
+    await controller.start();
+    await using engine = new FakeEngine();
+    await engine.connect(controller.endpoint);
+    expect(await engine.got("freeze")).toMatchObject({
+      reason: "settleWithinSeconds (0.05) is over",
+    });
+    const settled = await controller.waitForEngine({ settled: true });
+    expect(settled).toMatchObject({ frozen: true, graphsCaptured: 2 });
+  });
+
+  test("an engine that runs as stock is shown and left alone", async () => {
+    await using controller = createController({ heartbeatMs: 50 });
+    await controller.start();
+    await using engine = new FakeEngine({ graphs: [] });
+    engine.phase = "stock";
+    await engine.connect(controller.endpoint);
+    await engine.got("welcome");
+    engine.inventory({ unsupported: "LoRA was not tried" });
+    engine.send({ type: "goodbye", reason: "done" });
+    using lost = new EventLog("lazygraph:engine:lost");
+    expect(await lost.first()).toMatchObject({ reason: "The engine said goodbye: done" });
+    expect(controller.engines()[0]).toMatchObject({
+      phase: "stopping",
+      unsupported: "LoRA was not tried",
+      connected: false,
+    });
+    expect(engine.received.filter((m) => m.type !== "welcome" && m.type !== "heartbeat")).toEqual(
+      [],
+    );
+  });
+});
+
+describe("many engines", () => {
+  test("a new process of the same name replaces the old one, which is told", async () => {
+    await using controller = createController({ heartbeatMs: 20 });
+    await controller.start();
+    controller.engines();
+    await using old = new FakeEngine();
+    await old.connect(controller.endpoint);
+    await controller.waitForEngine({ settled: true });
+    await using young = new FakeEngine();
+    await young.connect(controller.endpoint);
+    expect(await old.got("refuse")).toMatchObject({ code: "ERR_LAZYGRAPH_ENGINE_REPLACED" });
+    const [only, ...none] = controller.engines();
+    expect(none).toEqual([]);
+    expect(only?.session).toBe(young.hello.session);
+    // The old one's heartbeats and hellos don't bring it back.
+    old.send(old.hello);
+    await old.got("refuse", 2);
+    expect(controller.engines()[0]?.session).toBe(young.hello.session);
+  });
+
+  test("one more than enginesMax is refused until another is gone", async () => {
+    await using controller = createController({ heartbeatMs: 20, enginesMax: 2 });
+    await controller.start();
+    const engines = [0, 1, 2].map((n) => new FakeEngine({ name: `engine-${n}` }));
+    const [a, b, c] = engines as [FakeEngine, FakeEngine, FakeEngine];
+    using lost = new EventLog("lazygraph:engine:lost");
+    try {
+      await a.connect(controller.endpoint);
+      await b.connect(controller.endpoint);
+      await Promise.all([
+        controller.waitForEngine({ engine: "engine-0", settled: true }),
+        controller.waitForEngine({ engine: "engine-1", settled: true }),
+      ]);
+      await c.connect(controller.endpoint);
+      expect(await c.got("refuse")).toMatchObject({ code: "ERR_LAZYGRAPH_ENGINES_MAX" });
+      a.disconnect();
+      await lost.first((event) => event.engine === "engine-0");
+      c.send(c.hello);
+      await controller.waitForEngine({ engine: "engine-2" });
+      expect(controller.engines().map((e) => e.engine)).toEqual(["engine-1", "engine-2"]);
+    } finally {
+      for (const engine of engines) engine.disconnect();
+    }
+  });
+});
+
+describe("a policy of the user's", () => {
+  const always = (graph: string): Policy => ({
+    name: "always",
+    decide: (state, event) => {
+      if (event.type === "inventory") {
+        return [{ type: "start", graphs: [], reason: "none" }];
+      }
+      const found = state.graphs.get(graph)?.graph ?? {
+        id: graph,
+        kind: "FULL" as const,
+        tokens: 1,
+      };
+      return [{ type: "capture", graph: found, whenIdle: false, reason: "always" }];
+    },
+  });
+
+  test.for([
+    ["captures twice", always("FULL:1"), /got FULL:1, which is captured/],
+    ["names an unknown graph", always("FULL:5"), /got FULL:5, which is not in the inventory/],
+    [
+      "throws",
+      {
+        name: "throws",
+        decide: () => {
+          throw new Error("boom");
+        },
+      } satisfies Policy,
+      /threw: boom/,
+    ],
+  ] as const)("that %s is reported and does no harm", async ([, policy, sentence]) => {
+    using problems = new EventLog("lazygraph:problem");
+    await using controller = createController({ heartbeatMs: 50, policy: () => policy });
+    await controller.start();
+    await using engine = new FakeEngine();
+    await engine.connect(controller.endpoint);
+    const problem = await problems.first();
+    expect(problem.code).toBe("ERR_LAZYGRAPH_POLICY");
+    expect(problem.message).toMatch(sentence);
+    expect(engine.ofType("capture").length).toBeLessThanOrEqual(1);
+    expect(controller.engines()[0]?.connected).toBe(true);
+  });
+});
+
+describe("start, close and waiting", () => {
+  test("the address is free once close has resolved", async () => {
+    const first = createController();
+    await first.start();
+    const { endpoint } = first;
+    await first.close();
+    expect(first.endpoint).toBe(endpoint);
+    expect(first.engines()).toEqual([]);
+    for (let round = 0; round < 50; round += 1) {
+      await using controller = createController({ endpoint });
+      await controller.start();
+    }
+  });
+
+  test("a wait ends with its signal, and with the controller", async () => {
+    const controller = createController();
+    await controller.start();
+    const reason = new Error("enough");
+    await expect(controller.waitForEngine({ signal: AbortSignal.abort(reason) })).rejects.toBe(
+      reason,
+    );
+    const abort = new AbortController();
+    const aborted = controller.waitForEngine({ signal: abort.signal });
+    const closed = controller.waitForEngine({ phase: "serving" });
+    abort.abort(reason);
+    await expect(aborted).rejects.toBe(reason);
+    await Promise.all([
+      expect(closed).rejects.toMatchObject({ code: "ERR_LAZYGRAPH_CLOSED" }),
+      controller.close(),
+    ]);
+    await controller.close();
+    await expect(controller.waitForEngine()).rejects.toMatchObject({
+      code: "ERR_LAZYGRAPH_CLOSED",
+    });
+  });
+
+  test("start is idempotent; after close it fails with a code", async () => {
+    const controller = createController();
+    await Promise.all([controller.start(), controller.start()]);
+    await controller.close();
+    const late = createController();
+    await late.close();
+    await expect(late.start()).rejects.toMatchObject({ code: "ERR_LAZYGRAPH_CLOSED" });
+  });
+
+  test("its signal closes it", async () => {
+    const abort = new AbortController();
+    const controller = createController({ signal: abort.signal });
+    await controller.start();
+    const waiting = controller.waitForEngine();
+    abort.abort();
+    await expect(waiting).rejects.toMatchObject({ code: "ERR_LAZYGRAPH_CLOSED" });
+  });
+
+  test.for([
+    ["tcp://0.0.0.0:0", /Expected curve keys for tcp:\/\/0\.0\.0\.0:0/],
+    ["tcp://*:0", /Expected curve keys/],
+    ["tcp://example.invalid:0", /Expected curve keys/],
+    ["ipc:///nonexistent/folder/x.sock", /to be an address of this machine that can be bound/],
+  ] as const)("%s can't be bound", async ([endpoint, sentence]) => {
+    await using controller = createController({ endpoint });
+    await expect(controller.start()).rejects.toMatchObject({
+      code: "ERR_LAZYGRAPH_BIND",
+      message: expect.stringMatching(sentence),
+    });
+  });
+
+  test("snapshots are frozen and plain", async () => {
+    await using controller = createController({ heartbeatMs: 50 });
+    await controller.start();
+    await using engine = new FakeEngine();
+    await engine.connect(controller.endpoint);
+    const snapshot = await controller.waitForEngine({ settled: true });
+    for (const part of [snapshot, snapshot.graphs, snapshot.graphs[0], snapshot.ranks[0]]) {
+      expect(Object.isFrozen(part)).toBe(true);
+    }
+    const { capturing: _, lostReason: __, simulated: ___, unsupported: ____, ...kept } = snapshot;
+    expect(JSON.parse(JSON.stringify(snapshot))).toEqual(kept);
+  });
+});

@@ -1,0 +1,76 @@
+import { describe, expect, test } from "vitest";
+import { createController } from "../../src/controller.ts";
+import { type ControllerOptions, resolveOptions } from "../../src/options.ts";
+
+const KEY = "a".repeat(40);
+
+describe("options", () => {
+  test("have the documented defaults and are frozen", () => {
+    const resolved = resolveOptions({ curve: { publicKey: KEY, secretKey: KEY } });
+    expect(resolved).toMatchObject({
+      mode: "idle",
+      endpoint: "tcp://127.0.0.1:0",
+      heartbeatMs: 1000,
+      captureTimeoutMs: 60_000,
+      enginesMax: 64,
+    });
+    expect(resolved.settleWithinSeconds).toBeUndefined();
+    expect(resolved.policy("lazy").name).toBe("lazy");
+    expect(Object.isFrozen(resolved)).toBe(true);
+  });
+
+  test.for([
+    [
+      { mode: "sometimes" },
+      "mode",
+      'Expected mode to be one of eager, lazy, idle, got "sometimes".',
+    ],
+    [{ heartbeatMs: 5 }, "heartbeatMs", /an integer from 10 to 600000, got 5 \(number\)\.$/],
+    [{ heartbeatMs: "1000" }, "heartbeatMs", /got "1000"\.$/],
+    [{ heartbeatMs: 10.5 }, "heartbeatMs", /an integer/],
+    [{ captureTimeoutMs: 0 }, "captureTimeoutMs", /from 1 to 3600000/],
+    [{ settleWithinSeconds: Number.NaN }, "settleWithinSeconds", /a number from 0/],
+    [{ settleWithinSeconds: -1 }, "settleWithinSeconds", /got -1 \(number\)/],
+    [{ enginesMax: 0 }, "enginesMax", /from 1 to 1024/],
+    [{ policy: "idle" }, "policy", /a function that makes a policy/],
+    [{ endpoint: 5557 }, "endpoint", /an endpoint such as/],
+    [{ endpoint: "127.0.0.1:5557" }, "endpoint", /got "127\.0\.0\.1:5557"\.$/],
+    [{ signal: {} }, "signal", /an AbortSignal/],
+    [{ curve: {} }, "curve", /40 characters of Z85/],
+    [
+      { curve: { publicKey: KEY, secretKey: KEY, allowedClients: ["x"] } },
+      "curve",
+      /allowedClients/,
+    ],
+    [
+      { curve: { publickey: KEY, secretKey: KEY } },
+      "publickey",
+      /option of curve, got "publickey": did you mean publicKey\?$/,
+    ],
+    [{ heartBeatMs: 10 }, "heartBeatMs", /got "heartBeatMs": did you mean heartbeatMs\?$/],
+    [{ modes: "idle" }, "modes", /did you mean mode\?$/],
+    [{ colour: "red" }, "colour", /known are mode, endpoint, .+\.$/],
+    [null, "options", /Expected options to be an object/],
+  ] as const)("%j", ([options, option, message]) => {
+    expect(() => createController(options as ControllerOptions)).toThrow(
+      expect.objectContaining({
+        name: "OptionError",
+        code: "ERR_LAZYGRAPH_OPTION",
+        option,
+        message: typeof message === "string" ? message : expect.stringMatching(message),
+      }),
+    );
+  });
+
+  test("never show a key", () => {
+    const secretKey = "0123456789".repeat(4).slice(1);
+    const attempt = (): unknown => createController({ curve: { publicKey: KEY, secretKey } });
+    expect(attempt).toThrow(
+      expect.objectContaining({ message: expect.not.stringContaining("1234") }),
+    );
+  });
+
+  test("undefined stands for the default", () => {
+    expect(resolveOptions({ mode: undefined } as unknown as ControllerOptions).mode).toBe("idle");
+  });
+});

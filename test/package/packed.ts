@@ -1,0 +1,45 @@
+/** The package as a stranger gets it: packed, and installed into an empty folder. */
+
+import { execFile } from "node:child_process";
+import { existsSync, readdirSync, statSync } from "node:fs";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+
+export const ROOT: string = fileURLToPath(new URL("../..", import.meta.url));
+const INSTALL_TIMEOUT_MS = 240_000;
+
+const execute = promisify(execFile);
+
+/** A folder with the package installed (in this environment), and what it takes to remove it. */
+export async function installPacked(
+  environment: NodeJS.ProcessEnv = process.env,
+): Promise<{ folder: string; remove: () => Promise<void> }> {
+  await ensureBuilt();
+  const folder = await mkdtemp(join(tmpdir(), "lazygraph-stranger-"));
+  // Without scripts: what `npm test` and CI built is packed, and nothing is built under the other
+  // tests' feet. The whole `npm pack` runs in the package checks.
+  const pack = ["pack", "--ignore-scripts", "--json", "--pack-destination", folder];
+  const { stdout } = await execute("npm", pack, { cwd: ROOT });
+  const [{ filename }] = JSON.parse(stdout) as [{ filename: string }];
+  const manifest = { name: "stranger", private: true, type: "module" };
+  await writeFile(join(folder, "package.json"), JSON.stringify(manifest));
+  const install = ["install", "--prefer-offline", "--no-audit", "--no-fund", `./${filename}`];
+  const options = { cwd: folder, timeout: INSTALL_TIMEOUT_MS, env: environment };
+  await execute("npm", install, options);
+  return { folder, remove: () => rm(folder, { recursive: true, force: true }) };
+}
+
+/** Builds when a source is newer than its output, so that this suite can run by itself. */
+async function ensureBuilt(): Promise<void> {
+  const built = join(ROOT, "dist", "cli", "main.js");
+  const newest = Math.max(
+    ...readdirSync(join(ROOT, "src"), { recursive: true, encoding: "utf8" })
+      .filter((name) => name.endsWith(".ts"))
+      .map((name) => statSync(join(ROOT, "src", name)).mtimeMs),
+  );
+  if (existsSync(built) && statSync(built).mtimeMs >= newest) return;
+  await execute("npm", ["run", "--silent", "build:ts"], { cwd: ROOT });
+}

@@ -1,0 +1,94 @@
+import { execFile, spawn } from "node:child_process";
+import { once } from "node:events";
+import { copyFile, readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { promisify } from "node:util";
+import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
+import { installPacked, ROOT } from "./packed.ts";
+
+const execute = promisify(execFile);
+const GATEWAY = join(ROOT, "examples", "readme-gateway.ts");
+
+let folder: string;
+let remove: () => Promise<void>;
+
+beforeAll(async () => {
+  ({ folder, remove } = await installPacked());
+}, 300_000);
+
+afterAll(() => remove?.());
+
+test("the README shows the example that runs here", async () => {
+  const readme = await readFile(join(ROOT, "README.md"), "utf8");
+  const code = await readFile(GATEWAY, "utf8");
+  expect(readme).toContain(`\`\`\`ts\n${code}\`\`\``);
+  const lines = code.split("\n").filter((line) => line.trim() !== "");
+  expect(lines.length).toBeLessThanOrEqual(15);
+});
+
+test("the README's gateway, in an empty folder, sees an engine join", {
+  timeout: 120_000,
+}, async () => {
+  await copyFile(GATEWAY, join(folder, "gateway.mjs"));
+  await writeFile(join(folder, "engine.mjs"), ENGINE);
+  const env = { ...process.env, LAZYGRAPH_ENDPOINT: "tcp://127.0.0.1:0" };
+  const gateway = spawn(process.execPath, ["gateway.mjs"], {
+    cwd: folder,
+    env,
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  onTestFinished(() => void gateway.kill("SIGKILL"));
+  const closed = once(gateway, "close");
+  const lines = createInterface({ input: gateway.stdout })[Symbol.asyncIterator]();
+  const first = (await lines.next()).value ?? "";
+  const endpoint = /^LAZYGRAPH_ENDPOINT=(\S+) vllm serve MODEL$/.exec(first)?.[1];
+  expect(endpoint).toMatch(/^tcp:\/\/127\.0\.0\.1:[1-9]\d*$/);
+
+  const engine = spawn(process.execPath, ["engine.mjs", endpoint ?? ""], {
+    cwd: folder,
+    stdio: ["pipe", "inherit", "inherit"],
+  });
+  onTestFinished(() => void engine.kill("SIGKILL"));
+  expect((await lines.next()).value).toMatch(/ \(idle\) serves after [\d.]+ s of capture$/);
+  expect((await lines.next()).value).toMatch(/^with \d+ of 102 graphs\.$/);
+  gateway.kill("SIGTERM");
+  expect(await closed).toEqual([0, null]);
+});
+
+/** What somebody writes to test their own gateway without a GPU. Ends with its standard input. */
+const ENGINE = `
+import { startSimulatedEngine } from "lazygraph/testing";
+const engine = await startSimulatedEngine({ endpoint: process.argv[2], mode: "idle", speed: 20 });
+process.stdin.resume().once("end", () => engine.kill());
+`;
+
+test("npx lazygraph passes a command on, `--` included", { timeout: 60_000 }, async () => {
+  const program = "console.log(process.env.LAZYGRAPH_MODE)";
+  const args = ["--no-install", "lazygraph", "run", "--mode", "lazy", "--", "node", "-e", program];
+  const { stdout } = await execute("npx", args, { cwd: folder });
+  expect(stdout).toBe("lazy\n");
+});
+
+test("its types check in a stranger's strict project", { timeout: 60_000 }, async () => {
+  await copyFile(GATEWAY, join(folder, "gateway.ts"));
+  await writeFile(
+    join(folder, "wrong.ts"),
+    'import { createController } from "lazygraph";\ncreateController({ mode: "fast" });\n',
+  );
+  const check = (file: string) => {
+    const options = ["--noEmit", "--strict", "--target", "es2023", "--module", "nodenext"];
+    const types = ["--types", "node", "--typeRoots", join(ROOT, "node_modules", "@types")];
+    const tsc = join(ROOT, "node_modules", "typescript", "bin", "tsc");
+    return execute(process.execPath, [tsc, "--ignoreConfig", ...options, ...types, file], {
+      cwd: folder,
+    });
+  };
+  await check("gateway.ts");
+  await writeFile(join(folder, "engine.ts"), ENGINE.replace("process.argv[2]", '"tcp://[::1]:1"'));
+  await check("engine.ts");
+  // The same check must be able to fail.
+  await expect(check("wrong.ts")).rejects.toMatchObject({
+    stdout: expect.stringContaining("TS2322"),
+  });
+});

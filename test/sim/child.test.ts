@@ -1,0 +1,176 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { text } from "node:stream/consumers";
+import { fileURLToPath } from "node:url";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { curveKeyPair } from "zeromq";
+import { createController } from "../../src/controller.ts";
+import { type SimulatedEngineEvent, startSimulatedEngine } from "../../src/testing.ts";
+import { EventLog } from "../helpers/events.ts";
+
+const trace = fileURLToPath(
+  new URL("../../traces/azure-llm-2023-conversation.csv.gz", import.meta.url),
+);
+const checkout = fileURLToPath(new URL("../..", import.meta.url));
+
+let folder: string;
+let endpoint: string;
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), "lazygraph-sim-"));
+  endpoint = `ipc://${join(folder, "controller")}`;
+});
+afterEach(() => rm(folder, { recursive: true }));
+
+describe("a simulated engine as a process", () => {
+  test("joins a controller, takes its mode, serves its trace and is filled", async () => {
+    await using controller = createController({ mode: "idle" });
+    await controller.start();
+    const events: SimulatedEngineEvent[] = [];
+    await using engine = await startSimulatedEngine({
+      endpoint: controller.endpoint,
+      engine: "east",
+      mode: "eager",
+      speed: 60,
+      trace: { file: trace, speed: 0.5, requests: 20 },
+      onEvent: (event) => void events.push(event),
+    });
+    await controller.waitForEngine({ engine: "east", settled: true });
+    expect(await engine.waitFor("drained")).toMatchObject({ requests: 20, requestsRefused: 0 });
+    const [snapshot] = controller.engines();
+    expect(snapshot).toMatchObject({
+      engine: "east",
+      session: engine.session,
+      pid: engine.pid,
+      mode: "idle",
+      simulated: "llama-3.1-8b-h200",
+      phase: "serving",
+      graphsCaptured: 102,
+      graphsPlanned: 102,
+    });
+    expect(snapshot?.captureBeforeReadySeconds).toBeCloseTo(0.0731, 4);
+    expect(snapshot?.problems).toMatchObject({ malformed: 0, unknownTypes: 0, unknownGraphs: 0 });
+    const captures = events.flatMap((event) => (event.type === "capture" ? [event.graph] : []));
+    expect(new Set(captures).size).toBe(captures.length);
+    expect(captures).toHaveLength(100);
+    expect(await engine.close()).toEqual({ exitCode: 0, signal: null });
+  });
+
+  test("without its controller it goes on, and the next controller finds all it has", async () => {
+    const first = createController({ mode: "idle", endpoint, heartbeatMs: 50 });
+    await first.start();
+    using ends = new EventLog("lazygraph:capture:end", "west");
+    const events: SimulatedEngineEvent[] = [];
+    await using engine = await startSimulatedEngine({
+      endpoint,
+      engine: "west",
+      speed: 10,
+      trace: { file: trace, speed: 0.5, requests: 10 },
+      onEvent: (event) => void events.push(event),
+    });
+    await ends.first((event) => event.graphsCaptured >= 10);
+    await first.close();
+    await using second = createController({ mode: "idle", endpoint, heartbeatMs: 50 });
+    await second.start();
+    const snapshot = await second.waitForEngine({ engine: "west", settled: true });
+    expect(snapshot).toMatchObject({ session: engine.session, graphsCaptured: 102 });
+    expect(await engine.waitFor("drained")).toMatchObject({ requests: 10, requestsRefused: 0 });
+    const captures = events.flatMap((event) => (event.type === "capture" ? [event.graph] : []));
+    expect(captures).toHaveLength(100);
+    expect(new Set(captures).size).toBe(100);
+  });
+
+  test("killed, it is gone for its controller and for who waits for it", async () => {
+    await using controller = createController({ mode: "lazy", heartbeatMs: 50 });
+    await controller.start();
+    using lost = new EventLog("lazygraph:engine:lost", "south");
+    await using engine = await startSimulatedEngine({
+      endpoint: controller.endpoint,
+      engine: "south",
+      speed: 20,
+    });
+    await controller.waitForEngine({ engine: "south", phase: "serving" });
+    const waiting = engine.waitFor("drained");
+    engine.kill("SIGKILL");
+    await expect(waiting).rejects.toThrow(
+      expect.objectContaining({ code: "ERR_LAZYGRAPH_ENGINE_LOST" }),
+    );
+    expect(await engine.exited).toEqual({ exitCode: null, signal: "SIGKILL" });
+    expect((await lost.first()).code).toBe("ERR_LAZYGRAPH_ENGINE_LOST");
+  });
+
+  test("proves who it is with CURVE keys, which are not on its command line", async () => {
+    const [server, client] = [curveKeyPair(), curveKeyPair()];
+    await using controller = createController({
+      mode: "lazy",
+      curve: { ...server, allowedClients: [client.publicKey] },
+    });
+    await controller.start();
+    await using engine = await startSimulatedEngine({
+      endpoint: controller.endpoint,
+      engine: "keyed",
+      speed: 20,
+      curve: { ...client, serverKey: server.publicKey },
+    });
+    const snapshot = await controller.waitForEngine({ engine: "keyed", phase: "serving" });
+    expect(snapshot.session).toBe(engine.session);
+  });
+
+  test("ends when its parent dies", async () => {
+    const program = `
+      import { startSimulatedEngine } from ${JSON.stringify(join(checkout, "src/testing.ts"))};
+      const engine = await startSimulatedEngine({ speed: 1 });
+      console.log(engine.pid);
+      await engine.exited;`;
+    const parent = spawn(
+      process.execPath,
+      ["--import", "tsx", "--input-type=module", "--eval", program],
+      { cwd: checkout, stdio: ["ignore", "pipe", "pipe"] },
+    );
+    await once(parent.stdout, "data");
+    // The engine holds the other end of stderr as well: `close` comes only when both are gone. The
+    // pid would say less, since an orphan nobody waits for stays in the process table.
+    const closed = once(parent, "close");
+    parent.stderr.resume();
+    parent.kill("SIGKILL");
+    expect(await closed).toEqual([null, "SIGKILL"]);
+  });
+
+  test("what it can't use is a sentence on stderr, and a code", async () => {
+    await expect(startSimulatedEngine({ profile: "no-such-profile" })).rejects.toThrow(
+      expect.objectContaining({
+        code: "ERR_LAZYGRAPH_COMMAND_DIED",
+        message: expect.stringContaining("got exit code 2"),
+      }),
+    );
+  });
+});
+
+describe("its command line", () => {
+  async function run(...options: string[]): Promise<{ exitCode: unknown; stderr: string }> {
+    const child = spawn(
+      process.execPath,
+      ["--import", "tsx", "src/cli/simulated-engine.ts", ...options],
+      { cwd: checkout, stdio: ["ignore", "ignore", "pipe"] },
+    );
+    const [stderr, [exitCode]] = await Promise.all([text(child.stderr), once(child, "exit")]);
+    return { exitCode, stderr };
+  }
+
+  test.each([
+    [["--speed", "0"], 'Expected --speed to be a number from 0.001 to 1000, got "0".'],
+    [
+      ["--trace-requests", "1.5"],
+      "Expected --trace-requests to be a whole number from 1 to 100000",
+    ],
+    [["--trace", "missing.csv"], "Expected missing.csv to be a readable trace file, got ENOENT."],
+    [["--profil", "x"], "Expected --profile, got the unknown option"],
+  ])("%j", async (options, sentence) => {
+    const { exitCode, stderr } = await run(...options);
+    expect(stderr).toContain(sentence);
+    expect(stderr.trim().split("\n")).toHaveLength(1);
+    expect(exitCode).toBe(2);
+  });
+});

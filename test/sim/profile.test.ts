@@ -1,0 +1,135 @@
+import { describe, expect, test } from "vitest";
+import { createCostModel } from "../../src/sim/cost.ts";
+import { loadProfile, parseProfile } from "../../src/sim/profile.ts";
+import { set, tinyDocument } from "./helpers.ts";
+
+/** Measured decode steps of the 8B: requests; milliseconds by exact graph, ungraphed, padded. */
+const MEASURED = [
+  [1, 4.9, 9.9, 13.2],
+  [3, 4.9, 10.8, 13.2],
+  [8, 5.0, 9.6, 13.3],
+  [20, 5.5, 10.0, 13.5],
+  [64, 5.8, 10.5, 13.7],
+  [100, 6.3, 11.0, 14.4],
+  [256, 9.9, 11.8, 15.2],
+  [500, 16.8, 17.1, 16.9],
+] as const;
+
+describe("the shipped profile", () => {
+  const profile = loadProfile();
+  const costs = createCostModel(profile);
+  const graphs = profile.captures.costs.map(({ graph }) => graph);
+
+  test("has the 102 graphs of the measured engine, in stock's order", () => {
+    expect(graphs).toHaveLength(102);
+    expect(graphs[0]?.id).toBe("PIECEWISE:512");
+    expect(graphs.at(-1)).toEqual({
+      id: "FULL:1",
+      kind: "FULL",
+      tokens: 1,
+      requests: 1,
+      uniform: 1,
+    });
+  });
+
+  test.each(MEASURED)("gives back the measured steps of %i requests within 8%%", (n, ...ms) => {
+    const work = { tokens: n, requests: n, contextTokens: 0, promptPairs: 0 };
+    const full = graphs.filter(({ kind }) => kind === "FULL");
+    const sizes = full.filter(({ tokens }) => tokens >= n).map(({ tokens }) => tokens);
+    const exact = full.find(({ tokens }) => tokens === Math.min(...sizes));
+    const top = full.find(({ tokens }) => tokens === 512);
+    const modelled = [exact, undefined, top].map((graph) => costs.stepSeconds(graph, work) * 1000);
+    for (const [index, value] of modelled.entries()) {
+      expect(Math.abs(value / (ms[index] ?? 0) - 1)).toBeLessThan(0.08);
+    }
+  });
+
+  test("gives back the measured capture seconds before ready", () => {
+    const all = graphs.reduce((sum, graph) => sum + costs.startSeconds(graph, true), 0);
+    expect(all).toBeGreaterThan(2.8);
+    expect(all).toBeLessThan(3);
+    const tops = graphs.filter(({ tokens }) => tokens === 512);
+    const seconds = tops.reduce((sum, graph) => sum + costs.startSeconds(graph, true), 0);
+    expect(seconds).toBeCloseTo(0.0731, 4);
+  });
+
+  test("says where every number comes from", () => {
+    const fields = Object.keys(profile.provenance);
+    for (const name of Object.keys(profile.steps)) expect(fields).toContain(`steps.${name}`);
+    for (const name of ["warmMs", "captureMs", "laterMs", "bytes"]) {
+      expect(fields).toContain(`captures.rows.${name}`);
+    }
+    expect(profile.provenance["steps.piecewise"]?.kind).toBe("estimated");
+    expect(profile.provenance["steps.secondsPerTokenBeyond"]?.kind).toBe("estimated");
+  });
+});
+
+describe("a bad profile is one sentence", () => {
+  test.each([
+    ["schema", 2, "schema to be 1, got 2"],
+    ["name", undefined, "name to be a text of 1 to 2048 characters, got nothing"],
+    ["startupSeconds", -1, "startupSeconds to be a number from 0 up, got -1"],
+    ["startupSeconds", "8", 'startupSeconds to be a number from 0 up, got "8"'],
+    ["limits.maxRequests", 0.5, "limits.maxRequests to be a whole number from 1 up, got 0.5"],
+    ["memory.freeBytes", null, "memory.freeBytes to be a number from 0 up, got null"],
+    ["steps.full", [], "steps.full to be a list of 1 to 4096 entries, got []"],
+    ["steps.full", [[1, -2]], "steps.full[0][1] to be a number from 0 up, got -2"],
+    ["steps.full", [[1, 0]], "steps.full[0][1] to be seconds above 0, got 0"],
+    [
+      "steps.full",
+      [
+        [4, 1],
+        [4, 1],
+      ],
+      "steps.full[1][0] to be tokens above 4, got 4",
+    ],
+    [
+      "steps.full",
+      [
+        [1, 1],
+        [2, 2],
+      ],
+      "steps.full to be rows from 1 to 4 tokens, the sizes of its graphs, got rows from 1 to 2",
+    ],
+    ["steps.piecewise", undefined, "steps.piecewise to be a list"],
+    ["steps.ungraphed", [[2, 1]], "steps.ungraphed to be rows from 1 token up"],
+    ["captures.columns", ["kind"], "captures.columns to be"],
+    [
+      "captures.rows",
+      [["HALF", 1, 1, 1, 1, 1]],
+      'captures.rows[0][0] to be FULL or PIECEWISE, got "HALF"',
+    ],
+    [
+      "captures.rows",
+      [["FULL", 1, 1, -1, 1, 1]],
+      "captures.rows[0][3] to be a number from 0 up, got -1",
+    ],
+    ["provenance.fields", { steps: { kind: "guessed", how: "x" } }, "provenance.fields.steps.kind"],
+  ])("%s = %j", (path, value, sentence) => {
+    const document = tinyDocument();
+    set(document, path, value);
+    expect(() => parseProfile(JSON.stringify(document), "mine.json")).toThrow(
+      expect.objectContaining({
+        code: "ERR_LAZYGRAPH_PROFILE",
+        message: expect.stringContaining(`Profile mine.json: expected ${sentence}`),
+      }),
+    );
+  });
+
+  test("one graph twice", () => {
+    const document = tinyDocument();
+    const row = ["FULL", 1, 1, 1, 1, 1];
+    set(document, "captures.rows", [row, row]);
+    expect(() => parseProfile(JSON.stringify(document), "mine.json")).toThrow("FULL:1 again");
+  });
+
+  test("no JSON, and no file", () => {
+    expect(() => parseProfile("{", "mine.json")).toThrow(
+      expect.objectContaining({ code: "ERR_LAZYGRAPH_PROFILE" }),
+    );
+    expect(() => loadProfile("no-such-profile")).toThrow(
+      "Profile no-such-profile: expected the file to be the name of a shipped profile " +
+        "or the path of a .json file, got ENOENT.",
+    );
+  });
+});

@@ -1,0 +1,448 @@
+/** The meanings behind frames.json. Fields stand in the order of src/wire/protocol.ts. */
+
+import type { FromEngine, RankMemory, ToEngine } from "../../src/wire/protocol.ts";
+
+type Direction = "from-engine" | "to-engine";
+
+export interface GoldenMessage {
+  readonly name: string;
+  readonly direction: Direction;
+  readonly message: FromEngine | ToEngine;
+}
+
+/** A frame no encoder of ours writes, and what a decoder must make of it. */
+export interface ForeignFrame {
+  readonly name: string;
+  readonly direction: Direction;
+  readonly hex: string;
+  /** `message`: decodes to `message`; `unknown`: dropped and counted; `error`: refused. */
+  readonly outcome: "message" | "unknown" | "error";
+  readonly message?: FromEngine | ToEngine;
+  /** Oversize frames are described, not stored: `hex` once, then zero bytes up to this size. */
+  readonly paddedBytes?: number;
+}
+
+const rank0: RankMemory = {
+  rank: 0,
+  gpuUuid: "GPU-5f3c1a52-6a0e-4b0c-9d8e-0a1b2c3d4e5f",
+  gpuName: "NVIDIA H200",
+  totalBytes: 150_754_820_096,
+  freeBytes: 4_294_967_296,
+  reservedBytes: 4_294_967_295,
+  poolBytes: 71_303_168,
+  activationPeakBytes: 1_610_612_736,
+};
+const rank1: RankMemory = {
+  ...rank0,
+  rank: 1,
+  gpuUuid: "GPU-00000000-0000-0000-0000-000000000001",
+};
+
+const fromEngine: readonly (readonly [string, FromEngine])[] = [
+  [
+    "hello",
+    {
+      type: "hello",
+      versionMin: 1,
+      versionMax: 3,
+      engine: "llama-8b-0",
+      session: "5b1f0c9e7d3a4e60",
+      pluginVersion: "0.1.0",
+      vllmVersion: "0.26.0",
+      model: "meta-llama/Llama-3.1-8B",
+      host: "node-17",
+      pid: 4_194_304,
+      phase: "loading",
+      mode: "idle",
+      tensorParallel: 2,
+      pipelineParallel: 1,
+    },
+  ],
+  [
+    "hello of a simulated engine, text beyond ASCII",
+    {
+      type: "hello",
+      versionMin: 1,
+      versionMax: 1,
+      engine: "Motor-ä-日本",
+      session: "00",
+      pluginVersion: "",
+      vllmVersion: "",
+      model: "m".repeat(300),
+      host: "",
+      pid: 0,
+      phase: "serving",
+      mode: "eager",
+      tensorParallel: 1,
+      pipelineParallel: 1,
+      simulated: "llama-3.1-8b-h200",
+    },
+  ],
+  [
+    "inventory before any capture",
+    {
+      type: "inventory",
+      phase: "capturing",
+      graphs: [
+        { id: "PIECEWISE:512", kind: "PIECEWISE", tokens: 512 },
+        { id: "FULL:512", kind: "FULL", tokens: 512, requests: 512, uniform: 1 },
+        { id: "FULL:16", kind: "FULL", tokens: 16, requests: 16 },
+      ],
+      captured: [],
+      ranks: [rank0, rank1],
+      cudagraphMode: "FULL_AND_PIECEWISE",
+      layers: 32,
+      maxRequests: 1024,
+      maxBatchedTokens: 8192,
+      kvCacheTokens: 913_456,
+      epoch: 0,
+    },
+  ],
+  [
+    "inventory of an engine that serves",
+    {
+      type: "inventory",
+      phase: "serving",
+      graphs: [{ id: "FULL:1", kind: "FULL", tokens: 1, requests: 1, uniform: 1 }],
+      captured: [{ graph: "FULL:1", ms: 29.25, bytes: -2_097_152 }],
+      ranks: [rank0],
+      cudagraphMode: "FULL_DECODE_ONLY",
+      layers: 80,
+      maxRequests: 256,
+      maxBatchedTokens: 2048,
+      kvCacheTokens: 5_000_000_000,
+      epoch: 7,
+    },
+  ],
+  [
+    "inventory of an engine that runs as stock",
+    {
+      type: "inventory",
+      phase: "stock",
+      graphs: [],
+      captured: [],
+      ranks: [],
+      cudagraphMode: "FULL",
+      layers: 0,
+      maxRequests: 0,
+      maxBatchedTokens: 0,
+      kvCacheTokens: 0,
+      epoch: 0,
+      unsupported: "LoRA is not on the list of what was tried; vLLM captures as always.",
+    },
+  ],
+  [
+    "ready",
+    {
+      type: "ready",
+      captureSeconds: 0.0625,
+      captured: [
+        { graph: "PIECEWISE:512", ms: 61.5, bytes: 4_294_967_296 },
+        { graph: "FULL:512", ms: 30.125, bytes: 1_677_721 },
+      ],
+      ranks: [rank0],
+      epoch: 2,
+    },
+  ],
+  [
+    "result captured",
+    {
+      type: "result",
+      command: 4_294_967_297,
+      graph: "FULL:24",
+      outcome: "captured",
+      stallMs: 31.5,
+      ms: 29.75,
+      bytes: 1_677_721,
+      ranks: [rank0],
+      epoch: 3,
+    },
+  ],
+  ...(["already", "deferred", "refused", "failed"] as const).map(
+    (outcome) =>
+      [
+        `result ${outcome}`,
+        {
+          type: "result",
+          command: 2,
+          graph: "PIECEWISE:256",
+          outcome,
+          ...(outcome === "already" ? {} : { reason: `${outcome}: 12 requests are waiting` }),
+          stallMs: 0.5,
+          ms: 0.25,
+          bytes: 0,
+          ranks: [],
+          epoch: 3,
+        },
+      ] as const,
+  ),
+  [
+    "telemetry",
+    {
+      type: "telemetry",
+      sequence: 65_536,
+      dropped: 3,
+      steps: [
+        {
+          tokens: 24,
+          requests: 24,
+          uniform: 1,
+          served: "FULL:24",
+          count: 128,
+          seconds: 0.78125,
+          timed: 127,
+          contextTokens: 1533.5,
+        },
+        {
+          tokens: 8192,
+          requests: 3,
+          uniform: 0,
+          served: "",
+          count: 1,
+          seconds: 0.5,
+          timed: 1,
+          contextTokens: 0.5,
+        },
+      ],
+      running: 24,
+      waiting: 255,
+    },
+  ],
+  ["edge idle", { type: "edge", state: "idle", running: 0, waiting: 0 }],
+  ["edge busy", { type: "edge", state: "busy", running: 127, waiting: 128 }],
+  ["heartbeat of an engine", { type: "heartbeat" }],
+  ["heartbeat of an engine with memory", { type: "heartbeat", ranks: [rank0, rank1] }],
+  [
+    "problem",
+    {
+      type: "problem",
+      code: "ERR_LAZYGRAPH_UNKNOWN_GRAPH",
+      message: "The controller asked for FULL:9999, which this engine can't capture.",
+    },
+  ],
+  ["goodbye", { type: "goodbye", reason: "vLLM shuts down" }],
+];
+
+const toEngine: readonly (readonly [string, ToEngine])[] = [
+  [
+    "welcome",
+    {
+      type: "welcome",
+      version: 1,
+      incarnation: 1_795_000_000_123,
+      heartbeatMs: 1000,
+      mode: "lazy",
+    },
+  ],
+  [
+    "refuse",
+    {
+      type: "refuse",
+      code: "ERR_LAZYGRAPH_PROTOCOL_VERSION",
+      message: "This controller speaks protocol 1, the engine 2 to 3: upgrade lazygraph.",
+    },
+  ],
+  ["start", { type: "start", graphs: ["PIECEWISE:512", "FULL:512"] }],
+  ["start with nothing", { type: "start", graphs: [] }],
+  ["capture", { type: "capture", command: 1, graph: "FULL:24", whenIdle: false }],
+  ["capture when idle", { type: "capture", command: 65_535, graph: "PIECEWISE:8", whenIdle: true }],
+  [
+    "dispatch",
+    {
+      type: "dispatch",
+      uniform: [
+        { upTo: 8, graphs: ["FULL:8", "PIECEWISE:8"] },
+        { upTo: 409, graphs: [] },
+        { upTo: 512, graphs: ["FULL:512"] },
+      ],
+      mixed: [{ upTo: 512, graphs: ["PIECEWISE:512"] }],
+    },
+  ],
+  ["dispatch with nothing", { type: "dispatch", uniform: [], mixed: [] }],
+  ["freeze", { type: "freeze", reason: "settleWithinSeconds (120) is over" }],
+  ["mode", { type: "mode", mode: "eager" }],
+  ["resync", { type: "resync" }],
+  ["resync of a session the controller doesn't know", { type: "resync", hello: true }],
+  ["heartbeat of a controller", { type: "heartbeat" }],
+];
+
+export const MESSAGES: readonly GoldenMessage[] = [
+  ...fromEngine.map(([name, message]) => ({ name, direction: "from-engine" as const, message })),
+  ...toEngine.map(([name, message]) => ({ name, direction: "to-engine" as const, message })),
+];
+
+// ------------------------------------------------------------------ written by hand, byte by byte
+
+const str = (value: string): string => {
+  const bytes = Buffer.from(value);
+  if (bytes.length < 32) return (0xa0 + bytes.length).toString(16) + bytes.toString("hex");
+  return `d9${bytes.length.toString(16).padStart(2, "0")}${bytes.toString("hex")}`;
+};
+const map = (...pairs: readonly (readonly [string, string])[]): string =>
+  (0x80 + pairs.length).toString(16) + pairs.map(([key, value]) => str(key) + value).join("");
+
+const NIL = "c0";
+const MINUS_ONE = "ff";
+const NAN = "cb7ff8000000000000";
+const INFINITY = "cb7ff0000000000000";
+const TWO_AS_FLOAT = "cb4000000000000000";
+const TWO_AS_UINT64 = "cf0000000000000002";
+const EXT = "d40000";
+const EXT_RECORD = "d4720100";
+
+const edge = (running: string, ...more: readonly (readonly [string, string])[]): string =>
+  map(
+    ["type", str("edge")],
+    ["state", str("busy")],
+    ["running", running],
+    ["waiting", "00"],
+    ...more,
+  );
+const busy: FromEngine = { type: "edge", state: "busy", running: 2, waiting: 0 };
+
+function foreign(direction: Direction): readonly ForeignFrame[] {
+  const bad = (name: string, hex: string): ForeignFrame => ({
+    name: `${direction}: ${name}`,
+    direction,
+    hex,
+    outcome: "error",
+  });
+  const heartbeat = map(["type", str("heartbeat")]);
+  return [
+    bad("empty frame", ""),
+    bad("a number", "01"),
+    bad("an array", `91${str("heartbeat")}`),
+    bad("no type", map(["kind", str("heartbeat")])),
+    bad("type is a number", map(["type", "01"])),
+    bad("type is nil", map(["type", NIL])),
+    bad("truncated in a string", heartbeat.slice(0, -2)),
+    bad("truncated before the value", `82${heartbeat.slice(2)}`),
+    bad("bytes after the value", `${heartbeat}00`),
+    bad("reserved byte 0xc1", map(["type", "c1"])),
+    bad("ext type as the frame", EXT),
+    bad("array header that claims 4 billion entries", map(["type", "ddffffffff"])),
+    { ...bad("oversize", heartbeat), paddedBytes: (1 << 20) + 1 },
+    {
+      name: `${direction}: unknown type`,
+      direction,
+      hex: map(["type", str("celebrate")], ["cake", "c3"]),
+      outcome: "unknown",
+    },
+    {
+      name: `${direction}: type named like a property of every object`,
+      direction,
+      hex: map(["type", str("constructor")]),
+      outcome: "unknown",
+    },
+    {
+      name: `${direction}: unknown field`,
+      direction,
+      hex: map(["new", map(["deep", "90"])], ["type", str("heartbeat")]),
+      outcome: "message",
+      message: { type: "heartbeat" },
+    },
+    {
+      name: `${direction}: nil for an absent field`,
+      direction,
+      hex: map(["type", str("heartbeat")], ["ranks", NIL]),
+      outcome: "message",
+      message: { type: "heartbeat" },
+    },
+  ];
+}
+
+const captured = map(["graph", str("FULL:1")], ["ms", "00"], ["bytes", "00"]);
+const mode = (value: string): string => map(["type", str("mode")], ["mode", value]);
+const capture = (command: string, graph: string, whenIdle: string): string =>
+  map(["type", str("capture")], ["command", command], ["graph", graph], ["whenIdle", whenIdle]);
+
+function typed(
+  direction: Direction,
+  outcome: "message" | "error",
+  frames: readonly (readonly [string, string])[],
+  message?: FromEngine | ToEngine,
+): ForeignFrame[] {
+  return frames.map(([name, hex]) => ({
+    name,
+    direction,
+    hex,
+    outcome,
+    ...(message === undefined ? {} : { message }),
+  }));
+}
+
+export const FOREIGN: readonly ForeignFrame[] = [
+  ...foreign("from-engine"),
+  ...foreign("to-engine"),
+  ...typed(
+    "from-engine",
+    "message",
+    [
+      ["edge, fields in another order and one more", edge("02", ["mood", str("good")])],
+      ["edge, a small integer as uint64", edge(TWO_AS_UINT64)],
+    ],
+    busy,
+  ),
+  ...typed("from-engine", "error", [
+    ["edge, text for a count", edge(str("2"))],
+    ["edge, nil for a count", edge(NIL)],
+    ["edge, -1 for a count", edge(MINUS_ONE)],
+    ["edge, 2.5 for a count", edge("cb4004000000000000")],
+    ["edge, NaN for a count", edge(NAN)],
+    ["edge, 2^53 for a count", edge("cf0020000000000000")],
+    ["edge, no waiting", map(["type", str("edge")], ["state", str("idle")], ["running", "00"])],
+    ["goodbye, NUL bytes for text", map(["type", str("goodbye")], ["reason", "c40100"])],
+    ["problem, empty code", map(["type", str("problem")], ["code", "a0"], ["message", "a0"])],
+    [
+      "problem, escape sequence in a name",
+      map(["type", str("problem")], ["code", str("\u001b[2J")], ["message", "a0"]),
+    ],
+    ["an ext type in an unknown field", map(["type", str("heartbeat")], ["new", EXT_RECORD])],
+    [
+      "64 levels in an unknown field",
+      map(["type", str("heartbeat")], ["new", `${"91".repeat(64)}00`]),
+    ],
+    [
+      "ready, a graph twice",
+      map(
+        ["type", str("ready")],
+        ["captureSeconds", "00"],
+        ["captured", `92${captured}${captured}`],
+        ["ranks", "90"],
+        ["epoch", "00"],
+      ),
+    ],
+    [
+      "ready, infinite seconds",
+      map(
+        ["type", str("ready")],
+        ["captureSeconds", INFINITY],
+        ["captured", "90"],
+        ["ranks", "90"],
+        ["epoch", "00"],
+      ),
+    ],
+    [
+      "goodbye, text too long",
+      map(["type", str("goodbye")], ["reason", `da0801${"61".repeat(2049)}`]),
+    ],
+  ]),
+  ...typed("to-engine", "error", [
+    ["mode, unknown mode", mode(str("sometimes"))],
+    ["mode, upper case", mode(str("IDLE"))],
+    ["capture, command as text", capture(str("1"), str("FULL:1"), "c2")],
+    ["capture, empty graph", capture("01", "a0", "c2")],
+    ["capture, 1 for a flag", capture("01", str("FULL:1"), "01")],
+    ["start, graphs is a map", map(["type", str("start")], ["graphs", "80"])],
+    [
+      "welcome, incarnation below zero",
+      map(
+        ["type", str("welcome")],
+        ["version", "01"],
+        ["incarnation", MINUS_ONE],
+        ["heartbeatMs", TWO_AS_FLOAT],
+        ["mode", str("idle")],
+      ),
+    ],
+  ]),
+];

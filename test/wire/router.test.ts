@@ -1,0 +1,184 @@
+import { describe, expect, test } from "vitest";
+import { curveKeyPair, Dealer } from "zeromq";
+import { systemClock } from "../../src/clock.ts";
+import { createController } from "../../src/controller.ts";
+import { checkEndpoint, isLoopback } from "../../src/wire/endpoint.ts";
+import { openRouter, type RouterLink } from "../../src/wire/router.ts";
+import { FakeEngine } from "../helpers/fake-engine.ts";
+
+describe("endpoints", () => {
+  test.for([
+    ["tcp://127.0.0.1:1", true],
+    ["tcp://127.9.9.9:0", true],
+    ["tcp://localhost:5557", true],
+    ["tcp://[::1]:5557", true],
+    ["ipc:///tmp/x", true],
+    ["tcp://0.0.0.0:5557", false],
+    ["tcp://*:5557", false],
+    ["tcp://[::]:5557", false],
+    ["tcp://eth0:5557", false],
+    ["tcp://localhost.evil.example:1", false],
+    ["tcp://127.0.0.1.example:1", false],
+    ["inproc://x", false],
+  ] as const)("%s is loopback: %s", ([endpoint, expected]) => {
+    expect(isLoopback(endpoint)).toBe(expected);
+  });
+
+  test.for(["", "5557", "tcp://127.0.0.1", "tcp://127.0.0.1:99999", "http://x:1", "ipc://"])(
+    "%j is none",
+    (endpoint) => {
+      expect(() => checkEndpoint("endpoint", endpoint)).toThrow(/^Expected endpoint to be/);
+    },
+  );
+});
+
+interface Received {
+  readonly link: RouterLink;
+  readonly frames: [string, string][];
+  readonly undeliverable: [string, string][];
+  /** Resolves once `count` frames have come. */
+  readonly came: (count: number) => Promise<void>;
+  readonly gone: () => Promise<void>;
+}
+
+async function listen(): Promise<Received> {
+  const frames: [string, string][] = [];
+  const undeliverable: [string, string][] = [];
+  const wake: (() => void)[] = [];
+  const notify = (): void => {
+    for (const waiter of wake.splice(0)) waiter();
+  };
+  const until = async (done: () => boolean): Promise<void> => {
+    while (!done()) await new Promise<void>((resolve) => wake.push(resolve));
+  };
+  const link = await openRouter({
+    endpoint: "tcp://127.0.0.1:0",
+    clock: systemClock,
+    onFrame: (peer, frame) => {
+      frames.push([peer, Buffer.from(frame).toString()]);
+      notify();
+    },
+    onDropped: () => undefined,
+    onFlood: () => undefined,
+    onUndeliverable: (peer, reason) => {
+      undeliverable.push([peer, reason]);
+      notify();
+    },
+    onFault: (error) => {
+      throw error;
+    },
+  });
+  return {
+    link,
+    frames,
+    undeliverable,
+    came: (count) => until(() => frames.length >= count),
+    gone: () => until(() => undeliverable.length > 0),
+  };
+}
+
+describe("the router", () => {
+  test("sends in order to each of several peers", async () => {
+    const { link, frames, came } = await listen();
+    const dealers = ["a", "b", "c"].map((name) => {
+      const dealer = new Dealer({ linger: 0 });
+      dealer.connect(link.endpoint);
+      return { name, dealer };
+    });
+    for (const { name, dealer } of dealers) await dealer.send(name);
+    await came(3);
+    for (let n = 0; n < 100; n += 1) {
+      for (const [peer, name] of frames)
+        expect(link.send(peer, Buffer.from(`${name}${n}`))).toBe(true);
+    }
+    for (const { name, dealer } of dealers) {
+      for (let n = 0; n < 100; n += 1) {
+        const [frame] = await dealer.receive();
+        expect(frame?.toString()).toBe(`${name}${n}`);
+      }
+      dealer.close();
+    }
+    await link.close();
+  });
+
+  test("a peer that doesn't read fills its own outbox and holds up nobody else", async () => {
+    const { link, frames, came, undeliverable } = await listen();
+    const deaf = new Dealer({ linger: 0, receiveHighWaterMark: 1 });
+    const good = new Dealer({ linger: 0 });
+    deaf.connect(link.endpoint);
+    good.connect(link.endpoint);
+    await deaf.send("deaf");
+    await came(1);
+    await good.send("good");
+    await came(2);
+    const deafPeer = frames[0]?.[0] ?? "";
+    const goodPeer = frames[1]?.[0] ?? "";
+    const big = Buffer.alloc(1 << 20);
+    // Sockets and buffers in between take some; then frames stay in the outbox until it is full.
+    let accepted = 0;
+    while (link.send(deafPeer, big)) {
+      accepted += 1;
+      expect(accepted).toBeLessThan(20_000);
+      if (accepted % 16 === 0) await new Promise((resolve) => setImmediate(resolve));
+    }
+    expect(undeliverable).toEqual([[deafPeer, "it left 256 frames unread"]]);
+    expect(link.send(goodPeer, Buffer.from("hello"))).toBe(true);
+    const [answer] = await good.receive();
+    expect(answer?.toString()).toBe("hello");
+    deaf.close();
+    good.close();
+    await link.close();
+  });
+
+  test("a peer that is gone is reported, an unknown one refused", async () => {
+    const { link, frames, came, gone, undeliverable } = await listen();
+    expect(link.send("00", Buffer.from("x"))).toBe(false);
+    const dealer = new Dealer({ linger: 0 });
+    dealer.connect(link.endpoint);
+    await dealer.send("x");
+    await came(1);
+    const peer = frames[0]?.[0] ?? "";
+    dealer.close();
+    const timer = setInterval(() => link.send(peer, Buffer.from("y")), 5);
+    await gone();
+    clearInterval(timer);
+    expect(undeliverable[0]).toEqual([peer, "it is no longer connected"]);
+    await Promise.all([link.close(), link.close()]);
+    expect(link.send(peer, Buffer.from("z"))).toBe(false);
+  });
+});
+
+describe("CURVE", () => {
+  const server = curveKeyPair();
+  const friend = curveKeyPair();
+  const stranger = curveKeyPair();
+
+  test("an allowed client joins, another one doesn't, and neither does one without keys", async () => {
+    await using controller = createController({
+      endpoint: "tcp://0.0.0.0:0",
+      curve: { ...server, allowedClients: [friend.publicKey] },
+      heartbeatMs: 50,
+    });
+    await controller.start();
+    const endpoint = controller.endpoint.replace("0.0.0.0", "127.0.0.1");
+    const serverKey = server.publicKey;
+    await using refused = new FakeEngine({ name: "stranger", curve: { ...stranger, serverKey } });
+    await using plain = new FakeEngine({ name: "plain" });
+    await using allowed = new FakeEngine({ name: "friend", curve: { ...friend, serverKey } });
+    await refused.connect(endpoint);
+    await plain.connect(endpoint);
+    await allowed.connect(endpoint);
+    await controller.waitForEngine({ engine: "friend", settled: true });
+    expect(controller.engines().map((engine) => engine.engine)).toEqual(["friend"]);
+    expect(refused.received).toEqual([]);
+    expect(plain.received).toEqual([]);
+  });
+
+  test("without a list every client that knows the server's key joins", async () => {
+    await using controller = createController({ curve: server, heartbeatMs: 50 });
+    await controller.start();
+    await using engine = new FakeEngine({ curve: { ...stranger, serverKey: server.publicKey } });
+    await engine.connect(controller.endpoint);
+    await controller.waitForEngine({ settled: true });
+  });
+});

@@ -1,0 +1,145 @@
+import { describe, expect, test } from "vitest";
+import type { LazygraphError } from "../../src/errors.ts";
+import type { CaptureResult, Hello, ToEngine } from "../../src/wire/protocol.ts";
+import { refusalOf, Session } from "../../src/wire/session.ts";
+import { FakeClock } from "../helpers/fake-clock.ts";
+import { FakeEngine } from "../helpers/fake-engine.ts";
+
+function open(deliver: () => boolean = () => true): {
+  clock: FakeClock;
+  session: Session;
+  sent: ToEngine[];
+  lost: LazygraphError[];
+} {
+  const clock = new FakeClock();
+  const sent: ToEngine[] = [];
+  const lost: LazygraphError[] = [];
+  let commands = 40;
+  const session = new Session(new FakeEngine().hello, {
+    clock,
+    send: (message) => {
+      sent.push(message);
+      return deliver();
+    },
+    heartbeatMs: 1000,
+    captureTimeoutMs: 60_000,
+    incarnation: 123,
+    nextCommand: () => {
+      commands += 1;
+      return commands;
+    },
+    onLost: (error) => lost.push(error),
+  });
+  return { clock, session, sent, lost };
+}
+
+function answerTo(command: number, graph: string): CaptureResult {
+  const cost = { stallMs: 1, ms: 1, bytes: 1, ranks: [], epoch: 1 };
+  return { type: "result", command, graph, outcome: "captured", ...cost };
+}
+
+describe("versions", () => {
+  const hello = (versionMin: number, versionMax: number): Hello => ({
+    ...new FakeEngine().hello,
+    versionMin,
+    versionMax,
+  });
+
+  test.for([
+    [1, 1, undefined],
+    [0, 5, undefined],
+    [0, 0, /speak protocol version 1, got version 0: upgrade lazygraph-vllm/],
+    [2, 3, /speak protocol version 1, got versions 2 to 3: upgrade lazygraph, the controller/],
+    [3, 0, /upgrade lazygraph, the controller/],
+  ] as const)("%i to %i", ([min, max, sentence]) => {
+    const refusal = refusalOf(hello(min, max));
+    if (sentence === undefined) expect(refusal).toBeUndefined();
+    else expect(refusal?.message).toMatch(sentence);
+  });
+});
+
+describe("heartbeats", () => {
+  test("go out every heartbeatMs after the welcome; five missed ones end the session", () => {
+    const { clock, session, sent, lost } = open();
+    session.welcome("lazy");
+    expect(sent).toEqual([
+      { type: "welcome", version: 1, incarnation: 123, heartbeatMs: 1000, mode: "lazy" },
+    ]);
+    clock.advance(5);
+    expect(sent.filter((message) => message.type === "heartbeat")).toHaveLength(5);
+    expect(lost).toEqual([]);
+    clock.advance(1);
+    expect(lost).toMatchObject([{ code: "ERR_LAZYGRAPH_ENGINE_LOST" }]);
+    expect(session.open).toBe(false);
+    expect(clock.pending).toBe(0);
+  });
+
+  test("an engine that is heard of stays, and a second welcome starts no second beat", () => {
+    const { clock, session, sent, lost } = open();
+    session.welcome("lazy");
+    session.welcome("lazy");
+    for (let beat = 0; beat < 60; beat += 1) {
+      clock.advance(4);
+      session.heard();
+    }
+    expect(lost).toEqual([]);
+    expect(sent.filter((message) => message.type === "heartbeat")).toHaveLength(240);
+  });
+
+  test("time in which this process stood still does not count against the engine", () => {
+    const { clock, session, lost } = open();
+    session.welcome("idle");
+    clock.stall(30);
+    expect(lost).toEqual([]);
+    clock.advance(3);
+    expect(lost).toEqual([]);
+    clock.advance(4);
+    expect(lost).toHaveLength(1);
+  });
+});
+
+describe("captures", () => {
+  test("the answer with the command's id settles it, once", async () => {
+    const { clock, session, sent } = open();
+    const capture = session.capture("FULL:8", true);
+    expect(sent).toEqual([{ type: "capture", command: 41, graph: "FULL:8", whenIdle: true }]);
+    expect(session.answer(answerTo(40, "FULL:8"))).toBe(false);
+    expect(session.answer(answerTo(41, "FULL:4"))).toBe(false);
+    const answer = answerTo(41, "FULL:8");
+    expect(session.answer(answer)).toBe(true);
+    expect(session.answer(answer)).toBe(false);
+    await expect(capture).resolves.toBe(answer);
+    expect(clock.pending).toBe(0);
+  });
+
+  test("no answer within captureTimeoutMs ends the session", async () => {
+    const { clock, session, lost } = open();
+    const capture = session.capture("FULL:8", false);
+    clock.advance(59.9);
+    expect(lost).toEqual([]);
+    clock.advance(0.1);
+    await expect(capture).rejects.toMatchObject({
+      code: "ERR_LAZYGRAPH_ENGINE_TIMEOUT",
+      message: expect.stringMatching(/FULL:8 within 60000 ms, got no answer/),
+    });
+    expect(lost).toMatchObject([{ code: "ERR_LAZYGRAPH_ENGINE_TIMEOUT" }]);
+    expect(session.answer(answerTo(41, "FULL:8"))).toBe(false);
+    await expect(session.capture("FULL:4", false)).rejects.toMatchObject({
+      code: "ERR_LAZYGRAPH_ENGINE_LOST",
+    });
+  });
+
+  test("a command that can't be delivered fails at once", async () => {
+    const { session, lost } = open(() => false);
+    await expect(session.capture("FULL:8", false)).rejects.toMatchObject({
+      code: "ERR_LAZYGRAPH_ENGINE_LOST",
+    });
+    expect(lost).toHaveLength(1);
+  });
+
+  test("two at once are a mistake of the caller's", () => {
+    const { session } = open();
+    session.capture("FULL:8", false).catch(() => undefined);
+    expect(() => session.capture("FULL:4", false)).toThrow(/while FULL:8 is under way/);
+  });
+});

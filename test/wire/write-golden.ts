@@ -1,0 +1,20 @@
+/**
+ * Writes frames.json: `node --import tsx test/wire/write-golden.ts`.
+ *
+ * Run it when the protocol gains a message or a field, then read the diff: a changed `hex` of an
+ * existing frame means that older peers read something else than was meant.
+ */
+
+import { writeFileSync } from "node:fs";
+import { encode } from "../../src/wire/codec.ts";
+import { FOREIGN, MESSAGES } from "./golden-messages.ts";
+
+const frames = MESSAGES.map(({ name, direction, message }) => ({
+  name,
+  direction,
+  message,
+  hex: encode(message).toString("hex"),
+}));
+
+const path = new URL("../golden/frames.json", import.meta.url);
+writeFileSync(path, `${JSON.stringify({ frames, foreign: FOREIGN }, null, 1)}\n`);

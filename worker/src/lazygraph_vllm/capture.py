@@ -1,0 +1,391 @@
+"""Captures graphs on one rank: the only module that touches vLLM's graph internals.
+
+Written against ``vllm/v1/worker/gpu/cudagraph_utils.py`` of vLLM 0.26. ``RankGraphs`` keeps the
+closure that vLLM builds for its own capture at start; everything later is vLLM's own
+``CudaGraphManager.capture`` run again with that closure and a list of one graph. So inputs are
+dummies, slots are PAD (the KV cache is never written), all outputs are discarded, and a graph
+serves only after the capture context is left and the device is synchronised.
+
+Everything here runs on the thread that runs the model, between two steps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import hashlib
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from . import memory
+from .dispatch import TableError, default_table, expand
+from .local_fill import top_graphs
+from .messages import Captured, Dispatch, Graph
+from .support import (
+    MANAGER_FIELDS,
+    MANAGER_HOOKS,
+    RUNNER_HOOKS,
+    graph_mode_reason,
+    missing_hook,
+    missing_module_hook,
+)
+
+logger = logging.getLogger("vllm.lazygraph")
+
+
+def graph_id(desc: Any) -> str:
+    """The stable id of one of vLLM's ``BatchExecutionDescriptor``."""
+    base = f"{desc.cg_mode.name}:{desc.num_tokens}"
+    if desc.cg_mode.name == "PIECEWISE":
+        return base if desc.num_reqs is None else f"{base}:r{desc.num_reqs}"
+    if desc.uniform_token_count is None:
+        return f"{base}:mixed"
+    return base if desc.uniform_token_count == 1 else f"{base}:u{desc.uniform_token_count}"
+
+
+def describe_graph(desc: Any) -> Graph:
+    """The protocol's view of a descriptor."""
+    return Graph(
+        id=graph_id(desc),
+        kind=desc.cg_mode.name,
+        tokens=desc.num_tokens,
+        requests=desc.num_reqs,
+        uniform=desc.uniform_token_count,
+    )
+
+
+def unsupported_runner(runner: Any) -> str | None:
+    """Why this runner's graphs can't be controlled; ``None`` if they can."""
+    manager = getattr(runner, "cudagraph_manager", None)
+    if manager is None:
+        return "this vLLM's model runner has no cudagraph_manager"
+    reason = (
+        missing_hook(manager, MANAGER_HOOKS + MANAGER_FIELDS)
+        or missing_hook(runner, RUNNER_HOOKS)
+        or missing_module_hook()
+    )
+    if reason is None:
+        reason = graph_mode_reason(manager.cudagraph_mode)
+    if reason is None and manager.use_breakable_cg:
+        reason = "not supported: breakable CUDA graphs"
+    if reason is None and getattr(runner, "speculator", None) is not None:
+        reason = "not supported: speculative decoding"
+    if reason is None and not manager._capture_descs:
+        reason = "vLLM has no graph to capture here"
+    return reason
+
+
+class CaptureError(RuntimeError):
+    """A capture failed on this rank; what it left behind is purged."""
+
+
+class RankGraphs:
+    """The graphs of one rank: planned, captured, and which serves which step."""
+
+    def __init__(self, runner: Any, first: Sequence[str], verify: bool = False) -> None:
+        self.runner = runner
+        self.manager = runner.cudagraph_manager
+        self.descs: dict[str, Any] = {
+            graph_id(d): d for descs in self.manager._capture_descs.values() for d in descs
+        }
+        self.graphs = [describe_graph(d) for d in self.descs.values()]
+        self.first = [g for g in first if g in self.descs]
+        self.verify = verify
+        self.captured: dict[str, Captured] = {}
+        self.failed: dict[str, str] = {}
+        self.epoch = 0
+        self.capture_seconds = 0.0
+        self.table: Dispatch | None = None
+        self._all_descs = {mode: list(descs) for mode, descs in self.manager._capture_descs.items()}
+        self.verified: dict[str, float] = {}
+        self.mismatched: dict[str, float] = {}
+        # vLLM's own capture and the closure it gets; known from the first capture on.
+        self._original: Any = None
+        self._forward_factory: Any = None
+        self._uniform: list[tuple[tuple[str, Any], ...]] = [()]
+        self._mixed: list[tuple[tuple[str, Any], ...]] = [()]
+        self._warm_kinds: set[str] = set()
+        self.last_served = ""
+
+    # -------------------------------------------------------------- start-up
+
+    def capture_first(self, original: Any, forward_factory: Any, description: str) -> None:
+        """Stands in for vLLM's capture of everything before ready: captures the first set only."""
+        self._original = original
+        self._forward_factory = forward_factory
+        started = time.perf_counter()
+        wanted = set(self.first)
+        self._prime()
+        chosen = {
+            mode: [d for d in descs if graph_id(d) in wanted]
+            for mode, descs in self._all_descs.items()
+        }
+        self._run(original, {m: d for m, d in chosen.items() if d}, description)
+        self._rebuild()
+        self.capture_seconds = time.perf_counter() - started
+
+    def _prime(self) -> None:
+        """Warm up once for both kinds, and size the graphs' output buffer.
+
+        The first run of either kind sizes ``manager.hidden_states`` and every later one writes
+        into it, so a smaller first graph would break each larger one: vLLM starts with the largest,
+        and so does this run, whatever is captured first. One of a FULL graph also runs every kernel
+        that a PIECEWISE graph of that size records, and attention besides: no capture after it
+        needs a warm-up run of its own (on an H200 stock's 102 graphs took 1.9 s without them,
+        3.0 s with, tokens alike).
+        """
+        tops: dict[str, Any] = {}
+        for desc in self.descs.values():
+            kind = desc.cg_mode.name
+            if kind not in tops or desc.num_tokens > tops[kind].num_tokens:
+                tops[kind] = desc
+        order = sorted(tops.values(), key=lambda d: (-d.num_tokens, d.cg_mode.name))
+        runs = [d for i, d in enumerate(order) if i == 0 or d.cg_mode.name == "FULL"]
+        with self._capturing(flush=True):
+            for desc in runs:
+                self._forward_factory(desc, True)(type(desc.cg_mode).NONE)
+        self._warm_kinds.update(tops)
+
+    def finish_start(self) -> None:
+        """Turn capturing off for real steps, and dispatch only what is captured."""
+        from vllm.compilation import monitor
+
+        monitor.set_cudagraph_capturing_enabled(False)
+        self._rebuild()
+
+    # -------------------------------------------------------------- one graph later
+
+    def capture_one(self, graph: str) -> Captured:
+        """Capture one graph between two steps.
+
+        Raises:
+            CaptureError: the capture failed; nothing of it is left and nothing serves from it.
+        """
+        desc = self.descs[graph]
+        try:
+            self._run(self._original, {desc.cg_mode: [desc]}, "lazygraph", flush=False)
+        except Exception as error:
+            self.purge(graph)
+            self.failed[graph] = f"{type(error).__name__}: {error}"
+            raise CaptureError(self.failed[graph]) from error
+        finally:
+            self._rebuild()
+        return self.captured[graph]
+
+    def _run(
+        self, original: Any, descs: dict[Any, list[Any]], what: str, flush: bool = True
+    ) -> None:
+        """Run vLLM's own capture over ``descs`` and book time and bytes per graph."""
+        import torch
+
+        manager = self.manager
+        meter = memory.GraphMeter(manager.pool, self.runner.device)
+        booked: list[tuple[str, float, int]] = []
+        current: tuple[str, float] | None = None
+
+        def close_current() -> None:
+            nonlocal current
+            if current is not None:
+                # No synchronisation here: between two graphs of one go it would cost what the
+                # skipped warm-up runs saved. A capture itself is synchronous host work.
+                name, since = current
+                booked.append((name, (time.perf_counter() - since) * 1000, meter.growth_bytes()))
+                current = None
+
+        def forward_factory(desc: Any, warmup: bool) -> Any:
+            nonlocal current
+            if warmup:
+                close_current()
+                current = (graph_id(desc), time.perf_counter())
+            forward = self._forward_factory(desc, warmup)
+            # PIECEWISE asks once and then captures with the same closure; FULL asks again.
+            kind = desc.cg_mode.name
+            skip_warmup = kind in self._warm_kinds
+
+            def run(mode: Any) -> None:
+                if warmup and mode.name == "NONE" and skip_warmup:
+                    return
+                forward(mode)
+                # Only a run that came back has warmed anything.
+                self._warm_kinds.add(kind)
+
+            return run
+
+        manager._capture_descs = descs
+        try:
+            with self._capturing(flush):
+                original(manager, forward_factory, what)
+                torch.cuda.synchronize()
+            close_current()
+        finally:
+            manager._capture_descs = self._all_descs
+        meter.settle(booked)
+        for name, ms, size in booked:
+            self.captured[name] = Captured(graph=name, ms=ms, bytes=size)
+            self.epoch += 1
+            if self.verify:
+                self._verify(name)
+
+    @contextlib.contextmanager
+    def _capturing(self, flush: bool) -> Iterator[None]:
+        """Everything that must hold while a capture is under way, and must not outside it."""
+        import torch
+        from vllm.compilation import monitor
+        from vllm.utils import jit_monitor
+
+        gc_was_enabled = gc.isenabled()
+        jit_mode = jit_monitor._mode
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(memory.output_lock)
+            # A collection in the middle of a stream capture can free CUDA objects and break it.
+            # vLLM's own freeze would thaw the heap it froze after start, so only disable.
+            gc.disable()
+            stack.callback(gc.enable if gc_was_enabled else lambda: None)
+            # A first-time Triton specialisation here is expected, not a fault of serving.
+            jit_monitor._mode = "warn"
+            stack.callback(setattr, jit_monitor, "_mode", jit_mode)
+            monitor.set_cudagraph_capturing_enabled(True)
+            stack.callback(monitor.set_cudagraph_capturing_enabled, False)
+            stack.enter_context(_quiet_progress())
+            if not flush:
+                # torch empties the allocator's cache for every captured piece: that would take
+                # from serving the blocks its next step wants.
+                stack.enter_context(memory.no_cache_flush(torch))
+            stack.enter_context(torch.inference_mode())
+            torch.cuda.synchronize()
+            yield
+
+    def purge(self, graph: str) -> None:
+        """Forget a graph: what a failed capture left behind, or one that failed its check."""
+        from vllm.compilation.cuda_graph import CUDAGraphWrapper
+
+        desc = self.descs[graph]
+        if self.captured.pop(graph, None) is not None:
+            self.epoch += 1
+        self.manager.graphs.pop(desc, None)
+        if desc.cg_mode.name != "PIECEWISE":
+            return
+        for wrapper in list(CUDAGraphWrapper._all_instances):
+            for key in list(wrapper.concrete_cudagraph_entries):
+                if key.num_tokens == desc.num_tokens:
+                    del wrapper.concrete_cudagraph_entries[key]
+
+    # -------------------------------------------------------------- dispatch
+
+    def set_table(self, table: Dispatch | None) -> None:
+        """Use the controller's table from the next step on; ``None`` goes back to our rule.
+
+        Raises:
+            TableError: it names a graph that isn't captured; the old table stays.
+        """
+        if table is not None:
+            known = frozenset(self.captured)
+            expand(table.uniform, known)
+            expand(table.mixed, known)
+        self.table = table
+        self._rebuild()
+
+    def _rebuild(self) -> None:
+        """Recompute the look-up lists, and vLLM's own candidates, from what is captured."""
+        known = frozenset(self.captured)
+        table = self.table
+        if table is None:
+            captured = [g for g in self.graphs if g.id in known]
+            table = default_table(captured, self.manager.decode_query_len, self.graphs)
+        try:
+            uniform, mixed = expand(table.uniform, known), expand(table.mixed, known)
+        except TableError:
+            # A graph the table names was purged meanwhile: fall back to the rule.
+            self.table = None
+            return self._rebuild()
+        self._uniform = [tuple((g, self.descs[g]) for g in row) for row in uniform]
+        self._mixed = [tuple((g, self.descs[g]) for g in row) for row in mixed]
+        # Whoever reads vLLM's own table must not find a graph that isn't there either.
+        self.manager._candidates = {
+            key: found
+            for key, descs in self._stock_candidates().items()
+            if (found := [d for d in descs if graph_id(d) in known])
+        }
+        self.manager._graphs_captured = True
+
+    def _stock_candidates(self) -> dict[Any, list[Any]]:
+        if not hasattr(self, "_stock"):
+            self._stock = dict(self.manager._candidates)
+        return self._stock
+
+    def dispatch(
+        self, num_reqs: int, num_tokens: int, uniform_tokens: int | None, num_active_loras: int
+    ) -> Any:
+        """Stands in for ``CudaGraphManager.dispatch``: one look-up, captured graphs only."""
+        is_decode = uniform_tokens == self.manager.decode_query_len
+        rows = self._uniform if is_decode else self._mixed
+        if 0 < num_tokens < len(rows):
+            for name, desc in rows[num_tokens]:
+                if (
+                    desc.num_tokens >= num_tokens
+                    and (desc.num_reqs is None or desc.num_reqs >= num_reqs)
+                    and desc.uniform_token_count in (None, uniform_tokens)
+                    and desc.num_active_loras == num_active_loras
+                ):
+                    self.last_served = name
+                    return desc
+        self.last_served = ""
+        any_desc = next(iter(self.descs.values()))
+        return type(any_desc)(
+            cg_mode=type(any_desc.cg_mode).NONE,
+            num_tokens=num_tokens,
+            num_reqs=num_reqs,
+            num_active_loras=num_active_loras,
+        )
+
+    # -------------------------------------------------------------- checks
+
+    def state_hash(self) -> str:
+        """Equal on all ranks exactly when they hold the same graphs at the same epoch."""
+        text = f"{self.epoch}|{'|'.join(sorted(self.captured))}"
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def _verify(self, name: str) -> None:
+        """Note a mismatch; the engine then purges the graph on all ranks at once."""
+        from .verify import RELATIVE_LIMIT, relative_difference
+
+        worst = relative_difference(self, self.descs[name])
+        self.verified[name] = worst
+        logger.info("lazygraph: verified %s: largest relative difference %.3g", name, worst)
+        if not worst <= RELATIVE_LIMIT:  # also true for NaN
+            self.mismatched[name] = worst
+
+    def projected_bytes(self) -> int:
+        """Bytes the graphs that are still missing will take, from the last ones of their kind."""
+        sizes: dict[str, list[int]] = {}
+        tops = {g.id for g in top_graphs(self.graphs)}
+        for name, captured in self.captured.items():
+            if name not in tops:
+                sizes.setdefault(self.descs[name].cg_mode.name, []).append(captured.bytes)
+        total = 0
+        for name, desc in self.descs.items():
+            if name not in self.captured:
+                known = sizes.get(desc.cg_mode.name)
+                fallback = memory.typical_graph_bytes(desc.cg_mode.name, self.layers())
+                total += int(sum(known) / len(known)) if known else fallback
+        return total
+
+    def layers(self) -> int:
+        """Decoder layers of the model on this pipeline stage."""
+        config = self.runner.vllm_config
+        return int(config.model_config.get_num_layers(config.parallel_config))
+
+
+@contextlib.contextmanager
+def _quiet_progress() -> Iterator[None]:
+    """One progress bar per call of vLLM's capture is noise with one graph per call."""
+    from vllm.v1.worker.gpu import cudagraph_utils
+
+    bar = cudagraph_utils.tqdm
+    cudagraph_utils.tqdm = lambda items, **_: items
+    try:
+        yield
+    finally:
+        cudagraph_utils.tqdm = bar

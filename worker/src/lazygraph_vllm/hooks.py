@@ -1,0 +1,184 @@
+"""Where the plugin hangs in vLLM: four methods of EngineCore's process, patched once.
+
+``register`` runs in every vLLM process, several times, before most modules exist and before forks.
+So nothing starts here, and a module that isn't imported yet is patched when it is.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.abc
+import importlib.util
+import logging
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from .settings import Settings
+from .support import CORE_HOOKS, missing_hook
+
+logger = logging.getLogger("vllm.lazygraph")
+
+EXECUTOR_MODULE = "vllm.v1.executor.abstract"
+CORE_MODULE = "vllm.v1.engine.core"
+
+
+class _PatchOnImport(importlib.abc.MetaPathFinder):
+    """Runs a patch right after a module was imported for the first time."""
+
+    def __init__(self, patches: dict[str, Callable[[ModuleType], None]]) -> None:
+        self._patches = patches
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> Any:
+        patch = self._patches.pop(fullname, None)
+        if patch is None:
+            return None
+        spec = importlib.util.find_spec(fullname)
+        if spec is None or spec.loader is None:
+            return None
+        execute = spec.loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            execute(module)
+            patch(module)
+
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+def install(settings: Settings) -> None:
+    """Patch now what is imported, the rest when it is; does nothing the second time."""
+    if any(isinstance(finder, _PatchOnImport) for finder in sys.meta_path):
+        return
+    patches: dict[str, Callable[[ModuleType], None]] = {
+        EXECUTOR_MODULE: functools.partial(_patch_executor, settings=settings),
+        CORE_MODULE: _patch_core,
+    }
+    for name in list(patches):
+        if (module := sys.modules.get(name)) is not None:
+            patches.pop(name)(module)
+    sys.meta_path.insert(0, _PatchOnImport(patches))
+
+
+def _patch_executor(module: ModuleType, settings: Settings) -> None:
+    """Start with the executor, and stand between allocating the KV cache and capturing."""
+    executor_class: Any = getattr(module, "Executor", None)
+    if reason := missing_hook(executor_class, ("initialize_from_config", "collective_rpc")):
+        logger.warning("lazygraph: running as stock: %s", reason)
+        return
+    init, initialize = executor_class.__init__, executor_class.initialize_from_config
+
+    @functools.wraps(init)
+    def patched_init(self: Any, vllm_config: Any, *args: Any, **kwargs: Any) -> None:
+        from vllm.version import __version__ as vllm_version
+
+        from .engine import Agent
+
+        self.lazygraph = agent = Agent(settings, vllm_config, vllm_version, _core_reason())
+        starts_children_by_fork = _forks(self)
+        if not starts_children_by_fork:
+            agent.begin()  # connects while weights load
+        init(self, vllm_config, *args, **kwargs)
+        if starts_children_by_fork:
+            agent.begin()  # a fork must not copy a running thread's locks
+
+    @functools.wraps(initialize)
+    def patched_initialize(self: Any, *args: Any, **kwargs: Any) -> Any:
+        agent = getattr(self, "lazygraph", None)
+        if agent is None:
+            return initialize(self, *args, **kwargs)
+        rpc = self.collective_rpc
+
+        def collective_rpc(method: Any, *rpc_args: Any, **rpc_kwargs: Any) -> Any:
+            is_capture = method == "compile_or_warm_up_model"
+            if is_capture:
+                agent.before_capture(rpc)
+            result = rpc(method, *rpc_args, **rpc_kwargs)
+            if is_capture:
+                agent.after_capture(rpc)
+            return result
+
+        self.collective_rpc = collective_rpc
+        try:
+            return initialize(self, *args, **kwargs)
+        finally:
+            del self.collective_rpc
+
+    executor_class.__init__ = patched_init
+    executor_class.initialize_from_config = patched_initialize
+
+
+def _forks(executor: Any) -> bool:
+    import vllm.envs as envs
+
+    several = "Multiproc" in type(executor).__name__
+    return several and envs.VLLM_WORKER_MULTIPROC_METHOD != "spawn"
+
+
+def _core_reason() -> str | None:
+    """Why this process's engine can't run commands: then it must not start with fewer graphs."""
+    module = sys.modules.get(CORE_MODULE)
+    return missing_hook(getattr(module, "EngineCoreProc", module), CORE_HOOKS)
+
+
+def _patch_core(module: ModuleType) -> None:
+    """Run commands between steps, and see where the engine is idle."""
+    core_class: Any = getattr(module, "EngineCoreProc", None)
+    if missing_hook(core_class, CORE_HOOKS):
+        return  # the executor's hook asks again, says so once and leaves this engine to vLLM
+    run, handle = core_class.run_busy_loop, core_class._handle_client_request
+    process_input, process_step = core_class._process_input_queue, core_class._process_engine_step
+
+    def agent_of(engine: Any) -> Any:
+        return getattr(engine.model_executor, "lazygraph", None)
+
+    @functools.wraps(run)
+    def run_busy_loop(self: Any) -> Any:
+        agent = agent_of(self)
+        if agent is None:
+            return run(self)
+        agent.attach(self, module.EngineCoreRequestType.WAKEUP)
+        try:
+            return run(self)
+        finally:
+            agent.detach()
+
+    @functools.wraps(handle)
+    def handle_client_request(self: Any, request_type: Any, request: Any) -> Any:
+        from .engine import Command
+
+        if isinstance(request, Command):
+            agent_of(self).execute(self, request)
+            return None
+        result = handle(self, request_type, request)
+        agent = agent_of(self)
+        if agent is not None and not self.has_work() and self.is_running():
+            # vLLM goes on waiting without leaving its loop: a wake-up or an end of a pause is
+            # the moment to ask again.
+            agent.on_idle(self)
+        return result
+
+    @functools.wraps(process_input)
+    def process_input_queue(self: Any) -> Any:
+        agent = agent_of(self)
+        if agent is None:
+            return process_input(self)
+        if not self.has_work() and self.is_running():
+            agent.on_idle(self)
+        result = process_input(self)
+        agent.on_work(self)
+        return result
+
+    @functools.wraps(process_step)
+    def process_engine_step(self: Any) -> Any:
+        result = process_step(self)
+        agent = agent_of(self)
+        if agent is not None:
+            agent.after_step(self)
+        return result
+
+    core_class.run_busy_loop = run_busy_loop
+    core_class._handle_client_request = handle_client_request
+    core_class._process_input_queue = process_input_queue
+    core_class._process_engine_step = process_engine_step

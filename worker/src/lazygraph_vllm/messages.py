@@ -1,0 +1,307 @@
+"""The protocol's messages, version 1: the mirror of ``src/wire/protocol.ts``.
+
+Units and meaning of every field are documented there. Frames are msgpack maps with camelCase keys;
+``type`` names the message. Both test suites read ``test/golden/frames.json``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Union
+
+import msgspec
+from msgspec import Meta
+
+PROTOCOL_VERSION = 1
+
+FRAME_BYTES_MAX = 1 << 20
+GRAPHS_MAX = 4096
+TABLE_ROWS_MAX = 4096
+ROW_GRAPHS_MAX = 64
+STEPS_PER_BATCH_MAX = 512
+TOKENS_MAX = 1 << 20
+TEXT_CHARS_MAX = 2048
+COMMANDS_WAITING_MAX = 64
+
+Mode = Literal["eager", "lazy", "idle"]
+Phase = Literal["loading", "capturing", "serving", "stock", "stopping"]
+GraphId = Annotated[str, Meta(min_length=1, max_length=128)]
+Text = Annotated[str, Meta(max_length=TEXT_CHARS_MAX)]
+Count = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+
+
+class Graph(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """One graph the engine could capture; see ``src/graph.ts``."""
+
+    id: str
+    kind: Literal["FULL", "PIECEWISE"]
+    tokens: int
+    requests: int | None = None
+    uniform: int | None = None
+
+
+class RankMemory(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What one rank sees of its GPU, in bytes."""
+
+    rank: int
+    gpu_uuid: str
+    gpu_name: str
+    total_bytes: int
+    free_bytes: int
+    reserved_bytes: int
+    pool_bytes: int
+    activation_peak_bytes: int
+
+
+class Captured(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A captured graph and what it cost."""
+
+    graph: str
+    ms: float
+    bytes: int
+
+
+class StepCount(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Steps of one shape since the last batch."""
+
+    tokens: int
+    requests: int
+    uniform: int
+    served: str
+    count: int
+    seconds: float
+    timed: int
+    context_tokens: float
+
+
+class _Message(
+    msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag_field="type", omit_defaults=True
+):
+    """Base of all messages: its ``type`` field is the tag given by each subclass."""
+
+
+# ------------------------------------------------------------------ engine → controller
+
+
+class Hello(_Message, tag="hello", kw_only=True):
+    """First message of a session."""
+
+    version_min: int
+    version_max: int
+    engine: str
+    session: str
+    plugin_version: str
+    vllm_version: str
+    model: str
+    host: str
+    pid: int
+    phase: Phase
+    mode: Mode
+    tensor_parallel: int
+    pipeline_parallel: int
+    simulated: str | None = None
+
+
+class Inventory(_Message, tag="inventory", kw_only=True):
+    """Everything the scheduler needs, sent before the first capture."""
+
+    phase: Phase
+    graphs: tuple[Graph, ...]
+    captured: tuple[Captured, ...]
+    ranks: tuple[RankMemory, ...]
+    cudagraph_mode: str
+    layers: int
+    max_requests: int
+    max_batched_tokens: int
+    kv_cache_tokens: int
+    epoch: int
+    unsupported: str | None = None
+
+
+class Ready(_Message, tag="ready", kw_only=True):
+    """Sent once, when the engine starts to serve."""
+
+    capture_seconds: float
+    captured: tuple[Captured, ...]
+    ranks: tuple[RankMemory, ...]
+    epoch: int
+
+
+Outcome = Literal["captured", "already", "deferred", "refused", "failed"]
+
+
+class Result(_Message, tag="result", kw_only=True):
+    """Answer to a capture command."""
+
+    command: int
+    graph: str
+    outcome: Outcome
+    reason: str | None = None
+    stall_ms: float
+    ms: float
+    bytes: int
+    ranks: tuple[RankMemory, ...]
+    epoch: int
+
+
+class Telemetry(_Message, tag="telemetry", kw_only=True):
+    """Demand since the last batch."""
+
+    sequence: int
+    dropped: int
+    steps: tuple[StepCount, ...]
+    running: int
+    waiting: int
+
+
+class Edge(_Message, tag="edge", kw_only=True):
+    """The engine ran out of work, or has work again."""
+
+    state: Literal["idle", "busy"]
+    running: int
+    waiting: int
+
+
+class Heartbeat(_Message, tag="heartbeat", kw_only=True):
+    """Sent both ways."""
+
+    ranks: tuple[RankMemory, ...] | None = None
+
+
+class Problem(_Message, tag="problem", kw_only=True):
+    """A message that is valid msgpack but not valid for this engine."""
+
+    code: str
+    message: str
+
+
+class Goodbye(_Message, tag="goodbye", kw_only=True):
+    """The engine ends."""
+
+    reason: str
+
+
+FromEngine = Union[  # noqa: UP007 - msgspec wants one union object
+    Hello, Inventory, Ready, Result, Telemetry, Edge, Heartbeat, Problem, Goodbye
+]
+
+# ------------------------------------------------------------------ controller → engine
+
+
+class Welcome(_Message, tag="welcome", kw_only=True):
+    """Accepts a hello."""
+
+    version: Annotated[int, Meta(ge=0, le=65535)]
+    incarnation: Count
+    heartbeat_ms: Annotated[int, Meta(ge=10, le=600_000)]
+    mode: Mode
+
+
+class Refuse(_Message, tag="refuse", kw_only=True):
+    """Ends the session for good."""
+
+    code: Annotated[str, Meta(max_length=128)]
+    message: Text
+
+
+class Start(_Message, tag="start", kw_only=True):
+    """Which graphs to capture before ready, in this order."""
+
+    graphs: Annotated[tuple[GraphId, ...], Meta(max_length=GRAPHS_MAX)]
+
+
+class Capture(_Message, tag="capture", kw_only=True):
+    """One graph, on all ranks, between two steps."""
+
+    command: Count
+    graph: GraphId
+    when_idle: bool
+
+
+class DispatchRow(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """For steps of up to ``up_to`` tokens: graphs in order of preference."""
+
+    up_to: Annotated[int, Meta(ge=0, le=TOKENS_MAX)]
+    graphs: Annotated[tuple[GraphId, ...], Meta(max_length=ROW_GRAPHS_MAX)]
+
+
+Rows = Annotated[tuple[DispatchRow, ...], Meta(max_length=TABLE_ROWS_MAX)]
+
+
+class Dispatch(_Message, tag="dispatch", kw_only=True):
+    """Which graph serves which step."""
+
+    uniform: Rows
+    mixed: Rows
+
+
+class Freeze(_Message, tag="freeze", kw_only=True):
+    """Ends captures until the mode changes."""
+
+    reason: Text
+
+
+class SetMode(_Message, tag="mode", kw_only=True):
+    """Changes the mode of a running engine."""
+
+    mode: Mode
+
+
+class Resync(_Message, tag="resync", kw_only=True):
+    """Asks for a fresh inventory; with ``hello`` for a new hand-shake before it."""
+
+    hello: bool = False
+
+
+ToEngine = Union[  # noqa: UP007
+    Welcome, Refuse, Start, Capture, Dispatch, Freeze, SetMode, Resync, Heartbeat
+]
+
+
+class FrameError(ValueError):
+    """A frame that is not a valid message; the text says what was expected and what came."""
+
+
+_encoder = msgspec.msgpack.Encoder()
+_to_engine = msgspec.msgpack.Decoder(ToEngine)
+_from_engine = msgspec.msgpack.Decoder(FromEngine)
+_any = msgspec.msgpack.Decoder()
+_TO_ENGINE_TYPES = frozenset(
+    ("welcome", "refuse", "start", "capture", "dispatch", "freeze", "mode", "resync", "heartbeat")
+)
+
+
+def encode(message: FromEngine | ToEngine) -> bytes:
+    """Encode one message as one frame."""
+    return _encoder.encode(message)
+
+
+def decode_to_engine(frame: bytes) -> ToEngine | None:
+    """Decode a frame from the controller; ``None`` for a type this version doesn't know.
+
+    Raises:
+        FrameError: not a valid message.
+    """
+    if len(frame) > FRAME_BYTES_MAX:
+        raise FrameError(f"expected a frame of at most {FRAME_BYTES_MAX} bytes, got {len(frame)}")
+    try:
+        return _to_engine.decode(frame)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        if _unknown_type(frame):
+            return None
+        raise FrameError(
+            f"expected a message of protocol {PROTOCOL_VERSION}, got: {error}"
+        ) from error
+
+
+def decode_from_engine(frame: bytes) -> FromEngine:
+    """Decode a frame that an engine sent; for tests."""
+    return _from_engine.decode(frame)
+
+
+def _unknown_type(frame: bytes) -> bool:
+    try:
+        value: Any = _any.decode(frame)
+    except Exception:
+        return False
+    kind = value.get("type") if isinstance(value, dict) else None
+    return isinstance(kind, str) and kind not in _TO_ENGINE_TYPES

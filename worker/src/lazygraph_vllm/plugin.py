@@ -1,0 +1,23 @@
+"""The entry point that vLLM calls in every process."""
+
+from __future__ import annotations
+
+import logging
+
+from .settings import SettingsError, load_settings
+
+logger = logging.getLogger("vllm.lazygraph")
+
+
+def register() -> None:
+    """Install the hooks if the environment asks for them. Starts nothing, imports nothing heavy."""
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        logger.warning("lazygraph: running as stock: %s", error)
+        return
+    if settings is None:
+        return
+    from .hooks import install
+
+    install(settings)

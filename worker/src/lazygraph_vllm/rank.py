@@ -1,0 +1,313 @@
+"""What the engine calls on every rank, through vLLM's collective RPC.
+
+Every function takes vLLM's ``WorkerWrapperBase`` first and returns plain data. They run on the
+thread that runs the model, in the order the engine sends them, on all ranks alike: that order is
+the lockstep our captures rely on.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections import deque
+from typing import Any
+from unittest import mock
+
+from . import memory
+from .capture import CaptureError, RankGraphs, describe_graph, unsupported_runner
+from .dispatch import TableError
+from .messages import Dispatch, RankMemory, StepCount
+from .telemetry import StepCounter
+
+logger = logging.getLogger("vllm.lazygraph")
+
+STEPS_IN_FLIGHT_MAX = 64
+
+
+def _runner(wrapper: Any) -> Any:
+    return wrapper.worker.model_runner
+
+
+def _graphs(wrapper: Any) -> RankGraphs:
+    return _runner(wrapper).lazygraph
+
+
+# ------------------------------------------------------------------ start-up
+
+
+def describe(wrapper: Any) -> dict[str, Any]:
+    """What this rank could capture. Changes nothing."""
+    runner = _runner(wrapper)
+    if reason := unsupported_runner(runner):
+        return {"unsupported": reason}
+    manager = runner.cudagraph_manager
+    graphs = [describe_graph(d) for descs in manager._capture_descs.values() for d in descs]
+    graphs.sort(key=lambda g: (g.kind != "PIECEWISE", -g.tokens))
+    config = runner.vllm_config
+    return {
+        "graphs": graphs,
+        "decode_length": manager.decode_query_len,
+        "cudagraph_mode": manager.cudagraph_mode.name,
+        "layers": int(config.model_config.get_num_layers(config.parallel_config)),
+        "memory": rank_memory(wrapper),
+    }
+
+
+def prepare(wrapper: Any, first: list[str], verify: bool) -> None:
+    """Take over this rank's graphs; the coming start-up capture captures ``first`` only."""
+    runner = _runner(wrapper)
+    runner.lazygraph = graphs = RankGraphs(runner, first, verify)
+    runner.cudagraph_manager.lazygraph = graphs
+    _patch_classes()
+    _watch_steps(runner, graphs)
+    capture_model = runner.capture_model
+
+    @functools.wraps(capture_model)
+    def capture_and_project() -> int:
+        # vLLM keeps this number (start-up plan, --kv-cache-memory advice) as what graphs take.
+        # It collects garbage first, 0.3 s of a start; after its warm-up it does so again anyway.
+        with mock.patch("gc.collect", lambda *_: 0):
+            size = capture_model()
+        return size + graphs.projected_bytes()
+
+    runner.capture_model = capture_and_project
+
+
+def finish_start(wrapper: Any) -> dict[str, Any]:
+    """After start-up: real steps can't capture any more. Returns what was captured."""
+    graphs = _graphs(wrapper)
+    graphs.finish_start()
+    _runner(wrapper).lazygraph_steps.forget()  # vLLM's own warm-up steps are no demand
+    return {
+        "captured": list(graphs.captured.values()),
+        "mismatched": dict(graphs.mismatched),
+        "seconds": graphs.capture_seconds,
+        "hash": graphs.state_hash(),
+        "epoch": graphs.epoch,
+        "memory": rank_memory(wrapper),
+    }
+
+
+def _patch_classes() -> None:
+    """Patch vLLM's classes once per process; managers without our attribute stay as they are."""
+    import torch
+    from vllm.distributed.parallel_state import GraphCaptureContext
+    from vllm.v1.worker.gpu import async_utils, cudagraph_utils
+
+    manager_class = cudagraph_utils.CudaGraphManager
+    if getattr(manager_class.capture, "lazygraph", False):
+        return
+    capture, dispatch = manager_class.capture, manager_class.dispatch
+    graph_capture = cudagraph_utils.graph_capture
+    contexts: dict[Any, Any] = {}
+
+    def persistent_graph_capture(device: Any) -> Any:
+        # A new stream per session would cost a cuBLAS workspace each and keep the pool from
+        # reusing its blocks: 2.4 GiB for 100 graphs of an 8B.
+        if device not in contexts:
+            contexts[device] = GraphCaptureContext(torch.cuda.Stream(device=device))
+        return graph_capture(device, contexts[device])
+
+    @functools.wraps(capture)
+    def patched_capture(self: Any, create_forward_fn: Any, progress_bar_desc: str = "") -> None:
+        graphs = getattr(self, "lazygraph", None)
+        if graphs is None:
+            capture(self, create_forward_fn, progress_bar_desc)
+        else:
+            graphs.capture_first(capture, create_forward_fn, progress_bar_desc)
+
+    @functools.wraps(dispatch)
+    def patched_dispatch(
+        self: Any,
+        num_reqs: int,
+        num_tokens: int,
+        uniform_token_count: int | None,
+        num_active_loras: int,
+    ) -> Any:
+        graphs = getattr(self, "lazygraph", None)
+        if graphs is None:
+            return dispatch(self, num_reqs, num_tokens, uniform_token_count, num_active_loras)
+        return graphs.dispatch(num_reqs, num_tokens, uniform_token_count, num_active_loras)
+
+    patched_capture.lazygraph = True  # type: ignore[attr-defined]
+    manager_class.capture = patched_capture
+    manager_class.dispatch = patched_dispatch
+    cudagraph_utils.graph_capture = persistent_graph_capture
+    get_output = async_utils.AsyncOutput.get_output
+
+    @functools.wraps(get_output)
+    def locked_get_output(self: Any) -> Any:
+        with memory.output_lock:
+            return get_output(self)
+
+    async_utils.AsyncOutput.get_output = locked_get_output
+
+
+# ------------------------------------------------------------------ between steps
+
+
+def preflight(wrapper: Any, graph: str, free_bytes_min: int) -> dict[str, Any]:
+    """Whether this rank could capture ``graph`` now. Changes nothing."""
+    import torch
+
+    graphs = _graphs(wrapper)
+    free = torch.cuda.mem_get_info(graphs.runner.device)[0]
+    reason = None
+    if graph not in graphs.descs:
+        reason = f"unknown graph {graph!r}"
+    elif graph in graphs.failed:
+        reason = f"failed before: {graphs.failed[graph]}"
+    elif free < free_bytes_min:
+        reason = f"headroom: {free >> 20} MiB free, {free_bytes_min >> 20} MiB needed"
+    return {"reason": reason, "hash": graphs.state_hash(), "has": graph in graphs.captured}
+
+
+def capture(wrapper: Any, graph: str) -> dict[str, Any]:
+    """Capture one graph. With several ranks a failure here can't be survived by the others."""
+    graphs = _graphs(wrapper)
+    try:
+        captured = graphs.capture_one(graph)
+    except CaptureError as error:
+        logger.exception("lazygraph: capturing %s failed", graph)
+        return {"error": str(error), "hash": graphs.state_hash(), "epoch": graphs.epoch}
+    return {
+        "captured": captured,
+        "mismatch": graphs.mismatched.get(graph),
+        "hash": graphs.state_hash(),
+        "epoch": graphs.epoch,
+        "memory": rank_memory(wrapper),
+    }
+
+
+def purge(wrapper: Any, names: dict[str, str]) -> int:
+    """Forget graphs here, with the reason why they must not be tried again; the new epoch."""
+    graphs = _graphs(wrapper)
+    for graph, reason in names.items():
+        graphs.purge(graph)
+        graphs.failed[graph] = reason
+    graphs._rebuild()
+    return graphs.epoch
+
+
+def set_table(wrapper: Any, table: Dispatch | None) -> str | None:
+    """Dispatch by this table from the next step on (``None``: our rule); returns why not."""
+    try:
+        _graphs(wrapper).set_table(table)
+    except TableError as error:
+        return str(error)
+    return None
+
+
+def rank_memory(wrapper: Any) -> RankMemory:
+    """This rank's GPU and what the allocator and the graph pool hold of it."""
+    import torch
+
+    runner = _runner(wrapper)
+    device = runner.device
+    free, total = torch.cuda.mem_get_info(device)
+    properties = torch.cuda.get_device_properties(device)
+    return RankMemory(
+        rank=int(getattr(wrapper, "global_rank", 0)),
+        gpu_uuid=f"GPU-{properties.uuid}",
+        gpu_name=properties.name,
+        total_bytes=total,
+        free_bytes=free,
+        reserved_bytes=torch.cuda.memory_reserved(device),
+        pool_bytes=memory.pool_bytes(runner.cudagraph_manager.pool),
+        activation_peak_bytes=int(getattr(wrapper.worker, "peak_activation_memory", 0)),
+    )
+
+
+# ------------------------------------------------------------------ telemetry
+
+
+class StepWatch:
+    """Counts and times real steps on one rank, without ever waiting for the GPU.
+
+    A step's seconds are those between two CUDA events on the model's stream: before its inputs
+    are prepared and after its tokens are sampled. Events are read when a later step starts, on
+    the thread that owns the stream: reading them on another thread would end a capture.
+    """
+
+    def __init__(self) -> None:
+        self.counter = StepCounter()
+        self._in_flight: deque[tuple[tuple[int, int, int, str], Any, Any]] = deque()
+        self._spare: list[Any] = []
+        self._open: tuple[tuple[int, int, int, str], Any] | None = None
+
+    def begin(self) -> Any:
+        """Mark the start of a step; returns its event."""
+        import torch
+
+        self.harvest()
+        event = self._spare.pop() if self._spare else torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def dispatched(self, key: tuple[int, int, int, str], event: Any, context: float) -> None:
+        """Count the step whose graph is now known."""
+        self.counter.add(*key, context)
+        self._open = (key, event)
+
+    def end(self) -> None:
+        """Mark the end of the step that is open."""
+        import torch
+
+        if self._open is None:
+            return
+        (key, start), self._open = self._open, None
+        if len(self._in_flight) >= STEPS_IN_FLIGHT_MAX:
+            return
+        event = self._spare.pop() if self._spare else torch.cuda.Event(enable_timing=True)
+        event.record()
+        self._in_flight.append((key, start, event))
+
+    def forget(self) -> None:
+        """Drop every step so far, also those whose events were not read yet."""
+        self._in_flight.clear()
+        self.counter.take()
+
+    def harvest(self) -> None:
+        """Read the events of finished steps."""
+        while self._in_flight and self._in_flight[0][2].query():
+            key, start, end = self._in_flight.popleft()
+            self.counter.time(key, start.elapsed_time(end) / 1000)
+            self._spare += (start, end)
+
+
+def _watch_steps(runner: Any, graphs: RankGraphs) -> None:
+    watch = runner.lazygraph_steps = StepWatch()
+    execute, sample = runner.execute_model, runner.sample_tokens
+
+    @functools.wraps(execute)
+    def execute_model(scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
+        scheduled = scheduler_output.num_scheduled_tokens
+        if kwargs.get("dummy_run") or not scheduled:
+            return execute(scheduler_output, *args, **kwargs)
+        event = watch.begin()
+        result = execute(scheduler_output, *args, **kwargs)
+        requests, tokens = len(scheduled), scheduler_output.total_num_scheduled_tokens
+        longest = max(scheduled.values())
+        uniform = longest if longest * requests == tokens else 0
+        computed = sum(scheduler_output.scheduled_cached_reqs.num_computed_tokens)
+        key = (tokens, requests, uniform, graphs.last_served)
+        watch.dispatched(key, event, (computed + tokens) / requests)
+        return result
+
+    @functools.wraps(sample)
+    def sample_tokens(*args: Any, **kwargs: Any) -> Any:
+        result = sample(*args, **kwargs)
+        watch.end()
+        return result
+
+    runner.execute_model = execute_model
+    runner.sample_tokens = sample_tokens
+
+
+def drain_steps(wrapper: Any) -> tuple[tuple[StepCount, ...], int] | None:
+    """Steps since the last call and how many could not be booked; rank 0 only."""
+    if getattr(wrapper, "global_rank", 0) != 0:
+        return None
+    watch: StepWatch = _runner(wrapper).lazygraph_steps
+    watch.harvest()
+    return watch.counter.take(), watch.counter.dropped

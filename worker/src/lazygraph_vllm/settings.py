@@ -1,0 +1,112 @@
+"""What the environment asks of the plugin.
+
+Variables don't start with ``VLLM_``: vLLM warns about unknown ones of that name, and its
+``--additional-config`` would enter the hash of the compile cache.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, cast
+
+Mode = Literal["eager", "lazy", "idle"]
+MODES: tuple[Mode, ...] = ("eager", "lazy", "idle")
+
+HANDSHAKE_MS_MAX = 60_000
+
+
+class SettingsError(ValueError):
+    """A variable has a value we can't use; the message is one sentence for the log."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """CURVE keys in Z85 (40 characters each)."""
+
+    server_key: str
+    public_key: str
+    secret_key: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Validated settings of one engine process."""
+
+    mode: Mode
+    endpoint: str | None = None
+    engine: str | None = None
+    handshake_ms: int = 250
+    verify: bool = False
+    allow_untested: bool = False
+    curve: Curve | None = None
+
+
+def _flag(env: Mapping[str, str], name: str) -> bool:
+    value = env.get(name, "0").strip().lower()
+    if value in ("1", "true", "yes", "on"):
+        return True
+    if value in ("", "0", "false", "no", "off"):
+        return False
+    raise SettingsError(f"expected {name} to be 0 or 1, got {value!r}")
+
+
+def _curve(env: Mapping[str, str]) -> Curve | None:
+    names = ("LAZYGRAPH_SERVER_KEY", "LAZYGRAPH_PUBLIC_KEY", "LAZYGRAPH_SECRET_KEY")
+    values = [env.get(name, "").strip() for name in names]
+    if not any(values):
+        return None
+    for name, value in zip(names, values, strict=True):
+        if len(value) != 40:
+            raise SettingsError(
+                f"expected {name} to be a Z85 key of 40 characters, got {len(value)} characters; "
+                "set all three CURVE keys or none"
+            )
+    return Curve(*values)
+
+
+def load_settings(env: Mapping[str, str] | None = None) -> Settings | None:
+    """Read the settings; ``None`` means the plugin has nothing to do.
+
+    Raises:
+        SettingsError: a variable has a value we can't use.
+    """
+    env = os.environ if env is None else env
+    if _flag(env, "LAZYGRAPH_DISABLE"):
+        return None
+    mode = env.get("LAZYGRAPH_MODE", "").strip().lower()
+    endpoint = env.get("LAZYGRAPH_ENDPOINT", "").strip() or None
+    if not mode and endpoint is None:
+        return None
+    mode = mode or "idle"
+    if mode not in MODES:
+        raise SettingsError(f"expected LAZYGRAPH_MODE to be eager, lazy or idle, got {mode!r}")
+    if endpoint is not None and not endpoint.startswith(("tcp://", "ipc://")):
+        raise SettingsError(
+            f"expected LAZYGRAPH_ENDPOINT to start with tcp:// or ipc://, got {endpoint!r}"
+        )
+    raw_ms = env.get("LAZYGRAPH_HANDSHAKE_MS", "").strip() or "250"
+    if not raw_ms.isascii() or not raw_ms.isdigit() or int(raw_ms) > HANDSHAKE_MS_MAX:
+        raise SettingsError(
+            f"expected LAZYGRAPH_HANDSHAKE_MS to be 0 to {HANDSHAKE_MS_MAX} milliseconds, "
+            f"got {raw_ms!r}"
+        )
+    engine = env.get("LAZYGRAPH_ENGINE", "").strip() or None
+    if engine is not None and len(engine) > 128:
+        raise SettingsError(
+            f"expected LAZYGRAPH_ENGINE to have at most 128 characters, got {len(engine)}"
+        )
+    if engine is not None and not engine.isprintable():
+        raise SettingsError(
+            f"expected LAZYGRAPH_ENGINE to have no control characters, got {engine!r}"
+        )
+    return Settings(
+        mode=cast(Mode, mode),
+        endpoint=endpoint,
+        engine=engine,
+        handshake_ms=int(raw_ms),
+        verify=_flag(env, "LAZYGRAPH_VERIFY"),
+        allow_untested=_flag(env, "LAZYGRAPH_ALLOW_UNTESTED"),
+        curve=_curve(env),
+    )

@@ -1,0 +1,56 @@
+"""Counts steps by shape between two telemetry batches. Pure."""
+
+from __future__ import annotations
+
+from .messages import STEPS_PER_BATCH_MAX, StepCount
+
+
+class StepCounter:
+    """Steps since the last ``take``, merged by (tokens, requests, uniform, served)."""
+
+    def __init__(self) -> None:
+        self._steps: dict[tuple[int, int, int, str], list[float]] = {}
+        self.dropped = 0
+
+    def add(
+        self, tokens: int, requests: int, uniform: int, served: str, context_tokens: float
+    ) -> None:
+        """Count one step; beyond the batch limit it is counted as dropped."""
+        key = (tokens, requests, uniform, served)
+        entry = self._steps.get(key)
+        if entry is None:
+            if len(self._steps) >= STEPS_PER_BATCH_MAX:
+                self.dropped += 1
+                return
+            entry = self._steps[key] = [0, 0.0, 0, 0.0]
+        entry[0] += 1
+        entry[3] += context_tokens
+
+    def time(self, key: tuple[int, int, int, str], seconds: float) -> None:
+        """Add the measured seconds of a step that was counted, maybe in an earlier batch."""
+        entry = self._steps.get(key)
+        if entry is None:
+            if len(self._steps) >= STEPS_PER_BATCH_MAX:
+                return
+            entry = self._steps[key] = [0, 0.0, 0, 0.0]
+        entry[1] += seconds
+        entry[2] += 1
+
+    def take(self) -> tuple[StepCount, ...]:
+        """Return the batch and start a new one."""
+        steps, self._steps = self._steps, {}
+        return tuple(
+            StepCount(
+                tokens=tokens,
+                requests=requests,
+                uniform=uniform,
+                served=served,
+                count=int(count),
+                seconds=seconds,
+                timed=int(timed),
+                context_tokens=context / count if count else 0.0,
+            )
+            for (tokens, requests, uniform, served), (count, seconds, timed, context) in (
+                steps.items()
+            )
+        )

@@ -1,0 +1,125 @@
+"""Faults that a good token check must find."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from typing import Any
+
+
+def inject(fault: str) -> None:
+    """Install one fault, e.g. ``dead:FULL:24``; raises ValueError for an unknown one."""
+    if "," in fault:
+        for one in fault.split(","):
+            inject(one)
+        return
+    kind, _, graph = fault.partition(":")
+    if kind == "dead":
+        _after_capture(graph, _kill)
+    elif kind == "skip-all-reduce":
+        _around_capture(graph, _without_all_reduce)
+    else:
+        raise ValueError(
+            f"expected LAZYGRAPH_TEST_FAULT to be dead:GRAPH or skip-all-reduce:GRAPH, got {fault}"
+        )
+
+
+def _after_capture(graph: str, break_it: Any) -> None:
+    from lazygraph_vllm.capture import RankGraphs
+
+    verify = RankGraphs._verify
+    rebuild = RankGraphs._rebuild
+    broken: set[str] = set()
+
+    def break_once(graphs: Any) -> None:
+        if graph in graphs.captured and graph not in broken:
+            broken.add(graph)
+            break_it(graphs, graph)
+
+    @functools.wraps(verify)
+    def patched_verify(self: Any, name: str) -> None:
+        break_once(self)
+        verify(self, name)
+
+    @functools.wraps(rebuild)
+    def patched_rebuild(self: Any) -> None:
+        break_once(self)
+        rebuild(self)
+
+    RankGraphs._verify = patched_verify
+    RankGraphs._rebuild = patched_rebuild
+
+
+class _DeadGraph:
+    """Replays nothing, so that its outputs are whatever an earlier step left there."""
+
+    def replay(self) -> None:
+        """Do nothing."""
+
+
+def _kill(graphs: Any, name: str) -> None:
+    """Make one graph, or one piece in the middle of it, do nothing when replayed."""
+    desc = graphs.descs[name]
+    if desc.cg_mode.name == "FULL":
+        graphs.manager.graphs[desc] = _DeadGraph()
+        return
+    from vllm.compilation.cuda_graph import CUDAGraphWrapper
+
+    entries = [
+        entry
+        for wrapper in CUDAGraphWrapper._all_instances
+        for key, entry in wrapper.concrete_cudagraph_entries.items()
+        if key.num_tokens == desc.num_tokens
+    ]
+    entries[len(entries) // 2].cudagraph = _DeadGraph()
+
+
+def _around_capture(graph: str, context: Any) -> None:
+    from lazygraph_vllm.capture import RankGraphs
+
+    factory_of = RankGraphs._run
+
+    @functools.wraps(factory_of)
+    def patched_run(self: Any, original: Any, descs: Any, *args: Any, **kwargs: Any) -> None:
+        forward_factory = self._forward_factory
+
+        def faulty(desc: Any, warmup: bool) -> Any:
+            forward = forward_factory(desc, warmup)
+            from lazygraph_vllm.capture import graph_id
+
+            if graph_id(desc) != graph:
+                return forward
+
+            def run(mode: Any) -> None:
+                with context():
+                    forward(mode)
+
+            return run
+
+        self._forward_factory = faulty
+        try:
+            factory_of(self, original, descs, *args, **kwargs)
+        finally:
+            self._forward_factory = forward_factory
+
+    RankGraphs._run = patched_run
+
+
+@contextlib.contextmanager
+def _without_all_reduce() -> Any:
+    """What a warm-up inside the capture context does by design, frozen into the graph."""
+    import torch
+    from vllm.distributed.device_communicators.custom_all_reduce import CustomAllreduce
+
+    original = CustomAllreduce.custom_all_reduce
+
+    def skip(self: Any, input: Any) -> Any:
+        if torch.cuda.is_current_stream_capturing():
+            return input.clone()
+        return original(self, input)
+
+    CustomAllreduce.custom_all_reduce = skip
+    try:
+        yield
+    finally:
+        CustomAllreduce.custom_all_reduce = original

@@ -1,0 +1,235 @@
+"""An engine core and its ranks without vLLM: what ``Agent`` sees of them."""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from types import SimpleNamespace
+from typing import Any
+
+from lazygraph_vllm import rank
+from lazygraph_vllm.dispatch import TableError, expand
+from lazygraph_vllm.engine import Agent, Command
+from lazygraph_vllm.local_fill import top_graphs
+from lazygraph_vllm.messages import Captured, Graph, RankMemory, StepCount
+from lazygraph_vllm.settings import Settings
+from test_dispatch import plan
+from test_support import supported
+
+GRAPHS = sorted(plan([1, 2, 4, 8]), key=lambda g: (g.kind != "PIECEWISE", -g.tokens))
+TOPS = [g.id for g in top_graphs(GRAPHS)]
+
+
+def make_config() -> Any:
+    config = supported()
+    config.model_config.served_model_name = ["tiny", "alias"]
+    config.cache_config.num_gpu_blocks = 10
+    config.cache_config.block_size = 16
+    config.scheduler_config = SimpleNamespace(max_num_seqs=8, max_num_batched_tokens=64)
+    return config
+
+
+class FakeRank:
+    """Answers what ``lazygraph_vllm.rank`` answers, from a plain set of captured graphs."""
+
+    def __init__(self, index: int, graphs: list[Graph]) -> None:
+        self.index = index
+        self.graphs = graphs
+        self.captured: dict[str, Captured] = {}
+        self.first: list[str] = []
+        self.epoch = 0
+        self.table: Any = None
+        self.fail: set[str] = set()
+        self.mismatch: dict[str, float] = {}
+        self.refuse: str | None = None
+        self.forked = ""
+        self.steps: list[StepCount] = []
+        self.unsupported: str | None = None
+
+    def hash(self) -> str:
+        text = f"{self.epoch}{sorted(self.captured)}{self.forked}"
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def memory(self) -> RankMemory:
+        return RankMemory(
+            rank=self.index, gpu_uuid=f"GPU-{self.index}", gpu_name="fake", total_bytes=2,
+            free_bytes=1, reserved_bytes=0, pool_bytes=0, activation_peak_bytes=0,
+        )  # fmt: skip
+
+    def describe(self) -> dict[str, Any]:
+        if self.unsupported:
+            return {"unsupported": self.unsupported}
+        return {
+            "graphs": self.graphs, "decode_length": 1, "cudagraph_mode": "FULL_AND_PIECEWISE",
+            "layers": 2, "memory": self.memory(),
+        }  # fmt: skip
+
+    def prepare(self, first: list[str], verify: bool) -> None:
+        self.first = first
+
+    def take(self, name: str) -> Captured:
+        self.captured[name] = Captured(graph=name, ms=1.0 + self.index, bytes=10 - self.index)
+        self.epoch += 1
+        return self.captured[name]
+
+    def compile_or_warm_up_model(self) -> None:
+        for name in self.first:
+            self.take(name)
+
+    def finish_start(self) -> dict[str, Any]:
+        return {
+            "captured": list(self.captured.values()), "mismatched": dict(self.mismatch),
+            "seconds": 0.5 + self.index, "hash": self.hash(), "epoch": self.epoch,
+            "memory": self.memory(),
+        }  # fmt: skip
+
+    def preflight(self, graph: str, free_bytes_min: int) -> dict[str, Any]:
+        return {"reason": self.refuse, "hash": self.hash(), "has": graph in self.captured}
+
+    def capture(self, graph: str) -> dict[str, Any]:
+        if graph in self.fail:
+            return {"error": "RuntimeError: broken", "hash": self.hash(), "epoch": self.epoch}
+        captured = self.take(graph)
+        return {
+            "captured": captured, "mismatch": self.mismatch.get(graph), "hash": self.hash(),
+            "epoch": self.epoch, "memory": self.memory(),
+        }  # fmt: skip
+
+    def purge(self, names: dict[str, str]) -> int:
+        for name in names:
+            self.captured.pop(name)
+            self.epoch += 1
+        return self.epoch
+
+    def set_table(self, table: Any) -> str | None:
+        try:
+            for rows in () if table is None else (table.uniform, table.mixed):
+                expand(rows, frozenset(self.captured))
+        except TableError as error:
+            return str(error)
+        self.table = table
+        return None
+
+    def drain_steps(self) -> Any:
+        if self.index:
+            return None
+        steps, self.steps = tuple(self.steps), []
+        return steps, 0
+
+
+class Executor:
+    def __init__(self, ranks: list[FakeRank]) -> None:
+        self.ranks = ranks
+        self.is_sleeping = False
+        self.calls: list[str] = []
+
+    def collective_rpc(
+        self, method: Any, args: tuple[Any, ...] = (), non_block: bool = False
+    ) -> Any:
+        name = method if isinstance(method, str) else method.__name__
+        assert isinstance(method, str) or getattr(rank, name) is method
+        self.calls.append(name)
+        answers = [getattr(r, name)(*args) for r in self.ranks]
+        if not non_block:
+            return answers
+        future: Future[Any] = Future()
+        future.set_result(answers)
+        return future
+
+
+class Wire:
+    """A ``Link`` that keeps what is sent, in the place of a socket."""
+
+    def __init__(self, *_: Any, on_message: Any, on_tick: Any, inventory: Any) -> None:
+        self.receive: Callable[[Any], None] = on_message
+        self.tick: Callable[[], None] = on_tick
+        self.inventory = inventory
+        self.sent: list[Any] = []
+        self.incarnation = 1
+        self.dropped = 0
+        self.lost_since: float | None = None
+        self.refused = None
+        self.hello: dict[str, Any] = {}
+        self.closed: str | None = None
+
+    def start(self) -> None:
+        pass
+
+    def update_hello(self, **changes: Any) -> None:
+        self.hello.update(changes)
+
+    def send(self, message: Any) -> bool:
+        self.sent.append(message)
+        return True
+
+    def close(self, reason: str) -> None:
+        self.closed = reason
+
+    def last(self, kind: type) -> Any:
+        return next(m for m in reversed(self.sent) if isinstance(m, kind))
+
+
+class Engine:
+    """An ``EngineCoreProc`` whose loop turns when a test says so."""
+
+    def __init__(self, agent: Agent, ranks: list[FakeRank]) -> None:
+        self.agent = agent
+        self.wire: Wire = agent.link  # type: ignore[assignment]
+        self.ranks = ranks
+        self.model_executor = Executor(ranks)
+        self.input_queue: queue.Queue[Any] = queue.Queue()
+        self.batch_queue: deque[Any] | None = deque()
+        self.work = False
+        self.running = True
+        self.paused = False
+        self.scheduler = SimpleNamespace(get_request_counts=lambda: (int(self.work), 0))
+
+    def has_work(self) -> bool:
+        return self.work
+
+    def is_running(self) -> bool:
+        return self.running
+
+    def is_scheduler_paused(self) -> bool:
+        return self.paused
+
+    def start(self) -> Engine:
+        """Start-up as vLLM's executor goes through it, then the loop's first idle turn."""
+        self.agent.begin()
+        rpc = self.model_executor.collective_rpc
+        self.agent.before_capture(rpc)
+        if not self.agent.unsupported:
+            rpc("compile_or_warm_up_model")
+        self.agent.after_capture(rpc)
+        self.agent.attach(self, "WAKEUP")
+        self.turn()
+        return self
+
+    def turn(self, commands_max: int = 100) -> int:
+        """One pass of the loop: idle edge, everything in the queue, busy edge."""
+        if not self.work:
+            self.agent.on_idle(self)
+        done = 0
+        while not self.input_queue.empty() and done < commands_max:
+            kind, command = self.input_queue.get_nowait()
+            assert kind == "WAKEUP" and isinstance(command, Command)
+            self.agent.execute(self, command)
+            done += 1
+        self.agent.on_work(self)
+        return done
+
+    def captured(self) -> list[str]:
+        return list(self.ranks[0].captured)
+
+
+def make_engine(mode: str = "idle", ranks: int = 1, endpoint: str | None = "ipc://x") -> Engine:
+    """An engine that wasn't started; ``fake_engine.Wire`` must stand for ``engine.Link``."""
+    agent = Agent(
+        Settings(mode=mode, endpoint=endpoint, handshake_ms=0),
+        make_config(),
+        "0.26.0",  # type: ignore[arg-type]
+    )
+    return Engine(agent, [FakeRank(i, list(GRAPHS)) for i in range(ranks)])

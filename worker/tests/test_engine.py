@@ -1,0 +1,601 @@
+"""The engine's side of a session: commands between steps, and what it does alone."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fake_controller import FakeController
+from fake_engine import GRAPHS, TOPS, Engine, FakeRank, Wire, make_config, make_engine
+from lazygraph_vllm import engine as engine_module
+from lazygraph_vllm.engine import LOOK_AGAIN, Agent, Command
+from lazygraph_vllm.messages import (
+    COMMANDS_WAITING_MAX,
+    Capture,
+    Dispatch,
+    DispatchRow,
+    Edge,
+    Freeze,
+    Goodbye,
+    Hello,
+    Inventory,
+    Problem,
+    Ready,
+    Result,
+    Resync,
+    SetMode,
+    Start,
+    StepCount,
+    Telemetry,
+    Welcome,
+)
+from lazygraph_vllm.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def wire(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "Link", Wire)
+
+
+def capture(engine: Engine, graph: str, command: int = 1, when_idle: bool = False) -> Result:
+    engine.wire.receive(Capture(command=command, graph=graph, when_idle=when_idle))
+    engine.turn()
+    return engine.wire.last(Result)
+
+
+def steps(engine: Engine, *shapes: tuple[int, int, int, str], count: int = 1) -> None:
+    """Real steps on rank 0, reported as after the next step."""
+    engine.ranks[0].steps += [
+        StepCount(
+            tokens=t, requests=r, uniform=u, served=s, count=count, seconds=0, timed=0,
+            context_tokens=0,
+        )
+        for t, r, u, s in shapes
+    ]  # fmt: skip
+    engine.work = True
+    for _ in range(2):
+        engine.agent._telemetry.due_at = 0
+        engine.agent.after_step(engine)  # asks, then collects
+    engine.work = False
+
+
+# ------------------------------------------------------------------ start
+
+
+def test_the_controllers_first_set_is_captured() -> None:
+    engine = make_engine()
+    wait = engine.agent._start_given.wait
+
+    def answer(timeout: float | None) -> bool:
+        inventory = engine.wire.last(Inventory)
+        assert (inventory.phase, inventory.graphs) == ("capturing", tuple(GRAPHS))
+        engine.wire.receive(Start(graphs=("FULL:4", "PIECEWISE:2")))
+        return wait(timeout)
+
+    engine.agent._start_given.wait = answer  # type: ignore[method-assign]
+    engine.start()
+    assert engine.ranks[0].first == ["FULL:4", "PIECEWISE:2"]
+    ready = engine.wire.last(Ready)
+    assert [c.graph for c in ready.captured] == ["FULL:4", "PIECEWISE:2"]
+    assert ready.capture_seconds == 0.5
+    assert engine.model_executor.calls[:4] == [
+        "describe", "prepare", "compile_or_warm_up_model", "finish_start",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("mode", "first"), [("lazy", TOPS), ("idle", TOPS), ("eager", [g.id for g in GRAPHS])]
+)
+def test_without_an_answer_the_mode_decides_what_comes_first(mode: str, first: list[str]) -> None:
+    engine = make_engine(mode)
+    engine.start()
+    assert engine.ranks[0].first == first
+
+
+def test_an_unknown_graph_in_start_is_left_out_and_said() -> None:
+    engine = make_engine()
+    engine.agent._start_given.wait = lambda _: (  # type: ignore[method-assign]
+        engine.wire.receive(Start(graphs=("FULL:9", "FULL:4"))) or True
+    )
+    engine.start()
+    assert engine.ranks[0].first == ["FULL:4"]
+    problem = engine.wire.last(Problem)
+    assert problem.code == "ERR_LAZYGRAPH_UNKNOWN_GRAPH" and "FULL:9" in problem.message
+
+
+def test_the_mode_of_the_welcome_counts_from_before_the_first_capture() -> None:
+    engine = make_engine("idle")
+    welcome = Welcome(version=1, incarnation=1, heartbeat_ms=100, mode="eager")
+    engine.agent._start_given.wait = lambda _: (  # type: ignore[method-assign]
+        engine.wire.receive(welcome) or False
+    )
+    engine.start()
+    assert engine.ranks[0].first == [g.id for g in GRAPHS]
+    assert engine.wire.hello["mode"] == "eager"
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.05])
+def test_an_unreachable_controller_costs_the_bounded_wait_only(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seconds: float
+) -> None:
+    """A real link to nobody: the wait is asked for once, with the limit, and start goes on."""
+    monkeypatch.undo()
+    settings = Settings(
+        mode="lazy", endpoint=f"ipc://{tmp_path}/nobody", handshake_ms=int(seconds * 1000)
+    )
+    agent = Agent(settings, make_config(), "0.26.0")
+    waited: list[float | None] = []
+    wait = agent._start_given.wait
+    agent._start_given.wait = lambda t: waited.append(t) or wait(t)  # type: ignore[method-assign]
+    engine = Engine(agent, [FakeRank(0, list(GRAPHS))])
+    engine.start()
+    assert waited == [seconds]
+    assert engine.ranks[0].first == TOPS
+    agent.detach()
+
+
+def test_the_whole_start_over_a_real_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    controller = FakeController(mode="lazy", first=["FULL:2"])
+    try:
+        settings = Settings(
+            mode="idle", endpoint=controller.endpoint, engine="e0", handshake_ms=10_000
+        )
+        agent = Agent(settings, make_config(), "0.26.0")
+        engine = Engine(agent, [FakeRank(i, list(GRAPHS)) for i in range(2)]).start()
+        hello = controller.wait_for(Hello)
+        assert (hello.engine, hello.model, hello.tensor_parallel) == ("e0", "tiny", 2)
+        assert engine.ranks[1].first == ["FULL:2"]
+        ready = controller.wait_for(Ready)
+        assert (ready.capture_seconds, len(ready.ranks)) == (1.5, 2), "the slowest rank's"
+        assert ready.captured[0].ms == 2.0 and ready.captured[0].bytes == 10
+        assert agent.mode == "lazy"
+        controller.send(Capture(command=1, graph="FULL:4", when_idle=True))
+        _, command = engine.input_queue.get(timeout=10)
+        agent.execute(engine, command)
+        assert controller.wait_for(Result).outcome == "captured"
+        agent.detach()
+        assert controller.wait_for(Goodbye)
+    finally:
+        controller.close()
+
+
+def test_ranks_with_different_plans_run_as_stock() -> None:
+    engine = make_engine(ranks=2)
+    engine.ranks[1].graphs = engine.ranks[1].graphs[1:]
+    engine.start()
+    assert engine.agent.unsupported == "the ranks would capture different graphs"
+    assert engine.model_executor.calls == ["describe"]
+    assert engine.wire.last(Inventory).phase == "stock"
+
+
+def test_a_rank_that_is_not_supported_makes_the_engine_stock() -> None:
+    engine = make_engine(ranks=2)
+    engine.ranks[1].unsupported = "not supported: speculative decoding"
+    engine.start()
+    assert engine.wire.last(Inventory).unsupported == "not supported: speculative decoding"
+    assert capture(engine, "FULL:4").reason == (
+        "running as stock: not supported: speculative decoding"
+    )
+
+
+def test_ranks_that_disagree_after_start_end_the_engine() -> None:
+    engine = make_engine(ranks=2)
+    engine.ranks[1].forked = "x"
+    with pytest.raises(RuntimeError, match="ranks hold different graphs after start"):
+        engine.start()
+
+
+def test_a_graph_that_failed_its_check_at_start_is_dropped_everywhere() -> None:
+    engine = make_engine(ranks=2)
+    engine.ranks[1].mismatch = {TOPS[0]: 0.5}
+    engine.start()
+    assert [c.graph for c in engine.wire.last(Ready).captured] == TOPS[1:]
+    assert engine.ranks[0].captured.keys() == engine.ranks[1].captured.keys() == {TOPS[1]}
+    assert engine.wire.last(Ready).epoch == engine.ranks[0].epoch
+    assert "its replay differs" in capture(engine, TOPS[0]).reason
+
+
+# ------------------------------------------------------------------ captures
+
+
+def test_a_capture_is_booked_with_the_slowest_and_largest_rank() -> None:
+    engine = make_engine(ranks=2).start()
+    result = capture(engine, "FULL:4", command=3)
+    assert (result.command, result.graph, result.outcome) == (3, "FULL:4", "captured")
+    assert (result.ms, result.bytes, result.reason) == (2.0, 10, None)
+    assert result.stall_ms > 0
+    assert result.epoch == engine.ranks[0].epoch == 3
+    assert [r.rank for r in result.ranks] == [0, 1]
+    assert capture(engine, "FULL:4", command=4).outcome == "already"
+
+
+def test_a_repeated_command_is_answered_and_not_executed_again() -> None:
+    engine = make_engine().start()
+    first = capture(engine, "FULL:4", command=3)
+    calls = engine.model_executor.calls.count("capture")
+    assert capture(engine, "FULL:4", command=3) is first
+    assert engine.model_executor.calls.count("capture") == calls
+    engine.wire.incarnation = 2  # another controller counts from one again
+    assert capture(engine, "FULL:2", command=3).graph == "FULL:2"
+
+
+def test_the_answers_kept_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "RESULTS_KEPT", 2)
+    engine = make_engine().start()
+    for command in range(5):
+        capture(engine, "FULL:4", command=command)
+    assert [key[1] for key in engine.agent._results] == [3, 4]
+
+
+def test_busy_defers_only_what_waits_for_idle() -> None:
+    engine = make_engine().start()
+    engine.work = True
+    assert capture(engine, "FULL:4", 1, when_idle=True).outcome == "deferred"
+    assert engine.wire.last(Result).reason == "the engine is busy"
+    assert capture(engine, "FULL:4", 2, when_idle=False).outcome == "captured"
+
+
+def test_a_deferred_command_may_be_sent_again() -> None:
+    engine = make_engine().start()
+    engine.work = True
+    assert capture(engine, "FULL:4", 1, when_idle=True).outcome == "deferred"
+    engine.work = False
+    assert capture(engine, "FULL:4", 1, when_idle=True).outcome == "captured"
+
+
+def test_while_requests_run_one_capture_between_two_steps() -> None:
+    engine = make_engine().start()
+    engine.work = True
+    for command, graph in enumerate(("FULL:4", "FULL:2"), 1):
+        engine.wire.receive(Capture(command=command, graph=graph, when_idle=False))
+    engine.turn()
+    outcomes = {m.command: m.outcome for m in engine.wire.sent if isinstance(m, Result)}
+    assert outcomes == {1: "captured", 2: "deferred"}
+    engine.agent.after_step(engine)
+    assert capture(engine, "FULL:2", 2).outcome == "captured"
+
+
+def test_a_request_queued_behind_counts_as_busy_and_our_own_commands_do_not() -> None:
+    engine = make_engine().start()
+    one = Command(Capture(command=1, graph="FULL:4", when_idle=True))
+    engine.agent._commands_waiting = 2
+    engine.input_queue.put(("ADD", object()))
+    engine.agent.execute(engine, one)
+    assert engine.wire.last(Result).outcome == "deferred"
+    engine.input_queue.get()
+    engine.input_queue.put(("WAKEUP", Command(Freeze(reason="later"))))
+    engine.agent.execute(engine, one)
+    assert engine.wire.last(Result).outcome == "captured"
+
+
+@pytest.mark.parametrize(
+    ("trouble", "outcome", "reason"),
+    [
+        ({"sleeping": True}, "deferred", "the engine sleeps"),
+        ({"paused": True}, "deferred", "the scheduler is paused"),
+        ({"running": False}, "refused", "the engine is shutting down"),
+        ({"frozen": True}, "refused", "frozen: enough"),
+        ({"graph": "FULL:3"}, "refused", "unknown graph 'FULL:3'"),
+        ({"refuse": "headroom: 1 MiB free"}, "refused", "headroom: 1 MiB free"),
+    ],
+    ids=["sleeping", "paused", "shutting down", "frozen", "unknown graph", "headroom"],
+)
+def test_what_defers_and_what_refuses(trouble: dict[str, Any], outcome: str, reason: str) -> None:
+    engine = make_engine(ranks=2).start()
+    engine.model_executor.is_sleeping = trouble.get("sleeping", False)
+    engine.paused = trouble.get("paused", False)
+    engine.running = trouble.get("running", True)
+    engine.ranks[1].refuse = trouble.get("refuse")
+    if trouble.get("frozen"):
+        engine.wire.receive(Freeze(reason="enough"))
+    result = capture(engine, trouble.get("graph", "FULL:4"))
+    assert (result.outcome, result.reason) == (outcome, reason)
+    assert "capture" not in engine.model_executor.calls
+    assert (result.ms, result.bytes) == (0, 0)
+
+
+def test_a_change_of_mode_ends_a_freeze_and_the_same_mode_again_does_not() -> None:
+    engine = make_engine("idle").start()
+    engine.wire.receive(Freeze(reason="enough"))
+    engine.wire.receive(Welcome(version=1, incarnation=1, heartbeat_ms=100, mode="idle"))
+    assert capture(engine, "FULL:4", 1).reason == "frozen: enough"
+    engine.wire.receive(SetMode(mode="lazy"))
+    assert capture(engine, "FULL:4", 2).outcome == "captured"
+    assert engine.agent.mode == engine.wire.hello["mode"] == "lazy"
+
+
+def test_a_returning_controllers_mode_is_taken_between_steps() -> None:
+    engine = make_engine("idle").start()
+    engine.wire.receive(Welcome(version=1, incarnation=2, heartbeat_ms=100, mode="eager"))
+    assert engine.agent.mode == "idle", "on the link's thread nothing changes"
+    engine.turn()
+    assert engine.agent.mode == "eager"
+
+
+def test_the_step_in_flight_is_waited_for_before_a_capture() -> None:
+    engine = make_engine().start()
+    future: Future[Any] = Future()
+    waited: list[str] = []
+    future.result = lambda timeout=None: waited.append(  # type: ignore[method-assign]
+        engine.model_executor.calls[-1]
+    )
+    engine.batch_queue.append((future, None, None))
+    capture(engine, "FULL:4")
+    assert len(waited) == 1 and waited[0] not in ("preflight", "capture")
+
+
+def test_an_error_of_the_step_in_flight_is_left_to_the_engine() -> None:
+    engine = make_engine().start()
+    future: Future[Any] = Future()
+    future.set_exception(RuntimeError("the step failed"))
+    engine.batch_queue.append((future, None, None))
+    assert capture(engine, "FULL:4").outcome == "captured"
+
+
+# ------------------------------------------------------------------ failures
+
+
+def test_one_rank_survives_a_failed_capture() -> None:
+    engine = make_engine().start()
+    engine.ranks[0].fail = {"FULL:4"}
+    result = capture(engine, "FULL:4", 1)
+    assert (result.outcome, result.reason) == ("failed", "RuntimeError: broken")
+    assert capture(engine, "FULL:4", 2).outcome == "refused"
+    assert capture(engine, "FULL:2", 3).outcome == "captured"
+
+
+def test_a_failure_on_one_of_two_ranks_ends_the_engine_with_a_reason() -> None:
+    engine = make_engine(ranks=2).start()
+    engine.ranks[1].fail = {"FULL:4"}
+    with pytest.raises(RuntimeError, match="FULL:4 failed on 1 of 2 ranks .*broken.* ending"):
+        capture(engine, "FULL:4")
+
+
+def test_ranks_that_disagree_before_a_capture_end_the_engine() -> None:
+    engine = make_engine(ranks=2).start()
+    engine.ranks[1].forked = "x"
+    with pytest.raises(RuntimeError, match="the ranks hold different graphs"):
+        capture(engine, "FULL:4")
+    assert "capture" not in engine.model_executor.calls
+
+
+def test_ranks_that_disagree_after_a_capture_end_the_engine() -> None:
+    engine = make_engine(ranks=2).start()
+    take = engine.ranks[1].take
+
+    def diverge(name: str) -> Any:
+        engine.ranks[1].forked = "x"
+        return take(name)
+
+    engine.ranks[1].take = diverge  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="disagree after capturing FULL:4"):
+        capture(engine, "FULL:4")
+
+
+@pytest.mark.parametrize("difference", [0.5, float("nan")])
+def test_a_graph_that_fails_its_check_is_purged_on_all_ranks(difference: float) -> None:
+    engine = make_engine(ranks=2).start()
+    engine.ranks[1].mismatch = {"FULL:4": difference}
+    result = capture(engine, "FULL:4", 1)
+    assert result.outcome == "failed" and "differs from an ungraphed run" in result.reason
+    assert all("FULL:4" not in r.captured for r in engine.ranks)
+    assert result.epoch == engine.ranks[0].epoch
+    assert capture(engine, "FULL:4", 2).outcome == "refused"
+
+
+# ------------------------------------------------------------------ other commands
+
+
+def test_the_commands_waiting_are_bounded() -> None:
+    engine = make_engine().start()
+    for command in range(COMMANDS_WAITING_MAX + 2):
+        engine.wire.receive(Capture(command=command, graph="FULL:4", when_idle=True))
+    problems = [m for m in engine.wire.sent if isinstance(m, Problem)]
+    assert [p.code for p in problems] == ["ERR_LAZYGRAPH_BUSY"] * 2
+    assert engine.turn() == COMMANDS_WAITING_MAX
+    assert capture(engine, "FULL:2", 1000).outcome == "captured", "there is room again"
+
+
+def test_commands_before_the_loop_starts_keep_their_order_and_their_bound() -> None:
+    engine = make_engine()
+    rpc = engine.model_executor.collective_rpc
+    engine.agent.before_capture(rpc)
+    rpc("compile_or_warm_up_model")
+    engine.agent.after_capture(rpc)
+    engine.wire.receive(SetMode(mode="lazy"))
+    for command in range(COMMANDS_WAITING_MAX):
+        engine.wire.receive(Capture(command=command, graph="FULL:4", when_idle=True))
+    assert engine.wire.last(Problem).code == "ERR_LAZYGRAPH_BUSY"
+    engine.agent.attach(engine, "WAKEUP")
+    queued = [command.message for _, command in engine.input_queue.queue]
+    assert queued[0] == SetMode(mode="lazy")
+    assert [m.command for m in queued[1:]] == list(range(COMMANDS_WAITING_MAX - 1))
+
+
+def table(*graphs: str) -> Dispatch:
+    return Dispatch(uniform=(DispatchRow(up_to=8, graphs=graphs),), mixed=())
+
+
+def test_a_table_goes_to_all_ranks_and_a_bad_one_leaves_the_old() -> None:
+    engine = make_engine(ranks=2).start()
+    engine.wire.receive(table("FULL:8"))
+    engine.turn()
+    assert [r.table for r in engine.ranks] == [table("FULL:8")] * 2
+    engine.wire.receive(table("FULL:8", "FULL:1"))
+    engine.turn()
+    assert [r.table for r in engine.ranks] == [table("FULL:8")] * 2
+    problem = engine.wire.last(Problem)
+    assert problem.code == "ERR_LAZYGRAPH_UNKNOWN_GRAPH" and "'FULL:1'" in problem.message
+
+
+def test_resync_is_answered_with_everything_there_is() -> None:
+    engine = make_engine().start()
+    capture(engine, "FULL:4")
+    engine.wire.receive(Resync())
+    inventory = engine.wire.last(Inventory)
+    assert inventory.phase == "serving"
+    assert {c.graph for c in inventory.captured} == {*TOPS, "FULL:4"}
+    assert inventory.epoch == 3 and inventory.graphs == tuple(GRAPHS)
+    assert (inventory.kv_cache_tokens, inventory.max_requests, inventory.layers) == (160, 8, 2)
+
+
+def test_edges_and_demand_are_reported() -> None:
+    engine = make_engine().start()
+    assert engine.wire.last(Edge).state == "idle"
+    engine.work = True
+    engine.turn()
+    assert engine.wire.last(Edge) == Edge(state="busy", running=1, waiting=0)
+    steps(engine, (3, 3, 1, "FULL:8"), (5, 2, 0, ""))
+    telemetry = engine.wire.last(Telemetry)
+    assert telemetry.sequence == 1
+    assert [(s.tokens, s.served) for s in telemetry.steps] == [(3, "FULL:8"), (5, "")]
+
+
+def test_the_shutdown_is_no_busy_edge() -> None:
+    engine = make_engine().start()
+    edges = sum(isinstance(m, Edge) for m in engine.wire.sent)
+    engine.turn()
+    assert sum(isinstance(m, Edge) for m in engine.wire.sent) == edges
+
+
+def test_the_end_is_said() -> None:
+    engine = make_engine().start()
+    engine.agent.detach()
+    assert engine.wire.closed == "the engine shut down"
+    assert engine.agent.phase == "stopping"
+
+
+# ------------------------------------------------------------------ alone
+
+
+def test_idle_alone_fills_largest_first_while_idle() -> None:
+    engine = make_engine("idle", endpoint=None).start()
+    assert engine.captured() == [
+        "PIECEWISE:8", "FULL:8", "PIECEWISE:4", "FULL:4", "PIECEWISE:2", "FULL:2",
+        "PIECEWISE:1", "FULL:1",
+    ]  # fmt: skip
+
+
+def test_idle_alone_stops_as_soon_as_there_is_work_and_goes_on_after() -> None:
+    engine = make_engine("idle", endpoint=None)
+    engine.work = True
+    engine.start()
+    assert engine.captured() == TOPS
+    engine.work = False
+    engine.agent.on_idle(engine)
+    engine.turn(commands_max=1)
+    engine.work = True
+    engine.turn()
+    assert engine.captured() == [*TOPS, "PIECEWISE:4"]
+    engine.work = False
+    engine.turn()
+    assert len(engine.captured()) == len(GRAPHS)
+
+
+def test_lazy_alone_captures_only_what_traffic_missed() -> None:
+    engine = make_engine("lazy", endpoint=None).start()
+    assert engine.captured() == TOPS
+    steps(engine, (2, 2, 1, ""), count=3)
+    steps(engine, (4, 2, 0, ""), count=2)  # not often enough
+    steps(engine, (1, 1, 1, "FULL:8"), count=50)  # padded, but served
+    steps(engine, (100, 1, 100, ""), count=50)  # beyond every graph
+    engine.turn()
+    assert engine.captured() == [*TOPS, "FULL:2"]
+    steps(engine, (3, 2, 0, ""), count=1)
+    engine.turn()
+    assert engine.captured() == [*TOPS, "FULL:2", "PIECEWISE:4"]
+
+
+def test_eager_alone_has_nothing_to_fill() -> None:
+    engine = make_engine("eager", endpoint=None).start()
+    assert engine.model_executor.calls.count("capture") == 0
+    assert len(engine.captured()) == len(GRAPHS)
+
+
+def test_a_frozen_engine_stays_as_it_is_alone() -> None:
+    engine = make_engine("idle").start()
+    engine.wire.receive(Freeze(reason="enough"))
+    engine.turn()
+    engine.wire.lost_since = time.monotonic() - 100
+    engine.wire.tick()
+    engine.turn()
+    assert engine.captured() == TOPS
+
+
+def test_what_fails_alone_is_not_tried_for_ever() -> None:
+    engine = make_engine("idle", endpoint=None)
+    engine.ranks[0].fail = {"PIECEWISE:4", "FULL:1"}
+    engine.start()
+    assert len(engine.captured()) == len(GRAPHS) - 2
+    assert engine.model_executor.calls.count("capture") == len(GRAPHS) - len(TOPS)
+
+
+def test_with_its_controller_an_idle_engine_waits_for_commands() -> None:
+    engine = make_engine("idle").start()
+    for _ in range(3):
+        engine.wire.tick()
+        engine.turn()
+    assert engine.captured() == TOPS
+
+
+def test_a_controller_lost_for_a_moment_is_waited_for() -> None:
+    engine = make_engine("idle").start()
+    engine.wire.lost_since = time.monotonic()
+    engine.wire.tick()
+    engine.turn()
+    assert engine.captured() == TOPS
+
+
+def test_a_controller_lost_for_good_is_replaced_by_the_rule_and_takes_over_when_back() -> None:
+    engine = make_engine("idle").start()
+    engine.wire.receive(table("FULL:8"))
+    engine.turn()
+    engine.wire.lost_since = time.monotonic() - 2 * engine_module.ALONE_SECONDS
+    engine.wire.tick()
+    engine.turn(commands_max=2)  # the look, and one capture
+    assert engine.captured() == [*TOPS, "PIECEWISE:4"]
+    assert engine.ranks[0].table is None, "its table doesn't know the new graph"
+    engine.wire.lost_since = None  # it is back while the next local command is queued
+    engine.turn()
+    assert engine.captured() == [*TOPS, "PIECEWISE:4"]
+    assert capture(engine, "FULL:1", 1).outcome == "captured"
+    engine.wire.receive(table("FULL:8"))
+    engine.turn()
+    assert engine.ranks[0].table == table("FULL:8")
+
+
+def test_what_was_refused_alone_may_be_asked_for_by_a_controller() -> None:
+    engine = make_engine("idle").start()
+    engine.ranks[0].refuse = "headroom: 1 MiB free"
+    engine.wire.lost_since = time.monotonic() - 100
+    engine.wire.tick()
+    engine.turn()
+    assert engine.captured() == TOPS
+    engine.wire.lost_since = None
+    engine.ranks[0].refuse = None
+    assert capture(engine, "FULL:4").outcome == "captured"
+
+
+def test_local_captures_send_no_results() -> None:
+    engine = make_engine("idle").start()
+    engine.wire.lost_since = time.monotonic() - 100
+    engine.wire.tick()
+    engine.turn()
+    assert len(engine.captured()) == len(GRAPHS)
+    assert not any(isinstance(m, Result) for m in engine.wire.sent)
+
+
+def test_at_most_one_local_command_is_queued() -> None:
+    engine = make_engine("idle").start()
+    engine.wire.lost_since = time.monotonic() - 100
+    engine.agent.on_idle(engine)
+    for _ in range(5):
+        engine.wire.tick()
+        engine.agent.on_idle(engine)
+    messages = [command.message for _, command in engine.input_queue.queue]
+    assert len(messages) == 1 and LOOK_AGAIN not in messages

@@ -1,0 +1,360 @@
+"""The engine's socket against a controller on real sockets."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+from fake_controller import FakeController
+from lazygraph_vllm import link as link_module
+from lazygraph_vllm.link import Link
+from lazygraph_vllm.messages import (
+    TEXT_CHARS_MAX,
+    Capture,
+    Edge,
+    Freeze,
+    Goodbye,
+    Heartbeat,
+    Hello,
+    Inventory,
+    Problem,
+    Refuse,
+    Resync,
+    Welcome,
+)
+from lazygraph_vllm.settings import Curve, Settings
+
+HELLO = Hello(
+    version_min=1, version_max=1, engine="e", session="s", plugin_version="0", vllm_version="0",
+    model="m", host="h", pid=1, phase="loading", mode="idle", tensor_parallel=1,
+    pipeline_parallel=1,
+)  # fmt: skip
+INVENTORY = Inventory(
+    phase="serving", graphs=(), captured=(), ranks=(), cudagraph_mode="FULL", layers=1,
+    max_requests=1, max_batched_tokens=1, kv_cache_tokens=1, epoch=0,
+)  # fmt: skip
+IDLE = Edge(state="idle", running=0, waiting=0)
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 10) -> None:
+    """Wait for something the link's thread does without telling anyone."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to that"
+        threading.Event().wait(0.002)
+
+
+class Engine:
+    """A link and what it passed on."""
+
+    def __init__(self, endpoint: str, inventory: Inventory | None, **settings: Any) -> None:
+        self.messages: list[Any] = []
+        self.link = Link(
+            Settings(mode="idle", endpoint=endpoint, **settings),
+            HELLO,
+            on_message=self.messages.append,
+            on_tick=lambda: None,
+            inventory=lambda: inventory,
+        )
+
+
+@pytest.fixture
+def connect() -> Iterator[Callable[..., Engine]]:
+    engines: list[Engine] = []
+
+    def start(endpoint: str, inventory: Inventory | None = INVENTORY, **settings: Any) -> Engine:
+        engine = Engine(endpoint, inventory, **settings)
+        engines.append(engine)
+        engine.link.start()
+        return engine
+
+    yield start
+    for engine in engines:
+        engine.link.close("the test is over")
+
+
+@pytest.fixture
+def listen(tmp_path: Path) -> Iterator[Callable[..., FakeController]]:
+    controllers: list[FakeController] = []
+
+    def start(endpoint: str | None = None, **options: Any) -> FakeController:
+        controller = FakeController(endpoint=endpoint or f"ipc://{tmp_path}/c", **options)
+        controllers.append(controller)
+        return controller
+
+    yield start
+    for controller in controllers:
+        controller.close()
+
+
+def established(engine: Engine) -> None:
+    assert engine.link.established.wait(10)
+
+
+@pytest.mark.parametrize("endpoint", ["tcp://127.0.0.1:*", None], ids=["tcp", "ipc"])
+def test_hand_shake(connect: Any, listen: Any, endpoint: str | None) -> None:
+    controller = listen(endpoint, mode="lazy")
+    engine = connect(controller.endpoint)
+    assert controller.wait_for(Hello) == HELLO
+    assert controller.wait_for(Inventory) == INVENTORY
+    established(engine)
+    eventually(lambda: bool(engine.messages))
+    assert isinstance(engine.messages[0], Welcome) and engine.messages[0].mode == "lazy"
+    assert engine.link.incarnation == controller.incarnation
+    assert engine.link.lost_since is None
+    controller.send(Capture(command=7, graph="FULL:1", when_idle=True))
+    eventually(lambda: engine.messages[-1] == Capture(command=7, graph="FULL:1", when_idle=True))
+    assert controller.wait_for(Heartbeat)
+
+
+def test_a_controller_that_comes_later_is_found(connect: Any, listen: Any, tmp_path: Path) -> None:
+    engine = connect(f"ipc://{tmp_path}/c")
+    assert not engine.link.established.is_set()
+    listen()
+    established(engine)
+
+
+def test_before_there_is_an_inventory_only_hello_is_sent(connect: Any, listen: Any) -> None:
+    controller = listen()
+    engine = connect(controller.endpoint, None)
+    established(engine)
+    engine.link.send(IDLE)
+    controller.wait_for(Edge)
+    assert not any(isinstance(m, Inventory) for m in controller.received)
+
+
+def test_the_next_hand_shake_says_what_changed(connect: Any, listen: Any) -> None:
+    controller = listen()
+    engine = connect(controller.endpoint)
+    established(engine)
+    engine.link.update_hello(phase="serving", mode="lazy")
+    controller.close()
+    eventually(lambda: not engine.link.established.is_set())
+    again = listen(controller.endpoint)
+    hello = again.wait_for(Hello)
+    assert (hello.phase, hello.mode, hello.session) == ("serving", "lazy", "s")
+
+
+def test_a_controller_of_a_later_start_takes_over(connect: Any, listen: Any) -> None:
+    controller = listen()
+    engine = connect(controller.endpoint)
+    established(engine)
+    controller.close()
+    eventually(lambda: not engine.link.established.is_set())
+    assert engine.link.lost_since is not None
+    again = listen(controller.endpoint)
+    again.incarnation = controller.incarnation + 1
+    established(engine)
+    assert engine.link.incarnation == again.incarnation
+    assert again.wait_for(Inventory) == INVENTORY
+
+
+def test_a_controller_of_an_earlier_start_is_fenced_off(connect: Any, listen: Any) -> None:
+    controller = listen()
+    engine = connect(controller.endpoint)
+    established(engine)
+    controller.close()
+    eventually(lambda: not engine.link.established.is_set())
+    older = listen(controller.endpoint)
+    older.incarnation = controller.incarnation - 1
+    problem = older.wait_for(Problem)
+    assert problem.code == "ERR_LAZYGRAPH_INCARNATION"
+    assert str(older.incarnation) in problem.message
+    assert not engine.link.established.is_set()
+    assert engine.link.incarnation == controller.incarnation
+
+
+def test_a_silent_controller_is_noticed_by_missed_heartbeats(
+    connect: Any, listen: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link_module, "HEARTBEATS_MISSED_MAX", 1)
+    controller = listen()
+    controller.send_heartbeats = False
+    engine = connect(controller.endpoint)
+    established(engine)
+    controller.answer_hello = False
+    eventually(lambda: not engine.link.established.is_set())
+    assert engine.link.lost_since is not None
+    assert engine.link.send(IDLE) is False
+    controller.answer_hello = True
+    established(engine)
+
+
+def test_a_refusal_is_final(connect: Any, listen: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_module, "HELLO_INTERVAL_SECONDS", 0.005)
+    monkeypatch.setattr(link_module, "HELLO_INTERVAL_BEFORE_FIRST_SECONDS", 0.005)
+    controller = listen()
+    welcome = controller.welcome
+    controller.welcome = lambda: Refuse(code="ERR_LAZYGRAPH_PROTOCOL_VERSION", message="upgrade")
+    engine = connect(controller.endpoint)
+    eventually(lambda: engine.link.refused is not None)
+    assert engine.link.refused.message == "upgrade"
+    controller.welcome = welcome
+    controller.send(welcome())
+
+    def turns(count: int) -> int:
+        """So many turns of the link's loop, each proven by its answer; the hellos until then."""
+        for _ in range(count):
+            answered = sum(isinstance(m, Problem) for m in controller.received)
+            controller.send_raw(b"\xc1")
+            eventually(
+                lambda n=answered: sum(isinstance(m, Problem) for m in controller.received) > n
+            )
+        return sum(isinstance(m, Hello) for m in controller.received)
+
+    seen = turns(1)
+    assert turns(3) == seen
+    assert not engine.link.established.is_set()
+    assert engine.messages == []
+    controller.close()
+    again = listen(controller.endpoint)
+    other = connect(controller.endpoint)
+    established(other)
+    assert sum(isinstance(m, Hello) for m in again.received) >= 1
+    assert not engine.link.established.is_set()
+
+
+def test_another_protocol_version_is_not_accepted(connect: Any, listen: Any) -> None:
+    controller = listen()
+    controller.welcome = lambda: Welcome(version=2, incarnation=1, heartbeat_ms=100, mode="idle")
+    engine = connect(controller.endpoint)
+    assert controller.wait_for(Problem).code == "ERR_LAZYGRAPH_PROTOCOL_VERSION"
+    assert not engine.link.established.is_set()
+
+
+def test_a_broken_frame_is_answered_and_the_session_goes_on(connect: Any, listen: Any) -> None:
+    controller = listen()
+    engine = connect(controller.endpoint)
+    established(engine)
+    controller.send_raw(b"\x81\xa4type\xa7capture")
+    problem = controller.wait_for(Problem)
+    assert problem.code == "ERR_LAZYGRAPH_PROTOCOL_FRAME"
+    assert "expected a message of protocol 1" in problem.message
+    controller.send(Freeze(reason="still there?"))
+    eventually(lambda: engine.messages[-1] == Freeze(reason="still there?"))
+
+
+def test_what_a_broken_frame_quotes_is_bounded(connect: Any, listen: Any) -> None:
+    controller = listen()
+    established(connect(controller.endpoint))
+    controller.send_raw(b"\x82\xa4type\xa4mode\xa4mode\xda\xff\xff" + b"x" * 0xFFFF)
+    assert len(controller.wait_for(Problem).message) <= TEXT_CHARS_MAX
+
+
+def test_an_unknown_message_is_counted_and_dropped(connect: Any, listen: Any) -> None:
+    controller = listen()
+    engine = connect(controller.endpoint)
+    established(engine)
+    controller.send_raw(b"\x81\xa4type\xa9celebrate")
+    eventually(lambda: engine.link.unknown == 1)
+    assert engine.link.established.is_set()
+    assert {type(m) for m in engine.messages} == {Welcome}
+
+
+@pytest.mark.parametrize("endpoint", ["tcp://127.0.0.1:*", None], ids=["tcp", "ipc"])
+def test_an_oversize_frame_costs_the_connection_and_nothing_else(
+    connect: Any, listen: Any, endpoint: str | None
+) -> None:
+    controller = listen(endpoint)
+    engine = connect(controller.endpoint)
+    established(engine)
+    seen = len(controller.received)
+    controller.send_raw(bytes(2 << 20))
+    controller.wait_for(Hello, after=seen)
+    established(engine)
+    assert [type(m) for m in engine.messages if not isinstance(m, Welcome)] == []
+
+
+def test_a_command_before_the_hand_shake_is_not_passed_on(connect: Any, listen: Any) -> None:
+    controller = listen()
+    controller.welcome = lambda: Capture(command=1, graph="FULL:1", when_idle=False)
+    engine = connect(controller.endpoint)
+    eventually(lambda: engine.link.unknown > 0)
+    assert engine.messages == []
+
+
+def test_a_controller_that_forgot_us_gets_a_new_hand_shake(connect: Any, listen: Any) -> None:
+    """It was restarted behind a proxy, or had given the engine up: it can only ask who we are."""
+    controller = listen()
+    engine = connect(controller.endpoint)
+    established(engine)
+    controller.wait_for(Inventory)
+    seen = len(controller.received)
+    controller.send(Resync(hello=True))
+    controller.wait_for(Hello, after=seen)
+    controller.wait_for(Inventory, after=seen)
+    established(engine)
+    controller.send(Resync())
+    eventually(lambda: engine.messages[-1] == Resync())
+
+
+def test_nothing_is_queued_while_nobody_listens(connect: Any, listen: Any, tmp_path: Path) -> None:
+    engine = connect(f"ipc://{tmp_path}/c")
+    assert [engine.link.send(IDLE) for _ in range(5)] == [False] * 5
+    assert engine.link.dropped == 5
+    controller = listen()
+    established(engine)
+    assert engine.link.send(Edge(state="busy", running=1, waiting=0))
+    assert controller.wait_for(Edge).state == "busy", "the five before were not kept"
+    assert engine.link.dropped == 5
+
+
+def test_the_outbox_is_bounded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(link_module, "OUTBOX_MAX", 3)
+    engine = Engine(f"ipc://{tmp_path}/c", INVENTORY)
+    engine.link.established.set()  # as if connected; the thread that would send isn't running
+    assert [engine.link.send(IDLE) for _ in range(5)] == [True] * 3 + [False] * 2
+    assert engine.link.dropped == 2
+
+
+def test_goodbye_at_close(connect: Any, listen: Any) -> None:
+    controller = listen()
+    engine = connect(controller.endpoint)
+    established(engine)
+    engine.link.close("the engine shut down")
+    assert controller.wait_for(Goodbye).reason == "the engine shut down"
+    assert not engine.link.established.is_set()
+    engine.link.close("twice is fine")
+
+
+def test_closing_without_a_controller_does_not_wait(connect: Any, tmp_path: Path) -> None:
+    engine = connect(f"ipc://{tmp_path}/nobody")
+    engine.link.close("done")
+    assert not engine.link._thread.is_alive()
+    Engine(f"ipc://{tmp_path}/nobody", INVENTORY).link.close("never started")
+
+
+def test_two_engines_of_one_name_keep_their_own_route(connect: Any, listen: Any) -> None:
+    controller = listen()
+    established(connect(controller.endpoint))
+    established(connect(controller.endpoint))
+
+
+@pytest.mark.skipif(not zmq.has("curve"), reason="this libzmq has no CURVE")
+def test_curve_keys_are_used(connect: Any) -> None:
+    server_public, server_secret = zmq.curve_keypair()
+    public, secret = zmq.curve_keypair()
+    context = zmq.Context()
+    socket = context.socket(zmq.ROUTER)
+    try:
+        socket.setsockopt(zmq.CURVE_SERVER, 1)
+        socket.setsockopt(zmq.CURVE_SECRETKEY, server_secret)
+        socket.bind("tcp://127.0.0.1:*")
+        endpoint = socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        connect(endpoint)  # without keys: it never gets through
+        keys = Curve(server_public.decode(), public.decode(), secret.decode())
+        connect(endpoint, curve=keys)
+        peers = set()
+        for _ in range(3):  # unanswered, each engine says hello again and again
+            assert socket.poll(10_000)
+            peers.add(socket.recv_multipart()[0])
+        assert len(peers) == 1
+    finally:
+        socket.close(0)
+        context.destroy(0)

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import copy
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lazygraph_vllm.support import (
+    TESTED_VLLM,
+    config_reason,
+    graph_mode_reason,
+    missing_hook,
+    missing_module_hook,
+)
+
+
+def supported() -> Any:
+    return SimpleNamespace(
+        model_config=SimpleNamespace(
+            runner_type="generate",
+            enforce_eager=False,
+            is_moe=False,
+            is_hybrid=False,
+            is_encoder_decoder=False,
+            is_multimodal_model=False,
+        ),
+        parallel_config=SimpleNamespace(
+            data_parallel_size=1,
+            pipeline_parallel_size=1,
+            tensor_parallel_size=2,
+            prefill_context_parallel_size=1,
+            decode_context_parallel_size=1,
+            enable_dbo=False,
+            enable_elastic_ep=False,
+            distributed_executor_backend="mp",
+            nnodes=1,
+        ),
+        compilation_config=SimpleNamespace(mode=3),
+        cache_config=SimpleNamespace(kv_offloading_size=None),
+        offload_config=SimpleNamespace(
+            uva=SimpleNamespace(cpu_offload_gb=0), prefetch=SimpleNamespace(offload_group_size=0)
+        ),
+        use_v2_model_runner=True,
+        speculative_config=None,
+        lora_config=None,
+        kv_transfer_config=None,
+        ec_transfer_config=None,
+    )
+
+
+@pytest.mark.parametrize("version", TESTED_VLLM)
+def test_what_was_tried_is_supported(version: str) -> None:
+    assert config_reason(supported(), version, allow_untested=False) is None
+    assert config_reason(supported(), f"{version}+cu130", allow_untested=False) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "what"),
+    [
+        ("model_config", None, "doesn't generate text"),
+        ("model_config.runner_type", "pooling", "doesn't generate text"),
+        ("model_config.enforce_eager", True, "enforce_eager"),
+        ("model_config.is_moe", True, "mixture-of-experts"),
+        ("model_config.is_hybrid", True, "hybrid"),
+        ("model_config.is_encoder_decoder", True, "encoder-decoder"),
+        ("model_config.is_multimodal_model", True, "multimodal"),
+        ("use_v2_model_runner", False, "V1 model runner"),
+        ("parallel_config.data_parallel_size", 2, "data parallelism"),
+        ("parallel_config.pipeline_parallel_size", 2, "pipeline parallelism"),
+        ("parallel_config.prefill_context_parallel_size", 2, "context parallelism"),
+        ("parallel_config.decode_context_parallel_size", 2, "context parallelism"),
+        ("parallel_config.enable_dbo", True, "dual batch overlap"),
+        ("parallel_config.enable_elastic_ep", True, "elastic expert parallelism"),
+        ("parallel_config.distributed_executor_backend", "ray", "the executor backend 'ray'"),
+        ("parallel_config.nnodes", 2, "several nodes"),
+        ("speculative_config", object(), "speculative decoding"),
+        ("lora_config", object(), "LoRA"),
+        ("kv_transfer_config", object(), "KV connectors"),
+        ("ec_transfer_config", object(), "encoder-cache connectors"),
+        ("cache_config.kv_offloading_size", 4.0, "offloading"),
+        ("offload_config.uva.cpu_offload_gb", 1, "offloading"),
+        ("offload_config.prefetch.offload_group_size", 2, "offloading"),
+        ("compilation_config.mode", 0, "compilation mode 0"),
+    ],
+)
+def test_each_feature_that_was_not_tried_has_its_reason(path: str, value: Any, what: str) -> None:
+    config = copy.deepcopy(supported())
+    *owners, name = path.split(".")
+    owner = config
+    for part in owners:
+        owner = getattr(owner, part)
+    setattr(owner, name, value)
+    reason = config_reason(config, "0.26.0", allow_untested=True)
+    assert reason is not None and what in reason and "\n" not in reason
+
+
+def test_an_in_process_engine_has_no_loop_to_run_commands_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    reason = config_reason(supported(), "0.26.0", allow_untested=False)
+    assert reason is not None and "VLLM_ENABLE_V1_MULTIPROCESSING=0" in reason
+
+
+def test_another_version_needs_permission() -> None:
+    reason = config_reason(supported(), "0.33.0", allow_untested=False)
+    assert reason is not None
+    assert "vLLM 0.33.0 was not tried" in reason and "LAZYGRAPH_ALLOW_UNTESTED=1" in reason
+    assert config_reason(supported(), "0.33.0", allow_untested=True) is None
+
+
+def test_another_version_is_not_even_looked_at() -> None:
+    assert config_reason(None, "0.33.0", allow_untested=False) is not None
+
+
+def test_a_field_that_moved_is_a_reason_and_no_crash() -> None:
+    config = supported()
+    del config.parallel_config.data_parallel_size
+    reason = config_reason(config, "0.33.0", allow_untested=True)
+    assert reason is not None and "data_parallel_size" in reason
+
+
+@pytest.mark.parametrize("name", ["FULL", "PIECEWISE", "FULL_DECODE_ONLY", "FULL_AND_PIECEWISE"])
+def test_graph_modes(name: str) -> None:
+    assert graph_mode_reason(SimpleNamespace(name=name)) is None
+
+
+def test_a_mode_without_graphs() -> None:
+    assert graph_mode_reason(SimpleNamespace(name="NONE")) == "not supported: cudagraph_mode NONE"
+
+
+def test_missing_hook() -> None:
+    class Owner:
+        here = 1
+
+    assert missing_hook(Owner, ("here",)) is None
+    assert missing_hook(Owner, ("here", "gone")) == "this vLLM lacks Owner.gone"
+    assert missing_hook(Owner(), ("gone",)) == "this vLLM lacks Owner.gone"
+    assert missing_hook(None, ("gone",)) is not None
+
+
+def test_missing_module_hook(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lazygraph_vllm import support
+
+    monkeypatch.setattr(support, "MODULE_HOOKS", {"json": ("loads",)})
+    assert missing_module_hook() is None
+    monkeypatch.setattr(support, "MODULE_HOOKS", {"json": ("gone",)})
+    assert missing_module_hook() == "this vLLM lacks json.gone"
+    monkeypatch.setattr(support, "MODULE_HOOKS", {"no_such_module_at_all": ("x",)})
+    assert missing_module_hook() == "this vLLM lacks no_such_module_at_all"

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from lazygraph_vllm.messages import STEPS_PER_BATCH_MAX
+from lazygraph_vllm.telemetry import StepCounter
+
+KEY = (4, 4, 1, "FULL:4")
+
+
+def test_steps_of_one_shape_are_merged() -> None:
+    counter = StepCounter()
+    for context in (10, 20, 60):
+        counter.add(*KEY, context)
+    counter.time(KEY, 0.25)
+    counter.time(KEY, 0.5)
+    counter.add(8, 3, 0, "", 5)
+    steps = {(s.tokens, s.requests, s.uniform, s.served): s for s in counter.take()}
+    assert set(steps) == {KEY, (8, 3, 0, "")}
+    merged = steps[KEY]
+    assert (merged.count, merged.seconds, merged.timed, merged.context_tokens) == (3, 0.75, 2, 30)
+    assert (steps[8, 3, 0, ""].timed, steps[8, 3, 0, ""].seconds) == (0, 0)
+
+
+def test_taking_starts_anew() -> None:
+    counter = StepCounter()
+    counter.add(*KEY, 1)
+    assert len(counter.take()) == 1
+    assert counter.take() == ()
+
+
+def test_a_time_that_comes_after_its_batch_is_kept_without_a_count() -> None:
+    counter = StepCounter()
+    counter.add(*KEY, 1)
+    counter.take()
+    counter.time(KEY, 0.5)
+    (late,) = counter.take()
+    assert (late.count, late.timed, late.seconds, late.context_tokens) == (0, 1, 0.5, 0)
+
+
+def test_a_batch_is_bounded_and_what_does_not_fit_is_counted() -> None:
+    counter = StepCounter()
+    for n in range(STEPS_PER_BATCH_MAX + 3):
+        counter.add(n + 1, 1, 0, "", 0)
+    counter.add(1, 1, 0, "", 0)
+    counter.time((10**6, 1, 0, ""), 1)
+    assert counter.dropped == 3
+    steps = counter.take()
+    assert len(steps) == STEPS_PER_BATCH_MAX
+    assert steps[0].count == 2

@@ -1,0 +1,141 @@
+"""The allow-list against vLLM's own configuration classes, as its command line builds them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("vllm", reason="vLLM's own classes are what these tests are about")
+pytestmark = pytest.mark.vllm_contract
+
+from lazygraph_vllm.support import config_reason  # noqa: E402
+
+LLAMA = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 2,
+    "num_key_value_heads": 2,
+    "vocab_size": 128,
+    "max_position_embeddings": 256,
+    "torch_dtype": "bfloat16",
+}
+
+
+@pytest.fixture
+def configure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """``vllm serve``'s way from options to ``VllmConfig``, on a host without a GPU."""
+    from vllm.config import vllm as config_module
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.platforms import current_platform
+
+    monkeypatch.setattr(type(current_platform), "device_type", "cpu")
+    monkeypatch.setattr(config_module, "HAS_TRITON", True)
+    # The launcher backend turns this off for the whole process.
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    def build(**options: Any) -> Any:
+        (tmp_path / "config.json").write_text(json.dumps(LLAMA))
+        options = {"skip_tokenizer_init": True, "max_num_seqs": 64, **options}
+        return EngineArgs(model=str(tmp_path), **options).create_engine_config()
+
+    return build
+
+
+def test_an_ordinary_dense_model_is_on_the_list(configure: Any) -> None:
+    from vllm.version import __version__
+
+    config = configure()
+    assert config.use_v2_model_runner
+    assert config_reason(config, __version__, allow_untested=False) is None
+
+
+def test_two_ranks_are_on_the_list(configure: Any) -> None:
+    config = configure(tensor_parallel_size=2)
+    assert config.parallel_config.distributed_executor_backend == "mp"
+    assert config_reason(config, "0.26.0", allow_untested=False) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"enforce_eager": True}, "enforce_eager"),
+        ({"enable_lora": True}, "LoRA"),
+        ({"pipeline_parallel_size": 2}, "pipeline parallelism"),
+        ({"data_parallel_size": 2}, "data parallelism"),
+        ({"cpu_offload_gb": 1}, "offloading"),
+        ({"offload_group_size": 2}, "offloading"),
+        ({"kv_offloading_size": 1.0}, "KV connectors"),
+        (
+            {"kv_transfer_config": {"kv_connector": "ExampleConnector", "kv_role": "kv_both"}},
+            "KV connectors",
+        ),
+        (
+            {"speculative_config": {"method": "ngram", "num_speculative_tokens": 2}},
+            "V1 model runner",
+        ),
+        ({"distributed_executor_backend": "external_launcher"}, "external_launcher"),
+        ({"compilation_config": {"mode": 0}}, "compilation mode"),
+        ({"runner": "pooling"}, "doesn't generate text"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_what_is_not_on_the_list(configure: Any, options: dict[str, Any], what: str) -> None:
+    reason = config_reason(configure(**options), "0.26.0", allow_untested=False)
+    assert reason is not None and what in reason
+
+
+class Strict:
+    """A configuration whose missing fields can't pass as absent features."""
+
+    def __init__(self, value: Any, path: str) -> None:
+        self.__dict__["of"] = (value, path)
+
+    def __getattr__(self, name: str) -> Any:
+        value, path = self.__dict__["of"]
+        if not hasattr(value, name):
+            raise LookupError(f"{path}.{name}")
+        found = getattr(value, name)
+        plain = found is None or isinstance(found, (int, float, str))
+        return found if plain else Strict(found, f"{path}.{name}")
+
+
+def test_every_field_we_ask_for_exists(configure: Any) -> None:
+    """A default for a field that was renamed would let its feature pass unseen."""
+    assert config_reason(Strict(configure(), "config"), "0.26.0", allow_untested=False) is None
+
+
+def test_the_field_check_finds_a_renamed_field(configure: Any) -> None:
+    """Positive control."""
+    from types import SimpleNamespace
+
+    config = configure()
+    fields = {n: getattr(config, n) for n in vars(config) if n != "ec_transfer_config"}
+    fields["use_v2_model_runner"] = True
+    with pytest.raises(LookupError, match="config.ec_transfer_config"):
+        config_reason(Strict(SimpleNamespace(**fields), "config"), "0.26.0", False)
+
+
+def test_what_the_hand_shake_and_the_inventory_read_exists(configure: Any) -> None:
+    from lazygraph_vllm.engine import Agent
+    from lazygraph_vllm.settings import Settings
+
+    config = configure()
+    agent = Agent(Settings(mode="idle", endpoint="tcp://127.0.0.1:1"), config, "0.26.0")
+    assert agent.unsupported is None
+    hello = agent._hello("0.26.0")
+    assert (hello.tensor_parallel, hello.pipeline_parallel) == (1, 1)
+    assert hello.model
+    agent.unsupported = "a test"
+    config.cache_config.num_gpu_blocks = 10
+    inventory = agent._inventory()
+    assert inventory is not None
+    assert (inventory.max_requests, inventory.max_batched_tokens) == (64, 2048)
+    assert inventory.kv_cache_tokens == 10 * config.cache_config.block_size
+    assert config.model_config.get_num_layers(config.parallel_config) == 2
