@@ -62,20 +62,19 @@ function vitest(filters) {
   return counted("vitest", status, report, fromVitest);
 }
 
-function pytest() {
-  console.error("\n# pytest (worker/)");
+/** The worker's Python, for its own tests and for those that let both sides speak. */
+function venv() {
   const requirements = join(worker, "requirements-dev.txt");
-  let python;
-  try {
-    // The plugin itself comes from worker/src and not from an install, so that a build back end
-    // needn't be downloaded and an edit needs no new install.
-    python = ensureVenv(join(worker, ".venv"), [["-r", requirements]], {
-      timeoutMs: VENV_TIMEOUT_MS,
-      inputs: [requirements],
-    });
-  } catch (error) {
-    return failure(`the Python tests can't run: ${error.message}`);
-  }
+  // The plugin itself comes from worker/src and not from an install, so that a build back end
+  // needn't be downloaded and an edit needs no new install.
+  return ensureVenv(join(worker, ".venv"), [["-r", requirements]], {
+    timeoutMs: VENV_TIMEOUT_MS,
+    inputs: [requirements],
+  });
+}
+
+function pytest(python) {
+  console.error("\n# pytest (worker/)");
   const report = join(reports, "pytest.xml");
   const environment = { ...process.env, PYTHONPATH: join(worker, "src") };
   // Those two need vLLM, the second a GPU as well: scripts/vllm-contract.mjs, scripts/gpu-tests.mjs.
@@ -91,9 +90,15 @@ const filters = process.argv.slice(2);
 let total = NONE;
 try {
   total = add(build("build:native"), build("build:ts"));
+  let python;
+  try {
+    python = venv();
+  } catch (error) {
+    total = add(total, failure(`the Python tests can't run: ${error.message}`));
+  }
   total = add(total, vitest(filters));
   // `npm test -- test/cli` is for working on one part: it leaves the Python side out.
-  if (filters.length === 0) total = add(total, pytest());
+  if (filters.length === 0 && python !== undefined) total = add(total, pytest(python));
 } finally {
   rmSync(reports, { recursive: true, force: true });
 }

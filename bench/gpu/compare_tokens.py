@@ -28,7 +28,9 @@ def load(path: str) -> dict:
 def differing(a: list[list[int]], b: list[list[int]]) -> tuple[int, int]:
     """Sequences and first tokens that differ."""
     if len(a) != len(b):
-        raise SystemExit(f"expected as many sequences in both files, got {len(a)} and {len(b)}")
+        raise SystemExit(
+            f"expected as many sequences in both files, got {len(a)} and {len(b)}"
+        )
     return (
         sum(x != y for x, y in zip(a, b, strict=True)),
         sum(x[0] != y[0] for x, y in zip(a, b, strict=True)),
@@ -43,21 +45,31 @@ def yardstick(stock: list[dict]) -> list[dict]:
     """How stock differs from itself: between runs, and between the passes of one run."""
     rows = []
     for a, b in combinations(stock, 2):
-        rows += [row(a["tokens"][p], b["tokens"][p], f"stock/stock {p}") for p in PASSES]
+        rows += [
+            row(a["tokens"][p], b["tokens"][p], f"stock/stock {p}") for p in PASSES
+        ]
     for a in stock:
         rows += [
-            row(a["tokens"][p], a["tokens"][q], f"stock {p}/{q}") for p, q in combinations(PASSES, 2)
+            row(a["tokens"][p], a["tokens"][q], f"stock {p}/{q}")
+            for p, q in combinations(PASSES, 2)
         ]
     return rows
 
 
 def row(a: list[list[int]], b: list[list[int]], name: str) -> dict:
     sequences, first = differing(a, b)
-    return {"pair": name, "of": len(a), "sequencesDiffer": sequences, "firstTokensDiffer": first}
+    return {
+        "pair": name,
+        "of": len(a),
+        "sequencesDiffer": sequences,
+        "firstTokensDiffer": first,
+    }
 
 
 def rows_against(stock: list[dict], ours: dict) -> list[dict]:
-    return [row(s["tokens"][p], ours["tokens"][p], p) for s, p in product(stock, PASSES)]
+    return [
+        row(s["tokens"][p], ours["tokens"][p], p) for s, p in product(stock, PASSES)
+    ]
 
 
 def verdict(rows: list[dict], reference: list[dict], exact: bool) -> dict:
@@ -85,7 +97,9 @@ def main() -> None:
     args = parser.parse_args()
     stock = [load(p) for p in args.stock]
     if len(stock) < 2 and not args.exact:
-        raise SystemExit("expected two --stock files or more, got one: stock is its own yardstick")
+        raise SystemExit(
+            "expected two --stock files or more, got one: stock is its own yardstick"
+        )
     reference = yardstick(stock)
     report: dict = {
         "exact": args.exact,
@@ -101,7 +115,10 @@ def main() -> None:
     if args.exact:
         good = all(r["sequencesDiffer"] == 0 for r in reference)
         report["stockIsExact"] = good
-    for group, paths, want in (("ours", args.ours, True), ("controls", args.control, False)):
+    for group, paths, want in (
+        ("ours", args.ours, True),
+        ("controls", args.control, False),
+    ):
         for path in paths:
             run = load(path)
             rows = rows_against(stock, run)

@@ -6,8 +6,8 @@ import { createServer } from "node:net";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { promisify } from "node:util";
-import { quantile } from "../lib/stats.ts";
 import { streamCompletion } from "../lib/openai-stream.ts";
+import { quantile } from "../lib/stats.ts";
 
 export type Mode = "stock" | "eager" | "lazy" | "idle";
 
@@ -49,7 +49,7 @@ const READY_TIMEOUT_SECONDS = 600;
 const SETTLE_TIMEOUT_SECONDS = 120;
 const LEVELS = [1, 8, 64, 256] as const;
 const OUTPUT_TOKENS = 128;
-const REPETITIONS = 3;
+const REPETITIONS = Number(process.env["REPETITIONS"] ?? 3);
 const run = promisify(execFile);
 
 export async function runCell(cell: Cell, out: string): Promise<CellResult> {
@@ -104,8 +104,7 @@ export async function runCell(cell: Cell, out: string): Promise<CellResult> {
       spawnToReadySeconds: (readyAt - spawnedAt) / 1000,
       spawnToFirstTokenSeconds: (first.firstAtMs - spawnedAt) / 1000,
       ...(engine === undefined ? {} : engineFigures(engine, after, cell.mode)),
-      graphBytes:
-        engine === undefined ? timed.freeLostBytes : sumBytes(after ?? engine),
+      graphBytes: engine === undefined ? timed.freeLostBytes : sumBytes(after ?? engine),
       deviceUsedMiB,
       decode,
     };
@@ -146,7 +145,10 @@ function sumBytes(engine: EngineJson): number {
 }
 
 function completion(url: URL, model: string, maxTokens: number, seed: number) {
-  const prompt = Array.from({ length: 32 }, (_, i) => 1000 + ((seed * 7919 + i * 104_729) % 90_000));
+  const prompt = Array.from(
+    { length: 32 },
+    (_, i) => 1000 + ((seed * 7919 + i * 104_729) % 90_000),
+  );
   return { url, model, prompt, maxTokens, timeoutMs: 120_000 };
 }
 
@@ -243,7 +245,9 @@ async function freePort(): Promise<number> {
     server.on("error", reject);
     server.listen(0, "127.0.0.1", () => {
       const address = server.address();
-      server.close(() => resolve(typeof address === "object" && address !== null ? address.port : 0));
+      server.close(() =>
+        resolve(typeof address === "object" && address !== null ? address.port : 0),
+      );
     });
   });
 }

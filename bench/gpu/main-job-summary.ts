@@ -130,7 +130,9 @@ export function printSummary(summary: Summary): void {
     `|---|${names.map(() => "---").join("|")}|`,
   ];
   const add = (label: string, pick: (mode: ModeSummary) => string) => {
-    lines.push(`| ${label} | ${names.map((n) => pick(summary.modes[n] as ModeSummary)).join(" | ")} |`);
+    lines.push(
+      `| ${label} | ${names.map((n) => pick(summary.modes[n] as ModeSummary)).join(" | ")} |`,
+    );
   };
   add("starts", (m) => String(m.starts));
   add("seconds in capture before ready", (m) => show(m.captureBeforeReadySeconds, 3));
@@ -155,6 +157,8 @@ export function printSummary(summary: Summary): void {
 
 function show(interval: Interval | undefined, digits: number): string {
   if (interval === undefined) return "–";
-  const [at, low, high] = [interval.mean, interval.low, interval.high].map((v) => v.toFixed(digits));
+  const [at, low, high] = [interval.mean, interval.low, interval.high].map((v) =>
+    v.toFixed(digits),
+  );
   return `${at} (${low}–${high})`;
 }

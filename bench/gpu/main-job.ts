@@ -28,7 +28,9 @@ function plan(): Cell[][] {
     const order = modes.map((_, i) => modes[(i + round) % modes.length] as Mode);
     for (let at = 0; at < order.length; at += gpus.length) {
       batches.push(
-        order.slice(at, at + gpus.length).map((mode, i) => ({ round, mode, gpu: gpus[i] as number })),
+        order
+          .slice(at, at + gpus.length)
+          .map((mode, i) => ({ round, mode, gpu: gpus[i] as number })),
       );
     }
   }
@@ -42,7 +44,7 @@ function cellFile(cell: Cell): string {
 /** The first start on a host fills the compile caches; it is not counted. */
 async function warmUp(): Promise<void> {
   const file = join(out as string, "cells", "warm-up.json");
-  if (existsSync(file)) return;
+  if (existsSync(file) || process.env["WARM_UP"] === "0") return;
   console.error("warm-up start (fills the compile caches, not counted)");
   const cell: Cell = { round: -1, mode: "stock", gpu: gpus[0] as number };
   writeFileSync(file, JSON.stringify(await runCell(cell, out as string)));

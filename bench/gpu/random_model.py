@@ -80,7 +80,9 @@ def write_tokenizer(folder: Path, config: dict) -> None:
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     special = {config["bos_token_id"]: "<|begin|>", config["eos_token_id"]: "<|end|>"}
-    names = alphabet + [f"\u0120t{i}" for i in range(len(alphabet), config["vocab_size"])]
+    names = alphabet + [
+        f"\u0120t{i}" for i in range(len(alphabet), config["vocab_size"])
+    ]
     for token_id, name in special.items():
         names[token_id] = name
     vocabulary = {name: token_id for token_id, name in enumerate(names)}

@@ -35,13 +35,22 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("model")
     parser.add_argument("out")
-    parser.add_argument("--config", choices=("stock", "ungraphed", "lazygraph"), required=True)
+    parser.add_argument(
+        "--config", choices=("stock", "ungraphed", "lazygraph"), required=True
+    )
     parser.add_argument("--tp", type=int, default=1, help="tensor parallelism")
-    parser.add_argument("--invariant", action="store_true", help="batch-invariant kernels: exact")
-    parser.add_argument("--verify", action="store_true", help="check each graph against ungraphed")
-    parser.add_argument("--fault", default="", help="positive control, e.g. dead:FULL:24")
-    parser.add_argument("--fault-rank", default="", help="the fault hits this rank only")
-    parser.add_argument("--no-trickle", action="store_true", help="no other requests meanwhile")
+    parser.add_argument(
+        "--invariant", action="store_true", help="batch-invariant kernels: exact"
+    )
+    parser.add_argument(
+        "--verify", action="store_true", help="check each graph against ungraphed"
+    )
+    parser.add_argument(
+        "--fault", default="", help="positive control, e.g. dead:FULL:24"
+    )
+    parser.add_argument(
+        "--no-trickle", action="store_true", help="no other requests meanwhile"
+    )
     parser.add_argument("--max-model-len", type=int, default=4096)
     return parser.parse_args()
 
@@ -63,8 +72,6 @@ def environment(args: argparse.Namespace, endpoint: str | None) -> None:
     )
     if args.fault:
         os.environ["LAZYGRAPH_TEST_FAULT"] = args.fault
-    if args.fault_rank:
-        os.environ["LAZYGRAPH_TEST_FAULT_RANK"] = args.fault_rank
 
 
 def timing_file(args: argparse.Namespace) -> str:
@@ -85,7 +92,9 @@ class Fill:
         from lazygraph_vllm.messages import Inventory, Ready
 
         self.controller = controller
-        self.inventory = controller.wait_for(Inventory, 600, lambda m: m.phase == "capturing")
+        self.inventory = controller.wait_for(
+            Inventory, 600, lambda m: m.phase == "capturing"
+        )
         self.ready = controller.wait_for(Ready, 600)
         self.captured = {c.graph for c in self.ready.captured}
         self.left = [g for g in self.inventory.graphs if g.id not in self.captured]
@@ -109,7 +118,10 @@ class Fill:
             command = Capture(command=index + 1, graph=graph.id, when_idle=False)
             self.controller.send(command)
             result = await asyncio.to_thread(
-                self.controller.wait_for, Result, 120, lambda m, i=index: m.command == i + 1
+                self.controller.wait_for,
+                Result,
+                120,
+                lambda m, i=index: m.command == i + 1,
             )
             self.results.append(
                 {
@@ -172,7 +184,10 @@ class Load:
         running: set[asyncio.Task] = set()
         try:
             while True:
-                tokens = [source.randrange(300, 100_000) for _ in range(source.randrange(1, 64))]
+                tokens = [
+                    source.randrange(300, 100_000)
+                    for _ in range(source.randrange(1, 64))
+                ]
                 task = asyncio.create_task(self.one(tokens, TRICKLE_OUTPUT_TOKENS))
                 running.add(task)
                 task.add_done_callback(running.discard)
@@ -184,7 +199,10 @@ class Load:
 
 def prompts() -> list[list[int]]:
     source = random.Random(7)
-    return [[source.randrange(300, 100_000) for _ in range(PROMPT_TOKENS)] for _ in range(sum(WAVES))]
+    return [
+        [source.randrange(300, 100_000) for _ in range(PROMPT_TOKENS)]
+        for _ in range(sum(WAVES))
+    ]
 
 
 async def run(args: argparse.Namespace, controller) -> dict:  # noqa: ANN001
@@ -212,7 +230,9 @@ async def run(args: argparse.Namespace, controller) -> dict:  # noqa: ANN001
     )
     init_seconds = time.time() - started
     load = Load(engine)
-    await asyncio.gather(*(load.one(p, 4) for p in load.prompts[:8]))  # first-time JIT of sampling
+    await asyncio.gather(
+        *(load.one(p, 4) for p in load.prompts[:8])
+    )  # first-time JIT of sampling
     fill = Fill(controller) if controller is not None else None
     answers: dict[str, list[list[int]]] = {}
     served: dict[str, dict[str, int]] = {}
@@ -222,7 +242,9 @@ async def run(args: argparse.Namespace, controller) -> dict:  # noqa: ANN001
         began = time.time()
         side = [] if args.no_trickle else [asyncio.create_task(load.trickle())]
         if name == "during" and fill is not None:
-            filling = asyncio.create_task(fill.run(lambda: load.done / len(load.prompts)))
+            filling = asyncio.create_task(
+                fill.run(lambda: load.done / len(load.prompts))
+            )
             answers[name] = await load.run_pass()
             await filling
         else:
@@ -243,7 +265,6 @@ async def run(args: argparse.Namespace, controller) -> dict:  # noqa: ANN001
         "invariant": args.invariant,
         "verify": args.verify,
         "fault": args.fault,
-        "faultRank": args.fault_rank,
         "prompts": len(load.prompts),
         "otherRequests": load.trickled,
         "captureByRank": capture_timing(args),

@@ -358,3 +358,16 @@ def test_curve_keys_are_used(connect: Any) -> None:
     finally:
         socket.close(0)
         context.destroy(0)
+
+
+def test_a_message_never_waits_in_a_pipe_to_nobody(tmp_path: Path) -> None:
+    """Else every hello of a long wait would reach the controller at once."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    socket = Engine(f"ipc://{tmp_path}/nobody", None).link._socket(context)
+    try:
+        socket.connect(f"ipc://{tmp_path}/nobody")
+        with pytest.raises(zmq.Again):
+            socket.send(b"hello", zmq.NOBLOCK)
+    finally:
+        socket.close(0)
+        context.destroy(0)

@@ -117,6 +117,36 @@ def test_with_all_graphs_every_step_takes_the_graph_of_stock(
             assert ours == theirs, (tokens, requests, uniform)
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_table_that_names_the_wrong_graphs_makes_no_step_wrong(mode: str) -> None:
+    """Rows of a mistaken controller: every graph for every step, uniform ones for mixed steps."""
+    wrapper, _ = start(mode, [g.id for g in wrapper_graphs(mode)])
+    for order in (1, -1):
+        names = tuple(g.id for g in wrapper.graphs)[::order]
+        rows = (DispatchRow(up_to=64, graphs=names),)
+        assert rank.set_table(wrapper, Dispatch(uniform=rows, mixed=rows)) is None
+        check(wrapper)
+
+
+def wrapper_graphs(mode: str) -> Any:
+    from builders import Wrapper
+
+    return rank.describe(Wrapper(make_runner(make_config(mode))))["graphs"]
+
+
+def test_uniform_and_mixed_steps_have_a_table_each() -> None:
+    wrapper, _ = start()
+    dispatch = wrapper.worker.model_runner.cudagraph_manager.dispatch
+    rows = (DispatchRow(up_to=16, graphs=("PIECEWISE:16",)),)
+    assert rank.set_table(wrapper, Dispatch(uniform=(), mixed=rows)) is None
+    assert dispatch(2, 4, None, 0).num_tokens == 16
+    assert dispatch(1, 4, 4, 0).num_tokens == 16, "one prompt of four tokens is no decode"
+    assert dispatch(4, 4, 1, 0).cg_mode.name == "NONE"
+    assert rank.set_table(wrapper, Dispatch(uniform=rows, mixed=())) is None
+    assert dispatch(2, 4, None, 0).cg_mode.name == "NONE"
+    assert dispatch(4, 4, 1, 0).num_tokens == 16
+
+
 def test_a_table_with_a_missing_graph_is_refused_and_the_old_one_stays() -> None:
     wrapper, _ = start()
     manager = wrapper.worker.model_runner.cudagraph_manager

@@ -6,7 +6,9 @@
 | `LAZYGRAPH_TEST_TIMING=FILE` | one JSON line per start: vLLM's own capture time and bytes |
 | `LAZYGRAPH_TEST_FAULT=dead:FULL:24` | after its capture, replaying FULL 24 does nothing |
 | `LAZYGRAPH_TEST_FAULT=skip-all-reduce:FULL:24` | the all-reduces of that graph are left out |
-| `LAZYGRAPH_TEST_FAULT_RANK=1` | the fault hits this rank only |
+| `LAZYGRAPH_TEST_FAULT=corrupt:FULL:24@1` | FULL 24 gives one wrong row; `@1`: on rank 1 only |
+
+Several faults are separated by commas.
 
 The faults are positive controls: a check that passes with one of them in place is no check.
 """
@@ -45,10 +47,10 @@ def register() -> None:
             _fan_in_weights(rank)
         if timing:
             _time_capture(self.worker.model_runner, timing, rank)
-        if fault and rank == int(os.environ.get("LAZYGRAPH_TEST_FAULT_RANK", rank)):
+        if fault:
             from .faults import inject
 
-            inject(fault)
+            inject(fault, rank)
         return result
 
     init_device.lazygraph_testing = True  # type: ignore[attr-defined]

@@ -7,21 +7,32 @@ import functools
 from typing import Any
 
 
-def inject(fault: str) -> None:
-    """Install one fault, e.g. ``dead:FULL:24``; raises ValueError for an unknown one."""
-    if "," in fault:
-        for one in fault.split(","):
-            inject(one)
-        return
-    kind, _, graph = fault.partition(":")
-    if kind == "dead":
-        _after_capture(graph, _kill)
-    elif kind == "skip-all-reduce":
-        _around_capture(graph, _without_all_reduce)
-    else:
-        raise ValueError(
-            f"expected LAZYGRAPH_TEST_FAULT to be dead:GRAPH or skip-all-reduce:GRAPH, got {fault}"
-        )
+def inject(faults: str, rank: int) -> None:
+    """Install faults on this rank, e.g. ``dead:FULL:24,corrupt:FULL:16@1``.
+
+    Args:
+        faults: comma-separated; ``@RANK`` at the end of one limits it to that rank.
+        rank: which one this is.
+
+    Raises:
+        ValueError: an unknown fault.
+    """
+    for fault in faults.split(","):
+        name, _, only = fault.partition("@")
+        kind, _, graph = name.partition(":")
+        if only and int(only) != rank:
+            continue
+        if kind == "dead":
+            _after_capture(graph, _kill)
+        elif kind == "corrupt":
+            _after_capture(graph, _corrupt)
+        elif kind == "skip-all-reduce":
+            _around_capture(graph, _without_all_reduce)
+        else:
+            raise ValueError(
+                "expected LAZYGRAPH_TEST_FAULT to name dead, corrupt or skip-all-reduce and a "
+                f"graph, got {fault!r}"
+            )
 
 
 def _after_capture(graph: str, break_it: Any) -> None:
@@ -72,6 +83,26 @@ def _kill(graphs: Any, name: str) -> None:
         if key.num_tokens == desc.num_tokens
     ]
     entries[len(entries) // 2].cudagraph = _DeadGraph()
+
+
+class _CorruptGraph:
+    """Replays the graph, then changes one row of its output."""
+
+    def __init__(self, graph: Any, row: Any) -> None:
+        self._graph = graph
+        self._row = row
+
+    def replay(self) -> None:
+        """Replay, then corrupt."""
+        self._graph.replay()
+        self._row.add_(1.0)
+
+
+def _corrupt(graphs: Any, name: str) -> None:
+    """Corrupt one FULL graph: all its collectives still run, so other ranks don't wait for it."""
+    desc = graphs.descs[name]
+    row = graphs.manager.hidden_states[desc.num_tokens // 2]
+    graphs.manager.graphs[desc] = _CorruptGraph(graphs.manager.graphs[desc], row)
 
 
 def _around_capture(graph: str, context: Any) -> None:

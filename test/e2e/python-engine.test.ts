@@ -1,0 +1,83 @@
+import { describe, expect, test } from "vitest";
+import { createController } from "../../src/index.ts";
+import { lazygraph, type Running } from "../cli/helpers/command.ts";
+import { EventLog } from "../helpers/events.ts";
+import { PythonEngine } from "./python-engine.ts";
+
+const PLANNED = 22;
+
+describe("the plugin's own code against the controller, over real sockets", () => {
+  test("idle: the tops before ready, the rest while idle, the same on both ranks", async () => {
+    await using controller = createController({ mode: "idle" });
+    await controller.start();
+    const engine = new PythonEngine(controller.endpoint);
+    const ready = await engine.first((event) => event.event === "ready");
+    expect(ready.captured).toEqual(["FULL:512", "PIECEWISE:512"]);
+    const snapshot = await controller.waitForEngine({ engine: "python", settled: true });
+    expect(snapshot.graphsCaptured).toBe(PLANNED);
+    expect(snapshot.gpus.map((gpu) => gpu.uuid)).toEqual(["GPU-0", "GPU-1"]);
+    expect(snapshot.problems).toMatchObject({ malformed: 0, unknownGraphs: 0, reported: 0 });
+    const end = await engine.end();
+    expect(end.ranks?.[0]).toHaveLength(PLANNED);
+    expect(end.ranks?.[1]).toEqual(end.ranks?.[0]);
+  });
+
+  test("eager: everything before ready, nothing after", async () => {
+    await using controller = createController({ mode: "eager" });
+    await controller.start();
+    const engine = new PythonEngine(controller.endpoint, ["--mode", "lazy"]);
+    const ready = await engine.first((event) => event.event === "ready");
+    expect(ready.captured).toHaveLength(PLANNED);
+    await controller.waitForEngine({ settled: true });
+    await engine.end();
+    expect(engine.events.filter((event) => event.event === "captured")).toEqual([]);
+  });
+
+  test("lazy: only what traffic wants, while it is busy", async () => {
+    await using controller = createController({ mode: "lazy" });
+    await controller.start();
+    const engine = new PythonEngine(controller.endpoint, ["--mode", "lazy"]);
+    using ended = new EventLog("lazygraph:capture:end", "python");
+    await engine.first((event) => event.event === "ready");
+    engine.load(20);
+    const capture = await ended.first();
+    expect(capture.graph).toBe("FULL:8");
+    const snapshot = controller.engines().find((one) => one.engine === "python");
+    expect(snapshot?.idle).toBe(false);
+    expect(snapshot?.graphs.find((graph) => graph.id === "FULL:8")).toMatchObject({
+      status: "captured",
+    });
+    const told = await engine.first((event) => event.event === "captured");
+    expect(told.ranks?.[1]).toEqual(["FULL:512", "FULL:8", "PIECEWISE:512"]);
+  });
+
+  test("killed in mid-fill and started again: no step, no graph lost, and the fill goes on", async () => {
+    const first = serve("tcp://127.0.0.1:0");
+    const endpoint = await endpointOf(first);
+    const engine = new PythonEngine(endpoint, ["--capture-ms", "30"]);
+    await engine.first((event) => (event.ranks?.[0]?.length ?? 0) >= 5);
+    first.process.kill("SIGKILL");
+    await first.finished;
+    const held = engine.events.at(-1)?.ranks?.[0] ?? [];
+    expect(held.length).toBeLessThan(PLANNED);
+    engine.load(0.3);
+    const second = serve(endpoint);
+    await endpointOf(second);
+    await engine.first((event) => event.ranks?.[0]?.length === PLANNED);
+    const end = await engine.end();
+    expect(end.ranks?.[0]).toEqual(expect.arrayContaining([...held]));
+    expect(end.ranks?.[1]).toEqual(end.ranks?.[0]);
+    expect(end.steps).toBeGreaterThan(0);
+    // One event per change of the captured set: a graph captured twice would be one too many.
+    expect(engine.events.filter((event) => event.event === "captured")).toHaveLength(PLANNED - 2);
+  });
+});
+
+function serve(endpoint: string): Running {
+  return lazygraph(["serve", "--mode", "idle", "--endpoint", endpoint]);
+}
+
+async function endpointOf(running: Running): Promise<string> {
+  const line = await running.line("stderr", /tcp:\/\//);
+  return /tcp:\/\/[\d.]+:\d+/.exec(line)?.[0] ?? "";
+}

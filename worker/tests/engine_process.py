@@ -1,0 +1,124 @@
+"""The plugin's real Agent and Link in a process of their own: no torch, no vLLM, real sockets.
+
+    python worker/tests/engine_process.py --endpoint tcp://127.0.0.1:5757 [--mode idle] [--ranks 2]
+
+The TypeScript tests start it, so that the two sides speak to each other. Only the ranks are
+stand-ins: an executor that keeps a set of graphs per rank. It works until its standard input
+closes; a line `load SECONDS` there makes it busy for that long. It prints one JSON line per event:
+`ready`, `captured` with what every rank holds, `end`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import threading
+import time
+from typing import Any
+
+from fake_engine import Engine, FakeRank, make_config
+from lazygraph_vllm.engine import Agent
+from lazygraph_vllm.messages import Captured, StepCount
+from lazygraph_vllm.settings import Settings
+from test_dispatch import plan
+
+SIZES = [1, 2, 4, 8, 16, 24, 32, 64, 128, 256, 512]
+STEP_SECONDS = 0.002
+# Seven requests decode: their ideal graph is the one of 8 tokens.
+STEP = StepCount(
+    tokens=7, requests=7, uniform=1, served="", count=1, seconds=0.01, timed=1, context_tokens=64.0
+)
+
+
+def say(event: str, **fields: Any) -> None:
+    print(json.dumps({"event": event, **fields}), flush=True)
+
+
+class SlowRank(FakeRank):
+    """A capture takes time, and every one is told, so that a test sees one captured twice."""
+
+    capture_seconds = 0.0
+
+    def take(self, name: str) -> Captured:
+        time.sleep(self.capture_seconds)
+        return super().take(name)
+
+
+class ProcessEngine(Engine):
+    """Turns its loop by itself, in the order of ``EngineCoreProc.run_busy_loop``."""
+
+    busy_until = 0.0
+    steps_taken = 0
+
+    def has_work(self) -> bool:
+        return time.monotonic() < self.busy_until
+
+    def loop(self) -> None:
+        while self.running:
+            if not self.has_work():
+                self.agent.on_idle(self)
+            while not self.has_work() and self.running:
+                self.handle(*self.input_queue.get())
+            self.agent.on_work(self)
+            while not self.input_queue.empty():
+                self.handle(*self.input_queue.get_nowait())
+            if self.has_work():
+                self.step()
+        self.agent.detach()
+
+    def handle(self, kind: str, request: Any) -> None:
+        if kind == "load":
+            self.busy_until = time.monotonic() + request
+        elif kind == "stop":
+            self.running = False
+        else:
+            before = len(self.captured())
+            self.agent.execute(self, request)
+            if len(self.captured()) != before:
+                say("captured", ranks=[sorted(r.captured) for r in self.ranks])
+
+    def step(self) -> None:
+        time.sleep(STEP_SECONDS)
+        self.steps_taken += 1
+        self.ranks[0].steps.append(STEP)
+        self.agent.after_step(self)
+
+
+def follow_stdin(engine: ProcessEngine) -> None:
+    for line in sys.stdin:
+        words = line.split()
+        if len(words) == 2 and words[0] == "load":
+            engine.input_queue.put(("load", float(words[1])))
+    engine.input_queue.put(("stop", None))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--endpoint", required=True)
+    parser.add_argument("--mode", default="idle")
+    parser.add_argument("--engine", default="python")
+    parser.add_argument("--ranks", type=int, default=2)
+    parser.add_argument("--capture-ms", type=float, default=2)
+    args = parser.parse_args()
+    SlowRank.capture_seconds = args.capture_ms / 1000
+    settings = Settings(
+        mode=args.mode, endpoint=args.endpoint, engine=args.engine, handshake_ms=10_000
+    )
+    graphs = sorted(plan(SIZES), key=lambda g: (g.kind != "PIECEWISE", -g.tokens))
+    agent = Agent(settings, make_config(), "0.26.0")
+    engine = ProcessEngine(agent, [SlowRank(i, graphs) for i in range(args.ranks)])
+    agent.begin()
+    rpc = engine.model_executor.collective_rpc
+    agent.before_capture(rpc)
+    rpc("compile_or_warm_up_model")
+    agent.after_capture(rpc)
+    agent.attach(engine, "wakeup")
+    threading.Thread(target=follow_stdin, args=(engine,), daemon=True).start()
+    say("ready", captured=sorted(engine.captured()))
+    engine.loop()
+    say("end", ranks=[sorted(r.captured) for r in engine.ranks], steps=engine.steps_taken)
+
+
+if __name__ == "__main__":
+    main()
