@@ -71,11 +71,11 @@ def _patch_executor(module: ModuleType, settings: Settings) -> None:
 
     @functools.wraps(init)
     def patched_init(self: Any, vllm_config: Any, *args: Any, **kwargs: Any) -> None:
-        from vllm.version import __version__ as vllm_version
-
-        from .engine import Agent
-
-        self.lazygraph = agent = Agent(settings, vllm_config, vllm_version, _core_reason())
+        agent = _make_agent(settings, vllm_config)
+        if agent is None:
+            init(self, vllm_config, *args, **kwargs)
+            return
+        self.lazygraph = agent
         starts_children_by_fork = _forks(self)
         if not starts_children_by_fork:
             agent.begin()  # connects while weights load
@@ -107,6 +107,21 @@ def _patch_executor(module: ModuleType, settings: Settings) -> None:
 
     executor_class.__init__ = patched_init
     executor_class.initialize_from_config = patched_initialize
+
+
+def _make_agent(settings: Settings, vllm_config: Any) -> Any:
+    """The engine's agent; ``None`` if even looking at this vLLM's configuration fails."""
+    from vllm.version import __version__ as vllm_version
+
+    from .engine import Agent
+
+    try:
+        return Agent(settings, vllm_config, vllm_version, _core_reason())
+    except Exception as error:
+        # No fault of ours may keep an engine from starting that would start without us.
+        reason = f"{type(error).__name__}: {error}"
+        logger.warning("lazygraph: running as stock: can't read the configuration: %s", reason)
+        return None
 
 
 def _forks(executor: Any) -> bool:

@@ -36,7 +36,15 @@ def _graphs(wrapper: Any) -> RankGraphs:
 
 
 def describe(wrapper: Any) -> dict[str, Any]:
-    """What this rank could capture. Changes nothing."""
+    """What this rank could capture, or why not. Changes nothing, and never fails."""
+    try:
+        return _describe(wrapper)
+    except Exception as error:
+        logger.debug("lazygraph: can't read this vLLM's graphs", exc_info=True)
+        return {"unsupported": f"can't read its graphs: {type(error).__name__}: {error}"}
+
+
+def _describe(wrapper: Any) -> dict[str, Any]:
     runner = _runner(wrapper)
     if reason := unsupported_runner(runner):
         return {"unsupported": reason}
