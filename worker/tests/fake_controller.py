@@ -40,6 +40,7 @@ class FakeController:
         self.received: list[Any] = []
         self.answer_hello = True
         self.send_heartbeats = True
+        self.heartbeat_ms = 1000  # it sends five times as many: a loaded host is no silence
         self._out: deque[tuple[bytes | None, bytes]] = deque()
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
@@ -103,7 +104,9 @@ class FakeController:
                 self._changed.notify_all()
 
     def welcome(self) -> Welcome:
-        return Welcome(version=1, incarnation=self.incarnation, heartbeat_ms=200, mode=self.mode)
+        return Welcome(
+            version=1, incarnation=self.incarnation, heartbeat_ms=self.heartbeat_ms, mode=self.mode
+        )
 
     def _put(self, peer: bytes | None, frame: bytes) -> None:
         if peer is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from concurrent.futures import Future
 from pathlib import Path
@@ -25,6 +26,7 @@ from lazygraph_vllm.messages import (
     Inventory,
     Problem,
     Ready,
+    Refuse,
     Result,
     Resync,
     SetMode,
@@ -599,3 +601,21 @@ def test_at_most_one_local_command_is_queued() -> None:
         engine.agent.on_idle(engine)
     messages = [command.message for _, command in engine.input_queue.queue]
     assert len(messages) == 1 and LOOK_AGAIN not in messages
+
+
+def test_a_refusal_ends_the_wait_for_a_first_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = make_engine("idle")
+    engine.agent.settings = dataclasses.replace(engine.agent.settings, handshake_ms=60_000)
+    engine.wire.receive(Refuse(code="ERR_LAZYGRAPH_PROTOCOL_VERSION", message="upgrade"))
+    engine.start()  # would take a minute if it waited
+    assert engine.captured() == TOPS
+
+
+def test_engines_of_dense_data_parallelism_have_names_of_their_own() -> None:
+    def name(index: int) -> str:
+        config = make_config()
+        config.parallel_config.data_parallel_index = index
+        settings = Settings(mode="idle", endpoint="ipc://x", engine="replica")
+        return Agent(settings, config, "0.26.0")._hello("0.26.0").engine
+
+    assert [name(0), name(1), name(2)] == ["replica", "replica#1", "replica#2"]

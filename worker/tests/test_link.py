@@ -100,6 +100,7 @@ def established(engine: Engine) -> None:
 @pytest.mark.parametrize("endpoint", ["tcp://127.0.0.1:*", None], ids=["tcp", "ipc"])
 def test_hand_shake(connect: Any, listen: Any, endpoint: str | None) -> None:
     controller = listen(endpoint, mode="lazy")
+    controller.heartbeat_ms = 100
     engine = connect(controller.endpoint)
     assert controller.wait_for(Hello) == HELLO
     assert controller.wait_for(Inventory) == INVENTORY
@@ -176,6 +177,7 @@ def test_a_silent_controller_is_noticed_by_missed_heartbeats(
     monkeypatch.setattr(link_module, "HEARTBEATS_MISSED_MAX", 1)
     controller = listen()
     controller.send_heartbeats = False
+    controller.heartbeat_ms = 100
     engine = connect(controller.endpoint)
     established(engine)
     controller.answer_hello = False
@@ -211,7 +213,7 @@ def test_a_refusal_is_final(connect: Any, listen: Any, monkeypatch: pytest.Monke
     seen = turns(1)
     assert turns(3) == seen
     assert not engine.link.established.is_set()
-    assert engine.messages == []
+    assert [type(m) for m in engine.messages] == [Refuse]  # nothing after it
     controller.close()
     again = listen(controller.endpoint)
     other = connect(controller.endpoint)

@@ -76,6 +76,7 @@ def test_what_was_tried_is_supported(version: str) -> None:
         ("parallel_config.nnodes", 2, "several nodes"),
         ("speculative_config", object(), "speculative decoding"),
         ("lora_config", object(), "LoRA"),
+        ("model_config.enable_sleep_mode", True, "sleep mode"),
         ("kv_transfer_config", object(), "KV connectors"),
         ("ec_transfer_config", object(), "encoder-cache connectors"),
         ("cache_config.kv_offloading_size", 4.0, "offloading"),

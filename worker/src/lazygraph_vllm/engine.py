@@ -13,7 +13,6 @@ import socket as net
 import threading
 import time
 from collections import Counter, OrderedDict
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +36,7 @@ from .messages import (
     Problem,
     RankMemory,
     Ready,
+    Refuse,
     Result,
     Resync,
     SetMode,
@@ -47,6 +47,7 @@ from .messages import (
 )
 from .settings import Settings
 from .support import config_reason
+from .telemetry import StepReports
 
 logger = logging.getLogger("vllm.lazygraph")
 
@@ -107,7 +108,7 @@ class Agent:
         self._start_given = threading.Event()
         self._commands_waiting = 0
         self._results: OrderedDict[tuple[int, int], Result] = OrderedDict()
-        self._telemetry = _Telemetry()
+        self._telemetry = StepReports()
         self._idle = False
         self._local_pending = False
         self._has_table = False
@@ -127,10 +128,14 @@ class Agent:
         host = net.gethostname()
         name = getattr(model, "served_model_name", None) or getattr(model, "model", "unknown")
         name = name[0] if isinstance(name, (list, tuple)) else str(name)
+        engine = self.settings.engine or f"{host}/{name}"
+        # Engines of dense data parallelism know nothing of each other, and would share one name.
+        if index := getattr(parallel, "data_parallel_index", 0):
+            engine = f"{engine[:120]}#{index}"
         return Hello(
             version_min=PROTOCOL_VERSION,
             version_max=PROTOCOL_VERSION,
-            engine=(self.settings.engine or f"{host}/{name}")[:128],
+            engine=engine[:128],
             session=secrets.token_hex(8),
             plugin_version=__version__,
             vllm_version=vllm_version,
@@ -273,6 +278,8 @@ class Agent:
             self._welcomed(message)
         elif isinstance(message, Start):
             self._take_start(message)
+        elif isinstance(message, Refuse):
+            self._start_given.set()  # no answer will come: don't wait for one
         elif isinstance(message, Resync):
             if inventory := self._inventory():
                 self._send(inventory)
@@ -584,36 +591,6 @@ class Agent:
                 future.result()
             except Exception:
                 return  # the engine meets the same error in its own step, and handles it there
-
-
-class _Telemetry:
-    """Steps drained from rank 0, collected without blocking."""
-
-    def __init__(self) -> None:
-        self.pending: Future[Any] | None = None
-        self.due_at = 0.0
-        self.sequence = 0
-        self._steps: list[Any] = []
-        self._dropped = 0
-
-    def poll(self) -> None:
-        if self.pending is not None and self.pending.done():
-            pending, self.pending = self.pending, None
-            self.collect(pending.result())
-
-    def collect(self, answers: Any) -> None:
-        self.poll()
-        for answer in answers or ():
-            if answer is not None:
-                self._steps.extend(answer[0])
-                self._dropped = answer[1]
-
-    def take(self) -> tuple[tuple[Any, ...], int]:
-        from .messages import STEPS_PER_BATCH_MAX
-
-        steps = tuple(self._steps[:STEPS_PER_BATCH_MAX])
-        del self._steps[: len(steps)]
-        return steps, self._dropped
 
 
 def _request_waits(engine: Any) -> bool:

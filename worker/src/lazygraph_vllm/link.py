@@ -278,6 +278,7 @@ class Link:
                 message.message,
                 message.code,
             )
+            self._on_message(message)
         elif isinstance(message, Resync) and message.hello:
             # The controller was restarted behind the same connection: it doesn't know us.
             if self.established.is_set():

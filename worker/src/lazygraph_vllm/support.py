@@ -63,6 +63,7 @@ def _unsupported(config: Any) -> str | None:
         (getattr(parallel, "nnodes", 1) > 1, "several nodes"),
         (config.speculative_config is not None, "speculative decoding"),
         (config.lora_config is not None, "LoRA"),
+        (bool(model and getattr(model, "enable_sleep_mode", False)), "sleep mode"),
         (config.kv_transfer_config is not None, "KV connectors"),
         (getattr(config, "ec_transfer_config", None) is not None, "encoder-cache connectors"),
         (_offloads(config), "weight or KV offloading"),

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("vllm", reason="vLLM's own classes are what these tests are about")
+pytest.importorskip("vllm", reason="vLLM isn't installed here: its own classes are the test bed")
 pytestmark = pytest.mark.vllm_contract
 
 from lazygraph_vllm.support import config_reason  # noqa: E402
