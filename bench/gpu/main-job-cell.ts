@@ -42,7 +42,8 @@ export interface CellResult extends Cell {
   readonly graphBytes: number;
   readonly deviceUsedMiB: number;
   readonly decode: readonly DecodeResult[];
-  readonly engine?: unknown;
+  /** The controller's last snapshot. */
+  readonly engine?: EngineJson;
 }
 
 const READY_TIMEOUT_SECONDS = 600;
@@ -114,11 +115,12 @@ export async function runCell(cell: Cell, out: string): Promise<CellResult> {
   }
 }
 
-interface EngineJson {
+export interface EngineJson {
   readonly graphs: readonly { status: string; ms?: number; bytes?: number }[];
   readonly settled?: boolean;
   readonly readyToSettledSeconds?: number;
   readonly longestCaptureMs?: number;
+  readonly longestStallMs?: number;
 }
 
 function engineFigures(

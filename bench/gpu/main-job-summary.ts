@@ -14,6 +14,9 @@ export interface ModeSummary {
   readonly readyToSettledSeconds?: Interval;
   readonly graphMiB: Interval;
   readonly longestCaptureMs?: Interval;
+  /** Longest time a capture held the engine up, waiting for the step in flight included. */
+  readonly longestStallMs?: Interval;
+  readonly worstStallMs?: number;
   readonly graphs?: string;
   readonly tpotMs: Readonly<Record<string, Interval>>;
   /** Against stock, paired by round. */
@@ -60,6 +63,7 @@ function summariseMode(
   const of = (pick: (cell: CellResult) => number) => bootstrapMean(own.map(pick));
   const settled = own.flatMap((c) => c.readyToSettledSeconds ?? []);
   const longest = own.flatMap((c) => c.longestCaptureMs ?? []);
+  const stalls = own.flatMap((c) => c.engine?.longestStallMs ?? []);
   const first = own[0];
   const pairs = own.flatMap((cell) => {
     const base = stock.get(cell.round);
@@ -74,6 +78,9 @@ function summariseMode(
     ...(settled.length === 0 ? {} : { readyToSettledSeconds: bootstrapMean(settled) }),
     graphMiB: of((c) => c.graphBytes / MIB),
     ...(longest.length === 0 ? {} : { longestCaptureMs: bootstrapMean(longest) }),
+    ...(stalls.length === 0
+      ? {}
+      : { longestStallMs: bootstrapMean(stalls), worstStallMs: Math.max(...stalls) }),
     ...(first?.graphsPlanned === undefined
       ? {}
       : { graphs: `${first.graphsCaptured} of ${first.graphsPlanned}` }),
@@ -143,6 +150,8 @@ export function printSummary(summary: Summary): void {
   add("graphs before traffic", (m) => m.graphs ?? "all");
   add("graph memory, MiB", (m) => show(m.graphMiB, 0));
   add("longest single capture, ms", (m) => show(m.longestCaptureMs, 1));
+  add("longest stall after ready, ms", (m) => show(m.longestStallMs, 1));
+  add("worst of these, ms", (m) => m.worstStallMs?.toFixed(1) ?? "–");
   for (const level of Object.keys(summary.modes[names[0] as string]?.tpotMs ?? {})) {
     add(`ms per output token, ${level} concurrent`, (m) => show(m.tpotMs[level], 2));
   }

@@ -9,6 +9,7 @@ import { installPacked, ROOT } from "./packed.ts";
 
 const execute = promisify(execFile);
 const GATEWAY = join(ROOT, "examples", "readme-gateway.ts");
+const SIMULATED_ENGINE = join(ROOT, "examples", "simulated-engine.mjs");
 
 let folder: string;
 let remove: () => Promise<void>;
@@ -22,16 +23,22 @@ afterAll(() => remove?.());
 test("the README shows the example that runs here", async () => {
   const readme = await readFile(join(ROOT, "README.md"), "utf8");
   const code = await readFile(GATEWAY, "utf8");
-  expect(readme).toContain(`\`\`\`ts\n${code}\`\`\``);
+  expect(readme).toContain(`\`\`\`js\n${code}\`\`\``);
   const lines = code.split("\n").filter((line) => line.trim() !== "");
   expect(lines.length).toBeLessThanOrEqual(15);
+});
+
+test("the API page shows the simulated engine that runs here", async () => {
+  const page = await readFile(join(ROOT, "docs", "api.md"), "utf8");
+  const [, ...code] = (await readFile(SIMULATED_ENGINE, "utf8")).split("\n");
+  expect(page).toContain(`\`\`\`js\n${code.join("\n")}\`\`\``);
 });
 
 test("the README's gateway, in an empty folder, sees an engine join", {
   timeout: 120_000,
 }, async () => {
   await copyFile(GATEWAY, join(folder, "gateway.mjs"));
-  await writeFile(join(folder, "engine.mjs"), ENGINE);
+  await copyFile(SIMULATED_ENGINE, join(folder, "engine.mjs"));
   const env = { ...process.env, LAZYGRAPH_ENDPOINT: "tcp://127.0.0.1:0" };
   const gateway = spawn(process.execPath, ["gateway.mjs"], {
     cwd: folder,
@@ -45,9 +52,10 @@ test("the README's gateway, in an empty folder, sees an engine join", {
   const endpoint = /^LAZYGRAPH_ENDPOINT=(\S+) vllm serve MODEL$/.exec(first)?.[1];
   expect(endpoint).toMatch(/^tcp:\/\/127\.0\.0\.1:[1-9]\d*$/);
 
-  const engine = spawn(process.execPath, ["engine.mjs", endpoint ?? ""], {
+  const engine = spawn(process.execPath, ["engine.mjs"], {
     cwd: folder,
-    stdio: ["pipe", "inherit", "inherit"],
+    env: { ...process.env, LAZYGRAPH_ENDPOINT: endpoint },
+    stdio: ["ignore", "inherit", "inherit"],
   });
   onTestFinished(() => void engine.kill("SIGKILL"));
   expect((await lines.next()).value).toMatch(/ \(idle\) serves after [\d.]+ s of capture$/);
@@ -55,13 +63,6 @@ test("the README's gateway, in an empty folder, sees an engine join", {
   gateway.kill("SIGTERM");
   expect(await closed).toEqual([0, null]);
 });
-
-/** What somebody writes to test their own gateway without a GPU. Ends with its standard input. */
-const ENGINE = `
-import { startSimulatedEngine } from "lazygraph/testing";
-const engine = await startSimulatedEngine({ endpoint: process.argv[2], mode: "idle", speed: 20 });
-process.stdin.resume().once("end", () => engine.kill());
-`;
 
 test("npx lazygraph passes a command on, `--` included", { timeout: 60_000 }, async () => {
   const program = "console.log(process.env.LAZYGRAPH_MODE)";
