@@ -6,10 +6,19 @@ export interface Clock {
   after(seconds: number, callback: () => void): () => void;
 }
 
+/** Node's longest timer, 24.8 days: a longer one would fire at once. */
+const TIMER_MS_MAX = 2 ** 31 - 1;
+
 export const systemClock: Clock = {
   now: () => performance.now() / 1000,
   after(seconds, callback) {
-    const timer = setTimeout(callback, seconds * 1000);
+    let timer: NodeJS.Timeout;
+    const arm = (leftMs: number): void => {
+      const further = leftMs - TIMER_MS_MAX;
+      timer =
+        further > 0 ? setTimeout(() => arm(further), TIMER_MS_MAX) : setTimeout(callback, leftMs);
+    };
+    arm(seconds * 1000);
     return () => clearTimeout(timer);
   },
 };

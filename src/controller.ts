@@ -40,13 +40,15 @@ export interface Controller extends AsyncDisposable {
   /** A picture of every engine that joined, lost ones included, in order of joining. */
   engines(): readonly EngineSnapshot[];
   /**
-   * Changes when an engine captures; also ends a freeze, and holds for its next start.
-   * @throws LazygraphError ERR_LAZYGRAPH_ENGINE_UNKNOWN; OptionError for an unknown mode
+   * Changes when an engine captures, and holds for its next start. Also ends a freeze and asks
+   * again for what the engine refused; the mode that it has already changes nothing else.
+   * @throws LazygraphError ERR_LAZYGRAPH_ENGINE_UNKNOWN, or …_LOST while it is not connected;
+   *   OptionError for an unknown mode
    */
   setMode(engine: string, mode: Mode): void;
   /**
-   * Ends captures of an engine until its mode changes.
-   * @throws LazygraphError ERR_LAZYGRAPH_ENGINE_UNKNOWN
+   * Ends captures of an engine until its mode is set.
+   * @throws LazygraphError ERR_LAZYGRAPH_ENGINE_UNKNOWN, or …_LOST while it is not connected
    */
   freeze(engine: string, reason?: string): void;
   /**
@@ -68,7 +70,7 @@ interface Connection {
 
 class EngineController implements Controller {
   readonly #options: ResolvedOptions;
-  readonly #incarnation = Date.now();
+  readonly #incarnation = nextIncarnation();
   readonly #drivers = new Map<string, EngineDriver>();
   /** Engines by connection; a lost engine has none. */
   readonly #connections = new Map<string, Connection>();
@@ -87,6 +89,7 @@ class EngineController implements Controller {
   constructor(options: ResolvedOptions) {
     this.#options = options;
     options.signal?.addEventListener("abort", this.#onAbort, { once: true });
+    if (options.signal?.aborted === true) this.#onAbort();
   }
 
   get endpoint(): string {
@@ -145,13 +148,13 @@ class EngineController implements Controller {
 
   setMode(engine: string, mode: Mode): void {
     checkMode(mode);
-    const driver = this.#known(engine);
+    const driver = this.#connected(engine);
     this.#modes.set(engine, mode);
     driver.setMode(mode);
   }
 
   freeze(engine: string, reason = "freeze() was called"): void {
-    this.#known(engine).freeze(reason);
+    this.#connected(engine).freeze(reason);
   }
 
   async waitForEngine(options: WaitOptions = {}): Promise<EngineSnapshot> {
@@ -192,6 +195,7 @@ class EngineController implements Controller {
       this.#askWho(peer);
     } else if (message.type === "goodbye") {
       connection.driver.record.phase = "stopping";
+      connection.driver.record.goodbye = message.reason;
       connection.session.lose(
         new LazygraphError(
           "ERR_LAZYGRAPH_ENGINE_LOST",
@@ -219,10 +223,15 @@ class EngineController implements Controller {
       return;
     }
     const { engine, session: id } = hello;
-    if (connection?.driver.record.hello.session === id) {
-      // It asked again before the first answer had reached it.
-      connection.session.welcome(connection.driver.record.mode);
-      return;
+    if (connection !== undefined) {
+      const { hello: known, mode } = connection.driver.record;
+      if (known.session === id && known.engine === engine) {
+        // The first answer has not reached it yet, or its connection broke and came back.
+        connection.session.welcome(mode);
+        return;
+      }
+      // A connection belongs to one engine: the one it named before has no other.
+      this.#endConnectionOf(connection.driver, `its connection is ${engine}'s now`);
     }
     this.#strangers.delete(peer);
     const old = this.#drivers.get(engine);
@@ -234,16 +243,17 @@ class EngineController implements Controller {
       old.attach(hello, session);
       return;
     }
-    if (old !== undefined) this.#replace(old);
+    const replaced = old === undefined ? 0 : this.#replace(old);
     const driver = new EngineDriver(hello, mode, session, {
       clock: systemClock,
       policy: this.#options.policy,
       settleWithinSeconds: this.#options.settleWithinSeconds,
       onChange: () => this.#wakeWaiters(),
     });
+    driver.record.problems.replaced = replaced;
     this.#drivers.set(engine, driver);
     this.#connections.set(peer, { driver, session });
-    this.#wakeWaiters();
+    driver.join();
   }
 
   #session(peer: string, hello: Hello): Session {
@@ -295,9 +305,13 @@ class EngineController implements Controller {
     publish("lazygraph:problem", { engine, atUnixMs: Date.now(), code, message });
   }
 
-  /** Another process took the name: the older one is told so, else the two would take turns. */
-  #replace(driver: EngineDriver): void {
-    const { engine, session } = driver.record.hello;
+  /**
+   * Another process took the name: the older one is told so, else the two would take turns.
+   * @returns how often this name was taken from a process that was still there
+   */
+  #replace(driver: EngineDriver): number {
+    const { hello, problems } = driver.record;
+    const { engine, session } = hello;
     this.#replaced.add(session);
     if (this.#replaced.size > REPLACED_MAX) {
       for (const oldest of this.#replaced) {
@@ -308,6 +322,7 @@ class EngineController implements Controller {
     const peer = this.#endConnectionOf(driver, "a younger engine took its name");
     if (peer !== undefined) this.#refuse(peer, replacedRefusal(engine), engine);
     driver.close();
+    return problems.replaced + (peer === undefined ? 0 : 1);
   }
 
   #endConnectionOf(driver: EngineDriver, why: string): string | undefined {
@@ -392,6 +407,18 @@ class EngineController implements Controller {
     );
   }
 
+  /** What can't be told to an engine is not taken: the caller would believe it done. */
+  #connected(engine: string): EngineDriver {
+    const driver = this.#known(engine);
+    const { connected, lostReason } = driver.record;
+    if (connected) return driver;
+    throw new LazygraphError(
+      "ERR_LAZYGRAPH_ENGINE_LOST",
+      `Expected engine ${engine} to be connected, but it is not (${lostReason ?? "no reason"}): ` +
+        "ask again once it is back.",
+    );
+  }
+
   #wakeWaiters(): void {
     this.#waiters.wake((options) => this.#matching(options));
   }
@@ -404,13 +431,21 @@ class EngineController implements Controller {
   }
 }
 
+let incarnation = 0;
+
+/** Unix milliseconds of this start, later than every other start in this process. */
+function nextIncarnation(): number {
+  incarnation = Math.max(Date.now(), incarnation + 1);
+  return incarnation;
+}
+
 function replacedRefusal(engine: string): Refuse {
   return {
     type: "refuse",
     code: "ERR_LAZYGRAPH_ENGINE_REPLACED",
     message:
       `Expected one engine of the name ${engine}, but a younger one took it: ` +
-      "give each engine a name of its own.",
+      "give each engine a name of its own (LAZYGRAPH_ENGINE).",
   };
 }
 

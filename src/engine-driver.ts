@@ -21,19 +21,20 @@ import {
   setRanks,
   setStatus,
 } from "./engine-record.ts";
-import { codeOf, type ErrorCode, type LazygraphError } from "./errors.ts";
+import { codeOf, type LazygraphError } from "./errors.ts";
 import { type DecisionEvent, publish } from "./events.ts";
 import type { ResolvedOptions } from "./options.ts";
 import type { Decision, EngineEvent, Policy } from "./schedule/policy.ts";
 import type { EngineState } from "./schedule/state.ts";
-import type {
-  CaptureResult,
-  FromEngine,
-  Hello,
-  Inventory,
-  Mode,
-  Ready,
-  Telemetry,
+import {
+  type CaptureResult,
+  type FromEngine,
+  type Hello,
+  type Inventory,
+  LIMITS,
+  type Mode,
+  type Ready,
+  type Telemetry,
 } from "./wire/protocol.ts";
 import type { Session } from "./wire/session.ts";
 
@@ -63,6 +64,8 @@ export class EngineDriver {
   #session: Session;
   #policy: Policy | undefined;
   #started = false;
+  /** Whether a mode was set after the engine joined; it may have missed the message. */
+  #modeSet = false;
   #closed = false;
   #resyncAtSeconds = Number.NEGATIVE_INFINITY;
   #cancelWait: (() => void) | undefined;
@@ -72,6 +75,10 @@ export class EngineDriver {
     this.record = createEngineRecord(hello, mode);
     this.#session = session;
     this.#options = options;
+  }
+
+  /** Accepts the engine. Call once it can be found by its name: who hears of it may look it up. */
+  join(): void {
     this.#join(false);
   }
 
@@ -81,6 +88,7 @@ export class EngineDriver {
     this.record.phase = hello.phase;
     this.record.connected = true;
     this.record.lostReason = undefined;
+    this.record.goodbye = undefined;
     this.#session = session;
     this.#join(true);
   }
@@ -91,9 +99,22 @@ export class EngineDriver {
     this.record.connected = false;
     this.record.lostReason = error.message;
     this.#cancelWait?.();
-    if (this.record.state !== undefined) this.record.state.capturing = undefined;
     const { code, message } = error;
-    publish("lazygraph:engine:lost", { ...eventBase(this.record), code, reason: message });
+    const { state } = this.record;
+    const open = state?.graphs.get(state.capturing ?? "");
+    if (state !== undefined) state.capturing = undefined;
+    // A graph that once took longer than any capture may is not tried again. Of any other one only
+    // the next inventory tells what became of it.
+    if (code === "ERR_LAZYGRAPH_ENGINE_TIMEOUT" && open?.status === "planned") {
+      setStatus(open, "failed", message);
+    }
+    const { goodbye } = this.record;
+    publish("lazygraph:engine:lost", {
+      ...eventBase(this.record),
+      code,
+      reason: message,
+      ...(goodbye === undefined ? {} : { goodbye }),
+    });
     this.#options.onChange();
   }
 
@@ -105,9 +126,17 @@ export class EngineDriver {
     this.#queue.clear();
   }
 
+  /**
+   * The mode that it has already lifts a freeze and asks again for what was refused, maybe by an
+   * engine that an earlier controller froze. Else what the policy remembers is kept.
+   */
   setMode(mode: Mode): void {
+    if (mode === this.record.mode && !hasEnded(this.record)) return;
     applyMode(this.record, mode);
     this.#policy = undefined;
+    this.#modeSet = true;
+    this.#cancelSettle?.();
+    this.#cancelSettle = undefined;
     this.#session.send({ type: "mode", mode });
     this.#decided({ decision: "mode", reason: `the mode is ${mode} now` });
     const { state } = this.record;
@@ -118,23 +147,24 @@ export class EngineDriver {
     this.#options.onChange();
   }
 
-  freeze(reason: string): void {
+  freeze(why: string): void {
+    if (this.record.frozenReason !== undefined) return;
+    const reason = sentence(why);
     const { state } = this.record;
-    if (state === undefined || state.frozen) return;
-    state.frozen = true;
-    this.#session.send({ type: "freeze", reason });
+    this.record.frozenReason = reason;
+    // Without a plan there is nothing to end yet: the engine is told when its inventory comes.
+    if (state !== undefined) {
+      state.frozen = true;
+      this.#session.send({ type: "freeze", reason });
+    }
     this.#decided({ decision: "freeze", reason });
     this.#happen({ type: "tick" });
     this.#options.onChange();
   }
 
-  problem(code: ErrorCode, message: string): void {
-    publish("lazygraph:problem", {
-      engine: this.record.hello.engine,
-      atUnixMs: Date.now(),
-      code,
-      message,
-    });
+  #problem(code: string, message: string): void {
+    const { engine } = this.record.hello;
+    publish("lazygraph:problem", { engine, atUnixMs: Date.now(), code, message });
   }
 
   /** Every message of this engine but `hello` and `goodbye`, which are the controller's. */
@@ -160,12 +190,7 @@ export class EngineDriver {
         return;
       case "problem":
         this.record.problems.reported += 1;
-        publish("lazygraph:problem", {
-          engine: this.record.hello.engine,
-          atUnixMs: Date.now(),
-          code: message.code,
-          message: message.message,
-        });
+        this.#problem(message.code, message.message);
         break;
     }
     this.#options.onChange();
@@ -188,13 +213,20 @@ export class EngineDriver {
   }
 
   #inventory(message: Inventory): void {
+    const before = this.record.state;
     const unknown = applyInventory(this.record, message);
+    const { state, frozenReason, mode } = this.record;
+    // What a policy remembers is about a plan.
+    if (state !== before) this.#policy = undefined;
     // Asking again would bring the same inventory: report, and go on with what is known.
     if (unknown.length > 0) this.#unknownGraphs(unknown, "inventory", false);
     if (message.phase === "stock" || message.phase === "stopping") return;
-    const { state } = this.record;
-    if (state?.frozen === true || state?.settled === true) {
-      this.#session.send({ type: "freeze", reason: "captures had ended before" });
+    if (frozenReason !== undefined || state?.settled === true) {
+      const reason = frozenReason ?? "captures had ended before";
+      this.#session.send({ type: "freeze", reason });
+    } else if (this.#modeSet) {
+      // The welcome told the mode, but not that it has lifted a freeze.
+      this.#session.send({ type: "mode", mode });
     }
     if (state?.ready === true) this.#settleLater();
     this.#happen({ type: "inventory" });
@@ -238,7 +270,7 @@ export class EngineDriver {
   #telemetry(message: Telemetry): void {
     const unknown = applyTelemetry(this.record, message, this.#options.clock.now());
     if (unknown.length > 0) this.#unknownGraphs(unknown, "telemetry", true);
-    this.#happen({ type: "demand" });
+    this.#happen({ type: "demand", steps: message.steps });
   }
 
   #edge(edge: "idle" | "busy", running: number, waiting: number): void {
@@ -252,7 +284,7 @@ export class EngineDriver {
 
   #unknownGraphs(graphs: readonly string[], where: string, resync: boolean): void {
     this.record.problems.unknownGraphs += graphs.length;
-    this.problem(
+    this.#problem(
       "ERR_LAZYGRAPH_UNKNOWN_GRAPH",
       `Expected ${where} of ${this.record.hello.engine} to name graphs of its inventory, got ` +
         `${graphs.slice(0, 3).join(", ")}${graphs.length > 3 ? ", …" : ""}: ` +
@@ -277,11 +309,16 @@ export class EngineDriver {
     const event = { ...happening, atSeconds: this.#options.clock.now() } as EngineEvent;
     try {
       this.#policy ??= this.#options.policy(mode);
-      for (const decision of this.#policy.decide(state, event)) this.#carryOut(decision, state);
+      const policy = this.#policy;
+      for (const decision of policy.decide(state, event)) {
+        // A listener may have changed the mode, and with it who decides.
+        if (this.#policy !== policy) break;
+        this.#carryOut(decision, state);
+      }
     } catch (error) {
       // A policy may be the user's: what it throws must not take the gateway down.
       const why = error instanceof Error ? error.message : String(error);
-      this.problem(
+      this.#problem(
         "ERR_LAZYGRAPH_POLICY",
         `Expected the policy to decide on "${event.type}", but it threw: ${why}.`,
       );
@@ -318,7 +355,7 @@ export class EngineDriver {
     const breach = captureBreach(state, entry?.status);
     if (entry === undefined || breach !== undefined) {
       const sentence = `Expected the policy to capture a planned graph, got ${graph.id}, ${breach}.`;
-      this.problem("ERR_LAZYGRAPH_POLICY", sentence);
+      this.#problem("ERR_LAZYGRAPH_POLICY", sentence);
       return;
     }
     if (!this.record.connected) return;
@@ -338,19 +375,12 @@ export class EngineDriver {
     });
   }
 
-  /** The engine was lost with this capture open; only its next inventory tells what became of it. */
+  /** The engine was lost with this capture open; `detach` has booked it. */
   #unanswered(graph: string, error: unknown): void {
-    const { state } = this.record;
+    if (this.#closed) return;
     const code = codeOf(error) ?? "ERR_LAZYGRAPH_INTERNAL";
     const reason = error instanceof Error ? error.message : String(error);
-    const entry = state?.graphs.get(graph);
-    if (state?.capturing === graph) state.capturing = undefined;
-    // A graph that once took longer than any capture may is not tried again.
-    const timedOut = code === "ERR_LAZYGRAPH_ENGINE_TIMEOUT";
-    if (timedOut && entry?.status === "planned") setStatus(entry, "failed", reason);
-    if (this.#closed) return;
     publish("lazygraph:capture:failed", { ...eventBase(this.record), graph, reason, code });
-    this.#options.onChange();
   }
 
   #settled(reason: string, state: EngineState): void {
@@ -359,9 +389,9 @@ export class EngineDriver {
     this.#cancelSettle?.();
     const { readyAtSeconds } = this.record;
     if (readyAtSeconds !== undefined) {
-      this.record.readyToSettledSeconds = this.#options.clock.now() - readyAtSeconds;
+      this.record.readyToSettledSeconds ??= this.#options.clock.now() - readyAtSeconds;
     }
-    if (!state.frozen) this.#session.send({ type: "freeze", reason });
+    if (!state.frozen) this.#session.send({ type: "freeze", reason: sentence(reason) });
     const seconds = this.record.readyToSettledSeconds;
     publish("lazygraph:engine:settled", {
       ...eventBase(this.record),
@@ -372,24 +402,37 @@ export class EngineDriver {
   }
 
   #wait(seconds: number): void {
+    if (!Number.isFinite(seconds)) throw new RangeError(`wait has ${seconds} seconds`);
     this.#cancelWait?.();
     const bounded = Math.min(WAIT_SECONDS_MAX, Math.max(0.001, seconds));
     this.#cancelWait = this.#options.clock.after(bounded, () => this.#happen({ type: "tick" }));
   }
 
+  /** Starts the time in which captures may happen, once: no return of the engine puts its end off. */
   #settleLater(): void {
     const { settleWithinSeconds, clock } = this.#options;
     if (settleWithinSeconds === undefined || this.record.state?.settled === true) return;
-    this.#cancelSettle?.();
-    this.#cancelSettle = clock.after(settleWithinSeconds, () =>
-      this.freeze(`settleWithinSeconds (${settleWithinSeconds}) is over`),
-    );
+    if (this.#cancelSettle !== undefined) return;
+    const end = (): void => this.freeze(`settleWithinSeconds (${settleWithinSeconds}) is over`);
+    if (settleWithinSeconds === 0) end();
+    else this.#cancelSettle = clock.after(settleWithinSeconds, end);
   }
 
   #decided(decision: Pick<DecisionEvent, "decision" | "graph" | "reason">): void {
     noteDecision(this.record, { atUnixMs: Date.now(), ...decision });
     publish("lazygraph:decision", { ...eventBase(this.record), ...decision });
   }
+}
+
+/** Text of the user's or of a policy's as the protocol takes it: bounded, and well-formed. */
+function sentence(text: string): string {
+  return Buffer.from(String(text).slice(0, LIMITS.textChars)).toString();
+}
+
+/** Whether captures were ended from outside, all or some of them. */
+function hasEnded({ frozenReason, state }: EngineRecord): boolean {
+  if (frozenReason !== undefined) return true;
+  return [...(state?.graphs.values() ?? [])].some((entry) => entry.status === "refused");
 }
 
 /** Why a policy may not capture now, as the end of a sentence. */

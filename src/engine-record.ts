@@ -47,6 +47,8 @@ export interface ProblemCounts {
   telemetryDropped: number;
   /** Problems the engine reported. */
   reported: number;
+  /** Times this name was taken from another process that was still connected. */
+  replaced: number;
 }
 
 export interface EngineRecord {
@@ -56,12 +58,17 @@ export interface EngineRecord {
   connected: boolean;
   /** Why it is not connected; undefined while it is. */
   lostReason: string | undefined;
+  /** The reason it gave when it said goodbye. */
+  goodbye: string | undefined;
+  /** Why somebody ended captures; undefined while they may happen, or end by themselves. */
+  frozenReason: string | undefined;
   inventory: Inventory | undefined;
   state: EngineState | undefined;
   ranks: readonly RankMemory[];
   epoch: number;
   captureBeforeReadySeconds: number | undefined;
   readyAtSeconds: number | undefined;
+  /** To the first time it settled: what it took to be done, whatever is asked of it later. */
   readyToSettledSeconds: number | undefined;
   longestCaptureMs: number;
   longestStallMs: number;
@@ -77,6 +84,8 @@ export function createEngineRecord(hello: Hello, mode: Mode): EngineRecord {
     phase: hello.phase,
     connected: true,
     lostReason: undefined,
+    goodbye: undefined,
+    frozenReason: undefined,
     inventory: undefined,
     state: undefined,
     ranks: [],
@@ -95,6 +104,7 @@ export function createEngineRecord(hello: Hello, mode: Mode): EngineRecord {
       flooded: 0,
       telemetryDropped: 0,
       reported: 0,
+      replaced: 0,
     },
   };
 }
@@ -118,10 +128,13 @@ export function applyInventory(record: EngineRecord, message: Inventory): string
     old.planned.length === graphs.length &&
     graphs.every((graph, index) => old.planned[index]?.id === graph.id);
   const state = samePlan ? old : createEngineState(graphs);
+  state.frozen = record.frozenReason !== undefined;
   record.inventory = message;
   record.state = state;
-  record.phase = phase;
-  becomeReady(state, phase === "serving");
+  // A process never stops being ready but by ending: `ready` has overtaken this inventory.
+  const overtaken = old?.ready === true && (phase === "loading" || phase === "capturing");
+  record.phase = overtaken ? "serving" : phase;
+  becomeReady(state, record.phase === "serving");
   setRanks(record, message.ranks, message.epoch);
   const held = new Set(captured.map((entry) => entry.graph));
   for (const entry of state.graphs.values()) {
@@ -193,11 +206,11 @@ export function setRanks(record: EngineRecord, ranks: readonly RankMemory[], epo
 /** Starts over after a change of mode: refusals are asked again, failures are not. */
 export function applyMode(record: EngineRecord, mode: Mode): void {
   record.mode = mode;
+  record.frozenReason = undefined;
   const { state } = record;
   if (state === undefined) return;
   state.frozen = false;
   state.settled = false;
-  record.readyToSettledSeconds = undefined;
   for (const entry of state.graphs.values()) {
     if (entry.status === "refused") setStatus(entry, "planned");
   }

@@ -28,6 +28,8 @@ export interface EngineJoinEvent extends EngineEventBase {
 export interface EngineLostEvent extends EngineEventBase {
   readonly code: string;
   readonly reason: string;
+  /** What it gave as its reason when it left by itself; absent when it was lost. */
+  readonly goodbye?: string;
 }
 
 export interface EngineReadyEvent extends EngineEventBase {
@@ -38,7 +40,7 @@ export interface EngineReadyEvent extends EngineEventBase {
 
 export interface EngineSettledEvent extends EngineEventBase {
   readonly reason: string;
-  /** Absent when this controller did not see the engine get ready. */
+  /** To the first time it settled; absent when this controller did not see it get ready. */
   readonly readyToSettledSeconds?: number;
   readonly graphsCaptured: number;
   readonly graphsPlanned: number;

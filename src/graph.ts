@@ -44,12 +44,17 @@ export function covers(graph: Graph, step: StepShape): boolean {
  * Source: `CudaGraphManager._init_candidates` and `dispatch` of vLLM 0.26.
  */
 export function idealGraph(graphs: readonly Graph[], step: StepShape): Graph | undefined {
+  // One pass without allocations: this runs for every step that an engine reports.
   let next = Number.POSITIVE_INFINITY;
+  let ideal: Graph | undefined;
   for (const graph of graphs) {
-    if (graph.tokens >= step.tokens && graph.tokens < next) next = graph.tokens;
+    if (graph.tokens < step.tokens || graph.tokens > next) continue;
+    if (graph.tokens < next) ideal = undefined;
+    next = graph.tokens;
+    const better = ideal === undefined || (graph.kind === "FULL" && ideal.kind !== "FULL");
+    if (better && covers(graph, step)) ideal = graph;
   }
-  const sized = graphs.filter((graph) => graph.tokens === next && covers(graph, step));
-  return sized.find((graph) => graph.kind === "FULL") ?? sized[0];
+  return ideal;
 }
 
 /** Largest first; PIECEWISE before FULL at one size, as stock captures (its buffers are larger). */

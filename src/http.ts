@@ -11,19 +11,25 @@
  *
  * `{name}` is percent-encoded. Every error is `{"error": {"code": "…", "message": "…"}}` with one
  * sentence. There is no authentication: bind it to loopback or put a proxy in front. Requests that
- * a web page makes (they carry `Origin`) may read nothing and change nothing.
+ * a web page makes may read nothing and change nothing: they carry `Origin`, or, where a page has
+ * pointed its own name at this host, that name as `Host`.
  */
 
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { Controller } from "./controller.ts";
 import { codeOf } from "./errors.ts";
 import type { EngineSnapshot } from "./snapshot.ts";
+import { isLoopback } from "./wire/endpoint.ts";
 import { MODES } from "./wire/protocol.ts";
 
 const BODY_BYTES_MAX = 4096;
 const REQUEST_TIMEOUT_MS = 10_000;
 const CONNECTIONS_MAX = 256;
 const REASON_CHARS_MAX = 200;
+/** Engines named in a sentence. */
+const NAMES_MAX = 5;
+/** Enough for a path with the longest name, encoded. */
+const PATH_CHARS_MAX = 500;
 
 /** An answer that isn't the expected one; `status` is HTTP's. */
 class HttpError extends Error {
@@ -65,10 +71,15 @@ const ROUTES: readonly Route[] = [
   { method: "POST", path: /^\/v1\/engines\/([^/]+)\/freeze$/, answer: postFreeze },
 ];
 
+export interface HttpOptions {
+  /** Takes requests whatever host they name; else only loopback's names. @default false */
+  readonly anyHost?: boolean;
+}
+
 /** A server around a controller; the caller listens and closes. */
-export function createHttpServer(controller: Controller): Server {
+export function createHttpServer(controller: Controller, options: HttpOptions = {}): Server {
   const server = createServer((request, response) => {
-    answer(controller, request).then(
+    answer(controller, request, options).then(
       (body) => send(response, 200, body),
       (error: unknown) => sendError(response, error),
     );
@@ -79,13 +90,26 @@ export function createHttpServer(controller: Controller): Server {
   return server;
 }
 
-async function answer(controller: Controller, request: IncomingMessage): Promise<unknown> {
+async function answer(
+  controller: Controller,
+  request: IncomingMessage,
+  { anyHost = false }: HttpOptions,
+): Promise<unknown> {
   if (request.headers.origin !== undefined) {
     // Any page in a browser on this host could otherwise freeze an engine.
     throw new HttpError(
       403,
       "ERR_HTTP_ORIGIN",
       `Expected a request that no web page makes, got one from ${shown(request.headers.origin)}.`,
+    );
+  }
+  const { host } = request.headers;
+  if (!anyHost && host !== undefined && !isLoopbackHost(host)) {
+    throw new HttpError(
+      421,
+      "ERR_HTTP_HOST",
+      `Expected a request for localhost, 127.0.0.1 or [::1], got one for ${shown(host)}: ` +
+        "name one of these, or start the controller with --http-unsafe.",
     );
   }
   const [path = "/"] = (request.url ?? "/").split("?", 1);
@@ -97,7 +121,7 @@ async function answer(controller: Controller, request: IncomingMessage): Promise
     throw new HttpError(
       404,
       "ERR_HTTP_NOT_FOUND",
-      `Expected /healthz or a path under /v1/engines, got ${shown(path)}.`,
+      `Expected /healthz or a path under /v1/engines, got ${shown(path)}${encodingHint(path)}.`,
     );
   }
   // HEAD is GET without the body, which Node leaves out by itself.
@@ -120,7 +144,11 @@ function findEngine({ controller, engine }: Request): EngineSnapshot {
   const found = controller.engines().find((candidate) => candidate.engine === engine);
   if (found !== undefined) return found;
   const known = controller.engines().map((candidate) => candidate.engine);
-  const list = known.length === 0 ? "no engine has joined yet" : `known: ${known.join(", ")}`;
+  const more = known.length > NAMES_MAX ? ", …" : "";
+  const list =
+    known.length === 0
+      ? "no engine has joined yet"
+      : `known: ${known.slice(0, NAMES_MAX).join(", ")}${more}`;
   throw new HttpError(
     404,
     "ERR_LAZYGRAPH_ENGINE_UNKNOWN",
@@ -156,6 +184,23 @@ async function postFreeze(request: Request): Promise<EngineSnapshot> {
   }
   await request.controller.freeze(request.engine, reason);
   return findEngine(request);
+}
+
+/**
+ * The port is not looked at: through a tunnel it is another one, and a page that pointed its name
+ * here still sends its name.
+ */
+function isLoopbackHost(host: string): boolean {
+  return isLoopback(`tcp://${host.replace(/:\d*$/, "").toLowerCase()}:0`);
+}
+
+/** A name with a slash is what most people try first. */
+function encodingHint(path: string): string {
+  const match = /^\/v1\/engines\/([^/]+\/.*?)(\/mode|\/freeze)?$/.exec(path);
+  if (match === null) return "";
+  const [, name = "", rest = ""] = match;
+  const encoded = `/v1/engines/${name.replaceAll("/", "%2F")}${rest}`;
+  return `: names are percent-encoded, as in ${shown(encoded, PATH_CHARS_MAX)}`;
 }
 
 function decodeName(name: string): string {
@@ -220,17 +265,18 @@ function sendError(response: ServerResponse, error: unknown): void {
   send(response, status, { error: { code, message } });
 }
 
-/** Errors of the controller itself: the engine went away, or the controller is closing. */
+/** Errors of the controller itself: the engine is away, or the controller is closing. */
 function statusOf(error: unknown): number {
   const code = codeOf(error);
   if (code === "ERR_LAZYGRAPH_ENGINE_UNKNOWN") return 404;
-  if (code === "ERR_LAZYGRAPH_ENGINE_LOST" || code === "ERR_LAZYGRAPH_CLOSED") return 503;
+  if (code === "ERR_LAZYGRAPH_ENGINE_LOST") return 409;
+  if (code === "ERR_LAZYGRAPH_CLOSED") return 503;
   if (code === "ERR_LAZYGRAPH_OPTION") return 400;
   return 500;
 }
 
 /** A value from outside inside a sentence: as JSON, bounded. */
-function shown(value: unknown): string {
+function shown(value: unknown, charsMax = 80): string {
   const text = JSON.stringify(value) ?? "nothing";
-  return text.length > 80 ? `${text.slice(0, 77)}...` : text;
+  return text.length > charsMax ? `${text.slice(0, charsMax - 3)}...` : text;
 }

@@ -1,6 +1,7 @@
 /** Options of a controller: their types, defaults and rules. */
 
 import { OptionError } from "./errors.ts";
+import { nearMiss } from "./near-miss.ts";
 import { createPolicy } from "./schedule/modes.ts";
 import type { Policy } from "./schedule/policy.ts";
 import { type CurveOptions, isCurveKey } from "./wire/curve.ts";
@@ -146,7 +147,7 @@ function show(value: unknown): string {
 function unknownOption(name: string, inside?: string): OptionError {
   const names =
     inside === undefined ? Object.keys(RULES) : ["publicKey", "secretKey", "allowedClients"];
-  const near = names.find((known) => distance(known.toLowerCase(), name.toLowerCase()) <= 2);
+  const near = nearMiss(name, names);
   const hint = near === undefined ? `known are ${names.join(", ")}` : `did you mean ${near}`;
   const where = inside === undefined ? "" : ` of ${inside}`;
   const mark = near === undefined ? "." : "?";
@@ -154,18 +155,4 @@ function unknownOption(name: string, inside?: string): OptionError {
     name,
     `Expected a known option${where}, got ${show(name)}: ${hint}${mark}`,
   );
-}
-
-/** Levenshtein distance, row by row. */
-function distance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, index) => index);
-  for (let i = 1; i <= a.length; i += 1) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j += 1) {
-      const swap = (row[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1);
-      next.push(Math.min(swap, (row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1));
-    }
-    row = next;
-  }
-  return row[b.length] ?? 0;
 }

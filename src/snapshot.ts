@@ -60,6 +60,7 @@ export interface EngineSnapshot {
   readonly graphsFailed: number;
   /** Undefined when this controller did not see the engine get ready. */
   readonly captureBeforeReadySeconds: number | undefined;
+  /** To the first time it settled; a later mode doesn't change it. */
   readonly readyToSettledSeconds: number | undefined;
   readonly longestCaptureMs: number;
   /** Longest time a capture command held the engine up. */
@@ -109,7 +110,7 @@ export function snapshotOf(record: EngineRecord): EngineSnapshot {
     idle: state?.idle ?? false,
     running: state?.running ?? 0,
     waiting: state?.waiting ?? 0,
-    frozen: state?.frozen ?? false,
+    frozen: record.frozenReason !== undefined,
     settled: state?.settled ?? false,
     capturing: state?.capturing,
     graphs,

@@ -7,9 +7,19 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { constants } from "node:os";
 import { isatty } from "node:tty";
 import { LazygraphError } from "../errors.ts";
-import { EXIT, quote } from "./errors.ts";
+import { EXIT } from "./errors.ts";
+import { requireExecutable, startError } from "./start-error.ts";
 
-const FORWARDED = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+/** Signals passed on, and whether they ask the command to end. */
+const FORWARDED = {
+  SIGINT: true,
+  SIGTERM: true,
+  SIGQUIT: true,
+  SIGHUP: true,
+  // A listener for SIGUSR1 also keeps Node from opening its debugger.
+  SIGUSR1: false,
+  SIGUSR2: false,
+} as const;
 
 export interface ChildEnd {
   /** What a shell would report: the exit code, or 128 + the signal's number. */
@@ -25,45 +35,59 @@ export interface Child {
   readonly ended: Promise<ChildEnd>;
 }
 
+export interface ChildOptions {
+  readonly environment: NodeJS.ProcessEnv;
+  /** Both ignore SIGHUP, as a command under `nohup` does. */
+  readonly ignoreHangup: boolean;
+}
+
 /** Resolves when the command runs; rejects with one sentence and a code when it can't start. */
 export async function startChild(
   command: readonly string[],
-  environment: NodeJS.ProcessEnv,
+  { environment, ignoreHangup }: ChildOptions,
 ): Promise<Child> {
-  const [file = "", ...args] = command;
-  const child = spawn(file, args, { stdio: "inherit", env: environment });
-  const ended = supervise(child);
-  await new Promise<void>((resolve, reject) => {
-    child.once("spawn", resolve);
-    child.once("error", (error: NodeJS.ErrnoException) => reject(startError(file, error)));
+  const [file = ""] = command;
+  // The shell would report a missing command in its own words.
+  if (ignoreHangup) await requireExecutable(file, environment);
+  const [program = "", ...args] = ignoreHangup ? withoutHangup(command) : command;
+  let child: ChildProcess;
+  try {
+    child = spawn(program, args, { stdio: "inherit", env: environment });
+  } catch (error) {
+    // Some reasons are thrown, others are told by an event.
+    throw await startError(file, environment, error as NodeJS.ErrnoException);
+  }
+  const ended = supervise(child, ignoreHangup);
+  const failure = await new Promise<NodeJS.ErrnoException | undefined>((resolve) => {
+    child.once("spawn", () => resolve(undefined));
+    child.once("error", resolve);
   });
+  if (failure !== undefined) throw await startError(file, environment, failure);
   return { pid: child.pid ?? 0, ended };
+}
+
+/** Node starts children with default dispositions; what a shell ignores stays ignored by exec. */
+function withoutHangup(command: readonly string[]): string[] {
+  return ["/bin/sh", "-c", `trap "" HUP; exec "$@"`, "sh", ...command];
 }
 
 /** The exit code of a command that couldn't be started, by the shell's convention. */
 export function startExitCode(error: unknown): number {
-  const cause = error instanceof LazygraphError ? error.cause : undefined;
-  const code = (cause as NodeJS.ErrnoException | undefined)?.code;
-  return code === "ENOENT" ? EXIT.notFound : EXIT.notExecutable;
+  const missing =
+    error instanceof LazygraphError && error.code === "ERR_LAZYGRAPH_COMMAND_NOT_FOUND";
+  return missing ? EXIT.notFound : EXIT.notExecutable;
 }
 
-function startError(file: string, cause: NodeJS.ErrnoException): LazygraphError {
-  const sentence =
-    cause.code === "ENOENT"
-      ? `Expected a command that exists after --, got ${quote(file)}, which is not on PATH: ` +
-        "install it, activate its environment or give its full path."
-      : `Expected a command that can be executed after --, got ${quote(file)}: ${cause.message}.`;
-  return new LazygraphError("ERR_LAZYGRAPH_COMMAND_NOT_FOUND", sentence, { cause });
-}
-
-function supervise(child: ChildProcess): Promise<ChildEnd> {
+function supervise(child: ChildProcess, ignoreHangup: boolean): Promise<ChildEnd> {
   let asked = false;
-  const handlers = FORWARDED.map((signal) => {
+  const handlers = Object.entries(FORWARDED).map(([name, asks]) => {
+    const signal = name as keyof typeof FORWARDED;
     const handler = (): void => {
+      if (signal === "SIGHUP" && ignoreHangup) return;
       // The terminal sends Ctrl-C to the whole foreground group, the child included. Passing the
       // first one on as well would look like an impatient user: vLLM then skips its clean-up.
       const fromTerminal = signal === "SIGINT" && isatty(0) && !asked;
-      asked = true;
+      asked ||= asks;
       if (!fromTerminal) child.kill(signal);
     };
     process.on(signal, handler);

@@ -66,7 +66,7 @@ export async function runDemo(argv: string[]): Promise<number> {
     progress.stop();
   }
   if (demo.json) process.stdout.write(`${JSON.stringify(documentOf(demo.profile, figures))}\n`);
-  else process.stdout.write(`\n${tableOf(figures)}\n${footnote(demo)}\n`);
+  else process.stdout.write(`\n${tableOf(figures, demo.profile)}\n${footnote(demo)}\n`);
   return 0;
 }
 
@@ -150,7 +150,9 @@ function documentOf(profile: Profile, figures: ReadonlyMap<Mode, ModeFigures>): 
   return { simulated: true, profile: profile.name, modes: Object.fromEntries(modes) };
 }
 
-function tableOf(figures: ReadonlyMap<Mode, ModeFigures>): string {
+const MARK = " *";
+
+function tableOf(figures: ReadonlyMap<Mode, ModeFigures>, profile: Profile): string {
   const table = new Table({
     head: ["simulated", ...figures.keys()],
     style: { head: [], border: [], compact: true },
@@ -159,11 +161,18 @@ function tableOf(figures: ReadonlyMap<Mode, ModeFigures>): string {
   const row = (name: string, text: (run: ModeFigures) => string): void => {
     table.push([name, ...[...figures.values()].map(text)]);
   };
+  // Who waits for more than half the start-up waits for it: a request by itself takes far less.
+  const assumed = profile.provenance["startupSeconds"]?.kind === "assumed";
+  const waiting = (name: string, seconds: (run: ModeFigures) => number): void => {
+    const longest = Math.max(...[...figures.values()].map(seconds));
+    const marked = assumed && longest > profile.startupSeconds / 2;
+    row(`${name}${marked ? MARK : ""}`, (run) => secondsText(seconds(run)));
+  };
   row("capture before ready", (run) => secondsText(run.captureBeforeReadySeconds));
-  row("start to ready", (run) => secondsText(run.readySeconds));
-  row("TTFT p50", (run) => secondsText(run.ttftSeconds.p50));
-  row("TTFT p99", (run) => secondsText(run.ttftSeconds.p99));
-  row("TTFT max", (run) => secondsText(run.ttftSeconds.max));
+  waiting("start to ready", (run) => run.readySeconds);
+  waiting("TTFT p50", (run) => run.ttftSeconds.p50);
+  waiting("TTFT p99", (run) => run.ttftSeconds.p99);
+  waiting("TTFT max", (run) => run.ttftSeconds.max);
   row("longest capture after ready", (run) => millisecondsText(run.longestCaptureMs));
   row("graphs captured", (run) => `${run.graphsCaptured} of ${run.graphsPlanned}`);
   row("ready to last capture", (run) => secondsText(run.lastCaptureSeconds));
@@ -179,15 +188,21 @@ function millisecondsText(ms: number): string {
 }
 
 function footnote({ profile, traceTitle }: Demo): string {
-  const estimated = Object.entries(profile.provenance).filter(
+  const fields = Object.entries(profile.provenance);
+  // Of what is estimated only the steps enter a time; what is assumed is told in full.
+  const estimated = fields.filter(
     ([name, { kind }]) => name.startsWith("steps") && kind === "estimated",
   );
   const names = estimated.map(([name]) => name).join(", ");
+  const assumed = fields.filter(([, { kind }]) => kind === "assumed").map(([name]) => name);
+  const startup = `${profile.startupSeconds} s in every mode; it makes up most of the rows with${MARK}`;
+  const told = assumed.map((name) => (name === "startupSeconds" ? `${name} (${startup})` : name));
   return [
     "All times are simulated, not measured in this run. TTFT counts from the start of the engine's",
     "process for requests that arrived before it was ready.",
     `Measured: ${profile.setup}.`,
     `Estimated in this profile: ${names === "" ? "nothing" : names}.`,
+    `Assumed in this profile: ${told.length === 0 ? "nothing" : told.join(", ")}.`,
     `Trace: ${traceTitle}.`,
   ].join("\n");
 }

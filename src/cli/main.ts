@@ -3,8 +3,8 @@
 
 import { readFileSync } from "node:fs";
 import { OptionError } from "../errors.ts";
+import { nearMiss } from "../near-miss.ts";
 import { quote, reportError } from "./errors.ts";
-import { nearMiss } from "./near-miss.ts";
 
 interface Command {
   readonly summary: string;
@@ -28,6 +28,10 @@ const COMMANDS: Readonly<Record<string, Command>> = {
   demo: {
     summary: "the three modes on a simulated engine, where there is no GPU",
     load: async () => (await import("./demo.ts")).runDemo,
+  },
+  simulate: {
+    summary: "a trace against a simulated engine in virtual time, by policy",
+    load: async () => (await import("./simulate.ts")).runSimulate,
   },
   doctor: {
     summary: "what this host has, and what is missing",

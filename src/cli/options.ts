@@ -5,10 +5,11 @@
 
 import { parseArgs } from "node:util";
 import { OptionError } from "../errors.ts";
-import { checkEndpoint } from "../wire/endpoint.ts";
+import { nearMiss } from "../near-miss.ts";
+import { id } from "../wire/check.ts";
+import { checkEndpoint, isLoopback } from "../wire/endpoint.ts";
 import { MODES, type Mode } from "../wire/protocol.ts";
 import { quote, usageError } from "./errors.ts";
-import { nearMiss } from "./near-miss.ts";
 
 /** Long option name to its kind; a `string` option takes one value. */
 export type OptionSpec = Readonly<Record<string, "string" | "boolean">>;
@@ -90,6 +91,15 @@ export function modeOption(options: ParsedOptions, fallback: Mode): Mode {
   return mode;
 }
 
+/** A mode that the user exported is not overruled by our default. */
+export function environmentMode(environment: NodeJS.ProcessEnv): Mode {
+  const value = environment["LAZYGRAPH_MODE"]?.trim().toLowerCase();
+  if (value === undefined || value === "") return "idle";
+  const mode = MODES.find((candidate) => candidate === value);
+  if (mode === undefined) throw usageError("LAZYGRAPH_MODE", "eager, lazy or idle", value);
+  return mode;
+}
+
 /** A number of seconds above 0 and up to a day: more is a slip of unit. */
 export function secondsOption(options: ParsedOptions, name: string): number | undefined {
   const value = options.strings.get(name);
@@ -117,6 +127,20 @@ export function hostPortOption(option: string, value: string): HostPort {
   return { host, port };
 }
 
+/** `--http`, which has no authentication: others are let in only by `--http-unsafe`. */
+export function httpOption(options: ParsedOptions): HostPort | undefined {
+  const value = options.strings.get("http");
+  if (value === undefined) return undefined;
+  const address = hostPortOption("--http", value);
+  const host = address.host.includes(":") ? `[${address.host}]` : address.host;
+  if (isLoopback(`tcp://${host}:0`) || options.flags.has("http-unsafe")) return address;
+  throw new OptionError(
+    "--http",
+    `Expected --http to be on loopback, such as 127.0.0.1:7480, got ${quote(value)}: it has no ` +
+      "authentication, so put a proxy in front of it, or say --http-unsafe.",
+  );
+}
+
 /** The shape of an endpoint; whether it can be bound is the controller's to say. */
 export function endpointOption(options: ParsedOptions): string | undefined {
   const value = options.strings.get("endpoint");
@@ -124,11 +148,13 @@ export function endpointOption(options: ParsedOptions): string | undefined {
   return value;
 }
 
-/** An engine's logical name: it travels in the hand-shake, in labels and in URLs. */
+/** An engine's logical name, by the protocol's own rule. */
 export function engineNameOption(options: ParsedOptions): string | undefined {
   const value = options.strings.get("engine");
-  if (value !== undefined && !/^[\x21-\x7e]{1,128}$/.test(value)) {
-    throw usageError("--engine", "1 to 128 printable ASCII characters without spaces", value);
+  if (value === undefined) return undefined;
+  try {
+    return id(value, "--engine");
+  } catch {
+    throw usageError("--engine", "1 to 128 characters without control characters", value);
   }
-  return value;
 }

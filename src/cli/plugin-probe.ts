@@ -56,7 +56,7 @@ export async function resolvePython(
   const name = basename(path);
   if (/^python(\d+(\.\d+)?)?$/.test(name)) return path;
   if (name !== "vllm") return undefined;
-  return pythonOfScript(await head(path), environment);
+  return pythonOfScript(await fileHead(path), environment);
 }
 
 /** Reads the three forms that installers write into the head of a console script. */
@@ -78,7 +78,7 @@ async function pythonOfScript(
   return basename(interpreter).startsWith("python") ? interpreter : undefined;
 }
 
-async function findOnPath(
+export async function findOnPath(
   name: string,
   environment: NodeJS.ProcessEnv,
 ): Promise<string | undefined> {
@@ -94,7 +94,8 @@ async function findOnPath(
   return undefined;
 }
 
-async function head(path: string): Promise<string> {
+/** The first bytes of a file as text; empty when it cannot be read. */
+export async function fileHead(path: string): Promise<string> {
   try {
     await using file = await open(path);
     const { buffer, bytesRead } = await file.read(Buffer.alloc(HEAD_BYTES), 0, HEAD_BYTES, 0);

@@ -13,7 +13,7 @@ import { secondsText, settledTable } from "./table.ts";
 const COMPLAINTS_MAX = 20;
 
 export interface FollowOptions {
-  /** Prints nothing. */
+  /** Prints nothing but problems. */
   readonly quiet?: boolean;
   /** Called each time an engine is settled. */
   readonly onSettled?: () => void;
@@ -35,14 +35,19 @@ interface Sink {
 }
 
 export function followEngines(controller: Controller, options: FollowOptions = {}): Following {
-  const sink = options.quiet === true ? silentSink() : process.stderr.isTTY ? bar() : lines();
+  const quiet = options.quiet === true;
+  const sink = quiet ? silentSink() : process.stderr.isTTY ? bar() : lines();
   let joined = false;
-  const tabled = new Set<string>();
+  /** What each engine's latest table was about: captures that end twice are told once. */
+  const tabled = new Map<string, string>();
 
   function table(name: string): void {
     const engine = controller.engines().find((candidate) => candidate.engine === name);
     if (engine === undefined) return;
-    tabled.add(name);
+    const { session, mode, graphsCaptured, graphsRefused, graphsFailed } = engine;
+    const about = [session, mode, graphsCaptured, graphsRefused, graphsFailed].join(" ");
+    if (tabled.get(name) === about) return;
+    tabled.set(name, about);
     if (engine.unsupported !== undefined) {
       sink.line(`${printable(name)} ran as stock: ${printable(engine.unsupported)}`);
     }
@@ -53,6 +58,7 @@ export function followEngines(controller: Controller, options: FollowOptions = {
   const subscriptions = [
     onEvent("lazygraph:engine:join", ({ engine, model, mode, reconnected }) => {
       joined = true;
+      if (!reconnected) tabled.delete(engine);
       sink.line(
         reconnected
           ? `${printable(engine)} is back`
@@ -74,11 +80,15 @@ export function followEngines(controller: Controller, options: FollowOptions = {
       table(engine);
       options.onSettled?.();
     }),
-    onEvent("lazygraph:engine:lost", ({ engine, reason, code }) => {
+    onEvent("lazygraph:engine:lost", ({ engine, reason, code, goodbye }) => {
       sink.settled(engine);
-      sink.line(`${printable(engine)} is gone: ${printable(reason)} [${printable(code)}]`);
+      sink.line(
+        goodbye === undefined
+          ? `${printable(engine)} is gone: ${printable(reason)} [${printable(code)}]`
+          : `${printable(engine)} left: ${printable(goodbye)}`,
+      );
     }),
-    ...complaints(sink),
+    ...(quiet ? problems(lines()) : complaints(sink)),
   ];
 
   return {
@@ -91,14 +101,19 @@ export function followEngines(controller: Controller, options: FollowOptions = {
   };
 }
 
-/** What went wrong, up to a number of lines. */
-function complaints(sink: Sink): (() => void)[] {
+/** Prints up to a number of lines. */
+function bounded(sink: Sink): (text: string) => void {
   let count = 0;
-  const complain = (text: string): void => {
+  return (text) => {
     count++;
     if (count <= COMPLAINTS_MAX) sink.line(text);
     if (count === COMPLAINTS_MAX) sink.line("more of this is not shown");
   };
+}
+
+/** What went wrong. */
+function complaints(sink: Sink): (() => void)[] {
+  const complain = bounded(sink);
   return [
     onEvent("lazygraph:capture:refused", ({ engine, graph, reason }) => {
       complain(`${printable(engine)} refused ${printable(graph)}: ${printable(reason)}`);
@@ -106,6 +121,13 @@ function complaints(sink: Sink): (() => void)[] {
     onEvent("lazygraph:capture:failed", ({ engine, graph, reason }) => {
       complain(`${printable(engine)} failed to capture ${printable(graph)}: ${printable(reason)}`);
     }),
+    ...problems(sink, complain),
+  ];
+}
+
+/** The part of it that is an error; a graph that could not be captured is not. */
+function problems(sink: Sink, complain: (text: string) => void = bounded(sink)): (() => void)[] {
+  return [
     onEvent("lazygraph:problem", ({ engine, code, message }) => {
       const who = engine === "" ? "" : `${printable(engine)}: `;
       complain(`${who}${printable(message)} [${printable(code)}]`);

@@ -1,5 +1,4 @@
-import { access, constants, rename, writeFile } from "node:fs/promises";
-import { dirname } from "node:path";
+import { realpath, rename, rm, stat, writeFile } from "node:fs/promises";
 import { usageError } from "./errors.ts";
 
 export interface Report {
@@ -8,12 +7,21 @@ export interface Report {
 }
 
 /** `--json FILE`. An impossible path is refused before anything starts. */
-export async function openReport(path: string): Promise<Report> {
+export async function openReport(given: string): Promise<Report> {
+  const present = await stat(given).catch(() => undefined);
+  // Renamed over, a device such as /dev/null would be lost to the whole system.
+  if (present !== undefined && !present.isFile()) {
+    const kind = present.isDirectory() ? "not a folder" : "not a device or a pipe";
+    throw usageError("--json", `a file, ${kind}`, given);
+  }
+  // Of a link the file that it names is replaced, not the link.
+  const path = present === undefined ? given : await realpath(given);
   try {
-    await access(dirname(path), constants.W_OK);
+    await writeFile(temporaryOf(path), "");
+    await rm(temporaryOf(path));
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    throw usageError("--json", `a file in a folder that can be written (${code})`, path);
+    throw usageError("--json", `a file in a folder that can be written (${code})`, given);
   }
   let writing: Promise<void> = Promise.resolve();
   return {
@@ -27,7 +35,11 @@ export async function openReport(path: string): Promise<Report> {
 }
 
 async function replace(path: string, text: string): Promise<void> {
-  const temporary = `${path}.${process.pid}.tmp`;
+  const temporary = temporaryOf(path);
   await writeFile(temporary, text);
   await rename(temporary, path);
+}
+
+function temporaryOf(path: string): string {
+  return `${path}.${process.pid}.tmp`;
 }

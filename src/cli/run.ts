@@ -9,17 +9,21 @@ import { systemClock } from "../clock.ts";
 import { type Controller, createController } from "../controller.ts";
 import { LazygraphError, OptionError } from "../errors.ts";
 import { createHttpServer } from "../http.ts";
-import { MODES, type Mode } from "../wire/protocol.ts";
-import { type ChildEnd, startChild, startExitCode } from "./child.ts";
+import type { EngineSnapshot } from "../snapshot.ts";
+import type { Mode } from "../wire/protocol.ts";
+import { type Child, type ChildEnd, startChild, startExitCode } from "./child.ts";
 import { closeWithin } from "./close-within.ts";
 import { curveKeys, SECRET_VARIABLE } from "./curve-keys.ts";
-import { errorLine, note, quote, reportError, usageError } from "./errors.ts";
+import { errorLine, note, quote, reportError } from "./errors.ts";
+import { isHangupIgnored } from "./hangup.ts";
 import { listen } from "./listen.ts";
+import { isDisabled, noEngineSentence } from "./no-engine.ts";
 import {
   endpointOption,
   engineNameOption,
+  environmentMode,
   type HostPort,
-  hostPortOption,
+  httpOption,
   modeOption,
   parseOptions,
   secondsOption,
@@ -32,9 +36,11 @@ const JOIN_WARNING_SECONDS = 120;
 
 const HELP = `Usage: lazygraph run [options] -- COMMAND [arguments]
 
-Starts a controller, then COMMAND with its address in the environment. The command's output, its
-signals and its exit code are passed through. TTFT is less predictable in lazy and idle mode than
-in eager mode: a request may wait for one capture.
+Starts a controller, then COMMAND with its address in the environment. The command's output and
+its exit code are passed through, and to it SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGUSR1 and SIGUSR2;
+under \`nohup\` both ignore SIGHUP. SIGKILL can't be passed on: the command goes on by itself, so
+kill the process group. TTFT is less predictable in lazy and idle mode than in eager mode: a
+request may wait for one capture. With LAZYGRAPH_DISABLE=1 COMMAND is started as it is.
 
 Options:
   --mode MODE           eager: all graphs before ready; lazy: what traffic has earned;
@@ -45,12 +51,14 @@ Options:
   --engine NAME         the engine's logical name (default HOST/MODEL)
   --settle-within S     no captures later than S seconds after ready
   --http HOST:PORT      answer \`lazygraph status\` and PUT …/mode there (default: no HTTP)
+  --http-unsafe         let --http be reached from other machines, and by any host name: there is
+                        no authentication
   --json FILE           write the engines' figures to FILE when settled and at the end
   --quiet               nothing on stderr but errors
   --help, -h            this text
 
-Exit code: the command's; 128 + signal when a signal ended it; 127 when there is no such command;
-2 for a usage error; 1 when the controller or the plugin isn't there.
+Exit code: the command's; 128 + signal when a signal ended it; 127 when there is no such command,
+126 when it can't be executed; 2 for a usage error; 1 when the controller or the plugin isn't there.
 
 Examples:
   lazygraph run --mode idle -- vllm serve meta-llama/Llama-3.1-8B
@@ -63,6 +71,7 @@ interface RunOptions {
   readonly engine: string | undefined;
   readonly settleWithinSeconds: number | undefined;
   readonly http: HostPort | undefined;
+  readonly anyHost: boolean;
   readonly json: string | undefined;
   readonly quiet: boolean;
   readonly command: readonly string[];
@@ -75,6 +84,7 @@ export async function runRun(argv: readonly string[]): Promise<number> {
     return 0;
   }
   const report = options.json === undefined ? undefined : await openReport(options.json);
+  if (isDisabled(process.env)) return runStock(options, report);
   const { mode, endpoint, settleWithinSeconds } = options;
   const curve = curveKeys(process.env, endpoint);
   await requirePlugin(options);
@@ -85,7 +95,7 @@ export async function runRun(argv: readonly string[]): Promise<number> {
     ...(curve === undefined ? {} : { curve }),
   });
   await controller.start();
-  const server = options.http === undefined ? undefined : createHttpServer(controller);
+  const server = options.http === undefined ? undefined : createHttpServer(controller, options);
   try {
     if (server !== undefined && options.http !== undefined) {
       const url = await listen(server, options.http);
@@ -114,6 +124,7 @@ function parseRun(argv: readonly string[]): RunOptions | undefined {
     engine: "string",
     "settle-within": "string",
     http: "string",
+    "http-unsafe": "boolean",
     json: "string",
     quiet: "boolean",
   });
@@ -121,13 +132,13 @@ function parseRun(argv: readonly string[]): RunOptions | undefined {
   if (command.length === 0 || command[0] === "") {
     throw new OptionError("--", "Expected a command after `--`, such as `vllm serve MODEL`.");
   }
-  const http = options.strings.get("http");
   return {
-    mode: modeOption(options, environmentMode()),
+    mode: modeOption(options, environmentMode(process.env)),
     endpoint: endpointOption(options) ?? "tcp://127.0.0.1:0",
     engine: engineNameOption(options),
     settleWithinSeconds: secondsOption(options, "settle-within"),
-    http: http === undefined ? undefined : hostPortOption("--http", http),
+    http: httpOption(options),
+    anyHost: options.flags.has("http-unsafe"),
     json: options.strings.get("json"),
     quiet: options.flags.has("quiet"),
     command,
@@ -137,15 +148,6 @@ function parseRun(argv: readonly string[]): RunOptions | undefined {
 /** Without `--`, these words show that a command was meant to follow. */
 function isCommandLike(word: string): boolean {
   return /^(.*\/)?(vllm|python[\d.]*)$/.test(word);
-}
-
-/** A mode that the user exported is not overruled by our default. */
-function environmentMode(): Mode {
-  const value = process.env["LAZYGRAPH_MODE"]?.trim().toLowerCase();
-  if (value === undefined || value === "") return "idle";
-  const mode = MODES.find((candidate) => candidate === value);
-  if (mode === undefined) throw usageError("LAZYGRAPH_MODE", "eager, lazy or idle", value);
-  return mode;
 }
 
 async function requirePlugin(options: RunOptions): Promise<void> {
@@ -182,28 +184,18 @@ async function runCommand(
     LAZYGRAPH_MODE: options.mode,
     ...(options.engine === undefined ? {} : { LAZYGRAPH_ENGINE: options.engine }),
   };
-  delete environment[SECRET_VARIABLE];
-  let child: Awaited<ReturnType<typeof startChild>>;
-  try {
-    child = await startChild(options.command, environment);
-  } catch (error) {
-    reportError(error);
-    return startExitCode(error);
-  }
+  const child = await start(options.command, environment);
+  if (typeof child === "number") return child;
   const release = survive();
-  const write = async (): Promise<void> => {
-    try {
-      await report?.write({ command: options.command, engines: controller.engines() });
-    } catch (error) {
-      process.stderr.write(`${errorLine(error)}\n`);
-    }
-  };
+  const write = (): Promise<void> => writeReport(report, options.command, controller.engines());
   const following = followEngines(controller, {
     quiet: options.quiet,
     onSettled: () => void write(),
   });
   const cancelWarning = systemClock.after(JOIN_WARNING_SECONDS, () => {
-    if (!following.joined()) note(noEngineSentence(), "ERR_LAZYGRAPH_PLUGIN_MISSING");
+    if (following.joined()) return;
+    const sentence = noEngineSentence(controller.endpoint, JOIN_WARNING_SECONDS);
+    note(sentence, "ERR_LAZYGRAPH_NO_ENGINE");
   });
   const end = await child.ended;
   cancelWarning();
@@ -214,19 +206,51 @@ async function runCommand(
   return end.exitCode;
 }
 
-function noEngineSentence(): string {
-  if (process.env["LAZYGRAPH_DISABLE"] === "1") {
-    return "No engine has joined, because LAZYGRAPH_DISABLE=1 switches the plugin off.";
+/** The switch for emergencies: nothing of ours stands between the user and the command. */
+async function runStock(options: RunOptions, report: Report | undefined): Promise<number> {
+  if (!options.quiet) {
+    note("LAZYGRAPH_DISABLE is set: the command runs as stock, without a controller.");
   }
-  return (
-    `No engine has joined within ${JOIN_WARNING_SECONDS} s; it runs as stock so far: check that ` +
-    `${PLUGIN_PACKAGE} is installed in the command's Python and that it can reach this host.`
-  );
+  const child = await start(options.command, { ...process.env });
+  if (typeof child === "number") return child;
+  const end = await child.ended;
+  await writeReport(report, options.command, []);
+  return end.exitCode;
 }
 
-/** An engine that never joined and a command that failed: say which of the two came first. */
+/** The command, or the exit code when it could not be started. */
+async function start(
+  command: readonly string[],
+  environment: NodeJS.ProcessEnv,
+): Promise<Child | number> {
+  delete environment[SECRET_VARIABLE];
+  try {
+    return await startChild(command, { environment, ignoreHangup: isHangupIgnored() });
+  } catch (error) {
+    reportError(error);
+    return startExitCode(error);
+  }
+}
+
+async function writeReport(
+  report: Report | undefined,
+  command: readonly string[],
+  engines: readonly EngineSnapshot[],
+): Promise<void> {
+  try {
+    await report?.write({ command, engines });
+  } catch (error) {
+    process.stderr.write(`${errorLine(error)}\n`);
+  }
+}
+
+/** An engine that never joined: say so, and whether the command failed before. */
 function explainEnd(end: ChildEnd, joined: boolean, options: RunOptions): void {
-  if (joined || end.exitCode === 0 || end.asked) return;
+  if (joined || end.asked) return;
+  if (end.exitCode === 0) {
+    if (!options.quiet) note("The command has ended, and no engine had joined.");
+    return;
+  }
   const how = end.signal === undefined ? `with exit code ${end.exitCode}` : `by ${end.signal}`;
   note(
     `The command ${quote(options.command.join(" "))} ended ${how} before any engine joined; ` +

@@ -5,10 +5,12 @@ import { createHttpServer } from "../http.ts";
 import { closeWithin } from "./close-within.ts";
 import { curveKeys } from "./curve-keys.ts";
 import { note } from "./errors.ts";
+import { isHangupIgnored } from "./hangup.ts";
 import { listen } from "./listen.ts";
 import {
   endpointOption,
-  hostPortOption,
+  environmentMode,
+  httpOption,
   modeOption,
   parseOptions,
   secondsOption,
@@ -23,17 +25,19 @@ Options:
   --endpoint ENDPOINT   where engines connect: tcp://HOST:PORT or ipc://PATH
                         (default tcp://127.0.0.1:5757; port 0: any free one)
   --http HOST:PORT      where people and probes connect (default 127.0.0.1:7480; port 0: any)
-  --mode MODE           eager, lazy or idle (default idle)
+  --http-unsafe         let --http be reached from other machines, and by any host name
+  --mode MODE           eager, lazy or idle, of engines that join (default: LAZYGRAPH_MODE, else
+                        idle)
   --settle-within S     no captures later than S seconds after an engine is ready
   --json                one line of JSON on stdout once it listens: {"endpoint": …, "http": …}
-  --quiet               no progress on stderr
+  --quiet               no progress on stderr, but errors
   --help, -h            this text
 
 Engines on other hosts need CURVE keys in the environment (Z85, as zeromq's curveKeyPair() makes):
   LAZYGRAPH_SERVER_KEY, LAZYGRAPH_SERVER_SECRET_KEY   the controller's own pair
   LAZYGRAPH_CLIENT_KEYS   public keys of the engines that may connect, with commas (default: all)
 
-HTTP, without authentication (keep it on loopback or behind a proxy):
+HTTP, without authentication (keep it on loopback, or behind a proxy that sends Host: 127.0.0.1):
   GET  /healthz                     200 while the controller runs
   GET  /v1/engines                  all engines
   PUT  /v1/engines/{name}/mode      {"mode": "lazy"}
@@ -49,6 +53,7 @@ export async function runServe(argv: readonly string[]): Promise<number> {
   const options = parseOptions(argv, {
     endpoint: "string",
     http: "string",
+    "http-unsafe": "boolean",
     mode: "string",
     "settle-within": "string",
     json: "boolean",
@@ -58,9 +63,9 @@ export async function runServe(argv: readonly string[]): Promise<number> {
     process.stdout.write(HELP);
     return 0;
   }
-  const mode = modeOption(options, "idle");
+  const mode = modeOption(options, environmentMode(process.env));
   const settleWithinSeconds = secondsOption(options, "settle-within");
-  const address = hostPortOption("--http", options.strings.get("http") ?? "127.0.0.1:7480");
+  const address = httpOption(options) ?? { host: "127.0.0.1", port: 7480 };
   const endpoint = endpointOption(options) ?? "tcp://127.0.0.1:5757";
   const curve = curveKeys(process.env, endpoint);
   const controller = createController({
@@ -72,17 +77,17 @@ export async function runServe(argv: readonly string[]): Promise<number> {
   await controller.start();
   // Before anybody is told that we are there: who knows may already want us to stop.
   const stopping = stopSignal();
-  const server = createHttpServer(controller);
+  const server = createHttpServer(controller, { anyHost: options.flags.has("http-unsafe") });
   try {
     const http = await listen(server, address);
-    const following = options.flags.has("quiet") ? undefined : followEngines(controller);
+    const following = followEngines(controller, { quiet: options.flags.has("quiet") });
     if (options.flags.has("json")) {
       process.stdout.write(`${JSON.stringify({ endpoint: controller.endpoint, http })}\n`);
     } else {
       note(`controller at ${controller.endpoint} (mode ${mode}), HTTP at ${http}.`);
     }
     const signal = await stopping;
-    following?.stop();
+    following.stop();
     if (!options.flags.has("quiet")) note(`${signal}: stopping; engines go on by themselves.`);
   } finally {
     server.close();
@@ -95,7 +100,10 @@ export async function runServe(argv: readonly string[]): Promise<number> {
 /** The first of the signals that end a service. A second one then has its default effect. */
 function stopSignal(): Promise<NodeJS.Signals> {
   return new Promise((resolve) => {
-    const signals: readonly NodeJS.Signals[] = ["SIGINT", "SIGTERM", "SIGHUP"];
+    const signals: NodeJS.Signals[] = ["SIGINT", "SIGTERM"];
+    // Node has undone what `nohup` asked for: an empty listener does it again.
+    if (isHangupIgnored()) process.on("SIGHUP", () => undefined);
+    else signals.push("SIGHUP");
     const handler = (signal: NodeJS.Signals): void => {
       for (const name of signals) process.off(name, handler);
       resolve(signal);

@@ -33,21 +33,29 @@ export async function runStatus(argv: readonly string[]): Promise<number> {
   const name = options.strings.get("engine");
   const path = name === undefined ? "v1/engines" : `v1/engines/${encodeURIComponent(name)}`;
   const body = await get(new URL(path, url));
-  if (options.flags.has("json")) {
-    process.stdout.write(`${JSON.stringify(body)}\n`);
-    return 0;
+  const engines = name === undefined && "engines" in body ? body.engines : [body];
+  if (!Array.isArray(engines) || !engines.every(isSnapshot)) {
+    throw unreachable(url, "an answer that is no controller's");
   }
-  process.stdout.write(`${describe(body)}\n`);
+  if (options.flags.has("json")) process.stdout.write(`${JSON.stringify(body)}\n`);
+  else process.stdout.write(`${describe(engines, name !== undefined)}\n`);
   return 0;
 }
 
-function describe(body: object): string {
-  if (!("engines" in body)) {
-    const engine = body as EngineSnapshot;
-    return `${enginesTable([engine])}\n${graphsTable(engine.graphs)}`;
-  }
-  const engines = body.engines as readonly EngineSnapshot[];
-  return engines.length === 0 ? "No engine has joined yet." : enginesTable(engines);
+/** Whether this is a controller's picture of an engine, as far as a stranger's answer would not be. */
+function isSnapshot(value: unknown): value is EngineSnapshot {
+  if (typeof value !== "object" || value === null) return false;
+  const snapshot = value as Partial<EngineSnapshot>;
+  const { engine, model, mode, phase, graphs, takenBytes, problems } = snapshot;
+  const named = [engine, model, mode, phase].every((text) => typeof text === "string");
+  const counted = typeof problems === "object" && problems !== null;
+  return named && counted && Array.isArray(graphs) && typeof takenBytes === "number";
+}
+
+function describe(engines: readonly EngineSnapshot[], withGraphs: boolean): string {
+  if (engines.length === 0) return "No engine has joined yet.";
+  const graphs = withGraphs ? engines.map((engine) => graphsTable(engine.graphs)) : [];
+  return [enginesTable(engines), ...graphs].join("\n");
 }
 
 function urlOption(value: string): URL {
@@ -105,6 +113,6 @@ function reasonOf(error: unknown): string {
     return `no answer within ${TIMEOUT_MS / 1000} s`;
   }
   const cause = error instanceof Error ? error.cause : undefined;
-  if (cause instanceof Error && "code" in cause) return String(cause.code);
+  if (cause instanceof Error) return "code" in cause ? String(cause.code) : cause.message;
   return error instanceof Error ? error.message : String(error);
 }

@@ -5,6 +5,7 @@ import type { EngineSnapshot, GraphSnapshot } from "../snapshot.ts";
 import { printable } from "./printable.ts";
 
 const MIB = 1024 * 1024;
+const NOTE_CHARS_MAX = 120;
 
 /** What capturing cost one engine. */
 export function settledTable(engine: EngineSnapshot): string {
@@ -26,7 +27,9 @@ export function settledTable(engine: EngineSnapshot): string {
 
 /** One row per engine: `lazygraph status`. */
 export function enginesTable(engines: readonly EngineSnapshot[]): string {
-  const table = plainTable(["engine", "mode", "phase", "graphs", "memory", "steps"]);
+  const head = ["engine", "mode", "phase", "graphs", "memory", "steps"];
+  const noted = engines.some((engine) => noteText(engine) !== "");
+  const table = plainTable(noted ? [...head, "note"] : head);
   for (const engine of engines) {
     table.push([
       `${printable(engine.engine)}${simulatedMark(engine)}`,
@@ -35,9 +38,24 @@ export function enginesTable(engines: readonly EngineSnapshot[]): string {
       graphsText(engine),
       mebibytesText(engine.takenBytes),
       stepsText(engine),
+      ...(noted ? [noteText(engine)] : []),
     ]);
   }
   return table.toString();
+}
+
+/** Why an engine is not there, or not as it should be. */
+function noteText(engine: EngineSnapshot): string {
+  const notes: string[] = [];
+  const { connected, lostReason, unsupported, problems } = engine;
+  if (!connected && lostReason !== undefined) notes.push(printable(lostReason, NOTE_CHARS_MAX));
+  if (unsupported !== undefined) {
+    notes.push(`runs as stock: ${printable(unsupported, NOTE_CHARS_MAX)}`);
+  }
+  if (problems.replaced > 0) {
+    notes.push("took its name from another engine: give each its own LAZYGRAPH_ENGINE");
+  }
+  return notes.join("; ");
 }
 
 /** One row per graph, and why it is where it is. */

@@ -6,7 +6,7 @@
 import type { Graph } from "../graph.ts";
 import { dispatchTable } from "./dispatch.ts";
 import type { Choice } from "./order.ts";
-import type { Decision, EngineEvent, Policy } from "./policy.ts";
+import type { Decision, DispatchTable, EngineEvent, Policy } from "./policy.ts";
 import { capturedGraphs, type EngineState, missingGraphs } from "./state.ts";
 
 export interface Next extends Choice {
@@ -21,12 +21,15 @@ export interface ModeRules {
   readonly next: (state: EngineState) => Next | undefined;
   /** True when nothing is captured after ready: what is missing then stays missing. */
   readonly endsAtReady: boolean;
+  /** Which captured graph serves which step. @default padded up to a limit */
+  readonly table?: (planned: readonly Graph[], captured: readonly Graph[]) => DispatchTable;
 }
 
 /** Seconds until an engine that deferred a capture is asked again, if no idle edge comes first. */
 const DEFERRED_RETRY_SECONDS = 1;
 
 export function createModePolicy(rules: ModeRules): Policy {
+  const tableOf = rules.table ?? dispatchTable;
   let tableKey: string | undefined;
   let settled = false;
   let retryAtSeconds = Number.NEGATIVE_INFINITY;
@@ -38,7 +41,7 @@ export function createModePolicy(rules: ModeRules): Policy {
     if (key === tableKey && event.type !== "inventory") return [];
     tableKey = key;
     const reason = `${captured.length} of ${state.planned.length} graphs are captured`;
-    return [{ type: "dispatch", table: dispatchTable(state.planned, captured), reason }];
+    return [{ type: "dispatch", table: tableOf(state.planned, captured), reason }];
   }
 
   function settle(state: EngineState): Decision[] {
@@ -72,10 +75,12 @@ export function createModePolicy(rules: ModeRules): Policy {
       }
       if (event.type === "deferred") retryAtSeconds = event.atSeconds + DEFERRED_RETRY_SECONDS;
       if (event.type === "inventory" && !state.ready) {
-        return [{ type: "start", ...rules.first(state.planned) }, ...table(state, event)];
+        return [{ type: "start", ...rules.first(state.planned) }];
       }
+      // No table before ready: an engine whose controller then ends would serve by an empty one.
+      if (!state.ready) return [];
       const decisions = table(state, event);
-      if (!state.ready || state.capturing !== undefined) return decisions;
+      if (state.capturing !== undefined) return decisions;
       return [...decisions, ...settle(state), ...capture(state, event)];
     },
   };

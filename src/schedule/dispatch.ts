@@ -3,6 +3,8 @@
  *
  * A step may be padded to a larger graph, but not too far: on an 8B a step padded up to 64 tokens
  * is still far cheaper than an ungraphed one, while 1 token padded to 512 costs 2.7 times as much.
+ * The size that stock would take is always allowed: whoever planned sizes far apart wanted that, and
+ * a graph that traffic earned must be able to serve it.
  */
 
 import { covers, type Graph, type StepShape } from "../graph.ts";
@@ -37,9 +39,18 @@ export function dispatchTable(
   limit: PadLimit = PAD_LIMIT,
 ): DispatchTable {
   const decode = decodeLength(planned);
+  const sizes = [...new Set(planned.map((graph) => graph.tokens))].sort((a, b) => a - b);
   const uniform = captured.filter((g) => g.uniform === undefined || g.uniform === decode);
   const mixed = captured.filter((graph) => graph.uniform === undefined);
-  return { uniform: rowsOf(uniform, limit, decode), mixed: rowsOf(mixed, limit, 0) };
+  const reach: Reach = { limit, sizes };
+  return { uniform: rowsOf(uniform, reach, decode), mixed: rowsOf(mixed, reach, 0) };
+}
+
+/** How far a step may be padded: as the limit says, and always to the size stock would take. */
+interface Reach {
+  readonly limit: PadLimit;
+  /** All planned sizes, ascending. */
+  readonly sizes: readonly number[];
 }
 
 /** The graph the engine will replay by this table; the same rule as in the plugin. */
@@ -48,7 +59,8 @@ export function dispatch(
   graphs: ReadonlyMap<string, Graph>,
   step: StepShape,
 ): Graph | undefined {
-  const rows = step.uniform > 0 ? table.uniform : table.mixed;
+  const isDecode = step.uniform === decodeLength([...graphs.values()]);
+  const rows = isDecode ? table.uniform : table.mixed;
   const row = rows.find((entry) => entry.upTo >= step.tokens);
   for (const id of row?.graphs ?? []) {
     const graph = graphs.get(id);
@@ -58,17 +70,17 @@ export function dispatch(
 }
 
 /** Tokens per request of a uniform decode step: 1, or more with speculative decoding. */
-function decodeLength(planned: readonly Graph[]): number {
+export function decodeLength(planned: readonly Graph[]): number {
   let length = Number.POSITIVE_INFINITY;
   for (const graph of planned) length = Math.min(length, graph.uniform ?? length);
   return Number.isFinite(length) ? length : 1;
 }
 
-function rowsOf(graphs: readonly Graph[], limit: PadLimit, uniform: number): TableRow[] {
+function rowsOf(graphs: readonly Graph[], reach: Reach, uniform: number): TableRow[] {
   const sorted = [...graphs].sort(bySizeThenFull);
   const rows: TableRow[] = [];
-  for (const upTo of breakpoints(sorted, limit)) {
-    const ids = candidates(sorted, upTo, limit, uniform);
+  for (const upTo of breakpoints(sorted, reach)) {
+    const ids = candidates(sorted, upTo, reach, uniform);
     const last = rows.at(-1);
     if (last !== undefined && sameIds(last.graphs, ids)) {
       rows[rows.length - 1] = { upTo, graphs: ids };
@@ -82,35 +94,37 @@ function rowsOf(graphs: readonly Graph[], limit: PadLimit, uniform: number): Tab
 }
 
 /** Token counts after which the list of candidates changes, ascending. */
-function breakpoints(sorted: readonly Graph[], limit: PadLimit): number[] {
+function breakpoints(sorted: readonly Graph[], reach: Reach): number[] {
   const points = new Set<number>();
   for (const { tokens } of sorted) {
     points.add(tokens);
-    const first = firstServed(tokens, limit);
+    const first = firstServed(tokens, reach);
     if (first > 1) points.add(first - 1);
   }
   return [...points].sort((a, b) => a - b);
 }
 
 /** The smallest step that may be padded up to `tokens`. */
-function firstServed(tokens: number, limit: PadLimit): number {
+function firstServed(tokens: number, { limit, sizes }: Reach): number {
   if (tokens <= limit.tokens) return 1;
+  const below = sizes.findLast((size) => size < tokens) ?? 0;
   let first = Math.max(1, Math.floor(tokens / limit.factor) - 1);
   while (paddedTokensMax(first, limit) < tokens) first += 1;
-  return Math.min(first, tokens);
+  return Math.min(first, below + 1);
 }
 
 function candidates(
   sorted: readonly Graph[],
   tokens: number,
-  limit: PadLimit,
+  { limit, sizes }: Reach,
   uniform: number,
 ): string[] {
-  const max = paddedTokensMax(tokens, limit);
+  const stock = sizes.find((size) => size >= tokens) ?? tokens;
+  const max = Math.max(paddedTokensMax(tokens, limit), stock);
   const ids: string[] = [];
   for (const graph of sorted) {
     if (graph.tokens < tokens) continue;
-    if (graph.tokens > Math.max(max, tokens) || ids.length === ROW_GRAPHS_MAX) break;
+    if (graph.tokens > max || ids.length === ROW_GRAPHS_MAX) break;
     ids.push(graph.id);
     if (coversAll(graph, tokens, uniform)) break;
   }

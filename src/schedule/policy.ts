@@ -6,14 +6,14 @@
  * property tests. The controller (or the simulator) carries the decisions out.
  */
 
-import type { Graph } from "../graph.ts";
+import type { Graph, StepShape } from "../graph.ts";
 import type { EngineState } from "./state.ts";
 
 /** What happened. `atSeconds` is the caller's monotonic clock. */
 export type EngineEvent = { readonly atSeconds: number } & (
   | { readonly type: "inventory" }
   | { readonly type: "ready" }
-  | { readonly type: "demand" }
+  | { readonly type: "demand"; readonly steps?: readonly StepsSeen[] }
   | { readonly type: "idle" }
   | { readonly type: "busy" }
   | { readonly type: "captured"; readonly graph: string }
@@ -22,6 +22,18 @@ export type EngineEvent = { readonly atSeconds: number } & (
   | { readonly type: "failed"; readonly graph: string }
   | { readonly type: "tick" }
 );
+
+/** Steps of one shape since the last demand: what a policy that reckons with costs learns from. */
+export interface StepsSeen extends StepShape {
+  /** Graph that served them; empty: ungraphed. */
+  readonly served: string;
+  readonly count: number;
+  /** Sum over the `timed` ones; 0 where nothing was timed. */
+  readonly seconds: number;
+  readonly timed: number;
+  /** Mean context of their requests, in tokens. */
+  readonly contextTokens: number;
+}
 
 export interface TableRow {
   readonly upTo: number;

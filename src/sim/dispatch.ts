@@ -1,6 +1,7 @@
 /** The engine's side of the dispatch table: the rule of `Dispatch` in src/wire/protocol.ts. */
 
 import { covers, type Graph, type StepShape } from "../graph.ts";
+import { decodeLength } from "../schedule/dispatch.ts";
 import type { DispatchTable, TableRow } from "../schedule/policy.ts";
 
 const NONE: readonly Graph[] = [];
@@ -12,15 +13,17 @@ const NONE: readonly Graph[] = [];
 export class CompiledDispatch {
   #uniform: readonly (readonly Graph[])[] = [];
   #mixed: readonly (readonly Graph[])[] = [];
+  #decode = 1;
 
   compile(table: DispatchTable, captured: ReadonlyMap<string, Graph>): void {
     this.#uniform = compileRows(table.uniform, captured);
     this.#mixed = compileRows(table.mixed, captured);
+    this.#decode = decodeLength([...captured.values()]);
   }
 
   /** The graph that serves this step; undefined: ungraphed. */
   pick(step: StepShape): Graph | undefined {
-    const rows = step.uniform === 0 ? this.#mixed : this.#uniform;
+    const rows = step.uniform === this.#decode ? this.#uniform : this.#mixed;
     const candidates = step.tokens < rows.length ? (rows[step.tokens] ?? NONE) : NONE;
     for (const graph of candidates) {
       if (covers(graph, step)) return graph;

@@ -7,7 +7,7 @@
  * engine, whose busy loop looks at them between two steps.
  */
 
-import type { Graph } from "../graph.ts";
+import type { Graph, StepShape } from "../graph.ts";
 import type { DispatchTable } from "../schedule/policy.ts";
 import type { CaptureResult, Phase, StepCount } from "../wire/protocol.ts";
 import { Batcher, type RequestSample } from "./batcher.ts";
@@ -58,6 +58,16 @@ export interface EngineOptions {
   readonly jitter?: number;
   /** Of the jitter. @default 1 */
   readonly seed?: number;
+  /**
+   * A graph that a step captures on its way, as an engine of ours never does: for comparisons.
+   *
+   * @default none
+   */
+  readonly captureInStep?: (
+    planned: readonly Graph[],
+    step: StepShape,
+    captured: (graph: Graph) => boolean,
+  ) => Graph | undefined;
 }
 
 interface PendingCapture {
@@ -196,8 +206,32 @@ export class EngineModel {
     this.#captureAtLast = false;
     if (!this.#batcher.compose()) return { type: "idle" };
     const { batch } = this.#batcher;
+    const stallSeconds = this.#captureInStep(batch, now);
     this.#served = this.#dispatch.pick(batch);
-    return { type: "step", seconds: this.#vary(this.#costs.stepSeconds(this.#served, batch)) };
+    const seconds = this.#vary(this.#costs.stepSeconds(this.#served, batch));
+    return { type: "step", seconds: seconds + stallSeconds };
+  }
+
+  /** @returns seconds it makes the step longer */
+  #captureInStep(step: StepShape, now: number): number {
+    const { captureInStep } = this.#options;
+    if (captureInStep === undefined || this.captured.size === this.#graphs.size) return 0;
+    const graph = captureInStep(this.planned, step, ({ id }) => this.captured.has(id));
+    if (graph === undefined || !this.#hasRoom(graph)) return 0;
+    const seconds = this.#vary(this.#costs.laterSeconds(graph));
+    const { ms, bytes } = this.#hold(graph, seconds);
+    this.#observer.onCaptureResult?.(
+      { command: -1, graph: graph.id, outcome: "captured", stallMs: ms, ms, bytes },
+      now,
+    );
+    return seconds;
+  }
+
+  /** Gives every graph that is missing away, for comparisons: in no time, whatever the memory. */
+  grantAll(): void {
+    for (const graph of this.#graphs.values()) {
+      if (!this.captured.has(graph.id)) this.#hold(graph, 0);
+    }
   }
 
   #tellEdge(now: number): void {
@@ -297,12 +331,7 @@ export class EngineModel {
 
   #finishCapture(activity: Extract<Activity, { type: "capture" }>, now: number): void {
     const { graph, seconds } = activity;
-    const bytes = this.#costs.bytes(graph);
-    const ms = seconds * 1000;
-    this.captured.set(graph.id, { graph, ms, bytes });
-    this.freeBytes -= bytes;
-    this.epoch++;
-    this.#compile();
+    const { ms, bytes } = this.#hold(graph, seconds);
     if (this.#command === undefined) {
       this.captureSeconds += seconds;
       return;
@@ -312,6 +341,15 @@ export class EngineModel {
       { command: this.#command, graph: graph.id, outcome: "captured", stallMs: ms, ms, bytes },
       now,
     );
+  }
+
+  #hold(graph: Graph, seconds: number): CapturedGraph {
+    const held = { graph, ms: seconds * 1000, bytes: this.#costs.bytes(graph) };
+    this.captured.set(graph.id, held);
+    this.freeBytes -= held.bytes;
+    this.epoch++;
+    this.#compile();
+    return held;
   }
 
   #compile(): void {

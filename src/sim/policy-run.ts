@@ -105,10 +105,9 @@ export class PolicyRun {
 
   #flush(now: number): void {
     this.#telemetrySeconds = Number.POSITIVE_INFINITY;
-    for (const step of this.#steps.take()) {
-      recordSteps(this.state, step, step.served, step.count, now);
-    }
-    this.#happened({ type: "demand" }, now);
+    const steps = this.#steps.take();
+    for (const step of steps) recordSteps(this.state, step, step.served, step.count, now);
+    this.#happened({ type: "demand", steps }, now);
   }
 
   #happened(event: Happening, now: number): void {

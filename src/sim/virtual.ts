@@ -16,10 +16,12 @@ import { PolicyRun } from "./policy-run.ts";
 import type { Profile } from "./profile.ts";
 
 export interface SimulateOptions
-  extends Pick<EngineOptions, "warmUps" | "marginBytes" | "jitter" | "seed"> {
+  extends Pick<EngineOptions, "warmUps" | "marginBytes" | "jitter" | "seed" | "captureInStep"> {
   readonly profile: Profile;
   readonly policy: Policy;
   readonly requests: AsyncIterable<TraceRequest> | Iterable<TraceRequest>;
+  /** Graphs that cost nothing, for comparisons. @default none */
+  readonly freeGraphs?: "at start" | "when ready";
   /** Called for each request in order of completion. */
   readonly onRequest?: (sample: RequestSample) => void;
 }
@@ -58,13 +60,17 @@ export async function simulate(options: SimulateOptions): Promise<SimulatedRun> 
   let run: PolicyRun | undefined;
   const observer: EngineObserver = {
     onLoaded: (at) => run?.loaded(at),
-    onReady: (at) => run?.ready(at),
+    onReady(at) {
+      if (options.freeGraphs === "when ready") model.grantAll();
+      run?.ready(at);
+    },
     onStep: (step, at) => run?.stepped(step, at),
     onCaptureResult: (result, at) => run?.answered(result, at),
     onEdge: (state, at) => run?.edge(state, at),
     onRequest: (sample) => figures.add(sample),
   };
   const model = new EngineModel({ ...options, observer });
+  if (options.freeGraphs === "at start") model.grantAll();
   const drive = new Drive(model, arrivals);
   run = new PolicyRun(options.policy, model);
   let now = 0;

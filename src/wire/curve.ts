@@ -68,6 +68,14 @@ function toZ85(bytes: Buffer): string {
   return text;
 }
 
+/** Whether this is 32 bytes in Z85; not every group of five characters is four bytes. */
 export function isCurveKey(key: unknown): key is string {
-  return typeof key === "string" && key.length === 40 && [...key].every((c) => Z85.includes(c));
+  if (typeof key !== "string" || key.length !== 40) return false;
+  const digits = [...key].map((character) => Z85.indexOf(character));
+  if (digits.includes(-1)) return false;
+  for (let at = 0; at < digits.length; at += 5) {
+    const value = digits.slice(at, at + 5).reduce((sum, digit) => sum * 85 + digit, 0);
+    if (value > 0xffff_ffff) return false;
+  }
+  return true;
 }

@@ -22,7 +22,7 @@ export function checkEndpoint(option: string, endpoint: string): void {
   if (/^ipc:\/\/\S+$/.test(endpoint)) return;
   throw new OptionError(
     option,
-    `Expected ${option} to be an endpoint such as tcp://127.0.0.1:5557, tcp://127.0.0.1:0 or ` +
+    `Expected ${option} to be an endpoint such as tcp://127.0.0.1:5757, tcp://127.0.0.1:0 or ` +
       `ipc:///run/lazygraph.sock, got ${JSON.stringify(endpoint)}.`,
   );
 }

@@ -247,7 +247,8 @@ class Link implements RouterLink {
     if (frame === undefined) return;
     try {
       await this.#socket.send([peer.routingId, frame]);
-      peer.outbox.shift();
+      // Meanwhile the outbox may have been thrown away, and begun anew with another frame.
+      if (peer.outbox[0] === frame) peer.outbox.shift();
     } catch (error) {
       if (this.#closed) return;
       if (codeOf(error) === "EAGAIN") {

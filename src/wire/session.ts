@@ -8,6 +8,7 @@
 import type { Clock } from "../clock.ts";
 import { LazygraphError } from "../errors.ts";
 import {
+  type Capture,
   type CaptureResult,
   type Hello,
   type Mode,
@@ -57,8 +58,7 @@ export interface SessionOptions {
 }
 
 interface Command {
-  readonly id: number;
-  readonly graph: string;
+  readonly message: Capture;
   readonly resolve: (result: CaptureResult) => void;
   readonly reject: (error: LazygraphError) => void;
   readonly cancelDeadline: () => void;
@@ -82,7 +82,10 @@ export class Session {
     return this.#open;
   }
 
-  /** Accepts the engine and starts the heartbeats. */
+  /**
+   * Accepts the engine and starts the heartbeats. An engine that says hello again has had its
+   * connection broken, maybe with the open command or its answer on the way: it is sent once more.
+   */
   welcome(mode: Mode): void {
     const { incarnation, heartbeatMs } = this.#options;
     this.#options.send({
@@ -92,6 +95,7 @@ export class Session {
       heartbeatMs,
       mode,
     });
+    if (this.#command !== undefined) this.send(this.#command.message);
     if (this.#cancelBeat === undefined) this.#beatLater();
   }
 
@@ -112,14 +116,14 @@ export class Session {
   capture(graph: string, whenIdle: boolean): Promise<CaptureResult> {
     if (!this.#open) return Promise.reject(this.#gone("its session has ended"));
     if (this.#command !== undefined) {
-      throw new Error(`capture of ${graph} while ${this.#command.graph} is under way`);
+      throw new Error(`capture of ${graph} while ${this.#command.message.graph} is under way`);
     }
     const { clock, captureTimeoutMs, nextCommand } = this.#options;
-    const id = nextCommand();
+    const message: Capture = { type: "capture", command: nextCommand(), graph, whenIdle };
     return new Promise((resolve, reject) => {
       const cancelDeadline = clock.after(captureTimeoutMs / 1000, () => this.#expire(graph));
-      this.#command = { id, graph, resolve, reject, cancelDeadline };
-      if (!this.#options.send({ type: "capture", command: id, graph, whenIdle })) {
+      this.#command = { message, resolve, reject, cancelDeadline };
+      if (!this.#options.send(message)) {
         this.lose(this.#gone("the command could not be delivered"));
       }
     });
@@ -128,9 +132,8 @@ export class Session {
   /** Settles the command this result answers; false when no such command is open. */
   answer(result: CaptureResult): boolean {
     const command = this.#command;
-    if (command === undefined || command.id !== result.command || command.graph !== result.graph) {
-      return false;
-    }
+    const { command: id, graph } = command?.message ?? {};
+    if (command === undefined || id !== result.command || graph !== result.graph) return false;
     this.#command = undefined;
     command.cancelDeadline();
     command.resolve(result);
@@ -173,13 +176,18 @@ export class Session {
   }
 
   #beatLater(): void {
+    // What was sent just now may have ended the session: the peer is gone, or doesn't read.
+    if (!this.#open) return;
     const { clock, heartbeatMs, send } = this.#options;
     const dueSeconds = clock.now() + heartbeatMs / 1000;
     this.#cancelBeat = clock.after(heartbeatMs / 1000, () => {
       // When this process stood still, heartbeats wait unread: its own delay is not their silence.
-      const lateSeconds = clock.now() - dueSeconds;
-      if (lateSeconds * 1000 > heartbeatMs) this.#heardAtSeconds += lateSeconds;
-      const silentMs = (clock.now() - this.#heardAtSeconds) * 1000;
+      const now = clock.now();
+      const lateSeconds = now - dueSeconds;
+      if (lateSeconds * 1000 > heartbeatMs) {
+        this.#heardAtSeconds = Math.min(now, this.#heardAtSeconds + lateSeconds);
+      }
+      const silentMs = (now - this.#heardAtSeconds) * 1000;
       if (silentMs > HEARTBEATS_MISSED_MAX * heartbeatMs) {
         this.lose(
           this.#gone(

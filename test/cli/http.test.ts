@@ -1,7 +1,10 @@
 import { once } from "node:events";
 import { readFile } from "node:fs/promises";
+import { get } from "node:http";
 import type { AddressInfo } from "node:net";
-import { beforeEach, describe, expect, onTestFinished, test } from "vitest";
+import { text } from "node:stream/consumers";
+import { beforeEach, describe, expect, onTestFinished, test, vi } from "vitest";
+import { listen } from "../../src/cli/listen.ts";
 import type { Controller } from "../../src/controller.ts";
 import { LazygraphError } from "../../src/errors.ts";
 import { createHttpServer } from "../../src/http.ts";
@@ -45,8 +48,8 @@ const ENGINE = "/v1/engines/gpu-0%2Fllama";
 
 async function ask(method: string, path: string, body?: string, headers = {}) {
   const response = await fetch(url + path, { method, headers, ...(body ? { body } : {}) });
-  const text = await response.text();
-  return { status: response.status, headers: response.headers, body: JSON.parse(text || "null") };
+  const answer = await response.text();
+  return { status: response.status, headers: response.headers, body: JSON.parse(answer || "null") };
 }
 
 test("docs/operations.md lists exactly the codes there are", async () => {
@@ -90,6 +93,20 @@ describe("answers", () => {
   });
 });
 
+test("a server that fails to accept a connection goes on", async () => {
+  const written = vi.spyOn(process.stderr, "write").mockReturnValue(true);
+  onTestFinished(() => written.mockRestore());
+  const server = createHttpServer(stubController().controller);
+  const url = await listen(server, { host: "127.0.0.1", port: 0 });
+  server.emit("error", new Error("accept EMFILE"));
+  expect(written.mock.calls.map(([text]) => text)).toEqual([
+    "lazygraph: The HTTP side could not take a connection: accept EMFILE.\n",
+  ]);
+  expect((await fetch(`${url}/healthz`)).status).toBe(200);
+  server.close();
+  server.closeAllConnections();
+});
+
 describe("refuses in one sentence", () => {
   test.for([
     ["GET", "/", undefined, 404, "ERR_HTTP_NOT_FOUND"],
@@ -117,6 +134,32 @@ describe("refuses in one sentence", () => {
     expect((await ask("POST", `${ENGINE}/mode`)).headers.get("allow")).toBe("PUT");
   });
 
+  test.for([
+    ["/v1/engines/gpu-0/llama/mode", "/v1/engines/gpu-0%2Fllama/mode"],
+    ["/v1/engines/a%20b/c/d", "/v1/engines/a%20b%2Fc%2Fd"],
+  ] as const)("a name with a slash: %s", async ([path, encoded]) => {
+    const { status, body } = await ask("PUT", path, '{"mode":"lazy"}');
+    expect(status).toBe(404);
+    expect(body.error.message).toContain(`names are percent-encoded, as in "${encoded}".`);
+  });
+
+  test.for([
+    ["localhost", 200],
+    ["LOCALHOST:9", 200],
+    ["127.0.0.1:7480", 200],
+    ["[::1]:7480", 200],
+    ["example.org", 421],
+    ["localhost.example.org:7480", 421],
+    ["127.0.0.1.example.org", 421],
+  ] as const)("Host: %s: %d", async ([host, status]) => {
+    const { port } = new URL(url);
+    const sent = get({ host: "127.0.0.1", port, path: "/v1/engines", headers: { host } });
+    const [response] = await once(sent, "response");
+    const body = JSON.parse(await text(response));
+    expect(response.statusCode).toBe(status);
+    if (status === 421) expect(body.error.code).toBe("ERR_HTTP_HOST");
+  });
+
   test("what a web page sends", async () => {
     const headers = { origin: "https://example.org" };
     const { status, body } = await ask("POST", `${ENGINE}/freeze`, undefined, headers);
@@ -125,7 +168,7 @@ describe("refuses in one sentence", () => {
   });
 
   test.for([
-    ["gone", 503, "ERR_LAZYGRAPH_ENGINE_LOST"],
+    ["gone", 409, "ERR_LAZYGRAPH_ENGINE_LOST"],
     ["defect", 500, "ERR_HTTP_INTERNAL"],
   ] as const)("the controller's own error (%s)", async ([reason, status, code]) => {
     const answer = await ask("POST", `${ENGINE}/freeze`, JSON.stringify({ reason }));

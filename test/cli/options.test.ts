@@ -3,6 +3,7 @@ import {
   endpointOption,
   engineNameOption,
   hostPortOption,
+  httpOption,
   modeOption,
   parseOptions,
   secondsOption,
@@ -12,6 +13,8 @@ import { OptionError } from "../../src/errors.ts";
 const SPEC = {
   mode: "string",
   endpoint: "string",
+  http: "string",
+  "http-unsafe": "boolean",
   engine: "string",
   "settle-within": "string",
   json: "boolean",
@@ -33,6 +36,17 @@ describe("what parses", () => {
 
   test("a value that starts with a dash needs the equals sign", () => {
     expect(parse("--engine=--odd").strings.get("engine")).toBe("--odd");
+  });
+
+  test.for(["two words", "host/模型", "x".repeat(128)])("the engine name %j", (name) => {
+    expect(engineNameOption(parse("--engine", name))).toBe(name);
+  });
+
+  test("an address that others may reach, when asked for by name", () => {
+    const address = { host: "0.0.0.0", port: 80 };
+    expect(httpOption(parse("--http", "0.0.0.0:80", "--http-unsafe"))).toEqual(address);
+    expect(httpOption(parse("--http", "[::1]:80"))).toEqual({ host: "::1", port: 80 });
+    expect(httpOption(parse())).toBeUndefined();
   });
 
   test.for([
@@ -77,7 +91,10 @@ test.for([
   ["settle-within", " 5", "--settle-within"],
   ["endpoint", "127.0.0.1:5757", "--endpoint to be an endpoint such as tcp://"],
   ["endpoint", "tcp://127.0.0.1", "--endpoint"],
-  ["engine", "two words", "--engine to be 1 to 128 printable"],
+  ["engine", "two\nlines", "--engine to be 1 to 128 characters"],
+  ["engine", "x".repeat(129), "--engine to be 1 to 128 characters"],
+  ["http", "192.0.2.1:7480", "--http to be on loopback"],
+  ["http", "[::]:7480", "--http to be on loopback"],
 ] as const)("--%s=%s is refused", ([name, value, sentence]) => {
   const error = thrownBy(() => {
     const options = parse(`--${name}=${value}`);
@@ -85,9 +102,10 @@ test.for([
     secondsOption(options, "settle-within");
     endpointOption(options);
     engineNameOption(options);
+    httpOption(options);
   });
   expect(error.message).toContain(sentence);
-  expect(error.message).toContain(JSON.stringify(value));
+  expect(error.message).toContain(JSON.stringify(value).slice(0, 70));
   expect(error.code).toBe("ERR_LAZYGRAPH_OPTION");
 });
 

@@ -135,6 +135,28 @@ describe("on a terminal", () => {
   });
 });
 
+test("captures that end twice have one table, unless there is something new in it", () => {
+  follow();
+  join();
+  settle();
+  settle();
+  expect(written.match(/graphs captured/g)).toHaveLength(1);
+  engines = [{ ...SNAPSHOT, mode: "lazy" }];
+  settle();
+  expect(written.match(/graphs captured/g)).toHaveLength(2);
+});
+
+test("a loss has its code, a goodbye has its reason", () => {
+  follow();
+  const lost = { ...BASE, code: "ERR_LAZYGRAPH_ENGINE_LOST", reason: "It was silent." };
+  publish("lazygraph:engine:lost", lost);
+  publish("lazygraph:engine:lost", { ...lost, goodbye: "shut down" });
+  expect(written).toBe(
+    "lazygraph: gpu-0 is gone: It was silent. [ERR_LAZYGRAPH_ENGINE_LOST]\n" +
+      "lazygraph: gpu-0 left: shut down\n",
+  );
+});
+
 test("an engine that never settled gets its table at the end", () => {
   const { stop } = follow();
   join();
@@ -159,7 +181,18 @@ test("complaints are bounded", () => {
   expect(written).toContain("more of this is not shown");
 });
 
-test("quiet prints nothing and still knows who joined", () => {
+test("quiet prints problems, which are errors, up to a number", () => {
+  follow({ quiet: true });
+  const miss = { ...BASE, graph: "FULL:1", reason: "12 MiB short" };
+  for (let count = 0; count < 100; count++) publish("lazygraph:capture:refused", miss);
+  const problem = { engine: "gpu-0", atUnixMs: 0, code: "ERR_X", message: "bad" };
+  publish("lazygraph:problem", problem);
+  expect(written).toBe("lazygraph: gpu-0: bad [ERR_X]\n");
+  for (let count = 0; count < 100; count++) publish("lazygraph:problem", problem);
+  expect(written.split("\n").length).toBeLessThan(30);
+});
+
+test("quiet prints nothing else and still knows who joined", () => {
   const { joined, stop } = follow({ quiet: true });
   join();
   capture(4);
@@ -174,4 +207,14 @@ test("after the end nothing is printed", () => {
   join();
   settle();
   expect(written).toBe("");
+});
+
+test("a new process of a name that was tabled before has a table of its own at the end", () => {
+  const { stop } = follow();
+  join();
+  settle();
+  join();
+  const before = written.split("graphs captured").length;
+  stop();
+  expect(written.split("graphs captured")).toHaveLength(before + 1);
 });

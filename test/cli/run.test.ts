@@ -1,9 +1,14 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { chmod, readFile, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { text } from "node:stream/consumers";
 import { fileURLToPath } from "node:url";
 import { describe, expect, onTestFinished, test } from "vitest";
+import { noEngineSentence } from "../../src/cli/no-engine.ts";
 import { finish, lazygraph } from "./helpers/command.ts";
 import { temporaryFolder } from "./helpers/folder.ts";
 
@@ -27,7 +32,9 @@ describe("the command's own", () => {
       "lazy",
       "replica/0",
     ]);
-    expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+    const told = "lazygraph: The command has ended, and no engine had joined.\n";
+    expect({ code, stderr }).toEqual({ code: 0, stderr: told });
+    expect((await finish(withProgram("", "--quiet"))).stderr).toBe("");
   });
 
   test("mode comes from the environment when no option says otherwise", async () => {
@@ -67,6 +74,67 @@ describe("the command's own", () => {
     running.process.kill(signal);
     expect(await running.finished).toMatchObject({ code: 5, stdout: "up\ngot it\n", stderr: "" });
   });
+
+  test.for(["SIGQUIT", "SIGUSR1", "SIGUSR2"] as const)("%s is forwarded", async (signal) => {
+    const program = `trap 'echo "got it"; kill $!; exit 5' ${signal.slice(3)}; sleep 1000 & echo up; wait`;
+    const running = lazygraph(["run", "--", "/bin/sh", "-c", program]);
+    await running.line("stdout", /^up$/);
+    running.process.kill(signal);
+    const { code, stdout, stderr } = await running.finished;
+    expect({ code, stdout }).toEqual({ code: 5, stdout: "up\ngot it\n" });
+    expect(stderr).not.toContain("Debugger");
+  });
+
+  test.for([
+    ["a shell that ignores it", "sh", ["-c", `trap "" HUP; "$@"; exit $?`, "sh"]],
+    ["nohup", "nohup", []],
+  ] as const)("SIGHUP ends neither of the two under %s", async ([, program, args]) => {
+    const command = `kill -HUP $PPID; kill -HUP $$; echo survived`;
+    const main = fileURLToPath(new URL("../../src/cli/main.ts", import.meta.url));
+    const own = [NODE, "--import", "tsx", main, "run", "--quiet", "--", "sh", "-c", command];
+    // As bash does: it names the program that it starts.
+    const env = { ...process.env, _: program };
+    const child = spawn(program, [...args, ...own], { env, stdio: ["ignore", "pipe", "pipe"] });
+    const [stdout, [code]] = await Promise.all([text(child.stdout), once(child, "close")]);
+    expect({ stdout, code }).toEqual({ stdout: "survived\n", code: 0 });
+  });
+
+  test("under nohup a command that doesn't exist is told as ever", async () => {
+    const result = await finish(["run", "--", "no-such-command-of-ours"], { _: "nohup" });
+    expect(result.code).toBe(127);
+    expect(result.stderr).toMatch(/^lazygraph: .* is not on PATH.*COMMAND_NOT_FOUND\]\n$/);
+  });
+});
+
+describe("LAZYGRAPH_DISABLE", () => {
+  test("starts the command as stock: no probe, no controller, one line", async () => {
+    const folder = await temporaryFolder();
+    const file = join(folder, "figures.json");
+    await script(join(folder, "python3"), "#!/bin/sh\necho False\n");
+    await script(join(folder, "vllm"), "#!/usr/bin/env python3\n");
+    const PATH = `${folder}:${process.env["PATH"]}`;
+    const args = ["run", "--endpoint", await occupiedPort(), "--json", file, "--", "vllm", "serve"];
+    const run = await finish(args, { PATH, LAZYGRAPH_DISABLE: "1" });
+    expect(run).toMatchObject({ code: 0, stdout: "False\n" });
+    expect(run.stderr).toBe(
+      "lazygraph: LAZYGRAPH_DISABLE is set: the command runs as stock, without a controller.\n",
+    );
+    expect(JSON.parse(await readFile(file, "utf8"))).toMatchObject({ engines: [] });
+  });
+
+  test("set to 0 it disables nothing", async () => {
+    const program = "console.log('LAZYGRAPH_ENDPOINT' in process.env)";
+    expect((await finish(withProgram(program), { LAZYGRAPH_DISABLE: "0" })).stdout).toBe("true\n");
+    expect((await finish(withProgram(program), { LAZYGRAPH_DISABLE: "yes" })).stdout).toBe(
+      "false\n",
+    );
+  });
+});
+
+test("without an engine it says only what is known", () => {
+  const sentence = noEngineSentence("tcp://127.0.0.1:5757", 120);
+  expect(sentence).toMatch(/^No engine has joined within 120 s; .*may lack lazygraph-vllm, or /);
+  expect(sentence).toContain("can't reach tcp://127.0.0.1:5757, as from a container");
 });
 
 describe("what can't work ends in one sentence", () => {
@@ -77,6 +145,11 @@ describe("what can't work ends in one sentence", () => {
     [["--settle-within", "soon", "--", NODE], "--settle-within to be a number of seconds"],
     [["--endpoint", "localhost", "--", NODE], "--endpoint to be an endpoint such as tcp://"],
     [["--json", "/nonexistent/x.json", "--", NODE], "--json to be a file in a folder"],
+    [["--json", tmpdir(), "--", NODE], "--json to be a file"],
+    [["--json", "/dev/null", "--", NODE], "--json to be a file, not a device or a pipe"],
+    [["--json", `${NODE}/x.json`, "--", NODE], "--json to be a file in a folder"],
+    [["--json", "/proc/x.json", "--", NODE], "--json to be a file in a folder"],
+    [["--http", "0.0.0.0:0", "--", NODE], "--http to be on loopback"],
     [["vllm", "serve", "MODEL"], 'Expected `--` before the command, got "vllm" without.'],
   ] as const)("run %j", async ([args, sentence]) => {
     const { code, stdout, stderr } = await finish(["run", ...args]);
@@ -95,7 +168,7 @@ describe("what can't work ends in one sentence", () => {
     const { code, stderr } = await finish(["run", "--", "no-such-command-of-ours", "serve"]);
     expect(code).toBe(127);
     expect(stderr).toMatch(
-      /^lazygraph: Expected a command that exists after --, got "no-such-command-of-ours".*\[ERR_LAZYGRAPH_COMMAND_NOT_FOUND\]\n$/,
+      /^lazygraph: Expected a command that exists after --, got "no-such-command-of-ours", which is not on PATH.*\[ERR_LAZYGRAPH_COMMAND_NOT_FOUND\]\n$/,
     );
   });
 
@@ -104,7 +177,25 @@ describe("what can't work ends in one sentence", () => {
     await writeFile(file, "x", { mode: 0o644 });
     const { code, stderr } = await finish(["run", "--", file]);
     expect(code).toBe(126);
-    expect(stderr).toContain("[ERR_LAZYGRAPH_COMMAND_NOT_FOUND]");
+    expect(stderr).toMatch(/which is not executable.*\[ERR_LAZYGRAPH_COMMAND_NOT_EXECUTABLE\]\n$/);
+  });
+
+  test.for(["", "nohup"])("a folder, a path without a file, a lost interpreter (%s)", async (_) => {
+    const folder = await temporaryFolder();
+    const orphan = join(folder, "vllm");
+    await script(orphan, "#!/gone/venv/bin/python3\n");
+    const cases = [
+      [folder, 126, /which is a folder.*\[ERR_LAZYGRAPH_COMMAND_NOT_EXECUTABLE\]\n$/],
+      [join(folder, "none"), 127, /and there is no such file: .*\[ERR_LAZYGRAPH_COMMAND_NOT_FOUND/],
+      ["./none-of-ours", 127, /and there is no such file in "\/.*COMMAND_NOT_FOUND\]\n$/],
+      [orphan, 127, /interpreter "\/gone\/venv\/bin\/python3".*COMMAND_NOT_FOUND\]\n$/],
+    ] as const;
+    for (const [command, exit, sentence] of cases) {
+      const { code, stderr } = await finish(["run", "--", command], { _ });
+      expect({ command, code }).toEqual({ command, code: exit });
+      expect(stderr).toMatch(sentence);
+      expect(stderr).not.toContain("is not on PATH");
+    }
   });
 
   test("an occupied port: the command is never started", async () => {
@@ -162,6 +253,8 @@ describe("with a simulated engine as the command", () => {
     expect(stderr).toMatch(/lazygraph: simulated is ready: 2 of 102 graphs in \d\.\d+ s\n/);
     expect(stderr).toMatch(/│ graphs captured +│ 102 of 102 /);
     expect(stderr).toContain("(simulated: llama-3.1-8b-h200)");
+    expect(stderr).toContain("lazygraph: simulated left: The engine was asked to end.\n");
+    expect(stderr).not.toContain("[ERR_");
     // The engine's own output and nothing of ours.
     const types = new Set(
       stdout
@@ -213,6 +306,11 @@ describe("with a simulated engine as the command", () => {
     expect(stderr).toMatch(/│ graphs captured +│ 2 of 102 /);
   });
 });
+
+async function script(path: string, text: string): Promise<void> {
+  await writeFile(path, text);
+  await chmod(path, 0o755);
+}
 
 /** A port that another program listens on. */
 async function occupiedPort(): Promise<string> {

@@ -1,4 +1,5 @@
 import { once } from "node:events";
+import { get } from "node:http";
 import { createServer } from "node:net";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { curveKeyPair } from "zeromq";
@@ -44,7 +45,13 @@ describe("what can't work ends in one sentence", () => {
   test.for([
     [["--http", "7480"], 2, "--http to be HOST:PORT", "ERR_LAZYGRAPH_OPTION"],
     [["--mode", "fast"], 2, "--mode to be eager, lazy or idle", "ERR_LAZYGRAPH_OPTION"],
-    [["--http", "192.0.2.1:0"], 1, "Expected an address of this host", "ERR_LAZYGRAPH_BIND"],
+    [["--http", "0.0.0.0:0"], 2, "no authentication", "ERR_LAZYGRAPH_OPTION"],
+    [
+      ["--http", "192.0.2.1:0", "--http-unsafe"],
+      1,
+      "Expected an address of this host",
+      "ERR_LAZYGRAPH_BIND",
+    ],
   ] as const)("serve %j", async ([options, exit, sentence, code]) => {
     const result = await finish(["serve", "--endpoint", "tcp://127.0.0.1:0", ...options]);
     expect({ code: result.code, stdout: result.stdout }).toEqual({ code: exit, stdout: "" });
@@ -72,6 +79,39 @@ describe("what can't work ends in one sentence", () => {
   });
 });
 
+test("the mode of the environment holds, as under run", async () => {
+  const running = lazygraph(["serve", ...ANYWHERE], { LAZYGRAPH_MODE: "lazy" });
+  await running.line("stderr", /\(mode lazy\)/);
+  const wrong = await finish(["serve", ...ANYWHERE], { LAZYGRAPH_MODE: "fast" });
+  expect(wrong.code).toBe(2);
+  expect(wrong.stderr).toContain("LAZYGRAPH_MODE to be eager, lazy or idle");
+});
+
+test("under nohup it outlives its terminal", async () => {
+  const running = lazygraph(["serve", ...ANYWHERE, "--json"], { _: "/usr/bin/nohup" });
+  const { http } = JSON.parse(await running.line("stdout", /^\{/)) as Addresses;
+  running.process.kill("SIGHUP");
+  expect((await fetch(`${http}/healthz`)).status).toBe(200);
+  running.process.kill("SIGTERM");
+  const { code, stderr } = await running.finished;
+  expect({ code, stderr }).toEqual({
+    code: 0,
+    stderr: "lazygraph: SIGTERM: stopping; engines go on by themselves.\n",
+  });
+});
+
+test("two engines of one name are told, --quiet or not, and marked", async () => {
+  const { endpoint, http, ...running } = await serve("--quiet");
+  const options = { endpoint, engine: "host/model", speed: 20 };
+  await using first = await startSimulatedEngine(options);
+  await first.waitFor("ready");
+  await using second = await startSimulatedEngine(options);
+  await second.waitFor("ready");
+  await running.line("stderr", /^lazygraph: host\/model: .*LAZYGRAPH_ENGINE.*ENGINE_REPLACED\]$/);
+  const { stdout } = await finish(["status", "--url", http]);
+  expect(stdout).toContain("took its name from another engine");
+});
+
 describe("beyond loopback", () => {
   const options = ["serve", "--endpoint", "tcp://0.0.0.0:0", "--http", "127.0.0.1:0", "--json"];
 
@@ -90,6 +130,17 @@ describe("beyond loopback", () => {
       LAZYGRAPH_SERVER_SECRET_KEY: secretKey,
     });
     await running.line("stdout", /^\{"endpoint":"tcp:\/\/0\.0\.0\.0:\d+"/);
+  });
+
+  test("HTTP is there when asked for by name, and takes any host", async () => {
+    const args = ["--endpoint", "tcp://127.0.0.1:0", "--http", "0.0.0.0:0", "--http-unsafe"];
+    const running = lazygraph(["serve", ...args, "--json"]);
+    const { http } = JSON.parse(await running.line("stdout", /^\{/)) as Addresses;
+    const port = Number(new URL(http).port);
+    const request = get({ host: "127.0.0.1", port, path: "/healthz", headers: { host: "gw-0" } });
+    const [response] = await once(request, "response");
+    expect(response.statusCode).toBe(200);
+    response.resume();
   });
 
   test("half a pair is refused, and the secret is not shown", async () => {
@@ -146,6 +197,12 @@ describe("lazygraph status", () => {
     );
   });
 
+  test("an address that is no controller's says why", async () => {
+    const { code, stderr } = await finish(["status", "--url", "http://nosuch.invalid:1"]);
+    expect(code).toBe(1);
+    expect(stderr).toContain("http://nosuch.invalid:1, got bad port:");
+  });
+
   test("somebody else there", async () => {
     const { createServer: createHttp } = await import("node:http");
     const server = createHttp((_, response) => response.writeHead(200).end("<html>"));
@@ -157,6 +214,24 @@ describe("lazygraph status", () => {
     expect(code).toBe(1);
     expect(stderr).toContain("[ERR_LAZYGRAPH_CONTROLLER_UNREACHABLE]");
   });
+
+  test.for(["{}", "[]", '{"engines":5}', '{"engines":[{}]}', '{"graphs":[],"engine":"x"}'])(
+    "somebody else there who answers %s",
+    async (body) => {
+      const { createServer: createHttp } = await import("node:http");
+      const server = createHttp((_, response) => response.writeHead(200).end(body));
+      server.listen(0, "127.0.0.1");
+      onTestFinished(() => void server.close());
+      await once(server, "listening");
+      const { port } = server.address() as { port: number };
+      const url = `http://127.0.0.1:${port}`;
+      const { code, stdout, stderr } = await finish(["status", "--url", url]);
+      expect({ code, stdout }).toEqual({ code: 1, stdout: "" });
+      expect(stderr).toMatch(
+        /^lazygraph: Expected a controller's HTTP side .*\[ERR_LAZYGRAPH_CONTROLLER_UNREACHABLE\]\n$/,
+      );
+    },
+  );
 
   test.for(["7480", "ftp://x", "http://"])("--url %s is a usage error", async (url) => {
     const { code, stderr } = await finish(["status", "--url", url]);

@@ -97,6 +97,24 @@ test("one row per engine, lost and settled ones marked", () => {
   ]);
 });
 
+test("what is wrong with an engine is noted, where there is something", () => {
+  expect(enginesTable([snapshot({})])).not.toContain("note");
+  const { problems } = snapshot({});
+  const engines = [
+    snapshot({}),
+    snapshot({ connected: false, lostReason: "It was silent for 5 s." }),
+    snapshot({ unsupported: "LoRA was not tried", problems: { ...problems, replaced: 1 } }),
+  ];
+  const notes = cells(enginesTable(engines)).map((row) => row.at(-1));
+  expect(notes).toEqual([
+    "note",
+    "",
+    "It was silent for 5 s.",
+    "runs as stock: LoRA was not tried; " +
+      "took its name from another engine: give each its own LAZYGRAPH_ENGINE",
+  ]);
+});
+
 test("one row per graph with its reason", () => {
   const graph: GraphSnapshot = {
     id: "FULL:24",

@@ -1,9 +1,9 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { createController } from "../../src/controller.ts";
-import type { ProblemEvent } from "../../src/events.ts";
+import { onEvent, type ProblemEvent } from "../../src/events.ts";
 import type { Policy } from "../../src/schedule/policy.ts";
 import { EventLog } from "../helpers/events.ts";
 import { FakeEngine, plan } from "../helpers/fake-engine.ts";
@@ -325,8 +325,9 @@ describe("what an engine gets wrong", () => {
     expect(byId.get("FULL:4")).toMatchObject({ status: "captured" });
     expect(engine.ofType("capture").filter((c) => c.graph === "FULL:4")).toHaveLength(2);
     // A change of mode asks again for what was refused, not for what failed.
+    controller.setMode("engine-0", "lazy");
     controller.setMode("engine-0", "idle");
-    await engine.got("mode");
+    await engine.got("mode", 2);
     const asked = (): number => engine.ofType("capture").filter((c) => c.graph === "FULL:1").length;
     await controller.waitForEngine({ settled: true });
     expect(asked()).toBe(2);
@@ -386,6 +387,19 @@ describe("modes", () => {
     expect(await engine.got("mode")).toMatchObject({ mode: "idle" });
     const settled = await controller.waitForEngine({ settled: true });
     expect(settled).toMatchObject({ graphsCaptured: 8, mode: "idle", frozen: false });
+    engine.disconnect();
+    using lost = new EventLog("lazygraph:engine:lost", "engine-0");
+    await lost.first();
+    const away = { code: "ERR_LAZYGRAPH_ENGINE_LOST", message: /engine-0 to be connected/ };
+    for (const act of [
+      () => controller.setMode("engine-0", "lazy"),
+      () => controller.freeze("engine-0"),
+    ]) {
+      expect(act).toThrow(
+        expect.objectContaining({ code: away.code, message: expect.stringMatching(away.message) }),
+      );
+    }
+    expect(controller.engines()[0]).toMatchObject({ mode: "idle", frozen: false });
     expect(() => controller.freeze("nobody")).toThrow(
       expect.objectContaining({ code: "ERR_LAZYGRAPH_ENGINE_UNKNOWN" }),
     );
@@ -420,7 +434,10 @@ describe("modes", () => {
     engine.inventory({ unsupported: "LoRA was not tried" });
     engine.send({ type: "goodbye", reason: "done" });
     using lost = new EventLog("lazygraph:engine:lost");
-    expect(await lost.first()).toMatchObject({ reason: "The engine said goodbye: done" });
+    expect(await lost.first()).toMatchObject({
+      reason: "The engine said goodbye: done",
+      goodbye: "done",
+    });
     expect(controller.engines()[0]).toMatchObject({
       phase: "stopping",
       unsupported: "LoRA was not tried",
@@ -432,7 +449,81 @@ describe("modes", () => {
   });
 });
 
+describe("a connection that broke and came back unnoticed", () => {
+  test("loses neither the command that was on its way nor the answer", async () => {
+    const swallowed = new Set<string>();
+    await using controller = createController({ heartbeatMs: 50 });
+    await controller.start();
+    await using engine = new FakeEngine({
+      onCapture(command, self) {
+        const { graph } = command;
+        if (swallowed.has(graph)) return {};
+        swallowed.add(graph);
+        // Of FULL:4 only the answer is lost.
+        if (graph === "FULL:4") self.capture(graph);
+        self.send({ ...self.hello, phase: "serving" });
+        return undefined;
+      },
+    });
+    await engine.connect(controller.endpoint);
+    const settled = await controller.waitForEngine({ settled: true });
+    expect(settled).toMatchObject({ graphsCaptured: 8, graphsFailed: 0, connected: true });
+    const ids = engine.ofType("capture").map((command) => command.command);
+    expect(ids).toEqual([1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6]);
+  });
+});
+
 describe("many engines", () => {
+  test("a connection that says hello for another engine is that one only", async () => {
+    using lost = new EventLog("lazygraph:engine:lost", "engine-0");
+    await using controller = createController({ heartbeatMs: 20, enginesMax: 2 });
+    await controller.start();
+    await using engine = new FakeEngine();
+    await engine.connect(controller.endpoint);
+    await controller.waitForEngine({ engine: "engine-0", settled: true });
+    for (let n = 1; n <= 5; n += 1) {
+      const { length } = engine.ofType("welcome");
+      engine.send({ ...engine.hello, engine: `engine-${n}`, session: `session-${n}` });
+      await engine.got("welcome", length + 1);
+    }
+    expect(await lost.first()).toMatchObject({ code: "ERR_LAZYGRAPH_ENGINE_LOST" });
+    const present = controller.engines().filter((snapshot) => snapshot.connected);
+    expect(present.map((snapshot) => snapshot.engine)).toEqual(["engine-5"]);
+  });
+
+  test("a connection whose engine got a new session is not refused as its own elder", async () => {
+    await using controller = createController({ heartbeatMs: 20 });
+    await controller.start();
+    await using engine = new FakeEngine();
+    await engine.connect(controller.endpoint);
+    await controller.waitForEngine({ settled: true });
+    engine.send({ ...engine.hello, session: "another" });
+    await engine.got("welcome", 2);
+    expect(engine.ofType("refuse")).toEqual([]);
+    expect(controller.engines()).toMatchObject([{ session: "another", connected: true }]);
+  });
+
+  test("who hears that one joined can give it a mode", async () => {
+    await using controller = createController({ heartbeatMs: 50 });
+    const failures: unknown[] = [];
+    const stop = onEvent("lazygraph:engine:join", ({ engine }) => {
+      try {
+        controller.setMode(engine, "lazy");
+      } catch (error) {
+        failures.push(error);
+      }
+    });
+    try {
+      await controller.start();
+      await using engine = new FakeEngine();
+      await engine.connect(controller.endpoint);
+      expect(await controller.waitForEngine()).toMatchObject({ mode: "lazy" });
+      expect(failures).toEqual([]);
+    } finally {
+      stop();
+    }
+  });
+
   test("a new process of the same name replaces the old one, which is told", async () => {
     await using controller = createController({ heartbeatMs: 20 });
     await controller.start();
@@ -446,6 +537,7 @@ describe("many engines", () => {
     const [only, ...none] = controller.engines();
     expect(none).toEqual([]);
     expect(only?.session).toBe(young.hello.session);
+    expect(only?.problems.replaced).toBe(1);
     // The old one's heartbeats and hellos don't bring it back.
     old.send(old.hello);
     await old.got("refuse", 2);
@@ -564,6 +656,34 @@ describe("start, close and waiting", () => {
     const late = createController();
     await late.close();
     await expect(late.start()).rejects.toMatchObject({ code: "ERR_LAZYGRAPH_CLOSED" });
+  });
+
+  test("controllers that start in one millisecond fence each other off all the same", async () => {
+    const now = vi.spyOn(Date, "now").mockReturnValue(Date.now());
+    const incarnations: number[] = [];
+    try {
+      for (let n = 0; n < 3; n += 1) {
+        await using controller = createController();
+        await controller.start();
+        await using engine = new FakeEngine();
+        await engine.connect(controller.endpoint);
+        incarnations.push((await engine.got("welcome")).incarnation);
+      }
+    } finally {
+      now.mockRestore();
+    }
+    const [first = 0, second = 0, third = 0] = incarnations;
+    expect(second).toBeGreaterThan(first);
+    expect(third).toBeGreaterThan(second);
+  });
+
+  test("a signal that was aborted before closes it too", async () => {
+    const reason = new Error("enough");
+    const controller = createController({ signal: AbortSignal.abort(reason) });
+    await expect(controller.start()).rejects.toBe(reason);
+    await expect(controller.waitForEngine()).rejects.toMatchObject({
+      code: "ERR_LAZYGRAPH_CLOSED",
+    });
   });
 
   test("its signal closes it", async () => {

@@ -42,6 +42,8 @@ describe("options", () => {
       "curve",
       /allowedClients/,
     ],
+    // Forty characters of the alphabet, but no 32 bytes.
+    [{ curve: { publicKey: KEY, secretKey: "#".repeat(40) } }, "curve", /40 characters of Z85/],
     [
       { curve: { publickey: KEY, secretKey: KEY } },
       "publickey",

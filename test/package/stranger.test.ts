@@ -86,7 +86,7 @@ test("its types check in a stranger's strict project", { timeout: 60_000 }, asyn
     });
   };
   await check("gateway.ts");
-  await writeFile(join(folder, "engine.ts"), ENGINE.replace("process.argv[2]", '"tcp://[::1]:1"'));
+  await copyFile(SIMULATED_ENGINE, join(folder, "engine.ts"));
   await check("engine.ts");
   // The same check must be able to fail.
   await expect(check("wrong.ts")).rejects.toMatchObject({

@@ -20,7 +20,8 @@ const piece = (tokens: number): Graph => ({ id: `PIECEWISE:${tokens}`, kind: "PI
 describe("dispatchTable", () => {
   test("a step takes the smallest captured graph, FULL first, and pads up to 64 or 1.25 × n", () => {
     const captured = [piece(512), full(512, 1), full(64, 1), piece(8), full(8, 1)];
-    expect(dispatchTable(captured, captured)).toEqual({
+    const planned = [...captured, full(480, 1), piece(480)];
+    expect(dispatchTable(planned, captured)).toEqual({
       uniform: [
         { upTo: 8, graphs: ["FULL:8u1"] },
         { upTo: 64, graphs: ["FULL:64u1"] },
@@ -33,6 +34,28 @@ describe("dispatchTable", () => {
         { upTo: 512, graphs: ["PIECEWISE:512"] },
       ],
     });
+  });
+
+  test("the size that stock would take is always allowed, however far it pads", () => {
+    const planned = [full(256, 1), piece(256), full(512, 1), piece(512)];
+    expect(dispatchTable(planned, [full(256, 1), piece(512)])).toEqual({
+      uniform: [
+        { upTo: 256, graphs: ["FULL:256u1"] },
+        { upTo: 512, graphs: ["PIECEWISE:512"] },
+      ],
+      mixed: [
+        { upTo: 256, graphs: [] },
+        { upTo: 512, graphs: ["PIECEWISE:512"] },
+      ],
+    });
+  });
+
+  test("a uniform batch of prompts is no decode step", () => {
+    const captured = [full(64, 1), piece(64)];
+    const byId = new Map(captured.map((graph) => [graph.id, graph]));
+    const table = dispatchTable(captured, captured);
+    const prompts = dispatch(table, byId, { tokens: 60, requests: 2, uniform: 30 });
+    expect(prompts?.id).toBe("PIECEWISE:64");
   });
 
   test("nothing captured makes an empty table", () => {
@@ -87,6 +110,12 @@ const shapes = (length: number): fc.Arbitrary<StepShape> =>
       .map(([tokens, requests]) => ({ tokens, requests: Math.min(tokens, requests), uniform: 0 })),
   );
 
+/** The largest graph a step may take: by the pad limit, or the next planned size. */
+function reachOf(planned: readonly Graph[], tokens: number): number {
+  const next = planned.map((graph) => graph.tokens).filter((size) => size >= tokens);
+  return Math.max(paddedTokensMax(tokens, PAD_LIMIT), next.length === 0 ? 0 : Math.min(...next));
+}
+
 describe("any table", () => {
   test("serves each step exactly as a search over all captured graphs would", () => {
     const cases = plans.chain((plan) => fc.tuple(fc.constant(plan), shapes(plan.length)));
@@ -97,7 +126,7 @@ describe("any table", () => {
         const served = dispatch(table, byId, step);
         const allowed = captured
           .filter((graph) => covers(graph, step))
-          .filter((graph) => graph.tokens <= Math.max(64, Math.floor(step.tokens * 1.25)))
+          .filter((graph) => graph.tokens <= reachOf(planned, step.tokens))
           .filter((graph) => step.uniform > 0 || graph.uniform === undefined);
         const least = Math.min(...allowed.map((graph) => graph.tokens));
         const best = allowed.filter((graph) => graph.tokens === least);
@@ -125,7 +154,7 @@ describe("any table", () => {
               const graph = byId.get(id);
               expect(graph).toBeDefined();
               expect(graph?.tokens).toBeGreaterThanOrEqual(row.upTo);
-              expect(graph?.tokens).toBeLessThanOrEqual(paddedTokensMax(row.upTo, PAD_LIMIT));
+              expect(graph?.tokens).toBeLessThanOrEqual(reachOf(planned, row.upTo));
               expect([undefined, name === "mixed" ? undefined : length]).toContain(graph?.uniform);
             }
             previous = row;

@@ -73,6 +73,9 @@ describe("the demo", () => {
       "102 of 102",
       "one NVIDIA H200",
       "Estimated in this profile: steps.piecewise",
+      "Assumed in this profile: startupSeconds (8 s in every mode; it makes up most of the rows with *)",
+      "start to ready *",
+      "TTFT max *",
       "AzureLLMInferenceTrace_conv 2023",
       "CC-BY 4.0",
     ]) {

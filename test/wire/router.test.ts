@@ -130,6 +130,23 @@ describe("the router", () => {
     await link.close();
   });
 
+  test("a frame queued after a full outbox was thrown away is not lost", async () => {
+    const { link, frames, came, undeliverable } = await listen();
+    const dealer = new Dealer({ linger: 0 });
+    dealer.connect(link.endpoint);
+    await dealer.send("x");
+    await came(1);
+    const peer = frames[0]?.[0] ?? "";
+    // All in one turn: the first frame is on its way while the outbox behind it fills.
+    while (link.send(peer, Buffer.from("early")));
+    expect(undeliverable).toHaveLength(1);
+    expect(link.send(peer, Buffer.from("late"))).toBe(true);
+    let last = "";
+    while (last !== "late") last = String((await dealer.receive())[0]);
+    dealer.close();
+    await link.close();
+  });
+
   test("a peer that is gone is reported, an unknown one refused", async () => {
     const { link, frames, came, gone, undeliverable } = await listen();
     expect(link.send("00", Buffer.from("x"))).toBe(false);

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import type { LazygraphError } from "../../src/errors.ts";
+import { LazygraphError } from "../../src/errors.ts";
 import type { CaptureResult, Hello, ToEngine } from "../../src/wire/protocol.ts";
 import { refusalOf, Session } from "../../src/wire/session.ts";
 import { FakeClock } from "../helpers/fake-clock.ts";
@@ -96,9 +96,61 @@ describe("heartbeats", () => {
     clock.advance(4);
     expect(lost).toHaveLength(1);
   });
+
+  test("a frame read late in a standstill buys no silence beyond the usual", () => {
+    const { clock, session, lost } = open();
+    session.welcome("idle");
+    clock.after(0.5, () => session.heard());
+    clock.stall(30);
+    expect(lost).toEqual([]);
+    clock.advance(7);
+    expect(lost).toHaveLength(1);
+  });
+});
+
+describe("ends", () => {
+  test("a heartbeat that ends the session starts no other", () => {
+    let deliver = true;
+    const opened = open(() => {
+      if (!deliver) opened.session.lose(new LazygraphError("ERR_LAZYGRAPH_ENGINE_LOST", "Full."));
+      return deliver;
+    });
+    const { clock, session, sent } = opened;
+    session.welcome("idle");
+    deliver = false;
+    clock.advance(30);
+    expect(sent.map((message) => message.type)).toEqual(["welcome", "heartbeat"]);
+    expect(clock.pending).toBe(0);
+  });
+
+  test("a welcome that ends the session starts no heartbeat", () => {
+    const opened = open(() => {
+      opened.session.lose(new LazygraphError("ERR_LAZYGRAPH_ENGINE_LOST", "Full."));
+      return false;
+    });
+    opened.session.welcome("idle");
+    expect(opened.clock.pending).toBe(0);
+  });
 });
 
 describe("captures", () => {
+  test("a command still open is sent again to an engine that is welcomed again", async () => {
+    const { session, sent, clock } = open();
+    session.welcome("idle");
+    const capture = session.capture("FULL:8", true);
+    clock.advance(1);
+    session.welcome("idle");
+    const [, first, , , again] = sent;
+    expect(sent.map((message) => message.type)).toEqual([
+      ...["welcome", "capture", "heartbeat", "welcome", "capture"],
+    ]);
+    expect(again).toEqual(first);
+    expect(session.answer(answerTo(41, "FULL:8"))).toBe(true);
+    await capture;
+    session.welcome("idle");
+    expect(sent.at(-1)?.type).toBe("welcome");
+  });
+
   test("the answer with the command's id settles it, once", async () => {
     const { clock, session, sent } = open();
     const capture = session.capture("FULL:8", true);

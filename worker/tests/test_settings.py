@@ -116,3 +116,9 @@ def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.delenv("LAZYGRAPH_ENDPOINT", raising=False)
     settings = load_settings()
     assert settings is not None and settings.mode == "lazy"
+
+
+def test_a_name_may_hold_whatever_the_protocol_allows() -> None:
+    name = "Büro\u00a07 / ∎"
+    settings = load_settings({"LAZYGRAPH_MODE": "idle", "LAZYGRAPH_ENGINE": name})
+    assert settings is not None and settings.engine == name

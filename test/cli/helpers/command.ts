@@ -24,7 +24,8 @@ export interface Running {
 export function lazygraph(args: readonly string[], env: NodeJS.ProcessEnv = {}): Running {
   const inherited = { ...process.env };
   for (const name of Object.keys(inherited)) {
-    if (name.startsWith("LAZYGRAPH_") || name === "VLLM_PLUGINS") delete inherited[name];
+    if (name.startsWith("LAZYGRAPH_") || name === "VLLM_PLUGINS" || name === "_")
+      delete inherited[name];
   }
   const child = spawn(process.execPath, ["--import", "tsx", MAIN, ...args], {
     stdio: ["ignore", "pipe", "pipe"],

@@ -7,6 +7,7 @@ Variables don't start with ``VLLM_``: vLLM warns about unknown ones of that name
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, cast
@@ -97,7 +98,7 @@ def load_settings(env: Mapping[str, str] | None = None) -> Settings | None:
         raise SettingsError(
             f"expected LAZYGRAPH_ENGINE to have at most 128 characters, got {len(engine)}"
         )
-    if engine is not None and not engine.isprintable():
+    if engine is not None and any(unicodedata.category(c) == "Cc" for c in engine):
         raise SettingsError(
             f"expected LAZYGRAPH_ENGINE to have no control characters, got {engine!r}"
         )

@@ -1,0 +1,266 @@
+/**
+ * `lazygraph simulate`: one trace against the simulated engine in virtual time, policy by policy,
+ * each compared with an engine that has every graph for free.
+ */
+
+import { basename } from "node:path";
+import Table from "cli-table3";
+import { nearMiss } from "../near-miss.ts";
+import type { Spread } from "../sim/figures.ts";
+import { DEFAULT_PROFILE, loadProfile, type Profile } from "../sim/profile.ts";
+import { createSetup, POLICY_NAMES, type PolicyName } from "../sim/setups.ts";
+import { type SimulatedRun, simulate } from "../sim/virtual.ts";
+import { readTrace, type TraceOptions, type TraceRequest } from "../trace.ts";
+import { quote, usageError } from "./errors.ts";
+import { numberOption } from "./number-option.ts";
+import { type ParsedOptions, parseOptions } from "./options.ts";
+import { secondsText } from "./table.ts";
+
+const HELP = `Usage: lazygraph simulate --trace FILE --policy NAME[,NAME…] [options]
+
+A request trace against a SIMULATED engine in virtual time, once for each policy. The engine's
+process starts at second 0, with the first request. "Added" is the sum over all requests of
+(completion - completion under oracle); the oracle run is made whether it is named or not.
+
+Options:
+  --trace FILE     CSV or gzipped CSV with the header TIMESTAMP,ContextTokens,GeneratedTokens
+                   or seconds,prompt_tokens,output_tokens
+  --policy LIST    names with commas between them, of:
+                     oracle         every graph free at second 0
+                     floor          ready after the tops, every other graph free
+                     stock          vLLM's own: all graphs before ready
+                     none           no graphs
+                     ladder         powers of two before ready
+                     pr23184        tops before ready, then one graph in each step
+                     largest-first  tops before ready, then largest first while idle
+                     eager, lazy, idle            the modes as they run today
+                     lazy-costed, idle-costed     the modes by measured costs
+  --seconds N      only arrivals in the first N seconds, after --speed
+  --speed X        divides the trace's times, 0.001 to 1000 (1)
+  --profile NAME   another cost profile, or the path of one (${DEFAULT_PROFILE})
+  --json           one JSON document on stdout, progress on stderr
+  --help, -h       this text
+
+Exit code: 2 for a usage error, a trace or a profile that can't be used; 1 for a failure.
+
+Examples:
+  lazygraph simulate --trace traces/azure-llm-2023-conversation.csv.gz --seconds 300 \\
+    --policy stock,lazy,idle
+  lazygraph simulate --trace day.csv --speed 3 --policy stock,idle-costed --json > day.json
+`;
+
+const SECONDS_MAX = 1e9;
+const PROGRESS_MS = 2000;
+const AZURE_TRACE = "azure-llm-2023-conversation.csv.gz";
+const AZURE_TITLE =
+  "Azure Public Dataset, AzureLLMInferenceTrace_conv 2023 (Microsoft), licence CC-BY 4.0";
+
+interface Job {
+  readonly file: string;
+  readonly policies: readonly PolicyName[];
+  readonly trace: TraceOptions;
+  readonly profile: Profile;
+  readonly json: boolean;
+}
+
+/** What the trace came to, the same for every policy. */
+interface Seen {
+  requests: number;
+  seconds: number;
+}
+
+export async function runSimulate(argv: string[]): Promise<number> {
+  const options = parseOptions(argv, {
+    trace: "string",
+    policy: "string",
+    seconds: "string",
+    speed: "string",
+    profile: "string",
+    json: "boolean",
+  });
+  if (options.flags.has("help")) {
+    process.stdout.write(HELP);
+    return 0;
+  }
+  const job = jobOf(options);
+  const seen: Seen = { requests: 0, seconds: 0 };
+  const runs = new Map<PolicyName, SimulatedRun>();
+  const names = [...new Set<PolicyName>(["oracle", ...job.policies])];
+  for (const [index, name] of names.entries()) {
+    runs.set(name, await runOne(job, name, seen, `${index + 1} of ${names.length}`));
+  }
+  const oracle = runs.get("oracle");
+  if (oracle === undefined) throw new Error("The oracle run is missing.");
+  const asked = job.policies.flatMap((name) => runs.get(name) ?? []);
+  process.stdout.write(
+    job.json
+      ? `${JSON.stringify(documentOf(job, seen, asked, oracle))}\n`
+      : `${textOf(job, seen, asked, oracle)}\n`,
+  );
+  return 0;
+}
+
+function jobOf(options: ParsedOptions): Job {
+  const file = options.strings.get("trace");
+  if (file === undefined) throw usageError("--trace", "given with a trace file", "nothing");
+  const seconds = numberOption(options, "seconds", {
+    min: 0.001,
+    max: SECONDS_MAX,
+    fallback: Number.POSITIVE_INFINITY,
+  });
+  const speed = numberOption(options, "speed", { min: 0.001, max: 1000, fallback: 1 });
+  return {
+    file,
+    policies: policiesOption(options),
+    trace: { seconds, speed },
+    profile: loadProfile(options.strings.get("profile") ?? DEFAULT_PROFILE),
+    json: options.flags.has("json"),
+  };
+}
+
+function policiesOption(options: ParsedOptions): PolicyName[] {
+  const value = options.strings.get("policy");
+  if (value === undefined) {
+    throw usageError("--policy", `given with names of ${POLICY_NAMES.join(", ")}`, "nothing");
+  }
+  const names = value.split(",").map((text) => {
+    const name = POLICY_NAMES.find((candidate) => candidate === text);
+    if (name !== undefined) return name;
+    const meant = nearMiss(text, POLICY_NAMES);
+    const expected = meant ?? `names of ${POLICY_NAMES.join(", ")} with commas between them`;
+    throw usageError("--policy", expected, text);
+  });
+  const twice = names.find((name, index) => names.indexOf(name) !== index);
+  if (twice !== undefined) throw usageError("--policy", "a list that names each once", value);
+  return names;
+}
+
+/** Every run reads the trace anew, so that memory doesn't grow with its length. */
+async function runOne(
+  { file, trace, profile }: Job,
+  name: PolicyName,
+  seen: Seen,
+  place: string,
+): Promise<SimulatedRun> {
+  const started = performance.now();
+  let told = started;
+  let completed = 0;
+  const run = await simulate({
+    profile,
+    ...createSetup(name, profile),
+    requests: watched(readTrace(file, trace), seen),
+    onRequest() {
+      completed++;
+      // The clock is asked rarely: a whole trace completes some 10,000 requests a second.
+      if (completed % 256 !== 0 || performance.now() - told < PROGRESS_MS) return;
+      told = performance.now();
+      process.stderr.write(`simulating ${name} (${place}): ${completed} requests\n`);
+    },
+  });
+  const seconds = (performance.now() - started) / 1000;
+  process.stderr.write(
+    `simulated ${name} (${place}): ${run.requests} requests in ${seconds.toFixed(1)} s\n`,
+  );
+  return run;
+}
+
+async function* watched(
+  requests: AsyncIterable<TraceRequest>,
+  seen: Seen,
+): AsyncGenerator<TraceRequest, void, void> {
+  let count = 0;
+  for await (const request of requests) {
+    count++;
+    seen.requests = Math.max(seen.requests, count);
+    seen.seconds = Math.max(seen.seconds, request.atSeconds);
+    yield request;
+  }
+}
+
+function documentOf(
+  { profile }: Job,
+  seen: Seen,
+  runs: readonly SimulatedRun[],
+  oracle: SimulatedRun,
+): object {
+  return {
+    simulated: true,
+    trace: { requests: seen.requests, seconds: rounded(seen.seconds) },
+    profile: profile.name,
+    policies: runs.map((run) => ({
+      name: run.policy,
+      addedRequestSeconds: rounded(run.completionSecondsSum - oracle.completionSecondsSum),
+      ttftSeconds: roundedSpread(run.ttftSeconds),
+      tpotSeconds: roundedSpread(run.tpotSeconds),
+      captureBeforeReadySeconds: rounded(run.captureBeforeReadySeconds),
+      // Null: captures were still possible when the run ended.
+      settledSeconds: run.settledSeconds === undefined ? null : rounded(run.settledSeconds),
+      stallSecondsMax: rounded(run.stallSecondsMax),
+      graphsCaptured: run.graphsCaptured,
+      graphsPlanned: run.graphsPlanned,
+      graphBytes: run.graphBytes,
+    })),
+  };
+}
+
+function textOf(
+  { file, profile, trace }: Job,
+  seen: Seen,
+  runs: readonly SimulatedRun[],
+  oracle: SimulatedRun,
+): string {
+  const table = new Table({
+    head: [
+      "simulated",
+      "added, request-seconds",
+      "TTFT p50",
+      "TTFT p99",
+      "TTFT max",
+      "TPOT p50",
+      "before ready",
+      "longest stall",
+      "graphs",
+      "MiB",
+      "settled",
+    ],
+    style: { head: [], border: [], compact: true },
+    colAligns: ["left", ...Array.from({ length: 10 }, () => "right" as const)],
+  });
+  for (const run of runs) {
+    table.push([
+      run.policy,
+      (run.completionSecondsSum - oracle.completionSecondsSum).toFixed(2),
+      secondsText(run.ttftSeconds.p50),
+      secondsText(run.ttftSeconds.p99),
+      secondsText(run.ttftSeconds.max),
+      `${(run.tpotSeconds.p50 * 1000).toFixed(2)} ms`,
+      secondsText(run.captureBeforeReadySeconds),
+      run.stallSecondsMax === 0 ? "none" : `${(run.stallSecondsMax * 1000).toFixed(1)} ms`,
+      `${run.graphsCaptured} of ${run.graphsPlanned}`,
+      (run.graphBytes / 1024 ** 2).toFixed(0),
+      run.settledSeconds === undefined ? "never" : secondsText(run.settledSeconds),
+    ]);
+  }
+  const source = basename(file) === AZURE_TRACE ? AZURE_TITLE : quote(file);
+  return [
+    table.toString(),
+    `SIMULATED in virtual time: no GPU was used. Profile ${profile.name}: ${profile.title}.`,
+    `${seen.requests} requests over ${seen.seconds.toFixed(1)} s at speed ${trace.speed} of ${source}.`,
+  ].join("\n");
+}
+
+/** Microseconds: further than any profile goes. */
+function rounded(value: number): number {
+  return Math.round(value * 1e6) / 1e6;
+}
+
+function roundedSpread(spread: Spread): Spread {
+  return {
+    p50: rounded(spread.p50),
+    p90: rounded(spread.p90),
+    p99: rounded(spread.p99),
+    p999: rounded(spread.p999),
+    max: rounded(spread.max),
+    cv: rounded(spread.cv),
+  };
+}

@@ -1,0 +1,15 @@
+import type { Graph } from "../../graph.ts";
+import { type CostSeed, type Costs, createCosts } from "../cost.ts";
+import { costDispatchTable } from "../cost-dispatch.ts";
+import type { DispatchTable } from "../policy.ts";
+
+/** Dispatch by the costs of a profile, which a comparator takes as they are. */
+export function costTable(
+  seed: CostSeed,
+): (planned: readonly Graph[], captured: readonly Graph[]) => DispatchTable {
+  let costs: Costs | undefined;
+  return (planned, captured) => {
+    costs ??= createCosts(planned, seed);
+    return costDispatchTable(planned, captured, costs);
+  };
+}

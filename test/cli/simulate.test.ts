@@ -1,0 +1,150 @@
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { gzipSync } from "node:zlib";
+import { describe, expect, test } from "vitest";
+import { POLICY_NAMES } from "../../src/sim/setups.ts";
+import { tinyDocument } from "../sim/helpers.ts";
+import { finish } from "./helpers/command.ts";
+import { temporaryFolder } from "./helpers/folder.ts";
+
+const conversation = fileURLToPath(
+  new URL("../../traces/azure-llm-2023-conversation.csv.gz", import.meta.url),
+);
+const HEADER = "seconds,prompt_tokens,output_tokens\n";
+
+async function traceFile(text: string | Buffer): Promise<string> {
+  const file = join(await temporaryFolder(), "trace.csv");
+  await writeFile(file, text);
+  return file;
+}
+
+const spread = Object.fromEntries(
+  ["p50", "p90", "p99", "p999", "max", "cv"].map((name) => [name, expect.any(Number)]),
+);
+
+describe("lazygraph simulate", () => {
+  test("--json is one document of exactly the documented shape, in the order asked", async () => {
+    const { code, stdout, stderr } = await finish([
+      "simulate",
+      "--trace",
+      conversation,
+      "--seconds",
+      "30",
+      "--speed",
+      "2",
+      "--policy",
+      "stock,oracle,idle-costed",
+      "--json",
+    ]);
+    expect(code).toBe(0);
+    expect(stdout.trimEnd().split("\n")).toHaveLength(1);
+    const policy = (name: string) => ({
+      name,
+      addedRequestSeconds: expect.any(Number),
+      ttftSeconds: spread,
+      tpotSeconds: spread,
+      captureBeforeReadySeconds: expect.any(Number),
+      settledSeconds: expect.any(Number),
+      stallSecondsMax: expect.any(Number),
+      graphsCaptured: 102,
+      graphsPlanned: 102,
+      graphBytes: expect.any(Number),
+    });
+    const document = JSON.parse(stdout);
+    expect(document).toEqual({
+      simulated: true,
+      trace: { requests: expect.any(Number), seconds: expect.any(Number) },
+      profile: "llama-3.1-8b-h200",
+      policies: [policy("stock"), policy("oracle"), policy("idle-costed")],
+    });
+    const [stock, oracle, idle] = document.policies;
+    expect(oracle.addedRequestSeconds).toBe(0);
+    expect(idle.addedRequestSeconds).toBeLessThan(stock.addedRequestSeconds / 4);
+    expect(document.trace.seconds).toBeLessThanOrEqual(30);
+    expect(document.trace.requests).toBeGreaterThan(100);
+    expect(stderr).toContain("simulated idle-costed (3 of 3)");
+  });
+
+  test("a table that says it is simulated; the oracle runs unasked and is not shown", async () => {
+    const folder = await temporaryFolder();
+    await writeFile(join(folder, "tiny.json"), JSON.stringify(tinyDocument()));
+    const trace = await traceFile(`${HEADER}0,1,3\n100,1,1\n`);
+    const { code, stdout, stderr } = await finish([
+      "simulate",
+      "--trace",
+      trace,
+      "--policy",
+      "none,lazy-costed",
+      "--profile",
+      join(folder, "tiny.json"),
+    ]);
+    expect(code).toBe(0);
+    // Steps of 10 s instead of 1: 13 and 101 became 40 and 110.
+    expect(stdout).toMatch(/│ none +│ +36\.00 │/);
+    expect(stdout).toContain("SIMULATED in virtual time");
+    expect(stdout).toContain("2 requests over 100.0 s");
+    expect(stdout).not.toContain("oracle");
+    expect(stderr).toContain("simulated oracle (1 of 3)");
+  });
+
+  test.for([
+    [["--policy", "stock"], "Expected --trace to be given with a trace file"],
+    [["--trace", "x.csv"], "Expected --policy to be given with names of oracle, floor"],
+    [["--trace", "x.csv", "--policy", "stok"], 'Expected --policy to be stock, got "stok"'],
+    [["--trace", "x.csv", "--policy", "stock,"], `names of ${POLICY_NAMES.join(", ")}`],
+    [["--trace", "x.csv", "--policy", "idle,idle"], "a list that names each once"],
+    [["--trace", "x.csv", "--policy", "idle", "--speed", "0"], "Expected --speed to be a number"],
+    [["--trace", "x.csv", "--policy", "idle", "--seconds", "-1"], "Expected --seconds to be"],
+  ] as const)("usage error: %j", async ([args, sentence]) => {
+    const { code, stdout, stderr } = await finish(["simulate", ...args]);
+    expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
+    expect(stderr).toContain(sentence);
+    expect(stderr).toMatch(/^lazygraph: [^\n]* \[ERR_LAZYGRAPH_OPTION\]\n$/);
+  });
+
+  test.for([
+    ["a hole", `${HEADER}0,1,3\n1,,3\n`, /line 3: expected three values and no hole/],
+    ["unsorted times", `${HEADER}5,1,3\n1,1,3\n`, /line 3: expected times that never fall/],
+    ["a negative time", `${HEADER}-1,1,3\n`, /line 2: expected a number of seconds from 0 up/],
+    ["a wrong header", "time,in,out\n0,1,3\n", /line 1: expected the header TIMESTAMP/],
+    ["zero tokens", `${HEADER}0,0,3\n`, /line 2: expected tokens from 1/],
+    ["gzip cut short", gzipSync(`${HEADER}0,1,3\n`).subarray(0, 30), /gzip that is cut short/],
+  ] as const)("a trace with %s is one sentence with file and line", async ([, text, sentence]) => {
+    const file = await traceFile(text);
+    const { code, stdout, stderr } = await finish([
+      "simulate",
+      "--trace",
+      file,
+      "--policy",
+      "idle",
+    ]);
+    expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
+    expect(stderr).toMatch(sentence);
+    expect(stderr).toContain(file);
+    expect(stderr).toMatch(/^lazygraph: [^\n]* \[ERR_LAZYGRAPH_TRACE\]\n$/);
+  });
+
+  test.for([
+    [{ full: [] }, /steps\.full/],
+    [{ full: [[1, -1]] }, /steps\.full/],
+  ] as const)("a profile with %j is one sentence that names the field", async ([steps, field]) => {
+    const document = tinyDocument();
+    Object.assign(document["steps"] as object, steps);
+    const folder = await temporaryFolder();
+    const profile = join(folder, "bad.json");
+    await writeFile(profile, JSON.stringify(document));
+    const { code, stdout, stderr } = await finish([
+      "simulate",
+      "--trace",
+      conversation,
+      "--policy",
+      "idle",
+      "--profile",
+      profile,
+    ]);
+    expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
+    expect(stderr).toMatch(field);
+    expect(stderr).toMatch(/^lazygraph: [^\n]* \[ERR_LAZYGRAPH_PROFILE\]\n$/);
+  });
+});
