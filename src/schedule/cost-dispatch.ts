@@ -6,13 +6,8 @@
 
 import type { Graph, StepShape } from "../graph.ts";
 import type { Costs } from "./cost.ts";
-import { decodeLength } from "./dispatch.ts";
+import { decodeLength, joinRows, ROW_GRAPHS_MAX } from "./dispatch.ts";
 import type { DispatchTable, TableRow } from "./policy.ts";
-
-/** Candidates a row may hold. */
-const ROW_GRAPHS_MAX = 64;
-/** Rows of one table, as the protocol allows. */
-const ROWS_MAX = 4096;
 
 export function costDispatchTable(
   planned: readonly Graph[],
@@ -31,17 +26,15 @@ function rows(captured: readonly Graph[], costs: Costs, uniform: number): TableR
     .filter((graph) => graph.uniform === undefined || graph.uniform === uniform)
     .map((graph) => ({ graph, seconds: costs.graphSeconds(graph).value }))
     .sort((a, b) => a.seconds - b.seconds || a.graph.tokens - b.graph.tokens);
-  const table: TableRow[] = [];
-  for (const tokens of costs.shapes.sizes) {
-    const step = { tokens, requests: Math.ceil(tokens / Math.max(1, uniform)), uniform };
-    const graphs = candidates(cheapest, costs.ungraphedSeconds(step).value, step);
-    const last = table.at(-1);
-    if (last !== undefined && same(last.graphs, graphs)) {
-      table[table.length - 1] = { upTo: tokens, graphs };
-    } else if (table.length < ROWS_MAX) {
-      table.push({ upTo: tokens, graphs });
-    }
-  }
+  const table = joinRows(
+    costs.shapes.sizes.map((tokens) => {
+      const step = { tokens, requests: Math.ceil(tokens / Math.max(1, uniform)), uniform };
+      return {
+        upTo: tokens,
+        graphs: candidates(cheapest, costs.ungraphedSeconds(step).value, step),
+      };
+    }),
+  );
   // Steps beyond the last row run ungraphed anyway.
   if (table.at(-1)?.graphs.length === 0) table.pop();
   return table;
@@ -61,8 +54,4 @@ function candidates(
     if (graph.requests === undefined || graph.requests >= step.requests) break;
   }
   return ids;
-}
-
-function same(a: readonly string[], b: readonly string[]): boolean {
-  return a.length === b.length && a.every((id, index) => id === b[index]);
 }

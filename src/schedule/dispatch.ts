@@ -20,7 +20,7 @@ export interface PadLimit {
 export const PAD_LIMIT: PadLimit = { tokens: 64, factor: 1.25 };
 
 /** Candidates a row may hold; the engine takes the first that covers the step. */
-const ROW_GRAPHS_MAX = 64;
+export const ROW_GRAPHS_MAX = 64;
 /** Rows of one table, as the protocol allows. */
 const ROWS_MAX = 4096;
 
@@ -59,7 +59,7 @@ export function dispatch(
   graphs: ReadonlyMap<string, Graph>,
   step: StepShape,
 ): Graph | undefined {
-  const isDecode = step.uniform === decodeLength([...graphs.values()]);
+  const isDecode = step.uniform === decodeLength(graphs.values());
   const rows = isDecode ? table.uniform : table.mixed;
   const row = rows.find((entry) => entry.upTo >= step.tokens);
   for (const id of row?.graphs ?? []) {
@@ -70,7 +70,7 @@ export function dispatch(
 }
 
 /** Tokens per request of a uniform decode step: 1, or more with speculative decoding. */
-export function decodeLength(planned: readonly Graph[]): number {
+export function decodeLength(planned: Iterable<Graph>): number {
   let length = Number.POSITIVE_INFINITY;
   for (const graph of planned) length = Math.min(length, graph.uniform ?? length);
   return Number.isFinite(length) ? length : 1;
@@ -78,19 +78,23 @@ export function decodeLength(planned: readonly Graph[]): number {
 
 function rowsOf(graphs: readonly Graph[], reach: Reach, uniform: number): TableRow[] {
   const sorted = [...graphs].sort(bySizeThenFull);
-  const rows: TableRow[] = [];
-  for (const upTo of breakpoints(sorted, reach)) {
-    const ids = candidates(sorted, upTo, reach, uniform);
-    const last = rows.at(-1);
-    if (last !== undefined && sameIds(last.graphs, ids)) {
-      rows[rows.length - 1] = { upTo, graphs: ids };
-    } else {
-      rows.push({ upTo, graphs: ids });
-    }
+  const points = breakpoints(sorted, reach);
+  return joinRows(
+    points.map((upTo) => ({ upTo, graphs: candidates(sorted, upTo, reach, uniform) })),
+  );
+}
+
+/** Joins neighbours with the same candidates, and keeps to the protocol's limit. */
+export function joinRows(rows: readonly TableRow[]): TableRow[] {
+  const joined: TableRow[] = [];
+  for (const row of rows) {
+    const last = joined.at(-1);
+    if (last !== undefined && sameIds(last.graphs, row.graphs)) joined[joined.length - 1] = row;
+    else joined.push(row);
   }
   // A row too many is dropped at the large end, where a missing row costs least: those steps run
   // ungraphed, and an ungraphed step of many tokens is hardly slower than a graphed one.
-  return rows.slice(0, ROWS_MAX);
+  return joined.slice(0, ROWS_MAX);
 }
 
 /** Token counts after which the list of candidates changes, ascending. */

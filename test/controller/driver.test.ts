@@ -9,7 +9,7 @@ import type { CaptureResult, Inventory, Mode, ToEngine } from "../../src/wire/pr
 import { Session } from "../../src/wire/session.ts";
 import { EventLog } from "../helpers/events.ts";
 import { FakeClock } from "../helpers/fake-clock.ts";
-import { FakeEngine, plan, RANK } from "../helpers/fake-engine.ts";
+import { CONFIGURATION, FakeEngine, plan, RANK } from "../helpers/fake-engine.ts";
 
 interface RigOptions {
   readonly mode?: Mode;
@@ -72,11 +72,7 @@ class Rig {
       graphs: plan(1, 2, 4, 8),
       captured: ["PIECEWISE:8", "FULL:8"].map((graph) => ({ graph, ms: 1, bytes: 1 })),
       ranks: [RANK],
-      cudagraphMode: "FULL_AND_PIECEWISE",
-      layers: 32,
-      maxRequests: 256,
-      maxBatchedTokens: 8192,
-      kvCacheTokens: 100_000,
+      ...CONFIGURATION,
       epoch: 0,
       ...more,
     });

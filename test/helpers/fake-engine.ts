@@ -52,6 +52,15 @@ export function plan(...sizes: readonly number[]): Graph[] {
   ];
 }
 
+/** What an inventory says of the engine besides its graphs and ranks. */
+export const CONFIGURATION = {
+  cudagraphMode: "FULL_AND_PIECEWISE",
+  layers: 32,
+  maxRequests: 256,
+  maxBatchedTokens: 8192,
+  kvCacheTokens: 100_000,
+} as const;
+
 export const RANK: RankMemory = {
   rank: 0,
   gpuUuid: "GPU-1",
@@ -168,11 +177,7 @@ export class FakeEngine implements AsyncDisposable {
       graphs: this.graphs,
       captured: [...this.captured.values()],
       ranks: [RANK],
-      cudagraphMode: "FULL_AND_PIECEWISE",
-      layers: 32,
-      maxRequests: 256,
-      maxBatchedTokens: 8192,
-      kvCacheTokens: 100_000,
+      ...CONFIGURATION,
       epoch: this.#epoch,
       ...more,
     });
