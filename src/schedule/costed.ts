@@ -196,6 +196,8 @@ class CostedPolicy implements CostPolicy {
   }
 
   #table(state: EngineState, event: EngineEvent, { costs }: Knowledge, held: Held): Decision[] {
+    // Before ready an engine has its mode's own table; ours would be empty, and might be its last.
+    if (!state.ready) return [];
     const same = this.#tableRevision === costs.revision && equal(this.#tableHeld, held);
     // After an inventory the engine may be another process, without any table.
     if (same && event.type !== "inventory") return [];

@@ -173,6 +173,13 @@ describe("earned", () => {
     expect(rig.captures).toHaveLength(2);
   });
 
+  test("no table before ready, one at ready", () => {
+    const rig = new Rig("lazy", plan(1, 512));
+    expect(rig.tables).toBe(0);
+    rig.ready();
+    expect(rig.tables).toBe(1);
+  });
+
   test("steps measured otherwise than in the seed change the table", () => {
     const rig = new Rig("lazy", plan(1, 512));
     rig.ready();
