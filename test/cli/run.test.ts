@@ -76,7 +76,9 @@ describe("the command's own", () => {
   });
 
   test.for(["SIGQUIT", "SIGUSR1", "SIGUSR2"] as const)("%s is forwarded", async (signal) => {
-    const program = `trap 'echo "got it"; kill $!; exit 5' ${signal.slice(3)}; sleep 1000 & echo up; wait`;
+    // Short sleeps and no `wait`: a signal just before that one would not be seen before it ends.
+    const trap = `trap 'echo "got it"; exit 5' ${signal.slice(3)}`;
+    const program = `${trap}; echo up; while :; do sleep 0.05; done`;
     const running = lazygraph(["run", "--", "/bin/sh", "-c", program]);
     await running.line("stdout", /^up$/);
     running.process.kill(signal);
