@@ -50,14 +50,17 @@ export async function startChild(
   // The shell would report a missing command in its own words.
   if (ignoreHangup) await requireExecutable(file, environment);
   const [program = "", ...args] = ignoreHangup ? withoutHangup(command) : command;
+  // Before the command runs: a signal just after it must find the listeners in place.
+  const forwarding = forwardSignals(ignoreHangup);
   let child: ChildProcess;
   try {
     child = spawn(program, args, { stdio: "inherit", env: environment });
   } catch (error) {
+    forwarding.stop();
     // Some reasons are thrown, others are told by an event.
     throw await startError(file, environment, error as NodeJS.ErrnoException);
   }
-  const ended = supervise(child, ignoreHangup);
+  const ended = supervise(child, forwarding);
   const failure = await new Promise<NodeJS.ErrnoException | undefined>((resolve) => {
     child.once("spawn", () => resolve(undefined));
     child.once("error", resolve);
@@ -78,8 +81,17 @@ export function startExitCode(error: unknown): number {
   return missing ? EXIT.notFound : EXIT.notExecutable;
 }
 
-function supervise(child: ChildProcess, ignoreHangup: boolean): Promise<ChildEnd> {
+interface Forwarding {
+  to(child: ChildProcess): void;
+  /** Whether a signal asked the command to end. */
+  asked(): boolean;
+  stop(): void;
+}
+
+/** A listener only ever runs after the synchronous `spawn`, so that nothing is lost before `to`. */
+function forwardSignals(ignoreHangup: boolean): Forwarding {
   let asked = false;
+  let target: ChildProcess | undefined;
   const handlers = Object.entries(FORWARDED).map(([name, asks]) => {
     const signal = name as keyof typeof FORWARDED;
     const handler = (): void => {
@@ -88,16 +100,29 @@ function supervise(child: ChildProcess, ignoreHangup: boolean): Promise<ChildEnd
       // first one on as well would look like an impatient user: vLLM then skips its clean-up.
       const fromTerminal = signal === "SIGINT" && isatty(0) && !asked;
       asked ||= asks;
-      if (!fromTerminal) child.kill(signal);
+      if (!fromTerminal) target?.kill(signal);
     };
     process.on(signal, handler);
     return { signal, handler };
   });
+  return {
+    to(child) {
+      target = child;
+    },
+    asked: () => asked,
+    stop() {
+      for (const { signal, handler } of handlers) process.off(signal, handler);
+    },
+  };
+}
+
+function supervise(child: ChildProcess, forwarding: Forwarding): Promise<ChildEnd> {
+  forwarding.to(child);
   return new Promise((resolve) => {
     const end = (code: number | null, signal: NodeJS.Signals | null): void => {
-      for (const { signal: name, handler } of handlers) process.off(name, handler);
+      forwarding.stop();
       const exitCode = signal === null ? (code ?? EXIT.failure) : 128 + constants.signals[signal];
-      resolve({ exitCode, signal: signal ?? undefined, asked });
+      resolve({ exitCode, signal: signal ?? undefined, asked: forwarding.asked() });
     };
     child.once("exit", end);
     child.once("error", () => {
