@@ -96,17 +96,26 @@ export function optional<T>(check: Check<T>): Check<T | undefined> {
   return (value, path) => (value === undefined || value === null ? undefined : check(value, path));
 }
 
-/** A list of at most `lengthMax` entries; `key` names what must not repeat among them. */
+/**
+ * A list of at most `lengthMax` and at least `lengthMin` entries; `key` names what must not repeat
+ * among them.
+ */
 export function list<T>(
   check: Check<T>,
   lengthMax: number,
   key?: (entry: T) => string | number,
+  lengthMin = 0,
 ): Check<readonly T[]> {
   return (value, path) => {
     if (!Array.isArray(value)) throw mismatch(path, "an array", value);
     if (value.length > lengthMax) {
       throw new Mismatch(
         `Expected ${path} to have at most ${lengthMax} entries, got ${value.length}`,
+      );
+    }
+    if (value.length < lengthMin) {
+      throw new Mismatch(
+        `Expected ${path} to have at least ${lengthMin} entries, got ${value.length}`,
       );
     }
     const entries = value.map((entry, index) => check(entry, `${path}[${index}]`));
@@ -122,6 +131,28 @@ export function list<T>(
       seen.add(name);
     }
     return entries;
+  };
+}
+
+/** Lists that share no entry. */
+export function listsApart(
+  check: Check<readonly (readonly string[])[]>,
+): Check<readonly (readonly string[])[]> {
+  return (value, path) => {
+    const lists = check(value, path);
+    const home = new Map<string, number>();
+    for (const [index, entries] of lists.entries()) {
+      for (const entry of entries) {
+        const other = home.get(entry);
+        if (other !== undefined) {
+          throw new Mismatch(
+            `Expected ${path} to share no entry, got ${show(entry)} in [${other}] and [${index}]`,
+          );
+        }
+        home.set(entry, index);
+      }
+    }
+    return lists;
   };
 }
 

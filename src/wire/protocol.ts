@@ -17,6 +17,7 @@ export const PROTOCOL_VERSION = 1;
 export const LIMITS = {
   frameBytes: 1_048_576,
   graphs: 4096,
+  tiers: 64,
   ranks: 256,
   stepsPerBatch: 512,
   textChars: 2048,
@@ -34,6 +35,10 @@ export const MODES: readonly Mode[] = ["eager", "lazy", "idle"];
 /** Where an engine stands. `stock`: our plugin stepped aside, vLLM runs unchanged. */
 export type Phase = "loading" | "capturing" | "serving" | "stock" | "stopping";
 export const PHASES: readonly Phase[] = ["loading", "capturing", "serving", "stock", "stopping"];
+
+/** What is kept back from vLLM's KV cache for graphs: nothing, the top of each kind, or all. */
+export type Reserve = "none" | "top" | "plan";
+export const RESERVES: readonly Reserve[] = ["none", "top", "plan"];
 
 // ------------------------------------------------------------------ engine → controller
 
@@ -73,6 +78,11 @@ export interface RankMemory {
   readonly poolBytes: number;
   /** Activation peak that vLLM measured in its profile run. */
   readonly activationPeakBytes: number;
+  /**
+   * Of `activationPeakBytes`, what torch's allocator holds already: reserved but not allocated
+   * outside the graph pools, read while no step is under way. Absent: not known, take 0.
+   */
+  readonly activationHeldBytes?: number;
 }
 
 /** One graph that is captured, with what it cost. */
@@ -82,6 +92,14 @@ export interface Captured {
   readonly ms: number;
   /** Growth of (pool segments + device memory outside torch), largest over ranks. */
   readonly bytes: number;
+}
+
+/** What was taken off the KV cache for graphs, on each rank. */
+export interface Reserved {
+  readonly mode: Reserve;
+  readonly bytes: number;
+  /** What the KV cache would hold more without it. */
+  readonly kvTokens: number;
 }
 
 /** Everything the scheduler needs; sent after the KV cache exists and before the first capture. */
@@ -101,6 +119,10 @@ export interface Inventory {
   readonly epoch: number;
   /** Set when the plugin stepped aside (`phase: "stock"`): the sentence it logged. */
   readonly unsupported?: string;
+  /** Absent: nothing was reserved, or the engine can't. */
+  readonly reserve?: Reserved;
+  /** The tiers that the engine took over from `start`; absent: none, one pool for all. */
+  readonly tiers?: readonly (readonly string[])[];
 }
 
 /** Sent once, when the engine starts to serve. */
@@ -121,10 +143,27 @@ export interface CaptureResult {
   readonly outcome: "captured" | "already" | "deferred" | "refused" | "failed";
   /** Why, for all but `captured` and `already`. */
   readonly reason?: string;
+  /** With `refused`: `headroom` (memory; ask again when there is room) or `other` (for good). */
+  readonly refusal?: "headroom" | "other";
   /** Milliseconds the engine was held up, waiting and bookkeeping included. */
   readonly stallMs: number;
   readonly ms: number;
   readonly bytes: number;
+  readonly ranks: readonly RankMemory[];
+  readonly epoch: number;
+}
+
+/** Answer to `drop`. Anything but `dropped` means that nothing was dropped. */
+export interface Dropped {
+  readonly type: "dropped";
+  readonly command: number;
+  readonly outcome: "dropped" | "refused" | "deferred" | "failed";
+  /** What was dropped; empty for every other outcome. */
+  readonly graphs: readonly string[];
+  /** Device memory given back, the smallest over the ranks. */
+  readonly freedBytes: number;
+  /** Why, for all but `dropped`. */
+  readonly reason?: string;
   readonly ranks: readonly RankMemory[];
   readonly epoch: number;
 }
@@ -187,6 +226,7 @@ export type FromEngine =
   | Inventory
   | Ready
   | CaptureResult
+  | Dropped
   | Telemetry
   | Edge
   | Heartbeat
@@ -203,6 +243,12 @@ export interface Welcome {
   readonly incarnation: number;
   readonly heartbeatMs: number;
   readonly mode: Mode;
+  /** Overrides the engine's own setting if it comes before the KV cache is sized. */
+  readonly reserve?: Reserve;
+  /** With `top` and `plan`: bytes per rank known from an earlier start, instead of a forecast. */
+  readonly reserveBytes?: number;
+  /** What every capture must leave free on each rank, besides its own size; default 64 MiB. */
+  readonly marginBytes?: number;
 }
 
 /** Ends the session: the engine goes on by its mode's defaults and doesn't ask again. */
@@ -216,6 +262,11 @@ export interface Refuse {
 export interface Start {
   readonly type: "start";
   readonly graphs: readonly string[];
+  /**
+   * Lists of graphs that get a memory pool each, so that one can be dropped without the others; a
+   * graph is in one at most. Graphs in none share the default pool; absent: all do.
+   */
+  readonly tiers?: readonly (readonly string[])[];
 }
 
 /** One graph, on all ranks, between two steps. */
@@ -226,6 +277,19 @@ export interface Capture {
   readonly graph: string;
   /** Only if the engine has nothing to do when the command's turn comes; else `deferred`. */
   readonly whenIdle: boolean;
+  /** Every rank tries to have this much before anything is captured; absent: no such check. */
+  readonly needBytes?: number;
+}
+
+/**
+ * Drops graphs on all ranks between two steps, and gives their memory back. `graphs` must be
+ * all captured graphs of one or more tiers: a pool returns its memory only as a whole.
+ */
+export interface Drop {
+  readonly type: "drop";
+  /** As for `capture`. */
+  readonly command: number;
+  readonly graphs: readonly string[];
 }
 
 /**
@@ -267,6 +331,7 @@ export type ToEngine =
   | Refuse
   | Start
   | Capture
+  | Drop
   | Dispatch
   | Freeze
   | SetMode

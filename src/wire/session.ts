@@ -10,11 +10,14 @@ import { LazygraphError } from "../errors.ts";
 import {
   type Capture,
   type CaptureResult,
+  type Drop,
+  type Dropped,
   type Hello,
   type Mode,
   PROTOCOL_VERSION,
   type Refuse,
   type ToEngine,
+  type Welcome,
 } from "./protocol.ts";
 
 /** Heartbeats that may fail to come before the other side counts as lost. */
@@ -53,13 +56,15 @@ export interface SessionOptions {
   readonly incarnation: number;
   /** Command ids rise within an incarnation, over reconnects too, so they are not counted here. */
   readonly nextCommand: () => number;
+  /** What every welcome says of memory; absent: nothing. */
+  readonly memory?: Pick<Welcome, "reserve" | "reserveBytes" | "marginBytes">;
   /** Called once, when the engine is silent too long or leaves a command unanswered. */
   readonly onLost: (error: LazygraphError) => void;
 }
 
 interface Command {
-  readonly message: Capture;
-  readonly resolve: (result: CaptureResult) => void;
+  readonly message: Capture | Drop;
+  readonly resolve: (answer: CaptureResult | Dropped) => void;
   readonly reject: (error: LazygraphError) => void;
   readonly cancelDeadline: () => void;
 }
@@ -87,13 +92,14 @@ export class Session {
    * connection broken, maybe with the open command or its answer on the way: it is sent once more.
    */
   welcome(mode: Mode): void {
-    const { incarnation, heartbeatMs } = this.#options;
+    const { incarnation, heartbeatMs, memory } = this.#options;
     this.#options.send({
       type: "welcome",
       version: PROTOCOL_VERSION,
       incarnation,
       heartbeatMs,
       mode,
+      ...memory,
     });
     if (this.#command !== undefined) this.send(this.#command.message);
     if (this.#cancelBeat === undefined) this.#beatLater();
@@ -109,19 +115,38 @@ export class Session {
   }
 
   /**
-   * Sends one capture command and waits for its answer; one at a time.
+   * Sends one capture command and waits for its answer; one command at a time.
    *
+   * @param needBytes what was reserved for it on each rank, which the engine checks first
    * @throws LazygraphError ERR_LAZYGRAPH_ENGINE_LOST or ERR_LAZYGRAPH_ENGINE_TIMEOUT
    */
-  capture(graph: string, whenIdle: boolean): Promise<CaptureResult> {
+  capture(graph: string, whenIdle: boolean, needBytes?: number): Promise<CaptureResult> {
+    const need = needBytes === undefined ? {} : { needBytes };
+    const answer = this.#ask((command) => ({ type: "capture", command, graph, whenIdle, ...need }));
+    return answer as Promise<CaptureResult>;
+  }
+
+  /**
+   * Sends one drop command and waits for its answer; one command at a time.
+   *
+   * @param graphs all captured graphs of one or more tiers
+   * @throws LazygraphError as for `capture`
+   */
+  drop(graphs: readonly string[]): Promise<Dropped> {
+    const answer = this.#ask((command) => ({ type: "drop", command, graphs }));
+    return answer as Promise<Dropped>;
+  }
+
+  #ask(compose: (command: number) => Capture | Drop): Promise<CaptureResult | Dropped> {
     if (!this.#open) return Promise.reject(this.#gone("its session has ended"));
     if (this.#command !== undefined) {
-      throw new Error(`capture of ${graph} while ${this.#command.message.graph} is under way`);
+      throw new Error(`a command while ${subjectOf(this.#command.message)} is under way`);
     }
     const { clock, captureTimeoutMs, nextCommand } = this.#options;
-    const message: Capture = { type: "capture", command: nextCommand(), graph, whenIdle };
+    const message = compose(nextCommand());
     return new Promise((resolve, reject) => {
-      const cancelDeadline = clock.after(captureTimeoutMs / 1000, () => this.#expire(graph));
+      const expire = (): void => this.#expire(`the ${message.type} of ${subjectOf(message)}`);
+      const cancelDeadline = clock.after(captureTimeoutMs / 1000, expire);
       this.#command = { message, resolve, reject, cancelDeadline };
       if (!this.#options.send(message)) {
         this.lose(this.#gone("the command could not be delivered"));
@@ -129,14 +154,13 @@ export class Session {
     });
   }
 
-  /** Settles the command this result answers; false when no such command is open. */
-  answer(result: CaptureResult): boolean {
+  /** Settles the command that this answers; false when no such command is open. */
+  answer(answer: CaptureResult | Dropped): boolean {
     const command = this.#command;
-    const { command: id, graph } = command?.message ?? {};
-    if (command === undefined || id !== result.command || graph !== result.graph) return false;
+    if (command === undefined || !answers(answer, command.message)) return false;
     this.#command = undefined;
     command.cancelDeadline();
-    command.resolve(result);
+    command.resolve(answer);
     return true;
   }
 
@@ -164,12 +188,12 @@ export class Session {
     );
   }
 
-  #expire(graph: string): void {
+  #expire(what: string): void {
     const { captureTimeoutMs } = this.#options;
     this.lose(
       new LazygraphError(
         "ERR_LAZYGRAPH_ENGINE_TIMEOUT",
-        `Expected engine ${this.hello.engine} to answer the capture of ${graph} within ` +
+        `Expected engine ${this.hello.engine} to answer ${what} within ` +
           `${captureTimeoutMs} ms, got no answer: see the engine's log, or raise captureTimeoutMs.`,
       ),
     );
@@ -200,4 +224,14 @@ export class Session {
       this.#beatLater();
     });
   }
+}
+
+function subjectOf(message: Capture | Drop): string {
+  return message.type === "capture" ? message.graph : message.graphs.join(", ").slice(0, 80);
+}
+
+function answers(answer: CaptureResult | Dropped, asked: Capture | Drop): boolean {
+  if (answer.command !== asked.command) return false;
+  if (answer.type === "dropped") return asked.type === "drop";
+  return asked.type === "capture" && asked.graph === answer.graph;
 }

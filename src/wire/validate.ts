@@ -12,6 +12,7 @@ import {
   id,
   integer,
   list,
+  listsApart,
   oneOf,
   optional,
   record,
@@ -24,6 +25,8 @@ import {
   type CaptureResult,
   type Dispatch,
   type DispatchRow,
+  type Drop,
+  type Dropped,
   type Edge,
   type Freeze,
   type FromEngine,
@@ -36,8 +39,10 @@ import {
   PHASES,
   type Problem,
   type RankMemory,
+  RESERVES,
   type Ready,
   type Refuse,
+  type Reserved,
   type Resync,
   type SetMode,
   type Start,
@@ -71,6 +76,7 @@ const rankMemory: Check<RankMemory> = record<RankMemory>({
   reservedBytes: count,
   poolBytes: count,
   activationPeakBytes: count,
+  activationHeldBytes: optional(count),
 });
 
 // Growth is measured, and a measurement may come out below zero when something else let go.
@@ -78,8 +84,16 @@ const capturedGraph: Check<Captured> = record<Captured>({ graph: id, ms: amount,
 
 const graphs = list(graph, LIMITS.graphs, (entry) => entry.id);
 const graphIds = list(id, LIMITS.graphs, (entry) => entry);
+const someGraphIds = list(id, LIMITS.graphs, (entry) => entry, 1);
+const tiers = listsApart(list(someGraphIds, LIMITS.tiers));
 const captured = list(capturedGraph, LIMITS.graphs, (entry) => entry.graph);
 const ranks = list(rankMemory, LIMITS.ranks, (entry) => entry.rank);
+
+const reserved: Check<Reserved> = record<Reserved>({
+  mode: oneOf(RESERVES),
+  bytes: count,
+  kvTokens: count,
+});
 
 const stepCount: Check<StepCount> = record<StepCount>({
   tokens,
@@ -136,6 +150,8 @@ export const FROM_ENGINE: Tables<FromEngine> = {
     kvCacheTokens: count,
     epoch: count,
     unsupported: optional(sentence),
+    reserve: optional(reserved),
+    tiers: optional(tiers),
   }),
   ready: record<Ready>({
     type: oneOf(["ready"]),
@@ -150,9 +166,20 @@ export const FROM_ENGINE: Tables<FromEngine> = {
     graph: id,
     outcome: oneOf(["captured", "already", "deferred", "refused", "failed"]),
     reason: optional(sentence),
+    refusal: optional(oneOf(["headroom", "other"])),
     stallMs: amount,
     ms: amount,
     bytes: signed,
+    ranks,
+    epoch: count,
+  }),
+  dropped: record<Dropped>({
+    type: oneOf(["dropped"]),
+    command: count,
+    outcome: oneOf(["dropped", "refused", "deferred", "failed"]),
+    graphs: graphIds,
+    freedBytes: count,
+    reason: optional(sentence),
     ranks,
     epoch: count,
   }),
@@ -183,15 +210,20 @@ export const TO_ENGINE: Tables<ToEngine> = {
     incarnation: count,
     heartbeatMs: integer(LIMITS.heartbeatMsMin, LIMITS.heartbeatMsMax),
     mode: oneOf(MODES),
+    reserve: optional(oneOf(RESERVES)),
+    reserveBytes: optional(count),
+    marginBytes: optional(count),
   }),
   refuse: record<Refuse>({ type: oneOf(["refuse"]), code: id, message: sentence }),
-  start: record<Start>({ type: oneOf(["start"]), graphs: graphIds }),
+  start: record<Start>({ type: oneOf(["start"]), graphs: graphIds, tiers: optional(tiers) }),
   capture: record<Capture>({
     type: oneOf(["capture"]),
     command: count,
     graph: id,
     whenIdle: flag,
+    needBytes: optional(count),
   }),
+  drop: record<Drop>({ type: oneOf(["drop"]), command: count, graphs: someGraphIds }),
   dispatch: record<Dispatch>({
     type: oneOf(["dispatch"]),
     uniform: dispatchRows,

@@ -132,6 +132,24 @@ const fromEngine: readonly (readonly [string, FromEngine])[] = [
     },
   ],
   [
+    "inventory of an engine that reserved memory for graphs",
+    {
+      type: "inventory",
+      phase: "capturing",
+      graphs: [{ id: "FULL:8", kind: "FULL", tokens: 8, requests: 8, uniform: 1 }],
+      captured: [],
+      ranks: [{ ...rank0, activationHeldBytes: 1_610_612_735 }],
+      cudagraphMode: "FULL_AND_PIECEWISE",
+      layers: 32,
+      maxRequests: 1024,
+      maxBatchedTokens: 8192,
+      kvCacheTokens: 905_000,
+      epoch: 0,
+      reserve: { mode: "plan", bytes: 1_107_296_256, kvTokens: 8448 },
+      tiers: [["FULL:8"]],
+    },
+  ],
+  [
     "ready",
     {
       type: "ready",
@@ -173,6 +191,53 @@ const fromEngine: readonly (readonly [string, FromEngine])[] = [
           bytes: 0,
           ranks: [],
           epoch: 3,
+        },
+      ] as const,
+  ),
+  ...(["headroom", "other"] as const).map(
+    (refusal) =>
+      [
+        `result refused, ${refusal}`,
+        {
+          type: "result",
+          command: 3,
+          graph: "FULL:512",
+          outcome: "refused",
+          reason: "rank 1 has 12.0 MiB beyond the margin, 20.0 MiB are needed",
+          refusal,
+          stallMs: 0.5,
+          ms: 0,
+          bytes: 0,
+          ranks: [rank1],
+          epoch: 3,
+        },
+      ] as const,
+  ),
+  [
+    "dropped",
+    {
+      type: "dropped",
+      command: 4_294_967_298,
+      outcome: "dropped",
+      graphs: ["FULL:512", "PIECEWISE:512"],
+      freedBytes: 975_175_680,
+      ranks: [{ ...rank0, activationHeldBytes: 0 }, rank1],
+      epoch: 9,
+    },
+  ],
+  ...(["refused", "deferred", "failed"] as const).map(
+    (outcome) =>
+      [
+        `dropped: ${outcome}`,
+        {
+          type: "dropped",
+          command: 5,
+          outcome,
+          graphs: [],
+          freedBytes: 0,
+          reason: `${outcome}: FULL:8 is captured in the same pool and not among the graphs`,
+          ranks: [],
+          epoch: 9,
         },
       ] as const,
   ),
@@ -235,6 +300,19 @@ const toEngine: readonly (readonly [string, ToEngine])[] = [
     },
   ],
   [
+    "welcome with what it wants reserved",
+    {
+      type: "welcome",
+      version: 1,
+      incarnation: 1_795_000_000_124,
+      heartbeatMs: 500,
+      mode: "idle",
+      reserve: "plan",
+      reserveBytes: 1_107_296_256,
+      marginBytes: 0,
+    },
+  ],
+  [
     "refuse",
     {
       type: "refuse",
@@ -244,8 +322,22 @@ const toEngine: readonly (readonly [string, ToEngine])[] = [
   ],
   ["start", { type: "start", graphs: ["PIECEWISE:512", "FULL:512"] }],
   ["start with nothing", { type: "start", graphs: [] }],
+  [
+    "start with tiers",
+    {
+      type: "start",
+      graphs: ["PIECEWISE:64", "FULL:64"],
+      tiers: [["PIECEWISE:64", "FULL:64", "FULL:8"], ["FULL:128"]],
+    },
+  ],
+  ["start with no tier", { type: "start", graphs: ["FULL:8"], tiers: [] }],
   ["capture", { type: "capture", command: 1, graph: "FULL:24", whenIdle: false }],
   ["capture when idle", { type: "capture", command: 65_535, graph: "PIECEWISE:8", whenIdle: true }],
+  [
+    "capture with what it needs",
+    { type: "capture", command: 2, graph: "FULL:16", whenIdle: false, needBytes: 4_194_304 },
+  ],
+  ["drop", { type: "drop", command: 65_536, graphs: ["FULL:512", "PIECEWISE:512"] }],
   [
     "dispatch",
     {
@@ -353,8 +445,19 @@ function foreign(direction: Direction): readonly ForeignFrame[] {
 
 const captured = map(["graph", str("FULL:1")], ["ms", "00"], ["bytes", "00"]);
 const mode = (value: string): string => map(["type", str("mode")], ["mode", value]);
-const capture = (command: string, graph: string, whenIdle: string): string =>
-  map(["type", str("capture")], ["command", command], ["graph", graph], ["whenIdle", whenIdle]);
+const capture = (command: string, graph: string, whenIdle: string, needBytes?: string): string =>
+  map(
+    ["type", str("capture")],
+    ["command", command],
+    ["graph", graph],
+    ["whenIdle", whenIdle],
+    ...(needBytes === undefined ? [] : [["needBytes", needBytes] as const]),
+  );
+const tier = (graph: string): string => `91${str(graph)}`;
+const fullTiers = (count: number): string =>
+  Array.from({ length: count }, (_, index) => tier(`FULL:${index + 1}`)).join("");
+const start = (tiers: string): string =>
+  map(["type", str("start")], ["graphs", "90"], ["tiers", tiers]);
 
 function typed(
   direction: Direction,
@@ -433,6 +536,32 @@ export const FOREIGN: readonly ForeignFrame[] = [
     ["capture, command as text", capture(str("1"), str("FULL:1"), "c2")],
     ["capture, empty graph", capture("01", "a0", "c2")],
     ["capture, 1 for a flag", capture("01", str("FULL:1"), "01")],
+    ["capture, -1 for the bytes it needs", capture("01", str("FULL:1"), "c2", MINUS_ONE)],
+    ["drop, no graph", map(["type", str("drop")], ["command", "01"], ["graphs", "90"])],
+    [
+      "drop, a graph twice",
+      map(
+        ["type", str("drop")],
+        ["command", "01"],
+        ["graphs", `92${str("FULL:1")}${str("FULL:1")}`],
+      ),
+    ],
+    ["start, a graph in two tiers", start(`92${tier("FULL:1")}${tier("FULL:1")}`)],
+    ["start, a graph twice in a tier", start(`9192${str("FULL:1")}${str("FULL:1")}`)],
+    ["start, an empty tier", start("9190")],
+    ["start, a tier that is a name", start(`91${str("FULL:1")}`)],
+    ["start, 65 tiers", start(`dc0041${fullTiers(65)}`)],
+    [
+      "welcome, unknown reserve",
+      map(
+        ["type", str("welcome")],
+        ["version", "01"],
+        ["incarnation", "01"],
+        ["heartbeatMs", "64"],
+        ["mode", str("idle")],
+        ["reserve", str("all")],
+      ),
+    ],
     ["start, graphs is a map", map(["type", str("start")], ["graphs", "80"])],
     [
       "welcome, incarnation below zero",

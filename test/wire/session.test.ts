@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { LazygraphError } from "../../src/errors.ts";
-import type { CaptureResult, Hello, ToEngine } from "../../src/wire/protocol.ts";
+import type { CaptureResult, Dropped, Hello, ToEngine } from "../../src/wire/protocol.ts";
 import { refusalOf, Session } from "../../src/wire/session.ts";
 import { FakeClock } from "../helpers/fake-clock.ts";
 import { FakeEngine } from "../helpers/fake-engine.ts";
@@ -193,5 +193,50 @@ describe("captures", () => {
     const { session } = open();
     session.capture("FULL:8", false).catch(() => undefined);
     expect(() => session.capture("FULL:4", false)).toThrow(/while FULL:8 is under way/);
+  });
+});
+
+describe("memory", () => {
+  const dropped: Dropped = {
+    type: "dropped",
+    command: 41,
+    outcome: "dropped",
+    graphs: ["FULL:8"],
+    freedBytes: 4,
+    ranks: [],
+    epoch: 2,
+  };
+
+  test("a capture says what was reserved for it", () => {
+    const { session, sent } = open();
+    session.capture("FULL:8", true, 4096).catch(() => undefined);
+    expect(sent).toEqual([
+      { type: "capture", command: 41, graph: "FULL:8", whenIdle: true, needBytes: 4096 },
+    ]);
+  });
+
+  test("a drop is settled by the answer to it, not by a result of the same id", async () => {
+    const { clock, session, sent } = open();
+    const drop = session.drop(["FULL:8"]);
+    expect(sent).toEqual([{ type: "drop", command: 41, graphs: ["FULL:8"] }]);
+    expect(session.answer(answerTo(41, "FULL:8"))).toBe(false);
+    expect(session.answer({ ...dropped, command: 40 })).toBe(false);
+    expect(session.answer(dropped)).toBe(true);
+    await expect(drop).resolves.toBe(dropped);
+    expect(clock.pending).toBe(0);
+  });
+
+  test("a capture is not settled by the answer to a drop; a drop waits its turn", () => {
+    const { session } = open();
+    session.capture("FULL:8", true).catch(() => undefined);
+    expect(session.answer(dropped)).toBe(false);
+    expect(() => session.drop(["FULL:8"])).toThrow(/while FULL:8 is under way/);
+  });
+
+  test("a drop that nobody answers ends the session with its name", async () => {
+    const { clock, session } = open();
+    const drop = session.drop(["FULL:8", "FULL:16"]);
+    clock.advance(60);
+    await expect(drop).rejects.toThrow(/answer the drop of FULL:8, FULL:16 within 60000 ms/);
   });
 });

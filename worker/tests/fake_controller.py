@@ -36,6 +36,7 @@ class FakeController:
     ) -> None:
         self.mode = mode
         self.first = first
+        self.tiers: tuple[tuple[str, ...], ...] | None = None
         self.incarnation = int(time.time() * 1000)
         self.received: list[Any] = []
         self.answer_hello = True
@@ -98,7 +99,7 @@ class FakeController:
                 self._put(peer, encode(self.welcome()))
             if isinstance(message, Inventory) and message.phase == "capturing":
                 first = self.first if self.first is not None else top_ids(message)
-                self._put(peer, encode(Start(graphs=tuple(first))))
+                self._put(peer, encode(Start(graphs=tuple(first), tiers=self.tiers)))
             with self._changed:
                 self.received.append(message)
                 self._changed.notify_all()

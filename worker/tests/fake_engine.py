@@ -13,6 +13,7 @@ from typing import Any
 from lazygraph_vllm import rank
 from lazygraph_vllm.dispatch import TableError, expand
 from lazygraph_vllm.engine import Agent, Command
+from lazygraph_vllm.forecast import Shape
 from lazygraph_vllm.local_fill import top_graphs
 from lazygraph_vllm.messages import Captured, Graph, RankMemory, StepCount
 from lazygraph_vllm.settings import Settings
@@ -32,6 +33,11 @@ def make_config() -> Any:
     return config
 
 
+MIB = 1 << 20
+# FULL:8 wants 32 MiB of pool beyond FULL:4: see lazygraph_vllm.forecast.
+SHAPE = Shape(layers=2, hidden=64, intermediate=128, heads=256, head_size=127, splits=64)
+
+
 class FakeRank:
     """Answers what ``lazygraph_vllm.rank`` answers, from a plain set of captured graphs."""
 
@@ -48,6 +54,15 @@ class FakeRank:
         self.forked = ""
         self.steps: list[StepCount] = []
         self.unsupported: str | None = None
+        self.free = 1 << 40
+        self.peak = 0
+        self.holding = 0
+        self.tiers: Any = ()
+        self.guard_margin: int | None = None
+        self.refused: dict[str, str] = {}
+        self.short: set[str] = set()
+        self.reservation: dict[str, Any] = {"bytes": 7, "kv_tokens": 3, "graphs": 8, "why": None}
+        self.taken = True
 
     def hash(self) -> str:
         text = f"{self.epoch}{sorted(self.captured)}{self.forked}"
@@ -55,8 +70,8 @@ class FakeRank:
 
     def memory(self) -> RankMemory:
         return RankMemory(
-            rank=self.index, gpu_uuid=f"GPU-{self.index}", gpu_name="fake", total_bytes=2,
-            free_bytes=1, reserved_bytes=0, pool_bytes=0, activation_peak_bytes=0,
+            rank=self.index, gpu_uuid=f"GPU-{self.index}", gpu_name="fake", total_bytes=1 << 41,
+            free_bytes=self.free, reserved_bytes=0, pool_bytes=0, activation_peak_bytes=self.peak,
         )  # fmt: skip
 
     def describe(self) -> dict[str, Any]:
@@ -64,11 +79,22 @@ class FakeRank:
             return {"unsupported": self.unsupported}
         return {
             "graphs": self.graphs, "decode_length": 1, "cudagraph_mode": "FULL_AND_PIECEWISE",
-            "layers": 2, "memory": self.memory(),
+            "layers": 2, "shape": SHAPE, "memory": self.memory(),
         }  # fmt: skip
 
-    def prepare(self, first: list[str], verify: bool) -> None:
-        self.first = first
+    def reserve(self, mode: str, known_bytes: int | None) -> dict[str, Any]:
+        return {**self.reservation, "bytes": known_bytes or self.reservation["bytes"]}
+
+    def reserved(self) -> bool:
+        return self.taken
+
+    def determine_available_memory(self) -> int:
+        return 1
+
+    def prepare(
+        self, first: list[str], verify: bool, tiers: Any = (), guard_margin: int | None = None
+    ) -> None:
+        self.first, self.tiers, self.guard_margin = first, tiers, guard_margin
 
     def take(self, name: str) -> Captured:
         self.captured[name] = Captured(graph=name, ms=1.0 + self.index, bytes=10 - self.index)
@@ -77,25 +103,50 @@ class FakeRank:
 
     def compile_or_warm_up_model(self) -> None:
         for name in self.first:
-            self.take(name)
+            if name not in self.refused:
+                self.take(name)
 
     def finish_start(self) -> dict[str, Any]:
         return {
             "captured": list(self.captured.values()), "mismatched": dict(self.mismatch),
+            "refused": dict(self.refused),
             "seconds": 0.5 + self.index, "hash": self.hash(), "epoch": self.epoch,
             "memory": self.memory(),
         }  # fmt: skip
 
-    def preflight(self, graph: str, free_bytes_min: int) -> dict[str, Any]:
-        return {"reason": self.refuse, "hash": self.hash(), "has": graph in self.captured}
+    def preflight(
+        self, graph: str, free_min: int, headroom_min: int = 0, reserve: int = 0
+    ) -> dict[str, Any]:
+        room = self.free - (self.peak if headroom_min else 0)
+        short = room < max(free_min, headroom_min, reserve)
+        reason = self.refuse or (f"headroom: {room} free" if short else None)
+        self.holding = reserve if reason is None else 0
+        answer = {"reason": reason, "hash": self.hash(), "has": graph in self.captured}
+        return answer | ({"short": True, "memory": self.memory()} if short else {})
+
+    def give_back(self) -> None:
+        self.holding = 0
 
     def capture(self, graph: str) -> dict[str, Any]:
-        if graph in self.fail:
-            return {"error": "RuntimeError: broken", "hash": self.hash(), "epoch": self.epoch}
+        self.holding = 0
+        if graph in self.fail | self.short:
+            short = graph in self.short
+            error = "OutOfMemoryError: no" if short else "RuntimeError: broken"
+            answer = {"error": error, "short": short, "hash": self.hash(), "epoch": self.epoch}
+            return answer | ({"memory": self.memory()} if short else {})
         captured = self.take(graph)
         return {
             "captured": captured, "mismatch": self.mismatch.get(graph), "hash": self.hash(),
             "epoch": self.epoch, "memory": self.memory(),
+        }  # fmt: skip
+
+    def drop(self, names: tuple[str, ...]) -> dict[str, Any]:
+        for name in names:
+            del self.captured[name]
+            self.epoch += 1
+        freed = 100 - self.index
+        return {
+            "freed": freed, "hash": self.hash(), "epoch": self.epoch, "memory": self.memory(),
         }  # fmt: skip
 
     def purge(self, names: dict[str, str]) -> int:
@@ -196,10 +247,14 @@ class Engine:
     def is_scheduler_paused(self) -> bool:
         return self.paused
 
-    def start(self) -> Engine:
+    def start(self, sizing: bool = False) -> Engine:
         """Start-up as vLLM's executor goes through it, then the loop's first idle turn."""
         self.agent.begin()
         rpc = self.model_executor.collective_rpc
+        if sizing:
+            self.agent.before_sizing(rpc)
+            rpc("determine_available_memory")
+            self.agent.after_sizing(rpc)
         self.agent.before_capture(rpc)
         if not self.agent.unsupported:
             rpc("compile_or_warm_up_model")

@@ -283,7 +283,7 @@ def test_a_request_queued_behind_counts_as_busy_and_our_own_commands_do_not() ->
         ({"running": False}, "refused", "the engine is shutting down"),
         ({"frozen": True}, "refused", "frozen: enough"),
         ({"graph": "FULL:3"}, "refused", "unknown graph 'FULL:3'"),
-        ({"refuse": "headroom: 1 MiB free"}, "refused", "headroom: 1 MiB free"),
+        ({"refuse": "headroom: 1 MiB free"}, "refused", "rank 1: headroom: 1 MiB free"),
     ],
     ids=["sleeping", "paused", "shutting down", "frozen", "unknown graph", "headroom"],
 )

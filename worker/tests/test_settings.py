@@ -44,6 +44,11 @@ def test_nothing_to_do(env: dict[str, str]) -> None:
             Settings(mode="idle", handshake_ms=HANDSHAKE_MS_MAX),
         ),
         ({"LAZYGRAPH_MODE": "idle", "LAZYGRAPH_HANDSHAKE_MS": ""}, Settings(mode="idle")),
+        ({"LAZYGRAPH_MODE": "idle", "LAZYGRAPH_RESERVE": ""}, Settings(mode="idle")),
+        (
+            {"LAZYGRAPH_MODE": "idle", "LAZYGRAPH_RESERVE": " Plan"},
+            Settings(mode="idle", reserve="plan"),
+        ),
         (
             {"LAZYGRAPH_MODE": "idle", "LAZYGRAPH_ENGINE": "e" * 128},
             Settings(mode="idle", engine="e" * 128),

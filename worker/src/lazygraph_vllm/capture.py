@@ -16,13 +16,16 @@ import gc
 import hashlib
 import logging
 import time
-from collections.abc import Iterator, Sequence
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from . import memory
+from . import forecast, memory
 from .dispatch import TableError, default_table, expand
+from .guard import StartGuard
 from .local_fill import top_graphs
-from .messages import Captured, Dispatch, Graph
+from .messages import Captured, Dispatch, DispatchRow, Graph
+from .pools import GraphPools, make_workspaces
 from .support import (
     MANAGER_FIELDS,
     MANAGER_HOOKS,
@@ -33,6 +36,9 @@ from .support import (
 )
 
 logger = logging.getLogger("vllm.lazygraph")
+
+# Errors behind one another that are looked at.
+CAUSES_MAX = 16
 
 
 def graph_id(desc: Any) -> str:
@@ -81,12 +87,28 @@ class CaptureError(RuntimeError):
     """A capture failed on this rank; what it left behind is purged."""
 
 
+class CaptureMemoryError(CaptureError):
+    """A capture ran out of memory: it may be tried again when there is more."""
+
+
 class RankGraphs:
     """The graphs of one rank: planned, captured, and which serves which step."""
 
-    def __init__(self, runner: Any, first: Sequence[str], verify: bool = False) -> None:
+    def __init__(
+        self,
+        runner: Any,
+        first: Sequence[str],
+        verify: bool = False,
+        tiers: Sequence[Sequence[str]] = (),
+        guard: StartGuard | None = None,
+    ) -> None:
         self.runner = runner
         self.manager = runner.cudagraph_manager
+        self.pools = GraphPools(self.manager, tiers)
+        self.guard = guard
+        self.reservation = memory.Reservation()
+        # Not captured before ready for want of memory, with the sentence why.
+        self.refused: dict[str, str] = {}
         self.descs: dict[str, Any] = {
             graph_id(d): d for descs in self.manager._capture_descs.values() for d in descs
         }
@@ -99,6 +121,9 @@ class RankGraphs:
         self.capture_seconds = 0.0
         self.table: Dispatch | None = None
         self._all_descs = {mode: list(descs) for mode, descs in self.manager._capture_descs.items()}
+        # Of the run under way: the graph it is at.
+        self._in_capture: str | None = None
+        self._tiered = any(tiers)
         self.verified: dict[str, float] = {}
         self.mismatched: dict[str, float] = {}
         # vLLM's own capture and the closure it gets; known from the first capture on.
@@ -117,14 +142,102 @@ class RankGraphs:
         self._forward_factory = forward_factory
         started = time.perf_counter()
         wanted = set(self.first)
-        self._prime()
-        chosen = {
-            mode: [d for d in descs if graph_id(d) in wanted]
-            for mode, descs in self._all_descs.items()
-        }
-        self._run(original, {m: d for m, d in chosen.items() if d}, description)
+        self._prime_guarded()
+        if self._tiered:
+            make_workspaces(self.runner)
+        for home in dict.fromkeys(self.pools.home(graph) for graph in self.first):
+            chosen = {
+                mode: [d for d in descs if graph_id(d) in wanted and self._home(d) == home]
+                for mode, descs in self._all_descs.items()
+            }
+            self._capture_pool(home, {m: d for m, d in chosen.items() if d}, description)
         self._rebuild()
         self.capture_seconds = time.perf_counter() - started
+
+    def _home(self, desc: Any) -> int:
+        return self.pools.home(graph_id(desc))
+
+    def _capture_pool(self, home: int, descs: dict[Any, list[Any]], description: str) -> None:
+        """Capture one pool's graphs before ready; alone on its GPU, survive running out of it.
+
+        vLLM's loop takes a graph when it comes to it, so a list that checks what it hands out is
+        all the guard needs.
+        """
+        while descs:
+            lists: dict[Any, Any] = dict(descs)
+            if self.guard is not None:
+                lists = {mode: self._fitting(home, left) for mode, left in descs.items()}
+            try:
+                self._run(self._original, lists, description, home)
+                return
+            except Exception as error:
+                name = self._in_capture
+                if self._lost_for_good(error) or name is None:
+                    raise
+                self._clean_up(name, error)
+                self.refused[name] = f"ran out of GPU memory while capturing {name}"
+            done = self.captured.keys() | self.refused.keys()
+            left = {m: [d for d in ds if graph_id(d) not in done] for m, ds in descs.items()}
+            descs = {mode: some for mode, some in left.items() if some}
+
+    def _lost_for_good(self, error: Exception) -> bool:
+        """Whether this failure ends the start.
+
+        Several ranks can't part ways in the middle of a capture. One can: torch's allocator frees
+        nothing and breaks nothing when it finds no memory during a capture, the stream capture
+        stays valid and is ended, and what was allocated goes back to its pool with the graph.
+        """
+        single = self.runner.vllm_config.parallel_config.tensor_parallel_size == 1
+        return not (single and memory.is_out_of_memory(error))
+
+    def _clean_up(self, name: str, error: BaseException) -> None:
+        """Forget a capture that failed, and what its frames hold of it."""
+        behind: BaseException | None = error
+        for _ in range(CAUSES_MAX):
+            if behind is None:
+                break
+            traceback.clear_frames(behind.__traceback__)
+            behind = behind.__cause__ or behind.__context__
+        self.purge(name)
+        self.release_empty((name,))
+
+    def release_empty(self, gone: Iterable[str]) -> None:
+        """Give up the pools that lost their last graph: torch can't capture into them again."""
+        held = {self.pools.home(graph) for graph in self.captured}
+        for home in {self.pools.home(graph) for graph in gone} - held:
+            self.pools.release(home)
+
+    def _fitting(self, home: int, descs: Sequence[Any]) -> Iterator[Any]:
+        """The graphs that fit, each looked at when its turn comes, on all ranks alike."""
+        assert self.guard is not None
+        there = [describe_graph(self.descs[g]) for g in self.captured if self.pools.home(g) == home]
+        for desc in descs:
+            graph = describe_graph(desc)
+            if reason := self.guard.shortage(graph, there):
+                self.refused[graph.id] = reason
+                continue
+            yield desc
+            # vLLM comes back for the next one when this one is captured.
+            there.append(graph)
+
+    def _prime_guarded(self) -> None:
+        """Prime; where memory is tight and the largest run doesn't fit, size the buffer only."""
+        top = max(self.descs.values(), key=lambda d: d.num_tokens)
+        if self.guard is None or self.guard.can_run(top.num_tokens):
+            self._prime()
+            return
+        import torch
+
+        logger.warning(
+            "lazygraph: no room to warm up at %d tokens: the first graph of each kind warms up",
+            top.num_tokens,
+        )
+        model = self.runner.vllm_config.model_config
+        self.manager.hidden_states = torch.empty(
+            (top.num_tokens, model.get_hidden_size()),
+            dtype=model.dtype,
+            device=self.runner.device,
+        )
 
     def _prime(self) -> None:
         """Warm up once for both kinds, and size the graphs' output buffer.
@@ -161,27 +274,74 @@ class RankGraphs:
         """Capture one graph between two steps.
 
         Raises:
+            CaptureMemoryError: as below, and it may be tried again.
             CaptureError: the capture failed; nothing of it is left and nothing serves from it.
         """
         desc = self.descs[graph]
+        home = self.pools.home(graph)
+        self.reservation.give_back()
         try:
-            self._run(self._original, {desc.cg_mode: [desc]}, "lazygraph", flush=False)
+            self._run(self._original, {desc.cg_mode: [desc]}, "lazygraph", home, flush=False)
         except Exception as error:
-            self.purge(graph)
-            self.failed[graph] = f"{type(error).__name__}: {error}"
-            raise CaptureError(self.failed[graph]) from error
+            reason = f"{type(error).__name__}: {error}"
+            self._clean_up(graph, error)
+            if memory.is_out_of_memory(error):
+                raise CaptureMemoryError(reason) from error
+            self.failed[graph] = reason
+            raise CaptureError(reason) from error
         finally:
             self._rebuild()
         return self.captured[graph]
 
+    def drop(self, graphs: Sequence[str]) -> int:
+        """Drop whole tiers between two steps; returns the device memory that came back.
+
+        The order matters: no step that was issued may still use them, no later one may find them,
+        and only then they go.
+        """
+        import torch
+
+        with memory.output_lock:
+            torch.cuda.synchronize()
+            before = torch.cuda.mem_get_info(self.runner.device)[0]
+            self._without(frozenset(graphs))
+            for graph in graphs:
+                del self.captured[graph]
+                self.epoch += 1
+            self._rebuild()
+            for graph in graphs:
+                self.purge(graph)
+            self.release_empty(graphs)
+            torch.cuda.synchronize()
+            return max(0, torch.cuda.mem_get_info(self.runner.device)[0] - before)
+
+    def _without(self, gone: frozenset[str]) -> None:
+        """Take graphs out of the controller's table: what is left of it still holds."""
+        if self.table is None:
+            return
+
+        def kept(rows: Sequence[DispatchRow]) -> tuple[DispatchRow, ...]:
+            return tuple(
+                DispatchRow(up_to=r.up_to, graphs=tuple(g for g in r.graphs if g not in gone))
+                for r in rows
+            )
+
+        self.table = Dispatch(uniform=kept(self.table.uniform), mixed=kept(self.table.mixed))
+
     def _run(
-        self, original: Any, descs: dict[Any, list[Any]], what: str, flush: bool = True
+        self, original: Any, descs: dict[Any, Any], what: str, home: int, flush: bool = True
     ) -> None:
         """Run vLLM's own capture over ``descs`` and book time and bytes per graph."""
+        with self.pools.use(home) as pool:
+            self._run_in_pool(original, descs, what, pool, flush)
+
+    def _run_in_pool(
+        self, original: Any, descs: dict[Any, Any], what: str, pool: Any, flush: bool
+    ) -> None:
         import torch
 
         manager = self.manager
-        meter = memory.GraphMeter(manager.pool, self.runner.device)
+        meter = memory.GraphMeter(pool, self.runner.device)
         booked: list[tuple[str, float, int]] = []
         current: tuple[str, float] | None = None
 
@@ -199,6 +359,7 @@ class RankGraphs:
             if warmup:
                 close_current()
                 current = (graph_id(desc), time.perf_counter())
+                self._in_capture = current[0]
             forward = self._forward_factory(desc, warmup)
             # PIECEWISE asks once and then captures with the same closure; FULL asks again.
             kind = desc.cg_mode.name
@@ -214,14 +375,19 @@ class RankGraphs:
             return run
 
         manager._capture_descs = descs
+        self._in_capture = None
         try:
             with self._capturing(flush):
                 original(manager, forward_factory, what)
                 torch.cuda.synchronize()
             close_current()
         finally:
+            # What was finished before a failure is captured all the same.
             manager._capture_descs = self._all_descs
-        meter.settle(booked)
+            meter.settle(booked)
+            self._book(booked)
+
+    def _book(self, booked: list[tuple[str, float, int]]) -> None:
         for name, ms, size in booked:
             self.captured[name] = Captured(graph=name, ms=ms, bytes=size)
             self.epoch += 1
@@ -368,7 +534,7 @@ class RankGraphs:
         for name, desc in self.descs.items():
             if name not in self.captured:
                 known = sizes.get(desc.cg_mode.name)
-                fallback = memory.typical_graph_bytes(desc.cg_mode.name, self.layers())
+                fallback = forecast.typical_graph_bytes(desc.cg_mode.name, self.layers())
                 total += int(sum(known) / len(known)) if known else fallback
         return total
 

@@ -16,7 +16,7 @@ from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
-from . import __version__, local_fill, memory, rank
+from . import __version__, local_fill, rank
 from .link import Link
 from .messages import (
     COMMANDS_WAITING_MAX,
@@ -25,6 +25,8 @@ from .messages import (
     Capture,
     Captured,
     Dispatch,
+    Drop,
+    Dropped,
     Edge,
     Freeze,
     FromEngine,
@@ -36,6 +38,7 @@ from .messages import (
     Problem,
     RankMemory,
     Ready,
+    Refusal,
     Refuse,
     Result,
     Resync,
@@ -45,6 +48,7 @@ from .messages import (
     ToEngine,
     Welcome,
 )
+from .room import Room, some
 from .settings import Settings
 from .support import config_reason
 from .telemetry import StepReports
@@ -55,9 +59,6 @@ TELEMETRY_SECONDS = 0.1
 RESULTS_KEPT = 256
 # How long an engine waits for a controller to come back before it fills by itself.
 ALONE_SECONDS = 3.0
-# Free memory that a capture must leave on every rank, besides its own size.
-MARGIN_BYTES = 64 << 20
-
 
 # To ourselves: look whether there is something to fill.
 LOOK_AGAIN = Resync()
@@ -97,6 +98,7 @@ class Agent:
         self.ranks: tuple[RankMemory, ...] = ()
         self.epoch = 0
         self.frozen: str | None = None
+        self.room = Room(settings)
         self._config = config
         self._facts: dict[str, Any] = {}
         self._ready: Ready | None = None
@@ -107,7 +109,7 @@ class Agent:
         self._start: Start | None = None
         self._start_given = threading.Event()
         self._commands_waiting = 0
-        self._results: OrderedDict[tuple[int, int], Result] = OrderedDict()
+        self._results: OrderedDict[tuple[int, int], Result | Dropped] = OrderedDict()
         self._telemetry = StepReports()
         self._idle = False
         self._local_pending = False
@@ -167,6 +169,15 @@ class Agent:
             if inventory := self._inventory():
                 self.link.send(inventory)
 
+    def before_sizing(self, rpc: Any) -> None:
+        """Before vLLM sizes its KV cache: keep memory for graphs back, if somebody wants it."""
+        if not self.unsupported:
+            self.room.before_sizing(rpc)
+
+    def after_sizing(self, rpc: Any) -> None:
+        """After it: did vLLM take what it was told?"""
+        self.room.after_sizing(rpc)
+
     def before_capture(self, rpc: Any) -> None:
         """Between allocating the KV cache and capturing: hand-shake, then say what comes first."""
         if self.unsupported:
@@ -182,26 +193,32 @@ class Agent:
         self.graphs = answers[0]["graphs"]
         self.ranks = tuple(a["memory"] for a in answers)
         self.phase = "capturing"
-        first = [g.id for g in self._wait_for_start()]
-        rpc(rank.prepare, args=(first, self.settings.verify))
+        start = self._wait_for_start()
+        self.room.planned(self._facts, self.graphs, self.ranks, start)
+        if start is None:
+            first = self.room.first_set(self.mode, self.graphs, self.ranks)
+        else:
+            known = {g.id: g for g in self.graphs}
+            first = [known[name] for name in start.graphs if name in known]
+        options = self.room.prepare_options(first, self.ranks, alone=start is None)
+        rpc(rank.prepare, args=([g.id for g in first], self.settings.verify, *options))
 
-    def _wait_for_start(self) -> list[Graph]:
-        """The controller's first set, or our own after a bounded wait."""
+    def _wait_for_start(self) -> Start | None:
+        """The controller's first set; ``None`` if it didn't come within the bounded wait."""
         if self.link is not None:
             self.link.update_hello(phase=self.phase)
             if inventory := self._inventory():
                 self.link.send(inventory)
             given = self._start_given.wait(self.settings.handshake_ms / 1000)
             if given and self._start is not None:
-                known = {g.id: g for g in self.graphs}
-                return [known[name] for name in self._start.graphs if name in known]
+                return self._start
             logger.warning(
                 "lazygraph: no answer from a controller within %d ms; starting by the defaults of "
                 "%s mode",
                 self.settings.handshake_ms,
                 self.mode,
             )
-        return local_fill.first_set(self.mode, self.graphs)
+        return None
 
     def after_capture(self, rpc: Any) -> None:
         """All ranks have captured the first set."""
@@ -215,6 +232,14 @@ class Agent:
         if bad:
             reasons = {g: f"its replay differs by {w:.3g}" for g, w in bad.items()}
             self._purge_everywhere(rpc, reasons)
+        if short := answers[0].get("refused"):
+            logger.warning(
+                "lazygraph: %d graphs were not captured before ready for want of memory, serving "
+                "goes on without them: %s; the first: %s",
+                len(short),
+                some(list(short)),
+                next(iter(short.values())),
+            )
         self.captured = {c.graph: c for c in _slowest(a["captured"] for a in answers)}
         for name in bad:
             self.captured.pop(name, None)
@@ -264,6 +289,8 @@ class Agent:
             ),
             epoch=self.epoch,
             unsupported=self.unsupported[:TEXT_CHARS_MAX] if self.unsupported else None,
+            reserve=self.room.reserved,
+            tiers=self.room.tiers or None,
         )
 
     def _send(self, message: FromEngine) -> None:
@@ -287,6 +314,7 @@ class Agent:
             self._enqueue(Command(message))
 
     def _welcomed(self, message: Welcome) -> None:
+        self.room.welcomed(message)
         if self._engine is None:
             self.mode = message.mode
         elif message.mode != self.mode:
@@ -294,7 +322,8 @@ class Agent:
 
     def _take_start(self, message: Start) -> None:
         known = {g.id for g in self.graphs}
-        unknown = next((g for g in message.graphs if g not in known), None)
+        named = [*message.graphs, *(g for tier in message.tiers or () for g in tier)]
+        unknown = next((g for g in named if g not in known), None)
         if unknown is not None:
             self._problem("ERR_LAZYGRAPH_UNKNOWN_GRAPH", f"start names unknown graph {unknown!r}")
         self._start = message
@@ -428,6 +457,7 @@ class Agent:
         if self._local_pending or self.frozen is not None or not self._alone():
             return
         done = self.captured.keys() | self.gone.keys() | self.given_up
+        done |= self.room.waiting_for_room()
         graph = local_fill.next_capture(self.mode, self.graphs, done, self.misses)
         if graph is not None:
             self._local_pending = True
@@ -448,6 +478,8 @@ class Agent:
                 self._commands_waiting -= 1
         if isinstance(message, Capture):
             self._execute_capture(engine, message, command.local)
+        elif isinstance(message, Drop):
+            self._execute_drop(engine, message)
         elif isinstance(message, Dispatch):
             if not self.unsupported:
                 answers = engine.model_executor.collective_rpc(rank.set_table, args=(message,))
@@ -474,9 +506,11 @@ class Agent:
         elif (earlier := self._results.get(key)) is not None:
             self._send(earlier)
             return
-        result = self._capture(engine, message)
+        result = self._capture(engine, message, local)
         if local:
-            if result.outcome in ("refused", "failed"):
+            if result.refusal == "headroom":
+                self.room.found_no_room(message.graph, result.reason)
+            elif result.outcome in ("refused", "failed"):
                 self.given_up.add(message.graph)
             if result.outcome == "captured" and self._has_table:
                 # The table of the controller that is gone doesn't know this graph.
@@ -485,21 +519,73 @@ class Agent:
             if result.outcome != "deferred":
                 self._fill_alone()  # deferred: the next idle edge asks again
             return
-        if result.outcome != "deferred":
-            self._results[key] = result
+        self._answer(key, result)
+
+    def _answer(self, key: tuple[int, int], answer: Result | Dropped) -> None:
+        if answer.outcome != "deferred":
+            self._results[key] = answer
             while len(self._results) > RESULTS_KEPT:
                 self._results.popitem(last=False)
-        self._send(result)
+        self._send(answer)
 
-    def _capture(self, engine: Any, message: Capture) -> Result:
+    def _execute_drop(self, engine: Any, message: Drop) -> None:
+        key = (self.link.incarnation if self.link else 0, message.command)
+        if (earlier := self._results.get(key)) is not None:
+            self._send(earlier)
+        else:
+            self._answer(key, self._drop(engine, message))
+
+    def _drop(self, engine: Any, message: Drop) -> Dropped:
+        def dropped(outcome: Any, reason: str | None = None, freed: int = 0) -> Dropped:
+            return Dropped(
+                command=message.command,
+                outcome=outcome,
+                graphs=message.graphs if outcome == "dropped" else (),
+                freed_bytes=freed,
+                reason=reason[:TEXT_CHARS_MAX] if reason else None,
+                ranks=self.ranks,
+                epoch=self.epoch,
+            )
+
+        if reason := self._why_not_drop(engine, message):
+            return dropped("refused", reason)
+        if reason := self._why_not_touch(engine):
+            return dropped("deferred", reason)
+        self._quiesce(engine)
+        answers = engine.model_executor.collective_rpc(rank.drop, args=(message.graphs,))
+        if len({a["hash"] for a in answers}) != 1:
+            raise RuntimeError("lazygraph: the ranks disagree after dropping graphs; ending")
+        for name in message.graphs:
+            del self.captured[name]
+        self.epoch = answers[0]["epoch"]
+        self.ranks = tuple(a["memory"] for a in answers)
+        freed = min(a["freed"] for a in answers)
+        logger.info("lazygraph: dropped %d graphs, %d MiB", len(message.graphs), freed >> 20)
+        return dropped("dropped", freed=freed)
+
+    def _why_not_drop(self, engine: Any, message: Drop) -> str | None:
+        if self.unsupported:
+            return f"running as stock: {self.unsupported}"
+        if not engine.is_running():
+            return "the engine is shutting down"
+        return self.room.why_not_drop(message.graphs, self.captured)
+
+    def _capture(self, engine: Any, message: Capture, local: bool = False) -> Result:
         started = time.perf_counter()
 
-        def result(outcome: Outcome, reason: str | None = None, ms: float = 0, size: int = 0):
+        def result(
+            outcome: Outcome,
+            reason: str | None = None,
+            ms: float = 0,
+            size: int = 0,
+            refusal: Refusal = "other",
+        ) -> Result:
             return Result(
                 command=message.command,
                 graph=message.graph,
                 outcome=outcome,
                 reason=reason[:TEXT_CHARS_MAX] if reason else None,
+                refusal=refusal if outcome == "refused" else None,
                 stall_ms=(time.perf_counter() - started) * 1000,
                 ms=ms,
                 bytes=size,
@@ -516,18 +602,36 @@ class Agent:
             return result("deferred", reason)
         rpc = engine.model_executor.collective_rpc
         self._quiesce(engine)
-        need = MARGIN_BYTES + memory.typical_graph_bytes(
-            "PIECEWISE" if message.graph.startswith("PIECEWISE") else "FULL",
-            self._facts.get("layers", 32),
-        )
-        checks = rpc(rank.preflight, args=(message.graph, need))
-        if len({c["hash"] for c in checks}) != 1:
-            raise RuntimeError("lazygraph: the ranks hold different graphs; ending the engine")
-        if reason := next((c["reason"] for c in checks if c["reason"]), None):
-            return result("refused", reason)
+        if refused := self._preflight(rpc, message, local):
+            reason, short = refused
+            return result("refused", reason, refusal="headroom" if short else "other")
         self._captured_since_step = True
         answers = rpc(rank.capture, args=(message.graph,))
         return self._book(rpc, message.graph, answers, result)
+
+    def _preflight(self, rpc: Any, message: Capture, local: bool) -> tuple[str, bool] | None:
+        """Ask every rank before anything is captured; why not, and whether for want of memory.
+
+        With ``need_bytes`` each rank holds so much until its capture begins, and gives it back
+        when another one can't.
+        """
+        growth = self.room.growth_bytes(message.graph, self.graphs, self.captured)
+        alone = self.ranks if local else None
+        args = self.room.preflight_args(message.graph, message.need_bytes, growth, alone)
+        checks = rpc(rank.preflight, args=args)
+        if len({c["hash"] for c in checks}) != 1:
+            raise RuntimeError("lazygraph: the ranks hold different graphs; ending the engine")
+        refused = next((c for c in checks if c["reason"]), None)
+        if refused is None:
+            return None
+        # Fresh figures of those that have no room: they say what a controller has to wait for.
+        self.ranks = tuple(
+            c.get("memory", known) for c, known in zip(checks, self.ranks, strict=True)
+        )
+        if message.need_bytes is not None:
+            rpc(rank.give_back)
+        rank_number = f"rank {checks.index(refused)}: " if len(checks) > 1 else ""
+        return f"{rank_number}{refused['reason']}", refused.get("short", False)
 
     def _book(self, rpc: Any, graph: str, answers: list[dict[str, Any]], result: Any) -> Result:
         errors = [a["error"] for a in answers if "error" in a]
@@ -539,8 +643,11 @@ class Agent:
                 f"({errors[0]}); no rank can go on after that, ending the engine"
             )
         if errors:
-            self.gone[graph] = errors[0]
             self.epoch = answers[0]["epoch"]
+            if answers[0].get("short"):
+                self.ranks = tuple(a["memory"] for a in answers)
+                return result("refused", f"headroom: {errors[0]}", refusal="headroom")
+            self.gone[graph] = errors[0]
             return result("failed", errors[0])
         self.epoch = answers[0]["epoch"]
         self.ranks = tuple(a["memory"] for a in answers)
@@ -570,12 +677,18 @@ class Agent:
             return "the engine is shutting down"
         return None
 
-    def _why_not_now(self, engine: Any, message: Capture) -> str | None:
-        """A reason that will go away."""
+    def _why_not_touch(self, engine: Any) -> str | None:
+        """A reason that will go away, for whatever changes the graphs."""
         if engine.model_executor.is_sleeping:
             return "the engine sleeps"
         if engine.is_scheduler_paused():
             return "the scheduler is paused"
+        return None
+
+    def _why_not_now(self, engine: Any, message: Capture) -> str | None:
+        """A reason that will go away."""
+        if reason := self._why_not_touch(engine):
+            return reason
         if engine.has_work() or _request_waits(engine):
             if message.when_idle:
                 return "the engine is busy"

@@ -1,4 +1,4 @@
-"""Where the plugin hangs in vLLM: four methods of EngineCore's process, patched once.
+"""Where the plugin hangs in vLLM: methods of EngineCore's process, patched once.
 
 ``register`` runs in every vLLM process, several times, before most modules exist and before forks.
 So nothing starts here, and a module that isn't imported yet is patched when it is.
@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from .settings import Settings
-from .support import CORE_HOOKS, missing_hook
+from .support import CORE_HOOKS, EXECUTOR_HOOKS, missing_hook
 
 logger = logging.getLogger("vllm.lazygraph")
 
@@ -64,10 +64,11 @@ def install(settings: Settings) -> None:
 def _patch_executor(module: ModuleType, settings: Settings) -> None:
     """Start with the executor, and stand between allocating the KV cache and capturing."""
     executor_class: Any = getattr(module, "Executor", None)
-    if reason := missing_hook(executor_class, ("initialize_from_config", "collective_rpc")):
+    if reason := missing_hook(executor_class, EXECUTOR_HOOKS):
         logger.warning("lazygraph: running as stock: %s", reason)
         return
     init, initialize = executor_class.__init__, executor_class.initialize_from_config
+    determine = executor_class.determine_available_memory
 
     @functools.wraps(init)
     def patched_init(self: Any, vllm_config: Any, *args: Any, **kwargs: Any) -> None:
@@ -105,7 +106,18 @@ def _patch_executor(module: ModuleType, settings: Settings) -> None:
         finally:
             del self.collective_rpc
 
+    @functools.wraps(determine)
+    def patched_determine(self: Any, *args: Any, **kwargs: Any) -> Any:
+        agent = getattr(self, "lazygraph", None)
+        if agent is None:
+            return determine(self, *args, **kwargs)
+        agent.before_sizing(self.collective_rpc)
+        result = determine(self, *args, **kwargs)
+        agent.after_sizing(self.collective_rpc)
+        return result
+
     executor_class.__init__ = patched_init
+    executor_class.determine_available_memory = patched_determine
     executor_class.initialize_from_config = patched_initialize
 
 

@@ -1,4 +1,4 @@
-"""Graph memory on one rank, and the two things that would take it from serving.
+"""Graph memory on one rank, and what would take it from serving.
 
 A graph's bytes are the growth of its pool's segments plus the growth of what the device has in use
 beyond torch's reservation (driver memory). The change of free memory around one capture is neither:
@@ -8,34 +8,48 @@ torch gives cached blocks back on the way.
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
+
+logger = logging.getLogger("vllm.lazygraph")
 
 # Held while a capture is under way, and by whoever waits for CUDA events on another thread:
 # in torch's default "global" capture mode such a wait fails and ends the capture.
 output_lock = threading.RLock()
 
-MIB = 1 << 20
-# One by one on a Llama-3.1-8B (32 layers): PIECEWISE 4 MiB for 33 pieces, FULL 1.6 MiB.
-# bench/gpu/main-job.sh measures them again.
-PIECEWISE_BYTES_PER_PIECE = int(0.124 * MIB)
-FULL_BYTES_PER_LAYER = int(0.05 * MIB)
 
+def _segments(pool: Any) -> list[Any]:
+    import torch
 
-def typical_graph_bytes(kind: str, layers: int) -> int:
-    """What one more graph of this kind takes, before any was measured."""
-    if kind == "PIECEWISE":
-        return (layers + 1) * PIECEWISE_BYTES_PER_PIECE
-    return layers * FULL_BYTES_PER_LAYER
+    segments = torch.cuda.memory_snapshot(pool, include_traces=False)
+    return [s for s in segments if tuple(s["segment_pool_id"]) == tuple(pool)]
 
 
 def pool_bytes(pool: Any) -> int:
     """Bytes in the segments of one graph pool."""
+    return sum(s["total_size"] for s in _segments(pool))
+
+
+def pools_use(pools: Iterable[Any]) -> tuple[int, int]:
+    """Bytes in the segments of graph pools, and how many of them no graph's buffer lies in."""
+    segments = [segment for pool in pools for segment in _segments(pool)]
+    total = sum(s["total_size"] for s in segments)
+    return total, total - sum(s["allocated_size"] for s in segments)
+
+
+def activation_held_bytes(device: Any, pools_free_bytes: int, peak: int) -> int:
+    """How much of the activation peak the allocator holds already, without giving it to anyone.
+
+    Free blocks of graph pools don't count: only captures can use them. Fragmentation may make
+    less of it usable than it says. Meaningful while no step is under way.
+    """
     import torch
 
-    segments = torch.cuda.memory_snapshot(pool, include_traces=False)
-    return sum(s["total_size"] for s in segments if tuple(s["segment_pool_id"]) == tuple(pool))
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return max(0, min(peak, cached - pools_free_bytes))
 
 
 class GraphMeter:
@@ -76,3 +90,99 @@ def no_cache_flush(torch: Any) -> Iterator[None]:
         yield
     finally:
         torch.cuda.empty_cache, torch._C._host_emptyCache = flush, host_flush
+
+
+# ------------------------------------------------------------------ disposable reservations
+
+CUDA_SUCCESS = 0
+CUDA_ERROR_OUT_OF_MEMORY = 2
+
+
+class Driver:
+    """The two calls of the CUDA driver that a reservation needs.
+
+    Not torch's allocator: it would keep the block in its cache. Not the CUDA runtime: a failure
+    there stays behind as the thread's last error, and torch's next check finds it.
+    """
+
+    def __init__(self) -> None:
+        self._library = ctypes.CDLL("libcuda.so.1")
+
+    def allocate(self, size: int) -> tuple[int, int]:
+        """The driver's status and, if that is success, the address."""
+        address = ctypes.c_uint64()
+        status = self._library.cuMemAlloc_v2(ctypes.byref(address), ctypes.c_size_t(size))
+        return int(status), int(address.value)
+
+    def free(self, address: int) -> int:
+        """Give it back; the driver's status."""
+        return int(self._library.cuMemFree_v2(ctypes.c_uint64(address)))
+
+
+_driver: Driver | None = None
+
+
+def _get_driver() -> Driver:
+    global _driver
+    if _driver is None:
+        _driver = Driver()
+    return _driver
+
+
+class Reservation:
+    """Device memory held for a moment, to prove that a capture will find it."""
+
+    def __init__(self) -> None:
+        self._address: int | None = None
+        self._told = False
+
+    def take(self, size: int) -> bool:
+        """Hold ``size`` bytes instead of what was held; False if the device has them not.
+
+        True also where it can't be tried: the figures were read before and said that it fits, and
+        a proof that is missing is no reason to end an engine.
+        """
+        self.give_back()
+        if size <= 0:
+            return True
+        try:
+            status, address = _get_driver().allocate(size)
+        except (OSError, AttributeError) as error:  # no such library, or no such call in it
+            self._warn(str(error))
+            return True
+        if status == CUDA_SUCCESS:
+            self._address = address
+        elif status != CUDA_ERROR_OUT_OF_MEMORY:
+            self._warn(f"CUDA driver error {status}")
+        return status != CUDA_ERROR_OUT_OF_MEMORY
+
+    def _warn(self, why: str) -> None:
+        """Once: every capture after it would say the same."""
+        if not self._told:
+            self._told = True
+            logger.warning("lazygraph: can't try a reservation: %s", why)
+
+    def give_back(self) -> None:
+        """Hold nothing."""
+        if self._address is None:
+            return
+        address, self._address = self._address, None
+        if status := _get_driver().free(address):
+            logger.warning("lazygraph: can't give a reservation back: CUDA driver error %d", status)
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether this error, or one behind it, says that the device is full.
+
+    Leaving a capture that ran out of memory may fail once more, when the part that was captured is
+    made executable: the error that comes out is then another one, with the first behind it.
+    """
+    import torch
+
+    for _ in range(16):
+        if error is None:
+            return False
+        if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error).lower():
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -6,6 +6,7 @@ Units and meaning of every field are documented there. Frames are msgpack maps w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Union
 
 import msgspec
@@ -17,16 +18,27 @@ FRAME_BYTES_MAX = 1 << 20
 GRAPHS_MAX = 4096
 TABLE_ROWS_MAX = 4096
 ROW_GRAPHS_MAX = 64
+TIERS_MAX = 64
 STEPS_PER_BATCH_MAX = 512
 TOKENS_MAX = 1 << 20
 TEXT_CHARS_MAX = 2048
 COMMANDS_WAITING_MAX = 64
 
 Mode = Literal["eager", "lazy", "idle"]
+Reserve = Literal["none", "top", "plan"]
 Phase = Literal["loading", "capturing", "serving", "stock", "stopping"]
 GraphId = Annotated[str, Meta(min_length=1, max_length=128)]
 Text = Annotated[str, Meta(max_length=TEXT_CHARS_MAX)]
 Count = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+SomeGraphs = Annotated[tuple[GraphId, ...], Meta(min_length=1, max_length=GRAPHS_MAX)]
+
+
+def _check_apart(names: Sequence[str], field: str) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise ValueError(f"expected {field} to name a graph once, got {name!r} again")
+        seen.add(name)
 
 
 class Graph(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -39,7 +51,7 @@ class Graph(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defa
     uniform: int | None = None
 
 
-class RankMemory(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class RankMemory(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """What one rank sees of its GPU, in bytes."""
 
     rank: int
@@ -50,6 +62,7 @@ class RankMemory(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     reserved_bytes: int
     pool_bytes: int
     activation_peak_bytes: int
+    activation_held_bytes: int | None = None
 
 
 class Captured(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -58,6 +71,14 @@ class Captured(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     graph: str
     ms: float
     bytes: int
+
+
+class Reserved(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What was taken off the KV cache for graphs, on each rank."""
+
+    mode: Reserve
+    bytes: int
+    kv_tokens: int
 
 
 class StepCount(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -115,6 +136,8 @@ class Inventory(_Message, tag="inventory", kw_only=True):
     kv_cache_tokens: int
     epoch: int
     unsupported: str | None = None
+    reserve: Reserved | None = None
+    tiers: tuple[tuple[str, ...], ...] | None = None
 
 
 class Ready(_Message, tag="ready", kw_only=True):
@@ -127,6 +150,7 @@ class Ready(_Message, tag="ready", kw_only=True):
 
 
 Outcome = Literal["captured", "already", "deferred", "refused", "failed"]
+Refusal = Literal["headroom", "other"]
 
 
 class Result(_Message, tag="result", kw_only=True):
@@ -136,9 +160,22 @@ class Result(_Message, tag="result", kw_only=True):
     graph: str
     outcome: Outcome
     reason: str | None = None
+    refusal: Refusal | None = None
     stall_ms: float
     ms: float
     bytes: int
+    ranks: tuple[RankMemory, ...]
+    epoch: int
+
+
+class Dropped(_Message, tag="dropped", kw_only=True):
+    """Answer to a drop command."""
+
+    command: int
+    outcome: Literal["dropped", "refused", "deferred", "failed"]
+    graphs: tuple[str, ...]
+    freed_bytes: int
+    reason: str | None = None
     ranks: tuple[RankMemory, ...]
     epoch: int
 
@@ -181,7 +218,7 @@ class Goodbye(_Message, tag="goodbye", kw_only=True):
 
 
 FromEngine = Union[  # noqa: UP007 - msgspec wants one union object
-    Hello, Inventory, Ready, Result, Telemetry, Edge, Heartbeat, Problem, Goodbye
+    Hello, Inventory, Ready, Result, Dropped, Telemetry, Edge, Heartbeat, Problem, Goodbye
 ]
 
 # ------------------------------------------------------------------ controller → engine
@@ -194,6 +231,9 @@ class Welcome(_Message, tag="welcome", kw_only=True):
     incarnation: Count
     heartbeat_ms: Annotated[int, Meta(ge=10, le=600_000)]
     mode: Mode
+    reserve: Reserve | None = None
+    reserve_bytes: Count | None = None
+    margin_bytes: Count | None = None
 
 
 class Refuse(_Message, tag="refuse", kw_only=True):
@@ -207,6 +247,11 @@ class Start(_Message, tag="start", kw_only=True):
     """Which graphs to capture before ready, in this order."""
 
     graphs: Annotated[tuple[GraphId, ...], Meta(max_length=GRAPHS_MAX)]
+    tiers: Annotated[tuple[SomeGraphs, ...], Meta(max_length=TIERS_MAX)] | None = None
+
+    def __post_init__(self) -> None:
+        """A graph has one pool."""
+        _check_apart([name for tier in self.tiers or () for name in tier], "tiers")
 
 
 class Capture(_Message, tag="capture", kw_only=True):
@@ -215,6 +260,18 @@ class Capture(_Message, tag="capture", kw_only=True):
     command: Count
     graph: GraphId
     when_idle: bool
+    need_bytes: Count | None = None
+
+
+class Drop(_Message, tag="drop", kw_only=True):
+    """All captured graphs of one or more tiers, on all ranks, between two steps."""
+
+    command: Count
+    graphs: SomeGraphs
+
+    def __post_init__(self) -> None:
+        """A graph goes once."""
+        _check_apart(self.graphs, "graphs")
 
 
 class DispatchRow(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -253,7 +310,7 @@ class Resync(_Message, tag="resync", kw_only=True):
 
 
 ToEngine = Union[  # noqa: UP007
-    Welcome, Refuse, Start, Capture, Dispatch, Freeze, SetMode, Resync, Heartbeat
+    Welcome, Refuse, Start, Capture, Drop, Dispatch, Freeze, SetMode, Resync, Heartbeat
 ]
 
 
@@ -266,7 +323,18 @@ _to_engine = msgspec.msgpack.Decoder(ToEngine)
 _from_engine = msgspec.msgpack.Decoder(FromEngine)
 _any = msgspec.msgpack.Decoder()
 _TO_ENGINE_TYPES = frozenset(
-    ("welcome", "refuse", "start", "capture", "dispatch", "freeze", "mode", "resync", "heartbeat")
+    (
+        "welcome",
+        "refuse",
+        "start",
+        "capture",
+        "drop",
+        "dispatch",
+        "freeze",
+        "mode",
+        "resync",
+        "heartbeat",
+    )
 )
 
 

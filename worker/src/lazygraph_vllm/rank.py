@@ -13,9 +13,16 @@ from collections import deque
 from typing import Any
 from unittest import mock
 
-from . import memory
-from .capture import CaptureError, RankGraphs, describe_graph, unsupported_runner
+from . import forecast, memory
+from .capture import (
+    CaptureError,
+    CaptureMemoryError,
+    RankGraphs,
+    describe_graph,
+    unsupported_runner,
+)
 from .dispatch import TableError
+from .guard import StartGuard
 from .messages import Dispatch, RankMemory, StepCount
 from .telemetry import StepCounter
 
@@ -30,6 +37,106 @@ def _runner(wrapper: Any) -> Any:
 
 def _graphs(wrapper: Any) -> RankGraphs:
     return _runner(wrapper).lazygraph
+
+
+# ------------------------------------------------------------------ sizing the KV cache
+
+
+def reserve(wrapper: Any, mode: str, known_bytes: int | None) -> dict[str, Any]:
+    """Let vLLM's coming memory profile count the graphs. Never fails, and says why not.
+
+    vLLM subtracts from the KV cache what its runner's ``profile_cudagraph_memory`` returns; the
+    V2 runner returns 0.
+
+    Args:
+        wrapper: vLLM's worker wrapper.
+        mode: ``top`` or ``plan``.
+        known_bytes: what an earlier start took, instead of a forecast.
+    """
+    try:
+        return _reserve(wrapper, mode, known_bytes)
+    except Exception as error:
+        logger.debug("lazygraph: can't reserve memory for graphs", exc_info=True)
+        return {"bytes": 0, "why": f"can't forecast: {type(error).__name__}: {error}"}
+
+
+def _reserve(wrapper: Any, mode: str, known_bytes: int | None) -> dict[str, Any]:
+    from vllm import envs
+    from vllm.v1.worker.gpu.cudagraph_utils import ModelCudaGraphManager
+
+    runner = _runner(wrapper)
+    config = runner.vllm_config
+    if config.cache_config.kv_cache_memory_bytes is not None:
+        return {"bytes": 0, "why": "--kv-cache-memory-bytes gives the KV cache's size"}
+    if not envs.VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS:
+        why = "VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS=0 keeps vLLM from subtracting it"
+        return {"bytes": 0, "why": why}
+    graph_mode = config.compilation_config.cudagraph_mode
+    # vLLM makes its own manager later; this one only says which graphs it will have.
+    manager = ModelCudaGraphManager(config, runner.device, graph_mode, runner.decode_query_len)
+    planned = [describe_graph(d) for descs in manager._capture_descs.values() for d in descs]
+    if not planned:
+        return {"bytes": 0, "why": "vLLM has no graph to capture here"}
+    size = known_bytes
+    if size is None:
+        size = forecast.reserve_bytes(mode, planned, model_shape(config))
+    specs = wrapper.worker.get_kv_cache_spec().values()
+    token_bytes = sum(spec.page_size_bytes / spec.block_size for spec in specs)
+    state = runner.lazygraph_reserve = {
+        "bytes": size,
+        "kv_tokens": int(size / token_bytes) if token_bytes else 0,
+        "graphs": len(planned),
+        "asked": False,
+    }
+
+    def profile_cudagraph_memory() -> int:
+        state["asked"] = True
+        return size
+
+    runner.profile_cudagraph_memory = profile_cudagraph_memory
+    return {**state, "why": None}
+
+
+def reserved(wrapper: Any) -> bool:
+    """Whether vLLM took what ``reserve`` offered, now that its KV cache is sized."""
+    state = getattr(_runner(wrapper), "lazygraph_reserve", None)
+    return bool(state and state["asked"])
+
+
+def model_shape(config: Any) -> forecast.Shape:
+    """What a forecast needs to know of the model on this rank; less where vLLM says less."""
+    model, parallel = config.model_config, config.parallel_config
+    layers = int(model.get_num_layers(parallel))
+    try:
+        text = model.hf_text_config
+        return forecast.Shape(
+            layers=layers,
+            hidden=int(model.get_hidden_size()),
+            intermediate=-(-int(text.intermediate_size) // parallel.tensor_parallel_size),
+            heads=int(model.get_num_attention_heads(parallel)),
+            kv_heads=int(model.get_num_kv_heads(parallel)),
+            head_size=int(model.get_head_size()),
+            value_bytes=int(model.dtype.itemsize),
+            splits=_attention_splits(config),
+        )
+    except Exception:
+        # A forecast is worth no start: without the shape it knows driver memory only.
+        logger.debug("lazygraph: this model's shape isn't known", exc_info=True)
+        return forecast.Shape(layers=layers)
+
+
+def _attention_splits(config: Any) -> int:
+    """Splits that FlashAttention 3 gets buffers for in every captured step; 0 for others."""
+    from vllm import envs
+    from vllm.v1.attention.backends.fa_utils import get_flash_attn_version
+
+    if envs.VLLM_BATCH_INVARIANT:
+        return 0  # one split, and no buffers
+    layers = config.compilation_config.static_forward_context.values()
+    backends = {layer.attn_backend.get_name() for layer in layers if hasattr(layer, "attn_backend")}
+    if backends != {"FLASH_ATTN"} or get_flash_attn_version() != 3:
+        return 0
+    return int(config.attention_config.flash_attn_max_num_splits_for_cuda_graph)
 
 
 # ------------------------------------------------------------------ start-up
@@ -57,14 +164,30 @@ def _describe(wrapper: Any) -> dict[str, Any]:
         "decode_length": manager.decode_query_len,
         "cudagraph_mode": manager.cudagraph_mode.name,
         "layers": int(config.model_config.get_num_layers(config.parallel_config)),
+        "shape": model_shape(config),
         "memory": rank_memory(wrapper),
     }
 
 
-def prepare(wrapper: Any, first: list[str], verify: bool) -> None:
-    """Take over this rank's graphs; the coming start-up capture captures ``first`` only."""
+def prepare(
+    wrapper: Any,
+    first: list[str],
+    verify: bool,
+    tiers: tuple[tuple[str, ...], ...] = (),
+    guard_margin_bytes: int | None = None,
+) -> None:
+    """Take over this rank's graphs; the coming start-up capture captures ``first`` only.
+
+    Args:
+        wrapper: vLLM's worker wrapper.
+        first: what to capture before ready, in this order of pools.
+        verify: check each graph against an ungraphed run.
+        tiers: graphs that get a pool each; none: one pool for all, as in vLLM.
+        guard_margin_bytes: memory is tight: check each graph of ``first``, and leave this much.
+    """
     runner = _runner(wrapper)
-    runner.lazygraph = graphs = RankGraphs(runner, first, verify)
+    guard = None if guard_margin_bytes is None else _guard(wrapper, guard_margin_bytes)
+    runner.lazygraph = graphs = RankGraphs(runner, first, verify, tiers, guard)
     runner.cudagraph_manager.lazygraph = graphs
     _patch_classes()
     _watch_steps(runner, graphs)
@@ -81,6 +204,31 @@ def prepare(wrapper: Any, first: list[str], verify: bool) -> None:
     runner.capture_model = capture_and_project
 
 
+def _guard(wrapper: Any, margin_bytes: int) -> StartGuard:
+    runner = _runner(wrapper)
+    return StartGuard(
+        device=runner.device,
+        shape=model_shape(runner.vllm_config),
+        margin_bytes=margin_bytes,
+        activation_bytes=lambda: _activation_missing(wrapper),
+        everywhere=_everywhere,
+    )
+
+
+def _everywhere(fine: bool) -> bool:
+    """Whether it is fine on all ranks; asked on all of them at the same point of their work."""
+    import torch
+    from vllm.distributed.parallel_state import get_tp_group
+
+    group = get_tp_group()
+    if group.world_size == 1:
+        return fine
+    # On the CPU, outside CUDA: a capture context may be open around it.
+    answer = torch.tensor([int(fine)])
+    torch.distributed.all_reduce(answer, torch.distributed.ReduceOp.MIN, group=group.cpu_group)
+    return bool(answer.item())
+
+
 def finish_start(wrapper: Any) -> dict[str, Any]:
     """After start-up: real steps can't capture any more. Returns what was captured."""
     graphs = _graphs(wrapper)
@@ -89,6 +237,7 @@ def finish_start(wrapper: Any) -> dict[str, Any]:
     return {
         "captured": list(graphs.captured.values()),
         "mismatched": dict(graphs.mismatched),
+        "refused": dict(graphs.refused),
         "seconds": graphs.capture_seconds,
         "hash": graphs.state_hash(),
         "epoch": graphs.epoch,
@@ -154,20 +303,65 @@ def _patch_classes() -> None:
 # ------------------------------------------------------------------ between steps
 
 
-def preflight(wrapper: Any, graph: str, free_bytes_min: int) -> dict[str, Any]:
-    """Whether this rank could capture ``graph`` now. Changes nothing."""
+def preflight(
+    wrapper: Any,
+    graph: str,
+    free_bytes_min: int,
+    headroom_bytes_min: int = 0,
+    reserve_bytes: int = 0,
+) -> dict[str, Any]:
+    """Whether this rank could capture ``graph`` now.
+
+    Changes nothing but ``reserve_bytes``: those are held until the capture or ``give_back``, so
+    that nobody else takes them while the other ranks look.
+
+    Args:
+        wrapper: vLLM's worker wrapper.
+        graph: its id.
+        free_bytes_min: what the device must have free.
+        headroom_bytes_min: what it must have free besides what serving still needs.
+        reserve_bytes: what to hold.
+    """
     import torch
 
     graphs = _graphs(wrapper)
     free = torch.cuda.mem_get_info(graphs.runner.device)[0]
-    reason = None
+    reason, short = None, False
     if graph not in graphs.descs:
         reason = f"unknown graph {graph!r}"
     elif graph in graphs.failed:
         reason = f"failed before: {graphs.failed[graph]}"
-    elif free < free_bytes_min:
-        reason = f"headroom: {free >> 20} MiB free, {free_bytes_min >> 20} MiB needed"
-    return {"reason": reason, "hash": graphs.state_hash(), "has": graph in graphs.captured}
+    else:
+        reason = _shortage(wrapper, free, free_bytes_min, headroom_bytes_min, reserve_bytes)
+        short = reason is not None
+    answer = {"reason": reason, "hash": graphs.state_hash(), "has": graph in graphs.captured}
+    return answer | ({"short": True, "memory": rank_memory(wrapper)} if short else {})
+
+
+def _shortage(
+    wrapper: Any, free: int, free_min: int, headroom_min: int, reserve_bytes: int
+) -> str | None:
+    if free < free_min:
+        return f"headroom: {free >> 20} MiB free, {free_min >> 20} MiB needed"
+    # What is held is read only where it decides: it takes a snapshot of every pool, in the stall.
+    if headroom_min and free - _activation_peak(wrapper) < headroom_min:
+        serving = _activation_missing(wrapper)
+        if free - serving < headroom_min:
+            return (
+                f"headroom: {free >> 20} MiB free, {serving >> 20} MiB of them for serving, "
+                f"{headroom_min >> 20} MiB needed"
+            )
+    if not _graphs(wrapper).reservation.take(reserve_bytes):
+        return (
+            f"headroom: {free >> 20} MiB free, but the device doesn't give "
+            f"{reserve_bytes >> 20} MiB"
+        )
+    return None
+
+
+def give_back(wrapper: Any) -> None:
+    """End a reservation that no capture follows."""
+    _graphs(wrapper).reservation.give_back()
 
 
 def capture(wrapper: Any, graph: str) -> dict[str, Any]:
@@ -176,11 +370,31 @@ def capture(wrapper: Any, graph: str) -> dict[str, Any]:
     try:
         captured = graphs.capture_one(graph)
     except CaptureError as error:
-        logger.exception("lazygraph: capturing %s failed", graph)
-        return {"error": str(error), "hash": graphs.state_hash(), "epoch": graphs.epoch}
+        short = isinstance(error, CaptureMemoryError)
+        if short:
+            logger.warning("lazygraph: capturing %s ran out of memory: %s", graph, error)
+        else:
+            logger.exception("lazygraph: capturing %s failed", graph)
+        answer = {
+            "error": str(error), "short": short, "hash": graphs.state_hash(), "epoch": graphs.epoch,
+        }  # fmt: skip
+        # After any other failure CUDA may not answer, and the reason must reach the engine.
+        return answer | ({"memory": rank_memory(wrapper)} if short else {})
     return {
         "captured": captured,
         "mismatch": graphs.mismatched.get(graph),
+        "hash": graphs.state_hash(),
+        "epoch": graphs.epoch,
+        "memory": rank_memory(wrapper),
+    }
+
+
+def drop(wrapper: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    """Drop graphs that are whole tiers, and give their memory back."""
+    graphs = _graphs(wrapper)
+    freed = graphs.drop(names)
+    return {
+        "freed": freed,
         "hash": graphs.state_hash(),
         "epoch": graphs.epoch,
         "memory": rank_memory(wrapper),
@@ -193,6 +407,7 @@ def purge(wrapper: Any, names: dict[str, str]) -> int:
     for graph, reason in names.items():
         graphs.purge(graph)
         graphs.failed[graph] = reason
+    graphs.release_empty(names)
     graphs._rebuild()
     return graphs.epoch
 
@@ -206,14 +421,32 @@ def set_table(wrapper: Any, table: Dispatch | None) -> str | None:
     return None
 
 
+def _activation_peak(wrapper: Any) -> int:
+    return int(getattr(wrapper.worker, "peak_activation_memory", 0))
+
+
+def _pool_ids(runner: Any) -> list[Any]:
+    graphs = getattr(runner, "lazygraph", None)
+    return [runner.cudagraph_manager.pool] if graphs is None else graphs.pools.ids()
+
+
+def _activation_missing(wrapper: Any) -> int:
+    """What serving still needs of the device: the activation peak less what torch holds of it."""
+    runner, peak = _runner(wrapper), _activation_peak(wrapper)
+    _, unused = memory.pools_use(_pool_ids(runner))
+    return peak - memory.activation_held_bytes(runner.device, unused, peak)
+
+
 def rank_memory(wrapper: Any) -> RankMemory:
-    """This rank's GPU and what the allocator and the graph pool hold of it."""
+    """This rank's GPU and what the allocator and the graph pools hold of it."""
     import torch
 
     runner = _runner(wrapper)
     device = runner.device
     free, total = torch.cuda.mem_get_info(device)
     properties = torch.cuda.get_device_properties(device)
+    in_pools, unused = memory.pools_use(_pool_ids(runner))
+    peak = _activation_peak(wrapper)
     return RankMemory(
         rank=int(getattr(wrapper, "global_rank", 0)),
         gpu_uuid=f"GPU-{properties.uuid}",
@@ -221,8 +454,9 @@ def rank_memory(wrapper: Any) -> RankMemory:
         total_bytes=total,
         free_bytes=free,
         reserved_bytes=torch.cuda.memory_reserved(device),
-        pool_bytes=memory.pool_bytes(runner.cudagraph_manager.pool),
-        activation_peak_bytes=int(getattr(wrapper.worker, "peak_activation_memory", 0)),
+        pool_bytes=in_pools,
+        activation_peak_bytes=peak,
+        activation_held_bytes=memory.activation_held_bytes(device, unused, peak),
     )
 
 

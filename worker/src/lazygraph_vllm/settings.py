@@ -14,6 +14,8 @@ from typing import Literal, cast
 
 Mode = Literal["eager", "lazy", "idle"]
 MODES: tuple[Mode, ...] = ("eager", "lazy", "idle")
+Reserve = Literal["none", "top", "plan"]
+RESERVES: tuple[Reserve, ...] = ("none", "top", "plan")
 
 HANDSHAKE_MS_MAX = 60_000
 
@@ -42,6 +44,8 @@ class Settings:
     verify: bool = False
     allow_untested: bool = False
     curve: Curve | None = None
+    # What is kept back from the KV cache for graphs; a controller's welcome overrides it.
+    reserve: Reserve = "none"
 
 
 def _flag(env: Mapping[str, str], name: str) -> bool:
@@ -102,6 +106,9 @@ def load_settings(env: Mapping[str, str] | None = None) -> Settings | None:
         raise SettingsError(
             f"expected LAZYGRAPH_ENGINE to have no control characters, got {engine!r}"
         )
+    reserve = env.get("LAZYGRAPH_RESERVE", "").strip().lower() or "none"
+    if reserve not in RESERVES:
+        raise SettingsError(f"expected LAZYGRAPH_RESERVE to be none, top or plan, got {reserve!r}")
     return Settings(
         mode=cast(Mode, mode),
         endpoint=endpoint,
@@ -110,4 +117,5 @@ def load_settings(env: Mapping[str, str] | None = None) -> Settings | None:
         verify=_flag(env, "LAZYGRAPH_VERIFY"),
         allow_untested=_flag(env, "LAZYGRAPH_ALLOW_UNTESTED"),
         curve=_curve(env),
+        reserve=cast(Reserve, reserve),
     )

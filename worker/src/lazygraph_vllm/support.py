@@ -105,7 +105,14 @@ def graph_mode_reason(mode: Any) -> str | None:
 
 # Attribute paths that must exist; checked on every rank before anything is changed.
 MANAGER_HOOKS = ("capture", "dispatch", "run_fullgraph", "needs_capture")
-MANAGER_FIELDS = ("_capture_descs", "_candidates", "_graphs_captured", "graphs", "decode_query_len")
+MANAGER_FIELDS = (
+    "_capture_descs",
+    "_candidates",
+    "_graphs_captured",
+    "graphs",
+    "decode_query_len",
+    "pool",
+)
 RUNNER_HOOKS = ("capture_model", "execute_model", "sample_tokens", "device", "vllm_config")
 MODULE_HOOKS = {
     "vllm.compilation.cuda_graph": ("CUDAGraphWrapper",),
@@ -115,6 +122,7 @@ MODULE_HOOKS = {
     "vllm.v1.worker.gpu.async_utils": ("AsyncOutput",),
     "vllm.v1.worker.gpu.cudagraph_utils": ("CudaGraphManager", "graph_capture", "tqdm"),
 }
+EXECUTOR_HOOKS = ("initialize_from_config", "determine_available_memory", "collective_rpc")
 CORE_HOOKS = (
     "run_busy_loop",
     "_handle_client_request",

@@ -18,6 +18,7 @@ def make_config(
     max_num_seqs: int = 8,
 ) -> Any:
     """What manager, wrappers and forward context read of a ``VllmConfig``."""
+    import torch
     from vllm.config.compilation import CUDAGraphMode
 
     model = SimpleNamespace(
@@ -31,11 +32,18 @@ def make_config(
         model="tiny",
         get_num_layers=lambda _: PIECES - 1,
         get_vocab_size=lambda: 32,
+        get_hidden_size=lambda: HIDDEN,
+        dtype=torch.float32,
     )
     return SimpleNamespace(
         model_config=model,
         cache_config=SimpleNamespace(
-            num_gpu_blocks=100, block_size=16, kv_cache_size_tokens=1600, kv_offloading_size=None
+            num_gpu_blocks=100,
+            block_size=16,
+            kv_cache_size_tokens=1600,
+            kv_offloading_size=None,
+            kv_cache_memory_bytes=None,
+            gpu_memory_utilization=0.9,
         ),
         load_config=None,
         device_config=None,
@@ -144,6 +152,7 @@ def make_runner(config: Any) -> Any:
         "kv_cache_config": SimpleNamespace(kv_cache_groups=[]),
         "use_aux_hidden_state_outputs": False,
         "cudagraph_manager": ModelCudaGraphManager(config, device, mode, decode_query_len=1),
+        "decode_query_len": 1,
     }.items():
         setattr(runner, name, value)
     runner.execute_model = lambda scheduled, **kwargs: serve(runner, scheduled, **kwargs)
@@ -200,7 +209,12 @@ class Wrapper:
     def __init__(self, runner: Any, rank: int = 0) -> None:
         self.global_rank = rank
         self.calls: list[str] = []
-        self.worker = SimpleNamespace(model_runner=runner, peak_activation_memory=1 << 30)
+        spec = SimpleNamespace(page_size_bytes=16 << 10, block_size=16)
+        self.worker = SimpleNamespace(
+            model_runner=runner,
+            peak_activation_memory=1 << 30,
+            get_kv_cache_spec=lambda: {"layer.0": spec, "layer.1": spec},
+        )
 
     def initialize_from_config(self, _: Any) -> None:
         self.calls.append("initialize_from_config")
@@ -218,7 +232,11 @@ class Wrapper:
 
 
 def start(
-    mode: str = "FULL_AND_PIECEWISE", first: list[str] | None = None, **config: Any
+    mode: str = "FULL_AND_PIECEWISE",
+    first: list[str] | None = None,
+    tiers: tuple[tuple[str, ...], ...] = (),
+    guard_margin: int | None = None,
+    **config: Any,
 ) -> tuple[Any, dict[str, Any]]:
     """One rank through start-up as the engine drives it; the wrapper and what it answered."""
     from lazygraph_vllm import rank
@@ -229,7 +247,7 @@ def start(
     assert "unsupported" not in facts, facts
     wrapper.graphs = facts["graphs"]
     names = [g.id for g in top_graphs(wrapper.graphs)] if first is None else first
-    rank.prepare(wrapper, names, False)
+    rank.prepare(wrapper, names, False, tiers, guard_margin)
     wrapper.compile_or_warm_up_model()
     return wrapper, rank.finish_start(wrapper)
 

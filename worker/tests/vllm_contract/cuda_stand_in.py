@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import threading
+import weakref
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -29,12 +30,27 @@ class Gpu:
         self.current: Any = SimpleNamespace(name="main")
         self.free_bytes = 100 << 30
         self.total_bytes = 140 << 30
-        self.pool_bytes = 0
+        self.cached_bytes = 0  # in the allocator's cache, outside graph pools
+        self.pools: dict[tuple[int, int], int] = {}
+        self.pools_made = 0
+        self.live: dict[tuple[int, int], weakref.WeakSet[Graph]] = {}
+        self.mem_pools: weakref.WeakSet[MemPool] = weakref.WeakSet()
+        self.driver_status = 0
+        self.driver_held: dict[int, int] = {}
         self.gc_during_capture: list[bool] = []
         self.flag_during_capture: list[bool] = []
         self.threads: set[int] = set()
         self.replayed: list[Graph] = []
         self.fail_at_begin: int | None = None
+        self.fail_with = "CUDA error: out of memory"
+        self.bytes_per_capture = MIB
+
+    @property
+    def pool_bytes(self) -> int:
+        return sum(self.pools.values())
+
+    def graphs_in(self, pool: tuple[int, int]) -> int:
+        return len(self.live.get(pool, ()))
 
     def note(self, *event: Any) -> None:
         self.events.append(event)
@@ -57,7 +73,11 @@ class Graph:
         gpu = self.gpu
         if gpu.capturing is not None:
             raise RuntimeError("a capture inside a capture")
-        gpu.note("begin", gpu.current)
+        self.pool = pool[0]
+        gpu.note("begin", gpu.current, self.pool)
+        owned = MemPool.of(gpu, self.pool)
+        if self.pool in gpu.pools and gpu.graphs_in(self.pool) == 0 and not owned:
+            raise AssertionError("use_count > 0 INTERNAL ASSERT FAILED")
         gpu.gc_during_capture.append(gc.isenabled())
         gpu.flag_during_capture.append(monitor.cudagraph_capturing_enabled)
         gpu.threads.add(threading.get_ident())
@@ -65,18 +85,72 @@ class Graph:
             gpu.fail_at_begin -= 1
             if gpu.fail_at_begin < 0:
                 gpu.fail_at_begin = None
-                raise RuntimeError("CUDA error: out of memory")
+                raise RuntimeError(gpu.fail_with)
+        if gpu.free_bytes < gpu.bytes_per_capture:
+            raise RuntimeError("CUDA error: out of memory")
         gpu.capturing = self
 
     def capture_end(self) -> None:
-        self.gpu.capturing = None
-        self.gpu.pool_bytes += MIB
-        self.gpu.free_bytes -= MIB
-        self.gpu.note("end")
+        gpu = self.gpu
+        if gpu.capturing is None:
+            raise RuntimeError("no capture to end")
+        gpu.capturing = None
+        gpu.live.setdefault(self.pool, weakref.WeakSet()).add(self)
+        gpu.pools[self.pool] = gpu.pools.get(self.pool, 0) + gpu.bytes_per_capture
+        gpu.free_bytes -= gpu.bytes_per_capture
+        gpu.note("end")
 
     def replay(self) -> None:
         self.gpu.replayed.append(self)
         self.gpu.note("replay", self)
+
+
+class MemPool:
+    """``torch.cuda.MemPool``: gives its memory back when it goes, if no graph holds it."""
+
+    gpu: Gpu
+    owned: weakref.WeakSet[MemPool]
+
+    def __init__(self) -> None:
+        self.gpu.pools_made += 1
+        self.id = (0, 100 + self.gpu.pools_made)
+        self.gpu.pools[self.id] = 0
+        self.owned.add(self)
+
+    @staticmethod
+    def of(gpu: Gpu, pool: tuple[int, int]) -> bool:
+        return any(p.id == pool for p in gpu.mem_pools)
+
+    def use_count(self) -> int:
+        return 1 + self.gpu.graphs_in(self.id)
+
+    def __del__(self) -> None:
+        self.gpu.note("pool gone", self.id, self.gpu.graphs_in(self.id))
+        if self.gpu.graphs_in(self.id) == 0:
+            self.gpu.free_bytes += self.gpu.pools.pop(self.id, 0)
+
+
+class Driver:
+    """``memory.Driver`` without a driver."""
+
+    def __init__(self, gpu: Gpu) -> None:
+        self._gpu = gpu
+
+    def allocate(self, size: int) -> tuple[int, int]:
+        gpu = self._gpu
+        gpu.note("reserve", size)
+        status = gpu.driver_status or (2 if size > gpu.free_bytes else 0)
+        if status:
+            return status, 0
+        address = 1 + len(gpu.driver_held) + gpu.count("reserve")
+        gpu.driver_held[address] = size
+        gpu.free_bytes -= size
+        return 0, address
+
+    def free(self, address: int) -> int:
+        self._gpu.note("give back")
+        self._gpu.free_bytes += self._gpu.driver_held.pop(address)
+        return 0
 
 
 class Group:
@@ -111,17 +185,23 @@ def install(gpu: Gpu, patch: Any) -> None:
     from vllm.distributed import parallel_state
     from vllm.v1.worker.gpu import cudagraph_utils
 
+    from lazygraph_vllm import memory
+
     def stream(device: Any = None, **_: Any) -> Any:
         gpu.streams += 1
         return SimpleNamespace(name=f"stream {gpu.streams}", wait_stream=lambda _: None)
 
-    @contextlib.contextmanager
-    def on_stream(chosen: Any) -> Iterator[None]:
-        before, gpu.current = gpu.current, chosen
-        try:
-            yield
-        finally:
-            gpu.current = before
+    class OnStream:
+        """A class as in torch: one that is entered and never left changes nothing later."""
+
+        def __init__(self, chosen: Any) -> None:
+            self.chosen = chosen
+
+        def __enter__(self) -> None:
+            self.before, gpu.current = gpu.current, self.chosen
+
+        def __exit__(self, *_: Any) -> None:
+            gpu.current = self.before
 
     class Event:
         def __init__(self, **_: Any) -> None: ...
@@ -138,20 +218,31 @@ def install(gpu: Gpu, patch: Any) -> None:
     class BoundGraph(Graph):
         pass
 
-    BoundGraph.gpu = gpu
+    class BoundPool(MemPool):
+        pass
+
+    BoundGraph.gpu = BoundPool.gpu = gpu
+    BoundPool.owned = gpu.mem_pools
     cuda = torch.cuda
-    segments = lambda *_, **__: [{"total_size": gpu.pool_bytes, "segment_pool_id": POOL}]  # noqa: E731
+
+    def segments(pool: Any, **_: Any) -> list[dict[str, Any]]:
+        size = gpu.pools.get(tuple(pool), 0)
+        return [{"total_size": size, "allocated_size": 0, "segment_pool_id": pool}]
+
     properties = SimpleNamespace(uuid="5f3c1a52", name="stand-in")
     for owner, name, value in (
         (cuda, "synchronize", lambda *_: gpu.note("sync", gpu.capturing is not None)),
         (cuda, "empty_cache", lambda: gpu.note("flush")),
         (torch._C, "_host_emptyCache", lambda: gpu.note("host-flush")),
         (cuda, "mem_get_info", lambda *_: (gpu.free_bytes, gpu.total_bytes)),
-        (cuda, "memory_reserved", lambda *_: gpu.pool_bytes),
+        (cuda, "memory_reserved", lambda *_: gpu.pool_bytes + gpu.cached_bytes),
+        (cuda, "memory_allocated", lambda *_: 0),
+        (cuda, "MemPool", BoundPool),
+        (memory, "_driver", Driver(gpu)),
         (cuda, "memory_snapshot", segments),
         (cuda, "get_device_properties", lambda *_: properties),
         (cuda, "Stream", stream),
-        (cuda, "stream", on_stream),
+        (cuda, "stream", OnStream),
         (cuda, "Event", Event),
         (cuda, "CUDAGraph", BoundGraph),
         (cuda.graph, "default_capture_stream", None),

@@ -68,8 +68,9 @@ def test_one_context_and_stream_for_all_captures(gpu: Any) -> None:
 
 def test_vllms_own_context_is_new_each_time(gpu: Any) -> None:
     """Positive control: this is what would cost a workspace per capture."""
-    for _ in range(3):
-        make_runner(make_config()).capture_model()
+    runners = [make_runner(make_config()) for _ in range(3)]
+    for runner in runners:
+        runner.capture_model()
     assert len({id(context) for context in gpu.contexts}) == 3
 
 

@@ -34,9 +34,10 @@ def test_nothing_is_left_and_the_rest_serves(gpu: Any, graph: str, where: str) -
         runner.model.fail_in_piece = len(runner.model.pieces) - 1
     else:
         gpu.fail_at_begin = len(runner.model.pieces) - 1 if graph.startswith("PIECE") else 0
+        gpu.fail_with = "CUDA error: invalid argument failed"
     before = rank.preflight(wrapper, "FULL:1", 1)["hash"]
     answer = rank.capture(wrapper, graph)
-    assert "failed" in answer["error"] or "out of memory" in answer["error"]
+    assert "failed" in answer["error"] and not answer["short"]
     assert (answer["hash"], answer["epoch"]) == (before, 2), "as if it had not been tried"
     assert left_behind(runner, graph) == []
     assert wrong_dispatches(runner, runner.cudagraph_manager.dispatch) == []
@@ -46,6 +47,29 @@ def test_nothing_is_left_and_the_rest_serves(gpu: Any, graph: str, where: str) -
     assert runner.lazygraph.last_served == "FULL:8"
     assert "failed before" in rank.preflight(wrapper, graph, 1)["reason"]
     assert "error" not in rank.capture(wrapper, "FULL:2")
+
+
+def test_the_reason_arrives_though_cuda_answers_nothing_any_more(
+    gpu: Any, monkeypatch: Any
+) -> None:
+    import torch
+
+    wrapper, _ = start()
+
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    capture_one = wrapper.worker.model_runner.lazygraph.capture_one
+
+    def fail(graph: str) -> Any:
+        try:
+            return capture_one(graph)
+        finally:
+            monkeypatch.setattr(torch.cuda, "mem_get_info", broken)
+
+    monkeypatch.setattr(wrapper.worker.model_runner.lazygraph, "capture_one", fail)
+    gpu.fail_at_begin, gpu.fail_with = 0, "CUDA error: illegal instruction"
+    assert "illegal instruction" in rank.capture(wrapper, "FULL:4")["error"]
 
 
 @pytest.mark.parametrize("graph", ["PIECEWISE:8", "FULL:4"])
