@@ -1,39 +1,55 @@
 /**
  * `npm run bench:simulate`: every policy under many loads on the simulated engine, as added
- * request-seconds against the oracle. Prints the tables of docs/policy.md and writes the raw
- * figures to bench/results/simulate-8b.json.
+ * request-seconds against the oracle; the hold-out loads, which no constant was chosen on; and
+ * second starts with what a first one learned. Prints the tables of docs/policy.md and writes the
+ * raw figures to bench/results/simulate-8b.json.
  *
  * What would refute us: a comparator other than oracle and floor below idle-costed, or stock or
- * pr23184 below lazy-costed, under any load but the overloaded ones.
+ * pr23184 below lazy-costed, under any load but the overloaded ones; a second start with more than
+ * 60% of the first one's excess over floor.
  */
 
 import { writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
-import { DEFAULT_PROFILE, loadProfile } from "../src/sim/profile.ts";
-import { createSetup, POLICY_NAMES } from "../src/sim/setups.ts";
-import { type SimulatedRun, simulate } from "../src/sim/virtual.ts";
+import { gammaRequests } from "../src/bench/gamma.ts";
+import { DEFAULT_PROFILE, loadProfile } from "../src/profile/load.ts";
+import { POLICY_NAMES, type PolicyName } from "../src/sim/setups.ts";
 import { readTrace, type TraceRequest } from "../src/trace.ts";
-import { gammaRequests } from "./lib/gamma.ts";
+import { type AddedRun, addedRuns, type Load, type SecondStart, secondStart } from "./lib/added.ts";
 
 const TRACE = fileURLToPath(
   new URL("../traces/azure-llm-2023-conversation.csv.gz", import.meta.url),
 );
 const RESULTS = new URL("./results/simulate-8b.json", import.meta.url);
 
-interface Load {
-  readonly name: string;
-  readonly requests: () => AsyncIterable<TraceRequest> | Iterable<TraceRequest>;
-}
-
 const conversation = (speed: number, seconds?: number): Load => ({
-  name: `conversation trace, speed ${speed}${seconds === undefined ? "" : `, first ${seconds} s`}`,
+  name: `conversation, speed ${speed}${seconds === undefined ? "" : `, first ${seconds} s`}`,
   requests: () => readTrace(TRACE, { speed, ...(seconds === undefined ? {} : { seconds }) }),
 });
 
-const gamma = (rate: number, cv: number): Load => ({
-  name: `gamma, ${rate} a second, cv ${cv}, 300 s`,
-  requests: () => gammaRequests({ rate, cv, seconds: 300, seed: 7 }),
+/** Five minutes from the middle of the trace. */
+const window = (speed: number, fromSeconds: number): Load => ({
+  name: `conversation, speed ${speed}, 300 s from ${fromSeconds}`,
+  requests: () => cut(readTrace(TRACE, { speed, seconds: fromSeconds + 300 }), fromSeconds),
 });
+
+async function* cut(
+  requests: AsyncIterable<TraceRequest>,
+  fromSeconds: number,
+): AsyncGenerator<TraceRequest, void, void> {
+  for await (const request of requests) {
+    if (request.atSeconds < fromSeconds) continue;
+    yield { ...request, atSeconds: request.atSeconds - fromSeconds };
+  }
+}
+
+const gamma = (rate: number, cv: number, seed = 7, seconds = 300): Load => ({
+  name: `gamma, ${rate} a second, cv ${cv}, ${seconds} s, seed ${seed}`,
+  requests: () => gammaRequests({ rate, cv, seconds, seed }),
+});
+
+const gammas = (seed: number, seconds: number): Load[] =>
+  [0.5, 2.5, 8].flatMap((rate) => [0.5, 1, 3].map((cv) => gamma(rate, cv, seed, seconds)));
 
 const LOADS: readonly Load[] = [
   conversation(1, 300),
@@ -43,34 +59,64 @@ const LOADS: readonly Load[] = [
   conversation(3),
   conversation(6, 300),
   conversation(10, 300),
-  ...[0.5, 2.5, 8].flatMap((rate) => [0.5, 1, 3].map((cv) => gamma(rate, cv))),
+  ...gammas(7, 300),
+];
+const HOLD_OUT: readonly Load[] = [...gammas(101, 200), ...gammas(102, 200)];
+/** What the first start saw, and what the second one is measured under. */
+const SECOND_STARTS: readonly (readonly [Load, Load])[] = [
+  [conversation(1, 300), conversation(1, 300)],
+  [conversation(1, 300), window(1, 900)],
+  [window(1, 900), conversation(1, 300)],
+  [conversation(0.02), conversation(0.02)],
+  [conversation(3, 300), conversation(3, 300)],
+  [conversation(3, 300), window(3, 800)],
+  [conversation(6, 300), conversation(6, 300)],
+  [conversation(10, 300), conversation(10, 300)],
+  [conversation(1, 300), conversation(6, 300)],
+  ...[0.5, 2.5, 8].map((rate) => [gamma(rate, 1), gamma(rate, 1, 8)] as const),
 ];
 
 const profile = loadProfile(DEFAULT_PROFILE);
-const results: object[] = [];
-console.log(`SIMULATED, profile ${profile.name}. Added request-seconds against the oracle.\n`);
-console.log(
-  `| load | ${POLICY_NAMES.join(" | ")} |\n|---|${POLICY_NAMES.map(() => "--:|").join("")}`,
-);
-for (const load of LOADS) {
-  const runs: (SimulatedRun & { wallSeconds: number })[] = [];
-  for (const name of POLICY_NAMES) {
-    const started = performance.now();
-    const run = await simulate({
-      profile,
-      ...createSetup(name, profile),
-      requests: load.requests(),
-    });
-    runs.push({ ...run, wallSeconds: (performance.now() - started) / 1000 });
-    console.error(`${load.name}: ${name} in ${runs.at(-1)?.wallSeconds.toFixed(1)} s`);
+
+async function table(loads: readonly Load[], names: readonly PolicyName[]): Promise<object[]> {
+  console.log(`\n| load | ${names.join(" | ")} |\n|---|${names.map(() => "--:|").join("")}`);
+  const results: object[] = [];
+  for (const load of loads) {
+    const runs: AddedRun[] = await addedRuns(profile, load, names);
+    const cells = runs.map(({ addedRequestSeconds }) => addedRequestSeconds.toFixed(2));
+    console.log(`| ${load.name} | ${cells.join(" | ")} |`);
+    results.push({ load: load.name, policies: runs });
   }
-  const oracle = runs[0]?.completionSecondsSum ?? 0;
-  const added = runs.map((run) => run.completionSecondsSum - oracle);
-  console.log(`| ${load.name} | ${added.map((value) => value.toFixed(2)).join(" | ")} |`);
-  results.push({
-    load: load.name,
-    policies: runs.map((run, index) => ({ ...run, addedRequestSeconds: added[index] })),
-  });
+  return results;
 }
-const document = { simulated: true, profile: profile.name, node: process.version, loads: results };
+
+console.log(`SIMULATED, profile ${profile.name}. Added request-seconds against the oracle.`);
+const others = POLICY_NAMES.filter((name) => name !== "oracle");
+const loads = await table(LOADS, others);
+console.log("\nHold-out loads:");
+const holdOut = await table(
+  HOLD_OUT,
+  others.filter((name) => name !== "none" && name !== "largest-first"),
+);
+console.log(
+  "\nSecond starts:\n\n| policy | learned from | load | floor | first | second | share |\n|---|---|---|--:|--:|--:|--:|",
+);
+const secondStarts: SecondStart[] = [];
+for (const name of ["lazy-costed", "idle-costed"] as const) {
+  for (const pair of SECOND_STARTS) {
+    const result = await secondStart(profile, name, pair);
+    secondStarts.push(result);
+    const { floor, first, second, excessShare } = result;
+    const figures = [floor, first, second, excessShare].map((value) => value.toFixed(2));
+    console.log(`| ${name} | ${pair[0].name} | ${pair[1].name} | ${figures.join(" | ")} |`);
+  }
+}
+const document = {
+  simulated: true,
+  profile: profile.name,
+  node: process.version,
+  loads,
+  holdOut,
+  secondStarts,
+};
 await writeFile(RESULTS, `${JSON.stringify(document, null, 1)}\n`);

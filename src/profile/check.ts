@@ -9,6 +9,8 @@ type Fields = Readonly<Record<string, unknown>>;
 
 const GRAPHS_MAX = 4096;
 const ROWS_MAX = 4096;
+/** Tables are held token by token. */
+const TOKENS_MAX = 1_048_576;
 
 export function checkProfile(value: unknown, fail: Fail): Profile {
   const check = new Checker(fail);
@@ -30,7 +32,7 @@ export function checkProfile(value: unknown, fail: Fail): Profile {
     memory: memory(check, check.object(root["memory"], "memory")),
     steps,
     captures: {
-      withoutWarmUp: check.number(
+      withoutWarmUp: check.share(
         check.object(root["captures"], "captures")["withoutWarmUp"],
         "captures.withoutWarmUp",
       ),
@@ -75,9 +77,18 @@ function limits(check: Checker, value: Fields): Profile["limits"] {
 }
 
 function memory(check: Checker, value: Fields): Profile["memory"] {
+  const totalBytes = check.number(value["totalBytes"], "memory.totalBytes");
+  const freeBytes = check.number(value["freeBytes"], "memory.freeBytes");
+  if (freeBytes > totalBytes) {
+    throw check.fail(
+      "memory.freeBytes",
+      `at most memory.totalBytes, ${totalBytes}`,
+      `${freeBytes}`,
+    );
+  }
   return {
-    totalBytes: check.number(value["totalBytes"], "memory.totalBytes"),
-    freeBytes: check.number(value["freeBytes"], "memory.freeBytes"),
+    totalBytes,
+    freeBytes,
     reservedBytes: check.number(value["reservedBytes"], "memory.reservedBytes"),
     activationPeakBytes: check.number(value["activationPeakBytes"], "memory.activationPeakBytes"),
   };
@@ -101,7 +112,7 @@ function costRows(check: Checker, value: unknown, field: string): CostRow[] {
   return check.list(value, field, ROWS_MAX).map((entry, index) => {
     const at = `${field}[${index}]`;
     const row = check.list(entry, at, 2);
-    const tokens = check.count(row[0], `${at}[0]`);
+    const tokens = check.tokens(row[0], `${at}[0]`);
     const seconds = check.number(row[1], `${at}[1]`);
     if (tokens <= last) throw check.fail(`${at}[0]`, `tokens above ${last}`, show(tokens));
     if (seconds === 0) throw check.fail(`${at}[1]`, "seconds above 0", "0");
@@ -123,7 +134,7 @@ function captureCosts(check: Checker, value: Fields): CaptureCost[] {
     if (kind !== "FULL" && kind !== "PIECEWISE") {
       throw check.fail(`${at}[0]`, "FULL or PIECEWISE", show(kind));
     }
-    const tokens = check.count(row[1], `${at}[1]`);
+    const tokens = check.tokens(row[1], `${at}[1]`);
     const id = `${kind}:${tokens}`;
     if (seen.has(id)) throw check.fail(at, "one row for each graph", `${id} again`);
     seen.add(id);
@@ -189,6 +200,18 @@ class Checker {
   number(value: unknown, field: string): number {
     if (typeof value === "number" && value >= 0 && Number.isFinite(value)) return value;
     throw this.fail(field, "a number from 0 up", show(value));
+  }
+
+  share(value: unknown, field: string): number {
+    if (typeof value === "number" && value >= 0 && value <= 1) return value;
+    throw this.fail(field, "a number from 0 to 1", show(value));
+  }
+
+  tokens(value: unknown, field: string): number {
+    if (Number.isInteger(value) && (value as number) >= 1 && (value as number) <= TOKENS_MAX) {
+      return value as number;
+    }
+    throw this.fail(field, `a whole number from 1 to ${TOKENS_MAX}`, show(value));
   }
 
   count(value: unknown, field: string): number {

@@ -8,86 +8,73 @@
  * The ledger holds steps, not money: for each bucket how many requests waited on how many of its
  * steps. What a graph would have saved is worked out against what is captured *now*. So a regret
  * that a neighbour has meanwhile removed leaves every account at once: it is shared, not counted
- * twice.
+ * twice. New steps are added to the balances as they come; only a change of the captured set or of
+ * the costs makes all of them anew.
  */
 
 import type { StepShape } from "../graph.ts";
-import type { BucketCosts, Costs } from "./cost.ts";
-import { type Bucket, HELD, type Held } from "./shapes.ts";
-
-interface Entry {
-  readonly bucket: Bucket;
-  /** Sum over its steps of the requests that waited on each. */
-  requestSteps: number;
-}
+import type { LaneWeights, Savings } from "./savings.ts";
+import type { Held, Lane } from "./shapes.ts";
 
 export class Accounts {
-  readonly #costs: Costs;
-  readonly #ledger = new Map<Bucket, Entry>();
+  readonly #savings: Savings;
+  readonly #ledger = new Map<Lane, LaneWeights>();
+  #balances: Float64Array;
+  #held: Held | undefined;
+  #version = -1;
+  #revision = -1;
 
-  constructor(costs: Costs) {
-    this.#costs = costs;
+  constructor(savings: Savings) {
+    this.#savings = savings;
+    this.#balances = new Float64Array(savings.costs.shapes.planned.length);
   }
 
   /** Books `count` steps, each of which `requests` requests waited on. */
   book(step: StepShape, count: number, requests: number): void {
-    const bucket = this.#costs.shapes.bucketOf(step);
+    const { shapes } = this.#savings.costs;
+    const bucket = shapes.bucketOf(step);
     if (bucket === undefined) return;
-    const entry = this.#ledger.get(bucket);
-    if (entry === undefined) this.#ledger.set(bucket, { bucket, requestSteps: count * requests });
-    else entry.requestSteps += count * requests;
+    const { lane, size } = bucket;
+    let entry = this.#ledger.get(lane);
+    if (entry === undefined) {
+      entry = { lane, weights: new Float64Array(shapes.sizes.length) };
+      this.#ledger.set(lane, entry);
+    }
+    const weight = count * requests;
+    entry.weights[size] = (entry.weights[size] ?? 0) + weight;
+    if (this.#held !== undefined && this.#upToDate(this.#held)) {
+      this.#savings.lane(lane, this.#held).addOne(size, weight, this.#held, this.#balances);
+    }
   }
 
-  /** Request-seconds that each missing graph would have spared, by its place in the plan. */
+  /**
+   * Request-seconds that each missing graph would have spared, by its place in the plan: to be read
+   * before the next call.
+   */
   balances(held: Held): Float64Array {
-    const regrets = new Float64Array(held.length);
-    for (const { bucket, requestSteps } of this.#ledger.values()) {
-      addSavings(regrets, this.#costs, bucket, held, requestSteps);
+    if (!this.#upToDate(held)) {
+      this.#balances = this.#savings.of(held, this.#ledger.values());
+      this.#held = held;
+      this.#version = held.version;
+      this.#revision = this.#savings.costs.revision;
     }
-    return regrets;
+    return this.#balances;
   }
 
   /** The part of `of`'s account that capturing `instead` would remove as well. */
   shared(of: number, instead: number, held: Held): number {
     let shared = 0;
-    for (const { bucket, requestSteps } of this.#ledger.values()) {
-      const costs = this.#costs.bucketCosts(bucket);
-      const ofSeconds = costs.servers[bucket.servers.indexOf(of)];
-      const insteadSeconds = costs.servers[bucket.servers.indexOf(instead)];
-      if (ofSeconds === undefined || insteadSeconds === undefined) continue;
-      const saved = availableSeconds(costs, bucket, held) - Math.max(ofSeconds, insteadSeconds);
-      if (saved > 0) shared += saved * requestSteps;
+    for (const { lane, weights } of this.#ledger.values()) {
+      shared += this.#savings.lane(lane, held).shared(of, instead, weights);
     }
     return shared;
   }
-}
 
-/** Adds to each missing graph what it would save on `weight` steps of a bucket. */
-export function addSavings(
-  sums: Float64Array,
-  costs: Costs,
-  bucket: Bucket,
-  held: Held,
-  weight: number,
-): void {
-  const bucketCosts = costs.bucketCosts(bucket);
-  const available = availableSeconds(bucketCosts, bucket, held);
-  const { servers } = bucket;
-  for (let index = 0; index < servers.length; index++) {
-    const place = servers[index] ?? 0;
-    const saved = available - (bucketCosts.servers[index] ?? 0);
-    if (saved > 0 && held[place] === HELD.missing) {
-      sums[place] = (sums[place] ?? 0) + saved * weight;
-    }
+  #upToDate(held: Held): boolean {
+    return (
+      this.#held === held &&
+      this.#version === held.version &&
+      this.#revision === this.#savings.costs.revision
+    );
   }
-}
-
-/** Seconds of a step of the bucket with what is captured: by the cheapest choice. */
-function availableSeconds(costs: BucketCosts, { servers }: Bucket, held: Held): number {
-  let available = costs.ungraphed;
-  for (let index = 0; index < servers.length; index++) {
-    const seconds = costs.servers[index] ?? available;
-    if (seconds < available && held[servers[index] ?? 0] === HELD.captured) available = seconds;
-  }
-  return available;
 }

@@ -7,7 +7,7 @@ import type { Graph } from "../graph.ts";
 import { dispatchTable } from "./dispatch.ts";
 import type { Choice } from "./order.ts";
 import type { Decision, DispatchTable, EngineEvent, Policy } from "./policy.ts";
-import { capturedGraphs, type EngineState, missingGraphs } from "./state.ts";
+import { capturedGraphs, type EngineState, missingGraphs, waitingForMemory } from "./state.ts";
 
 export interface Next extends Choice {
   readonly whenIdle: boolean;
@@ -47,7 +47,8 @@ export function createModePolicy(rules: ModeRules): Policy {
   function settle(state: EngineState): Decision[] {
     if (settled || state.settled) return [];
     const missing = missingGraphs(state).length;
-    if (!state.frozen && !rules.endsAtReady && missing > 0) return [];
+    const open = missing > 0 || waitingForMemory(state) > 0;
+    if (!state.frozen && !rules.endsAtReady && open) return [];
     settled = true;
     if (missing === 0) return [{ type: "settled", reason: "no graph is left to capture" }];
     const why = state.frozen ? "captures are frozen" : `${rules.name} mode captures before ready`;

@@ -4,54 +4,78 @@
  * up is free, and 1 token in a graph of 512 takes 2.7 times its own graph's time.
  */
 
-import type { Graph, StepShape } from "../graph.ts";
+import type { Graph } from "../graph.ts";
 import type { Costs } from "./cost.ts";
-import { decodeLength, joinRows, ROW_GRAPHS_MAX } from "./dispatch.ts";
+import { joinRows, ROW_GRAPHS_MAX } from "./dispatch.ts";
 import type { DispatchTable, TableRow } from "./policy.ts";
 
-export function costDispatchTable(
-  planned: readonly Graph[],
-  captured: readonly Graph[],
-  costs: Costs,
-): DispatchTable {
-  const uniform = decodeLength(planned);
-  return {
-    uniform: rows(captured, costs, uniform),
-    mixed: rows(captured, costs, 0),
-  };
+interface Priced {
+  readonly graph: Graph;
+  readonly seconds: number;
 }
 
+export function costDispatchTable(captured: readonly Graph[], costs: Costs): DispatchTable {
+  return { uniform: rows(captured, costs, costs.shapes.decode), mixed: rows(captured, costs, 0) };
+}
+
+/**
+ * From the largest size down: a graph comes in with its own size, and pushes out all that are
+ * neither cheaper nor serve more requests. So the candidates of each row are at hand.
+ */
 function rows(captured: readonly Graph[], costs: Costs, uniform: number): TableRow[] {
-  const cheapest = captured
+  const { sizes, places } = costs.shapes;
+  const priced = captured
     .filter((graph) => graph.uniform === undefined || graph.uniform === uniform)
-    .map((graph) => ({ graph, seconds: costs.graphSeconds(graph).value }))
-    .sort((a, b) => a.seconds - b.seconds || a.graph.tokens - b.graph.tokens);
-  const table = joinRows(
-    costs.shapes.sizes.map((tokens) => {
-      const step = { tokens, requests: Math.ceil(tokens / Math.max(1, uniform)), uniform };
-      return {
-        upTo: tokens,
-        graphs: candidates(cheapest, costs.ungraphedSeconds(step).value, step),
-      };
-    }),
-  );
+    .map((graph) => ({
+      graph,
+      seconds: costs.graphSecondsByPlace[places.get(graph.id) ?? -1] ?? Number.POSITIVE_INFINITY,
+    }))
+    .sort((a, b) => b.graph.tokens - a.graph.tokens);
+  const ungraphed = costs.ungraphedBySize(uniform > 0);
+  const table: TableRow[] = [];
+  let front: Priced[] = [];
+  let next = 0;
+  for (let size = sizes.length - 1; size >= 0; size--) {
+    const tokens = sizes[size] ?? 0;
+    for (; (priced[next]?.graph.tokens ?? 0) >= tokens; next++) {
+      const entering = priced[next];
+      if (entering !== undefined) front = enter(front, entering);
+    }
+    const requests = Math.ceil(tokens / Math.max(1, uniform));
+    table.push({ upTo: tokens, graphs: candidates(front, ungraphed[size] ?? 0, requests) });
+  }
+  const joined = joinRows(table.reverse());
   // Steps beyond the last row run ungraphed anyway.
-  if (table.at(-1)?.graphs.length === 0) table.pop();
-  return table;
+  if (joined.at(-1)?.graphs.length === 0) joined.pop();
+  return joined;
 }
 
-function candidates(
-  cheapest: readonly { graph: Graph; seconds: number }[],
-  ungraphedSeconds: number,
-  step: StepShape,
-): string[] {
+/** The front with one graph more, cheapest first; of two as cheap the later, smaller one leads. */
+function enter(front: readonly Priced[], entering: Priced): Priced[] {
+  const limit = requestsMax(entering);
+  const beaten = front.some(
+    (other) => other.seconds < entering.seconds && requestsMax(other) >= limit,
+  );
+  if (beaten) return [...front];
+  const kept = front.filter(
+    (other) => other.seconds < entering.seconds || requestsMax(other) > limit,
+  );
+  const place = kept.findIndex((other) => other.seconds >= entering.seconds);
+  kept.splice(place === -1 ? kept.length : place, 0, entering);
+  return kept;
+}
+
+function candidates(front: readonly Priced[], ungraphed: number, requests: number): string[] {
   const ids: string[] = [];
-  for (const { graph, seconds } of cheapest) {
-    if (seconds >= ungraphedSeconds || ids.length === ROW_GRAPHS_MAX) break;
-    if (graph.tokens < step.tokens) continue;
+  for (const { graph, seconds } of front) {
+    if (seconds >= ungraphed || ids.length === ROW_GRAPHS_MAX) break;
     ids.push(graph.id);
     // It serves every step of the row, so that no later candidate can have its turn.
-    if (graph.requests === undefined || graph.requests >= step.requests) break;
+    if (requestsMax({ graph, seconds }) >= requests) break;
   }
   return ids;
+}
+
+function requestsMax({ graph }: Priced): number {
+  return graph.requests ?? Number.POSITIVE_INFINITY;
 }

@@ -13,7 +13,7 @@
 import type { Graph, StepShape } from "../graph.ts";
 import type { StepsSeen } from "./policy.ts";
 import { RobustMean } from "./robust.ts";
-import { type Bucket, createShapes, type Shapes } from "./shapes.ts";
+import { createShapes, type Shapes } from "./shapes.ts";
 
 export interface Estimate {
   readonly value: number;
@@ -37,13 +37,6 @@ export interface CostSeed {
   readonly errorShare?: number;
 }
 
-/** Seconds of a step of one bucket, by choice. */
-export interface BucketCosts {
-  readonly ungraphed: number;
-  /** In the order of the bucket's servers. */
-  readonly servers: Float64Array;
-}
-
 export interface Costs {
   readonly shapes: Shapes;
   /** Grows whenever a published estimate of a step moved noticeably. */
@@ -52,9 +45,12 @@ export interface Costs {
   graphSeconds(graph: Graph): Estimate;
   /** Seconds of an ungraphed step, likewise. */
   ungraphedSeconds(step: StepShape): Estimate;
-  /** The values of both for all choices of a bucket, to be read only. */
-  bucketCosts(bucket: Bucket): BucketCosts;
+  /** The values of both, by place in the plan and by place among the sizes: to be read only. */
+  readonly graphSecondsByPlace: Float64Array;
+  ungraphedBySize(uniform: boolean): Float64Array;
   captureSeconds(graph: Graph): Estimate;
+  /** The values of `captureSeconds` by place in the plan: to be read only. */
+  readonly captureSecondsByPlace: Float64Array;
   captureBytes(graph: Graph): Estimate;
   /** Seconds for each token of context that a request attends to. */
   readonly secondsPerContextToken: number;
@@ -92,18 +88,30 @@ class Cell {
   readonly seed: number;
   readonly group: Group;
   readonly own: RobustMean;
-  published: number;
   /** Means of context and of seconds over its steps: the context term is the slope within cells. */
   contextMean = 0;
   secondsMean = 0;
   seen = 0;
+  readonly #published: Float64Array;
+  readonly #place: number;
 
-  constructor(seed: number, group: Group) {
+  /** What it publishes goes into `published[place]`, where others read it without a look-up. */
+  constructor(seed: number, group: Group, published: Float64Array, place: number) {
     this.seed = Math.max(1e-9, seed);
     this.group = group;
     this.own = new RobustMean(group.off.deviation);
-    this.published = this.current();
+    this.#published = published;
+    this.#place = place;
+    published[place] = this.seed;
     group.cells.push(this);
+  }
+
+  get published(): number {
+    return this.#published[this.#place] ?? this.seed;
+  }
+
+  set published(seconds: number) {
+    this.#published[this.#place] = seconds;
   }
 
   current(): number {
@@ -126,22 +134,19 @@ export function createCosts(planned: readonly Graph[], seed: CostSeed): Costs {
 
 class LearnedCosts implements Costs {
   readonly shapes: Shapes;
+  readonly graphSecondsByPlace: Float64Array;
+  readonly captureSecondsByPlace: Float64Array;
   revision = 0;
   secondsPerContextToken: number;
   readonly #seed: CostSeed;
   readonly #share: number;
-  readonly #graphs: ReadonlyMap<string, Graph>;
   readonly #groups: Record<"FULL" | "PIECEWISE" | "uniform" | "mixed", Group>;
   readonly #captureGroups: Record<Graph["kind"], RobustMean>;
   readonly #bytesGroups: Record<Graph["kind"], RobustMean>;
   readonly #captureMeans: Record<Graph["kind"], { seconds: number; bytes: number }>;
-  readonly #served = new Map<string, Cell>();
-  readonly #ungraphed = {
-    uniform: [] as (Cell | undefined)[],
-    mixed: [] as (Cell | undefined)[],
-  };
-  readonly #buckets = new Map<Bucket, BucketCosts>();
-  #bucketsRevision = 0;
+  readonly #served: readonly Cell[];
+  readonly #ungraphed: Record<"uniform" | "mixed", readonly Cell[]>;
+  readonly #ungraphedSeconds: Record<"uniform" | "mixed", Float64Array>;
   readonly #captured = new Map<string, { seconds: number; bytes: number }>();
   #contextSquares = CONTEXT_PRIOR;
   #contextProducts: number;
@@ -151,8 +156,8 @@ class LearnedCosts implements Costs {
     this.#share = share;
     const mean = (): RobustMean => new RobustMean(share);
     this.shapes = createShapes(planned);
+    const { sizes } = this.shapes;
     this.#seed = seed;
-    this.#graphs = new Map(planned.map((graph) => [graph.id, graph]));
     const group = (): Group => new Group(share);
     this.#groups = { FULL: group(), PIECEWISE: group(), uniform: group(), mixed: group() };
     this.#captureGroups = { FULL: mean(), PIECEWISE: mean() };
@@ -161,6 +166,26 @@ class LearnedCosts implements Costs {
       FULL: meanCapture(planned, "FULL", seed),
       PIECEWISE: meanCapture(planned, "PIECEWISE", seed),
     };
+    this.graphSecondsByPlace = new Float64Array(planned.length);
+    this.#served = planned.map(({ kind, tokens }, place) => {
+      const rows = kind === "FULL" ? seed.full : seed.piecewise;
+      const seconds = interpolate(rows, tokens);
+      return new Cell(seconds, this.#groups[kind], this.graphSecondsByPlace, place);
+    });
+    this.#ungraphedSeconds = {
+      uniform: new Float64Array(sizes.length),
+      mixed: new Float64Array(sizes.length),
+    };
+    const ungraphed = (name: "uniform" | "mixed"): Cell[] =>
+      sizes.map((tokens, size) => {
+        const seconds = interpolate(seed.ungraphed, tokens);
+        return new Cell(seconds, this.#groups[name], this.#ungraphedSeconds[name], size);
+      });
+    this.#ungraphed = { uniform: ungraphed("uniform"), mixed: ungraphed("mixed") };
+    this.captureSecondsByPlace = Float64Array.from(
+      planned,
+      (graph) => this.captureSeconds(graph).value,
+    );
     this.secondsPerContextToken = seed.secondsPerContextToken;
     this.#contextProducts = CONTEXT_PRIOR * seed.secondsPerContextToken;
   }
@@ -173,21 +198,8 @@ class LearnedCosts implements Costs {
     return this.#ungraphedCell(step).estimate();
   }
 
-  bucketCosts(bucket: Bucket): BucketCosts {
-    if (this.#bucketsRevision !== this.revision) {
-      this.#buckets.clear();
-      this.#bucketsRevision = this.revision;
-    }
-    let costs = this.#buckets.get(bucket);
-    if (costs === undefined) {
-      const servers = Float64Array.from(bucket.servers, (place) => {
-        const graph = this.shapes.planned[place];
-        return graph === undefined ? Number.POSITIVE_INFINITY : this.#servedCell(graph).published;
-      });
-      costs = { ungraphed: this.#ungraphedCell(bucket.step).published, servers };
-      this.#buckets.set(bucket, costs);
-    }
-    return costs;
+  ungraphedBySize(uniform: boolean): Float64Array {
+    return this.#ungraphedSeconds[uniform ? "uniform" : "mixed"];
   }
 
   captureSeconds(graph: Graph): Estimate {
@@ -210,9 +222,8 @@ class LearnedCosts implements Costs {
   observeSteps(steps: StepsSeen): void {
     // Nothing can be chosen for steps beyond the largest graph: they would only blur the rest.
     if (!(steps.timed > 0) || steps.tokens > this.shapes.tokensMax) return;
-    const graph = steps.served === "" ? undefined : this.#graphs.get(steps.served);
-    if (graph === undefined && steps.served !== "") return;
-    const cell = graph === undefined ? this.#ungraphedCell(steps) : this.#servedCell(graph);
+    const cell = this.#cellOf(steps);
+    if (cell === undefined) return;
     const perStep = steps.seconds / steps.timed - steps.requests * this.#seed.secondsPerRequest;
     const context = steps.contextTokens * steps.requests;
     this.#learnContext(cell, steps, context, perStep);
@@ -233,6 +244,16 @@ class LearnedCosts implements Costs {
     this.#captureGroups[graph.kind].add(Math.log(seconds / expected.seconds));
     const ratio = (bytes + BYTES_FLOOR) / (expected.bytes + BYTES_FLOOR);
     this.#bytesGroups[graph.kind].add(Math.log(ratio));
+    this.shapes.planned.forEach((other, place) => {
+      if (other.kind !== graph.kind) return;
+      this.captureSecondsByPlace[place] = this.captureSeconds(other).value;
+    });
+  }
+
+  /** Whose measurement this is; undefined for a graph that is not in the plan. */
+  #cellOf(steps: StepsSeen): Cell | undefined {
+    if (steps.served === "") return this.#ungraphedCell(steps);
+    return this.#served[this.shapes.places.get(steps.served) ?? -1];
   }
 
   /** The slope of seconds over context within cells of uniform steps: prompts cost otherwise. */
@@ -271,29 +292,18 @@ class LearnedCosts implements Costs {
   }
 
   #servedCell(graph: Graph): Cell {
-    let cell = this.#served.get(graph.id);
-    if (cell === undefined) {
-      const rows = graph.kind === "FULL" ? this.#seed.full : this.#seed.piecewise;
-      cell = new Cell(interpolate(rows, graph.tokens), this.#groups[graph.kind]);
-      this.#served.set(graph.id, cell);
-    }
+    const cell = this.#served[this.shapes.places.get(graph.id) ?? -1];
+    if (cell === undefined) throw new RangeError(`Expected a planned graph, got ${graph.id}.`);
     return cell;
   }
 
   #ungraphedCell(step: StepShape): Cell {
-    const size = this.shapes.sizeOf(step.tokens);
-    const tokens = this.shapes.sizes[size];
-    const name = step.uniform > 0 ? "uniform" : "mixed";
+    const name = this.shapes.isUniform(step) ? "uniform" : "mixed";
+    const cell = this.#ungraphed[name][this.shapes.sizeOf(step.tokens)];
+    if (cell !== undefined) return cell;
     // Beyond the largest graph nothing is chosen, so nothing is learned or kept.
-    if (tokens === undefined) {
-      return new Cell(interpolate(this.#seed.ungraphed, step.tokens), new Group(this.#share));
-    }
-    let cell = this.#ungraphed[name][size];
-    if (cell === undefined) {
-      cell = new Cell(interpolate(this.#seed.ungraphed, tokens), this.#groups[name]);
-      this.#ungraphed[name][size] = cell;
-    }
-    return cell;
+    const seconds = interpolate(this.#seed.ungraphed, step.tokens);
+    return new Cell(seconds, new Group(this.#share), new Float64Array(1), 0);
   }
 
   #captureSeed(graph: Graph): { seconds: number; bytes: number } {

@@ -1,25 +1,29 @@
 /**
- * Lazy and idle mode by measured costs: dispatch by cost, captures that have earned their price,
- * and, in idle mode, fill by value per second of stall while the next arrival is not near.
+ * Lazy and idle mode by measured costs: dispatch by cost, captures that have earned their price or
+ * that a rising load would need, and, in idle mode, fill by value per second of stall while the next
+ * arrival is not near.
  *
- *   demand ─▶ costs, accounts, traffic          idle, busy ─▶ gaps
+ *   demand ─▶ costs, accounts, traffic, load          idle, busy ─▶ gaps
  *   captured set or costs changed ─▶ dispatch table
- *   ready, nothing under way ─▶ earned capture, else fill, else wait with a reason
+ *   ready, nothing under way ─▶ earned capture, else ahead, else fill, else wait with a reason
  */
 
-import { type Graph, topGraphs } from "../graph.ts";
-import { Accounts } from "./accounts.ts";
-import { type CostSeed, type Costs, createCosts } from "./cost.ts";
+import type { Graph } from "../graph.ts";
+import { aheadChoice } from "./ahead.ts";
+import { Announced } from "./announced.ts";
+import type { CostSeed, Costs } from "./cost.ts";
 import { costDispatchTable } from "./cost-dispatch.ts";
-import { decodeLength } from "./dispatch.ts";
 import { earnedChoice, type Load, priceOf } from "./earned.ts";
-import { type FillChoice, fillChoice } from "./fill.ts";
+import { fillChoice } from "./fill.ts";
+import { firstGraphs } from "./first.ts";
 import { Gaps } from "./gaps.ts";
-import type { Decision, EngineEvent, Policy, StepsSeen } from "./policy.ts";
-import { HELD, type Held } from "./shapes.ts";
+import { Knowledge } from "./knowledge.ts";
+import type { Decision, EngineEvent, Policy } from "./policy.ts";
+import type { Prior } from "./prior.ts";
+import { aheadReason, earnedReason, figure, fillReason, gapObjection } from "./reasons.ts";
+import { HELD } from "./shapes.ts";
 import { StallAccount, type StallBudget } from "./stall-budget.ts";
-import { capturedGraphs, type EngineState } from "./state.ts";
-import { type Traffic, TrafficHistogram } from "./traffic.ts";
+import { type EngineState, waitingForMemory } from "./state.ts";
 
 export interface CostPolicyOptions {
   readonly mode: "lazy" | "idle";
@@ -28,11 +32,22 @@ export interface CostPolicyOptions {
   readonly stallBudget?: StallBudget;
   /** Half-life of the traffic histogram, in seconds. @default 300 */
   readonly halfLifeSeconds?: number;
+  /** What earlier starts learned. @default nothing */
+  readonly prior?: Prior;
+  /** Captures the learned graphs before ready and none after: settled at ready. @default false */
+  readonly initOnly?: boolean;
+  /**
+   * With a prior its graphs come before ready instead of the tops: the first one always, more while
+   * they are expected to take this many seconds together. `initOnly` takes all. @default 0
+   */
+  readonly firstSecondsMax?: number;
 }
 
 export interface CostPolicy extends Policy {
   /** The estimates so far; undefined until the engine has told its plan. */
   readonly costs: Costs | undefined;
+  /** What this start learned, merged with what it was given; an earlier start counts less. */
+  learned(state: EngineState, atSeconds: number): Prior;
   /** Why a graph is where it is, as a sentence. */
   explain(state: EngineState, id: string, atSeconds: number): string;
 }
@@ -43,12 +58,6 @@ const DEFERRED_RETRY_SECONDS = 1;
 const STEPS_AHEAD = 32;
 /** With more of them prompts go on for long, and their steps are mixed ones. */
 const WAITING_AHEAD_MAX = 48;
-/** A graph without any value is captured only where an arrival is this unlikely. */
-const REST_ARRIVAL_SHARE = 0.02;
-/** Request-steps that an octave of sizes is given for nothing, when fill looks ahead. */
-const FILL_PRIOR = 4;
-/** A forecast is worked out anew when traffic has come, or when it is as old as this. */
-const FORECAST_SECONDS_MAX = 10;
 const WAIT_SECONDS_MIN = 0.1;
 const WAIT_SECONDS_MAX = 600;
 
@@ -56,66 +65,15 @@ export function createCostPolicy(options: CostPolicyOptions): CostPolicy {
   return new CostedPolicy(options);
 }
 
-/** What is known of one plan: it starts over when the engine comes with another one. */
-class Knowledge {
-  readonly planned: readonly Graph[];
-  readonly costs: Costs;
-  readonly accounts: Accounts;
-  readonly traffic: TrafficHistogram;
-  readonly decode: number;
-  #forecast: readonly Traffic[] = [];
-  #forecastSteps = -1;
-  #forecastAtSeconds = 0;
-
-  constructor(planned: readonly Graph[], options: CostPolicyOptions) {
-    this.planned = planned;
-    this.decode = decodeLength(planned);
-    this.costs = createCosts(planned, options.costs);
-    this.accounts = new Accounts(this.costs);
-    this.traffic = new TrafficHistogram(this.costs.shapes, options.halfLifeSeconds);
-  }
-
-  learn(steps: readonly StepsSeen[], waiting: number, atSeconds: number): void {
-    for (const seen of steps) {
-      this.costs.observeSteps(seen);
-      const requests = seen.requests + waiting;
-      this.accounts.book(seen, seen.count, requests);
-      this.traffic.add(seen, seen.count, requests, atSeconds);
-    }
-  }
-
-  /** Where each graph of the plan stands. */
-  held(state: EngineState): Held {
-    const held = new Uint8Array(this.planned.length);
-    this.planned.forEach((graph, place) => {
-      const status = state.graphs.get(graph.id)?.status;
-      held[place] =
-        status === "captured" ? HELD.captured : status === "planned" ? HELD.missing : HELD.never;
-    });
-    return held;
-  }
-
-  /** What fill expects; the same while nothing new is known. */
-  fillForecast(atSeconds: number): readonly Traffic[] {
-    const { steps } = this.traffic;
-    const age = atSeconds - this.#forecastAtSeconds;
-    if (this.#forecastSteps !== steps || age > FORECAST_SECONDS_MAX) {
-      this.#forecast = this.traffic.forecast(atSeconds, this.decode, FILL_PRIOR);
-      this.#forecastSteps = steps;
-      this.#forecastAtSeconds = atSeconds;
-    }
-    return this.#forecast;
-  }
-}
-
 class CostedPolicy implements CostPolicy {
   readonly name: string;
   readonly #options: CostPolicyOptions;
   readonly #stalls: StallAccount;
   readonly #gaps = new Gaps();
+  readonly #announced = new Announced();
   #known: Knowledge | undefined;
   #tableRevision = -1;
-  #tableHeld: Held = new Uint8Array();
+  #tableVersion = -1;
   #settled = false;
 
   constructor(options: CostPolicyOptions) {
@@ -130,12 +88,18 @@ class CostedPolicy implements CostPolicy {
 
   decide(state: EngineState, event: EngineEvent): readonly Decision[] {
     const known = this.#learn(state, event);
-    const held = known.held(state);
-    const decisions = this.#start(state, event);
-    decisions.push(...this.#table(state, event, known, held));
+    const decisions = this.#start(state, event, known);
+    decisions.push(...this.#table(state, event, known));
     if (!state.ready || state.capturing !== undefined) return decisions;
-    decisions.push(...this.#settle(state, held), ...this.#capture(state, event, known, held));
+    decisions.push(...this.#settle(state, known), ...this.#capture(state, event, known));
     return decisions;
+  }
+
+  learned(state: EngineState): Prior {
+    const learned = this.#known?.learned() ?? this.#options.prior ?? { traffic: [], first: [] };
+    // What couldn't be captured would only be tried in vain again.
+    const first = learned.first.filter((id) => state.graphs.get(id)?.status !== "failed");
+    return { ...learned, first };
   }
 
   explain(state: EngineState, id: string, atSeconds: number): string {
@@ -147,10 +111,9 @@ class CostedPolicy implements CostPolicy {
     if (state.settled || this.#settled) return `${id}: deferred, capturing has ended`;
     if (state.frozen) return `${id}: deferred, captures are frozen`;
     if (!state.ready || this.#known === undefined) return `${id}: deferred until ready`;
-    const { accounts, costs, planned } = this.#known;
-    const place = planned.findIndex((other) => other.id === id);
-    const regret = accounts.balances(this.#known.held(state))[place] ?? 0;
-    const price = priceOf(graph, costs, this.#load(state));
+    const { accounts, costs, held } = this.#known;
+    const regret = accounts.balances(held)[costs.shapes.places.get(id) ?? -1] ?? 0;
+    const price = priceOf(costs.captureSeconds(graph).value, this.#load(state, atSeconds));
     if (regret < price)
       return `${id}: deferred, account ${figure(regret)} < price ${figure(price)}`;
     const objection = this.#stalls.objection(atSeconds, costs.captureSeconds(graph).value);
@@ -159,15 +122,19 @@ class CostedPolicy implements CostPolicy {
 
   #learn(state: EngineState, event: EngineEvent): Knowledge {
     if (this.#known === undefined || !samePlan(this.#known.planned, state.planned)) {
-      this.#known = new Knowledge(state.planned, this.#options);
+      this.#known = new Knowledge(state.planned, this.#options, event.atSeconds);
     }
     const known = this.#known;
+    known.look(state, event);
     if (event.type === "ready") this.#expectWaiting(state, known);
-    else if (event.type === "demand")
-      known.learn(event.steps ?? [], state.waiting, event.atSeconds);
+    else if (event.type === "demand") known.learn(state, event.steps ?? [], event.atSeconds);
     else if (event.type === "idle") this.#gaps.idle(event.atSeconds);
-    else if (event.type === "busy") this.#gaps.busy(event.atSeconds);
-    else if (event.type === "captured") this.#learnCapture(state, event.graph, event.atSeconds);
+    else if (event.type === "busy") {
+      this.#gaps.busy(event.atSeconds);
+      known.load.pass(event.atSeconds, 0, []);
+    } else if (event.type === "announce") {
+      this.#announced.add(event.atSeconds, event.inSeconds, event.requests);
+    } else if (event.type === "captured") this.#learnCapture(state, event.graph, event.atSeconds);
     return known;
   }
 
@@ -189,83 +156,101 @@ class CostedPolicy implements CostPolicy {
     this.#stalls.spend(atSeconds, seconds);
   }
 
-  #start(state: EngineState, event: EngineEvent): Decision[] {
+  #start(state: EngineState, event: EngineEvent, { costs, first }: Knowledge): Decision[] {
     if (event.type !== "inventory" || state.ready) return [];
-    const graphs = topGraphs(state.planned);
-    return [{ type: "start", graphs, reason: "the top graph of each kind" }];
+    const { initOnly, firstSecondsMax = 0 } = this.#options;
+    const secondsMax = initOnly === true ? Number.POSITIVE_INFINITY : firstSecondsMax;
+    return [{ type: "start", ...firstGraphs({ costs, learned: first, secondsMax }) }];
   }
 
-  #table(state: EngineState, event: EngineEvent, { costs }: Knowledge, held: Held): Decision[] {
+  #table(state: EngineState, event: EngineEvent, { costs, held, planned }: Knowledge): Decision[] {
     // Before ready an engine has its mode's own table; ours would be empty, and might be its last.
     if (!state.ready) return [];
-    const same = this.#tableRevision === costs.revision && equal(this.#tableHeld, held);
+    const same = this.#tableRevision === costs.revision && this.#tableVersion === held.version;
     // After an inventory the engine may be another process, without any table.
     if (same && event.type !== "inventory") return [];
     this.#tableRevision = costs.revision;
-    this.#tableHeld = held;
-    const captured = capturedGraphs(state);
-    const reason = `by cost over ${captured.length} of ${state.planned.length} graphs`;
-    const table = costDispatchTable(state.planned, captured, costs);
+    this.#tableVersion = held.version;
+    const captured = planned.filter((_, place) => held.at[place] === HELD.captured);
+    const reason = `by cost over ${captured.length} of ${planned.length} graphs`;
+    const table = costDispatchTable(captured, costs);
     return [{ type: "dispatch", table, reason }];
   }
 
-  #settle(state: EngineState, held: Held): Decision[] {
+  #settle(state: EngineState, { held: { missing } }: Knowledge): Decision[] {
     if (this.#settled || state.settled) return [];
-    let missing = 0;
-    for (const place of held) if (place === HELD.missing) missing++;
-    if (missing > 0 && !state.frozen) return [];
+    const initOnly = this.#options.initOnly === true;
+    const open = missing > 0 || waitingForMemory(state) > 0;
+    if (open && !state.frozen && !initOnly) return [];
     this.#settled = true;
+    const why = state.frozen ? "captures are frozen" : "captures were for before ready only";
     const reason =
-      missing === 0
-        ? "no graph is left to capture"
-        : `captures are frozen, ${missing} graphs stay uncaptured`;
+      missing === 0 ? "no graph is left to capture" : `${why}, ${missing} graphs stay uncaptured`;
     return [{ type: "settled", reason }];
   }
 
-  #capture(state: EngineState, event: EngineEvent, known: Knowledge, held: Held): Decision[] {
+  #capture(state: EngineState, event: EngineEvent, known: Knowledge): Decision[] {
     if (state.frozen || state.settled || this.#settled) return [];
     if (event.type === "deferred") {
       const reason = `${event.graph}: the engine deferred its capture`;
       return [{ type: "wait", seconds: DEFERRED_RETRY_SECONDS, reason }];
     }
-    const earned = this.#earned(state, event, known, held);
+    const earned = this.#earned(state, event, known) ?? this.#ahead(state, event, known);
     if (earned !== undefined) return earned;
-    return this.#options.mode === "idle" && state.idle ? this.#fill(event, known, held) : [];
+    return this.#options.mode === "idle" && state.idle ? this.#fill(event, known) : [];
   }
 
   #earned(
     state: EngineState,
     { atSeconds }: EngineEvent,
-    { costs, accounts, traffic, decode }: Knowledge,
-    held: Held,
+    { costs, savings, accounts, traffic, decode, held, trusted }: Knowledge,
   ): Decision[] | undefined {
     const choice = earnedChoice({
-      costs,
+      savings,
       accounts,
       held,
-      load: this.#load(state),
+      load: this.#load(state, atSeconds),
+      trusted,
       expected: () => traffic.forecast(atSeconds, decode, 0),
     });
     if (choice === undefined) return undefined;
-    const { graph, regret, price, leader } = choice;
+    const { graph } = choice;
     const stallSeconds = costs.captureSeconds(graph).value;
     const objection = this.#stalls.objection(atSeconds, stallSeconds);
     if (objection !== undefined) {
       return this.#waitFor(graph, objection, this.#stalls.waitSeconds(atSeconds, stallSeconds));
     }
-    const reason =
-      leader === graph
-        ? `${graph.id}: account ${figure(regret)} ≥ price ${figure(price)}`
-        : `${graph.id}: serves what ${leader.id} has earned, and more of the traffic to come`;
-    return [{ type: "capture", graph, reason, whenIdle: state.idle }];
+    return [{ type: "capture", graph, reason: earnedReason(choice), whenIdle: state.idle }];
   }
 
-  #fill({ atSeconds }: EngineEvent, known: Knowledge, held: Held): Decision[] {
-    const { costs, traffic } = known;
+  /** What a rising load would need, at a cheap moment: unless something speaks against it. */
+  #ahead(
+    state: EngineState,
+    { atSeconds }: EngineEvent,
+    { savings, held, load, decode }: Knowledge,
+  ): Decision[] | undefined {
+    if (state.idle) return undefined;
+    const now = this.#load(state, atSeconds);
+    const choice = aheadChoice({ savings, held, load: now, engine: load, decode });
+    if (choice === undefined) return undefined;
+    const { graph } = choice;
+    const stallSeconds = savings.costs.captureSeconds(graph).value;
+    if (this.#announced.during(atSeconds, stallSeconds) > 0) return undefined;
+    if (this.#stalls.objection(atSeconds, stallSeconds) !== undefined) return undefined;
+    return [{ type: "capture", graph, reason: aheadReason(choice), whenIdle: false }];
+  }
+
+  #fill({ atSeconds }: EngineEvent, known: Knowledge): Decision[] {
+    const { savings, held, traffic } = known;
     const expected = known.fillForecast(atSeconds);
-    const choice = fillChoice({ costs, held, expected, steps: traffic.steps });
+    const choice = fillChoice({ savings, held, expected, steps: traffic.steps });
     if (choice === undefined) return [];
     const { graph, stallSeconds } = choice;
+    const requests = this.#announced.during(atSeconds, stallSeconds);
+    if (requests > 0) {
+      const seconds = this.#announced.waitSeconds(atSeconds, stallSeconds);
+      return this.#waitFor(graph, `${requests} requests are announced`, seconds);
+    }
     const share = this.#gaps.arrivalShare(atSeconds, stallSeconds);
     const objection =
       gapObjection(choice, share) ?? this.#stalls.objection(atSeconds, stallSeconds);
@@ -281,47 +266,15 @@ class CostedPolicy implements CostPolicy {
     return [{ type: "wait", seconds, reason: `${graph.id}: deferred, ${objection}` }];
   }
 
-  #load(state: EngineState): Load {
+  #load(state: EngineState, atSeconds: number): Load {
     return {
       requests: state.running + state.waiting,
       arrivalsPerSecond: this.#gaps.arrivalsPerSecond(),
+      announced: (stallSeconds) => this.#announced.during(atSeconds, stallSeconds),
     };
   }
 }
 
-/** An arrival during a stall waits for half of it on average. */
-function gapObjection(
-  { value, stallSeconds, rule }: FillChoice,
-  share: number,
-): string | undefined {
-  if (rule === "rest") {
-    if (share <= REST_ARRIVAL_SHARE) return undefined;
-    return `nothing wants it, and an arrival is ${percent(share)} likely`;
-  }
-  const delay = (share * stallSeconds) / 2;
-  if (value >= delay) return undefined;
-  return `its value of ${figure(value)} is below the expected delay of ${figure(delay)}`;
-}
-
-function fillReason({ graph, value, rule }: FillChoice, share: number): string {
-  const near = `an arrival is ${percent(share)} likely`;
-  if (rule === "rest") return `${graph.id}: the largest of the rest; ${near}`;
-  const what = rule === "ladder" ? "rung of the sparse ladder" : "most value per second of stall";
-  return `${graph.id}: ${what} (${figure(value)} request-seconds); ${near}`;
-}
-
-function equal(a: Held, b: Held): boolean {
-  return a.length === b.length && a.every((value, place) => value === b[place]);
-}
-
 function samePlan(a: readonly Graph[], b: readonly Graph[]): boolean {
   return a === b || (a.length === b.length && a.every((graph, index) => graph.id === b[index]?.id));
-}
-
-function figure(value: number): string {
-  return value.toPrecision(2);
-}
-
-function percent(share: number): string {
-  return `${(share * 100).toFixed(1)}%`;
 }

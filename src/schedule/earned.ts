@@ -2,17 +2,17 @@
 
 import type { Graph } from "../graph.ts";
 import type { Accounts } from "./accounts.ts";
-import type { Costs } from "./cost.ts";
-import { valuesOf } from "./fill.ts";
+import type { LaneWeights, Savings } from "./savings.ts";
 import type { Held } from "./shapes.ts";
-import type { Traffic } from "./traffic.ts";
 
 export interface EarnedChoice {
   readonly graph: Graph;
   /** Request-seconds that it would have spared. */
   readonly regret: number;
-  /** Request-seconds that its capture costs now. */
+  /** Request-seconds that its account had to reach. */
   readonly price: number;
+  /** Whether that is a share of the price only, since earlier starts needed the graph. */
+  readonly trusted: boolean;
   /** The graph whose account reached its price, where another one is captured instead. */
   readonly leader: Graph;
 }
@@ -22,24 +22,35 @@ export interface Load {
   /** Running and waiting. */
   readonly requests: number;
   readonly arrivalsPerSecond: number;
+  /** Announced requests that a stall of so many seconds would reach. @default none */
+  readonly announced?: (stallSeconds: number) => number;
 }
 
 export interface EarnedInput {
-  readonly costs: Costs;
+  readonly savings: Savings;
   readonly accounts: Accounts;
   readonly held: Held;
   readonly load: Load;
+  /** Whether earlier starts needed a graph, by its place in the plan. */
+  readonly trusted?: Uint8Array;
   /** The steps to come; asked only when an account has reached its price. */
-  readonly expected: () => readonly Traffic[];
+  readonly expected: () => readonly LaneWeights[];
 }
 
+/**
+ * A graph that earlier starts needed is captured at this share of its price. Ski rental with advice
+ * (Purohit, Svitkina, Kumar, "Improving online algorithms via ML predictions", NeurIPS 2018): where
+ * the advice is good that costs at most 1.5 times what a clairvoyant pays instead of 2, and where it
+ * is bad at most 3 times.
+ */
+const TRUSTED_SHARE = 0.5;
 /** Another graph may take the leader's place if it removes this share of the leader's regret. */
 const STAND_IN_SHARE = 0.75;
 
 /** The price of a capture now: its stall times whom it holds up, at least one. */
-export function priceOf(graph: Graph, costs: Costs, load: Load): number {
-  const stallSeconds = costs.captureSeconds(graph).value;
-  return stallSeconds * Math.max(1, load.requests, load.arrivalsPerSecond * stallSeconds);
+export function priceOf(stallSeconds: number, load: Load): number {
+  const requests = load.requests + (load.announced?.(stallSeconds) ?? 0);
+  return stallSeconds * Math.max(1, requests, load.arrivalsPerSecond * stallSeconds);
 }
 
 /**
@@ -49,45 +60,49 @@ export function priceOf(graph: Graph, costs: Costs, load: Load): number {
  * each other, so that the bound of ski rental holds as it is.
  */
 export function earnedChoice(input: EarnedInput): EarnedChoice | undefined {
-  const { accounts, costs, held, load } = input;
-  const { planned } = costs.shapes;
+  const { accounts, savings, held, load } = input;
+  const { captureSecondsByPlace, shapes } = savings.costs;
+  const isTrusted = (place: number): boolean => input.trusted?.[place] === 1;
+  const threshold = (place: number): number => {
+    const price = priceOf(captureSecondsByPlace[place] ?? 0, load);
+    return isTrusted(place) ? TRUSTED_SHARE * price : price;
+  };
   const regrets = accounts.balances(held);
   let leader = -1;
   let leaderRatio = 1;
   for (let place = 0; place < regrets.length; place++) {
     const regret = regrets[place] ?? 0;
-    const graph = planned[place];
-    if (regret === 0 || graph === undefined) continue;
-    const ratio = regret / priceOf(graph, costs, load);
+    if (regret === 0) continue;
+    const ratio = regret / threshold(place);
     if (ratio < leaderRatio || (ratio === leaderRatio && leader !== -1)) continue;
     leader = place;
     leaderRatio = ratio;
   }
-  const leading = planned[leader];
+  const leading = shapes.planned[leader];
   if (leading === undefined) return undefined;
-  const best = planned[standIn(leader, regrets, input)] ?? leading;
-  const regret = regrets[planned.indexOf(best)] ?? 0;
-  return { graph: best, regret, price: priceOf(best, costs, load), leader: leading };
+  const place = standIn(leader, regrets, input);
+  return {
+    graph: shapes.planned[place] ?? leading,
+    regret: regrets[place] ?? 0,
+    price: threshold(place),
+    trusted: isTrusted(place),
+    leader: leading,
+  };
 }
 
 /** Who is captured for the leader: itself, or somebody of more value per second of stall. */
 function standIn(leader: number, regrets: Float64Array, input: EarnedInput): number {
-  const { accounts, costs, held } = input;
-  const values = valuesOf(costs, held, input.expected());
+  const { accounts, savings, held } = input;
+  const { captureSecondsByPlace } = savings.costs;
+  const values = savings.of(held, input.expected());
+  const rate = (place: number): number =>
+    (values[place] ?? 0) / (captureSecondsByPlace[place] ?? 1);
   const enough = STAND_IN_SHARE * (regrets[leader] ?? 0);
-  let best = leader;
-  let bestRate = rateOf(leader, values, costs);
+  const leaderRate = rate(leader);
+  const better: number[] = [];
   for (let place = 0; place < regrets.length; place++) {
-    if ((regrets[place] ?? 0) < enough) continue;
-    const rate = rateOf(place, values, costs);
-    if (rate <= bestRate || accounts.shared(leader, place, held) < enough) continue;
-    best = place;
-    bestRate = rate;
+    if ((regrets[place] ?? 0) >= enough && rate(place) > leaderRate) better.push(place);
   }
-  return best;
-}
-
-function rateOf(place: number, values: Float64Array, costs: Costs): number {
-  const graph = costs.shapes.planned[place];
-  return graph === undefined ? 0 : (values[place] ?? 0) / costs.captureSeconds(graph).value;
+  better.sort((a, b) => rate(b) - rate(a));
+  return better.find((place) => accounts.shared(leader, place, held) >= enough) ?? leader;
 }

@@ -7,10 +7,9 @@
  */
 
 import type { Graph } from "../graph.ts";
-import { addSavings } from "./accounts.ts";
 import type { Costs } from "./cost.ts";
+import type { LaneWeights, Savings } from "./savings.ts";
 import { HELD, type Held } from "./shapes.ts";
-import type { Traffic } from "./traffic.ts";
 
 export interface FillChoice {
   readonly graph: Graph;
@@ -21,9 +20,9 @@ export interface FillChoice {
 }
 
 export interface FillInput {
-  readonly costs: Costs;
+  readonly savings: Savings;
   readonly held: Held;
-  readonly expected: readonly Traffic[];
+  readonly expected: readonly LaneWeights[];
   /** Steps behind `expected`: few make it unknown. */
   readonly steps: number;
 }
@@ -31,29 +30,26 @@ export interface FillInput {
 /** Steps after which traffic counts as known: a second or two of serving. */
 const KNOWN_STEPS = 200;
 
-export function fillChoice(input: FillInput): FillChoice | undefined {
-  const { costs, held, steps } = input;
-  const values = valuesOf(costs, held, input.expected);
+export function fillChoice({ savings, held, expected, steps }: FillInput): FillChoice | undefined {
+  const { costs } = savings;
+  const values = savings.of(held, expected);
   const missing: number[] = [];
-  for (let place = 0; place < held.length; place++) {
-    if (held[place] === HELD.missing) missing.push(place);
+  for (let place = 0; place < held.at.length; place++) {
+    if (held.at[place] === HELD.missing) missing.push(place);
   }
   const tokens = (place: number): number => costs.shapes.planned[place]?.tokens ?? 0;
-  const ladder = missing.filter((place) => Number.isInteger(Math.log2(tokens(place))));
-  const unknown = steps < KNOWN_STEPS && ladder.length > 0;
+  const ladder =
+    steps < KNOWN_STEPS
+      ? missing.filter((place) => Number.isInteger(Math.log2(tokens(place))))
+      : [];
+  const unknown = ladder.length > 0;
   const best = bestPerSecond(unknown ? ladder : missing, values, costs);
   if (best !== undefined) return { ...best, rule: unknown ? "ladder" : "value" };
-  const [rest] = missing.sort((a, b) => tokens(b) - tokens(a));
-  const graph = costs.shapes.planned[rest ?? -1];
+  let rest = -1;
+  for (const place of missing) if (rest === -1 || tokens(place) > tokens(rest)) rest = place;
+  const graph = costs.shapes.planned[rest];
   if (graph === undefined) return undefined;
   return { graph, value: 0, stallSeconds: costs.captureSeconds(graph).value, rule: "rest" };
-}
-
-/** Request-seconds that each missing graph would spare these steps, by its place in the plan. */
-export function valuesOf(costs: Costs, held: Held, expected: readonly Traffic[]): Float64Array {
-  const values = new Float64Array(held.length);
-  for (const { bucket, weight } of expected) addSavings(values, costs, bucket, held, weight);
-  return values;
 }
 
 function bestPerSecond(
@@ -61,16 +57,21 @@ function bestPerSecond(
   values: Float64Array,
   costs: Costs,
 ): Omit<FillChoice, "rule"> | undefined {
-  let best: Omit<FillChoice, "rule"> | undefined;
+  let best = -1;
   let bestRate = 0;
   for (const place of places) {
-    const graph = costs.shapes.planned[place];
     const value = values[place] ?? 0;
-    if (graph === undefined || value === 0) continue;
-    const stallSeconds = costs.captureSeconds(graph).value;
-    if (value / stallSeconds <= bestRate) continue;
-    best = { graph, value, stallSeconds };
-    bestRate = value / stallSeconds;
+    if (value === 0) continue;
+    const rate = value / (costs.captureSecondsByPlace[place] ?? 1);
+    if (rate <= bestRate) continue;
+    best = place;
+    bestRate = rate;
   }
-  return best;
+  const graph = costs.shapes.planned[best];
+  if (graph === undefined) return undefined;
+  return {
+    graph,
+    value: values[best] ?? 0,
+    stallSeconds: costs.captureSecondsByPlace[best] ?? 0,
+  };
 }

@@ -20,6 +20,10 @@ export type EngineEvent = { readonly atSeconds: number } & (
   | { readonly type: "deferred"; readonly graph: string }
   | { readonly type: "refused"; readonly graph: string }
   | { readonly type: "failed"; readonly graph: string }
+  /** The gateway expects this many requests in this many seconds. */
+  | { readonly type: "announce"; readonly inSeconds: number; readonly requests: number }
+  /** Memory has run out for these graphs, or there is room for them again: see their status. */
+  | { readonly type: "memory"; readonly graphs: readonly string[] }
   | { readonly type: "tick" }
 );
 

@@ -13,6 +13,8 @@ export interface GraphState {
   bytes?: number;
   /** Why it is where it is: the last decision's or refusal's sentence. */
   reason?: string;
+  /** Refused for want of memory: planned again as soon as there is room. */
+  retryable?: boolean;
   /** Steps whose ideal graph this is, since the engine started. */
   wanted: number;
   /** Steps it served. */
@@ -62,6 +64,15 @@ export function capturedGraphs(state: EngineState): Graph[] {
 
 export function missingGraphs(state: EngineState): Graph[] {
   return state.planned.filter((graph) => state.graphs.get(graph.id)?.status === "planned");
+}
+
+/** How many graphs wait for memory: as long as any does, captures have not come to their end. */
+export function waitingForMemory(state: EngineState): number {
+  let count = 0;
+  for (const { status, retryable } of state.graphs.values()) {
+    if (status === "refused" && retryable === true) count++;
+  }
+  return count;
 }
 
 /** Books `count` steps of one shape: who was wanted, who served. */

@@ -7,13 +7,8 @@
  */
 
 import type { StepShape } from "../graph.ts";
-import type { Bucket, Lane, Shapes } from "./shapes.ts";
-
-export interface Traffic {
-  readonly bucket: Bucket;
-  /** Request-steps. */
-  readonly weight: number;
-}
+import type { LaneWeights } from "./savings.ts";
+import type { Lane, Shapes } from "./shapes.ts";
 
 /** Long enough to remember through a minute's lull, short enough to forget the morning by noon. */
 const HALF_LIFE_SECONDS = 300;
@@ -28,12 +23,13 @@ export class TrafficHistogram {
   readonly #shapes: Shapes;
   readonly #halfLifeSeconds: number;
   readonly #lanes = new Map<Lane, Float64Array>();
-  readonly #blurs: (Float64Array | undefined)[] = [];
+  readonly #blur: Blur;
   #originSeconds = 0;
 
   constructor(shapes: Shapes, halfLifeSeconds: number = HALF_LIFE_SECONDS) {
     this.#shapes = shapes;
     this.#halfLifeSeconds = halfLifeSeconds;
+    this.#blur = new Blur(shapes.sizes);
   }
 
   add(step: StepShape, count: number, requests: number, atSeconds: number): void {
@@ -60,58 +56,16 @@ export class TrafficHistogram {
    * @param prior request-steps for each octave of decode steps of `decode` tokens a request; mixed
    * steps get a quarter of it
    */
-  forecast(atSeconds: number, decode: number, prior: number): Traffic[] {
-    const { sizes } = this.#shapes;
+  forecast(atSeconds: number, decode: number, prior: number): LaneWeights[] {
     if (prior > 0) {
       this.#lane(this.#shapes.laneOf({ tokens: 1, requests: 1, uniform: decode }));
       this.#lane(this.#shapes.laneOf({ tokens: 1, requests: 1, uniform: 0 }));
     }
-    const scale = this.#scale(atSeconds);
-    const expected: Traffic[] = [];
-    for (const [lane, weights] of this.#lanes) {
-      const blurred = this.#blurred(weights);
-      const laneWeight = (lane.uniform === 0 ? 0.25 : 1) * prior;
-      for (let size = 0; size < sizes.length; size++) {
-        const weight = (blurred[size] ?? 0) / scale + laneWeight * this.#octaves(size);
-        const bucket = weight > 0 ? lane.bucket(size) : undefined;
-        if (bucket !== undefined) expected.push({ bucket, weight });
-      }
-    }
-    return expected;
-  }
-
-  #blurred(weights: Float64Array): Float64Array {
-    const blurred = new Float64Array(weights.length);
-    for (let from = 0; from < weights.length; from++) {
-      const weight = weights[from] ?? 0;
-      if (weight === 0) continue;
-      const blur = this.#blur(from);
-      for (let to = 0; to < blurred.length; to++) {
-        blurred[to] = (blurred[to] ?? 0) + weight * (blur[to] ?? 0);
-      }
-    }
-    return blurred;
-  }
-
-  /** Shares of a size's steps that are expected at each size. */
-  #blur(from: number): Float64Array {
-    const known = this.#blurs[from];
-    if (known !== undefined) return known;
-    const { sizes } = this.#shapes;
-    const tokens = sizes[from] ?? 1;
-    const blur = Float64Array.from(sizes, (size, index) => {
-      return this.#octaves(index) * Math.exp(-Math.abs(Math.log2(size / tokens)) / BLUR_OCTAVES);
+    const perWeight = 1 / this.#scale(atSeconds);
+    return [...this.#lanes].map(([lane, weights]) => {
+      const perOctave = (lane.uniform === 0 ? 0.25 : 1) * prior;
+      return { lane, weights: this.#blur.apply(weights, perWeight, perOctave) };
     });
-    const sum = blur.reduce((total, share) => total + share, 0);
-    for (let size = 0; size < blur.length; size++) blur[size] = (blur[size] ?? 0) / sum;
-    this.#blurs[from] = blur;
-    return blur;
-  }
-
-  /** The octaves of step sizes that round up to this one. */
-  #octaves(size: number): number {
-    const { sizes } = this.#shapes;
-    return size === 0 ? 1 : Math.log2((sizes[size] ?? 1) / (sizes[size - 1] ?? 1));
   }
 
   #lane(lane: Lane): Float64Array {
@@ -135,5 +89,49 @@ export class TrafficHistogram {
         weights[size] = (weights[size] ?? 0) / scale;
     }
     this.#originSeconds = atSeconds;
+  }
+}
+
+/**
+ * Spreads each size's steps over its neighbours, by `exp(-octaves / BLUR_OCTAVES)`. Such a falling
+ * exponential is summed from both ends, so that it takes as many steps as there are sizes.
+ */
+class Blur {
+  /** The octaves of step sizes that round up to each size. */
+  readonly #octaves: Float64Array;
+  /** What is left of a share from one size to the next. */
+  readonly #fades: Float64Array;
+  /** One over the sum of a size's shares. */
+  readonly #norms: Float64Array;
+
+  constructor(sizes: readonly number[]) {
+    const octaves = sizes.map((size, place) =>
+      place === 0 ? 1 : Math.log2(size / (sizes[place - 1] ?? 1)),
+    );
+    this.#octaves = Float64Array.from(octaves);
+    this.#fades = this.#octaves.map((distance) => Math.exp(-distance / BLUR_OCTAVES));
+    // The kernel looks the same from both ends: the sum of shares given is that of shares taken.
+    this.#norms = this.#sums(this.#octaves).map((sum) => 1 / sum);
+  }
+
+  apply(weights: Float64Array, perWeight: number, perOctave: number): Float64Array {
+    const spread = this.#sums(weights.map((weight, size) => weight * (this.#norms[size] ?? 0)));
+    return spread.map((sum, size) => (sum * perWeight + perOctave) * (this.#octaves[size] ?? 0));
+  }
+
+  /** For each size the sum over all of their values, faded with the distance. */
+  #sums(values: Float64Array): Float64Array {
+    const sums = new Float64Array(values.length);
+    let before = 0;
+    for (let size = 0; size < values.length; size++) {
+      before = before * (this.#fades[size] ?? 0) + (values[size] ?? 0);
+      sums[size] = before;
+    }
+    let after = 0;
+    for (let size = values.length - 2; size >= 0; size--) {
+      after = (after + (values[size + 1] ?? 0)) * (this.#fades[size + 1] ?? 0);
+      sums[size] = (sums[size] ?? 0) + after;
+    }
+    return sums;
   }
 }

@@ -4,10 +4,11 @@ import type { Graph } from "../../src/graph.ts";
 import { Accounts } from "../../src/schedule/accounts.ts";
 import { createCosts } from "../../src/schedule/cost.ts";
 import { earnedChoice, priceOf } from "../../src/schedule/earned.ts";
+import { Savings } from "../../src/schedule/savings.ts";
 import { HELD } from "../../src/schedule/shapes.ts";
 import { TrafficHistogram } from "../../src/schedule/traffic.ts";
 import { plan } from "../helpers/fake-engine.ts";
-import { decode, graphOf, heldOf, mixed, SEED } from "./seed.ts";
+import { decode, heldOf, mixed, SEED } from "./seed.ts";
 
 const planned = plan(8, 64);
 const place = (id: string): number => planned.findIndex((graph) => graph.id === id);
@@ -15,7 +16,7 @@ const alone = { requests: 1, arrivalsPerSecond: 0 };
 
 describe("accounts", () => {
   test("grow by the regret times the requests that waited, for every graph that helps", () => {
-    const accounts = new Accounts(createCosts(planned, SEED));
+    const accounts = new Accounts(new Savings(createCosts(planned, SEED)));
     accounts.book(decode(8), 10, 3);
     const balances = accounts.balances(heldOf(planned));
     // 10 steps × 3 requests × 5 ms, and 4 ms for PIECEWISE.
@@ -25,7 +26,7 @@ describe("accounts", () => {
   });
 
   test("mixed steps put nothing on uniform graphs, and too large ones on none", () => {
-    const accounts = new Accounts(createCosts(planned, SEED));
+    const accounts = new Accounts(new Savings(createCosts(planned, SEED)));
     accounts.book(mixed(5), 10, 1);
     accounts.book(mixed(65), 10, 1);
     const balances = accounts.balances(heldOf(planned));
@@ -34,8 +35,7 @@ describe("accounts", () => {
   });
 
   test("a regret that a captured neighbour removed leaves every account", () => {
-    const costs = createCosts(planned, SEED);
-    const accounts = new Accounts(costs);
+    const accounts = new Accounts(new Savings(createCosts(planned, SEED)));
     accounts.book(decode(8), 10, 1);
     const balances = accounts.balances(heldOf(planned, "PIECEWISE:64"));
     // 6 ms with the neighbour: 1 ms is left of the 5.
@@ -54,12 +54,12 @@ describe("earned captures", () => {
     book: (accounts: Accounts, traffic: TrafficHistogram) => void,
     load = alone,
   ) => {
-    const costs = createCosts(plannedHere, SEED);
-    const accounts = new Accounts(costs);
-    const traffic = new TrafficHistogram(costs.shapes);
+    const savings = new Savings(createCosts(plannedHere, SEED));
+    const accounts = new Accounts(savings);
+    const traffic = new TrafficHistogram(savings.costs.shapes);
     book(accounts, traffic);
     const expected = () => traffic.forecast(0, 1, 0);
-    return earnedChoice({ costs, accounts, held: heldOf(plannedHere), load, expected });
+    return earnedChoice({ savings, accounts, held: heldOf(plannedHere), load, expected });
   };
 
   test("nothing before the account has reached the price", () => {
@@ -72,11 +72,9 @@ describe("earned captures", () => {
   });
 
   test("whom a stall holds up raises the price", () => {
-    const costs = createCosts(planned, SEED);
-    const graph = graphOf(planned, "FULL:8");
-    expect(priceOf(graph, costs, { requests: 0, arrivalsPerSecond: 0 })).toBeCloseTo(0.03, 9);
-    expect(priceOf(graph, costs, { requests: 7, arrivalsPerSecond: 0 })).toBeCloseTo(0.21, 9);
-    expect(priceOf(graph, costs, { requests: 0, arrivalsPerSecond: 100 })).toBeCloseTo(0.09, 9);
+    expect(priceOf(0.03, { requests: 0, arrivalsPerSecond: 0 })).toBeCloseTo(0.03, 9);
+    expect(priceOf(0.03, { requests: 7, arrivalsPerSecond: 0 })).toBeCloseTo(0.21, 9);
+    expect(priceOf(0.03, { requests: 0, arrivalsPerSecond: 100 })).toBeCloseTo(0.09, 9);
     expect(
       choose(plan(8), (accounts) => accounts.book(decode(8), 6, 1), { ...alone, requests: 2 }),
     ).toBeUndefined();
@@ -116,8 +114,8 @@ describe("earned captures", () => {
         const captures = new Map(
           graphs.map(({ id }, index) => [id, { seconds: (pricesMs[index] ?? 1) / 1000, bytes: 0 }]),
         );
-        const costs = createCosts(graphs, { ...SEED, captures });
-        const accounts = new Accounts(costs);
+        const savings = new Savings(createCosts(graphs, { ...SEED, captures }));
+        const accounts = new Accounts(savings);
         const held = heldOf(graphs);
         const regretOf = (requests: number): number => 0.005 * requests;
         const total = new Float64Array(5);
@@ -126,14 +124,14 @@ describe("earned captures", () => {
           const index = uniform - 1;
           const regret = regretOf(requests);
           total[index] = (total[index] ?? 0) + regret;
-          if (held[index] === HELD.missing) paid += regret;
+          if (held.at[index] === HELD.missing) paid += regret;
           accounts.book({ tokens: 60, requests: 60 / uniform, uniform }, 1, requests);
-          const choice = earnedChoice({ costs, accounts, held, load: alone, expected: () => [] });
+          const choice = earnedChoice({ savings, accounts, held, load: alone, expected: () => [] });
           if (choice === undefined) continue;
           expect(choice.graph).toBe(choice.leader);
           const bought = graphs.indexOf(choice.graph);
-          expect(held[bought]).toBe(HELD.missing);
-          held[bought] = HELD.captured;
+          expect(held.at[bought]).toBe(HELD.missing);
+          held.set(bought, HELD.captured);
           paid += (pricesMs[bought] ?? 0) / 1000;
         }
         let optimum = 0;

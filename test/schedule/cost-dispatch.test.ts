@@ -12,7 +12,7 @@ describe("the dispatch table by cost", () => {
     const planned = plan(1, 64, 256, 512);
     const costs = createCosts(planned, SEED);
     const captured = planned.filter(({ tokens }) => tokens !== 1);
-    expect(costDispatchTable(planned, captured, costs)).toEqual({
+    expect(costDispatchTable(captured, costs)).toEqual({
       uniform: [
         { upTo: 64, graphs: ["FULL:64"] },
         { upTo: 256, graphs: ["FULL:256"] },
@@ -28,9 +28,9 @@ describe("the dispatch table by cost", () => {
   test("nothing captured makes an empty table, and so do graphs that never pay", () => {
     const planned = plan(1, 512);
     const costs = createCosts(planned, SEED);
-    expect(costDispatchTable(planned, [], costs)).toEqual({ uniform: [], mixed: [] });
+    expect(costDispatchTable([], costs)).toEqual({ uniform: [], mixed: [] });
     const tops = planned.filter(({ tokens }) => tokens === 512);
-    expect(costDispatchTable(planned, tops, costs).mixed).toEqual([]);
+    expect(costDispatchTable(tops, costs).mixed).toEqual([]);
   });
 
   test("no choice that the costs allow is cheaper than the table's", () => {
@@ -67,7 +67,7 @@ describe("the dispatch table by cost", () => {
           const step = decode(graph?.tokens ?? report.tokens);
           costs.observeSteps(seen(step, graph?.id ?? "", 5, report.ms / 1000));
         }
-        const table = costDispatchTable(planned, captured, costs);
+        const table = costDispatchTable(captured, costs);
         const step = isDecode ? decode(tokens) : { ...mixed(tokens), requests };
         const byId = new Map(captured.map((graph) => [graph.id, graph]));
         const chosen = dispatch(table, byId, step);

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
+import { createRandom, standardNormal } from "../../src/random.ts";
 import { createCosts, interpolate } from "../../src/schedule/cost.ts";
 import { RobustMean } from "../../src/schedule/robust.ts";
-import { createRandom, standardNormal } from "../../src/sim/random.ts";
 import { plan } from "../helpers/fake-engine.ts";
 import { decode, graphOf, mixed, SEED, seen } from "./seed.ts";
 
@@ -72,7 +72,7 @@ describe("costs", () => {
     }
     costs.observeSteps(seen(decode(16), "FULL:16", 4, 5));
     expect(costs.graphSeconds(full16).value).toBeLessThan(0.0053);
-    expect(costs.bucketCosts(costs.shapes.bucketOf(decode(16)) ?? raise()).ungraphed).toBe(0.01);
+    expect(costs.ungraphedBySize(true)[costs.shapes.sizeOf(16)]).toBe(0.01);
   });
 
   test("long contexts are not taken for slow graphs", () => {
@@ -138,7 +138,3 @@ describe("costs", () => {
     expect(interpolate(rows, tokens)).toBe(seconds);
   });
 });
-
-function raise(): never {
-  throw new Error("no bucket");
-}

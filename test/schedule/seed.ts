@@ -1,7 +1,7 @@
 import type { Graph, StepShape } from "../../src/graph.ts";
 import type { CostSeed } from "../../src/schedule/cost.ts";
 import type { StepsSeen } from "../../src/schedule/policy.ts";
-import { HELD, type Held } from "../../src/schedule/shapes.ts";
+import { HELD, Held } from "../../src/schedule/shapes.ts";
 
 /** An engine in whole milliseconds: graphs take 5 ms and 1 more from 100 tokens on, no graph 10. */
 export const SEED: CostSeed = {
@@ -43,9 +43,11 @@ export function seen(
 
 /** Everything missing but the named graphs. */
 export function heldOf(planned: readonly Graph[], ...captured: readonly string[]): Held {
-  return Uint8Array.from(planned, ({ id }) =>
-    captured.includes(id) ? HELD.captured : HELD.missing,
-  );
+  const held = new Held(planned.length);
+  for (const [place, { id }] of planned.entries()) {
+    if (captured.includes(id)) held.set(place, HELD.captured);
+  }
+  return held;
 }
 
 export function graphOf(planned: readonly Graph[], id: string): Graph {

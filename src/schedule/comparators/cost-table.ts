@@ -10,6 +10,6 @@ export function costTable(
   let costs: Costs | undefined;
   return (planned, captured) => {
     costs ??= createCosts(planned, seed);
-    return costDispatchTable(planned, captured, costs);
+    return costDispatchTable(captured, costs);
   };
 }

@@ -1,0 +1,81 @@
+/** Simulated runs of policies by name, as request-seconds added to the oracle's. */
+
+import type { Profile } from "../../src/profile/profile.ts";
+import type { CostPolicy } from "../../src/schedule/costed.ts";
+import type { Prior } from "../../src/schedule/prior.ts";
+import { createEngineState } from "../../src/schedule/state.ts";
+import { createSetup, type PolicyName } from "../../src/sim/setups.ts";
+import { type SimulatedRun, simulate } from "../../src/sim/virtual.ts";
+import type { TraceRequest } from "../../src/trace.ts";
+
+export interface Load {
+  readonly name: string;
+  readonly requests: () => AsyncIterable<TraceRequest> | Iterable<TraceRequest>;
+}
+
+export type AddedRun = SimulatedRun & {
+  readonly addedRequestSeconds: number;
+  readonly wallSeconds: number;
+};
+
+/** One run for each name; the oracle's is made whether it is named or not. */
+export async function addedRuns(
+  profile: Profile,
+  load: Load,
+  names: readonly PolicyName[],
+): Promise<AddedRun[]> {
+  const runs: (SimulatedRun & { wallSeconds: number })[] = [];
+  for (const name of ["oracle", ...names] as const) {
+    const started = performance.now();
+    const setup = createSetup(name, profile);
+    const run = await simulate({ profile, ...setup, requests: load.requests() });
+    runs.push({ ...run, wallSeconds: (performance.now() - started) / 1000 });
+    console.error(`${load.name}: ${name} in ${runs.at(-1)?.wallSeconds.toFixed(1)} s`);
+  }
+  const [oracle, ...rest] = runs;
+  return rest.map((run) => ({
+    ...run,
+    addedRequestSeconds: run.completionSecondsSum - (oracle?.completionSecondsSum ?? 0),
+  }));
+}
+
+export interface SecondStart {
+  readonly policy: string;
+  readonly learnedFrom: string;
+  readonly load: string;
+  readonly floor: number;
+  readonly first: number;
+  readonly second: number;
+  /** The second start's excess over floor as a share of the first's. */
+  readonly excessShare: number;
+  readonly graphsLearned: number;
+}
+
+/** The same load without a plan, and with what a run of another (or the same) load learned. */
+export async function secondStart(
+  profile: Profile,
+  name: "lazy-costed" | "idle-costed",
+  [learnedFrom, load]: readonly [Load, Load],
+): Promise<SecondStart> {
+  const teacher = createSetup(name, profile);
+  await simulate({ profile, ...teacher, requests: learnedFrom.requests() });
+  const graphs = profile.captures.costs.map(({ graph }) => graph);
+  const policy = teacher.policy as CostPolicy;
+  const prior: Prior = policy.learned(createEngineState(graphs), 0);
+  const [floor, first] = await addedRuns(profile, load, ["floor", name]);
+  const setup = createSetup(name, profile, prior);
+  const run = await simulate({ profile, ...setup, requests: load.requests() });
+  const floorAdded = floor?.addedRequestSeconds ?? 0;
+  const firstAdded = first?.addedRequestSeconds ?? 0;
+  const second = run.completionSecondsSum - (first?.completionSecondsSum ?? 0) + firstAdded;
+  return {
+    policy: name,
+    learnedFrom: learnedFrom.name,
+    load: load.name,
+    floor: floorAdded,
+    first: firstAdded,
+    second,
+    excessShare: (second - floorAdded) / (firstAdded - floorAdded),
+    graphsLearned: prior.first.length,
+  };
+}

@@ -1,0 +1,102 @@
+/**
+ * How loaded the engine is: the requests it has, and how close it is to saturation.
+ *
+ * Utilisation is the share of the time that goes into work proportional to tokens: what a step took
+ * beyond the cost that even a step of one token has. A busy engine spends all of its time in steps,
+ * but what it spends on their fixed cost it can still win back with larger batches. As the share
+ * nears 1 it can't, the queue grows without end, and every second lost delays whoever comes.
+ */
+
+import type { Costs } from "./cost.ts";
+import type { StepsSeen } from "./policy.ts";
+
+/** Long enough for bursts to even out, short enough to follow a rising load. */
+const HALF_LIFE_SECONDS = 30;
+/** A seeming idleness at first: the requests that wait at ready are no measure of the load. */
+const PRIOR_SECONDS = 10;
+/** Bins of the requests at hand, four to an octave. */
+const BINS_PER_OCTAVE = 4;
+const BINS = 64;
+
+export class EngineLoad {
+  readonly #costs: Costs;
+  readonly #moments = new Float64Array(BINS);
+  #work = 0;
+  #requestSeconds = 0;
+  #seconds = PRIOR_SECONDS;
+  #atSeconds: number | undefined;
+
+  constructor(costs: Costs) {
+    this.#costs = costs;
+  }
+
+  /** Share of the time, from 0 to 1, that can't be won back by larger batches. */
+  get utilisation(): number {
+    return Math.min(1, this.#work / this.#seconds);
+  }
+
+  /** Requests running and waiting, on average. */
+  get requests(): number {
+    return this.#requestSeconds / this.#seconds;
+  }
+
+  /** The time since the last call passed with so many requests, and these steps. */
+  pass(atSeconds: number, requests: number, steps: readonly StepsSeen[]): void {
+    const elapsed = Math.max(0, atSeconds - (this.#atSeconds ?? atSeconds));
+    this.#atSeconds = atSeconds;
+    const fade = 2 ** (-elapsed / HALF_LIFE_SECONDS);
+    this.#seconds = this.#seconds * fade + elapsed;
+    this.#requestSeconds = this.#requestSeconds * fade + elapsed * requests;
+    this.#work *= fade;
+    for (const seen of steps) this.#work += this.#workOf(seen);
+    for (let bin = 0; bin < BINS; bin++) this.#moments[bin] = (this.#moments[bin] ?? 0) * fade;
+    const bin = binOf(requests);
+    this.#moments[bin] = (this.#moments[bin] ?? 0) + elapsed;
+  }
+
+  /** The share of the recent time with fewer requests at hand than this. */
+  belowShare(requests: number): number {
+    const own = binOf(requests);
+    let below = 0;
+    let all = 0;
+    for (let bin = 0; bin < BINS; bin++) {
+      const seconds = this.#moments[bin] ?? 0;
+      all += seconds;
+      if (bin < own) below += seconds;
+    }
+    return all === 0 ? 0 : below / all;
+  }
+
+  /** Seconds of these steps that are proportional to their tokens. */
+  #workOf(seen: StepsSeen): number {
+    if (!(seen.timed > 0)) return 0;
+    const { shapes, graphSecondsByPlace } = this.#costs;
+    const { lane, size } = shapes.bucketOf(seen) ?? { lane: shapes.laneOf(seen), size: -1 };
+    const ungraphed = this.#costs.ungraphedBySize(lane.uniform > 0);
+    // A padded or ungraphed step costs more than it must: that isn't work either.
+    const smallest = graphSecondsByPlace[lane.places[0] ?? -1] ?? 0;
+    let fixed = ungraphed[0] ?? 0;
+    if (size >= 0) {
+      const place = seen.served === "" ? -1 : (shapes.places.get(seen.served) ?? -1);
+      const choice = graphSecondsByPlace[place] ?? ungraphed[size] ?? 0;
+      fixed = choice - Math.max(0, this.#idealSeconds(lane.places, lane.reach, size) - smallest);
+    }
+    return seen.count * Math.max(0, seen.seconds / seen.timed - fixed);
+  }
+
+  /** Seconds in the smallest graph that serves steps of this size. */
+  #idealSeconds(places: Int32Array, reach: Int32Array, size: number): number {
+    let low = 0;
+    let high = places.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if ((reach[middle] ?? 0) < size) low = middle + 1;
+      else high = middle;
+    }
+    return this.#costs.graphSecondsByPlace[places[low] ?? -1] ?? 0;
+  }
+}
+
+function binOf(requests: number): number {
+  return Math.min(BINS - 1, Math.floor(BINS_PER_OCTAVE * Math.log2(Math.max(1, requests))));
+}

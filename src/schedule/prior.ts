@@ -1,0 +1,18 @@
+/** What earlier starts of the same engine learned: the part of a plan that a policy uses. */
+
+/** Steps of one planned size. */
+export interface PriorTraffic {
+  /** The planned size that the steps round up to. */
+  readonly tokens: number;
+  /** Tokens of each request where all have the same number; 0: a mixed step. */
+  readonly uniform: number;
+  /** Steps times the requests that waited on each; older starts count less. */
+  readonly requestSteps: number;
+  readonly steps: number;
+}
+
+export interface Prior {
+  readonly traffic: readonly PriorTraffic[];
+  /** Ids of graphs that earlier starts needed, most needed first. */
+  readonly first: readonly string[];
+}

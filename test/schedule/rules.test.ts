@@ -1,0 +1,96 @@
+import { describe, expect, test } from "vitest";
+import { createEagerPolicy } from "../../src/schedule/eager.ts";
+import { createPolicy } from "../../src/schedule/modes.ts";
+import type { Decision, EngineEvent, Policy } from "../../src/schedule/policy.ts";
+import { excludedGraphs, unmatchedRules, withRules } from "../../src/schedule/rules.ts";
+import { createEngineState, type EngineState } from "../../src/schedule/state.ts";
+import { plan } from "../helpers/fake-engine.ts";
+
+const planned = plan(1, 8, 24, 512);
+
+function started(policy: Policy, state: EngineState = createEngineState(planned)): string[] {
+  const [start] = policy.decide(state, { type: "inventory", atSeconds: 0 });
+  if (start?.type !== "start") throw new Error("a start was expected");
+  return start.graphs.map(({ id }) => id);
+}
+
+/** Everything the policy captures after ready while idle, answered at once. */
+function filled(policy: Policy, state: EngineState): { ids: string[]; settled: string[] } {
+  for (const id of started(policy, state)) {
+    const entry = state.graphs.get(id);
+    if (entry !== undefined) entry.status = "captured";
+  }
+  state.ready = true;
+  state.idle = true;
+  const ids: string[] = [];
+  const settled: string[] = [];
+  let event: EngineEvent = { type: "ready", atSeconds: 1 };
+  for (let round = 0; round < 100; round++) {
+    const decisions: readonly Decision[] = policy.decide(state, event);
+    for (const decision of decisions) {
+      if (decision.type !== "settled") continue;
+      settled.push(decision.reason);
+      state.settled = true;
+    }
+    const capture = decisions.find((decision) => decision.type === "capture");
+    if (capture === undefined) break;
+    ids.push(capture.graph.id);
+    const entry = state.graphs.get(capture.graph.id);
+    if (entry !== undefined) entry.status = "captured";
+    event = { type: "captured", graph: capture.graph.id, atSeconds: 1 };
+  }
+  return { ids, settled };
+}
+
+describe("rules", () => {
+  test("entries name a graph, a kind, a size, or sizes above or below one", () => {
+    const excluded = (...exclude: string[]) => excludedGraphs(planned, { exclude });
+    expect(excluded("FULL:24")).toEqual(["FULL:24"]);
+    expect(excluded("PIECEWISE").every((id) => id.startsWith("PIECEWISE:"))).toBe(true);
+    expect(excluded("PIECEWISE")).toHaveLength(4);
+    expect(excluded("24").sort()).toEqual(["FULL:24", "PIECEWISE:24"]);
+    expect(excluded(">24").sort()).toEqual(["FULL:512", "PIECEWISE:512"]);
+    expect(excluded("<8").sort()).toEqual(["FULL:1", "PIECEWISE:1"]);
+    expect(excluded("FULL:2", "full", "<1", ">512", "0", "08", "1e2", "")).toEqual([]);
+  });
+
+  test("what matches nothing is told, once", () => {
+    const rules = { pin: ["FULL:8", "FULL:9", "16"], exclude: ["16", ">512", "PIECEWISE"] };
+    expect(unmatchedRules(planned, rules)).toEqual(["FULL:9", "16", ">512"]);
+    expect(unmatchedRules(planned, {})).toEqual([]);
+  });
+
+  test("the policy's tops are those that are left, and pinned ones join them", () => {
+    const policy = withRules(createPolicy("lazy"), { exclude: [">24"], pin: ["FULL:1", "512"] });
+    expect(policy.name).toBe("lazy");
+    expect(started(policy)).toEqual(["PIECEWISE:24", "FULL:24", "FULL:1"]);
+  });
+
+  test("a limit keeps the tops, then the pinned, then the policy's order", () => {
+    const eager = (graphsMax: number) =>
+      started(withRules(createEagerPolicy(), { graphsMax, pin: ["FULL:1"] }));
+    expect(eager(2)).toEqual(["PIECEWISE:512", "FULL:512"]);
+    expect(eager(3)).toEqual(["PIECEWISE:512", "FULL:512", "FULL:1"]);
+    expect(eager(4)).toEqual(["PIECEWISE:512", "PIECEWISE:24", "FULL:512", "FULL:1"]);
+    expect(eager(0)).toEqual([]);
+  });
+
+  test("fill ends at the limit, settled with the figures", () => {
+    const state = createEngineState(planned);
+    const { ids, settled } = filled(withRules(createPolicy("idle"), { graphsMax: 5 }), state);
+    expect(ids).toHaveLength(3);
+    expect(settled).toEqual(["5 graphs are captured, and the user allows 5"]);
+  });
+
+  test("fill leaves out what is excluded, and settles without it", () => {
+    const state = createEngineState(planned);
+    const rules = { exclude: ["PIECEWISE"] };
+    for (const id of excludedGraphs(planned, rules)) {
+      const entry = state.graphs.get(id);
+      if (entry !== undefined) entry.status = "refused";
+    }
+    const { ids, settled } = filled(withRules(createPolicy("idle"), rules), state);
+    expect(ids.sort()).toEqual(["FULL:1", "FULL:24", "FULL:8"]);
+    expect(settled).toEqual(["no graph is left to capture"]);
+  });
+});
