@@ -1,0 +1,306 @@
+/**
+ * A calibration as a cost profile: what was measured, what was put in between, and what nobody
+ * measured, each told apart in its provenance. Pure.
+ */
+
+import type { Graph } from "../graph.ts";
+import { type CellEstimate, SAMPLES_MIN, type StepEstimates } from "./estimate.ts";
+
+export interface CaptureMeasured {
+  readonly graph: Graph;
+  /** Milliseconds and bytes; undefined when it was not captured. */
+  readonly ms: number | undefined;
+  readonly bytes: number | undefined;
+}
+
+export interface ProfileInput {
+  readonly name: string;
+  /** Day of the measurement, as YYYY-MM-DD. */
+  readonly measuredOn: string;
+  readonly command: string;
+  readonly lazygraphVersion: string;
+  readonly pluginVersion: string;
+  readonly simulated: string | undefined;
+  readonly engine: {
+    readonly model: string;
+    readonly vllmVersion: string;
+    readonly gpuName: string;
+    readonly cudagraphMode: string;
+    readonly layers: number;
+    readonly tensorParallel: number;
+    readonly pipelineParallel: number;
+  };
+  readonly limits: {
+    readonly maxRequests: number;
+    readonly maxBatchedTokens: number;
+    readonly kvCacheTokens: number;
+  };
+  readonly memory: {
+    readonly totalBytes: number;
+    readonly freeBytes: number;
+    readonly reservedBytes: number;
+    readonly activationPeakBytes: number;
+  };
+  readonly startupSeconds: number;
+  readonly steps: StepEstimates;
+  readonly captures: readonly CaptureMeasured[];
+  /** Ids of the graphs that were captured before ready. */
+  readonly tops: ReadonlySet<string>;
+}
+
+type Origin = { readonly kind: string; readonly how: string };
+type Row = readonly [tokens: number, seconds: number];
+
+/** vLLM's default; no message tells it. */
+const KV_BLOCK_TOKENS = 16;
+/** Digits that are worth writing down: microseconds' tenths. */
+const DIGITS = 7;
+
+/** What can't be built, as the end of a sentence. */
+export class Unmeasured extends Error {
+  override readonly name: string = "Unmeasured";
+}
+
+/** @throws Unmeasured when too little was measured for a profile */
+export function profileDocument(input: ProfileInput): Record<string, unknown> {
+  const { steps, captures } = input;
+  const sizes = (kind: Graph["kind"]): number[] =>
+    captures.filter(({ graph }) => graph.kind === kind).map(({ graph }) => graph.tokens);
+  const all = captures.map(({ graph }) => graph.tokens);
+  const ungraphed = rowsOf(steps.ungraphed, "ungraphed steps", [1, Math.max(...all)]);
+  const full = rowsOf(steps.full, "FULL graphs", sizes("FULL"));
+  const piecewise = rowsOf(steps.piecewise, "PIECEWISE graphs", sizes("PIECEWISE"));
+  const taken = captureRows(input, ungraphed.rows);
+  return {
+    schema: 1,
+    name: input.name,
+    title: titleOf(input),
+    provenance: {
+      measuredOn: input.measuredOn,
+      setup: setupOf(input),
+      command: input.command,
+      versions: { lazygraph: input.lazygraphVersion, plugin: input.pluginVersion },
+      fields: fieldsOf(input, { full, piecewise, ungraphed, taken }),
+      // Steps behind each cell, its median and its middle half, in seconds.
+      cells: [...steps.full, ...steps.piecewise, ...steps.ungraphed].map((cell) => ({
+        cell: cell.cell,
+        samples: cell.samples,
+        median: rounded(cell.median),
+        q1: rounded(cell.q1),
+        q3: rounded(cell.q3),
+      })),
+      interpolatedCaptures: taken.interpolated,
+    },
+    engine: input.engine,
+    startupSeconds: Math.round(input.startupSeconds * 1000) / 1000,
+    limits: { ...input.limits, kvBlockTokens: KV_BLOCK_TOKENS },
+    memory: input.memory,
+    steps: {
+      full: full.rows,
+      piecewise: piecewise.rows,
+      ungraphed: ungraphed.rows,
+      secondsPerRequest: exact(steps.secondsPerRequest),
+      secondsPerContextToken: exact(steps.secondsPerContextToken),
+      secondsPerTokenBeyond: exact(
+        steps.secondsPerTokenBeyond ?? slopeBetween(ungraphed.rows.slice(-2)),
+      ),
+      secondsPerPromptPair: exact(steps.secondsPerPromptPair),
+    },
+    captures: {
+      withoutWarmUp: taken.withoutWarmUp,
+      columns: ["kind", "tokens", "warmMs", "captureMs", "laterMs", "bytes"],
+      rows: taken.rows,
+    },
+  };
+}
+
+interface Rows {
+  readonly rows: readonly Row[];
+  readonly measured: readonly number[];
+  /** Sizes at an end that no step was measured at. */
+  readonly extended: readonly number[];
+}
+
+/** Measured rows, drawn out to the smallest and the largest size where these were not measured. */
+function rowsOf(cells: readonly CellEstimate[], what: string, sizes: readonly number[]): Rows {
+  if (sizes.length === 0) return { rows: [[1, 1e-9]], measured: [], extended: [] };
+  if (cells.length === 0) {
+    throw new Unmeasured(`at least ${SAMPLES_MIN} timed steps of ${what}, got none of any size`);
+  }
+  const rows: Row[] = cells.map(({ tokens, median }) => [tokens, rounded(median)]);
+  const measured = rows.map(([tokens]) => tokens);
+  const extended: number[] = [];
+  const [smallest, largest] = [Math.min(...sizes), Math.max(...sizes)];
+  const [first] = rows;
+  if (first !== undefined && first[0] > smallest) {
+    const seconds = first[1] - slopeBetween(rows.slice(0, 2)) * (first[0] - smallest);
+    rows.unshift([smallest, rounded(Math.max(first[1] / 2, seconds))]);
+    extended.push(smallest);
+  }
+  const last = rows.at(-1);
+  if (last !== undefined && last[0] < largest) {
+    const seconds = last[1] + slopeBetween(rows.slice(-2)) * (largest - last[0]);
+    rows.push([largest, rounded(seconds)]);
+    extended.push(largest);
+  }
+  return { rows, measured, extended };
+}
+
+/** Seconds per token between two rows; none below 0. */
+function slopeBetween([before, after]: readonly Row[]): number {
+  if (before === undefined || after === undefined) return 0;
+  return Math.max(0, (after[1] - before[1]) / (after[0] - before[0]));
+}
+
+interface CaptureRows {
+  readonly rows: readonly (readonly [string, number, number, number, number, number])[];
+  readonly withoutWarmUp: number;
+  readonly interpolated: readonly string[];
+}
+
+function captureRows({ captures, tops }: ProfileInput, ungraphed: readonly Row[]): CaptureRows {
+  const interpolated: string[] = [];
+  const rows = captures.map(({ graph, ms, bytes }) => {
+    const known = ms === undefined ? nearest(captures, graph) : { ms, bytes: bytes ?? 0 };
+    if (known === undefined) {
+      throw new Unmeasured(`at least one captured graph of kind ${graph.kind}, got none`);
+    }
+    if (ms === undefined) interpolated.push(graph.id);
+    // A top's own figure holds its warm-up run.
+    const warmMs = tops.has(graph.id) ? 0 : between(ungraphed, graph.tokens) * 1000;
+    const later = hundredths(known.ms);
+    const held = Math.max(0, Math.round(known.bytes));
+    return [graph.kind, graph.tokens, hundredths(warmMs), later, later, held] as const;
+  });
+  const before = rows.reduce((sum, [, , warm, capture]) => sum + warm + capture, 0);
+  const without = rows.reduce((sum, [, , , capture]) => sum + capture, 0);
+  return { rows, withoutWarmUp: rounded(without / before), interpolated };
+}
+
+/** The captured graph of the same kind with the nearest size. */
+function nearest(
+  captures: readonly CaptureMeasured[],
+  graph: Graph,
+): { ms: number; bytes: number } | undefined {
+  let best: { ms: number; bytes: number } | undefined;
+  let bestDistance = Number.POSITIVE_INFINITY;
+  for (const other of captures) {
+    if (other.ms === undefined || other.graph.kind !== graph.kind) continue;
+    const distance = Math.abs(Math.log2(other.graph.tokens / graph.tokens));
+    if (distance >= bestDistance) continue;
+    best = { ms: other.ms, bytes: other.bytes ?? 0 };
+    bestDistance = distance;
+  }
+  return best;
+}
+
+function between(rows: readonly Row[], tokens: number): number {
+  const up = rows.findIndex(([size]) => size >= tokens);
+  const [upTokens, upSeconds] = rows[up === -1 ? rows.length - 1 : up] ?? [tokens, 0];
+  const [downTokens, downSeconds] = rows[up - 1] ?? [upTokens, upSeconds];
+  if (upTokens === downTokens) return upSeconds;
+  const share = (tokens - downTokens) / (upTokens - downTokens);
+  return downSeconds + share * (upSeconds - downSeconds);
+}
+
+function titleOf({ engine, simulated }: ProfileInput): string {
+  const { model, gpuName, vllmVersion, tensorParallel, pipelineParallel } = engine;
+  const gpus = tensorParallel * pipelineParallel;
+  const title = `${model} on ${gpus} ${gpuName} under vLLM ${vllmVersion}`;
+  return simulated === undefined ? title : `SIMULATED (profile ${simulated}): ${title}`;
+}
+
+function setupOf({ engine }: ProfileInput): string {
+  return (
+    `vLLM ${engine.vllmVersion}, ${engine.cudagraphMode}, tensor parallel ` +
+    `${engine.tensorParallel}, pipeline parallel ${engine.pipelineParallel}; waves of completions ` +
+    "with prompts of random tokens, without graphs, padded to the tops, and with every graph"
+  );
+}
+
+interface Tables {
+  readonly full: Rows;
+  readonly piecewise: Rows;
+  readonly ungraphed: Rows;
+  readonly taken: CaptureRows;
+}
+
+function fieldsOf({ steps, simulated }: ProfileInput, tables: Tables): Record<string, Origin> {
+  const measured = (how: string): Origin => ({ kind: "measured", how });
+  const derived = (how: string): Origin => ({ kind: "derived", how });
+  const assumed = (how: string): Origin => ({ kind: "assumed", how });
+  const slope = (value: number | undefined, how: string): Origin =>
+    value === undefined ? assumed("No steps told it apart: taken as 0.") : derived(how);
+  const table = ({ measured: at, extended }: Rows): Origin => {
+    const ends =
+      extended.length === 0
+        ? ""
+        : ` No step was measured at ${extended.join(" and ")}: drawn out from its neighbours.`;
+    const cells = `Median of timed steps at ${at.join(", ")} tokens, less requests and context`;
+    return derived(`${cells}; sizes between are interpolated.${ends}`);
+  };
+  const { taken } = tables;
+  const missing =
+    taken.interpolated.length === 0
+      ? ""
+      : ` Not captured, taken as the nearest of its kind: ${taken.interpolated.join(", ")}.`;
+  return {
+    engine: measured("Told by the engine."),
+    startupSeconds: measured("From the start of the command to the engine's inventory."),
+    "limits.maxRequests": measured("Told by the engine."),
+    "limits.maxBatchedTokens": measured("Told by the engine."),
+    "limits.kvCacheTokens": measured("Told by the engine."),
+    "limits.kvBlockTokens": assumed("vLLM's default; no message tells it."),
+    "memory.freeBytes": derived("Free once ready, plus what the tops took."),
+    "memory.reservedBytes": measured("Told by the engine once ready."),
+    "memory.activationPeakBytes": measured("Told by the engine."),
+    "steps.full": table(tables.full),
+    "steps.piecewise": table(tables.piecewise),
+    "steps.ungraphed": table(tables.ungraphed),
+    "steps.secondsPerRequest": slope(
+      steps.secondsPerRequest,
+      "Slope of decode steps in one graph over their requests (Huber).",
+    ),
+    "steps.secondsPerContextToken": slope(
+      steps.secondsPerContextToken,
+      "Slope of decode steps of one shape over their context (Huber).",
+    ),
+    "steps.secondsPerTokenBeyond":
+      steps.secondsPerTokenBeyond === undefined
+        ? assumed("No longer prompts were measured: the slope of the ungraphed table's end.")
+        : derived("Prompts that ran alone, longer than the largest graph (Huber)."),
+    "steps.secondsPerPromptPair": slope(
+      steps.secondsPerPromptPair,
+      "Prompts that ran alone, longer than the largest graph (Huber).",
+    ),
+    "captures.rows.warmMs": {
+      kind: "estimated",
+      how: "One ungraphed step of that size; the tops' figures hold theirs.",
+    },
+    "captures.rows.captureMs": {
+      kind: "estimated",
+      how: "As between two steps; of the tops as measured before ready.",
+    },
+    "captures.rows.laterMs": measured(
+      `One command each in an engine without work; of the tops as before ready.${missing}`,
+    ),
+    "captures.rows.bytes": measured(`As the engine reported them.${missing}`),
+    "captures.withoutWarmUp": derived("Share of captureMs in warmMs and captureMs together."),
+    ...(simulated === undefined
+      ? {}
+      : { simulated: assumed(`Every figure comes from the simulated engine ${simulated}.`) }),
+  };
+}
+
+function rounded(value: number): number {
+  return Number(value.toFixed(DIGITS));
+}
+
+/** Slopes are far below a microsecond. */
+function exact(value: number | undefined): number {
+  return Number((value ?? 0).toPrecision(4));
+}
+
+function hundredths(value: number): number {
+  return Math.round(value * 100) / 100;
+}

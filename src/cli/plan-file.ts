@@ -1,0 +1,41 @@
+/** Plan files as a command names them: errors are sentences with the file in them. */
+
+import { stat } from "node:fs/promises";
+import { basename, dirname } from "node:path";
+import { codeOf, LazygraphError, OptionError } from "../errors.ts";
+import { PlanFault } from "../plan/check.ts";
+import { readPlan, writePlan } from "../plan/files.ts";
+import type { Plan } from "../plan/plan.ts";
+import { usageError } from "./errors.ts";
+
+/** @throws LazygraphError ERR_LAZYGRAPH_PLAN with file, place and expectation */
+export async function loadPlan(file: string): Promise<Plan> {
+  try {
+    return await readPlan(file);
+  } catch (error) {
+    const why =
+      error instanceof PlanFault
+        ? error.message
+        : `expected a file that can be read, got ${codeOf(error) ?? String(error)}`;
+    throw new LazygraphError("ERR_LAZYGRAPH_PLAN", `Plan ${file}: ${why}.`, { cause: error });
+  }
+}
+
+/** @throws OptionError that names the option when the file can't be written */
+export async function savePlan(file: string, plan: Plan, option: string): Promise<void> {
+  try {
+    if (await isFolder(file)) throw usageError(option, "a file, not a folder", file);
+    await writePlan(dirname(file), basename(file), plan);
+  } catch (error) {
+    if (error instanceof OptionError) throw error;
+    const why = codeOf(error) ?? String(error);
+    throw usageError(option, `a file in a folder that can be written (${why})`, file);
+  }
+}
+
+export async function isFolder(path: string): Promise<boolean> {
+  return stat(path).then(
+    (about) => about.isDirectory(),
+    () => false,
+  );
+}

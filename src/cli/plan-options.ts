@@ -1,0 +1,96 @@
+/** What is captured, by which policy and learned plan, for the commands that start a controller. */
+
+import { POLICY_NAMES } from "../engine-policy.ts";
+import { OptionError } from "../errors.ts";
+import type { ControllerOptions } from "../options.ts";
+import { usageError } from "./errors.ts";
+import { numberOption } from "./number-option.ts";
+import type { OptionSpec, ParsedOptions } from "./options.ts";
+
+export const PLAN_OPTIONS: OptionSpec = {
+  policy: "string",
+  "init-only": "boolean",
+  pin: "string",
+  exclude: "string",
+  "graphs-max": "string",
+  profile: "string",
+  "plan-dir": "string",
+  "plan-read-only": "boolean",
+  "no-plan": "boolean",
+};
+
+export const PLAN_HELP = `  --policy NAME         how lazy and idle mode decide: simple (counting steps) or costed (by measured
+                        costs, not yet measured on GPUs) (default: simple)
+  --init-only           capture before ready what earlier starts needed, and nothing after; with
+                        --policy costed
+  --pin LIST            graphs to capture before ready, with commas: an id (FULL:24), a kind
+                        (PIECEWISE), a size (24), or sizes above or below one (">256", "<8")
+  --exclude LIST        graphs never to capture, written likewise
+  --graphs-max N        at most N graphs, the largest first among them
+  --profile NAME        cost profile that estimates start from, shipped or a file
+  --plan-dir FOLDER     where learned plans lie (default: LAZYGRAPH_PLAN_DIR, else
+                        $XDG_STATE_HOME/lazygraph/plans, else ~/.local/state/lazygraph/plans)
+  --plan-read-only      read learned plans, write none
+  --no-plan             keep no learned plans`;
+
+type Planning = Pick<
+  ControllerOptions,
+  | "policy"
+  | "initOnly"
+  | "pin"
+  | "exclude"
+  | "graphsMax"
+  | "profile"
+  | "plan"
+  | "planFolder"
+  | "planReadOnly"
+>;
+
+const GRAPHS_MAX = 4096;
+
+/** Lists are checked here as far as their shape goes; the controller knows the rest. */
+export function planOptions(options: ParsedOptions): Planning {
+  const { strings, flags } = options;
+  const profile = strings.get("profile");
+  const folder = strings.get("plan-dir");
+  const pin = listOption(options, "pin");
+  const exclude = listOption(options, "exclude");
+  const noPlan = flags.has("no-plan");
+  if (noPlan && (folder !== undefined || flags.has("plan-read-only"))) {
+    const other = folder === undefined ? "--plan-read-only" : "--plan-dir";
+    throw new OptionError("--no-plan", `Expected --no-plan or ${other}, got both.`);
+  }
+  return {
+    policy: policyOption(options),
+    initOnly: flags.has("init-only"),
+    plan: !noPlan,
+    planReadOnly: flags.has("plan-read-only"),
+    ...(pin === undefined ? {} : { pin }),
+    ...(exclude === undefined ? {} : { exclude }),
+    ...(strings.has("graphs-max") ? { graphsMax: graphsMaxOption(options) } : {}),
+    ...(profile === undefined ? {} : { profile }),
+    ...(folder === undefined ? {} : { planFolder: folder }),
+  };
+}
+
+function policyOption(options: ParsedOptions): "simple" | "costed" {
+  const text = options.strings.get("policy") ?? "simple";
+  const policy = POLICY_NAMES.find((name) => name === text);
+  if (policy === undefined) throw usageError("--policy", POLICY_NAMES.join(" or "), text);
+  if (options.flags.has("init-only") && policy !== "costed") {
+    throw new OptionError("--init-only", "Expected --init-only together with --policy costed.");
+  }
+  return policy;
+}
+
+function graphsMaxOption(options: ParsedOptions): number {
+  return numberOption(options, "graphs-max", { min: 1, max: GRAPHS_MAX, fallback: 1, whole: true });
+}
+
+function listOption(options: ParsedOptions, name: string): string[] | undefined {
+  const text = options.strings.get(name);
+  if (text === undefined) return undefined;
+  const entries = text.split(",");
+  if (entries.every((entry) => entry !== "" && !/[\p{Cc}\s]/u.test(entry))) return entries;
+  throw usageError(`--${name}`, "graphs with commas, such as FULL:24,PIECEWISE,>256", text);
+}

@@ -1,0 +1,193 @@
+/** What a sound plan looks like, and its text. Pure: every complaint names its place in the file. */
+
+import type { Fingerprint } from "./fingerprint.ts";
+import { PLAN_VERSION, type Plan, type PlanGraph, type PlanTraffic } from "./plan.ts";
+
+/** Why a text is no plan; `newer` when a later version of this package wrote it. */
+export class PlanFault extends Error {
+  override readonly name: string = "PlanFault";
+  readonly newer: boolean;
+
+  constructor(expected: string, got: string, newer = false) {
+    super(`expected ${expected}, got ${got}`);
+    this.newer = newer;
+  }
+}
+
+/** Bytes of a file: 4,096 graphs with all their figures fit. */
+export const PLAN_BYTES_MAX: number = 2 << 20;
+const GRAPHS_MAX = 4096;
+const TRAFFIC_MAX = 4096;
+const GROUPS_MAX = 64;
+const TOKENS_MAX = 1_048_576;
+const AMOUNT_MAX = 1e15;
+
+type Fields = Readonly<Record<string, unknown>>;
+
+/** @throws PlanFault with the place in the document, what was expected and what came. */
+export function parsePlan(text: string): Plan {
+  if (text.length > PLAN_BYTES_MAX) {
+    throw new PlanFault(`at most ${PLAN_BYTES_MAX} characters`, String(text.length));
+  }
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    throw new PlanFault("JSON", text.length === 0 ? "an empty file" : "text that is none");
+  }
+  const root = object(value, "$");
+  const version = root["lazygraphPlan"];
+  if (version !== PLAN_VERSION) {
+    const newer = Number.isInteger(version) && (version as number) > PLAN_VERSION;
+    throw new PlanFault(`$.lazygraphPlan to be ${PLAN_VERSION}`, show(version), newer);
+  }
+  const graphs = list(root["graphs"], "$.graphs", GRAPHS_MAX).map(checkGraph);
+  const ids = new Set(graphs.map(({ id }) => id));
+  if (ids.size !== graphs.length) throw new PlanFault("$.graphs to name each once", "one again");
+  const first = list(root["first"], "$.first", GRAPHS_MAX).map((entry, index) => {
+    const id = text128(entry, `$.first[${index}]`);
+    if (!ids.has(id)) throw new PlanFault(`$.first[${index}] to be one of $.graphs`, show(id));
+    return id;
+  });
+  const simulated = root["simulated"];
+  return {
+    fingerprint: checkFingerprint(object(root["fingerprint"], "$.fingerprint")),
+    createdAt: date(root["createdAt"], "$.createdAt"),
+    updatedAt: date(root["updatedAt"], "$.updatedAt"),
+    learnedBy: words(root["learnedBy"], "$.learnedBy", 2048),
+    starts: whole(root["starts"], "$.starts", 0, 1e9),
+    ...(simulated === undefined ? {} : { simulated: text128(simulated, "$.simulated") }),
+    traffic: list(root["traffic"], "$.traffic", TRAFFIC_MAX).map(checkTraffic),
+    graphs,
+    first: [...new Set(first)],
+  };
+}
+
+/** The text of a plan: one line for each size and graph, so that people can read and compare it. */
+export function formatPlan(plan: Plan): string {
+  const { traffic, graphs, first, ...head } = plan;
+  const lines = (rows: readonly object[]): string =>
+    rows.length === 0
+      ? "[]"
+      : `[\n    ${rows.map((row) => JSON.stringify(row)).join(",\n    ")}\n  ]`;
+  const top = JSON.stringify({ lazygraphPlan: PLAN_VERSION, ...head }, undefined, 2);
+  return (
+    `${top.slice(0, -2)},\n  "traffic": ${lines(traffic)},\n  "graphs": ${lines(graphs)},\n` +
+    `  "first": ${JSON.stringify(first)}\n}\n`
+  );
+}
+
+function checkFingerprint(value: Fields): Fingerprint {
+  const at = "$.fingerprint";
+  const sizes = Object.entries(object(value["captureSizes"], `${at}.captureSizes`));
+  if (sizes.length > GROUPS_MAX) {
+    throw new PlanFault(
+      `${at}.captureSizes to have at most ${GROUPS_MAX} kinds`,
+      `${sizes.length}`,
+    );
+  }
+  return {
+    vllmVersion: text128(value["vllmVersion"], `${at}.vllmVersion`),
+    pluginVersion: text128(value["pluginVersion"], `${at}.pluginVersion`),
+    model: words(value["model"], `${at}.model`, 2048),
+    gpuName: words(value["gpuName"], `${at}.gpuName`, 2048),
+    tensorParallel: whole(value["tensorParallel"], `${at}.tensorParallel`, 1, 4096),
+    pipelineParallel: whole(value["pipelineParallel"], `${at}.pipelineParallel`, 1, 4096),
+    cudagraphMode: text128(value["cudagraphMode"], `${at}.cudagraphMode`),
+    captureSizes: Object.fromEntries(
+      sizes.map(([kind, entry]) => {
+        const place = `${at}.captureSizes[${JSON.stringify(kind)}]`;
+        const rows = list(entry, place, GRAPHS_MAX);
+        return [kind, rows.map((size, index) => tokensOf(size, `${place}[${index}]`))];
+      }),
+    ),
+  };
+}
+
+function checkTraffic(entry: unknown, index: number): PlanTraffic {
+  const at = `$.traffic[${index}]`;
+  const row = object(entry, at);
+  return {
+    tokens: tokensOf(row["tokens"], `${at}.tokens`),
+    uniform: whole(row["uniform"], `${at}.uniform`, 0, TOKENS_MAX),
+    requestSteps: amount(row["requestSteps"], `${at}.requestSteps`),
+    steps: amount(row["steps"], `${at}.steps`),
+    ungraphedSeconds: amount(row["ungraphedSeconds"], `${at}.ungraphedSeconds`),
+    ungraphedTimed: amount(row["ungraphedTimed"], `${at}.ungraphedTimed`),
+  };
+}
+
+function checkGraph(entry: unknown, index: number): PlanGraph {
+  const at = `$.graphs[${index}]`;
+  const row = object(entry, at);
+  const kind = row["kind"];
+  if (kind !== "FULL" && kind !== "PIECEWISE") {
+    throw new PlanFault(`${at}.kind to be FULL or PIECEWISE`, show(kind));
+  }
+  const { captureMs, bytes, uniform } = row;
+  return {
+    id: text128(row["id"], `${at}.id`),
+    kind,
+    tokens: tokensOf(row["tokens"], `${at}.tokens`),
+    ...(uniform === undefined ? {} : { uniform: tokensOf(uniform, `${at}.uniform`) }),
+    replays: amount(row["replays"], `${at}.replays`),
+    regret: amount(row["regret"], `${at}.regret`),
+    stepSeconds: amount(row["stepSeconds"], `${at}.stepSeconds`),
+    timed: amount(row["timed"], `${at}.timed`),
+    ...(captureMs === undefined ? {} : { captureMs: amount(captureMs, `${at}.captureMs`) }),
+    ...(bytes === undefined ? {} : { bytes: amount(bytes, `${at}.bytes`) }),
+  };
+}
+
+function object(value: unknown, at: string): Fields {
+  if (typeof value === "object" && value !== null && !Array.isArray(value)) return value as Fields;
+  throw new PlanFault(`${at} to be an object`, show(value));
+}
+
+function list(value: unknown, at: string, lengthMax: number): readonly unknown[] {
+  if (Array.isArray(value) && value.length <= lengthMax) return value;
+  throw new PlanFault(`${at} to be a list of at most ${lengthMax} entries`, show(value));
+}
+
+function words(value: unknown, at: string, charsMax: number): string {
+  const sound = typeof value === "string" && value !== "" && value.length <= charsMax;
+  if (sound && !/\p{Cc}/u.test(value)) return value;
+  throw new PlanFault(`${at} to be a text of 1 to ${charsMax} characters`, show(value));
+}
+
+function text128(value: unknown, at: string): string {
+  return words(value, at, 128);
+}
+
+function date(value: unknown, at: string): string {
+  const text = typeof value === "string" ? value : "";
+  if (
+    /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,3})?Z$/.test(text) &&
+    !Number.isNaN(Date.parse(text))
+  ) {
+    return text;
+  }
+  throw new PlanFault(`${at} to be a time such as 2026-11-21T12:00:00Z`, show(value));
+}
+
+function amount(value: unknown, at: string): number {
+  if (typeof value === "number" && value >= 0 && value <= AMOUNT_MAX) return value;
+  throw new PlanFault(`${at} to be a number from 0 up`, show(value));
+}
+
+function whole(value: unknown, at: string, min: number, max: number): number {
+  if (Number.isInteger(value) && (value as number) >= min && (value as number) <= max) {
+    return value as number;
+  }
+  throw new PlanFault(`${at} to be a whole number from ${min} to ${max}`, show(value));
+}
+
+function tokensOf(value: unknown, at: string): number {
+  return whole(value, at, 1, TOKENS_MAX);
+}
+
+function show(value: unknown): string {
+  if (value === undefined) return "nothing";
+  const text = JSON.stringify(value) ?? String(value);
+  return text.length > 80 ? `${text.slice(0, 77)}...` : text;
+}

@@ -1,0 +1,109 @@
+/** Reading and writing one plan file. Nothing here decides what a plan is worth. */
+
+import { randomBytes } from "node:crypto";
+import { access, constants, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { codeOf } from "../errors.ts";
+import { formatPlan, PLAN_BYTES_MAX, PlanFault, parsePlan } from "./check.ts";
+import type { Plan } from "./plan.ts";
+
+const CORRUPT_MAX = 9;
+const FILES_MAX = 1024;
+
+/** @throws PlanFault when it is no plan; the system's error when it can't be read. */
+export async function readPlan(file: string): Promise<Plan> {
+  const handle = await open(file, constants.O_RDONLY | constants.O_NONBLOCK);
+  try {
+    const about = await handle.stat();
+    // A pipe would never end, and a device never be one.
+    if (!about.isFile()) throw new PlanFault("a file", "something else of that name");
+    if (about.size > PLAN_BYTES_MAX) {
+      throw new PlanFault(`at most ${PLAN_BYTES_MAX} bytes`, String(about.size));
+    }
+    return parsePlan(await handle.readFile("utf8"));
+  } finally {
+    await handle.close();
+  }
+}
+
+/** Replaces the file as a whole: neither a reader nor a crash ever finds half of it. */
+export async function writePlan(folder: string, name: string, plan: Plan): Promise<void> {
+  const text = formatPlan(plan);
+  if (text.length > PLAN_BYTES_MAX) {
+    throw new PlanFault(`a plan of at most ${PLAN_BYTES_MAX} characters`, String(text.length));
+  }
+  await makeFolder(folder);
+  const temporary = join(folder, `.${name}.${process.pid}-${randomBytes(4).toString("hex")}.tmp`);
+  try {
+    const handle = await open(temporary, "wx", 0o644);
+    try {
+      await handle.writeFile(text);
+      // Renamed before its content is on the disk, a power cut could leave an empty plan.
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+    await rename(temporary, join(folder, name));
+  } catch (error) {
+    await rm(temporary, { force: true }).catch(() => undefined);
+    throw error;
+  }
+}
+
+/** Names of the plan files of a folder, at most 1,024; none when there is no such folder. */
+export async function planNames(folder: string): Promise<string[]> {
+  try {
+    const names = await readdir(folder);
+    const plans = names.filter((name) => name.endsWith(".json") && !name.startsWith("."));
+    return plans.sort().slice(0, FILES_MAX);
+  } catch (error) {
+    if (codeOf(error) === "ENOENT") return [];
+    throw error;
+  }
+}
+
+/**
+ * Renames a file that is no plan, so that the next one finds its place free and somebody can look
+ * at what it was. After nine of them the last is replaced.
+ *
+ * @returns its new name
+ */
+export async function setAside(folder: string, name: string): Promise<string> {
+  for (let count = 1; ; count++) {
+    const aside = `${name}.corrupt-${count}`;
+    const taken = count < CORRUPT_MAX && (await exists(join(folder, aside)));
+    if (taken) continue;
+    await rename(join(folder, name), join(folder, aside));
+    return aside;
+  }
+}
+
+/** What tells one version of a file from the next. */
+export async function versionOf(file: string): Promise<string> {
+  const { mtimeMs, size, ino } = await stat(file);
+  return `${mtimeMs}/${size}/${ino}`;
+}
+
+/** Node's own `recursive` never returns where a file system denies that there is a parent (/proc). */
+async function makeFolder(folder: string): Promise<void> {
+  try {
+    await mkdir(folder);
+  } catch (error) {
+    const code = codeOf(error);
+    if (code === "EEXIST") return;
+    const parent = dirname(folder);
+    if (code !== "ENOENT" || parent === folder) throw error;
+    await makeFolder(parent);
+    await mkdir(folder).catch((again: unknown) => {
+      // Two controllers may start at once.
+      if (codeOf(again) !== "EEXIST") throw again;
+    });
+  }
+}
+
+async function exists(file: string): Promise<boolean> {
+  return access(file).then(
+    () => true,
+    () => false,
+  );
+}

@@ -1,0 +1,145 @@
+/** Plans put together: an older one with what a start learned, or two of different hosts. Pure. */
+
+import { topGraphs } from "../graph.ts";
+import { neededGraphs } from "./needed.ts";
+import type { Plan, PlanGraph, PlanTraffic } from "./plan.ts";
+import type { Learned } from "./recorder.ts";
+
+/** Below this a size is forgotten: less than one request waited on one step. */
+const FORGOTTEN_REQUEST_STEPS = 0.5;
+const LEARNED_BY_CHARS_MAX = 512;
+const TRAFFIC_MAX = 4096;
+
+/**
+ * Traffic changes, and a plan must follow: new starts that saw as many steps as are known from
+ * before halve these; such as saw next to nothing leave them as they are. What captures took is as
+ * true as ever.
+ */
+export function agePlan(plan: Plan, news: readonly Pick<Learned, "traffic">[]): Plan {
+  const before = stepsOf(plan.traffic);
+  const own = news.reduce((sum, { traffic }) => sum + stepsOf(traffic), 0);
+  const kept = 2 ** -Math.min(1, own / Math.max(1, before));
+  const traffic = plan.traffic
+    .map((row) => ({ ...row, requestSteps: row.requestSteps * kept, steps: row.steps * kept }))
+    .filter(({ requestSteps }) => requestSteps >= FORGOTTEN_REQUEST_STEPS);
+  const graphs = plan.graphs.map((graph) => ({ ...graph, regret: graph.regret * kept }));
+  return { ...plan, traffic, graphs };
+}
+
+function stepsOf(traffic: readonly PlanTraffic[]): number {
+  return traffic.reduce((sum, { steps }) => sum + steps, 0);
+}
+
+/** Adds what starts learned to a plan; the order comes out anew. */
+export function addLearned(plan: Plan, news: readonly Learned[], starts: number): Plan {
+  let { traffic, graphs } = plan;
+  for (const learned of news) {
+    traffic = combineTraffic(traffic, learned.traffic);
+    graphs = combineGraphs(graphs, learned.graphs, "newer");
+  }
+  return ordered({ ...plan, starts: plan.starts + starts, traffic, graphs });
+}
+
+/** Both plans' traffic together. The caller has made sure that their fingerprints are the same. */
+export function mergePlans(a: Plan, b: Plan): Plan {
+  const [older, newer] = a.updatedAt <= b.updatedAt ? [a, b] : [b, a];
+  const merged = ordered({
+    ...older,
+    starts: older.starts + newer.starts,
+    traffic: combineTraffic(older.traffic, newer.traffic),
+    graphs: combineGraphs(older.graphs, newer.graphs, "larger"),
+  });
+  const names = [...new Set([...older.learnedBy.split("; "), ...newer.learnedBy.split("; ")])];
+  return {
+    ...merged,
+    createdAt: [a.createdAt, b.createdAt].sort()[0] ?? a.createdAt,
+    updatedAt: newer.updatedAt,
+    learnedBy: names.join("; ").slice(0, LEARNED_BY_CHARS_MAX),
+  };
+}
+
+/** A plan for a fingerprint that nothing is known of yet. */
+export function emptyPlan(
+  head: Pick<Plan, "fingerprint" | "createdAt" | "learnedBy" | "simulated">,
+): Plan {
+  return { ...head, updatedAt: head.createdAt, starts: 0, traffic: [], graphs: [], first: [] };
+}
+
+function ordered(plan: Plan): Plan {
+  const tops = new Set(topGraphs(plan.graphs).map(({ id }) => id));
+  return { ...plan, first: neededGraphs(plan.graphs, plan.traffic, tops) };
+}
+
+function combineTraffic(
+  a: readonly PlanTraffic[],
+  b: readonly PlanTraffic[],
+): readonly PlanTraffic[] {
+  const rows = new Map(a.map((row) => [keyOf(row), row]));
+  for (const row of b) {
+    const known = rows.get(keyOf(row));
+    rows.set(keyOf(row), known === undefined ? row : addTraffic(known, row));
+  }
+  const all = [...rows.values()];
+  if (all.length > TRAFFIC_MAX) all.sort((x, y) => y.requestSteps - x.requestSteps);
+  return all.slice(0, TRAFFIC_MAX).sort((x, y) => x.uniform - y.uniform || x.tokens - y.tokens);
+}
+
+function keyOf({ tokens, uniform }: PlanTraffic): string {
+  return `${tokens}/${uniform}`;
+}
+
+function addTraffic(a: PlanTraffic, b: PlanTraffic): PlanTraffic {
+  const seconds = weighed(
+    a.ungraphedSeconds,
+    a.ungraphedTimed,
+    b.ungraphedSeconds,
+    b.ungraphedTimed,
+  );
+  return {
+    ...b,
+    requestSteps: a.requestSteps + b.requestSteps,
+    steps: a.steps + b.steps,
+    ungraphedSeconds: seconds,
+    ungraphedTimed: a.ungraphedTimed + b.ungraphedTimed,
+  };
+}
+
+function combineGraphs(
+  a: readonly PlanGraph[],
+  b: readonly PlanGraph[],
+  choose: "newer" | "larger",
+): readonly PlanGraph[] {
+  const graphs = new Map(a.map((graph) => [graph.id, graph]));
+  for (const graph of b) {
+    const known = graphs.get(graph.id);
+    graphs.set(graph.id, known === undefined ? graph : addGraph(known, graph, choose));
+  }
+  return [...graphs.values()];
+}
+
+function addGraph(a: PlanGraph, b: PlanGraph, choose: "newer" | "larger"): PlanGraph {
+  const captureMs = b.captureMs ?? a.captureMs;
+  // Of two hosts the larger figure: who reserves memory by it must not come out short.
+  const bytes =
+    choose === "larger" && a.bytes !== undefined && b.bytes !== undefined
+      ? Math.max(a.bytes, b.bytes)
+      : (b.bytes ?? a.bytes);
+  return {
+    id: b.id,
+    kind: b.kind,
+    tokens: b.tokens,
+    ...(b.uniform === undefined ? {} : { uniform: b.uniform }),
+    replays: a.replays + b.replays,
+    regret: a.regret + b.regret,
+    stepSeconds: weighed(a.stepSeconds, a.timed, b.stepSeconds, b.timed),
+    timed: a.timed + b.timed,
+    ...(captureMs === undefined ? {} : { captureMs }),
+    ...(bytes === undefined ? {} : { bytes }),
+  };
+}
+
+/** The mean by weight; the second value where neither has any. */
+function weighed(a: number, aWeight: number, b: number, bWeight: number): number {
+  const weight = aWeight + bWeight;
+  return weight > 0 ? (a * aWeight + b * bWeight) / weight : b;
+}

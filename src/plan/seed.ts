@@ -1,0 +1,62 @@
+/**
+ * Where a policy's cost estimates start: a profile, set right by what earlier starts of this very
+ * engine measured. Pure.
+ */
+
+import { costSeedOf } from "../profile/cost-seed.ts";
+import type { Profile } from "../profile/profile.ts";
+import { type CostSeed, interpolate, type SeedRows } from "../schedule/cost.ts";
+import type { Plan } from "./plan.ts";
+
+/** Timed steps from which on a size's figure is the engine's own. */
+const TIMED_MIN = 20;
+/** A profile of another model may be off by this much either way. */
+const FOREIGN_ERROR_SHARE = 0.5;
+
+export function costSeedFor(profile: Profile, model: string, plan?: Plan): CostSeed {
+  const seed = costSeedOf(profile);
+  const known = plan === undefined ? seed : corrected(seed, plan);
+  const own = known !== seed || profile.engine.model === model;
+  return own ? known : { ...seed, errorShare: FOREIGN_ERROR_SHARE };
+}
+
+/** The same object where the plan has nothing to correct it by. */
+function corrected(seed: CostSeed, { graphs, traffic }: Plan): CostSeed {
+  const factorOf = (kind: "FULL" | "PIECEWISE", rows: SeedRows): number | undefined =>
+    median(
+      graphs
+        .filter((graph) => graph.kind === kind && graph.timed >= TIMED_MIN)
+        .map(({ tokens, stepSeconds }) => stepSeconds / interpolate(rows, tokens)),
+    );
+  const full = factorOf("FULL", seed.full);
+  const piecewise = factorOf("PIECEWISE", seed.piecewise);
+  const ungraphed = median(
+    traffic
+      .filter(({ ungraphedTimed }) => ungraphedTimed >= TIMED_MIN)
+      .map((row) => row.ungraphedSeconds / interpolate(seed.ungraphed, row.tokens)),
+  );
+  const captures = new Map(seed.captures);
+  for (const { id, captureMs, bytes } of graphs) {
+    if (captureMs === undefined || captureMs === 0) continue;
+    captures.set(id, { seconds: captureMs / 1000, bytes: bytes ?? 0 });
+  }
+  const stepsKnown = [full, piecewise, ungraphed].some((factor) => factor !== undefined);
+  if (!stepsKnown && graphs.every(({ captureMs }) => captureMs === undefined)) return seed;
+  return {
+    ...seed,
+    // A kind that no step has tried is most likely off as the others are.
+    full: scaled(seed.full, full ?? piecewise ?? ungraphed),
+    piecewise: scaled(seed.piecewise, piecewise ?? full ?? ungraphed),
+    ungraphed: scaled(seed.ungraphed, ungraphed ?? full ?? piecewise),
+    captures,
+  };
+}
+
+function scaled(rows: SeedRows, factor = 1): SeedRows {
+  return factor === 1 ? rows : rows.map(([tokens, seconds]) => [tokens, seconds * factor] as const);
+}
+
+function median(values: number[]): number | undefined {
+  const sound = values.filter((value) => value > 0 && Number.isFinite(value));
+  return sound.sort((a, b) => a - b)[sound.length >> 1];
+}

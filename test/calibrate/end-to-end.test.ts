@@ -1,0 +1,291 @@
+import { readFile, writeFile } from "node:fs/promises";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { createServer as createSocket } from "node:net";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { describe, expect, test } from "vitest";
+import { type CalibrationOptions, calibrate } from "../../src/calibrate/calibrate.ts";
+import { CalibrationControl } from "../../src/calibrate/control.ts";
+import { runCalibrate } from "../../src/cli/calibrate.ts";
+import { createController } from "../../src/controller.ts";
+import { parseProfile } from "../../src/profile/load.ts";
+import { startSimulatedEngine } from "../../src/sim/child.ts";
+import { finish, lazygraph } from "../cli/helpers/command.ts";
+import { temporaryFolder } from "../cli/helpers/folder.ts";
+import { tinyDocument } from "../sim/helpers.ts";
+
+const ENGINE = fileURLToPath(new URL("../../src/cli/simulated-engine.ts", import.meta.url));
+
+/** Milliseconds instead of seconds, so that a calibration of it takes some. */
+function document(): Record<string, unknown> {
+  const rows = [1, 2, 4, 8].flatMap((tokens) => [
+    ["PIECEWISE", tokens, 1, 1, 4, 4_000_000],
+    ["FULL", tokens, 1, 1, 2, 2_000_000],
+  ]);
+  return {
+    ...tinyDocument(),
+    startupSeconds: 0.05,
+    limits: { maxRequests: 8, maxBatchedTokens: 64, kvCacheTokens: 4096, kvBlockTokens: 16 },
+    memory: {
+      totalBytes: 1e9,
+      freeBytes: 5e8,
+      reservedBytes: 5e8,
+      activationPeakBytes: 0,
+    },
+    steps: {
+      full: [
+        [1, 0.002],
+        [8, 0.003],
+      ],
+      piecewise: [
+        [1, 0.003],
+        [8, 0.004],
+      ],
+      ungraphed: [
+        [1, 0.005],
+        [8, 0.006],
+      ],
+      secondsPerRequest: 2e-5,
+      secondsPerContextToken: 4e-7,
+      secondsPerTokenBeyond: 1e-4,
+      secondsPerPromptPair: 2e-7,
+    },
+    captures: { ...(tinyDocument()["captures"] as object), rows: rows.reverse() },
+  };
+}
+
+async function profileFile(): Promise<string> {
+  const file = join(await temporaryFolder(), "truth.json");
+  await writeFile(file, JSON.stringify(document()));
+  return file;
+}
+
+const options = (more: Partial<CalibrationOptions> & Pick<CalibrationOptions, "controller">) => ({
+  control: new CalibrationControl(),
+  url: new URL("http://127.0.0.1:1/"),
+  model: "tiny",
+  name: "mine",
+  command: "simulated-engine",
+  startedAtMs: performance.now(),
+  apiSeconds: 0.5,
+  signal: AbortSignal.timeout(120_000),
+  ...more,
+});
+
+describe("a calibration", () => {
+  test("recovers the simulated engine's own profile from its telemetry, with noise", {
+    timeout: 120_000,
+  }, async () => {
+    const control = new CalibrationControl();
+    await using controller = createController({
+      mode: "lazy",
+      plan: false,
+      policy: () => control.policy,
+    });
+    await controller.start();
+    await using engine = await startSimulatedEngine({
+      endpoint: controller.endpoint,
+      profile: await profileFile(),
+      http: "127.0.0.1:0",
+      jitter: 0.03,
+    });
+    const { url } = await engine.waitFor("listening");
+    const lines: string[] = [];
+    const document_ = await calibrate(
+      options({
+        controller,
+        control,
+        url: new URL(url),
+        sizes: [1, 4],
+        onProgress: (line) => lines.push(line),
+      }),
+    );
+    const truth = parseProfile(JSON.stringify(document()), "truth");
+    const mine = parseProfile(JSON.stringify(document_), "mine");
+    const off = (found: number, wanted: number): number => Math.abs(found / wanted - 1);
+    const { cells } = document_["provenance"] as { cells: { cell: string }[] };
+    const measured = new Set(cells.map(({ cell }) => cell.toLowerCase()));
+    for (const cell of ["full:1", "full:8", "piecewise:4", "piecewise:8", "ungraphed:8"]) {
+      expect(measured).toContain(cell);
+    }
+    for (const table of ["full", "piecewise", "ungraphed"] as const) {
+      const [first, last] = truth.steps[table];
+      for (const [tokens, seconds] of mine.steps[table]) {
+        if (!measured.has(`${table}:${tokens}`)) continue;
+        const share = (tokens - 1) / 7;
+        const wanted = (first?.[1] ?? 0) * (1 - share) + (last?.[1] ?? 0) * share;
+        expect(off(seconds, wanted), `${table} ${tokens}`).toBeLessThan(0.05);
+      }
+    }
+    expect(off(mine.steps.secondsPerContextToken, 4e-7)).toBeLessThan(0.25);
+    expect(off(mine.steps.secondsPerTokenBeyond, 1e-4)).toBeLessThan(0.25);
+    // The noise of a graph's capture, of which there is one only.
+    for (const { graph, laterMs, bytes } of mine.captures.costs) {
+      expect(off(laterMs, graph.kind === "FULL" ? 2 : 4), graph.id).toBeLessThan(
+        graph.tokens === 8 ? 0.7 : 0.2,
+      );
+      expect(bytes).toBe(graph.kind === "FULL" ? 2_000_000 : 4_000_000);
+    }
+    expect(mine.limits).toEqual(truth.limits);
+    expect(mine.engine).toMatchObject({ model: "tiny", gpuName: "none (simulated)" });
+    expect(mine.title).toMatch(/^SIMULATED \(profile tiny\)/);
+    expect(lines).toContainEqual(expect.stringMatching(/^with every graph: wave 1 of/));
+  });
+
+  test("of an endpoint that serves another model ends in one sentence", async () => {
+    const control = new CalibrationControl();
+    await using controller = createController({ plan: false, policy: () => control.policy });
+    await controller.start();
+    await using engine = await startSimulatedEngine({
+      endpoint: controller.endpoint,
+      profile: await profileFile(),
+      http: "127.0.0.1:0",
+    });
+    const { url } = await engine.waitFor("listening");
+    const calibration = calibrate(
+      options({ controller, control, url: new URL(url), model: "another" }),
+    );
+    await expect(calibration).rejects.toMatchObject({
+      code: "ERR_LAZYGRAPH_CALIBRATE",
+      message: expect.stringMatching(/to give the model "another", got tiny\.$/),
+    });
+  });
+
+  test.for([
+    ["nobody", undefined, /to give an answer to v1\/models, got/],
+    ["no OpenAI endpoint", 404, /to give a list of models, got HTTP status 404/],
+  ] as const)("of %s ends in one sentence", async ([, status, sentence]) => {
+    const server = createServer((_, response) => response.writeHead(status ?? 200).end("{}"));
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    const { port } = server.address() as AddressInfo;
+    if (status === undefined) await new Promise((resolve) => server.close(resolve));
+    try {
+      const control = new CalibrationControl();
+      await using controller = createController({ plan: false, policy: () => control.policy });
+      await controller.start();
+      await using _ = await startSimulatedEngine({
+        endpoint: controller.endpoint,
+        profile: await profileFile(),
+      });
+      const url = new URL(`http://127.0.0.1:${port}/`);
+      await expect(calibrate(options({ controller, control, url }))).rejects.toMatchObject({
+        code: "ERR_LAZYGRAPH_CALIBRATE",
+        message: expect.stringMatching(sentence),
+      });
+    } finally {
+      server.close();
+    }
+  });
+
+  test("ends with its engine", async () => {
+    const control = new CalibrationControl();
+    await using controller = createController({ plan: false, policy: () => control.policy });
+    await controller.start();
+    await using engine = await startSimulatedEngine({
+      endpoint: controller.endpoint,
+      profile: await profileFile(),
+      http: "127.0.0.1:0",
+    });
+    const { url } = await engine.waitFor("listening");
+    const ended = new AbortController();
+    const calibration = calibrate(
+      options({
+        controller,
+        control,
+        url: new URL(url),
+        signal: ended.signal,
+        onProgress: (line) => {
+          if (line.startsWith("without graphs: wave 2")) ended.abort(new Error("gone"));
+        },
+      }),
+    );
+    await expect(calibration).rejects.toThrow("gone");
+  });
+});
+
+/** A port that was free a moment ago. */
+async function freePort(): Promise<number> {
+  const server = createSocket();
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const { port } = server.address() as AddressInfo;
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
+
+describe("lazygraph calibrate", () => {
+  test("writes a profile that simulate takes, and ends the engine", {
+    timeout: 120_000,
+  }, async () => {
+    const output = join(await temporaryFolder(), "mine.json");
+    const port = await freePort();
+    const running = lazygraph([
+      "calibrate",
+      `--url=http://127.0.0.1:${port}/v1`,
+      "--model=tiny",
+      `--output=${output}`,
+      "--sizes=1,8",
+      "--",
+      process.execPath,
+      "--import",
+      "tsx",
+      ENGINE,
+      `--profile=${await profileFile()}`,
+      `--http=127.0.0.1:${port}`,
+    ]);
+    const { code, stderr } = await running.finished;
+    expect(stderr).toContain(`the profile is in ${output}.`);
+    expect(code).toBe(0);
+    const mine = parseProfile(await readFile(output, "utf8"), output);
+    expect(mine.name).toBe("mine");
+    // Waves of eight pass through the sizes below while their requests come and go.
+    expect(mine.steps.full.map(([tokens]) => tokens)).toEqual(expect.arrayContaining([1, 8]));
+    const trace = join(await temporaryFolder(), "trace.csv");
+    await writeFile(trace, "seconds,prompt_tokens,output_tokens\n0,8,4\n1,8,4\n");
+    const simulated = await finish([
+      "simulate",
+      `--trace=${trace}`,
+      `--profile=${output}`,
+      "--policy=idle-costed",
+      "--json",
+    ]);
+    expect(JSON.parse(simulated.stdout)).toMatchObject({ profile: "mine", simulated: true });
+  });
+
+  test("a command that ends before it serves is one sentence", async () => {
+    const output = join(await temporaryFolder(), "mine.json");
+    const args = ["--url=http://127.0.0.1:1", "--model=tiny", `--output=${output}`];
+    const { code, stderr } = await finish(["calibrate", ...args, "--", "sh", "-c", "exit 3"]);
+    expect(code).toBe(1);
+    expect(stderr).toMatch(/ended with exit code 3; .+ \[ERR_LAZYGRAPH_CALIBRATE\]\n$/);
+  });
+
+  test("a command that isn't there", async () => {
+    const output = join(await temporaryFolder(), "mine.json");
+    const args = ["--url=http://127.0.0.1:1", "--model=tiny", `--output=${output}`];
+    const { code, stderr } = await finish(["calibrate", ...args, "--", "no-such-command"]);
+    expect(code).toBe(127);
+    expect(stderr).toContain("[ERR_LAZYGRAPH_COMMAND_NOT_FOUND]");
+  });
+
+  test.for([
+    [[], "Expected --url to be given, such as http://127.0.0.1:8000"],
+    [["--url=127.0.0.1:8000"], "Expected --url to be a URL such as"],
+    [["--url=http://a"], "Expected --model to be given"],
+    [["--url=http://a", "--model=m"], "Expected --output to be given"],
+    [["--url=http://a", "--model=m", "--output=p.json"], "Expected a command after `--`"],
+    [
+      ["--url=http://a", "--model=m", "--output=p.json", "--sizes=1,x", "--", "vllm"],
+      "Expected --sizes to be planned sizes with commas",
+    ],
+    [
+      ["--url=http://a", "--model=m", "--output=/nowhere/p.json", "--", "vllm"],
+      "Expected --output to be a file in a folder that can be written",
+    ],
+  ] as const)("usage error: %j", async ([args, sentence]) => {
+    await expect(runCalibrate(args)).rejects.toMatchObject({
+      code: "ERR_LAZYGRAPH_OPTION",
+      message: expect.stringContaining(sentence),
+    });
+  });
+});

@@ -1,0 +1,346 @@
+import { describe, expect, test } from "vitest";
+import { Cells, type Observation } from "../../src/calibrate/cells.ts";
+import { type ProfileInput, profileDocument, Unmeasured } from "../../src/calibrate/document.ts";
+import { estimateSteps, promptPairs } from "../../src/calibrate/estimate.ts";
+import { cellFigures, planeThroughOrigin, slopeWithin } from "../../src/calibrate/robust-fit.ts";
+import { defaultSizes, wavesOf } from "../../src/calibrate/waves.ts";
+import type { Graph } from "../../src/graph.ts";
+import { loadProfile, parseProfile } from "../../src/profile/load.ts";
+import { createRandom, type Random, standardNormal } from "../../src/random.ts";
+import { createCostModel } from "../../src/sim/cost.ts";
+
+describe("robust statistics", () => {
+  test("a cell's middle, by weight", () => {
+    const values = [1, 2, 3, 100].map((value) => ({ value, weight: value === 3 ? 10 : 1 }));
+    expect(cellFigures(values)).toEqual({ median: 3, q1: 3, q3: 3, samples: 13 });
+    expect(cellFigures([])).toBeUndefined();
+    expect(cellFigures([{ value: 1, weight: 0 }])).toBeUndefined();
+  });
+
+  test("a slope within groups, whatever lies between them and however wild a tenth is", () => {
+    const points = Array.from({ length: 100 }, (_, index) => ({
+      group: index % 2 === 0 ? "a" : "b",
+      x: index,
+      y: 3 * index + (index % 2 === 0 ? 0 : 1000) + (index % 10 === 7 ? 5000 : 0),
+      weight: 1,
+    }));
+    expect(slopeWithin(points)).toBeCloseTo(3, 0);
+    expect(slopeWithin(points.map((p) => ({ ...p, x: 1 })))).toBeUndefined();
+    expect(slopeWithin(points.map((p) => ({ ...p, y: -p.y })))).toBe(0);
+  });
+
+  test("a plane through the origin", () => {
+    const points = Array.from({ length: 40 }, (_, index) => {
+      const x = [index + 1, (index + 1) ** 2 * 1000] as const;
+      return { x, y: 2 * x[0] + 0.003 * x[1] + (index % 10 === 3 ? 10_000 : 0), weight: 1 };
+    });
+    const [a, b] = planeThroughOrigin(points) ?? [];
+    expect(a).toBeCloseTo(2, 1);
+    expect(b).toBeCloseTo(0.003, 4);
+    expect(planeThroughOrigin([{ x: [2, 0], y: 4, weight: 1 }])).toEqual([2, 0]);
+  });
+});
+
+// ------------------------------------------------------------------ synthetic steps of a profile
+
+const profile = loadProfile();
+const costs = createCostModel(profile);
+const graphs = profile.captures.costs.map(({ graph }) => graph);
+const SIZES = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512];
+
+interface Noise {
+  readonly random: Random;
+  /** Relative standard deviation of a report. */
+  readonly deviation: number;
+  /** Share of reports that took five times as long. */
+  readonly wild: number;
+}
+
+function decode(requests: number, context: number, served: Graph | undefined): Observation {
+  const work = { tokens: requests, requests, contextTokens: requests * context, promptPairs: 0 };
+  return {
+    served: served?.id ?? "",
+    tokens: requests,
+    requests,
+    uniform: 1,
+    contextTokens: context,
+    seconds: costs.stepSeconds(served, work),
+    weight: 10,
+  };
+}
+
+function prompt(tokens: number, computed: number, served: Graph | undefined): Observation {
+  const seen = {
+    served: served?.id ?? "",
+    tokens,
+    requests: 1,
+    uniform: 0,
+    contextTokens: computed + tokens,
+    seconds: 0,
+    weight: 1,
+  };
+  const work = { tokens, requests: 1, contextTokens: 0, promptPairs: promptPairs(seen) };
+  return { ...seen, seconds: costs.stepSeconds(served, work) };
+}
+
+/** The reports that a calibration's waves bring about, at these sizes. */
+function observations(sizes: readonly number[], noise?: Noise): Observation[] {
+  const graph = (kind: string, tokens: number): Graph | undefined =>
+    graphs.find((candidate) => candidate.kind === kind && candidate.tokens === tokens);
+  const all: Observation[] = [];
+  for (const size of sizes) {
+    for (let report = 0; report < 30; report++) {
+      const context = (report % 2 === 0 ? 40 : 2060) + report;
+      all.push(decode(size, context, undefined));
+      all.push(decode(size, context, graph("FULL", 512)));
+      all.push(decode(size, context, graph("FULL", size)));
+      if (size === 1) continue;
+      all.push(prompt(size, 0, undefined), prompt(size, 0, graph("PIECEWISE", size)));
+    }
+  }
+  for (const [tokens, computed] of [
+    [1024, 0],
+    [2048, 0],
+    [4096, 0],
+    [8192, 0],
+    [8192, 8192],
+  ] as const) {
+    for (let report = 0; report < 6; report++) all.push(prompt(tokens, computed, undefined));
+  }
+  if (noise === undefined) return all;
+  return all.map((seen) => {
+    const wild = noise.random() < noise.wild ? 5 : 1;
+    const factor = wild * (1 + noise.deviation * standardNormal(noise.random));
+    return { ...seen, seconds: seen.seconds * Math.max(0.1, factor) };
+  });
+}
+
+/** The largest relative error of all cells against the profile the steps were made from. */
+function worstCell(estimates: ReturnType<typeof estimateSteps>): number {
+  let worst = 0;
+  const nothing = { requests: 0, contextTokens: 0, promptPairs: 0 };
+  for (const { cell, tokens, median } of [
+    ...estimates.full,
+    ...estimates.piecewise,
+    ...estimates.ungraphed,
+  ]) {
+    const served = graphs.find(({ id }) => id === cell);
+    const truth = costs.stepSeconds(served, { tokens, ...nothing });
+    worst = Math.max(worst, Math.abs(median / truth - 1));
+  }
+  return worst;
+}
+
+describe("the estimator", () => {
+  test("gives back a profile from its own steps", () => {
+    const estimates = estimateSteps(observations(SIZES), graphs, 1);
+    expect(estimates.full.map(({ tokens }) => tokens)).toEqual(SIZES);
+    expect(estimates.piecewise.map(({ tokens }) => tokens)).toEqual(SIZES.slice(1));
+    expect(estimates.ungraphed.map(({ tokens }) => tokens)).toEqual(SIZES);
+    expect(worstCell(estimates)).toBeLessThan(0.002);
+    const { steps } = profile;
+    expect(estimates.secondsPerContextToken).toBeCloseTo(steps.secondsPerContextToken, 10);
+    expect(estimates.secondsPerRequest).toBeCloseTo(steps.secondsPerRequest, 8);
+    expect((estimates.secondsPerTokenBeyond ?? 0) / steps.secondsPerTokenBeyond).toBeCloseTo(1, 2);
+    expect((estimates.secondsPerPromptPair ?? 0) / steps.secondsPerPromptPair).toBeCloseTo(1, 2);
+  });
+
+  test.for([1, 2, 3])("and from noisy ones, a twentieth of them wild, seed %i", (seed) => {
+    const noise = { random: createRandom(seed), deviation: 0.03, wild: 0.05 };
+    const estimates = estimateSteps(observations(SIZES, noise), graphs, 1);
+    expect(worstCell(estimates)).toBeLessThan(0.05);
+    const { steps } = profile;
+    for (const name of [
+      "secondsPerContextToken",
+      "secondsPerRequest",
+      "secondsPerTokenBeyond",
+    ] as const) {
+      expect(Math.abs((estimates[name] ?? 0) / steps[name] - 1)).toBeLessThan(0.25);
+    }
+  });
+
+  test("would be found out if it ignored context: the same steps, their context not told", () => {
+    const blind = observations(SIZES).map((seen) => ({ ...seen, contextTokens: 0 }));
+    expect(worstCell(estimateSteps(blind, graphs, 1))).toBeGreaterThan(0.05);
+  });
+
+  test("tells other figures for another engine: half the speed, twice the seconds", () => {
+    const slower = observations(SIZES).map((seen) => ({ ...seen, seconds: 2 * seen.seconds }));
+    expect(worstCell(estimateSteps(slower, graphs, 1))).toBeCloseTo(1, 2);
+  });
+
+  test("leaves out cells with fewer than eight steps, and slopes that nothing tells", () => {
+    const few = [decode(4, 40, undefined)].map((seen) => ({ ...seen, weight: 7 }));
+    expect(estimateSteps(few, graphs, 1)).toEqual({
+      full: [],
+      piecewise: [],
+      ungraphed: [],
+      secondsPerRequest: undefined,
+      secondsPerContextToken: undefined,
+      secondsPerTokenBeyond: undefined,
+      secondsPerPromptPair: undefined,
+    });
+  });
+});
+
+describe("cells", () => {
+  test("keep means with their weight, and count timed steps by shape", () => {
+    const cells = new Cells();
+    const seen = {
+      served: "",
+      tokens: 4,
+      requests: 4,
+      uniform: 1,
+      count: 10,
+      timed: 8,
+      seconds: 0.8,
+      contextTokens: 40,
+    };
+    cells.add([seen, { ...seen, timed: 0, seconds: 0 }, { ...seen, tokens: 5, requests: 5 }]);
+    expect(cells.all()).toHaveLength(2);
+    expect(cells.all()[0]).toMatchObject({ weight: 8, seconds: expect.closeTo(0.1, 12) });
+    expect(cells.timed({ served: "", tokens: 4, requests: 4, uniform: 1 })).toBe(8);
+  });
+
+  test("are bounded", () => {
+    const cells = new Cells();
+    const seen = { served: "", tokens: 4, requests: 4, uniform: 1, contextTokens: 40 };
+    for (let report = 0; report < 1000; report++) {
+      cells.add([{ ...seen, count: 1, timed: 1, seconds: 1 }]);
+    }
+    expect(cells.all()).toHaveLength(512);
+  });
+});
+
+// ------------------------------------------------------------------ the profile
+
+function input(more: Partial<ProfileInput> = {}): ProfileInput {
+  const { engine, limits, memory } = profile;
+  return {
+    name: "mine",
+    measuredOn: "2026-11-21",
+    command: "vllm serve MODEL",
+    lazygraphVersion: "0.1.0",
+    pluginVersion: "0.1.0",
+    simulated: undefined,
+    engine,
+    limits,
+    memory,
+    startupSeconds: 31.5,
+    steps: estimateSteps(observations(SIZES), graphs, 1),
+    captures: profile.captures.costs.map(({ graph, laterMs, bytes }) => ({
+      graph,
+      ms: laterMs,
+      bytes,
+    })),
+    tops: new Set(["FULL:512", "PIECEWISE:512"]),
+    ...more,
+  };
+}
+
+describe("a calibration's profile", () => {
+  test("is one that `simulate` takes, and costs what the engine's own does", () => {
+    const mine = parseProfile(JSON.stringify(profileDocument(input())), "mine.json");
+    const own = createCostModel(mine);
+    for (const { graph } of mine.captures.costs) {
+      const work = {
+        tokens: graph.tokens,
+        requests: graph.tokens,
+        contextTokens: 100 * graph.tokens,
+        promptPairs: 0,
+      };
+      // Sizes between the measured ones are interpolated.
+      expect(own.stepSeconds(graph, work) / costs.stepSeconds(graph, work)).toBeCloseTo(1, 1);
+      expect(own.laterSeconds(graph)).toBeCloseTo(costs.laterSeconds(graph), 4);
+    }
+    expect(mine.startupSeconds).toBe(31.5);
+    expect(mine.provenance["steps.full"]?.how).toContain(
+      "at 1, 2, 4, 8, 16, 32, 64, 128, 256, 512",
+    );
+    expect(mine.provenance["steps.full"]?.how).toContain("sizes between are interpolated");
+  });
+
+  test("holds the samples, the command and the versions in its provenance", () => {
+    const { provenance } = profileDocument(input()) as {
+      provenance: { cells: { cell: string; samples: number; q1: number; q3: number }[] };
+    };
+    expect(provenance).toMatchObject({
+      command: "vllm serve MODEL",
+      versions: { plugin: "0.1.0" },
+    });
+    const cell = provenance.cells.find(({ cell: name }) => name === "FULL:64");
+    expect(cell?.samples).toBe(300);
+    expect(cell?.q1).toBeLessThanOrEqual(cell?.q3 ?? 0);
+  });
+
+  test("marks what was not measured: sizes at the ends, graphs never captured, slopes", () => {
+    const captures = input().captures.map((entry) =>
+      entry.graph.id === "FULL:24" ? { ...entry, ms: undefined, bytes: undefined } : entry,
+    );
+    const steps = estimateSteps(
+      observations([4, 64]).filter(({ tokens }) => tokens <= 512),
+      graphs,
+      1,
+    );
+    const document = profileDocument(input({ captures, steps }));
+    const mine = parseProfile(JSON.stringify(document), "mine.json");
+    expect(mine.steps.full.map(([tokens]) => tokens)).toEqual([1, 4, 64, 512]);
+    expect(mine.provenance["steps.full"]?.how).toContain("No step was measured at 1: drawn out");
+    expect(mine.provenance["captures.rows.laterMs"]?.how).toContain("nearest of its kind: FULL:24");
+    expect(mine.provenance["steps.secondsPerTokenBeyond"]?.kind).toBe("assumed");
+    expect(document).toMatchObject({ provenance: { interpolatedCaptures: ["FULL:24"] } });
+  });
+
+  test("of a simulated engine says so first", () => {
+    const mine = profileDocument(input({ simulated: "tiny" }));
+    expect(mine["title"]).toMatch(/^SIMULATED \(profile tiny\)/);
+  });
+
+  test("is none without timed steps, or without any captured graph of a kind", () => {
+    const nothing = estimateSteps([], graphs, 1);
+    expect(() => profileDocument(input({ steps: nothing }))).toThrow(Unmeasured);
+    const captures = input().captures.map((entry) => ({ ...entry, ms: undefined }));
+    expect(() => profileDocument(input({ captures }))).toThrow(/one captured graph of kind/);
+  });
+});
+
+describe("waves", () => {
+  const limits = { maxRequests: 1024, maxBatchedTokens: 8192, kvCacheTokens: 900_000 };
+
+  test("visit every size without graphs, padded, and exact, and long prompts without graphs", () => {
+    const waves = wavesOf({ sizes: [1, 8, 512], ...limits });
+    const decodes = waves.filter(({ outputTokens, promptTokens }) => {
+      return outputTokens > 1 && promptTokens === 32;
+    });
+    expect(decodes.map(({ table, requests }) => `${table} ${requests}`)).toEqual(
+      ["none", "tops", "exact"].flatMap((table) => [1, 8, 512].map((size) => `${table} ${size}`)),
+    );
+    // Whoever arrives first is still there when the last one joins.
+    expect(decodes.every(({ requests, outputTokens }) => outputTokens > requests)).toBe(true);
+    const prompts = waves.filter(({ outputTokens }) => outputTokens === 1);
+    expect(prompts.filter(({ table }) => table === "exact").map((w) => w.promptTokens)).toEqual([
+      8, 512,
+    ]);
+    expect(
+      prompts
+        .filter(({ table, optional }) => table === "none" && optional)
+        .map((w) => w.promptTokens),
+    ).toEqual([1024, 2048, 4096, 8192, 16_384]);
+  });
+
+  test("stay within the cache and the batch", () => {
+    const small = { maxRequests: 64, maxBatchedTokens: 512, kvCacheTokens: 4096 };
+    const waves = wavesOf({ sizes: [1, 8, 64, 128], ...small });
+    expect(waves.length).toBeGreaterThan(0);
+    for (const { requests, promptTokens, outputTokens } of waves) {
+      expect(requests * (promptTokens + outputTokens)).toBeLessThanOrEqual(4096);
+      expect(requests).toBeLessThanOrEqual(64);
+    }
+  });
+
+  test("default to some fifteen sizes in octaves, both ends among them", () => {
+    const sizes = defaultSizes(graphs.map(({ tokens }) => tokens));
+    expect(sizes).toEqual([1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512]);
+    expect(defaultSizes([3])).toEqual([3]);
+  });
+});

@@ -1,0 +1,51 @@
+import { readdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { expect, test } from "vitest";
+import { readPlan } from "../../src/plan/files.ts";
+import { lazygraph, type Running } from "./helpers/command.ts";
+import { temporaryFolder } from "./helpers/folder.ts";
+
+const ENGINE = fileURLToPath(new URL("../../src/cli/simulated-engine.ts", import.meta.url));
+const COMMAND = [process.execPath, "--import", "tsx", ENGINE, "--speed", "20"];
+
+/** An engine that fills what it may and is then asked to end. */
+async function settledRun(...options: string[]): Promise<{ running: Running; stderr: string }> {
+  const running = lazygraph(["run", ...options, "--", ...COMMAND]);
+  await running.line("stderr", /is settled/);
+  running.process.kill("SIGTERM");
+  const { stderr } = await running.finished;
+  return { running, stderr };
+}
+
+test("`run` keeps what its engine learned, within the rules, and the next one finds it", {
+  timeout: 90_000,
+}, async () => {
+  const folder = join(await temporaryFolder(), "plans");
+  const options = [
+    "--policy=costed",
+    "--init-only",
+    "--exclude=PIECEWISE,>8",
+    "--pin=FULL:2",
+    `--plan-dir=${folder}`,
+  ];
+  const first = await settledRun(...options);
+  expect(first.stderr).toMatch(/graphs captured +│ 2 of 102/);
+  const [name = ""] = await readdir(folder);
+  const plan = await readPlan(join(folder, name));
+  expect(plan).toMatchObject({ starts: 1, simulated: "llama-3.1-8b-h200" });
+  const captured = plan.graphs.filter(({ captureMs }) => captureMs !== undefined);
+  expect(captured.map(({ id }) => id).sort()).toEqual(["FULL:2", "FULL:8"]);
+  await settledRun(...options);
+  expect(await readPlan(join(folder, name))).toMatchObject({ starts: 2 });
+});
+
+test("a folder that can't be used is one line, and `run` goes on", {
+  timeout: 60_000,
+}, async () => {
+  const file = join(await temporaryFolder(), "occupied");
+  await writeFile(file, "");
+  const { stderr } = await settledRun("--mode=eager", `--plan-dir=${file}`);
+  expect(stderr.match(/\[ERR_LAZYGRAPH_PLAN\]/g)).toHaveLength(1);
+  expect(stderr).toMatch(/graphs captured +│ 102 of 102/);
+});

@@ -1,0 +1,118 @@
+import { describe, expect, test } from "vitest";
+import { addLearned, emptyPlan } from "../../src/plan/merge.ts";
+import { PlanRecorder } from "../../src/plan/recorder.ts";
+import { costSeedFor } from "../../src/plan/seed.ts";
+import { costSeedOf } from "../../src/profile/cost-seed.ts";
+import { loadProfile } from "../../src/profile/load.ts";
+import type { StepsSeen } from "../../src/schedule/policy.ts";
+import { createEngineState } from "../../src/schedule/state.ts";
+import { plan as graphsOf } from "../helpers/fake-engine.ts";
+import { graph, planOf, traffic } from "./helpers.ts";
+
+const profile = loadProfile();
+const planned = graphsOf(1, 2, 4, 8);
+
+function seen(tokens: number, more: Partial<StepsSeen> = {}): StepsSeen {
+  return {
+    tokens,
+    requests: tokens,
+    uniform: 1,
+    served: "",
+    count: 10,
+    seconds: 0.2,
+    timed: 10,
+    contextTokens: 100,
+    ...more,
+  };
+}
+
+describe("a recorder", () => {
+  test("knows nothing until something happened", () => {
+    const recorder = new PlanRecorder(planned, costSeedOf(profile));
+    expect(recorder.learned(createEngineState(planned))).toBeUndefined();
+    // Beyond the largest graph there is nothing to choose.
+    recorder.observe([seen(9)], 0);
+    expect(recorder.learned(createEngineState(planned))).toBeUndefined();
+  });
+
+  test("counts the steps that round up to each size, with those who wait on them", () => {
+    const recorder = new PlanRecorder(planned, costSeedOf(profile));
+    recorder.observe([seen(3), seen(4, { count: 5 }), seen(8, { requests: 1, uniform: 8 })], 2);
+    const learned = recorder.learned(createEngineState(planned));
+    expect(learned?.traffic).toMatchObject([
+      // A prompt of eight tokens is uniform in a way that no graph asks for.
+      { tokens: 8, uniform: 0, steps: 10, requestSteps: 30 },
+      { tokens: 4, uniform: 1, steps: 15, requestSteps: 10 * 5 + 5 * 6 },
+    ]);
+  });
+
+  test("finds regret where a step ran without its ideal graph, and none where it had it", () => {
+    const recorder = new PlanRecorder(planned, costSeedOf(profile));
+    const state = createEngineState(planned);
+    recorder.observe([seen(4, { served: "FULL:4", seconds: 5, count: 1000, timed: 1000 })], 0);
+    recorder.observe([seen(2, { count: 500, timed: 500, seconds: 10 })], 0);
+    const learned = recorder.learned(state);
+    const by = new Map(learned?.graphs.map((entry) => [entry.id, entry]));
+    expect(by.get("FULL:4")).toMatchObject({ regret: 0, timed: 1000 });
+    // 500 steps of two requests, at 20 ms each instead of some 5.
+    expect(by.get("FULL:2")?.regret).toBeGreaterThan(500 * 2 * 0.01);
+    expect(by.get("FULL:2")?.regret).toBeLessThan(500 * 2 * 0.02);
+    if (learned === undefined) throw new Error("nothing was learned");
+    // Tops are there anyway: a plan's order is about the others.
+    expect(addLearned(emptyPlan(planOf()), [learned], 1).first).not.toContain("FULL:8");
+  });
+
+  test("takes captures from the engine's state, growth below zero as none", () => {
+    const recorder = new PlanRecorder(planned, costSeedOf(profile));
+    const state = createEngineState(planned);
+    const entry = state.graphs.get("FULL:8");
+    if (entry === undefined) throw new Error("no FULL:8");
+    Object.assign(entry, { status: "captured", captureMs: 33, bytes: -5, replays: 7 });
+    const learned = recorder.learned(state);
+    expect(learned?.graphs.find(({ id }) => id === "FULL:8")).toMatchObject({
+      captureMs: 33,
+      bytes: 0,
+      replays: 7,
+    });
+  });
+
+  test("keeps no graph that the engine hasn't got", () => {
+    const recorder = new PlanRecorder(planned, costSeedOf(profile));
+    recorder.observe([seen(4, { served: "FULL:nonsense" })], 0);
+    const learned = recorder.learned(createEngineState(planned));
+    expect(learned?.graphs.map(({ id }) => id)).toEqual(planned.map(({ id }) => id));
+  });
+});
+
+describe("the seed of a policy's costs", () => {
+  const seed = costSeedOf(profile);
+
+  test("is the profile's, and surer for its own model than for another", () => {
+    expect(costSeedFor(profile, profile.engine.model).errorShare).toBeUndefined();
+    expect(costSeedFor(profile, "another").errorShare).toBe(0.5);
+  });
+
+  test("is set right by what earlier starts measured", () => {
+    const full = (tokens: number): number =>
+      seed.full.find(([size]) => size === tokens)?.[1] ?? Number.NaN;
+    const plan = planOf({
+      graphs: [
+        graph("FULL", 8, { stepSeconds: 3 * full(8), timed: 100, captureMs: 77, bytes: 5 }),
+        graph("FULL", 4, { stepSeconds: 9 * full(4), timed: 1 }),
+      ],
+      traffic: [traffic(1, 10, { ungraphedSeconds: 2 * 0.01004, ungraphedTimed: 100 })],
+    });
+    const learned = costSeedFor(profile, "another", plan);
+    expect(learned.errorShare).toBeUndefined();
+    expect(learned.full[0]?.[1]).toBeCloseTo(3 * (seed.full[0]?.[1] ?? 0), 9);
+    expect(learned.piecewise[0]?.[1]).toBeCloseTo(3 * (seed.piecewise[0]?.[1] ?? 0), 9);
+    expect(learned.ungraphed[0]?.[1]).toBeCloseTo(2 * (seed.ungraphed[0]?.[1] ?? 0), 9);
+    expect(learned.captures.get("FULL:8")).toEqual({ seconds: 0.077, bytes: 5 });
+  });
+
+  test("is the profile's where the plan measured nothing", () => {
+    const graphs = planOf().graphs.map(({ captureMs: _, bytes: __, ...rest }) => rest);
+    const rows = [traffic(1, 10, { ungraphedTimed: 0 })];
+    expect(costSeedFor(profile, "another", planOf({ graphs, traffic: rows })).errorShare).toBe(0.5);
+  });
+});
