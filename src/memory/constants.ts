@@ -1,0 +1,60 @@
+/**
+ * What a forecast knows before anything was measured on the engine in front of it.
+ *
+ * Driver memory of a graph is proportional to the kernels it launches, so to the model's layers:
+ * the rates below are fitted by `npm run bench:forecast` on the raw results it lists, and that
+ * bench also says how far off they are on a model that they were not fitted on.
+ */
+
+const MIB = 1024 * 1024;
+
+export interface ForecastConstants {
+  /** Driver memory of a PIECEWISE graph, for each piece; a model has one more than layers. */
+  readonly pieceBytes: number;
+  /** Driver memory of a FULL graph, for each layer. */
+  readonly layerBytes: number;
+}
+
+export const CONSTANTS: ForecastConstants = {
+  pieceBytes: 0.1347 * MIB,
+  layerBytes: 0.0452 * MIB,
+};
+
+/**
+ * Below its top a pool still grows a little, where a smaller size runs other kernels than the
+ * larger ones. torch takes segments of 20 MiB for such buffers: none is needed, or a part of one.
+ */
+export const LATE_BYTES: number = 5 * MIB;
+export const LATE_SPREAD_BYTES: number = 8 * MIB;
+/** Pools of small sizes have no such buffers: both are at most this share of the pool. */
+export const LATE_SHARE_MAX = 0.05;
+
+/** How sure the rates are on an unknown model: one standard deviation, as a share. */
+export const RATE_SPREAD = 0.12;
+/** Graphs over several GPUs hold all-reduces as well, of which nothing was measured yet. */
+export const RATE_SPREAD_PARALLEL = 0.25;
+/** With an earlier start of the same engine on the same kind of GPU. */
+export const RATE_SPREAD_RECORDED = 0.04;
+/** Readings of each kind from which on a forecast rests on this engine and not on constants. */
+export const READINGS_MIN = 2;
+/** The driver takes memory 2 MiB at a time, so one graph's reading is off by about this. */
+export const READING_SPREAD_BYTES: number = 1.7 * MIB;
+/** Neighbours share those 2 MiB, so the errors of many cancel but for about so many. */
+export const READINGS_APART_MAX = 9;
+/**
+ * Before the first graph of a pool is measured its size is a guess: this share of the activation
+ * peak at 512 tokens (Llama-3.1-8B: 678 of 896 MiB), and hardly anything up to 256 tokens.
+ */
+export const POOL_SHARE_OF_PEAK = 0.75;
+export const POOL_TOKENS = 512;
+/** Up to so many tokens attention does not split its buffers, and the pool stays small. */
+export const POOL_SMALL_TOKENS = 256;
+export const POOL_SMALL_SHARE = 0.05;
+/** Of a pool, one standard deviation as a share: guessed, scaled from another size, recorded. */
+export const POOL_SPREAD_GUESSED = 0.6;
+export const POOL_SPREAD_SCALED = 0.3;
+/** The engine knows the model's shape, and adds to what it reserves what that may be off by. */
+export const POOL_SPREAD_RESERVED = 0.1;
+export const POOL_SPREAD_RECORDED = 0.04;
+/** Standard deviations on both sides of a forecast that hold nine in ten outcomes. */
+export const NINE_IN_TEN = 1.645;

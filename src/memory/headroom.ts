@@ -1,0 +1,89 @@
+/**
+ * What serving still needs of a GPU before anything else may be captured on it.
+ *
+ * vLLM measures its activation peak in bytes that were allocated; what torch's allocator takes from
+ * the device for them is more, because segments are large and fragment. So unless the user names a
+ * margin, an allowance for that stands beside the peak until the allocator has taken it.
+ */
+
+import type { RankMemory } from "../wire/protocol.ts";
+
+const MIB = 1024 * 1024;
+
+/**
+ * On a Llama-3.1-8B (H200) serving needed more than 802 and at most 1,088 MiB beyond the reported
+ * peak of 896 MiB (8,192 batched tokens) and 1,130 MiB (16,384): stock, which left the less, died
+ * in its first wave, and without graphs, which leaves the more, it served.
+ */
+const ALLOWANCE_BYTES_MAX = 1088 * MIB;
+/** Small models have small peaks, and small segments. */
+const ALLOWANCE_OF_PEAK = 1.25;
+const ALLOWANCE_BYTES_MIN = 256 * MIB;
+/** What is left free in any case: CUDA itself takes some at times. */
+export const FLOOR_BYTES: number = 64 * MIB;
+
+/** What serving still has to take on one rank, the margin included. */
+export interface ServingClaim {
+  /** Activation peak that the allocator does not hold yet. */
+  readonly peakBytes: number;
+  /** The user's margin, or the allowance as far as it is not used up. */
+  readonly marginBytes: number;
+}
+
+/**
+ * @param rank as reported last
+ * @param first the same rank as reported first, before anything was served
+ * @param marginBytes the user's; undefined: the allowance above
+ */
+export function servingClaim(
+  rank: RankMemory,
+  first: RankMemory,
+  marginBytes: number | undefined,
+): ServingClaim {
+  const { activationPeakBytes: peak } = rank;
+  // What is held is only told at quiescence; under load the allocator's growth tells it.
+  const heldBytes = rank.activationHeldBytes ?? 0;
+  const grownBytes = servingBytes(rank) - servingBytes(first);
+  const held = Math.max(heldBytes, grownBytes + (first.activationHeldBytes ?? 0), 0);
+  const peakBytes = Math.max(0, peak - held);
+  if (marginBytes !== undefined) return { peakBytes, marginBytes };
+  const beyond = Math.max(0, held - peak);
+  return { peakBytes, marginBytes: Math.max(FLOOR_BYTES, allowanceBytes(peak) - beyond) };
+}
+
+/** Bytes beyond the activation peak that serving may need. */
+function allowanceBytes(activationPeakBytes: number): number {
+  const ofPeak = ALLOWANCE_OF_PEAK * activationPeakBytes;
+  return Math.round(Math.min(ALLOWANCE_BYTES_MAX, Math.max(ALLOWANCE_BYTES_MIN, ofPeak)));
+}
+
+/** What torch holds for all but graphs. */
+function servingBytes({ reservedBytes, poolBytes }: RankMemory): number {
+  return reservedBytes - poolBytes;
+}
+
+export interface FreeReading {
+  /** The smaller of what the engine said last and what the driver says now. */
+  readonly freeBytes: number;
+  /**
+   * What of free memory has gone since the engine spoke, and may be serving's own growth: it is
+   * no longer to be claimed for serving then.
+   */
+  readonly sinceBytes: number;
+}
+
+/**
+ * @param driverBytes what the driver says is free, where this host can ask it
+ * @param old whether the engine's word is too old to be taken for the present
+ */
+export function freeReading(
+  rank: RankMemory,
+  driverBytes: number | undefined,
+  old: boolean,
+): FreeReading {
+  if (driverBytes === undefined) return { freeBytes: rank.freeBytes, sinceBytes: 0 };
+  return {
+    freeBytes: old ? driverBytes : Math.min(rank.freeBytes, driverBytes),
+    sinceBytes: Math.max(0, rank.freeBytes - driverBytes),
+  };
+}

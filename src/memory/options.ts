@@ -1,0 +1,61 @@
+/** What the user may say about GPU memory: types and rules. */
+
+import { RESERVES, type Reserve } from "../wire/protocol.ts";
+
+export interface MemoryOptions {
+  /**
+   * What each rank keeps back from vLLM's KV cache for graphs: `"none"`, the `"top"` graph of each
+   * kind, or the whole `"plan"`. It costs tokens of KV cache, which the engine's figures show.
+   * @default the engine's own setting (LAZYGRAPH_RESERVE), which is "none" unless it says otherwise
+   */
+  readonly reserve?: Reserve;
+  /**
+   * Bytes of each GPU that captures leave free beside the activation peak that vLLM measured.
+   * @default an allowance of 256 to 1,088 MiB by that peak, which serving uses up as it takes memory
+   */
+  readonly marginBytes?: number;
+  /**
+   * Whether to read the memory of this host's GPUs from the driver, for engines that are on them.
+   * Without it the engines' own figures count.
+   * @default true
+   */
+  readonly gpu?: boolean;
+  /**
+   * The engines' `--gpu-memory-utilization`, 0 to 1, so that advice can name the new value. It
+   * changes nothing else.
+   * @default undefined: advice names the difference
+   */
+  readonly utilization?: number;
+}
+
+/** An upper bound that no GPU reaches: more is a slip of unit. */
+const MARGIN_BYTES_MAX = 1024 ** 4;
+
+const RULES: { readonly [K in keyof MemoryOptions]-?: (value: unknown) => string | undefined } = {
+  reserve: (value) =>
+    RESERVES.some((mode) => mode === value) ? undefined : `one of ${RESERVES.join(", ")}`,
+  marginBytes: (value) =>
+    Number.isInteger(value) && (value as number) >= 0 && (value as number) <= MARGIN_BYTES_MAX
+      ? undefined
+      : `an integer from 0 to ${MARGIN_BYTES_MAX}`,
+  gpu: (value) => (typeof value === "boolean" ? undefined : "true or false"),
+  utilization: (value) =>
+    typeof value === "number" && value > 0 && value <= 1
+      ? undefined
+      : "a number above 0 and up to 1",
+};
+
+export const MEMORY_OPTION_NAMES: readonly string[] = Object.keys(RULES);
+
+/** The first rule that a value breaks: the option's name, and what was expected. */
+export function brokenMemoryRule(
+  options: Readonly<Record<string, unknown>>,
+): { readonly name: string; readonly expected: string | undefined } | undefined {
+  for (const [name, value] of Object.entries(options)) {
+    if (!Object.hasOwn(RULES, name)) return { name, expected: undefined };
+    if (value === undefined) continue;
+    const expected = RULES[name as keyof MemoryOptions](value);
+    if (expected !== undefined) return { name, expected };
+  }
+  return undefined;
+}

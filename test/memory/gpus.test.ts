@@ -1,0 +1,135 @@
+import { describe, expect, onTestFinished, test } from "vitest";
+import { systemClock } from "../../src/clock.ts";
+import { LazygraphError } from "../../src/errors.ts";
+import { type GpuMemory, openGpuMemory } from "../../src/gpu/memory.ts";
+import { HostGpus, type HostGpusOptions } from "../../src/memory/gpus.ts";
+import {
+  FAKE_NVML,
+  fakeSmi,
+  GIB,
+  Inbox,
+  LiveValue,
+  linesOf,
+  nvmlScript,
+  scratch,
+  UUID,
+} from "../gpu-memory/fake.ts";
+
+const MIB = 1024 * 1024;
+const news = new Inbox<void>();
+const faults = new Inbox<{ gpu: string; error: unknown }>();
+
+function host(more: Partial<HostGpusOptions> = {}): HostGpus {
+  const gpus = new HostGpus({
+    clock: systemClock,
+    onNews: () => news.push(),
+    onFault: (gpu, error) => faults.push({ gpu, error }),
+    open: () => openGpuMemory({ sources: ["nvml"], nvmlPath: FAKE_NVML }),
+    ...more,
+  });
+  onTestFinished(() => gpus.close());
+  return gpus;
+}
+
+/** A driver whose free figure the test sets. */
+function driver(freeBytes: number): LiveValue {
+  const folder = scratch();
+  const free = new LiveValue(folder, freeBytes);
+  process.env["LAZYGRAPH_FAKE_NVML"] = nvmlScript(
+    [`device ${UUID} name=NVIDIA_H200 total=${80 * GIB} free=@${free.path}`],
+    folder,
+  );
+  return free;
+}
+
+describe("through the driver", () => {
+  test("an engine's GPU is found by its UUID, with and without the prefix, and read anew", async () => {
+    const free = driver(9 * GIB);
+    const gpus = host();
+    expect(gpus.source).toBeUndefined();
+    const bare = UUID.slice("GPU-".length);
+    await gpus.follow([bare, "GPU-of-another-host"], () => GIB);
+    expect(gpus.source).toBe("nvml");
+    expect(gpus.freeBytes(UUID)).toBe(9 * GIB);
+    expect(gpus.freeBytes(bare)).toBe(9 * GIB);
+    expect(gpus.freeBytes("GPU-of-another-host")).toBeUndefined();
+    free.set(5 * GIB);
+    await gpus.refresh([bare]);
+    expect(gpus.freeBytes(UUID)).toBe(5 * GIB);
+    expect(faults.waiting).toBe(0);
+  });
+
+  test("news come when free memory crosses what is spoken for, either way", async () => {
+    const free = driver(9 * GIB);
+    const gpus = host();
+    await gpus.follow([UUID], () => 4 * GIB);
+    free.set(3 * GIB);
+    await news.next();
+    expect(gpus.freeBytes(UUID)).toBe(3 * GIB);
+    free.set(8 * GIB);
+    await news.next();
+    expect(gpus.freeBytes(UUID)).toBe(8 * GIB);
+  });
+
+  test("a device that fails is told once, and its engines' figures count meanwhile", async () => {
+    const free = driver(9 * GIB);
+    const gpus = host();
+    await gpus.follow([UUID], () => GIB);
+    free.set("!15");
+    await gpus.refresh([UUID]);
+    await gpus.refresh([UUID]);
+    const { gpu, error } = await faults.next();
+    expect(gpu).toBe(UUID);
+    expect(error).toBeInstanceOf(LazygraphError);
+    expect(gpus.freeBytes(UUID)).toBeUndefined();
+    free.set(2 * GIB);
+    await gpus.refresh([UUID]);
+    expect(gpus.freeBytes(UUID)).toBe(2 * GIB);
+  });
+
+  test("a close ends everything, also one that comes while the driver is being opened", async () => {
+    driver(9 * GIB);
+    const gpus = host();
+    const following = gpus.follow([UUID], () => GIB);
+    await gpus.close();
+    await following;
+    expect(gpus.freeBytes(UUID)).toBeUndefined();
+    await gpus.follow([UUID], () => GIB);
+    await gpus.refresh([UUID]);
+    expect(gpus.freeBytes(UUID)).toBeUndefined();
+  });
+});
+
+describe("without a driver", () => {
+  test("nothing is read and nothing is said", async () => {
+    const gpus = host({ open: () => openGpuMemory({ sources: ["nvml"], nvmlPath: "/no/such" }) });
+    await gpus.follow([UUID], () => GIB);
+    await gpus.refresh([UUID]);
+    gpus.threshold(UUID, GIB);
+    expect(gpus.source).toBeUndefined();
+    expect(gpus.freeBytes(UUID)).toBeUndefined();
+  });
+
+  test("an open that throws is told and costs nothing else", async () => {
+    const gpus = host({ open: () => Promise.reject(new Error("broken")) });
+    await gpus.follow([UUID], () => GIB);
+    expect((await faults.next()).error).toMatchObject({ message: "broken" });
+    expect(gpus.freeBytes(UUID)).toBeUndefined();
+  });
+
+  test("nvidia-smi is not started for each capture", async () => {
+    const { program, folder } = fakeSmi(`
+  *query-gpu*) echo x >> "$(dirname "$0")/calls"
+    echo "0, ${UUID}, NVIDIA H200, 570.86, 81920, 9216, 72704, 600, 9.0, Disabled" ;;
+  *query-compute-apps*) ;;
+  *) echo "CUDA Version: 12.8" ;;`);
+    const open = (): Promise<GpuMemory> =>
+      openGpuMemory({ sources: ["nvidia-smi"], nvidiaSmiPath: program }) as Promise<GpuMemory>;
+    const gpus = host({ open });
+    await gpus.follow([UUID], () => 0);
+    expect(gpus.freeBytes(UUID)).toBe(9216 * MIB);
+    const before = linesOf(`${folder}/calls`).length;
+    for (let capture = 0; capture < 50; capture++) await gpus.refresh([UUID]);
+    expect(linesOf(`${folder}/calls`).length - before).toBeLessThan(50);
+  });
+});

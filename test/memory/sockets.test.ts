@@ -1,0 +1,227 @@
+/** Over real sockets, with engines that are processes of their own. */
+
+import { describe, expect, onTestFinished, test, vi } from "vitest";
+import { type Controller, createController } from "../../src/controller.ts";
+import type { ControllerOptions } from "../../src/options.ts";
+import { loadProfile } from "../../src/profile/load.ts";
+import {
+  type SimulatedEngine,
+  type SimulatedEngineEvent,
+  type SimulatedEngineOptions,
+  startSimulatedEngine,
+} from "../../src/sim/child.ts";
+import type { EngineSnapshot } from "../../src/snapshot.ts";
+import { FAKE_NVML, LiveValue, nvmlScript, scratch } from "../gpu-memory/fake.ts";
+import { EventLog } from "../helpers/events.ts";
+import { FakeEngine } from "../helpers/fake-engine.ts";
+
+const MIB = 1024 * 1024;
+const TRACE = new URL("../../traces/azure-llm-2023-conversation.csv.gz", import.meta.url).pathname;
+/** What serving needs on the simulated GPU: its peak and the whole allowance. */
+const CLAIM = loadProfile().memory.activationPeakBytes + 1088 * MIB;
+const TIGHT = CLAIM + 400 * MIB;
+
+async function controllerOf(options: ControllerOptions = {}): Promise<Controller> {
+  const controller = createController({ heartbeatMs: 100, plan: false, ...options });
+  onTestFinished(() => controller.close());
+  await controller.start();
+  return controller;
+}
+
+async function engineOf(
+  controller: Controller,
+  options: SimulatedEngineOptions,
+): Promise<SimulatedEngine & { events: SimulatedEngineEvent[] }> {
+  const events: SimulatedEngineEvent[] = [];
+  const engine = await startSimulatedEngine({
+    endpoint: controller.endpoint,
+    speed: 20,
+    onEvent: (event) => void events.push(event),
+    ...options,
+  });
+  onTestFinished(async () => {
+    await engine.close();
+  });
+  return Object.assign(engine, { events });
+}
+
+/** The engine's picture once it is as asked for; vitest's own limit ends a wait without end. */
+function picture(
+  controller: Controller,
+  engine: string,
+  matches: (snapshot: EngineSnapshot) => boolean,
+): Promise<EngineSnapshot> {
+  const look = (): EngineSnapshot => {
+    const snapshot = controller.engines().find((one) => one.engine === engine);
+    if (snapshot === undefined || !matches(snapshot)) throw new Error("not yet");
+    return snapshot;
+  };
+  return vi.waitFor(look, { timeout: 60_000, interval: 20 });
+}
+
+/** Nothing more is asked for: every graph is captured or waits for memory. */
+const done = ({ graphs, capturing }: EngineSnapshot): boolean =>
+  capturing === undefined && graphs.length > 0 && graphs.every((g) => g.status !== "planned");
+
+describe("a simulated engine on a full GPU", () => {
+  test("keeps what fits, gives up tiers for a stranger, and has them back when it goes", {
+    timeout: 120_000,
+  }, async () => {
+    using refused = new EventLog("lazygraph:memory:refused", "tight");
+    using dropped = new EventLog("lazygraph:memory:dropped", "tight");
+    using room = new EventLog("lazygraph:memory:room", "tight");
+    const controller = await controllerOf();
+    const engine = await engineOf(controller, {
+      engine: "tight",
+      freeBytes: TIGHT,
+      trace: { file: TRACE, speed: 1, seconds: 60 },
+    });
+    const full = await picture(controller, "tight", (snapshot) => {
+      return snapshot.phase === "serving" && done(snapshot) && snapshot.graphsCaptured > 0;
+    });
+    expect((await refused.first()).line).toMatch(/not captured for want of memory: .* To have/);
+    expect(full.graphsCaptured).toBeGreaterThan(20);
+    expect(full.graphsWaiting).toBe(102 - full.graphsCaptured);
+    expect(full.headroomBytes).toBeGreaterThanOrEqual(0);
+
+    await engine.setStrangerBytes(TIGHT);
+    const { graphs, freedBytes } = await dropped.first();
+    expect(graphs.length).toBeGreaterThan(0);
+    expect(freedBytes).toBeGreaterThan(0);
+    expect(controller.engines()[0]).toMatchObject({ connected: true, phase: "serving" });
+
+    await engine.setStrangerBytes(0);
+    await room.first();
+    const back = await picture(controller, "tight", (snapshot) => {
+      return done(snapshot) && snapshot.graphsCaptured >= full.graphsCaptured;
+    });
+    expect(back.connected).toBe(true);
+    expect(engine.events.filter(({ type }) => type === "outOfMemory")).toEqual([]);
+  });
+
+  test("serves the load that stock dies of in the same memory", { timeout: 120_000 }, async () => {
+    const { captures, memory } = loadProfile();
+    const graphs = captures.costs.reduce((sum, { bytes }) => sum + bytes, 0);
+    // Too little for all graphs and a full step, enough for a full step.
+    const freeBytes = memory.activationPeakBytes + Math.round(graphs / 2);
+    const load = { freeBytes, trace: { file: TRACE, speed: 60, seconds: 4 } };
+    vi.stubEnv("LAZYGRAPH_DISABLE", "1");
+    const told: SimulatedEngineEvent[] = [];
+    const onEvent = (event: SimulatedEngineEvent): void => void told.push(event);
+    const stock = await startSimulatedEngine({ engine: "stock", speed: 20, onEvent, ...load });
+    vi.unstubAllEnvs();
+    expect((await stock.exited).exitCode).not.toBe(0);
+    expect(told.some(({ type }) => type === "outOfMemory")).toBe(true);
+
+    const controller = await controllerOf();
+    const engine = await engineOf(controller, { engine: "ours", ...load });
+    const isDrained = (): boolean => engine.events.some(({ type }) => type === "drained");
+    await vi.waitFor(() => expect(isDrained()).toBe(true), { timeout: 60_000, interval: 20 });
+    expect(engine.events.filter(({ type }) => type === "outOfMemory")).toEqual([]);
+    expect(controller.engines()[0]).toMatchObject({ connected: true, phase: "serving" });
+  });
+
+  test("with plenty of memory everything is captured in one pool", {
+    timeout: 60_000,
+  }, async () => {
+    using refused = new EventLog("lazygraph:memory:refused", "plenty");
+    using memory = new EventLog("lazygraph:engine:memory", "plenty");
+    const controller = await controllerOf();
+    await engineOf(controller, { engine: "plenty", freeBytes: 12_000 * MIB });
+    const settled = await picture(controller, "plenty", (snapshot) => snapshot.settled);
+    expect(settled.graphsCaptured).toBe(102);
+    expect((await memory.first()).verdict).toBe("fits");
+    expect(refused.all).toEqual([]);
+  });
+
+  test("eager: what fits is captured before ready, and the engine serves", {
+    timeout: 60_000,
+  }, async () => {
+    const controller = await controllerOf({ mode: "eager" });
+    const engine = await engineOf(controller, { engine: "eager", freeBytes: TIGHT });
+    const ready = await picture(controller, "eager", (snapshot) => snapshot.phase === "serving");
+    expect(ready.graphsCaptured).toBeGreaterThan(20);
+    expect(ready.graphsWaiting).toBe(102 - ready.graphsCaptured);
+    expect(engine.events.filter(({ type }) => type === "outOfMemory")).toEqual([]);
+  });
+
+  test("what is reserved is told, with the tokens of KV cache that it costs", {
+    timeout: 60_000,
+  }, async () => {
+    const controller = await controllerOf({ memory: { reserve: "plan" } });
+    await engineOf(controller, { engine: "reserved", freeBytes: CLAIM + 200 * MIB });
+    const settled = await picture(controller, "reserved", (snapshot) => snapshot.settled);
+    expect(settled.graphsCaptured).toBe(102);
+    expect(settled.reserve?.mode).toBe("plan");
+    expect(settled.reserve?.kvTokens).toBeGreaterThan(0);
+  });
+});
+
+describe("two engines on one GPU", () => {
+  test("each leaves what the other's serving needs", { timeout: 60_000 }, async () => {
+    const controller = await controllerOf();
+    // Room enough for one of them with all its graphs.
+    const shared = { freeBytes: CLAIM + 2600 * MIB, gpuUuid: "GPU-shared", sizes: [1, 2, 4] };
+    await engineOf(controller, { engine: "first", ...shared });
+    const alone = await picture(controller, "first", (snapshot) => snapshot.settled);
+    const before = alone.headroomBytes ?? 0;
+    await engineOf(controller, { engine: "second", ...shared });
+    await picture(controller, "second", (snapshot) => snapshot.phase === "serving");
+    const after = await picture(controller, "first", (snapshot) => {
+      return (snapshot.headroomBytes ?? 0) <= before - CLAIM;
+    });
+    expect(after.graphsCaptured).toBe(6);
+  });
+});
+
+describe("with this host's driver", () => {
+  /** A stand-in driver for controllers that are made from here on. */
+  function driver(freeBytes: number): LiveValue {
+    const folder = scratch();
+    const free = new LiveValue(folder, freeBytes);
+    const script = [`device GPU-1 name=Fake total=150000000000 free=@${free.path}`];
+    vi.stubEnv("LAZYGRAPH_NVML_PATH", FAKE_NVML);
+    vi.stubEnv("LAZYGRAPH_FAKE_NVML", nvmlScript(script, folder));
+    onTestFinished(() => void vi.unstubAllEnvs());
+    return free;
+  }
+
+  test("its figure stops captures that the engine's would allow, and its watch resumes them", {
+    timeout: 60_000,
+  }, async () => {
+    using refused = new EventLog("lazygraph:memory:refused", "engine-0");
+    const free = driver(100 * MIB);
+    const controller = await controllerOf({ mode: "lazy" });
+    await using engine = new FakeEngine();
+    await engine.connect(controller.endpoint);
+    // The engine itself says that 10 GB are free.
+    await picture(controller, "engine-0", ({ headroomBytes = 1e12 }) => headroomBytes < 0);
+    engine.steps(4, 10);
+    expect(await refused.first()).toMatchObject({ repeated: false });
+    expect(engine.ofType("capture")).toEqual([]);
+    free.set(9_000_000_000);
+    const capture = await engine.got("capture");
+    expect(capture.graph).toBe("FULL:4");
+    expect(capture.needBytes).toBeGreaterThan(0);
+  });
+
+  test("turned off, it is not asked", { timeout: 60_000 }, async () => {
+    driver(100 * MIB);
+    const controller = await controllerOf({ mode: "lazy", memory: { gpu: false } });
+    await using engine = new FakeEngine();
+    await engine.connect(controller.endpoint);
+    await controller.waitForEngine({ phase: "serving" });
+    engine.steps(4, 10);
+    expect((await engine.got("capture")).graph).toBe("FULL:4");
+  });
+
+  test("a close in the middle of it ends at once, and leaves nothing behind", async () => {
+    driver(100 * MIB);
+    const controller = await controllerOf();
+    await using engine = new FakeEngine();
+    await engine.connect(controller.endpoint);
+    await controller.waitForEngine();
+    await controller.close();
+    await controller.close();
+  });
+});
