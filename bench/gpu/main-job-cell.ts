@@ -6,8 +6,8 @@ import { createServer } from "node:net";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { promisify } from "node:util";
-import { streamCompletion } from "../lib/openai-stream.ts";
-import { quantile } from "../lib/stats.ts";
+import { quantile } from "../../src/bench/stats.ts";
+import { type StreamRequest, streamRequest } from "../../src/bench/stream.ts";
 
 export type Mode = "stock" | "eager" | "lazy" | "idle";
 
@@ -89,7 +89,7 @@ export async function runCell(cell: Cell, out: string): Promise<CellResult> {
     const url = new URL(`http://127.0.0.1:${port}`);
     await untilReady(url, child, name);
     const readyAt = performance.now();
-    const first = await streamCompletion(completion(url, model, 1, 0));
+    const first = await streamed(completion(url, model, 1, 0));
     const engine = cell.mode === "stock" ? undefined : await settled(httpPort, cell.mode);
     const deviceUsedMiB = await deviceUsed(cell.gpu);
     const decode: DecodeResult[] = [];
@@ -146,20 +146,35 @@ function sumBytes(engine: EngineJson): number {
   return engine.graphs.reduce((sum, graph) => sum + (graph.bytes ?? 0), 0);
 }
 
-function completion(url: URL, model: string, maxTokens: number, seed: number) {
+/** Milliseconds of the first and the last token. Rejects when the request failed. */
+async function streamed(
+  request: StreamRequest,
+): Promise<{ readonly firstAtMs: number; readonly lastAtMs: number }> {
+  const { tokensAtMs, failure } = await streamRequest(request);
+  if (failure !== undefined) throw new Error(`${failure.kind}: ${failure.detail}`);
+  return { firstAtMs: tokensAtMs[0] as number, lastAtMs: tokensAtMs.at(-1) as number };
+}
+
+function completion(url: URL, model: string, maxTokens: number, seed: number): StreamRequest {
   const prompt = Array.from(
     { length: 32 },
     (_, i) => 1000 + ((seed * 7919 + i * 104_729) % 90_000),
   );
-  return { url, model, prompt, maxTokens, timeoutMs: 120_000 };
+  return {
+    url,
+    endpoint: "completions",
+    model,
+    prompt,
+    maxTokens,
+    ignoreEos: true,
+    timeoutMs: 120_000,
+  };
 }
 
 async function decodeLevel(url: URL, model: string, concurrent: number): Promise<DecodeResult> {
   const round = (maxTokens: number) =>
     Promise.all(
-      Array.from({ length: concurrent }, (_, i) =>
-        streamCompletion(completion(url, model, maxTokens, i)),
-      ),
+      Array.from({ length: concurrent }, (_, i) => streamed(completion(url, model, maxTokens, i))),
     );
   await round(16); // first use of a size, and in lazy mode the time to earn its graph
   const tpotMs: number[] = [];

@@ -4,8 +4,8 @@
  * out and computes its tokens again later. Prefix caching is not modelled.
  */
 
+import type { Profile } from "../profile/profile.ts";
 import type { StepWork } from "./cost.ts";
-import type { Profile } from "./profile.ts";
 import { RequestColumns, WaitingQueue } from "./requests.ts";
 
 /** A request that has completed. Times are seconds on the engine's clock. */
@@ -16,6 +16,9 @@ export interface RequestSample {
   readonly promptTokens: number;
   readonly outputTokens: number;
 }
+
+/** Called for each token of a request that was added with a tag; `left` more are to come. */
+export type TokenListener = (tag: number, left: number, atSeconds: number) => void;
 
 /** The step that `compose` put together. */
 export interface StepBatch extends StepWork {
@@ -36,6 +39,7 @@ export class Batcher {
   };
   preemptions = 0;
   readonly #limits: Profile["limits"];
+  #kvCacheTokens: number;
   readonly #columns = new RequestColumns();
   readonly #waiting = new WaitingQueue();
   readonly #running: Int32Array;
@@ -44,6 +48,7 @@ export class Batcher {
 
   constructor(limits: Profile["limits"]) {
     this.#limits = limits;
+    this.#kvCacheTokens = limits.kvCacheTokens;
     this.#running = new Int32Array(limits.maxRequests);
     this.#blocksFree = Math.floor(limits.kvCacheTokens / limits.kvBlockTokens);
   }
@@ -58,13 +63,40 @@ export class Batcher {
 
   /** Whether a request of this length could ever run to its end alone. */
   fits(promptTokens: number, outputTokens: number): boolean {
-    const { kvCacheTokens, kvBlockTokens } = this.#limits;
+    const { kvBlockTokens } = this.#limits;
     const blocks = Math.ceil((promptTokens + outputTokens) / kvBlockTokens);
-    return blocks <= Math.floor(kvCacheTokens / kvBlockTokens);
+    return blocks <= Math.floor(this.#kvCacheTokens / kvBlockTokens);
   }
 
-  add(atSeconds: number, promptTokens: number, outputTokens: number): void {
-    this.#waiting.pushBack(this.#columns.add(atSeconds, promptTokens, outputTokens));
+  /** Takes tokens off the KV cache; before the first step only. */
+  shrink(tokens: number): void {
+    this.#kvCacheTokens = Math.max(0, this.#kvCacheTokens - tokens);
+    this.#blocksFree = Math.floor(this.#kvCacheTokens / this.#limits.kvBlockTokens);
+  }
+
+  /** @param tag above 0: its tokens are told to `finish`'s listener */
+  add(atSeconds: number, promptTokens: number, outputTokens: number, tag = 0): void {
+    this.#waiting.pushBack(this.#columns.add(atSeconds, promptTokens, outputTokens, tag));
+  }
+
+  /** Forgets a request whose client has gone; false when it has completed already. */
+  abort(tag: number): boolean {
+    const columns = this.#columns;
+    const waiting = this.#waiting.take((slot) => columns.tag[slot] === tag);
+    if (waiting !== -1) {
+      columns.remove(waiting);
+      return true;
+    }
+    for (let index = 0; index < this.#runningCount; index++) {
+      const slot = this.#running[index] ?? 0;
+      if (columns.tag[slot] !== tag) continue;
+      this.#blocksFree += columns.blocks[slot] ?? 0;
+      this.#running.copyWithin(index, index + 1, this.#runningCount);
+      this.#runningCount--;
+      columns.remove(slot);
+      return true;
+    }
+    return false;
   }
 
   /** Puts the next step together; false when there is nothing to run. */
@@ -166,7 +198,11 @@ export class Batcher {
   }
 
   /** Books the step that ended at `atSeconds`; completed requests leave their places. */
-  finish(atSeconds: number, completed: (sample: RequestSample) => void): void {
+  finish(
+    atSeconds: number,
+    completed: (sample: RequestSample) => void,
+    token?: TokenListener,
+  ): void {
     const columns = this.#columns;
     let kept = 0;
     for (let index = 0; index < this.#runningCount; index++) {
@@ -179,7 +215,10 @@ export class Batcher {
       if (computed === promptTokens + generated) {
         columns.generated[slot] = generated + 1;
         if (generated === 0) columns.firstToken[slot] = atSeconds;
-        if (generated + 1 === columns.outputTokens[slot]) {
+        const left = (columns.outputTokens[slot] ?? 0) - generated - 1;
+        const tag = columns.tag[slot] ?? 0;
+        if (tag !== 0) token?.(tag, left, atSeconds);
+        if (left === 0) {
           this.#blocksFree += columns.blocks[slot] ?? 0;
           completed({
             arrivalSeconds: columns.arrival[slot] ?? 0,

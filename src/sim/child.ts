@@ -20,7 +20,14 @@ export interface StartedEvent {
   readonly session: string;
 }
 
-export type SimulatedEngineEvent = StartedEvent | LiveEvent;
+/** Its OpenAI side takes connections; requests are answered 503 until `ready`. */
+export interface ListeningEvent {
+  readonly type: "listening";
+  readonly url: string;
+  readonly model: string;
+}
+
+export type SimulatedEngineEvent = StartedEvent | ListeningEvent | LiveEvent;
 
 export interface SimulatedEngineOptions {
   /** Of the controller; without one the engine goes by its mode's defaults. */
@@ -48,7 +55,17 @@ export interface SimulatedEngineOptions {
   readonly jitter?: number;
   /** Of the jitter. @default 1 */
   readonly seed?: number;
+  /** `HOST:PORT` for an OpenAI-compatible side; port 0: any free one. @default none */
+  readonly http?: string;
+  /** What the OpenAI-compatible side calls its model. @default the profile's */
+  readonly model?: string;
+  /** Capture sizes, as vLLM's `cudagraph_capture_sizes`. @default the profile's */
+  readonly sizes?: readonly number[];
   readonly curve?: EngineCurve;
+  /** Free bytes of each of its GPUs before the first capture. @default the profile's */
+  readonly freeBytes?: number;
+  /** Of its GPUs, with `-RANK` behind it. @default a name of its own */
+  readonly gpuUuid?: string;
   /** Kills the process when aborted. */
   readonly signal?: AbortSignal;
   readonly onEvent?: (event: SimulatedEngineEvent) => void;
@@ -72,6 +89,13 @@ export interface SimulatedEngine {
   waitFor<T extends SimulatedEngineEvent["type"]>(
     type: T,
   ): Promise<Extract<SimulatedEngineEvent, { type: T }>>;
+  /**
+   * Lets a stranger hold this much of its GPU from now on, 0: nothing.
+   *
+   * @returns the bytes that are free then
+   * @throws LazygraphError `ERR_LAZYGRAPH_ENGINE_LOST` when the process has ended.
+   */
+  setStrangerBytes(bytes: number): Promise<number>;
   /** Sends a signal: SIGKILL for an engine that dies, SIGSTOP for one that hangs. */
   kill(signal?: NodeJS.Signals): boolean;
   /** Asks it to say goodbye and end; kills it when it doesn't. */
@@ -90,7 +114,7 @@ const CLOSE_MS_MAX = 5000;
 export async function startSimulatedEngine(
   options: SimulatedEngineOptions = {},
 ): Promise<SimulatedEngine> {
-  const child = spawn(process.execPath, [...programArguments(), ...argumentsOf(options)], {
+  const child = spawn(process.execPath, [...simulatedEngineProgram(), ...argumentsOf(options)], {
     stdio: ["ignore", "pipe", "inherit", "ipc"],
     env: environmentOf(options),
     ...(options.signal === undefined ? {} : { signal: options.signal, killSignal: "SIGKILL" }),
@@ -113,8 +137,8 @@ export async function startSimulatedEngine(
   }
 }
 
-/** From a checkout the sources run through tsx; from a package what was built. */
-function programArguments(): string[] {
+/** Arguments for Node: from a checkout the sources, through tsx; from a package what was built. */
+export function simulatedEngineProgram(): string[] {
   const source = import.meta.url.endsWith(".ts");
   const file = source ? "../cli/simulated-engine.ts" : "../cli/simulated-engine.js";
   const program = fileURLToPath(new URL(file, import.meta.url));
@@ -136,12 +160,21 @@ function argumentsOf(options: SimulatedEngineOptions): string[] {
     "trace-seconds": trace?.seconds,
     "trace-requests": trace?.requests,
     "handshake-ms": options.handshakeMs,
+    "free-bytes": options.freeBytes,
+    "gpu-uuid": options.gpuUuid,
     jitter: options.jitter,
     seed: options.seed,
+    http: options.http,
+    model: options.model,
+    sizes: options.sizes === undefined ? undefined : sizesText(options.sizes),
   };
   return Object.entries(values).flatMap(([name, value]) =>
     value === undefined ? [] : [`--${name}=${value}`],
   );
+}
+
+function sizesText(sizes: readonly number[]): string {
+  return sizes.length === 0 ? "none" : sizes.join(",");
 }
 
 /** Ours, less what a surrounding `lazygraph run` may have set: the options alone decide. */
@@ -171,6 +204,7 @@ class EngineProcess {
   readonly #onEvent: ((event: SimulatedEngineEvent) => void) | undefined;
   readonly #seen = new Map<string, SimulatedEngineEvent>();
   #waiters: Waiter[] = [];
+  #strangers: ((freeBytes: number | undefined) => void)[] = [];
   #ended = false;
 
   constructor(child: ChildProcess, onEvent?: (event: SimulatedEngineEvent) => void) {
@@ -183,6 +217,10 @@ class EngineProcess {
     void this.exited.then(() => this.#end());
     // An aborted signal or a failed spawn shows in `exited`; here it must only not be thrown.
     child.on("error", () => {});
+    // Answers come in the order of what was asked.
+    child.on("message", (answer) => {
+      if (isStranger(answer)) this.#strangers.shift()?.(answer.freeBytes);
+    });
     const lines = createInterface({ input: child.stdout as Readable });
     lines.on("line", (line) => {
       const event = eventOf(line);
@@ -196,6 +234,7 @@ class EngineProcess {
       session,
       exited: this.exited,
       waitFor: (type) => this.waitFor(type),
+      setStrangerBytes: (bytes) => this.#setStrangerBytes(bytes),
       kill: (signal) => this.#child.kill(signal),
       close: () => this.#close(),
       [Symbol.asyncDispose]: async () => {
@@ -216,6 +255,15 @@ class EngineProcess {
     });
   }
 
+  async #setStrangerBytes(bytes: number): Promise<number> {
+    if (this.#ended || !this.#child.connected) throw goneBefore("what a stranger got");
+    const answer = new Promise<number | undefined>((resolve) => this.#strangers.push(resolve));
+    this.#child.send({ type: "stranger", bytes });
+    const freeBytes = await answer;
+    if (freeBytes === undefined) throw goneBefore("what a stranger got");
+    return freeBytes;
+  }
+
   #happened(event: SimulatedEngineEvent): void {
     if (!this.#seen.has(event.type)) this.#seen.set(event.type, event);
     const waiters = this.#waiters.filter((waiter) => waiter.type === event.type);
@@ -228,6 +276,8 @@ class EngineProcess {
     this.#ended = true;
     for (const waiter of this.#waiters) waiter.reject(goneBefore(waiter.type));
     this.#waiters = [];
+    for (const answer of this.#strangers) answer(undefined);
+    this.#strangers = [];
   }
 
   async #close(): Promise<ProcessEnd> {
@@ -248,6 +298,17 @@ function eventOf(line: string): SimulatedEngineEvent | undefined {
   } catch {
     return undefined;
   }
+}
+
+function isStranger(message: unknown): message is { readonly freeBytes: number } {
+  return (
+    typeof message === "object" &&
+    message !== null &&
+    "type" in message &&
+    message.type === "stranger" &&
+    "freeBytes" in message &&
+    typeof message.freeBytes === "number"
+  );
 }
 
 function goneBefore(type: string): LazygraphError {

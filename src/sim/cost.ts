@@ -1,7 +1,7 @@
 /** What a step takes, from a profile: tables once per profile, additions per step. */
 
 import type { Graph } from "../graph.ts";
-import type { CaptureCost, CostRow, Profile } from "./profile.ts";
+import type { CaptureCost, CostRow, Profile } from "../profile/profile.ts";
 
 /** One step's work, as far as its cost depends on it. */
 export interface StepWork {
@@ -20,7 +20,6 @@ export interface CostModel {
   startSeconds(graph: Graph, warmUp: boolean): number;
   /** Seconds of capturing `graph` between two steps. */
   laterSeconds(graph: Graph): number;
-  bytes(graph: Graph): number;
 }
 
 export function createCostModel(profile: Profile): CostModel {
@@ -57,7 +56,6 @@ export function createCostModel(profile: Profile): CostModel {
       return (warmUp ? ms : ms * captures.withoutWarmUp) / 1000;
     },
     laterSeconds: (graph) => costOf(graph).laterMs / 1000,
-    bytes: (graph) => costOf(graph).bytes,
   };
 }
 

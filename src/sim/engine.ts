@@ -8,13 +8,14 @@
  */
 
 import type { Graph, StepShape } from "../graph.ts";
+import type { Profile } from "../profile/profile.ts";
+import { createRandom, type Random, standardNormal } from "../random.ts";
 import type { DispatchTable } from "../schedule/policy.ts";
-import type { CaptureResult, Phase, StepCount } from "../wire/protocol.ts";
-import { Batcher, type RequestSample } from "./batcher.ts";
+import type { CaptureResult, Dropped, Phase, Reserve, StepCount } from "../wire/protocol.ts";
+import { Batcher, type RequestSample, type TokenListener } from "./batcher.ts";
 import { type CostModel, createCostModel } from "./cost.ts";
 import { CompiledDispatch } from "./dispatch.ts";
-import type { Profile } from "./profile.ts";
-import { createRandom, type Random, standardNormal } from "./random.ts";
+import { EngineMemory, SimulatedGpu } from "./memory.ts";
 
 /** What the engine does until the next `finish`; `hold` and `idle` end by an outside event. */
 export type Activity =
@@ -30,8 +31,10 @@ export interface CapturedGraph {
 
 export type CaptureOutcome = Pick<
   CaptureResult,
-  "command" | "graph" | "outcome" | "reason" | "stallMs" | "ms" | "bytes"
+  "command" | "graph" | "outcome" | "reason" | "refusal" | "stallMs" | "ms" | "bytes"
 >;
+
+export type DropOutcome = Omit<Dropped, "type" | "ranks" | "epoch">;
 
 /** Called from inside `begin` and `finish`; may call the engine's commands, not these two. */
 export interface EngineObserver {
@@ -40,8 +43,13 @@ export interface EngineObserver {
   onReady?(atSeconds: number): void;
   onCaptureStart?(graph: Graph, atSeconds: number): void;
   onCaptureResult?(result: CaptureOutcome, atSeconds: number): void;
+  onDropResult?(result: DropOutcome, atSeconds: number): void;
+  /** A step's activations found no memory: a real engine dies of it. */
+  onOutOfMemory?(atSeconds: number): void;
   onStep?(step: Omit<StepCount, "count" | "timed">, atSeconds: number): void;
   onRequest?(sample: RequestSample): void;
+  /** Of requests that arrived with a tag. */
+  onToken?: TokenListener;
   onEdge?(state: "idle" | "busy", atSeconds: number): void;
 }
 
@@ -54,6 +62,8 @@ export interface EngineOptions {
   readonly waitingMax?: number;
   /** Bytes captures must leave free. @default 0 */
   readonly marginBytes?: number;
+  /** Where its memory is. @default a device of its own, with the profile's free bytes */
+  readonly gpu?: SimulatedGpu;
   /** Relative standard deviation of step and capture times. @default 0 */
   readonly jitter?: number;
   /** Of the jitter. @default 1 */
@@ -74,6 +84,12 @@ interface PendingCapture {
   readonly command: number;
   readonly graph: string;
   readonly whenIdle: boolean;
+  readonly needBytes: number | undefined;
+}
+
+interface PendingDrop {
+  readonly command: number;
+  readonly drop: readonly string[];
 }
 
 /** The controller sends one capture at a time; more than this many is a defect of its side. */
@@ -84,7 +100,9 @@ export class EngineModel {
   phase: Phase = "loading";
   /** Bumped by each change of the captured set. */
   epoch = 0;
-  freeBytes: number;
+  readonly memory: EngineMemory;
+  /** What captures must leave free; a controller may change it. */
+  marginBytes: number;
   /** Seconds in captures before ready. */
   captureSeconds = 0;
   requestsRefused = 0;
@@ -99,7 +117,9 @@ export class EngineModel {
   #table: DispatchTable = { uniform: [], mixed: [] };
   #startOrder: Graph[] | undefined;
   #warmedKinds = new Set<string>();
-  #pending: PendingCapture[] = [];
+  #pending: (PendingCapture | PendingDrop)[] = [];
+  /** The KV cache exists. */
+  #loaded = false;
   #frozen = "";
   #edge: "idle" | "busy" | undefined;
   #captureAtLast = false;
@@ -115,7 +135,18 @@ export class EngineModel {
     this.#graphs = new Map(options.profile.captures.costs.map(({ graph }) => [graph.id, graph]));
     this.#random = createRandom(options.seed ?? 1);
     this.#batcher = new Batcher(options.profile.limits);
-    this.freeBytes = options.profile.memory.freeBytes;
+    this.marginBytes = options.marginBytes ?? 0;
+    const gpu = options.gpu ?? new SimulatedGpu(options.profile.memory.freeBytes);
+    this.memory = new EngineMemory(options.profile, gpu);
+  }
+
+  get freeBytes(): number {
+    return this.memory.gpu.freeBytes;
+  }
+
+  /** Less what was reserved for graphs. */
+  get kvCacheTokens(): number {
+    return this.profile.limits.kvCacheTokens - (this.memory.reserved?.kvTokens ?? 0);
   }
 
   get planned(): Graph[] {
@@ -139,14 +170,19 @@ export class EngineModel {
   }
 
   /** False when the request is refused: too long ever to fit, or too many wait already. */
-  arrive(atSeconds: number, promptTokens: number, outputTokens: number): boolean {
+  arrive(atSeconds: number, promptTokens: number, outputTokens: number, tag = 0): boolean {
     const waitingMax = this.#options.waitingMax ?? 1_000_000;
     if (this.waiting >= waitingMax || !this.#batcher.fits(promptTokens, outputTokens)) {
       this.requestsRefused++;
       return false;
     }
-    this.#batcher.add(atSeconds, promptTokens, outputTokens);
+    this.#batcher.add(atSeconds, promptTokens, outputTokens, tag);
     return true;
+  }
+
+  /** The client of a tagged request has gone; false when it has completed already. */
+  abort(tag: number): boolean {
+    return this.#batcher.abort(tag);
   }
 
   /** Whether `start` has been called: the order before ready is given once. */
@@ -155,10 +191,17 @@ export class EngineModel {
   }
 
   /** What to capture before ready, in this order. Unknown ids are left out and returned. */
-  start(ids: readonly string[]): string[] {
+  start(ids: readonly string[], tiers: readonly (readonly string[])[] = []): string[] {
+    this.memory.setTiers(tiers.map((tier) => tier.filter((id) => this.#graphs.has(id))));
     const known = ids.flatMap((id) => this.#graphs.get(id) ?? []);
     this.#startOrder = [...new Set(known)].filter((graph) => !this.captured.has(graph.id));
     return ids.filter((id) => !this.#graphs.has(id));
+  }
+
+  /** Keeps memory back from the KV cache; too late once it exists, and then nothing happens. */
+  reserve(mode: Reserve, bytes?: number): void {
+    if (this.phase !== "loading" || this.#loaded || this.memory.reserved !== undefined) return;
+    this.#batcher.shrink(this.memory.reserve(mode, bytes));
   }
 
   dispatch(table: DispatchTable): void {
@@ -166,10 +209,17 @@ export class EngineModel {
     this.#compile();
   }
 
-  capture(command: number, graph: string, whenIdle: boolean): void {
-    const pending = { command, graph, whenIdle };
+  /** @param needBytes what the controller reserved for it; absent: by the graph's own size */
+  capture(command: number, graph: string, whenIdle: boolean, needBytes?: number): void {
+    const pending = { command, graph, whenIdle, needBytes };
     if (this.#pending.length < PENDING_MAX) this.#pending.push(pending);
     else this.#answer(pending, "refused", `More than ${PENDING_MAX} captures were waiting.`, 0);
+  }
+
+  /** Drops whole tiers between two steps. */
+  drop(command: number, graphs: readonly string[]): void {
+    if (this.#pending.length < PENDING_MAX) this.#pending.push({ command, drop: graphs });
+    else this.#dropped(command, "refused", [], 0, `More than ${PENDING_MAX} commands wait.`, 0);
   }
 
   /** Refuses captures from now on; an empty reason lifts it. */
@@ -185,6 +235,7 @@ export class EngineModel {
   }
 
   #next(now: number): Activity {
+    if (this.phase === "stopping") return { type: "idle" };
     if (this.phase === "loading") {
       if (this.#startOrder !== undefined) this.phase = "capturing";
       else if (now < this.profile.startupSeconds) {
@@ -257,6 +308,10 @@ export class EngineModel {
     for (let round = 0; round < PENDING_MAX; round++) {
       const pending = this.#pending.shift();
       if (pending === undefined) return undefined;
+      if ("drop" in pending) {
+        this.#drop(pending, now);
+        continue;
+      }
       const graph = this.#graphs.get(pending.graph);
       const done = this.captured.get(pending.graph);
       if (graph === undefined) {
@@ -267,20 +322,67 @@ export class EngineModel {
         this.#answer(pending, "refused", `Captures are frozen: ${this.#frozen}`, now);
       } else if (pending.whenIdle && this.hasWork) {
         this.#answer(pending, "deferred", "The engine has work.", now);
-      } else if (!this.#hasRoom(graph)) {
-        const free = `${this.freeBytes} bytes are free, ${this.#costs.bytes(graph)} are needed`;
-        this.#answer(pending, "refused", `Not enough GPU memory: ${free}.`, now);
+      } else if (!this.#hasRoom(graph, pending.needBytes)) {
+        this.#answer(pending, "refused", this.#shortage(graph, pending.needBytes), now, "headroom");
       } else {
         this.#command = pending.command;
         this.#observer.onCaptureStart?.(graph, now);
-        return { type: "capture", seconds: this.#vary(this.#costs.laterSeconds(graph)), graph };
+        return { type: "capture", seconds: this.#vary(this.#laterSeconds(graph)), graph };
       }
     }
     return undefined;
   }
 
-  #hasRoom(graph: Graph): boolean {
-    return this.#costs.bytes(graph) + (this.#options.marginBytes ?? 0) <= this.freeBytes;
+  /** A kind's first capture needs its warm-up run, whenever it comes. */
+  #laterSeconds(graph: Graph): number {
+    const seconds = this.#costs.laterSeconds(graph);
+    if (this.#warmedKinds.has(graph.kind)) return seconds;
+    this.#warmedKinds.add(graph.kind);
+    return seconds + this.#costs.startSeconds(graph, true) - this.#costs.startSeconds(graph, false);
+  }
+
+  /** With a reservation the engine's headroom counts, without one the device's free memory. */
+  #hasRoom(graph: Graph, reservedBytes?: number): boolean {
+    const fits = this.memory.needBytes(graph) + this.marginBytes <= this.freeBytes;
+    if (reservedBytes === undefined) return fits;
+    return fits && reservedBytes <= this.memory.headroomBytes(this.marginBytes);
+  }
+
+  #shortage(graph: Graph, reservedBytes?: number): string {
+    const need = Math.max(this.memory.needBytes(graph), reservedBytes ?? 0);
+    if (reservedBytes === undefined) {
+      return `Not enough GPU memory: ${this.freeBytes} bytes are free, ${need} are needed.`;
+    }
+    const headroom = this.memory.headroomBytes(this.marginBytes);
+    return (
+      `Not enough headroom: ${headroom} bytes of ${this.freeBytes} free are not wanted by serving ` +
+      `or the margin, ${need} are needed.`
+    );
+  }
+
+  #drop({ command, drop }: PendingDrop, now: number): void {
+    const reason = this.memory.whyNotDrop(drop);
+    if (reason !== undefined) {
+      this.#dropped(command, "refused", [], 0, reason, now);
+      return;
+    }
+    const graphs = [...new Set(drop)];
+    for (const id of graphs) this.captured.delete(id);
+    this.epoch += graphs.length;
+    this.#compile();
+    this.#dropped(command, "dropped", graphs, this.memory.drop(graphs), undefined, now);
+  }
+
+  #dropped(
+    command: number,
+    outcome: DropOutcome["outcome"],
+    graphs: readonly string[],
+    freedBytes: number,
+    reason: string | undefined,
+    now: number,
+  ): void {
+    const why = reason === undefined ? {} : { reason };
+    this.#observer.onDropResult?.({ command, outcome, graphs, freedBytes, ...why }, now);
   }
 
   #answer(
@@ -288,6 +390,7 @@ export class EngineModel {
     outcome: CaptureOutcome["outcome"],
     reason: string | undefined,
     now: number,
+    refusal: "headroom" | "other" = "other",
   ): void {
     const done = this.captured.get(pending.graph);
     this.#observer.onCaptureResult?.(
@@ -296,6 +399,7 @@ export class EngineModel {
         graph: pending.graph,
         outcome,
         ...(reason === undefined ? {} : { reason }),
+        ...(outcome === "refused" ? { refusal } : {}),
         stallMs: 0,
         ms: done?.ms ?? 0,
         bytes: done?.bytes ?? 0,
@@ -308,13 +412,20 @@ export class EngineModel {
   finish(now: number): void {
     const activity = this.#activity;
     this.#activity = { type: "idle" };
-    if (activity.type === "load") this.#observer.onLoaded?.(now);
-    else if (activity.type === "step") this.#finishStep(activity.seconds, now);
+    if (activity.type === "load") {
+      this.#loaded = true;
+      this.#observer.onLoaded?.(now);
+    } else if (activity.type === "step") this.#finishStep(activity.seconds, now);
     else if (activity.type === "capture") this.#finishCapture(activity, now);
   }
 
   #finishStep(seconds: number, now: number): void {
     const { batch } = this.#batcher;
+    if (!this.memory.activate(batch.tokens)) {
+      this.phase = "stopping";
+      this.#observer.onOutOfMemory?.(now);
+      return;
+    }
     this.#observer.onStep?.(
       {
         tokens: batch.tokens,
@@ -326,7 +437,11 @@ export class EngineModel {
       },
       now,
     );
-    this.#batcher.finish(now, (sample) => this.#observer.onRequest?.(sample));
+    this.#batcher.finish(
+      now,
+      (sample) => this.#observer.onRequest?.(sample),
+      this.#observer.onToken,
+    );
   }
 
   #finishCapture(activity: Extract<Activity, { type: "capture" }>, now: number): void {
@@ -344,9 +459,8 @@ export class EngineModel {
   }
 
   #hold(graph: Graph, seconds: number): CapturedGraph {
-    const held = { graph, ms: seconds * 1000, bytes: this.#costs.bytes(graph) };
+    const held = { graph, ms: seconds * 1000, bytes: this.memory.take(graph) };
     this.captured.set(graph.id, held);
-    this.freeBytes -= held.bytes;
     this.epoch++;
     this.#compile();
     return held;

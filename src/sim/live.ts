@@ -13,7 +13,12 @@ import type { TraceRequest } from "../trace.ts";
 import type { Mode } from "../wire/protocol.ts";
 import type { RequestSample } from "./batcher.ts";
 import { Drive, listArrivals } from "./drive.ts";
-import { type CaptureOutcome, EngineModel, type EngineOptions } from "./engine.ts";
+import {
+  type CaptureOutcome,
+  type DropOutcome,
+  EngineModel,
+  type EngineOptions,
+} from "./engine.ts";
 import { type EngineCurve, EngineLink } from "./link.ts";
 import { PacedClock } from "./paced-clock.ts";
 import { helloOf, inventoryOf, ranksOf, readyOf } from "./self-report.ts";
@@ -30,6 +35,9 @@ export type LiveEvent =
       readonly graph: string;
       readonly ms: number;
     }
+  | { readonly type: "drop"; readonly atSeconds: number; readonly graphs: readonly string[] }
+  /** A step found no memory for its activations: the engine ends, as a real one does. */
+  | { readonly type: "outOfMemory"; readonly atSeconds: number }
   | ({ readonly type: "request" } & RequestSample)
   | {
       /** The trace is over and every request of it has completed. */
@@ -40,7 +48,7 @@ export type LiveEvent =
     };
 
 export interface LiveEngineOptions
-  extends Pick<EngineOptions, "profile" | "warmUps" | "marginBytes" | "jitter" | "seed"> {
+  extends Pick<EngineOptions, "profile" | "warmUps" | "marginBytes" | "gpu" | "jitter" | "seed"> {
   /** Of the controller; without one the engine goes by its mode's defaults. */
   readonly endpoint?: string;
   readonly curve?: EngineCurve;
@@ -61,11 +69,15 @@ export interface LiveEngineOptions
 const TELEMETRY_SECONDS = 0.1;
 /** A timer may come this much early, by rounding; waiting again for so little would spin. */
 const CLOCK_ERROR_SECONDS = 1e-6;
+/** Tags of requests from outside; they come around again after this many. */
+const TAG_MAX = 2 ** 31 - 1;
 /** Commands of our own, of an engine nobody tells what to capture; never on the wire. */
 const OWN_COMMAND = -1;
 
 export class LiveEngine {
   readonly session: string = randomUUID();
+  /** Settles when the engine has ended, by `close` or by itself. */
+  readonly closed: Promise<void>;
   readonly model: EngineModel;
   readonly #options: LiveEngineOptions;
   readonly #clock: Clock;
@@ -74,6 +86,11 @@ export class LiveEngine {
   readonly #link: EngineLink | undefined;
   readonly #talk: EngineSession;
   readonly #steps = new StepCounts();
+  readonly #submitted = new Map<number, (tokensLeft: number) => void>();
+  #tag = 0;
+  /** Submitted requests that ended: they are none of the trace's. */
+  #submittedDone = 0;
+  #submittedRefused = 0;
   #mode: Mode;
   #requestsDone = 0;
   #lastCompletionSeconds = 0;
@@ -85,12 +102,16 @@ export class LiveEngine {
   #sequence = 0;
   #batchesDropped = 0;
   #closed = false;
+  #tellClosed: () => void = () => {};
   #cancelWake: () => void = () => {};
   #cancelHold: () => void = () => {};
   #cancelTelemetry: () => void = () => {};
 
   constructor(options: LiveEngineOptions) {
     this.#options = options;
+    this.closed = new Promise((resolve) => {
+      this.#tellClosed = resolve;
+    });
     this.#clock = options.clock ?? systemClock;
     this.#mode = options.mode ?? "idle";
     this.#time = new PacedClock(this.#clock, options.speed ?? 1);
@@ -101,7 +122,10 @@ export class LiveEngine {
         onReady: (at) => this.#ready(at),
         onStep: (step) => this.#steps.add(step),
         onRequest: (sample) => this.#completed(sample),
+        onToken: (tag, left) => this.#token(tag, left),
         onCaptureResult: (result, at) => this.#captured(result, at),
+        onDropResult: (result, at) => this.#dropped(result, at),
+        onOutOfMemory: (at) => this.#outOfMemory(at),
         onEdge: (state) => this.#edge(state),
       },
     });
@@ -134,6 +158,43 @@ export class LiveEngine {
     this.#run();
   }
 
+  /**
+   * A request from outside the trace, arriving now.
+   *
+   * @param onToken called for each token with the number of those still to come
+   * @returns a function that ends the request early; undefined when it is refused, because it can
+   *   never fit or too many wait
+   */
+  submit(
+    promptTokens: number,
+    outputTokens: number,
+    onToken: (tokensLeft: number) => void,
+  ): (() => void) | undefined {
+    if (this.#closed) return undefined;
+    this.#tag = (this.#tag % TAG_MAX) + 1;
+    const tag = this.#tag;
+    let accepted = false;
+    this.#outside(() => {
+      accepted = this.model.arrive(this.#time.now(), promptTokens, outputTokens, tag);
+      if (accepted) this.#submitted.set(tag, onToken);
+      else this.#submittedRefused++;
+    });
+    if (!accepted) return undefined;
+    return () => {
+      this.#outside(() => {
+        if (this.#submitted.delete(tag)) this.model.abort(tag);
+      });
+    };
+  }
+
+  /**
+   * A process that is no engine of ours holds this much of the GPU from now on, instead of what it
+   * held before; it gets what is free at most.
+   */
+  setStrangerBytes(bytes: number): void {
+    this.#outside(() => this.model.memory.gpu.setStrangerBytes(bytes));
+  }
+
   /** Says goodbye and stops. Requests under way are dropped. */
   async close(reason = "The simulated engine was closed."): Promise<void> {
     if (this.#closed) return;
@@ -145,6 +206,7 @@ export class LiveEngine {
     await this.#tellSteps();
     this.#talk.close();
     await this.#link?.close(connected ? { type: "goodbye", reason } : undefined);
+    this.#tellClosed();
   }
 
   /** Lets the model catch up with the clock, then sleeps until it has something to do. */
@@ -192,11 +254,11 @@ export class LiveEngine {
     this.#begin(first.map((graph) => graph.id));
   }
 
-  #begin(graphs: readonly string[]): void {
+  #begin(graphs: readonly string[], tiers: readonly (readonly string[])[] = []): void {
     if (this.model.started || this.model.phase !== "loading") return;
     this.#cancelHold();
     this.#time.setRate(this.#options.speed ?? 1);
-    for (const id of this.model.start(graphs)) this.#unknownGraph(id);
+    for (const id of this.model.start(graphs, tiers)) this.#unknownGraph(id);
   }
 
   #unknownGraph(id: string): void {
@@ -243,6 +305,18 @@ export class LiveEngine {
     this.#fill();
   }
 
+  #dropped(result: DropOutcome, atSeconds: number): void {
+    const { graphs, outcome } = result;
+    if (outcome === "dropped") this.#options.onEvent?.({ type: "drop", atSeconds, graphs });
+    const ranks = ranksOf(this.model, this.session);
+    this.#talk.answer({ type: "dropped", ...result, ranks, epoch: this.model.epoch });
+  }
+
+  #outOfMemory(atSeconds: number): void {
+    this.#options.onEvent?.({ type: "outOfMemory", atSeconds });
+    void this.close("The simulated engine ran out of GPU memory.");
+  }
+
   #edge(state: "idle" | "busy"): void {
     if (this.#talk.welcomed) {
       const { running, waiting } = this.model;
@@ -258,9 +332,19 @@ export class LiveEngine {
     this.#options.onEvent?.({ type: "request", ...sample });
   }
 
+  #token(tag: number, left: number): void {
+    const listener = this.#submitted.get(tag);
+    if (left === 0) {
+      this.#submittedDone++;
+      this.#submitted.delete(tag);
+    }
+    listener?.(left);
+  }
+
   #tellDrained(): void {
-    const requests = this.#requestsDone;
-    const { requestsRefused, phase } = this.model;
+    const { phase } = this.model;
+    const requests = this.#requestsDone - this.#submittedDone;
+    const requestsRefused = this.model.requestsRefused - this.#submittedRefused;
     const expected = this.#options.requests?.length ?? 0;
     if (this.#drained || expected === 0 || phase !== "serving") return;
     if (requests + requestsRefused !== expected) return;
@@ -305,10 +389,15 @@ export class LiveEngine {
         this.#frozen = false;
         this.model.freeze("");
       },
-      onStart: (graphs) => this.#begin(graphs),
-      onCapture: (command, graph, whenIdle) => {
+      onMemory: ({ reserve, reserveBytes, marginBytes }) => {
+        if (reserve !== undefined) this.model.reserve(reserve, reserveBytes);
+        if (marginBytes !== undefined) this.model.marginBytes = marginBytes;
+      },
+      onStart: (graphs, tiers) => this.#begin(graphs, tiers),
+      onDrop: (command, graphs) => this.model.drop(command, graphs),
+      onCapture: (command, graph, whenIdle, needBytes) => {
         if (!this.model.planned.some(({ id }) => id === graph)) this.#unknownGraph(graph);
-        this.model.capture(command, graph, whenIdle);
+        this.model.capture(command, graph, whenIdle, needBytes);
       },
       onDispatch: (table) => {
         this.#hasTable = true;

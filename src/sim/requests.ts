@@ -18,10 +18,12 @@ export class RequestColumns {
   blocks: Int32Array = new Int32Array(64);
   /** Tokens in the step under way. */
   scheduled: Int32Array = new Int32Array(64);
+  /** Who wants to hear of its tokens; 0: nobody. */
+  tag: Int32Array = new Int32Array(64);
   readonly #free: number[] = [];
   #used = 0;
 
-  add(atSeconds: number, promptTokens: number, outputTokens: number): number {
+  add(atSeconds: number, promptTokens: number, outputTokens: number, tag = 0): number {
     const slot = this.#free.pop() ?? this.#used++;
     if (slot === this.arrival.length) this.#grow();
     this.arrival[slot] = atSeconds;
@@ -32,6 +34,7 @@ export class RequestColumns {
     this.generated[slot] = 0;
     this.blocks[slot] = 0;
     this.scheduled[slot] = 0;
+    this.tag[slot] = tag;
     return slot;
   }
 
@@ -48,6 +51,7 @@ export class RequestColumns {
     this.generated = doubled(this.generated, Int32Array);
     this.blocks = doubled(this.blocks, Int32Array);
     this.scheduled = doubled(this.scheduled, Int32Array);
+    this.tag = doubled(this.tag, Int32Array);
   }
 }
 
@@ -88,6 +92,21 @@ export class WaitingQueue {
   shift(): void {
     this.#head = (this.#head + 1) & (this.#ring.length - 1);
     this.length--;
+  }
+
+  /** Takes the first slot that matches out of the queue, or answers -1. */
+  take(matches: (slot: number) => boolean): number {
+    const mask = this.#ring.length - 1;
+    for (let index = 0; index < this.length; index++) {
+      const slot = this.#ring[(this.#head + index) & mask] ?? 0;
+      if (!matches(slot)) continue;
+      for (let next = index; next + 1 < this.length; next++) {
+        this.#ring[(this.#head + next) & mask] = this.#ring[(this.#head + next + 1) & mask] ?? 0;
+      }
+      this.length--;
+      return slot;
+    }
+    return -1;
   }
 
   #grow(): void {

@@ -1,6 +1,7 @@
 /** What a simulated engine says of itself on the wire. */
 
 import { hostname } from "node:os";
+import { packageVersion } from "../version.ts";
 import {
   type Hello,
   type Inventory,
@@ -10,7 +11,6 @@ import {
   type Ready,
 } from "../wire/protocol.ts";
 import type { EngineModel } from "./engine.ts";
-import { packageVersion } from "./version.ts";
 
 export interface Identity {
   readonly engine: string;
@@ -50,8 +50,10 @@ export function inventoryOf(model: EngineModel, session: string): Inventory {
     layers: engine.layers,
     maxRequests: limits.maxRequests,
     maxBatchedTokens: limits.maxBatchedTokens,
-    kvCacheTokens: limits.kvCacheTokens,
+    kvCacheTokens: model.kvCacheTokens,
     epoch: model.epoch,
+    ...(model.memory.reserved === undefined ? {} : { reserve: model.memory.reserved }),
+    ...(model.memory.tiers === undefined ? {} : { tiers: model.memory.tiers }),
   };
 }
 
@@ -73,17 +75,20 @@ function capturedOf(model: EngineModel): Inventory["captured"] {
   }));
 }
 
-export function ranksOf({ profile, freeBytes }: EngineModel, session: string): RankMemory[] {
-  const { memory, engine } = profile;
-  const poolBytes = memory.freeBytes - freeBytes;
+export function ranksOf({ profile, memory }: EngineModel, session: string): RankMemory[] {
+  const { engine } = profile;
+  const { graphBytes, activationHeldBytes, gpu } = memory;
+  const uuid = (rank: number): string =>
+    gpu.uuid === undefined ? `GPU-simulated-${session}-${rank}` : `${gpu.uuid}-${rank}`;
   return Array.from({ length: engine.tensorParallel * engine.pipelineParallel }, (_, rank) => ({
     rank,
-    gpuUuid: `GPU-simulated-${session}-${rank}`,
+    gpuUuid: uuid(rank),
     gpuName: `${engine.gpuName} (simulated)`,
-    totalBytes: memory.totalBytes,
-    freeBytes,
-    reservedBytes: memory.reservedBytes + poolBytes,
-    poolBytes,
-    activationPeakBytes: memory.activationPeakBytes,
+    totalBytes: profile.memory.totalBytes,
+    freeBytes: gpu.freeBytes,
+    reservedBytes: profile.memory.reservedBytes + graphBytes + activationHeldBytes,
+    poolBytes: graphBytes,
+    activationPeakBytes: profile.memory.activationPeakBytes,
+    activationHeldBytes,
   }));
 }

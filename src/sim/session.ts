@@ -7,12 +7,14 @@ import type { Clock } from "../clock.ts";
 import type { DispatchTable } from "../schedule/policy.ts";
 import type {
   CaptureResult,
+  Dropped,
   FromEngine,
   Hello,
   Inventory,
   Mode,
   Ready,
   ToEngine,
+  Welcome,
 } from "../wire/protocol.ts";
 
 /** What the session needs to know and whom it tells. */
@@ -26,8 +28,11 @@ export interface SessionHost {
   /** Undefined before ready. */
   ready(): Ready | undefined;
   onMode(mode: Mode): void;
-  onStart(graphs: readonly string[]): void;
-  onCapture(command: number, graph: string, whenIdle: boolean): void;
+  /** Comes before `onMode`: what the controller wants of memory. */
+  onMemory(wanted: Pick<Welcome, "reserve" | "reserveBytes" | "marginBytes">): void;
+  onStart(graphs: readonly string[], tiers: readonly (readonly string[])[]): void;
+  onCapture(command: number, graph: string, whenIdle: boolean, needBytes?: number): void;
+  onDrop(command: number, graphs: readonly string[]): void;
   onDispatch(table: DispatchTable): void;
   onFreeze(reason: string): void;
   /** No controller any more, or none that takes us. */
@@ -55,7 +60,7 @@ export class EngineSession {
   #readySent = false;
   #cancel: () => void = () => {};
   /** Command id to its result; undefined while it is under way. */
-  #answers = new Map<number, CaptureResult | undefined>();
+  #answers = new Map<number, CaptureResult | Dropped | undefined>();
 
   constructor(host: SessionHost) {
     this.#host = host;
@@ -99,7 +104,7 @@ export class EngineSession {
   }
 
   /** Answers a command, now and whenever it is repeated. */
-  answer(result: CaptureResult): void {
+  answer(result: CaptureResult | Dropped): void {
     this.#answers.set(result.command, result);
     for (const command of this.#answers.keys()) {
       if (this.#answers.size <= ANSWERS_MAX) break;
@@ -113,7 +118,7 @@ export class EngineSession {
     this.#heardSeconds = this.#host.clock.now();
     switch (message.type) {
       case "welcome":
-        this.#welcome(message.incarnation, message.heartbeatMs, message.mode);
+        this.#welcome(message);
         break;
       case "refuse":
         this.#refused = true;
@@ -138,7 +143,7 @@ export class EngineSession {
   #command(message: Command): void {
     switch (message.type) {
       case "start":
-        this.#host.onStart(message.graphs);
+        this.#host.onStart(message.graphs, message.tiers ?? []);
         break;
       case "dispatch":
         this.#host.onDispatch({ uniform: message.uniform, mixed: message.mixed });
@@ -149,21 +154,26 @@ export class EngineSession {
       case "mode":
         this.#host.onMode(message.mode);
         break;
-      case "capture":
-        this.#capture(message);
+      case "capture": {
+        const { command, graph, whenIdle, needBytes } = message;
+        this.#once(command, () => this.#host.onCapture(command, graph, whenIdle, needBytes));
+        break;
+      }
+      case "drop":
+        this.#once(message.command, () => this.#host.onDrop(message.command, message.graphs));
         break;
     }
   }
 
-  #capture({ command, graph, whenIdle }: Extract<Command, { type: "capture" }>): void {
+  #once(command: number, carryOut: () => void): void {
     const answer = this.#answers.get(command);
     if (answer !== undefined) void this.#host.send(answer);
     if (this.#answers.has(command)) return;
     this.#answers.set(command, undefined);
-    this.#host.onCapture(command, graph, whenIdle);
+    carryOut();
   }
 
-  #welcome(incarnation: number, heartbeatMs: number, mode: Mode): void {
+  #welcome({ incarnation, heartbeatMs, mode, ...wanted }: Welcome): void {
     // A controller that started earlier than the one we had has been replaced.
     if (incarnation < this.#incarnation) return;
     if (incarnation > this.#incarnation) this.#answers = new Map();
@@ -171,6 +181,7 @@ export class EngineSession {
     this.#heartbeatSeconds = heartbeatMs / 1000;
     this.#cancel();
     this.welcomed = true;
+    this.#host.onMemory(wanted);
     this.#host.onMode(mode);
     this.tellInventory();
     this.tellReady();

@@ -1,5 +1,7 @@
 /** Policies by name, each with what the simulated engine must do for it. */
 
+import { costSeedOf } from "../profile/cost-seed.ts";
+import type { Profile } from "../profile/profile.ts";
 import { createFloorPolicy } from "../schedule/comparators/floor.ts";
 import { createLadderPolicy } from "../schedule/comparators/ladder.ts";
 import { createLargestFirstPolicy } from "../schedule/comparators/largest-first.ts";
@@ -11,8 +13,7 @@ import type { CostSeed } from "../schedule/cost.ts";
 import { createCostPolicy } from "../schedule/costed.ts";
 import { createPolicy } from "../schedule/modes.ts";
 import type { Policy } from "../schedule/policy.ts";
-import { costSeedOf } from "./cost-seed.ts";
-import type { Profile } from "./profile.ts";
+import type { Prior } from "../schedule/prior.ts";
 import type { SimulateOptions } from "./virtual.ts";
 
 /** A policy and the engine it runs on. Each call makes a fresh one: policies hold state. */
@@ -32,7 +33,7 @@ export type PolicyName =
   | "lazy-costed"
   | "idle-costed";
 
-const SETUPS: Readonly<Record<PolicyName, (costs: CostSeed) => Setup>> = {
+const SETUPS: Readonly<Record<PolicyName, (costs: CostSeed, prior?: Prior) => Setup>> = {
   oracle: (costs) => ({ policy: createOraclePolicy(costs), freeGraphs: "at start" }),
   floor: (costs) => ({ policy: createFloorPolicy(costs), freeGraphs: "when ready" }),
   // Stock has a warm-up run before every capture.
@@ -44,14 +45,19 @@ const SETUPS: Readonly<Record<PolicyName, (costs: CostSeed) => Setup>> = {
   eager: () => plain(createPolicy("eager")),
   lazy: () => plain(createPolicy("lazy")),
   idle: () => plain(createPolicy("idle")),
-  "lazy-costed": (costs) => plain(createCostPolicy({ mode: "lazy", costs })),
-  "idle-costed": (costs) => plain(createCostPolicy({ mode: "idle", costs })),
+  "lazy-costed": (costs, prior) => plain(costed("lazy", costs, prior)),
+  "idle-costed": (costs, prior) => plain(costed("idle", costs, prior)),
 };
 
 export const POLICY_NAMES: readonly PolicyName[] = Object.keys(SETUPS) as PolicyName[];
 
-export function createSetup(name: PolicyName, profile: Profile): Setup {
-  return SETUPS[name](costSeedOf(profile));
+/** @param prior what earlier starts learned; only the costed policies make use of it */
+export function createSetup(name: PolicyName, profile: Profile, prior?: Prior): Setup {
+  return SETUPS[name](costSeedOf(profile), prior);
+}
+
+function costed(mode: "lazy" | "idle", costs: CostSeed, prior: Prior | undefined): Policy {
+  return createCostPolicy({ mode, costs, ...(prior === undefined ? {} : { prior }) });
 }
 
 function plain(policy: Policy): Setup {

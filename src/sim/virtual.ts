@@ -6,6 +6,7 @@
  * 100 ms, as telemetry does.
  */
 
+import type { Profile } from "../profile/profile.ts";
 import type { Policy } from "../schedule/policy.ts";
 import type { TraceRequest } from "../trace.ts";
 import type { RequestSample } from "./batcher.ts";
@@ -13,7 +14,6 @@ import { type Arrivals, Drive } from "./drive.ts";
 import { EngineModel, type EngineObserver, type EngineOptions } from "./engine.ts";
 import { Sample, type Spread } from "./figures.ts";
 import { PolicyRun } from "./policy-run.ts";
-import type { Profile } from "./profile.ts";
 
 export interface SimulateOptions
   extends Pick<EngineOptions, "warmUps" | "marginBytes" | "jitter" | "seed" | "captureInStep"> {

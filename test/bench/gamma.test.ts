@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
-import { gamma, gammaRequests } from "../../bench/lib/gamma.ts";
-import { createRandom } from "../../src/sim/random.ts";
+import { gamma, gammaRequests } from "../../src/bench/gamma.ts";
+import { createRandom } from "../../src/random.ts";
 
 describe("gamma arrivals", () => {
   test.for([0.11, 1, 4])("shape %d has its mean and its deviation", (shape) => {

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import type { CellResult } from "../../bench/gpu/main-job-cell.ts";
 import { summarise } from "../../bench/gpu/main-job-summary.ts";
-import { bootstrapMean, mean, quantile } from "../../bench/lib/stats.ts";
+import { bootstrapMean, mean, quantile } from "../../src/bench/stats.ts";
 
 describe("figures over few runs", () => {
   test("quantiles interpolate between ranks", () => {

@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# One schedule through `lazygraph bench` and through `vllm bench serve`, one after the other against
+# the same stock server: both must find the same medians.
+#
+#   bench/gpu/vllm-serve.sh OUT_DIR
+#
+#   MODEL, VLLM_SERVE, SERVE_ARGS   as for ttft.sh
+#   VLLM_BENCH    the other client  (default: vllm bench serve)
+#   RATE, SECONDS_MAX               Poisson arrivals a second (4), and for how long (120)
+# Hypothesis: median TTFT and time per output token agree within 5%. Refuted if the table says
+# otherwise. Each client has two rounds, in turn, so that a drift of the server shows.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+out=${1:?usage: bench/gpu/vllm-serve.sh OUT_DIR}
+mkdir -p "$out"
+cd "$out"
+if [ -z "${MODEL:-}" ]; then
+  MODEL=llama-3.1-8b
+  [ -e $MODEL/tokenizer.json ] || python3 "$here/random_model.py" llama-3.1-8b $MODEL
+  SERVE_ARGS="--load-format dummy ${SERVE_ARGS:-}"
+fi
+run=(node --import "$root/node_modules/tsx/dist/loader.mjs" "$here/vllm-serve.ts")
+port=$("${run[@]}" port)
+# shellcheck disable=SC2086
+LAZYGRAPH_DISABLE=1 ${VLLM_SERVE:-vllm serve} $MODEL ${SERVE_ARGS:-} --port "$port" >server.log 2>&1 &
+server=$!
+trap 'kill $server 2>/dev/null; wait $server 2>/dev/null || true' EXIT
+until curl -sf "http://127.0.0.1:$port/health" >/dev/null; do
+  kill -0 $server || { echo "The server ended; see $out/server.log." >&2; exit 1; }
+  sleep 0.2
+done
+for round in 1 2; do
+  rm -rf "ours-$round"
+  node "$root/dist/cli/main.js" bench --url "http://127.0.0.1:$port" --out "ours-$round" \
+    --arrivals poisson --request-rate "${RATE:-4}" --seconds "${SECONDS_MAX:-120}" --seed "$round" \
+    --input-len 128-512 --output-len 64-192 --num-warmups 8 >/dev/null
+  count=$("${run[@]}" schedule "ours-$round/schedules/load.csv" "schedule-$round.jsonl" "$round")
+  # shellcheck disable=SC2086
+  ${VLLM_BENCH:-vllm bench serve} --backend openai --base-url "http://127.0.0.1:$port" \
+    --endpoint /v1/completions --model $MODEL --dataset-name timed_trace \
+    --dataset-path "schedule-$round.jsonl" --num-prompts "$count" --ignore-eos --temperature 0 \
+    --num-warmups 8 --percentile-metrics ttft,tpot,itl,e2el --metric-percentiles 50,90,99 \
+    --save-result --result-dir . --result-filename "theirs-$round.json" >"theirs-$round.log" 2>&1
+done
+"${run[@]}" compare "ours-1/vllm/live~load~1.json" theirs-1.json \
+  "ours-2/vllm/live~load~1.json" theirs-2.json

@@ -1,0 +1,261 @@
+/** One run of one cell: a fresh engine, a wait, a warm-up, the schedule, and its end. */
+
+import { setTimeout as delay } from "node:timers/promises";
+import { LazygraphError } from "../errors.ts";
+import { type Due, recordOf, runOpenLoop, type Sent, sleep } from "./driver.ts";
+import { createTokenCounter, firstModel } from "./endpoint.ts";
+import { type EngineUnderTest, startEngine } from "./engine-under-test.ts";
+import { hostFacts } from "./host.ts";
+import type { Load, ScheduledRequest } from "./load.ts";
+import { createPromptMaker, type PromptMaker } from "./prompts.ts";
+import type { CellName, RequestRecord, RunHead, RunTimes } from "./samples.ts";
+import type { BenchSpec, ModeSpec } from "./spec.ts";
+import { runFile, runName, SampleWriter } from "./store.ts";
+import { streamRequest } from "./stream.ts";
+
+/** Is told how a run goes on. */
+export interface RunProgress {
+  phase(text: string): void;
+  requests(done: number, failed: number, total: number): void;
+}
+
+export interface CellOptions {
+  readonly spec: BenchSpec;
+  readonly cell: CellName;
+  readonly schedule: readonly ScheduledRequest[];
+  readonly folder: string;
+  readonly progress: RunProgress;
+  readonly signal: AbortSignal;
+}
+
+const WARM_UPS_AT_ONCE = 8;
+/** Telemetry comes ten times a second: the last steps of a run are waited for. */
+const LAST_TELEMETRY_MS = 250;
+const SETTLE_POLL_MS = 20;
+
+/**
+ * Runs one cell and writes its files. What goes wrong with the engine makes the run partial, with
+ * its reason; only an unwritable folder is an error.
+ */
+export async function runCell(options: CellOptions): Promise<RunHead> {
+  const run = new Run(options);
+  const writer = await SampleWriter.open(options.folder, run.head());
+  let head: RunHead;
+  try {
+    head = await run.execute(writer);
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    head = run.head({ status: "partial", reason });
+  }
+  await writer.close(head);
+  return head;
+}
+
+type Send = (
+  request: ScheduledRequest,
+  sent: Pick<Sent, "index" | "dueAtMs" | "warmUp">,
+) => Promise<RequestRecord>;
+
+class Run {
+  readonly #options: CellOptions;
+  readonly #mode: ModeSpec;
+  readonly #load: Load;
+  readonly #startedAt = new Date().toISOString();
+  #times: RunTimes = {};
+  #more: Partial<RunHead> = {};
+  #writer: SampleWriter | undefined;
+  #done = 0;
+  #failed = 0;
+
+  constructor(options: CellOptions) {
+    const { spec, cell } = options;
+    this.#options = options;
+    this.#mode = spec.modes[cell.mode] as ModeSpec;
+    this.#load = spec.loads[cell.load] as Load;
+  }
+
+  head(more: Partial<RunHead> = {}): RunHead {
+    const { spec, cell, schedule } = this.#options;
+    return {
+      format: 1,
+      cell,
+      status: "running",
+      startedAt: this.#startedAt,
+      host: hostFacts([]),
+      mode: this.#mode,
+      load: this.#load,
+      start: this.#load.start ?? "ready",
+      endpoint: spec.endpoint,
+      requestsScheduled: schedule.length,
+      times: this.#times,
+      ...this.#more,
+      ...more,
+    };
+  }
+
+  async execute(writer: SampleWriter): Promise<RunHead> {
+    const { folder, cell, progress } = this.#options;
+    this.#writer = writer;
+    progress.phase("starting");
+    const engine = await startEngine({
+      mode: this.#mode,
+      name: `bench/${runName(cell)}`,
+      logFile: runFile(folder, cell, "log"),
+      keep: (line) => writer.keep(line),
+    });
+    let failure: string | undefined;
+    try {
+      await this.#measure(engine);
+    } catch (error) {
+      failure = error instanceof Error ? error.message : String(error);
+    }
+    this.#more = { ...this.#more, ...this.#engineFacts(engine) };
+    // A command that has ended by now has not been asked to.
+    const died = engine.command?.end;
+    progress.phase("stopping");
+    await engine.stop();
+    return this.head(this.#verdict(failure, died));
+  }
+
+  #verdict(failure: string | undefined, died: string | undefined): Partial<RunHead> {
+    const { schedule, signal } = this.#options;
+    const partial = (reason: string): Partial<RunHead> => ({ status: "partial", reason });
+    if (signal.aborted) return partial("The benchmark was stopped.");
+    if (failure !== undefined) return partial(failure);
+    if (died !== undefined) return partial(`The engine's command ended by ${died}: see its log.`);
+    if (schedule.length > 0 && this.#failed === this.#done) return partial("No request succeeded.");
+    return { status: "complete" };
+  }
+
+  async #measure(engine: EngineUnderTest): Promise<void> {
+    const { spec, schedule, progress, signal } = this.#options;
+    const since = (): number => (performance.now() - engine.originMs) / 1000;
+    progress.phase("waiting for ready");
+    await engine.command?.untilReady(engine.url, spec.readySecondsMax, signal);
+    if (signal.aborted) return;
+    if (engine.command !== undefined) this.#times = { ...this.#times, readySeconds: since() };
+    const model = spec.model ?? (await firstModel(engine.url, signal));
+    const prompts = await createPromptMaker(
+      spec.endpoint,
+      createTokenCounter({ url: engine.url, endpoint: spec.endpoint, model, signal }),
+      this.#load.seed,
+    );
+    this.#more = { ...this.#more, model, prompts: prompts.how };
+    const send = this.#sender(engine, model, prompts);
+    let scheduleMs = engine.originMs;
+    if (this.#load.start !== "spawn") {
+      await this.#warmUp(send, engine);
+      if (this.#load.start === "settled") await this.#untilSettled(engine);
+      scheduleMs = performance.now();
+    }
+    const scheduleSeconds = (scheduleMs - engine.originMs) / 1000;
+    this.#times = { ...this.#times, scheduleSeconds };
+    progress.phase("measuring");
+    const dues = schedule.map(({ atSeconds }, index) => {
+      return { index, atMs: scheduleMs + atSeconds * 1000 };
+    });
+    await runOpenLoop({
+      dues,
+      signal,
+      send: async (due: Due) => {
+        const request = schedule[due.index] as ScheduledRequest;
+        const record = await send(request, { index: due.index, dueAtMs: due.atMs, warmUp: false });
+        this.#count(record);
+      },
+    });
+    if (engine.watch !== undefined) await delay(LAST_TELEMETRY_MS);
+    this.#times = { ...this.#times, endSeconds: since() };
+  }
+
+  #count(record: RequestRecord): void {
+    const { progress, schedule } = this.#options;
+    this.#done++;
+    if (record.failure !== undefined) this.#failed++;
+    progress.requests(this.#done, this.#failed, schedule.length);
+  }
+
+  #sender(engine: EngineUnderTest, model: string, prompts: PromptMaker): Send {
+    const { spec, signal } = this.#options;
+    return async (request, sent) => {
+      const { promptTokens, outputTokens } = request;
+      const outcome = await streamRequest({
+        url: engine.url,
+        endpoint: spec.endpoint,
+        model,
+        prompt: prompts.prompt(request, sent.index),
+        maxTokens: outputTokens,
+        ignoreEos: spec.ignoreEos,
+        timeoutMs: spec.requestSecondsMax * 1000,
+        signal,
+      });
+      const record = recordOf({ ...sent, promptTokens, outputTokens }, outcome, engine.originMs);
+      const { firstSeconds } = record;
+      const earliest = this.#times.firstTokenSeconds ?? Number.POSITIVE_INFINITY;
+      if (firstSeconds !== undefined && firstSeconds < earliest) {
+        this.#times = { ...this.#times, firstTokenSeconds: firstSeconds };
+      }
+      this.#writer?.keep({ type: "request", value: record });
+      return record;
+    };
+  }
+
+  /** The first request alone, for the time to the first token; then the rest, a few at once. */
+  async #warmUp(send: Send, engine: EngineUnderTest): Promise<void> {
+    const { spec, schedule, progress, signal } = this.#options;
+    const first = { atSeconds: 0, promptTokens: 16, outputTokens: 1 };
+    const sent = (index: number) => ({ index, dueAtMs: performance.now(), warmUp: true });
+    const record = await send(first, sent(-1));
+    if (engine.command !== undefined && record.failure?.kind === "unreachable") {
+      throw new LazygraphError(
+        "ERR_LAZYGRAPH_BENCH",
+        `Expected the engine to answer once it is ready, got ${record.failure.detail}.`,
+      );
+    }
+    if (spec.numWarmups === 0 || schedule.length === 0) return;
+    progress.phase(`warming up with ${spec.numWarmups} requests`);
+    let next = 0;
+    const worker = async (): Promise<void> => {
+      while (next < spec.numWarmups && !signal.aborted) {
+        const index = next++;
+        const request = schedule[index % schedule.length] as ScheduledRequest;
+        await send(request, sent(-2 - index));
+      }
+    };
+    await Promise.all(Array.from({ length: WARM_UPS_AT_ONCE }, worker));
+  }
+
+  async #untilSettled({ watch }: EngineUnderTest): Promise<void> {
+    const { spec, progress, signal } = this.#options;
+    if (watch === undefined) return;
+    progress.phase("waiting until settled");
+    const deadline = performance.now() + spec.readySecondsMax * 1000;
+    while (watch.seen.settledSeconds === undefined && !signal.aborted) {
+      if (performance.now() > deadline) {
+        throw new LazygraphError(
+          "ERR_LAZYGRAPH_BENCH",
+          `Expected the engine to settle within ${spec.readySecondsMax} s, but it did not: ` +
+            'start the load at "ready", or use another mode.',
+        );
+      }
+      await sleep(SETTLE_POLL_MS, signal);
+    }
+  }
+
+  #engineFacts({ watch, simulated }: EngineUnderTest): Partial<RunHead> {
+    const told = simulated === undefined ? {} : { simulated };
+    if (watch === undefined) return told;
+    const { seen } = watch;
+    const { graphsAtReady, captureBeforeReadySeconds, settledSeconds } = seen;
+    if (settledSeconds !== undefined) this.#times = { ...this.#times, settledSeconds };
+    const engine = watch.snapshot();
+    return {
+      ...told,
+      times: this.#times,
+      ...(graphsAtReady === undefined ? {} : { graphsAtReady }),
+      ...(captureBeforeReadySeconds === undefined ? {} : { captureBeforeReadySeconds }),
+      ...(engine === undefined
+        ? {}
+        : { engine, host: hostFacts(engine.gpus.map(({ name }) => name)) }),
+    };
+  }
+}

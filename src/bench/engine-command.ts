@@ -1,0 +1,146 @@
+/** The engine's command of one run: started in a process group of its own, logged, and ended. */
+
+import { type ChildProcess, spawn } from "node:child_process";
+import { createWriteStream } from "node:fs";
+import { createServer } from "node:net";
+import { LazygraphError } from "../errors.ts";
+import { sleep } from "./driver.ts";
+
+export interface CommandOptions {
+  readonly command: readonly string[];
+  readonly environment: NodeJS.ProcessEnv;
+  /** Its stdout and stderr. */
+  readonly logFile: string;
+}
+
+const STOP_MS_MAX = 30_000;
+const POLL_MS = 10;
+const POLL_TIMEOUT_MS = 2000;
+
+export class EngineCommand {
+  /** `performance.now()` at the spawn. */
+  readonly spawnedAtMs: number;
+  readonly #child: ChildProcess;
+  readonly #ended: Promise<void>;
+  #end: string | undefined;
+  readonly #killOnExit = (): void => this.#killGroup();
+
+  private constructor(child: ChildProcess, spawnedAtMs: number, logFile: string) {
+    this.#child = child;
+    this.spawnedAtMs = spawnedAtMs;
+    const log = createWriteStream(logFile);
+    log.on("error", () => {});
+    child.stdout?.pipe(log, { end: false });
+    child.stderr?.pipe(log, { end: false });
+    this.#ended = new Promise((resolve) => {
+      const end = (why: string): void => {
+        this.#end ??= why;
+        resolve();
+      };
+      // Not "close": ranks that outlive it hold its output open.
+      child.once("exit", (code, signal) => end(signal ?? `exit code ${code}`));
+      child.once("close", () => log.end());
+      child.once("error", (error) => {
+        if (child.pid === undefined) end(error.message);
+      });
+    });
+    // The group outlives a benchmark that is ended by a defect, and would keep the GPU.
+    process.once("exit", this.#killOnExit);
+  }
+
+  static start({ command, environment, logFile }: CommandOptions): EngineCommand {
+    const [file = "", ...args] = command;
+    const spawnedAtMs = performance.now();
+    const child = spawn(file, args, {
+      env: environment,
+      detached: true,
+      stdio: ["ignore", "pipe", "pipe"],
+    });
+    return new EngineCommand(child, spawnedAtMs, logFile);
+  }
+
+  /** How it ended, if it has. */
+  get end(): string | undefined {
+    return this.#end;
+  }
+
+  /**
+   * Polls until the server answers.
+   *
+   * @throws LazygraphError `ERR_LAZYGRAPH_COMMAND_DIED`, or `ERR_LAZYGRAPH_BENCH` when the time is
+   *   up; nothing when aborted
+   */
+  async untilReady(url: URL, secondsMax: number, signal: AbortSignal): Promise<void> {
+    const deadline = performance.now() + secondsMax * 1000;
+    while (!signal.aborted) {
+      if (await isReady(url)) return;
+      if (this.#end !== undefined) {
+        throw new LazygraphError(
+          "ERR_LAZYGRAPH_COMMAND_DIED",
+          `Expected the engine to get ready, but its command ended by ${this.#end}: see its log.`,
+        );
+      }
+      if (performance.now() > deadline) {
+        throw new LazygraphError(
+          "ERR_LAZYGRAPH_BENCH",
+          `Expected the engine to be ready within ${secondsMax} s, but it was not: see its log.`,
+        );
+      }
+      await sleep(POLL_MS, signal);
+    }
+  }
+
+  /** Asks it to end, then kills whatever is left of its group. */
+  async stop(): Promise<void> {
+    if (this.#end === undefined) {
+      this.#child.kill("SIGTERM");
+      const timer = setTimeout(() => this.#killGroup(), STOP_MS_MAX);
+      await this.#ended;
+      clearTimeout(timer);
+    }
+    // Ranks that lost their parent would keep the GPU's memory.
+    this.#killGroup();
+    process.off("exit", this.#killOnExit);
+  }
+
+  #killGroup(): void {
+    if (this.#child.pid === undefined) return;
+    try {
+      process.kill(-this.#child.pid, "SIGKILL");
+    } catch {
+      // Nobody is left.
+    }
+  }
+}
+
+/** `/health` where there is one, else the list of models. */
+async function isReady(url: URL): Promise<boolean> {
+  for (const path of ["health", "v1/models"]) {
+    const base = url.href.endsWith("/") ? url.href : `${url.href}/`;
+    const status = await fetch(new URL(path, base), {
+      signal: AbortSignal.timeout(POLL_TIMEOUT_MS),
+    }).then(
+      async (response) => {
+        await response.arrayBuffer();
+        return response.status;
+      },
+      () => 0,
+    );
+    if (status === 200) return true;
+    if (status !== 404) return false;
+  }
+  return false;
+}
+
+/** Free at this moment; nobody holds it until the command binds it. */
+export async function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const server = createServer();
+    server.on("error", reject);
+    server.listen(0, "127.0.0.1", () => {
+      const address = server.address();
+      const port = typeof address === "object" && address !== null ? address.port : 0;
+      server.close(() => resolve(port));
+    });
+  });
+}

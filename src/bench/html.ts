@@ -1,0 +1,231 @@
+/** The report as one HTML file that needs no network: text and tables as they are, plots by uPlot. */
+
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
+import { loadText } from "./load.ts";
+import type { Plot, PlotTable, Series } from "./plots.ts";
+import { cautions, numberText, rowGroups } from "./rows.ts";
+import type { RunFigures } from "./run-figures.ts";
+import type { ModeFigures, Summary } from "./summary.ts";
+
+export interface ReportPage {
+  readonly summary: Summary;
+  /** By load. */
+  readonly plots: ReadonlyMap<string, readonly Plot[]>;
+  readonly madeAt: string;
+}
+
+const PAGE = new URL("../../report/", import.meta.url);
+const GRAPHS_SHOWN = 30;
+
+export function htmlOf(page: ReportPage): string {
+  const { summary, plots } = page;
+  const loads = [...plots.keys()];
+  const numbered = loads.flatMap((load) => plots.get(load) ?? []);
+  const sections = loads.map((load) => loadSection(summary, load, plots.get(load) ?? [], numbered));
+  const { script, style, licence } = library();
+  return `<!doctype html>
+<html lang="en" data-scheme="light">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:">
+<title>${text(summary.title)}</title>
+<style>
+/*! uPlot
+${licence}
+*/
+${style}
+${readPage("page.css")}
+</style>
+</head>
+<body>
+<header><h1>${text(summary.title)}</h1><button id="scheme" type="button" hidden>Colours</button></header>
+${cautions(summary)
+  .map((note) => `<p class="caution">${text(note)}</p>`)
+  .join("\n")}
+<p class="muted">In brackets: 95% bootstrap intervals, of quantiles over runs and requests, of the
+rest over runs. Figures without one are pooled over all runs. Made ${text(page.madeAt)}.</p>
+<main>
+${sections.join("\n")}
+${howSection(summary)}
+</main>
+<script type="application/json" id="plots">${json(numbered.map(drawable))}</script>
+<script>
+/*! uPlot
+${licence}
+*/
+${script}
+</script>
+<script>
+${readPage("page.js")}
+</script>
+</body>
+</html>
+`;
+}
+
+/** What the page's script needs; the table is in the page already. */
+function drawable({ table: _, ...plot }: Plot): object {
+  return plot;
+}
+
+function loadSection(
+  summary: Summary,
+  load: string,
+  plots: readonly Plot[],
+  numbered: readonly Plot[],
+): string {
+  const cells = summary.cells.filter((cell) => cell.load === load);
+  const figures = plots.map((plot) => figure(plot, numbered.indexOf(plot)));
+  return `<section aria-label="${text(load)}">
+<h2>${text(load)}</h2>
+<p class="muted">${text(loadText(summary.loads[load]))}</p>
+${figures.join("\n")}
+<h3>All figures</h3>
+${figuresTable(cells, load)}
+${cells.map(graphsOf).join("\n")}
+${failedRuns(cells)}
+</section>`;
+}
+
+function figure(plot: Plot, number: number): string {
+  const keys = plot.series.map((series) => key(series, plot.kind === "points"));
+  const mark =
+    plot.marks.length === 0
+      ? ""
+      : '<li data-key="0" data-mark data-plain="1"><svg viewBox="0 0 32 12" aria-hidden="true"><line x1="0" y1="6" x2="32" y2="6" stroke-width="6"/></svg>capture</li>';
+  return `<h3>${text(plot.title)}</h3>
+<p class="muted">${text(plot.description)}</p>
+<ul class="keys">${keys.join("")}${mark}</ul>
+<div class="plot" data-plot="${number}" role="img" aria-label="${text(`${plot.title}. ${plot.description}. Its table follows.`)}"></div>
+<details><summary>Table: ${text(plot.title)}</summary>${table(plot.table, plot.title)}</details>`;
+}
+
+function key({ name, colour }: Series, plain: boolean): string {
+  const solid = plain ? ' data-plain="1"' : "";
+  return `<li data-key="${colour}"${solid}><svg viewBox="0 0 32 12" aria-hidden="true"><line x1="0" y1="6" x2="32" y2="6" stroke-width="3"/></svg>${text(name)}</li>`;
+}
+
+function figuresTable(cells: readonly ModeFigures[], load: string): string {
+  const head = cells.map(({ mode }) => `<th scope="col">${text(mode)}</th>`).join("");
+  const body = rowGroups(cells).map(({ title, rows }) => {
+    const group = `<tr class="group"><th scope="rowgroup" colspan="${cells.length + 1}">${text(title)}</th></tr>`;
+    const lines = rows.map((row) => {
+      const values = row.cells.map((cell) => `<td>${text(cell)}</td>`).join("");
+      return `<tr><th scope="row">${text(row.title)}</th>${values}</tr>`;
+    });
+    return `<tbody>${group}${lines.join("")}</tbody>`;
+  });
+  return wide(
+    `<table><caption>${text(load)}</caption><thead><tr><th scope="col">figure</th>${head}</tr></thead>${body.join("")}</table>`,
+    `All figures of ${load}`,
+  );
+}
+
+/** Graphs by replays, of the first run that knows them. */
+function graphsOf({ mode, runs }: ModeFigures): string {
+  const run = runs.find(({ graphs }) => graphs !== undefined);
+  const graphs = run?.graphs?.byReplays ?? [];
+  if (graphs.length === 0) return "";
+  const rows = graphs
+    .slice(0, GRAPHS_SHOWN)
+    .map(({ id, status, replays, wanted, ms, bytes }) => [
+      id,
+      status,
+      String(replays),
+      String(wanted),
+      ms === undefined ? "–" : ms.toFixed(1),
+      bytes === undefined ? "–" : (bytes / 2 ** 20).toFixed(1),
+    ]);
+  const title = `${mode}: graphs by replays, run ${run?.run}`;
+  const shown =
+    graphs.length > GRAPHS_SHOWN ? `, the first ${GRAPHS_SHOWN} of ${graphs.length}` : "";
+  return `<details><summary>${text(title + shown)}</summary>${table(
+    { head: ["graph", "status", "replays", "wanted", "ms", "MiB"], rows },
+    title,
+  )}</details>`;
+}
+
+function failedRuns(cells: readonly ModeFigures[]): string {
+  const rows = cells.flatMap(({ mode, runs }) =>
+    runs.filter(({ status }) => status === "partial").map((run) => partialRow(mode, run)),
+  );
+  if (rows.length === 0) return "";
+  const title = "Partial runs";
+  return `<h3>${title}</h3>${table({ head: ["mode", "run", "completed", "why"], rows }, title)}`;
+}
+
+function partialRow(mode: string, { run, completed, requests, reason = "" }: RunFigures): string[] {
+  return [mode, String(run), `${completed} of ${requests}`, reason];
+}
+
+function howSection({ modes, hosts, cells, goodput, baseline }: Summary): string {
+  const rows = Object.entries(modes).map(([name, mode]) => [name, JSON.stringify(mode)]);
+  const hostRows = hosts.map((host) => [
+    host.name,
+    `${host.cpus} × ${host.cpuModel}`,
+    `${numberText(host.memoryBytes / 2 ** 30)} GiB`,
+    host.gpus.length === 0 ? "none told" : host.gpus.join(", "),
+    host.node,
+    host.lazygraph,
+  ]);
+  const started = cells.flatMap(({ runs }) => runs.map(({ startedAt }) => startedAt)).sort();
+  const limits = Object.entries(goodput).map(([name, ms]) => `${name} ${ms} ms`);
+  return `<section aria-label="How it was run"><h2>How it was run</h2>
+<p>By <code>lazygraph bench</code>, a fresh engine for each run unless a mode names a URL; baseline
+${text(baseline)}; ${cells.flatMap(({ runs }) => runs).length} runs from ${text(started[0] ?? "–")}
+to ${text(started.at(-1) ?? "–")}. Arrivals are open loop: requests go out when due, and latencies
+count from then. Limits of good requests: ${text(limits.join(", ") || "none given")}.</p>
+${table({ head: ["mode", "engine"], rows }, "Modes")}
+${table({ head: ["host", "processor", "memory", "GPUs", "Node", "lazygraph"], rows: hostRows }, "Hosts")}
+</section>`;
+}
+
+function table({ head, rows }: PlotTable, label: string): string {
+  const first = head.map((cell) => `<th scope="col">${text(cell)}</th>`).join("");
+  const body = rows.map((row) => {
+    const [name = "", ...cells] = row;
+    return `<tr><th scope="row">${text(name)}</th>${cells.map((c) => `<td>${text(c)}</td>`).join("")}</tr>`;
+  });
+  return wide(
+    `<table><thead><tr>${first}</tr></thead><tbody>${body.join("")}</tbody></table>`,
+    label,
+  );
+}
+
+/** Scrolls by itself; with a tab stop, so that a keyboard can scroll it too. */
+function wide(content: string, label: string): string {
+  return `<div class="wide" tabindex="0" role="region" aria-label="${text(label)}">${content}</div>`;
+}
+
+function text(value: string): string {
+  const entities: Readonly<Record<string, string>> = {
+    "&": "&amp;",
+    "<": "&lt;",
+    ">": "&gt;",
+    '"': "&quot;",
+    "'": "&#39;",
+  };
+  return value.replaceAll(/[&<>"']/g, (char) => entities[char] ?? char);
+}
+
+/** No text in it can end the script element. */
+function json(value: unknown): string {
+  return JSON.stringify(value).replaceAll("<", "\\u003c");
+}
+
+function readPage(name: string): string {
+  return readFileSync(new URL(name, PAGE), "utf8");
+}
+
+function library(): { readonly script: string; readonly style: string; readonly licence: string } {
+  const script = createRequire(import.meta.url).resolve("uplot/dist/uPlot.iife.min.js");
+  const folder = dirname(script);
+  return {
+    script: readFileSync(script, "utf8"),
+    style: readFileSync(join(folder, "uPlot.min.css"), "utf8"),
+    licence: readFileSync(join(folder, "..", "LICENSE"), "utf8").trim(),
+  };
+}

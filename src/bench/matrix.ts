@@ -1,0 +1,99 @@
+/** The cells of a specification, one after the other, into a folder; what is there is left out. */
+
+import { join } from "node:path";
+import { type RunProgress, runCell } from "./cell.ts";
+import { type ScheduledRequest, scheduleCsv, scheduleOf } from "./load.ts";
+import type { CellName, RunHead } from "./samples.ts";
+import type { BenchSpec } from "./spec.ts";
+import {
+  type BenchFacts,
+  folderError,
+  openFolder,
+  readHead,
+  writeDocument,
+  writeText,
+} from "./store.ts";
+
+export interface MatrixProgress extends RunProgress {
+  cell(name: CellName, place: number, total: number): void;
+  cellDone(head: RunHead): void;
+}
+
+export interface MatrixOptions {
+  readonly spec: BenchSpec;
+  readonly folder: string;
+  /** Only these cells; the rest is for another day. @default all */
+  readonly only?: (cell: CellName) => boolean;
+  /** At most this many cells now. @default all */
+  readonly cellsMax?: number;
+  readonly progress: MatrixProgress;
+  readonly signal: AbortSignal;
+}
+
+export interface MatrixResult {
+  /** Heads of the runs of this call. */
+  readonly ran: readonly RunHead[];
+  /** Cells that were complete before. */
+  readonly skipped: number;
+  /** Cells that are still to be run. */
+  readonly left: number;
+}
+
+/**
+ * @throws OptionError for a folder that can't be written or a load that makes no request
+ * @throws LazygraphError `ERR_LAZYGRAPH_BENCH` when the folder holds another mode or load of the
+ *   same name; `ERR_LAZYGRAPH_TRACE` for a load's file
+ */
+export async function runMatrix(options: MatrixOptions): Promise<MatrixResult> {
+  const { spec, folder, progress, signal } = options;
+  await openFolder(folder);
+  const schedules = new Map<string, readonly ScheduledRequest[]>();
+  const wanted = spec.cells.filter((cell) => options.only?.(cell) ?? true);
+  const open: CellName[] = [];
+  for (const cell of wanted) {
+    const head = await readHead(folder, cell);
+    if (head !== undefined) requireSame(spec, head, folder);
+    if (head?.status !== "complete") open.push(cell);
+  }
+  for (const name of new Set(open.map(({ load }) => load))) {
+    const schedule = await scheduleOf(spec.loads[name] as BenchSpec["loads"][string]);
+    schedules.set(name, schedule);
+    await writeText(join(folder, "schedules", `${name}.csv`), scheduleCsv(schedule));
+  }
+  const { title, baseline, goodput } = spec;
+  const modes = Object.keys(spec.modes);
+  const facts: BenchFacts = { format: 1, title, baseline, goodput, modes };
+  await writeDocument(join(folder, "bench.json"), facts);
+  const now = open.slice(0, options.cellsMax);
+  const ran: RunHead[] = [];
+  for (const [index, cell] of now.entries()) {
+    if (signal.aborted) break;
+    progress.cell(cell, index + 1, now.length);
+    const schedule = schedules.get(cell.load) ?? [];
+    const head = await runCell({ spec, cell, schedule, folder, progress, signal });
+    ran.push(head);
+    progress.cellDone(head);
+  }
+  const complete = ran.filter(({ status }) => status === "complete").length;
+  return { ran, skipped: wanted.length - open.length, left: open.length - complete };
+}
+
+/** Runs of two different things must not be pooled under one name. */
+export function requireSame(
+  spec: Pick<BenchSpec, "modes" | "loads">,
+  head: Pick<RunHead, "cell" | "mode" | "load">,
+  folder: string,
+): void {
+  const { mode, load } = head.cell;
+  for (const [what, name, there, here] of [
+    ["mode", mode, head.mode, spec.modes[mode]],
+    ["load", load, head.load, spec.loads[load]],
+  ] as const) {
+    if (JSON.stringify(there) === JSON.stringify(here)) continue;
+    throw folderError(
+      folder,
+      `a folder whose ${what} ${JSON.stringify(name)} is the one asked for`,
+      "another one: give another folder, or another name",
+    );
+  }
+}

@@ -1,0 +1,223 @@
+/** What one run came to, besides the distributions of its latencies. */
+
+import type { EngineSnapshot, GraphSnapshot } from "../snapshot.ts";
+import { type Gap, longestTokenGap } from "./gap.ts";
+import type { CellRun, RequestRecord } from "./samples.ts";
+import { type Distribution, distributionOf, mean } from "./stats.ts";
+import type { FailureKind } from "./stream.ts";
+import { completedOf, fillOf, readySecondsOf } from "./windows.ts";
+
+export interface RunFigures {
+  readonly run: number;
+  readonly status: "complete" | "partial";
+  readonly reason?: string;
+  readonly startedAt: string;
+  readonly requests: number;
+  readonly completed: number;
+  readonly failures: Readonly<Partial<Record<FailureKind, number>>>;
+  /** How late this process sent requests, from when they were due and the engine was ready. */
+  readonly latenessMs?: Distribution;
+  /** Tokens the server counted in prompts, over those wanted; 1 is exact. */
+  readonly promptTokensRatio?: Distribution;
+  readonly spawnToReadySeconds?: number;
+  readonly spawnToFirstTokenSeconds?: number;
+  readonly spawnToSettledSeconds?: number;
+  readonly captureBeforeReadySeconds?: number;
+  /** From ready to the end of the last capture; absent without captures after ready. */
+  readonly readyToLastCaptureSeconds?: number;
+  readonly longestTokenGap?: Gap;
+  /** Longest capture after ready that held up requests, and longest of all. */
+  readonly longestDelayingCaptureMs?: number;
+  readonly longestCaptureMs?: number;
+  readonly capturesAfterReady: number;
+  readonly capturesDelaying: number;
+  readonly shareDelayed?: number;
+  readonly graphsPlanned?: number;
+  readonly graphsCaptured?: number;
+  readonly graphBytes?: number;
+  /** Seconds after ready until four fifths of the plan were captured. */
+  readonly readyToFourFifthsSeconds?: number;
+  /** Share of the plan captured two minutes after ready. */
+  readonly capturedShareAt120?: number;
+  readonly firstMinute?: FirstMinute;
+  readonly graphs?: GraphFigures;
+}
+
+/** Requests due in the first minute from spawn, when the schedule starts there. */
+export interface FirstMinute {
+  readonly requests: number;
+  /** Sum over them of first token − due; those without one are not in it. */
+  readonly waitSeconds: number;
+  readonly unanswered: number;
+}
+
+export interface GraphFigures {
+  readonly byReplays: readonly Pick<
+    GraphSnapshot,
+    "id" | "kind" | "tokens" | "status" | "replays" | "wanted" | "ms" | "bytes"
+  >[];
+  readonly neverReplayed: {
+    readonly graphs: number;
+    readonly seconds: number;
+    readonly bytes: number;
+  };
+  readonly atInit?: PerGraph;
+  readonly betweenSteps?: PerGraph;
+  /** Of those between steps. */
+  readonly fullBetweenSteps?: PerGraph;
+}
+
+export interface PerGraph {
+  readonly graphs: number;
+  readonly ms: number;
+  readonly bytes: number;
+}
+
+const MINUTE_SECONDS = 60;
+const FOUR_FIFTHS = 0.8;
+
+export function runFigures(run: CellRun): RunFigures {
+  const counted = run.requests.filter(({ warmUp }) => !warmUp);
+  const completed = completedOf(run);
+  const { readySeconds, firstTokenSeconds, settledSeconds } = run.times;
+  const owned = run.mode.url === undefined;
+  return {
+    run: run.cell.run,
+    status: run.status === "complete" ? "complete" : "partial",
+    ...(run.reason === undefined ? {} : { reason: run.reason }),
+    startedAt: run.startedAt,
+    requests: counted.length,
+    completed: completed.length,
+    failures: failuresOf(counted),
+    ...optional("latenessMs", distributionOf(counted.map((request) => latenessMs(run, request)))),
+    ...optional("promptTokensRatio", promptTokensRatio(completed)),
+    ...(owned ? optional("spawnToReadySeconds", readySeconds) : {}),
+    ...(owned ? optional("spawnToFirstTokenSeconds", firstTokenSeconds) : {}),
+    ...optional("spawnToSettledSeconds", settledSeconds),
+    ...optional("captureBeforeReadySeconds", run.captureBeforeReadySeconds),
+    ...optional("longestTokenGap", longestTokenGap(completed)),
+    ...captureFigures(run, completed),
+    ...optional("firstMinute", firstMinute(run, counted)),
+    ...optional("graphs", run.engine === undefined ? undefined : graphFigures(run, run.engine)),
+  };
+}
+
+/** A field that is left out where it has no value. */
+function optional<K extends string, V>(name: K, value: V | undefined): { readonly [P in K]?: V } {
+  return value === undefined ? {} : ({ [name]: value } as { readonly [P in K]?: V });
+}
+
+function failuresOf(requests: readonly RequestRecord[]): Partial<Record<FailureKind, number>> {
+  const counts: Partial<Record<FailureKind, number>> = {};
+  for (const { failure } of requests) {
+    if (failure !== undefined) counts[failure.kind] = (counts[failure.kind] ?? 0) + 1;
+  }
+  return counts;
+}
+
+function latenessMs(run: CellRun, { dueSeconds, sentSeconds }: RequestRecord): number {
+  return (sentSeconds - Math.max(dueSeconds, readySecondsOf(run))) * 1000;
+}
+
+function promptTokensRatio(requests: readonly RequestRecord[]): Distribution | undefined {
+  return distributionOf(
+    requests.flatMap(({ promptTokens, promptTokensWanted }) =>
+      promptTokens === undefined ? [] : [promptTokens / promptTokensWanted],
+    ),
+  );
+}
+
+function captureFigures(
+  run: CellRun,
+  completed: readonly RequestRecord[],
+): Partial<RunFigures> & Pick<RunFigures, "capturesAfterReady" | "capturesDelaying"> {
+  const { captures, engine } = run;
+  const ready = readySecondsOf(run);
+  const fill = fillOf(run);
+  const held = captures.filter(({ startSeconds, endSeconds }) =>
+    completed.some(
+      ({ sentSeconds, lastSeconds = sentSeconds }) =>
+        sentSeconds <= endSeconds && lastSeconds >= startSeconds,
+    ),
+  );
+  const delayed = completed.filter(({ sentSeconds, firstSeconds = sentSeconds }) =>
+    held.some((c) => c.startSeconds <= firstSeconds && c.endSeconds >= sentSeconds),
+  );
+  const longest = (list: typeof captures): number | undefined =>
+    list.length === 0
+      ? undefined
+      : Math.max(...list.map((c) => (c.endSeconds - c.startSeconds) * 1000));
+  const planned = engine?.graphsPlanned ?? 0;
+  const reached = (share: number): number | undefined =>
+    captures.find(({ graphsCaptured }) => graphsCaptured >= share * planned)?.endSeconds;
+  const before = run.graphsAtReady?.length ?? 0;
+  const fourFifths = before >= FOUR_FIFTHS * planned ? ready : reached(FOUR_FIFTHS);
+  const at120 = captures.findLast(({ endSeconds }) => endSeconds <= ready + 2 * MINUTE_SECONDS);
+  return {
+    capturesAfterReady: captures.length,
+    capturesDelaying: held.length,
+    ...optional("longestCaptureMs", longest(captures)),
+    ...optional("longestDelayingCaptureMs", longest(held)),
+    ...(fill === undefined ? {} : { readyToLastCaptureSeconds: fill.to - ready }),
+    ...(captures.length === 0 || completed.length === 0
+      ? {}
+      : { shareDelayed: delayed.length / completed.length }),
+    ...(engine === undefined || planned === 0
+      ? {}
+      : {
+          graphsPlanned: planned,
+          graphsCaptured: engine.graphsCaptured,
+          graphBytes: engine.takenBytes,
+          capturedShareAt120: (at120?.graphsCaptured ?? before) / planned,
+          ...(fourFifths === undefined ? {} : { readyToFourFifthsSeconds: fourFifths - ready }),
+        }),
+  };
+}
+
+function firstMinute(
+  { start }: CellRun,
+  requests: readonly RequestRecord[],
+): FirstMinute | undefined {
+  if (start !== "spawn") return undefined;
+  const early = requests.filter(({ dueSeconds }) => dueSeconds < MINUTE_SECONDS);
+  const answered = early.filter(({ firstSeconds }) => firstSeconds !== undefined);
+  return {
+    requests: early.length,
+    waitSeconds: answered.reduce(
+      (sum, { dueSeconds, firstSeconds = dueSeconds }) => sum + firstSeconds - dueSeconds,
+      0,
+    ),
+    unanswered: early.length - answered.length,
+  };
+}
+
+function graphFigures(run: CellRun, engine: EngineSnapshot): GraphFigures {
+  const captured = engine.graphs.filter(({ status }) => status === "captured");
+  const atInit = new Set(run.graphsAtReady);
+  const never = captured.filter(({ replays }) => replays === 0);
+  const later = captured.filter(({ id }) => !atInit.has(id));
+  return {
+    byReplays: [...engine.graphs]
+      .sort((a, b) => b.replays - a.replays || b.tokens - a.tokens)
+      .map(({ id, kind, tokens, status, replays, wanted, ms, bytes }) => {
+        return { id, kind, tokens, status, replays, wanted, ms, bytes };
+      }),
+    neverReplayed: {
+      graphs: never.length,
+      seconds: never.reduce((sum, { ms = 0 }) => sum + ms, 0) / 1000,
+      bytes: never.reduce((sum, { bytes = 0 }) => sum + bytes, 0),
+    },
+    ...optional("atInit", perGraph(captured.filter(({ id }) => atInit.has(id)))),
+    ...optional("betweenSteps", perGraph(later)),
+    ...optional("fullBetweenSteps", perGraph(later.filter(({ kind }) => kind === "FULL"))),
+  };
+}
+
+function perGraph(graphs: readonly GraphSnapshot[]): PerGraph | undefined {
+  if (graphs.length === 0) return undefined;
+  return {
+    graphs: graphs.length,
+    ms: mean(graphs.map(({ ms = 0 }) => ms)),
+    bytes: mean(graphs.map(({ bytes = 0 }) => bytes)),
+  };
+}

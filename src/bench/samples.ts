@@ -1,0 +1,128 @@
+/** What one run of a cell leaves behind: raw samples, as they are kept in its files. */
+
+import type { EngineSnapshot } from "../snapshot.ts";
+import type { Load, Start } from "./load.ts";
+import type { ModeSpec } from "./spec.ts";
+import type { Failure } from "./stream.ts";
+
+/** One request. Seconds count from the spawn of the engine, or from the run's start without one. */
+export interface RequestRecord {
+  readonly index: number;
+  readonly warmUp: boolean;
+  /** When it was due by the schedule. */
+  readonly dueSeconds: number;
+  readonly sentSeconds: number;
+  /** Of the first and the last token; absent when none came. */
+  readonly firstSeconds?: number;
+  readonly lastSeconds?: number;
+  /** Microseconds between events with tokens. */
+  readonly itlMicros: readonly number[];
+  readonly promptTokensWanted: number;
+  readonly outputTokensWanted: number;
+  /** As the server counted them. */
+  readonly promptTokens?: number;
+  readonly outputTokens?: number;
+  readonly failure?: Failure;
+}
+
+/** One capture after ready, as the controller saw it. */
+export interface CaptureRecord {
+  readonly graph: string;
+  readonly whenIdle: boolean;
+  readonly reason: string;
+  /** From when to when it held up the engine. */
+  readonly startSeconds: number;
+  readonly endSeconds: number;
+  readonly ms: number;
+  readonly bytes: number;
+  readonly graphsCaptured: number;
+}
+
+export interface StepsRecord {
+  /** When the batch arrived. */
+  readonly atSeconds: number;
+  readonly running: number;
+  readonly waiting: number;
+  readonly steps: readonly {
+    readonly tokens: number;
+    readonly requests: number;
+    readonly served: string;
+    readonly count: number;
+    readonly seconds: number;
+  }[];
+}
+
+export interface MemoryRecord {
+  readonly atSeconds: number;
+  readonly graphsCaptured: number;
+  readonly takenBytes: number;
+  readonly freeBytes?: number;
+}
+
+/** A line of a run's samples file. */
+export type SampleLine =
+  | { readonly type: "request"; readonly value: RequestRecord }
+  | { readonly type: "capture"; readonly value: CaptureRecord }
+  | { readonly type: "steps"; readonly value: StepsRecord }
+  | { readonly type: "memory"; readonly value: MemoryRecord };
+
+export interface CellName {
+  readonly mode: string;
+  readonly load: string;
+  /** From 1. */
+  readonly run: number;
+}
+
+/** When things happened; seconds from spawn. */
+export interface RunTimes {
+  readonly readySeconds?: number;
+  readonly firstTokenSeconds?: number;
+  readonly settledSeconds?: number;
+  /** Second 0 of the schedule. */
+  readonly scheduleSeconds?: number;
+  readonly endSeconds?: number;
+}
+
+/** The head of a run: everything but its samples. */
+export interface RunHead {
+  readonly format: 1;
+  readonly cell: CellName;
+  /** `running`: it is under way, or was killed without a word. */
+  readonly status: "running" | "complete" | "partial";
+  /** Why it is partial. */
+  readonly reason?: string;
+  readonly startedAt: string;
+  readonly host: HostFacts;
+  readonly mode: ModeSpec;
+  readonly load: Load;
+  readonly start: Start;
+  readonly endpoint: string;
+  readonly model?: string;
+  /** Of a simulated engine: the title of its profile. */
+  readonly simulated?: string;
+  readonly prompts?: string;
+  readonly requestsScheduled: number;
+  readonly times: RunTimes;
+  /** Graphs captured before ready, with a controller. */
+  readonly graphsAtReady?: readonly string[];
+  readonly captureBeforeReadySeconds?: number;
+  /** The controller's last snapshot. */
+  readonly engine?: EngineSnapshot;
+}
+
+export interface HostFacts {
+  readonly name: string;
+  readonly cpus: number;
+  readonly cpuModel: string;
+  readonly memoryBytes: number;
+  readonly node: string;
+  readonly lazygraph: string;
+  readonly gpus: readonly string[];
+}
+
+export interface CellRun extends RunHead {
+  readonly requests: readonly RequestRecord[];
+  readonly captures: readonly CaptureRecord[];
+  readonly steps: readonly StepsRecord[];
+  readonly memory: readonly MemoryRecord[];
+}

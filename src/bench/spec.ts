@@ -1,0 +1,308 @@
+/** What a benchmark runs: modes, loads, and which cells of the two, from a JSON file or options. */
+
+import { OptionError } from "../errors.ts";
+import { type ControllerOptions, resolveOptions } from "../options.ts";
+import { MODES, type Mode } from "../wire/protocol.ts";
+import { defined, Fields, fieldError, numberIn, textIn } from "./fields.ts";
+import { ARRIVALS, type Length, type Load, RATE_MAX, STARTS } from "./load.ts";
+import type { CellName } from "./samples.ts";
+import type { Endpoint } from "./stream.ts";
+
+/** How an engine is had: by a command, as a simulated one, or one that runs already. */
+export interface ModeSpec {
+  /** Started for every run; `{port}` stands for a free port. */
+  readonly command?: readonly string[];
+  readonly simulated?: SimulatedSpec;
+  /** A live endpoint, which is neither started nor stopped. */
+  readonly url?: string;
+  /** With our controller in this mode; absent: stock, with the plugin switched off. */
+  readonly mode?: Mode;
+  readonly env?: Readonly<Record<string, string>>;
+  /**
+   * More options of `createController`, such as `{"policy": "costed"}`. No learned plan is used or
+   * kept unless this says `"plan": true`: a run must not depend on the runs before it.
+   */
+  readonly controller?: Readonly<Record<string, unknown>>;
+}
+
+export interface SimulatedSpec {
+  /** Name or path of a cost profile. */
+  readonly profile?: string;
+  /** Capture sizes; an empty list is an engine without graphs. @default the profile's */
+  readonly sizes?: readonly number[];
+  /** Relative standard deviation of all times. @default 0 */
+  readonly jitter?: number;
+}
+
+/** Limits in milliseconds for a request to count as good, as `vllm bench serve --goodput`. */
+export interface Goodput {
+  readonly ttft?: number;
+  readonly tpot?: number;
+  readonly e2el?: number;
+}
+
+export interface BenchSpec {
+  readonly title: string;
+  readonly endpoint: Endpoint;
+  /** @default the first model that the server names */
+  readonly model?: string;
+  /** The mode that others are compared with. @default the first */
+  readonly baseline: string;
+  readonly runs: number;
+  /** Requests before a schedule that starts at ready or settled; not counted. */
+  readonly numWarmups: number;
+  readonly ignoreEos: boolean;
+  readonly goodput: Goodput;
+  /** Seconds an engine may take to get ready, and a request to its end. */
+  readonly readySecondsMax: number;
+  readonly requestSecondsMax: number;
+  readonly modes: Readonly<Record<string, ModeSpec>>;
+  readonly loads: Readonly<Record<string, Load>>;
+  readonly cells: readonly CellName[];
+}
+
+/** Names become parts of file names. */
+const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,47}$/;
+const RUNS_MAX = 1000;
+const SECONDS_MAX = 86_400 * 7;
+const TOKENS = { min: 1, max: 1 << 20, whole: true } as const;
+const RATE = { min: 1e-4, max: RATE_MAX } as const;
+
+/**
+ * Checks a specification; `${NAME}` in any text is replaced from the environment.
+ *
+ * @throws OptionError that names the field, what was expected and what came
+ */
+export function parseSpec(
+  value: unknown,
+  environment: Readonly<Record<string, string | undefined>> = {},
+): BenchSpec {
+  const fields = new Fields("spec", expand(value, environment));
+  const modes = fields.record("modes", parseMode) ?? {};
+  const loads = fields.record("loads", parseLoad) ?? {};
+  for (const [what, names] of Object.entries({ modes, loads })) requireNames(what, names);
+  const [first = ""] = Object.keys(modes);
+  const baseline = fields.text("baseline") ?? first;
+  if (!Object.hasOwn(modes, baseline)) {
+    throw fieldError("spec.baseline", `one of ${Object.keys(modes).join(", ")}`, baseline);
+  }
+  const runs = fields.number("runs", { min: 1, max: RUNS_MAX, whole: true }) ?? 1;
+  const pairs = fields.list("cells", (cell, path) => parseCell(cell, path, modes, loads));
+  const model = fields.text("model");
+  const spec: BenchSpec = {
+    title: fields.text("title") ?? "TTFT around captures",
+    endpoint: fields.oneOf("endpoint", ["completions", "chat"]) ?? "completions",
+    ...(model === undefined ? {} : { model }),
+    baseline,
+    runs,
+    numWarmups: fields.number("numWarmups", { min: 0, max: 10_000, whole: true }) ?? 0,
+    ignoreEos: fields.flag("ignoreEos") ?? true,
+    goodput: parseGoodput(fields.raw("goodput") ?? {}),
+    readySecondsMax: fields.number("readySecondsMax", { min: 1, max: SECONDS_MAX }) ?? 900,
+    requestSecondsMax: fields.number("requestSecondsMax", { min: 1, max: SECONDS_MAX }) ?? 600,
+    modes,
+    loads,
+    cells: cellsOf(pairs ?? allPairs(modes, loads), runs),
+  };
+  fields.done();
+  return spec;
+}
+
+function requireNames(what: string, entries: object): void {
+  const names = Object.keys(entries);
+  if (names.length === 0) throw fieldError(`spec.${what}`, "an object with at least one entry", {});
+  const bad = names.find((name) => !NAME.test(name));
+  if (bad === undefined) return;
+  const expected = "1 to 48 letters, digits, dots, dashes and underscores";
+  throw new OptionError(
+    `spec.${what}`,
+    `Expected names in spec.${what} to be ${expected}, got ${JSON.stringify(bad.slice(0, 80))}.`,
+  );
+}
+
+interface Pair {
+  readonly mode: string;
+  readonly load: string;
+  readonly runs?: number;
+}
+
+function allPairs(modes: object, loads: object): Pair[] {
+  return Object.keys(loads).flatMap((load) => Object.keys(modes).map((mode) => ({ mode, load })));
+}
+
+/**
+ * Runs of all cells in turn, not one cell's runs after another: what a host does over the hours
+ * then meets every mode alike. Each round starts where the last one didn't.
+ */
+function cellsOf(pairs: readonly Pair[], runs: number): CellName[] {
+  const most = Math.max(0, ...pairs.map((pair) => pair.runs ?? runs));
+  return Array.from({ length: most }, (_, round) => round).flatMap((round) => {
+    const turn = pairs.map((_, index) => pairs[(index + round) % pairs.length] as Pair);
+    return turn
+      .filter((pair) => round < (pair.runs ?? runs))
+      .map(({ mode, load }) => ({ mode, load, run: round + 1 }));
+  });
+}
+
+function parseCell(value: unknown, path: string, modes: object, loads: object): Pair {
+  const fields = new Fields(path, value);
+  const mode = fields.oneOf("mode", Object.keys(modes));
+  const load = fields.oneOf("load", Object.keys(loads));
+  if (mode === undefined || load === undefined) {
+    throw fieldError(path, "a mode and a load by name", value);
+  }
+  const runs = fields.number("runs", { min: 1, max: RUNS_MAX, whole: true });
+  fields.done();
+  return { mode, load, ...(runs === undefined ? {} : { runs }) };
+}
+
+function parseMode(value: unknown, path: string): ModeSpec {
+  const fields = new Fields(path, value);
+  const mode = defined<ModeSpec>({
+    command: fields.list("command", (word, at) => textIn(at, word)),
+    simulated: parseSimulated(fields.raw("simulated"), `${path}.simulated`),
+    url: fields.text("url"),
+    mode: fields.oneOf("mode", MODES),
+    env: fields.record("env", (text, at) => textIn(at, text)),
+    controller: fields.record("controller", (option) => option),
+  });
+  fields.done();
+  const ways = [mode.command, mode.simulated, mode.url].filter((way) => way !== undefined);
+  if (ways.length !== 1) {
+    throw fieldError(path, "given with one of command, simulated and url", value);
+  }
+  if (mode.command !== undefined) requireCommand(mode.command, path);
+  if (mode.controller !== undefined) {
+    if (mode.mode === undefined) {
+      throw fieldError(`${path}.controller`, "left out without `mode`: stock has none", value);
+    }
+    resolveOptions(controllerOptions(mode));
+  }
+  if (mode.url !== undefined) {
+    checkUrl(`${path}.url`, mode.url);
+    if (mode.mode !== undefined) {
+      throw fieldError(path, "without `mode` where there is a url: no engine is started", value);
+    }
+  }
+  return mode;
+}
+
+/** @throws OptionError by `createController`, for an option it doesn't know or take */
+export function controllerOptions({ mode, controller }: ModeSpec): ControllerOptions {
+  return { plan: false, ...controller, ...(mode === undefined ? {} : { mode }) };
+}
+
+function requireCommand(command: readonly string[], path: string): void {
+  if ((command[0] ?? "") === "") throw fieldError(`${path}.command`, "a command", command);
+  if (command.some((word) => word.includes("{port}"))) return;
+  throw fieldError(`${path}.command`, "a command with {port}, as in --port {port}", command);
+}
+
+/** @throws OptionError unless it is `http://` or `https://` */
+export function checkUrl(path: string, text: string): URL {
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  if (url?.protocol === "http:" || url?.protocol === "https:") return url;
+  throw fieldError(path, "an http:// or https:// URL", text);
+}
+
+function parseSimulated(value: unknown, path: string): SimulatedSpec | undefined {
+  if (value === undefined) return undefined;
+  const fields = new Fields(path, value);
+  const simulated = defined<SimulatedSpec>({
+    profile: fields.text("profile"),
+    sizes: fields.list("sizes", (size, at) => numberIn(at, size, TOKENS)),
+    jitter: fields.number("jitter", { min: 0, max: 1 }),
+  });
+  fields.done();
+  return simulated;
+}
+
+function parseGoodput(value: unknown): Goodput {
+  const fields = new Fields("spec.goodput", value);
+  const limits = { min: 0, max: 86_400_000 };
+  const goodput = defined<Goodput>({
+    ttft: fields.number("ttft", limits),
+    tpot: fields.number("tpot", limits),
+    e2el: fields.number("e2el", limits),
+  });
+  fields.done();
+  return goodput;
+}
+
+export function parseLoad(value: unknown, path: string): Load {
+  const fields = new Fields(path, value);
+  const arrivals = fields.oneOf("arrivals", ARRIVALS);
+  if (arrivals === undefined) {
+    throw fieldError(`${path}.arrivals`, `one of ${ARRIVALS.join(", ")}`, undefined);
+  }
+  const load: Load = {
+    arrivals,
+    ...defined<Omit<Load, "arrivals">>({
+      requestRate: fields.number("requestRate", RATE),
+      burstiness: fields.number("burstiness", { min: 0.01, max: 1000 }),
+      rampUpStrategy: fields.oneOf("rampUpStrategy", ["linear", "exponential"]),
+      rampUpStartRps: fields.number("rampUpStartRps", RATE),
+      rampUpEndRps: fields.number("rampUpEndRps", RATE),
+      trace: fields.text("trace"),
+      speed: fields.number("speed", { min: 1e-3, max: 1000 }),
+      shareGpt: fields.text("shareGpt"),
+      inputLen: parseLength(fields.raw("inputLen"), `${path}.inputLen`),
+      outputLen: parseLength(fields.raw("outputLen"), `${path}.outputLen`),
+      inputLenMax: fields.number("inputLenMax", TOKENS),
+      outputLenMax: fields.number("outputLenMax", TOKENS),
+      numPrompts: fields.number("numPrompts", { min: 1, max: 1_000_000, whole: true }),
+      seconds: fields.number("seconds", { min: 0.001, max: SECONDS_MAX }),
+      seed: fields.number("seed", { min: 0, max: 2 ** 32 - 1, whole: true }),
+      start: fields.oneOf("start", STARTS),
+    }),
+  };
+  fields.done();
+  checkLoad(load, path);
+  return load;
+}
+
+function parseLength(value: unknown, path: string): Length | undefined {
+  if (value === undefined || value === null) return undefined;
+  if (!Array.isArray(value)) return numberIn(path, value, TOKENS);
+  const [min, max] = value.map((entry) => numberIn(path, entry, TOKENS));
+  if (value.length === 2 && min !== undefined && max !== undefined && min <= max) return [min, max];
+  throw fieldError(path, "a number of tokens, or a list of the fewest and the most", value);
+}
+
+/** Fields that need or exclude each other. */
+function checkLoad(load: Load, path: string): void {
+  const { arrivals, numPrompts, seconds } = load;
+  if (arrivals === "trace" && load.trace === undefined) {
+    throw fieldError(`${path}.trace`, "given for arrivals of kind trace", undefined);
+  }
+  if (arrivals === "ramp") {
+    const { rampUpStartRps, rampUpEndRps } = load;
+    if (rampUpStartRps === undefined || rampUpEndRps === undefined) {
+      throw fieldError(path, "given with rampUpStartRps and rampUpEndRps for a ramp", load);
+    }
+  } else if (arrivals !== "trace" && load.requestRate === undefined) {
+    throw fieldError(`${path}.requestRate`, "given: arrivals a second", undefined);
+  }
+  if (arrivals !== "trace" && numPrompts === undefined && seconds === undefined) {
+    throw fieldError(path, "given with numPrompts or seconds, else it never ends", load);
+  }
+}
+
+/** Texts anywhere in the document, so that one file fits several hosts. */
+function expand(
+  value: unknown,
+  environment: Readonly<Record<string, string | undefined>>,
+): unknown {
+  if (typeof value === "string") {
+    return value.replaceAll(/\$\{([A-Za-z_][A-Za-z0-9_]*)\}/g, (_, name: string) => {
+      const found = environment[name];
+      if (found !== undefined) return found;
+      throw new OptionError(name, `Expected the variable ${name} to be set: the spec names it.`);
+    });
+  }
+  if (Array.isArray(value)) return value.map((entry) => expand(entry, environment));
+  if (typeof value !== "object" || value === null) return value;
+  return Object.fromEntries(
+    Object.entries(value).map(([key, entry]) => [key, expand(entry, environment)]),
+  );
+}

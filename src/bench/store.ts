@@ -1,0 +1,233 @@
+/**
+ * The folder of a benchmark: one head and one file of raw samples for each run of a cell.
+ *
+ *   FOLDER/bench.json                     title, baseline, limits for goodput
+ *   FOLDER/schedules/LOAD.csv             what was sent when, as a trace
+ *   FOLDER/runs/MODE~LOAD~N.json          head of a run
+ *   FOLDER/runs/MODE~LOAD~N.ndjson.gz     its raw samples, one JSON object a line
+ *   FOLDER/runs/MODE~LOAD~N.log           what the engine printed
+ *
+ * Samples are written as they come: what a killed run measured is kept, and counts as partial.
+ */
+
+import { createReadStream, createWriteStream, type WriteStream } from "node:fs";
+import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+import { basename, join } from "node:path";
+import { createInterface } from "node:readline";
+import { pipeline } from "node:stream/promises";
+import { createGunzip, createGzip } from "node:zlib";
+import { codeOf, LazygraphError, OptionError } from "../errors.ts";
+import type {
+  CaptureRecord,
+  CellName,
+  CellRun,
+  MemoryRecord,
+  RequestRecord,
+  RunHead,
+  SampleLine,
+  StepsRecord,
+} from "./samples.ts";
+import type { Goodput } from "./spec.ts";
+
+/** What a report needs besides the runs. */
+export interface BenchFacts {
+  readonly format: 1;
+  readonly title: string;
+  readonly baseline: string;
+  readonly goodput: Goodput;
+  /** Modes in the order of the specification. */
+  readonly modes: readonly string[];
+}
+
+const HEAD_BYTES_MAX = 64 << 20;
+
+export function runFile(folder: string, cell: CellName, extension: string): string {
+  return join(folder, "runs", `${runName(cell)}.${extension}`);
+}
+
+export function runName({ mode, load, run }: CellName): string {
+  return `${mode}~${load}~${run}`;
+}
+
+/** @throws OptionError when the folder can't be made or written */
+export async function openFolder(folder: string): Promise<void> {
+  const probe = join(folder, "runs", `.${process.pid}.tmp`);
+  try {
+    await mkdir(join(folder, "runs"), { recursive: true });
+    await mkdir(join(folder, "schedules"), { recursive: true });
+    await writeFile(probe, "");
+    await rm(probe);
+  } catch (error) {
+    const expected = "Expected --out to be a folder that can be made and written";
+    const got = `got ${JSON.stringify(folder)} (${codeOf(error) ?? String(error)})`;
+    throw new OptionError("--out", `${expected}, ${got}.`);
+  }
+}
+
+/** Replaces the file as a whole: a reader never sees half a document. */
+export async function writeDocument(file: string, document: object): Promise<void> {
+  await writeText(file, `${JSON.stringify(document, undefined, 1)}\n`);
+}
+
+export async function writeText(file: string, text: string): Promise<void> {
+  const temporary = `${file}.${process.pid}.tmp`;
+  await writeFile(temporary, text);
+  await rename(temporary, file);
+}
+
+export async function readFacts(folder: string): Promise<BenchFacts> {
+  const file = join(folder, "bench.json");
+  const facts = await readJson(file, "what `lazygraph bench --out` writes");
+  const { format, title, baseline, goodput, modes } = (facts ?? {}) as Partial<BenchFacts>;
+  if (format !== 1) throw folderError(file, "of format 1", String(format));
+  const texts = typeof title === "string" && typeof baseline === "string";
+  if (!texts || typeof goodput !== "object" || !Array.isArray(modes)) {
+    throw folderError(file, "whole: title, baseline, goodput and modes", "a part of it");
+  }
+  return facts as BenchFacts;
+}
+
+/** Heads of all runs, in order of load, mode and number. */
+export async function readHeads(folder: string): Promise<RunHead[]> {
+  const names = await readdir(join(folder, "runs")).catch((error: unknown) => {
+    throw folderError(folder, "a folder of `lazygraph bench`", codeOf(error) ?? String(error));
+  });
+  const heads: RunHead[] = [];
+  for (const name of names.filter((entry) => entry.endsWith(".json")).sort()) {
+    const file = join(folder, "runs", name);
+    const head = (await readJson(file, "the head of a run")) as RunHead;
+    if (head.format !== 1) throw folderError(file, "of format 1", String(head.format));
+    heads.push(head);
+  }
+  return heads.sort(
+    (a, b) =>
+      a.cell.load.localeCompare(b.cell.load) ||
+      a.cell.mode.localeCompare(b.cell.mode) ||
+      a.cell.run - b.cell.run,
+  );
+}
+
+/** The head of one run, if it has been started. */
+export async function readHead(folder: string, cell: CellName): Promise<RunHead | undefined> {
+  const file = runFile(folder, cell, "json");
+  if ((await stat(file).catch(() => undefined)) === undefined) return undefined;
+  return (await readJson(file, "the head of a run")) as RunHead;
+}
+
+/** A run with its samples; one that is still marked as running was killed, and is partial. */
+export async function readRun(folder: string, head: RunHead): Promise<CellRun> {
+  const requests: RequestRecord[] = [];
+  const captures: CaptureRecord[] = [];
+  const steps: StepsRecord[] = [];
+  const memory: MemoryRecord[] = [];
+  for await (const line of sampleLines(folder, head.cell)) {
+    if (line.type === "request") requests.push(line.value);
+    else if (line.type === "capture") captures.push(line.value);
+    else if (line.type === "steps") steps.push(line.value);
+    else memory.push(line.value);
+  }
+  requests.sort((a, b) => a.dueSeconds - b.dueSeconds || a.index - b.index);
+  const killed = head.status === "running";
+  return {
+    ...head,
+    ...(killed ? { status: "partial", reason: "The benchmark was killed." } : {}),
+    requests,
+    captures,
+    steps,
+    memory,
+  };
+}
+
+/** The samples file that a run has: packed once it ended, plain while it runs or when killed. */
+export async function samplesFile(folder: string, cell: CellName): Promise<string | undefined> {
+  for (const extension of ["ndjson.gz", "ndjson"]) {
+    const file = runFile(folder, cell, extension);
+    if ((await stat(file).catch(() => undefined)) !== undefined) return file;
+  }
+  return undefined;
+}
+
+async function* sampleLines(folder: string, cell: CellName): AsyncGenerator<SampleLine> {
+  const file = await samplesFile(folder, cell);
+  if (file === undefined) return;
+  const source = createReadStream(file);
+  const unpacked = file.endsWith(".gz") ? source.pipe(createGunzip()) : source;
+  // An error of the file itself must reach the reader of the unpacked stream.
+  source.on("error", (error) => unpacked.destroy(error));
+  for await (const text of createInterface({ input: unpacked, crlfDelay: Infinity })) {
+    try {
+      yield JSON.parse(text) as SampleLine;
+    } catch {
+      // The last line of a killed run may be half a line; nothing comes after it.
+      return;
+    }
+  }
+}
+
+/** Where a run's samples go while it is under way. */
+export class SampleWriter {
+  readonly #folder: string;
+  readonly #cell: CellName;
+  readonly #stream: WriteStream;
+  #error: Error | undefined;
+
+  private constructor(folder: string, cell: CellName, stream: WriteStream) {
+    this.#folder = folder;
+    this.#cell = cell;
+    this.#stream = stream;
+    stream.on("error", (error) => {
+      this.#error ??= error;
+    });
+  }
+
+  /** Starts the run's files anew: what an earlier attempt left is replaced. */
+  static async open(folder: string, head: RunHead): Promise<SampleWriter> {
+    for (const extension of ["ndjson.gz", "ndjson", "log"]) {
+      await rm(runFile(folder, head.cell, extension), { force: true });
+    }
+    await writeDocument(runFile(folder, head.cell, "json"), head);
+    const stream = createWriteStream(runFile(folder, head.cell, "ndjson"));
+    return new SampleWriter(folder, head.cell, stream);
+  }
+
+  keep(line: SampleLine): void {
+    if (this.#error === undefined) this.#stream.write(`${JSON.stringify(line)}\n`);
+  }
+
+  /**
+   * Packs the samples and writes the final head.
+   *
+   * @throws LazygraphError `ERR_LAZYGRAPH_BENCH` when a sample could not be written
+   */
+  async close(head: RunHead): Promise<void> {
+    await new Promise<void>((resolve) => this.#stream.end(() => resolve()));
+    const plain = runFile(this.#folder, this.#cell, "ndjson");
+    if (this.#error !== undefined) {
+      throw folderError(plain, "writable to the end of a run", this.#error.message);
+    }
+    const packed = runFile(this.#folder, this.#cell, "ndjson.gz");
+    const temporary = `${packed}.tmp`;
+    await pipeline(createReadStream(plain), createGzip(), createWriteStream(temporary));
+    await rename(temporary, packed);
+    await writeDocument(runFile(this.#folder, this.#cell, "json"), head);
+    await rm(plain);
+  }
+}
+
+async function readJson(file: string, what: string): Promise<unknown> {
+  try {
+    const { size } = await stat(file);
+    if (size > HEAD_BYTES_MAX) throw new Error(`${size} bytes`);
+    return JSON.parse(await readFile(file, "utf8"));
+  } catch (error) {
+    const got = codeOf(error) ?? (error instanceof Error ? error.message : String(error));
+    throw folderError(file, what, got);
+  }
+}
+
+export function folderError(path: string, expected: string, got: string): LazygraphError {
+  return new LazygraphError(
+    "ERR_LAZYGRAPH_BENCH",
+    `Expected ${basename(path)} in ${path} to be ${expected}, got ${got}.`,
+  );
+}

@@ -1,0 +1,135 @@
+/**
+ * A run as a timeline for Perfetto (ui.perfetto.dev) and Chrome's tracing page: captures, batches
+ * of steps, requests, and graphs and memory as counters. The Trace Event Format, in microseconds.
+ */
+
+import type { CellRun, RequestRecord } from "./samples.ts";
+import { readySecondsOf } from "./windows.ts";
+
+interface TraceEvent {
+  readonly name: string;
+  readonly ph: string;
+  readonly ts: number;
+  readonly pid: number;
+  readonly tid?: number;
+  readonly [field: string]: unknown;
+}
+
+const ENGINE = 1;
+const CLIENT = 2;
+const CAPTURES = 1;
+const STEPS = 2;
+/** Rows of requests; what runs at the same time needs a row each. */
+const ROWS_MAX = 512;
+
+export function traceEvents(run: CellRun): { readonly traceEvents: readonly TraceEvent[] } {
+  const engine = run.simulated === undefined ? "engine" : `simulated engine: ${run.simulated}`;
+  return {
+    traceEvents: [
+      named("process_name", ENGINE, undefined, `${run.cell.mode}, ${engine}`),
+      named("process_name", CLIENT, undefined, "requests"),
+      named("thread_name", ENGINE, CAPTURES, "captures"),
+      named("thread_name", ENGINE, STEPS, "steps, by batch of telemetry"),
+      {
+        name: "ready",
+        ph: "i",
+        s: "g",
+        ts: micros(readySecondsOf(run)),
+        pid: ENGINE,
+        tid: CAPTURES,
+      },
+      ...captures(run),
+      ...steps(run),
+      ...counters(run),
+      ...requests(run.requests),
+    ],
+  };
+}
+
+function captures(run: CellRun): TraceEvent[] {
+  return run.captures.map(({ graph, startSeconds, endSeconds, reason, whenIdle, ms, bytes }) => ({
+    name: graph,
+    cat: "capture",
+    ph: "X",
+    ts: micros(startSeconds),
+    dur: micros(endSeconds - startSeconds),
+    pid: ENGINE,
+    tid: CAPTURES,
+    args: { reason, whenIdle, ms, bytes },
+  }));
+}
+
+/** Single steps are not told: a batch's lie end to end before the moment it was told. */
+function steps(run: CellRun): TraceEvent[] {
+  return run.steps.flatMap(({ atSeconds, steps: batch, running, waiting }) => {
+    const total = batch.reduce((sum, { seconds }) => sum + seconds, 0);
+    let at = atSeconds - total;
+    return batch.map(({ tokens, requests: inStep, served, count, seconds }) => {
+      const event = {
+        name: served === "" ? "ungraphed" : served,
+        cat: "steps",
+        ph: "X",
+        ts: micros(at),
+        dur: micros(seconds),
+        pid: ENGINE,
+        tid: STEPS,
+        args: { tokens, requests: inStep, steps: count, running, waiting },
+      };
+      at += seconds;
+      return event;
+    });
+  });
+}
+
+function counters(run: CellRun): TraceEvent[] {
+  return run.memory.flatMap(({ atSeconds, graphsCaptured, takenBytes }) => [
+    counter("graphs captured", atSeconds, { graphs: graphsCaptured }),
+    counter("graph memory, MiB", atSeconds, { MiB: takenBytes / 2 ** 20 }),
+  ]);
+}
+
+function counter(name: string, atSeconds: number, args: object): TraceEvent {
+  return { name, ph: "C", ts: micros(atSeconds), pid: ENGINE, args };
+}
+
+function requests(all: readonly RequestRecord[]): TraceEvent[] {
+  const freeAt: number[] = [];
+  return all.flatMap((request) => {
+    const { dueSeconds, sentSeconds, lastSeconds = sentSeconds, firstSeconds } = request;
+    let row = freeAt.findIndex((seconds) => seconds <= dueSeconds);
+    if (row === -1) row = Math.min(freeAt.length, ROWS_MAX - 1);
+    freeAt[row] = Math.max(lastSeconds, freeAt[row] ?? 0);
+    const base = { ph: "X", pid: CLIENT, tid: row + 1, cat: "request" };
+    const args = {
+      index: request.index,
+      promptTokens: request.promptTokens ?? request.promptTokensWanted,
+      ...(request.failure === undefined ? {} : { failure: request.failure }),
+    };
+    const end = firstSeconds ?? lastSeconds;
+    const waiting = {
+      ...base,
+      name: request.failure === undefined ? "first token" : request.failure.kind,
+      ts: micros(dueSeconds),
+      dur: micros(end - dueSeconds),
+      args,
+    };
+    if (firstSeconds === undefined) return [waiting];
+    const decoding = {
+      ...base,
+      name: "decode",
+      ts: micros(firstSeconds),
+      dur: micros(lastSeconds - firstSeconds),
+      args: { tokens: request.outputTokens ?? request.itlMicros.length + 1 },
+    };
+    return [waiting, decoding];
+  });
+}
+
+function named(name: string, pid: number, tid: number | undefined, text: string): TraceEvent {
+  const thread = tid === undefined ? {} : { tid };
+  return { name, ph: "M", ts: 0, pid, ...thread, args: { name: text } };
+}
+
+function micros(seconds: number): number {
+  return Math.round(seconds * 1e6);
+}

@@ -1,0 +1,99 @@
+/** Which requests of a run fall into which part of it, and what one request came to. */
+
+import type { CaptureRecord, CellRun, RequestRecord } from "./samples.ts";
+
+/**
+ * Parts of a run, by when a request was due. The fill goes from the first capture after ready to
+ * the last one; without captures after ready everything is `after`. `first120` and `later` count
+ * two minutes from ready; `delayed` are those that waited for their first token while a capture
+ * held the engine up.
+ */
+export const WINDOWS = [
+  "all",
+  "before",
+  "during",
+  "after",
+  "first120",
+  "later",
+  "delayed",
+  "undelayed",
+] as const;
+
+export type WindowName = (typeof WINDOWS)[number];
+
+const FIRST_SECONDS = 120;
+
+export function readySecondsOf(run: CellRun): number {
+  // A live endpoint was ready before anything counted.
+  return run.times.readySeconds ?? 0;
+}
+
+/** Requests that count: no warm-up, and a first token came. */
+export function completedOf(run: CellRun): RequestRecord[] {
+  return run.requests.filter(
+    ({ warmUp, failure, firstSeconds }) =>
+      !warmUp && failure === undefined && firstSeconds !== undefined,
+  );
+}
+
+export function fillOf(run: CellRun): { readonly from: number; readonly to: number } | undefined {
+  const [first] = run.captures;
+  const last = run.captures.at(-1);
+  if (first === undefined || last === undefined) return undefined;
+  return { from: first.startSeconds, to: last.endSeconds };
+}
+
+export function inWindow(
+  run: CellRun,
+  name: WindowName,
+  requests: readonly RequestRecord[],
+): RequestRecord[] {
+  const ready = readySecondsOf(run);
+  const fill = fillOf(run) ?? { from: Number.NEGATIVE_INFINITY, to: Number.NEGATIVE_INFINITY };
+  const rules: Readonly<Record<WindowName, (request: RequestRecord) => boolean>> = {
+    all: () => true,
+    before: ({ dueSeconds }) => dueSeconds < fill.from,
+    during: ({ dueSeconds }) => dueSeconds >= fill.from && dueSeconds <= fill.to,
+    after: ({ dueSeconds }) => dueSeconds > fill.to,
+    first120: ({ dueSeconds }) => dueSeconds >= ready && dueSeconds < ready + FIRST_SECONDS,
+    later: ({ dueSeconds }) => dueSeconds >= ready + FIRST_SECONDS,
+    delayed: (request) => isDelayed(request, run.captures),
+    undelayed: (request) => !isDelayed(request, run.captures),
+  };
+  return requests.filter(rules[name]);
+}
+
+/** Captures are in order of time, so that the search can halve. */
+function isDelayed(request: RequestRecord, captures: readonly CaptureRecord[]): boolean {
+  const { sentSeconds, firstSeconds = sentSeconds } = request;
+  let low = 0;
+  let high = captures.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if ((captures[middle] as CaptureRecord).endSeconds < sentSeconds) low = middle + 1;
+    else high = middle;
+  }
+  const next = captures[low];
+  return next !== undefined && next.startSeconds <= firstSeconds;
+}
+
+/** Milliseconds from when it was due to its first token: what an open-loop client waits. */
+export function ttftMs({ dueSeconds, firstSeconds = Number.NaN }: RequestRecord): number {
+  return (firstSeconds - dueSeconds) * 1000;
+}
+
+/** Milliseconds from when it was due to its last token. */
+export function e2eMs({ dueSeconds, lastSeconds = Number.NaN }: RequestRecord): number {
+  return (lastSeconds - dueSeconds) * 1000;
+}
+
+export function outputTokensOf({ outputTokens, itlMicros }: RequestRecord): number {
+  return outputTokens ?? itlMicros.length + 1;
+}
+
+/** Undefined for an answer of one token. */
+export function tpotMs(request: RequestRecord): number | undefined {
+  const { firstSeconds = Number.NaN, lastSeconds = Number.NaN } = request;
+  const tokens = outputTokensOf(request);
+  return tokens < 2 ? undefined : ((lastSeconds - firstSeconds) * 1000) / (tokens - 1);
+}

@@ -1,0 +1,174 @@
+/** `lazygraph bench`: TTFT of a live endpoint, of engines it starts, or of simulated ones. */
+
+import { constants } from "node:os";
+import { runMatrix } from "../bench/matrix.ts";
+import { mergeFolders } from "../bench/merge.ts";
+import { writeReport } from "../bench/report.ts";
+import type { BenchSpec } from "../bench/spec.ts";
+import { OptionError } from "../errors.ts";
+import { parseBench } from "./bench-options.ts";
+import { createBenchProgress } from "./bench-progress.ts";
+import { EXIT, note, quote } from "./errors.ts";
+import { parseOptions } from "./options.ts";
+import { requirePlugin } from "./require-plugin.ts";
+
+const HELP = `Usage: lazygraph bench --out DIR [options] [-- COMMAND [arguments]]
+       lazygraph bench report DIR [--json]
+       lazygraph bench merge DIR... --out DIR
+
+Measures time to first token, open loop: requests go out when they are due, however slow the
+answers are. An engine is had in one of four ways:
+  --url URL             a live OpenAI-compatible endpoint, neither started nor stopped
+  -- COMMAND            started for every run; {port} in it stands for a free port
+  --simulated           a SIMULATED engine for every run: no GPU, times from a cost profile
+  --spec FILE           a matrix of modes and loads, as JSON (docs/benchmark-method.md)
+Runs that DIR has complete are not run again, so that a long matrix can be run in pieces.
+
+Modes (with a command or --simulated):
+  --mode LIST           stock, eager, lazy, idle with commas between them (stock)
+  --name NAME           name of the one mode in the report (the mode; live for --url)
+  --runs N              runs of each, with a fresh engine each (1)
+  --profile NAME        cost profile of simulated engines
+  --jitter X            relative standard deviation of simulated times (0)
+
+Load:
+  --arrivals KIND       constant, poisson, gamma, ramp or trace (poisson; trace with --trace)
+  --request-rate X      arrivals a second, above 0 to 10000
+  --burstiness X        shape of the gamma distribution of the gaps, as in vllm bench serve:
+                        1 is Poisson, below 1 comes in bursts
+  --ramp-up-strategy S, --ramp-up-start-rps X, --ramp-up-end-rps X
+  --trace FILE          request trace; --speed X divides its times
+  --sharegpt FILE       texts and lengths from a ShareGPT-format JSON file
+  --input-len N, --output-len N    tokens, or a range such as 100-400 (256, 128)
+  --input-len-max N, --output-len-max N    cuts longer ones of a file
+  --num-prompts N       at most N requests; --seconds S: no arrivals later than S
+  --start WHEN          ready; settled: after the fill; spawn: requests wait for the engine (ready)
+  --seed N              of arrivals, lengths and prompts (0)
+
+Requests:
+  --endpoint KIND       completions or chat (completions)
+  --model NAME          (the first that the server names)
+  --num-warmups N       uncounted requests before (0; not with --start spawn)
+  --stop-at-eos         let answers end by themselves: no ignore_eos
+  --goodput LIST        limits in ms, as in ttft:200,tpot:50,e2el:5000
+  --request-seconds N   a request may take (600); --ready-seconds N: an engine to get ready (900)
+
+Matrix:
+  --only MODE/LOAD[/RUN]   only these cells; * stands for any part
+  --cells N             at most N cells now, the rest another day
+Output:
+  --out DIR             raw samples, then report.html, report.json, report.md, timelines and
+                        results in the form of vllm bench serve
+  --title TEXT          of the report
+  --no-report           only the samples
+  --json                the report as one JSON document on stdout, progress on stderr
+  --quiet               no progress
+  --help, -h            this text
+
+Exit code: 2 for a usage error or a file that can't be used; 1 when a run ended partial: its
+samples are kept and marked so.
+
+Examples:
+  lazygraph bench --url http://127.0.0.1:8000 --request-rate 5 --seconds 60 --out live
+  lazygraph bench --mode stock,idle --runs 3 --trace traces/azure-llm-2023-conversation.csv.gz \\
+    --seconds 240 --out ttft -- vllm serve MODEL --port {port}
+  lazygraph bench --simulated --mode stock,lazy,idle --request-rate 2 --seconds 60 --out sim
+  lazygraph bench --spec bench/gpu/ttft.json --out ttft --cells 4
+`;
+
+export async function runBench(argv: readonly string[]): Promise<number> {
+  const [word, ...rest] = argv;
+  if (word === "report") return runReport(rest);
+  if (word === "merge") return runMerge(rest);
+  const options = await parseBench(argv);
+  if (options === undefined) {
+    process.stdout.write(HELP);
+    return EXIT.ok;
+  }
+  const { spec, folder } = options;
+  await requirePlugins(spec);
+  const progress = createBenchProgress(options.quiet);
+  const { signal, release } = untilInterrupted();
+  try {
+    const result = await runMatrix({ ...options, progress, signal });
+    progress.stop();
+    if (result.skipped > 0) progress.line(`${result.skipped} cells were complete before.`);
+    if (result.left > 0) progress.line(`${result.left} cells are left: call again to run them.`);
+    if (options.report) await report(folder, options.json, progress.line);
+    const partial = result.ran.some(({ status }) => status !== "complete");
+    return partial || signal.aborted ? EXIT.failure : EXIT.ok;
+  } finally {
+    progress.stop();
+    release();
+  }
+}
+
+/** Before anything starts: without the plugin an engine would be stock under another name. */
+async function requirePlugins({ modes, cells }: BenchSpec): Promise<void> {
+  for (const name of new Set(cells.map((cell) => cell.mode))) {
+    const mode = modes[name];
+    if (mode?.command === undefined || mode.mode === undefined) continue;
+    await requirePlugin(mode.command, { ...process.env, ...mode.env });
+  }
+}
+
+/** The first signal ends the run under way as partial; a second one ends this process. */
+function untilInterrupted(): { readonly signal: AbortSignal; readonly release: () => void } {
+  const controller = new AbortController();
+  const names: NodeJS.Signals[] = ["SIGINT", "SIGTERM", "SIGHUP"];
+  const release = (): void => {
+    for (const name of names) process.off(name, handler);
+  };
+  const handler = (name: NodeJS.Signals): void => {
+    // By `exit`, so that the engine's process group is ended too.
+    if (controller.signal.aborted) process.exit(128 + constants.signals[name]);
+    note(`${name}: the run under way ends as partial; once more ends at once.`);
+    controller.abort();
+  };
+  for (const name of names) process.on(name, handler);
+  return { signal: controller.signal, release };
+}
+
+async function report(folder: string, json: boolean, line: (text: string) => void): Promise<void> {
+  const { files, summary, markdown } = await writeReport(folder);
+  for (const file of files) line(`wrote ${file}`);
+  process.stdout.write(json ? `${JSON.stringify(summary)}\n` : markdown);
+}
+
+async function runReport(argv: readonly string[]): Promise<number> {
+  const [folders, flags] = split(argv);
+  const options = parseOptions(flags, { json: "boolean" });
+  if (options.flags.has("help")) {
+    process.stdout.write(HELP);
+    return EXIT.ok;
+  }
+  const [folder] = folders;
+  if (folder === undefined || folders.length > 1) {
+    throw new OptionError("report", `Expected one folder after report, got ${folders.length}.`);
+  }
+  await report(folder, options.flags.has("json"), (text) => note(text));
+  return EXIT.ok;
+}
+
+async function runMerge(argv: readonly string[]): Promise<number> {
+  const [folders, flags] = split(argv);
+  const options = parseOptions(flags, { out: "string" });
+  if (options.flags.has("help")) {
+    process.stdout.write(HELP);
+    return EXIT.ok;
+  }
+  const out = options.strings.get("out");
+  if (folders.length === 0) {
+    throw new OptionError("merge", "Expected folders after merge, got none.");
+  }
+  if (out === undefined) throw new OptionError("--out", "Expected --out with a folder, got none.");
+  const taken = await mergeFolders(folders, out);
+  note(`${taken} runs merged into ${quote(out)}; \`lazygraph bench report\` sums them up.`);
+  return EXIT.ok;
+}
+
+/** Folders come first, options after them. */
+function split(argv: readonly string[]): [folders: string[], flags: string[]] {
+  const at = argv.findIndex((word) => word.startsWith("-"));
+  return at === -1 ? [[...argv], []] : [argv.slice(0, at), argv.slice(at)];
+}

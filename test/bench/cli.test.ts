@@ -1,0 +1,244 @@
+/** `lazygraph bench` as people call it: simulated engines, live endpoints, and what goes wrong. */
+
+import { readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import { writeReport } from "../../src/bench/report.ts";
+import type { RunHead } from "../../src/bench/samples.ts";
+import type { Summary } from "../../src/bench/summary.ts";
+import { runBench } from "../../src/cli/bench.ts";
+import { finish, lazygraph } from "../cli/helpers/command.ts";
+import { temporaryFolder } from "../cli/helpers/folder.ts";
+import { quickProfile } from "./helpers/profile.ts";
+import { DONE, nowhere, STREAM, serve, token, usage } from "./helpers/server.ts";
+
+const outFolder = async (): Promise<string> => join(await temporaryFolder(), "out");
+const SLOW = { timeout: 120_000 };
+
+const headOf = async (folder: string, name: string): Promise<RunHead> =>
+  JSON.parse(await readFile(join(folder, "runs", `${name}.json`), "utf8")) as RunHead;
+
+/** In this process: a Node of its own for each call would be most of these tests' time. */
+async function bench(folder: string, ...args: string[]) {
+  const code = await runBench([...args, "--out", folder, "--quiet", "--no-report"]);
+  const { summary, markdown } = await writeReport(folder);
+  return { code, summary, markdown, run: summary.cells[0]?.runs[0] };
+}
+
+describe("simulated engines", () => {
+  test("stock, idle and ungraphed, in pieces and resumed", SLOW, async () => {
+    const folder = await outFolder();
+    const simulated = { profile: await quickProfile(), sizes: [1, 2, 4, 8] };
+    const spec = join(await temporaryFolder(), "spec.json");
+    await writeFile(
+      spec,
+      JSON.stringify({
+        title: "A matrix",
+        goodput: { ttft: 60_000 },
+        numWarmups: 2,
+        modes: {
+          stock: { simulated },
+          idle: { simulated, mode: "idle" },
+          none: { simulated: { ...simulated, sizes: [] } },
+        },
+        loads: {
+          calm: {
+            ...{ arrivals: "constant", requestRate: 40, numPrompts: 20, outputLen: 5 },
+            start: "settled",
+          },
+          spawn: {
+            ...{ arrivals: "constant", requestRate: 20, numPrompts: 15, outputLen: 5 },
+            start: "spawn",
+          },
+        },
+        cells: [
+          { mode: "stock", load: "calm" },
+          { mode: "idle", load: "calm" },
+          { mode: "none", load: "calm" },
+          { mode: "stock", load: "spawn" },
+          { mode: "idle", load: "spawn" },
+        ],
+      }),
+    );
+    const only = ["--only", "stock/calm"];
+    const first = await finish(["bench", "--spec", spec, "--out", folder, ...only]);
+    expect(first.code, first.stderr).toBe(0);
+    expect(first.stdout).toContain("**SIMULATED");
+    const second = await finish(["bench", "--spec", spec, "--out", folder, "--json"]);
+    expect(second.code, second.stderr).toBe(0);
+    expect(second.stderr).toContain("1 cells were complete before");
+    const summary = JSON.parse(second.stdout) as Summary;
+    expect(summary).toMatchObject({ simulated: true, partial: false, baseline: "stock" });
+    const cell = (mode: string, load: string) =>
+      summary.cells.find((found) => found.mode === mode && found.load === load);
+    for (const mode of ["stock", "idle", "none"]) {
+      expect(cell(mode, "calm")?.runs[0]).toMatchObject({ completed: 20, failures: {} });
+    }
+    // What only our controller can tell: the fill was over before the first request.
+    const idle = cell("idle", "calm")?.runs[0];
+    expect(idle).toMatchObject({ graphsPlanned: 8, graphsCaptured: 8, capturesAfterReady: 6 });
+    expect(idle?.graphs?.atInit?.graphs).toBe(2);
+    expect(idle?.graphs?.betweenSteps?.graphs).toBe(6);
+    expect(idle?.spawnToSettledSeconds).toBeGreaterThan(idle?.spawnToReadySeconds ?? 0);
+    expect(cell("idle", "calm")?.windows.after?.requests).toBe(20);
+    // Due from the spawn on, so that the first ones waited at least until ready.
+    for (const mode of ["stock", "idle"]) {
+      const run = cell(mode, "spawn")?.runs[0];
+      expect(run?.firstMinute).toMatchObject({ requests: 15, unanswered: 0 });
+      expect(run?.firstMinute?.waitSeconds).toBeGreaterThan(run?.spawnToReadySeconds ?? 0);
+    }
+    const saved = cell("idle", "spawn")?.versusBaseline?.firstMinuteSavedSeconds;
+    expect(Number.isFinite(saved?.value)).toBe(true);
+  });
+
+  test("an interrupted run is kept and marked partial", SLOW, async () => {
+    const folder = await outFolder();
+    const profile = await quickProfile();
+    const args = ["--simulated", "--profile", profile, "--output-len", "2", "--request-rate", "20"];
+    const running = lazygraph(["bench", ...args, "--out", folder, "--seconds", "3000"]);
+    await running.line("stderr", /measuring/);
+    running.process.kill("SIGINT");
+    const { code, stderr, stdout } = await running.finished;
+    expect(code, stderr).toBe(1);
+    expect(stdout).toContain("PARTIAL");
+    expect(await headOf(folder, "stock~load~1")).toMatchObject({
+      status: "partial",
+      reason: "The benchmark was stopped.",
+    });
+    const log = await readFile(join(folder, "runs", "stock~load~1.log"), "utf8");
+    const engine = JSON.parse(log.split("\n", 1)[0] ?? "") as { pid: number };
+    expect(() => process.kill(engine.pid, 0)).toThrow("ESRCH");
+    await expect(runBench([...args, "--out", folder, "--seconds", "1"])).rejects.toThrow(
+      'whose load "load" is the one asked for',
+    );
+  });
+
+  test.for([
+    [[process.execPath, "-e", "process.exit(3)", "{port}"], "exit code 3"],
+    [["/no/such/engine", "{port}"], "ENOENT"],
+  ] as const)("%# a command that ends at once", SLOW, async ([command, why]) => {
+    const folder = await outFolder();
+    const load = ["--request-rate", "1", "--seconds", "1", "--quiet", "--no-report"];
+    expect(await runBench(["--out", folder, ...load, "--", ...command])).toBe(1);
+    const { status, reason } = await headOf(folder, "stock~load~1");
+    expect(status).toBe("partial");
+    expect(reason).toContain("Expected the engine to get ready, but its command ended by");
+    expect(reason).toContain(why);
+  });
+});
+
+describe("a live endpoint", () => {
+  const load = ["--arrivals", "constant", "--request-rate", "100", "--num-prompts", "10"];
+  const live = async (url: URL, ...more: string[]) => {
+    const folder = await outFolder();
+    return {
+      folder,
+      ...(await bench(folder, "--url", url.href, "--model", "m", ...load, ...more)),
+    };
+  };
+
+  test("that answers", SLOW, async () => {
+    const url = await serve((request, response) => {
+      request.resume().on("end", () => {
+        if (request.url !== "/v1/completions") response.writeHead(404).end();
+        else response.writeHead(200, STREAM).end(token("a") + token("b") + usage(256, 2) + DONE);
+      });
+    });
+    const { code, run, folder } = await live(url, "--goodput", "ttft:60000");
+    expect(code).toBe(0);
+    expect(run).toMatchObject({ requests: 10, completed: 10, failures: {} });
+    const result = JSON.parse(await readFile(join(folder, "vllm", "live~load~1.json"), "utf8"));
+    expect(result).toMatchObject({ completed: 10, total_input_tokens: 2560 });
+  });
+
+  test("that fails in different ways: counted by kind, what succeeded is kept", SLOW, async () => {
+    let asked = 0;
+    const url = await serve((request, response) => {
+      request.resume().on("end", () => {
+        if (request.url !== "/v1/completions") {
+          response.writeHead(404).end();
+          return;
+        }
+        const turn = asked++ % 4;
+        if (turn === 0) response.writeHead(429).end("slow down");
+        else if (turn === 1) response.writeHead(200, { "content-type": "text/html" }).end("<p>");
+        else if (turn === 2) response.writeHead(200, STREAM).end(token("a"));
+        else response.writeHead(200, STREAM).end(token("a") + usage(9, 1) + DONE);
+      });
+    });
+    const { code, run } = await live(url);
+    expect(code).toBe(0);
+    expect(run?.requests).toBe(10);
+    const { rate_limited = 0, not_sse = 0, cut_off = 0, ...others } = run?.failures ?? {};
+    for (const count of [rate_limited, not_sse, cut_off]) expect(count).toBeGreaterThan(1);
+    expect(others).toEqual({});
+    expect(rate_limited + not_sse + cut_off + (run?.completed ?? 0)).toBe(10);
+  });
+
+  test("that isn't there: every request is counted, the run partial", SLOW, async () => {
+    const { code, run, markdown } = await live(await nowhere());
+    expect(code).toBe(1);
+    expect(run).toMatchObject({ status: "partial", failures: { unreachable: 10 } });
+    expect(markdown).toContain("10 (unreachable 10)");
+  });
+
+  test("that hasn't the model", SLOW, async () => {
+    const url = await serve((request, response) => {
+      request.resume().on("end", () => {
+        response.writeHead(404, { "content-type": "application/json" });
+        response.end('{"error":{"message":"The model `m` does not exist."}}');
+      });
+    });
+    const { code, run } = await live(url);
+    expect(code).toBe(1);
+    expect(run).toMatchObject({ reason: "No request succeeded.", failures: { no_model: 10 } });
+  });
+});
+
+describe("usage", () => {
+  const file = "test/bench/cli.test.ts";
+  test.for<[string[], string]>([
+    [[], "Expected --out with a folder for the samples, got none."],
+    [["--out", "x"], "Expected one of --url URL, --simulated, --spec FILE and a command"],
+    [["--out", "x", "--simulated", "--url", "http://h"], "Expected one of --url URL"],
+    [["--out", "x", "--url", "nonsense"], "Expected --url to be an http:// or https:// URL"],
+    [
+      ["--out", "x", "--url", "http://h", "--request-rate", "0", "--seconds", "1"],
+      "Expected --request-rate to be a number from 0.0001 to 10000, got 0.",
+    ],
+    [
+      ["--out", "x", "--url", "http://h", "--request-rate", "1e99", "--seconds", "1"],
+      "Expected --request-rate to be a number from 0.0001 to 10000",
+    ],
+    [["--out", "x", "--simulated", "--mode", "idel", "--request-rate", "1"], "stock, eager, lazy"],
+    [["--out", "x", "--simulated", "--goodput", "ttft=3"], "limits in ms such as ttft:200"],
+    [["--out", "x", "--spec", file, "--runs", "2"], "Expected --spec without --runs"],
+    [["--out", "x", "--spec", file], "to be JSON"],
+    [
+      ["--out", `${file}/in`, "--simulated", "--request-rate", "1", "--seconds", "1"],
+      "Expected --out to be a folder that can be made and written",
+    ],
+    [["report"], "Expected one folder after report, got 0."],
+    [["merge", "a"], "Expected --out with a folder"],
+  ])("%# is a sentence", async ([args, sentence]) => {
+    const error: unknown = await runBench(args).catch((thrown: unknown) => thrown);
+    expect(error).toMatchObject({
+      code: "ERR_LAZYGRAPH_OPTION",
+      message: expect.stringContaining(sentence),
+    });
+  });
+
+  test("exit code 2, one line on stderr and nothing on stdout", SLOW, async () => {
+    const { code, stderr, stdout } = await finish(["bench", "--out", "x", "--request-rate", "1"]);
+    expect(code).toBe(2);
+    expect(stderr.trim().split("\n")).toHaveLength(1);
+    expect(stdout).toBe("");
+  });
+
+  test("help has examples", SLOW, async () => {
+    const { code, stdout } = await finish(["bench", "--help"]);
+    expect(code).toBe(0);
+    expect(stdout).toContain("Examples:");
+    expect(Math.max(...stdout.split("\n").map(({ length }) => length))).toBeLessThanOrEqual(100);
+  });
+});

@@ -1,0 +1,277 @@
+import { describe, expect, test } from "vitest";
+import { compare, estimate } from "../../src/bench/bootstrap.ts";
+import { longestTokenGap } from "../../src/bench/gap.ts";
+import { itlDistribution, itlHistogram } from "../../src/bench/latencies.ts";
+import { numberText, rowGroups } from "../../src/bench/rows.ts";
+import { runFigures } from "../../src/bench/run-figures.ts";
+import { distributionOf, quantile } from "../../src/bench/stats.ts";
+import { summarise } from "../../src/bench/summary.ts";
+import { traceEvents } from "../../src/bench/trace-events.ts";
+import { vllmResult } from "../../src/bench/vllm-result.ts";
+import { inWindow, tpotMs, ttftMs, WINDOWS } from "../../src/bench/windows.ts";
+import { createRandom, standardNormal } from "../../src/random.ts";
+import { capture, cellRun, request } from "./helpers/run.ts";
+
+describe("distributions", () => {
+  test("mean, deviation, cv and quantiles", () => {
+    const figures = distributionOf([1, 2, 3, 4]);
+    expect(figures).toMatchObject({ n: 4, mean: 2.5, p50: 2.5, max: 4 });
+    expect(figures?.sd).toBeCloseTo(1.291, 3);
+    expect(figures?.cv).toBeCloseTo(0.5164, 3);
+    expect(distributionOf([])).toBeUndefined();
+    expect(distributionOf([7])).toMatchObject({ sd: 0, cv: 0, p999: 7 });
+  });
+
+  test("inter-token latencies of the histogram are within its thousandth", () => {
+    const itlMicros = Array.from({ length: 5000 }, (_, index) => 1000 + index * 3);
+    const found = itlDistribution(itlHistogram([request(0, 0, 1, { itlMicros })]));
+    const exact = distributionOf(itlMicros.map((micros) => micros / 1000));
+    for (const name of ["mean", "p50", "p99", "max"] as const) {
+      expect(Math.abs((found?.[name] ?? 0) / (exact?.[name] ?? 1) - 1)).toBeLessThan(2e-3);
+    }
+    expect(itlDistribution(itlHistogram([]))).toBeUndefined();
+  });
+});
+
+describe("intervals over runs and requests", () => {
+  test("the value is the pooled one, between its ends", () => {
+    const runs = [
+      [1, 2, 3, 9],
+      [2, 3, 4],
+    ];
+    const found = estimate(runs);
+    expect(found?.p50.value).toBe(quantile(runs.flat(), 0.5));
+    expect(found?.p99.value).toBeCloseTo(quantile(runs.flat(), 0.99), 10);
+    expect(found).toMatchObject({ samples: 7, runs: 2 });
+    expect(found?.p50.low).toBeLessThanOrEqual(found?.p50.value ?? 0);
+    expect(found?.p50.high).toBeGreaterThanOrEqual(found?.p50.value ?? 0);
+    expect(estimate([[], []])).toBeUndefined();
+  });
+
+  test("runs that differ widen the interval beyond what requests alone would give", () => {
+    const random = createRandom(5);
+    const run = (shift: number): number[] =>
+      Array.from({ length: 400 }, () => 100 + shift + standardNormal(random));
+    const same = estimate([run(0), run(0), run(0)]);
+    const apart = estimate([run(0), run(10), run(20)]);
+    const width = (found: ReturnType<typeof estimate>): number =>
+      (found?.mean.high ?? 0) - (found?.mean.low ?? 0);
+    expect(width(apart)).toBeGreaterThan(20 * width(same));
+  });
+
+  test("nineteen in twenty intervals of a median hold the truth", () => {
+    const random = createRandom(77);
+    let held = 0;
+    const trials = 60;
+    for (let trial = 0; trial < trials; trial++) {
+      const values = Array.from({ length: 101 }, () => 50 + 5 * standardNormal(random));
+      const found = estimate([values], trial)?.p50;
+      if (found !== undefined && found.low <= 50 && found.high >= 50) held++;
+    }
+    expect(held / trials).toBeGreaterThan(0.85);
+  });
+
+  test("a ratio of two modes", () => {
+    const base = [Array.from({ length: 200 }, (_, index) => 100 + (index % 10))];
+    const slower = base.map((run) => run.map((value) => value * 1.2));
+    const ratio = compare(slower, base)?.p50;
+    expect(ratio?.value).toBeCloseTo(1.2, 10);
+    expect(ratio?.low).toBeGreaterThan(1.1);
+    expect(ratio?.high).toBeLessThan(1.3);
+    expect(compare([], base)).toBeUndefined();
+  });
+});
+
+const filled = cellRun({
+  cell: { mode: "idle", load: "load", run: 1 },
+  times: { readySeconds: 10, firstTokenSeconds: 10.2, settledSeconds: 20, endSeconds: 200 },
+  requests: [
+    request(-1, 10.1, 50, { warmUp: true }),
+    request(0, 11, 20),
+    request(1, 14.99, 60),
+    request(2, 17, 30),
+    request(3, 30, 25),
+    request(4, 140, 20),
+    {
+      index: 5,
+      warmUp: false,
+      dueSeconds: 31,
+      sentSeconds: 31,
+      itlMicros: [],
+      promptTokensWanted: 1,
+      outputTokensWanted: 1,
+      failure: { kind: "rate_limited", detail: "429" },
+    },
+  ],
+  captures: [capture("FULL:8", 15, 40), capture("FULL:4", 16, 20), capture("FULL:2", 19, 30)],
+});
+
+describe("a run", () => {
+  test("its windows", () => {
+    const counts = Object.fromEntries(
+      WINDOWS.map((name) => [
+        name,
+        inWindow(filled, name, filled.requests.slice(1, 6)).map(({ index }) => index),
+      ]),
+    );
+    expect(counts).toEqual({
+      all: [0, 1, 2, 3, 4],
+      before: [0, 1],
+      during: [2],
+      after: [3, 4],
+      first120: [0, 1, 2, 3],
+      later: [4],
+      delayed: [1],
+      undelayed: [0, 2, 3, 4],
+    });
+    expect(ttftMs(request(0, 3, 25))).toBeCloseTo(25, 6);
+    expect(tpotMs(request(0, 3, 25))).toBeCloseTo(10, 6);
+  });
+
+  test("its figures", () => {
+    const figures = runFigures(filled);
+    expect(figures).toMatchObject({
+      requests: 6,
+      completed: 5,
+      failures: { rate_limited: 1 },
+      spawnToReadySeconds: 10,
+      spawnToFirstTokenSeconds: 10.2,
+      spawnToSettledSeconds: 20,
+      capturesAfterReady: 3,
+      capturesDelaying: 1,
+      shareDelayed: 0.2,
+    });
+    expect(figures.longestCaptureMs).toBeCloseTo(40, 6);
+    expect(figures.longestDelayingCaptureMs).toBeCloseTo(40, 6);
+    expect(figures.readyToLastCaptureSeconds).toBeCloseTo(9.03, 6);
+    expect(figures.longestTokenGap?.seconds).toBeCloseTo(0.06, 6);
+    expect(figures.firstMinute).toBeUndefined();
+  });
+
+  test("waits of the first minute from spawn", () => {
+    const held = cellRun({
+      start: "spawn",
+      times: { readySeconds: 20 },
+      requests: [
+        request(0, 0, 20_000, { sentSeconds: 20 }),
+        request(1, 59, 100),
+        request(2, 61, 100),
+      ],
+    });
+    const { firstMinute, latenessMs } = runFigures(held);
+    expect(firstMinute).toMatchObject({ requests: 2, unanswered: 0 });
+    expect(firstMinute?.waitSeconds).toBeCloseTo(20.1, 6);
+    // Held back until ready is no lateness of the generator.
+    expect(latenessMs?.max).toBe(0);
+  });
+
+  test("the longest gap counts from the send where nothing was under way", () => {
+    const late = request(1, 10, 500, { sentSeconds: 10 });
+    expect(longestTokenGap([request(0, 0, 20), late])).toEqual({ seconds: 0.5, atSeconds: 10.5 });
+    const during = request(2, 0.01, 15, { itlMicros: [900_000], lastSeconds: 0.925 });
+    expect(longestTokenGap([request(0, 0, 20), during])?.seconds).toBeCloseTo(0.875, 6);
+    expect(longestTokenGap([])).toBeUndefined();
+  });
+
+  test("as `vllm bench serve` writes it", () => {
+    const result = vllmResult(filled, { ttft: 40, tpot: 20 });
+    expect(result).toMatchObject({
+      backend: "openai",
+      model_id: "m",
+      request_rate: 1,
+      burstiness: 1,
+      completed: 5,
+      failed: 1,
+      total_input_tokens: 500,
+      total_output_tokens: 20,
+      max_concurrent_requests: 1,
+    });
+    expect(result["median_ttft_ms"]).toBeCloseTo(25, 6);
+    expect(result["median_tpot_ms"]).toBeCloseTo(10, 6);
+    expect(result["mean_itl_ms"]).toBeCloseTo(10, 6);
+    expect(result["request_goodput"] as number).toBeLessThan(
+      result["request_throughput"] as number,
+    );
+    expect(result["errors"]).toContain("rate_limited: 429");
+    const lists = ["ttfts", "itls", "input_lens", "output_lens", "errors", "start_times"];
+    for (const name of lists) expect(result[name]).toHaveLength(6);
+    expect(vllmResult(filled, {})["request_goodput"]).toBeNull();
+    expect(vllmResult(cellRun(), {})).toMatchObject({ completed: 0, mean_ttft_ms: 0 });
+  });
+
+  test("as a timeline: one row for what runs at the same time, captures as slices", () => {
+    const { traceEvents: events } = traceEvents(filled);
+    const captures = events.filter((event) => event["cat"] === "capture");
+    expect(captures.map(({ name, ts }) => [name, ts])).toEqual([
+      ["FULL:8", 15e6],
+      ["FULL:4", 16e6],
+      ["FULL:2", 19e6],
+    ]);
+    expect(events.filter(({ name }) => name === "rate_limited")).toHaveLength(1);
+    for (const event of events) expect(Number.isFinite(event.ts)).toBe(true);
+  });
+});
+
+describe("all runs", () => {
+  const base = [1, 2].map((run) =>
+    cellRun({
+      cell: { mode: "stock", load: "load", run },
+      start: "spawn",
+      times: { readySeconds: 12 + run },
+      requests: Array.from({ length: 50 }, (_, i) =>
+        request(i, i, i < 14 ? 14_000 - i * 1000 : 20),
+      ),
+    }),
+  );
+  const ours = [1, 2].map((run) =>
+    cellRun({
+      cell: { mode: "idle", load: "load", run },
+      start: "spawn",
+      times: { readySeconds: 10 },
+      requests: Array.from({ length: 50 }, (_, i) =>
+        request(i, i, i < 10 ? 10_000 - i * 1000 : 20),
+      ),
+      status: run === 2 ? "partial" : "complete",
+    }),
+  );
+  const summary = summarise({
+    title: "t",
+    baseline: "stock",
+    goodput: { ttft: 100 },
+    runs: [...base, ...ours],
+  });
+  const [stock, idle] = summary.cells;
+
+  test("are compared with the baseline, in one figure for the first minute", () => {
+    expect(stock?.versusBaseline).toBeUndefined();
+    const saved = idle?.versusBaseline?.firstMinuteSavedSeconds;
+    // 14 + 13 + … + 1 seconds of stock less 10 + 9 + … + 1 of ours, less what 4 wait anyway.
+    expect(saved?.value).toBeCloseTo(50 - 4 * 0.02, 6);
+    expect(idle?.versusBaseline?.ttft.all?.p50.value).toBeCloseTo(1, 6);
+    expect(summary.partial).toBe(true);
+    expect(idle?.partial).toBe(1);
+    expect(idle?.goodputPerSecond?.mean).toBeGreaterThan(stock?.goodputPerSecond?.mean ?? 0);
+  });
+
+  test("make rows without holes, and leave out figures that nobody has", () => {
+    const groups = rowGroups(summary.cells);
+    const titles = groups.flatMap(({ rows }) => rows.map(({ title }) => title));
+    expect(titles).toContain("saved against the baseline, request-seconds");
+    expect(titles).not.toContain("graphs captured");
+    for (const { rows } of groups) for (const { cells } of rows) expect(cells).toHaveLength(2);
+    const runs = groups[0]?.rows.find(({ title }) => title === "runs");
+    expect(runs?.cells).toEqual(["2", "2 (1 partial)"]);
+  });
+
+  test.for([
+    [0, "0"],
+    [0.01234, "0.0123"],
+    [1.5, "1.50"],
+    [99.96, "100.0"],
+    [123.4, "123"],
+    [12345.6, "12,346"],
+    [-2.5, "-2.50"],
+  ] as const)("%d is told as %s", ([value, text]) => {
+    expect(numberText(value)).toBe(text);
+  });
+});

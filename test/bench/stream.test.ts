@@ -1,0 +1,139 @@
+import { expect, test } from "vitest";
+import { SseParser } from "../../src/bench/sse.ts";
+import { type StreamRequest, streamRequest } from "../../src/bench/stream.ts";
+import { DONE, nowhere, STREAM, serve, token, usage } from "./helpers/server.ts";
+
+const ask = (url: URL, more: Partial<StreamRequest> = {}) =>
+  streamRequest({
+    url,
+    endpoint: "completions",
+    model: "m",
+    prompt: "a b c",
+    maxTokens: 3,
+    ignoreEos: true,
+    timeoutMs: 20_000,
+    ...more,
+  });
+
+test("a stream gives the time of each token, and the server's own counts", async () => {
+  let body = "";
+  const url = await serve((request, response) => {
+    request.on("data", (part) => {
+      body += part;
+    });
+    request.on("end", () => {
+      response.writeHead(200, STREAM);
+      response.write(`: a ping\n\n${token(" 1")}`);
+      response.write(token(" 2"));
+      response.end(token("") + usage(7, 3) + DONE);
+    });
+  });
+  const before = performance.now();
+  const outcome = await ask(url);
+  expect(outcome.failure).toBeUndefined();
+  expect(outcome.tokensAtMs).toHaveLength(3);
+  expect(outcome.tokensAtMs).toEqual([...outcome.tokensAtMs].sort((a, b) => a - b));
+  expect(outcome.sentAtMs).toBeGreaterThanOrEqual(before);
+  expect(outcome).toMatchObject({ promptTokens: 7, outputTokens: 3 });
+  expect(JSON.parse(body)).toEqual({
+    model: "m",
+    prompt: "a b c",
+    max_tokens: 3,
+    temperature: 0,
+    ignore_eos: true,
+    stream: true,
+    stream_options: { include_usage: true },
+  });
+});
+
+test("a chat's first event with the role alone is no token", async () => {
+  const delta = (value: object): string =>
+    `data: ${JSON.stringify({ choices: [{ index: 0, delta: value }] })}\n\n`;
+  const url = await serve((_, response) => {
+    response.writeHead(200, STREAM);
+    response.end(
+      delta({ role: "assistant", content: "" }) +
+        delta({ content: "hi" }) +
+        delta({ reasoning_content: "hm" }) +
+        DONE,
+    );
+  });
+  const outcome = await ask(url, { endpoint: "chat" });
+  expect(outcome.failure).toBeUndefined();
+  expect(outcome.tokensAtMs).toHaveLength(2);
+});
+
+test("nobody there", async () => {
+  const outcome = await ask(await nowhere());
+  expect(outcome.failure).toEqual({ kind: "unreachable", detail: "ECONNREFUSED" });
+});
+
+test.for([
+  [404, '{"error":{"message":"The model `m` does not exist."}}', "no_model"],
+  [404, '{"detail":"Not Found"}', "http_error"],
+  [429, "slow down", "rate_limited"],
+  [503, "not ready", "http_error"],
+  [200, '{"choices":[{"text":"not streamed"}]}', "not_sse"],
+] as const)("%i %s is %s", async ([status, text, kind]) => {
+  const url = await serve((_, response) => {
+    response.writeHead(status, { "content-type": "application/json" }).end(text);
+  });
+  const { failure } = await ask(url);
+  expect(failure?.kind).toBe(kind);
+  expect(failure?.detail).toContain(text.slice(0, 20));
+});
+
+test("a stream that breaks off half-way keeps the tokens it had", async () => {
+  const url = await serve((request, response) => {
+    // Read to its end: a connection closed with unread bytes is reset, and what was sent is lost.
+    request.resume().on("end", () => {
+      response.writeHead(200, STREAM);
+      response.write(token(" 1"), () => response.destroy());
+    });
+  });
+  const outcome = await ask(url);
+  expect(outcome.failure?.kind).toBe("cut_off");
+  expect(outcome.tokensAtMs).toHaveLength(1);
+});
+
+test("a stream that ends politely but without [DONE] is cut off too", async () => {
+  const url = await serve((_, response) => {
+    response.writeHead(200, STREAM).end(token(" 1"));
+  });
+  expect((await ask(url)).failure?.kind).toBe("cut_off");
+});
+
+test.for([
+  ["data: nonsense\n\n", "bad_event"],
+  ['data: {"error":{"message":"the engine died"}}\n\n', "bad_event"],
+  [`data: ${"x".repeat(1 << 21)}`, "bad_event"],
+  [DONE, "no_token"],
+] as const)("%# an event that is none", async ([text, kind]) => {
+  const url = await serve((_, response) => {
+    response.writeHead(200, STREAM);
+    // Left open: the client must not wait for more once it knows.
+    if (kind === "bad_event") response.write(text);
+    else response.end(text);
+  });
+  expect((await ask(url)).failure?.kind).toBe(kind);
+});
+
+test("an answer that never ends runs into its time limit", async () => {
+  const url = await serve(() => {});
+  expect((await ask(url, { timeoutMs: 50 })).failure?.kind).toBe("timeout");
+});
+
+test("an abort ends a request under way, and one not sent yet", async () => {
+  const controller = new AbortController();
+  const url = await serve(() => controller.abort());
+  expect((await ask(url, { signal: controller.signal })).failure?.kind).toBe("aborted");
+  expect((await ask(url, { signal: controller.signal })).failure?.kind).toBe("aborted");
+});
+
+test("events are the same however the body is cut", () => {
+  const body = `data: one\r\n\r\n: ping\n\ndata: two\ndata: lines\n\nevent: x\ndata:three\n\n`;
+  const whole = new SseParser().push(body);
+  expect(whole).toEqual(["one", "two\nlines", "three"]);
+  const parser = new SseParser();
+  expect([...body].flatMap((char) => parser.push(char))).toEqual(whole);
+});
