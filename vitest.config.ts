@@ -1,11 +1,23 @@
+import { fileURLToPath } from "node:url";
 import { defineConfig } from "vitest/config";
 
+// The examples import this package as strangers do; here they get its sources.
+const SOURCES = fileURLToPath(new URL("src", import.meta.url));
+
 export default defineConfig({
+  resolve: {
+    alias: [
+      { find: /^lazygraph$/, replacement: `${SOURCES}/index.ts` },
+      { find: /^lazygraph\/(metrics|tracing|testing)$/, replacement: `${SOURCES}/$1.ts` },
+    ],
+  },
   test: {
     include: ["test/**/*.test.ts"],
     pool: "forks",
-    globalSetup: ["test/native/setup.ts"],
+    globalSetup: ["test/native/setup.ts", "test/helpers/state-folder.ts"],
     testTimeout: 30_000,
     hookTimeout: 30_000,
+    // The default of one second is a limit that a loaded machine breaks.
+    expect: { poll: { timeout: 25_000 } },
   },
 });

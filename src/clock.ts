@@ -6,6 +6,23 @@ export interface Clock {
   after(seconds: number, callback: () => void): () => void;
 }
 
+/** Resolves with `work`, or after so many seconds without it: then it goes on by itself. */
+export async function withinSeconds(
+  clock: Clock,
+  seconds: number,
+  work: Promise<void>,
+): Promise<void> {
+  let cancel = (): void => {};
+  const late = new Promise<void>((resolve) => {
+    cancel = clock.after(seconds, resolve);
+  });
+  try {
+    await Promise.race([work, late]);
+  } finally {
+    cancel();
+  }
+}
+
 /** Node's longest timer, 24.8 days: a longer one would fire at once. */
 const TIMER_MS_MAX = 2 ** 31 - 1;
 

@@ -5,23 +5,35 @@
  * else goes to the driver of its peer, and what belongs to nobody is asked who it is.
  */
 
-import { systemClock } from "./clock.ts";
+import { hostname } from "node:os";
+import { systemClock, withinSeconds } from "./clock.ts";
 import { EngineDriver } from "./engine-driver.ts";
+import { type MemoryDesk, memoryDesk } from "./engine-memory.ts";
 import { codeOf, type ErrorCode, LazygraphError } from "./errors.ts";
 import { publish } from "./events.ts";
+import { HostGpus } from "./memory/gpus.ts";
 import {
+  type Announcement,
   type ControllerOptions,
+  checkAnnouncement,
   checkMode,
   type ResolvedOptions,
   resolveOptions,
 } from "./options.ts";
+import { PlanDesk } from "./plan/engine-plan.ts";
+import { defaultPlanFolder } from "./plan/place.ts";
+import { PlanStore } from "./plan/store.ts";
+import { loadProfile } from "./profile/load.ts";
 import { type EngineSnapshot, snapshotOf } from "./snapshot.ts";
+import { packageVersion } from "./version.ts";
 import { isWaitedFor, Waiters, type WaitOptions } from "./waiters.ts";
 import { decodeFromEngine, encode } from "./wire/codec.ts";
 import type { FromEngine, Hello, Mode, Refuse, ToEngine } from "./wire/protocol.ts";
 import { FRAMES_PER_SECOND_MAX, openRouter, type RouterLink } from "./wire/router.ts";
 import { refusalOf, Session } from "./wire/session.ts";
 
+/** How long a start waits for learned plans to be read. */
+const PLANS_SECONDS_MAX = 2;
 /** Sessions remembered as replaced by a younger one of the same engine name. */
 const REPLACED_MAX = 256;
 /** Strangers remembered as asked for their `hello`. */
@@ -52,6 +64,13 @@ export interface Controller extends AsyncDisposable {
    */
   freeze(engine: string, reason?: string): void;
   /**
+   * Tells an engine's policy of requests to come, which keeps captures away from their arrival.
+   * Forgotten once it has passed. Announce again what has changed: the policy remembers few.
+   * @throws LazygraphError ERR_LAZYGRAPH_ENGINE_UNKNOWN, or …_LOST while it is not connected;
+   *   OptionError for a number out of range
+   */
+  announce(engine: string, announcement: Announcement): void;
+  /**
    * Resolves with the first connected engine that is what was asked for, at once if there is one.
    * @throws LazygraphError ERR_LAZYGRAPH_CLOSED; the signal's reason
    */
@@ -79,6 +98,10 @@ class EngineController implements Controller {
   /** When a peer without a session was last asked to say hello; infinity: refused, never again. */
   readonly #strangers = new Map<string, number>();
   readonly #waiters = new Waiters();
+  readonly #plans: PlanDesk;
+  /** Kept until there is an engine: who starts a controller listens from then on at the latest. */
+  #planProblems: string[] | undefined = [];
+  readonly #memory: MemoryDesk;
   readonly #onAbort = (): void => void this.close();
   #router: RouterLink | undefined;
   #starting: Promise<void> | undefined;
@@ -88,6 +111,8 @@ class EngineController implements Controller {
 
   constructor(options: ResolvedOptions) {
     this.#options = options;
+    this.#plans = openPlans(options, (message) => this.#planProblem(message));
+    this.#memory = this.#openMemory();
     options.signal?.addEventListener("abort", this.#onAbort, { once: true });
     if (options.signal?.aborted === true) this.#onAbort();
   }
@@ -104,6 +129,9 @@ class EngineController implements Controller {
   async #open(): Promise<void> {
     const { endpoint, curve, signal } = this.#options;
     signal?.throwIfAborted();
+    if (this.#closed) throw closedError();
+    // Before anybody can connect, but not for long: a disk that hangs must not keep engines waiting.
+    await withinSeconds(systemClock, PLANS_SECONDS_MAX, this.#plans.refresh());
     if (this.#closed) throw closedError();
     const router = await openRouter({
       endpoint,
@@ -136,6 +164,9 @@ class EngineController implements Controller {
     this.#waiters.fail(closedError());
     await this.#starting?.catch(() => undefined);
     await this.#router?.close();
+    await this.#plans.close();
+    this.#tellPlanProblems();
+    await this.#memory.gpus?.close();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -155,6 +186,11 @@ class EngineController implements Controller {
 
   freeze(engine: string, reason = "freeze() was called"): void {
     this.#connected(engine).freeze(reason);
+  }
+
+  announce(engine: string, announcement: Announcement): void {
+    checkAnnouncement(announcement);
+    this.#connected(engine).announce(announcement.inSeconds, announcement.requests ?? 1);
   }
 
   async waitForEngine(options: WaitOptions = {}): Promise<EngineSnapshot> {
@@ -234,6 +270,9 @@ class EngineController implements Controller {
       this.#endConnectionOf(connection.driver, `its connection is ${engine}'s now`);
     }
     this.#strangers.delete(peer);
+    this.#tellPlanProblems();
+    // What other controllers have learned since; its graphs come seconds later.
+    void this.#plans.refresh();
     const old = this.#drivers.get(engine);
     const mode = this.#modes.get(engine) ?? this.#options.mode;
     const session = this.#session(peer, hello);
@@ -248,6 +287,9 @@ class EngineController implements Controller {
       clock: systemClock,
       policy: this.#options.policy,
       settleWithinSeconds: this.#options.settleWithinSeconds,
+      rules: this.#options.rules,
+      plans: this.#plans,
+      memory: this.#memory,
       onChange: () => this.#wakeWaiters(),
     });
     driver.record.problems.replaced = replaced;
@@ -257,13 +299,18 @@ class EngineController implements Controller {
   }
 
   #session(peer: string, hello: Hello): Session {
-    const { heartbeatMs, captureTimeoutMs } = this.#options;
+    const { heartbeatMs, captureTimeoutMs, memory = {} } = this.#options;
+    const { reserve, marginBytes } = memory;
     const session: Session = new Session(hello, {
       clock: systemClock,
       send: (message) => this.#send(peer, message),
       heartbeatMs,
       captureTimeoutMs,
       incarnation: this.#incarnation,
+      memory: {
+        ...(reserve === undefined ? {} : { reserve }),
+        ...(marginBytes === undefined ? {} : { marginBytes }),
+      },
       nextCommand: () => {
         this.#commands += 1;
         return this.#commands;
@@ -276,6 +323,25 @@ class EngineController implements Controller {
       },
     });
     return session;
+  }
+
+  /** The driver of this host's GPUs is opened later, when an engine has told which it is on. */
+  #openMemory(): MemoryDesk {
+    const { memory = {} } = this.#options;
+    if (memory.gpu === false) return memoryDesk(memory);
+    const gpus = new HostGpus({
+      clock: systemClock,
+      onNews: () => {
+        for (const { driver } of this.#connections.values()) driver.reviewMemory();
+      },
+      onFault: (gpu, error) => {
+        const why = error instanceof Error ? error.message : String(error);
+        const code = codeOf(error) ?? "ERR_LAZYGRAPH_INTERNAL";
+        const message = `The memory of GPU ${gpu} can't be read, so its engines' own figures count: ${why}`;
+        publish("lazygraph:problem", { engine: "", atUnixMs: Date.now(), code, message });
+      },
+    });
+    return memoryDesk(memory, gpus);
   }
 
   #refusal(hello: Hello): Refuse | undefined {
@@ -385,6 +451,17 @@ class EngineController implements Controller {
     publish("lazygraph:problem", { engine, atUnixMs: Date.now(), code, message });
   }
 
+  #planProblem(message: string): void {
+    if (this.#planProblems !== undefined) this.#planProblems.push(message);
+    else this.#problem(undefined, "ERR_LAZYGRAPH_PLAN", message);
+  }
+
+  #tellPlanProblems(): void {
+    const problems = this.#planProblems ?? [];
+    this.#planProblems = undefined;
+    for (const message of problems) this.#planProblem(message);
+  }
+
   #remember(peer: string, atSeconds: number): void {
     this.#strangers.delete(peer);
     this.#strangers.set(peer, atSeconds);
@@ -429,6 +506,21 @@ class EngineController implements Controller {
     }
     return undefined;
   }
+}
+
+function openPlans(options: ResolvedOptions, onProblem: (message: string) => void): PlanDesk {
+  const { plan, planFolder, planReadOnly, profile } = options;
+  const store = plan
+    ? new PlanStore({
+        folder: planFolder ?? defaultPlanFolder(process.env),
+        readOnly: planReadOnly,
+        clock: systemClock,
+        onProblem,
+      })
+    : undefined;
+  const learnedBy = `lazygraph ${packageVersion()} on ${hostname()}`;
+  const costs = profile === undefined ? undefined : loadProfile(profile);
+  return new PlanDesk(store, learnedBy, costs);
 }
 
 let incarnation = 0;

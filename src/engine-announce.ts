@@ -1,14 +1,8 @@
 /** Turns what happened to an engine into events for whoever listens. */
 
-import {
-  type EngineRecord,
-  forecastOf,
-  freeBytesMin,
-  reasonOf,
-  takenBytes,
-} from "./engine-record.ts";
+import { type EngineRecord, forecastOf, reasonOf, takenBytes } from "./engine-record.ts";
 import { type EngineEventBase, publish } from "./events.ts";
-import { memoryLine } from "./memory-line.ts";
+import { type MemoryFigures, memoryAdvice, memoryLine, verdictOf } from "./memory-line.ts";
 import { capturedGraphs, type EngineState } from "./schedule/state.ts";
 import type { CaptureResult } from "./wire/protocol.ts";
 
@@ -41,25 +35,41 @@ export function announceResult(
   });
 }
 
-/** After the first graphs: what they took, what is free, and what the rest will take. */
+/** After the first graphs: what they took, what is free, and whether the rest will fit. */
 export function announceMemory(record: EngineRecord, state: EngineState): void {
-  const forecast = forecastOf(record);
-  if (forecast === undefined) return;
-  const taken = takenBytes(state);
-  const freeBytes = freeBytesMin(record.ranks);
-  const line = memoryLine({
-    engine: record.hello.engine,
-    graphsCaptured: capturedGraphs(state).length,
-    takenBytes: taken,
-    freeBytes,
-    forecast,
-  });
+  const figures = memoryFigures(record, state);
+  if (figures === undefined) return;
+  const { takenBytes: taken, headroom, forecast } = figures;
+  const advice = memoryAdvice(figures);
+  const line = memoryLine(figures);
   record.memoryLine = line;
   publish("lazygraph:engine:memory", {
     ...eventBase(record),
     takenBytes: taken,
-    ...(freeBytes === undefined ? {} : { freeBytes }),
+    ...(headroom === undefined
+      ? {}
+      : {
+          freeBytes: headroom.freeBytes,
+          servingBytes: headroom.spokenForBytes,
+          headroomBytes: headroom.bytes,
+        }),
     forecast,
+    verdict: verdictOf(forecast, headroom),
+    ...(advice === undefined ? {} : { advice }),
     line,
   });
+}
+
+function memoryFigures(record: EngineRecord, state: EngineState): MemoryFigures | undefined {
+  const forecast = forecastOf(record);
+  if (forecast === undefined) return undefined;
+  return {
+    engine: record.hello.engine,
+    graphsCaptured: capturedGraphs(state).length,
+    takenBytes: takenBytes(state),
+    headroom: record.guard?.headroom(),
+    forecast,
+    reserve: record.inventory?.reserve?.mode,
+    utilization: record.utilization,
+  };
 }

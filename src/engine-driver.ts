@@ -9,6 +9,8 @@
 import PQueue from "p-queue";
 import type { Clock } from "./clock.ts";
 import { announceMemory, announceResult, countsOf, eventBase } from "./engine-announce.ts";
+import { EngineMemory, type MemoryDesk, memoryDesk } from "./engine-memory.ts";
+import type { ExplainingPolicy, PolicyMaker } from "./engine-policy.ts";
 import {
   applyInventory,
   applyMode,
@@ -23,8 +25,15 @@ import {
 } from "./engine-record.ts";
 import { codeOf, type LazygraphError } from "./errors.ts";
 import { type DecisionEvent, publish } from "./events.ts";
-import type { ResolvedOptions } from "./options.ts";
-import type { Decision, EngineEvent, Policy } from "./schedule/policy.ts";
+import type { Graph } from "./graph.ts";
+import type { EnginePlan, PlanDesk } from "./plan/engine-plan.ts";
+import type { Decision, EngineEvent } from "./schedule/policy.ts";
+import {
+  EXCLUDED_REASON,
+  excludedGraphs,
+  type PlanRules,
+  unmatchedRules,
+} from "./schedule/rules.ts";
 import type { EngineState } from "./schedule/state.ts";
 import {
   type CaptureResult,
@@ -49,10 +58,18 @@ type Happening = EngineEvent extends infer E
     : never
   : never;
 
+type CaptureDecision = Extract<Decision, { type: "capture" }>;
+
 export interface DriverOptions {
   readonly clock: Clock;
-  readonly policy: ResolvedOptions["policy"];
+  readonly policy: PolicyMaker;
   readonly settleWithinSeconds: number | undefined;
+  /** Graphs that the user pinned or excluded. @default none */
+  readonly rules?: PlanRules;
+  /** Where learned plans come from. @default none are */
+  readonly plans?: PlanDesk;
+  /** What engines share of memory. @default nothing: no margin, and no GPU of this host */
+  readonly memory?: MemoryDesk;
   /** Called after every change that a snapshot shows. */
   readonly onChange: () => void;
 }
@@ -61,8 +78,10 @@ export class EngineDriver {
   readonly record: EngineRecord;
   readonly #options: DriverOptions;
   readonly #queue = new PQueue({ concurrency: 1 });
+  readonly #memory: EngineMemory;
   #session: Session;
-  #policy: Policy | undefined;
+  #policy: ExplainingPolicy | undefined;
+  #plan: EnginePlan | undefined;
   #started = false;
   /** Whether a mode was set after the engine joined; it may have missed the message. */
   #modeSet = false;
@@ -75,6 +94,13 @@ export class EngineDriver {
     this.record = createEngineRecord(hello, mode);
     this.#session = session;
     this.#options = options;
+    this.#memory = new EngineMemory(this.record, {
+      clock: options.clock,
+      desk: options.memory ?? memoryDesk(),
+      onChange: (graphs) => this.#happen({ type: "memory", graphs }),
+      onSurplus: (graphs) => this.#drop(graphs),
+      onReopen: () => this.#reopen(),
+    });
   }
 
   /** Accepts the engine. Call once it can be found by its name: who hears of it may look it up. */
@@ -99,6 +125,7 @@ export class EngineDriver {
     this.record.connected = false;
     this.record.lostReason = error.message;
     this.#cancelWait?.();
+    this.#memory.detach();
     const { code, message } = error;
     const { state } = this.record;
     const open = state?.graphs.get(state.capturing ?? "");
@@ -124,6 +151,8 @@ export class EngineDriver {
     this.#cancelWait?.();
     this.#cancelSettle?.();
     this.#queue.clear();
+    this.#memory.close();
+    this.#plan?.end();
   }
 
   /**
@@ -133,6 +162,7 @@ export class EngineDriver {
   setMode(mode: Mode): void {
     if (mode === this.record.mode && !hasEnded(this.record)) return;
     applyMode(this.record, mode);
+    this.#exclude();
     this.#policy = undefined;
     this.#modeSet = true;
     this.#cancelSettle?.();
@@ -162,6 +192,18 @@ export class EngineDriver {
     this.#options.onChange();
   }
 
+  /** Free memory of this host's GPUs has crossed what is spoken for. */
+  reviewMemory(): void {
+    this.#memory.review();
+    this.#options.onChange();
+  }
+
+  /** The gateway expects so many requests in so many seconds. */
+  announce(inSeconds: number, requests: number): void {
+    this.#happen({ type: "announce", inSeconds, requests });
+    this.#options.onChange();
+  }
+
   #problem(code: string, message: string): void {
     const { engine } = this.record.hello;
     publish("lazygraph:problem", { engine, atUnixMs: Date.now(), code, message });
@@ -179,6 +221,11 @@ export class EngineDriver {
       case "result":
         this.#result(message);
         break;
+      case "dropped":
+        setRanks(this.record, message.ranks.length > 0 ? message.ranks : this.record.ranks);
+        this.record.epoch = message.epoch;
+        this.#session.answer(message);
+        break;
       case "telemetry":
         this.#telemetry(message);
         break;
@@ -186,7 +233,9 @@ export class EngineDriver {
         this.#edge(message.state, message.running, message.waiting);
         break;
       case "heartbeat":
-        if (message.ranks !== undefined) setRanks(this.record, message.ranks);
+        if (message.ranks === undefined) return;
+        setRanks(this.record, message.ranks);
+        this.#memory.heartbeat();
         return;
       case "problem":
         this.record.problems.reported += 1;
@@ -217,7 +266,13 @@ export class EngineDriver {
     const unknown = applyInventory(this.record, message);
     const { state, frozenReason, mode } = this.record;
     // What a policy remembers is about a plan.
-    if (state !== before) this.#policy = undefined;
+    if (state !== before) {
+      this.#policy = undefined;
+      this.#plan?.end();
+      this.#plan = this.#recall(message);
+    }
+    this.#exclude();
+    this.#memory.inventory(message, this.#plan?.bytes);
     // Asking again would bring the same inventory: report, and go on with what is known.
     if (unknown.length > 0) this.#unknownGraphs(unknown, "inventory", false);
     if (message.phase === "stock" || message.phase === "stopping") return;
@@ -232,6 +287,39 @@ export class EngineDriver {
     this.#happen({ type: "inventory" });
   }
 
+  /** What earlier starts of such an engine learned. An engine that runs as stock learns nothing. */
+  #recall(inventory: Inventory): EnginePlan | undefined {
+    const { hello, state } = this.record;
+    const { plans, rules = {} } = this.#options;
+    if (state === undefined || state.planned.length === 0) return undefined;
+    const unmatched = unmatchedRules(state.planned, rules);
+    if (unmatched.length > 0) {
+      this.#problem(
+        "ERR_LAZYGRAPH_OPTION",
+        `Expected pinned and excluded graphs to be of ${hello.engine}'s plan, got ` +
+          `${unmatched.slice(0, 3).join(", ")}${unmatched.length > 3 ? ", …" : ""}: ` +
+          "what matches nothing is ignored.",
+      );
+    }
+    const plan = plans?.engine(hello, inventory, state);
+    this.record.plan = plan?.snapshot;
+    if (plan?.snapshot !== undefined && plan.snapshot.starts > 0) {
+      const { starts, file, first } = plan.snapshot;
+      const reason = `${starts} earlier starts needed ${first.length} graphs (${file})`;
+      this.#decided({ decision: "plan", reason });
+    }
+    return plan;
+  }
+
+  #exclude(): void {
+    const { state } = this.record;
+    if (state === undefined) return;
+    for (const id of excludedGraphs(state.planned, this.#options.rules ?? {})) {
+      const entry = state.graphs.get(id);
+      if (entry?.status === "planned") setStatus(entry, "refused", EXCLUDED_REASON);
+    }
+  }
+
   #ready(message: Ready): void {
     const unknown = applyReady(this.record, message, this.#options.clock.now());
     if (unknown.length > 0) this.#unknownGraphs(unknown, "ready", true);
@@ -241,6 +329,7 @@ export class EngineDriver {
       this.#resync();
       return;
     }
+    this.#memory.ready(message.captured);
     publish("lazygraph:engine:ready", {
       ...eventBase(this.record),
       captureSeconds: message.captureSeconds,
@@ -255,6 +344,7 @@ export class EngineDriver {
     const { state } = this.record;
     const applied = applyResult(this.record, message);
     const answered = this.#session.answer(message);
+    this.#memory.result(message, answered);
     if (state === undefined || applied === undefined) {
       this.#unknownGraphs([message.graph], "result", true);
       return;
@@ -270,6 +360,9 @@ export class EngineDriver {
   #telemetry(message: Telemetry): void {
     const unknown = applyTelemetry(this.record, message, this.#options.clock.now());
     if (unknown.length > 0) this.#unknownGraphs(unknown, "telemetry", true);
+    const { running, waiting, steps } = message;
+    publish("lazygraph:engine:steps", { ...eventBase(this.record), running, waiting, steps });
+    this.#plan?.observe(message.steps, message.waiting);
     this.#happen({ type: "demand", steps: message.steps });
   }
 
@@ -308,7 +401,7 @@ export class EngineDriver {
     if (state === undefined || this.#closed || phase === "stock" || phase === "stopping") return;
     const event = { ...happening, atSeconds: this.#options.clock.now() } as EngineEvent;
     try {
-      this.#policy ??= this.#options.policy(mode);
+      this.#policy ??= this.#makePolicy(mode, state);
       const policy = this.#policy;
       for (const decision of policy.decide(state, event)) {
         // A listener may have changed the mode, and with it who decides.
@@ -325,13 +418,22 @@ export class EngineDriver {
     }
   }
 
+  #makePolicy(mode: Mode, state: EngineState): ExplainingPolicy {
+    const policy = this.#options.policy(mode, this.#plan?.context);
+    const { explain } = policy;
+    this.record.policy = policy.name;
+    this.record.explain =
+      explain && ((id) => explain.call(policy, state, id, this.#options.clock.now()));
+    return policy;
+  }
+
   #carryOut(decision: Decision, state: EngineState): void {
     const { reason } = decision;
     switch (decision.type) {
       case "start":
         if (this.#started || state.ready) return;
         this.#started = true;
-        this.#session.send({ type: "start", graphs: decision.graphs.map((graph) => graph.id) });
+        this.#session.send({ type: "start", ...this.#memory.start(decision.graphs) });
         break;
       case "dispatch":
         this.#session.send({ type: "dispatch", ...decision.table });
@@ -349,8 +451,8 @@ export class EngineDriver {
     this.#decided({ decision: decision.type, reason });
   }
 
-  #capture(decision: Extract<Decision, { type: "capture" }>, state: EngineState): void {
-    const { graph, whenIdle, reason } = decision;
+  #capture(decision: CaptureDecision, state: EngineState): void {
+    const { graph, reason } = decision;
     const entry = state.graphs.get(graph.id);
     const breach = captureBreach(state, entry?.status);
     if (entry === undefined || breach !== undefined) {
@@ -363,16 +465,61 @@ export class EngineDriver {
     state.capturing = graph.id;
     this.#decided({ decision: "capture", graph: graph.id, reason });
     const session = this.#session;
-    void this.#queue.add(async () => {
-      publish("lazygraph:capture:start", {
-        ...eventBase(this.record),
-        graph: graph.id,
-        whenIdle,
-        reason,
-      });
-      // The answer itself is booked where it arrives, in the order of messages.
-      await session.capture(graph.id, whenIdle).catch((error) => this.#unanswered(graph.id, error));
+    void this.#queue.add(() => this.#ask(session, decision, state));
+  }
+
+  async #ask(session: Session, decision: CaptureDecision, state: EngineState): Promise<void> {
+    const { graph, whenIdle, reason } = decision;
+    const grant = await this.#memory.reserve(graph);
+    if (grant === undefined) return;
+    // While the GPU was read the engine may have left, or captures may have ended.
+    if (this.#closed || !session.open || state.capturing !== graph.id) {
+      this.#memory.abandon();
+      return;
+    }
+    if (state.frozen) {
+      this.#memory.abandon();
+      state.capturing = undefined;
+      this.#happen({ type: "tick" });
+      return;
+    }
+    publish("lazygraph:capture:start", {
+      ...eventBase(this.record),
+      graph: graph.id,
+      whenIdle,
+      reason,
     });
+    // The answer itself is booked where it arrives, in the order of messages.
+    await session
+      .capture(graph.id, whenIdle, grant.needBytes)
+      .catch((error) => this.#unanswered(graph.id, error));
+  }
+
+  /** Gives up a tier: its graphs are marked already, and the table names them no more. */
+  #drop(graphs: readonly Graph[]): void {
+    const session = this.#session;
+    void this.#queue.add(async () => {
+      try {
+        const answer = await session.drop(graphs.map((graph) => graph.id));
+        if (answer.outcome === "dropped") this.#memory.dropped(answer);
+        else this.#memory.kept(graphs, answer.reason ?? `the engine ${answer.outcome} the drop`);
+      } catch (error) {
+        // Lost in the middle of it: the next inventory tells what became of the tier.
+        this.#memory.kept(graphs, error instanceof Error ? error.message : String(error));
+      }
+      this.#options.onChange();
+    });
+  }
+
+  /** Captures had ended before a tier was given up; with room for it again they go on. */
+  #reopen(): void {
+    const { state, mode } = this.record;
+    if (state === undefined || this.record.frozenReason !== undefined) return;
+    state.settled = false;
+    this.#policy = undefined;
+    this.#session.send({ type: "mode", mode });
+    this.#happen({ type: "ready" });
+    this.#options.onChange();
   }
 
   /** The engine was lost with this capture open; `detach` has booked it. */
@@ -392,6 +539,7 @@ export class EngineDriver {
       this.record.readyToSettledSeconds ??= this.#options.clock.now() - readyAtSeconds;
     }
     if (!state.frozen) this.#session.send({ type: "freeze", reason: sentence(reason) });
+    this.#plan?.settled();
     const seconds = this.record.readyToSettledSeconds;
     publish("lazygraph:engine:settled", {
       ...eventBase(this.record),
@@ -432,7 +580,9 @@ function sentence(text: string): string {
 /** Whether captures were ended from outside, all or some of them. */
 function hasEnded({ frozenReason, state }: EngineRecord): boolean {
   if (frozenReason !== undefined) return true;
-  return [...(state?.graphs.values() ?? [])].some((entry) => entry.status === "refused");
+  return [...(state?.graphs.values() ?? [])].some(
+    ({ status, reason }) => status === "refused" && reason !== EXCLUDED_REASON,
+  );
 }
 
 /** Why a policy may not capture now, as the end of a sentence. */

@@ -3,12 +3,13 @@
  * waits or publishes: a message goes in, the record changes, and what else to do comes out.
  */
 
-import { type Forecast, forecastBytes } from "./schedule/forecast.ts";
+import type { Forecast } from "./memory/forecast.ts";
+import type { MemoryGuard } from "./memory/guard.ts";
+import type { PlanSnapshot } from "./plan/engine-plan.ts";
 import {
   createEngineState,
   type EngineState,
   type GraphState,
-  missingGraphs,
   recordSteps,
 } from "./schedule/state.ts";
 import type {
@@ -73,6 +74,16 @@ export interface EngineRecord {
   longestCaptureMs: number;
   longestStallMs: number;
   memoryLine: string | undefined;
+  /** What may be captured with the memory there is. */
+  guard: MemoryGuard | undefined;
+  /** The engine's `--gpu-memory-utilization`, where the user told it. */
+  utilization: number | undefined;
+  /** Name of the policy that decides. */
+  policy: string | undefined;
+  /** Why a graph is where it is, by the policy's word; undefined when it has none. */
+  explain: ((graph: string) => string) | undefined;
+  /** What earlier starts of such engines left; undefined where plans are off. */
+  plan: PlanSnapshot | undefined;
   readonly decisions: DecisionRecord[];
   readonly problems: ProblemCounts;
 }
@@ -96,6 +107,11 @@ export function createEngineRecord(hello: Hello, mode: Mode): EngineRecord {
     longestCaptureMs: 0,
     longestStallMs: 0,
     memoryLine: undefined,
+    guard: undefined,
+    utilization: undefined,
+    policy: undefined,
+    explain: undefined,
+    plan: undefined,
     decisions: [],
     problems: {
       malformed: 0,
@@ -170,7 +186,8 @@ export function applyResult(
   } else if (message.outcome === "deferred") {
     entry.reason = reasonOf(message);
   } else if (before !== "captured") {
-    setStatus(entry, message.outcome, reasonOf(message));
+    if (message.refusal === "headroom") blockGraph(entry, reasonOf(message));
+    else setStatus(entry, message.outcome, reasonOf(message));
   }
   return { entry, changed: entry.status !== before };
 }
@@ -216,8 +233,20 @@ export function applyMode(record: EngineRecord, mode: Mode): void {
   }
 }
 
+/** Refuses a graph until there is memory for it. */
+export function blockGraph(entry: GraphState, reason: string): void {
+  setStatus(entry, "refused", reason);
+  entry.retryable = true;
+}
+
+/** Whether a graph is still to be captured: planned, or waiting for memory. */
+export function isOpen({ status, retryable }: GraphState): boolean {
+  return status === "planned" || (status === "refused" && retryable === true);
+}
+
 export function setStatus(entry: GraphState, status: GraphState["status"], reason?: string): void {
   entry.status = status;
+  delete entry.retryable;
   if (reason === undefined) delete entry.reason;
   else entry.reason = reason;
 }
@@ -236,9 +265,12 @@ export function takenBytes(state: EngineState): number {
 }
 
 export function forecastOf(record: EngineRecord): Forecast | undefined {
-  const { state, inventory } = record;
-  if (state === undefined || inventory === undefined) return undefined;
-  return forecastBytes(missingGraphs(state), inventory.layers);
+  const { state, guard } = record;
+  if (state === undefined) return undefined;
+  return guard?.rest(state, (id) => {
+    const entry = state.graphs.get(id);
+    return entry !== undefined && isOpen(entry);
+  });
 }
 
 /**

@@ -7,8 +7,9 @@
 
 import { channel, subscribe, unsubscribe } from "node:diagnostics_channel";
 import { debuglog } from "node:util";
-import type { Forecast } from "./schedule/forecast.ts";
-import type { Mode } from "./wire/protocol.ts";
+import type { Forecast } from "./memory/forecast.ts";
+import type { MemoryVerdict } from "./memory-line.ts";
+import type { Mode, StepCount } from "./wire/protocol.ts";
 
 /** Which engine an event is about, and when: Unix milliseconds. */
 export interface EngineEventBase {
@@ -49,10 +50,43 @@ export interface EngineSettledEvent extends EngineEventBase {
 /** After the first graphs: what they took, what is free, what the rest will take. */
 export interface EngineMemoryEvent extends EngineEventBase {
   readonly takenBytes: number;
-  /** Smallest over the ranks; absent when none reported. */
+  /** Of the rank with the least room; absent when none reported. */
   readonly freeBytes?: number;
+  /** Of it, what serving still needs, margin, other engines and captures under way included. */
+  readonly servingBytes?: number;
+  /** What graphs may take. */
+  readonly headroomBytes?: number;
   readonly forecast: Forecast;
+  readonly verdict: MemoryVerdict;
+  /** The flags that would make room for all; absent where all fit. */
+  readonly advice?: string;
   /** The same as one line for people. */
+  readonly line: string;
+}
+
+/** Graphs that were not asked for, because memory would not suffice; asked again with room. */
+export interface MemoryRefusedEvent extends EngineEventBase {
+  readonly graphs: readonly string[];
+  /** What the asked graph, or before ready all of them, may take. */
+  readonly needBytes: number;
+  readonly availableBytes: number;
+  /** Whether this engine's memory has run out before. */
+  readonly repeated: boolean;
+  /** The same as one line for people, with what to change. */
+  readonly line: string;
+}
+
+/** Room for graphs that waited for memory. */
+export interface MemoryRoomEvent extends EngineEventBase {
+  readonly graphs: readonly string[];
+  readonly availableBytes: number;
+  readonly line: string;
+}
+
+/** A tier of graphs that was given up for serving. */
+export interface MemoryDroppedEvent extends EngineEventBase {
+  readonly graphs: readonly string[];
+  readonly freedBytes: number;
   readonly line: string;
 }
 
@@ -72,7 +106,10 @@ export interface CaptureEndEvent extends EngineEventBase {
   readonly graphsPlanned: number;
 }
 
-/** A capture that did not happen: refused and failed ones are not tried again. */
+/**
+ * A capture that did not happen. Failed ones are not tried again, refused ones only where the
+ * engine had no memory for them.
+ */
 export interface CaptureMissEvent extends EngineEventBase {
   readonly graph: string;
   readonly reason: string;
@@ -80,8 +117,23 @@ export interface CaptureMissEvent extends EngineEventBase {
   readonly code?: string;
 }
 
+/** Steps that an engine ran since it told the last ones; what it could not tell is missing. */
+export interface EngineStepsEvent extends EngineEventBase {
+  readonly running: number;
+  readonly waiting: number;
+  readonly steps: readonly StepCount[];
+}
+
 export interface DecisionEvent extends EngineEventBase {
-  readonly decision: "start" | "capture" | "dispatch" | "settled" | "wait" | "freeze" | "mode";
+  readonly decision:
+    | "start"
+    | "capture"
+    | "dispatch"
+    | "settled"
+    | "wait"
+    | "freeze"
+    | "mode"
+    | "plan";
   readonly graph?: string;
   readonly reason: string;
 }
@@ -102,6 +154,10 @@ export interface LazygraphEvents {
   readonly "lazygraph:engine:ready": EngineReadyEvent;
   readonly "lazygraph:engine:settled": EngineSettledEvent;
   readonly "lazygraph:engine:memory": EngineMemoryEvent;
+  readonly "lazygraph:engine:steps": EngineStepsEvent;
+  readonly "lazygraph:memory:refused": MemoryRefusedEvent;
+  readonly "lazygraph:memory:room": MemoryRoomEvent;
+  readonly "lazygraph:memory:dropped": MemoryDroppedEvent;
   readonly "lazygraph:capture:start": CaptureStartEvent;
   readonly "lazygraph:capture:end": CaptureEndEvent;
   readonly "lazygraph:capture:refused": CaptureMissEvent;
@@ -119,6 +175,10 @@ export const EVENT_NAMES: readonly EventName[] = [
   "lazygraph:engine:ready",
   "lazygraph:engine:settled",
   "lazygraph:engine:memory",
+  "lazygraph:engine:steps",
+  "lazygraph:memory:refused",
+  "lazygraph:memory:room",
+  "lazygraph:memory:dropped",
   "lazygraph:capture:start",
   "lazygraph:capture:end",
   "lazygraph:capture:refused",

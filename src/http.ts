@@ -4,10 +4,12 @@
  * | request | answer |
  * |---|---|
  * | `GET /healthz` | 200 while the controller runs |
+ * | `GET /metrics` | Prometheus metrics, where they are collected |
  * | `GET /v1/engines` | `{"engines": […]}`, a snapshot of each |
  * | `GET /v1/engines/{name}` | that engine's snapshot |
  * | `PUT /v1/engines/{name}/mode` with `{"mode": "lazy"}` | its new snapshot |
  * | `POST /v1/engines/{name}/freeze`, optionally `{"reason": "…"}` | its new snapshot |
+ * | `POST /v1/engines/{name}/announce` with `{"inSeconds": 2, "requests": 8}` | its new snapshot |
  *
  * `{name}` is percent-encoded. Every error is `{"error": {"code": "…", "message": "…"}}` with one
  * sentence. There is no authentication: bind it to loopback or put a proxy in front. Requests that
@@ -18,6 +20,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { Controller } from "./controller.ts";
 import { codeOf } from "./errors.ts";
+import type { Announcement } from "./options.ts";
 import type { EngineSnapshot } from "./snapshot.ts";
 import { isLoopback } from "./wire/endpoint.ts";
 import { MODES } from "./wire/protocol.ts";
@@ -46,8 +49,26 @@ class HttpError extends Error {
   }
 }
 
+/** Metrics as text: a prom-client registry is one. */
+export interface MetricsSource {
+  readonly contentType: string;
+  metrics(): Promise<string>;
+}
+
+/** An answer that isn't JSON. */
+class TextAnswer {
+  readonly contentType: string;
+  readonly text: string;
+
+  constructor(contentType: string, text: string) {
+    this.contentType = contentType;
+    this.text = text;
+  }
+}
+
 interface Request {
   readonly controller: Controller;
+  readonly metrics: MetricsSource | undefined;
   readonly engine: string;
   readonly body: unknown;
 }
@@ -61,6 +82,7 @@ interface Route {
 
 const ROUTES: readonly Route[] = [
   { method: "GET", path: /^\/healthz$/, answer: () => ({ ok: true }) },
+  { method: "GET", path: /^\/metrics$/, answer: getMetrics },
   {
     method: "GET",
     path: /^\/v1\/engines$/,
@@ -69,11 +91,14 @@ const ROUTES: readonly Route[] = [
   { method: "GET", path: /^\/v1\/engines\/([^/]+)$/, answer: findEngine },
   { method: "PUT", path: /^\/v1\/engines\/([^/]+)\/mode$/, answer: putMode },
   { method: "POST", path: /^\/v1\/engines\/([^/]+)\/freeze$/, answer: postFreeze },
+  { method: "POST", path: /^\/v1\/engines\/([^/]+)\/announce$/, answer: postAnnounce },
 ];
 
 export interface HttpOptions {
   /** Takes requests whatever host they name; else only loopback's names. @default false */
   readonly anyHost?: boolean;
+  /** What `GET /metrics` answers. @default none: 404 */
+  readonly metrics?: MetricsSource;
 }
 
 /** A server around a controller; the caller listens and closes. */
@@ -93,7 +118,7 @@ export function createHttpServer(controller: Controller, options: HttpOptions = 
 async function answer(
   controller: Controller,
   request: IncomingMessage,
-  { anyHost = false }: HttpOptions,
+  { anyHost = false, metrics }: HttpOptions,
 ): Promise<unknown> {
   if (request.headers.origin !== undefined) {
     // Any page in a browser on this host could otherwise freeze an engine.
@@ -121,7 +146,7 @@ async function answer(
     throw new HttpError(
       404,
       "ERR_HTTP_NOT_FOUND",
-      `Expected /healthz or a path under /v1/engines, got ${shown(path)}${encodingHint(path)}.`,
+      `Expected /healthz, /metrics or a path under /v1/engines, got ${shown(path)}${encodingHint(path)}.`,
     );
   }
   // HEAD is GET without the body, which Node leaves out by itself.
@@ -137,7 +162,12 @@ async function answer(
     );
   }
   const body = method === "GET" ? undefined : await readJson(request);
-  return found.route.answer({ controller, engine: decodeName(found.name), body });
+  return found.route.answer({ controller, metrics, engine: decodeName(found.name), body });
+}
+
+async function getMetrics({ metrics }: Request): Promise<TextAnswer> {
+  if (metrics !== undefined) return new TextAnswer(metrics.contentType, await metrics.metrics());
+  throw new HttpError(404, "ERR_HTTP_NOT_FOUND", "No metrics are collected here.");
 }
 
 function findEngine({ controller, engine }: Request): EngineSnapshot {
@@ -186,6 +216,13 @@ async function postFreeze(request: Request): Promise<EngineSnapshot> {
   return findEngine(request);
 }
 
+function postAnnounce(request: Request): EngineSnapshot {
+  findEngine(request);
+  // The controller checks it, and says what was expected.
+  request.controller.announce(request.engine, request.body as Announcement);
+  return findEngine(request);
+}
+
 /**
  * The port is not looked at: through a tunnel it is another one, and a page that pointed its name
  * here still sends its name.
@@ -196,7 +233,7 @@ function isLoopbackHost(host: string): boolean {
 
 /** A name with a slash is what most people try first. */
 function encodingHint(path: string): string {
-  const match = /^\/v1\/engines\/([^/]+\/.*?)(\/mode|\/freeze)?$/.exec(path);
+  const match = /^\/v1\/engines\/([^/]+\/.*?)(\/mode|\/freeze|\/announce)?$/.exec(path);
   if (match === null) return "";
   const [, name = "", rest = ""] = match;
   const encoded = `/v1/engines/${name.replaceAll("/", "%2F")}${rest}`;
@@ -245,9 +282,10 @@ async function readJson(request: IncomingMessage): Promise<unknown> {
 }
 
 function send(response: ServerResponse, status: number, body: unknown): void {
-  const text = `${JSON.stringify(body)}\n`;
+  const isText = body instanceof TextAnswer;
+  const text = isText ? body.text : `${JSON.stringify(body)}\n`;
   response.writeHead(status, {
-    "content-type": "application/json; charset=utf-8",
+    "content-type": isText ? body.contentType : "application/json; charset=utf-8",
     "content-length": Buffer.byteLength(text),
     "cache-control": "no-store",
   });

@@ -1,4 +1,9 @@
 export { type Controller, createController } from "./controller.ts";
+export type {
+  ExplainingPolicy,
+  PolicyContext,
+  PolicyName,
+} from "./engine-policy.ts";
 export type { DecisionRecord, ProblemCounts } from "./engine-record.ts";
 export { codeOf, ERROR_CODES, type ErrorCode, LazygraphError, OptionError } from "./errors.ts";
 export {
@@ -12,9 +17,13 @@ export {
   type EngineMemoryEvent,
   type EngineReadyEvent,
   type EngineSettledEvent,
+  type EngineStepsEvent,
   EVENT_NAMES,
   type EventName,
   type LazygraphEvents,
+  type MemoryDroppedEvent,
+  type MemoryRefusedEvent,
+  type MemoryRoomEvent,
   onEvent,
   type ProblemEvent,
 } from "./events.ts";
@@ -44,10 +53,22 @@ export {
   type StepShape,
   topGraphs,
 } from "./graph.ts";
-export type { ControllerOptions } from "./options.ts";
+export type { Forecast } from "./memory/forecast.ts";
+export type { MemoryOptions } from "./memory/options.ts";
+export type { MemoryVerdict } from "./memory-line.ts";
+export type { Announcement, ControllerOptions } from "./options.ts";
+export type { PlanSnapshot } from "./plan/engine-plan.ts";
+export {
+  createTraceRecorder,
+  type RecordedRequest,
+  type TraceRecorder,
+  type TraceRecorderCounts,
+  type TraceRecorderOptions,
+} from "./record/recorder.ts";
+export type { CostSeed, SeedRows } from "./schedule/cost.ts";
+export { type CostPolicy, type CostPolicyOptions, createCostPolicy } from "./schedule/costed.ts";
 export { dispatch, dispatchTable, PAD_LIMIT, type PadLimit } from "./schedule/dispatch.ts";
 export { createEagerPolicy } from "./schedule/eager.ts";
-export type { Forecast } from "./schedule/forecast.ts";
 export { createIdlePolicy } from "./schedule/idle.ts";
 export { createLazyPolicy } from "./schedule/lazy.ts";
 export type {
@@ -57,6 +78,7 @@ export type {
   Policy,
   TableRow,
 } from "./schedule/policy.ts";
+export type { Prior, PriorTraffic } from "./schedule/prior.ts";
 export {
   capturedGraphs,
   type EngineState,
@@ -66,4 +88,11 @@ export {
 export type { EngineSnapshot, GraphSnapshot } from "./snapshot.ts";
 export type { WaitOptions } from "./waiters.ts";
 export type { CurveOptions } from "./wire/curve.ts";
-export { MODES, type Mode, PHASES, type Phase, type RankMemory } from "./wire/protocol.ts";
+export {
+  MODES,
+  type Mode,
+  PHASES,
+  type Phase,
+  type RankMemory,
+  type StepCount,
+} from "./wire/protocol.ts";

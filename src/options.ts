@@ -1,9 +1,17 @@
 /** Options of a controller: their types, defaults and rules. */
 
+import {
+  POLICY_NAMES,
+  type PolicyContext,
+  type PolicyMaker,
+  type PolicyName,
+  policyMaker,
+} from "./engine-policy.ts";
 import { OptionError } from "./errors.ts";
+import { brokenMemoryRule, MEMORY_OPTION_NAMES, type MemoryOptions } from "./memory/options.ts";
 import { nearMiss } from "./near-miss.ts";
-import { createPolicy } from "./schedule/modes.ts";
 import type { Policy } from "./schedule/policy.ts";
+import type { PlanRules } from "./schedule/rules.ts";
 import { type CurveOptions, isCurveKey } from "./wire/curve.ts";
 import { checkEndpoint } from "./wire/endpoint.ts";
 import { LIMITS, MODES, type Mode } from "./wire/protocol.ts";
@@ -37,15 +45,65 @@ export interface ControllerOptions {
    */
   readonly settleWithinSeconds?: number;
   /**
-   * Makes the policy of one engine, called for each session and each change of its mode.
-   * @default the policy of the mode
+   * How the modes decide: `"simple"` counts steps; `"costed"` weighs measured costs in lazy and
+   * idle mode. Or a function that makes the policy of one engine, called for each session and each
+   * change of its mode, with what is known of such engines.
+   * @default "simple"
    */
-  readonly policy?: (mode: Mode) => Policy;
+  readonly policy?: PolicyName | ((mode: Mode, context: PolicyContext) => Policy);
+  /**
+   * Captures before ready what earlier starts needed, and nothing after. Needs the policy
+   * `"costed"`; in eager mode it changes nothing.
+   * @default false
+   */
+  readonly initOnly?: boolean;
+  /**
+   * Graphs that are captured before ready, each as an id (`FULL:24`), a kind (`PIECEWISE`), a size
+   * (`24`) or a range of sizes (`>256`, `<8`). At most 256 entries.
+   * @default none
+   */
+  readonly pin?: readonly string[];
+  /**
+   * Graphs that are never captured, written as those of `pin`; it wins where both match.
+   * @default none
+   */
+  readonly exclude?: readonly string[];
+  /**
+   * Graphs captured at most, 1 to 4096.
+   * @default no limit
+   */
+  readonly graphsMax?: number;
+  /**
+   * Whether learned plans are kept: what starts needed and what captures took.
+   * @default true
+   */
+  readonly plan?: boolean;
+  /**
+   * Where learned plans lie.
+   * @default LAZYGRAPH_PLAN_DIR, else $XDG_STATE_HOME/lazygraph/plans, else
+   *   ~/.local/state/lazygraph/plans
+   */
+  readonly planFolder?: string;
+  /**
+   * Reads plans and writes none, for a folder that many replicas mount.
+   * @default false
+   */
+  readonly planReadOnly?: boolean;
+  /**
+   * Where cost estimates start: the name of a cost profile that is shipped, or the path of one.
+   * @default the profile of an 8B on an H200, taken to be off by half for any other model
+   */
+  readonly profile?: string;
   /**
    * Engines served at once, 1 to 1024; one more is refused with a reason.
    * @default 64
    */
   readonly enginesMax?: number;
+  /**
+   * GPU memory: what is reserved for graphs, what captures leave free, and who says what is free.
+   * @default {}: nothing is reserved, an allowance for serving is left, the driver is asked
+   */
+  readonly memory?: MemoryOptions;
   /**
    * CURVE keys. Without them only this machine may connect.
    * @default undefined
@@ -58,12 +116,27 @@ export interface ControllerOptions {
   readonly signal?: AbortSignal;
 }
 
-type Required = "mode" | "endpoint" | "heartbeatMs" | "captureTimeoutMs" | "policy" | "enginesMax";
+type Required =
+  | "mode"
+  | "endpoint"
+  | "heartbeatMs"
+  | "captureTimeoutMs"
+  | "enginesMax"
+  | "initOnly"
+  | "plan"
+  | "planReadOnly";
 
 /** Options after validation: complete but for those whose absence means something. */
 export type ResolvedOptions = Readonly<
-  { [K in Required]-?: NonNullable<ControllerOptions[K]> } & Omit<ControllerOptions, Required>
+  { [K in Required]-?: NonNullable<ControllerOptions[K]> } & Omit<
+    ControllerOptions,
+    Required | "policy"
+  > & { policy: PolicyMaker; rules: PlanRules }
 >;
+
+/** Entries of `pin` and of `exclude`. */
+const RULES_MAX = 256;
+const RULE_CHARS_MAX = 128;
 
 const RULES: { readonly [K in keyof ControllerOptions]-?: (value: unknown) => string | undefined } =
   {
@@ -76,8 +149,21 @@ const RULES: { readonly [K in keyof ControllerOptions]-?: (value: unknown) => st
     heartbeatMs: (value) => within(value, LIMITS.heartbeatMsMin, LIMITS.heartbeatMsMax, true),
     captureTimeoutMs: (value) => within(value, 1, 3_600_000, true),
     settleWithinSeconds: (value) => within(value, 0, 31_536_000, false),
-    policy: (value) => (typeof value === "function" ? undefined : "a function that makes a policy"),
+    policy(value) {
+      if (typeof value === "function") return undefined;
+      const named = POLICY_NAMES.some((name) => name === value);
+      return named ? undefined : `${POLICY_NAMES.join(", ")} or a function that makes a policy`;
+    },
+    initOnly: flag,
+    pin: graphRules,
+    exclude: graphRules,
+    graphsMax: (value) => within(value, 1, LIMITS.graphs, true),
+    plan: flag,
+    planFolder: pathRule,
+    planReadOnly: flag,
+    profile: pathRule,
     enginesMax: (value) => within(value, 1, 1024, true),
+    memory: memoryRule,
     curve: curveRule,
     signal: (value) => (value instanceof AbortSignal ? undefined : "an AbortSignal"),
   };
@@ -87,8 +173,11 @@ const DEFAULTS = {
   endpoint: "tcp://127.0.0.1:0",
   heartbeatMs: 1000,
   captureTimeoutMs: 60_000,
-  policy: createPolicy,
+  policy: "simple",
   enginesMax: 64,
+  initOnly: false,
+  plan: true,
+  planReadOnly: false,
 } as const;
 
 /** @throws OptionError that names the first option that breaks its rule. */
@@ -104,7 +193,21 @@ export function resolveOptions(options: ControllerOptions): ResolvedOptions {
       throw new OptionError(name, `Expected ${name} to be ${expected}, got ${show(value)}.`);
     }
   }
-  return Object.freeze({ ...DEFAULTS, ...Object.fromEntries(given) }) as ResolvedOptions;
+  const all = { ...DEFAULTS, ...(Object.fromEntries(given) as ControllerOptions) };
+  const { policy, initOnly, pin, exclude, graphsMax } = all;
+  if (initOnly && policy !== "costed") {
+    throw new OptionError(
+      "initOnly",
+      'Expected initOnly to go with the policy "costed", which knows what earlier starts needed, ' +
+        `got ${typeof policy === "string" ? show(policy) : "a policy of your own"}.`,
+    );
+  }
+  const rules: PlanRules = {
+    ...(pin === undefined ? {} : { pin: [...pin] }),
+    ...(exclude === undefined ? {} : { exclude: [...exclude] }),
+    ...(graphsMax === undefined ? {} : { graphsMax }),
+  };
+  return Object.freeze({ ...all, rules, policy: policyMaker({ policy, initOnly, rules }) });
 }
 
 /** @throws OptionError unless `mode` is one. */
@@ -112,6 +215,34 @@ export function checkMode(mode: unknown): void {
   const expected = oneOf(MODES, mode);
   if (expected === undefined) return;
   throw new OptionError("mode", `Expected mode to be ${expected}, got ${show(mode)}.`);
+}
+
+/** Requests that a gateway expects. */
+export interface Announcement {
+  /** Seconds until they arrive, 0 to 3600. */
+  readonly inSeconds: number;
+  /** How many, 1 to 1,000,000. @default 1 */
+  readonly requests?: number;
+}
+
+/** @throws OptionError unless `announcement` is one. */
+export function checkAnnouncement(announcement: unknown): void {
+  if (typeof announcement !== "object" || announcement === null) {
+    const got = show(announcement);
+    const expected = "an object such as { inSeconds: 2, requests: 8 }";
+    throw new OptionError("announcement", `Expected announcement to be ${expected}, got ${got}.`);
+  }
+  const { inSeconds, requests = 1, ...rest } = announcement as Record<string, unknown>;
+  const [unknown] = Object.keys(rest);
+  if (unknown !== undefined) throw unknownOption(unknown, "announcement");
+  const rules = [
+    ["inSeconds", inSeconds, within(inSeconds, 0, 3600, false)],
+    ["requests", requests, within(requests, 1, 1_000_000, true)],
+  ] as const;
+  for (const [name, value, expected] of rules) {
+    if (expected === undefined) continue;
+    throw new OptionError(name, `Expected ${name} to be ${expected}, got ${show(value)}.`);
+  }
 }
 
 function oneOf(values: readonly string[], value: unknown): string | undefined {
@@ -122,6 +253,29 @@ function within(value: unknown, min: number, max: number, whole: boolean): strin
   const kind = whole ? Number.isInteger(value) : Number.isFinite(value);
   if (kind && (value as number) >= min && (value as number) <= max) return undefined;
   return `${whole ? "an integer" : "a number"} from ${min} to ${max}`;
+}
+
+function flag(value: unknown): string | undefined {
+  return typeof value === "boolean" ? undefined : "true or false";
+}
+
+function pathRule(value: unknown): string | undefined {
+  const sound = typeof value === "string" && value !== "" && !value.includes("\0");
+  return sound ? undefined : "a path";
+}
+
+function graphRules(value: unknown): string | undefined {
+  const sound =
+    Array.isArray(value) &&
+    value.length <= RULES_MAX &&
+    value.every((entry) => typeof entry === "string" && isGraphRule(entry));
+  if (sound) return undefined;
+  return `a list of at most ${RULES_MAX} graphs such as "FULL:24", "PIECEWISE", "24", ">256" or "<8"`;
+}
+
+/** Ids are the engine's; whether one matches is known only once it has told them. */
+function isGraphRule(text: string): boolean {
+  return text !== "" && text.length <= RULE_CHARS_MAX && !/[\p{Cc}\s,]/u.test(text);
 }
 
 function curveRule(value: unknown): string | undefined {
@@ -144,9 +298,24 @@ function show(value: unknown): string {
   return `${String(value)} (${typeof value})`;
 }
 
-function unknownOption(name: string, inside?: string): OptionError {
-  const names =
-    inside === undefined ? Object.keys(RULES) : ["publicKey", "secretKey", "allowedClients"];
+function memoryRule(value: unknown): string | undefined {
+  if (typeof value !== "object" || value === null) return 'an object such as { reserve: "plan" }';
+  const broken = brokenMemoryRule(value as Record<string, unknown>);
+  if (broken === undefined) return undefined;
+  const { name, expected } = broken;
+  if (expected === undefined) throw unknownOption(name, "memory");
+  const got = show((value as Record<string, unknown>)[name]);
+  throw new OptionError(`memory.${name}`, `Expected memory.${name} to be ${expected}, got ${got}.`);
+}
+
+const INSIDE = {
+  memory: MEMORY_OPTION_NAMES,
+  curve: ["publicKey", "secretKey", "allowedClients"],
+  announcement: ["inSeconds", "requests"],
+} as const;
+
+function unknownOption(name: string, inside?: keyof typeof INSIDE): OptionError {
+  const names = inside === undefined ? Object.keys(RULES) : INSIDE[inside];
   const near = nearMiss(name, names);
   const hint = near === undefined ? `known are ${names.join(", ")}` : `did you mean ${near}`;
   const where = inside === undefined ? "" : ` of ${inside}`;

@@ -3,9 +3,10 @@
 import type { DecisionRecord, EngineRecord, ProblemCounts } from "./engine-record.ts";
 import { forecastOf, freeBytesMin, takenBytes } from "./engine-record.ts";
 import type { GraphKind } from "./graph.ts";
-import type { Forecast } from "./schedule/forecast.ts";
-import type { EngineState, GraphState } from "./schedule/state.ts";
-import type { Mode, Phase, RankMemory } from "./wire/protocol.ts";
+import type { Forecast } from "./memory/forecast.ts";
+import type { PlanSnapshot } from "./plan/engine-plan.ts";
+import { type EngineState, type GraphState, waitingForMemory } from "./schedule/state.ts";
+import type { Mode, Phase, RankMemory, Reserved } from "./wire/protocol.ts";
 
 export interface GraphSnapshot {
   readonly id: string;
@@ -29,6 +30,10 @@ export interface EngineSnapshot {
   readonly host: string;
   readonly pid: number;
   readonly mode: Mode;
+  /** Name of the policy that decides; undefined until it has been asked. */
+  readonly policy: string | undefined;
+  /** Its learned plan; undefined until it has told its graphs, and where plans are off. */
+  readonly plan: PlanSnapshot | undefined;
   readonly phase: Phase;
   readonly connected: boolean;
   /** Why it is not connected. */
@@ -41,6 +46,10 @@ export interface EngineSnapshot {
   readonly pipelineParallel: number;
   readonly cudagraphMode: string | undefined;
   readonly kvCacheTokens: number | undefined;
+  /** Layers, and the largest batch in requests and in tokens of a step. */
+  readonly layers: number | undefined;
+  readonly maxRequests: number | undefined;
+  readonly maxBatchedTokens: number | undefined;
   /** Why the plugin stepped aside. */
   readonly unsupported: string | undefined;
   readonly gpus: readonly { readonly uuid: string; readonly name: string }[];
@@ -73,6 +82,12 @@ export interface EngineSnapshot {
   /** What all captured graphs took, and what is free on the rank that has the least. */
   readonly takenBytes: number;
   readonly freeBytes: number | undefined;
+  /** What graphs may take beside serving; undefined until a rank has reported. */
+  readonly headroomBytes: number | undefined;
+  /** Graphs that wait for memory, among the refused ones. */
+  readonly graphsWaiting: number;
+  /** What was taken off the KV cache for graphs. */
+  readonly reserve: Reserved | undefined;
   /** What the graphs not captured yet will take. */
   readonly forecast: Forecast | undefined;
   /** The line that was published after the first graphs. */
@@ -85,7 +100,7 @@ export interface EngineSnapshot {
 
 export function snapshotOf(record: EngineRecord): EngineSnapshot {
   const { hello, inventory, state, ranks } = record;
-  const graphs = graphsOf(state);
+  const graphs = graphsOf(state, record.explain);
   const counted = (status: GraphState["status"]): number =>
     graphs.filter((graph) => graph.status === status).length;
   return Object.freeze({
@@ -95,6 +110,8 @@ export function snapshotOf(record: EngineRecord): EngineSnapshot {
     host: hello.host,
     pid: hello.pid,
     mode: record.mode,
+    policy: record.policy,
+    plan: record.plan,
     phase: record.phase,
     connected: record.connected,
     lostReason: record.lostReason,
@@ -105,6 +122,9 @@ export function snapshotOf(record: EngineRecord): EngineSnapshot {
     pipelineParallel: hello.pipelineParallel,
     cudagraphMode: inventory?.cudagraphMode,
     kvCacheTokens: inventory?.kvCacheTokens,
+    layers: inventory?.layers,
+    maxRequests: inventory?.maxRequests,
+    maxBatchedTokens: inventory?.maxBatchedTokens,
     unsupported: inventory?.unsupported,
     gpus: frozenList(ranks.map((rank) => ({ uuid: rank.gpuUuid, name: rank.gpuName }))),
     idle: state?.idle ?? false,
@@ -128,6 +148,9 @@ export function snapshotOf(record: EngineRecord): EngineSnapshot {
     ranks: frozenList(ranks.map((rank) => ({ ...rank }))),
     takenBytes: state === undefined ? 0 : takenBytes(state),
     freeBytes: freeBytesMin(ranks),
+    headroomBytes: record.guard?.headroom()?.bytes,
+    graphsWaiting: state === undefined ? 0 : waitingForMemory(state),
+    reserve: inventory?.reserve === undefined ? undefined : frozen({ ...inventory.reserve }),
     forecast: frozen(forecastOf(record)),
     memoryLine: record.memoryLine,
     problems: frozen({ ...record.problems }),
@@ -135,8 +158,15 @@ export function snapshotOf(record: EngineRecord): EngineSnapshot {
   });
 }
 
-function graphsOf(state: EngineState | undefined): readonly GraphSnapshot[] {
+/** Plans above this are not explained graph by graph: a snapshot has to stay cheap. */
+const EXPLAINED_MAX = 512;
+
+function graphsOf(
+  state: EngineState | undefined,
+  explain: EngineRecord["explain"],
+): readonly GraphSnapshot[] {
   const entries = state === undefined ? [] : [...state.graphs.values()];
+  const explained = entries.length > EXPLAINED_MAX ? undefined : explain;
   return frozenList(
     entries.map(({ graph, status, captureMs, bytes, replays, wanted, reason }) => ({
       id: graph.id,
@@ -147,7 +177,7 @@ function graphsOf(state: EngineState | undefined): readonly GraphSnapshot[] {
       bytes,
       replays,
       wanted,
-      reason,
+      reason: status === "planned" && explained ? explained(graph.id) : reason,
     })),
   );
 }

@@ -52,7 +52,7 @@ export async function runMode(
   progress: ModeProgress,
 ): Promise<ModeFigures> {
   progress.begin(mode);
-  await using controller = createController({ mode });
+  await using controller = createController({ mode, plan: false });
   await controller.start();
   const seen = new Seen(controller, progress);
   const silence = new AbortController();

@@ -27,6 +27,7 @@ const USAGE_CODES: ReadonlySet<string> = new Set([
   "ERR_LAZYGRAPH_OPTION",
   "ERR_LAZYGRAPH_TRACE",
   "ERR_LAZYGRAPH_PROFILE",
+  "ERR_LAZYGRAPH_PLAN",
 ]);
 
 function exitCodeOf(error: unknown): number {

@@ -5,8 +5,14 @@ import { LazygraphError } from "../errors.ts";
 import { note } from "./errors.ts";
 import type { HostPort } from "./options.ts";
 
-/** Listens at the address of `--http` and returns its URL, with the port that port 0 became. */
-export async function listen(server: Server, { host, port }: HostPort): Promise<string> {
+/**
+ * Listens at the address that an option gave and returns its URL, with the port that port 0 became.
+ */
+export async function listen(
+  server: Server,
+  { host, port }: HostPort,
+  option = "--http",
+): Promise<string> {
   server.listen({ host, port });
   try {
     await once(server, "listening");
@@ -15,14 +21,14 @@ export async function listen(server: Server, { host, port }: HostPort): Promise<
     if (code === "EADDRINUSE") {
       throw new LazygraphError(
         "ERR_LAZYGRAPH_ADDRESS_IN_USE",
-        `Expected a free address for --http, got ${host}:${port}, which another program uses: ` +
+        `Expected a free address for ${option}, got ${host}:${port}, which another program uses: ` +
           "stop it or choose another port (0: any free one).",
         { cause },
       );
     }
     throw new LazygraphError(
       "ERR_LAZYGRAPH_BIND",
-      `Expected an address of this host for --http, got ${host}:${port}: ${message}.`,
+      `Expected an address of this host for ${option}, got ${host}:${port}: ${message}.`,
       { cause },
     );
   }

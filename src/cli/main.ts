@@ -33,6 +33,22 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     summary: "a trace against a simulated engine in virtual time, by policy",
     load: async () => (await import("./simulate.ts")).runSimulate,
   },
+  plan: {
+    summary: "learned plans: show, merge, suggest vLLM's flags",
+    load: async () => (await import("./plan.ts")).runPlan,
+  },
+  calibrate: {
+    summary: "a cost profile from a live engine",
+    load: async () => (await import("./calibrate.ts")).runCalibrate,
+  },
+  record: {
+    summary: "own traffic, without its content, into a trace file",
+    load: async () => (await import("./record.ts")).runRecord,
+  },
+  bench: {
+    summary: "time to first token around captures, live or simulated, as a report",
+    load: async () => (await import("./bench.ts")).runBench,
+  },
   doctor: {
     summary: "what this host has, and what is missing",
     load: async () => (await import("./doctor.ts")).runDoctor,

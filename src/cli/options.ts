@@ -17,10 +17,24 @@ export type OptionSpec = Readonly<Record<string, "string" | "boolean">>;
 export interface ParsedOptions {
   readonly strings: ReadonlyMap<string, string>;
   readonly flags: ReadonlySet<string>;
+  /** Arguments that are no options, in order. */
+  readonly positionals: readonly string[];
 }
 
-/** Every command knows `--help`. Positional arguments are refused: no command takes any. */
-export function parseOptions(argv: readonly string[], spec: OptionSpec): ParsedOptions {
+/** Arguments of a command that are no options. */
+export interface PositionalSpec {
+  /** What they are, as the help shows them. */
+  readonly name: string;
+  readonly min: number;
+  readonly max: number;
+}
+
+/** Every command knows `--help`. Positional arguments are refused where a command takes none. */
+export function parseOptions(
+  argv: readonly string[],
+  spec: OptionSpec,
+  positional?: PositionalSpec,
+): ParsedOptions {
   const known: OptionSpec = { ...spec, help: "boolean" };
   const { tokens } = parseArgs({
     args: [...argv],
@@ -36,9 +50,14 @@ export function parseOptions(argv: readonly string[], spec: OptionSpec): ParsedO
   });
   const strings = new Map<string, string>();
   const flags = new Set<string>();
+  const positionals: string[] = [];
   for (const token of tokens) {
     if (token.kind === "option-terminator") {
       throw new OptionError("--", "Expected no `--` here: this command starts no other command.");
+    }
+    if (token.kind === "positional" && positional !== undefined) {
+      positionals.push(token.value);
+      continue;
     }
     if (token.kind === "positional") {
       throw new OptionError(
@@ -59,7 +78,15 @@ export function parseOptions(argv: readonly string[], spec: OptionSpec): ParsedO
       strings.set(token.name, requiredValue(option, token.value, token.inlineValue));
     }
   }
-  return { strings, flags };
+  if (positional !== undefined && !flags.has("help")) {
+    const { name, min, max } = positional;
+    const count = positionals.length;
+    if (count < min || count > max) {
+      const range = min === max ? `${min}` : `${min} to ${max}`;
+      throw new OptionError(name, `Expected ${range} ${name}, got ${count}; see --help.`);
+    }
+  }
+  return { strings, flags, positionals };
 }
 
 function requiredValue(option: string, value: string | undefined, inline?: boolean): string {

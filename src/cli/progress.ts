@@ -55,6 +55,7 @@ export function followEngines(controller: Controller, options: FollowOptions = {
     sink.line(settledTable(engine));
   }
 
+  const complain = bounded(sink);
   const subscriptions = [
     onEvent("lazygraph:engine:join", ({ engine, model, mode, reconnected }) => {
       joined = true;
@@ -70,6 +71,12 @@ export function followEngines(controller: Controller, options: FollowOptions = {
       sink.line(`${printable(engine)} is ready: ${graphs} in ${secondsText(event.captureSeconds)}`);
     }),
     onEvent("lazygraph:engine:memory", ({ line }) => sink.line(printable(line))),
+    // The first refusal says it all; what comes later, a status shows.
+    onEvent("lazygraph:memory:refused", ({ line, repeated }) => {
+      if (!repeated) sink.line(printable(line));
+    }),
+    onEvent("lazygraph:memory:room", ({ line }) => complain(printable(line))),
+    onEvent("lazygraph:memory:dropped", ({ line }) => complain(printable(line))),
     onEvent("lazygraph:capture:end", ({ engine, graph, ms, graphsCaptured, graphsPlanned }) => {
       const last = `${printable(graph)} ${ms.toFixed(0)} ms`;
       sink.captured(engine, graphsCaptured, graphsPlanned, last);
@@ -88,7 +95,7 @@ export function followEngines(controller: Controller, options: FollowOptions = {
           : `${printable(engine)} left: ${printable(goodbye)}`,
       );
     }),
-    ...(quiet ? problems(lines()) : complaints(sink)),
+    ...(quiet ? problems(lines()) : complaints(sink, complain)),
   ];
 
   return {
@@ -112,8 +119,7 @@ function bounded(sink: Sink): (text: string) => void {
 }
 
 /** What went wrong. */
-function complaints(sink: Sink): (() => void)[] {
-  const complain = bounded(sink);
+function complaints(sink: Sink, complain: (text: string) => void): (() => void)[] {
   return [
     onEvent("lazygraph:capture:refused", ({ engine, graph, reason }) => {
       complain(`${printable(engine)} refused ${printable(graph)}: ${printable(reason)}`);

@@ -3,16 +3,16 @@ import { usageError } from "./errors.ts";
 
 export interface Report {
   /** Replaces the file as a whole: a reader never sees half a document. */
-  write(document: object): Promise<void>;
+  write(document: object, indent?: number): Promise<void>;
 }
 
-/** `--json FILE`. An impossible path is refused before anything starts. */
-export async function openReport(given: string): Promise<Report> {
+/** `--json FILE`, or another option's. An impossible path is refused before anything starts. */
+export async function openReport(given: string, option = "--json"): Promise<Report> {
   const present = await stat(given).catch(() => undefined);
   // Renamed over, a device such as /dev/null would be lost to the whole system.
   if (present !== undefined && !present.isFile()) {
     const kind = present.isDirectory() ? "not a folder" : "not a device or a pipe";
-    throw usageError("--json", `a file, ${kind}`, given);
+    throw usageError(option, `a file, ${kind}`, given);
   }
   // Of a link the file that it names is replaced, not the link.
   const path = present === undefined ? given : await realpath(given);
@@ -21,12 +21,12 @@ export async function openReport(given: string): Promise<Report> {
     await rm(temporaryOf(path));
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    throw usageError("--json", `a file in a folder that can be written (${code})`, given);
+    throw usageError(option, `a file in a folder that can be written (${code})`, given);
   }
   let writing: Promise<void> = Promise.resolve();
   return {
-    write(document) {
-      const text = `${JSON.stringify(document)}\n`;
+    write(document, indent) {
+      const text = `${JSON.stringify(document, undefined, indent)}\n`;
       // One after the other: the settled figures must not overtake the final ones.
       writing = writing.catch(() => undefined).then(() => replace(path, text));
       return writing;

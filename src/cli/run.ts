@@ -7,16 +7,20 @@
 
 import { systemClock } from "../clock.ts";
 import { type Controller, createController } from "../controller.ts";
-import { LazygraphError, OptionError } from "../errors.ts";
+import { OptionError } from "../errors.ts";
 import { createHttpServer } from "../http.ts";
+import type { MemoryOptions } from "../memory/options.ts";
 import type { EngineSnapshot } from "../snapshot.ts";
 import type { Mode } from "../wire/protocol.ts";
 import { type Child, type ChildEnd, startChild, startExitCode } from "./child.ts";
 import { closeWithin } from "./close-within.ts";
+import { CONFIG_HELP, CONFIG_OPTIONS, withConfig } from "./config-file.ts";
 import { curveKeys, SECRET_VARIABLE } from "./curve-keys.ts";
 import { errorLine, note, quote, reportError } from "./errors.ts";
 import { isHangupIgnored } from "./hangup.ts";
 import { listen } from "./listen.ts";
+import { MEMORY_HELP, MEMORY_OPTIONS, memoryOptions } from "./memory-options.ts";
+import { metricsOf } from "./metrics.ts";
 import { isDisabled, noEngineSentence } from "./no-engine.ts";
 import {
   endpointOption,
@@ -25,14 +29,30 @@ import {
   type HostPort,
   httpOption,
   modeOption,
+  type OptionSpec,
   parseOptions,
   secondsOption,
 } from "./options.ts";
-import { PLUGIN_PACKAGE, probePlugin } from "./plugin-probe.ts";
+import { PLAN_HELP, PLAN_OPTIONS, planOptions } from "./plan-options.ts";
 import { followEngines } from "./progress.ts";
 import { openReport, type Report } from "./report.ts";
+import { requirePlugin } from "./require-plugin.ts";
 
 const JOIN_WARNING_SECONDS = 120;
+
+export const RUN_OPTIONS: OptionSpec = {
+  mode: "string",
+  endpoint: "string",
+  engine: "string",
+  "settle-within": "string",
+  http: "string",
+  "http-unsafe": "boolean",
+  ...PLAN_OPTIONS,
+  ...MEMORY_OPTIONS,
+  ...CONFIG_OPTIONS,
+  json: "string",
+  quiet: "boolean",
+};
 
 const HELP = `Usage: lazygraph run [options] -- COMMAND [arguments]
 
@@ -50,9 +70,13 @@ Options:
                         (default tcp://127.0.0.1:0, any free port)
   --engine NAME         the engine's logical name (default HOST/MODEL)
   --settle-within S     no captures later than S seconds after ready
-  --http HOST:PORT      answer \`lazygraph status\` and PUT …/mode there (default: no HTTP)
+  --http HOST:PORT      answer \`lazygraph status\`, PUT …/mode and GET /metrics there
+                        (default: no HTTP)
   --http-unsafe         let --http be reached from other machines, and by any host name: there is
                         no authentication
+${PLAN_HELP}
+${MEMORY_HELP}
+${CONFIG_HELP}
   --json FILE           write the engines' figures to FILE when settled and at the end
   --quiet               nothing on stderr but errors
   --help, -h            this text
@@ -62,6 +86,7 @@ Exit code: the command's; 128 + signal when a signal ended it; 127 when there is
 
 Examples:
   lazygraph run --mode idle -- vllm serve meta-llama/Llama-3.1-8B
+  lazygraph run --mode idle --policy costed --exclude PIECEWISE -- vllm serve MODEL
   lazygraph run --mode lazy --settle-within 600 --json figures.json -- vllm serve MODEL
 `;
 
@@ -72,6 +97,8 @@ interface RunOptions {
   readonly settleWithinSeconds: number | undefined;
   readonly http: HostPort | undefined;
   readonly anyHost: boolean;
+  readonly planning: ReturnType<typeof planOptions>;
+  readonly memory: MemoryOptions;
   readonly json: string | undefined;
   readonly quiet: boolean;
   readonly command: readonly string[];
@@ -87,15 +114,20 @@ export async function runRun(argv: readonly string[]): Promise<number> {
   if (isDisabled(process.env)) return runStock(options, report);
   const { mode, endpoint, settleWithinSeconds } = options;
   const curve = curveKeys(process.env, endpoint);
-  await requirePlugin(options);
+  await requirePlugin(options.command, process.env);
   const controller = createController({
     mode,
     endpoint,
+    ...options.planning,
+    memory: options.memory,
     ...(settleWithinSeconds === undefined ? {} : { settleWithinSeconds }),
     ...(curve === undefined ? {} : { curve }),
   });
   await controller.start();
-  const server = options.http === undefined ? undefined : createHttpServer(controller, options);
+  const server =
+    options.http === undefined
+      ? undefined
+      : createHttpServer(controller, { ...options, metrics: metricsOf(controller) });
   try {
     if (server !== undefined && options.http !== undefined) {
       const url = await listen(server, options.http);
@@ -118,17 +150,9 @@ function parseRun(argv: readonly string[]): RunOptions | undefined {
   if (bare !== undefined) {
     throw new OptionError("--", `Expected \`--\` before the command, got ${quote(bare)} without.`);
   }
-  const options = parseOptions(own, {
-    mode: "string",
-    endpoint: "string",
-    engine: "string",
-    "settle-within": "string",
-    http: "string",
-    "http-unsafe": "boolean",
-    json: "string",
-    quiet: "boolean",
-  });
-  if (options.flags.has("help")) return undefined;
+  const given = parseOptions(own, RUN_OPTIONS);
+  if (given.flags.has("help")) return undefined;
+  const options = withConfig(given, RUN_OPTIONS, process.env);
   if (command.length === 0 || command[0] === "") {
     throw new OptionError("--", "Expected a command after `--`, such as `vllm serve MODEL`.");
   }
@@ -139,6 +163,8 @@ function parseRun(argv: readonly string[]): RunOptions | undefined {
     settleWithinSeconds: secondsOption(options, "settle-within"),
     http: httpOption(options),
     anyHost: options.flags.has("http-unsafe"),
+    planning: planOptions(options),
+    memory: memoryOptions(options, command),
     json: options.strings.get("json"),
     quiet: options.flags.has("quiet"),
     command,
@@ -148,29 +174,6 @@ function parseRun(argv: readonly string[]): RunOptions | undefined {
 /** Without `--`, these words show that a command was meant to follow. */
 function isCommandLike(word: string): boolean {
   return /^(.*\/)?(vllm|python[\d.]*)$/.test(word);
-}
-
-async function requirePlugin(options: RunOptions): Promise<void> {
-  const probe = await probePlugin(options.command, process.env);
-  switch (probe.found) {
-    case "yes":
-      return;
-    case "unknown":
-      // Told only if no engine joins: launchers and containers are normal.
-      return;
-    case "excluded":
-      throw new LazygraphError(
-        "ERR_LAZYGRAPH_PLUGIN_MISSING",
-        `Expected VLLM_PLUGINS to contain "lazygraph", got ${quote(probe.allowed)}: ` +
-          "add it, or unset the variable.",
-      );
-    case "no":
-      throw new LazygraphError(
-        "ERR_LAZYGRAPH_PLUGIN_MISSING",
-        `Expected the plugin ${PLUGIN_PACKAGE} in ${probe.python}, which hasn't got it: ` +
-          `${probe.python} -m pip install ${PLUGIN_PACKAGE}`,
-      );
-  }
 }
 
 async function runCommand(

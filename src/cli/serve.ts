@@ -3,19 +3,37 @@
 import { createController } from "../controller.ts";
 import { createHttpServer } from "../http.ts";
 import { closeWithin } from "./close-within.ts";
+import { CONFIG_HELP, CONFIG_OPTIONS, withConfig } from "./config-file.ts";
 import { curveKeys } from "./curve-keys.ts";
 import { note } from "./errors.ts";
-import { isHangupIgnored } from "./hangup.ts";
 import { listen } from "./listen.ts";
+import { MEMORY_HELP, MEMORY_OPTIONS, memoryOptions } from "./memory-options.ts";
+import { metricsOf } from "./metrics.ts";
 import {
   endpointOption,
   environmentMode,
   httpOption,
   modeOption,
+  type OptionSpec,
   parseOptions,
   secondsOption,
 } from "./options.ts";
+import { PLAN_HELP, PLAN_OPTIONS, planOptions } from "./plan-options.ts";
 import { followEngines } from "./progress.ts";
+import { stopSignal } from "./stop-signal.ts";
+
+export const SERVE_OPTIONS: OptionSpec = {
+  endpoint: "string",
+  http: "string",
+  "http-unsafe": "boolean",
+  mode: "string",
+  "settle-within": "string",
+  ...PLAN_OPTIONS,
+  ...MEMORY_OPTIONS,
+  ...CONFIG_OPTIONS,
+  json: "boolean",
+  quiet: "boolean",
+};
 
 const HELP = `Usage: lazygraph serve [options]
 
@@ -29,6 +47,9 @@ Options:
   --mode MODE           eager, lazy or idle, of engines that join (default: LAZYGRAPH_MODE, else
                         idle)
   --settle-within S     no captures later than S seconds after an engine is ready
+${PLAN_HELP}
+${MEMORY_HELP}
+${CONFIG_HELP}
   --json                one line of JSON on stdout once it listens: {"endpoint": …, "http": …}
   --quiet               no progress on stderr, but errors
   --help, -h            this text
@@ -39,9 +60,11 @@ Engines on other hosts need CURVE keys in the environment (Z85, as zeromq's curv
 
 HTTP, without authentication (keep it on loopback, or behind a proxy that sends Host: 127.0.0.1):
   GET  /healthz                     200 while the controller runs
+  GET  /metrics                     Prometheus metrics of all engines
   GET  /v1/engines                  all engines
   PUT  /v1/engines/{name}/mode      {"mode": "lazy"}
   POST /v1/engines/{name}/freeze    no captures from now on
+  POST /v1/engines/{name}/announce  {"inSeconds": 2, "requests": 8}: none just before these arrive
 
 Examples:
   lazygraph serve
@@ -50,34 +73,34 @@ Examples:
 `;
 
 export async function runServe(argv: readonly string[]): Promise<number> {
-  const options = parseOptions(argv, {
-    endpoint: "string",
-    http: "string",
-    "http-unsafe": "boolean",
-    mode: "string",
-    "settle-within": "string",
-    json: "boolean",
-    quiet: "boolean",
-  });
-  if (options.flags.has("help")) {
+  const given = parseOptions(argv, SERVE_OPTIONS);
+  if (given.flags.has("help")) {
     process.stdout.write(HELP);
     return 0;
   }
+  const options = withConfig(given, SERVE_OPTIONS, process.env);
   const mode = modeOption(options, environmentMode(process.env));
   const settleWithinSeconds = secondsOption(options, "settle-within");
   const address = httpOption(options) ?? { host: "127.0.0.1", port: 7480 };
   const endpoint = endpointOption(options) ?? "tcp://127.0.0.1:5757";
   const curve = curveKeys(process.env, endpoint);
+  const planning = planOptions(options);
+  const memory = memoryOptions(options);
   const controller = createController({
     mode,
     endpoint,
+    ...planning,
+    memory,
     ...(settleWithinSeconds === undefined ? {} : { settleWithinSeconds }),
     ...(curve === undefined ? {} : { curve }),
   });
   await controller.start();
   // Before anybody is told that we are there: who knows may already want us to stop.
   const stopping = stopSignal();
-  const server = createHttpServer(controller, { anyHost: options.flags.has("http-unsafe") });
+  const server = createHttpServer(controller, {
+    anyHost: options.flags.has("http-unsafe"),
+    metrics: metricsOf(controller),
+  });
   try {
     const http = await listen(server, address);
     const following = followEngines(controller, { quiet: options.flags.has("quiet") });
@@ -95,19 +118,4 @@ export async function runServe(argv: readonly string[]): Promise<number> {
     await closeWithin(controller);
   }
   return 0;
-}
-
-/** The first of the signals that end a service. A second one then has its default effect. */
-function stopSignal(): Promise<NodeJS.Signals> {
-  return new Promise((resolve) => {
-    const signals: NodeJS.Signals[] = ["SIGINT", "SIGTERM"];
-    // Node has undone what `nohup` asked for: an empty listener does it again.
-    if (isHangupIgnored()) process.on("SIGHUP", () => undefined);
-    else signals.push("SIGHUP");
-    const handler = (signal: NodeJS.Signals): void => {
-      for (const name of signals) process.off(name, handler);
-      resolve(signal);
-    };
-    for (const name of signals) process.on(name, handler);
-  });
 }

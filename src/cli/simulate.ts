@@ -5,15 +5,21 @@
 
 import { basename } from "node:path";
 import Table from "cli-table3";
+import { LazygraphError } from "../errors.ts";
 import { nearMiss } from "../near-miss.ts";
+import { fingerprintDifference } from "../plan/fingerprint.ts";
+import { type Plan, priorOf } from "../plan/plan.ts";
+import { DEFAULT_PROFILE, loadProfile } from "../profile/load.ts";
+import type { Profile } from "../profile/profile.ts";
 import type { Spread } from "../sim/figures.ts";
-import { DEFAULT_PROFILE, loadProfile, type Profile } from "../sim/profile.ts";
+import { learningPolicy, simulatedFingerprint } from "../sim/plan-run.ts";
 import { createSetup, POLICY_NAMES, type PolicyName } from "../sim/setups.ts";
 import { type SimulatedRun, simulate } from "../sim/virtual.ts";
 import { readTrace, type TraceOptions, type TraceRequest } from "../trace.ts";
-import { quote, usageError } from "./errors.ts";
+import { note, quote, usageError } from "./errors.ts";
 import { numberOption } from "./number-option.ts";
 import { type ParsedOptions, parseOptions } from "./options.ts";
+import { loadPlan, savePlan } from "./plan-file.ts";
 import { secondsText } from "./table.ts";
 
 const HELP = `Usage: lazygraph simulate --trace FILE --policy NAME[,NAME…] [options]
@@ -38,6 +44,8 @@ Options:
   --seconds N      only arrivals in the first N seconds, after --speed
   --speed X        divides the trace's times, 0.001 to 1000 (1)
   --profile NAME   another cost profile, or the path of one (${DEFAULT_PROFILE})
+  --plan FILE      a learned plan that the costed policies start with: a second start
+  --write-plan FILE  what the one policy named learns, added to --plan if that is given
   --json           one JSON document on stdout, progress on stderr
   --help, -h       this text
 
@@ -47,6 +55,8 @@ Examples:
   lazygraph simulate --trace traces/azure-llm-2023-conversation.csv.gz --seconds 300 \\
     --policy stock,lazy,idle
   lazygraph simulate --trace day.csv --speed 3 --policy stock,idle-costed --json > day.json
+  lazygraph simulate --trace monday.csv --policy idle-costed --write-plan plan.json
+  lazygraph simulate --trace tuesday.csv --policy idle-costed --plan plan.json
 `;
 
 const SECONDS_MAX = 1e9;
@@ -60,6 +70,10 @@ interface Job {
   readonly policies: readonly PolicyName[];
   readonly trace: TraceOptions;
   readonly profile: Profile;
+  /** What the costed policies start with. */
+  readonly plan: Plan | undefined;
+  /** Where to write what the one policy learned. */
+  readonly writePlan: string | undefined;
   readonly json: boolean;
 }
 
@@ -76,18 +90,26 @@ export async function runSimulate(argv: string[]): Promise<number> {
     seconds: "string",
     speed: "string",
     profile: "string",
+    plan: "string",
+    "write-plan": "string",
     json: "boolean",
   });
   if (options.flags.has("help")) {
     process.stdout.write(HELP);
     return 0;
   }
-  const job = jobOf(options);
+  const job = await jobOf(options);
   const seen: Seen = { requests: 0, seconds: 0 };
   const runs = new Map<PolicyName, SimulatedRun>();
+  let learned: Plan | undefined;
   const names = [...new Set<PolicyName>(["oracle", ...job.policies])];
   for (const [index, name] of names.entries()) {
-    runs.set(name, await runOne(job, name, seen, `${index + 1} of ${names.length}`));
+    const { run, plan } = await runOne(job, name, seen, `${index + 1} of ${names.length}`);
+    runs.set(name, run);
+    if (name === job.policies[0]) learned = plan;
+  }
+  if (job.writePlan !== undefined && learned !== undefined) {
+    await savePlan(job.writePlan, learned, "--write-plan");
   }
   const oracle = runs.get("oracle");
   if (oracle === undefined) throw new Error("The oracle run is missing.");
@@ -100,7 +122,7 @@ export async function runSimulate(argv: string[]): Promise<number> {
   return 0;
 }
 
-function jobOf(options: ParsedOptions): Job {
+async function jobOf(options: ParsedOptions): Promise<Job> {
   const file = options.strings.get("trace");
   if (file === undefined) throw usageError("--trace", "given with a trace file", "nothing");
   const seconds = numberOption(options, "seconds", {
@@ -109,13 +131,40 @@ function jobOf(options: ParsedOptions): Job {
     fallback: Number.POSITIVE_INFINITY,
   });
   const speed = numberOption(options, "speed", { min: 0.001, max: 1000, fallback: 1 });
+  const policies = policiesOption(options);
+  const profile = loadProfile(options.strings.get("profile") ?? DEFAULT_PROFILE);
+  const writePlan = options.strings.get("write-plan");
+  if (writePlan !== undefined && policies.length > 1) {
+    const got = policies.join(",");
+    throw usageError("--policy", "one name only with --write-plan, whose plan it is", got);
+  }
   return {
     file,
-    policies: policiesOption(options),
+    policies,
     trace: { seconds, speed },
-    profile: loadProfile(options.strings.get("profile") ?? DEFAULT_PROFILE),
+    profile,
+    plan: await planOption(options.strings.get("plan"), profile),
+    writePlan,
     json: options.flags.has("json"),
   };
+}
+
+/** A plan of other graphs would only mislead; where the rest differs, that is for the user to know. */
+async function planOption(file: string | undefined, profile: Profile): Promise<Plan | undefined> {
+  if (file === undefined) return undefined;
+  const plan = await loadPlan(file);
+  const simulated = simulatedFingerprint(profile);
+  const { captureSizes } = plan.fingerprint;
+  const difference = fingerprintDifference(plan.fingerprint, simulated);
+  if (difference === undefined) return plan;
+  if (fingerprintDifference({ ...simulated, captureSizes }, simulated) === undefined) {
+    note(`the plan is of another engine than the simulated one: ${difference}.`);
+    return plan;
+  }
+  throw new LazygraphError(
+    "ERR_LAZYGRAPH_PLAN",
+    `Plan ${file}: expected the capture sizes of the profile ${profile.name}, got others.`,
+  );
 }
 
 function policiesOption(options: ParsedOptions): PolicyName[] {
@@ -137,17 +186,20 @@ function policiesOption(options: ParsedOptions): PolicyName[] {
 
 /** Every run reads the trace anew, so that memory doesn't grow with its length. */
 async function runOne(
-  { file, trace, profile }: Job,
+  { file, trace, profile, plan }: Job,
   name: PolicyName,
   seen: Seen,
   place: string,
-): Promise<SimulatedRun> {
+): Promise<{ run: SimulatedRun; plan: Plan }> {
+  const setup = createSetup(name, profile, plan && priorOf(plan));
+  const policy = learningPolicy(setup.policy, profile, plan);
   const started = performance.now();
   let told = started;
   let completed = 0;
   const run = await simulate({
     profile,
-    ...createSetup(name, profile),
+    ...setup,
+    policy,
     requests: watched(readTrace(file, trace), seen),
     onRequest() {
       completed++;
@@ -161,7 +213,7 @@ async function runOne(
   process.stderr.write(
     `simulated ${name} (${place}): ${run.requests} requests in ${seconds.toFixed(1)} s\n`,
   );
-  return run;
+  return { run, plan: policy.plan() };
 }
 
 async function* watched(

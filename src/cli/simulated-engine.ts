@@ -5,15 +5,20 @@
  * writes what happens as JSON lines on stdout. It ends with its parent.
  */
 
+import { DEFAULT_PROFILE, loadProfile, withSizes } from "../profile/load.ts";
+import type { Profile } from "../profile/profile.ts";
 import type { EngineCurve } from "../sim/link.ts";
 import { LiveEngine, type LiveEngineOptions } from "../sim/live.ts";
-import { DEFAULT_PROFILE, loadProfile } from "../sim/profile.ts";
+import { SimulatedGpu } from "../sim/memory.ts";
+import { startSimulatedServer } from "../sim/server.ts";
 import { readTrace, type TraceRequest } from "../trace.ts";
-import { reportError } from "./errors.ts";
+import { reportError, usageError } from "./errors.ts";
+import { isDisabled } from "./no-engine.ts";
 import { numberOption } from "./number-option.ts";
 import {
   endpointOption,
   engineNameOption,
+  hostPortOption,
   modeOption,
   type ParsedOptions,
   parseOptions,
@@ -23,7 +28,8 @@ import {
 const HELP = `Usage: simulated-engine [options]
 
 A simulated vLLM engine behind lazygraph's protocol. Its numbers come from a cost profile, not from
-a GPU. One JSON object a line on stdout: started, loaded, ready, capture, request, drained.
+a GPU. One JSON object a line on stdout: started, loaded, ready, capture, drop, outOfMemory,
+request, drained.
 
 Options:
   --endpoint ENDPOINT   of the controller (LAZYGRAPH_ENDPOINT); none: by the mode's own defaults
@@ -36,10 +42,17 @@ Options:
   --trace-seconds N     cuts arrivals after N seconds
   --trace-requests N    at most N requests (100000)
   --handshake-ms N      how long to wait for the controller before the first capture (250)
+  --free-bytes N        free on each of its GPUs before the first capture (the profile's)
+  --gpu-uuid UUID       of its GPUs, with -RANK behind it (a name of its own)
   --jitter X            relative standard deviation of all times (0)
   --seed N              of the jitter (1)
+  --sizes LIST          only these capture sizes, with commas between them; none: no graphs
+  --http HOST:PORT      an OpenAI-compatible server as well; port 0: any free one
+  --model NAME          what that server calls its model (the profile's)
 
-Example:
+With LAZYGRAPH_DISABLE=1 it starts as stock does: all graphs before ready, no controller.
+
+Examples:
   node dist/cli/simulated-engine.js --mode idle --speed 10 --trace traces/my-trace.csv
 `;
 
@@ -54,8 +67,13 @@ const SPEC = {
   "trace-seconds": "string",
   "trace-requests": "string",
   "handshake-ms": "string",
+  "free-bytes": "string",
+  "gpu-uuid": "string",
   jitter: "string",
   seed: "string",
+  sizes: "string",
+  http: "string",
+  model: "string",
 } as const;
 
 /** Options that `lazygraph run` sets for its child. */
@@ -78,10 +96,31 @@ async function main(argv: readonly string[]): Promise<void> {
   }
   const settings = settingsOf(options);
   const requests = await readRequests(options);
-  const engine = new LiveEngine({ ...settings, requests, onEvent: print });
-  endWithParent(engine);
-  engine.start();
-  print({ type: "started", pid: process.pid, engine: settings.engine, session: engine.session });
+  const address = options.strings.get("http");
+  if (address === undefined) {
+    const engine = new LiveEngine({ ...settings, requests, onEvent: print });
+    endWithParent(engine);
+    engine.start();
+    tellStarted(engine, settings.engine);
+    return;
+  }
+  const { host, port } = hostPortOption("--http", address);
+  const model = options.strings.get("model");
+  const server = await startSimulatedServer({
+    ...settings,
+    ...(model === undefined ? {} : { model }),
+    requests,
+    host,
+    port,
+    onEvent: print,
+  });
+  endWithParent(server.engine, server.close);
+  tellStarted(server.engine, settings.engine);
+  print({ type: "listening", url: server.url, model: server.model });
+}
+
+function tellStarted({ session }: LiveEngine, engine: string): void {
+  print({ type: "started", pid: process.pid, engine, session });
 }
 
 function withVariables(argv: readonly string[]): ParsedOptions {
@@ -94,12 +133,17 @@ function withVariables(argv: readonly string[]): ParsedOptions {
 }
 
 function settingsOf(options: ParsedOptions): LiveEngineOptions & { readonly engine: string } {
-  const endpoint = endpointOption(options);
+  // As the plugin does: switched off, the engine is vLLM's own.
+  const stock = isDisabled(process.env);
+  const endpoint = stock ? undefined : endpointOption(options);
   const curve = curveOf();
+  const profile = profileOf(options);
   return {
     engine: engineNameOption(options) ?? "simulated",
-    mode: modeOption(options, "idle"),
-    profile: loadProfile(options.strings.get("profile") ?? DEFAULT_PROFILE),
+    mode: stock ? "eager" : modeOption(options, "idle"),
+    warmUps: stock ? "all" : "first",
+    profile,
+    gpu: gpuOf(options, profile.memory.freeBytes),
     speed: numberOption(options, "speed", { min: 0.001, max: 1000, fallback: 1 }),
     handshakeMs: numberOption(options, "handshake-ms", { min: 0, max: 60_000, fallback: 250 }),
     jitter: numberOption(options, "jitter", { min: 0, max: 1, fallback: 0 }),
@@ -107,6 +151,23 @@ function settingsOf(options: ParsedOptions): LiveEngineOptions & { readonly engi
     ...(endpoint === undefined ? {} : { endpoint }),
     ...(curve === undefined ? {} : { curve }),
   };
+}
+
+function profileOf(options: ParsedOptions): Profile {
+  const profile = loadProfile(options.strings.get("profile") ?? DEFAULT_PROFILE);
+  const text = options.strings.get("sizes");
+  if (text === undefined) return profile;
+  const sizes = text === "none" ? [] : text.split(",").map(Number);
+  if (sizes.some((size) => !Number.isInteger(size) || size < 1)) {
+    throw usageError("--sizes", "whole numbers with commas between them, or none", text);
+  }
+  return withSizes(profile, sizes);
+}
+
+function gpuOf(options: ParsedOptions, fallback: number): SimulatedGpu {
+  const max = Number.MAX_SAFE_INTEGER;
+  const free = numberOption(options, "free-bytes", { min: 0, max, fallback, whole: true });
+  return new SimulatedGpu(free, options.strings.get("gpu-uuid"));
 }
 
 /** Keys come by the environment alone: arguments can be read by everybody on the machine. */
@@ -140,20 +201,37 @@ function print(event: object): void {
   process.stdout.write(`${JSON.stringify(event)}\n`);
 }
 
+/** A parent may let a stranger come and go: `{ type: "stranger", bytes }`, answered in order. */
+function obeyParent(engine: LiveEngine): void {
+  process.on("message", (message: unknown) => {
+    const { type, bytes } = message as { readonly type?: unknown; readonly bytes?: unknown };
+    if (type !== "stranger" || typeof bytes !== "number" || !(bytes >= 0)) return;
+    engine.setStrangerBytes(bytes);
+    process.send?.({ type, freeBytes: engine.model.freeBytes });
+  });
+}
+
 /** An engine without its parent is one that nobody asked for, and that nobody will end. */
-function endWithParent(engine: LiveEngine): void {
+function endWithParent(engine: LiveEngine, close?: () => Promise<void>): void {
+  let ending = false;
   const end = (reason: string, exitCode: number): void => {
+    if (ending) return;
+    ending = true;
     setTimeout(() => process.exit(exitCode), CLOSE_MS_MAX).unref();
-    engine.close(reason).then(
+    // The server closes its engine too; told first, the engine can say why it goes.
+    const ended = engine.close(reason).then(() => close?.());
+    ended.then(
       () => process.exit(exitCode),
       (error: unknown) => process.exit(reportError(error)),
     );
   };
+  void engine.closed.then(() => end("The engine ended by itself.", 1));
   process.once("SIGTERM", () => end("The engine was asked to end.", 0));
   process.once("SIGINT", () => end("The engine was interrupted.", 130));
   process.stdout.once("error", () => end("Nobody reads the engine's output.", 0));
   if (process.channel !== undefined) {
     process.once("disconnect", () => end("The engine's parent has gone.", 0));
+    obeyParent(engine);
     return;
   }
   const parent = process.ppid;

@@ -33,7 +33,7 @@ export function enginesTable(engines: readonly EngineSnapshot[]): string {
   for (const engine of engines) {
     table.push([
       `${printable(engine.engine)}${simulatedMark(engine)}`,
-      engine.mode,
+      modeText(engine),
       phaseText(engine),
       graphsText(engine),
       mebibytesText(engine.takenBytes),
@@ -97,6 +97,11 @@ function simulatedMark(engine: EngineSnapshot): string {
 
 function graphsText(engine: EngineSnapshot): string {
   return `${engine.graphsCaptured} of ${engine.graphsPlanned}`;
+}
+
+/** Another policy than the mode's own is named with it. */
+function modeText({ mode, policy }: EngineSnapshot): string {
+  return policy === undefined || policy === mode ? mode : `${mode} (${printable(policy, 40)})`;
 }
 
 function phaseText(engine: EngineSnapshot): string {

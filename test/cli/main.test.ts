@@ -2,7 +2,10 @@ import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { finish } from "./helpers/command.ts";
 
-const COMMANDS = ["run", "serve", "status", "demo", "simulate", "doctor"];
+const COMMANDS = [
+  ...["run", "serve", "status", "demo", "simulate", "plan", "calibrate", "record", "bench"],
+  "doctor",
+];
 const PACKAGE = new URL("../../package.json", import.meta.url);
 
 describe("lazygraph", () => {

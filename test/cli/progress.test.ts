@@ -74,6 +74,7 @@ test("in a log: the memory line, a line per quarter, the table once", () => {
     takenBytes: 1,
     freeBytes: 2,
     forecast: { bytes: 3, errorBytes: 1, graphs: 6, provisional: true },
+    verdict: "fits",
     line: "gpu-0: took 1, free 2",
   });
   for (let count = 1; count <= 8; count++) capture(count);
@@ -93,6 +94,20 @@ test("in a log: the memory line, a line per quarter, the table once", () => {
     ].join("\n"),
   );
   expect(written.match(/graphs captured/g)).toHaveLength(1);
+});
+
+test("memory that runs out is told once, and what comes of it each time", () => {
+  const { stop } = follow();
+  const refused = { ...BASE, graphs: ["FULL:8"], needBytes: 2, availableBytes: 1 };
+  publish("lazygraph:memory:refused", { ...refused, repeated: false, line: "gpu-0: no room" });
+  publish("lazygraph:memory:refused", { ...refused, repeated: true, line: "gpu-0: again" });
+  const graphs = ["FULL:8"];
+  publish("lazygraph:memory:dropped", { ...BASE, graphs, freedBytes: 1, line: "gpu-0: dropped" });
+  publish("lazygraph:memory:room", { ...BASE, graphs, availableBytes: 9, line: "gpu-0: room" });
+  expect(written).toBe(
+    "lazygraph: gpu-0: no room\nlazygraph: gpu-0: dropped\nlazygraph: gpu-0: room\n",
+  );
+  stop();
 });
 
 describe("on a terminal", () => {

@@ -1,9 +1,13 @@
-import { writeFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
 import { describe, expect, test } from "vitest";
+import { formatPlan, parsePlan } from "../../src/plan/check.ts";
+import { loadProfile } from "../../src/profile/load.ts";
+import { simulatedFingerprint } from "../../src/sim/plan-run.ts";
 import { POLICY_NAMES } from "../../src/sim/setups.ts";
+import { planOf } from "../plan/helpers.ts";
 import { tinyDocument } from "../sim/helpers.ts";
 import { finish } from "./helpers/command.ts";
 import { temporaryFolder } from "./helpers/folder.ts";
@@ -146,5 +150,66 @@ describe("lazygraph simulate", () => {
     expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
     expect(stderr).toMatch(field);
     expect(stderr).toMatch(/^lazygraph: [^\n]* \[ERR_LAZYGRAPH_PROFILE\]\n$/);
+  });
+});
+
+describe("learned plans", () => {
+  const args = ["simulate", "--trace", conversation, "--seconds", "60", "--json"];
+  const added = (stdout: string): number => JSON.parse(stdout).policies[0].addedRequestSeconds;
+
+  test("what one start learned is what the next one starts with", async () => {
+    const file = join(await temporaryFolder(), "plan.json");
+    const first = await finish([...args, "--policy", "idle-costed", "--write-plan", file]);
+    expect(first.code).toBe(0);
+    const plan = parsePlan(await readFile(file, "utf8"));
+    expect(plan).toMatchObject({ starts: 1, simulated: "llama-3.1-8b-h200" });
+    expect(plan.traffic.length).toBeGreaterThan(5);
+    expect(plan.first.length).toBeGreaterThan(5);
+
+    const second = await finish([
+      ...args,
+      "--policy=idle-costed",
+      `--plan=${file}`,
+      `--write-plan=${file}`,
+    ]);
+    expect(second).toMatchObject({ code: 0 });
+    expect(added(second.stdout)).toBeLessThan(added(first.stdout));
+    expect(parsePlan(await readFile(file, "utf8"))).toMatchObject({ starts: 2 });
+    // The comparators take no plan: the same run, to the last digit.
+    const without = await finish([...args, "--policy", "ladder"]);
+    const having = await finish([...args, "--policy", "ladder", "--plan", file]);
+    expect(added(having.stdout)).toBe(added(without.stdout));
+  });
+
+  test("a plan of another model with the same graphs is taken with a word, of others refused", async () => {
+    const folder = await temporaryFolder();
+    const fingerprint = simulatedFingerprint(loadProfile());
+    const other = join(folder, "other.json");
+    await writeFile(other, formatPlan(planOf({ fingerprint: { ...fingerprint, model: "b" } })));
+    const taken = await finish([...args, "--policy=idle-costed", `--plan=${other}`]);
+    expect(taken.code).toBe(0);
+    expect(taken.stderr).toContain(
+      "the plan is of another engine than the simulated one: model is",
+    );
+    await writeFile(other, formatPlan(planOf()));
+    const { code, stdout, stderr } = await finish([
+      ...args,
+      "--policy=idle-costed",
+      `--plan=${other}`,
+    ]);
+    expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
+    expect(stderr).toMatch(
+      /expected the capture sizes of the profile llama.+ \[ERR_LAZYGRAPH_PLAN\]\n$/,
+    );
+  });
+
+  test.for([
+    [["--policy=idle,lazy", "--write-plan=x.json"], "one name only with --write-plan", "OPTION"],
+    [["--policy=idle", "--plan=/nowhere.json"], "got ENOENT", "PLAN"],
+  ] as const)("%j is one sentence", async ([more, sentence, code]) => {
+    const failed = await finish([...args, ...more]);
+    expect({ code: failed.code, stdout: failed.stdout }).toEqual({ code: 2, stdout: "" });
+    expect(failed.stderr).toContain(sentence);
+    expect(failed.stderr).toContain(`[ERR_LAZYGRAPH_${code}]`);
   });
 });

@@ -17,19 +17,25 @@ const execute = promisify(execFile);
 export async function installPacked(
   environment: NodeJS.ProcessEnv = process.env,
 ): Promise<{ folder: string; remove: () => Promise<void> }> {
-  await ensureBuilt();
   const folder = await mkdtemp(join(tmpdir(), "lazygraph-stranger-"));
-  // Without scripts: what `npm test` and CI built is packed, and nothing is built under the other
-  // tests' feet. The whole `npm pack` runs in the package checks.
-  const pack = ["pack", "--ignore-scripts", "--json", "--pack-destination", folder];
-  const { stdout } = await execute("npm", pack, { cwd: ROOT });
-  const [{ filename }] = JSON.parse(stdout) as [{ filename: string }];
+  const filename = await packInto(folder);
   const manifest = { name: "stranger", private: true, type: "module" };
   await writeFile(join(folder, "package.json"), JSON.stringify(manifest));
   const install = ["install", "--prefer-offline", "--no-audit", "--no-fund", `./${filename}`];
   const options = { cwd: folder, timeout: INSTALL_TIMEOUT_MS, env: environment };
   await execute("npm", install, options);
   return { folder, remove: () => rm(folder, { recursive: true, force: true }) };
+}
+
+/** Packs into this folder, and returns the file's name there. */
+export async function packInto(folder: string): Promise<string> {
+  await ensureBuilt();
+  // Without scripts: what `npm test` and CI built is packed, and nothing is built under the other
+  // tests' feet. The whole `npm pack` runs in the package checks.
+  const pack = ["pack", "--ignore-scripts", "--json", "--pack-destination", folder];
+  const { stdout } = await execute("npm", pack, { cwd: ROOT });
+  const [{ filename }] = JSON.parse(stdout) as [{ filename: string }];
+  return filename;
 }
 
 /** Builds when a source is newer than its output, so that this suite can run by itself. */

@@ -118,6 +118,27 @@ describe("a simulated engine as a process", () => {
     expect(snapshot.session).toBe(engine.session);
   });
 
+  test("a stranger takes its GPU's memory and gives it back", async () => {
+    await using engine = await startSimulatedEngine({ freeBytes: 5_000, gpuUuid: "GPU-one" });
+    expect(await engine.setStrangerBytes(3_000)).toBe(2_000);
+    expect(await engine.setStrangerBytes(9_000)).toBe(0);
+    expect(await engine.setStrangerBytes(0)).toBe(5_000);
+    await engine.close();
+    await expect(engine.setStrangerBytes(1)).rejects.toMatchObject({
+      code: "ERR_LAZYGRAPH_ENGINE_LOST",
+    });
+  });
+
+  test("out of memory, its process ends with code 1", async () => {
+    await using engine = await startSimulatedEngine({
+      freeBytes: 1 << 20,
+      speed: 100,
+      trace: { file: trace, requests: 5 },
+    });
+    await engine.waitFor("outOfMemory");
+    expect(await engine.exited).toEqual({ exitCode: 1, signal: null });
+  });
+
   test("ends when its parent dies", async () => {
     const program = `
       import { startSimulatedEngine } from ${JSON.stringify(join(checkout, "src/testing.ts"))};

@@ -1,4 +1,5 @@
-import { type Profile, parseProfile } from "../../src/sim/profile.ts";
+import { parseProfile } from "../../src/profile/load.ts";
+import type { Profile } from "../../src/profile/profile.ts";
 
 /** Whole numbers of seconds, so that every time in a test can be worked out by hand. */
 export function tinyDocument(): Record<string, unknown> {

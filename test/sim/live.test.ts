@@ -1,9 +1,9 @@
 import { describe, expect, test } from "vitest";
 import type { Clock } from "../../src/clock.ts";
+import { loadProfile } from "../../src/profile/load.ts";
 import { createPolicy } from "../../src/schedule/modes.ts";
 import type { RequestSample } from "../../src/sim/batcher.ts";
 import { LiveEngine, type LiveEngineOptions, type LiveEvent } from "../../src/sim/live.ts";
-import { loadProfile } from "../../src/sim/profile.ts";
 import { simulate } from "../../src/sim/virtual.ts";
 import type { TraceRequest } from "../../src/trace.ts";
 import { tinyProfile } from "./helpers.ts";

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
+import { loadProfile, parseProfile } from "../../src/profile/load.ts";
 import { createCostModel } from "../../src/sim/cost.ts";
-import { loadProfile, parseProfile } from "../../src/sim/profile.ts";
 import { set, tinyDocument } from "./helpers.ts";
 
 /** Measured decode steps of the 8B: requests; milliseconds by exact graph, ungraphed, padded. */
@@ -104,6 +104,22 @@ describe("a bad profile is one sentence", () => {
       [["FULL", 1, 1, -1, 1, 1]],
       "captures.rows[0][3] to be a number from 0 up, got -1",
     ],
+    ["captures.withoutWarmUp", 1.5, "captures.withoutWarmUp to be a number from 0 to 1, got 1.5"],
+    ["memory.freeBytes", 1001, "memory.freeBytes to be at most memory.totalBytes, 1000, got 1001"],
+    [
+      "steps.ungraphed",
+      [
+        [1, 1],
+        [1e12, 1],
+      ],
+      "steps.ungraphed[1][0] to be a whole number from 1 to 1048576, got 1000000000000",
+    ],
+    [
+      "captures.rows",
+      [["FULL", 1, 1]],
+      "captures.rows[0][3] to be a number from 0 up, got nothing",
+    ],
+    ["captures.rows", [], "captures.rows to be a list of 1 to 4096 entries, got []"],
     ["provenance.fields", { steps: { kind: "guessed", how: "x" } }, "provenance.fields.steps.kind"],
   ])("%s = %j", (path, value, sentence) => {
     const document = tinyDocument();
@@ -121,6 +137,13 @@ describe("a bad profile is one sentence", () => {
     const row = ["FULL", 1, 1, 1, 1, 1];
     set(document, "captures.rows", [row, row]);
     expect(() => parseProfile(JSON.stringify(document), "mine.json")).toThrow("FULL:1 again");
+  });
+
+  test("broken JSON is one line, whatever it looks like", () => {
+    const broken = '{"schema": 1,\n "name": }';
+    expect(() => parseProfile(broken, "mine.json")).toThrow(
+      /^Profile mine\.json: expected the file to be JSON, got [^\n]+\.$/,
+    );
   });
 
   test("no JSON, and no file", () => {

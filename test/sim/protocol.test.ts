@@ -252,3 +252,66 @@ describe("the engine's side of the protocol", () => {
     expect(again.session).toBe(engine?.session);
   });
 });
+
+describe("memory on the wire", () => {
+  test("what the welcome wants reserved is in the inventory", async () => {
+    start();
+    await controller.next("hello");
+    await controller.send({ ...welcome, reserve: "plan", reserveBytes: 28 } as ToEngine);
+    const inventory = await controller.next("inventory");
+    expect(inventory.reserve).toEqual({ mode: "plan", bytes: 28, kvTokens: 2 });
+    expect(inventory.kvCacheTokens).toBe(62);
+    expect(inventory.ranks).toMatchObject([{ freeBytes: 128, activationHeldBytes: 0 }]);
+  });
+
+  test("a drop is carried out once, answered as often as asked, and told in the inventory", async () => {
+    start();
+    await controller.next("hello");
+    await controller.send(welcome);
+    await controller.next("inventory");
+    const graphs = ["PIECEWISE:4", "FULL:4"];
+    await controller.send({ type: "start", graphs, tiers: [graphs, ["FULL:1"]] });
+    await controller.next("ready");
+    const drop: ToEngine = { type: "drop", command: 7, graphs };
+    await controller.send(drop, drop);
+    const dropped = await controller.next("dropped");
+    expect(dropped).toMatchObject({ command: 7, outcome: "dropped", freedBytes: 60, epoch: 4 });
+    expect(dropped.ranks).toMatchObject([{ freeBytes: 100, poolBytes: 0 }]);
+    await controller.send(drop, { type: "resync" });
+    expect(await controller.next("dropped")).toEqual(dropped);
+    expect(await controller.next("inventory")).toMatchObject({
+      captured: [],
+      tiers: [graphs, ["FULL:1"]],
+    });
+    expect(events.filter(({ type }) => type === "drop")).toHaveLength(1);
+  });
+
+  test("a stranger on its GPU makes it refuse for headroom, until the stranger goes", async () => {
+    start();
+    await serving();
+    const capture = (command: number): ToEngine => {
+      return { type: "capture", command, graph: "FULL:1", whenIdle: false, needBytes: 12 };
+    };
+    engine?.setStrangerBytes(30);
+    await controller.send(capture(8));
+    expect(await controller.next("result")).toMatchObject({
+      outcome: "refused",
+      refusal: "headroom",
+      ranks: [{ freeBytes: 10 }],
+    });
+    engine?.setStrangerBytes(0);
+    await controller.send(capture(9));
+    expect(await controller.next("result")).toMatchObject({ outcome: "captured", bytes: 10 });
+  });
+
+  test("out of memory in a step: it says why it goes, and ends", async () => {
+    start({ requests: [{ atSeconds: 30, promptTokens: 8, outputTokens: 1 }] }, (document) =>
+      set(document, "memory.activationPeakBytes", 60),
+    );
+    await serving();
+    expect((await controller.next("goodbye")).reason).toMatch(/ran out of GPU memory/);
+    await engine?.closed;
+    expect(events.at(-1)?.type).not.toBe("drained");
+    expect(events.some(({ type }) => type === "outOfMemory")).toBe(true);
+  });
+});

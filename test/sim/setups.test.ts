@@ -1,8 +1,10 @@
 import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
+import { costSeedOf } from "../../src/profile/cost-seed.ts";
+import { loadProfile } from "../../src/profile/load.ts";
 import { createCosts } from "../../src/schedule/cost.ts";
-import { costSeedOf } from "../../src/sim/cost-seed.ts";
-import { loadProfile } from "../../src/sim/profile.ts";
+import type { CostPolicy } from "../../src/schedule/costed.ts";
+import { createEngineState } from "../../src/schedule/state.ts";
 import { createSetup, POLICY_NAMES, type PolicyName } from "../../src/sim/setups.ts";
 import { type SimulatedRun, simulate } from "../../src/sim/virtual.ts";
 import { readTrace, type TraceRequest } from "../../src/trace.ts";
@@ -83,6 +85,21 @@ describe("policies on the conversation trace", () => {
     expect(lazy).toBeLessThan(ladder);
     expect(floor).toBeLessThan(idle);
     expect(floor).toBeGreaterThan(0);
+  });
+
+  test("a second start with what the first one learned has little of its excess over floor", async () => {
+    const requests = () => readTrace(conversation, { seconds: 300 });
+    const first = createSetup("idle-costed", profile);
+    const once = await simulate({ profile, ...first, requests: requests() });
+    const graphs = profile.captures.costs.map(({ graph }) => graph);
+    const prior = (first.policy as CostPolicy).learned(createEngineState(graphs), 0);
+    expect(prior.first.length).toBeGreaterThan(4);
+    const second = createSetup("idle-costed", profile, prior);
+    const again = await simulate({ profile, ...second, requests: requests() });
+    const [floor = 0, idle = 0] = await added(["floor", "idle-costed"], 300);
+    const excess = idle - floor;
+    const saved = once.completionSecondsSum - again.completionSecondsSum;
+    expect(excess - saved).toBeLessThanOrEqual(0.6 * excess);
   });
 
   test("every name runs, and is the name of its policy", async () => {

@@ -97,6 +97,17 @@ describe("a bad trace is one sentence with file, line and expectation", () => {
     ["no such day", `${TIMESTAMP}\n2023-02-30 00:00:00,1,1\n`, "line 2: expected a time like"],
     ["zero tokens", `${SECONDS}\n0,0,1\n`, 'line 2: expected tokens from 1 to 1048576, got "0".'],
     [
+      "a header twice",
+      `${SECONDS}\n${SECONDS}\n`,
+      "line 2: expected a number of seconds from 0 up",
+    ],
+    ["a nul", `${SECONDS}\n0,1,\0\n`, "line 2: expected tokens from 1 to 1048576"],
+    [
+      "another time zone",
+      `${TIMESTAMP}\n2023-11-16 18:15:46+02:00,1,1\n`,
+      "line 2: expected a time like",
+    ],
+    [
       "half a token",
       `${SECONDS}\n0,1,1.5\n`,
       'line 2: expected tokens from 1 to 1048576, got "1.5"',
@@ -131,6 +142,20 @@ describe("a bad trace is one sentence with file, line and expectation", () => {
     );
     expect(requests.length).toBeGreaterThan(1000);
     expect(requests.length).toBeLessThan(19_366);
+  });
+
+  test.each([8, 15, -4])("gzip that ends at byte %i", async (end) => {
+    const whole = gzipSync(`${SECONDS}\n0,1,1\n1,1,1\n`);
+    await expect(read(await fileOf(whole.subarray(0, end), "short.gz"))).rejects.toThrow(
+      /short\.gz, line \d+: expected a whole gzip file up to its end, got gzip that is cut short/,
+    );
+  });
+
+  test("a file of several gzip members is one trace, bytes behind them are not", async () => {
+    const members = [gzipSync(`${SECONDS}\n0,1,1\n`), gzipSync("1,1,1\n")];
+    expect(await read(await fileOf(Buffer.concat(members), "two.gz"))).toHaveLength(2);
+    const more = Buffer.concat([...members, Buffer.from("more")]);
+    await expect(read(await fileOf(more, "more.gz"))).rejects.toThrow(/got gzip that is damaged/);
   });
 
   test("damaged gzip", async () => {

@@ -1,0 +1,77 @@
+/** The gateway's settings, from its environment; a mistake is one sentence. */
+
+import { MODES, type Mode } from "lazygraph";
+
+export interface Config {
+  readonly host: string;
+  readonly port: number;
+  /** The engines' names (their LAZYGRAPH_ENGINE) and where their OpenAI servers are. */
+  readonly engines: ReadonlyMap<string, URL>;
+  /** Where engines connect to the controller: their LAZYGRAPH_ENDPOINT. */
+  readonly endpoint: string;
+  readonly mode: Mode;
+  /** Requests held while no engine is ready, and for how long. */
+  readonly holdMax: number;
+  readonly holdSeconds: number;
+  /** From sending a request to an engine to the first byte of its answer. */
+  readonly firstByteSeconds: number;
+  /** After SIGTERM, for streams under way. */
+  readonly drainSeconds: number;
+  /** Folder for traces of arrivals and lengths; undefined: none are recorded. */
+  readonly traceFolder: string | undefined;
+}
+
+type Environment = Readonly<Record<string, string | undefined>>;
+
+/** @throws TypeError that names the variable, what was expected and what came */
+export function configOf(environment: Environment): Config {
+  const { host, port } = address(environment["LISTEN"] ?? "127.0.0.1:8000");
+  return {
+    host,
+    port,
+    engines: engineList(environment["ENGINES"] ?? ""),
+    endpoint: environment["LAZYGRAPH_ENDPOINT"] ?? "tcp://127.0.0.1:5757",
+    mode: modeOf(environment["LAZYGRAPH_MODE"] ?? "idle"),
+    holdMax: number(environment, "HOLD_MAX", 512, 0, 100_000),
+    holdSeconds: number(environment, "HOLD_SECONDS", 120, 0.01, 3600),
+    firstByteSeconds: number(environment, "FIRST_BYTE_SECONDS", 60, 0.01, 3600),
+    drainSeconds: number(environment, "DRAIN_SECONDS", 30, 0, 3600),
+    traceFolder: environment["TRACE_FOLDER"],
+  };
+}
+
+function engineList(text: string): ReadonlyMap<string, URL> {
+  const engines = new Map<string, URL>();
+  for (const entry of text.split(",").filter((part) => part !== "")) {
+    const [, name = "", url = ""] = /^([^=]+)=(.+)$/.exec(entry) ?? [];
+    const isHttp = URL.canParse(url) && /^https?:$/.test(new URL(url).protocol);
+    if (!isHttp || engines.has(name)) throw mistake("ENGINES", "NAME=URL,NAME=URL, …", entry);
+    engines.set(name, new URL(url));
+  }
+  if (engines.size === 0) throw mistake("ENGINES", "NAME=URL,NAME=URL, …", text);
+  return engines;
+}
+
+function address(text: string): { host: string; port: number } {
+  const [, host, port] = /^\[?([^\]]+?)\]?:(\d{1,5})$/.exec(text) ?? [];
+  if (host === undefined || Number(port) > 65_535) throw mistake("LISTEN", "HOST:PORT", text);
+  return { host, port: Number(port) };
+}
+
+function modeOf(text: string): Mode {
+  const mode = MODES.find((known) => known === text);
+  if (mode === undefined) throw mistake("LAZYGRAPH_MODE", MODES.join(" or "), text);
+  return mode;
+}
+
+function number(from: Environment, name: string, fallback: number, min: number, max: number) {
+  const text = from[name];
+  if (text === undefined) return fallback;
+  const value = text.trim() === "" ? Number.NaN : Number(text);
+  if (!(value >= min && value <= max)) throw mistake(name, `from ${min} to ${max}`, text);
+  return value;
+}
+
+function mistake(name: string, expected: string, got: string): TypeError {
+  return new TypeError(`Expected ${name} to be ${expected}, got ${JSON.stringify(got)}.`);
+}

@@ -1,0 +1,194 @@
+/**
+ * The engines: which are ready, what each is doing, and who gets the next request.
+ *
+ * An engine is ready when its HTTP side says so, whatever the controller knows of it: one without
+ * the plugin, or without a connection to us, serves all the same.
+ */
+
+import { type Controller, type EngineSnapshot, onEvent } from "lazygraph";
+import { Pool } from "undici";
+import { type Candidate, type Choose, GraphSizes } from "./routing.ts";
+
+const PROBE_MS = 200;
+const PROBE_READY_MS = 2_000;
+const PROBE_TIMEOUT_MS = 2_000;
+/** One announcement covers the arrivals of so many milliseconds. */
+const ANNOUNCE_MS = 20;
+const NONE: ReadonlySet<Engine> = new Set();
+
+export class Engine implements Candidate {
+  readonly name: string;
+  readonly pool: Pool;
+  readonly path: string;
+  ready = false;
+  inFlight = 0;
+  capturing = false;
+  settled = false;
+  announcedAtMs = Number.NEGATIVE_INFINITY;
+  /** A probe is under way; `again` when what it finds is out of date already. */
+  probing: "no" | "yes" | "again" = "no";
+  graphs = new GraphSizes([]);
+
+  constructor(name: string, url: URL) {
+    this.name = name;
+    // Connections are not limited here: the engine queues better than we could.
+    this.pool = new Pool(url.origin, { headersTimeout: 0, bodyTimeout: 0 });
+    this.path = url.pathname.replace(/\/$/, "");
+  }
+
+  get hasNextGraph(): boolean {
+    return this.graphs.has(this.inFlight + 1);
+  }
+}
+
+export class Engines {
+  readonly #controller: Controller;
+  readonly #engines: readonly Engine[];
+  readonly #choose: Choose;
+  readonly #onReady: () => void;
+  readonly #stops: readonly (() => void)[];
+  readonly #timers = new Map<Engine, NodeJS.Timeout>();
+  #turn = 0;
+  #stale = true;
+  #closed = false;
+
+  /** @param onReady called whenever an engine becomes ready */
+  constructor(
+    urls: ReadonlyMap<string, URL>,
+    controller: Controller,
+    choose: Choose,
+    onReady: () => void,
+  ) {
+    this.#choose = choose;
+    this.#engines = [...urls].map(([name, url]) => new Engine(name, url));
+    this.#controller = controller;
+    this.#onReady = onReady;
+    const known = (name: string) => this.#engines.find((engine) => engine.name === name);
+    const stale = (): void => {
+      this.#stale = true;
+    };
+    // A snapshot is taken only when something has changed since the last one.
+    this.#stops = [
+      onEvent("lazygraph:capture:start", stale),
+      onEvent("lazygraph:capture:end", stale),
+      onEvent("lazygraph:capture:deferred", stale),
+      onEvent("lazygraph:capture:refused", stale),
+      onEvent("lazygraph:capture:failed", stale),
+      onEvent("lazygraph:engine:join", stale),
+      onEvent("lazygraph:engine:ready", stale),
+      onEvent("lazygraph:engine:settled", stale),
+      onEvent("lazygraph:engine:lost", ({ engine }) => {
+        stale();
+        const lost = known(engine);
+        if (lost !== undefined) void this.#probe(lost);
+      }),
+    ];
+    for (const engine of this.#engines) void this.#probe(engine);
+  }
+
+  get anyReady(): boolean {
+    return this.#engines.some(({ ready }) => ready);
+  }
+
+  /** The best ready engine but those; undefined when there is none. */
+  pick(except: ReadonlySet<Engine> = NONE): Engine | undefined {
+    this.#refresh();
+    const ready = this.#engines.filter((engine) => engine.ready && !except.has(engine));
+    return this.#choose(ready, this.#turn);
+  }
+
+  /** Among engines that are equal the next one has its turn. */
+  next(): void {
+    this.#turn += 1;
+  }
+
+  /** Requests are on their way: keeps captures away from their arrival. */
+  announce(engine: Engine, requests: number): void {
+    const now = performance.now();
+    if (engine.settled || now - engine.announcedAtMs < ANNOUNCE_MS) return;
+    engine.announcedAtMs = now;
+    try {
+      this.#controller.announce(engine.name, { inSeconds: ANNOUNCE_MS / 1000, requests });
+    } catch {
+      // Without a connection it captures by its own rules, and there is nobody to tell.
+    }
+  }
+
+  /** It didn't answer: out of the choice until it is healthy again. */
+  failed(engine: Engine): void {
+    engine.ready = false;
+    void this.#probe(engine);
+  }
+
+  /** For clients and probes: what each engine is doing. */
+  describe(): Record<string, object> {
+    const snapshots = this.#controller.engines();
+    return Object.fromEntries(
+      this.#engines.map(({ name, ready, inFlight }) => {
+        const its = snapshots.find(({ engine }) => engine === name);
+        return [name, { ready, inFlight, ...phaseOf(its) }];
+      }),
+    );
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    for (const stop of this.#stops) stop();
+    for (const timer of this.#timers.values()) clearTimeout(timer);
+    await Promise.all(this.#engines.map(({ pool }) => pool.destroy()));
+  }
+
+  #refresh(): void {
+    if (!this.#stale) return;
+    this.#stale = false;
+    for (const snapshot of this.#controller.engines()) {
+      const engine = this.#engines.find(({ name }) => name === snapshot.engine);
+      if (engine === undefined) continue;
+      engine.capturing = snapshot.connected && snapshot.capturing !== undefined;
+      engine.settled = snapshot.settled;
+      engine.graphs = new GraphSizes(snapshot.graphs);
+    }
+  }
+
+  async #probe(engine: Engine): Promise<void> {
+    if (engine.probing !== "no") {
+      engine.probing = "again";
+      return;
+    }
+    let healthy: boolean;
+    do {
+      engine.probing = "yes";
+      healthy = await isHealthy(engine);
+    } while (engine.probing === ("again" as Engine["probing"]));
+    engine.probing = "no";
+    if (this.#closed) return;
+    const became = healthy && !engine.ready;
+    engine.ready = healthy;
+    clearTimeout(this.#timers.get(engine));
+    const ms = healthy ? PROBE_READY_MS : PROBE_MS;
+    this.#timers.set(engine, setTimeout(() => void this.#probe(engine), ms).unref());
+    if (became) this.#onReady();
+  }
+}
+
+async function isHealthy({ pool, path }: Engine): Promise<boolean> {
+  try {
+    const signal = AbortSignal.timeout(PROBE_TIMEOUT_MS);
+    const { statusCode, body } = await pool.request({
+      method: "GET",
+      path: `${path}/health`,
+      signal,
+    });
+    await body.dump();
+    return statusCode === 200;
+  } catch {
+    return false;
+  }
+}
+
+/** `unknown`: no connection to the controller; `stock`: the plugin stepped aside. */
+function phaseOf(its: EngineSnapshot | undefined): object {
+  if (its === undefined || !its.connected) return { phase: "unknown" };
+  const { phase, mode, settled, graphsCaptured, graphsPlanned } = its;
+  return { phase, mode, settled, graphsCaptured, graphsPlanned };
+}

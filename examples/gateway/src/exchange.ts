@@ -1,0 +1,154 @@
+/**
+ * One request to one engine, and its answer to the client: bytes unchanged as they come, with the
+ * client's back-pressure on the engine, and the client's leaving ending the engine's work.
+ */
+
+import { once } from "node:events";
+import type { IncomingHttpHeaders, ServerResponse } from "node:http";
+import type { RecordedRequest } from "lazygraph";
+import type { Dispatcher } from "undici";
+import type { Engine } from "./engines.ts";
+import { errorDocument, errorEvent, WholeEvents } from "./sse.ts";
+
+/** Of one connection, and not of the message (RFC 9110, 7.6.1); the rest is undici's to set. */
+const DROPPED = new Set([
+  "connection",
+  "content-length",
+  "expect",
+  "host",
+  "keep-alive",
+  "proxy-authorization",
+  "proxy-connection",
+  "te",
+  "trailer",
+  "transfer-encoding",
+  "upgrade",
+]);
+
+export interface Exchange {
+  readonly engine: Engine;
+  readonly method: string;
+  /** Path and query, as the client sent them. */
+  readonly path: string;
+  readonly headers: IncomingHttpHeaders;
+  readonly body: Buffer;
+  readonly outgoing: ServerResponse;
+  readonly firstByteSeconds: number;
+  /** Aborted when the client leaves, or the gateway's time to drain is over. */
+  readonly signal: AbortSignal;
+  readonly recorded: RecordedRequest | undefined;
+}
+
+/**
+ * `left`: by the client; `stopped`: by the gateway; `broken`: in the middle of an answer;
+ * `unreachable`: nothing was sent to the client yet, so that another engine may try.
+ */
+export type Outcome = "done" | "left" | "stopped" | "timeout" | "unreachable" | "broken";
+
+interface Progress {
+  late: boolean;
+  isStream: boolean;
+}
+
+export async function exchange(its: Exchange): Promise<Outcome> {
+  const { engine, outgoing } = its;
+  const limit = new AbortController();
+  const leave = (): void => limit.abort(its.signal.reason);
+  its.signal.addEventListener("abort", leave, { once: true });
+  const progress: Progress = { late: false, isStream: false };
+  const timer = setTimeout(() => {
+    progress.late = true;
+    limit.abort();
+  }, its.firstByteSeconds * 1000);
+  engine.inFlight += 1;
+  try {
+    its.signal.throwIfAborted();
+    const answer = await engine.pool.request({
+      method: its.method as Dispatcher.HttpMethod,
+      path: `${engine.path}${its.path}`,
+      headers: kept(its.headers),
+      body: its.body.length === 0 ? null : its.body,
+      signal: limit.signal,
+    });
+    if (answer.statusCode !== 200) its.recorded?.drop();
+    progress.isStream = /^text\/event-stream\b/.test(String(answer.headers["content-type"]));
+    await passBack(its, answer, progress.isStream, limit.signal, () => clearTimeout(timer));
+    return "done";
+  } catch (error) {
+    if (its.signal.aborted && outgoing.destroyed) return "left";
+    return fail(its, progress, error);
+  } finally {
+    clearTimeout(timer);
+    its.signal.removeEventListener("abort", leave);
+    engine.inFlight -= 1;
+  }
+}
+
+async function passBack(
+  { outgoing, recorded }: Exchange,
+  { statusCode, headers, body }: Dispatcher.ResponseData,
+  isStream: boolean,
+  signal: AbortSignal,
+  onFirstByte: () => void,
+): Promise<void> {
+  const events = isStream && !headers["content-encoding"] ? new WholeEvents() : undefined;
+  for await (const chunk of body as AsyncIterable<Buffer>) {
+    onFirstByte();
+    // The head goes out with the first byte: until then another answer is still possible.
+    if (!outgoing.headersSent) outgoing.writeHead(statusCode, keptBack(headers));
+    recorded?.chunk(chunk);
+    const bytes = events === undefined ? chunk : events.push(chunk);
+    if (bytes.length > 0 && !outgoing.write(bytes)) await once(outgoing, "drain", { signal });
+  }
+  onFirstByte();
+  if (!outgoing.headersSent) outgoing.writeHead(statusCode, keptBack(headers));
+  outgoing.end(events?.rest());
+}
+
+/** Tells the client what went wrong, as far as that is still possible. */
+function fail({ engine, outgoing, signal }: Exchange, progress: Progress, error: unknown): Outcome {
+  const why = signal.aborted ? signal.reason : error;
+  const text = why instanceof Error ? why.message : String(why);
+  if (outgoing.headersSent) {
+    const message = `The stream of ${engine.name} broke off: ${text}.`;
+    const event = errorEvent(errorDocument(502, "upstream_error", message));
+    // Only a stream has room for an error after its head; any other body must lack its end.
+    if (progress.isStream) outgoing.end(event);
+    else outgoing.destroy();
+    return signal.aborted ? "stopped" : "broken";
+  }
+  if (signal.aborted) {
+    refuse(outgoing, 503, "service_unavailable", `No answer from ${engine.name}: ${text}.`);
+    return "stopped";
+  }
+  if (progress.late) {
+    refuse(outgoing, 504, "timeout", `${engine.name} sent no first byte in time.`);
+    return "timeout";
+  }
+  return "unreachable";
+}
+
+export function refuse(
+  outgoing: ServerResponse,
+  status: number,
+  type: string,
+  message: string,
+  headers: Readonly<Record<string, string>> = {},
+): void {
+  const text = JSON.stringify(errorDocument(status, type, message));
+  outgoing.writeHead(status, {
+    "content-type": "application/json",
+    "content-length": Buffer.byteLength(text),
+    ...headers,
+  });
+  outgoing.end(text);
+}
+
+function kept(headers: IncomingHttpHeaders): IncomingHttpHeaders {
+  return Object.fromEntries(Object.entries(headers).filter(([name]) => !DROPPED.has(name)));
+}
+
+function keptBack(headers: IncomingHttpHeaders): IncomingHttpHeaders {
+  const length = headers["content-length"];
+  return { ...kept(headers), ...(length === undefined ? {} : { "content-length": length }) };
+}

@@ -1,0 +1,58 @@
+/** `--reserve` and `--memory-margin`, for the commands that start a controller. */
+
+import type { MemoryOptions } from "../memory/options.ts";
+import { RESERVES } from "../wire/protocol.ts";
+import { usageError } from "./errors.ts";
+import type { OptionSpec, ParsedOptions } from "./options.ts";
+
+export const MEMORY_OPTIONS: OptionSpec = { reserve: "string", "memory-margin": "string" };
+
+export const MEMORY_HELP = `  --reserve MODE        keep memory for graphs back from vLLM's KV cache: none, top (the largest of
+                        each kind) or plan (all of them); the figures show the KV tokens it costs
+                        (default: the engine's LAZYGRAPH_RESERVE, else none)
+  --memory-margin SIZE  what captures leave free of each GPU beside vLLM's activation peak, such as
+                        512MiB or 2GiB (default: 256 MiB to 1088 MiB by that peak, less what
+                        serving has taken since)`;
+
+const UNITS: Readonly<Record<string, number>> = { MiB: 1024 ** 2, GiB: 1024 ** 3 };
+const MARGIN_BYTES_MAX = 1024 ** 4;
+/** vLLM 0.26's own. */
+const UTILIZATION_DEFAULT = 0.92;
+
+/** @param command the vLLM command, whose share of the GPU advice can then name */
+export function memoryOptions(
+  options: ParsedOptions,
+  command: readonly string[] = [],
+): MemoryOptions {
+  const text = options.strings.get("reserve");
+  const reserve = RESERVES.find((mode) => mode === text);
+  if (text !== undefined && reserve === undefined) {
+    throw usageError("--reserve", RESERVES.join(", "), text);
+  }
+  const marginBytes = marginOption(options);
+  const utilization = utilizationOf(command);
+  return {
+    ...(reserve === undefined ? {} : { reserve }),
+    ...(marginBytes === undefined ? {} : { marginBytes }),
+    ...(utilization === undefined ? {} : { utilization }),
+  };
+}
+
+function marginOption(options: ParsedOptions): number | undefined {
+  const text = options.strings.get("memory-margin");
+  if (text === undefined) return undefined;
+  const match = /^(\d+(?:\.\d+)?)(MiB|GiB)$/.exec(text);
+  const bytes = Math.round(Number(match?.[1]) * (UNITS[match?.[2] ?? ""] ?? Number.NaN));
+  if (bytes >= 0 && bytes <= MARGIN_BYTES_MAX) return bytes;
+  throw usageError("--memory-margin", "a size such as 512MiB or 2GiB, at most 1024GiB", text);
+}
+
+/** The share of the GPU that a `vllm serve` command asks for; undefined for other commands. */
+function utilizationOf(command: readonly string[]): number | undefined {
+  const flag = "--gpu-memory-utilization";
+  const at = command.findLastIndex((word) => word === flag || word.startsWith(`${flag}=`));
+  if (at === -1) return command.includes("serve") ? UTILIZATION_DEFAULT : undefined;
+  const word = command[at] ?? "";
+  const value = Number(word === flag ? command[at + 1] : word.slice(flag.length + 1));
+  return value > 0 && value <= 1 ? value : undefined;
+}

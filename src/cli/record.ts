@@ -1,0 +1,144 @@
+/** `lazygraph record`: a pass-through in front of an OpenAI endpoint that writes a trace. */
+
+import { once } from "node:events";
+import { rm } from "node:fs/promises";
+import type { Server } from "node:http";
+import { setTimeout as sleep } from "node:timers/promises";
+import { OptionError } from "../errors.ts";
+import { createRecordingProxy } from "../record/proxy.ts";
+import { createTraceRecorder, type TraceRecorderCounts } from "../record/recorder.ts";
+import { isLoopback } from "../wire/endpoint.ts";
+import { note, quote, usageError } from "./errors.ts";
+import { listen } from "./listen.ts";
+import { numberOption } from "./number-option.ts";
+import { type HostPort, hostPortOption, type ParsedOptions, parseOptions } from "./options.ts";
+import { stopSignal } from "./stop-signal.ts";
+
+/** For streams under way when it is told to stop; a second signal ends it at once. */
+const DRAIN_SECONDS_MAX = 30;
+
+const HELP = `Usage: lazygraph record --upstream URL --output FILE [options]
+
+Passes requests on to an OpenAI-compatible server, and writes when they arrived and how long prompt
+and answer were, without their content: a trace for \`simulate\`, \`bench\` and simulated engines.
+Point clients at --listen instead of the server.
+
+Options:
+  --upstream URL      the server, such as http://127.0.0.1:8000
+  --output FILE       a file that doesn't exist yet; gzipped when its name ends in .gz
+  --listen HOST:PORT  where clients connect (default 127.0.0.1:8900; port 0: any free one)
+  --listen-unsafe     let --listen be reached from other machines; the only authentication is the
+                      upstream's
+  --seconds N         ends after N seconds (default: at SIGINT or SIGTERM)
+  --requests N        leaves out all after N requests (default 10000000)
+  --json              the counts on stdout at the end, as one line of JSON
+  --quiet             nothing on stderr but errors
+  --help, -h          this text
+
+Rows are \`seconds,prompt_tokens,output_tokens\`. Lengths are those that the server tells as usage;
+where a stream tells none, four bytes of request make a token of prompt and an event one of output,
+and the end says of how many. vLLM tells usage in every stream with --enable-force-include-usage.
+
+Examples:
+  lazygraph record --upstream http://127.0.0.1:8000 --output monday.csv.gz
+  lazygraph simulate --trace monday.csv.gz --policy stock,idle-costed
+`;
+
+export async function runRecord(argv: readonly string[]): Promise<number> {
+  const options = parseOptions(argv, {
+    upstream: "string",
+    output: "string",
+    listen: "string",
+    "listen-unsafe": "boolean",
+    seconds: "string",
+    requests: "string",
+    json: "boolean",
+    quiet: "boolean",
+  });
+  if (options.flags.has("help")) {
+    process.stdout.write(HELP);
+    return 0;
+  }
+  const upstream = upstreamOption(options);
+  const file = required(options, "output", "a file such as trace.csv.gz");
+  const address = listenOption(options);
+  const seconds = numberOption(options, "seconds", { min: 0.001, max: 2_000_000, fallback: 0 });
+  const requestsMax = numberOption(options, "requests", {
+    min: 1,
+    max: 100_000_000,
+    fallback: 10_000_000,
+    whole: true,
+  });
+  const say = options.flags.has("quiet") ? () => {} : note;
+  const recorder = await createTraceRecorder({ file, requestsMax });
+  const stopping = stopSignal();
+  const server = createRecordingProxy(upstream, recorder);
+  let url: string;
+  try {
+    url = await listen(server, address, "--listen");
+  } catch (error) {
+    // Else the file that holds nothing would be in the way of the next try.
+    await recorder.close();
+    await rm(file, { force: true });
+    throw error;
+  }
+  say(`recording at ${url} in front of ${upstream.origin}, to ${file}; Ctrl-C ends it.`);
+  await (seconds === 0 ? stopping : within(seconds, stopping));
+  await drain(server);
+  const counts = await recorder.close();
+  say(summary(file, counts));
+  if (options.flags.has("json")) process.stdout.write(`${JSON.stringify(counts)}\n`);
+  return 0;
+}
+
+async function within(seconds: number, ended: Promise<unknown>): Promise<void> {
+  const limit = new AbortController();
+  const over = sleep(seconds * 1000, undefined, { signal: limit.signal }).catch(() => {});
+  await Promise.race([ended, over]);
+  limit.abort();
+}
+
+/** Answers under way may end; new requests are not taken. */
+async function drain(server: Server): Promise<void> {
+  const closed = once(server, "close");
+  server.close();
+  server.closeIdleConnections();
+  await within(DRAIN_SECONDS_MAX, closed);
+  server.closeAllConnections();
+  await closed;
+}
+
+function summary(file: string, counts: TraceRecorderCounts): string {
+  const { recorded, estimated, unanswered, leftOut } = counts;
+  const guessed = estimated === 0 ? "" : `, ${estimated} of them with guessed lengths`;
+  const left = leftOut === 0 ? "" : `; ${leftOut} left out`;
+  return `${recorded} requests in ${file}${guessed}; ${unanswered} without an answer${left}.`;
+}
+
+function required(options: ParsedOptions, name: string, expected: string): string {
+  const value = options.strings.get(name);
+  if (value !== undefined) return value;
+  throw new OptionError(`--${name}`, `Expected --${name} to be ${expected}, got none.`);
+}
+
+function upstreamOption(options: ParsedOptions): URL {
+  const expected = "a URL such as http://127.0.0.1:8000";
+  const value = required(options, "upstream", expected);
+  const url = URL.canParse(value) ? new URL(value) : undefined;
+  if (url === undefined || !/^https?:$/.test(url.protocol) || url.search !== "") {
+    throw usageError("--upstream", expected, value);
+  }
+  return url;
+}
+
+function listenOption(options: ParsedOptions): HostPort {
+  const value = options.strings.get("listen") ?? "127.0.0.1:8900";
+  const address = hostPortOption("--listen", value);
+  const host = address.host.includes(":") ? `[${address.host}]` : address.host;
+  if (isLoopback(`tcp://${host}:0`) || options.flags.has("listen-unsafe")) return address;
+  throw new OptionError(
+    "--listen",
+    `Expected --listen to be on loopback, such as 127.0.0.1:8900, got ${quote(value)}: ` +
+      "whoever can connect can use the server, so say --listen-unsafe if that is meant.",
+  );
+}

@@ -1,0 +1,36 @@
+/** Whether a command's Python has our plugin, before the command is started. */
+
+import { LazygraphError } from "../errors.ts";
+import { quote } from "./errors.ts";
+import { PLUGIN_PACKAGE, probePlugin } from "./plugin-probe.ts";
+
+/**
+ * Nothing where it can't be known: launchers and containers are normal, and it is told only if no
+ * engine joins.
+ *
+ * @throws LazygraphError `ERR_LAZYGRAPH_PLUGIN_MISSING`
+ */
+export async function requirePlugin(
+  command: readonly string[],
+  environment: NodeJS.ProcessEnv,
+): Promise<void> {
+  const probe = await probePlugin(command, environment);
+  switch (probe.found) {
+    case "yes":
+      return;
+    case "unknown":
+      return;
+    case "excluded":
+      throw new LazygraphError(
+        "ERR_LAZYGRAPH_PLUGIN_MISSING",
+        `Expected VLLM_PLUGINS to contain "lazygraph", got ${quote(probe.allowed)}: ` +
+          "add it, or unset the variable.",
+      );
+    case "no":
+      throw new LazygraphError(
+        "ERR_LAZYGRAPH_PLUGIN_MISSING",
+        `Expected the plugin ${PLUGIN_PACKAGE} in ${probe.python}, which hasn't got it: ` +
+          `${probe.python} -m pip install ${PLUGIN_PACKAGE}`,
+      );
+  }
+}

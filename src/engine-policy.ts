@@ -1,0 +1,62 @@
+/** Which policy an engine gets: by name or the user's own, within the user's rules. */
+
+import type { CostSeed } from "./schedule/cost.ts";
+import { createCostPolicy } from "./schedule/costed.ts";
+import { createPolicy } from "./schedule/modes.ts";
+import type { Policy } from "./schedule/policy.ts";
+import type { Prior } from "./schedule/prior.ts";
+import { type PlanRules, withRules } from "./schedule/rules.ts";
+import type { EngineState } from "./schedule/state.ts";
+import type { Mode } from "./wire/protocol.ts";
+
+/**
+ * `simple`: the modes by counting steps, as measured on GPUs. `costed`: lazy and idle by measured
+ * costs (docs/policy.md).
+ */
+export type PolicyName = "simple" | "costed";
+export const POLICY_NAMES: readonly PolicyName[] = ["simple", "costed"];
+
+/** What is known of an engine when its policy is made. */
+export interface PolicyContext {
+  /** What earlier starts of the same engine learned. */
+  readonly prior?: Prior;
+  /** Where cost estimates start; a policy that counts steps needs none. */
+  readonly costs?: CostSeed;
+}
+
+/** A policy that can say of any graph why it is where it is. */
+export interface ExplainingPolicy extends Policy {
+  explain?(state: EngineState, id: string, atSeconds: number): string;
+}
+
+export type PolicyMaker = (mode: Mode, context?: PolicyContext) => ExplainingPolicy;
+
+export interface PolicyChoice {
+  readonly policy: PolicyName | ((mode: Mode, context: PolicyContext) => Policy);
+  readonly initOnly: boolean;
+  readonly rules: PlanRules;
+}
+
+export function policyMaker({ policy, initOnly, rules }: PolicyChoice): PolicyMaker {
+  const ruled = Object.values(rules).some((rule) => rule !== undefined);
+  return (mode, context = {}) => {
+    const made = makePolicy(policy, initOnly, mode, context);
+    if (!ruled) return made;
+    const { explain } = made;
+    const within = withRules(made, rules);
+    return explain === undefined ? within : { ...within, explain: explain.bind(made) };
+  };
+}
+
+function makePolicy(
+  policy: PolicyChoice["policy"],
+  initOnly: boolean,
+  mode: Mode,
+  context: PolicyContext,
+): ExplainingPolicy {
+  if (typeof policy === "function") return policy(mode, context);
+  const { costs, prior } = context;
+  // In eager mode there is nothing to weigh: everything comes before ready.
+  if (policy === "simple" || mode === "eager" || costs === undefined) return createPolicy(mode);
+  return createCostPolicy({ mode, costs, initOnly, ...(prior === undefined ? {} : { prior }) });
+}

@@ -1,0 +1,162 @@
+/**
+ * A controller's engines as Prometheus metrics in a prom-client registry.
+ *
+ * Gauges and counters are made from snapshots when they are read, so that an engine that has gone
+ * disappears with its labels; captures are told by events as they end, and go into histograms.
+ */
+
+import type { Registry } from "prom-client";
+import { type Clock, systemClock } from "../clock.ts";
+import type { Controller } from "../controller.ts";
+import { OptionError } from "../errors.ts";
+import { type EngineEventBase, onEvent } from "../events.ts";
+import type { EngineSnapshot, GraphSnapshot } from "../snapshot.ts";
+import { KINDS, type Outcome } from "./catalogue.ts";
+import { Instruments, type Sample } from "./instruments.ts";
+import { type CaptureCost, EngineLedger, type Observation } from "./ledger.ts";
+import { awaySamples, samplesOf } from "./samples.ts";
+
+export interface MetricsOptions {
+  /**
+   * Seconds for which an engine that was lost is still there with `lazygraph_engine_connected` 0,
+   * for alerts; one that said goodbye disappears at once. 0 to 86,400.
+   * @default 600
+   */
+  readonly lostSeconds?: number;
+  /** @default the system's clock */
+  readonly clock?: Clock;
+}
+
+/**
+ * Adds this package's metrics to a registry: one line in a gateway.
+ *
+ * @returns a function that takes them out again
+ * @throws OptionError when the registry has them already, or an option is wrong
+ */
+export function collectMetrics(
+  controller: Pick<Controller, "engines">,
+  registry: Registry,
+  options: MetricsOptions = {},
+): () => void {
+  const { lostSeconds = 600, clock = systemClock } = options;
+  if (!(lostSeconds >= 0 && lostSeconds <= 86_400)) {
+    throw new OptionError(
+      "lostSeconds",
+      `Expected lostSeconds to be a number from 0 to 86400, got ${String(lostSeconds)}.`,
+    );
+  }
+  const collector = new Collector(controller, registry, lostSeconds, clock);
+  return () => collector.close();
+}
+
+class Collector {
+  readonly #controller: Pick<Controller, "engines">;
+  readonly #instruments: Instruments;
+  readonly #lostSeconds: number;
+  readonly #clock: Clock;
+  readonly #ledgers = new Map<string, EngineLedger>();
+  readonly #stops: readonly (() => void)[];
+  #fresh = false;
+
+  constructor(
+    controller: Pick<Controller, "engines">,
+    registry: Registry,
+    lostSeconds: number,
+    clock: Clock,
+  ) {
+    this.#controller = controller;
+    this.#lostSeconds = lostSeconds;
+    this.#clock = clock;
+    this.#instruments = new Instruments(registry, () => this.#refresh());
+    this.#stops = [
+      onEvent("lazygraph:capture:end", (event) => this.#ended(event, "captured", event)),
+      onEvent("lazygraph:capture:deferred", (event) => this.#ended(event, "deferred")),
+      onEvent("lazygraph:capture:refused", (event) => this.#ended(event, "refused")),
+      onEvent("lazygraph:capture:failed", (event) => this.#ended(event, "failed")),
+    ];
+  }
+
+  close(): void {
+    for (const stop of this.#stops) stop();
+    this.#instruments.close();
+  }
+
+  /** Events are those of all controllers in the process: others' engines are left out. */
+  #ended(
+    event: EngineEventBase & { readonly graph: string },
+    outcome: Outcome,
+    cost?: CaptureCost,
+  ): void {
+    const engine = this.#controller
+      .engines()
+      .find(({ engine, session }) => engine === event.engine && session === event.session);
+    const graph = engine?.graphs.find(({ id }) => id === event.graph);
+    if (engine === undefined || graph === undefined) return;
+    const ledger = this.#ledger(engine.engine);
+    ledger.ended(graph.kind, outcome);
+    if (cost !== undefined) this.#captured(ledger, engine, graph, cost);
+  }
+
+  #captured(
+    ledger: EngineLedger,
+    engine: EngineSnapshot,
+    graph: GraphSnapshot,
+    cost: CaptureCost,
+  ): void {
+    this.#observe(engine.engine, ledger.captured(engine, graph, cost));
+  }
+
+  #observe(engine: string, { kind, seconds, bytes, stallSeconds }: Observation): void {
+    const labels = { engine, kind };
+    const observe = this.#instruments.observe.bind(this.#instruments);
+    if (seconds !== undefined) observe("lazygraph_capture_duration_seconds", labels, seconds);
+    if (bytes !== undefined) observe("lazygraph_capture_size_bytes", labels, bytes);
+    if (stallSeconds !== undefined) {
+      observe("lazygraph_capture_stall_seconds", labels, stallSeconds);
+    }
+  }
+
+  #ledger(engine: string): EngineLedger {
+    const known = this.#ledgers.get(engine);
+    if (known !== undefined) return known;
+    const ledger = new EngineLedger();
+    this.#ledgers.set(engine, ledger);
+    return ledger;
+  }
+
+  /** A registry asks each metric in turn; one look at the engines serves all of one scrape. */
+  #refresh(): void {
+    if (this.#fresh) return;
+    this.#fresh = true;
+    queueMicrotask(() => {
+      this.#fresh = false;
+    });
+    const samples: Sample[] = [];
+    const present = new Set<string>();
+    const engines = this.#controller.engines();
+    for (const snapshot of engines) {
+      const ledger = this.#ledger(snapshot.engine);
+      if (this.#isGone(snapshot, ledger)) continue;
+      present.add(snapshot.engine);
+      for (const one of ledger.catchUp(snapshot)) this.#observe(snapshot.engine, one);
+      samples.push(...(snapshot.connected ? samplesOf(snapshot, ledger) : awaySamples(snapshot)));
+    }
+    for (const engine of this.#ledgers.keys()) {
+      if (present.has(engine)) continue;
+      for (const kind of KINDS) this.#instruments.forget({ engine, kind });
+      // While it is listed, the ledger knows since when it is away.
+      if (!engines.some((listed) => listed.engine === engine)) this.#ledgers.delete(engine);
+    }
+    this.#instruments.replace(samples);
+  }
+
+  #isGone({ connected, phase }: EngineSnapshot, ledger: EngineLedger): boolean {
+    if (connected) {
+      ledger.awaySinceSeconds = undefined;
+      return false;
+    }
+    ledger.awaySinceSeconds ??= this.#clock.now();
+    const seconds = this.#clock.now() - ledger.awaySinceSeconds;
+    return phase === "stopping" || seconds >= this.#lostSeconds;
+  }
+}

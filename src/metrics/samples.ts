@@ -1,0 +1,99 @@
+/** A snapshot of an engine as gauge and counter values. */
+
+import type { EngineSnapshot } from "../snapshot.ts";
+import { MODES, PHASES } from "../wire/protocol.ts";
+import { KINDS, type MetricName, OUTCOMES, STATUSES } from "./catalogue.ts";
+import type { Labels, Sample } from "./instruments.ts";
+import type { EngineLedger } from "./ledger.ts";
+
+/** `ProblemCounts` as label values: Prometheus writes labels in snake case. */
+const PROBLEMS = {
+  malformed: "malformed",
+  unknownTypes: "unknown_types",
+  unknownGraphs: "unknown_graphs",
+  flooded: "flooded",
+  telemetryDropped: "telemetry_dropped",
+  reported: "reported",
+  replaced: "replaced",
+} as const satisfies Readonly<Record<keyof EngineSnapshot["problems"], string>>;
+
+/** All samples of a connected engine. */
+export function samplesOf(snapshot: EngineSnapshot, ledger: EngineLedger): Sample[] {
+  const samples: Sample[] = [];
+  const put = (name: MetricName, value: number | undefined, labels: Labels = {}): void => {
+    if (value === undefined) return;
+    samples.push({ name, labels: { engine: snapshot.engine, ...labels }, value });
+  };
+  putState(put, snapshot);
+  putGraphs(put, snapshot, ledger);
+  putSteps(put, snapshot);
+  putMemory(put, snapshot);
+  for (const [field, problem] of Object.entries(PROBLEMS)) {
+    const count = snapshot.problems[field as keyof typeof PROBLEMS];
+    put("lazygraph_problems_total", count, { problem });
+  }
+  return samples;
+}
+
+/** An engine that is away has no state to speak of: only that it is away. */
+export function awaySamples({ engine }: EngineSnapshot): Sample[] {
+  return [{ name: "lazygraph_engine_connected", labels: { engine }, value: 0 }];
+}
+
+type Put = (name: MetricName, value: number | undefined, labels?: Labels) => void;
+
+function putState(put: Put, snapshot: EngineSnapshot): void {
+  const { model, pluginVersion, vllmVersion, simulated } = snapshot;
+  put("lazygraph_engine_info", 1, {
+    model,
+    plugin_version: pluginVersion,
+    vllm_version: vllmVersion,
+    simulated: String(simulated !== undefined),
+  });
+  put("lazygraph_engine_connected", Number(snapshot.connected));
+  for (const mode of MODES) put("lazygraph_engine_mode", Number(mode === snapshot.mode), { mode });
+  for (const phase of PHASES) {
+    put("lazygraph_engine_phase", Number(phase === snapshot.phase), { phase });
+  }
+  put("lazygraph_engine_settled", Number(snapshot.settled));
+  put("lazygraph_engine_frozen", Number(snapshot.frozen));
+  put("lazygraph_engine_capturing", Number(snapshot.capturing !== undefined));
+  put("lazygraph_engine_requests", snapshot.running, { state: "running" });
+  put("lazygraph_engine_requests", snapshot.waiting, { state: "waiting" });
+  put("lazygraph_startup_capture_seconds", snapshot.captureBeforeReadySeconds);
+  put("lazygraph_settle_seconds", snapshot.readyToSettledSeconds);
+  put("lazygraph_longest_stall_seconds", snapshot.longestStallMs / 1000);
+}
+
+function putGraphs(put: Put, { graphs }: EngineSnapshot, ledger: EngineLedger): void {
+  for (const kind of KINDS) {
+    const ofKind = graphs.filter((graph) => graph.kind === kind);
+    for (const status of STATUSES) {
+      const count = ofKind.filter((graph) => graph.status === status).length;
+      put("lazygraph_graphs", count, { kind, status });
+    }
+    for (const outcome of OUTCOMES) {
+      const count = ledger.results.get(`${kind} ${outcome}`) ?? 0;
+      put("lazygraph_capture_results_total", count, { kind, outcome });
+    }
+    put("lazygraph_graphs_dropped_total", ledger.dropped.get(kind) ?? 0, { kind });
+    const replays = ofKind.reduce((sum, graph) => sum + graph.replays, 0);
+    put("lazygraph_replays_total", replays, { kind });
+  }
+}
+
+function putSteps(put: Put, snapshot: EngineSnapshot): void {
+  put("lazygraph_steps_total", snapshot.stepsExact, { served: "exact" });
+  put("lazygraph_steps_total", snapshot.stepsPadded, { served: "padded" });
+  put("lazygraph_steps_total", snapshot.stepsUngraphed, { served: "ungraphed" });
+}
+
+function putMemory(put: Put, engine: EngineSnapshot): void {
+  const { takenBytes, freeBytes, headroomBytes, graphsWaiting, forecast } = engine;
+  put("lazygraph_graphs_waiting", graphsWaiting);
+  put("lazygraph_graph_memory_bytes", takenBytes);
+  put("lazygraph_gpu_memory_free_bytes", freeBytes);
+  put("lazygraph_graph_memory_headroom_bytes", headroomBytes);
+  put("lazygraph_graph_memory_forecast_bytes", forecast?.bytes);
+  put("lazygraph_graph_memory_forecast_error_bytes", forecast?.errorBytes);
+}

@@ -1,0 +1,57 @@
+/**
+ * A trace file that is whole at every moment: rows are appended in one write each batch, and a
+ * gzipped file gets a gzip member for each, so that a killed process leaves nothing half-written.
+ */
+
+import { type FileHandle, open } from "node:fs/promises";
+import { promisify } from "node:util";
+import { gzip } from "node:zlib";
+import { codeOf, LazygraphError } from "../errors.ts";
+
+export const TRACE_HEADER = "seconds,prompt_tokens,output_tokens\n";
+
+const compress = promisify(gzip);
+
+export class TraceFile {
+  readonly #handle: FileHandle;
+  readonly #gzipped: boolean;
+
+  private constructor(handle: FileHandle, gzipped: boolean) {
+    this.#handle = handle;
+    this.#gzipped = gzipped;
+  }
+
+  /**
+   * Creates the file, readable by its owner alone, and writes the header.
+   *
+   * @throws LazygraphError `ERR_LAZYGRAPH_TRACE`: it is there already, or can't be created
+   */
+  static async create(path: string): Promise<TraceFile> {
+    try {
+      // Arrivals and lengths tell something of the people who sent them.
+      const file = new TraceFile(await open(path, "wx", 0o600), path.endsWith(".gz"));
+      await file.append(TRACE_HEADER);
+      return file;
+    } catch (error) {
+      throw traceFileError(path, error);
+    }
+  }
+
+  async append(text: string): Promise<void> {
+    await this.#handle.appendFile(this.#gzipped ? await compress(text) : text);
+  }
+
+  async close(): Promise<void> {
+    await this.#handle.close();
+  }
+}
+
+export function traceFileError(path: string, cause: unknown): LazygraphError {
+  const code = codeOf(cause) ?? String(cause);
+  const got = code === "EEXIST" ? "one that is there already: give another name" : code;
+  return new LazygraphError(
+    "ERR_LAZYGRAPH_TRACE",
+    `Expected ${path} to be a new file that can be written, got ${got}.`,
+    { cause },
+  );
+}

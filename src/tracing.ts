@@ -1,0 +1,115 @@
+/**
+ * Exports of `lazygraph/tracing`: captures as OpenTelemetry spans.
+ *
+ * Needs `@opentelemetry/api`, which whoever has OpenTelemetry set up has. Without a tracer provider
+ * the spans go nowhere and cost next to nothing.
+ */
+
+import { type Span, SpanStatusCode, type Tracer, trace } from "@opentelemetry/api";
+import { type EngineEventBase, onEvent } from "./events.ts";
+
+export interface TracingOptions {
+  /** @default the global provider's tracer of the name `lazygraph` */
+  readonly tracer?: Tracer;
+}
+
+/** Spans open at once; the engines of a process have one capture each under way. */
+const SPANS_MAX = 1024;
+
+type CaptureEvent = EngineEventBase & { readonly graph: string };
+
+/**
+ * Makes a span `lazygraph.capture` of each capture command of this process's controllers, from its
+ * start to its answer, with engine, graph, reason, outcome, milliseconds and bytes as attributes.
+ *
+ * @returns a function that ends this, and the spans that are open
+ */
+export function traceCaptures(options: TracingOptions = {}): () => void {
+  const spans = new CaptureSpans(options.tracer ?? trace.getTracer("lazygraph"));
+  const stops = [
+    onEvent("lazygraph:capture:start", (event) => {
+      const { whenIdle, reason } = event;
+      spans.start(event, { "lazygraph.when_idle": whenIdle, "lazygraph.reason": reason });
+    }),
+    onEvent("lazygraph:capture:end", (event) => {
+      const { ms, stallMs, bytes } = event;
+      spans.end(event, "captured", {
+        "lazygraph.capture_ms": ms,
+        "lazygraph.stall_ms": stallMs,
+        "lazygraph.bytes": bytes,
+      });
+    }),
+    onEvent("lazygraph:capture:deferred", (event) => spans.end(event, "deferred", why(event))),
+    onEvent("lazygraph:capture:refused", (event) => spans.end(event, "refused", why(event))),
+    onEvent("lazygraph:capture:failed", (event) => {
+      spans.end(event, "failed", why(event), event.reason);
+    }),
+    onEvent("lazygraph:engine:lost", ({ session, reason }) => spans.lost(session, reason)),
+  ];
+  return () => {
+    for (const stop of stops) stop();
+    spans.close();
+  };
+}
+
+type Attributes = Readonly<Record<string, string | number | boolean>>;
+
+function why({ reason }: { readonly reason: string }): Attributes {
+  return { "lazygraph.outcome_reason": reason };
+}
+
+class CaptureSpans {
+  readonly #tracer: Tracer;
+  readonly #open = new Map<string, { readonly span: Span; readonly session: string }>();
+
+  constructor(tracer: Tracer) {
+    this.#tracer = tracer;
+  }
+
+  start(event: CaptureEvent, attributes: Attributes): void {
+    const { engine, session, graph, atUnixMs } = event;
+    if (this.#open.size >= SPANS_MAX) return;
+    const span = this.#tracer.startSpan("lazygraph.capture", {
+      startTime: atUnixMs,
+      attributes: {
+        "lazygraph.engine": engine,
+        "lazygraph.session": session,
+        "lazygraph.graph": graph,
+        ...attributes,
+      },
+    });
+    this.#open.set(keyOf(event), { span, session });
+  }
+
+  end(event: CaptureEvent, outcome: string, attributes: Attributes, error?: string): void {
+    const key = keyOf(event);
+    const span = this.#open.get(key)?.span;
+    if (span === undefined) return;
+    this.#open.delete(key);
+    span.setAttributes({ ...attributes, "lazygraph.outcome": outcome });
+    if (error !== undefined) span.setStatus({ code: SpanStatusCode.ERROR, message: error });
+    span.end(event.atUnixMs);
+  }
+
+  /** Nobody will answer for what this session had under way. */
+  lost(session: string, reason: string): void {
+    for (const [key, open] of this.#open) {
+      if (open.session === session) this.#abandon(key, open.span, reason);
+    }
+  }
+
+  close(): void {
+    for (const [key, { span }] of this.#open) this.#abandon(key, span, "Tracing was ended.");
+  }
+
+  #abandon(key: string, span: Span, message: string): void {
+    this.#open.delete(key);
+    span.setAttribute("lazygraph.outcome", "lost");
+    span.setStatus({ code: SpanStatusCode.ERROR, message });
+    span.end();
+  }
+}
+
+function keyOf({ session, graph }: CaptureEvent): string {
+  return `${session} ${graph}`;
+}

@@ -1,0 +1,83 @@
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { withConfig } from "../../src/cli/config-file.ts";
+import { parseOptions } from "../../src/cli/options.ts";
+import { SERVE_OPTIONS } from "../../src/cli/serve.ts";
+import { lazygraph } from "./helpers/command.ts";
+import { temporaryFolder } from "./helpers/folder.ts";
+
+async function config(content: unknown): Promise<string> {
+  const file = join(await temporaryFolder(), "lazygraph.json");
+  await writeFile(file, typeof content === "string" ? content : JSON.stringify(content));
+  return file;
+}
+
+function merged(argv: readonly string[], environment: NodeJS.ProcessEnv = {}) {
+  const { strings, flags } = withConfig(
+    parseOptions(argv, SERVE_OPTIONS),
+    SERVE_OPTIONS,
+    environment,
+  );
+  return { strings: Object.fromEntries(strings), flags: [...flags] };
+}
+
+test("entries are options: texts, numbers, lists, flags", async () => {
+  const file = await config({
+    mode: "lazy",
+    "settle-within": 600,
+    pin: ["FULL:24", "PIECEWISE"],
+    "no-plan": true,
+    quiet: false,
+  });
+  expect(merged([], { LAZYGRAPH_CONFIG: file })).toEqual({
+    strings: { mode: "lazy", "settle-within": "600", pin: "FULL:24,PIECEWISE" },
+    flags: ["no-plan"],
+  });
+});
+
+test("the command line wins over the environment, that over the file", async () => {
+  const file = await config({ mode: "eager", "plan-dir": "/file", reserve: "top" });
+  const environment = { LAZYGRAPH_MODE: "lazy", LAZYGRAPH_RESERVE: "" };
+  const argv = ["--config", file, "--plan-dir", "/line"];
+  expect(merged(argv, environment).strings).toEqual({
+    config: file,
+    "plan-dir": "/line",
+    reserve: "top",
+  });
+  expect(merged(argv, { LAZYGRAPH_CONFIG: "/nowhere" }).strings["mode"]).toBe("eager");
+  expect(merged([], { LAZYGRAPH_CONFIG: "" }).strings).toEqual({});
+});
+
+test.for([
+  ["{", /to be JSON, got /],
+  ["[]", /to hold a JSON object, got "\[\]"\.$/],
+  [{ mdoe: "lazy" }, /known options in \S+, got "mdoe": did you mean mode\?$/],
+  [{ config: "x" }, /got "config": known are /],
+  [{ zzz: 1 }, /got "zzz": known are endpoint, http, /],
+  [{ quiet: "yes" }, /"quiet" in \S+ to be true or false, got "\\"yes\\""\.$/],
+  [{ mode: null }, /"mode" in \S+ to be a text, a number or a list of them, got "null"\.$/],
+  [{ pin: [] }, /"pin" in \S+ to be a text/],
+  [" ".repeat(70_000), /to have at most 65536 characters, got 70000\.$/],
+] as const)("%j is refused in one sentence", async ([content, sentence]) => {
+  const file = await config(content);
+  expect(() => merged(["--config", file])).toThrow(sentence);
+});
+
+test("no such file; and what it says is checked like an option", async () => {
+  expect(() => merged(["--config", "/nowhere/x"])).toThrow(
+    "Expected /nowhere/x to be a readable JSON file, got ENOENT.",
+  );
+  const file = await config({ mode: "fast" });
+  const { code, stderr } = await lazygraph(["serve", "--config", file]).finished;
+  expect(code).toBe(2);
+  expect(stderr).toContain('Expected --mode to be eager, lazy or idle, got "fast".');
+});
+
+test("serve takes it", async () => {
+  const file = await config({ mode: "lazy", http: "127.0.0.1:0", endpoint: "tcp://127.0.0.1:0" });
+  const running = lazygraph(["serve"], { LAZYGRAPH_CONFIG: file });
+  await running.line("stderr", /\(mode lazy\), HTTP at/);
+  running.process.kill("SIGTERM");
+  expect(await running.finished).toMatchObject({ code: 0 });
+});

@@ -1,0 +1,61 @@
+import { describe, expect, test } from "vitest";
+import { MEMORY_OPTIONS, memoryOptions } from "../../src/cli/memory-options.ts";
+import { parseOptions } from "../../src/cli/options.ts";
+import { createController } from "../../src/controller.ts";
+import type { MemoryOptions } from "../../src/memory/options.ts";
+
+const MIB = 1024 * 1024;
+const parse = (argv: readonly string[], command: readonly string[] = []): MemoryOptions =>
+  memoryOptions(parseOptions(argv, MEMORY_OPTIONS), command);
+
+describe("on the command line", () => {
+  test("sizes have units, and what isn't given isn't set", () => {
+    expect(parse([])).toEqual({});
+    expect(parse(["--reserve", "plan"])).toEqual({ reserve: "plan" });
+    expect(parse(["--memory-margin", "512MiB"])).toEqual({ marginBytes: 512 * MIB });
+    expect(parse(["--memory-margin=1.5GiB"])).toEqual({ marginBytes: 1536 * MIB });
+    expect(parse(["--memory-margin", "0MiB"])).toEqual({ marginBytes: 0 });
+  });
+
+  test.for([
+    [["--reserve", "all"], "Expected --reserve to be none, top, plan"],
+    [["--memory-margin", "512"], "Expected --memory-margin to be a size such as 512MiB or 2GiB"],
+    [["--memory-margin", "-1GiB"], "Expected --memory-margin to be a size"],
+    [["--memory-margin", "9999GiB"], "at most 1024GiB"],
+  ] as const)("%j: one sentence", ([argv, sentence]) => {
+    expect(() => parse(argv)).toThrow(sentence);
+  });
+
+  test.for([
+    [["vllm", "serve", "M", "--gpu-memory-utilization", "0.985"], 0.985],
+    [["vllm", "serve", "M", "--gpu-memory-utilization=0.5"], 0.5],
+    [["vllm", "serve", "M"], 0.92],
+    [["vllm", "serve", "M", "--gpu-memory-utilization", "much"], undefined],
+    [["./my-engine"], undefined],
+  ] as const)("the share of the GPU that %j asks for", ([command, utilization]) => {
+    expect(parse([], command).utilization).toBe(utilization);
+  });
+});
+
+describe("as an option of the controller", () => {
+  test.for([
+    [{ reserve: "all" }, "Expected memory.reserve to be one of none, top, plan"],
+    [{ marginBytes: -1 }, "Expected memory.marginBytes to be an integer from 0 to"],
+    [{ marginBytes: 1.5 }, "Expected memory.marginBytes to be an integer"],
+    [{ gpu: "yes" }, "Expected memory.gpu to be true or false"],
+    [{ utilization: 92 }, "Expected memory.utilization to be a number above 0 and up to 1"],
+    [{ margin: 1 }, "Expected a known option of memory"],
+    ["plan", "Expected memory to be an object"],
+  ] as const)("%j: one sentence", ([memory, sentence]) => {
+    const wrong = { memory: memory as MemoryOptions };
+    expect(() => createController(wrong)).toThrow(sentence);
+  });
+
+  test("sound ones are taken", async () => {
+    const memory = { reserve: "top", marginBytes: 0, gpu: false, utilization: 0.9 } as const;
+    await createController({ memory }).close();
+    await createController({
+      memory: { marginBytes: undefined } as unknown as MemoryOptions,
+    }).close();
+  });
+});

@@ -1,0 +1,106 @@
+import { once } from "node:events";
+import { createServer, type RequestListener, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import OpenAI from "openai";
+import { Registry } from "prom-client";
+import { onTestFinished } from "vitest";
+import { Gateway, type GatewayOptions } from "../../examples/gateway/src/gateway.ts";
+import { type Controller, createController } from "../../src/controller.ts";
+import {
+  type SimulatedServer,
+  type SimulatedServerOptions,
+  startSimulatedServer,
+} from "../../src/sim/server.ts";
+
+export function urlOf(server: Server): string {
+  const { port } = server.address() as AddressInfo;
+  return `http://127.0.0.1:${port}`;
+}
+
+export async function startController(): Promise<Controller> {
+  const controller = createController({ mode: "idle", heartbeatMs: 100, plan: false });
+  onTestFinished(() => controller.close());
+  await controller.start();
+  return controller;
+}
+
+export interface Running {
+  readonly gateway: Gateway;
+  readonly url: string;
+  readonly registry: Registry;
+  readonly controller: Controller;
+}
+
+/** A gateway on a free port, closed with the test without further ado. */
+export async function startGateway(
+  engines: Readonly<Record<string, string>>,
+  options: Partial<GatewayOptions> = {},
+): Promise<Running> {
+  const controller = options.controller ?? (await startController());
+  const registry = new Registry();
+  const urls = new Map(Object.entries(engines).map(([name, url]) => [name, new URL(url)]));
+  const limits = { holdMax: 512, holdSeconds: 20, firstByteSeconds: 20 };
+  const gateway = new Gateway({ ...limits, registry, controller, ...options, engines: urls });
+  let closing: Promise<void> | undefined;
+  const close = gateway.close.bind(gateway);
+  gateway.close = (seconds) => {
+    closing ??= close(seconds);
+    return closing;
+  };
+  onTestFinished(() => gateway.close(0));
+  gateway.server.listen(0, "127.0.0.1");
+  await once(gateway.server, "listening");
+  return { gateway, url: urlOf(gateway.server), registry, controller };
+}
+
+export async function startEngine(
+  engine: string,
+  options: SimulatedServerOptions = {},
+): Promise<SimulatedServer> {
+  const server = await startSimulatedServer({ speed: 20, engine, model: "sim", ...options });
+  onTestFinished(() => server.close());
+  return server;
+}
+
+/** An upstream that does what the test says; healthy unless it says otherwise. */
+export async function startStub(listener: RequestListener, healthy = (): boolean => true) {
+  const server = createServer((request, response) => {
+    // A URL with a path has its health below it.
+    if (request.url?.endsWith("/health") === true) response.writeHead(healthy() ? 200 : 503).end();
+    else listener(request, response);
+  }).listen(0, "127.0.0.1");
+  onTestFinished(() => {
+    server.close();
+    server.closeAllConnections();
+  });
+  await once(server, "listening");
+  return { server, url: urlOf(server) };
+}
+
+export function openai(url: string): OpenAI {
+  return new OpenAI({ baseURL: `${url}/v1`, apiKey: "none", maxRetries: 0, timeout: 60_000 });
+}
+
+export interface Ready {
+  readonly ready: boolean;
+  readonly draining: boolean;
+  readonly held: number;
+  readonly engines: Record<
+    string,
+    { ready: boolean; inFlight: number; phase: string; settled?: boolean }
+  >;
+}
+
+export async function readyz(url: string): Promise<Ready & { status: number }> {
+  const response = await fetch(`${url}/readyz`);
+  return { status: response.status, ...((await response.json()) as Ready) };
+}
+
+export function completion(url: string, body: object, signal?: AbortSignal): Promise<Response> {
+  return fetch(`${url}/v1/completions`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ model: "sim", prompt: "one two", ...body }),
+    ...(signal === undefined ? {} : { signal }),
+  });
+}

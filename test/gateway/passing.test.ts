@@ -1,0 +1,173 @@
+/** What passes through the gateway, and what ends it half-way. */
+
+import { once } from "node:events";
+import { get, request as send } from "node:http";
+import { buffer } from "node:stream/consumers";
+import { expect, onTestFinished, test } from "vitest";
+import { WholeEvents } from "../../examples/gateway/src/sse.ts";
+import { completion, startGateway, startStub } from "./helpers.ts";
+
+test("bytes pass unchanged, both ways, headers and status too", async () => {
+  const pieces = [
+    "data: {a}\r\n\r\nda",
+    "ta: Zür",
+    "ich\n\n: comment\n\ndata: [DONE]",
+    "\n\nno end",
+  ];
+  const bytes = Buffer.concat([Buffer.from(pieces.join("")), Buffer.from([0, 255, 10, 10, 128])]);
+  const seen: { method: string | undefined; url: string | undefined; body: Buffer }[] = [];
+  const upstream = await startStub(async (request, response) => {
+    const { method, url } = request;
+    seen.push({ method, url, body: await buffer(request) });
+    response.writeHead(207, { "content-type": "text/event-stream", "x-own": ["1", "2"] });
+    // Cut where no event ends, in the middle of a character too.
+    for (let at = 0; at < bytes.length; at += 7) response.write(bytes.subarray(at, at + 7));
+    response.end();
+  });
+  const { url } = await startGateway({ stub: `${upstream.url}/prefix/` });
+  const sent = Buffer.from([1, 2, 0, 255]);
+  const response = await fetch(`${upstream.url}/prefix/v1/x?y=%20`, { method: "PUT", body: sent });
+  const direct = Buffer.from(await response.arrayBuffer());
+  expect(direct.equals(bytes)).toBe(true);
+  const outgoing = send(`${url}/v1/x?y=%20`, { method: "PUT", headers: { te: "trailers" } });
+  outgoing.end(sent);
+  const [incoming] = await once(outgoing, "response");
+  expect(incoming.statusCode).toBe(207);
+  expect(incoming.headers["x-own"]).toBe("1, 2");
+  expect((await buffer(incoming)).equals(bytes)).toBe(true);
+  expect(seen[1]).toEqual({ method: "PUT", url: "/prefix/v1/x?y=%20", body: sent });
+});
+
+test("whole events, however they are cut", () => {
+  const text = "data: 1\n\ndata: 2\r\n\r\n: c\n\ndata: 3\n\nhalf";
+  for (let size = 1; size <= text.length; size++) {
+    const events = new WholeEvents();
+    let passed = "";
+    for (let at = 0; at < text.length; at += size) {
+      const piece = events.push(Buffer.from(text.slice(at, at + size))).toString();
+      expect(piece).toMatch(/^$|\n\r?\n$/);
+      passed += piece;
+    }
+    expect(passed + events.rest().toString()).toBe(text);
+    expect(events.rest().toString()).toBe("half");
+  }
+  const endless = new WholeEvents();
+  expect(endless.push(Buffer.alloc((1 << 20) + 1)).length).toBe((1 << 20) + 1);
+});
+
+test("a slow reader slows the engine down: the gateway holds next to nothing", async () => {
+  const chunk = Buffer.alloc(64 << 10, "x");
+  const chunks = 512;
+  const upstream = await startStub(async (_request, response) => {
+    for (let index = 0; index < chunks; index++) {
+      if (!response.write(chunk)) await once(response, "drain");
+    }
+    response.end();
+  });
+  const { url, gateway } = await startGateway({ stub: upstream.url });
+  let heldBytesMax = 0;
+  gateway.server.on("request", (_request, response) => {
+    const write = response.write.bind(response) as (data: Buffer) => boolean;
+    response.write = (data: Buffer) => {
+      const more = write(data);
+      heldBytesMax = Math.max(heldBytesMax, response.writableLength);
+      return more;
+    };
+  });
+  const [incoming] = await once(get(`${url}/v1/big`), "response");
+  let bytes = 0;
+  for await (const piece of incoming) {
+    bytes += piece.length;
+    // Slower than the upstream writes.
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  expect(bytes).toBe(chunks * chunk.length);
+  expect(heldBytesMax).toBeLessThan(1 << 20);
+  expect(heldBytesMax).toBeGreaterThan(0);
+});
+
+test("no first byte in time is a 504, and the engine is told", async () => {
+  let told: () => void = () => {};
+  const left = new Promise<void>((resolve) => {
+    told = resolve;
+  });
+  const upstream = await startStub((_request, response) => {
+    response.once("close", told);
+    response.writeHead(200, { "content-type": "text/event-stream" });
+    response.flushHeaders();
+  });
+  const { url } = await startGateway({ stub: upstream.url }, { firstByteSeconds: 0.05 });
+  const response = await completion(url, { stream: true });
+  expect(response.status).toBe(504);
+  expect(await response.json()).toMatchObject({ error: { type: "timeout", code: 504 } });
+  await left;
+});
+
+test("a stream that breaks off ends with an error event, after whole events only", async () => {
+  const upstream = await startStub((_request, response) => {
+    response.writeHead(200, { "content-type": "text/event-stream" });
+    response.write('data: {"whole":1}\n\ndata: {"hal', () => response.destroy());
+  });
+  const { url } = await startGateway({ stub: upstream.url });
+  const text = await (await completion(url, { stream: true })).text();
+  const [whole, error, ...rest] = text.split("\n\n");
+  expect(whole).toBe('data: {"whole":1}');
+  expect(JSON.parse(error?.slice(6) ?? "")).toMatchObject({
+    error: { type: "upstream_error", code: 502, message: /^The stream of stub broke off: / },
+  });
+  expect(rest).toEqual([""]);
+});
+
+test("any other body that breaks off breaks off", async () => {
+  const upstream = await startStub((_request, response) => {
+    response.writeHead(200, { "content-type": "application/json", "content-length": "100" });
+    response.write('{"half":', () => response.destroy());
+  });
+  const { url } = await startGateway({ stub: upstream.url });
+  const response = await completion(url, {});
+  await expect(response.text()).rejects.toThrow();
+});
+
+test("no answer at all: the other engine, or a 502", async () => {
+  const asked: string[] = [];
+  const dead = await startStub((_request, response) => {
+    asked.push("dead");
+    response.destroy();
+  });
+  const alone = await startGateway({ dead: dead.url });
+  const refused = await completion(alone.url, {});
+  expect(refused.status).toBe(502);
+  expect(await refused.json()).toMatchObject({ error: { message: "No answer from dead." } });
+
+  const alive = await startStub((_request, response) => void response.end("{}"));
+  const both = await startGateway({ dead: dead.url, alive: alive.url });
+  await expect
+    .poll(async () => {
+      const response = await completion(both.url, {});
+      expect(response.status).toBe(200);
+      return asked.length;
+    })
+    .toBeGreaterThan(1);
+});
+
+test("a body that is too large is refused, and the gateway goes on", async () => {
+  const upstream = await startStub((_request, response) => void response.end("{}"));
+  const { url } = await startGateway({ stub: upstream.url });
+  const outgoing = send(`${url}/v1/completions`, { method: "POST" });
+  onTestFinished(() => void outgoing.destroy());
+  // The connection ends with the answer, maybe while this side still sends.
+  outgoing.on("error", () => {});
+  outgoing.write(Buffer.alloc((32 << 20) + 1));
+  const [incoming] = await once(outgoing, "response");
+  expect(incoming.statusCode).toBe(413);
+  expect((await completion(url, {})).status).toBe(200);
+});
+
+test("paths of its own, and none else", async () => {
+  const upstream = await startStub((_request, response) => void response.end("{}"));
+  const { url } = await startGateway({ stub: upstream.url });
+  expect((await fetch(`${url}/livez`)).status).toBe(200);
+  await completion(url, {});
+  const metrics = await (await fetch(`${url}/metrics`)).text();
+  expect(metrics).toContain('gateway_requests_total{engine="stub",outcome="done"} 1');
+});

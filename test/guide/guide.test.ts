@@ -1,0 +1,88 @@
+/** docs/guide.md in an empty folder: its files are written, its commands run, in its order. */
+
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { readFile, writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
+import { join } from "node:path";
+import { text } from "node:stream/consumers";
+import { expect, onTestFinished, test } from "vitest";
+import { temporaryFolder } from "../cli/helpers/folder.ts";
+import { packInto, ROOT } from "../package/packed.ts";
+
+const SHELL_MS_MAX = 200_000;
+
+interface Block {
+  readonly language: string;
+  readonly code: string;
+  /** Where the page says it is to be saved. */
+  readonly file: string | undefined;
+}
+
+function blocksOf(page: string): Block[] {
+  const pattern = /(?:<!-- file: (\S+) -->\n)?^```(\w+)\n(.*?)^```$/gms;
+  return [...page.matchAll(pattern)].map(([, file, language = "", code = ""]) => ({
+    language,
+    code,
+    file,
+  }));
+}
+
+/** One that nobody has now. The page has fixed ports; a test can't. */
+async function freePort(): Promise<string> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as { port: number };
+  server.close();
+  await once(server, "close");
+  return String(port);
+}
+
+test("the guide ends with a gateway and a lazily capturing engine", async () => {
+  const blocks = blocksOf(await readFile(join(ROOT, "docs", "guide.md"), "utf8"));
+  const folder = await temporaryFolder();
+  const tarballs = await temporaryFolder();
+  for (const { language, code, file } of blocks) {
+    if (language === "js") expect(file, code).toBeDefined();
+    if (file !== undefined) await writeFile(join(folder, file), code);
+  }
+  const commands = blocks.filter(({ language }) => language === "sh").map(({ code }) => code);
+  expect(commands).toHaveLength(4);
+  // Job control, so that `kill %1` means what it means on a terminal.
+  const script = `set -em\ntrap 'kill $(jobs -p) 2> /dev/null || true' EXIT\n${commands.join("")}`;
+  const shell = spawn("bash", ["-c", script], {
+    cwd: folder,
+    detached: true,
+    stdio: ["ignore", "pipe", "pipe"],
+    env: {
+      PATH: process.env["PATH"],
+      HOME: process.env["HOME"],
+      XDG_STATE_HOME: folder,
+      npm_config_audit: "false",
+      npm_config_fund: "false",
+      // What builds the addon from source: eighty packages that nothing here needs.
+      npm_config_omit: "optional",
+      npm_config_prefer_offline: "true",
+      LAZYGRAPH: join(tarballs, await packInto(tarballs)),
+      LAZYGRAPH_ENDPOINT: `ipc://${join(folder, "lazygraph.sock")}`,
+      ENGINE_PORT: await freePort(),
+      GATEWAY_PORT: await freePort(),
+    },
+  });
+  onTestFinished(() => {
+    if (shell.exitCode === null && shell.pid !== undefined) process.kill(-shell.pid, "SIGKILL");
+  });
+  // What it said is worth more than that the test took too long.
+  const limit = setTimeout(() => process.kill(-(shell.pid ?? 0), "SIGKILL"), SHELL_MS_MAX);
+  onTestFinished(() => clearTimeout(limit));
+  const [stdout, stderr, [code]] = await Promise.all([
+    text(shell.stdout),
+    text(shell.stderr),
+    once(shell, "close"),
+  ]);
+  expect(code, `${stdout}\n${stderr}`).toBe(0);
+  expect(stdout).toMatch(/^captured (FULL|PIECEWISE):\d+ in \d+ ms$/m);
+  const [, captured] = /^lazy and serving: (\d+) of 102 graphs$/m.exec(stdout) ?? [];
+  expect(Number(captured)).toBeGreaterThan(2);
+  expect(Number(captured)).toBeLessThan(102);
+}, 240_000);

@@ -1,0 +1,48 @@
+import { Registry } from "prom-client";
+import {
+  applyInventory,
+  applyReady,
+  createEngineRecord,
+  type EngineRecord,
+} from "../../src/engine-record.ts";
+import { type EngineSnapshot, snapshotOf } from "../../src/snapshot.ts";
+import type { Captured } from "../../src/wire/protocol.ts";
+import { CONFIGURATION, FakeEngine, type FakeEngineOptions, RANK } from "../helpers/fake-engine.ts";
+
+function captured(graph: string, ms = 20, bytes = 4 << 20): Captured {
+  return { graph, ms, bytes };
+}
+
+/** An engine that is ready with both tops, as the controller would know it. */
+export function recordOf(options: FakeEngineOptions = {}): EngineRecord {
+  const { hello, graphs } = new FakeEngine(options);
+  const record = createEngineRecord(hello, "idle");
+  const tops = [captured("PIECEWISE:8", 40), captured("FULL:8")];
+  const common = { captured: tops, ranks: [RANK], epoch: 2 };
+  applyInventory(record, {
+    type: "inventory",
+    phase: "capturing",
+    graphs,
+    ...common,
+    ...CONFIGURATION,
+  });
+  applyReady(record, { type: "ready", captureSeconds: 0.06, ...common }, 0);
+  return record;
+}
+
+/** A controller that has these engines; only what metrics use. */
+export function controllerOf(records: EngineRecord[]): { engines(): readonly EngineSnapshot[] } {
+  return { engines: () => records.map(snapshotOf) };
+}
+
+/** The registry's values: `name{label="value",…}` to number, as a scrape would show them. */
+export async function scrape(registry: Registry): Promise<Map<string, number>> {
+  const values = new Map<string, number>();
+  for (const line of (await registry.metrics()).split("\n")) {
+    const match = /^(\w+(?:\{.*\})?) (\S+)$/.exec(line);
+    if (match !== null) values.set(match[1] ?? "", Number(match[2]));
+  }
+  return values;
+}
+
+export { Registry };

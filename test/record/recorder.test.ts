@@ -1,0 +1,180 @@
+import { readFile, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { gunzipSync } from "node:zlib";
+import { expect, onTestFinished, test } from "vitest";
+import { onEvent } from "../../src/events.ts";
+import { createTraceRecorder, type TraceRecorderOptions } from "../../src/index.ts";
+import { TraceFile } from "../../src/record/trace-file.ts";
+import { readTrace, type TraceRequest } from "../../src/trace.ts";
+import { temporaryFolder } from "../cli/helpers/folder.ts";
+import { FakeClock } from "../helpers/fake-clock.ts";
+
+async function record(options: Partial<TraceRecorderOptions> = {}, name = "trace.csv") {
+  const file = join(await temporaryFolder(), name);
+  const clock = new FakeClock();
+  const recorder = await createTraceRecorder({ file, clock, ...options });
+  return { file, clock, recorder };
+}
+
+function usage(promptTokens: number, outputTokens: number): Uint8Array {
+  const counts = { prompt_tokens: promptTokens, completion_tokens: outputTokens };
+  return Buffer.from(`data: ${JSON.stringify({ choices: [], usage: counts })}\n\n`);
+}
+
+async function rows(file: string): Promise<TraceRequest[]> {
+  const requests: TraceRequest[] = [];
+  for await (const request of readTrace(file)) requests.push(request);
+  return requests;
+}
+
+test.for(["trace.csv", "trace.csv.gz"])(
+  "%s: rows in order of arrival, whoever ends first",
+  async (name) => {
+    const { file, clock, recorder } = await record({}, name);
+    const first = recorder.arrived();
+    clock.advance(1.5);
+    const second = recorder.arrived();
+    second.chunk(usage(20, 2));
+    second.end();
+    clock.advance(0.25);
+    recorder.arrived().end();
+    first.chunk(usage(10, 300));
+    first.end();
+    expect(await recorder.close()).toEqual({
+      recorded: 2,
+      estimated: 0,
+      unanswered: 1,
+      leftOut: 0,
+    });
+    expect(await rows(file)).toEqual([
+      { atSeconds: 0, promptTokens: 10, outputTokens: 300 },
+      { atSeconds: 1.5, promptTokens: 20, outputTokens: 2 },
+    ]);
+    expect((await stat(file)).mode & 0o777).toBe(0o600);
+  },
+);
+
+test("what is on disk is a trace at every moment, without what is under way", async () => {
+  const { file, clock, recorder } = await record({ flushSeconds: 1 }, "trace.csv.gz");
+  for (let index = 1; index <= 3; index++) {
+    const request = recorder.arrived();
+    request.chunk(usage(index, index));
+    request.end();
+  }
+  const open = recorder.arrived();
+  const behind = recorder.arrived();
+  behind.chunk(usage(5, 5));
+  behind.end();
+  clock.advance(1);
+  // A process that is killed here leaves this file: wait for the write, not for the recorder.
+  await expect.poll(async () => (await rows(file).catch(() => [])).length).toBe(3);
+  expect(gunzipSync(await readFile(file)).toString()).toMatch(
+    /^seconds,.*\n(?:[\d.]+,\d,\d\n){3}$/,
+  );
+  open.chunk(usage(4, 4));
+  open.end();
+  await recorder.close();
+  expect((await rows(file)).map(({ promptTokens }) => promptTokens)).toEqual([1, 2, 3, 4, 5]);
+});
+
+test("a request that never ends holds the others back only so long", async () => {
+  const { file, clock, recorder } = await record({ flushSeconds: 1, requestSecondsMax: 60 });
+  const stuck = recorder.arrived();
+  clock.advance(1);
+  const request = recorder.arrived();
+  request.chunk(usage(1, 1));
+  request.end();
+  clock.advance(60);
+  stuck.chunk(usage(9, 9));
+  stuck.end();
+  expect(await recorder.close()).toMatchObject({ recorded: 1, leftOut: 1 });
+  expect(await rows(file)).toHaveLength(1);
+});
+
+test("usage is found across pieces, the last one counts, and content that looks like it doesn't", async () => {
+  const { file, recorder } = await record();
+  const spoof = JSON.stringify({
+    choices: [{ delta: { content: '"usage":{"prompt_tokens":1,"completion_tokens":1}' } }],
+  });
+  const details = '"prompt_tokens_details":{"cached_tokens":3}';
+  const text =
+    `data: ${spoof}\n\ndata: {"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":1}}\n\n` +
+    `data: {"choices":[], "usage": {"prompt_tokens": 7, ${details}, "completion_tokens": 42}}\n\n` +
+    "data: [DONE]\n\n";
+  const whole = recorder.arrived();
+  whole.chunk(Buffer.from(text));
+  whole.end();
+  const cut = recorder.arrived();
+  for (const byte of Buffer.from(text)) cut.chunk(Buffer.of(byte));
+  cut.end();
+  const spoofed = recorder.arrived();
+  spoofed.body(400);
+  spoofed.chunk(Buffer.from(`data: ${spoof}\n\n`));
+  spoofed.end();
+  expect(await recorder.close()).toMatchObject({ recorded: 3, estimated: 1 });
+  expect(await rows(file)).toMatchObject([
+    { promptTokens: 7, outputTokens: 42 },
+    { promptTokens: 7, outputTokens: 42 },
+    { promptTokens: 100, outputTokens: 1 },
+  ]);
+});
+
+test("without usage events are tokens, cut anywhere", async () => {
+  const { file, recorder } = await record();
+  const request = recorder.arrived();
+  request.body(80);
+  for (const byte of Buffer.from('data: {"a":1}\n\ndata: {"a":2}\n\ndata: [DONE]\n\n')) {
+    request.chunk(Buffer.of(byte));
+  }
+  request.end();
+  expect(await recorder.close()).toMatchObject({ recorded: 1, estimated: 1 });
+  expect(await rows(file)).toMatchObject([{ promptTokens: 20, outputTokens: 2 }]);
+});
+
+test("limits: rows, and what comes after the end", async () => {
+  const { file, recorder } = await record({ requestsMax: 2 });
+  for (let index = 0; index < 3; index++) {
+    const request = recorder.arrived();
+    request.chunk(usage(1, 1));
+    request.end();
+  }
+  expect(await recorder.close()).toMatchObject({ recorded: 2, leftOut: 1 });
+  recorder.arrived().end();
+  expect(recorder.counts).toMatchObject({ leftOut: 2 });
+  expect(await rows(file)).toHaveLength(2);
+});
+
+test("a file that is there, can't be made, or a limit out of range: one sentence", async () => {
+  const { file, recorder } = await record();
+  await expect(createTraceRecorder({ file })).rejects.toMatchObject({
+    code: "ERR_LAZYGRAPH_TRACE",
+    message: `Expected ${file} to be a new file that can be written, got one that is there already: give another name.`,
+  });
+  await expect(createTraceRecorder({ file: `${file}/x` })).rejects.toMatchObject({
+    message: expect.stringMatching(/got ENOTDIR\.$/),
+  });
+  await expect(createTraceRecorder({ file: "x", flushSeconds: 0 })).rejects.toMatchObject({
+    message: "Expected flushSeconds to be from 0.01 to 3600, got 0.",
+  });
+  await recorder.close();
+});
+
+test("a disk that is full ends the recording with a problem, not the program", async () => {
+  const { recorder } = await record();
+  const append = TraceFile.prototype.append;
+  onTestFinished(() => {
+    TraceFile.prototype.append = append;
+  });
+  TraceFile.prototype.append = async () => {
+    throw Object.assign(new Error("No space."), { code: "ENOSPC" });
+  };
+  const problems: string[] = [];
+  onTestFinished(onEvent("lazygraph:problem", ({ message }) => problems.push(message)));
+  const request = recorder.arrived();
+  request.chunk(usage(1, 1));
+  request.end();
+  await recorder.close();
+  expect(problems).toEqual([
+    expect.stringMatching(/a new file that can be written, got ENOSPC\.$/),
+  ]);
+});
