@@ -2,15 +2,17 @@
  * `npm run bench:simulate`: every policy under many loads on the simulated engine, as added
  * request-seconds against the oracle; the hold-out loads, which no constant was chosen on; and
  * second starts with what a first one learned. Prints the tables of docs/policy.md and writes the
- * raw figures to bench/results/simulate-8b.json.
+ * raw figures to bench/results/simulate-8b.json. With `--second-starts` it makes the second starts
+ * only, and the rest of that file stays as it is.
  *
  * What would refute us: a comparator other than oracle and floor below idle-costed, or stock or
  * pr23184 below lazy-costed, under any load but the overloaded ones; a second start with more than
  * 60% of the first one's excess over floor.
  */
 
-import { writeFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
 import { gammaRequests } from "../src/bench/gamma.ts";
 import { DEFAULT_PROFILE, loadProfile } from "../src/profile/load.ts";
 import { POLICY_NAMES, type PolicyName } from "../src/sim/setups.ts";
@@ -76,6 +78,7 @@ const SECOND_STARTS: readonly (readonly [Load, Load])[] = [
   ...[0.5, 2.5, 8].map((rate) => [gamma(rate, 1), gamma(rate, 1, 8)] as const),
 ];
 
+const { values: options } = parseArgs({ options: { "second-starts": { type: "boolean" } } });
 const profile = loadProfile(DEFAULT_PROFILE);
 
 async function table(loads: readonly Load[], names: readonly PolicyName[]): Promise<object[]> {
@@ -90,33 +93,37 @@ async function table(loads: readonly Load[], names: readonly PolicyName[]): Prom
   return results;
 }
 
-console.log(`SIMULATED, profile ${profile.name}. Added request-seconds against the oracle.`);
-const others = POLICY_NAMES.filter((name) => name !== "oracle");
-const loads = await table(LOADS, others);
-console.log("\nHold-out loads:");
-const holdOut = await table(
-  HOLD_OUT,
-  others.filter((name) => name !== "none" && name !== "largest-first"),
-);
-console.log(
-  "\nSecond starts:\n\n| policy | learned from | load | floor | first | second | share |\n|---|---|---|--:|--:|--:|--:|",
-);
-const secondStarts: SecondStart[] = [];
-for (const name of ["lazy-costed", "idle-costed"] as const) {
-  for (const pair of SECOND_STARTS) {
-    const result = await secondStart(profile, name, pair);
-    secondStarts.push(result);
-    const { floor, first, second, excessShare } = result;
-    const figures = [floor, first, second, excessShare].map((value) => value.toFixed(2));
-    console.log(`| ${name} | ${pair[0].name} | ${pair[1].name} | ${figures.join(" | ")} |`);
-  }
+async function firstStarts(): Promise<object> {
+  const others = POLICY_NAMES.filter((name) => name !== "oracle");
+  const loads = await table(LOADS, others);
+  console.log("\nHold-out loads:");
+  const holdOut = await table(
+    HOLD_OUT,
+    others.filter((name) => name !== "none" && name !== "largest-first"),
+  );
+  return { simulated: true, profile: profile.name, node: process.version, loads, holdOut };
 }
-const document = {
-  simulated: true,
-  profile: profile.name,
-  node: process.version,
-  loads,
-  holdOut,
-  secondStarts,
-};
+
+async function secondStarts(): Promise<SecondStart[]> {
+  console.log(
+    "\nSecond starts:\n\n| policy | learned from | load | floor | first | second | share |\n|---|---|---|--:|--:|--:|--:|",
+  );
+  const results: SecondStart[] = [];
+  for (const name of ["lazy-costed", "idle-costed"] as const) {
+    for (const pair of SECOND_STARTS) {
+      const result = await secondStart(profile, name, pair);
+      results.push(result);
+      const { floor, first, second, excessShare } = result;
+      const figures = [floor, first, second, excessShare].map((value) => value.toFixed(2));
+      console.log(`| ${name} | ${pair[0].name} | ${pair[1].name} | ${figures.join(" | ")} |`);
+    }
+  }
+  return results;
+}
+
+console.log(`SIMULATED, profile ${profile.name}. Added request-seconds against the oracle.`);
+const head = options["second-starts"]
+  ? (JSON.parse(await readFile(RESULTS, "utf8")) as object)
+  : await firstStarts();
+const document = { ...head, secondStarts: await secondStarts() };
 await writeFile(RESULTS, `${JSON.stringify(document, null, 1)}\n`);

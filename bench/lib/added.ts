@@ -1,9 +1,8 @@
 /** Simulated runs of policies by name, as request-seconds added to the oracle's. */
 
+import { priorOf } from "../../src/plan/plan.ts";
 import type { Profile } from "../../src/profile/profile.ts";
-import type { CostPolicy } from "../../src/schedule/costed.ts";
-import type { Prior } from "../../src/schedule/prior.ts";
-import { createEngineState } from "../../src/schedule/state.ts";
+import { learningPolicy } from "../../src/sim/plan-run.ts";
 import { createSetup, type PolicyName } from "../../src/sim/setups.ts";
 import { type SimulatedRun, simulate } from "../../src/sim/virtual.ts";
 import type { TraceRequest } from "../../src/trace.ts";
@@ -51,17 +50,19 @@ export interface SecondStart {
   readonly graphsLearned: number;
 }
 
-/** The same load without a plan, and with what a run of another (or the same) load learned. */
+/**
+ * The same load without a plan, and with the plan of a start under another load (or the same). The
+ * plan is recorded and ordered by the code behind real engines.
+ */
 export async function secondStart(
   profile: Profile,
   name: "lazy-costed" | "idle-costed",
   [learnedFrom, load]: readonly [Load, Load],
 ): Promise<SecondStart> {
   const teacher = createSetup(name, profile);
-  await simulate({ profile, ...teacher, requests: learnedFrom.requests() });
-  const graphs = profile.captures.costs.map(({ graph }) => graph);
-  const policy = teacher.policy as CostPolicy;
-  const prior: Prior = policy.learned(createEngineState(graphs), 0);
+  const policy = learningPolicy(teacher.policy, profile, undefined);
+  await simulate({ profile, ...teacher, policy, requests: learnedFrom.requests() });
+  const prior = priorOf(policy.plan());
   const [floor, first] = await addedRuns(profile, load, ["floor", name]);
   const setup = createSetup(name, profile, prior);
   const run = await simulate({ profile, ...setup, requests: load.requests() });

@@ -8,8 +8,8 @@ import { type EngineUnderTest, startEngine } from "./engine-under-test.ts";
 import { hostFacts } from "./host.ts";
 import type { Load, ScheduledRequest } from "./load.ts";
 import { createPromptMaker, type PromptMaker } from "./prompts.ts";
-import type { CellName, RequestRecord, RunHead, RunTimes } from "./samples.ts";
-import type { BenchSpec, ModeSpec } from "./spec.ts";
+import type { RequestRecord, RunHead, RunTimes } from "./samples.ts";
+import type { BenchSpec, CellName, ModeSpec } from "./spec.ts";
 import { runFile, runName, SampleWriter } from "./store.ts";
 import { streamRequest } from "./stream.ts";
 

@@ -3,8 +3,8 @@
 import { join } from "node:path";
 import { type RunProgress, runCell } from "./cell.ts";
 import { type ScheduledRequest, scheduleCsv, scheduleOf } from "./load.ts";
-import type { CellName, RunHead } from "./samples.ts";
-import type { BenchSpec } from "./spec.ts";
+import type { RunHead } from "./samples.ts";
+import type { BenchSpec, CellName } from "./spec.ts";
 import {
   type BenchFacts,
   folderError,

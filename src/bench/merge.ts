@@ -3,7 +3,8 @@
 import { copyFile } from "node:fs/promises";
 import { join } from "node:path";
 import { requireSame } from "./matrix.ts";
-import type { CellName, RunHead } from "./samples.ts";
+import type { RunHead } from "./samples.ts";
+import type { CellName } from "./spec.ts";
 import {
   openFolder,
   readFacts,

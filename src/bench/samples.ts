@@ -2,7 +2,7 @@
 
 import type { EngineSnapshot } from "../snapshot.ts";
 import type { Load, Start } from "./load.ts";
-import type { ModeSpec } from "./spec.ts";
+import type { CellName, ModeSpec } from "./spec.ts";
 import type { Failure } from "./stream.ts";
 
 /** One request. Seconds count from the spawn of the engine, or from the run's start without one. */
@@ -65,13 +65,6 @@ export type SampleLine =
   | { readonly type: "capture"; readonly value: CaptureRecord }
   | { readonly type: "steps"; readonly value: StepsRecord }
   | { readonly type: "memory"; readonly value: MemoryRecord };
-
-export interface CellName {
-  readonly mode: string;
-  readonly load: string;
-  /** From 1. */
-  readonly run: number;
-}
 
 /** When things happened; seconds from spawn. */
 export interface RunTimes {

@@ -5,8 +5,14 @@ import { type ControllerOptions, resolveOptions } from "../options.ts";
 import { MODES, type Mode } from "../wire/protocol.ts";
 import { defined, Fields, fieldError, numberIn, textIn } from "./fields.ts";
 import { ARRIVALS, type Length, type Load, RATE_MAX, STARTS } from "./load.ts";
-import type { CellName } from "./samples.ts";
 import type { Endpoint } from "./stream.ts";
+
+export interface CellName {
+  readonly mode: string;
+  readonly load: string;
+  /** From 1. */
+  readonly run: number;
+}
 
 /** How an engine is had: by a command, as a simulated one, or one that runs already. */
 export interface ModeSpec {

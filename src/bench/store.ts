@@ -19,7 +19,6 @@ import { createGunzip, createGzip } from "node:zlib";
 import { codeOf, LazygraphError, OptionError } from "../errors.ts";
 import type {
   CaptureRecord,
-  CellName,
   CellRun,
   MemoryRecord,
   RequestRecord,
@@ -27,7 +26,7 @@ import type {
   SampleLine,
   StepsRecord,
 } from "./samples.ts";
-import type { Goodput } from "./spec.ts";
+import type { CellName, Goodput } from "./spec.ts";
 
 /** What a report needs besides the runs. */
 export interface BenchFacts {

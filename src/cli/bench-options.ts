@@ -1,7 +1,7 @@
 /** Options of `lazygraph bench` into a specification, so that both ways go through its checks. */
 
 import { readFile } from "node:fs/promises";
-import type { CellName } from "../bench/samples.ts";
+import type { CellName } from "../bench/spec.ts";
 import { type BenchSpec, checkUrl, parseSpec } from "../bench/spec.ts";
 import { codeOf, OptionError } from "../errors.ts";
 import { MODES } from "../wire/protocol.ts";

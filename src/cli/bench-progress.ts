@@ -2,7 +2,8 @@
 
 import { SingleBar } from "cli-progress";
 import type { MatrixProgress } from "../bench/matrix.ts";
-import type { CellName, RunHead } from "../bench/samples.ts";
+import type { RunHead } from "../bench/samples.ts";
+import type { CellName } from "../bench/spec.ts";
 import { printable } from "./printable.ts";
 
 export interface BenchProgress extends MatrixProgress {

@@ -46,8 +46,6 @@ export interface CostPolicyOptions {
 export interface CostPolicy extends Policy {
   /** The estimates so far; undefined until the engine has told its plan. */
   readonly costs: Costs | undefined;
-  /** What this start learned, merged with what it was given; an earlier start counts less. */
-  learned(state: EngineState, atSeconds: number): Prior;
   /** Why a graph is where it is, as a sentence. */
   explain(state: EngineState, id: string, atSeconds: number): string;
 }
@@ -93,13 +91,6 @@ class CostedPolicy implements CostPolicy {
     if (!state.ready || state.capturing !== undefined) return decisions;
     decisions.push(...this.#settle(state, known), ...this.#capture(state, event, known));
     return decisions;
-  }
-
-  learned(state: EngineState): Prior {
-    const learned = this.#known?.learned() ?? this.#options.prior ?? { traffic: [], first: [] };
-    // What couldn't be captured would only be tried in vain again.
-    const first = learned.first.filter((id) => state.graphs.get(id)?.status !== "failed");
-    return { ...learned, first };
   }
 
   explain(state: EngineState, id: string, atSeconds: number): string {

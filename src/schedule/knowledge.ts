@@ -1,12 +1,11 @@
 /** What the costed policy knows of one plan: costs, accounts, traffic, and where graphs stand. */
 
-import { type Graph, topGraphs } from "../graph.ts";
+import type { Graph, StepShape } from "../graph.ts";
 import { Accounts } from "./accounts.ts";
 import { type CostSeed, type Costs, createCosts } from "./cost.ts";
-import { mergeTraffic, neededGraphs, stepOf, stepsOf, Tally } from "./learn.ts";
 import { EngineLoad } from "./load.ts";
 import type { EngineEvent, StepsSeen } from "./policy.ts";
-import type { Prior } from "./prior.ts";
+import type { Prior, PriorTraffic } from "./prior.ts";
 import { type LaneWeights, Savings } from "./savings.ts";
 import { HELD, Held } from "./shapes.ts";
 import type { EngineState } from "./state.ts";
@@ -38,7 +37,6 @@ export class Knowledge {
   /** Whether earlier starts needed a graph, by its place in the plan. */
   readonly trusted: Uint8Array;
   readonly #prior: Prior;
-  readonly #tally: Tally;
   #forecast: readonly LaneWeights[] = [];
   #forecastSteps = -1;
   #forecastAtSeconds = 0;
@@ -53,7 +51,6 @@ export class Knowledge {
     this.traffic = new TrafficHistogram(this.costs.shapes, options.halfLifeSeconds);
     this.held = new Held(planned.length);
     this.load = new EngineLoad(this.costs);
-    this.#tally = new Tally(this.costs.shapes);
     this.trusted = new Uint8Array(planned.length);
     for (const { id } of this.first) this.trusted[this.costs.shapes.places.get(id) ?? -1] = 1;
     this.#expect(atSeconds);
@@ -82,7 +79,6 @@ export class Knowledge {
       const requests = seen.requests + waiting;
       this.accounts.book(seen, seen.count, requests);
       this.traffic.add(seen, seen.count, requests, atSeconds);
-      this.#tally.add(seen, seen.count, requests);
     }
   }
 
@@ -92,17 +88,11 @@ export class Knowledge {
     return this.#prior.first.flatMap((id) => planned[places.get(id) ?? -1] ?? []);
   }
 
-  learned(): Prior {
-    const traffic = mergeTraffic(this.#prior.traffic, this.#tally.traffic());
-    const { places } = this.costs.shapes;
-    const tops = topGraphs(this.planned).map(({ id }) => places.get(id) ?? -1);
-    return { traffic, first: neededGraphs(this.savings, tops, traffic) };
-  }
-
   /** Traffic starts where earlier ones left it, but not with more than soon fades. */
   #expect(atSeconds: number): void {
     const { traffic } = this.#prior;
-    const share = Math.min(1, PRIOR_STEPS_MAX / Math.max(1, stepsOf(traffic)));
+    const known = traffic.reduce((sum, { steps }) => sum + steps, 0);
+    const share = Math.min(1, PRIOR_STEPS_MAX / Math.max(1, known));
     for (const row of traffic) {
       const requests = row.steps > 0 ? row.requestSteps / row.steps : 0;
       this.traffic.add(stepOf(row), row.steps * share, requests, atSeconds);
@@ -120,4 +110,9 @@ export class Knowledge {
     }
     return this.#forecast;
   }
+}
+
+/** A row of the prior as a step: the one that its others are padded to. */
+function stepOf({ tokens, uniform }: PriorTraffic): StepShape {
+  return { tokens, requests: uniform > 0 ? Math.ceil(tokens / uniform) : 1, uniform };
 }

@@ -1,5 +1,8 @@
 import { describe, expect, test } from "vitest";
+import { emptyPlan } from "../../src/plan/merge.ts";
+import { priorOf } from "../../src/plan/plan.ts";
 import { plan } from "../helpers/fake-engine.ts";
+import { planOf } from "../plan/helpers.ts";
 import { Rig } from "./rig.ts";
 import { decode, mixed } from "./seed.ts";
 
@@ -178,18 +181,19 @@ describe("a second start", () => {
       rig.steps(decode(3), 50);
       rig.settle();
     }
-    return rig.costed.learned(rig.state, rig.atSeconds);
+    return rig.plan(emptyPlan(planOf()));
   };
 
   test("knows the traffic, and the graphs it needed, most needed first", () => {
-    const prior = learned();
+    const prior = priorOf(learned());
     expect(prior.traffic).toEqual([{ tokens: 4, uniform: 1, requestSteps: 3000, steps: 1000 }]);
     expect(prior.first).toHaveLength(1);
     expect(prior.first[0]).toMatch(/^FULL:(4|8|16|32|64)$/);
   });
 
   test("captures what was needed most before ready, in place of the tops", () => {
-    const prior = learned();
+    const known = learned();
+    const prior = priorOf(known);
     const rig = new Rig("idle", plan(...SIZES), { prior });
     expect(rig.start.map(({ id }) => id)).toEqual(prior.first);
     rig.ready(2);
@@ -197,7 +201,7 @@ describe("a second start", () => {
     expect(rig.state.stepsUngraphed).toBe(0);
     // A start that saw as much again halves what was known, and adds its own.
     rig.steps(decode(3), 900);
-    const [row] = rig.costed.learned(rig.state, rig.atSeconds).traffic;
+    const [row] = priorOf(rig.plan(known)).traffic;
     expect(row).toEqual({ tokens: 4, uniform: 1, requestSteps: 4500, steps: 1500 });
   });
 

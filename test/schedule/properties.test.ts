@@ -1,10 +1,13 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { covers, type Graph } from "../../src/graph.ts";
+import { emptyPlan } from "../../src/plan/merge.ts";
+import { priorOf } from "../../src/plan/plan.ts";
 import { dispatch } from "../../src/schedule/dispatch.ts";
 import type { Prior } from "../../src/schedule/prior.ts";
 import { excludedGraphs, type PlanRules } from "../../src/schedule/rules.ts";
 import { plan } from "../helpers/fake-engine.ts";
+import { planOf } from "../plan/helpers.ts";
 import { type Answer, Rig, type RigOptions } from "./rig.ts";
 import { decode, mixed } from "./seed.ts";
 
@@ -247,16 +250,20 @@ describe("whatever happens", () => {
   test("what a start learned is a prior for the next, however often", () => {
     fc.assert(
       fc.property(sequences, options, (events, rest) => {
-        let known = rest.prior;
+        let known = emptyPlan(planOf());
         for (let start = 0; start < 3; start++) {
-          const rig = new Rig("idle", SMALL, {
-            ...rest,
-            ...(known === undefined ? {} : { prior: known }),
-          });
+          const prior = start === 0 ? (rest.prior ?? priorOf(known)) : priorOf(known);
+          const rig = new Rig("idle", SMALL, { ...rest, prior });
+          if (start > 0 && rest.rules === undefined && known.first.length > 0) {
+            const started = rig.start.map(({ id }) => id);
+            expect(started.length).toBeGreaterThan(0);
+            expect(started).toEqual(known.first.slice(0, started.length));
+          }
           rig.ready();
           for (const [event, seconds] of events) apply(rig, event, seconds);
-          known = rig.costed.learned(rig.state, rig.atSeconds);
+          known = rig.plan(known);
           expect(new Set(known.first).size).toBe(known.first.length);
+          expect(ids).toEqual(expect.arrayContaining([...known.first]));
           for (const { requestSteps, steps } of known.traffic) {
             expect(Number.isFinite(requestSteps) && requestSteps >= 0).toBe(true);
             expect(Number.isFinite(steps) && steps >= 0).toBe(true);

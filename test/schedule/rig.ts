@@ -2,6 +2,9 @@
 
 import { expect } from "vitest";
 import { covers, type Graph, type StepShape } from "../../src/graph.ts";
+import { addLearned, agePlan } from "../../src/plan/merge.ts";
+import type { Plan } from "../../src/plan/plan.ts";
+import { PlanRecorder } from "../../src/plan/recorder.ts";
 import {
   type CostPolicy,
   type CostPolicyOptions,
@@ -42,12 +45,14 @@ export class Rig {
   tables = 0;
   atSeconds = 0;
   readonly #ids: ReadonlyMap<string, Graph>;
+  readonly #recorder: PlanRecorder;
 
   constructor(mode: "lazy" | "idle", planned: readonly Graph[], options: RigOptions = {}) {
     const { rules, ...rest } = options;
     this.costed = createCostPolicy({ mode, costs: SEED, ...rest });
     this.policy = rules === undefined ? this.costed : withRules(this.costed, rules);
     this.state = createEngineState(planned);
+    this.#recorder = new PlanRecorder(planned, SEED);
     for (const id of excludedGraphs(planned, rules ?? {})) {
       const entry = this.state.graphs.get(id);
       if (entry === undefined) throw new Error(`no graph ${id}`);
@@ -113,6 +118,7 @@ export class Rig {
     this.state.waiting = 0;
     const each = graph === undefined ? 0.01 * factor : 0.005;
     const steps = [seen(step, graph?.id ?? "", count, each)];
+    this.#recorder.observe(steps, this.state.waiting);
     this.event({ type: "demand", steps }, seconds);
   }
 
@@ -135,6 +141,13 @@ export class Rig {
     for (let round = 0; this.state.capturing !== undefined && round < 1000; round++) {
       this.answer("captured");
     }
+  }
+
+  /** The plan after this start. */
+  plan(earlier: Plan): Plan {
+    const learned = this.#recorder.learned(this.state);
+    if (learned === undefined) return earlier;
+    return addLearned(agePlan(earlier, [learned]), [learned], 1);
   }
 
   #set(id: string, status: Answer): void {

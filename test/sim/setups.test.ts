@@ -1,10 +1,10 @@
 import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
+import { priorOf } from "../../src/plan/plan.ts";
 import { costSeedOf } from "../../src/profile/cost-seed.ts";
 import { loadProfile } from "../../src/profile/load.ts";
 import { createCosts } from "../../src/schedule/cost.ts";
-import type { CostPolicy } from "../../src/schedule/costed.ts";
-import { createEngineState } from "../../src/schedule/state.ts";
+import { learningPolicy } from "../../src/sim/plan-run.ts";
 import { createSetup, POLICY_NAMES, type PolicyName } from "../../src/sim/setups.ts";
 import { type SimulatedRun, simulate } from "../../src/sim/virtual.ts";
 import { readTrace, type TraceRequest } from "../../src/trace.ts";
@@ -90,9 +90,9 @@ describe("policies on the conversation trace", () => {
   test("a second start with what the first one learned has little of its excess over floor", async () => {
     const requests = () => readTrace(conversation, { seconds: 300 });
     const first = createSetup("idle-costed", profile);
-    const once = await simulate({ profile, ...first, requests: requests() });
-    const graphs = profile.captures.costs.map(({ graph }) => graph);
-    const prior = (first.policy as CostPolicy).learned(createEngineState(graphs), 0);
+    const policy = learningPolicy(first.policy, profile, undefined);
+    const once = await simulate({ profile, ...first, policy, requests: requests() });
+    const prior = priorOf(policy.plan());
     expect(prior.first.length).toBeGreaterThan(4);
     const second = createSetup("idle-costed", profile, prior);
     const again = await simulate({ profile, ...second, requests: requests() });
