@@ -94,15 +94,19 @@ class FakeController:
                 continue
             peer, frame = self._socket.recv_multipart()
             message = decode_from_engine(frame)
+            answer: ToEngine | None = None
             if isinstance(message, Hello) and self.answer_hello:
                 self.peer = peer
-                self._put(peer, encode(self.welcome()))
+                answer = self.welcome()
             if isinstance(message, Inventory) and message.phase == "capturing":
                 first = self.first if self.first is not None else top_ids(message)
-                self._put(peer, encode(Start(graphs=tuple(first), tiers=self.tiers)))
+                answer = Start(graphs=tuple(first), tiers=self.tiers)
+            # Before the answer: whoever sees its effect finds the message here.
             with self._changed:
                 self.received.append(message)
                 self._changed.notify_all()
+            if answer is not None:
+                self._put(peer, encode(answer))
 
     def welcome(self) -> Welcome:
         return Welcome(
