@@ -290,7 +290,7 @@ export class EngineDriver {
   /** What earlier starts of such an engine learned. An engine that runs as stock learns nothing. */
   #recall(inventory: Inventory): EnginePlan | undefined {
     const { hello, state } = this.record;
-    const { plans, rules = {} } = this.#options;
+    const { rules = {} } = this.#options;
     if (state === undefined || state.planned.length === 0) return undefined;
     const unmatched = unmatchedRules(state.planned, rules);
     if (unmatched.length > 0) {
@@ -301,7 +301,7 @@ export class EngineDriver {
           "what matches nothing is ignored.",
       );
     }
-    const plan = plans?.engine(hello, inventory, state);
+    const plan = this.#planOf(inventory, state);
     this.record.plan = plan?.snapshot;
     if (plan?.snapshot !== undefined && plan.snapshot.starts > 0) {
       const { starts, file, first } = plan.snapshot;
@@ -309,6 +309,21 @@ export class EngineDriver {
       this.#decided({ decision: "plan", reason });
     }
     return plan;
+  }
+
+  /** An engine waits for its first set of graphs: no fault of a plan's may keep it from that. */
+  #planOf(inventory: Inventory, state: EngineState): EnginePlan | undefined {
+    try {
+      return this.#options.plans?.engine(this.record.hello, inventory, state);
+    } catch (error) {
+      const why = error instanceof Error ? error.message : String(error);
+      this.#problem(
+        codeOf(error) ?? "ERR_LAZYGRAPH_INTERNAL",
+        `Expected to look up what earlier starts of ${this.record.hello.engine} learned, ` +
+          `but it starts without: ${why}`,
+      );
+      return undefined;
+    }
   }
 
   #exclude(): void {
@@ -423,8 +438,18 @@ export class EngineDriver {
     const { explain } = policy;
     this.record.policy = policy.name;
     this.record.explain =
-      explain && ((id) => explain.call(policy, state, id, this.#options.clock.now()));
+      explain &&
+      ((id) => this.#explained(() => explain.call(policy, state, id, this.#options.clock.now())));
     return policy;
+  }
+
+  /** A snapshot is everybody's: a policy that throws must not take that away. */
+  #explained(explain: () => string): string {
+    try {
+      return explain();
+    } catch (error) {
+      return `the policy threw: ${error instanceof Error ? error.message : String(error)}`;
+    }
   }
 
   #carryOut(decision: Decision, state: EngineState): void {

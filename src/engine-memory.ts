@@ -48,6 +48,8 @@ export interface EngineMemoryOptions {
 const DROP_SECONDS_MIN = 1;
 /** Between two looks at free memory that only time is the reason for. */
 const REVIEW_SECONDS_MIN = 2;
+/** An engine that is lost for longer needs no memory kept for its serving: most often it is dead. */
+const LOST_CLAIM_SECONDS = 60;
 
 export class EngineMemory {
   readonly #record: EngineRecord;
@@ -56,6 +58,7 @@ export class EngineMemory {
   #state: EngineState | undefined;
   #release: (() => void) | undefined;
   #cancelReview: (() => void) | undefined;
+  #cancelForget: (() => void) | undefined;
   #dropping = false;
   #dropAtSeconds = Number.NEGATIVE_INFINITY;
   #refusals = 0;
@@ -81,6 +84,8 @@ export class EngineMemory {
   /** Call after an inventory was applied. */
   inventory(message: Inventory, recorded: RecordedBytes | undefined): void {
     const { state, hello } = this.#record;
+    this.#cancelForget?.();
+    this.#cancelForget = undefined;
     if (state === undefined) return;
     if (state !== this.#state) {
       this.#state = state;
@@ -124,17 +129,36 @@ export class EngineMemory {
     this.review();
   }
 
-  /** The connection is gone: whether an open capture happened, readings will show. */
+  /**
+   * The connection is gone: whether an open capture happened, readings will show. What serving
+   * claims goes with an engine that said goodbye, and soon with any other that stays away: its
+   * driver may outlive it for good, while others start on that GPU under names of their own.
+   */
   detach(): void {
-    this.#letGo();
-    this.#cancelReview?.();
-    this.#cancelReview = undefined;
+    this.#endWaits();
+    if (this.#record.phase === "stopping") {
+      this.#guard.close();
+      return;
+    }
+    this.#cancelForget = this.#options.clock.after(LOST_CLAIM_SECONDS, () => {
+      this.#cancelForget = undefined;
+      // Its next report claims anew.
+      if (!this.#record.connected) this.#guard.close();
+    });
   }
 
   close(): void {
     this.#closed = true;
-    this.detach();
+    this.#endWaits();
     this.#guard.close();
+  }
+
+  #endWaits(): void {
+    this.#letGo();
+    this.#cancelReview?.();
+    this.#cancelReview = undefined;
+    this.#cancelForget?.();
+    this.#cancelForget = undefined;
   }
 
   // ---------------------------------------------------------------- what may be captured
@@ -199,6 +223,7 @@ export class EngineMemory {
   /** The engine dropped these, and gave this much back. */
   dropped({ graphs, freedBytes, ranks }: Dropped): void {
     this.#dropping = false;
+    if (this.#closed) return;
     if (ranks.length > 0) this.#report();
     this.#guard.dropped(graphs);
     publish("lazygraph:memory:dropped", {

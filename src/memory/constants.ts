@@ -53,6 +53,12 @@ export const POOL_SMALL_SHARE = 0.05;
 /** Of a pool, one standard deviation as a share: guessed, scaled from another size, recorded. */
 export const POOL_SPREAD_GUESSED = 0.6;
 export const POOL_SPREAD_SCALED = 0.3;
+/**
+ * A recorded pool may be that many activation peaks and this more. What is larger was not the
+ * pool: growth is measured on the whole device, and a neighbour's start would pass for it.
+ */
+export const POOL_PEAKS_MAX = 4;
+export const POOL_BEYOND_PEAKS_BYTES: number = 512 * MIB;
 /** The engine knows the model's shape, and adds to what it reserves what that may be off by. */
 export const POOL_SPREAD_RESERVED = 0.1;
 export const POOL_SPREAD_RECORDED = 0.04;

@@ -16,6 +16,8 @@ import {
   LATE_SHARE_MAX,
   LATE_SPREAD_BYTES,
   NINE_IN_TEN,
+  POOL_BEYOND_PEAKS_BYTES,
+  POOL_PEAKS_MAX,
   POOL_SHARE_OF_PEAK,
   POOL_SMALL_SHARE,
   POOL_SMALL_TOKENS,
@@ -107,12 +109,13 @@ export class MemoryForecast {
     this.#rates = { FULL: { ...this.#prior.FULL }, PIECEWISE: { ...this.#prior.PIECEWISE } };
     this.#readings = { FULL: { count: 0, sum: 0 }, PIECEWISE: { count: 0, sum: 0 } };
     const tops = known.filter((graph) => graph.tokens === topTokens);
-    if (tops.length === 0) {
+    let bytes = 0;
+    for (const graph of tops) bytes += bytesOf(graph) - this.#prior[graph.kind].mean;
+    const bytesMax = POOL_PEAKS_MAX * shape.activationPeakBytes + POOL_BEYOND_PEAKS_BYTES;
+    if (tops.length === 0 || bytes > bytesMax) {
       this.#reserved(planned);
       return;
     }
-    let bytes = 0;
-    for (const graph of tops) bytes += bytesOf(graph) - this.#prior[graph.kind].mean;
     this.#pools.set(topTokens, { bytes: Math.max(0, bytes), spread: POOL_SPREAD_RECORDED });
   }
 

@@ -4,7 +4,7 @@
  * engine has reported a GPU, and never holds up anything but a capture's own reading.
  */
 
-import type { Clock } from "../clock.ts";
+import { type Clock, withinSeconds } from "../clock.ts";
 import { canonicalUuid } from "../gpu/device.ts";
 import { type GpuMemory, type GpuUnavailable, openGpuMemory } from "../gpu/memory.ts";
 import { WATCHES_MAX } from "../gpu/reader.ts";
@@ -17,6 +17,8 @@ const THRESHOLD_STEP_BYTES = 64 * 1024 * 1024;
 const SLOW_READING_SECONDS = 1;
 /** A reading older than this is not taken for the present. */
 const READING_SECONDS_MAX = 10;
+/** A driver that is stuck must not hold up captures, or a close, for longer than this. */
+const WAIT_SECONDS_MAX = 2;
 
 export interface HostGpusOptions {
   readonly clock: Clock;
@@ -33,6 +35,10 @@ interface Followed {
   atSeconds: number;
   thresholdBytes: number;
   totalBytes: number;
+  /** The reading under way: who comes meanwhile waits for that. */
+  reading: Promise<void> | undefined;
+  /** Whether somebody has waited for that in vain. */
+  stuck: boolean;
   watch: GpuWatch | undefined;
   /** Whether a watch is being started or replaced. */
   starting: boolean;
@@ -74,9 +80,20 @@ export class HostGpus {
     for (const gpu of gpus) this.threshold(gpu, spokenFor(gpu));
   }
 
-  /** Reads these GPUs, those that are this host's. Never rejects. */
+  /** Reads these GPUs, those that are this host's, for two seconds at most. Never rejects. */
   async refresh(gpus: readonly string[]): Promise<void> {
-    await Promise.all([...new Set(gpus.map(canonicalUuid))].map((gpu) => this.#read(gpu)));
+    const followed = [...new Set(gpus.map(canonicalUuid))].filter((gpu) => this.#followed.has(gpu));
+    if (followed.length === 0) return;
+    const readings = Promise.all(followed.map((gpu) => this.#read(gpu)));
+    await withinSeconds(
+      this.#options.clock,
+      WAIT_SECONDS_MAX,
+      readings.then(() => undefined),
+    );
+    for (const gpu of followed) {
+      const entry = this.#followed.get(gpu);
+      if (entry !== undefined) entry.stuck = entry.reading !== undefined;
+    }
   }
 
   /** Sets what free memory may not fall below without a word. */
@@ -92,11 +109,17 @@ export class HostGpus {
     void this.#watch(gpu, followed, wanted);
   }
 
+  /** Within two seconds: what a stuck driver has not let go of by then, it lets go of later. */
   async close(): Promise<void> {
     this.#closed = true;
-    await this.#opening?.catch(() => undefined);
-    await this.#memory?.close();
+    await withinSeconds(this.#options.clock, WAIT_SECONDS_MAX, this.#close());
     this.#followed.clear();
+  }
+
+  async #close(): Promise<void> {
+    await this.#opening;
+    // Whoever is being opened while this closes is closed by whoever opens it.
+    await this.#memory?.close().catch(() => undefined);
   }
 
   async #open(): Promise<void> {
@@ -115,12 +138,15 @@ export class HostGpus {
     if (this.#followed.has(gpu) || this.#followed.size >= WATCHES_MAX) return;
     try {
       const reading = await this.#memory?.read(gpu);
-      if (reading === undefined || this.#closed) return;
+      // Of two engines on one GPU that join at once, both come here.
+      if (reading === undefined || this.#closed || this.#followed.has(gpu)) return;
       this.#followed.set(gpu, {
         freeBytes: reading.freeBytes,
         atSeconds: this.#options.clock.now(),
         thresholdBytes: 0,
         totalBytes: reading.totalBytes,
+        reading: undefined,
+        stuck: false,
         watch: undefined,
         starting: false,
         faulty: false,
@@ -131,15 +157,24 @@ export class HostGpus {
   }
 
   async #read(gpu: string): Promise<void> {
+    const memory = this.#memory;
     const followed = this.#followed.get(gpu);
-    if (followed === undefined || this.#memory === undefined) return;
-    const { clock } = this.#options;
-    const young = clock.now() - followed.atSeconds < SLOW_READING_SECONDS;
-    if (this.#memory.precisionBytes > 1 && young) return;
+    if (followed === undefined || memory === undefined) return;
+    const young = this.#options.clock.now() - followed.atSeconds < SLOW_READING_SECONDS;
+    if (memory.precisionBytes > 1 && young) return;
+    if (followed.stuck) return;
+    followed.reading ??= this.#readNow(gpu, followed, memory).finally(() => {
+      followed.reading = undefined;
+      followed.stuck = false;
+    });
+    await followed.reading;
+  }
+
+  async #readNow(gpu: string, followed: Followed, memory: GpuMemory): Promise<void> {
     try {
-      const { freeBytes } = await this.#memory.read(gpu);
+      const { freeBytes } = await memory.read(gpu);
       followed.freeBytes = freeBytes;
-      followed.atSeconds = clock.now();
+      followed.atSeconds = this.#options.clock.now();
       followed.faulty = false;
     } catch (error) {
       this.#fault(gpu, followed, error);
@@ -149,6 +184,8 @@ export class HostGpus {
   async #watch(gpu: string, followed: Followed, belowBytes: number): Promise<void> {
     try {
       void followed.watch?.close();
+      // Should the new one fail, the old one must not pass for it.
+      followed.watch = undefined;
       const watch = await this.#memory?.watch(
         { uuid: gpu, intervalMs: WATCH_MS, belowBytes, onCallbackError: () => undefined },
         (event) => {

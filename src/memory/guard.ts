@@ -323,7 +323,7 @@ export class MemoryGuard {
     return leastValuable(state, this.#tiers);
   }
 
-  /** The engine is gone. */
+  /** The engine is gone: nothing is kept for it until it reports again. */
   close(): void {
     this.#options.ledger.forget(this.#options.engine);
   }

@@ -10,11 +10,15 @@ import { type Clock, systemClock } from "../clock.ts";
 import type { Controller } from "../controller.ts";
 import { OptionError } from "../errors.ts";
 import { type EngineEventBase, onEvent } from "../events.ts";
-import type { EngineSnapshot, GraphSnapshot } from "../snapshot.ts";
+import type { GraphKind } from "../graph.ts";
+import type { EngineSnapshot } from "../snapshot.ts";
 import { KINDS, type Outcome } from "./catalogue.ts";
 import { Instruments, type Sample } from "./instruments.ts";
 import { type CaptureCost, EngineLedger, type Observation } from "./ledger.ts";
 import { awaySamples, samplesOf } from "./samples.ts";
+
+/** Sessions whose graphs are remembered; then all are looked up again. */
+const SESSIONS_MAX = 1024;
 
 export interface MetricsOptions {
   /**
@@ -55,6 +59,8 @@ class Collector {
   readonly #lostSeconds: number;
   readonly #clock: Clock;
   readonly #ledgers = new Map<string, EngineLedger>();
+  /** Kinds of graphs by session and id; of another controller's session none. */
+  readonly #kinds = new Map<string, ReadonlyMap<string, GraphKind>>();
   readonly #stops: readonly (() => void)[];
   #fresh = false;
 
@@ -87,23 +93,29 @@ class Collector {
     outcome: Outcome,
     cost?: CaptureCost,
   ): void {
-    const engine = this.#controller
-      .engines()
-      .find(({ engine, session }) => engine === event.engine && session === event.session);
-    const graph = engine?.graphs.find(({ id }) => id === event.graph);
-    if (engine === undefined || graph === undefined) return;
-    const ledger = this.#ledger(engine.engine);
-    ledger.ended(graph.kind, outcome);
-    if (cost !== undefined) this.#captured(ledger, engine, graph, cost);
+    const kind = this.#kindOf(event);
+    if (kind === undefined) return;
+    const ledger = this.#ledger(event.engine);
+    ledger.ended(kind, outcome);
+    if (cost === undefined) return;
+    this.#observe(event.engine, ledger.captured(event, { id: event.graph, kind }, cost));
   }
 
-  #captured(
-    ledger: EngineLedger,
-    engine: EngineSnapshot,
-    graph: GraphSnapshot,
-    cost: CaptureCost,
-  ): void {
-    this.#observe(engine.engine, ledger.captured(engine, graph, cost));
+  /** Snapshots of all engines take long: once for each session, and not for each capture. */
+  #kindOf({
+    engine,
+    session,
+    graph,
+  }: EngineEventBase & { readonly graph: string }): GraphKind | undefined {
+    const known = this.#kinds.get(session);
+    if (known !== undefined && (known.size === 0 || known.has(graph))) return known.get(graph);
+    const found = this.#controller
+      .engines()
+      .find((listed) => listed.engine === engine && listed.session === session);
+    const kinds = new Map(found?.graphs.map(({ id, kind }) => [id, kind]));
+    if (this.#kinds.size >= SESSIONS_MAX) this.#kinds.clear();
+    this.#kinds.set(session, kinds);
+    return kinds.get(graph);
   }
 
   #observe(engine: string, { kind, seconds, bytes, stallSeconds }: Observation): void {

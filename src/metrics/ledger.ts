@@ -34,7 +34,11 @@ export class EngineLedger {
   }
 
   /** A capture that was reported as it ended. */
-  captured(engine: EngineSnapshot, graph: GraphSnapshot, cost: CaptureCost): Observation {
+  captured(
+    engine: Pick<EngineSnapshot, "session">,
+    graph: Pick<GraphSnapshot, "id" | "kind">,
+    cost: CaptureCost,
+  ): Observation {
     this.#enter(engine);
     // Captured again: in between it was dropped, and no scrape has seen that.
     if (this.#observed.has(graph.id)) add(this.dropped, graph.kind);
@@ -60,7 +64,7 @@ export class EngineLedger {
   }
 
   /** Another process starts without graphs; its captures count on. */
-  #enter({ session }: EngineSnapshot): void {
+  #enter({ session }: Pick<EngineSnapshot, "session">): void {
     if (session === this.#session) return;
     this.#session = session;
     this.#observed.clear();

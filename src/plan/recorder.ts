@@ -21,6 +21,9 @@ export interface Learned {
 interface Bucket {
   readonly tokens: number;
   readonly uniform: number;
+  /** The step that its others are padded to, and that one's ideal graph: looked up once. */
+  readonly largest: StepShape;
+  readonly ideal: Graph | undefined;
   requestSteps: number;
   steps: number;
   /** Request-steps that ran without their ideal graph, and the seconds of these. */
@@ -81,8 +84,8 @@ export class PlanRecorder {
     const traffic: PlanTraffic[] = [];
     const regrets = new Map<string, number>();
     for (const bucket of this.#buckets.values()) {
-      const step = largestStep(bucket);
-      const ungraphed = this.#costs.ungraphedSeconds(step).value;
+      const { ideal } = bucket;
+      const ungraphed = this.#costs.ungraphedSeconds(bucket.largest).value;
       traffic.push({
         tokens: bucket.tokens,
         uniform: bucket.uniform,
@@ -91,7 +94,6 @@ export class PlanRecorder {
         ungraphedSeconds: ungraphed,
         ungraphedTimed: bucket.ungraphedTimed,
       });
-      const ideal = idealGraph(this.#planned, step);
       if (ideal === undefined || bucket.strayRequestSteps === 0) continue;
       const took = bucket.strayTimed > 0 ? bucket.straySeconds / bucket.strayTimed : ungraphed;
       const regret = Math.max(0, took - this.#costs.graphSeconds(ideal).value);
@@ -133,9 +135,12 @@ export class PlanRecorder {
     const key = `${tokens}/${uniform}`;
     let bucket = this.#buckets.get(key);
     if (bucket === undefined && this.#buckets.size < BUCKETS_MAX) {
+      const largest = largestStep({ tokens, uniform });
       bucket = {
         tokens,
         uniform,
+        largest,
+        ideal: idealGraph(this.#planned, largest),
         requestSteps: 0,
         steps: 0,
         strayRequestSteps: 0,

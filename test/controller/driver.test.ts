@@ -1,9 +1,12 @@
 import { describe, expect, test } from "vitest";
 import { EngineDriver } from "../../src/engine-driver.ts";
+import type { ExplainingPolicy } from "../../src/engine-policy.ts";
 import { LazygraphError } from "../../src/errors.ts";
 import { onEvent } from "../../src/events.ts";
+import { PlanDesk } from "../../src/plan/engine-plan.ts";
 import { createPolicy } from "../../src/schedule/modes.ts";
 import type { Policy } from "../../src/schedule/policy.ts";
+import { snapshotOf } from "../../src/snapshot.ts";
 import { encode } from "../../src/wire/codec.ts";
 import type { CaptureResult, Inventory, Mode, ToEngine } from "../../src/wire/protocol.ts";
 import { Session } from "../../src/wire/session.ts";
@@ -15,6 +18,7 @@ interface RigOptions {
   readonly mode?: Mode;
   readonly settleWithinSeconds?: number;
   readonly policy?: Policy;
+  readonly plans?: PlanDesk;
 }
 
 /** One driver without sockets: time and messages move only when told to. */
@@ -26,12 +30,13 @@ class Rig {
   session: Session;
   #commands = 0;
 
-  constructor({ mode = "idle", settleWithinSeconds, policy }: RigOptions = {}) {
+  constructor({ mode = "idle", settleWithinSeconds, policy, plans }: RigOptions = {}) {
     this.session = this.#connect();
     this.driver = new EngineDriver(this.hello, mode, this.session, {
       clock: this.clock,
       policy: policy === undefined ? createPolicy : () => policy,
       settleWithinSeconds,
+      ...(plans === undefined ? {} : { plans }),
       onChange: () => undefined,
     });
     this.driver.join();
@@ -355,4 +360,39 @@ test("thousands of reconnects leave no timer behind", async () => {
   rig.lose();
   rig.driver.close();
   expect(rig.clock.pending).toBe(0);
+});
+
+test("a plan that can't be looked up costs an engine nothing but the plan", async () => {
+  class BrokenDesk extends PlanDesk {
+    override engine(): never {
+      throw new LazygraphError(
+        "ERR_LAZYGRAPH_PROFILE",
+        "Profile p: expected the file, got ENOENT.",
+      );
+    }
+  }
+  using problems = new EventLog("lazygraph:problem", "engine-0");
+  const rig = new Rig({ plans: new BrokenDesk(undefined, "a test") });
+  rig.inventory({ phase: "loading", captured: [] });
+  expect(rig.sent.map(({ type }) => type)).toContain("start");
+  expect(rig.driver.record.plan).toBeUndefined();
+  expect(problems.all).toEqual([
+    expect.objectContaining({
+      code: "ERR_LAZYGRAPH_PROFILE",
+      message: expect.stringMatching(/engine-0 learned, but it starts without: Profile p: /),
+    }),
+  ]);
+});
+
+test("a policy that throws when it is asked why leaves a snapshot that says so", () => {
+  const policy: ExplainingPolicy = {
+    ...createPolicy("lazy"),
+    explain() {
+      throw new Error("no idea");
+    },
+  };
+  const rig = new Rig({ policy });
+  rig.inventory();
+  const reasons = snapshotOf(rig.driver.record).graphs.map(({ reason }) => reason);
+  expect(reasons).toContain("the policy threw: no idea");
 });

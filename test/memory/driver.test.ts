@@ -4,7 +4,9 @@ import { memoryDesk } from "../../src/engine-memory.ts";
 import { LazygraphError } from "../../src/errors.ts";
 import type { Mode } from "../../src/wire/protocol.ts";
 import { EventLog } from "../helpers/events.ts";
+import { FakeClock } from "../helpers/fake-clock.ts";
 import { CLAIM, MemoryRig, MIB, PLANNED } from "./rig.ts";
+import { StuckGpu } from "./stuck-gpu.ts";
 
 const PLENTY = 20_000 * MIB;
 /** Room for about half of the plan, in tiers. */
@@ -259,6 +261,74 @@ describe("two engines on one GPU", () => {
     two.clock.advance(10);
     two.heartbeat();
     expect(await two.command()).toMatchObject({ type: "capture", graph: "FULL:8" });
+  });
+});
+
+describe("the claim of an engine that is gone", () => {
+  const gone = new LazygraphError("ERR_LAZYGRAPH_ENGINE_LOST", "Gone.");
+
+  test("ends a minute after it was lost, for others start on its GPU under other names", async () => {
+    const desk = memoryDesk();
+    const old = new MemoryRig({ freeBytes: PLENTY, desk, name: "pod-1" });
+    old.start();
+    await old.drain();
+    old.driver.detach(gone);
+    // It may only be out of reach, and still serve.
+    old.clock.advance(59);
+    expect(desk.ledger.spokenFor("GPU-1")).toBe(CLAIM);
+    old.clock.advance(1);
+    expect(desk.ledger.spokenFor("GPU-1")).toBe(0);
+    expect(old.clock.pending).toBe(1);
+    const room = CLAIM + 200 * MIB;
+    const next = new MemoryRig({ freeBytes: room, desk, name: "pod-2" }, old.clock);
+    expect(next.start()).not.toHaveProperty("tiers");
+    next.edge("idle");
+    await next.drain();
+    expect(next.captured.size).toBe(PLANNED.length);
+  });
+
+  test("ends with its goodbye", () => {
+    const desk = memoryDesk();
+    const rig = new MemoryRig({ freeBytes: PLENTY, desk });
+    rig.start();
+    rig.driver.record.phase = "stopping";
+    rig.driver.detach(gone);
+    expect(desk.ledger.spokenFor("GPU-1")).toBe(0);
+  });
+
+  test("is there again when the engine comes back, early or late", () => {
+    for (const awaySeconds of [5, 500]) {
+      const desk = memoryDesk();
+      const rig = new MemoryRig({ freeBytes: PLENTY, desk });
+      rig.start();
+      rig.driver.detach(gone);
+      rig.clock.advance(awaySeconds);
+      rig.driver.record.connected = true;
+      rig.inventory();
+      expect(desk.ledger.spokenFor("GPU-1")).toBe(CLAIM);
+      rig.clock.advance(500);
+      expect(desk.ledger.spokenFor("GPU-1")).toBe(CLAIM);
+    }
+  });
+});
+
+describe("a driver of this host that doesn't answer any more", () => {
+  test("holds up one capture for two seconds, and then none", async () => {
+    const clock = new FakeClock();
+    const stuck = new StuckGpu();
+    const gpus = stuck.host(clock);
+    const desk = memoryDesk({}, gpus);
+    const rig = new MemoryRig({ freeBytes: PLENTY, desk, mode: "idle" }, clock);
+    await gpus.follow(["GPU-1"], () => 0);
+    stuck.answers = false;
+    rig.start();
+    rig.edge("idle");
+    expect(await rig.command()).toBeUndefined();
+    clock.advance(2);
+    expect(await rig.command()).toMatchObject({ type: "capture" });
+    await rig.drain();
+    expect(rig.captured.size).toBe(PLANNED.length);
+    expect(stuck.readings).toBeLessThan(4);
   });
 });
 

@@ -142,6 +142,15 @@ describe("pools", () => {
 });
 
 describe("before the first graph", () => {
+  test("a recorded pool that can't be one, as when a neighbour took memory, is not believed", () => {
+    const all = inOnePool(PLANNED);
+    const guess = new MemoryForecast(PLANNED, SHAPE).rest(all, new Map());
+    const usual = PLANNED.map((entry) => [entry.id, 2 * MIB] as const);
+    const neighbour = new Map([...usual, ["PIECEWISE:512", 20 * 1024 * MIB] as const]);
+    const known = new MemoryForecast(PLANNED, SHAPE, neighbour).rest(all, new Map());
+    expect(known.bytes).toBeLessThan(2 * guess.bytes);
+  });
+
   test("a guess with a wide bar, or what an earlier start recorded with a narrow one", () => {
     const all = inOnePool(PLANNED);
     const guess = new MemoryForecast(PLANNED, SHAPE).rest(all, new Map());

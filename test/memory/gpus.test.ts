@@ -14,6 +14,8 @@ import {
   scratch,
   UUID,
 } from "../gpu-memory/fake.ts";
+import { FakeClock } from "../helpers/fake-clock.ts";
+import { StuckGpu } from "./stuck-gpu.ts";
 
 const MIB = 1024 * 1024;
 const news = new Inbox<void>();
@@ -131,5 +133,80 @@ describe("without a driver", () => {
     const before = linesOf(`${folder}/calls`).length;
     for (let capture = 0; capture < 50; capture++) await gpus.refresh([UUID]);
     expect(linesOf(`${folder}/calls`).length - before).toBeLessThan(50);
+  });
+});
+
+describe("a driver that is stuck", () => {
+  /** Whether a promise has settled once everybody had a turn. */
+  async function settled(promise: Promise<void>): Promise<boolean> {
+    let done = false;
+    void promise.then(() => {
+      done = true;
+    });
+    for (let turn = 0; turn < 50; turn++) await Promise.resolve();
+    return done;
+  }
+
+  test("is waited for once, and asked again when it has answered", async () => {
+    const clock = new FakeClock();
+    const gpu = new StuckGpu();
+    const gpus = gpu.host(clock);
+    await gpus.follow([UUID], () => 0);
+    gpu.answers = false;
+    const before = gpu.readings;
+    const first = gpus.refresh([UUID]);
+    const second = gpus.refresh([UUID]);
+    expect(await settled(first)).toBe(false);
+    clock.advance(2);
+    expect(await settled(first)).toBe(true);
+    expect(await settled(second)).toBe(true);
+    expect(await settled(gpus.refresh([UUID]))).toBe(true);
+    expect(gpu.readings).toBe(before + 1);
+    expect(clock.pending).toBe(0);
+    // What it said long ago is nobody's present.
+    clock.advance(11);
+    expect(gpus.freeBytes(UUID)).toBeUndefined();
+  });
+
+  test("doesn't keep a close from ending, nor does one that is still being opened", async () => {
+    const clock = new FakeClock();
+    const gpu = new StuckGpu();
+    const gpus = gpu.host(clock);
+    await gpus.follow([UUID], () => 0);
+    gpu.answers = false;
+    const opening = new HostGpus({
+      clock,
+      onNews: () => undefined,
+      onFault: () => undefined,
+      open: () => new Promise(() => undefined),
+    });
+    void opening.follow([UUID], () => 0);
+    const closing = Promise.all([gpus.close(), opening.close()]).then(() => undefined);
+    expect(await settled(closing)).toBe(false);
+    clock.advance(2);
+    expect(await settled(closing)).toBe(true);
+  });
+});
+
+describe("the watch of a GPU", () => {
+  test("is one for all engines, also where two join at once", async () => {
+    const gpu = new StuckGpu();
+    const gpus = gpu.host(new FakeClock());
+    await Promise.all([gpus.follow([UUID], () => GIB), gpus.follow([UUID], () => GIB)]);
+    expect(gpu.started.length - gpu.ended).toBe(1);
+  });
+
+  test("is started again after its next threshold failed", async () => {
+    const gpu = new StuckGpu();
+    const gpus = gpu.host(new FakeClock());
+    await gpus.follow([UUID], () => GIB);
+    gpu.watches = false;
+    gpus.threshold(UUID, 2 * GIB);
+    await expect.poll(() => gpu.faults).toHaveLength(1);
+    gpu.watches = true;
+    await gpus.refresh([UUID]);
+    // As it was before: only a watch that is there makes it superfluous.
+    gpus.threshold(UUID, GIB);
+    await expect.poll(() => gpu.started).toEqual([GIB, GIB]);
   });
 });

@@ -163,3 +163,25 @@ test("a simulated engine that fills: every capture is counted", async () => {
   const milliseconds = settled.graphs.reduce((total, { ms }) => total + (ms ?? 0), 0);
   expect(sum("lazygraph_capture_duration_seconds_sum")).toBeCloseTo(milliseconds / 1000, 6);
 });
+
+test("captures don't look at all engines each time: only once for each session", () => {
+  const records = [recordOf(), recordOf({ name: "engine-1" })];
+  let looks = 0;
+  const { engines } = controllerOf(records);
+  collect({
+    engines() {
+      looks++;
+      return engines();
+    },
+  });
+  const cost = { ms: 30, stallMs: 50, bytes: 1024, graphsCaptured: 3, graphsPlanned: 8 };
+  const sessions = [...records.map(({ hello }) => hello.session), "another controller's"];
+  for (let round = 0; round < 50; round++) {
+    for (const [index, session] of sessions.entries()) {
+      const base = { engine: `engine-${index % 2}`, session, atUnixMs: 1, graph: "FULL:4" };
+      publish("lazygraph:capture:end", { ...base, ...cost });
+      publish("lazygraph:capture:deferred", { ...base, reason: "busy" });
+    }
+  }
+  expect(looks).toBe(3);
+});

@@ -38,6 +38,26 @@ async function onlyPlan(folder: string) {
   return readPlan(join(folder, names[0] ?? ""));
 }
 
+test("a user without a home folder gets a controller without plans, and one problem says so", async () => {
+  const { HOME, XDG_STATE_HOME } = process.env;
+  onTestFinished(() => {
+    if (HOME === undefined) delete process.env["HOME"];
+    else process.env["HOME"] = HOME;
+    process.env["XDG_STATE_HOME"] = XDG_STATE_HOME;
+  });
+  process.env["HOME"] = "";
+  delete process.env["XDG_STATE_HOME"];
+  using problems = new EventLog("lazygraph:problem");
+  await using controller = await started({});
+  await using engine = new FakeEngine({ name: "homeless" });
+  await settledEngine(controller, engine);
+  expect(controller.engines()[0]?.plan).toBeUndefined();
+  const told = problems.all.filter(({ code }) => code === "ERR_LAZYGRAPH_PLAN");
+  expect(told).toEqual([
+    expect.objectContaining({ message: expect.stringMatching(/^Expected a home folder/) }),
+  ]);
+});
+
 describe("a learned plan", () => {
   test("is written at close and is what the next start's policy gets", async () => {
     const planFolder = await temporaryFolder();

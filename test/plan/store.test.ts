@@ -1,6 +1,6 @@
 import { chmod, mkdir, readdir, readFile, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { describe, expect, test } from "vitest";
+import { describe, expect, onTestFinished, test } from "vitest";
 import type { Contribution } from "../../src/plan/book.ts";
 import { formatPlan, PLAN_BYTES_MAX, parsePlan } from "../../src/plan/check.ts";
 import { fingerprintKey } from "../../src/plan/fingerprint.ts";
@@ -284,4 +284,19 @@ test("plans lie where the user says, else in the state folder", () => {
     /\.local\/state\/lazygraph\/plans$/,
   );
   expect(defaultPlanFolder({ LAZYGRAPH_PLAN_DIR: "" })).toMatch(/lazygraph\/plans$/);
+});
+
+test("without a home folder nothing is made up", () => {
+  const { HOME } = process.env;
+  onTestFinished(() => {
+    if (HOME === undefined) delete process.env["HOME"];
+    else process.env["HOME"] = HOME;
+  });
+  process.env["HOME"] = "";
+  expect(() => defaultPlanFolder({})).toThrow(
+    expect.objectContaining({
+      code: "ERR_LAZYGRAPH_PLAN",
+      message: expect.stringMatching(/^Expected a home folder .* set LAZYGRAPH_PLAN_DIR/),
+    }),
+  );
 });
