@@ -96,7 +96,8 @@ test("no first byte in time is a 504, and the engine is told", async () => {
     response.writeHead(200, { "content-type": "text/event-stream" });
     response.flushHeaders();
   });
-  const { url } = await startGateway({ stub: upstream.url }, { firstByteSeconds: 0.05 });
+  // Long enough for the request to reach the stub on a busy host: else nobody is there to be told.
+  const { url } = await startGateway({ stub: upstream.url }, { firstByteSeconds: 3 });
   const response = await completion(url, { stream: true });
   expect(response.status).toBe(504);
   expect(await response.json()).toMatchObject({ error: { type: "timeout", code: 504 } });
