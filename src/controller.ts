@@ -6,20 +6,21 @@
  */
 
 import { hostname } from "node:os";
+import {
+  type Announcement,
+  checkAnnouncement,
+  checkEngine,
+  checkMode,
+  checkReason,
+  checkWait,
+} from "./call-options.ts";
 import { systemClock, withinSeconds } from "./clock.ts";
 import { EngineDriver } from "./engine-driver.ts";
 import { type MemoryDesk, memoryDesk } from "./engine-memory.ts";
 import { codeOf, type ErrorCode, LazygraphError } from "./errors.ts";
 import { publish } from "./events.ts";
 import { HostGpus } from "./memory/gpus.ts";
-import {
-  type Announcement,
-  type ControllerOptions,
-  checkAnnouncement,
-  checkMode,
-  type ResolvedOptions,
-  resolveOptions,
-} from "./options.ts";
+import { type ControllerOptions, type ResolvedOptions, resolveOptions } from "./options.ts";
 import { PlanDesk } from "./plan/engine-plan.ts";
 import { defaultPlanFolder } from "./plan/place.ts";
 import { PlanStore } from "./plan/store.ts";
@@ -54,25 +55,27 @@ export interface Controller extends AsyncDisposable {
   /**
    * Changes when an engine captures, and holds for its next start. Also ends a freeze and asks
    * again for what the engine refused; the mode that it has already changes nothing else.
-   * @throws LazygraphError ERR_LAZYGRAPH_ENGINE_UNKNOWN, or …_LOST while it is not connected;
-   *   OptionError for an unknown mode
+   * @throws LazygraphError ERR_LAZYGRAPH_ENGINE_UNKNOWN, or …_LOST while it is not connected, or
+   *   …_CLOSED; OptionError for an unknown mode
    */
   setMode(engine: string, mode: Mode): void;
   /**
    * Ends captures of an engine until its mode is set.
-   * @throws LazygraphError ERR_LAZYGRAPH_ENGINE_UNKNOWN, or …_LOST while it is not connected
+   * @throws LazygraphError ERR_LAZYGRAPH_ENGINE_UNKNOWN, or …_LOST while it is not connected, or
+   *   …_CLOSED; OptionError for a reason that is no text of at most 2,048 characters
    */
   freeze(engine: string, reason?: string): void;
   /**
    * Tells an engine's policy of requests to come, which keeps captures away from their arrival.
    * Forgotten once it has passed. Announce again what has changed: the policy remembers few.
-   * @throws LazygraphError ERR_LAZYGRAPH_ENGINE_UNKNOWN, or …_LOST while it is not connected;
-   *   OptionError for a number out of range
+   * @throws LazygraphError ERR_LAZYGRAPH_ENGINE_UNKNOWN, or …_LOST while it is not connected, or
+   *   …_CLOSED; OptionError for a number out of range
    */
   announce(engine: string, announcement: Announcement): void;
   /**
    * Resolves with the first connected engine that is what was asked for, at once if there is one.
-   * @throws LazygraphError ERR_LAZYGRAPH_CLOSED; the signal's reason
+   * @throws LazygraphError ERR_LAZYGRAPH_CLOSED; OptionError for an option that is unknown or
+   *   wrong; the signal's reason
    */
   waitForEngine(options?: WaitOptions): Promise<EngineSnapshot>;
 }
@@ -122,6 +125,8 @@ class EngineController implements Controller {
   }
 
   start(): Promise<void> {
+    // What it said before it was closed holds no longer.
+    if (this.#closed) return this.#open();
     this.#starting ??= this.#open();
     return this.#starting;
   }
@@ -178,6 +183,7 @@ class EngineController implements Controller {
   }
 
   setMode(engine: string, mode: Mode): void {
+    checkEngine(engine);
     checkMode(mode);
     const driver = this.#connected(engine);
     this.#modes.set(engine, mode);
@@ -185,15 +191,19 @@ class EngineController implements Controller {
   }
 
   freeze(engine: string, reason = "freeze() was called"): void {
+    checkEngine(engine);
+    checkReason(reason);
     this.#connected(engine).freeze(reason);
   }
 
   announce(engine: string, announcement: Announcement): void {
+    checkEngine(engine);
     checkAnnouncement(announcement);
     this.#connected(engine).announce(announcement.inSeconds, announcement.requests ?? 1);
   }
 
   async waitForEngine(options: WaitOptions = {}): Promise<EngineSnapshot> {
+    checkWait(options);
     options.signal?.throwIfAborted();
     if (this.#closed) throw closedError();
     const present = this.#matching(options);
@@ -486,6 +496,7 @@ class EngineController implements Controller {
 
   /** What can't be told to an engine is not taken: the caller would believe it done. */
   #connected(engine: string): EngineDriver {
+    if (this.#closed) throw closedError();
     const driver = this.#known(engine);
     const { connected, lostReason } = driver.record;
     if (connected) return driver;
@@ -510,17 +521,24 @@ class EngineController implements Controller {
 
 function openPlans(options: ResolvedOptions, onProblem: (message: string) => void): PlanDesk {
   const { plan, planFolder, planReadOnly, profile } = options;
-  const store = plan
-    ? new PlanStore({
-        folder: planFolder ?? defaultPlanFolder(process.env),
-        readOnly: planReadOnly,
-        clock: systemClock,
-        onProblem,
-      })
-    : undefined;
+  const folder = plan ? (planFolder ?? foundPlanFolder(onProblem)) : undefined;
+  const store =
+    folder === undefined
+      ? undefined
+      : new PlanStore({ folder, readOnly: planReadOnly, clock: systemClock, onProblem });
   const learnedBy = `lazygraph ${packageVersion()} on ${hostname()}`;
   const costs = profile === undefined ? undefined : loadProfile(profile);
   return new PlanDesk(store, learnedBy, costs);
+}
+
+/** Nobody asked for plans to be kept: where there is no place for them, none are. */
+function foundPlanFolder(onProblem: (message: string) => void): string | undefined {
+  try {
+    return defaultPlanFolder(process.env);
+  } catch (error) {
+    onProblem(error instanceof Error ? error.message : String(error));
+    return undefined;
+  }
 }
 
 let incarnation = 0;

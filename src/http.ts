@@ -18,9 +18,9 @@
  */
 
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import type { Announcement } from "./call-options.ts";
 import type { Controller } from "./controller.ts";
 import { codeOf } from "./errors.ts";
-import type { Announcement } from "./options.ts";
 import type { EngineSnapshot } from "./snapshot.ts";
 import { isLoopback } from "./wire/endpoint.ts";
 import { MODES } from "./wire/protocol.ts";

@@ -1,3 +1,4 @@
+export type { Announcement } from "./call-options.ts";
 export { type Controller, createController } from "./controller.ts";
 export type {
   ExplainingPolicy,
@@ -56,7 +57,7 @@ export {
 export type { Forecast } from "./memory/forecast.ts";
 export type { MemoryOptions } from "./memory/options.ts";
 export type { MemoryVerdict } from "./memory-line.ts";
-export type { Announcement, ControllerOptions } from "./options.ts";
+export type { ControllerOptions } from "./options.ts";
 export type { PlanSnapshot } from "./plan/engine-plan.ts";
 export {
   createTraceRecorder,

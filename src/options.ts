@@ -1,5 +1,6 @@
 /** Options of a controller: their types, defaults and rules. */
 
+import { checkOptions, numberRule, oneOf, shown, unknownOption } from "./check-options.ts";
 import {
   POLICY_NAMES,
   type PolicyContext,
@@ -9,9 +10,8 @@ import {
 } from "./engine-policy.ts";
 import { OptionError } from "./errors.ts";
 import { brokenMemoryRule, MEMORY_OPTION_NAMES, type MemoryOptions } from "./memory/options.ts";
-import { nearMiss } from "./near-miss.ts";
 import type { Policy } from "./schedule/policy.ts";
-import type { PlanRules } from "./schedule/rules.ts";
+import { isGraphRule, type PlanRules } from "./schedule/rules.ts";
 import { type CurveOptions, isCurveKey } from "./wire/curve.ts";
 import { checkEndpoint } from "./wire/endpoint.ts";
 import { LIMITS, MODES, type Mode } from "./wire/protocol.ts";
@@ -136,7 +136,7 @@ export type ResolvedOptions = Readonly<
 
 /** Entries of `pin` and of `exclude`. */
 const RULES_MAX = 256;
-const RULE_CHARS_MAX = 128;
+const CURVE_NAMES = ["publicKey", "secretKey", "allowedClients"];
 
 const RULES: { readonly [K in keyof ControllerOptions]-?: (value: unknown) => string | undefined } =
   {
@@ -146,23 +146,23 @@ const RULES: { readonly [K in keyof ControllerOptions]-?: (value: unknown) => st
       checkEndpoint("endpoint", value);
       return undefined;
     },
-    heartbeatMs: (value) => within(value, LIMITS.heartbeatMsMin, LIMITS.heartbeatMsMax, true),
-    captureTimeoutMs: (value) => within(value, 1, 3_600_000, true),
-    settleWithinSeconds: (value) => within(value, 0, 31_536_000, false),
+    heartbeatMs: numberRule(LIMITS.heartbeatMsMin, LIMITS.heartbeatMsMax, "whole"),
+    captureTimeoutMs: numberRule(1, 3_600_000, "whole"),
+    settleWithinSeconds: numberRule(0, 31_536_000),
     policy(value) {
       if (typeof value === "function") return undefined;
       const named = POLICY_NAMES.some((name) => name === value);
       return named ? undefined : `${POLICY_NAMES.join(", ")} or a function that makes a policy`;
     },
     initOnly: flag,
-    pin: graphRules,
-    exclude: graphRules,
-    graphsMax: (value) => within(value, 1, LIMITS.graphs, true),
+    pin: (value) => graphRules("pin", value),
+    exclude: (value) => graphRules("exclude", value),
+    graphsMax: numberRule(1, LIMITS.graphs, "whole"),
     plan: flag,
     planFolder: pathRule,
     planReadOnly: flag,
     profile: pathRule,
-    enginesMax: (value) => within(value, 1, 1024, true),
+    enginesMax: numberRule(1, 1024, "whole"),
     memory: memoryRule,
     curve: curveRule,
     signal: (value) => (value instanceof AbortSignal ? undefined : "an AbortSignal"),
@@ -182,24 +182,15 @@ const DEFAULTS = {
 
 /** @throws OptionError that names the first option that breaks its rule. */
 export function resolveOptions(options: ControllerOptions): ResolvedOptions {
-  if (typeof options !== "object" || options === null) {
-    throw new OptionError("options", `Expected options to be an object, got ${show(options)}.`);
-  }
+  checkOptions(options, RULES);
   const given = Object.entries(options).filter(([, value]) => value !== undefined);
-  for (const [name, value] of given) {
-    if (!Object.hasOwn(RULES, name)) throw unknownOption(name);
-    const expected = RULES[name as keyof ControllerOptions](value);
-    if (expected !== undefined) {
-      throw new OptionError(name, `Expected ${name} to be ${expected}, got ${show(value)}.`);
-    }
-  }
   const all = { ...DEFAULTS, ...(Object.fromEntries(given) as ControllerOptions) };
   const { policy, initOnly, pin, exclude, graphsMax } = all;
   if (initOnly && policy !== "costed") {
     throw new OptionError(
       "initOnly",
       'Expected initOnly to go with the policy "costed", which knows what earlier starts needed, ' +
-        `got ${typeof policy === "string" ? show(policy) : "a policy of your own"}.`,
+        `got ${typeof policy === "string" ? shown(policy) : "a policy of your own"}.`,
     );
   }
   const rules: PlanRules = {
@@ -208,51 +199,6 @@ export function resolveOptions(options: ControllerOptions): ResolvedOptions {
     ...(graphsMax === undefined ? {} : { graphsMax }),
   };
   return Object.freeze({ ...all, rules, policy: policyMaker({ policy, initOnly, rules }) });
-}
-
-/** @throws OptionError unless `mode` is one. */
-export function checkMode(mode: unknown): void {
-  const expected = oneOf(MODES, mode);
-  if (expected === undefined) return;
-  throw new OptionError("mode", `Expected mode to be ${expected}, got ${show(mode)}.`);
-}
-
-/** Requests that a gateway expects. */
-export interface Announcement {
-  /** Seconds until they arrive, 0 to 3600. */
-  readonly inSeconds: number;
-  /** How many, 1 to 1,000,000. @default 1 */
-  readonly requests?: number;
-}
-
-/** @throws OptionError unless `announcement` is one. */
-export function checkAnnouncement(announcement: unknown): void {
-  if (typeof announcement !== "object" || announcement === null) {
-    const got = show(announcement);
-    const expected = "an object such as { inSeconds: 2, requests: 8 }";
-    throw new OptionError("announcement", `Expected announcement to be ${expected}, got ${got}.`);
-  }
-  const { inSeconds, requests = 1, ...rest } = announcement as Record<string, unknown>;
-  const [unknown] = Object.keys(rest);
-  if (unknown !== undefined) throw unknownOption(unknown, "announcement");
-  const rules = [
-    ["inSeconds", inSeconds, within(inSeconds, 0, 3600, false)],
-    ["requests", requests, within(requests, 1, 1_000_000, true)],
-  ] as const;
-  for (const [name, value, expected] of rules) {
-    if (expected === undefined) continue;
-    throw new OptionError(name, `Expected ${name} to be ${expected}, got ${show(value)}.`);
-  }
-}
-
-function oneOf(values: readonly string[], value: unknown): string | undefined {
-  return values.some((known) => known === value) ? undefined : `one of ${values.join(", ")}`;
-}
-
-function within(value: unknown, min: number, max: number, whole: boolean): string | undefined {
-  const kind = whole ? Number.isInteger(value) : Number.isFinite(value);
-  if (kind && (value as number) >= min && (value as number) <= max) return undefined;
-  return `${whole ? "an integer" : "a number"} from ${min} to ${max}`;
 }
 
 function flag(value: unknown): string | undefined {
@@ -264,18 +210,17 @@ function pathRule(value: unknown): string | undefined {
   return sound ? undefined : "a path";
 }
 
-function graphRules(value: unknown): string | undefined {
-  const sound =
-    Array.isArray(value) &&
-    value.length <= RULES_MAX &&
-    value.every((entry) => typeof entry === "string" && isGraphRule(entry));
-  if (sound) return undefined;
-  return `a list of at most ${RULES_MAX} graphs such as "FULL:24", "PIECEWISE", "24", ">256" or "<8"`;
-}
-
-/** Ids are the engine's; whether one matches is known only once it has told them. */
-function isGraphRule(text: string): boolean {
-  return text !== "" && text.length <= RULE_CHARS_MAX && !/[\p{Cc}\s,]/u.test(text);
+function graphRules(name: "pin" | "exclude", value: unknown): string | undefined {
+  const expected = `a list of at most ${RULES_MAX} graphs such as "FULL:24", "PIECEWISE", "24", ">256" or "<8"`;
+  if (!Array.isArray(value) || value.length > RULES_MAX) return expected;
+  for (const entry of value) {
+    if (isGraphRule(entry)) continue;
+    throw new OptionError(
+      name,
+      `Expected ${name} to be ${expected}, got the entry ${shown(entry)}.`,
+    );
+  }
+  return undefined;
 }
 
 function curveRule(value: unknown): string | undefined {
@@ -283,19 +228,11 @@ function curveRule(value: unknown): string | undefined {
   if (typeof value !== "object" || value === null) return expected;
   const { publicKey, secretKey, allowedClients, ...rest } = value as Record<string, unknown>;
   const [unknown] = Object.keys(rest);
-  if (unknown !== undefined) throw unknownOption(unknown, "curve");
+  if (unknown !== undefined) throw unknownOption(unknown, CURVE_NAMES, "curve");
   if (!isCurveKey(publicKey) || !isCurveKey(secretKey)) return expected;
   if (allowedClients === undefined) return undefined;
   const sound = Array.isArray(allowedClients) && allowedClients.every(isCurveKey);
   return sound ? undefined : "with allowedClients, a list of keys of 40 characters of Z85";
-}
-
-/** Keys are never shown: an error message ends up in logs. */
-function show(value: unknown): string {
-  if (typeof value === "string") return JSON.stringify(value.slice(0, 100));
-  if (typeof value === "object" && value !== null) return "an object that breaks this rule";
-  if (typeof value === "function") return "a function";
-  return `${String(value)} (${typeof value})`;
 }
 
 function memoryRule(value: unknown): string | undefined {
@@ -303,25 +240,7 @@ function memoryRule(value: unknown): string | undefined {
   const broken = brokenMemoryRule(value as Record<string, unknown>);
   if (broken === undefined) return undefined;
   const { name, expected } = broken;
-  if (expected === undefined) throw unknownOption(name, "memory");
-  const got = show((value as Record<string, unknown>)[name]);
+  if (expected === undefined) throw unknownOption(name, MEMORY_OPTION_NAMES, "memory");
+  const got = shown((value as Record<string, unknown>)[name]);
   throw new OptionError(`memory.${name}`, `Expected memory.${name} to be ${expected}, got ${got}.`);
-}
-
-const INSIDE = {
-  memory: MEMORY_OPTION_NAMES,
-  curve: ["publicKey", "secretKey", "allowedClients"],
-  announcement: ["inSeconds", "requests"],
-} as const;
-
-function unknownOption(name: string, inside?: keyof typeof INSIDE): OptionError {
-  const names = inside === undefined ? Object.keys(RULES) : INSIDE[inside];
-  const near = nearMiss(name, names);
-  const hint = near === undefined ? `known are ${names.join(", ")}` : `did you mean ${near}`;
-  const where = inside === undefined ? "" : ` of ${inside}`;
-  const mark = near === undefined ? "." : "?";
-  return new OptionError(
-    name,
-    `Expected a known option${where}, got ${show(name)}: ${hint}${mark}`,
-  );
 }

@@ -5,7 +5,7 @@
  * The first request arrives at second 0: it is the one that makes a scaled-to-zero engine start.
  */
 
-import { createReadStream } from "node:fs";
+import { createReadStream, existsSync } from "node:fs";
 import { open } from "node:fs/promises";
 import { pipeline } from "node:stream";
 import { createGunzip } from "node:zlib";
@@ -28,6 +28,7 @@ export interface TraceOptions {
   readonly requests?: number;
 }
 
+const TRACES = new URL("../traces/", import.meta.url);
 const TOKENS_MAX = 1 << 20;
 const RECORD_CHARS_MAX = 4096;
 
@@ -38,7 +39,8 @@ const HEADERS: Readonly<Record<string, Clock>> = {
 };
 
 /**
- * Reads a trace request by request.
+ * Reads a trace request by request: that of a file, or one that is shipped, by its name without
+ * `.csv.gz`.
  *
  * @throws LazygraphError `ERR_LAZYGRAPH_TRACE` with file, line and expectation: a file that can't
  * be read, a wrong header, a hole, unsorted or negative times, zero tokens, gzip cut short.
@@ -81,8 +83,9 @@ interface Row {
 
 async function openRows(file: string): Promise<Parser> {
   const magic = new Uint8Array(2);
+  const path = pathOf(file);
   try {
-    const handle = await open(file, "r");
+    const handle = await open(path, "r");
     try {
       await handle.read(magic, 0, 2, 0);
     } finally {
@@ -103,10 +106,17 @@ async function openRows(file: string): Promise<Parser> {
   });
   // The errors of all stages reach the reader through the parser, which pipeline destroys.
   const done = (): void => {};
-  const source = createReadStream(file);
+  const source = createReadStream(path);
   if (magic[0] === 0x1f && magic[1] === 0x8b) pipeline(source, createGunzip(), parser, done);
   else pipeline(source, parser, done);
   return parser;
+}
+
+/** Names are those of files in `traces/`; what is none of them is a path. */
+function pathOf(nameOrPath: string): string | URL {
+  if (!/^[a-z0-9-]+$/.test(nameOrPath)) return nameOrPath;
+  const shipped = new URL(`${nameOrPath}.csv.gz`, TRACES);
+  return existsSync(shipped) ? shipped : nameOrPath;
 }
 
 function clockOf(file: string, header: readonly string[]): Clock {

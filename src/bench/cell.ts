@@ -3,7 +3,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { LazygraphError } from "../errors.ts";
 import { type Due, recordOf, runOpenLoop, type Sent, sleep } from "./driver.ts";
-import { createTokenCounter, firstModel } from "./endpoint.ts";
+import { createTokenCounter, servedModel } from "./endpoint.ts";
 import { type EngineUnderTest, startEngine } from "./engine-under-test.ts";
 import { hostFacts } from "./host.ts";
 import type { Load, ScheduledRequest } from "./load.ts";
@@ -134,7 +134,8 @@ class Run {
     await engine.command?.untilReady(engine.url, spec.readySecondsMax, signal);
     if (signal.aborted) return;
     if (engine.command !== undefined) this.#times = { ...this.#times, readySeconds: since() };
-    const model = spec.model ?? (await firstModel(engine.url, signal));
+    const { model, simulated } = await servedModel(engine.url, spec.model, signal);
+    if (simulated !== undefined) this.#more = { ...this.#more, simulated };
     const prompts = await createPromptMaker(
       spec.endpoint,
       createTokenCounter({ url: engine.url, endpoint: spec.endpoint, model, signal }),

@@ -6,16 +6,34 @@ import { type Endpoint, streamRequest } from "./stream.ts";
 
 const ASK_MS_MAX = 30_000;
 
+export interface ServedModel {
+  readonly model: string;
+  /** Set when the server says that it is a simulated one. */
+  readonly simulated: string | undefined;
+}
+
 /**
- * The first model that the server names.
+ * The model to ask for: the wanted one, else the first that the server names.
  *
- * @throws LazygraphError `ERR_LAZYGRAPH_BENCH` when it can't be reached or names none
+ * @throws LazygraphError `ERR_LAZYGRAPH_BENCH` when none is wanted and the server can't be reached
+ *   or names none
  */
-export async function firstModel(url: URL, signal: AbortSignal): Promise<string> {
+export async function servedModel(
+  url: URL,
+  wanted: string | undefined,
+  signal: AbortSignal,
+): Promise<ServedModel> {
   const answer = await ask(url, "v1/models", undefined, signal);
-  const data = (answer.body as { data?: readonly { id?: unknown }[] } | undefined)?.data;
-  const id = data?.[0]?.id;
-  if (typeof id === "string") return id;
+  const data = (answer.body as { data?: unknown } | null | undefined)?.data;
+  const models = (Array.isArray(data) ? data : []) as ({
+    id?: unknown;
+    owned_by?: unknown;
+  } | null)[];
+  const found = models.find((entry) => wanted === undefined || entry?.id === wanted) ?? models[0];
+  const simulated =
+    found?.owned_by === "simulated" ? `the server at ${url.origin} says so` : undefined;
+  if (wanted !== undefined) return { model: wanted, simulated };
+  if (typeof found?.id === "string") return { model: found.id, simulated };
   throw new LazygraphError(
     "ERR_LAZYGRAPH_BENCH",
     `Expected ${url.href} to name a model at /v1/models, got ${answer.what}: name one, or see ` +
@@ -56,7 +74,23 @@ export function createTokenCounter(options: CounterOptions): TokenCounter {
   };
 }
 
+/**
+ * Whether anything answers there, whatever it says.
+ *
+ * @throws LazygraphError `ERR_LAZYGRAPH_BENCH` when nothing does
+ */
+export async function requireReachable(url: URL, signal: AbortSignal): Promise<void> {
+  const answer = await ask(url, "v1/models", undefined, signal);
+  if (answer.answered || signal.aborted) return;
+  throw new LazygraphError(
+    "ERR_LAZYGRAPH_BENCH",
+    `Expected a server at ${url.href}, got ${answer.what}: start it, or see host and port.`,
+  );
+}
+
 interface Answer {
+  /** With whatever status. */
+  readonly answered: boolean;
   /** Undefined unless it was 200 with JSON. */
   readonly body: unknown;
   readonly what: string;
@@ -69,6 +103,7 @@ async function ask(
   signal: AbortSignal,
 ): Promise<Answer> {
   const base = url.href.endsWith("/") ? url.href : `${url.href}/`;
+  let answered = false;
   try {
     const response = await fetch(new URL(path, base), {
       signal: AbortSignal.any([signal, AbortSignal.timeout(ASK_MS_MAX)]),
@@ -80,11 +115,14 @@ async function ask(
             body: JSON.stringify(body),
           }),
     });
+    answered = true;
     const text = await response.text();
-    if (response.status !== 200) return { body: undefined, what: `status ${response.status}` };
-    return { body: JSON.parse(text), what: text.slice(0, 100) };
+    const { status } = response;
+    if (status !== 200) return { answered, body: undefined, what: `status ${status}` };
+    return { answered, body: JSON.parse(text), what: text.slice(0, 100) };
   } catch (error) {
     const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error;
-    return { body: undefined, what: cause instanceof Error ? cause.message : String(cause) };
+    const what = cause instanceof Error ? cause.message : String(cause);
+    return { answered, body: undefined, what };
   }
 }

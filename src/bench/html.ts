@@ -175,7 +175,7 @@ function howSection({ modes, hosts, cells, goodput, baseline }: Summary): string
   const limits = Object.entries(goodput).map(([name, ms]) => `${name} ${ms} ms`);
   return `<section aria-label="How it was run"><h2>How it was run</h2>
 <p>By <code>lazygraph bench</code>, a fresh engine for each run unless a mode names a URL; baseline
-${text(baseline)}; ${cells.flatMap(({ runs }) => runs).length} runs from ${text(started[0] ?? "–")}
+${text(baseline)}; ${started.length} ${started.length === 1 ? "run" : "runs"} from ${text(started[0] ?? "–")}
 to ${text(started.at(-1) ?? "–")}. Arrivals are open loop: requests go out when due, and latencies
 count from then. Limits of good requests: ${text(limits.join(", ") || "none given")}.</p>
 ${table({ head: ["mode", "engine"], rows }, "Modes")}

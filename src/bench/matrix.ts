@@ -26,6 +26,8 @@ export interface MatrixOptions {
   readonly only?: (cell: CellName) => boolean;
   /** At most this many cells now. @default all */
   readonly cellsMax?: number;
+  /** Is asked before anything is started, with the cells to run now; what it throws ends the call. */
+  readonly check?: (cells: readonly CellName[]) => Promise<void>;
   readonly progress: MatrixProgress;
   readonly signal: AbortSignal;
 }
@@ -55,6 +57,8 @@ export async function runMatrix(options: MatrixOptions): Promise<MatrixResult> {
     if (head !== undefined) requireSame(spec, head, folder);
     if (head?.status !== "complete") open.push(cell);
   }
+  const now = open.slice(0, options.cellsMax);
+  await options.check?.(now);
   for (const name of new Set(open.map(({ load }) => load))) {
     const schedule = await scheduleOf(spec.loads[name] as BenchSpec["loads"][string]);
     schedules.set(name, schedule);
@@ -64,7 +68,6 @@ export async function runMatrix(options: MatrixOptions): Promise<MatrixResult> {
   const modes = Object.keys(spec.modes);
   const facts: BenchFacts = { format: 1, title, baseline, goodput, modes };
   await writeDocument(join(folder, "bench.json"), facts);
-  const now = open.slice(0, options.cellsMax);
   const ran: RunHead[] = [];
   for (const [index, cell] of now.entries()) {
     if (signal.aborted) break;

@@ -220,6 +220,10 @@ function sum(values: readonly number[]): number {
   return values.reduce((total, value) => total + value, 0);
 }
 
+/** Lateness of the generator at p99 above which latencies are its own and not the engine's. */
+const LATE_MS = 2;
+const NAMED_MAX = 5;
+
 /** What must stand beside every table. */
 export function cautions({ simulated, partial, cells }: Summary): string[] {
   const notes: string[] = [];
@@ -229,6 +233,30 @@ export function cautions({ simulated, partial, cells }: Summary): string[] {
       `SIMULATED: no GPU was used; times come from a cost profile (${profiles.join("; ")}).`,
     );
   }
-  if (partial) notes.push("PARTIAL: at least one run did not end as planned; see “Runs”.");
+  const runs = cells.flatMap(({ mode, load, runs }) =>
+    runs.map((run) => ({ run, name: `${mode}, ${load}, run ${run.run}` })),
+  );
+  if (partial) {
+    const why = runs.flatMap(({ run, name }) =>
+      run.status === "partial" ? [`${name}: ${run.reason ?? "no reason was kept."}`] : [],
+    );
+    notes.push(`PARTIAL: not every run ended as planned. ${listed(why)}`);
+  }
+  const late = runs.flatMap(({ run, name }) => {
+    const ms = run.generatorLateP99Ms ?? 0;
+    return ms > LATE_MS ? [`${name}: ${numberText(ms)} ms.`] : [];
+  });
+  if (late.length > 0) {
+    notes.push(
+      "TOO BUSY: the host was too busy: figures of these runs are not the engine's. The generator " +
+        `sent requests more than ${LATE_MS} ms late at p99. ${listed(late)}`,
+    );
+  }
   return notes;
+}
+
+function listed(sentences: readonly string[]): string {
+  const more = sentences.length - NAMED_MAX;
+  const rest = more > 0 ? [`And ${more} more.`] : [];
+  return [...sentences.slice(0, NAMED_MAX), ...rest].join(" ");
 }

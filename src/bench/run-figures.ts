@@ -17,6 +17,8 @@ export interface RunFigures {
   readonly failures: Readonly<Partial<Record<FailureKind, number>>>;
   /** How late this process sent requests, from when they were due and the engine was ready. */
   readonly latenessMs?: Distribution;
+  /** The same at p99, without the requests that were due before the first one could be sent. */
+  readonly generatorLateP99Ms?: number;
   /** Tokens the server counted in prompts, over those wanted; 1 is exact. */
   readonly promptTokensRatio?: Distribution;
   readonly spawnToReadySeconds?: number;
@@ -75,6 +77,8 @@ export interface PerGraph {
 
 const MINUTE_SECONDS = 60;
 const FOUR_FIFTHS = 0.8;
+/** What has waited for an engine goes out at once, and holds up what is due just then. */
+const BACKLOG_SECONDS = 0.5;
 
 export function runFigures(run: CellRun): RunFigures {
   const counted = run.requests.filter(({ warmUp }) => !warmUp);
@@ -90,6 +94,7 @@ export function runFigures(run: CellRun): RunFigures {
     completed: completed.length,
     failures: failuresOf(counted),
     ...optional("latenessMs", distributionOf(counted.map((request) => latenessMs(run, request)))),
+    ...optional("generatorLateP99Ms", generatorLateP99Ms(run, counted)),
     ...optional("promptTokensRatio", promptTokensRatio(completed)),
     ...(owned ? optional("spawnToReadySeconds", readySeconds) : {}),
     ...(owned ? optional("spawnToFirstTokenSeconds", firstTokenSeconds) : {}),
@@ -117,6 +122,16 @@ function failuresOf(requests: readonly RequestRecord[]): Partial<Record<FailureK
 
 function latenessMs(run: CellRun, { dueSeconds, sentSeconds }: RequestRecord): number {
   return (sentSeconds - Math.max(dueSeconds, readySecondsOf(run))) * 1000;
+}
+
+/** A schedule that starts at the spawn has requests that wait for the engine and its questions. */
+function generatorLateP99Ms(run: CellRun, requests: readonly RequestRecord[]): number | undefined {
+  const begin =
+    run.start === "spawn"
+      ? Math.min(...requests.map(({ sentSeconds }) => sentSeconds)) + BACKLOG_SECONDS
+      : Number.NEGATIVE_INFINITY;
+  const due = requests.filter(({ dueSeconds }) => dueSeconds >= begin);
+  return distributionOf(due.map((request) => latenessMs(run, request)))?.p99;
 }
 
 function promptTokensRatio(requests: readonly RequestRecord[]): Distribution | undefined {

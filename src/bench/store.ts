@@ -119,17 +119,24 @@ export async function readRun(folder: string, head: RunHead): Promise<CellRun> {
   const captures: CaptureRecord[] = [];
   const steps: StepsRecord[] = [];
   const memory: MemoryRecord[] = [];
-  for await (const line of sampleLines(folder, head.cell)) {
-    if (line.type === "request") requests.push(line.value);
-    else if (line.type === "capture") captures.push(line.value);
-    else if (line.type === "steps") steps.push(line.value);
-    else memory.push(line.value);
+  const killed = head.status === "running";
+  let damage: string | undefined;
+  try {
+    for await (const line of sampleLines(folder, head.cell, killed)) {
+      if (line.type === "request") requests.push(line.value);
+      else if (line.type === "capture") captures.push(line.value);
+      else if (line.type === "steps") steps.push(line.value);
+      else memory.push(line.value);
+    }
+  } catch (error) {
+    // One damaged file must not cost the report of all the others.
+    damage = `${error instanceof Error ? error.message : String(error)} What came before counts.`;
   }
   requests.sort((a, b) => a.dueSeconds - b.dueSeconds || a.index - b.index);
-  const killed = head.status === "running";
+  const reason = damage ?? (killed ? "The benchmark was killed." : undefined);
   return {
     ...head,
-    ...(killed ? { status: "partial", reason: "The benchmark was killed." } : {}),
+    ...(reason === undefined ? {} : { status: "partial", reason }),
     requests,
     captures,
     steps,
@@ -146,20 +153,56 @@ export async function samplesFile(folder: string, cell: CellName): Promise<strin
   return undefined;
 }
 
-async function* sampleLines(folder: string, cell: CellName): AsyncGenerator<SampleLine> {
+/** @throws LazygraphError `ERR_LAZYGRAPH_BENCH` for a file that is damaged, or gone */
+async function* sampleLines(
+  folder: string,
+  cell: CellName,
+  killed: boolean,
+): AsyncGenerator<SampleLine> {
   const file = await samplesFile(folder, cell);
-  if (file === undefined) return;
+  if (file === undefined) {
+    if (killed) return;
+    throw folderError(runFile(folder, cell, "ndjson.gz"), "there", "nothing");
+  }
   const source = createReadStream(file);
   const unpacked = file.endsWith(".gz") ? source.pipe(createGunzip()) : source;
   // An error of the file itself must reach the reader of the unpacked stream.
   source.on("error", (error) => unpacked.destroy(error));
-  for await (const text of createInterface({ input: unpacked, crlfDelay: Infinity })) {
-    try {
-      yield JSON.parse(text) as SampleLine;
-    } catch {
+  let broken: unknown;
+  unpacked.on("error", (error: Error) => {
+    broken = error;
+  });
+  let number = 0;
+  const lines = createInterface({ input: unpacked, crlfDelay: Infinity });
+  try {
+    // An error of the stream ends the lines in silence: it is kept for after them.
+    for await (const text of lines) {
+      number++;
+      const line = sampleOf(text);
       // The last line of a killed run may be half a line; nothing comes after it.
-      return;
+      if (line === undefined && killed) return;
+      if (line === undefined) {
+        throw folderError(file, "whole", `line ${number} that is no sample`);
+      }
+      yield line;
     }
+    if (broken !== undefined) throw broken;
+  } catch (error) {
+    if (codeOf(error) === "ERR_LAZYGRAPH_BENCH") throw error;
+    const why = error instanceof Error ? error.message : String(error);
+    throw folderError(file, "whole", `${why} after line ${number}`);
+  }
+}
+
+function sampleOf(text: string): SampleLine | undefined {
+  try {
+    const line = JSON.parse(text) as Partial<SampleLine> | null;
+    const known = ["request", "capture", "steps", "memory"].includes(line?.type ?? "");
+    return known && typeof line?.value === "object" && line.value !== null
+      ? (line as SampleLine)
+      : undefined;
+  } catch {
+    return undefined;
   }
 }
 

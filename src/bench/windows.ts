@@ -6,7 +6,8 @@ import type { CaptureRecord, CellRun, RequestRecord } from "./samples.ts";
  * Parts of a run, by when a request was due. The fill goes from the first capture after ready to
  * the last one; without captures after ready everything is `after`. `first120` and `later` count
  * two minutes from ready; `delayed` are those that waited for their first token while a capture
- * held the engine up.
+ * held the engine up. What nobody told has no window: captures are known from our controller alone,
+ * so not of stock or a live endpoint, and of an endpoint not even when it got ready.
  */
 export const WINDOWS = [
   "all",
@@ -22,6 +23,8 @@ export const WINDOWS = [
 export type WindowName = (typeof WINDOWS)[number];
 
 const FIRST_SECONDS = 120;
+const BY_CAPTURES: readonly WindowName[] = ["before", "during", "after", "delayed", "undelayed"];
+const BY_READY: readonly WindowName[] = ["first120", "later"];
 
 export function readySecondsOf(run: CellRun): number {
   // A live endpoint was ready before anything counted.
@@ -48,6 +51,7 @@ export function inWindow(
   name: WindowName,
   requests: readonly RequestRecord[],
 ): RequestRecord[] {
+  if (!isKnown(run, name)) return [];
   const ready = readySecondsOf(run);
   const fill = fillOf(run) ?? { from: Number.NEGATIVE_INFINITY, to: Number.NEGATIVE_INFINITY };
   const rules: Readonly<Record<WindowName, (request: RequestRecord) => boolean>> = {
@@ -61,6 +65,11 @@ export function inWindow(
     undelayed: (request) => !isDelayed(request, run.captures),
   };
   return requests.filter(rules[name]);
+}
+
+function isKnown({ mode, captures, times }: CellRun, name: WindowName): boolean {
+  if (BY_CAPTURES.includes(name)) return mode.mode !== undefined || captures.length > 0;
+  return !BY_READY.includes(name) || mode.url === undefined || times.readySeconds !== undefined;
 }
 
 /** Captures are in order of time, so that the search can halve. */

@@ -5,7 +5,7 @@
 
 import type { Controller } from "../controller.ts";
 import { LazygraphError } from "../errors.ts";
-import { parseProfile } from "../profile/load.ts";
+import { loadProfile, parseProfile } from "../profile/load.ts";
 import { decodeLength } from "../schedule/dispatch.ts";
 import type { EngineState } from "../schedule/state.ts";
 import type { EngineSnapshot } from "../snapshot.ts";
@@ -206,7 +206,8 @@ function documentOf(
         reservedBytes: rank?.reservedBytes ?? 0,
         activationPeakBytes: rank?.activationPeakBytes ?? 0,
       },
-      startupSeconds: ((control.inventoryAtMs ?? startedAtMs) - startedAtMs) / 1000,
+      startupSeconds:
+        simulatedStartup(engine) ?? ((control.inventoryAtMs ?? startedAtMs) - startedAtMs) / 1000,
       steps,
       captures: graphs.map(({ graph, captureMs, bytes }) => ({ graph, ms: captureMs, bytes })),
       tops,
@@ -217,6 +218,18 @@ function documentOf(
   } catch (error) {
     if (error instanceof Unmeasured) throw fault(error.message);
     throw error;
+  }
+}
+
+/** A simulated engine may run faster than real time, and doesn't tell how much. */
+function simulatedStartup({ simulated }: EngineSnapshot): number | undefined {
+  // A name alone: no file is opened because an engine says so.
+  if (simulated === undefined || !/^[\w.-]+(?<!\.json)$/.test(simulated)) return undefined;
+  try {
+    return loadProfile(simulated).startupSeconds;
+  } catch {
+    // A profile of the user's own, by its name alone.
+    return undefined;
   }
 }
 

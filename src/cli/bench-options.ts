@@ -112,6 +112,9 @@ function specOf(options: ParsedOptions, command: readonly string[] | undefined):
     return parsed;
   };
   const [modes, baseline] = modesOf(options, command);
+  const goodput = goodputOption(text("goodput"));
+  requireEffect(options);
+  requireEnd(options);
   return asOptions(() =>
     parseSpec({
       title: text("title"),
@@ -121,7 +124,7 @@ function specOf(options: ParsedOptions, command: readonly string[] | undefined):
       runs: number("runs"),
       numWarmups: number("num-warmups"),
       ignoreEos: !options.flags.has("stop-at-eos"),
-      goodput: goodputOption(text("goodput")),
+      goodput,
       requestSecondsMax: number("request-seconds"),
       readySecondsMax: number("ready-seconds"),
       modes,
@@ -137,6 +140,9 @@ const OPTION_OF: Readonly<Record<string, string>> = {
   "spec.endpoint": "--endpoint",
   "spec.requestSecondsMax": "--request-seconds",
   "spec.readySecondsMax": "--ready-seconds",
+  "spec.title": "--title",
+  "spec.model": "--model",
+  "spec.modes": "--name",
   "spec.loads.load.arrivals": "--arrivals",
   "spec.goodput.ttft": "--goodput",
   "spec.goodput.tpot": "--goodput",
@@ -155,7 +161,9 @@ function asOptions(parse: () => BenchSpec): BenchSpec {
     return parse();
   } catch (error) {
     if (!(error instanceof OptionError)) throw error;
-    const option = OPTION_OF[error.option];
+    const option =
+      OPTION_OF[error.option] ??
+      (/^spec\.modes\.[^ ]+\.command/.test(error.option) ? "the command after `--`" : undefined);
     if (option === undefined) throw error;
     throw new OptionError(option, error.message.replace(error.option, option));
   }
@@ -169,9 +177,51 @@ function loadOf(options: ParsedOptions): object {
     // NaN would turn into null on its way into a message.
     return [[field, Number.isNaN(got) ? value : got]];
   });
-  const traced = options.strings.has("trace") && !options.strings.has("request-rate");
-  const arrivals = options.strings.get("arrivals") ?? (traced ? "trace" : "poisson");
-  return { arrivals, ...Object.fromEntries(fields) };
+  return { arrivals: arrivalsOf(options), ...Object.fromEntries(fields) };
+}
+
+/** An option that changes nothing would let its user believe in another load than was sent. */
+function requireEffect(options: ParsedOptions): void {
+  const arrivals = arrivalsOf(options);
+  const refuse = (name: string, fits: boolean, where: string): void => {
+    if (fits || !options.strings.has(name)) return;
+    throw new OptionError(`--${name}`, `Expected --${name} only ${where}: it has no effect here.`);
+  };
+  refuse("burstiness", arrivals === "gamma", "with --arrivals gamma");
+  refuse("speed", arrivals === "trace", "where the arrivals are a trace's");
+  for (const name of ["ramp-up-strategy", "ramp-up-start-rps", "ramp-up-end-rps"]) {
+    refuse(name, arrivals === "ramp", "with --arrivals ramp");
+  }
+  refuse("request-rate", arrivals !== "trace" && arrivals !== "ramp", "without trace or ramp");
+  const spawned = options.strings.get("start") === "spawn";
+  refuse("num-warmups", !spawned, "without --start spawn");
+  const simulated = options.flags.has("simulated");
+  refuse("profile", simulated, "with --simulated");
+  refuse("jitter", simulated, "with --simulated");
+}
+
+/** In the user's words: the specification's checks name its fields. */
+function requireEnd(options: ParsedOptions): void {
+  const { strings } = options;
+  const arrivals = arrivalsOf(options);
+  if (arrivals === "ramp") {
+    for (const name of ["ramp-up-start-rps", "ramp-up-end-rps"]) {
+      if (strings.has(name)) continue;
+      throw usageError(`--${name}`, "given with --arrivals ramp", undefined);
+    }
+  } else if (arrivals !== "trace" && !strings.has("request-rate")) {
+    throw usageError("--request-rate", "given: arrivals a second", undefined);
+  }
+  if (arrivals === "trace" || strings.has("num-prompts") || strings.has("seconds")) return;
+  throw new OptionError(
+    "--seconds",
+    "Expected --num-prompts or --seconds, got neither: the load would never end.",
+  );
+}
+
+function arrivalsOf({ strings }: ParsedOptions): string {
+  const traced = strings.has("trace") && !strings.has("request-rate");
+  return strings.get("arrivals") ?? (traced ? "trace" : "poisson");
 }
 
 /** `256`, or `100-400`. */

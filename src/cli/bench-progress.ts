@@ -23,6 +23,11 @@ function write(text: string): void {
   process.stderr.write(`lazygraph: ${printable(text)}\n`);
 }
 
+/** `1 run`, `2 runs`. */
+export function counted(count: number, one: string, many: string): string {
+  return `${count} ${count === 1 ? one : many}`;
+}
+
 function silent(): BenchProgress {
   const nothing = (): void => undefined;
   return {

@@ -1,16 +1,23 @@
 /** `lazygraph bench`: TTFT of a live endpoint, of engines it starts, or of simulated ones. */
 
+import { stat } from "node:fs/promises";
 import { constants } from "node:os";
+import { join } from "node:path";
+import { requireReachable } from "../bench/endpoint.ts";
 import { runMatrix } from "../bench/matrix.ts";
 import { mergeFolders } from "../bench/merge.ts";
 import { writeReport } from "../bench/report.ts";
-import type { BenchSpec } from "../bench/spec.ts";
-import { OptionError } from "../errors.ts";
-import { parseBench } from "./bench-options.ts";
-import { createBenchProgress } from "./bench-progress.ts";
-import { EXIT, note, quote } from "./errors.ts";
+import { cautions } from "../bench/rows.ts";
+import type { BenchSpec, CellName } from "../bench/spec.ts";
+import { codeOf, OptionError } from "../errors.ts";
+import { loadProfile } from "../profile/load.ts";
+import { type BenchOptions, parseBench } from "./bench-options.ts";
+import { counted, createBenchProgress } from "./bench-progress.ts";
+import { startExitCode } from "./child.ts";
+import { EXIT, note, quote, reportError } from "./errors.ts";
 import { parseOptions } from "./options.ts";
 import { requirePlugin } from "./require-plugin.ts";
+import { requireExecutable } from "./start-error.ts";
 
 const HELP = `Usage: lazygraph bench --out DIR [options] [-- COMMAND [arguments]]
        lazygraph bench report DIR [--json]
@@ -65,15 +72,16 @@ Output:
   --quiet               no progress
   --help, -h            this text
 
-Exit code: 2 for a usage error or a file that can't be used; 1 when a run ended partial: its
-samples are kept and marked so.
+Exit code: 2 for a usage error or a file that can't be used; 127 when there is no such command, 126
+when it can't be executed; 1 when a run ended partial, whose samples are kept and marked so, and for
+any other failure.
 
 Examples:
   lazygraph bench --url http://127.0.0.1:8000 --request-rate 5 --seconds 60 --out live
-  lazygraph bench --mode stock,idle --runs 3 --trace traces/azure-llm-2023-conversation.csv.gz \\
+  lazygraph bench --mode stock,idle --runs 3 --trace azure-llm-2023-conversation \\
     --seconds 240 --out ttft -- vllm serve MODEL --port {port}
   lazygraph bench --simulated --mode stock,lazy,idle --request-rate 2 --seconds 60 --out sim
-  lazygraph bench --spec bench/gpu/ttft.json --out ttft --cells 4
+  lazygraph bench --spec node_modules/lazygraph/examples/bench-simulated.json --out matrix
 `;
 
 export async function runBench(argv: readonly string[]): Promise<number> {
@@ -85,30 +93,66 @@ export async function runBench(argv: readonly string[]): Promise<number> {
     process.stdout.write(HELP);
     return EXIT.ok;
   }
-  const { spec, folder } = options;
-  await requirePlugins(spec);
+  const { folder } = options;
   const progress = createBenchProgress(options.quiet);
   const { signal, release } = untilInterrupted();
   try {
-    const result = await runMatrix({ ...options, progress, signal });
+    requireCells(options);
+    const check = (cells: readonly CellName[]): Promise<void> =>
+      requireEngines(options.spec, cells, signal);
+    const result = await runMatrix({ ...options, progress, signal, check });
     progress.stop();
-    if (result.skipped > 0) progress.line(`${result.skipped} cells were complete before.`);
-    if (result.left > 0) progress.line(`${result.left} cells are left: call again to run them.`);
+    if (result.skipped > 0) {
+      progress.line(`${counted(result.skipped, "cell was", "cells were")} complete before.`);
+    }
+    if (result.left > 0) {
+      const left = counted(result.left, "cell is", "cells are");
+      progress.line(`${left} left: call again to run ${result.left === 1 ? "it" : "them"}.`);
+    }
     if (options.report) await report(folder, options.json, progress.line);
     const partial = result.ran.some(({ status }) => status !== "complete");
     return partial || signal.aborted ? EXIT.failure : EXIT.ok;
+  } catch (error) {
+    if (!START_CODES.has(codeOf(error) ?? "")) throw error;
+    reportError(error);
+    return startExitCode(error);
   } finally {
     progress.stop();
     release();
   }
 }
 
-/** Before anything starts: without the plugin an engine would be stock under another name. */
-async function requirePlugins({ modes, cells }: BenchSpec): Promise<void> {
+const CELLS_NAMED_MAX = 12;
+const START_CODES: ReadonlySet<string> = new Set([
+  "ERR_LAZYGRAPH_COMMAND_NOT_FOUND",
+  "ERR_LAZYGRAPH_COMMAND_NOT_EXECUTABLE",
+]);
+
+function requireCells({ spec, only }: BenchOptions): void {
+  if (spec.cells.some(only)) return;
+  const names = [...new Set(spec.cells.map(({ mode, load }) => `${mode}/${load}`))];
+  const some = names.slice(0, CELLS_NAMED_MAX).join(", ");
+  const more = names.length > CELLS_NAMED_MAX ? ", …" : "";
+  throw new OptionError("--only", `Expected --only to match a cell, got none of ${some}${more}.`);
+}
+
+/**
+ * Before anything starts: a command, profile or endpoint that isn't there would cost a run each, and
+ * without the plugin an engine would be stock under another name.
+ */
+async function requireEngines(
+  { modes }: BenchSpec,
+  cells: readonly CellName[],
+  signal: AbortSignal,
+): Promise<void> {
   for (const name of new Set(cells.map((cell) => cell.mode))) {
-    const mode = modes[name];
-    if (mode?.command === undefined || mode.mode === undefined) continue;
-    await requirePlugin(mode.command, { ...process.env, ...mode.env });
+    const { command, mode, env, simulated, url } = modes[name] ?? {};
+    if (simulated !== undefined) loadProfile(simulated.profile);
+    if (url !== undefined) await requireReachable(new URL(url), signal);
+    if (command === undefined) continue;
+    const environment = { ...process.env, ...env };
+    await requireExecutable(command[0] ?? "", environment);
+    if (mode !== undefined) await requirePlugin(command, environment);
   }
 }
 
@@ -132,6 +176,8 @@ function untilInterrupted(): { readonly signal: AbortSignal; readonly release: (
 async function report(folder: string, json: boolean, line: (text: string) => void): Promise<void> {
   const { files, summary, markdown } = await writeReport(folder);
   for (const file of files) line(`wrote ${file}`);
+  // The tables on stdout carry them already.
+  if (json) for (const caution of cautions(summary)) note(caution);
   process.stdout.write(json ? `${JSON.stringify(summary)}\n` : markdown);
 }
 
@@ -146,6 +192,7 @@ async function runReport(argv: readonly string[]): Promise<number> {
   if (folder === undefined || folders.length > 1) {
     throw new OptionError("report", `Expected one folder after report, got ${folders.length}.`);
   }
+  await requireBenchFolder("report", folder);
   await report(folder, options.flags.has("json"), (text) => note(text));
   return EXIT.ok;
 }
@@ -162,9 +209,24 @@ async function runMerge(argv: readonly string[]): Promise<number> {
     throw new OptionError("merge", "Expected folders after merge, got none.");
   }
   if (out === undefined) throw new OptionError("--out", "Expected --out with a folder, got none.");
+  for (const folder of folders) await requireBenchFolder("merge", folder);
   const taken = await mergeFolders(folders, out);
-  note(`${taken} runs merged into ${quote(out)}; \`lazygraph bench report\` sums them up.`);
+  note(
+    `${counted(taken, "run", "runs")} merged into ${quote(out)}; \`lazygraph bench report\` sums them up.`,
+  );
   return EXIT.ok;
+}
+
+async function requireBenchFolder(word: string, folder: string): Promise<void> {
+  const why = await stat(join(folder, "runs")).then(
+    (entry) => (entry.isDirectory() ? undefined : "ENOTDIR"),
+    (error: unknown) => codeOf(error) ?? String(error),
+  );
+  if (why === undefined) return;
+  throw new OptionError(
+    word,
+    `Expected a folder that \`lazygraph bench --out\` wrote after ${word}, got ${quote(folder)} (${why}).`,
+  );
 }
 
 /** Folders come first, options after them. */

@@ -175,7 +175,7 @@ function parseCalibrate(argv: readonly string[]): CalibrateOptions | undefined {
 function required(options: ParsedOptions, name: string, such: string): string {
   const value = options.strings.get(name);
   if (value !== undefined) return value;
-  throw usageError(`--${name}`, `given, such as ${such}`, "nothing");
+  throw usageError(`--${name}`, `given, such as ${such}`, undefined);
 }
 
 function urlOption(value: string): URL {

@@ -24,20 +24,74 @@ const VARIABLES: Readonly<Record<string, string>> = {
   reserve: "LAZYGRAPH_RESERVE",
 };
 
+/** Options that are numbers; the rest are texts. */
+const NUMBERS: ReadonlySet<string> = new Set(["settle-within", "graphs-max"]);
+/** Options that name graphs, of which some are numbers: one, or a list of them. */
+const LISTS: ReadonlySet<string> = new Set(["pin", "exclude"]);
+
 const BYTES_MAX = 65_536;
 
+/** A file, and how sentences name it: whoever didn't type its name is told where it came from. */
+interface Source {
+  readonly path: string;
+  readonly name: string;
+  readonly option: string;
+}
+
 /**
- * The given options, and those of the file that neither they nor the environment have.
+ * What `read` makes of the given options, and of those of the file that neither they nor the
+ * environment have.
  *
- * @throws OptionError for a file that can't be read, isn't JSON or has an unknown or wrong entry
+ * @throws OptionError for a file that can't be read, isn't JSON or has an unknown or wrong entry;
+ *   what `read` throws, with the file's name where the option is the file's
  */
-export function withConfig(
+export function withConfig<T>(
+  given: ParsedOptions,
+  spec: OptionSpec,
+  environment: NodeJS.ProcessEnv,
+  read: (options: ParsedOptions) => T,
+): T {
+  const file = sourceOf(given, environment);
+  if (file === undefined) return read(given);
+  const options = merged(file, given, spec, environment);
+  try {
+    return read(options);
+  } catch (error) {
+    throw error instanceof OptionError ? located(error, file, given, options) : error;
+  }
+}
+
+function sourceOf(given: ParsedOptions, environment: NodeJS.ProcessEnv): Source | undefined {
+  const typed = given.strings.get("config");
+  if (typed !== undefined) return { path: typed, name: typed, option: "--config" };
+  const path = environment["LAZYGRAPH_CONFIG"];
+  if (path === undefined || path === "") return undefined;
+  return { path, name: `${path} (LAZYGRAPH_CONFIG)`, option: "LAZYGRAPH_CONFIG" };
+}
+
+/** Nobody typed the option that the sentence names: it is an entry of the file. */
+function located(
+  error: OptionError,
+  file: Source,
+  given: ParsedOptions,
+  { strings, flags }: ParsedOptions,
+): OptionError {
+  const name = error.option.replace(/^--/, "");
+  const typed = given.strings.has(name) || given.flags.has(name);
+  if (typed || error.option === name || !(strings.has(name) || flags.has(name))) return error;
+  const entry = `${JSON.stringify(name)} in ${file.name}`;
+  return new OptionError(
+    error.option,
+    error.message.replace(error.option, () => entry),
+  );
+}
+
+function merged(
+  file: Source,
   given: ParsedOptions,
   spec: OptionSpec,
   environment: NodeJS.ProcessEnv,
 ): ParsedOptions {
-  const file = given.strings.get("config") ?? (environment["LAZYGRAPH_CONFIG"] || undefined);
-  if (file === undefined) return given;
   const strings = new Map(given.strings);
   const flags = new Set(given.flags);
   for (const [name, value] of Object.entries(readObject(file))) {
@@ -52,54 +106,67 @@ export function withConfig(
   return { ...given, strings, flags };
 }
 
-function readObject(file: string): object {
+function readObject(file: Source): object {
   let text: string;
   try {
-    text = readFileSync(file, "utf8");
+    text = readFileSync(file.path, "utf8");
   } catch (error) {
-    throw mistake(`Expected ${file} to be a readable JSON file, got ${codeOf(error)}.`);
+    throw mistake(file, `Expected ${file.name} to be a readable JSON file, got ${codeOf(error)}.`);
   }
   if (text.length > BYTES_MAX) {
-    throw mistake(`Expected ${file} to have at most ${BYTES_MAX} characters, got ${text.length}.`);
+    throw mistake(
+      file,
+      `Expected ${file.name} to have at most ${BYTES_MAX} characters, got ${text.length}.`,
+    );
   }
   let value: unknown;
   try {
     value = JSON.parse(text);
   } catch (error) {
-    throw mistake(`Expected ${file} to be JSON, got ${(error as Error).message}.`);
+    throw mistake(file, `Expected ${file.name} to be JSON, got ${(error as Error).message}.`);
   }
   if (typeof value === "object" && value !== null && !Array.isArray(value)) return value;
-  throw mistake(`Expected ${file} to hold a JSON object, got ${quote(text.trim())}.`);
+  throw mistake(file, `Expected ${file.name} to hold a JSON object, got ${quote(text.trim())}.`);
 }
 
-function flagOf(file: string, name: string, value: unknown): string {
+function flagOf(file: Source, name: string, value: unknown): string {
   if (typeof value === "boolean") return String(value);
   throw wrong(file, name, "true or false", value);
 }
 
 /** As it would stand on the command line; what it says is checked as if it did. */
-function textOf(file: string, name: string, value: unknown): string {
+function textOf(file: Source, name: string, value: unknown): string {
+  if (NUMBERS.has(name)) {
+    if (Number.isFinite(value)) return String(value);
+    throw wrong(file, name, "a number", value);
+  }
+  const isText = (entry: unknown): boolean => typeof entry === "string" && entry !== "";
+  if (!LISTS.has(name)) {
+    if (isText(value)) return String(value);
+    throw wrong(file, name, "a text", value);
+  }
   const entries = Array.isArray(value) ? value : [value];
-  const sound = entries.every(
-    (entry) => (typeof entry === "string" && entry !== "") || Number.isFinite(entry),
-  );
+  const sound = entries.every((entry) => isText(entry) || Number.isFinite(entry));
   if (sound && entries.length > 0) return entries.join(",");
   throw wrong(file, name, "a text, a number or a list of them", value);
 }
 
-function wrong(file: string, name: string, expected: string, value: unknown): OptionError {
+function wrong(file: Source, name: string, expected: string, value: unknown): OptionError {
   const got = quote(JSON.stringify(value) ?? "nothing");
-  return mistake(`Expected ${quote(name)} in ${file} to be ${expected}, got ${got}.`);
+  return mistake(file, `Expected ${quote(name)} in ${file.name} to be ${expected}, got ${got}.`);
 }
 
-function unknown(file: string, name: string, spec: OptionSpec): OptionError {
+function unknown(file: Source, name: string, spec: OptionSpec): OptionError {
   const names = Object.keys(spec).filter((known) => known !== "config");
   const near = nearMiss(name, names);
   const hint = near === undefined ? `known are ${names.join(", ")}` : `did you mean ${near}`;
   const mark = near === undefined ? "." : "?";
-  return mistake(`Expected known options in ${file}, got ${quote(name)}: ${hint}${mark}`);
+  return mistake(
+    file,
+    `Expected known options in ${file.name}, got ${quote(name)}: ${hint}${mark}`,
+  );
 }
 
-function mistake(sentence: string): OptionError {
-  return new OptionError("--config", sentence);
+function mistake(file: Source, sentence: string): OptionError {
+  return new OptionError(file.option, sentence);
 }

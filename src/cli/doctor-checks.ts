@@ -5,7 +5,7 @@
 
 import type { GpuMemory, GpuSurvey, GpuUnavailable } from "../gpu/memory.ts";
 import type { PythonProbe } from "./doctor-python.ts";
-import { PLUGIN_PACKAGE } from "./plugin-probe.ts";
+import { PLUGIN_PACKAGE, pluginRemedy } from "./plugin-probe.ts";
 
 /** What somebody wants to do here: only these decide the exit code. */
 export const ROLES = ["run", "serve"] as const;
@@ -210,7 +210,7 @@ function checkPlugin(
       status: "missing",
       found: "none",
       why: `${command} has no package ${PLUGIN_PACKAGE}`,
-      remedy: `\`${command} -m pip install ${PLUGIN_PACKAGE}\``,
+      remedy: pluginRemedy(command),
     };
   }
   if (entryPoint === undefined) {
@@ -219,7 +219,7 @@ function checkPlugin(
       status: "missing",
       found: version,
       why: "its entry point vllm.general_plugins is not registered",
-      remedy: `\`${command} -m pip install --force-reinstall --no-deps ${PLUGIN_PACKAGE}\``,
+      remedy: pluginRemedy(command, "--force-reinstall --no-deps "),
     };
   }
   const allowed = allowedPlugins?.split(",").map((name) => name.trim());

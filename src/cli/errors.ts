@@ -4,9 +4,10 @@ import { codeOf, type ErrorCode, LazygraphError, OptionError } from "../errors.t
 
 export const EXIT = { ok: 0, failure: 1, usage: 2, notExecutable: 126, notFound: 127 } as const;
 
-/** `OptionError` with the three things a usage error must name. */
-export function usageError(option: string, expected: string, got: string): OptionError {
-  return new OptionError(option, `Expected ${option} to be ${expected}, got ${quote(got)}.`);
+/** `OptionError` with the three things a usage error must name; nothing came if undefined. */
+export function usageError(option: string, expected: string, got: string | undefined): OptionError {
+  const came = got === undefined ? "nothing" : quote(got);
+  return new OptionError(option, `Expected ${option} to be ${expected}, got ${came}.`);
 }
 
 /** What a user typed, in quotes and bounded, so that one bad argument can't flood a terminal. */
@@ -30,7 +31,7 @@ const USAGE_CODES: ReadonlySet<string> = new Set([
   "ERR_LAZYGRAPH_PLAN",
 ]);
 
-function exitCodeOf(error: unknown): number {
+export function exitCodeOf(error: unknown): number {
   // By code and not by class: an option error may come from another copy of the package.
   return USAGE_CODES.has(codeOf(error) ?? "") ? EXIT.usage : EXIT.failure;
 }

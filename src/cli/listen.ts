@@ -1,7 +1,7 @@
 import { once } from "node:events";
 import type { Server } from "node:http";
 import type { AddressInfo } from "node:net";
-import { LazygraphError } from "../errors.ts";
+import { listenError } from "../listen-error.ts";
 import { note } from "./errors.ts";
 import type { HostPort } from "./options.ts";
 
@@ -17,20 +17,7 @@ export async function listen(
   try {
     await once(server, "listening");
   } catch (cause) {
-    const { code, message } = cause as NodeJS.ErrnoException;
-    if (code === "EADDRINUSE") {
-      throw new LazygraphError(
-        "ERR_LAZYGRAPH_ADDRESS_IN_USE",
-        `Expected a free address for ${option}, got ${host}:${port}, which another program uses: ` +
-          "stop it or choose another port (0: any free one).",
-        { cause },
-      );
-    }
-    throw new LazygraphError(
-      "ERR_LAZYGRAPH_BIND",
-      `Expected an address of this host for ${option}, got ${host}:${port}: ${message}.`,
-      { cause },
-    );
+    throw listenError(cause, option, host, port);
   }
   // An error after this is one connection's, such as too many open files.
   server.on("error", ({ message }) => {

@@ -1,7 +1,7 @@
 /** `--reserve` and `--memory-margin`, for the commands that start a controller. */
 
 import type { MemoryOptions } from "../memory/options.ts";
-import { RESERVES } from "../wire/protocol.ts";
+import { RESERVES, type Reserve } from "../wire/protocol.ts";
 import { usageError } from "./errors.ts";
 import type { OptionSpec, ParsedOptions } from "./options.ts";
 
@@ -9,7 +9,7 @@ export const MEMORY_OPTIONS: OptionSpec = { reserve: "string", "memory-margin": 
 
 export const MEMORY_HELP = `  --reserve MODE        keep memory for graphs back from vLLM's KV cache: none, top (the largest of
                         each kind) or plan (all of them); the figures show the KV tokens it costs
-                        (default: the engine's LAZYGRAPH_RESERVE, else none)
+                        (default: LAZYGRAPH_RESERVE, else the engine's own, else none)
   --memory-margin SIZE  what captures leave free of each GPU beside vLLM's activation peak, such as
                         512MiB or 2GiB (default: 256 MiB to 1088 MiB by that peak, less what
                         serving has taken since)`;
@@ -22,13 +22,12 @@ const UTILIZATION_DEFAULT = 0.92;
 /** @param command the vLLM command, whose share of the GPU advice can then name */
 export function memoryOptions(
   options: ParsedOptions,
+  environment: NodeJS.ProcessEnv,
   command: readonly string[] = [],
 ): MemoryOptions {
-  const text = options.strings.get("reserve");
-  const reserve = RESERVES.find((mode) => mode === text);
-  if (text !== undefined && reserve === undefined) {
-    throw usageError("--reserve", RESERVES.join(", "), text);
-  }
+  // The engine reads it too and would not start with a wrong one, whatever the option says.
+  const exported = reserveOf("LAZYGRAPH_RESERVE", environmentText(environment));
+  const reserve = reserveOf("--reserve", options.strings.get("reserve")) ?? exported;
   const marginBytes = marginOption(options);
   const utilization = utilizationOf(command);
   return {
@@ -36,6 +35,18 @@ export function memoryOptions(
     ...(marginBytes === undefined ? {} : { marginBytes }),
     ...(utilization === undefined ? {} : { utilization }),
   };
+}
+
+/** As the engine reads it: without regard to case and blanks. */
+function environmentText(environment: NodeJS.ProcessEnv): string | undefined {
+  return environment["LAZYGRAPH_RESERVE"]?.trim().toLowerCase() || undefined;
+}
+
+function reserveOf(name: string, text: string | undefined): Reserve | undefined {
+  if (text === undefined) return undefined;
+  const reserve = RESERVES.find((mode) => mode === text);
+  if (reserve === undefined) throw usageError(name, RESERVES.join(", "), text);
+  return reserve;
 }
 
 function marginOption(options: ParsedOptions): number | undefined {

@@ -2,7 +2,7 @@
 
 import { stat } from "node:fs/promises";
 import { basename, dirname } from "node:path";
-import { codeOf, LazygraphError, OptionError } from "../errors.ts";
+import { codeOf, LazygraphError } from "../errors.ts";
 import { PlanFault } from "../plan/check.ts";
 import { readPlan, writePlan } from "../plan/files.ts";
 import type { Plan } from "../plan/plan.ts";
@@ -21,13 +21,14 @@ export async function loadPlan(file: string): Promise<Plan> {
   }
 }
 
-/** @throws OptionError that names the option when the file can't be written */
+/**
+ * @param file what `requireWritable` said before the work began: a mistyped folder is not made
+ * @throws OptionError that names the option when the file can't be written
+ */
 export async function savePlan(file: string, plan: Plan, option: string): Promise<void> {
   try {
-    if (await isFolder(file)) throw usageError(option, "a file, not a folder", file);
     await writePlan(dirname(file), basename(file), plan);
   } catch (error) {
-    if (error instanceof OptionError) throw error;
     const why = codeOf(error) ?? String(error);
     throw usageError(option, `a file in a folder that can be written (${why})`, file);
   }

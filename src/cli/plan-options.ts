@@ -3,6 +3,7 @@
 import { POLICY_NAMES } from "../engine-policy.ts";
 import { OptionError } from "../errors.ts";
 import type { ControllerOptions } from "../options.ts";
+import { isGraphRule } from "../schedule/rules.ts";
 import { usageError } from "./errors.ts";
 import { numberOption } from "./number-option.ts";
 import type { OptionSpec, ParsedOptions } from "./options.ts";
@@ -91,6 +92,8 @@ function listOption(options: ParsedOptions, name: string): string[] | undefined 
   const text = options.strings.get(name);
   if (text === undefined) return undefined;
   const entries = text.split(",");
-  if (entries.every((entry) => entry !== "" && !/[\p{Cc}\s]/u.test(entry))) return entries;
-  throw usageError(`--${name}`, "graphs with commas, such as FULL:24,PIECEWISE,>256", text);
+  const wrong = entries.find((entry) => !isGraphRule(entry));
+  if (wrong === undefined) return entries;
+  const forms = "an id (FULL:24), a kind (FULL or PIECEWISE), a size (24) or sizes (>256, <8)";
+  throw usageError(`--${name}`, `graphs with commas, each ${forms}`, wrong);
 }

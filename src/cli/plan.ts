@@ -10,11 +10,12 @@ import { mergePlans } from "../plan/merge.ts";
 import { defaultPlanFolder } from "../plan/place.ts";
 import type { Plan } from "../plan/plan.ts";
 import { suggestSizes } from "../plan/suggest.ts";
-import { note, quote, usageError } from "./errors.ts";
+import { EXIT, note, quote, usageError } from "./errors.ts";
 import { numberOption } from "./number-option.ts";
 import { parseOptions } from "./options.ts";
 import { isFolder, loadPlan, savePlan } from "./plan-file.ts";
 import { foldersTable, planText, suggestionDocument, suggestionText } from "./plan-text.ts";
+import { requireWritable } from "./report.ts";
 
 const HELP = `Usage: lazygraph plan show [FILE|FOLDER] [--json]
        lazygraph plan merge FILE FILE... --output FILE
@@ -52,7 +53,7 @@ const MERGED_MAX = 256;
 
 export async function runPlan(argv: readonly string[]): Promise<number> {
   const [name, ...rest] = argv;
-  if (name === undefined) throw usageError("the plan command", "show, merge or suggest", "nothing");
+  if (name === undefined) throw usageError("the plan command", "show, merge or suggest", undefined);
   if (name === "--help" || name === "-h") return help();
   const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
   if (command !== undefined) return command(rest);
@@ -78,15 +79,17 @@ async function runShow(argv: readonly string[]): Promise<number> {
   return 0;
 }
 
-/** Every sound plan; what is none is told and left out. */
+/** Every sound plan; what is none is told and left out. Where that is all, nothing can be shown. */
 async function showFolder(folder: string, json: boolean): Promise<number> {
   const plans: { file: string; plan: Plan }[] = [];
+  let damaged = 0;
   for (const name of await planNames(folder)) {
     const file = join(folder, name);
     try {
       plans.push({ file, plan: await loadPlan(file) });
     } catch (error) {
       if (codeOf(error) !== "ERR_LAZYGRAPH_PLAN") throw error;
+      damaged++;
       note((error as Error).message, "ERR_LAZYGRAPH_PLAN");
     }
   }
@@ -101,9 +104,9 @@ async function showFolder(folder: string, json: boolean): Promise<number> {
       ...(plan.simulated === undefined ? {} : { simulated: plan.simulated }),
     }));
     process.stdout.write(`${JSON.stringify({ folder, plans: rows })}\n`);
-  } else if (plans.length === 0) process.stdout.write(`No plans in ${folder}.\n`);
-  else process.stdout.write(`${foldersTable(plans)}\n`);
-  return 0;
+  } else if (plans.length > 0) process.stdout.write(`${foldersTable(plans)}\n`);
+  else if (damaged === 0) process.stdout.write(`No plans in ${folder}.\n`);
+  return plans.length === 0 && damaged > 0 ? EXIT.usage : EXIT.ok;
 }
 
 async function runMerge(argv: readonly string[]): Promise<number> {
@@ -111,22 +114,23 @@ async function runMerge(argv: readonly string[]): Promise<number> {
   const options = parseOptions(argv, { output: "string" }, files);
   if (options.flags.has("help")) return help();
   const output = options.strings.get("output");
-  if (output === undefined) throw usageError("--output", "given with a file, or -", "nothing");
+  if (output === undefined) throw usageError("--output", "given with a file, or -", undefined);
+  const file = output === "-" ? undefined : await requireWritable(output, "--output");
   const [first = "", ...rest] = options.positionals;
   let merged = await loadPlan(first);
-  for (const file of rest) {
-    const plan = await loadPlan(file);
+  for (const other of rest) {
+    const plan = await loadPlan(other);
     const difference = fingerprintDifference(merged.fingerprint, plan.fingerprint);
     if (difference !== undefined) {
       throw new LazygraphError(
         "ERR_LAZYGRAPH_PLAN",
-        `Expected plans of one fingerprint, got ${first} and ${file}: ${difference}.`,
+        `Expected plans of one fingerprint, got ${first} and ${other}: ${difference}.`,
       );
     }
     merged = mergePlans(merged, plan);
   }
-  if (output === "-") process.stdout.write(formatPlan(merged));
-  else await savePlan(output, merged, "--output");
+  if (file === undefined) process.stdout.write(formatPlan(merged));
+  else await savePlan(file, merged, "--output");
   return 0;
 }
 

@@ -12,6 +12,8 @@ import { basename, delimiter, join } from "node:path";
 
 export const PLUGIN_PACKAGE = "lazygraph-vllm";
 const PLUGIN_NAME = "lazygraph";
+/** The plugin is published nowhere yet and not in the npm package, so no index has its name. */
+const PLUGIN_SOURCE = "./worker";
 const PLUGIN_GROUP = "vllm.general_plugins";
 const PROBE_TIMEOUT_MS = 10_000;
 const HEAD_BYTES = 4096;
@@ -26,6 +28,12 @@ export type PluginProbe =
 
 const PROBE = `import importlib.metadata as m
 print(any(e.name == "${PLUGIN_NAME}" for e in m.entry_points(group="${PLUGIN_GROUP}")))`;
+
+/** How the plugin gets into a Python: a command, and where it works. */
+export function pluginRemedy(python: string, flags = ""): string {
+  const command = `${python} -m pip install ${flags}${PLUGIN_SOURCE}`;
+  return `\`${command}\` in a checkout of lazygraph, or the same with a wheel built from there`;
+}
 
 export async function probePlugin(
   command: readonly string[],

@@ -5,6 +5,7 @@ import { rm } from "node:fs/promises";
 import type { Server } from "node:http";
 import { setTimeout as sleep } from "node:timers/promises";
 import { OptionError } from "../errors.ts";
+import { onEvent } from "../events.ts";
 import { createRecordingProxy } from "../record/proxy.ts";
 import { createTraceRecorder, type TraceRecorderCounts } from "../record/recorder.ts";
 import { isLoopback } from "../wire/endpoint.ts";
@@ -71,6 +72,10 @@ export async function runRecord(argv: readonly string[]): Promise<number> {
   });
   const say = options.flags.has("quiet") ? () => {} : note;
   const recorder = await createTraceRecorder({ file, requestsMax });
+  // A server that is away, a file that can't be written any more: errors, however quiet.
+  const unsubscribe = onEvent("lazygraph:problem", ({ message, code }) =>
+    note(`${message} [${code}]`),
+  );
   const stopping = stopSignal();
   const server = createRecordingProxy(upstream, recorder);
   let url: string;
@@ -86,6 +91,7 @@ export async function runRecord(argv: readonly string[]): Promise<number> {
   await (seconds === 0 ? stopping : within(seconds, stopping));
   await drain(server);
   const counts = await recorder.close();
+  unsubscribe();
   say(summary(file, counts));
   if (options.flags.has("json")) process.stdout.write(`${JSON.stringify(counts)}\n`);
   return 0;

@@ -8,6 +8,23 @@ export interface Report {
 
 /** `--json FILE`, or another option's. An impossible path is refused before anything starts. */
 export async function openReport(given: string, option = "--json"): Promise<Report> {
+  const path = await requireWritable(given, option);
+  let writing: Promise<void> = Promise.resolve();
+  return {
+    write(document, indent) {
+      const text = `${JSON.stringify(document, undefined, indent)}\n`;
+      // One after the other: the settled figures must not overtake the final ones.
+      writing = writing.catch(() => undefined).then(() => replace(path, text));
+      return writing;
+    },
+  };
+}
+
+/**
+ * @returns the file to replace: of a link the one that it names
+ * @throws OptionError for a path that can't be written, or whose folder isn't there
+ */
+export async function requireWritable(given: string, option: string): Promise<string> {
   const present = await stat(given).catch(() => undefined);
   // Renamed over, a device such as /dev/null would be lost to the whole system.
   if (present !== undefined && !present.isFile()) {
@@ -23,15 +40,7 @@ export async function openReport(given: string, option = "--json"): Promise<Repo
     const { code } = error as NodeJS.ErrnoException;
     throw usageError(option, `a file in a folder that can be written (${code})`, given);
   }
-  let writing: Promise<void> = Promise.resolve();
-  return {
-    write(document, indent) {
-      const text = `${JSON.stringify(document, undefined, indent)}\n`;
-      // One after the other: the settled figures must not overtake the final ones.
-      writing = writing.catch(() => undefined).then(() => replace(path, text));
-      return writing;
-    },
-  };
+  return path;
 }
 
 async function replace(path: string, text: string): Promise<void> {

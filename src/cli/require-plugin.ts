@@ -2,7 +2,7 @@
 
 import { LazygraphError } from "../errors.ts";
 import { quote } from "./errors.ts";
-import { PLUGIN_PACKAGE, probePlugin } from "./plugin-probe.ts";
+import { PLUGIN_PACKAGE, pluginRemedy, probePlugin } from "./plugin-probe.ts";
 
 /**
  * Nothing where it can't be known: launchers and containers are normal, and it is told only if no
@@ -30,7 +30,7 @@ export async function requirePlugin(
       throw new LazygraphError(
         "ERR_LAZYGRAPH_PLUGIN_MISSING",
         `Expected the plugin ${PLUGIN_PACKAGE} in ${probe.python}, which hasn't got it: ` +
-          `${probe.python} -m pip install ${PLUGIN_PACKAGE}`,
+          `run ${pluginRemedy(probe.python)}.`,
       );
   }
 }

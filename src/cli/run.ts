@@ -30,6 +30,7 @@ import {
   httpOption,
   modeOption,
   type OptionSpec,
+  type ParsedOptions,
   parseOptions,
   secondsOption,
 } from "./options.ts";
@@ -152,7 +153,10 @@ function parseRun(argv: readonly string[]): RunOptions | undefined {
   }
   const given = parseOptions(own, RUN_OPTIONS);
   if (given.flags.has("help")) return undefined;
-  const options = withConfig(given, RUN_OPTIONS, process.env);
+  return withConfig(given, RUN_OPTIONS, process.env, (options) => runOptions(options, command));
+}
+
+function runOptions(options: ParsedOptions, command: readonly string[]): RunOptions {
   if (command.length === 0 || command[0] === "") {
     throw new OptionError("--", "Expected a command after `--`, such as `vllm serve MODEL`.");
   }
@@ -164,7 +168,7 @@ function parseRun(argv: readonly string[]): RunOptions | undefined {
     http: httpOption(options),
     anyHost: options.flags.has("http-unsafe"),
     planning: planOptions(options),
-    memory: memoryOptions(options, command),
+    memory: memoryOptions(options, process.env, command),
     json: options.strings.get("json"),
     quiet: options.flags.has("quiet"),
     command,

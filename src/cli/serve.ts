@@ -2,6 +2,8 @@
 
 import { createController } from "../controller.ts";
 import { createHttpServer } from "../http.ts";
+import type { MemoryOptions } from "../memory/options.ts";
+import type { Mode } from "../wire/protocol.ts";
 import { closeWithin } from "./close-within.ts";
 import { CONFIG_HELP, CONFIG_OPTIONS, withConfig } from "./config-file.ts";
 import { curveKeys } from "./curve-keys.ts";
@@ -12,12 +14,15 @@ import { metricsOf } from "./metrics.ts";
 import {
   endpointOption,
   environmentMode,
+  type HostPort,
   httpOption,
   modeOption,
   type OptionSpec,
+  type ParsedOptions,
   parseOptions,
   secondsOption,
 } from "./options.ts";
+import { notePlanFolder } from "./plan-folder.ts";
 import { PLAN_HELP, PLAN_OPTIONS, planOptions } from "./plan-options.ts";
 import { followEngines } from "./progress.ts";
 import { stopSignal } from "./stop-signal.ts";
@@ -78,14 +83,9 @@ export async function runServe(argv: readonly string[]): Promise<number> {
     process.stdout.write(HELP);
     return 0;
   }
-  const options = withConfig(given, SERVE_OPTIONS, process.env);
-  const mode = modeOption(options, environmentMode(process.env));
-  const settleWithinSeconds = secondsOption(options, "settle-within");
-  const address = httpOption(options) ?? { host: "127.0.0.1", port: 7480 };
-  const endpoint = endpointOption(options) ?? "tcp://127.0.0.1:5757";
+  const options = withConfig(given, SERVE_OPTIONS, process.env, serveOptions);
+  const { mode, settleWithinSeconds, endpoint, planning, memory, quiet } = options;
   const curve = curveKeys(process.env, endpoint);
-  const planning = planOptions(options);
-  const memory = memoryOptions(options);
   const controller = createController({
     mode,
     endpoint,
@@ -95,27 +95,54 @@ export async function runServe(argv: readonly string[]): Promise<number> {
     ...(curve === undefined ? {} : { curve }),
   });
   await controller.start();
+  await notePlanFolder(planning, process.env);
   // Before anybody is told that we are there: who knows may already want us to stop.
   const stopping = stopSignal();
   const server = createHttpServer(controller, {
-    anyHost: options.flags.has("http-unsafe"),
+    anyHost: options.anyHost,
     metrics: metricsOf(controller),
   });
   try {
-    const http = await listen(server, address);
-    const following = followEngines(controller, { quiet: options.flags.has("quiet") });
-    if (options.flags.has("json")) {
+    const http = await listen(server, options.http);
+    const following = followEngines(controller, { quiet });
+    if (options.json) {
       process.stdout.write(`${JSON.stringify({ endpoint: controller.endpoint, http })}\n`);
     } else {
       note(`controller at ${controller.endpoint} (mode ${mode}), HTTP at ${http}.`);
     }
     const signal = await stopping;
     following.stop();
-    if (!options.flags.has("quiet")) note(`${signal}: stopping; engines go on by themselves.`);
+    if (!quiet) note(`${signal}: stopping; engines go on by themselves.`);
   } finally {
     server.close();
     server.closeAllConnections();
     await closeWithin(controller);
   }
   return 0;
+}
+
+interface ServeOptions {
+  readonly mode: Mode;
+  readonly settleWithinSeconds: number | undefined;
+  readonly http: HostPort;
+  readonly anyHost: boolean;
+  readonly endpoint: string;
+  readonly planning: ReturnType<typeof planOptions>;
+  readonly memory: MemoryOptions;
+  readonly json: boolean;
+  readonly quiet: boolean;
+}
+
+function serveOptions(options: ParsedOptions): ServeOptions {
+  return {
+    mode: modeOption(options, environmentMode(process.env)),
+    settleWithinSeconds: secondsOption(options, "settle-within"),
+    http: httpOption(options) ?? { host: "127.0.0.1", port: 7480 },
+    anyHost: options.flags.has("http-unsafe"),
+    endpoint: endpointOption(options) ?? "tcp://127.0.0.1:5757",
+    planning: planOptions(options),
+    memory: memoryOptions(options, process.env),
+    json: options.flags.has("json"),
+    quiet: options.flags.has("quiet"),
+  };
 }

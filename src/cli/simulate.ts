@@ -20,6 +20,7 @@ import { note, quote, usageError } from "./errors.ts";
 import { numberOption } from "./number-option.ts";
 import { type ParsedOptions, parseOptions } from "./options.ts";
 import { loadPlan, savePlan } from "./plan-file.ts";
+import { requireWritable } from "./report.ts";
 import { secondsText } from "./table.ts";
 
 const HELP = `Usage: lazygraph simulate --trace FILE --policy NAME[,NAME…] [options]
@@ -30,7 +31,8 @@ process starts at second 0, with the first request. "Added" is the sum over all 
 
 Options:
   --trace FILE     CSV or gzipped CSV with the header TIMESTAMP,ContextTokens,GeneratedTokens
-                   or seconds,prompt_tokens,output_tokens
+                   or seconds,prompt_tokens,output_tokens; or the name of a shipped trace,
+                   azure-llm-2023-conversation
   --policy LIST    names with commas between them, of:
                      oracle         every graph free at second 0
                      floor          ready after the tops, every other graph free
@@ -52,7 +54,7 @@ Options:
 Exit code: 2 for a usage error, a trace or a profile that can't be used; 1 for a failure.
 
 Examples:
-  lazygraph simulate --trace traces/azure-llm-2023-conversation.csv.gz --seconds 300 \\
+  lazygraph simulate --trace azure-llm-2023-conversation --seconds 300 \\
     --policy stock,lazy,idle
   lazygraph simulate --trace day.csv --speed 3 --policy stock,idle-costed --json > day.json
   lazygraph simulate --trace monday.csv --policy idle-costed --write-plan plan.json
@@ -61,7 +63,7 @@ Examples:
 
 const SECONDS_MAX = 1e9;
 const PROGRESS_MS = 2000;
-const AZURE_TRACE = "azure-llm-2023-conversation.csv.gz";
+const AZURE_TRACE = /^azure-llm-2023-conversation(\.csv\.gz)?$/;
 const AZURE_TITLE =
   "Azure Public Dataset, AzureLLMInferenceTrace_conv 2023 (Microsoft), licence CC-BY 4.0";
 
@@ -124,7 +126,7 @@ export async function runSimulate(argv: string[]): Promise<number> {
 
 async function jobOf(options: ParsedOptions): Promise<Job> {
   const file = options.strings.get("trace");
-  if (file === undefined) throw usageError("--trace", "given with a trace file", "nothing");
+  if (file === undefined) throw usageError("--trace", "given with a trace file", undefined);
   const seconds = numberOption(options, "seconds", {
     min: 0.001,
     max: SECONDS_MAX,
@@ -144,7 +146,8 @@ async function jobOf(options: ParsedOptions): Promise<Job> {
     trace: { seconds, speed },
     profile,
     plan: await planOption(options.strings.get("plan"), profile),
-    writePlan,
+    writePlan:
+      writePlan === undefined ? undefined : await requireWritable(writePlan, "--write-plan"),
     json: options.flags.has("json"),
   };
 }
@@ -170,7 +173,7 @@ async function planOption(file: string | undefined, profile: Profile): Promise<P
 function policiesOption(options: ParsedOptions): PolicyName[] {
   const value = options.strings.get("policy");
   if (value === undefined) {
-    throw usageError("--policy", `given with names of ${POLICY_NAMES.join(", ")}`, "nothing");
+    throw usageError("--policy", `given with names of ${POLICY_NAMES.join(", ")}`, undefined);
   }
   const names = value.split(",").map((text) => {
     const name = POLICY_NAMES.find((candidate) => candidate === text);
@@ -239,6 +242,7 @@ function documentOf(
     simulated: true,
     trace: { requests: seen.requests, seconds: rounded(seen.seconds) },
     profile: profile.name,
+    captureBeforeReadyEstimated: isBeforeReadyEstimated(profile),
     policies: runs.map((run) => ({
       name: run.policy,
       addedRequestSeconds: rounded(run.completionSecondsSum - oracle.completionSecondsSum),
@@ -293,12 +297,26 @@ function textOf(
       run.settledSeconds === undefined ? "never" : secondsText(run.settledSeconds),
     ]);
   }
-  const source = basename(file) === AZURE_TRACE ? AZURE_TITLE : quote(file);
+  const source = AZURE_TRACE.test(basename(file)) ? AZURE_TITLE : quote(file);
   return [
     table.toString(),
     `SIMULATED in virtual time: no GPU was used. Profile ${profile.name}: ${profile.title}.`,
+    ...(isBeforeReadyEstimated(profile)
+      ? [
+          "ESTIMATED in this profile, not measured: captures before ready, so the figures of stock " +
+            "and eager.",
+        ]
+      : []),
     `${seen.requests} requests over ${seen.seconds.toFixed(1)} s at speed ${trace.speed} of ${source}.`,
   ].join("\n");
+}
+
+/** A calibration can't see most captures before ready: its engine starts with the tops alone. */
+function isBeforeReadyEstimated({ provenance }: Profile): boolean {
+  return ["captures.rows.captureMs", "captures.rows.warmMs"].some((field) => {
+    const kind = provenance[field]?.kind;
+    return kind === "estimated" || kind === "assumed";
+  });
 }
 
 /** Microseconds: further than any profile goes. */

@@ -5,6 +5,7 @@
  * writes what happens as JSON lines on stdout. It ends with its parent.
  */
 
+import { codeOf, ERROR_CODES } from "../errors.ts";
 import { DEFAULT_PROFILE, loadProfile, withSizes } from "../profile/load.ts";
 import type { Profile } from "../profile/profile.ts";
 import type { EngineCurve } from "../sim/link.ts";
@@ -12,7 +13,7 @@ import { LiveEngine, type LiveEngineOptions } from "../sim/live.ts";
 import { SimulatedGpu } from "../sim/memory.ts";
 import { startSimulatedServer } from "../sim/server.ts";
 import { readTrace, type TraceRequest } from "../trace.ts";
-import { reportError, usageError } from "./errors.ts";
+import { exitCodeOf, reportError, usageError } from "./errors.ts";
 import { isDisabled } from "./no-engine.ts";
 import { numberOption } from "./number-option.ts";
 import {
@@ -53,7 +54,8 @@ Options:
 With LAZYGRAPH_DISABLE=1 it starts as stock does: all graphs before ready, no controller.
 
 Examples:
-  node dist/cli/simulated-engine.js --mode idle --speed 10 --trace traces/my-trace.csv
+  node node_modules/lazygraph/dist/cli/simulated-engine.js --mode idle --speed 10 \\
+    --trace azure-llm-2023-conversation
 `;
 
 const SPEC = {
@@ -240,9 +242,21 @@ function endWithParent(engine: LiveEngine, close?: () => Promise<void>): void {
   }, 1000);
 }
 
+/** A parent that asked for this engine gets the error itself; anyone else reads it on stderr. */
+function tellFailure(error: unknown): void {
+  const code = codeOf(error);
+  if (process.channel === undefined || !ERROR_CODES.some((known) => known === code)) {
+    process.exitCode = reportError(error);
+    if (process.channel !== undefined) process.disconnect();
+    return;
+  }
+  process.exitCode = exitCodeOf(error);
+  const { message } = error as Error;
+  process.send?.({ type: "failed", code, message }, () => process.disconnect());
+}
+
 try {
   await main(process.argv.slice(2));
 } catch (error) {
-  process.exitCode = reportError(error);
-  if (process.channel !== undefined) process.disconnect();
+  tellFailure(error);
 }

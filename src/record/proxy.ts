@@ -14,11 +14,13 @@ import {
 } from "node:http";
 import { Agent as HttpsAgent, request as requestHttps } from "node:https";
 import { pipeline } from "node:stream";
-import { codeOf } from "../errors.ts";
+import { codeOf, type ErrorCode } from "../errors.ts";
+import { publish } from "../events.ts";
 import type { RecordedRequest, TraceRecorder } from "./recorder.ts";
 
 /** Requests that make the engine generate; everything else passes unrecorded. */
 const RECORDED = /^\/v1\/(chat\/)?completions$/;
+const UPSTREAM: ErrorCode = "ERR_LAZYGRAPH_UPSTREAM";
 const CONNECTIONS_MAX = 8192;
 const HEADERS_TIMEOUT_MS = 60_000;
 /** Of one connection, and not of the message: RFC 9110, 7.6.1. */
@@ -40,6 +42,13 @@ export function createRecordingProxy(upstream: URL, recorder: TraceRecorder): Se
   const options = { keepAlive: true, maxSockets: CONNECTIONS_MAX };
   const agent = secure ? new HttpsAgent(options) : new HttpAgent(options);
   const send = secure ? requestHttps : requestHttp;
+  let told = false;
+  /** Once: a server that is away would fill a log, and the counts tell the rest. */
+  const tell = (message: string): void => {
+    if (told) return;
+    told = true;
+    publish("lazygraph:problem", { engine: "", atUnixMs: Date.now(), code: UPSTREAM, message });
+  };
   const server = createServer((incoming, response) => {
     const recorded = isRecorded(incoming) ? recorder.arrived() : undefined;
     const outgoing = send(target(upstream, incoming.url ?? "/"), {
@@ -48,7 +57,11 @@ export function createRecordingProxy(upstream: URL, recorder: TraceRecorder): Se
       headers: passed(incoming.headers, upstream.host),
     });
     outgoing.on("response", (answer) => passBack(answer, response, recorded));
-    outgoing.on("error", (error) => refuse(response, upstream, error, recorded));
+    outgoing.on("error", (error) => {
+      recorded?.drop();
+      // Whoever left has ended the request; that is no fault of the server's.
+      if (!response.destroyed) tell(refuse(response, upstream, error));
+    });
     response.on("close", () => {
       // Whoever left early had what came until then.
       recorded?.end();
@@ -99,19 +112,15 @@ function passBack(
   pipeline(answer, response, () => {});
 }
 
-function refuse(
-  response: ServerResponse,
-  upstream: URL,
-  error: Error,
-  recorded: RecordedRequest | undefined,
-): void {
-  recorded?.drop();
-  if (response.headersSent) {
-    response.destroy();
-    return;
-  }
+/** @returns the sentence that the client was told, or would have been */
+function refuse(response: ServerResponse, upstream: URL, error: Error): string {
   const why = codeOf(error) ?? error.message;
   const message = `Expected an answer from ${upstream.origin}, got ${why}.`;
+  if (response.headersSent) {
+    response.destroy();
+    return message;
+  }
   response.writeHead(502, { "content-type": "application/json" });
-  response.end(JSON.stringify({ error: { message, type: "upstream_error", code: 502 } }));
+  response.end(JSON.stringify({ error: { message, type: "upstream_error", code: UPSTREAM } }));
+  return message;
 }

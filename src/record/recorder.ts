@@ -6,6 +6,7 @@
  * that were under way and those that arrived after the oldest of them.
  */
 
+import { checkOptions, numberRule, type OptionRule, textRule } from "../check-options.ts";
 import { type Clock, systemClock } from "../clock.ts";
 import { OptionError } from "../errors.ts";
 import { publish } from "../events.ts";
@@ -59,21 +60,23 @@ export interface TraceRecorder extends AsyncDisposable {
 /** Requests held in memory at once: under way, or ended behind one that is. */
 const HELD_MAX = 100_000;
 
-const RULES = {
-  requestsMax: [1, 100_000_000],
-  requestSecondsMax: [1, 86_400],
-  flushSeconds: [0.01, 3600],
-} as const;
+const RULES: { readonly [K in keyof TraceRecorderOptions]-?: OptionRule } = {
+  file: textRule("the path of a new file"),
+  requestsMax: numberRule(1, 100_000_000),
+  requestSecondsMax: numberRule(1, 86_400),
+  flushSeconds: numberRule(0.01, 3600),
+  clock: (value) => (typeof Object(value).now === "function" ? undefined : "a clock"),
+};
 
 /**
  * @throws LazygraphError `ERR_LAZYGRAPH_TRACE` when the file is there or can't be created;
- *   OptionError for a limit out of range
+ *   OptionError for an option that is unknown, missing or out of range
  */
 export async function createTraceRecorder(options: TraceRecorderOptions): Promise<TraceRecorder> {
-  for (const [name, [min, max]] of Object.entries(RULES)) {
-    const value = options[name as keyof typeof RULES];
-    if (value === undefined || (value >= min && value <= max)) continue;
-    throw new OptionError(name, `Expected ${name} to be from ${min} to ${max}, got ${value}.`);
+  checkOptions(options, RULES);
+  // Absent is a mistake as well: there is no default.
+  if (options.file === undefined) {
+    throw new OptionError("file", "Expected file to be the path of a new file, got nothing.");
   }
   return new Recorder(await TraceFile.create(options.file), options);
 }

@@ -113,9 +113,19 @@ function matching(planned: readonly Graph[], entries: readonly string[] = []): G
   return planned.filter((graph) => entries.some((entry) => matches(graph, entry)));
 }
 
+/** A kind, or an id: what engines put after the size is theirs, and bounded. */
+const KIND_OR_ID = /^(FULL|PIECEWISE)(:[1-9][0-9]{0,8}(:[\w.-]{1,64}){0,4})?$/;
+const SIZE = /^([<>]?)([1-9][0-9]{0,8})$/;
+
+/** Whether an entry could match a graph of some engine; no other is worth taking. */
+export function isGraphRule(entry: unknown): boolean {
+  if (typeof entry !== "string" || entry === "<1") return false;
+  return KIND_OR_ID.test(entry) || SIZE.test(entry);
+}
+
 function matches(graph: Graph, entry: string): boolean {
   if (entry === graph.id || entry === graph.kind) return true;
-  const size = /^([<>]?)([1-9][0-9]{0,8})$/.exec(entry);
+  const size = SIZE.exec(entry);
   if (size === null) return false;
   const tokens = Number(size[2]);
   if (size[1] === ">") return graph.tokens > tokens;

@@ -8,8 +8,9 @@ import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
 import type { Readable } from "node:stream";
 import { fileURLToPath, pathToFileURL } from "node:url";
-import { LazygraphError } from "../errors.ts";
+import { ERROR_CODES, LazygraphError } from "../errors.ts";
 import type { Mode } from "../wire/protocol.ts";
+import { checkSimulatedEngineOptions } from "./child-options.ts";
 import type { EngineCurve } from "./link.ts";
 import type { LiveEvent } from "./live.ts";
 
@@ -109,11 +110,15 @@ const CLOSE_MS_MAX = 5000;
 /**
  * Starts a simulated engine as a process. It ends with this one.
  *
- * @throws LazygraphError `ERR_LAZYGRAPH_COMMAND_DIED` when it ends before it has started.
+ * @throws OptionError for an unknown option or one that breaks its rule, before anything is started;
+ *   LazygraphError `ERR_LAZYGRAPH_ADDRESS_IN_USE`, `ERR_LAZYGRAPH_BIND`, `ERR_LAZYGRAPH_PROFILE` or
+ *   `ERR_LAZYGRAPH_TRACE` for what the engine can't use, `ERR_LAZYGRAPH_COMMAND_DIED` when it ends
+ *   for another reason before it has started.
  */
 export async function startSimulatedEngine(
   options: SimulatedEngineOptions = {},
 ): Promise<SimulatedEngine> {
+  checkSimulatedEngineOptions(options);
   const child = spawn(process.execPath, [...simulatedEngineProgram(), ...argumentsOf(options)], {
     stdio: ["ignore", "pipe", "inherit", "ipc"],
     env: environmentOf(options),
@@ -126,6 +131,7 @@ export async function startSimulatedEngine(
     return engine.handle(session);
   } catch (error) {
     const { exitCode, signal } = await engine.exited;
+    if (engine.failure !== undefined) throw engine.failure;
     const end = signal === null ? `exit code ${exitCode}` : signal;
     throw new LazygraphError(
       "ERR_LAZYGRAPH_COMMAND_DIED",
@@ -206,6 +212,7 @@ class EngineProcess {
   #waiters: Waiter[] = [];
   #strangers: ((freeBytes: number | undefined) => void)[] = [];
   #ended = false;
+  #failure: LazygraphError | undefined;
 
   constructor(child: ChildProcess, onEvent?: (event: SimulatedEngineEvent) => void) {
     this.#child = child;
@@ -220,12 +227,18 @@ class EngineProcess {
     // Answers come in the order of what was asked.
     child.on("message", (answer) => {
       if (isStranger(answer)) this.#strangers.shift()?.(answer.freeBytes);
+      else this.#failure = failureOf(answer) ?? this.#failure;
     });
     const lines = createInterface({ input: child.stdout as Readable });
     lines.on("line", (line) => {
       const event = eventOf(line);
       if (event !== undefined) this.#happened(event);
     });
+  }
+
+  /** Why it could not start, where it said so in an error of ours. Known once it has ended. */
+  get failure(): LazygraphError | undefined {
+    return this.#failure;
   }
 
   handle(session: string): SimulatedEngine {
@@ -309,6 +322,13 @@ function isStranger(message: unknown): message is { readonly freeBytes: number }
     "freeBytes" in message &&
     typeof message.freeBytes === "number"
   );
+}
+
+function failureOf(message: unknown): LazygraphError | undefined {
+  const { type, code, message: sentence } = Object(message);
+  const known = ERROR_CODES.find((candidate) => candidate === code);
+  if (type !== "failed" || known === undefined || typeof sentence !== "string") return undefined;
+  return new LazygraphError(known, sentence);
 }
 
 function goneBefore(type: string): LazygraphError {

@@ -17,6 +17,7 @@ import { randomUUID } from "node:crypto";
 import { once } from "node:events";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
+import { listenError } from "../listen-error.ts";
 import { loadProfile } from "../profile/load.ts";
 import type { Profile } from "../profile/profile.ts";
 import { LiveEngine, type LiveEngineOptions, type LiveEvent } from "./live.ts";
@@ -64,8 +65,8 @@ const UNREAD_BYTES_MAX = 4 << 20;
 /**
  * Starts a simulated engine and an HTTP server in this process.
  *
- * @throws the system's error when the address can't be bound; LazygraphError
- *   `ERR_LAZYGRAPH_PROFILE`
+ * @throws LazygraphError `ERR_LAZYGRAPH_ADDRESS_IN_USE`, or `ERR_LAZYGRAPH_BIND` for an address that
+ *   can't be bound; `ERR_LAZYGRAPH_PROFILE`
  */
 export async function startSimulatedServer(
   options: SimulatedServerOptions = {},
@@ -85,8 +86,12 @@ export async function startSimulatedServer(
   const side = new OpenAiSide(engine, name, requestsMax ?? 4096);
   const server = createServer((request, response) => void side.answer(request, response));
   server.requestTimeout = BODY_TIMEOUT_MS;
-  server.listen({ host, port });
-  await once(server, "listening");
+  try {
+    server.listen({ host, port });
+    await once(server, "listening");
+  } catch (cause) {
+    throw listenError(cause, "the simulated server", host, port);
+  }
   // Only now: an address that is taken must leave no engine behind.
   engine.start();
   const close = closing(server, engine);

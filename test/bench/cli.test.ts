@@ -1,6 +1,6 @@
 /** `lazygraph bench` as people call it: simulated engines, live endpoints, and what goes wrong. */
 
-import { readFile, writeFile } from "node:fs/promises";
+import { readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { writeReport } from "../../src/bench/report.ts";
@@ -66,7 +66,7 @@ describe("simulated engines", () => {
     expect(first.stdout).toContain("**SIMULATED");
     const second = await finish(["bench", "--spec", spec, "--out", folder, "--json"]);
     expect(second.code, second.stderr).toBe(0);
-    expect(second.stderr).toContain("1 cells were complete before");
+    expect(second.stderr).toContain("1 cell was complete before");
     const summary = JSON.parse(second.stdout) as Summary;
     expect(summary).toMatchObject({ simulated: true, partial: false, baseline: "stock" });
     const cell = (mode: string, load: string) =>
@@ -113,17 +113,37 @@ describe("simulated engines", () => {
     );
   });
 
-  test.for([
-    [[process.execPath, "-e", "process.exit(3)", "{port}"], "exit code 3"],
-    [["/no/such/engine", "{port}"], "ENOENT"],
-  ] as const)("%# a command that ends at once", SLOW, async ([command, why]) => {
+  test("a command that ends at once", SLOW, async () => {
     const folder = await outFolder();
+    const command = [process.execPath, "-e", "process.exit(3)", "{port}"];
     const load = ["--request-rate", "1", "--seconds", "1", "--quiet", "--no-report"];
     expect(await runBench(["--out", folder, ...load, "--", ...command])).toBe(1);
     const { status, reason } = await headOf(folder, "stock~load~1");
     expect(status).toBe("partial");
     expect(reason).toContain("Expected the engine to get ready, but its command ended by");
-    expect(reason).toContain(why);
+    expect(reason).toContain("exit code 3");
+    const { markdown } = await writeReport(folder);
+    expect(markdown).toMatch(/\*\*PARTIAL: .+ stock, load, run 1: .+ exit code 3: see its log\./);
+  });
+
+  test("a command that isn't there: as with run, and no run is made", SLOW, async () => {
+    const folder = await outFolder();
+    const load = ["--request-rate", "1", "--seconds", "1"];
+    const command = ["--", "/no/such/engine", "{port}"];
+    const { code, stderr } = await finish(["bench", "--out", folder, ...load, ...command]);
+    expect(code).toBe(127);
+    expect(stderr).toMatch(/^lazygraph: Expected .+ \[ERR_LAZYGRAPH_COMMAND_NOT_FOUND\]\n$/);
+    expect(await readdir(join(folder, "runs"))).toEqual([]);
+  });
+
+  test("a profile that isn't there: before anything is started", SLOW, async () => {
+    const folder = await outFolder();
+    const load = ["--request-rate", "1", "--seconds", "1"];
+    const args = ["--simulated", "--profile", "no-such", ...load];
+    const { code, stderr } = await finish(["bench", "--out", folder, ...args]);
+    expect(code).toBe(2);
+    expect(stderr).toMatch(/\[ERR_LAZYGRAPH_PROFILE\]\n$/);
+    expect(await readdir(join(folder, "runs"))).toEqual([]);
   });
 });
 
@@ -175,12 +195,47 @@ describe("a live endpoint", () => {
     expect(rate_limited + not_sse + cut_off + (run?.completed ?? 0)).toBe(10);
   });
 
-  test("that isn't there: every request is counted, the run partial", SLOW, async () => {
-    const { code, run, markdown } = await live(await nowhere());
+  test("that isn't there: one sentence, and no run is made", SLOW, async () => {
+    await expect(live(await nowhere())).rejects.toMatchObject({
+      code: "ERR_LAZYGRAPH_BENCH",
+      message: expect.stringMatching(/^Expected a server at .+, got .*ECONNREFUSED.*: start it/),
+    });
+  });
+
+  test("that goes away: every request is counted, the run partial", SLOW, async () => {
+    const url = await serve((request, response) => {
+      if (request.url === "/v1/models") response.writeHead(404).end();
+      else request.socket.destroy();
+    });
+    const { code, run, markdown } = await live(url);
     expect(code).toBe(1);
     expect(run).toMatchObject({ status: "partial", failures: { unreachable: 10 } });
     expect(markdown).toContain("10 (unreachable 10)");
+    expect(markdown).toContain("live, load, run 1: No request succeeded.");
   });
+
+  test(
+    "that says it is simulated: the report says so; rows that nobody can know are out",
+    SLOW,
+    async () => {
+      const url = await serve((request, response) => {
+        request.resume().on("end", () => {
+          if (request.url === "/v1/models") {
+            const model = { id: "m", object: "model", owned_by: "simulated" };
+            response.writeHead(200, { "content-type": "application/json" });
+            response.end(JSON.stringify({ object: "list", data: [model] }));
+          } else if (request.url !== "/v1/completions") response.writeHead(404).end();
+          else response.writeHead(200, STREAM).end(token("a") + token("b") + usage(256, 2) + DONE);
+        });
+      });
+      const { code, summary, markdown } = await live(url);
+      expect(code).toBe(0);
+      expect(summary.simulated).toBe(true);
+      expect(markdown).toContain("**SIMULATED");
+      expect(Object.keys(summary.cells[0]?.windows ?? {})).toEqual(["all"]);
+      expect(markdown).not.toMatch(/the fill|delayed|two minutes|p50, later/);
+    },
+  );
 
   test("that hasn't the model", SLOW, async () => {
     const url = await serve((request, response) => {
@@ -218,6 +273,41 @@ describe("usage", () => {
       ["--out", `${file}/in`, "--simulated", "--request-rate", "1", "--seconds", "1"],
       "Expected --out to be a folder that can be made and written",
     ],
+    [
+      ["--out", "x", "--simulated", "--only", "idle/load", "--request-rate", "1", "--seconds", "1"],
+      "Expected --only to match a cell, got none of stock/load.",
+    ],
+    [
+      ["--out", "x", "--simulated", "--request-rate", "1"],
+      "Expected --num-prompts or --seconds, got neither",
+    ],
+    [
+      ["--out", "x", "--simulated", "--seconds", "1"],
+      "Expected --request-rate to be given: arrivals a second, got nothing.",
+    ],
+    [
+      ["--out", "x", "--simulated", "--arrivals", "ramp", "--seconds", "1"],
+      "Expected --ramp-up-start-rps to be given with --arrivals ramp, got nothing.",
+    ],
+    ...(
+      [
+        [["--burstiness", "2"], "--burstiness only with --arrivals gamma"],
+        [["--speed", "2"], "--speed only where the arrivals are a trace's"],
+        [["--ramp-up-end-rps", "2"], "--ramp-up-end-rps only with --arrivals ramp"],
+        [["--start", "spawn", "--num-warmups", "2"], "--num-warmups only without --start spawn"],
+        [["--profile", "p"], "--profile only with --simulated"],
+        [["--jitter", "0.1"], "--jitter only with --simulated"],
+      ] as const
+    ).map(([more, sentence]): [string[], string] => [
+      ["--out", "x", "--url", "http://h", "--request-rate", "1", "--seconds", "1", ...more],
+      `Expected ${sentence}: it has no effect here.`,
+    ]),
+    [
+      ["--out", "x", "--request-rate", "1", "--seconds", "1", "--", "vllm"],
+      "Expected the command after `--` to be a command with {port}",
+    ],
+    [["report", "/nope"], 'wrote after report, got "/nope" (ENOENT).'],
+    [["merge", "/nope", "--out", "x"], 'wrote after merge, got "/nope" (ENOENT).'],
     [["report"], "Expected one folder after report, got 0."],
     [["merge", "a"], "Expected --out with a folder"],
   ])("%# is a sentence", async ([args, sentence]) => {

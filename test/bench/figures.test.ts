@@ -2,8 +2,10 @@ import { describe, expect, test } from "vitest";
 import { compare, estimate } from "../../src/bench/bootstrap.ts";
 import { longestTokenGap } from "../../src/bench/gap.ts";
 import { itlDistribution, itlHistogram } from "../../src/bench/latencies.ts";
-import { numberText, rowGroups } from "../../src/bench/rows.ts";
+import { markdownOf } from "../../src/bench/markdown.ts";
+import { cautions, numberText, rowGroups } from "../../src/bench/rows.ts";
 import { runFigures } from "../../src/bench/run-figures.ts";
+import type { CellRun } from "../../src/bench/samples.ts";
 import { distributionOf, quantile } from "../../src/bench/stats.ts";
 import { summarise } from "../../src/bench/summary.ts";
 import { traceEvents } from "../../src/bench/trace-events.ts";
@@ -251,6 +253,41 @@ describe("all runs", () => {
     expect(summary.partial).toBe(true);
     expect(idle?.partial).toBe(1);
     expect(idle?.goodputPerSecond?.mean).toBeGreaterThan(stock?.goodputPerSecond?.mean ?? 0);
+  });
+
+  test("of stock and of an endpoint have no windows that nobody can know", () => {
+    const requests = [request(0, 130, 20), request(1, 131, 20)];
+    const told = (run: CellRun): string[] =>
+      Object.keys(
+        summarise({ title: "t", baseline: "stock", goodput: {}, runs: [run] }).cells[0]?.windows ??
+          {},
+      );
+    expect(told(cellRun({ requests }))).toEqual(["all", "later"]);
+    expect(told(cellRun({ requests, mode: { url: "http://h" }, times: {} }))).toEqual(["all"]);
+    const ours = cellRun({ requests, mode: { simulated: {}, mode: "eager" } });
+    expect(told(ours)).toEqual(["all", "after", "later", "undelayed"]);
+  });
+
+  test.for([
+    [1, undefined],
+    [3, "TOO BUSY: the host was too busy: figures of these runs are not the engine's."],
+  ] as const)("of a generator %d ms late at p99: %s", ([lateMs, loud]) => {
+    const requests = Array.from({ length: 200 }, (_, i) =>
+      request(i, i / 10, 20, { sentSeconds: i / 10 + (i % 50 === 0 ? lateMs / 1000 : 0) }),
+    );
+    const late = (more: Partial<CellRun>) =>
+      summarise({ title: "t", baseline: "stock", goodput: {}, runs: [cellRun(more)] });
+    const told = late({ requests });
+    expect(cautions(told)).toEqual(
+      loud === undefined
+        ? []
+        : [expect.stringMatching(/^TOO BUSY: .+ stock, load, run 1: 3\.00 ms\.$/)],
+    );
+    expect(markdownOf(told).includes("**TOO BUSY")).toBe(loud !== undefined);
+    // What waited for an engine from its spawn on was not held up by the host.
+    const held = requests.filter(({ index }) => index > 0 && index % 50 !== 0);
+    const waiting = { ...request(0, 0, 900), sentSeconds: 0.5 };
+    expect(cautions(late({ start: "spawn", requests: [waiting, ...held] }))).toEqual([]);
   });
 
   test("make rows without holes, and leave out figures that nobody has", () => {

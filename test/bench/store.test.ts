@@ -1,6 +1,6 @@
-import { readdir, readFile, writeFile } from "node:fs/promises";
+import { readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { gunzipSync } from "node:zlib";
+import { gunzipSync, gzipSync } from "node:zlib";
 import { describe, expect, test } from "vitest";
 import { mergeFolders } from "../../src/bench/merge.ts";
 import { writeReport } from "../../src/bench/report.ts";
@@ -88,6 +88,30 @@ describe("a folder", () => {
     const { summary, markdown } = await writeReport(folder);
     expect(summary.partial).toBe(true);
     expect(markdown).toContain("PARTIAL");
+  });
+
+  test.for<[string, (packed: Buffer) => Buffer, RegExp]>([
+    ["cut off", (packed) => packed.subarray(0, packed.length - 12), /got .+ after line \d+\./],
+    ["overwritten", () => Buffer.from("no gzip at all"), /got incorrect header check after line 0/],
+    ["of other lines", () => gzipSync('{"type":"memory"}\nnull\n'), /got line 1 that is no sample/],
+  ])("with a samples file %s reports the rest, and names the file", async ([, damage, why]) => {
+    const folder = await folderWith(stock, idle);
+    const file = runFile(folder, stock.cell, "ndjson.gz");
+    await writeFile(file, damage(await readFile(file)));
+    const { summary, markdown } = await writeReport(folder);
+    const run = (mode: string) => summary.cells.find((cell) => cell.mode === mode)?.runs[0];
+    expect(run("stock")).toMatchObject({ status: "partial", reason: expect.stringMatching(why) });
+    expect(run("stock")?.reason).toContain(file);
+    expect(run("idle")).toMatchObject({ status: "complete", completed: 1 });
+    expect(markdown).toContain(`**PARTIAL: not every run ended as planned. stock, load, run 1: `);
+    expect(markdown).toMatch(why);
+  });
+
+  test("without a run's samples file reports the rest", async () => {
+    const folder = await folderWith(stock, idle);
+    await rm(runFile(folder, stock.cell, "ndjson.gz"));
+    const { summary } = await writeReport(folder);
+    expect(summary.cells.map((cell) => cell.runs[0]?.status)).toEqual(["partial", "complete"]);
   });
 
   test("can't be made where a file is, or anew where it can't be written", async () => {

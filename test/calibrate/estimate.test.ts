@@ -6,8 +6,11 @@ import { cellFigures, planeThroughOrigin, slopeWithin } from "../../src/calibrat
 import { defaultSizes, wavesOf } from "../../src/calibrate/waves.ts";
 import type { Graph } from "../../src/graph.ts";
 import { loadProfile, parseProfile } from "../../src/profile/load.ts";
+import type { Profile } from "../../src/profile/profile.ts";
 import { createRandom, type Random, standardNormal } from "../../src/random.ts";
 import { createCostModel } from "../../src/sim/cost.ts";
+import { createSetup } from "../../src/sim/setups.ts";
+import { simulate } from "../../src/sim/virtual.ts";
 
 describe("robust statistics", () => {
   test("a cell's middle, by weight", () => {
@@ -258,6 +261,40 @@ describe("a calibration's profile", () => {
       "at 1, 2, 4, 8, 16, 32, 64, 128, 256, 512",
     );
     expect(mine.provenance["steps.full"]?.how).toContain("sizes between are interpolated");
+  });
+
+  test("tells what stock and eager capture before ready, and never above it", async () => {
+    const document = JSON.stringify(profileDocument(input()));
+    const mine = parseProfile(document, "mine.json");
+    const beforeReady = async (name: "stock" | "eager", of: Profile): Promise<number> => {
+      const requests = [{ atSeconds: 0, promptTokens: 8, outputTokens: 2 }];
+      const run = await simulate({ profile: of, ...createSetup(name, of), requests });
+      return run.captureBeforeReadySeconds;
+    };
+    // What of a capture without its warm-up run is overhead, no engine tells.
+    for (const [name, least] of [
+      ["stock", 0.9],
+      ["eager", 0.85],
+    ] as const) {
+      const share = (await beforeReady(name, mine)) / (await beforeReady(name, profile));
+      expect(share, name).toBeGreaterThan(least);
+      expect(share, name).toBeLessThanOrEqual(1);
+    }
+  });
+
+  test("takes what a later capture costs more than the tops did for overhead", () => {
+    const overheadMs = 30;
+    const captures = input().captures.map((entry) =>
+      input().tops.has(entry.graph.id) ? entry : { ...entry, ms: (entry.ms ?? 0) + overheadMs },
+    );
+    const startSeconds = (given: ProfileInput["captures"]): number => {
+      const mine = parseProfile(JSON.stringify(profileDocument(input({ captures: given }))), "m");
+      const costs = createCostModel(mine);
+      return graphs.reduce((sum, graph) => sum + costs.startSeconds(graph, true), 0);
+    };
+    // The tops' own first capture hides a part of it.
+    const shown = startSeconds(captures) - startSeconds(input().captures);
+    expect(shown).toBeLessThan((graphs.length * overheadMs * 0.4) / 1000);
   });
 
   test("holds the samples, the command and the versions in its provenance", () => {

@@ -14,12 +14,11 @@ async function config(content: unknown): Promise<string> {
 }
 
 function merged(argv: readonly string[], environment: NodeJS.ProcessEnv = {}) {
-  const { strings, flags } = withConfig(
-    parseOptions(argv, SERVE_OPTIONS),
-    SERVE_OPTIONS,
-    environment,
-  );
-  return { strings: Object.fromEntries(strings), flags: [...flags] };
+  const given = parseOptions(argv, SERVE_OPTIONS);
+  return withConfig(given, SERVE_OPTIONS, environment, ({ strings, flags }) => ({
+    strings: Object.fromEntries(strings),
+    flags: [...flags],
+  }));
 }
 
 test("entries are options: texts, numbers, lists, flags", async () => {
@@ -56,7 +55,11 @@ test.for([
   [{ config: "x" }, /got "config": known are /],
   [{ zzz: 1 }, /got "zzz": known are endpoint, http, /],
   [{ quiet: "yes" }, /"quiet" in \S+ to be true or false, got "\\"yes\\""\.$/],
-  [{ mode: null }, /"mode" in \S+ to be a text, a number or a list of them, got "null"\.$/],
+  [{ mode: null }, /"mode" in \S+ to be a text, got "null"\.$/],
+  [{ mode: ["lazy"] }, /"mode" in \S+ to be a text, got /],
+  [{ reserve: 1 }, /"reserve" in \S+ to be a text, got "1"\.$/],
+  [{ "settle-within": "600" }, /"settle-within" in \S+ to be a number, got "\\"600\\""\.$/],
+  [{ pin: [null] }, /"pin" in \S+ to be a text, a number or a list of them, got/],
   [{ pin: [] }, /"pin" in \S+ to be a text/],
   [" ".repeat(70_000), /to have at most 65536 characters, got 70000\.$/],
 ] as const)("%j is refused in one sentence", async ([content, sentence]) => {
@@ -71,7 +74,24 @@ test("no such file; and what it says is checked like an option", async () => {
   const file = await config({ mode: "fast" });
   const { code, stderr } = await lazygraph(["serve", "--config", file]).finished;
   expect(code).toBe(2);
-  expect(stderr).toContain('Expected --mode to be eager, lazy or idle, got "fast".');
+  expect(stderr).toBe(
+    `lazygraph: Expected "mode" in ${file} to be eager, lazy or idle, got "fast". ` +
+      "[ERR_LAZYGRAPH_OPTION]\n",
+  );
+  const typed = await lazygraph(["serve", "--config", file, "--mode", "slow"]).finished;
+  expect(typed.stderr).toContain('Expected --mode to be eager, lazy or idle, got "slow".');
+});
+
+test("a file that nobody typed is named with its variable", async () => {
+  const environment = { LAZYGRAPH_CONFIG: "/nowhere/x" };
+  expect(() => merged([], environment)).toThrow(
+    "Expected /nowhere/x (LAZYGRAPH_CONFIG) to be a readable JSON file, got ENOENT.",
+  );
+  const file = await config({ pin: ["PIECWISE"] });
+  const variable = { LAZYGRAPH_CONFIG: file };
+  const { code, stderr } = await lazygraph(["run", "--", "true"], variable).finished;
+  expect(code).toBe(2);
+  expect(stderr).toContain(`Expected "pin" in ${file} (LAZYGRAPH_CONFIG) to be graphs`);
 });
 
 test("serve takes it", async () => {

@@ -6,7 +6,7 @@ import type { MemoryOptions } from "../../src/memory/options.ts";
 
 const MIB = 1024 * 1024;
 const parse = (argv: readonly string[], command: readonly string[] = []): MemoryOptions =>
-  memoryOptions(parseOptions(argv, MEMORY_OPTIONS), command);
+  memoryOptions(parseOptions(argv, MEMORY_OPTIONS), {}, command);
 
 describe("on the command line", () => {
   test("sizes have units, and what isn't given isn't set", () => {
@@ -24,6 +24,17 @@ describe("on the command line", () => {
     [["--memory-margin", "9999GiB"], "at most 1024GiB"],
   ] as const)("%j: one sentence", ([argv, sentence]) => {
     expect(() => parse(argv)).toThrow(sentence);
+  });
+
+  test("the variable that the engine reads counts, and is checked as the engine checks it", () => {
+    const exported = (value: string, ...argv: string[]): MemoryOptions =>
+      memoryOptions(parseOptions(argv, MEMORY_OPTIONS), { LAZYGRAPH_RESERVE: value });
+    expect(exported(" Plan")).toEqual({ reserve: "plan" });
+    expect(exported("plan", "--reserve=top")).toEqual({ reserve: "top" });
+    expect(exported(" ")).toEqual({});
+    const sentence = 'Expected LAZYGRAPH_RESERVE to be none, top, plan, got "all".';
+    expect(() => exported("all")).toThrow(sentence);
+    expect(() => exported("all", "--reserve=top")).toThrow(sentence);
   });
 
   test.for([

@@ -52,6 +52,12 @@ describe("options of plans and policies", () => {
     [["--init-only"], "Expected --init-only together with --policy costed."],
     [["--pin=FULL:24,"], "Expected --pin to be graphs with commas"],
     [["--exclude=FULL:24, 8"], "Expected --exclude to be graphs with commas"],
+    [["--pin=FULL:-3"], 'a size (24) or sizes (>256, <8), got "FULL:-3".'],
+    [
+      ["--pin=FULL:24,PIECWISE"],
+      'a kind (FULL or PIECEWISE), a size (24) or sizes (>256, <8), got "PIECWISE".',
+    ],
+    [["--exclude=>abc"], 'got ">abc".'],
     [["--graphs-max=0"], "Expected --graphs-max to be a whole number from 1 to 4096"],
     [["--no-plan", "--plan-dir=x"], "Expected --no-plan or --plan-dir, got both."],
     [["--no-plan", "--plan-read-only"], "Expected --no-plan or --plan-read-only, got both."],

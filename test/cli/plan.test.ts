@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
@@ -42,6 +43,14 @@ describe("lazygraph plan show", () => {
     expect(await readFile(join(folder, "b.json"), "utf8")).toBe("{");
   });
 
+  test("a folder whose only plan is damaged can't be shown", async () => {
+    const folder = await temporaryFolder();
+    await writeFile(join(folder, "b.json"), "{");
+    const { code, stdout, stderr } = await finish(["plan", "show", folder]);
+    expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
+    expect(stderr).toContain("[ERR_LAZYGRAPH_PLAN]");
+  });
+
   test("the default folder, which need not be there", async () => {
     const folder = join(await temporaryFolder(), "none");
     const { code, stdout } = await finish(["plan", "show"], { LAZYGRAPH_PLAN_DIR: folder });
@@ -52,7 +61,7 @@ describe("lazygraph plan show", () => {
 describe("lazygraph plan merge", () => {
   test("adds plans of one fingerprint up", async () => {
     const files = [await fileOf(), await fileOf(planOf({ starts: 4 }))];
-    const output = join(await temporaryFolder(), "deep", "merged.json");
+    const output = join(await temporaryFolder(), "merged.json");
     const merged = await finish(["plan", "merge", ...files, "--output", output]);
     expect(merged).toMatchObject({ code: 0, stdout: "", stderr: "" });
     const plan = parsePlan(await readFile(output, "utf8"));
@@ -69,6 +78,16 @@ describe("lazygraph plan merge", () => {
     expect(stderr).toMatch(
       /gpuName is "Fake GPU" in one and "Another" in the other\. \[ERR_LAZYGRAPH_PLAN\]\n$/,
     );
+  });
+
+  test("makes no folder for a mistyped output", async () => {
+    const folder = join(await temporaryFolder(), "nope");
+    const file = await fileOf();
+    const output = join(folder, "x.json");
+    const { code, stderr } = await finish(["plan", "merge", file, file, "--output", output]);
+    expect(code).toBe(2);
+    expect(stderr).toContain("Expected --output to be a file in a folder that can be written");
+    expect(existsSync(folder)).toBe(false);
   });
 
   test("refuses a folder as its output", async () => {

@@ -233,7 +233,7 @@ describe("what can't work ends in one sentence", () => {
     const { code, stderr } = await finish(["run", "--", "vllm", "serve", "MODEL"], { PATH });
     expect(code).toBe(1);
     expect(stderr).toMatch(
-      /^lazygraph: Expected the plugin lazygraph-vllm in .*-m pip install lazygraph-vllm \[ERR_LAZYGRAPH_PLUGIN_MISSING\]\n$/,
+      /^lazygraph: Expected the plugin lazygraph-vllm in .*: run `\S+ -m pip install \.\/worker` in a checkout of lazygraph, .+ \[ERR_LAZYGRAPH_PLUGIN_MISSING\]\n$/,
     );
     expect(existsSync(marker)).toBe(false);
   });

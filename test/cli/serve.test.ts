@@ -1,6 +1,7 @@
 import { once } from "node:events";
 import { get } from "node:http";
 import { createServer } from "node:net";
+import { fileURLToPath } from "node:url";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { curveKeyPair } from "zeromq";
 import { startSimulatedEngine } from "../../src/testing.ts";
@@ -85,6 +86,23 @@ test("the mode of the environment holds, as under run", async () => {
   const wrong = await finish(["serve", ...ANYWHERE], { LAZYGRAPH_MODE: "fast" });
   expect(wrong.code).toBe(2);
   expect(wrong.stderr).toContain("LAZYGRAPH_MODE to be eager, lazy or idle");
+});
+
+test("so does its reservation, and is checked", async () => {
+  const wrong = await finish(["serve", ...ANYWHERE], { LAZYGRAPH_RESERVE: "all" });
+  expect(wrong.code).toBe(2);
+  expect(wrong.stderr).toContain('Expected LAZYGRAPH_RESERVE to be none, top, plan, got "all".');
+});
+
+test("a folder for plans that is none is told at the start, and ends nothing", async () => {
+  const file = fileURLToPath(import.meta.url);
+  const running = await serve("--plan-dir", file, "--quiet");
+  await running.line(
+    "stderr",
+    /^lazygraph: Expected a folder for learned plans .+ got ENOTDIR .+ \[ERR_LAZYGRAPH_PLAN\]$/,
+  );
+  running.process.kill("SIGTERM");
+  expect(await running.finished).toMatchObject({ code: 0 });
 });
 
 test("under nohup it outlives its terminal", async () => {

@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -59,6 +60,7 @@ describe("lazygraph simulate", () => {
     expect(document).toEqual({
       simulated: true,
       trace: { requests: expect.any(Number), seconds: expect.any(Number) },
+      captureBeforeReadyEstimated: false,
       profile: "llama-3.1-8b-h200",
       policies: [policy("stock"), policy("oracle"), policy("idle-costed")],
     });
@@ -206,10 +208,13 @@ describe("learned plans", () => {
   test.for([
     [["--policy=idle,lazy", "--write-plan=x.json"], "one name only with --write-plan", "OPTION"],
     [["--policy=idle", "--plan=/nowhere.json"], "got ENOENT", "PLAN"],
+    [["--policy=idle", "--write-plan=no-such-folder/p.json"], "can be written (ENOENT)", "OPTION"],
   ] as const)("%j is one sentence", async ([more, sentence, code]) => {
     const failed = await finish([...args, ...more]);
     expect({ code: failed.code, stdout: failed.stdout }).toEqual({ code: 2, stdout: "" });
     expect(failed.stderr).toContain(sentence);
-    expect(failed.stderr).toContain(`[ERR_LAZYGRAPH_${code}]`);
+    // One sentence, before any run.
+    expect(failed.stderr).toMatch(new RegExp(`^lazygraph: .* \\[ERR_LAZYGRAPH_${code}\\]\n$`));
+    expect(existsSync("no-such-folder")).toBe(false);
   });
 });

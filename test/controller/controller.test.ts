@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { createController } from "../../src/controller.ts";
 import { onEvent, type ProblemEvent } from "../../src/events.ts";
 import type { Policy } from "../../src/schedule/policy.ts";
+import type { WaitOptions } from "../../src/waiters.ts";
 import { EventLog } from "../helpers/events.ts";
 import { FakeEngine, plan } from "../helpers/fake-engine.ts";
 
@@ -656,9 +657,58 @@ describe("start, close and waiting", () => {
     const controller = createController();
     await Promise.all([controller.start(), controller.start()]);
     await controller.close();
+    await expect(controller.start()).rejects.toMatchObject({ code: "ERR_LAZYGRAPH_CLOSED" });
     const late = createController();
     await late.close();
     await expect(late.start()).rejects.toMatchObject({ code: "ERR_LAZYGRAPH_CLOSED" });
+  });
+
+  test("after close nothing can be told to an engine, known or not", async () => {
+    const controller = createController();
+    await controller.start();
+    await using engine = new FakeEngine();
+    await engine.connect(controller.endpoint);
+    await controller.waitForEngine({ engine: "engine-0" });
+    await controller.close();
+    const closed = expect.objectContaining({ code: "ERR_LAZYGRAPH_CLOSED" });
+    for (const name of ["engine-0", "nobody"]) {
+      expect(() => controller.freeze(name)).toThrow(closed);
+      expect(() => controller.setMode(name, "lazy")).toThrow(closed);
+      expect(() => controller.announce(name, { inSeconds: 1 })).toThrow(closed);
+    }
+  });
+
+  test.for([
+    [{ phase: "nope" }, "phase", /one of loading, .+ got "nope"\.$/],
+    [{ phaze: "serving" }, "phaze", /got "phaze": did you mean phase\?$/],
+    [{ settled: "yes" }, "settled", /true or false, got "yes"\.$/],
+    [{ engine: 5 }, "engine", /the name of an engine, got 5 \(number\)\.$/],
+    [{ signal: 100 }, "signal", /an AbortSignal, got 100 \(number\)\.$/],
+    [5, "options", /an object, got 5 \(number\)\.$/],
+    [null, "options", /an object, got null/],
+  ] as const)("a wait for %j is refused at once", async ([options, option, message]) => {
+    await using controller = createController();
+    // A wait that nothing ends would hold the test up for as long as a caller.
+    await expect(controller.waitForEngine(options as WaitOptions)).rejects.toMatchObject({
+      code: "ERR_LAZYGRAPH_OPTION",
+      option,
+      message: expect.stringMatching(message),
+    });
+  });
+
+  test("what is told to an engine is checked first", async () => {
+    await using controller = createController();
+    const refused = (option: string): unknown =>
+      expect.objectContaining({ code: "ERR_LAZYGRAPH_OPTION", option });
+    const wrong = 5 as unknown as string;
+    expect(() => controller.freeze(wrong)).toThrow(refused("engine"));
+    expect(() => controller.setMode("", "lazy")).toThrow(refused("engine"));
+    expect(() => controller.announce(wrong, { inSeconds: 1 })).toThrow(refused("engine"));
+    expect(() => controller.freeze("a", wrong)).toThrow(refused("reason"));
+    expect(() => controller.freeze("a", "x".repeat(2049))).toThrow(refused("reason"));
+    expect(() => controller.setMode("a", "fast" as "lazy")).toThrow(refused("mode"));
+    const announcement = { inSeconds: 1, request: 2 };
+    expect(() => controller.announce("a", announcement)).toThrow(refused("request"));
   });
 
   test("controllers that start in one millisecond fence each other off all the same", async () => {

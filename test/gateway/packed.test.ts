@@ -1,16 +1,16 @@
 /** The gateway as a stranger runs it: a copy of its folder, the package installed from its tarball. */
 
-import { execFile, spawn } from "node:child_process";
+import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { cp, mkdir, readdir, readFile, symlink } from "node:fs/promises";
+import { cp, readdir, readFile } from "node:fs/promises";
+import { type AddressInfo, createServer } from "node:net";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
-import { promisify } from "node:util";
 import { expect, onTestFinished, test } from "vitest";
 import { startSimulatedEngine } from "../../src/testing.ts";
 import { readTrace } from "../../src/trace.ts";
 import { temporaryFolder } from "../cli/helpers/folder.ts";
-import { packInto, ROOT } from "../package/packed.ts";
+import { failedStart, linkPacked, ROOT } from "../package/packed.ts";
 import { completion, readyz } from "./helpers.ts";
 
 /**
@@ -20,14 +20,7 @@ import { completion, readyz } from "./helpers.ts";
 async function install(): Promise<string> {
   const folder = await temporaryFolder();
   await cp(join(ROOT, "examples", "gateway"), folder, { recursive: true });
-  const modules = join(folder, "node_modules");
-  await mkdir(join(modules, "lazygraph"), { recursive: true });
-  const tarball = await packInto(folder);
-  const untar = ["-xzf", join(folder, tarball), "--strip-components=1"];
-  await promisify(execFile)("tar", [...untar, "-C", join(modules, "lazygraph")]);
-  for (const name of await readdir(join(ROOT, "node_modules"))) {
-    if (name !== "lazygraph") await symlink(join(ROOT, "node_modules", name), join(modules, name));
-  }
+  await linkPacked(folder);
   return folder;
 }
 
@@ -117,3 +110,36 @@ test("starts, serves, records, drains on SIGTERM and ends", async () => {
     { promptTokens: 2, outputTokens: 4000 },
   ]);
 }, 120_000);
+
+test("a setting that can't be used is one sentence and exit code 2", async () => {
+  const folder = await temporaryFolder();
+  await cp(join(ROOT, "examples", "gateway"), folder, { recursive: true });
+  await linkPacked(folder);
+  const taken = createServer().listen(0, "127.0.0.1");
+  onTestFinished(() => void taken.close());
+  await once(taken, "listening");
+  const busy = `127.0.0.1:${(taken.address() as AddressInfo).port}`;
+  const base = {
+    PATH: process.env["PATH"],
+    ENGINES: "a=http://127.0.0.1:1",
+    LISTEN: "127.0.0.1:0",
+    LAZYGRAPH_ENDPOINT: `ipc://${join(folder, "lazygraph.sock")}`,
+    XDG_STATE_HOME: folder,
+  };
+  const cases: readonly [NodeJS.ProcessEnv, RegExp][] = [
+    [{ ENGINES: "foo" }, /^Expected ENGINES to be NAME=URL,.*, got "foo"\.\n$/],
+    [{ LISTEN: "zz" }, /^Expected LISTEN to be HOST:PORT, got "zz"\.\n$/],
+    [{ HOLD_MAX: "-4" }, /^Expected HOLD_MAX to be from 0 to 100000, got "-4"\.\n$/],
+    [{ LAZYGRAPH_MODE: "fast" }, /^Expected LAZYGRAPH_MODE to be .*, got "fast"\.\n$/],
+    [{ LAZYGRAPH_ENDPOINT: "zz" }, /^Expected endpoint to be an endpoint .*, got "zz"\.\n$/],
+    [{ TRACE_FOLDER: join(folder, "none") }, /^Expected .* to be a new file .* got ENOENT\.\n$/],
+    [{ LAZYGRAPH_ENDPOINT: `tcp://${busy}` }, /^Expected tcp:\S+ to be free, [^\n]+\n$/],
+    [{ LISTEN: busy }, /^listen EADDRINUSE: address already in use [\d.:]+\n$/],
+  ];
+  for (const [more, sentence] of cases) {
+    const env = { ...base, ...more };
+    const { code, stderr } = await failedStart(["--import", "tsx", "src/main.ts"], folder, env);
+    expect(stderr).toMatch(sentence);
+    expect(code, stderr).toBe(2);
+  }
+}, 240_000);

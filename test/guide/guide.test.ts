@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { text } from "node:stream/consumers";
 import { expect, onTestFinished, test } from "vitest";
 import { temporaryFolder } from "../cli/helpers/folder.ts";
-import { packInto, ROOT } from "../package/packed.ts";
+import { failedStart, linkPacked, packInto, ROOT } from "../package/packed.ts";
 
 const SHELL_MS_MAX = 200_000;
 
@@ -86,3 +86,71 @@ test("the guide ends with a gateway and a lazily capturing engine", async () => 
   expect(Number(captured)).toBeGreaterThan(2);
   expect(Number(captured)).toBeLessThan(102);
 }, 240_000);
+
+/** The guide's gateway alone, with these changes and variables. */
+async function gatewayFolder(changes: Readonly<Record<string, string>>): Promise<string> {
+  const blocks = blocksOf(await readFile(join(ROOT, "docs", "guide.md"), "utf8"));
+  let code = blocks.find(({ file }) => file === "gateway.mjs")?.code ?? "";
+  for (const [from, to] of Object.entries(changes)) {
+    expect(code).toContain(from);
+    code = code.replace(from, to);
+  }
+  const folder = await temporaryFolder();
+  await linkPacked(folder);
+  await writeFile(join(folder, "gateway.mjs"), code);
+  return folder;
+}
+
+function gatewayEnvironment(folder: string, port: string): NodeJS.ProcessEnv {
+  return {
+    PATH: process.env["PATH"],
+    XDG_STATE_HOME: folder,
+    LAZYGRAPH_ENDPOINT: `ipc://${join(folder, "lazygraph.sock")}`,
+    GATEWAY_PORT: port,
+  };
+}
+
+test("the guide's gateway refuses as OpenAI does what it has held too long", async () => {
+  const folder = await gatewayFolder({ "60_000": "50" });
+  const port = await freePort();
+  const gateway = spawn(process.execPath, ["gateway.mjs"], {
+    cwd: folder,
+    env: gatewayEnvironment(folder, port),
+    stdio: ["ignore", "inherit", "inherit"],
+  });
+  const closed = once(gateway, "close");
+  onTestFinished(() => void gateway.kill("SIGKILL"));
+  const url = `http://127.0.0.1:${port}/v1/models`;
+  const answer = () => fetch(url).catch(() => undefined);
+  await expect.poll(async () => (await answer())?.status, { timeout: 60_000 }).toBe(503);
+  const response = await fetch(url);
+  expect(response.headers.get("retry-after")).toBe("5");
+  expect(await response.json()).toEqual({
+    error: {
+      message: "No engine serves yet: see /readyz.",
+      type: "service_unavailable",
+      param: null,
+      code: 503,
+    },
+  });
+  gateway.kill("SIGTERM");
+  expect(await closed).toEqual([0, null]);
+}, 120_000);
+
+test("the guide's gateway on a port that is taken: one sentence", async () => {
+  const folder = await gatewayFolder({});
+  const taken = createServer().listen(0, "127.0.0.1");
+  onTestFinished(() => void taken.close());
+  await once(taken, "listening");
+  const { port } = taken.address() as { port: number };
+  const own = gatewayEnvironment(folder, String(port));
+  const http = await failedStart(["gateway.mjs"], folder, own);
+  expect(http.stderr).toMatch(/^The gateway can't start: [^\n]*EADDRINUSE[^\n]*\n$/);
+  expect(http.code).toBe(1);
+  const endpoint = { ...own, LAZYGRAPH_ENDPOINT: `tcp://127.0.0.1:${port}` };
+  const controller = await failedStart(["gateway.mjs"], folder, endpoint);
+  expect(controller.stderr).toMatch(
+    new RegExp(`^The gateway can't start: [^\\n]*${port}[^\\n]*\\n$`),
+  );
+  expect(controller.code).toBe(1);
+}, 120_000);

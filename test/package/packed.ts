@@ -2,7 +2,7 @@
 
 import { execFile } from "node:child_process";
 import { existsSync, readdirSync, statSync } from "node:fs";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -25,6 +25,34 @@ export async function installPacked(
   const options = { cwd: folder, timeout: INSTALL_TIMEOUT_MS, env: environment };
   await execute("npm", install, options);
   return { folder, remove: () => rm(folder, { recursive: true, force: true }) };
+}
+
+/**
+ * The package out of its tarball beside the other ones that are installed here: a folder for which
+ * no registry is asked.
+ */
+export async function linkPacked(folder: string): Promise<void> {
+  const modules = join(folder, "node_modules");
+  await mkdir(join(modules, "lazygraph"), { recursive: true });
+  const tarball = join(folder, await packInto(folder));
+  const into = ["--strip-components=1", "-C", join(modules, "lazygraph")];
+  await execute("tar", ["-xzf", tarball, ...into]);
+  for (const name of await readdir(join(ROOT, "node_modules"))) {
+    if (name !== "lazygraph") await symlink(join(ROOT, "node_modules", name), join(modules, name));
+  }
+}
+
+/** How a program ended that could not start: its exit code and what it said. */
+export async function failedStart(
+  args: readonly string[],
+  cwd: string,
+  env: NodeJS.ProcessEnv,
+): Promise<{ code: unknown; stderr: string }> {
+  const timeout = 60_000;
+  return execute(process.execPath, [...args], { cwd, env, timeout, killSignal: "SIGKILL" }).then(
+    ({ stderr }) => ({ code: 0, stderr }),
+    ({ code, stderr }: { code: unknown; stderr: string }) => ({ code, stderr }),
+  );
 }
 
 /** Packs into this folder, and returns the file's name there. */

@@ -1,11 +1,13 @@
 import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
+import { existsSync } from "node:fs";
 import { copyFile, readFile, writeFile } from "node:fs/promises";
+import { type AddressInfo, createServer } from "node:net";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
-import { installPacked, ROOT } from "./packed.ts";
+import { failedStart, installPacked, ROOT } from "./packed.ts";
 
 const execute = promisify(execFile);
 const GATEWAY = join(ROOT, "examples", "readme-gateway.ts");
@@ -62,6 +64,43 @@ test("the README's gateway, in an empty folder, sees an engine join", {
   expect((await lines.next()).value).toMatch(/^with \d+ of 102 graphs\.$/);
   gateway.kill("SIGTERM");
   expect(await closed).toEqual([0, null]);
+});
+
+test("the README's gateway says in one line why it ends", { timeout: 120_000 }, async () => {
+  const code = await readFile(GATEWAY, "utf8");
+  const hasty = code.replace("600_000", "50");
+  expect(hasty).not.toBe(code);
+  await writeFile(join(folder, "hasty.mjs"), hasty);
+  const at = (endpoint: string) => ({ ...process.env, LAZYGRAPH_ENDPOINT: endpoint });
+  const late = await failedStart(["hasty.mjs"], folder, at("tcp://127.0.0.1:0"));
+  expect(late.stderr).toMatch(/^[^\n]*(timeout|in time)[^\n]*\n$/);
+  expect(late.code).toBe(1);
+  const taken = createServer().listen(0, "127.0.0.1");
+  onTestFinished(() => void taken.close());
+  await once(taken, "listening");
+  const { port } = taken.address() as AddressInfo;
+  const busy = await failedStart(["hasty.mjs"], folder, at(`tcp://127.0.0.1:${port}`));
+  expect(busy.stderr).toMatch(new RegExp(`^LazygraphError: [^\\n]*:${port}[^\\n]*\\n$`));
+  expect(busy.code).toBe(1);
+});
+
+test("the package has what its help and pages name", { timeout: 60_000 }, async () => {
+  const own = join(folder, "node_modules", "lazygraph");
+  for (const name of ["docs/guide.md", "docs/errors.md", "examples/gateway/src/main.ts"]) {
+    expect(existsSync(join(own, name)), name).toBe(true);
+  }
+  const help = async (command: string) => {
+    const args = ["--no-install", "lazygraph", command, "--help"];
+    return (await execute("npx", args, { cwd: folder })).stdout;
+  };
+  const [, spec = ""] = /bench --spec (\S+)/.exec(await help("bench")) ?? [];
+  expect(JSON.parse(await readFile(join(folder, spec), "utf8"))).toHaveProperty("modes.idle");
+  const [, trace = ""] =
+    /^ {2}lazygraph simulate --trace (\S+)/m.exec(await help("simulate")) ?? [];
+  const simulate = ["lazygraph", "simulate", "--trace", trace, "--seconds", "5", "--json"];
+  const args = ["--no-install", ...simulate, "--policy", "idle"];
+  const { stdout } = await execute("npx", args, { cwd: folder });
+  expect(JSON.parse(stdout)).toMatchObject({ trace: expect.anything() });
 });
 
 test("npx lazygraph passes a command on, `--` included", { timeout: 60_000 }, async () => {

@@ -204,13 +204,17 @@ describe("rules of the user's", () => {
 
   test("that match nothing are told once", async () => {
     using problems = new EventLog("lazygraph:problem", "engine-0");
-    await using controller = await started({ plan: false, pin: ["FULL:3"], exclude: ["FUL", "8"] });
+    await using controller = await started({
+      plan: false,
+      pin: ["FULL:3"],
+      exclude: ["FULL:5", "8"],
+    });
     await using engine = new FakeEngine();
     await settledEngine(controller, engine);
     engine.inventory();
     await engine.flushed();
     const { message } = await problems.first(({ code }) => code === "ERR_LAZYGRAPH_OPTION");
-    expect(message).toContain("got FULL:3, FUL: what matches nothing is ignored.");
+    expect(message).toContain("got FULL:3, FULL:5: what matches nothing is ignored.");
     expect(problems.all.filter(({ code }) => code === "ERR_LAZYGRAPH_OPTION")).toHaveLength(1);
   });
 });
@@ -265,12 +269,12 @@ describe("announce", () => {
   });
 
   test.for([
-    [undefined, "announcement", /an object such as \{ inSeconds: 2, requests: 8 \}, got undefined/],
-    [{}, "inSeconds", /a number from 0 to 3600, got undefined/],
+    [undefined, "announcement", /an object such as \{ inSeconds: 2, requests: 8 \}, got nothing/],
+    [{}, "inSeconds", /a number from 0 to 3600, got nothing/],
     [{ inSeconds: -1 }, "inSeconds", /got -1 \(number\)/],
     [{ inSeconds: Number.NaN }, "inSeconds", /a number from 0 to 3600/],
-    [{ inSeconds: 1, requests: 0 }, "requests", /an integer from 1 to 1000000, got 0/],
-    [{ inSeconds: 1, requests: 1.5 }, "requests", /an integer/],
+    [{ inSeconds: 1, requests: 0 }, "requests", /a whole number from 1 to 1000000, got 0/],
+    [{ inSeconds: 1, requests: 1.5 }, "requests", /a whole number/],
     [{ inSeconds: 1, request: 1 }, "request", /did you mean requests\?/],
   ] as const)("refuses %j", async ([announcement, option, sentence]) => {
     await using controller = createController({ plan: false });
@@ -345,8 +349,13 @@ describe("options", () => {
     [{ pin: "FULL:8" }, "pin", /a list of at most 256 graphs/],
     [{ pin: [""] }, "pin", /such as "FULL:24", "PIECEWISE", "24"/],
     [{ exclude: ["FULL:8, FULL:4"] }, "exclude", /a list of at most 256 graphs/],
+    [{ pin: ["FULL:-3"] }, "pin", /"<8", got the entry "FULL:-3"\.$/],
+    [{ pin: ["8", "nonsense"] }, "pin", /got the entry "nonsense"\.$/],
+    [{ exclude: [">abc"] }, "exclude", /got the entry ">abc"\.$/],
+    [{ exclude: ["PIECWISE"] }, "exclude", /such as .+"PIECEWISE".+got the entry "PIECWISE"\.$/],
+    [{ exclude: [8] }, "exclude", /got the entry 8 \(number\)\.$/],
     [{ exclude: Array.from({ length: 257 }, () => "8") }, "exclude", /at most 256/],
-    [{ graphsMax: 0 }, "graphsMax", /an integer from 1 to 4096/],
+    [{ graphsMax: 0 }, "graphsMax", /a whole number from 1 to 4096/],
     [{ initOnly: "yes" }, "initOnly", /true or false/],
     [{ initOnly: true }, "initOnly", /to go with the policy "costed".+got "simple"/],
     [{ plan: "off" }, "plan", /true or false/],

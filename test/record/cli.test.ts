@@ -98,7 +98,12 @@ test("an upstream that is away is a 502, one that breaks off ends the connection
   const post = { method: "POST", body: "{}" };
   const response = await fetch(`${away.url}/v1/completions`, post);
   expect(response.status).toBe(502);
-  expect(await response.json()).toMatchObject({ error: { message: /ECONNREFUSED/ } });
+  expect(await response.json()).toMatchObject({
+    error: {
+      message: expect.stringContaining("ECONNREFUSED"),
+      code: "ERR_LAZYGRAPH_UPSTREAM",
+    },
+  });
   expect(await away.recorder.close()).toMatchObject({ recorded: 0, unanswered: 1 });
 
   const broken = createServer((_request, answer) => {
@@ -111,6 +116,24 @@ test("an upstream that is away is a 502, one that breaks off ends the connection
   const cut = await proxy(`http://127.0.0.1:${port}`);
   const half = await fetch(`${cut.url}/v1/completions`, post);
   await expect(half.text()).rejects.toThrow();
+});
+
+test("a server that is away is told once, and every request to it is counted", async () => {
+  const file = join(await temporaryFolder(), "own.csv");
+  const options = ["--listen", "127.0.0.1:0", "--json"];
+  const away = ["--upstream", "http://127.0.0.1:1", "--output", file];
+  const running = lazygraph(["record", ...away, ...options]);
+  const line = await running.line("stderr", /recording at http:\S+ in front of/);
+  const url = /at (http:\S+) /.exec(line)?.[1] ?? "";
+  for (let count = 0; count < 3; count++) {
+    const post = { method: "POST", body: JSON.stringify({ prompt: "x".repeat(count * 100_000) }) };
+    expect((await fetch(`${url}/v1/chat/completions`, post)).status).toBe(502);
+  }
+  running.process.kill("SIGTERM");
+  const { stdout, stderr } = await running.finished;
+  expect(JSON.parse(stdout)).toEqual({ recorded: 0, estimated: 0, unanswered: 3, leftOut: 0 });
+  expect(stderr.match(/\[ERR_LAZYGRAPH_UPSTREAM\]/g)).toHaveLength(1);
+  expect(stderr).toContain("3 without an answer.");
 });
 
 describe("what can't work ends in one sentence", () => {

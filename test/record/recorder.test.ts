@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { gunzipSync } from "node:zlib";
@@ -154,8 +155,19 @@ test("a file that is there, can't be made, or a limit out of range: one sentence
     message: expect.stringMatching(/got ENOTDIR\.$/),
   });
   await expect(createTraceRecorder({ file: "x", flushSeconds: 0 })).rejects.toMatchObject({
-    message: "Expected flushSeconds to be from 0.01 to 3600, got 0.",
+    message: "Expected flushSeconds to be a number from 0.01 to 3600, got 0 (number).",
   });
+  await expect(createTraceRecorder({} as TraceRecorderOptions)).rejects.toMatchObject({
+    code: "ERR_LAZYGRAPH_OPTION",
+    option: "file",
+    message: "Expected file to be the path of a new file, got nothing.",
+  });
+  const misspelt = { file: join(`${file}s`), flushSecond: 1 } as TraceRecorderOptions;
+  await expect(createTraceRecorder(misspelt)).rejects.toMatchObject({
+    code: "ERR_LAZYGRAPH_OPTION",
+    message: 'Expected a known option, got "flushSecond": did you mean flushSeconds?',
+  });
+  expect(existsSync(misspelt.file)).toBe(false);
   await recorder.close();
 });
 

@@ -1,14 +1,20 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
+import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
 import { fileURLToPath } from "node:url";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, onTestFinished, test } from "vitest";
 import { curveKeyPair } from "zeromq";
 import { createController } from "../../src/controller.ts";
-import { type SimulatedEngineEvent, startSimulatedEngine } from "../../src/testing.ts";
+import {
+  type SimulatedEngineEvent,
+  type SimulatedEngineOptions,
+  startSimulatedEngine,
+  startSimulatedServer,
+} from "../../src/testing.ts";
 import { EventLog } from "../helpers/events.ts";
 
 const trace = fileURLToPath(
@@ -159,13 +165,43 @@ describe("a simulated engine as a process", () => {
     expect(await closed).toEqual([null, "SIGKILL"]);
   });
 
-  test("what it can't use is a sentence on stderr, and a code", async () => {
-    await expect(startSimulatedEngine({ profile: "no-such-profile" })).rejects.toThrow(
-      expect.objectContaining({
-        code: "ERR_LAZYGRAPH_COMMAND_DIED",
-        message: expect.stringContaining("got exit code 2"),
-      }),
-    );
+  test.each([
+    [{ endpoint: "foo" }, "endpoint", "Expected endpoint to be an endpoint such as"],
+    [{ speed: -1 }, "speed", "Expected speed to be a number from 0.001 to 1000, got -1 (number)."],
+    [{ foo: 1 }, "foo", 'Expected a known option, got "foo": known are endpoint, engine, '],
+    [{ profil: "x" }, "profil", 'got "profil": did you mean profile?'],
+    [{ http: "nowhere" }, "http", "Expected http to be HOST:PORT such as 127.0.0.1:0"],
+    [{ trace: { speed: 2 } }, "trace", "Expected trace to be an object such as { file"],
+    [{ trace: { file: "x", fil: 1 } }, "fil", 'Expected a known option of trace, got "fil"'],
+    [{ curve: {} }, "curve", "Expected curve to be an object with serverKey"],
+  ])("%j starts nothing", async (options, option, sentence) => {
+    await expect(startSimulatedEngine(options as SimulatedEngineOptions)).rejects.toMatchObject({
+      code: "ERR_LAZYGRAPH_OPTION",
+      option,
+      message: expect.stringContaining(sentence),
+    });
+  });
+
+  test("what the engine can't use comes back with its own code", async () => {
+    await expect(startSimulatedEngine({ profile: "/nope" })).rejects.toMatchObject({
+      code: "ERR_LAZYGRAPH_PROFILE",
+      message: "Profile /nope: expected the file to be readable, got ENOENT.",
+    });
+    await expect(startSimulatedEngine({ trace: { file: "missing.csv" } })).rejects.toMatchObject({
+      code: "ERR_LAZYGRAPH_TRACE",
+      message: "Expected missing.csv to be a readable trace file, got ENOENT.",
+    });
+    const taken = createServer().listen(0, "127.0.0.1");
+    onTestFinished(() => void taken.close());
+    await once(taken, "listening");
+    const { port } = taken.address() as AddressInfo;
+    await expect(startSimulatedEngine({ http: `127.0.0.1:${port}` })).rejects.toMatchObject({
+      code: "ERR_LAZYGRAPH_ADDRESS_IN_USE",
+      message: expect.stringContaining(`got 127.0.0.1:${port}, which another program uses`),
+    });
+    await expect(startSimulatedServer({ port })).rejects.toMatchObject({
+      code: "ERR_LAZYGRAPH_ADDRESS_IN_USE",
+    });
   });
 });
 

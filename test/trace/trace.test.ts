@@ -22,6 +22,15 @@ async function read(file: string, options?: TraceOptions): Promise<TraceRequest[
   return requests;
 }
 
+test("a shipped trace by its name, which is no path of this folder", async () => {
+  const named = await read("azure-llm-2023-conversation", { requests: 5 });
+  expect(named).toEqual(await read(conversation, { requests: 5 }));
+  await expect(read("no-such-trace")).rejects.toMatchObject({
+    code: "ERR_LAZYGRAPH_TRACE",
+    message: "Expected no-such-trace to be a readable trace file, got ENOENT.",
+  });
+});
+
 async function fileOf(content: string | Uint8Array, name = "trace.csv"): Promise<string> {
   const file = join(folder, name);
   await writeFile(file, content);

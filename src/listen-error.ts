@@ -1,0 +1,24 @@
+import { codeOf, LazygraphError } from "./errors.ts";
+
+/** The error of a server that could not listen, with a stable code; `option` named the address. */
+export function listenError(
+  cause: unknown,
+  option: string,
+  host: string,
+  port: number,
+): LazygraphError {
+  if (codeOf(cause) === "EADDRINUSE") {
+    return new LazygraphError(
+      "ERR_LAZYGRAPH_ADDRESS_IN_USE",
+      `Expected a free address for ${option}, got ${host}:${port}, which another program uses: ` +
+        "stop it or choose another port (0: any free one).",
+      { cause },
+    );
+  }
+  const message = cause instanceof Error ? cause.message : String(cause);
+  return new LazygraphError(
+    "ERR_LAZYGRAPH_BIND",
+    `Expected an address of this host for ${option}, got ${host}:${port}: ${message}.`,
+    { cause },
+  );
+}
