@@ -4,6 +4,7 @@
  */
 
 import type { Graph } from "../graph.ts";
+import type { Profile } from "../profile/profile.ts";
 import { type CellEstimate, SAMPLES_MIN, type StepEstimates } from "./estimate.ts";
 
 export interface CaptureMeasured {
@@ -21,26 +22,10 @@ export interface ProfileInput {
   readonly lazygraphVersion: string;
   readonly pluginVersion: string;
   readonly simulated: string | undefined;
-  readonly engine: {
-    readonly model: string;
-    readonly vllmVersion: string;
-    readonly gpuName: string;
-    readonly cudagraphMode: string;
-    readonly layers: number;
-    readonly tensorParallel: number;
-    readonly pipelineParallel: number;
-  };
-  readonly limits: {
-    readonly maxRequests: number;
-    readonly maxBatchedTokens: number;
-    readonly kvCacheTokens: number;
-  };
-  readonly memory: {
-    readonly totalBytes: number;
-    readonly freeBytes: number;
-    readonly reservedBytes: number;
-    readonly activationPeakBytes: number;
-  };
+  readonly engine: Profile["engine"];
+  /** The engine doesn't tell the size of its KV blocks. */
+  readonly limits: Omit<Profile["limits"], "kvBlockTokens">;
+  readonly memory: Profile["memory"];
   readonly startupSeconds: number;
   readonly steps: StepEstimates;
   readonly captures: readonly CaptureMeasured[];
