@@ -96,7 +96,7 @@ class Server:
         }
         if how in ("ours", "plan"):
             mode = os.environ.get("MODE", "idle")
-            ours = [*shlex.split(os.environ["LAZYGRAPH"]), "run", "--mode", mode]
+            ours = [*shlex.split(os.environ["LAZYGRAPH"]), "run", "--no-plan", "--mode", mode]
             ours += ["--http", f"127.0.0.1:{self.http_port}"]
             if how == "plan":
                 ours += ["--reserve", "plan"]
@@ -281,6 +281,7 @@ def loaded(out: Path, piece: str, how: str, utilization: str, waves: int) -> dic
     free = FreeMemory()
     try:
         result["spawnToReadySeconds"] = server.wait_ready()
+        result["freeMiBAtReady"] = free.last_mib
         result["outcome"] = "died in wave 1"
         result["engineAtReady"] = server.engine() if how in ("ours", "plan") else None
         for number in range(waves):

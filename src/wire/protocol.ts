@@ -97,9 +97,15 @@ export interface Captured {
 /** What was taken off the KV cache for graphs, on each rank. */
 export interface Reserved {
   readonly mode: Reserve;
+  /** For graphs. */
   readonly bytes: number;
-  /** What the KV cache would hold more without it. */
+  /** What the KV cache would hold more without it, `servingBytes` included. */
   readonly kvTokens: number;
+  /**
+   * Besides `bytes`: for what serving takes beyond vLLM's budget, where the utilisation leaves too
+   * little outside of it. Absent: nothing.
+   */
+  readonly servingBytes?: number;
 }
 
 /** Everything the scheduler needs; sent after the KV cache exists and before the first capture. */

@@ -93,6 +93,7 @@ const reserved: Check<Reserved> = record<Reserved>({
   mode: oneOf(RESERVES),
   bytes: count,
   kvTokens: count,
+  servingBytes: optional(count),
 });
 
 const stepCount: Check<StepCount> = record<StepCount>({

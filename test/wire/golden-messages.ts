@@ -145,7 +145,7 @@ const fromEngine: readonly (readonly [string, FromEngine])[] = [
       maxBatchedTokens: 8192,
       kvCacheTokens: 905_000,
       epoch: 0,
-      reserve: { mode: "plan", bytes: 1_107_296_256, kvTokens: 8448 },
+      reserve: { mode: "plan", bytes: 1_107_296_256, kvTokens: 12_800, servingBytes: 570_425_344 },
       tiers: [["FULL:8"]],
     },
   ],

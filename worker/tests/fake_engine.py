@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
 
-from lazygraph_vllm import rank
+from lazygraph_vllm import rank, sizing
 from lazygraph_vllm.dispatch import TableError, expand
 from lazygraph_vllm.engine import Agent, Command
 from lazygraph_vllm.forecast import Shape
@@ -61,7 +61,10 @@ class FakeRank:
         self.guard_margin: int | None = None
         self.refused: dict[str, str] = {}
         self.short: set[str] = set()
-        self.reservation: dict[str, Any] = {"bytes": 7, "kv_tokens": 3, "graphs": 8, "why": None}
+        self.reservation: dict[str, Any] = {
+            "bytes": 7, "serving_bytes": 5, "kv_tokens": 3, "graphs": 8,
+        }  # fmt: skip
+        self.no_reservation: str | None = None
         self.taken = True
 
     def hash(self) -> str:
@@ -82,11 +85,12 @@ class FakeRank:
             "layers": 2, "shape": SHAPE, "memory": self.memory(),
         }  # fmt: skip
 
-    def reserve(self, mode: str, known_bytes: int | None) -> dict[str, Any]:
-        return {**self.reservation, "bytes": known_bytes or self.reservation["bytes"]}
+    def reserve(self, mode: str, known_bytes: int | None, margin: int | None) -> str | None:
+        self.reservation["bytes"] = known_bytes or self.reservation["bytes"]
+        return self.no_reservation
 
-    def reserved(self) -> bool:
-        return self.taken
+    def reserved(self) -> dict[str, Any] | None:
+        return self.reservation if self.taken else None
 
     def determine_available_memory(self) -> int:
         return 1
@@ -181,7 +185,8 @@ class Executor:
         self, method: Any, args: tuple[Any, ...] = (), non_block: bool = False
     ) -> Any:
         name = method if isinstance(method, str) else method.__name__
-        assert isinstance(method, str) or getattr(rank, name) is method
+        module = sizing if name in ("reserve", "reserved") else rank
+        assert isinstance(method, str) or getattr(module, name) is method
         self.calls.append(name)
         answers = [getattr(r, name)(*args) for r in self.ranks]
         if not non_block:

@@ -92,7 +92,7 @@ def test_a_reservation_is_asked_for_told_and_logged(by: str, caplog: Any) -> Non
     inventory = engine.agent._inventory()
     assert inventory is not None and inventory.reserve is not None
     assert (inventory.reserve.mode, inventory.reserve.bytes) == ("plan", 7)
-    assert inventory.reserve.kv_tokens == 3
+    assert (inventory.reserve.kv_tokens, inventory.reserve.serving_bytes) == (3, 5)
     assert "reserve=plan keeps 0 MiB of each GPU back" in caplog.text
 
 
@@ -129,7 +129,7 @@ def test_a_welcome_after_the_sizing_changes_nothing() -> None:
 def test_what_keeps_nothing_back_is_not_told_as_reserved(why: str, caplog: Any) -> None:
     engine = make_engine(ranks=2)
     if why == "a rank can't":
-        engine.ranks[1].reservation["why"] = "no forecast"
+        engine.ranks[1].no_reservation = "no forecast"
     else:
         engine.ranks[1].taken = False
     engine.wire.receive(

@@ -39,6 +39,11 @@ DRIVER_STEP_BYTES = 2 * MIB
 # What is kept back is the forecast and this much more: too little is an engine that dies.
 SAFETY_SHARE = 1.1
 SAFETY_BYTES = 16 * MIB
+# What serving may take beyond vLLM's activation peak: the same as the controller's
+# src/memory/headroom.ts, where its reasons are.
+ALLOWANCE_BYTES_MIN = 256 * MIB
+ALLOWANCE_BYTES_MAX = 1088 * MIB
+ALLOWANCE_OF_PEAK = 1.25
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,24 @@ def reserve_bytes(mode: str, graphs: Sequence[Graph], shape: Shape) -> int:
     """What to keep back from the KV cache for ``top`` or ``plan``."""
     chosen = top_graphs(graphs) if mode == "top" else graphs
     return with_safety(forecast_bytes([chosen], shape))
+
+
+def allowance_bytes(activation_peak: int) -> int:
+    """What serving may take beyond the activation peak that vLLM measured."""
+    of_peak = int(ALLOWANCE_OF_PEAK * activation_peak)
+    return min(ALLOWANCE_BYTES_MAX, max(ALLOWANCE_BYTES_MIN, of_peak))
+
+
+def serving_reserve_bytes(activation_peak: int, unrequested: int, margin: int | None) -> int:
+    """What to keep back for serving itself, where vLLM's budget leaves too little outside of it.
+
+    Args:
+        activation_peak: as vLLM measured it, in bytes that were allocated.
+        unrequested: what is free of the device besides what vLLM was given to use.
+        margin: the user's, instead of an allowance by the peak.
+    """
+    wanted = allowance_bytes(activation_peak) if margin is None else margin
+    return _round_up(max(0, wanted - unrequested), DRIVER_STEP_BYTES)
 
 
 def fitting(graphs: Sequence[Graph], tops_only: bool, room_bytes: int, shape: Shape) -> list[Graph]:

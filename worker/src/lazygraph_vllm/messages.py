@@ -73,12 +73,16 @@ class Captured(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     bytes: int
 
 
-class Reserved(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What was taken off the KV cache for graphs, on each rank."""
+class Reserved(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """What was taken off the KV cache, on each rank."""
 
     mode: Reserve
+    # For graphs.
     bytes: int
+    # Tokens of the KV cache that all of it costs.
     kv_tokens: int
+    # For what serving takes beyond vLLM's budget, where the utilisation leaves too little for it.
+    serving_bytes: int = 0
 
 
 class StepCount(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

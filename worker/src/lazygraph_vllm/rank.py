@@ -13,7 +13,7 @@ from collections import deque
 from typing import Any
 from unittest import mock
 
-from . import forecast, memory
+from . import memory
 from .capture import (
     CaptureError,
     CaptureMemoryError,
@@ -24,6 +24,7 @@ from .capture import (
 from .dispatch import TableError
 from .guard import StartGuard
 from .messages import Dispatch, RankMemory, StepCount
+from .sizing import model_shape
 from .telemetry import StepCounter
 
 logger = logging.getLogger("vllm.lazygraph")
@@ -37,106 +38,6 @@ def _runner(wrapper: Any) -> Any:
 
 def _graphs(wrapper: Any) -> RankGraphs:
     return _runner(wrapper).lazygraph
-
-
-# ------------------------------------------------------------------ sizing the KV cache
-
-
-def reserve(wrapper: Any, mode: str, known_bytes: int | None) -> dict[str, Any]:
-    """Let vLLM's coming memory profile count the graphs. Never fails, and says why not.
-
-    vLLM subtracts from the KV cache what its runner's ``profile_cudagraph_memory`` returns; the
-    V2 runner returns 0.
-
-    Args:
-        wrapper: vLLM's worker wrapper.
-        mode: ``top`` or ``plan``.
-        known_bytes: what an earlier start took, instead of a forecast.
-    """
-    try:
-        return _reserve(wrapper, mode, known_bytes)
-    except Exception as error:
-        logger.debug("lazygraph: can't reserve memory for graphs", exc_info=True)
-        return {"bytes": 0, "why": f"can't forecast: {type(error).__name__}: {error}"}
-
-
-def _reserve(wrapper: Any, mode: str, known_bytes: int | None) -> dict[str, Any]:
-    from vllm import envs
-    from vllm.v1.worker.gpu.cudagraph_utils import ModelCudaGraphManager
-
-    runner = _runner(wrapper)
-    config = runner.vllm_config
-    if config.cache_config.kv_cache_memory_bytes is not None:
-        return {"bytes": 0, "why": "--kv-cache-memory-bytes gives the KV cache's size"}
-    if not envs.VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS:
-        why = "VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS=0 keeps vLLM from subtracting it"
-        return {"bytes": 0, "why": why}
-    graph_mode = config.compilation_config.cudagraph_mode
-    # vLLM makes its own manager later; this one only says which graphs it will have.
-    manager = ModelCudaGraphManager(config, runner.device, graph_mode, runner.decode_query_len)
-    planned = [describe_graph(d) for descs in manager._capture_descs.values() for d in descs]
-    if not planned:
-        return {"bytes": 0, "why": "vLLM has no graph to capture here"}
-    size = known_bytes
-    if size is None:
-        size = forecast.reserve_bytes(mode, planned, model_shape(config))
-    specs = wrapper.worker.get_kv_cache_spec().values()
-    token_bytes = sum(spec.page_size_bytes / spec.block_size for spec in specs)
-    state = runner.lazygraph_reserve = {
-        "bytes": size,
-        "kv_tokens": int(size / token_bytes) if token_bytes else 0,
-        "graphs": len(planned),
-        "asked": False,
-    }
-
-    def profile_cudagraph_memory() -> int:
-        state["asked"] = True
-        return size
-
-    runner.profile_cudagraph_memory = profile_cudagraph_memory
-    return {**state, "why": None}
-
-
-def reserved(wrapper: Any) -> bool:
-    """Whether vLLM took what ``reserve`` offered, now that its KV cache is sized."""
-    state = getattr(_runner(wrapper), "lazygraph_reserve", None)
-    return bool(state and state["asked"])
-
-
-def model_shape(config: Any) -> forecast.Shape:
-    """What a forecast needs to know of the model on this rank; less where vLLM says less."""
-    model, parallel = config.model_config, config.parallel_config
-    layers = int(model.get_num_layers(parallel))
-    try:
-        text = model.hf_text_config
-        return forecast.Shape(
-            layers=layers,
-            hidden=int(model.get_hidden_size()),
-            intermediate=-(-int(text.intermediate_size) // parallel.tensor_parallel_size),
-            heads=int(model.get_num_attention_heads(parallel)),
-            kv_heads=int(model.get_num_kv_heads(parallel)),
-            head_size=int(model.get_head_size()),
-            value_bytes=int(model.dtype.itemsize),
-            splits=_attention_splits(config),
-        )
-    except Exception:
-        # A forecast is worth no start: without the shape it knows driver memory only.
-        logger.debug("lazygraph: this model's shape isn't known", exc_info=True)
-        return forecast.Shape(layers=layers)
-
-
-def _attention_splits(config: Any) -> int:
-    """Splits that FlashAttention 3 gets buffers for in every captured step; 0 for others."""
-    from vllm import envs
-    from vllm.v1.attention.backends.fa_utils import get_flash_attn_version
-
-    if envs.VLLM_BATCH_INVARIANT:
-        return 0  # one split, and no buffers
-    layers = config.compilation_config.static_forward_context.values()
-    backends = {layer.attn_backend.get_name() for layer in layers if hasattr(layer, "attn_backend")}
-    if backends != {"FLASH_ATTN"} or get_flash_attn_version() != 3:
-        return 0
-    return int(config.attention_config.flash_attn_max_num_splits_for_cuda_graph)
 
 
 # ------------------------------------------------------------------ start-up

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
-from . import forecast, local_fill, rank
+from . import forecast, local_fill, sizing
 from .messages import Graph, Mode, RankMemory, Reserved, Start, Welcome
 from .settings import Settings
 
@@ -15,11 +15,6 @@ logger = logging.getLogger("vllm.lazygraph")
 
 # Free memory that a capture must leave on every rank, besides its own size.
 MARGIN_BYTES = 64 << 20
-# What serving may take beyond vLLM's activation peak, while nobody else decides: the same as the
-# controller's src/memory/headroom.ts, where its reasons are.
-ALLOWANCE_BYTES_MIN = 256 << 20
-ALLOWANCE_BYTES_MAX = 1088 << 20
-ALLOWANCE_OF_PEAK = 1.25
 # Each graph before ready is checked when all of them may need more than this share of the room.
 GUARD_FROM_SHARE = 0.67
 # Without a controller, a graph that found no memory is looked at again after so long.
@@ -35,6 +30,7 @@ class Room:
         self.tiers: tuple[tuple[str, ...], ...] = ()
         self.margin_bytes: int | None = None  # a controller's; none: ours
         self._reserve: tuple[str, int | None] = (settings.reserve, None)
+        self._offered = False
         self._shape = forecast.Shape(layers=32)
         # What torch held at first for all but graphs, by rank.
         self._serving_at_first: dict[int, int] = {}
@@ -54,38 +50,45 @@ class Room:
             self.margin_bytes = message.margin_bytes
 
     def before_sizing(self, rpc: Callable[..., Any]) -> None:
-        """Keep memory for graphs back from the KV cache, if somebody wants it."""
+        """Offer vLLM what to keep back from the KV cache, if somebody wants it."""
         mode, known_bytes = self._reserve
         if mode == "none":
             return
-        answers = rpc(rank.reserve, args=(mode, known_bytes))
-        if why := next((a["why"] for a in answers if a["why"]), None):
+        answers = rpc(sizing.reserve, args=(mode, known_bytes, self.margin_bytes))
+        if why := next((why for why in answers if why), None):
             logger.warning("lazygraph: reserve=%s keeps nothing back: %s", mode, why)
+            return
+        self._offered = True
+
+    def after_sizing(self, rpc: Callable[..., Any]) -> None:
+        """What did vLLM take of it, now that its KV cache is sized?"""
+        if not self._offered:
+            return
+        mode, _ = self._reserve
+        answers = rpc(sizing.reserved)
+        if not all(answers):
+            logger.warning(
+                "lazygraph: reserve=%s keeps nothing back: vLLM did not profile its memory here, "
+                "a start-up plan gave the KV cache's size",
+                mode,
+            )
             return
         self.reserved = Reserved(
             mode=mode,  # type: ignore[arg-type]
             bytes=max(a["bytes"] for a in answers),
+            serving_bytes=max(a["serving_bytes"] for a in answers),
             kv_tokens=max(a["kv_tokens"] for a in answers),
         )
         logger.info(
             "lazygraph: reserve=%s keeps %d MiB of each GPU back from the KV cache for %s of %d "
-            "graphs: %d tokens less",
+            "graphs, and %d MiB for what serving takes beyond vLLM's budget: %d tokens less",
             mode,
             self.reserved.bytes >> 20,
             "the tops" if mode == "top" else "all",
             answers[0]["graphs"],
+            self.reserved.serving_bytes >> 20,
             self.reserved.kv_tokens,
         )
-
-    def after_sizing(self, rpc: Callable[..., Any]) -> None:
-        """Did vLLM take what it was told, now that its KV cache is sized?"""
-        if self.reserved is not None and not all(rpc(rank.reserved)):
-            logger.warning(
-                "lazygraph: reserve=%s keeps nothing back: vLLM did not profile its memory here, "
-                "a start-up plan gave the KV cache's size",
-                self.reserved.mode,
-            )
-            self.reserved = None
 
     def planned(
         self,
@@ -164,7 +167,7 @@ class Room:
 
     def _allowance(self, memory: RankMemory) -> int:
         peak = memory.activation_peak_bytes
-        whole = min(ALLOWANCE_BYTES_MAX, max(ALLOWANCE_BYTES_MIN, int(ALLOWANCE_OF_PEAK * peak)))
+        whole = forecast.allowance_bytes(peak)
         serving = memory.reserved_bytes - memory.pool_bytes
         grown = serving - self._serving_at_first.get(memory.rank, serving)
         return max(MARGIN_BYTES, whole - max(0, grown - peak))

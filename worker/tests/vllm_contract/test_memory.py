@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.vllm_contract, pytest.mark.usefixtures("pristine", "gp
 
 from builders import Wrapper, make_config, make_runner, start, step, wrong_dispatches  # noqa: E402
 from cuda_stand_in import MIB, POOL, Group  # noqa: E402
-from lazygraph_vllm import rank  # noqa: E402
+from lazygraph_vllm import rank, sizing  # noqa: E402
 from lazygraph_vllm.messages import Dispatch, DispatchRow  # noqa: E402
 
 SMALL = ("PIECEWISE:2", "FULL:2", "PIECEWISE:1", "FULL:1")
@@ -391,8 +391,16 @@ def test_no_room_for_the_warm_up_at_the_top_sizes_the_buffer_only(
 # ------------------------------------------------------------------ reserve
 
 
-def sized(wrapper: Any, monkeypatch: Any) -> int:
-    """vLLM's own sizing of the KV cache, with made-up measurements: 100 GiB free, 90 requested."""
+def sizing_wrapper(config: Any = None, requested_gib: float = 90) -> Any:
+    """A rank before its KV cache is sized: of 100 GiB free vLLM may use 90."""
+    wrapper = Wrapper(make_runner(config or make_config()))
+    wrapper.worker.init_snapshot = SimpleNamespace(free_memory=100 << 30, total_memory=100 << 30)
+    wrapper.worker.requested_memory = int(requested_gib * (1 << 30))
+    return wrapper
+
+
+def sized(wrapper: Any, monkeypatch: Any, peak: int = 0) -> int:
+    """vLLM's own sizing of the KV cache, with made-up measurements."""
     import torch
     from vllm.v1.worker import gpu_worker
 
@@ -403,14 +411,15 @@ def sized(wrapper: Any, monkeypatch: Any) -> int:
         yield SimpleNamespace(
             non_torch_increase=0,
             weights_memory=10 * gib,
-            before_profile=SimpleNamespace(torch_peak=0),
+            before_profile=SimpleNamespace(torch_peak=10 * gib),
             after_profile=SimpleNamespace(free_memory=80 * gib),
         )
 
     monkeypatch.setattr(gpu_worker, "memory_profiling", memory_profiling)
     monkeypatch.setattr(gpu_worker, "maybe_apply_startup_plan", lambda _: None)
     monkeypatch.setattr(gpu_worker, "current_platform", SimpleNamespace(is_cuda_alike=lambda: True))
-    monkeypatch.setattr(torch.accelerator, "memory_stats", lambda _: {}, raising=False)
+    stats = {"allocated_bytes.all.peak": 10 * gib + peak, "allocated_bytes.all.current": 10 * gib}
+    monkeypatch.setattr(torch.accelerator, "memory_stats", lambda _: stats, raising=False)
     runner = wrapper.worker.model_runner
     runner.profile_run = lambda: None
     runner.model_memory_usage = 10 * gib
@@ -420,50 +429,78 @@ def sized(wrapper: Any, monkeypatch: Any) -> int:
         vllm_config=runner.vllm_config,
         cache_config=runner.vllm_config.cache_config,
         device=runner.device,
-        init_snapshot=SimpleNamespace(free_memory=100 * gib, total_memory=100 * gib),
-        requested_memory=90 * gib,
+        init_snapshot=wrapper.worker.init_snapshot,
+        requested_memory=wrapper.worker.requested_memory,
         _reserve_mm_ipc_gpu_memory=lambda size: size,
     )
     return worker.determine_available_memory()
 
 
 def test_vllms_runner_of_this_version_reserves_nothing_by_itself(monkeypatch: Any) -> None:
-    wrapper = Wrapper(make_runner(make_config()))
+    wrapper = sizing_wrapper()
     assert wrapper.worker.model_runner.profile_cudagraph_memory() == 0
     assert sized(wrapper, monkeypatch) == 80 << 30
-    assert rank.reserved(wrapper) is False
+    assert sizing.reserved(wrapper) is None
 
 
 @pytest.mark.parametrize("mode", ["top", "plan"])
 def test_vllm_takes_the_reservation_off_its_kv_cache(mode: str, monkeypatch: Any) -> None:
-    wrapper = Wrapper(make_runner(make_config()))
-    answer = rank.reserve(wrapper, mode, None)
-    assert answer["why"] is None and answer["graphs"] == 9
-    assert sized(wrapper, monkeypatch) == (80 << 30) - answer["bytes"]
+    wrapper = sizing_wrapper()
+    assert sizing.reserve(wrapper, mode, None, None) is None
+    left = sized(wrapper, monkeypatch)
+    answer = sizing.reserved(wrapper)
+    assert answer is not None and (answer["graphs"], answer["serving_bytes"]) == (9, 0)
+    assert left == (80 << 30) - answer["bytes"]
     assert answer["bytes"] > 16 * MIB and answer["kv_tokens"] == answer["bytes"] // 2048
-    assert rank.reserved(wrapper) is True
+
+
+@pytest.mark.parametrize(
+    ("requested_gib", "peak_mib", "margin_mib", "serving_mib"),
+    [
+        (99, 0, None, 0),
+        (99.75, 100, None, 0),  # small peaks want 256 MiB
+        (99.75, 400, None, 500 - 256),
+        (99.75, 4000, None, 1088 - 256),
+        (99.75, 4000, 300, 300 - 256),
+        (99.75, 4000, 0, 0),
+    ],
+)
+def test_where_the_budget_leaves_too_little_outside_serving_gets_its_part_too(
+    requested_gib: float, peak_mib: int, margin_mib: int | None, serving_mib: int, monkeypatch: Any
+) -> None:
+    wrapper = sizing_wrapper(requested_gib=requested_gib)
+    margin = None if margin_mib is None else margin_mib * MIB
+    assert sizing.reserve(wrapper, "plan", 123 * MIB, margin) is None
+    left = sized(wrapper, monkeypatch, peak_mib * MIB)
+    answer = sizing.reserved(wrapper)
+    assert answer is not None
+    assert (answer["bytes"], answer["serving_bytes"]) == (123 * MIB, serving_mib * MIB)
+    kept = (123 + serving_mib) * MIB
+    assert answer["kv_tokens"] == kept // 2048
+    before = int((requested_gib - 10) * (1 << 30)) - peak_mib * MIB
+    assert left == before - kept
 
 
 def test_what_the_controller_knows_replaces_the_forecast(monkeypatch: Any) -> None:
-    wrapper = Wrapper(make_runner(make_config()))
-    assert rank.reserve(wrapper, "plan", 123 * MIB)["bytes"] == 123 * MIB
+    wrapper = sizing_wrapper()
+    assert sizing.reserve(wrapper, "plan", 123 * MIB, None) is None
     assert sized(wrapper, monkeypatch) == (80 << 30) - 123 * MIB
 
 
 def test_where_vllm_would_not_take_it_nothing_is_said_to_be_reserved(monkeypatch: Any) -> None:
     config = make_config()
     config.cache_config.kv_cache_memory_bytes = 1 << 30
-    answer = rank.reserve(Wrapper(make_runner(config)), "plan", None)
-    assert answer == {"bytes": 0, "why": "--kv-cache-memory-bytes gives the KV cache's size"}
+    why = sizing.reserve(sizing_wrapper(config), "plan", None, None)
+    assert why == "--kv-cache-memory-bytes gives the KV cache's size"
     monkeypatch.setenv("VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS", "0")
-    answer = rank.reserve(Wrapper(make_runner(make_config())), "plan", None)
-    assert "VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS=0" in answer["why"]
+    why = sizing.reserve(sizing_wrapper(), "plan", None, None)
+    assert why is not None and "VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS=0" in why
 
 
 def test_a_forecast_that_fails_is_a_reason_and_no_end(monkeypatch: Any) -> None:
-    wrapper = Wrapper(make_runner(make_config()))
+    wrapper = sizing_wrapper()
     wrapper.worker.get_kv_cache_spec = lambda: {"layer": object()}
-    assert "can't forecast: AttributeError" in rank.reserve(wrapper, "top", None)["why"]
+    assert "can't forecast: AttributeError" in str(sizing.reserve(wrapper, "top", None, None))
 
 
 def test_the_models_shape_is_read_from_vllms_configuration(monkeypatch: Any) -> None:
@@ -473,7 +510,7 @@ def test_the_models_shape_is_read_from_vllms_configuration(monkeypatch: Any) -> 
     monkeypatch.setattr(fa_utils, "get_flash_attn_version", lambda *_: 3)
     config = make_config()
     model = config.model_config
-    assert rank.model_shape(config).hidden == 0, "unknown: only driver memory is forecast"
+    assert sizing.model_shape(config).hidden == 0, "unknown: only driver memory is forecast"
     model.hf_text_config = SimpleNamespace(intermediate_size=28672)
     model.get_num_attention_heads = lambda _: 32
     model.get_num_kv_heads = lambda _: 4
@@ -483,10 +520,10 @@ def test_the_models_shape_is_read_from_vllms_configuration(monkeypatch: Any) -> 
     config.attention_config = SimpleNamespace(flash_attn_max_num_splits_for_cuda_graph=32)
     layer = SimpleNamespace(attn_backend=SimpleNamespace(get_name=lambda: "FLASH_ATTN"))
     config.compilation_config.static_forward_context = {"layer.0": layer, "rotary": object()}
-    shape = rank.model_shape(config)
+    shape = sizing.model_shape(config)
     assert (shape.intermediate, shape.value_bytes, shape.splits) == (14336, 2, 32)
     monkeypatch.setattr(fa_utils, "get_flash_attn_version", lambda *_: 2)
-    assert rank.model_shape(config).splits == 0
+    assert sizing.model_shape(config).splits == 0
 
 
 # ------------------------------------------------------------------ the whole way
@@ -500,7 +537,7 @@ def test_the_reservation_is_made_before_vllm_sizes_its_kv_cache(gpu: Any, monkey
     monkeypatch.setenv("LAZYGRAPH_RESERVE", "plan")
     plugin.register()
     config = make_config()
-    wrapper = Wrapper(make_runner(config))
+    wrapper = sizing_wrapper(config)
     asked: list[int] = []
 
     def determine_available_memory() -> int:
@@ -525,7 +562,7 @@ def test_a_vllm_that_did_not_ask_has_reserved_nothing(gpu: Any, monkeypatch: Any
     monkeypatch.setenv("LAZYGRAPH_RESERVE", "plan")
     plugin.register()
     config = make_config()
-    wrapper = Wrapper(make_runner(config))
+    wrapper = sizing_wrapper(config)
     wrapper.determine_available_memory = lambda: 5
     executor = make_executor(config, wrapper)
     assert executor.determine_available_memory() == [5]

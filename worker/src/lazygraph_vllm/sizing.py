@@ -1,0 +1,128 @@
+"""Before vLLM sizes its KV cache: what is to be kept back from it on this rank.
+
+vLLM subtracts from its KV cache what its runner's ``profile_cudagraph_memory`` returns; the V2
+runner of 0.26 returns 0. Called on every rank through vLLM's collective RPC, as ``rank`` is.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from . import forecast
+from .capture import describe_graph
+
+logger = logging.getLogger("vllm.lazygraph")
+
+
+def reserve(
+    wrapper: Any, mode: str, known_bytes: int | None, margin_bytes: int | None
+) -> str | None:
+    """Let vLLM's coming memory profile count the graphs, and what serving needs beyond it.
+
+    Never fails, and says why not.
+
+    Args:
+        wrapper: vLLM's worker wrapper.
+        mode: ``top`` or ``plan``.
+        known_bytes: what graphs took in an earlier start, instead of a forecast.
+        margin_bytes: what the user wants to stay free, instead of an allowance.
+    """
+    try:
+        return _reserve(wrapper, mode, known_bytes, margin_bytes)
+    except Exception as error:
+        logger.debug("lazygraph: can't reserve memory for graphs", exc_info=True)
+        return f"can't forecast: {type(error).__name__}: {error}"
+
+
+def _reserve(
+    wrapper: Any, mode: str, known_bytes: int | None, margin_bytes: int | None
+) -> str | None:
+    from vllm import envs
+    from vllm.v1.worker.gpu.cudagraph_utils import ModelCudaGraphManager
+
+    worker, runner = wrapper.worker, wrapper.worker.model_runner
+    config = runner.vllm_config
+    if config.cache_config.kv_cache_memory_bytes is not None:
+        return "--kv-cache-memory-bytes gives the KV cache's size"
+    if not envs.VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS:
+        return "VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS=0 keeps vLLM from subtracting it"
+    graph_mode = config.compilation_config.cudagraph_mode
+    # vLLM makes its own manager later; this one only says which graphs it will have.
+    manager = ModelCudaGraphManager(config, runner.device, graph_mode, runner.decode_query_len)
+    planned = [describe_graph(d) for descs in manager._capture_descs.values() for d in descs]
+    if not planned:
+        return "vLLM has no graph to capture here"
+    size = known_bytes
+    if size is None:
+        size = forecast.reserve_bytes(mode, planned, model_shape(config))
+    specs = worker.get_kv_cache_spec().values()
+    token_bytes = sum(spec.page_size_bytes / spec.block_size for spec in specs)
+    unrequested = worker.init_snapshot.free_memory - worker.requested_memory
+
+    def profile_cudagraph_memory() -> int:
+        # vLLM asks right after its profile run, whose activations are free again by then.
+        serving = forecast.serving_reserve_bytes(
+            _profiled_peak(runner.device), unrequested, margin_bytes
+        )
+        kv_tokens = int((size + serving) / token_bytes) if token_bytes else 0
+        runner.lazygraph_reserve = {
+            "bytes": size,
+            "serving_bytes": serving,
+            "kv_tokens": kv_tokens,
+            "graphs": len(planned),
+        }
+        return size + serving
+
+    runner.profile_cudagraph_memory = profile_cudagraph_memory
+    return None
+
+
+def _profiled_peak(device: Any) -> int:
+    """Bytes that the profile run had allocated at its peak, besides the weights."""
+    import torch
+
+    stats = torch.accelerator.memory_stats(device)
+    allocated = "allocated_bytes.all"
+    return max(0, stats.get(f"{allocated}.peak", 0) - stats.get(f"{allocated}.current", 0))
+
+
+def reserved(wrapper: Any) -> dict[str, Any] | None:
+    """What vLLM took of the offer, now that its KV cache is sized; ``None`` if it did not ask."""
+    return getattr(wrapper.worker.model_runner, "lazygraph_reserve", None)
+
+
+def model_shape(config: Any) -> forecast.Shape:
+    """What a forecast needs to know of the model on this rank; less where vLLM says less."""
+    model, parallel = config.model_config, config.parallel_config
+    layers = int(model.get_num_layers(parallel))
+    try:
+        text = model.hf_text_config
+        return forecast.Shape(
+            layers=layers,
+            hidden=int(model.get_hidden_size()),
+            intermediate=-(-int(text.intermediate_size) // parallel.tensor_parallel_size),
+            heads=int(model.get_num_attention_heads(parallel)),
+            kv_heads=int(model.get_num_kv_heads(parallel)),
+            head_size=int(model.get_head_size()),
+            value_bytes=int(model.dtype.itemsize),
+            splits=_attention_splits(config),
+        )
+    except Exception:
+        # A forecast is worth no start: without the shape it knows driver memory only.
+        logger.debug("lazygraph: this model's shape isn't known", exc_info=True)
+        return forecast.Shape(layers=layers)
+
+
+def _attention_splits(config: Any) -> int:
+    """Splits that FlashAttention 3 gets buffers for in every captured step; 0 for others."""
+    from vllm import envs
+    from vllm.v1.attention.backends.fa_utils import get_flash_attn_version
+
+    if envs.VLLM_BATCH_INVARIANT:
+        return 0  # one split, and no buffers
+    layers = config.compilation_config.static_forward_context.values()
+    backends = {layer.attn_backend.get_name() for layer in layers if hasattr(layer, "attn_backend")}
+    if backends != {"FLASH_ATTN"} or get_flash_attn_version() != 3:
+        return 0
+    return int(config.attention_config.flash_attn_max_num_splits_for_cuda_graph)
