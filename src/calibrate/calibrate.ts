@@ -12,7 +12,7 @@ import type { EngineSnapshot } from "../snapshot.ts";
 import { packageVersion } from "../version.ts";
 import { Completions, RefusedRequest } from "./client.ts";
 import type { CalibrationControl, CalibrationTable } from "./control.ts";
-import { profileDocument, Unmeasured } from "./document.ts";
+import { profileDocument, type TimedWave, Unmeasured } from "./document.ts";
 import { estimateSteps, SAMPLES_MIN } from "./estimate.ts";
 import { defaultSizes, type Wave, wavesOf } from "./waves.ts";
 
@@ -60,11 +60,12 @@ export async function calibrate(options: CalibrationOptions): Promise<Record<str
     await completions.check(options.apiSeconds ?? API_SECONDS);
     const sizes = sizesOf(state, options.sizes);
     const waves = wavesOf({ sizes, ...limitsOf(engine) });
+    const timed: TimedWave[] = [];
     for (const table of ["none", "tops", "exact"] as const) {
       if (table === "exact") await captureAll(control, state, signal, onProgress);
-      await sendWaves(table, waves, { control, completions, signal, onProgress });
+      await sendWaves(table, waves, { control, completions, signal, timed, onProgress });
     }
-    return documentOf(options, engine, state, tops);
+    return documentOf(options, engine, state, { tops, waves: timed });
   } finally {
     signal.removeEventListener("abort", release);
   }
@@ -105,13 +106,14 @@ interface Sending {
   readonly control: CalibrationControl;
   readonly completions: Completions;
   readonly signal: AbortSignal;
+  readonly timed: TimedWave[];
   readonly onProgress: (line: string) => void;
 }
 
 async function sendWaves(
   table: CalibrationTable,
   waves: readonly Wave[],
-  { control, completions, signal, onProgress }: Sending,
+  { control, completions, signal, timed, onProgress }: Sending,
 ): Promise<void> {
   const mine = waves.filter((wave) => wave.table === table);
   await control.table(table);
@@ -120,10 +122,12 @@ async function sendWaves(
     onProgress(`${TITLES[table]}: wave ${index + 1} of ${mine.length}, ${describe(wave)}`);
     const decodes = wave.outputTokens > 1;
     for (let repeat = 0; repeat <= (decodes ? REPEATS_MAX : 0); repeat++) {
-      if (!(await sendWave(wave, completions))) {
+      const seconds = await sendWave(wave, completions);
+      if (seconds === undefined) {
         onProgress(`the engine refuses prompts of ${wave.promptTokens} tokens: left out`);
         break;
       }
+      timed.push({ wave, seconds });
       await control.idle();
       signal.throwIfAborted();
       if (timedSteps(control, wave) >= SAMPLES_MIN) break;
@@ -131,18 +135,23 @@ async function sendWaves(
   }
 }
 
-/** @returns false when an optional wave was refused */
-async function sendWave(wave: Wave, completions: Completions): Promise<boolean> {
+/** @returns seconds of each round; undefined when an optional wave was refused */
+async function sendWave(wave: Wave, completions: Completions): Promise<number[] | undefined> {
+  const seconds: number[] = [];
   for (let round = 0; round < wave.rounds; round++) {
+    const startedAtMs = performance.now();
     const requests = Array.from({ length: wave.requests }, () => completions.complete(wave));
     // All are waited for, so that none is left running behind a failure of another.
     const ends = await Promise.allSettled(requests);
     const failed = ends.find((end) => end.status === "rejected");
-    if (failed === undefined) continue;
-    if (wave.optional && failed.reason instanceof RefusedRequest) return false;
+    if (failed === undefined) {
+      seconds.push((performance.now() - startedAtMs) / 1000);
+      continue;
+    }
+    if (wave.optional && failed.reason instanceof RefusedRequest) return undefined;
     throw failed.reason;
   }
-  return true;
+  return seconds;
 }
 
 /** Decode steps of a wave's full width so far, whatever served them. */
@@ -170,7 +179,7 @@ function documentOf(
   { name, command, control, startedAtMs }: CalibrationOptions,
   engine: EngineSnapshot,
   state: EngineState,
-  tops: ReadonlySet<string>,
+  { tops, waves }: { tops: ReadonlySet<string>; waves: readonly TimedWave[] },
 ): Record<string, unknown> {
   const graphs = [...state.graphs.values()];
   const odd = state.planned.find(
@@ -211,6 +220,7 @@ function documentOf(
       steps,
       captures: graphs.map(({ graph, captureMs, bytes }) => ({ graph, ms: captureMs, bytes })),
       tops,
+      waves,
     });
     // What `simulate` would refuse is no profile.
     parseProfile(JSON.stringify(document), name);

@@ -6,12 +6,19 @@
 import type { Graph } from "../graph.ts";
 import type { Profile } from "../profile/profile.ts";
 import { type CellEstimate, SAMPLES_MIN, type StepEstimates } from "./estimate.ts";
+import type { Wave } from "./waves.ts";
 
 export interface CaptureMeasured {
   readonly graph: Graph;
   /** Milliseconds and bytes; undefined when it was not captured. */
   readonly ms: number | undefined;
   readonly bytes: number | undefined;
+}
+
+/** What a client saw of a wave: every round, from the first request sent to the last answer. */
+export interface TimedWave {
+  readonly wave: Wave;
+  readonly seconds: readonly number[];
 }
 
 export interface ProfileInput {
@@ -31,6 +38,7 @@ export interface ProfileInput {
   readonly captures: readonly CaptureMeasured[];
   /** Ids of the graphs that were captured before ready. */
   readonly tops: ReadonlySet<string>;
+  readonly waves: readonly TimedWave[];
 }
 
 type Origin = { readonly kind: string; readonly how: string };
@@ -75,6 +83,11 @@ export function profileDocument(input: ProfileInput): Record<string, unknown> {
         q3: rounded(cell.q3),
       })),
       interpolatedCaptures: taken.interpolated,
+      // As a client saw them, through HTTP; no figure comes from these.
+      waves: input.waves.map(({ wave, seconds }) => {
+        const { table, requests, promptTokens, outputTokens } = wave;
+        return { table, requests, promptTokens, outputTokens, seconds: seconds.map(rounded) };
+      }),
     },
     engine: input.engine,
     startupSeconds: Math.round(input.startupSeconds * 1000) / 1000,

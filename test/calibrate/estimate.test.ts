@@ -223,6 +223,19 @@ function input(more: Partial<ProfileInput> = {}): ProfileInput {
     name: "mine",
     measuredOn: "2026-11-21",
     command: "vllm serve MODEL",
+    waves: [
+      {
+        wave: {
+          table: "none",
+          requests: 1,
+          promptTokens: 32,
+          outputTokens: 49,
+          rounds: 1,
+          optional: false,
+        },
+        seconds: [0.123456789],
+      },
+    ],
     lazygraphVersion: "0.1.0",
     pluginVersion: "0.1.0",
     simulated: undefined,
@@ -304,6 +317,9 @@ describe("a calibration's profile", () => {
     expect(provenance).toMatchObject({
       command: "vllm serve MODEL",
       versions: { plugin: "0.1.0" },
+      waves: [
+        { table: "none", requests: 1, promptTokens: 32, outputTokens: 49, seconds: [0.1234568] },
+      ],
     });
     const cell = provenance.cells.find(({ cell: name }) => name === "FULL:64");
     expect(cell?.samples).toBe(300);
