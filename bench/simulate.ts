@@ -78,6 +78,28 @@ const SECOND_STARTS: readonly (readonly [Load, Load])[] = [
   ...[0.5, 2.5, 8].map((rate) => [gamma(rate, 1), gamma(rate, 1, 8)] as const),
 ];
 
+/** Pairs that no constant was chosen on. */
+const HOLD_OUT_SECOND_STARTS: readonly (readonly [Load, Load])[] = [
+  [window(1, 1200), window(1, 2100)],
+  [window(1, 2700), window(1, 3000)],
+  [window(1, 150), window(1, 450)],
+  [window(2, 900), window(2, 1400)],
+  [window(2, 100), window(2, 100)],
+  [window(3, 600), window(3, 600)],
+  [window(3, 700), window(3, 850)],
+  [window(3, 150), window(3, 250)],
+  [window(1, 1200), window(3, 600)],
+  [window(3, 600), window(1, 1200)],
+  [conversation(3, 300), conversation(3)],
+  [gamma(1, 3, 61), gamma(1, 3, 62)],
+  [gamma(4, 1, 63), gamma(4, 1, 64)],
+  [gamma(8, 0.5, 65), gamma(8, 0.5, 66)],
+  [gamma(8, 3, 67), gamma(8, 3, 68)],
+  [gamma(12, 1, 69), gamma(12, 1, 70)],
+  [gamma(8, 1, 71), gamma(1, 1, 72)],
+  [gamma(1, 1, 73), gamma(8, 1, 74)],
+];
+
 const { values: options } = parseArgs({ options: { "second-starts": { type: "boolean" } } });
 const profile = loadProfile(DEFAULT_PROFILE);
 
@@ -104,13 +126,16 @@ async function firstStarts(): Promise<object> {
   return { simulated: true, profile: profile.name, node: process.version, loads, holdOut };
 }
 
-async function secondStarts(): Promise<SecondStart[]> {
+async function secondStarts(
+  title: string,
+  pairs: readonly (readonly [Load, Load])[],
+): Promise<SecondStart[]> {
   console.log(
-    "\nSecond starts:\n\n| policy | learned from | load | floor | first | second | share |\n|---|---|---|--:|--:|--:|--:|",
+    `\n${title}:\n\n| policy | learned from | load | floor | first | second | share |\n|---|---|---|--:|--:|--:|--:|`,
   );
   const results: SecondStart[] = [];
   for (const name of ["lazy-costed", "idle-costed"] as const) {
-    for (const pair of SECOND_STARTS) {
+    for (const pair of pairs) {
       const result = await secondStart(profile, name, pair);
       results.push(result);
       const { floor, first, second, excessShare } = result;
@@ -125,5 +150,9 @@ console.log(`SIMULATED, profile ${profile.name}. Added request-seconds against t
 const head = options["second-starts"]
   ? (JSON.parse(await readFile(RESULTS, "utf8")) as object)
   : await firstStarts();
-const document = { ...head, secondStarts: await secondStarts() };
+const document = {
+  ...head,
+  secondStarts: await secondStarts("Second starts", SECOND_STARTS),
+  holdOutSecondStarts: await secondStarts("Hold-out second starts", HOLD_OUT_SECOND_STARTS),
+};
 await writeFile(RESULTS, `${JSON.stringify(document, null, 1)}\n`);

@@ -1,5 +1,6 @@
 /** What a sound plan looks like, and its text. Pure: every complaint names its place in the file. */
 
+import type { PriorLoad } from "../schedule/prior.ts";
 import type { Fingerprint } from "./fingerprint.ts";
 import { PLAN_VERSION, type Plan, type PlanGraph, type PlanTraffic } from "./plan.ts";
 
@@ -50,6 +51,7 @@ export function parsePlan(text: string): Plan {
     return id;
   });
   const simulated = root["simulated"];
+  const load = root["load"];
   return {
     fingerprint: checkFingerprint(object(root["fingerprint"], "$.fingerprint")),
     createdAt: date(root["createdAt"], "$.createdAt"),
@@ -57,6 +59,7 @@ export function parsePlan(text: string): Plan {
     learnedBy: words(root["learnedBy"], "$.learnedBy", 2048),
     starts: whole(root["starts"], "$.starts", 0, 1e9),
     ...(simulated === undefined ? {} : { simulated: text128(simulated, "$.simulated") }),
+    ...(load === undefined ? {} : { load: checkLoad(object(load, "$.load")) }),
     traffic: list(root["traffic"], "$.traffic", TRAFFIC_MAX).map(checkTraffic),
     graphs,
     first: [...new Set(first)],
@@ -101,6 +104,13 @@ function checkFingerprint(value: Fields): Fingerprint {
         return [kind, rows.map((size, index) => tokensOf(size, `${place}[${index}]`))];
       }),
     ),
+  };
+}
+
+function checkLoad(load: Fields): PriorLoad {
+  return {
+    seconds: amount(load["seconds"], "$.load.seconds"),
+    workSeconds: amount(load["workSeconds"], "$.load.workSeconds"),
   };
 }
 

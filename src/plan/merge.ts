@@ -1,6 +1,7 @@
 /** Plans put together: an older one with what a start learned, or two of different hosts. Pure. */
 
 import { topGraphs } from "../graph.ts";
+import type { PriorLoad } from "../schedule/prior.ts";
 import { neededGraphs } from "./needed.ts";
 import type { Plan, PlanGraph, PlanTraffic } from "./plan.ts";
 import type { Learned } from "./recorder.ts";
@@ -23,7 +24,21 @@ export function agePlan(plan: Plan, news: readonly Pick<Learned, "traffic">[]): 
     .map((row) => ({ ...row, requestSteps: row.requestSteps * kept, steps: row.steps * kept }))
     .filter(({ requestSteps }) => requestSteps >= FORGOTTEN_REQUEST_STEPS);
   const graphs = plan.graphs.map((graph) => ({ ...graph, regret: graph.regret * kept }));
-  return { ...plan, traffic, graphs };
+  const load = sumOf(plan.load, undefined, kept);
+  return { ...plan, ...(load === undefined ? {} : { load }), traffic, graphs };
+}
+
+/** What engines did with their time, together; `share` of it. */
+function sumOf(
+  a: PriorLoad | undefined,
+  b: PriorLoad | undefined,
+  share = 1,
+): PriorLoad | undefined {
+  if (a === undefined && b === undefined) return undefined;
+  return {
+    seconds: share * ((a?.seconds ?? 0) + (b?.seconds ?? 0)),
+    workSeconds: share * ((a?.workSeconds ?? 0) + (b?.workSeconds ?? 0)),
+  };
 }
 
 function stepsOf(traffic: readonly PlanTraffic[]): number {
@@ -32,19 +47,23 @@ function stepsOf(traffic: readonly PlanTraffic[]): number {
 
 /** Adds what starts learned to a plan; the order comes out anew. */
 export function addLearned(plan: Plan, news: readonly Learned[], starts: number): Plan {
-  let { traffic, graphs } = plan;
+  let { traffic, graphs, load } = plan;
   for (const learned of news) {
     traffic = combineTraffic(traffic, learned.traffic);
     graphs = combineGraphs(graphs, learned.graphs, "newer");
+    load = sumOf(load, learned.load);
   }
-  return ordered({ ...plan, starts: plan.starts + starts, traffic, graphs });
+  const known = load === undefined ? {} : { load };
+  return ordered({ ...plan, starts: plan.starts + starts, ...known, traffic, graphs });
 }
 
 /** Both plans' traffic together. The caller has made sure that their fingerprints are the same. */
 export function mergePlans(a: Plan, b: Plan): Plan {
   const [older, newer] = a.updatedAt <= b.updatedAt ? [a, b] : [b, a];
+  const load = sumOf(older.load, newer.load);
   const merged = ordered({
     ...older,
+    ...(load === undefined ? {} : { load }),
     starts: older.starts + newer.starts,
     traffic: combineTraffic(older.traffic, newer.traffic),
     graphs: combineGraphs(older.graphs, newer.graphs, "larger"),

@@ -3,7 +3,7 @@
  * other files of this folder check, merge, age, read and write it.
  */
 
-import type { Prior } from "../schedule/prior.ts";
+import type { Prior, PriorLoad } from "../schedule/prior.ts";
 import type { Fingerprint } from "./fingerprint.ts";
 
 export const PLAN_VERSION = 1;
@@ -52,6 +52,8 @@ export interface Plan {
   readonly starts: number;
   /** The cost profile of a simulated engine; absent for real ones. */
   readonly simulated?: string;
+  /** What its engines did with their time, older starts counting less; absent: not known. */
+  readonly load?: PriorLoad;
   readonly traffic: readonly PlanTraffic[];
   readonly graphs: readonly PlanGraph[];
   /** Ids of the graphs that traffic needed besides the tops, most valuable per second first. */
@@ -59,7 +61,7 @@ export interface Plan {
 }
 
 /** What a policy starts with. */
-export function priorOf({ traffic, first }: Pick<Plan, "traffic" | "first">): Prior {
+export function priorOf({ traffic, first, load }: Pick<Plan, "traffic" | "first" | "load">): Prior {
   return {
     traffic: traffic.map(({ tokens, uniform, requestSteps, steps }) => ({
       tokens,
@@ -68,6 +70,7 @@ export function priorOf({ traffic, first }: Pick<Plan, "traffic" | "first">): Pr
       steps,
     })),
     first,
+    ...(load === undefined ? {} : { load }),
   };
 }
 

@@ -7,7 +7,9 @@
 
 import { type Graph, idealGraph, type StepShape } from "../graph.ts";
 import { type CostSeed, type Costs, createCosts } from "../schedule/cost.ts";
+import { workSeconds } from "../schedule/load.ts";
 import type { StepsSeen } from "../schedule/policy.ts";
+import type { PriorLoad } from "../schedule/prior.ts";
 import type { EngineState } from "../schedule/state.ts";
 import type { PlanGraph, PlanTraffic } from "./plan.ts";
 
@@ -15,6 +17,8 @@ import type { PlanGraph, PlanTraffic } from "./plan.ts";
 export interface Learned {
   readonly traffic: readonly PlanTraffic[];
   readonly graphs: readonly PlanGraph[];
+  /** Absent where no step was timed. */
+  readonly load?: PriorLoad;
 }
 
 /** Steps of one planned size and uniform length. */
@@ -45,6 +49,8 @@ export class PlanRecorder {
   readonly #buckets = new Map<string, Bucket>();
   readonly #timed = new Map<string, number>();
   readonly #captures = new Set<string>();
+  #seconds = 0;
+  #workSeconds = 0;
 
   constructor(planned: readonly Graph[], seed: CostSeed) {
     this.#planned = planned;
@@ -58,6 +64,10 @@ export class PlanRecorder {
     for (const seen of steps) {
       const uniform = this.#uniforms.has(seen.uniform) ? seen.uniform : 0;
       const shape = { tokens: seen.tokens, requests: seen.requests, uniform };
+      if (seen.timed > 0 && seen.count > 0) {
+        this.#seconds += (seen.count * seen.seconds) / seen.timed;
+        this.#workSeconds += workSeconds(this.#costs, { ...seen, uniform });
+      }
       const ideal = idealGraph(this.#planned, shape);
       if (ideal === undefined || !(seen.count > 0)) continue;
       const bucket = this.#bucket(ideal.tokens, uniform);
@@ -102,7 +112,8 @@ export class PlanRecorder {
     }
     traffic.sort((a, b) => a.uniform - b.uniform || a.tokens - b.tokens);
     const graphs = this.#planned.map((graph) => this.#graph(graph, state, regrets));
-    return { traffic, graphs };
+    const load = { seconds: this.#seconds, workSeconds: this.#workSeconds };
+    return { traffic, graphs, ...(load.seconds > 0 ? { load } : {}) };
   }
 
   #graph(graph: Graph, state: EngineState, regrets: ReadonlyMap<string, number>): PlanGraph {

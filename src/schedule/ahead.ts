@@ -12,8 +12,6 @@
  */
 
 import type { Graph } from "../graph.ts";
-import type { Load } from "./earned.ts";
-import { priceOf } from "./earned.ts";
 import type { EngineLoad } from "./load.ts";
 import type { Savings } from "./savings.ts";
 import { HELD, type Held } from "./shapes.ts";
@@ -21,10 +19,12 @@ import { HELD, type Held } from "./shapes.ts";
 export interface AheadInput {
   readonly savings: Savings;
   readonly held: Held;
-  readonly load: Load;
-  readonly engine: EngineLoad;
+  /** Requests at hand on average, and the share of the time that is work, from 0 to 1. */
+  readonly engine: { readonly requests: number; readonly utilisation: number };
   /** Tokens of each request in a decode step: prompts are no larger under load. */
   readonly decode: number;
+  /** Request-seconds that a capture of so many seconds costs now. */
+  readonly priceOf: (stallSeconds: number) => number;
 }
 
 export interface AheadChoice {
@@ -43,11 +43,17 @@ const SECONDS_PER_OCTAVE = 30;
 /** Who captures only when it is needed pays its price, and as much again in regret before that. */
 const LATE_FACTOR = 2;
 /** A moment is cheap when at most this share of the recent time had fewer requests at hand. */
-const CHEAP_SHARE = 0.1;
+export const CHEAP_SHARE = 0.1;
 
+/** Whether next to never so few requests were at hand of late. */
+export function isCheapMoment(engine: EngineLoad, requests: number): boolean {
+  return engine.belowShare(requests) <= CHEAP_SHARE;
+}
+
+/** The graph worth most for its price, if any is worth it. */
 export function aheadChoice(input: AheadInput): AheadChoice | undefined {
-  const { savings, held, load, engine, decode } = input;
-  if (held.missing === 0 || engine.belowShare(load.requests) > CHEAP_SHARE) return undefined;
+  const { savings, held, engine, decode } = input;
+  if (held.missing === 0) return undefined;
   const { costs } = savings;
   const { sizes } = costs.shapes;
   const lane = costs.shapes.laneOf({ tokens: decode, requests: 1, uniform: decode });
@@ -72,7 +78,7 @@ export function aheadChoice(input: AheadInput): AheadChoice | undefined {
     const requests = requestsAt(lane.reach[index] ?? 0);
     const rise = riseTo(requests, engine);
     const late = LATE_FACTOR * chanceOf(rise) * stallSeconds * requests;
-    const price = priceOf(stallSeconds, load);
+    const price = input.priceOf(stallSeconds);
     const graph = costs.shapes.planned[place];
     if (graph === undefined || Math.min(value, late) < price || value / price <= bestRate) continue;
     best = { graph, value: Math.min(value, late), price, rise };
@@ -82,7 +88,7 @@ export function aheadChoice(input: AheadInput): AheadChoice | undefined {
 }
 
 /** How much higher the load must be for so many requests at hand. */
-function riseTo(requests: number, { requests: now, utilisation }: EngineLoad): number {
+function riseTo(requests: number, { requests: now, utilisation }: AheadInput["engine"]): number {
   return requests / (Math.max(1, now) * (1 - utilisation) + requests * utilisation);
 }
 

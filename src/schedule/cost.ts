@@ -33,6 +33,10 @@ export interface CostSeed {
   readonly secondsPerContextToken: number;
   /** Seconds and bytes of one later capture; graphs that are not named take their kind's mean. */
   readonly captures: ReadonlyMap<string, { readonly seconds: number; readonly bytes: number }>;
+  /** What a capture before ready takes, as a share of a later one's seconds. @default 1 */
+  readonly beforeReadyShare?: number;
+  /** What a kind's first capture takes more, likewise. @default 0 */
+  readonly warmUpShare?: number;
   /** How far off, as a share, the seed may be: small for a profile of this engine. @default 0.15 */
   readonly errorShare?: number;
 }

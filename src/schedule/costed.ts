@@ -9,13 +9,14 @@
  */
 
 import type { Graph } from "../graph.ts";
-import { aheadChoice } from "./ahead.ts";
+import { aheadChoice, isCheapMoment } from "./ahead.ts";
 import { Announced } from "./announced.ts";
 import type { CostSeed, Costs } from "./cost.ts";
 import { costDispatchTable } from "./cost-dispatch.ts";
+import { expectedOf, firstSteps } from "./earlier.ts";
 import { earnedChoice, type Load, priceOf } from "./earned.ts";
 import { fillChoice } from "./fill.ts";
-import { firstGraphs } from "./first.ts";
+import { firstGraphs, learnedGraphs } from "./first.ts";
 import { Gaps } from "./gaps.ts";
 import { Knowledge } from "./knowledge.ts";
 import type { Decision, EngineEvent, Policy } from "./policy.ts";
@@ -37,8 +38,9 @@ export interface CostPolicyOptions {
   /** Captures the learned graphs before ready and none after: settled at ready. @default false */
   readonly initOnly?: boolean;
   /**
-   * With a prior its graphs come before ready instead of the tops: the first one always, more while
-   * they are expected to take this many seconds together. `initOnly` takes all. @default 0
+   * With a prior its graphs come before ready instead of the tops: the most valuable one always, and
+   * those that are dearer later, while they are expected to take at most this many seconds together.
+   * `initOnly` takes all. @default 2
    */
   readonly firstSecondsMax?: number;
 }
@@ -52,6 +54,10 @@ export interface CostPolicy extends Policy {
 
 /** Seconds until an engine that deferred a capture is asked again, if nothing else comes first. */
 const DEFERRED_RETRY_SECONDS = 1;
+/** Seconds of captures before ready at most, where a plan says that they pay. */
+const FIRST_SECONDS_MAX = 2;
+/** Who is announced for so soon waits for the start as well. */
+const ANNOUNCED_SECONDS = 2;
 /** Decode steps expected of requests that wait at ready: fewer than nearly every answer has. */
 const STEPS_AHEAD = 32;
 /** With more of them prompts go on for long, and their steps are mixed ones. */
@@ -147,11 +153,20 @@ class CostedPolicy implements CostPolicy {
     this.#stalls.spend(atSeconds, seconds);
   }
 
-  #start(state: EngineState, event: EngineEvent, { costs, first }: Knowledge): Decision[] {
-    if (event.type !== "inventory" || state.ready) return [];
-    const { initOnly, firstSecondsMax = 0 } = this.#options;
-    const secondsMax = initOnly === true ? Number.POSITIVE_INFINITY : firstSecondsMax;
-    return [{ type: "start", ...firstGraphs({ costs, learned: first, secondsMax }) }];
+  #start(state: EngineState, { type, atSeconds }: EngineEvent, known: Knowledge): Decision[] {
+    if (type !== "inventory" || state.ready) return [];
+    const { initOnly, mode, costs, firstSecondsMax = FIRST_SECONDS_MAX } = this.#options;
+    const { first, savings, planned } = known;
+    if (initOnly === true) return [{ type: "start", ...learnedGraphs(planned, first) }];
+    const announced = this.#announced.during(atSeconds, ANNOUNCED_SECONDS);
+    const requests = this.#load(state, atSeconds).requests + announced;
+    const { decode, prior } = known;
+    const waiting = firstSteps(requests, decode, STEPS_AHEAD, known.costs.shapes);
+    const expected = expectedOf(prior, known.costs, mode === "idle");
+    const { beforeReadyShare: share = 1, warmUpShare = 0 } = costs;
+    const shares = { share, warmUpShare, secondsMax: firstSecondsMax };
+    const input = { savings, learned: first, expected, waiting, requests, decode, ...shares };
+    return [{ type: "start", ...firstGraphs(input) }];
   }
 
   #table(state: EngineState, event: EngineEvent, { costs, held, planned }: Knowledge): Decision[] {
@@ -222,7 +237,9 @@ class CostedPolicy implements CostPolicy {
   ): Decision[] | undefined {
     if (state.idle) return undefined;
     const now = this.#load(state, atSeconds);
-    const choice = aheadChoice({ savings, held, load: now, engine: load, decode });
+    if (!isCheapMoment(load, now.requests)) return undefined;
+    const price = (stallSeconds: number): number => priceOf(stallSeconds, now);
+    const choice = aheadChoice({ savings, held, engine: load, decode, priceOf: price });
     if (choice === undefined) return undefined;
     const { graph } = choice;
     const stallSeconds = savings.costs.captureSeconds(graph).value;

@@ -43,7 +43,7 @@ export interface EarnedInput {
  * the advice is good that costs at most 1.5 times what a clairvoyant pays instead of 2, and where it
  * is bad at most 3 times.
  */
-const TRUSTED_SHARE = 0.5;
+export const TRUSTED_SHARE = 0.5;
 /** Another graph may take the leader's place if it removes this share of the leader's regret. */
 const STAND_IN_SHARE = 0.75;
 

@@ -1,11 +1,12 @@
 /** What the costed policy knows of one plan: costs, accounts, traffic, and where graphs stand. */
 
-import type { Graph, StepShape } from "../graph.ts";
+import type { Graph } from "../graph.ts";
 import { Accounts } from "./accounts.ts";
 import { type CostSeed, type Costs, createCosts } from "./cost.ts";
+import { stepOf } from "./earlier.ts";
 import { EngineLoad } from "./load.ts";
 import type { EngineEvent, StepsSeen } from "./policy.ts";
-import type { Prior, PriorTraffic } from "./prior.ts";
+import type { Prior } from "./prior.ts";
 import { type LaneWeights, Savings } from "./savings.ts";
 import { HELD, Held } from "./shapes.ts";
 import type { EngineState } from "./state.ts";
@@ -18,6 +19,9 @@ const FORECAST_SECONDS_MAX = 10;
 
 /** Steps of earlier starts that count at most: two or three minutes of serving. */
 const PRIOR_STEPS_MAX = 20_000;
+
+/** Of the load, too, earlier starts tell little more than what is a cheap moment at first. */
+const PRIOR_LOAD_SECONDS = 30;
 
 export interface KnowledgeOptions {
   readonly costs: CostSeed;
@@ -36,14 +40,14 @@ export class Knowledge {
   readonly load: EngineLoad;
   /** Whether earlier starts needed a graph, by its place in the plan. */
   readonly trusted: Uint8Array;
-  readonly #prior: Prior;
+  readonly prior: Prior;
   #forecast: readonly LaneWeights[] = [];
   #forecastSteps = -1;
   #forecastAtSeconds = 0;
 
   constructor(planned: readonly Graph[], options: KnowledgeOptions, atSeconds: number) {
     this.planned = planned;
-    this.#prior = options.prior ?? { traffic: [], first: [] };
+    this.prior = options.prior ?? { traffic: [], first: [] };
     this.costs = createCosts(planned, options.costs);
     this.decode = this.costs.shapes.decode;
     this.savings = new Savings(this.costs);
@@ -85,17 +89,18 @@ export class Knowledge {
   /** What earlier starts needed and this plan has, most needed first. */
   get first(): Graph[] {
     const { planned, places } = this.costs.shapes;
-    return this.#prior.first.flatMap((id) => planned[places.get(id) ?? -1] ?? []);
+    return this.prior.first.flatMap((id) => planned[places.get(id) ?? -1] ?? []);
   }
 
   /** Traffic starts where earlier ones left it, but not with more than soon fades. */
   #expect(atSeconds: number): void {
-    const { traffic } = this.#prior;
+    const { traffic } = this.prior;
     const known = traffic.reduce((sum, { steps }) => sum + steps, 0);
     const share = Math.min(1, PRIOR_STEPS_MAX / Math.max(1, known));
     for (const row of traffic) {
       const requests = row.steps > 0 ? row.requestSteps / row.steps : 0;
       this.traffic.add(stepOf(row), row.steps * share, requests, atSeconds);
+      if (known > 0) this.load.expect((PRIOR_LOAD_SECONDS * row.steps) / known, requests);
     }
   }
 
@@ -110,9 +115,4 @@ export class Knowledge {
     }
     return this.#forecast;
   }
-}
-
-/** A row of the prior as a step: the one that its others are padded to. */
-function stepOf({ tokens, uniform }: PriorTraffic): StepShape {
-  return { tokens, requests: uniform > 0 ? Math.ceil(tokens / uniform) : 1, uniform };
 }

@@ -9,6 +9,7 @@
 
 import type { Costs } from "./cost.ts";
 import type { StepsSeen } from "./policy.ts";
+import type { Lane } from "./shapes.ts";
 
 /** Long enough for bursts to even out, short enough to follow a rising load. */
 const HALF_LIFE_SECONDS = 30;
@@ -40,6 +41,12 @@ export class EngineLoad {
     return this.#requestSeconds / this.#seconds;
   }
 
+  /** So much time is taken to have passed with so many requests, as in earlier starts. */
+  expect(seconds: number, requests: number): void {
+    const bin = binOf(requests);
+    this.#moments[bin] = (this.#moments[bin] ?? 0) + seconds;
+  }
+
   /** The time since the last call passed with so many requests, and these steps. */
   pass(atSeconds: number, requests: number, steps: readonly StepsSeen[]): void {
     const elapsed = Math.max(0, atSeconds - (this.#atSeconds ?? atSeconds));
@@ -48,7 +55,7 @@ export class EngineLoad {
     this.#seconds = this.#seconds * fade + elapsed;
     this.#requestSeconds = this.#requestSeconds * fade + elapsed * requests;
     this.#work *= fade;
-    for (const seen of steps) this.#work += this.#workOf(seen);
+    for (const seen of steps) this.#work += workSeconds(this.#costs, seen);
     for (let bin = 0; bin < BINS; bin++) this.#moments[bin] = (this.#moments[bin] ?? 0) * fade;
     const bin = binOf(requests);
     this.#moments[bin] = (this.#moments[bin] ?? 0) + elapsed;
@@ -66,35 +73,39 @@ export class EngineLoad {
     }
     return all === 0 ? 0 : below / all;
   }
+}
 
-  /** Seconds of these steps that are proportional to their tokens. */
-  #workOf(seen: StepsSeen): number {
-    if (!(seen.timed > 0)) return 0;
-    const { shapes, graphSecondsByPlace } = this.#costs;
-    const { lane, size } = shapes.bucketOf(seen) ?? { lane: shapes.laneOf(seen), size: -1 };
-    const ungraphed = this.#costs.ungraphedBySize(lane.uniform > 0);
-    // A padded or ungraphed step costs more than it must: that isn't work either.
-    const smallest = graphSecondsByPlace[lane.places[0] ?? -1] ?? 0;
-    let fixed = ungraphed[0] ?? 0;
-    if (size >= 0) {
-      const place = seen.served === "" ? -1 : (shapes.places.get(seen.served) ?? -1);
-      const choice = graphSecondsByPlace[place] ?? ungraphed[size] ?? 0;
-      fixed = choice - Math.max(0, this.#idealSeconds(lane.places, lane.reach, size) - smallest);
-    }
-    return seen.count * Math.max(0, seen.seconds / seen.timed - fixed);
+/** Seconds of these steps that are proportional to their tokens. */
+export function workSeconds(costs: Costs, seen: StepsSeen): number {
+  if (!(seen.timed > 0)) return 0;
+  const { shapes, graphSecondsByPlace } = costs;
+  const { lane, size } = shapes.bucketOf(seen) ?? { lane: shapes.laneOf(seen), size: -1 };
+  const ungraphed = costs.ungraphedBySize(lane.uniform > 0);
+  // A padded or ungraphed step costs more than it must: that isn't work either.
+  const smallest = graphSecondsByPlace[lane.places[0] ?? -1] ?? 0;
+  let fixed = ungraphed[0] ?? 0;
+  if (size >= 0) {
+    const place = seen.served === "" ? -1 : (shapes.places.get(seen.served) ?? -1);
+    const choice = graphSecondsByPlace[place] ?? ungraphed[size] ?? 0;
+    fixed = choice - Math.max(0, idealSeconds(costs, lane, size) - smallest);
   }
+  return seen.count * Math.max(0, seen.seconds / seen.timed - fixed);
+}
 
-  /** Seconds in the smallest graph that serves steps of this size. */
-  #idealSeconds(places: Int32Array, reach: Int32Array, size: number): number {
-    let low = 0;
-    let high = places.length;
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if ((reach[middle] ?? 0) < size) low = middle + 1;
-      else high = middle;
-    }
-    return this.#costs.graphSecondsByPlace[places[low] ?? -1] ?? 0;
+/** Seconds in the smallest graph that serves steps of this size. */
+function idealSeconds(
+  { graphSecondsByPlace }: Costs,
+  { places, reach }: Lane,
+  size: number,
+): number {
+  let low = 0;
+  let high = places.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if ((reach[middle] ?? 0) < size) low = middle + 1;
+    else high = middle;
   }
+  return graphSecondsByPlace[places[low] ?? -1] ?? 0;
 }
 
 function binOf(requests: number): number {

@@ -11,8 +11,18 @@ export interface PriorTraffic {
   readonly steps: number;
 }
 
+/** What an engine did with its time. */
+export interface PriorLoad {
+  /** Seconds that its steps took. */
+  readonly seconds: number;
+  /** Those of them that went into work in proportion to tokens. */
+  readonly workSeconds: number;
+}
+
 export interface Prior {
   readonly traffic: readonly PriorTraffic[];
   /** Ids of graphs that earlier starts needed, most needed first. */
   readonly first: readonly string[];
+  /** @default not known */
+  readonly load?: PriorLoad;
 }

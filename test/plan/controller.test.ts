@@ -380,7 +380,7 @@ describe("options", () => {
 });
 
 describe("a simulated engine's second start", () => {
-  test("captures first what the first one needed", { timeout: 60_000 }, async () => {
+  test("captures first what serves the steps of the first one", { timeout: 60_000 }, async () => {
     const folder = await temporaryFolder();
     const planFolder = join(folder, "plans");
     const trace = join(folder, "trace.csv");
@@ -417,6 +417,10 @@ describe("a simulated engine's second start", () => {
     }
     expect(before.get("first")).toEqual(["PIECEWISE:512", "FULL:512"]);
     expect(needed.length).toBeGreaterThan(0);
-    expect(before.get("second")).toEqual(expect.arrayContaining(needed.slice(0, 1)));
+    // Steps of one request are served as well by any of the smaller graphs.
+    const second = before.get("second") ?? [];
+    expect(second.length).toBeGreaterThan(0);
+    expect(second.some((id) => id.startsWith("FULL:") && id !== "FULL:512")).toBe(true);
+    expect(second).not.toContain("PIECEWISE:512");
   });
 });

@@ -55,6 +55,15 @@ describe("a plan's text", () => {
     expect(formatPlan(plan)).toContain('\n    {"id":"FULL:8",');
   });
 
+  test("keeps what engines did with their time, and can do without", () => {
+    const plan = planOf({ load: { seconds: 10, workSeconds: 4 } });
+    expect(parsePlan(formatPlan(plan))).toEqual(plan);
+    expect(priorOf(plan).load).toEqual({ seconds: 10, workSeconds: 4 });
+    expect(priorOf(planOf())).not.toHaveProperty("load");
+    const bad = formatPlan(plan).replace('"workSeconds": 4', '"workSeconds": -4');
+    expect(() => parsePlan(bad)).toThrow("$.load.workSeconds");
+  });
+
   test("of 4,096 graphs stays within the limit", () => {
     const graphs = Array.from({ length: 4096 }, (_, index) =>
       graph("PIECEWISE", index + 1, { stepSeconds: 0.012345678901234567, regret: 123.456789 }),
@@ -202,6 +211,18 @@ describe("ageing and merging", () => {
     let plan = planOf();
     for (let start = 0; start < 20; start++) plan = agePlan(plan, [{ traffic: [traffic(2, 1e6)] }]);
     expect(plan.traffic).toEqual([]);
+  });
+
+  test("the time that engines worked ages and adds up likewise", () => {
+    const load = { seconds: 10, workSeconds: 4 };
+    const old = planOf({ load });
+    const news = { traffic: old.traffic, graphs: old.graphs, load: { seconds: 2, workSeconds: 1 } };
+    const aged = agePlan(old, [news]);
+    expect(aged.load).toEqual({ seconds: 5, workSeconds: 2 });
+    expect(addLearned(aged, [news], 1).load).toEqual({ seconds: 7, workSeconds: 3 });
+    expect(mergePlans(old, planOf({ load })).load).toEqual({ seconds: 20, workSeconds: 8 });
+    expect(mergePlans(old, planOf()).load).toEqual(load);
+    expect(mergePlans(planOf(), planOf())).not.toHaveProperty("load");
   });
 
   test("a start's own traffic is added, and the order follows it", () => {

@@ -62,6 +62,19 @@ describe("a recorder", () => {
     expect(addLearned(emptyPlan(planOf()), [learned], 1).first).not.toContain("FULL:8");
   });
 
+  test("books the time of all steps, and what of it went into tokens", () => {
+    const recorder = new PlanRecorder(planned, costSeedOf(profile));
+    const fixed = costSeedOf(profile).ungraphed[0]?.[1] ?? 0;
+    recorder.observe([seen(4, { served: "FULL:4", seconds: 0.1, contextTokens: 0 })], 0);
+    // No graph is large enough for these, and they are mostly work.
+    const long = { uniform: 0, requests: 1, count: 20, timed: 10, seconds: 2 };
+    recorder.observe([seen(8192, long), seen(2, { timed: 0 })], 0);
+    const { load } = recorder.learned(createEngineState(planned)) ?? {};
+    expect(load?.seconds).toBeCloseTo(0.1 + 20 * 0.2, 9);
+    expect(load?.workSeconds).toBeGreaterThan(20 * (0.2 - fixed) - 1e-9);
+    expect(load?.workSeconds).toBeLessThan(20 * 0.2);
+  });
+
   test("takes captures from the engine's state, growth below zero as none", () => {
     const recorder = new PlanRecorder(planned, costSeedOf(profile));
     const state = createEngineState(planned);
@@ -90,6 +103,8 @@ describe("the seed of a policy's costs", () => {
   test("is the profile's, and surer for its own model than for another", () => {
     expect(costSeedFor(profile, profile.engine.model).errorShare).toBeUndefined();
     expect(costSeedFor(profile, "another").errorShare).toBe(0.5);
+    // 1.83 s for all without warm-up runs, 2.71 s one by one while serving.
+    expect(costSeedFor(profile, "another").beforeReadyShare).toBeCloseTo(1.83 / 2.71, 2);
   });
 
   test("is set right by what earlier starts measured", () => {

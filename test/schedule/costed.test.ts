@@ -205,6 +205,19 @@ describe("a second start", () => {
     expect(row).toEqual({ tokens: 4, uniform: 1, requestSteps: 4500, steps: 1500 });
   });
 
+  test("who waits, or is announced, gets the graph for their first steps before ready", () => {
+    const prior = priorOf(learned());
+    const rig = new Rig("idle", plan(...SIZES), { prior });
+    expect(rig.start.every(({ tokens }) => tokens < 200)).toBe(true);
+    rig.event({ type: "announce", inSeconds: 0.5, requests: 150 });
+    rig.event({ type: "inventory" });
+    expect(rig.start).toContainEqual(expect.objectContaining({ kind: "FULL", tokens: 256 }));
+    const held = new Rig("idle", plan(...SIZES), { prior });
+    held.state.waiting = 150;
+    held.event({ type: "inventory" });
+    expect(held.start).toEqual(rig.start);
+  });
+
   test("a plan of other graphs is no help and no harm", () => {
     const prior = { traffic: [], first: ["FULL:9999", "nonsense"] };
     const rig = new Rig("idle", plan(...SIZES), { prior });

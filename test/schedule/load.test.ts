@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { aheadChoice } from "../../src/schedule/ahead.ts";
+import { aheadChoice, isCheapMoment } from "../../src/schedule/ahead.ts";
 import { Announced } from "../../src/schedule/announced.ts";
 import { createCosts } from "../../src/schedule/cost.ts";
 import { EngineLoad } from "../../src/schedule/load.ts";
@@ -44,14 +44,27 @@ describe("the engine's load", () => {
   });
 });
 
+test("earlier starts tell what is a cheap moment, until this one's own time has passed", () => {
+  const load = new EngineLoad(costs);
+  load.expect(27, 64);
+  load.expect(3, 4);
+  load.pass(0, 200, []);
+  load.pass(1, 200, []);
+  // All there was of this start had 200 at hand: 100 is the fewest, but not of all times.
+  expect(isCheapMoment(load, 100)).toBe(false);
+  expect(isCheapMoment(load, 4)).toBe(true);
+  for (let second = 2; second < 300; second++) load.pass(second, 200, []);
+  expect(isCheapMoment(load, 100)).toBe(true);
+});
+
 describe("captures ahead of a rising load", () => {
   const choose = (engine: EngineLoad, requests: number, ...captured: string[]) =>
     aheadChoice({
       savings: new Savings(costs),
       held: heldOf(planned, "FULL:512", "PIECEWISE:512", "FULL:64", ...captured),
-      load: { requests, arrivalsPerSecond: 0 },
       engine,
       decode: 1,
+      priceOf: (stallSeconds) => stallSeconds * requests,
     });
   const steps = (perReport: number) => [
     seen(decode(64), "FULL:64", 1, 0.005),
@@ -69,7 +82,8 @@ describe("captures ahead of a rising load", () => {
 
   test("at a cheap moment only, and nothing that is there or saves nothing", () => {
     const near = loaded(60, steps(0.075));
-    expect(choose(near, 120)).toBeUndefined();
+    expect(isCheapMoment(near, 120)).toBe(false);
+    expect(isCheapMoment(near, 60)).toBe(true);
     expect(choose(near, 60, "FULL:128", "FULL:256")).toBeUndefined();
   });
 });

@@ -1,0 +1,90 @@
+import { describe, expect, test } from "vitest";
+import { createCosts } from "../../src/schedule/cost.ts";
+import { expectedOf, firstSteps } from "../../src/schedule/earlier.ts";
+import { firstGraphs } from "../../src/schedule/first.ts";
+import type { Prior } from "../../src/schedule/prior.ts";
+import { Savings } from "../../src/schedule/savings.ts";
+import { plan } from "../helpers/fake-engine.ts";
+import { graphOf, SEED } from "./seed.ts";
+
+const planned = plan(1, 8, 16, 32, 64, 128, 256, 512);
+const costs = createCosts(planned, SEED);
+/** Of each capture: the seed knows none. */
+const SECONDS = 0.03;
+
+/** Decode steps of so many requests, with as many at hand. */
+const row = (requests: number, steps: number) => ({
+  tokens: requests,
+  uniform: 1,
+  steps,
+  requestSteps: steps * requests,
+});
+
+/** Ids of what comes before ready. */
+function chosen(prior: Omit<Prior, "first">, requests: number, more = {}): string[] {
+  const first = ["FULL:16", "FULL:64"];
+  const { graphs } = firstGraphs({
+    savings: new Savings(costs),
+    learned: first.map((id) => graphOf(planned, id)),
+    expected: expectedOf({ ...prior, first }, costs, "idle" in more),
+    waiting: firstSteps(requests, 1, 32, costs.shapes),
+    requests,
+    decode: 1,
+    share: 0.6,
+    warmUpShare: 0,
+    secondsMax: 2,
+    ...more,
+  });
+  const ids = graphs.map(({ id }) => id);
+  expect(new Set(ids).size).toBe(ids.length);
+  return ids;
+}
+
+describe("before ready, with a plan", () => {
+  const busy = { traffic: [row(64, 10_000), row(128, 10_000), row(256, 10_000)] };
+
+  test("comes what is dearer later, the fewer the more wait for it", () => {
+    const few = chosen(busy, 4);
+    expect(few).toEqual(expect.arrayContaining(["FULL:64", "FULL:128", "FULL:256"]));
+    const many = chosen(busy, 150);
+    // Who waits needs one for their own steps; 64 can wait until fewer are held up.
+    expect(many).toContain("FULL:256");
+    expect(many).not.toContain("FULL:64");
+    expect(many.length).toBeLessThan(few.length);
+  });
+
+  test("nobody waits, or nobody knows: as if the usual number did", () => {
+    const traffic = [row(8, 30_000), row(256, 10_000)];
+    expect(chosen({ traffic }, 0)).toEqual(chosen({ traffic }, 8));
+    expect(chosen({ traffic: [] }, 0)).toEqual(["FULL:16"]);
+  });
+
+  test("an engine that rests captures then what is not needed at once", () => {
+    const rests = { traffic: [row(1, 1000), row(64, 10_000), row(128, 10_000)] };
+    expect(chosen(rests, 0)).toHaveLength(2);
+    expect(chosen(rests, 0, { idle: true })).toHaveLength(1);
+    // A single request in one of ten thousand steps is no rest.
+    const busier = { traffic: [row(1, 2), row(64, 10_000), row(128, 10_000)] };
+    expect(chosen(busier, 0, { idle: true })).toHaveLength(2);
+  });
+
+  test("a plan for another load leaves those who wait their graph", () => {
+    expect(chosen({ traffic: [row(8, 10_000)] }, 100)).toContain("FULL:256");
+    expect(chosen({ traffic: [row(8, 10_000)] }, 4)).not.toContain("FULL:256");
+  });
+
+  test("a heavy load's larger batches too, where later moments are no cheaper", () => {
+    const traffic = [row(64, 10_000)];
+    const loaded = (workSeconds: number) => ({ traffic, load: { seconds: 100, workSeconds } });
+    expect(chosen(loaded(5), 20)).not.toContain("FULL:256");
+    const heavy = chosen(loaded(70), 20);
+    expect(heavy).toEqual(expect.arrayContaining(["FULL:64", "FULL:128", "FULL:256"]));
+    expect(chosen(loaded(70), 400)).not.toContain("FULL:128");
+  });
+
+  test("takes at most its time, but for the first graph", () => {
+    expect(chosen(busy, 4, { secondsMax: 0 })).toHaveLength(1);
+    const two = chosen(busy, 4, { secondsMax: 2 * 0.6 * SECONDS });
+    expect(two).toHaveLength(2);
+  });
+});
