@@ -98,9 +98,11 @@ export class MemoryGuard {
   readonly #observed = new Map<string, number>();
   /** What was kept back from the KV cache for graphs. */
   #reservedBytes = 0;
+  /** Whether that was for all of them. */
+  #reservedPlan = false;
   #ranks: readonly RankMemory[] = [];
-  /** What serving still needs on each GPU. */
-  #claims: ReadonlyMap<string, number> = new Map();
+  /** What serving still needs on each GPU, and the ranks there. */
+  #claims: ReadonlyMap<string, { readonly bytes: number; readonly ranks: number }> = new Map();
   #forecast: MemoryForecast | undefined;
   #tiers: ReadonlyMap<string, number> | undefined;
   #reportedAtSeconds = Number.NEGATIVE_INFINITY;
@@ -121,6 +123,7 @@ export class MemoryGuard {
   plan(planned: readonly Graph[], shape: EngineShape, recorded?: RecordedBytes): void {
     this.#forecast = new MemoryForecast(planned, shape, recorded);
     this.#reservedBytes = shape.reserve?.bytes ?? 0;
+    this.#reservedPlan = shape.reserve?.mode === "plan";
     this.#observed.clear();
     this.#tiers = undefined;
   }
@@ -135,24 +138,25 @@ export class MemoryGuard {
   report(ranks: readonly RankMemory[]): void {
     this.#ranks = ranks;
     this.#reportedAtSeconds = this.#options.now();
-    const claims = new Map<string, number>();
+    const claims = new Map<string, { bytes: number; ranks: number }>();
     for (const rank of ranks) {
       if (!this.#firstRanks.has(rank.rank)) this.#firstRanks.set(rank.rank, rank);
       const { peakBytes, marginBytes } = this.#claim(rank);
-      claims.set(rank.gpuUuid, (claims.get(rank.gpuUuid) ?? 0) + peakBytes + marginBytes);
+      const { bytes, ranks: others } = claims.get(rank.gpuUuid) ?? { bytes: 0, ranks: 0 };
+      claims.set(rank.gpuUuid, { bytes: bytes + peakBytes + marginBytes, ranks: others + 1 });
     }
     this.#claims = claims;
     this.#book();
   }
 
-  /**
-   * Serving's claim, less what was reserved for graphs and not taken yet: that is the graphs' own.
-   * Without them the KV cache would have it, so serving has what it has in an engine without any.
-   */
+  /** Serving's claim, and what each rank keeps for graphs. */
   #book(): void {
     const { ledger, engine } = this.#options;
-    const ownBytes = this.#reservedBytes - this.#reservedTakenBytes();
-    for (const [gpu, bytes] of this.#claims) ledger.claim(gpu, engine, bytes - ownBytes);
+    const untakenBytes = this.#reservedUntakenBytes();
+    for (const [gpu, { bytes, ranks }] of this.#claims) {
+      const kept = { bytes: ranks * this.#reservedBytes, untakenBytes: ranks * untakenBytes };
+      ledger.claim(gpu, engine, bytes, kept);
+    }
   }
 
   /**
@@ -204,10 +208,11 @@ export class MemoryGuard {
 
   /** Undefined while no rank has reported. */
   headroom(): Headroom | undefined {
+    const { ledger, engine } = this.#options;
     let least: Headroom | undefined;
     for (const rank of this.#ranks) {
       const { freeBytes } = this.#free(rank);
-      const spokenForBytes = this.#options.ledger.spokenFor(rank.gpuUuid);
+      const spokenForBytes = ledger.offLimits(rank.gpuUuid, engine, freeBytes);
       const bytes = freeBytes - spokenForBytes;
       if (least !== undefined && least.bytes <= bytes) continue;
       const { gpuUuid: gpu, totalBytes } = rank;
@@ -218,12 +223,16 @@ export class MemoryGuard {
 
   /** What to capture before ready; without figures whatever the policy wants. */
   start(wanted: readonly Graph[], state: EngineState): Fit {
-    const headroomBytes = this.headroom()?.bytes;
+    let headroomBytes = this.headroom()?.bytes;
     if (this.#forecast === undefined || headroomBytes === undefined) {
       return { graphs: wanted, needBytes: 0, blocked: [], tiers: undefined };
     }
     // What the user excluded takes nothing, and is no top.
     const planned = state.planned.filter(({ id }) => state.graphs.get(id)?.status !== "refused");
+    // The engine has added a bar to what it keeps for the plan: a second one beside it doesn't fit.
+    if (this.#reservedPlan && headroomBytes >= this.#reservedUntakenBytes()) {
+      headroomBytes = Number.POSITIVE_INFINITY;
+    }
     const fit = fitStart({ planned, wanted, forecast: this.#forecast, headroomBytes });
     this.#tiers = fit.tiers;
     return fit;
@@ -300,13 +309,14 @@ export class MemoryGuard {
     tops: ReadonlyMap<number, number>,
   ): readonly string[] {
     const [first] = waiting;
-    const { ledger, driverFree, now } = this.#options;
+    const { ledger, engine, driverFree, now } = this.#options;
     const asked = this.#probe !== undefined && now() < this.#probe.untilSeconds;
     if (first === undefined || asked || !this.#isOld()) return [];
     const need = roomFor(this.#need(first.graph, tops));
     const fits = this.#ranks.every((rank) => {
-      const unknown = driverFree(rank.gpuUuid) === undefined;
-      return unknown || this.#mostBytes(rank) - ledger.spokenFor(rank.gpuUuid) >= need;
+      if (driverFree(rank.gpuUuid) === undefined) return true;
+      const mostBytes = this.#mostBytes(rank);
+      return mostBytes - ledger.offLimits(rank.gpuUuid, engine, mostBytes) >= need;
     });
     if (!fits) return [];
     this.#probe = { graph: first.graph.id, untilSeconds: now() + PROBE_SECONDS };
@@ -331,17 +341,14 @@ export class MemoryGuard {
   /** Whether a rank has less than serving needs, even at best. */
   #short(): boolean {
     const { ledger } = this.#options;
-    return this.#ranks.some((rank) => {
-      const needs = ledger.spokenFor(rank.gpuUuid) - ledger.reserved(rank.gpuUuid);
-      // Captured graphs are within their own too: it is not they that serving is short of.
-      return this.#mostBytes(rank) < needs - this.#reservedTakenBytes();
-    });
+    // Captured graphs are within their own: it is not they that serving is short of.
+    return this.#ranks.some((rank) => this.#mostBytes(rank) < ledger.least(rank.gpuUuid));
   }
 
-  #reservedTakenBytes(): number {
+  #reservedUntakenBytes(): number {
     let takenBytes = 0;
     for (const bytes of this.#observed.values()) takenBytes += bytes;
-    return Math.min(this.#reservedBytes, takenBytes);
+    return Math.max(0, this.#reservedBytes - takenBytes);
   }
 
   /**

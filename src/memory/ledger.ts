@@ -1,20 +1,31 @@
 /**
  * Who has what coming on each GPU: engines that share one must not spend the same free memory
  * twice. A claim is what an engine's serving still has to take; a reservation is a capture under
- * way, which no reading of free memory shows yet.
+ * way, which no reading of free memory shows yet. What an engine kept back from its KV cache for
+ * graphs is theirs: serving would not have it either if there were no graphs.
  */
+
+/** What was kept back from an engine's KV cache for graphs. */
+export interface Kept {
+  readonly bytes: number;
+  /** Of it, what no graph has taken yet. */
+  readonly untakenBytes: number;
+}
 
 interface Entry {
   claimBytes: number;
+  kept: Kept;
   reservedBytes: number;
 }
+
+const NOTHING: Kept = { bytes: 0, untakenBytes: 0 };
 
 export class MemoryLedger {
   readonly #gpus = new Map<string, Map<string, Entry>>();
 
-  /** What this engine's serving still needs on a GPU; the sum over its ranks there. */
-  claim(gpu: string, engine: string, bytes: number): void {
-    this.#entry(gpu, engine).claimBytes = Math.max(0, bytes);
+  /** What this engine's serving still needs on a GPU; sums over its ranks there. */
+  claim(gpu: string, engine: string, bytes: number, kept: Kept = NOTHING): void {
+    Object.assign(this.#entry(gpu, engine), { claimBytes: Math.max(0, bytes), kept });
   }
 
   /** Takes `bytes` on each GPU (twice where two ranks are on it) until released. */
@@ -34,6 +45,34 @@ export class MemoryLedger {
     let bytes = 0;
     for (const entry of this.#gpus.get(gpu)?.values() ?? []) {
       bytes += entry.claimBytes + entry.reservedBytes;
+    }
+    return bytes;
+  }
+
+  /**
+   * What of `freeBytes` an engine's captures must leave: captures under way, what others kept for
+   * theirs, and serving's claims. Serving is not due what the engine kept for its own graphs: of
+   * the rest it has what it would have without graphs, and if a stranger took that, its least.
+   */
+  offLimits(gpu: string, engine: string, freeBytes: number): number {
+    let claimBytes = 0;
+    let othersBytes = 0;
+    for (const [name, entry] of this.#gpus.get(gpu) ?? []) {
+      claimBytes += entry.claimBytes;
+      if (name !== engine) othersBytes += entry.kept.untakenBytes;
+    }
+    const ownBytes = this.#gpus.get(gpu)?.get(engine)?.kept.untakenBytes ?? 0;
+    const withoutBytes = freeBytes - othersBytes - ownBytes;
+    const servingBytes =
+      ownBytes > 0 ? Math.min(claimBytes, Math.max(this.least(gpu), withoutBytes)) : claimBytes;
+    return servingBytes + othersBytes + this.reserved(gpu);
+  }
+
+  /** What serving must have in any case, even beside all graphs that memory was kept for. */
+  least(gpu: string): number {
+    let bytes = 0;
+    for (const { claimBytes, kept } of this.#gpus.get(gpu)?.values() ?? []) {
+      bytes += Math.max(0, claimBytes - kept.bytes);
     }
     return bytes;
   }
@@ -61,7 +100,7 @@ export class MemoryLedger {
     }
     let entry = engines.get(engine);
     if (entry === undefined) {
-      entry = { claimBytes: 0, reservedBytes: 0 };
+      entry = { claimBytes: 0, kept: NOTHING, reservedBytes: 0 };
       engines.set(engine, entry);
     }
     return entry;

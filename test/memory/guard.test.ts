@@ -1,57 +1,15 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import type { Graph } from "../../src/graph.ts";
-import { MemoryGuard } from "../../src/memory/guard.ts";
+import { FLOOR_BYTES } from "../../src/memory/headroom.ts";
 import { MemoryLedger } from "../../src/memory/ledger.ts";
-import { createEngineState, type EngineState } from "../../src/schedule/state.ts";
-import type { RankMemory } from "../../src/wire/protocol.ts";
-import { plan, RANK } from "../helpers/fake-engine.ts";
+import { RANK } from "../helpers/fake-engine.ts";
+import { CLAIM, graph, PEAK, PLANNED, type Rig, rig } from "./guard-rig.ts";
+import { MIB } from "./rig.ts";
 
-const MIB = 1024 * 1024;
-const PLANNED = plan(1, 2, 4, 8, 16, 32, 64, 128, 256, 512);
-const PEAK = 100 * MIB;
-/** The least allowance there is. */
-const CLAIM = PEAK + 256 * MIB;
-
-interface Rig {
-  readonly guard: MemoryGuard;
-  readonly state: EngineState;
-  atSeconds: number;
-  driver: number | undefined;
-  report(freeMib: number, more?: Partial<RankMemory>): void;
-  capture(id: string, bytes: number): void;
-}
-
-function rig(engine = "a", ledger = new MemoryLedger()): Rig {
-  const state = createEngineState(PLANNED);
-  const self: Rig = {
-    atSeconds: 0,
-    driver: undefined,
-    state,
-    guard: new MemoryGuard({
-      engine,
-      ledger,
-      marginBytes: undefined,
-      driverFree: () => self.driver,
-      now: () => self.atSeconds,
-    }),
-    report(freeMib, more = {}) {
-      const rank = { ...RANK, activationPeakBytes: PEAK, freeBytes: freeMib * MIB, ...more };
-      self.guard.report([rank]);
-    },
-    capture(id, bytes) {
-      const entry = state.graphs.get(id);
-      if (entry === undefined) throw new Error(id);
-      entry.status = "captured";
-      self.guard.captured([{ graph: entry.graph, bytes }], state);
-    },
-  };
-  self.guard.plan(PLANNED, { layers: 32, ranks: 1, activationPeakBytes: PEAK });
-  return self;
-}
+const FLOOR = FLOOR_BYTES / MIB;
 
 const returning = (one: Rig): readonly string[] => one.guard.returning(one.state).graphs;
-const graph = (id: string): Graph => PLANNED.find((entry) => entry.id === id) as Graph;
 
 describe("reservations", () => {
   test("hold what a graph may take until they are released", () => {
@@ -117,9 +75,9 @@ describe("reservations", () => {
     const rank = { ...RANK, activationPeakBytes: PEAK };
     guard.report([
       { ...rank, rank: 0, gpuUuid: "GPU-1", freeBytes: 5000 * MIB },
-      { ...rank, rank: 1, gpuUuid: "GPU-2", freeBytes: 700 * MIB },
+      { ...rank, rank: 1, gpuUuid: "GPU-2", freeBytes: CLAIM + 44 * MIB },
     ]);
-    expect(guard.headroom()).toMatchObject({ gpu: "GPU-2", bytes: 700 * MIB - CLAIM });
+    expect(guard.headroom()).toMatchObject({ gpu: "GPU-2", bytes: 44 * MIB });
   });
 
   test("two engines on one GPU: what one is about to take, and needs, the other may not", () => {
@@ -256,19 +214,19 @@ describe("giving up a tier", () => {
   test("not for what serving itself has taken since the engine's last word", () => {
     const one = tight();
     one.report(CLAIM / MIB + 10);
-    one.driver = 80 * MIB;
+    one.driver = (FLOOR + 16) * MIB;
     expect(one.guard.surplus(one.state)).toEqual([]);
     // For captures the smaller figure counts all the same.
     expect(one.guard.reserve(graph("FULL:16"), one.state).granted).toBe(false);
     // More is gone than serving could have wanted: somebody else took it.
-    one.driver = 50 * MIB;
+    one.driver = (FLOOR - 14) * MIB;
     expect(one.guard.surplus(one.state).length).toBeGreaterThan(0);
     // The engine says that it was not serving.
     one.driver = undefined;
-    one.report(80);
+    one.report(FLOOR + 16);
     expect(one.guard.surplus(one.state).length).toBeGreaterThan(0);
     one.report(CLAIM / MIB + 10);
-    one.driver = 80 * MIB;
+    one.driver = (FLOOR + 16) * MIB;
     expect(one.guard.reserve(graph("FULL:16"), one.state).granted).toBe(false);
   });
 
@@ -277,41 +235,6 @@ describe("giving up a tier", () => {
     one.report(CLAIM / MIB + 10);
     one.guard.hold(40 * MIB);
     expect(one.guard.surplus(one.state)).toEqual([]);
-  });
-});
-
-describe("what was reserved for graphs", () => {
-  const RESERVED = 300 * MIB;
-
-  function reserved(): Rig {
-    const one = rig();
-    const reserve = { mode: "plan" as const, bytes: RESERVED };
-    one.guard.plan(PLANNED, { layers: 32, ranks: 1, activationPeakBytes: PEAK, reserve });
-    // Less than serving needs by our reckoning, were it not for the reservation.
-    one.report(CLAIM / MIB - 100 + RESERVED / MIB);
-    return one;
-  }
-
-  test("is theirs, whatever serving is short of", () => {
-    const one = reserved();
-    const wanted = [graph("PIECEWISE:512"), graph("FULL:512")];
-    expect(one.guard.start(wanted, one.state)).toMatchObject({ blocked: [], tiers: undefined });
-    expect(one.guard.headroom()?.bytes).toBe(2 * RESERVED - 100 * MIB);
-    one.capture("PIECEWISE:512", RESERVED);
-    one.report(CLAIM / MIB - 100);
-    // All of it is taken: from here on it is serving's.
-    expect(one.guard.headroom()?.bytes).toBe(-100 * MIB);
-    expect(one.guard.reserve(graph("FULL:8"), one.state).granted).toBe(false);
-  });
-
-  test("is no reason to give up a tier, but a stranger is", () => {
-    const one = reserved();
-    one.guard.adopt([["PIECEWISE:512", "FULL:512"]]);
-    one.capture("PIECEWISE:512", RESERVED);
-    one.report(CLAIM / MIB - 100);
-    expect(one.guard.surplus(one.state)).toEqual([]);
-    one.report(CLAIM / MIB - 301);
-    expect(one.guard.surplus(one.state).length).toBe(1);
   });
 });
 

@@ -3,6 +3,7 @@
 import { EngineDriver } from "../../src/engine-driver.ts";
 import { type MemoryDesk, memoryDesk } from "../../src/engine-memory.ts";
 import type { Graph } from "../../src/graph.ts";
+import { servingClaim } from "../../src/memory/headroom.ts";
 import { costSeedOf } from "../../src/profile/cost-seed.ts";
 import { loadProfile } from "../../src/profile/load.ts";
 import { createCostPolicy } from "../../src/schedule/costed.ts";
@@ -16,11 +17,18 @@ import { CONFIGURATION, FakeEngine, plan, RANK } from "../helpers/fake-engine.ts
 export const MIB = 1024 * 1024;
 export const PLANNED: readonly Graph[] = plan(1, 2, 4, 8, 16, 32, 64, 128, 256);
 export const PEAK: number = 100 * MIB;
-/** What serving needs at first: the peak, and the least allowance. */
-export const CLAIM: number = PEAK + 256 * MIB;
+/** What serving needs at first: the peak and an allowance, which headroom.test.ts looks at. */
+export const CLAIM: number = claimOf(PEAK);
 /** What a graph takes; the first of a pool takes its pool as well. */
 const GRAPH_BYTES = { FULL: 2 * MIB, PIECEWISE: 3 * MIB } as const;
 const POOL_BYTES = 3 * MIB;
+
+/** What an engine that has served nothing needs for serving. */
+export function claimOf(activationPeakBytes: number): number {
+  const rank = { ...RANK, activationPeakBytes };
+  const { peakBytes, marginBytes } = servingClaim(rank, rank, undefined);
+  return peakBytes + marginBytes;
+}
 
 type Message<T extends ToEngine["type"]> = Extract<ToEngine, { type: T }>;
 

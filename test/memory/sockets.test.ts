@@ -14,11 +14,11 @@ import type { EngineSnapshot } from "../../src/snapshot.ts";
 import { FAKE_NVML, LiveValue, nvmlScript, scratch } from "../gpu-memory/fake.ts";
 import { EventLog } from "../helpers/events.ts";
 import { FakeEngine } from "../helpers/fake-engine.ts";
+import { claimOf, MIB } from "./rig.ts";
 
-const MIB = 1024 * 1024;
 const TRACE = new URL("../../traces/azure-llm-2023-conversation.csv.gz", import.meta.url).pathname;
 /** What serving needs on the simulated GPU: its peak and the whole allowance. */
-const CLAIM = loadProfile().memory.activationPeakBytes + 1088 * MIB;
+const CLAIM = claimOf(loadProfile().memory.activationPeakBytes);
 const TIGHT = CLAIM + 400 * MIB;
 
 async function controllerOf(options: ControllerOptions = {}): Promise<Controller> {
@@ -154,6 +154,22 @@ describe("a simulated engine on a full GPU", () => {
     expect(settled.graphsCaptured).toBe(102);
     expect(settled.reserve?.mode).toBe("plan");
     expect(settled.reserve?.kvTokens).toBeGreaterThan(0);
+  });
+
+  test("what is reserved goes to graphs where serving itself has less than it claims", {
+    timeout: 60_000,
+  }, async () => {
+    const controller = await controllerOf({ memory: { reserve: "plan" } });
+    const freeBytes = CLAIM - 100 * MIB;
+    await engineOf(controller, { engine: "scarce", freeBytes });
+    const filled = await picture(controller, "scarce", (snapshot) => {
+      return snapshot.phase === "serving" && done(snapshot);
+    });
+    // The simulated engine keeps what graphs take and no bar, so that a last one or two may wait.
+    expect(filled.graphsCaptured).toBeGreaterThan(95);
+    expect(filled.graphs.find(({ id }) => id === "FULL:512")?.status).toBe("captured");
+    const taken = filled.graphs.reduce((sum, { bytes = 0 }) => sum + bytes, 0);
+    expect(taken).toBeLessThanOrEqual(filled.reserve?.bytes ?? 0);
   });
 });
 

@@ -423,11 +423,11 @@ def test_alone_what_serving_may_take_beyond_its_peak_is_left_free() -> None:
 
     room.planned({}, [], [rank(800 * MIB, 5000 * MIB)], None)
     assert room.allowance([rank(10 * MIB)]) == 256 * MIB
-    assert room.allowance([rank(800 * MIB, 5000 * MIB)]) == 1000 * MIB
+    assert room.allowance([rank(2000 * MIB, 5000 * MIB)]) == 600 * MIB
     assert room.allowance([rank(4000 * MIB)]) == 1088 * MIB
     # Serving has taken its peak and 300 MiB beyond it: so much less is to come.
-    assert room.allowance([rank(800 * MIB, 6100 * MIB)]) == 700 * MIB
-    assert room.allowance([rank(800 * MIB, 9000 * MIB)]) == 64 * MIB
-    assert room.allowance([rank(10 * MIB), rank(800 * MIB, 5000 * MIB)]) == 1000 * MIB
+    assert room.allowance([rank(2000 * MIB, 7300 * MIB)]) == 300 * MIB
+    assert room.allowance([rank(2000 * MIB, 9000 * MIB)]) == 64 * MIB
+    assert room.allowance([rank(10 * MIB), rank(2000 * MIB, 5000 * MIB)]) == 600 * MIB
     room.margin_bytes = 7
     assert room.allowance([rank(800 * MIB)]) == 7

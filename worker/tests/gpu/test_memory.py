@@ -185,7 +185,9 @@ def test_a_reservation_is_large_enough_and_costs_what_it_says(model: Path, tmp_p
     took = sum(plan["graphBytes"].values())
     assert took <= plan["reserve"] <= 2 * took
     cost = none["kvCacheTokens"] - plan["kvCacheTokens"]
-    assert cost == pytest.approx(plan["reserveKvTokens"], rel=0.05)
+    # Of two starts vLLM itself measures up to some 60 MiB more or less (a first one compiles).
+    token_bytes = plan["reserve"] / plan["reserveKvTokens"]
+    assert cost == pytest.approx(plan["reserveKvTokens"], abs=100 * MIB / token_bytes)
     assert none["reserve"] is None
     for held, peak in plan["held"]:
         assert 0 <= held <= peak
