@@ -377,7 +377,8 @@ export class EngineDriver {
     if (unknown.length > 0) this.#unknownGraphs(unknown, "telemetry", true);
     const { running, waiting, steps } = message;
     publish("lazygraph:engine:steps", { ...eventBase(this.record), running, waiting, steps });
-    this.#plan?.observe(message.steps, message.waiting);
+    const regretSeconds = this.#plan?.observe(message.steps, message.waiting) ?? 0;
+    this.record.regretSeconds += regretSeconds;
     this.#happen({ type: "demand", steps: message.steps });
   }
 

@@ -2,6 +2,7 @@
 
 import type { CostSeed } from "./schedule/cost.ts";
 import { createCostPolicy } from "./schedule/costed.ts";
+import { createIdlePolicy } from "./schedule/idle.ts";
 import { createPolicy } from "./schedule/modes.ts";
 import type { Policy } from "./schedule/policy.ts";
 import type { Prior } from "./schedule/prior.ts";
@@ -34,13 +35,16 @@ export type PolicyMaker = (mode: Mode, context?: PolicyContext) => ExplainingPol
 export interface PolicyChoice {
   readonly policy: PolicyName | ((mode: Mode, context: PolicyContext) => Policy);
   readonly initOnly: boolean;
+  /** Of the simple idle mode. */
+  readonly fillShare?: number;
   readonly rules: PlanRules;
 }
 
-export function policyMaker({ policy, initOnly, rules }: PolicyChoice): PolicyMaker {
+export function policyMaker(choice: PolicyChoice): PolicyMaker {
+  const { rules } = choice;
   const ruled = Object.values(rules).some((rule) => rule !== undefined);
   return (mode, context = {}) => {
-    const made = makePolicy(policy, initOnly, mode, context);
+    const made = makePolicy(choice, mode, context);
     if (!ruled) return made;
     const { explain } = made;
     const within = withRules(made, rules);
@@ -49,14 +53,17 @@ export function policyMaker({ policy, initOnly, rules }: PolicyChoice): PolicyMa
 }
 
 function makePolicy(
-  policy: PolicyChoice["policy"],
-  initOnly: boolean,
+  { policy, initOnly, fillShare }: PolicyChoice,
   mode: Mode,
   context: PolicyContext,
 ): ExplainingPolicy {
   if (typeof policy === "function") return policy(mode, context);
   const { costs, prior } = context;
   // In eager mode there is nothing to weigh: everything comes before ready.
-  if (policy === "simple" || mode === "eager" || costs === undefined) return createPolicy(mode);
+  if (policy === "simple" || mode === "eager" || costs === undefined) {
+    // Only idle mode fills.
+    const filling = mode === "idle" && fillShare !== undefined;
+    return filling ? createIdlePolicy({ fillShare }) : createPolicy(mode);
+  }
   return createCostPolicy({ mode, costs, initOnly, ...(prior === undefined ? {} : { prior }) });
 }

@@ -73,6 +73,8 @@ export interface EngineRecord {
   readyToSettledSeconds: number | undefined;
   longestCaptureMs: number;
   longestStallMs: number;
+  /** Seconds that steps took longer than with their ideal graphs, by the cost estimates. */
+  regretSeconds: number;
   memoryLine: string | undefined;
   /** What may be captured with the memory there is. */
   guard: MemoryGuard | undefined;
@@ -106,6 +108,7 @@ export function createEngineRecord(hello: Hello, mode: Mode): EngineRecord {
     readyToSettledSeconds: undefined,
     longestCaptureMs: 0,
     longestStallMs: 0,
+    regretSeconds: 0,
     memoryLine: undefined,
     guard: undefined,
     utilization: undefined,

@@ -58,6 +58,13 @@ export interface ControllerOptions {
    */
   readonly initOnly?: boolean;
   /**
+   * Share of the time, 0 to 1, by which fill may hold up an engine that has work: the simple idle
+   * mode's stall budget. Captures that traffic has earned don't count. Not with the policy
+   * `"costed"`.
+   * @default 0: fill only while the engine has nothing to do
+   */
+  readonly fillShare?: number;
+  /**
    * Graphs that are captured before ready, each as an id (`FULL:24`), a kind (`PIECEWISE`), a size
    * (`24`) or a range of sizes (`>256`, `<8`). At most 256 entries.
    * @default none
@@ -155,6 +162,7 @@ const RULES: { readonly [K in keyof ControllerOptions]-?: (value: unknown) => st
       return named ? undefined : `${POLICY_NAMES.join(", ")} or a function that makes a policy`;
     },
     initOnly: flag,
+    fillShare: numberRule(0, 1),
     pin: (value) => graphRules("pin", value),
     exclude: (value) => graphRules("exclude", value),
     graphsMax: numberRule(1, LIMITS.graphs, "whole"),
@@ -185,11 +193,18 @@ export function resolveOptions(options: ControllerOptions): ResolvedOptions {
   checkOptions(options, RULES);
   const given = Object.entries(options).filter(([, value]) => value !== undefined);
   const all = { ...DEFAULTS, ...(Object.fromEntries(given) as ControllerOptions) };
-  const { policy, initOnly, pin, exclude, graphsMax } = all;
+  const { policy, initOnly, fillShare, pin, exclude, graphsMax } = all;
   if (initOnly && policy !== "costed") {
     throw new OptionError(
       "initOnly",
       'Expected initOnly to go with the policy "costed", which knows what earlier starts needed, ' +
+        `got ${typeof policy === "string" ? shown(policy) : "a policy of your own"}.`,
+    );
+  }
+  if (fillShare !== undefined && policy !== "simple") {
+    throw new OptionError(
+      "fillShare",
+      'Expected fillShare to go with the policy "simple", whose idle mode it bounds, ' +
         `got ${typeof policy === "string" ? shown(policy) : "a policy of your own"}.`,
     );
   }
@@ -198,7 +213,12 @@ export function resolveOptions(options: ControllerOptions): ResolvedOptions {
     ...(exclude === undefined ? {} : { exclude: [...exclude] }),
     ...(graphsMax === undefined ? {} : { graphsMax }),
   };
-  return Object.freeze({ ...all, rules, policy: policyMaker({ policy, initOnly, rules }) });
+  const fill = fillShare === undefined ? {} : { fillShare };
+  return Object.freeze({
+    ...all,
+    rules,
+    policy: policyMaker({ policy, initOnly, rules, ...fill }),
+  });
 }
 
 function flag(value: unknown): string | undefined {

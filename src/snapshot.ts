@@ -77,6 +77,8 @@ export interface EngineSnapshot {
   readonly stepsExact: number;
   readonly stepsPadded: number;
   readonly stepsUngraphed: number;
+  /** Seconds that steps took longer than with their ideal graphs, by the cost estimates. */
+  readonly regretSeconds: number;
 
   readonly ranks: readonly RankMemory[];
   /** What all captured graphs took, and what is free on the rank that has the least. */
@@ -145,6 +147,7 @@ export function snapshotOf(record: EngineRecord): EngineSnapshot {
     stepsExact: state?.stepsExact ?? 0,
     stepsPadded: state?.stepsPadded ?? 0,
     stepsUngraphed: state?.stepsUngraphed ?? 0,
+    regretSeconds: record.regretSeconds,
     ranks: frozenList(ranks.map((rank) => ({ ...rank }))),
     takenBytes: state === undefined ? 0 : takenBytes(state),
     freeBytes: freeBytesMin(ranks),

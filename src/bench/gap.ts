@@ -11,12 +11,22 @@ export interface Gap {
   readonly atSeconds: number;
 }
 
+export interface Span {
+  readonly from: number;
+  readonly to: number;
+}
+
 const SENT = 0;
 const TOKEN = 1;
 const END = 2;
 
-/** Undefined when no token came. */
-export function longestTokenGap(requests: readonly RequestRecord[]): Gap | undefined {
+/**
+ * Of the gaps that end from `from` to `to`; undefined when no token came then.
+ */
+export function longestTokenGap(
+  requests: readonly RequestRecord[],
+  { from = Number.NEGATIVE_INFINITY, to = Number.POSITIVE_INFINITY }: Partial<Span> = {},
+): Gap | undefined {
   const answered = requests.filter(({ firstSeconds }) => firstSeconds !== undefined);
   const count = answered.reduce((sum, { itlMicros }) => sum + itlMicros.length + 3, 0);
   const times = new Float64Array(count);
@@ -55,7 +65,8 @@ export function longestTokenGap(requests: readonly RequestRecord[]): Gap | undef
       underWay--;
     } else {
       const seconds = at - since;
-      if (longest === undefined || seconds > longest.seconds) longest = { seconds, atSeconds: at };
+      const longer = longest === undefined || seconds > longest.seconds;
+      if (longer && at >= from && at <= to) longest = { seconds, atSeconds: at };
       since = at;
     }
   }

@@ -1,10 +1,11 @@
 import { readFileSync } from "node:fs";
-import { cpus, hostname, totalmem } from "node:os";
+import { availableParallelism, cpus, hostname, totalmem } from "node:os";
 import type { HostFacts } from "./samples.ts";
 
 /** The host of the load and, where the benchmark started it, of the engine. */
 export function hostFacts(gpus: readonly string[]): HostFacts {
   const processors = cpus();
+  const visibleDevices = process.env["CUDA_VISIBLE_DEVICES"];
   const file = new URL("../../package.json", import.meta.url);
   const { version } = JSON.parse(readFileSync(file, "utf8")) as { version: string };
   return {
@@ -15,5 +16,7 @@ export function hostFacts(gpus: readonly string[]): HostFacts {
     node: process.version,
     lazygraph: version,
     gpus,
+    coresAllowed: availableParallelism(),
+    ...(visibleDevices === undefined ? {} : { visibleDevices }),
   };
 }

@@ -49,6 +49,8 @@ export interface StepsRecord {
     readonly served: string;
     readonly count: number;
     readonly seconds: number;
+    /** How many of `count` the seconds cover; absent in folders of before it was kept. */
+    readonly timed?: number;
   }[];
 }
 
@@ -111,6 +113,10 @@ export interface HostFacts {
   readonly node: string;
   readonly lazygraph: string;
   readonly gpus: readonly string[];
+  /** Cores this process may use, where it is pinned; absent in folders of before it was kept. */
+  readonly coresAllowed?: number;
+  /** CUDA_VISIBLE_DEVICES, where it is set: which GPU a run was on. */
+  readonly visibleDevices?: string;
 }
 
 export interface CellRun extends RunHead {

@@ -38,7 +38,7 @@ export function quantile(values: readonly number[], share: number): number {
 }
 
 /** The same of values that are sorted already. */
-function sortedQuantile(sorted: Float64Array, share: number): number {
+export function sortedQuantile(sorted: Float64Array, share: number): number {
   const at = (sorted.length - 1) * share;
   const low = sorted[Math.floor(at)] as number;
   const high = sorted[Math.ceil(at)] as number;

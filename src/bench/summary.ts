@@ -302,7 +302,7 @@ function valuesOf(records: readonly (readonly RequestRecord[])[], metric: Metric
 }
 
 /** Of two modes' means over runs, from their bootstrap intervals (Zou & Donner 2008). */
-function difference(from: readonly number[], to: readonly number[]): Estimate | undefined {
+export function difference(from: readonly number[], to: readonly number[]): Estimate | undefined {
   if (from.length === 0 || to.length === 0) return undefined;
   const a = bootstrapMean(from, 1);
   const b = bootstrapMean(to, 2);

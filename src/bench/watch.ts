@@ -84,8 +84,8 @@ export function watchEngine(
     }),
     onEvent("lazygraph:engine:steps", ({ engine, running, waiting, steps }) => {
       if (engine !== name) return;
-      const told = steps.map(({ tokens, requests, served, count, seconds }) => {
-        return { tokens, requests, served, count, seconds };
+      const told = steps.map(({ tokens, requests, served, count, seconds, timed }) => {
+        return { tokens, requests, served, count, seconds, timed };
       });
       keep({ type: "steps", value: { atSeconds: now(), running, waiting, steps: told } });
     }),

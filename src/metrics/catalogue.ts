@@ -69,6 +69,7 @@ export const METRIC_NAMES = [
   "lazygraph_settle_seconds",
   "lazygraph_steps_total",
   "lazygraph_replays_total",
+  "lazygraph_regret_seconds_total",
   "lazygraph_graph_memory_bytes",
   "lazygraph_graph_memory_forecast_bytes",
   "lazygraph_graph_memory_forecast_error_bytes",
@@ -167,6 +168,11 @@ export const METRICS: Readonly<Record<MetricName, MetricDefinition>> = {
     "Steps by what served them: their ideal graph, a larger one, or none.",
   ),
   lazygraph_replays_total: metric("counter", BY_KIND, "Steps that replayed a graph of this kind."),
+  lazygraph_regret_seconds_total: metric(
+    "counter",
+    ENGINE,
+    "Seconds that steps took longer than with their ideal graph, by the cost estimates.",
+  ),
   lazygraph_graph_memory_bytes: metric(
     "gauge",
     ENGINE,

@@ -86,6 +86,7 @@ function putSteps(put: Put, snapshot: EngineSnapshot): void {
   put("lazygraph_steps_total", snapshot.stepsExact, { served: "exact" });
   put("lazygraph_steps_total", snapshot.stepsPadded, { served: "padded" });
   put("lazygraph_steps_total", snapshot.stepsUngraphed, { served: "ungraphed" });
+  put("lazygraph_regret_seconds_total", snapshot.regretSeconds);
 }
 
 function putMemory(put: Put, engine: EngineSnapshot): void {

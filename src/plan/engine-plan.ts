@@ -12,6 +12,7 @@ import type { Contribution } from "./book.ts";
 import { fingerprintOf } from "./fingerprint.ts";
 import { type Plan, planBytes, priorOf } from "./plan.ts";
 import { PlanRecorder } from "./recorder.ts";
+import { RegretMeter } from "./regret.ts";
 import { costSeedFor } from "./seed.ts";
 import type { PlanStart, PlanStore } from "./store.ts";
 
@@ -74,6 +75,7 @@ export class EnginePlan {
   readonly bytes: ReadonlyMap<string, number>;
   readonly #recorder: PlanRecorder | undefined;
   readonly #start: PlanStart | undefined;
+  readonly #regret: RegretMeter;
 
   /** @param state the engine's, for as long as it has this inventory */
   constructor(hello: Hello, inventory: Inventory, state: EngineState, options: EnginePlanOptions) {
@@ -93,6 +95,7 @@ export class EnginePlan {
     const plan = this.#start?.plan;
     const prior = plan === undefined ? undefined : knownPrior(plan, state);
     const costs = costSeedFor(profile, hello.model, plan);
+    this.#regret = new RegretMeter(state.planned, costs);
     this.context = { costs, ...(prior === undefined ? {} : { prior }) };
     this.bytes = plan === undefined ? new Map() : planBytes(plan);
     this.snapshot =
@@ -104,8 +107,10 @@ export class EnginePlan {
       });
   }
 
-  observe(steps: readonly StepsSeen[], waiting: number): void {
+  /** @returns seconds that these steps took longer than with their ideal graphs */
+  observe(steps: readonly StepsSeen[], waiting: number): number {
     this.#recorder?.observe(steps, waiting);
+    return this.#regret.observe(steps);
   }
 
   settled(): void {

@@ -18,7 +18,7 @@ export interface ModeRules {
   /** What to capture before ready, and why. */
   readonly first: (planned: readonly Graph[]) => { graphs: readonly Graph[]; reason: string };
   /** The next capture after ready. */
-  readonly next: (state: EngineState) => Next | undefined;
+  readonly next: (state: EngineState, event: EngineEvent) => Next | undefined;
   /** True when nothing is captured after ready: what is missing then stays missing. */
   readonly endsAtReady: boolean;
   /** Which captured graph serves which step. @default padded up to a limit */
@@ -57,7 +57,7 @@ export function createModePolicy(rules: ModeRules): Policy {
 
   function capture(state: EngineState, event: EngineEvent): Decision[] {
     if (state.frozen || state.settled || settled) return [];
-    const next = rules.next(state);
+    const next = rules.next(state, event);
     if (next === undefined) return [];
     const waitSeconds = retryAtSeconds - event.atSeconds;
     if (waitSeconds <= 0) return [{ type: "capture", ...next }];

@@ -19,6 +19,14 @@ function collect(
   return { registry, stop };
 }
 
+test("regret is told as it grows", async () => {
+  const record = recordOf();
+  const { registry } = collect(controllerOf([record]));
+  expect((await scrape(registry)).get(`lazygraph_regret_seconds_total{${E}}`)).toBe(0);
+  record.regretSeconds = 1.5;
+  expect((await scrape(registry)).get(`lazygraph_regret_seconds_total{${E}}`)).toBe(1.5);
+});
+
 test("an engine that is ready shows its state, graphs and memory", async () => {
   const record = recordOf();
   const { registry } = collect(controllerOf([record]));

@@ -1,0 +1,171 @@
+/**
+ * The claims about TTFT around captures, from a folder of `lazygraph bench` (bench/gpu/ttft.sh):
+ * each with its 95% interval, its limit and whether it holds; the trade-off of the stall budget; and
+ * all modes on the requests of the first minute.
+ *
+ *   node --import tsx bench/ttft-figures.ts FOLDER [--json FILE] [--mode idle] [--baseline stock]
+ *
+ * Hypothesis: every claim holds. Refuted by a line that says `fails`; a claim whose interval reaches
+ * past its limit is `unsure`, and wants more runs. Exit code 1 unless every claim holds or is unsure.
+ */
+
+import { writeFile } from "node:fs/promises";
+import { parseArgs } from "node:util";
+import Table from "cli-table3";
+import type { Estimate } from "../src/bench/bootstrap.ts";
+import { numberText } from "../src/bench/rows.ts";
+import type { CellRun } from "../src/bench/samples.ts";
+import type { Interval } from "../src/bench/stats.ts";
+import { readHeads, readRun } from "../src/bench/store.ts";
+import {
+  type FirstMinuteRow,
+  firstMinute,
+  type TradeOffPoint,
+  tradeOff,
+} from "./lib/ttft-tables.ts";
+import { type Verdict, verdicts } from "./lib/ttft-verdicts.ts";
+
+const { values, positionals } = parseArgs({
+  options: {
+    json: { type: "string" },
+    mode: { type: "string", default: "idle" },
+    baseline: { type: "string", default: "stock" },
+  },
+  allowPositionals: true,
+});
+const [folder] = positionals;
+if (folder === undefined || positionals.length > 1) {
+  console.error(
+    "usage: bench/ttft-figures.ts FOLDER [--json FILE] [--mode idle] [--baseline stock]",
+  );
+  process.exit(2);
+}
+
+/** Loads by name, as bench/gpu/ttft.json has them. */
+const AROUND_FILL = ["conversation", "poisson"];
+const FROM_SPAWN = "from-spawn";
+const BUSY = "busy";
+const SAME_SCHEDULE = ["conversation", "first-minute"];
+
+function text(value: Estimate | Interval | undefined, unit = ""): string {
+  if (value === undefined) return "–";
+  const middle = "value" in value ? value.value : value.mean;
+  const [own, low, high] = [middle, value.low, value.high].map(
+    (number) => numberText(number) ?? "–",
+  );
+  return `${own}${unit === "" ? "" : ` ${unit}`}${low === high ? "" : ` (${low} to ${high})`}`;
+}
+
+function limitText({ least, most, unit }: Verdict): string {
+  const parts = [
+    Number.isFinite(least) ? `at least ${numberText(least)}` : undefined,
+    Number.isFinite(most) ? `at most ${numberText(most)}` : undefined,
+  ];
+  return `${parts.filter((part) => part !== undefined).join(", ")} ${unit}`.trim();
+}
+
+function table(head: readonly string[], rows: readonly (readonly string[])[]): void {
+  const made = new Table({ head: [...head], style: { head: [], border: [], compact: true } });
+  for (const row of rows) made.push([...row]);
+  console.log(made.toString());
+}
+
+function printVerdicts(found: readonly Verdict[]): void {
+  const rows = found.map((one) => [
+    one.load,
+    one.claim,
+    text(one.estimate, one.unit),
+    limitText(one),
+    one.verdict === "fails" ? "FAILS" : one.verdict,
+    one.note,
+  ]);
+  table(["load", "claim", "value (95%)", "limit", "verdict", ""], rows);
+}
+
+function printTradeOff(points: readonly TradeOffPoint[]): void {
+  if (points.length === 0) return;
+  console.log("\nStall budget: how much fill may hold up an engine that has work");
+  const rows = points.map((point) => [
+    numberText(point.fillShare) ?? "–",
+    `${point.runs} (${point.requests} requests)`,
+    text(point.shareDelayed),
+    point.settledRuns === 0
+      ? "not while requests came"
+      : `${text(point.secondsToSettled, "s")}, ${point.settledRuns} of ${point.runs} runs`,
+    text(point.capturedShare),
+    text(point.ttftP50Ms),
+    text(point.ttftP99Ms),
+  ]);
+  const head = ["fillShare", "runs", "share delayed", "ready to settled", "captured at the end"];
+  table([...head, "TTFT p50, ms", "TTFT p99, ms"], rows);
+}
+
+function printFirstMinute(rows: readonly FirstMinuteRow[]): void {
+  if (rows.length === 0) return;
+  console.log("\nAll modes on the same first requests after ready");
+  const cells = rows.map((row) => [
+    row.mode,
+    `${row.runs} (${row.requests} requests)`,
+    text(row.spawnToReadySeconds),
+    text(row.ttftP50Ms),
+    text(row.ttftRatio),
+    text(row.ttftP99Ms),
+    text(row.tpotP50Ms),
+    text(row.tpotRatio),
+  ]);
+  const head = ["mode", "runs", "ready, s", "TTFT p50, ms", "ratio", "TTFT p99, ms"];
+  table([...head, "time per output token p50, ms", "ratio"], cells);
+}
+
+/** Lanes differ in their GPU's number alone, and only a controller tells what GPU it is. */
+function hostsOf(runs: readonly CellRun[]): object[] {
+  const hosts = new Map<string, object>();
+  for (const { host } of runs) {
+    const { visibleDevices: _, ...rest } = host;
+    if (!hosts.has(host.name) || host.gpus.length > 0) hosts.set(host.name, rest);
+  }
+  return [...hosts.values()];
+}
+
+const complete: CellRun[] = [];
+const left: string[] = [];
+for (const head of await readHeads(folder)) {
+  const run = await readRun(folder, head);
+  if (run.status === "complete") complete.push(run);
+  else left.push(`${head.cell.mode}, ${head.cell.load}, run ${head.cell.run}: ${run.reason ?? ""}`);
+}
+const simulated = [...new Set(complete.flatMap((run) => run.simulated ?? []))];
+const found = verdicts({
+  runs: complete,
+  mode: values.mode,
+  baseline: values.baseline,
+  loads: AROUND_FILL,
+  spawnLoad: FROM_SPAWN,
+});
+const points = tradeOff(complete, BUSY);
+const rows = firstMinute(complete, SAME_SCHEDULE, values.baseline);
+if (simulated.length > 0) {
+  console.log(`SIMULATED: no GPU was used; times come from a cost profile (${simulated[0]}).`);
+}
+for (const run of left) console.log(`PARTIAL, left out: ${run}`);
+printVerdicts(found);
+printTradeOff(points);
+printFirstMinute(rows);
+if (values.json !== undefined) {
+  const document = {
+    what: "ttft",
+    simulated: simulated.length > 0,
+    profiles: simulated,
+    mode: values.mode,
+    baseline: values.baseline,
+    hosts: hostsOf(complete),
+    partialLeftOut: left,
+    verdicts: found,
+    tradeOff: points,
+    firstMinute: rows,
+  };
+  await writeFile(values.json, `${JSON.stringify(document, undefined, 1)}\n`);
+}
+if (found.some(({ verdict }) => verdict === "fails" || verdict === "no data")) {
+  process.exitCode = 1;
+}
