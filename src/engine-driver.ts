@@ -8,6 +8,7 @@
 
 import PQueue from "p-queue";
 import type { Clock } from "./clock.ts";
+import { EarlyArrivals } from "./early-arrivals.ts";
 import { announceMemory, announceResult, countsOf, eventBase } from "./engine-announce.ts";
 import { EngineMemory, type MemoryDesk, memoryDesk } from "./engine-memory.ts";
 import type { ExplainingPolicy, PolicyMaker } from "./engine-policy.ts";
@@ -79,6 +80,7 @@ export class EngineDriver {
   readonly #options: DriverOptions;
   readonly #queue = new PQueue({ concurrency: 1 });
   readonly #memory: EngineMemory;
+  readonly #early = new EarlyArrivals();
   #session: Session;
   #policy: ExplainingPolicy | undefined;
   #plan: EnginePlan | undefined;
@@ -200,7 +202,9 @@ export class EngineDriver {
 
   /** The gateway expects so many requests in so many seconds. */
   announce(inSeconds: number, requests: number): void {
-    this.#happen({ type: "announce", inSeconds, requests });
+    if (this.record.state === undefined) {
+      this.#early.add(this.#options.clock.now(), { inSeconds, requests });
+    } else this.#happen({ type: "announce", inSeconds, requests });
     this.#options.onChange();
   }
 
@@ -284,6 +288,9 @@ export class EngineDriver {
       this.#session.send({ type: "mode", mode });
     }
     if (state?.ready === true) this.#settleLater();
+    for (const arrival of this.#early.take(this.#options.clock.now())) {
+      this.#happen({ type: "announce", ...arrival });
+    }
     this.#happen({ type: "inventory" });
   }
 

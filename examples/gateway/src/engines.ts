@@ -114,6 +114,20 @@ export class Engines {
     }
   }
 
+  /** Requests that wait: an engine that is still starting chooses by them what it captures first. */
+  announceHeld(requests: number, engine?: string): void {
+    if (requests === 0) return;
+    const starting = this.#controller.engines().filter(({ phase }) => phase !== "serving");
+    for (const { engine: name } of starting) {
+      if (engine !== undefined && name !== engine) continue;
+      try {
+        this.#controller.announce(name, { inSeconds: 0, requests });
+      } catch {
+        // It has gone again.
+      }
+    }
+  }
+
   /** It didn't answer: out of the choice until it is healthy again. */
   failed(engine: Engine): void {
     engine.ready = false;

@@ -49,7 +49,7 @@ export class Gateway {
   readonly #room: WaitingRoom;
   readonly #underWay = new UnderWay();
   readonly #requests: Counter;
-  readonly #stopReady: () => void;
+  readonly #stops: readonly (() => void)[];
   #draining = false;
 
   constructor(options: GatewayOptions) {
@@ -58,12 +58,17 @@ export class Gateway {
     this.#room = new WaitingRoom(options.holdMax);
     const onReady = () => this.#room.release();
     this.#engines = new Engines(options.engines, controller, options.choose ?? choose, onReady);
-    // Those who wait arrive the moment the engine is ready: let it begin with them.
-    this.#stopReady = onEvent("lazygraph:engine:ready", ({ engine }) => {
-      if (this.#room.size > 0) {
-        controller.announce(engine, { inSeconds: 0.5, requests: this.#room.size });
-      }
-    });
+    this.#stops = [
+      onEvent("lazygraph:engine:join", ({ engine }) => {
+        this.#engines.announceHeld(this.#room.size, engine);
+      }),
+      // Those who wait arrive the moment the engine is ready: let it begin with them.
+      onEvent("lazygraph:engine:ready", ({ engine }) => {
+        if (this.#room.size > 0) {
+          controller.announce(engine, { inSeconds: 0.5, requests: this.#room.size });
+        }
+      }),
+    ];
     this.#requests = new Counter({
       name: "gateway_requests_total",
       help: "Requests to engines by how they ended.",
@@ -100,7 +105,7 @@ export class Gateway {
     await closed;
     clearInterval(idle);
     clearTimeout(limit);
-    this.#stopReady();
+    for (const stop of this.#stops) stop();
     await this.#engines.close();
   }
 
@@ -171,6 +176,7 @@ export class Gateway {
         const engine = this.#engines.pick(tried);
         if (engine === undefined) {
           if (tried.size > 0) break;
+          this.#engines.announceHeld(1);
           await this.#room.wait(heldUntilMs, signal);
           continue;
         }
