@@ -55,6 +55,7 @@ interface GraphMemoryFile {
   readonly layers: number;
   readonly ranks: number;
   readonly activationPeakBytes?: number;
+  readonly measured?: string;
   readonly graphs?: readonly RawGraph[];
   readonly runs?: readonly {
     readonly name: string;
@@ -65,7 +66,8 @@ interface GraphMemoryFile {
 
 function graphMemoryRuns(file: string, raw: GraphMemoryFile): MeasuredRun[] {
   const { model, layers, ranks, activationPeakBytes = 0 } = raw;
-  const runs = raw.runs ?? [{ name: "all in one go", graphs: raw.graphs ?? [] }];
+  const name = raw.measured?.startsWith("one graph a command") ? "one by one" : "all in one go";
+  const runs = raw.runs ?? [{ name, graphs: raw.graphs ?? [] }];
   return runs.map((run) => ({
     file,
     name: run.name,
