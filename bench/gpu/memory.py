@@ -103,12 +103,23 @@ class Server:
             serve = [*ours, "--", *serve]
         else:
             env["LAZYGRAPH_DISABLE"] = "1"
-        self.command = shlex.join(serve).replace(str(out), "OUT_DIR")
+        # Results are published: they name no path of this host.
+        self._paths = (
+            (str(out), "OUT_DIR"),
+            (str(Path(self.model).parent) + "/", ""),
+            (str(Path(__file__).resolve().parents[2]) + "/", ""),
+        )
+        self.command = self.without_paths(shlex.join(serve))
         self._log = self.log_path.open("w")
         self.started = time.monotonic()
         self.process = subprocess.Popen(
             serve, env=env, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True
         )
+
+    def without_paths(self, text: str) -> str:
+        for path, name in self._paths:
+            text = text.replace(path, name) if len(path) > 2 else text
+        return text
 
     def time_left(self) -> float:
         left = self.deadline - time.monotonic()
@@ -150,7 +161,8 @@ class Server:
 
     def log_lines(self, pattern: str, at_most: int = 12) -> list[str]:
         text = self.log_path.read_text(errors="replace")
-        lines = [line[:400] for line in text.splitlines() if re.search(pattern, line)]
+        found = [line for line in text.splitlines() if re.search(pattern, line)]
+        lines = [self.without_paths(line)[:400] for line in found]
         return lines[:at_most]
 
     def stop(self) -> None:
