@@ -25,7 +25,7 @@ const VARIABLES: Readonly<Record<string, string>> = {
 };
 
 /** Options that are numbers; the rest are texts. */
-const NUMBERS: ReadonlySet<string> = new Set(["settle-within", "graphs-max"]);
+const NUMBERS: ReadonlySet<string> = new Set(["settle-within", "graphs-max", "fill-share"]);
 /** Options that name graphs, of which some are numbers: one, or a list of them. */
 const LISTS: ReadonlySet<string> = new Set(["pin", "exclude"]);
 

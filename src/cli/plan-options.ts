@@ -11,6 +11,7 @@ import type { OptionSpec, ParsedOptions } from "./options.ts";
 export const PLAN_OPTIONS: OptionSpec = {
   policy: "string",
   "init-only": "boolean",
+  "fill-share": "string",
   pin: "string",
   exclude: "string",
   "graphs-max": "string",
@@ -21,9 +22,11 @@ export const PLAN_OPTIONS: OptionSpec = {
 };
 
 export const PLAN_HELP = `  --policy NAME         how lazy and idle mode decide: simple (counting steps) or costed (by measured
-                        costs, not yet measured on GPUs) (default: simple)
+                        costs) (default: simple)
   --init-only           capture before ready what earlier starts needed, and nothing after; with
                         --policy costed
+  --fill-share X        share of the time, 0 to 1, by which idle mode's fill may hold up an engine
+                        that has work; with --policy simple (default: 0)
   --pin LIST            graphs to capture before ready, with commas: an id (FULL:24), a kind
                         (PIECEWISE), a size (24), or sizes above or below one (">256", "<8")
   --exclude LIST        graphs never to capture, written likewise
@@ -38,6 +41,7 @@ type Planning = Pick<
   ControllerOptions,
   | "policy"
   | "initOnly"
+  | "fillShare"
   | "pin"
   | "exclude"
   | "graphsMax"
@@ -66,6 +70,7 @@ export function planOptions(options: ParsedOptions): Planning {
     initOnly: flags.has("init-only"),
     plan: !noPlan,
     planReadOnly: flags.has("plan-read-only"),
+    ...(options.strings.has("fill-share") ? { fillShare: fillShareOption(options) } : {}),
     ...(pin === undefined ? {} : { pin }),
     ...(exclude === undefined ? {} : { exclude }),
     ...(strings.has("graphs-max") ? { graphsMax: graphsMaxOption(options) } : {}),
@@ -82,6 +87,13 @@ function policyOption(options: ParsedOptions): "simple" | "costed" {
     throw new OptionError("--init-only", "Expected --init-only together with --policy costed.");
   }
   return policy;
+}
+
+function fillShareOption(options: ParsedOptions): number {
+  if (policyOption(options) !== "simple") {
+    throw new OptionError("--fill-share", "Expected --fill-share together with --policy simple.");
+  }
+  return numberOption(options, "fill-share", { min: 0, max: 1, fallback: 0 });
 }
 
 function graphsMaxOption(options: ParsedOptions): number {

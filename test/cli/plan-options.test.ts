@@ -45,11 +45,18 @@ describe("options of plans and policies", () => {
       graphsMax: 8,
     });
     expect(planned("--no-plan").plan).toBe(false);
+    const filling = planned("--fill-share=0.1");
+    expect([filling.fillShare, resolveOptions(filling).policy("idle").name]).toEqual([0.1, "idle"]);
   });
 
   test.for([
     [["--policy=clever"], 'Expected --policy to be simple or costed, got "clever".'],
     [["--init-only"], "Expected --init-only together with --policy costed."],
+    [["--fill-share=2"], "Expected --fill-share to be a number from 0 to 1"],
+    [
+      ["--fill-share=0.1", "--policy=costed"],
+      "Expected --fill-share together with --policy simple.",
+    ],
     [["--pin=FULL:24,"], "Expected --pin to be graphs with commas"],
     [["--exclude=FULL:24, 8"], "Expected --exclude to be graphs with commas"],
     [["--pin=FULL:-3"], 'a size (24) or sizes (>256, <8), got "FULL:-3".'],
