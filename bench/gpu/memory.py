@@ -2,7 +2,7 @@
 
 Hypotheses, refuted by the printed table: stock says ready and dies in the first wave at 0.985, dies
 while capturing at 0.99, and serves neither; without graphs both serve; ours serves all four waves
-at both, with tokens that differ from the reference no more than the reference from itself; with
+at both, with tokens that differ from the reference no more than they may (memory_report.py); with
 reserve=plan 0.995 serves with every graph; a stranger kills nothing.
 """
 

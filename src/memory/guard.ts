@@ -24,6 +24,7 @@ import {
   freeReading,
   type ServingClaim,
   servingClaim,
+  wholeClaimBytes,
 } from "./headroom.ts";
 import type { MemoryLedger } from "./ledger.ts";
 import { DEFAULT_POOL, leastValuable, poolTops, tierLists } from "./tiers.ts";
@@ -51,7 +52,10 @@ export interface Headroom {
   readonly spokenForBytes: number;
   /** Of it, what this rank's own serving needs. */
   readonly claim: ServingClaim;
-  /** Free less spoken for; negative where serving itself has too little. */
+  /**
+   * Free less spoken for, or what there would be with torch's cache emptied, if that is more;
+   * negative where serving itself has too little.
+   */
   readonly bytes: number;
 }
 
@@ -213,7 +217,7 @@ export class MemoryGuard {
     for (const rank of this.#ranks) {
       const { freeBytes } = this.#free(rank);
       const spokenForBytes = ledger.offLimits(rank.gpuUuid, engine, freeBytes);
-      const bytes = freeBytes - spokenForBytes;
+      const bytes = Math.max(freeBytes - spokenForBytes, this.#emptiedBytes(rank));
       if (least !== undefined && least.bytes <= bytes) continue;
       const { gpuUuid: gpu, totalBytes } = rank;
       least = { gpu, totalBytes, freeBytes, spokenForBytes, claim: this.#claim(rank), bytes };
@@ -341,8 +345,11 @@ export class MemoryGuard {
   /** Whether a rank has less than serving needs, even at best. */
   #short(): boolean {
     const { ledger } = this.#options;
-    // Captured graphs are within their own: it is not they that serving is short of.
-    return this.#ranks.some((rank) => this.#mostBytes(rank) < ledger.least(rank.gpuUuid));
+    // Captured graphs are within their own: it is not they that serving is short of. Nor is it
+    // short of what its allocator keeps: that gives back what a step wants otherwise.
+    return this.#ranks.some(
+      (rank) => this.#mostBytes(rank) < ledger.least(rank.gpuUuid) && this.#emptiedBytes(rank) < 0,
+    );
   }
 
   #reservedUntakenBytes(): number {
@@ -359,6 +366,22 @@ export class MemoryGuard {
     const { freeBytes, sinceBytes } = this.#free(rank);
     const { peakBytes, marginBytes } = this.#claim(rank);
     return freeBytes + Math.min(sinceBytes, Math.max(0, peakBytes + marginBytes - FLOOR_BYTES));
+  }
+
+  /**
+   * Room on a rank once it has emptied torch's cache, as it does for a capture that needs it. First
+   * waves leave blocks there that serving can do without, out of memory that no graph had taken.
+   */
+  #emptiedBytes(rank: RankMemory): number {
+    const { cachedBytes, gpuUuid: gpu } = rank;
+    if (cachedBytes === undefined) return Number.NEGATIVE_INFINITY;
+    const { ledger, engine, marginBytes: margin } = this.#options;
+    const { peakBytes, marginBytes } = this.#claim(rank);
+    const moreBytes = wholeClaimBytes(rank, margin) - peakBytes - marginBytes;
+    const othersBytes = ledger.spokenFor(gpu) + ledger.keptByOthers(gpu, engine);
+    // A driver that says more than the engine did may have got it out of this very cache.
+    const freeBytes = Math.min(rank.freeBytes, this.#free(rank).freeBytes);
+    return freeBytes + cachedBytes - othersBytes - moreBytes;
   }
 
   #free(rank: RankMemory): FreeReading {

@@ -56,16 +56,22 @@ export class MemoryLedger {
    */
   offLimits(gpu: string, engine: string, freeBytes: number): number {
     let claimBytes = 0;
-    let othersBytes = 0;
-    for (const [name, entry] of this.#gpus.get(gpu) ?? []) {
-      claimBytes += entry.claimBytes;
-      if (name !== engine) othersBytes += entry.kept.untakenBytes;
-    }
+    for (const entry of this.#gpus.get(gpu)?.values() ?? []) claimBytes += entry.claimBytes;
+    const othersBytes = this.keptByOthers(gpu, engine);
     const ownBytes = this.#gpus.get(gpu)?.get(engine)?.kept.untakenBytes ?? 0;
     const withoutBytes = freeBytes - othersBytes - ownBytes;
     const servingBytes =
       ownBytes > 0 ? Math.min(claimBytes, Math.max(this.least(gpu), withoutBytes)) : claimBytes;
     return servingBytes + othersBytes + this.reserved(gpu);
+  }
+
+  /** What other engines on a GPU kept for graphs of theirs that have not taken it yet. */
+  keptByOthers(gpu: string, engine: string): number {
+    let bytes = 0;
+    for (const [name, entry] of this.#gpus.get(gpu) ?? []) {
+      if (name !== engine) bytes += entry.kept.untakenBytes;
+    }
+    return bytes;
   }
 
   /** What serving must have in any case, even beside all graphs that memory was kept for. */

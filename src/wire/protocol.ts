@@ -83,6 +83,8 @@ export interface RankMemory {
    * outside the graph pools, read while no step is under way. Absent: not known, take 0.
    */
   readonly activationHeldBytes?: number;
+  /** The same, not held to the peak: what emptying torch's cache may give back. Absent: nothing. */
+  readonly cachedBytes?: number;
 }
 
 /** One graph that is captured, with what it cost. */
@@ -187,7 +189,7 @@ export interface StepCount {
   readonly seconds: number;
   /** How many of `count` the `seconds` cover. */
   readonly timed: number;
-  /** Mean context length in tokens of the requests in these steps. */
+  /** Mean context length in tokens of the requests in the timed steps, of all where none is. */
   readonly contextTokens: number;
 }
 

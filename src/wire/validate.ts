@@ -77,6 +77,7 @@ const rankMemory: Check<RankMemory> = record<RankMemory>({
   poolBytes: count,
   activationPeakBytes: count,
   activationHeldBytes: optional(count),
+  cachedBytes: optional(count),
 });
 
 // Growth is measured, and a measurement may come out below zero when something else let go.

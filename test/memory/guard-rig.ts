@@ -21,7 +21,7 @@ export interface Rig {
   capture(id: string, bytes: number): void;
 }
 
-export function rig(engine = "a", ledger = new MemoryLedger()): Rig {
+export function rig(engine = "a", ledger = new MemoryLedger(), marginBytes?: number): Rig {
   const state = createEngineState(PLANNED);
   const self: Rig = {
     atSeconds: 0,
@@ -30,7 +30,7 @@ export function rig(engine = "a", ledger = new MemoryLedger()): Rig {
     guard: new MemoryGuard({
       engine,
       ledger,
-      marginBytes: undefined,
+      marginBytes,
       driverFree: () => self.driver,
       now: () => self.atSeconds,
     }),

@@ -62,7 +62,7 @@ class FakeRank:
         self.refused: dict[str, str] = {}
         self.short: set[str] = set()
         self.reservation: dict[str, Any] = {
-            "bytes": 7, "serving_bytes": 5, "kv_tokens": 3, "graphs": 8,
+            "bytes": 7, "serving_bytes": 5, "uncounted_bytes": 9 << 20, "kv_tokens": 3, "graphs": 8,
         }  # fmt: skip
         self.no_reservation: str | None = None
         self.taken = True
@@ -119,7 +119,12 @@ class FakeRank:
         }  # fmt: skip
 
     def preflight(
-        self, graph: str, free_min: int, headroom_min: int = 0, reserve: int = 0
+        self,
+        graph: str,
+        free_min: int,
+        headroom_min: int = 0,
+        reserve: int = 0,
+        reclaim_min: int = 0,
     ) -> dict[str, Any]:
         room = self.free - (self.peak if headroom_min else 0)
         short = room < max(free_min, headroom_min, reserve)

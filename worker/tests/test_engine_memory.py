@@ -94,6 +94,7 @@ def test_a_reservation_is_asked_for_told_and_logged(by: str, caplog: Any) -> Non
     assert (inventory.reserve.mode, inventory.reserve.bytes) == ("plan", 7)
     assert (inventory.reserve.kv_tokens, inventory.reserve.serving_bytes) == (3, 5)
     assert "reserve=plan keeps 0 MiB of each GPU back" in caplog.text
+    assert "vLLM's budget, which leaves 9 MiB uncounted: 3 tokens less" in caplog.text
 
 
 def test_the_welcome_wins_over_the_environment_and_its_bytes_over_the_forecast() -> None:
@@ -211,7 +212,7 @@ def test_every_rank_holds_what_was_reserved_until_its_capture_begins() -> None:
     for one, check in zip(engine.ranks, checked, strict=True):
         one.preflight = lambda *a, check=check: asked.append(a) or check(*a)
     assert ask(engine, "FULL:4", need=50).outcome == "captured"
-    assert asked == [("FULL:4", 0, 50, 50)] * 2 and held == [0, 0]
+    assert asked == [("FULL:4", 0, 50, 50, 50 + 256 * MIB)] * 2 and held == [0, 0]
     assert "give_back" not in engine.model_executor.calls
 
 
@@ -423,11 +424,32 @@ def test_alone_what_serving_may_take_beyond_its_peak_is_left_free() -> None:
 
     room.planned({}, [], [rank(800 * MIB, 5000 * MIB)], None)
     assert room.allowance([rank(10 * MIB)]) == 256 * MIB
-    assert room.allowance([rank(2000 * MIB, 5000 * MIB)]) == 600 * MIB
+    assert room.allowance([rank(1000 * MIB, 5000 * MIB)]) == 600 * MIB
     assert room.allowance([rank(4000 * MIB)]) == 1088 * MIB
     # Serving has taken its peak and 300 MiB beyond it: so much less is to come.
-    assert room.allowance([rank(2000 * MIB, 7300 * MIB)]) == 300 * MIB
-    assert room.allowance([rank(2000 * MIB, 9000 * MIB)]) == 64 * MIB
-    assert room.allowance([rank(10 * MIB), rank(2000 * MIB, 5000 * MIB)]) == 600 * MIB
+    assert room.allowance([rank(1000 * MIB, 6300 * MIB)]) == 300 * MIB
+    assert room.allowance([rank(1000 * MIB, 9000 * MIB)]) == 64 * MIB
+    assert room.allowance([rank(10 * MIB), rank(1000 * MIB, 5000 * MIB)]) == 600 * MIB
     room.margin_bytes = 7
     assert room.allowance([rank(800 * MIB)]) == 7
+
+
+def test_an_emptied_cache_must_leave_serving_its_whole_allowance() -> None:
+    room = room_module.Room(Settings(mode="idle"))
+
+    def rank(peak: int, reserved: int) -> RankMemory:
+        return RankMemory(
+            rank=0, gpu_uuid="", gpu_name="", total_bytes=1 << 40, free_bytes=1 << 39,
+            reserved_bytes=reserved, pool_bytes=0, activation_peak_bytes=peak,
+        )  # fmt: skip
+
+    room.planned({}, [], [rank(1000 * MIB, 5000 * MIB)], None)
+    ranks = [rank(10 * MIB, 5000 * MIB), rank(1000 * MIB, 6300 * MIB)]
+    told = room.preflight_args("FULL:4", 50, 20, ranks, alone=False)
+    assert told == ("FULL:4", 0, 50, 50, 50 + 600 * MIB)
+    untold = room.preflight_args("FULL:4", None, 20, ranks, alone=False)
+    assert untold == ("FULL:4", 64 * MIB + 20, 0, 0, 20 + 600 * MIB)
+    alone = room.preflight_args("FULL:4", None, 20, ranks, alone=True)
+    assert alone == ("FULL:4", 64 * MIB + 20, 300 * MIB + 20, 0, 20 + 600 * MIB)
+    room.margin_bytes = 7
+    assert room.preflight_args("FULL:4", 50, 20, ranks, alone=False) == ("FULL:4", 0, 57, 50, 57)

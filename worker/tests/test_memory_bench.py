@@ -12,6 +12,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCH = ROOT / "bench" / "gpu"
+sys.path.insert(0, str(BENCH))
+
+import memory_report  # noqa: E402
+
 FAKE = f"{sys.executable} {Path(__file__).with_name('fake_serve.py')}"
 STRANGER = f"{sys.executable} -c \"import sys; print('held', flush=True); sys.stdin.read()\""
 
@@ -64,8 +68,51 @@ def test_each_piece_says_what_happened_and_is_not_run_again(tmp_path: Path) -> N
     assert "stock-0.99: done before" in again.stderr
 
 
+def pieces(**differing: tuple[int, bool]) -> dict[str, dict]:
+    """Two passes of a reference, and pieces of which so many of 100 sequences differ.
+
+    The flag says whether they differ from the first token on.
+    """
+    right = [list(range(i, i + 8)) for i in range(100)]
+
+    def changed(count: int, first: bool) -> list[list[int]]:
+        wrong = [[-1, *ids[1:]] if first else [*ids[:-1], -1] for ids in right[:count]]
+        return wrong + right[count:]
+
+    found = {"reference": {"outcome": "served", "tokens": [right, changed(*differing["again"])]}}
+    for name, how in differing.items():
+        if name != "again":
+            key = name.replace("_", "-")
+            found[key] = {"outcome": "served", "tokens": [changed(*how)]}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("none", "ours", "right", "base", "allowed"),
+    [
+        (None, 7, True, "reference", 7),
+        (None, 8, False, "reference", 7),
+        ((1, False), 8, False, "reference", 7),
+        ((10, False), 19, True, "none-0.985", 19),
+        ((10, False), 20, False, "none-0.985", 19),
+        # Differs in more first tokens than another batch or another kernel explains.
+        ((10, True), 8, False, "reference", 7),
+    ],
+)
+def test_tokens_may_differ_as_the_reference_and_an_engine_without_graphs_do(
+    none: tuple[int, bool] | None, ours: int, right: bool, base: str, allowed: int
+) -> None:
+    more = {} if none is None else {"none_0.985": none}
+    found = pieces(again=(2, False), **more, **{"ours_0.985": (ours, False)})
+    rows = {row["piece"]: row for row in memory_report.summary(found)}
+    row = rows["ours-0.985"]
+    assert (row["tokensRight"], row["baseline"], row["sequencesAllowed"]) == (right, base, allowed)
+    if none is not None:
+        assert rows["none-0.985"]["tokensRight"] is not none[1]
+
+
 def test_wrong_tokens_are_found(tmp_path: Path) -> None:
-    bench(tmp_path, "reference", "ours-0.985", "report", FAKE_WRONG="1")
+    bench(tmp_path, "reference", "none-0.985", "ours-0.985", "report", FAKE_WRONG="1")
     rows = json.loads((tmp_path / "memory.json").read_text())["summary"]
     ours = next(row for row in rows if row["piece"] == "ours-0.985")
     assert (ours["tokensRight"], ours["firstTokensDiffer"]) == (False, 24)

@@ -10,14 +10,15 @@ def test_steps_of_one_shape_are_merged() -> None:
     counter = StepCounter()
     for context in (10, 20, 60):
         counter.add(*KEY, context)
-    counter.time(KEY, 0.25)
-    counter.time(KEY, 0.5)
+    counter.time(KEY, 0.25, 10)
+    counter.time(KEY, 0.5, 20)
     counter.add(8, 3, 0, "", 5)
     steps = {(s.tokens, s.requests, s.uniform, s.served): s for s in counter.take()}
     assert set(steps) == {KEY, (8, 3, 0, "")}
     merged = steps[KEY]
-    assert (merged.count, merged.seconds, merged.timed, merged.context_tokens) == (3, 0.75, 2, 30)
-    assert (steps[8, 3, 0, ""].timed, steps[8, 3, 0, ""].seconds) == (0, 0)
+    assert (merged.count, merged.seconds, merged.timed, merged.context_tokens) == (3, 0.75, 2, 15)
+    untimed = steps[8, 3, 0, ""]
+    assert (untimed.timed, untimed.seconds, untimed.context_tokens) == (0, 0, 5)
 
 
 def test_taking_starts_anew() -> None:
@@ -31,9 +32,23 @@ def test_a_time_that_comes_after_its_batch_is_kept_without_a_count() -> None:
     counter = StepCounter()
     counter.add(*KEY, 1)
     counter.take()
-    counter.time(KEY, 0.5)
+    counter.time(KEY, 0.5, 1)
     (late,) = counter.take()
-    assert (late.count, late.timed, late.seconds, late.context_tokens) == (0, 1, 0.5, 0)
+    assert (late.count, late.timed, late.seconds, late.context_tokens) == (0, 1, 0.5, 1)
+
+
+def test_seconds_come_with_the_context_of_the_step_they_belong_to() -> None:
+    # Two chunks of one prompt: the second is counted while the first one still runs.
+    chunk = (8192, 1, 8192, "")
+    counter = StepCounter()
+    counter.add(*chunk, 8192)
+    counter.add(*chunk, 16384)
+    counter.time(chunk, 0.22, 8192)
+    (first,) = counter.take()
+    counter.time(chunk, 0.28, 16384)
+    (second,) = counter.take()
+    assert (first.seconds, first.context_tokens) == (0.22, 8192)
+    assert (second.seconds, second.context_tokens) == (0.28, 16384)
 
 
 def test_a_batch_is_bounded_and_what_does_not_fit_is_counted() -> None:
@@ -41,7 +56,7 @@ def test_a_batch_is_bounded_and_what_does_not_fit_is_counted() -> None:
     for n in range(STEPS_PER_BATCH_MAX + 3):
         counter.add(n + 1, 1, 0, "", 0)
     counter.add(1, 1, 0, "", 0)
-    counter.time((10**6, 1, 0, ""), 1)
+    counter.time((10**6, 1, 0, ""), 1, 1)
     assert counter.dropped == 3
     steps = counter.take()
     assert len(steps) == STEPS_PER_BATCH_MAX

@@ -107,6 +107,7 @@ class RankGraphs:
         self.pools = GraphPools(self.manager, tiers)
         self.guard = guard
         self.reservation = memory.Reservation()
+        self.cache_flush = memory.CacheFlush()
         # Not captured before ready for want of memory, with the sentence why.
         self.refused: dict[str, str] = {}
         self.descs: dict[str, Any] = {

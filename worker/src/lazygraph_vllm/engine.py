@@ -616,8 +616,9 @@ class Agent:
         when another one can't.
         """
         growth = self.room.growth_bytes(message.graph, self.graphs, self.captured)
-        alone = self.ranks if local else None
-        args = self.room.preflight_args(message.graph, message.need_bytes, growth, alone)
+        args = self.room.preflight_args(
+            message.graph, message.need_bytes, growth, self.ranks, alone=local
+        )
         checks = rpc(rank.preflight, args=args)
         if len({c["hash"] for c in checks}) != 1:
             raise RuntimeError("lazygraph: the ranks hold different graphs; ending the engine")

@@ -41,13 +41,9 @@ SAFETY_SHARE = 1.1
 SAFETY_BYTES = 16 * MIB
 # What serving may take beyond vLLM's activation peak: the same as the controller's
 # src/memory/headroom.ts, where its reasons are.
-ALLOWANCE_OF_PEAK = 0.3
+ALLOWANCE_OF_PEAK = 0.6
 ALLOWANCE_BYTES_MIN = 256 * MIB
 ALLOWANCE_BYTES_MAX = 1088 * MIB
-# The same before the KV cache is sized: besides that, an engine takes memory of its own between
-# its profile run and its first request, which no figure of vLLM's has. On a Llama-3.1-8B (H200) it
-# was 752 MiB, of an activation peak of 896.
-START_ALLOWANCE_OF_PEAK = 1.25
 
 
 @dataclass(frozen=True)
@@ -119,24 +115,25 @@ def reserve_bytes(mode: str, graphs: Sequence[Graph], shape: Shape) -> int:
     return with_safety(forecast_bytes([chosen], shape))
 
 
-def allowance_bytes(activation_peak: int, of_peak: float = ALLOWANCE_OF_PEAK) -> int:
+def allowance_bytes(activation_peak: int) -> int:
     """What serving may take beyond the activation peak that vLLM measured."""
-    share = int(of_peak * activation_peak)
+    share = int(ALLOWANCE_OF_PEAK * activation_peak)
     return min(ALLOWANCE_BYTES_MAX, max(ALLOWANCE_BYTES_MIN, share))
 
 
-def serving_reserve_bytes(activation_peak: int, unrequested: int, margin: int | None) -> int:
+def serving_reserve_bytes(
+    activation_peak: int, uncounted: int, unrequested: int, margin: int | None
+) -> int:
     """What to keep back for serving itself, where vLLM's budget leaves too little outside of it.
 
     Args:
         activation_peak: as vLLM measured it, in bytes that were allocated.
+        uncounted: what torch has allocated and vLLM's own sum leaves out.
         unrequested: what is free of the device besides what vLLM was given to use.
         margin: the user's, instead of an allowance by the peak.
     """
-    wanted = margin
-    if wanted is None:
-        wanted = allowance_bytes(activation_peak, START_ALLOWANCE_OF_PEAK)
-    return _round_up(max(0, wanted - unrequested), DRIVER_STEP_BYTES)
+    wanted = allowance_bytes(activation_peak) if margin is None else margin
+    return _round_up(max(0, wanted + uncounted - unrequested), DRIVER_STEP_BYTES)
 
 
 def fitting(graphs: Sequence[Graph], tops_only: bool, room_bytes: int, shape: Shape) -> list[Graph]:

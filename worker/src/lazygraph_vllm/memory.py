@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import logging
+import math
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -19,6 +21,9 @@ logger = logging.getLogger("vllm.lazygraph")
 # Held while a capture is under way, and by whoever waits for CUDA events on another thread:
 # in torch's default "global" capture mode such a wait fails and ends the capture.
 output_lock = threading.RLock()
+
+# Between two times that a rank empties torch's cache.
+FLUSH_SECONDS_MIN = 10.0
 
 
 def _segments(pool: Any) -> list[Any]:
@@ -40,8 +45,8 @@ def pools_use(pools: Iterable[Any]) -> tuple[int, int]:
     return total, total - sum(s["allocated_size"] for s in segments)
 
 
-def activation_held_bytes(device: Any, pools_free_bytes: int, peak: int) -> int:
-    """How much of the activation peak the allocator holds already, without giving it to anyone.
+def cached_bytes(device: Any, pools_free_bytes: int) -> int:
+    """What the allocator holds for serving, without giving it to anyone.
 
     Free blocks of graph pools don't count: only captures can use them. Fragmentation may make
     less of it usable than it says. Meaningful while no step is under way.
@@ -49,7 +54,36 @@ def activation_held_bytes(device: Any, pools_free_bytes: int, peak: int) -> int:
     import torch
 
     cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return max(0, min(peak, cached - pools_free_bytes))
+    return max(0, cached - pools_free_bytes)
+
+
+def activation_held_bytes(device: Any, pools_free_bytes: int, peak: int) -> int:
+    """How much of the activation peak the allocator holds already."""
+    return min(peak, cached_bytes(device, pools_free_bytes))
+
+
+class CacheFlush:
+    """Empties torch's cache for a capture that finds no memory, and seldom.
+
+    Stock does it on entry of every capture. It costs the steps that come next some allocations
+    from the driver, so it is done only where memory is tight, and at most every 10 seconds.
+    """
+
+    def __init__(self) -> None:
+        self._due_at = -math.inf
+
+    def is_due(self) -> bool:
+        """Whether the last one is long enough ago."""
+        return time.monotonic() >= self._due_at
+
+    def run(self, device: Any) -> int:
+        """Give back all blocks that are free as a whole; what the device has more, in bytes."""
+        import torch
+
+        self._due_at = time.monotonic() + FLUSH_SECONDS_MIN
+        before = torch.cuda.mem_get_info(device)[0]
+        torch.cuda.empty_cache()
+        return torch.cuda.mem_get_info(device)[0] - before
 
 
 class GraphMeter:

@@ -63,6 +63,8 @@ class RankMemory(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit
     pool_bytes: int
     activation_peak_bytes: int
     activation_held_bytes: int | None = None
+    # Not held to the peak, as the field before it is.
+    cached_bytes: int | None = None
 
 
 class Captured(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

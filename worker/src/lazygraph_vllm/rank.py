@@ -210,11 +210,14 @@ def preflight(
     free_bytes_min: int,
     headroom_bytes_min: int = 0,
     reserve_bytes: int = 0,
+    reclaim_bytes_min: int = 0,
 ) -> dict[str, Any]:
     """Whether this rank could capture ``graph`` now.
 
     Changes nothing but ``reserve_bytes``: those are held until the capture or ``give_back``, so
-    that nobody else takes them while the other ranks look.
+    that nobody else takes them while the other ranks look. Where there is too little, torch's cache
+    is emptied if that helps. A rank does so for itself, whatever the others do: there is no
+    collective in it, and where another rank has no room nothing but some cached blocks is lost.
 
     Args:
         wrapper: vLLM's worker wrapper.
@@ -222,26 +225,35 @@ def preflight(
         free_bytes_min: what the device must have free.
         headroom_bytes_min: what it must have free besides what serving still needs.
         reserve_bytes: what to hold.
+        reclaim_bytes_min: what must be free or in torch's cache, besides the activation peak, for
+            the cache to be emptied; 0: it stays.
     """
-    import torch
-
     graphs = _graphs(wrapper)
-    free = torch.cuda.mem_get_info(graphs.runner.device)[0]
-    reason, short = None, False
+    reason, short, reclaimed = None, False, False
     if graph not in graphs.descs:
         reason = f"unknown graph {graph!r}"
     elif graph in graphs.failed:
         reason = f"failed before: {graphs.failed[graph]}"
     else:
-        reason = _shortage(wrapper, free, free_bytes_min, headroom_bytes_min, reserve_bytes)
+        needs = (free_bytes_min, headroom_bytes_min, reserve_bytes)
+        reason = _shortage(wrapper, *needs)
+        reclaimed = reason is not None and _reclaim(wrapper, graph, reclaim_bytes_min)
+        if reclaimed:
+            reason = _shortage(wrapper, *needs)
         short = reason is not None
     answer = {"reason": reason, "hash": graphs.state_hash(), "has": graph in graphs.captured}
-    return answer | ({"short": True, "memory": rank_memory(wrapper)} if short else {})
+    if short:
+        answer["short"] = True
+    if short or reclaimed:
+        # Another rank may have no room, and then no capture tells what came back here.
+        answer["memory"] = rank_memory(wrapper)
+    return answer
 
 
-def _shortage(
-    wrapper: Any, free: int, free_min: int, headroom_min: int, reserve_bytes: int
-) -> str | None:
+def _shortage(wrapper: Any, free_min: int, headroom_min: int, reserve_bytes: int) -> str | None:
+    import torch
+
+    free = torch.cuda.mem_get_info(_runner(wrapper).device)[0]
     if free < free_min:
         return f"headroom: {free >> 20} MiB free, {free_min >> 20} MiB needed"
     # What is held is read only where it decides: it takes a snapshot of every pool, in the stall.
@@ -258,6 +270,27 @@ def _shortage(
             f"{reserve_bytes >> 20} MiB"
         )
     return None
+
+
+def _reclaim(wrapper: Any, graph: str, bytes_min: int) -> bool:
+    """Take back what torch's allocator keeps beyond what serving needs; False: it stays.
+
+    Serving's first waves may have grown into memory that was kept for graphs not captured yet, and
+    the allocator doesn't let go of it by itself.
+    """
+    import torch
+
+    device, flush = _runner(wrapper).device, _graphs(wrapper).cache_flush
+    if bytes_min <= 0 or not flush.is_due():
+        return False
+    _, unused = memory.pools_use(_pool_ids(_runner(wrapper)))
+    cached = memory.cached_bytes(device, unused)
+    free = torch.cuda.mem_get_info(device)[0]
+    if cached == 0 or free + cached - _activation_peak(wrapper) < bytes_min:
+        return False
+    back = flush.run(device)
+    logger.info("lazygraph: emptied torch's cache for %s: %d MiB came back", graph, back >> 20)
+    return True
 
 
 def give_back(wrapper: Any) -> None:
@@ -347,6 +380,7 @@ def rank_memory(wrapper: Any) -> RankMemory:
     free, total = torch.cuda.mem_get_info(device)
     properties = torch.cuda.get_device_properties(device)
     in_pools, unused = memory.pools_use(_pool_ids(runner))
+    cached = memory.cached_bytes(device, unused)
     peak = _activation_peak(wrapper)
     return RankMemory(
         rank=int(getattr(wrapper, "global_rank", 0)),
@@ -357,7 +391,8 @@ def rank_memory(wrapper: Any) -> RankMemory:
         reserved_bytes=torch.cuda.memory_reserved(device),
         pool_bytes=in_pools,
         activation_peak_bytes=peak,
-        activation_held_bytes=memory.activation_held_bytes(device, unused, peak),
+        activation_held_bytes=min(peak, cached),
+        cached_bytes=cached,
     )
 
 
@@ -374,9 +409,9 @@ class StepWatch:
 
     def __init__(self) -> None:
         self.counter = StepCounter()
-        self._in_flight: deque[tuple[tuple[int, int, int, str], Any, Any]] = deque()
+        self._in_flight: deque[tuple[tuple[int, int, int, str], float, Any, Any]] = deque()
         self._spare: list[Any] = []
-        self._open: tuple[tuple[int, int, int, str], Any] | None = None
+        self._open: tuple[tuple[int, int, int, str], float, Any] | None = None
 
     def begin(self) -> Any:
         """Mark the start of a step; returns its event."""
@@ -390,7 +425,7 @@ class StepWatch:
     def dispatched(self, key: tuple[int, int, int, str], event: Any, context: float) -> None:
         """Count the step whose graph is now known."""
         self.counter.add(*key, context)
-        self._open = (key, event)
+        self._open = (key, context, event)
 
     def end(self) -> None:
         """Mark the end of the step that is open."""
@@ -398,12 +433,12 @@ class StepWatch:
 
         if self._open is None:
             return
-        (key, start), self._open = self._open, None
+        (key, context, start), self._open = self._open, None
         if len(self._in_flight) >= STEPS_IN_FLIGHT_MAX:
             return
         event = self._spare.pop() if self._spare else torch.cuda.Event(enable_timing=True)
         event.record()
-        self._in_flight.append((key, start, event))
+        self._in_flight.append((key, context, start, event))
 
     def forget(self) -> None:
         """Drop every step so far, also those whose events were not read yet."""
@@ -412,9 +447,9 @@ class StepWatch:
 
     def harvest(self) -> None:
         """Read the events of finished steps."""
-        while self._in_flight and self._in_flight[0][2].query():
-            key, start, end = self._in_flight.popleft()
-            self.counter.time(key, start.elapsed_time(end) / 1000)
+        while self._in_flight and self._in_flight[0][3].query():
+            key, context, start, end = self._in_flight.popleft()
+            self.counter.time(key, start.elapsed_time(end) / 1000, context)
             self._spare += (start, end)
 
 

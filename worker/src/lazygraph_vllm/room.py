@@ -81,12 +81,14 @@ class Room:
         )
         logger.info(
             "lazygraph: reserve=%s keeps %d MiB of each GPU back from the KV cache for %s of %d "
-            "graphs, and %d MiB for what serving takes beyond vLLM's budget: %d tokens less",
+            "graphs, and %d MiB for what serving takes beyond vLLM's budget, which leaves %d MiB "
+            "uncounted: %d tokens less",
             mode,
             self.reserved.bytes >> 20,
             "the tops" if mode == "top" else "all",
             answers[0]["graphs"],
             self.reserved.serving_bytes >> 20,
+            max(a["uncounted_bytes"] for a in answers) >> 20,
             self.reserved.kv_tokens,
         )
 
@@ -192,7 +194,12 @@ class Room:
         return forecast.need_bytes(graph, mates, self._shape)
 
     def preflight_args(
-        self, name: str, need: int | None, growth: int, alone: Sequence[RankMemory] | None
+        self,
+        name: str,
+        need: int | None,
+        growth: int,
+        ranks: Sequence[RankMemory],
+        alone: bool,
     ) -> tuple[Any, ...]:
         """Arguments of ``rank.preflight`` for a capture.
 
@@ -200,12 +207,18 @@ class Room:
             name: the graph.
             need: what the controller reserved; ``None``: nothing, our forecast counts.
             growth: our forecast.
-            alone: the ranks' memory when nobody else looks at the headroom, so that we do.
+            ranks: their memory.
+            alone: nobody else looks at the headroom, so that we do.
         """
+        # With its cache emptied serving has taken nothing yet: all of the allowance is to come.
+        whole = self.margin_bytes
+        if whole is None:
+            peaks = (m.activation_peak_bytes for m in ranks)
+            whole = forecast.allowance_bytes(max(peaks, default=0))
         if need is not None:
-            return (name, 0, need + (self.margin_bytes or 0), need)
-        free = self.margin() + growth
-        return (name, free) if alone is None else (name, free, self.allowance(alone) + growth)
+            return (name, 0, need + (self.margin_bytes or 0), need, need + whole)
+        headroom = self.allowance(ranks) + growth if alone else 0
+        return (name, self.margin() + growth, headroom, 0, growth + whole)
 
     def why_not_drop(self, graphs: Sequence[str], captured: Collection[str]) -> str | None:
         """Why these can't be dropped: a pool gives its memory back only as a whole."""

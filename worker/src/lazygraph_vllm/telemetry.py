@@ -25,19 +25,24 @@ class StepCounter:
             if len(self._steps) >= STEPS_PER_BATCH_MAX:
                 self.dropped += 1
                 return
-            entry = self._steps[key] = [0, 0.0, 0, 0.0]
+            entry = self._steps[key] = [0, 0.0, 0, 0.0, 0.0]
         entry[0] += 1
         entry[3] += context_tokens
 
-    def time(self, key: tuple[int, int, int, str], seconds: float) -> None:
-        """Add the measured seconds of a step that was counted, maybe in an earlier batch."""
+    def time(self, key: tuple[int, int, int, str], seconds: float, context_tokens: float) -> None:
+        """Add the measured seconds of a step that was counted, maybe in an earlier batch.
+
+        Its context comes along: of two chunks of one prompt both are counted before the first one
+        has ended, and each one's seconds belong to its own context.
+        """
         entry = self._steps.get(key)
         if entry is None:
             if len(self._steps) >= STEPS_PER_BATCH_MAX:
                 return
-            entry = self._steps[key] = [0, 0.0, 0, 0.0]
+            entry = self._steps[key] = [0, 0.0, 0, 0.0, 0.0]
         entry[1] += seconds
         entry[2] += 1
+        entry[4] += context_tokens
 
     def take(self) -> tuple[StepCount, ...]:
         """Return the batch and start a new one."""
@@ -51,11 +56,15 @@ class StepCounter:
                 count=int(count),
                 seconds=seconds,
                 timed=int(timed),
-                context_tokens=context / count if count else 0.0,
+                context_tokens=of_timed / timed if timed else of_counted / count,
             )
-            for (tokens, requests, uniform, served), (count, seconds, timed, context) in (
-                steps.items()
-            )
+            for (tokens, requests, uniform, served), (
+                count,
+                seconds,
+                timed,
+                of_counted,
+                of_timed,
+            ) in steps.items()
         )
 
 

@@ -143,7 +143,9 @@ def main() -> None:
             del captured[graph]
         table()
         report["without"] = tokens()
-        report["again"] = [r.outcome for r in capture(large, need=512 << 20)]
+        again = capture(large, need=512 << 20)
+        report["again"] = [r.outcome for r in again]
+        report["againBytes"] = sum(r.bytes for r in again)
         report["after"] = tokens()
     Path(args.out).write_text(json.dumps(report, indent=1) + "\n")
     controller.close()

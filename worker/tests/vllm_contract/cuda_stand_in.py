@@ -31,6 +31,7 @@ class Gpu:
         self.free_bytes = 100 << 30
         self.total_bytes = 140 << 30
         self.cached_bytes = 0  # in the allocator's cache, outside graph pools
+        self.stuck_bytes = 0  # of those, in segments that are in use as well
         self.pools: dict[tuple[int, int], int] = {}
         self.pools_made = 0
         self.live: dict[tuple[int, int], weakref.WeakSet[Graph]] = {}
@@ -44,6 +45,11 @@ class Gpu:
         self.fail_at_begin: int | None = None
         self.fail_with = "CUDA error: out of memory"
         self.bytes_per_capture = MIB
+
+    def empty_cache(self) -> None:
+        self.note("flush")
+        self.free_bytes += self.cached_bytes - self.stuck_bytes
+        self.cached_bytes = self.stuck_bytes
 
     @property
     def pool_bytes(self) -> int:
@@ -232,7 +238,7 @@ def install(gpu: Gpu, patch: Any) -> None:
     properties = SimpleNamespace(uuid="5f3c1a52", name="stand-in")
     for owner, name, value in (
         (cuda, "synchronize", lambda *_: gpu.note("sync", gpu.capturing is not None)),
-        (cuda, "empty_cache", lambda: gpu.note("flush")),
+        (cuda, "empty_cache", gpu.empty_cache),
         (torch._C, "_host_emptyCache", lambda: gpu.note("host-flush")),
         (cuda, "mem_get_info", lambda *_: (gpu.free_bytes, gpu.total_bytes)),
         (cuda, "memory_reserved", lambda *_: gpu.pool_bytes + gpu.cached_bytes),

@@ -262,6 +262,96 @@ def test_free_blocks_of_graph_pools_are_no_activations(gpu: Any) -> None:
     assert rank.rank_memory(wrapper).activation_held_bytes == 1 << 30, "the peak at most"
 
 
+# ------------------------------------------------------------------ torch's cache
+
+PEAK = 1 << 30
+
+
+def crowded(gpu: Any, free_mib: int, cached_mib: int, stuck_mib: int = 0) -> Any:
+    """A rank whose allocator has grown into nearly all there was."""
+    wrapper, _ = start()
+    gpu.free_bytes, gpu.cached_bytes = free_mib * MIB, cached_mib * MIB
+    gpu.stuck_bytes = stuck_mib * MIB
+    gpu.events.clear()
+    return wrapper
+
+
+def look(wrapper: Any, need_mib: int = 10, beyond_mib: int = 600) -> dict[str, Any]:
+    need = need_mib * MIB
+    return rank.preflight(wrapper, "FULL:2", 0, need, need, need + beyond_mib * MIB)
+
+
+def test_what_the_cache_holds_beyond_servings_needs_is_taken_back(gpu: Any, caplog: Any) -> None:
+    wrapper = crowded(gpu, free_mib=4, cached_mib=1024 + 610)
+    before = rank.rank_memory(wrapper)
+    assert (before.cached_bytes, before.activation_held_bytes) == (1634 * MIB, PEAK)
+    caplog.set_level("INFO")
+    answer = look(wrapper)
+    assert answer["reason"] is None and gpu.count("flush") == 1
+    assert answer["memory"].cached_bytes == 0, "told also where another rank has no room"
+    assert "emptied torch's cache for FULL:2: 1634 MiB came back" in caplog.text
+    assert gpu.free_bytes == (4 + 1634 - 10) * MIB and gpu.cached_bytes == 0, "10 are reserved"
+    assert "error" not in rank.capture(wrapper, "FULL:2")
+
+
+@pytest.mark.parametrize(
+    ("free_mib", "cached_mib", "flushed"), [(0, 1024 + 609, 0), (0, 1024 + 610, 1), (9, 0, 0)]
+)
+def test_serving_keeps_its_peak_and_what_it_takes_beyond(
+    free_mib: int, cached_mib: int, flushed: int, gpu: Any
+) -> None:
+    answer = look(crowded(gpu, free_mib, cached_mib))
+    assert gpu.count("flush") == flushed
+    assert (answer["reason"] is None) == bool(flushed)
+    assert answer.get("short", False) is not bool(flushed)
+
+
+def test_with_enough_memory_the_cache_is_left_alone(gpu: Any) -> None:
+    wrapper = crowded(gpu, free_mib=100, cached_mib=4000)
+    assert look(wrapper)["reason"] is None and gpu.count("flush") == 0
+    # Nobody said what serving must be left with: an older caller, or none that knows.
+    gpu.free_bytes = 0
+    assert rank.preflight(wrapper, "FULL:2", 0, MIB, MIB)["short"] and gpu.count("flush") == 0
+
+
+def test_a_device_that_doesnt_give_what_it_shows_may_after_the_cache_is_empty(
+    gpu: Any, monkeypatch: Any
+) -> None:
+    import torch
+
+    wrapper = crowded(gpu, free_mib=100, cached_mib=4000)
+    gpu.driver_status = 2
+
+    def emptied() -> None:
+        gpu.driver_status = 0
+        gpu.empty_cache()
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", emptied)
+    assert look(wrapper)["reason"] is None and gpu.count("flush") == 1
+
+
+def test_what_does_not_come_back_is_a_refusal_with_fresh_figures(gpu: Any) -> None:
+    wrapper = crowded(gpu, free_mib=4, cached_mib=4000, stuck_mib=3995)
+    answer = look(wrapper)
+    assert gpu.count("flush") == 1 and gpu.driver_held == {}
+    assert answer["short"] and "9 MiB free" in answer["reason"]
+    assert answer["memory"].free_bytes == 9 * MIB
+    assert answer["memory"].cached_bytes == 3995 * MIB
+
+
+def test_the_cache_is_emptied_seldom(gpu: Any, monkeypatch: Any) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(rank.memory.time, "monotonic", lambda: now[0])
+    wrapper = crowded(gpu, free_mib=4, cached_mib=2000)
+    assert look(wrapper)["reason"] is None
+    for seconds, flushes, fine in ((9.9, 1, False), (0.1, 2, True)):
+        rank.give_back(wrapper)
+        now[0] += seconds
+        gpu.free_bytes, gpu.cached_bytes = 4 * MIB, 2000 * MIB
+        answer = look(wrapper)
+        assert (gpu.count("flush"), answer["reason"] is None) == (flushes, fine)
+
+
 # ------------------------------------------------------------------ running out of memory
 
 
@@ -399,30 +489,39 @@ def sizing_wrapper(config: Any = None, requested_gib: float = 90) -> Any:
     return wrapper
 
 
-def sized(wrapper: Any, monkeypatch: Any, peak: int = 0) -> int:
-    """vLLM's own sizing of the KV cache, with made-up measurements."""
+def sized(wrapper: Any, monkeypatch: Any, peak: int = 0, uncounted: int = 0) -> int:
+    """vLLM's own sizing of the KV cache, with made-up measurements.
+
+    Args:
+        wrapper: a rank.
+        monkeypatch: of the test.
+        peak: what the profile run allocates.
+        uncounted: what is allocated beside weights, from before that run on.
+    """
     import torch
     from vllm.v1.worker import gpu_worker
 
     gib = 1 << 30
+    now = 10 * gib + uncounted
 
     @contextlib.contextmanager
     def memory_profiling(*_: Any, **__: Any) -> Any:
         yield SimpleNamespace(
             non_torch_increase=0,
             weights_memory=10 * gib,
-            before_profile=SimpleNamespace(torch_peak=10 * gib),
+            before_profile=SimpleNamespace(torch_peak=now),
             after_profile=SimpleNamespace(free_memory=80 * gib),
         )
 
     monkeypatch.setattr(gpu_worker, "memory_profiling", memory_profiling)
     monkeypatch.setattr(gpu_worker, "maybe_apply_startup_plan", lambda _: None)
     monkeypatch.setattr(gpu_worker, "current_platform", SimpleNamespace(is_cuda_alike=lambda: True))
-    stats = {"allocated_bytes.all.peak": 10 * gib + peak, "allocated_bytes.all.current": 10 * gib}
+    stats = {"allocated_bytes.all.peak": now + peak, "allocated_bytes.all.current": now}
     monkeypatch.setattr(torch.accelerator, "memory_stats", lambda _: stats, raising=False)
     runner = wrapper.worker.model_runner
     runner.profile_run = lambda: None
     runner.model_memory_usage = 10 * gib
+    wrapper.worker.model_runner = runner
     worker = gpu_worker.Worker.__new__(gpu_worker.Worker)
     worker.__dict__.update(
         model_runner=runner,
@@ -459,7 +558,7 @@ def test_vllm_takes_the_reservation_off_its_kv_cache(mode: str, monkeypatch: Any
     [
         (99, 0, None, 0),
         (99.75, 100, None, 0),  # small peaks want 256 MiB
-        (99.75, 400, None, 500 - 256),
+        (99.75, 800, None, 480 - 256),
         (99.75, 4000, None, 1088 - 256),
         (99.75, 4000, 300, 300 - 256),
         (99.75, 4000, 0, 0),
@@ -479,6 +578,40 @@ def test_where_the_budget_leaves_too_little_outside_serving_gets_its_part_too(
     assert answer["kv_tokens"] == kept // 2048
     before = int((requested_gib - 10) * (1 << 30)) - peak_mib * MIB
     assert left == before - kept
+
+
+@pytest.mark.parametrize(
+    ("uncounted_mib", "before_mib", "margin_mib", "serving_mib"),
+    [
+        (700, 0, None, 480 + 700 - 256),
+        # Of torch's at the first snapshot already, so vLLM counts it as not its own.
+        (700, 100, None, 480 + 600 - 256),
+        (700, 900, None, 480 - 256),
+        (700, 0, 300, 300 + 700 - 256),
+        (0, 0, 0, 0),
+    ],
+)
+def test_what_vllm_leaves_uncounted_is_kept_back_as_well(
+    uncounted_mib: int, before_mib: int, margin_mib: int | None, serving_mib: int, monkeypatch: Any
+) -> None:
+    wrapper = sizing_wrapper(requested_gib=99.75)
+    wrapper.worker.init_snapshot.torch_memory = before_mib * MIB
+    margin = None if margin_mib is None else margin_mib * MIB
+    assert sizing.reserve(wrapper, "plan", 123 * MIB, margin) is None
+    left = sized(wrapper, monkeypatch, 800 * MIB, uncounted_mib * MIB)
+    answer = sizing.reserved(wrapper)
+    assert answer is not None
+    assert answer["uncounted_bytes"] == max(0, uncounted_mib - before_mib) * MIB
+    assert answer["serving_bytes"] == serving_mib * MIB
+    # vLLM's own sum is the same with it and without: that is what uncounted means.
+    assert left == int(89.75 * (1 << 30)) - (800 + 123 + serving_mib) * MIB
+
+
+def test_without_the_weights_figure_nothing_is_uncounted(monkeypatch: Any) -> None:
+    worker = SimpleNamespace(model_runner=SimpleNamespace(), init_snapshot=SimpleNamespace())
+    assert sizing._uncounted(worker, 17 << 30) == 0
+    worker.model_runner.model_memory_usage = 16 << 30
+    assert sizing._uncounted(worker, 17 << 30) == 1 << 30
 
 
 def test_what_the_controller_knows_replaces_the_forecast(monkeypatch: Any) -> None:
