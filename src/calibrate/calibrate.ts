@@ -6,15 +6,16 @@
 import type { Controller } from "../controller.ts";
 import { LazygraphError } from "../errors.ts";
 import { loadProfile, parseProfile } from "../profile/load.ts";
+import type { Profile } from "../profile/profile.ts";
 import { decodeLength } from "../schedule/dispatch.ts";
 import type { EngineState } from "../schedule/state.ts";
 import type { EngineSnapshot } from "../snapshot.ts";
 import { packageVersion } from "../version.ts";
 import { Completions, RefusedRequest } from "./client.ts";
 import type { CalibrationControl, CalibrationTable } from "./control.ts";
-import { profileDocument, type TimedWave, Unmeasured } from "./document.ts";
+import { profileDocument, SYNCHRONOUS, Unmeasured } from "./document.ts";
 import { estimateSteps, SAMPLES_MIN } from "./estimate.ts";
-import { defaultSizes, type Wave, wavesOf } from "./waves.ts";
+import { defaultSizes, type TimedWave, type Wave, wavesOf } from "./waves.ts";
 
 export interface CalibrationOptions {
   readonly controller: Controller;
@@ -190,6 +191,7 @@ function documentOf(
   }
   const steps = estimateSteps(control.cells.all(), state.planned, decodeLength(state.planned));
   const topBytes = graphs.reduce((sum, g) => sum + (tops.has(g.graph.id) ? (g.bytes ?? 0) : 0), 0);
+  const simulated = simulatedProfile(engine);
   const [rank] = [...engine.ranks].sort((a, b) => a.freeBytes - b.freeBytes);
   try {
     const document = profileDocument({
@@ -208,7 +210,7 @@ function documentOf(
         tensorParallel: engine.tensorParallel,
         pipelineParallel: engine.pipelineParallel,
       },
-      limits: limitsOf(engine),
+      limits: { ...limitsOf(engine), stepsAhead: stepsAheadOf(engine, simulated, command) },
       memory: {
         totalBytes: rank?.totalBytes ?? 0,
         freeBytes: Math.max(0, (rank?.freeBytes ?? 0) + topBytes),
@@ -216,7 +218,7 @@ function documentOf(
         activationPeakBytes: rank?.activationPeakBytes ?? 0,
       },
       startupSeconds:
-        simulatedStartup(engine) ?? ((control.inventoryAtMs ?? startedAtMs) - startedAtMs) / 1000,
+        simulated?.startupSeconds ?? ((control.inventoryAtMs ?? startedAtMs) - startedAtMs) / 1000,
       steps,
       captures: graphs.map(({ graph, captureMs, bytes }) => ({ graph, ms: captureMs, bytes })),
       tops,
@@ -231,12 +233,22 @@ function documentOf(
   }
 }
 
-/** A simulated engine may run faster than real time, and doesn't tell how much. */
-function simulatedStartup({ simulated }: EngineSnapshot): number | undefined {
+/** vLLM's default, unless the command says otherwise: an engine doesn't tell. */
+function stepsAheadOf(
+  engine: EngineSnapshot,
+  simulated: Profile | undefined,
+  command: string,
+): number {
+  if (engine.simulated !== undefined) return simulated?.limits.stepsAhead ?? 0;
+  return command.includes(SYNCHRONOUS) ? 0 : 1;
+}
+
+/** Of a simulated engine: it may run faster than real time, and doesn't tell how much. */
+function simulatedProfile({ simulated }: EngineSnapshot): Profile | undefined {
   // A name alone: no file is opened because an engine says so.
   if (simulated === undefined || !/^[\w.-]+(?<!\.json)$/.test(simulated)) return undefined;
   try {
-    return loadProfile(simulated).startupSeconds;
+    return loadProfile(simulated);
   } catch {
     // A profile of the user's own, by its name alone.
     return undefined;

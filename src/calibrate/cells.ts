@@ -33,6 +33,9 @@ export class Cells {
     for (const seen of steps) {
       const { served, tokens, requests, uniform, contextTokens, seconds, timed } = seen;
       if (!(timed > 0) || !(seconds > 0)) continue;
+      // A step attends to its own tokens at least: seconds without context are of a plugin that
+      // counts a step in one report and times it in another, and belong to no context we know.
+      if (!(contextTokens > 0)) continue;
       const key = `${served} ${tokens} ${requests} ${uniform}`;
       const list = this.#shapes.get(key) ?? [];
       if (list.length >= SHAPE_MAX) continue;

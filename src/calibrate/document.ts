@@ -6,19 +6,14 @@
 import type { Graph } from "../graph.ts";
 import type { Profile } from "../profile/profile.ts";
 import { type CellEstimate, SAMPLES_MIN, type StepEstimates } from "./estimate.ts";
-import type { Wave } from "./waves.ts";
+import { frontEndSeconds } from "./front-end.ts";
+import type { TimedWave } from "./waves.ts";
 
 export interface CaptureMeasured {
   readonly graph: Graph;
   /** Milliseconds and bytes; undefined when it was not captured. */
   readonly ms: number | undefined;
   readonly bytes: number | undefined;
-}
-
-/** What a client saw of a wave: every round, from the first request sent to the last answer. */
-export interface TimedWave {
-  readonly wave: Wave;
-  readonly seconds: readonly number[];
 }
 
 export interface ProfileInput {
@@ -46,6 +41,8 @@ type Row = readonly [tokens: number, seconds: number];
 
 /** vLLM's default; no message tells it. */
 const KV_BLOCK_TOKENS = 16;
+/** vLLM's flag that takes asynchronous scheduling away. */
+export const SYNCHRONOUS = "--no-async-scheduling";
 /** Digits that are worth writing down: microseconds' tenths. */
 const DIGITS = 7;
 
@@ -64,6 +61,7 @@ export function profileDocument(input: ProfileInput): Record<string, unknown> {
   const full = rowsOf(steps.full, "FULL graphs", sizes("FULL"));
   const piecewise = rowsOf(steps.piecewise, "PIECEWISE graphs", sizes("PIECEWISE"));
   const taken = captureRows(input, ungraphed.rows);
+  const frontEnd = frontEndSeconds(input.waves, steps);
   return {
     schema: 1,
     name: input.name,
@@ -73,7 +71,7 @@ export function profileDocument(input: ProfileInput): Record<string, unknown> {
       setup: setupOf(input),
       command: input.command,
       versions: { lazygraph: input.lazygraphVersion, plugin: input.pluginVersion },
-      fields: fieldsOf(input, { full, piecewise, ungraphed, taken }),
+      fields: fieldsOf(input, { full, piecewise, ungraphed, taken, frontEnd }),
       // Steps behind each cell, its median and its middle half, in seconds.
       cells: [...steps.full, ...steps.piecewise, ...steps.ungraphed].map((cell) => ({
         cell: cell.cell,
@@ -83,7 +81,7 @@ export function profileDocument(input: ProfileInput): Record<string, unknown> {
         q3: rounded(cell.q3),
       })),
       interpolatedCaptures: taken.interpolated,
-      // As a client saw them, through HTTP; no figure comes from these.
+      // As a client saw them, through HTTP; `frontEndSeconds` alone comes from these.
       waves: input.waves.map(({ wave, seconds }) => {
         const { table, requests, promptTokens, outputTokens } = wave;
         return { table, requests, promptTokens, outputTokens, seconds: seconds.map(rounded) };
@@ -91,6 +89,7 @@ export function profileDocument(input: ProfileInput): Record<string, unknown> {
     },
     engine: input.engine,
     startupSeconds: Math.round(input.startupSeconds * 1000) / 1000,
+    ...(frontEnd === undefined ? {} : { frontEndSeconds: rounded(frontEnd) }),
     limits: { ...input.limits, kvBlockTokens: KV_BLOCK_TOKENS },
     memory: input.memory,
     steps: {
@@ -256,9 +255,20 @@ interface Tables {
   readonly piecewise: Rows;
   readonly ungraphed: Rows;
   readonly taken: CaptureRows;
+  readonly frontEnd: number | undefined;
 }
 
-function fieldsOf({ steps, simulated }: ProfileInput, tables: Tables): Record<string, Origin> {
+function stepsAheadOrigin({ limits, simulated, command }: ProfileInput): Origin {
+  if (simulated !== undefined)
+    return { kind: "assumed", how: "Of the simulated engine's profile." };
+  if (limits.stepsAhead === 0 && command.includes(SYNCHRONOUS)) {
+    return { kind: "derived", how: `The command has ${SYNCHRONOUS}.` };
+  }
+  return { kind: "assumed", how: "vLLM schedules asynchronously by default; no message tells it." };
+}
+
+function fieldsOf(input: ProfileInput, tables: Tables): Record<string, Origin> {
+  const { steps, simulated } = input;
   const measured = (how: string): Origin => ({ kind: "measured", how });
   const derived = (how: string): Origin => ({ kind: "derived", how });
   const assumed = (how: string): Origin => ({ kind: "assumed", how });
@@ -283,10 +293,19 @@ function fieldsOf({ steps, simulated }: ProfileInput, tables: Tables): Record<st
       simulated === undefined
         ? measured("From the start of the command to the engine's inventory.")
         : assumed("Of the simulated engine's profile, else real time, whatever its --speed was."),
+    ...(tables.frontEnd === undefined
+      ? {}
+      : {
+          frontEndSeconds: derived(
+            "What a client waited longer than the step took, for prompts sent alone with one token " +
+              "of answer and a graph of their own: median over their sizes.",
+          ),
+        }),
     "limits.maxRequests": measured("Told by the engine."),
     "limits.maxBatchedTokens": measured("Told by the engine."),
     "limits.kvCacheTokens": measured("Told by the engine."),
     "limits.kvBlockTokens": assumed("vLLM's default; no message tells it."),
+    "limits.stepsAhead": stepsAheadOrigin(input),
     "memory.freeBytes": derived("Free once ready, plus what the tops took."),
     "memory.reservedBytes": measured("Told by the engine once ready."),
     "memory.activationPeakBytes": measured("Told by the engine."),

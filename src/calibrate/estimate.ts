@@ -14,6 +14,7 @@ import {
   type CellFigures,
   cellFigures,
   type PlanePoint,
+  planeSlopes,
   planeThroughOrigin,
   slopeWithin,
   type Weighted,
@@ -39,6 +40,8 @@ export interface StepEstimates {
 
 /** Timed steps below which a cell counts as not measured. */
 export const SAMPLES_MIN = 8;
+/** Three lengths fit any two slopes and constant: only a further one tells. */
+const LENGTHS_MIN = 3;
 
 /** @param decode tokens of each request in a decode step */
 export function estimateSteps(
@@ -96,7 +99,10 @@ export function estimateSteps(
 }
 
 /** Pairs of a prompt's new tokens and the tokens each attends to, of a step with one prompt. */
-export function promptPairs({ tokens, contextTokens }: Observation): number {
+export function promptPairs({
+  tokens,
+  contextTokens,
+}: Pick<Observation, "tokens" | "contextTokens">): number {
   const computed = Math.max(0, contextTokens - tokens);
   return tokens * computed + (tokens * (tokens + 1)) / 2;
 }
@@ -115,6 +121,19 @@ function beyondOf(
 ): { perToken: number; perPair: number } | undefined {
   const long = prompts.filter(({ served, tokens }) => served === "" && tokens > tokensMax);
   if (long.length < 2) return undefined;
+  // Prompts that run alone meet an idle engine, which prepares their step before the GPU has any
+  // work; a busy one does that beside the step before. So they have a constant of their own, which
+  // is left out, where there are lengths enough to tell it from the slopes.
+  if (new Set(long.map(promptPairs)).size > LENGTHS_MIN) {
+    const slopes = planeSlopes(
+      long.map((seen) => ({
+        x: [seen.tokens, promptPairs(seen)],
+        y: seen.seconds,
+        weight: seen.weight,
+      })),
+    );
+    if (slopes !== undefined) return { perToken: slopes[0], perPair: slopes[1] };
+  }
   // The table's last row is where the slope starts: best known from decode steps, else from the
   // prompts of that size, less what their few pairs take.
   let fit: [number, number] = [0, 0];

@@ -86,19 +86,59 @@ export interface PlanePoint {
  */
 export function planeThroughOrigin(points: readonly PlanePoint[]): [number, number] | undefined {
   const weights = points.map(({ weight }) => weight);
+  return fitPlane(points, weights, { moved: (given) => given, scaleOf: () => 1 });
+}
+
+/**
+ * The slopes of `y = a·x₀ + b·x₁ + c`, whatever `c` is, of points whose noise is a share of `y`: a
+ * long one must not outvote the short ones by what it scatters.
+ */
+export function planeSlopes(points: readonly PlanePoint[]): [number, number] | undefined {
+  const weights = points.map(({ y, weight }) => weight / y ** 2);
+  return fitPlane(points, weights, { moved: centred, scaleOf: ({ y }) => y });
+}
+
+interface PlaneFit {
+  readonly moved: (
+    points: readonly PlanePoint[],
+    weights: readonly number[],
+  ) => readonly PlanePoint[];
+  /** What a point's distance is measured in. */
+  readonly scaleOf: (point: PlanePoint) => number;
+}
+
+function fitPlane(
+  points: readonly PlanePoint[],
+  given: readonly number[],
+  { moved, scaleOf }: PlaneFit,
+): [number, number] | undefined {
+  const weights = [...given];
+  const scales = points.map(scaleOf);
   let fit: [number, number] | undefined;
   for (let round = 0; round < ROUNDS; round++) {
-    fit = solvePlane(points, weights);
+    const seen = moved(points, weights);
+    fit = solvePlane(seen, weights);
     if (fit === undefined) return undefined;
     const [a, b] = fit;
-    const off = points.map(({ x, y }) => Math.abs(y - a * x[0] - b * x[1]));
+    const off = seen.map(
+      ({ x, y }, index) => Math.abs(y - a * x[0] - b * x[1]) / (scales[index] ?? 1),
+    );
     const limit = (HUBER * medianOf(off)) / MAD_SHARE;
     for (const [index, distance] of off.entries()) {
       const share = distance <= limit || distance === 0 ? 1 : limit / distance;
-      weights[index] = (points[index]?.weight ?? 0) * share;
+      weights[index] = (given[index] ?? 0) * share;
     }
   }
   return fit;
+}
+
+/** The points as seen from their weighted mean. */
+function centred(points: readonly PlanePoint[], weights: readonly number[]): PlanePoint[] {
+  const total = weights.reduce((sum, weight) => sum + weight, 0);
+  const meanOf = (of: (point: PlanePoint) => number): number =>
+    points.reduce((sum, point, index) => sum + (weights[index] ?? 0) * of(point), 0) / total;
+  const [x0, x1, y0] = [meanOf(({ x }) => x[0]), meanOf(({ x }) => x[1]), meanOf(({ y }) => y)];
+  return points.map(({ x, y, weight }) => ({ x: [x[0] - x0, x[1] - x1], y: y - y0, weight }));
 }
 
 function solvePlane(

@@ -14,6 +14,12 @@ export interface Wave {
   readonly optional: boolean;
 }
 
+/** What a client saw of a wave: every round, from the first request sent to the last answer. */
+export interface TimedWave {
+  readonly wave: Wave;
+  readonly seconds: readonly number[];
+}
+
 export interface WaveInput {
   /** Planned sizes to measure, rising. */
   readonly sizes: readonly number[];

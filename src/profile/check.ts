@@ -28,6 +28,7 @@ export function checkProfile(value: unknown, fail: Fail): Profile {
     provenance: provenance(check, origin["fields"]),
     engine: engineFields(check, check.object(root["engine"], "engine")),
     startupSeconds: check.number(root["startupSeconds"], "startupSeconds"),
+    frontEndSeconds: check.number(root["frontEndSeconds"] ?? 0, "frontEndSeconds"),
     limits: limits(check, check.object(root["limits"], "limits")),
     memory: memory(check, check.object(root["memory"], "memory")),
     steps,
@@ -73,7 +74,14 @@ function limits(check: Checker, value: Fields): Profile["limits"] {
     maxBatchedTokens: check.count(value["maxBatchedTokens"], "limits.maxBatchedTokens"),
     kvCacheTokens: check.count(value["kvCacheTokens"], "limits.kvCacheTokens"),
     kvBlockTokens: check.count(value["kvBlockTokens"], "limits.kvBlockTokens"),
+    stepsAhead: stepsAhead(check, value["stepsAhead"]),
   };
+}
+
+/** Absent in files of before it was known. */
+function stepsAhead(check: Checker, value: unknown = 0): number {
+  if (value === 0 || value === 1) return value;
+  throw check.fail("limits.stepsAhead", "0 or 1", show(value));
 }
 
 function memory(check: Checker, value: Fields): Profile["memory"] {

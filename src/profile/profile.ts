@@ -50,11 +50,21 @@ export interface Profile {
   };
   /** Seconds from the start of the process to the KV cache, graph capture not included. */
   readonly startupSeconds: number;
+  /**
+   * Seconds that a request spends outside the engine: HTTP, tokenizer, messages between processes,
+   * the way back of its tokens. 0 where the file has none.
+   */
+  readonly frontEndSeconds: number;
   readonly limits: {
     readonly maxRequests: number;
     readonly maxBatchedTokens: number;
     readonly kvCacheTokens: number;
     readonly kvBlockTokens: number;
+    /**
+     * Steps that are put together before the one under way has ended: 1 of an engine that schedules
+     * asynchronously, else 0, also where the file has none.
+     */
+    readonly stepsAhead: number;
   };
   readonly memory: {
     readonly totalBytes: number;

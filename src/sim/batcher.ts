@@ -74,9 +74,19 @@ export class Batcher {
     this.#blocksFree = Math.floor(this.#kvCacheTokens / this.#limits.kvBlockTokens);
   }
 
-  /** @param tag above 0: its tokens are told to `finish`'s listener */
-  add(atSeconds: number, promptTokens: number, outputTokens: number, tag = 0): void {
-    this.#waiting.pushBack(this.#columns.add(atSeconds, promptTokens, outputTokens, tag));
+  /**
+   * @param tag above 0: its tokens are told to `finish`'s listener
+   * @param sentSeconds when its client sent it, by which it is sampled. @default atSeconds
+   */
+  add(
+    atSeconds: number,
+    promptTokens: number,
+    outputTokens: number,
+    tag = 0,
+    sentSeconds = atSeconds,
+  ): void {
+    const slot = this.#columns.add(atSeconds, promptTokens, outputTokens, tag, sentSeconds);
+    this.#waiting.pushBack(slot);
   }
 
   /** Forgets a request whose client has gone; false when it has completed already. */
@@ -99,8 +109,12 @@ export class Batcher {
     return false;
   }
 
-  /** Puts the next step together; false when there is nothing to run. */
-  compose(): boolean {
+  /**
+   * Puts the next step together; false when there is nothing to run.
+   *
+   * @param knownSeconds who came after that is not known yet. @default everybody is known
+   */
+  compose(knownSeconds = Number.POSITIVE_INFINITY): boolean {
     const batch = this.batch;
     batch.tokens = 0;
     batch.requests = 0;
@@ -111,7 +125,7 @@ export class Batcher {
     const preemptionsBefore = this.preemptions;
     const budget = this.#composeRunning(this.#limits.maxBatchedTokens);
     // As in vLLM, who just took blocks away from a request lets no new one in.
-    if (this.preemptions === preemptionsBefore) this.#admit(budget);
+    if (this.preemptions === preemptionsBefore) this.#admit(budget, knownSeconds);
     if (batch.requests === 0) return false;
     batch.contextMean /= batch.requests;
     return true;
@@ -156,12 +170,12 @@ export class Batcher {
     this.preemptions++;
   }
 
-  #admit(tokensMax: number): void {
+  #admit(tokensMax: number, knownSeconds: number): void {
     let budget = tokensMax;
     const columns = this.#columns;
     while (budget > 0 && this.#runningCount < this.#limits.maxRequests) {
       const slot = this.#waiting.front();
-      if (slot === -1) return;
+      if (slot === -1 || (columns.reached[slot] ?? 0) > knownSeconds) return;
       const missing = (columns.promptTokens[slot] ?? 0) + (columns.generated[slot] ?? 0);
       const tokens = Math.min(missing, budget);
       if (this.#blocksMissing(slot, tokens) > this.#blocksFree) return;

@@ -16,6 +16,11 @@ export interface StepWork {
 export interface CostModel {
   /** Seconds of a step served by `graph`, or ungraphed. */
   stepSeconds(graph: Graph | undefined, work: StepWork): number;
+  /**
+   * Seconds for which the engine launches a step served by `graph`, or ungraphed, and does nothing
+   * else. A graph of the whole step is one launch, and counts as none.
+   */
+  launchSeconds(graph: Graph | undefined): number;
   /** Seconds of capturing `graph` before ready, with or without its warm-up run. */
   startSeconds(graph: Graph, warmUp: boolean): number;
   /** Seconds of capturing `graph` between two steps. */
@@ -28,6 +33,14 @@ export function createCostModel(profile: Profile): CostModel {
   const piecewise = tabulate(steps.piecewise);
   const ungraphed = tabulate(steps.ungraphed);
   const ungraphedMax = ungraphed.length - 1;
+  // Launches bound a small step that is not one graph: the smallest row is what they take.
+  const launch = {
+    FULL: 0,
+    PIECEWISE: Math.min(...steps.piecewise.map(([, seconds]) => seconds)),
+    ungraphed: Math.min(...steps.ungraphed.map(([, seconds]) => seconds)),
+  };
+  const { tensorParallel, pipelineParallel } = profile.engine;
+  const inOneProcess = tensorParallel * pipelineParallel === 1;
   const costs = new Map(captures.costs.map((cost) => [cost.graph.id, cost]));
   const costOf = (graph: Graph): CaptureCost => {
     const cost = costs.get(graph.id);
@@ -50,6 +63,8 @@ export function createCostModel(profile: Profile): CostModel {
         work.promptPairs * steps.secondsPerPromptPair
       );
     },
+    // Several ranks are processes of their own, which launch while the engine schedules on.
+    launchSeconds: (graph) => (inOneProcess ? launch[graph?.kind ?? "ungraphed"] : 0),
     startSeconds(graph, warmUp) {
       const cost = costOf(graph);
       const ms = cost.warmMs + cost.captureMs;

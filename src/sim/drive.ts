@@ -1,4 +1,10 @@
-/** The event loop around one engine model: arrivals and ends of activities, in order of time. */
+/**
+ * The event loop around one engine model: arrivals and ends of activities, in order of time.
+ *
+ * A request gets to the engine the profile's `frontEndSeconds` after its client sent it. A part of
+ * these belongs to the way back of its tokens; all of it comes first here, which leaves its times as
+ * its client sees them the same.
+ */
 
 import type { TraceRequest } from "../trace.ts";
 import type { EngineModel } from "./engine.ts";
@@ -37,8 +43,13 @@ export class Drive {
   /** Seconds at which something happens next by itself; Infinity: only from outside. */
   get nextSeconds(): number {
     if (!this.#started) return 0;
-    const arrival = this.#arrivals.next?.atSeconds ?? Number.POSITIVE_INFINITY;
-    return Math.min(arrival, this.#endSeconds);
+    return Math.min(this.#arrivalSeconds, this.#endSeconds);
+  }
+
+  /** When the next request gets to the engine. */
+  get #arrivalSeconds(): number {
+    const sentSeconds = this.#arrivals.next?.atSeconds ?? Number.POSITIVE_INFINITY;
+    return sentSeconds + this.#model.profile.frontEndSeconds;
   }
 
   /** Lets everything happen that is due at `now` or earlier. */
@@ -49,11 +60,13 @@ export class Drive {
     }
     for (;;) {
       const arrival = this.#arrivals.next;
-      if (arrival !== undefined && arrival.atSeconds <= this.#endSeconds) {
-        if (arrival.atSeconds > now) return;
-        this.#model.arrive(arrival.atSeconds, arrival.promptTokens, arrival.outputTokens);
+      const at = this.#arrivalSeconds;
+      if (arrival !== undefined && at <= this.#endSeconds) {
+        if (at > now) return;
+        const { atSeconds, promptTokens, outputTokens } = arrival;
+        this.#model.arrive(at, promptTokens, outputTokens, 0, atSeconds);
         this.#arrivals.shift();
-        this.poke(arrival.atSeconds);
+        this.poke(at);
       } else {
         if (this.#endSeconds > now) return;
         const end = this.#endSeconds;

@@ -125,6 +125,10 @@ export class EngineModel {
   #captureAtLast = false;
   #activity: Activity = { type: "idle" };
   #served: Graph | undefined;
+  /** When the step after the one under way is composed, if it is composed ahead. */
+  #composedAheadSeconds = 0;
+  /** Who came after that is not in the step composed ahead. */
+  #knownSeconds = Number.POSITIVE_INFINITY;
   #command: number | undefined;
 
   constructor(options: EngineOptions) {
@@ -169,14 +173,25 @@ export class EngineModel {
     return this.#batcher.running + this.#batcher.waiting > 0;
   }
 
-  /** False when the request is refused: too long ever to fit, or too many wait already. */
-  arrive(atSeconds: number, promptTokens: number, outputTokens: number, tag = 0): boolean {
+  /**
+   * False when the request is refused: too long ever to fit, or too many wait already.
+   *
+   * @param atSeconds when it gets to the engine
+   * @param sentSeconds when its client sent it. @default atSeconds
+   */
+  arrive(
+    atSeconds: number,
+    promptTokens: number,
+    outputTokens: number,
+    tag = 0,
+    sentSeconds = atSeconds,
+  ): boolean {
     const waitingMax = this.#options.waitingMax ?? 1_000_000;
     if (this.waiting >= waitingMax || !this.#batcher.fits(promptTokens, outputTokens)) {
       this.requestsRefused++;
       return false;
     }
-    this.#batcher.add(atSeconds, promptTokens, outputTokens, tag);
+    this.#batcher.add(atSeconds, promptTokens, outputTokens, tag, sentSeconds);
     return true;
   }
 
@@ -255,12 +270,25 @@ export class EngineModel {
       if (capture !== undefined) return capture;
     }
     this.#captureAtLast = false;
-    if (!this.#batcher.compose()) return { type: "idle" };
+    if (!this.#compose()) return { type: "idle" };
     const { batch } = this.#batcher;
     const stallSeconds = this.#captureInStep(batch, now);
     this.#served = this.#dispatch.pick(batch);
+    this.#composedAheadSeconds = now + this.#costs.launchSeconds(this.#served);
     const seconds = this.#vary(this.#costs.stepSeconds(this.#served, batch));
     return { type: "step", seconds: seconds + stallSeconds };
+  }
+
+  /**
+   * An engine that schedules asynchronously has composed this step as soon as it had launched the one
+   * that just ended: who came since then waits one step longer. Only where nobody else is left to
+   * run is the queue empty, and the next step composed anew.
+   */
+  #compose(): boolean {
+    const knownSeconds = this.#knownSeconds;
+    this.#knownSeconds = Number.POSITIVE_INFINITY;
+    if (this.#batcher.compose(knownSeconds)) return true;
+    return knownSeconds !== Number.POSITIVE_INFINITY && this.#batcher.compose();
   }
 
   /** @returns seconds it makes the step longer */
@@ -437,6 +465,7 @@ export class EngineModel {
       },
       now,
     );
+    if (this.profile.limits.stepsAhead > 0) this.#knownSeconds = this.#composedAheadSeconds;
     this.#batcher.finish(
       now,
       (sample) => this.#observer.onRequest?.(sample),
@@ -447,6 +476,8 @@ export class EngineModel {
   #finishCapture(activity: Extract<Activity, { type: "capture" }>, now: number): void {
     const { graph, seconds } = activity;
     const { ms, bytes } = this.#hold(graph, seconds);
+    // A capture waits until nothing is in flight: the next step is composed after it.
+    this.#knownSeconds = Number.POSITIVE_INFINITY;
     if (this.#command === undefined) {
       this.captureSeconds += seconds;
       return;

@@ -159,7 +159,8 @@ export class LiveEngine {
   }
 
   /**
-   * A request from outside the trace, arriving now.
+   * A request from outside the trace, at the engine now: it came through a front end of its own,
+   * and the profile's is not added.
    *
    * @param onToken called for each token with the number of those still to come
    * @returns a function that ends the request early; undefined when it is refused, because it can

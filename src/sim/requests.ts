@@ -7,7 +7,10 @@
 
 /** Columns indexed by slot. A slot is a request's place until it completes. */
 export class RequestColumns {
+  /** When its client sent it. */
   arrival: Float64Array = new Float64Array(64);
+  /** When it got to the engine. */
+  reached: Float64Array = new Float64Array(64);
   firstToken: Float64Array = new Float64Array(64);
   promptTokens: Int32Array = new Int32Array(64);
   outputTokens: Int32Array = new Int32Array(64);
@@ -23,10 +26,17 @@ export class RequestColumns {
   readonly #free: number[] = [];
   #used = 0;
 
-  add(atSeconds: number, promptTokens: number, outputTokens: number, tag = 0): number {
+  add(
+    atSeconds: number,
+    promptTokens: number,
+    outputTokens: number,
+    tag = 0,
+    sentSeconds = atSeconds,
+  ): number {
     const slot = this.#free.pop() ?? this.#used++;
     if (slot === this.arrival.length) this.#grow();
-    this.arrival[slot] = atSeconds;
+    this.arrival[slot] = sentSeconds;
+    this.reached[slot] = atSeconds;
     this.firstToken[slot] = Number.NaN;
     this.promptTokens[slot] = promptTokens;
     this.outputTokens[slot] = outputTokens;
@@ -44,6 +54,7 @@ export class RequestColumns {
 
   #grow(): void {
     this.arrival = doubled(this.arrival, Float64Array);
+    this.reached = doubled(this.reached, Float64Array);
     this.firstToken = doubled(this.firstToken, Float64Array);
     this.promptTokens = doubled(this.promptTokens, Int32Array);
     this.outputTokens = doubled(this.outputTokens, Int32Array);

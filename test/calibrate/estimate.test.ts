@@ -2,7 +2,13 @@ import { describe, expect, test } from "vitest";
 import { Cells, type Observation } from "../../src/calibrate/cells.ts";
 import { type ProfileInput, profileDocument, Unmeasured } from "../../src/calibrate/document.ts";
 import { estimateSteps, promptPairs } from "../../src/calibrate/estimate.ts";
-import { cellFigures, planeThroughOrigin, slopeWithin } from "../../src/calibrate/robust-fit.ts";
+import { frontEndSeconds } from "../../src/calibrate/front-end.ts";
+import {
+  cellFigures,
+  planeSlopes,
+  planeThroughOrigin,
+  slopeWithin,
+} from "../../src/calibrate/robust-fit.ts";
 import { defaultSizes, wavesOf } from "../../src/calibrate/waves.ts";
 import type { Graph } from "../../src/graph.ts";
 import { loadProfile, parseProfile } from "../../src/profile/load.ts";
@@ -41,6 +47,19 @@ describe("robust statistics", () => {
     expect(a).toBeCloseTo(2, 1);
     expect(b).toBeCloseTo(0.003, 4);
     expect(planeThroughOrigin([{ x: [2, 0], y: 4, weight: 1 }])).toEqual([2, 0]);
+  });
+
+  test("the slopes of a plane, whatever its constant and however a tenth is off", () => {
+    const points = Array.from({ length: 40 }, (_, index) => {
+      const x = [index + 1, (index + 1) ** 2 * 1000] as const;
+      const wild = index % 10 === 3 ? 4 : 1;
+      return { x, y: wild * (2 * x[0] + 0.003 * x[1] + 50), weight: 1 };
+    });
+    const [a, b] = planeSlopes(points) ?? [];
+    expect(a).toBeCloseTo(2, 1);
+    expect(b).toBeCloseTo(0.003, 4);
+    // Points that differ in nothing have no slope.
+    expect(planeSlopes(points.slice(0, 1))).toBeUndefined();
   });
 });
 
@@ -162,6 +181,48 @@ describe("the estimator", () => {
     }
   });
 
+  // What an H200's 8B takes for prompts that meet an idle engine, in ms; the last is the second half
+  // of 16,384 tokens. Most waves begin with a prompt of 2,048.
+  const LONG = [
+    [1024, 0, 28.2, 6],
+    [2048, 0, 52.3, 33],
+    [4096, 0, 104.6, 6],
+    [8192, 0, 223.0, 12],
+    [8192, 8192, 276.2, 6],
+  ] as const;
+  const long = (contextOf: (tokens: number, computed: number) => number): Observation[] =>
+    LONG.flatMap(([tokens, computed, ms, count]) =>
+      Array.from({ length: count }, () => ({
+        ...prompt(tokens, computed, undefined),
+        contextTokens: contextOf(tokens, computed),
+        seconds: ms / 1000,
+      })),
+    );
+
+  test("finds what attention takes of long prompts, and leaves out what an idle engine adds", () => {
+    const steps = long((tokens, computed) => tokens + computed);
+    const { secondsPerTokenBeyond, secondsPerPromptPair } = estimateSteps(steps, graphs, 1);
+    expect(secondsPerPromptPair).toBeGreaterThan(7e-10);
+    expect(secondsPerPromptPair).toBeLessThan(1.1e-9);
+    expect(secondsPerTokenBeyond).toBeGreaterThan(2.1e-5);
+    expect(secondsPerTokenBeyond).toBeLessThan(2.5e-5);
+    const later = steps.map((seen) => ({ ...seen, seconds: seen.seconds + 0.004 }));
+    const shifted = estimateSteps(later, graphs, 1);
+    expect((shifted.secondsPerTokenBeyond ?? 0) / (secondsPerTokenBeyond ?? 1)).toBeCloseTo(1, 1);
+  });
+
+  test("would not find it with the mean context of what was counted meanwhile", () => {
+    // As the plugin told it once: both chunks of a prompt are counted before the first has ended, so
+    // that the first got the context of both, and the second none of its own.
+    const steps = long((tokens) => tokens);
+    const firsts = steps.filter(({ tokens }) => tokens === 8192).slice(0, 6);
+    const told = steps.map((seen) =>
+      firsts.includes(seen) ? { ...seen, contextTokens: 12_288 } : seen,
+    );
+    const { secondsPerPromptPair } = estimateSteps(told, graphs, 1);
+    expect(secondsPerPromptPair).toBeLessThan(7e-10);
+  });
+
   test("would be found out if it ignored context: the same steps, their context not told", () => {
     const blind = observations(SIZES).map((seen) => ({ ...seen, contextTokens: 0 }));
     expect(worstCell(estimateSteps(blind, graphs, 1))).toBeGreaterThan(0.05);
@@ -203,6 +264,15 @@ describe("cells", () => {
     expect(cells.all()).toHaveLength(2);
     expect(cells.all()[0]).toMatchObject({ weight: 8, seconds: expect.closeTo(0.1, 12) });
     expect(cells.timed({ served: "", tokens: 4, requests: 4, uniform: 1 })).toBe(8);
+  });
+
+  test("leave out seconds that came without their context", () => {
+    const cells = new Cells();
+    const late = { served: "", tokens: 8192, requests: 1, uniform: 8192, count: 0, timed: 1 };
+    cells.add([{ ...late, seconds: 0.28, contextTokens: 0 }]);
+    expect(cells.all()).toEqual([]);
+    cells.add([{ ...late, seconds: 0.28, contextTokens: 16_384 }]);
+    expect(cells.all()).toHaveLength(1);
   });
 
   test("are bounded", () => {
@@ -342,6 +412,52 @@ describe("a calibration's profile", () => {
     expect(mine.provenance["captures.rows.laterMs"]?.how).toContain("nearest of its kind: FULL:24");
     expect(mine.provenance["steps.secondsPerTokenBeyond"]?.kind).toBe("assumed");
     expect(document).toMatchObject({ provenance: { interpolatedCaptures: ["FULL:24"] } });
+  });
+
+  const alone = (table: "none" | "exact", promptTokens: number, seconds: readonly number[]) => ({
+    wave: { table, requests: 1, promptTokens, outputTokens: 1, rounds: 1, optional: false },
+    seconds,
+  });
+  /** What a prompt alone in its own graph takes, by the profile. */
+  const stepOf = (tokens: number): number =>
+    prompt(
+      tokens,
+      0,
+      graphs.find(({ id }) => id === `PIECEWISE:${tokens}`),
+    ).seconds;
+
+  test("has the front end of its waves: the middle one of what its sizes tell", () => {
+    const outside = [0.003, 0.004, 0.009];
+    const waves = [8, 64, 512].map((tokens, index) =>
+      // One round of each took much longer, as the first one does.
+      alone("exact", tokens, [
+        1,
+        ...[0, 1e-4, 2e-4].map((more) => stepOf(tokens) + (outside[index] ?? 0) + more),
+      ]),
+    );
+    // Without a graph, of a size nobody measured, with more than one step: these tell nothing.
+    const others = [alone("none", 8, [5]), alone("exact", 9, [5]), ...input().waves];
+    const steps = input().steps;
+    expect(frontEndSeconds([...others, ...waves], steps)).toBeCloseTo(0.00415, 6);
+    expect(frontEndSeconds(others, steps)).toBeUndefined();
+    expect(frontEndSeconds([alone("exact", 8, [1e-6])], steps)).toBe(0);
+    const document = profileDocument(input({ waves }));
+    const mine = parseProfile(JSON.stringify(document), "mine.json");
+    expect(mine.frontEndSeconds).toBeCloseTo(0.00415, 6);
+    expect(mine.provenance["frontEndSeconds"]?.kind).toBe("derived");
+    expect(parseProfile(JSON.stringify(profileDocument(input())), "m").frontEndSeconds).toBe(0);
+  });
+
+  test("composes a step ahead unless the command or a simulated engine says otherwise", () => {
+    const told = (more: Partial<ProfileInput>, stepsAhead: number) => {
+      const limits = { ...profile.limits, stepsAhead };
+      const mine = parseProfile(JSON.stringify(profileDocument(input({ limits, ...more }))), "m");
+      expect(mine.limits.stepsAhead).toBe(stepsAhead);
+      return mine.provenance["limits.stepsAhead"];
+    };
+    expect(told({}, 1)).toMatchObject({ kind: "assumed" });
+    expect(told({ command: "vllm serve M --no-async-scheduling" }, 0)?.kind).toBe("derived");
+    expect(told({ simulated: "tiny" }, 0)?.how).toContain("simulated");
   });
 
   test("of a simulated engine says so first", () => {

@@ -1,4 +1,8 @@
+import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
+import { frontEndSeconds } from "../../src/calibrate/front-end.ts";
+import { type CellFigures, planeSlopes } from "../../src/calibrate/robust-fit.ts";
+import type { Wave } from "../../src/calibrate/waves.ts";
 import { loadProfile, parseProfile } from "../../src/profile/load.ts";
 import { createCostModel } from "../../src/sim/cost.ts";
 import { set, tinyDocument } from "./helpers.ts";
@@ -64,8 +68,61 @@ describe("the shipped profile", () => {
   });
 });
 
+describe("the shipped profile of a calibration", () => {
+  const profile = loadProfile("llama-3.1-8b-h200-serve");
+  const file = new URL("../../profiles/llama-3.1-8b-h200-serve.json", import.meta.url);
+  const { provenance } = JSON.parse(readFileSync(file, "utf8")) as {
+    provenance: {
+      cells: readonly (CellFigures & { cell: string })[];
+      waves: readonly (Wave & { seconds: readonly number[] })[];
+    };
+  };
+
+  test("says where every number comes from", () => {
+    const fields = Object.keys(profile.provenance);
+    for (const name of Object.keys(profile.steps)) expect(fields).toContain(`steps.${name}`);
+    for (const name of Object.keys(profile.limits)) expect(fields).toContain(`limits.${name}`);
+    expect(fields).toContain("frontEndSeconds");
+  });
+
+  test("has the slopes of its waves of long prompts", () => {
+    const points = provenance.waves
+      .filter(({ table, requests, outputTokens }) => {
+        return table === "none" && requests === 1 && outputTokens === 1;
+      })
+      .filter(({ promptTokens }) => promptTokens > 512)
+      .flatMap(({ promptTokens, seconds }) => {
+        const x = [promptTokens, (promptTokens * (promptTokens + 1)) / 2] as const;
+        return seconds.map((y) => ({ x, y, weight: 1 }));
+      });
+    expect(points).toHaveLength(30);
+    const [perToken, perPair] = planeSlopes(points) ?? [];
+    expect(Number(perToken?.toPrecision(4))).toBe(profile.steps.secondsPerTokenBeyond);
+    expect(Number(perPair?.toPrecision(4))).toBe(profile.steps.secondsPerPromptPair);
+  });
+
+  test("has the front end of its waves of short ones", () => {
+    const piecewise = provenance.cells
+      .filter(({ cell }) => cell.startsWith("PIECEWISE:"))
+      .map((cell) => ({ ...cell, tokens: Number(cell.cell.slice("PIECEWISE:".length)) }));
+    const waves = provenance.waves.map(({ seconds, ...wave }) => ({ wave, seconds }));
+    const steps = { ...profile.steps, full: [], piecewise, ungraphed: [] };
+    expect(frontEndSeconds(waves, steps)).toBeCloseTo(profile.frontEndSeconds, 7);
+    expect(profile.frontEndSeconds).toBeGreaterThan(0.004);
+  });
+});
+
+test("a profile of before front ends and steps ahead were known has none", () => {
+  const profile = loadProfile();
+  expect(profile.frontEndSeconds).toBe(0);
+  expect(profile.limits.stepsAhead).toBe(0);
+});
+
 describe("a bad profile is one sentence", () => {
   test.each([
+    ["frontEndSeconds", -1, "frontEndSeconds to be a number from 0 up, got -1"],
+    ["limits.stepsAhead", 2, "limits.stepsAhead to be 0 or 1, got 2"],
+    ["limits.stepsAhead", "1", 'limits.stepsAhead to be 0 or 1, got "1"'],
     ["schema", 2, "schema to be 1, got 2"],
     ["name", undefined, "name to be a text of 1 to 2048 characters, got nothing"],
     ["startupSeconds", -1, "startupSeconds to be a number from 0 up, got -1"],

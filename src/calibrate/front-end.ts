@@ -1,0 +1,34 @@
+/**
+ * What a request takes outside the engine, out of what a client saw and what the steps took. Pure.
+ *
+ * A prompt that is sent alone and answered by one token takes one step: what its client waits
+ * longer is HTTP, the tokenizer, messages between processes and the way back.
+ */
+
+import { promptPairs, type StepEstimates } from "./estimate.ts";
+import type { TimedWave } from "./waves.ts";
+
+/** Median over the sizes whose step is known; undefined where none is. */
+export function frontEndSeconds(
+  waves: readonly TimedWave[],
+  steps: StepEstimates,
+): number | undefined {
+  const outside = waves.flatMap(({ wave, seconds }) => {
+    const { table, requests, promptTokens, outputTokens } = wave;
+    if (table !== "exact" || requests !== 1 || outputTokens !== 1) return [];
+    const cell = steps.piecewise.find(({ tokens }) => tokens === promptTokens);
+    if (cell === undefined || seconds.length === 0) return [];
+    const pairs = promptPairs({ tokens: promptTokens, contextTokens: promptTokens });
+    const step =
+      cell.median + (steps.secondsPerRequest ?? 0) + (steps.secondsPerPromptPair ?? 0) * pairs;
+    return [medianOf(seconds) - step];
+  });
+  return outside.length === 0 ? undefined : Math.max(0, medianOf(outside));
+}
+
+function medianOf(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const half = sorted.length >> 1;
+  const above = sorted[half] ?? 0;
+  return sorted.length % 2 === 1 ? above : ((sorted[half - 1] ?? 0) + above) / 2;
+}
