@@ -83,7 +83,7 @@ export class Batcher {
     promptTokens: number,
     outputTokens: number,
     tag = 0,
-    sentSeconds = atSeconds,
+    sentSeconds: number = atSeconds,
   ): void {
     const slot = this.#columns.add(atSeconds, promptTokens, outputTokens, tag, sentSeconds);
     this.#waiting.pushBack(slot);
@@ -114,7 +114,7 @@ export class Batcher {
    *
    * @param knownSeconds who came after that is not known yet. @default everybody is known
    */
-  compose(knownSeconds = Number.POSITIVE_INFINITY): boolean {
+  compose(knownSeconds: number = Number.POSITIVE_INFINITY): boolean {
     const batch = this.batch;
     batch.tokens = 0;
     batch.requests = 0;

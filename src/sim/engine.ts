@@ -184,7 +184,7 @@ export class EngineModel {
     promptTokens: number,
     outputTokens: number,
     tag = 0,
-    sentSeconds = atSeconds,
+    sentSeconds: number = atSeconds,
   ): boolean {
     const waitingMax = this.#options.waitingMax ?? 1_000_000;
     if (this.waiting >= waitingMax || !this.#batcher.fits(promptTokens, outputTokens)) {

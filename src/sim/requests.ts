@@ -31,7 +31,7 @@ export class RequestColumns {
     promptTokens: number,
     outputTokens: number,
     tag = 0,
-    sentSeconds = atSeconds,
+    sentSeconds: number = atSeconds,
   ): number {
     const slot = this.#free.pop() ?? this.#used++;
     if (slot === this.arrival.length) this.#grow();
