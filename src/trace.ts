@@ -5,7 +5,7 @@
  * The first request arrives at second 0: it is the one that makes a scaled-to-zero engine start.
  */
 
-import { createReadStream, existsSync } from "node:fs";
+import { constants, createReadStream, existsSync } from "node:fs";
 import { open } from "node:fs/promises";
 import { pipeline } from "node:stream";
 import { createGunzip } from "node:zlib";
@@ -30,6 +30,10 @@ export interface TraceOptions {
 
 const TRACES = new URL("../traces/", import.meta.url);
 const TOKENS_MAX = 1 << 20;
+/** Seconds since 1970 fit; far beyond, the fractions of a second get lost. */
+const SECONDS_MAX = 1e11;
+/** `Number` would take `0x10` as well. */
+const DECIMAL = /^\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*$/i;
 const RECORD_CHARS_MAX = 4096;
 
 type Clock = "timestamp" | "seconds";
@@ -85,13 +89,22 @@ async function openRows(file: string): Promise<Parser> {
   const magic = new Uint8Array(2);
   const path = pathOf(file);
   try {
-    const handle = await open(path, "r");
+    // A pipe is gone once it has been read, and each policy reads anew; nobody waits for one.
+    const handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
     try {
+      const about = await handle.stat();
+      if (!about.isFile() && !about.isDirectory()) {
+        throw new LazygraphError(
+          "ERR_LAZYGRAPH_TRACE",
+          `Expected ${file} to be a trace file, got a pipe or a device of that name.`,
+        );
+      }
       await handle.read(magic, 0, 2, 0);
     } finally {
       await handle.close();
     }
   } catch (error) {
+    if (error instanceof LazygraphError) throw error;
     throw new LazygraphError(
       "ERR_LAZYGRAPH_TRACE",
       `Expected ${file} to be a readable trace file, got ${codeOf(error) ?? String(error)}.`,
@@ -167,16 +180,22 @@ class RowReader {
       if (seconds !== undefined) return seconds;
       throw traceError(this.#file, line, "a time like 2023-11-16 18:15:46.68", quote(cell));
     }
-    const seconds = Number(cell);
-    if (seconds >= 0 && Number.isFinite(seconds)) return seconds;
-    throw traceError(this.#file, line, "a number of seconds from 0 up", quote(cell));
+    const seconds = numberOf(cell);
+    if (seconds >= 0 && seconds <= SECONDS_MAX) return seconds;
+    const expected =
+      seconds > SECONDS_MAX ? `at most ${SECONDS_MAX} seconds` : "a number of seconds from 0 up";
+    throw traceError(this.#file, line, expected, quote(cell));
   }
 
   #tokens(cell: string, line: number): number {
-    const tokens = Number(cell);
+    const tokens = numberOf(cell);
     if (Number.isInteger(tokens) && tokens >= 1 && tokens <= TOKENS_MAX) return tokens;
     throw traceError(this.#file, line, `tokens from 1 to ${TOKENS_MAX}`, quote(cell));
   }
+}
+
+function numberOf(cell: string): number {
+  return DECIMAL.test(cell) ? Number(cell) : Number.NaN;
 }
 
 const TIMESTAMP = /^(\d{4})-(\d\d)-(\d\d)[ T](\d\d):(\d\d):(\d\d)(\.\d{1,9})?(?:Z|[+-]00:?00)?$/;

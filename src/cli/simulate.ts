@@ -115,6 +115,7 @@ export async function runSimulate(argv: string[]): Promise<number> {
   }
   const oracle = runs.get("oracle");
   if (oracle === undefined) throw new Error("The oracle run is missing.");
+  noteRefused(job, seen, [...runs.values()]);
   const asked = job.policies.flatMap((name) => runs.get(name) ?? []);
   process.stdout.write(
     job.json
@@ -229,6 +230,25 @@ async function* watched(
     seen.requests = Math.max(seen.requests, count);
     seen.seconds = Math.max(seen.seconds, request.atSeconds);
     yield request;
+  }
+}
+
+/** What was refused is in no figure: that must be told, and figures of nothing at all be none. */
+function noteRefused({ file, profile }: Job, seen: Seen, runs: readonly SimulatedRun[]): void {
+  const { kvCacheTokens } = profile.limits;
+  for (const { policy, requests, requestsRefused } of runs) {
+    if (requests === 0) {
+      throw new LazygraphError(
+        "ERR_LAZYGRAPH_TRACE",
+        `${file}: expected requests that fit into the KV cache of the profile ${profile.name}, ` +
+          `${kvCacheTokens} tokens, got none that does.`,
+      );
+    }
+    if (requestsRefused === 0) continue;
+    note(
+      `${policy} leaves out ${requestsRefused} of ${seen.requests} requests, too long for a KV ` +
+        `cache of ${kvCacheTokens} tokens or beyond the longest queue: they count in no figure.`,
+    );
   }
 }
 

@@ -22,6 +22,8 @@ const TRAFFIC_MAX = 4096;
 const GROUPS_MAX = 64;
 const TOKENS_MAX = 1_048_576;
 const AMOUNT_MAX = 1e15;
+/** A day: it reaches prices. */
+const CAPTURE_MS_MAX = 86_400_000;
 
 type Fields = Readonly<Record<string, unknown>>;
 
@@ -144,7 +146,7 @@ function checkGraph(entry: unknown, index: number): PlanGraph {
     regret: amount(row["regret"], `${at}.regret`),
     stepSeconds: amount(row["stepSeconds"], `${at}.stepSeconds`),
     timed: amount(row["timed"], `${at}.timed`),
-    ...(captureMs === undefined ? {} : { captureMs: amount(captureMs, `${at}.captureMs`) }),
+    ...(captureMs === undefined ? {} : { captureMs: amount(captureMs, `${at}.captureMs`, CAPTURE_MS_MAX) }),
     ...(bytes === undefined ? {} : { bytes: amount(bytes, `${at}.bytes`) }),
   };
 }
@@ -180,9 +182,10 @@ function date(value: unknown, at: string): string {
   throw new PlanFault(`${at} to be a time such as 2026-11-21T12:00:00Z`, show(value));
 }
 
-function amount(value: unknown, at: string): number {
-  if (typeof value === "number" && value >= 0 && value <= AMOUNT_MAX) return value;
-  throw new PlanFault(`${at} to be a number from 0 up`, show(value));
+function amount(value: unknown, at: string, max: number = AMOUNT_MAX): number {
+  if (typeof value === "number" && value >= 0 && value <= max) return value;
+  const range = max === AMOUNT_MAX ? "from 0 up" : `from 0 to ${max}`;
+  throw new PlanFault(`${at} to be a number ${range}`, show(value));
 }
 
 function whole(value: unknown, at: string, min: number, max: number): number {

@@ -11,6 +11,11 @@ const GRAPHS_MAX = 4096;
 const ROWS_MAX = 4096;
 /** Tables are held token by token. */
 const TOKENS_MAX = 1_048_576;
+/** A day, for any one thing: with times without end a simulation would have none either. */
+const SECONDS_MAX = 86_400;
+const MS_MAX = SECONDS_MAX * 1000;
+/** Bytes: far beyond any GPU's. */
+const NUMBER_MAX = 1e15;
 
 export function checkProfile(value: unknown, fail: Fail): Profile {
   const check = new Checker(fail);
@@ -27,8 +32,8 @@ export function checkProfile(value: unknown, fail: Fail): Profile {
     setup: check.text(origin["setup"], "provenance.setup"),
     provenance: provenance(check, origin["fields"]),
     engine: engineFields(check, check.object(root["engine"], "engine")),
-    startupSeconds: check.number(root["startupSeconds"], "startupSeconds"),
-    frontEndSeconds: check.number(root["frontEndSeconds"] ?? 0, "frontEndSeconds"),
+    startupSeconds: check.number(root["startupSeconds"], "startupSeconds", SECONDS_MAX),
+    frontEndSeconds: check.number(root["frontEndSeconds"] ?? 0, "frontEndSeconds", SECONDS_MAX),
     limits: limits(check, check.object(root["limits"], "limits")),
     memory: memory(check, check.object(root["memory"], "memory")),
     steps,
@@ -103,7 +108,7 @@ function memory(check: Checker, value: Fields): Profile["memory"] {
 }
 
 function stepCosts(check: Checker, value: Fields): StepCosts {
-  const seconds = (name: string): number => check.number(value[name], `steps.${name}`);
+  const seconds = (name: string): number => check.number(value[name], `steps.${name}`, SECONDS_MAX);
   return {
     full: costRows(check, value["full"], "steps.full"),
     piecewise: costRows(check, value["piecewise"], "steps.piecewise"),
@@ -121,7 +126,7 @@ function costRows(check: Checker, value: unknown, field: string): CostRow[] {
     const at = `${field}[${index}]`;
     const row = check.list(entry, at, 2);
     const tokens = check.tokens(row[0], `${at}[0]`);
-    const seconds = check.number(row[1], `${at}[1]`);
+    const seconds = check.number(row[1], `${at}[1]`, SECONDS_MAX);
     if (tokens <= last) throw check.fail(`${at}[0]`, `tokens above ${last}`, show(tokens));
     if (seconds === 0) throw check.fail(`${at}[1]`, "seconds above 0", "0");
     last = tokens;
@@ -150,9 +155,9 @@ function captureCosts(check: Checker, value: Fields): CaptureCost[] {
       kind === "FULL" ? { id, kind, tokens, requests: tokens, uniform: 1 } : { id, kind, tokens };
     return {
       graph,
-      warmMs: check.number(row[2], `${at}[2]`),
-      captureMs: check.number(row[3], `${at}[3]`),
-      laterMs: check.number(row[4], `${at}[4]`),
+      warmMs: check.number(row[2], `${at}[2]`, MS_MAX),
+      captureMs: check.number(row[3], `${at}[3]`, MS_MAX),
+      laterMs: check.number(row[4], `${at}[4]`, MS_MAX),
       bytes: check.number(row[5], `${at}[5]`),
     };
   });
@@ -205,9 +210,10 @@ class Checker {
     throw this.fail(field, "a text of 1 to 2048 characters", show(value));
   }
 
-  number(value: unknown, field: string): number {
-    if (typeof value === "number" && value >= 0 && Number.isFinite(value)) return value;
-    throw this.fail(field, "a number from 0 up", show(value));
+  number(value: unknown, field: string, max: number = NUMBER_MAX): number {
+    if (typeof value === "number" && value >= 0 && value <= max) return value;
+    const expected = (value as number) > max ? `a number from 0 to ${max}` : "a number from 0 up";
+    throw this.fail(field, expected, show(value));
   }
 
   share(value: unknown, field: string): number {

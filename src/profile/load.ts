@@ -1,13 +1,14 @@
 /** Loads cost profiles: where they lie is known here, what a sound one looks like in `check.ts`. */
 
-import { readFileSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
 import { codeOf, LazygraphError } from "../errors.ts";
 import { checkProfile } from "./check.ts";
 import type { Profile } from "./profile.ts";
 
 const PROFILES = new URL("../../profiles/", import.meta.url);
 export const DEFAULT_PROFILE = "llama-3.1-8b-h200";
-const FILE_CHARS_MAX = 8 << 20;
+const FILE_BYTES_MAX = 8 << 20;
+const FILE_CHARS_MAX = FILE_BYTES_MAX;
 
 /**
  * Loads a profile by its name among those shipped, or by the path of a `.json` file.
@@ -19,8 +20,23 @@ export function loadProfile(nameOrPath: string = DEFAULT_PROFILE): Profile {
   const file = shipped ? new URL(`${nameOrPath}.json`, PROFILES) : nameOrPath;
   let text: string;
   try {
+    const about = statSync(file);
+    // A pipe would never end, a device never be one, and neither is worth waiting for.
+    if (!about.isFile() && !about.isDirectory()) {
+      throw profileError(
+        nameOrPath,
+        "the file",
+        "a regular one",
+        "a pipe or a device of that name",
+      );
+    }
+    if (about.size > FILE_BYTES_MAX) {
+      const most = `at most ${FILE_BYTES_MAX} bytes`;
+      throw profileError(nameOrPath, "the file", most, `${about.size}`);
+    }
     text = readFileSync(file, "utf8");
   } catch (error) {
+    if (error instanceof LazygraphError) throw error;
     const wanted = shipped
       ? "the name of a shipped profile or the path of a .json file"
       : "readable";

@@ -55,8 +55,8 @@ export interface First {
 
 /** A lull takes at least about this long. */
 const LULL_SECONDS = 1;
-/** Looks at graphs in all: an engine waits for the answer. */
-const LOOKS_MAX = 100_000;
+/** Looks at graphs, lane by lane, in each of two rounds: an engine waits for the answer. */
+const LOOKS_MAX = 500_000;
 
 /** All the graphs that earlier starts needed; the tops where there were none. */
 export function learnedGraphs(planned: readonly Graph[], learned: readonly Graph[]): First {
@@ -93,7 +93,10 @@ function worthwhile(input: FirstInput): Chosen {
   const graphs: Graph[] = [];
   const warmed = new Set<Graph["kind"]>();
   let seconds = 0;
-  for (let looks = 0; looks < LOOKS_MAX; looks += shapes.planned.length) {
+  // Where FULL graphs serve mixed steps there is a lane for each limit of requests.
+  const lanes = expected.requestSteps.length + expected.steps.length + waiting.length;
+  const looksEach = shapes.planned.length * Math.max(1, lanes);
+  for (let looks = 0; looks < LOOKS_MAX; looks += looksEach) {
     const values = savings.of(held, [...expected.requestSteps, ...waiting]);
     const place = mostPerSecond(values, captureSecondsByPlace, held);
     const graph = shapes.planned[place];

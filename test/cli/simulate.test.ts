@@ -1,3 +1,4 @@
+import { execFileSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -131,9 +132,34 @@ describe("lazygraph simulate", () => {
     expect(stderr).toMatch(/^lazygraph: [^\n]* \[ERR_LAZYGRAPH_TRACE\]\n$/);
   });
 
+  test("requests that can never fit are told, and a trace of nothing else is refused", async () => {
+    const huge = "1,1048576,3\n";
+    const args = ["--policy=stock", "--json"];
+    const some = await traceFile(`${HEADER}0,1,3\n${huge}`);
+    const told = await finish(["simulate", `--trace=${some}`, ...args]);
+    expect(told.code).toBe(0);
+    expect(told.stderr).toMatch(/lazygraph: stock leaves out 1 of 2 requests, too long for a KV/);
+    const none = await traceFile(`${HEADER}${huge}`);
+    const { code, stdout, stderr } = await finish(["simulate", `--trace=${none}`, ...args]);
+    expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
+    expect(stderr).toMatch(/expected requests that fit into .+ \[ERR_LAZYGRAPH_TRACE\]\n$/);
+  });
+
+  test("a pipe is no profile: nobody waits for its end", async () => {
+    const pipe = join(await temporaryFolder(), "pipe.json");
+    execFileSync("mkfifo", [pipe]);
+    const args = ["--policy=stock", `--profile=${pipe}`];
+    const { code, stderr } = await finish(["simulate", "--trace", conversation, ...args]);
+    expect(code).toBe(2);
+    expect(stderr).toMatch(
+      /to be a regular one, got a pipe or a device of that name. \[ERR_LAZYGRAPH_PROF/,
+    );
+  });
+
   test.for([
     [{ full: [] }, /steps\.full/],
     [{ full: [[1, -1]] }, /steps\.full/],
+    [{ full: [[1, 1e300]] }, /steps\.full\[0\]\[1\] to be a number from 0 to 86400/],
   ] as const)("a profile with %j is one sentence that names the field", async ([steps, field]) => {
     const document = tinyDocument();
     Object.assign(document["steps"] as object, steps);

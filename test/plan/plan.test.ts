@@ -108,6 +108,10 @@ describe("a plan's text", () => {
       changed((d) => Object.assign(d, { graphs: [graph("FULL", 1, { bytes: "much" })] })),
       '$.graphs[0].bytes to be a number from 0 up, got "much"',
     ],
+    [
+      changed((d) => Object.assign(d, { graphs: [graph("FULL", 1, { captureMs: 1e15 })] })),
+      "$.graphs[0].captureMs to be a number from 0 to 86400000",
+    ],
   ])("%j is a fault", (text, sentence) => {
     expect(() => parsePlan(text)).toThrow(PlanFault);
     expect(() => parsePlan(text)).toThrow(sentence);

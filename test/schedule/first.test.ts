@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import type { Graph } from "../../src/graph.ts";
 import { createCosts } from "../../src/schedule/cost.ts";
 import { expectedOf, firstSteps } from "../../src/schedule/earlier.ts";
 import { firstGraphs } from "../../src/schedule/first.ts";
@@ -86,5 +87,38 @@ describe("before ready, with a plan", () => {
     expect(chosen(busy, 4, { secondsMax: 0 })).toHaveLength(1);
     const two = chosen(busy, 4, { secondsMax: 2 * 0.6 * SECONDS });
     expect(two).toHaveLength(2);
+  });
+
+  test("looks are bounded where FULL graphs serve mixed steps, a lane for each limit", () => {
+    const sizes = Array.from({ length: 256 }, (_, index) => index + 1);
+    const many: Graph[] = sizes.map((tokens) => {
+      return { id: `FULL:${tokens}`, kind: "FULL", tokens, requests: tokens };
+    });
+    const manyCosts = createCosts(many, SEED);
+    let looks = 0;
+    class Counted extends Savings {
+      override of(...[held, steps]: Parameters<Savings["of"]>): Float64Array {
+        const lanes = [...steps];
+        looks += lanes.length * many.length;
+        return super.of(held, lanes);
+      }
+    }
+    const traffic = sizes.map((requests) => row(requests, 10_000));
+    const expected = expectedOf({ traffic, first: [] }, manyCosts, false);
+    expect(expected.requestSteps.length).toBeGreaterThan(100);
+    const { graphs } = firstGraphs({
+      savings: new Counted(manyCosts),
+      learned: many,
+      expected,
+      waiting: [],
+      requests: 4,
+      decode: 1,
+      share: 0.6,
+      warmUpShare: 0,
+      secondsMax: 2,
+    });
+    expect(graphs.length).toBeGreaterThan(0);
+    // Half a million and one round more; without the lanes it would be tens of millions.
+    expect(looks).toBeLessThan(1_000_000);
   });
 });

@@ -1,3 +1,4 @@
+import { execFileSync } from "node:child_process";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -102,6 +103,9 @@ describe("a bad trace is one sentence with file, line and expectation", () => {
     ],
     ["no number", `${SECONDS}\nNaN,1,1\n`, "line 2: expected a number of seconds from 0 up"],
     ["infinite", `${SECONDS}\nInfinity,1,1\n`, "line 2: expected a number of seconds from 0 up"],
+    ["no decimal", `${SECONDS}\n0x10,1,1\n`, "line 2: expected a number of seconds from 0 up"],
+    ["no decimal tokens", `${SECONDS}\n0,0b1,1\n`, "line 2: expected tokens from 1 to 1048576"],
+    ["no time at all", `${SECONDS}\n0,1,1\n1e300,1,1\n`, "line 3: expected at most 1000000000"],
     ["no date", `${TIMESTAMP}\n12:30,1,1\n`, "line 2: expected a time like 2023-11-16 18:15:46.68"],
     ["no such day", `${TIMESTAMP}\n2023-02-30 00:00:00,1,1\n`, "line 2: expected a time like"],
     ["zero tokens", `${SECONDS}\n0,0,1\n`, 'line 2: expected tokens from 1 to 1048576, got "0".'],
@@ -181,6 +185,14 @@ describe("a bad trace is one sentence with file, line and expectation", () => {
     );
     await expect(read(folder)).rejects.toThrow(
       expect.objectContaining({ code: "ERR_LAZYGRAPH_TRACE" }),
+    );
+  });
+
+  test("a pipe is refused at once: nobody may ever write into it", async () => {
+    const pipe = join(folder, "pipe.csv");
+    execFileSync("mkfifo", [pipe]);
+    await expect(read(pipe)).rejects.toThrow(
+      "pipe.csv to be a trace file, got a pipe or a device of that name.",
     );
   });
 
