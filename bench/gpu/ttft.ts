@@ -5,8 +5,9 @@
  *
  * Each cell is a `lazygraph bench` of its own, with its GPU and its share of the cores. One process
  * hands out the cells, so that no two lanes take the same, and a lock keeps a second such process
- * out. BENCH_CLI names another entry than the built one. A cell whose limit is over is stopped and left partial, and its lane goes on. The benchmark
- * of a cell is told to end when this process dies, however it dies.
+ * out. A cell whose limit is over is stopped and left partial, and its lane goes on. The benchmark
+ * of a cell is told to end when this process dies, however it dies. BENCH_CLI names another entry
+ * than the built one.
  */
 
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";

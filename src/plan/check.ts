@@ -146,7 +146,9 @@ function checkGraph(entry: unknown, index: number): PlanGraph {
     regret: amount(row["regret"], `${at}.regret`),
     stepSeconds: amount(row["stepSeconds"], `${at}.stepSeconds`),
     timed: amount(row["timed"], `${at}.timed`),
-    ...(captureMs === undefined ? {} : { captureMs: amount(captureMs, `${at}.captureMs`, CAPTURE_MS_MAX) }),
+    ...(captureMs === undefined
+      ? {}
+      : { captureMs: amount(captureMs, `${at}.captureMs`, CAPTURE_MS_MAX) }),
     ...(bytes === undefined ? {} : { bytes: amount(bytes, `${at}.bytes`) }),
   };
 }

@@ -5,13 +5,13 @@
  * the plugin, or without a connection to us, serves all the same.
  */
 
-import { type Controller, type EngineSnapshot, onEvent } from "lazygraph";
+import { type Controller, onEvent } from "lazygraph";
 import { Pool } from "undici";
+import { isHealthy, phaseOf } from "./health.ts";
 import { type Candidate, type Choose, GraphSizes } from "./routing.ts";
 
 const PROBE_MS = 200;
 const PROBE_READY_MS = 2_000;
-const PROBE_TIMEOUT_MS = 2_000;
 /** One announcement covers the arrivals of so many milliseconds. */
 const ANNOUNCE_MS = 20;
 const NONE: ReadonlySet<Engine> = new Set();
@@ -107,24 +107,22 @@ export class Engines {
     const now = performance.now();
     if (engine.settled || now - engine.announcedAtMs < ANNOUNCE_MS) return;
     engine.announcedAtMs = now;
-    try {
-      this.#controller.announce(engine.name, { inSeconds: ANNOUNCE_MS / 1000, requests });
-    } catch {
-      // Without a connection it captures by its own rules, and there is nobody to tell.
+    this.#tell(engine.name, ANNOUNCE_MS / 1000, requests);
+  }
+
+  /** Requests that wait: an engine that starts chooses by them what it captures first. */
+  announceHeld(requests: number, only?: string): void {
+    if (requests === 0) return;
+    for (const { engine, phase } of this.#controller.engines()) {
+      if (phase !== "serving" && engine === (only ?? engine)) this.#tell(engine, 0, requests);
     }
   }
 
-  /** Requests that wait: an engine that is still starting chooses by them what it captures first. */
-  announceHeld(requests: number, engine?: string): void {
-    if (requests === 0) return;
-    const starting = this.#controller.engines().filter(({ phase }) => phase !== "serving");
-    for (const { engine: name } of starting) {
-      if (engine !== undefined && name !== engine) continue;
-      try {
-        this.#controller.announce(name, { inSeconds: 0, requests });
-      } catch {
-        // It has gone again.
-      }
+  #tell(engine: string, inSeconds: number, requests: number): void {
+    try {
+      this.#controller.announce(engine, { inSeconds, requests });
+    } catch {
+      // Without a connection it captures by its own rules, and there is nobody to tell.
     }
   }
 
@@ -183,26 +181,4 @@ export class Engines {
     this.#timers.set(engine, setTimeout(() => void this.#probe(engine), ms).unref());
     if (became) this.#onReady();
   }
-}
-
-async function isHealthy({ pool, path }: Engine): Promise<boolean> {
-  try {
-    const signal = AbortSignal.timeout(PROBE_TIMEOUT_MS);
-    const { statusCode, body } = await pool.request({
-      method: "GET",
-      path: `${path}/health`,
-      signal,
-    });
-    await body.dump();
-    return statusCode === 200;
-  } catch {
-    return false;
-  }
-}
-
-/** `unknown`: no connection to the controller; `stock`: the plugin stepped aside. */
-function phaseOf(its: EngineSnapshot | undefined): object {
-  if (its === undefined || !its.connected) return { phase: "unknown" };
-  const { phase, mode, settled, graphsCaptured, graphsPlanned } = its;
-  return { phase, mode, settled, graphsCaptured, graphsPlanned };
 }
