@@ -5,6 +5,7 @@
  * longer is HTTP, the tokenizer, messages between processes and the way back.
  */
 
+import { quantile } from "../bench/stats.ts";
 import { promptPairs, type StepEstimates } from "./estimate.ts";
 import type { TimedWave } from "./waves.ts";
 
@@ -21,14 +22,7 @@ export function frontEndSeconds(
     const pairs = promptPairs({ tokens: promptTokens, contextTokens: promptTokens });
     const step =
       cell.median + (steps.secondsPerRequest ?? 0) + (steps.secondsPerPromptPair ?? 0) * pairs;
-    return [medianOf(seconds) - step];
+    return [quantile(seconds, 0.5) - step];
   });
-  return outside.length === 0 ? undefined : Math.max(0, medianOf(outside));
-}
-
-function medianOf(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const half = sorted.length >> 1;
-  const above = sorted[half] ?? 0;
-  return sorted.length % 2 === 1 ? above : ((sorted[half - 1] ?? 0) + above) / 2;
+  return outside.length === 0 ? undefined : Math.max(0, quantile(outside, 0.5));
 }

@@ -73,30 +73,38 @@ const options = (more: Partial<CalibrationOptions> & Pick<CalibrationOptions, "c
   ...more,
 });
 
+/** A controller whose policy is the calibration's, and a simulated engine that has joined it. */
+async function rig(more: Partial<Parameters<typeof startSimulatedEngine>[0]> = {}) {
+  const control = new CalibrationControl();
+  const policy = () => control.policy;
+  const controller = createController({ mode: "lazy", plan: false, policy });
+  await controller.start();
+  const { endpoint } = controller;
+  const engine = await startSimulatedEngine({ endpoint, profile: await profileFile(), ...more });
+  return {
+    control,
+    controller,
+    /** Where its OpenAI side listens. */
+    url: async () => new URL((await engine.waitFor("listening")).url),
+    async [Symbol.asyncDispose](): Promise<void> {
+      await engine[Symbol.asyncDispose]();
+      await controller.close();
+    },
+  };
+}
+
 describe("a calibration", () => {
   test("recovers the simulated engine's own profile from its telemetry, with noise", {
     timeout: 120_000,
   }, async () => {
-    const control = new CalibrationControl();
-    await using controller = createController({
-      mode: "lazy",
-      plan: false,
-      policy: () => control.policy,
-    });
-    await controller.start();
-    await using engine = await startSimulatedEngine({
-      endpoint: controller.endpoint,
-      profile: await profileFile(),
-      http: "127.0.0.1:0",
-      jitter: 0.03,
-    });
-    const { url } = await engine.waitFor("listening");
+    await using engine = await rig({ http: "127.0.0.1:0", jitter: 0.03 });
+    const { controller, control } = engine;
     const lines: string[] = [];
     const document_ = await calibrate(
       options({
         controller,
         control,
-        url: new URL(url),
+        url: await engine.url(),
         sizes: [1, 4],
         onProgress: (line) => lines.push(line),
       }),
@@ -134,17 +142,10 @@ describe("a calibration", () => {
   });
 
   test("of an endpoint that serves another model ends in one sentence", async () => {
-    const control = new CalibrationControl();
-    await using controller = createController({ plan: false, policy: () => control.policy });
-    await controller.start();
-    await using engine = await startSimulatedEngine({
-      endpoint: controller.endpoint,
-      profile: await profileFile(),
-      http: "127.0.0.1:0",
-    });
-    const { url } = await engine.waitFor("listening");
+    await using engine = await rig({ http: "127.0.0.1:0" });
+    const { controller, control } = engine;
     const calibration = calibrate(
-      options({ controller, control, url: new URL(url), model: "another" }),
+      options({ controller, control, url: await engine.url(), model: "another" }),
     );
     await expect(calibration).rejects.toMatchObject({
       code: "ERR_LAZYGRAPH_CALIBRATE",
@@ -161,13 +162,8 @@ describe("a calibration", () => {
     const { port } = server.address() as AddressInfo;
     if (status === undefined) await new Promise((resolve) => server.close(resolve));
     try {
-      const control = new CalibrationControl();
-      await using controller = createController({ plan: false, policy: () => control.policy });
-      await controller.start();
-      await using _ = await startSimulatedEngine({
-        endpoint: controller.endpoint,
-        profile: await profileFile(),
-      });
+      await using engine = await rig();
+      const { controller, control } = engine;
       const url = new URL(`http://127.0.0.1:${port}/`);
       await expect(calibrate(options({ controller, control, url }))).rejects.toMatchObject({
         code: "ERR_LAZYGRAPH_CALIBRATE",
@@ -179,21 +175,14 @@ describe("a calibration", () => {
   });
 
   test("ends with its engine", async () => {
-    const control = new CalibrationControl();
-    await using controller = createController({ plan: false, policy: () => control.policy });
-    await controller.start();
-    await using engine = await startSimulatedEngine({
-      endpoint: controller.endpoint,
-      profile: await profileFile(),
-      http: "127.0.0.1:0",
-    });
-    const { url } = await engine.waitFor("listening");
+    await using engine = await rig({ http: "127.0.0.1:0" });
+    const { controller, control } = engine;
     const ended = new AbortController();
     const calibration = calibrate(
       options({
         controller,
         control,
-        url: new URL(url),
+        url: await engine.url(),
         signal: ended.signal,
         onProgress: (line) => {
           if (line.startsWith("without graphs: wave 2")) ended.abort(new Error("gone"));
