@@ -7,9 +7,10 @@ import type { OptionSpec, ParsedOptions } from "./options.ts";
 
 export const MEMORY_OPTIONS: OptionSpec = { reserve: "string", "memory-margin": "string" };
 
-export const MEMORY_HELP = `  --reserve MODE        keep memory for graphs back from vLLM's KV cache: none, top (the largest of
-                        each kind) or plan (all of them); the figures show the KV tokens it costs
-                        (default: LAZYGRAPH_RESERVE, else the engine's own, else none)
+export const MEMORY_HELP = `  --reserve MODE        keep memory back from vLLM's KV cache: none, least (only what serving and
+                        graphs up to 64 tokens need and the GPU has not free anyway), top (the
+                        largest graph of each kind) or plan (all graphs); the figures show the KV
+                        tokens it costs (default: LAZYGRAPH_RESERVE, else the engine's own: least)
   --memory-margin SIZE  what captures leave free of each GPU beside vLLM's activation peak, such as
                         512MiB or 2GiB (default: 256 MiB to 1088 MiB by that peak, less what
                         serving has taken since)`;

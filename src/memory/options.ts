@@ -4,9 +4,11 @@ import { RESERVES, type Reserve } from "../wire/protocol.ts";
 
 export interface MemoryOptions {
   /**
-   * What each rank keeps back from vLLM's KV cache for graphs: `"none"`, the `"top"` graph of each
-   * kind, or the whole `"plan"`. It costs tokens of KV cache, which the engine's figures show.
-   * @default the engine's own setting (LAZYGRAPH_RESERVE), which is "none" unless it says otherwise
+   * What each rank keeps back from vLLM's KV cache: `"none"`; the `"least"` that serving and graphs
+   * up to 64 tokens need, as far as vLLM's share of the GPU leaves it not free anyway; the `"top"`
+   * graph of each kind; or the whole `"plan"`. It costs tokens of KV cache, which the engine's
+   * figures show.
+   * @default the engine's own setting (LAZYGRAPH_RESERVE), which is "least" unless it says otherwise
    */
   readonly reserve?: Reserve;
   /**

@@ -48,6 +48,8 @@ interface GraphNeed {
 
 /** The pool of graphs in no tier. */
 const DEFAULT_POOL = -1;
+/** The graphs that no engine should be without: the plugin's LEAST_TOKENS. */
+const LEAST_TOKENS = 64;
 
 export class EngineMemory {
   readonly gpu: SimulatedGpu;
@@ -77,23 +79,40 @@ export class EngineMemory {
   /** Takes memory off the KV cache before it exists; returns the tokens that it costs. */
   reserve(mode: Reserve, bytes: number | undefined): number {
     if (mode === "none") return 0;
-    const costs = this.#profile.captures.costs;
-    const tops = new Map<string, number>();
-    for (const { graph, bytes: size } of costs) {
-      tops.set(graph.kind, Math.max(tops.get(graph.kind) ?? 0, size));
-    }
-    const forecast =
-      mode === "plan"
-        ? costs.reduce((sum, cost) => sum + cost.bytes, 0)
-        : [...tops.values()].reduce((sum, size) => sum + size, 0);
     const { kvCacheTokens } = this.#profile.limits;
-    const taken = bytes ?? forecast;
+    const taken = mode === "least" ? this.#missing() : (bytes ?? this.#forecast(mode));
+    if (mode === "least" && taken === 0) return 0;
     // The profile doesn't say how much of what vLLM holds is weights: taken as all KV cache.
     const perToken = this.#profile.memory.reservedBytes / Math.max(1, kvCacheTokens);
     const kvTokens = Math.min(kvCacheTokens, Math.round(taken / Math.max(1, perToken)));
     this.reserved = { mode, bytes: taken, kvTokens };
     this.gpu.freeBytes += taken;
     return kvTokens;
+  }
+
+  /** What `plan` or `top` take. */
+  #forecast(mode: "plan" | "top"): number {
+    const { costs } = this.#profile.captures;
+    if (mode === "plan") return costs.reduce((sum, cost) => sum + cost.bytes, 0);
+    const tops = new Map<string, number>();
+    for (const { graph, bytes } of costs) {
+      tops.set(graph.kind, Math.max(tops.get(graph.kind) ?? 0, bytes));
+    }
+    return [...tops.values()].reduce((sum, size) => sum + size, 0);
+  }
+
+  /** What serving and the smallest graphs need and do not find free. */
+  #missing(): number {
+    let needBytes = this.#profile.memory.activationPeakBytes;
+    const pools = new Map<string, number>();
+    for (const { graph } of this.#profile.captures.costs) {
+      const need = this.#needs.get(graph.id);
+      if (need === undefined || graph.tokens > LEAST_TOKENS) continue;
+      needBytes += need.driverBytes;
+      pools.set(graph.kind, Math.max(pools.get(graph.kind) ?? 0, need.segmentBytes));
+    }
+    for (const bytes of pools.values()) needBytes += bytes;
+    return Math.max(0, needBytes - this.gpu.freeBytes);
   }
 
   /** What capturing `graph` now would take. */

@@ -36,9 +36,12 @@ export const MODES: readonly Mode[] = ["eager", "lazy", "idle"];
 export type Phase = "loading" | "capturing" | "serving" | "stock" | "stopping";
 export const PHASES: readonly Phase[] = ["loading", "capturing", "serving", "stock", "stopping"];
 
-/** What is kept back from vLLM's KV cache for graphs: nothing, the top of each kind, or all. */
-export type Reserve = "none" | "top" | "plan";
-export const RESERVES: readonly Reserve[] = ["none", "top", "plan"];
+/**
+ * What is kept back from vLLM's KV cache: nothing; what serving and the smallest graphs find not
+ * even outside vLLM's share of the device; the top graph of each kind; or all graphs.
+ */
+export type Reserve = "none" | "least" | "top" | "plan";
+export const RESERVES: readonly Reserve[] = ["none", "least", "top", "plan"];
 
 // ------------------------------------------------------------------ engine → controller
 
@@ -99,7 +102,7 @@ export interface Captured {
 /** What was taken off the KV cache for graphs, on each rank. */
 export interface Reserved {
   readonly mode: Reserve;
-  /** For graphs. */
+  /** For graphs; with `least` a part of it may lie outside vLLM's share of the device anyway. */
   readonly bytes: number;
   /** What the KV cache would hold more without it, `servingBytes` included. */
   readonly kvTokens: number;

@@ -18,7 +18,7 @@ describe("on the command line", () => {
   });
 
   test.for([
-    [["--reserve", "all"], "Expected --reserve to be none, top, plan"],
+    [["--reserve", "all"], "Expected --reserve to be none, least, top, plan"],
     [["--memory-margin", "512"], "Expected --memory-margin to be a size such as 512MiB or 2GiB"],
     [["--memory-margin", "-1GiB"], "Expected --memory-margin to be a size"],
     [["--memory-margin", "9999GiB"], "at most 1024GiB"],
@@ -32,7 +32,7 @@ describe("on the command line", () => {
     expect(exported(" Plan")).toEqual({ reserve: "plan" });
     expect(exported("plan", "--reserve=top")).toEqual({ reserve: "top" });
     expect(exported(" ")).toEqual({});
-    const sentence = 'Expected LAZYGRAPH_RESERVE to be none, top, plan, got "all".';
+    const sentence = 'Expected LAZYGRAPH_RESERVE to be none, least, top, plan, got "all".';
     expect(() => exported("all")).toThrow(sentence);
     expect(() => exported("all", "--reserve=top")).toThrow(sentence);
   });
@@ -50,7 +50,7 @@ describe("on the command line", () => {
 
 describe("as an option of the controller", () => {
   test.for([
-    [{ reserve: "all" }, "Expected memory.reserve to be one of none, top, plan"],
+    [{ reserve: "all" }, "Expected memory.reserve to be one of none, least, top, plan"],
     [{ marginBytes: -1 }, "Expected memory.marginBytes to be an integer from 0 to"],
     [{ marginBytes: 1.5 }, "Expected memory.marginBytes to be an integer"],
     [{ gpu: "yes" }, "Expected memory.gpu to be true or false"],

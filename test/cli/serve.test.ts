@@ -91,7 +91,9 @@ test("the mode of the environment holds, as under run", async () => {
 test("so does its reservation, and is checked", async () => {
   const wrong = await finish(["serve", ...ANYWHERE], { LAZYGRAPH_RESERVE: "all" });
   expect(wrong.code).toBe(2);
-  expect(wrong.stderr).toContain('Expected LAZYGRAPH_RESERVE to be none, top, plan, got "all".');
+  expect(wrong.stderr).toContain(
+    'Expected LAZYGRAPH_RESERVE to be none, least, top, plan, got "all".',
+  );
 });
 
 test("a folder for plans that is none is told at the start, and ends nothing", async () => {

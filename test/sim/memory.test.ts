@@ -202,6 +202,35 @@ describe("a reservation", () => {
     expect(memory().reserve("none", 14)).toBe(0);
   });
 
+  test("the least is what serving and small graphs don't find free", () => {
+    const tight = (freeBytes: number): EngineMemory => {
+      const profile = tinyProfile((document) => {
+        set(document, "memory", {
+          totalBytes: 1000,
+          freeBytes,
+          reservedBytes: 900,
+          activationPeakBytes: 60,
+        });
+        set(document, "steps.piecewise", [
+          [64, 1],
+          [65, 1],
+        ]);
+        set(document, "captures.rows", [
+          ["PIECEWISE", 65, 1000, 1000, 3000, 40],
+          ["PIECEWISE", 64, 1000, 1000, 3000, 10],
+        ]);
+      });
+      return new EngineMemory(profile, new SimulatedGpu(freeBytes));
+    };
+    // 10 for the graph of 64 tokens, 64/65 of 30 for its pool.
+    const need = 60 + 10 + 30;
+    expect(tight(need).reserve("least", 500)).toBe(0);
+    expect(tight(need).reserved).toBeUndefined();
+    const short = tight(need - 28);
+    expect(short.reserve("least", 500)).toBe(2);
+    expect(short.reserved).toEqual({ mode: "least", bytes: 28, kvTokens: 2 });
+  });
+
   test("too late once the engine waits for its first set", () => {
     const { model } = serving([]);
     model.reserve("plan");

@@ -70,13 +70,38 @@ def calls(engine: Engine) -> list[str]:
     return engine.model_executor.calls[: engine.model_executor.calls.index("describe")]
 
 
-def test_by_default_nothing_is_asked_of_the_ranks_before_the_kv_cache_is_sized() -> None:
-    engine = started(tiers=None)
-    assert calls(engine) == ["determine_available_memory"]
+@pytest.mark.parametrize("why", ["enough is free", "a rank can't", "vLLM did not ask", "none"])
+def test_by_default_nothing_is_kept_back_and_nobody_is_troubled(why: str, caplog: Any) -> None:
+    caplog.set_level("INFO", "vllm.lazygraph")
+    engine = make_engine(ranks=2)
+    engine.agent.room = room_module.Room(Settings(mode="idle"))
+    for rank in engine.ranks:
+        rank.reservation |= {"bytes": 0, "serving_bytes": 0, "kv_tokens": 0}
+    if why == "a rank can't":
+        engine.ranks[1].no_reservation = "no forecast"
+    if why == "vLLM did not ask":
+        engine.ranks[1].taken = False
+    if why == "none":
+        engine.agent.room = room_module.Room(Settings(mode="idle", reserve="none"))
+    engine.start(sizing=True)
+    assert ("reserve" in calls(engine)) == (why != "none")
     inventory = engine.agent._inventory()
     assert inventory is not None
     assert (inventory.reserve, inventory.tiers) == (None, None)
     assert (engine.ranks[0].tiers, engine.ranks[0].guard_margin) == ((), None)
+    assert "reserve" not in caplog.text
+
+
+def test_by_default_what_one_rank_lacks_is_told_for_all(caplog: Any) -> None:
+    caplog.set_level("INFO", "vllm.lazygraph")
+    engine = make_engine(ranks=2)
+    engine.agent.room = room_module.Room(Settings(mode="idle"))
+    engine.ranks[0].reservation |= {"bytes": 0, "serving_bytes": 0, "kv_tokens": 0}
+    engine.start(sizing=True)
+    reserved = engine.agent.room.reserved
+    assert reserved is not None
+    assert (reserved.mode, reserved.bytes, reserved.kv_tokens) == ("least", 7, 3)
+    assert "reserve=least: 8 graphs have 0 MiB of each GPU" in caplog.text
 
 
 @pytest.mark.parametrize("by", ["environment", "welcome"])
@@ -93,7 +118,7 @@ def test_a_reservation_is_asked_for_told_and_logged(by: str, caplog: Any) -> Non
     assert inventory is not None and inventory.reserve is not None
     assert (inventory.reserve.mode, inventory.reserve.bytes) == ("plan", 7)
     assert (inventory.reserve.kv_tokens, inventory.reserve.serving_bytes) == (3, 5)
-    assert "reserve=plan keeps 0 MiB of each GPU back" in caplog.text
+    assert "reserve=plan: 8 graphs have 0 MiB of each GPU" in caplog.text
     assert "vLLM's budget, which leaves 9 MiB uncounted: 3 tokens less" in caplog.text
 
 
@@ -118,7 +143,7 @@ def test_the_welcome_wins_over_the_environment_and_its_bytes_over_the_forecast()
 
 
 def test_a_welcome_after_the_sizing_changes_nothing() -> None:
-    engine = started(tiers=None)
+    engine = started(tiers=None, reserve="none")
     engine.wire.receive(
         Welcome(version=1, incarnation=2, heartbeat_ms=9, mode="idle", reserve="plan")
     )

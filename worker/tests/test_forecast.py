@@ -11,6 +11,7 @@ from lazygraph_vllm.forecast import (
     forecast_bytes,
     need_bytes,
     reserve_bytes,
+    reserved_graphs,
     typical_graph_bytes,
     with_safety,
 )
@@ -40,8 +41,8 @@ def test_the_forecast_is_near_what_was_measured(shape: Shape, tops_mib: int, pla
     whole = forecast_bytes([PLAN], shape) / MIB
     assert tops == pytest.approx(tops_mib, rel=0.15)
     assert whole == pytest.approx(plan_mib, rel=0.15)
-    assert reserve_bytes("plan", PLAN, shape) >= plan_mib * MIB
-    assert reserve_bytes("top", PLAN, shape) >= tops_mib * MIB
+    assert reserve_bytes(reserved_graphs("plan", PLAN), shape) >= plan_mib * MIB
+    assert reserve_bytes(reserved_graphs("top", PLAN), shape) >= tops_mib * MIB
 
 
 def test_a_reservation_is_a_multiple_of_the_drivers_steps_and_more_than_the_forecast() -> None:

@@ -25,7 +25,7 @@ TEXT_CHARS_MAX = 2048
 COMMANDS_WAITING_MAX = 64
 
 Mode = Literal["eager", "lazy", "idle"]
-Reserve = Literal["none", "top", "plan"]
+Reserve = Literal["none", "least", "top", "plan"]
 Phase = Literal["loading", "capturing", "serving", "stock", "stopping"]
 GraphId = Annotated[str, Meta(min_length=1, max_length=128)]
 Text = Annotated[str, Meta(max_length=TEXT_CHARS_MAX)]

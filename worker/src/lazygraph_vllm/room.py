@@ -56,7 +56,8 @@ class Room:
             return
         answers = rpc(sizing.reserve, args=(mode, known_bytes, self.margin_bytes))
         if why := next((why for why in answers if why), None):
-            logger.warning("lazygraph: reserve=%s keeps nothing back: %s", mode, why)
+            level = logging.DEBUG if mode == "least" else logging.WARNING
+            logger.log(level, "lazygraph: reserve=%s keeps nothing back: %s", mode, why)
             return
         self._offered = True
 
@@ -67,12 +68,15 @@ class Room:
         mode, _ = self._reserve
         answers = rpc(sizing.reserved)
         if not all(answers):
-            logger.warning(
-                "lazygraph: reserve=%s keeps nothing back: vLLM did not profile its memory here, "
-                "a start-up plan gave the KV cache's size",
-                mode,
-            )
+            if mode != "least":
+                logger.warning(
+                    "lazygraph: reserve=%s keeps nothing back: vLLM did not profile its memory "
+                    "here, a start-up plan gave the KV cache's size",
+                    mode,
+                )
             return
+        if mode == "least" and not any(a["bytes"] for a in answers):
+            return  # enough is left outside vLLM's share
         self.reserved = Reserved(
             mode=mode,  # type: ignore[arg-type]
             bytes=max(a["bytes"] for a in answers),
@@ -80,13 +84,12 @@ class Room:
             kv_tokens=max(a["kv_tokens"] for a in answers),
         )
         logger.info(
-            "lazygraph: reserve=%s keeps %d MiB of each GPU back from the KV cache for %s of %d "
-            "graphs, and %d MiB for what serving takes beyond vLLM's budget, which leaves %d MiB "
-            "uncounted: %d tokens less",
+            "lazygraph: reserve=%s: %d graphs have %d MiB of each GPU, and %d MiB are kept for "
+            "what serving takes beyond vLLM's budget, which leaves %d MiB uncounted: %d tokens "
+            "less in the KV cache",
             mode,
-            self.reserved.bytes >> 20,
-            "the tops" if mode == "top" else "all",
             answers[0]["graphs"],
+            self.reserved.bytes >> 20,
             self.reserved.serving_bytes >> 20,
             max(a["uncounted_bytes"] for a in answers) >> 20,
             self.reserved.kv_tokens,

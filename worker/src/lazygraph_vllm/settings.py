@@ -14,8 +14,8 @@ from typing import Literal, cast
 
 Mode = Literal["eager", "lazy", "idle"]
 MODES: tuple[Mode, ...] = ("eager", "lazy", "idle")
-Reserve = Literal["none", "top", "plan"]
-RESERVES: tuple[Reserve, ...] = ("none", "top", "plan")
+Reserve = Literal["none", "least", "top", "plan"]
+RESERVES: tuple[Reserve, ...] = ("none", "least", "top", "plan")
 
 HANDSHAKE_MS_MAX = 60_000
 
@@ -45,7 +45,7 @@ class Settings:
     allow_untested: bool = False
     curve: Curve | None = None
     # What is kept back from the KV cache for graphs; a controller's welcome overrides it.
-    reserve: Reserve = "none"
+    reserve: Reserve = "least"
 
 
 def _flag(env: Mapping[str, str], name: str) -> bool:
@@ -106,9 +106,11 @@ def load_settings(env: Mapping[str, str] | None = None) -> Settings | None:
         raise SettingsError(
             f"expected LAZYGRAPH_ENGINE to have no control characters, got {engine!r}"
         )
-    reserve = env.get("LAZYGRAPH_RESERVE", "").strip().lower() or "none"
+    reserve = env.get("LAZYGRAPH_RESERVE", "").strip().lower() or "least"
     if reserve not in RESERVES:
-        raise SettingsError(f"expected LAZYGRAPH_RESERVE to be none, top or plan, got {reserve!r}")
+        raise SettingsError(
+            f"expected LAZYGRAPH_RESERVE to be none, least, top or plan, got {reserve!r}"
+        )
     return Settings(
         mode=cast(Mode, mode),
         endpoint=endpoint,

@@ -24,8 +24,10 @@ def reserve(
 
     Args:
         wrapper: vLLM's worker wrapper.
-        mode: ``top`` or ``plan``.
-        known_bytes: what graphs took in an earlier start, instead of a forecast.
+        mode: ``least``, ``top`` or ``plan``. ``least`` takes of the KV cache only what vLLM's
+            share of the device doesn't leave outside of it, so mostly nothing; and nothing where
+            vLLM keeps memory for graphs itself.
+        known_bytes: what graphs took in an earlier start, instead of a forecast; not for ``least``.
         margin_bytes: what the user wants to stay free, instead of an allowance.
     """
     try:
@@ -53,27 +55,37 @@ def _reserve(
     planned = [describe_graph(d) for descs in manager._capture_descs.values() for d in descs]
     if not planned:
         return "vLLM has no graph to capture here"
-    size = known_bytes
+    chosen = forecast.reserved_graphs(mode, planned)
+    size = known_bytes if mode != "least" else None
     if size is None:
-        size = forecast.reserve_bytes(mode, planned, model_shape(config))
+        size = forecast.reserve_bytes(chosen, model_shape(config))
     specs = worker.get_kv_cache_spec().values()
     token_bytes = sum(spec.page_size_bytes / spec.block_size for spec in specs)
     unrequested = worker.init_snapshot.free_memory - worker.requested_memory
+    vllms_own = runner.profile_cudagraph_memory
 
     def profile_cudagraph_memory() -> int:
+        if mode == "least" and (own := vllms_own()) > 0:
+            return own
         # vLLM asks right after its profile run, whose activations are free again by then.
         current, peak = _profiled(runner.device)
         uncounted = _uncounted(worker, current)
-        serving = forecast.serving_reserve_bytes(peak, uncounted, unrequested, margin_bytes)
-        kv_tokens = int((size + serving) / token_bytes) if token_bytes else 0
+        outside = unrequested - uncounted
+        if mode == "least":
+            # Graphs come first into what is left outside, so that what is missing is serving's.
+            kept = forecast.serving_reserve_bytes(peak, outside - size, margin_bytes)
+            serving = max(0, kept - size)
+        else:
+            serving = forecast.serving_reserve_bytes(peak, outside, margin_bytes)
+            kept = size + serving
         runner.lazygraph_reserve = {
-            "bytes": size,
+            "bytes": size if kept else 0,
             "serving_bytes": serving,
             "uncounted_bytes": uncounted,
-            "kv_tokens": kv_tokens,
-            "graphs": len(planned),
+            "kv_tokens": int(kept / token_bytes) if token_bytes else 0,
+            "graphs": len(chosen),
         }
-        return size + serving
+        return kept
 
     runner.profile_cudagraph_memory = profile_cudagraph_memory
     return None

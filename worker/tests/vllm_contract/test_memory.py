@@ -542,13 +542,15 @@ def test_vllms_runner_of_this_version_reserves_nothing_by_itself(monkeypatch: An
     assert sizing.reserved(wrapper) is None
 
 
-@pytest.mark.parametrize("mode", ["top", "plan"])
-def test_vllm_takes_the_reservation_off_its_kv_cache(mode: str, monkeypatch: Any) -> None:
+@pytest.mark.parametrize(("mode", "graphs"), [("top", 2), ("plan", 9)])
+def test_vllm_takes_the_reservation_off_its_kv_cache(
+    mode: str, graphs: int, monkeypatch: Any
+) -> None:
     wrapper = sizing_wrapper()
     assert sizing.reserve(wrapper, mode, None, None) is None
     left = sized(wrapper, monkeypatch)
     answer = sizing.reserved(wrapper)
-    assert answer is not None and (answer["graphs"], answer["serving_bytes"]) == (9, 0)
+    assert answer is not None and (answer["graphs"], answer["serving_bytes"]) == (graphs, 0)
     assert left == (80 << 30) - answer["bytes"]
     assert answer["bytes"] > 16 * MIB and answer["kv_tokens"] == answer["bytes"] // 2048
 
@@ -605,6 +607,55 @@ def test_what_vllm_leaves_uncounted_is_kept_back_as_well(
     assert answer["serving_bytes"] == serving_mib * MIB
     # vLLM's own sum is the same with it and without: that is what uncounted means.
     assert left == int(89.75 * (1 << 30)) - (800 + 123 + serving_mib) * MIB
+
+
+@pytest.mark.parametrize(
+    ("outside_mib", "uncounted_mib", "margin_mib", "beside_graphs_mib"),
+    [
+        # What is left outside vLLM's share is enough for serving and for these graphs.
+        (10_000, 700, None, None),
+        (1000, 400, None, None),
+        # Enough for serving, not for the graphs as well: what is missing, and no more.
+        (490, 0, None, -10),
+        (480, 0, None, 0),
+        # Not even for serving: its part besides theirs.
+        (256, 0, None, 480 - 256),
+        (256, 700, None, 480 + 700 - 256),
+        (256, 700, 300, 300 + 700 - 256),
+    ],
+)
+def test_the_least_is_what_the_device_does_not_have_free_anyway(
+    outside_mib: int,
+    uncounted_mib: int,
+    margin_mib: int | None,
+    beside_graphs_mib: int | None,
+    monkeypatch: Any,
+) -> None:
+    config = make_config(sizes=(32, 64, 128), max_num_seqs=64)
+    wrapper = sizing_wrapper(config, requested_gib=100 - outside_mib / 1024)
+    margin = None if margin_mib is None else margin_mib * MIB
+    assert sizing.reserve(wrapper, "least", 999 * MIB, margin) is None
+    left = sized(wrapper, monkeypatch, 800 * MIB, uncounted_mib * MIB)
+    before = (90 << 30) - (outside_mib + 800) * MIB
+    answer = sizing.reserved(wrapper)
+    assert answer is not None and answer["graphs"] == 4, "of five, the largest left out"
+    if beside_graphs_mib is None:
+        assert (answer["bytes"], answer["serving_bytes"], answer["kv_tokens"]) == (0, 0, 0)
+        assert left == before
+    else:
+        assert 16 * MIB < answer["bytes"] < 50 * MIB
+        kept = answer["bytes"] + beside_graphs_mib * MIB
+        assert answer["serving_bytes"] == max(0, beside_graphs_mib) * MIB
+        assert answer["kv_tokens"] == kept // 2048
+        assert left == before - kept
+
+
+def test_where_vllm_keeps_memory_for_graphs_itself_that_is_the_least(monkeypatch: Any) -> None:
+    wrapper = sizing_wrapper(requested_gib=99.75)
+    wrapper.worker.model_runner.profile_cudagraph_memory = lambda: 321 * MIB
+    assert sizing.reserve(wrapper, "least", None, None) is None
+    assert sized(wrapper, monkeypatch, 800 * MIB) == int(89.75 * (1 << 30)) - (800 + 321) * MIB
+    assert sizing.reserved(wrapper) is None
 
 
 def test_without_the_weights_figure_nothing_is_uncounted(monkeypatch: Any) -> None:
