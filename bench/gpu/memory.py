@@ -1,9 +1,9 @@
 """Runs the pieces of memory.sh; see there.
 
 Hypotheses, refuted by the printed table: stock says ready and dies in the first wave at 0.985, dies
-while capturing at 0.99, and serves neither; without graphs both serve; ours serves all four waves
-at both, with tokens that differ from the reference no more than they may (memory_report.py); with
-reserve=plan 0.995 serves with every graph; a stranger kills nothing.
+while capturing at 0.99, and serves neither; ours serves all four waves at both, with tokens that
+differ from the reference no more than they may (memory_report.py), also where an engine without
+graphs dies; with reserve=plan 0.99 and 0.995 serve with every graph; a stranger kills nothing.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ PIECES = (
     "stock-0.99",
     "none-0.99",
     "ours-0.99",
+    "plan-0.99",
     "plan-0.995",
     "none-0.995",
     "stranger",

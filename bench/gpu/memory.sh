@@ -11,7 +11,7 @@
 #   reference       stock with plenty of memory, two passes: the tokens to compare with
 #   stock-0.985     none-0.985   ours-0.985      200 requests of 900 tokens in, 8 out, four waves
 #   stock-0.99      none-0.99    ours-0.99       (none: cudagraph_mode=NONE, no graphs)
-#   plan-0.995      ours, with reserve=plan
+#   plan-0.99       plan-0.995      ours, with reserve=plan
 #   none-0.995      the same utilisation without graphs
 #   stranger        ours; 1 GiB of the GPU is taken in the middle of a fill, and given back
 #   graphs          ours with plenty of memory: bytes of each graph, for `npm run bench:forecast`
