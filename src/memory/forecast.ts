@@ -122,7 +122,7 @@ export class MemoryForecast {
   /** What the engine reserved for graphs, less their driver memory, is what it expects of a pool. */
   #reserved(planned: readonly Graph[]): void {
     const { reserve } = this.#shape;
-    // With the least of graphs nothing is said of larger pools, and small ones are hardly anything.
+    // What is kept for the smallest graphs says little of larger pools.
     if (reserve?.mode !== "top" && reserve?.mode !== "plan") return;
     let { bytes } = reserve;
     for (const { kind } of reserve.mode === "plan" ? planned : topGraphs(planned)) {

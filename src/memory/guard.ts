@@ -258,8 +258,10 @@ export class MemoryGuard {
     const tops = this.#tops(state);
     const needBytes = this.#need(graph, tops);
     const availableBytes = this.headroom()?.bytes ?? Number.POSITIVE_INFINITY;
-    const probing = this.#probe?.graph === graph.id;
-    if (probing) this.#probe = undefined;
+    const asked = this.#probe?.graph === graph.id;
+    if (asked) this.#probe = undefined;
+    // The engine may have spoken since.
+    const probing = asked && this.#isOld();
     if (needBytes <= availableBytes || probing) {
       return { granted: true, needBytes, release: this.hold(needBytes) };
     }

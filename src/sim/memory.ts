@@ -191,12 +191,9 @@ export class EngineMemory {
   }
 }
 
-/**
- * How pools of different largest graphs compare. Measured on an 8B: all graphs up to 256 tokens take
- * 210 MiB, hardly more than their driver memory; only above does attention split its buffers.
- */
+/** How pools of different largest graphs compare, as src/memory/constants.ts says. */
 function poolWeight(tokens: number): number {
-  return tokens > 256 ? tokens : 0.05 * tokens;
+  return tokens > 256 ? tokens : 0.7 * tokens;
 }
 
 /** Splits the profile's bytes: what a top takes beyond a typical graph of its kind is its pool. */

@@ -63,7 +63,7 @@ describe("the first set", () => {
 
   test("what the policy wants comes before what it didn't ask for", () => {
     const wanted = PLANNED.filter(({ tokens }) => [24, 40, 512].includes(tokens));
-    const { graphs } = fitWith(100, wanted);
+    const { graphs } = fitWith(150, wanted);
     expect(ids(graphs)).toEqual(expect.arrayContaining(["FULL:24", "PIECEWISE:24", "FULL:40"]));
   });
 

@@ -54,7 +54,9 @@ def test_the_first_graph_of_a_pool_pays_for_its_size_and_smaller_ones_after_it_d
     by_id = {g.id: g for g in PLAN}
     driver = typical_graph_bytes("FULL", 32)
     first = need_bytes(by_id["FULL:256"], [], LLAMA_8B)
-    assert first > 200 * MIB
+    assert 130 * MIB < first < 208 * MIB, (
+        "with PIECEWISE:256, in a pool of their own, 208 on an H200"
+    )
     assert need_bytes(by_id["FULL:128"], [by_id["FULL:256"]], LLAMA_8B) == driver
     # What is there of the other kind is no help: its buffers are others.
     assert need_bytes(by_id["FULL:256"], [by_id["PIECEWISE:512"]], LLAMA_8B) == first

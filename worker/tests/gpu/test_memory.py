@@ -49,10 +49,15 @@ def free_bytes() -> int:
     return torch.cuda.mem_get_info(DEVICE)[0]
 
 
+# What graphs read is nobody's memory once it is freed, and gone when the cache is emptied.
+SOURCES: list[Any] = []
+
+
 def capture(pool: Any, size: int, stream: Any) -> Any:
     """A graph that needs a buffer of so many bytes while it runs."""
     graph = torch.cuda.CUDAGraph()
     source = torch.zeros(1024, device=DEVICE)
+    SOURCES.append(source)
     with torch.cuda.graph(graph, pool=pool, stream=stream):
         buffer = torch.empty(size // 4, device=DEVICE)
         buffer[:1024] = source + 1
