@@ -105,7 +105,7 @@ def _uncounted(worker: Any, allocated: int) -> int:
 
     That sum is what is held outside torch since the first snapshot, the weights as load_model
     counted them, and the growth of the profile run. What the V2 runner allocates for itself, after
-    that snapshot and outside load_model, is in none of the three: 749 MiB on a Llama-3.1-8B with
+    that snapshot and outside load_model, is in none of the three: 583 MiB on a Llama-3.1-8B with
     1,024 requests, 501 of them for counts of each token of the vocabulary. What the profile run
     left behind (cuBLAS's workspaces) is counted twice here, to the safe side.
     """
