@@ -20,7 +20,14 @@
   }
 
   function scale(log, range) {
-    return { time: false, distr: log ? 3 : 1, ...(range ? { range: () => range } : {}) };
+    const own = range && (log ? fromDigit(range) : range);
+    return { time: false, distr: log ? 3 : 1, ...(own ? { range: () => own } : {}) };
+  }
+
+  /** A logarithmic axis counts in steps from its lower end: that has to be a round number. */
+  function fromDigit([low, high]) {
+    const decade = 10 ** Math.floor(Math.log10(low));
+    return [Math.floor(low / decade) * decade, high];
   }
 
   /** Where an axis is logarithmic, 1, 2, 3, 5 and 7 of each decade are told. */
@@ -31,7 +38,8 @@
     });
   }
 
-  function axis(label, size, log) {
+  /** Counts its labels into `labels` under `name`. */
+  function axis(label, size, log, labels, name) {
     const line = colour("--line");
     return {
       label,
@@ -40,12 +48,16 @@
       size,
       grid: { stroke: line, width: 1 },
       ticks: { stroke: line, width: 1 },
-      values: numbers,
+      values: (_plot, splits) => {
+        const texts = numbers(splits);
+        labels[name] = texts.filter((text) => text !== "").length;
+        return texts;
+      },
       ...(log ? { filter: told } : {}),
     };
   }
 
-  function numbers(_plot, splits) {
+  function numbers(splits) {
     return splits.map((value) => (value === null ? "" : String(Number(value.toPrecision(6)))));
   }
 
@@ -104,15 +116,22 @@
   }
 
   function draw(element, plot) {
+    const labels = {};
     const options = {
       width: Math.max(240, element.clientWidth),
       height: HEIGHT,
       legend: { show: false },
       cursor: { drag: { x: true, y: false } },
       scales: { x: scale(plot.xLog, plot.xRange), y: scale(plot.yLog, plot.yRange) },
-      axes: [axis(plot.xLabel, 34, plot.xLog), axis(plot.yLabel, 58, plot.yLog)],
+      axes: [
+        axis(plot.xLabel, 34, plot.xLog, labels, "x"),
+        axis(plot.yLabel, 58, plot.yLog, labels, "y"),
+      ],
       series: [{ label: plot.xLabel }, ...plot.series.map((series) => seriesOptions(plot, series))],
-      hooks: { drawClear: [drawMarks(plot.marks)] },
+      hooks: {
+        drawClear: [drawMarks(plot.marks)],
+        draw: [() => Object.assign(element.dataset, { xLabels: labels.x, yLabels: labels.y })],
+      },
     };
     element.replaceChildren();
     return new uPlot(options, aligned(plot), element);

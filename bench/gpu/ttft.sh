@@ -8,14 +8,14 @@
 #   LIST=1 bench/gpu/ttft.sh OUT_DIR       which cells are open and how long they take; runs nothing
 #
 # The whole of ttft.json takes about 82 min on one GPU and 41 min on two (GPUS=0,1),
-# at 48 s from the spawn of an engine to ready. Cell by cell: LIST=1.
+# at 56 s from the spawn of an engine to ready. Cell by cell: LIST=1.
 # Resumable: cells that OUT_DIR has complete are not run again, so stop it when you like. SIGTERM
 # ends engines and leaves the cells under way partial; complete ones are never touched.
 #   GPUS         one cell at a time on each, e.g. 0,1; each lane gets its share of the cores
 #                (default: one lane, on whatever GPU the engine takes)
 #   SECONDS_MAX  starts no cell that is not expected to end in this time, counted without WARM_UP
 #                (default: none)
-#   START_SECONDS  from spawn to ready, for that and for LIST (default: 48)
+#   START_SECONDS  from spawn to ready, for that and for LIST (default: 56)
 #   CELLS        at most so many cells now             (default: all)
 #   ONLY         only MODE/LOAD[/RUN], * for any part  (default: all)
 #   REPORT=0     leave out report and figures, which need no GPU
@@ -46,6 +46,11 @@ fi
 if [ -z "${MODEL:-}" ] && [ "$spec" != ttft-simulated ]; then
   [ -e llama-3.1-8b/tokenizer.json ] || python3 "$here/random_model.py" llama-3.1-8b llama-3.1-8b
   SERVE_ARGS="--load-format dummy ${SERVE_ARGS:-}"
+fi
+# By its name alone, for the same reason.
+if [[ ${MODEL:-} = /* ]]; then
+  ln -sfn "$MODEL" "$(basename "$MODEL")"
+  MODEL=$(basename "$MODEL")
 fi
 export MODEL=${MODEL:-llama-3.1-8b} SERVE_ARGS=${SERVE_ARGS:-}
 bench=(node "$root/dist/cli/main.js" bench)

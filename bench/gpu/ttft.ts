@@ -45,7 +45,7 @@ const spec = parseSpec(JSON.parse(readFileSync(specFile, "utf8")), process.env);
 /** Without GPUS there is one lane, with the environment as it is. */
 const gpus = (process.env["GPUS"] ?? "").split(",").filter((gpu) => gpu !== "");
 const lanes = Math.max(1, gpus.length);
-const startSeconds = number("START_SECONDS", 48);
+const startSeconds = number("START_SECONDS", 56);
 const deadlineMs = performance.now() + number("SECONDS_MAX", Number.POSITIVE_INFINITY) * 1000;
 const cellsMax = number("CELLS", Number.POSITIVE_INFINITY);
 /** A lane whose cells fail one after the other would only burn the GPU's time. */

@@ -97,6 +97,9 @@ const CONTRAST = `(() => {
   return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
 })()`;
 
+/** How many numbers stand at the axis with the fewest. */
+const FEWEST_LABELS = `Math.min(...[...document.querySelectorAll("[data-plot]")]
+  .flatMap(({ dataset }) => [Number(dataset.xLabels), Number(dataset.yLabels)]))`;
 const SCHEME = "document.documentElement.dataset.scheme";
 const DRAWN = "document.documentElement.dataset.drawn";
 const OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth";
@@ -149,6 +152,7 @@ describe.skipIf(executablePath === undefined)(`the report in a browser${reason}`
     const ink = await inkOf(page);
     expect(ink).toHaveLength(plots);
     for (const pixels of ink) expect(pixels).toBeGreaterThan(1000);
+    expect(await page.evaluate<number>(FEWEST_LABELS)).toBeGreaterThanOrEqual(2);
     expect(await page.evaluate<string>(SCHEME)).toBe(scheme);
     expect(await page.evaluate<number>(CONTRAST)).toBeGreaterThan(7);
     await expectAccessible(page, plots);
