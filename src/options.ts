@@ -108,7 +108,8 @@ export interface ControllerOptions {
   readonly enginesMax?: number;
   /**
    * GPU memory: what is reserved for graphs, what captures leave free, and who says what is free.
-   * @default {}: nothing is reserved, an allowance for serving is left, the driver is asked
+   * @default {}: the engine reserves by its own setting, an allowance for serving is left, the
+   *   driver is asked
    */
   readonly memory?: MemoryOptions;
   /**

@@ -1,6 +1,6 @@
 /** What a reader says about GPUs. Bytes are exact integers below 2^53. */
 
-import type { LazygraphError } from "../errors.ts";
+import { type LazygraphError, OptionError } from "../errors.ts";
 
 /** One reading of a device's memory. */
 export interface GpuReading {
@@ -56,7 +56,16 @@ export interface GpuSurvey {
   readonly faults: readonly GpuFault[];
 }
 
+/** As long as NVML's own, and plain: a NUL would end the name early for the driver. */
+const UUID = /^[\w./:-]{1,96}$/;
 const BARE_UUID = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
+
+/** Throws OptionError where this can't name any device. */
+export function checkUuid(uuid: unknown): asserts uuid is string {
+  if (typeof uuid === "string" && UUID.test(uuid)) return;
+  const shown = typeof uuid === "string" ? JSON.stringify(uuid.slice(0, 96)) : typeof uuid;
+  throw new OptionError("uuid", `expected \`uuid\` to name a device, got ${shown}`);
+}
 
 /** A UUID as the driver writes it: PyTorch leaves out the `GPU-` in front. */
 export function canonicalUuid(uuid: string): string {

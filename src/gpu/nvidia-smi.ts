@@ -5,7 +5,7 @@
 
 import { execFile } from "node:child_process";
 import { codeOf, LazygraphError } from "../errors.ts";
-import { canonicalUuid, type GpuReading, type GpuSurvey } from "./device.ts";
+import { canonicalUuid, checkUuid, type GpuReading, type GpuSurvey } from "./device.ts";
 import {
   FIELDS,
   MIB,
@@ -65,10 +65,12 @@ function smiMemory(
   };
 
   const read = async (uuid: string): Promise<GpuReading> => {
+    checkUuid(uuid);
     const { devices, faults } = await survey();
     const name = canonicalUuid(uuid);
     const device = devices.find((candidate) => candidate.uuid === name);
-    const fault = faults.find((candidate) => candidate.uuid === name) ?? faults[0];
+    const nameless = faults.find((candidate) => candidate.uuid === undefined);
+    const fault = faults.find((candidate) => candidate.uuid === name) ?? nameless;
     if (device === undefined) {
       // A device that answers with an error may not even tell its name.
       if (fault !== undefined) throw fault.error;

@@ -8,7 +8,13 @@ import type {
   NativeSession,
   NativeWatchEvent,
 } from "./addon.ts";
-import { canonicalUuid, type GpuDevice, type GpuFault, type GpuSurvey } from "./device.ts";
+import {
+  canonicalUuid,
+  checkUuid,
+  type GpuDevice,
+  type GpuFault,
+  type GpuSurvey,
+} from "./device.ts";
 import { type GpuMemory, OpenWatches, unknownDevice } from "./reader.ts";
 import { type GpuSourceFailure, type GpuUnavailableReason, sourceFailure } from "./unavailable.ts";
 import {
@@ -60,6 +66,7 @@ function nvmlMemory(session: NativeSession): GpuMemory {
   };
 
   const read: GpuMemory["read"] = async (uuid) => {
+    checkUuid(uuid);
     watches.check();
     try {
       return session.read(canonicalUuid(uuid));

@@ -8,8 +8,8 @@ import type { GpuWatch, GpuWatchEvent, GpuWatchOptions } from "./watch.ts";
 /**
  * The GPUs of this host. Calls fail with the codes `ERR_LAZYGRAPH_GPU_UNKNOWN_DEVICE`,
  * `ERR_LAZYGRAPH_GPU_LOST` (the device disappeared or needs a reset), `ERR_LAZYGRAPH_GPU_CALL`
- * (the driver or nvidia-smi answered with another error) and, after `close()`,
- * `ERR_LAZYGRAPH_CLOSED`.
+ * (the driver or nvidia-smi answered with another error), after `close()` `ERR_LAZYGRAPH_CLOSED`,
+ * and for what can't be a UUID or an option with an OptionError.
  */
 export interface GpuMemory extends AsyncDisposable {
   readonly available: true;

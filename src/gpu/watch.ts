@@ -2,7 +2,7 @@
 
 import { type LazygraphError, OptionError } from "../errors.ts";
 import type { GpuReading } from "./device.ts";
-import { canonicalUuid } from "./device.ts";
+import { canonicalUuid, checkUuid } from "./device.ts";
 
 export interface GpuWatchOptions {
   /** The device, `GPU-…` or `MIG-…`. */
@@ -104,9 +104,7 @@ export function checkWatchOptions(
       throw new OptionError(name, `expected one of ${known} as an option, got \`${name}\``);
     }
   }
-  if (typeof options.uuid !== "string" || options.uuid === "") {
-    throw new OptionError("uuid", `expected \`uuid\` to name a device, got ${show(options.uuid)}`);
-  }
+  checkUuid(options.uuid);
   const { intervalMs, belowBytes, hysteresisBytes, withinSeconds, signal } = options;
   checkRange("intervalMs", intervalMs, INTERVAL_MS_MIN, INTERVAL_MS_MAX, true);
   checkRange("belowBytes", belowBytes, 0, Number.MAX_SAFE_INTEGER, true);
@@ -120,6 +118,13 @@ export function checkWatchOptions(
     throw new OptionError(
       "signal",
       `expected \`signal\` to be an AbortSignal, got ${show(signal)}`,
+    );
+  }
+  const { onCallbackError } = options;
+  if (onCallbackError !== undefined && typeof onCallbackError !== "function") {
+    throw new OptionError(
+      "onCallbackError",
+      `expected \`onCallbackError\` to be a function, got ${show(onCallbackError)}`,
     );
   }
   if (typeof callback !== "function") {
@@ -233,5 +238,8 @@ function checkRange(name: string, value: unknown, low: number, high: number, who
 }
 
 function show(value: unknown): string {
-  return typeof value === "string" ? JSON.stringify(value) : `${String(value)} (${typeof value})`;
+  if (typeof value === "string") return JSON.stringify(value.slice(0, 96));
+  // An object need not have a text form.
+  if (typeof value === "object" && value !== null) return "an object";
+  return `${String(value)} (${typeof value})`;
 }

@@ -76,6 +76,18 @@ describe("nvidia-smi as the source", () => {
     expect(faults).toMatchObject([{ index: 1, error: { code: "ERR_LAZYGRAPH_GPU_LOST" } }]);
   });
 
+  it("blames no other GPU's fault for a device that is not there", async () => {
+    const other = "GPU-00000000-0000-0000-0000-000000000002";
+    const lost = `1, ${other}, NVIDIA H200, 570, [GPU is lost], [GPU is lost], [GPU is lost]`;
+    const { memory } = await open(
+      `--query-gpu*) printf '%s\\n' "${gpuRow(", 1, 9.0, Enabled")}" "${lost}, 1, 1, 1" ;;`,
+    );
+    const unknown = { code: "ERR_LAZYGRAPH_GPU_UNKNOWN_DEVICE" };
+    await expect(memory.read("GPU-x")).rejects.toMatchObject(unknown);
+    await expect(memory.read(other)).rejects.toMatchObject({ code: "ERR_LAZYGRAPH_GPU_LOST" });
+    await expect(memory.read("")).rejects.toMatchObject({ code: "ERR_LAZYGRAPH_OPTION" });
+  });
+
   it("names the known devices where one is unknown", async () => {
     const { memory } = await open(`--query-gpu*) echo "${gpuRow(", 1, 9.0, [N/A]")}" ;;`);
     await expect(memory.read("GPU-x")).rejects.toMatchObject({

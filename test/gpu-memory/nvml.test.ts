@@ -127,6 +127,15 @@ describe("a reading", () => {
     });
   });
 
+  it("of what can't name a device is a wrong option", async () => {
+    const memory = await openFake([H200]);
+    for (const wrong of [undefined, 5, "", `${UUID}\0b`, "x".repeat(1_000_000)]) {
+      const refused = await memory.read(wrong as never).catch((error: unknown) => error);
+      expect(refused).toMatchObject({ code: "ERR_LAZYGRAPH_OPTION", option: "uuid" });
+      expect((refused as Error).message.length).toBeLessThan(200);
+    }
+  });
+
   it("of a device that disappears fails as lost, and works when it is back", async () => {
     const folder = scratch();
     const free = new LiveValue(folder, 60);

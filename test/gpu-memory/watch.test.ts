@@ -1,4 +1,5 @@
 import { once } from "node:events";
+import { inspect } from "node:util";
 import { describe, expect, it, vi } from "vitest";
 import type { GpuMemory, GpuWatchEvent, GpuWatchOptions } from "../../src/gpu/memory.ts";
 import { GIB, Inbox, LiveValue, nvmlScript, openFake, openScript, scratch } from "./fake.ts";
@@ -153,6 +154,9 @@ describe("watch options", () => {
   const wrong: readonly (readonly [string, Record<string, unknown>])[] = [
     ["uuid", { uuid: "" }],
     ["uuid", { uuid: 3 }],
+    ["uuid", { uuid: "GPU-a\0b" }],
+    ["uuid", { uuid: "x".repeat(97) }],
+    ["intervalMs", { intervalMs: Object.create(null) }],
     ["intervalMs", { intervalMs: -1 }],
     ["intervalMs", { intervalMs: 9 }],
     ["intervalMs", { intervalMs: 60_001 }],
@@ -166,10 +170,11 @@ describe("watch options", () => {
     ["hysteresisBytes", { hysteresisBytes: -1 }],
     ["withinSeconds", { withinSeconds: Number.POSITIVE_INFINITY }],
     ["signal", { signal: {} }],
+    ["onCallbackError", { onCallbackError: 5 }],
     ["intervalMS", { intervalMS: 10 }],
   ];
   for (const [option, more] of wrong) {
-    const shown = Object.entries(more).map(([name, value]) => `${name}=${String(value)}`);
+    const shown = Object.entries(more).map(([name, value]) => `${name}=${inspect(value)}`);
     it(`refuse ${shown}`, async () => {
       const { memory } = await live(GIB);
       const call = memory.watch({ ...options(), ...more } as never, () => {});

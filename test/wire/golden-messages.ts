@@ -150,6 +150,23 @@ const fromEngine: readonly (readonly [string, FromEngine])[] = [
     },
   ],
   [
+    "inventory of an engine that keeps the least back",
+    {
+      type: "inventory",
+      phase: "capturing",
+      graphs: [{ id: "FULL:8", kind: "FULL", tokens: 8, requests: 8, uniform: 1 }],
+      captured: [],
+      ranks: [{ ...rank0, activationHeldBytes: 1_610_612_735, cachedBytes: 4_294_967_296 }],
+      cudagraphMode: "FULL_AND_PIECEWISE",
+      layers: 32,
+      maxRequests: 1024,
+      maxBatchedTokens: 8192,
+      kvCacheTokens: 905_000,
+      epoch: 0,
+      reserve: { mode: "least", bytes: 125_829_120, kvTokens: 3488, servingBytes: 333_447_168 },
+    },
+  ],
+  [
     "ready",
     {
       type: "ready",
@@ -310,6 +327,17 @@ const toEngine: readonly (readonly [string, ToEngine])[] = [
       reserve: "plan",
       reserveBytes: 1_107_296_256,
       marginBytes: 0,
+    },
+  ],
+  [
+    "welcome that wants the least reserved",
+    {
+      type: "welcome",
+      version: 1,
+      incarnation: 1_795_000_000_124,
+      heartbeatMs: 500,
+      mode: "idle",
+      reserve: "least",
     },
   ],
   [

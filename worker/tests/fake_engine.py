@@ -89,6 +89,9 @@ class FakeRank:
         self.reservation["bytes"] = known_bytes or self.reservation["bytes"]
         return self.no_reservation
 
+    def withdraw(self) -> None:
+        self.taken = False
+
     def reserved(self) -> dict[str, Any] | None:
         return self.reservation if self.taken else None
 
@@ -190,7 +193,7 @@ class Executor:
         self, method: Any, args: tuple[Any, ...] = (), non_block: bool = False
     ) -> Any:
         name = method if isinstance(method, str) else method.__name__
-        module = sizing if name in ("reserve", "reserved") else rank
+        module = sizing if name in ("reserve", "reserved", "withdraw") else rank
         assert isinstance(method, str) or getattr(module, name) is method
         self.calls.append(name)
         answers = [getattr(r, name)(*args) for r in self.ranks]

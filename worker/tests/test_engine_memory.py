@@ -151,6 +151,24 @@ def test_a_welcome_after_the_sizing_changes_nothing() -> None:
     assert engine.agent.room.reserved is None
 
 
+@pytest.mark.parametrize("late", ["none", "plan"])
+def test_a_welcome_during_the_sizing_doesnt_rename_what_was_reserved(late: Any) -> None:
+    engine = make_engine()
+    engine.agent.room = room_module.Room(Settings(mode="idle"))
+    profile = engine.ranks[0].determine_available_memory
+
+    def meanwhile() -> int:
+        engine.wire.receive(
+            Welcome(version=1, incarnation=1, heartbeat_ms=9, mode="idle", reserve=late)
+        )
+        return profile()
+
+    engine.ranks[0].determine_available_memory = meanwhile  # type: ignore[method-assign]
+    engine.start(sizing=True)
+    reserved = engine.agent.room.reserved
+    assert reserved is not None and reserved.mode == "least", "a plan is what was not reserved"
+
+
 @pytest.mark.parametrize("why", ["a rank can't", "vLLM did not ask"])
 def test_what_keeps_nothing_back_is_not_told_as_reserved(why: str, caplog: Any) -> None:
     engine = make_engine(ranks=2)
@@ -164,6 +182,19 @@ def test_what_keeps_nothing_back_is_not_told_as_reserved(why: str, caplog: Any) 
     engine.start(sizing=True)
     assert engine.agent.room.reserved is None
     assert "reserve=top keeps nothing back" in caplog.text
+    assert not engine.ranks[0].taken or why == "vLLM did not ask", "a rank that could does it not"
+
+
+def test_what_is_kept_for_serving_alone_is_told_too(caplog: Any) -> None:
+    caplog.set_level("INFO", "vllm.lazygraph")
+    engine = make_engine()
+    engine.agent.room = room_module.Room(Settings(mode="idle"))
+    engine.ranks[0].reservation |= {"bytes": 0, "graphs": 0}
+    engine.start(sizing=True)
+    reserved = engine.agent.room.reserved
+    assert reserved is not None, "no graph of the plan is small enough for `least`"
+    assert (reserved.bytes, reserved.serving_bytes, reserved.kv_tokens) == (0, 5, 3)
+    assert "reserve=least: 0 graphs" in caplog.text
 
 
 def test_an_engine_that_runs_as_stock_reserves_nothing() -> None:

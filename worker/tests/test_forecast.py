@@ -9,6 +9,7 @@ from lazygraph_vllm.forecast import (
     Shape,
     fitting,
     forecast_bytes,
+    is_foreign,
     need_bytes,
     reserve_bytes,
     reserved_graphs,
@@ -48,6 +49,17 @@ def test_the_forecast_is_near_what_was_measured(shape: Shape, tops_mib: int, pla
 def test_a_reservation_is_a_multiple_of_the_drivers_steps_and_more_than_the_forecast() -> None:
     for size in (0, 1, 500 * MIB + 1):
         assert with_safety(size) % (2 * MIB) == 0 and with_safety(size) > size
+
+
+@pytest.mark.parametrize("kind", ["FULL", "PIECEWISE"])
+@pytest.mark.parametrize("layers", [2, 32, 80])
+def test_growth_that_no_graph_can_be_is_somebody_elses(kind: str, layers: int) -> None:
+    typical = typical_graph_bytes(kind, layers)
+    for own in (typical, 0, -8 * MIB, 22 * MIB, 8 * typical, 100 * MIB):
+        assert not is_foreign(own, typical)
+    # A CUDA context alone takes about as much on an H200.
+    for foreign in (500 * MIB, 1000 * MIB, -1000 * MIB):
+        assert is_foreign(foreign, typical)
 
 
 def test_the_first_graph_of_a_pool_pays_for_its_size_and_smaller_ones_after_it_dont() -> None:

@@ -352,7 +352,10 @@ class RankGraphs:
                 # No synchronisation here: between two graphs of one go it would cost what the
                 # skipped warm-up runs saved. A capture itself is synchronous host work.
                 name, since = current
-                booked.append((name, (time.perf_counter() - since) * 1000, meter.growth_bytes()))
+                ms = (time.perf_counter() - since) * 1000
+                kind = self.descs[name].cg_mode.name
+                typical = forecast.typical_graph_bytes(kind, self.layers())
+                booked.append((name, ms, meter.growth_bytes(name, typical)))
                 current = None
 
         def forward_factory(desc: Any, warmup: bool) -> Any:

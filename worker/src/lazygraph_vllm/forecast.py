@@ -43,6 +43,10 @@ SAFETY_BYTES = 16 * MIB
 # The graphs that no engine should be without, and the first tier (src/memory/tiers.ts): on a
 # Llama-3.1-8B they take 62 MiB, and make a step of one request three times as fast.
 LEAST_TOKENS = 64
+# A capture's growth outside torch is read from the whole device. On four models no graph but a
+# pool's first took more than 16 MiB in all, at a forecast of 10 (70B over two H200s).
+FOREIGN_FROM_BYTES = 128 * MIB
+FOREIGN_FROM_GRAPHS = 8
 # What serving may take beyond vLLM's activation peak: the same as the controller's
 # src/memory/headroom.ts, where its reasons are.
 ALLOWANCE_OF_PEAK = 0.6
@@ -70,6 +74,11 @@ def typical_graph_bytes(kind: str, layers: int) -> int:
     if kind == "PIECEWISE":
         return (layers + 1) * PIECEWISE_BYTES_PER_PIECE
     return layers * FULL_BYTES_PER_LAYER
+
+
+def is_foreign(growth: int, typical: int) -> bool:
+    """Whether a change of device memory outside torch is too large to be one graph's."""
+    return abs(growth - typical) > FOREIGN_FROM_BYTES + FOREIGN_FROM_GRAPHS * typical
 
 
 def pool_growth_bytes(kind: str, tokens: int, shape: Shape) -> int:

@@ -16,6 +16,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from . import forecast
+
 logger = logging.getLogger("vllm.lazygraph")
 
 # Held while a capture is under way, and by whoever waits for CUDA events on another thread:
@@ -101,11 +103,24 @@ class GraphMeter:
         free, total = torch.cuda.mem_get_info(self._device)
         return total - free - torch.cuda.memory_reserved(self._device)
 
-    def growth_bytes(self) -> int:
-        """Driver memory taken since the last call."""
+    def growth_bytes(self, graph: str, typical: int) -> int:
+        """Driver memory of this graph: the growth outside torch since the last call.
+
+        A change that no graph can make is somebody else's, who took memory or gave it back
+        meanwhile. It is said and left out, and ``typical`` is the graph's.
+        """
         now = self._outside_torch()
         growth, self._outside = now - self._outside, now
-        return growth
+        if not forecast.is_foreign(growth, typical):
+            return growth
+        logger.warning(
+            "lazygraph: device memory in use grew by %d MiB while %s was captured, far from the "
+            "%d MiB that such a graph takes: booked as somebody else's",
+            growth // forecast.MIB,
+            graph,
+            -(-typical // forecast.MIB),
+        )
+        return typical
 
     def settle(self, booked: list[tuple[str, float, int]]) -> None:
         """Add the pool's growth to the first graph: it is the largest and sized the segments."""

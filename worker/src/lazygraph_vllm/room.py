@@ -30,7 +30,8 @@ class Room:
         self.tiers: tuple[tuple[str, ...], ...] = ()
         self.margin_bytes: int | None = None  # a controller's; none: ours
         self._reserve: tuple[str, int | None] = (settings.reserve, None)
-        self._offered = False
+        # The mode that vLLM was told: a welcome during its profile run comes too late to change it.
+        self._offered: str | None = None
         self._shape = forecast.Shape(layers=32)
         # What torch held at first for all but graphs, by rank.
         self._serving_at_first: dict[int, int] = {}
@@ -58,14 +59,16 @@ class Room:
         if why := next((why for why in answers if why), None):
             level = logging.DEBUG if mode == "least" else logging.WARNING
             logger.log(level, "lazygraph: reserve=%s keeps nothing back: %s", mode, why)
+            if not all(answers):
+                rpc(sizing.withdraw)
             return
-        self._offered = True
+        self._offered = mode
 
     def after_sizing(self, rpc: Callable[..., Any]) -> None:
         """What did vLLM take of it, now that its KV cache is sized?"""
-        if not self._offered:
+        mode = self._offered
+        if mode is None:
             return
-        mode, _ = self._reserve
         answers = rpc(sizing.reserved)
         if not all(answers):
             if mode != "least":
@@ -75,7 +78,7 @@ class Room:
                     mode,
                 )
             return
-        if mode == "least" and not any(a["bytes"] for a in answers):
+        if mode == "least" and not any(a["bytes"] + a["serving_bytes"] for a in answers):
             return  # enough is left outside vLLM's share
         self.reserved = Reserved(
             mode=mode,  # type: ignore[arg-type]

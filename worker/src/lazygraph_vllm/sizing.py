@@ -64,16 +64,18 @@ def _reserve(
     unrequested = worker.init_snapshot.free_memory - worker.requested_memory
     vllms_own = runner.profile_cudagraph_memory
 
-    def profile_cudagraph_memory() -> int:
-        if mode == "least" and (own := vllms_own()) > 0:
-            return own
+    def keep() -> int:
         # vLLM asks right after its profile run, whose activations are free again by then.
         current, peak = _profiled(runner.device)
         uncounted = _uncounted(worker, current)
         outside = unrequested - uncounted
         if mode == "least":
-            # Graphs come first into what is left outside, so that what is missing is serving's.
-            kept = forecast.serving_reserve_bytes(peak, outside - size, margin_bytes)
+            # A large margin says what captures are to leave; it is no order to take it from the
+            # KV cache. Graphs come first into what is left outside: what is missing is serving's.
+            margin = forecast.allowance_bytes(peak)
+            if margin_bytes is not None:
+                margin = min(margin, margin_bytes)
+            kept = forecast.serving_reserve_bytes(peak, outside - size, margin)
             serving = max(0, kept - size)
         else:
             serving = forecast.serving_reserve_bytes(peak, outside, margin_bytes)
@@ -87,8 +89,23 @@ def _reserve(
         }
         return kept
 
+    def profile_cudagraph_memory() -> int:
+        if mode == "least" and (own := int(vllms_own())) > 0:
+            return own
+        try:
+            return keep()
+        except Exception:
+            # In the middle of vLLM's own start, which no reservation is worth.
+            logger.warning("lazygraph: reserve=%s keeps nothing back here", mode, exc_info=True)
+            return int(vllms_own())
+
     runner.profile_cudagraph_memory = profile_cudagraph_memory
     return None
+
+
+def withdraw(wrapper: Any) -> None:
+    """Take back what ``reserve`` offered here: another rank can't, and they go alike."""
+    vars(wrapper.worker.model_runner).pop("profile_cudagraph_memory", None)
 
 
 def _profiled(device: Any) -> tuple[int, int]:

@@ -32,6 +32,12 @@ def held(wrapper: Any) -> list[str]:
     return sorted(wrapper.worker.model_runner.lazygraph.captured)
 
 
+def torch_graph() -> Any:
+    import torch
+
+    return torch.cuda.CUDAGraph
+
+
 # ------------------------------------------------------------------ pools
 
 
@@ -97,6 +103,44 @@ def test_custom_all_reduce_shares_nothing_of_a_tier(gpu: Any, monkeypatch: Any) 
     assert calls == [False], "in a tier: by copy"
     rank.capture(wrapper, "PIECEWISE:4")
     assert calls == [False, True], "in the default pool: as vLLM does"
+
+
+@pytest.mark.parametrize("sign", [1, -1], ids=["takes", "gives back"])
+@pytest.mark.parametrize("graph", ["FULL:2", "PIECEWISE:2"])
+def test_what_a_stranger_takes_during_a_capture_is_no_graphs(
+    graph: str, sign: int, gpu: Any, monkeypatch: Any, caplog: Any
+) -> None:
+    wrapper, _ = start()
+    model = wrapper.worker.model_runner.model
+    forward = type(model).__call__
+
+    def meanwhile(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if gpu.capturing is not None or graph.startswith("PIECEWISE"):
+            monkeypatch.setattr(type(model), "__call__", forward)
+            gpu.free_bytes -= sign * 1000 * MIB
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(model), "__call__", meanwhile)
+    free = gpu.free_bytes
+    captured = rank.capture(wrapper, graph)["captured"]
+    assert abs(free - gpu.free_bytes) > 900 * MIB, "the stranger was there"
+    assert MIB <= captured.bytes < 10 * MIB, "its pool's growth and a typical graph"
+    assert f"while {graph} was captured" in caplog.text and "somebody else's" in caplog.text
+    caplog.clear()
+    later = rank.capture(wrapper, graph.replace("2", "1"))["captured"]
+    assert later.bytes < 10 * MIB and "somebody" not in caplog.text
+
+
+def test_driver_memory_within_reason_is_the_graphs_own(gpu: Any, monkeypatch: Any) -> None:
+    wrapper, _ = start()
+    begin = torch_graph().capture_begin
+
+    def dear(self: Any, *args: Any, **kwargs: Any) -> None:
+        gpu.free_bytes -= 100 * MIB
+        begin(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch_graph(), "capture_begin", dear)
+    assert rank.capture(wrapper, "FULL:2")["captured"].bytes == 101 * MIB
 
 
 # ------------------------------------------------------------------ drop
@@ -622,6 +666,8 @@ def test_what_vllm_leaves_uncounted_is_kept_back_as_well(
         (256, 0, None, 480 - 256),
         (256, 700, None, 480 + 700 - 256),
         (256, 700, 300, 300 + 700 - 256),
+        # A margin beyond the allowance is for captures to leave, and no KV cache is given for it.
+        (256, 700, 50_000, 480 + 700 - 256),
     ],
 )
 def test_the_least_is_what_the_device_does_not_have_free_anyway(
@@ -656,6 +702,39 @@ def test_where_vllm_keeps_memory_for_graphs_itself_that_is_the_least(monkeypatch
     assert sizing.reserve(wrapper, "least", None, None) is None
     assert sized(wrapper, monkeypatch, 800 * MIB) == int(89.75 * (1 << 30)) - (800 + 321) * MIB
     assert sizing.reserved(wrapper) is None
+
+
+def test_without_a_graph_small_enough_the_least_is_what_serving_lacks(monkeypatch: Any) -> None:
+    config = make_config(sizes=(128,), max_num_seqs=128)
+    wrapper = sizing_wrapper(config, requested_gib=99.75)
+    assert sizing.reserve(wrapper, "least", None, None) is None
+    lacking = (480 - 256) * MIB
+    left = sized(wrapper, monkeypatch, 800 * MIB)
+    assert left == int(89.75 * (1 << 30)) - 800 * MIB - lacking
+    answer = sizing.reserved(wrapper)
+    assert answer is not None
+    assert (answer["graphs"], answer["bytes"], answer["serving_bytes"]) == (0, 0, lacking)
+
+
+def test_what_a_rank_offered_is_taken_back_when_another_one_cant(monkeypatch: Any) -> None:
+    wrapper = sizing_wrapper()
+    assert sizing.reserve(wrapper, "plan", None, None) is None
+    sizing.withdraw(wrapper)
+    sizing.withdraw(wrapper)  # also where nothing was offered
+    assert sized(wrapper, monkeypatch) == 80 << 30
+    assert sizing.reserved(wrapper) is None
+
+
+@pytest.mark.parametrize("mode", ["least", "plan"])
+def test_figures_that_cant_be_read_do_not_end_vllms_start(
+    mode: str, monkeypatch: Any, caplog: Any
+) -> None:
+    wrapper = sizing_wrapper()
+    assert sizing.reserve(wrapper, mode, None, None) is None
+    monkeypatch.setattr(sizing, "_profiled", lambda _: 1 / 0)
+    assert sized(wrapper, monkeypatch) == 80 << 30
+    assert sizing.reserved(wrapper) is None
+    assert f"reserve={mode} keeps nothing back here" in caplog.text
 
 
 def test_without_the_weights_figure_nothing_is_uncounted(monkeypatch: Any) -> None:
