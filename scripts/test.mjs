@@ -1,7 +1,8 @@
 /**
  * `npm test`: builds, then all default suites in order, then one line with the sum.
  * Works after a plain `npm install` in a fresh clone. The exit code is 0 only if every build and
- * every test passed and no suite was empty.
+ * every test passed and no suite was empty. Without OpenAI's client for Python the gateway's
+ * tests of it are skipped; REQUIRE_OPENAI_PYTHON=1 makes that a failure.
  */
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
@@ -9,6 +10,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { add, fromJunit, fromVitest, line, NONE } from "./counts.mjs";
+import { ensureOpenaiPython } from "./openai-python.mjs";
 import { ensureVenv } from "./python.mjs";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
@@ -54,6 +56,22 @@ function counted(name, status, report, read) {
   return counts;
 }
 
+/**
+ * Hands OpenAI's client for Python to the gateway's tests. It comes from the network, so a machine
+ * without one skips them, with the reason, unless they are required.
+ */
+function openaiClient() {
+  try {
+    process.env.LAZYGRAPH_OPENAI_PYTHON = ensureOpenaiPython();
+    return NONE;
+  } catch (error) {
+    const sentence = `the gateway's tests with OpenAI's client for Python can't run: ${error.message}`;
+    if (process.env.REQUIRE_OPENAI_PYTHON === "1") return failure(sentence);
+    console.error(`SKIPPED: ${sentence}.`);
+    return NONE;
+  }
+}
+
 function vitest(filters) {
   console.error("\n# vitest");
   const report = join(reports, "vitest.json");
@@ -96,6 +114,8 @@ try {
   } catch (error) {
     total = add(total, failure(`the Python tests can't run: ${error.message}`));
   }
+  const gateway = filters.length === 0 || filters.some((filter) => filter.includes("gateway"));
+  if (gateway) total = add(total, openaiClient());
   total = add(total, vitest(filters));
   // `npm test -- test/cli` is for working on one part: it leaves the Python side out.
   if (filters.length === 0 && python !== undefined) total = add(total, pytest(python));

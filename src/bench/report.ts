@@ -1,8 +1,9 @@
 /** The report of a folder: every run that is there, whole or partial, in four forms. */
 
-import { mkdir, writeFile } from "node:fs/promises";
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
+import { makeFolder } from "../make-folder.ts";
 import { htmlOf } from "./html.ts";
 import { markdownOf } from "./markdown.ts";
 import { plotsOf } from "./plots.ts";
@@ -53,8 +54,8 @@ export async function writeReport(folder: string): Promise<WrittenReport> {
     "report.md": markdown,
   };
   for (const [name, text] of Object.entries(files)) await writeText(join(folder, name), text);
-  await mkdir(join(folder, "traces"), { recursive: true });
-  await mkdir(join(folder, "vllm"), { recursive: true });
+  await makeFolder(join(folder, "traces"));
+  await makeFolder(join(folder, "vllm"));
   for (const run of runs) {
     const name = runName(run.cell);
     const events = gzipSync(JSON.stringify(traceEvents(run)));

@@ -11,12 +11,13 @@
  */
 
 import { createReadStream, createWriteStream, type WriteStream } from "node:fs";
-import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+import { readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { createInterface } from "node:readline";
 import { pipeline } from "node:stream/promises";
 import { createGunzip, createGzip } from "node:zlib";
 import { codeOf, LazygraphError, OptionError } from "../errors.ts";
+import { makeFolder } from "../make-folder.ts";
 import type {
   CaptureRecord,
   CellRun,
@@ -52,8 +53,8 @@ export function runName({ mode, load, run }: CellName): string {
 export async function openFolder(folder: string): Promise<void> {
   const probe = join(folder, "runs", `.${process.pid}.tmp`);
   try {
-    await mkdir(join(folder, "runs"), { recursive: true });
-    await mkdir(join(folder, "schedules"), { recursive: true });
+    await makeFolder(join(folder, "runs"));
+    await makeFolder(join(folder, "schedules"));
     await writeFile(probe, "");
     await rm(probe);
   } catch (error) {

@@ -29,6 +29,13 @@ const NUMBERS: ReadonlySet<string> = new Set(["settle-within", "graphs-max", "fi
 /** Options that name graphs, of which some are numbers: one, or a list of them. */
 const LISTS: ReadonlySet<string> = new Set(["pin", "exclude"]);
 
+/** Options that can't stand beside each other: who typed one doesn't want the file's other one. */
+const INSTEAD: Readonly<Record<string, readonly string[]>> = {
+  "no-plan": ["plan-dir", "plan-read-only"],
+  "plan-dir": ["no-plan"],
+  "plan-read-only": ["no-plan"],
+};
+
 const BYTES_MAX = 65_536;
 
 /** A file, and how sentences name it: whoever didn't type its name is told where it came from. */
@@ -94,12 +101,14 @@ function merged(
 ): ParsedOptions {
   const strings = new Map(given.strings);
   const flags = new Set(given.flags);
+  const typed = [...given.strings.keys(), ...given.flags];
+  const overruled = new Set(typed.flatMap((name) => INSTEAD[name] ?? []));
   for (const [name, value] of Object.entries(readObject(file))) {
     const kind = name !== "config" && Object.hasOwn(spec, name) ? spec[name] : undefined;
     if (kind === undefined) throw unknown(file, name, spec);
     const text = kind === "boolean" ? flagOf(file, name, value) : textOf(file, name, value);
     const variable = environment[VARIABLES[name] ?? ""] ?? "";
-    if (variable !== "" || strings.has(name)) continue;
+    if (variable !== "" || strings.has(name) || overruled.has(name)) continue;
     if (kind === "string") strings.set(name, text);
     else if (text === "true") flags.add(name);
   }

@@ -118,8 +118,18 @@ async function runMerge(argv: readonly string[]): Promise<number> {
   const file = output === "-" ? undefined : await requireWritable(output, "--output");
   const [first = "", ...rest] = options.positionals;
   let merged = await loadPlan(first);
+  // A plan tells when it was written: the same text is the same starts, which must count once.
+  const seen = new Map([[formatPlan(merged), first]]);
   for (const other of rest) {
     const plan = await loadPlan(other);
+    const same = seen.get(formatPlan(plan));
+    if (same !== undefined) {
+      throw new LazygraphError(
+        "ERR_LAZYGRAPH_PLAN",
+        `Expected each plan once, got the same in ${same} and ${other}: leave one out.`,
+      );
+    }
+    seen.set(formatPlan(plan), other);
     const difference = fingerprintDifference(merged.fingerprint, plan.fingerprint);
     if (difference !== undefined) {
       throw new LazygraphError(

@@ -1,9 +1,10 @@
 /** Reading and writing one plan file. Nothing here decides what a plan is worth. */
 
 import { randomBytes } from "node:crypto";
-import { access, constants, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { access, constants, open, readdir, rename, rm, stat } from "node:fs/promises";
+import { join } from "node:path";
 import { codeOf } from "../errors.ts";
+import { makeFolder } from "../make-folder.ts";
 import { formatPlan, PLAN_BYTES_MAX, PlanFault, parsePlan } from "./check.ts";
 import type { Plan } from "./plan.ts";
 
@@ -82,23 +83,6 @@ export async function setAside(folder: string, name: string): Promise<string> {
 export async function versionOf(file: string): Promise<string> {
   const { mtimeMs, size, ino } = await stat(file);
   return `${mtimeMs}/${size}/${ino}`;
-}
-
-/** Node's own `recursive` never returns where a file system denies that there is a parent (/proc). */
-async function makeFolder(folder: string): Promise<void> {
-  try {
-    await mkdir(folder);
-  } catch (error) {
-    const code = codeOf(error);
-    if (code === "EEXIST") return;
-    const parent = dirname(folder);
-    if (code !== "ENOENT" || parent === folder) throw error;
-    await makeFolder(parent);
-    await mkdir(folder).catch((again: unknown) => {
-      // Two controllers may start at once.
-      if (codeOf(again) !== "EEXIST") throw again;
-    });
-  }
 }
 
 async function exists(file: string): Promise<boolean> {

@@ -274,6 +274,11 @@ describe("usage", () => {
       "Expected --out to be a folder that can be made and written",
     ],
     [
+      // Where Node's own recursive mkdir never returns.
+      ["--out", "/proc/nowhere/out", "--simulated", "--request-rate", "1", "--seconds", "1"],
+      'made and written, got "/proc/nowhere/out" (ENOENT).',
+    ],
+    [
       ["--out", "x", "--simulated", "--only", "idle/load", "--request-rate", "1", "--seconds", "1"],
       "Expected --only to match a cell, got none of stock/load.",
     ],

@@ -48,6 +48,28 @@ test("the command line wins over the environment, that over the file", async () 
   expect(merged([], { LAZYGRAPH_CONFIG: "" }).strings).toEqual({});
 });
 
+test("what the command line says of plans wins over what the file says, both ways", async () => {
+  const keeping = await config({ "plan-dir": "/plans", "plan-read-only": true, quiet: true });
+  const variable = { LAZYGRAPH_CONFIG: keeping };
+  expect(merged(["--no-plan"], variable)).toEqual({ strings: {}, flags: ["no-plan", "quiet"] });
+  const none = await config({ "no-plan": true });
+  expect(merged(["--config", none, "--plan-dir", "/own"])).toEqual({
+    strings: { config: none, "plan-dir": "/own" },
+    flags: [],
+  });
+  expect(merged(["--config", none, "--plan-read-only"]).flags).toEqual(["plan-read-only"]);
+  // An entry that is overruled is checked all the same.
+  const wrong = await config({ "plan-dir": 1 });
+  expect(() => merged(["--config", wrong, "--no-plan"])).toThrow('"plan-dir" in ');
+});
+
+test("both in one file are refused", async () => {
+  const file = await config({ "no-plan": true, "plan-dir": "/plans" });
+  const { code, stderr } = await lazygraph(["serve", "--config", file]).finished;
+  expect(code).toBe(2);
+  expect(stderr).toContain(`Expected "no-plan" in ${file} or `);
+});
+
 test.for([
   ["{", /to be JSON, got /],
   ["[]", /to hold a JSON object, got "\[\]"\.$/],

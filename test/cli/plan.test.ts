@@ -70,6 +70,22 @@ describe("lazygraph plan merge", () => {
     expect(parsePlan(stdout)).toEqual(plan);
   });
 
+  test("refuses to count one plan twice, be it a copy", async () => {
+    const [file, copy] = [await fileOf(), await fileOf()];
+    const other = await fileOf(planOf({ starts: 4 }));
+    const output = join(await temporaryFolder(), "merged.json");
+    for (const again of [file, copy]) {
+      const files = [file, other, again];
+      const { code, stderr } = await finish(["plan", "merge", ...files, "--output", output]);
+      expect(code).toBe(2);
+      expect(stderr).toBe(
+        `lazygraph: Expected each plan once, got the same in ${file} and ${again}: leave one out. ` +
+          "[ERR_LAZYGRAPH_PLAN]\n",
+      );
+    }
+    expect(existsSync(output)).toBe(false);
+  });
+
   test("refuses two fingerprints in one sentence", async () => {
     const other = planOf({ fingerprint: { ...FINGERPRINT, gpuName: "Another" } });
     const files = [await fileOf(), await fileOf(other)];

@@ -2,7 +2,8 @@
 
 import { beforeEach, expect, onTestFinished, test } from "vitest";
 import type { SimulatedServer } from "../../src/sim/server.ts";
-import { openai, startController, startEngine, startGateway, startStub } from "./helpers.ts";
+import { LONG_TOKENS, openai, startController, startEngine, startGateway } from "./helpers.ts";
+import { startToolEngine } from "./tool-engine.ts";
 
 let engines: SimulatedServer[];
 let url: string;
@@ -54,18 +55,30 @@ test("an engine's error is its own", async () => {
   });
 });
 
-test("cancelled half-way, its engine's work ends", async () => {
+const running = () => engines.reduce((sum, { engine }) => sum + engine.model.running, 0);
+
+test("a stream cancelled half-way: its engine's work ends", async () => {
   const stream = await client.completions.create({
     model: "sim",
     prompt: "x",
-    max_tokens: 60_000,
+    max_tokens: LONG_TOKENS,
     stream: true,
   });
-  const running = () => engines.reduce((sum, { engine }) => sum + engine.model.running, 0);
   for await (const _chunk of stream) {
     expect(running()).toBe(1);
     break;
   }
+  await expect.poll(running).toBe(0);
+});
+
+test("a whole answer cancelled half-way: its engine's work ends", async () => {
+  const abort = new AbortController();
+  const request = { model: "sim", messages: MESSAGES, max_tokens: LONG_TOKENS };
+  const answer = client.chat.completions.create(request, { signal: abort.signal });
+  const refused = expect(answer).rejects.toThrow("aborted");
+  await expect.poll(running).toBe(1);
+  abort.abort();
+  await refused;
   await expect.poll(running).toBe(0);
 });
 
@@ -89,36 +102,7 @@ test("200 at once, streamed and whole", async () => {
 });
 
 test("tools: the call arrives as the engine made it, whole and streamed", async () => {
-  const call = { id: "call-1", type: "function", function: { name: "weather", arguments: "" } };
-  const pieces = ['{"ci', 'ty":"Zürich"}'];
-  const head = { id: "chatcmpl-1", created: 1, model: "sim" };
-  const seen: unknown[] = [];
-  const stub = await startStub(async (request, response) => {
-    let text = "";
-    for await (const chunk of request) text += String(chunk);
-    const body = JSON.parse(text) as { stream?: boolean; tools?: unknown };
-    seen.push(body.tools);
-    if (body.stream !== true) {
-      const whole = { ...call, function: { ...call.function, arguments: pieces.join("") } };
-      const message = { role: "assistant", content: null, tool_calls: [whole] };
-      const choice = { index: 0, message, finish_reason: "tool_calls" };
-      response.writeHead(200, { "content-type": "application/json" });
-      response.end(JSON.stringify({ ...head, object: "chat.completion", choices: [choice] }));
-      return;
-    }
-    response.writeHead(200, { "content-type": "text/event-stream" });
-    const send = (delta: object, finish_reason: string | null) => {
-      const choices = [{ index: 0, delta, finish_reason }];
-      const chunk = { ...head, object: "chat.completion.chunk", choices };
-      response.write(`data: ${JSON.stringify(chunk)}\n\n`);
-    };
-    send({ role: "assistant", tool_calls: [{ index: 0, ...call }] }, null);
-    for (const piece of pieces) {
-      send({ tool_calls: [{ index: 0, function: { arguments: piece } }] }, null);
-    }
-    send({}, "tool_calls");
-    response.end("data: [DONE]\n\n");
-  });
+  const stub = await startToolEngine();
   const gateway = await startGateway({ stub: stub.url });
   const stubbed = openai(gateway.url);
   const tool = {
@@ -139,5 +123,5 @@ test("tools: the call arrives as the engine made it, whole and streamed", async 
     const text = made?.type === "function" ? made.function.arguments : "";
     expect(JSON.parse(text)).toEqual({ city: "Zürich" });
   }
-  expect(seen).toEqual([[tool], [tool]]);
+  expect(stub.seen).toEqual([[tool], [tool]]);
 });

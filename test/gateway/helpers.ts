@@ -12,6 +12,12 @@ import {
   startSimulatedServer,
 } from "../../src/sim/server.ts";
 
+/**
+ * More than a test's engine makes before a test gives up waiting (20 times as fast, some 4,000
+ * tokens a second): a request of so many ends only because somebody ended it.
+ */
+export const LONG_TOKENS = 400_000;
+
 export function urlOf(server: Server): string {
   const { port } = server.address() as AddressInfo;
   return `http://127.0.0.1:${port}`;

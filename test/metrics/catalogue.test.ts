@@ -1,4 +1,5 @@
 import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
 import { parser } from "@prometheus-io/lezer-promql";
 import { describe, expect, test } from "vitest";
 import { parse } from "yaml";
@@ -90,6 +91,22 @@ function selectorOf(node: SyntaxNode, text: (node: SyntaxNode) => string): Selec
   };
 }
 
+// The checker is a CommonJS module, and its document must come from the same copy of CodeMirror.
+const require = createRequire(import.meta.url);
+const { LanguageSupport } = require("@codemirror/language");
+const { EditorState } = require("@codemirror/state");
+const { promQLLanguage } = require("@prometheus-io/codemirror-promql");
+const { Parser } = require("@prometheus-io/codemirror-promql/dist/cjs/parser/parser.js");
+const PROMQL = [new LanguageSupport(promQLLanguage("PromQL"))];
+
+/** What Prometheus' own editor says of types: a rate of an instant vector and the like. */
+function typeFaults(expression: string): string[] {
+  const checker = new Parser(EditorState.create({ doc: expression, extensions: PROMQL }));
+  checker.analyze();
+  const diagnostics: readonly { message: string }[] = checker.getDiagnostics();
+  return diagnostics.map(({ message }) => message);
+}
+
 /** Why an expression would show nothing, if it would. */
 function faultsOf(expression: string): string[] {
   // Grafana fills these in.
@@ -97,7 +114,7 @@ function faultsOf(expression: string): string[] {
   const { series, labels } = selectors(plain);
   if (series.length === 0) return [`${plain} reads no metric`];
   const known = new Set(["le"]);
-  const faults: string[] = [];
+  const faults = typeFaults(plain);
   for (const { name, matchers } of series) {
     const base = catalogue.has(name) ? name : name.replace(/_(bucket|sum|count)$/, "");
     const metric = catalogue.get(base);
@@ -127,6 +144,8 @@ test("the check of expressions finds what is wrong", () => {
     'lazygraph_graphs{color="red"}',
     'lazygraph_graphs{status="broken"}',
     "sum by (color) (lazygraph_graphs)",
+    "rate(lazygraph_steps_total)",
+    "histogram_quantile(lazygraph_graphs, 0.9)",
   ];
   const found = wrong.map((expression) => {
     try {
@@ -143,6 +162,8 @@ test("the check of expressions finds what is wrong", () => {
     "lazygraph_graphs has no label color",
     "status is never broken",
     "nothing has the label color",
+    'expected type matrix in call to function "rate", got vector',
+    'expected type scalar in call to function "histogram_quantile", got vector',
   ]);
 });
 
