@@ -1,18 +1,110 @@
-/** Turns what happened to an engine into events for whoever listens. */
+/** Turns what happened to an engine, and what was decided for it, into events for listeners. */
 
-import { type EngineRecord, forecastOf, reasonOf, takenBytes } from "./engine-record.ts";
-import { type EngineEventBase, publish } from "./events.ts";
+import {
+  type EngineRecord,
+  forecastOf,
+  noteDecision,
+  reasonOf,
+  takenBytes,
+} from "./engine-record.ts";
+import { codeOf, type LazygraphError } from "./errors.ts";
+import { type DecisionEvent, type EngineEventBase, publish } from "./events.ts";
 import { type MemoryFigures, memoryAdvice, memoryLine, verdictOf } from "./memory-line.ts";
 import { capturedGraphs, type EngineState } from "./schedule/state.ts";
-import type { CaptureResult } from "./wire/protocol.ts";
+import type { CaptureResult, Ready, Telemetry } from "./wire/protocol.ts";
 
 export function eventBase(record: EngineRecord): EngineEventBase {
   const { engine, session } = record.hello;
   return { engine, session, atUnixMs: Date.now() };
 }
 
-export function countsOf(state: EngineState): { graphsCaptured: number; graphsPlanned: number } {
+function countsOf(state: EngineState): { graphsCaptured: number; graphsPlanned: number } {
   return { graphsCaptured: capturedGraphs(state).length, graphsPlanned: state.planned.length };
+}
+
+/** @param reconnected whether the same process was here before */
+export function announceJoin(record: EngineRecord, reconnected: boolean): void {
+  const { hello, mode } = record;
+  const simulated = hello.simulated !== undefined;
+  publish("lazygraph:engine:join", {
+    ...eventBase(record),
+    model: hello.model,
+    mode,
+    reconnected,
+    simulated,
+  });
+}
+
+export function announceLost(record: EngineRecord, { code, message }: LazygraphError): void {
+  const { goodbye } = record;
+  publish("lazygraph:engine:lost", {
+    ...eventBase(record),
+    code,
+    reason: message,
+    ...(goodbye === undefined ? {} : { goodbye }),
+  });
+}
+
+export function announceReady(record: EngineRecord, message: Ready, state: EngineState): void {
+  publish("lazygraph:engine:ready", {
+    ...eventBase(record),
+    captureSeconds: message.captureSeconds,
+    ...countsOf(state),
+  });
+}
+
+export function announceSettled(record: EngineRecord, reason: string, state: EngineState): void {
+  const seconds = record.readyToSettledSeconds;
+  publish("lazygraph:engine:settled", {
+    ...eventBase(record),
+    reason,
+    ...(seconds === undefined ? {} : { readyToSettledSeconds: seconds }),
+    ...countsOf(state),
+  });
+}
+
+/** What was decided is remembered too, for people who ask later. */
+export function announceDecision(
+  record: EngineRecord,
+  decision: Pick<DecisionEvent, "decision" | "graph" | "reason">,
+): void {
+  noteDecision(record, { atUnixMs: Date.now(), ...decision });
+  publish("lazygraph:decision", { ...eventBase(record), ...decision });
+}
+
+export function announceProblem({ hello }: EngineRecord, code: string, message: string): void {
+  publish("lazygraph:problem", { engine: hello.engine, atUnixMs: Date.now(), code, message });
+}
+
+export function announceSteps(record: EngineRecord, message: Telemetry): void {
+  const { running, waiting, steps } = message;
+  publish("lazygraph:engine:steps", { ...eventBase(record), running, waiting, steps });
+}
+
+/**
+ * @param where the message that names graphs which the plan doesn't have
+ * @param asked whether a fresh inventory is asked for
+ */
+export function announceUnknown(
+  record: EngineRecord,
+  graphs: readonly string[],
+  where: string,
+  asked: boolean,
+): void {
+  announceProblem(
+    record,
+    "ERR_LAZYGRAPH_UNKNOWN_GRAPH",
+    `Expected ${where} of ${record.hello.engine} to name graphs of its inventory, got ` +
+      `${graphs.slice(0, 3).join(", ")}${graphs.length > 3 ? ", …" : ""}: ` +
+      `${asked ? "asked for a fresh inventory" : "left them out"}.`,
+  );
+}
+
+/** The engine was lost with this capture open. */
+export function announceUnanswered(record: EngineRecord, graph: string, error: unknown): void {
+  const code = codeOf(error) ?? "ERR_LAZYGRAPH_INTERNAL";
+  const reason = error instanceof Error ? error.message : String(error);
+  publish("lazygraph:capture:failed", { ...eventBase(record), graph, reason, code });
 }
 
 export function announceResult(

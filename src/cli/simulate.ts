@@ -3,25 +3,22 @@
  * each compared with an engine that has every graph for free.
  */
 
-import { basename } from "node:path";
-import Table from "cli-table3";
 import { LazygraphError } from "../errors.ts";
 import { nearMiss } from "../near-miss.ts";
 import { fingerprintDifference } from "../plan/fingerprint.ts";
 import { type Plan, priorOf } from "../plan/plan.ts";
 import { DEFAULT_PROFILE, loadProfile } from "../profile/load.ts";
 import type { Profile } from "../profile/profile.ts";
-import type { Spread } from "../sim/figures.ts";
 import { learningPolicy, simulatedFingerprint } from "../sim/plan-run.ts";
 import { createSetup, POLICY_NAMES, type PolicyName } from "../sim/setups.ts";
 import { type SimulatedRun, simulate } from "../sim/virtual.ts";
 import { readTrace, type TraceOptions, type TraceRequest } from "../trace.ts";
-import { note, quote, usageError } from "./errors.ts";
+import { note, usageError } from "./errors.ts";
 import { numberOption } from "./number-option.ts";
 import { type ParsedOptions, parseOptions } from "./options.ts";
 import { loadPlan, savePlan } from "./plan-file.ts";
 import { requireWritable } from "./report.ts";
-import { secondsText } from "./table.ts";
+import { documentOf, type Simulation, type TraceSeen, textOf } from "./simulate-report.ts";
 
 const HELP = `Usage: lazygraph simulate --trace FILE --policy NAME[,NAME…] [options]
 
@@ -63,26 +60,17 @@ Examples:
 
 const SECONDS_MAX = 1e9;
 const PROGRESS_MS = 2000;
-const AZURE_TRACE = /^azure-llm-2023-conversation(\.csv\.gz)?$/;
-const AZURE_TITLE =
-  "Azure Public Dataset, AzureLLMInferenceTrace_conv 2023 (Microsoft), licence CC-BY 4.0";
 
 interface Job {
   readonly file: string;
   readonly policies: readonly PolicyName[];
-  readonly trace: TraceOptions;
+  readonly trace: TraceOptions & { readonly speed: number };
   readonly profile: Profile;
   /** What the costed policies start with. */
   readonly plan: Plan | undefined;
   /** Where to write what the one policy learned. */
   readonly writePlan: string | undefined;
   readonly json: boolean;
-}
-
-/** What the trace came to, the same for every policy. */
-interface Seen {
-  requests: number;
-  seconds: number;
 }
 
 export async function runSimulate(argv: string[]): Promise<number> {
@@ -101,7 +89,7 @@ export async function runSimulate(argv: string[]): Promise<number> {
     return 0;
   }
   const job = await jobOf(options);
-  const seen: Seen = { requests: 0, seconds: 0 };
+  const seen: TraceSeen = { requests: 0, seconds: 0 };
   const runs = new Map<PolicyName, SimulatedRun>();
   let learned: Plan | undefined;
   const names = [...new Set<PolicyName>(["oracle", ...job.policies])];
@@ -117,10 +105,10 @@ export async function runSimulate(argv: string[]): Promise<number> {
   if (oracle === undefined) throw new Error("The oracle run is missing.");
   noteRefused(job, seen, [...runs.values()]);
   const asked = job.policies.flatMap((name) => runs.get(name) ?? []);
+  const { file, profile, trace } = job;
+  const simulation: Simulation = { file, profile, speed: trace.speed, seen, runs: asked, oracle };
   process.stdout.write(
-    job.json
-      ? `${JSON.stringify(documentOf(job, seen, asked, oracle))}\n`
-      : `${textOf(job, seen, asked, oracle)}\n`,
+    job.json ? `${JSON.stringify(documentOf(simulation))}\n` : `${textOf(simulation)}\n`,
   );
   return 0;
 }
@@ -192,7 +180,7 @@ function policiesOption(options: ParsedOptions): PolicyName[] {
 async function runOne(
   { file, trace, profile, plan }: Job,
   name: PolicyName,
-  seen: Seen,
+  seen: TraceSeen,
   place: string,
 ): Promise<{ run: SimulatedRun; plan: Plan }> {
   const setup = createSetup(name, profile, plan && priorOf(plan));
@@ -222,7 +210,7 @@ async function runOne(
 
 async function* watched(
   requests: AsyncIterable<TraceRequest>,
-  seen: Seen,
+  seen: TraceSeen,
 ): AsyncGenerator<TraceRequest, void, void> {
   let count = 0;
   for await (const request of requests) {
@@ -234,7 +222,7 @@ async function* watched(
 }
 
 /** What was refused is in no figure: that must be told, and figures of nothing at all be none. */
-function noteRefused({ file, profile }: Job, seen: Seen, runs: readonly SimulatedRun[]): void {
+function noteRefused({ file, profile }: Job, seen: TraceSeen, runs: readonly SimulatedRun[]): void {
   const { kvCacheTokens } = profile.limits;
   for (const { policy, requests, requestsRefused } of runs) {
     if (requests === 0) {
@@ -250,107 +238,4 @@ function noteRefused({ file, profile }: Job, seen: Seen, runs: readonly Simulate
         `cache of ${kvCacheTokens} tokens or beyond the longest queue: they count in no figure.`,
     );
   }
-}
-
-function documentOf(
-  { profile }: Job,
-  seen: Seen,
-  runs: readonly SimulatedRun[],
-  oracle: SimulatedRun,
-): object {
-  return {
-    simulated: true,
-    trace: { requests: seen.requests, seconds: rounded(seen.seconds) },
-    profile: profile.name,
-    captureBeforeReadyEstimated: isBeforeReadyEstimated(profile),
-    policies: runs.map((run) => ({
-      name: run.policy,
-      addedRequestSeconds: rounded(run.completionSecondsSum - oracle.completionSecondsSum),
-      ttftSeconds: roundedSpread(run.ttftSeconds),
-      tpotSeconds: roundedSpread(run.tpotSeconds),
-      captureBeforeReadySeconds: rounded(run.captureBeforeReadySeconds),
-      // Null: captures were still possible when the run ended.
-      settledSeconds: run.settledSeconds === undefined ? null : rounded(run.settledSeconds),
-      stallSecondsMax: rounded(run.stallSecondsMax),
-      graphsCaptured: run.graphsCaptured,
-      graphsPlanned: run.graphsPlanned,
-      graphBytes: run.graphBytes,
-    })),
-  };
-}
-
-function textOf(
-  { file, profile, trace }: Job,
-  seen: Seen,
-  runs: readonly SimulatedRun[],
-  oracle: SimulatedRun,
-): string {
-  const table = new Table({
-    head: [
-      "simulated",
-      "added, request-seconds",
-      "TTFT p50",
-      "TTFT p99",
-      "TTFT max",
-      "TPOT p50",
-      "before ready",
-      "longest stall",
-      "graphs",
-      "MiB",
-      "settled",
-    ],
-    style: { head: [], border: [], compact: true },
-    colAligns: ["left", ...Array.from({ length: 10 }, () => "right" as const)],
-  });
-  for (const run of runs) {
-    table.push([
-      run.policy,
-      (run.completionSecondsSum - oracle.completionSecondsSum).toFixed(2),
-      secondsText(run.ttftSeconds.p50),
-      secondsText(run.ttftSeconds.p99),
-      secondsText(run.ttftSeconds.max),
-      `${(run.tpotSeconds.p50 * 1000).toFixed(2)} ms`,
-      secondsText(run.captureBeforeReadySeconds),
-      run.stallSecondsMax === 0 ? "none" : `${(run.stallSecondsMax * 1000).toFixed(1)} ms`,
-      `${run.graphsCaptured} of ${run.graphsPlanned}`,
-      (run.graphBytes / 1024 ** 2).toFixed(0),
-      run.settledSeconds === undefined ? "never" : secondsText(run.settledSeconds),
-    ]);
-  }
-  const source = AZURE_TRACE.test(basename(file)) ? AZURE_TITLE : quote(file);
-  return [
-    table.toString(),
-    `SIMULATED in virtual time: no GPU was used. Profile ${profile.name}: ${profile.title}.`,
-    ...(isBeforeReadyEstimated(profile)
-      ? [
-          "ESTIMATED in this profile, not measured: captures before ready, so the figures of stock " +
-            "and eager.",
-        ]
-      : []),
-    `${seen.requests} requests over ${seen.seconds.toFixed(1)} s at speed ${trace.speed} of ${source}.`,
-  ].join("\n");
-}
-
-/** A calibration can't see most captures before ready: its engine starts with the tops alone. */
-function isBeforeReadyEstimated({ provenance }: Profile): boolean {
-  return ["captures.rows.captureMs", "captures.rows.warmMs"].some((field) => {
-    const kind = provenance[field]?.kind;
-    return kind === "estimated" || kind === "assumed";
-  });
-}
-
-/** Microseconds: further than any profile goes. */
-function rounded(value: number): number {
-  return Math.round(value * 1e6) / 1e6;
-}
-
-function roundedSpread(spread: Spread): Spread {
-  return {
-    p50: rounded(spread.p50),
-    p90: rounded(spread.p90),
-    p99: rounded(spread.p99),
-    p999: rounded(spread.p999),
-    max: rounded(spread.max),
-    cv: rounded(spread.cv),
-  };
 }

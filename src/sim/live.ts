@@ -13,12 +13,8 @@ import type { TraceRequest } from "../trace.ts";
 import type { Mode } from "../wire/protocol.ts";
 import type { RequestSample } from "./batcher.ts";
 import { Drive, listArrivals } from "./drive.ts";
-import {
-  type CaptureOutcome,
-  type DropOutcome,
-  EngineModel,
-  type EngineOptions,
-} from "./engine.ts";
+import { EngineModel } from "./engine.ts";
+import type { CaptureOutcome, DropOutcome, EngineOptions } from "./engine-options.ts";
 import { type EngineCurve, EngineLink } from "./link.ts";
 import { PacedClock } from "./paced-clock.ts";
 import { helloOf, inventoryOf, ranksOf, readyOf } from "./self-report.ts";

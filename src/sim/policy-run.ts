@@ -5,7 +5,8 @@
 
 import type { Decision, EngineEvent, Policy } from "../schedule/policy.ts";
 import { createEngineState, type EngineState, recordSteps } from "../schedule/state.ts";
-import type { CaptureOutcome, EngineModel } from "./engine.ts";
+import type { EngineModel } from "./engine.ts";
+import type { CaptureOutcome } from "./engine-options.ts";
 import { StepCounts, type StepSeen } from "./step-counts.ts";
 
 const TELEMETRY_SECONDS = 0.1;

@@ -11,7 +11,8 @@ import type { Policy } from "../schedule/policy.ts";
 import type { TraceRequest } from "../trace.ts";
 import type { RequestSample } from "./batcher.ts";
 import { type Arrivals, Drive } from "./drive.ts";
-import { EngineModel, type EngineObserver, type EngineOptions } from "./engine.ts";
+import { EngineModel } from "./engine.ts";
+import type { EngineObserver, EngineOptions } from "./engine-options.ts";
 import { Sample, type Spread } from "./figures.ts";
 import { PolicyRun } from "./policy-run.ts";
 

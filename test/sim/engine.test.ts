@@ -1,12 +1,12 @@
 import { describe, expect, test } from "vitest";
 import type { RequestSample } from "../../src/sim/batcher.ts";
 import { Drive, listArrivals } from "../../src/sim/drive.ts";
-import {
-  type CaptureOutcome,
-  EngineModel,
-  type EngineObserver,
-  type EngineOptions,
-} from "../../src/sim/engine.ts";
+import { EngineModel } from "../../src/sim/engine.ts";
+import type {
+  CaptureOutcome,
+  EngineObserver,
+  EngineOptions,
+} from "../../src/sim/engine-options.ts";
 import type { StepSeen } from "../../src/sim/step-counts.ts";
 import type { TraceRequest } from "../../src/trace.ts";
 import { type Change, set, tinyProfile } from "./helpers.ts";

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { loadProfile } from "../../src/profile/load.ts";
-import { EngineModel, type EngineOptions } from "../../src/sim/engine.ts";
+import { EngineModel } from "../../src/sim/engine.ts";
+import type { EngineOptions } from "../../src/sim/engine-options.ts";
 import { EngineMemory, SimulatedGpu } from "../../src/sim/memory.ts";
 import { set, tinyProfile } from "./helpers.ts";
 

@@ -1,0 +1,45 @@
+/** The user's rules about graphs, against the graphs that an engine told. */
+
+import { announceProblem } from "./engine-announce.ts";
+import { type EngineRecord, setStatus } from "./engine-record.ts";
+import {
+  EXCLUDED_REASON,
+  excludedGraphs,
+  type PlanRules,
+  unmatchedRules,
+} from "./schedule/rules.ts";
+import type { EngineState } from "./schedule/state.ts";
+
+/** Refuses what the user excluded. */
+export function applyRules({ state }: EngineRecord, rules: PlanRules): void {
+  if (state === undefined) return;
+  for (const id of excludedGraphs(state.planned, rules)) {
+    const entry = state.graphs.get(id);
+    if (entry?.status === "planned") setStatus(entry, "refused", EXCLUDED_REASON);
+  }
+}
+
+/** A rule about no graph of this engine is most often a mistyped one. */
+export function announceUnmatched(
+  record: EngineRecord,
+  { planned }: EngineState,
+  rules: PlanRules,
+): void {
+  const unmatched = unmatchedRules(planned, rules);
+  if (unmatched.length === 0) return;
+  announceProblem(
+    record,
+    "ERR_LAZYGRAPH_OPTION",
+    `Expected pinned and excluded graphs to be of ${record.hello.engine}'s plan, got ` +
+      `${unmatched.slice(0, 3).join(", ")}${unmatched.length > 3 ? ", …" : ""}: ` +
+      "what matches nothing is ignored.",
+  );
+}
+
+/** Whether captures were ended from outside, all or some of them; the user's rules don't count. */
+export function hasEnded({ frozenReason, state }: EngineRecord): boolean {
+  if (frozenReason !== undefined) return true;
+  return [...(state?.graphs.values() ?? [])].some(
+    ({ status, reason }) => status === "refused" && reason !== EXCLUDED_REASON,
+  );
+}
