@@ -216,8 +216,7 @@ export class EngineDriver {
   #inventory(message: Inventory): void {
     const before = this.record.state;
     const unknown = applyInventory(this.record, message);
-    const { state, frozenReason, mode } = this.record;
-    if (state !== before) {
+    if (this.record.state !== before) {
       this.#decisions.forget();
       this.#plan?.end();
       this.#plan = this.#recall(message);
@@ -227,6 +226,8 @@ export class EngineDriver {
     // Asking again would bring the same inventory: report, and go on with what is known.
     if (unknown.length > 0) this.#unknownGraphs(unknown, "inventory", false);
     if (message.phase === "stock" || message.phase === "stopping") return;
+    // Read only now: who listens to what was published above may have set the mode.
+    const { state, frozenReason, mode } = this.record;
     if (frozenReason !== undefined || state?.settled === true) {
       const reason = frozenReason ?? "captures had ended before";
       this.#session.send({ type: "freeze", reason });

@@ -205,6 +205,18 @@ describe("the mode it has already", () => {
   });
 });
 
+test("a mode that a listener sets while an inventory is taken in is the last word", () => {
+  const rig = new Rig();
+  rig.inventory();
+  rig.driver.setMode("lazy");
+  const stop = onEvent("lazygraph:problem", () => rig.driver.setMode("eager"));
+  rig.sent.length = 0;
+  rig.inventory({ captured: [{ graph: "FULL:999", ms: 1, bytes: 1 }] });
+  stop();
+  expect(rig.ofType("mode").length).toBeGreaterThan(0);
+  expect(rig.ofType("mode").at(-1)).toEqual({ type: "mode", mode: "eager" });
+});
+
 test("readyToSettledSeconds is of the first time, whatever mode comes later", () => {
   const rig = new Rig({ mode: "lazy" });
   const captured = plan(1, 2, 4, 8).map(({ id }) => ({ graph: id, ms: 1, bytes: 1 }));
