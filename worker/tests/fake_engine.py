@@ -12,8 +12,9 @@ from typing import Any
 
 from lazygraph_vllm import rank, sizing
 from lazygraph_vllm.dispatch import TableError, expand
-from lazygraph_vllm.engine import Agent, Command
+from lazygraph_vllm.engine import Agent
 from lazygraph_vllm.forecast import Shape
+from lazygraph_vllm.inbox import Command
 from lazygraph_vllm.local_fill import top_graphs
 from lazygraph_vllm.messages import Captured, Graph, RankMemory, StepCount
 from lazygraph_vllm.settings import Settings
@@ -223,7 +224,7 @@ class Wire:
         pass
 
     def update_hello(self, **changes: Any) -> None:
-        self.hello.update(changes)
+        self.hello.update({k: v for k, v in changes.items() if v is not None})
 
     def send(self, message: Any) -> bool:
         self.sent.append(message)
@@ -241,7 +242,7 @@ class Engine:
 
     def __init__(self, agent: Agent, ranks: list[FakeRank]) -> None:
         self.agent = agent
-        self.wire: Wire = agent.link  # type: ignore[assignment]
+        self.wire: Wire = agent.session.link  # type: ignore[assignment]
         self.ranks = ranks
         self.model_executor = Executor(ranks)
         self.input_queue: queue.Queue[Any] = queue.Queue()
@@ -269,7 +270,7 @@ class Engine:
             rpc("determine_available_memory")
             self.agent.after_sizing(rpc)
         self.agent.before_capture(rpc)
-        if not self.agent.unsupported:
+        if not self.agent.state.unsupported:
             rpc("compile_or_warm_up_model")
         self.agent.after_capture(rpc)
         self.agent.attach(self, "WAKEUP")
@@ -294,7 +295,7 @@ class Engine:
 
 
 def make_engine(mode: str = "idle", ranks: int = 1, endpoint: str | None = "ipc://x") -> Engine:
-    """An engine that wasn't started; ``fake_engine.Wire`` must stand for ``engine.Link``."""
+    """An engine that wasn't started; ``fake_engine.Wire`` must stand for ``session.Link``."""
     agent = Agent(
         Settings(mode=mode, endpoint=endpoint, handshake_ms=0),
         make_config(),

@@ -12,8 +12,10 @@ import pytest
 
 from fake_controller import FakeController
 from fake_engine import GRAPHS, TOPS, Engine, FakeRank, Wire, make_config, make_engine
-from lazygraph_vllm import engine as engine_module
-from lazygraph_vllm.engine import LOOK_AGAIN, Agent, Command
+from lazygraph_vllm import commands as commands_module
+from lazygraph_vllm import session as session_module
+from lazygraph_vllm.engine import Agent
+from lazygraph_vllm.inbox import LOOK_AGAIN, Command
 from lazygraph_vllm.messages import (
     COMMANDS_WAITING_MAX,
     Capture,
@@ -40,7 +42,7 @@ from lazygraph_vllm.settings import Settings
 
 @pytest.fixture(autouse=True)
 def wire(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "Link", Wire)
+    monkeypatch.setattr(session_module, "Link", Wire)
 
 
 def capture(engine: Engine, graph: str, command: int = 1, when_idle: bool = False) -> Result:
@@ -60,7 +62,7 @@ def steps(engine: Engine, *shapes: tuple[int, int, int, str], count: int = 1) ->
     ]  # fmt: skip
     engine.work = True
     for _ in range(2):
-        engine.agent._telemetry.due_at = 0
+        engine.agent._steps.due_at = 0
         engine.agent.after_step(engine)  # asks, then collects
     engine.work = False
 
@@ -70,7 +72,7 @@ def steps(engine: Engine, *shapes: tuple[int, int, int, str], count: int = 1) ->
 
 def test_the_controllers_first_set_is_captured() -> None:
     engine = make_engine()
-    wait = engine.agent._start_given.wait
+    wait = engine.agent.session._start_given.wait
 
     def answer(timeout: float | None) -> bool:
         inventory = engine.wire.last(Inventory)
@@ -78,7 +80,7 @@ def test_the_controllers_first_set_is_captured() -> None:
         engine.wire.receive(Start(graphs=("FULL:4", "PIECEWISE:2")))
         return wait(timeout)
 
-    engine.agent._start_given.wait = answer  # type: ignore[method-assign]
+    engine.agent.session._start_given.wait = answer  # type: ignore[method-assign]
     engine.start()
     assert engine.ranks[0].first == ["FULL:4", "PIECEWISE:2"]
     ready = engine.wire.last(Ready)
@@ -100,7 +102,7 @@ def test_without_an_answer_the_mode_decides_what_comes_first(mode: str, first: l
 
 def test_an_unknown_graph_in_start_is_left_out_and_said() -> None:
     engine = make_engine()
-    engine.agent._start_given.wait = lambda _: (  # type: ignore[method-assign]
+    engine.agent.session._start_given.wait = lambda _: (  # type: ignore[method-assign]
         engine.wire.receive(Start(graphs=("FULL:9", "FULL:4"))) or True
     )
     engine.start()
@@ -112,7 +114,7 @@ def test_an_unknown_graph_in_start_is_left_out_and_said() -> None:
 def test_the_mode_of_the_welcome_counts_from_before_the_first_capture() -> None:
     engine = make_engine("idle")
     welcome = Welcome(version=1, incarnation=1, heartbeat_ms=100, mode="eager")
-    engine.agent._start_given.wait = lambda _: (  # type: ignore[method-assign]
+    engine.agent.session._start_given.wait = lambda _: (  # type: ignore[method-assign]
         engine.wire.receive(welcome) or False
     )
     engine.start()
@@ -131,8 +133,8 @@ def test_an_unreachable_controller_costs_the_bounded_wait_only(
     )
     agent = Agent(settings, make_config(), "0.26.0")
     waited: list[float | None] = []
-    wait = agent._start_given.wait
-    agent._start_given.wait = lambda t: waited.append(t) or wait(t)  # type: ignore[method-assign]
+    wait = agent.session._start_given.wait
+    agent.session._start_given.wait = lambda t: waited.append(t) or wait(t)  # type: ignore[method-assign]
     engine = Engine(agent, [FakeRank(0, list(GRAPHS))])
     engine.start()
     assert waited == [seconds]
@@ -155,7 +157,7 @@ def test_the_whole_start_over_a_real_socket(monkeypatch: pytest.MonkeyPatch) -> 
         ready = controller.wait_for(Ready)
         assert (ready.capture_seconds, len(ready.ranks)) == (1.5, 2), "the slowest rank's"
         assert ready.captured[0].ms == 2.0 and ready.captured[0].bytes == 10
-        assert agent.mode == "lazy"
+        assert agent.state.mode == "lazy"
         controller.send(Capture(command=1, graph="FULL:4", when_idle=True))
         _, command = engine.input_queue.get(timeout=10)
         agent.execute(engine, command)
@@ -170,7 +172,7 @@ def test_ranks_with_different_plans_run_as_stock() -> None:
     engine = make_engine(ranks=2)
     engine.ranks[1].graphs = engine.ranks[1].graphs[1:]
     engine.start()
-    assert engine.agent.unsupported == "the ranks would capture different graphs"
+    assert engine.agent.state.unsupported == "the ranks would capture different graphs"
     assert engine.model_executor.calls == ["describe"]
     assert engine.wire.last(Inventory).phase == "stock"
 
@@ -227,11 +229,11 @@ def test_a_repeated_command_is_answered_and_not_executed_again() -> None:
 
 
 def test_the_answers_kept_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "RESULTS_KEPT", 2)
+    monkeypatch.setattr(commands_module, "RESULTS_KEPT", 2)
     engine = make_engine().start()
     for command in range(5):
         capture(engine, "FULL:4", command=command)
-    assert [key[1] for key in engine.agent._results] == [3, 4]
+    assert [key[1] for key in engine.agent._commands._results] == [3, 4]
 
 
 def test_busy_defers_only_what_waits_for_idle() -> None:
@@ -265,7 +267,7 @@ def test_while_requests_run_one_capture_between_two_steps() -> None:
 def test_a_request_queued_behind_counts_as_busy_and_our_own_commands_do_not() -> None:
     engine = make_engine().start()
     one = Command(Capture(command=1, graph="FULL:4", when_idle=True))
-    engine.agent._commands_waiting = 2
+    engine.agent._inbox._waiting = 2
     engine.input_queue.put(("ADD", object()))
     engine.agent.execute(engine, one)
     assert engine.wire.last(Result).outcome == "deferred"
@@ -308,15 +310,15 @@ def test_a_change_of_mode_ends_a_freeze_and_the_same_mode_again_does_not() -> No
     assert capture(engine, "FULL:4", 1).reason == "frozen: enough"
     engine.wire.receive(SetMode(mode="lazy"))
     assert capture(engine, "FULL:4", 2).outcome == "captured"
-    assert engine.agent.mode == engine.wire.hello["mode"] == "lazy"
+    assert engine.agent.state.mode == engine.wire.hello["mode"] == "lazy"
 
 
 def test_a_returning_controllers_mode_is_taken_between_steps() -> None:
     engine = make_engine("idle").start()
     engine.wire.receive(Welcome(version=1, incarnation=2, heartbeat_ms=100, mode="eager"))
-    assert engine.agent.mode == "idle", "on the link's thread nothing changes"
+    assert engine.agent.state.mode == "idle", "on the link's thread nothing changes"
     engine.turn()
-    assert engine.agent.mode == "eager"
+    assert engine.agent.state.mode == "eager"
 
 
 def test_the_step_in_flight_is_waited_for_before_a_capture() -> None:
@@ -469,7 +471,7 @@ def test_the_end_is_said() -> None:
     engine = make_engine().start()
     engine.agent.detach()
     assert engine.wire.closed == "the engine shut down"
-    assert engine.agent.phase == "stopping"
+    assert engine.agent.state.phase == "stopping"
 
 
 # ------------------------------------------------------------------ alone
@@ -557,7 +559,7 @@ def test_a_controller_lost_for_good_is_replaced_by_the_rule_and_takes_over_when_
     engine = make_engine("idle").start()
     engine.wire.receive(table("FULL:8"))
     engine.turn()
-    engine.wire.lost_since = time.monotonic() - 2 * engine_module.ALONE_SECONDS
+    engine.wire.lost_since = time.monotonic() - 2 * session_module.ALONE_SECONDS
     engine.wire.tick()
     engine.turn(commands_max=2)  # the look, and one capture
     assert engine.captured() == [*TOPS, "PIECEWISE:4"]
@@ -605,7 +607,8 @@ def test_at_most_one_local_command_is_queued() -> None:
 
 def test_a_refusal_ends_the_wait_for_a_first_set(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = make_engine("idle")
-    engine.agent.settings = dataclasses.replace(engine.agent.settings, handshake_ms=60_000)
+    session = engine.agent.session
+    session._settings = dataclasses.replace(session._settings, handshake_ms=60_000)
     engine.wire.receive(Refuse(code="ERR_LAZYGRAPH_PROTOCOL_VERSION", message="upgrade"))
     engine.start()  # would take a minute if it waited
     assert engine.captured() == TOPS
@@ -616,6 +619,6 @@ def test_engines_of_dense_data_parallelism_have_names_of_their_own() -> None:
         config = make_config()
         config.parallel_config.data_parallel_index = index
         settings = Settings(mode="idle", endpoint="ipc://x", engine="replica")
-        return Agent(settings, config, "0.26.0")._hello("0.26.0").engine
+        return Agent(settings, config, "0.26.0").session.hello("0.26.0").engine
 
     assert [name(0), name(1), name(2)] == ["replica", "replica#1", "replica#2"]

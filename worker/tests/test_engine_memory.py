@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from fake_engine import GRAPHS, MIB, SHAPE, TOPS, Engine, Wire, make_engine
-from lazygraph_vllm import engine as engine_module
 from lazygraph_vllm import room as room_module
+from lazygraph_vllm import session as session_module
 from lazygraph_vllm.forecast import forecast_bytes, with_safety
 from lazygraph_vllm.messages import (
     Capture,
@@ -31,7 +31,7 @@ TIERS = (("FULL:8", "PIECEWISE:8"), ("FULL:2", "FULL:1"))
 
 @pytest.fixture(autouse=True)
 def wire(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "Link", Wire)
+    monkeypatch.setattr(session_module, "Link", Wire)
 
 
 def ask(engine: Engine, graph: str, need: int | None = None, command: int = 1) -> Result:
@@ -52,13 +52,13 @@ def started(
 ) -> Engine:
     """An engine whose controller gave its first set."""
     engine = make_engine(ranks=ranks)
-    wait = engine.agent._start_given.wait
+    wait = engine.agent.session._start_given.wait
 
     def answer(timeout: float | None) -> bool:
         engine.wire.receive(Start(graphs=first, tiers=tiers))
         return wait(timeout)
 
-    engine.agent._start_given.wait = answer  # type: ignore[method-assign]
+    engine.agent.session._start_given.wait = answer  # type: ignore[method-assign]
     engine.wire.receive(Welcome(version=1, incarnation=1, heartbeat_ms=100, mode="idle", **welcome))
     return engine.start(sizing=True)
 
@@ -74,7 +74,7 @@ def calls(engine: Engine) -> list[str]:
 def test_by_default_nothing_is_kept_back_and_nobody_is_troubled(why: str, caplog: Any) -> None:
     caplog.set_level("INFO", "vllm.lazygraph")
     engine = make_engine(ranks=2)
-    engine.agent.room = room_module.Room(Settings(mode="idle"))
+    engine.agent.state.room = room_module.Room(Settings(mode="idle"))
     for rank in engine.ranks:
         rank.reservation |= {"bytes": 0, "serving_bytes": 0, "kv_tokens": 0}
     if why == "a rank can't":
@@ -82,10 +82,10 @@ def test_by_default_nothing_is_kept_back_and_nobody_is_troubled(why: str, caplog
     if why == "vLLM did not ask":
         engine.ranks[1].taken = False
     if why == "none":
-        engine.agent.room = room_module.Room(Settings(mode="idle", reserve="none"))
+        engine.agent.state.room = room_module.Room(Settings(mode="idle", reserve="none"))
     engine.start(sizing=True)
     assert ("reserve" in calls(engine)) == (why != "none")
-    inventory = engine.agent._inventory()
+    inventory = engine.agent.session.inventory()
     assert inventory is not None
     assert (inventory.reserve, inventory.tiers) == (None, None)
     assert (engine.ranks[0].tiers, engine.ranks[0].guard_margin) == ((), None)
@@ -95,10 +95,10 @@ def test_by_default_nothing_is_kept_back_and_nobody_is_troubled(why: str, caplog
 def test_by_default_what_one_rank_lacks_is_told_for_all(caplog: Any) -> None:
     caplog.set_level("INFO", "vllm.lazygraph")
     engine = make_engine(ranks=2)
-    engine.agent.room = room_module.Room(Settings(mode="idle"))
+    engine.agent.state.room = room_module.Room(Settings(mode="idle"))
     engine.ranks[0].reservation |= {"bytes": 0, "serving_bytes": 0, "kv_tokens": 0}
     engine.start(sizing=True)
-    reserved = engine.agent.room.reserved
+    reserved = engine.agent.state.room.reserved
     assert reserved is not None
     assert (reserved.mode, reserved.bytes, reserved.kv_tokens) == ("least", 7, 3)
     assert "reserve=least: 8 graphs have 0 MiB of each GPU" in caplog.text
@@ -111,10 +111,10 @@ def test_a_reservation_is_asked_for_told_and_logged(by: str, caplog: Any) -> Non
         engine = started(reserve="plan", ranks=2)
     else:
         engine = make_engine(ranks=2)
-        engine.agent.room = room_module.Room(Settings(mode="idle", reserve="plan"))
+        engine.agent.state.room = room_module.Room(Settings(mode="idle", reserve="plan"))
         engine.start(sizing=True)
     assert calls(engine) == ["reserve", "determine_available_memory", "reserved"]
-    inventory = engine.agent._inventory()
+    inventory = engine.agent.session.inventory()
     assert inventory is not None and inventory.reserve is not None
     assert (inventory.reserve.mode, inventory.reserve.bytes) == ("plan", 7)
     assert (inventory.reserve.kv_tokens, inventory.reserve.serving_bytes) == (3, 5)
@@ -124,22 +124,22 @@ def test_a_reservation_is_asked_for_told_and_logged(by: str, caplog: Any) -> Non
 
 def test_the_welcome_wins_over_the_environment_and_its_bytes_over_the_forecast() -> None:
     engine = make_engine()
-    engine.agent.room = room_module.Room(Settings(mode="idle", reserve="top"))
+    engine.agent.state.room = room_module.Room(Settings(mode="idle", reserve="top"))
     engine.wire.receive(
         Welcome(
             version=1, incarnation=1, heartbeat_ms=9, mode="idle", reserve="plan", reserve_bytes=99
         )
     )
     engine.start(sizing=True)
-    reserved = engine.agent.room.reserved
+    reserved = engine.agent.state.room.reserved
     assert reserved is not None and (reserved.mode, reserved.bytes) == ("plan", 99)
     none = make_engine()
-    none.agent.room = room_module.Room(Settings(mode="idle", reserve="top"))
+    none.agent.state.room = room_module.Room(Settings(mode="idle", reserve="top"))
     none.wire.receive(
         Welcome(version=1, incarnation=1, heartbeat_ms=9, mode="idle", reserve="none")
     )
     none.start(sizing=True)
-    assert none.agent.room.reserved is None and "reserve" not in none.model_executor.calls
+    assert none.agent.state.room.reserved is None and "reserve" not in none.model_executor.calls
 
 
 def test_a_welcome_after_the_sizing_changes_nothing() -> None:
@@ -148,13 +148,13 @@ def test_a_welcome_after_the_sizing_changes_nothing() -> None:
         Welcome(version=1, incarnation=2, heartbeat_ms=9, mode="idle", reserve="plan")
     )
     engine.turn()
-    assert engine.agent.room.reserved is None
+    assert engine.agent.state.room.reserved is None
 
 
 @pytest.mark.parametrize("late", ["none", "plan"])
 def test_a_welcome_during_the_sizing_doesnt_rename_what_was_reserved(late: Any) -> None:
     engine = make_engine()
-    engine.agent.room = room_module.Room(Settings(mode="idle"))
+    engine.agent.state.room = room_module.Room(Settings(mode="idle"))
     profile = engine.ranks[0].determine_available_memory
 
     def meanwhile() -> int:
@@ -165,7 +165,7 @@ def test_a_welcome_during_the_sizing_doesnt_rename_what_was_reserved(late: Any) 
 
     engine.ranks[0].determine_available_memory = meanwhile  # type: ignore[method-assign]
     engine.start(sizing=True)
-    reserved = engine.agent.room.reserved
+    reserved = engine.agent.state.room.reserved
     assert reserved is not None and reserved.mode == "least", "a plan is what was not reserved"
 
 
@@ -180,7 +180,7 @@ def test_what_keeps_nothing_back_is_not_told_as_reserved(why: str, caplog: Any) 
         Welcome(version=1, incarnation=1, heartbeat_ms=9, mode="idle", reserve="top")
     )
     engine.start(sizing=True)
-    assert engine.agent.room.reserved is None
+    assert engine.agent.state.room.reserved is None
     assert "reserve=top keeps nothing back" in caplog.text
     assert not engine.ranks[0].taken or why == "vLLM did not ask", "a rank that could does it not"
 
@@ -188,10 +188,10 @@ def test_what_keeps_nothing_back_is_not_told_as_reserved(why: str, caplog: Any) 
 def test_what_is_kept_for_serving_alone_is_told_too(caplog: Any) -> None:
     caplog.set_level("INFO", "vllm.lazygraph")
     engine = make_engine()
-    engine.agent.room = room_module.Room(Settings(mode="idle"))
+    engine.agent.state.room = room_module.Room(Settings(mode="idle"))
     engine.ranks[0].reservation |= {"bytes": 0, "graphs": 0}
     engine.start(sizing=True)
-    reserved = engine.agent.room.reserved
+    reserved = engine.agent.state.room.reserved
     assert reserved is not None, "no graph of the plan is small enough for `least`"
     assert (reserved.bytes, reserved.serving_bytes, reserved.kv_tokens) == (0, 5, 3)
     assert "reserve=least: 0 graphs" in caplog.text
@@ -199,7 +199,7 @@ def test_what_is_kept_for_serving_alone_is_told_too(caplog: Any) -> None:
 
 def test_an_engine_that_runs_as_stock_reserves_nothing() -> None:
     engine = make_engine()
-    engine.agent.room = room_module.Room(Settings(mode="idle", reserve="plan"))
+    engine.agent.state.room = room_module.Room(Settings(mode="idle", reserve="plan"))
     engine.agent.step_aside("a test")
     engine.start(sizing=True)
     assert engine.model_executor.calls == ["determine_available_memory"]
@@ -234,7 +234,7 @@ def test_a_tight_first_set_of_the_controllers_is_checked_graph_by_graph() -> Non
     engine = make_engine()
     engine.ranks[0].free = 40 * MIB
     engine.ranks[0].refused = {"FULL:8": "9 MiB more than there are"}
-    engine.agent._start_given.wait = lambda _: (  # type: ignore[method-assign]
+    engine.agent.session._start_given.wait = lambda _: (  # type: ignore[method-assign]
         engine.wire.receive(Start(graphs=("FULL:8", "FULL:1"))) or True
     )
     engine.wire.receive(
@@ -347,9 +347,9 @@ def test_alone_a_graph_without_room_is_left_alone_for_a_while(
     assert tops == {g.id for g in GRAPHS}, "with room everything is filled"
     caplog.clear()
     short = make_engine("idle", endpoint=None)
-    short.agent._fill_alone = lambda: None  # type: ignore[method-assign]
+    short.agent._alone.fill = lambda: None  # type: ignore[method-assign]
     short.start()
-    del short.agent._fill_alone
+    del short.agent._alone.fill
     short.ranks[0].free = 70 * MIB
     short.ranks[0].peak = 20 * MIB
     short.turn()
@@ -382,12 +382,12 @@ def test_unknown_graphs_of_a_tier_are_left_out_and_said() -> None:
 
 def test_a_tier_is_dropped_on_all_ranks_and_captured_again() -> None:
     engine = started(("FULL:8", "PIECEWISE:8", "FULL:1"), ranks=2)
-    epoch = engine.agent.epoch
+    epoch = engine.agent.state.epoch
     answer = drop(engine, "PIECEWISE:8", "FULL:8")
     assert (answer.outcome, answer.reason) == ("dropped", None)
     assert answer.graphs == ("PIECEWISE:8", "FULL:8")
     assert answer.freed_bytes == 99, "the smallest over the ranks"
-    assert answer.epoch == engine.agent.epoch > epoch
+    assert answer.epoch == engine.agent.state.epoch > epoch
     assert [list(one.captured) for one in engine.ranks] == [["FULL:1"]] * 2
     assert ask(engine, "FULL:8", need=1, command=10).outcome == "captured"
     assert ask(engine, "PIECEWISE:8", need=1, command=11).outcome == "captured"

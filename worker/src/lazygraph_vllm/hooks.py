@@ -173,7 +173,7 @@ def _patch_core(module: ModuleType) -> None:
 
     @functools.wraps(handle)
     def handle_client_request(self: Any, request_type: Any, request: Any) -> Any:
-        from .engine import Command
+        from .inbox import Command
 
         if isinstance(request, Command):
             agent_of(self).execute(self, request)

@@ -1,9 +1,6 @@
-"""Counts steps by shape between two telemetry batches, and collects the batches of rank 0. Pure."""
+"""Counts steps by shape between two telemetry batches. Pure."""
 
 from __future__ import annotations
-
-from concurrent.futures import Future
-from typing import Any
 
 from .messages import STEPS_PER_BATCH_MAX, StepCount
 
@@ -66,34 +63,3 @@ class StepCounter:
                 of_timed,
             ) in steps.items()
         )
-
-
-class StepReports:
-    """Steps drained from rank 0, collected without blocking."""
-
-    def __init__(self) -> None:
-        self.pending: Future[Any] | None = None
-        self.due_at = 0.0
-        self.sequence = 0
-        self._steps: list[Any] = []
-        self._dropped = 0
-
-    def poll(self) -> None:
-        """Take in the answer that was asked for last time, if it is here."""
-        if self.pending is not None and self.pending.done():
-            pending, self.pending = self.pending, None
-            self.collect(pending.result())
-
-    def collect(self, answers: Any) -> None:
-        """Take in what the ranks answered; only rank 0 counts steps."""
-        self.poll()
-        for answer in answers or ():
-            if answer is not None:
-                self._steps.extend(answer[0])
-                self._dropped = answer[1]
-
-    def take(self) -> tuple[tuple[Any, ...], int]:
-        """The next batch, and how many steps could not be booked so far."""
-        steps = tuple(self._steps[:STEPS_PER_BATCH_MAX])
-        del self._steps[: len(steps)]
-        return steps, self._dropped

@@ -173,7 +173,7 @@ def test_a_request_waits_for_one_capture_at_most(
     at = len(gpu.events)
     # Behind the capture under way: two more commands, then a request, straight into the queue.
     for command, graph in ((2, "FULL:2"), (3, "FULL:1")):
-        engine.agent._on_message(Capture(command=command, graph=graph, when_idle=when_idle))
+        engine.agent.session.receive(Capture(command=command, graph=graph, when_idle=when_idle))
     engine.core.input_queue.put_nowait(request("waiting", steps=2))
     gate.open.set()
     assert [result_of(controller, c).outcome for c in (1, 2, 3)] == [
@@ -255,10 +255,10 @@ def test_alone_and_asleep_it_fills_after_the_wake_up(
     """The wake-up is a client's request that leaves the engine without work, in vLLM's loop."""
     from vllm.v1.engine import EngineCoreRequestType
 
-    from lazygraph_vllm import engine as engine_module
+    from lazygraph_vllm.lockstep import Lockstep
 
     asked = threading.Event()
-    why_not_now = engine_module.Agent._why_not_now
+    why_not_now = Lockstep._why_not_now
 
     def noting(self: Any, core: Any, message: Any) -> str | None:
         reason = why_not_now(self, core, message) if awake.is_set() else "the engine sleeps"
@@ -266,7 +266,7 @@ def test_alone_and_asleep_it_fills_after_the_wake_up(
         return reason
 
     awake = threading.Event()
-    monkeypatch.setattr(engine_module.Agent, "_why_not_now", noting)
+    monkeypatch.setattr(Lockstep, "_why_not_now", noting)
     engine = serving(connect=False)
     assert asked.wait(10)
     assert len(engine.runner.lazygraph.captured) == 2

@@ -128,13 +128,13 @@ def test_what_the_hand_shake_and_the_inventory_read_exists(configure: Any) -> No
 
     config = configure()
     agent = Agent(Settings(mode="idle", endpoint="tcp://127.0.0.1:1"), config, "0.26.0")
-    assert agent.unsupported is None
-    hello = agent._hello("0.26.0")
+    assert agent.state.unsupported is None
+    hello = agent.session.hello("0.26.0")
     assert (hello.tensor_parallel, hello.pipeline_parallel) == (1, 1)
     assert hello.model
-    agent.unsupported = "a test"
+    agent.state.unsupported = "a test"
     config.cache_config.num_gpu_blocks = 10
-    inventory = agent._inventory()
+    inventory = agent.session.inventory()
     assert inventory is not None
     assert (inventory.max_requests, inventory.max_batched_tokens) == (64, 2048)
     assert inventory.kv_cache_tokens == 10 * config.cache_config.block_size

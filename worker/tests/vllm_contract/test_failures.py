@@ -137,5 +137,5 @@ def test_a_graph_that_fails_its_check_at_start_is_purged_on_all_ranks(
     ready = controller.wait_for(Ready)
     assert ready.captured == () and ready.epoch == engine.runner.lazygraph.epoch == 4
     assert engine.runner.lazygraph.captured == {}
-    assert "its replay differs" in engine.agent.gone["FULL:8"]
+    assert "its replay differs" in engine.agent.state.gone["FULL:8"]
     assert wrong_dispatches(engine.runner, engine.runner.cudagraph_manager.dispatch) == []

@@ -810,10 +810,10 @@ def test_the_reservation_is_made_before_vllm_sizes_its_kv_cache(gpu: Any, monkey
     wrapper.determine_available_memory = determine_available_memory
     executor = make_executor(config, wrapper)
     assert executor.determine_available_memory() == [5]
-    reserved = executor.lazygraph.room.reserved
+    reserved = executor.lazygraph.state.room.reserved
     assert reserved is not None and asked == [reserved.bytes]
     executor.initialize_from_config([None])
-    inventory = executor.lazygraph._inventory()
+    inventory = executor.lazygraph.session.inventory()
     assert (inventory.reserve, inventory.tiers) == (reserved, None)
 
 
@@ -829,7 +829,7 @@ def test_a_vllm_that_did_not_ask_has_reserved_nothing(gpu: Any, monkeypatch: Any
     wrapper.determine_available_memory = lambda: 5
     executor = make_executor(config, wrapper)
     assert executor.determine_available_memory() == [5]
-    assert executor.lazygraph.room.reserved is None
+    assert executor.lazygraph.state.room.reserved is None
 
 
 @pytest.mark.parametrize("in_flight", [1, 2], ids=["sync", "async"])

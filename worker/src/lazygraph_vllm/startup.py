@@ -1,0 +1,93 @@
+"""An engine's start: the plan, what is captured before ready, and what came of it."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from . import rank
+from .lockstep import purge, slowest
+from .messages import Ready
+from .room import some
+from .session import Session
+from .state import EngineState
+
+logger = logging.getLogger("vllm.lazygraph")
+
+
+class StartUp:
+    """Once per engine, on the main thread: ``take_plan``, ``prepare``, vLLM's capture, ``finish``.
+
+    vLLM's capture itself runs between the last two; the ranks make it capture the first set only.
+    """
+
+    def __init__(self, state: EngineState, session: Session, *, verify: bool) -> None:
+        self._state = state
+        self._session = session
+        self._verify = verify
+
+    def take_plan(self, rpc: Any) -> str | None:
+        """Ask the ranks what they could capture; the reason if they can't alike."""
+        state = self._state
+        answers = rpc(rank.describe)
+        reason = next((a["unsupported"] for a in answers if "unsupported" in a), None)
+        if reason is None and any(a["graphs"] != answers[0]["graphs"] for a in answers):
+            reason = "the ranks would capture different graphs"
+        if reason is not None:
+            return reason
+        state.facts = answers[0]
+        state.graphs = answers[0]["graphs"]
+        state.ranks = tuple(a["memory"] for a in answers)
+        state.phase = "capturing"
+        return None
+
+    def prepare(self, rpc: Any) -> None:
+        """Hand-shake, then tell the ranks what comes first."""
+        state = self._state
+        start = self._session.wait_for_start()
+        state.room.planned(state.facts, state.graphs, state.ranks, start)
+        if start is None:
+            first = state.room.first_set(state.mode, state.graphs, state.ranks)
+        else:
+            known = {g.id: g for g in state.graphs}
+            first = [known[name] for name in start.graphs if name in known]
+        options = state.room.prepare_options(first, state.ranks, alone=start is None)
+        rpc(rank.prepare, args=([g.id for g in first], self._verify, *options))
+
+    def finish(self, rpc: Any) -> Ready:
+        """Book what all ranks have captured of the first set."""
+        state = self._state
+        answers = rpc(rank.finish_start)
+        if len({a["hash"] for a in answers}) != 1:
+            raise RuntimeError("lazygraph: the ranks hold different graphs after start; ending")
+        state.epoch = answers[0]["epoch"]
+        bad = {g: w for a in answers for g, w in a["mismatched"].items()}
+        if bad:
+            purge(rpc, state, {g: f"its replay differs by {w:.3g}" for g, w in bad.items()})
+        if short := answers[0].get("refused"):
+            logger.warning(
+                "lazygraph: %d graphs were not captured before ready for want of memory, serving "
+                "goes on without them: %s; the first: %s",
+                len(short),
+                some(list(short)),
+                next(iter(short.values())),
+            )
+        state.captured = {c.graph: c for c in slowest(a["captured"] for a in answers)}
+        for name in bad:
+            state.captured.pop(name, None)
+        state.ranks = tuple(a["memory"] for a in answers)
+        seconds = max(a["seconds"] for a in answers)
+        ready = Ready(
+            capture_seconds=seconds,
+            captured=tuple(state.captured.values()),
+            ranks=state.ranks,
+            epoch=state.epoch,
+        )
+        logger.info(
+            "lazygraph: captured %d of %d graphs in %.3f s before ready (%s mode)",
+            len(state.captured),
+            len(state.graphs),
+            seconds,
+            state.mode,
+        )
+        return ready
