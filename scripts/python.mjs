@@ -2,6 +2,7 @@
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { homedir } from "node:os";
 import { dirname, join } from "node:path";
 
 const CANDIDATES = ["python3", "python3.13", "python3.12", "python3.11", "python3.10"];
@@ -16,6 +17,11 @@ export function findPython() {
     if (major === 3 && minor >= 10) return { file, version };
   }
   return undefined;
+}
+
+/** Where environments are kept that are too large to be made for every clone. */
+export function cacheFolder() {
+  return join(process.env.XDG_CACHE_HOME || join(homedir(), ".cache"), "lazygraph");
 }
 
 /**

@@ -7,11 +7,11 @@
  */
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
-import { homedir, tmpdir } from "node:os";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { fromJunit, line, NONE } from "./counts.mjs";
-import { ensureVenv } from "./python.mjs";
+import { cacheFolder, ensureVenv } from "./python.mjs";
 
 const VLLM = "0.26.0";
 const TORCH = "2.11.0";
@@ -23,11 +23,11 @@ const worker = fileURLToPath(new URL("../worker", import.meta.url));
 function python() {
   const given = process.env.LAZYGRAPH_VLLM_PYTHON;
   if (given !== undefined) return given;
-  const cache = process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache");
+  const cache = cacheFolder();
   const requirements = join(worker, "requirements-vllm-contract.txt");
-  console.error(`# vLLM ${VLLM} in ${join(cache, "lazygraph")} (a few minutes the first time)`);
+  console.error(`# vLLM ${VLLM} in ${cache} (a few minutes the first time)`);
   return ensureVenv(
-    join(cache, "lazygraph", `vllm-${VLLM}`),
+    join(cache, `vllm-${VLLM}`),
     [[`torch==${TORCH}`], ["--no-deps", `vllm==${VLLM}`], ["-r", requirements]],
     { timeoutMs: INSTALL_TIMEOUT_MS, inputs: [requirements] },
   );

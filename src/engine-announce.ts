@@ -95,9 +95,13 @@ export function announceUnknown(
     record,
     "ERR_LAZYGRAPH_UNKNOWN_GRAPH",
     `Expected ${where} of ${record.hello.engine} to name graphs of its inventory, got ` +
-      `${graphs.slice(0, 3).join(", ")}${graphs.length > 3 ? ", …" : ""}: ` +
-      `${asked ? "asked for a fresh inventory" : "left them out"}.`,
+      `${firstOf(graphs)}: ${asked ? "asked for a fresh inventory" : "left them out"}.`,
   );
+}
+
+/** The first three names of a list that may be long. */
+export function firstOf(names: readonly string[]): string {
+  return `${names.slice(0, 3).join(", ")}${names.length > 3 ? ", …" : ""}`;
 }
 
 /** The engine was lost with this capture open. */

@@ -1,6 +1,6 @@
 /** The user's rules about graphs, against the graphs that an engine told. */
 
-import { announceProblem } from "./engine-announce.ts";
+import { announceProblem, firstOf } from "./engine-announce.ts";
 import { type EngineRecord, setStatus } from "./engine-record.ts";
 import {
   EXCLUDED_REASON,
@@ -31,8 +31,7 @@ export function announceUnmatched(
     record,
     "ERR_LAZYGRAPH_OPTION",
     `Expected pinned and excluded graphs to be of ${record.hello.engine}'s plan, got ` +
-      `${unmatched.slice(0, 3).join(", ")}${unmatched.length > 3 ? ", …" : ""}: ` +
-      "what matches nothing is ignored.",
+      `${firstOf(unmatched)}: what matches nothing is ignored.`,
   );
 }
 

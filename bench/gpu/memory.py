@@ -104,23 +104,12 @@ class Server:
             serve = [*ours, "--", *serve]
         else:
             env["LAZYGRAPH_DISABLE"] = "1"
-        # Results are published: they name no path of this host.
-        self._paths = (
-            (str(out), "OUT_DIR"),
-            (str(Path(self.model).parent) + "/", ""),
-            (str(Path(__file__).resolve().parents[2]) + "/", ""),
-        )
-        self.command = self.without_paths(shlex.join(serve))
+        self.command = shlex.join(serve)
         self._log = self.log_path.open("w")
         self.started = time.monotonic()
         self.process = subprocess.Popen(
             serve, env=env, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True
         )
-
-    def without_paths(self, text: str) -> str:
-        for path, name in self._paths:
-            text = text.replace(path, name) if len(path) > 2 else text
-        return text
 
     def time_left(self) -> float:
         left = self.deadline - time.monotonic()
@@ -163,8 +152,7 @@ class Server:
     def log_lines(self, pattern: str, at_most: int = 12) -> list[str]:
         text = self.log_path.read_text(errors="replace")
         found = [line for line in text.splitlines() if re.search(pattern, line)]
-        lines = [self.without_paths(line)[:400] for line in found]
-        return lines[:at_most]
+        return [line[:400] for line in found[:at_most]]
 
     def stop(self) -> None:
         """SIGTERM, then SIGKILL for the group we started: stray ranks would keep the memory."""
@@ -434,6 +422,18 @@ def run_piece(out: Path, piece: str) -> dict[str, Any]:
     return loaded(out, piece, how, utilization, WAVES)
 
 
+def without_paths(out: Path, document: dict[str, Any]) -> str:
+    """A document as JSON; results are published, so they name no path of this host."""
+    text = json.dumps(document, indent=1)
+    for path, name in (
+        (str(out), "OUT_DIR"),
+        (f"{Path(os.environ['MODEL']).parent}/", ""),
+        (f"{Path(__file__).resolve().parents[2]}/", ""),
+    ):
+        text = text.replace(json.dumps(path)[1:-1], name) if len(path) > 2 else text
+    return text
+
+
 def main() -> int:
     out = Path(sys.argv[1]).resolve()
     wanted = sys.argv[2:] or list(PIECES)
@@ -451,7 +451,7 @@ def main() -> int:
         started = time.monotonic()
         result = run_piece(out, piece)
         partial = file.with_suffix(".partial")
-        partial.write_text(json.dumps(result, indent=1) + "\n")
+        partial.write_text(without_paths(out, result) + "\n")
         partial.rename(file)
         seconds = time.monotonic() - started
         print(f"{piece}: {result['outcome']} ({seconds:.0f} s)", file=sys.stderr)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -100,11 +99,8 @@ def write(out: Path) -> None:
     pieces = {name: p for name, p in pieces.items() if isinstance(p, dict) and "piece" in p}
     rows = summary(pieces)
     document = {"what": "memory", "summary": rows, "pieces": pieces}
-    # It is published: small, and without this host's paths.
+    # It is published: small.
     text = json.dumps(document, separators=(",", ":"), ensure_ascii=False)
-    folder = str(Path(os.environ.get("MODEL", "")).parent)
-    if len(folder) > 1:
-        text = text.replace(f"{folder}/", "")
     (out / "memory.json").write_text(text + "\n")
     print(f"{'piece':14} {'outcome':28} {'graphs':>8} {'MiB':>6} {'KV tokens':>10} "
           f"{'lowest free':>11} {'step ms at 1, 8, 64, 200':26} tokens")  # fmt: skip

@@ -76,14 +76,14 @@ export class Batcher {
 
   /**
    * @param tag above 0: its tokens are told to `finish`'s listener
-   * @param sentSeconds when its client sent it, by which it is sampled. @default atSeconds
+   * @param sentSeconds when its client sent it, by which it is sampled
    */
   add(
     atSeconds: number,
     promptTokens: number,
     outputTokens: number,
-    tag = 0,
-    sentSeconds: number = atSeconds,
+    tag: number,
+    sentSeconds: number,
   ): void {
     const slot = this.#columns.add(atSeconds, promptTokens, outputTokens, tag, sentSeconds);
     this.#waiting.pushBack(slot);

@@ -30,8 +30,8 @@ export class RequestColumns {
     atSeconds: number,
     promptTokens: number,
     outputTokens: number,
-    tag = 0,
-    sentSeconds: number = atSeconds,
+    tag: number,
+    sentSeconds: number,
   ): number {
     const slot = this.#free.pop() ?? this.#used++;
     if (slot === this.arrival.length) this.#grow();

@@ -1,6 +1,6 @@
 /** The meanings behind frames.json. Fields stand in the order of src/wire/protocol.ts. */
 
-import type { FromEngine, RankMemory, ToEngine } from "../../src/wire/protocol.ts";
+import type { FromEngine, Inventory, RankMemory, ToEngine } from "../../src/wire/protocol.ts";
 
 type Direction = "from-engine" | "to-engine";
 
@@ -36,6 +36,21 @@ const rank1: RankMemory = {
   ...rank0,
   rank: 1,
   gpuUuid: "GPU-00000000-0000-0000-0000-000000000001",
+};
+
+/** Of an engine with a graph and little memory. */
+const tight: Inventory = {
+  type: "inventory",
+  phase: "capturing",
+  graphs: [{ id: "FULL:8", kind: "FULL", tokens: 8, requests: 8, uniform: 1 }],
+  captured: [],
+  ranks: [{ ...rank0, activationHeldBytes: 1_610_612_735, cachedBytes: 4_294_967_296 }],
+  cudagraphMode: "FULL_AND_PIECEWISE",
+  layers: 32,
+  maxRequests: 1024,
+  maxBatchedTokens: 8192,
+  kvCacheTokens: 905_000,
+  epoch: 0,
 };
 
 const fromEngine: readonly (readonly [string, FromEngine])[] = [
@@ -134,17 +149,7 @@ const fromEngine: readonly (readonly [string, FromEngine])[] = [
   [
     "inventory of an engine that reserved memory for graphs",
     {
-      type: "inventory",
-      phase: "capturing",
-      graphs: [{ id: "FULL:8", kind: "FULL", tokens: 8, requests: 8, uniform: 1 }],
-      captured: [],
-      ranks: [{ ...rank0, activationHeldBytes: 1_610_612_735, cachedBytes: 4_294_967_296 }],
-      cudagraphMode: "FULL_AND_PIECEWISE",
-      layers: 32,
-      maxRequests: 1024,
-      maxBatchedTokens: 8192,
-      kvCacheTokens: 905_000,
-      epoch: 0,
+      ...tight,
       reserve: { mode: "plan", bytes: 1_107_296_256, kvTokens: 12_800, servingBytes: 570_425_344 },
       tiers: [["FULL:8"]],
     },
@@ -152,17 +157,7 @@ const fromEngine: readonly (readonly [string, FromEngine])[] = [
   [
     "inventory of an engine that keeps the least back",
     {
-      type: "inventory",
-      phase: "capturing",
-      graphs: [{ id: "FULL:8", kind: "FULL", tokens: 8, requests: 8, uniform: 1 }],
-      captured: [],
-      ranks: [{ ...rank0, activationHeldBytes: 1_610_612_735, cachedBytes: 4_294_967_296 }],
-      cudagraphMode: "FULL_AND_PIECEWISE",
-      layers: 32,
-      maxRequests: 1024,
-      maxBatchedTokens: 8192,
-      kvCacheTokens: 905_000,
-      epoch: 0,
+      ...tight,
       reserve: { mode: "least", bytes: 125_829_120, kvTokens: 3488, servingBytes: 333_447_168 },
     },
   ],

@@ -57,8 +57,7 @@ class Room:
             return
         answers = rpc(sizing.reserve, args=(mode, known_bytes, self.margin_bytes))
         if why := next((why for why in answers if why), None):
-            level = logging.DEBUG if mode == "least" else logging.WARNING
-            logger.log(level, "lazygraph: reserve=%s keeps nothing back: %s", mode, why)
+            _keeps_nothing(mode, why)
             if not all(answers):
                 rpc(sizing.withdraw)
             return
@@ -71,12 +70,8 @@ class Room:
             return
         answers = rpc(sizing.reserved)
         if not all(answers):
-            if mode != "least":
-                logger.warning(
-                    "lazygraph: reserve=%s keeps nothing back: vLLM did not profile its memory "
-                    "here, a start-up plan gave the KV cache's size",
-                    mode,
-                )
+            why = "vLLM did not profile its memory here, a start-up plan gave the KV cache's size"
+            _keeps_nothing(mode, why)
             return
         if mode == "least" and not any(a["bytes"] + a["serving_bytes"] for a in answers):
             return  # enough is left outside vLLM's share
@@ -254,6 +249,12 @@ class Room:
         if self._short and time.monotonic() >= self._short_until:
             self._short = set()
         return self._short
+
+
+def _keeps_nothing(mode: str, why: str) -> None:
+    """Say so, aloud where somebody asked for a reservation."""
+    level = logging.DEBUG if mode == "least" else logging.WARNING
+    logger.log(level, "lazygraph: reserve=%s keeps nothing back: %s", mode, why)
 
 
 def some(names: Sequence[str]) -> str:

@@ -76,13 +76,11 @@ def _reserve(
             if margin_bytes is not None:
                 margin = min(margin, margin_bytes)
             kept = forecast.serving_reserve_bytes(peak, outside - size, margin)
-            serving = max(0, kept - size)
         else:
-            serving = forecast.serving_reserve_bytes(peak, outside, margin_bytes)
-            kept = size + serving
+            kept = size + forecast.serving_reserve_bytes(peak, outside, margin_bytes)
         runner.lazygraph_reserve = {
             "bytes": size if kept else 0,
-            "serving_bytes": serving,
+            "serving_bytes": max(0, kept - size),
             "uncounted_bytes": uncounted,
             "kv_tokens": int(kept / token_bytes) if token_bytes else 0,
             "graphs": len(chosen),
