@@ -20,6 +20,11 @@ if [ -z "${MODEL:-}" ]; then
   [ -e $MODEL/tokenizer.json ] || python3 "$here/random_model.py" llama-3.1-8b $MODEL
   SERVE_ARGS="--load-format dummy ${SERVE_ARGS:-}"
 fi
+# By its name alone, so that results don't hold this host's paths.
+if [[ $MODEL = /* ]]; then
+  ln -sfn "$MODEL" "$(basename "$MODEL")"
+  MODEL=$(basename "$MODEL")
+fi
 run=(node --import "$root/node_modules/tsx/dist/loader.mjs" "$here/vllm-serve.ts")
 port=$("${run[@]}" port)
 # shellcheck disable=SC2086
