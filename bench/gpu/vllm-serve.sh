@@ -7,8 +7,9 @@
 #   MODEL, VLLM_SERVE, SERVE_ARGS   as for ttft.sh
 #   VLLM_BENCH    the other client  (default: vllm bench serve)
 #   RATE, SECONDS_MAX               Poisson arrivals a second (4), and for how long (120)
+#   ROUNDS        of both clients   (default: 2)
 # Hypothesis: median TTFT and time per output token agree within 5%. Refuted if the table says
-# otherwise. Each client has two rounds, in turn, so that a drift of the server shows.
+# otherwise. Both clients take turns, so that a drift of the server shows.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -35,7 +36,8 @@ until curl -sf "http://127.0.0.1:$port/health" >/dev/null; do
   kill -0 $server || { echo "The server ended; see $out/server.log." >&2; exit 1; }
   sleep 0.2
 done
-for round in 1 2; do
+pairs=()
+for ((round = 1; round <= ${ROUNDS:-2}; round++)); do
   rm -rf "ours-$round"
   node "$root/dist/cli/main.js" bench --url "http://127.0.0.1:$port" --out "ours-$round" \
     --arrivals poisson --request-rate "${RATE:-4}" --seconds "${SECONDS_MAX:-120}" --seed "$round" \
@@ -47,6 +49,6 @@ for round in 1 2; do
     --dataset-path "schedule-$round.jsonl" --num-prompts "$count" --ignore-eos --temperature 0 \
     --num-warmups 8 --percentile-metrics ttft,tpot,itl,e2el --metric-percentiles 50,90,99 \
     --save-result --result-dir . --result-filename "theirs-$round.json" >"theirs-$round.log" 2>&1
+  pairs+=("ours-$round/vllm/live~load~1.json" "theirs-$round.json")
 done
-"${run[@]}" compare "ours-1/vllm/live~load~1.json" theirs-1.json \
-  "ours-2/vllm/live~load~1.json" theirs-2.json
+"${run[@]}" compare "${pairs[@]}"
