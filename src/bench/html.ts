@@ -3,6 +3,7 @@
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
+import { glanceOf, loadsOf } from "./glance.ts";
 import { loadText } from "./load.ts";
 import type { Plot, PlotTable, Series } from "./plots.ts";
 import { cautions, numberText, rowGroups } from "./rows.ts";
@@ -21,9 +22,12 @@ const GRAPHS_SHOWN = 30;
 
 export function htmlOf(page: ReportPage): string {
   const { summary, plots } = page;
-  const loads = [...plots.keys()];
+  const loads = loadsOf(summary.cells);
   const numbered = loads.flatMap((load) => plots.get(load) ?? []);
-  const sections = loads.map((load) => loadSection(summary, load, plots.get(load) ?? [], numbered));
+  const sections = loads.map(
+    (load, index) =>
+      `<section id="load-${index}" aria-label="${text(load)}">${loadSection(summary, load, plots.get(load) ?? [], numbered)}</section>`,
+  );
   const { script, style, licence } = library();
   return `<!doctype html>
 <html lang="en" data-scheme="light">
@@ -48,6 +52,7 @@ ${cautions(summary)
 <p class="muted">In brackets: 95% bootstrap intervals, of quantiles over runs and requests, of the
 rest over runs. Figures without one are pooled over all runs. Made ${text(page.madeAt)}.</p>
 <main>
+${glanceSection(summary, loads)}
 ${sections.join("\n")}
 ${howSection(summary)}
 </main>
@@ -71,6 +76,19 @@ function drawable({ table: _, ...plot }: Plot): object {
   return plot;
 }
 
+/** One line for each mode under each load; a load's name leads to its section. */
+function glanceSection(summary: Summary, loads: readonly string[]): string {
+  const { head, loads: groups } = glanceOf(summary);
+  const bodies = groups.map(({ load, rows }) => {
+    const link = `<a href="#load-${loads.indexOf(load)}">${text(load)}</a>`;
+    return `<tbody><tr class="group"><th scope="rowgroup" colspan="${head.length}">${link}</th></tr>${rows.map(bodyRow).join("")}</tbody>`;
+  });
+  const title = "At a glance";
+  return `<section aria-label="${title}"><h2>${title}</h2>
+${wide(`<table><thead><tr>${head.map(columnHead).join("")}</tr></thead>${bodies.join("")}</table>`, title)}
+</section>`;
+}
+
 function loadSection(
   summary: Summary,
   load: string,
@@ -79,15 +97,13 @@ function loadSection(
 ): string {
   const cells = summary.cells.filter((cell) => cell.load === load);
   const figures = plots.map((plot) => figure(plot, numbered.indexOf(plot)));
-  return `<section aria-label="${text(load)}">
-<h2>${text(load)}</h2>
+  return `<h2>${text(load)}</h2>
 <p class="muted">${text(loadText(summary.loads[load]))}</p>
 ${figures.join("\n")}
 <h3>All figures</h3>
 ${figuresTable(cells, load)}
 ${cells.map(graphsOf).join("\n")}
-${failedRuns(cells)}
-</section>`;
+${failedRuns(cells)}`;
 }
 
 function figure(plot: Plot, number: number): string {
@@ -109,17 +125,14 @@ function key({ name, colour }: Series, plain: boolean): string {
 }
 
 function figuresTable(cells: readonly ModeFigures[], load: string): string {
-  const head = cells.map(({ mode }) => `<th scope="col">${text(mode)}</th>`).join("");
+  const head = ["figure", ...cells.map(({ mode }) => mode)].map(columnHead).join("");
   const body = rowGroups(cells).map(({ title, rows }) => {
     const group = `<tr class="group"><th scope="rowgroup" colspan="${cells.length + 1}">${text(title)}</th></tr>`;
-    const lines = rows.map((row) => {
-      const values = row.cells.map((cell) => `<td>${text(cell)}</td>`).join("");
-      return `<tr><th scope="row">${text(row.title)}</th>${values}</tr>`;
-    });
+    const lines = rows.map((row) => bodyRow([row.title, ...row.cells]));
     return `<tbody>${group}${lines.join("")}</tbody>`;
   });
   return wide(
-    `<table><caption>${text(load)}</caption><thead><tr><th scope="col">figure</th>${head}</tr></thead>${body.join("")}</table>`,
+    `<table><caption>${text(load)}</caption><thead><tr>${head}</tr></thead>${body.join("")}</table>`,
     `All figures of ${load}`,
   );
 }
@@ -184,15 +197,18 @@ ${table({ head: ["host", "processor", "memory", "GPUs", "Node", "lazygraph"], ro
 }
 
 function table({ head, rows }: PlotTable, label: string): string {
-  const first = head.map((cell) => `<th scope="col">${text(cell)}</th>`).join("");
-  const body = rows.map((row) => {
-    const [name = "", ...cells] = row;
-    return `<tr><th scope="row">${text(name)}</th>${cells.map((c) => `<td>${text(c)}</td>`).join("")}</tr>`;
-  });
-  return wide(
-    `<table><thead><tr>${first}</tr></thead><tbody>${body.join("")}</tbody></table>`,
-    label,
-  );
+  const first = head.map(columnHead).join("");
+  const body = rows.map(bodyRow).join("");
+  return wide(`<table><thead><tr>${first}</tr></thead><tbody>${body}</tbody></table>`, label);
+}
+
+function columnHead(title: string): string {
+  return `<th scope="col">${text(title)}</th>`;
+}
+
+/** The first cell names the row. */
+function bodyRow([name = "", ...cells]: readonly string[]): string {
+  return `<tr><th scope="row">${text(name)}</th>${cells.map((c) => `<td>${text(c)}</td>`).join("")}</tr>`;
 }
 
 /** Scrolls by itself; with a tab stop, so that a keyboard can scroll it too. */

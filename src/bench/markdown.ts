@@ -1,25 +1,38 @@
 /** The report's tables as Markdown, one for each load. */
 
+import { type Glance, glanceOf, loadsOf } from "./glance.ts";
 import { cautions, rowGroups } from "./rows.ts";
 import type { Summary } from "./summary.ts";
 
 export function markdownOf(summary: Summary): string {
-  const loads = [...new Set(summary.cells.map(({ load }) => load))];
-  const parts = loads.map((load) => {
+  const parts = loadsOf(summary.cells).map((load) => {
     const cells = summary.cells.filter((cell) => cell.load === load);
     const header = ["", ...cells.map(({ mode }) => mode)];
     const rows = rowGroups(cells).flatMap(({ title, rows: own }) => [
       [`**${title}**`, ...cells.map(() => "")],
       ...own.map((row) => [row.title, ...row.cells]),
     ]);
-    const lines = [header, header.map((_, index) => (index === 0 ? "---" : "--:")), ...rows];
-    return `## ${text(load)}\n\n${lines.map((line) => `| ${line.map(text).join(" | ")} |`).join("\n")}`;
+    return `## ${text(load)}\n\n${table(header, rows)}`;
   });
+  const glance = `## At a glance\n\n${glanceTable(glanceOf(summary))}`;
   const notes = cautions(summary).map((note) => `**${text(note)}**`);
   const explained =
     "In brackets: 95% bootstrap intervals, of quantiles over runs and requests, of the rest over " +
     "runs. Figures without one are pooled over all runs.";
-  return `${[`# ${text(summary.title)}`, ...notes, explained, ...parts].join("\n\n")}\n`;
+  return `${[`# ${text(summary.title)}`, ...notes, explained, glance, ...parts].join("\n\n")}\n`;
+}
+
+function glanceTable({ head, loads }: Glance): string {
+  const rows = loads.flatMap(({ load, rows: own }) => [
+    [`**${load}**`, ...head.slice(1).map(() => "")],
+    ...own,
+  ]);
+  return table(head, rows);
+}
+
+function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
+  const lines = [head, head.map((_, index) => (index === 0 ? "---" : "--:")), ...rows];
+  return lines.map((line) => `| ${line.map(text).join(" | ")} |`).join("\n");
 }
 
 function text(value: string): string {

@@ -99,9 +99,7 @@ function ttftOverTime(groups: readonly Group[]): Plot[] {
     return {
       kind: "points",
       title: `${group.mode}: time to first token over time, run ${run.cell.run} of ${group.runs.length}`,
-      description:
-        `${points.length} requests; ${marks.length} captures after ready, marked as vertical ` +
-        `lines; longest ${longest.toFixed(1)} ms.`,
+      description: `${points.length} requests, the longest took ${longest.toFixed(1)} ms; ${marksText(marks.length)}.`,
       xLabel: "seconds after ready",
       yLabel: "ms",
       xLog: false,
@@ -120,6 +118,11 @@ function ttftOverTime(groups: readonly Group[]): Plot[] {
       table: timeTable(points, marks),
     };
   });
+}
+
+function marksText(captures: number): string {
+  if (captures === 0) return "no captures on it";
+  return `${captures} captures, marked as vertical lines`;
 }
 
 type Point = readonly [x: number, y: number];

@@ -15,7 +15,8 @@ export interface RowGroup {
   readonly rows: readonly Row[];
 }
 
-const NONE = "–";
+/** Where there is no figure. */
+export const NONE = "–";
 
 /** Groups of rows for one load; rows that no mode has a figure for are left out. */
 export function rowGroups(cells: readonly ModeFigures[]): RowGroup[] {
@@ -28,7 +29,8 @@ export function rowGroups(cells: readonly ModeFigures[]): RowGroup[] {
   return groups.filter(({ rows }) => rows.length > 0);
 }
 
-type Text = (mode: ModeFigures) => string | undefined;
+/** What a cell of the table says; undefined where there is no figure. */
+export type Text = (mode: ModeFigures) => string | undefined;
 type RowSpec = readonly [title: string, text: Text];
 
 const GROUPS: readonly { readonly title: string; readonly rows: readonly RowSpec[] }[] = [
@@ -123,7 +125,7 @@ const GROUPS: readonly { readonly title: string; readonly rows: readonly RowSpec
   },
 ];
 
-function scalar(name: ScalarName): Text {
+export function scalar(name: ScalarName): Text {
   return ({ scalars }) => interval(scalars[name]);
 }
 
@@ -163,7 +165,7 @@ function latencies(metric: Metric): RowSpec[] {
   ];
 }
 
-function failuresText({ runs }: ModeFigures): string {
+export function failuresText({ runs }: ModeFigures): string {
   const counts = new Map<string, number>();
   for (const { failures } of runs) {
     for (const [kind, count] of Object.entries(failures)) {
@@ -180,18 +182,18 @@ function promptRatio({ runs }: ModeFigures): string | undefined {
   return ratios.length === 0 ? undefined : numberText(sum(ratios) / ratios.length);
 }
 
-function plannedText({ scalars, runs }: ModeFigures): string | undefined {
+export function plannedText({ scalars, runs }: ModeFigures): string | undefined {
   const captured = interval(scalars.graphsCaptured);
   const planned = runs.find((run) => run.graphsPlanned !== undefined)?.graphsPlanned;
   return captured === undefined || planned === undefined ? captured : `${captured} of ${planned}`;
 }
 
-function interval(value: Interval | undefined): string | undefined {
+export function interval(value: Interval | undefined): string | undefined {
   if (value === undefined) return undefined;
   return range(value.mean, value.low, value.high);
 }
 
-function estimateText(value: Estimate | undefined): string | undefined {
+export function estimateText(value: Estimate | undefined): string | undefined {
   return value === undefined ? undefined : range(value.value, value.low, value.high);
 }
 
@@ -212,7 +214,7 @@ export function numberText(value: number | undefined): string | undefined {
   return value.toFixed(size >= 100 ? 0 : digits);
 }
 
-function whole(value: number): string {
+export function whole(value: number): string {
   return Math.round(value).toLocaleString("en-GB");
 }
 

@@ -189,5 +189,10 @@ async function expectAccessible(page: Page, plots: number): Promise<void> {
   expect(await page.locator("table:not(:has(th[scope=col]))").count()).toBe(0);
   expect(await page.locator(".wide:not([aria-label])").count()).toBe(0);
   expect(await page.locator("html[lang=en]").count()).toBe(1);
+  const links = await page
+    .locator("main a")
+    .evaluateAll((found) => found.map((link) => link.getAttribute("href") ?? ""));
+  expect(links).toEqual(["#load-0"]);
+  for (const link of links) expect(await page.locator(link).count()).toBe(1);
   expect(await page.locator("h1").count()).toBe(1);
 }

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { compare, estimate } from "../../src/bench/bootstrap.ts";
 import { longestTokenGap } from "../../src/bench/gap.ts";
+import { glanceOf } from "../../src/bench/glance.ts";
 import { itlDistribution, itlHistogram } from "../../src/bench/latencies.ts";
 import { markdownOf } from "../../src/bench/markdown.ts";
 import { cautions, numberText, rowGroups } from "../../src/bench/rows.ts";
@@ -249,10 +250,70 @@ describe("all runs", () => {
     const saved = idle?.versusBaseline?.firstMinuteSavedSeconds;
     // 14 + 13 + … + 1 seconds of stock less 10 + 9 + … + 1 of ours, less what 4 wait anyway.
     expect(saved?.value).toBeCloseTo(50 - 4 * 0.02, 6);
-    expect(idle?.versusBaseline?.ttft.all?.p50.value).toBeCloseTo(1, 6);
     expect(summary.partial).toBe(true);
     expect(idle?.partial).toBe(1);
     expect(idle?.goodputPerSecond?.mean).toBeGreaterThan(stock?.goodputPerSecond?.mean ?? 0);
+  });
+
+  test("from spawn are compared by what came after ready: the rest waited for the start", () => {
+    // Half of all requests of either mode wait for the start, so all medians would be of that.
+    const runOf = (mode: string, ready: number): CellRun =>
+      cellRun({
+        cell: { mode, load: "load", run: 1 },
+        start: "spawn",
+        times: { readySeconds: ready },
+        requests: Array.from({ length: 20 }, (_, i) => request(i, i, i < ready ? 9000 : 20 + i)),
+      });
+    const [, late] = summarise({
+      title: "t",
+      baseline: "stock",
+      goodput: {},
+      runs: [runOf("stock", 12), runOf("idle", 12)],
+    }).cells;
+    expect(late?.versusBaseline?.ttft.first120?.p50.value).toBeCloseTo(1, 6);
+    expect(late?.versusBaseline?.ttft.all).toBeUndefined();
+    expect(late?.versusBaseline?.ttft.later).toBeUndefined();
+  });
+
+  test("at a glance: a line for each mode under each load, loads as they were first run", () => {
+    const of = (mode: string, load: string, startedAt: string, completed: number): CellRun =>
+      cellRun({
+        cell: { mode, load, run: 1 },
+        startedAt,
+        times: { readySeconds: 5 },
+        requests: [
+          ...Array.from({ length: completed }, (_, i) => request(i, 10 + i, 20)),
+          { ...request(99, 90, 20), failure: { kind: "timeout", detail: "60 s" } },
+        ],
+      });
+    const found = summarise({
+      title: "t",
+      baseline: "stock",
+      goodput: {},
+      runs: [
+        of("idle", "a", "2026-01-02T00:00:00.000Z", 3),
+        of("stock", "b", "2026-01-01T00:00:00.000Z", 2),
+        of("idle", "b", "2026-01-03T00:00:00.000Z", 2),
+      ],
+    });
+    const { head, loads } = glanceOf(found);
+    expect(loads.map(({ load, rows }) => [load, rows.map(([mode]) => mode)])).toEqual([
+      ["b", ["stock", "idle"]],
+      ["a", ["idle"]],
+    ]);
+    const column = (title: string): (string | undefined)[] =>
+      loads.flatMap(({ rows }) => rows.map((row) => row[head.indexOf(title)]));
+    expect(column("requests")).toEqual([
+      "2, failed 1 (timeout 1)",
+      "2, failed 1 (timeout 1)",
+      "3, failed 1 (timeout 1)",
+    ]);
+    expect(column("TTFT p50, ms")).toEqual(["20.0", "20.0", "20.0"]);
+    expect(column("TTFT p50 over stock's steady")).toEqual(["–", "1.00", "–"]);
+    expect(column("spawn to ready, s")).toEqual(["5.00", "5.00", "5.00"]);
+    // Nobody captured anything.
+    expect(head).not.toContain("graphs");
+    expect(markdownOf(found)).toContain("## At a glance\n\n| mode | runs | requests |");
   });
 
   test("of stock and of an endpoint have no windows that nobody can know", () => {
