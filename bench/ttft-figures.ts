@@ -93,11 +93,15 @@ function printTradeOff(points: readonly TradeOffPoint[]): void {
       ? "not while requests came"
       : `${text(point.secondsToSettled, "s")}, ${point.settledRuns} of ${point.runs} runs`,
     text(point.capturedShare),
+    text(point.ungraphedShare),
     text(point.ttftP50Ms),
     text(point.ttftP99Ms),
+    text(point.tpotP50Ms),
+    text(point.tpotP99Ms),
   ]);
   const head = ["fillShare", "runs", "share delayed", "ready to settled", "captured at the end"];
-  table([...head, "TTFT p50, ms", "TTFT p99, ms"], rows);
+  const latencies = ["TTFT p50, ms", "p99", "time per output token p50, ms", "p99"];
+  table([...head, "steps without a graph", ...latencies], rows);
 }
 
 function printFirstMinute(rows: readonly FirstMinuteRow[]): void {
@@ -106,14 +110,13 @@ function printFirstMinute(rows: readonly FirstMinuteRow[]): void {
   const cells = rows.map((row) => [
     row.mode,
     `${row.runs} (${row.requests} requests)`,
-    text(row.spawnToReadySeconds),
     text(row.ttftP50Ms),
     text(row.ttftRatio),
     text(row.ttftP99Ms),
     text(row.tpotP50Ms),
     text(row.tpotRatio),
   ]);
-  const head = ["mode", "runs", "ready, s", "TTFT p50, ms", "ratio", "TTFT p99, ms"];
+  const head = ["mode", "runs", "TTFT p50, ms", "ratio", "TTFT p99, ms"];
   table([...head, "time per output token p50, ms", "ratio"], cells);
 }
 

@@ -1,10 +1,16 @@
 /** The trade-off of the stall budget, and all modes on the requests of the first minute. */
 
 import { type Estimate, estimate } from "../../src/bench/bootstrap.ts";
-import { runFigures } from "../../src/bench/run-figures.ts";
 import type { CellRun } from "../../src/bench/samples.ts";
 import { bootstrapMean, type Interval } from "../../src/bench/stats.ts";
-import { completedOf, fillOf, readySecondsOf, tpotMs, ttftMs } from "../../src/bench/windows.ts";
+import {
+  completedOf,
+  fillOf,
+  inWindow,
+  readySecondsOf,
+  tpotMs,
+  ttftMs,
+} from "../../src/bench/windows.ts";
 import { matched, type Values } from "./matched.ts";
 
 /** One setting of the stall budget. */
@@ -15,14 +21,18 @@ export interface TradeOffPoint {
   readonly runs: number;
   readonly requests: number;
   /** Requests that waited for their first token while a capture held the engine up. */
-  readonly shareDelayed: Interval | undefined;
+  readonly shareDelayed: Estimate | undefined;
   /** From ready; runs that did not settle while requests came are not in it. */
   readonly secondsToSettled: Interval | undefined;
   readonly settledRuns: number;
   /** Share of the plan that was there when the last request was due. */
   readonly capturedShare: Interval | undefined;
+  /** Steps that a graph of the plan could have served and none did, of all steps. */
+  readonly ungraphedShare: Interval | undefined;
   readonly ttftP50Ms: Estimate | undefined;
   readonly ttftP99Ms: Estimate | undefined;
+  readonly tpotP50Ms: Estimate | undefined;
+  readonly tpotP99Ms: Estimate | undefined;
 }
 
 /** Of all modes under this load that have a controller, by their budget. */
@@ -42,19 +52,43 @@ export function tradeOff(runs: readonly CellRun[], load: string): TradeOffPoint[
 function pointOf(mode: string, runs: readonly CellRun[]): TradeOffPoint {
   const share = runs[0]?.mode.controller?.["fillShare"];
   const settled = runs.flatMap((run) => settledSecondsOf(run) ?? []);
-  const values = estimate(runs.map((run) => completedOf(run).map(ttftMs)));
+  const ttfts = estimate(runs.map((run) => completedOf(run).map(ttftMs)));
+  const tpots = estimate(
+    runs.map((run) => completedOf(run).flatMap((request) => tpotMs(request) ?? [])),
+  );
   return {
     mode,
     fillShare: typeof share === "number" ? share : 0,
     runs: runs.length,
     requests: runs.reduce((sum, run) => sum + completedOf(run).length, 0),
-    shareDelayed: over(runs.map((run) => runFigures(run).shareDelayed ?? 0)),
+    shareDelayed: estimate(runs.map(delayedOf))?.mean,
     secondsToSettled: over(settled),
     settledRuns: settled.length,
     capturedShare: over(runs.flatMap((run) => capturedShareOf(run) ?? [])),
-    ttftP50Ms: values?.p50,
-    ttftP99Ms: values?.p99,
+    ungraphedShare: over(runs.flatMap((run) => ungraphedShareOf(run) ?? [])),
+    ttftP50Ms: ttfts?.p50,
+    ttftP99Ms: ttfts?.p99,
+    tpotP50Ms: tpots?.p50,
+    tpotP99Ms: tpots?.p99,
   };
+}
+
+/** 1 for each request that a capture held up, else 0: their mean is the share. */
+function delayedOf(run: CellRun): number[] {
+  const requests = completedOf(run);
+  const delayed = new Set(inWindow(run, "delayed", requests));
+  return requests.map((request) => (delayed.has(request) ? 1 : 0));
+}
+
+function ungraphedShareOf(run: CellRun): number | undefined {
+  const largest = Math.max(0, ...(run.engine?.graphs ?? []).map(({ tokens }) => tokens));
+  let all = 0;
+  let ungraphed = 0;
+  for (const { tokens, served, count } of run.steps.flatMap(({ steps }) => steps)) {
+    all += count;
+    if (served === "" && tokens <= largest) ungraphed += count;
+  }
+  return all === 0 ? undefined : ungraphed / all;
 }
 
 function over(values: readonly number[]): Interval | undefined {
@@ -93,7 +127,6 @@ export interface FirstMinuteRow {
   /** Ratio of the medians to the baseline's, request by request; absent for the baseline. */
   readonly ttftRatio: Estimate | undefined;
   readonly tpotRatio: Estimate | undefined;
-  readonly spawnToReadySeconds: Interval | undefined;
 }
 
 /**
@@ -134,7 +167,6 @@ function rowOf(
     tpotP50Ms: tpots?.p50,
     ttftRatio: matched(ours.map(ttft), theirs.map(ttft))?.medianRatio,
     tpotRatio: matched(ours.map(tpot), theirs.map(tpot))?.medianRatio,
-    spawnToReadySeconds: over(ours.flatMap(({ times }) => times.readySeconds ?? [])),
   };
 }
 

@@ -271,8 +271,30 @@ describe("the stall budget's trade-off", () => {
     expect(none?.capturedShare?.mean).toBeCloseTo(4 / PLANNED, 9);
     expect(all).toMatchObject({ mode: "all", fillShare: 1, settledRuns: 3 });
     expect(all?.secondsToSettled?.mean).toBeCloseTo(35.03, 9);
-    expect(all?.shareDelayed?.mean).toBeGreaterThan(none?.shareDelayed?.mean ?? 1);
+    const [low, high] = [none?.shareDelayed, all?.shareDelayed];
+    expect(high?.value).toBeGreaterThan(low?.value ?? 1);
+    // Requests of one run differ, so that a single run has an interval, too.
+    const [alone] = tradeOff(runs.slice(0, 1), "busy");
+    expect(alone?.shareDelayed?.low).toBeLessThan(alone?.shareDelayed?.value ?? 0);
+    expect(alone?.shareDelayed?.high).toBeGreaterThan(alone?.shareDelayed?.value ?? 1);
     expect(tradeOff(runs, "calm")).toEqual([]);
+  });
+
+  test("steps without a graph are those that a planned graph could have served", () => {
+    const step = (tokens: number, served: string, count: number) =>
+      ({ tokens, requests: 1, served, count, seconds: 0.01, timed: 1 }) as const;
+    const steps = [step(8, "FULL:8", 6), step(8, "", 3), step(9, "", 1)];
+    const more = point("some", 0.1, fill()).map((one) => ({
+      ...one,
+      engine: {
+        ...one.engine,
+        graphs: [{ id: "FULL:8", kind: "FULL", tokens: 8, status: "captured" }],
+      } as unknown as NonNullable<CellRun["engine"]>,
+      steps: [{ atSeconds: 1, running: 1, waiting: 0, steps }],
+    }));
+    expect(tradeOff(more, "busy")[0]?.ungraphedShare?.mean).toBeCloseTo(0.3, 12);
+    const untold = point("some", 0.1, fill()).map((one) => ({ ...one, steps: [] }));
+    expect(tradeOff(untold, "busy")[0]?.ungraphedShare).toBeUndefined();
   });
 });
 
