@@ -3,12 +3,14 @@
     python3 bench/gpu/random_model.py llama-3.1-8b|llama-3.1-70b|llama-3.2-3b|qwen3-0.6b DIR
 
 The configurations are the published ones of the models. The tokenizer is byte-level and has the
-full vocabulary, so that a server with random weights takes and returns text.
+full vocabulary, so that a server with random weights takes and returns text. DIR/letters is one of
+single letters, each a token of the other, too: text made with it comes to as many tokens there.
 """
 
 from __future__ import annotations
 
 import json
+import string
 import sys
 from pathlib import Path
 
@@ -76,7 +78,7 @@ TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfo
 
 
 def write_tokenizer(folder: Path, config: dict) -> None:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers import pre_tokenizers
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     special = {config["bos_token_id"]: "<|begin|>", config["eos_token_id"]: "<|end|>"}
@@ -85,23 +87,31 @@ def write_tokenizer(folder: Path, config: dict) -> None:
     ]
     for token_id, name in special.items():
         names[token_id] = name
+    more = {
+        "bos_token": special[config["bos_token_id"]],
+        "eos_token": special[config["eos_token_id"]],
+        "model_max_length": config["max_position_embeddings"],
+        "chat_template": TEMPLATE,
+    }
+    save_byte_level(folder, names, list(special.values()), more)
+
+
+def write_letters(folder: Path) -> None:
+    save_byte_level(folder, list(string.ascii_letters + string.digits), [], {})
+
+
+def save_byte_level(folder: Path, names: list[str], special: list[str], more: dict) -> None:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
     vocabulary = {name: token_id for token_id, name in enumerate(names)}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(list(special.values()))
+    tokenizer.add_special_tokens(special)
+    folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text(
-        json.dumps(
-            {
-                "tokenizer_class": "PreTrainedTokenizerFast",
-                "bos_token": special[config["bos_token_id"]],
-                "eos_token": special[config["eos_token_id"]],
-                "model_max_length": config["max_position_embeddings"],
-                "chat_template": TEMPLATE,
-            }
-        )
-    )
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast"} | more
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
 def main() -> None:
@@ -112,6 +122,7 @@ def main() -> None:
     config = SHAPES[sys.argv[1]]
     (folder / "config.json").write_text(json.dumps(config, indent=2))
     write_tokenizer(folder, config)
+    write_letters(folder / "letters")
 
 
 if __name__ == "__main__":

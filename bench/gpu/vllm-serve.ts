@@ -7,19 +7,10 @@ import { readFileSync, writeFileSync } from "node:fs";
 import Table from "cli-table3";
 import { freePort } from "../../src/bench/engine-command.ts";
 import { readTrace } from "../../src/trace.ts";
+import { type ClientResult, clientAgreement } from "../lib/client-agreement.ts";
 
 /** Each id stands for so many random tokens. */
 const TOKENS_PER_ID = 16;
-const FIGURES = [
-  "completed",
-  "median_ttft_ms",
-  "p99_ttft_ms",
-  "median_tpot_ms",
-  "p99_tpot_ms",
-  "median_itl_ms",
-  "median_e2el_ms",
-  "output_throughput",
-];
 
 async function schedule(from: string, to: string, round: number): Promise<void> {
   const lines: string[] = [];
@@ -40,29 +31,38 @@ async function schedule(from: string, to: string, round: number): Promise<void> 
   console.log(lines.length);
 }
 
-function compare(files: readonly string[]): void {
-  const read = (file: string) => JSON.parse(readFileSync(file, "utf8")) as Record<string, number>;
+function compare(out: string, files: readonly string[]): void {
+  const read = (file: string) => JSON.parse(readFileSync(file, "utf8")) as ClientResult;
+  const pairs = Array.from({ length: files.length / 2 }, (_, round) => ({
+    ours: read(files[2 * round] as string),
+    theirs: read(files[2 * round + 1] as string),
+  }));
+  const agreement = clientAgreement(pairs);
+  writeFileSync(out, `${JSON.stringify(agreement, undefined, 1)}\n`);
   const table = new Table({
-    head: ["round", "figure", "lazygraph bench", "vllm bench serve", "ratio"],
+    head: ["figure", "lazygraph bench", "vllm bench serve", "ratio", "limit", ""],
     style: { head: [], border: [], compact: true },
   });
-  for (let at = 0; at + 1 < files.length; at += 2) {
-    const ours = read(files[at] as string);
-    const theirs = read(files[at + 1] as string);
-    for (const name of FIGURES) {
-      const [a = Number.NaN, b = Number.NaN] = [ours[name], theirs[name]];
-      table.push([String(at / 2 + 1), name, a.toFixed(3), b.toFixed(3), (a / b).toFixed(3)]);
-    }
+  const rounds = (values: readonly number[]) => values.map((value) => value.toFixed(2)).join(", ");
+  for (const { name, ours, theirs, ratio, limit, verdict } of agreement.figures) {
+    const within = limit === undefined ? "" : `within ${limit * 100}%`;
+    table.push([name, rounds(ours), rounds(theirs), ratio.toFixed(3), within, verdict ?? ""]);
   }
   console.log(table.toString());
+  if (!agreement.sameWork) {
+    console.error(
+      "Expected both clients to ask the server for the same work, got different counts: latencies can't be compared. Give vllm bench serve a tokenizer whose tokens are this server's (--tokenizer).",
+    );
+  }
+  if (!agreement.holds) process.exitCode = 1;
 }
 
 const [word, ...args] = process.argv.slice(2);
 if (word === "port") console.log(await freePort());
 else if (word === "schedule") {
   await schedule(args[0] as string, args[1] as string, Number(args[2]));
-} else if (word === "compare") compare(args);
+} else if (word === "compare") compare(args[0] as string, args.slice(1));
 else {
-  console.error("usage: vllm-serve.ts port | schedule CSV JSONL ROUND | compare OURS THEIRS…");
+  console.error("usage: vllm-serve.ts port | schedule CSV JSONL ROUND | compare OUT OURS THEIRS…");
   process.exitCode = 2;
 }
