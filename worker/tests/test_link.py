@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import zmq
 
 from fake_controller import FakeController
 from lazygraph_vllm import link as link_module
+from lazygraph_vllm.dealer import Dealer
 from lazygraph_vllm.link import Link
 from lazygraph_vllm.messages import (
     TEXT_CHARS_MAX,
@@ -364,12 +366,12 @@ def test_curve_keys_are_used(connect: Any) -> None:
 
 def test_a_message_never_waits_in_a_pipe_to_nobody(tmp_path: Path) -> None:
     """Else every hello of a long wait would reach the controller at once."""
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    socket = Engine(f"ipc://{tmp_path}/nobody", None).link._socket(context)
+    wake, other_end = os.pipe()
+    settings = Settings(mode="idle", endpoint=f"ipc://{tmp_path}/nobody")
+    dealer = Dealer(settings, wake=wake, queue_max=1024)
     try:
-        socket.connect(f"ipc://{tmp_path}/nobody")
-        with pytest.raises(zmq.Again):
-            socket.send(b"hello", zmq.NOBLOCK)
+        assert dealer.send(b"hello") is False
     finally:
-        socket.close(0)
-        context.destroy(0)
+        dealer.close()
+        os.close(wake)
+        os.close(other_end)

@@ -1,6 +1,7 @@
 """An engine whose controller is lost, or that never had one: it fills by itself.
 
-By what rule is ``local_fill``'s; here is when, and what was learned from the last time.
+By what rule is ``local_fill``'s; here is when, and what was learned from the last time. In
+EngineCore's process, on the main thread, but for ``on_tick``.
 """
 
 from __future__ import annotations

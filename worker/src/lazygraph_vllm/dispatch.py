@@ -1,7 +1,8 @@
 """Which captured graph serves which step: the table, and its default without a controller.
 
-Pure: no vLLM, no torch. The rule is the protocol's: for a step of n tokens the row with the
-smallest ``up_to`` >= n applies, and its first graph that covers the step is replayed.
+Pure: no vLLM, no torch; ``rank_dispatch`` makes a rank's look-up lists of it. The rule is the
+protocol's: for a step of n tokens the row with the smallest ``up_to`` >= n applies, and its first
+graph that covers the step is replayed.
 """
 
 from __future__ import annotations

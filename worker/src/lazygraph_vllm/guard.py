@@ -1,4 +1,7 @@
-"""Looks at each graph before ready, where memory is tight."""
+"""Looks at each graph before ready, where memory is tight.
+
+On each rank, on the thread that runs the model, at every graph on all ranks alike.
+"""
 
 from __future__ import annotations
 
@@ -58,3 +61,17 @@ class StartGuard:
         need = sum(forecast.pool_growth_bytes(kind, tokens, self.shape) for kind in pools)
         cached = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
         return self.everywhere(torch.cuda.mem_get_info(self.device)[0] + cached >= need)
+
+
+def everywhere(fine: bool) -> bool:
+    """Whether it is fine on all ranks; asked on all of them at the same point of their work."""
+    import torch
+    from vllm.distributed.parallel_state import get_tp_group
+
+    group = get_tp_group()
+    if group.world_size == 1:
+        return fine
+    # On the CPU, outside CUDA: a capture context may be open around it.
+    answer = torch.tensor([int(fine)])
+    torch.distributed.all_reduce(answer, torch.distributed.ReduceOp.MIN, group=group.cpu_group)
+    return bool(answer.item())

@@ -1,9 +1,9 @@
-"""The engine's socket: one DEALER, one thread, its own ZeroMQ context.
+"""The link to the controller: hand-shake, heartbeats, and messages both ways.
 
-The thread parses messages and hands them on; it never touches CUDA and never blocks anybody.
-Nothing is queued for a controller that isn't there: IMMEDIATE keeps messages out of a pipe that is
-not connected, telemetry is dropped and counted, and what the controller must know after a gap it
-gets by a new hand-shake.
+In EngineCore's process, on a thread of its own: it parses messages and hands them on; it never
+touches CUDA and never blocks anybody. Nothing is queued for a controller that isn't there:
+telemetry is dropped and counted, and what the controller must know after a gap it gets by a new
+hand-shake. The socket under it is ``dealer``'s.
 """
 
 from __future__ import annotations
@@ -11,16 +11,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import secrets
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 
 import msgspec
-import zmq
-from zmq.utils.monitor import recv_monitor_message
 
+from .dealer import Change, Dealer
 from .messages import (
     PROTOCOL_VERSION,
     TEXT_CHARS_MAX,
@@ -139,56 +137,23 @@ class Link:
         finally:
             self.established.clear()
 
-    def _socket(self, context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
-        socket = context.socket(zmq.DEALER)
-        # Random per process: two engines of one name would steal each other's route.
-        socket.setsockopt(zmq.ROUTING_ID, b"e" + secrets.token_bytes(15))
-        for option, value in (
-            (zmq.IMMEDIATE, 1),
-            (zmq.LINGER, 200),
-            (zmq.SNDTIMEO, 0),
-            (zmq.SNDHWM, OUTBOX_MAX),
-            (zmq.RCVHWM, OUTBOX_MAX),
-            (zmq.MAXMSGSIZE, 1 << 20),
-            (zmq.RECONNECT_IVL, 50),
-            (zmq.RECONNECT_IVL_MAX, 1000),
-        ):
-            socket.setsockopt(option, value)
-        if curve := self._settings.curve:
-            socket.setsockopt(zmq.CURVE_SERVERKEY, curve.server_key.encode())
-            socket.setsockopt(zmq.CURVE_PUBLICKEY, curve.public_key.encode())
-            socket.setsockopt(zmq.CURVE_SECRETKEY, curve.secret_key.encode())
-        return socket
-
     def _serve(self) -> None:
-        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        socket = self._socket(context)
-        monitor = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
-        assert self._settings.endpoint is not None
-        socket.connect(self._settings.endpoint)
-        poller = zmq.Poller()
-        for source in (socket, monitor, self._wake_read):
-            poller.register(source, zmq.POLLIN)
+        dealer = Dealer(self._settings, wake=self._wake_read, queue_max=OUTBOX_MAX)
         state = _State()
         try:
             while not self._closing.is_set():
-                self._tick(socket, state)
-                ready = dict(poller.poll(max(1, int(state.wait_seconds() * 1000))))
-                if self._wake_read in ready:
-                    os.read(self._wake_read, 4096)
-                if monitor in ready:
-                    self._on_monitor(monitor, state)
-                if socket in ready:
-                    self._receive(socket, state)
-                self._flush(socket)
-            self._flush(socket)
+                self._tick(dealer, state)
+                change, is_message = dealer.wait(state.wait_seconds())
+                if change is not None:
+                    self._on_change(change, state)
+                if is_message:
+                    self._receive(dealer, state)
+                self._flush(dealer)
+            self._flush(dealer)
         finally:
-            socket.disable_monitor()
-            monitor.close(0)
-            socket.close(200)
-            context.destroy(200)
+            dealer.close()
 
-    def _tick(self, socket: zmq.Socket[bytes], state: _State) -> None:
+    def _tick(self, dealer: Dealer, state: _State) -> None:
         """Say hello or send a heartbeat when it is time; notice a silent controller."""
         now = time.monotonic()
         if now >= state.next_tick_at:
@@ -196,15 +161,14 @@ class Link:
             self._on_tick()
         if self.refused is not None:
             return
-        if state.reconnect_at is not None and now >= state.reconnect_at:
-            self._reconnect(socket, state)
+        dealer.reconnect_if_due(now)
         if self.established.is_set():
             if now - state.heard_at > HEARTBEATS_MISSED_MAX * state.heartbeat_seconds:
                 logger.warning("lazygraph: the controller fell silent; serving with what there is")
                 self._lose(state)
             elif now >= state.next_heartbeat_at:
                 state.next_heartbeat_at = now + state.heartbeat_seconds
-                self._put(socket, Heartbeat())
+                self._put(dealer, Heartbeat())
             return
         if now >= state.next_hello_at:
             state.next_hello_at = now + (
@@ -214,26 +178,14 @@ class Link:
             )
             with self._lock:
                 hello = self._hello
-            self._put(socket, hello)
+            self._put(dealer, hello)
 
-    def _on_monitor(self, monitor: zmq.Socket[bytes], state: _State) -> None:
-        event = recv_monitor_message(monitor)["event"]
-        if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+    def _on_change(self, change: Change, state: _State) -> None:
+        if change == "connected":
             state.next_hello_at = 0.0
-        elif event == zmq.EVENT_DISCONNECTED:
-            if self.established.is_set():
-                logger.warning("lazygraph: lost the controller; serving goes on with what there is")
-                self._lose(state)
-            if state.reconnect_at is None:
-                state.reconnect_at = max(time.monotonic(), state.reconnected_at + 1.0)
-
-    def _reconnect(self, socket: zmq.Socket[bytes], state: _State) -> None:
-        """Connect anew: ZeroMQ does by itself, but not after a frame beyond MAXMSGSIZE."""
-        state.reconnect_at, state.reconnected_at = None, time.monotonic()
-        assert self._settings.endpoint is not None
-        with contextlib.suppress(zmq.ZMQError):
-            socket.disconnect(self._settings.endpoint)
-        socket.connect(self._settings.endpoint)
+        elif self.established.is_set():
+            logger.warning("lazygraph: lost the controller; serving goes on with what there is")
+            self._lose(state)
 
     def _lose(self, state: _State) -> None:
         self.established.clear()
@@ -243,11 +195,10 @@ class Link:
             self.dropped += len(self._outbox)
             self._outbox.clear()
 
-    def _receive(self, socket: zmq.Socket[bytes], state: _State) -> None:
+    def _receive(self, dealer: Dealer, state: _State) -> None:
         for _ in range(64):  # a bound per turn, so that sending gets its turn too
-            try:
-                frames = socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
+            frames = dealer.receive()
+            if frames is None:
                 return
             state.heard_at = time.monotonic()
             try:
@@ -256,20 +207,20 @@ class Link:
                 message = decode_to_engine(frames[0])
             except FrameError as error:
                 text = str(error)[:TEXT_CHARS_MAX]  # it may quote what came
-                self._put(socket, Problem(code="ERR_LAZYGRAPH_PROTOCOL_FRAME", message=text))
+                self._put(dealer, Problem(code="ERR_LAZYGRAPH_PROTOCOL_FRAME", message=text))
                 continue
             if message is None:
                 self.unknown += 1
                 continue
-            self._handle(socket, state, message)
+            self._handle(dealer, state, message)
 
-    def _handle(self, socket: zmq.Socket[bytes], state: _State, message: ToEngine) -> None:
+    def _handle(self, dealer: Dealer, state: _State, message: ToEngine) -> None:
         if isinstance(message, Heartbeat):
             return
         if self.refused is not None:
             self.unknown += 1  # a refusal is final, whatever follows it
         elif isinstance(message, Welcome):
-            self._welcome(socket, state, message)
+            self._welcome(dealer, state, message)
         elif isinstance(message, Refuse):
             self.refused = message
             self._lose(state)
@@ -288,14 +239,14 @@ class Link:
         else:
             self._on_message(message)
 
-    def _welcome(self, socket: zmq.Socket[bytes], state: _State, message: Welcome) -> None:
+    def _welcome(self, dealer: Dealer, state: _State, message: Welcome) -> None:
         if message.incarnation < self.incarnation:
             text = f"an older controller ({message.incarnation} < {self.incarnation}) is fenced off"
-            self._put(socket, Problem(code="ERR_LAZYGRAPH_INCARNATION", message=text))
+            self._put(dealer, Problem(code="ERR_LAZYGRAPH_INCARNATION", message=text))
             return
         if message.version != PROTOCOL_VERSION:
             text = f"expected protocol {PROTOCOL_VERSION} in welcome, got {message.version}"
-            self._put(socket, Problem(code="ERR_LAZYGRAPH_PROTOCOL_VERSION", message=text))
+            self._put(dealer, Problem(code="ERR_LAZYGRAPH_PROTOCOL_VERSION", message=text))
             return
         again = self.incarnation != 0
         self.incarnation = message.incarnation
@@ -307,22 +258,19 @@ class Link:
         self._on_message(message)
         inventory = self._inventory()
         if inventory is not None:
-            self._put(socket, inventory)
+            self._put(dealer, inventory)
 
-    def _flush(self, socket: zmq.Socket[bytes]) -> None:
+    def _flush(self, dealer: Dealer) -> None:
         while True:
             with self._lock:
                 if not self._outbox or not self.established.is_set():
                     return
                 message = self._outbox.popleft()
-            self._put(socket, message)
+            self._put(dealer, message)
 
-    def _put(self, socket: zmq.Socket[bytes], message: FromEngine) -> None:
-        try:
-            socket.send(encode(message), zmq.NOBLOCK)
-        except zmq.Again:
-            if not isinstance(message, Hello):
-                self.dropped += 1
+    def _put(self, dealer: Dealer, message: FromEngine) -> None:
+        if not dealer.send(encode(message)) and not isinstance(message, Hello):
+            self.dropped += 1
 
 
 class _State:
@@ -334,12 +282,10 @@ class _State:
         self.next_heartbeat_at = 0.0
         self.next_hello_at = 0.0
         self.next_tick_at = 0.0
-        self.reconnect_at: float | None = None
-        self.reconnected_at = 0.0
 
     def wait_seconds(self) -> float:
         """Until the next thing to do, at most a second."""
         now = time.monotonic()
-        due = (self.next_heartbeat_at, self.next_hello_at, self.reconnect_at or 0.0)
+        due = (self.next_heartbeat_at, self.next_hello_at)
         times = [t - now for t in due if t > now]
         return max(0.001, min([*times, 1.0]))

@@ -2,6 +2,8 @@
 
 Every rank is asked the same in the same order, and what they hold afterwards is compared. No step
 would be right on ranks that hold different graphs: then the engine ends, with the reason.
+
+In EngineCore's process, on the main thread.
 """
 
 from __future__ import annotations

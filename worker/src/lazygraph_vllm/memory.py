@@ -3,6 +3,8 @@
 A graph's bytes are the growth of its pool's segments plus the growth of what the device has in use
 beyond torch's reservation (driver memory). The change of free memory around one capture is neither:
 torch gives cached blocks back on the way.
+
+On each rank, on the thread that runs the model; only ``output_lock`` is for other threads too.
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ tier, and what is captured after it gets a new pool.
 A tier's pool is a ``torch.cuda.MemPool``: when the object goes, torch frees this pool's segments
 and no others. Emptying the whole cache instead would hand the device what serving's next step
 wants, at the very moment somebody else is short of memory.
+
+On each rank, on the thread that runs the model.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What an engine knows of memory: what it reserved, which pools there are, what still fits."""
+"""What an engine knows of memory: what it reserved, which pools there are, what still fits.
+
+In EngineCore's process: changed on the main thread, and by ``welcomed`` on the link's.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """The session with the controller: who this engine is, what it has, what it is told.
 
-Without an endpoint there is no controller, and nothing of this reaches anybody.
+Without an endpoint there is no controller, and nothing of this reaches anybody. In EngineCore's
+process: what it tells on either thread, what it is told on the link's.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import logging
 from typing import Any
 
 from . import forecast
-from .capture import describe_graph
+from .descriptors import describe_graph
 
 logger = logging.getLogger("vllm.lazygraph")
 

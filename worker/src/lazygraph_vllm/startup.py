@@ -1,4 +1,7 @@
-"""An engine's start: the plan, what is captured before ready, and what came of it."""
+"""An engine's start: the plan, what is captured before ready, and what came of it.
+
+In EngineCore's process, on the main thread.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What the controller is told about steps: demand in batches, and when the engine idles."""
+"""What the controller is told about steps: demand in batches, and when the engine idles.
+
+In EngineCore's process, on the main thread.
+"""
 
 from __future__ import annotations
 

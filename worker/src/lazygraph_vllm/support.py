@@ -149,3 +149,24 @@ def missing_hook(owner: Any, names: tuple[str, ...]) -> str | None:
         if not hasattr(owner, name):
             return f"this vLLM lacks {getattr(owner, '__name__', type(owner).__name__)}.{name}"
     return None
+
+
+def unsupported_runner(runner: Any) -> str | None:
+    """Why this runner's graphs can't be controlled; ``None`` if they can."""
+    manager = getattr(runner, "cudagraph_manager", None)
+    if manager is None:
+        return "this vLLM's model runner has no cudagraph_manager"
+    reason = (
+        missing_hook(manager, MANAGER_HOOKS + MANAGER_FIELDS)
+        or missing_hook(runner, RUNNER_HOOKS)
+        or missing_module_hook()
+    )
+    if reason is None:
+        reason = graph_mode_reason(manager.cudagraph_mode)
+    if reason is None and manager.use_breakable_cg:
+        reason = "not supported: breakable CUDA graphs"
+    if reason is None and getattr(runner, "speculator", None) is not None:
+        reason = "not supported: speculative decoding"
+    if reason is None and not manager._capture_descs:
+        reason = "vLLM has no graph to capture here"
+    return reason

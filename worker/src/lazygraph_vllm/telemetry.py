@@ -1,4 +1,4 @@
-"""Counts steps by shape between two telemetry batches. Pure."""
+"""Counts steps by shape between two telemetry batches. Pure; on rank 0, for ``rank_steps``."""
 
 from __future__ import annotations
 

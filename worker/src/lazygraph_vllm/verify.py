@@ -2,20 +2,27 @@
 
 Free of side effects: dummy inputs carry PAD slots, so the KV cache is never written, and every
 buffer touched is rebuilt by the next step. Runs outside the capture context, where all-reduces
-are real.
+are real: on each rank, on the thread that runs the model, right after the capture.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from .rank_state import RankState
+
 # Kernels may be chosen differently under capture (split counts of attention), which moves bf16
 # values by rounding; a fault moves them by their own size. Relative to the largest magnitude.
 RELATIVE_LIMIT = 0.02
 
 
-def relative_difference(graphs: Any, desc: Any) -> float:
+def relative_difference(state: RankState, forward_factory: Any, desc: Any) -> float:
     """Replay ``desc``, run its inputs ungraphed, and compare all hidden states on this rank.
+
+    Args:
+        state: what this rank holds.
+        forward_factory: the closure that vLLM's own capture was called with.
+        desc: which captured graph.
 
     Returns:
         The largest difference, relative to the largest ungraphed magnitude; NaN where the graph
@@ -24,11 +31,11 @@ def relative_difference(graphs: Any, desc: Any) -> float:
     import torch
 
     mode = type(desc.cg_mode)
-    manager = graphs.manager
+    manager = state.manager
     n = desc.num_tokens
     with torch.inference_mode():
-        run = graphs._forward_factory(desc, True)
-        _fill_inputs(graphs.runner, n)
+        run = forward_factory(desc, True)
+        _fill_inputs(state.runner, n)
         run(mode.NONE)
         expected = manager.hidden_states[:n].clone()
         if desc.cg_mode.name == "FULL":

@@ -239,7 +239,7 @@ def test_a_sleeping_or_paused_engine_defers(serving: Any, controller: Any) -> No
 
 def test_alone_it_fills_while_idle_and_stops_for_requests(serving: Any) -> None:
     engine = serving(connect=False)
-    graphs = engine.runner.lazygraph.captured
+    graphs = engine.runner.lazygraph.state.captured
     wait_until(lambda: len(graphs) == 9)
     sizes = [g for g in graphs if g not in ("PIECEWISE:16", "FULL:8")]
     assert sizes == [
@@ -269,10 +269,10 @@ def test_alone_and_asleep_it_fills_after_the_wake_up(
     monkeypatch.setattr(Lockstep, "_why_not_now", noting)
     engine = serving(connect=False)
     assert asked.wait(10)
-    assert len(engine.runner.lazygraph.captured) == 2
+    assert len(engine.runner.lazygraph.state.captured) == 2
     awake.set()
     engine.core.input_queue.put_nowait((EngineCoreRequestType.ABORT, ["nobody"]))
-    wait_until(lambda: len(engine.runner.lazygraph.captured) == 9)
+    wait_until(lambda: len(engine.runner.lazygraph.state.captured) == 9)
 
 
 def wait_until(condition: Any) -> None:

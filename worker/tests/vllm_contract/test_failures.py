@@ -44,7 +44,7 @@ def test_nothing_is_left_and_the_rest_serves(gpu: Any, graph: str, where: str) -
     gpu.capturing = None  # CUDA gives up a capture that failed
     runner.model.fail_in_piece = None
     wrapper.execute_model(step(*[1] * 4))
-    assert runner.lazygraph.last_served == "FULL:8"
+    assert runner.lazygraph.dispatch.last_served == "FULL:8"
     assert "failed before" in rank.preflight(wrapper, graph, 1)["reason"]
     assert "error" not in rank.capture(wrapper, "FULL:2")
 
@@ -114,7 +114,7 @@ def test_verification_tells_a_live_replay_from_a_dead_one(
 
     wrapper, _ = start()
     runner = wrapper.worker.model_runner
-    runner.lazygraph.verify = True
+    runner.lazygraph.capturer.verify = True
     assert rank.capture(wrapper, "FULL:4")["mismatch"] != pytest.approx(0), "NaN"
     assert rank.capture(wrapper, "PIECEWISE:8")["mismatch"] > 0.1
 
@@ -124,7 +124,7 @@ def test_verification_tells_a_live_replay_from_a_dead_one(
 
     monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", replay)
     assert rank.capture(wrapper, "FULL:2")["mismatch"] is None
-    assert runner.lazygraph.verified["FULL:2"] == 0
+    assert runner.lazygraph.state.verified["FULL:2"] == 0
 
 
 def test_a_graph_that_fails_its_check_at_start_is_purged_on_all_ranks(
@@ -135,7 +135,7 @@ def test_a_graph_that_fails_its_check_at_start_is_purged_on_all_ranks(
     monkeypatch.setenv("LAZYGRAPH_VERIFY", "1")
     engine = serving()
     ready = controller.wait_for(Ready)
-    assert ready.captured == () and ready.epoch == engine.runner.lazygraph.epoch == 4
-    assert engine.runner.lazygraph.captured == {}
+    assert ready.captured == () and ready.epoch == engine.runner.lazygraph.state.epoch == 4
+    assert engine.runner.lazygraph.state.captured == {}
     assert "its replay differs" in engine.agent.state.gone["FULL:8"]
     assert wrong_dispatches(engine.runner, engine.runner.cudagraph_manager.dispatch) == []

@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.vllm_contract, pytest.mark.usefixtures("pristine", "gp
 
 from builders import Wrapper, make_config, make_runner, start, step, wrong_dispatches  # noqa: E402
 from cuda_stand_in import MIB, POOL, Group  # noqa: E402
-from lazygraph_vllm import rank, sizing  # noqa: E402
+from lazygraph_vllm import memory, rank, sizing  # noqa: E402
 from lazygraph_vllm.messages import Dispatch, DispatchRow  # noqa: E402
 
 SMALL = ("PIECEWISE:2", "FULL:2", "PIECEWISE:1", "FULL:1")
@@ -29,7 +29,7 @@ def begun(gpu: Any) -> list[Any]:
 
 
 def held(wrapper: Any) -> list[str]:
-    return sorted(wrapper.worker.model_runner.lazygraph.captured)
+    return sorted(wrapper.worker.model_runner.lazygraph.state.captured)
 
 
 def torch_graph() -> Any:
@@ -149,13 +149,13 @@ def test_driver_memory_within_reason_is_the_graphs_own(gpu: Any, monkeypatch: An
 def test_a_dropped_tier_gives_its_memory_back_and_no_other(gpu: Any) -> None:
     wrapper, _ = start(first=FIRST, tiers=TIERS)
     runner = wrapper.worker.model_runner
-    free, epoch = gpu.free_bytes, runner.lazygraph.epoch
+    free, epoch = gpu.free_bytes, runner.lazygraph.state.epoch
     flushes = gpu.count("flush")
     answer = rank.drop(wrapper, ("PIECEWISE:16", "FULL:8"))
     assert answer["freed"] == 4 * MIB and gpu.free_bytes == free + 4 * MIB
     assert answer["memory"].pool_bytes == 4 * MIB
     assert gpu.count("flush") == flushes, "serving's cached blocks stay where they are"
-    assert answer["epoch"] > epoch and answer["hash"] == runner.lazygraph.state_hash()
+    assert answer["epoch"] > epoch and answer["hash"] == runner.lazygraph.state.hash()
     assert held(wrapper) == ["FULL:2", "PIECEWISE:2"]
     assert wrong_dispatches(runner, runner.cudagraph_manager.dispatch) == []
     assert runner.cudagraph_manager.dispatch(8, 8, 1, 0).cg_mode.name == "NONE"
@@ -188,7 +188,7 @@ def test_without_a_new_pool_the_allocators_assertion_fails(gpu: Any) -> None:
     wrapper, _ = start()
     runner = wrapper.worker.model_runner
     for graph in held(wrapper):
-        runner.lazygraph.purge(graph)
+        runner.lazygraph.state.purge(graph)
     assert "INTERNAL ASSERT" in rank.capture(wrapper, "FULL:2")["error"]
 
 
@@ -280,7 +280,7 @@ def test_with_plenty_of_memory_what_is_held_is_not_read(gpu: Any, monkeypatch: A
     """It is read while requests wait: only where it decides."""
     wrapper, _ = start()
     read: list[Any] = []
-    monkeypatch.setattr(rank.memory, "pools_use", lambda pools: read.append(pools) or (0, 0))
+    monkeypatch.setattr(memory, "pools_use", lambda pools: read.append(pools) or (0, 0))
     assert rank.preflight(wrapper, "FULL:2", 0, 60 * MIB, 50 * MIB)["reason"] is None
     assert read == []
     gpu.free_bytes = 1 << 30
@@ -385,7 +385,7 @@ def test_what_does_not_come_back_is_a_refusal_with_fresh_figures(gpu: Any) -> No
 
 def test_the_cache_is_emptied_seldom(gpu: Any, monkeypatch: Any) -> None:
     now = [1000.0]
-    monkeypatch.setattr(rank.memory.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(memory.time, "monotonic", lambda: now[0])
     wrapper = crowded(gpu, free_mib=4, cached_mib=2000)
     assert look(wrapper)["reason"] is None
     for seconds, flushes, fine in ((9.9, 1, False), (0.1, 2, True)):

@@ -87,5 +87,5 @@ def test_steps_between_captures_never_capture(gpu: Any) -> None:
             wrapper.execute_model(step(*lengths))
             wrapper.sample_tokens(None)
         assert gpu.count("begin") == begun
-        if graph.id not in wrapper.worker.model_runner.lazygraph.captured:
+        if graph.id not in wrapper.worker.model_runner.lazygraph.state.captured:
             rank.capture(wrapper, graph.id)

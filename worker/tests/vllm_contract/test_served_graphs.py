@@ -35,24 +35,24 @@ def table_for(wrapper: Any, captured: set[str]) -> Dispatch:
 @pytest.mark.parametrize("mode", MODES)
 def test_after_start_captures_purges_and_tables(mode: str) -> None:
     wrapper, _ = start(mode)
-    graphs = wrapper.worker.model_runner.lazygraph
+    state = wrapper.worker.model_runner.lazygraph.state
     check(wrapper)
     draw = random.Random(mode)
-    left = [g.id for g in wrapper.graphs if g.id not in graphs.captured]
+    left = [g.id for g in wrapper.graphs if g.id not in state.captured]
     draw.shuffle(left)
     for turn, name in enumerate(left):
         assert "error" not in rank.capture(wrapper, name)
         check(wrapper)
         if turn % 2:
-            assert rank.set_table(wrapper, table_for(wrapper, set(graphs.captured))) is None
+            assert rank.set_table(wrapper, table_for(wrapper, set(state.captured))) is None
             check(wrapper)
         if turn % 3 == 2:
-            rank.purge(wrapper, {draw.choice(sorted(graphs.captured)): "a test"})
+            rank.purge(wrapper, {draw.choice(sorted(state.captured)): "a test"})
             check(wrapper)
-    for name in sorted(graphs.captured):
+    for name in sorted(state.captured):
         rank.purge(wrapper, {name: "a test"})
         check(wrapper)
-    assert not graphs.captured
+    assert not state.captured
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -108,7 +108,7 @@ def test_with_all_graphs_every_step_takes_the_graph_of_stock(
     stock.capture_model()
     wrapper, _ = start(mode, sizes=sizes)
     for graph in wrapper.graphs:
-        if graph.id not in wrapper.worker.model_runner.lazygraph.captured:
+        if graph.id not in wrapper.worker.model_runner.lazygraph.state.captured:
             rank.capture(wrapper, graph.id)
     for tokens, requests, uniform in shapes(wrapper.worker.model_runner.vllm_config):
         theirs = stock.cudagraph_manager.dispatch(requests, tokens, uniform, 0)
@@ -180,7 +180,7 @@ def test_steps_replay_what_was_captured_and_are_counted(gpu: Any) -> None:
         before = len(gpu.replayed)
         wrapper.execute_model(step(*lengths))
         wrapper.sample_tokens(None)
-        served.append((runner.lazygraph.last_served, len(gpu.replayed) - before))
+        served.append((runner.lazygraph.dispatch.last_served, len(gpu.replayed) - before))
     assert served == [
         ("FULL:8", 1),
         ("FULL:8", 1),

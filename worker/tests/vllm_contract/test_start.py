@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.vllm_contract, pytest.mark.usefixtures("pristine", "gp
 
 from builders import Wrapper, make_config, make_runner, start  # noqa: E402
 from lazygraph_vllm import rank  # noqa: E402
-from lazygraph_vllm.capture import graph_id  # noqa: E402
+from lazygraph_vllm.descriptors import graph_id  # noqa: E402
 
 MODES = ("FULL", "PIECEWISE", "FULL_DECODE_ONLY", "FULL_AND_PIECEWISE")
 TOPS = {
@@ -103,7 +103,7 @@ def test_outputs_are_sized_by_the_largest_graph(mode: str, first: list[str]) -> 
     for graph in wrapper.graphs:
         if graph.id not in captured_in_order(answer):
             assert "error" not in rank.capture(wrapper, graph.id)
-    assert set(runner.lazygraph.captured) == {g.id for g in wrapper.graphs}
+    assert set(runner.lazygraph.state.captured) == {g.id for g in wrapper.graphs}
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_capture_model_reports_what_is_still_to_come() -> None:
     """vLLM saves this number for later starts: it must not look as if graphs were nearly free."""
     everything = make_runner(make_config()).capture_model()
     wrapper, _ = start()
-    projected = wrapper.worker.model_runner.lazygraph.projected_bytes()
+    projected = wrapper.worker.model_runner.lazygraph.state.projected_bytes()
     assert projected > 0
     tops = 4 << 20  # three pieces of PIECEWISE 16 and FULL 8, one MiB each here
     assert everything > tops

@@ -99,11 +99,9 @@ def test_without_a_hook_of_the_manager(
     monkeypatch: pytest.MonkeyPatch, lines: Any, hook: str
 ) -> None:
     """On a rank: the engine asks before anything is changed."""
-    from lazygraph_vllm import capture
-
-    missing = capture.missing_hook
+    missing = support.missing_hook
     monkeypatch.setattr(
-        capture,
+        support,
         "missing_hook",
         lambda owner, names: missing(owner, tuple(f"_no{n}" if n == hook else n for n in names)),
     )

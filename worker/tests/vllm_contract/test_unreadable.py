@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("vllm", reason="vLLM isn't installed here: its own classes are the test bed")
 pytestmark = [pytest.mark.vllm_contract, pytest.mark.usefixtures("pristine", "gpu")]
 
-from lazygraph_vllm import capture, engine  # noqa: E402
+from lazygraph_vllm import engine  # noqa: E402
 from test_stock import assert_stock, started  # noqa: E402
 
 
@@ -30,8 +30,8 @@ def test_a_configuration_we_cannot_read(
 def test_graphs_we_cannot_read(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(capture, "describe_graph", broken)
-    monkeypatch.setattr("lazygraph_vllm.rank.describe_graph", broken)
+    for module in ("rank", "rank_state"):
+        monkeypatch.setattr(f"lazygraph_vllm.{module}.describe_graph", broken)
     monkeypatch.setattr(logging.getLogger("vllm"), "propagate", True)
     assert_stock(started(monkeypatch))
     assert "running as stock: can't read its graphs: AttributeError" in caplog.text

@@ -36,29 +36,30 @@ def inject(faults: str, rank: int) -> None:
 
 
 def _after_capture(graph: str, break_it: Any) -> None:
-    from lazygraph_vllm.capture import RankGraphs
+    from lazygraph_vllm.capture import Capturer
+    from lazygraph_vllm.rank_dispatch import RankDispatch
 
-    verify = RankGraphs._verify
-    rebuild = RankGraphs._rebuild
+    verify = Capturer._verify
+    rebuild = RankDispatch.rebuild
     broken: set[str] = set()
 
-    def break_once(graphs: Any) -> None:
-        if graph in graphs.captured and graph not in broken:
+    def break_once(state: Any) -> None:
+        if graph in state.captured and graph not in broken:
             broken.add(graph)
-            break_it(graphs, graph)
+            break_it(state, graph)
 
     @functools.wraps(verify)
     def patched_verify(self: Any, name: str) -> None:
-        break_once(self)
+        break_once(self._state)
         verify(self, name)
 
     @functools.wraps(rebuild)
     def patched_rebuild(self: Any) -> None:
-        break_once(self)
+        break_once(self._state)
         rebuild(self)
 
-    RankGraphs._verify = patched_verify
-    RankGraphs._rebuild = patched_rebuild
+    Capturer._verify = patched_verify
+    RankDispatch.rebuild = patched_rebuild
 
 
 class _DeadGraph:
@@ -68,11 +69,11 @@ class _DeadGraph:
         """Do nothing."""
 
 
-def _kill(graphs: Any, name: str) -> None:
+def _kill(state: Any, name: str) -> None:
     """Make one graph, or one piece in the middle of it, do nothing when replayed."""
-    desc = graphs.descs[name]
+    desc = state.descs[name]
     if desc.cg_mode.name == "FULL":
-        graphs.manager.graphs[desc] = _DeadGraph()
+        state.manager.graphs[desc] = _DeadGraph()
         return
     from vllm.compilation.cuda_graph import CUDAGraphWrapper
 
@@ -98,26 +99,25 @@ class _CorruptGraph:
         self._row.add_(1.0)
 
 
-def _corrupt(graphs: Any, name: str) -> None:
+def _corrupt(state: Any, name: str) -> None:
     """Corrupt one FULL graph: all its collectives still run, so other ranks don't wait for it."""
-    desc = graphs.descs[name]
-    row = graphs.manager.hidden_states[desc.num_tokens // 2]
-    graphs.manager.graphs[desc] = _CorruptGraph(graphs.manager.graphs[desc], row)
+    desc = state.descs[name]
+    row = state.manager.hidden_states[desc.num_tokens // 2]
+    state.manager.graphs[desc] = _CorruptGraph(state.manager.graphs[desc], row)
 
 
 def _around_capture(graph: str, context: Any) -> None:
-    from lazygraph_vllm.capture import RankGraphs
+    from lazygraph_vllm.capture import Capturer
+    from lazygraph_vllm.descriptors import graph_id
 
-    factory_of = RankGraphs._run
+    run_capture = Capturer.run
 
-    @functools.wraps(factory_of)
-    def patched_run(self: Any, original: Any, descs: Any, *args: Any, **kwargs: Any) -> None:
+    @functools.wraps(run_capture)
+    def patched_run(self: Any, *args: Any, **kwargs: Any) -> None:
         forward_factory = self._forward_factory
 
         def faulty(desc: Any, warmup: bool) -> Any:
             forward = forward_factory(desc, warmup)
-            from lazygraph_vllm.capture import graph_id
-
             if graph_id(desc) != graph:
                 return forward
 
@@ -129,11 +129,11 @@ def _around_capture(graph: str, context: Any) -> None:
 
         self._forward_factory = faulty
         try:
-            factory_of(self, original, descs, *args, **kwargs)
+            run_capture(self, *args, **kwargs)
         finally:
             self._forward_factory = forward_factory
 
-    RankGraphs._run = patched_run
+    Capturer.run = patched_run
 
 
 @contextlib.contextmanager

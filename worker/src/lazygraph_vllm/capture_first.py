@@ -1,0 +1,133 @@
+"""Captures the first set on one rank, before ready, where vLLM would capture everything.
+
+Which graphs these are the engine has said (``room.first_set``, or the controller); here is in
+which order of pools, what is left out for want of memory, and what a failure means at a start.
+
+On each rank, on the thread that runs the model, once, inside vLLM's ``capture_model``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from . import memory
+from .capture import Capturer
+from .descriptors import describe_graph, graph_id
+from .guard import StartGuard
+from .pools import make_workspaces
+from .rank_state import RankState
+
+logger = logging.getLogger("vllm.lazygraph")
+
+
+class FirstCapture:
+    """The first set of one rank."""
+
+    def __init__(
+        self,
+        state: RankState,
+        capturer: Capturer,
+        first: Sequence[str],
+        *,
+        tiered: bool,
+        guard: StartGuard | None,
+    ) -> None:
+        """Nothing is captured before ``run``.
+
+        Args:
+            state: where what is captured, and what is refused, is booked.
+            capturer: runs vLLM's capture.
+            first: ids of what to capture, in this order of pools.
+            tiered: some graphs have pools of their own.
+            guard: memory is tight: looks at each graph first.
+        """
+        self._state = state
+        self._capturer = capturer
+        self._first = [g for g in first if g in state.descs]
+        self._tiered = tiered
+        self._guard = guard
+
+    def run(self, description: str) -> None:
+        """Warm up and capture, one pool after the other; ``description`` is vLLM's."""
+        wanted = set(self._first)
+        self._warm_up()
+        if self._tiered:
+            make_workspaces(self._state.runner)
+        home_of = self._state.pools.home
+        for home in dict.fromkeys(home_of(graph) for graph in self._first):
+            chosen = {
+                mode: [d for d in descs if graph_id(d) in wanted and home_of(graph_id(d)) == home]
+                for mode, descs in self._state.lists.items()
+            }
+            self._capture_pool(home, {m: d for m, d in chosen.items() if d}, description)
+
+    def _warm_up(self) -> None:
+        """Warm up; where memory is tight and the largest run doesn't fit, size the buffer only."""
+        state = self._state
+        top = max(state.descs.values(), key=lambda d: d.num_tokens)
+        if self._guard is None or self._guard.can_run(top.num_tokens):
+            self._capturer.warm_up()
+            return
+        import torch
+
+        logger.warning(
+            "lazygraph: no room to warm up at %d tokens: the first graph of each kind warms up",
+            top.num_tokens,
+        )
+        model = state.runner.vllm_config.model_config
+        state.manager.hidden_states = torch.empty(
+            (top.num_tokens, model.get_hidden_size()),
+            dtype=model.dtype,
+            device=state.runner.device,
+        )
+
+    def _capture_pool(self, home: int, descs: dict[Any, list[Any]], description: str) -> None:
+        """Capture one pool's graphs; alone on its GPU, survive running out of it.
+
+        vLLM's loop takes a graph when it comes to it, so a list that checks what it hands out is
+        all the guard needs.
+        """
+        state = self._state
+        while descs:
+            lists: dict[Any, Any] = dict(descs)
+            if self._guard is not None:
+                lists = {mode: self._fitting(home, left) for mode, left in descs.items()}
+            try:
+                self._capturer.run(lists, description, home)
+                return
+            except Exception as error:
+                name = self._capturer.in_capture
+                if self._lost_for_good(error) or name is None:
+                    raise
+                self._capturer.clean_up(name, error)
+                state.refused[name] = f"ran out of GPU memory while capturing {name}"
+            done = state.captured.keys() | state.refused.keys()
+            left = {m: [d for d in ds if graph_id(d) not in done] for m, ds in descs.items()}
+            descs = {mode: some for mode, some in left.items() if some}
+
+    def _lost_for_good(self, error: Exception) -> bool:
+        """Whether this failure ends the start.
+
+        Several ranks can't part ways in the middle of a capture. One can: torch's allocator frees
+        nothing and breaks nothing when it finds no memory during a capture, the stream capture
+        stays valid and is ended, and what was allocated goes back to its pool with the graph.
+        """
+        single = self._state.runner.vllm_config.parallel_config.tensor_parallel_size == 1
+        return not (single and memory.is_out_of_memory(error))
+
+    def _fitting(self, home: int, descs: Sequence[Any]) -> Iterator[Any]:
+        """The graphs that fit, each looked at when its turn comes, on all ranks alike."""
+        assert self._guard is not None
+        state = self._state
+        in_pool = [g for g in state.captured if state.pools.home(g) == home]
+        there = [describe_graph(state.descs[g]) for g in in_pool]
+        for desc in descs:
+            graph = describe_graph(desc)
+            if reason := self._guard.shortage(graph, there):
+                state.refused[graph.id] = reason
+                continue
+            yield desc
+            # vLLM comes back for the next one when this one is captured.
+            there.append(graph)

@@ -1,0 +1,119 @@
+"""Which captured graph serves a step: what stands in for ``CudaGraphManager.dispatch``.
+
+On each rank, on the thread that runs the model. ``choose`` is in the path of every step: one
+look-up in lists that are made anew when a capture, a purge, a drop or the controller's table
+changes something, between two steps. The rule behind the lists is ``dispatch``'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .descriptors import graph_id
+from .dispatch import TableError, default_table, expand
+from .messages import Dispatch, DispatchRow
+from .rank_state import RankState
+
+
+class RankDispatch:
+    """One per rank.
+
+    Attributes:
+        table: the controller's; ``None``: our rule.
+        last_served: id of the graph that the last step got; empty: it ran ungraphed.
+    """
+
+    def __init__(self, state: RankState) -> None:
+        self.table: Dispatch | None = None
+        self.last_served = ""
+        self._state = state
+        # Of the state, for ``choose``.
+        self._manager = state.manager
+        self._descs = state.descs
+        self._uniform: list[tuple[tuple[str, Any], ...]] = [()]
+        self._mixed: list[tuple[tuple[str, Any], ...]] = [()]
+        # vLLM's own candidates, as the first rebuild found them.
+        self._stock: dict[Any, list[Any]] | None = None
+
+    def choose(
+        self, num_reqs: int, num_tokens: int, uniform_tokens: int | None, num_active_loras: int
+    ) -> Any:
+        """Stands in for ``CudaGraphManager.dispatch``: one look-up, captured graphs only."""
+        is_decode = uniform_tokens == self._manager.decode_query_len
+        rows = self._uniform if is_decode else self._mixed
+        if 0 < num_tokens < len(rows):
+            for name, desc in rows[num_tokens]:
+                if (
+                    desc.num_tokens >= num_tokens
+                    and (desc.num_reqs is None or desc.num_reqs >= num_reqs)
+                    and desc.uniform_token_count in (None, uniform_tokens)
+                    and desc.num_active_loras == num_active_loras
+                ):
+                    self.last_served = name
+                    return desc
+        self.last_served = ""
+        any_desc = next(iter(self._descs.values()))
+        return type(any_desc)(
+            cg_mode=type(any_desc.cg_mode).NONE,
+            num_tokens=num_tokens,
+            num_reqs=num_reqs,
+            num_active_loras=num_active_loras,
+        )
+
+    # -------------------------------------------------------------- between steps
+
+    def set_table(self, table: Dispatch | None) -> None:
+        """Use the controller's table from the next step on; ``None`` goes back to our rule.
+
+        Raises:
+            TableError: it names a graph that isn't captured; the old table stays.
+        """
+        if table is not None:
+            known = frozenset(self._state.captured)
+            expand(table.uniform, known)
+            expand(table.mixed, known)
+        self.table = table
+        self.rebuild()
+
+    def leave_out(self, gone: frozenset[str]) -> None:
+        """Take graphs out of the controller's table: what is left of it still holds."""
+        if self.table is None:
+            return
+
+        def kept(rows: Sequence[DispatchRow]) -> tuple[DispatchRow, ...]:
+            return tuple(
+                DispatchRow(up_to=r.up_to, graphs=tuple(g for g in r.graphs if g not in gone))
+                for r in rows
+            )
+
+        self.table = Dispatch(uniform=kept(self.table.uniform), mixed=kept(self.table.mixed))
+
+    def rebuild(self) -> None:
+        """Recompute the look-up lists, and vLLM's own candidates, from what is captured."""
+        state, manager = self._state, self._manager
+        known = frozenset(state.captured)
+        table = self.table
+        if table is None:
+            captured = [g for g in state.graphs if g.id in known]
+            table = default_table(captured, manager.decode_query_len, state.graphs)
+        try:
+            uniform, mixed = expand(table.uniform, known), expand(table.mixed, known)
+        except TableError:
+            # A graph the table names was purged meanwhile: fall back to the rule.
+            self.table = None
+            return self.rebuild()
+        self._uniform = [tuple((g, self._descs[g]) for g in row) for row in uniform]
+        self._mixed = [tuple((g, self._descs[g]) for g in row) for row in mixed]
+        # Whoever reads vLLM's own table must not find a graph that isn't there either.
+        manager._candidates = {
+            key: found
+            for key, descs in self._stock_candidates().items()
+            if (found := [d for d in descs if graph_id(d) in known])
+        }
+        manager._graphs_captured = True
+
+    def _stock_candidates(self) -> dict[Any, list[Any]]:
+        if self._stock is None:
+            self._stock = dict(self._manager._candidates)
+        return self._stock
