@@ -17,6 +17,7 @@ import { numberText } from "../src/bench/rows.ts";
 import type { CellRun } from "../src/bench/samples.ts";
 import type { Interval } from "../src/bench/stats.ts";
 import { readHeads, readRun } from "../src/bench/store.ts";
+import { type FillCost, fillCost, type Stretch, stretches } from "./lib/fill-cost.ts";
 import {
   type FirstMinuteRow,
   firstMinute,
@@ -46,6 +47,8 @@ const AROUND_FILL = ["conversation", "poisson"];
 const FROM_SPAWN = "from-spawn";
 const BUSY = "busy";
 const SAME_SCHEDULE = ["conversation", "first-minute"];
+/** Seconds of the schedule. */
+const STRETCHES = [0, 15, 30, 60];
 
 function text(value: Estimate | Interval | undefined, unit = ""): string {
   if (value === undefined) return "–";
@@ -89,6 +92,7 @@ function printTradeOff(points: readonly TradeOffPoint[]): void {
     numberText(point.fillShare) ?? "–",
     `${point.runs} (${point.requests} requests)`,
     text(point.shareDelayed),
+    text(point.shareMet),
     point.settledRuns === 0
       ? "not while requests came"
       : `${text(point.secondsToSettled, "s")}, ${point.settledRuns} of ${point.runs} runs`,
@@ -99,7 +103,14 @@ function printTradeOff(points: readonly TradeOffPoint[]): void {
     text(point.tpotP50Ms),
     text(point.tpotP99Ms),
   ]);
-  const head = ["fillShare", "runs", "share delayed", "ready to settled", "captured at the end"];
+  const head = [
+    "fillShare",
+    "runs",
+    "first token delayed",
+    "met a capture",
+    "ready to settled",
+    "captured at the end",
+  ];
   const latencies = ["TTFT p50, ms", "p99", "time per output token p50, ms", "p99"];
   table([...head, "steps without a graph", ...latencies], rows);
 }
@@ -118,6 +129,34 @@ function printFirstMinute(rows: readonly FirstMinuteRow[]): void {
   ]);
   const head = ["mode", "runs", "TTFT p50, ms", "ratio", "TTFT p99, ms"];
   table([...head, "time per output token p50, ms", "ratio"], cells);
+}
+
+function printFillCost(costs: readonly FillCost[]): void {
+  if (costs.length === 0) return;
+  console.log("\nRequests that were due during the fill, against the baseline's mean of the same");
+  const rows = costs.map((cost) => [
+    cost.load,
+    String(cost.runs),
+    String(cost.requests),
+    String(cost.delayed),
+    text(cost.extraMs),
+    text(cost.delayedExtraMs),
+    numberText(cost.longestExtraMs) ?? "–",
+  ]);
+  const head = ["load", "runs", "requests", "delayed by a capture", "TTFT, ms more (mean)"];
+  table([...head, "of the delayed", "longest"], rows);
+}
+
+function printStretches(found: readonly Stretch[]): void {
+  if (found.length === 0) return;
+  console.log("\nMedian TTFT over the baseline's on the same requests, by seconds after ready");
+  const modes = [...new Set(found.map(({ mode }) => mode))];
+  const parts = STRETCHES.slice(1).map((to, index) => `${STRETCHES[index]} to ${to}`);
+  const rows = modes.map((mode) => [
+    mode,
+    ...found.filter((one) => one.mode === mode).map(({ ratio }) => text(ratio)),
+  ]);
+  table(["mode", ...parts], rows);
 }
 
 /** Lanes differ in their GPU's number alone, and only a controller tells what GPU it is. */
@@ -147,13 +186,19 @@ const found = verdicts({
 });
 const points = tradeOff(complete, BUSY);
 const rows = firstMinute(complete, SAME_SCHEDULE, values.baseline);
+const costs = AROUND_FILL.flatMap(
+  (load) => fillCost(complete, load, values.mode, values.baseline) ?? [],
+);
+const parts = stretches(complete, SAME_SCHEDULE, values.baseline, STRETCHES);
 if (simulated.length > 0) {
   console.log(`SIMULATED: no GPU was used; times come from a cost profile (${simulated[0]}).`);
 }
 for (const run of left) console.log(`PARTIAL, left out: ${run}`);
 printVerdicts(found);
+printFillCost(costs);
 printTradeOff(points);
 printFirstMinute(rows);
+printStretches(parts);
 if (values.json !== undefined) {
   const document = {
     what: "ttft",
@@ -164,8 +209,10 @@ if (values.json !== undefined) {
     hosts: hostsOf(complete),
     partialLeftOut: left,
     verdicts: found,
+    fillCost: costs,
     tradeOff: points,
     firstMinute: rows,
+    stretches: parts,
   };
   await writeFile(values.json, `${JSON.stringify(document, undefined, 1)}\n`);
 }

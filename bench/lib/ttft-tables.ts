@@ -1,6 +1,7 @@
 /** The trade-off of the stall budget, and all modes on the requests of the first minute. */
 
 import { type Estimate, estimate } from "../../src/bench/bootstrap.ts";
+import { runFigures } from "../../src/bench/run-figures.ts";
 import type { CellRun } from "../../src/bench/samples.ts";
 import { bootstrapMean, type Interval } from "../../src/bench/stats.ts";
 import {
@@ -22,6 +23,8 @@ export interface TradeOffPoint {
   readonly requests: number;
   /** Requests that waited for their first token while a capture held the engine up. */
   readonly shareDelayed: Estimate | undefined;
+  /** Those that met a capture from being sent to their last token. */
+  readonly shareMet: Interval | undefined;
   /** From ready; runs that did not settle while requests came are not in it. */
   readonly secondsToSettled: Interval | undefined;
   readonly settledRuns: number;
@@ -62,6 +65,7 @@ function pointOf(mode: string, runs: readonly CellRun[]): TradeOffPoint {
     runs: runs.length,
     requests: runs.reduce((sum, run) => sum + completedOf(run).length, 0),
     shareDelayed: estimate(runs.map(delayedOf))?.mean,
+    shareMet: over(runs.flatMap((run) => runFigures(run).shareMet ?? [])),
     secondsToSettled: over(settled),
     settledRuns: settled.length,
     capturedShare: over(runs.flatMap((run) => capturedShareOf(run) ?? [])),

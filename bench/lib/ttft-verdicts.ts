@@ -23,7 +23,7 @@ export interface Verdict {
   readonly unit: string;
   readonly least: number;
   readonly most: number;
-  /** `unsure`: the value holds, and its interval reaches past the limit. */
+  /** `unsure`: the value holds, and its interval reaches past the limit, or one run has none. */
   readonly verdict: "holds" | "unsure" | "fails" | "no data";
   readonly note: string;
 }
@@ -282,7 +282,7 @@ function spawnVerdict(load: string, ours: readonly CellRun[], theirs: readonly C
       return firstMinute === undefined || answered === 0 ? [] : firstMinute.waitSeconds / answered;
     });
   const [own, base] = [waits(ours), waits(theirs)];
-  return judge({
+  const found = judge({
     load,
     claim: "a request of the first minute from spawn waits less, on average, by",
     unit: "s",
@@ -294,6 +294,9 @@ function spawnVerdict(load: string, ours: readonly CellRun[], theirs: readonly C
         : `${mean(own).toFixed(3)} s against ${mean(base).toFixed(3)} s, ` +
           `${own.length} and ${base.length} runs`,
   });
+  // How long one start takes says little of the next.
+  const alone = Math.min(own.length, base.length) === 1;
+  return alone && found.verdict === "holds" ? { ...found, verdict: "unsure" } : found;
 }
 
 function runsText(count: number): string {

@@ -140,6 +140,7 @@ describe("a run", () => {
       spawnToReadySeconds: 10,
       spawnToFirstTokenSeconds: 10.2,
       spawnToSettledSeconds: 20,
+      readyToSettledSeconds: 10,
       capturesAfterReady: 3,
       capturesDelaying: 1,
       shareDelayed: 0.2,
@@ -149,6 +150,20 @@ describe("a run", () => {
     expect(figures.readyToLastCaptureSeconds).toBeCloseTo(9.03, 6);
     expect(figures.longestTokenGap?.seconds).toBeCloseTo(0.06, 6);
     expect(figures.firstMinute).toBeUndefined();
+  });
+
+  test("who met a capture after the first token was not delayed, but met it", () => {
+    const later = request(6, 18.9, 20, { lastSeconds: 19.2 });
+    const figures = runFigures({ ...filled, requests: [...filled.requests, later] });
+    expect(figures.shareDelayed).toBeCloseTo(1 / 6, 12);
+    expect(figures.shareMet).toBeCloseTo(2 / 6, 12);
+  });
+
+  test("an engine that was settled before the HTTP server answered has no wait for it", () => {
+    const times = { ...filled.times, settledSeconds: 9 };
+    expect(runFigures({ ...filled, times }).readyToSettledSeconds).toBe(0);
+    const { settledSeconds: _, ...never } = filled.times;
+    expect(runFigures({ ...filled, times: never }).readyToSettledSeconds).toBeUndefined();
   });
 
   test("waits of the first minute from spawn", () => {
@@ -246,7 +261,7 @@ describe("all runs", () => {
   const [stock, idle] = summary.cells;
 
   test("are compared with the baseline, in one figure for the first minute", () => {
-    expect(stock?.versusBaseline).toBeUndefined();
+    expect(stock?.versusBaseline?.firstMinuteSavedSeconds).toBeUndefined();
     const saved = idle?.versusBaseline?.firstMinuteSavedSeconds;
     // 14 + 13 + … + 1 seconds of stock less 10 + 9 + … + 1 of ours, less what 4 wait anyway.
     expect(saved?.value).toBeCloseTo(50 - 4 * 0.02, 6);
@@ -255,24 +270,24 @@ describe("all runs", () => {
     expect(idle?.goodputPerSecond?.mean).toBeGreaterThan(stock?.goodputPerSecond?.mean ?? 0);
   });
 
-  test("from spawn are compared by what came after ready: the rest waited for the start", () => {
-    // Half of all requests of either mode wait for the start, so all medians would be of that.
-    const runOf = (mode: string, ready: number): CellRun =>
+  test("from spawn have no ratios: every part of such a run waited for its start", () => {
+    expect(idle?.versusBaseline?.ttft).toEqual({});
+    expect(idle?.versusBaseline?.tpot).toEqual({});
+  });
+
+  test("the baseline's own parts stand beside those of others, against the same", () => {
+    const long = (mode: string): CellRun =>
       cellRun({
         cell: { mode, load: "load", run: 1 },
-        start: "spawn",
-        times: { readySeconds: ready },
-        requests: Array.from({ length: 20 }, (_, i) => request(i, i, i < ready ? 9000 : 20 + i)),
+        requests: Array.from({ length: 200 }, (_, i) => request(i, i, i < 120 ? 10 : 40)),
       });
-    const [, late] = summarise({
-      title: "t",
-      baseline: "stock",
-      goodput: {},
-      runs: [runOf("stock", 12), runOf("idle", 12)],
-    }).cells;
-    expect(late?.versusBaseline?.ttft.first120?.p50.value).toBeCloseTo(1, 6);
-    expect(late?.versusBaseline?.ttft.all).toBeUndefined();
-    expect(late?.versusBaseline?.ttft.later).toBeUndefined();
+    const runs = [long("stock"), long("idle")];
+    const [own, other] = summarise({ title: "t", baseline: "stock", goodput: {}, runs }).cells;
+    // The load itself made the first two minutes quicker, and who sees both columns sees that.
+    expect(own?.versusBaseline?.ttft.first120?.p50.value).toBeCloseTo(0.25, 6);
+    expect(other?.versusBaseline?.ttft.first120?.p50.value).toBeCloseTo(0.25, 6);
+    expect(own?.versusBaseline?.ttft.later).toBeUndefined();
+    expect(other?.versusBaseline?.ttft.later?.p50.value).toBeCloseTo(1, 6);
   });
 
   test("at a glance: a line for each mode under each load, loads as they were first run", () => {
@@ -310,6 +325,7 @@ describe("all runs", () => {
     ]);
     expect(column("TTFT p50, ms")).toEqual(["20.0", "20.0", "20.0"]);
     expect(column("TTFT p50 over stock's steady")).toEqual(["–", "1.00", "–"]);
+    expect(head).not.toContain("ready to settled, s");
     expect(column("spawn to ready, s")).toEqual(["5.00", "5.00", "5.00"]);
     // Nobody captured anything.
     expect(head).not.toContain("graphs");

@@ -1,6 +1,7 @@
 /** Claims about TTFT around captures: each holds on runs made for it, and each can fail. */
 
 import { describe, expect, test } from "vitest";
+import { fillCost, stretches } from "../../bench/lib/fill-cost.ts";
 import { matched } from "../../bench/lib/matched.ts";
 import { firstMinute, tradeOff } from "../../bench/lib/ttft-tables.ts";
 import { type Verdict, verdicts } from "../../bench/lib/ttft-verdicts.ts";
@@ -313,4 +314,67 @@ test("all modes on the requests of the shortest load", () => {
   ]);
   expect(rows[0]?.ttftRatio).toBeUndefined();
   expect(rows[1]?.ttftRatio?.value).toBeCloseTo(1.5, 2);
+});
+
+describe("what the fill costs who comes during it", () => {
+  // The fill is over 36 s after ready, and every fifth capture holds a request up for 25 ms.
+  const held = (index: number, due: number): number =>
+    baseMs(index) + (due < READY + 35 && index % 5 === 0 ? 25 : 0);
+  const runs = RUNS.flatMap((number) => [
+    run({ mode: "stock", run: number }),
+    run({ mode: "idle", run: number, captures: fill(), ttftMs: held }),
+  ]);
+
+  test("the same requests, less what they took without captures", () => {
+    const cost = fillCost(runs, "conversation", "idle", "stock");
+    const last = READY + 1 + 2 * (PLANNED - 3) + 0.03;
+    const due = Array.from({ length: REQUESTS }, (_, index) => READY + index * GAP_SECONDS);
+    const during = due.filter((at) => at >= READY + 1 && at <= last).length;
+    expect(cost).toMatchObject({ runs: 3, requests: 3 * during });
+    expect(cost?.longestExtraMs).toBeGreaterThan(24.9);
+    expect(cost?.extraMs?.value).toBeGreaterThan(4);
+    expect(cost?.extraMs?.value).toBeLessThan(6);
+    expect(cost?.delayed).toBeGreaterThan(0);
+    expect(cost?.delayed).toBeLessThan(cost?.requests ?? 0);
+    expect(fillCost(runs, "calm", "idle", "stock")).toBeUndefined();
+  });
+
+  test("nothing where both took the same, and no figure without a baseline", () => {
+    const same = RUNS.flatMap((number) => [
+      run({ mode: "stock", run: number }),
+      run({ mode: "idle", run: number, captures: fill() }),
+    ]);
+    const cost = fillCost(same, "conversation", "idle", "stock");
+    expect(cost?.extraMs?.value).toBeCloseTo(0, 2);
+    const alone = fillCost(runs.slice(1, 2), "conversation", "idle", "stock");
+    expect(alone?.requests).toBeGreaterThan(0);
+    expect(alone?.extraMs).toBeUndefined();
+  });
+
+  test("stretch by stretch: what is over early is not spread over the whole", () => {
+    const early = (index: number, due: number): number =>
+      baseMs(index) * (due < READY + 15 ? 2 : 1);
+    const all = RUNS.flatMap((number) => [
+      run({ mode: "stock", run: number }),
+      run({ mode: "lazy", load: "first-minute", run: number, requests: 171, ttftMs: early }),
+    ]);
+    const found = stretches(all, ["conversation", "first-minute"], "stock", [0, 15, 30, 60]);
+    expect(found.map(({ mode, from, to }) => [mode, from, to])).toEqual([
+      ["lazy", 0, 15],
+      ["lazy", 15, 30],
+      ["lazy", 30, 60],
+    ]);
+    const ratios = found.map(({ ratio }) => ratio?.value ?? Number.NaN);
+    expect(ratios[0]).toBeCloseTo(2, 2);
+    expect(ratios[1]).toBeCloseTo(1, 2);
+    expect(ratios[2]).toBeCloseTo(1, 2);
+  });
+});
+
+test("one start of each mode is no verdict on starts", () => {
+  const pair = [fromSpawn("stock", 11)[0], fromSpawn("idle", 8)[0]].filter(
+    (one) => one !== undefined,
+  );
+  expect(verdictOf(judged({}, {}, pair), "first minute from spawn").verdict).toBe("unsure");
+  expect(verdictOf(judged({}, {}, SPAWNS), "first minute from spawn").verdict).toBe("holds");
 });

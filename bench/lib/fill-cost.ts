@@ -1,0 +1,103 @@
+/** What captures cost the requests that came while they were made: the same ones, in both modes. */
+
+import { type Estimate, estimate } from "../../src/bench/bootstrap.ts";
+import type { CellRun, RequestRecord } from "../../src/bench/samples.ts";
+import { mean } from "../../src/bench/stats.ts";
+import { completedOf, inWindow, ttftMs } from "../../src/bench/windows.ts";
+import { type Matched, matched, type Values } from "./matched.ts";
+
+export interface FillCost {
+  readonly load: string;
+  readonly runs: number;
+  /** Requests that were due between the first capture and the last one, over all runs. */
+  readonly requests: number;
+  /** Those of them whose first token waited for a capture. */
+  readonly delayed: number;
+  /** TTFT less the baseline's mean of the same request, in milliseconds; of the delayed, too. */
+  readonly extraMs: Estimate | undefined;
+  readonly delayedExtraMs: Estimate | undefined;
+  readonly longestExtraMs: number | undefined;
+}
+
+/** Undefined where the mode has no run under this load. */
+export function fillCost(
+  runs: readonly CellRun[],
+  load: string,
+  mode: string,
+  baseline: string,
+): FillCost | undefined {
+  const of = (name: string): CellRun[] =>
+    runs.filter(({ cell }) => cell.mode === name && cell.load === load);
+  const ours = of(mode);
+  if (ours.length === 0) return undefined;
+  const usual = meansByRequest(of(baseline));
+  const extras = (requests: readonly RequestRecord[]): number[] =>
+    requests.flatMap((request) => {
+      const known = usual.get(request.index);
+      return known === undefined ? [] : ttftMs(request) - known;
+    });
+  const due = ours.map((run) => inWindow(run, "during", completedOf(run)));
+  const delayed = ours.map((run, index) => inWindow(run, "delayed", due[index] ?? []));
+  const all = due.flatMap(extras);
+  return {
+    load,
+    runs: ours.length,
+    requests: due.flat().length,
+    delayed: delayed.flat().length,
+    extraMs: estimate(due.map(extras))?.mean,
+    delayedExtraMs: estimate(delayed.map(extras))?.mean,
+    longestExtraMs: all.length === 0 ? undefined : Math.max(...all),
+  };
+}
+
+function meansByRequest(runs: readonly CellRun[]): Map<number, number> {
+  const values = new Map<number, number[]>();
+  for (const request of runs.flatMap(completedOf)) {
+    values.set(request.index, [...(values.get(request.index) ?? []), ttftMs(request)]);
+  }
+  return new Map([...values].map(([index, own]) => [index, mean(own)]));
+}
+
+export interface Stretch {
+  readonly mode: string;
+  /** Seconds from the start of the schedule. */
+  readonly from: number;
+  readonly to: number;
+  readonly requests: number;
+  /** Of the median TTFT to the baseline's on the same requests. */
+  readonly ratio: Estimate | undefined;
+}
+
+/**
+ * Each mode's median TTFT over the baseline's, stretch by stretch of the schedule: what a mode costs
+ * while it has few graphs would drown in a figure of the whole.
+ *
+ * @param loads names of loads that are the same schedule, cut at different lengths
+ */
+export function stretches(
+  runs: readonly CellRun[],
+  loads: readonly string[],
+  baseline: string,
+  limits: readonly number[],
+): Stretch[] {
+  const here = runs.filter(({ cell }) => loads.includes(cell.load));
+  const theirs = here.filter(({ cell }) => cell.mode === baseline);
+  const modes = [...new Set(here.map(({ cell }) => cell.mode))].filter((own) => own !== baseline);
+  return modes.flatMap((mode) => {
+    const ours = here.filter(({ cell }) => cell.mode === mode);
+    return limits.slice(1).map((to, index) => {
+      const from = limits[index] as number;
+      const part = (run: CellRun): Values => ttftsBetween(run, from, to);
+      const found: Matched | undefined = matched(ours.map(part), theirs.map(part));
+      return { mode, from, to, requests: found?.requests ?? 0, ratio: found?.medianRatio };
+    });
+  });
+}
+
+function ttftsBetween(run: CellRun, from: number, to: number): Values {
+  const start = run.times.scheduleSeconds ?? 0;
+  const between = completedOf(run).filter(
+    ({ dueSeconds }) => dueSeconds - start >= from && dueSeconds - start < to,
+  );
+  return new Map(between.map((request) => [request.index, ttftMs(request)]));
+}
