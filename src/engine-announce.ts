@@ -7,13 +7,20 @@ import {
   reasonOf,
   takenBytes,
 } from "./engine-record.ts";
-import { codeOf, type LazygraphError } from "./errors.ts";
-import { type DecisionEvent, type EngineEventBase, publish } from "./events.ts";
-import { type MemoryFigures, memoryAdvice, memoryLine, verdictOf } from "./memory-line.ts";
+import { codeOf, type LazygraphError, messageOf } from "./errors.ts";
+import {
+  type CaptureStartEvent,
+  type DecisionEvent,
+  type EngineEventBase,
+  type MemoryRefusedEvent,
+  publish,
+  publishProblem,
+} from "./events.ts";
+import { type MemoryFigures, memoryAdvice, memoryLine, mib, verdictOf } from "./memory-line.ts";
 import { capturedGraphs, type EngineState } from "./schedule/state.ts";
 import type { CaptureResult, Ready, Telemetry } from "./wire/protocol.ts";
 
-export function eventBase(record: EngineRecord): EngineEventBase {
+function eventBase(record: EngineRecord): EngineEventBase {
   const { engine, session } = record.hello;
   return { engine, session, atUnixMs: Date.now() };
 }
@@ -73,7 +80,7 @@ export function announceDecision(
 }
 
 export function announceProblem({ hello }: EngineRecord, code: string, message: string): void {
-  publish("lazygraph:problem", { engine: hello.engine, atUnixMs: Date.now(), code, message });
+  publishProblem(hello.engine, code, message);
 }
 
 export function announceSteps(record: EngineRecord, message: Telemetry): void {
@@ -104,10 +111,17 @@ export function firstOf(names: readonly string[]): string {
   return `${names.slice(0, 3).join(", ")}${names.length > 3 ? ", …" : ""}`;
 }
 
+export function announceCapture(
+  record: EngineRecord,
+  capture: Omit<CaptureStartEvent, keyof EngineEventBase>,
+): void {
+  publish("lazygraph:capture:start", { ...eventBase(record), ...capture });
+}
+
 /** The engine was lost with this capture open. */
 export function announceUnanswered(record: EngineRecord, graph: string, error: unknown): void {
   const code = codeOf(error) ?? "ERR_LAZYGRAPH_INTERNAL";
-  const reason = error instanceof Error ? error.message : String(error);
+  const reason = messageOf(error);
   publish("lazygraph:capture:failed", { ...eventBase(record), graph, reason, code });
 }
 
@@ -153,6 +167,62 @@ export function announceMemory(record: EngineRecord, state: EngineState): void {
     verdict: verdictOf(forecast, headroom),
     ...(advice === undefined ? {} : { advice }),
     line,
+  });
+}
+
+/**
+ * Graphs were refused for want of memory.
+ *
+ * @param reason as the end of a sentence about them
+ */
+export function announceRefused(
+  record: EngineRecord,
+  state: EngineState,
+  refusal: Omit<MemoryRefusedEvent, keyof EngineEventBase | "line">,
+  reason: string,
+): void {
+  const figures = memoryFigures(record, state);
+  const advice = figures && memoryAdvice(figures);
+  const { graphs } = refusal;
+  const which = graphs.length === 1 ? graphs[0] : `${graphs.length} graphs (${graphs[0]}, …)`;
+  publish("lazygraph:memory:refused", {
+    ...eventBase(record),
+    ...refusal,
+    line:
+      `${record.hello.engine}: not captured for want of memory: ${which}, which ${reason}` +
+      (advice === undefined ? "" : `. To have them all, ${advice}`),
+  });
+}
+
+/** Graphs that were refused for want of memory are asked for again. */
+export function announceRoom(
+  record: EngineRecord,
+  graphs: readonly string[],
+  availableBytes: number,
+): void {
+  publish("lazygraph:memory:room", {
+    ...eventBase(record),
+    graphs,
+    availableBytes,
+    line:
+      `${record.hello.engine}: there is room for ${graphs.length} graphs again ` +
+      `(${mib(availableBytes)})`,
+  });
+}
+
+/** A tier was given up because serving ran short of memory. */
+export function announceDropped(
+  record: EngineRecord,
+  graphs: readonly string[],
+  freedBytes: number,
+): void {
+  publish("lazygraph:memory:dropped", {
+    ...eventBase(record),
+    graphs,
+    freedBytes,
+    line:
+      `${record.hello.engine}: free memory fell below what serving needs: dropped ` +
+      `${graphs.length} graphs of the least use, ${mib(freedBytes)} came back`,
   });
 }
 

@@ -6,14 +6,14 @@
 
 import PQueue from "p-queue";
 import {
+  announceCapture,
   announceDecision,
   announceProblem,
   announceUnanswered,
-  eventBase,
 } from "./engine-announce.ts";
 import type { EngineMemory } from "./engine-memory.ts";
 import type { EngineRecord } from "./engine-record.ts";
-import { publish } from "./events.ts";
+import { messageOf } from "./errors.ts";
 import type { Graph } from "./graph.ts";
 import type { Decision } from "./schedule/policy.ts";
 import type { EngineState } from "./schedule/state.ts";
@@ -72,12 +72,7 @@ export class EngineCaptures {
       this.#options.onFrozen();
       return;
     }
-    publish("lazygraph:capture:start", {
-      ...eventBase(this.#record),
-      graph: graph.id,
-      whenIdle,
-      reason,
-    });
+    announceCapture(this.#record, { graph: graph.id, whenIdle, reason });
     // The answer itself is booked where it arrives, in the order of messages.
     await session.capture(graph.id, whenIdle, grant.needBytes).catch((error) => {
       // The engine was lost with this capture open; the driver's `detach` has booked it.
@@ -95,7 +90,7 @@ export class EngineCaptures {
         else memory.kept(graphs, answer.reason ?? `the engine ${answer.outcome} the drop`);
       } catch (error) {
         // Lost in the middle of it: the next inventory tells what became of the tier.
-        memory.kept(graphs, error instanceof Error ? error.message : String(error));
+        memory.kept(graphs, messageOf(error));
       }
       onChange();
     });

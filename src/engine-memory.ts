@@ -1,20 +1,19 @@
 /**
  * Memory of one engine, between its driver and the guard: what it reports goes into the guard, and
- * what the guard refuses, gives back or gives up changes the engine's graphs and is published.
+ * what the guard refuses, gives back or gives up changes the engine's graphs and is announced.
  * Every capture passes `reserve` before it is sent.
  */
 
 import type { Clock } from "./clock.ts";
-import { eventBase } from "./engine-announce.ts";
-import { blockGraph, type EngineRecord, forecastOf, setStatus } from "./engine-record.ts";
-import { publish } from "./events.ts";
+import { announceDropped, announceRefused, announceRoom } from "./engine-announce.ts";
+import { blockGraph, type EngineRecord, setStatus } from "./engine-record.ts";
 import type { Graph } from "./graph.ts";
 import type { RecordedBytes } from "./memory/forecast.ts";
 import type { HostGpus } from "./memory/gpus.ts";
 import { type Grant, MemoryGuard } from "./memory/guard.ts";
 import { MemoryLedger } from "./memory/ledger.ts";
 import type { MemoryOptions } from "./memory/options.ts";
-import { memoryAdvice, mib } from "./memory-line.ts";
+import { mib } from "./memory-line.ts";
 import { type EngineState, waitingForMemory } from "./schedule/state.ts";
 import type { Captured, CaptureResult, Dropped, Inventory, Start } from "./wire/protocol.ts";
 
@@ -226,14 +225,7 @@ export class EngineMemory {
     if (this.#closed) return;
     if (ranks.length > 0) this.#report();
     this.#guard.dropped(graphs);
-    publish("lazygraph:memory:dropped", {
-      ...eventBase(this.#record),
-      graphs,
-      freedBytes,
-      line:
-        `${this.#record.hello.engine}: free memory fell below what serving needs: dropped ` +
-        `${graphs.length} graphs of the least use, ${mib(freedBytes)} came back`,
-    });
+    announceDropped(this.#record, graphs, freedBytes);
     this.#reviewLater();
   }
 
@@ -279,25 +271,13 @@ export class EngineMemory {
       const entry = state.graphs.get(id);
       if (entry !== undefined) setStatus(entry, "planned", "asked for again: memory may suffice");
     }
-    if (!probe) this.#announceRoom(graphs);
+    if (!probe) announceRoom(this.#record, graphs, this.#guard.headroom()?.bytes ?? 0);
     if (state.settled) this.#options.onReopen();
     else this.#options.onChange(graphs);
   }
 
-  #announceRoom(graphs: readonly string[]): void {
-    const availableBytes = this.#guard.headroom()?.bytes ?? 0;
-    publish("lazygraph:memory:room", {
-      ...eventBase(this.#record),
-      graphs,
-      availableBytes,
-      line:
-        `${this.#record.hello.engine}: there is room for ${graphs.length} graphs again ` +
-        `(${mib(availableBytes)})`,
-    });
-  }
-
   #refuse(graphs: readonly string[], needBytes: number, availableBytes: number): void {
-    const { state, inventory, utilization, hello } = this.#record;
+    const { state } = this.#record;
     if (state === undefined) return;
     this.#guard.refused();
     const available = mib(Math.max(0, availableBytes));
@@ -307,21 +287,9 @@ export class EngineMemory {
       if (entry !== undefined) blockGraph(entry, reason);
     }
     this.#refusals += 1;
-    const forecast = forecastOf(this.#record);
-    const headroom = this.#guard.headroom();
-    const reserve = inventory?.reserve?.mode;
-    const advice = forecast && memoryAdvice({ forecast, headroom, reserve, utilization });
-    const which = graphs.length === 1 ? graphs[0] : `${graphs.length} graphs (${graphs[0]}, …)`;
-    publish("lazygraph:memory:refused", {
-      ...eventBase(this.#record),
-      graphs,
-      needBytes,
-      availableBytes,
-      repeated: this.#refusals > 1,
-      line:
-        `${hello.engine}: not captured for want of memory: ${which}, which ${reason}` +
-        (advice === undefined ? "" : `. To have them all, ${advice}`),
-    });
+    const repeated = this.#refusals > 1;
+    const refusal = { graphs, needBytes, availableBytes, repeated };
+    announceRefused(this.#record, state, refusal, reason);
     this.#reviewLater();
   }
 

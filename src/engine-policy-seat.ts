@@ -7,6 +7,7 @@ import type { Clock } from "./clock.ts";
 import { announceProblem } from "./engine-announce.ts";
 import type { ExplainingPolicy, PolicyContext, PolicyMaker } from "./engine-policy.ts";
 import type { EngineRecord } from "./engine-record.ts";
+import { messageOf } from "./errors.ts";
 import type { Decision, EngineEvent } from "./schedule/policy.ts";
 import type { EngineState } from "./schedule/state.ts";
 
@@ -52,7 +53,7 @@ export class PolicySeat {
       }
     } catch (error) {
       // A policy may be the user's: what it throws must not take the gateway down.
-      const why = error instanceof Error ? error.message : String(error);
+      const why = messageOf(error);
       announceProblem(
         this.#record,
         "ERR_LAZYGRAPH_POLICY",
@@ -77,6 +78,6 @@ function explained(explain: () => string): string {
   try {
     return explain();
   } catch (error) {
-    return `the policy threw: ${error instanceof Error ? error.message : String(error)}`;
+    return `the policy threw: ${messageOf(error)}`;
   }
 }

@@ -2,7 +2,7 @@
 
 import { announceDecision, announceProblem } from "./engine-announce.ts";
 import type { EngineRecord } from "./engine-record.ts";
-import { codeOf } from "./errors.ts";
+import { codeOf, messageOf } from "./errors.ts";
 import type { EnginePlan, PlanDesk } from "./plan/engine-plan.ts";
 import type { EngineState } from "./schedule/state.ts";
 import type { Inventory } from "./wire/protocol.ts";
@@ -34,7 +34,7 @@ function planOf(
   try {
     return plans?.engine(record.hello, inventory, state);
   } catch (error) {
-    const why = error instanceof Error ? error.message : String(error);
+    const why = messageOf(error);
     announceProblem(
       record,
       codeOf(error) ?? "ERR_LAZYGRAPH_INTERNAL",

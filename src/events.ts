@@ -197,6 +197,14 @@ export function publish<K extends EventName>(name: K, event: LazygraphEvents[K])
 }
 
 /**
+ * @internal
+ * @param engine its name; empty where it is no engine's, or nobody knows whose
+ */
+export function publishProblem(engine: string, code: string, message: string): void {
+  publish("lazygraph:problem", { engine, atUnixMs: Date.now(), code, message });
+}
+
+/**
  * Calls `listener` for every event of one channel, of all controllers in this process.
  *
  * @returns a function that ends the subscription

@@ -20,7 +20,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { Announcement } from "./call-options.ts";
 import type { Controller } from "./controller.ts";
-import { codeOf } from "./errors.ts";
+import { codeOf, messageOf } from "./errors.ts";
 import type { EngineSnapshot } from "./snapshot.ts";
 import { isLoopback } from "./wire/endpoint.ts";
 import { MODES } from "./wire/protocol.ts";
@@ -299,7 +299,7 @@ function sendError(response: ServerResponse, error: unknown): void {
   // The rest of a body that was too large is not read: the connection ends with the answer.
   if (status === 413) response.setHeader("connection", "close");
   const code = codeOf(error) ?? "ERR_HTTP_INTERNAL";
-  const message = error instanceof Error ? error.message : String(error);
+  const message = messageOf(error);
   send(response, status, { error: { code, message } });
 }
 

@@ -1,4 +1,4 @@
-import { codeOf, LazygraphError } from "./errors.ts";
+import { codeOf, LazygraphError, messageOf } from "./errors.ts";
 
 /** The error of a server that could not listen, with a stable code; `option` named the address. */
 export function listenError(
@@ -15,7 +15,7 @@ export function listenError(
       { cause },
     );
   }
-  const message = cause instanceof Error ? cause.message : String(cause);
+  const message = messageOf(cause);
   return new LazygraphError(
     "ERR_LAZYGRAPH_BIND",
     `Expected an address of this host for ${option}, got ${host}:${port}: ${message}.`,

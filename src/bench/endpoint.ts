@@ -1,6 +1,6 @@
 /** Questions to an OpenAI-compatible server besides the load: its model, its token counts. */
 
-import { LazygraphError } from "../errors.ts";
+import { LazygraphError, messageOf } from "../errors.ts";
 import type { TokenCounter } from "./prompts.ts";
 import { type Endpoint, streamRequest } from "./stream.ts";
 
@@ -122,7 +122,7 @@ async function ask(
     return { answered, body: JSON.parse(text), what: text.slice(0, 100) };
   } catch (error) {
     const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error;
-    const what = cause instanceof Error ? cause.message : String(cause);
+    const what = messageOf(cause);
     return { answered, body: undefined, what };
   }
 }

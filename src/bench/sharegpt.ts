@@ -1,7 +1,7 @@
 /** ShareGPT-format files: `[{"conversations": [{"from": "human", "value": …}, …]}, …]`. */
 
 import { readFile, stat } from "node:fs/promises";
-import { codeOf, LazygraphError } from "../errors.ts";
+import { codeOf, LazygraphError, messageOf } from "../errors.ts";
 
 /** The first question of a conversation and the length of its answer. */
 export interface Conversation {
@@ -27,7 +27,7 @@ export async function readShareGpt(file: string): Promise<Conversation[]> {
     if (size > FILE_BYTES_MAX) throw new Error(`${size} bytes, over the limit of 1 GiB`);
     entries = JSON.parse(await readFile(file, "utf8"));
   } catch (error) {
-    const got = codeOf(error) ?? (error instanceof Error ? error.message : String(error));
+    const got = codeOf(error) ?? messageOf(error);
     throw fileError(file, "a readable JSON file in ShareGPT's format", got);
   }
   if (!Array.isArray(entries)) throw fileError(file, "a JSON list of conversations", "none");

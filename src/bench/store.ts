@@ -16,7 +16,7 @@ import { basename, join } from "node:path";
 import { createInterface } from "node:readline";
 import { pipeline } from "node:stream/promises";
 import { createGunzip, createGzip } from "node:zlib";
-import { codeOf, LazygraphError, OptionError } from "../errors.ts";
+import { codeOf, LazygraphError, messageOf, OptionError } from "../errors.ts";
 import { makeFolder } from "../make-folder.ts";
 import type {
   CaptureRecord,
@@ -131,7 +131,7 @@ export async function readRun(folder: string, head: RunHead): Promise<CellRun> {
     }
   } catch (error) {
     // One damaged file must not cost the report of all the others.
-    damage = `${error instanceof Error ? error.message : String(error)} What came before counts.`;
+    damage = `${messageOf(error)} What came before counts.`;
   }
   requests.sort((a, b) => a.dueSeconds - b.dueSeconds || a.index - b.index);
   const reason = damage ?? (killed ? "The benchmark was killed." : undefined);
@@ -190,7 +190,7 @@ async function* sampleLines(
     if (broken !== undefined) throw broken;
   } catch (error) {
     if (codeOf(error) === "ERR_LAZYGRAPH_BENCH") throw error;
-    const why = error instanceof Error ? error.message : String(error);
+    const why = messageOf(error);
     throw folderError(file, "whole", `${why} after line ${number}`);
   }
 }
@@ -263,7 +263,7 @@ async function readJson(file: string, what: string): Promise<unknown> {
     if (size > HEAD_BYTES_MAX) throw new Error(`${size} bytes`);
     return JSON.parse(await readFile(file, "utf8"));
   } catch (error) {
-    const got = codeOf(error) ?? (error instanceof Error ? error.message : String(error));
+    const got = codeOf(error) ?? messageOf(error);
     throw folderError(file, what, got);
   }
 }

@@ -5,6 +5,7 @@
 
 import { Agent as HttpAgent, request as httpRequest, type IncomingMessage } from "node:http";
 import { Agent as HttpsAgent, request as httpsRequest } from "node:https";
+import { messageOf } from "../errors.ts";
 import { SseParser } from "./sse.ts";
 
 export type Endpoint = "completions" | "chat";
@@ -141,7 +142,7 @@ function receive(response: IncomingMessage, stream: Stream): void {
     try {
       for (const data of parser.push(text)) stream.event(data, now);
     } catch (error) {
-      stream.fail("bad_event", error instanceof Error ? error.message : String(error));
+      stream.fail("bad_event", messageOf(error));
     }
     if (stream.failed) response.destroy();
   });

@@ -1,7 +1,7 @@
 /** The OpenAI side of the engine under calibration: completions of given lengths, nothing else. */
 
 import { setTimeout as sleep } from "node:timers/promises";
-import { LazygraphError } from "../errors.ts";
+import { LazygraphError, messageOf } from "../errors.ts";
 
 export interface CompletionsOptions {
   readonly url: URL;
@@ -116,7 +116,7 @@ export class Completions {
     } catch (cause) {
       signal.throwIfAborted();
       const why = cause instanceof Error && cause.cause instanceof Error ? cause.cause : cause;
-      const got = why instanceof Error ? why.message : String(why);
+      const got = messageOf(why);
       throw this.#fault(`an answer to ${path}, got ${shortened(got)}`, cause);
     }
   }

@@ -1,5 +1,6 @@
 /** `lazygraph doctor`: what this host has, what is missing, and what to do about it. */
 
+import { messageOf } from "../errors.ts";
 import { loadAddon } from "../gpu/addon.ts";
 import { type GpuSurvey, openGpuMemory } from "../gpu/memory.ts";
 import {
@@ -87,7 +88,7 @@ async function examine(
   try {
     if (source.available) survey = await source.survey();
   } catch (error) {
-    why = error instanceof Error ? error.message : String(error);
+    why = messageOf(error);
   }
   for (const memory of [nvml, smi]) if (memory.available) await memory.close();
   return {

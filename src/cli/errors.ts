@@ -1,6 +1,6 @@
 /** How an error reaches the terminal: one sentence, its code, and the exit code that goes with it. */
 
-import { codeOf, type ErrorCode, LazygraphError, OptionError } from "../errors.ts";
+import { codeOf, type ErrorCode, LazygraphError, messageOf, OptionError } from "../errors.ts";
 
 export const EXIT = { ok: 0, failure: 1, usage: 2, notExecutable: 126, notFound: 127 } as const;
 
@@ -17,7 +17,7 @@ export function quote(text: string): string {
 
 /** `lazygraph: <sentence> [CODE]`; errors that aren't ours keep their own code, if they have one. */
 export function errorLine(error: unknown): string {
-  const message = error instanceof Error ? error.message : String(error);
+  const message = messageOf(error);
   const sentence = message.trim().replaceAll(/\s*\n\s*/g, " ") || "Failed without a message.";
   const code = codeOf(error);
   return code === undefined ? `lazygraph: ${sentence}` : `lazygraph: ${sentence} [${code}]`;

@@ -3,7 +3,7 @@
 import { access, constants, stat } from "node:fs/promises";
 import { dirname } from "node:path";
 import { systemClock, withinSeconds } from "../clock.ts";
-import { codeOf } from "../errors.ts";
+import { codeOf, messageOf } from "../errors.ts";
 import type { ControllerOptions } from "../options.ts";
 import { defaultPlanFolder } from "../plan/place.ts";
 import { note } from "./errors.ts";
@@ -34,7 +34,7 @@ export async function notePlanFolder(
     systemClock,
     SECONDS_MAX,
     look().catch((error: unknown) => {
-      note(error instanceof Error ? error.message : String(error), "ERR_LAZYGRAPH_PLAN");
+      note(messageOf(error), "ERR_LAZYGRAPH_PLAN");
     }),
   );
 }

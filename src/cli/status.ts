@@ -1,6 +1,6 @@
 /** `lazygraph status`: what a running controller knows, over its HTTP side. */
 
-import { LazygraphError } from "../errors.ts";
+import { LazygraphError, messageOf } from "../errors.ts";
 import type { EngineSnapshot } from "../snapshot.ts";
 import { usageError } from "./errors.ts";
 import { parseOptions } from "./options.ts";
@@ -114,5 +114,5 @@ function reasonOf(error: unknown): string {
   }
   const cause = error instanceof Error ? error.cause : undefined;
   if (cause instanceof Error) return "code" in cause ? String(cause.code) : cause.message;
-  return error instanceof Error ? error.message : String(error);
+  return messageOf(error);
 }

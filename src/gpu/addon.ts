@@ -6,6 +6,7 @@
 import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
 import { fileURLToPath } from "node:url";
+import { messageOf } from "../errors.ts";
 
 /** The problems of native/src/nvml.h, as the `code` of the errors that the addon throws. */
 export type NativeProblem =
@@ -121,7 +122,7 @@ export function loadAddon(candidates: readonly string[] = addonCandidates()): Ad
     try {
       return { ok: true, addon: require(path) as NativeAddon, path };
     } catch (error) {
-      broken.push(`${path}: ${error instanceof Error ? error.message : String(error)}`);
+      broken.push(`${path}: ${messageOf(error)}`);
     }
   }
   if (broken.length > 0) {

@@ -4,7 +4,7 @@
  */
 
 import { execFile } from "node:child_process";
-import { codeOf, LazygraphError } from "../errors.ts";
+import { codeOf, LazygraphError, messageOf } from "../errors.ts";
 import { canonicalUuid, checkUuid, type GpuReading, type GpuSurvey } from "./device.ts";
 import {
   FIELDS,
@@ -174,8 +174,4 @@ function run(command: string, args: readonly string[]): Promise<string> {
       reject(new Error(why, { cause: error }));
     });
   });
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

@@ -8,7 +8,7 @@
 
 import { join } from "node:path";
 import { type Clock, withinSeconds } from "../clock.ts";
-import { codeOf } from "../errors.ts";
+import { codeOf, messageOf } from "../errors.ts";
 import { BookEntry, type BookHead, type Contribution } from "./book.ts";
 import { PlanFault } from "./check.ts";
 import { planNames, readPlan, setAside, versionOf, writePlan } from "./files.ts";
@@ -245,5 +245,5 @@ export class PlanStore {
 }
 
 function reasonOf(error: unknown): string {
-  return codeOf(error) ?? (error instanceof Error ? error.message : String(error));
+  return codeOf(error) ?? messageOf(error);
 }

@@ -15,7 +15,7 @@ import {
 import { Agent as HttpsAgent, request as requestHttps } from "node:https";
 import { pipeline } from "node:stream";
 import { codeOf, type ErrorCode } from "../errors.ts";
-import { publish } from "../events.ts";
+import { publishProblem } from "../events.ts";
 import type { RecordedRequest, TraceRecorder } from "./recorder.ts";
 
 /** Requests that make the engine generate; everything else passes unrecorded. */
@@ -47,7 +47,7 @@ export function createRecordingProxy(upstream: URL, recorder: TraceRecorder): Se
   const tell = (message: string): void => {
     if (told) return;
     told = true;
-    publish("lazygraph:problem", { engine: "", atUnixMs: Date.now(), code: UPSTREAM, message });
+    publishProblem("", UPSTREAM, message);
   };
   const server = createServer((incoming, response) => {
     const recorded = isRecorded(incoming) ? recorder.arrived() : undefined;

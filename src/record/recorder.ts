@@ -9,7 +9,7 @@
 import { checkOptions, numberRule, type OptionRule, textRule } from "../check-options.ts";
 import { type Clock, systemClock } from "../clock.ts";
 import { OptionError } from "../errors.ts";
-import { publish } from "../events.ts";
+import { publishProblem } from "../events.ts";
 import { TraceFile, traceFileError } from "./trace-file.ts";
 import { UsageReader } from "./usage-reader.ts";
 
@@ -208,7 +208,7 @@ class Recorder implements TraceRecorder {
         // A full disk must not take the gateway down: recording ends, and says so.
         this.#failed = true;
         const { code, message } = traceFileError(this.#path, error);
-        publish("lazygraph:problem", { engine: "", atUnixMs: Date.now(), code, message });
+        publishProblem("", code, message);
       }
     });
   }

@@ -10,16 +10,17 @@ import { type Clock, systemClock } from "../clock.ts";
 import { bySizeDescending, topGraphs } from "../graph.ts";
 import { dispatchTable } from "../schedule/dispatch.ts";
 import type { TraceRequest } from "../trace.ts";
-import type { Mode } from "../wire/protocol.ts";
+import type { FromEngine, Mode } from "../wire/protocol.ts";
 import type { RequestSample } from "./batcher.ts";
 import { Drive, listArrivals } from "./drive.ts";
 import { EngineModel } from "./engine.ts";
 import type { CaptureOutcome, DropOutcome, EngineOptions } from "./engine-options.ts";
 import { type EngineCurve, EngineLink } from "./link.ts";
+import { LiveRequests } from "./live-requests.ts";
 import { PacedClock } from "./paced-clock.ts";
 import { helloOf, inventoryOf, ranksOf, readyOf } from "./self-report.ts";
 import { EngineSession, type SessionHost } from "./session.ts";
-import { StepCounts } from "./step-counts.ts";
+import { StepTelemetry } from "./telemetry.ts";
 
 /** What a simulated engine tells whoever runs it. Seconds are simulated, from its start on. */
 export type LiveEvent =
@@ -62,11 +63,8 @@ export interface LiveEngineOptions
   readonly onEvent?: (event: LiveEvent) => void;
 }
 
-const TELEMETRY_SECONDS = 0.1;
 /** A timer may come this much early, by rounding; waiting again for so little would spin. */
 const CLOCK_ERROR_SECONDS = 1e-6;
-/** Tags of requests from outside; they come around again after this many. */
-const TAG_MAX = 2 ** 31 - 1;
 /** Commands of our own, of an engine nobody tells what to capture; never on the wire. */
 const OWN_COMMAND = -1;
 
@@ -81,27 +79,17 @@ export class LiveEngine {
   readonly #drive: Drive;
   readonly #link: EngineLink | undefined;
   readonly #talk: EngineSession;
-  readonly #steps = new StepCounts();
-  readonly #submitted = new Map<number, (tokensLeft: number) => void>();
-  #tag = 0;
-  /** Submitted requests that ended: they are none of the trace's. */
-  #submittedDone = 0;
-  #submittedRefused = 0;
+  readonly #telemetry: StepTelemetry;
+  readonly #requests: LiveRequests;
   #mode: Mode;
-  #requestsDone = 0;
-  #lastCompletionSeconds = 0;
-  #drained = false;
   /** The KV cache exists, so there is an inventory to tell. */
   #hasCache = false;
   #frozen = false;
   #hasTable = false;
-  #sequence = 0;
-  #batchesDropped = 0;
   #closed = false;
   #tellClosed: () => void = () => {};
   #cancelWake: () => void = () => {};
   #cancelHold: () => void = () => {};
-  #cancelTelemetry: () => void = () => {};
 
   constructor(options: LiveEngineOptions) {
     this.#options = options;
@@ -111,14 +99,20 @@ export class LiveEngine {
     this.#clock = options.clock ?? systemClock;
     this.#mode = options.mode ?? "idle";
     this.#time = new PacedClock(this.#clock, options.speed ?? 1);
+    this.#requests = new LiveRequests(options.requests ?? []);
+    this.#telemetry = new StepTelemetry({
+      clock: this.#clock,
+      load: () => this.model,
+      send: (message) => this.#tell(message),
+    });
     this.model = new EngineModel({
       ...options,
       observer: {
         onLoaded: (at) => this.#loaded(at),
         onReady: (at) => this.#ready(at),
-        onStep: (step) => this.#steps.add(step),
+        onStep: (step) => this.#telemetry.add(step),
         onRequest: (sample) => this.#completed(sample),
-        onToken: (tag, left) => this.#token(tag, left),
+        onToken: (tag, left) => this.#requests.token(tag, left),
         onCaptureResult: (result, at) => this.#captured(result, at),
         onDropResult: (result, at) => this.#dropped(result, at),
         onOutOfMemory: (at) => this.#outOfMemory(at),
@@ -150,7 +144,7 @@ export class LiveEngine {
   start(): void {
     this.#time.setRate(this.#options.speed ?? 1);
     this.#link?.open();
-    this.#telemetryLater();
+    this.#telemetry.start();
     this.#run();
   }
 
@@ -168,18 +162,16 @@ export class LiveEngine {
     onToken: (tokensLeft: number) => void,
   ): (() => void) | undefined {
     if (this.#closed) return undefined;
-    this.#tag = (this.#tag % TAG_MAX) + 1;
-    const tag = this.#tag;
+    const tag = this.#requests.nextTag();
     let accepted = false;
     this.#outside(() => {
       accepted = this.model.arrive(this.#time.now(), promptTokens, outputTokens, tag);
-      if (accepted) this.#submitted.set(tag, onToken);
-      else this.#submittedRefused++;
+      this.#requests.submitted(tag, accepted, onToken);
     });
     if (!accepted) return undefined;
     return () => {
       this.#outside(() => {
-        if (this.#submitted.delete(tag)) this.model.abort(tag);
+        if (this.#requests.abandon(tag)) this.model.abort(tag);
       });
     };
   }
@@ -198,9 +190,9 @@ export class LiveEngine {
     this.#closed = true;
     this.#cancelWake();
     this.#cancelHold();
-    this.#cancelTelemetry();
+    this.#telemetry.stop();
     const connected = this.#talk.welcomed;
-    await this.#tellSteps();
+    await this.#telemetry.tell();
     this.#talk.close();
     await this.#link?.close(connected ? { type: "goodbye", reason } : undefined);
     this.#tellClosed();
@@ -324,49 +316,20 @@ export class LiveEngine {
   }
 
   #completed(sample: RequestSample): void {
-    this.#requestsDone++;
-    this.#lastCompletionSeconds = sample.completionSeconds;
+    this.#requests.completed(sample);
     this.#options.onEvent?.({ type: "request", ...sample });
   }
 
-  #token(tag: number, left: number): void {
-    const listener = this.#submitted.get(tag);
-    if (left === 0) {
-      this.#submittedDone++;
-      this.#submitted.delete(tag);
-    }
-    listener?.(left);
-  }
-
   #tellDrained(): void {
-    const { phase } = this.model;
-    const requests = this.#requestsDone - this.#submittedDone;
-    const requestsRefused = this.model.requestsRefused - this.#submittedRefused;
-    const expected = this.#options.requests?.length ?? 0;
-    if (this.#drained || expected === 0 || phase !== "serving") return;
-    if (requests + requestsRefused !== expected) return;
-    this.#drained = true;
-    const atSeconds = this.#lastCompletionSeconds;
-    this.#options.onEvent?.({ type: "drained", atSeconds, requests, requestsRefused });
+    if (this.model.phase !== "serving") return;
+    const drained = this.#requests.drained(this.model.requestsRefused);
+    if (drained !== undefined) this.#options.onEvent?.({ type: "drained", ...drained });
   }
 
-  #telemetryLater(): void {
-    this.#cancelTelemetry = this.#clock.after(TELEMETRY_SECONDS, () => {
-      void this.#tellSteps();
-      if (!this.#closed) this.#telemetryLater();
-    });
-  }
-
-  async #tellSteps(): Promise<void> {
-    if (this.#steps.empty) return;
-    const steps = this.#steps.take();
-    const { running, waiting } = this.model;
-    const dropped = this.#steps.dropped + this.#batchesDropped;
-    const sequence = this.#sequence++;
-    const told =
-      this.#talk.welcomed &&
-      (await this.#link?.send({ type: "telemetry", sequence, dropped, steps, running, waiting }));
-    if (told !== true) this.#batchesDropped++;
+  /** Tells a controller that has accepted us; who hasn't would drop it. */
+  async #tell(message: FromEngine): Promise<boolean> {
+    if (!this.#talk.welcomed || this.#link === undefined) return false;
+    return this.#link.send(message);
   }
 
   #host(): SessionHost {
