@@ -1,7 +1,7 @@
 /** One run of one cell: a fresh engine, a wait, a warm-up, the schedule, and its end. */
 
 import { setTimeout as delay } from "node:timers/promises";
-import { LazygraphError } from "../errors.ts";
+import { LazygraphError, messageOf } from "../errors.ts";
 import { type Due, recordOf, runOpenLoop, type Sent, sleep } from "./driver.ts";
 import { createTokenCounter, servedModel } from "./endpoint.ts";
 import { type EngineUnderTest, startEngine } from "./engine-under-test.ts";
@@ -44,7 +44,7 @@ export async function runCell(options: CellOptions): Promise<RunHead> {
   try {
     head = await run.execute(writer);
   } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
+    const reason = messageOf(error);
     head = run.head({ status: "partial", reason });
   }
   await writer.close(head);
@@ -107,7 +107,7 @@ class Run {
     try {
       await this.#measure(engine);
     } catch (error) {
-      failure = error instanceof Error ? error.message : String(error);
+      failure = messageOf(error);
     }
     this.#more = { ...this.#more, ...this.#engineFacts(engine) };
     // A command that has ended by now has not been asked to.
@@ -136,11 +136,12 @@ class Run {
     if (engine.command !== undefined) this.#times = { ...this.#times, readySeconds: since() };
     const { model, simulated } = await servedModel(engine.url, spec.model, signal);
     if (simulated !== undefined) this.#more = { ...this.#more, simulated };
-    const prompts = await createPromptMaker(
-      spec.endpoint,
-      createTokenCounter({ url: engine.url, endpoint: spec.endpoint, model, signal }),
-      this.#load.seed,
-    );
+    const prompts = await createPromptMaker({
+      endpoint: spec.endpoint,
+      counter: createTokenCounter({ url: engine.url, endpoint: spec.endpoint, model, signal }),
+      seed: this.#load.seed,
+      text: spec.textPrompts,
+    });
     this.#more = { ...this.#more, model, prompts: prompts.how };
     const send = this.#sender(engine, model, prompts);
     let scheduleMs = engine.originMs;

@@ -60,10 +60,11 @@ function columnsOf(baseline: string): readonly (readonly [title: string, text: T
       "time per output token p50, ms",
       ({ windows }) => estimateText(windows.all?.tpotEstimates?.p50),
     ],
-    ["share delayed by a capture", scalar("shareDelayed")],
+    ["first token delayed by a capture, share", scalar("shareDelayed")],
+    ["met a capture, share", scalar("shareMet")],
     ["wait from spawn, s a request", scalar("firstMinuteWaitSecondsPerRequest")],
     ["spawn to ready, s", scalar("spawnToReadySeconds")],
-    ["ready to last capture, s", scalar("readyToLastCaptureSeconds")],
+    ["ready to settled, s", scalar("readyToSettledSeconds")],
     ["graphs", plannedText],
     ["graph memory, MiB", ({ scalars }) => interval(scalars.graphMiB)],
   ];

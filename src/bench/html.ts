@@ -6,7 +6,7 @@ import { dirname, join } from "node:path";
 import { glanceOf, loadsOf } from "./glance.ts";
 import { loadText } from "./load.ts";
 import type { Plot, PlotTable, Series } from "./plots.ts";
-import { cautions, numberText, rowGroups } from "./rows.ts";
+import { cautions, explanation, numberText, rowGroups } from "./rows.ts";
 import type { RunFigures } from "./run-figures.ts";
 import type { ModeFigures, Summary } from "./summary.ts";
 
@@ -49,8 +49,7 @@ ${readPage("page.css")}
 ${cautions(summary)
   .map((note) => `<p class="caution">${text(note)}</p>`)
   .join("\n")}
-<p class="muted">In brackets: 95% bootstrap intervals, of quantiles over runs and requests, of the
-rest over runs. Figures without one are pooled over all runs. Made ${text(page.madeAt)}.</p>
+<p class="muted">${text(explanation(summary))} Made ${text(page.madeAt)}.</p>
 <main>
 ${glanceSection(summary, loads)}
 ${sections.join("\n")}
@@ -174,7 +173,7 @@ function partialRow(mode: string, { run, completed, requests, reason = "" }: Run
   return [mode, String(run), `${completed} of ${requests}`, reason];
 }
 
-function howSection({ modes, hosts, cells, goodput, baseline }: Summary): string {
+function howSection({ modes, hosts, cells, baseline }: Summary): string {
   const rows = Object.entries(modes).map(([name, mode]) => [name, JSON.stringify(mode)]);
   const hostRows = hosts.map((host) => [
     host.name,
@@ -185,12 +184,11 @@ function howSection({ modes, hosts, cells, goodput, baseline }: Summary): string
     host.lazygraph,
   ]);
   const started = cells.flatMap(({ runs }) => runs.map(({ startedAt }) => startedAt)).sort();
-  const limits = Object.entries(goodput).map(([name, ms]) => `${name} ${ms} ms`);
   return `<section aria-label="How it was run"><h2>How it was run</h2>
 <p>By <code>lazygraph bench</code>, a fresh engine for each run unless a mode names a URL; baseline
 ${text(baseline)}; ${started.length} ${started.length === 1 ? "run" : "runs"} from ${text(started[0] ?? "–")}
 to ${text(started.at(-1) ?? "–")}. Arrivals are open loop: requests go out when due, and latencies
-count from then. Limits of good requests: ${text(limits.join(", ") || "none given")}.</p>
+count from then.</p>
 ${table({ head: ["mode", "engine"], rows }, "Modes")}
 ${table({ head: ["host", "processor", "memory", "GPUs", "Node", "lazygraph"], rows: hostRows }, "Hosts")}
 </section>`;

@@ -1,7 +1,7 @@
 /** The report's tables as Markdown, one for each load. */
 
 import { type Glance, glanceOf, loadsOf } from "./glance.ts";
-import { cautions, rowGroups } from "./rows.ts";
+import { cautions, explanation, rowGroups } from "./rows.ts";
 import type { Summary } from "./summary.ts";
 
 export function markdownOf(summary: Summary): string {
@@ -16,9 +16,7 @@ export function markdownOf(summary: Summary): string {
   });
   const glance = `## At a glance\n\n${glanceTable(glanceOf(summary))}`;
   const notes = cautions(summary).map((note) => `**${text(note)}**`);
-  const explained =
-    "In brackets: 95% bootstrap intervals, of quantiles over runs and requests, of the rest over " +
-    "runs. Figures without one are pooled over all runs.";
+  const explained = explanation(summary);
   return `${[`# ${text(summary.title)}`, ...notes, explained, glance, ...parts].join("\n\n")}\n`;
 }
 

@@ -55,6 +55,7 @@ const GROUPS: readonly { readonly title: string; readonly rows: readonly RowSpec
       ["spawn to ready, s", scalar("spawnToReadySeconds")],
       ["spawn to first token, s", scalar("spawnToFirstTokenSeconds")],
       ["spawn to settled, s", scalar("spawnToSettledSeconds")],
+      ["ready to settled, s", scalar("readyToSettledSeconds")],
       ["capture before ready, s", scalar("captureBeforeReadySeconds")],
       ["wait in the first minute from spawn, request-seconds", scalar("firstMinuteWaitSeconds")],
       ["the same for each request, s", scalar("firstMinuteWaitSecondsPerRequest")],
@@ -72,11 +73,13 @@ const GROUPS: readonly { readonly title: string; readonly rows: readonly RowSpec
       ["p99, first two minutes after ready", ttft("first120", "p99")],
       ["p50, later", ttft("later", "p50")],
       ["p99, later", ttft("later", "p99")],
+      ["requests due during the fill", requests("during")],
       ["p50, before the fill", ttft("before", "p50")],
       ["p50, during the fill", ttft("during", "p50")],
       ["p99, during the fill", ttft("during", "p99")],
       ["p50, after the fill", ttft("after", "p50")],
       ["p99, after the fill", ttft("after", "p99")],
+      ["requests delayed by a capture", requests("delayed")],
       ["p50, delayed by a capture", ttft("delayed", "p50")],
       ["p50, not delayed", ttft("undelayed", "p50")],
     ],
@@ -106,10 +109,11 @@ const GROUPS: readonly { readonly title: string; readonly rows: readonly RowSpec
       ["longest time without a token while there was work, ms", scalar("longestTokenGapMs")],
       ["longest capture that held up requests, ms", scalar("longestDelayingCaptureMs")],
       ["longest capture after ready, ms", scalar("longestCaptureMs")],
-      ["share of requests delayed by a capture", scalar("shareDelayed")],
+      ["share of requests whose first token a capture delayed", scalar("shareDelayed")],
+      ["share of requests that met a capture", scalar("shareMet")],
       ["ready to last capture, s", scalar("readyToLastCaptureSeconds")],
       ["ready to 80% of the plan, s", scalar("readyToFourFifthsSeconds")],
-      ["share of the plan after two minutes", scalar("capturedShareAt120")],
+      ["share of the plan two minutes after ready, or at the end", scalar("capturedShareAt120")],
       ["graphs captured", plannedText],
       ["graph memory, MiB", scalar("graphMiB")],
       ["graphs never replayed", scalar("neverReplayedGraphs")],
@@ -127,6 +131,13 @@ const GROUPS: readonly { readonly title: string; readonly rows: readonly RowSpec
 
 export function scalar(name: ScalarName): Text {
   return ({ scalars }) => interval(scalars[name]);
+}
+
+function requests(window: WindowName): Text {
+  return ({ windows }) => {
+    const count = windows[window]?.requests;
+    return count === undefined ? undefined : whole(count);
+  };
 }
 
 function ttft(window: WindowName, name: "p50" | "p99"): Text {
@@ -220,6 +231,18 @@ export function whole(value: number): string {
 
 function sum(values: readonly number[]): number {
   return values.reduce((total, value) => total + value, 0);
+}
+
+/** What stands above the tables. */
+export function explanation({ goodput }: Pick<Summary, "goodput">): string {
+  const limits = Object.entries(goodput).map(([name, ms]) => `${name} ${ms} ms`);
+  return (
+    "In brackets: 95% bootstrap intervals, of quantiles over runs and requests, of the rest over " +
+    "runs, where of three runs they are the least and the most. Figures without one are pooled " +
+    "over all runs. Steady: due later than two minutes after ready where there is such, else " +
+    "all. Spawn to ready tells of the host's caches, too. " +
+    `Limits of good requests: ${limits.join(", ") || "none given"}.`
+  );
 }
 
 /** Lateness of the generator at p99 above which latencies are its own and not the engine's. */

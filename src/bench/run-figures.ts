@@ -2,7 +2,7 @@
 
 import type { EngineSnapshot, GraphSnapshot } from "../snapshot.ts";
 import { type Gap, longestTokenGap } from "./gap.ts";
-import type { CellRun, RequestRecord } from "./samples.ts";
+import type { CaptureRecord, CellRun, RequestRecord } from "./samples.ts";
 import { type Distribution, distributionOf, mean } from "./stats.ts";
 import type { FailureKind } from "./stream.ts";
 import { completedOf, fillOf, readySecondsOf } from "./windows.ts";
@@ -24,6 +24,8 @@ export interface RunFigures {
   readonly spawnToReadySeconds?: number;
   readonly spawnToFirstTokenSeconds?: number;
   readonly spawnToSettledSeconds?: number;
+  /** 0 of an engine that was settled before; absent of one that never was. */
+  readonly readyToSettledSeconds?: number;
   readonly captureBeforeReadySeconds?: number;
   /** From ready to the end of the last capture; absent without captures after ready. */
   readonly readyToLastCaptureSeconds?: number;
@@ -33,13 +35,16 @@ export interface RunFigures {
   readonly longestCaptureMs?: number;
   readonly capturesAfterReady: number;
   readonly capturesDelaying: number;
+  /** Share of the requests whose first token waited for a capture. */
   readonly shareDelayed?: number;
+  /** Share of the requests that met a capture, from being sent to their last token. */
+  readonly shareMet?: number;
   readonly graphsPlanned?: number;
   readonly graphsCaptured?: number;
   readonly graphBytes?: number;
   /** Seconds after ready until four fifths of the plan were captured. */
   readonly readyToFourFifthsSeconds?: number;
-  /** Share of the plan captured two minutes after ready. */
+  /** Share of the plan captured two minutes after ready, or at the end of a shorter run. */
   readonly capturedShareAt120?: number;
   readonly firstMinute?: FirstMinute;
   readonly graphs?: GraphFigures;
@@ -99,12 +104,19 @@ export function runFigures(run: CellRun): RunFigures {
     ...(owned ? optional("spawnToReadySeconds", readySeconds) : {}),
     ...(owned ? optional("spawnToFirstTokenSeconds", firstTokenSeconds) : {}),
     ...optional("spawnToSettledSeconds", settledSeconds),
+    ...optional("readyToSettledSeconds", readyToSettledSeconds(run)),
     ...optional("captureBeforeReadySeconds", run.captureBeforeReadySeconds),
     ...optional("longestTokenGap", longestTokenGap(completed)),
     ...captureFigures(run, completed),
     ...optional("firstMinute", firstMinute(run, counted)),
     ...optional("graphs", run.engine === undefined ? undefined : graphFigures(run, run.engine)),
   };
+}
+
+function readyToSettledSeconds({ times }: CellRun): number | undefined {
+  const { readySeconds, settledSeconds } = times;
+  if (readySeconds === undefined || settledSeconds === undefined) return undefined;
+  return Math.max(0, settledSeconds - readySeconds);
 }
 
 /** A field that is left out where it has no value. */
@@ -149,12 +161,8 @@ function captureFigures(
   const { captures, engine } = run;
   const ready = readySecondsOf(run);
   const fill = fillOf(run);
-  const held = captures.filter(({ startSeconds, endSeconds }) =>
-    completed.some(
-      ({ sentSeconds, lastSeconds = sentSeconds }) =>
-        sentSeconds <= endSeconds && lastSeconds >= startSeconds,
-    ),
-  );
+  const held = captures.filter((capture) => completed.some((request) => meets(request, capture)));
+  const met = completed.filter((request) => held.some((capture) => meets(request, capture)));
   const delayed = completed.filter(({ sentSeconds, firstSeconds = sentSeconds }) =>
     held.some((c) => c.startSeconds <= firstSeconds && c.endSeconds >= sentSeconds),
   );
@@ -176,7 +184,10 @@ function captureFigures(
     ...(fill === undefined ? {} : { readyToLastCaptureSeconds: fill.to - ready }),
     ...(captures.length === 0 || completed.length === 0
       ? {}
-      : { shareDelayed: delayed.length / completed.length }),
+      : {
+          shareDelayed: delayed.length / completed.length,
+          shareMet: met.length / completed.length,
+        }),
     ...(engine === undefined || planned === 0
       ? {}
       : {
@@ -187,6 +198,13 @@ function captureFigures(
           ...(fourFifths === undefined ? {} : { readyToFourFifthsSeconds: fourFifths - ready }),
         }),
   };
+}
+
+function meets(
+  { sentSeconds, lastSeconds = sentSeconds }: RequestRecord,
+  { startSeconds, endSeconds }: CaptureRecord,
+): boolean {
+  return sentSeconds <= endSeconds && lastSeconds >= startSeconds;
 }
 
 function firstMinute(

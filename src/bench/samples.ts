@@ -25,7 +25,7 @@ export interface RequestRecord {
   readonly failure?: Failure;
 }
 
-/** One capture after ready, as the controller saw it. */
+/** One capture after the first set, as the controller saw it. */
 export interface CaptureRecord {
   readonly graph: string;
   readonly whenIdle: boolean;

@@ -58,6 +58,8 @@ export interface BenchSpec {
   /** Requests before a schedule that starts at ready or settled; not counted. */
   readonly numWarmups: number;
   readonly ignoreEos: boolean;
+  /** Prompts are text also where token ids would do: the server's tokenizer is part of TTFT. */
+  readonly textPrompts: boolean;
   readonly goodput: Goodput;
   /** Seconds an engine may take to get ready, and a request to its end. */
   readonly readySecondsMax: number;
@@ -103,6 +105,7 @@ export function parseSpec(
     runs,
     numWarmups: fields.number("numWarmups", { min: 0, max: 10_000, whole: true }) ?? 0,
     ignoreEos: fields.flag("ignoreEos") ?? true,
+    textPrompts: fields.flag("textPrompts") ?? false,
     goodput: parseGoodput(fields.raw("goodput") ?? {}),
     readySecondsMax: fields.number("readySecondsMax", { min: 1, max: SECONDS_MAX }) ?? 900,
     requestSecondsMax: fields.number("requestSecondsMax", { min: 1, max: SECONDS_MAX }) ?? 600,

@@ -43,13 +43,16 @@ export interface ModeFigures {
   readonly throughputPerSecond?: Interval;
   /** Means over runs, with 95% intervals over runs. */
   readonly scalars: Readonly<Partial<Record<ScalarName, Interval>>>;
-  /** Against the baseline under the same load; absent for the baseline itself. */
+  /** Against the baseline under the same load; of the baseline, its own parts. */
   readonly versusBaseline?: Versus;
 }
 
 export interface Versus {
   readonly baseline: string;
-  /** Ratios of TTFT and of time per output token; the baseline's are its steady ones. */
+  /**
+   * Ratios of TTFT and of time per output token; the baseline's are its steady ones. None where
+   * requests waited for the engine's start: no part of such a run is steady.
+   */
   readonly ttft: Readonly<Partial<Record<WindowName, Ratios>>>;
   readonly tpot: Readonly<Partial<Record<WindowName, Ratios>>>;
   /**
@@ -77,6 +80,7 @@ export const SCALARS = [
   "spawnToReadySeconds",
   "spawnToFirstTokenSeconds",
   "spawnToSettledSeconds",
+  "readyToSettledSeconds",
   "captureBeforeReadySeconds",
   "readyToLastCaptureSeconds",
   "readyToFourFifthsSeconds",
@@ -85,6 +89,7 @@ export const SCALARS = [
   "longestDelayingCaptureMs",
   "longestCaptureMs",
   "shareDelayed",
+  "shareMet",
   "graphsCaptured",
   "graphMiB",
   "neverReplayedGraphs",
@@ -111,6 +116,7 @@ const SCALAR_OF: Readonly<Record<ScalarName, (run: RunFigures) => number | undef
   spawnToReadySeconds: (run) => run.spawnToReadySeconds,
   spawnToFirstTokenSeconds: (run) => run.spawnToFirstTokenSeconds,
   spawnToSettledSeconds: (run) => run.spawnToSettledSeconds,
+  readyToSettledSeconds: (run) => run.readyToSettledSeconds,
   captureBeforeReadySeconds: (run) => run.captureBeforeReadySeconds,
   readyToLastCaptureSeconds: (run) => run.readyToLastCaptureSeconds,
   readyToFourFifthsSeconds: (run) => run.readyToFourFifthsSeconds,
@@ -119,6 +125,7 @@ const SCALAR_OF: Readonly<Record<ScalarName, (run: RunFigures) => number | undef
   longestDelayingCaptureMs: (run) => run.longestDelayingCaptureMs,
   longestCaptureMs: (run) => run.longestCaptureMs,
   shareDelayed: (run) => run.shareDelayed,
+  shareMet: (run) => run.shareMet,
   graphsCaptured: (run) => run.graphsCaptured,
   graphMiB: (run) => times(run.graphBytes, 1 / MIB),
   neverReplayedGraphs: (run) => run.graphs?.neverReplayed.graphs,
@@ -132,7 +139,7 @@ const SCALAR_OF: Readonly<Record<ScalarName, (run: RunFigures) => number | undef
   fullBetweenStepsMiBPerGraph: (run) => times(run.graphs?.fullBetweenSteps?.bytes, 1 / MIB),
   firstMinuteWaitSeconds: (run) => run.firstMinute?.waitSeconds,
   firstMinuteWaitSecondsPerRequest: waitPerRequest,
-  latenessP99Ms: (run) => run.latenessMs?.p99,
+  latenessP99Ms: (run) => run.generatorLateP99Ms,
 };
 
 function times(value: number | undefined, factor: number): number | undefined {
@@ -171,7 +178,7 @@ export function summarise({ title, baseline, goodput, runs }: SummaryOptions): S
     loads: Object.fromEntries(runs.map(({ cell, load }) => [cell.load, load])),
     cells: pooled.map((own) => {
       const base = pooled.find(({ mode, load }) => mode === baseline && load === own.load);
-      return own.figures(goodput, base === own ? undefined : base);
+      return own.figures(goodput, base);
     }),
   };
 }
@@ -262,20 +269,19 @@ class Pooled {
 
   #versus(baseline: Pooled): Versus {
     const steady = baseline.#steady();
+    const records = steady === undefined ? [] : baseline.#records(steady);
     const ratios = (metric: Metric): Partial<Record<WindowName, Ratios>> =>
       Object.fromEntries(
         COMPARED.flatMap((name) => {
-          // Its requests waited for the engine's start, too, and no steady one did.
-          if (name === "all" && this.#runs.some(({ start }) => start === "spawn")) return [];
-          const own = valuesOf(this.#records(name), metric);
-          const found = compare(own, valuesOf(steady, metric));
+          if (baseline === this && name === steady) return [];
+          const found = compare(valuesOf(this.#records(name), metric), valuesOf(records, metric));
           return found === undefined ? [] : [[name, found]];
         }),
       );
     const saved = (name: "firstMinuteWaitSeconds" | "firstMinuteWaitSecondsPerRequest") =>
       difference(baseline.#each(name), this.#each(name));
-    const inAll = saved("firstMinuteWaitSeconds");
-    const each = saved("firstMinuteWaitSecondsPerRequest");
+    const inAll = baseline === this ? undefined : saved("firstMinuteWaitSeconds");
+    const each = baseline === this ? undefined : saved("firstMinuteWaitSecondsPerRequest");
     return {
       baseline: baseline.mode,
       ttft: ratios("ttft"),
@@ -289,11 +295,10 @@ class Pooled {
     return this.#figures.flatMap((run) => SCALAR_OF[name](run) ?? []);
   }
 
-  /** Due later than two minutes after ready; else after ready; of an endpoint that runs, all. */
-  #steady(): RequestRecord[][] {
-    const choices = (["later", "first120"] as const).map((name) => this.#records(name));
-    const found = choices.find((runs) => runs.some((records) => records.length > 0));
-    return found ?? this.#records("all");
+  /** Those due later than two minutes after ready, where there are any, else all. */
+  #steady(): WindowName | undefined {
+    if (this.#runs.some(({ start }) => start === "spawn")) return undefined;
+    return this.#records("later").some((records) => records.length > 0) ? "later" : "all";
   }
 }
 

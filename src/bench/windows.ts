@@ -3,9 +3,9 @@
 import type { CaptureRecord, CellRun, RequestRecord } from "./samples.ts";
 
 /**
- * Parts of a run, by when a request was due. The fill goes from the first capture after ready to
- * the last one; without captures after ready everything is `after`. `first120` and `later` count
- * two minutes from ready; `delayed` are those that waited for their first token while a capture
+ * Parts of a run, by when a request was due. The fill goes from the first capture that came after
+ * the engine's start, about a second before its HTTP server is ready, to the last one; without such
+ * captures everything is `after`. `first120` and `later` count two minutes from ready; `delayed` are those that waited for their first token while a capture
  * held the engine up. What nobody told has no window: captures are known from our controller alone,
  * so not of stock or a live endpoint, and of an endpoint not even when it got ready.
  */

@@ -3,7 +3,7 @@
 import { readFile } from "node:fs/promises";
 import type { CellName } from "../bench/spec.ts";
 import { type BenchSpec, checkUrl, parseSpec } from "../bench/spec.ts";
-import { codeOf, OptionError } from "../errors.ts";
+import { codeOf, messageOf, OptionError } from "../errors.ts";
 import { MODES } from "../wire/protocol.ts";
 import { quote, usageError } from "./errors.ts";
 import { numberOption } from "./number-option.ts";
@@ -56,6 +56,7 @@ const SPEC: OptionSpec = {
   model: "string",
   "num-warmups": "string",
   "stop-at-eos": "boolean",
+  "text-prompts": "boolean",
   goodput: "string",
   "request-seconds": "string",
   "ready-seconds": "string",
@@ -124,6 +125,7 @@ function specOf(options: ParsedOptions, command: readonly string[] | undefined):
       runs: number("runs"),
       numWarmups: number("num-warmups"),
       ignoreEos: !options.flags.has("stop-at-eos"),
+      textPrompts: options.flags.has("text-prompts"),
       goodput,
       requestSecondsMax: number("request-seconds"),
       readySecondsMax: number("ready-seconds"),
@@ -323,7 +325,7 @@ async function readSpec(file: string, options: ParsedOptions): Promise<BenchSpec
   try {
     value = JSON.parse(text);
   } catch (error) {
-    const why = error instanceof Error ? error.message : String(error);
+    const why = messageOf(error);
     throw new OptionError("--spec", `Expected ${quote(file)} to be JSON, got: ${why}`);
   }
   const spec = parseSpec(value, process.env);

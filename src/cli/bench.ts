@@ -56,6 +56,7 @@ Requests:
   --endpoint KIND       completions or chat (completions)
   --model NAME          (the first that the server names)
   --num-warmups N       uncounted requests before (0; not with --start spawn)
+  --text-prompts        text also where token ids would do: the server's tokenizer counts, too
   --stop-at-eos         let answers end by themselves: no ignore_eos
   --goodput LIST        limits in ms, as in ttft:200,tpot:50,e2el:5000
   --request-seconds N   a request may take (600); --ready-seconds N: an engine to get ready (900)

@@ -143,7 +143,7 @@ describe("prompts of a wanted length", () => {
       tokenize: async (text) => text.split(" ").map((_, index) => 1000 + index),
       promptTokens: () => Promise.reject(new Error("not needed")),
     };
-    const maker = await createPromptMaker("completions", counter);
+    const maker = await createPromptMaker({ endpoint: "completions", counter });
     const prompt = maker.prompt(request, 0);
     expect(prompt).toHaveLength(300);
     expect(maker.how).toBe("token ids");
@@ -156,7 +156,7 @@ describe("prompts of a wanted length", () => {
       tokenize: async () => undefined,
       promptTokens: async (text) => 20 + 2 * words(text),
     };
-    const maker = await createPromptMaker("chat", counter);
+    const maker = await createPromptMaker({ endpoint: "chat", counter });
     expect(words(maker.prompt(request, 0) as string)).toBe(140);
     expect(maker.how).toContain("2.000 tokens a word and 20 besides");
   });
@@ -166,8 +166,50 @@ describe("prompts of a wanted length", () => {
       tokenize: async () => undefined,
       promptTokens: async () => undefined,
     };
-    const maker = await createPromptMaker("completions", counter);
+    const maker = await createPromptMaker({ endpoint: "completions", counter });
     expect(words(maker.prompt(request, 0) as string)).toBe(300);
     expect(maker.how).toContain("no counts");
+  });
+
+  describe("as text, by the count of every word", () => {
+    // A token for each letter and blank, as a byte-level tokenizer without merges has it.
+    const letters = (text: string): number[] => [...text].map((char) => char.codePointAt(0) ?? 0);
+    const counter: TokenCounter = {
+      tokenize: async (text) => letters(text),
+      promptTokens: async (text) => 7 + letters(text).length,
+    };
+
+    test.for([1, 2, 12, 300, 2077])("%i tokens", async (promptTokens) => {
+      const maker = await createPromptMaker({ endpoint: "completions", counter, text: true });
+      expect(maker.how).toContain("each counted");
+      for (let index = 0; index < 20; index++) {
+        const prompt = maker.prompt({ ...request, promptTokens }, index) as string;
+        const short = promptTokens - 7 - letters(prompt).length;
+        // The shortest word has two letters and its blank: no more than two tokens are left over,
+        // and there is a word even where nothing fits.
+        expect(short).toBeLessThanOrEqual(2);
+        if (promptTokens >= 12) expect(short).toBeGreaterThanOrEqual(0);
+        expect(prompt.trim().split(" ").length).toBeGreaterThanOrEqual(1);
+      }
+      const other = maker.prompt({ ...request, promptTokens: 300 }, 1);
+      expect(maker.prompt({ ...request, promptTokens: 300 }, 0)).not.toBe(other);
+      expect(maker.prompt({ ...request, text: "as it is" }, 1)).toBe("as it is");
+    });
+
+    test("of what the server's usage says where words don't add up, or it tells no tokens", async () => {
+      const merging: TokenCounter = {
+        tokenize: async (text) => letters(text).slice(0, 40),
+        promptTokens: async (text) => words(text),
+      };
+      for (const other of [merging, { ...merging, tokenize: async () => undefined }]) {
+        const maker = await createPromptMaker({
+          endpoint: "completions",
+          counter: other,
+          text: true,
+        });
+        expect(maker.how).toContain("by the server's usage");
+        expect(words(maker.prompt(request, 0) as string)).toBe(300);
+      }
+    });
   });
 });

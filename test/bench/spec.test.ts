@@ -21,6 +21,7 @@ describe("a specification", () => {
       runs: 1,
       endpoint: "completions",
       ignoreEos: true,
+      textPrompts: false,
     });
     expect(spec.cells).toHaveLength(4);
   });
