@@ -6,6 +6,7 @@ import {
   interval,
   NONE,
   plannedText,
+  runsText,
   scalar,
   type Text,
   whole,
@@ -48,7 +49,7 @@ export function loadsOf(cells: Summary["cells"]): string[] {
 
 function columnsOf(baseline: string): readonly (readonly [title: string, text: Text])[] {
   return [
-    ["runs", ({ runs, partial }) => `${runs.length}${partial > 0 ? ` (${partial} partial)` : ""}`],
+    ["runs", runsText],
     ["requests", requestsText],
     ["TTFT p50, ms", ({ windows }) => estimateText(windows.all?.ttftEstimates?.p50)],
     ["TTFT p99, ms", ({ windows }) => estimateText(windows.all?.ttftEstimates?.p99)],

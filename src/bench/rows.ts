@@ -37,10 +37,7 @@ const GROUPS: readonly { readonly title: string; readonly rows: readonly RowSpec
   {
     title: "Runs",
     rows: [
-      [
-        "runs",
-        ({ runs, partial }) => `${runs.length}${partial > 0 ? ` (${partial} partial)` : ""}`,
-      ],
+      ["runs", runsText],
       ["requests completed", ({ runs }) => whole(sum(runs.map(({ completed }) => completed)))],
       ["requests failed", failuresText],
       ["requests a second", ({ throughputPerSecond }) => interval(throughputPerSecond)],
@@ -174,6 +171,10 @@ function latencies(metric: Metric): RowSpec[] {
     ["standard deviation", pooled("sd")],
     ["coefficient of variation", pooled("cv")],
   ];
+}
+
+export function runsText({ runs, partial }: ModeFigures): string {
+  return `${runs.length}${partial > 0 ? ` (${partial} partial)` : ""}`;
 }
 
 export function failuresText({ runs }: ModeFigures): string {
