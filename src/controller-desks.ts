@@ -78,7 +78,8 @@ export function openMemory({ memory = {} }: ResolvedOptions, onNews: () => void)
       publishProblem(
         "",
         codeOf(error) ?? "ERR_LAZYGRAPH_INTERNAL",
-        `The memory of GPU ${gpu} can't be read, so its engines' own figures count: ${messageOf(error)}`,
+        `The memory of GPU ${gpu} can't be read, so its engines' own figures count: ` +
+          messageOf(error),
       ),
   });
   return memoryDesk(memory, gpus);

@@ -2,7 +2,7 @@
  * The guard of one engine: what may be captured with the memory there is. Pure but for the ledger
  * that engines share: figures go in, grants and refusals come out.
  *
- *   ranks, driver readings ─▶ room: claims in the ledger, headroom ─┬▶ grant, or refusal with numbers
+ *   ranks, driver readings ─▶ room: claims in the ledger, headroom ─┬▶ grant, refusal with numbers
  *   captures ─▶ needs: forecast, what each graph needs, its pool ───┴▶ drop a tier, ask again
  */
 

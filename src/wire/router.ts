@@ -10,7 +10,7 @@
 import { setImmediate } from "node:timers/promises";
 import { Context, type Reply, Router } from "zeromq";
 import type { Clock } from "../clock.ts";
-import { codeOf, LazygraphError } from "../errors.ts";
+import { codeOf, LazygraphError, messageOf } from "../errors.ts";
 import { type CurveOptions, guardClients } from "./curve.ts";
 import { isIpcServed, isLoopback, waitUntilFree } from "./endpoint.ts";
 import { LIMITS } from "./protocol.ts";
@@ -80,7 +80,7 @@ export async function openRouter(options: RouterOptions): Promise<RouterLink> {
   } catch (error) {
     await link.close();
     if (codeOf(error) === "EADDRINUSE") throw inUse(endpoint, error);
-    const why = error instanceof Error ? error.message : String(error);
+    const why = messageOf(error);
     throw new LazygraphError(
       "ERR_LAZYGRAPH_BIND",
       `Expected ${endpoint} to be an address of this machine that can be bound, but: ${why}.`,
