@@ -234,16 +234,23 @@ function sum(values: readonly number[]): number {
   return values.reduce((total, value) => total + value, 0);
 }
 
-/** What stands above the tables. */
-export function explanation({ goodput }: Pick<Summary, "goodput">): string {
+/** What stands above the tables, of what is in them. */
+export function explanation({ goodput, cells }: Pick<Summary, "goodput" | "cells">): string {
   const limits = Object.entries(goodput).map(([name, ms]) => `${name} ${ms} ms`);
-  return (
+  const compared = cells.some(({ versusBaseline }) => versusBaseline?.ttft.first120 !== undefined);
+  const started = cells.some(({ scalars }) => scalars.spawnToReadySeconds !== undefined);
+  return [
     "In brackets: 95% bootstrap intervals, of quantiles over runs and requests, of the rest over " +
-    "runs, where of three runs they are the least and the most. Figures without one are pooled " +
-    "over all runs. Steady: due later than two minutes after ready where there is such, else " +
-    "all. Spawn to ready tells of the host's caches, too. " +
-    `Limits of good requests: ${limits.join(", ") || "none given"}.`
-  );
+      "runs, where of three runs they are the least and the most.",
+    "Figures without one are pooled over all runs.",
+    compared
+      ? "Steady: due later than two minutes after ready where there is such, else all."
+      : undefined,
+    started ? "Spawn to ready tells of the host's caches, too." : undefined,
+    limits.length > 0 ? `Limits of good requests: ${limits.join(", ")}.` : undefined,
+  ]
+    .filter((sentence) => sentence !== undefined)
+    .join(" ");
 }
 
 /** Lateness of the generator at p99 above which latencies are its own and not the engine's. */
