@@ -9,7 +9,8 @@
 #   RATE, SECONDS_MAX               Poisson arrivals a second (4), and for how long (120)
 #   ROUNDS        of both clients   (default: 2)
 # Hypothesis: median TTFT and time per output token agree within 5%. Refuted by a line that says
-# `fails`. Their token counts must agree first, as the server counts them. OUT_DIR/agreement.json. Both clients take turns, so that a drift of the server shows.
+# `fails`. Their token counts must agree first, as the server counts them. OUT_DIR/agreement.json.
+# Both clients take turns, so that a drift of the server shows.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)

@@ -4,7 +4,7 @@ import { type Estimate, estimate } from "../../src/bench/bootstrap.ts";
 import type { CellRun, RequestRecord } from "../../src/bench/samples.ts";
 import { mean } from "../../src/bench/stats.ts";
 import { completedOf, inWindow, ttftMs } from "../../src/bench/windows.ts";
-import { type Matched, matched, type Values } from "./matched.ts";
+import { matched, ttftsOf, type Values } from "./matched.ts";
 
 export interface FillCost {
   readonly load: string;
@@ -88,7 +88,7 @@ export function stretches(
     return limits.slice(1).map((to, index) => {
       const from = limits[index] as number;
       const part = (run: CellRun): Values => ttftsBetween(run, from, to);
-      const found: Matched | undefined = matched(ours.map(part), theirs.map(part));
+      const found = matched(ours.map(part), theirs.map(part));
       return { mode, from, to, requests: found?.requests ?? 0, ratio: found?.medianRatio };
     });
   });
@@ -99,5 +99,5 @@ function ttftsBetween(run: CellRun, from: number, to: number): Values {
   const between = completedOf(run).filter(
     ({ dueSeconds }) => dueSeconds - start >= from && dueSeconds - start < to,
   );
-  return new Map(between.map((request) => [request.index, ttftMs(request)]));
+  return ttftsOf(between);
 }

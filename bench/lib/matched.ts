@@ -6,11 +6,17 @@
  */
 
 import type { Estimate } from "../../src/bench/bootstrap.ts";
+import type { RequestRecord } from "../../src/bench/samples.ts";
 import { quantile, sortedQuantile } from "../../src/bench/stats.ts";
+import { ttftMs } from "../../src/bench/windows.ts";
 import { createRandom, type Random } from "../../src/random.ts";
 
 /** A value for each request of a run, by the request's number in the schedule. */
 export type Values = ReadonlyMap<number, number>;
+
+export function ttftsOf(requests: readonly RequestRecord[]): Values {
+  return new Map(requests.map((request) => [request.index, ttftMs(request)]));
+}
 
 export interface Matched {
   /** Requests that both modes answered in some run. */

@@ -7,7 +7,7 @@ import { bootstrapMean, type Interval } from "../../src/bench/stats.ts";
 import {
   completedOf,
   fillOf,
-  inWindow,
+  isDelayed,
   readySecondsOf,
   tpotMs,
   ttftMs,
@@ -79,9 +79,7 @@ function pointOf(mode: string, runs: readonly CellRun[]): TradeOffPoint {
 
 /** 1 for each request that a capture held up, else 0: their mean is the share. */
 function delayedOf(run: CellRun): number[] {
-  const requests = completedOf(run);
-  const delayed = new Set(inWindow(run, "delayed", requests));
-  return requests.map((request) => (delayed.has(request) ? 1 : 0));
+  return completedOf(run).map((request) => (isDelayed(request, run.captures) ? 1 : 0));
 }
 
 function ungraphedShareOf(run: CellRun): number | undefined {

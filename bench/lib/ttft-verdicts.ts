@@ -3,7 +3,7 @@
 import { type Estimate, estimate } from "../../src/bench/bootstrap.ts";
 import { longestTokenGap } from "../../src/bench/gap.ts";
 import { runFigures } from "../../src/bench/run-figures.ts";
-import type { CellRun, RequestRecord } from "../../src/bench/samples.ts";
+import type { CellRun } from "../../src/bench/samples.ts";
 import { bootstrapMean, mean } from "../../src/bench/stats.ts";
 import { difference } from "../../src/bench/summary.ts";
 import {
@@ -13,7 +13,7 @@ import {
   ttftMs,
   type WindowName,
 } from "../../src/bench/windows.ts";
-import { type Matched, matched, type Values } from "./matched.ts";
+import { type Matched, matched, ttftsOf } from "./matched.ts";
 
 export interface Verdict {
   readonly load: string;
@@ -129,13 +129,9 @@ function matchedIn(
   theirs: readonly CellRun[],
 ): Matched | undefined {
   return matched(
-    ours.map((run) => ttftOf(inWindow(run, window, completedOf(run)))),
-    theirs.map((run) => ttftOf(completedOf(run))),
+    ours.map((run) => ttftsOf(inWindow(run, window, completedOf(run)))),
+    theirs.map((run) => ttftsOf(completedOf(run))),
   );
-}
-
-function ttftOf(requests: readonly RequestRecord[]): Values {
-  return new Map(requests.map((request) => [request.index, ttftMs(request)]));
 }
 
 function ratioVerdict(

@@ -2,10 +2,10 @@
 
 import type { EngineSnapshot, GraphSnapshot } from "../snapshot.ts";
 import { type Gap, longestTokenGap } from "./gap.ts";
-import type { CaptureRecord, CellRun, RequestRecord } from "./samples.ts";
+import type { CellRun, RequestRecord } from "./samples.ts";
 import { type Distribution, distributionOf, mean } from "./stats.ts";
 import type { FailureKind } from "./stream.ts";
-import { completedOf, fillOf, readySecondsOf } from "./windows.ts";
+import { completedOf, fillOf, isDelayed, isMet, readySecondsOf } from "./windows.ts";
 
 export interface RunFigures {
   readonly run: number;
@@ -161,11 +161,9 @@ function captureFigures(
   const { captures, engine } = run;
   const ready = readySecondsOf(run);
   const fill = fillOf(run);
-  const held = captures.filter((capture) => completed.some((request) => meets(request, capture)));
-  const met = completed.filter((request) => held.some((capture) => meets(request, capture)));
-  const delayed = completed.filter(({ sentSeconds, firstSeconds = sentSeconds }) =>
-    held.some((c) => c.startSeconds <= firstSeconds && c.endSeconds >= sentSeconds),
-  );
+  const held = captures.filter((capture) => completed.some((request) => isMet(request, [capture])));
+  const shareOf = (isSo: typeof isMet): number =>
+    completed.filter((request) => isSo(request, captures)).length / completed.length;
   const longest = (list: typeof captures): number | undefined =>
     list.length === 0
       ? undefined
@@ -184,10 +182,7 @@ function captureFigures(
     ...(fill === undefined ? {} : { readyToLastCaptureSeconds: fill.to - ready }),
     ...(captures.length === 0 || completed.length === 0
       ? {}
-      : {
-          shareDelayed: delayed.length / completed.length,
-          shareMet: met.length / completed.length,
-        }),
+      : { shareDelayed: shareOf(isDelayed), shareMet: shareOf(isMet) }),
     ...(engine === undefined || planned === 0
       ? {}
       : {
@@ -198,13 +193,6 @@ function captureFigures(
           ...(fourFifths === undefined ? {} : { readyToFourFifthsSeconds: fourFifths - ready }),
         }),
   };
-}
-
-function meets(
-  { sentSeconds, lastSeconds = sentSeconds }: RequestRecord,
-  { startSeconds, endSeconds }: CaptureRecord,
-): boolean {
-  return sentSeconds <= endSeconds && lastSeconds >= startSeconds;
 }
 
 function firstMinute(

@@ -279,9 +279,9 @@ class Pooled {
         }),
       );
     const saved = (name: "firstMinuteWaitSeconds" | "firstMinuteWaitSecondsPerRequest") =>
-      difference(baseline.#each(name), this.#each(name));
-    const inAll = baseline === this ? undefined : saved("firstMinuteWaitSeconds");
-    const each = baseline === this ? undefined : saved("firstMinuteWaitSecondsPerRequest");
+      baseline === this ? undefined : difference(baseline.#each(name), this.#each(name));
+    const inAll = saved("firstMinuteWaitSeconds");
+    const each = saved("firstMinuteWaitSecondsPerRequest");
     return {
       baseline: baseline.mode,
       ttft: ratios("ttft"),

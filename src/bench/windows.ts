@@ -5,9 +5,10 @@ import type { CaptureRecord, CellRun, RequestRecord } from "./samples.ts";
 /**
  * Parts of a run, by when a request was due. The fill goes from the first capture that came after
  * the engine's start, about a second before its HTTP server is ready, to the last one; without such
- * captures everything is `after`. `first120` and `later` count two minutes from ready; `delayed` are those that waited for their first token while a capture
- * held the engine up. What nobody told has no window: captures are known from our controller alone,
- * so not of stock or a live endpoint, and of an endpoint not even when it got ready.
+ * captures everything is `after`. `first120` and `later` count two minutes from ready; `delayed` are
+ * those that waited for their first token while a capture held the engine up. What nobody told has
+ * no window: captures are known from our controller alone, so not of stock or a live endpoint, and
+ * of an endpoint not even when it got ready.
  */
 export const WINDOWS = [
   "all",
@@ -72,18 +73,29 @@ function isKnown({ mode, captures, times }: CellRun, name: WindowName): boolean 
   return !BY_READY.includes(name) || mode.url === undefined || times.readySeconds !== undefined;
 }
 
-/** Captures are in order of time, so that the search can halve. */
-function isDelayed(request: RequestRecord, captures: readonly CaptureRecord[]): boolean {
+/** Whether a capture held the engine up while this request waited for its first token. */
+export function isDelayed(request: RequestRecord, captures: readonly CaptureRecord[]): boolean {
   const { sentSeconds, firstSeconds = sentSeconds } = request;
+  return hasCapture(captures, sentSeconds, firstSeconds);
+}
+
+/** The same from its being sent to its last token. */
+export function isMet(request: RequestRecord, captures: readonly CaptureRecord[]): boolean {
+  const { sentSeconds, lastSeconds = sentSeconds } = request;
+  return hasCapture(captures, sentSeconds, lastSeconds);
+}
+
+/** Captures are in order of time, so that the search can halve. */
+function hasCapture(captures: readonly CaptureRecord[], from: number, to: number): boolean {
   let low = 0;
   let high = captures.length;
   while (low < high) {
     const middle = (low + high) >> 1;
-    if ((captures[middle] as CaptureRecord).endSeconds < sentSeconds) low = middle + 1;
+    if ((captures[middle] as CaptureRecord).endSeconds < from) low = middle + 1;
     else high = middle;
   }
   const next = captures[low];
-  return next !== undefined && next.startSeconds <= firstSeconds;
+  return next !== undefined && next.startSeconds <= to;
 }
 
 /** Milliseconds from when it was due to its first token: what an open-loop client waits. */
