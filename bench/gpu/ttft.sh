@@ -7,7 +7,7 @@
 #   SPEC=ttft-simulated bench/gpu/ttft.sh DIR   a dry run without a GPU
 #   LIST=1 bench/gpu/ttft.sh OUT_DIR       which cells are open and how long they take; runs nothing
 #
-# The whole of ttft.json takes about 82 min on one GPU and 41 min on two (GPUS=0,1),
+# The whole of ttft.json takes about 118 min on one GPU and 59 min on two (GPUS=0,1),
 # at 56 s from the spawn of an engine to ready. Cell by cell: LIST=1.
 # Resumable: cells that OUT_DIR has complete are not run again, so stop it when you like. SIGTERM
 # ends engines and leaves the cells under way partial; complete ones are never touched.

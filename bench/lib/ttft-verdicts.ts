@@ -270,14 +270,35 @@ function capturesMs({ captures }: CellRun): number[] {
   return captures.map(({ startSeconds, endSeconds }) => (endSeconds - startSeconds) * 1000);
 }
 
+/** Started at once, two runs share what their host was like then, which sways a start most. */
+const TOGETHER_MS = 10_000;
+
+/** Mean wait of a request of the first minute from spawn, seconds. */
+function firstMinuteWait(run: CellRun): number | undefined {
+  const { firstMinute } = runFigures(run);
+  const answered = (firstMinute?.requests ?? 0) - (firstMinute?.unanswered ?? 0);
+  return firstMinute === undefined || answered === 0
+    ? undefined
+    : firstMinute.waitSeconds / answered;
+}
+
+/** By how much ours waited less, seconds, for each pair of runs that started together. */
+function savedTogether(ours: readonly CellRun[], theirs: readonly CellRun[]): number[] {
+  const at = (run: CellRun): number => Date.parse(run.startedAt);
+  const left = [...theirs];
+  return ours.flatMap((run) => {
+    const place = left.findIndex((other) => Math.abs(at(other) - at(run)) <= TOGETHER_MS);
+    const [other] = place < 0 ? [] : left.splice(place, 1);
+    const [own, base] = [firstMinuteWait(run), other && firstMinuteWait(other)];
+    return own === undefined || base === undefined ? [] : base - own;
+  });
+}
+
 function spawnVerdict(load: string, ours: readonly CellRun[], theirs: readonly CellRun[]): Verdict {
-  const waits = (runs: readonly CellRun[]): number[] =>
-    runs.flatMap((run) => {
-      const { firstMinute } = runFigures(run);
-      const answered = (firstMinute?.requests ?? 0) - (firstMinute?.unanswered ?? 0);
-      return firstMinute === undefined || answered === 0 ? [] : firstMinute.waitSeconds / answered;
-    });
-  const [own, base] = [waits(ours), waits(theirs)];
+  const [own, base] = [ours, theirs].map((runs) =>
+    runs.flatMap((run) => firstMinuteWait(run) ?? []),
+  ) as [number[], number[]];
+  const together = savedTogether(ours, theirs).map((seconds) => seconds.toFixed(2));
   const found = judge({
     load,
     claim: "a request of the first minute from spawn waits less, on average, by",
@@ -288,7 +309,8 @@ function spawnVerdict(load: string, ours: readonly CellRun[], theirs: readonly C
       own.length === 0 || base.length === 0
         ? ""
         : `${mean(own).toFixed(3)} s against ${mean(base).toFixed(3)} s, ` +
-          `${own.length} and ${base.length} runs`,
+          `${own.length} and ${base.length} runs` +
+          (together.length === 0 ? "" : `; of runs started together: ${together.join(", ")} s`),
   });
   // How long one start takes says little of the next.
   const alone = Math.min(own.length, base.length) === 1;

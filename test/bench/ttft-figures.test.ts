@@ -378,3 +378,20 @@ test("one start of each mode is no verdict on starts", () => {
   expect(verdictOf(judged({}, {}, pair), "first minute from spawn").verdict).toBe("unsure");
   expect(verdictOf(judged({}, {}, SPAWNS), "first minute from spawn").verdict).toBe("holds");
 });
+
+test("runs that started together are told pair by pair, each once", () => {
+  const began = (runs: readonly CellRun[], ...seconds: readonly number[]): CellRun[] =>
+    runs.map((one, index) => {
+      const startedAt = new Date(Date.UTC(2026, 0, 1) + (seconds[index] ?? 0) * 1000).toISOString();
+      return { ...one, startedAt };
+    });
+  const stock = fromSpawn("stock", 11);
+  const idle = fromSpawn("idle", 8);
+  const note = (...pairs: readonly CellRun[]): string =>
+    verdictOf(judged({}, {}, pairs), "first minute from spawn").note;
+  // Waits of 0.5 s steps: (11 + 10.5 + … + 0.5 − (8 + 7.5 + … + 0.5)) / 100 requests.
+  expect(note(...began(stock, 0, 300, 600), ...began(idle, 1, 299, 900))).toMatch(
+    /; of runs started together: 0\.59, 0\.59 s$/,
+  );
+  expect(note(...began(stock, 0, 1, 2), ...began(idle, 600, 700, 800))).not.toContain("together");
+});
