@@ -1,23 +1,31 @@
 /**
  * What the example gateway adds to a request on loopback: one client, one request at a time, to an
  * upstream that answers at once, directly and through the gateway in turns. Client, gateway and
- * upstream are processes of their own; a lazygraph session with 102 graphs is connected.
+ * upstream are processes of their own; a lazygraph session with 102 graphs is connected. A virtual
+ * machine loses time to others of its host, which no process here can help: how much is told, and
+ * the blocks of requests that lost next to none are told by themselves. Hypothesis: at p50 the
+ * gateway adds less than 1 ms. Refuted by an interval of those blocks that reaches 1 ms.
+ * Exit code 1 then, and where no block was undisturbed.
  *
  *   npm run bench:gateway-overhead        prints the table, writes bench/results/gateway-overhead.json
  */
 
 import { type ChildProcess, fork, spawn } from "node:child_process";
 import { once } from "node:events";
+import { existsSync, readFileSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { cpus } from "node:os";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { Pool } from "undici";
-import { quantile } from "../src/bench/stats.ts";
+import { bootstrapMean, type Interval, quantile } from "../src/bench/stats.ts";
 import { FakeEngine, plan } from "../test/helpers/fake-engine.ts";
 
-const REQUESTS = 5_000;
+const BLOCKS = 20;
+const BLOCK = 250;
 const WARM_UP = 1_000;
+const QUIET_STOLEN_SHARE = 0.02;
+const ADDED_MS_MOST = 1;
 const SIZES = Array.from({ length: 51 }, (_, index) => (index + 1) * 8);
 const ROOT = fileURLToPath(new URL("..", import.meta.url));
 const TSX = ["--import", "tsx"];
@@ -60,22 +68,70 @@ async function ask(pool: Pool, stream: boolean): Promise<Sample> {
   return { firstByteMs: firstByteMs ?? Number.NaN, totalMs: performance.now() - started };
 }
 
-async function measure(direct: Pool, gateway: Pool, stream: boolean) {
-  const samples: { direct: Sample[]; gateway: Sample[] } = { direct: [], gateway: [] };
-  for (let index = 0; index < WARM_UP + REQUESTS; index++) {
-    // In turns, so that whatever else the machine does falls on both.
-    const one = await ask(direct, stream);
-    const other = await ask(gateway, stream);
-    if (index < WARM_UP) continue;
-    samples.direct.push(one);
-    samples.gateway.push(other);
-  }
-  return samples;
+/** What ran before and what the host gave to others, in ticks of all cores; Linux tells both. */
+function cpuTicks(): { all: number; stolen: number } | undefined {
+  if (!existsSync("/proc/stat")) return undefined;
+  const [, ...ticks] = readFileSync("/proc/stat", "utf8").split("\n", 1)[0]?.split(/\s+/) ?? [];
+  const counted = ticks.slice(0, 8).map(Number);
+  return { all: counted.reduce((sum, one) => sum + one, 0), stolen: counted[7] ?? 0 };
 }
 
-function figures(samples: readonly number[]) {
-  const [p50, p90, p99] = [0.5, 0.9, 0.99].map((share) => quantile(samples, share));
+interface Block {
+  readonly direct: readonly Sample[];
+  readonly gateway: readonly Sample[];
+  /** Of the processors' time while it ran; undefined where the system doesn't say. */
+  readonly stolenShare: number | undefined;
+}
+
+async function block(pools: readonly [Pool, Pool], stream: boolean, size: number): Promise<Block> {
+  const direct: Sample[] = [];
+  const gateway: Sample[] = [];
+  const before = cpuTicks();
+  for (let index = 0; index < size; index++) {
+    // In turns, so that whatever else the machine does falls on both.
+    direct.push(await ask(pools[0], stream));
+    gateway.push(await ask(pools[1], stream));
+  }
+  const after = cpuTicks();
+  const stolenShare =
+    before && after && (after.stolen - before.stolen) / Math.max(1, after.all - before.all);
+  return { direct, gateway, stolenShare };
+}
+
+type Figure = keyof Sample;
+
+function quantiles(samples: readonly Sample[], figure: Figure) {
+  const values = samples.map((sample) => sample[figure]);
+  const [p50, p90, p99] = [0.5, 0.9, 0.99].map((share) => quantile(values, share));
   return { p50, p90, p99 };
+}
+
+/** What the gateway adds to the median, block by block. */
+function addedOf(blocks: readonly Block[], figure: Figure): Interval | undefined {
+  const median = (samples: readonly Sample[]): number =>
+    quantiles(samples, figure).p50 ?? Number.NaN;
+  const added = blocks.map(({ direct, gateway }) => median(gateway) - median(direct));
+  return added.length === 0 ? undefined : bootstrapMean(added);
+}
+
+function rowOf(answer: string, figure: Figure, blocks: readonly Block[]) {
+  const quiet = blocks.filter(({ stolenShare = 0 }) => stolenShare < QUIET_STOLEN_SHARE);
+  const all = (side: "direct" | "gateway"): Sample[] => blocks.flatMap((one) => one[side]);
+  return {
+    ...{ answer, figure, n: BLOCK * blocks.length },
+    direct: quantiles(all("direct"), figure),
+    gateway: quantiles(all("gateway"), figure),
+    addedP50Ms: addedOf(blocks, figure),
+    quietBlocks: quiet.length,
+    addedP50MsQuiet: addedOf(quiet, figure),
+    stolenShares: blocks.map(({ stolenShare }) => stolenShare),
+  };
+}
+
+function textOf(added: Interval | undefined): string {
+  if (added === undefined) return "–";
+  const [mean, low, high] = [added.mean, added.low, added.high].map((ms) => ms.toFixed(3));
+  return `${mean} (${low} to ${high})`;
 }
 
 const upstream = await startUpstream();
@@ -84,21 +140,25 @@ const engine = new FakeEngine({ name: "a", graphs: plan(...SIZES), heartbeatMs: 
 await engine.connect(gateway.endpoint);
 await engine.got("freeze");
 const pools = [new Pool(upstream.url), new Pool(gateway.url)] as const;
-const rows: object[] = [];
-console.log("| answer | figure | direct p50 / p90 / p99, ms | gateway | added at p50 |");
-console.log("|---|---|--:|--:|--:|");
+const rows: ReturnType<typeof rowOf>[] = [];
+console.log(
+  "| answer | figure | direct p50 / p90 / p99, ms | gateway | added at p50 (95%) " +
+    "| in blocks with under 2% of the time stolen |",
+);
+console.log("|---|---|--:|--:|--:|--:|");
 for (const stream of [false, true]) {
-  const samples = await measure(...pools, stream);
+  await block(pools, stream, WARM_UP);
+  const blocks: Block[] = [];
+  while (blocks.length < BLOCKS) blocks.push(await block(pools, stream, BLOCK));
   for (const figure of ["firstByteMs", "totalMs"] as const) {
-    const direct = figures(samples.direct.map((sample) => sample[figure]));
-    const through = figures(samples.gateway.map((sample) => sample[figure]));
-    const added = (through.p50 ?? 0) - (direct.p50 ?? 0);
-    const text = [direct, through].map(({ p50, p90, p99 }) =>
+    const row = rowOf(stream ? "16 events" : "whole", figure, blocks);
+    const texts = [row.direct, row.gateway].map(({ p50, p90, p99 }) =>
       [p50, p90, p99].map((ms) => ms?.toFixed(3)).join(" / "),
     );
-    const answer = stream ? "16 events" : "whole";
-    console.log(`| ${answer} | ${figure} | ${text.join(" | ")} | ${added.toFixed(3)} |`);
-    rows.push({ answer, figure, direct, gateway: through, addedP50Ms: added, n: REQUESTS });
+    const quiet = `${textOf(row.addedP50MsQuiet)}, ${row.quietBlocks} of ${BLOCKS}`;
+    const cells = [row.answer, figure, ...texts, textOf(row.addedP50Ms), quiet];
+    console.log(`| ${cells.join(" | ")} |`);
+    rows.push(row);
   }
 }
 const host = { cpu: cpus()[0]?.model, cores: cpus().length, node: process.version };
@@ -112,3 +172,10 @@ engine.disconnect();
 gateway.child.kill("SIGTERM");
 await once(gateway.child, "exit");
 upstream.child.disconnect();
+const verdicts = rows.map(({ addedP50MsQuiet: added }) => added && added.high < ADDED_MS_MOST);
+if (verdicts.includes(undefined)) {
+  console.error("No verdict: the host took part of the time of every block. Try again later.");
+} else if (verdicts.includes(false)) {
+  console.error(`The gateway adds ${ADDED_MS_MOST} ms or more at p50.`);
+}
+process.exitCode = verdicts.every((holds) => holds === true) ? 0 : 1;
