@@ -108,7 +108,7 @@ export class EngineAdmission {
   #session(peer: string, hello: Hello): Session {
     const { options, registry, send } = this.#options;
     const { heartbeatMs, captureTimeoutMs, memory = {} } = options;
-    const { reserve, marginBytes } = memory;
+    const { reserve, reserveBytes, marginBytes } = memory;
     const session: Session = new Session(hello, {
       clock: systemClock,
       send: (message) => send(peer, message),
@@ -117,6 +117,7 @@ export class EngineAdmission {
       incarnation: this.#incarnation,
       memory: {
         ...(reserve === undefined ? {} : { reserve }),
+        ...(reserveBytes === undefined ? {} : { reserveBytes }),
         ...(marginBytes === undefined ? {} : { marginBytes }),
       },
       nextCommand: () => {

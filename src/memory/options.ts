@@ -12,6 +12,13 @@ export interface MemoryOptions {
    */
   readonly reserve?: Reserve;
   /**
+   * Bytes that each rank keeps back for graphs, in the place of the engine's forecast, which knows
+   * FlashAttention's buffers only: what the graphs of an earlier start took. Only with `reserve`
+   * `"top"` or `"plan"`.
+   * @default the engine's forecast
+   */
+  readonly reserveBytes?: number;
+  /**
    * Bytes of each GPU that captures leave free beside the activation peak that vLLM measured.
    * @default an allowance of 256 to 1,088 MiB by that peak, which serving uses up as it takes memory
    */
@@ -31,15 +38,20 @@ export interface MemoryOptions {
 }
 
 /** An upper bound that no GPU reaches: more is a slip of unit. */
-const MARGIN_BYTES_MAX = 1024 ** 4;
+export const MEMORY_BYTES_MAX: number = 1024 ** 4;
+
+function bytesRule(value: unknown): string | undefined {
+  const sound = Number.isInteger(value) && (value as number) >= 0;
+  return sound && (value as number) <= MEMORY_BYTES_MAX
+    ? undefined
+    : `an integer from 0 to ${MEMORY_BYTES_MAX}`;
+}
 
 const RULES: { readonly [K in keyof MemoryOptions]-?: (value: unknown) => string | undefined } = {
   reserve: (value) =>
     RESERVES.some((mode) => mode === value) ? undefined : `one of ${RESERVES.join(", ")}`,
-  marginBytes: (value) =>
-    Number.isInteger(value) && (value as number) >= 0 && (value as number) <= MARGIN_BYTES_MAX
-      ? undefined
-      : `an integer from 0 to ${MARGIN_BYTES_MAX}`,
+  reserveBytes: bytesRule,
+  marginBytes: bytesRule,
   gpu: (value) => (typeof value === "boolean" ? undefined : "true or false"),
   utilization: (value) =>
     typeof value === "number" && value > 0 && value <= 1
@@ -59,5 +71,13 @@ export function brokenMemoryRule(
     const expected = RULES[name as keyof MemoryOptions](value);
     if (expected !== undefined) return { name, expected };
   }
-  return undefined;
+  const { reserve, reserveBytes } = options as MemoryOptions;
+  return reserveBytes === undefined || isSized(reserve)
+    ? undefined
+    : { name: "reserveBytes", expected: 'given beside reserve "top" or "plan"' };
+}
+
+/** Whether what is kept back for graphs goes by a size that somebody may know better. */
+export function isSized(reserve: Reserve | undefined): boolean {
+  return reserve === "top" || reserve === "plan";
 }

@@ -15,6 +15,9 @@ describe("on the command line", () => {
     expect(parse(["--memory-margin", "512MiB"])).toEqual({ marginBytes: 512 * MIB });
     expect(parse(["--memory-margin=1.5GiB"])).toEqual({ marginBytes: 1536 * MIB });
     expect(parse(["--memory-margin", "0MiB"])).toEqual({ marginBytes: 0 });
+    expect(parse(["--reserve=top", "--reserve-bytes=1.5GiB"])).toEqual({
+      ...{ reserve: "top", reserveBytes: 1536 * MIB },
+    });
   });
 
   test.for([
@@ -22,6 +25,15 @@ describe("on the command line", () => {
     [["--memory-margin", "512"], "Expected --memory-margin to be a size such as 512MiB or 2GiB"],
     [["--memory-margin", "-1GiB"], "Expected --memory-margin to be a size"],
     [["--memory-margin", "9999GiB"], "at most 1024GiB"],
+    [
+      ["--reserve=plan", "--reserve-bytes", "many"],
+      "Expected --reserve-bytes to be a size such as",
+    ],
+    [
+      ["--reserve-bytes", "1GiB"],
+      'Expected --reserve-bytes to be given beside --reserve top or plan, got "1GiB"',
+    ],
+    [["--reserve=least", "--reserve-bytes=1GiB"], "to be given beside --reserve top or plan"],
   ] as const)("%j: one sentence", ([argv, sentence]) => {
     expect(() => parse(argv)).toThrow(sentence);
   });
@@ -31,6 +43,7 @@ describe("on the command line", () => {
       memoryOptions(parseOptions(argv, MEMORY_OPTIONS), { LAZYGRAPH_RESERVE: value });
     expect(exported(" Plan")).toEqual({ reserve: "plan" });
     expect(exported("plan", "--reserve=top")).toEqual({ reserve: "top" });
+    expect(exported("plan", "--reserve-bytes=1GiB").reserveBytes).toBe(1024 * MIB);
     expect(exported(" ")).toEqual({});
     const sentence = 'Expected LAZYGRAPH_RESERVE to be none, least, top, plan, got "all".';
     expect(() => exported("all")).toThrow(sentence);
@@ -53,6 +66,12 @@ describe("as an option of the controller", () => {
     [{ reserve: "all" }, "Expected memory.reserve to be one of none, least, top, plan"],
     [{ marginBytes: -1 }, "Expected memory.marginBytes to be an integer from 0 to"],
     [{ marginBytes: 1.5 }, "Expected memory.marginBytes to be an integer"],
+    [{ reserve: "plan", reserveBytes: -1 }, "Expected memory.reserveBytes to be an integer from 0"],
+    [
+      { reserve: "least", reserveBytes: 9 },
+      'Expected memory.reserveBytes to be given beside reserve "top" or "plan", got 9',
+    ],
+    [{ reserveBytes: 9 }, "Expected memory.reserveBytes to be given beside reserve"],
     [{ gpu: "yes" }, "Expected memory.gpu to be true or false"],
     [{ utilization: 92 }, "Expected memory.utilization to be a number above 0 and up to 1"],
     [{ margin: 1 }, "Expected a known option of memory"],
@@ -63,7 +82,13 @@ describe("as an option of the controller", () => {
   });
 
   test("sound ones are taken", async () => {
-    const memory = { reserve: "top", marginBytes: 0, gpu: false, utilization: 0.9 } as const;
+    const memory = {
+      reserve: "top",
+      reserveBytes: 0,
+      marginBytes: 0,
+      gpu: false,
+      utilization: 0.9,
+    } as const;
     await createController({ memory }).close();
     await createController({
       memory: { marginBytes: undefined } as unknown as MemoryOptions,

@@ -156,6 +156,16 @@ describe("a simulated engine on a full GPU", () => {
     expect(settled.reserve?.kvTokens).toBeGreaterThan(0);
   });
 
+  test("who knows how much graphs take has that reserved, and not the forecast", {
+    timeout: 60_000,
+  }, async () => {
+    const reserveBytes = 300 * MIB;
+    const controller = await controllerOf({ memory: { reserve: "plan", reserveBytes } });
+    await engineOf(controller, { engine: "known", freeBytes: CLAIM + 200 * MIB });
+    const serving = await picture(controller, "known", ({ phase }) => phase === "serving");
+    expect(serving.reserve).toMatchObject({ mode: "plan", bytes: reserveBytes });
+  });
+
   test("what is reserved goes to graphs where serving itself has less than it claims", {
     timeout: 60_000,
   }, async () => {
