@@ -5,7 +5,8 @@
  * machine loses time to others of its host, which no process here can help: how much is told, and
  * the blocks of requests that lost next to none are told by themselves. Hypothesis: at p50 the
  * gateway adds less than 1 ms. Refuted by an interval of those blocks that reaches 1 ms.
- * Exit code 1 then, and where no block was undisturbed.
+ * Exit code 1 then, and where fewer than five blocks were undisturbed; where the system tells
+ * nothing of stolen time, all count as undisturbed.
  *
  *   npm run bench:gateway-overhead        prints the table, writes bench/results/gateway-overhead.json
  */
@@ -25,6 +26,8 @@ const BLOCKS = 20;
 const BLOCK = 250;
 const WARM_UP = 1_000;
 const QUIET_STOLEN_SHARE = 0.02;
+/** Of fewer blocks an interval says nothing. */
+const QUIET_BLOCKS_LEAST = 5;
 const ADDED_MS_MOST = 1;
 const SIZES = Array.from({ length: 51 }, (_, index) => (index + 1) * 8);
 const ROOT = fileURLToPath(new URL("..", import.meta.url));
@@ -123,7 +126,7 @@ function rowOf(answer: string, figure: Figure, blocks: readonly Block[]) {
     gateway: quantiles(all("gateway"), figure),
     addedP50Ms: addedOf(blocks, figure),
     quietBlocks: quiet.length,
-    addedP50MsQuiet: addedOf(quiet, figure),
+    addedP50MsQuiet: quiet.length < QUIET_BLOCKS_LEAST ? undefined : addedOf(quiet, figure),
     stolenShares: blocks.map(({ stolenShare }) => stolenShare),
   };
 }
@@ -174,7 +177,9 @@ await once(gateway.child, "exit");
 upstream.child.disconnect();
 const verdicts = rows.map(({ addedP50MsQuiet: added }) => added && added.high < ADDED_MS_MOST);
 if (verdicts.includes(undefined)) {
-  console.error("No verdict: the host took part of the time of every block. Try again later.");
+  console.error(
+    "No verdict: the host took part of the time of nearly every block. Try again later.",
+  );
 } else if (verdicts.includes(false)) {
   console.error(`The gateway adds ${ADDED_MS_MOST} ms or more at p50.`);
 }

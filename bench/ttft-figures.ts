@@ -17,6 +17,7 @@ import { numberText } from "../src/bench/rows.ts";
 import type { CellRun } from "../src/bench/samples.ts";
 import type { Interval } from "../src/bench/stats.ts";
 import { readHeads, readRun } from "../src/bench/store.ts";
+import { type CaptureHolds, captureHolds } from "./lib/capture-holds.ts";
 import { type FillCost, fillCost, type Stretch, stretches } from "./lib/fill-cost.ts";
 import {
   type FirstMinuteRow,
@@ -142,9 +143,28 @@ function printFillCost(costs: readonly FillCost[]): void {
     text(cost.extraMs),
     text(cost.delayedExtraMs),
     numberText(cost.longestExtraMs) ?? "–",
+    String(cost.overCaptureMs.filter((ms) => ms > 0).length),
+    numberText(cost.overCaptureMs[0]) ?? "–",
   ]);
   const head = ["load", "runs", "requests", "delayed by a capture", "TTFT, ms more (mean)"];
-  table([...head, "of the delayed", "longest"], rows);
+  const over = ["more than its capture", "by at most, ms"];
+  table([...head, "of the delayed", "longest", ...over], rows);
+}
+
+function printHolds(holds: CaptureHolds | undefined): void {
+  if (holds === undefined) return;
+  const { captures, holdMs, besidesMs, besidesOver10 } = holds;
+  const spread = ({ p50, p99, max }: CaptureHolds["holdMs"]): string[] =>
+    [p50, p99, max].map((ms) => numberText(ms) ?? "–");
+  console.log(`\n${captures} captures between steps, all modes and loads, ms`);
+  table(
+    ["", "p50", "p99", "longest"],
+    [
+      ["held the engine up", ...spread(holdMs)],
+      ["of that besides the capture", ...spread(besidesMs)],
+    ],
+  );
+  console.log(`more than 10 ms besides the capture: ${besidesOver10}`);
 }
 
 function printStretches(found: readonly Stretch[]): void {
@@ -184,6 +204,7 @@ const found = verdicts({
   loads: AROUND_FILL,
   spawnLoad: FROM_SPAWN,
 });
+const holds = captureHolds(complete);
 const points = tradeOff(complete, BUSY);
 const rows = firstMinute(complete, SAME_SCHEDULE, values.baseline);
 const costs = AROUND_FILL.flatMap(
@@ -196,6 +217,7 @@ if (simulated.length > 0) {
 for (const run of left) console.log(`PARTIAL, left out: ${run}`);
 printVerdicts(found);
 printFillCost(costs);
+printHolds(holds);
 printTradeOff(points);
 printFirstMinute(rows);
 printStretches(parts);
@@ -210,6 +232,7 @@ if (values.json !== undefined) {
     partialLeftOut: left,
     verdicts: found,
     fillCost: costs,
+    captureHolds: holds,
     tradeOff: points,
     firstMinute: rows,
     stretches: parts,

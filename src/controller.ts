@@ -132,7 +132,11 @@ class EngineController implements Controller {
   start(): Promise<void> {
     // What it said before it was closed holds no longer.
     if (this.#closed) return this.#open();
-    this.#starting ??= this.#open();
+    // What failed may be tried again: the address may be free by then.
+    this.#starting ??= this.#open().catch((error: unknown) => {
+      this.#starting = undefined;
+      throw error;
+    });
     return this.#starting;
   }
 

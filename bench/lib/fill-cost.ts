@@ -17,6 +17,12 @@ export interface FillCost {
   readonly extraMs: Estimate | undefined;
   readonly delayedExtraMs: Estimate | undefined;
   readonly longestExtraMs: number | undefined;
+  /**
+   * Of each delayed request: its TTFT less the baseline's mean and less the longest capture that
+   * held it up, in milliseconds, longest first. Above zero it waited for more than one capture, or
+   * for a step besides.
+   */
+  readonly overCaptureMs: readonly number[];
 }
 
 /** Undefined where the mode has no run under this load. */
@@ -39,6 +45,12 @@ export function fillCost(
   const due = ours.map((run) => inWindow(run, "during", completedOf(run)));
   const delayed = ours.map((run, index) => inWindow(run, "delayed", due[index] ?? []));
   const all = due.flatMap(extras);
+  const overCaptureMs = delayed.flatMap((requests, index) =>
+    requests.flatMap((request) => {
+      const [extra] = extras([request]);
+      return extra === undefined ? [] : extra - longestHoldMs(ours[index], request);
+    }),
+  );
   return {
     load,
     runs: ours.length,
@@ -47,7 +59,17 @@ export function fillCost(
     extraMs: estimate(due.map(extras))?.mean,
     delayedExtraMs: estimate(delayed.map(extras))?.mean,
     longestExtraMs: all.length === 0 ? undefined : Math.max(...all),
+    overCaptureMs: overCaptureMs.sort((a, b) => b - a),
   };
+}
+
+/** Of the captures between sending a request and its first token. */
+function longestHoldMs(run: CellRun | undefined, request: RequestRecord): number {
+  const { sentSeconds, firstSeconds = sentSeconds } = request;
+  const holds = (run?.captures ?? []).map(({ startSeconds, endSeconds }) =>
+    endSeconds > sentSeconds && startSeconds < firstSeconds ? endSeconds - startSeconds : 0,
+  );
+  return Math.max(0, ...holds) * 1000;
 }
 
 function meansByRequest(runs: readonly CellRun[]): Map<number, number> {

@@ -227,6 +227,7 @@ function ratioOf(a: Estimate, b: Estimate): Estimate {
 
 interface RunGap {
   readonly gapMs: number;
+  readonly hasCapture: boolean;
   readonly captureMs: number;
   readonly stepMs: number;
 }
@@ -246,7 +247,7 @@ function gapVerdict(load: string, ours: readonly CellRun[], theirs: readonly Cel
     note:
       worst === undefined
         ? ""
-        : `gap ${ms(worst.gapMs)}, capture ${ms(worst.captureMs)}, step ${ms(worst.stepMs)}` +
+        : `gap ${ms(worst.gapMs)}${worst.hasCapture ? "" : " with no capture in it"}, capture ${ms(worst.captureMs)}, step ${ms(worst.stepMs)}` +
           (base.length === 0 ? "" : `; the baseline's own longest gap ${ms(Math.max(...base))}`),
   });
 }
@@ -259,8 +260,12 @@ function gapOf(run: CellRun): RunGap | undefined {
   const steps = run.steps.flatMap((report) =>
     report.steps.flatMap(({ seconds, count, timed = count }) => (timed > 0 ? seconds / timed : [])),
   );
+  const since = gap.atSeconds - gap.seconds;
   return {
     gapMs: gap.seconds * 1000,
+    hasCapture: run.captures.some(
+      ({ startSeconds, endSeconds }) => endSeconds > since && startSeconds < gap.atSeconds,
+    ),
     captureMs: Math.max(0, ...capturesMs(run)),
     stepMs: steps.reduce((longest, seconds) => Math.max(longest, seconds), 0) * 1000,
   };

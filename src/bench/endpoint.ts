@@ -1,5 +1,6 @@
 /** Questions to an OpenAI-compatible server besides the load: its model, its token counts. */
 
+import { within } from "../deadline.ts";
 import { LazygraphError, messageOf } from "../errors.ts";
 import type { TokenCounter } from "./prompts.ts";
 import { type Endpoint, streamRequest } from "./stream.ts";
@@ -77,10 +78,16 @@ export function createTokenCounter(options: CounterOptions): TokenCounter {
 /**
  * Whether anything answers there, whatever it says.
  *
+ * @param secondsMax to wait for an answer, at most half a minute
  * @throws LazygraphError `ERR_LAZYGRAPH_BENCH` when nothing does
  */
-export async function requireReachable(url: URL, signal: AbortSignal): Promise<void> {
-  const answer = await ask(url, "v1/models", undefined, signal);
+export async function requireReachable(
+  url: URL,
+  secondsMax: number,
+  signal: AbortSignal,
+): Promise<void> {
+  const timeoutMs = Math.min(ASK_MS_MAX, secondsMax * 1000);
+  const answer = await ask(url, "v1/models", undefined, signal, timeoutMs);
   if (answer.answered || signal.aborted) return;
   throw new LazygraphError(
     "ERR_LAZYGRAPH_BENCH",
@@ -101,23 +108,25 @@ async function ask(
   path: string,
   body: object | undefined,
   signal: AbortSignal,
+  timeoutMs = ASK_MS_MAX,
 ): Promise<Answer> {
   const base = url.href.endsWith("/") ? url.href : `${url.href}/`;
   let answered = false;
   try {
-    const response = await fetch(new URL(path, base), {
-      signal: AbortSignal.any([signal, AbortSignal.timeout(ASK_MS_MAX)]),
-      ...(body === undefined
-        ? {}
-        : {
-            method: "POST",
-            headers: { "content-type": "application/json" },
-            body: JSON.stringify(body),
-          }),
+    const [status, text] = await within(timeoutMs, signal, async (limited) => {
+      const response = await fetch(new URL(path, base), {
+        signal: limited,
+        ...(body === undefined
+          ? {}
+          : {
+              method: "POST",
+              headers: { "content-type": "application/json" },
+              body: JSON.stringify(body),
+            }),
+      });
+      answered = true;
+      return [response.status, await response.text()] as const;
     });
-    answered = true;
-    const text = await response.text();
-    const { status } = response;
     if (status !== 200) return { answered, body: undefined, what: `status ${status}` };
     return { answered, body: JSON.parse(text), what: text.slice(0, 100) };
   } catch (error) {

@@ -1,6 +1,7 @@
 /** The OpenAI side of the engine under calibration: completions of given lengths, nothing else. */
 
 import { setTimeout as sleep } from "node:timers/promises";
+import { within } from "../deadline.ts";
 import { LazygraphError, messageOf } from "../errors.ts";
 
 export interface CompletionsOptions {
@@ -107,12 +108,14 @@ export class Completions {
       ...(apiKey === undefined || apiKey === "" ? {} : { authorization: `Bearer ${apiKey}` }),
     };
     try {
-      const response = await fetch(new URL(path, url), {
-        ...(body === undefined ? {} : { method: "POST", body: JSON.stringify(body) }),
-        headers,
-        signal: AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]),
+      return await within(timeoutMs, signal, async (limited) => {
+        const response = await fetch(new URL(path, url), {
+          ...(body === undefined ? {} : { method: "POST", body: JSON.stringify(body) }),
+          headers,
+          signal: limited,
+        });
+        return { status: response.status, text: await response.text() };
       });
-      return { status: response.status, text: await response.text() };
     } catch (cause) {
       signal.throwIfAborted();
       const why = cause instanceof Error && cause.cause instanceof Error ? cause.cause : cause;

@@ -110,7 +110,9 @@ export async function runBench(argv: readonly string[]): Promise<number> {
       const left = counted(result.left, "cell is", "cells are");
       progress.line(`${left} left: call again to run ${result.left === 1 ? "it" : "them"}.`);
     }
-    if (options.report) await report(folder, options.json, progress.line);
+    // Stopped before its first run there is nothing to report on.
+    const none = signal.aborted && result.ran.length + result.skipped === 0;
+    if (options.report && !none) await report(folder, options.json, progress.line);
     const partial = result.ran.some(({ status }) => status !== "complete");
     return partial || signal.aborted ? EXIT.failure : EXIT.ok;
   } catch (error) {
@@ -142,14 +144,14 @@ function requireCells({ spec, only }: BenchOptions): void {
  * without the plugin an engine would be stock under another name.
  */
 async function requireEngines(
-  { modes }: BenchSpec,
+  { modes, readySecondsMax }: BenchSpec,
   cells: readonly CellName[],
   signal: AbortSignal,
 ): Promise<void> {
   for (const name of new Set(cells.map((cell) => cell.mode))) {
     const { command, mode, env, simulated, url } = modes[name] ?? {};
     if (simulated !== undefined) loadProfile(simulated.profile);
-    if (url !== undefined) await requireReachable(new URL(url), signal);
+    if (url !== undefined) await requireReachable(new URL(url), readySecondsMax, signal);
     if (command === undefined) continue;
     const environment = { ...process.env, ...env };
     await requireExecutable(command[0] ?? "", environment);

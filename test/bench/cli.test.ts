@@ -202,6 +202,18 @@ describe("a live endpoint", () => {
     });
   });
 
+  test(
+    "that accepts connections and never answers: the same, in the time given",
+    SLOW,
+    async () => {
+      const url = await serve(() => undefined);
+      await expect(live(url, "--ready-seconds", "1")).rejects.toMatchObject({
+        code: "ERR_LAZYGRAPH_BENCH",
+        message: `Expected a server at ${url.href}, got no answer within 1 s: start it, or see host and port.`,
+      });
+    },
+  );
+
   test("that goes away: every request is counted, the run partial", SLOW, async () => {
     const url = await serve((request, response) => {
       if (request.url === "/v1/models") response.writeHead(404).end();

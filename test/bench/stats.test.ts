@@ -2,6 +2,7 @@ import { describe, expect, test } from "vitest";
 import type { CellResult } from "../../bench/gpu/main-job-cell.ts";
 import { summarise } from "../../bench/gpu/main-job-summary.ts";
 import { bootstrapMean, mean, quantile } from "../../src/bench/stats.ts";
+import { createRandom } from "../../src/random.ts";
 
 describe("figures over few runs", () => {
   test("quantiles interpolate between ranks", () => {
@@ -23,6 +24,26 @@ describe("figures over few runs", () => {
     const narrow = bootstrapMean(many);
     expect(narrow.high - narrow.low).toBeLessThan(interval.high - interval.low);
   });
+
+  // docs/benchmark-method.md says so beside what "95%" means: a bootstrap of few is too narrow.
+  test.for([
+    [3, 0.7, 0.85],
+    [6, 0.78, 0.9],
+    [30, 0.9, 0.98],
+  ] as const)(
+    "of %i runs its interval holds the truth in %f to %f of all cases",
+    ([runs, least, most]) => {
+      const random = createRandom(7);
+      const normal = (): number =>
+        Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random());
+      const cases = 200;
+      const holding = Array.from({ length: cases }, (_, seed) =>
+        bootstrapMean(Array.from({ length: runs }, normal), seed),
+      ).filter(({ low, high }) => low <= 0 && high >= 0).length;
+      expect(holding / cases).toBeGreaterThan(least);
+      expect(holding / cases).toBeLessThan(most);
+    },
+  );
 });
 
 describe("the main job's summary", () => {

@@ -1,6 +1,7 @@
 /** Claims about TTFT around captures: each holds on runs made for it, and each can fail. */
 
 import { describe, expect, test } from "vitest";
+import { captureHolds } from "../../bench/lib/capture-holds.ts";
 import { fillCost, stretches } from "../../bench/lib/fill-cost.ts";
 import { matched } from "../../bench/lib/matched.ts";
 import { firstMinute, tradeOff } from "../../bench/lib/ttft-tables.ts";
@@ -337,6 +338,9 @@ describe("what the fill costs who comes during it", () => {
     expect(cost?.delayed).toBeGreaterThan(0);
     expect(cost?.delayed).toBeLessThan(cost?.requests ?? 0);
     expect(fillCost(runs, "calm", "idle", "stock")).toBeUndefined();
+    // Each waits 25 ms more, and no capture holds for more than 30 ms: none waits for two.
+    expect(cost?.overCaptureMs).toHaveLength(cost?.delayed ?? 0);
+    expect(Math.max(...(cost?.overCaptureMs ?? [0]))).toBeLessThan(0);
   });
 
   test("nothing where both took the same, and no figure without a baseline", () => {
@@ -394,4 +398,34 @@ test("runs that started together are told pair by pair, each once", () => {
     /; of runs started together: 0\.59, 0\.59 s$/,
   );
   expect(note(...began(stock, 0, 1, 2), ...began(idle, 600, 700, 800))).not.toContain("together");
+});
+
+test("how long captures held engines up, and what of that was not the capture", () => {
+  const at = (startSeconds: number, holdMs: number, ms: number): CaptureRecord => ({
+    ...capture("FULL:1", startSeconds, ms),
+    endSeconds: startSeconds + holdMs / 1000,
+  });
+  const captures = [at(1, 30, 28), at(2, 42, 40), at(3, 171, 44)];
+  const found = captureHolds([
+    run({ mode: "stock", run: 1 }),
+    run({ mode: "idle", run: 1, captures }),
+  ]);
+  expect(found).toMatchObject({ captures: 3, besidesOver10: 1 });
+  expect(found?.holdMs.p50).toBeCloseTo(42, 6);
+  expect(found?.holdMs.max).toBeCloseTo(171, 6);
+  expect(found?.besidesMs.p50).toBeCloseTo(2, 6);
+  expect(found?.besidesMs.max).toBeCloseTo(127, 6);
+  expect(captureHolds([run({ mode: "stock", run: 1 })])).toBeUndefined();
+});
+
+test("the longest gap says whether a capture is in it", () => {
+  const note = (captures: readonly CaptureRecord[]): string =>
+    verdictOf(judged({ captures }), "longest gap").note;
+  // Each request has its one token after up to 80 ms: captures there, or before anybody came.
+  const everywhere = Array.from({ length: 1300 }, (_, index) => ({
+    ...capture("FULL:1", READY + index * 0.1, 90),
+    graphsCaptured: PLANNED,
+  }));
+  expect(note(everywhere)).not.toContain("no capture in it");
+  expect(note([capture("FULL:1", READY - 5, 30)])).toMatch(/^gap [\d.]+ ms with no capture in it,/);
 });

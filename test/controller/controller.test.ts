@@ -164,6 +164,9 @@ describe.for(["tcp", "ipc"] as const)("over %s", (transport) => {
     await using engine = new FakeEngine();
     await engine.connect(first.endpoint);
     await first.waitForEngine();
+    await first.close();
+    await second.start();
+    expect(second.endpoint).toBe(first.endpoint);
   });
 });
 

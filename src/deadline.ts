@@ -1,0 +1,26 @@
+/** A wait with a limit that can be called off. */
+
+/**
+ * What `work` makes, whose signal aborts with `signal` and after `ms` milliseconds.
+ *
+ * Not by `AbortSignal.any([signal, AbortSignal.timeout(ms)])`: on Node 20 nothing keeps the second
+ * one, and once it is collected its time is never over.
+ */
+export async function within<T>(
+  ms: number,
+  signal: AbortSignal,
+  work: (signal: AbortSignal) => Promise<T>,
+): Promise<T> {
+  const both = new AbortController();
+  const follow = (): void => both.abort(signal.reason);
+  const late = (): void => both.abort(new Error(`no answer within ${ms / 1000} s`));
+  const timer = setTimeout(late, ms);
+  signal.addEventListener("abort", follow, { once: true });
+  if (signal.aborted) follow();
+  try {
+    return await work(both.signal);
+  } finally {
+    clearTimeout(timer);
+    signal.removeEventListener("abort", follow);
+  }
+}
