@@ -161,7 +161,8 @@ function textOf(file: Source, name: string, value: unknown): string {
 }
 
 function wrong(file: Source, name: string, expected: string, value: unknown): OptionError {
-  const got = quote(JSON.stringify(value) ?? "nothing");
+  const json = JSON.stringify(value);
+  const got = typeof value === "string" ? quote(value) : json.length > 80 ? quote(json) : json;
   return mistake(file, `Expected ${quote(name)} in ${file.name} to be ${expected}, got ${got}.`);
 }
 

@@ -67,7 +67,11 @@ function sizeOption(options: ParsedOptions, name: string): number | undefined {
   const match = /^(\d+(?:\.\d+)?)(MiB|GiB)$/.exec(text);
   const bytes = Math.round(Number(match?.[1]) * (UNITS[match?.[2] ?? ""] ?? Number.NaN));
   if (bytes >= 0 && bytes <= MEMORY_BYTES_MAX) return bytes;
-  throw usageError(`--${name}`, "a size such as 512MiB or 2GiB, at most 1024GiB", text);
+  throw usageError(
+    `--${name}`,
+    "a size in MiB or GiB, such as 512MiB or 1.5GiB, at most 1024GiB",
+    text,
+  );
 }
 
 /** The share of the GPU that a `vllm serve` command asks for; undefined for other commands. */

@@ -84,14 +84,21 @@ function policyOption(options: ParsedOptions): "simple" | "costed" {
   const policy = POLICY_NAMES.find((name) => name === text);
   if (policy === undefined) throw usageError("--policy", POLICY_NAMES.join(" or "), text);
   if (options.flags.has("init-only") && policy !== "costed") {
-    throw new OptionError("--init-only", "Expected --init-only together with --policy costed.");
+    throw new OptionError(
+      "--init-only",
+      `Expected --init-only together with --policy costed, got ${policy}.`,
+    );
   }
   return policy;
 }
 
 function fillShareOption(options: ParsedOptions): number {
-  if (policyOption(options) !== "simple") {
-    throw new OptionError("--fill-share", "Expected --fill-share together with --policy simple.");
+  const policy = policyOption(options);
+  if (policy !== "simple") {
+    throw new OptionError(
+      "--fill-share",
+      `Expected --fill-share together with --policy simple, got ${policy}.`,
+    );
   }
   return numberOption(options, "fill-share", { min: 0, max: 1, fallback: 0 });
 }

@@ -1,6 +1,6 @@
 /** Loads cost profiles: where they lie is known here, what a sound one looks like in `check.ts`. */
 
-import { readFileSync, statSync } from "node:fs";
+import { readdirSync, readFileSync, statSync } from "node:fs";
 import { codeOf, LazygraphError } from "../errors.ts";
 import { checkProfile } from "./check.ts";
 import type { Profile } from "./profile.ts";
@@ -9,6 +9,14 @@ const PROFILES = new URL("../../profiles/", import.meta.url);
 export const DEFAULT_PROFILE = "llama-3.1-8b-h200";
 const FILE_BYTES_MAX = 8 << 20;
 const FILE_CHARS_MAX = FILE_BYTES_MAX;
+
+function shippedNames(): string {
+  const files = readdirSync(PROFILES).filter((name) => name.endsWith(".json"));
+  return files
+    .map((name) => name.slice(0, -".json".length))
+    .sort()
+    .join(", ");
+}
 
 /**
  * Loads a profile by its name among those shipped, or by the path of a `.json` file.
@@ -38,7 +46,7 @@ export function loadProfile(nameOrPath: string = DEFAULT_PROFILE): Profile {
   } catch (error) {
     if (error instanceof LazygraphError) throw error;
     const wanted = shipped
-      ? "the name of a shipped profile or the path of a .json file"
+      ? `the name of a shipped profile (${shippedNames()}) or the path of a .json file`
       : "readable";
     throw profileError(nameOrPath, "the file", wanted, codeOf(error) ?? String(error));
   }

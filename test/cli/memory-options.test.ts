@@ -22,12 +22,15 @@ describe("on the command line", () => {
 
   test.for([
     [["--reserve", "all"], "Expected --reserve to be none, least, top, plan"],
-    [["--memory-margin", "512"], "Expected --memory-margin to be a size such as 512MiB or 2GiB"],
+    [
+      ["--memory-margin", "512"],
+      "Expected --memory-margin to be a size in MiB or GiB, such as 512MiB",
+    ],
     [["--memory-margin", "-1GiB"], "Expected --memory-margin to be a size"],
     [["--memory-margin", "9999GiB"], "at most 1024GiB"],
     [
       ["--reserve=plan", "--reserve-bytes", "many"],
-      "Expected --reserve-bytes to be a size such as",
+      "Expected --reserve-bytes to be a size in MiB or GiB",
     ],
     [
       ["--reserve-bytes", "1GiB"],

@@ -51,11 +51,11 @@ describe("options of plans and policies", () => {
 
   test.for([
     [["--policy=clever"], 'Expected --policy to be simple or costed, got "clever".'],
-    [["--init-only"], "Expected --init-only together with --policy costed."],
+    [["--init-only"], "Expected --init-only together with --policy costed, got simple."],
     [["--fill-share=2"], "Expected --fill-share to be a number from 0 to 1"],
     [
       ["--fill-share=0.1", "--policy=costed"],
-      "Expected --fill-share together with --policy simple.",
+      "Expected --fill-share together with --policy simple, got costed.",
     ],
     [["--pin=FULL:24,"], "Expected --pin to be graphs with commas"],
     [["--exclude=FULL:24, 8"], "Expected --exclude to be graphs with commas"],

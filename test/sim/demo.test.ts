@@ -86,7 +86,10 @@ describe("the demo", () => {
   test.each([
     [["--requests", "0"], 'Expected --requests to be a whole number from 1 to 2000, got "0".'],
     [["--speed", "fast"], 'Expected --speed to be a number from 0.1 to 100, got "fast".'],
-    [["--profile", "nope"], "Profile nope: expected the file to be the name of a shipped profile"],
+    [
+      ["--profile", "nope"],
+      "Profile nope: expected the file to be the name of a shipped profile (llama-3.1-8b-h200, llama-3.1-8b-h200-serve) or the path of a .json file, got ENOENT.",
+    ],
     [["--trace", "nope.csv"], "Expected nope.csv to be a readable trace file, got ENOENT."],
     [["--jsn"], "Expected --json, got the unknown option"],
   ])("%j is a usage error of one sentence", async (options, sentence) => {
