@@ -3,7 +3,7 @@
 import { stat } from "node:fs/promises";
 import { constants } from "node:os";
 import { join } from "node:path";
-import { requireReachable } from "../bench/endpoint.ts";
+import { requireReachable, servedModel } from "../bench/endpoint.ts";
 import { runMatrix } from "../bench/matrix.ts";
 import { mergeFolders } from "../bench/merge.ts";
 import { writeReport } from "../bench/report.ts";
@@ -144,14 +144,17 @@ function requireCells({ spec, only }: BenchOptions): void {
  * without the plugin an engine would be stock under another name.
  */
 async function requireEngines(
-  { modes, readySecondsMax }: BenchSpec,
+  { modes, model, readySecondsMax }: BenchSpec,
   cells: readonly CellName[],
   signal: AbortSignal,
 ): Promise<void> {
   for (const name of new Set(cells.map((cell) => cell.mode))) {
     const { command, mode, env, simulated, url } = modes[name] ?? {};
     if (simulated !== undefined) loadProfile(simulated.profile);
-    if (url !== undefined) await requireReachable(new URL(url), readySecondsMax, signal);
+    if (url !== undefined) {
+      await requireReachable(new URL(url), readySecondsMax, signal);
+      if (!signal.aborted) await servedModel(new URL(url), model, signal);
+    }
     if (command === undefined) continue;
     const environment = { ...process.env, ...env };
     await requireExecutable(command[0] ?? "", environment);

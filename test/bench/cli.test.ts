@@ -214,6 +214,18 @@ describe("a live endpoint", () => {
     },
   );
 
+  test("that is no such server, and no model was named: the same, and no run", SLOW, async () => {
+    const url = await serve((_, response) => response.writeHead(404).end());
+    const folder = await outFolder();
+    await expect(bench(folder, "--url", url.href, ...load)).rejects.toMatchObject({
+      code: "ERR_LAZYGRAPH_BENCH",
+      message: expect.stringMatching(
+        /^Expected .+ to name a model at \/v1\/models, got status 404:/,
+      ),
+    });
+    expect(await readdir(join(folder, "runs"))).toEqual([]);
+  });
+
   test("that goes away: every request is counted, the run partial", SLOW, async () => {
     const url = await serve((request, response) => {
       if (request.url === "/v1/models") response.writeHead(404).end();
