@@ -11,7 +11,7 @@ import type { EngineMemory } from "./engine-memory.ts";
 import type { PolicyMaker } from "./engine-policy.ts";
 import { type Happening, PolicySeat } from "./engine-policy-seat.ts";
 import { applyMode, type EngineRecord } from "./engine-record.ts";
-import { applyRules, hasEnded } from "./engine-rules.ts";
+import { applyRules, hasEnded, rulesAlone } from "./engine-rules.ts";
 import type { Graph } from "./graph.ts";
 import type { EnginePlan } from "./plan/engine-plan.ts";
 import type { Decision } from "./schedule/policy.ts";
@@ -132,11 +132,22 @@ export class EngineDecisions {
 
   /** The engine told its graphs: from now on there is a policy to hear of what is to come. */
   inventory(): void {
-    if (this.#record.state?.ready === true) this.settleLater();
+    const { state } = this.#record;
+    if (state?.ready === true) {
+      this.#tellRules(state);
+      this.settleLater();
+    }
     for (const arrival of this.#early.take(this.#options.clock.now())) {
       this.happen({ type: "announce", ...arrival });
     }
     this.happen({ type: "inventory" });
+  }
+
+  /** An engine that began without us, or missed the start: it can still learn what to leave. */
+  #tellRules(state: EngineState): void {
+    const rules = rulesAlone(state, this.#options.rules);
+    if (Object.keys(rules).length === 0) return;
+    this.#options.session().send({ type: "start", graphs: [], ...rules });
   }
 
   /** Asks the policy, and carries out what it decides. */
@@ -153,7 +164,11 @@ export class EngineDecisions {
       case "start":
         if (this.#started || state.ready) return;
         this.#started = true;
-        session().send({ type: "start", ...memory.start(decision.graphs) });
+        session().send({
+          type: "start",
+          ...memory.start(decision.graphs),
+          ...rulesAlone(state, this.#options.rules),
+        });
         break;
       case "dispatch":
         session().send({ type: "dispatch", ...decision.table });

@@ -9,6 +9,7 @@ import {
   unmatchedRules,
 } from "./schedule/rules.ts";
 import type { EngineState } from "./schedule/state.ts";
+import type { Start } from "./wire/protocol.ts";
 
 /** Refuses what the user excluded. */
 export function applyRules({ state }: EngineRecord, rules: PlanRules): void {
@@ -17,6 +18,19 @@ export function applyRules({ state }: EngineRecord, rules: PlanRules): void {
     const entry = state.graphs.get(id);
     if (entry?.status === "planned") setStatus(entry, "refused", EXCLUDED_REASON);
   }
+}
+
+/** What of the rules an engine must know to keep to them without its controller. */
+export function rulesAlone(
+  { planned }: EngineState,
+  rules: PlanRules,
+): Pick<Start, "exclude" | "graphsMax"> {
+  const exclude = excludedGraphs(planned, rules);
+  const { graphsMax } = rules;
+  return {
+    ...(exclude.length === 0 ? {} : { exclude }),
+    ...(graphsMax === undefined ? {} : { graphsMax }),
+  };
 }
 
 /** A rule about no graph of this engine is most often a mistyped one. */

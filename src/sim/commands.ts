@@ -47,6 +47,11 @@ export class EngineCommands {
     else this.#dropped(command, "refused", [], 0, `More than ${PENDING_MAX} commands wait.`, 0);
   }
 
+  /** What waits is not done, and not answered. */
+  forget(): void {
+    this.#pending = [];
+  }
+
   /** Refuses captures from now on; an empty reason lifts it. */
   freeze(reason: string): void {
     // It comes back inside another sentence, which has a limit on the wire.

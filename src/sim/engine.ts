@@ -178,6 +178,11 @@ export class EngineModel {
     this.#commands.drop(command, graphs);
   }
 
+  /** Leaves out the captures and drops that still wait: nobody wants their results any more. */
+  forgetCommands(): void {
+    this.#commands.forget();
+  }
+
   /** Refuses captures from now on; an empty reason lifts it. */
   freeze(reason: string): void {
     this.#commands.freeze(reason);

@@ -85,6 +85,9 @@ export class LiveEngine {
   /** The KV cache exists, so there is an inventory to tell. */
   #hasCache = false;
   #frozen = false;
+  /** What not to capture without a controller. */
+  #excluded: ReadonlySet<string> = new Set();
+  #graphsMax = Number.POSITIVE_INFINITY;
   #hasTable = false;
   #closed = false;
   #tellClosed: () => void = () => {};
@@ -271,7 +274,9 @@ export class LiveEngine {
   #fill(): void {
     if (this.#talk.welcomed || this.#frozen || this.#mode !== "idle") return;
     if (this.model.phase !== "serving" || this.model.hasWork) return;
-    const missing = this.model.planned.filter((graph) => !this.model.captured.has(graph.id));
+    const { planned, captured } = this.model;
+    if (captured.size >= this.#graphsMax) return;
+    const missing = planned.filter(({ id }) => !captured.has(id) && !this.#excluded.has(id));
     const [next] = missing.sort(bySizeDescending);
     if (next !== undefined) this.model.capture(OWN_COMMAND, next.id, true);
   }
@@ -353,7 +358,11 @@ export class LiveEngine {
         if (reserve !== undefined) this.model.reserve(reserve, reserveBytes);
         if (marginBytes !== undefined) this.model.marginBytes = marginBytes;
       },
-      onStart: (graphs, tiers) => this.#begin(graphs, tiers),
+      onStart: ({ graphs, tiers, exclude, graphsMax }) => {
+        this.#excluded = new Set(exclude);
+        this.#graphsMax = graphsMax ?? Number.POSITIVE_INFINITY;
+        this.#begin(graphs, tiers);
+      },
       onDrop: (command, graphs) => this.model.drop(command, graphs),
       onCapture: (command, graph, whenIdle, needBytes) => {
         if (!this.model.planned.some(({ id }) => id === graph)) this.#unknownGraph(graph);
@@ -367,6 +376,7 @@ export class LiveEngine {
         this.#frozen = true;
         this.model.freeze(reason === "" ? "by the controller" : reason);
       },
+      onReplaced: () => this.model.forgetCommands(),
       onLost: () => this.#outside(() => this.#fill()),
     };
   }

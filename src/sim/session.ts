@@ -13,6 +13,7 @@ import type {
   Inventory,
   Mode,
   Ready,
+  Start,
   ToEngine,
   Welcome,
 } from "../wire/protocol.ts";
@@ -30,11 +31,15 @@ export interface SessionHost {
   onMode(mode: Mode): void;
   /** Comes before `onMode`: what the controller wants of memory. */
   onMemory(wanted: Pick<Welcome, "reserve" | "reserveBytes" | "marginBytes">): void;
-  onStart(graphs: readonly string[], tiers: readonly (readonly string[])[]): void;
+  onStart(start: Start): void;
+  /** @param command a number for `answer`, not the controller's */
   onCapture(command: number, graph: string, whenIdle: boolean, needBytes?: number): void;
+  /** @param command as for `onCapture` */
   onDrop(command: number, graphs: readonly string[]): void;
   onDispatch(table: DispatchTable): void;
   onFreeze(reason: string): void;
+  /** Another controller has this engine: what the one before asked for and still waits is void. */
+  onReplaced(): void;
   /** No controller any more, or none that takes us. */
   onLost(): void;
 }
@@ -61,6 +66,9 @@ export class EngineSession {
   #cancel: () => void = () => {};
   /** Command id to its result; undefined while it is under way. */
   #answers = new Map<number, CaptureResult | Dropped | undefined>();
+  /** Ids start anew with every controller, so what is under way has a number of its own here. */
+  readonly #underWay = new Map<number, number>();
+  #lastNumber = 0;
 
   constructor(host: SessionHost) {
     this.#host = host;
@@ -103,9 +111,19 @@ export class EngineSession {
     });
   }
 
-  /** Answers a command, now and whenever it is repeated. */
-  answer(result: CaptureResult | Dropped): void {
-    this.#answers.set(result.command, result);
+  /**
+   * Answers a command, now and whenever it is repeated. One of a controller that has been replaced
+   * has no answer: its id would be taken for another command's.
+   */
+  answer(outcome: CaptureResult | Dropped): void {
+    const id = this.#underWay.get(outcome.command);
+    if (id === undefined) {
+      this.tellInventory();
+      return;
+    }
+    this.#underWay.delete(outcome.command);
+    const result = { ...outcome, command: id };
+    this.#answers.set(id, result);
     for (const command of this.#answers.keys()) {
       if (this.#answers.size <= ANSWERS_MAX) break;
       this.#answers.delete(command);
@@ -143,7 +161,7 @@ export class EngineSession {
   #command(message: Command): void {
     switch (message.type) {
       case "start":
-        this.#host.onStart(message.graphs, message.tiers ?? []);
+        this.#host.onStart(message);
         break;
       case "dispatch":
         this.#host.onDispatch({ uniform: message.uniform, mixed: message.mixed });
@@ -156,27 +174,35 @@ export class EngineSession {
         break;
       case "capture": {
         const { command, graph, whenIdle, needBytes } = message;
-        this.#once(command, () => this.#host.onCapture(command, graph, whenIdle, needBytes));
+        this.#once(command, (number) => {
+          this.#host.onCapture(number, graph, whenIdle, needBytes);
+        });
         break;
       }
       case "drop":
-        this.#once(message.command, () => this.#host.onDrop(message.command, message.graphs));
+        this.#once(message.command, (number) => this.#host.onDrop(number, message.graphs));
         break;
     }
   }
 
-  #once(command: number, carryOut: () => void): void {
+  #once(command: number, carryOut: (number: number) => void): void {
     const answer = this.#answers.get(command);
     if (answer !== undefined) void this.#host.send(answer);
     if (this.#answers.has(command)) return;
     this.#answers.set(command, undefined);
-    carryOut();
+    this.#lastNumber += 1;
+    this.#underWay.set(this.#lastNumber, command);
+    carryOut(this.#lastNumber);
   }
 
   #welcome({ incarnation, heartbeatMs, mode, ...wanted }: Welcome): void {
     // A controller that started earlier than the one we had has been replaced.
     if (incarnation < this.#incarnation) return;
-    if (incarnation > this.#incarnation) this.#answers = new Map();
+    if (incarnation > this.#incarnation) {
+      this.#answers = new Map();
+      this.#underWay.clear();
+      this.#host.onReplaced();
+    }
     this.#incarnation = incarnation;
     this.#heartbeatSeconds = heartbeatMs / 1000;
     this.#cancel();

@@ -269,7 +269,10 @@ export interface Refuse {
   readonly message: string;
 }
 
-/** Which graphs to capture before ready, in this order. Answers the first `inventory`. */
+/**
+ * Which graphs to capture before ready, in this order. Answers the first `inventory`. An engine
+ * that has begun already takes only what it says of the time without a controller.
+ */
 export interface Start {
   readonly type: "start";
   readonly graphs: readonly string[];
@@ -278,6 +281,10 @@ export interface Start {
    * graph is in one at most. Graphs in none share the default pool; absent: all do.
    */
   readonly tiers?: readonly (readonly string[])[];
+  /** Graphs that the engine must not capture by itself, without its controller; absent: none. */
+  readonly exclude?: readonly string[];
+  /** Without its controller the engine captures nothing where it holds so many; absent: no limit. */
+  readonly graphsMax?: number;
 }
 
 /** One graph, on all ranks, between two steps. */

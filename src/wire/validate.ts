@@ -217,7 +217,13 @@ export const TO_ENGINE: Tables<ToEngine> = {
     marginBytes: optional(count),
   }),
   refuse: record<Refuse>({ type: oneOf(["refuse"]), code: id, message: sentence }),
-  start: record<Start>({ type: oneOf(["start"]), graphs: graphIds, tiers: optional(tiers) }),
+  start: record<Start>({
+    type: oneOf(["start"]),
+    graphs: graphIds,
+    tiers: optional(tiers),
+    exclude: optional(graphIds),
+    graphsMax: optional(integer(1, LIMITS.graphs)),
+  }),
   capture: record<Capture>({
     type: oneOf(["capture"]),
     command: count,

@@ -170,6 +170,38 @@ describe.for(["tcp", "ipc"] as const)("over %s", (transport) => {
   });
 });
 
+describe("an engine learns what to leave without its controller", () => {
+  const rules = { plan: false, exclude: ["PIECEWISE", "8"], graphsMax: 2 } as const;
+  const told = {
+    exclude: ["PIECEWISE:8", "PIECEWISE:4", "PIECEWISE:2", "PIECEWISE:1", "FULL:8"],
+    graphsMax: 2,
+  };
+
+  test("with its start", async () => {
+    await using controller = createController({ endpoint: endpointOf("ipc"), ...rules });
+    await controller.start();
+    await using engine = new FakeEngine();
+    await engine.connect(controller.endpoint);
+    expect(await engine.got("start")).toEqual({ type: "start", graphs: ["FULL:4"], ...told });
+    await controller.waitForEngine({ settled: true });
+    expect([...engine.captured.keys()]).toEqual(["FULL:4", "FULL:2"]);
+    expect(engine.ofType("start")).toHaveLength(1);
+  });
+
+  test("when it serves already, and after each return", async () => {
+    await using controller = createController({ endpoint: endpointOf("ipc"), ...rules });
+    await controller.start();
+    await using engine = new FakeEngine();
+    engine.phase = "serving";
+    await engine.connect(controller.endpoint);
+    const late = { type: "start", graphs: [], ...told };
+    expect(await engine.got("start")).toEqual(late);
+    engine.disconnect();
+    await engine.connect(controller.endpoint);
+    expect(await engine.got("start", 2)).toEqual(late);
+  });
+});
+
 describe("versions", () => {
   test.for([
     ["too old", 0, 0, /upgrade lazygraph-vllm, the plugin/],

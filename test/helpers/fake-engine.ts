@@ -246,6 +246,7 @@ export class FakeEngine implements AsyncDisposable {
         this.inventory();
         break;
       case "start":
+        if (this.phase === "serving") break;
         this.phase = "serving";
         this.send({
           type: "ready",

@@ -1,7 +1,7 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { Router } from "zeromq";
 import { LiveEngine, type LiveEngineOptions, type LiveEvent } from "../../src/sim/live.ts";
 import { decodeFromEngine, encode } from "../../src/wire/codec.ts";
@@ -284,6 +284,47 @@ describe("memory on the wire", () => {
       tiers: [graphs, ["FULL:1"]],
     });
     expect(events.filter(({ type }) => type === "drop")).toHaveLength(1);
+  });
+
+  test.for([
+    ["nothing is excluded", {}, ["FULL:1", "FULL:4", "PIECEWISE:1", "PIECEWISE:4"]],
+    ["a graph is excluded", { exclude: ["FULL:1"] }, ["FULL:4", "PIECEWISE:1", "PIECEWISE:4"]],
+    ["there may be no more", { graphsMax: 2 }, ["FULL:4", "PIECEWISE:4"]],
+  ] as const)(
+    "without its controller it fills as its start allows: %s",
+    async ([, rules, held]) => {
+      start();
+      await controller.next("hello");
+      await controller.send({ ...welcome, mode: "idle" });
+      await controller.next("inventory");
+      await controller.send({ type: "start", graphs: ["PIECEWISE:4", "FULL:4"], ...rules });
+      await controller.next("ready");
+      await controller.send({ type: "refuse", code: "ERR_TEST", message: "gone" });
+      await vi.waitUntil(() => engine?.connected === false);
+      // After each it is idle, and captures one more if it may.
+      for (let request = 0; request < 4; request++) {
+        await new Promise<void>((done) => engine?.submit(1, 1, (left) => left === 0 && done()));
+      }
+      expect([...(engine?.model.captured.keys() ?? [])].sort()).toEqual(held);
+    },
+  );
+
+  test("a start that comes too late still says what it must leave", async () => {
+    start({ handshakeMs: 0, mode: "lazy" });
+    await controller.next("hello");
+    await vi.waitUntil(() => engine?.model.phase === "serving");
+    await controller.send(welcome);
+    await controller.next("ready");
+    await controller.send(
+      { type: "start", graphs: [], exclude: ["FULL:1", "PIECEWISE:1"] },
+      { type: "mode", mode: "idle" },
+      { type: "refuse", code: "ERR_TEST", message: "gone" },
+    );
+    await vi.waitUntil(() => engine?.connected === false);
+    for (let request = 0; request < 3; request++) {
+      await new Promise<void>((done) => engine?.submit(1, 1, (left) => left === 0 && done()));
+    }
+    expect([...(engine?.model.captured.keys() ?? [])].sort()).toEqual(["FULL:4", "PIECEWISE:4"]);
   });
 
   test("a stranger on its GPU makes it refuse for headroom, until the stranger goes", async () => {

@@ -353,6 +353,11 @@ const toEngine: readonly (readonly [string, ToEngine])[] = [
       tiers: [["PIECEWISE:64", "FULL:64", "FULL:8"], ["FULL:128"]],
     },
   ],
+  [
+    "start with what the user allows",
+    { type: "start", graphs: ["FULL:8"], exclude: ["PIECEWISE:8", "FULL:512"], graphsMax: 4096 },
+  ],
+  ["start with nothing excluded", { type: "start", graphs: [], exclude: [], graphsMax: 1 }],
   ["start with no tier", { type: "start", graphs: ["FULL:8"], tiers: [] }],
   ["capture", { type: "capture", command: 1, graph: "FULL:24", whenIdle: false }],
   ["capture when idle", { type: "capture", command: 65_535, graph: "PIECEWISE:8", whenIdle: true }],
@@ -481,6 +486,8 @@ const fullTiers = (count: number): string =>
   Array.from({ length: count }, (_, index) => tier(`FULL:${index + 1}`)).join("");
 const start = (tiers: string): string =>
   map(["type", str("start")], ["graphs", "90"], ["tiers", tiers]);
+const limited = (field: "exclude" | "graphsMax", value: string): string =>
+  map(["type", str("start")], ["graphs", "90"], [field, value]);
 
 function typed(
   direction: Direction,
@@ -573,6 +580,11 @@ export const FOREIGN: readonly ForeignFrame[] = [
     ["start, a graph twice in a tier", start(`9192${str("FULL:1")}${str("FULL:1")}`)],
     ["start, an empty tier", start("9190")],
     ["start, a tier that is a name", start(`91${str("FULL:1")}`)],
+    ["start, a graph excluded twice", limited("exclude", `92${str("FULL:1")}${str("FULL:1")}`)],
+    ["start, an excluded graph without a name", limited("exclude", "91a0")],
+    ["start, a name for what is excluded", limited("exclude", str("FULL:1"))],
+    ["start, at most 0 graphs", limited("graphsMax", "00")],
+    ["start, at most 4097 graphs", limited("graphsMax", "cd1001")],
     ["start, 65 tiers", start(`dc0041${fullTiers(65)}`)],
     [
       "welcome, unknown reserve",

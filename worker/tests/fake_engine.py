@@ -171,7 +171,7 @@ class FakeRank:
     def set_table(self, table: Any) -> str | None:
         try:
             for rows in () if table is None else (table.uniform, table.mixed):
-                expand(rows, frozenset(self.captured))
+                expand(rows, self.captured, tokens_max=8)
         except TableError as error:
             return str(error)
         self.table = table

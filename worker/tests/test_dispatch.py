@@ -10,7 +10,7 @@ from lazygraph_vllm.dispatch import (
     expand,
     pad_limit,
 )
-from lazygraph_vllm.messages import Dispatch, DispatchRow, Graph
+from lazygraph_vllm.messages import TOKENS_MAX, Dispatch, DispatchRow, Graph
 
 SIZES = [1, 2, 4, *range(8, 256, 8), *range(256, 513, 16)]
 
@@ -55,7 +55,7 @@ def test_the_rule_over_every_step(captured: list[Graph]) -> None:
     table = default_table(captured, 1, plan())
     known = {g.id: g for g in captured}
     for rows, mixed in ((table.uniform, False), (table.mixed, True)):
-        by_tokens = expand(rows, frozenset(known))
+        by_tokens = expand(rows, {name: name for name in known}, tokens_max=512)
         assert by_tokens[0] == ()
         for tokens in range(1, 600):
             names = row_for(rows, tokens)
@@ -113,11 +113,20 @@ def row(up_to: int, *graphs: str) -> DispatchRow:
 
 
 def test_expand() -> None:
-    known = frozenset({"a", "b"})
-    assert expand([], known) == [()]
-    assert expand([row(2, "a"), row(3), row(5, "b", "a")], known) == [
-        (), ("a",), ("a",), (), ("b", "a"), ("b", "a"),
+    known = {"a": 1, "b": 2}
+    assert expand([], known, 8) == [()]
+    assert expand([row(2, "a"), row(3), row(5, "b", "a")], known, 8) == [
+        (), (1,), (1,), (), (2, 1), (2, 1),
     ]  # fmt: skip
+
+
+def test_rows_far_beyond_the_largest_graph_make_no_longer_list() -> None:
+    known = {"a": 1, "b": 2}
+    rows = [row(2, "a"), row(TOKENS_MAX - 1, "b"), row(TOKENS_MAX, "a")]
+    table = expand(rows, known, 4)
+    assert table == [(), (1,), (1,), (2,), (2,)]
+    assert table[3] is table[4], "one for all the steps of a row"
+    assert expand(rows, known, 0) == [()]
 
 
 @pytest.mark.parametrize(
@@ -126,9 +135,11 @@ def test_expand() -> None:
         ([row(4, "a"), row(4, "a")], "ascending order, got upTo 4 after 4"),
         ([row(4, "a"), row(2, "a")], "ascending order, got upTo 2 after 4"),
         ([row(0, "a")], "ascending order, got upTo 0 after 0"),
+        ([row(16, "a"), row(12, "a")], "ascending order, got upTo 12 after 16"),
+        ([row(16, "a"), row(20, "x")], "expected captured graphs in the dispatch table, got 'x'"),
         ([row(4, "a", "x")], "expected captured graphs in the dispatch table, got 'x'"),
     ],
 )
 def test_expand_refuses(rows: list[DispatchRow], sentence: str) -> None:
     with pytest.raises(TableError, match=sentence):
-        expand(rows, frozenset({"a"}))
+        expand(rows, {"a": 1}, 8)

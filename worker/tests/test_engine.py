@@ -21,6 +21,8 @@ from lazygraph_vllm.messages import (
     Capture,
     Dispatch,
     DispatchRow,
+    Drop,
+    Dropped,
     Edge,
     Freeze,
     Goodbye,
@@ -228,6 +230,55 @@ def test_a_repeated_command_is_answered_and_not_executed_again() -> None:
     assert capture(engine, "FULL:2", command=3).graph == "FULL:2"
 
 
+def replace_controller(engine: Engine) -> None:
+    """Another controller welcomes the engine, and counts its commands from one again."""
+    engine.wire.incarnation += 1
+    incarnation = engine.wire.incarnation
+    engine.wire.receive(
+        Welcome(version=1, incarnation=incarnation, heartbeat_ms=100, mode=engine.agent.state.mode)
+    )
+
+
+@pytest.mark.parametrize("early", [False, True], ids=["serving", "before the loop starts"])
+def test_captures_and_drops_of_a_replaced_controller_are_not_carried_out(early: bool) -> None:
+    engine = make_engine()
+    if not early:
+        engine.start()
+    engine.wire.receive(Capture(command=1, graph="FULL:4", when_idle=False))
+    engine.wire.receive(Drop(command=2, graphs=tuple(TOPS)))
+    engine.wire.receive(Freeze(reason="enough"))
+    replace_controller(engine)
+    if early:
+        engine.start()
+    engine.turn()
+    assert not any(isinstance(m, (Result, Dropped)) for m in engine.wire.sent)
+    assert engine.captured() == TOPS
+    assert engine.agent.state.frozen == "enough", "what has no id holds, as it would if it had run"
+    assert engine.agent._inbox._waiting == 0
+    engine.wire.receive(SetMode(mode="lazy"))
+    result = capture(engine, "FULL:1", command=1)
+    assert (result.command, result.graph, result.outcome) == (1, "FULL:1", "captured")
+
+
+def test_the_answer_to_a_controller_replaced_during_the_capture_is_no_answer_to_the_new() -> None:
+    engine = make_engine().start()
+    take = engine.ranks[0].take
+
+    def take_long(name: str) -> Any:
+        replace_controller(engine)
+        engine.ranks[0].take = take  # type: ignore[method-assign]
+        return take(name)
+
+    engine.ranks[0].take = take_long  # type: ignore[method-assign]
+    engine.wire.receive(Capture(command=1, graph="FULL:4", when_idle=False))
+    engine.turn()
+    assert not any(isinstance(m, Result) for m in engine.wire.sent)
+    inventory = engine.wire.sent[-1]
+    assert isinstance(inventory, Inventory) and "FULL:4" in {c.graph for c in inventory.captured}
+    result = capture(engine, "FULL:1", command=1)
+    assert (result.command, result.graph, result.outcome) == (1, "FULL:1", "captured")
+
+
 def test_the_answers_kept_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands_module, "RESULTS_KEPT", 2)
     engine = make_engine().start()
@@ -266,7 +317,8 @@ def test_while_requests_run_one_capture_between_two_steps() -> None:
 
 def test_a_request_queued_behind_counts_as_busy_and_our_own_commands_do_not() -> None:
     engine = make_engine().start()
-    one = Command(Capture(command=1, graph="FULL:4", when_idle=True))
+    capture_four = Capture(command=1, graph="FULL:4", when_idle=True)
+    one = Command(capture_four, incarnation=engine.wire.incarnation)
     engine.agent._inbox._waiting = 2
     engine.input_queue.put(("ADD", object()))
     engine.agent.execute(engine, one)
@@ -529,6 +581,55 @@ def test_a_frozen_engine_stays_as_it_is_alone() -> None:
     engine.wire.tick()
     engine.turn()
     assert engine.captured() == TOPS
+
+
+def lose_controller(engine: Engine) -> None:
+    engine.wire.lost_since = time.monotonic() - 2 * session_module.ALONE_SECONDS
+    for _ in range(3):
+        engine.wire.tick()
+        engine.turn()
+
+
+def started_with(engine: Engine, start: Start) -> Engine:
+    engine.agent.session._start_given.wait = lambda _: (  # type: ignore[method-assign]
+        engine.wire.receive(start) or True
+    )
+    return engine.start()
+
+
+FULL = tuple(g.id for g in GRAPHS if g.kind == "FULL")
+
+
+@pytest.mark.parametrize("mode", ["idle", "lazy"])
+def test_what_the_user_excluded_is_not_captured_alone_either(mode: str) -> None:
+    engine = started_with(make_engine(mode), Start(graphs=("PIECEWISE:8",), exclude=FULL))
+    steps(engine, (2, 2, 1, ""), (4, 2, 0, ""), count=3)
+    lose_controller(engine)
+    wanted = {"idle": ["PIECEWISE:4", "PIECEWISE:2", "PIECEWISE:1"], "lazy": ["PIECEWISE:4"]}
+    assert engine.captured() == ["PIECEWISE:8", *wanted[mode]]
+    engine.wire.lost_since = None
+    assert capture(engine, "FULL:8").outcome == "captured", "a controller's word counts"
+
+
+def test_no_more_graphs_are_captured_alone_than_the_user_allowed() -> None:
+    engine = started_with(
+        make_engine("idle"), Start(graphs=("PIECEWISE:8", "FULL:8"), graphs_max=3)
+    )
+    lose_controller(engine)
+    assert engine.captured() == ["PIECEWISE:8", "FULL:8", "PIECEWISE:4"]
+
+
+def test_a_start_that_comes_too_late_still_says_what_the_user_excluded() -> None:
+    engine = make_engine("idle").start()
+    engine.wire.receive(Start(graphs=(), exclude=FULL))
+    lose_controller(engine)
+    assert engine.captured() == [*TOPS, "PIECEWISE:4", "PIECEWISE:2", "PIECEWISE:1"]
+
+
+def test_an_unknown_graph_among_the_excluded_is_said() -> None:
+    engine = started_with(make_engine(), Start(graphs=("FULL:4",), exclude=("FULL:9",)))
+    assert engine.ranks[0].first == ["FULL:4"]
+    assert "FULL:9" in engine.wire.last(Problem).message
 
 
 def test_what_fails_alone_is_not_tried_for_ever() -> None:

@@ -31,7 +31,9 @@ class Alone:
         state = self._state
         if self._asked or state.frozen is not None or not self._session.alone():
             return
-        done = state.captured.keys() | state.gone.keys() | self._given_up
+        if state.graphs_max is not None and len(state.captured) >= state.graphs_max:
+            return
+        done = state.captured.keys() | state.gone.keys() | self._given_up | state.excluded
         done |= state.room.waiting_for_room()
         graph = local_fill.next_capture(state.mode, state.graphs, done, self._misses)
         if graph is not None:

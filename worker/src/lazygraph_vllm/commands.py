@@ -1,7 +1,8 @@
 """Carries out commands on EngineCore's main thread, between two steps.
 
 A command that must not run now is answered, never dropped; one that was answered already is not
-carried out again.
+carried out again. Only captures and drops of a controller that another one has replaced meanwhile
+are left out: command ids start anew with each, and the answer would be taken for another's.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from typing import Any
 
 from . import rank
 from .alone import Alone
-from .inbox import LOOK_AGAIN
+from .inbox import LOOK_AGAIN, Command
 from .lockstep import Lockstep
-from .messages import Capture, Dispatch, Drop, Dropped, Freeze, Result, SetMode, ToEngine
+from .messages import Capture, Dispatch, Drop, Dropped, Freeze, Result, SetMode
 from .session import Session
 from .state import EngineState
 
@@ -34,16 +35,16 @@ class Commands:
         self._results: OrderedDict[tuple[int, int], Result | Dropped] = OrderedDict()
         self._has_table = False
 
-    def run(self, engine: Any, message: ToEngine, local: bool) -> None:
-        """Carry out one command; ``local``: we asked ourselves for it."""
-        state = self._state
+    def run(self, engine: Any, command: Command) -> None:
+        """Carry out one command."""
+        state, message = self._state, command.message
         if isinstance(message, Capture):
-            if local:
+            if command.local:
                 self._capture_alone(engine, message)
             else:
-                self._answer_once(engine, message, self._lockstep.capture)
+                self._answer_once(engine, command, self._lockstep.capture)
         elif isinstance(message, Drop):
-            self._answer_once(engine, message, self._lockstep.drop)
+            self._answer_once(engine, command, self._lockstep.drop)
         elif isinstance(message, Dispatch):
             self._take_table(engine, message)
         elif message is LOOK_AGAIN:
@@ -56,9 +57,12 @@ class Commands:
             self._session.update_hello(mode=state.mode)
 
     def _answer_once(
-        self, engine: Any, message: Any, carry_out: Callable[[Any, Any], Result | Dropped]
+        self, engine: Any, command: Command, carry_out: Callable[[Any, Any], Result | Dropped]
     ) -> None:
-        key = (self._session.incarnation, message.command)
+        if self._is_stale(command):
+            return
+        message: Any = command.message
+        key = (command.incarnation, message.command)
         if (earlier := self._results.get(key)) is not None:
             self._session.send(earlier)
             return
@@ -67,7 +71,13 @@ class Commands:
             self._results[key] = answer
             while len(self._results) > RESULTS_KEPT:
                 self._results.popitem(last=False)
-        self._session.send(answer)
+        if self._is_stale(command):
+            self._session.tell_inventory()  # the new one's was made before this change
+        else:
+            self._session.send(answer)
+
+    def _is_stale(self, command: Command) -> bool:
+        return command.incarnation != self._session.incarnation
 
     def _capture_alone(self, engine: Any, message: Capture) -> None:
         """A capture of our own: nobody is told."""

@@ -8,7 +8,8 @@ graph that covers the step is replayed.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from .messages import Dispatch, DispatchRow, Graph
 
@@ -16,6 +17,8 @@ from .messages import Dispatch, DispatchRow, Graph
 # 64 is far cheaper than launching kernel by kernel on every model we measured; 1 to 512 is not.
 PAD_FLOOR_TOKENS = 64
 PAD_RATIO = 1.25
+
+Found = TypeVar("Found")
 
 
 def pad_limit(tokens: int) -> int:
@@ -58,21 +61,31 @@ class TableError(ValueError):
     """A table that names a graph that isn't captured, or breaks the order of its rows."""
 
 
-def expand(rows: Sequence[DispatchRow], known: frozenset[str]) -> list[tuple[str, ...]]:
+def expand(
+    rows: Sequence[DispatchRow], known: Mapping[str, Found], tokens_max: int
+) -> list[tuple[Found, ...]]:
     """Turn rows into a list indexed by the step's tokens, checked against the captured graphs.
+
+    Args:
+        rows: of a dispatch table.
+        known: what to find in the place of each captured graph's id.
+        tokens_max: of the largest graph: a row may go far beyond it, and the list does not.
 
     Raises:
         TableError: rows not ascending, or a graph that is not captured.
     """
-    table: list[tuple[str, ...]] = [()]
+    table: list[tuple[Found, ...]] = [()]
+    last = 0
     for row in rows:
-        if row.up_to < len(table):
+        if row.up_to <= last:
             raise TableError(
                 f"expected rows of the dispatch table in ascending order, got upTo {row.up_to} "
-                f"after {len(table) - 1}"
+                f"after {last}"
             )
+        last = row.up_to
         missing = next((g for g in row.graphs if g not in known), None)
         if missing is not None:
             raise TableError(f"expected captured graphs in the dispatch table, got {missing!r}")
-        table.extend([row.graphs] * (row.up_to - len(table) + 1))
+        if (count := min(last, tokens_max) - len(table) + 1) > 0:
+            table.extend([tuple(known[g] for g in row.graphs)] * count)
     return table

@@ -149,4 +149,4 @@ class Agent:
     def execute(self, engine: Any, command: Command) -> None:
         """Run one command between two steps."""
         self._inbox.taken(command)
-        self._commands.run(engine, command.message, command.local)
+        self._commands.run(engine, command)

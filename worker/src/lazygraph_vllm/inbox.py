@@ -17,10 +17,17 @@ LOOK_AGAIN = Resync()
 
 @dataclass(frozen=True)
 class Command:
-    """Travels through EngineCore's input queue; vLLM itself ignores it there."""
+    """Travels through EngineCore's input queue; vLLM itself ignores it there.
+
+    Attributes:
+        message: what to do.
+        local: we asked ourselves for it.
+        incarnation: of the controller that asked; 0: of none.
+    """
 
     message: ToEngine
     local: bool = False
+    incarnation: int = 0
 
 
 class Inbox:

@@ -254,10 +254,13 @@ class Start(_Message, tag="start", kw_only=True):
 
     graphs: Annotated[tuple[GraphId, ...], Meta(max_length=GRAPHS_MAX)]
     tiers: Annotated[tuple[SomeGraphs, ...], Meta(max_length=TIERS_MAX)] | None = None
+    exclude: Annotated[tuple[GraphId, ...], Meta(max_length=GRAPHS_MAX)] | None = None
+    graphs_max: Annotated[int, Meta(ge=1, le=GRAPHS_MAX)] | None = None
 
     def __post_init__(self) -> None:
-        """A graph has one pool."""
+        """A graph has one pool, and is excluded once."""
         _check_apart([name for tier in self.tiers or () for name in tier], "tiers")
+        _check_apart(self.exclude or (), "exclude")
 
 
 class Capture(_Message, tag="capture", kw_only=True):

@@ -15,6 +15,9 @@ from .dispatch import TableError, default_table, expand
 from .messages import Dispatch, DispatchRow
 from .rank_state import RankState
 
+# By a step's tokens: id and vLLM's descriptor of the graphs to try.
+LookUp = list[tuple[tuple[str, Any], ...]]
+
 
 class RankDispatch:
     """One per rank.
@@ -31,10 +34,11 @@ class RankDispatch:
         # Of the state, for ``choose``.
         self._manager = state.manager
         self._descs = state.descs
-        self._uniform: list[tuple[tuple[str, Any], ...]] = [()]
-        self._mixed: list[tuple[tuple[str, Any], ...]] = [()]
+        self._uniform: LookUp = [()]
+        self._mixed: LookUp = [()]
         # vLLM's own candidates, as the first rebuild found them.
         self._stock: dict[Any, list[Any]] | None = None
+        self._tokens_max = max((g.tokens for g in state.graphs), default=0)
 
     def choose(
         self, num_reqs: int, num_tokens: int, uniform_tokens: int | None, num_active_loras: int
@@ -70,9 +74,7 @@ class RankDispatch:
             TableError: it names a graph that isn't captured; the old table stays.
         """
         if table is not None:
-            known = frozenset(self._state.captured)
-            expand(table.uniform, known)
-            expand(table.mixed, known)
+            self._expand(table)
         self.table = table
         self.rebuild()
 
@@ -98,13 +100,11 @@ class RankDispatch:
             captured = [g for g in state.graphs if g.id in known]
             table = default_table(captured, manager.decode_query_len, state.graphs)
         try:
-            uniform, mixed = expand(table.uniform, known), expand(table.mixed, known)
+            self._uniform, self._mixed = self._expand(table)
         except TableError:
             # A graph the table names was purged meanwhile: fall back to the rule.
             self.table = None
             return self.rebuild()
-        self._uniform = [tuple((g, self._descs[g]) for g in row) for row in uniform]
-        self._mixed = [tuple((g, self._descs[g]) for g in row) for row in mixed]
         # Whoever reads vLLM's own table must not find a graph that isn't there either.
         manager._candidates = {
             key: found
@@ -112,6 +112,13 @@ class RankDispatch:
             if (found := [d for d in descs if graph_id(d) in known])
         }
         manager._graphs_captured = True
+
+    def _expand(self, table: Dispatch) -> tuple[LookUp, LookUp]:
+        known = {g: (g, self._descs[g]) for g in self._state.captured}
+        return (
+            expand(table.uniform, known, self._tokens_max),
+            expand(table.mixed, known, self._tokens_max),
+        )
 
     def _stock_candidates(self) -> dict[Any, list[Any]]:
         if self._stock is None:

@@ -227,14 +227,18 @@ class Session:
 
     def _take_start(self, message: Start) -> None:
         known = {g.id for g in self._state.graphs}
-        named = [*message.graphs, *(g for tier in message.tiers or () for g in tier)]
+        tiers = (g for tier in message.tiers or () for g in tier)
+        named = [*message.graphs, *tiers, *(message.exclude or ())]
         unknown = next((g for g in named if g not in known), None)
         if unknown is not None:
             self.problem("ERR_LAZYGRAPH_UNKNOWN_GRAPH", f"start names unknown graph {unknown!r}")
+        # Too late for a first set or not: what the user excluded stays so without a controller.
+        self._state.excluded = frozenset(message.exclude or ())
+        self._state.graphs_max = message.graphs_max
         self._start = message
         self._start_given.set()
 
     def _pass_on(self, message: ToEngine) -> None:
-        if not self._inbox.accept(Command(message)):
+        if not self._inbox.accept(Command(message, incarnation=self.incarnation)):
             text = f"{COMMANDS_WAITING_MAX} commands are waiting already; send fewer at a time"
             self.problem("ERR_LAZYGRAPH_BUSY", text)

@@ -14,7 +14,8 @@ class EngineState:
     """One per EngineCore process.
 
     Written on EngineCore's main thread and read on the link's. The link's thread writes what a
-    welcome says: to ``room``, and to ``mode`` as long as the busy loop hasn't started.
+    welcome says: to ``room``, and to ``mode`` as long as the busy loop hasn't started; and of a
+    start what it may capture without its controller.
 
     Attributes:
         mode: when graphs are captured.
@@ -27,6 +28,8 @@ class EngineState:
         gone: failed or refused for good, with the reason.
         ranks: each rank's memory when it was last told.
         epoch: counts changes of the captured graphs, the same on all ranks.
+        excluded: never captured by itself, by the latest start's word.
+        graphs_max: captures nothing by itself where it holds so many; ``None``: no limit.
         frozen: why no more is captured; ``None`` if it may be.
         idle: the engine waits for work.
     """
@@ -41,5 +44,7 @@ class EngineState:
     gone: dict[str, str] = field(default_factory=dict)
     ranks: tuple[RankMemory, ...] = ()
     epoch: int = 0
+    excluded: frozenset[str] = frozenset()
+    graphs_max: int | None = None
     frozen: str | None = None
     idle: bool = False

@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.vllm_contract, pytest.mark.usefixtures("pristine", "gp
 from builders import make_config, make_runner, shapes, start, step, wrong_dispatches  # noqa: E402
 from fake_controller import next_size_table  # noqa: E402
 from lazygraph_vllm import rank  # noqa: E402
-from lazygraph_vllm.messages import Dispatch, DispatchRow, Inventory  # noqa: E402
+from lazygraph_vllm.messages import TOKENS_MAX, Dispatch, DispatchRow, Inventory  # noqa: E402
 
 MODES = ("FULL", "PIECEWISE", "FULL_DECODE_ONLY", "FULL_AND_PIECEWISE")
 
@@ -145,6 +145,19 @@ def test_uniform_and_mixed_steps_have_a_table_each() -> None:
     assert rank.set_table(wrapper, Dispatch(uniform=rows, mixed=())) is None
     assert dispatch(2, 4, None, 0).cg_mode.name == "NONE"
     assert dispatch(4, 4, 1, 0).num_tokens == 16
+
+
+def test_a_row_far_beyond_the_largest_graph_makes_no_longer_look_up() -> None:
+    wrapper, _ = start()
+    runner = wrapper.worker.model_runner
+    largest = max(g.tokens for g in rank.describe(wrapper)["graphs"])
+    rows = (DispatchRow(up_to=TOKENS_MAX, graphs=("PIECEWISE:16",)),)
+    assert rank.set_table(wrapper, Dispatch(uniform=rows, mixed=rows)) is None
+    look_up = runner.lazygraph.dispatch._mixed
+    assert len(look_up) == largest + 1
+    assert look_up[1] is look_up[largest]
+    assert runner.cudagraph_manager.dispatch(2, 4, None, 0).num_tokens == 16
+    assert runner.cudagraph_manager.dispatch(2, TOKENS_MAX, None, 0).cg_mode.name == "NONE"
 
 
 def test_a_table_with_a_missing_graph_is_refused_and_the_old_one_stays() -> None:
