@@ -1,6 +1,6 @@
 import { once } from "node:events";
 import { createServer, type RequestListener, type Server } from "node:http";
-import type { AddressInfo } from "node:net";
+import { type AddressInfo, connect, type Socket } from "node:net";
 import OpenAI from "openai";
 import { Registry } from "prom-client";
 import { onTestFinished } from "vitest";
@@ -45,7 +45,7 @@ export async function startGateway(
   const controller = options.controller ?? (await startController());
   const registry = new Registry();
   const urls = new Map(Object.entries(engines).map(([name, url]) => [name, new URL(url)]));
-  const limits = { holdMax: 512, holdSeconds: 20, firstByteSeconds: 20 };
+  const limits = { holdMax: 512, holdBytes: 64 << 20, holdSeconds: 20, firstByteSeconds: 20 };
   const gateway = new Gateway({ ...limits, registry, controller, ...options, engines: urls });
   let closing: Promise<void> | undefined;
   const close = gateway.close.bind(gateway);
@@ -81,6 +81,15 @@ export async function startStub(listener: RequestListener, healthy = (): boolean
   });
   await once(server, "listening");
   return { server, url: urlOf(server) };
+}
+
+/** A connection on which requests are sent without waiting for answers. */
+export async function connection(url: string): Promise<Socket> {
+  const { hostname, port } = new URL(url);
+  const socket = connect(Number(port), hostname);
+  onTestFinished(() => void socket.destroy());
+  await once(socket, "connect");
+  return socket;
 }
 
 export function openai(url: string): OpenAI {

@@ -1,11 +1,12 @@
 /** What passes through the gateway, and what ends it half-way. */
 
 import { once } from "node:events";
-import { get, request as send } from "node:http";
+import { get, type IncomingHttpHeaders, request as send } from "node:http";
+import type { Socket } from "node:net";
 import { buffer } from "node:stream/consumers";
 import { expect, onTestFinished, test } from "vitest";
 import { WholeEvents } from "../../examples/gateway/src/sse.ts";
-import { completion, startGateway, startStub } from "./helpers.ts";
+import { completion, connection, readyz, startGateway, startStub } from "./helpers.ts";
 
 test("bytes pass unchanged, both ways, headers and status too", async () => {
   const pieces = [
@@ -36,6 +37,23 @@ test("bytes pass unchanged, both ways, headers and status too", async () => {
   expect(incoming.headers["x-own"]).toBe("1, 2");
   expect((await buffer(incoming)).equals(bytes)).toBe(true);
   expect(seen[1]).toEqual({ method: "PUT", url: "/prefix/v1/x?y=%20", body: sent });
+});
+
+test("what is of one connection only stays there, both ways", async () => {
+  const seen: IncomingHttpHeaders[] = [];
+  const upstream = await startStub((request, response) => {
+    seen.push(request.headers);
+    const own = { connection: "keep-alive ,X-Back", "x-back": "1", "x-own": "2" };
+    response.writeHead(200, own).end("{}");
+  });
+  const { url } = await startGateway({ stub: upstream.url });
+  const own = { connection: "close, X-Hop", "x-hop": "1", "x-own": "2" };
+  const [incoming] = await once(get(`${url}/v1/models`, { headers: own }), "response");
+  incoming.resume();
+  expect(seen[0]).toMatchObject({ "x-own": "2" });
+  expect(seen[0]).not.toHaveProperty("x-hop");
+  expect(incoming.headers).toMatchObject({ "x-own": "2" });
+  expect(incoming.headers).not.toHaveProperty("x-back");
 });
 
 test("whole events, however they are cut", () => {
@@ -84,6 +102,52 @@ test("a slow reader slows the engine down: the gateway holds next to nothing", a
   expect(bytes).toBe(chunks * chunk.length);
   expect(heldBytesMax).toBeLessThan(1 << 20);
   expect(heldBytesMax).toBeGreaterThan(0);
+});
+
+test("a client that leaves ends what it has queued on its connection, too", async () => {
+  const piece = `data: ${"x".repeat(64 << 10)}\n\n`;
+  let streams = 0;
+  const upstream = await startStub(async (_request, response) => {
+    streams++;
+    const closed = once(response, "close").then(() => streams--);
+    response.writeHead(200, { "content-type": "text/event-stream" });
+    while (!response.destroyed) {
+      if (!response.write(piece)) await Promise.race([once(response, "drain"), closed]);
+    }
+  });
+  const { url } = await startGateway({ stub: upstream.url });
+  const inFlight = async () => (await readyz(url)).engines["stub"]?.inFlight;
+  const socket = await connection(url);
+  const request = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}";
+  socket.write(request + request);
+  await expect.poll(inFlight).toBe(2);
+  socket.destroy();
+  await expect.poll(inFlight).toBe(0);
+  await expect.poll(() => streams).toBe(0);
+  const metrics = await (await fetch(`${url}/metrics`)).text();
+  expect(metrics).toContain('gateway_requests_total{engine="stub",outcome="left"} 2');
+});
+
+test("many requests on one connection leave nothing on it", async () => {
+  const warnings: Error[] = [];
+  const onWarning = (warning: Error) => void warnings.push(warning);
+  process.on("warning", onWarning);
+  onTestFinished(() => void process.off("warning", onWarning));
+  const upstream = await startStub((_request, response) => void response.end("{}"));
+  const { url, gateway } = await startGateway({ stub: upstream.url });
+  const accepted = once(gateway.server, "connection");
+  const socket = await connection(url);
+  const [theirs] = (await accepted) as [Socket];
+  const before = theirs.listenerCount("close");
+  let text = "";
+  socket.on("data", (bytes) => {
+    text += bytes;
+  });
+  const answers = () => text.split("HTTP/1.1 200 OK").length - 1;
+  socket.write("GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n".repeat(40));
+  await expect.poll(answers).toBe(40);
+  expect(theirs.listenerCount("close")).toBe(before);
+  expect(warnings).toEqual([]);
 });
 
 test("no first byte in time is a 504, and the engine is told", async () => {

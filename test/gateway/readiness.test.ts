@@ -1,10 +1,13 @@
 /** Held while no engine is ready; what clients and probes can read meanwhile; the end. */
 
 import { EventEmitter, once } from "node:events";
-import { expect, test } from "vitest";
+import { type ClientRequest, request as send } from "node:http";
+import { text as textOf } from "node:stream/consumers";
+import { expect, onTestFinished, test } from "vitest";
 import { FakeEngine } from "../helpers/fake-engine.ts";
 import {
   completion,
+  connection,
   readyz,
   startController,
   startEngine,
@@ -86,6 +89,105 @@ test("so many wait and no more; one that leaves makes room; all are answered in 
   expect(answered()).toBe(2);
 });
 
+/** A request whose body has so many bytes, none of them sent yet. */
+function upload(url: string, bytes: number): ClientRequest {
+  const headers = { "content-length": bytes };
+  const outgoing = send(`${url}/v1/completions`, { method: "POST", headers });
+  onTestFinished(() => void outgoing.destroy());
+  outgoing.on("error", () => {});
+  return outgoing;
+}
+
+test("a place is taken, or refused, before the body is there", async () => {
+  const { open, stub, answered } = gate();
+  const upstream = await stub();
+  const { url } = await startGateway({ stub: upstream.url }, { holdMax: 1 });
+  const held = async () => (await readyz(url)).held;
+  const first = upload(url, 2);
+  first.write("{");
+  await expect.poll(held).toBe(1);
+  const second = upload(url, 1 << 20);
+  second.write("{");
+  const [refused] = await once(second, "response");
+  expect([refused.statusCode, refused.headers["retry-after"]]).toEqual([503, "5"]);
+  expect(await textOf(refused)).toContain("No engine is ready, and 1 requests wait already.");
+  first.destroy();
+  await expect.poll(held).toBe(0);
+  const third = upload(url, 2);
+  third.write("{");
+  await expect.poll(held).toBe(1);
+  open();
+  await expect.poll(async () => (await readyz(url)).ready).toBe(true);
+  third.end("}");
+  const [served] = await once(third, "response");
+  expect([served.statusCode, answered(), await held()]).toEqual([200, 1, 0]);
+});
+
+test("bodies that no engine has yet are bounded together, and room that was given back is free", async () => {
+  const { open, stub } = gate();
+  const upstream = await stub();
+  const { url } = await startGateway({ stub: upstream.url }, { holdBytes: 1 << 20 });
+  const prompt = "x".repeat(600 << 10);
+  const answers: (number | string | null)[][] = [];
+  const sent = [1, 2, 3].map(async () => {
+    const response = await completion(url, { prompt });
+    answers.push([response.status, response.headers.get("retry-after")]);
+    return await response.text();
+  });
+  // Whichever of them is the last one alone has room enough.
+  await expect
+    .poll(() => answers)
+    .toEqual([
+      [503, "5"],
+      [503, "5"],
+    ]);
+  expect((await readyz(url)).held).toBe(1);
+  open();
+  const texts = (await Promise.all(sent)).sort();
+  expect(answers[2]).toEqual([200, null]);
+  expect(texts[1]).toContain("Bodies that no engine has yet are at most 1048576 bytes.");
+  for (let index = 0; index < 3; index++) {
+    expect((await completion(url, { prompt })).status).toBe(200);
+  }
+});
+
+test("a body that is refused half-way leaves its connection usable", async () => {
+  const upstream = await gate().stub();
+  const { url } = await startGateway({ stub: upstream.url }, { holdBytes: 1 << 20 });
+  const socket = await connection(url);
+  let text = "";
+  socket.on("data", (bytes) => {
+    text += bytes;
+  });
+  // Much more than may be read: whoever reads it on can't have given up early.
+  const bytes = 70 << 20;
+  socket.write(`POST /v1/x HTTP/1.1\r\nHost: x\r\nContent-Length: ${bytes}\r\n\r\n`);
+  socket.write(Buffer.alloc(bytes));
+  socket.write("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n");
+  await expect.poll(() => text.match(/HTTP\/1.1 \d+/g)).toEqual(["HTTP/1.1 503", "HTTP/1.1 200"]);
+  expect(text).toContain("retry-after: 5");
+});
+
+test("a body that an engine has takes no room from the next one", async () => {
+  const asked = new EventEmitter();
+  const upstream = await startStub(async (request, response) => {
+    await textOf(request);
+    asked.emit("whole", response);
+  });
+  const { url } = await startGateway({ stub: upstream.url }, { holdBytes: 1 << 20 });
+  const prompt = "x".repeat(600 << 10);
+  await expect.poll(async () => (await readyz(url)).ready).toBe(true);
+  const sent: Promise<Response>[] = [];
+  for (let index = 0; index < 3; index++) {
+    const whole = once(asked, "whole");
+    sent.push(completion(url, { prompt }));
+    const [response] = await whole;
+    asked.once("answer", () => response.end("{}"));
+  }
+  asked.emit("answer");
+  expect((await Promise.all(sent)).map(({ status }) => status)).toEqual([200, 200, 200]);
+});
+
 test("nobody waits longer than allowed", async () => {
   const upstream = await gate().stub();
   const { url } = await startGateway({ stub: upstream.url }, { holdSeconds: 0.05 });
@@ -137,6 +239,20 @@ test("drain: streams end whole, new requests and probes are told", async () => {
   expect(await stream.text()).toBe("data: 1\n\ndata: [DONE]\n\n");
   await closed;
   await expect(fetch(`${url}/livez`)).rejects.toThrow();
+});
+
+test("drain: who has a place and still sends is told, too", async () => {
+  const upstream = await gate().stub();
+  const { url, gateway } = await startGateway({ stub: upstream.url });
+  const outgoing = upload(url, 2);
+  outgoing.write("{");
+  await expect.poll(async () => (await readyz(url)).held).toBe(1);
+  const closed = gateway.close(60);
+  outgoing.end("}");
+  const [refused] = await once(outgoing, "response");
+  expect([refused.statusCode, refused.headers["retry-after"]]).toEqual([503, "5"]);
+  expect(await textOf(refused)).toContain("The gateway is stopping.");
+  await closed;
 });
 
 test("drain: what takes too long is ended with an error, and its engine told", async () => {

@@ -107,6 +107,7 @@ describe("settings", () => {
       endpoint: "tcp://127.0.0.1:5757",
       mode: "idle",
       holdMax: 512,
+      holdBytes: 256 << 20,
       holdSeconds: 120,
       firstByteSeconds: 60,
       drainSeconds: 30,
@@ -120,6 +121,11 @@ describe("settings", () => {
     [{ ENGINES: "a=ftp://h" }, 'got "a=ftp://h".'],
     [{ ENGINES: "a=http://h", LISTEN: "8000" }, 'Expected LISTEN to be HOST:PORT, got "8000".'],
     [{ ENGINES: "a=http://h", HOLD_MAX: "" }, "Expected HOLD_MAX to be from 0 to 100000"],
+    // Less than one body may have would refuse for good what is worth another try.
+    [
+      { ENGINES: "a=http://h", HOLD_MIB: "31" },
+      'Expected HOLD_MIB to be from 32 to 1048576, got "31"',
+    ],
     [{ ENGINES: "a=http://h", LAZYGRAPH_MODE: "fast" }, "to be eager or lazy or idle"],
   ] as const)("%j", ([environment, sentence]) => {
     expect(() => configOf(environment)).toThrow(sentence);

@@ -1,6 +1,9 @@
 /** The gateway's settings, from its environment; a mistake is one sentence. */
 
 import { MODES, type Mode } from "lazygraph";
+import { BODY_BYTES_MAX } from "./body.ts";
+
+const MIB = 1 << 20;
 
 export interface Config {
   readonly host: string;
@@ -12,6 +15,8 @@ export interface Config {
   readonly mode: Mode;
   /** Requests held while no engine is ready, and for how long. */
   readonly holdMax: number;
+  /** Bytes of all bodies that are being read or held, together. */
+  readonly holdBytes: number;
   readonly holdSeconds: number;
   /** From sending a request to an engine to the first byte of its answer. */
   readonly firstByteSeconds: number;
@@ -33,6 +38,7 @@ export function configOf(environment: Environment): Config {
     endpoint: environment["LAZYGRAPH_ENDPOINT"] ?? "tcp://127.0.0.1:5757",
     mode: modeOf(environment["LAZYGRAPH_MODE"] ?? "idle"),
     holdMax: number(environment, "HOLD_MAX", 512, 0, 100_000),
+    holdBytes: number(environment, "HOLD_MIB", 256, BODY_BYTES_MAX / MIB, 1 << 20) * MIB,
     holdSeconds: number(environment, "HOLD_SECONDS", 120, 0.01, 3600),
     firstByteSeconds: number(environment, "FIRST_BYTE_SECONDS", 60, 0.01, 3600),
     drainSeconds: number(environment, "DRAIN_SECONDS", 30, 0, 3600),

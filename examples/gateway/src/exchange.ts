@@ -9,8 +9,11 @@ import type { RecordedRequest } from "lazygraph";
 import type { Dispatcher } from "undici";
 import type { Engine } from "./engines.ts";
 import { errorDocument, errorEvent, WholeEvents } from "./sse.ts";
+import { Turned } from "./waiting-room.ts";
 
-/** Of one connection, and not of the message (RFC 9110, 7.6.1); the rest is undici's to set. */
+const RETRY_AFTER_SECONDS = 5;
+
+/** Of one connection, and not of the message (RFC 9110, 7.6.1), or undici's to set. */
 const DROPPED = new Set([
   "connection",
   "content-length",
@@ -144,8 +147,23 @@ export function refuse(
   outgoing.end(text);
 }
 
+/** The answer to a request that no engine had, as far as that is still possible. */
+export function turnAway(outgoing: ServerResponse, error: unknown): void {
+  if (outgoing.headersSent || outgoing.destroyed) return;
+  const message = error instanceof Error ? error.message : String(error);
+  if (error instanceof Turned) {
+    const retry = { "retry-after": String(RETRY_AFTER_SECONDS) };
+    const text = `${message} See /readyz for each engine's phase.`;
+    refuse(outgoing, 503, "service_unavailable", text, retry);
+  } else refuse(outgoing, 500, "internal_error", message);
+}
+
+/** Without the dropped ones, and without those that `Connection` names. */
 function kept(headers: IncomingHttpHeaders): IncomingHttpHeaders {
-  return Object.fromEntries(Object.entries(headers).filter(([name]) => !DROPPED.has(name)));
+  const options = String(headers.connection ?? "").toLowerCase();
+  const named = new Set(options.split(/[\s,]+/));
+  const isKept = ([name]: [string, unknown]) => !DROPPED.has(name) && !named.has(name);
+  return Object.fromEntries(Object.entries(headers).filter(isKept));
 }
 
 function keptBack(headers: IncomingHttpHeaders): IncomingHttpHeaders {

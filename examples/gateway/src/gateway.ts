@@ -1,7 +1,7 @@
 /**
  * An OpenAI-compatible gateway over several engines.
  *
- *   request ─▶ body ─▶ waiting room while no engine is ready ─▶ best engine ─▶ exchange
+ *   request ─▶ place while no engine is ready ─▶ body ─▶ wait ─▶ best engine ─▶ exchange
  *
  * | request | answer |
  * |---|---|
@@ -21,12 +21,11 @@ import { Counter, Gauge, type Registry } from "prom-client";
 import { BODY_BYTES_MAX, bodyOf } from "./body.ts";
 import type { Config } from "./config.ts";
 import { type Engine, Engines } from "./engines.ts";
-import { exchange, refuse } from "./exchange.ts";
+import { exchange, refuse, turnAway } from "./exchange.ts";
 import { type Choose, choose } from "./routing.ts";
 import { UnderWay } from "./under-way.ts";
-import { Turned, WaitingRoom } from "./waiting-room.ts";
+import { STOPPING, type Stay, Turned, WaitingRoom } from "./waiting-room.ts";
 
-const RETRY_AFTER_SECONDS = 5;
 /** A request that kills engines must not kill them all: the second one is the last. */
 const TRIES_MAX = 2;
 /** For errors and the ends of streams to reach their clients. */
@@ -34,7 +33,7 @@ const LAST_WORDS_SECONDS = 1;
 const GENERATES = /^\/v1\/(chat\/)?completions$/;
 
 export interface GatewayOptions
-  extends Pick<Config, "engines" | "holdMax" | "holdSeconds" | "firstByteSeconds"> {
+  extends Pick<Config, "engines" | "holdMax" | "holdBytes" | "holdSeconds" | "firstByteSeconds"> {
   readonly controller: Controller;
   readonly registry: Registry;
   readonly recorder?: TraceRecorder;
@@ -54,8 +53,8 @@ export class Gateway {
 
   constructor(options: GatewayOptions) {
     this.#options = options;
-    const { controller, registry } = options;
-    this.#room = new WaitingRoom(options.holdMax);
+    const { controller, registry, holdMax, holdBytes } = options;
+    this.#room = new WaitingRoom(holdMax, holdBytes, () => this.#engines.announceHeld(1));
     const onReady = () => this.#room.release();
     this.#engines = new Engines(options.engines, controller, options.choose ?? choose, onReady);
     this.#stops = [
@@ -85,7 +84,9 @@ export class Gateway {
       },
     });
     const { fetch } = this.#routes();
-    this.server = createAdaptorServer({ fetch, overrideGlobalObjects: false }) as Server;
+    // Bodies that nobody reads are left to Node, which doesn't cut off who still sends one.
+    const how = { overrideGlobalObjects: false, autoCleanupIncoming: false };
+    this.server = createAdaptorServer({ fetch, ...how }) as Server;
     // An answer may take as long as it takes; only the request itself has to come in time.
     this.server.headersTimeout = 30_000;
     this.server.requestTimeout = 60_000;
@@ -125,7 +126,8 @@ export class Gateway {
     app.all("/v1/*", async (c) => {
       const incoming = c.env.incoming as IncomingMessage;
       const outgoing = c.env.outgoing as ServerResponse;
-      await this.#underWay.run(outgoing, (signal) => this.#relay(incoming, outgoing, signal));
+      const relay = (signal: AbortSignal) => this.#relay(incoming, outgoing, signal);
+      await this.#underWay.run(incoming, outgoing, relay);
       return RESPONSE_ALREADY_SENT;
     });
     return app;
@@ -136,23 +138,21 @@ export class Gateway {
     outgoing: ServerResponse,
     signal: AbortSignal,
   ): Promise<void> {
+    const stay = this.#room.stay();
     try {
-      if (this.#draining) throw new Turned("The gateway is stopping.");
+      if (this.#draining) throw new Turned(STOPPING);
       const first = this.#engines.pick();
-      // Before its body is read: a capture that would start now is better put off.
-      if (first !== undefined) this.#engines.announce(first, 1);
-      const body = await bodyOf(incoming);
-      if (body !== undefined) return await this.#answer(incoming, outgoing, body, signal);
+      // Before the body: without a place it takes no memory, and captures are put off in time.
+      if (first === undefined) stay.enter();
+      else this.#engines.announce(first, 1);
+      const body = await bodyOf(incoming, stay.hold);
+      if (body !== undefined) return await this.#answer(incoming, outgoing, body, stay, signal);
       const message = `Expected a body of at most ${BODY_BYTES_MAX} bytes, got more.`;
       refuse(outgoing, 413, "invalid_request_error", message, { connection: "close" });
     } catch (error) {
-      if (outgoing.headersSent || outgoing.destroyed) return;
-      const message = error instanceof Error ? error.message : String(error);
-      if (error instanceof Turned) {
-        const retry = { "retry-after": String(RETRY_AFTER_SECONDS) };
-        const text = `${message} See /readyz for each engine's phase.`;
-        refuse(outgoing, 503, "service_unavailable", text, retry);
-      } else refuse(outgoing, 500, "internal_error", message);
+      turnAway(outgoing, error);
+    } finally {
+      stay.leave();
     }
   }
 
@@ -160,13 +160,13 @@ export class Gateway {
     incoming: IncomingMessage,
     outgoing: ServerResponse,
     body: Buffer,
+    stay: Stay,
     signal: AbortSignal,
   ): Promise<void> {
-    const path = incoming.url ?? "/";
-    const generates = incoming.method === "POST" && GENERATES.test(path.split("?", 1)[0] ?? "");
+    const { headers, method = "GET", url: path = "/" } = incoming;
+    const generates = method === "POST" && GENERATES.test(path.split("?", 1)[0] ?? "");
     const recorded = generates ? this.#options.recorder?.arrived() : undefined;
     recorded?.body(body.length);
-    const { headers, method = "GET" } = incoming;
     const { firstByteSeconds, holdSeconds } = this.#options;
     const heldUntilMs = performance.now() + holdSeconds * 1000;
     const common = { method, path, headers, body, outgoing, firstByteSeconds, signal, recorded };
@@ -176,10 +176,11 @@ export class Gateway {
         const engine = this.#engines.pick(tried);
         if (engine === undefined) {
           if (tried.size > 0) break;
-          this.#engines.announceHeld(1);
+          stay.enter();
           await this.#room.wait(heldUntilMs, signal);
           continue;
         }
+        stay.leave();
         tried.add(engine);
         this.#engines.next();
         const outcome = await exchange({ ...common, engine });
