@@ -103,27 +103,29 @@ async function block(pools: readonly [Pool, Pool], stream: boolean, size: number
 
 type Figure = keyof Sample;
 
-function quantiles(samples: readonly Sample[], figure: Figure) {
-  const values = samples.map((sample) => sample[figure]);
-  const [p50, p90, p99] = [0.5, 0.9, 0.99].map((share) => quantile(values, share));
-  return { p50, p90, p99 };
+function quantiles(values: readonly number[]) {
+  return { p50: quantile(values, 0.5), p90: quantile(values, 0.9), p99: quantile(values, 0.99) };
 }
 
 /** What the gateway adds to the median, block by block. */
 function addedOf(blocks: readonly Block[], figure: Figure): Interval | undefined {
   const median = (samples: readonly Sample[]): number =>
-    quantiles(samples, figure).p50 ?? Number.NaN;
+    quantile(
+      samples.map((sample) => sample[figure]),
+      0.5,
+    );
   const added = blocks.map(({ direct, gateway }) => median(gateway) - median(direct));
   return added.length === 0 ? undefined : bootstrapMean(added);
 }
 
 function rowOf(answer: string, figure: Figure, blocks: readonly Block[]) {
   const quiet = blocks.filter(({ stolenShare = 0 }) => stolenShare < QUIET_STOLEN_SHARE);
-  const all = (side: "direct" | "gateway"): Sample[] => blocks.flatMap((one) => one[side]);
+  const all = (side: "direct" | "gateway"): number[] =>
+    blocks.flatMap((one) => one[side].map((sample) => sample[figure]));
   return {
     ...{ answer, figure, n: BLOCK * blocks.length },
-    direct: quantiles(all("direct"), figure),
-    gateway: quantiles(all("gateway"), figure),
+    direct: quantiles(all("direct")),
+    gateway: quantiles(all("gateway")),
     addedP50Ms: addedOf(blocks, figure),
     quietBlocks: quiet.length,
     addedP50MsQuiet: quiet.length < QUIET_BLOCKS_LEAST ? undefined : addedOf(quiet, figure),
@@ -156,7 +158,7 @@ for (const stream of [false, true]) {
   for (const figure of ["firstByteMs", "totalMs"] as const) {
     const row = rowOf(stream ? "16 events" : "whole", figure, blocks);
     const texts = [row.direct, row.gateway].map(({ p50, p90, p99 }) =>
-      [p50, p90, p99].map((ms) => ms?.toFixed(3)).join(" / "),
+      [p50, p90, p99].map((ms) => ms.toFixed(3)).join(" / "),
     );
     const quiet = `${textOf(row.addedP50MsQuiet)}, ${row.quietBlocks} of ${BLOCKS}`;
     const cells = [row.answer, figure, ...texts, textOf(row.addedP50Ms), quiet];

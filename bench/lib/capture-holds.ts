@@ -2,6 +2,7 @@
 
 import type { CellRun } from "../../src/bench/samples.ts";
 import { quantile } from "../../src/bench/stats.ts";
+import { holdMs } from "../../src/bench/windows.ts";
 
 export interface CaptureHolds {
   readonly captures: number;
@@ -25,11 +26,10 @@ const MANY_MS = 10;
 export function captureHolds(runs: readonly CellRun[]): CaptureHolds | undefined {
   const all = runs.flatMap(({ captures }) => captures);
   if (all.length === 0) return undefined;
-  const holds = all.map(({ startSeconds, endSeconds }) => (endSeconds - startSeconds) * 1000);
-  const besides = all.map(({ ms }, index) => (holds[index] as number) - ms);
+  const besides = all.map((capture) => holdMs(capture) - capture.ms);
   return {
     captures: all.length,
-    holdMs: spreadOf(holds),
+    holdMs: spreadOf(all.map(holdMs)),
     besidesMs: spreadOf(besides),
     besidesOver10: besides.filter((value) => value > MANY_MS).length,
   };

@@ -3,7 +3,7 @@
 import { type Estimate, estimate } from "../../src/bench/bootstrap.ts";
 import type { CellRun, RequestRecord } from "../../src/bench/samples.ts";
 import { mean } from "../../src/bench/stats.ts";
-import { completedOf, inWindow, ttftMs } from "../../src/bench/windows.ts";
+import { completedOf, holdMs, inWindow, isDelayed, ttftMs } from "../../src/bench/windows.ts";
 import { matched, ttftsOf, type Values } from "./matched.ts";
 
 export interface FillCost {
@@ -37,39 +37,35 @@ export function fillCost(
   const ours = of(mode);
   if (ours.length === 0) return undefined;
   const usual = meansByRequest(of(baseline));
-  const extras = (requests: readonly RequestRecord[]): number[] =>
-    requests.flatMap((request) => {
-      const known = usual.get(request.index);
-      return known === undefined ? [] : ttftMs(request) - known;
-    });
-  const due = ours.map((run) => inWindow(run, "during", completedOf(run)));
-  const delayed = ours.map((run, index) => inWindow(run, "delayed", due[index] ?? []));
-  const all = due.flatMap(extras);
-  const overCaptureMs = delayed.flatMap((requests, index) =>
-    requests.flatMap((request) => {
-      const [extra] = extras([request]);
-      return extra === undefined ? [] : extra - longestHoldMs(ours[index], request);
-    }),
+  /** NaN where the baseline has no such request. */
+  const extraMs = (request: RequestRecord): number =>
+    ttftMs(request) - (usual.get(request.index) ?? Number.NaN);
+  const known = (values: readonly number[]): number[] =>
+    values.filter((value) => !Number.isNaN(value));
+  const parts = ours.map((run) => {
+    const due = inWindow(run, "during", completedOf(run));
+    return { run, due, delayed: inWindow(run, "delayed", due) };
+  });
+  const all = parts.flatMap(({ due }) => known(due.map(extraMs)));
+  const overCaptureMs = parts.flatMap(({ run, delayed }) =>
+    known(delayed.map((request) => extraMs(request) - longestHoldMs(run, request))),
   );
   return {
     load,
     runs: ours.length,
-    requests: due.flat().length,
-    delayed: delayed.flat().length,
-    extraMs: estimate(due.map(extras))?.mean,
-    delayedExtraMs: estimate(delayed.map(extras))?.mean,
+    requests: parts.flatMap(({ due }) => due).length,
+    delayed: parts.flatMap(({ delayed }) => delayed).length,
+    extraMs: estimate(parts.map(({ due }) => known(due.map(extraMs))))?.mean,
+    delayedExtraMs: estimate(parts.map(({ delayed }) => known(delayed.map(extraMs))))?.mean,
     longestExtraMs: all.length === 0 ? undefined : Math.max(...all),
     overCaptureMs: overCaptureMs.sort((a, b) => b - a),
   };
 }
 
 /** Of the captures between sending a request and its first token. */
-function longestHoldMs(run: CellRun | undefined, request: RequestRecord): number {
-  const { sentSeconds, firstSeconds = sentSeconds } = request;
-  const holds = (run?.captures ?? []).map(({ startSeconds, endSeconds }) =>
-    endSeconds > sentSeconds && startSeconds < firstSeconds ? endSeconds - startSeconds : 0,
-  );
-  return Math.max(0, ...holds) * 1000;
+function longestHoldMs({ captures }: CellRun, request: RequestRecord): number {
+  const met = captures.filter((capture) => isDelayed(request, [capture]));
+  return Math.max(0, ...met.map(holdMs));
 }
 
 function meansByRequest(runs: readonly CellRun[]): Map<number, number> {

@@ -5,9 +5,11 @@ import { longestTokenGap } from "../../src/bench/gap.ts";
 import { runFigures } from "../../src/bench/run-figures.ts";
 import type { CellRun } from "../../src/bench/samples.ts";
 import { bootstrapMean, mean } from "../../src/bench/stats.ts";
-import { difference } from "../../src/bench/summary.ts";
+import { difference, waitPerRequest } from "../../src/bench/summary.ts";
 import {
   completedOf,
+  hasCapture,
+  holdMs,
   inWindow,
   readySecondsOf,
   ttftMs,
@@ -227,6 +229,7 @@ function ratioOf(a: Estimate, b: Estimate): Estimate {
 
 interface RunGap {
   readonly gapMs: number;
+  /** Whether a capture held the engine up in this gap. */
   readonly hasCapture: boolean;
   readonly captureMs: number;
   readonly stepMs: number;
@@ -247,7 +250,8 @@ function gapVerdict(load: string, ours: readonly CellRun[], theirs: readonly Cel
     note:
       worst === undefined
         ? ""
-        : `gap ${ms(worst.gapMs)}${worst.hasCapture ? "" : " with no capture in it"}, capture ${ms(worst.captureMs)}, step ${ms(worst.stepMs)}` +
+        : `gap ${ms(worst.gapMs)}${worst.hasCapture ? "" : " with no capture in it"}, ` +
+          `capture ${ms(worst.captureMs)}, step ${ms(worst.stepMs)}` +
           (base.length === 0 ? "" : `; the baseline's own longest gap ${ms(Math.max(...base))}`),
   });
 }
@@ -260,31 +264,23 @@ function gapOf(run: CellRun): RunGap | undefined {
   const steps = run.steps.flatMap((report) =>
     report.steps.flatMap(({ seconds, count, timed = count }) => (timed > 0 ? seconds / timed : [])),
   );
-  const since = gap.atSeconds - gap.seconds;
   return {
     gapMs: gap.seconds * 1000,
-    hasCapture: run.captures.some(
-      ({ startSeconds, endSeconds }) => endSeconds > since && startSeconds < gap.atSeconds,
-    ),
+    hasCapture: hasCapture(run.captures, gap.atSeconds - gap.seconds, gap.atSeconds),
     captureMs: Math.max(0, ...capturesMs(run)),
     stepMs: steps.reduce((longest, seconds) => Math.max(longest, seconds), 0) * 1000,
   };
 }
 
 function capturesMs({ captures }: CellRun): number[] {
-  return captures.map(({ startSeconds, endSeconds }) => (endSeconds - startSeconds) * 1000);
+  return captures.map(holdMs);
 }
 
 /** Started at once, two runs share what their host was like then, which sways a start most. */
 const TOGETHER_MS = 10_000;
 
-/** Mean wait of a request of the first minute from spawn, seconds. */
 function firstMinuteWait(run: CellRun): number | undefined {
-  const { firstMinute } = runFigures(run);
-  const answered = (firstMinute?.requests ?? 0) - (firstMinute?.unanswered ?? 0);
-  return firstMinute === undefined || answered === 0
-    ? undefined
-    : firstMinute.waitSeconds / answered;
+  return waitPerRequest(runFigures(run));
 }
 
 /** By how much ours waited less, seconds, for each pair of runs that started together. */
@@ -300,9 +296,9 @@ function savedTogether(ours: readonly CellRun[], theirs: readonly CellRun[]): nu
 }
 
 function spawnVerdict(load: string, ours: readonly CellRun[], theirs: readonly CellRun[]): Verdict {
-  const [own, base] = [ours, theirs].map((runs) =>
-    runs.flatMap((run) => firstMinuteWait(run) ?? []),
-  ) as [number[], number[]];
+  const waits = (runs: readonly CellRun[]): number[] =>
+    runs.flatMap((run) => firstMinuteWait(run) ?? []);
+  const [own, base] = [waits(ours), waits(theirs)];
   const together = savedTogether(ours, theirs).map((seconds) => seconds.toFixed(2));
   const found = judge({
     load,

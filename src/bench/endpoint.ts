@@ -24,7 +24,10 @@ export async function servedModel(
   wanted: string | undefined,
   signal: AbortSignal,
 ): Promise<ServedModel> {
-  const answer = await ask(url, "v1/models", undefined, signal);
+  return modelOf(await ask(url, "v1/models", undefined, signal), url, wanted);
+}
+
+function modelOf(answer: Answer, url: URL, wanted: string | undefined): ServedModel {
   const data = (answer.body as { data?: unknown } | null | undefined)?.data;
   const models = (Array.isArray(data) ? data : []) as ({
     id?: unknown;
@@ -76,23 +79,27 @@ export function createTokenCounter(options: CounterOptions): TokenCounter {
 }
 
 /**
- * Whether anything answers there, whatever it says.
+ * Whether anything answers there, whatever it says, and names a model where none is wanted.
  *
  * @param secondsMax to wait for an answer, at most half a minute
- * @throws LazygraphError `ERR_LAZYGRAPH_BENCH` when nothing does
+ * @throws LazygraphError `ERR_LAZYGRAPH_BENCH` when not
  */
-export async function requireReachable(
+export async function requireServer(
   url: URL,
+  wanted: string | undefined,
   secondsMax: number,
   signal: AbortSignal,
 ): Promise<void> {
   const timeoutMs = Math.min(ASK_MS_MAX, secondsMax * 1000);
   const answer = await ask(url, "v1/models", undefined, signal, timeoutMs);
-  if (answer.answered || signal.aborted) return;
-  throw new LazygraphError(
-    "ERR_LAZYGRAPH_BENCH",
-    `Expected a server at ${url.href}, got ${answer.what}: start it, or see host and port.`,
-  );
+  if (signal.aborted) return;
+  if (!answer.answered) {
+    throw new LazygraphError(
+      "ERR_LAZYGRAPH_BENCH",
+      `Expected a server at ${url.href}, got ${answer.what}: start it, or see host and port.`,
+    );
+  }
+  modelOf(answer, url, wanted);
 }
 
 interface Answer {

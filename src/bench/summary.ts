@@ -146,7 +146,8 @@ function times(value: number | undefined, factor: number): number | undefined {
   return value === undefined ? undefined : value * factor;
 }
 
-function waitPerRequest({ firstMinute }: RunFigures): number | undefined {
+/** Seconds that a request of the first minute waited, on average; undefined where none got a token. */
+export function waitPerRequest({ firstMinute }: RunFigures): number | undefined {
   if (firstMinute === undefined || firstMinute.requests === firstMinute.unanswered)
     return undefined;
   return firstMinute.waitSeconds / (firstMinute.requests - firstMinute.unanswered);

@@ -85,8 +85,17 @@ export function isMet(request: RequestRecord, captures: readonly CaptureRecord[]
   return hasCapture(captures, sentSeconds, lastSeconds);
 }
 
-/** Captures are in order of time, so that the search can halve. */
-function hasCapture(captures: readonly CaptureRecord[], from: number, to: number): boolean {
+/** Milliseconds for which a capture held up the engine: its own, and what came with it. */
+export function holdMs({ startSeconds, endSeconds }: CaptureRecord): number {
+  return (endSeconds - startSeconds) * 1000;
+}
+
+/**
+ * Whether a capture held the engine up at some time from `from` to `to`.
+ *
+ * @param captures in order of time, so that the search can halve
+ */
+export function hasCapture(captures: readonly CaptureRecord[], from: number, to: number): boolean {
   let low = 0;
   let high = captures.length;
   while (low < high) {

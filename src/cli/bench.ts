@@ -3,7 +3,7 @@
 import { stat } from "node:fs/promises";
 import { constants } from "node:os";
 import { join } from "node:path";
-import { requireReachable, servedModel } from "../bench/endpoint.ts";
+import { requireServer } from "../bench/endpoint.ts";
 import { runMatrix } from "../bench/matrix.ts";
 import { mergeFolders } from "../bench/merge.ts";
 import { writeReport } from "../bench/report.ts";
@@ -151,10 +151,7 @@ async function requireEngines(
   for (const name of new Set(cells.map((cell) => cell.mode))) {
     const { command, mode, env, simulated, url } = modes[name] ?? {};
     if (simulated !== undefined) loadProfile(simulated.profile);
-    if (url !== undefined) {
-      await requireReachable(new URL(url), readySecondsMax, signal);
-      if (!signal.aborted) await servedModel(new URL(url), model, signal);
-    }
+    if (url !== undefined) await requireServer(new URL(url), model, readySecondsMax, signal);
     if (command === undefined) continue;
     const environment = { ...process.env, ...env };
     await requireExecutable(command[0] ?? "", environment);

@@ -161,8 +161,9 @@ function textOf(file: Source, name: string, value: unknown): string {
 }
 
 function wrong(file: Source, name: string, expected: string, value: unknown): OptionError {
-  const json = JSON.stringify(value);
-  const got = typeof value === "string" ? quote(value) : json.length > 80 ? quote(json) : json;
+  const text = typeof value === "string" ? value : JSON.stringify(value);
+  const isShortValue = text !== value && text.length <= 80;
+  const got = isShortValue ? text : quote(text);
   return mistake(file, `Expected ${quote(name)} in ${file.name} to be ${expected}, got ${got}.`);
 }
 
