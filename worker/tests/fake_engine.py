@@ -67,6 +67,10 @@ class FakeRank:
         }  # fmt: skip
         self.no_reservation: str | None = None
         self.taken = True
+        self.gpu = "NVIDIA H200"
+        self.missing: str | None = None
+        self.missed: str | None = None  # vLLM captured past our hooks
+        self.aside = False
 
     def hash(self) -> str:
         text = f"{self.epoch}{sorted(self.captured)}{self.forked}"
@@ -77,6 +81,12 @@ class FakeRank:
             rank=self.index, gpu_uuid=f"GPU-{self.index}", gpu_name="fake", total_bytes=1 << 41,
             free_bytes=self.free, reserved_bytes=0, pool_bytes=0, activation_peak_bytes=self.peak,
         )  # fmt: skip
+
+    def identify(self) -> dict[str, Any]:
+        return {"gpu": self.gpu, "missing": self.missing}
+
+    def step_aside(self) -> None:
+        self.aside = True
 
     def describe(self) -> dict[str, Any]:
         if self.unsupported:
@@ -115,6 +125,8 @@ class FakeRank:
                 self.take(name)
 
     def finish_start(self) -> dict[str, Any]:
+        if self.missed:
+            return {"missed": self.missed}
         return {
             "captured": list(self.captured.values()), "mismatched": dict(self.mismatch),
             "refused": dict(self.refused),

@@ -189,6 +189,50 @@ def test_a_rank_that_is_not_supported_makes_the_engine_stock() -> None:
     )
 
 
+def test_what_a_rank_lacks_is_found_before_anything_is_changed() -> None:
+    engine = make_engine(ranks=2)
+    engine.ranks[1].missing = "this vLLM lacks cudagraph_utils.tqdm"
+    engine.start(sizing=True)
+    assert engine.agent.state.unsupported == "this vLLM lacks cudagraph_utils.tqdm"
+    assert engine.model_executor.calls == ["identify", "determine_available_memory"]
+    assert engine.wire.last(Inventory).phase == "stock"
+
+
+@pytest.mark.parametrize("choice", ["run", "stock"])
+def test_a_gpu_that_was_not_tried(choice: Any, caplog: Any) -> None:
+    settings = Settings(mode="idle", endpoint="ipc://x", other_gpus=choice)
+    ranks = [FakeRank(0, list(GRAPHS))]
+    ranks[0].gpu = "NVIDIA GB10"
+    engine = Engine(Agent(settings, make_config(), "0.26.0"), ranks).start(sizing=True)
+    assert (engine.agent.state.unsupported is not None) == (choice == "stock")
+    told = [r.getMessage() for r in caplog.records if "NVIDIA GB10" in r.getMessage()]
+    assert len(told) == 1 and "LAZYGRAPH_OTHER_GPUS=stock" in told[0]
+
+
+def test_captures_past_our_hooks_leave_the_engine_to_vllm(caplog: Any) -> None:
+    engine = make_engine(ranks=2)
+    for rank in engine.ranks:
+        rank.missed = "vLLM captured its graphs without asking us"
+    engine.start()
+    assert [rank.aside for rank in engine.ranks] == [True, True]
+    assert engine.agent.state.phase == "stock"
+    assert "running as stock: vLLM captured its graphs without asking us" in caplog.text
+    engine.turn()
+    assert capture(engine, "FULL:4").outcome == "refused"
+
+
+def test_a_warm_up_that_never_came_to_us_leaves_the_engine_to_vllm(caplog: Any) -> None:
+    """The hooks exist, and nobody calls them: the engine serves, and we touch nothing."""
+    engine = make_engine(ranks=2)
+    engine.agent.begin()
+    engine.agent.attach(engine, None)
+    assert engine.agent.state.phase == "stock"
+    assert caplog.text.count("running as stock: vLLM warmed up without calling our hooks") == 1
+    engine.agent.on_idle(engine)
+    engine.agent.after_step(engine)
+    assert engine.model_executor.calls == []
+
+
 def test_ranks_that_disagree_after_start_end_the_engine() -> None:
     engine = make_engine(ranks=2)
     engine.ranks[1].forked = "x"

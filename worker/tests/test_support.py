@@ -6,13 +6,10 @@ from typing import Any
 
 import pytest
 
-from lazygraph_vllm.support import (
-    TESTED_VLLM,
-    config_reason,
-    graph_mode_reason,
-    missing_hook,
-    missing_module_hook,
-)
+from lazygraph_vllm.vllm.adapter import graph_mode_reason, missing_hook
+from lazygraph_vllm.vllm.allowed import MOE, TENSOR, TRIED, config_reason, gpu_reason
+from lazygraph_vllm.vllm.choose import KNOWN, adapter_for
+from lazygraph_vllm.vllm.v31 import V31
 
 
 def supported() -> Any:
@@ -20,6 +17,8 @@ def supported() -> Any:
         model_config=SimpleNamespace(
             runner_type="generate",
             enforce_eager=False,
+            quantization=None,
+            use_mla=False,
             is_moe=False,
             is_hybrid=False,
             is_encoder_decoder=False,
@@ -49,10 +48,12 @@ def supported() -> Any:
     )
 
 
-@pytest.mark.parametrize("version", TESTED_VLLM)
+@pytest.mark.parametrize("version", TRIED)
 def test_what_was_tried_is_supported(version: str) -> None:
-    assert config_reason(supported(), version, allow_untested=False) is None
-    assert config_reason(supported(), f"{version}+cu130", allow_untested=False) is None
+    config = supported()
+    config.parallel_config.tensor_parallel_size = 2 if TENSOR in TRIED[version].traits else 1
+    assert config_reason(config, version, allow_untested=False) is None
+    assert config_reason(config, f"{version}+cu130", allow_untested=False) is None
 
 
 @pytest.mark.parametrize(
@@ -79,6 +80,10 @@ def test_what_was_tried_is_supported(version: str) -> None:
         ("model_config.enable_sleep_mode", True, "sleep mode"),
         ("kv_transfer_config", object(), "KV connectors"),
         ("ec_transfer_config", object(), "encoder-cache connectors"),
+        ("parallel_config.ubatch_size", 2, "microbatches"),
+        ("parallel_config.enable_eplb", True, "balancing of experts"),
+        ("parallel_config.enable_fault_tolerance", True, "fault tolerance"),
+        ("cache_config.kv_sharing_fast_prefill", True, "fast prefill"),
         ("cache_config.kv_offloading_size", 4.0, "offloading"),
         ("offload_config.uva.cpu_offload_gb", 1, "offloading"),
         ("offload_config.prefetch.offload_group_size", 2, "offloading"),
@@ -105,14 +110,53 @@ def test_an_in_process_engine_has_no_loop_to_run_commands_in(
 
 
 def test_another_version_needs_permission() -> None:
-    reason = config_reason(supported(), "0.33.0", allow_untested=False)
+    reason = config_reason(supported(), "0.99.0", allow_untested=False)
     assert reason is not None
-    assert "vLLM 0.33.0 was not tried" in reason and "LAZYGRAPH_ALLOW_UNTESTED=1" in reason
-    assert config_reason(supported(), "0.33.0", allow_untested=True) is None
+    assert "vLLM 0.99.0 was not tried (" in reason and "LAZYGRAPH_ALLOW_UNTESTED=1" in reason
+    assert config_reason(supported(), "0.99.0", allow_untested=True) is None
+
+
+def test_a_version_whose_hooks_are_known_still_needs_a_gpu() -> None:
+    reason = config_reason(supported(), "0.32.0", allow_untested=False)
+    assert reason is not None and "vLLM 0.32.0 was not tried on a GPU (" in reason
 
 
 def test_another_version_is_not_even_looked_at() -> None:
-    assert config_reason(None, "0.33.0", allow_untested=False) is not None
+    assert config_reason(None, "0.99.0", allow_untested=False) is not None
+
+
+def test_what_was_tried_has_an_adapter() -> None:
+    assert set(TRIED) <= set(KNOWN)
+    assert isinstance(adapter_for("0.33.0+cu130"), V31)
+    assert adapter_for("0.99.0") is None
+
+
+def test_a_family_needs_a_gpu_first() -> None:
+    config = supported()
+    config.parallel_config.tensor_parallel_size = 1
+    config.model_config.is_moe = True
+    config.model_config.quantization = "never-heard-of"
+    reason = config_reason(config, "0.33.0", allow_untested=False)
+    assert reason is not None and "never-heard-of quantisation on vLLM 0.33.0" in reason
+    assert config_reason(config, "0.33.0", allow_untested=True) is None
+    config.model_config.quantization = None
+    assert MOE in TRIED["0.33.0"].traits
+    assert config_reason(config, "0.33.0", allow_untested=False) is None
+
+
+@pytest.mark.parametrize("trait", ["is_hybrid", "is_moe", "is_multimodal_model"])
+def test_what_goes_wrong_on_0_26_stays_refused(trait: str) -> None:
+    config = supported()
+    setattr(config.model_config, trait, True)
+    assert config_reason(config, "0.26.0", allow_untested=True) is not None
+    assert config_reason(config, "0.33.0", allow_untested=True) is None
+
+
+def test_other_gpus_are_named() -> None:
+    assert gpu_reason("NVIDIA H200", "0.33.0") is None
+    reason = gpu_reason("NVIDIA GB10", "0.33.0")
+    assert reason == "graphs were not tried on NVIDIA GB10 with vLLM 0.33.0"
+    assert gpu_reason("NVIDIA GB10", "0.99.0") is None
 
 
 def test_a_field_that_moved_is_a_reason_and_no_crash() -> None:
@@ -141,12 +185,15 @@ def test_missing_hook() -> None:
     assert missing_hook(None, ("gone",)) is not None
 
 
-def test_missing_module_hook(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lazygraph_vllm import support
-
-    monkeypatch.setattr(support, "MODULE_HOOKS", {"json": ("loads",)})
-    assert missing_module_hook() is None
-    monkeypatch.setattr(support, "MODULE_HOOKS", {"json": ("gone",)})
-    assert missing_module_hook() == "this vLLM lacks json.gone"
-    monkeypatch.setattr(support, "MODULE_HOOKS", {"no_such_module_at_all": ("x",)})
-    assert missing_module_hook() == "this vLLM lacks no_such_module_at_all"
+def test_missing_in_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter = V31()
+    monkeypatch.setattr(V31, "signatures", {"json:loads": ("s", "unknown")})
+    monkeypatch.setattr(V31, "modules", {"json": ("loads",)})
+    reason = adapter.missing()
+    assert reason is not None and reason.startswith("this vLLM's loads takes (s, ")
+    monkeypatch.setattr(V31, "signatures", {"json:JSONDecoder.gone": ("self",)})
+    assert adapter.missing() == "this vLLM lacks json.JSONDecoder.gone"
+    monkeypatch.setattr(V31, "modules", {"json": ("gone",)})
+    assert adapter.missing() == "this vLLM lacks json.gone"
+    monkeypatch.setattr(V31, "modules", {"no_such_module_at_all": ("x",)})
+    assert adapter.missing() == "this vLLM lacks no_such_module_at_all"

@@ -1,10 +1,9 @@
 """Captures graphs on one rank, by vLLM's own capture: one of them, or a list in one go.
 
-Written against ``vllm/v1/worker/gpu/cudagraph_utils.py`` of vLLM 0.26. ``Capturer`` keeps the
-closure that vLLM builds for its own capture at start; everything later is vLLM's own
-``CudaGraphManager.capture`` run again with that closure and a list of one graph. So inputs are
-dummies, slots are PAD (the KV cache is never written), all outputs are discarded, and a graph
-serves only after the capture context is left and the device is synchronised.
+``Capturer`` keeps the closure that vLLM builds for its own capture at start; everything later is
+vLLM's own ``CudaGraphManager.capture`` run again with that closure and a list of one graph. So
+inputs are dummies, slots are PAD (the KV cache is never written), all outputs are discarded, and a
+graph serves only after the capture context is left and the device is synchronised.
 
 On each rank, on the thread that runs the model: before ready, and then between two steps.
 """
@@ -16,7 +15,7 @@ import gc
 import logging
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from . import forecast, memory
@@ -68,11 +67,42 @@ class Capturer:
             if kind not in tops or desc.num_tokens > tops[kind].num_tokens:
                 tops[kind] = desc
         order = sorted(tops.values(), key=lambda d: (-d.num_tokens, d.cg_mode.name))
-        runs = [d for i, d in enumerate(order) if i == 0 or d.cg_mode.name == "FULL"]
-        with self._capturing(flush=True):
-            for desc in runs:
-                self._forward_factory(desc, True)(type(desc.cg_mode).NONE)
+        import torch
+
+        known = self._state.adapter.workspaces()
+        self._run_ungraphed(d for i, d in enumerate(order) if i == 0 or d.cg_mode.name == "FULL")
         self._warm_kinds.update(tops)
+        self._settle_workspaces(known)
+        torch.cuda.empty_cache()  # the runs' activations: graphs have a pool of their own
+
+    def _settle_workspaces(self, known: tuple[int, int]) -> None:
+        """Let kernels take all the scratch they will ever ask for, before the first graph.
+
+        A workspace that grows later frees what graphs point to, or is refused by vLLM, which locks
+        them after its capture. Stock runs every size before; here the largest runs have shown what
+        they want, and the smallest do (buffers by splits can be larger there). If none of them
+        asked for more than the profile run had reserved, no size between does: vLLM itself relies
+        on that for every step beyond its largest graph. If one did, all sizes run once.
+
+        Args:
+            known: what there was before the largest runs.
+        """
+        state = self._state
+        if state.adapter.workspaces() == (0, 0):
+            return  # no kernel of this model has any
+        smallest = [min(ds, key=lambda d: d.num_tokens) for ds in state.lists.values() if ds]
+        self._run_ungraphed(smallest)
+        if state.adapter.workspaces() == known:
+            return
+        logger.info("lazygraph: a workspace grew: every size runs once before the first capture")
+        seen = {id(desc) for desc in smallest}
+        self._run_ungraphed(d for d in state.descs.values() if id(d) not in seen)
+
+    def _run_ungraphed(self, descs: Iterable[Any]) -> None:
+        state = self._state
+        with self._capturing(flush=True), state.adapter.warm_up_context(state.runner.device):
+            for desc in descs:
+                self._forward_factory(desc, True)(type(desc.cg_mode).NONE)
 
     def run(self, descs: dict[Any, Any], what: str, home: int, flush: bool = True) -> None:
         """Run vLLM's own capture over ``descs`` and book time and bytes per graph.
@@ -112,10 +142,12 @@ class Capturer:
                 close_current()
                 current = (graph_id(desc), time.perf_counter())
                 self.in_capture = current[0]
-            forward = self._forward_factory(desc, warmup)
-            # PIECEWISE asks once and then captures with the same closure; FULL asks again.
             kind = desc.cg_mode.name
             skip_warmup = kind in self._warm_kinds
+            if warmup and skip_warmup and kind == "FULL":
+                return lambda mode: None  # vLLM asks again for the captured pass
+            # PIECEWISE asks once, and captures with the same closure.
+            forward = self._forward_factory(desc, warmup)
 
             def run(mode: Any) -> None:
                 if warmup and mode.name == "NONE" and skip_warmup:
@@ -172,23 +204,15 @@ class Capturer:
     def _capturing(self, flush: bool) -> Iterator[None]:
         """Everything that must hold while a capture is under way, and must not outside it."""
         import torch
-        from vllm.compilation import monitor
-        from vllm.utils import jit_monitor
 
         gc_was_enabled = gc.isenabled()
-        jit_mode = jit_monitor._mode
         with contextlib.ExitStack() as stack:
             stack.enter_context(memory.output_lock)
             # A collection in the middle of a stream capture can free CUDA objects and break it.
             # vLLM's own freeze would thaw the heap it froze after start, so only disable.
             gc.disable()
             stack.callback(gc.enable if gc_was_enabled else lambda: None)
-            # A first-time Triton specialisation here is expected, not a fault of serving.
-            jit_monitor._mode = "warn"
-            stack.callback(setattr, jit_monitor, "_mode", jit_mode)
-            monitor.set_cudagraph_capturing_enabled(True)
-            stack.callback(monitor.set_cudagraph_capturing_enabled, False)
-            stack.enter_context(_quiet_progress())
+            stack.enter_context(self._state.adapter.capturing(self._state.runner))
             if not flush:
                 # torch empties the allocator's cache for every captured piece: that would take
                 # from serving the blocks its next step wants.
@@ -196,16 +220,3 @@ class Capturer:
             stack.enter_context(torch.inference_mode())
             torch.cuda.synchronize()
             yield
-
-
-@contextlib.contextmanager
-def _quiet_progress() -> Iterator[None]:
-    """One progress bar per call of vLLM's capture is noise with one graph per call."""
-    from vllm.v1.worker.gpu import cudagraph_utils
-
-    bar = cudagraph_utils.tqdm
-    cudagraph_utils.tqdm = lambda items, **_: items
-    try:
-        yield
-    finally:
-        cudagraph_utils.tqdm = bar

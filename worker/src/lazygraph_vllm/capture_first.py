@@ -54,7 +54,7 @@ class FirstCapture:
         wanted = set(self._first)
         self._warm_up()
         if self._tiered:
-            make_workspaces(self._state.runner)
+            make_workspaces(self._state.adapter, self._state.runner)
         home_of = self._state.pools.home
         for home in dict.fromkeys(home_of(graph) for graph in self._first):
             chosen = {
@@ -95,7 +95,9 @@ class FirstCapture:
             if self._guard is not None:
                 lists = {mode: self._fitting(home, left) for mode, left in descs.items()}
             try:
-                self._capturer.run(lists, description, home)
+                # One flush, after the warm-up, is enough where memory is plentiful: torch's own,
+                # before every captured piece, is a third of what a PIECEWISE graph takes.
+                self._capturer.run(lists, description, home, flush=self._guard is not None)
                 return
             except Exception as error:
                 name = self._capturer.in_capture

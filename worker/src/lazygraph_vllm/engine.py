@@ -21,7 +21,7 @@ from .settings import Settings
 from .startup import StartUp
 from .state import EngineState
 from .step_reports import StepReports
-from .support import config_reason
+from .vllm.allowed import config_reason
 
 logger = logging.getLogger("vllm.lazygraph")
 
@@ -57,7 +57,7 @@ class Agent:
             on_tick=lambda: self._alone.on_tick(),  # the link's thread starts after all of this
         )
         self._alone = Alone(state, self.session, self._inbox)
-        self._startup = StartUp(state, self.session, verify=settings.verify)
+        self._startup = StartUp(state, self.session, settings, vllm_version)
         self._steps = StepReports(self.session, self._alone)
         self._lockstep = Lockstep(state)
         self._commands = Commands(state, self.session, self._lockstep, self._alone)
@@ -72,7 +72,7 @@ class Agent:
         self.session.connect()
 
     def step_aside(self, reason: str) -> None:
-        """Leave this engine to vLLM: nothing of it was changed yet."""
+        """Leave this engine to vLLM: nothing of it was changed yet, or all of it is undone."""
         self.state.unsupported = reason
         self.state.phase = "stock"
         logger.warning("lazygraph: running as stock: %s", reason)
@@ -80,9 +80,13 @@ class Agent:
         self.session.tell_inventory()
 
     def before_sizing(self, rpc: Any) -> None:
-        """Before vLLM sizes its KV cache: keep memory for graphs back, if somebody wants it."""
-        if not self.state.unsupported:
-            self.state.room.before_sizing(rpc)
+        """Before vLLM sizes its KV cache: are the ranks what we know, and what to keep back?"""
+        if self.state.unsupported:
+            return
+        if reason := self._startup.identify(rpc):
+            self.step_aside(reason)
+            return
+        self.state.room.before_sizing(rpc)
 
     def after_sizing(self, rpc: Any) -> None:
         """After it: did vLLM take what it was told?"""
@@ -99,8 +103,11 @@ class Agent:
 
     def after_capture(self, rpc: Any) -> None:
         """All ranks have captured the first set."""
-        if not self.state.unsupported:
-            self._ready = self._startup.finish(rpc)
+        if self.state.unsupported:
+            return
+        self._ready = self._startup.finish(rpc)
+        if self._ready is None:
+            self.step_aside("vLLM captured its graphs without asking us")
 
     # -------------------------------------------------------------- serving
 
@@ -112,6 +119,9 @@ class Agent:
             wakeup: the request type its input queue carries for us and ignores otherwise.
         """
         state = self.state
+        if not state.unsupported and self._ready is None:
+            # Hooks that exist may still be hooks that nobody calls.
+            self.step_aside("vLLM warmed up without calling our hooks")
         state.phase = "stock" if state.unsupported else "serving"
         self.session.update_hello(phase=state.phase, mode=state.mode)
         if self._ready is not None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from . import forecast, memory
 from .messages import Graph
+from .vllm.adapter import Adapter
 
 
 @dataclass(frozen=True)
@@ -63,15 +64,14 @@ class StartGuard:
         return self.everywhere(torch.cuda.mem_get_info(self.device)[0] + cached >= need)
 
 
-def everywhere(fine: bool) -> bool:
+def everywhere(adapter: Adapter, fine: bool) -> bool:
     """Whether it is fine on all ranks; asked on all of them at the same point of their work."""
     import torch
-    from vllm.distributed.parallel_state import get_tp_group
 
-    group = get_tp_group()
-    if group.world_size == 1:
+    ranks, group = adapter.cpu_group()
+    if ranks == 1:
         return fine
     # On the CPU, outside CUDA: a capture context may be open around it.
     answer = torch.tensor([int(fine)])
-    torch.distributed.all_reduce(answer, torch.distributed.ReduceOp.MIN, group=group.cpu_group)
+    torch.distributed.all_reduce(answer, torch.distributed.ReduceOp.MIN, group=group)
     return bool(answer.item())

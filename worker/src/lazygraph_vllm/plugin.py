@@ -18,6 +18,6 @@ def register() -> None:
         return
     if settings is None:
         return
-    from .hooks import install
+    from .vllm.engine_hooks import install
 
     install(settings)

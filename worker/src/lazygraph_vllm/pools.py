@@ -19,6 +19,8 @@ import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from .vllm.adapter import Adapter, replaced
+
 logger = logging.getLogger("vllm.lazygraph")
 
 DEFAULT = -1
@@ -27,7 +29,8 @@ DEFAULT = -1
 class GraphPools:
     """Which pool each graph is captured into."""
 
-    def __init__(self, manager: Any, tiers: Sequence[Sequence[str]] = ()) -> None:
+    def __init__(self, adapter: Adapter, manager: Any, tiers: Sequence[Sequence[str]] = ()) -> None:
+        self._adapter = adapter
         self._manager = manager
         self._home = {graph: tier for tier, graphs in enumerate(tiers) for graph in graphs}
         self._default: Any = manager.pool
@@ -49,21 +52,14 @@ class GraphPools:
         if home == DEFAULT and DEFAULT not in self._owned:
             yield self._default  # vLLM's own way: nothing is changed
             return
-        from vllm.compilation.cuda_graph import CUDAGraphWrapper
-
         pool = self._pool(home).id
-        wrappers = [(w, w.graph_pool) for w in list(CUDAGraphWrapper._all_instances)]
-        before = self._manager.pool
-        self._manager.pool = pool
-        for wrapper, _ in wrappers:
-            wrapper.graph_pool = pool
-        try:
-            with _all_reduce_by_copy() if home != DEFAULT else contextlib.nullcontext():
-                yield pool
-        finally:
-            self._manager.pool = before
-            for wrapper, graph_pool in wrappers:
-                wrapper.graph_pool = graph_pool
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(replaced(self._manager, "pool", pool))
+            for wrapper in self._adapter.wrappers():
+                stack.enter_context(replaced(wrapper, "graph_pool", pool))
+            if home != DEFAULT:
+                stack.enter_context(_all_reduce_by_copy(self._adapter))
+            yield pool
 
     def _pool(self, home: int) -> Any:
         import torch
@@ -91,38 +87,32 @@ class GraphPools:
             self._pool(DEFAULT)
 
 
-def make_workspaces(runner: Any) -> None:
+def make_workspaces(adapter: Adapter, runner: Any) -> None:
     """Let cuBLAS make its workspace for each capture stream outside the tiers' pools.
 
     It keeps one for each stream, from the first use on. In a tier it would stay when the tier is
     dropped, and keep a part of its memory.
     """
     import torch
-    from vllm.v1.worker.gpu import cudagraph_utils
 
-    if torch.cuda.graph.default_capture_stream is None:
-        torch.cuda.graph.default_capture_stream = torch.cuda.Stream()
-    with torch.inference_mode(), cudagraph_utils.graph_capture(device=runner.device):
+    with torch.inference_mode(), adapter.capture_streams(runner.device) as streams:
         dtype = runner.vllm_config.model_config.dtype
         square = torch.zeros((64, 64), dtype=dtype, device=runner.device)
-        torch.nn.functional.linear(square, square)
-        with torch.cuda.stream(torch.cuda.graph.default_capture_stream):
-            torch.nn.functional.linear(square, square)
+        for stream in streams:
+            with torch.cuda.stream(stream):
+                torch.nn.functional.linear(square, square)
         torch.cuda.synchronize()
 
 
 @contextlib.contextmanager
-def _all_reduce_by_copy() -> Iterator[None]:
+def _all_reduce_by_copy(adapter: Adapter) -> Iterator[None]:
     """Keep custom all-reduces in a tier's graphs from sharing the tier's memory with other ranks.
 
     vLLM's custom all-reduce registers the buffers a graph uses with every other rank, which then
     maps their memory for good: freed here, it would not come back. Copied first into the buffer
     that vLLM registered at start, as an ungraphed step does, nothing of the tier is shared.
     """
-    from vllm.distributed.parallel_state import get_tp_group
-
-    communicator = getattr(get_tp_group(), "device_communicator", None)
-    custom = getattr(communicator, "ca_comm", None)
+    custom = adapter.custom_all_reduce()
     if custom is None:
         yield
         return

@@ -8,19 +8,20 @@ name, so each stays in this file (``sizing`` has those for the KV cache's size).
 
 from __future__ import annotations
 
+import functools
 import logging
 from typing import Any
 
-from .descriptors import describe_graph
+from .descriptors import describe_graph, unknown_fields
 from .dispatch import TableError
 from .guard import StartGuard, everywhere
 from .messages import Dispatch, StepCount
 from .rank_graphs import CaptureError, CaptureMemoryError, RankGraphs
 from .rank_memory import activation_missing, rank_memory, reclaim, shortage
-from .rank_patches import take_over
 from .rank_steps import StepWatch, watch_steps
 from .sizing import model_shape
-from .support import unsupported_runner
+from .vllm.choose import current
+from .vllm.rank_hooks import let_go, take_over
 
 logger = logging.getLogger("vllm.lazygraph")
 
@@ -36,6 +37,21 @@ def _graphs(wrapper: Any) -> RankGraphs:
 # ------------------------------------------------------------------ start-up
 
 
+def identify(wrapper: Any) -> dict[str, Any]:
+    """The GPU of this rank, and what its vLLM lacks of our hooks, before anything is changed.
+
+    Never fails: what can't be read is a reason to leave the engine to vLLM.
+    """
+    try:
+        import torch
+
+        name = torch.cuda.get_device_properties(_runner(wrapper).device).name
+        return {"gpu": name, "missing": current().missing()}
+    except Exception as error:
+        logger.debug("lazygraph: can't look at this rank", exc_info=True)
+        return {"gpu": "", "missing": f"can't read it: {type(error).__name__}: {error}"}
+
+
 def describe(wrapper: Any) -> dict[str, Any]:
     """What this rank could capture, or why not. Changes nothing, and never fails."""
     try:
@@ -47,10 +63,18 @@ def describe(wrapper: Any) -> dict[str, Any]:
 
 def _describe(wrapper: Any) -> dict[str, Any]:
     runner = _runner(wrapper)
-    if reason := unsupported_runner(runner):
+    adapter = current()
+    if reason := adapter.unsupported_runner(runner):
         return {"unsupported": reason}
     manager = runner.cudagraph_manager
-    graphs = [describe_graph(d) for descs in manager._capture_descs.values() for d in descs]
+    descs = [d for descs in adapter.planned(manager).values() for d in descs]
+    for desc in descs:
+        if new := unknown_fields(desc):
+            field = f"{new[0]}={getattr(desc, new[0])!r}"
+            return {"unsupported": f"a graph's descriptor has {field}, which is new to us"}
+    graphs = [describe_graph(d) for d in descs]
+    if len({g.id for g in graphs}) != len(graphs):
+        return {"unsupported": "two of its graphs differ in what we can't tell apart"}
     graphs.sort(key=lambda g: (g.kind != "PIECEWISE", -g.tokens))
     config = runner.vllm_config
     return {
@@ -81,8 +105,9 @@ def prepare(
     """
     runner = _runner(wrapper)
     guard = None if guard_margin_bytes is None else _guard(wrapper, guard_margin_bytes)
-    runner.lazygraph = graphs = RankGraphs(runner, first, verify, tiers, guard)
-    take_over(runner, graphs)
+    adapter = current()
+    runner.lazygraph = graphs = RankGraphs(adapter, runner, first, verify, tiers, guard)
+    take_over(adapter, runner, graphs)
     watch_steps(runner, graphs.dispatch)
 
 
@@ -93,13 +118,23 @@ def _guard(wrapper: Any, margin_bytes: int) -> StartGuard:
         shape=model_shape(runner.vllm_config),
         margin_bytes=margin_bytes,
         activation_bytes=lambda: activation_missing(wrapper),
-        everywhere=everywhere,
+        everywhere=functools.partial(everywhere, current()),
     )
 
 
+def step_aside(wrapper: Any) -> None:
+    """Leave this rank to vLLM: what ``prepare`` changed is as it was."""
+    let_go(_runner(wrapper))
+
+
 def finish_start(wrapper: Any) -> dict[str, Any]:
-    """After start-up: real steps can't capture any more. Returns what was captured."""
+    """After start-up: real steps can't capture any more. Returns what was captured.
+
+    ``missed`` instead, where vLLM has captured past our hooks: nothing here is ours then.
+    """
     graphs = _graphs(wrapper)
+    if not graphs.ran:
+        return {"missed": "vLLM captured its graphs without asking us"}
     graphs.finish_start()
     state = graphs.state
     _runner(wrapper).lazygraph_steps.forget()  # vLLM's own warm-up steps are no demand

@@ -14,6 +14,7 @@ from .descriptors import graph_id
 from .dispatch import TableError, default_table, expand
 from .messages import Dispatch, DispatchRow
 from .rank_state import RankState
+from .vllm.adapter import StepCall
 
 # By a step's tokens: id and vLLM's descriptor of the graphs to try.
 LookUp = list[tuple[tuple[str, Any], ...]]
@@ -32,6 +33,7 @@ class RankDispatch:
         self.last_served = ""
         self._state = state
         # Of the state, for ``choose``.
+        self._adapter = state.adapter
         self._manager = state.manager
         self._descs = state.descs
         self._uniform: LookUp = [()]
@@ -40,30 +42,19 @@ class RankDispatch:
         self._stock: dict[Any, list[Any]] | None = None
         self._tokens_max = max((g.tokens for g in state.graphs), default=0)
 
-    def choose(
-        self, num_reqs: int, num_tokens: int, uniform_tokens: int | None, num_active_loras: int
-    ) -> Any:
+    def choose(self, call: StepCall) -> Any:
         """Stands in for ``CudaGraphManager.dispatch``: one look-up, captured graphs only."""
-        is_decode = uniform_tokens == self._manager.decode_query_len
+        adapter = self._adapter
+        call = adapter.effective(self._manager, call)
+        is_decode = call.uniform == self._manager.decode_query_len
         rows = self._uniform if is_decode else self._mixed
-        if 0 < num_tokens < len(rows):
-            for name, desc in rows[num_tokens]:
-                if (
-                    desc.num_tokens >= num_tokens
-                    and (desc.num_reqs is None or desc.num_reqs >= num_reqs)
-                    and desc.uniform_token_count in (None, uniform_tokens)
-                    and desc.num_active_loras == num_active_loras
-                ):
+        if 0 < call.tokens < len(rows):
+            for name, desc in rows[call.tokens]:
+                if adapter.serves(desc, call):
                     self.last_served = name
                     return desc
         self.last_served = ""
-        any_desc = next(iter(self._descs.values()))
-        return type(any_desc)(
-            cg_mode=type(any_desc.cg_mode).NONE,
-            num_tokens=num_tokens,
-            num_reqs=num_reqs,
-            num_active_loras=num_active_loras,
-        )
+        return adapter.ungraphed(next(iter(self._descs.values())), call)
 
     # -------------------------------------------------------------- between steps
 

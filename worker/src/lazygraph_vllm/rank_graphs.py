@@ -19,6 +19,7 @@ from .guard import StartGuard
 from .messages import Captured
 from .rank_dispatch import RankDispatch
 from .rank_state import RankState
+from .vllm.adapter import Adapter
 
 
 class CaptureError(RuntimeError):
@@ -39,10 +40,12 @@ class RankGraphs:
         reservation: memory that is held until the next capture begins.
         cache_flush: empties torch's cache, and seldom.
         capture_seconds: what everything before ready took.
+        ran: vLLM's capture came to us.
     """
 
     def __init__(
         self,
+        adapter: Adapter,
         runner: Any,
         first: Sequence[str],
         verify: bool = False,
@@ -50,18 +53,20 @@ class RankGraphs:
         guard: StartGuard | None = None,
     ) -> None:
         """Read what vLLM would capture; changes nothing. The arguments are ``rank.prepare``'s."""
-        self.state = RankState(runner, tiers)
+        self.state = RankState(adapter, runner, tiers)
         self.dispatch = RankDispatch(self.state)
         self.capturer = Capturer(self.state, verify)
         self._first = FirstCapture(self.state, self.capturer, first, tiered=any(tiers), guard=guard)
         self.reservation = memory.Reservation()
         self.cache_flush = memory.CacheFlush()
         self.capture_seconds = 0.0
+        self.ran = False
 
     # -------------------------------------------------------------- start-up
 
     def capture_first(self, original: Any, forward_factory: Any, description: str) -> None:
         """Stands in for vLLM's capture of everything before ready: captures the first set only."""
+        self.ran = True
         self.capturer.learn(original, forward_factory)
         started = time.perf_counter()
         self._first.run(description)
@@ -70,9 +75,7 @@ class RankGraphs:
 
     def finish_start(self) -> None:
         """Turn capturing off for real steps, and dispatch only what is captured."""
-        from vllm.compilation import monitor
-
-        monitor.set_cudagraph_capturing_enabled(False)
+        self.state.adapter.end_captures()
         self.dispatch.rebuild()
 
     # -------------------------------------------------------------- between steps

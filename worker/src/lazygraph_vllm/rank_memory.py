@@ -12,12 +12,13 @@ from typing import Any
 
 from . import memory
 from .messages import RankMemory
+from .vllm.choose import current
 
 logger = logging.getLogger("vllm.lazygraph")
 
 
 def _activation_peak(wrapper: Any) -> int:
-    return int(getattr(wrapper.worker, "peak_activation_memory", 0))
+    return current().activation_peak(wrapper.worker)
 
 
 def _pool_ids(runner: Any) -> list[Any]:

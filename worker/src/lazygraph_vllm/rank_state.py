@@ -15,12 +15,14 @@ from .descriptors import describe_graph, graph_id
 from .local_fill import top_graphs
 from .messages import Captured, Graph
 from .pools import GraphPools
+from .vllm.adapter import Adapter
 
 
 class RankState:
     """One per rank.
 
     Attributes:
+        adapter: for this vLLM.
         runner: vLLM's ``GPUModelRunner``.
         manager: its ``CudaGraphManager``.
         pools: which pool each graph is captured into.
@@ -35,14 +37,13 @@ class RankState:
         epoch: counts changes of ``captured``, the same on all ranks.
     """
 
-    def __init__(self, runner: Any, tiers: Sequence[Sequence[str]] = ()) -> None:
+    def __init__(self, adapter: Adapter, runner: Any, tiers: Sequence[Sequence[str]] = ()) -> None:
+        self.adapter = adapter
         self.runner = runner
         self.manager = runner.cudagraph_manager
-        self.pools = GraphPools(self.manager, tiers)
-        self.descs: dict[str, Any] = {
-            graph_id(d): d for descs in self.manager._capture_descs.values() for d in descs
-        }
-        self.lists = {mode: list(descs) for mode, descs in self.manager._capture_descs.items()}
+        self.pools = GraphPools(adapter, self.manager, tiers)
+        self.lists = {mode: list(d) for mode, d in adapter.planned(self.manager).items()}
+        self.descs: dict[str, Any] = {graph_id(d): d for ds in self.lists.values() for d in ds}
         self.graphs: list[Graph] = [describe_graph(d) for d in self.descs.values()]
         self.captured: dict[str, Captured] = {}
         self.refused: dict[str, str] = {}
@@ -78,18 +79,9 @@ class RankState:
 
     def purge(self, graph: str) -> None:
         """Forget a graph: what a failed capture left behind, or one that failed its check."""
-        from vllm.compilation.cuda_graph import CUDAGraphWrapper
-
-        desc = self.descs[graph]
         if self.captured.pop(graph, None) is not None:
             self.epoch += 1
-        self.manager.graphs.pop(desc, None)
-        if desc.cg_mode.name != "PIECEWISE":
-            return
-        for wrapper in list(CUDAGraphWrapper._all_instances):
-            for key in list(wrapper.concrete_cudagraph_entries):
-                if key.num_tokens == desc.num_tokens:
-                    del wrapper.concrete_cudagraph_entries[key]
+        self.adapter.forget(self.manager, self.descs[graph])
 
     def release_empty(self, gone: Iterable[str]) -> None:
         """Give up the pools that lost their last graph: torch can't capture into them again."""

@@ -54,11 +54,15 @@ class Room:
             self.margin_bytes = message.margin_bytes
 
     def before_sizing(self, rpc: Callable[..., Any]) -> None:
-        """Offer vLLM what to keep back from the KV cache, if somebody wants it."""
+        """Offer vLLM what to keep back from the KV cache, if somebody wants it.
+
+        In every mode: where vLLM would find that number by capturing all graphs once more, it must
+        not.
+        """
         mode, known_bytes = self._reserve
+        answers = rpc(sizing.reserve, args=(mode, known_bytes, self.margin_bytes))
         if mode == "none":
             return
-        answers = rpc(sizing.reserve, args=(mode, known_bytes, self.margin_bytes))
         if why := next((why for why in answers if why), None):
             _keeps_nothing(mode, why)
             if not all(answers):

@@ -16,6 +16,8 @@ Mode = Literal["eager", "lazy", "idle"]
 MODES: tuple[Mode, ...] = ("eager", "lazy", "idle")
 Reserve = Literal["none", "least", "top", "plan"]
 RESERVES: tuple[Reserve, ...] = ("none", "least", "top", "plan")
+OtherGpus = Literal["run", "stock"]
+OTHER_GPUS: tuple[OtherGpus, ...] = ("run", "stock")
 
 HANDSHAKE_MS_MAX = 60_000
 
@@ -46,6 +48,8 @@ class Settings:
     curve: Curve | None = None
     # What is kept back from the KV cache for graphs; a controller's welcome overrides it.
     reserve: Reserve = "least"
+    # What to do on a GPU that was not tried: capture and say so, or leave the engine to vLLM.
+    other_gpus: OtherGpus = "run"
 
 
 def _flag(env: Mapping[str, str], name: str) -> bool:
@@ -111,6 +115,9 @@ def load_settings(env: Mapping[str, str] | None = None) -> Settings | None:
         raise SettingsError(
             f"expected LAZYGRAPH_RESERVE to be none, least, top or plan, got {reserve!r}"
         )
+    other_gpus = env.get("LAZYGRAPH_OTHER_GPUS", "").strip().lower() or "run"
+    if other_gpus not in OTHER_GPUS:
+        raise SettingsError(f"expected LAZYGRAPH_OTHER_GPUS to be run or stock, got {other_gpus!r}")
     return Settings(
         mode=cast(Mode, mode),
         endpoint=endpoint,
@@ -120,4 +127,5 @@ def load_settings(env: Mapping[str, str] | None = None) -> Settings | None:
         allow_untested=_flag(env, "LAZYGRAPH_ALLOW_UNTESTED"),
         curve=_curve(env),
         reserve=cast(Reserve, reserve),
+        other_gpus=cast(OtherGpus, other_gpus),
     )

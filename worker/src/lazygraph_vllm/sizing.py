@@ -1,16 +1,20 @@
 """Before vLLM sizes its KV cache: what is to be kept back from it on this rank.
 
-vLLM subtracts from its KV cache what its runner's ``profile_cudagraph_memory`` returns; the V2
-runner of 0.26 returns 0. Called on every rank through vLLM's collective RPC, as ``rank`` is.
+vLLM subtracts from its KV cache what its runner's ``profile_cudagraph_memory`` returns. The V2
+runner of 0.26 returns 0; from 0.29 on it captures all PIECEWISE graphs and two FULL ones to find
+out, throws them away, and is off by 90 to 160% (docs/gpu-memory.md). So it is always answered in
+its place. Called on every rank through vLLM's collective RPC, as ``rank`` is.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 from typing import Any
 
 from . import forecast
 from .descriptors import describe_graph
+from .vllm.choose import current
 
 logger = logging.getLogger("vllm.lazygraph")
 
@@ -20,18 +24,20 @@ def reserve(
 ) -> str | None:
     """Let vLLM's coming memory profile count the graphs, and what serving needs beyond it.
 
-    Never fails, and says why not.
+    Never fails, and says why not. From now on vLLM's own profile of graphs doesn't run here.
 
     Args:
         wrapper: vLLM's worker wrapper.
-        mode: ``least``, ``top`` or ``plan``. ``least`` takes of the KV cache only what vLLM's
-            share of the device doesn't leave outside of it, so mostly nothing; and nothing where
-            vLLM keeps memory for graphs itself.
+        mode: ``none``, ``least``, ``top`` or ``plan``. ``least`` takes of the KV cache only what
+            vLLM's share of the device doesn't leave outside of it, so mostly nothing.
         known_bytes: what graphs took in an earlier start, instead of a forecast; not for ``least``.
         margin_bytes: what the user wants to stay free, instead of an allowance.
     """
     try:
-        return _reserve(wrapper, mode, known_bytes, margin_bytes)
+        runner = wrapper.worker.model_runner
+        _watch_profile_run(runner)
+        withdraw(wrapper)
+        return None if mode == "none" else _reserve(wrapper, mode, known_bytes, margin_bytes)
     except Exception as error:
         logger.debug("lazygraph: can't reserve memory for graphs", exc_info=True)
         return f"can't forecast: {type(error).__name__}: {error}"
@@ -40,19 +46,15 @@ def reserve(
 def _reserve(
     wrapper: Any, mode: str, known_bytes: int | None, margin_bytes: int | None
 ) -> str | None:
-    from vllm import envs
-    from vllm.v1.worker.gpu.cudagraph_utils import ModelCudaGraphManager
-
+    adapter = current()
     worker, runner = wrapper.worker, wrapper.worker.model_runner
     config = runner.vllm_config
     if config.cache_config.kv_cache_memory_bytes is not None:
         return "--kv-cache-memory-bytes gives the KV cache's size"
-    if not envs.VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS:
+    if not adapter.subtracts_estimate():
         return "VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS=0 keeps vLLM from subtracting it"
-    graph_mode = config.compilation_config.cudagraph_mode
-    # vLLM makes its own manager later; this one only says which graphs it will have.
-    manager = ModelCudaGraphManager(config, runner.device, graph_mode, runner.decode_query_len)
-    planned = [describe_graph(d) for descs in manager._capture_descs.values() for d in descs]
+    lists = adapter.planned(adapter.planning_manager(runner)).values()
+    planned = [describe_graph(d) for descs in lists for d in descs]
     if not planned:
         return "vLLM has no graph to capture here"
     chosen = forecast.reserved_graphs(mode, planned)
@@ -62,12 +64,11 @@ def _reserve(
     specs = worker.get_kv_cache_spec().values()
     token_bytes = sum(spec.page_size_bytes / spec.block_size for spec in specs)
     unrequested = worker.init_snapshot.free_memory - worker.requested_memory
-    vllms_own = runner.profile_cudagraph_memory
 
     def keep() -> int:
         # vLLM asks right after its profile run, whose activations are free again by then.
-        current, peak = _profiled(runner.device)
-        uncounted = _uncounted(worker, current)
+        allocated, peak = _profiled(runner.device)
+        uncounted = adapter.uncounted_bytes(worker, allocated)
         outside = unrequested - uncounted
         if mode == "least":
             # A large margin says what captures are to leave; it is no order to take it from the
@@ -88,14 +89,12 @@ def _reserve(
         return kept
 
     def profile_cudagraph_memory() -> int:
-        if mode == "least" and (own := int(vllms_own())) > 0:
-            return own
         try:
             return keep()
         except Exception:
             # In the middle of vLLM's own start, which no reservation is worth.
             logger.warning("lazygraph: reserve=%s keeps nothing back here", mode, exc_info=True)
-            return int(vllms_own())
+            return 0
 
     runner.profile_cudagraph_memory = profile_cudagraph_memory
     return None
@@ -103,7 +102,28 @@ def _reserve(
 
 def withdraw(wrapper: Any) -> None:
     """Take back what ``reserve`` offered here: another rank can't, and they go alike."""
-    vars(wrapper.worker.model_runner).pop("profile_cudagraph_memory", None)
+    wrapper.worker.model_runner.profile_cudagraph_memory = lambda: 0
+
+
+def _watch_profile_run(runner: Any) -> None:
+    """Note what vLLM's profile run had allocated at its peak.
+
+    vLLM keeps that number only where it sizes the KV cache by it: not where a start-up plan or
+    ``--kv-cache-memory-bytes`` gives the size, and serving needs the room all the same.
+    """
+    profile_run = runner.profile_run
+
+    @functools.wraps(profile_run)
+    def measured(*args: Any, **kwargs: Any) -> Any:
+        import torch
+
+        # vLLM has done so itself just before, where it reads the peak.
+        torch.accelerator.reset_peak_memory_stats(runner.device)
+        result = profile_run(*args, **kwargs)
+        _, runner.lazygraph_activation_peak = _profiled(runner.device)
+        return result
+
+    runner.profile_run = measured
 
 
 def _profiled(device: Any) -> tuple[int, int]:
@@ -113,22 +133,6 @@ def _profiled(device: Any) -> tuple[int, int]:
     stats = torch.accelerator.memory_stats(device)
     current = int(stats.get("allocated_bytes.all.current", 0))
     return current, max(0, int(stats.get("allocated_bytes.all.peak", 0)) - current)
-
-
-def _uncounted(worker: Any, allocated: int) -> int:
-    """What torch has allocated and vLLM's sum for the KV cache leaves out.
-
-    That sum is what is held outside torch since the first snapshot, the weights as load_model
-    counted them, and the growth of the profile run. What the V2 runner allocates for itself, after
-    that snapshot and outside load_model, is in none of the three: 583 MiB on a Llama-3.1-8B with
-    1,024 requests, 501 of them for counts of each token of the vocabulary. What the profile run
-    left behind (cuBLAS's workspaces) is counted twice here, to the safe side.
-    """
-    weights = getattr(worker.model_runner, "model_memory_usage", None)
-    if weights is None:
-        return 0  # Everything would be: the weights are the most of it.
-    before = getattr(worker.init_snapshot, "torch_memory", 0)
-    return max(0, allocated - int(weights) - int(before))
 
 
 def reserved(wrapper: Any) -> dict[str, Any] | None:
@@ -150,23 +154,9 @@ def model_shape(config: Any) -> forecast.Shape:
             kv_heads=int(model.get_num_kv_heads(parallel)),
             head_size=int(model.get_head_size()),
             value_bytes=int(model.dtype.itemsize),
-            splits=_attention_splits(config),
+            splits=current().attention_splits(config),
         )
     except Exception:
         # A forecast is worth no start: without the shape it knows driver memory only.
         logger.debug("lazygraph: this model's shape isn't known", exc_info=True)
         return forecast.Shape(layers=layers)
-
-
-def _attention_splits(config: Any) -> int:
-    """Splits that FlashAttention 3 gets buffers for in every captured step; 0 for others."""
-    from vllm import envs
-    from vllm.v1.attention.backends.fa_utils import get_flash_attn_version
-
-    if envs.VLLM_BATCH_INVARIANT:
-        return 0  # one split, and no buffers
-    layers = config.compilation_config.static_forward_context.values()
-    backends = {layer.attn_backend.get_name() for layer in layers if hasattr(layer, "attn_backend")}
-    if backends != {"FLASH_ATTN"} or get_flash_attn_version() != 3:
-        return 0
-    return int(config.attention_config.flash_attn_max_num_splits_for_cuda_graph)

@@ -13,7 +13,9 @@ from .lockstep import purge, slowest
 from .messages import Ready
 from .room import some
 from .session import Session
+from .settings import Settings
 from .state import EngineState
+from .vllm.allowed import gpu_reason
 
 logger = logging.getLogger("vllm.lazygraph")
 
@@ -24,10 +26,28 @@ class StartUp:
     vLLM's capture itself runs between the last two; the ranks make it capture the first set only.
     """
 
-    def __init__(self, state: EngineState, session: Session, *, verify: bool) -> None:
+    def __init__(
+        self, state: EngineState, session: Session, settings: Settings, vllm_version: str
+    ) -> None:
         self._state = state
         self._session = session
-        self._verify = verify
+        self._settings = settings
+        self._vllm_version = vllm_version
+
+    def identify(self, rpc: Any) -> str | None:
+        """Before anything is changed: whether all ranks are as we know them; the reason if not."""
+        answers = rpc(rank.identify)
+        if reason := next((a["missing"] for a in answers if a["missing"]), None):
+            return str(reason)
+        names = sorted({a["gpu"] for a in answers})
+        reasons = [gpu_reason(name, self._vllm_version) for name in names]
+        new = next((reason for reason in reasons if reason), None)
+        if new is None:
+            return None
+        if self._settings.other_gpus == "stock":
+            return f"{new}, and LAZYGRAPH_OTHER_GPUS=stock"
+        logger.warning("lazygraph: %s: check its answers, or set LAZYGRAPH_OTHER_GPUS=stock", new)
+        return None
 
     def take_plan(self, rpc: Any) -> str | None:
         """Ask the ranks what they could capture; the reason if they can't alike."""
@@ -55,12 +75,16 @@ class StartUp:
             known = {g.id: g for g in state.graphs}
             first = [known[name] for name in start.graphs if name in known]
         options = state.room.prepare_options(first, state.ranks, alone=start is None)
-        rpc(rank.prepare, args=([g.id for g in first], self._verify, *options))
+        rpc(rank.prepare, args=([g.id for g in first], self._settings.verify, *options))
 
-    def finish(self, rpc: Any) -> Ready:
-        """Book what all ranks have captured of the first set."""
+    def finish(self, rpc: Any) -> Ready | None:
+        """Book what all ranks have captured of the first set; ``None``: vLLM passed us by."""
         state = self._state
         answers = rpc(rank.finish_start)
+        if any("missed" in a for a in answers):
+            rpc(rank.step_aside)
+            state.graphs = []
+            return None
         if len({a["hash"] for a in answers}) != 1:
             raise RuntimeError("lazygraph: the ranks hold different graphs after start; ending")
         state.epoch = answers[0]["epoch"]

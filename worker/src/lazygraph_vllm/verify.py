@@ -1,8 +1,9 @@
 """Checks a captured graph against an ungraphed run of the same padded inputs.
 
-Free of side effects: dummy inputs carry PAD slots, so the KV cache is never written, and every
-buffer touched is rebuilt by the next step. Runs outside the capture context, where all-reduces
-are real: on each rank, on the thread that runs the model, right after the capture.
+Free of side effects: dummy inputs carry PAD slots, so the KV cache is never written, recurrent
+states that are borrowed are put back, and every buffer touched is rebuilt by the next step. Runs
+outside the capture context, where all-reduces are real: on each rank, on the thread that runs the
+model, right after the capture.
 """
 
 from __future__ import annotations
@@ -33,11 +34,14 @@ def relative_difference(state: RankState, forward_factory: Any, desc: Any) -> fl
     mode = type(desc.cg_mode)
     manager = state.manager
     n = desc.num_tokens
-    with torch.inference_mode():
+    requests = desc.num_reqs or min(n, manager.max_num_reqs)
+    with torch.inference_mode(), state.adapter.borrowed_states(state.runner, requests) as states:
         run = forward_factory(desc, True)
-        _fill_inputs(state.runner, n)
+        state.adapter.fill_inputs(state.runner, requests, n)
+        states.reset()
         run(mode.NONE)
         expected = manager.hidden_states[:n].clone()
+        states.reset()
         if desc.cg_mode.name == "FULL":
             manager.hidden_states[:n].fill_(float("nan"))
             manager.graphs[desc].replay()
@@ -45,20 +49,10 @@ def relative_difference(state: RankState, forward_factory: Any, desc: Any) -> fl
         else:
             got = _piecewise(manager, run, mode)[:n].clone()
         torch.cuda.synchronize()
-        scale = expected.abs().max().float().clamp_min(1e-6)
-        return float((got.float() - expected.float()).abs().max() / scale)
-
-
-def _fill_inputs(runner: Any, tokens: int) -> None:
-    """The dummy batch is all zeros, which would hide mixed-up rows: draw tokens and positions."""
-    import torch
-
-    generator = torch.Generator(device="cpu").manual_seed(tokens)
-    vocabulary = runner.vllm_config.model_config.get_vocab_size()
-    ids = torch.randint(0, vocabulary, (tokens,), generator=generator)
-    buffers = runner.input_buffers
-    buffers.input_ids[:tokens].copy_(ids)
-    buffers.positions[:tokens].copy_(torch.arange(tokens) % 97)
+        rows = states.rows(n, requests)
+        got, expected = got[rows].float(), expected[rows].float()
+        scale = expected.abs().max().clamp_min(1e-6)
+        return float((got - expected).abs().max() / scale)
 
 
 def _piecewise(manager: Any, run: Any, mode: Any) -> Any:

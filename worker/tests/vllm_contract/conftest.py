@@ -31,7 +31,7 @@ def pristine() -> Iterator[None]:
     from vllm.v1.executor import abstract
     from vllm.v1.worker.gpu import async_utils, cudagraph_utils
 
-    from lazygraph_vllm import hooks
+    from lazygraph_vllm.vllm import engine_hooks as hooks
 
     owners = (
         abstract.Executor,
@@ -74,7 +74,8 @@ def serving(
     from types import SimpleNamespace
 
     import builders
-    from lazygraph_vllm import hooks, plugin
+    from lazygraph_vllm import plugin
+    from lazygraph_vllm.vllm import engine_hooks as hooks
 
     running: list[Any] = []
 

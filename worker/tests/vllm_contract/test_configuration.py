@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("vllm", reason="vLLM isn't installed here: its own classes are the test bed")
 pytestmark = pytest.mark.vllm_contract
 
-from lazygraph_vllm.support import config_reason  # noqa: E402
+from lazygraph_vllm.vllm.allowed import config_reason  # noqa: E402
 
 LLAMA = {
     "architectures": ["LlamaForCausalLM"],

@@ -14,7 +14,8 @@ import pytest
 pytest.importorskip("vllm", reason="vLLM isn't installed here: its own classes are the test bed")
 pytestmark = [pytest.mark.vllm_contract, pytest.mark.usefixtures("pristine")]
 
-from lazygraph_vllm import hooks, plugin  # noqa: E402
+from lazygraph_vllm import plugin  # noqa: E402
+from lazygraph_vllm.vllm import engine_hooks as hooks  # noqa: E402
 
 PATCHED = {
     "executor": ("__init__", "initialize_from_config"),
@@ -66,7 +67,7 @@ import threading
 threads = threading.active_count()
 from vllm.v1.executor.abstract import Executor
 from vllm.v1.engine.core import EngineCoreProc
-from lazygraph_vllm import hooks
+from lazygraph_vllm.vllm import engine_hooks as hooks
 ours = lambda f: f.__code__.co_filename == hooks.__file__
 print(json.dumps({
     "heavy": heavy,
@@ -82,7 +83,7 @@ print(json.dumps({
 
 def test_before_vllm_is_imported() -> None:
     """A spawned rank registers before most modules exist: they are patched when they come."""
-    source = str(Path(hooks.__file__).parents[1])
+    source = str(Path(hooks.__file__).parents[2])
     path = os.pathsep.join([source, os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, "-c", EARLY],

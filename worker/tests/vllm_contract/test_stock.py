@@ -12,7 +12,9 @@ pytest.importorskip("vllm", reason="vLLM isn't installed here: its own classes a
 pytestmark = [pytest.mark.vllm_contract, pytest.mark.usefixtures("pristine", "gpu")]
 
 from builders import Wrapper, make_config, make_executor, make_runner  # noqa: E402
-from lazygraph_vllm import plugin, support  # noqa: E402
+from lazygraph_vllm import plugin  # noqa: E402
+from lazygraph_vllm.vllm import adapter, engine_hooks  # noqa: E402
+from lazygraph_vllm.vllm.choose import current  # noqa: E402
 
 
 @pytest.fixture
@@ -59,7 +61,7 @@ def test_the_check_of_this_file_fails_for_an_engine_that_is_ours(
         assert_stock(executor)
 
 
-@pytest.mark.parametrize("hook", support.CORE_HOOKS)
+@pytest.mark.parametrize("hook", engine_hooks.CORE_HOOKS)
 def test_without_a_hook_of_the_engine(
     monkeypatch: pytest.MonkeyPatch, lines: Any, hook: str
 ) -> None:
@@ -94,14 +96,14 @@ def test_without_a_hook_of_the_executor(monkeypatch: pytest.MonkeyPatch, lines: 
     assert abstract.Executor.initialize_from_config is original
 
 
-@pytest.mark.parametrize("hook", support.MANAGER_HOOKS[1:] + support.MANAGER_FIELDS)
+@pytest.mark.parametrize("hook", adapter.MANAGER_HOOKS[1:] + adapter.MANAGER_FIELDS)
 def test_without_a_hook_of_the_manager(
     monkeypatch: pytest.MonkeyPatch, lines: Any, hook: str
 ) -> None:
     """On a rank: the engine asks before anything is changed."""
-    missing = support.missing_hook
+    missing = adapter.missing_hook
     monkeypatch.setattr(
-        support,
+        adapter,
         "missing_hook",
         lambda owner, names: missing(owner, tuple(f"_no{n}" if n == hook else n for n in names)),
     )
@@ -111,20 +113,21 @@ def test_without_a_hook_of_the_manager(
 
 
 @pytest.mark.parametrize(
-    ("module", "name"), [(m, n) for m, names in support.MODULE_HOOKS.items() for n in names]
+    ("module", "name"), [(m, n) for m, names in current().modules.items() for n in names]
 )
 def test_every_module_hook_is_there_and_asked_for(
     monkeypatch: pytest.MonkeyPatch, module: str, name: str
 ) -> None:
     import importlib
 
-    assert support.missing_module_hook() is None
+    assert current().missing() is None
     monkeypatch.delattr(importlib.import_module(module), name)
-    assert support.missing_module_hook() == f"this vLLM lacks {module}.{name}"
+    assert current().missing() == f"this vLLM lacks {module}.{name}"
 
 
 def test_without_a_hook_of_a_ranks_modules(monkeypatch: pytest.MonkeyPatch, lines: Any) -> None:
-    monkeypatch.setitem(support.MODULE_HOOKS, "vllm.compilation.monitor", ("no_such_name",))
+    modules = {**current().modules, "vllm.compilation.monitor": ("no_such_name",)}
+    monkeypatch.setattr(type(current()), "modules", modules)
     assert_stock(started(monkeypatch))
     assert lines() == [
         "lazygraph: running as stock: this vLLM lacks vllm.compilation.monitor.no_such_name"

@@ -15,13 +15,20 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from .settings import Settings
-from .support import CORE_HOOKS, EXECUTOR_HOOKS, missing_hook
+from ..settings import Settings
+from .adapter import missing_hook
+from .choose import current
 
 logger = logging.getLogger("vllm.lazygraph")
 
 EXECUTOR_MODULE = "vllm.v1.executor.abstract"
 CORE_MODULE = "vllm.v1.engine.core"
+CORE_HOOKS = (
+    "run_busy_loop",
+    "_handle_client_request",
+    "_process_input_queue",
+    "_process_engine_step",
+)
 
 
 class _PatchOnImport(importlib.abc.MetaPathFinder):
@@ -64,11 +71,12 @@ def install(settings: Settings) -> None:
 def _patch_executor(module: ModuleType, settings: Settings) -> None:
     """Start with the executor, and stand between allocating the KV cache and capturing."""
     executor_class: Any = getattr(module, "Executor", None)
-    if reason := missing_hook(executor_class, EXECUTOR_HOOKS):
+    adapter = current()
+    reason = missing_hook(executor_class, ("determine_available_memory",))
+    if reason := reason or adapter.warm_up_hook(executor_class):
         logger.warning("lazygraph: running as stock: %s", reason)
         return
-    init, initialize = executor_class.__init__, executor_class.initialize_from_config
-    determine = executor_class.determine_available_memory
+    init, determine = executor_class.__init__, executor_class.determine_available_memory
 
     @functools.wraps(init)
     def patched_init(self: Any, vllm_config: Any, *args: Any, **kwargs: Any) -> None:
@@ -84,27 +92,14 @@ def _patch_executor(module: ModuleType, settings: Settings) -> None:
         if starts_children_by_fork:
             agent.begin()  # a fork must not copy a running thread's locks
 
-    @functools.wraps(initialize)
-    def patched_initialize(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def warm_up_around(self: Any, warm_up: Callable[[], Any]) -> Any:
         agent = getattr(self, "lazygraph", None)
         if agent is None:
-            return initialize(self, *args, **kwargs)
-        rpc = self.collective_rpc
-
-        def collective_rpc(method: Any, *rpc_args: Any, **rpc_kwargs: Any) -> Any:
-            is_capture = method == "compile_or_warm_up_model"
-            if is_capture:
-                agent.before_capture(rpc)
-            result = rpc(method, *rpc_args, **rpc_kwargs)
-            if is_capture:
-                agent.after_capture(rpc)
-            return result
-
-        self.collective_rpc = collective_rpc
-        try:
-            return initialize(self, *args, **kwargs)
-        finally:
-            del self.collective_rpc
+            return warm_up()
+        agent.before_capture(self.collective_rpc)
+        result = warm_up()
+        agent.after_capture(self.collective_rpc)
+        return result
 
     @functools.wraps(determine)
     def patched_determine(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -118,14 +113,14 @@ def _patch_executor(module: ModuleType, settings: Settings) -> None:
 
     executor_class.__init__ = patched_init
     executor_class.determine_available_memory = patched_determine
-    executor_class.initialize_from_config = patched_initialize
+    adapter.wrap_warm_up(executor_class, warm_up_around)
 
 
 def _make_agent(settings: Settings, vllm_config: Any) -> Any:
     """The engine's agent; ``None`` if even looking at this vLLM's configuration fails."""
     from vllm.version import __version__ as vllm_version
 
-    from .engine import Agent
+    from ..engine import Agent
 
     try:
         return Agent(settings, vllm_config, vllm_version, _core_reason())
@@ -173,7 +168,7 @@ def _patch_core(module: ModuleType) -> None:
 
     @functools.wraps(handle)
     def handle_client_request(self: Any, request_type: Any, request: Any) -> Any:
-        from .inbox import Command
+        from ..inbox import Command
 
         if isinstance(request, Command):
             agent_of(self).execute(self, request)

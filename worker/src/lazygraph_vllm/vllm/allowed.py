@@ -1,0 +1,173 @@
+"""What the plugin runs on: what was tried on a GPU, by version, family of models and GPU.
+
+Everything else runs as stock, with one log line that says why. Being wrong here means wrong tokens
+or a dead engine, so the lists grow only by trying: docs/vllm-versions.md says how.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from .choose import KNOWN, adapter_for, plain
+from .v26 import V26
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What was seen to give right tokens on a GPU with one version of vLLM.
+
+    Attributes:
+        traits: what a model or its parallelism may have besides being dense, in ``traits``' words.
+        gpus: names of GPUs, as CUDA has them.
+    """
+
+    traits: frozenset[str]
+    gpus: tuple[str, ...] = ("NVIDIA H200",)
+
+
+TENSOR = "tensor parallelism"
+EXPERT = "expert parallelism"
+MOE = "mixture-of-experts models"
+MLA = "multi-head latent attention"
+HYBRID = "hybrid models"
+MULTIMODAL = "multimodal models"
+
+TRIED: dict[str, Tried] = {
+    "0.26.0": Tried(frozenset({TENSOR})),
+    "0.33.0": Tried(frozenset({MOE})),
+}
+
+
+def traits(config: Any) -> frozenset[str]:
+    """What of a configuration decides whether it was tried.
+
+    Args:
+        config: vLLM's ``VllmConfig``.
+    """
+    model, parallel = config.model_config, config.parallel_config
+    quantization = getattr(model, "quantization", None)
+    found = {
+        TENSOR: parallel.tensor_parallel_size > 1,
+        EXPERT: getattr(parallel, "enable_expert_parallel", False),
+        MOE: getattr(model, "is_moe", False),
+        MLA: getattr(model, "use_mla", False),
+        HYBRID: getattr(model, "is_hybrid", False),
+        MULTIMODAL: getattr(model, "is_multimodal_model", False),
+        f"{quantization} quantisation": quantization is not None,
+    }
+    return frozenset(name for name, has in found.items() if has)
+
+
+def _version_reason(version: str, allow_untested: bool) -> str | None:
+    if plain(version) in TRIED or allow_untested:
+        return None
+    # Its hooks are known where the contract suite and the drift check pass; a GPU says the rest.
+    known = " on a GPU" if plain(version) in KNOWN else ""
+    return (
+        f"vLLM {version} was not tried{known} (tried: {', '.join(TRIED)}); "
+        "LAZYGRAPH_ALLOW_UNTESTED=1 overrides this"
+    )
+
+
+def config_reason(config: Any, version: str, allow_untested: bool) -> str | None:
+    """Why this configuration is not on the allow-list; ``None`` if it is.
+
+    Args:
+        config: vLLM's ``VllmConfig``.
+        version: vLLM's version.
+        allow_untested: accept versions and families that were not tried; what is known to go
+            wrong stays refused.
+    """
+    if reason := _version_reason(version, allow_untested):
+        return reason
+    try:
+        if refused := _refused(config, version):
+            return f"not supported: {refused}"
+        return None if allow_untested else _untried(config, version)
+    except AttributeError as error:
+        # Only a version that was let in untested gets here.
+        return f"this vLLM's configuration is another one: {error}"
+
+
+def _untried(config: Any, version: str) -> str | None:
+    new = sorted(traits(config) - TRIED[plain(version)].traits)
+    if not new:
+        return None
+    elsewhere = [v for v, tried in TRIED.items() if new[0] in tried.traits]
+    where = f" (tried on {', '.join(elsewhere)})" if elsewhere else ""
+    return (
+        f"not supported: {new[0]} on vLLM {plain(version)}{where}; "
+        "LAZYGRAPH_ALLOW_UNTESTED=1 overrides this"
+    )
+
+
+def gpu_reason(name: str, version: str) -> str | None:
+    """Why this GPU is new to us; ``None`` if it was tried, or nothing was on this version."""
+    tried = TRIED.get(plain(version))
+    if tried is None or any(name.startswith(known) for known in tried.gpus):
+        return None
+    return f"graphs were not tried on {name} with vLLM {plain(version)}"
+
+
+def _refused(config: Any, version: str) -> str | None:
+    """What would go wrong, whatever anybody allows; ``None`` if nothing is known to."""
+    parallel, model = config.parallel_config, config.model_config
+    compilation = config.compilation_config
+    before_0_27 = isinstance(adapter_for(version), V26)
+    checks: tuple[tuple[bool, str], ...] = (
+        (model is None or model.runner_type != "generate", "the model doesn't generate text"),
+        (bool(model and model.enforce_eager), "enforce_eager turns CUDA graphs off"),
+        (not config.use_v2_model_runner, "vLLM uses its V1 model runner here"),
+        # 0.26 captures through block ids of requests that are alive: wrong recurrent state.
+        (before_0_27 and getattr(model, "is_hybrid", False), "hybrid models before vLLM 0.27"),
+        (before_0_27 and getattr(model, "is_moe", False), f"{MOE} before vLLM 0.27"),
+        (before_0_27 and getattr(model, "is_multimodal_model", False), MULTIMODAL),
+        (bool(model and getattr(model, "is_encoder_decoder", False)), "encoder-decoder models"),
+        (parallel.data_parallel_size > 1, "data parallelism"),
+        (parallel.pipeline_parallel_size > 1, "pipeline parallelism"),
+        (getattr(parallel, "prefill_context_parallel_size", 1) > 1, "context parallelism"),
+        (getattr(parallel, "decode_context_parallel_size", 1) > 1, "context parallelism"),
+        (getattr(parallel, "enable_dbo", False), "dual batch overlap"),
+        (getattr(parallel, "ubatch_size", 0) > 1, "microbatches"),
+        (getattr(parallel, "enable_elastic_ep", False), "elastic expert parallelism"),
+        (getattr(parallel, "enable_eplb", False), "balancing of experts"),
+        # It goes on after an exception, and ranks with different graphs must not.
+        (getattr(parallel, "enable_fault_tolerance", False), "fault tolerance of the engine"),
+        (
+            parallel.distributed_executor_backend not in (None, "mp", "uni"),
+            f"the executor backend {parallel.distributed_executor_backend!r}",
+        ),
+        (getattr(parallel, "nnodes", 1) > 1, "several nodes"),
+        (config.speculative_config is not None, "speculative decoding"),
+        (config.lora_config is not None, "LoRA"),
+        (bool(model and getattr(model, "enable_sleep_mode", False)), "sleep mode"),
+        (config.kv_transfer_config is not None, "KV connectors"),
+        (getattr(config, "ec_transfer_config", None) is not None, "encoder-cache connectors"),
+        (_offloads(config), "weight or KV offloading"),
+        # It dispatches a second time in a step, and needs that size captured.
+        (getattr(config.cache_config, "kv_sharing_fast_prefill", False), "fast prefill"),
+        (not _in_engine_process(), "VLLM_ENABLE_V1_MULTIPROCESSING=0, an in-process engine"),
+        (
+            getattr(compilation, "mode", None) is not None and int(compilation.mode) != 3,
+            f"compilation mode {getattr(compilation, 'mode', None)}",
+        ),
+    )
+    return next((what for refused, what in checks if refused), None)
+
+
+def _offloads(config: Any) -> bool:
+    cache = config.cache_config
+    if getattr(cache, "kv_offloading_size", None):
+        return True
+    offload = getattr(config, "offload_config", None)
+    if offload is None:
+        return False
+    uva = getattr(getattr(offload, "uva", None), "cpu_offload_gb", 0)
+    prefetch = getattr(getattr(offload, "prefetch", None), "offload_group_size", 0)
+    return bool(uva) or bool(prefetch)
+
+
+def _in_engine_process() -> bool:
+    return os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING", "1") != "0"
