@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import collections
+import contextlib
+import inspect
 import queue
 import threading
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -44,7 +47,10 @@ def make_config(
             kv_offloading_size=None,
             kv_cache_memory_bytes=None,
             gpu_memory_utilization=0.9,
+            use_kda_recoverssm=False,
+            kv_sharing_fast_prefill=False,
         ),
+        use_cumem_cudagraph_pool=False,
         load_config=None,
         device_config=None,
         observability_config=None,
@@ -73,6 +79,7 @@ def make_config(
             distributed_executor_backend="uni",
             use_sequence_parallel_moe=False,
             is_moe_model=False,
+            enable_fault_tolerance=False,
         ),
     )
 
@@ -111,6 +118,14 @@ class Model:
 
         return piece
 
+    def modules(self) -> Iterator[Any]:
+        """As of an ``nn.Module``: vLLM looks there whether anything was compiled."""
+        from vllm.compilation.wrapper import TorchCompileWithNoGuardsWrapper
+
+        compiled = TorchCompileWithNoGuardsWrapper.__new__(TorchCompileWithNoGuardsWrapper)
+        compiled.do_not_compile = False
+        yield compiled
+
     def __call__(self, input_ids: Any, positions: Any, **_: Any) -> Any:
         self.ran.append(len(input_ids))
         x = input_ids.float()[:, None].expand(-1, HIDDEN) + positions.float()[:, None]
@@ -124,9 +139,12 @@ def make_runner(config: Any) -> Any:
     import torch
     from vllm.v1.worker.gpu.cudagraph_utils import ModelCudaGraphManager
     from vllm.v1.worker.gpu.input_batch import InputBuffers
+    from vllm.v1.worker.gpu.kv_connector import NO_OP_KV_CONNECTOR
     from vllm.v1.worker.gpu.model_runner import GPUModelRunner
+    from vllm.v1.worker.workspace import init_workspace_manager
 
     device = torch.device("cpu")
+    init_workspace_manager(device)
     mode = config.compilation_config.cudagraph_mode
     runner = GPUModelRunner.__new__(GPUModelRunner)
     largest = config.compilation_config.max_cudagraph_capture_size
@@ -139,7 +157,10 @@ def make_runner(config: Any) -> Any:
         "lora_config": None,
         "speculator": None,
         "model_state": SimpleNamespace(
-            prepare_dummy_inputs=lambda *_: {}, prepare_attn=lambda *_, **__: {"attention": True}
+            prepare_dummy_inputs=lambda *_: {},
+            prepare_attn=lambda *_, **__: {"attention": True},
+            supports_mm_inputs=False,
+            capture_inner_cudagraphs=lambda *_: None,
         ),
         "input_buffers": InputBuffers(config.scheduler_config.max_num_seqs, largest, device),
         "intermediate_tensors": None,
@@ -149,6 +170,11 @@ def make_runner(config: Any) -> Any:
             get_dummy_slot_mappings=lambda n: slots.fill_(-1)[:, :n],
         ),
         "attn_groups": [],
+        "kv_connector": NO_OP_KV_CONNECTOR,
+        "pcp_manager": None,
+        "adaptive_verification": None,
+        "eplb": SimpleNamespace(suppress=contextlib.nullcontext),
+        "compilation_config": config.compilation_config,
         "kv_cache_config": SimpleNamespace(kv_cache_groups=[]),
         "use_aux_hidden_state_outputs": False,
         "cudagraph_manager": ModelCudaGraphManager(config, device, mode, decode_query_len=1),
@@ -169,18 +195,37 @@ def step(*lengths: int, computed: int = 10) -> Any:
     )
 
 
+def uniform_count(requests: int, tokens: int, longest: int) -> int | None:
+    """What the runner tells dispatch of a step: its requests' common length, if they have one."""
+    from vllm.v1.worker.gpu import cudagraph_utils, input_batch
+
+    if hasattr(cudagraph_utils, "get_uniform_token_count"):  # to 0.27
+        return cudagraph_utils.get_uniform_token_count(requests, tokens, longest)
+    # A step with a prefill is never uniform there; here more than one token is a prefill.
+    return input_batch.get_uniform_decode_token_count(requests, tokens, longest, longest == 1)
+
+
+def is_compatible(desc: Any, requests: int, tokens: int, uniform: int | None) -> bool:
+    """vLLM's own rule whether a graph can serve a step without LoRA and microbatches."""
+    from vllm.v1.worker.gpu.cudagraph_utils import _is_compatible
+
+    later = {"max_query_len": None, "num_ubatches": 1}  # from 0.28 and from 0.30 on
+    known = inspect.signature(_is_compatible).parameters
+    options = {name: value for name, value in later.items() if name in known}
+    return bool(_is_compatible(desc, requests, tokens, uniform, 0, **options))
+
+
 def serve(runner: Any, scheduled: Any, **_: Any) -> Any:
     """The graph part of ``GPUModelRunner.execute_model``: dispatch by vLLM's function, then run."""
     import torch
     from vllm.forward_context import BatchDescriptor, set_forward_context
-    from vllm.v1.worker.gpu.cudagraph_utils import get_uniform_token_count
     from vllm.v1.worker.gpu.dp_utils import dispatch_cg_and_sync_dp
 
     lengths = scheduled.num_scheduled_tokens.values()
     requests, tokens = len(lengths), scheduled.total_num_scheduled_tokens
-    uniform = get_uniform_token_count(requests, tokens, max(lengths))
+    uniform = uniform_count(requests, tokens, max(lengths))
     manager = runner.cudagraph_manager
-    desc, _ = dispatch_cg_and_sync_dp(manager, requests, tokens, uniform, 1, 0)
+    desc, _ = dispatch_cg_and_sync_dp(manager, requests, tokens, uniform, dp_size=1, dp_rank=0)
     runner.last_desc = desc
     with torch.inference_mode():
         if desc.cg_mode.name == "FULL":
@@ -272,7 +317,6 @@ def shapes(config: Any) -> list[tuple[int, int, int | None]]:
 def wrong_dispatches(runner: Any, dispatch: Any) -> list[str]:
     """Steps that ``dispatch`` sends to a graph that isn't there or can't serve them."""
     from vllm.forward_context import BatchDescriptor
-    from vllm.v1.worker.gpu.cudagraph_utils import _is_compatible
 
     wrong = []
     for tokens, requests, uniform in shapes(runner.vllm_config):
@@ -290,7 +334,7 @@ def wrong_dispatches(runner: Any, dispatch: Any) -> list[str]:
             exists = all(e is not None and e.cudagraph is not None for e in entries)
         if not exists:
             wrong.append(f"not captured: {what}")
-        if not _is_compatible(desc, requests, tokens, uniform, 0):
+        if not is_compatible(desc, requests, tokens, uniform):
             wrong.append(f"not compatible: {what}")
         if uniform is None and desc.uniform_token_count is not None:
             wrong.append(f"uniform graph for a mixed step: {what}")
@@ -364,6 +408,13 @@ def make_executor(config: Any, wrapper: Any) -> Any:
             self.driver_worker = wrapper
 
     return Executor(config)
+
+
+def bring_up(executor: Any) -> None:
+    """The executor's part of ``EngineCore._initialize_kv_caches``, in its order."""
+    executor.initialize_from_config([None])
+    if hasattr(executor, "compile_or_warm_up_model"):  # from 0.27 on; before, within the first
+        executor.compile_or_warm_up_model()
 
 
 def make_core(executor: Any, timeline: list[tuple[Any, ...]], in_flight: int = 2) -> Any:

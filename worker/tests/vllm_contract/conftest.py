@@ -90,7 +90,7 @@ def serving(
         settings = builders.make_config(**config)
         wrapper = builders.Wrapper(builders.make_runner(settings))
         executor = builders.make_executor(settings, wrapper)
-        executor.initialize_from_config([None])
+        builders.bring_up(executor)
         core = builders.make_core(executor, gpu.events, in_flight)
         engine = SimpleNamespace(
             core=core,

@@ -73,7 +73,7 @@ class Graph:
 
     gpu: Gpu
 
-    def capture_begin(self, *pool: Any, capture_error_mode: str = "global") -> None:
+    def capture_begin(self, *pool: Any, capture_error_mode: str = "global", **_: Any) -> None:
         from vllm.compilation import monitor
 
         gpu = self.gpu
@@ -187,6 +187,12 @@ class Group:
 def install(gpu: Gpu, patch: Any) -> None:
     """Replace the CUDA calls; ``patch`` is pytest's ``monkeypatch``."""
     import torch
+
+    # All of vLLM that the tests touch comes first: annotations are evaluated on import, and
+    # ``torch.cuda.Stream | None`` needs torch's own class.
+    import vllm.v1.engine.core
+    import vllm.v1.executor.uniproc_executor
+    import vllm.v1.worker.gpu.model_runner  # noqa: F401
     from vllm.compilation import cuda_graph
     from vllm.distributed import parallel_state
     from vllm.v1.worker.gpu import cudagraph_utils
@@ -249,6 +255,7 @@ def install(gpu: Gpu, patch: Any) -> None:
         (cuda, "get_device_properties", lambda *_: properties),
         (cuda, "Stream", stream),
         (cuda, "stream", OnStream),
+        (cuda, "current_stream", lambda *_: gpu.current),
         (cuda, "Event", Event),
         (cuda, "CUDAGraph", BoundGraph),
         (cuda.graph, "default_capture_stream", None),
@@ -257,11 +264,13 @@ def install(gpu: Gpu, patch: Any) -> None:
         (torch.accelerator, "get_memory_info", lambda *_: (gpu.free_bytes, gpu.total_bytes)),
         (cuda_graph, "weak_ref_tensors", lambda tensors: tensors),
         (cuda_graph, "current_stream", lambda: gpu.current),
+        (cudagraph_utils, "current_stream", lambda: gpu.current),  # from 0.29 on
         (cuda_graph, "current_platform", SimpleNamespace(get_global_graph_pool=lambda: POOL)),
         (cudagraph_utils, "current_platform", SimpleNamespace(get_global_graph_pool=lambda: POOL)),
         (cudagraph_utils, "is_global_first_rank", lambda: True),
         (cudagraph_utils, "get_pp_group", lambda: Group(gpu, "pp")),
         (parallel_state, "get_pp_group", lambda: Group(gpu, "pp")),
         (parallel_state, "get_tp_group", lambda: Group(gpu, "tp")),
+        (parallel_state, "get_dp_group", lambda: Group(gpu, "dp")),
     ):
         patch.setattr(owner, name, value, raising=False)

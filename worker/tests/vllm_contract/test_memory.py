@@ -793,7 +793,7 @@ def test_the_models_shape_is_read_from_vllms_configuration(monkeypatch: Any) -> 
 
 
 def test_the_reservation_is_made_before_vllm_sizes_its_kv_cache(gpu: Any, monkeypatch: Any) -> None:
-    from builders import make_executor
+    from builders import bring_up, make_executor
     from lazygraph_vllm import plugin
 
     monkeypatch.setenv("LAZYGRAPH_MODE", "idle")
@@ -812,13 +812,13 @@ def test_the_reservation_is_made_before_vllm_sizes_its_kv_cache(gpu: Any, monkey
     assert executor.determine_available_memory() == [5]
     reserved = executor.lazygraph.state.room.reserved
     assert reserved is not None and asked == [reserved.bytes]
-    executor.initialize_from_config([None])
+    bring_up(executor)
     inventory = executor.lazygraph.session.inventory()
     assert (inventory.reserve, inventory.tiers) == (reserved, None)
 
 
 def test_a_vllm_that_did_not_ask_has_reserved_nothing(gpu: Any, monkeypatch: Any) -> None:
-    from builders import make_executor
+    from builders import bring_up, make_executor
     from lazygraph_vllm import plugin
 
     monkeypatch.setenv("LAZYGRAPH_MODE", "idle")

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("vllm", reason="vLLM isn't installed here: its own classes are the test bed")
 pytestmark = [pytest.mark.vllm_contract, pytest.mark.usefixtures("pristine", "gpu")]
 
-from builders import Wrapper, make_config, make_executor, make_runner  # noqa: E402
+from builders import Wrapper, bring_up, make_config, make_executor, make_runner  # noqa: E402
 from lazygraph_vllm import plugin  # noqa: E402
 from lazygraph_vllm.vllm import adapter, engine_hooks  # noqa: E402
 from lazygraph_vllm.vllm.choose import current  # noqa: E402
@@ -38,7 +38,7 @@ def started(monkeypatch: pytest.MonkeyPatch, config: Any = None) -> Any:
     plugin.register()
     config = config or make_config()
     executor = make_executor(config, Wrapper(make_runner(config)))
-    executor.initialize_from_config([None])
+    bring_up(executor)
     return executor
 
 
@@ -157,7 +157,7 @@ def test_another_version_whose_configuration_differs(
     monkeypatch.setenv("LAZYGRAPH_MODE", "idle")
     plugin.register()
     executor = make_executor(config, Wrapper(runner))
-    executor.initialize_from_config([None])
+    bring_up(executor)
     assert_stock(executor)
     assert len(lines()) == 1
     assert "configuration is another one" in lines()[0] and "kv_transfer_config" in lines()[0]
@@ -181,7 +181,7 @@ def test_a_feature_that_is_not_on_the_list(
     monkeypatch.setenv("LAZYGRAPH_MODE", "idle")
     plugin.register()
     executor = make_executor(config, Wrapper(runner))
-    executor.initialize_from_config([None])
+    bring_up(executor)
     assert_stock(executor)
     assert len(lines()) == 1 and what in lines()[0]
 
@@ -232,7 +232,7 @@ def test_the_environment(
     assert (dict(vars(abstract.Executor)), dict(vars(core.EngineCoreProc))) == before
     config = make_config()
     executor = make_executor(config, Wrapper(make_runner(config)))
-    executor.initialize_from_config([None])
+    bring_up(executor)
     assert_stock(executor)
     assert len(lines()) == (0 if line is None else 1)
     assert line is None or line in lines()[0]
