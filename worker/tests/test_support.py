@@ -82,7 +82,6 @@ def test_what_was_tried_is_supported(version: str) -> None:
         ("ec_transfer_config", object(), "encoder-cache connectors"),
         ("parallel_config.ubatch_size", 2, "microbatches"),
         ("parallel_config.enable_eplb", True, "balancing of experts"),
-        ("parallel_config.enable_fault_tolerance", True, "fault tolerance"),
         ("cache_config.kv_sharing_fast_prefill", True, "fast prefill"),
         ("cache_config.kv_offloading_size", 4.0, "offloading"),
         ("offload_config.uva.cpu_offload_gb", 1, "offloading"),
@@ -99,6 +98,20 @@ def test_each_feature_that_was_not_tried_has_its_reason(path: str, value: Any, w
     setattr(owner, name, value)
     reason = config_reason(config, "0.26.0", allow_untested=True)
     assert reason is not None and what in reason and "\n" not in reason
+
+
+@pytest.mark.parametrize(
+    ("owner", "field", "what"),
+    [
+        ("parallel_config", "enable_fault_tolerance", "fault tolerance of the engine"),
+        ("compilation_config", "cudagraph_mm_encoder", "CUDA graphs of encoders"),
+    ],
+)
+def test_features_that_0_26_has_not(owner: str, field: str, what: str) -> None:
+    config = supported()
+    setattr(getattr(config, owner), field, True)
+    reason = config_reason(config, "0.33.0", allow_untested=True)
+    assert reason is not None and what in reason
 
 
 def test_an_in_process_engine_has_no_loop_to_run_commands_in(

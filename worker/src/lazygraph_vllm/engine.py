@@ -40,7 +40,7 @@ class Agent:
             vllm_version: vLLM's version.
             missing: what this vLLM lacks of our hooks, as a sentence.
         """
-        unsupported = missing or config_reason(config, vllm_version, settings.allow_untested)
+        unsupported = config_reason(config, vllm_version, settings.allow_untested) or missing
         self.state = state = EngineState(
             mode=settings.mode,
             unsupported=unsupported,

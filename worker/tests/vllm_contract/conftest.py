@@ -31,6 +31,7 @@ def pristine() -> Iterator[None]:
     from vllm.v1.executor import abstract
     from vllm.v1.worker.gpu import async_utils, cudagraph_utils
 
+    from lazygraph_vllm.vllm import choose
     from lazygraph_vllm.vllm import engine_hooks as hooks
 
     owners = (
@@ -43,6 +44,7 @@ def pristine() -> Iterator[None]:
     before = [dict(vars(owner)) for owner in owners]
     flag = monitor.cudagraph_capturing_enabled
     CUDAGraphWrapper._all_instances.clear()
+    choose.current.cache_clear()  # its capture stream belongs to the last test's stand-in
     yield
     for owner, attributes in zip(owners, before, strict=True):
         for name, value in vars(owner).copy().items():

@@ -78,7 +78,7 @@ def test_later_captures_leave_the_allocators_caches_alone(gpu: Any) -> None:
     import torch
 
     wrapper, _ = start()
-    assert gpu.count("flush") > 0 and gpu.count("host-flush") > 0, "start-up may flush"
+    assert gpu.count("flush") > 0, "start-up may flush"
     flush, host_flush = torch.cuda.empty_cache, torch._C._host_emptyCache
     before = gpu.count("flush"), gpu.count("host-flush")
     for name in LATER:

@@ -16,6 +16,9 @@ from builders import Wrapper, make_config, make_runner, start, step, wrong_dispa
 from cuda_stand_in import MIB, POOL, Group  # noqa: E402
 from lazygraph_vllm import memory, rank, sizing  # noqa: E402
 from lazygraph_vllm.messages import Dispatch, DispatchRow  # noqa: E402
+from lazygraph_vllm.vllm.choose import current  # noqa: E402
+from lazygraph_vllm.vllm.v26 import V26  # noqa: E402
+from lazygraph_vllm.vllm.v31 import V31  # noqa: E402
 
 SMALL = ("PIECEWISE:2", "FULL:2", "PIECEWISE:1", "FULL:1")
 LARGE = ("PIECEWISE:16", "PIECEWISE:8", "FULL:8")
@@ -696,12 +699,34 @@ def test_the_least_is_what_the_device_does_not_have_free_anyway(
         assert left == before - kept
 
 
-def test_where_vllm_keeps_memory_for_graphs_itself_that_is_the_least(monkeypatch: Any) -> None:
+@pytest.mark.parametrize("mode", ["none", "least", "top", "plan"])
+def test_vllms_own_profile_of_graphs_never_runs(mode: str, monkeypatch: Any) -> None:
+    """From 0.29 on it captures everything, throws it away, and is off by a factor of two."""
     wrapper = sizing_wrapper(requested_gib=99.75)
-    wrapper.worker.model_runner.profile_cudagraph_memory = lambda: 321 * MIB
-    assert sizing.reserve(wrapper, "least", None, None) is None
-    assert sized(wrapper, monkeypatch, 800 * MIB) == int(89.75 * (1 << 30)) - (800 + 321) * MIB
-    assert sizing.reserved(wrapper) is None
+    asked: list[str] = []
+    wrapper.worker.model_runner.profile_cudagraph_memory = lambda: asked.append("x") or 321 * MIB
+    sizing.reserve(wrapper, mode, None, None)
+    sized(wrapper, monkeypatch, 800 * MIB)
+    assert asked == []
+    sizing.withdraw(wrapper)
+    sized(wrapper, monkeypatch, 800 * MIB)
+    assert asked == []
+
+
+def test_the_activation_peak_is_known_where_vllm_does_not_profile(gpu: Any) -> None:
+    """A start-up plan gives the KV cache's size: serving still needs room for activations."""
+    import torch
+
+    wrapper = sizing_wrapper()
+    peaks = iter([{"allocated_bytes.all.current": 5 << 30, "allocated_bytes.all.peak": 7 << 30}])
+    wrapper.worker.model_runner.profile_run = lambda: None
+    sizing.reserve(wrapper, "none", None, None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.accelerator, "memory_stats", lambda *_: next(peaks), raising=False)
+        patch.setattr(torch.accelerator, "reset_peak_memory_stats", lambda *_: None, raising=False)
+        wrapper.worker.model_runner.profile_run()
+    del wrapper.worker.peak_activation_memory
+    assert current().activation_peak(wrapper.worker) == 2 << 30
 
 
 def test_without_a_graph_small_enough_the_least_is_what_serving_lacks(monkeypatch: Any) -> None:
@@ -739,9 +764,10 @@ def test_figures_that_cant_be_read_do_not_end_vllms_start(
 
 def test_without_the_weights_figure_nothing_is_uncounted(monkeypatch: Any) -> None:
     worker = SimpleNamespace(model_runner=SimpleNamespace(), init_snapshot=SimpleNamespace())
-    assert sizing._uncounted(worker, 17 << 30) == 0
+    assert V26().uncounted_bytes(worker, 17 << 30) == 0
     worker.model_runner.model_memory_usage = 16 << 30
-    assert sizing._uncounted(worker, 17 << 30) == 1 << 30
+    assert V26().uncounted_bytes(worker, 17 << 30) == 1 << 30
+    assert V31().uncounted_bytes(worker, 17 << 30) == 0, "vLLM counts all that the device lost"
 
 
 def test_what_the_controller_knows_replaces_the_forecast(monkeypatch: Any) -> None:
@@ -818,7 +844,7 @@ def test_the_reservation_is_made_before_vllm_sizes_its_kv_cache(gpu: Any, monkey
 
 
 def test_a_vllm_that_did_not_ask_has_reserved_nothing(gpu: Any, monkeypatch: Any) -> None:
-    from builders import bring_up, make_executor
+    from builders import make_executor
     from lazygraph_vllm import plugin
 
     monkeypatch.setenv("LAZYGRAPH_MODE", "idle")

@@ -18,7 +18,7 @@ from lazygraph_vllm import plugin  # noqa: E402
 from lazygraph_vllm.vllm import engine_hooks as hooks  # noqa: E402
 
 PATCHED = {
-    "executor": ("__init__", "initialize_from_config"),
+    "executor": ("__init__", "determine_available_memory"),
     "core": (
         "run_busy_loop",
         "_handle_client_request",

@@ -83,17 +83,14 @@ def test_without_an_engine_class(monkeypatch: pytest.MonkeyPatch, lines: Any) ->
 
 
 def test_without_a_hook_of_the_executor(monkeypatch: pytest.MonkeyPatch, lines: Any) -> None:
+    """What sizes the KV cache, under another name; vLLM itself calls it under neither here."""
     from vllm.v1.executor import abstract
 
-    original = abstract.Executor.initialize_from_config
-    monkeypatch.delattr(abstract.Executor, "initialize_from_config")
-    monkeypatch.setenv("LAZYGRAPH_MODE", "idle")
-    plugin.register()
+    monkeypatch.delattr(abstract.Executor, "determine_available_memory")
+    assert_stock(started(monkeypatch))
     assert lines() == [
-        "lazygraph: running as stock: this vLLM lacks Executor.initialize_from_config"
+        "lazygraph: running as stock: this vLLM lacks Executor.determine_available_memory"
     ]
-    monkeypatch.undo()
-    assert abstract.Executor.initialize_from_config is original
 
 
 @pytest.mark.parametrize("hook", adapter.MANAGER_HOOKS[1:] + adapter.MANAGER_FIELDS)

@@ -134,7 +134,15 @@ def _refused(config: Any, version: str) -> str | None:
         (getattr(parallel, "enable_elastic_ep", False), "elastic expert parallelism"),
         (getattr(parallel, "enable_eplb", False), "balancing of experts"),
         # It goes on after an exception, and ranks with different graphs must not.
-        (getattr(parallel, "enable_fault_tolerance", False), "fault tolerance of the engine"),
+        (
+            not before_0_27 and getattr(parallel, "enable_fault_tolerance", False),
+            "fault tolerance of the engine",
+        ),
+        # Encoder graphs are vLLM's own to capture, and in no forecast of ours.
+        (
+            not before_0_27 and getattr(compilation, "cudagraph_mm_encoder", False),
+            "CUDA graphs of encoders",
+        ),
         (
             parallel.distributed_executor_backend not in (None, "mp", "uni"),
             f"the executor backend {parallel.distributed_executor_backend!r}",

@@ -71,16 +71,17 @@ def install(settings: Settings) -> None:
 def _patch_executor(module: ModuleType, settings: Settings) -> None:
     """Start with the executor, and stand between allocating the KV cache and capturing."""
     executor_class: Any = getattr(module, "Executor", None)
-    adapter = current()
-    reason = missing_hook(executor_class, ("determine_available_memory",))
-    if reason := reason or adapter.warm_up_hook(executor_class):
+    if reason := missing_hook(executor_class, ("collective_rpc",)):
         logger.warning("lazygraph: running as stock: %s", reason)
         return
-    init, determine = executor_class.__init__, executor_class.determine_available_memory
+    adapter = current()
+    missing = missing_hook(executor_class, ("determine_available_memory",))
+    missing = missing or adapter.warm_up_hook(executor_class)
+    init = executor_class.__init__
 
     @functools.wraps(init)
     def patched_init(self: Any, vllm_config: Any, *args: Any, **kwargs: Any) -> None:
-        agent = _make_agent(settings, vllm_config)
+        agent = _make_agent(settings, vllm_config, missing or _core_reason())
         if agent is None:
             init(self, vllm_config, *args, **kwargs)
             return
@@ -91,6 +92,11 @@ def _patch_executor(module: ModuleType, settings: Settings) -> None:
         init(self, vllm_config, *args, **kwargs)
         if starts_children_by_fork:
             agent.begin()  # a fork must not copy a running thread's locks
+
+    executor_class.__init__ = patched_init
+    if missing:
+        return  # the engine's agent says so, to the log and to its controller
+    determine = executor_class.determine_available_memory
 
     def warm_up_around(self: Any, warm_up: Callable[[], Any]) -> Any:
         agent = getattr(self, "lazygraph", None)
@@ -111,19 +117,18 @@ def _patch_executor(module: ModuleType, settings: Settings) -> None:
         agent.after_sizing(self.collective_rpc)
         return result
 
-    executor_class.__init__ = patched_init
     executor_class.determine_available_memory = patched_determine
     adapter.wrap_warm_up(executor_class, warm_up_around)
 
 
-def _make_agent(settings: Settings, vllm_config: Any) -> Any:
+def _make_agent(settings: Settings, vllm_config: Any, missing: str | None) -> Any:
     """The engine's agent; ``None`` if even looking at this vLLM's configuration fails."""
     from vllm.version import __version__ as vllm_version
 
     from ..engine import Agent
 
     try:
-        return Agent(settings, vllm_config, vllm_version, _core_reason())
+        return Agent(settings, vllm_config, vllm_version, missing)
     except Exception as error:
         # No fault of ours may keep an engine from starting that would start without us.
         reason = f"{type(error).__name__}: {error}"
