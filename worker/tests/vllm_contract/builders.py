@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
+from vllm_facts import WARMS_UP_SEPARATELY
+
 HIDDEN = 4
 PIECES = 3
 
@@ -31,6 +33,7 @@ def make_config(
         is_hybrid=False,
         is_encoder_decoder=False,
         is_multimodal_model=False,
+        multimodal_config=None,
         served_model_name="tiny",
         model="tiny",
         get_num_layers=lambda _: PIECES - 1,
@@ -197,12 +200,13 @@ def step(*lengths: int, computed: int = 10) -> Any:
 
 def uniform_count(requests: int, tokens: int, longest: int) -> int | None:
     """What the runner tells dispatch of a step: its requests' common length, if they have one."""
-    from vllm.v1.worker.gpu import cudagraph_utils, input_batch
+    from vllm.v1.worker import utils
+    from vllm.v1.worker.gpu import cudagraph_utils
 
     if hasattr(cudagraph_utils, "get_uniform_token_count"):  # to 0.27
         return cudagraph_utils.get_uniform_token_count(requests, tokens, longest)
     # A step with a prefill is never uniform there; here more than one token is a prefill.
-    return input_batch.get_uniform_decode_token_count(requests, tokens, longest, longest == 1)
+    return utils.get_uniform_decode_token_count(requests, tokens, longest, longest == 1)
 
 
 def is_compatible(desc: Any, requests: int, tokens: int, uniform: int | None) -> bool:
@@ -413,7 +417,7 @@ def make_executor(config: Any, wrapper: Any) -> Any:
 def bring_up(executor: Any) -> None:
     """The executor's part of ``EngineCore._initialize_kv_caches``, in its order."""
     executor.initialize_from_config([None])
-    if hasattr(executor, "compile_or_warm_up_model"):  # from 0.27 on; before, within the first
+    if WARMS_UP_SEPARATELY:
         executor.compile_or_warm_up_model()
 
 
@@ -439,6 +443,11 @@ def make_core(executor: Any, timeline: list[tuple[Any, ...]], in_flight: int = 2
         "engines_running": False,
         "is_ec_consumer": True,
         "is_pooling_model": False,
+        "is_mm_encoder_only": False,
+        "enable_fault_tolerance": False,
+        "publish_dp_lb_stats": False,
+        "_weight_version": "default",
+        "reject_new_requests": False,
         "check_for_draft_tokens": False,
         "async_scheduling": in_flight > 1,
         "use_spec_decode": False,

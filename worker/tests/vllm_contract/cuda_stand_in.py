@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
+from vllm_facts import PROFILES_BY_CAPTURING
+
 MIB = 1 << 20
 POOL = (7, 1)
 
@@ -191,11 +193,11 @@ def install(gpu: Gpu, patch: Any) -> None:
     # All of vLLM that the tests touch comes first: annotations are evaluated on import, and
     # ``torch.cuda.Stream | None`` needs torch's own class.
     import vllm.v1.engine.core
-    import vllm.v1.executor.uniproc_executor
-    import vllm.v1.worker.gpu.model_runner  # noqa: F401
+    import vllm.v1.executor.uniproc_executor  # noqa: F401
     from vllm.compilation import cuda_graph
     from vllm.distributed import parallel_state
     from vllm.v1.worker.gpu import cudagraph_utils
+    from vllm.v1.worker.gpu.model_runner import GPUModelRunner
 
     from lazygraph_vllm import memory
 
@@ -274,3 +276,10 @@ def install(gpu: Gpu, patch: Any) -> None:
         (parallel_state, "get_dp_group", lambda: Group(gpu, "dp")),
     ):
         patch.setattr(owner, name, value, raising=False)
+    if PROFILES_BY_CAPTURING:
+
+        def profile_cudagraph_memory(_: Any) -> int:
+            gpu.note("profile")
+            return 0
+
+        patch.setattr(GPUModelRunner, "profile_cudagraph_memory", profile_cudagraph_memory)

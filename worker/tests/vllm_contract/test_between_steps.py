@@ -20,6 +20,7 @@ from lazygraph_vllm.messages import (  # noqa: E402
     Result,
     Telemetry,
 )
+from vllm_facts import SLEEPS_BY_TAG  # noqa: E402
 
 IN_FLIGHT = pytest.mark.parametrize("in_flight", [1, 2], ids=["sync", "async"])
 
@@ -220,15 +221,22 @@ def test_edges_and_demand_reach_the_controller(serving: Any, controller: Any) ->
     assert sum(s.count for b in batches for s in b.steps) == 5
 
 
+def sleep(executor: Any, asleep: bool) -> None:
+    if SLEEPS_BY_TAG:
+        executor.sleeping_tags = {"weights"} if asleep else set()
+    else:
+        executor.is_sleeping = asleep
+
+
 def test_a_sleeping_or_paused_engine_defers(serving: Any, controller: Any) -> None:
     from vllm.v1.core.sched.interface import PauseState
 
     engine = serving()
     controller.wait_for(Edge, where=lambda e: e.state == "idle")
-    engine.executor.is_sleeping = True
+    sleep(engine.executor, True)
     controller.send(Capture(command=1, graph="FULL:4", when_idle=False))
     assert result_of(controller, 1).reason == "the engine sleeps"
-    engine.executor.is_sleeping = False
+    sleep(engine.executor, False)
     engine.scheduler.pause_state = PauseState.PAUSED_ALL
     controller.send(Capture(command=2, graph="FULL:4", when_idle=False))
     assert result_of(controller, 2).reason == "the scheduler is paused"

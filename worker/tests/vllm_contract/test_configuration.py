@@ -11,7 +11,10 @@ import pytest
 pytest.importorskip("vllm", reason="vLLM isn't installed here: its own classes are the test bed")
 pytestmark = pytest.mark.vllm_contract
 
+from vllm.version import __version__  # noqa: E402
+
 from lazygraph_vllm.vllm.allowed import config_reason  # noqa: E402
+from vllm_facts import AT  # noqa: E402
 
 LLAMA = {
     "architectures": ["LlamaForCausalLM"],
@@ -49,8 +52,6 @@ def configure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
 
 def test_an_ordinary_dense_model_is_on_the_list(configure: Any) -> None:
-    from vllm.version import __version__
-
     config = configure()
     assert config.use_v2_model_runner
     assert config_reason(config, __version__, allow_untested=False) is None
@@ -59,7 +60,7 @@ def test_an_ordinary_dense_model_is_on_the_list(configure: Any) -> None:
 def test_two_ranks_are_on_the_list(configure: Any) -> None:
     config = configure(tensor_parallel_size=2)
     assert config.parallel_config.distributed_executor_backend == "mp"
-    assert config_reason(config, "0.26.0", allow_untested=False) is None
+    assert config_reason(config, __version__, allow_untested=False) is None
 
 
 @pytest.mark.parametrize(
@@ -78,7 +79,7 @@ def test_two_ranks_are_on_the_list(configure: Any) -> None:
         ),
         (
             {"speculative_config": {"method": "ngram", "num_speculative_tokens": 2}},
-            "V1 model runner",
+            "V1 model runner" if AT < (0, 30) else "speculative decoding",
         ),
         ({"distributed_executor_backend": "external_launcher"}, "external_launcher"),
         ({"compilation_config": {"mode": 0}}, "compilation mode"),
@@ -87,7 +88,7 @@ def test_two_ranks_are_on_the_list(configure: Any) -> None:
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_what_is_not_on_the_list(configure: Any, options: dict[str, Any], what: str) -> None:
-    reason = config_reason(configure(**options), "0.26.0", allow_untested=False)
+    reason = config_reason(configure(**options), __version__, allow_untested=False)
     assert reason is not None and what in reason
 
 
@@ -108,7 +109,7 @@ class Strict:
 
 def test_every_field_we_ask_for_exists(configure: Any) -> None:
     """A default for a field that was renamed would let its feature pass unseen."""
-    assert config_reason(Strict(configure(), "config"), "0.26.0", allow_untested=False) is None
+    assert config_reason(Strict(configure(), "config"), __version__, allow_untested=False) is None
 
 
 def test_the_field_check_finds_a_renamed_field(configure: Any) -> None:
@@ -119,7 +120,7 @@ def test_the_field_check_finds_a_renamed_field(configure: Any) -> None:
     fields = {n: getattr(config, n) for n in vars(config) if n != "ec_transfer_config"}
     fields["use_v2_model_runner"] = True
     with pytest.raises(LookupError, match="config.ec_transfer_config"):
-        config_reason(Strict(SimpleNamespace(**fields), "config"), "0.26.0", False)
+        config_reason(Strict(SimpleNamespace(**fields), "config"), __version__, False)
 
 
 def test_what_the_hand_shake_and_the_inventory_read_exists(configure: Any) -> None:
@@ -127,9 +128,9 @@ def test_what_the_hand_shake_and_the_inventory_read_exists(configure: Any) -> No
     from lazygraph_vllm.settings import Settings
 
     config = configure()
-    agent = Agent(Settings(mode="idle", endpoint="tcp://127.0.0.1:1"), config, "0.26.0")
+    agent = Agent(Settings(mode="idle", endpoint="tcp://127.0.0.1:1"), config, __version__)
     assert agent.state.unsupported is None
-    hello = agent.session.hello("0.26.0")
+    hello = agent.session.hello(__version__)
     assert (hello.tensor_parallel, hello.pipeline_parallel) == (1, 1)
     assert hello.model
     agent.state.unsupported = "a test"

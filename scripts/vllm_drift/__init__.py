@@ -1,0 +1,1 @@
+"""Compares vLLM's sources with what the plugin's adapters rely on. Imports neither."""

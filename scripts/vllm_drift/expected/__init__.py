@@ -1,0 +1,45 @@
+"""What each generation of the plugin's adapters expects of vLLM, one table for each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..hooks import Hook
+from . import v26, v31
+
+
+@dataclass(frozen=True)
+class Generation:
+    """An adapter and the versions that it is for.
+
+    Attributes:
+        name: the adapter's.
+        series: minor versions that it belongs to, as ``0.31``.
+        hooks: what it relies on.
+    """
+
+    name: str
+    series: tuple[str, ...]
+    hooks: tuple[Hook, ...]
+
+
+GENERATIONS = (
+    Generation("v26", ("0.26",), v26.HOOKS),
+    Generation("v31", ("0.31", "0.32", "0.33"), v31.HOOKS),
+)
+
+
+def files() -> frozenset[str]:
+    """Every file of vLLM that some table looks at."""
+    return frozenset(hook.file for generation in GENERATIONS for hook in generation.hooks)
+
+
+def generation_of(version: str) -> Generation | None:
+    """The generation that a version belongs to; ``None`` if no adapter is for it."""
+    series = ".".join(version.split(".")[:2])
+    return next((g for g in GENERATIONS if series in g.series), None)
+
+
+def generation_named(name: str) -> Generation | None:
+    """The generation of this name."""
+    return next((g for g in GENERATIONS if g.name == name), None)

@@ -1,0 +1,16 @@
+"""What differs between the versions of vLLM that these tests run against, and since when."""
+
+from __future__ import annotations
+
+from vllm.version import __version__
+
+AT = tuple(int(part) for part in __version__.split(".")[:2])
+
+# The warm-up is a call of its own, after the KV cache is there, and counts all memory of torch.
+WARMS_UP_SEPARATELY = COUNTS_ALL_MEMORY = AT >= (0, 27)
+# ``profile_cudagraph_memory`` captures; FULL graphs are captured on their context's stream.
+PROFILES_BY_CAPTURING = FULL_ON_CONTEXT_STREAM = AT >= (0, 29)
+# vLLM freezes the heap and turns the collector off around its capture, and thaws it after.
+FREEZES_HEAP = AT >= (0, 30)
+# Asleep is who has a tag that sleeps; ``is_sleeping`` can't be assigned.
+SLEEPS_BY_TAG = AT >= (0, 31)
