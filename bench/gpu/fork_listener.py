@@ -273,10 +273,10 @@ class Listener:
 
     def _end_late(self) -> None:
         for peer in self._peers.values():
-            if peer.pid is not None and peer.kill_at is not None:
-                if time.monotonic() > peer.kill_at:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.killpg(peer.pid, signal.SIGKILL)
+            if peer.pid is None or peer.kill_at is None or time.monotonic() < peer.kill_at:
+                continue
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(peer.pid, signal.SIGKILL)
 
     def _answer(self, peer: Peer, body: dict[str, object]) -> None:
         with contextlib.suppress(OSError):

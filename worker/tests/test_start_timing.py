@@ -10,6 +10,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+
 from lazygraph_vllm_testing.timing import StartTiming
 
 PROFILE_SECONDS, CAPTURE_SECONDS = 0.05, 0.03
