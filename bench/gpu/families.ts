@@ -135,6 +135,7 @@ async function runCell(
     const result = await runFamilyCell({
       ...{ family, cell, gpus, pin, serve, lazygraph, python, folder },
       model: modelFolder(family),
+      ...(env["CACHES"] === undefined ? {} : { caches: resolve(env["CACHES"]) }),
       via: launcher === undefined ? "spawn" : "launcher",
       repetitions: Number(env["REPETITIONS"] ?? 3),
       levels: env["LEVELS"]?.split(",").map(Number) ?? LEVELS,

@@ -12,7 +12,12 @@ import {
   graphsCaptured,
   settledEngine,
 } from "./lib/engine-view.ts";
-import { kvTokensOf, serveCommand, serveEnvironment } from "./lib/family-command.ts";
+import {
+  cacheEnvironment,
+  kvTokensOf,
+  serveCommand,
+  serveEnvironment,
+} from "./lib/family-command.ts";
 import { cellName, type Family, type FamilyCell, isOurs } from "./lib/family-plan.ts";
 import type {
   CellResult,
@@ -37,6 +42,7 @@ export interface CellOptions {
   readonly lazygraph: readonly string[];
   readonly via: "launcher" | "spawn";
   readonly python: string;
+  readonly caches?: string;
   readonly repetitions: number;
   /** Concurrent requests to decode with. */
   readonly levels: readonly number[];
@@ -80,9 +86,10 @@ export async function runFamilyCell(options: CellOptions): Promise<CellResult> {
 const VERIFY = { LAZYGRAPH_VERIFY: "1", LAZYGRAPH_TEST_WEIGHTS: "fan-in" };
 
 async function start(
-  { family, cell, gpus, pin, model, serve, lazygraph, folder, signal }: CellOptions,
+  options: CellOptions,
   more: Readonly<Record<string, string>>,
 ): Promise<Running> {
+  const { family, cell, gpus, caches, pin, model, serve, lazygraph, folder, signal } = options;
   const name = cellName(cell);
   const timings = join(folder, `${name}.timing`);
   const log = join(folder, `${name}.log`);
@@ -90,7 +97,7 @@ async function start(
   const [port, httpPort] = [await freePort(), await freePort()];
   const env = {
     ...process.env,
-    ...serveEnvironment(family, cell.arm, gpus),
+    ...serveEnvironment(family, cell.arm, caches === undefined ? { gpus } : { gpus, caches }),
     LAZYGRAPH_TEST_TIMING: timings,
     ...more,
   };
@@ -213,7 +220,12 @@ async function tokensCell(options: CellOptions): Promise<TokensResult> {
   const stock = `${cellName({ ...cell, arm: "stock" })}.tokens.json`;
   const file = `${cellName(cell)}.tokens.json`;
   const config = cell.arm === "stock" ? "stock" : "lazygraph";
-  const env = { ...process.env, ...family.env, CUDA_VISIBLE_DEVICES: gpus.join(",") };
+  const env = {
+    ...process.env,
+    ...cacheEnvironment(family, options.caches),
+    ...family.env,
+    CUDA_VISIBLE_DEVICES: gpus.join(","),
+  };
   const limits = { env, timeout: TOKENS_MS_MAX, maxBuffer: 1 << 28, signal: options.signal };
   const what = [join(here, "tokens.py"), model, join(folder, file), "--config", config];
   await execute(python, [...what, "--invariant", ...(family.tokens ?? [])], limits);

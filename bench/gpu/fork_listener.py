@@ -29,12 +29,7 @@ PRELOAD = (
 )
 MAIN = "vllm.entrypoints.cli.main:main"
 """What a child calls, with the arguments in sys.argv as `vllm` has them."""
-IMPORTED = (
-    "VLLM_BATCH_INVARIANT",
-    "VLLM_TARGET_DEVICE",
-    "TORCHINDUCTOR_CACHE_DIR",
-    "TRITON_CACHE_DIR",
-)
+IMPORTED = ("VLLM_BATCH_INVARIANT", "VLLM_TARGET_DEVICE")
 """Read once, when modules are imported: a child can't have another value than the listener."""
 REQUEST_BYTES_MAX = 1 << 20
 CHILDREN_MAX = 16

@@ -32,16 +32,36 @@ export function serveCommand(family: Family, arm: Arm, options: ServeOptions): s
   return [...lazygraph, ...run, "--", ...command];
 }
 
+export interface EnvironmentOptions {
+  readonly gpus: readonly number[];
+  /** Folder with a folder of compile caches for each family; without it vLLM's own places. */
+  readonly caches?: string;
+}
+
 export function serveEnvironment(
   family: Family,
   arm: Arm,
-  gpus: readonly number[],
+  { gpus, caches }: EnvironmentOptions,
 ): Record<string, string> {
   return {
     CUDA_VISIBLE_DEVICES: gpus.join(","),
+    ...cacheEnvironment(family, caches),
     ...family.env,
     ...(isOurs(arm) ? {} : { LAZYGRAPH_DISABLE: "1" }),
     ...ENVIRONMENT[arm],
+  };
+}
+
+/** Each family's caches apart, so that they can be kept and carried family by family. */
+export function cacheEnvironment(
+  { name }: Family,
+  caches: string | undefined,
+): Record<string, string> {
+  if (caches === undefined) return {};
+  return {
+    VLLM_CACHE_ROOT: `${caches}/${name}/vllm`,
+    TORCHINDUCTOR_CACHE_DIR: `${caches}/${name}/inductor`,
+    TRITON_CACHE_DIR: `${caches}/${name}/triton`,
   };
 }
 
