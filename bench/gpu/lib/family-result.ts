@@ -76,7 +76,11 @@ export interface TokensResult extends FamilyCell {
   /** Name of the file of tokens.py beside the cells. */
   readonly tokens: string;
   /** compare_tokens.py against stock's of the same round. */
-  readonly comparison?: { readonly good: boolean; readonly prompts: number };
+  readonly comparison?: {
+    readonly good: boolean;
+    readonly prompts: number;
+    readonly ours: readonly { readonly sequencesDifferMax: number }[];
+  };
 }
 
 export type CellResult = StartResult | ParityResult | VerifyResult | TokensResult;
