@@ -21,41 +21,27 @@ CODE_SD = (16**2 / 12) ** 0.5
 def use_fan_in(rank: int) -> None:
     """From now on the dummy loader draws weights at fan-in scale, seeded by name and rank."""
     loader = importlib.import_module("vllm.model_executor.model_loader.dummy_loader")
-    if hasattr(loader, "get_layer_tensors"):
-        _fill_by_layer(loader, rank)
-        return
+    layerwise_info = getattr(loader, "get_layerwise_info", None)
+    # The layer that vLLM quantises online now, and its name.
+    current: list[Any] = [None, ""]
+
+    def initialize_single_dummy_weight(tensor: Any, *_: Any, **__: Any) -> None:
+        layer, prefix = current
+        tensors = loader.get_layer_tensors(layer).items()
+        own = next((name for name, other in tensors if other is tensor), "")
+        fill(tensor.data, f"{prefix}.{own}", rank, layer)
 
     def load_weights(self: Any, model: Any, model_config: Any) -> None:
-        layers = dict(model.named_modules())
-        for name, parameter in model.named_parameters():
-            prefix = name.rpartition(".")[0]
-            fill(parameter.data, name, rank, layers.get(prefix))
+        for prefix, layer in model.named_modules():
+            info = layerwise_info(layer) if layerwise_info else None
+            if info is not None and info.can_load():
+                # Its weights are there only while vLLM makes and quantises them.
+                current[:] = [layer, prefix]
+                self._process_online_quant_layer(layer, info)
+                continue
+            for own, parameter in layer.named_parameters(recurse=False):
+                fill(parameter.data, f"{prefix}.{own}".lstrip("."), rank, layer)
 
-    loader.DummyModelLoader.load_weights = load_weights
-
-
-def _fill_by_layer(loader: Any, rank: int) -> None:
-    """For vLLM from 0.27 on: its own walk, which also quantises online layer by layer, stays."""
-    original, tensors_of = loader.DummyModelLoader.load_weights, loader.get_layer_tensors
-    names: dict[int, str] = {}
-    current: list[Any] = [None]
-
-    def get_layer_tensors(layer: Any) -> Any:
-        current[0] = layer
-        return tensors_of(layer)
-
-    def initialize_single_dummy_weight(tensor: Any, *_: Any, name: str = "", **__: Any) -> None:
-        if tensor.device.type == "meta":
-            return  # Filled once its layer is materialised.
-        layer = current[0]
-        fill(tensor.data, f"{names.get(id(layer), '')}.{name}", rank, layer)
-
-    def load_weights(self: Any, model: Any, model_config: Any) -> None:
-        names.update((id(layer), prefix) for prefix, layer in model.named_modules())
-        original(self, model, model_config)
-        names.clear()
-
-    loader.get_layer_tensors = get_layer_tensors
     loader.initialize_single_dummy_weight = initialize_single_dummy_weight
     loader.DummyModelLoader.load_weights = load_weights
 
@@ -71,6 +57,8 @@ def fill(data: Any, name: str, rank: int, layer: Any = None) -> None:
     """
     import torch
 
+    if data.device.type == "meta":
+        return  # Nothing there to draw.
     seed = zlib.crc32(f"{name}/{rank}".encode())
     generator = torch.Generator(device=data.device).manual_seed(seed)
     own = name.rpartition(".")[2]
