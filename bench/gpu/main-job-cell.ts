@@ -11,10 +11,13 @@ import {
   graphsCaptured,
   settledEngine,
 } from "./lib/engine-view.ts";
+import { armArguments, armEnvironment } from "./lib/family-command.ts";
+import { type Arm, isOurs } from "./lib/family-plan.ts";
 import { freePort, startServer, stopServer, untilReady } from "./lib/server.ts";
 import { readStartTiming } from "./lib/start-timing.ts";
 
-export type Mode = "stock" | "eager" | "lazy" | "idle";
+/** A mode of ours, or stock, as it is or with a setting of its own (family-plan.ts). */
+export type Mode = Arm;
 
 export interface Cell {
   readonly round: number;
@@ -25,7 +28,10 @@ export interface Cell {
 export interface CellResult extends Cell {
   readonly model: string;
   readonly serve: string;
-  /** Seconds in vLLM's capture_model, synchronised: capture and what vLLM does around it. */
+  /**
+   * Seconds in vLLM's capture_model, synchronised: capture and what vLLM does around it; from vLLM
+   * 0.29 on with the throw-away capture before it.
+   */
   readonly captureBeforeReadySeconds: number;
   /** Seconds in its graph manager alone: the captures themselves. */
   readonly capturesAloneSeconds: number;
@@ -62,16 +68,18 @@ export async function runCell(cell: Cell, out: string): Promise<CellResult> {
     ...(process.env["SERVE_ARGS"] ?? "").split(/\s+/).filter((word) => word !== ""),
     "--port",
     String(port),
+    ...armArguments(cell.mode),
   ];
   const cli = new URL("../../dist/cli/main.js", import.meta.url).pathname;
   const ours = ["run", "--mode", cell.mode, "--quiet", "--http", `127.0.0.1:${httpPort}`, "--"];
-  const command =
-    cell.mode === "stock" ? serveCommand : [process.execPath, cli, ...ours, ...serveCommand];
+  const command = isOurs(cell.mode)
+    ? [process.execPath, cli, ...ours, ...serveCommand]
+    : serveCommand;
   const env: NodeJS.ProcessEnv = {
     ...process.env,
     CUDA_VISIBLE_DEVICES: String(cell.gpu),
     LAZYGRAPH_TEST_TIMING: timing,
-    ...(cell.mode === "stock" ? { LAZYGRAPH_DISABLE: "1" } : {}),
+    ...armEnvironment(cell.mode),
   };
   const log = join(out, "cells", `${name}.log`);
   const server = startServer({ name, command, env, log });
@@ -79,22 +87,21 @@ export async function runCell(cell: Cell, out: string): Promise<CellResult> {
     const url = new URL(`http://127.0.0.1:${port}`);
     const readyAt = await untilReady(url, server, READY_TIMEOUT_SECONDS);
     const first = await streamed(completion(url, model, 1, 0));
-    const engine =
-      cell.mode === "stock"
-        ? undefined
-        : await settledEngine(httpPort, cell.mode, SETTLE_TIMEOUT_SECONDS);
+    const engine = isOurs(cell.mode)
+      ? await settledEngine(httpPort, cell.mode, SETTLE_TIMEOUT_SECONDS)
+      : undefined;
     const deviceUsedMiB = await deviceUsed(cell.gpu);
     const decode: DecodeResult[] = [];
     for (const concurrent of LEVELS) {
       decode.push(await decodeLevel(url, model, concurrent, REPETITIONS));
     }
-    const after = cell.mode === "stock" ? undefined : await engineSnapshot(httpPort);
+    const after = isOurs(cell.mode) ? await engineSnapshot(httpPort) : undefined;
     const timed = readStartTiming(timing);
     return {
       ...cell,
       model,
-      serve: serveCommand.slice(0, -2).join(" "),
-      captureBeforeReadySeconds: timed.captureModelSeconds,
+      serve: serveCommand.slice(0, serveCommand.indexOf("--port")).join(" "),
+      captureBeforeReadySeconds: timed.allCaptureSeconds,
       capturesAloneSeconds: timed.captureSeconds,
       spawnToReadySeconds: (readyAt - server.spawnedAtMs) / 1000,
       spawnToFirstTokenSeconds: (first.firstAtMs - server.spawnedAtMs) / 1000,

@@ -99,12 +99,14 @@ function captureFindings(id: string, pairs: readonly Pair[], told: Told, limit: 
     ...{ ...told, id: `${id}.kv-tokens-more`, unit: "tokens", limit: 0, sense: "atLeast" },
     ...of(({ ours, stock }) => (ours.kvTokens ?? Number.NaN) - (stock.kvTokens ?? Number.NaN)),
   };
-  if (eager) return [share, first, kept];
+  // What a log or the test plugin did not tell is not claimed.
+  const known = (...found: Finding[]) => found.filter(({ value }) => !Number.isNaN(value));
+  if (eager) return known(share, first, kept);
   const savedShare: Finding = {
     ...{ ...told, id: `${id}.saved-share`, ...of(saved), unit: "of stock's capture seconds" },
     ...{ limit: SAVED_SHARE_MIN, sense: "atLeast" },
   };
-  return [share, savedShare, first, kept];
+  return known(share, savedShare, first, kept);
 }
 
 /** With all graphs: decoding, and what was forecast against what was taken. */
@@ -165,10 +167,15 @@ function parityFindings(family: string, cells: readonly ParityResult[], told: To
       ...{ ...told, id: `${id}.parity-seconds`, ...measured(seconds), unit: "s after ready" },
       ...{ limit: limits.seconds, sense: "atMost" },
     };
+    const failed: Finding = {
+      ...{ ...told, id: `${id}.requests-failed`, unit: "requests", limit: 0, sense: "atMost" },
+      value: pairs.flatMap(({ ours }) => ours.requests).filter(({ failure }) => failure).length,
+    };
     // Stock's load begins when idle mode was ready, so only that one has the same clock.
-    if (arm === "lazy") return [parity];
+    if (arm === "lazy") return [parity, failed];
     return [
       parity,
+      failed,
       {
         ...{ ...told, id: `${id}.wait-share`, ...measured(shares), unit: "of stock's mean wait" },
         ...{ limit: limits.waitShare, sense: "atMost" },

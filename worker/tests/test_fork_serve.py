@@ -35,8 +35,7 @@ SERVER = """
             stray = os.fork()
             if stray == 0:
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            else:
-                print(stray, flush=True)
+                print("forked", flush=True)
             while True:
                 signal.pause()
         sys.exit(int(sys.argv[-1]))
@@ -80,14 +79,6 @@ def lines_of(process: subprocess.Popen[str]) -> Iterator[str]:
     return iter(process.stdout.readline, "")
 
 
-def alive(pid: int) -> bool:
-    """Neither gone nor a zombie that waits for its parent."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 def test_a_server_finds_what_its_client_has_and_imports_nothing(listener: Path) -> None:
     process = client(listener, "serve", "3", WORD="the client's")
     out, err = process.communicate(timeout=SECONDS_MAX)
@@ -109,11 +100,11 @@ def test_a_signal_to_the_client_ends_the_server_and_what_it_left_behind(listener
     process = client(listener, "serve", "wait")
     lines = lines_of(process)
     json.loads(next(lines))
-    stray = int(next(lines))
+    next(lines)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=SECONDS_MAX)
+    # The output is open as long as anything of the server lives, the stray that ignores it too.
+    assert process.communicate(timeout=SECONDS_MAX)[0] == ""
     assert process.returncode == 128 + signal.SIGTERM
-    assert not alive(stray)
 
 
 def test_a_killed_client_takes_its_server_along(listener: Path) -> None:

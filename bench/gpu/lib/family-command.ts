@@ -23,10 +23,20 @@ const ENVIRONMENT: Readonly<Partial<Record<Arm, Readonly<Record<string, string>>
   "stock-plan": { VLLM_ENABLE_STARTUP_PLAN: "1" },
 };
 
+/** What vLLM's own command gets besides in one arm. */
+export function armArguments(arm: Arm): readonly string[] {
+  return ARGUMENTS[arm] ?? [];
+}
+
+/** Stock in all its arms has the kill switch. */
+export function armEnvironment(arm: Arm): Record<string, string> {
+  return { ...(isOurs(arm) ? {} : { LAZYGRAPH_DISABLE: "1" }), ...ENVIRONMENT[arm] };
+}
+
 export function serveCommand(family: Family, arm: Arm, options: ServeOptions): string[] {
   const { serve, model, port, httpPort, lazygraph } = options;
   const own = [...serve, model, "--load-format", "dummy", ...family.args];
-  const command = [...own, "--port", String(port), ...(ARGUMENTS[arm] ?? [])];
+  const command = [...own, "--port", String(port), ...armArguments(arm)];
   if (!isOurs(arm)) return command;
   const run = ["run", "--mode", arm, "--quiet", "--no-plan", "--http", `127.0.0.1:${httpPort}`];
   return [...lazygraph, ...run, "--", ...command];
@@ -47,8 +57,7 @@ export function serveEnvironment(
     CUDA_VISIBLE_DEVICES: gpus.join(","),
     ...cacheEnvironment(family, caches),
     ...family.env,
-    ...(isOurs(arm) ? {} : { LAZYGRAPH_DISABLE: "1" }),
-    ...ENVIRONMENT[arm],
+    ...armEnvironment(arm),
   };
 }
 

@@ -3,7 +3,7 @@
 | variable | does |
 |---|---|
 | `LAZYGRAPH_TEST_WEIGHTS=fan-in` | dummy weights at fan-in scale, seeded by name and rank |
-| `LAZYGRAPH_TEST_TIMING=PATH` | a JSON line per start and rank of what graphs cost; PATH: file or folder |
+| `LAZYGRAPH_TEST_TIMING=PATH` | a JSON line per rank, what graphs cost; file or folder |
 | `LAZYGRAPH_TEST_FAULT=dead:FULL:24` | after its capture, replaying FULL 24 does nothing |
 | `LAZYGRAPH_TEST_FAULT=skip-all-reduce:FULL:24` | the all-reduces of that graph are left out |
 | `LAZYGRAPH_TEST_FAULT=corrupt:FULL:24@1` | FULL 24 gives one wrong row; `@1`: on rank 1 only |
