@@ -92,6 +92,15 @@ def parse(data: bytes, own_env: dict[str, str]) -> Request:
     return Request(argv, env | FORK_ENVIRONMENT, cwd, cpus)
 
 
+def uses_cuda(fds: str = "/proc/self/fd") -> bool:
+    """Whether CUDA's driver was initialised here, by whomever: a child then can't use it."""
+    for fd in os.listdir(fds):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"{fds}/{fd}").startswith("/dev/nvidia-uvm"):
+                return True
+    return False
+
+
 def preload(modules: list[str]) -> dict[str, float]:
     """Import what a server needs; returns seconds by module.
 
@@ -104,7 +113,7 @@ def preload(modules: list[str]) -> dict[str, float]:
         importlib.import_module(name)
         seconds[name] = time.monotonic() - began
     torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
+    if (torch is not None and torch.cuda.is_initialized()) or uses_cuda():
         raise RuntimeError("expected no CUDA context before the fork, got one from the imports")
     plugins = sys.modules.get("vllm.plugins")
     if plugins is not None and plugins.plugins_loaded:

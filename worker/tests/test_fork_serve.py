@@ -17,6 +17,9 @@ import pytest
 
 SCRIPT = Path(__file__).resolve().parents[2] / "bench" / "gpu" / "fork_serve.py"
 SECONDS_MAX = 60
+sys.path.insert(0, str(SCRIPT.parent))
+
+from fork_listener import uses_cuda  # noqa: E402
 
 SERVER = """
     import json, os, signal, sys, time
@@ -151,6 +154,13 @@ def test_plugins_loaded_before_the_fork_are_refused(folder: Path) -> None:
     )
     assert done.returncode == 1
     assert "expected no plugin loaded before the fork" in done.stderr
+
+
+def test_an_open_device_of_cudas_driver_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "3").symlink_to("/dev/nvidiactl")  # NVML's, which a fork does no harm.
+    assert not uses_cuda(str(tmp_path))
+    (tmp_path / "4").symlink_to("/dev/nvidia-uvm")
+    assert uses_cuda(str(tmp_path))
 
 
 def test_no_listener_is_told(tmp_path: Path) -> None:
