@@ -9,7 +9,8 @@
 #   SERVE_ARGS    its further arguments
 #   GPUS          one cell at a time on each, e.g. 0,1,2,3   (default: 0)
 #   ROUNDS        starts per mode        (default: 5)
-#   MODES         (default: stock eager lazy idle)
+#   MODES         (default: stock eager lazy idle; stock-plan: with VLLM_ENABLE_STARTUP_PLAN=1, whose
+#                 first start makes the plan; stock-ten: ten sizes by hand)
 #   REPETITIONS   of each decode level per start (default: 3)
 #   WARM_UP=0     leave out the first, uncounted start that fills the compile caches
 # At 256 concurrent streams the API server's own work shows in the time per token; add

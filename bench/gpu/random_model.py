@@ -1,10 +1,11 @@
 """Writes a model folder of a real shape without weights, for `--load-format dummy`.
 
-    python3 bench/gpu/random_model.py llama-3.1-8b|llama-3.1-70b|llama-3.2-3b|qwen3-0.6b DIR
+    python3 bench/gpu/random_model.py SHAPE DIR      (shapes: model_shapes.py)
 
-The configurations are the published ones of the models. The tokenizer is byte-level and has the
-full vocabulary, so that a server with random weights takes and returns text. DIR/letters is one of
-single letters, each a token of the other, too: text made with it comes to as many tokens there.
+The configurations are the published ones of the models (of Qwen3-Next half of the layers). The
+tokenizer is byte-level and has the full vocabulary, so that a server with random weights takes and
+returns text. DIR/letters is one of single letters, each a token of the other, too: text made with
+it comes to as many tokens there.
 """
 
 from __future__ import annotations
@@ -14,66 +15,8 @@ import string
 import sys
 from pathlib import Path
 
-LLAMA = {
-    "architectures": ["LlamaForCausalLM"],
-    "model_type": "llama",
-    "vocab_size": 128256,
-    "max_position_embeddings": 131072,
-    "rms_norm_eps": 1e-5,
-    "rope_theta": 500000.0,
-    "hidden_act": "silu",
-    "torch_dtype": "bfloat16",
-    "bos_token_id": 128000,
-    "eos_token_id": 128001,
-    "head_dim": 128,
-    "num_key_value_heads": 8,
-}
-SHAPES = {
-    "llama-3.1-8b": LLAMA
-    | {
-        "hidden_size": 4096,
-        "intermediate_size": 14336,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "tie_word_embeddings": False,
-    },
-    "llama-3.1-70b": LLAMA
-    | {
-        "hidden_size": 8192,
-        "intermediate_size": 28672,
-        "num_hidden_layers": 80,
-        "num_attention_heads": 64,
-        "tie_word_embeddings": False,
-    },
-    "llama-3.2-3b": LLAMA
-    | {
-        "hidden_size": 3072,
-        "intermediate_size": 8192,
-        "num_hidden_layers": 28,
-        "num_attention_heads": 24,
-        "tie_word_embeddings": True,
-    },
-    "qwen3-0.6b": {
-        "architectures": ["Qwen3ForCausalLM"],
-        "model_type": "qwen3",
-        "hidden_size": 1024,
-        "intermediate_size": 3072,
-        "num_hidden_layers": 28,
-        "num_attention_heads": 16,
-        "num_key_value_heads": 8,
-        "head_dim": 128,
-        "vocab_size": 151936,
-        "max_position_embeddings": 40960,
-        "rms_norm_eps": 1e-6,
-        "rope_theta": 1000000,
-        "hidden_act": "silu",
-        "torch_dtype": "bfloat16",
-        "tie_word_embeddings": True,
-        "bos_token_id": 151643,
-        "eos_token_id": 151645,
-        "attention_bias": False,
-    },
-}
+from model_shapes import PROCESSORS, SHAPES, TOKENS
+
 TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant: "
 
 
@@ -81,7 +24,7 @@ def write_tokenizer(folder: Path, config: dict) -> None:
     from tokenizers import pre_tokenizers
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    special = {config["bos_token_id"]: "<|begin|>", config["eos_token_id"]: "<|end|>"}
+    special = {config[key]: name for key, name in TOKENS.items() if key in config}
     names = alphabet + [
         f"\u0120t{i}" for i in range(len(alphabet), config["vocab_size"])
     ]
@@ -93,6 +36,11 @@ def write_tokenizer(folder: Path, config: dict) -> None:
         "model_max_length": config["max_position_embeddings"],
         "chat_template": TEMPLATE,
     }
+    # A processor asks its tokenizer for these by attribute, such as `image_token`.
+    named = {key.removesuffix("_id"): TOKENS[key] for key in TOKENS if key in config}
+    others = {key: name for key, name in named.items() if key not in more}
+    if others:
+        more["extra_special_tokens"] = others
     save_byte_level(folder, names, list(special.values()), more)
 
 
@@ -121,6 +69,9 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     config = SHAPES[sys.argv[1]]
     (folder / "config.json").write_text(json.dumps(config, indent=2))
+    processor = PROCESSORS.get(sys.argv[1])
+    if processor is not None:
+        (folder / "preprocessor_config.json").write_text(json.dumps(processor))
     write_tokenizer(folder, config)
     write_letters(folder / "letters")
 

@@ -52,6 +52,9 @@ def arguments() -> argparse.Namespace:
         "--no-trickle", action="store_true", help="no other requests meanwhile"
     )
     parser.add_argument("--max-model-len", type=int, default=4096)
+    parser.add_argument(
+        "--engine-args", type=json.loads, default={}, help="others of vLLM, as JSON"
+    )
     return parser.parse_args()
 
 
@@ -209,7 +212,7 @@ async def run(args: argparse.Namespace, controller) -> dict:  # noqa: ANN001
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    extra = {}
+    extra = dict(args.engine_args)
     if args.config == "ungraphed":
         extra["compilation_config"] = {"cudagraph_mode": "NONE"}
     started = time.time()

@@ -3,7 +3,7 @@
 | variable | does |
 |---|---|
 | `LAZYGRAPH_TEST_WEIGHTS=fan-in` | dummy weights at fan-in scale, seeded by name and rank |
-| `LAZYGRAPH_TEST_TIMING=FILE` | one JSON line per start: vLLM's own capture time and bytes |
+| `LAZYGRAPH_TEST_TIMING=PATH` | a JSON line per rank, what graphs cost; file or folder |
 | `LAZYGRAPH_TEST_FAULT=dead:FULL:24` | after its capture, replaying FULL 24 does nothing |
 | `LAZYGRAPH_TEST_FAULT=skip-all-reduce:FULL:24` | the all-reduces of that graph are left out |
 | `LAZYGRAPH_TEST_FAULT=corrupt:FULL:24@1` | FULL 24 gives one wrong row; `@1`: on rank 1 only |
@@ -16,10 +16,7 @@ The faults are positive controls: a check that passes with one of them in place 
 from __future__ import annotations
 
 import functools
-import importlib
-import json
 import os
-import sys
 import time
 from typing import Any
 
@@ -41,12 +38,17 @@ def register() -> None:
 
     @functools.wraps(original)
     def init_device(self: Any) -> Any:
+        began = time.monotonic()
         result = original(self)
         rank = int(getattr(self, "global_rank", 0))
         if weights == "fan-in":
-            _fan_in_weights(rank)
+            from .weights import use_fan_in
+
+            use_fan_in(rank)
         if timing:
-            _time_capture(self.worker.model_runner, timing, rank)
+            from .timing import StartTiming
+
+            StartTiming(self.worker, rank, timing).install(began)
         if fault:
             from .faults import inject
 
@@ -55,77 +57,3 @@ def register() -> None:
 
     init_device.lazygraph_testing = True  # type: ignore[attr-defined]
     worker_base.WorkerWrapperBase.init_device = init_device
-
-
-def _fan_in_weights(rank: int) -> None:
-    """Draw weights that make layers matter: norms 1, else uniform ±sqrt(3 / fan-in).
-
-    vLLM's dummy weights (±0.001, norms included, equal on all ranks) hide faults: a model without
-    layers answers nearly the same.
-    """
-    loader = importlib.import_module("vllm.model_executor.model_loader.dummy_loader")
-
-    def load_weights(self: Any, model: Any, model_config: Any) -> None:
-        import zlib
-
-        import torch
-
-        for name, parameter in model.named_parameters():
-            data = parameter.data
-            if not data.is_floating_point():
-                continue
-            if data.dim() < 2 or "norm" in name:
-                data.fill_(1.0 if "norm" in name else 0.0)
-                continue
-            seed = zlib.crc32(f"{name}/{rank}".encode())
-            generator = torch.Generator(device=data.device).manual_seed(seed)
-            bound = (3.0 / data.shape[-1]) ** 0.5
-            data.uniform_(-bound, bound, generator=generator)
-
-    loader.DummyModelLoader.load_weights = load_weights
-
-
-def _time_capture(runner: Any, path: str, rank: int) -> None:
-    """Time ``capture_model`` exactly, and vLLM's manager inside it; vLLM logs whole seconds."""
-    original = runner.capture_model
-    inner: list[float] = []
-
-    def timed_manager_capture(capture: Any) -> Any:
-        @functools.wraps(capture)
-        def run(*args: Any, **kwargs: Any) -> Any:
-            started = time.perf_counter()
-            try:
-                return capture(*args, **kwargs)
-            finally:
-                inner.append(time.perf_counter() - started)
-
-        return run
-
-    @functools.wraps(original)
-    def capture_model() -> int:
-        import torch
-
-        manager = runner.cudagraph_manager
-        manager.capture = timed_manager_capture(manager.capture)
-        torch.cuda.synchronize()
-        free_before = torch.cuda.mem_get_info()[0]
-        started = time.perf_counter()
-        try:
-            size = original()
-            torch.cuda.synchronize()
-        finally:
-            del manager.capture
-        seconds = time.perf_counter() - started
-        line = {
-            "rank": rank,
-            "captureModelSeconds": seconds,
-            "captureSeconds": sum(inner),
-            "freeLostBytes": free_before - torch.cuda.mem_get_info()[0],
-            "reservedBytes": torch.cuda.memory_reserved(),
-            "plugin": "lazygraph_vllm.capture" in sys.modules,
-        }
-        with open(path, "a") as file:
-            file.write(json.dumps(line) + "\n")
-        return size
-
-    runner.capture_model = capture_model

@@ -1,0 +1,92 @@
+/**
+ * Writes bench/results/claims.json: what README and docs claim, each judged from its raw result.
+ *
+ *   npm run claims              writes the list, and tells what does not hold
+ *   npm run claims -- --check   writes nothing; exit code 1 when the list is not up to date
+ *
+ * Nothing here is typed in: values come from bench/results, limits from the rules of bench/lib, and
+ * `holds` from the two. The reason of a missed limit is in bench/results/claims-unmet.json.
+ */
+
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { parseArgs } from "node:util";
+import type { CellResult } from "./gpu/lib/family-result.ts";
+import type { Summary } from "./gpu/main-job-summary.ts";
+import { type Finding, judge } from "./lib/claims.ts";
+import {
+  type ExactTokens,
+  mainJobFindings,
+  type TtftResult,
+  tokenFindings,
+  ttftFindings,
+  type VerifyReport,
+  verifyFinding,
+} from "./lib/claims-v026.ts";
+import { familyFindings } from "./lib/claims-v033.ts";
+
+const results = new URL("results/", import.meta.url);
+const { values } = parseArgs({ options: { check: { type: "boolean", default: false } } });
+
+function read<T>(file: string): T {
+  return JSON.parse(readFileSync(new URL(file, results), "utf8")) as T;
+}
+
+function has(file: string): boolean {
+  return existsSync(new URL(file, results));
+}
+
+const MAIN_JOB = "bench/gpu/main-job.sh OUT_DIR";
+const VERIFY = "python3 bench/gpu/verify_report.py LOG";
+const FAMILIES = "bench/gpu/families.sh OUT_DIR";
+
+function findings(): Finding[] {
+  const mainJob = (file: string, id: string, decodeOnly = false): Finding[] =>
+    mainJobFindings(read<Summary>(file), file, { id, command: MAIN_JOB, decodeOnly });
+  const ttft = "ttft-h200-8b.json";
+  const exact = "tokens-exact-8b-h200.json";
+  const verified = (model: string): Finding => {
+    const file = `verify-${model}-h200.json`;
+    return verifyFinding(read<VerifyReport>(file), `verify.${model}.not-bit-for-bit`, file, VERIFY);
+  };
+  return [
+    ...mainJob("main-job-h200-8b.json", "main-job"),
+    // Its first round had cold caches.
+    ...mainJob("main-job-decode-stream8-h200-8b.json", "main-job-stream8", true),
+    ...ttftFindings(read<TtftResult>(ttft), ttft, "npm run bench:ttft -- FOLDER"),
+    ...tokenFindings(
+      read<ExactTokens>(exact),
+      exact,
+      "python3 bench/gpu/compare_tokens.py --exact",
+    ),
+    verified("8b"),
+    verified("70b-tp2"),
+    ...v033(),
+  ];
+}
+
+function v033(): Finding[] {
+  const source = "v033-families.json";
+  if (!has(source)) return [];
+  const { cells } = read<{ cells: readonly CellResult[] }>(source);
+  return familyFindings(cells, { source, command: FAMILIES });
+}
+
+const claims = judge(findings(), read<Record<string, string>>("claims-unmet.json"));
+const text = `${JSON.stringify(claims, null, 1)}\n`;
+if (values.check) {
+  const current = has("claims.json") ? readFileSync(new URL("claims.json", results), "utf8") : "";
+  if (current !== text) {
+    console.error(
+      "Expected bench/results/claims.json up to date, it is not: run `npm run claims`.",
+    );
+    process.exitCode = 1;
+  }
+} else {
+  writeFileSync(new URL("claims.json", results), text);
+  for (const { id, value, sense, limit } of claims.filter(({ holds }) => !holds)) {
+    console.log(
+      `does not hold: ${id}: ${value}, ${sense === "atMost" ? "at most" : "at least"} ${limit}`,
+    );
+  }
+  console.log(`${claims.length} claims, ${claims.filter(({ holds }) => holds).length} hold`);
+}

@@ -1,0 +1,239 @@
+/** One cell of families.sh: start a server, measure, stop it. */
+
+import { execFile } from "node:child_process";
+import { mkdirSync, readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { completion, type DecodeResult, decodeLevel, streamed } from "./lib/decode.ts";
+import {
+  type EngineJson,
+  engineSnapshot,
+  graphBytes,
+  graphsCaptured,
+  settledEngine,
+} from "./lib/engine-view.ts";
+import {
+  cacheEnvironment,
+  kvTokensOf,
+  serveCommand,
+  serveEnvironment,
+} from "./lib/family-command.ts";
+import { cellName, type Family, type FamilyCell, isOurs } from "./lib/family-plan.ts";
+import type {
+  CellResult,
+  OurFigures,
+  ParityResult,
+  StartResult,
+  TokensResult,
+  VerifyResult,
+} from "./lib/family-result.ts";
+import { runParityLoad } from "./lib/parity-load.ts";
+import { freePort, type Server, startServer, stopServer, untilReady } from "./lib/server.ts";
+import { overRanks, performanceMs, type RankTiming } from "./lib/start-timing.ts";
+
+export interface CellOptions {
+  readonly family: Family;
+  readonly cell: FamilyCell;
+  readonly gpus: readonly number[];
+  readonly model: string;
+  /** Words before the whole command, such as those of `taskset`. */
+  readonly pin: readonly string[];
+  readonly serve: readonly string[];
+  readonly lazygraph: readonly string[];
+  readonly via: "launcher" | "spawn";
+  readonly python: string;
+  readonly caches?: string;
+  readonly repetitions: number;
+  /** Concurrent requests to decode with. */
+  readonly levels: readonly number[];
+  /** Folder of the cells' files. */
+  readonly folder: string;
+  /** Of parity cells: seconds from spawn at which ours was ready in the same round. */
+  readonly oursReadySeconds?: number;
+  readonly signal: AbortSignal;
+}
+
+const READY_SECONDS_MAX = 420;
+const SETTLED_SECONDS_MAX = 120;
+const TOKENS_MS_MAX = 400_000;
+const here = new URL(".", import.meta.url).pathname;
+const execute = promisify(execFile);
+
+interface Running extends Pick<CellOptions, "cell" | "model" | "signal"> {
+  readonly url: URL;
+  readonly httpPort: number;
+  readonly server: Server;
+  readonly timings: string;
+  readonly log: string;
+}
+
+export async function runFamilyCell(options: CellOptions): Promise<CellResult> {
+  const { cell } = options;
+  if (cell.kind === "tokens") return tokensCell(options);
+  const running = await start(options, cell.kind === "verify" ? VERIFY : {});
+  const stop = () => void running.server.child.kill("SIGTERM");
+  options.signal.addEventListener("abort", stop, { once: true });
+  try {
+    if (cell.kind === "parity") return await parityCell(options, running);
+    if (cell.kind === "verify") return await verifyCell(options, running);
+    return await startCell(options, running);
+  } finally {
+    options.signal.removeEventListener("abort", stop);
+    await stopServer(running.server);
+  }
+}
+
+const VERIFY = { LAZYGRAPH_VERIFY: "1", LAZYGRAPH_TEST_WEIGHTS: "fan-in" };
+
+async function start(
+  options: CellOptions,
+  more: Readonly<Record<string, string>>,
+): Promise<Running> {
+  const { family, cell, gpus, caches, pin, model, serve, lazygraph, folder, signal } = options;
+  const name = cellName(cell);
+  const timings = join(folder, `${name}.timing`);
+  const log = join(folder, `${name}.log`);
+  mkdirSync(timings, { recursive: true });
+  const [port, httpPort] = [await freePort(), await freePort()];
+  const env = {
+    ...process.env,
+    ...serveEnvironment(family, cell.arm, caches === undefined ? { gpus } : { gpus, caches }),
+    LAZYGRAPH_TEST_TIMING: timings,
+    ...more,
+  };
+  const served = serveCommand(family, cell.arm, { model, serve, port, httpPort, lazygraph });
+  const command = [...pin, ...served];
+  const server = startServer({ name, command, env, log });
+  const url = new URL(`http://127.0.0.1:${port}`);
+  return { cell, model, signal, url, httpPort, server, timings, log };
+}
+
+async function startCell(options: CellOptions, running: Running): Promise<StartResult> {
+  const { family, cell, gpus, via } = options;
+  const { url, model, httpPort, server } = running;
+  const readyAt = await untilReady(url, server, READY_SECONDS_MAX);
+  const first = await streamed(completion(url, model, 1, 0));
+  const atReady = isOurs(cell.arm) ? await engineSnapshot(httpPort) : undefined;
+  const before = isOurs(cell.arm)
+    ? await settledEngine(httpPort, cell.arm, SETTLED_SECONDS_MAX)
+    : undefined;
+  const decode: DecodeResult[] = [];
+  for (const concurrent of cell.round < 0 ? [] : options.levels) {
+    decode.push(await decodeLevel(url, model, concurrent, options.repetitions));
+  }
+  const after = isOurs(cell.arm) ? await engineSnapshot(httpPort) : undefined;
+  const { deviceBeganAt, ...timing } = timingOf(running.timings);
+  const kvTokens = kvTokensOf(readFileSync(running.log, "utf8"));
+  const since = (ms: number) =>
+    deviceBeganAt === undefined ? undefined : (ms - performanceMs(deviceBeganAt)) / 1000;
+  const [toReady, toFirst] = [since(readyAt), since(first.firstAtMs)];
+  return {
+    ...cell,
+    shape: family.shape,
+    gpus,
+    via,
+    args: family.args,
+    timing,
+    spawnToReadySeconds: (readyAt - server.spawnedAtMs) / 1000,
+    spawnToFirstTokenSeconds: (first.firstAtMs - server.spawnedAtMs) / 1000,
+    ...(toReady === undefined ? {} : { deviceToReadySeconds: toReady }),
+    ...(toFirst === undefined ? {} : { deviceToFirstTokenSeconds: toFirst }),
+    ...(kvTokens === undefined ? {} : { kvTokens }),
+    decode,
+    ...(atReady === undefined || before === undefined || after === undefined
+      ? {}
+      : { ours: oursOf(atReady, before, after) }),
+  };
+}
+
+function oursOf(atReady: EngineJson, before: EngineJson, after: EngineJson): OurFigures {
+  const { unsupported, readyToSettledSeconds, longestStallMs } = after;
+  const forecast = atReady.forecast?.bytes;
+  return {
+    ...(unsupported === undefined ? {} : { unsupported }),
+    graphsPlanned: after.graphs.length,
+    graphsAtReady: graphsCaptured(atReady),
+    graphsBeforeDecode: graphsCaptured(before),
+    graphsAfterDecode: graphsCaptured(after),
+    ...(readyToSettledSeconds === undefined ? {} : { readyToSettledSeconds }),
+    longestCaptureMs: Math.max(0, ...after.graphs.map(({ ms = 0 }) => ms)),
+    ...(longestStallMs === undefined ? {} : { longestStallMs }),
+    ...(forecast === undefined ? {} : { forecastBytes: forecast + graphBytes(atReady) }),
+    takenBytes: graphBytes(after),
+    captures: after.graphs.flatMap(({ id = "", ms, bytes = 0 }) => {
+      return ms === undefined ? [] : [{ id, ms, bytes }];
+    }),
+  };
+}
+
+function timingOf(folder: string) {
+  const lines = readdirSync(folder).flatMap((file) => {
+    return readFileSync(join(folder, file), "utf8").trim().split("\n");
+  });
+  if (lines.length === 0) {
+    throw new Error(
+      "Expected the timing of vLLM's capture, got none: install worker/testing into its Python.",
+    );
+  }
+  return overRanks(lines.map((line) => JSON.parse(line) as RankTiming));
+}
+
+async function parityCell(options: CellOptions, running: Running): Promise<ParityResult> {
+  const { family, cell, gpus, via, signal } = options;
+  const { url, model, server } = running;
+  const ready = untilReady(url, server, READY_SECONDS_MAX);
+  ready.catch(() => undefined); // Who awaits it is told; before that nobody does.
+  // Stock's load begins at the second in which ours was ready; ours at its own.
+  const given = isOurs(cell.arm) ? undefined : options.oursReadySeconds;
+  const loadAt = given === undefined ? await ready : server.spawnedAtMs + given * 1000;
+  const { rate, seconds } = family.parity ?? { rate: 0, seconds: 0 };
+  const requests = await runParityLoad({
+    ...{ url, model, rate, seconds, seed: cell.round + 1, signal, ready },
+    startsAtMs: loadAt,
+    originMs: server.spawnedAtMs,
+  });
+  const readySeconds = ((await ready) - server.spawnedAtMs) / 1000;
+  const loadSeconds = (loadAt - server.spawnedAtMs) / 1000;
+  return {
+    ...cell,
+    ...{ shape: family.shape, gpus, via, rate, seconds },
+    ...{ readySeconds, loadSeconds, requests },
+  };
+}
+
+async function verifyCell(options: CellOptions, running: Running): Promise<VerifyResult> {
+  const { family, cell, gpus, python } = options;
+  await untilReady(running.url, running.server, READY_SECONDS_MAX);
+  const engine = await settledEngine(running.httpPort, "idle", SETTLED_SECONDS_MAX);
+  const report = await execute(python, [join(here, "verify_report.py"), running.log]);
+  return {
+    ...cell,
+    ...{ shape: family.shape, gpus },
+    graphsPlanned: engine.graphs.length,
+    graphsCaptured: graphsCaptured(engine),
+    report: JSON.parse(report.stdout),
+  };
+}
+
+async function tokensCell(options: CellOptions): Promise<TokensResult> {
+  const { family, cell, gpus, model, python, folder } = options;
+  const stock = `${cellName({ ...cell, arm: "stock" })}.tokens.json`;
+  const file = `${cellName(cell)}.tokens.json`;
+  const config = cell.arm === "stock" ? "stock" : "lazygraph";
+  const env = {
+    ...process.env,
+    ...cacheEnvironment(family, options.caches),
+    ...family.env,
+    CUDA_VISIBLE_DEVICES: gpus.join(","),
+  };
+  const limits = { env, timeout: TOKENS_MS_MAX, maxBuffer: 1 << 28, signal: options.signal };
+  const what = [join(here, "tokens.py"), model, join(folder, file), "--config", config];
+  await execute(python, [...what, "--invariant", ...(family.tokens ?? [])], limits);
+  const base = { ...cell, shape: family.shape, gpus, tokens: file };
+  if (cell.arm === "stock") return base;
+  const compared = await execute(python, [
+    join(here, "compare_tokens.py"),
+    ...["--exact", "--stock", join(folder, stock), "--ours", join(folder, file)],
+  ]).catch((error: { stdout?: string }) => ({ stdout: error.stdout ?? "" }));
+  return { ...base, comparison: JSON.parse(compared.stdout) };
+}

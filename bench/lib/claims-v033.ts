@@ -1,0 +1,218 @@
+/** What the cells of families.sh claim about families on vLLM 0.33. Pure. */
+
+import { bootstrapMean, mean } from "../../src/bench/stats.ts";
+import {
+  type CellResult,
+  isParity,
+  isStart,
+  isTokens,
+  isVerify,
+  type ParityResult,
+  type StartResult,
+} from "../gpu/lib/family-result.ts";
+import { gapsOf, medianBetween, parityOf, waitsOf } from "../gpu/lib/parity.ts";
+import { type Finding, measured } from "./claims.ts";
+
+const CAPTURE_SHARE_MAX = 1 / 30;
+/** Eager mode's, of dense models and of others. */
+const EAGER_SHARE_MAX = { dense: 0.35, other: 0.45 } as const;
+const SAVED_SHARE_MIN = 0.9;
+const DECODE_RATIO_MAX = 1.01;
+const FORECAST_SHARE_MAX = 0.1;
+const FORECAST_MIB_MAX = 64;
+const MIB = 2 ** 20;
+/** By family: seconds to parity, and the mean wait as a share of stock's. */
+const PARITY_LIMITS: Readonly<Record<string, { seconds: number; waitShare: number }>> = {
+  "dense-8b": { seconds: 2, waitShare: 1 },
+  "moe-30b": { seconds: 4, waitShare: 0.5 },
+};
+/** Of the end of stock's load: its steady time per output token. */
+const STEADY_SECONDS = 30;
+
+type Told = Pick<Finding, "source" | "command">;
+
+export function familyFindings(cells: readonly CellResult[], told: Told): Finding[] {
+  const families = [...new Set(cells.map(({ family }) => family))];
+  return families.flatMap((family) => {
+    const own = cells.filter((cell) => cell.family === family && cell.round >= 0);
+    return [
+      ...startFindings(family, own.filter(isStart), told),
+      ...parityFindings(family, own.filter(isParity), told),
+      ...tokenFindings(family, own, told),
+    ];
+  });
+}
+
+interface Pair {
+  readonly ours: StartResult;
+  readonly stock: StartResult;
+}
+
+function startFindings(family: string, starts: readonly StartResult[], told: Told): Finding[] {
+  const pairs = (arm: string, against = "stock"): Pair[] =>
+    starts.flatMap((ours) => {
+      const stock = starts.find((start) => start.arm === against && start.round === ours.round);
+      return ours.arm !== arm || stock === undefined ? [] : [{ ours, stock }];
+    });
+  return (["eager", "lazy", "idle"] as const).flatMap((arm) => {
+    const own = pairs(arm);
+    if (own.length === 0) return [];
+    const id = `v033.${family}.${arm}`;
+    return [
+      ...captureFindings(id, own, told, captureLimit(family, arm)),
+      ...(arm === "lazy" ? [] : settledFindings(id, own, told)),
+      ...(arm === "idle"
+        ? (["stock-plan", "stock-ten"] as const).flatMap((by) =>
+            byHand(id, by, pairs(arm, by), told),
+          )
+        : []),
+    ];
+  });
+}
+
+function captureLimit(family: string, arm: string): number {
+  if (arm !== "eager") return CAPTURE_SHARE_MAX;
+  return EAGER_SHARE_MAX[/^(dense|marlin|fp8)-/.test(family) ? "dense" : "other"];
+}
+
+function shareOfCapture({ ours, stock }: Pair): number {
+  return ours.timing.allCaptureSeconds / stock.timing.allCaptureSeconds;
+}
+
+function captureFindings(id: string, pairs: readonly Pair[], told: Told, limit: number): Finding[] {
+  const of = (pick: (pair: Pair) => number) => measured(bootstrapMean(pairs.map(pick)));
+  const eager = id.endsWith(".eager");
+  const saved = ({ ours, stock }: Pair): number => {
+    const since = ({ deviceToFirstTokenSeconds }: StartResult) =>
+      deviceToFirstTokenSeconds ?? Number.NaN;
+    return (since(stock) - since(ours)) / stock.timing.allCaptureSeconds;
+  };
+  const share: Finding = {
+    ...{ ...told, id: `${id}.capture-share`, ...of(shareOfCapture), unit: "of stock's" },
+    ...{ limit, sense: "atMost" },
+  };
+  const first: Finding = {
+    ...{ ...told, id: `${id}.spawn-to-first-token-saved`, unit: "s", limit: 0, sense: "atLeast" },
+    ...of(({ ours, stock }) => stock.spawnToFirstTokenSeconds - ours.spawnToFirstTokenSeconds),
+  };
+  const kept: Finding = {
+    ...{ ...told, id: `${id}.kv-tokens-more`, unit: "tokens", limit: 0, sense: "atLeast" },
+    ...of(({ ours, stock }) => (ours.kvTokens ?? Number.NaN) - (stock.kvTokens ?? Number.NaN)),
+  };
+  // What a log or the test plugin did not tell is not claimed.
+  const known = (...found: Finding[]) => found.filter(({ value }) => !Number.isNaN(value));
+  if (eager) return known(share, first, kept);
+  const savedShare: Finding = {
+    ...{ ...told, id: `${id}.saved-share`, ...of(saved), unit: "of stock's capture seconds" },
+    ...{ limit: SAVED_SHARE_MIN, sense: "atLeast" },
+  };
+  return known(share, savedShare, first, kept);
+}
+
+/** With all graphs: decoding, and what was forecast against what was taken. */
+function settledFindings(id: string, pairs: readonly Pair[], told: Told): Finding[] {
+  const levels = pairs[0]?.stock.decode.map(({ concurrent }) => concurrent) ?? [];
+  const tpot = ({ decode }: StartResult, level: number): number =>
+    mean(decode.find(({ concurrent }) => concurrent === level)?.tpotMs ?? [Number.NaN]);
+  const decode = levels.map((level): Finding => {
+    const ratios = pairs.map(({ ours, stock }) => tpot(ours, level) / tpot(stock, level));
+    return {
+      ...{ ...told, id: `${id}.decode-${level}`, ...measured(bootstrapMean(ratios)) },
+      ...{ unit: "of stock's", limit: DECODE_RATIO_MAX, sense: "atMost" },
+    };
+  });
+  const errors = pairs.flatMap(({ ours }) => {
+    const { forecastBytes, takenBytes, graphsPlanned, graphsAfterDecode } = ours.ours ?? {};
+    if (forecastBytes === undefined || takenBytes === undefined) return [];
+    if (graphsPlanned !== graphsAfterDecode) return [];
+    const limitMiB = Math.max(FORECAST_MIB_MAX, (takenBytes / MIB) * FORECAST_SHARE_MAX);
+    return [{ errorMiB: Math.abs(forecastBytes - takenBytes) / MIB, limitMiB }];
+  });
+  if (errors.length === 0) return decode;
+  return [
+    ...decode,
+    {
+      ...{ ...told, id: `${id}.forecast-error`, unit: "MiB, worst start", sense: "atMost" },
+      value: Math.max(...errors.map(({ errorMiB }) => errorMiB)),
+      limit: Math.min(...errors.map(({ limitMiB }) => limitMiB)),
+    },
+  ];
+}
+
+/** Against what stock can be told by its own settings. */
+function byHand(id: string, by: string, pairs: readonly Pair[], told: Told): Finding[] {
+  if (pairs.length === 0) return [];
+  const shares = bootstrapMean(pairs.map(shareOfCapture));
+  return [
+    {
+      ...{ ...told, id: `${id}.capture-share-of-${by}`, ...measured(shares) },
+      ...{ unit: `of ${by}'s`, limit: 1, sense: "atMost" },
+    },
+  ];
+}
+
+function parityFindings(family: string, cells: readonly ParityResult[], told: Told): Finding[] {
+  const limits = PARITY_LIMITS[family];
+  if (limits === undefined) return [];
+  return (["idle", "lazy"] as const).flatMap((arm) => {
+    const pairs = cells.flatMap((ours) => {
+      const stock = cells.find((cell) => cell.arm === "stock" && cell.round === ours.round);
+      return ours.arm !== arm || stock === undefined ? [] : [{ ours, stock }];
+    });
+    if (pairs.length === 0) return [];
+    const id = `v033.${family}.${arm}`;
+    const seconds = bootstrapMean(pairs.map(({ ours, stock }) => secondsToParity(ours, stock)));
+    const shares = bootstrapMean(pairs.map(({ ours, stock }) => waitShare(ours, stock)));
+    const parity: Finding = {
+      ...{ ...told, id: `${id}.parity-seconds`, ...measured(seconds), unit: "s after ready" },
+      ...{ limit: limits.seconds, sense: "atMost" },
+    };
+    const failed: Finding = {
+      ...{ ...told, id: `${id}.requests-failed`, unit: "requests", limit: 0, sense: "atMost" },
+      value: pairs.flatMap(({ ours }) => ours.requests).filter(({ failure }) => failure).length,
+    };
+    // Stock's load begins when idle mode was ready, so only that one has the same clock.
+    if (arm === "lazy") return [parity, failed];
+    return [
+      parity,
+      failed,
+      {
+        ...{ ...told, id: `${id}.wait-share`, ...measured(shares), unit: "of stock's mean wait" },
+        ...{ limit: limits.waitShare, sense: "atMost" },
+      },
+    ];
+  });
+}
+
+/** A load that ends without parity counts in full. */
+export function secondsToParity(ours: ParityResult, stock: ParityResult): number {
+  const end = stock.loadSeconds + stock.seconds;
+  const steady = medianBetween(gapsOf(stock.requests), end - STEADY_SECONDS, end);
+  if (steady === undefined) return Number.NaN;
+  const { readySeconds, loadSeconds, seconds } = ours;
+  const to = loadSeconds + seconds;
+  const parity = parityOf(gapsOf(ours.requests), readySeconds, to, steady);
+  return parity.reached ? parity.seconds : seconds;
+}
+
+/** Of requests that arrive while the load lasts, counted from the same second after spawn. */
+export function waitShare(ours: ParityResult, stock: ParityResult): number {
+  const waits = ({ requests, loadSeconds, seconds }: ParityResult) =>
+    waitsOf(requests, loadSeconds, loadSeconds + seconds)?.meanSeconds ?? Number.NaN;
+  return waits(ours) / waits(stock);
+}
+
+function tokenFindings(family: string, cells: readonly CellResult[], told: Told): Finding[] {
+  const base = { ...told, limit: 0, sense: "atMost" as const };
+  return [
+    ...cells.filter(isVerify).map(({ graphsPlanned, report }): Finding => {
+      const value = graphsPlanned - report.graphs + (report.checks - report.bitForBit);
+      return { ...base, id: `v033.${family}.not-bit-for-bit`, value, unit: "graphs" };
+    }),
+    ...cells.filter(isTokens).flatMap(({ comparison }): Finding[] => {
+      const value = comparison?.ours[0]?.sequencesDifferMax;
+      if (value === undefined) return [];
+      return [{ ...base, id: `v033.${family}.sequences-differ`, value, unit: "of a pass" }];
+    }),
+  ];
+}

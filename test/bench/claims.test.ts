@@ -1,0 +1,89 @@
+/** Claims: how they are judged, what the documents say of them, and that the list is up to date. */
+
+import { execFileSync } from "node:child_process";
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import {
+  type Claim,
+  type Finding,
+  judge,
+  markedFigures,
+  mismatch,
+} from "../../bench/lib/claims.ts";
+
+const root = new URL("../../", import.meta.url).pathname;
+const FINDING: Finding = {
+  ...{ id: "a.share", value: 0.02, interval: [0.019, 0.0213], unit: "of stock's" },
+  ...{ limit: 0.03, sense: "atMost", source: "a.json", command: "a.sh" },
+};
+
+describe("judge", () => {
+  test("a value is held against its limit, whichever way it counts", () => {
+    const least: Finding = { ...FINDING, id: "b", sense: "atLeast" };
+    const [most, missed] = judge([least, FINDING], { b: "Too few." });
+    expect(most).toEqual({ ...FINDING, holds: true, unmet: null });
+    expect(missed).toMatchObject({ id: "b", holds: false, unmet: "Too few." });
+  });
+
+  test.each([
+    ["a miss without a reason", [{ ...FINDING, value: 0.04 }], {}, "Expected a reason why a.share"],
+    ["a reason of what holds", [FINDING], { "a.share": "Why." }, "Expected no reason for a.share"],
+    ["a reason of what isn't there", [FINDING], { gone: "Why." }, "got one for gone"],
+    ["an id twice", [FINDING, FINDING], {}, "got a.share twice"],
+    ["no number", [{ ...FINDING, value: Number.NaN }], {}, "Expected a number for a.share"],
+  ])("%s is told", (_, findings, unmet: Record<string, string>, sentence) => {
+    expect(() => judge(findings, unmet)).toThrow(sentence);
+  });
+});
+
+describe("figures of documents", () => {
+  const [claim] = judge([FINDING], {}) as [Claim];
+
+  test.each([
+    "| 0.02<!-- claim a.share --> | 1 |",
+    "| 7 | 0.020 (0.019–0.021)<!-- claim a.share --> |",
+    "takes 0.0200 (0.019 to 0.0213) of it <!-- claim a.share --> and more",
+  ])("%s says what the claim does", (text) => {
+    const [marked] = markedFigures(text);
+    expect(mismatch(marked as never, [claim])).toBeUndefined();
+  });
+
+  test.each([
+    "0.03<!-- claim a.share -->",
+    "0.020 (0.018–0.021)<!-- claim a.share -->",
+    "0.020 (0.019–0.022)<!-- claim a.share -->",
+    "0.02<!-- claim other -->",
+  ])("%s does not", (text) => {
+    const [marked] = markedFigures(text);
+    expect(mismatch(marked as never, [claim])).toContain("Expected");
+  });
+
+  test("a marker without a figure is told", () => {
+    expect(() => markedFigures("| none <!-- claim a.share -->")).toThrow("Expected a figure");
+  });
+});
+
+describe("this repository", () => {
+  const claims = JSON.parse(
+    readFileSync(join(root, "bench/results/claims.json"), "utf8"),
+  ) as Claim[];
+
+  test("the list is what its raw results say", () => {
+    const command = ["--import", "tsx", "bench/claims.ts", "--check"];
+    expect(() =>
+      execFileSync(process.execPath, command, { cwd: root, stdio: "pipe" }),
+    ).not.toThrow();
+  }, 60_000);
+
+  test("README and docs say what the list does", () => {
+    const docs = readdirSync(join(root, "docs")).map((file) => join("docs", file));
+    const files = ["README.md", ...docs].filter((file) => file.endsWith(".md"));
+    const found = files.flatMap((file) => {
+      const marked = markedFigures(readFileSync(join(root, file), "utf8"));
+      return marked.map((figure) => ({ file, wrong: mismatch(figure, claims) }));
+    });
+    expect(found.filter(({ wrong }) => wrong !== undefined)).toEqual([]);
+    expect(found.length).toBeGreaterThan(10);
+  });
+});

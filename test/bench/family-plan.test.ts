@@ -1,0 +1,189 @@
+/** The pure parts of families.sh: its plan, its commands, parity, and what it claims. */
+
+import { describe, expect, test } from "vitest";
+import { serveCommand, serveEnvironment, TEN_SIZES } from "../../bench/gpu/lib/family-command.ts";
+import {
+  cellName,
+  cellsOf,
+  expectedSeconds,
+  type Family,
+  type FamilyCell,
+  lanesOf,
+  parseFamilies,
+} from "../../bench/gpu/lib/family-plan.ts";
+import type { ParityResult, StartResult } from "../../bench/gpu/lib/family-result.ts";
+import { gapsOf, parityOf, waitsOf } from "../../bench/gpu/lib/parity.ts";
+import { overRanks } from "../../bench/gpu/lib/start-timing.ts";
+import { familyFindings } from "../../bench/lib/claims-v033.ts";
+import type { RequestRecord } from "../../src/bench/samples.ts";
+
+function family(fields: Partial<Family> = {}): Family {
+  const [parsed] = parseFamilies({ families: [{ name: "moe-30b", shape: "s", ...fields }] });
+  return parsed as Family;
+}
+
+describe("the plan", () => {
+  test("arms take turns, each round begins with another one, and warm-ups come first", () => {
+    const cells = cellsOf(family({ starts: { stock: 2, lazy: 1, idle: 2 }, verify: true }));
+    expect(cells.map(cellName)).toEqual([
+      "moe-30b.start.warm.stock",
+      "moe-30b.start.0.stock",
+      "moe-30b.start.0.lazy",
+      "moe-30b.start.0.idle",
+      "moe-30b.start.1.idle",
+      "moe-30b.start.1.stock",
+      "moe-30b.verify.0.idle",
+    ]);
+  });
+
+  test("a cell is expected to take what the longest start of its family took", () => {
+    const cell: FamilyCell = { family: "moe-30b", kind: "start", arm: "stock", round: 0 };
+    const [guess, known] = [[], [20, 30]].map((measured) =>
+      expectedSeconds(cell, family({ startSeconds: 90 }), measured),
+    ) as [number, number];
+    expect(guess - known).toBe(60);
+  });
+
+  test("families of several GPUs don't fit on fewer", () => {
+    const two = family({ gpus: 2 });
+    expect(lanesOf([two, family()], [0, 1])).toMatchObject({ spread: [two] });
+    expect(() => lanesOf([two], [0])).toThrow("Expected 2 GPUs for moe-30b");
+  });
+
+  test.each([
+    [{}, "Expected a list `families`"],
+    [{ families: [{ name: "a b", shape: "s" }] }, "Expected a family with name and shape"],
+    [{ families: [{ name: "a", shape: "s", start: {} }] }, "of a, got start"],
+    [{ families: [{ name: "a", shape: "s", starts: { idel: 1 } }] }, "got idel"],
+  ])("%j is told", (document, sentence) => {
+    expect(() => parseFamilies(document)).toThrow(sentence);
+  });
+});
+
+describe("commands", () => {
+  const options = {
+    ...{ model: "/m", serve: ["vllm", "serve"], port: 1, httpPort: 2 },
+    lazygraph: ["lazygraph"],
+  };
+
+  test("ours run under our command, stock with the kill switch and its own settings", () => {
+    const args = { args: ["--quantization", "fp8"] };
+    const ours = serveCommand(family(args), "lazy", options).join(" ");
+    expect(ours).toMatch(/^lazygraph run --mode lazy .* -- vllm serve \/m .*--quantization fp8/);
+    expect(serveCommand(family(), "stock-ten", options).slice(-TEN_SIZES.length)).toEqual(
+      TEN_SIZES,
+    );
+    const plan = serveEnvironment(family(), "stock-plan", { gpus: [0, 1], caches: "/c" });
+    expect(plan).toMatchObject({
+      ...{ CUDA_VISIBLE_DEVICES: "0,1", LAZYGRAPH_DISABLE: "1", VLLM_ENABLE_STARTUP_PLAN: "1" },
+      VLLM_CACHE_ROOT: "/c/moe-30b/vllm",
+    });
+    expect(serveEnvironment(family(), "idle", { gpus: [0] })).not.toHaveProperty(
+      "LAZYGRAPH_DISABLE",
+    );
+  });
+});
+
+test("the rank that spent the most in both captures together counts", () => {
+  const rank = { captureSeconds: 0, freeLostBytes: 0 };
+  const both = overRanks([
+    { ...rank, captureModelSeconds: 1, profileSeconds: 5, deviceBeganAt: 9 },
+    { ...rank, captureModelSeconds: 2, profileSeconds: 3, deviceBeganAt: 8 },
+  ]);
+  expect(both).toMatchObject({ captureModelSeconds: 2, profileSeconds: 5, deviceBeganAt: 8 });
+  expect(both.allCaptureSeconds).toBe(6);
+});
+
+/** One request with a token each 10 ms, but those that end before `slowUntil` each 50 ms. */
+function request(dueSeconds: number, firstSeconds: number, tokens: number, slowUntil = 0) {
+  const itlMicros: number[] = [];
+  let at = firstSeconds;
+  while (itlMicros.length < tokens) {
+    const micros = at < slowUntil ? 50_000 : 10_000;
+    itlMicros.push(micros);
+    at += micros / 1e6;
+  }
+  const sent = { index: 0, warmUp: false, dueSeconds, sentSeconds: dueSeconds, firstSeconds };
+  return { ...sent, itlMicros, promptTokensWanted: 1, outputTokensWanted: 1 } as RequestRecord;
+}
+
+describe("parity", () => {
+  test("it is reached when the last slow window is over", () => {
+    const gaps = gapsOf([request(10, 10, 1000, 13)]);
+    const parity = parityOf(gaps, 10, 18, 10);
+    // From 12.17 s on a window has more gaps of 10 ms than of 50: 20 (13 − t) < 100 (t − 12).
+    expect(parity.seconds).toBeCloseTo(2.2);
+    expect(parity).toMatchObject({ reached: true });
+    expect(parityOf(gaps, 10, 18, 2).reached).toBe(false);
+    expect(parityOf(gaps, 13, 18, 10)).toMatchObject({ seconds: 0, windowsAbove: 0 });
+  });
+
+  test("waits count from when requests were due, in the span alone", () => {
+    const waits = waitsOf([request(1, 2, 1), request(3, 6, 1), request(9, 99, 1)], 0, 5);
+    expect(waits).toEqual({ requests: 2, meanSeconds: 2, medianSeconds: 2 });
+    expect(waitsOf([], 0, 5)).toBeUndefined();
+  });
+});
+
+describe("claims of families", () => {
+  const told = { source: "v033.json", command: "families.sh" };
+
+  function start(arm: StartResult["arm"], seconds: number, first: number): StartResult {
+    return {
+      ...{ family: "moe-30b", kind: "start", arm, round: 0, shape: "s", gpus: [0], args: [] },
+      via: "launcher",
+      timing: {
+        ...overRanks([{ captureModelSeconds: seconds, captureSeconds: 0, freeLostBytes: 0 }]),
+      },
+      ...{ spawnToReadySeconds: first, spawnToFirstTokenSeconds: first },
+      ...{ deviceToFirstTokenSeconds: first - 1, kvTokens: arm === "stock" ? 100 : 110 },
+      decode: [{ concurrent: 8, tpotMs: [arm === "stock" ? 10 : 10.05] }],
+      ...(arm === "stock"
+        ? {}
+        : {
+            ours: {
+              ...{
+                graphsPlanned: 4,
+                graphsAtReady: 1,
+                graphsBeforeDecode: 4,
+                graphsAfterDecode: 4,
+              },
+              ...{ longestCaptureMs: 1, captures: [], forecastBytes: 110 << 20 },
+              takenBytes: 100 << 20,
+            },
+          }),
+    };
+  }
+
+  test("starts of one round are compared, family by family", () => {
+    const findings = familyFindings(
+      [start("stock", 20, 40), start("idle", 0.5, 21), start("eager", 8, 29)],
+      told,
+    );
+    const value = (id: string) => findings.find((finding) => finding.id === `v033.moe-30b.${id}`);
+    expect(value("idle.capture-share")).toMatchObject({ value: 0.025, limit: 1 / 30 });
+    expect(value("eager.capture-share")).toMatchObject({ value: 0.4, limit: 0.45 });
+    expect(value("idle.saved-share")).toMatchObject({ value: 0.95, limit: 0.9, sense: "atLeast" });
+    expect(value("idle.decode-8")?.value).toBeCloseTo(1.005);
+    expect(value("idle.forecast-error")).toMatchObject({ value: 10, limit: 64 });
+    expect(value("idle.kv-tokens-more")).toMatchObject({ value: 10, sense: "atLeast" });
+    expect(value("lazy.capture-share")).toBeUndefined();
+  });
+
+  test("stock's load from the second in which ours was ready gives the share of the wait", () => {
+    const cell = (arm: ParityResult["arm"], ready: number, requests: RequestRecord[]) =>
+      ({
+        ...{ family: "moe-30b", kind: "parity", arm, round: 0, shape: "s", gpus: [0], rate: 4 },
+        ...{ via: "launcher", seconds: 60, readySeconds: ready, loadSeconds: 12, requests },
+      }) satisfies ParityResult;
+    const steady = request(12.5, 22, 5500);
+    const findings = familyFindings(
+      [cell("idle", 12, [request(12.5, 13, 5900, 14)]), cell("stock", 22, [steady])],
+      told,
+    );
+    const wait = findings.find(({ id }) => id === "v033.moe-30b.idle.wait-share");
+    expect(wait?.value).toBeCloseTo(0.5 / 9.5);
+    const parity = findings.find(({ id }) => id === "v033.moe-30b.idle.parity-seconds");
+    expect(parity?.value).toBeCloseTo(1.2);
+  });
+});
