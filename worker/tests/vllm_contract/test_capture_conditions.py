@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.vllm_contract, pytest.mark.usefixtures("pristine", "gp
 
 from builders import make_config, make_runner, start  # noqa: E402
 from lazygraph_vllm import memory, rank  # noqa: E402
-from vllm_facts import FREEZES_HEAP, FULL_ON_CONTEXT_STREAM  # noqa: E402
+from vllm_facts import FREEZES_HEAP, FULL_ON_CONTEXT_STREAM, WARMS_UP_ON_CAPTURE_STREAM  # noqa: E402
 
 LATER = ["PIECEWISE:8", "FULL:4", "PIECEWISE:2", "FULL:1"]
 
@@ -58,14 +58,16 @@ def test_the_frozen_heap_stays_frozen(frozen_heap: int) -> None:
     assert before >= frozen_heap - 100, "the start-up above must not have thawed it"
     for name in LATER:
         rank.capture(wrapper, name)
-    assert gc.get_freeze_count() == before
+    # Frozen objects may still die; a thaw would leave none of them.
+    assert before >= gc.get_freeze_count() >= before - 100
 
 
 def test_one_context_and_stream_for_all_captures(gpu: Any) -> None:
     wrapper, _ = start()
     for name in LATER:
         rank.capture(wrapper, name)
-    assert len(gpu.contexts) == 1 + len(LATER), "start-up is one session"
+    at_start = 2 if WARMS_UP_ON_CAPTURE_STREAM else 1
+    assert len(gpu.contexts) == at_start + len(LATER), "the warm-up, and one for all first graphs"
     assert len({id(context.stream) for context in gpu.contexts}) == 1
     own = 0 if FULL_ON_CONTEXT_STREAM else 1
     assert gpu.streams == 1 + own, "ours, and torch's own for FULL graphs where it has one"

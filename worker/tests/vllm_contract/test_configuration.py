@@ -13,7 +13,7 @@ pytestmark = pytest.mark.vllm_contract
 
 from vllm.version import __version__  # noqa: E402
 
-from lazygraph_vllm.vllm.allowed import config_reason  # noqa: E402
+from lazygraph_vllm.vllm.allowed import TENSOR, config_reason, traits  # noqa: E402
 from vllm_facts import AT  # noqa: E402
 
 LLAMA = {
@@ -60,6 +60,7 @@ def test_an_ordinary_dense_model_is_on_the_list(configure: Any) -> None:
 def test_two_ranks_are_on_the_list(configure: Any) -> None:
     config = configure(tensor_parallel_size=2)
     assert config.parallel_config.distributed_executor_backend == "mp"
+    assert traits(config) == {TENSOR}
     assert config_reason(config, __version__, allow_untested=False) is None
 
 

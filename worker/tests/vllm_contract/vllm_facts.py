@@ -14,3 +14,5 @@ PROFILES_BY_CAPTURING = FULL_ON_CONTEXT_STREAM = AT >= (0, 29)
 FREEZES_HEAP = AT >= (0, 30)
 # Asleep is who has a tag that sleeps; ``is_sleeping`` can't be assigned.
 SLEEPS_BY_TAG = AT >= (0, 31)
+# What kernels keep by stream is to be made on the capture stream, before the first capture.
+WARMS_UP_ON_CAPTURE_STREAM = AT >= (0, 31)
