@@ -2,6 +2,8 @@
 
 import { announceProblem, firstOf } from "./engine-announce.ts";
 import { type EngineRecord, setStatus } from "./engine-record.ts";
+import { type Graph, topGraphs } from "./graph.ts";
+import type { Decision } from "./schedule/policy.ts";
 import {
   EXCLUDED_REASON,
   excludedGraphs,
@@ -18,6 +20,21 @@ export function applyRules({ state }: EngineRecord, rules: PlanRules): void {
     const entry = state.graphs.get(id);
     if (entry?.status === "planned") setStatus(entry, "refused", EXCLUDED_REASON);
   }
+}
+
+/**
+ * A first set as an engine of this protocol version can take it. One of version 1 knows no budget:
+ * it is sent the tops, which come before ready whatever the budget is, and the rest comes later.
+ */
+export function firstSetFor(
+  { graphs, budgetMs }: Extract<Decision, { type: "start" }>,
+  { planned }: EngineState,
+  version: number,
+): { readonly graphs: readonly Graph[]; readonly budgetMs?: number } {
+  if (budgetMs === undefined) return { graphs };
+  if (version >= 2) return { graphs, budgetMs };
+  const tops = new Set(topGraphs(planned).map(({ id }) => id));
+  return { graphs: graphs.filter(({ id }) => tops.has(id)) };
 }
 
 /** What of the rules an engine must know to keep to them without its controller. */

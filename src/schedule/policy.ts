@@ -52,7 +52,15 @@ export interface DispatchTable {
 
 /** What to do, and why. Every decision carries its reason as a readable sentence. */
 export type Decision = { readonly reason: string } & (
-  | { readonly type: "start"; readonly graphs: readonly Graph[] }
+  | {
+      readonly type: "start";
+      readonly graphs: readonly Graph[];
+      /**
+       * Milliseconds of capture before ready: the engine begins no other graph but a top once they
+       * are used. Absent: no limit.
+       */
+      readonly budgetMs?: number;
+    }
   | { readonly type: "capture"; readonly graph: Graph; readonly whenIdle: boolean }
   | { readonly type: "dispatch"; readonly table: DispatchTable }
   | { readonly type: "settled" }

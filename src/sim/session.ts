@@ -195,9 +195,18 @@ export class EngineSession {
     carryOut(this.#lastNumber);
   }
 
-  #welcome({ incarnation, heartbeatMs, mode, ...wanted }: Welcome): void {
+  #welcome({ version, incarnation, heartbeatMs, mode, ...wanted }: Welcome): void {
     // A controller that started earlier than the one we had has been replaced.
     if (incarnation < this.#incarnation) return;
+    const { versionMin, versionMax } = this.#host.hello();
+    if (version < versionMin || version > versionMax) {
+      const message =
+        `Expected protocol version ${versionMin} to ${versionMax} in welcome, got ${version}: ` +
+        `upgrade ${version < versionMin ? "lazygraph, the controller" : "the engine's plugin"}.`;
+      const code = "ERR_LAZYGRAPH_PROTOCOL_VERSION";
+      void this.#host.send({ type: "problem", code, message });
+      return;
+    }
     if (incarnation > this.#incarnation) {
       this.#answers = new Map();
       this.#underWay.clear();

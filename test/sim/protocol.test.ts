@@ -91,7 +91,7 @@ describe("the engine's side of the protocol", () => {
     const hello = await controller.next("hello");
     expect(hello).toMatchObject({
       versionMin: 1,
-      versionMax: 1,
+      versionMax: 2,
       engine: "tiny",
       phase: "loading",
       mode: "eager",

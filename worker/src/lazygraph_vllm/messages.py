@@ -1,4 +1,4 @@
-"""The protocol's messages, version 1: the mirror of ``src/wire/protocol.ts``.
+"""The protocol's messages, version 2: the mirror of ``src/wire/protocol.ts``.
 
 Units and meaning of every field are documented there. Frames are msgpack maps with camelCase keys;
 ``type`` names the message. Both test suites read ``test/golden/frames.json``.
@@ -6,13 +6,15 @@ Units and meaning of every field are documented there. Frames are msgpack maps w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal, Union
 
 import msgspec
 from msgspec import Meta
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
+# The oldest version that is still spoken, where ``version_for`` allows.
+PROTOCOL_VERSION_MIN = 1
 
 FRAME_BYTES_MAX = 1 << 20
 GRAPHS_MAX = 4096
@@ -23,6 +25,8 @@ STEPS_PER_BATCH_MAX = 512
 TOKENS_MAX = 1 << 20
 TEXT_CHARS_MAX = 2048
 COMMANDS_WAITING_MAX = 64
+# A day: no start captures longer.
+BUDGET_MS_MAX = 86_400_000
 
 Mode = Literal["eager", "lazy", "idle"]
 Reserve = Literal["none", "least", "top", "plan"]
@@ -49,6 +53,16 @@ class Graph(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defa
     tokens: int
     requests: int | None = None
     uniform: int | None = None
+    # Its case, version 2: active adapters, largest tokens of one request, microbatches.
+    loras: int = 0
+    query_length: int | None = None
+    microbatches: int = 1
+
+
+def version_for(graphs: Iterable[Graph]) -> int:
+    """The oldest protocol version in which these graphs can be told apart."""
+    plain = all(g.loras == 0 and g.query_length is None and g.microbatches == 1 for g in graphs)
+    return PROTOCOL_VERSION_MIN if plain else 2
 
 
 class RankMemory(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -87,8 +101,8 @@ class Reserved(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
     serving_bytes: int = 0
 
 
-class StepCount(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Steps of one shape since the last batch."""
+class StepCount(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """Steps of one shape and case since the last batch."""
 
     tokens: int
     requests: int
@@ -98,6 +112,11 @@ class StepCount(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     seconds: float
     timed: int
     context_tokens: float
+    # The step's case, version 2. ``loras`` is what its graph must have been captured for: vLLM's
+    # own rounding of the active adapters. No query length: the step has a prompt, or no bound.
+    loras: int = 0
+    query_length: int | None = None
+    microbatches: int = 1
 
 
 class _Message(
@@ -126,6 +145,8 @@ class Hello(_Message, tag="hello", kw_only=True):
     tensor_parallel: int
     pipeline_parallel: int
     simulated: str | None = None
+    # Which of our adapters to vLLM serves this engine.
+    adapter: str | None = None
 
 
 class Inventory(_Message, tag="inventory", kw_only=True):
@@ -153,6 +174,10 @@ class Ready(_Message, tag="ready", kw_only=True):
     captured: tuple[Captured, ...]
     ranks: tuple[RankMemory, ...]
     epoch: int
+    # Of ``capture_seconds``, those in warm-up runs.
+    warm_up_seconds: float | None = None
+    # Graphs of ``start`` left out because its budget was used.
+    skipped: tuple[str, ...] | None = None
 
 
 Outcome = Literal["captured", "already", "deferred", "refused", "failed"]
@@ -256,6 +281,8 @@ class Start(_Message, tag="start", kw_only=True):
     tiers: Annotated[tuple[SomeGraphs, ...], Meta(max_length=TIERS_MAX)] | None = None
     exclude: Annotated[tuple[GraphId, ...], Meta(max_length=GRAPHS_MAX)] | None = None
     graphs_max: Annotated[int, Meta(ge=1, le=GRAPHS_MAX)] | None = None
+    # Milliseconds of capture, warm-up runs included, from which on only tops are begun; version 2.
+    budget_ms: Annotated[int, Meta(ge=0, le=BUDGET_MS_MAX)] | None = None
 
     def __post_init__(self) -> None:
         """A graph has one pool, and is excluded once."""
