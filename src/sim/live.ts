@@ -228,7 +228,7 @@ export class LiveEngine {
   #loaded(atSeconds: number): void {
     this.#hasCache = true;
     this.#options.onEvent?.({ type: "loaded", atSeconds });
-    if (this.#link === undefined) {
+    if (this.#link === undefined || this.#talk.refused) {
       this.#startByDefault();
       return;
     }
@@ -377,7 +377,12 @@ export class LiveEngine {
         this.model.freeze(reason === "" ? "by the controller" : reason);
       },
       onReplaced: () => this.model.forgetCommands(),
-      onLost: () => this.#outside(() => this.#fill()),
+      onLost: () =>
+        this.#outside(() => {
+          // No start will come: nothing is left to wait for.
+          if (this.#talk.refused && this.#hasCache) this.#startByDefault();
+          this.#fill();
+        }),
     };
   }
 }
