@@ -163,8 +163,8 @@ export class EngineDecisions {
     switch (decision.type) {
       case "start": {
         if (this.#started || state.ready) return;
+        const { graphs, ...budget } = firstSetFor(decision, session().version);
         this.#started = true;
-        const { graphs, ...budget } = firstSetFor(decision, state, session().version);
         session().send({
           type: "start",
           ...memory.start(graphs),

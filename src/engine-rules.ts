@@ -11,7 +11,7 @@ import {
   unmatchedRules,
 } from "./schedule/rules.ts";
 import type { EngineState } from "./schedule/state.ts";
-import type { Start } from "./wire/protocol.ts";
+import { LIMITS, type Start } from "./wire/protocol.ts";
 
 /** Refuses what the user excluded. */
 export function applyRules({ state }: EngineRecord, rules: PlanRules): void {
@@ -28,13 +28,12 @@ export function applyRules({ state }: EngineRecord, rules: PlanRules): void {
  */
 export function firstSetFor(
   { graphs, budgetMs }: Extract<Decision, { type: "start" }>,
-  { planned }: EngineState,
   version: number,
 ): { readonly graphs: readonly Graph[]; readonly budgetMs?: number } {
-  if (budgetMs === undefined) return { graphs };
-  if (version >= 2) return { graphs, budgetMs };
-  const tops = new Set(topGraphs(planned).map(({ id }) => id));
-  return { graphs: graphs.filter(({ id }) => tops.has(id)) };
+  if (budgetMs === undefined || budgetMs === Number.POSITIVE_INFINITY) return { graphs };
+  if (!(budgetMs >= 0)) throw new RangeError(`start has a budget of ${budgetMs} ms`);
+  if (version < 2) return { graphs: topGraphs(graphs) };
+  return { graphs, budgetMs: Math.min(LIMITS.budgetMsMax, Math.floor(budgetMs)) };
 }
 
 /** What of the rules an engine must know to keep to them without its controller. */

@@ -56,8 +56,8 @@ export type Decision = { readonly reason: string } & (
       readonly type: "start";
       readonly graphs: readonly Graph[];
       /**
-       * Milliseconds of capture before ready: the engine begins no other graph but a top once they
-       * are used. Absent: no limit.
+       * Milliseconds of capture before ready: once they are used, the engine begins no other graph
+       * but the largest of each kind, uniform length and case among `graphs`. Absent: no limit.
        */
       readonly budgetMs?: number;
     }

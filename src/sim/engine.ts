@@ -159,7 +159,8 @@ export class EngineModel {
   /**
    * What to capture before ready, in this order. Unknown ids are left out and returned.
    *
-   * @param budgetMs milliseconds of capture from which on only tops are begun. @default no limit
+   * @param budgetMs milliseconds of capture from which on only the tops of them are begun.
+   *   @default no limit
    */
   start(
     ids: readonly string[],
@@ -170,7 +171,7 @@ export class EngineModel {
     this.memory.setTiers(tiers.map((tier) => tier.filter((id) => planned.has(id))));
     const known = ids.flatMap((id) => planned.get(id) ?? []);
     const missing = known.filter((graph) => !this.captured.has(graph.id));
-    this.#first = new FirstSet(missing, this.planned, budgetMs);
+    this.#first = new FirstSet(missing, budgetMs);
     return ids.filter((id) => !planned.has(id));
   }
 

@@ -11,12 +11,12 @@ export class FirstSet {
 
   /**
    * @param graphs to be captured, in this order
-   * @param planned all graphs: they tell which are tops
-   * @param budgetMs milliseconds of capture from which on only tops are begun; infinity: no limit
+   * @param budgetMs milliseconds of capture from which on only the tops of `graphs` are begun;
+   *   infinity: no limit
    */
-  constructor(graphs: readonly Graph[], planned: readonly Graph[], budgetMs: number) {
+  constructor(graphs: readonly Graph[], budgetMs: number) {
     this.#order = [...new Set(graphs)];
-    this.#tops = new Set(topGraphs(planned));
+    this.#tops = new Set(topGraphs(graphs));
     this.#budgetSeconds = budgetMs / 1000;
   }
 

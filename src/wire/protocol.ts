@@ -301,7 +301,8 @@ export interface Start {
   readonly graphsMax?: number;
   /**
    * Milliseconds of capture before ready, warm-up runs included. Once so many are used, the engine
-   * begins no other graph of `graphs` but the tops; absent: no limit. Version 2.
+   * begins no other graph but the tops of `graphs`, the largest of each kind, uniform length and
+   * case among them; absent: no limit. Version 2.
    */
   readonly budgetMs?: number;
 }

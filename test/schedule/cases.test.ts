@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { covers, type Graph, idealGraph, type StepShape, topGraphs } from "../../src/graph.ts";
@@ -74,7 +75,24 @@ function isCompatible(desc: Graph, step: StepShape): boolean {
   );
 }
 
+interface Covering {
+  readonly name: string;
+  readonly graph: Graph;
+  readonly step: StepShape;
+  readonly covers: boolean;
+}
+
+/** Read by the plugin's tests too, so that both sides have one rule. */
+const golden = JSON.parse(
+  readFileSync(new URL("../golden/covers.json", import.meta.url), "utf8"),
+) as readonly Covering[];
+
 describe("what a graph covers", () => {
+  test.for(golden.map((one) => [one.name, one] as const))("%s", ([, one]) => {
+    expect(covers(one.graph, one.step)).toBe(one.covers);
+    expect(isCompatible(one.graph, one.step)).toBe(one.covers);
+  });
+
   test("is what vLLM's own rule says", () => {
     let covered = 0;
     fc.assert(

@@ -150,4 +150,9 @@ describe("the budget of a start", () => {
   ] as const)("%s", ([, budgetMs, graphs, skipped]) => {
     expect(captured(IDS, budgetMs)).toEqual({ graphs, skipped });
   });
+
+  test("where a start has no top of the plan, its own largest are always captured", () => {
+    const graphs = ["FULL:1", "PIECEWISE:1"];
+    expect(captured(graphs, 0)).toEqual({ graphs, skipped: [] });
+  });
 });

@@ -119,6 +119,20 @@ class StepCount(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_
     microbatches: int = 1
 
 
+def covers(graph: Graph, step: StepCount) -> bool:
+    """Whether ``graph`` may serve the step: vLLM's ``_is_compatible``, as in ``src/graph.ts``."""
+    longest = step.query_length
+    return (
+        graph.tokens >= step.tokens
+        and (graph.requests is None or graph.requests >= step.requests)
+        and graph.uniform in (None, step.uniform)
+        and graph.loras == step.loras
+        and graph.microbatches == step.microbatches
+        # A step without a bound holds a prompt: it must not run in a graph that has one.
+        and (graph.query_length is None or (longest is not None and longest <= graph.query_length))
+    )
+
+
 class _Message(
     msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag_field="type", omit_defaults=True
 ):
@@ -281,7 +295,8 @@ class Start(_Message, tag="start", kw_only=True):
     tiers: Annotated[tuple[SomeGraphs, ...], Meta(max_length=TIERS_MAX)] | None = None
     exclude: Annotated[tuple[GraphId, ...], Meta(max_length=GRAPHS_MAX)] | None = None
     graphs_max: Annotated[int, Meta(ge=1, le=GRAPHS_MAX)] | None = None
-    # Milliseconds of capture, warm-up runs included, from which on only tops are begun; version 2.
+    # Milliseconds of capture, warm-up runs included, from which on only the tops of ``graphs`` are
+    # begun: the largest of each kind, uniform length and case among them. Version 2.
     budget_ms: Annotated[int, Meta(ge=0, le=BUDGET_MS_MAX)] | None = None
 
     def __post_init__(self) -> None:
