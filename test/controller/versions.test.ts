@@ -96,6 +96,39 @@ describe("engines of both versions with one controller, over real sockets", () =
     });
   });
 
+  test.for([
+    [40.9, { budgetMs: 40 }],
+    [1e12, { budgetMs: 86_400_000 }],
+    [Number.POSITIVE_INFINITY, {}],
+  ] as const)("a budget of %d ms is told as the protocol has it", async ([budgetMs, told]) => {
+    const policy = (): Policy => ({
+      ...budgeted,
+      decide: (state, event) =>
+        budgeted
+          .decide(state, event)
+          .map((one) => (one.type === "start" ? { ...one, budgetMs } : one)),
+    });
+    await using rig = await joined({ hello: V2, graphs: plan(8) }, { policy });
+    const start = { type: "start", graphs: ["PIECEWISE:8", "FULL:8"], ...told };
+    expect(await rig.engine.got("start")).toEqual(start);
+  });
+
+  test("a budget that is none is the policy's fault, and no start is sent", async () => {
+    using problems = new EventLog("lazygraph:problem");
+    const policy = (): Policy => ({
+      name: "odd",
+      decide: (state, event) =>
+        event.type === "inventory"
+          ? [{ type: "start", graphs: state.planned, budgetMs: -1, reason: "a test" }]
+          : [],
+    });
+    await using rig = await joined({ hello: V2 }, { policy });
+    const problem = await problems.first();
+    expect(problem).toMatchObject({ code: "ERR_LAZYGRAPH_POLICY" });
+    expect(problem.message).toContain("start has a budget of -1 ms");
+    expect(rig.engine.ofType("start")).toEqual([]);
+  });
+
   test("one whose graphs need version 2 is served, graph by case", async () => {
     await using rig = await joined({ hello: { ...V2, versionMin: 2 }, graphs: ADAPTED });
     const snapshot = await rig.controller.waitForEngine({ phase: "serving" });
