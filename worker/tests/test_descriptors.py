@@ -17,7 +17,7 @@ from lazygraph_vllm.descriptors import (
     unknown_fields,
     unsupported,
 )
-from lazygraph_vllm.messages import version_for
+from lazygraph_vllm.graph import version_for
 
 
 class Mode(enum.Enum):

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from lazygraph_vllm.graph import covers
 from lazygraph_vllm.messages import (
     FRAME_BYTES_MAX,
     ROW_GRAPHS_MAX,
@@ -24,7 +25,6 @@ from lazygraph_vllm.messages import (
     RankMemory,
     StepCount,
     ToEngine,
-    covers,
     decode_from_engine,
     decode_to_engine,
     encode,

@@ -6,14 +6,17 @@ Units and meaning of every field are documented there. Frames are msgpack maps w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Union
 
 import msgspec
 from msgspec import Meta
 
+from .graph import Graph as Graph
+from .graph import StepCount as StepCount
+
 PROTOCOL_VERSION = 2
-# The oldest version that is still spoken, where ``version_for`` allows.
+# The oldest version that is still spoken, where ``graph.version_for`` allows.
 PROTOCOL_VERSION_MIN = 1
 
 FRAME_BYTES_MAX = 1 << 20
@@ -43,26 +46,6 @@ def _check_apart(names: Sequence[str], field: str) -> None:
         if name in seen:
             raise ValueError(f"expected {field} to name a graph once, got {name!r} again")
         seen.add(name)
-
-
-class Graph(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """One graph the engine could capture; see ``src/graph.ts``."""
-
-    id: str
-    kind: Literal["FULL", "PIECEWISE"]
-    tokens: int
-    requests: int | None = None
-    uniform: int | None = None
-    # Its case, version 2: active adapters, largest tokens of one request, microbatches.
-    loras: int = 0
-    query_length: int | None = None
-    microbatches: int = 1
-
-
-def version_for(graphs: Iterable[Graph]) -> int:
-    """The oldest protocol version in which these graphs can be told apart."""
-    plain = all(g.loras == 0 and g.query_length is None and g.microbatches == 1 for g in graphs)
-    return PROTOCOL_VERSION_MIN if plain else 2
 
 
 class RankMemory(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -99,38 +82,6 @@ class Reserved(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
     kv_tokens: int
     # For what serving takes beyond vLLM's budget, where the utilisation leaves too little for it.
     serving_bytes: int = 0
-
-
-class StepCount(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """Steps of one shape and case since the last batch."""
-
-    tokens: int
-    requests: int
-    uniform: int
-    served: str
-    count: int
-    seconds: float
-    timed: int
-    context_tokens: float
-    # The step's case, version 2. ``loras`` is what its graph must have been captured for: vLLM's
-    # own rounding of the active adapters. No query length: the step has a prompt, or no bound.
-    loras: int = 0
-    query_length: int | None = None
-    microbatches: int = 1
-
-
-def covers(graph: Graph, step: StepCount) -> bool:
-    """Whether ``graph`` may serve the step: vLLM's ``_is_compatible``, as in ``src/graph.ts``."""
-    longest = step.query_length
-    return (
-        graph.tokens >= step.tokens
-        and (graph.requests is None or graph.requests >= step.requests)
-        and graph.uniform in (None, step.uniform)
-        and graph.loras == step.loras
-        and graph.microbatches == step.microbatches
-        # A step without a bound holds a prompt: it must not run in a graph that has one.
-        and (graph.query_length is None or (longest is not None and longest <= graph.query_length))
-    )
 
 
 class _Message(

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from . import __version__
+from .graph import version_for
 from .inbox import Command, Inbox
 from .link import Link
 from .messages import (
@@ -35,7 +36,6 @@ from .messages import (
     Start,
     ToEngine,
     Welcome,
-    version_for,
 )
 from .settings import Settings
 from .state import EngineState
