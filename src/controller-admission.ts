@@ -12,7 +12,8 @@ import { publishProblem } from "./events.ts";
 import type { ResolvedOptions } from "./options.ts";
 import type { PlanDesk } from "./plan/engine-plan.ts";
 import type { Hello, Refuse, ToEngine } from "./wire/protocol.ts";
-import { refusalOf, Session } from "./wire/session.ts";
+import { Session } from "./wire/session.ts";
+import { refusalOf, spokenVersion } from "./wire/version.ts";
 
 /** Sessions remembered as replaced by a younger one of the same engine name. */
 const REPLACED_MAX = 256;
@@ -58,19 +59,24 @@ export class EngineAdmission {
   hello(peer: string, connection: Connection | undefined, hello: Hello): void {
     const refusal = this.#refusal(hello);
     if (refusal !== undefined) {
+      // It may have been welcome before it knew that its graphs need another version.
+      if (connection !== undefined) this.#endConnectionOf(connection.driver, "it is refused now");
       this.#refuse(peer, refusal, hello.engine);
       return;
     }
     const { engine, session: id } = hello;
     if (connection !== undefined) {
       const { hello: known, mode } = connection.driver.record;
-      if (known.session === id && known.engine === engine) {
+      const sameVersion = spokenVersion(hello) === connection.session.version;
+      if (known.session === id && known.engine === engine && sameVersion) {
         // The first answer has not reached it yet, or its connection broke and came back.
         connection.session.welcome(mode);
         return;
       }
       // A connection belongs to one engine: the one it named before has no other.
-      this.#endConnectionOf(connection.driver, `its connection is ${engine}'s now`);
+      const other = known.session !== id || known.engine !== engine;
+      const why = other ? `its connection is ${engine}'s now` : "it speaks another version now";
+      this.#endConnectionOf(connection.driver, why);
     }
     this.#strangers.delete(peer);
     this.#options.onJoin();

@@ -11,7 +11,7 @@ import type { EngineMemory } from "./engine-memory.ts";
 import type { PolicyMaker } from "./engine-policy.ts";
 import { type Happening, PolicySeat } from "./engine-policy-seat.ts";
 import { applyMode, type EngineRecord } from "./engine-record.ts";
-import { applyRules, hasEnded, rulesAlone } from "./engine-rules.ts";
+import { applyRules, firstSetFor, hasEnded, rulesAlone } from "./engine-rules.ts";
 import type { Graph } from "./graph.ts";
 import type { EnginePlan } from "./plan/engine-plan.ts";
 import type { Decision } from "./schedule/policy.ts";
@@ -161,15 +161,18 @@ export class EngineDecisions {
     const { memory, session } = this.#options;
     const { reason } = decision;
     switch (decision.type) {
-      case "start":
+      case "start": {
         if (this.#started || state.ready) return;
+        const { graphs, ...budget } = firstSetFor(decision, session().version);
         this.#started = true;
         session().send({
           type: "start",
-          ...memory.start(decision.graphs),
+          ...memory.start(graphs),
           ...rulesAlone(state, this.#options.rules),
+          ...budget,
         });
         break;
+      }
       case "dispatch":
         session().send({ type: "dispatch", ...decision.table });
         break;

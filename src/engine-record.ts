@@ -68,6 +68,8 @@ export interface EngineRecord {
   ranks: readonly RankMemory[];
   epoch: number;
   captureBeforeReadySeconds: number | undefined;
+  /** Of these, seconds in warm-up runs; undefined where the engine doesn't tell them apart. */
+  warmUpBeforeReadySeconds: number | undefined;
   readyAtSeconds: number | undefined;
   /** To the first time it settled: what it took to be done, whatever is asked of it later. */
   readyToSettledSeconds: number | undefined;
@@ -104,6 +106,7 @@ export function createEngineRecord(hello: Hello, mode: Mode): EngineRecord {
     ranks: [],
     epoch: 0,
     captureBeforeReadySeconds: undefined,
+    warmUpBeforeReadySeconds: undefined,
     readyAtSeconds: undefined,
     readyToSettledSeconds: undefined,
     longestCaptureMs: 0,
@@ -165,13 +168,24 @@ export function applyInventory(record: EngineRecord, message: Inventory): string
 /** @returns ids of captured graphs that the plan doesn't have */
 export function applyReady(record: EngineRecord, message: Ready, atSeconds: number): string[] {
   record.captureBeforeReadySeconds = message.captureSeconds;
+  record.warmUpBeforeReadySeconds = message.warmUpSeconds;
   record.readyAtSeconds = atSeconds;
   record.phase = "serving";
   setRanks(record, message.ranks, message.epoch);
   const { state } = record;
   if (state === undefined) return [];
   becomeReady(state, true);
-  return adoptCaptured(record, state, message.captured);
+  const unknown = noteSkipped(state, message.skipped ?? []);
+  return [...unknown, ...adoptCaptured(record, state, message.captured)];
+}
+
+/** @returns ids that the plan doesn't have */
+function noteSkipped(state: EngineState, skipped: readonly string[]): string[] {
+  for (const id of skipped) {
+    const entry = state.graphs.get(id);
+    if (entry?.status === "planned") entry.reason = "left out before ready: the budget was used";
+  }
+  return skipped.filter((id) => !state.graphs.has(id));
 }
 
 /** @returns the graph's state if it is known, and whether its status changed */

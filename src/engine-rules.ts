@@ -2,6 +2,8 @@
 
 import { announceProblem, firstOf } from "./engine-announce.ts";
 import { type EngineRecord, setStatus } from "./engine-record.ts";
+import { type Graph, topGraphs } from "./graph.ts";
+import type { Decision } from "./schedule/policy.ts";
 import {
   EXCLUDED_REASON,
   excludedGraphs,
@@ -9,7 +11,7 @@ import {
   unmatchedRules,
 } from "./schedule/rules.ts";
 import type { EngineState } from "./schedule/state.ts";
-import type { Start } from "./wire/protocol.ts";
+import { LIMITS, type Start } from "./wire/protocol.ts";
 
 /** Refuses what the user excluded. */
 export function applyRules({ state }: EngineRecord, rules: PlanRules): void {
@@ -18,6 +20,20 @@ export function applyRules({ state }: EngineRecord, rules: PlanRules): void {
     const entry = state.graphs.get(id);
     if (entry?.status === "planned") setStatus(entry, "refused", EXCLUDED_REASON);
   }
+}
+
+/**
+ * A first set as an engine of this protocol version can take it. One of version 1 knows no budget:
+ * it is sent the tops, which come before ready whatever the budget is, and the rest comes later.
+ */
+export function firstSetFor(
+  { graphs, budgetMs }: Extract<Decision, { type: "start" }>,
+  version: number,
+): { readonly graphs: readonly Graph[]; readonly budgetMs?: number } {
+  if (budgetMs === undefined || budgetMs === Number.POSITIVE_INFINITY) return { graphs };
+  if (!(budgetMs >= 0)) throw new RangeError(`start has a budget of ${budgetMs} ms`);
+  if (version < 2) return { graphs: topGraphs(graphs) };
+  return { graphs, budgetMs: Math.min(LIMITS.budgetMsMax, Math.floor(budgetMs)) };
 }
 
 /** What of the rules an engine must know to keep to them without its controller. */

@@ -51,6 +51,7 @@ export {
   type Graph,
   type GraphKind,
   idealGraph,
+  type StepCase,
   type StepShape,
   topGraphs,
 } from "./graph.ts";

@@ -6,12 +6,25 @@ import type { GraphKind } from "./graph.ts";
 import type { Forecast } from "./memory/forecast.ts";
 import type { PlanSnapshot } from "./plan/engine-plan.ts";
 import { type EngineState, type GraphState, waitingForMemory } from "./schedule/state.ts";
-import type { Mode, Phase, RankMemory, Reserved } from "./wire/protocol.ts";
+import {
+  type Mode,
+  type Phase,
+  PROTOCOL_VERSION_MIN,
+  type RankMemory,
+  type Reserved,
+} from "./wire/protocol.ts";
+import { spokenVersion } from "./wire/version.ts";
 
 export interface GraphSnapshot {
   readonly id: string;
   readonly kind: GraphKind;
   readonly tokens: number;
+  /** Active LoRA adapters that it is for. */
+  readonly loras: number;
+  /** Largest number of tokens of one request; undefined: any. */
+  readonly queryLength: number | undefined;
+  /** Microbatches that its step is split into. */
+  readonly microbatches: number;
   readonly status: GraphState["status"];
   /** Milliseconds and bytes of its capture; undefined until captured. */
   readonly ms: number | undefined;
@@ -42,6 +55,10 @@ export interface EngineSnapshot {
   readonly simulated: string | undefined;
   readonly pluginVersion: string;
   readonly vllmVersion: string;
+  /** Which of the plugin's adapters to vLLM serves it; undefined where it doesn't tell. */
+  readonly adapter: string | undefined;
+  /** Version of the protocol that is spoken with it. */
+  readonly protocolVersion: number;
   readonly tensorParallel: number;
   readonly pipelineParallel: number;
   readonly cudagraphMode: string | undefined;
@@ -69,6 +86,8 @@ export interface EngineSnapshot {
   readonly graphsFailed: number;
   /** Undefined when this controller did not see the engine get ready. */
   readonly captureBeforeReadySeconds: number | undefined;
+  /** Of these, seconds in warm-up runs; undefined where the engine doesn't tell them apart. */
+  readonly warmUpBeforeReadySeconds: number | undefined;
   /** To the first time it settled; a later mode doesn't change it. */
   readonly readyToSettledSeconds: number | undefined;
   readonly longestCaptureMs: number;
@@ -120,6 +139,8 @@ export function snapshotOf(record: EngineRecord): EngineSnapshot {
     simulated: hello.simulated,
     pluginVersion: hello.pluginVersion,
     vllmVersion: hello.vllmVersion,
+    adapter: hello.adapter,
+    protocolVersion: spokenVersion(hello) ?? PROTOCOL_VERSION_MIN,
     tensorParallel: hello.tensorParallel,
     pipelineParallel: hello.pipelineParallel,
     cudagraphMode: inventory?.cudagraphMode,
@@ -141,6 +162,7 @@ export function snapshotOf(record: EngineRecord): EngineSnapshot {
     graphsRefused: counted("refused"),
     graphsFailed: counted("failed"),
     captureBeforeReadySeconds: record.captureBeforeReadySeconds,
+    warmUpBeforeReadySeconds: record.warmUpBeforeReadySeconds,
     readyToSettledSeconds: record.readyToSettledSeconds,
     longestCaptureMs: record.longestCaptureMs,
     longestStallMs: record.longestStallMs,
@@ -175,6 +197,9 @@ function graphsOf(
       id: graph.id,
       kind: graph.kind,
       tokens: graph.tokens,
+      loras: graph.loras ?? 0,
+      queryLength: graph.queryLength,
+      microbatches: graph.microbatches ?? 1,
       status,
       ms: captureMs,
       bytes,

@@ -2,7 +2,7 @@
 
 import Table from "cli-table3";
 import { fingerprintKey } from "../plan/fingerprint.ts";
-import type { Plan, PlanGraph } from "../plan/plan.ts";
+import type { Plan, PlanGraph, PlanTraffic } from "../plan/plan.ts";
 import { captureSizesFlag, type Suggestion } from "../plan/suggest.ts";
 import { printable } from "./printable.ts";
 
@@ -60,7 +60,7 @@ export function planText(plan: Plan): string {
   for (const row of traffic) {
     rows.push([
       String(row.tokens),
-      row.uniform === 0 ? "mixed" : "decode",
+      rowText(row),
       row.requestSteps.toFixed(0),
       percent(row.requestSteps / total),
       measured(row.ungraphedSeconds, row.ungraphedTimed),
@@ -132,6 +132,11 @@ export function suggestionDocument(plan: Plan, its: Suggestion): object {
 
 function configOf({ sizes }: Suggestion): string {
   return JSON.stringify({ cudagraph_capture_sizes: sizes });
+}
+
+function rowText({ uniform, loras = 0 }: PlanTraffic): string {
+  const shape = uniform === 0 ? "mixed" : "decode";
+  return loras === 0 ? shape : `${shape}, adapters: ${loras}`;
 }
 
 function isWorthShowing({ captureMs, replays, regret }: PlanGraph): boolean {

@@ -29,7 +29,12 @@ export function settledTable(engine: EngineSnapshot): string {
 export function enginesTable(engines: readonly EngineSnapshot[]): string {
   const head = ["engine", "mode", "phase", "graphs", "memory", "steps"];
   const noted = engines.some((engine) => noteText(engine) !== "");
-  const table = plainTable(noted ? [...head, "note"] : head);
+  const adapted = engines.some(({ adapter }) => adapter !== undefined);
+  const table = plainTable([
+    ...head,
+    ...(adapted ? ["vLLM, adapter"] : []),
+    ...(noted ? ["note"] : []),
+  ]);
   for (const engine of engines) {
     table.push([
       `${printable(engine.engine)}${simulatedMark(engine)}`,
@@ -38,10 +43,16 @@ export function enginesTable(engines: readonly EngineSnapshot[]): string {
       graphsText(engine),
       mebibytesText(engine.takenBytes),
       stepsText(engine),
+      ...(adapted ? [adapterText(engine)] : []),
       ...(noted ? [noteText(engine)] : []),
     ]);
   }
   return table.toString();
+}
+
+function adapterText({ vllmVersion, adapter }: EngineSnapshot): string {
+  const version = printable(vllmVersion, 40);
+  return adapter === undefined ? version : `${version}, ${printable(adapter, 40)}`;
 }
 
 /** Why an engine is not there, or not as it should be. */
@@ -60,10 +71,17 @@ function noteText(engine: EngineSnapshot): string {
 
 /** One row per graph, and why it is where it is. */
 export function graphsTable(graphs: readonly GraphSnapshot[]): string {
-  const table = plainTable(["graph", "status", "ms", "MiB", "replays", "wanted", "why"]);
+  // Few engines have adapters, and a controller of an older version tells nothing of them.
+  const withLoras = graphs.some(({ loras }) => (loras ?? 0) > 0);
+  const table = plainTable([
+    "graph",
+    ...(withLoras ? ["adapters"] : []),
+    ...["status", "ms", "MiB", "replays", "wanted", "why"],
+  ]);
   for (const graph of graphs) {
     table.push([
       printable(graph.id),
+      ...(withLoras ? [String(graph.loras ?? 0)] : []),
       graph.status,
       graph.ms === undefined ? "" : graph.ms.toFixed(1),
       graph.bytes === undefined ? "" : (graph.bytes / MIB).toFixed(1),

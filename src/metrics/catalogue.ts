@@ -111,8 +111,9 @@ export const METRICS: Readonly<Record<MetricName, MetricDefinition>> = {
   ),
   lazygraph_graphs: metric(
     "gauge",
-    ["engine", "kind", "status"],
-    "Graphs of the plan by where they stand; planned ones are not captured yet.",
+    ["engine", "kind", "status", "loras"],
+    "Graphs of the plan by where they stand; planned ones are not captured yet. loras is there " +
+      "for graphs with adapters only: how many active ones they are for.",
   ),
   lazygraph_graphs_waiting: metric(
     "gauge",
@@ -167,7 +168,11 @@ export const METRICS: Readonly<Record<MetricName, MetricDefinition>> = {
     ["engine", "served"],
     "Steps by what served them: their ideal graph, a larger one, or none.",
   ),
-  lazygraph_replays_total: metric("counter", BY_KIND, "Steps that replayed a graph of this kind."),
+  lazygraph_replays_total: metric(
+    "counter",
+    ["engine", "kind", "loras"],
+    "Steps that replayed a graph of this kind; loras as in lazygraph_graphs.",
+  ),
   lazygraph_regret_seconds_total: metric(
     "counter",
     ENGINE,

@@ -68,18 +68,30 @@ function putState(put: Put, snapshot: EngineSnapshot): void {
 function putGraphs(put: Put, { graphs }: EngineSnapshot, ledger: EngineLedger): void {
   for (const kind of KINDS) {
     const ofKind = graphs.filter((graph) => graph.kind === kind);
-    for (const status of STATUSES) {
-      const count = ofKind.filter((graph) => graph.status === status).length;
-      put("lazygraph_graphs", count, { kind, status });
-    }
     for (const outcome of OUTCOMES) {
       const count = ledger.results.get(`${kind} ${outcome}`) ?? 0;
       put("lazygraph_capture_results_total", count, { kind, outcome });
     }
     put("lazygraph_graphs_dropped_total", ledger.dropped.get(kind) ?? 0, { kind });
-    const replays = ofKind.reduce((sum, graph) => sum + graph.replays, 0);
-    put("lazygraph_replays_total", replays, { kind });
+    // Always one series for steps without adapters, and one more for each case of adapters.
+    for (const loras of new Set([0, ...ofKind.map((graph) => graph.loras)])) {
+      const labels = { kind, ...(loras === 0 ? {} : { loras: String(loras) }) };
+      putCase(
+        put,
+        labels,
+        ofKind.filter((graph) => graph.loras === loras),
+      );
+    }
   }
+}
+
+function putCase(put: Put, labels: Labels, graphs: EngineSnapshot["graphs"]): void {
+  for (const status of STATUSES) {
+    const count = graphs.filter((graph) => graph.status === status).length;
+    put("lazygraph_graphs", count, { ...labels, status });
+  }
+  const replays = graphs.reduce((sum, graph) => sum + graph.replays, 0);
+  put("lazygraph_replays_total", replays, labels);
 }
 
 function putSteps(put: Put, snapshot: EngineSnapshot): void {

@@ -1,8 +1,9 @@
 /** What a sound plan looks like, and its text. Pure: every complaint names its place in the file. */
 
+import { caseOf, type StepCase } from "../graph.ts";
 import type { PriorLoad } from "../schedule/prior.ts";
 import type { Fingerprint } from "./fingerprint.ts";
-import { PLAN_VERSION, type Plan, type PlanGraph, type PlanTraffic } from "./plan.ts";
+import { PLAN_VERSION, type Plan, type PlanGraph, type PlanTraffic, planVersion } from "./plan.ts";
 
 /** Why a text is no plan; `newer` when a later version of this package wrote it. */
 export class PlanFault extends Error {
@@ -40,9 +41,9 @@ export function parsePlan(text: string): Plan {
   }
   const root = object(value, "$");
   const version = root["lazygraphPlan"];
-  if (version !== PLAN_VERSION) {
+  if (!Number.isInteger(version) || (version as number) < 1 || (version as number) > PLAN_VERSION) {
     const newer = Number.isInteger(version) && (version as number) > PLAN_VERSION;
-    throw new PlanFault(`$.lazygraphPlan to be ${PLAN_VERSION}`, show(version), newer);
+    throw new PlanFault(`$.lazygraphPlan to be 1 to ${PLAN_VERSION}`, show(version), newer);
   }
   const graphs = list(root["graphs"], "$.graphs", GRAPHS_MAX).map(checkGraph);
   const ids = new Set(graphs.map(({ id }) => id));
@@ -75,7 +76,7 @@ export function formatPlan(plan: Plan): string {
     rows.length === 0
       ? "[]"
       : `[\n    ${rows.map((row) => JSON.stringify(row)).join(",\n    ")}\n  ]`;
-  const top = JSON.stringify({ lazygraphPlan: PLAN_VERSION, ...head }, undefined, 2);
+  const top = JSON.stringify({ lazygraphPlan: planVersion(plan), ...head }, undefined, 2);
   return (
     `${top.slice(0, -2)},\n  "traffic": ${lines(traffic)},\n  "graphs": ${lines(graphs)},\n` +
     `  "first": ${JSON.stringify(first)}\n}\n`
@@ -122,6 +123,7 @@ function checkTraffic(entry: unknown, index: number): PlanTraffic {
   return {
     tokens: tokensOf(row["tokens"], `${at}.tokens`),
     uniform: whole(row["uniform"], `${at}.uniform`, 0, TOKENS_MAX),
+    ...checkCase(row, at),
     requestSteps: amount(row["requestSteps"], `${at}.requestSteps`),
     steps: amount(row["steps"], `${at}.steps`),
     ungraphedSeconds: amount(row["ungraphedSeconds"], `${at}.ungraphedSeconds`),
@@ -142,6 +144,7 @@ function checkGraph(entry: unknown, index: number): PlanGraph {
     kind,
     tokens: tokensOf(row["tokens"], `${at}.tokens`),
     ...(uniform === undefined ? {} : { uniform: tokensOf(uniform, `${at}.uniform`) }),
+    ...checkCase(row, at),
     replays: amount(row["replays"], `${at}.replays`),
     regret: amount(row["regret"], `${at}.regret`),
     stepSeconds: amount(row["stepSeconds"], `${at}.stepSeconds`),
@@ -151,6 +154,19 @@ function checkGraph(entry: unknown, index: number): PlanGraph {
       : { captureMs: amount(captureMs, `${at}.captureMs`, CAPTURE_MS_MAX) }),
     ...(bytes === undefined ? {} : { bytes: amount(bytes, `${at}.bytes`) }),
   };
+}
+
+function checkCase(row: Fields, at: string): StepCase {
+  const { loras, queryLength, microbatches } = row;
+  return caseOf({
+    ...(loras === undefined ? {} : { loras: whole(loras, `${at}.loras`, 0, TOKENS_MAX) }),
+    ...(queryLength === undefined
+      ? {}
+      : { queryLength: tokensOf(queryLength, `${at}.queryLength`) }),
+    ...(microbatches === undefined
+      ? {}
+      : { microbatches: tokensOf(microbatches, `${at}.microbatches`) }),
+  });
 }
 
 function object(value: unknown, at: string): Fields {

@@ -4,7 +4,7 @@
  */
 
 import { createHash } from "node:crypto";
-import type { Graph } from "../graph.ts";
+import type { Graph, StepCase } from "../graph.ts";
 import type { Hello, Inventory } from "../wire/protocol.ts";
 
 export interface Fingerprint {
@@ -77,13 +77,22 @@ function canonicalField(value: Fingerprint[keyof Fingerprint]): string {
 
 function captureSizesOf(graphs: readonly Graph[]): Record<string, number[]> {
   const sizes: Record<string, number[]> = {};
-  for (const { kind, tokens, uniform, requests } of graphs) {
+  for (const graph of graphs) {
+    const { kind, tokens, uniform, requests } = graph;
     const decode = uniform === undefined ? "" : `, ${uniform} a request`;
     // A decode graph's requests follow from its tokens; a limit on mixed steps doesn't.
     const limit = uniform === undefined && requests !== undefined ? `, ${requests} requests` : "";
-    const group = `${kind}${decode}${limit}`;
+    const group = `${kind}${decode}${limit}${caseText(graph)}`;
     sizes[group] = [...(sizes[group] ?? []), tokens];
   }
   for (const list of Object.values(sizes)) list.sort((a, b) => a - b);
   return sizes;
+}
+
+/** Nothing for the plain case, so that fingerprints of engines without others stay what they are. */
+function caseText({ loras = 0, queryLength, microbatches = 1 }: StepCase): string {
+  const adapters = loras === 0 ? "" : `, ${loras} adapters`;
+  const length = queryLength === undefined ? "" : `, at most ${queryLength} a request`;
+  const split = microbatches === 1 ? "" : `, ${microbatches} microbatches`;
+  return `${adapters}${length}${split}`;
 }

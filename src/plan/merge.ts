@@ -1,6 +1,6 @@
 /** Plans put together: an older one with what a start learned, or two of different hosts. Pure. */
 
-import { topGraphs } from "../graph.ts";
+import { caseKey, caseOf, topGraphs } from "../graph.ts";
 import type { PriorLoad } from "../schedule/prior.ts";
 import { neededGraphs } from "./needed.ts";
 import type { Plan, PlanGraph, PlanTraffic } from "./plan.ts";
@@ -103,8 +103,8 @@ function combineTraffic(
   return all.slice(0, TRAFFIC_MAX).sort((x, y) => x.uniform - y.uniform || x.tokens - y.tokens);
 }
 
-function keyOf({ tokens, uniform }: PlanTraffic): string {
-  return `${tokens}/${uniform}`;
+function keyOf(row: PlanTraffic): string {
+  return `${row.tokens}/${row.uniform}/${caseKey(row)}`;
 }
 
 function addTraffic(a: PlanTraffic, b: PlanTraffic): PlanTraffic {
@@ -148,6 +148,7 @@ function addGraph(a: PlanGraph, b: PlanGraph, choose: "newer" | "larger"): PlanG
     kind: b.kind,
     tokens: b.tokens,
     ...(b.uniform === undefined ? {} : { uniform: b.uniform }),
+    ...caseOf(b),
     replays: a.replays + b.replays,
     regret: a.regret + b.regret,
     stepSeconds: weighed(a.stepSeconds, a.timed, b.stepSeconds, b.timed),

@@ -6,6 +6,7 @@
  * where a graph spares less than its own capture takes.
  */
 
+import { fitsCase } from "../graph.ts";
 import type { PlanGraph, PlanTraffic } from "./plan.ts";
 
 /** A plan's `first` never gets longer than this: it is what a start captures early. */
@@ -72,8 +73,10 @@ function largest(values: Float64Array): number {
 }
 
 /** Whether a graph may serve the steps of a row. */
-export function serves(graph: PlanGraph, { tokens, uniform }: PlanTraffic): boolean {
-  return graph.tokens >= tokens && (graph.uniform === undefined || graph.uniform === uniform);
+export function serves(graph: PlanGraph, row: PlanTraffic): boolean {
+  const { tokens, uniform } = row;
+  const anyUniform = graph.uniform === undefined || graph.uniform === uniform;
+  return graph.tokens >= tokens && anyUniform && fitsCase(graph, row);
 }
 
 function heldSeconds(

@@ -3,13 +3,24 @@
  * other files of this folder check, merge, age, read and write it.
  */
 
+import { caseOf, type StepCase } from "../graph.ts";
 import type { Prior, PriorLoad } from "../schedule/prior.ts";
 import type { Fingerprint } from "./fingerprint.ts";
 
-export const PLAN_VERSION = 1;
+/** The newest schema that is read. */
+export const PLAN_VERSION = 2;
 
-/** Steps that round up to one planned size. */
-export interface PlanTraffic {
+/**
+ * The schema that a plan is written in. Rows of another case than the plain one came with schema 2:
+ * who knows only the first would take them for plain steps, and reads all other plans as before.
+ */
+export function planVersion({ traffic, graphs }: Pick<Plan, "traffic" | "graphs">): number {
+  const isPlain = (row: StepCase): boolean => Object.keys(caseOf(row)).length === 0;
+  return traffic.every(isPlain) && graphs.every(isPlain) ? 1 : PLAN_VERSION;
+}
+
+/** Steps of one case that round up to one planned size. */
+export interface PlanTraffic extends StepCase {
   /** The planned size. */
   readonly tokens: number;
   /** Tokens of each request in decode steps, 0 for mixed ones. */
@@ -23,7 +34,8 @@ export interface PlanTraffic {
   readonly ungraphedTimed: number;
 }
 
-export interface PlanGraph {
+/** Its case is that of the steps which it serves. */
+export interface PlanGraph extends StepCase {
   readonly id: string;
   readonly kind: "FULL" | "PIECEWISE";
   readonly tokens: number;
@@ -63,11 +75,12 @@ export interface Plan {
 /** What a policy starts with. */
 export function priorOf({ traffic, first, load }: Pick<Plan, "traffic" | "first" | "load">): Prior {
   return {
-    traffic: traffic.map(({ tokens, uniform, requestSteps, steps }) => ({
-      tokens,
-      uniform,
-      requestSteps,
-      steps,
+    traffic: traffic.map((row) => ({
+      tokens: row.tokens,
+      uniform: row.uniform,
+      ...caseOf(row),
+      requestSteps: row.requestSteps,
+      steps: row.steps,
     })),
     first,
     ...(load === undefined ? {} : { load }),

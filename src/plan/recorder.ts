@@ -5,7 +5,15 @@
  * It learns the same from every policy, also from those that don't reckon with costs.
  */
 
-import { type Graph, idealGraph, type StepShape } from "../graph.ts";
+import {
+  caseKey,
+  caseOf,
+  type Graph,
+  idealGraph,
+  type StepCase,
+  type StepShape,
+} from "../graph.ts";
+import { caseRounding } from "../schedule/cases.ts";
 import { type CostSeed, type Costs, createCosts } from "../schedule/cost.ts";
 import { workSeconds } from "../schedule/load.ts";
 import type { StepsSeen } from "../schedule/policy.ts";
@@ -21,10 +29,11 @@ export interface Learned {
   readonly load?: PriorLoad;
 }
 
-/** Steps of one planned size and uniform length. */
+/** Steps of one planned size, uniform length and case. */
 interface Bucket {
   readonly tokens: number;
   readonly uniform: number;
+  readonly stepCase: StepCase;
   /** The step that its others are padded to, and that one's ideal graph: looked up once. */
   readonly largest: StepShape;
   readonly ideal: Graph | undefined;
@@ -46,6 +55,7 @@ export class PlanRecorder {
   readonly #costs: Costs;
   /** Uniform lengths that some graph asks for: every other step is a mixed one. */
   readonly #uniforms: ReadonlySet<number>;
+  readonly #roundCase: (step: StepCase) => StepCase;
   readonly #buckets = new Map<string, Bucket>();
   readonly #timed = new Map<string, number>();
   readonly #captures = new Set<string>();
@@ -57,20 +67,22 @@ export class PlanRecorder {
     this.#ids = new Set(planned.map(({ id }) => id));
     this.#costs = createCosts(planned, seed);
     this.#uniforms = new Set(planned.flatMap(({ uniform }) => uniform ?? []));
+    this.#roundCase = caseRounding(planned);
   }
 
   /** Books reported steps; `waiting` requests waited on each besides those in it. */
   observe(steps: readonly StepsSeen[], waiting: number): void {
     for (const seen of steps) {
       const uniform = this.#uniforms.has(seen.uniform) ? seen.uniform : 0;
-      const shape = { tokens: seen.tokens, requests: seen.requests, uniform };
+      const stepCase = this.#roundCase(seen);
+      const shape = { tokens: seen.tokens, requests: seen.requests, uniform, ...stepCase };
       if (seen.timed > 0 && seen.count > 0) {
         this.#seconds += (seen.count * seen.seconds) / seen.timed;
         this.#workSeconds += workSeconds(this.#costs, { ...seen, uniform });
       }
       const ideal = idealGraph(this.#planned, shape);
       if (ideal === undefined || !(seen.count > 0)) continue;
-      const bucket = this.#bucket(ideal.tokens, uniform);
+      const bucket = this.#bucket(ideal.tokens, uniform, stepCase);
       if (bucket === undefined) continue;
       this.#costs.observeSteps({ ...seen, uniform });
       const requestSteps = seen.count * (seen.requests + waiting);
@@ -99,6 +111,7 @@ export class PlanRecorder {
       traffic.push({
         tokens: bucket.tokens,
         uniform: bucket.uniform,
+        ...bucket.stepCase,
         requestSteps: bucket.requestSteps,
         steps: bucket.steps,
         ungraphedSeconds: ungraphed,
@@ -124,6 +137,7 @@ export class PlanRecorder {
       kind: graph.kind,
       tokens: graph.tokens,
       ...(graph.uniform === undefined ? {} : { uniform: graph.uniform }),
+      ...caseOf(graph),
       replays: entry?.replays ?? 0,
       regret: regrets.get(graph.id) ?? 0,
       stepSeconds: this.#costs.graphSeconds(graph).value,
@@ -142,14 +156,15 @@ export class PlanRecorder {
     }
   }
 
-  #bucket(tokens: number, uniform: number): Bucket | undefined {
-    const key = `${tokens}/${uniform}`;
+  #bucket(tokens: number, uniform: number, stepCase: StepCase): Bucket | undefined {
+    const key = `${tokens}/${uniform}/${caseKey(stepCase)}`;
     let bucket = this.#buckets.get(key);
     if (bucket === undefined && this.#buckets.size < BUCKETS_MAX) {
-      const largest = largestStep({ tokens, uniform });
+      const largest = { ...largestStep({ tokens, uniform }), ...stepCase };
       bucket = {
         tokens,
         uniform,
+        stepCase,
         largest,
         ideal: idealGraph(this.#planned, largest),
         requestSteps: 0,

@@ -3,7 +3,7 @@
  * profile and are corrected by the engine's own step times. What policy decides doesn't matter.
  */
 
-import { type Graph, idealGraph } from "../graph.ts";
+import { caseOf, type Graph, idealGraph } from "../graph.ts";
 import { type CostSeed, type Costs, createCosts } from "../schedule/cost.ts";
 import type { StepsSeen } from "../schedule/policy.ts";
 
@@ -27,7 +27,8 @@ export class RegretMeter {
     for (const seen of steps) {
       if (!(seen.count > 0)) continue;
       const uniform = this.#uniforms.has(seen.uniform) ? seen.uniform : 0;
-      const step = { tokens: seen.tokens, requests: seen.requests, uniform };
+      const { tokens, requests } = seen;
+      const step = { tokens, requests, uniform, ...caseOf(seen) };
       const ideal = idealGraph(this.#planned, step);
       // Stock would run it without a graph, too.
       if (ideal === undefined) continue;

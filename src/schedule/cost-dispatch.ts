@@ -6,7 +6,7 @@
 
 import type { Graph } from "../graph.ts";
 import type { Costs } from "./cost.ts";
-import { joinRows, ROW_GRAPHS_MAX } from "./dispatch.ts";
+import { candidateGroup, joinRows, ROW_GRAPHS_MAX } from "./dispatch.ts";
 import type { DispatchTable, TableRow } from "./policy.ts";
 
 interface Priced {
@@ -19,8 +19,8 @@ export function costDispatchTable(captured: readonly Graph[], costs: Costs): Dis
 }
 
 /**
- * From the largest size down: a graph comes in with its own size, and pushes out all that are
- * neither cheaper nor serve more requests. So the candidates of each row are at hand.
+ * From the largest size down: a graph comes in with its own size, and pushes out all of its group
+ * that are neither cheaper nor serve more steps. So the candidates of each row are at hand.
  */
 function rows(captured: readonly Graph[], costs: Costs, uniform: number): TableRow[] {
   const { sizes, places } = costs.shapes;
@@ -33,16 +33,21 @@ function rows(captured: readonly Graph[], costs: Costs, uniform: number): TableR
     .sort((a, b) => b.graph.tokens - a.graph.tokens);
   const ungraphed = costs.ungraphedBySize(uniform > 0);
   const table: TableRow[] = [];
-  let front: Priced[] = [];
+  const fronts = new Map<string, readonly Priced[]>();
   let next = 0;
   for (let size = sizes.length - 1; size >= 0; size--) {
     const tokens = sizes[size] ?? 0;
     for (; (priced[next]?.graph.tokens ?? 0) >= tokens; next++) {
       const entering = priced[next];
-      if (entering !== undefined) front = enter(front, entering);
+      if (entering === undefined) continue;
+      const group = candidateGroup(entering.graph);
+      fronts.set(group, enter(fronts.get(group) ?? [], entering));
     }
     const requests = Math.ceil(tokens / Math.max(1, uniform));
-    table.push({ upTo: tokens, graphs: candidates(front, ungraphed[size] ?? 0, requests) });
+    const graphs = [...fronts.values()].flatMap((front) =>
+      candidates(front, ungraphed[size] ?? 0, requests),
+    );
+    table.push({ upTo: tokens, graphs: graphs.slice(0, ROW_GRAPHS_MAX) });
   }
   const joined = joinRows(table.reverse());
   // Steps beyond the last row run ungraphed anyway.
@@ -52,13 +57,12 @@ function rows(captured: readonly Graph[], costs: Costs, uniform: number): TableR
 
 /** The front with one graph more, cheapest first; of two as cheap the later, smaller one leads. */
 function enter(front: readonly Priced[], entering: Priced): Priced[] {
-  const limit = requestsMax(entering);
   const beaten = front.some(
-    (other) => other.seconds < entering.seconds && requestsMax(other) >= limit,
+    (other) => other.seconds < entering.seconds && servesAsMuch(other, entering),
   );
   if (beaten) return [...front];
   const kept = front.filter(
-    (other) => other.seconds < entering.seconds || requestsMax(other) > limit,
+    (other) => other.seconds < entering.seconds || !servesAsMuch(entering, other),
   );
   const place = kept.findIndex((other) => other.seconds >= entering.seconds);
   kept.splice(place === -1 ? kept.length : place, 0, entering);
@@ -71,9 +75,15 @@ function candidates(front: readonly Priced[], ungraphed: number, requests: numbe
     if (seconds >= ungraphed || ids.length === ROW_GRAPHS_MAX) break;
     ids.push(graph.id);
     // It serves every step of the row, so that no later candidate can have its turn.
-    if (requestsMax({ graph, seconds }) >= requests) break;
+    if (graph.queryLength === undefined && requestsMax({ graph, seconds }) >= requests) break;
   }
   return ids;
+}
+
+/** Whether one graph serves all requests and lengths of them that another of its group does. */
+function servesAsMuch(one: Priced, other: Priced): boolean {
+  const lengthMax = ({ graph }: Priced): number => graph.queryLength ?? Number.POSITIVE_INFINITY;
+  return requestsMax(one) >= requestsMax(other) && lengthMax(one) >= lengthMax(other);
 }
 
 function requestsMax({ graph }: Priced): number {

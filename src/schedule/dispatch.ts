@@ -79,9 +79,22 @@ export function decodeLength(planned: Iterable<Graph>): number {
 function rowsOf(graphs: readonly Graph[], reach: Reach, uniform: number): TableRow[] {
   const sorted = [...graphs].sort(bySizeThenFull);
   const points = breakpoints(sorted, reach);
+  const listed = sorted.map((graph) => ({ graph, group: candidateGroup(graph) }));
+  const groups = new Set(listed.map(({ group }) => group)).size;
   return joinRows(
-    points.map((upTo) => ({ upTo, graphs: candidates(sorted, upTo, reach, uniform) })),
+    points.map((upTo) => ({ upTo, graphs: candidates({ listed, groups }, upTo, reach, uniform) })),
   );
+}
+
+/** Graphs in order of preference, and how many groups they are of. */
+interface Listed {
+  readonly listed: readonly { readonly graph: Graph; readonly group: string }[];
+  readonly groups: number;
+}
+
+/** No step may be served by graphs of two groups, so that each has candidates of its own. */
+export function candidateGroup({ loras = 0, microbatches = 1 }: Graph): string {
+  return `${loras}/${microbatches}`;
 }
 
 /** Joins neighbours with the same candidates, and keeps to the protocol's limit. */
@@ -118,7 +131,7 @@ function firstServed(tokens: number, { limit, sizes }: Reach): number {
 }
 
 function candidates(
-  sorted: readonly Graph[],
+  { listed, groups }: Listed,
   tokens: number,
   { limit, sizes }: Reach,
   uniform: number,
@@ -126,26 +139,32 @@ function candidates(
   const stock = sizes.find((size) => size >= tokens) ?? tokens;
   const max = Math.max(paddedTokensMax(tokens, limit), stock);
   const ids: string[] = [];
-  for (const graph of sorted) {
-    if (graph.tokens < tokens) continue;
+  const complete = new Set<string>();
+  for (const { graph, group } of listed) {
+    if (graph.tokens < tokens || complete.has(group)) continue;
     if (graph.tokens > max || ids.length === ROW_GRAPHS_MAX) break;
     ids.push(graph.id);
-    if (coversAll(graph, tokens, uniform)) break;
+    if (coversAll(graph, tokens, uniform)) complete.add(group);
+    if (complete.size === groups) break;
   }
   return ids;
 }
 
-/** Whether the graph serves every step of the row, so that no later candidate can have its turn. */
+/** Whether it serves every step of the row, so that none after it in its group has its turn. */
 function coversAll(graph: Graph, tokens: number, uniform: number): boolean {
   const requestsMax = Math.ceil(tokens / Math.max(1, uniform));
-  return graph.requests === undefined || graph.requests >= requestsMax;
+  const anyLength = graph.queryLength === undefined;
+  return anyLength && (graph.requests === undefined || graph.requests >= requestsMax);
 }
 
 function bySizeThenFull(a: Graph, b: Graph): number {
   if (a.tokens !== b.tokens) return a.tokens - b.tokens;
   if (a.kind !== b.kind) return a.kind === "FULL" ? -1 : 1;
-  // Of two FULL graphs of a size the one for uniform steps is the narrower and the faster one.
-  return (b.uniform ?? 0) - (a.uniform ?? 0);
+  // Of two FULL graphs of a size the one for fewer shapes of steps is the faster one.
+  const any = Number.POSITIVE_INFINITY;
+  const narrower = (b.uniform ?? 0) - (a.uniform ?? 0);
+  if (narrower !== 0 || a.queryLength === b.queryLength) return narrower;
+  return (a.queryLength ?? any) - (b.queryLength ?? any);
 }
 
 function sameIds(a: readonly string[], b: readonly string[]): boolean {

@@ -1,6 +1,6 @@
 /** What a start expects: the steps of earlier ones, and those of the requests that wait for it. */
 
-import type { StepShape } from "../graph.ts";
+import { caseOf, type StepShape } from "../graph.ts";
 import type { Costs } from "./cost.ts";
 import type { Expected } from "./first.ts";
 import type { Prior, PriorTraffic } from "./prior.ts";
@@ -69,8 +69,10 @@ export function firstSteps(
 }
 
 /** A row of the prior as a step: the one that its others are padded to. */
-export function stepOf({ tokens, uniform }: PriorTraffic): StepShape {
-  return { tokens, requests: uniform > 0 ? Math.ceil(tokens / uniform) : 1, uniform };
+export function stepOf(row: PriorTraffic): StepShape {
+  const { tokens, uniform } = row;
+  const requests = uniform > 0 ? Math.ceil(tokens / uniform) : 1;
+  return { tokens, requests, uniform, ...caseOf(row) };
 }
 
 /** Weights by lane, of steps as they come. */

@@ -52,7 +52,15 @@ export interface DispatchTable {
 
 /** What to do, and why. Every decision carries its reason as a readable sentence. */
 export type Decision = { readonly reason: string } & (
-  | { readonly type: "start"; readonly graphs: readonly Graph[] }
+  | {
+      readonly type: "start";
+      readonly graphs: readonly Graph[];
+      /**
+       * Milliseconds of capture before ready: once they are used, the engine begins no other graph
+       * but the largest of each kind, uniform length and case among `graphs`. Absent: no limit.
+       */
+      readonly budgetMs?: number;
+    }
   | { readonly type: "capture"; readonly graph: Graph; readonly whenIdle: boolean }
   | { readonly type: "dispatch"; readonly table: DispatchTable }
   | { readonly type: "settled" }

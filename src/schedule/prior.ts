@@ -1,7 +1,9 @@
 /** What earlier starts of the same engine learned: the part of a plan that a policy uses. */
 
-/** Steps of one planned size. */
-export interface PriorTraffic {
+import type { StepCase } from "../graph.ts";
+
+/** Steps of one planned size and case. */
+export interface PriorTraffic extends StepCase {
   /** The planned size that the steps round up to. */
   readonly tokens: number;
   /** Tokens of each request where all have the same number; 0: a mixed step. */

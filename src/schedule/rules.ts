@@ -93,11 +93,14 @@ function startOf(
   const tops = topGraphs(planned).filter((graph) => all.includes(graph));
   const ranked = [...new Set([...tops, ...pinned, ...all])];
   const kept = new Set(ranked.slice(0, rules.graphsMax));
-  const graphs = all.filter((graph) => kept.has(graph));
+  const { budgetMs } = decision;
+  // A budget is used up in this order: what the user pinned must not be what it leaves out.
+  const graphs = (budgetMs === undefined ? all : ranked).filter((graph) => kept.has(graph));
   const notes = [decision.reason];
   if (pinned.length > 0) notes.push(`${pinned.length} pinned by the user`);
   if (graphs.length < all.length) notes.push(`at most ${rules.graphsMax} as the user allows`);
-  return { type: "start", graphs, reason: notes.join("; ") };
+  const budget = budgetMs === undefined ? {} : { budgetMs };
+  return { type: "start", graphs, ...budget, reason: notes.join("; ") };
 }
 
 /** Captured, or about to be. */
@@ -114,7 +117,7 @@ function matching(planned: readonly Graph[], entries: readonly string[] = []): G
 }
 
 /** A kind, or an id: what engines put after the size is theirs, and bounded. */
-const KIND_OR_ID = /^(FULL|PIECEWISE)(:[1-9][0-9]{0,8}(:[\w.-]{1,64}){0,4})?$/;
+const KIND_OR_ID = /^(FULL|PIECEWISE)(:[1-9][0-9]{0,8}(:[\w.-]{1,64}){0,6})?$/;
 const SIZE = /^([<>]?)([1-9][0-9]{0,8})$/;
 
 /** Whether an entry could match a graph of some engine; no other is worth taking. */

@@ -3,11 +3,12 @@
  * and the same graphs that could serve them, so that demand, regret and costs are kept per bucket.
  *
  * A lane holds the buckets that differ in size only: uniform decode steps are one lane, mixed
- * steps another (one for each limit of requests, where mixed FULL graphs have such limits). Within
- * a lane a graph serves every size up to its reach: that makes sums over a lane cheap.
+ * steps another (one for each limit of requests, where mixed FULL graphs have such limits), and
+ * steps of another case, as with active adapters, have lanes of their own. Within a lane a graph serves every size up to its reach: that makes sums over a lane cheap.
  */
 
-import type { Graph, StepShape } from "../graph.ts";
+import { caseKey, fitsCase, type Graph, type StepCase, type StepShape } from "../graph.ts";
+import { caseRounding } from "./cases.ts";
 import { decodeLength } from "./dispatch.ts";
 
 export interface Bucket {
@@ -77,6 +78,7 @@ export function createShapes(planned: readonly Graph[]): Shapes {
   const sizes = [...new Set(planned.map(({ tokens }) => tokens))].sort((a, b) => a - b);
   const limits = requestLimits(planned);
   const uniforms = new Set(planned.map((graph) => graph.uniform));
+  const roundCase = caseRounding(planned);
   const lanes = new Map<string, Lane>();
 
   function sizeOf(tokens: number): number {
@@ -100,9 +102,12 @@ export function createShapes(planned: readonly Graph[]): Shapes {
     return sizes[size] === tokens ? size : size - 1;
   }
 
-  function createLane(uniform: number, requests: number): Lane {
+  function createLane(uniform: number, requests: number, stepCase: StepCase): Lane {
     const reached = planned
-      .map((graph, place) => ({ place, reach: reachOf(graph, uniform, requests) }))
+      .map((graph, place) => {
+        const fits = fitsCase(graph, stepCase);
+        return { place, reach: fits ? reachOf(graph, uniform, requests) : -1 };
+      })
       .filter(({ reach }) => reach >= 0)
       .sort((a, b) => a.reach - b.reach || fullFirst(planned, a.place, b.place));
     return {
@@ -117,10 +122,11 @@ export function createShapes(planned: readonly Graph[]): Shapes {
   function laneOf(step: StepShape): Lane {
     const uniform = isUniform(step) ? step.uniform : 0;
     const requests = uniform > 0 ? 0 : roundUp(step.requests, limits);
-    const key = `${uniform}/${requests}`;
+    const stepCase = roundCase(step);
+    const key = `${uniform}/${requests}/${caseKey(stepCase)}`;
     let lane = lanes.get(key);
     if (lane === undefined) {
-      lane = createLane(uniform, requests);
+      lane = createLane(uniform, requests, stepCase);
       lanes.set(key, lane);
     }
     return lane;

@@ -50,6 +50,11 @@ export class Durations {
     return this.#vary(this.#costs.startSeconds(graph, warmUp));
   }
 
+  /** What of a capture with a warm-up run goes into that run. */
+  warmUpShare(graph: Graph): number {
+    return 1 - this.#costs.startSeconds(graph, false) / this.#costs.startSeconds(graph, true);
+  }
+
   /** Of a capture between two steps. A kind's first one needs its warm-up run, whenever it comes. */
   laterSeconds(graph: Graph): number {
     const seconds = this.#costs.laterSeconds(graph);

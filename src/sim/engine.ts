@@ -18,6 +18,7 @@ import { Batcher } from "./batcher.ts";
 import { EngineCommands } from "./commands.ts";
 import { Durations } from "./durations.ts";
 import type { EngineObserver, EngineOptions } from "./engine-options.ts";
+import { FirstSet } from "./first-set.ts";
 import { type CapturedGraph, HeldGraphs } from "./held-graphs.ts";
 import { type EngineMemory, SimulatedGpu } from "./memory.ts";
 import { StepAhead } from "./step-ahead.ts";
@@ -31,8 +32,9 @@ export type Activity =
 export class EngineModel {
   readonly profile: Profile;
   phase: Phase = "loading";
-  /** Seconds in captures before ready. */
+  /** Seconds in captures before ready, and of these, in their warm-up runs. */
   captureSeconds = 0;
+  warmUpSeconds = 0;
   requestsRefused = 0;
   readonly #options: EngineOptions;
   readonly #observer: EngineObserver;
@@ -41,7 +43,7 @@ export class EngineModel {
   readonly #commands: EngineCommands;
   readonly #batcher: Batcher;
   readonly #ahead: StepAhead;
-  #startOrder: Graph[] | undefined;
+  #first: FirstSet | undefined;
   /** The KV cache exists. */
   #loaded = false;
   #edge: "idle" | "busy" | undefined;
@@ -146,15 +148,30 @@ export class EngineModel {
 
   /** Whether `start` has been called: the order before ready is given once. */
   get started(): boolean {
-    return this.#startOrder !== undefined;
+    return this.#first !== undefined;
   }
 
-  /** What to capture before ready, in this order. Unknown ids are left out and returned. */
-  start(ids: readonly string[], tiers: readonly (readonly string[])[] = []): string[] {
+  /** Graphs left out before ready because the budget was used. */
+  get skipped(): readonly string[] {
+    return this.#first?.skipped ?? [];
+  }
+
+  /**
+   * What to capture before ready, in this order. Unknown ids are left out and returned.
+   *
+   * @param budgetMs milliseconds of capture from which on only the tops of them are begun.
+   *   @default no limit
+   */
+  start(
+    ids: readonly string[],
+    tiers: readonly (readonly string[])[] = [],
+    budgetMs: number = Number.POSITIVE_INFINITY,
+  ): string[] {
     const { planned } = this.#graphs;
     this.memory.setTiers(tiers.map((tier) => tier.filter((id) => planned.has(id))));
     const known = ids.flatMap((id) => planned.get(id) ?? []);
-    this.#startOrder = [...new Set(known)].filter((graph) => !this.captured.has(graph.id));
+    const missing = known.filter((graph) => !this.captured.has(graph.id));
+    this.#first = new FirstSet(missing, budgetMs);
     return ids.filter((id) => !planned.has(id));
   }
 
@@ -197,13 +214,13 @@ export class EngineModel {
   #next(now: number): Activity {
     if (this.phase === "stopping") return { type: "idle" };
     if (this.phase === "loading") {
-      if (this.#startOrder !== undefined) this.phase = "capturing";
+      if (this.#first !== undefined) this.phase = "capturing";
       else if (now < this.profile.startupSeconds) {
         return { type: "load", seconds: this.profile.startupSeconds - now };
       } else return { type: "hold" };
     }
     if (this.phase === "capturing") {
-      const graph = this.#startOrder?.shift();
+      const graph = this.#first?.next(this.captureSeconds);
       if (graph !== undefined) return this.#captureAtStart(graph, now);
       this.phase = "serving";
       this.#observer.onReady?.(now);
@@ -258,7 +275,9 @@ export class EngineModel {
     if (!this.#graphs.hasRoom(graph)) return this.#next(now);
     this.#command = undefined;
     this.#observer.onCaptureStart?.(graph, now);
-    return { type: "capture", seconds: this.#durations.startSeconds(graph, warmUp), graph };
+    const seconds = this.#durations.startSeconds(graph, warmUp);
+    if (warmUp) this.warmUpSeconds += seconds * this.#durations.warmUpShare(graph);
+    return { type: "capture", seconds, graph };
   }
 
   #captureLater(now: number): Activity | undefined {

@@ -10,7 +10,7 @@ import { type Clock, systemClock } from "../clock.ts";
 import { bySizeDescending, topGraphs } from "../graph.ts";
 import { dispatchTable } from "../schedule/dispatch.ts";
 import type { TraceRequest } from "../trace.ts";
-import type { FromEngine, Mode } from "../wire/protocol.ts";
+import type { FromEngine, Mode, Start } from "../wire/protocol.ts";
 import type { RequestSample } from "./batcher.ts";
 import { Drive, listArrivals } from "./drive.ts";
 import { EngineModel } from "./engine.ts";
@@ -228,7 +228,7 @@ export class LiveEngine {
   #loaded(atSeconds: number): void {
     this.#hasCache = true;
     this.#options.onEvent?.({ type: "loaded", atSeconds });
-    if (this.#link === undefined) {
+    if (this.#link === undefined || this.#talk.refused) {
       this.#startByDefault();
       return;
     }
@@ -243,14 +243,14 @@ export class LiveEngine {
   #startByDefault(): void {
     const planned = this.model.planned;
     const first = this.#mode === "eager" ? planned : topGraphs(planned);
-    this.#begin(first.map((graph) => graph.id));
+    this.#begin({ graphs: first.map((graph) => graph.id) });
   }
 
-  #begin(graphs: readonly string[], tiers: readonly (readonly string[])[] = []): void {
+  #begin({ graphs, tiers, budgetMs }: Pick<Start, "graphs" | "tiers" | "budgetMs">): void {
     if (this.model.started || this.model.phase !== "loading") return;
     this.#cancelHold();
     this.#time.setRate(this.#options.speed ?? 1);
-    for (const id of this.model.start(graphs, tiers)) this.#unknownGraph(id);
+    for (const id of this.model.start(graphs, tiers, budgetMs)) this.#unknownGraph(id);
   }
 
   #unknownGraph(id: string): void {
@@ -358,10 +358,10 @@ export class LiveEngine {
         if (reserve !== undefined) this.model.reserve(reserve, reserveBytes);
         if (marginBytes !== undefined) this.model.marginBytes = marginBytes;
       },
-      onStart: ({ graphs, tiers, exclude, graphsMax }) => {
-        this.#excluded = new Set(exclude);
-        this.#graphsMax = graphsMax ?? Number.POSITIVE_INFINITY;
-        this.#begin(graphs, tiers);
+      onStart: (start) => {
+        this.#excluded = new Set(start.exclude);
+        this.#graphsMax = start.graphsMax ?? Number.POSITIVE_INFINITY;
+        this.#begin(start);
       },
       onDrop: (command, graphs) => this.model.drop(command, graphs),
       onCapture: (command, graph, whenIdle, needBytes) => {
@@ -377,7 +377,12 @@ export class LiveEngine {
         this.model.freeze(reason === "" ? "by the controller" : reason);
       },
       onReplaced: () => this.model.forgetCommands(),
-      onLost: () => this.#outside(() => this.#fill()),
+      onLost: () =>
+        this.#outside(() => {
+          // No start will come: nothing is left to wait for.
+          if (this.#talk.refused && this.#hasCache) this.#startByDefault();
+          this.#fill();
+        }),
     };
   }
 }

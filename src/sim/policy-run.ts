@@ -129,7 +129,10 @@ export class PolicyRun {
   #carryOut(decision: Decision, now: number): void {
     switch (decision.type) {
       case "start":
-        if (!this.#model.started) this.#model.start(decision.graphs.map((graph) => graph.id));
+        if (!this.#model.started) {
+          const ids = decision.graphs.map((graph) => graph.id);
+          this.#model.start(ids, [], decision.budgetMs);
+        }
         break;
       case "dispatch":
         this.#model.dispatch(decision.table);

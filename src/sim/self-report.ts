@@ -10,6 +10,7 @@ import {
   type RankMemory,
   type Ready,
 } from "../wire/protocol.ts";
+import { versionFor } from "../wire/version.ts";
 import type { EngineModel } from "./engine.ts";
 
 export interface Identity {
@@ -18,10 +19,12 @@ export interface Identity {
   readonly mode: Mode;
 }
 
-export function helloOf({ profile, phase }: EngineModel, identity: Identity): Hello {
+export function helloOf(model: EngineModel, identity: Identity): Hello {
+  const { profile, phase } = model;
   return {
     type: "hello",
-    versionMin: PROTOCOL_VERSION,
+    // A controller that can't tell its graphs apart must not decide about them.
+    versionMin: versionFor(model.planned),
     versionMax: PROTOCOL_VERSION,
     engine: identity.engine,
     session: identity.session,
@@ -64,6 +67,8 @@ export function readyOf(model: EngineModel, session: string): Ready {
     captured: capturedOf(model),
     ranks: ranksOf(model, session),
     epoch: model.epoch,
+    warmUpSeconds: model.warmUpSeconds,
+    ...(model.skipped.length === 0 ? {} : { skipped: model.skipped }),
   };
 }
 

@@ -56,8 +56,9 @@ type Command = Exclude<ToEngine, { type: "welcome" | "refuse" | "resync" | "hear
 export class EngineSession {
   /** Whether a controller has accepted us and is there. */
   welcomed = false;
+  /** Whether a controller has refused us: then none is asked again. */
+  refused = false;
   readonly #host: SessionHost;
-  #refused = false;
   #closed = false;
   #incarnation = 0;
   #heartbeatSeconds = 1;
@@ -76,7 +77,7 @@ export class EngineSession {
 
   /** The link has a peer: introduce ourselves. */
   up(): void {
-    if (this.#refused || this.#closed || this.welcomed) return;
+    if (this.refused || this.#closed || this.welcomed) return;
     this.#sayHello();
   }
 
@@ -139,7 +140,7 @@ export class EngineSession {
         this.#welcome(message);
         break;
       case "refuse":
-        this.#refused = true;
+        this.refused = true;
         this.welcomed = false;
         this.#cancel();
         this.#host.onLost();
@@ -195,9 +196,18 @@ export class EngineSession {
     carryOut(this.#lastNumber);
   }
 
-  #welcome({ incarnation, heartbeatMs, mode, ...wanted }: Welcome): void {
+  #welcome({ version, incarnation, heartbeatMs, mode, ...wanted }: Welcome): void {
     // A controller that started earlier than the one we had has been replaced.
     if (incarnation < this.#incarnation) return;
+    const { versionMin, versionMax } = this.#host.hello();
+    if (version < versionMin || version > versionMax) {
+      const message =
+        `Expected protocol version ${versionMin} to ${versionMax} in welcome, got ${version}: ` +
+        `upgrade ${version < versionMin ? "lazygraph, the controller" : "the engine's plugin"}.`;
+      const code = "ERR_LAZYGRAPH_PROTOCOL_VERSION";
+      void this.#host.send({ type: "problem", code, message });
+      return;
+    }
     if (incarnation > this.#incarnation) {
       this.#answers = new Map();
       this.#underWay.clear();
@@ -215,7 +225,7 @@ export class EngineSession {
   }
 
   #sayHello(): void {
-    if (this.#refused || this.#closed) return;
+    if (this.refused || this.#closed) return;
     this.#cancel();
     const repeat = (delivered: boolean): void => {
       if (this.welcomed || this.#closed) return;

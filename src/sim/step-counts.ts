@@ -1,5 +1,6 @@
 /** Steps of one shape counted together, as telemetry reports them. */
 
+import { caseKey } from "../graph.ts";
 import { LIMITS, type StepCount } from "../wire/protocol.ts";
 
 /** One step, as the engine saw it. */
@@ -17,7 +18,8 @@ export class StepCounts {
   }
 
   add(step: StepSeen): void {
-    const key = `${step.tokens}/${step.requests}/${step.uniform}/${step.served}`;
+    const shape = `${step.tokens}/${step.requests}/${step.uniform}/${caseKey(step)}`;
+    const key = `${shape}/${step.served}`;
     const count = this.#counts.get(key);
     if (count !== undefined) {
       count.count++;

@@ -1,5 +1,5 @@
 /**
- * The protocol between a controller (ROUTER) and its engines (DEALER), version 1.
+ * The protocol between a controller (ROUTER) and its engines (DEALER), version 2.
  *
  * The only definition on this side; `worker/src/lazygraph_vllm/messages.py` mirrors it and the
  * golden frames under test/golden keep the two alike. One ZeroMQ frame holds one msgpack map whose
@@ -9,9 +9,15 @@
  * Units: `…Ms` milliseconds, `…Seconds` seconds, `…Bytes` bytes. Graph ids as in src/graph.ts.
  */
 
-import type { Graph } from "../graph.ts";
+import type { Graph, StepCase } from "../graph.ts";
 
-export const PROTOCOL_VERSION = 1;
+/**
+ * Version 2 added the case of graphs and steps (`loras`, `queryLength`, `microbatches`) and
+ * `start.budgetMs`: what a peer of version 1 must not leave out unread. See version.ts.
+ */
+export const PROTOCOL_VERSION = 2;
+/** The oldest version that is still spoken. */
+export const PROTOCOL_VERSION_MIN = 1;
 
 /** Bounds that both sides enforce on arrival; a frame or field beyond them is refused. */
 export const LIMITS = {
@@ -26,6 +32,8 @@ export const LIMITS = {
   rowGraphs: 64,
   heartbeatMsMin: 10,
   heartbeatMsMax: 600_000,
+  /** A day: no start captures longer. */
+  budgetMsMax: 86_400_000,
   tokens: 1_048_576,
 } as const;
 
@@ -66,6 +74,8 @@ export interface Hello {
   readonly pipelineParallel: number;
   /** Profile name when the engine is simulated, else absent. */
   readonly simulated?: string;
+  /** Which of the plugin's adapters to vLLM serves this engine, e.g. `v31`; absent: not told. */
+  readonly adapter?: string;
 }
 
 /** What one rank sees of its GPU. */
@@ -144,6 +154,10 @@ export interface Ready {
   readonly captured: readonly Captured[];
   readonly ranks: readonly RankMemory[];
   readonly epoch: number;
+  /** Of `captureSeconds`, those in warm-up runs; absent: not told apart. */
+  readonly warmUpSeconds?: number;
+  /** Graphs of `start` that were left out because its `budgetMs` was used; absent: none. */
+  readonly skipped?: readonly string[];
 }
 
 /** Answer to `capture`; `deferred` and `refused` are normal outcomes. */
@@ -179,8 +193,8 @@ export interface Dropped {
   readonly epoch: number;
 }
 
-/** Steps of one shape since the last batch. */
-export interface StepCount {
+/** Steps of one shape and case since the last batch. */
+export interface StepCount extends StepCase {
   readonly tokens: number;
   readonly requests: number;
   /** 0 for a mixed step. */
@@ -285,6 +299,12 @@ export interface Start {
   readonly exclude?: readonly string[];
   /** Without its controller the engine captures nothing where it holds so many; absent: no limit. */
   readonly graphsMax?: number;
+  /**
+   * Milliseconds of capture before ready, warm-up runs included. Once so many are used, the engine
+   * begins no other graph but the tops of `graphs`, the largest of each kind, uniform length and
+   * case among them; absent: no limit. Version 2.
+   */
+  readonly budgetMs?: number;
 }
 
 /** One graph, on all ranks, between two steps. */

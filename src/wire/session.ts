@@ -14,37 +14,14 @@ import {
   type Dropped,
   type Hello,
   type Mode,
-  PROTOCOL_VERSION,
-  type Refuse,
+  PROTOCOL_VERSION_MIN,
   type ToEngine,
   type Welcome,
 } from "./protocol.ts";
+import { spokenVersion } from "./version.ts";
 
 /** Heartbeats that may fail to come before the other side counts as lost. */
 export const HEARTBEATS_MISSED_MAX = 5;
-
-/**
- * Whether this controller can talk to the engine that sent `hello`.
- *
- * @returns undefined if it can, else the refusal that says which side to upgrade.
- */
-export function refusalOf(hello: Hello): Refuse | undefined {
-  const { versionMin, versionMax, engine } = hello;
-  if (versionMin <= PROTOCOL_VERSION && PROTOCOL_VERSION <= versionMax) return undefined;
-  const theirs =
-    versionMin === versionMax ? `version ${versionMin}` : `versions ${versionMin} to ${versionMax}`;
-  const remedy =
-    versionMin > PROTOCOL_VERSION
-      ? "upgrade lazygraph, the controller"
-      : "upgrade lazygraph-vllm, the plugin in the engine";
-  return {
-    type: "refuse",
-    code: "ERR_LAZYGRAPH_PROTOCOL_VERSION",
-    message:
-      `Expected engine ${engine} to speak protocol version ${PROTOCOL_VERSION}, got ${theirs}: ` +
-      `${remedy}.`,
-  };
-}
 
 export interface SessionOptions {
   readonly clock: Clock;
@@ -71,14 +48,18 @@ interface Command {
 
 export class Session {
   readonly hello: Hello;
+  /** The protocol version that is spoken with this engine. */
+  readonly version: number;
   readonly #options: SessionOptions;
   #command: Command | undefined;
   #heardAtSeconds: number;
   #cancelBeat: (() => void) | undefined;
   #open = true;
 
+  /** @param hello of an engine that is not to be refused */
   constructor(hello: Hello, options: SessionOptions) {
     this.hello = hello;
+    this.version = spokenVersion(hello) ?? PROTOCOL_VERSION_MIN;
     this.#options = options;
     this.#heardAtSeconds = options.clock.now();
   }
@@ -95,7 +76,7 @@ export class Session {
     const { incarnation, heartbeatMs, memory } = this.#options;
     this.#options.send({
       type: "welcome",
-      version: PROTOCOL_VERSION,
+      version: this.version,
       incarnation,
       heartbeatMs,
       mode,

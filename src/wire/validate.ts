@@ -3,11 +3,12 @@
  * The compiler holds the tables to the interfaces: a field without a check does not build.
  */
 
-import type { Graph } from "../graph.ts";
+import type { Graph, StepCase } from "../graph.ts";
 import {
   amount,
   type Check,
   count,
+  type Fields,
   flag,
   id,
   integer,
@@ -59,12 +60,19 @@ const tokens = integer(1, LIMITS.tokens);
 const people = integer(0, LIMITS.tokens);
 const served: Check<string> = (value, path) => (value === "" ? "" : id(value, path));
 
+const stepCase: Fields<StepCase> = {
+  loras: optional(people),
+  queryLength: optional(tokens),
+  microbatches: optional(tokens),
+};
+
 const graph: Check<Graph> = record<Graph>({
   id,
   kind: oneOf(["FULL", "PIECEWISE"]),
   tokens,
   requests: optional(tokens),
   uniform: optional(tokens),
+  ...stepCase,
 });
 
 const rankMemory: Check<RankMemory> = record<RankMemory>({
@@ -106,6 +114,7 @@ const stepCount: Check<StepCount> = record<StepCount>({
   seconds: amount,
   timed: count,
   contextTokens: amount,
+  ...stepCase,
 });
 
 const dispatchRow: Check<DispatchRow> = record<DispatchRow>({
@@ -138,6 +147,7 @@ export const FROM_ENGINE: Tables<FromEngine> = {
     tensorParallel: integer(1, LIMITS.ranks),
     pipelineParallel: integer(1, LIMITS.ranks),
     simulated: optional(label),
+    adapter: optional(label),
   }),
   inventory: record<Inventory>({
     type: oneOf(["inventory"]),
@@ -161,6 +171,8 @@ export const FROM_ENGINE: Tables<FromEngine> = {
     captured,
     ranks,
     epoch: count,
+    warmUpSeconds: optional(amount),
+    skipped: optional(graphIds),
   }),
   result: record<CaptureResult>({
     type: oneOf(["result"]),
@@ -223,6 +235,7 @@ export const TO_ENGINE: Tables<ToEngine> = {
     tiers: optional(tiers),
     exclude: optional(graphIds),
     graphsMax: optional(integer(1, LIMITS.graphs)),
+    budgetMs: optional(integer(0, LIMITS.budgetMsMax)),
   }),
   capture: record<Capture>({
     type: oneOf(["capture"]),

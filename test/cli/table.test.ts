@@ -120,6 +120,9 @@ test("one row per graph with its reason", () => {
     id: "FULL:24",
     kind: "FULL",
     tokens: 24,
+    loras: 0,
+    queryLength: undefined,
+    microbatches: 1,
     status: "captured",
     ms: 21.96,
     bytes: 1.6 * MIB,
@@ -139,6 +142,19 @@ test("one row per graph with its reason", () => {
     ["FULL:24", "captured", "22.0", "1.6", "7", "9", "wanted by 3 steps"],
     ["FULL:16", "planned", "", "", "7", "9", ""],
   ]);
+  const adapted: GraphSnapshot = { ...planned, id: "FULL:16:l2", loras: 2 };
+  expect(cells(graphsTable([planned, adapted])).map((row) => row.slice(0, 3))).toEqual([
+    ["graph", "adapters", "status"],
+    ["FULL:16", "0", "planned"],
+    ["FULL:16:l2", "2", "planned"],
+  ]);
+});
+
+test("which of the plugin's adapters serves an engine, where one tells", () => {
+  const told = snapshot({ vllmVersion: "0.33.0", adapter: "v31" });
+  const rows = cells(enginesTable([told, snapshot({ vllmVersion: "0.26.0" })]));
+  expect(rows.map((row) => row.at(-1))).toEqual(["vLLM, adapter", "0.33.0, v31", "0.26.0"]);
+  expect(cells(enginesTable([snapshot({})]))[0]).not.toContain("vLLM, adapter");
 });
 
 test("text from an engine can't drive the terminal", () => {

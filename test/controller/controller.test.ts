@@ -205,7 +205,7 @@ describe("an engine learns what to leave without its controller", () => {
 describe("versions", () => {
   test.for([
     ["too old", 0, 0, /upgrade lazygraph-vllm, the plugin/],
-    ["too new", 2, 9, /got versions 2 to 9: upgrade lazygraph, the controller/],
+    ["too new", 3, 9, /got versions 3 to 9: upgrade lazygraph, the controller/],
   ] as const)(
     "%s: refused with the side to upgrade",
     async ([, versionMin, versionMax, sentence]) => {
@@ -227,7 +227,7 @@ describe("versions", () => {
     await controller.start();
     await using engine = new FakeEngine({ hello: { versionMin: 0, versionMax: 7 } });
     await engine.connect(controller.endpoint);
-    expect(await engine.got("welcome")).toMatchObject({ version: 1, mode: "idle" });
+    expect(await engine.got("welcome")).toMatchObject({ version: 2, mode: "idle" });
   });
 });
 

@@ -51,6 +51,36 @@ describe("the plugin's own code against the controller, over real sockets", () =
     expect(told.ranks?.[1]).toEqual(["FULL:512", "FULL:8", "PIECEWISE:512"]);
   });
 
+  test("with adapters: what traffic wants is a graph for so many of them", async () => {
+    await using controller = createController({ mode: "lazy" });
+    await controller.start();
+    const engine = new PythonEngine(controller.endpoint, ["--mode", "lazy", "--loras", "2"]);
+    using ended = new EventLog("lazygraph:capture:end", "python");
+    const ready = await engine.first((event) => event.event === "ready");
+    expect(ready.captured).toEqual([
+      "FULL:512",
+      "FULL:512:l2",
+      "PIECEWISE:512",
+      "PIECEWISE:512:l2",
+    ]);
+    engine.load(20);
+    expect((await ended.first()).graph).toBe("FULL:8:l2");
+    expect(controller.engines()).toMatchObject([
+      { protocolVersion: 2, problems: { malformed: 0 } },
+    ]);
+  });
+
+  test("an older plugin, of protocol 1, is served as ever", async () => {
+    await using controller = createController({ mode: "idle" });
+    await controller.start();
+    const engine = new PythonEngine(controller.endpoint, ["--version-max", "1"]);
+    const ready = await engine.first((event) => event.event === "ready");
+    expect(ready.captured).toEqual(["FULL:512", "PIECEWISE:512"]);
+    const snapshot = await controller.waitForEngine({ engine: "python", settled: true });
+    expect(snapshot).toMatchObject({ protocolVersion: 1, graphsCaptured: PLANNED });
+    await engine.end();
+  });
+
   test("killed in mid-fill and started again: no step, no graph lost, and the fill goes on", async () => {
     const first = serve("tcp://127.0.0.1:0");
     const endpoint = await endpointOf(first);

@@ -5,6 +5,7 @@ import { collectMetrics } from "../../src/metrics.ts";
 import { loadProfile } from "../../src/profile/load.ts";
 import { LiveEngine } from "../../src/testing.ts";
 import { FakeClock } from "../helpers/fake-clock.ts";
+import { plan } from "../helpers/fake-engine.ts";
 import { controllerOf, Registry, recordOf, scrape } from "./helpers.ts";
 
 const E = 'engine="engine-0"';
@@ -25,6 +26,23 @@ test("regret is told as it grows", async () => {
   expect((await scrape(registry)).get(`lazygraph_regret_seconds_total{${E}}`)).toBe(0);
   record.regretSeconds = 1.5;
   expect((await scrape(registry)).get(`lazygraph_regret_seconds_total{${E}}`)).toBe(1.5);
+});
+
+test("graphs with adapters are told by their number, the others as ever", async () => {
+  const plain = plan(1, 8);
+  const adapted = plain.map((graph) => ({ ...graph, id: `${graph.id}:l2`, loras: 2 }));
+  const record = recordOf({ graphs: [...plain, ...adapted] });
+  const entry = record.state?.graphs.get("FULL:8:l2");
+  if (entry !== undefined) entry.replays = 7;
+  const { registry } = collect(controllerOf([record]));
+  const values = await scrape(registry);
+  expect(Object.fromEntries(values)).toMatchObject({
+    [`lazygraph_graphs{${E},kind="FULL",status="captured"}`]: 1,
+    [`lazygraph_graphs{${E},kind="FULL",status="planned"}`]: 1,
+    [`lazygraph_graphs{${E},kind="FULL",loras="2",status="planned"}`]: 2,
+    [`lazygraph_replays_total{${E},kind="FULL"}`]: 0,
+    [`lazygraph_replays_total{${E},kind="FULL",loras="2"}`]: 7,
+  });
 });
 
 test("an engine that is ready shows its state, graphs and memory", async () => {

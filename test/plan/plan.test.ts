@@ -85,7 +85,7 @@ describe("a plan's text", () => {
     ["{", "expected JSON, got text that is none"],
     ["[]", "expected $ to be an object, got []"],
     ["null", "expected $ to be an object, got null"],
-    ["{}", "expected $.lazygraphPlan to be 1, got nothing"],
+    ["{}", "expected $.lazygraphPlan to be 1 to 2, got nothing"],
     [changed((d) => delete d["fingerprint"]), "$.fingerprint to be an object, got nothing"],
     [changed((d) => Object.assign(d, { starts: -1 })), "$.starts to be a whole number from 0"],
     [changed((d) => Object.assign(d, { updatedAt: "today" })), "$.updatedAt to be a time such as"],
@@ -118,7 +118,7 @@ describe("a plan's text", () => {
   });
 
   test("a newer version says so; any other doesn't", () => {
-    const newer = changed((d) => Object.assign(d, { lazygraphPlan: 2 }));
+    const newer = changed((d) => Object.assign(d, { lazygraphPlan: 3 }));
     expect(() => parsePlan(newer)).toThrow(expect.objectContaining({ newer: true }));
     const older = changed((d) => Object.assign(d, { lazygraphPlan: 0 }));
     expect(() => parsePlan(older)).toThrow(expect.objectContaining({ newer: false }));

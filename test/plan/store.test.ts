@@ -224,7 +224,7 @@ describe("bad files", () => {
 
   test("of a newer version are never replaced", async () => {
     const folder = await temporaryFolder();
-    const text = formatPlan(planOf()).replace('"lazygraphPlan": 1', '"lazygraphPlan": 2');
+    const text = formatPlan(planOf()).replace('"lazygraphPlan": 1', '"lazygraphPlan": 3');
     await writeFile(join(folder, NAME), text);
     const rig = new Rig(folder);
     await rig.store.refresh();

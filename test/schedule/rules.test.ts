@@ -66,6 +66,28 @@ describe("rules", () => {
     expect(started(policy)).toEqual(["PIECEWISE:24", "FULL:24", "FULL:1"]);
   });
 
+  test("within a budget the tops come first, then the pinned: it is used up in this order", () => {
+    const eager: Policy = {
+      name: "budgeted",
+      decide: (state) => [
+        { type: "start", graphs: state.planned.slice(0, 5), budgetMs: 100, reason: "a test" },
+      ],
+    };
+    const policy = withRules(eager, { pin: ["FULL:1"] });
+    const [start] = policy.decide(createEngineState(planned), { type: "inventory", atSeconds: 0 });
+    expect(start).toMatchObject({
+      budgetMs: 100,
+      graphs: [
+        "PIECEWISE:512",
+        "FULL:512",
+        "FULL:1",
+        "PIECEWISE:24",
+        "PIECEWISE:8",
+        "PIECEWISE:1",
+      ].map((id) => ({ id })),
+    });
+  });
+
   test("a limit keeps the tops, then the pinned, then the policy's order", () => {
     const eager = (graphsMax: number) =>
       started(withRules(createEagerPolicy(), { graphsMax, pin: ["FULL:1"] }));

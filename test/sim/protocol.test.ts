@@ -2,33 +2,10 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { Router } from "zeromq";
 import { LiveEngine, type LiveEngineOptions, type LiveEvent } from "../../src/sim/live.ts";
-import { decodeFromEngine, encode } from "../../src/wire/codec.ts";
-import type { FromEngine, ToEngine } from "../../src/wire/protocol.ts";
+import type { ToEngine } from "../../src/wire/protocol.ts";
+import { HandController } from "./hand-controller.ts";
 import { type Change, set, tinyProfile } from "./helpers.ts";
-
-/** A controller by hand: the test reads every message and writes every answer. */
-class HandController {
-  readonly socket = new Router({ mandatory: true, handover: true, linger: 0 });
-  readonly seen: FromEngine[] = [];
-  peer = "";
-
-  async next<T extends FromEngine["type"]>(type: T): Promise<Extract<FromEngine, { type: T }>> {
-    for (;;) {
-      const [peer, frame] = await this.socket.receive();
-      this.peer = String(peer);
-      const message = decodeFromEngine(frame ?? new Uint8Array());
-      if (message === undefined) throw new Error("the engine sent an unknown message");
-      this.seen.push(message);
-      if (message.type === type) return message as Extract<FromEngine, { type: T }>;
-    }
-  }
-
-  async send(...messages: ToEngine[]): Promise<void> {
-    for (const message of messages) await this.socket.send([this.peer, encode(message)]);
-  }
-}
 
 const welcome: ToEngine = {
   type: "welcome",
@@ -91,7 +68,7 @@ describe("the engine's side of the protocol", () => {
     const hello = await controller.next("hello");
     expect(hello).toMatchObject({
       versionMin: 1,
-      versionMax: 1,
+      versionMax: 2,
       engine: "tiny",
       phase: "loading",
       mode: "eager",

@@ -1,7 +1,13 @@
 import { expect, test } from "vitest";
 import { EngineModel } from "../../src/sim/engine.ts";
 import { EngineSession, type SessionHost } from "../../src/sim/session.ts";
-import type { CaptureResult, FromEngine, Inventory, ToEngine } from "../../src/wire/protocol.ts";
+import type {
+  CaptureResult,
+  FromEngine,
+  Hello,
+  Inventory,
+  ToEngine,
+} from "../../src/wire/protocol.ts";
 import { FakeClock } from "../helpers/fake-clock.ts";
 import { tinyProfile } from "./helpers.ts";
 
@@ -30,6 +36,7 @@ function connected() {
       sent.push(message);
       return true;
     },
+    hello: () => ({ versionMin: 1, versionMax: 2 }) as Hello,
     inventory: () => inventory,
     ready: () => undefined,
     onMode: () => {},

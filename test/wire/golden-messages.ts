@@ -1,6 +1,7 @@
 /** The meanings behind frames.json. Fields stand in the order of src/wire/protocol.ts. */
 
 import type { FromEngine, Inventory, RankMemory, ToEngine } from "../../src/wire/protocol.ts";
+import { FROM_ENGINE_V2, TO_ENGINE_V2 } from "./golden-messages-v2.ts";
 
 type Direction = "from-engine" | "to-engine";
 
@@ -387,8 +388,16 @@ const toEngine: readonly (readonly [string, ToEngine])[] = [
 ];
 
 export const MESSAGES: readonly GoldenMessage[] = [
-  ...fromEngine.map(([name, message]) => ({ name, direction: "from-engine" as const, message })),
-  ...toEngine.map(([name, message]) => ({ name, direction: "to-engine" as const, message })),
+  ...[...fromEngine, ...FROM_ENGINE_V2].map(([name, message]) => ({
+    name,
+    direction: "from-engine" as const,
+    message,
+  })),
+  ...[...toEngine, ...TO_ENGINE_V2].map(([name, message]) => ({
+    name,
+    direction: "to-engine" as const,
+    message,
+  })),
 ];
 
 // ------------------------------------------------------------------ written by hand, byte by byte
@@ -486,8 +495,31 @@ const fullTiers = (count: number): string =>
   Array.from({ length: count }, (_, index) => tier(`FULL:${index + 1}`)).join("");
 const start = (tiers: string): string =>
   map(["type", str("start")], ["graphs", "90"], ["tiers", tiers]);
-const limited = (field: "exclude" | "graphsMax", value: string): string =>
+const limited = (field: "exclude" | "graphsMax" | "budgetMs", value: string): string =>
   map(["type", str("start")], ["graphs", "90"], [field, value]);
+
+const step = (field: string, value: string): string =>
+  map(
+    ["type", str("telemetry")],
+    ["sequence", "00"],
+    ["dropped", "00"],
+    [
+      "steps",
+      `91${map(
+        ["tokens", "01"],
+        ["requests", "01"],
+        ["uniform", "01"],
+        ["served", "a0"],
+        ["count", "01"],
+        ["seconds", "00"],
+        ["timed", "00"],
+        ["contextTokens", "00"],
+        [field, value],
+      )}`,
+    ],
+    ["running", "00"],
+    ["waiting", "00"],
+  );
 
 function typed(
   direction: Direction,
@@ -555,6 +587,9 @@ export const FOREIGN: readonly ForeignFrame[] = [
         ["epoch", "00"],
       ),
     ],
+    ["telemetry, -1 adapters", step("loras", MINUS_ONE)],
+    ["telemetry, no microbatch", step("microbatches", "00")],
+    ["telemetry, text for the longest query", step("queryLength", str("4"))],
     [
       "goodbye, text too long",
       map(["type", str("goodbye")], ["reason", `da0801${"61".repeat(2049)}`]),
@@ -585,6 +620,9 @@ export const FOREIGN: readonly ForeignFrame[] = [
     ["start, a name for what is excluded", limited("exclude", str("FULL:1"))],
     ["start, at most 0 graphs", limited("graphsMax", "00")],
     ["start, at most 4097 graphs", limited("graphsMax", "cd1001")],
+    ["start, -1 ms of budget", limited("budgetMs", MINUS_ONE)],
+    ["start, half a millisecond of budget", limited("budgetMs", "cb3fe0000000000000")],
+    ["start, more than a day of budget", limited("budgetMs", "ce05265c01")],
     ["start, 65 tiers", start(`dc0041${fullTiers(65)}`)],
     [
       "welcome, unknown reserve",

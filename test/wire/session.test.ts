@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { LazygraphError } from "../../src/errors.ts";
-import type { CaptureResult, Dropped, Hello, ToEngine } from "../../src/wire/protocol.ts";
-import { refusalOf, Session } from "../../src/wire/session.ts";
+import type { CaptureResult, Dropped, ToEngine } from "../../src/wire/protocol.ts";
+import { Session } from "../../src/wire/session.ts";
 import { FakeClock } from "../helpers/fake-clock.ts";
 import { FakeEngine } from "../helpers/fake-engine.ts";
 
@@ -37,26 +37,6 @@ function answerTo(command: number, graph: string): CaptureResult {
   const cost = { stallMs: 1, ms: 1, bytes: 1, ranks: [], epoch: 1 };
   return { type: "result", command, graph, outcome: "captured", ...cost };
 }
-
-describe("versions", () => {
-  const hello = (versionMin: number, versionMax: number): Hello => ({
-    ...new FakeEngine().hello,
-    versionMin,
-    versionMax,
-  });
-
-  test.for([
-    [1, 1, undefined],
-    [0, 5, undefined],
-    [0, 0, /speak protocol version 1, got version 0: upgrade lazygraph-vllm/],
-    [2, 3, /speak protocol version 1, got versions 2 to 3: upgrade lazygraph, the controller/],
-    [3, 0, /upgrade lazygraph, the controller/],
-  ] as const)("%i to %i", ([min, max, sentence]) => {
-    const refusal = refusalOf(hello(min, max));
-    if (sentence === undefined) expect(refusal).toBeUndefined();
-    else expect(refusal?.message).toMatch(sentence);
-  });
-});
 
 describe("heartbeats", () => {
   test("go out every heartbeatMs after the welcome; five missed ones end the session", () => {

@@ -1,11 +1,14 @@
 """The plugin's real Agent and Link in a process of their own: no torch, no vLLM, real sockets.
 
     python worker/tests/engine_process.py --endpoint tcp://127.0.0.1:5757 [--mode idle] [--ranks 2]
+        [--loras 2] [--version-max 1]
 
 The TypeScript tests start it, so that the two sides speak to each other. Only the ranks are
 stand-ins: an executor that keeps a set of graphs per rank. It works until its standard input
-closes; a line `load SECONDS` there makes it busy for that long. It prints one JSON line per event:
-`ready`, `captured` with what every rank holds, `end`.
+closes; a line `load SECONDS` there makes it busy for that long. With `--loras` it has every graph
+for so many active adapters too, and its steps have them; with `--version-max 1` it speaks the
+protocol as an older plugin does. It prints one JSON line per event: `ready`, `captured` with what
+every rank holds, `end`.
 """
 
 from __future__ import annotations
@@ -17,7 +20,10 @@ import threading
 import time
 from typing import Any
 
+from msgspec.structs import replace
+
 from fake_engine import Engine, FakeRank, make_config
+from lazygraph_vllm import session as session_module
 from lazygraph_vllm.engine import Agent
 from lazygraph_vllm.messages import Captured, StepCount
 from lazygraph_vllm.settings import Settings
@@ -50,6 +56,7 @@ class ProcessEngine(Engine):
 
     busy_until = 0.0
     steps_taken = 0
+    step_shape = STEP
 
     def has_work(self) -> bool:
         return time.monotonic() < self.busy_until
@@ -81,7 +88,7 @@ class ProcessEngine(Engine):
     def step(self) -> None:
         time.sleep(STEP_SECONDS)
         self.steps_taken += 1
-        self.ranks[0].steps.append(STEP)
+        self.ranks[0].steps.append(self.step_shape)
         self.agent.after_step(self)
 
 
@@ -100,13 +107,20 @@ def main() -> None:
     parser.add_argument("--engine", default="python")
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--capture-ms", type=float, default=2)
+    parser.add_argument("--loras", type=int, default=0)
+    parser.add_argument("--version-max", type=int, default=session_module.PROTOCOL_VERSION)
     args = parser.parse_args()
+    session_module.PROTOCOL_VERSION = args.version_max
     SlowRank.capture_seconds = args.capture_ms / 1000
     settings = Settings(
         mode=args.mode, endpoint=args.endpoint, engine=args.engine, handshake_ms=10_000
     )
-    graphs = sorted(plan(SIZES), key=lambda g: (g.kind != "PIECEWISE", -g.tokens))
+    graphs = plan(SIZES)
+    if args.loras:
+        graphs += [replace(g, id=f"{g.id}:l{args.loras}", loras=args.loras) for g in graphs]
+    graphs.sort(key=lambda g: (g.kind != "PIECEWISE", -g.tokens))
     agent = Agent(settings, make_config(), "0.26.0")
+    ProcessEngine.step_shape = replace(STEP, loras=args.loras)
     engine = ProcessEngine(agent, [SlowRank(i, graphs) for i in range(args.ranks)])
     agent.begin()
     rpc = engine.model_executor.collective_rpc

@@ -11,12 +11,15 @@ from typing import Any
 import zmq
 
 from lazygraph_vllm.messages import (
+    PROTOCOL_VERSION,
+    PROTOCOL_VERSION_MIN,
     ROW_GRAPHS_MAX,
     Dispatch,
     DispatchRow,
     Heartbeat,
     Hello,
     Inventory,
+    Refuse,
     Start,
     ToEngine,
     Welcome,
@@ -33,9 +36,12 @@ class FakeController:
         mode: str = "idle",
         endpoint: str = "tcp://127.0.0.1:*",
         first: list[str] | None = None,
+        versions: tuple[int, int] = (PROTOCOL_VERSION_MIN, PROTOCOL_VERSION),
     ) -> None:
         self.mode = mode
         self.first = first
+        self.versions = versions
+        self.spoken = 0
         self.tiers: tuple[tuple[str, ...], ...] | None = None
         self.incarnation = int(time.time() * 1000)
         self.received: list[Any] = []
@@ -97,7 +103,7 @@ class FakeController:
             answer: ToEngine | None = None
             if isinstance(message, Hello) and self.answer_hello:
                 self.peer = peer
-                answer = self.welcome()
+                answer = self.refusal(message) or self.welcome()
             if isinstance(message, Inventory) and message.phase == "capturing":
                 first = self.first if self.first is not None else top_ids(message)
                 answer = Start(graphs=tuple(first), tiers=self.tiers)
@@ -108,9 +114,32 @@ class FakeController:
             if answer is not None:
                 self._put(peer, encode(answer))
 
+    def refusal(self, hello: Hello) -> Refuse | None:
+        """As controllers of these versions refuse; else the version is ``spoken``."""
+        oldest, newest = self.versions
+        self.spoken = min(newest, hello.version_max)
+        if self.spoken >= max(oldest, hello.version_min):
+            return None
+        too_old = hello.version_min > newest
+        side = "lazygraph, the controller" if too_old else "lazygraph-vllm, the plugin"
+        ours, theirs = (
+            f"version {a}" if a == b else f"versions {a} to {b}"
+            for a, b in (self.versions, (hello.version_min, hello.version_max))
+        )
+        return Refuse(
+            code="ERR_LAZYGRAPH_PROTOCOL_VERSION",
+            message=(
+                f"Expected engine {hello.engine} to speak protocol {ours}, got {theirs}: "
+                f"upgrade {side}."
+            ),
+        )
+
     def welcome(self) -> Welcome:
         return Welcome(
-            version=1, incarnation=self.incarnation, heartbeat_ms=self.heartbeat_ms, mode=self.mode
+            version=self.spoken,
+            incarnation=self.incarnation,
+            heartbeat_ms=self.heartbeat_ms,
+            mode=self.mode,
         )
 
     def _put(self, peer: bytes | None, frame: bytes) -> None:

@@ -230,6 +230,7 @@ class Wire:
         self.lost_since: float | None = None
         self.refused = None
         self.hello: dict[str, Any] = {}
+        self.version_min = 0
         self.closed: str | None = None
 
     def start(self) -> None:
@@ -237,6 +238,9 @@ class Wire:
 
     def update_hello(self, **changes: Any) -> None:
         self.hello.update({k: v for k, v in changes.items() if v is not None})
+
+    def require_version(self, version: int) -> None:
+        self.version_min = version
 
     def send(self, message: Any) -> bool:
         self.sent.append(message)

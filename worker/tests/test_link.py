@@ -226,7 +226,7 @@ def test_a_refusal_is_final(connect: Any, listen: Any, monkeypatch: pytest.Monke
 
 def test_another_protocol_version_is_not_accepted(connect: Any, listen: Any) -> None:
     controller = listen()
-    controller.welcome = lambda: Welcome(version=2, incarnation=1, heartbeat_ms=100, mode="idle")
+    controller.welcome = lambda: Welcome(version=3, incarnation=1, heartbeat_ms=100, mode="idle")
     engine = connect(controller.endpoint)
     assert controller.wait_for(Problem).code == "ERR_LAZYGRAPH_PROTOCOL_VERSION"
     assert not engine.link.established.is_set()
@@ -239,7 +239,7 @@ def test_a_broken_frame_is_answered_and_the_session_goes_on(connect: Any, listen
     controller.send_raw(b"\x81\xa4type\xa7capture")
     problem = controller.wait_for(Problem)
     assert problem.code == "ERR_LAZYGRAPH_PROTOCOL_FRAME"
-    assert "expected a message of protocol 1" in problem.message
+    assert "expected a message of protocol 2" in problem.message
     controller.send(Freeze(reason="still there?"))
     eventually(lambda: engine.messages[-1] == Freeze(reason="still there?"))
 

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from lazygraph_vllm.graph import covers
 from lazygraph_vllm.messages import (
     FRAME_BYTES_MAX,
     ROW_GRAPHS_MAX,
@@ -138,6 +139,18 @@ def test_deep_nesting_is_an_error_and_not_a_crash() -> None:
     frame = b"\x82\xa4type\xa9heartbeat\xa1x" + b"\x91" * 100_000 + b"\xc0"
     with pytest.raises(FrameError):
         decode_to_engine(frame)
+
+
+COVERS = json.loads(
+    (Path(__file__).parents[2] / "test" / "golden" / "covers.json").read_text(encoding="utf-8")
+)
+
+
+@named(COVERS)
+def test_which_steps_a_graph_covers_is_one_rule_on_both_sides(case: dict[str, Any]) -> None:
+    counts = {"served": "", "count": 1, "seconds": 0, "timed": 0, "contextTokens": 0}
+    step = msgspec.convert({**counts, **case["step"]}, StepCount)
+    assert covers(msgspec.convert(case["graph"], Graph), step) is case["covers"]
 
 
 def test_what_ranks_answer_can_be_pickled() -> None:

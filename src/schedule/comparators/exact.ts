@@ -1,20 +1,31 @@
 /** Stock's dispatch: the ideal graph of a step if it is captured, else ungraphed. */
 
-import { type Graph, idealGraph } from "../../graph.ts";
-import { decodeLength } from "../dispatch.ts";
+import { type Graph, idealGraph, type StepCase } from "../../graph.ts";
+import { distinctCases } from "../cases.ts";
+import { decodeLength, ROW_GRAPHS_MAX } from "../dispatch.ts";
 import type { DispatchTable, TableRow } from "../policy.ts";
 
 export function exactTable(planned: readonly Graph[], captured: readonly Graph[]): DispatchTable {
   const held = new Set(captured.map((graph) => graph.id));
   const decode = decodeLength(planned);
-  return { uniform: rows(planned, held, decode), mixed: rows(planned, held, 0) };
+  const cases = distinctCases(planned);
+  const rowsOf = (uniform: number): TableRow[] => rows(planned, cases, held, uniform);
+  return { uniform: rowsOf(decode), mixed: rowsOf(0) };
 }
 
-function rows(planned: readonly Graph[], held: ReadonlySet<string>, uniform: number): TableRow[] {
+function rows(
+  planned: readonly Graph[],
+  cases: readonly StepCase[],
+  held: ReadonlySet<string>,
+  uniform: number,
+): TableRow[] {
   const sizes = [...new Set(planned.map((graph) => graph.tokens))].sort((a, b) => a - b);
   return sizes.map((tokens) => {
     const requests = uniform > 0 ? Math.ceil(tokens / uniform) : 1;
-    const ideal = idealGraph(planned, { tokens, requests, uniform });
-    return { upTo: tokens, graphs: ideal !== undefined && held.has(ideal.id) ? [ideal.id] : [] };
+    const ideals = cases.flatMap(
+      (stepCase) => idealGraph(planned, { tokens, requests, uniform, ...stepCase })?.id ?? [],
+    );
+    const graphs = [...new Set(ideals)].filter((id) => held.has(id)).slice(0, ROW_GRAPHS_MAX);
+    return { upTo: tokens, graphs };
   });
 }

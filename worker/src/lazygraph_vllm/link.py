@@ -20,7 +20,6 @@ import msgspec
 
 from .dealer import Change, Dealer
 from .messages import (
-    PROTOCOL_VERSION,
     TEXT_CHARS_MAX,
     FrameError,
     FromEngine,
@@ -86,6 +85,8 @@ class Link:
         self.refused: Refuse | None = None
         self.lost_since: float | None = time.monotonic()
         self.incarnation = 0
+        self.version = 0  # the one that is spoken; 0: none yet
+        self._hello_anew = threading.Event()
         self.dropped = 0
         self.unknown = 0
 
@@ -100,6 +101,23 @@ class Link:
         with self._lock:
             changes = {k: v for k, v in (("phase", phase), ("mode", mode)) if v is not None}
             self._hello = msgspec.structs.replace(self._hello, **changes)
+
+    def require_version(self, version: int) -> None:
+        """Speak no older protocol version from now on; ends a session that does.
+
+        The next hand-shake says so, and a controller that is too old refuses it with the sentence
+        that says which side to upgrade.
+        """
+        with self._lock:
+            if version <= self._hello.version_min:
+                return
+            self._hello = msgspec.structs.replace(self._hello, version_min=version)
+            if self.version >= version:
+                return
+            # At once, so that nothing is sent in the old session by whoever called.
+            self.established.clear()
+        self._hello_anew.set()
+        self._wake()
 
     def send(self, message: FromEngine) -> bool:
         """Queue a message if the controller is there; else drop and count it."""
@@ -161,6 +179,9 @@ class Link:
             self._on_tick()
         if self.refused is not None:
             return
+        if self._hello_anew.is_set():
+            self._hello_anew.clear()
+            self._lose(state)
         dealer.reconnect_if_due(now)
         if self.established.is_set():
             if now - state.heard_at > HEARTBEATS_MISSED_MAX * state.heartbeat_seconds:
@@ -244,16 +265,20 @@ class Link:
             text = f"an older controller ({message.incarnation} < {self.incarnation}) is fenced off"
             self._put(dealer, Problem(code="ERR_LAZYGRAPH_INCARNATION", message=text))
             return
-        if message.version != PROTOCOL_VERSION:
-            text = f"expected protocol {PROTOCOL_VERSION} in welcome, got {message.version}"
+        with self._lock:
+            oldest, newest = self._hello.version_min, self._hello.version_max
+            spoken = oldest <= message.version <= newest
+            again = self.incarnation != 0
+            if spoken:
+                self.version, self.incarnation = message.version, message.incarnation
+                self.lost_since = None
+                self.established.set()
+        if not spoken:
+            text = f"expected protocol {oldest} to {newest} in welcome, got {message.version}"
             self._put(dealer, Problem(code="ERR_LAZYGRAPH_PROTOCOL_VERSION", message=text))
             return
-        again = self.incarnation != 0
-        self.incarnation = message.incarnation
         state.heartbeat_seconds = message.heartbeat_ms / 1000
         state.next_heartbeat_at = time.monotonic() + state.heartbeat_seconds
-        self.lost_since = None
-        self.established.set()
         logger.info("lazygraph: %s the controller", "back with" if again else "connected to")
         self._on_message(message)
         inventory = self._inventory()

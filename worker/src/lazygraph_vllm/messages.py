@@ -1,4 +1,4 @@
-"""The protocol's messages, version 1: the mirror of ``src/wire/protocol.ts``.
+"""The protocol's messages, version 2: the mirror of ``src/wire/protocol.ts``.
 
 Units and meaning of every field are documented there. Frames are msgpack maps with camelCase keys;
 ``type`` names the message. Both test suites read ``test/golden/frames.json``.
@@ -12,7 +12,12 @@ from typing import Annotated, Any, Literal, Union
 import msgspec
 from msgspec import Meta
 
-PROTOCOL_VERSION = 1
+from .graph import Graph as Graph
+from .graph import StepCount as StepCount
+
+PROTOCOL_VERSION = 2
+# The oldest version that is still spoken, where ``graph.version_for`` allows.
+PROTOCOL_VERSION_MIN = 1
 
 FRAME_BYTES_MAX = 1 << 20
 GRAPHS_MAX = 4096
@@ -23,6 +28,8 @@ STEPS_PER_BATCH_MAX = 512
 TOKENS_MAX = 1 << 20
 TEXT_CHARS_MAX = 2048
 COMMANDS_WAITING_MAX = 64
+# A day: no start captures longer.
+BUDGET_MS_MAX = 86_400_000
 
 Mode = Literal["eager", "lazy", "idle"]
 Reserve = Literal["none", "least", "top", "plan"]
@@ -39,16 +46,6 @@ def _check_apart(names: Sequence[str], field: str) -> None:
         if name in seen:
             raise ValueError(f"expected {field} to name a graph once, got {name!r} again")
         seen.add(name)
-
-
-class Graph(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """One graph the engine could capture; see ``src/graph.ts``."""
-
-    id: str
-    kind: Literal["FULL", "PIECEWISE"]
-    tokens: int
-    requests: int | None = None
-    uniform: int | None = None
 
 
 class RankMemory(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -87,19 +84,6 @@ class Reserved(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
     serving_bytes: int = 0
 
 
-class StepCount(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Steps of one shape since the last batch."""
-
-    tokens: int
-    requests: int
-    uniform: int
-    served: str
-    count: int
-    seconds: float
-    timed: int
-    context_tokens: float
-
-
 class _Message(
     msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag_field="type", omit_defaults=True
 ):
@@ -126,6 +110,8 @@ class Hello(_Message, tag="hello", kw_only=True):
     tensor_parallel: int
     pipeline_parallel: int
     simulated: str | None = None
+    # Which of our adapters to vLLM serves this engine.
+    adapter: str | None = None
 
 
 class Inventory(_Message, tag="inventory", kw_only=True):
@@ -153,6 +139,10 @@ class Ready(_Message, tag="ready", kw_only=True):
     captured: tuple[Captured, ...]
     ranks: tuple[RankMemory, ...]
     epoch: int
+    # Of ``capture_seconds``, those in warm-up runs.
+    warm_up_seconds: float | None = None
+    # Graphs of ``start`` left out because its budget was used.
+    skipped: tuple[str, ...] | None = None
 
 
 Outcome = Literal["captured", "already", "deferred", "refused", "failed"]
@@ -256,6 +246,9 @@ class Start(_Message, tag="start", kw_only=True):
     tiers: Annotated[tuple[SomeGraphs, ...], Meta(max_length=TIERS_MAX)] | None = None
     exclude: Annotated[tuple[GraphId, ...], Meta(max_length=GRAPHS_MAX)] | None = None
     graphs_max: Annotated[int, Meta(ge=1, le=GRAPHS_MAX)] | None = None
+    # Milliseconds of capture, warm-up runs included, from which on only the tops of ``graphs`` are
+    # begun: the largest of each kind, uniform length and case among them. Version 2.
+    budget_ms: Annotated[int, Meta(ge=0, le=BUDGET_MS_MAX)] | None = None
 
     def __post_init__(self) -> None:
         """A graph has one pool, and is excluded once."""

@@ -16,11 +16,13 @@ from collections.abc import Callable
 from typing import Any
 
 from . import __version__
+from .graph import version_for
 from .inbox import Command, Inbox
 from .link import Link
 from .messages import (
     COMMANDS_WAITING_MAX,
     PROTOCOL_VERSION,
+    PROTOCOL_VERSION_MIN,
     TEXT_CHARS_MAX,
     FromEngine,
     Hello,
@@ -96,7 +98,7 @@ class Session:
         if index := getattr(parallel, "data_parallel_index", 0):
             engine = f"{engine[:120]}#{index}"
         return Hello(
-            version_min=PROTOCOL_VERSION,
+            version_min=PROTOCOL_VERSION_MIN,
             version_max=PROTOCOL_VERSION,
             engine=engine[:128],
             session=secrets.token_hex(8),
@@ -174,10 +176,13 @@ class Session:
         """The controller's first set; ``None`` if it didn't come within the bounded wait."""
         if self.link is not None:
             self.update_hello(phase=self._state.phase)
+            self.link.require_version(version_for(self._state.graphs))
             self.tell_inventory()
             given = self._start_given.wait(self._settings.handshake_ms / 1000)
             if given and self._start is not None:
                 return self._start
+            if self.link.refused is not None:
+                return None  # it has been logged why
             logger.warning(
                 "lazygraph: no answer from a controller within %d ms; starting by the defaults of "
                 "%s mode",

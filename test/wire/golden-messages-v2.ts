@@ -1,0 +1,91 @@
+/** Meanings of the frames that came with version 2 of the protocol; see golden-messages.ts. */
+
+import type { FromEngine, ToEngine } from "../../src/wire/protocol.ts";
+
+const shape = { tokens: 24, requests: 24, uniform: 1, served: "FULL:24:l2", count: 3 };
+
+export const FROM_ENGINE_V2: readonly (readonly [string, FromEngine])[] = [
+  [
+    "hello of version 2, with its adapter",
+    {
+      type: "hello",
+      versionMin: 1,
+      versionMax: 2,
+      engine: "llama-8b-0",
+      session: "5b1f0c9e7d3a4e61",
+      pluginVersion: "0.2.0",
+      vllmVersion: "0.33.0",
+      model: "meta-llama/Llama-3.1-8B",
+      host: "node-17",
+      pid: 4_194_304,
+      phase: "loading",
+      mode: "idle",
+      tensorParallel: 1,
+      pipelineParallel: 1,
+      adapter: "v31",
+    },
+  ],
+  [
+    "inventory with graphs of every case",
+    {
+      type: "inventory",
+      phase: "capturing",
+      graphs: [
+        { id: "PIECEWISE:512", kind: "PIECEWISE", tokens: 512 },
+        { id: "PIECEWISE:512:l2", kind: "PIECEWISE", tokens: 512, loras: 2 },
+        { id: "FULL:24:l2", kind: "FULL", tokens: 24, requests: 24, uniform: 1, loras: 2 },
+        { id: "FULL:64:mixed:q4", kind: "FULL", tokens: 64, requests: 64, queryLength: 4 },
+        { id: "FULL:64:b2", kind: "FULL", tokens: 64, requests: 64, uniform: 1, microbatches: 2 },
+      ],
+      captured: [],
+      ranks: [],
+      cudagraphMode: "FULL_AND_PIECEWISE",
+      layers: 32,
+      maxRequests: 1024,
+      maxBatchedTokens: 8192,
+      kvCacheTokens: 900_000,
+      epoch: 0,
+    },
+  ],
+  [
+    "ready within a budget",
+    {
+      type: "ready",
+      captureSeconds: 0.125,
+      captured: [{ graph: "FULL:512", ms: 30.5, bytes: 1_677_721 }],
+      ranks: [],
+      epoch: 1,
+      warmUpSeconds: 0.0625,
+      skipped: ["FULL:64", "FULL:32"],
+    },
+  ],
+  [
+    "telemetry of steps by case",
+    {
+      type: "telemetry",
+      sequence: 1,
+      dropped: 0,
+      steps: [
+        { ...shape, seconds: 0.25, timed: 3, contextTokens: 512.5, loras: 2, queryLength: 1 },
+        { ...shape, served: "", seconds: 0, timed: 0, contextTokens: 1.5, microbatches: 2 },
+      ],
+      running: 24,
+      waiting: 0,
+    },
+  ],
+];
+
+export const TO_ENGINE_V2: readonly (readonly [string, ToEngine])[] = [
+  [
+    "welcome of version 2",
+    {
+      type: "welcome",
+      version: 2,
+      incarnation: 1_795_000_000_125,
+      heartbeatMs: 1000,
+      mode: "idle",
+    },
+  ],
+  ["start with a budget", { type: "start", graphs: ["FULL:512", "FULL:8"], budgetMs: 115 }],
+  ["start with no budget left", { type: "start", graphs: ["FULL:512"], budgetMs: 0 }],
+];
