@@ -71,6 +71,9 @@ class FakeRank:
         self.missing: str | None = None
         self.missed: str | None = None  # vLLM captured past our hooks
         self.aside = False
+        self.more: tuple[str, ...] = ()
+        self.budget_seconds: float | None = None
+        self.skipped: tuple[str, ...] = ()
 
     def hash(self) -> str:
         text = f"{self.epoch}{sorted(self.captured)}{self.forked}"
@@ -110,9 +113,16 @@ class FakeRank:
         return 1
 
     def prepare(
-        self, first: list[str], verify: bool, tiers: Any = (), guard_margin: int | None = None
+        self,
+        first: list[str],
+        verify: bool,
+        tiers: Any = (),
+        guard_margin: int | None = None,
+        more: tuple[str, ...] = (),
+        budget_seconds: float | None = None,
     ) -> None:
         self.first, self.tiers, self.guard_margin = first, tiers, guard_margin
+        self.more, self.budget_seconds = more, budget_seconds
 
     def take(self, name: str) -> Captured:
         self.captured[name] = Captured(graph=name, ms=1.0 + self.index, bytes=10 - self.index)
@@ -130,6 +140,7 @@ class FakeRank:
         return {
             "captured": list(self.captured.values()), "mismatched": dict(self.mismatch),
             "refused": dict(self.refused),
+            "warm_up_seconds": 0.125, "skipped": self.skipped,
             "seconds": 0.5 + self.index, "hash": self.hash(), "epoch": self.epoch,
             "memory": self.memory(),
         }  # fmt: skip

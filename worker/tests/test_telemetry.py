@@ -1,36 +1,36 @@
 from __future__ import annotations
 
 from lazygraph_vllm.messages import STEPS_PER_BATCH_MAX
-from lazygraph_vllm.telemetry import StepCounter
+from lazygraph_vllm.telemetry import StepCounter, StepKey
 
-KEY = (4, 4, 1, "FULL:4")
+KEY = StepKey(4, 4, 1, "FULL:4")
 
 
 def test_steps_of_one_shape_are_merged() -> None:
     counter = StepCounter()
     for context in (10, 20, 60):
-        counter.add(*KEY, context)
+        counter.add(KEY, context)
     counter.time(KEY, 0.25, 10)
     counter.time(KEY, 0.5, 20)
-    counter.add(8, 3, 0, "", 5)
-    steps = {(s.tokens, s.requests, s.uniform, s.served): s for s in counter.take()}
-    assert set(steps) == {KEY, (8, 3, 0, "")}
+    counter.add(StepKey(8, 3, 0, ""), 5)
+    steps = {StepKey(s.tokens, s.requests, s.uniform, s.served): s for s in counter.take()}
+    assert set(steps) == {KEY, StepKey(8, 3, 0, "")}
     merged = steps[KEY]
     assert (merged.count, merged.seconds, merged.timed, merged.context_tokens) == (3, 0.75, 2, 15)
-    untimed = steps[8, 3, 0, ""]
+    untimed = steps[StepKey(8, 3, 0, "")]
     assert (untimed.timed, untimed.seconds, untimed.context_tokens) == (0, 0, 5)
 
 
 def test_taking_starts_anew() -> None:
     counter = StepCounter()
-    counter.add(*KEY, 1)
+    counter.add(KEY, 1)
     assert len(counter.take()) == 1
     assert counter.take() == ()
 
 
 def test_a_time_that_comes_after_its_batch_is_kept_without_a_count() -> None:
     counter = StepCounter()
-    counter.add(*KEY, 1)
+    counter.add(KEY, 1)
     counter.take()
     counter.time(KEY, 0.5, 1)
     (late,) = counter.take()
@@ -39,10 +39,10 @@ def test_a_time_that_comes_after_its_batch_is_kept_without_a_count() -> None:
 
 def test_seconds_come_with_the_context_of_the_step_they_belong_to() -> None:
     # Two chunks of one prompt: the second is counted while the first one still runs.
-    chunk = (8192, 1, 8192, "")
+    chunk = StepKey(8192, 1, 8192, "")
     counter = StepCounter()
-    counter.add(*chunk, 8192)
-    counter.add(*chunk, 16384)
+    counter.add(chunk, 8192)
+    counter.add(chunk, 16384)
     counter.time(chunk, 0.22, 8192)
     (first,) = counter.take()
     counter.time(chunk, 0.28, 16384)
@@ -54,10 +54,20 @@ def test_seconds_come_with_the_context_of_the_step_they_belong_to() -> None:
 def test_a_batch_is_bounded_and_what_does_not_fit_is_counted() -> None:
     counter = StepCounter()
     for n in range(STEPS_PER_BATCH_MAX + 3):
-        counter.add(n + 1, 1, 0, "", 0)
-    counter.add(1, 1, 0, "", 0)
-    counter.time((10**6, 1, 0, ""), 1, 1)
+        counter.add(StepKey(n + 1, 1, 0, ""), 0)
+    counter.add(StepKey(1, 1, 0, ""), 0)
+    counter.time(StepKey(10**6, 1, 0, ""), 1, 1)
     assert counter.dropped == 3
     steps = counter.take()
     assert len(steps) == STEPS_PER_BATCH_MAX
     assert steps[0].count == 2
+
+
+def test_steps_of_another_case_are_counted_apart() -> None:
+    counter = StepCounter()
+    counter.add(KEY, 1)
+    counter.add(KEY._replace(loras=2), 1)
+    counter.add(KEY._replace(microbatches=2), 1)
+    counter.add(KEY._replace(query_length=4), 1)
+    cases = [(s.loras, s.query_length, s.microbatches, s.count) for s in counter.take()]
+    assert cases == [(0, None, 1, 1), (2, None, 1, 1), (0, None, 2, 1), (0, 4, 1, 1)]

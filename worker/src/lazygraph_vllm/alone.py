@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 
 from . import local_fill
+from .graph import covers
 from .inbox import LOOK_AGAIN, Command, Inbox
 from .messages import Capture, Result, StepCount
 from .session import Session
@@ -59,13 +60,7 @@ class Alone:
 
     def missed(self, step: StepCount) -> None:
         """Remember what traffic wanted, for the time without a controller."""
-        fitting = [
-            g
-            for g in self._state.graphs
-            if g.tokens >= step.tokens
-            and (g.requests is None or g.requests >= step.requests)
-            and g.uniform in (None, step.uniform)
-        ]
+        fitting = [g for g in self._state.graphs if covers(g, step)]
         if fitting:
             wanted = min(fitting, key=lambda g: (g.tokens, g.kind != "FULL"))
             self._misses[wanted.id] += step.count

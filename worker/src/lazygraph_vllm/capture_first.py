@@ -9,27 +9,50 @@ On each rank, on the thread that runs the model, once, inside vLLM's ``capture_m
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from . import memory
+from . import local_fill, memory
 from .capture import Capturer
 from .descriptors import describe_graph, graph_id
-from .guard import StartGuard
+from .guard import StartGuard, everywhere
 from .pools import make_workspaces
 from .rank_state import RankState
 
 logger = logging.getLogger("vllm.lazygraph")
 
 
+@dataclass(frozen=True)
+class First:
+    """What is to be captured before ready.
+
+    Attributes:
+        graphs: ids, whatever they take.
+        more: ids of what comes besides, in this order, as long as the budget lasts.
+        budget_seconds: for all of it, as a controller has it: no more is begun from then on.
+            ``None``: a share of what stock would spend, judged by the captures so far.
+    """
+
+    graphs: Sequence[str]
+    more: Sequence[str] = ()
+    budget_seconds: float | None = None
+
+
 class FirstCapture:
-    """The first set of one rank."""
+    """The first set of one rank.
+
+    Attributes:
+        skipped: ids that the budget had no room for.
+        warm_up_seconds: what went into runs without a capture.
+    """
 
     def __init__(
         self,
         state: RankState,
         capturer: Capturer,
-        first: Sequence[str],
+        first: First,
         *,
         tiered: bool,
         guard: StartGuard | None,
@@ -39,20 +62,27 @@ class FirstCapture:
         Args:
             state: where what is captured, and what is refused, is booked.
             capturer: runs vLLM's capture.
-            first: ids of what to capture, in this order of pools.
+            first: what to capture, in this order of pools.
             tiered: some graphs have pools of their own.
             guard: memory is tight: looks at each graph first.
         """
         self._state = state
         self._capturer = capturer
-        self._first = [g for g in first if g in state.descs]
+        self._first = [g for g in first.graphs if g in state.descs]
+        self._more = [g for g in first.more if g in state.descs]
+        self._budget_seconds = first.budget_seconds
+        self._began = 0.0
+        self.skipped: list[str] = []
+        self.warm_up_seconds = 0.0
         self._tiered = tiered
         self._guard = guard
 
     def run(self, description: str) -> None:
         """Warm up and capture, one pool after the other; ``description`` is vLLM's."""
         wanted = set(self._first)
+        self._began = time.perf_counter()
         self._warm_up()
+        self.warm_up_seconds = time.perf_counter() - self._began
         if self._tiered:
             make_workspaces(self._state.adapter, self._state.runner)
         home_of = self._state.pools.home
@@ -62,6 +92,37 @@ class FirstCapture:
                 for mode, descs in self._state.lists.items()
             }
             self._capture_pool(home, {m: d for m, d in chosen.items() if d}, description)
+        for name in self._more:
+            # Once it is used up, it is so for whatever comes after.
+            if self.skipped or not everywhere(self._state.adapter, self._allows(name)):
+                self.skipped.append(name)
+                continue
+            desc = self._state.descs[name]
+            self._capture_pool(home_of(name), {desc.cg_mode: [desc]}, description)
+
+    def _allows(self, name: str) -> bool:
+        """Whether this rank's clock has room for one more; all ranks capture the same."""
+        if self._budget_seconds is not None:
+            return time.perf_counter() - self._began < self._budget_seconds
+        state = self._state
+        return local_fill.fits_budget(
+            state.descs[name].cg_mode.name,
+            state.graphs,
+            self._timed(),
+            twice=state.adapter.captures_twice,
+        )
+
+    def _timed(self) -> list[local_fill.TimedCapture]:
+        """The captures so far: the first of each kind is cold, as if its warm-up came with it."""
+        timed: list[local_fill.TimedCapture] = []
+        seen: set[str] = set()
+        for name, captured in self._state.captured.items():
+            kind = self._state.descs[name].cg_mode.name
+            before = 0.0 if timed else self.warm_up_seconds
+            seconds = captured.ms / 1000 + before
+            timed.append(local_fill.TimedCapture(kind, seconds, warm_up=kind not in seen))
+            seen.add(kind)
+        return timed
 
     def _warm_up(self) -> None:
         """Warm up; where memory is tight and the largest run doesn't fit, size the buffer only."""

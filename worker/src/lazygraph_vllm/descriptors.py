@@ -31,28 +31,6 @@ KNOWN_FIELDS = frozenset(
 class DescriptorError(ValueError):
     """Descriptors that can't be told apart by what is known of them; the text says which."""
 
-KNOWN_FIELDS = frozenset(
-    (
-        "cg_mode",
-        "num_tokens",
-        "num_reqs",
-        "uniform_token_count",
-        "max_query_len",
-        "num_active_loras",
-        "num_ubatches",
-    )
-)
-
-
-def unknown_fields(desc: Any) -> list[str]:
-    """Fields of a descriptor that nobody here knows and that are not at their default."""
-    fields = getattr(desc, "__dataclass_fields__", {})
-    return [
-        name
-        for name, field in fields.items()
-        if name not in KNOWN_FIELDS and getattr(desc, name) != field.default
-    ]
-
 
 def graph_id(desc: Any) -> str:
     """The stable id of one of vLLM's ``BatchExecutionDescriptor``.

@@ -22,6 +22,7 @@ from .startup import StartUp
 from .state import EngineState
 from .step_reports import StepReports
 from .vllm.allowed import config_reason
+from .vllm.choose import adapter_for
 
 logger = logging.getLogger("vllm.lazygraph")
 
@@ -46,6 +47,7 @@ class Agent:
             unsupported=unsupported,
             phase="stock" if unsupported else "loading",
             room=Room(settings),
+            adapter=adapter.name if (adapter := adapter_for(vllm_version)) else None,
         )
         self._inbox = Inbox()
         self.session = Session(

@@ -93,7 +93,7 @@ class _Message(
 # ------------------------------------------------------------------ engine → controller
 
 
-class Hello(_Message, tag="hello", kw_only=True):
+class Hello(_Message, tag="hello", frozen=True, kw_only=True):
     """First message of a session."""
 
     version_min: int
@@ -114,7 +114,7 @@ class Hello(_Message, tag="hello", kw_only=True):
     adapter: str | None = None
 
 
-class Inventory(_Message, tag="inventory", kw_only=True):
+class Inventory(_Message, tag="inventory", frozen=True, kw_only=True):
     """Everything the scheduler needs, sent before the first capture."""
 
     phase: Phase
@@ -132,7 +132,7 @@ class Inventory(_Message, tag="inventory", kw_only=True):
     tiers: tuple[tuple[str, ...], ...] | None = None
 
 
-class Ready(_Message, tag="ready", kw_only=True):
+class Ready(_Message, tag="ready", frozen=True, kw_only=True):
     """Sent once, when the engine starts to serve."""
 
     capture_seconds: float
@@ -149,7 +149,7 @@ Outcome = Literal["captured", "already", "deferred", "refused", "failed"]
 Refusal = Literal["headroom", "other"]
 
 
-class Result(_Message, tag="result", kw_only=True):
+class Result(_Message, tag="result", frozen=True, kw_only=True):
     """Answer to a capture command."""
 
     command: int
@@ -164,7 +164,7 @@ class Result(_Message, tag="result", kw_only=True):
     epoch: int
 
 
-class Dropped(_Message, tag="dropped", kw_only=True):
+class Dropped(_Message, tag="dropped", frozen=True, kw_only=True):
     """Answer to a drop command."""
 
     command: int
@@ -176,7 +176,7 @@ class Dropped(_Message, tag="dropped", kw_only=True):
     epoch: int
 
 
-class Telemetry(_Message, tag="telemetry", kw_only=True):
+class Telemetry(_Message, tag="telemetry", frozen=True, kw_only=True):
     """Demand since the last batch."""
 
     sequence: int
@@ -186,7 +186,7 @@ class Telemetry(_Message, tag="telemetry", kw_only=True):
     waiting: int
 
 
-class Edge(_Message, tag="edge", kw_only=True):
+class Edge(_Message, tag="edge", frozen=True, kw_only=True):
     """The engine ran out of work, or has work again."""
 
     state: Literal["idle", "busy"]
@@ -194,20 +194,20 @@ class Edge(_Message, tag="edge", kw_only=True):
     waiting: int
 
 
-class Heartbeat(_Message, tag="heartbeat", kw_only=True):
+class Heartbeat(_Message, tag="heartbeat", frozen=True, kw_only=True):
     """Sent both ways."""
 
     ranks: tuple[RankMemory, ...] | None = None
 
 
-class Problem(_Message, tag="problem", kw_only=True):
+class Problem(_Message, tag="problem", frozen=True, kw_only=True):
     """A message that is valid msgpack but not valid for this engine."""
 
     code: str
     message: str
 
 
-class Goodbye(_Message, tag="goodbye", kw_only=True):
+class Goodbye(_Message, tag="goodbye", frozen=True, kw_only=True):
     """The engine ends."""
 
     reason: str
@@ -220,7 +220,7 @@ FromEngine = Union[  # noqa: UP007 - msgspec wants one union object
 # ------------------------------------------------------------------ controller → engine
 
 
-class Welcome(_Message, tag="welcome", kw_only=True):
+class Welcome(_Message, tag="welcome", frozen=True, kw_only=True):
     """Accepts a hello."""
 
     version: Annotated[int, Meta(ge=0, le=65535)]
@@ -232,14 +232,14 @@ class Welcome(_Message, tag="welcome", kw_only=True):
     margin_bytes: Count | None = None
 
 
-class Refuse(_Message, tag="refuse", kw_only=True):
+class Refuse(_Message, tag="refuse", frozen=True, kw_only=True):
     """Ends the session for good."""
 
     code: Annotated[str, Meta(max_length=128)]
     message: Text
 
 
-class Start(_Message, tag="start", kw_only=True):
+class Start(_Message, tag="start", frozen=True, kw_only=True):
     """Which graphs to capture before ready, in this order."""
 
     graphs: Annotated[tuple[GraphId, ...], Meta(max_length=GRAPHS_MAX)]
@@ -256,7 +256,7 @@ class Start(_Message, tag="start", kw_only=True):
         _check_apart(self.exclude or (), "exclude")
 
 
-class Capture(_Message, tag="capture", kw_only=True):
+class Capture(_Message, tag="capture", frozen=True, kw_only=True):
     """One graph, on all ranks, between two steps."""
 
     command: Count
@@ -265,7 +265,7 @@ class Capture(_Message, tag="capture", kw_only=True):
     need_bytes: Count | None = None
 
 
-class Drop(_Message, tag="drop", kw_only=True):
+class Drop(_Message, tag="drop", frozen=True, kw_only=True):
     """All captured graphs of one or more tiers, on all ranks, between two steps."""
 
     command: Count
@@ -286,26 +286,26 @@ class DispatchRow(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 Rows = Annotated[tuple[DispatchRow, ...], Meta(max_length=TABLE_ROWS_MAX)]
 
 
-class Dispatch(_Message, tag="dispatch", kw_only=True):
+class Dispatch(_Message, tag="dispatch", frozen=True, kw_only=True):
     """Which graph serves which step."""
 
     uniform: Rows
     mixed: Rows
 
 
-class Freeze(_Message, tag="freeze", kw_only=True):
+class Freeze(_Message, tag="freeze", frozen=True, kw_only=True):
     """Ends captures until the mode changes."""
 
     reason: Text
 
 
-class SetMode(_Message, tag="mode", kw_only=True):
+class SetMode(_Message, tag="mode", frozen=True, kw_only=True):
     """Changes the mode of a running engine."""
 
     mode: Mode
 
 
-class Resync(_Message, tag="resync", kw_only=True):
+class Resync(_Message, tag="resync", frozen=True, kw_only=True):
     """Asks for a fresh inventory; with ``hello`` for a new hand-shake before it."""
 
     hello: bool = False

@@ -12,7 +12,8 @@ import functools
 import logging
 from typing import Any
 
-from .descriptors import describe_graph, unknown_fields
+from .capture_first import First
+from .descriptors import describe_graph, unsupported
 from .dispatch import TableError
 from .guard import StartGuard, everywhere
 from .messages import Dispatch, StepCount
@@ -68,13 +69,9 @@ def _describe(wrapper: Any) -> dict[str, Any]:
         return {"unsupported": reason}
     manager = runner.cudagraph_manager
     descs = [d for descs in adapter.planned(manager).values() for d in descs]
-    for desc in descs:
-        if new := unknown_fields(desc):
-            field = f"{new[0]}={getattr(desc, new[0])!r}"
-            return {"unsupported": f"a graph's descriptor has {field}, which is new to us"}
+    if reason := unsupported(descs):
+        return {"unsupported": reason}
     graphs = [describe_graph(d) for d in descs]
-    if len({g.id for g in graphs}) != len(graphs):
-        return {"unsupported": "two of its graphs differ in what we can't tell apart"}
     graphs.sort(key=lambda g: (g.kind != "PIECEWISE", -g.tokens))
     config = runner.vllm_config
     return {
@@ -93,8 +90,10 @@ def prepare(
     verify: bool,
     tiers: tuple[tuple[str, ...], ...] = (),
     guard_margin_bytes: int | None = None,
+    more: tuple[str, ...] = (),
+    budget_seconds: float | None = None,
 ) -> None:
-    """Take over this rank's graphs; the coming start-up capture captures ``first`` only.
+    """Take over this rank's graphs; the coming start-up capture captures ``first`` and no others.
 
     Args:
         wrapper: vLLM's worker wrapper.
@@ -102,11 +101,15 @@ def prepare(
         verify: check each graph against an ungraphed run.
         tiers: graphs that get a pool each; none: one pool for all, as in vLLM.
         guard_margin_bytes: memory is tight: check each graph of ``first``, and leave this much.
+        more: what to capture besides, in this order, as long as the budget lasts.
+        budget_seconds: for all captures before ready; ``None``: a share of what stock would spend.
     """
     runner = _runner(wrapper)
     guard = None if guard_margin_bytes is None else _guard(wrapper, guard_margin_bytes)
     adapter = current()
-    runner.lazygraph = graphs = RankGraphs(adapter, runner, first, verify, tiers, guard)
+    runner.lazygraph = graphs = RankGraphs(
+        adapter, runner, First(first, more, budget_seconds), verify, tiers, guard
+    )
     take_over(adapter, runner, graphs)
     watch_steps(runner, graphs.dispatch)
 
@@ -143,6 +146,8 @@ def finish_start(wrapper: Any) -> dict[str, Any]:
         "mismatched": dict(state.mismatched),
         "refused": dict(state.refused),
         "seconds": graphs.capture_seconds,
+        "warm_up_seconds": graphs.warm_up_seconds,
+        "skipped": graphs.skipped,
         "hash": state.hash(),
         "epoch": state.epoch,
         "memory": rank_memory(wrapper),
@@ -189,7 +194,11 @@ def preflight(
         if reclaimed:
             reason = shortage(wrapper, *needs)
         short = reason is not None
-    answer = {"reason": reason, "hash": state.hash(), "has": graph in state.captured}
+    answer: dict[str, Any] = {
+        "reason": reason,
+        "hash": state.hash(),
+        "has": graph in state.captured,
+    }
     if short:
         answer["short"] = True
     if short or reclaimed:

@@ -26,11 +26,13 @@ class RankDispatch:
     Attributes:
         table: the controller's; ``None``: our rule.
         last_served: id of the graph that the last step got; empty: it ran ungraphed.
+        last_call: that step, by the LoRA case its graph must have been captured for.
     """
 
     def __init__(self, state: RankState) -> None:
         self.table: Dispatch | None = None
         self.last_served = ""
+        self.last_call = StepCall(0, 0, None, 0)
         self._state = state
         # Of the state, for ``choose``.
         self._adapter = state.adapter
@@ -40,12 +42,15 @@ class RankDispatch:
         self._mixed: LookUp = [()]
         # vLLM's own candidates, as the first rebuild found them.
         self._stock: dict[Any, list[Any]] | None = None
+        # Only then does a step's query length tell steps apart.
+        self.limits_queries = any(g.query_length is not None for g in state.graphs)
         self._tokens_max = max((g.tokens for g in state.graphs), default=0)
 
     def choose(self, call: StepCall) -> Any:
         """Stands in for ``CudaGraphManager.dispatch``: one look-up, captured graphs only."""
         adapter = self._adapter
         call = adapter.effective(self._manager, call)
+        self.last_call = call
         is_decode = call.uniform == self._manager.decode_query_len
         rows = self._uniform if is_decode else self._mixed
         if 0 < call.tokens < len(rows):

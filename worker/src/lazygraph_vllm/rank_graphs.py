@@ -14,7 +14,7 @@ from typing import Any
 
 from . import memory
 from .capture import Capturer
-from .capture_first import FirstCapture
+from .capture_first import First, FirstCapture
 from .guard import StartGuard
 from .messages import Captured
 from .rank_dispatch import RankDispatch
@@ -40,6 +40,8 @@ class RankGraphs:
         reservation: memory that is held until the next capture begins.
         cache_flush: empties torch's cache, and seldom.
         capture_seconds: what everything before ready took.
+        warm_up_seconds: of these, what went into runs without a capture.
+        skipped: left out before ready because the budget was used.
         ran: vLLM's capture came to us.
     """
 
@@ -47,7 +49,7 @@ class RankGraphs:
         self,
         adapter: Adapter,
         runner: Any,
-        first: Sequence[str],
+        first: First,
         verify: bool = False,
         tiers: Sequence[Sequence[str]] = (),
         guard: StartGuard | None = None,
@@ -57,6 +59,8 @@ class RankGraphs:
         self.dispatch = RankDispatch(self.state)
         self.capturer = Capturer(self.state, verify)
         self._first = FirstCapture(self.state, self.capturer, first, tiered=any(tiers), guard=guard)
+        self.skipped: tuple[str, ...] = ()
+        self.warm_up_seconds = 0.0
         self.reservation = memory.Reservation()
         self.cache_flush = memory.CacheFlush()
         self.capture_seconds = 0.0
@@ -72,6 +76,8 @@ class RankGraphs:
         self._first.run(description)
         self.dispatch.rebuild()
         self.capture_seconds = time.perf_counter() - started
+        self.skipped = tuple(self._first.skipped)
+        self.warm_up_seconds = self._first.warm_up_seconds
 
     def finish_start(self) -> None:
         """Turn capturing off for real steps, and dispatch only what is captured."""

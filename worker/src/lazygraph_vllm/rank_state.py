@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from . import forecast
-from .descriptors import describe_graph, graph_id
+from .descriptors import by_id, describe_graph
 from .local_fill import top_graphs
 from .messages import Captured, Graph
 from .pools import GraphPools
@@ -43,7 +43,7 @@ class RankState:
         self.manager = runner.cudagraph_manager
         self.pools = GraphPools(adapter, self.manager, tiers)
         self.lists = {mode: list(d) for mode, d in adapter.planned(self.manager).items()}
-        self.descs: dict[str, Any] = {graph_id(d): d for ds in self.lists.values() for d in ds}
+        self.descs: dict[str, Any] = by_id(d for descs in self.lists.values() for d in descs)
         self.graphs: list[Graph] = [describe_graph(d) for d in self.descs.values()]
         self.captured: dict[str, Captured] = {}
         self.refused: dict[str, str] = {}

@@ -12,7 +12,7 @@ from collections import deque
 from typing import Any
 
 from .rank_dispatch import RankDispatch
-from .telemetry import StepCounter
+from .telemetry import StepCounter, StepKey
 
 STEPS_IN_FLIGHT_MAX = 64
 
@@ -27,9 +27,9 @@ class StepWatch:
 
     def __init__(self) -> None:
         self.counter = StepCounter()
-        self._in_flight: deque[tuple[tuple[int, int, int, str], float, Any, Any]] = deque()
+        self._in_flight: deque[tuple[StepKey, float, Any, Any]] = deque()
         self._spare: list[Any] = []
-        self._open: tuple[tuple[int, int, int, str], float, Any] | None = None
+        self._open: tuple[StepKey, float, Any] | None = None
 
     def begin(self) -> Any:
         """Mark the start of a step; returns its event."""
@@ -40,9 +40,9 @@ class StepWatch:
         event.record()
         return event
 
-    def dispatched(self, key: tuple[int, int, int, str], event: Any, context: float) -> None:
+    def dispatched(self, key: StepKey, event: Any, context: float) -> None:
         """Count the step whose graph is now known."""
-        self.counter.add(*key, context)
+        self.counter.add(key, context)
         self._open = (key, context, event)
 
     def end(self) -> None:
@@ -87,7 +87,16 @@ def watch_steps(runner: Any, dispatch: RankDispatch) -> None:
         longest = max(scheduled.values())
         uniform = longest if longest * requests == tokens else 0
         computed = sum(scheduler_output.scheduled_cached_reqs.num_computed_tokens)
-        key = (tokens, requests, uniform, dispatch.last_served)
+        call = dispatch.last_call
+        key = StepKey(
+            tokens,
+            requests,
+            uniform,
+            dispatch.last_served,
+            call.loras,
+            call.query_length if dispatch.limits_queries else None,
+            call.microbatches,
+        )
         watch.dispatched(key, event, (computed + tokens) / requests)
         return result
 

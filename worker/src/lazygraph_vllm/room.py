@@ -137,8 +137,8 @@ class Room:
 
     def prepare_options(
         self, first: Sequence[Graph], ranks: Sequence[RankMemory], alone: bool
-    ) -> tuple[Any, ...]:
-        """What ``rank.prepare`` needs besides the first set: nothing where memory is plentiful.
+    ) -> tuple[tuple[tuple[str, ...], ...], int | None]:
+        """Tiers and the guard's margin for ``rank.prepare``; none where memory is plentiful.
 
         Args:
             first: what is captured before ready.
@@ -152,7 +152,7 @@ class Room:
         margin = self.allowance(ranks) if alone else self.margin()
         room = self.room_bytes(ranks, margin)
         if need <= GUARD_FROM_SHARE * room:
-            return (self.tiers,) if self.tiers else ()
+            return self.tiers, None
         logger.warning(
             "lazygraph: memory is tight: %d graphs before ready will take about %d MiB, %d MiB are "
             "free besides what serving needs; each is checked first. %s",
@@ -161,7 +161,7 @@ class Room:
             room >> 20,
             REMEDY,
         )
-        return (self.tiers, margin)
+        return self.tiers, margin
 
     # -------------------------------------------------------------- what fits
 

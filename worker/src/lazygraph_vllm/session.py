@@ -111,6 +111,7 @@ class Session:
             mode=self._state.mode,
             tensor_parallel=parallel.tensor_parallel_size,
             pipeline_parallel=parallel.pipeline_parallel_size,
+            adapter=self._state.adapter,
         )
 
     def inventory(self) -> Inventory | None:

@@ -10,7 +10,7 @@ import os
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 Mode = Literal["eager", "lazy", "idle"]
 MODES: tuple[Mode, ...] = ("eager", "lazy", "idle")
@@ -119,13 +119,13 @@ def load_settings(env: Mapping[str, str] | None = None) -> Settings | None:
     if other_gpus not in OTHER_GPUS:
         raise SettingsError(f"expected LAZYGRAPH_OTHER_GPUS to be run or stock, got {other_gpus!r}")
     return Settings(
-        mode=cast(Mode, mode),
+        mode=mode,
         endpoint=endpoint,
         engine=engine,
         handshake_ms=int(raw_ms),
         verify=_flag(env, "LAZYGRAPH_VERIFY"),
         allow_untested=_flag(env, "LAZYGRAPH_ALLOW_UNTESTED"),
         curve=_curve(env),
-        reserve=cast(Reserve, reserve),
-        other_gpus=cast(OtherGpus, other_gpus),
+        reserve=reserve,
+        other_gpus=other_gpus,
     )

@@ -8,9 +8,10 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from . import rank
+from . import local_fill, rank
+from .local_fill import top_graphs
 from .lockstep import purge, slowest
-from .messages import Ready
+from .messages import Ready, Start
 from .room import some
 from .session import Session
 from .settings import Settings
@@ -74,8 +75,29 @@ class StartUp:
         else:
             known = {g.id: g for g in state.graphs}
             first = [known[name] for name in start.graphs if name in known]
-        options = state.room.prepare_options(first, state.ranks, alone=start is None)
-        rpc(rank.prepare, args=([g.id for g in first], self._settings.verify, *options))
+        names = [g.id for g in first]
+        tiers, margin = state.room.prepare_options(first, state.ranks, alone=start is None)
+        more, budget_seconds = self._more(start, names)
+        rpc(
+            rank.prepare,
+            args=(names, self._settings.verify, tiers, margin, more, budget_seconds),
+        )
+
+    def _more(self, start: Start | None, first: list[str]) -> tuple[tuple[str, ...], float | None]:
+        """What comes before ready besides, while the budget lasts, and the controller's budget.
+
+        Takes it off ``first``: of what a controller named, only the tops come whatever they take.
+        """
+        state = self._state
+        if start is None:
+            more = local_fill.first_more(state.mode, state.graphs)
+            return tuple(g.id for g in more if g.id not in first), None
+        if start.budget_ms is None:
+            return (), None
+        tops = {g.id for g in top_graphs(g for g in state.graphs if g.id in first)}
+        more_names = tuple(name for name in first if name not in tops)
+        first[:] = [name for name in first if name in tops]
+        return more_names, start.budget_ms / 1000
 
     def finish(self, rpc: Any) -> Ready | None:
         """Book what all ranks have captured of the first set; ``None``: vLLM passed us by."""
@@ -109,6 +131,8 @@ class StartUp:
             captured=tuple(state.captured.values()),
             ranks=state.ranks,
             epoch=state.epoch,
+            warm_up_seconds=max(a["warm_up_seconds"] for a in answers),
+            skipped=tuple(answers[0]["skipped"]) or None,
         )
         logger.info(
             "lazygraph: captured %d of %d graphs in %.3f s before ready (%s mode)",

@@ -22,6 +22,7 @@ class EngineState:
         unsupported: why this engine runs as stock; ``None`` if it doesn't.
         phase: where the engine stands.
         room: what it knows of memory.
+        adapter: which of ours to vLLM is used; ``None`` for a vLLM that no adapter knows.
         facts: what rank 0 told of its model and graphs.
         graphs: the plan.
         captured: what serves, with its cost, by id.
@@ -38,6 +39,7 @@ class EngineState:
     unsupported: str | None
     phase: Phase
     room: Room
+    adapter: str | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     graphs: list[Graph] = field(default_factory=list)
     captured: dict[str, Captured] = field(default_factory=dict)

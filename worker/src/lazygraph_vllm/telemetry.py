@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from .messages import STEPS_PER_BATCH_MAX, StepCount
 
 
+class StepKey(NamedTuple):
+    """What steps are counted by; the fields are ``StepCount``'s."""
+
+    tokens: int
+    requests: int
+    uniform: int
+    served: str
+    loras: int = 0
+    query_length: int | None = None
+    microbatches: int = 1
+
+
 class StepCounter:
-    """Steps since the last ``take``, merged by (tokens, requests, uniform, served)."""
+    """Steps since the last ``take``, merged by shape, case and what served them."""
 
     def __init__(self) -> None:
-        self._steps: dict[tuple[int, int, int, str], list[float]] = {}
+        self._steps: dict[StepKey, list[float]] = {}
         self.dropped = 0
 
-    def add(
-        self, tokens: int, requests: int, uniform: int, served: str, context_tokens: float
-    ) -> None:
+    def add(self, key: StepKey, context_tokens: float) -> None:
         """Count one step; beyond the batch limit it is counted as dropped."""
-        key = (tokens, requests, uniform, served)
         entry = self._steps.get(key)
         if entry is None:
             if len(self._steps) >= STEPS_PER_BATCH_MAX:
@@ -26,7 +37,7 @@ class StepCounter:
         entry[0] += 1
         entry[3] += context_tokens
 
-    def time(self, key: tuple[int, int, int, str], seconds: float, context_tokens: float) -> None:
+    def time(self, key: StepKey, seconds: float, context_tokens: float) -> None:
         """Add the measured seconds of a step that was counted, maybe in an earlier batch.
 
         Its context comes along: of two chunks of one prompt both are counted before the first one
@@ -46,20 +57,11 @@ class StepCounter:
         steps, self._steps = self._steps, {}
         return tuple(
             StepCount(
-                tokens=tokens,
-                requests=requests,
-                uniform=uniform,
-                served=served,
+                **key._asdict(),
                 count=int(count),
                 seconds=seconds,
                 timed=int(timed),
                 context_tokens=of_timed / timed if timed else of_counted / count,
             )
-            for (tokens, requests, uniform, served), (
-                count,
-                seconds,
-                timed,
-                of_counted,
-                of_timed,
-            ) in steps.items()
+            for key, (count, seconds, timed, of_counted, of_timed) in steps.items()
         )

@@ -12,6 +12,7 @@ pytestmark = [pytest.mark.vllm_contract, pytest.mark.usefixtures("pristine", "gp
 from builders import Wrapper, make_config, make_runner, start  # noqa: E402
 from lazygraph_vllm import rank  # noqa: E402
 from lazygraph_vllm.descriptors import graph_id  # noqa: E402
+from vllm_facts import PROFILES_BY_CAPTURING  # noqa: E402
 
 MODES = ("FULL", "PIECEWISE", "FULL_DECODE_ONLY", "FULL_AND_PIECEWISE")
 TOPS = {
@@ -168,3 +169,43 @@ def test_what_travels_between_processes_survives_pickling() -> None:
         assert pickle.loads(pickle.dumps(value)) == value
     for function in (rank.describe, rank.capture, rank.set_table, rank.drain_steps):
         assert pickle.loads(cloudpickle.dumps(function)) is function
+
+
+def first_set_of(more: tuple[str, ...], budget_seconds: float | None) -> dict[str, Any]:
+    wrapper = Wrapper(make_runner(make_config()))
+    rank.prepare(wrapper, ["PIECEWISE:16", "FULL:8"], False, (), None, more, budget_seconds)
+    wrapper.compile_or_warm_up_model()
+    return rank.finish_start(wrapper)
+
+
+def test_more_comes_before_ready_while_the_controllers_budget_lasts() -> None:
+    more = ("FULL:4", "FULL:1", "PIECEWISE:2")
+    plenty = first_set_of(more, 3600)
+    assert captured_in_order(plenty) == ["PIECEWISE:16", "FULL:8", *more]
+    assert plenty["skipped"] == ()
+    assert 0 < plenty["warm_up_seconds"] < plenty["seconds"]
+    none = first_set_of(more, 0)
+    assert captured_in_order(none) == ["PIECEWISE:16", "FULL:8"]
+    assert none["skipped"] == more
+
+
+def test_without_one_the_budget_is_a_share_of_what_stock_would_spend(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from lazygraph_vllm import local_fill
+
+    asked: list[tuple[str, list[str], bool]] = []
+
+    def fits(kind: str, planned: Any, captured: Any, *, twice: bool, **_: Any) -> bool:
+        asked.append((kind, [c.kind for c in captured], twice))
+        return len(captured) < 3
+
+    monkeypatch.setattr(local_fill, "fits_budget", fits)
+    answer = first_set_of(("FULL:4", "FULL:2", "FULL:1"), None)
+    assert captured_in_order(answer) == ["PIECEWISE:16", "FULL:8", "FULL:4"]
+    assert answer["skipped"] == ("FULL:2", "FULL:1")
+    assert [kinds for _, kinds, _ in asked] == [
+        ["PIECEWISE", "FULL"],
+        ["PIECEWISE", "FULL", "FULL"],
+    ]
+    assert {twice for _, _, twice in asked} == {PROFILES_BY_CAPTURING}

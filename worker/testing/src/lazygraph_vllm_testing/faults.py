@@ -58,8 +58,8 @@ def _after_capture(graph: str, break_it: Any) -> None:
         break_once(self._state)
         rebuild(self)
 
-    Capturer._verify = patched_verify
-    RankDispatch.rebuild = patched_rebuild
+    Capturer._verify = patched_verify  # type: ignore[method-assign]
+    RankDispatch.rebuild = patched_rebuild  # type: ignore[method-assign]
 
 
 class _DeadGraph:
@@ -133,7 +133,7 @@ def _around_capture(graph: str, context: Any) -> None:
         finally:
             self._forward_factory = forward_factory
 
-    Capturer.run = patched_run
+    Capturer.run = patched_run  # type: ignore[method-assign]
 
 
 @contextlib.contextmanager

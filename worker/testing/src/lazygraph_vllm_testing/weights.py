@@ -42,7 +42,7 @@ def use_fan_in(rank: int) -> None:
             for own, parameter in layer.named_parameters(recurse=False):
                 fill(parameter.data, f"{prefix}.{own}".lstrip("."), rank, layer)
 
-    loader.initialize_single_dummy_weight = initialize_single_dummy_weight
+    loader.initialize_single_dummy_weight = initialize_single_dummy_weight  # type: ignore[attr-defined]
     loader.DummyModelLoader.load_weights = load_weights
 
 
