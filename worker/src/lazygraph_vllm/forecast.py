@@ -7,28 +7,35 @@ A graph's bytes have two parts (docs/gpu-memory.md):
 
 The pool of a FULL graph is mostly attention: with FlashAttention 3 every captured step gets
 buffers for a fixed number of splits (vLLM's ``flash_attn_max_num_splits_for_cuda_graph``), of
-``[splits, heads, tokens, head size]`` in 32-bit floats. Layers share them, but where a layer's
-other buffers are large enough to be cut out of the freed block, the next layer needs a second one.
-A PIECEWISE graph leaves attention out and keeps one layer's activations. Each kind is captured on a
-stream of its own, and cuBLAS keeps a workspace for each.
+``[splits, heads, tokens, value size]`` in 32-bit floats; the value size is the head's, or the
+latent one's with multi-head latent attention (512 in DeepSeek models). A PIECEWISE graph leaves
+attention out and keeps one layer's activations.
 
-Constants come from 102 graphs of a Llama-3.1-8B on an H200; on a Qwen3-0.6B, which they were not
-fitted on, the whole plan comes out at 489 MiB of 508 measured.
+Up to vLLM 0.28 each kind is captured on a stream of its own: cuBLAS keeps a workspace for each, and
+where a layer's other buffers are large enough to be cut out of the freed block of splits, the next
+layer needs a second one. Later versions capture both on one stream, which the warm-up has given its
+workspace, and FULL graphs lie in what PIECEWISE ones left.
+
+On an H200, whole plans of 102 graphs: with 0.26 a Llama-3.1-8B 1,010 MiB (forecast 1,001) and a
+Qwen3-0.6B 508 (495); with 0.33 the 8B 640 (642), Qwen3-30B-A3B 787 (751), DeepSeek-V2-Lite 1,104
+(1,101). Bench: ``bench/gpu/families.sh``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .local_fill import top_graphs
 from .messages import Graph
 
 MIB = 1 << 20
-# One by one on a Llama-3.1-8B (32 layers): PIECEWISE 4 MiB for 33 pieces, FULL 1.6 MiB.
-# bench/gpu/main-job.sh measures them again.
-PIECEWISE_BYTES_PER_PIECE = int(0.124 * MIB)
-FULL_BYTES_PER_LAYER = int(0.05 * MIB)
+# The same as the controller's (src/memory/constants.ts): fitted by ``npm run bench:forecast``.
+PIECEWISE_BYTES_PER_PIECE = int(0.138 * MIB)
+FULL_BYTES_PER_LAYER = int(0.044 * MIB)
+# Latent attention launches more kernels a layer: DeepSeek-V2-Lite on an H200, vLLM 0.33.
+LATENT_PIECEWISE_BYTES_PER_PIECE = int(0.235 * MIB)
+LATENT_FULL_BYTES_PER_LAYER = int(0.139 * MIB)
 # torch's default for Hopper; 8 MiB on older devices.
 CUBLAS_WORKSPACE_BYTES = 32 * MIB
 # torch's allocator asks the driver for this much where less than half of it is wanted.
@@ -67,13 +74,18 @@ class Shape:
     value_bytes: int = 2
     # Splits of attention under capture; 0: the backend has none, or its buffers aren't known.
     splits: int = 0
+    # Latent size of attention, in the place of the head's; 0: it has none.
+    latent: int = 0
+    # Both kinds are captured on one stream, whose workspace is there before.
+    one_stream: bool = False
 
 
-def typical_graph_bytes(kind: str, layers: int) -> int:
+def typical_graph_bytes(kind: str, layers: int, latent: bool = False) -> int:
     """Driver memory of one graph of this kind."""
     if kind == "PIECEWISE":
-        return (layers + 1) * PIECEWISE_BYTES_PER_PIECE
-    return layers * FULL_BYTES_PER_LAYER
+        piece = LATENT_PIECEWISE_BYTES_PER_PIECE if latent else PIECEWISE_BYTES_PER_PIECE
+        return (layers + 1) * piece
+    return layers * (LATENT_FULL_BYTES_PER_LAYER if latent else FULL_BYTES_PER_LAYER)
 
 
 def is_foreign(growth: int, typical: int) -> bool:
@@ -81,39 +93,60 @@ def is_foreign(growth: int, typical: int) -> bool:
     return abs(growth - typical) > FOREIGN_FROM_BYTES + FOREIGN_FROM_GRAPHS * typical
 
 
-def pool_growth_bytes(kind: str, tokens: int, shape: Shape) -> int:
-    """Segments of a pool whose largest graph of this kind has so many tokens."""
-    if shape.hidden == 0:
+def pool_bytes(largest: Mapping[str, int], shape: Shape) -> int:
+    """Segments of a pool.
+
+    Args:
+        largest: tokens of its largest graph of each kind.
+        shape: of the model on this rank.
+    """
+    if shape.hidden == 0 or not largest:
         return 0
-    widest = 2 * shape.intermediate * tokens * shape.value_bytes
-    if kind == "PIECEWISE":
-        attention = (shape.heads + 2 * shape.kv_heads) * shape.head_size
-        values = 3 * shape.intermediate + 4 * shape.hidden + attention
-        activations = values * tokens * shape.value_bytes
-        return CUBLAS_WORKSPACE_BYTES + _round_up(activations, SMALL_SEGMENT_BYTES)
-    split = shape.splits * shape.heads * tokens * (shape.head_size + 1) * 4
-    if widest >= SPLIT_FROM_BYTES:
-        split *= 2
-    return CUBLAS_WORKSPACE_BYTES + SMALL_SEGMENT_BYTES + _round_up(split, DRIVER_STEP_BYTES)
+    full = largest.get("FULL", 0)
+    split = shape.splits * shape.heads * full * ((shape.latent or shape.head_size) + 1) * 4
+    if shape.one_stream:
+        activations = _activation_bytes(max(largest.values()), shape)
+        return activations + _round_up(split, DRIVER_STEP_BYTES)
+    total = 0
+    if "PIECEWISE" in largest:
+        total += CUBLAS_WORKSPACE_BYTES + _activation_bytes(largest["PIECEWISE"], shape)
+    if "FULL" in largest:
+        if 2 * shape.intermediate * full * shape.value_bytes >= SPLIT_FROM_BYTES:
+            split *= 2
+        total += CUBLAS_WORKSPACE_BYTES + SMALL_SEGMENT_BYTES
+        total += _round_up(split, DRIVER_STEP_BYTES)
+    return total
+
+
+def _activation_bytes(tokens: int, shape: Shape) -> int:
+    """What one layer keeps, in segments as torch's allocator takes them."""
+    attention = (shape.heads + 2 * shape.kv_heads) * shape.head_size
+    values = 3 * shape.intermediate + 4 * shape.hidden + attention
+    return _round_up(values * tokens * shape.value_bytes, SMALL_SEGMENT_BYTES)
+
+
+def _largest(graphs: Iterable[Graph]) -> dict[str, int]:
+    largest: dict[str, int] = {}
+    for graph in graphs:
+        largest[graph.kind] = max(graph.tokens, largest.get(graph.kind, 0))
+    return largest
 
 
 def need_bytes(graph: Graph, captured: Iterable[Graph], shape: Shape) -> int:
     """What capturing ``graph`` into the pool that holds ``captured`` will take."""
-    largest = max((g.tokens for g in captured if g.kind == graph.kind), default=0)
-    grown = pool_growth_bytes(graph.kind, largest, shape) if largest else 0
-    growth = max(0, pool_growth_bytes(graph.kind, graph.tokens, shape) - grown)
-    return typical_graph_bytes(graph.kind, shape.layers) + growth
+    before = list(captured)
+    grown = pool_bytes(_largest(before), shape)
+    growth = max(0, pool_bytes(_largest([*before, graph]), shape) - grown)
+    return typical_graph_bytes(graph.kind, shape.layers, shape.latent > 0) + growth
 
 
 def forecast_bytes(pools: Iterable[Sequence[Graph]], shape: Shape) -> int:
     """What these graphs will take, each list in a pool of its own."""
     total = 0
     for graphs in pools:
-        total += sum(typical_graph_bytes(g.kind, shape.layers) for g in graphs)
-        total += sum(
-            pool_growth_bytes(kind, max(g.tokens for g in graphs if g.kind == kind), shape)
-            for kind in {g.kind for g in graphs}
-        )
+        latent = shape.latent > 0
+        total += sum(typical_graph_bytes(g.kind, shape.layers, latent) for g in graphs)
+        total += pool_bytes(_largest(graphs), shape)
     return total
 
 

@@ -58,8 +58,7 @@ class StartGuard:
         """Whether every rank can run so many tokens ungraphed, outside a capture."""
         import torch
 
-        pools = ("FULL", "PIECEWISE")
-        need = sum(forecast.pool_growth_bytes(kind, tokens, self.shape) for kind in pools)
+        need = forecast.pool_bytes({"FULL": tokens, "PIECEWISE": tokens}, self.shape)
         cached = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
         return self.everywhere(torch.cuda.mem_get_info(self.device)[0] + cached >= need)
 

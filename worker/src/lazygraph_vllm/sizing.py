@@ -155,6 +155,10 @@ def model_shape(config: Any) -> forecast.Shape:
             head_size=int(model.get_head_size()),
             value_bytes=int(model.dtype.itemsize),
             splits=current().attention_splits(config),
+            latent=int(getattr(text, "kv_lora_rank", 0) or 0)
+            if getattr(model, "use_mla", False)
+            else 0,
+            one_stream=current().captures_on_one_stream,
         )
     except Exception:
         # A forecast is worth no start: without the shape it knows driver memory only.

@@ -59,6 +59,7 @@ class Adapter(ABC):
         modules: names that must exist in vLLM's modules on a rank.
         signatures: parameters, in their order, of what is replaced or called by position.
         descriptor_fields: fields of vLLM's descriptor of a graph.
+        captures_on_one_stream: FULL and PIECEWISE graphs alike.
         captures_twice: vLLM sizes the KV cache by capturing graphs and throwing them away.
     """
 
@@ -67,6 +68,7 @@ class Adapter(ABC):
     signatures: ClassVar[Mapping[str, tuple[str, ...]]]
     descriptor_fields: ClassVar[tuple[str, ...]]
     captures_twice: ClassVar[bool]
+    captures_on_one_stream: ClassVar[bool]
 
     def __init__(self) -> None:
         # One capture stream for each device and process, for good: see ``graph_capture``.
@@ -215,7 +217,9 @@ class Adapter(ABC):
             return 0  # one split, and no buffers
         layers = config.compilation_config.static_forward_context.values()
         names = {each.attn_backend.get_name() for each in layers if hasattr(each, "attn_backend")}
-        if names != {"FLASH_ATTN"} or get_flash_attn_version() != 3:
+        if not names or not names <= {"FLASH_ATTN", "FLASH_ATTN_MLA"}:
+            return 0
+        if get_flash_attn_version() != 3:
             return 0
         return int(config.attention_config.flash_attn_max_num_splits_for_cuda_graph)
 

@@ -18,6 +18,7 @@ class V26(Adapter):
 
     name = "v26"
     captures_twice = False
+    captures_on_one_stream = False
     modules: ClassVar = {
         "vllm.compilation.cuda_graph": ("CUDAGraphWrapper",),
         "vllm.compilation.monitor": ("set_cudagraph_capturing_enabled",),

@@ -25,6 +25,7 @@ class V31(Adapter):
 
     name = "v31"
     captures_twice = True
+    captures_on_one_stream = True
     modules: ClassVar = {
         "vllm.compilation.cuda_graph": ("CUDAGraphWrapper",),
         "vllm.compilation.monitor": ("set_cudagraph_capturing_enabled",),
