@@ -19,7 +19,9 @@ export const isVersion = (text) => /^\d+(\.\d+)+([a-z.+]\w*)*$/.test(text);
 export function anyPython() {
   const found = findPython();
   if (found !== undefined) return found.file;
-  throw new Error("expected Python 3.10 or newer on PATH, found none; install it or name it in PYTHON");
+  throw new Error(
+    "expected Python 3.10 or newer on PATH, found none; install it or name it in PYTHON",
+  );
 }
 
 /** The folder that holds `vllm/` of this version, fetched where it is missing. Throws a sentence. */
