@@ -59,10 +59,7 @@ def open_sources(place: Path, wanted: frozenset[str]) -> Sources:
     """
     wanted = wanted | {VERSION_FILE}
     try:
-        if place.is_dir():
-            files = _from_folder(place, wanted)
-        else:
-            files = _from_wheel(place, wanted)
+        files = _from_folder(place, wanted) if place.is_dir() else _from_wheel(place, wanted)
     except (OSError, zipfile.BadZipFile, UnicodeDecodeError) as error:
         raise SourcesError(
             f"expected a wheel or a folder of vLLM at {place}, got "

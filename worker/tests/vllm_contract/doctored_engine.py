@@ -66,11 +66,11 @@ class _Keep(logging.Handler):
 
 def serve(warm_up: str | None) -> dict[str, Any]:
     """Start an engine, let it serve, stop it; what came of it."""
+    import pytest
+
     import builders
     import conftest
     import cuda_stand_in
-    import pytest
-
     from lazygraph_vllm import plugin
 
     keep = _Keep()

@@ -11,8 +11,9 @@ import pytest
 pytest.importorskip("vllm", reason="vLLM isn't installed here: its own classes are the test bed")
 pytestmark = pytest.mark.vllm_contract
 
-from lazygraph_vllm.support import config_reason  # noqa: E402
 from vllm.version import __version__  # noqa: E402
+
+from lazygraph_vllm.support import config_reason  # noqa: E402
 from vllm_facts import AT  # noqa: E402
 
 LLAMA = {

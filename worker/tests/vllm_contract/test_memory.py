@@ -841,7 +841,7 @@ def test_the_reservation_is_made_before_vllm_sizes_its_kv_cache(gpu: Any, monkey
 
 
 def test_a_vllm_that_did_not_ask_has_reserved_nothing(gpu: Any, monkeypatch: Any) -> None:
-    from builders import bring_up, make_executor
+    from builders import make_executor
     from lazygraph_vllm import plugin
 
     monkeypatch.setenv("LAZYGRAPH_MODE", "idle")
