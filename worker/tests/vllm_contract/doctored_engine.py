@@ -74,10 +74,11 @@ def serve(warm_up: str | None) -> dict[str, Any]:
     from lazygraph_vllm import plugin
 
     keep = _Keep()
-    logging.getLogger("vllm.lazygraph").addHandler(keep)
     gpu = cuda_stand_in.Gpu()
     with pytest.MonkeyPatch.context() as patch:
         cuda_stand_in.install(gpu, patch)
+        # Only now: importing vLLM sets up logging anew, which takes handlers away.
+        logging.getLogger("vllm.lazygraph").addHandler(keep)
         plugin.register()
         config = builders.make_config()
         wrapper = builders.Wrapper(builders.make_runner(config))
