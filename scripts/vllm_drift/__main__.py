@@ -1,4 +1,4 @@
-"""``python -m vllm_drift PLACE…``: which hooks changed; ``--files``: which files are looked at.
+"""``python -m vllm_drift PLACE…``: which hooks changed in each vLLM.
 
 Exit code 0: none; 1: some, named; 2: what was asked for is no vLLM.
 """
@@ -11,36 +11,38 @@ from pathlib import Path
 
 from .compare import changes
 from .expected import GENERATIONS, Generation, files, generation_named, generation_of
-from .sources import SourcesError, open_sources
+from .sources import Sources, SourcesError, open_sources, read_archive, write_archive
 
 
 def main(arguments: list[str]) -> int:
-    """Check each place; returns the exit code."""
+    """Check each place, or all versions of the archive; returns the exit code."""
     parser = argparse.ArgumentParser(prog="vllm_drift", allow_abbrev=False)
     parser.add_argument("places", nargs="*", type=Path)
     parser.add_argument("--adapter", choices=[g.name for g in GENERATIONS])
-    parser.add_argument("--files", action="store_true")
+    parser.add_argument("--archive", type=Path, required=True)
+    parser.add_argument("--keep", action="store_true", help="put the places into the archive")
     options = parser.parse_args(arguments)
-    if options.files:
-        print("\n".join(sorted(files())))
-        return 0
-    if not options.places:
-        parser.error("expected a wheel, an archive or a folder, got none")
     try:
-        return max(_check(place, options.adapter) for place in options.places)
+        opened = [open_sources(place, files()) for place in options.places]
+        if options.keep:
+            held = read_archive(options.archive, files()) if options.archive.exists() else []
+            new = {sources.version for sources in opened}
+            write_archive(options.archive, [*(h for h in held if h.version not in new), *opened])
+        if not opened:
+            opened = read_archive(options.archive, files())
+        return max(_check(sources, options.adapter) for sources in opened)
     except SourcesError as error:
         print(f"{error}.", file=sys.stderr)
         return 2
 
 
-def _check(place: Path, adapter: str | None) -> int:
-    sources = open_sources(place, files())
+def _check(sources: Sources, adapter: str | None) -> int:
     own = generation_of(sources.version)
     against: Generation = own or GENERATIONS[-1]
     if adapter is not None:
         against = generation_named(adapter) or against
     subject = f"vLLM {sources.version}, adapter {against.name}"
-    if own is None:
+    if own is None and adapter is None:
         # Nothing is wrong yet: at run time this version is left to vLLM.
         subject += " (no adapter is for this version; the newest is compared)"
     found = changes(sources, against.hooks)

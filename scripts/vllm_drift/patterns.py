@@ -66,7 +66,9 @@ def _call_matches(node: ast.Call, wanted: ast.Call) -> bool:
         given.pop()
         keywords = {k.arg: k.value for k in node.keywords}
         return len(node.args) >= len(given) and (
-            all(_matches(a, b) for a, b in zip(node.args, given))
-            and all(k.arg in keywords and _matches(keywords[k.arg], k.value) for k in wanted.keywords)
+            all(_matches(a, b) for a, b in zip(node.args, given, strict=False))
+            and all(
+                k.arg in keywords and _matches(keywords[k.arg], k.value) for k in wanted.keywords
+            )
         )
     return _matches(node.args, given) and _matches(node.keywords, wanted.keywords)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import lzma
 import re
 import tarfile
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 VERSION_FILE = "_version.py"
@@ -35,6 +38,10 @@ class Sources:
             )
         self.version = found.group(1)
 
+    def texts(self) -> dict[str, str]:
+        """All files that were read, by their path."""
+        return dict(self._files)
+
     def read(self, path: str) -> str | None:
         """The text of one file; ``None`` if this vLLM has none there."""
         return self._files.get(path)
@@ -44,7 +51,7 @@ def open_sources(place: Path, wanted: frozenset[str]) -> Sources:
     """Read the ``wanted`` files of vLLM's package, and its version, from ``place``.
 
     Args:
-        place: a wheel, a ``.tar.xz`` with ``vllm/``, or a folder that is or holds ``vllm/``.
+        place: a wheel, or a folder that is or holds ``vllm/``.
         wanted: paths inside the package; others are not read.
 
     Raises:
@@ -52,18 +59,52 @@ def open_sources(place: Path, wanted: frozenset[str]) -> Sources:
     """
     wanted = wanted | {VERSION_FILE}
     try:
-        if place.is_dir():
-            files = _from_folder(place, wanted)
-        elif zipfile.is_zipfile(place):
-            files = _from_wheel(place, wanted)
-        else:
-            files = _from_archive(place, wanted)
-    except (OSError, tarfile.TarError, zipfile.BadZipFile, UnicodeDecodeError) as error:
+        files = _from_folder(place, wanted) if place.is_dir() else _from_wheel(place, wanted)
+    except (OSError, zipfile.BadZipFile, UnicodeDecodeError) as error:
         raise SourcesError(
-            f"expected a wheel, an archive or a folder of vLLM at {place}, "
-            f"got {type(error).__name__}: {error}; name one, or a version"
+            f"expected a wheel or a folder of vLLM at {place}, got "
+            f"{type(error).__name__}: {error}; name one, or a version"
         ) from error
     return Sources(str(place), files)
+
+
+def read_archive(place: Path, wanted: frozenset[str]) -> list[Sources]:
+    """All versions in an archive that ``write_archive`` wrote, in the order of their names.
+
+    Raises:
+        SourcesError: it can't be read.
+    """
+    kept: dict[str, dict[str, str]] = {}
+    try:
+        with tarfile.open(place, "r:xz") as archive:
+            for count, member in enumerate(archive):
+                version, _, path = member.name.partition("/vllm/")
+                if count >= FILES_MAX or member.size > FILE_BYTES_MAX:
+                    raise tarfile.ReadError(f"it is larger than {FILES_MAX} files of 4 MiB")
+                stream = archive.extractfile(member)
+                if stream is not None and path in wanted | {VERSION_FILE}:
+                    kept.setdefault(version, {})[path] = _decoded(path, stream.read())
+    except (OSError, tarfile.TarError, lzma.LZMAError) as error:
+        raise SourcesError(
+            f"expected an archive of vLLM's files at {place}, got {type(error).__name__}: "
+            f"{error}; write it again with --archive"
+        ) from error
+    return [Sources(f"{place}, {version}", files) for version, files in sorted(kept.items())]
+
+
+def write_archive(place: Path, versions: Iterable[Sources]) -> None:
+    """Write all of ``versions`` to a ``.tar.xz`` that is the same bytes at every writing.
+
+    Versions of one file lie side by side, so that the compressor sees how alike they are: four
+    versions take little more than one.
+    """
+    texts = sorted((path, v.version, text) for v in versions for path, text in v.texts().items())
+    with tarfile.open(place, "w:xz", preset=9 | lzma.PRESET_EXTREME) as archive:
+        for path, version, text in texts:
+            data = text.encode("utf-8")
+            member = tarfile.TarInfo(f"{version}/vllm/{path}")
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
 
 
 def _from_folder(place: Path, wanted: frozenset[str]) -> dict[str, str]:
@@ -83,20 +124,6 @@ def _from_wheel(place: Path, wanted: frozenset[str]) -> dict[str, str]:
             for path in wanted
             if f"vllm/{path}" in names
         }
-
-
-def _from_archive(place: Path, wanted: frozenset[str]) -> dict[str, str]:
-    files = {}
-    with tarfile.open(place, "r:*") as archive:
-        for count, member in enumerate(archive):
-            if count >= FILES_MAX:
-                raise tarfile.ReadError(f"more than {FILES_MAX} files")
-            path = member.name.removeprefix("./").removeprefix("vllm/")
-            if path in wanted and member.isfile() and member.size <= FILE_BYTES_MAX:
-                stream = archive.extractfile(member)
-                assert stream is not None  # it is a file
-                files[path] = _decoded(path, stream.read())
-    return files
 
 
 def _decoded(path: str, data: bytes) -> str:

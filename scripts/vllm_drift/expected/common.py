@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..hooks import Bases, Body, Called, Fields, Hook, Replaced
 from . import paths
+from .configuration import CONFIGURATION
 from .paths import names
 
 _ENGINE: tuple[Hook, ...] = (
@@ -35,7 +36,9 @@ _ENGINE: tuple[Hook, ...] = (
         )
     ),
     *(
-        Called(file, f"{owner}.collective_rpc", "step reports wait for nobody", "self, _, non_block=_")
+        Called(
+            file, f"{owner}.collective_rpc", "step reports wait for nobody", "self, _, non_block=_"
+        )
         for file, owner in (
             (paths.UNIPROC_EXECUTOR, "UniProcExecutor"),
             (paths.MULTIPROC_EXECUTOR, "MultiprocExecutor"),
@@ -270,65 +273,4 @@ _RANK: tuple[Hook, ...] = (
     Called("v1/attention/backends/fa_utils.py", "get_flash_attn_version", "forecast", ""),
 )
 
-_CONFIGURATION: tuple[Hook, ...] = (
-    *names(
-        "config/vllm.py",
-        "VllmConfig",
-        "model_config cache_config parallel_config scheduler_config compilation_config "
-        "use_v2_model_runner lora_config speculative_config kv_transfer_config ec_transfer_config "
-        "offload_config attention_config",
-        "the allow-list",
-    ),
-    *names(
-        "config/model.py",
-        "ModelConfig",
-        "runner_type enforce_eager is_moe is_hybrid is_encoder_decoder is_multimodal_model "
-        "enable_sleep_mode served_model_name model dtype hf_text_config get_num_layers "
-        "get_hidden_size get_vocab_size get_head_size get_num_kv_heads get_num_attention_heads",
-        "the allow-list and the forecast",
-    ),
-    *names(
-        "config/parallel.py",
-        "ParallelConfig",
-        "data_parallel_size data_parallel_index pipeline_parallel_size tensor_parallel_size "
-        "prefill_context_parallel_size decode_context_parallel_size enable_dbo ubatch_size "
-        "use_ubatching enable_elastic_ep distributed_executor_backend nnodes",
-        "the allow-list",
-    ),
-    *names(
-        "config/cache.py",
-        "CacheConfig",
-        "kv_offloading_size kv_cache_memory_bytes num_gpu_blocks block_size kv_cache_size_tokens "
-        "kv_sharing_fast_prefill",
-        "the allow-list and the KV cache's size",
-    ),
-    *names(
-        paths.COMPILATION,
-        "CompilationConfig",
-        "mode cudagraph_mode cudagraph_capture_sizes static_forward_context cudagraph_mm_encoder",
-        "the allow-list and the plan",
-    ),
-    *names(
-        paths.COMPILATION,
-        "CUDAGraphMode",
-        "NONE PIECEWISE FULL FULL_DECODE_ONLY FULL_AND_PIECEWISE",
-        "kinds of graphs",
-    ),
-    *names(
-        "config/scheduler.py",
-        "SchedulerConfig",
-        "max_num_seqs max_num_batched_tokens",
-        "the inventory",
-    ),
-    *names("config/offload.py", "OffloadConfig", "uva prefetch", "the allow-list"),
-    *names("config/offload.py", "UVAOffloadConfig", "cpu_offload_gb", "the allow-list"),
-    *names("config/offload.py", "PrefetchOffloadConfig", "offload_group_size", "the allow-list"),
-    *names(
-        "config/attention.py",
-        "AttentionConfig",
-        "flash_attn_max_num_splits_for_cuda_graph",
-        "the forecast",
-    ),
-)
-
-COMMON: tuple[Hook, ...] = _ENGINE + _CAPTURE + _RANK + _CONFIGURATION
+COMMON: tuple[Hook, ...] = _ENGINE + _CAPTURE + _RANK + CONFIGURATION

@@ -58,8 +58,8 @@ def test_the_frozen_heap_stays_frozen(frozen_heap: int) -> None:
     assert before >= frozen_heap - 100, "the start-up above must not have thawed it"
     for name in LATER:
         rank.capture(wrapper, name)
-    # Frozen objects may still die; a thaw would leave none of them.
-    assert before >= gc.get_freeze_count() >= before - 100
+    # What is freed leaves the count, one by one; a thaw leaves nothing in it.
+    assert gc.get_freeze_count() > before // 2 > 0
 
 
 def test_one_context_and_stream_for_all_captures(gpu: Any) -> None:

@@ -14,11 +14,17 @@ import pytest
 pytest.importorskip("vllm", reason="vLLM isn't installed here: its own classes are the test bed")
 pytestmark = [pytest.mark.vllm_contract, pytest.mark.usefixtures("pristine")]
 
+import lazygraph_vllm  # noqa: E402
 from lazygraph_vllm import plugin  # noqa: E402
-from lazygraph_vllm.vllm import engine_hooks as hooks  # noqa: E402
+from vllm_facts import WARMS_UP_SEPARATELY  # noqa: E402
+
+PACKAGE = Path(lazygraph_vllm.__file__).parent
 
 PATCHED = {
-    "executor": ("__init__", "determine_available_memory"),
+    "executor": (
+        "__init__",
+        "compile_or_warm_up_model" if WARMS_UP_SEPARATELY else "initialize_from_config",
+    ),
     "core": (
         "run_busy_loop",
         "_handle_client_request",
@@ -28,7 +34,7 @@ PATCHED = {
 }
 
 
-def patched() -> dict[str, list[bool]]:
+def patched() -> dict[str, list[int]]:
     """Whether each hook is ours; ``functools.wraps`` leaves the original reachable, once."""
     from vllm.v1.engine.core import EngineCoreProc
     from vllm.v1.executor.abstract import Executor
@@ -43,7 +49,7 @@ def _layers(function: Any) -> int:
     layers = 0
     while function is not None:
         code = getattr(function, "__code__", None)
-        layers += code is not None and code.co_filename == hooks.__file__
+        layers += code is not None and Path(code.co_filename).is_relative_to(PACKAGE)
         function = getattr(function, "__wrapped__", None)
     return layers
 
@@ -67,8 +73,7 @@ import threading
 threads = threading.active_count()
 from vllm.v1.executor.abstract import Executor
 from vllm.v1.engine.core import EngineCoreProc
-from lazygraph_vllm.vllm import engine_hooks as hooks
-ours = lambda f: f.__code__.co_filename == hooks.__file__
+ours = lambda f: "lazygraph_vllm" in f.__code__.co_filename
 print(json.dumps({
     "heavy": heavy,
     "threads": threads,
@@ -83,7 +88,7 @@ print(json.dumps({
 
 def test_before_vllm_is_imported() -> None:
     """A spawned rank registers before most modules exist: they are patched when they come."""
-    source = str(Path(hooks.__file__).parents[2])
+    source = str(PACKAGE.parent)
     path = os.pathsep.join([source, os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, "-c", EARLY],

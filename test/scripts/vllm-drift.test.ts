@@ -1,0 +1,206 @@
+/**
+ * The static check of vLLM's sources: the pinned versions are as their adapters expect, and a
+ * doctored copy of one is not. Each doctored copy changes one thing, and that hook is named.
+ */
+import { execFile, execFileSync } from "node:child_process";
+import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { beforeAll, expect, test } from "vitest";
+import { temporaryFolder } from "../cli/helpers/folder.ts";
+
+const ROOT = new URL("../..", import.meta.url).pathname;
+const ARCHIVE = join(ROOT, "test/vllm-sources/vllm.tar.xz");
+const GENERATIONS = { v26: "0.26.0", v31: "0.33.0" } as const;
+
+interface Python {
+  findPython(): { file: string } | undefined;
+}
+const { findPython }: Python = await import(new URL("scripts/python.mjs", `file://${ROOT}`).href);
+const python = findPython()?.file ?? "python3";
+
+interface Sources {
+  VERSIONS: readonly string[];
+}
+const { VERSIONS }: Sources = await import(
+  new URL("scripts/vllm-sources.mjs", `file://${ROOT}`).href
+);
+
+interface Answer {
+  code: number;
+  stdout: string;
+  stderr: string;
+  /** The hooks that its first line names. */
+  hooks: string[];
+}
+
+function drift(...args: string[]): Promise<Answer> {
+  return new Promise((resolve, reject) => {
+    const script = join(ROOT, "scripts/vllm-drift.mjs");
+    execFile(process.execPath, [script, ...args], { cwd: ROOT }, (error, stdout, stderr) => {
+      const code = error?.code ?? 0;
+      if (typeof code !== "number") return reject(error);
+      const named = /hooks changed: (.*)\.$/m.exec(stdout)?.[1];
+      resolve({ code, stdout, stderr, hooks: named?.split(", ") ?? [] });
+    });
+  });
+}
+
+let unpacked: string;
+beforeAll(async () => {
+  unpacked = await mkdtemp(join(tmpdir(), "lazygraph-"));
+  execFileSync(python, ["-m", "tarfile", "-e", ARCHIVE, unpacked]);
+  return () => rm(unpacked, { recursive: true, force: true });
+});
+
+/** A copy of a version's files with `from` replaced by `to` in one of them. */
+async function doctored(version: string, file: string, from: string, to: string): Promise<string> {
+  const copy = join(await temporaryFolder(), version);
+  await mkdir(copy);
+  await cp(join(unpacked, version), copy, { recursive: true });
+  const path = join(copy, "vllm", file);
+  const text = await readFile(path, "utf8");
+  expect(text).toContain(from);
+  await writeFile(path, text.replaceAll(from, to));
+  return copy;
+}
+
+test("the pinned versions are as their adapters expect", async () => {
+  const { code, stdout } = await drift();
+  expect(code).toBe(0);
+  const lines = stdout.trimEnd().split("\n");
+  expect(lines.map((text) => /^vLLM (\S+), adapter v\d+: \d+ /.exec(text)?.[1])).toEqual(VERSIONS);
+});
+
+test.for(Object.entries(GENERATIONS))(
+  "%s: a copy that was not touched passes",
+  async ([name, version]) => {
+    const { code, stdout } = await drift(join(unpacked, version));
+    expect(stdout).toMatch(new RegExp(`^vLLM ${version}, adapter ${name}: \\d+ expectations hold`));
+    expect(code).toBe(0);
+  },
+);
+
+const UTILS = "v1/worker/gpu/cudagraph_utils.py";
+const CORE = "v1/engine/core.py";
+const STATE = "distributed/parallel_state.py";
+
+/** Hook, file, what is replaced and by what. */
+const BOTH: [string, string, string, string][] = [
+  // A renamed hook.
+  [
+    "EngineCoreProc._process_engine_step",
+    CORE,
+    "def _process_engine_step(",
+    "def _process_one_step(",
+  ],
+  ["AsyncOutput.get_output", "v1/worker/gpu/async_utils.py", "def get_output(", "def output("],
+  ["CUDAGraphWrapper._all_instances", "compilation/cuda_graph.py", "_all_instances", "_every"],
+  ["jit_monitor._mode", "utils/jit_monitor.py", "_mode", "_monitoring"],
+  // A changed signature: one more parameter, and one that we pass is gone.
+  [
+    "Executor.determine_available_memory",
+    "v1/executor/abstract.py",
+    "def determine_available_memory(self)",
+    "def determine_available_memory(self, margin: int = 0)",
+  ],
+  ["Worker", "v1/worker/gpu_worker.py", "class Worker(WorkerBase)", "class Worker(Other)"],
+  // A new field of a descriptor.
+  [
+    "BatchExecutionDescriptor",
+    UTILS,
+    "    num_active_loras: int = 0\n",
+    "    num_active_loras: int = 0\n    num_images: int = 0\n",
+  ],
+  // Bodies that go another way.
+  ["CudaGraphManager.capture", UTILS, "self._capture_descs[mode]", "self._planned[mode]"],
+  [
+    "EngineCoreProc.run_busy_loop",
+    CORE,
+    "            self._process_input_queue()\n",
+    "            self._poll()\n",
+  ],
+  // A configuration's attribute.
+  ["ParallelConfig.enable_dbo", "config/parallel.py", "enable_dbo:", "enable_overlap:"],
+];
+
+const ONLY_V31: [string, string, string, string][] = [
+  [
+    "parallel_state.graph_capture",
+    STATE,
+    "        dp.graph_capture(context),\n",
+    "        dp.graph_capture(context),\n        ep.graph_capture(context),\n",
+  ],
+  [
+    "EngineCore._initialize_kv_caches",
+    CORE,
+    "self.model_executor.compile_or_warm_up_model()",
+    "self.model_executor.warm_up()",
+  ],
+  [
+    "CudaGraphManager.dispatch",
+    UTILS,
+    "        max_query_len: int | None = None,\n        num_ubatches: int = 1,\n    ) -> Batch",
+    "        max_query_len: int | None = None,\n        num_slices: int = 1,\n    ) -> Batch",
+  ],
+  [
+    "Worker.determine_available_memory",
+    "v1/worker/gpu_worker.py",
+    "self.model_runner.profile_cudagraph_memory()",
+    "self.model_runner.estimate_cudagraph_memory()",
+  ],
+  ["GPUModelRunner.capture_model", "v1/worker/gpu/model_runner.py", "lock_workspace()", "pass"],
+];
+
+const ONLY_V26: [string, string, string, string][] = [
+  [
+    "parallel_state.graph_capture",
+    STATE,
+    "get_pp_group().graph_capture(context)",
+    "get_ep_group().graph_capture(context)",
+  ],
+];
+
+const CASES = [
+  ...BOTH.flatMap(([hook, ...change]) =>
+    Object.values(GENERATIONS).map((version) => ({ hook, version, change })),
+  ),
+  ...ONLY_V26.map(([hook, ...change]) => ({ hook, version: GENERATIONS.v26, change })),
+  ...ONLY_V31.map(([hook, ...change]) => ({ hook, version: GENERATIONS.v31, change })),
+];
+
+test.for(CASES)(
+  "$version with a changed $hook: that one is named",
+  async ({ hook, version, change: [file, from, to] }) => {
+    const { code, hooks } = await drift(await doctored(version, file, from, to));
+    expect(hooks).toEqual([hook]);
+    expect(code).toBe(1);
+  },
+);
+
+test("a version that no adapter is for is compared with the newest, and says so", async () => {
+  const copy = await doctored("0.33.0", "_version.py", "0.33.0", "0.99.0");
+  const { code, stdout } = await drift(copy);
+  expect(stdout).toMatch(/^vLLM 0\.99\.0, adapter v31 \(no adapter is for this version;/);
+  expect(code).toBe(0);
+});
+
+test("an older version held against a newer adapter names what moved", async () => {
+  const { code, hooks } = await drift("--adapter", "v31", join(unpacked, "0.26.0"));
+  expect(hooks).toContain("Executor.compile_or_warm_up_model");
+  expect(hooks).toContain("parallel_state.graph_capture");
+  expect(code).toBe(1);
+});
+
+test.for([
+  [["--newst"], /Unknown option '--newst'/],
+  [["no-such-place"], /got "no-such-place"; name one that exists/],
+  [["--adapter", "v99"], /invalid choice: 'v99'/],
+  [[import.meta.dirname], /expected vLLM's sources with vllm\/_version\.py/],
+  [[import.meta.filename], /expected a wheel or a folder of vLLM/],
+] as const)("usage: %s", async ([args, sentence]) => {
+  const { code, stderr, stdout } = await drift(...args);
+  expect(stderr).toMatch(sentence);
+  expect(stdout).toBe("");
+  expect(code).toBe(2);
+});
