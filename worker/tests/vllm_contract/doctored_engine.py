@@ -99,7 +99,7 @@ def serve(warm_up: str | None) -> dict[str, Any]:
             except BaseException as error:
                 errors.append(error)
 
-        thread = threading.Thread(target=loop)
+        thread = threading.Thread(target=loop, daemon=True)
         thread.start()
         core.input_queue.put_nowait(builders.request("r", steps=STEPS))
         core.scheduler.wait_for_steps(STEPS, WAIT_SECONDS)
