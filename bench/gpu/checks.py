@@ -1,0 +1,323 @@
+"""Right tokens, on many engines at once: graphs against ungraphed runs, sequences against stock's.
+
+    python3 bench/gpu/checks.py OUT_DIR [--gpus 0,1] [--seconds 400] CHECK ...
+
+A check is `FAMILY.verify`, `FAMILY.control` or `FAMILY.tokens`, its family one of families.json:
+
+- verify: every graph is captured while the engine is idle, and its first replay is compared with an
+  ungraphed run of the same padded inputs, on all ranks.
+- control: the same with one graph of each kind made wrong. A check that finds nothing here is none.
+- tokens: greedy sequences with VLLM_BATCH_INVARIANT=1, where the composition of a batch doesn't
+  matter: stock's, and those of an engine whose graphs are captured one by one in the middle of this
+  traffic. They must be the same to the last token.
+
+No figure of these runs is a time: engines share GPUs and cores, each with a KV cache of fixed size.
+Every engine is forked from a process that has imported vLLM for its GPUs. OUT_DIR/CHECK.json has
+what was seen, and what stands in it already isn't run again. Needs both plugins in vLLM's Python:
+
+    pip install ./worker ./worker/testing
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+# Enough for 128 short sequences on every family, so that engines fit side by side.
+KV_CACHE_BYTES = 4 << 30
+KINDS = ("verify", "control", "tokens")
+SETTLED_SECONDS_MAX = 150
+FAULTS = "dead:PIECEWISE:512,dead:FULL:512"
+ENVIRONMENT = {
+    "LAZYGRAPH_ALLOW_UNTESTED": "1",
+    "LAZYGRAPH_TEST_WEIGHTS": "fan-in",
+    "VLLM_ALLOW_INSECURE_SERIALIZATION": "1",
+    "VLLM_WORKER_MULTIPROC_METHOD": "fork",
+}
+
+
+# ------------------------------------------------------------------ on a rank
+
+
+def state_of(worker: Any) -> dict[str, Any]:
+    """What a rank holds of graphs."""
+    graphs = getattr(worker.model_runner, "lazygraph", None)
+    if graphs is None:
+        return {"stock": True}
+    state = graphs.state
+    return {
+        "adapter": state.adapter.name,
+        "planned": list(state.descs),
+        "captured": list(state.captured),
+        "verified": dict(state.verified),
+        "mismatched": {name: str(worst) for name, worst in state.mismatched.items()},
+        "failed": dict(state.failed),
+        "hash": state.hash(),
+    }
+
+
+def capture(worker: Any, graph: str) -> str | None:
+    """Capture one graph on this rank, between two steps; why not."""
+    from types import SimpleNamespace
+
+    from lazygraph_vllm import rank
+
+    answer = rank.capture(SimpleNamespace(worker=worker, global_rank=worker.rank), graph)
+    error: str | None = answer.get("error")
+    return error
+
+
+# ------------------------------------------------------------------ an engine
+
+
+def make_engine(family: dict[str, Any], models: Path) -> Any:
+    """VLLM's engine for this family, in this process and those that it starts."""
+    from vllm import LLM
+
+    return LLM(
+        model=str(models / family["shape"]),
+        load_format="dummy",
+        skip_tokenizer_init=True,
+        max_model_len=4096,
+        enable_prefix_caching=False,
+        gpu_memory_utilization=0.1,
+        kv_cache_memory_bytes=KV_CACHE_BYTES,
+        **engine_arguments(family.get("args", [])),
+    )
+
+
+def engine_arguments(words: list[str]) -> dict[str, Any]:
+    """``vllm serve``'s options as ``LLM`` takes them, but for the model's length."""
+    options: dict[str, Any] = {}
+    rest = list(words)
+    while rest:
+        name = rest.pop(0).removeprefix("--").replace("-", "_")
+        if rest and not rest[0].startswith("--"):
+            value = rest.pop(0)
+            try:
+                options[name] = json.loads(value)
+            except ValueError:
+                options[name] = value
+        else:
+            options[name] = True
+    options.pop("max_model_len", None)
+    return options
+
+
+def sequences(engine: Any, capture_every: int = 0) -> tuple[dict[str, list[int]], dict[str, Any]]:
+    """Greedy sequences of 96 requests; with a rest of graphs to capture, one every few steps."""
+    from vllm import SamplingParams
+
+    missing = []
+    if capture_every:
+        [state, *_] = engine.collective_rpc(state_of)
+        missing = [name for name in state["planned"] if name not in state["captured"]]
+    core = engine.llm_engine
+    for index in range(96):
+        prompt = [(index * 104729 + place * 31) % 30000 + 100 for place in range(8 + index % 90)]
+        params = SamplingParams(
+            temperature=0, max_tokens=24 + index % 60, detokenize=False, ignore_eos=True
+        )
+        core.add_request(str(index), {"prompt_token_ids": prompt}, params)
+    tokens: dict[str, list[int]] = {}
+    captured, errors, steps = [], {}, 0
+    while core.has_unfinished_requests():
+        for output in core.step():
+            if output.finished:
+                tokens[output.request_id] = list(output.outputs[0].token_ids)
+        steps += 1
+        if missing and steps % capture_every == 0 and core.has_unfinished_requests():
+            name = missing.pop(0)
+            captured.append(name)
+            if any(found := engine.collective_rpc(capture, args=(name,))):
+                errors[name] = str(found)
+    return tokens, {"steps": steps, "capturedInTraffic": len(captured), "errors": errors}
+
+
+def settled(engine: Any) -> list[dict[str, Any]]:
+    """The ranks' states once nothing is left to capture, or after a time."""
+    end = time.monotonic() + SETTLED_SECONDS_MAX
+    while True:
+        states: list[dict[str, Any]] = engine.collective_rpc(state_of)
+        [first, *_] = states
+        done = {*first.get("captured", ()), *first.get("failed", ())}
+        if first.get("stock") or done >= set(first["planned"]) or time.monotonic() > end:
+            return states
+        time.sleep(0.5)
+
+
+def run_check(family: dict[str, Any], kind: str, part: str, models: Path) -> dict[str, Any]:
+    """One engine's part of a check."""
+    os.environ.update(ENVIRONMENT)
+    if part != "stock":
+        os.environ["LAZYGRAPH_MODE"] = "lazy" if kind == "tokens" else "idle"
+    if kind != "tokens":
+        os.environ["LAZYGRAPH_VERIFY"] = "1"
+    if kind == "control":
+        os.environ["LAZYGRAPH_TEST_FAULT"] = FAULTS
+        os.environ["LAZYGRAPH_MODE"] = "lazy"  # the two tops are enough
+    if kind == "tokens":
+        # Batch invariance turns breakable graphs on for some shapes: those are another matter.
+        os.environ |= {"VLLM_BATCH_INVARIANT": "1", "VLLM_USE_BREAKABLE_CUDAGRAPH": "0"}
+    engine = make_engine(family, models)
+    if kind == "tokens":
+        tokens, seen = sequences(engine, capture_every=0 if part == "stock" else 1)
+        result = {"tokens": tokens, **seen, "ranks": engine.collective_rpc(state_of)}
+    else:
+        result = {
+            "ranks": engine.collective_rpc(state_of) if kind == "control" else settled(engine)
+        }
+    engine.llm_engine.engine_core.shutdown()
+    return result
+
+
+def verdict(kind: str, parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What the parts of a check say together."""
+    if kind == "tokens":
+        stock, ours = parts["stock"]["tokens"], parts["ours"]["tokens"]
+        same = sum(stock[name] == ours.get(name) for name in stock)
+        traffic = {k: v for k, v in parts["ours"].items() if k not in ("tokens", "ranks")}
+        length = sum(len(sequence) for sequence in stock.values())
+        fine = same == len(stock) and traffic["capturedInTraffic"] > 0 and not traffic["errors"]
+        return {"fine": fine, "sequences": len(stock), "same": same, "tokens": length, **traffic}
+    ranks = parts["ours"]["ranks"]
+    if any(rank.get("stock") for rank in ranks):
+        return {"fine": False, "why": "the engine ran as stock"}
+    exact = [sum(worst == 0 for worst in rank["verified"].values()) for rank in ranks]
+    told = {
+        "ranks": len(ranks),
+        "planned": len(ranks[0]["planned"]),
+        "captured": [len(rank["captured"]) for rank in ranks],
+        "exact": exact,
+        "worst": max(
+            (worst for rank in ranks for worst in rank["verified"].values()), default=None
+        ),
+        "mismatched": [sorted(rank["mismatched"]) for rank in ranks],
+        "failed": ranks[0]["failed"],
+        "sameOnAllRanks": len({rank["hash"] for rank in ranks}) == 1,
+    }
+    if kind == "verify":
+        return {"fine": all(n == told["planned"] for n in exact) and told["sameOnAllRanks"], **told}
+    found = all({"FULL:512", "PIECEWISE:512"} & set(names) for names in told["mismatched"])
+    return {"fine": found, **told}
+
+
+# ------------------------------------------------------------------ many of them
+
+
+def fork_engine(log: Path, result: Path, *what: Any) -> int:
+    """Run one engine's part in a process of its own; returns its pid."""
+    pid = os.fork()
+    if pid > 0:
+        return pid
+    code = 1
+    try:
+        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(file, 1), os.dup2(file, 2)
+        result.write_text(json.dumps(run_check(*what)))
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
+
+
+def run_group(out: Path, models: Path, families: dict[str, Any], names: list[str]) -> None:
+    """All parts of these checks at once, on the GPUs that this process sees."""
+    import torch
+    import vllm.v1.engine.core
+    import vllm.v1.executor.multiproc_executor
+    import vllm.v1.executor.uniproc_executor
+    import vllm.v1.worker.gpu.model_runner
+    import vllm.v1.worker.gpu_worker  # noqa: F401
+
+    if torch.cuda.is_initialized():
+        sys.exit("expected imports of vLLM that leave the GPU alone, got a CUDA context")
+    pids = []
+    for name in names:
+        family, _, kind = name.rpartition(".")
+        for part in ("stock", "ours") if kind == "tokens" else ("ours",):
+            result = out / f"{name}.{part}.part"
+            log = out / f"{name}.{part}.log"
+            pids.append(fork_engine(log, result, families[family], kind, part, models))
+    for pid in pids:
+        os.waitpid(pid, 0)
+
+
+def sum_up(out: Path, name: str) -> dict[str, Any]:
+    """Write OUT_DIR/CHECK.json from its parts; what is missing is said."""
+    kind = name.rpartition(".")[2]
+    wanted = ("stock", "ours") if kind == "tokens" else ("ours",)
+    files = {part: out / f"{name}.{part}.part" for part in wanted}
+    gone = [part for part, file in files.items() if not file.exists()]
+    if gone:
+        return {"check": name, "fine": False, "why": f"no result of {', '.join(gone)}: see its log"}
+    parts = {part: json.loads(file.read_text()) for part, file in files.items()}
+    told = {"check": name, **verdict(kind, parts)}
+    (out / f"{name}.json").write_text(json.dumps(told, indent=1) + "\n")
+    return told
+
+
+def main() -> None:
+    """Run checks side by side: those of one GPU on each in turn, those of several after them."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("checks", nargs="+")
+    parser.add_argument("--gpus", default="0")
+    parser.add_argument("--models", type=Path)
+    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--group", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    models = args.models or args.out / "models"
+    document = json.loads((HERE / "families.json").read_text())
+    families = {family["name"]: family for family in document["families"]}
+    for name in args.checks:
+        family, _, kind = name.rpartition(".")
+        if family not in families or kind not in KINDS:
+            parser.error(f"expected FAMILY.verify, .control or .tokens, got {name}")
+    args.out.mkdir(parents=True, exist_ok=True)
+    if args.group:
+        run_group(args.out, models, families, args.checks)
+        return
+    open_checks = [name for name in args.checks if not (args.out / f"{name}.json").exists()]
+    for shape in {families[name.rpartition(".")[0]]["shape"] for name in open_checks}:
+        if not (models / shape / "config.json").exists():
+            random_model = [sys.executable, str(HERE / "random_model.py"), shape]
+            subprocess.run([*random_model, str(models / shape)], check=True)
+    gpus = args.gpus.split(",")
+    groups: dict[str, list[str]] = {}
+    for index, name in enumerate(open_checks):
+        several = families[name.rpartition(".")[0]].get("gpus", 1) > 1
+        groups.setdefault(args.gpus if several else gpus[index % len(gpus)], []).append(name)
+    end = time.monotonic() + args.seconds
+    command = [sys.executable, __file__, str(args.out), "--group", "--models", str(models)]
+    running = [
+        subprocess.Popen(
+            [*command, *names],
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": visible},
+            start_new_session=True,
+        )
+        for visible, names in groups.items()
+    ]
+    for process in running:
+        try:
+            process.wait(timeout=max(1, end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, 9)
+    told = [sum_up(args.out, name) for name in open_checks]
+    for line in told:
+        print(json.dumps(line))
+    sys.exit(0 if all(line["fine"] for line in told) else 1)
+
+
+if __name__ == "__main__":
+    main()
