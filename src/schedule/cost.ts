@@ -11,6 +11,7 @@
  */
 
 import type { Graph, StepShape } from "../graph.ts";
+import { alongCurve, type Point } from "./curve.ts";
 import type { StepsSeen } from "./policy.ts";
 import { RobustMean } from "./robust.ts";
 import { createShapes, type Shapes } from "./shapes.ts";
@@ -39,6 +40,11 @@ export interface CostSeed {
   readonly warmUpShare?: number;
   /** How far off, as a share, the seed may be: small for a profile of this engine. @default 0.15 */
   readonly errorShare?: number;
+  /**
+   * Of another engine: good for the shape of a cost, and no figure of it before it was measured
+   * here. @default false
+   */
+  readonly foreign?: boolean;
 }
 
 export interface Costs {
@@ -82,14 +88,30 @@ class Group {
   readonly cells: Cell[] = [];
   /** The common correction that the published estimates hold. */
   publishedOff = 0;
+  /** The measured cells by rising size, where the seed's shape is another engine's; else none. */
+  points: Point[] = [];
+  largest: Cell | undefined;
+  readonly #ownShape: boolean;
 
-  constructor(deviation: number) {
+  constructor(deviation: number, ownShape = false) {
     this.off = new RobustMean(deviation);
+    this.#ownShape = ownShape;
+  }
+
+  /** Measured cells give the shape; true where that is of use to the others. */
+  reshape(): boolean {
+    if (!this.#ownShape) return false;
+    const measured = this.cells.filter((cell) => cell.measured);
+    measured.sort((a, b) => a.tokens - b.tokens);
+    this.points = measured.map((cell) => ({ tokens: cell.tokens, seconds: cell.current() }));
+    this.largest = measured.at(-1);
+    return true;
   }
 }
 
 class Cell {
   readonly seed: number;
+  readonly tokens: number;
   readonly group: Group;
   readonly own: RobustMean;
   /** Means of context and of seconds over its steps: the context term is the slope within cells. */
@@ -100,8 +122,14 @@ class Cell {
   readonly #place: number;
 
   /** What it publishes goes into `published[place]`, where others read it without a look-up. */
-  constructor(seed: number, group: Group, published: Float64Array, place: number) {
+  constructor(
+    { seed, tokens }: { seed: number; tokens: number },
+    group: Group,
+    published: Float64Array,
+    place: number,
+  ) {
     this.seed = Math.max(1e-9, seed);
+    this.tokens = tokens;
     this.group = group;
     this.own = new RobustMean(group.off.deviation);
     this.#published = published;
@@ -118,7 +146,19 @@ class Cell {
     this.#published[this.#place] = seconds;
   }
 
+  get measured(): boolean {
+    return this.own.weight > 0;
+  }
+
   current(): number {
+    if (this.measured || this.group.largest === undefined) return this.#corrected();
+    const { points, largest } = this.group;
+    if (this.tokens <= largest.tokens) return alongCurve(points, this.tokens) ?? this.#corrected();
+    // Above, work grows as on any engine.
+    return (largest.current() * this.seed) / largest.seed;
+  }
+
+  #corrected(): number {
     const share = this.own.weight / (this.own.weight + CELL_PRIOR);
     const correction = share * this.own.mean + (1 - share) * this.group.off.mean;
     return this.seed * Math.exp(Math.max(-CORRECTION_MAX, Math.min(CORRECTION_MAX, correction)));
@@ -162,8 +202,15 @@ class LearnedCosts implements Costs {
     this.shapes = createShapes(planned);
     const { sizes } = this.shapes;
     this.#seed = seed;
-    const group = (): Group => new Group(share);
-    this.#groups = { FULL: group(), PIECEWISE: group(), uniform: group(), mixed: group() };
+    const group = (ownShape = false): Group => new Group(share, ownShape);
+    const { foreign = false } = seed;
+    this.#groups = {
+      FULL: group(foreign),
+      PIECEWISE: group(foreign),
+      // Launches bound an ungraphed step: on every engine it takes about the same at any size.
+      uniform: group(),
+      mixed: group(),
+    };
     this.#captureGroups = { FULL: mean(), PIECEWISE: mean() };
     this.#bytesGroups = { FULL: mean(), PIECEWISE: mean() };
     this.#captureMeans = {
@@ -173,8 +220,8 @@ class LearnedCosts implements Costs {
     this.graphSecondsByPlace = new Float64Array(planned.length);
     this.#served = planned.map(({ kind, tokens }, place) => {
       const rows = kind === "FULL" ? seed.full : seed.piecewise;
-      const seconds = interpolate(rows, tokens);
-      return new Cell(seconds, this.#groups[kind], this.graphSecondsByPlace, place);
+      const from = { seed: interpolate(rows, tokens), tokens };
+      return new Cell(from, this.#groups[kind], this.graphSecondsByPlace, place);
     });
     this.#ungraphedSeconds = {
       uniform: new Float64Array(sizes.length),
@@ -182,8 +229,8 @@ class LearnedCosts implements Costs {
     };
     const ungraphed = (name: "uniform" | "mixed"): Cell[] =>
       sizes.map((tokens, size) => {
-        const seconds = interpolate(seed.ungraphed, tokens);
-        return new Cell(seconds, this.#groups[name], this.#ungraphedSeconds[name], size);
+        const from = { seed: interpolate(seed.ungraphed, tokens), tokens };
+        return new Cell(from, this.#groups[name], this.#ungraphedSeconds[name], size);
       });
     this.#ungraphed = { uniform: ungraphed("uniform"), mixed: ungraphed("mixed") };
     this.captureSecondsByPlace = Float64Array.from(
@@ -286,7 +333,10 @@ class LearnedCosts implements Costs {
     const groupMoved = Math.abs(group.off.mean - group.publishedOff) > PUBLISH_SHARE / 2;
     if (groupMoved) group.publishedOff = group.off.mean;
     let moved = false;
-    for (const cell of groupMoved ? group.cells : [touched]) {
+    const cellMoved =
+      Math.abs(touched.current() - touched.published) > PUBLISH_SHARE * touched.published;
+    const reshaped = (groupMoved || cellMoved) && group.reshape();
+    for (const cell of groupMoved || reshaped ? group.cells : [touched]) {
       const current = cell.current();
       if (Math.abs(current - cell.published) <= PUBLISH_SHARE * cell.published) continue;
       cell.published = current;
@@ -306,8 +356,8 @@ class LearnedCosts implements Costs {
     const cell = this.#ungraphed[name][this.shapes.sizeOf(step.tokens)];
     if (cell !== undefined) return cell;
     // Beyond the largest graph nothing is chosen, so nothing is learned or kept.
-    const seconds = interpolate(this.#seed.ungraphed, step.tokens);
-    return new Cell(seconds, new Group(this.#share), new Float64Array(1), 0);
+    const from = { seed: interpolate(this.#seed.ungraphed, step.tokens), tokens: step.tokens };
+    return new Cell(from, new Group(this.#share), new Float64Array(1), 0);
   }
 
   #captureSeed(graph: Graph): { seconds: number; bytes: number } {

@@ -51,8 +51,15 @@ export interface DispatchTable {
 }
 
 /** What to do, and why. Every decision carries its reason as a readable sentence. */
-export type Decision = { readonly reason: string } & (
-  | { readonly type: "start"; readonly graphs: readonly Graph[] }
+export type Decision = { readonly reason: string } /**
+ * What comes before ready: `graphs`, and then `more` in this order, as many as the engine's own
+ * budget of seconds holds (`first-budget.ts`).
+ */ & (
+  | {
+      readonly type: "start";
+      readonly graphs: readonly Graph[];
+      readonly more?: readonly Graph[];
+    }
   | { readonly type: "capture"; readonly graph: Graph; readonly whenIdle: boolean }
   | { readonly type: "dispatch"; readonly table: DispatchTable }
   | { readonly type: "settled" }

@@ -97,7 +97,10 @@ function startOf(
   const notes = [decision.reason];
   if (pinned.length > 0) notes.push(`${pinned.length} pinned by the user`);
   if (graphs.length < all.length) notes.push(`at most ${rules.graphsMax} as the user allows`);
-  return { type: "start", graphs, reason: notes.join("; ") };
+  const room = (rules.graphsMax ?? Number.POSITIVE_INFINITY) - graphs.length;
+  const more = (decision.more ?? []).filter((graph) => !all.includes(graph)).slice(0, room);
+  const rest = more.length === 0 ? {} : { more };
+  return { type: "start", graphs, ...rest, reason: notes.join("; ") };
 }
 
 /** Captured, or about to be. */

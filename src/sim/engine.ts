@@ -18,6 +18,7 @@ import { Batcher } from "./batcher.ts";
 import { EngineCommands } from "./commands.ts";
 import { Durations } from "./durations.ts";
 import type { EngineObserver, EngineOptions } from "./engine-options.ts";
+import { FirstCaptures, type MoreGraphs } from "./first-captures.ts";
 import { type CapturedGraph, HeldGraphs } from "./held-graphs.ts";
 import { type EngineMemory, SimulatedGpu } from "./memory.ts";
 import { StepAhead } from "./step-ahead.ts";
@@ -41,7 +42,7 @@ export class EngineModel {
   readonly #commands: EngineCommands;
   readonly #batcher: Batcher;
   readonly #ahead: StepAhead;
-  #startOrder: Graph[] | undefined;
+  #first: FirstCaptures | undefined;
   /** The KV cache exists. */
   #loaded = false;
   #edge: "idle" | "busy" | undefined;
@@ -146,16 +147,27 @@ export class EngineModel {
 
   /** Whether `start` has been called: the order before ready is given once. */
   get started(): boolean {
-    return this.#startOrder !== undefined;
+    return this.#first !== undefined;
   }
 
-  /** What to capture before ready, in this order. Unknown ids are left out and returned. */
-  start(ids: readonly string[], tiers: readonly (readonly string[])[] = []): string[] {
+  /**
+   * What to capture before ready, in this order. Unknown ids are left out and returned.
+   *
+   * @param more then these, while they fit a budget of seconds. @default none
+   */
+  start(
+    ids: readonly string[],
+    tiers: readonly (readonly string[])[] = [],
+    more: MoreGraphs = { graphs: [] },
+  ): string[] {
     const { planned } = this.#graphs;
     this.memory.setTiers(tiers.map((tier) => tier.filter((id) => planned.has(id))));
-    const known = ids.flatMap((id) => planned.get(id) ?? []);
-    this.#startOrder = [...new Set(known)].filter((graph) => !this.captured.has(graph.id));
-    return ids.filter((id) => !planned.has(id));
+    const missing = (some: readonly string[]): Graph[] =>
+      [...new Set(some)].flatMap((id) => (this.captured.has(id) ? [] : (planned.get(id) ?? [])));
+    const order = missing(ids);
+    const rest = missing(more.graphs);
+    this.#first = new FirstCaptures(this.planned, order, rest, more.budgetSeconds);
+    return [...ids, ...more.graphs].filter((id) => !planned.has(id));
   }
 
   /** Keeps memory back from the KV cache; too late once it exists, and then nothing happens. */
@@ -197,13 +209,13 @@ export class EngineModel {
   #next(now: number): Activity {
     if (this.phase === "stopping") return { type: "idle" };
     if (this.phase === "loading") {
-      if (this.#startOrder !== undefined) this.phase = "capturing";
+      if (this.#first !== undefined) this.phase = "capturing";
       else if (now < this.profile.startupSeconds) {
         return { type: "load", seconds: this.profile.startupSeconds - now };
       } else return { type: "hold" };
     }
     if (this.phase === "capturing") {
-      const graph = this.#startOrder?.shift();
+      const graph = this.#first?.next();
       if (graph !== undefined) return this.#captureAtStart(graph, now);
       this.phase = "serving";
       this.#observer.onReady?.(now);
@@ -258,7 +270,9 @@ export class EngineModel {
     if (!this.#graphs.hasRoom(graph)) return this.#next(now);
     this.#command = undefined;
     this.#observer.onCaptureStart?.(graph, now);
-    return { type: "capture", seconds: this.#durations.startSeconds(graph, warmUp), graph };
+    const seconds = this.#durations.startSeconds(graph, warmUp);
+    this.#first?.timed(graph.kind, seconds, warmUp);
+    return { type: "capture", seconds, graph };
   }
 
   #captureLater(now: number): Activity | undefined {

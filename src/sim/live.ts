@@ -7,14 +7,16 @@
 
 import { randomUUID } from "node:crypto";
 import { type Clock, systemClock } from "../clock.ts";
-import { bySizeDescending, topGraphs } from "../graph.ts";
+import { type Graph, topGraphs } from "../graph.ts";
 import { dispatchTable } from "../schedule/dispatch.ts";
+import { fillOrder, firstLadder } from "../schedule/first-ladder.ts";
 import type { TraceRequest } from "../trace.ts";
 import type { FromEngine, Mode } from "../wire/protocol.ts";
 import type { RequestSample } from "./batcher.ts";
 import { Drive, listArrivals } from "./drive.ts";
 import { EngineModel } from "./engine.ts";
 import type { CaptureOutcome, DropOutcome, EngineOptions } from "./engine-options.ts";
+import type { MoreGraphs } from "./first-captures.ts";
 import { type EngineCurve, EngineLink } from "./link.ts";
 import { LiveRequests } from "./live-requests.ts";
 import { PacedClock } from "./paced-clock.ts";
@@ -241,16 +243,21 @@ export class LiveEngine {
   }
 
   #startByDefault(): void {
-    const planned = this.model.planned;
-    const first = this.#mode === "eager" ? planned : topGraphs(planned);
-    this.#begin(first.map((graph) => graph.id));
+    const { planned } = this.model;
+    const ids = (graphs: readonly Graph[]): string[] => graphs.map(({ id }) => id);
+    if (this.#mode === "eager") this.#begin(ids(planned));
+    else this.#begin(ids(topGraphs(planned)), [], { graphs: ids(firstLadder(planned)) });
   }
 
-  #begin(graphs: readonly string[], tiers: readonly (readonly string[])[] = []): void {
+  #begin(
+    graphs: readonly string[],
+    tiers: readonly (readonly string[])[] = [],
+    more?: MoreGraphs,
+  ): void {
     if (this.model.started || this.model.phase !== "loading") return;
     this.#cancelHold();
     this.#time.setRate(this.#options.speed ?? 1);
-    for (const id of this.model.start(graphs, tiers)) this.#unknownGraph(id);
+    for (const id of this.model.start(graphs, tiers, more)) this.#unknownGraph(id);
   }
 
   #unknownGraph(id: string): void {
@@ -270,14 +277,13 @@ export class LiveEngine {
     this.model.dispatch(dispatchTable(this.model.planned, captured));
   }
 
-  /** Without a controller, in idle mode: the rest of the plan, largest first. */
+  /** Without a controller, in idle mode: the rest of the plan, small graphs for decode steps first. */
   #fill(): void {
     if (this.#talk.welcomed || this.#frozen || this.#mode !== "idle") return;
     if (this.model.phase !== "serving" || this.model.hasWork) return;
     const { planned, captured } = this.model;
     if (captured.size >= this.#graphsMax) return;
-    const missing = planned.filter(({ id }) => !captured.has(id) && !this.#excluded.has(id));
-    const [next] = missing.sort(bySizeDescending);
+    const next = fillOrder(planned).find(({ id }) => !captured.has(id) && !this.#excluded.has(id));
     if (next !== undefined) this.model.capture(OWN_COMMAND, next.id, true);
   }
 

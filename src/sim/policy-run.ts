@@ -126,10 +126,15 @@ export class PolicyRun {
     }
   }
 
+  #start({ graphs, more = [] }: Extract<Decision, { type: "start" }>): void {
+    const ids = (some: typeof graphs): string[] => some.map(({ id }) => id);
+    this.#model.start(ids(graphs), [], { graphs: ids(more) });
+  }
+
   #carryOut(decision: Decision, now: number): void {
     switch (decision.type) {
       case "start":
-        if (!this.#model.started) this.#model.start(decision.graphs.map((graph) => graph.id));
+        if (!this.#model.started) this.#start(decision);
         break;
       case "dispatch":
         this.#model.dispatch(decision.table);

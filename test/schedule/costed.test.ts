@@ -31,10 +31,21 @@ describe("earned", () => {
     const rig = new Rig("lazy", plan(...SIZES));
     rig.ready(7);
     expect(rig.captures).toHaveLength(1);
-    // With very many waiting prompts go on for long, and nothing is booked ahead.
+  });
+
+  test("where very many wait, the graphs for still larger batches come before the first step", () => {
     const crowded = new Rig("lazy", plan(...SIZES));
     crowded.ready(200);
-    expect(crowded.captures).toEqual([]);
+    crowded.settle();
+    expect(crowded.captures.map(({ id }) => id)).toContain("FULL:256");
+    for (const { id, reason } of crowded.captures) {
+      expect(Number(id.slice("FULL:".length))).toBeGreaterThanOrEqual(200);
+      expect(reason).toMatch(/ahead of a load/);
+    }
+    // Once steps tell what the load is, it is judged by these.
+    const before = crowded.captures.length;
+    crowded.steps(decode(200), 3);
+    expect(crowded.captures).toHaveLength(before);
   });
 
   test("the stall budget delays what has been earned, with a reason and an end", () => {
