@@ -529,11 +529,11 @@ def test_the_end_is_said() -> None:
 # ------------------------------------------------------------------ alone
 
 
-def test_idle_alone_fills_largest_first_while_idle() -> None:
+def test_idle_alone_fills_small_decode_graphs_first_while_idle() -> None:
     engine = make_engine("idle", endpoint=None).start()
     assert engine.captured() == [
-        "PIECEWISE:8", "FULL:8", "PIECEWISE:4", "FULL:4", "PIECEWISE:2", "FULL:2",
-        "PIECEWISE:1", "FULL:1",
+        "PIECEWISE:8", "FULL:8", "FULL:4", "FULL:2", "FULL:1", "PIECEWISE:2", "PIECEWISE:4",
+        "PIECEWISE:1",
     ]  # fmt: skip
 
 
@@ -547,7 +547,7 @@ def test_idle_alone_stops_as_soon_as_there_is_work_and_goes_on_after() -> None:
     engine.turn(commands_max=1)
     engine.work = True
     engine.turn()
-    assert engine.captured() == [*TOPS, "PIECEWISE:4"]
+    assert engine.captured() == [*TOPS, "FULL:4"]
     engine.work = False
     engine.turn()
     assert len(engine.captured()) == len(GRAPHS)
@@ -616,14 +616,14 @@ def test_no_more_graphs_are_captured_alone_than_the_user_allowed() -> None:
         make_engine("idle"), Start(graphs=("PIECEWISE:8", "FULL:8"), graphs_max=3)
     )
     lose_controller(engine)
-    assert engine.captured() == ["PIECEWISE:8", "FULL:8", "PIECEWISE:4"]
+    assert engine.captured() == ["PIECEWISE:8", "FULL:8", "FULL:4"]
 
 
 def test_a_start_that_comes_too_late_still_says_what_the_user_excluded() -> None:
     engine = make_engine("idle").start()
     engine.wire.receive(Start(graphs=(), exclude=FULL))
     lose_controller(engine)
-    assert engine.captured() == [*TOPS, "PIECEWISE:4", "PIECEWISE:2", "PIECEWISE:1"]
+    assert engine.captured() == [*TOPS, "PIECEWISE:2", "PIECEWISE:4", "PIECEWISE:1"]
 
 
 def test_an_unknown_graph_among_the_excluded_is_said() -> None:
@@ -663,11 +663,11 @@ def test_a_controller_lost_for_good_is_replaced_by_the_rule_and_takes_over_when_
     engine.wire.lost_since = time.monotonic() - 2 * session_module.ALONE_SECONDS
     engine.wire.tick()
     engine.turn(commands_max=2)  # the look, and one capture
-    assert engine.captured() == [*TOPS, "PIECEWISE:4"]
+    assert engine.captured() == [*TOPS, "FULL:4"]
     assert engine.ranks[0].table is None, "its table doesn't know the new graph"
     engine.wire.lost_since = None  # it is back while the next local command is queued
     engine.turn()
-    assert engine.captured() == [*TOPS, "PIECEWISE:4"]
+    assert engine.captured() == [*TOPS, "FULL:4"]
     assert capture(engine, "FULL:1", 1).outcome == "captured"
     engine.wire.receive(table("FULL:8"))
     engine.turn()

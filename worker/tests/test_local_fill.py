@@ -1,10 +1,73 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
 import pytest
 
-from lazygraph_vllm.local_fill import LAZY_MISSES_MIN, first_set, next_capture, top_graphs
+from lazygraph_vllm.local_fill import (
+    LAZY_MISSES_MIN,
+    TimedCapture,
+    fill_order,
+    first_ladder,
+    first_more,
+    first_set,
+    fits_budget,
+    next_capture,
+    stock_seconds,
+    top_graphs,
+)
 from lazygraph_vllm.messages import Graph
 from test_dispatch import plan
+
+# What src/schedule/first-ladder.ts and first-budget.ts are held to as well.
+GOLDEN: dict[str, list[dict[str, Any]]] = json.loads(
+    (Path(__file__).parents[2] / "test" / "golden" / "first-set.json").read_text(encoding="utf-8")
+)
+PLANS = {case["name"]: msgspec.convert(case["graphs"], list[Graph]) for case in GOLDEN["orders"]}
+
+
+def ids(case: dict[str, Any]) -> str:
+    return str(case["name"])
+
+
+@pytest.mark.parametrize("case", GOLDEN["orders"], ids=ids)
+def test_orders_are_the_controllers(case: dict[str, Any]) -> None:
+    planned = PLANS[case["name"]]
+    assert [g.id for g in first_ladder(planned)] == case["ladder"]
+    filled = fill_order(tuple(planned))
+    assert [g.id for g in filled] == case["fill"]
+    assert sorted(filled, key=lambda g: g.id) == sorted(planned, key=lambda g: g.id)
+
+
+@pytest.mark.parametrize("case", GOLDEN["budgets"], ids=ids)
+def test_budgets_are_the_controllers(case: dict[str, Any]) -> None:
+    planned = PLANS[case["plan"]]
+    captured = [TimedCapture(c["kind"], c["seconds"], c["warmUp"]) for c in case["captured"]]
+    seconds = stock_seconds(planned, captured, twice=case["twice"])
+    assert seconds == pytest.approx(case["stockSeconds"], abs=1e-6)
+    for kind, fits in case["fits"].items():
+        budget = case.get("budgetSeconds")
+        found = fits_budget(kind, planned, captured, twice=case["twice"], budget_seconds=budget)
+        assert found is fits
+
+
+@pytest.mark.parametrize(("full", "piecewise"), [(0.02, 0.049), (0.057, 0.085), (0.001, 0.5)])
+def test_the_first_set_stays_within_a_thirtieth_of_stock(full: float, piecewise: float) -> None:
+    """Stock has a warm-up run before each capture, and captures 53 of 102 graphs twice."""
+    warm_up = 1.6
+    stock = warm_up * (53 * full + 102 * piecewise)
+    captured = [
+        TimedCapture("PIECEWISE", warm_up * piecewise, True),
+        TimedCapture("FULL", warm_up * full, True),
+    ]
+    more = first_more("idle", plan())
+    while len(captured) < 102 and fits_budget("FULL", plan(), captured, twice=True):
+        captured.append(TimedCapture("FULL", full, False))
+    assert 2 < len(captured) <= 2 + len(more)
+    assert sum(c.seconds for c in captured) <= stock / 30
 
 
 def test_tops_are_the_largest_of_each_kind_in_stocks_order() -> None:
@@ -27,15 +90,25 @@ def test_first_set(mode: str) -> None:
     assert first_set("eager", plan()) == plan()
 
 
-def test_idle_fills_largest_first_until_nothing_is_left() -> None:
+def test_beside_the_tops_comes_the_ladder_but_in_eager_mode_nothing_is_left() -> None:
+    assert [g.id for g in first_more("lazy", plan())[:4]] == [
+        "FULL:64",
+        "FULL:8",
+        "FULL:2",
+        "FULL:24",
+    ]
+    assert first_more("eager", plan()) == []
+
+
+def test_idle_fills_what_was_missed_then_small_decode_graphs_until_nothing_is_left() -> None:
     done: set[str] = {g.id for g in top_graphs(plan())}
+    misses = {"PIECEWISE:96": 1, "FULL:40": 2}
     order = []
-    while (graph := next_capture("idle", plan(), done, {})) is not None:
-        order.append(graph)
+    while (graph := next_capture("idle", plan(), done, misses)) is not None:
+        order.append(graph.id)
         done.add(graph.id)
     assert len(order) == 100
-    assert [g.tokens for g in order] == sorted((g.tokens for g in order), reverse=True)
-    assert [g.id for g in order[:2]] == ["PIECEWISE:496", "FULL:496"]
+    assert order[:5] == ["FULL:40", "PIECEWISE:96", "FULL:64", "FULL:8", "FULL:2"]
 
 
 def test_lazy_fills_what_traffic_missed_often_enough() -> None:
