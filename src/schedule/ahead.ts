@@ -52,6 +52,8 @@ const RISE = 1 / 6;
 const UTILISATION_MAX = 0.99;
 /** A rising load stays that long in each octave of batch sizes. */
 const SECONDS_PER_OCTAVE = 30;
+/** One that nothing is known of yet, as long as it takes to know it. */
+const UNKNOWN_SECONDS_PER_OCTAVE = 5;
 /** Who captures only when it is needed pays its price, and as much again in regret before that. */
 const LATE_FACTOR = 2;
 /** A moment is cheap when at most this share of the recent time had fewer requests at hand. */
@@ -77,7 +79,10 @@ export function aheadChoice(input: AheadInput): AheadChoice | undefined {
     const rise = rises[size] ?? 0;
     if (rise <= 1) continue;
     const octaves = size === 0 ? 1 : Math.log2((sizes[size] ?? 1) / (sizes[size - 1] ?? 1));
-    const steps = (SECONDS_PER_OCTAVE * octaves) / (available[size] ?? 1);
+    const steps =
+      ((engine.utilisation === undefined ? UNKNOWN_SECONDS_PER_OCTAVE : SECONDS_PER_OCTAVE) *
+        octaves) /
+      (available[size] ?? 1);
     weights[size] = chanceOf(rise, engine) * requestsAt(size) * steps;
   }
   const values = savings.of(held, [{ lane, weights }]);

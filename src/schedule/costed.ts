@@ -65,6 +65,8 @@ const STEPS_AHEAD = 32;
  * then graphs for larger batches are captured ahead, before the first step.
  */
 const WAITING_AHEAD_MAX = 48;
+/** More than this share of the largest batch is a backlog of a long start: it goes, and won't grow. */
+const BACKLOG_SHARE = 0.25;
 const WAIT_SECONDS_MIN = 0.1;
 const WAIT_SECONDS_MAX = 600;
 
@@ -243,8 +245,10 @@ class CostedPolicy implements CostPolicy {
     const { savings, held, load, decode } = known;
     const now = this.#load(state, atSeconds);
     if (!isCheapMoment(load, now.requests)) return undefined;
-    const price = (stallSeconds: number): number => priceOf(stallSeconds, now);
     const engine = this.#aheadLoad(now, known);
+    // More than on average, and yet the fewest of late: a backlog that goes, and no rise to come.
+    if (engine.utilisation !== undefined && now.requests > engine.requests) return undefined;
+    const price = (stallSeconds: number): number => priceOf(stallSeconds, now);
     const choice = aheadChoice({ savings, held, engine, decode, priceOf: price });
     if (choice === undefined) return undefined;
     const { graph } = choice;
@@ -255,8 +259,9 @@ class CostedPolicy implements CostPolicy {
   }
 
   /** Where many wait and no step was seen, they are all that is known of the load. */
-  #aheadLoad({ requests }: Load, { load, traffic }: Knowledge): AheadLoad {
-    const many = requests > WAITING_AHEAD_MAX && traffic.steps === 0;
+  #aheadLoad({ requests }: Load, { load, traffic, costs, decode }: Knowledge): AheadLoad {
+    const most = (BACKLOG_SHARE * costs.shapes.tokensMax) / decode;
+    const many = requests > WAITING_AHEAD_MAX && requests <= most && traffic.steps === 0;
     return many ? { requests, utilisation: undefined } : load;
   }
 

@@ -113,7 +113,7 @@ function ladderFor(planned: readonly Graph[], { requests, decode }: UnknownInput
 /** By value per second, each given those before it, while they fit the budget beside the tops. */
 function withinBudget(
   tops: readonly Graph[],
-  { savings, expected, share, warmUpShare }: UnknownInput,
+  { savings, expected, requests, share, warmUpShare }: UnknownInput,
 ): Graph[] {
   const { captureSecondsByPlace, shapes } = savings.costs;
   const { planned, places } = shapes;
@@ -129,12 +129,15 @@ function withinBudget(
   const graphs: Graph[] = [];
   const looksEach = planned.length * Math.max(1, expected.length);
   for (let looks = 0; looks < LOOKS_MAX && left > 0; looks += looksEach) {
-    const place = mostPerSecond(savings.of(held, expected), captureSecondsByPlace, held);
+    const values = savings.of(held, expected);
+    const place = mostPerSecond(values, captureSecondsByPlace, held);
     const graph = planned[place];
     if (graph === undefined) break;
     const seconds = share * (captureSecondsByPlace[place] ?? 0);
-    held.set(place, seconds <= left ? HELD.captured : HELD.never);
-    if (seconds > left) continue;
+    // Who waits is held up by it: then it has to be worth that.
+    const taken = seconds <= left && (values[place] ?? 0) >= seconds * requests;
+    held.set(place, taken ? HELD.captured : HELD.never);
+    if (!taken) continue;
     graphs.push(graph);
     left -= seconds;
   }
