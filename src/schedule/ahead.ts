@@ -16,6 +16,7 @@
  */
 
 import type { Graph } from "../graph.ts";
+import type { Knowledge } from "./knowledge.ts";
 import type { EngineLoad } from "./load.ts";
 import type { Savings } from "./savings.ts";
 import { HELD, type Held, type Lane } from "./shapes.ts";
@@ -56,12 +57,31 @@ const SECONDS_PER_OCTAVE = 30;
 const UNKNOWN_SECONDS_PER_OCTAVE = 5;
 /** Who captures only when it is needed pays its price, and as much again in regret before that. */
 const LATE_FACTOR = 2;
+/** A rise may not come: what goes into it is bounded apart, at two to five captures in a row. */
+export const AHEAD_BUDGET = { burstSeconds: 0.1, share: 0.002 };
+/**
+ * With more of them prompts go on for long, and their steps are mixed ones. Meanwhile many more come:
+ * then graphs for larger batches are captured ahead, before the first step.
+ */
+export const WAITING_AHEAD_MAX = 48;
+/** More than this share of the largest batch is a backlog of a long start: it goes, and won't grow. */
+const BACKLOG_SHARE = 0.25;
 /** A moment is cheap when at most this share of the recent time had fewer requests at hand. */
 export const CHEAP_SHARE = 0.1;
 
 /** Whether next to never so few requests were at hand of late. */
 export function isCheapMoment(engine: EngineLoad, requests: number): boolean {
   return engine.belowShare(requests) <= CHEAP_SHARE;
+}
+
+/** What is known of the load; where many wait and no step was seen, they are all that is. */
+export function loadAhead(
+  requests: number,
+  { load, traffic, costs, decode }: Pick<Knowledge, "load" | "traffic" | "costs" | "decode">,
+): AheadLoad {
+  const most = (BACKLOG_SHARE * costs.shapes.tokensMax) / decode;
+  const many = requests > WAITING_AHEAD_MAX && requests <= most && traffic.steps === 0;
+  return many ? { requests, utilisation: undefined } : load;
 }
 
 /** The graph worth most for its price, if any is worth it. */

@@ -9,7 +9,7 @@
  */
 
 import type { Graph } from "../graph.ts";
-import { type AheadLoad, aheadChoice, isCheapMoment } from "./ahead.ts";
+import { AHEAD_BUDGET, aheadChoice, isCheapMoment, loadAhead, WAITING_AHEAD_MAX } from "./ahead.ts";
 import { Announced } from "./announced.ts";
 import type { CostSeed, Costs } from "./cost.ts";
 import { costDispatchTable } from "./cost-dispatch.ts";
@@ -60,13 +60,6 @@ const FIRST_SECONDS_MAX = 2;
 const ANNOUNCED_SECONDS = 2;
 /** Decode steps expected of requests that wait at ready: fewer than nearly every answer has. */
 const STEPS_AHEAD = 32;
-/**
- * With more of them prompts go on for long, and their steps are mixed ones. Meanwhile many more come:
- * then graphs for larger batches are captured ahead, before the first step.
- */
-const WAITING_AHEAD_MAX = 48;
-/** More than this share of the largest batch is a backlog of a long start: it goes, and won't grow. */
-const BACKLOG_SHARE = 0.25;
 const WAIT_SECONDS_MIN = 0.1;
 const WAIT_SECONDS_MAX = 600;
 
@@ -78,6 +71,7 @@ class CostedPolicy implements CostPolicy {
   readonly name: string;
   readonly #options: CostPolicyOptions;
   readonly #stalls: StallAccount;
+  readonly #aheadStalls = new StallAccount(AHEAD_BUDGET);
   readonly #gaps = new Gaps();
   readonly #announced = new Announced();
   #known: Knowledge | undefined;
@@ -245,7 +239,7 @@ class CostedPolicy implements CostPolicy {
     const { savings, held, load, decode } = known;
     const now = this.#load(state, atSeconds);
     if (!isCheapMoment(load, now.requests)) return undefined;
-    const engine = this.#aheadLoad(now, known);
+    const engine = loadAhead(now.requests, known);
     // More than on average, and yet the fewest of late: a backlog that goes, and no rise to come.
     if (engine.utilisation !== undefined && now.requests > engine.requests) return undefined;
     const price = (stallSeconds: number): number => priceOf(stallSeconds, now);
@@ -255,14 +249,11 @@ class CostedPolicy implements CostPolicy {
     const stallSeconds = savings.costs.captureSeconds(graph).value;
     if (this.#announced.during(atSeconds, stallSeconds) > 0) return undefined;
     if (this.#stalls.objection(atSeconds, stallSeconds) !== undefined) return undefined;
+    if (engine.utilisation !== undefined) {
+      if (this.#aheadStalls.objection(atSeconds, stallSeconds) !== undefined) return undefined;
+      this.#aheadStalls.spend(atSeconds, stallSeconds);
+    }
     return [{ type: "capture", graph, reason: aheadReason(choice), whenIdle: false }];
-  }
-
-  /** Where many wait and no step was seen, they are all that is known of the load. */
-  #aheadLoad({ requests }: Load, { load, traffic, costs, decode }: Knowledge): AheadLoad {
-    const most = (BACKLOG_SHARE * costs.shapes.tokensMax) / decode;
-    const many = requests > WAITING_AHEAD_MAX && requests <= most && traffic.steps === 0;
-    return many ? { requests, utilisation: undefined } : load;
   }
 
   #fill({ atSeconds }: EngineEvent, known: Knowledge): Decision[] {

@@ -75,6 +75,30 @@ describe("rules", () => {
     expect(eager(0)).toEqual([]);
   });
 
+  test("what may come besides before ready is cut to the limit, and comes once", () => {
+    const some = (...of: string[]) => planned.filter(({ id }) => of.includes(id));
+    const policy: Policy = {
+      name: "more",
+      decide: () => [
+        {
+          type: "start",
+          graphs: some("PIECEWISE:512", "FULL:512"),
+          more: some("FULL:1", "FULL:8", "FULL:24"),
+          reason: "both",
+        },
+      ],
+    };
+    const more = (rules: Parameters<typeof withRules>[1]): string[] | undefined => {
+      const state = createEngineState(planned);
+      const [start] = withRules(policy, rules).decide(state, { type: "inventory", atSeconds: 0 });
+      return start?.type === "start" ? start.more?.map(({ id }) => id) : undefined;
+    };
+    expect(more({})).toEqual(["FULL:24", "FULL:8", "FULL:1"]);
+    expect(more({ graphsMax: 4 })).toEqual(["FULL:24", "FULL:8"]);
+    expect(more({ pin: ["FULL:24"], graphsMax: 4 })).toEqual(["FULL:8"]);
+    expect(more({ graphsMax: 2 })).toBeUndefined();
+  });
+
   test("fill ends at the limit, settled with the figures", () => {
     const state = createEngineState(planned);
     const { ids, settled } = filled(withRules(createPolicy("idle"), { graphsMax: 5 }), state);
