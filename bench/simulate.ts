@@ -5,53 +5,19 @@
  * raw figures to bench/results/simulate-8b.json. With `--second-starts` it makes the second starts
  * only, and the rest of that file stays as it is.
  *
- * What would refute us: a comparator other than oracle and floor below idle-costed, or stock or
- * pr23184 below lazy-costed, under any load but the overloaded ones; a second start with more than
+ * What would refute us: a comparator other than oracle and floor below idle-costed, or stock,
+ * pr23184 or ladder below lazy-costed, under any load but the overloaded ones; a second start with more than
  * 60% of the first one's excess over floor.
  */
 
 import { readFile, writeFile } from "node:fs/promises";
-import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { gammaRequests } from "../src/bench/gamma.ts";
 import { DEFAULT_PROFILE, loadProfile } from "../src/profile/load.ts";
 import { POLICY_NAMES, type PolicyName } from "../src/sim/setups.ts";
-import { readTrace, type TraceRequest } from "../src/trace.ts";
 import { type AddedRun, addedRuns, type Load, type SecondStart, secondStart } from "./lib/added.ts";
+import { conversation, gamma, gammas, window } from "./lib/loads.ts";
 
-const TRACE = fileURLToPath(
-  new URL("../traces/azure-llm-2023-conversation.csv.gz", import.meta.url),
-);
 const RESULTS = new URL("./results/simulate-8b.json", import.meta.url);
-
-const conversation = (speed: number, seconds?: number): Load => ({
-  name: `conversation, speed ${speed}${seconds === undefined ? "" : `, first ${seconds} s`}`,
-  requests: () => readTrace(TRACE, { speed, ...(seconds === undefined ? {} : { seconds }) }),
-});
-
-/** Five minutes from the middle of the trace. */
-const window = (speed: number, fromSeconds: number): Load => ({
-  name: `conversation, speed ${speed}, 300 s from ${fromSeconds}`,
-  requests: () => cut(readTrace(TRACE, { speed, seconds: fromSeconds + 300 }), fromSeconds),
-});
-
-async function* cut(
-  requests: AsyncIterable<TraceRequest>,
-  fromSeconds: number,
-): AsyncGenerator<TraceRequest, void, void> {
-  for await (const request of requests) {
-    if (request.atSeconds < fromSeconds) continue;
-    yield { ...request, atSeconds: request.atSeconds - fromSeconds };
-  }
-}
-
-const gamma = (rate: number, cv: number, seed = 7, seconds = 300): Load => ({
-  name: `gamma, ${rate} a second, cv ${cv}, ${seconds} s, seed ${seed}`,
-  requests: () => gammaRequests({ rate, cv, seconds, seed }),
-});
-
-const gammas = (seed: number, seconds: number): Load[] =>
-  [0.5, 2.5, 8].flatMap((rate) => [0.5, 1, 3].map((cv) => gamma(rate, cv, seed, seconds)));
 
 const LOADS: readonly Load[] = [
   conversation(1, 300),

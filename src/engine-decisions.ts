@@ -11,7 +11,7 @@ import type { EngineMemory } from "./engine-memory.ts";
 import type { PolicyMaker } from "./engine-policy.ts";
 import { type Happening, PolicySeat } from "./engine-policy-seat.ts";
 import { applyMode, type EngineRecord } from "./engine-record.ts";
-import { applyRules, firstSetFor, hasEnded, rulesAlone } from "./engine-rules.ts";
+import { applyRules, hasEnded, moreFor, rulesAlone } from "./engine-rules.ts";
 import type { Graph } from "./graph.ts";
 import type { EnginePlan } from "./plan/engine-plan.ts";
 import type { Decision } from "./schedule/policy.ts";
@@ -163,13 +163,13 @@ export class EngineDecisions {
     switch (decision.type) {
       case "start": {
         if (this.#started || state.ready) return;
-        const { graphs, ...budget } = firstSetFor(decision, session().version);
+        const more = moreFor(decision, session().version);
         this.#started = true;
         session().send({
           type: "start",
-          ...memory.start(graphs),
+          ...memory.start(decision.graphs),
           ...rulesAlone(state, this.#options.rules),
-          ...budget,
+          ...more,
         });
         break;
       }

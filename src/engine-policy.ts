@@ -11,11 +11,17 @@ import type { EngineState } from "./schedule/state.ts";
 import type { Mode } from "./wire/protocol.ts";
 
 /**
- * `simple`: the modes by counting steps, as measured on GPUs. `costed`: lazy and idle by measured
- * costs (docs/policy.md).
+ * `simple`: the modes by counting steps. `costed`: lazy and idle by measured costs (docs/policy.md).
  */
 export type PolicyName = "simple" | "costed";
 export const POLICY_NAMES: readonly PolicyName[] = ["simple", "costed"];
+/** How lazy and idle mode decide where nobody says: the one place that says so. */
+export const DEFAULT_POLICY: PolicyName = "costed";
+
+/** The policy where none is named: a share of the time for fill is the simple idle mode's. */
+export function defaultPolicy(fills: boolean): PolicyName {
+  return fills ? "simple" : DEFAULT_POLICY;
+}
 
 /** What is known of an engine when its policy is made. */
 export interface PolicyContext {

@@ -2,7 +2,6 @@
 
 import { announceProblem, firstOf } from "./engine-announce.ts";
 import { type EngineRecord, setStatus } from "./engine-record.ts";
-import { type Graph, topGraphs } from "./graph.ts";
 import type { Decision } from "./schedule/policy.ts";
 import {
   EXCLUDED_REASON,
@@ -22,18 +21,22 @@ export function applyRules({ state }: EngineRecord, rules: PlanRules): void {
   }
 }
 
+/** What comes before ready besides `start.graphs`, as the protocol has it. */
+type More = Pick<Start, "more" | "budgetMs">;
+
 /**
- * A first set as an engine of this protocol version can take it. One of version 1 knows no budget:
- * it is sent the tops, which come before ready whatever the budget is, and the rest comes later.
+ * What of a first set has a budget, as an engine of this protocol version can take it. One of
+ * version 1 knows none: those graphs come after ready.
  */
-export function firstSetFor(
-  { graphs, budgetMs }: Extract<Decision, { type: "start" }>,
+export function moreFor(
+  { more = [], budgetMs = Number.POSITIVE_INFINITY }: Extract<Decision, { type: "start" }>,
   version: number,
-): { readonly graphs: readonly Graph[]; readonly budgetMs?: number } {
-  if (budgetMs === undefined || budgetMs === Number.POSITIVE_INFINITY) return { graphs };
+): More {
   if (!(budgetMs >= 0)) throw new RangeError(`start has a budget of ${budgetMs} ms`);
-  if (version < 2) return { graphs: topGraphs(graphs) };
-  return { graphs, budgetMs: Math.min(LIMITS.budgetMsMax, Math.floor(budgetMs)) };
+  if (version < 2 || more.length === 0) return {};
+  const ids = more.map(({ id }) => id);
+  if (budgetMs === Number.POSITIVE_INFINITY) return { more: ids };
+  return { more: ids, budgetMs: Math.min(LIMITS.budgetMsMax, Math.floor(budgetMs)) };
 }
 
 /** What of the rules an engine must know to keep to them without its controller. */

@@ -2,6 +2,7 @@
 
 import { checkOptions, numberRule, oneOf, shown, unknownOption } from "./check-options.ts";
 import {
+  defaultPolicy,
   POLICY_NAMES,
   type PolicyContext,
   type PolicyMaker,
@@ -48,7 +49,7 @@ export interface ControllerOptions {
    * How the modes decide: `"simple"` counts steps; `"costed"` weighs measured costs in lazy and
    * idle mode. Or a function that makes the policy of one engine, called for each session and each
    * change of its mode, with what is known of such engines.
-   * @default "simple"
+   * @default "costed"; with a `fillShare` "simple"
    */
   readonly policy?: PolicyName | ((mode: Mode, context: PolicyContext) => Policy);
   /**
@@ -182,7 +183,6 @@ const DEFAULTS = {
   endpoint: "tcp://127.0.0.1:0",
   heartbeatMs: 1000,
   captureTimeoutMs: 60_000,
-  policy: "simple",
   enginesMax: 64,
   initOnly: false,
   plan: true,
@@ -194,7 +194,8 @@ export function resolveOptions(options: ControllerOptions): ResolvedOptions {
   checkOptions(options, RULES);
   const given = Object.entries(options).filter(([, value]) => value !== undefined);
   const all = { ...DEFAULTS, ...(Object.fromEntries(given) as ControllerOptions) };
-  const { policy, initOnly, fillShare, pin, exclude, graphsMax } = all;
+  const { initOnly, fillShare, pin, exclude, graphsMax } = all;
+  const policy = all.policy ?? defaultPolicy(fillShare !== undefined);
   if (initOnly && policy !== "costed") {
     throw new OptionError(
       "initOnly",

@@ -1,6 +1,6 @@
 /** What is captured, by which policy and learned plan, for the commands that start a controller. */
 
-import { POLICY_NAMES } from "../engine-policy.ts";
+import { DEFAULT_POLICY, defaultPolicy, POLICY_NAMES } from "../engine-policy.ts";
 import { OptionError } from "../errors.ts";
 import type { ControllerOptions } from "../options.ts";
 import { isGraphRule } from "../schedule/rules.ts";
@@ -21,12 +21,12 @@ export const PLAN_OPTIONS: OptionSpec = {
   "no-plan": "boolean",
 };
 
-export const PLAN_HELP = `  --policy NAME         how lazy and idle mode decide: simple (counting steps) or costed (by measured
-                        costs) (default: simple)
+export const PLAN_HELP: string = `  --policy NAME         how lazy and idle mode decide: simple (counting steps) or costed (by measured
+                        costs) (default: ${DEFAULT_POLICY})
   --init-only           capture before ready what earlier starts needed, and nothing after; with
                         --policy costed
   --fill-share X        share of the time, 0 to 1, by which idle mode's fill may hold up an engine
-                        that has work; with --policy simple (default: 0)
+                        that has work; implies --policy simple (default: 0)
   --pin LIST            graphs to capture before ready, with commas: an id (FULL:24), a kind
                         (PIECEWISE), a size (24), or sizes above or below one (">256", "<8")
   --exclude LIST        graphs never to capture, written likewise
@@ -80,7 +80,7 @@ export function planOptions(options: ParsedOptions): Planning {
 }
 
 function policyOption(options: ParsedOptions): "simple" | "costed" {
-  const text = options.strings.get("policy") ?? "simple";
+  const text = options.strings.get("policy") ?? defaultPolicy(options.strings.has("fill-share"));
   const policy = POLICY_NAMES.find((name) => name === text);
   if (policy === undefined) throw usageError("--policy", POLICY_NAMES.join(" or "), text);
   if (options.flags.has("init-only") && policy !== "costed") {

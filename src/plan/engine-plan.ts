@@ -94,7 +94,7 @@ export class EnginePlan {
     }
     const plan = this.#start?.plan;
     const prior = plan === undefined ? undefined : knownPrior(plan, state);
-    const costs = costSeedFor(profile, hello.model, plan);
+    const costs = costSeedFor(profile, hello, plan);
     this.#regret = new RegretMeter(state.planned, costs);
     this.context = { costs, ...(prior === undefined ? {} : { prior }) };
     this.bytes = plan === undefined ? new Map() : planBytes(plan);

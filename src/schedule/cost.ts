@@ -11,15 +11,10 @@
  */
 
 import type { Graph, StepShape } from "../graph.ts";
+import { Cell, type Estimate, Group, publish } from "./cost-cells.ts";
 import type { StepsSeen } from "./policy.ts";
 import { RobustMean } from "./robust.ts";
 import { createShapes, type Shapes } from "./shapes.ts";
-
-export interface Estimate {
-  readonly value: number;
-  /** Standard error, in the unit of the value. */
-  readonly error: number;
-}
 
 /** `[tokens, seconds]`, tokens rising; linear between two rows. */
 export type SeedRows = readonly (readonly [tokens: number, seconds: number])[];
@@ -39,7 +34,14 @@ export interface CostSeed {
   readonly warmUpShare?: number;
   /** How far off, as a share, the seed may be: small for a profile of this engine. @default 0.15 */
   readonly errorShare?: number;
+  /**
+   * Of another engine: good for the shape of a cost, and no figure of it before it was measured
+   * here. @default false
+   */
+  readonly foreign?: boolean;
 }
+
+export type { Estimate } from "./cost-cells.ts";
 
 export interface Costs {
   readonly shapes: Shapes;
@@ -63,74 +65,12 @@ export interface Costs {
 }
 
 const ERROR_SHARE = 0.15;
-/** Measurements of its own after which a cell counts as much as its group. */
-const CELL_PRIOR = 8;
 /** One report counts as at most this many measurements: its steps share their circumstances. */
 const REPORT_WEIGHT_MAX = 8;
-/** Published estimates follow in steps of this share, so that tables don't change with noise. */
-const PUBLISH_SHARE = 0.02;
-/** A correction beyond this factor, either way, is a broken clock and not a cost. */
-const CORRECTION_MAX = Math.log(20);
 /** Graphs of no size at all have a ratio to nothing: both sides get this much. */
 const BYTES_FLOOR = 1 << 20;
 /** Strength of the seed of the context term, in squared tokens of context. */
 const CONTEXT_PRIOR = 16 * 4096 ** 2;
-
-/** What cells of one kind have in common. */
-class Group {
-  readonly off: RobustMean;
-  readonly cells: Cell[] = [];
-  /** The common correction that the published estimates hold. */
-  publishedOff = 0;
-
-  constructor(deviation: number) {
-    this.off = new RobustMean(deviation);
-  }
-}
-
-class Cell {
-  readonly seed: number;
-  readonly group: Group;
-  readonly own: RobustMean;
-  /** Means of context and of seconds over its steps: the context term is the slope within cells. */
-  contextMean = 0;
-  secondsMean = 0;
-  seen = 0;
-  readonly #published: Float64Array;
-  readonly #place: number;
-
-  /** What it publishes goes into `published[place]`, where others read it without a look-up. */
-  constructor(seed: number, group: Group, published: Float64Array, place: number) {
-    this.seed = Math.max(1e-9, seed);
-    this.group = group;
-    this.own = new RobustMean(group.off.deviation);
-    this.#published = published;
-    this.#place = place;
-    published[place] = this.seed;
-    group.cells.push(this);
-  }
-
-  get published(): number {
-    return this.#published[this.#place] ?? this.seed;
-  }
-
-  set published(seconds: number) {
-    this.#published[this.#place] = seconds;
-  }
-
-  current(): number {
-    const share = this.own.weight / (this.own.weight + CELL_PRIOR);
-    const correction = share * this.own.mean + (1 - share) * this.group.off.mean;
-    return this.seed * Math.exp(Math.max(-CORRECTION_MAX, Math.min(CORRECTION_MAX, correction)));
-  }
-
-  estimate(): Estimate {
-    const share = this.own.weight / (this.own.weight + CELL_PRIOR);
-    // What the group can't know: how far this cell lies from it.
-    const error = Math.hypot(share * this.own.error, (1 - share) * this.group.off.deviation);
-    return { value: this.published, error: this.published * error };
-  }
-}
 
 export function createCosts(planned: readonly Graph[], seed: CostSeed): Costs {
   return new LearnedCosts(planned, seed);
@@ -162,8 +102,15 @@ class LearnedCosts implements Costs {
     this.shapes = createShapes(planned);
     const { sizes } = this.shapes;
     this.#seed = seed;
-    const group = (): Group => new Group(share);
-    this.#groups = { FULL: group(), PIECEWISE: group(), uniform: group(), mixed: group() };
+    const group = (ownShape = false): Group => new Group(share, ownShape);
+    const { foreign = false } = seed;
+    this.#groups = {
+      FULL: group(foreign),
+      PIECEWISE: group(foreign),
+      // Launches bound an ungraphed step: on every engine it takes about the same at any size.
+      uniform: group(),
+      mixed: group(),
+    };
     this.#captureGroups = { FULL: mean(), PIECEWISE: mean() };
     this.#bytesGroups = { FULL: mean(), PIECEWISE: mean() };
     this.#captureMeans = {
@@ -173,8 +120,8 @@ class LearnedCosts implements Costs {
     this.graphSecondsByPlace = new Float64Array(planned.length);
     this.#served = planned.map(({ kind, tokens }, place) => {
       const rows = kind === "FULL" ? seed.full : seed.piecewise;
-      const seconds = interpolate(rows, tokens);
-      return new Cell(seconds, this.#groups[kind], this.graphSecondsByPlace, place);
+      const from = { seed: interpolate(rows, tokens), tokens };
+      return new Cell(from, this.#groups[kind], this.graphSecondsByPlace, place);
     });
     this.#ungraphedSeconds = {
       uniform: new Float64Array(sizes.length),
@@ -182,8 +129,8 @@ class LearnedCosts implements Costs {
     };
     const ungraphed = (name: "uniform" | "mixed"): Cell[] =>
       sizes.map((tokens, size) => {
-        const seconds = interpolate(seed.ungraphed, tokens);
-        return new Cell(seconds, this.#groups[name], this.#ungraphedSeconds[name], size);
+        const from = { seed: interpolate(seed.ungraphed, tokens), tokens };
+        return new Cell(from, this.#groups[name], this.#ungraphedSeconds[name], size);
       });
     this.#ungraphed = { uniform: ungraphed("uniform"), mixed: ungraphed("mixed") };
     this.captureSecondsByPlace = Float64Array.from(
@@ -238,7 +185,7 @@ class LearnedCosts implements Costs {
     const weight = Math.min(REPORT_WEIGHT_MAX, steps.timed);
     cell.own.add(off, weight);
     cell.group.off.add(off, weight / 2);
-    this.#publish(cell);
+    if (publish(cell)) this.revision++;
   }
 
   observeCapture(graph: Graph, seconds: number, bytes: number): void {
@@ -280,21 +227,6 @@ class LearnedCosts implements Costs {
     this.secondsPerContextToken = Math.max(0, this.#contextProducts / this.#contextSquares);
   }
 
-  /** Publishes what moved noticeably: this cell, and with their group all that hang on it. */
-  #publish(touched: Cell): void {
-    const { group } = touched;
-    const groupMoved = Math.abs(group.off.mean - group.publishedOff) > PUBLISH_SHARE / 2;
-    if (groupMoved) group.publishedOff = group.off.mean;
-    let moved = false;
-    for (const cell of groupMoved ? group.cells : [touched]) {
-      const current = cell.current();
-      if (Math.abs(current - cell.published) <= PUBLISH_SHARE * cell.published) continue;
-      cell.published = current;
-      moved = true;
-    }
-    if (moved) this.revision++;
-  }
-
   #servedCell(graph: Graph): Cell {
     const cell = this.#served[this.shapes.places.get(graph.id) ?? -1];
     if (cell === undefined) throw new RangeError(`Expected a planned graph, got ${graph.id}.`);
@@ -306,8 +238,8 @@ class LearnedCosts implements Costs {
     const cell = this.#ungraphed[name][this.shapes.sizeOf(step.tokens)];
     if (cell !== undefined) return cell;
     // Beyond the largest graph nothing is chosen, so nothing is learned or kept.
-    const seconds = interpolate(this.#seed.ungraphed, step.tokens);
-    return new Cell(seconds, new Group(this.#share), new Float64Array(1), 0);
+    const from = { seed: interpolate(this.#seed.ungraphed, step.tokens), tokens: step.tokens };
+    return new Cell(from, new Group(this.#share), new Float64Array(1), 0);
   }
 
   #captureSeed(graph: Graph): { seconds: number; bytes: number } {

@@ -9,14 +9,14 @@
  */
 
 import type { Graph } from "../graph.ts";
-import { aheadChoice, isCheapMoment } from "./ahead.ts";
+import { AHEAD_BUDGET, aheadChoice, isCheapMoment, loadAhead, WAITING_AHEAD_MAX } from "./ahead.ts";
 import { Announced } from "./announced.ts";
 import type { CostSeed, Costs } from "./cost.ts";
 import { costDispatchTable } from "./cost-dispatch.ts";
 import { expectedOf, firstSteps } from "./earlier.ts";
 import { earnedChoice, type Load, priceOf } from "./earned.ts";
 import { fillChoice } from "./fill.ts";
-import { firstGraphs, learnedGraphs } from "./first.ts";
+import { firstGraphs, learnedGraphs, unknownGraphs } from "./first.ts";
 import { Gaps } from "./gaps.ts";
 import { Knowledge } from "./knowledge.ts";
 import type { Decision, EngineEvent, Policy } from "./policy.ts";
@@ -60,8 +60,6 @@ const FIRST_SECONDS_MAX = 2;
 const ANNOUNCED_SECONDS = 2;
 /** Decode steps expected of requests that wait at ready: fewer than nearly every answer has. */
 const STEPS_AHEAD = 32;
-/** With more of them prompts go on for long, and their steps are mixed ones. */
-const WAITING_AHEAD_MAX = 48;
 const WAIT_SECONDS_MIN = 0.1;
 const WAIT_SECONDS_MAX = 600;
 
@@ -73,6 +71,7 @@ class CostedPolicy implements CostPolicy {
   readonly name: string;
   readonly #options: CostPolicyOptions;
   readonly #stalls: StallAccount;
+  readonly #aheadStalls = new StallAccount(AHEAD_BUDGET);
   readonly #gaps = new Gaps();
   readonly #announced = new Announced();
   #known: Knowledge | undefined;
@@ -162,8 +161,13 @@ class CostedPolicy implements CostPolicy {
     const requests = this.#load(state, atSeconds).requests + announced;
     const { decode, prior } = known;
     const waiting = firstSteps(requests, decode, STEPS_AHEAD, known.costs.shapes);
+    const { beforeReadyShare: share = 1, warmUpShare = 0, foreign = false } = costs;
+    if (first.length === 0) {
+      const steps = [...known.decodeForecast(atSeconds), ...waiting];
+      const input = { savings, expected: steps, requests, decode, share, warmUpShare, foreign };
+      return [{ type: "start", ...unknownGraphs(input) }];
+    }
     const expected = expectedOf(prior, known.costs, mode === "idle");
-    const { beforeReadyShare: share = 1, warmUpShare = 0 } = costs;
     const shares = { share, warmUpShare, secondsMax: firstSecondsMax };
     const input = { savings, learned: first, expected, waiting, requests, decode, ...shares };
     return [{ type: "start", ...firstGraphs(input) }];
@@ -230,21 +234,25 @@ class CostedPolicy implements CostPolicy {
   }
 
   /** What a rising load would need, at a cheap moment: unless something speaks against it. */
-  #ahead(
-    state: EngineState,
-    { atSeconds }: EngineEvent,
-    { savings, held, load, decode }: Knowledge,
-  ): Decision[] | undefined {
+  #ahead(state: EngineState, { atSeconds }: EngineEvent, known: Knowledge): Decision[] | undefined {
     if (state.idle) return undefined;
+    const { savings, held, load, decode } = known;
     const now = this.#load(state, atSeconds);
     if (!isCheapMoment(load, now.requests)) return undefined;
+    const engine = loadAhead(now.requests, known);
+    // More than on average, and yet the fewest of late: a backlog that goes, and no rise to come.
+    if (engine.utilisation !== undefined && now.requests > engine.requests) return undefined;
     const price = (stallSeconds: number): number => priceOf(stallSeconds, now);
-    const choice = aheadChoice({ savings, held, engine: load, decode, priceOf: price });
+    const choice = aheadChoice({ savings, held, engine, decode, priceOf: price });
     if (choice === undefined) return undefined;
     const { graph } = choice;
     const stallSeconds = savings.costs.captureSeconds(graph).value;
     if (this.#announced.during(atSeconds, stallSeconds) > 0) return undefined;
     if (this.#stalls.objection(atSeconds, stallSeconds) !== undefined) return undefined;
+    if (engine.utilisation !== undefined) {
+      if (this.#aheadStalls.objection(atSeconds, stallSeconds) !== undefined) return undefined;
+      this.#aheadStalls.spend(atSeconds, stallSeconds);
+    }
     return [{ type: "capture", graph, reason: aheadReason(choice), whenIdle: false }];
   }
 

@@ -54,6 +54,11 @@ export function expectedOf({ traffic, load }: Prior, costs: Costs, idleMode: boo
   };
 }
 
+/** Requests that will decode together, of so many that wait for the start. */
+export function expectedRunning(waiting: number): number {
+  return Math.ceil(ARRIVING_FACTOR * waiting);
+}
+
 /** The first `count` decode steps of so many requests that wait for the start. */
 export function firstSteps(
   requests: number,
@@ -63,7 +68,7 @@ export function firstSteps(
 ): LaneWeights[] {
   if (requests === 0) return [];
   const lanes = new Lanes(shapes);
-  const running = Math.ceil(ARRIVING_FACTOR * requests);
+  const running = expectedRunning(requests);
   lanes.add({ tokens: running * decode, requests: running, uniform: decode }, count * running);
   return lanes.weights();
 }

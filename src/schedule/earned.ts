@@ -44,13 +44,19 @@ export interface EarnedInput {
  * is bad at most 3 times.
  */
 export const TRUSTED_SHARE = 0.5;
+/**
+ * Whom a stall of an idle engine holds up: half of it on average, if anybody comes meanwhile, which
+ * is as likely as not where nothing is known.
+ */
+const IDLE_REQUESTS = 0.25;
 /** Another graph may take the leader's place if it removes this share of the leader's regret. */
 const STAND_IN_SHARE = 0.75;
 
-/** The price of a capture now: its stall times whom it holds up, at least one. */
+/** The price of a capture now: its stall times whom it holds up. */
 export function priceOf(stallSeconds: number, load: Load): number {
   const requests = load.requests + (load.announced?.(stallSeconds) ?? 0);
-  return stallSeconds * Math.max(1, requests, load.arrivalsPerSecond * stallSeconds);
+  const least = requests > 0 ? 1 : IDLE_REQUESTS;
+  return stallSeconds * Math.max(least, requests, load.arrivalsPerSecond * stallSeconds);
 }
 
 /**

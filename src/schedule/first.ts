@@ -1,5 +1,7 @@
 /**
- * What comes before ready: the tops, or, once that is known, what earlier starts needed.
+ * What comes before ready. Where nothing is known of the traffic: the tops, and beside them what a
+ * budget of a share of stock's seconds holds, by value. Once that is known: what earlier starts
+ * needed.
  *
  * A capture before ready holds up all who wait for the start, but takes less time than one between
  * two steps. So a graph comes before ready if that costs less than to do without it: less than the
@@ -9,7 +11,10 @@
 
 import { type Graph, topGraphs } from "../graph.ts";
 import { aheadChoice, CHEAP_SHARE } from "./ahead.ts";
+import { expectedRunning } from "./earlier.ts";
 import { TRUSTED_SHARE } from "./earned.ts";
+import { FIRST_SET_SHARE } from "./first-budget.ts";
+import { firstLadder } from "./first-ladder.ts";
 import type { LaneWeights, Savings } from "./savings.ts";
 import { HELD, Held } from "./shapes.ts";
 
@@ -50,9 +55,21 @@ export interface FirstInput {
 
 export interface First {
   readonly graphs: readonly Graph[];
+  /** Then these, as many as a budget holds that the engine reckons by itself. */
+  readonly more?: readonly Graph[];
   readonly reason: string;
 }
 
+export interface UnknownInput
+  extends Pick<FirstInput, "savings" | "requests" | "decode" | "share" | "warmUpShare"> {
+  /** Request-steps of those who wait, and a few of every size. */
+  readonly expected: readonly LaneWeights[];
+  /** The costs are another engine's: only this one can say what fits. */
+  readonly foreign: boolean;
+}
+
+/** More of the ladder fits no budget. */
+const LADDER_MAX = 64;
 /** A lull takes at least about this long. */
 const LULL_SECONDS = 1;
 /** Looks at graphs, lane by lane, in each of two rounds: an engine waits for the answer. */
@@ -62,6 +79,69 @@ const LOOKS_MAX = 500_000;
 export function learnedGraphs(planned: readonly Graph[], learned: readonly Graph[]): First {
   if (learned.length > 0) return { graphs: learned, reason: reasonFor(learned) };
   return { graphs: topGraphs(planned), reason: "the top graph of each kind" };
+}
+
+/** Nothing is known of the traffic but who waits. */
+export function unknownGraphs(input: UnknownInput): First {
+  const { planned } = input.savings.costs.shapes;
+  const tops = topGraphs(planned);
+  const reason = "the top graph of each kind";
+  if (input.foreign) {
+    const more = ladderFor(planned, input).filter((graph) => !tops.includes(graph));
+    return { graphs: tops, more, reason: `${reason}, and small ones while there is time` };
+  }
+  // Who waits pays for a capture now or right after ready: what is cheaper then comes then.
+  const cheaperLater = input.requests > 0 && input.share > 1;
+  const small = cheaperLater ? [] : withinBudget(tops, input);
+  if (small.length === 0) return { graphs: tops, reason };
+  return { graphs: [...tops, ...small], reason: `${reason}, and the most useful of the others` };
+}
+
+/** The ladder, with the graph that those who wait will need at its head. */
+function ladderFor(planned: readonly Graph[], { requests, decode }: UnknownInput): Graph[] {
+  const ladder = firstLadder(planned).slice(0, LADDER_MAX);
+  if (requests === 0) return ladder;
+  const uniform = decode;
+  const step = { tokens: expectedRunning(requests) * decode, requests: 1, uniform };
+  const needed = ladder
+    .filter(({ tokens }) => tokens >= step.tokens)
+    .sort((a, b) => a.tokens - b.tokens)
+    .slice(0, 1);
+  return [...new Set([...needed, ...ladder])];
+}
+
+/** By value per second, each given those before it, while they fit the budget beside the tops. */
+function withinBudget(
+  tops: readonly Graph[],
+  { savings, expected, requests, share, warmUpShare }: UnknownInput,
+): Graph[] {
+  const { captureSecondsByPlace, shapes } = savings.costs;
+  const { planned, places } = shapes;
+  const held = new Held(planned.length);
+  let left = 0;
+  for (const seconds of captureSecondsByPlace) left += seconds * (share + warmUpShare);
+  left *= FIRST_SET_SHARE;
+  for (const { id } of tops) {
+    const place = places.get(id) ?? -1;
+    held.set(place, HELD.captured);
+    left -= (captureSecondsByPlace[place] ?? 0) * (share + warmUpShare);
+  }
+  const graphs: Graph[] = [];
+  const looksEach = planned.length * Math.max(1, expected.length);
+  for (let looks = 0; looks < LOOKS_MAX && left > 0; looks += looksEach) {
+    const values = savings.of(held, expected);
+    const place = mostPerSecond(values, captureSecondsByPlace, held);
+    const graph = planned[place];
+    if (graph === undefined) break;
+    const seconds = share * (captureSecondsByPlace[place] ?? 0);
+    // Who waits is held up by it: then it has to be worth that.
+    const taken = seconds <= left && (values[place] ?? 0) >= seconds * requests;
+    held.set(place, taken ? HELD.captured : HELD.never);
+    if (!taken) continue;
+    graphs.push(graph);
+    left -= seconds;
+  }
+  return graphs;
 }
 
 export function firstGraphs(input: FirstInput): First {

@@ -104,6 +104,12 @@ export class Knowledge {
     }
   }
 
+  /** Decode steps to come, where nothing is known yet: a few of every size. */
+  decodeForecast(atSeconds: number): LaneWeights[] {
+    const lanes = this.traffic.forecast(atSeconds, this.decode, FILL_PRIOR);
+    return lanes.filter(({ lane }) => lane.uniform === this.decode);
+  }
+
   /** What fill expects; the same while nothing new is known. */
   fillForecast(atSeconds: number): readonly LaneWeights[] {
     const { steps } = this.traffic;

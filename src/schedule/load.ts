@@ -1,15 +1,14 @@
 /**
  * How loaded the engine is: the requests it has, and how close it is to saturation.
  *
- * Utilisation is the share of the time that goes into work proportional to tokens: what a step took
- * beyond the cost that even a step of one token has. A busy engine spends all of its time in steps,
- * but what it spends on their fixed cost it can still win back with larger batches. As the share
- * nears 1 it can't, the queue grows without end, and every second lost delays whoever comes.
+ * Utilisation is the share of the time that goes into work proportional to requests: what a step
+ * took beyond the cost of its size in a graph. A busy engine spends all of its time in steps, but
+ * what it spends on these costs it can still win back with larger batches. As the share nears 1 it
+ * can't, the queue grows without end, and every second lost delays whoever comes.
  */
 
 import type { Costs } from "./cost.ts";
 import type { StepsSeen } from "./policy.ts";
-import type { Lane } from "./shapes.ts";
 
 /** Long enough for bursts to even out, short enough to follow a rising load. */
 const HALF_LIFE_SECONDS = 30;
@@ -75,37 +74,17 @@ export class EngineLoad {
   }
 }
 
-/** Seconds of these steps that are proportional to their tokens. */
+/** Seconds of these steps that are proportional to their requests, and no batch wins back. */
 export function workSeconds(costs: Costs, seen: StepsSeen): number {
   if (!(seen.timed > 0)) return 0;
   const { shapes, graphSecondsByPlace } = costs;
   const { lane, size } = shapes.bucketOf(seen) ?? { lane: shapes.laneOf(seen), size: -1 };
   const ungraphed = costs.ungraphedBySize(lane.uniform > 0);
-  // A padded or ungraphed step costs more than it must: that isn't work either.
-  const smallest = graphSecondsByPlace[lane.places[0] ?? -1] ?? 0;
-  let fixed = ungraphed[0] ?? 0;
-  if (size >= 0) {
-    const place = seen.served === "" ? -1 : (shapes.places.get(seen.served) ?? -1);
-    const choice = graphSecondsByPlace[place] ?? ungraphed[size] ?? 0;
-    fixed = choice - Math.max(0, idealSeconds(costs, lane, size) - smallest);
-  }
-  return seen.count * Math.max(0, seen.seconds / seen.timed - fixed);
-}
-
-/** Seconds in the smallest graph that serves steps of this size. */
-function idealSeconds(
-  { graphSecondsByPlace }: Costs,
-  { places, reach }: Lane,
-  size: number,
-): number {
-  let low = 0;
-  let high = places.length;
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if ((reach[middle] ?? 0) < size) low = middle + 1;
-    else high = middle;
-  }
-  return graphSecondsByPlace[places[low] ?? -1] ?? 0;
+  // What a padded or ungraphed step costs more than it must isn't work either.
+  const place = seen.served === "" ? -1 : (shapes.places.get(seen.served) ?? -1);
+  const fixed =
+    size < 0 ? ungraphed[0] : (graphSecondsByPlace[place] ?? ungraphed[size] ?? ungraphed[0]);
+  return seen.count * Math.max(0, seen.seconds / seen.timed - (fixed ?? 0));
 }
 
 function binOf(requests: number): number {

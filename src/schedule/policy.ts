@@ -54,10 +54,13 @@ export interface DispatchTable {
 export type Decision = { readonly reason: string } & (
   | {
       readonly type: "start";
+      /** Captured before ready, whatever they take. */
       readonly graphs: readonly Graph[];
+      /** And then these, in this order, as many as the budget holds. */
+      readonly more?: readonly Graph[];
       /**
-       * Milliseconds of capture before ready: once they are used, the engine begins no other graph
-       * but the largest of each kind, uniform length and case among `graphs`. Absent: no limit.
+       * Milliseconds of capture before ready, from which on none of `more` is begun. Absent: the
+       * engine's own rule, a share of what stock would spend (`first-budget.ts`).
        */
       readonly budgetMs?: number;
     }

@@ -93,14 +93,15 @@ function startOf(
   const tops = topGraphs(planned).filter((graph) => all.includes(graph));
   const ranked = [...new Set([...tops, ...pinned, ...all])];
   const kept = new Set(ranked.slice(0, rules.graphsMax));
-  const { budgetMs } = decision;
-  // A budget is used up in this order: what the user pinned must not be what it leaves out.
-  const graphs = (budgetMs === undefined ? all : ranked).filter((graph) => kept.has(graph));
+  const graphs = all.filter((graph) => kept.has(graph));
   const notes = [decision.reason];
   if (pinned.length > 0) notes.push(`${pinned.length} pinned by the user`);
   if (graphs.length < all.length) notes.push(`at most ${rules.graphsMax} as the user allows`);
-  const budget = budgetMs === undefined ? {} : { budgetMs };
-  return { type: "start", graphs, ...budget, reason: notes.join("; ") };
+  const room = (rules.graphsMax ?? Number.POSITIVE_INFINITY) - graphs.length;
+  const more = (decision.more ?? []).filter((graph) => !all.includes(graph)).slice(0, room);
+  const rest = more.length === 0 ? {} : { more };
+  const budget = decision.budgetMs === undefined ? {} : { budgetMs: decision.budgetMs };
+  return { type: "start", graphs, ...rest, ...budget, reason: notes.join("; ") };
 }
 
 /** Captured, or about to be. */

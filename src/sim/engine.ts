@@ -18,7 +18,7 @@ import { Batcher } from "./batcher.ts";
 import { EngineCommands } from "./commands.ts";
 import { Durations } from "./durations.ts";
 import type { EngineObserver, EngineOptions } from "./engine-options.ts";
-import { FirstSet } from "./first-set.ts";
+import { FirstCaptures, type MoreGraphs } from "./first-captures.ts";
 import { type CapturedGraph, HeldGraphs } from "./held-graphs.ts";
 import { type EngineMemory, SimulatedGpu } from "./memory.ts";
 import { StepAhead } from "./step-ahead.ts";
@@ -43,7 +43,7 @@ export class EngineModel {
   readonly #commands: EngineCommands;
   readonly #batcher: Batcher;
   readonly #ahead: StepAhead;
-  #first: FirstSet | undefined;
+  #first: FirstCaptures | undefined;
   /** The KV cache exists. */
   #loaded = false;
   #edge: "idle" | "busy" | undefined;
@@ -159,20 +159,21 @@ export class EngineModel {
   /**
    * What to capture before ready, in this order. Unknown ids are left out and returned.
    *
-   * @param budgetMs milliseconds of capture from which on only the tops of them are begun.
-   *   @default no limit
+   * @param more then these, while they fit a budget of seconds. @default none
    */
   start(
     ids: readonly string[],
     tiers: readonly (readonly string[])[] = [],
-    budgetMs: number = Number.POSITIVE_INFINITY,
+    more: MoreGraphs = { graphs: [] },
   ): string[] {
     const { planned } = this.#graphs;
     this.memory.setTiers(tiers.map((tier) => tier.filter((id) => planned.has(id))));
-    const known = ids.flatMap((id) => planned.get(id) ?? []);
-    const missing = known.filter((graph) => !this.captured.has(graph.id));
-    this.#first = new FirstSet(missing, budgetMs);
-    return ids.filter((id) => !planned.has(id));
+    const missing = (some: readonly string[]): Graph[] =>
+      [...new Set(some)].flatMap((id) => (this.captured.has(id) ? [] : (planned.get(id) ?? [])));
+    const order = missing(ids);
+    const rest = missing(more.graphs);
+    this.#first = new FirstCaptures(this.planned, order, rest, more.budgetSeconds);
+    return [...ids, ...more.graphs].filter((id) => !planned.has(id));
   }
 
   /** Keeps memory back from the KV cache; too late once it exists, and then nothing happens. */
@@ -220,7 +221,7 @@ export class EngineModel {
       } else return { type: "hold" };
     }
     if (this.phase === "capturing") {
-      const graph = this.#first?.next(this.captureSeconds);
+      const graph = this.#first?.next();
       if (graph !== undefined) return this.#captureAtStart(graph, now);
       this.phase = "serving";
       this.#observer.onReady?.(now);
@@ -277,6 +278,7 @@ export class EngineModel {
     this.#observer.onCaptureStart?.(graph, now);
     const seconds = this.#durations.startSeconds(graph, warmUp);
     if (warmUp) this.warmUpSeconds += seconds * this.#durations.warmUpShare(graph);
+    this.#first?.timed(graph.kind, seconds, warmUp);
     return { type: "capture", seconds, graph };
   }
 

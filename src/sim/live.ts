@@ -7,8 +7,9 @@
 
 import { randomUUID } from "node:crypto";
 import { type Clock, systemClock } from "../clock.ts";
-import { bySizeDescending, topGraphs } from "../graph.ts";
+import { type Graph, topGraphs } from "../graph.ts";
 import { dispatchTable } from "../schedule/dispatch.ts";
+import { fillOrder, firstLadder } from "../schedule/first-ladder.ts";
 import type { TraceRequest } from "../trace.ts";
 import type { FromEngine, Mode, Start } from "../wire/protocol.ts";
 import type { RequestSample } from "./batcher.ts";
@@ -241,16 +242,19 @@ export class LiveEngine {
   }
 
   #startByDefault(): void {
-    const planned = this.model.planned;
-    const first = this.#mode === "eager" ? planned : topGraphs(planned);
-    this.#begin({ graphs: first.map((graph) => graph.id) });
+    const { planned } = this.model;
+    const ids = (graphs: readonly Graph[]): string[] => graphs.map(({ id }) => id);
+    if (this.#mode === "eager") this.#begin({ graphs: ids(planned) });
+    else this.#begin({ graphs: ids(topGraphs(planned)), more: ids(firstLadder(planned)) });
   }
 
-  #begin({ graphs, tiers, budgetMs }: Pick<Start, "graphs" | "tiers" | "budgetMs">): void {
+  #begin({ graphs, tiers, more = [], budgetMs }: Omit<Start, "type">): void {
     if (this.model.started || this.model.phase !== "loading") return;
     this.#cancelHold();
     this.#time.setRate(this.#options.speed ?? 1);
-    for (const id of this.model.start(graphs, tiers, budgetMs)) this.#unknownGraph(id);
+    const budget = budgetMs === undefined ? {} : { budgetSeconds: budgetMs / 1000 };
+    const unknown = this.model.start(graphs, tiers, { graphs: more, ...budget });
+    for (const id of unknown) this.#unknownGraph(id);
   }
 
   #unknownGraph(id: string): void {
@@ -270,14 +274,13 @@ export class LiveEngine {
     this.model.dispatch(dispatchTable(this.model.planned, captured));
   }
 
-  /** Without a controller, in idle mode: the rest of the plan, largest first. */
+  /** Without a controller, in idle mode: the rest of the plan, small graphs for decode steps first. */
   #fill(): void {
     if (this.#talk.welcomed || this.#frozen || this.#mode !== "idle") return;
     if (this.model.phase !== "serving" || this.model.hasWork) return;
     const { planned, captured } = this.model;
     if (captured.size >= this.#graphsMax) return;
-    const missing = planned.filter(({ id }) => !captured.has(id) && !this.#excluded.has(id));
-    const [next] = missing.sort(bySizeDescending);
+    const next = fillOrder(planned).find(({ id }) => !captured.has(id) && !this.#excluded.has(id));
     if (next !== undefined) this.model.capture(OWN_COMMAND, next.id, true);
   }
 

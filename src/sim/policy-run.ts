@@ -126,13 +126,16 @@ export class PolicyRun {
     }
   }
 
+  #start({ graphs, more = [], budgetMs }: Extract<Decision, { type: "start" }>): void {
+    const ids = (some: typeof graphs): string[] => some.map(({ id }) => id);
+    const budget = budgetMs === undefined ? {} : { budgetSeconds: budgetMs / 1000 };
+    this.#model.start(ids(graphs), [], { graphs: ids(more), ...budget });
+  }
+
   #carryOut(decision: Decision, now: number): void {
     switch (decision.type) {
       case "start":
-        if (!this.#model.started) {
-          const ids = decision.graphs.map((graph) => graph.id);
-          this.#model.start(ids, [], decision.budgetMs);
-        }
+        if (!this.#model.started) this.#start(decision);
         break;
       case "dispatch":
         this.#model.dispatch(decision.table);

@@ -13,7 +13,7 @@ import type { Graph, StepCase } from "../graph.ts";
 
 /**
  * Version 2 added the case of graphs and steps (`loras`, `queryLength`, `microbatches`) and
- * `start.budgetMs`: what a peer of version 1 must not leave out unread. See version.ts.
+ * `start.more`: what a peer of version 1 must not leave out unread. See version.ts.
  */
 export const PROTOCOL_VERSION = 2;
 /** The oldest version that is still spoken. */
@@ -156,7 +156,7 @@ export interface Ready {
   readonly epoch: number;
   /** Of `captureSeconds`, those in warm-up runs; absent: not told apart. */
   readonly warmUpSeconds?: number;
-  /** Graphs of `start` that were left out because its `budgetMs` was used; absent: none. */
+  /** Of `start.more`: left out because the budget was used; absent: none. */
   readonly skipped?: readonly string[];
 }
 
@@ -290,6 +290,13 @@ export interface Refuse {
 export interface Start {
   readonly type: "start";
   readonly graphs: readonly string[];
+  /** Then these, in this order, as many as the budget holds; absent: none. Version 2. */
+  readonly more?: readonly string[];
+  /**
+   * Milliseconds of capture before ready, warm-up runs included, from which on none of `more` is
+   * begun; absent: the engine's own rule, 1/30 of what stock would spend. Version 2.
+   */
+  readonly budgetMs?: number;
   /**
    * Lists of graphs that get a memory pool each, so that one can be dropped without the others; a
    * graph is in one at most. Graphs in none share the default pool; absent: all do.
@@ -299,12 +306,6 @@ export interface Start {
   readonly exclude?: readonly string[];
   /** Without its controller the engine captures nothing where it holds so many; absent: no limit. */
   readonly graphsMax?: number;
-  /**
-   * Milliseconds of capture before ready, warm-up runs included. Once so many are used, the engine
-   * begins no other graph but the tops of `graphs`, the largest of each kind, uniform length and
-   * case among them; absent: no limit. Version 2.
-   */
-  readonly budgetMs?: number;
 }
 
 /** One graph, on all ranks, between two steps. */

@@ -235,6 +235,7 @@ export const TO_ENGINE: Tables<ToEngine> = {
     tiers: optional(tiers),
     exclude: optional(graphIds),
     graphsMax: optional(integer(1, LIMITS.graphs)),
+    more: optional(graphIds),
     budgetMs: optional(integer(0, LIMITS.budgetMsMax)),
   }),
   capture: record<Capture>({

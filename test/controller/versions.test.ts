@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
-import { createController, type Policy } from "../../src/index.ts";
+import { type Graph, topGraphs } from "../../src/graph.ts";
+import { createController, type Decision, type Policy } from "../../src/index.ts";
 import type { ControllerOptions } from "../../src/options.ts";
 import type { Hello } from "../../src/wire/protocol.ts";
 import { EventLog } from "../helpers/events.ts";
@@ -12,14 +13,18 @@ const ADAPTED = [
   ...plan(8).map((graph) => ({ ...graph, id: `${graph.id}:l2`, loras: 2 })),
 ];
 
-/** Starts with all graphs within a budget, and decides nothing else. */
+/** Starts with the tops, and all others within a budget, and decides nothing else. */
 const budgeted: Policy = {
   name: "budgeted",
   decide: (state, event) =>
-    event.type === "inventory" && !state.ready
-      ? [{ type: "start", graphs: state.planned, budgetMs: 40, reason: "a test" }]
-      : [],
+    event.type === "inventory" && !state.ready ? [start(state.planned)] : [],
 };
+
+function start(planned: readonly Graph[], budgetMs = 40): Decision {
+  const graphs = topGraphs(planned);
+  const more = planned.filter((graph) => !graphs.includes(graph));
+  return { type: "start", graphs, more, budgetMs, reason: "a test" };
+}
 
 async function joined(engine: FakeEngineOptions, options: ControllerOptions = {}) {
   const controller = createController({ policy: () => budgeted, ...options });
@@ -53,7 +58,8 @@ describe("engines of both versions with one controller, over real sockets", () =
     expect(await rig.engine.got("welcome")).toMatchObject({ version: 2 });
     expect(await rig.engine.got("start")).toEqual({
       type: "start",
-      graphs: ["PIECEWISE:8", "PIECEWISE:1", "FULL:8", "FULL:1"],
+      graphs: ["PIECEWISE:8", "FULL:8"],
+      more: ["PIECEWISE:1", "FULL:1"],
       budgetMs: 40,
     });
     await rig.controller.waitForEngine({ phase: "serving" });
@@ -108,19 +114,17 @@ describe("engines of both versions with one controller, over real sockets", () =
           .decide(state, event)
           .map((one) => (one.type === "start" ? { ...one, budgetMs } : one)),
     });
-    await using rig = await joined({ hello: V2, graphs: plan(8) }, { policy });
-    const start = { type: "start", graphs: ["PIECEWISE:8", "FULL:8"], ...told };
-    expect(await rig.engine.got("start")).toEqual(start);
+    await using rig = await joined({ hello: V2, graphs: plan(1, 8) }, { policy });
+    const graphs = ["PIECEWISE:8", "FULL:8"];
+    const more = ["PIECEWISE:1", "FULL:1"];
+    expect(await rig.engine.got("start")).toEqual({ type: "start", graphs, more, ...told });
   });
 
   test("a budget that is none is the policy's fault, and no start is sent", async () => {
     using problems = new EventLog("lazygraph:problem");
     const policy = (): Policy => ({
       name: "odd",
-      decide: (state, event) =>
-        event.type === "inventory"
-          ? [{ type: "start", graphs: state.planned, budgetMs: -1, reason: "a test" }]
-          : [],
+      decide: (state, event) => (event.type === "inventory" ? [start(state.planned, -1)] : []),
     });
     await using rig = await joined({ hello: V2 }, { policy });
     const problem = await problems.first();

@@ -11,6 +11,7 @@ import { graph, planOf, traffic } from "./helpers.ts";
 
 const profile = loadProfile();
 const planned = graphsOf(1, 2, 4, 8);
+const another = { ...profile.engine, model: "another" };
 
 function seen(tokens: number, more: Partial<StepsSeen> = {}): StepsSeen {
   return {
@@ -100,11 +101,16 @@ describe("a recorder", () => {
 describe("the seed of a policy's costs", () => {
   const seed = costSeedOf(profile);
 
-  test("is the profile's, and surer for its own model than for another", () => {
-    expect(costSeedFor(profile, profile.engine.model).errorShare).toBeUndefined();
-    expect(costSeedFor(profile, "another").errorShare).toBe(0.5);
+  test("is the profile's, and surer for its own model and version than for others", () => {
+    expect(costSeedFor(profile, profile.engine).errorShare).toBeUndefined();
+    expect(costSeedFor(profile, another).errorShare).toBe(0.5);
+    const newer = { ...profile.engine, vllmVersion: "0.33.0" };
+    expect(costSeedFor(profile, newer)).toMatchObject({ errorShare: 0.5, foreign: true });
+    // A missing graph costs more than the factor of two that vLLM 0.26 pays.
+    const [, seconds = 0] = costSeedFor(profile, newer).ungraphed[0] ?? [];
+    expect(seconds).toBeCloseTo(2.5 * (seed.ungraphed[0]?.[1] ?? 0), 9);
     // 1.83 s for all without warm-up runs, 2.71 s one by one while serving.
-    expect(costSeedFor(profile, "another").beforeReadyShare).toBeCloseTo(1.83 / 2.71, 2);
+    expect(costSeedFor(profile, another).beforeReadyShare).toBeCloseTo(1.83 / 2.71, 2);
   });
 
   test("is set right by what earlier starts measured", () => {
@@ -117,7 +123,7 @@ describe("the seed of a policy's costs", () => {
       ],
       traffic: [traffic(1, 10, { ungraphedSeconds: 2 * 0.01004, ungraphedTimed: 100 })],
     });
-    const learned = costSeedFor(profile, "another", plan);
+    const learned = costSeedFor(profile, another, plan);
     expect(learned.errorShare).toBeUndefined();
     expect(learned.full[0]?.[1]).toBeCloseTo(3 * (seed.full[0]?.[1] ?? 0), 9);
     expect(learned.piecewise[0]?.[1]).toBeCloseTo(3 * (seed.piecewise[0]?.[1] ?? 0), 9);
@@ -128,6 +134,6 @@ describe("the seed of a policy's costs", () => {
   test("is the profile's where the plan measured nothing", () => {
     const graphs = planOf().graphs.map(({ captureMs: _, bytes: __, ...rest }) => rest);
     const rows = [traffic(1, 10, { ungraphedTimed: 0 })];
-    expect(costSeedFor(profile, "another", planOf({ graphs, traffic: rows })).errorShare).toBe(0.5);
+    expect(costSeedFor(profile, another, planOf({ graphs, traffic: rows })).errorShare).toBe(0.5);
   });
 });

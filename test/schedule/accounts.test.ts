@@ -72,7 +72,8 @@ describe("earned captures", () => {
   });
 
   test("whom a stall holds up raises the price", () => {
-    expect(priceOf(0.03, { requests: 0, arrivalsPerSecond: 0 })).toBeCloseTo(0.03, 9);
+    // Who comes while an idle engine captures waits for a part of it, if anybody does.
+    expect(priceOf(0.03, { requests: 0, arrivalsPerSecond: 0 })).toBeCloseTo(0.03 / 4, 9);
     expect(priceOf(0.03, { requests: 7, arrivalsPerSecond: 0 })).toBeCloseTo(0.21, 9);
     expect(priceOf(0.03, { requests: 0, arrivalsPerSecond: 100 })).toBeCloseTo(0.09, 9);
     expect(

@@ -31,10 +31,25 @@ describe("earned", () => {
     const rig = new Rig("lazy", plan(...SIZES));
     rig.ready(7);
     expect(rig.captures).toHaveLength(1);
-    // With very many waiting prompts go on for long, and nothing is booked ahead.
+  });
+
+  test("where very many wait, the graphs for still larger batches come before the first step", () => {
     const crowded = new Rig("lazy", plan(...SIZES));
-    crowded.ready(200);
-    expect(crowded.captures).toEqual([]);
+    crowded.ready(60);
+    crowded.settle();
+    expect(crowded.captures.length).toBeGreaterThan(0);
+    for (const { id, reason } of crowded.captures) {
+      expect(Number(id.slice("FULL:".length))).toBeGreaterThanOrEqual(60);
+      expect(reason).toMatch(/ahead of a load/);
+    }
+    // Once steps tell what the load is, it is judged by these.
+    const before = crowded.captures.length;
+    crowded.steps(decode(60), 3);
+    expect(crowded.captures).toHaveLength(before);
+    // A backlog of nearly the largest batch goes, and is no load that rises.
+    const backlog = new Rig("lazy", plan(...SIZES));
+    backlog.ready(400);
+    expect(backlog.captures).toEqual([]);
   });
 
   test("the stall budget delays what has been earned, with a reason and an end", () => {

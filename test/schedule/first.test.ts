@@ -2,11 +2,12 @@ import { describe, expect, test } from "vitest";
 import type { Graph } from "../../src/graph.ts";
 import { createCosts } from "../../src/schedule/cost.ts";
 import { expectedOf, firstSteps } from "../../src/schedule/earlier.ts";
-import { firstGraphs } from "../../src/schedule/first.ts";
+import { firstGraphs, type UnknownInput, unknownGraphs } from "../../src/schedule/first.ts";
+import { firstLadder } from "../../src/schedule/first-ladder.ts";
 import type { Prior } from "../../src/schedule/prior.ts";
 import { Savings } from "../../src/schedule/savings.ts";
 import { plan } from "../helpers/fake-engine.ts";
-import { graphOf, SEED } from "./seed.ts";
+import { decode, graphOf, SEED } from "./seed.ts";
 
 const planned = plan(1, 8, 16, 32, 64, 128, 256, 512);
 const costs = createCosts(planned, SEED);
@@ -120,5 +121,62 @@ describe("before ready, with a plan", () => {
     expect(graphs.length).toBeGreaterThan(0);
     // Half a million and one round more; without the lanes it would be tens of millions.
     expect(looks).toBeLessThan(1_000_000);
+  });
+});
+
+describe("before ready, where nothing is known of the traffic", () => {
+  const everySize = (waiting: number) => {
+    const lane = costs.shapes.laneOf(decode(1));
+    const weights = new Float64Array(costs.shapes.sizes.length).fill(4);
+    return [{ lane, weights }, ...firstSteps(waiting, 1, 32, costs.shapes)];
+  };
+  const start = (more: Partial<UnknownInput> = {}) => {
+    const { graphs, more: rest = [] } = unknownGraphs({
+      savings: new Savings(costs),
+      expected: everySize(more.requests ?? 0),
+      requests: 0,
+      decode: 1,
+      share: 0.6,
+      warmUpShare: 0.4,
+      foreign: false,
+      ...more,
+    });
+    return { graphs: graphs.map(({ id }) => id), more: rest.map(({ id }) => id) };
+  };
+  const tops = ["PIECEWISE:512", "FULL:512"];
+
+  test("come the tops alone where a thirtieth of stock holds no more", () => {
+    // 16 graphs of 30 ms: a thirtieth is less than the tops.
+    expect(start()).toEqual({ graphs: tops, more: [] });
+  });
+
+  test("come the tops, and as many others as the budget holds, by value", () => {
+    const many = plan(...Array.from({ length: 64 }, (_, index) => 8 * (index + 1)));
+    const wide = createCosts(many, SEED);
+    const lane = wide.shapes.laneOf(decode(1));
+    const weights = new Float64Array(wide.shapes.sizes.length).fill(4);
+    const input = { savings: new Savings(wide), expected: [{ lane, weights }] };
+    // Stock: 128 times 30 ms. A thirtieth: 128 ms, of which the tops take 60 and each other 18.
+    const { graphs, more } = start(input);
+    expect(more).toEqual([]);
+    expect(graphs.slice(0, 2)).toEqual(tops);
+    expect(graphs).toHaveLength(5);
+    for (const id of graphs.slice(2)) expect(id).toMatch(/^FULL:/);
+    // Who waits needs one for their own steps first.
+    const waiting = firstSteps(100, 1, 32, wide.shapes);
+    const [, , first] = start({ ...input, expected: waiting, requests: 100 }).graphs;
+    expect(first).toBe("FULL:152");
+    // What costs them less right after ready comes then.
+    expect(start({ ...input, requests: 100, share: 1.5 }).graphs).toEqual(tops);
+    expect(start({ ...input, share: 1.5 }).graphs.length).toBeGreaterThan(2);
+  });
+
+  test("an engine that nobody knows gets the ladder, and reckons its budget by itself", () => {
+    const ladder = firstLadder(planned).map(({ id }) => id);
+    expect(start({ foreign: true })).toEqual({ graphs: tops, more: ladder });
+    const waiting = start({ foreign: true, requests: 70 }).more;
+    expect(waiting[0]).toBe("FULL:128");
+    expect(waiting).toHaveLength(ladder.length);
+    expect([...waiting].sort()).toEqual([...ladder].sort());
   });
 });

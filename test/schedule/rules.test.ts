@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import { topGraphs } from "../../src/graph.ts";
 import { createEagerPolicy } from "../../src/schedule/eager.ts";
 import { createPolicy } from "../../src/schedule/modes.ts";
 import type { Decision, EngineEvent, Policy } from "../../src/schedule/policy.ts";
@@ -66,25 +67,26 @@ describe("rules", () => {
     expect(started(policy)).toEqual(["PIECEWISE:24", "FULL:24", "FULL:1"]);
   });
 
-  test("within a budget the tops come first, then the pinned: it is used up in this order", () => {
+  test("what the user pinned comes whatever it takes, also beside a budget", () => {
     const eager: Policy = {
       name: "budgeted",
       decide: (state) => [
-        { type: "start", graphs: state.planned.slice(0, 5), budgetMs: 100, reason: "a test" },
+        {
+          type: "start",
+          graphs: topGraphs(state.planned),
+          more: state.planned,
+          budgetMs: 100,
+          reason: "a test",
+        },
       ],
     };
-    const policy = withRules(eager, { pin: ["FULL:1"] });
+    const policy = withRules(eager, { pin: ["FULL:1"], graphsMax: 5 });
     const [start] = policy.decide(createEngineState(planned), { type: "inventory", atSeconds: 0 });
+    const named = (ids: readonly string[]) => ids.map((id) => expect.objectContaining({ id }));
     expect(start).toMatchObject({
       budgetMs: 100,
-      graphs: [
-        "PIECEWISE:512",
-        "FULL:512",
-        "FULL:1",
-        "PIECEWISE:24",
-        "PIECEWISE:8",
-        "PIECEWISE:1",
-      ].map((id) => ({ id })),
+      graphs: named(["PIECEWISE:512", "FULL:512", "FULL:1"]),
+      more: named(["PIECEWISE:24", "FULL:24"]),
     });
   });
 
@@ -95,6 +97,30 @@ describe("rules", () => {
     expect(eager(3)).toEqual(["PIECEWISE:512", "FULL:512", "FULL:1"]);
     expect(eager(4)).toEqual(["PIECEWISE:512", "PIECEWISE:24", "FULL:512", "FULL:1"]);
     expect(eager(0)).toEqual([]);
+  });
+
+  test("what may come besides before ready is cut to the limit, and comes once", () => {
+    const some = (...of: string[]) => planned.filter(({ id }) => of.includes(id));
+    const policy: Policy = {
+      name: "more",
+      decide: () => [
+        {
+          type: "start",
+          graphs: some("PIECEWISE:512", "FULL:512"),
+          more: some("FULL:1", "FULL:8", "FULL:24"),
+          reason: "both",
+        },
+      ],
+    };
+    const more = (rules: Parameters<typeof withRules>[1]): string[] | undefined => {
+      const state = createEngineState(planned);
+      const [start] = withRules(policy, rules).decide(state, { type: "inventory", atSeconds: 0 });
+      return start?.type === "start" ? start.more?.map(({ id }) => id) : undefined;
+    };
+    expect(more({})).toEqual(["FULL:24", "FULL:8", "FULL:1"]);
+    expect(more({ graphsMax: 4 })).toEqual(["FULL:24", "FULL:8"]);
+    expect(more({ pin: ["FULL:24"], graphsMax: 4 })).toEqual(["FULL:8"]);
+    expect(more({ graphsMax: 2 })).toBeUndefined();
   });
 
   test("fill ends at the limit, settled with the figures", () => {

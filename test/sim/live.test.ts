@@ -79,12 +79,12 @@ describe("an engine without a controller", () => {
     expect(of("request").map((sample) => sample.completionSeconds)).toEqual([22, 26]);
   });
 
-  test("idle: the rest while nothing is to do, largest first, and used at once", async () => {
+  test("idle: the rest while nothing is to do, small decode graphs first, and used at once", async () => {
     const { of } = await live({ mode: "idle", requests: requests.slice(1) }, 100);
-    // PIECEWISE:1 takes 3 s from 14; FULL:1 takes 2 s from 17; the request finds both.
+    // FULL:1 takes 2 s from 14; PIECEWISE:1 takes 3 s from 16; the request finds both.
     expect(of("capture").map(({ atSeconds, graph }) => [atSeconds, graph])).toEqual([
-      [17, "PIECEWISE:1"],
-      [19, "FULL:1"],
+      [16, "FULL:1"],
+      [19, "PIECEWISE:1"],
     ]);
     expect(of("request").map((sample) => sample.completionSeconds)).toEqual([22]);
   });
@@ -92,9 +92,9 @@ describe("an engine without a controller", () => {
   test("a request that arrives during the fill waits for one capture", async () => {
     const late = { atSeconds: 15, promptTokens: 1, outputTokens: 1 };
     const { of } = await live({ mode: "idle", requests: [late] }, 100);
-    // One token: PIECEWISE:1, just captured, serves it in 2 s, then FULL:1 has its turn.
-    expect(of("request")[0]?.firstTokenSeconds).toBe(17 + 2);
-    expect(of("capture").map(({ atSeconds }) => atSeconds)).toEqual([17, 21]);
+    // One token: FULL:1, just captured, serves it in 1 s, then PIECEWISE:1 has its turn.
+    expect(of("request")[0]?.firstTokenSeconds).toBe(16 + 1);
+    expect(of("capture").map(({ atSeconds }) => atSeconds)).toEqual([16, 20]);
   });
 
   test("an endpoint where nobody listens costs one bounded wait in real time", async () => {

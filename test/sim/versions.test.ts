@@ -9,8 +9,6 @@ import type { ToEngine } from "../../src/wire/protocol.ts";
 import { HandController } from "./hand-controller.ts";
 import { set, tinyProfile } from "./helpers.ts";
 
-const IDS = ["PIECEWISE:4", "PIECEWISE:1", "FULL:4", "FULL:1"];
-
 function profileOf(adapters = false): Profile {
   const profile = tinyProfile((document) => {
     set(document, "startupSeconds", 1);
@@ -112,12 +110,13 @@ describe("a simulated engine of version 2, over real sockets", () => {
     await controller.next("hello");
     await controller.send(welcome(2));
     await controller.next("inventory");
-    // The first takes 2 s, its warm-up run one of them; then the budget is used.
-    const graphs = ["PIECEWISE:1", "FULL:1", "PIECEWISE:4", "FULL:4"];
-    await controller.send({ type: "start", graphs, budgetMs: 2000 });
+    // Each top takes 2 s, its warm-up run one of them; after one more the budget is used.
+    const graphs = ["PIECEWISE:4", "FULL:4"];
+    const more = ["FULL:1", "PIECEWISE:1"];
+    await controller.send({ type: "start", graphs, more, budgetMs: 5000 });
     expect(await controller.next("ready")).toMatchObject({
-      captured: [{ graph: "PIECEWISE:1" }, { graph: "PIECEWISE:4" }, { graph: "FULL:4" }],
-      skipped: ["FULL:1"],
+      captured: [{ graph: "PIECEWISE:4" }, { graph: "FULL:4" }, { graph: "FULL:1" }],
+      skipped: ["PIECEWISE:1"],
       captureSeconds: 5,
       warmUpSeconds: 2,
     });
@@ -125,9 +124,10 @@ describe("a simulated engine of version 2, over real sockets", () => {
 });
 
 describe("the budget of a start", () => {
-  function captured(graphs: readonly string[], budgetMs?: number) {
+  function captured(graphs: readonly string[], more: readonly string[], budgetSeconds?: number) {
     const model = new EngineModel({ profile: profileOf() });
-    model.start(graphs, [], budgetMs);
+    const budget = budgetSeconds === undefined ? {} : { budgetSeconds };
+    model.start(graphs, [], { graphs: more, ...budget });
     for (let now = 0; model.phase !== "serving"; ) {
       const activity = model.begin(now);
       if (activity.type === "capture") now += activity.seconds;
@@ -135,24 +135,26 @@ describe("the budget of a start", () => {
     }
     return { graphs: [...model.captured.keys()], skipped: model.skipped };
   }
+  const TOPS = ["PIECEWISE:4", "FULL:4"];
+  const MORE = ["FULL:1", "PIECEWISE:1"];
 
   test.for([
-    ["none: all of them", undefined, IDS, []],
-    ["0: the tops", 0, ["PIECEWISE:4", "FULL:4"], ["PIECEWISE:1", "FULL:1"]],
-    // 2 s for the top, its warm-up run included, and 1 s for the next.
-    [
-      "a moment more than the first takes",
-      2001,
-      ["PIECEWISE:4", "PIECEWISE:1", "FULL:4"],
-      ["FULL:1"],
-    ],
-    ["enough", 60_000, IDS, []],
-  ] as const)("%s", ([, budgetMs, graphs, skipped]) => {
-    expect(captured(IDS, budgetMs)).toEqual({ graphs, skipped });
+    ["0: what has none", 0, TOPS, MORE],
+    // Both tops with their warm-up runs take 4 s, and each of the others 1 s.
+    ["room for one", 5, [...TOPS, "FULL:1"], ["PIECEWISE:1"]],
+    ["enough", 60, [...TOPS, ...MORE], []],
+  ] as const)("%s", ([, budgetSeconds, graphs, skipped]) => {
+    expect(captured(TOPS, MORE, budgetSeconds)).toEqual({ graphs, skipped });
   });
 
-  test("where a start has no top of the plan, its own largest are always captured", () => {
-    const graphs = ["FULL:1", "PIECEWISE:1"];
-    expect(captured(graphs, 0)).toEqual({ graphs, skipped: [] });
+  test("the engine's own is a share of what stock would spend, far less than these take", () => {
+    expect(captured(TOPS, MORE)).toEqual({ graphs: TOPS, skipped: MORE });
+  });
+
+  test("what comes whatever it takes isn't skipped", () => {
+    expect(captured([...TOPS, ...MORE], MORE, 0)).toEqual({
+      graphs: [...TOPS, ...MORE],
+      skipped: [],
+    });
   });
 });

@@ -86,6 +86,9 @@ export const TO_ENGINE_V2: readonly (readonly [string, ToEngine])[] = [
       mode: "idle",
     },
   ],
-  ["start with a budget", { type: "start", graphs: ["FULL:512", "FULL:8"], budgetMs: 115 }],
-  ["start with no budget left", { type: "start", graphs: ["FULL:512"], budgetMs: 0 }],
+  [
+    "start with a budget",
+    { type: "start", graphs: ["FULL:512"], more: ["FULL:8", "FULL:64"], budgetMs: 115 },
+  ],
+  ["start with the engine's budget", { type: "start", graphs: ["FULL:512"], more: ["FULL:8"] }],
 ];

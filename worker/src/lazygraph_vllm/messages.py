@@ -246,8 +246,9 @@ class Start(_Message, tag="start", frozen=True, kw_only=True):
     tiers: Annotated[tuple[SomeGraphs, ...], Meta(max_length=TIERS_MAX)] | None = None
     exclude: Annotated[tuple[GraphId, ...], Meta(max_length=GRAPHS_MAX)] | None = None
     graphs_max: Annotated[int, Meta(ge=1, le=GRAPHS_MAX)] | None = None
-    # Milliseconds of capture, warm-up runs included, from which on only the tops of ``graphs`` are
-    # begun: the largest of each kind, uniform length and case among them. Version 2.
+    # Then these, as many as the budget holds: milliseconds of capture, warm-up runs included, or
+    # our own rule. Version 2.
+    more: Annotated[tuple[GraphId, ...], Meta(max_length=GRAPHS_MAX)] | None = None
     budget_ms: Annotated[int, Meta(ge=0, le=BUDGET_MS_MAX)] | None = None
 
     def __post_init__(self) -> None:

@@ -234,7 +234,7 @@ class Session:
     def _take_start(self, message: Start) -> None:
         known = {g.id for g in self._state.graphs}
         tiers = (g for tier in message.tiers or () for g in tier)
-        named = [*message.graphs, *tiers, *(message.exclude or ())]
+        named = [*message.graphs, *(message.more or ()), *tiers, *(message.exclude or ())]
         unknown = next((g for g in named if g not in known), None)
         if unknown is not None:
             self.problem("ERR_LAZYGRAPH_UNKNOWN_GRAPH", f"start names unknown graph {unknown!r}")

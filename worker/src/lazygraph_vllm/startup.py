@@ -9,7 +9,6 @@ import logging
 from typing import Any
 
 from . import local_fill, rank
-from .local_fill import top_graphs
 from .lockstep import purge, slowest
 from .messages import Ready, Start
 from .room import some
@@ -77,27 +76,20 @@ class StartUp:
             first = [known[name] for name in start.graphs if name in known]
         names = [g.id for g in first]
         tiers, margin = state.room.prepare_options(first, state.ranks, alone=start is None)
-        more, budget_seconds = self._more(start, names)
+        more, budget_seconds = self._more(start)
         rpc(
             rank.prepare,
             args=(names, self._settings.verify, tiers, margin, more, budget_seconds),
         )
 
-    def _more(self, start: Start | None, first: list[str]) -> tuple[tuple[str, ...], float | None]:
-        """What comes before ready besides, while the budget lasts, and the controller's budget.
-
-        Takes it off ``first``: of what a controller named, only the tops come whatever they take.
-        """
+    def _more(self, start: Start | None) -> tuple[tuple[str, ...], float | None]:
+        """What comes before ready besides, while the budget lasts, and a controller's budget."""
         state = self._state
         if start is None:
-            more = local_fill.first_more(state.mode, state.graphs)
-            return tuple(g.id for g in more if g.id not in first), None
-        if start.budget_ms is None:
-            return (), None
-        tops = {g.id for g in top_graphs(g for g in state.graphs if g.id in first)}
-        more_names = tuple(name for name in first if name not in tops)
-        first[:] = [name for name in first if name in tops]
-        return more_names, start.budget_ms / 1000
+            ladder = local_fill.first_more(state.mode, state.graphs)
+            return tuple(g.id for g in ladder), None
+        budget = None if start.budget_ms is None else start.budget_ms / 1000
+        return start.more or (), budget
 
     def finish(self, rpc: Any) -> Ready | None:
         """Book what all ranks have captured of the first set; ``None``: vLLM passed us by."""
