@@ -21,7 +21,7 @@ export const PLAN_OPTIONS: OptionSpec = {
   "no-plan": "boolean",
 };
 
-export const PLAN_HELP = `  --policy NAME         how lazy and idle mode decide: simple (counting steps) or costed (by measured
+export const PLAN_HELP: string = `  --policy NAME         how lazy and idle mode decide: simple (counting steps) or costed (by measured
                         costs) (default: ${DEFAULT_POLICY})
   --init-only           capture before ready what earlier starts needed, and nothing after; with
                         --policy costed

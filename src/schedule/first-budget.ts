@@ -15,7 +15,7 @@ export interface TimedCapture {
 }
 
 /** Of the seconds that stock spends on capture. */
-export const FIRST_SET_SHARE = 1 / 30;
+export const FIRST_SET_SHARE: number = 1 / 30;
 
 /**
  * What is left of a capture without its warm-up run, which stock makes for every graph: 0.55 and
