@@ -385,7 +385,7 @@ describe("a simulated engine's second start", () => {
     const planFolder = join(folder, "plans");
     const trace = join(folder, "trace.csv");
     // One request after the other: decode steps of one request, and a prompt of 40 tokens each.
-    const rows = Array.from({ length: 12 }, (_, index) => `${index * 0.5},40,60`);
+    const rows = Array.from({ length: 12 }, (_, index) => `${index * 0.5},40,200`);
     await writeFile(trace, `seconds,prompt_tokens,output_tokens\n${rows.join("\n")}\n`);
     const before = new Map<string, string[]>();
     const needed: string[] = [];
