@@ -26,7 +26,7 @@ export const PLAN_HELP: string = `  --policy NAME         how lazy and idle mode
   --init-only           capture before ready what earlier starts needed, and nothing after; with
                         --policy costed
   --fill-share X        share of the time, 0 to 1, by which idle mode's fill may hold up an engine
-                        that has work; implies --policy simple (default: 0)
+                        that has work; with --policy simple (default: 0)
   --pin LIST            graphs to capture before ready, with commas: an id (FULL:24), a kind
                         (PIECEWISE), a size (24), or sizes above or below one (">256", "<8")
   --exclude LIST        graphs never to capture, written likewise
