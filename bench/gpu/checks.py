@@ -85,7 +85,7 @@ def make_engine(family: dict[str, Any], models: Path) -> Any:
     return LLM(
         model=str(models / family["shape"]),
         load_format="dummy",
-        skip_tokenizer_init=True,
+        max_num_seqs=512,
         max_model_len=4096,
         enable_prefix_caching=False,
         gpu_memory_utilization=0.1,
@@ -166,7 +166,8 @@ def run_check(family: dict[str, Any], kind: str, part: str, models: Path) -> dic
         os.environ["LAZYGRAPH_MODE"] = "lazy"  # the two tops are enough
     if kind == "tokens":
         # Batch invariance turns breakable graphs on for some shapes: those are another matter.
-        os.environ |= {"VLLM_BATCH_INVARIANT": "1", "VLLM_USE_BREAKABLE_CUDAGRAPH": "0"}
+        if os.environ.get("INVARIANT", "1") == "1":
+            os.environ |= {"VLLM_BATCH_INVARIANT": "1", "VLLM_USE_BREAKABLE_CUDAGRAPH": "0"}
     engine = make_engine(family, models)
     if kind == "tokens":
         tokens, seen = sequences(engine, capture_every=0 if part == "stock" else 1)
@@ -245,7 +246,7 @@ def run_group(out: Path, models: Path, families: dict[str, Any], names: list[str
     pids = []
     for name in names:
         family, _, kind = name.rpartition(".")
-        for part in ("stock", "ours") if kind == "tokens" else ("ours",):
+        for part in os.environ.get("PARTS", "stock,ours").split(",") if kind == "tokens" else ["ours"]:
             result = out / f"{name}.{part}.part"
             log = out / f"{name}.{part}.log"
             pids.append(fork_engine(log, result, families[family], kind, part, models))
