@@ -58,7 +58,7 @@ def _row(version: str) -> dict[str, Any]:
         why = "its hooks are known, but nothing was tried on a GPU"
         return _as_row(version, [], (), [("everything", why)])
     wrong = WRONG.get(KNOWN[version], ())
-    left = [(what, "wrong tokens or none: refused") for what in wrong]
+    left = [(what, "captures go wrong there") for what in wrong]
     new = [what for what in FAMILIES if what not in (*wrong, *tried.traits)]
     if not any("quantisation" in trait for trait in tried.traits):
         new.append("quantisation")
