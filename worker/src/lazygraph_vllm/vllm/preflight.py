@@ -130,14 +130,9 @@ def _parser_module() -> ModuleType:
 
 
 def graphs_reason(config: Any) -> str | None:
-    """Why there is nothing to capture, or nothing that can be; ``None`` if there is."""
-    from vllm.compilation.breakable_cudagraph import is_breakable_cudagraph_enabled
-
-    compilation = config.compilation_config
-    if reason := graph_mode_reason(compilation.cudagraph_mode):
+    """Why there is nothing to capture; ``None`` if there is."""
+    if reason := graph_mode_reason(config.compilation_config.cudagraph_mode):
         return reason
-    if is_breakable_cudagraph_enabled() and "PIECEWISE" in compilation.cudagraph_mode.name:
-        return "not supported: breakable CUDA graphs"
     return None if planned(config) else "vLLM has no graph to capture here"
 
 
