@@ -140,6 +140,12 @@ def test_a_version_that_was_not_tried_is_stock_before_anything_is_asked(
     assert answer.lazily is False and "vLLM 0.99.0 was not tried" in answer.reason
 
 
+def test_every_version_is_judged_where_it_is_let_in(host: None, model: str) -> None:
+    """Their parser has moved in each of the last versions."""
+    answer = ask("serve", model, LAZYGRAPH_ALLOW_UNTESTED="1")
+    assert answer.lazily is True, answer.reason
+
+
 def test_our_hooks_are_all_here() -> None:
     adapter = adapter_for(__version__)
     if adapter is None:

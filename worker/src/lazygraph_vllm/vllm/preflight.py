@@ -15,8 +15,12 @@ from typing import Any, NoReturn
 from .adapter import Adapter, graph_mode_reason, missing_hook
 from .engine_hooks import CORE_HOOKS, CORE_MODULE, EXECUTOR_MODULE
 
-# Where ``vllm serve`` and the API server's module make their parser: since 0.27, and before.
-PARSER_MODULES = ("vllm.entrypoints.common.cli_args", "vllm.entrypoints.openai.cli_args")
+# Where ``vllm serve`` has its parser: since 0.33, since 0.29, and before.
+PARSER_MODULES = (
+    "vllm.entrypoints.common.cli_args",
+    "vllm.entrypoints.launchers.cli_args",
+    "vllm.entrypoints.openai.cli_args",
+)
 # What Hugging Face's libraries raise where a file is not in their cache and they may not fetch it.
 NOT_HERE = ("LocalEntryNotFoundError", "OfflineModeIsEnabled")
 
