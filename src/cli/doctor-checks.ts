@@ -6,7 +6,6 @@
 import type { GpuMemory, GpuSurvey, GpuUnavailable } from "../gpu/memory.ts";
 import type { PythonProbe } from "./doctor-python.ts";
 import { PLUGIN_PACKAGE, pluginRemedy } from "./plugin-probe.ts";
-import { triedVersions } from "./vllm-versions.ts";
 
 /** What somebody wants to do here: only these decide the exit code. */
 export const ROLES = ["run", "serve"] as const;
@@ -143,7 +142,7 @@ export function checkPython(
   command: string,
   probe: PythonProbe,
   allowedPlugins: string | undefined,
-  tried: readonly string[] = triedVersions(),
+  tried: readonly string[],
 ): readonly Finding[] {
   const neededFor: readonly Role[] = ["run"];
   if (!probe.ok) {

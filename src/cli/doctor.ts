@@ -24,7 +24,7 @@ import { EXIT, usageError } from "./errors.ts";
 import { parseOptions } from "./options.ts";
 import { runPreflight } from "./preflight-command.ts";
 import { printable } from "./printable.ts";
-import { versionsText, vllmVersions } from "./vllm-versions.ts";
+import { triedVersions, type VllmVersions, versionsText, vllmVersions } from "./vllm-versions.ts";
 
 const HELP = `Usage: lazygraph doctor [options] [-- COMMAND …]
 
@@ -65,8 +65,8 @@ export async function runDoctor(argv: readonly string[]): Promise<number> {
   if (terminator !== -1) return runPreflight(options, argv.slice(terminator + 1));
   const role = roleOption(options.strings.get("for"));
   const python = options.strings.get("python") ?? "python3";
-  const { findings, survey } = await examine(python);
   const table = vllmVersions();
+  const { findings, survey } = await examine(python, table);
   const usable = Object.fromEntries(
     ROLES.map((candidate) => [candidate, blockers(findings, candidate).length === 0]),
   );
@@ -87,6 +87,7 @@ function roleOption(value: string | undefined): Role {
 
 async function examine(
   python: string,
+  table: VllmVersions,
 ): Promise<{ findings: readonly Finding[]; survey: GpuSurvey | undefined }> {
   const loaded = loadAddon();
   const addon: AddonFact = loaded.ok ? { ok: true, path: loaded.path } : loaded;
@@ -114,7 +115,7 @@ async function examine(
       checkDriver(nvml, addon),
       checkNvidiaSmi(smi, nvml.available),
       ...checkGpus(survey, why),
-      ...checkPython(python, pythonProbe, process.env["VLLM_PLUGINS"]),
+      ...checkPython(python, pythonProbe, process.env["VLLM_PLUGINS"], triedVersions(table)),
     ],
   };
 }

@@ -33,7 +33,7 @@ export function vllmVersions(): VllmVersions {
 }
 
 /** Versions on which something was tried, oldest first. */
-export function triedVersions(table: VllmVersions = vllmVersions()): readonly string[] {
+export function triedVersions(table: VllmVersions): readonly string[] {
   return table.versions.filter(({ lazily }) => lazily.length > 0).map(({ vllm }) => vllm);
 }
 
