@@ -23,8 +23,6 @@ export interface Finding {
   readonly neededFor: readonly Role[];
 }
 
-/** The vLLM versions that were tried on a GPU; worker/…/support.py holds the same. */
-const TESTED_VLLM = ["0.26.0"];
 /** Of the GPUs that it was tried on (H200). Others are not refused, only told apart. */
 const TESTED_CAPABILITIES = ["9.0"];
 const GIB = 1024 ** 3;
@@ -144,6 +142,7 @@ export function checkPython(
   command: string,
   probe: PythonProbe,
   allowedPlugins: string | undefined,
+  tried: readonly string[],
 ): readonly Finding[] {
   const neededFor: readonly Role[] = ["run"];
   if (!probe.ok) {
@@ -166,12 +165,17 @@ export function checkPython(
   const found = `${facts.version}, ${facts.executable}`;
   return [
     { name: "python", status: "ok", found, neededFor },
-    checkVllm(command, facts.vllm, facts.torch),
+    checkVllm(command, tried, facts.vllm, facts.torch),
     checkPlugin(command, facts.plugin, facts.entryPoint, allowedPlugins),
   ];
 }
 
-function checkVllm(command: string, version?: string, torch?: string): Finding {
+function checkVllm(
+  command: string,
+  tried: readonly string[],
+  version?: string,
+  torch?: string,
+): Finding {
   const neededFor: readonly Role[] = ["run"];
   if (version === undefined) {
     return {
@@ -179,19 +183,19 @@ function checkVllm(command: string, version?: string, torch?: string): Finding {
       status: "missing",
       found: "none",
       why: `${command} has no package vllm`,
-      remedy: `\`${command} -m pip install vllm==${TESTED_VLLM[0]}\`, or name vLLM's Python with --python PATH`,
+      remedy: `\`${command} -m pip install vllm==${tried.at(-1)}\`, or name vLLM's Python with --python PATH`,
       neededFor,
     };
   }
   const found = torch === undefined ? version : `${version}, torch ${torch}`;
-  if (TESTED_VLLM.includes(version.split("+")[0] ?? "")) {
+  if (tried.includes(version.split("+")[0] ?? "")) {
     return { name: "vllm", status: "ok", found, neededFor };
   }
   return {
     name: "vllm",
     status: "missing",
     found,
-    why: `only ${TESTED_VLLM.join(", ")} was tried; this version would run as stock`,
+    why: `tried on a GPU: ${tried.join(", ")}; this version would run as stock`,
     remedy: "install a version that was tried, or set LAZYGRAPH_ALLOW_UNTESTED=1 at your own risk",
     neededFor,
   };

@@ -1,4 +1,7 @@
-/** `lazygraph doctor`: what this host has, what is missing, and what to do about it. */
+/**
+ * `lazygraph doctor`: what this host has, what is missing, and what to do about it; with a command
+ * after `--`, what would become of that.
+ */
 
 import { messageOf } from "../errors.ts";
 import { loadAddon } from "../gpu/addon.ts";
@@ -19,47 +22,59 @@ import {
 import { probePython } from "./doctor-python.ts";
 import { EXIT, usageError } from "./errors.ts";
 import { parseOptions } from "./options.ts";
+import { runPreflight } from "./preflight-command.ts";
 import { printable } from "./printable.ts";
+import { triedVersions, type VllmVersions, versionsText, vllmVersions } from "./vllm-versions.ts";
 
-const HELP = `Usage: lazygraph doctor [options]
+const HELP = `Usage: lazygraph doctor [options] [-- COMMAND …]
 
 What this host has of what the main job needs: Node, the GPU memory addon, the driver, GPUs,
-nvidia-smi, Python, vLLM and its plugin; each supported or not, why, and what to do.
+nvidia-smi, Python, vLLM and its plugin; each supported or not, why, and what to do. Then the vLLM
+versions that were tried.
+
+With a vLLM command after \`--\`: whether \`lazygraph run\` would have its graphs captured lazily, or
+it would run as stock, and why. Nothing is started, fetched or written, and no GPU memory is taken.
 
 Options:
   --for ROLE     what the exit code is about: run (default: an engine here, under
                  \`lazygraph run\`) or serve (a controller here, engines elsewhere)
-  --python PATH  the Python that vLLM is installed in (default python3)
+  --python PATH  the Python that vLLM is installed in (default python3, or COMMAND's own)
   --json         one JSON document on stdout
   --help, -h     this text
 
-Exit codes: 0 this host can do it, 1 something that it needs is missing, 2 wrong usage.
+Exit codes: 0 this host can do it, 1 something that it needs is missing, 2 wrong usage. With a
+command: 0 it is told, 1 it can't be told, 2 the command is no vLLM server.
 
 Examples:
   lazygraph doctor
   lazygraph doctor --python /opt/vllm/bin/python --json
   lazygraph doctor --for serve
+  lazygraph doctor -- vllm serve MODEL --tensor-parallel-size 2
 `;
 
 const MARKS = { ok: "ok", warning: "warn", missing: "MISS" } as const;
 
 export async function runDoctor(argv: readonly string[]): Promise<number> {
-  const options = parseOptions(argv, { for: "string", python: "string", json: "boolean" });
+  const terminator = argv.indexOf("--");
+  const own = terminator === -1 ? argv : argv.slice(0, terminator);
+  const options = parseOptions(own, { for: "string", python: "string", json: "boolean" });
   if (options.flags.has("help")) {
     process.stdout.write(HELP);
     return EXIT.ok;
   }
+  if (terminator !== -1) return runPreflight(options, argv.slice(terminator + 1));
   const role = roleOption(options.strings.get("for"));
   const python = options.strings.get("python") ?? "python3";
-  const { findings, survey } = await examine(python);
+  const table = vllmVersions();
+  const { findings, survey } = await examine(python, table);
   const usable = Object.fromEntries(
     ROLES.map((candidate) => [candidate, blockers(findings, candidate).length === 0]),
   );
   if (options.flags.has("json")) {
-    const document = { for: role, ok: usable[role], usable, findings, ...survey };
+    const document = { for: role, ok: usable[role], usable, findings, ...survey, vllm: table };
     process.stdout.write(`${JSON.stringify(document, errorsAsObjects)}\n`);
   } else {
-    process.stdout.write(`${reportText(findings, role)}\n`);
+    process.stdout.write(`${reportText(findings, role)}\n\n${versionsText(table)}\n`);
   }
   return usable[role] ? EXIT.ok : EXIT.failure;
 }
@@ -72,6 +87,7 @@ function roleOption(value: string | undefined): Role {
 
 async function examine(
   python: string,
+  table: VllmVersions,
 ): Promise<{ findings: readonly Finding[]; survey: GpuSurvey | undefined }> {
   const loaded = loadAddon();
   const addon: AddonFact = loaded.ok ? { ok: true, path: loaded.path } : loaded;
@@ -99,7 +115,7 @@ async function examine(
       checkDriver(nvml, addon),
       checkNvidiaSmi(smi, nvml.available),
       ...checkGpus(survey, why),
-      ...checkPython(python, pythonProbe, process.env["VLLM_PLUGINS"]),
+      ...checkPython(python, pythonProbe, process.env["VLLM_PLUGINS"], triedVersions(table)),
     ],
   };
 }

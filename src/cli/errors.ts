@@ -23,9 +23,10 @@ export function errorLine(error: unknown): string {
   return code === undefined ? `lazygraph: ${sentence}` : `lazygraph: ${sentence} [${code}]`;
 }
 
-/** What the user gave can't be used: an option, or a file that an option named. */
+/** What the user gave can't be used: an option, a command, or a file that an option named. */
 const USAGE_CODES: ReadonlySet<string> = new Set([
   "ERR_LAZYGRAPH_OPTION",
+  "ERR_LAZYGRAPH_COMMAND_NOT_VLLM",
   "ERR_LAZYGRAPH_TRACE",
   "ERR_LAZYGRAPH_PROFILE",
   "ERR_LAZYGRAPH_PLAN",

@@ -144,7 +144,7 @@ test("an addon that doesn't load is a warning as long as nvidia-smi answers", as
     checkAddon(addon),
     checkDriver(nvml, addon),
     ...checkGpus(await smi.survey(), ""),
-    ...checkPython("python3", { ok: true, facts: COMPLETE_FACTS }, undefined),
+    ...checkPython("python3", { ok: true, facts: COMPLETE_FACTS }, undefined, ["0.26.0"]),
   ];
   expect(findings.map((finding) => finding.status)).toEqual([
     "ok",

@@ -5,7 +5,7 @@ import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { onTestFinished } from "vitest";
 
-const worker = fileURLToPath(new URL("../../worker", import.meta.url));
+export const worker = fileURLToPath(new URL("../../worker", import.meta.url));
 
 export interface EngineEvent {
   readonly event: "ready" | "captured" | "end";
@@ -23,7 +23,7 @@ export class PythonEngine {
 
   constructor(endpoint: string, args: readonly string[] = []) {
     const script = `${worker}/tests/engine_process.py`;
-    this.#child = spawn(python(), [script, "--endpoint", endpoint, ...args], {
+    this.#child = spawn(workerPython(), [script, "--endpoint", endpoint, ...args], {
       env: { ...process.env, PYTHONPATH: `${worker}/src` },
       stdio: ["pipe", "pipe", "pipe"],
     });
@@ -71,7 +71,7 @@ export class PythonEngine {
 }
 
 /** The virtual environment that `npm test` makes for the worker's tests. */
-function python(): string {
+export function workerPython(): string {
   const file = `${worker}/.venv/bin/python`;
   if (existsSync(file)) return file;
   throw new Error(`Expected the Python of the worker's tests at ${file}: run npm test once.`);

@@ -6,6 +6,7 @@ from ..hooks import Bases, Body, Called, Fields, Hook, Replaced
 from . import paths
 from .configuration import CONFIGURATION
 from .paths import names
+from .preflight import PREFLIGHT
 
 _ENGINE: tuple[Hook, ...] = (
     Replaced(paths.EXECUTOR, "Executor.__init__", "starts with the executor", "self, vllm_config"),
@@ -273,4 +274,4 @@ _RANK: tuple[Hook, ...] = (
     Called("v1/attention/backends/fa_utils.py", "get_flash_attn_version", "forecast", ""),
 )
 
-COMMON: tuple[Hook, ...] = _ENGINE + _CAPTURE + _RANK + CONFIGURATION
+COMMON: tuple[Hook, ...] = _ENGINE + _CAPTURE + _RANK + CONFIGURATION + PREFLIGHT

@@ -60,7 +60,8 @@ def traits(config: Any) -> frozenset[str]:
     return frozenset(name for name, has in found.items() if has)
 
 
-def _version_reason(version: str, allow_untested: bool) -> str | None:
+def version_reason(version: str, allow_untested: bool) -> str | None:
+    """Why this version runs as stock, whatever it serves; ``None`` if it needn't."""
     if plain(version) in TRIED or allow_untested:
         return None
     # Its hooks are known where the contract suite and the drift check pass; a GPU says the rest.
@@ -80,7 +81,7 @@ def config_reason(config: Any, version: str, allow_untested: bool) -> str | None
         allow_untested: accept versions and families that were not tried; what is known to go
             wrong stays refused.
     """
-    if reason := _version_reason(version, allow_untested):
+    if reason := version_reason(version, allow_untested):
         return reason
     try:
         if refused := _refused(config, version):

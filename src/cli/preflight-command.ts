@@ -1,0 +1,29 @@
+/** `lazygraph doctor -- vllm serve MODEL …`: lazily or as stock, before anything starts. */
+
+import { OptionError } from "../errors.ts";
+import { EXIT } from "./errors.ts";
+import type { ParsedOptions } from "./options.ts";
+import { askPreflight } from "./preflight.ts";
+import { preflightText } from "./preflight-text.ts";
+import { vllmCommand } from "./vllm-command.ts";
+
+/** The exit code: told, in either way, or not. */
+export async function runPreflight(
+  options: ParsedOptions,
+  command: readonly string[],
+): Promise<number> {
+  if (options.strings.has("for")) {
+    throw new OptionError("--for", "Expected no --for with a command: it is about the host alone.");
+  }
+  if (command.length === 0 || command[0] === "") {
+    throw new OptionError("--", "Expected a command after `--`, such as `vllm serve MODEL`.");
+  }
+  const server = vllmCommand(command);
+  const answer = await askPreflight(server, process.env, options.strings.get("python"));
+  process.stdout.write(
+    options.flags.has("json")
+      ? `${JSON.stringify({ command, ...answer })}\n`
+      : `${preflightText(command, answer)}\n`,
+  );
+  return answer.lazily === null ? EXIT.failure : EXIT.ok;
+}

@@ -1,0 +1,90 @@
+/**
+ * What a command line says of the vLLM server that it starts. Pure: words in, words out.
+ */
+
+import { basename } from "node:path";
+import { LazygraphError } from "../errors.ts";
+import { quote } from "./errors.ts";
+
+/** A server, by any of the ways in which it is started. */
+export interface VllmCommand {
+  /** `vllm`, or a Python: whose interpreter it is. */
+  readonly file: string;
+  /** Python's own options before `-m`. */
+  readonly pythonOptions: readonly string[];
+  /** `serve MODEL …`, or the options of the API server's module. */
+  readonly words: readonly string[];
+  /** Variables set in front of it, by `env NAME=VALUE …`. */
+  readonly variables: Readonly<Record<string, string>>;
+}
+
+const SERVER_MODULE = "vllm.entrypoints.openai.api_server";
+const CLI_MODULES = ["vllm.entrypoints.cli.main", "vllm.scripts"];
+/** Those that stand alone, and those that take the next word. */
+const PYTHON_FLAGS = /^-[bBdEiIOPqsSuvx]+$/;
+const PYTHON_VALUES = ["-X", "-W"];
+
+/** @throws LazygraphError `ERR_LAZYGRAPH_COMMAND_NOT_VLLM` */
+export function vllmCommand(command: readonly string[]): VllmCommand {
+  const { variables, rest } = withoutEnv(command);
+  const [file = "", ...words] = rest;
+  const name = basename(file);
+  if (name === "vllm") return { file, pythonOptions: [], words: serve(command, words), variables };
+  if (/^python(\d+(\.\d+)?)?$/.test(name)) {
+    return { file, ...pythonCommand(command, words), variables };
+  }
+  throw notVllm(command);
+}
+
+function pythonCommand(
+  command: readonly string[],
+  given: readonly string[],
+): Pick<VllmCommand, "pythonOptions" | "words"> {
+  let at = 0;
+  for (; at < given.length; at++) {
+    const word = given[at] ?? "";
+    if (PYTHON_VALUES.includes(word)) at++;
+    else if (!PYTHON_FLAGS.test(word)) break;
+  }
+  const pythonOptions = given.slice(0, at);
+  const [first = "", second = "", ...others] = given.slice(at);
+  if (first === "-m" && second === SERVER_MODULE) return { pythonOptions, words: others };
+  if (first === "-m" && CLI_MODULES.includes(second)) {
+    return { pythonOptions, words: serve(command, others) };
+  }
+  if (basename(first) === "vllm") {
+    return { pythonOptions, words: serve(command, [second, ...others]) };
+  }
+  throw notVllm(command);
+}
+
+/** Other subcommands start no server, or one whose options are others. */
+function serve(command: readonly string[], words: readonly string[]): readonly string[] {
+  if (words[0] !== "serve") throw notVllm(command);
+  return words;
+}
+
+/** `env` with options of its own is another program to us. */
+function withoutEnv(command: readonly string[]): {
+  variables: Record<string, string>;
+  rest: readonly string[];
+} {
+  const variables: Record<string, string> = {};
+  if (basename(command[0] ?? "") !== "env") return { variables, rest: command };
+  let at = 1;
+  for (; at < command.length; at++) {
+    const [, name, value] = /^([A-Za-z_]\w*)=(.*)$/s.exec(command[at] ?? "") ?? [];
+    if (name === undefined || value === undefined) break;
+    variables[name] = value;
+  }
+  return { variables, rest: command.slice(at) };
+}
+
+function notVllm(command: readonly string[]): LazygraphError {
+  return new LazygraphError(
+    "ERR_LAZYGRAPH_COMMAND_NOT_VLLM",
+    `Expected \`vllm serve MODEL …\` or \`python -m ${SERVER_MODULE} …\` after \`--\`, got ` +
+      `${quote(command.slice(0, 3).join(" "))}: give the command as it runs beside vLLM's Python, ` +
+      "inside a container or launcher and not around it.",
+  );
+}

@@ -1,0 +1,56 @@
+import { readFile } from "node:fs/promises";
+import { expect, test } from "vitest";
+import {
+  triedVersions,
+  versionsMarkdown,
+  versionsText,
+  vllmVersions,
+} from "../../src/cli/vllm-versions.ts";
+import { finish } from "./helpers/command.ts";
+
+const TABLE = {
+  versions: [
+    {
+      vllm: "1.0.0",
+      lazily: ["dense models", "LoRA"],
+      gpus: ["NVIDIA H200"],
+      asStock: [
+        { what: ["hybrid models", "Ray"], why: "not tried" },
+        { what: ["microbatches"], why: "goes wrong" },
+      ],
+    },
+    { vllm: "1.1.0", lazily: [], gpus: [], asStock: [{ what: ["everything"], why: "too new" }] },
+  ],
+  otherVersions: "unknown",
+  always: ["sleep mode", "offloading"],
+};
+
+test("a table for a terminal", () => {
+  expect(versionsText(TABLE).split("\n")).toEqual([
+    "1.0.0   lazily  dense models, LoRA (NVIDIA H200)",
+    "        stock   hybrid models, Ray: not tried",
+    "        stock   microbatches: goes wrong",
+    "1.1.0   stock   everything: too new",
+    "other   stock   everything: unknown",
+    "all     stock   sleep mode, offloading",
+  ]);
+});
+
+test("a version is tried when something was", () => {
+  expect(triedVersions(TABLE)).toEqual(["1.0.0"]);
+  expect(triedVersions(vllmVersions()).length).toBeGreaterThan(0);
+});
+
+test("README has the table that the plugin's lists make", async () => {
+  const readme = await readFile(new URL("../../README.md", import.meta.url), "utf8");
+  expect(readme).toContain(`\n\n${versionsMarkdown(vllmVersions())}\n\n`);
+});
+
+test("doctor prints it, and has it in its document", async () => {
+  const args = ["doctor", "--for", "serve"];
+  const text = await finish(args);
+  expect(text.code).toBe(0);
+  expect(text.stdout.endsWith(`\n\n${versionsText(vllmVersions())}\n`)).toBe(true);
+  const json = await finish([...args, "--json"]);
+  expect(JSON.parse(json.stdout)).toMatchObject({ vllm: vllmVersions() });
+});

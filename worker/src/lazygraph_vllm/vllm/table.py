@@ -1,0 +1,86 @@
+"""What is captured lazily and what is left to vLLM, as a table for people.
+
+Made from ``allowed.TRIED`` and ``choose.KNOWN``, which decide; a test holds the copy that README
+and ``lazygraph doctor`` show to it. ``python -m lazygraph_vllm.vllm.table`` prints that copy.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from .allowed import EXPERT, HYBRID, MLA, MOE, MULTIMODAL, TENSOR, TRIED
+from .choose import KNOWN
+from .v26 import V26
+
+FAMILIES = (TENSOR, EXPERT, MOE, MLA, HYBRID, MULTIMODAL)
+# What ``allowed`` refuses there whatever anybody allows: a test holds it to that.
+WRONG: dict[type[Any], tuple[str, ...]] = {V26: (MOE, HYBRID, MULTIMODAL)}
+# On every version, in the words of ``allowed``.
+ALWAYS_STOCK = (
+    "enforce_eager",
+    "the V1 model runner",
+    "pooling models",
+    "encoder-decoder models",
+    "data parallelism",
+    "pipeline parallelism",
+    "context parallelism",
+    "dual batch overlap",
+    "microbatches",
+    "elastic expert parallelism",
+    "balancing of experts",
+    "Ray",
+    "several nodes",
+    "speculative decoding",
+    "LoRA",
+    "sleep mode",
+    "KV connectors",
+    "encoder-cache connectors",
+    "weight and KV offloading",
+    "fast prefill",
+    "in-process engines",
+    "other compilation modes than 3",
+)
+
+
+def document() -> dict[str, Any]:
+    """The table, as JSON has it."""
+    return {
+        "versions": [_row(version) for version in KNOWN],
+        "otherVersions": "nobody has looked at their hooks",
+        "always": list(ALWAYS_STOCK),
+    }
+
+
+def _row(version: str) -> dict[str, Any]:
+    tried = TRIED.get(version)
+    if tried is None:
+        why = "its hooks are known, but nothing was tried on a GPU"
+        return _as_row(version, [], (), [("everything", why)])
+    wrong = WRONG.get(KNOWN[version], ())
+    left = [(what, "captures go wrong there") for what in wrong]
+    new = [what for what in FAMILIES if what not in (*wrong, *tried.traits)]
+    if not any("quantisation" in trait for trait in tried.traits):
+        new.append("quantisation")
+    left += [(what, "not tried on a GPU") for what in new]
+    lazily = ["dense models", *sorted(tried.traits)]
+    return _as_row(version, lazily, tried.gpus, left)
+
+
+def _as_row(
+    version: str, lazily: list[str], gpus: tuple[str, ...], left: list[tuple[str, str]]
+) -> dict[str, Any]:
+    reasons = dict.fromkeys(why for _, why in left)
+    return {
+        "vllm": version,
+        "lazily": lazily,
+        "gpus": list(gpus),
+        "asStock": [
+            {"what": [what for what, because in left if because == why], "why": why}
+            for why in reasons
+        ],
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(document(), indent=2))

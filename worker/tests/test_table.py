@@ -1,0 +1,96 @@
+"""The table that people read is what the allow-list decides."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lazygraph_vllm.vllm.allowed import HYBRID, MOE, MULTIMODAL, TRIED, config_reason
+from lazygraph_vllm.vllm.choose import KNOWN
+from lazygraph_vllm.vllm.table import ALWAYS_STOCK, WRONG, document
+from test_support import supported
+
+COPY = Path(__file__).parents[2] / "docs" / "vllm-versions.json"
+
+# One configuration for each word of ``ALWAYS_STOCK``: what is set, where, to which value.
+EXAMPLES: dict[str, tuple[str, Any]] = {
+    "enforce_eager": ("model_config.enforce_eager", True),
+    "the V1 model runner": ("use_v2_model_runner", False),
+    "pooling models": ("model_config.runner_type", "pooling"),
+    "encoder-decoder models": ("model_config.is_encoder_decoder", True),
+    "data parallelism": ("parallel_config.data_parallel_size", 2),
+    "pipeline parallelism": ("parallel_config.pipeline_parallel_size", 2),
+    "context parallelism": ("parallel_config.decode_context_parallel_size", 2),
+    "dual batch overlap": ("parallel_config.enable_dbo", True),
+    "microbatches": ("parallel_config.ubatch_size", 2),
+    "elastic expert parallelism": ("parallel_config.enable_elastic_ep", True),
+    "balancing of experts": ("parallel_config.enable_eplb", True),
+    "Ray": ("parallel_config.distributed_executor_backend", "ray"),
+    "several nodes": ("parallel_config.nnodes", 2),
+    "speculative decoding": ("speculative_config", object()),
+    "LoRA": ("lora_config", object()),
+    "sleep mode": ("model_config.enable_sleep_mode", True),
+    "KV connectors": ("kv_transfer_config", object()),
+    "encoder-cache connectors": ("ec_transfer_config", object()),
+    "weight and KV offloading": ("cache_config.kv_offloading_size", 4.0),
+    "fast prefill": ("cache_config.kv_sharing_fast_prefill", True),
+    "other compilation modes than 3": ("compilation_config.mode", 0),
+}
+TRAITS = {MOE: "is_moe", HYBRID: "is_hybrid", MULTIMODAL: "is_multimodal_model"}
+
+
+def one_rank() -> Any:
+    config = supported()
+    config.parallel_config.tensor_parallel_size = 1
+    return config
+
+
+def test_the_copy_that_people_read_is_up_to_date() -> None:
+    """`python -m lazygraph_vllm.vllm.table > ../docs/vllm-versions.json` in worker/ makes it."""
+    assert json.loads(COPY.read_text()) == document()
+
+
+def test_every_known_version_has_a_row_and_what_was_tried_is_in_it() -> None:
+    rows = {row["vllm"]: row for row in document()["versions"]}
+    assert list(rows) == list(KNOWN)
+    for version, row in rows.items():
+        tried = TRIED.get(version)
+        assert set(row["lazily"][1:]) == (tried.traits if tried else set())
+        assert bool(row["lazily"]) == bool(row["gpus"]) == (tried is not None)
+        left = {what for group in row["asStock"] for what in group["what"]}
+        assert left and not left & set(row["lazily"])
+
+
+@pytest.mark.parametrize("version", KNOWN)
+@pytest.mark.parametrize("what", ALWAYS_STOCK)
+def test_what_is_always_stock_is_refused_on_every_version(
+    what: str, version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = one_rank()
+    if what == "in-process engines":
+        monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    else:
+        path, value = EXAMPLES[what]
+        *owners, name = path.split(".")
+        owner = config
+        for part in owners:
+            owner = getattr(owner, part)
+        setattr(owner, name, value)
+    assert config_reason(config, version, allow_untested=True) is not None
+
+
+@pytest.mark.parametrize("version", KNOWN)
+@pytest.mark.parametrize("trait", TRAITS)
+def test_what_goes_wrong_is_refused_and_nothing_else_is(trait: str, version: str) -> None:
+    config = one_rank()
+    setattr(config.model_config, TRAITS[trait], True)
+    refused = config_reason(config, version, allow_untested=True) is not None
+    assert refused == (trait in WRONG.get(KNOWN[version], ()))
+
+
+def test_the_example_alone_is_allowed() -> None:
+    """Positive control: what is refused above is refused for its own sake."""
+    assert all(config_reason(one_rank(), v, allow_untested=True) is None for v in KNOWN)
