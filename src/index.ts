@@ -31,6 +31,7 @@ export {
 export {
   type GpuDevice,
   type GpuFault,
+  type GpuFaultReason,
   type GpuMemory,
   type GpuMemoryOptions,
   type GpuMig,
