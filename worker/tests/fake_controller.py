@@ -33,11 +33,12 @@ class FakeController:
         mode: str = "idle",
         endpoint: str = "tcp://127.0.0.1:*",
         first: list[str] | None = None,
+        incarnation: int | None = None,
     ) -> None:
         self.mode = mode
         self.first = first
         self.tiers: tuple[tuple[str, ...], ...] | None = None
-        self.incarnation = int(time.time() * 1000)
+        self.incarnation = int(time.time() * 1000) if incarnation is None else incarnation
         self.received: list[Any] = []
         self.answer_hello = True
         self.send_heartbeats = True

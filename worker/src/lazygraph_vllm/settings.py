@@ -18,6 +18,7 @@ Reserve = Literal["none", "least", "top", "plan"]
 RESERVES: tuple[Reserve, ...] = ("none", "least", "top", "plan")
 
 HANDSHAKE_MS_MAX = 60_000
+ENDPOINTS_MAX = 8
 
 
 class SettingsError(ValueError):
@@ -38,6 +39,7 @@ class Settings:
     """Validated settings of one engine process."""
 
     mode: Mode
+    # One address, or several in order with commas between them; see ``endpoints``.
     endpoint: str | None = None
     engine: str | None = None
     handshake_ms: int = 250
@@ -46,6 +48,28 @@ class Settings:
     curve: Curve | None = None
     # What is kept back from the KV cache for graphs; a controller's welcome overrides it.
     reserve: Reserve = "least"
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The controller's address, then its standbys', in the order in which they are tried."""
+        return tuple(e.strip() for e in (self.endpoint or "").split(",") if e.strip())
+
+
+def _check_endpoints(endpoints: tuple[str, ...]) -> None:
+    for endpoint in endpoints:
+        if not endpoint.startswith(("tcp://", "ipc://")):
+            raise SettingsError(
+                f"expected LAZYGRAPH_ENDPOINT to start with tcp:// or ipc://, got {endpoint!r}"
+            )
+    if len(endpoints) > ENDPOINTS_MAX:
+        raise SettingsError(
+            f"expected LAZYGRAPH_ENDPOINT to have at most {ENDPOINTS_MAX} addresses, "
+            f"got {len(endpoints)}"
+        )
+    if len(set(endpoints)) < len(endpoints):
+        raise SettingsError(
+            f"expected LAZYGRAPH_ENDPOINT to name each address once, got {','.join(endpoints)!r}"
+        )
 
 
 def _flag(env: Mapping[str, str], name: str) -> bool:
@@ -81,16 +105,12 @@ def load_settings(env: Mapping[str, str] | None = None) -> Settings | None:
     if _flag(env, "LAZYGRAPH_DISABLE"):
         return None
     mode = env.get("LAZYGRAPH_MODE", "").strip().lower()
-    endpoint = env.get("LAZYGRAPH_ENDPOINT", "").strip() or None
+    endpoint = env.get("LAZYGRAPH_ENDPOINT", "").strip(" ,\t\n") or None
     if not mode and endpoint is None:
         return None
     mode = mode or "idle"
     if mode not in MODES:
         raise SettingsError(f"expected LAZYGRAPH_MODE to be eager, lazy or idle, got {mode!r}")
-    if endpoint is not None and not endpoint.startswith(("tcp://", "ipc://")):
-        raise SettingsError(
-            f"expected LAZYGRAPH_ENDPOINT to start with tcp:// or ipc://, got {endpoint!r}"
-        )
     raw_ms = env.get("LAZYGRAPH_HANDSHAKE_MS", "").strip() or "250"
     if not raw_ms.isascii() or not raw_ms.isdigit() or int(raw_ms) > HANDSHAKE_MS_MAX:
         raise SettingsError(
@@ -111,7 +131,7 @@ def load_settings(env: Mapping[str, str] | None = None) -> Settings | None:
         raise SettingsError(
             f"expected LAZYGRAPH_RESERVE to be none, least, top or plan, got {reserve!r}"
         )
-    return Settings(
+    settings = Settings(
         mode=cast(Mode, mode),
         endpoint=endpoint,
         engine=engine,
@@ -121,3 +141,5 @@ def load_settings(env: Mapping[str, str] | None = None) -> Settings | None:
         curve=_curve(env),
         reserve=cast(Reserve, reserve),
     )
+    _check_endpoints(settings.endpoints)
+    return settings
