@@ -3,7 +3,7 @@
  *
  * | request | answer |
  * |---|---|
- * | `GET /healthz` | 200 while the controller runs |
+ * | `GET /healthz` | 200 while the controller runs, whatever host is named: probes name a pod's |
  * | `GET /metrics` | Prometheus metrics, where they are collected |
  * | `GET /v1/engines` | `{"engines": […]}`, a snapshot of each |
  * | `GET /v1/engines/{name}` | that engine's snapshot |
@@ -80,8 +80,15 @@ interface Route {
   readonly answer: (request: Request) => unknown | Promise<unknown>;
 }
 
+/** Tells nothing that a page could use, so that any name of this host will do. */
+const HEALTH_PATH = /^\/healthz$/;
+
 const ROUTES: readonly Route[] = [
-  { method: "GET", path: /^\/healthz$/, answer: () => ({ ok: true }) },
+  {
+    method: "GET",
+    path: HEALTH_PATH,
+    answer: ({ controller: { incarnation } }) => ({ ok: true, incarnation }),
+  },
   { method: "GET", path: /^\/metrics$/, answer: getMetrics },
   {
     method: "GET",
@@ -128,8 +135,10 @@ async function answer(
       `Expected a request that no web page makes, got one from ${shown(request.headers.origin)}.`,
     );
   }
+  const [path = "/"] = (request.url ?? "/").split("?", 1);
   const { host } = request.headers;
-  if (!anyHost && host !== undefined && !isLoopbackHost(host)) {
+  const isOpen = anyHost || HEALTH_PATH.test(path);
+  if (!isOpen && host !== undefined && !isLoopbackHost(host)) {
     throw new HttpError(
       421,
       "ERR_HTTP_HOST",
@@ -137,7 +146,6 @@ async function answer(
         "name one of these, or start the controller with --http-unsafe.",
     );
   }
-  const [path = "/"] = (request.url ?? "/").split("?", 1);
   const matches = ROUTES.flatMap((route) => {
     const match = route.path.exec(path);
     return match === null ? [] : [{ route, name: match[1] ?? "" }];
