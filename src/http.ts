@@ -67,6 +67,7 @@ class TextAnswer {
 }
 
 interface Request {
+  readonly changed: (action: HttpChange["action"], value: string) => void;
   readonly controller: Controller;
   readonly metrics: MetricsSource | undefined;
   readonly engine: string;
@@ -106,6 +107,18 @@ export interface HttpOptions {
   readonly anyHost?: boolean;
   /** What `GET /metrics` answers. @default none: 404 */
   readonly metrics?: MetricsSource;
+  /** Told of every change that a request has made, for an audit log. */
+  readonly onChange?: (change: HttpChange) => void;
+}
+
+/** What a request changed: an engine's mode, or that it is frozen. Announcements change nothing. */
+export interface HttpChange {
+  readonly action: "mode" | "freeze";
+  readonly engine: string;
+  /** The new mode, or the reason. */
+  readonly value: string;
+  /** Address of who asked; a proxy's where one is between. */
+  readonly remote: string;
 }
 
 /** A server around a controller; the caller listens and closes. */
@@ -125,7 +138,7 @@ export function createHttpServer(controller: Controller, options: HttpOptions = 
 async function answer(
   controller: Controller,
   request: IncomingMessage,
-  { anyHost = false, metrics }: HttpOptions,
+  { anyHost = false, metrics, onChange }: HttpOptions,
 ): Promise<unknown> {
   if (request.headers.origin !== undefined) {
     // Any page in a browser on this host could otherwise freeze an engine.
@@ -170,7 +183,11 @@ async function answer(
     );
   }
   const body = method === "GET" ? undefined : await readJson(request);
-  return found.route.answer({ controller, metrics, engine: decodeName(found.name), body });
+  const engine = decodeName(found.name);
+  const remote = request.socket.remoteAddress ?? "unknown";
+  const changed: Request["changed"] = (action, value) =>
+    onChange?.({ action, engine, value, remote });
+  return found.route.answer({ controller, metrics, engine, body, changed });
 }
 
 async function getMetrics({ metrics }: Request): Promise<TextAnswer> {
@@ -206,6 +223,7 @@ async function putMode(request: Request): Promise<EngineSnapshot> {
     );
   }
   await request.controller.setMode(request.engine, mode);
+  request.changed("mode", mode);
   return findEngine(request);
 }
 
@@ -221,6 +239,7 @@ async function postFreeze(request: Request): Promise<EngineSnapshot> {
     );
   }
   await request.controller.freeze(request.engine, reason);
+  request.changed("freeze", reason);
   return findEngine(request);
 }
 

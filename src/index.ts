@@ -55,7 +55,7 @@ export {
   type StepShape,
   topGraphs,
 } from "./graph.ts";
-export { createHttpServer, type HttpOptions, type MetricsSource } from "./http.ts";
+export { createHttpServer, type HttpChange, type HttpOptions, type MetricsSource } from "./http.ts";
 export type { Forecast } from "./memory/forecast.ts";
 export type { MemoryOptions } from "./memory/options.ts";
 export type { MemoryVerdict } from "./memory-line.ts";

@@ -1,5 +1,6 @@
 /** What a sound plan looks like, and its text. Pure: every complaint names its place in the file. */
 
+import { parseJsonFile } from "../parse-json.ts";
 import type { PriorLoad } from "../schedule/prior.ts";
 import type { Fingerprint } from "./fingerprint.ts";
 import { PLAN_VERSION, type Plan, type PlanGraph, type PlanTraffic } from "./plan.ts";
@@ -34,7 +35,7 @@ export function parsePlan(text: string): Plan {
   }
   let value: unknown;
   try {
-    value = JSON.parse(text);
+    value = parseJsonFile(text);
   } catch {
     throw new PlanFault("JSON", text.length === 0 ? "an empty file" : "text that is none");
   }

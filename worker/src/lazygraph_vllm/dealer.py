@@ -38,7 +38,7 @@ class Dealer:
         self._reconnect_at: float | None = None
         self._reconnected_at = 0.0
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._socket = _make_socket(self._context, curve, queue_max)
+        self._socket = _make_socket(self._context, endpoint, curve, queue_max)
         self._monitor = self._socket.get_monitor_socket(
             zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
         )
@@ -100,12 +100,13 @@ class Dealer:
 
 
 def _make_socket(
-    context: zmq.Context[zmq.Socket[bytes]], curve: Curve | None, queue_max: int
+    context: zmq.Context[zmq.Socket[bytes]], endpoint: str, curve: Curve | None, queue_max: int
 ) -> zmq.Socket[bytes]:
     socket = context.socket(zmq.DEALER)
     # Random per process: two engines of one name would steal each other's route.
     socket.setsockopt(zmq.ROUTING_ID, b"e" + secrets.token_bytes(15))
     for option, value in (
+        (zmq.IPV6, int("[" in endpoint)),
         (zmq.IMMEDIATE, 1),
         (zmq.LINGER, 200),
         (zmq.SNDTIMEO, 0),
