@@ -93,7 +93,7 @@ test("so does its reservation, and is checked", async () => {
   const wrong = await finish(["serve", ...ANYWHERE], { LAZYGRAPH_RESERVE: "all" });
   expect(wrong.code).toBe(2);
   expect(wrong.stderr).toContain(
-    'Expected LAZYGRAPH_RESERVE to be none, least, top, plan, got "all".',
+    'Expected LAZYGRAPH_RESERVE to be none, least, top or plan, got "all".',
   );
 });
 
