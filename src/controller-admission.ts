@@ -35,7 +35,8 @@ export interface AdmissionOptions {
 
 export class EngineAdmission {
   readonly #options: AdmissionOptions;
-  readonly #incarnation = nextIncarnation();
+  /** Later starts have higher ones; engines never go back to a lower one. */
+  readonly incarnation: number = nextIncarnation();
   readonly #replaced = new Set<string>();
   /** When a peer without a session was last asked to say hello; infinity: refused, never again. */
   readonly #strangers = new Map<string, number>();
@@ -120,7 +121,7 @@ export class EngineAdmission {
       send: (message) => send(peer, message),
       heartbeatMs,
       captureTimeoutMs,
-      incarnation: this.#incarnation,
+      incarnation: this.incarnation,
       memory: {
         ...(reserve === undefined ? {} : { reserve }),
         ...(reserveBytes === undefined ? {} : { reserveBytes }),

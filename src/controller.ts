@@ -37,6 +37,8 @@ const PLANS_SECONDS_MAX = 2;
 export interface Controller extends AsyncDisposable {
   /** Where engines connect, a port of 0 resolved once started. */
   readonly endpoint: string;
+  /** Unix milliseconds of its creation: of two controllers engines keep the one that has more. */
+  readonly incarnation: number;
   /**
    * Binds the endpoint. Idempotent.
    * @throws LazygraphError ERR_LAZYGRAPH_ADDRESS_IN_USE, …_BIND or …_CLOSED
@@ -84,9 +86,10 @@ export function createController(options: ControllerOptions = {}): Controller {
 class EngineController implements Controller {
   readonly #options: ResolvedOptions;
   readonly #registry = new EngineRegistry();
-  readonly #waiters = new Waiters();
+  readonly #waiters = new Waiters<EngineSnapshot>();
   readonly #plans: SharedPlans;
   readonly #memory: MemoryDesk;
+  readonly #admission: EngineAdmission;
   readonly #frames: EngineFrames;
   readonly #onAbort = (): void => void this.close();
   #router: RouterLink | undefined;
@@ -98,14 +101,19 @@ class EngineController implements Controller {
     this.#options = options;
     this.#plans = new SharedPlans(options);
     this.#memory = openMemory(options, () => this.#registry.reviewMemory());
-    this.#frames = this.#connectFrames();
+    this.#admission = this.#openAdmission();
+    this.#frames = new EngineFrames({
+      registry: this.#registry,
+      admission: this.#admission,
+      send: (peer, frame) => this.#router?.send(peer, frame) ?? false,
+    });
     options.signal?.addEventListener("abort", this.#onAbort, { once: true });
     if (options.signal?.aborted === true) this.#onAbort();
   }
 
-  #connectFrames(): EngineFrames {
+  #openAdmission(): EngineAdmission {
     const registry = this.#registry;
-    const admission = new EngineAdmission({
+    return new EngineAdmission({
       options: this.#options,
       registry,
       plans: this.#plans.desk,
@@ -118,11 +126,10 @@ class EngineController implements Controller {
       },
       onChange: () => this.#waiters.wake((options) => registry.find(options)),
     });
-    return new EngineFrames({
-      registry,
-      admission,
-      send: (peer, frame) => this.#router?.send(peer, frame) ?? false,
-    });
+  }
+
+  get incarnation(): number {
+    return this.#admission.incarnation;
   }
 
   get endpoint(): string {

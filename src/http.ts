@@ -3,7 +3,7 @@
  *
  * | request | answer |
  * |---|---|
- * | `GET /healthz` | 200 while the controller runs |
+ * | `GET /healthz` | 200 while the controller runs, whatever host is named: probes name a pod's |
  * | `GET /metrics` | Prometheus metrics, where they are collected |
  * | `GET /v1/engines` | `{"engines": […]}`, a snapshot of each |
  * | `GET /v1/engines/{name}` | that engine's snapshot |
@@ -67,6 +67,7 @@ class TextAnswer {
 }
 
 interface Request {
+  readonly changed: (action: HttpChange["action"], value: string) => void;
   readonly controller: Controller;
   readonly metrics: MetricsSource | undefined;
   readonly engine: string;
@@ -80,8 +81,15 @@ interface Route {
   readonly answer: (request: Request) => unknown | Promise<unknown>;
 }
 
+/** Tells nothing that a page could use, so that any name of this host will do. */
+const HEALTH_PATH = /^\/healthz$/;
+
 const ROUTES: readonly Route[] = [
-  { method: "GET", path: /^\/healthz$/, answer: () => ({ ok: true }) },
+  {
+    method: "GET",
+    path: HEALTH_PATH,
+    answer: ({ controller: { incarnation } }) => ({ ok: true, incarnation }),
+  },
   { method: "GET", path: /^\/metrics$/, answer: getMetrics },
   {
     method: "GET",
@@ -99,6 +107,18 @@ export interface HttpOptions {
   readonly anyHost?: boolean;
   /** What `GET /metrics` answers. @default none: 404 */
   readonly metrics?: MetricsSource;
+  /** Told of every change that a request has made, for an audit log. */
+  readonly onChange?: (change: HttpChange) => void;
+}
+
+/** What a request changed: an engine's mode, or that it is frozen. Announcements change nothing. */
+export interface HttpChange {
+  readonly action: "mode" | "freeze";
+  readonly engine: string;
+  /** The new mode, or the reason. */
+  readonly value: string;
+  /** Address of who asked; a proxy's where one is between. */
+  readonly remote: string;
 }
 
 /** A server around a controller; the caller listens and closes. */
@@ -118,7 +138,7 @@ export function createHttpServer(controller: Controller, options: HttpOptions = 
 async function answer(
   controller: Controller,
   request: IncomingMessage,
-  { anyHost = false, metrics }: HttpOptions,
+  { anyHost = false, metrics, onChange }: HttpOptions,
 ): Promise<unknown> {
   if (request.headers.origin !== undefined) {
     // Any page in a browser on this host could otherwise freeze an engine.
@@ -128,8 +148,10 @@ async function answer(
       `Expected a request that no web page makes, got one from ${shown(request.headers.origin)}.`,
     );
   }
+  const [path = "/"] = (request.url ?? "/").split("?", 1);
   const { host } = request.headers;
-  if (!anyHost && host !== undefined && !isLoopbackHost(host)) {
+  const isOpen = anyHost || HEALTH_PATH.test(path);
+  if (!isOpen && host !== undefined && !isLoopbackHost(host)) {
     throw new HttpError(
       421,
       "ERR_HTTP_HOST",
@@ -137,7 +159,6 @@ async function answer(
         "name one of these, or start the controller with --http-unsafe.",
     );
   }
-  const [path = "/"] = (request.url ?? "/").split("?", 1);
   const matches = ROUTES.flatMap((route) => {
     const match = route.path.exec(path);
     return match === null ? [] : [{ route, name: match[1] ?? "" }];
@@ -162,7 +183,11 @@ async function answer(
     );
   }
   const body = method === "GET" ? undefined : await readJson(request);
-  return found.route.answer({ controller, metrics, engine: decodeName(found.name), body });
+  const engine = decodeName(found.name);
+  const remote = request.socket.remoteAddress ?? "unknown";
+  const changed: Request["changed"] = (action, value) =>
+    onChange?.({ action, engine, value, remote });
+  return found.route.answer({ controller, metrics, engine, body, changed });
 }
 
 async function getMetrics({ metrics }: Request): Promise<TextAnswer> {
@@ -198,6 +223,7 @@ async function putMode(request: Request): Promise<EngineSnapshot> {
     );
   }
   await request.controller.setMode(request.engine, mode);
+  request.changed("mode", mode);
   return findEngine(request);
 }
 
@@ -213,6 +239,7 @@ async function postFreeze(request: Request): Promise<EngineSnapshot> {
     );
   }
   await request.controller.freeze(request.engine, reason);
+  request.changed("freeze", reason);
   return findEngine(request);
 }
 

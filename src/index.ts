@@ -31,6 +31,7 @@ export {
 export {
   type GpuDevice,
   type GpuFault,
+  type GpuFaultReason,
   type GpuMemory,
   type GpuMemoryOptions,
   type GpuMig,
@@ -55,6 +56,7 @@ export {
   type StepShape,
   topGraphs,
 } from "./graph.ts";
+export { createHttpServer, type HttpChange, type HttpOptions, type MetricsSource } from "./http.ts";
 export type { Forecast } from "./memory/forecast.ts";
 export type { MemoryOptions } from "./memory/options.ts";
 export type { MemoryVerdict } from "./memory-line.ts";
@@ -67,6 +69,9 @@ export {
   type TraceRecorderCounts,
   type TraceRecorderOptions,
 } from "./record/recorder.ts";
+export { type ConnectOptions, type ControllerClient, connectController } from "./replica/client.ts";
+export { createStandby, type Standby, type StandbyOptions } from "./replica/standby.ts";
+export type { ControllerView } from "./replica/view.ts";
 export type { CostSeed, SeedRows } from "./schedule/cost.ts";
 export { type CostPolicy, type CostPolicyOptions, createCostPolicy } from "./schedule/costed.ts";
 export { dispatch, dispatchTable, PAD_LIMIT, type PadLimit } from "./schedule/dispatch.ts";

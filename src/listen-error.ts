@@ -1,3 +1,5 @@
+import { once } from "node:events";
+import type { Server } from "node:http";
 import { codeOf, LazygraphError, messageOf } from "./errors.ts";
 
 /** The error of a server that could not listen, with a stable code; `option` named the address. */
@@ -21,4 +23,19 @@ export function listenError(
     `Expected an address of this host for ${option}, got ${host}:${port}: ${message}.`,
     { cause },
   );
+}
+
+/** Resolves once it listens. @throws LazygraphError as `listenError` makes it */
+export async function listenServer(
+  server: Server,
+  option: string,
+  host: string,
+  port: number,
+): Promise<void> {
+  server.listen({ host, port });
+  try {
+    await once(server, "listening");
+  } catch (cause) {
+    throw listenError(cause, option, host, port);
+  }
 }

@@ -22,4 +22,12 @@ export {
   startSimulatedServer,
 } from "./sim/server.ts";
 export { type SimulatedRun, type SimulateOptions, simulate } from "./sim/virtual.ts";
-export { readTrace, type TraceOptions, type TraceRequest } from "./trace.ts";
+export {
+  readTrace,
+  type TimeUnit,
+  type TraceAbout,
+  type TraceFormat,
+  type TraceOptions,
+  type TraceRequest,
+  type TraceSkip,
+} from "./trace.ts";

@@ -1,7 +1,6 @@
 /** Callers that wait for an engine to be something. */
 
 import type { EngineRecord } from "./engine-record.ts";
-import type { EngineSnapshot } from "./snapshot.ts";
 import type { Phase } from "./wire/protocol.ts";
 
 /** Callers that may wait at once. */
@@ -29,22 +28,22 @@ export function isWaitedFor(record: EngineRecord, options: WaitOptions): boolean
   );
 }
 
-interface Waiter {
+interface Waiter<Found> {
   readonly options: WaitOptions;
-  readonly settle: (outcome: { snapshot: EngineSnapshot } | { error: unknown }) => void;
+  readonly settle: (outcome: { snapshot: Found } | { error: unknown }) => void;
 }
 
-export class Waiters {
-  readonly #waiters = new Set<Waiter>();
+export class Waiters<Found> {
+  readonly #waiters = new Set<Waiter<Found>>();
 
   /** @throws RangeError when too many wait already */
-  wait(options: WaitOptions): Promise<EngineSnapshot> {
+  wait(options: WaitOptions): Promise<Found> {
     if (this.#waiters.size >= WAITERS_MAX) {
       throw new RangeError(`Expected at most ${WAITERS_MAX} callers to wait for engines at once.`);
     }
     return new Promise((resolve, reject) => {
       const onAbort = (): void => waiter.settle({ error: options.signal?.reason });
-      const waiter: Waiter = {
+      const waiter: Waiter<Found> = {
         options,
         settle: (outcome) => {
           this.#waiters.delete(waiter);
@@ -59,7 +58,7 @@ export class Waiters {
   }
 
   /** Settles every wait that `find` has an engine for. */
-  wake(find: (options: WaitOptions) => EngineSnapshot | undefined): void {
+  wake(find: (options: WaitOptions) => Found | undefined): void {
     for (const waiter of this.#waiters) {
       const snapshot = find(waiter.options);
       if (snapshot !== undefined) waiter.settle({ snapshot });

@@ -5,7 +5,7 @@
 
 import { OptionError } from "../errors.ts";
 import { createRandom, type Random } from "../random.ts";
-import { readTrace, type TraceRequest } from "../trace.ts";
+import { readTrace, type TraceRequest, type TraceSkip } from "../trace.ts";
 import { gamma } from "./gamma.ts";
 import { type Conversation, readShareGpt } from "./sharegpt.ts";
 
@@ -29,7 +29,7 @@ export interface Load {
   readonly rampUpStrategy?: "linear" | "exponential";
   readonly rampUpStartRps?: number;
   readonly rampUpEndRps?: number;
-  /** Request trace, CSV or gzipped CSV; gives the arrivals of kind trace, and lengths. */
+  /** Request trace, of any format that is read; gives the arrivals of kind trace, and lengths. */
   readonly trace?: string;
   /** Divides the trace's times. @default 1 */
   readonly speed?: number;
@@ -60,12 +60,18 @@ const REQUESTS_MAX = 1_000_000;
 /** Arrivals a second beyond what one process can send. */
 export const RATE_MAX = 10_000;
 
-/** @throws OptionError, or LazygraphError `ERR_LAZYGRAPH_TRACE` for a file that can't be used */
-export async function scheduleOf(load: Load): Promise<ScheduledRequest[]> {
+/**
+ * @param onSkip is told of what the trace has and nobody can replay
+ * @throws OptionError, or LazygraphError `ERR_LAZYGRAPH_TRACE` for a file that can't be used
+ */
+export async function scheduleOf(
+  load: Load,
+  onSkip: OnSkip = () => undefined,
+): Promise<ScheduledRequest[]> {
   const random = createRandom(load.seed ?? 0);
-  const lengths = await lengthsOf(load, random);
+  const lengths = await lengthsOf(load, random, onSkip);
   const requests: ScheduledRequest[] = [];
-  for await (const arrival of arrivalsOf(load, random)) {
+  for await (const arrival of arrivalsOf(load, random, onSkip)) {
     if (load.seconds !== undefined && arrival.atSeconds > load.seconds) break;
     const { promptTokens, outputTokens, text } = lengths(arrival);
     requests.push({
@@ -79,6 +85,8 @@ export async function scheduleOf(load: Load): Promise<ScheduledRequest[]> {
   return requests;
 }
 
+type OnSkip = (skip: TraceSkip) => void;
+
 type Lengths = (arrival: Arrival) => Omit<ScheduledRequest, "atSeconds">;
 
 interface Arrival {
@@ -89,9 +97,9 @@ interface Arrival {
 }
 
 /** What is given beats the file's own lengths. */
-async function lengthsOf(load: Load, random: Random): Promise<Lengths> {
+async function lengthsOf(load: Load, random: Random, onSkip: OnSkip): Promise<Lengths> {
   const { inputLen, outputLen } = load;
-  const source = await lengthSource(load, random);
+  const source = await lengthSource(load, random, onSkip);
   return (arrival) => {
     const found = source(arrival);
     const promptTokens = inputLen === undefined ? found.promptTokens : drawLength(inputLen, random);
@@ -106,7 +114,7 @@ async function lengthsOf(load: Load, random: Random): Promise<Lengths> {
 const DEFAULT_INPUT_LEN = 256;
 const DEFAULT_OUTPUT_LEN = 128;
 
-async function lengthSource(load: Load, random: Random): Promise<Lengths> {
+async function lengthSource(load: Load, random: Random, onSkip: OnSkip): Promise<Lengths> {
   if (load.shareGpt !== undefined) {
     const conversations = await readShareGpt(load.shareGpt);
     return () => {
@@ -116,7 +124,8 @@ async function lengthSource(load: Load, random: Random): Promise<Lengths> {
   }
   if (load.trace !== undefined && load.arrivals !== "trace") {
     const rows: TraceRequest[] = [];
-    for await (const row of readTrace(load.trace, { requests: REQUESTS_MAX })) rows.push(row);
+    const options = { requests: REQUESTS_MAX, onSkip };
+    for await (const row of readTrace(load.trace, options)) rows.push(row);
     return () => rows[Math.floor(random() * rows.length)] as TraceRequest;
   }
   return ({ promptTokens = DEFAULT_INPUT_LEN, outputTokens = DEFAULT_OUTPUT_LEN }) => ({
@@ -131,12 +140,17 @@ function drawLength(length: Length, random: Random): number {
   return min + Math.floor(random() * (max - min + 1));
 }
 
-async function* arrivalsOf(load: Load, random: Random): AsyncGenerator<Arrival, void, void> {
+async function* arrivalsOf(
+  load: Load,
+  random: Random,
+  onSkip: OnSkip,
+): AsyncGenerator<Arrival, void, void> {
   if (load.arrivals === "trace") {
     if (load.trace === undefined)
       throw new OptionError("trace", "Expected a trace file, got none.");
     const { speed, seconds, numPrompts } = load;
     yield* readTrace(load.trace, {
+      onSkip,
       ...(speed === undefined ? {} : { speed }),
       ...(seconds === undefined ? {} : { seconds }),
       ...(numPrompts === undefined ? {} : { requests: numPrompts }),

@@ -1,6 +1,7 @@
 /** The cells of a specification, one after the other, into a folder; what is there is left out. */
 
 import { join } from "node:path";
+import { SkipCounts } from "../trace/skips.ts";
 import { type RunProgress, runCell } from "./cell.ts";
 import { type ScheduledRequest, scheduleCsv, scheduleOf } from "./load.ts";
 import type { RunHead } from "./samples.ts";
@@ -29,6 +30,8 @@ export interface MatrixOptions {
   /** Is asked before anything is started, with the cells to run now; what it throws ends the call. */
   readonly check?: (cells: readonly CellName[]) => Promise<void>;
   readonly progress: MatrixProgress;
+  /** Takes a sentence about what of a load's trace is left out. */
+  readonly note?: (sentence: string) => void;
   readonly signal: AbortSignal;
 }
 
@@ -60,7 +63,11 @@ export async function runMatrix(options: MatrixOptions): Promise<MatrixResult> {
   const now = open.slice(0, options.cellsMax);
   await options.check?.(now);
   for (const name of new Set(open.map(({ load }) => load))) {
-    const schedule = await scheduleOf(spec.loads[name] as BenchSpec["loads"][string]);
+    const load = spec.loads[name] as BenchSpec["loads"][string];
+    const skipped = new SkipCounts();
+    const schedule = await scheduleOf(load, (skip) => skipped.add(skip));
+    const sentence = skipped.sentence(load.trace ?? name);
+    if (sentence !== undefined) options.note?.(sentence);
     schedules.set(name, schedule);
     await writeText(join(folder, "schedules", `${name}.csv`), scheduleCsv(schedule));
   }

@@ -4,6 +4,8 @@ import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { makeFolder } from "../make-folder.ts";
+import { aiperfRecords } from "./aiperf-records.ts";
+import { benchmarkReport } from "./benchmark-report.ts";
 import { htmlOf } from "./html.ts";
 import { markdownOf } from "./markdown.ts";
 import { plotsOf } from "./plots.ts";
@@ -21,7 +23,8 @@ export interface WrittenReport {
 
 /**
  * Writes report.html, report.json and report.md into the folder, and for each run a timeline
- * (`traces/*.json.gz`) and a result in the form of `vllm bench serve` (`vllm/*.json`).
+ * (`traces/*.json.gz`) and the run in the forms of `vllm bench serve` (`vllm/*.json`), llm-d
+ * (`llm-d/*.json`) and AIPerf (`aiperf/*.jsonl`).
  *
  * @throws LazygraphError `ERR_LAZYGRAPH_BENCH` for a folder without a run, or that can't be read
  */
@@ -55,13 +58,16 @@ export async function writeReport(folder: string): Promise<WrittenReport> {
   };
   for (const [name, text] of Object.entries(files)) await writeText(join(folder, name), text);
   await makeFolder(join(folder, "traces"));
-  await makeFolder(join(folder, "vllm"));
+  for (const theirs of ["vllm", "llm-d", "aiperf"]) await makeFolder(join(folder, theirs));
   for (const run of runs) {
     const name = runName(run.cell);
     const events = gzipSync(JSON.stringify(traceEvents(run)));
     await writeFile(join(folder, "traces", `${name}.json.gz`), events);
     const result = JSON.stringify(vllmResult(run, goodput));
     await writeText(join(folder, "vllm", `${name}.json`), `${result}\n`);
+    const report = JSON.stringify(benchmarkReport(run));
+    await writeText(join(folder, "llm-d", `${name}.json`), `${report}\n`);
+    await writeText(join(folder, "aiperf", `${name}.jsonl`), aiperfRecords(run));
   }
   return {
     summary: ordered,

@@ -2,6 +2,7 @@
 
 import { readFile, stat } from "node:fs/promises";
 import { codeOf, LazygraphError, messageOf } from "../errors.ts";
+import { parseJsonFile } from "../parse-json.ts";
 
 /** The first question of a conversation and the length of its answer. */
 export interface Conversation {
@@ -25,7 +26,7 @@ export async function readShareGpt(file: string): Promise<Conversation[]> {
   try {
     const { size } = await stat(file);
     if (size > FILE_BYTES_MAX) throw new Error(`${size} bytes, over the limit of 1 GiB`);
-    entries = JSON.parse(await readFile(file, "utf8"));
+    entries = parseJsonFile(await readFile(file, "utf8"));
   } catch (error) {
     const got = codeOf(error) ?? messageOf(error);
     throw fileError(file, "a readable JSON file in ShareGPT's format", got);

@@ -4,6 +4,7 @@ import { readFile } from "node:fs/promises";
 import type { CellName } from "../bench/spec.ts";
 import { type BenchSpec, checkUrl, parseSpec } from "../bench/spec.ts";
 import { codeOf, messageOf, OptionError } from "../errors.ts";
+import { parseJsonFile } from "../parse-json.ts";
 import { MODES } from "../wire/protocol.ts";
 import { quote, usageError } from "./errors.ts";
 import { numberOption } from "./number-option.ts";
@@ -323,7 +324,7 @@ async function readSpec(file: string, options: ParsedOptions): Promise<BenchSpec
   if (text.length > SPEC_CHARS_MAX) throw usageError("--spec", "a file of at most 1 MiB", file);
   let value: unknown;
   try {
-    value = JSON.parse(text);
+    value = parseJsonFile(text);
   } catch (error) {
     const why = messageOf(error);
     throw new OptionError("--spec", `Expected ${quote(file)} to be JSON, got: ${why}`);

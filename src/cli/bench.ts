@@ -101,7 +101,7 @@ export async function runBench(argv: readonly string[]): Promise<number> {
     requireCells(options);
     const check = (cells: readonly CellName[]): Promise<void> =>
       requireEngines(options.spec, cells, signal);
-    const result = await runMatrix({ ...options, progress, signal, check });
+    const result = await runMatrix({ ...options, progress, signal, check, note });
     progress.stop();
     if (result.skipped > 0) {
       progress.line(`${counted(result.skipped, "cell was", "cells were")} complete before.`);

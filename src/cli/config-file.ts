@@ -7,6 +7,7 @@
 import { readFileSync } from "node:fs";
 import { codeOf, OptionError } from "../errors.ts";
 import { nearMiss } from "../near-miss.ts";
+import { parseJsonFile } from "../parse-json.ts";
 import { quote } from "./errors.ts";
 import type { OptionSpec, ParsedOptions } from "./options.ts";
 
@@ -66,6 +67,11 @@ export function withConfig<T>(
   } catch (error) {
     throw error instanceof OptionError ? located(error, file, given, options) : error;
   }
+}
+
+/** Whether a file was named, on the command line or by the environment. */
+export function hasConfig(given: ParsedOptions, environment: NodeJS.ProcessEnv): boolean {
+  return sourceOf(given, environment) !== undefined;
 }
 
 function sourceOf(given: ParsedOptions, environment: NodeJS.ProcessEnv): Source | undefined {
@@ -130,7 +136,7 @@ function readObject(file: Source): object {
   }
   let value: unknown;
   try {
-    value = JSON.parse(text);
+    value = parseJsonFile(text);
   } catch (error) {
     throw mistake(file, `Expected ${file.name} to be JSON, got ${(error as Error).message}.`);
   }

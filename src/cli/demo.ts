@@ -24,7 +24,7 @@ over real ZeroMQ, requests from a real trace. Needs no GPU; about half a minute.
 Options:
   --requests N       requests for each mode, 1 to 2000 (60)
   --speed X          simulated seconds per real second, 0.1 to 100 (8)
-  --trace FILE       another request trace, CSV or gzipped CSV
+  --trace FILE       another request trace (\`lazygraph trace --help\`)
   --trace-speed X    divides the trace's times; below 1 leaves more idle gaps (0.5)
   --profile NAME     another cost profile, or the path of one (${DEFAULT_PROFILE})
   --json             one JSON document on stdout, progress on stderr

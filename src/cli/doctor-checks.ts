@@ -3,7 +3,7 @@
  * it is supported, why if not, and what to do.
  */
 
-import type { GpuMemory, GpuSurvey, GpuUnavailable } from "../gpu/memory.ts";
+import type { GpuDevice, GpuFault, GpuMemory, GpuSurvey, GpuUnavailable } from "../gpu/memory.ts";
 import type { PythonProbe } from "./doctor-python.ts";
 import { PLUGIN_PACKAGE, pluginRemedy } from "./plugin-probe.ts";
 
@@ -85,7 +85,11 @@ export function checkDriver(nvml: GpuMemory | GpuUnavailable, addon: AddonFact):
 export function checkNvidiaSmi(smi: GpuMemory | GpuUnavailable, addonWorks: boolean): Finding {
   const name = "nvidia-smi";
   if (smi.available) {
-    return { name, status: "ok", found: `driver ${smi.driverVersion ?? "?"}`, neededFor: [] };
+    const found = `driver ${smi.driverVersion ?? "?"}`;
+    const [warning] = smi.warnings;
+    if (warning === undefined) return { name, status: "ok", found, neededFor: [] };
+    const remedy = "its figures are used; what it warns of is for the host's operator to see to";
+    return { name, status: "warning", found, why: warning, remedy, neededFor: [] };
   }
   const failure = smi.failures[0];
   return {
@@ -109,7 +113,10 @@ export function checkGpus(survey: GpuSurvey | undefined, why: string): readonly 
     const mig = device.mig === "off" ? "" : `, MIG ${device.mig}`;
     const capability = device.computeCapability;
     const detail = capability === undefined ? "" : `, compute capability ${capability}`;
-    const found = `${device.index}: ${device.name}, ${free}${detail}${mig}, ${device.uuid}`;
+    // The driver has no figures of it: what the kernel says is used in its place.
+    const unified = device.unified === true ? ", unified with the host's (/proc/meminfo)" : "";
+    const about = `${device.name}, ${free}${unified}${detail}${mig}`;
+    const found = `${device.index}: ${about}, ${device.uuid}`;
     if (capability !== undefined && !TESTED_CAPABILITIES.includes(capability)) {
       return {
         name,
@@ -123,18 +130,25 @@ export function checkGpus(survey: GpuSurvey | undefined, why: string): readonly 
     return { name, status: "ok", found, neededFor };
   });
   for (const fault of survey?.faults ?? []) {
-    findings.push({
-      name,
-      status: "missing",
-      found: `${fault.index}: answers with an error`,
-      why: fault.error.message,
-      remedy: "reset it (`nvidia-smi --gpu-reset`) or restart the host",
-      neededFor,
-    });
+    findings.push(faultFinding(fault, devices));
   }
   if (findings.length > 0) return findings;
   const none = "`lazygraph demo` shows the main job on a simulated engine";
   return [{ name, status: "missing", found: "none", why, remedy: none, neededFor }];
+}
+
+/** A divided GPU tells nothing itself: that its instances do is all that is needed. */
+function faultFinding(fault: GpuFault, devices: readonly GpuDevice[]): Finding {
+  const { index, uuid, reason, error, remedy } = fault;
+  const hasInstances = devices.some(
+    ({ parentUuid }) => parentUuid !== undefined && parentUuid === uuid,
+  );
+  const base = { name: "gpu", neededFor: ["run"] as readonly Role[] } as const;
+  if (reason === "mig parent" && hasInstances) {
+    return { ...base, status: "ok", found: `${index}: divided by MIG, ${uuid}` };
+  }
+  const found = reason === "lost" ? "lost" : "tells no memory";
+  return { ...base, status: "missing", found: `${index}: ${found}`, why: error.message, remedy };
 }
 
 /** Python, vLLM and the plugin; a missing Python leaves the other two unknown. */

@@ -1,6 +1,7 @@
 /** How an error reaches the terminal: one sentence, its code, and the exit code that goes with it. */
 
 import { codeOf, type ErrorCode, LazygraphError, messageOf, OptionError } from "../errors.ts";
+import { nearMiss } from "../near-miss.ts";
 
 export const EXIT = { ok: 0, failure: 1, usage: 2, notExecutable: 126, notFound: 127 } as const;
 
@@ -8,6 +9,17 @@ export const EXIT = { ok: 0, failure: 1, usage: 2, notExecutable: 126, notFound:
 export function usageError(option: string, expected: string, got: string | undefined): OptionError {
   const came = got === undefined ? "nothing" : quote(got);
   return new OptionError(option, `Expected ${option} to be ${expected}, got ${came}.`);
+}
+
+/** One of `values`, or the sentence that names them, and the one that was probably meant. */
+export function choice<T extends string>(option: string, values: readonly T[], got: string): T {
+  const found = values.find((value) => value === got);
+  if (found !== undefined) return found;
+  const meant = nearMiss(got, values);
+  const list = `${values.slice(0, -1).join(", ")} or ${values.at(-1)}`;
+  const error = usageError(option, list, got);
+  if (meant === undefined) throw error;
+  throw new OptionError(option, `${error.message.replace(/\.$/, "")}: did you mean ${meant}?`);
 }
 
 /** What a user typed, in quotes and bounded, so that one bad argument can't flood a terminal. */

@@ -1,7 +1,6 @@
-import { once } from "node:events";
 import type { Server } from "node:http";
 import type { AddressInfo } from "node:net";
-import { listenError } from "../listen-error.ts";
+import { listenServer } from "../listen-error.ts";
 import { note } from "./errors.ts";
 import type { HostPort } from "./options.ts";
 
@@ -13,12 +12,7 @@ export async function listen(
   { host, port }: HostPort,
   option = "--http",
 ): Promise<string> {
-  server.listen({ host, port });
-  try {
-    await once(server, "listening");
-  } catch (cause) {
-    throw listenError(cause, option, host, port);
-  }
+  await listenServer(server, option, host, port);
   // An error after this is one connection's, such as too many open files.
   server.on("error", ({ message }) => {
     note(`The HTTP side could not take a connection: ${message}.`);

@@ -45,6 +45,10 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     summary: "own traffic, without its content, into a trace file",
     load: async () => (await import("./record.ts")).runRecord,
   },
+  trace: {
+    summary: "other people's request traces: inspect, convert, cut",
+    load: async () => (await import("./trace.ts")).runTrace,
+  },
   bench: {
     summary: "time to first token around captures, live or simulated, as a report",
     load: async () => (await import("./bench.ts")).runBench,

@@ -2,7 +2,7 @@
 
 import { isSized, MEMORY_BYTES_MAX, type MemoryOptions } from "../memory/options.ts";
 import { RESERVES, type Reserve } from "../wire/protocol.ts";
-import { usageError } from "./errors.ts";
+import { choice, usageError } from "./errors.ts";
 import type { OptionSpec, ParsedOptions } from "./options.ts";
 
 export const MEMORY_OPTIONS: OptionSpec = {
@@ -56,9 +56,7 @@ function environmentText(environment: NodeJS.ProcessEnv): string | undefined {
 
 function reserveOf(name: string, text: string | undefined): Reserve | undefined {
   if (text === undefined) return undefined;
-  const reserve = RESERVES.find((mode) => mode === text);
-  if (reserve === undefined) throw usageError(name, RESERVES.join(", "), text);
-  return reserve;
+  return choice(name, RESERVES, text);
 }
 
 function sizeOption(options: ParsedOptions, name: string): number | undefined {

@@ -9,7 +9,7 @@ import { nearMiss } from "../near-miss.ts";
 import { id } from "../wire/check.ts";
 import { checkEndpoint, isLoopback } from "../wire/endpoint.ts";
 import { MODES, type Mode } from "../wire/protocol.ts";
-import { quote, usageError } from "./errors.ts";
+import { choice, quote, usageError } from "./errors.ts";
 
 /** Long option name to its kind; a `string` option takes one value. */
 export type OptionSpec = Readonly<Record<string, "string" | "boolean">>;
@@ -113,18 +113,14 @@ function unknownOption(rawName: string, names: readonly string[]): OptionError {
 export function modeOption(options: ParsedOptions, fallback: Mode): Mode {
   const value = options.strings.get("mode");
   if (value === undefined) return fallback;
-  const mode = MODES.find((candidate) => candidate === value);
-  if (mode === undefined) throw usageError("--mode", "eager, lazy or idle", value);
-  return mode;
+  return choice("--mode", MODES, value);
 }
 
 /** A mode that the user exported is not overruled by our default. */
 export function environmentMode(environment: NodeJS.ProcessEnv): Mode {
   const value = environment["LAZYGRAPH_MODE"]?.trim().toLowerCase();
   if (value === undefined || value === "") return "idle";
-  const mode = MODES.find((candidate) => candidate === value);
-  if (mode === undefined) throw usageError("LAZYGRAPH_MODE", "eager, lazy or idle", value);
-  return mode;
+  return choice("LAZYGRAPH_MODE", MODES, value);
 }
 
 /** A number of seconds above 0 and up to a day: more is a slip of unit. */

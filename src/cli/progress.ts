@@ -6,6 +6,7 @@
 import cliProgress from "cli-progress";
 import type { Controller } from "../controller.ts";
 import { onEvent } from "../events.ts";
+import type { Log, LogLevel } from "./log.ts";
 import { printable } from "./printable.ts";
 import { secondsText, settledTable } from "./table.ts";
 
@@ -15,6 +16,8 @@ const COMPLAINTS_MAX = 20;
 export interface FollowOptions {
   /** Prints nothing but problems. */
   readonly quiet?: boolean;
+  /** Where lines go that are no terminal's. @default stderr, as `lazygraph: LINE` */
+  readonly log?: Log;
   /** Called each time an engine is settled. */
   readonly onSettled?: () => void;
 }
@@ -28,7 +31,7 @@ export interface Following {
 
 /** Where progress goes. */
 interface Sink {
-  line(text: string): void;
+  line(text: string, level?: LogLevel): void;
   captured(engine: string, captured: number, planned: number, last: string): void;
   settled(engine: string): void;
   stop(): void;
@@ -36,7 +39,9 @@ interface Sink {
 
 export function followEngines(controller: Controller, options: FollowOptions = {}): Following {
   const quiet = options.quiet === true;
-  const sink = quiet ? silentSink() : process.stderr.isTTY ? bar() : lines();
+  const { log } = options;
+  const isTerminal = log === undefined && process.stderr.isTTY;
+  const sink = quiet ? silentSink() : isTerminal ? bar() : lines(log);
   let joined = false;
   /** What each engine's latest table was about: captures that end twice are told once. */
   const tabled = new Map<string, string>();
@@ -95,7 +100,7 @@ export function followEngines(controller: Controller, options: FollowOptions = {
           : `${printable(engine)} left: ${printable(goodbye)}`,
       );
     }),
-    ...(quiet ? problems(lines()) : complaints(sink, complain)),
+    ...(quiet ? problems(lines(log)) : complaints(sink, complain)),
   ];
 
   return {
@@ -113,8 +118,8 @@ function bounded(sink: Sink): (text: string) => void {
   let count = 0;
   return (text) => {
     count++;
-    if (count <= COMPLAINTS_MAX) sink.line(text);
-    if (count === COMPLAINTS_MAX) sink.line("more of this is not shown");
+    if (count <= COMPLAINTS_MAX) sink.line(text, "warn");
+    if (count === COMPLAINTS_MAX) sink.line("more of this is not shown", "warn");
   };
 }
 
@@ -147,9 +152,12 @@ function silentSink(): Sink {
 }
 
 /** For logs: a line at each quarter of the plan. */
-function lines(): Sink {
+function lines(log?: Log): Sink {
   const quarters = new Map<string, number>();
-  const line = (text: string): void => void process.stderr.write(`${prefixed(text)}\n`);
+  const line = (text: string, level: LogLevel = "info"): void => {
+    if (log === undefined) process.stderr.write(`${prefixed(text)}\n`);
+    else log.line(level, text);
+  };
   return {
     line,
     captured(engine, captured, planned, last) {

@@ -5,10 +5,11 @@ import { createHttpServer } from "../http.ts";
 import type { MemoryOptions } from "../memory/options.ts";
 import type { Mode } from "../wire/protocol.ts";
 import { closeWithin } from "./close-within.ts";
-import { CONFIG_HELP, CONFIG_OPTIONS, withConfig } from "./config-file.ts";
+import { CONFIG_HELP, CONFIG_OPTIONS, hasConfig, withConfig } from "./config-file.ts";
 import { curveKeys } from "./curve-keys.ts";
-import { note } from "./errors.ts";
+import { choice, note } from "./errors.ts";
 import { listen } from "./listen.ts";
+import { createLog, LOG_FORMATS, type LogFormat } from "./log.ts";
 import { MEMORY_HELP, MEMORY_OPTIONS, memoryOptions } from "./memory-options.ts";
 import { metricsOf } from "./metrics.ts";
 import {
@@ -25,6 +26,7 @@ import {
 import { notePlanFolder } from "./plan-folder.ts";
 import { PLAN_HELP, PLAN_OPTIONS, planOptions } from "./plan-options.ts";
 import { followEngines } from "./progress.ts";
+import { createReloading } from "./reload.ts";
 import { stopSignal } from "./stop-signal.ts";
 
 export const SERVE_OPTIONS: OptionSpec = {
@@ -38,6 +40,7 @@ export const SERVE_OPTIONS: OptionSpec = {
   ...CONFIG_OPTIONS,
   json: "boolean",
   quiet: "boolean",
+  "log-format": "string",
 };
 
 const HELP = `Usage: lazygraph serve [options]
@@ -56,12 +59,17 @@ ${PLAN_HELP}
 ${MEMORY_HELP}
 ${CONFIG_HELP}
   --json                one line of JSON on stdout once it listens: {"endpoint": …, "http": …}
-  --quiet               no progress on stderr, but errors
+  --quiet               no progress on stderr, but errors and changes made over HTTP
+  --log-format FORMAT   lines on stderr as text with time and level, or as json (default: text, and
+                        on a terminal progress without times)
   --help, -h            this text
 
 Engines on other hosts need CURVE keys in the environment (Z85, as zeromq's curveKeyPair() makes):
   LAZYGRAPH_SERVER_KEY, LAZYGRAPH_SERVER_SECRET_KEY   the controller's own pair
   LAZYGRAPH_CLIENT_KEYS   public keys of the engines that may connect, with commas (default: all)
+
+SIGHUP reads --config again: its mode goes to all engines; what else changed needs a restart.
+Without a file it ends the controller, as SIGTERM does. Every change made over HTTP is logged.
 
 HTTP, without authentication (keep it on loopback, or behind a proxy that sends Host: 127.0.0.1):
   GET  /healthz                     200 while the controller runs
@@ -83,7 +91,8 @@ export async function runServe(argv: readonly string[]): Promise<number> {
     process.stdout.write(HELP);
     return 0;
   }
-  const options = withConfig(given, SERVE_OPTIONS, process.env, serveOptions);
+  const read = (): ServeOptions => withConfig(given, SERVE_OPTIONS, process.env, serveOptions);
+  const options = read();
   const { mode, settleWithinSeconds, endpoint, planning, memory, quiet } = options;
   const curve = curveKeys(process.env, endpoint);
   const controller = createController({
@@ -97,22 +106,32 @@ export async function runServe(argv: readonly string[]): Promise<number> {
   await controller.start();
   await notePlanFolder(planning, process.env);
   // Before anybody is told that we are there: who knows may already want us to stop.
-  const stopping = stopSignal();
+  const log = createLog(options.logFormat ?? "text");
+  const says = options.logFormat === undefined && process.stderr.isTTY ? undefined : log;
+  const reloading = createReloading(controller, log, options, read);
+  const stopping = stopSignal(hasConfig(given, process.env) ? reloading.reload : undefined);
   const server = createHttpServer(controller, {
     anyHost: options.anyHost,
     metrics: metricsOf(controller),
+    onChange: ({ action, engine, value, remote }) =>
+      log.line("info", `${action} over HTTP`, { audit: action, engine, value, remote }),
   });
+  const tell = (sentence: string): void => {
+    if (says === undefined) note(sentence);
+    else says.line("info", sentence);
+  };
   try {
     const http = await listen(server, options.http);
-    const following = followEngines(controller, { quiet });
+    const following = followEngines(controller, { quiet, ...(says && { log: says }) });
     if (options.json) {
       process.stdout.write(`${JSON.stringify({ endpoint: controller.endpoint, http })}\n`);
     } else {
-      note(`controller at ${controller.endpoint} (mode ${mode}), HTTP at ${http}.`);
+      tell(`controller at ${controller.endpoint} (mode ${mode}), HTTP at ${http}.`);
     }
     const signal = await stopping;
     following.stop();
-    if (!quiet) note(`${signal}: stopping; engines go on by themselves.`);
+    reloading.stop();
+    if (!quiet) tell(`${signal}: stopping; engines go on by themselves.`);
   } finally {
     server.close();
     server.closeAllConnections();
@@ -131,6 +150,7 @@ interface ServeOptions {
   readonly memory: MemoryOptions;
   readonly json: boolean;
   readonly quiet: boolean;
+  readonly logFormat: LogFormat | undefined;
 }
 
 function serveOptions(options: ParsedOptions): ServeOptions {
@@ -144,5 +164,11 @@ function serveOptions(options: ParsedOptions): ServeOptions {
     memory: memoryOptions(options, process.env),
     json: options.flags.has("json"),
     quiet: options.flags.has("quiet"),
+    logFormat: logFormatOption(options),
   };
+}
+
+function logFormatOption(options: ParsedOptions): LogFormat | undefined {
+  const value = options.strings.get("log-format");
+  return value === undefined ? undefined : choice("--log-format", LOG_FORMATS, value);
 }

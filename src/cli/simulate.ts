@@ -12,6 +12,7 @@ import type { Profile } from "../profile/profile.ts";
 import { learningPolicy, simulatedFingerprint } from "../sim/plan-run.ts";
 import { createSetup, POLICY_NAMES, type PolicyName } from "../sim/setups.ts";
 import { type SimulatedRun, simulate } from "../sim/virtual.ts";
+import { SkipCounts } from "../trace/skips.ts";
 import { readTrace, type TraceOptions, type TraceRequest } from "../trace.ts";
 import { note, usageError } from "./errors.ts";
 import { numberOption } from "./number-option.ts";
@@ -27,9 +28,9 @@ process starts at second 0, with the first request. "Added" is the sum over all 
 (completion - completion under oracle); the oracle run is made whether it is named or not.
 
 Options:
-  --trace FILE     CSV or gzipped CSV with the header TIMESTAMP,ContextTokens,GeneratedTokens
-                   or seconds,prompt_tokens,output_tokens; or the name of a shipped trace,
-                   azure-llm-2023-conversation
+  --trace FILE     a request trace in any format of \`lazygraph trace --help\`, or the name of a
+                   shipped one, azure-llm-2023-conversation
+  --strict         refuses blank lines and failed requests, which are left out otherwise
   --policy LIST    names with commas between them, of:
                      oracle         every graph free at second 0
                      floor          ready after the tops, every other graph free
@@ -76,6 +77,7 @@ interface Job {
 export async function runSimulate(argv: string[]): Promise<number> {
   const options = parseOptions(argv, {
     trace: "string",
+    strict: "boolean",
     policy: "string",
     seconds: "string",
     speed: "string",
@@ -94,7 +96,11 @@ export async function runSimulate(argv: string[]): Promise<number> {
   let learned: Plan | undefined;
   const names = [...new Set<PolicyName>(["oracle", ...job.policies])];
   for (const [index, name] of names.entries()) {
-    const { run, plan } = await runOne(job, name, seen, `${index + 1} of ${names.length}`);
+    const place = `${index + 1} of ${names.length}`;
+    const { run, plan, skipped } = await runOne(job, name, seen, place);
+    // Every run reads the whole trace: what the first left out the others do as well.
+    const sentence = skipped.sentence(job.file);
+    if (index === 0 && sentence !== undefined) note(sentence);
     runs.set(name, run);
     if (name === job.policies[0]) learned = plan;
   }
@@ -132,7 +138,7 @@ async function jobOf(options: ParsedOptions): Promise<Job> {
   return {
     file,
     policies,
-    trace: { seconds, speed },
+    trace: { seconds, speed, strict: options.flags.has("strict") },
     profile,
     plan: await planOption(options.strings.get("plan"), profile),
     writePlan:
@@ -182,17 +188,19 @@ async function runOne(
   name: PolicyName,
   seen: TraceSeen,
   place: string,
-): Promise<{ run: SimulatedRun; plan: Plan }> {
+): Promise<{ run: SimulatedRun; plan: Plan; skipped: SkipCounts }> {
   const setup = createSetup(name, profile, plan && priorOf(plan));
   const policy = learningPolicy(setup.policy, profile, plan);
   const started = performance.now();
   let told = started;
   let completed = 0;
+  const skipped = new SkipCounts();
+  const requests = readTrace(file, { ...trace, onSkip: (skip) => skipped.add(skip) });
   const run = await simulate({
     profile,
     ...setup,
     policy,
-    requests: watched(readTrace(file, trace), seen),
+    requests: watched(requests, seen),
     onRequest() {
       completed++;
       // The clock is asked rarely: a whole trace completes some 10,000 requests a second.
@@ -205,7 +213,7 @@ async function runOne(
   process.stderr.write(
     `simulated ${name} (${place}): ${run.requests} requests in ${seconds.toFixed(1)} s\n`,
   );
-  return { run, plan: policy.plan() };
+  return { run, plan: policy.plan(), skipped };
 }
 
 async function* watched(

@@ -1,12 +1,17 @@
 /** `lazygraph status`: what a running controller knows, over its HTTP side. */
 
+import { setTimeout as sleep } from "node:timers/promises";
 import { LazygraphError, messageOf } from "../errors.ts";
 import type { EngineSnapshot } from "../snapshot.ts";
-import { usageError } from "./errors.ts";
+import { errorLine, usageError } from "./errors.ts";
 import { parseOptions } from "./options.ts";
+import { stopSignal } from "./stop-signal.ts";
 import { enginesTable, graphsTable } from "./table.ts";
 
 const TIMEOUT_MS = 5_000;
+const WATCH_MS = 1_000;
+/** The cursor to the top left, and everything after it cleared. */
+const CLEAR_SCREEN = "\u001b[H\u001b[J";
 
 const HELP = `Usage: lazygraph status [options]
 
@@ -15,31 +20,58 @@ What a running controller (lazygraph serve, or lazygraph run --http) knows of it
 Options:
   --url URL      the controller's HTTP side (default http://127.0.0.1:7480)
   --engine NAME  only this engine, with one row per graph
-  --json         the whole document on stdout
+  --watch        shows it again every second until interrupted, also while no controller answers
+  --json         the whole document on stdout; with --watch a line whenever it changes
   --help, -h     this text
 
 Examples:
   lazygraph status
+  lazygraph status --watch
   lazygraph status --url http://gateway-0:7480 --json | jq '.engines[].graphs[].id'
 `;
 
 export async function runStatus(argv: readonly string[]): Promise<number> {
-  const options = parseOptions(argv, { url: "string", engine: "string", json: "boolean" });
+  const options = parseOptions(argv, {
+    url: "string",
+    engine: "string",
+    watch: "boolean",
+    json: "boolean",
+  });
   if (options.flags.has("help")) {
     process.stdout.write(HELP);
     return 0;
   }
   const url = urlOption(options.strings.get("url") ?? "http://127.0.0.1:7480");
   const name = options.strings.get("engine");
+  const look = (): Promise<string> => picture(url, name, options.flags.has("json"));
+  if (options.flags.has("watch")) await watch(look);
+  else process.stdout.write(`${await look()}\n`);
+  return 0;
+}
+
+async function picture(url: URL, name: string | undefined, asJson: boolean): Promise<string> {
   const path = name === undefined ? "v1/engines" : `v1/engines/${encodeURIComponent(name)}`;
   const body = await get(new URL(path, url));
   const engines = name === undefined && "engines" in body ? body.engines : [body];
   if (!Array.isArray(engines) || !engines.every(isSnapshot)) {
     throw unreachable(url, "an answer that is no controller's");
   }
-  if (options.flags.has("json")) process.stdout.write(`${JSON.stringify(body)}\n`);
-  else process.stdout.write(`${describe(engines, name !== undefined)}\n`);
-  return 0;
+  return asJson ? JSON.stringify(body) : describe(engines, name !== undefined);
+}
+
+/** Redraws a terminal; elsewhere it prints what has changed, so that a log doesn't fill up. */
+async function watch(look: () => Promise<string>): Promise<void> {
+  const stopped = new AbortController();
+  void stopSignal().then(() => stopped.abort());
+  let last = "";
+  while (!stopped.signal.aborted) {
+    // A controller that is restarted meanwhile is no reason to stop looking.
+    const text = await look().catch((error: unknown) => errorLine(error));
+    if (process.stdout.isTTY) process.stdout.write(`${CLEAR_SCREEN}${text}\n`);
+    else if (text !== last) process.stdout.write(`${text}\n`);
+    last = text;
+    await sleep(WATCH_MS, undefined, { signal: stopped.signal }).catch(() => undefined);
+  }
 }
 
 /** Whether this is a controller's picture of an engine, as far as a stranger's answer would not be. */
@@ -55,7 +87,8 @@ function isSnapshot(value: unknown): value is EngineSnapshot {
 function describe(engines: readonly EngineSnapshot[], withGraphs: boolean): string {
   if (engines.length === 0) return "No engine has joined yet.";
   const graphs = withGraphs ? engines.map((engine) => graphsTable(engine.graphs)) : [];
-  return [enginesTable(engines), ...graphs].join("\n");
+  const columns = process.stdout.isTTY ? process.stdout.columns || 80 : Number.POSITIVE_INFINITY;
+  return [enginesTable(engines, columns), ...graphs].join("\n");
 }
 
 function urlOption(value: string): URL {

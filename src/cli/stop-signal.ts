@@ -1,11 +1,16 @@
 import { isHangupIgnored } from "./hangup.ts";
 
-/** The first of the signals that end a service. A second one then has its default effect. */
-export function stopSignal(): Promise<NodeJS.Signals> {
+/**
+ * The first of the signals that end a service. A second one then has its default effect.
+ *
+ * @param onHangup what SIGHUP does instead of ending it
+ */
+export function stopSignal(onHangup?: () => void): Promise<NodeJS.Signals> {
   return new Promise((resolve) => {
     const signals: NodeJS.Signals[] = ["SIGINT", "SIGTERM"];
     // Node has undone what `nohup` asked for: an empty listener does it again.
-    if (isHangupIgnored()) process.on("SIGHUP", () => undefined);
+    if (onHangup !== undefined) process.on("SIGHUP", onHangup);
+    else if (isHangupIgnored()) process.on("SIGHUP", () => undefined);
     else signals.push("SIGHUP");
     const handler = (signal: NodeJS.Signals): void => {
       for (const name of signals) process.off(name, handler);

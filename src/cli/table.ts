@@ -25,8 +25,30 @@ export function settledTable(engine: EngineSnapshot): string {
   return table.toString();
 }
 
-/** One row per engine: `lazygraph status`. */
-export function enginesTable(engines: readonly EngineSnapshot[]): string {
+/** One row per engine, or on a terminal too narrow for it one block: `lazygraph status`. */
+export function enginesTable(
+  engines: readonly EngineSnapshot[],
+  columns: number = Number.POSITIVE_INFINITY,
+): string {
+  const rows = engineRows(engines);
+  const wide = rows.toString();
+  const width = Math.max(...wide.split("\n").map((line) => line.length));
+  return width <= columns ? wide : stacked(rows);
+}
+
+/** The same cells, each with its name in front. */
+function stacked(table: Table.Table): string {
+  const head = table.options.head;
+  const blocks = table.map((row) =>
+    (row as string[])
+      .map((cell, index) => (cell === "" ? "" : `${(head[index] ?? "").padEnd(8)}${cell}`))
+      .filter((line) => line !== "")
+      .join("\n"),
+  );
+  return blocks.join("\n\n");
+}
+
+function engineRows(engines: readonly EngineSnapshot[]): Table.Table {
   const head = ["engine", "mode", "phase", "graphs", "memory", "steps"];
   const noted = engines.some((engine) => noteText(engine) !== "");
   const adapted = engines.some(({ adapter }) => adapter !== undefined);
@@ -47,7 +69,7 @@ export function enginesTable(engines: readonly EngineSnapshot[]): string {
       ...(noted ? [noteText(engine)] : []),
     ]);
   }
-  return table.toString();
+  return table;
 }
 
 function adapterText({ vllmVersion, adapter }: EngineSnapshot): string {

@@ -104,13 +104,28 @@ export type AddonLoad =
       readonly message: string;
     };
 
-/** Where the addon may lie: a build on this machine wins over the one that was packed. */
+/**
+ * Where the addon may lie: a build on this machine wins over the one that was packed, and that over
+ * the platform's own package, which a release has in its place.
+ */
 export function addonCandidates(): readonly string[] {
   const file = (path: string): string => fileURLToPath(new URL(`../../${path}`, import.meta.url));
+  const platform = `${process.platform}-${process.arch}`;
   return [
     file("build/Release/gpu_memory.node"),
-    file(`prebuilds/${process.platform}-${process.arch}/gpu_memory.node`),
+    file(`prebuilds/${platform}/gpu_memory.node`),
+    ...platformPackage(platform),
   ];
+}
+
+function platformPackage(platform: string): readonly string[] {
+  try {
+    const name = `lazygraph-gpu-${platform}/gpu_memory.node`;
+    return [createRequire(import.meta.url).resolve(name)];
+  } catch {
+    // An optional dependency: not there on other platforms and with --omit=optional.
+    return [];
+  }
 }
 
 /** Loads the first candidate that this system can load. */

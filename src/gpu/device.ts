@@ -35,6 +35,8 @@ export interface GpuDevice extends GpuReading {
   readonly uuid: string;
   readonly name: string;
   readonly mig: GpuMig;
+  /** Its memory is the host's: the figures are the kernel's, not the driver's. */
+  readonly unified?: true;
   /** Of a MIG instance: the GPU that it is a part of. */
   readonly parentUuid?: string;
   /** Such as `9.0`. */
@@ -43,12 +45,24 @@ export interface GpuDevice extends GpuReading {
   readonly processes?: readonly GpuProcess[];
 }
 
-/** A device that is there but answers with an error, such as one that fell off the bus. */
+/**
+ * - `lost`: it fell off the bus or needs a reset.
+ * - `unsupported`: the driver has no figures for it, as of some integrated and virtual GPUs.
+ * - `mig parent`: a divided GPU, whose instances tell theirs.
+ * - `permission`: this user may not ask.
+ * - `failed`: the driver answered with another error.
+ */
+export type GpuFaultReason = "lost" | "unsupported" | "mig parent" | "permission" | "failed";
+
+/** A device that is there but tells no memory. */
 export interface GpuFault {
   readonly index: number;
   /** Absent where not even that could be read. */
   readonly uuid?: string;
+  readonly reason: GpuFaultReason;
   readonly error: LazygraphError;
+  /** What to do about it. */
+  readonly remedy: string;
 }
 
 export interface GpuSurvey {

@@ -5,6 +5,7 @@ import { addonCandidates, loadAddon } from "./addon.ts";
 import { openNvidiaSmi } from "./nvidia-smi.ts";
 import { openNvml } from "./nvml-reader.ts";
 import type { GpuMemory } from "./reader.ts";
+import { MEMINFO_PATH } from "./system-memory.ts";
 import {
   type GpuSource,
   type GpuSourceFailure,
@@ -13,7 +14,15 @@ import {
   unavailable,
 } from "./unavailable.ts";
 
-export type { GpuDevice, GpuFault, GpuMig, GpuProcess, GpuReading, GpuSurvey } from "./device.ts";
+export type {
+  GpuDevice,
+  GpuFault,
+  GpuFaultReason,
+  GpuMig,
+  GpuProcess,
+  GpuReading,
+  GpuSurvey,
+} from "./device.ts";
 export type { GpuMemory } from "./reader.ts";
 export type {
   GpuSource,
@@ -41,6 +50,8 @@ export interface GpuMemoryOptions {
   readonly nvidiaSmiPath?: string;
   /** @internal Files that may be the addon. */
   readonly addonPaths?: readonly string[];
+  /** @internal Where the kernel tells the host's memory. */
+  readonly meminfoPath?: string;
 }
 
 /**
@@ -55,21 +66,22 @@ export async function openGpuMemory(
   for (const source of checked.sources) {
     const opened =
       source === "nvml"
-        ? await openThroughAddon(checked.addonPaths, checked.nvmlPath)
-        : await openNvidiaSmi(checked.nvidiaSmiPath);
+        ? await openThroughAddon(checked)
+        : await openNvidiaSmi(checked.nvidiaSmiPath, checked.meminfoPath);
     if ("available" in opened) return { ...opened, skipped: failures };
     failures.push(opened);
   }
   return unavailable(failures);
 }
 
-async function openThroughAddon(
-  paths: readonly string[],
-  library: string,
-): Promise<GpuMemory | GpuSourceFailure> {
-  const loaded = loadAddon(paths);
+async function openThroughAddon({
+  addonPaths,
+  nvmlPath,
+  meminfoPath,
+}: Required<GpuMemoryOptions>): Promise<GpuMemory | GpuSourceFailure> {
+  const loaded = loadAddon(addonPaths);
   if (!loaded.ok) return sourceFailure("nvml", loaded.reason, loaded.message);
-  return openNvml(loaded.addon, library);
+  return openNvml(loaded.addon, nvmlPath, meminfoPath);
 }
 
 function checkOptions(options: GpuMemoryOptions): Required<GpuMemoryOptions> {
@@ -90,5 +102,11 @@ function checkOptions(options: GpuMemoryOptions): Required<GpuMemoryOptions> {
     if (typeof value === "string" && value !== "" && !value.includes("\0")) continue;
     throw new OptionError(name, `expected \`${name}\` to be a file's name, got ${String(value)}`);
   }
-  return { sources, nvmlPath, nvidiaSmiPath, addonPaths: options.addonPaths ?? addonCandidates() };
+  return {
+    sources,
+    nvmlPath,
+    nvidiaSmiPath,
+    addonPaths: options.addonPaths ?? addonCandidates(),
+    meminfoPath: options.meminfoPath ?? MEMINFO_PATH,
+  };
 }

@@ -26,15 +26,33 @@ export interface SmiDevices {
   readonly driverVersion?: string;
   readonly devices: readonly GpuDevice[];
   /** Rows of GPUs that answer with an error, as nvidia-smi wrote them. */
-  readonly faults: readonly { readonly index: number; readonly row: string }[];
+  readonly faults: readonly SmiFault[];
+  /** What nvidia-smi warns of before its rows, such as a damaged infoROM. */
+  readonly warnings: readonly string[];
+}
+
+export interface SmiFault {
+  readonly index: number;
+  readonly row: string;
+  /** What stands in place of its memory. */
+  readonly memory: string;
+  readonly uuid?: string;
+  readonly name: string;
+  readonly mig: GpuMig;
+  readonly computeCapability?: string;
 }
 
 /** Reads `--query-gpu=FIELDS --format=csv,noheader,nounits`; undefined if it is anything else. */
 export function parseDevices(text: string, fields: readonly string[]): SmiDevices | undefined {
   const devices: GpuDevice[] = [];
-  const faults: { index: number; row: string }[] = [];
+  const faults: SmiFault[] = [];
+  const warnings: string[] = [];
   let driverVersion: string | undefined;
   for (const row of rows(text)) {
+    if (/^warning:/i.test(row)) {
+      warnings.push(row);
+      continue;
+    }
     const cells = row.split(",").map((cell) => cell.trim());
     const index = wholeOf(cells[0]);
     if (cells.length !== fields.length || index === undefined) return undefined;
@@ -44,6 +62,14 @@ export function parseDevices(text: string, fields: readonly string[]): SmiDevice
     const usedBytes = bytesOf(cell("memory.used"));
     const uuid = cell("uuid");
     driverVersion ??= known(cell("driver_version"));
+    const computeCapability = known(cell("compute_cap"));
+    const mig: GpuMig = cell("mig.mode.current") === "Enabled" ? "partitioned" : "off";
+    const about = {
+      index,
+      name: cell("name") ?? "",
+      mig,
+      ...(computeCapability !== undefined && { computeCapability }),
+    };
     if (
       totalBytes === undefined ||
       freeBytes === undefined ||
@@ -51,25 +77,21 @@ export function parseDevices(text: string, fields: readonly string[]): SmiDevice
       !uuid?.startsWith("GPU-")
     ) {
       // "[GPU is lost]", "[Unknown Error]" and the like in place of a value.
-      faults.push({ index, row });
+      const memory = ["memory.total", "memory.free", "memory.used"].map(cell).join(", ");
+      faults.push({ ...about, row, memory, ...(uuid?.startsWith("GPU-") && { uuid }) });
       continue;
     }
     const reservedBytes = bytesOf(cell("memory.reserved"));
-    const computeCapability = known(cell("compute_cap"));
-    const mig: GpuMig = cell("mig.mode.current") === "Enabled" ? "partitioned" : "off";
     devices.push({
-      index,
+      ...about,
       uuid,
-      name: cell("name") ?? "",
-      mig,
       totalBytes,
       freeBytes,
       usedBytes,
       ...(reservedBytes !== undefined && { reservedBytes }),
-      ...(computeCapability !== undefined && { computeCapability }),
     });
   }
-  return { devices, faults, ...(driverVersion !== undefined && { driverVersion }) };
+  return { devices, faults, warnings, ...(driverVersion !== undefined && { driverVersion }) };
 }
 
 /** Reads `--query-compute-apps=gpu_uuid,pid,used_memory` into processes by device. */

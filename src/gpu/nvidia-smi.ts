@@ -5,7 +5,15 @@
 
 import { execFile } from "node:child_process";
 import { codeOf, LazygraphError, messageOf } from "../errors.ts";
-import { canonicalUuid, checkUuid, type GpuReading, type GpuSurvey } from "./device.ts";
+import {
+  canonicalUuid,
+  checkUuid,
+  type GpuDevice,
+  type GpuFault,
+  type GpuReading,
+  type GpuSurvey,
+} from "./device.ts";
+import { gpuFault, reasonOfSmi } from "./fault.ts";
 import {
   FIELDS,
   MIB,
@@ -17,6 +25,7 @@ import {
 } from "./nvidia-smi-text.ts";
 import { type GpuMemory, OpenWatches, unknownDevice } from "./reader.ts";
 import { pollDevice } from "./smi-watch.ts";
+import { hasUnifiedMemory, MEMINFO_PATH, readSystemMemory } from "./system-memory.ts";
 import { type GpuSourceFailure, sourceFailure } from "./unavailable.ts";
 import { checkWatchOptions, closedWatch, holdWatch, planWatch } from "./watch.ts";
 
@@ -26,7 +35,10 @@ const TIMEOUT_MS = 10_000;
 const OUTPUT_BYTES_MAX = 1024 * 1024;
 
 /** Asks nvidia-smi once, or says why that doesn't work. */
-export async function openNvidiaSmi(command: string): Promise<GpuMemory | GpuSourceFailure> {
+export async function openNvidiaSmi(
+  command: string,
+  meminfoPath: string = MEMINFO_PATH,
+): Promise<GpuMemory | GpuSourceFailure> {
   let fields = MORE_FIELDS;
   let first: SmiDevices;
   try {
@@ -43,13 +55,19 @@ export async function openNvidiaSmi(command: string): Promise<GpuMemory | GpuSou
     }
   }
   const header = await run(command, []).catch(() => "");
-  return smiMemory(command, fields, first.driverVersion, parseCudaVersion(header));
+  return smiMemory({ command, fields, meminfoPath }, first, parseCudaVersion(header));
+}
+
+/** How nvidia-smi is asked. */
+interface SmiQuery {
+  readonly command: string;
+  readonly fields: readonly string[];
+  readonly meminfoPath: string;
 }
 
 function smiMemory(
-  command: string,
-  fields: readonly string[],
-  driverVersion: string | undefined,
+  query: SmiQuery,
+  { driverVersion, warnings }: SmiDevices,
   cudaVersion: string | undefined,
 ): GpuMemory {
   const watches = new OpenWatches();
@@ -58,7 +76,7 @@ function smiMemory(
   // One child at a time: callers that come meanwhile share its answer.
   const survey = async (): Promise<GpuSurvey> => {
     watches.check();
-    underWay ??= surveyOf(command, fields).finally(() => {
+    underWay ??= surveyOf(query).finally(() => {
       underWay = undefined;
     });
     return underWay;
@@ -92,6 +110,7 @@ function smiMemory(
     available: true,
     source: "nvidia-smi",
     skipped: [],
+    warnings,
     ...(driverVersion !== undefined && { driverVersion }),
     ...(cudaVersion !== undefined && { cudaVersion }),
     precisionBytes: MIB,
@@ -115,7 +134,7 @@ function smiMemory(
   };
 }
 
-async function surveyOf(command: string, fields: readonly string[]): Promise<GpuSurvey> {
+async function surveyOf({ command, fields, meminfoPath }: SmiQuery): Promise<GpuSurvey> {
   let found: SmiDevices;
   try {
     found = await queryDevices(command, fields);
@@ -129,32 +148,39 @@ async function surveyOf(command: string, fields: readonly string[]): Promise<Gpu
     "--query-compute-apps=gpu_uuid,pid,used_memory",
     "--format=csv,noheader,nounits",
   ]).then(parseProcesses, () => undefined);
-  return {
-    devices: found.devices.map((device) => ({
-      ...device,
-      ...(processes && { processes: processes.get(device.uuid) ?? [] }),
-    })),
-    faults: found.faults.map(({ index, row }) => {
-      const uuid = /GPU-[0-9a-f-]+/.exec(row)?.[0];
-      const lost = /lost|reset required/i.test(row);
-      return {
-        index,
-        ...(uuid !== undefined && { uuid }),
-        error: new LazygraphError(
-          lost ? "ERR_LAZYGRAPH_GPU_LOST" : "ERR_LAZYGRAPH_GPU_CALL",
-          `GPU ${uuid ?? `with index ${index}`} answers nvidia-smi with an error: ${row}`,
-        ),
-      };
-    }),
-  };
+  const processesOf = (uuid: string): Partial<GpuDevice> =>
+    processes === undefined ? {} : { processes: processes.get(uuid) ?? [] };
+  const devices: GpuDevice[] = found.devices.map((device) => ({
+    ...device,
+    ...processesOf(device.uuid),
+  }));
+  const faults: GpuFault[] = [];
+  for (const { row, memory: answer, uuid, ...about } of found.faults) {
+    const reason = reasonOfSmi(answer);
+    if (reason === "unsupported" && uuid !== undefined && hasUnifiedMemory(about.name)) {
+      const memory = readSystemMemory(meminfoPath);
+      devices.push({ ...about, uuid, ...memory, unified: true, ...processesOf(uuid) });
+      continue;
+    }
+    const { index, mig } = about;
+    faults.push(gpuFault({ index, ...(uuid !== undefined && { uuid }), mig, reason, said: row }));
+  }
+  return { devices, faults };
 }
 
 async function queryDevices(command: string, fields: readonly string[]): Promise<SmiDevices> {
-  const text = await run(command, [
+  const { stdout: text, failure } = await ask(command, [
     `--query-gpu=${fields.join(",")}`,
     "--format=csv,noheader,nounits",
   ]);
   const parsed = parseDevices(text, fields);
+  const rows = (parsed?.devices.length ?? 0) + (parsed?.faults.length ?? 0);
+  // It ends with 14 where an infoROM is damaged, and prints all rows before: they count.
+  if (parsed !== undefined && failure !== undefined && rows > 0) {
+    const warnings = parsed.warnings.length > 0 ? parsed.warnings : [failure.message];
+    return { ...parsed, warnings };
+  }
+  if (failure !== undefined) throw failure;
   if (parsed === undefined) {
     const shown = text.trim().slice(0, 200);
     throw new Error(`expected ${fields.length} columns a GPU from ${command}, got: ${shown}`);
@@ -162,16 +188,29 @@ async function queryDevices(command: string, fields: readonly string[]): Promise
   return parsed;
 }
 
-function run(command: string, args: readonly string[]): Promise<string> {
+async function run(command: string, args: readonly string[]): Promise<string> {
+  const { stdout, failure } = await ask(command, args);
+  if (failure !== undefined) throw failure;
+  return stdout;
+}
+
+interface SmiAnswer {
+  readonly stdout: string;
+  /** Why it ended with another code than 0. */
+  readonly failure?: Error;
+}
+
+function ask(command: string, args: readonly string[]): Promise<SmiAnswer> {
   const limits = { timeout: TIMEOUT_MS, maxBuffer: OUTPUT_BYTES_MAX, windowsHide: true };
   return new Promise((resolve, reject) => {
     execFile(command, args, limits, (error, stdout, stderr) => {
-      if (error === null) return resolve(stdout);
+      if (error === null) return resolve({ stdout });
       if (codeOf(error) !== undefined) return reject(error);
+      if (error.killed) return reject(new Error(`no answer within ${TIMEOUT_MS / 1000} s`));
       // nvidia-smi prints its reason to either of the two.
-      const said = `${stdout}\n${stderr}`.trim().slice(0, 500);
-      const why = error.killed ? `no answer within ${TIMEOUT_MS / 1000} s` : said || error.message;
-      reject(new Error(why, { cause: error }));
+      const said = stderr.trim() || stdout.trim() || error.message;
+      const ended = `${said.slice(0, 500)} (exit code ${error.code ?? "unknown"})`;
+      resolve({ stdout, failure: new Error(ended, { cause: error }) });
     });
   });
 }

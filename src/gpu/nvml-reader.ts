@@ -1,6 +1,6 @@
 /** GPU memory through the native addon: exact, and cheap enough to be asked all the time. */
 
-import { LazygraphError } from "../errors.ts";
+import type { LazygraphError } from "../errors.ts";
 import type {
   NativeAddon,
   NativeDevice,
@@ -13,9 +13,13 @@ import {
   checkUuid,
   type GpuDevice,
   type GpuFault,
+  type GpuReading,
   type GpuSurvey,
 } from "./device.ts";
+import { faultError, gpuFault, reasonOfNvml } from "./fault.ts";
 import { type GpuMemory, OpenWatches, unknownDevice } from "./reader.ts";
+import { pollDevice } from "./smi-watch.ts";
+import { hasUnifiedMemory, MEMINFO_PATH, readSystemMemory } from "./system-memory.ts";
 import { type GpuSourceFailure, type GpuUnavailableReason, sourceFailure } from "./unavailable.ts";
 import {
   checkWatchOptions,
@@ -31,30 +35,34 @@ import {
 export async function openNvml(
   addon: NativeAddon,
   library: string,
+  meminfoPath: string = MEMINFO_PATH,
 ): Promise<GpuMemory | GpuSourceFailure> {
   try {
-    return nvmlMemory(await addon.open(library));
+    return nvmlMemory(await addon.open(library), meminfoPath);
   } catch (error) {
     if (!isNative(error)) throw error;
     return sourceFailure("nvml", error.code as GpuUnavailableReason, error.message);
   }
 }
 
-function nvmlMemory(session: NativeSession): GpuMemory {
+function nvmlMemory(session: NativeSession, meminfoPath: string): GpuMemory {
   const { driverVersion, cudaVersion } = session;
   const watches = new OpenWatches();
+  /** Found by a reading that the driver refused; such a device never changes. */
+  const unified = new Set<string>();
   let surveyUnderWay: Promise<GpuSurvey> | undefined;
 
   // One at a time: callers that come meanwhile share its answer instead of queueing threads.
   const survey = async (): Promise<GpuSurvey> => {
     watches.check();
-    surveyUnderWay ??= surveyOf(session).finally(() => {
+    surveyUnderWay ??= surveyOf(session, meminfoPath).finally(() => {
       surveyUnderWay = undefined;
     });
     return surveyUnderWay;
   };
 
-  const fail = async (error: unknown, uuid: string): Promise<never> => {
+  /** Throws what a failed reading means; of unified memory the kernel has the figures. */
+  const fail = async (error: unknown, uuid: string): Promise<GpuReading> => {
     if (isNative(error) && error.code === "NVML_UNKNOWN_DEVICE") {
       const { devices } = await survey();
       throw unknownDevice(
@@ -62,7 +70,18 @@ function nvmlMemory(session: NativeSession): GpuMemory {
         devices.map((device) => device.uuid),
       );
     }
+    if (isNative(error) && reasonOfNvml(error.code, error.nvmlResult) === "unsupported") {
+      if (await isUnified(uuid)) return readSystemMemory(meminfoPath);
+    }
     throw isNative(error) ? translate(error, uuid) : error;
+  };
+
+  const isUnified = async (uuid: string): Promise<boolean> => {
+    const name = canonicalUuid(uuid);
+    if (unified.has(name)) return true;
+    const device = (await survey()).devices.find((candidate) => candidate.uuid === name);
+    if (device?.unified === true) unified.add(name);
+    return unified.has(name);
   };
 
   const read: GpuMemory["read"] = async (uuid) => {
@@ -82,7 +101,10 @@ function nvmlMemory(session: NativeSession): GpuMemory {
     const plan = planWatch(options, (await read(options.uuid)).totalBytes);
     watches.check();
     return holdWatch(options, plan.intervalMs, callback, (deliver) =>
-      session.watch(plan, (event) => deliver(eventOf(event, options.uuid))),
+      // The addon's thread asks NVML alone, which has no figures of unified memory.
+      unified.has(canonicalUuid(options.uuid))
+        ? pollDevice(plan, options.uuid, read, deliver)
+        : session.watch(plan, (event) => deliver(eventOf(event, options.uuid))),
     );
   };
 
@@ -95,6 +117,7 @@ function nvmlMemory(session: NativeSession): GpuMemory {
     available: true,
     source: "nvml",
     skipped: [],
+    warnings: [],
     ...(driverVersion !== undefined && { driverVersion }),
     ...(cudaVersion !== undefined && { cudaVersion }),
     precisionBytes: 1,
@@ -112,7 +135,7 @@ function nvmlMemory(session: NativeSession): GpuMemory {
   };
 }
 
-async function surveyOf(session: NativeSession): Promise<GpuSurvey> {
+async function surveyOf(session: NativeSession, meminfoPath: string): Promise<GpuSurvey> {
   let natives: readonly NativeDevice[];
   try {
     natives = await session.devices();
@@ -126,16 +149,22 @@ async function surveyOf(session: NativeSession): Promise<GpuSurvey> {
       devices.push({ ...identity, ...memory });
       continue;
     }
-    const { index, uuid } = identity;
-    const name = uuid === "" ? `with index ${index}` : uuid;
-    faults.push({
-      index,
-      ...(uuid !== "" && { uuid }),
-      error:
-        fault === undefined
-          ? new LazygraphError("ERR_LAZYGRAPH_GPU_CALL", `GPU ${name} tells no memory`)
-          : translate(fault, name),
-    });
+    const reason = fault === undefined ? "failed" : reasonOfNvml(fault.code, fault.nvmlResult);
+    if (reason === "unsupported" && hasUnifiedMemory(identity.name)) {
+      devices.push({ ...identity, ...readSystemMemory(meminfoPath), unified: true });
+      continue;
+    }
+    const { index, uuid, mig } = identity;
+    faults.push(
+      gpuFault({
+        index,
+        ...(uuid !== "" && { uuid }),
+        mig,
+        reason,
+        said: fault?.message ?? "no reason given",
+        cause: fault,
+      }),
+    );
   }
   return { devices, faults };
 }
@@ -149,20 +178,8 @@ function eventOf(event: NativeWatchEvent, uuid: string): GpuWatchEvent {
 }
 
 function translate(error: NativeError, device: string): LazygraphError {
-  if (error.code === "NVML_GPU_LOST") {
-    return new LazygraphError(
-      "ERR_LAZYGRAPH_GPU_LOST",
-      `GPU ${device} is lost (${error.message}): move its work away, then reset it or restart ` +
-        "the host",
-      { cause: error },
-    );
-  }
-  return new LazygraphError(
-    "ERR_LAZYGRAPH_GPU_CALL",
-    `the driver can't tell the memory of GPU ${device}: ${error.message} ` +
-      `(NVML result ${error.nvmlResult}); see what \`nvidia-smi\` says`,
-    { cause: error },
-  );
+  const reason = reasonOfNvml(error.code, error.nvmlResult);
+  return faultError(device, reason, `${error.message}, NVML result ${error.nvmlResult}`, error);
 }
 
 function isNative(error: unknown): error is NativeError {

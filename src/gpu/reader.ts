@@ -16,6 +16,8 @@ export interface GpuMemory extends AsyncDisposable {
   readonly source: GpuSource;
   /** Better sources that did not work. */
   readonly skipped: readonly GpuSourceFailure[];
+  /** What the source warned of when it was opened, though it works; of nvidia-smi alone. */
+  readonly warnings: readonly string[];
   /** Such as `570.86.10`. */
   readonly driverVersion?: string;
   /** The newest CUDA that the driver supports, such as `12.8`. */

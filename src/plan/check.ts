@@ -1,6 +1,7 @@
 /** What a sound plan looks like, and its text. Pure: every complaint names its place in the file. */
 
 import { caseOf, type StepCase } from "../graph.ts";
+import { parseJsonFile } from "../parse-json.ts";
 import type { PriorLoad } from "../schedule/prior.ts";
 import type { Fingerprint } from "./fingerprint.ts";
 import { PLAN_VERSION, type Plan, type PlanGraph, type PlanTraffic, planVersion } from "./plan.ts";
@@ -35,7 +36,7 @@ export function parsePlan(text: string): Plan {
   }
   let value: unknown;
   try {
-    value = JSON.parse(text);
+    value = parseJsonFile(text);
   } catch {
     throw new PlanFault("JSON", text.length === 0 ? "an empty file" : "text that is none");
   }

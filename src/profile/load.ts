@@ -2,6 +2,7 @@
 
 import { readdirSync, readFileSync, statSync } from "node:fs";
 import { codeOf, LazygraphError } from "../errors.ts";
+import { parseJsonFile } from "../parse-json.ts";
 import { checkProfile } from "./check.ts";
 import type { Profile } from "./profile.ts";
 
@@ -69,7 +70,7 @@ export function parseProfile(text: string, file: string): Profile {
   }
   let value: unknown;
   try {
-    value = JSON.parse(text);
+    value = parseJsonFile(text);
   } catch (error) {
     // The parser quotes the text around the place, line ends and all.
     const why = error instanceof Error ? error.message.replaceAll(/\s+/g, " ") : "none";

@@ -22,15 +22,15 @@ export class TraceFile {
   }
 
   /**
-   * Creates the file, readable by its owner alone, and writes the header.
+   * Creates the file, readable by its owner alone, and writes the header; empty for none.
    *
    * @throws LazygraphError `ERR_LAZYGRAPH_TRACE`: it is there already, or can't be created
    */
-  static async create(path: string): Promise<TraceFile> {
+  static async create(path: string, header: string = TRACE_HEADER): Promise<TraceFile> {
     try {
       // Arrivals and lengths tell something of the people who sent them.
       const file = new TraceFile(await open(path, "wx", 0o600), path.endsWith(".gz"));
-      await file.append(TRACE_HEADER);
+      if (header !== "") await file.append(header);
       return file;
     } catch (error) {
       throw traceFileError(path, error);

@@ -48,6 +48,7 @@ export class EngineLink {
     this.#socket = new Dealer({
       // Random per process: two engines of one name must not steal each other's route.
       routingId: randomBytes(8).toString("hex"),
+      ipv6: options.endpoint.includes("["),
       immediate: true,
       sendTimeout: 0,
       linger: 0,

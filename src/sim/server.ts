@@ -31,6 +31,7 @@ import {
   usageChunk,
   wholeDocument,
 } from "./openai.ts";
+import { checkSimulatedServerOptions } from "./server-options.ts";
 
 export interface SimulatedServerOptions extends Omit<LiveEngineOptions, "profile"> {
   /** A cost profile, or the name of a shipped one. @default "llama-3.1-8b-h200" */
@@ -65,12 +66,14 @@ const UNREAD_BYTES_MAX = 4 << 20;
 /**
  * Starts a simulated engine and an HTTP server in this process.
  *
- * @throws LazygraphError `ERR_LAZYGRAPH_ADDRESS_IN_USE`, or `ERR_LAZYGRAPH_BIND` for an address that
- *   can't be bound; `ERR_LAZYGRAPH_PROFILE`
+ * @throws OptionError for an option that is unknown, of the wrong type or out of range;
+ *   LazygraphError `ERR_LAZYGRAPH_ADDRESS_IN_USE`, or `ERR_LAZYGRAPH_BIND` for an address that can't
+ *   be bound; `ERR_LAZYGRAPH_PROFILE`
  */
 export async function startSimulatedServer(
   options: SimulatedServerOptions = {},
 ): Promise<SimulatedServer> {
+  checkSimulatedServerOptions(options);
   const { profile: given, model, host = "127.0.0.1", port = 0, requestsMax, ...rest } = options;
   const profile = typeof given === "object" ? given : loadProfile(given);
   let tellReady: () => void = () => {};

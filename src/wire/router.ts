@@ -117,6 +117,8 @@ class Link implements RouterLink {
     const { curve } = options;
     this.#socket = new Router({
       context: this.#context,
+      // Off by default; on, it would take IPv4 addresses by IPv6 sockets, which not all hosts have.
+      ipv6: options.endpoint.includes("["),
       mandatory: true,
       handover: true,
       sendTimeout: 0,

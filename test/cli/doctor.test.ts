@@ -122,6 +122,42 @@ test("one good GPU is enough, a lost one is reported", async () => {
   expect(faults).toMatchObject([{ index: 0, error: { code: "ERR_LAZYGRAPH_GPU_LOST" } }]);
 });
 
+test("what has no figures is not told to be reset", async () => {
+  const script = gpu(
+    "device GPU-parent name=NVIDIA_H200 mig=1 total=1 free=!4",
+    "instance MIG-one name=NVIDIA_H200_MIG_1g.18gb total=100 free=90 cc=9.0",
+    "device GPU-v name=Virtual total=1 free=!3",
+  );
+  const run = await doctor(["--json"], { ...script, ...site(COMPLETE, ENTRY) });
+  expect(run.code).toBe(0);
+  const { findings } = JSON.parse(run.stdout) as { findings: Finding[] };
+  const gpus = findings.filter(({ name }) => name === "gpu");
+  expect(gpus.map(({ status, found }) => [status, found.slice(0, 30)])).toEqual([
+    ["ok", "0: NVIDIA H200 MIG 1g.18gb, 0."],
+    ["ok", "0: divided by MIG, GPU-parent"],
+    ["missing", "1: tells no memory"],
+  ]);
+  expect(run.stdout).not.toContain("reset");
+});
+
+test("a warning of nvidia-smi is told, and its rows count", async () => {
+  const row = `0, ${UUID}, NVIDIA H200, 570, 9000, 8000, 1000, 1, 9.0, Disabled`;
+  const { folder } = fakeSmi(
+    `--query-gpu*) echo "WARNING: infoROM is corrupted"; echo "${row}"; exit 14 ;;`,
+  );
+  const run = await doctor(["--json"], {
+    LAZYGRAPH_NVML_PATH: "/nowhere/libnvidia-ml.so.1",
+    PATH: `${folder}:${process.env["PATH"]}`,
+    ...site(COMPLETE, ENTRY),
+  });
+  expect(run.code).toBe(0);
+  expect(named(run.stdout, "nvidia-smi")).toMatchObject({
+    status: "warning",
+    why: "WARNING: infoROM is corrupted",
+  });
+  expect(named(run.stdout, "gpu").status).toBe("ok");
+});
+
 test.each([
   [["--for", "everything"], /Expected --for to be run or serve, got "everything"/],
   [["--pyton", "x"], /Expected --python, got the unknown option "--pyton"/],

@@ -175,3 +175,17 @@ describe("refuses in one sentence", () => {
     expect(answer).toMatchObject({ status, body: { error: { code } } });
   });
 });
+
+test("a probe that names a pod is answered, and told nothing else", async () => {
+  const path = (name: string) =>
+    new Promise<number | undefined>((resolve, reject) => {
+      const headers = { host: "10.0.3.17:7480" };
+      get(`${url}${name}`, { headers }, (response) => {
+        response.resume();
+        resolve(response.statusCode);
+      }).on("error", reject);
+    });
+  expect(await path("/healthz")).toBe(200);
+  expect(await path("/v1/engines")).toBe(421);
+  expect(await path("/metrics")).toBe(421);
+});

@@ -3,7 +3,18 @@ import { describe, expect, test } from "vitest";
 import { finish } from "./helpers/command.ts";
 
 const COMMANDS = [
-  ...["run", "serve", "status", "demo", "simulate", "plan", "calibrate", "record", "bench"],
+  ...[
+    "run",
+    "serve",
+    "status",
+    "demo",
+    "simulate",
+    "plan",
+    "calibrate",
+    "record",
+    "trace",
+    "bench",
+  ],
   "doctor",
 ];
 const PACKAGE = new URL("../../package.json", import.meta.url);

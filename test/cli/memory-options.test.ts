@@ -21,7 +21,7 @@ describe("on the command line", () => {
   });
 
   test.for([
-    [["--reserve", "all"], "Expected --reserve to be none, least, top, plan"],
+    [["--reserve", "all"], "Expected --reserve to be none, least, top or plan"],
     [
       ["--memory-margin", "512"],
       "Expected --memory-margin to be a size in MiB or GiB, such as 512MiB",
@@ -48,7 +48,7 @@ describe("on the command line", () => {
     expect(exported("plan", "--reserve=top")).toEqual({ reserve: "top" });
     expect(exported("plan", "--reserve-bytes=1GiB").reserveBytes).toBe(1024 * MIB);
     expect(exported(" ")).toEqual({});
-    const sentence = 'Expected LAZYGRAPH_RESERVE to be none, least, top, plan, got "all".';
+    const sentence = 'Expected LAZYGRAPH_RESERVE to be none, least, top or plan, got "all".';
     expect(() => exported("all")).toThrow(sentence);
     expect(() => exported("all", "--reserve=top")).toThrow(sentence);
   });

@@ -1,11 +1,14 @@
 import { once } from "node:events";
+import { writeFile } from "node:fs/promises";
 import { get } from "node:http";
 import { createServer } from "node:net";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { curveKeyPair } from "zeromq";
 import { startSimulatedEngine } from "../../src/testing.ts";
 import { finish, lazygraph, type Running } from "./helpers/command.ts";
+import { temporaryFolder } from "./helpers/folder.ts";
 
 const ANYWHERE = ["--endpoint", "tcp://127.0.0.1:0", "--http", "127.0.0.1:0"];
 
@@ -28,10 +31,8 @@ test("serves until told to stop", async () => {
   expect(health.status).toBe(200);
   running.process.kill("SIGTERM");
   const { code, stderr } = await running.finished;
-  expect({ code, stderr }).toEqual({
-    code: 0,
-    stderr: "lazygraph: SIGTERM: stopping; engines go on by themselves.\n",
-  });
+  expect(code).toBe(0);
+  expect(stderr).toMatch(/^\S+Z info {2}SIGTERM: stopping; engines go on by themselves\.\n$/);
   await expect(fetch(`${running.http}/healthz`)).rejects.toThrow();
 });
 
@@ -92,7 +93,7 @@ test("so does its reservation, and is checked", async () => {
   const wrong = await finish(["serve", ...ANYWHERE], { LAZYGRAPH_RESERVE: "all" });
   expect(wrong.code).toBe(2);
   expect(wrong.stderr).toContain(
-    'Expected LAZYGRAPH_RESERVE to be none, least, top, plan, got "all".',
+    'Expected LAZYGRAPH_RESERVE to be none, least, top or plan, got "all".',
   );
 });
 
@@ -114,10 +115,8 @@ test("under nohup it outlives its terminal", async () => {
   expect((await fetch(`${http}/healthz`)).status).toBe(200);
   running.process.kill("SIGTERM");
   const { code, stderr } = await running.finished;
-  expect({ code, stderr }).toEqual({
-    code: 0,
-    stderr: "lazygraph: SIGTERM: stopping; engines go on by themselves.\n",
-  });
+  expect(code).toBe(0);
+  expect(stderr).toMatch(/^\S+Z info {2}SIGTERM: stopping; engines go on by themselves\.\n$/);
 });
 
 test("two engines of one name are told, --quiet or not, and marked", async () => {
@@ -127,7 +126,7 @@ test("two engines of one name are told, --quiet or not, and marked", async () =>
   await first.waitFor("ready");
   await using second = await startSimulatedEngine(options);
   await second.waitFor("ready");
-  await running.line("stderr", /^lazygraph: host\/model: .*LAZYGRAPH_ENGINE.*ENGINE_REPLACED\]$/);
+  await running.line("stderr", / warn {2}host\/model: .*LAZYGRAPH_ENGINE.*ENGINE_REPLACED\]$/);
   const { stdout } = await finish(["status", "--url", http]);
   expect(stdout).toContain("took its name from another engine");
 });
@@ -258,4 +257,115 @@ describe("lazygraph status", () => {
     expect(code).toBe(2);
     expect(stderr).toContain("Expected --url to be a URL such as");
   });
+});
+
+describe("its log", () => {
+  /** Lines of JSON from stderr, as they are now. */
+  async function change(http: string, path: string, method: string, body: object) {
+    return fetch(`${http}/v1/engines/${path}`, { method, body: JSON.stringify(body) });
+  }
+
+  test("has a line for every change made over HTTP, even when quiet", async () => {
+    const running = await serve("--log-format", "json", "--quiet", "--mode", "lazy");
+    const engine = await startSimulatedEngine({
+      endpoint: running.endpoint,
+      engine: "e",
+      speed: 100,
+    });
+    onTestFinished(() => engine.close().then(() => undefined));
+    await engine.waitFor("ready");
+    expect((await change(running.http, "e/mode", "PUT", { mode: "idle" })).status).toBe(200);
+    expect((await change(running.http, "e/mode", "PUT", { mode: "fast" })).status).toBe(400);
+    expect((await change(running.http, "e/freeze", "POST", { reason: "night" })).status).toBe(200);
+    running.process.kill("SIGTERM");
+    const { stderr } = await running.finished;
+    const audit = stderr
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line))
+      .filter(({ audit }) => audit !== undefined);
+    expect(audit).toMatchObject([
+      { level: "info", audit: "mode", engine: "e", value: "idle", remote: "127.0.0.1" },
+      { level: "info", audit: "freeze", engine: "e", value: "night", remote: "127.0.0.1" },
+    ]);
+  });
+
+  test("a typo of its format is named", async () => {
+    const { code, stderr } = await finish(["serve", "--log-format", "jsn"]);
+    expect(code).toBe(2);
+    expect(stderr).toContain('text or json, got "jsn": did you mean json?');
+  });
+});
+
+describe("SIGHUP", () => {
+  test("reads the file again: its mode holds for engines there and to come", async () => {
+    const file = join(await temporaryFolder(), "lazygraph.json");
+    // A byte order mark, as editors on Windows leave it.
+    await writeFile(file, '\uFEFF{"mode": "lazy"}');
+    const running = await serve("--config", file);
+    const start = async (name: string) => {
+      const engine = await startSimulatedEngine({
+        endpoint: running.endpoint,
+        engine: name,
+        speed: 100,
+      });
+      onTestFinished(() => engine.close().then(() => undefined));
+      await engine.waitFor("ready");
+    };
+    const modes = async () => {
+      const { engines } = (await (await fetch(`${running.http}/v1/engines`)).json()) as {
+        engines: { engine: string; mode: string }[];
+      };
+      return engines.map(({ engine, mode }) => `${engine} ${mode}`);
+    };
+    await start("one");
+    expect(await modes()).toEqual(["one lazy"]);
+    await writeFile(file, '{"mode": "idle", "settle-within": 60}');
+    running.process.kill("SIGHUP");
+    await running.line("stderr", /SIGHUP: mode idle/);
+    expect(await running.line("stderr", /restart to use it/)).toMatch(/warn +SIGHUP: settleWithin/);
+    await start("two");
+    await expect.poll(modes).toEqual(["one idle", "two idle"]);
+    await writeFile(file, '{"mode": ');
+    running.process.kill("SIGHUP");
+    expect(await running.line("stderr", /nothing changed/)).toContain("to be JSON");
+    expect(await modes()).toEqual(["one idle", "two idle"]);
+    running.process.kill("SIGTERM");
+    expect((await running.finished).code).toBe(0);
+  });
+
+  test("ends it where there is no file", async () => {
+    const running = await serve();
+    running.process.kill("SIGHUP");
+    expect(await running.finished).toMatchObject({ code: 0 });
+  });
+});
+
+test("status --watch prints what changes, and outlasts the controller", async () => {
+  const running = await serve();
+  const watching = lazygraph(["status", "--url", running.http, "--watch"]);
+  await watching.line("stdout", /^No engine has joined yet\.$/);
+  const engine = await startSimulatedEngine({
+    endpoint: running.endpoint,
+    engine: "e",
+    speed: 100,
+  });
+  onTestFinished(() => engine.close().then(() => undefined));
+  await watching.line("stdout", /e \(simulated/);
+  running.process.kill("SIGTERM");
+  await watching.line("stdout", /ERR_LAZYGRAPH_CONTROLLER_UNREACHABLE/);
+  watching.process.kill("SIGINT");
+  expect((await watching.finished).code).toBe(0);
+});
+
+test("an IPv6 address is one like any other", async () => {
+  const args = ["serve", "--endpoint", "tcp://[::1]:0", "--http", "[::1]:0", "--json"];
+  const running = lazygraph(args);
+  const { endpoint, http } = JSON.parse(await running.line("stdout", /^\{/)) as Addresses;
+  expect(endpoint).toMatch(/^tcp:\/\/\[::1\]:[1-9]\d*$/);
+  const engine = await startSimulatedEngine({ endpoint, engine: "six", speed: 100 });
+  onTestFinished(() => engine.close().then(() => undefined));
+  await expect
+    .poll(async () => JSON.stringify(await (await fetch(`${http}/v1/engines`)).json()))
+    .toContain('"six"');
 });

@@ -111,11 +111,11 @@ describe("lazygraph simulate", () => {
   });
 
   test.for([
-    ["a hole", `${HEADER}0,1,3\n1,,3\n`, /line 3: expected three values and no hole/],
+    ["a hole", `${HEADER}0,1,3\n1,,3\n`, /line 3: expected 3 values and no hole/],
     ["unsorted times", `${HEADER}5,1,3\n1,1,3\n`, /line 3: expected times that never fall/],
     ["a negative time", `${HEADER}-1,1,3\n`, /line 2: expected a number of seconds from 0 up/],
-    ["a wrong header", "time,in,out\n0,1,3\n", /line 1: expected the header TIMESTAMP/],
-    ["zero tokens", `${HEADER}0,0,3\n`, /line 2: expected tokens from 1/],
+    ["a wrong header", "time,in,out\n0,1,3\n", /line 1: expected the header seconds/],
+    ["no request with an answer", `${HEADER}0,1,0\n`, /line 3: expected at least one request/],
     ["gzip cut short", gzipSync(`${HEADER}0,1,3\n`).subarray(0, 30), /gzip that is cut short/],
   ] as const)("a trace with %s is one sentence with file and line", async ([, text, sentence]) => {
     const file = await traceFile(text);

@@ -163,3 +163,14 @@ test("text from an engine can't drive the terminal", () => {
   const table = settledTable(snapshot({ model: "evil\u001b[2J" }));
   expect(table).not.toContain("\u001b");
 });
+
+test("on a terminal too narrow for a row each engine is a block", () => {
+  const engines = [snapshot({ graphsPlanned: 102, graphsCaptured: 8 }), snapshot({ engine: "b" })];
+  const wide = enginesTable(engines, 200);
+  expect(wide).toBe(enginesTable(engines));
+  const narrow = enginesTable(engines, 40);
+  expect(Math.max(...narrow.split("\n").map((line) => line.length))).toBeLessThanOrEqual(40);
+  expect(narrow).toMatch(/^engine +gpu-0\nmode +idle\nphase /);
+  expect(narrow).toContain("graphs  8 of 102");
+  expect(narrow).toContain("\n\nengine  b\n");
+});

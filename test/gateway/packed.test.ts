@@ -2,27 +2,16 @@
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { cp, readdir, readFile } from "node:fs/promises";
+import { readdir, readFile } from "node:fs/promises";
 import { type AddressInfo, createServer } from "node:net";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { expect, onTestFinished, test } from "vitest";
 import { startSimulatedEngine } from "../../src/testing.ts";
 import { readTrace } from "../../src/trace.ts";
-import { temporaryFolder } from "../cli/helpers/folder.ts";
-import { failedStart, linkPacked, ROOT } from "../package/packed.ts";
+import { failedStart, ROOT } from "../package/packed.ts";
 import { completion, readyz } from "./helpers.ts";
-
-/**
- * A copy of the example with what its package.json names. This package comes out of its tarball;
- * the others are those that are installed here, which have the very versions it asks for.
- */
-async function install(): Promise<string> {
-  const folder = await temporaryFolder();
-  await cp(join(ROOT, "examples", "gateway"), folder, { recursive: true });
-  await linkPacked(folder);
-  return folder;
-}
+import { installExample } from "./installed.ts";
 
 interface Manifest {
   readonly version: string;
@@ -50,7 +39,7 @@ test("its files can be read in one sitting", async () => {
 });
 
 test("starts, serves, records, drains on SIGTERM and ends", async () => {
-  const folder = await install();
+  const folder = await installExample();
   const endpoint = `ipc://${join(folder, "lazygraph.sock")}`;
   const engine = await startSimulatedEngine({
     endpoint,
@@ -112,9 +101,7 @@ test("starts, serves, records, drains on SIGTERM and ends", async () => {
 }, 120_000);
 
 test("a setting that can't be used is one sentence and exit code 2", async () => {
-  const folder = await temporaryFolder();
-  await cp(join(ROOT, "examples", "gateway"), folder, { recursive: true });
-  await linkPacked(folder);
+  const folder = await installExample();
   const taken = createServer().listen(0, "127.0.0.1");
   onTestFinished(() => void taken.close());
   await once(taken, "listening");

@@ -88,6 +88,36 @@ describe("nvidia-smi as the source", () => {
     await expect(memory.read("")).rejects.toMatchObject({ code: "ERR_LAZYGRAPH_OPTION" });
   });
 
+  it("counts rows that come with a warning and an exit code", async () => {
+    const warning = "WARNING: infoROM is corrupted at gpu 0000:17:00.0";
+    const { memory } = await open(
+      `--query-gpu*) printf '%s\\n' "${warning}" "${gpuRow(", 1, 9.0, Disabled")}"; exit 14 ;;`,
+    );
+    expect(memory.warnings).toEqual([warning]);
+    expect(await memory.devices()).toMatchObject([{ uuid: UUID, freeBytes: 100000 * MIB }]);
+  });
+
+  it("takes what it says on stderr for the warning, else its exit code", async () => {
+    const row = gpuRow(", 1, 9.0, Disabled");
+    const said = await open(`--query-gpu*) echo "${row}"; echo "bad infoROM" >&2; exit 14 ;;`);
+    expect(said.memory.warnings).toEqual(["bad infoROM (exit code 14)"]);
+  });
+
+  it("asks the kernel for a GPU whose memory is the host's", async () => {
+    const meminfoPath = join(scratch(), "meminfo");
+    writeFileSync(meminfoPath, "MemTotal: 1000 kB\nMemAvailable: 600 kB\n");
+    const { program } = fakeSmi(
+      `--query-gpu*) echo "0, ${UUID}, NVIDIA GB10, 580.95, [N/A], [N/A], [N/A], [N/A], 12.1, [N/A]" ;;`,
+    );
+    const options = { sources: ["nvidia-smi"], nvidiaSmiPath: program, meminfoPath } as const;
+    const memory = await openGpuMemory(options);
+    if (!memory.available) throw new Error(memory.message);
+    const [device] = await memory.devices();
+    expect(device).toMatchObject({ unified: true, totalBytes: 1_024_000, freeBytes: 614_400 });
+    expect(device?.computeCapability).toBe("12.1");
+    await memory.close();
+  });
+
   it("names the known devices where one is unknown", async () => {
     const { memory } = await open(`--query-gpu*) echo "${gpuRow(", 1, 9.0, [N/A]")}" ;;`);
     await expect(memory.read("GPU-x")).rejects.toMatchObject({

@@ -1,10 +1,15 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { type GpuUnavailableReason, openGpuMemory } from "../../src/gpu/memory.ts";
+import {
+  type GpuUnavailableReason,
+  type GpuWatchEvent,
+  openGpuMemory,
+} from "../../src/gpu/memory.ts";
 import {
   FAKE_NVML,
   GIB,
+  Inbox,
   LiveValue,
   linesOf,
   nvmlScript,
@@ -160,6 +165,62 @@ describe("a reading", () => {
       code: "ERR_LAZYGRAPH_GPU_CALL",
       message: expect.stringMatching(/GPU-a.*NVML result 999.*nvidia-smi/),
     });
+  });
+});
+
+describe("a device without figures of its own", () => {
+  const GB10 = "device GPU-g name=NVIDIA_GB10 total=0 free=!3 cc=12.1";
+  const meminfo = (kib: number): string =>
+    `MemTotal:       125000000 kB\nMemFree:         1000000 kB\nMemAvailable:   ${kib} kB\n`;
+
+  it("shares the host's memory where it is integrated: the kernel tells it", async () => {
+    const meminfoPath = join(scratch(), "meminfo");
+    writeFileSync(meminfoPath, meminfo(100_000_000));
+    const memory = await openFake([GB10], { meminfoPath });
+    const figures = {
+      totalBytes: 128_000_000_000,
+      freeBytes: 102_400_000_000,
+      usedBytes: 25_600_000_000,
+    };
+    expect(await memory.survey()).toMatchObject({
+      devices: [{ uuid: "GPU-g", unified: true, ...figures }],
+      faults: [],
+    });
+    expect(await memory.read("GPU-g")).toEqual(figures);
+    const events = new Inbox<GpuWatchEvent>();
+    const watch = await memory.watch(
+      { uuid: "GPU-g", intervalMs: 10, belowBytes: 50_000_000_000 },
+      events.push,
+    );
+    writeFileSync(meminfoPath, meminfo(10_000_000));
+    expect(await events.next()).toMatchObject({
+      kind: "below",
+      reading: { freeBytes: 10_240_000_000 },
+    });
+    await watch.close();
+  });
+
+  it("fails with a sentence where the kernel doesn't tell it either", async () => {
+    const memory = await openFake([GB10], { meminfoPath: "/nowhere/meminfo" });
+    await expect(memory.devices()).rejects.toMatchObject({
+      code: "ERR_LAZYGRAPH_GPU_CALL",
+      message: expect.stringMatching(/^expected \/nowhere\/meminfo to tell the host's memory/),
+    });
+  });
+
+  it.each([
+    ["name=Virtual_GPU free=!3", "unsupported", /nothing is broken/],
+    ["name=NVIDIA_H200 mig=1 free=!4", "mig parent", /MIG instances do the work/],
+    ["name=NVIDIA_H200 free=!4", "permission", /nvidia-caps/],
+    ["name=NVIDIA_H200 free=!15", "lost", /reset/],
+    ["name=NVIDIA_H200 free=!999", "failed", /system's log/],
+  ])("%s is told as %s", async (keys, reason, remedy) => {
+    const memory = await openFake([`device GPU-a total=1 ${keys}`]);
+    const { devices, faults } = await memory.survey();
+    expect(devices).toEqual([]);
+    expect(faults).toMatchObject([{ reason, remedy: expect.stringMatching(remedy) }]);
+    // Only what is lost may be reset: that ends all work on the GPU.
+    expect(/reset/.test(faults[0]?.remedy ?? "")).toBe(reason === "lost");
   });
 });
 

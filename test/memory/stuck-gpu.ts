@@ -33,6 +33,7 @@ export class StuckGpu {
       available: true,
       source: "nvml",
       skipped: [],
+      warnings: [],
       precisionBytes: 1,
       survey: () => answer({ devices: [], faults: [] }),
       devices: () => answer([]),

@@ -193,3 +193,16 @@ test("sizes leave other graphs out; none is an engine without graphs", () => {
   expect(new Set(ids)).toEqual(new Set(["PIECEWISE:8", "FULL:8", "PIECEWISE:1", "FULL:1"]));
   expect(withSizes(profile, []).captures.costs).toEqual([]);
 });
+
+test.each([
+  [{ sped: 2 }, "sped", /did you mean speed/],
+  [{ port: 70_000 }, "port", /from 0 to 65535, got 70000/],
+  [{ mode: "fast" }, "mode", /one of eager, lazy, idle/],
+  [{ onEvent: "log" }, "onEvent", /a function/],
+])("a server with %j is refused before anything starts", async (options, option, sentence) => {
+  await expect(startSimulatedServer(options as never)).rejects.toMatchObject({
+    code: "ERR_LAZYGRAPH_OPTION",
+    option,
+    message: expect.stringMatching(sentence),
+  });
+});

@@ -85,17 +85,23 @@ describe("traces", () => {
 });
 
 describe("a bad trace is one sentence with file, line and expectation", () => {
-  const header = `expected the header ${TIMESTAMP} or ${SECONDS}, got`;
+  const header =
+    `expected the header ${SECONDS} or ${TIMESTAMP} or ` +
+    "Timestamp,Request tokens,Response tokens, or JSON lines, got";
   test.each([
     ["empty", "", `line 1: ${header} an empty file.`],
     ["wrong header", "time,in,out\n1,2,3\n", `line 1: ${header} "time,in,out".`],
     ["no header", "0,1,1\n", `line 1: ${header} "0,1,1".`],
     ["no rows", `${SECONDS}\n`, "line 2: expected at least one request, got the end of file."],
-    ["hole", `${SECONDS}\n0,1,1\n1,,1\n`, 'line 3: expected three values and no hole, got "1,,1".'],
-    ["blank line", `${SECONDS}\n0,1,1\n\n1,1,1\n`, "line 3: expected three values"],
-    ["too few", `${SECONDS}\n0,1\n`, 'line 2: expected three values and no hole, got "0,1".'],
-    ["too many", `${SECONDS}\n0,1,1,1\n`, "line 2: expected three values"],
-    ["unsorted", `${SECONDS}\n2,1,1\n1,1,1\n`, 'line 3: expected times that never fall, got "1".'],
+    ["hole", `${SECONDS}\n0,1,1\n1,,1\n`, 'line 3: expected 3 values and no hole, got "1,,1".'],
+    ["too few", `${SECONDS}\n0,1\n`, 'line 2: expected 3 values and no hole, got "0,1".'],
+    ["too many", `${SECONDS}\n0,1,1,1\n`, "line 2: expected 3 values"],
+    [
+      "unsorted",
+      `${SECONDS}\n2,1,1\n1,1,1\n`,
+      "line 3: expected times that never fall (`lazygraph trace convert --sort` orders them), " +
+        "got one 1 s before the last.",
+    ],
     [
       "negative",
       `${SECONDS}\n-1,1,1\n`,
@@ -108,7 +114,12 @@ describe("a bad trace is one sentence with file, line and expectation", () => {
     ["no time at all", `${SECONDS}\n0,1,1\n1e300,1,1\n`, "line 3: expected at most 1000000000"],
     ["no date", `${TIMESTAMP}\n12:30,1,1\n`, "line 2: expected a time like 2023-11-16 18:15:46.68"],
     ["no such day", `${TIMESTAMP}\n2023-02-30 00:00:00,1,1\n`, "line 2: expected a time like"],
-    ["zero tokens", `${SECONDS}\n0,0,1\n`, 'line 2: expected tokens from 1 to 1048576, got "0".'],
+    ["failed requests alone", `${SECONDS}\n0,0,1\n`, "line 3: expected at least one request, got"],
+    [
+      "negative tokens",
+      `${SECONDS}\n0,-1,1\n`,
+      'line 2: expected tokens from 1 to 1048576, got "-1"',
+    ],
     [
       "a header twice",
       `${SECONDS}\n${SECONDS}\n`,
@@ -116,8 +127,8 @@ describe("a bad trace is one sentence with file, line and expectation", () => {
     ],
     ["a nul", `${SECONDS}\n0,1,\0\n`, "line 2: expected tokens from 1 to 1048576"],
     [
-      "another time zone",
-      `${TIMESTAMP}\n2023-11-16 18:15:46+02:00,1,1\n`,
+      "no such time zone",
+      `${TIMESTAMP}\n2023-11-16 18:15:46+15:00,1,1\n`,
       "line 2: expected a time like",
     ],
     [

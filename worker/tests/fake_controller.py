@@ -37,13 +37,14 @@ class FakeController:
         endpoint: str = "tcp://127.0.0.1:*",
         first: list[str] | None = None,
         versions: tuple[int, int] = (PROTOCOL_VERSION_MIN, PROTOCOL_VERSION),
+        incarnation: int | None = None,
     ) -> None:
         self.mode = mode
         self.first = first
         self.versions = versions
         self.spoken = 0
         self.tiers: tuple[tuple[str, ...], ...] | None = None
-        self.incarnation = int(time.time() * 1000)
+        self.incarnation = int(time.time() * 1000) if incarnation is None else incarnation
         self.received: list[Any] = []
         self.answer_hello = True
         self.send_heartbeats = True

@@ -151,8 +151,7 @@ def test_a_controller_of_a_later_start_takes_over(connect: Any, listen: Any) -> 
     controller.close()
     eventually(lambda: not engine.link.established.is_set())
     assert engine.link.lost_since is not None
-    again = listen(controller.endpoint)
-    again.incarnation = controller.incarnation + 1
+    again = listen(controller.endpoint, incarnation=controller.incarnation + 1)
     established(engine)
     assert engine.link.incarnation == again.incarnation
     assert again.wait_for(Inventory) == INVENTORY
@@ -164,13 +163,89 @@ def test_a_controller_of_an_earlier_start_is_fenced_off(connect: Any, listen: An
     established(engine)
     controller.close()
     eventually(lambda: not engine.link.established.is_set())
-    older = listen(controller.endpoint)
-    older.incarnation = controller.incarnation - 1
+    older = listen(controller.endpoint, incarnation=controller.incarnation - 1)
     problem = older.wait_for(Problem)
     assert problem.code == "ERR_LAZYGRAPH_INCARNATION"
     assert str(older.incarnation) in problem.message
     assert not engine.link.established.is_set()
     assert engine.link.incarnation == controller.incarnation
+
+
+class TestStandby:
+    """Several endpoints: one controller at a time, the younger start wins."""
+
+    def test_takes_over_when_the_first_is_gone(
+        self, connect: Any, listen: Any, tmp_path: Path
+    ) -> None:
+        first = listen(f"ipc://{tmp_path}/first")
+        engine = connect(f"ipc://{tmp_path}/first,ipc://{tmp_path}/second")
+        established(engine)
+        first.close()
+        eventually(lambda: not engine.link.established.is_set())
+        second = listen(f"ipc://{tmp_path}/second", incarnation=first.incarnation + 1)
+        assert second.wait_for(Inventory) == INVENTORY
+        established(engine)
+        assert engine.link.incarnation == second.incarnation
+
+    def test_is_the_only_one_there_at_the_start(
+        self, connect: Any, listen: Any, tmp_path: Path
+    ) -> None:
+        second = listen(f"ipc://{tmp_path}/second")
+        engine = connect(f"ipc://{tmp_path}/first,ipc://{tmp_path}/second")
+        established(engine)
+        assert engine.link.incarnation == second.incarnation
+
+    def test_is_not_needed_where_the_first_is_back_at_once(
+        self, connect: Any, listen: Any, tmp_path: Path
+    ) -> None:
+        standby = listen(f"ipc://{tmp_path}/second")
+        first = listen(f"ipc://{tmp_path}/first")
+        engine = connect(f"ipc://{tmp_path}/first,ipc://{tmp_path}/second")
+        established(engine)
+        first.close()
+        again = listen(f"ipc://{tmp_path}/first", incarnation=first.incarnation + 1)
+        again.wait_for(Hello)
+        established(engine)
+        assert engine.link.incarnation == again.incarnation
+        assert standby.received == []
+
+    def test_keeps_the_engine_when_a_partition_ends(
+        self,
+        connect: Any,
+        listen: Any,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(link_module, "HEARTBEATS_MISSED_MAX", 1)
+        monkeypatch.setattr(link_module, "TURN_SECONDS", 0.2)
+        first = listen(f"ipc://{tmp_path}/first")
+        first.heartbeat_ms = 200
+        engine = connect(f"ipc://{tmp_path}/first,ipc://{tmp_path}/second")
+        established(engine)
+        # The first is there, but nothing of it arrives any more.
+        first.send_heartbeats = False
+        first.answer_hello = False
+        eventually(lambda: not engine.link.established.is_set())
+        second = listen(f"ipc://{tmp_path}/second", incarnation=first.incarnation + 1)
+        second.wait_for(Inventory)
+        # It is back, and the engine stays where it is.
+        first.send_heartbeats = True
+        first.answer_hello = True
+        heard = len(first.received)
+        first.send(Freeze(reason="from the past"))
+        beats = len(second.received)
+        second.wait_for(Heartbeat, after=beats)
+        assert engine.link.incarnation == second.incarnation
+        assert not any(isinstance(message, Freeze) for message in engine.messages)
+        assert not any(isinstance(message, Hello) for message in first.received[heard:])
+        # Nor does it go back when the second is gone: an older start never gets an engine again.
+        second.close()
+        problem = first.wait_for(Problem)
+        assert problem.code == "ERR_LAZYGRAPH_INCARNATION"
+        assert not engine.link.established.is_set()
+        third = listen(f"ipc://{tmp_path}/second", incarnation=second.incarnation + 1)
+        established(engine)
+        assert engine.link.incarnation == third.incarnation
 
 
 def test_a_silent_controller_is_noticed_by_missed_heartbeats(
@@ -367,8 +442,7 @@ def test_curve_keys_are_used(connect: Any) -> None:
 def test_a_message_never_waits_in_a_pipe_to_nobody(tmp_path: Path) -> None:
     """Else every hello of a long wait would reach the controller at once."""
     wake, other_end = os.pipe()
-    settings = Settings(mode="idle", endpoint=f"ipc://{tmp_path}/nobody")
-    dealer = Dealer(settings, wake=wake, queue_max=1024)
+    dealer = Dealer(f"ipc://{tmp_path}/nobody", None, wake=wake, queue_max=1024)
     try:
         assert dealer.send(b"hello") is False
     finally:

@@ -32,6 +32,10 @@ def test_nothing_to_do(env: dict[str, str]) -> None:
             Settings(mode="idle", endpoint="tcp://127.0.0.1:5757"),
         ),
         (
+            {"LAZYGRAPH_ENDPOINT": " tcp://a:1, ipc:///b ,"},
+            Settings(mode="idle", endpoint="tcp://a:1, ipc:///b"),
+        ),
+        (
             {"LAZYGRAPH_ENDPOINT": "ipc:///run/lazygraph", "LAZYGRAPH_MODE": "lazy"},
             Settings(mode="lazy", endpoint="ipc:///run/lazygraph"),
         ),
@@ -85,6 +89,9 @@ def test_values(env: dict[str, str], expected: Settings) -> None:
         ("LAZYGRAPH_ENDPOINT", "127.0.0.1:5757"),
         ("LAZYGRAPH_ENDPOINT", "inproc://x"),
         ("LAZYGRAPH_ENDPOINT", "http://127.0.0.1"),
+        ("LAZYGRAPH_ENDPOINT", "tcp://a:1,b:2"),
+        ("LAZYGRAPH_ENDPOINT", "tcp://a:1,tcp://a:1"),
+        ("LAZYGRAPH_ENDPOINT", ",".join(f"tcp://a:{port}" for port in range(1, 10))),
         ("LAZYGRAPH_HANDSHAKE_MS", "-1"),
         ("LAZYGRAPH_HANDSHAKE_MS", "0.5"),
         ("LAZYGRAPH_HANDSHAKE_MS", "250ms"),
@@ -108,6 +115,11 @@ def test_a_bad_value_is_one_sentence_that_names_the_variable(name: str, value: s
     assert name in sentence or (name in keys and any(k in sentence for k in keys))
     assert sentence.startswith("expected ") and "got " in sentence
     assert "\n" not in sentence and "\x1b" not in sentence
+
+
+def test_endpoints_are_tried_in_the_order_given() -> None:
+    settings = load_settings({"LAZYGRAPH_ENDPOINT": "tcp://b:1 ,tcp://a:1"})
+    assert settings is not None and settings.endpoints == ("tcp://b:1", "tcp://a:1")
 
 
 def test_keys_never_appear_in_a_message() -> None:

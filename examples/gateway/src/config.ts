@@ -30,19 +30,19 @@ type Environment = Readonly<Record<string, string | undefined>>;
 
 /** @throws TypeError that names the variable, what was expected and what came */
 export function configOf(environment: Environment): Config {
-  const { host, port } = address(environment["LISTEN"] ?? "127.0.0.1:8000");
+  const { host, port } = address(environment["LISTEN"] || "127.0.0.1:8000");
   return {
     host,
     port,
     engines: engineList(environment["ENGINES"] ?? ""),
-    endpoint: environment["LAZYGRAPH_ENDPOINT"] ?? "tcp://127.0.0.1:5757",
-    mode: modeOf(environment["LAZYGRAPH_MODE"] ?? "idle"),
+    endpoint: environment["LAZYGRAPH_ENDPOINT"] || "tcp://127.0.0.1:5757",
+    mode: modeOf(environment["LAZYGRAPH_MODE"] || "idle"),
     holdMax: number(environment, "HOLD_MAX", 512, 0, 100_000),
     holdBytes: number(environment, "HOLD_MIB", 256, BODY_BYTES_MAX / MIB, 1 << 20) * MIB,
     holdSeconds: number(environment, "HOLD_SECONDS", 120, 0.01, 3600),
     firstByteSeconds: number(environment, "FIRST_BYTE_SECONDS", 60, 0.01, 3600),
     drainSeconds: number(environment, "DRAIN_SECONDS", 30, 0, 3600),
-    traceFolder: environment["TRACE_FOLDER"],
+    traceFolder: environment["TRACE_FOLDER"] || undefined,
   };
 }
 
@@ -72,8 +72,9 @@ function modeOf(text: string): Mode {
 
 function number(from: Environment, name: string, fallback: number, min: number, max: number) {
   const text = from[name];
-  if (text === undefined) return fallback;
-  const value = text.trim() === "" ? Number.NaN : Number(text);
+  // An empty variable is how compose files and charts write one that is not set.
+  if (text === undefined || text.trim() === "") return fallback;
+  const value = Number(text);
   if (!(value >= min && value <= max)) throw mistake(name, `from ${min} to ${max}`, text);
   return value;
 }

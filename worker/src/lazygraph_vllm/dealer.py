@@ -1,4 +1,4 @@
-"""The ZeroMQ socket to the controller: one DEALER in a context of its own.
+"""The ZeroMQ socket to one controller: a DEALER in a context of its own.
 
 In EngineCore's process, opened and used on the link's thread alone. It knows frames and
 connections, no messages; what a connection that comes or goes means is the link's. IMMEDIATE keeps
@@ -16,7 +16,7 @@ from typing import Literal
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from .settings import Curve, Settings
+from .settings import Curve
 
 Change = Literal["connected", "disconnected"]
 
@@ -24,21 +24,21 @@ Change = Literal["connected", "disconnected"]
 class Dealer:
     """Connects, and connects again; sends and receives without waiting."""
 
-    def __init__(self, settings: Settings, *, wake: int, queue_max: int) -> None:
+    def __init__(self, endpoint: str, curve: Curve | None, *, wake: int, queue_max: int) -> None:
         """Open the socket and start connecting.
 
         Args:
-            settings: endpoint and keys.
+            endpoint: the controller's address.
+            curve: keys; ``None`` for a plain connection.
             wake: file descriptor of a pipe; what is written into it ends a ``wait``.
             queue_max: frames that ZeroMQ holds, each way.
         """
-        assert settings.endpoint is not None
-        self._endpoint = settings.endpoint
+        self._endpoint = endpoint
         self._wake = wake
         self._reconnect_at: float | None = None
         self._reconnected_at = 0.0
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._socket = _make_socket(self._context, settings.curve, queue_max)
+        self._socket = _make_socket(self._context, endpoint, curve, queue_max)
         self._monitor = self._socket.get_monitor_socket(
             zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
         )
@@ -100,12 +100,13 @@ class Dealer:
 
 
 def _make_socket(
-    context: zmq.Context[zmq.Socket[bytes]], curve: Curve | None, queue_max: int
+    context: zmq.Context[zmq.Socket[bytes]], endpoint: str, curve: Curve | None, queue_max: int
 ) -> zmq.Socket[bytes]:
     socket = context.socket(zmq.DEALER)
     # Random per process: two engines of one name would steal each other's route.
     socket.setsockopt(zmq.ROUTING_ID, b"e" + secrets.token_bytes(15))
     for option, value in (
+        (zmq.IPV6, int("[" in endpoint)),
         (zmq.IMMEDIATE, 1),
         (zmq.LINGER, 200),
         (zmq.SNDTIMEO, 0),

@@ -3,7 +3,9 @@
 In EngineCore's process, on a thread of its own: it parses messages and hands them on; it never
 touches CUDA and never blocks anybody. Nothing is queued for a controller that isn't there:
 telemetry is dropped and counted, and what the controller must know after a gap it gets by a new
-hand-shake. The socket under it is ``dealer``'s.
+hand-shake. The socket under it is ``dealer``'s, one controller at a time: while none of them has
+welcomed the engine, the next address of the list gets its turn. What tells an old controller from
+the one that took over is its incarnation, and not the order of the list.
 """
 
 from __future__ import annotations
@@ -44,6 +46,8 @@ logger = logging.getLogger("vllm.lazygraph")
 OUTBOX_MAX = 1024
 HEARTBEATS_MISSED_MAX = 5
 HELLO_INTERVAL_SECONDS = 1.0
+# How long one of several addresses has to answer before the next one is tried.
+TURN_SECONDS = 1.0
 HELLO_INTERVAL_BEFORE_FIRST_SECONDS = 0.1
 
 
@@ -62,13 +66,13 @@ class Link:
         """Prepare a link; nothing starts before ``start``.
 
         Args:
-            settings: endpoint and keys.
+            settings: endpoints and keys.
             hello: what the hand-shake says; see ``update_hello``.
             on_message: called on the link's thread with each message of an established session.
             on_tick: called on the link's thread, about once a second.
             inventory: what to send after each hand-shake; called on the link's thread.
         """
-        assert settings.endpoint is not None
+        assert settings.endpoints
         self._settings = settings
         self._hello = hello
         self._on_message = on_message
@@ -156,10 +160,14 @@ class Link:
             self.established.clear()
 
     def _serve(self) -> None:
-        dealer = Dealer(self._settings, wake=self._wake_read, queue_max=OUTBOX_MAX)
         state = _State()
+        dealer = self._open(state)
         try:
             while not self._closing.is_set():
+                if self._is_next_turn(state):
+                    # Closed, and not just disconnected: nothing of the other one's may come late.
+                    dealer.close()
+                    dealer = self._open(state)
                 self._tick(dealer, state)
                 change, is_message = dealer.wait(state.wait_seconds())
                 if change is not None:
@@ -170,6 +178,23 @@ class Link:
             self._flush(dealer)
         finally:
             dealer.close()
+
+    def _open(self, state: _State) -> Dealer:
+        """Connect to the address whose turn it is."""
+        endpoints = self._settings.endpoints
+        endpoint = endpoints[state.turn % len(endpoints)]
+        state.turn_ends_at = time.monotonic() + TURN_SECONDS
+        state.next_hello_at = 0.0
+        return Dealer(endpoint, self._settings.curve, wake=self._wake_read, queue_max=OUTBOX_MAX)
+
+    def _is_next_turn(self, state: _State) -> bool:
+        """Whether another address is to be tried now; if so, it is its turn."""
+        if self.established.is_set() or self.refused is not None:
+            return False
+        if len(self._settings.endpoints) == 1 or time.monotonic() < state.turn_ends_at:
+            return False
+        state.turn += 1
+        return True
 
     def _tick(self, dealer: Dealer, state: _State) -> None:
         """Say hello or send a heartbeat when it is time; notice a silent controller."""
@@ -212,6 +237,8 @@ class Link:
         self.established.clear()
         self.lost_since = time.monotonic()
         state.next_hello_at = 0.0
+        # Where it was may be back at once, as after a restart: then nobody has to take over.
+        state.turn_ends_at = self.lost_since + TURN_SECONDS
         with self._lock:
             self.dropped += len(self._outbox)
             self._outbox.clear()
@@ -307,10 +334,12 @@ class _State:
         self.next_heartbeat_at = 0.0
         self.next_hello_at = 0.0
         self.next_tick_at = 0.0
+        self.turn = 0
+        self.turn_ends_at = 0.0
 
     def wait_seconds(self) -> float:
         """Until the next thing to do, at most a second."""
         now = time.monotonic()
-        due = (self.next_heartbeat_at, self.next_hello_at)
+        due = (self.next_heartbeat_at, self.next_hello_at, self.turn_ends_at)
         times = [t - now for t in due if t > now]
         return max(0.001, min([*times, 1.0]))

@@ -20,6 +20,7 @@ OtherGpus = Literal["run", "stock"]
 OTHER_GPUS: tuple[OtherGpus, ...] = ("run", "stock")
 
 HANDSHAKE_MS_MAX = 60_000
+ENDPOINTS_MAX = 8
 
 
 class SettingsError(ValueError):
@@ -40,6 +41,7 @@ class Settings:
     """Validated settings of one engine process."""
 
     mode: Mode
+    # One address, or several in order with commas between them; see ``endpoints``.
     endpoint: str | None = None
     engine: str | None = None
     handshake_ms: int = 250
@@ -50,6 +52,28 @@ class Settings:
     reserve: Reserve = "least"
     # What to do on a GPU that was not tried: capture and say so, or leave the engine to vLLM.
     other_gpus: OtherGpus = "run"
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The controller's address, then its standbys', in the order in which they are tried."""
+        return tuple(e.strip() for e in (self.endpoint or "").split(",") if e.strip())
+
+
+def _check_endpoints(endpoints: tuple[str, ...]) -> None:
+    for endpoint in endpoints:
+        if not endpoint.startswith(("tcp://", "ipc://")):
+            raise SettingsError(
+                f"expected LAZYGRAPH_ENDPOINT to start with tcp:// or ipc://, got {endpoint!r}"
+            )
+    if len(endpoints) > ENDPOINTS_MAX:
+        raise SettingsError(
+            f"expected LAZYGRAPH_ENDPOINT to have at most {ENDPOINTS_MAX} addresses, "
+            f"got {len(endpoints)}"
+        )
+    if len(set(endpoints)) < len(endpoints):
+        raise SettingsError(
+            f"expected LAZYGRAPH_ENDPOINT to name each address once, got {','.join(endpoints)!r}"
+        )
 
 
 def _flag(env: Mapping[str, str], name: str) -> bool:
@@ -85,16 +109,12 @@ def load_settings(env: Mapping[str, str] | None = None) -> Settings | None:
     if _flag(env, "LAZYGRAPH_DISABLE"):
         return None
     mode = env.get("LAZYGRAPH_MODE", "").strip().lower()
-    endpoint = env.get("LAZYGRAPH_ENDPOINT", "").strip() or None
+    endpoint = env.get("LAZYGRAPH_ENDPOINT", "").strip(" ,\t\n") or None
     if not mode and endpoint is None:
         return None
     mode = mode or "idle"
     if mode not in MODES:
         raise SettingsError(f"expected LAZYGRAPH_MODE to be eager, lazy or idle, got {mode!r}")
-    if endpoint is not None and not endpoint.startswith(("tcp://", "ipc://")):
-        raise SettingsError(
-            f"expected LAZYGRAPH_ENDPOINT to start with tcp:// or ipc://, got {endpoint!r}"
-        )
     raw_ms = env.get("LAZYGRAPH_HANDSHAKE_MS", "").strip() or "250"
     if not raw_ms.isascii() or not raw_ms.isdigit() or int(raw_ms) > HANDSHAKE_MS_MAX:
         raise SettingsError(
@@ -118,7 +138,7 @@ def load_settings(env: Mapping[str, str] | None = None) -> Settings | None:
     other_gpus = env.get("LAZYGRAPH_OTHER_GPUS", "").strip().lower() or "run"
     if other_gpus not in OTHER_GPUS:
         raise SettingsError(f"expected LAZYGRAPH_OTHER_GPUS to be run or stock, got {other_gpus!r}")
-    return Settings(
+    settings = Settings(
         mode=mode,
         endpoint=endpoint,
         engine=engine,
@@ -129,3 +149,5 @@ def load_settings(env: Mapping[str, str] | None = None) -> Settings | None:
         reserve=reserve,
         other_gpus=other_gpus,
     )
+    _check_endpoints(settings.endpoints)
+    return settings

@@ -1,0 +1,11 @@
+# The controller alone. In a checkout: npm pack && docker build -f deploy/serve.Dockerfile .
+FROM node:20-bookworm-slim
+WORKDIR /opt/lazygraph
+COPY lazygraph-*.tgz ./
+# Without scripts: all native parts come prebuilt.
+RUN npm install --ignore-scripts --omit=dev --no-audit --no-fund ./lazygraph-*.tgz && rm lazygraph-*.tgz
+USER node
+EXPOSE 5757 7480
+# Only names of this host are answered over HTTP, but for probes and with --http-unsafe.
+ENTRYPOINT ["node", "node_modules/lazygraph/dist/cli/main.js", "serve"]
+CMD ["--endpoint", "tcp://0.0.0.0:5757", "--http", "0.0.0.0:7480", "--http-unsafe", "--log-format", "json"]

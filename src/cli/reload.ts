@@ -1,0 +1,69 @@
+/** SIGHUP while `lazygraph serve` runs: its file is read again, and what may change does. */
+
+import type { Controller } from "../controller.ts";
+import { onEvent } from "../events.ts";
+import type { Mode } from "../wire/protocol.ts";
+import { errorLine } from "./errors.ts";
+import type { Log } from "./log.ts";
+
+export interface Reloading {
+  reload(): void;
+  stop(): void;
+}
+
+/** What is compared between two readings: the rest of a service can't change while it runs. */
+export interface Reloadable {
+  readonly mode: Mode;
+}
+
+/**
+ * The mode goes to all connected engines, and to those that join later; anything else that changed
+ * is told to need a restart. A file that can't be used changes nothing.
+ *
+ * @param read reads command line, environment and file anew; throws what is wrong with them
+ */
+export function createReloading<T extends Reloadable>(
+  controller: Controller,
+  log: Log,
+  first: T,
+  read: () => T,
+): Reloading {
+  let current = first;
+  const stop = onEvent("lazygraph:engine:join", ({ engine, mode, reconnected }) => {
+    if (!reconnected && current.mode !== first.mode && mode !== current.mode) {
+      controller.setMode(engine, current.mode);
+    }
+  });
+  return {
+    stop,
+    reload() {
+      let next: T;
+      try {
+        next = read();
+      } catch (error) {
+        log.line("error", `SIGHUP: nothing changed. ${errorLine(error)}`);
+        return;
+      }
+      const others = changedNames(current, next).filter((name) => name !== "mode");
+      const isNewMode = next.mode !== current.mode;
+      current = next;
+      if (isNewMode) {
+        for (const { engine, connected } of controller.engines()) {
+          if (connected) controller.setMode(engine, next.mode);
+        }
+      }
+      log.line("info", isNewMode ? `SIGHUP: mode ${next.mode}` : "SIGHUP: same mode", {
+        mode: next.mode,
+      });
+      if (others.length === 0) return;
+      const names = others.join(", ");
+      log.line("warn", `SIGHUP: ${names} changed in the file; restart to use it.`);
+    },
+  };
+}
+
+function changedNames<T extends object>(before: T, after: T): string[] {
+  return (Object.keys(after) as (keyof T & string)[]).filter(
+    (name) => JSON.stringify(before[name]) !== JSON.stringify(after[name]),
+  );
+}

@@ -1,0 +1,227 @@
+/**
+ * A controller that another process runs, over its HTTP side: for the gateway replicas beside the
+ * one that embeds it, or beside `lazygraph serve`.
+ */
+
+import {
+  type Announcement,
+  checkAnnouncement,
+  checkEngine,
+  checkMode,
+  checkReason,
+  checkWait,
+} from "../call-options.ts";
+import { checkOptions, functionRule, numberRule } from "../check-options.ts";
+import { LazygraphError, OptionError } from "../errors.ts";
+import type { EngineSnapshot } from "../snapshot.ts";
+import { Waiters, type WaitOptions } from "../waiters.ts";
+import type { Mode } from "../wire/protocol.ts";
+import { baseUrl, call, unreachable } from "./http-calls.ts";
+import type { ControllerView } from "./view.ts";
+
+export interface ConnectOptions {
+  /** Milliseconds between two looks at the controller, 50 to 60,000. @default 500 */
+  readonly pollMs?: number;
+  /** Milliseconds that an answer may take, 50 to 60,000. @default 2000 */
+  readonly timeoutMs?: number;
+  /** Called after each look that found something else than the last one. */
+  readonly onChange?: () => void;
+}
+
+export interface ControllerClient extends ControllerView, AsyncDisposable {
+  readonly url: string;
+  /** Whether the last look was answered. */
+  readonly connected: boolean;
+  /** Announcements that were not sent, or not answered. */
+  readonly announcementsDropped: number;
+  /**
+   * As the controller's own, when it has answered.
+   * @throws LazygraphError as there, and ERR_LAZYGRAPH_CONTROLLER_UNREACHABLE; OptionError
+   */
+  setMode(engine: string, mode: Mode): Promise<void>;
+  /** @throws as `setMode` */
+  freeze(engine: string, reason?: string): Promise<void>;
+}
+
+const POLL_MS = 500;
+const TIMEOUT_MS = 2000;
+/** Announcements under way: they are hints, and the latest are the ones that count. */
+const ANNOUNCEMENTS_MAX = 16;
+const RULES = {
+  pollMs: numberRule(50, 60_000),
+  timeoutMs: numberRule(50, 60_000),
+  onChange: functionRule,
+};
+
+/**
+ * Looks at a controller from now on, until closed. Until its first answer, and while it doesn't
+ * answer, no engine counts as connected.
+ *
+ * @throws OptionError for what is no HTTP URL, and for options that are unknown or out of range
+ */
+export function connectController(url: string, options: ConnectOptions = {}): ControllerClient {
+  checkOptions(options, RULES);
+  const base = baseUrl(url);
+  if (base === undefined) {
+    const expected = "Expected url to be such as http://10.0.0.7:7480, without user and password";
+    throw new OptionError("url", `${expected}, got another text.`);
+  }
+  return new HttpController(base, options);
+}
+
+class HttpController implements ControllerClient {
+  readonly #base: URL;
+  readonly #options: ConnectOptions;
+  readonly #waiters = new Waiters<EngineSnapshot>();
+  readonly #closing = new AbortController();
+  #engines: readonly EngineSnapshot[] = [];
+  #seen = "";
+  #announcing = 0;
+  #timer: NodeJS.Timeout | undefined;
+  connected = false;
+  announcementsDropped = 0;
+
+  constructor(base: URL, options: ConnectOptions) {
+    this.#base = base;
+    this.#options = options;
+    void this.#look();
+  }
+
+  get url(): string {
+    return this.#base.href;
+  }
+
+  engines(): readonly EngineSnapshot[] {
+    return this.#engines;
+  }
+
+  async #look(): Promise<void> {
+    let engines: readonly EngineSnapshot[];
+    let connected = true;
+    try {
+      engines = enginesOf(this.#base, await this.#call("v1/engines"));
+    } catch (error) {
+      if (this.#closing.signal.aborted) return;
+      connected = false;
+      const lostReason = (error as Error).message;
+      engines = this.#engines.map((engine) => ({ ...engine, connected: false, lostReason }));
+    }
+    if (this.#closing.signal.aborted) return;
+    const { pollMs = POLL_MS, onChange } = this.#options;
+    this.#timer = setTimeout(() => void this.#look(), pollMs);
+    const seen = JSON.stringify([connected, engines]);
+    if (seen === this.#seen) return;
+    this.#seen = seen;
+    this.connected = connected;
+    this.#engines = engines;
+    this.#waiters.wake((wanted) => this.#find(wanted));
+    onChange?.();
+  }
+
+  #call(path: string, method?: "PUT" | "POST", body?: object): Promise<object> {
+    const { timeoutMs = TIMEOUT_MS } = this.#options;
+    const { signal } = this.#closing;
+    return call(this.#base, path, {
+      timeoutMs,
+      signal,
+      ...(method === undefined ? {} : { method }),
+      ...(body === undefined ? {} : { body }),
+    });
+  }
+
+  #find(wanted: WaitOptions): EngineSnapshot | undefined {
+    return this.#engines.find(
+      ({ engine, connected, phase, settled }) =>
+        connected &&
+        (wanted.engine ?? engine) === engine &&
+        (wanted.phase ?? phase) === phase &&
+        (wanted.settled !== true || settled),
+    );
+  }
+
+  async waitForEngine(options: WaitOptions = {}): Promise<EngineSnapshot> {
+    checkWait(options);
+    options.signal?.throwIfAborted();
+    this.#requireOpen();
+    return this.#find(options) ?? this.#waiters.wait(options);
+  }
+
+  announce(engine: string, announcement: Announcement): void {
+    checkEngine(engine);
+    checkAnnouncement(announcement);
+    this.#requireOpen();
+    const known = this.#engines.find((candidate) => candidate.engine === engine);
+    if (known === undefined) throw unknown(engine);
+    if (!known.connected) {
+      throw new LazygraphError(
+        "ERR_LAZYGRAPH_ENGINE_LOST",
+        known.lostReason ?? `${engine} is lost.`,
+      );
+    }
+    if (this.#announcing >= ANNOUNCEMENTS_MAX) {
+      this.announcementsDropped++;
+      return;
+    }
+    this.#announcing++;
+    this.#call(`v1/engines/${encodeURIComponent(engine)}/announce`, "POST", announcement)
+      .catch(() => this.announcementsDropped++)
+      .finally(() => this.#announcing--);
+  }
+
+  async setMode(engine: string, mode: Mode): Promise<void> {
+    checkEngine(engine);
+    checkMode(mode);
+    this.#requireOpen();
+    await this.#call(`v1/engines/${encodeURIComponent(engine)}/mode`, "PUT", { mode });
+  }
+
+  async freeze(engine: string, reason = "freeze() was called"): Promise<void> {
+    checkEngine(engine);
+    checkReason(reason);
+    this.#requireOpen();
+    await this.#call(`v1/engines/${encodeURIComponent(engine)}/freeze`, "POST", { reason });
+  }
+
+  async close(): Promise<void> {
+    clearTimeout(this.#timer);
+    this.#closing.abort(closedError());
+    this.connected = false;
+    this.#waiters.fail(closedError());
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  #requireOpen(): void {
+    if (this.#closing.signal.aborted) throw closedError();
+  }
+}
+
+function enginesOf(base: URL, answer: object): readonly EngineSnapshot[] {
+  const engines = "engines" in answer ? answer.engines : undefined;
+  if (Array.isArray(engines) && engines.every(isSnapshot)) return engines;
+  throw unreachable(base, "an answer that is no controller's");
+}
+
+/** As far as a stranger's answer would not be one. */
+function isSnapshot(value: unknown): value is EngineSnapshot {
+  if (typeof value !== "object" || value === null) return false;
+  const { engine, phase, connected, graphs } = value as Partial<EngineSnapshot>;
+  const named = typeof engine === "string" && typeof phase === "string";
+  return named && typeof connected === "boolean" && Array.isArray(graphs);
+}
+
+function unknown(engine: string): LazygraphError {
+  return new LazygraphError(
+    "ERR_LAZYGRAPH_ENGINE_UNKNOWN",
+    `Expected the name of an engine that joined, got ${JSON.stringify(engine.slice(0, 100))}.`,
+  );
+}
+
+function closedError(): LazygraphError {
+  return new LazygraphError(
+    "ERR_LAZYGRAPH_CLOSED",
+    "Expected an open connection to a controller, but it is closed: connect again.",
+  );
+}

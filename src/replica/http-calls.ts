@@ -1,0 +1,96 @@
+/** Calls of a controller's HTTP side: bounded in time and size, each failure one sentence. */
+
+import { codeOf, ERROR_CODES, type ErrorCode, LazygraphError, messageOf } from "../errors.ts";
+
+/** 64 engines of 102 graphs come to some 4 MiB. */
+const ANSWER_BYTES_MAX = 32 * 1024 * 1024;
+
+export interface Call {
+  readonly method?: "GET" | "PUT" | "POST";
+  readonly body?: object;
+  readonly timeoutMs: number;
+  readonly signal?: AbortSignal;
+}
+
+/** Of a user's URL: http or https, a path kept as a prefix; undefined for what is none. */
+export function baseUrl(text: unknown): URL | undefined {
+  if (typeof text !== "string" || !URL.canParse(text)) return undefined;
+  const url = new URL(text);
+  if (!/^https?:$/.test(url.protocol) || url.username !== "" || url.password !== "")
+    return undefined;
+  if (!url.pathname.endsWith("/")) url.pathname += "/";
+  url.search = "";
+  return url;
+}
+
+/**
+ * @throws LazygraphError with the controller's own code where it refuses,
+ *   `ERR_LAZYGRAPH_CONTROLLER_UNREACHABLE` where none answers
+ */
+export async function call(base: URL, path: string, how: Call): Promise<object> {
+  const { method = "GET", body, timeoutMs, signal } = how;
+  const limit = AbortSignal.timeout(timeoutMs);
+  let response: Response;
+  let text: string;
+  try {
+    response = await fetch(new URL(path, base), {
+      method,
+      redirect: "error",
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+      signal: signal === undefined ? limit : AbortSignal.any([limit, signal]),
+    });
+    text = await boundedText(response);
+  } catch (cause) {
+    signal?.throwIfAborted();
+    throw unreachable(base, limit.aborted ? `no answer within ${timeoutMs} ms` : why(cause), cause);
+  }
+  const answer = objectOf(text);
+  if (response.ok && answer !== undefined) return answer;
+  throw refused(answer) ?? unreachable(base, `HTTP status ${response.status}`);
+}
+
+async function boundedText(response: Response): Promise<string> {
+  const decoder = new TextDecoder();
+  let text = "";
+  let bytes = 0;
+  for await (const chunk of response.body ?? []) {
+    bytes += (chunk as Uint8Array).length;
+    if (bytes > ANSWER_BYTES_MAX)
+      throw new Error(`an answer of more than ${ANSWER_BYTES_MAX} bytes`);
+    text += decoder.decode(chunk as Uint8Array, { stream: true });
+  }
+  return text + decoder.decode();
+}
+
+function objectOf(text: string): object | undefined {
+  try {
+    const value: unknown = JSON.parse(text);
+    return typeof value === "object" && value !== null ? value : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** What the controller itself said, with its own code where that is one of ours. */
+function refused(answer: object | undefined): LazygraphError | undefined {
+  const error = answer !== undefined && "error" in answer ? answer.error : undefined;
+  const code = ERROR_CODES.find((known) => known === codeOf(error));
+  if (code === undefined || typeof error !== "object" || error === null) return undefined;
+  const message = "message" in error ? String(error.message) : "refused without a reason";
+  return new LazygraphError(code satisfies ErrorCode, message);
+}
+
+export function unreachable(base: URL, got: string, cause?: unknown): LazygraphError {
+  return new LazygraphError(
+    "ERR_LAZYGRAPH_CONTROLLER_UNREACHABLE",
+    `Expected a controller's HTTP side at ${base.origin}, got ${got}: start it there, or give the ` +
+      "URL of the one that runs.",
+    cause === undefined ? undefined : { cause },
+  );
+}
+
+/** `fetch failed` says nothing; its cause does. */
+function why(error: unknown): string {
+  const cause = error instanceof Error ? error.cause : undefined;
+  return codeOf(cause) ?? (cause === undefined ? messageOf(error) : messageOf(cause));
+}

@@ -1,0 +1,298 @@
+/**
+ * One controller among several gateway replicas: the first that finds none opens its own, the
+ * others look at that one, and when it is gone the next takes over.
+ *
+ *   following ── no peer leads for `goneSeconds` ──▶ leading
+ *       ▲                                              │
+ *       ╰──────── a peer leads, and started later ─────╯
+ *
+ * Two may lead for a moment, as after a partition: then the later start wins, here as in the
+ * engines, which never go back to an older one.
+ */
+
+import type { Server } from "node:http";
+import type { Announcement } from "../call-options.ts";
+import { checkOptions, functionRule, numberRule } from "../check-options.ts";
+import { type Controller, createController } from "../controller.ts";
+import { LazygraphError, OptionError } from "../errors.ts";
+import { createHttpServer, type HttpOptions } from "../http.ts";
+import { listenServer } from "../listen-error.ts";
+import type { ControllerOptions } from "../options.ts";
+import type { EngineSnapshot } from "../snapshot.ts";
+import type { WaitOptions } from "../waiters.ts";
+import { type ControllerClient, connectController } from "./client.ts";
+import { baseUrl, call } from "./http-calls.ts";
+import type { ControllerView } from "./view.ts";
+
+export interface StandbyOptions {
+  /** HTTP sides of the other replicas' controllers, such as `http://gateway-0:7480`; 1 to 16. */
+  readonly peers: readonly string[];
+  /** Of the controller that this replica opens; `endpoint` stands in the engines' list. */
+  readonly controller: ControllerOptions;
+  /** Where its HTTP side listens while it leads, so that peers find it. */
+  readonly http: { readonly host: string; readonly port: number } & HttpOptions;
+  /**
+   * This replica's place, 0 to 15: where several find no controller at once, a place more waits
+   * `goneSeconds` longer.
+   * @default 0
+   */
+  readonly place?: number;
+  /** Seconds without a peer that leads until this replica does, 0.1 to 3600. @default 2 */
+  readonly goneSeconds?: number;
+  /** Milliseconds between two looks at the peers, 20 to 60,000. @default 500 */
+  readonly pollMs?: number;
+  /** Called whenever engines may have changed, and when this replica leads or follows anew. */
+  readonly onChange?: () => void;
+  /** Called when its controller can't be opened; it is tried again. @default a process warning */
+  readonly onProblem?: (error: unknown) => void;
+}
+
+export interface Standby extends ControllerView, AsyncDisposable {
+  /** Its own controller while it leads. */
+  readonly controller: Controller | undefined;
+  /** URL of the peer that it follows. */
+  readonly following: string | undefined;
+}
+
+const PEERS_MAX = 16;
+const GONE_SECONDS = 2;
+const POLL_MS = 500;
+const RULES = {
+  peers: peersRule,
+  controller: objectRule,
+  http: objectRule,
+  place: numberRule(0, 15, "whole"),
+  goneSeconds: numberRule(0.1, 3600),
+  pollMs: numberRule(20, 60_000),
+  onChange: functionRule,
+  onProblem: functionRule,
+};
+
+/**
+ * Starts to look for a controller at once; leads where there is none.
+ *
+ * @throws OptionError for options that are missing, unknown or out of range
+ */
+export function createStandby(options: StandbyOptions): Standby {
+  checkOptions(options, RULES);
+  for (const name of ["peers", "controller", "http"] as const) {
+    if (options[name] !== undefined) continue;
+    throw new OptionError(name, `Expected ${name} to be given, got nothing.`);
+  }
+  return new Replica(options);
+}
+
+/** A peer that answered as the one that leads. */
+interface Leader {
+  readonly peer: string;
+  readonly incarnation: number;
+}
+
+class Replica implements Standby {
+  readonly #options: StandbyOptions;
+  readonly #closing = new AbortController();
+  #client: ControllerClient | undefined;
+  #own: { readonly controller: Controller; readonly server: Server } | undefined;
+  #seenAtMs: number;
+  readonly #waiting = new Set<() => void>();
+  readonly #running: Promise<void>;
+  #wake: () => void = () => undefined;
+
+  constructor(options: StandbyOptions) {
+    this.#options = options;
+    const { place = 0, goneSeconds = GONE_SECONDS } = options;
+    // The first place needs no patience: nobody is expected to have been there before.
+    this.#seenAtMs = performance.now() + (place - 1) * goneSeconds * 1000;
+    this.#running = this.#run();
+  }
+
+  get controller(): Controller | undefined {
+    return this.#own?.controller;
+  }
+
+  get following(): string | undefined {
+    return this.#client?.url;
+  }
+
+  get #view(): ControllerView | undefined {
+    return this.#own?.controller ?? this.#client;
+  }
+
+  async #run(): Promise<void> {
+    const { pollMs = POLL_MS } = this.#options;
+    while (!this.#closing.signal.aborted) {
+      await this.#turn().catch((error: unknown) => this.#problem(error));
+      if (this.#closing.signal.aborted) return;
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, pollMs);
+        this.#wake = () => {
+          clearTimeout(timer);
+          resolve();
+        };
+      });
+    }
+  }
+
+  async #turn(): Promise<void> {
+    const leader = await this.#leader();
+    if (this.#closing.signal.aborted) return;
+    const mine = this.#own?.controller.incarnation ?? Number.NEGATIVE_INFINITY;
+    if (leader !== undefined) {
+      this.#seenAtMs = performance.now();
+      if (leader.incarnation > mine) await this.#follow(leader.peer);
+      return;
+    }
+    const { goneSeconds = GONE_SECONDS } = this.#options;
+    const isGone = performance.now() - this.#seenAtMs >= goneSeconds * 1000;
+    if (this.#own === undefined && isGone) await this.#lead();
+  }
+
+  /** Among the peers that lead the one that started last. */
+  async #leader(): Promise<Leader | undefined> {
+    const { peers, goneSeconds = GONE_SECONDS } = this.#options;
+    const how = { timeoutMs: goneSeconds * 500, signal: this.#closing.signal };
+    const answers = await Promise.all(
+      peers.map(async (peer): Promise<Leader | undefined> => {
+        const base = baseUrl(peer);
+        const answer = base && (await call(base, "healthz", how).catch(() => undefined));
+        const incarnation = answer && "incarnation" in answer ? answer.incarnation : undefined;
+        return typeof incarnation === "number" ? { peer, incarnation } : undefined;
+      }),
+    );
+    const leaders = answers.filter((answer) => answer !== undefined);
+    return leaders.sort((one, other) => other.incarnation - one.incarnation)[0];
+  }
+
+  async #follow(peer: string): Promise<void> {
+    await this.#stepDown();
+    if (this.#client?.url === baseUrl(peer)?.href) return;
+    await this.#client?.close();
+    const { onChange, pollMs } = this.#options;
+    this.#client = connectController(peer, {
+      ...(onChange === undefined ? {} : { onChange }),
+      ...(pollMs === undefined ? {} : { pollMs: Math.max(50, pollMs) }),
+    });
+    this.#change();
+  }
+
+  async #lead(): Promise<void> {
+    const { controller: options, http } = this.#options;
+    const { host, port, ...served } = http;
+    const controller = createController(options);
+    const server = createHttpServer(controller, served);
+    try {
+      await controller.start();
+      await listenServer(server, "http", host, port);
+    } catch (error) {
+      server.close();
+      await controller.close();
+      throw error;
+    }
+    this.#own = { controller, server };
+    await this.#client?.close();
+    this.#client = undefined;
+    this.#change();
+    // Closed meanwhile: then nobody else will close what has just been opened.
+    if (this.#closing.signal.aborted) await this.#stepDown();
+  }
+
+  async #stepDown(): Promise<void> {
+    const own = this.#own;
+    this.#own = undefined;
+    if (own === undefined) return;
+    own.server.close();
+    own.server.closeAllConnections();
+    await own.controller.close();
+  }
+
+  #problem(error: unknown): void {
+    const { onProblem } = this.#options;
+    if (onProblem !== undefined) onProblem(error);
+    else process.emitWarning(error instanceof Error ? error : String(error));
+  }
+
+  engines(): readonly EngineSnapshot[] {
+    return this.#view?.engines() ?? [];
+  }
+
+  announce(engine: string, announcement: Announcement): void {
+    const view = this.#view;
+    if (view === undefined) {
+      throw new LazygraphError(
+        "ERR_LAZYGRAPH_ENGINE_UNKNOWN",
+        "Expected an engine that joined, but no controller is there yet: wait until one leads.",
+      );
+    }
+    view.announce(engine, announcement);
+  }
+
+  /** A wait outlasts the controller that it began with. */
+  async waitForEngine(options: WaitOptions = {}): Promise<EngineSnapshot> {
+    for (;;) {
+      options.signal?.throwIfAborted();
+      if (this.#closing.signal.aborted) throw closedError();
+      const view = this.#view;
+      try {
+        if (view !== undefined) return await view.waitForEngine(options);
+      } catch (error) {
+        // Closed under the wait, by a takeover: the next one is asked.
+        const isOver = error instanceof LazygraphError && error.code === "ERR_LAZYGRAPH_CLOSED";
+        if (!isOver || this.#closing.signal.aborted) throw error;
+      }
+      await this.#changed(options.signal);
+    }
+  }
+
+  /** Resolves when another controller is asked from now on, or nobody has to wait any more. */
+  #changed(signal: AbortSignal | undefined): Promise<void> {
+    return new Promise((resolve) => {
+      const settle = (): void => {
+        this.#waiting.delete(settle);
+        signal?.removeEventListener("abort", settle);
+        resolve();
+      };
+      this.#waiting.add(settle);
+      signal?.addEventListener("abort", settle, { once: true });
+    });
+  }
+
+  #change(): void {
+    for (const settle of this.#waiting) settle();
+    this.#options.onChange?.();
+  }
+
+  async close(): Promise<void> {
+    this.#closing.abort(closedError());
+    this.#wake();
+    for (const settle of this.#waiting) settle();
+    await this.#running;
+    await this.#client?.close();
+    await this.#stepDown();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+}
+
+function peersRule(value: unknown): string | undefined {
+  const sound =
+    Array.isArray(value) &&
+    value.length >= 1 &&
+    value.length <= PEERS_MAX &&
+    value.every((peer) => baseUrl(peer) !== undefined);
+  return sound ? undefined : `1 to ${PEERS_MAX} URLs such as http://gateway-0:7480`;
+}
+
+function objectRule(value: unknown): string | undefined {
+  return typeof value === "object" && value !== null && !Array.isArray(value)
+    ? undefined
+    : "an object";
+}
+
+function closedError(): LazygraphError {
+  return new LazygraphError(
+    "ERR_LAZYGRAPH_CLOSED",
+    "Expected an open standby, but it is closed: create another one.",
+  );
+}

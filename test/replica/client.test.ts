@@ -1,0 +1,146 @@
+import { once } from "node:events";
+import { createServer, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import { beforeEach, describe, expect, onTestFinished, test } from "vitest";
+import { type Controller, createController } from "../../src/controller.ts";
+import { createHttpServer } from "../../src/http.ts";
+import { type ConnectOptions, connectController } from "../../src/replica/client.ts";
+import { startSimulatedEngine } from "../../src/testing.ts";
+
+const POLL_MS = 50;
+
+async function listening(server: Server, port = 0): Promise<string> {
+  server.listen(port, "127.0.0.1");
+  await once(server, "listening");
+  onTestFinished(() => {
+    server.close();
+    server.closeAllConnections();
+  });
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+}
+
+function connect(url: string, options: ConnectOptions = {}) {
+  const client = connectController(url, { pollMs: POLL_MS, ...options });
+  onTestFinished(() => client.close());
+  return client;
+}
+
+/** Waits for the next look that finds something else. */
+function changes(): { readonly onChange: () => void; next(): Promise<void> } {
+  let wake: () => void = () => undefined;
+  return { onChange: () => wake(), next: () => new Promise((resolve) => (wake = resolve)) };
+}
+
+describe("a controller over HTTP", () => {
+  let controller: Controller;
+  let server: Server;
+  let url: string;
+
+  beforeEach(async () => {
+    controller = createController({ mode: "lazy", plan: false });
+    await controller.start();
+    onTestFinished(() => controller.close());
+    server = createHttpServer(controller);
+    url = await listening(server);
+    const engine = await startSimulatedEngine({
+      endpoint: controller.endpoint,
+      engine: "gpu-0/a b",
+      speed: 100,
+    });
+    onTestFinished(() => engine.close().then(() => undefined));
+  });
+
+  test("shows its engines, waits for them and passes on what is asked", async () => {
+    const client = connect(url);
+    const found = await client.waitForEngine({ engine: "gpu-0/a b", phase: "serving" });
+    expect(found).toMatchObject({ engine: "gpu-0/a b", mode: "lazy", connected: true });
+    expect(client.connected).toBe(true);
+    await client.setMode("gpu-0/a b", "idle");
+    expect(controller.engines()[0]?.mode).toBe("idle");
+    await client.freeze("gpu-0/a b", "the evening");
+    await expect.poll(() => controller.engines()[0]?.frozen).toBe(true);
+    client.announce("gpu-0/a b", { inSeconds: 5, requests: 3 });
+    await expect
+      .poll(() => controller.engines()[0]?.decisions.some(({ reason }) => /evening/.test(reason)))
+      .toBe(true);
+    expect(client.announcementsDropped).toBe(0);
+  });
+
+  test("says as the controller does what it refuses", async () => {
+    const client = connect(url);
+    await client.waitForEngine();
+    await expect(client.setMode("nobody", "idle")).rejects.toMatchObject({
+      code: "ERR_LAZYGRAPH_ENGINE_UNKNOWN",
+    });
+    expect(() => client.announce("nobody", { inSeconds: 1 })).toThrow(/name of an engine/);
+    expect(() => client.announce("gpu-0/a b", { inSeconds: -1 })).toThrow(/inSeconds/);
+    await expect(client.setMode("gpu-0/a b", "fast" as never)).rejects.toMatchObject({
+      code: "ERR_LAZYGRAPH_OPTION",
+    });
+  });
+
+  test("that is gone leaves its engines listed as not connected, until it is back", async () => {
+    const { onChange, next } = changes();
+    const client = connect(url, { onChange });
+    await client.waitForEngine();
+    server.close();
+    server.closeAllConnections();
+    while (client.connected) await next();
+    const [engine] = client.engines();
+    expect(engine).toMatchObject({ engine: "gpu-0/a b", connected: false });
+    expect(engine?.lostReason).toContain("Expected a controller's HTTP side at http://127.0.0.1:");
+    expect(() => client.announce("gpu-0/a b", { inSeconds: 1 })).toThrow(
+      expect.objectContaining({ code: "ERR_LAZYGRAPH_ENGINE_LOST" }),
+    );
+    const waiting = client.waitForEngine();
+    await listening(createHttpServer(controller), Number(new URL(url).port));
+    expect((await waiting).connected).toBe(true);
+  });
+});
+
+describe("what is no controller", () => {
+  test.each([
+    ["a page", (_: unknown) => "<html>"],
+    ["other JSON", () => "[]"],
+    ["engines of another shape", () => '{"engines": [{"engine": 1}]}'],
+  ])("%s counts as not connected", async (_, body) => {
+    let asked: () => void = () => undefined;
+    const twice = new Promise<void>((resolve) => {
+      let times = 0;
+      asked = () => ++times === 2 && resolve();
+    });
+    const url = await listening(
+      createServer((_request, response) => {
+        response.end(body(undefined));
+        asked();
+      }),
+    );
+    const client = connect(url);
+    await twice;
+    expect(client.connected).toBe(false);
+    expect(client.engines()).toEqual([]);
+  });
+
+  test.each(["", "gateway:7480", "ftp://x", "http://user:secret@x"])("%j is no URL", (url) => {
+    expect(() => connectController(url)).toThrow(
+      expect.objectContaining({ code: "ERR_LAZYGRAPH_OPTION", option: "url" }),
+    );
+    expect(() => connectController(url)).not.toThrow(/secret/);
+  });
+
+  test("unknown options are refused", () => {
+    expect(() => connectController("http://x", { poll: 5 } as never)).toThrow(
+      /did you mean pollMs/,
+    );
+  });
+});
+
+test("a closed client says so, and ends what waits", async () => {
+  const client = connectController("http://127.0.0.1:9", { pollMs: POLL_MS });
+  const waiting = expect(client.waitForEngine()).rejects.toMatchObject({
+    code: "ERR_LAZYGRAPH_CLOSED",
+  });
+  await client.close();
+  await waiting;
+  await expect(client.waitForEngine()).rejects.toMatchObject({ code: "ERR_LAZYGRAPH_CLOSED" });
+});

@@ -1,0 +1,84 @@
+import { expect, onTestFinished, test } from "vitest";
+import { createStandby, type Standby, type StandbyOptions } from "../../src/replica/standby.ts";
+import { freePort } from "./helpers.ts";
+
+function standby(port: number, peer: number, more: Partial<StandbyOptions> = {}): Standby {
+  const replica = createStandby({
+    peers: [`http://127.0.0.1:${peer}`],
+    controller: { plan: false },
+    http: { host: "127.0.0.1", port },
+    goneSeconds: 0.5,
+    pollMs: 20,
+    ...more,
+  });
+  onTestFinished(() => replica.close());
+  return replica;
+}
+
+test("of two that lead at once the older start steps down and follows", async () => {
+  const [one, other, nobody] = await Promise.all([freePort(), freePort(), freePort()]);
+  // The first can't see the second yet: they are parted.
+  const parted = standby(one, nobody);
+  await expect.poll(() => parted.controller).toBeDefined();
+  const older = parted.controller?.incarnation ?? 0;
+  const second = standby(other, nobody);
+  await expect.poll(() => second.controller).toBeDefined();
+  expect(second.controller?.incarnation).toBeGreaterThan(older);
+  await Promise.all([parted.close(), second.close()]);
+
+  const first = standby(one, other);
+  await expect.poll(() => first.controller).toBeDefined();
+  // It looks for nobody, so it leads beside the first, which sees it.
+  const younger = standby(other, nobody);
+  await expect.poll(() => first.following).toBe(`http://127.0.0.1:${other}/`);
+  expect(first.controller).toBeUndefined();
+  expect(younger.controller).toBeDefined();
+});
+
+test("a wait outlasts the controller that it began with", async () => {
+  const [one, other] = await Promise.all([freePort(), freePort()]);
+  const first = standby(one, other);
+  await expect.poll(() => first.controller).toBeDefined();
+  const second = standby(other, one, { place: 1 });
+  await expect.poll(() => second.following).toBeDefined();
+  const controller = new AbortController();
+  const waiting = second.waitForEngine({ signal: controller.signal });
+  await first.close();
+  await expect.poll(() => second.controller).toBeDefined();
+  controller.abort(new Error("enough"));
+  await expect(waiting).rejects.toThrow("enough");
+});
+
+test("a controller that can't be opened is told, and tried again", async () => {
+  const [port, peer] = await Promise.all([freePort(), freePort()]);
+  const taken = standby(port, peer);
+  await expect.poll(() => taken.controller).toBeDefined();
+  const problems: unknown[] = [];
+  const late = standby(port, peer, { onProblem: (error) => problems.push(error) });
+  await expect.poll(() => problems.length).toBeGreaterThan(1);
+  expect(problems[0]).toMatchObject({ code: "ERR_LAZYGRAPH_ADDRESS_IN_USE" });
+  await taken.close();
+  await expect.poll(() => late.controller).toBeDefined();
+});
+
+test("closed it says so", async () => {
+  const [port, peer] = await Promise.all([freePort(), freePort()]);
+  const replica = standby(port, peer);
+  await replica.close();
+  await expect(replica.waitForEngine()).rejects.toMatchObject({ code: "ERR_LAZYGRAPH_CLOSED" });
+  expect(replica.engines()).toEqual([]);
+});
+
+test.each([
+  [{ peers: [] }, "peers"],
+  [{ peers: ["gateway-0"] }, "peers"],
+  [{ place: -1 }, "place"],
+  [{ goneSeconds: 0 }, "goneSeconds"],
+  [{ http: undefined }, "http"],
+  [{ per: [] }, "per"],
+])("%j is refused", (wrong, option) => {
+  const options = { peers: ["http://a:1"], controller: {}, http: { host: "127.0.0.1", port: 0 } };
+  expect(() => createStandby({ ...options, ...wrong } as never)).toThrow(
+    expect.objectContaining({ code: "ERR_LAZYGRAPH_OPTION", option }),
+  );
+});
