@@ -8,6 +8,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { promisify } from "node:util";
 import { quantile } from "../../src/bench/stats.ts";
 import { type StreamRequest, streamRequest } from "../../src/bench/stream.ts";
+import { ServerAddress } from "../../src/measure/server-address.ts";
 
 export type Mode = "stock" | "eager" | "lazy" | "idle";
 
@@ -161,7 +162,7 @@ function completion(url: URL, model: string, maxTokens: number, seed: number): S
     (_, i) => 1000 + ((seed * 7919 + i * 104_729) % 90_000),
   );
   return {
-    url,
+    server: new ServerAddress(url),
     endpoint: "completions",
     model,
     prompt,

@@ -13,6 +13,7 @@ import {
   writeDocument,
   writeText,
 } from "./store.ts";
+import { storedMode } from "./stored-mode.ts";
 
 export interface MatrixProgress extends RunProgress {
   cell(name: CellName, place: number, total: number): void;
@@ -88,8 +89,9 @@ export function requireSame(
   folder: string,
 ): void {
   const { mode, load } = head.cell;
+  const own = spec.modes[mode];
   for (const [what, name, there, here] of [
-    ["mode", mode, head.mode, spec.modes[mode]],
+    ["mode", mode, head.mode, own && storedMode(own)],
     ["load", load, head.load, spec.loads[load]],
   ] as const) {
     if (JSON.stringify(there) === JSON.stringify(here)) continue;

@@ -22,6 +22,8 @@ export interface RequestRecord {
   /** As the server counted them. */
   readonly promptTokens?: number;
   readonly outputTokens?: number;
+  /** Sent again, because the server had closed its connection before the first byte. */
+  readonly resent?: true;
   readonly failure?: Failure;
 }
 

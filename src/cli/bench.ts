@@ -10,6 +10,7 @@ import { writeReport } from "../bench/report.ts";
 import { cautions } from "../bench/rows.ts";
 import type { BenchSpec, CellName } from "../bench/spec.ts";
 import { codeOf, OptionError } from "../errors.ts";
+import { ServerAddress } from "../measure/server-address.ts";
 import { loadProfile } from "../profile/load.ts";
 import { type BenchOptions, parseBench } from "./bench-options.ts";
 import { counted, createBenchProgress } from "./bench-progress.ts";
@@ -144,14 +145,16 @@ function requireCells({ spec, only }: BenchOptions): void {
  * without the plugin an engine would be stock under another name.
  */
 async function requireEngines(
-  { modes, model, readySecondsMax }: BenchSpec,
+  { modes, model, access, readySecondsMax }: BenchSpec,
   cells: readonly CellName[],
   signal: AbortSignal,
 ): Promise<void> {
   for (const name of new Set(cells.map((cell) => cell.mode))) {
     const { command, mode, env, simulated, url } = modes[name] ?? {};
     if (simulated !== undefined) loadProfile(simulated.profile);
-    if (url !== undefined) await requireServer(new URL(url), model, readySecondsMax, signal);
+    if (url !== undefined) {
+      await requireServer(new ServerAddress(new URL(url), access), model, readySecondsMax, signal);
+    }
     if (command === undefined) continue;
     const environment = { ...process.env, ...env };
     await requireExecutable(command[0] ?? "", environment);
