@@ -1,10 +1,10 @@
 /** A load as a specification or the command line gives it, checked. */
 
-import { defined, Fields, fieldError, numberIn } from "./fields.ts";
+import { defined, Fields, fieldError, type NumberLimits, numberIn } from "./fields.ts";
 import { ARRIVALS, type Length, type Load, RATE_MAX, STARTS } from "./load.ts";
 
 export const SECONDS_MAX: number = 86_400 * 7;
-export const TOKENS = { min: 1, max: 1 << 20, whole: true } as const;
+export const TOKENS: NumberLimits = { min: 1, max: 1 << 20, whole: true };
 const RATE = { min: 1e-4, max: RATE_MAX } as const;
 
 export function parseLoad(value: unknown, path: string): Load {

@@ -4,7 +4,7 @@
  */
 
 import type { Dispatcher } from "undici";
-import { ANSWER_FAILURES, type Answer } from "../measure/answer.ts";
+import type { Answer, AnswerFailureKind } from "../measure/answer.ts";
 import { type AnswerReader, createAnswerReader, isEventStream } from "../measure/answer-reader.ts";
 import { connectionFailure, httpClient, isClosedConnection } from "../measure/http-client.ts";
 import type { ServerAddress } from "../measure/server-address.ts";
@@ -13,19 +13,18 @@ import { refusalOf } from "./refusal.ts";
 export type Endpoint = "completions" | "chat";
 
 /** How a request can fail, as the reports count it. */
-export const FAILURES = [
+const REQUEST_FAILURES = [
   "unreachable",
   "unauthorized",
   "no_model",
   "rate_limited",
   "http_error",
   "not_sse",
-  ...ANSWER_FAILURES,
   "timeout",
   "aborted",
 ] as const;
 
-export type FailureKind = (typeof FAILURES)[number];
+export type FailureKind = (typeof REQUEST_FAILURES)[number] | AnswerFailureKind;
 
 export interface Failure {
   readonly kind: FailureKind;

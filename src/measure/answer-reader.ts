@@ -141,7 +141,7 @@ class StreamBody implements Body {
 
   push(bytes: Uint8Array, atMs: number): void {
     const shaped = this.#misses < MISSES_MAX && this.#events.atBoundary && !this.#tally.done;
-    const raw = shaped ? latin1(bytes) : undefined;
+    const raw = shaped ? bufferOf(bytes) : undefined;
     if (raw !== undefined && this.#shape?.fits(raw) === true) {
       this.#misses = 0;
       this.#tally.content(atMs);
@@ -177,7 +177,7 @@ class StreamBody implements Body {
   }
 
   /** Of a piece that was one whole event with content and nothing else. */
-  #learn(raw: string): void {
+  #learn(raw: Buffer): void {
     if (this.#eventsSeen !== 1 || !this.#events.atBoundary) return;
     if (this.#plainContent === undefined) return;
     this.#misses++;
@@ -220,9 +220,7 @@ class DocumentBody implements Body {
   }
 }
 
-function latin1(bytes: Uint8Array): string {
-  const buffer = Buffer.isBuffer(bytes)
-    ? bytes
-    : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
-  return buffer.toString("latin1");
+function bufferOf(bytes: Uint8Array): Buffer {
+  if (Buffer.isBuffer(bytes)) return bytes;
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
 }

@@ -87,15 +87,18 @@ export class Tally {
     if (done === true) this.#done = true;
   }
 
+  /** Once all is said, what follows may be anything but an error. */
   fail(kind: AnswerFailureKind, detail: string): void {
-    this.#failure ??= { kind, detail };
+    if (!this.#done || kind === "server_error") this.#failure ??= { kind, detail };
   }
 
   /** @param cut why the bytes ended before their end, where they did */
   end(cut?: string): Answer {
     const whole = this.#done || (this.#isFinished() && cut === undefined);
     if (!whole) this.fail("cut_off", cut ?? "The stream ended before its end mark.");
-    if (this.#contentEvents === 0) this.fail("no_token", "The answer ended without content.");
+    if (this.#contentEvents === 0) {
+      this.#failure ??= { kind: "no_token", detail: "The answer ended without content." };
+    }
     return {
       contentAtMs: this.#contentAtMs,
       contentEvents: this.#contentEvents,
