@@ -61,11 +61,12 @@ export type { ControllerOptions } from "./options.ts";
 export type { PlanSnapshot } from "./plan/engine-plan.ts";
 export {
   createTraceRecorder,
-  type RecordedRequest,
   type TraceRecorder,
   type TraceRecorderCounts,
   type TraceRecorderOptions,
 } from "./record/recorder.ts";
+export type { AnswerHead, RecordedRequest } from "./record/request.ts";
+export type { UnrecordedReason } from "./record/row.ts";
 export type { CostSeed, SeedRows } from "./schedule/cost.ts";
 export { type CostPolicy, type CostPolicyOptions, createCostPolicy } from "./schedule/costed.ts";
 export { dispatch, dispatchTable, PAD_LIMIT, type PadLimit } from "./schedule/dispatch.ts";

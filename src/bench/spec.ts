@@ -1,7 +1,7 @@
 /** What a benchmark runs: modes, loads, and which cells of the two, from a JSON file or options. */
 
 import { OptionError } from "../errors.ts";
-import type { ServerAddressOptions } from "../measure/server-address.ts";
+import { type ServerAddressOptions, serverUrl, shownUrl } from "../measure/server-address.ts";
 import { type ControllerOptions, resolveOptions } from "../options.ts";
 import { MODES, type Mode } from "../wire/protocol.ts";
 import { defined, Fields, fieldError, numberIn, textIn } from "./fields.ts";
@@ -75,6 +75,7 @@ export interface BenchSpec extends RequestFields {
 /** Names become parts of file names. */
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,47}$/;
 const RUNS_MAX = 1000;
+const HEADER_VALUE = /^[\t\x20-\x7e\x80-\xff]*$/;
 const HEADER_NAME = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
 
 /**
@@ -109,8 +110,9 @@ export function parseSpec(
     maxTokensSent: fields.flag("maxTokensSent") ?? true,
     streamOptions: fields.flag("streamOptions") ?? true,
     access: defined<ServerAddressOptions>({
-      apiKey: fields.text("apiKey") ?? environment["OPENAI_API_KEY"],
-      headers: parseHeaders(fields.record("headers", (text, at) => textIn(at, text))),
+      // An empty variable is an unset one.
+      apiKey: fields.text("apiKey") ?? (environment["OPENAI_API_KEY"] || undefined),
+      headers: checkHeaders("spec.headers", fields.record("headers", headerText)),
     }),
     textPrompts: fields.flag("textPrompts") ?? false,
     goodput: parseGoodput(fields.raw("goodput") ?? {}),
@@ -216,19 +218,26 @@ function requireCommand(command: readonly string[], path: string): void {
 
 /** @throws OptionError unless it is `http://` or `https://` */
 export function checkUrl(path: string, text: string): URL {
-  const url = URL.canParse(text) ? new URL(text) : undefined;
-  if (url?.protocol === "http:" || url?.protocol === "https:") return url;
-  throw fieldError(path, "an http:// or https:// URL", text);
+  const url = serverUrl(text);
+  if (url !== undefined) return url;
+  throw fieldError(path, "an http:// or https:// URL", shownUrl(text));
+}
+
+function headerText(value: unknown, path: string): string {
+  if (typeof value === "string") return value;
+  // Without what came, which may be a secret.
+  throw new OptionError(path, `Expected ${path} to be a text, got ${typeof value}.`);
 }
 
 /** @throws OptionError for a name or a value that no request can carry */
-export function parseHeaders(
+export function checkHeaders(
+  path: string,
   headers: Readonly<Record<string, string>> | undefined,
 ): Readonly<Record<string, string>> | undefined {
   for (const [name, value] of Object.entries(headers ?? {})) {
-    if (HEADER_NAME.test(name) && !/[\r\n\0]/.test(value)) continue;
+    if (HEADER_NAME.test(name) && HEADER_VALUE.test(value)) continue;
     // Without the value, which may be a secret.
-    throw fieldError("spec.headers", "names of headers with values of one line", name);
+    throw fieldError(path, "names of headers, each with a value of one line", name);
   }
   return headers;
 }

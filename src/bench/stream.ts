@@ -206,7 +206,7 @@ class Exchange implements Dispatcher.DispatchHandler {
     }
     const reader = this.#reader;
     if (reader === undefined) this.#finish(undefined);
-    else void reader.end(cut).then((answer) => this.#finish(answer));
+    else reader.end((answer) => this.#finish(answer), cut);
   }
 
   #finish(answer: Answer | undefined): void {

@@ -26,7 +26,8 @@ const HELP = `Usage: lazygraph bench --out DIR [options] [-- COMMAND [arguments]
 
 Measures time to first token, open loop: requests go out when they are due, however slow the
 answers are. An engine is had in one of four ways:
-  --url URL             a live OpenAI-compatible endpoint, neither started nor stopped
+  --url URL             a live OpenAI-compatible endpoint, neither started nor stopped; with or
+                        without /v1, user info and query
   -- COMMAND            started for every run; {port} in it stands for a free port
   --simulated           a SIMULATED engine for every run: no GPU, times from a cost profile
   --spec FILE           a matrix of modes and loads, as JSON (docs/benchmark-method.md)
@@ -59,6 +60,8 @@ Requests:
   --num-warmups N       uncounted requests before (0; not with --start spawn)
   --text-prompts        text also where token ids would do: the server's tokenizer counts, too
   --stop-at-eos         let answers end by themselves: no ignore_eos
+  --no-stream-options, --no-max-tokens    for servers that refuse stream_options or max_tokens
+  --api-key KEY         (OPENAI_API_KEY); --header NAME:VALUE: of every request, may be repeated
   --goodput LIST        limits in ms, as in ttft:200,tpot:50,e2el:5000
   --request-seconds N   a request may take (600); --ready-seconds N: an engine to get ready (900)
 

@@ -11,7 +11,7 @@ import { readDocument, readEvent, readStrayLine } from "./reading.ts";
 import { TokenShape } from "./token-shape.ts";
 
 export interface AnswerReaderOptions extends TallyOptions {
-  /** Header `content-type`; anything but an event stream is read as one document. */
+  /** Header `content-type`; where it says neither stream nor JSON, the first byte decides. */
   readonly contentType: string | undefined;
   /** Header `content-encoding`: gzip, br, deflate, zstd, or several with commas. */
   readonly contentEncoding?: string | undefined;
@@ -27,13 +27,16 @@ export interface AnswerReader {
   /**
    * No more bytes come. Once.
    *
+   * @param onAnswer is called at once, or, of compressed bytes, when all are through
    * @param cut why they ended before their end, where they did
    */
-  end(cut?: string): Promise<Answer>;
+  end(onAnswer: (answer: Answer) => void, cut?: string): void;
 }
 
 /** An answer that is not streamed may be long, but not without bounds. */
 const DOCUMENT_BYTES_MAX = 16 << 20;
+const BLANK = 0x20;
+const BRACE = 0x7b;
 
 export function isEventStream(contentType: string | undefined): boolean {
   return /^\s*text\/event-stream\b/i.test(contentType ?? "");
@@ -44,9 +47,7 @@ export function isEventStream(contentType: string | undefined): boolean {
  */
 export function createAnswerReader(options: AnswerReaderOptions): AnswerReader | undefined {
   const tally = new Tally(options);
-  const body: Body = isEventStream(options.contentType)
-    ? new StreamBody(tally)
-    : new DocumentBody(tally);
+  const body = bodyOf(options.contentType, tally);
   const decoder = createContentDecoder(options.contentEncoding, (bytes, atMs) => {
     body.push(bytes, atMs);
   });
@@ -59,6 +60,12 @@ export function createAnswerReader(options: AnswerReaderOptions): AnswerReader |
 interface Body {
   push(bytes: Uint8Array, atMs: number): void;
   end(): void;
+}
+
+function bodyOf(contentType: string | undefined, tally: Tally): Body {
+  if (isEventStream(contentType)) return new StreamBody(tally);
+  if (/\bjson\b/i.test(contentType ?? "")) return new DocumentBody(tally);
+  return new GuessedBody(tally);
 }
 
 class PlainReader implements AnswerReader {
@@ -81,9 +88,9 @@ class PlainReader implements AnswerReader {
     return this.#tally.done;
   }
 
-  end(cut?: string): Promise<Answer> {
+  end(onAnswer: (answer: Answer) => void, cut?: string): void {
     this.#body.end();
-    return Promise.resolve(this.#tally.end(cut));
+    onAnswer(this.#tally.end(cut));
   }
 }
 
@@ -110,11 +117,12 @@ class PackedReader implements AnswerReader {
     this.#decoder.push(bytes, atMs);
   }
 
-  async end(cut?: string): Promise<Answer> {
-    const damage = await this.#decoder.end();
-    this.#body.end();
-    // Bytes that were cut can't be whole either: why they were is the better reason.
-    return this.#tally.end(cut ?? damage);
+  end(onAnswer: (answer: Answer) => void, cut?: string): void {
+    void this.#decoder.end().then((damage) => {
+      this.#body.end();
+      // Bytes that were cut can't be whole either: why they were is the better reason.
+      onAnswer(this.#tally.end(cut ?? damage));
+    });
   }
 }
 
@@ -182,6 +190,27 @@ class StreamBody implements Body {
     if (this.#plainContent === undefined) return;
     this.#misses++;
     this.#shape = TokenShape.of(raw, this.#plainContent) ?? this.#shape;
+  }
+}
+
+/** JSON begins with a brace, and no event does. */
+class GuessedBody implements Body {
+  readonly #tally: Tally;
+  #body: Body | undefined;
+
+  constructor(tally: Tally) {
+    this.#tally = tally;
+  }
+
+  push(bytes: Uint8Array, atMs: number): void {
+    const first = bytes.find((byte) => byte > BLANK);
+    if (first === undefined && this.#body === undefined) return;
+    this.#body ??= first === BRACE ? new DocumentBody(this.#tally) : new StreamBody(this.#tally);
+    this.#body.push(bytes, atMs);
+  }
+
+  end(): void {
+    this.#body?.end();
   }
 }
 

@@ -54,9 +54,17 @@ export class ServerAddress {
   }
 }
 
-/** A URL for people and files: without user info, query and fragment. */
-export function shownUrl(url: string): string {
-  return URL.canParse(url) ? new ServerAddress(new URL(url)).shown : HIDDEN;
+/** @returns undefined unless it is `http://` or `https://` */
+export function serverUrl(text: string): URL | undefined {
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  return url?.protocol === "http:" || url?.protocol === "https:" ? url : undefined;
+}
+
+/** A URL, or what was meant to be one, for people and files: without user info and query. */
+export function shownUrl(text: string): string {
+  const url = serverUrl(text);
+  if (url !== undefined) return new ServerAddress(url).shown;
+  return text.replace(/\/\/[^/@]*@/, `//${HIDDEN}@`).replace(/\?.*$/s, `?${HIDDEN}`);
 }
 
 function authorizationOf(url: URL, apiKey: string | undefined): Record<string, string> {

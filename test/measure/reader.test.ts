@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import type { Answer } from "../../src/measure/answer.ts";
 import { createAnswerReader } from "../../src/measure/answer-reader.ts";
 import { SHAPES, type Shape } from "./shapes.ts";
 
@@ -13,7 +14,9 @@ async function read(shape: Shape, pieces: readonly (readonly [Buffer, number])[]
   });
   if (reader === undefined) throw new Error("An encoding of the table is not known.");
   for (const [bytes, at] of pieces) reader.push(bytes, at);
-  return reader.end(shape.cut === true ? CUT : undefined);
+  return new Promise<Answer>((resolve) => {
+    reader.end(resolve, shape.cut === true ? CUT : undefined);
+  });
 }
 
 const whole = (shape: Shape) =>
