@@ -22,6 +22,8 @@ export interface AnswerFailure {
 export interface Answer {
   /** When content came, in the order of events and in the caller's own clock; empty unless kept. */
   readonly contentAtMs: readonly number[];
+  /** When the first content came: the time to first token counts until then. */
+  readonly firstContentAtMs: number | undefined;
   /** Events with content; where nothing else is known, an event is a token. */
   readonly contentEvents: number;
   /** As the server counted them; undefined when it did not say. */
@@ -45,6 +47,7 @@ export class Tally {
   readonly #keepTimes: boolean;
   readonly #usageAsked: boolean;
   readonly #contentAtMs: number[] = [];
+  #firstContentAtMs: number | undefined;
   #contentEvents = 0;
   #promptTokens: number | undefined;
   #outputTokens: number | undefined;
@@ -67,7 +70,7 @@ export class Tally {
   }
 
   content(atMs: number): void {
-    this.#contentEvents++;
+    if (this.#contentEvents++ === 0) this.#firstContentAtMs = atMs;
     if (this.#keepTimes) this.#contentAtMs.push(atMs);
   }
 
@@ -101,6 +104,7 @@ export class Tally {
     }
     return {
       contentAtMs: this.#contentAtMs,
+      firstContentAtMs: this.#firstContentAtMs,
       contentEvents: this.#contentEvents,
       promptTokens: this.#promptTokens,
       outputTokens: this.#outputTokens,

@@ -209,7 +209,7 @@ describe("a live endpoint", () => {
       const url = await serve(() => undefined);
       await expect(live(url, "--ready-seconds", "1")).rejects.toMatchObject({
         code: "ERR_LAZYGRAPH_BENCH",
-        message: `Expected a server at ${url.href}, got no answer within 1 s: start it, or see host and port.`,
+        message: `Expected a server at ${url.origin}, got no answer within 1 s: start it, or see host and port.`,
       });
     },
   );

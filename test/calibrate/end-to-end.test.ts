@@ -160,7 +160,7 @@ describe("a calibration", () => {
   });
 
   test.for([
-    ["nobody", undefined, /to give an answer to v1\/models, got/],
+    ["nobody", undefined, /to give an answer to \/v1\/models, got/],
     ["no OpenAI endpoint", 404, /to give a list of models, got HTTP status 404/],
   ] as const)("of %s ends in one sentence", async ([, status, sentence]) => {
     const server = createServer((_, response) => response.writeHead(status ?? 200).end("{}"));

@@ -16,12 +16,14 @@ import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import { createAdaptorServer, type HttpBindings } from "@hono/node-server";
 import { RESPONSE_ALREADY_SENT } from "@hono/node-server/utils/response";
 import { Hono } from "hono";
-import { type Controller, onEvent, type TraceRecorder } from "lazygraph";
+import { type Controller, onEvent, type RecordedRequest, type TraceRecorder } from "lazygraph";
+import { type Answer, isGenerating } from "lazygraph/measure";
 import { Counter, Gauge, type Registry } from "prom-client";
+import { Answers } from "./answers.ts";
 import { BODY_BYTES_MAX, bodyOf } from "./body.ts";
 import type { Config } from "./config.ts";
 import { type Engine, Engines } from "./engines.ts";
-import { exchange, refuse, turnAway } from "./exchange.ts";
+import { exchange, type Outcome, refuse, turnAway } from "./exchange.ts";
 import { type Choose, choose } from "./routing.ts";
 import { UnderWay } from "./under-way.ts";
 import { STOPPING, type Stay, Turned, WaitingRoom } from "./waiting-room.ts";
@@ -30,7 +32,6 @@ import { STOPPING, type Stay, Turned, WaitingRoom } from "./waiting-room.ts";
 const TRIES_MAX = 2;
 /** For errors and the ends of streams to reach their clients. */
 const LAST_WORDS_SECONDS = 1;
-const GENERATES = /^\/v1\/(chat\/)?completions$/;
 
 export interface GatewayOptions
   extends Pick<Config, "engines" | "holdMax" | "holdBytes" | "holdSeconds" | "firstByteSeconds"> {
@@ -48,6 +49,7 @@ export class Gateway {
   readonly #room: WaitingRoom;
   readonly #underWay = new UnderWay();
   readonly #requests: Counter;
+  readonly #answers: Answers;
   readonly #stops: readonly (() => void)[];
   #draining = false;
 
@@ -74,6 +76,7 @@ export class Gateway {
       labelNames: ["engine", "outcome"],
       registers: [registry],
     });
+    this.#answers = new Answers(registry);
     const room = this.#room;
     new Gauge({
       name: "gateway_held_requests",
@@ -164,9 +167,12 @@ export class Gateway {
     signal: AbortSignal,
   ): Promise<void> {
     const { headers, method = "GET", url: path = "/" } = incoming;
-    const generates = method === "POST" && GENERATES.test(path.split("?", 1)[0] ?? "");
-    const recorded = generates ? this.#options.recorder?.arrived() : undefined;
+    const { recorder } = this.#options;
+    const generates = isGenerating(method, path);
+    const recorded = generates ? recorder?.arrived() : undefined;
+    if (!generates) recorder?.passed();
     recorded?.body(body.length);
+    const startedAtMs = performance.now();
     const { firstByteSeconds, holdSeconds } = this.#options;
     const heldUntilMs = performance.now() + holdSeconds * 1000;
     const common = { method, path, headers, body, outgoing, firstByteSeconds, signal, recorded };
@@ -183,10 +189,13 @@ export class Gateway {
         stay.leave();
         tried.add(engine);
         this.#engines.next();
-        const outcome = await exchange({ ...common, engine });
+        const onAnswer = generates
+          ? (answer: Answer) => this.#answers.add(engine.name, answer, startedAtMs)
+          : undefined;
+        const outcome = await exchange({ ...common, engine, onAnswer });
         this.#requests.inc({ engine: engine.name, outcome });
         if (outcome === "unreachable" || outcome === "broken") this.#engines.failed(engine);
-        if (outcome !== "unreachable") return recorded?.end();
+        if (outcome !== "unreachable") return settle(recorded, outcome);
       }
       recorded?.drop();
       const names = [...tried].map(({ name }) => name).join(", then ");
@@ -195,5 +204,19 @@ export class Gateway {
       recorded?.drop();
       throw error;
     }
+  }
+}
+
+/** What the recorder is told: a length that nobody saw the end of is none. */
+function settle(recorded: RecordedRequest | undefined, outcome: Outcome): void {
+  switch (outcome) {
+    case "done":
+      recorded?.end();
+      break;
+    case "left":
+      recorded?.left();
+      break;
+    default:
+      recorded?.end(outcome);
   }
 }
