@@ -6,16 +6,12 @@
 import { once } from "node:events";
 import type { IncomingHttpHeaders, ServerResponse } from "node:http";
 import type { RecordedRequest } from "lazygraph";
-import {
-  type Answer,
-  type AnswerReader,
-  createAnswerReader,
-  isEventStream,
-} from "lazygraph/measure";
+import { type Answer, type AnswerReader, isEventStream } from "lazygraph/measure";
 import type { Dispatcher } from "undici";
 import type { Engine } from "./engines.ts";
 import { errorDocument, errorEvent, WholeEvents } from "./sse.ts";
 import { Turned } from "./waiting-room.ts";
+import { readerOf, textOf } from "./watching.ts";
 
 const RETRY_AFTER_SECONDS = 5;
 
@@ -121,16 +117,6 @@ async function passBack(
   onFirstByte();
   if (!outgoing.headersSent) outgoing.writeHead(statusCode, keptBack(headers));
   outgoing.end(events?.rest());
-}
-
-function readerOf(headers: IncomingHttpHeaders): AnswerReader | undefined {
-  const contentType = textOf(headers["content-type"]);
-  const contentEncoding = textOf(headers["content-encoding"]);
-  return createAnswerReader({ contentType, contentEncoding, keepTimes: false });
-}
-
-function textOf(header: string | string[] | undefined): string | undefined {
-  return Array.isArray(header) ? header.join(", ") : header;
 }
 
 /** Tells the client what went wrong, as far as that is still possible. */

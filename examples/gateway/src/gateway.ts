@@ -16,17 +16,18 @@ import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import { createAdaptorServer, type HttpBindings } from "@hono/node-server";
 import { RESPONSE_ALREADY_SENT } from "@hono/node-server/utils/response";
 import { Hono } from "hono";
-import { type Controller, onEvent, type RecordedRequest, type TraceRecorder } from "lazygraph";
+import { type Controller, onEvent, type TraceRecorder } from "lazygraph";
 import { type Answer, isGenerating } from "lazygraph/measure";
-import { Counter, Gauge, type Registry } from "prom-client";
-import { Answers } from "./answers.ts";
+import type { Registry } from "prom-client";
 import { BODY_BYTES_MAX, bodyOf } from "./body.ts";
 import type { Config } from "./config.ts";
 import { type Engine, Engines } from "./engines.ts";
-import { exchange, type Outcome, refuse, turnAway } from "./exchange.ts";
+import { exchange, refuse, turnAway } from "./exchange.ts";
+import { GatewayMetrics } from "./metrics.ts";
 import { type Choose, choose } from "./routing.ts";
 import { UnderWay } from "./under-way.ts";
 import { STOPPING, type Stay, Turned, WaitingRoom } from "./waiting-room.ts";
+import { settle } from "./watching.ts";
 
 /** A request that kills engines must not kill them all: the second one is the last. */
 const TRIES_MAX = 2;
@@ -48,8 +49,7 @@ export class Gateway {
   readonly #engines: Engines;
   readonly #room: WaitingRoom;
   readonly #underWay = new UnderWay();
-  readonly #requests: Counter;
-  readonly #answers: Answers;
+  readonly #metrics: GatewayMetrics;
   readonly #stops: readonly (() => void)[];
   #draining = false;
 
@@ -70,22 +70,7 @@ export class Gateway {
         }
       }),
     ];
-    this.#requests = new Counter({
-      name: "gateway_requests_total",
-      help: "Requests to engines by how they ended.",
-      labelNames: ["engine", "outcome"],
-      registers: [registry],
-    });
-    this.#answers = new Answers(registry);
-    const room = this.#room;
-    new Gauge({
-      name: "gateway_held_requests",
-      help: "Requests that wait for an engine to be ready.",
-      registers: [registry],
-      collect() {
-        this.set(room.size);
-      },
-    });
+    this.#metrics = new GatewayMetrics(registry, this.#room);
     const { fetch } = this.#routes();
     // Bodies that nobody reads are left to Node, which doesn't cut off who still sends one.
     const how = { overrideGlobalObjects: false, autoCleanupIncoming: false };
@@ -190,10 +175,10 @@ export class Gateway {
         tried.add(engine);
         this.#engines.next();
         const onAnswer = generates
-          ? (answer: Answer) => this.#answers.add(engine.name, answer, startedAtMs)
+          ? (answer: Answer) => this.#metrics.answer(engine.name, answer, startedAtMs)
           : undefined;
         const outcome = await exchange({ ...common, engine, onAnswer });
-        this.#requests.inc({ engine: engine.name, outcome });
+        this.#metrics.request(engine.name, outcome);
         if (outcome === "unreachable" || outcome === "broken") this.#engines.failed(engine);
         if (outcome !== "unreachable") return settle(recorded, outcome);
       }
@@ -204,19 +189,5 @@ export class Gateway {
       recorded?.drop();
       throw error;
     }
-  }
-}
-
-/** What the recorder is told: a length that nobody saw the end of is none. */
-function settle(recorded: RecordedRequest | undefined, outcome: Outcome): void {
-  switch (outcome) {
-    case "done":
-      recorded?.end();
-      break;
-    case "left":
-      recorded?.left();
-      break;
-    default:
-      recorded?.end(outcome);
   }
 }

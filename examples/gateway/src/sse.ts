@@ -33,6 +33,8 @@ function afterBlankLine(bytes: Buffer): number {
     if (bytes[at] !== LF && bytes[at] !== CR) continue;
     const isPair = bytes[at] === LF && bytes[at - 1] === CR;
     const before = bytes[isPair ? at - 2 : at - 1];
+    // Half of CR LF, as far as can be told yet.
+    if (bytes[at] === CR && before === LF && at === bytes.length - 1) continue;
     if (before === LF || before === CR) return at + 1;
   }
   return 0;

@@ -1,18 +1,33 @@
-/** What the engines' answers came to, as metrics: an answer of status 200 may be none all the same. */
+/** The gateway's own metrics: an answer of status 200 may be no completion all the same. */
 
 import type { Answer } from "lazygraph/measure";
-import { Counter, Histogram, type Registry } from "prom-client";
+import { Counter, Gauge, Histogram, type Registry } from "prom-client";
 
 /** From a cached prompt on a small model to a long one behind a queue. */
 const SECONDS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30];
 
-export class Answers {
+export class GatewayMetrics {
+  readonly #requests: Counter;
   readonly #ends: Counter;
   readonly #tokens: Counter;
   readonly #firstToken: Histogram;
 
-  constructor(registry: Registry) {
+  constructor(registry: Registry, room: { readonly size: number }) {
     const common = { labelNames: ["engine"], registers: [registry] };
+    this.#requests = new Counter({
+      ...common,
+      name: "gateway_requests_total",
+      help: "Requests to engines by how they ended.",
+      labelNames: ["engine", "outcome"],
+    });
+    new Gauge({
+      name: "gateway_held_requests",
+      help: "Requests that wait for an engine to be ready.",
+      registers: [registry],
+      collect() {
+        this.set(room.size);
+      },
+    });
     this.#ends = new Counter({
       ...common,
       name: "gateway_answers_total",
@@ -32,7 +47,11 @@ export class Answers {
     });
   }
 
-  add(engine: string, answer: Answer, startedAtMs: number): void {
+  request(engine: string, outcome: string): void {
+    this.#requests.inc({ engine, outcome });
+  }
+
+  answer(engine: string, answer: Answer, startedAtMs: number): void {
     const { failure, firstContentAtMs, outputTokens, contentEvents } = answer;
     this.#ends.inc({ engine, end: failure?.kind ?? "completion" });
     if (failure === undefined) this.#tokens.inc({ engine }, outputTokens ?? contentEvents);
