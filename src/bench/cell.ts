@@ -1,5 +1,6 @@
 /** One run of one cell: a fresh engine, a wait, a warm-up, the schedule, and its end. */
 
+import { setMaxListeners } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
 import { LazygraphError, messageOf } from "../errors.ts";
 import { ServerAddress } from "../measure/server-address.ts";
@@ -75,6 +76,8 @@ class Run {
     this.#options = options;
     this.#mode = spec.modes[cell.mode] as ModeSpec;
     this.#load = spec.loads[cell.load] as Load;
+    // Every request under way listens, so that their number is no leak.
+    setMaxListeners(0, options.signal);
   }
 
   head(more: Partial<RunHead> = {}): RunHead {

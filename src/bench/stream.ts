@@ -3,10 +3,10 @@
  * content. What goes wrong is an outcome, not an exception: a benchmark counts it and goes on.
  */
 
-import type { Dispatcher } from "undici";
 import type { Answer, AnswerFailureKind } from "../measure/answer.ts";
 import { type AnswerReader, createAnswerReader, isEventStream } from "../measure/answer-reader.ts";
-import { connectionFailure, httpClient, isClosedConnection } from "../measure/http-client.ts";
+import type { ByteHandler, ByteRequest, RequestControl } from "../measure/direct-dispatch.ts";
+import { connectionFailure, dispatchBytes, isClosedConnection } from "../measure/http-client.ts";
 import type { ServerAddress } from "../measure/server-address.ts";
 import { refusalOf } from "./refusal.ts";
 
@@ -88,18 +88,15 @@ function bodyOf(options: StreamRequest): object {
   };
 }
 
-/**
- * A request and its answer as undici's handler of both: bytes come as the connection has them,
- * without a stream in between, which is a third of what a token costs this process.
- */
-class Exchange implements Dispatcher.DispatchHandler {
+/** A request and its answer. */
+class Exchange implements ByteHandler {
   readonly #options: StreamRequest;
   readonly #resolve: (outcome: StreamOutcome) => void;
-  readonly #request: Dispatcher.DispatchOptions;
+  readonly #request: ByteRequest;
   readonly #sentAtMs = performance.now();
   readonly #timer: NodeJS.Timeout;
   readonly #abort = (): void => this.#stop("aborted", "The benchmark was stopped.");
-  #controller: Dispatcher.DispatchController | undefined;
+  #control: RequestControl | undefined;
   #reader: AnswerReader | undefined;
   #resends = 0;
   /** Of an answer that is no stream. */
@@ -129,17 +126,17 @@ class Exchange implements Dispatcher.DispatchHandler {
     if (this.#options.signal?.aborted === true) {
       this.#abort();
       this.#settle(undefined);
-    } else httpClient().dispatch(this.#request, this);
+    } else dispatchBytes({ ...this.#request, fresh: this.#resends > 0 }, this);
   }
 
-  onRequestStart(controller: Dispatcher.DispatchController): void {
-    this.#controller = controller;
+  onRequestStart(control: RequestControl): void {
+    this.#control = control;
     // Stopped while it waited for a connection.
-    if (this.#failure !== undefined) controller.abort(new Error(this.#failure.detail));
+    if (this.#failure !== undefined) control.abort(new Error(this.#failure.detail));
   }
 
   onResponseStart(
-    _controller: Dispatcher.DispatchController,
+    _control: RequestControl,
     status: number,
     headers: Readonly<Record<string, string | string[] | undefined>>,
   ): void {
@@ -158,12 +155,12 @@ class Exchange implements Dispatcher.DispatchHandler {
     this.#refusal = { status, type: type ?? "no content type", text: "" };
   }
 
-  onResponseData(_controller: Dispatcher.DispatchController, bytes: Buffer): void {
+  onResponseData(control: RequestControl, bytes: Buffer): void {
     const reader = this.#reader;
     if (reader !== undefined) {
       reader.push(bytes, performance.now());
       // Left open it might go on for ever: what it was is known.
-      if (reader.failed) this.#controller?.abort(new Error("The answer has failed."));
+      if (reader.failed) control.abort(new Error("The answer has failed."));
     } else if (this.#refusal !== undefined && this.#refusal.text.length < DETAIL_CHARS_MAX) {
       this.#refusal.text += bytes.toString("utf8");
     }
@@ -173,10 +170,12 @@ class Exchange implements Dispatcher.DispatchHandler {
     this.#settle(undefined);
   }
 
-  onResponseError(_controller: Dispatcher.DispatchController, error: Error): void {
+  onResponseError({ reused }: RequestControl, error: Error): void {
     const answered = this.#reader !== undefined || this.#refusal !== undefined;
     const stopped = this.#failure !== undefined;
-    if (!answered && !stopped && isClosedConnection(error) && this.#resends < RESENDS_MAX) {
+    // A server may close an idle connection just as a request goes out on it.
+    const wasIdle = reused !== false && isClosedConnection(error);
+    if (!answered && !stopped && wasIdle && this.#resends < RESENDS_MAX) {
       this.#resends++;
       this.send();
       return;
@@ -187,7 +186,7 @@ class Exchange implements Dispatcher.DispatchHandler {
 
   #stop(kind: FailureKind, detail: string): void {
     this.#fail(kind, detail);
-    this.#controller?.abort(new Error(detail));
+    this.#control?.abort(new Error(detail));
   }
 
   /** The first failure stands. */

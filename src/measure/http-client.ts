@@ -5,6 +5,7 @@
 
 import { type Dispatcher, EnvHttpProxyAgent } from "undici";
 import { codeOf, messageOf } from "../errors.ts";
+import { type ByteHandler, type ByteRequest, dispatchDirect } from "./direct-dispatch.ts";
 import type { ServerAddress } from "./server-address.ts";
 
 /** Servers close a connection that is idle for some seconds: ours is not used for that long. */
@@ -35,6 +36,22 @@ export function httpClient(): Dispatcher {
     proxyTunnel: false,
   });
   return shared;
+}
+
+/**
+ * Sends a request whose answer's bytes are wanted as they come: straight, or where the environment
+ * names a proxy for it, by the pool that goes through it.
+ */
+export function dispatchBytes(request: ByteRequest, handler: ByteHandler): void {
+  if (isDirect(new URL(request.origin))) dispatchDirect(request, handler);
+  else httpClient().dispatch(request, handler);
+}
+
+/** Certain to need no proxy; what NO_PROXY says is left to the pool. */
+function isDirect({ protocol, hostname }: URL): boolean {
+  if (LOOPBACK.includes(hostname)) return true;
+  const names = protocol === "https:" ? ["https_proxy", "http_proxy"] : ["http_proxy"];
+  return names.every((name) => !process.env[name] && !process.env[name.toUpperCase()]);
 }
 
 /** A connection that the other side closed: where nothing of an answer came, an idle one. */

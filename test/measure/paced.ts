@@ -1,12 +1,13 @@
 /** A server that sends a shape piece by piece, each after the one before has arrived. */
 
 import diagnostics from "node:diagnostics_channel";
-import { once } from "node:events";
 import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Socket } from "node:net";
+import { setImmediate } from "node:timers/promises";
 import type { Shape } from "./shapes.ts";
 
-/** undici tells of every piece of a body that it has handed on. */
-const CHANNEL = "undici:request:bodyChunkReceived";
+/** Node tells of every socket that a client in this process opens. */
+const CHANNEL = "net.client.socket";
 
 export class PacedShape {
   /** When the piece with the first content was sent: all before it had arrived by then. */
@@ -14,21 +15,19 @@ export class PacedShape {
   /** When the request for it had come. */
   askedAtMs: number = Number.NaN;
   #shape: Shape | undefined;
-  #receivedBytes = 0;
-  #onReceived: () => void = () => {};
+  readonly #clients = new Set<Socket>();
 
   constructor() {
-    diagnostics.subscribe(CHANNEL, this.#onPiece);
+    diagnostics.subscribe(CHANNEL, this.#onSocket);
   }
 
   close(): void {
-    diagnostics.unsubscribe(CHANNEL, this.#onPiece);
+    diagnostics.unsubscribe(CHANNEL, this.#onSocket);
   }
 
   /** The next request gets this one. */
   next(shape: Shape): void {
     this.#shape = shape;
-    this.#receivedBytes = 0;
     this.firstSentAtMs = Number.POSITIVE_INFINITY;
   }
 
@@ -36,9 +35,10 @@ export class PacedShape {
     request.resume().on("end", () => void this.#answer(response));
   };
 
-  readonly #onPiece = (message: unknown): void => {
-    this.#receivedBytes += (message as { chunk: Uint8Array }).chunk.length;
-    this.#onReceived();
+  readonly #onSocket = (message: unknown): void => {
+    const { socket } = message as { socket: Socket };
+    this.#clients.add(socket);
+    socket.once("close", () => this.#clients.delete(socket));
   };
 
   async #answer(response: ServerResponse): Promise<void> {
@@ -47,24 +47,24 @@ export class PacedShape {
     const { pieces, contentType = "text/event-stream", contentEncoding, cut, want } = this.#shape;
     const encoding = contentEncoding === undefined ? {} : { "content-encoding": contentEncoding };
     response.writeHead(200, { "content-type": contentType, ...encoding });
-    let sent = 0;
     for (const [index, piece] of pieces.entries()) {
       if (index === want.first) this.firstSentAtMs = performance.now();
-      const bytes = Buffer.from(piece);
-      sent += bytes.length;
-      response.write(bytes);
-      // A client that has seen enough hangs up: nobody waits for it then.
-      await Promise.race([this.#until(sent), once(response, "close")]);
+      response.write(piece);
+      await this.#received(response);
     }
     if (cut === true) response.destroy();
     else response.end();
   }
 
-  async #until(bytes: number): Promise<void> {
-    while (this.#receivedBytes < bytes) {
-      await new Promise<void>((resolve) => {
-        this.#onReceived = resolve;
-      });
-    }
+  /** Resolves when the client has read all that was sent; one that hangs up is not waited for. */
+  async #received({ socket }: ServerResponse): Promise<void> {
+    const isHere = (): boolean => {
+      const { remotePort, bytesWritten = 0, destroyed = true } = socket ?? {};
+      const client = [...this.#clients].find(({ localPort }) => localPort === remotePort);
+      return destroyed || client === undefined || client.bytesRead >= bytesWritten;
+    };
+    while (!isHere()) await setImmediate();
+    // What was read last is handed on before the next turn.
+    await setImmediate();
   }
 }
