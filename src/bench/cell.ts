@@ -130,7 +130,7 @@ class Run {
     if (failure !== undefined) return partial(failure);
     if (died !== undefined) return partial(`The engine's command ended by ${died}: see its log.`);
     if (schedule.length > 0 && this.#failed === this.#done) return partial("No request succeeded.");
-    return { status: "complete" };
+    return { status: "complete", ...(this.#failed > 0 ? { requestsFailed: this.#failed } : {}) };
   }
 
   async #measure(engine: EngineUnderTest): Promise<void> {

@@ -99,6 +99,8 @@ export interface RunHead {
   readonly simulated?: string;
   readonly prompts?: string;
   readonly requestsScheduled: number;
+  /** Of those scheduled; absent for none. */
+  readonly requestsFailed?: number;
   readonly times: RunTimes;
   /** Graphs captured before ready, with a controller. */
   readonly graphsAtReady?: readonly string[];

@@ -3,11 +3,11 @@
 import { stat } from "node:fs/promises";
 import { constants } from "node:os";
 import { join } from "node:path";
+import { cautions } from "../bench/cautions.ts";
 import { requireServer } from "../bench/endpoint.ts";
 import { runMatrix } from "../bench/matrix.ts";
 import { mergeFolders } from "../bench/merge.ts";
 import { writeReport } from "../bench/report.ts";
-import { cautions } from "../bench/rows.ts";
 import type { BenchSpec, CellName } from "../bench/spec.ts";
 import { codeOf, OptionError } from "../errors.ts";
 import { ServerAddress } from "../measure/server-address.ts";
@@ -78,8 +78,8 @@ Output:
   --help, -h            this text
 
 Exit code: 2 for a usage error or a file that can't be used; 127 when there is no such command, 126
-when it can't be executed; 1 when a run ended partial, whose samples are kept and marked so, and for
-any other failure.
+when it can't be executed; 1 when a run ended partial or a request failed, whose samples are kept and
+marked so, and for any other failure.
 
 Examples:
   lazygraph bench --url http://127.0.0.1:8000 --request-rate 5 --seconds 60 --out live
@@ -117,8 +117,10 @@ export async function runBench(argv: readonly string[]): Promise<number> {
     // Stopped before its first run there is nothing to report on.
     const none = signal.aborted && result.ran.length + result.skipped === 0;
     if (options.report && !none) await report(folder, options.json, progress.line);
-    const partial = result.ran.some(({ status }) => status !== "complete");
-    return partial || signal.aborted ? EXIT.failure : EXIT.ok;
+    const whole = result.ran.every(
+      ({ status, requestsFailed }) => status === "complete" && !requestsFailed,
+    );
+    return whole && !signal.aborted ? EXIT.ok : EXIT.failure;
   } catch (error) {
     if (!START_CODES.has(codeOf(error) ?? "")) throw error;
     reportError(error);
