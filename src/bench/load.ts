@@ -60,10 +60,13 @@ const REQUESTS_MAX = 1_000_000;
 /** Arrivals a second beyond what one process can send. */
 export const RATE_MAX = 10_000;
 
+/** Is told what of a file is not used, in a sentence. */
+export type OnNote = (sentence: string) => void;
+
 /** @throws OptionError, or LazygraphError `ERR_LAZYGRAPH_TRACE` for a file that can't be used */
-export async function scheduleOf(load: Load): Promise<ScheduledRequest[]> {
+export async function scheduleOf(load: Load, onNote?: OnNote): Promise<ScheduledRequest[]> {
   const random = createRandom(load.seed ?? 0);
-  const lengths = await lengthsOf(load, random);
+  const lengths = await lengthsOf(load, random, onNote);
   const requests: ScheduledRequest[] = [];
   for await (const arrival of arrivalsOf(load, random)) {
     if (load.seconds !== undefined && arrival.atSeconds > load.seconds) break;
@@ -89,16 +92,17 @@ interface Arrival {
 }
 
 /** What is given beats the file's own lengths. */
-async function lengthsOf(load: Load, random: Random): Promise<Lengths> {
+async function lengthsOf(load: Load, random: Random, onNote?: OnNote): Promise<Lengths> {
   const { inputLen, outputLen } = load;
-  const source = await lengthSource(load, random);
+  const source = await lengthSource(load, random, onNote);
   return (arrival) => {
     const found = source(arrival);
     const promptTokens = inputLen === undefined ? found.promptTokens : drawLength(inputLen, random);
     const outputTokens =
       outputLen === undefined ? found.outputTokens : drawLength(outputLen, random);
     // A text has the length it has: where another one is given, words are made up.
-    const text = inputLen === undefined && load.inputLenMax === undefined ? found.text : undefined;
+    const fits = promptTokens <= (load.inputLenMax ?? promptTokens);
+    const text = inputLen === undefined && fits ? found.text : undefined;
     return { promptTokens, outputTokens, ...(text === undefined ? {} : { text }) };
   };
 }
@@ -106,9 +110,10 @@ async function lengthsOf(load: Load, random: Random): Promise<Lengths> {
 const DEFAULT_INPUT_LEN = 256;
 const DEFAULT_OUTPUT_LEN = 128;
 
-async function lengthSource(load: Load, random: Random): Promise<Lengths> {
+async function lengthSource(load: Load, random: Random, onNote?: OnNote): Promise<Lengths> {
   if (load.shareGpt !== undefined) {
-    const conversations = await readShareGpt(load.shareGpt);
+    const { conversations, note } = await readShareGpt(load.shareGpt);
+    if (note !== undefined) onNote?.(note);
     return () => {
       const pick = conversations[Math.floor(random() * conversations.length)] as Conversation;
       return { promptTokens: pick.inputLen, outputTokens: pick.outputLen, text: pick.prompt };

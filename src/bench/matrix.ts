@@ -29,6 +29,8 @@ export interface MatrixOptions {
   readonly cellsMax?: number;
   /** Is asked before anything is started, with the cells to run now; what it throws ends the call. */
   readonly check?: (cells: readonly CellName[]) => Promise<void>;
+  /** Is told what of a load's files is not used. */
+  readonly onNote?: (sentence: string) => void;
   readonly progress: MatrixProgress;
   readonly signal: AbortSignal;
 }
@@ -61,7 +63,8 @@ export async function runMatrix(options: MatrixOptions): Promise<MatrixResult> {
   const now = open.slice(0, options.cellsMax);
   await options.check?.(now);
   for (const name of new Set(open.map(({ load }) => load))) {
-    const schedule = await scheduleOf(spec.loads[name] as BenchSpec["loads"][string]);
+    const load = spec.loads[name] as BenchSpec["loads"][string];
+    const schedule = await scheduleOf(load, options.onNote);
     schedules.set(name, schedule);
     await writeText(join(folder, "schedules", `${name}.csv`), scheduleCsv(schedule));
   }

@@ -105,7 +105,9 @@ export async function runBench(argv: readonly string[]): Promise<number> {
     requireCells(options);
     const check = (cells: readonly CellName[]): Promise<void> =>
       requireEngines(options.spec, cells, signal);
-    const result = await runMatrix({ ...options, progress, signal, check });
+    // However quiet: a load that is not what was asked for must be known.
+    const onNote = (sentence: string): void => note(sentence);
+    const result = await runMatrix({ ...options, progress, signal, check, onNote });
     progress.stop();
     if (result.skipped > 0) {
       progress.line(`${counted(result.skipped, "cell was", "cells were")} complete before.`);
