@@ -4,7 +4,7 @@ import diagnostics from "node:diagnostics_channel";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import { setImmediate } from "node:timers/promises";
-import type { Shape } from "./shapes.ts";
+import type { Shape } from "./shape.ts";
 
 /** Node tells of every socket that a client in this process opens. */
 const CHANNEL = "net.client.socket";

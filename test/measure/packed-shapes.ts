@@ -7,8 +7,8 @@ import {
   createDeflateRaw,
   createGzip,
 } from "node:zlib";
+import type { Shape } from "./shape.ts";
 import { done, stop, text, usage } from "./shape-parts.ts";
-import type { Shape } from "./shapes.ts";
 
 const PLAIN = [text(""), text(" one"), text(" two"), stop("length") + usage(7, 2) + done];
 

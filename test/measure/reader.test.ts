@@ -1,7 +1,8 @@
 import { describe, expect, test } from "vitest";
 import type { Answer } from "../../src/measure/answer.ts";
 import { createAnswerReader } from "../../src/measure/answer-reader.ts";
-import { SHAPES, type Shape } from "./shapes.ts";
+import type { Shape } from "./shape.ts";
+import { SHAPES } from "./shapes.ts";
 
 const CUT = "The connection was cut.";
 

@@ -10,7 +10,8 @@ import { createRecordingProxy } from "../../src/record/proxy.ts";
 import { createTraceRecorder } from "../../src/record/recorder.ts";
 import { readTrace } from "../../src/trace.ts";
 import { temporaryFolder } from "../cli/helpers/folder.ts";
-import { SHAPES, type Shape } from "./shapes.ts";
+import type { Shape } from "./shape.ts";
+import { SHAPES } from "./shapes.ts";
 
 let upstream: URL;
 let shape: Shape;

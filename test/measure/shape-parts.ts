@@ -59,3 +59,22 @@ export function responses(type: string, fields: object): string {
 export function message(type: string, fields: object): string {
   return named(type, { type, ...fields });
 }
+
+export function counts(prompt: number, completion: number): object {
+  return { prompt_tokens: prompt, completion_tokens: completion };
+}
+
+/** The same by the names of the responses and messages formats. */
+export function io(input: number, output: number): object {
+  return { input_tokens: input, output_tokens: output };
+}
+
+export function call(index: number, fields: object): string {
+  return chat({ tool_calls: [{ index, function: fields }] });
+}
+
+/** How an answer of two tokens ends. */
+export const tail: string = stop("length") + usage(7, 2) + done;
+
+/** An answer of two tokens, piece by piece. */
+export const tokens: readonly string[] = [text(" one"), text(" two"), tail];
