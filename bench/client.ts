@@ -3,8 +3,8 @@
  * earlier commit, `vllm bench serve`, AIPerf, and a bare loop that only reads the same sockets. A
  * hundred streams of a hundred tokens a second come from one server. Each client runs with short
  * and with long answers in turns. Whatever else a machine does adds to such times and takes nothing
- * away, so the least of all rounds counts of each; what the long answers cost more is divided by the
- * tokens that they have more: start-up, reports and imports are in neither.
+ * away, so the least of all rounds counts of each; what the long answers cost more is divided by
+ * the tokens that they have more: start-up, reports and imports are in neither.
  *
  * Hypotheses: ours is at most 0.6 of the earlier one's, 0.55 of vLLM's and 1.5 times the bare
  * loop's. Refuted by a ratio above that; exit code 1 then. What wasn't given is not judged, and the

@@ -57,8 +57,8 @@ function lateNote(runs: readonly NamedRun[]): string | undefined {
   );
   if (late.length === 0) return undefined;
   return (
-    "TOO BUSY: the host was too busy: figures of these runs are not the engine's, and no ratio is " +
-    `told of them. The generator sent requests more than ${LATE_MS} ms late at p99. ${listed(late)}`
+    "TOO BUSY: the host was too busy: figures of these runs are not the engine's, and no ratio " +
+    `is told of them. The generator sent requests more than ${LATE_MS} ms late at p99. ${listed(late)}`
   );
 }
 
@@ -76,7 +76,8 @@ function resentNote(runs: readonly NamedRun[]): string | undefined {
     run.resent === undefined ? [] : [`${name}: ${run.resent}.`],
   );
   if (again.length === 0) return undefined;
-  return `RESENT: requests went out twice, because the server had closed idle connections. ${listed(again)}`;
+  const why = "requests went out twice, because the server had closed idle connections";
+  return `RESENT: ${why}. ${listed(again)}`;
 }
 
 function listed(sentences: readonly string[]): string {

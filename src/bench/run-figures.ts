@@ -29,7 +29,7 @@ export interface RunFigures {
   readonly generatorLateP99Ms?: number;
   /** Tokens the server counted in prompts, over those wanted; 1 is exact. */
   readonly promptTokensRatio?: Distribution;
-  /** Tokens of completions over those asked for; 1 is exact, below it answers ended by themselves. */
+  /** Tokens of completions over those asked for; 1 is exact, below it answers ended early. */
   readonly outputTokensRatio?: Distribution;
   /** Requests that went out twice, because an idle connection had been closed; absent for none. */
   readonly resent?: number;

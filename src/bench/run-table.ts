@@ -1,4 +1,4 @@
-/** The runs of one load side by side: whether they agree is seen before they are pooled. Pure text. */
+/** The runs of one load side by side: whether they agree is seen before they are pooled. Pure. */
 
 import { isDisturbed } from "./disturbed.ts";
 import type { PlotTable } from "./plots.ts";

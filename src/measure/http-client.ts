@@ -82,7 +82,7 @@ export interface WholeAnswer {
 }
 
 /**
- * One request and its whole answer; sent again once if the connection was closed before a byte of it.
+ * One request and its whole answer; sent again once if its connection was closed before a byte.
  *
  * @throws what undici throws; RangeError for an answer of more than 64 Mi characters
  */

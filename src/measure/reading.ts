@@ -42,8 +42,8 @@ export function readEvent(data: string, name?: string): Reading {
 }
 
 /**
- * A line of a stream that is no field. llama.cpp wrote errors as a field `error:`, and proxies write
- * bare JSON; anything else is no more than a comment.
+ * A line of a stream that is no field. llama.cpp wrote errors as a field `error:`, and proxies
+ * write bare JSON; anything else is no more than a comment.
  */
 export function readStrayLine(line: string): Reading {
   const [, field] = /^error:(.*)$/s.exec(line) ?? [];

@@ -3,7 +3,7 @@
  * talks to one. Pure.
  *
  * A base URL is taken with and without `/v1` and a slash at its end. What is secret in it (user
- * info, the query) goes into requests and nowhere else: `shown` and `hide` are for people and files.
+ * info, the query) goes into requests and nowhere else; `shown` and `hide` are for people.
  */
 
 export interface ServerAddressOptions {

@@ -1,4 +1,4 @@
-/** A request's body on its way: whole where it is small, so that it can be sent again, else as it comes. */
+/** A request's body on its way: whole where it is small, to be sent again, else as it comes. */
 
 import type { IncomingMessage } from "node:http";
 import { Readable } from "node:stream";
