@@ -49,7 +49,7 @@ const server = createServer((request, response) => {
     body += text;
   });
   request.on("end", () => {
-    if (request.method === "GET") {
+    if (request.method !== "POST" || body === "") {
       const document = JSON.stringify({ object: "list", data: [{ id: "m", object: "model" }] });
       response.writeHead(200, { "content-type": "application/json" }).end(document);
       return;
