@@ -78,8 +78,8 @@ Output:
   --help, -h            this text
 
 Exit code: 2 for a usage error or a file that can't be used; 127 when there is no such command, 126
-when it can't be executed; 1 when a run ended partial or a request failed, whose samples are kept and
-marked so, and for any other failure.
+when it can't be executed; 1 when a run ended partial or a request failed, whose samples are kept
+and marked so, and for any other failure.
 
 Examples:
   lazygraph bench --url http://127.0.0.1:8000 --request-rate 5 --seconds 60 --out live

@@ -187,7 +187,8 @@ describe("a live endpoint", () => {
       });
     });
     const { code, run } = await live(url);
-    expect(code).toBe(0);
+    // Some were completed, but not all of them.
+    expect(code).toBe(1);
     expect(run?.requests).toBe(10);
     const { rate_limited = 0, not_sse = 0, cut_off = 0, ...others } = run?.failures ?? {};
     for (const count of [rate_limited, not_sse, cut_off]) expect(count).toBeGreaterThan(1);
