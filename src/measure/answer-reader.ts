@@ -22,7 +22,10 @@ export interface AnswerReader {
   readonly failed: boolean;
   /** The end mark has come: how the connection ends is of no interest. */
   readonly done: boolean;
-  /** @param atMs when the bytes came, in any clock; that of the content in them */
+  /**
+   * @param bytes are read before it returns, or copied
+   * @param atMs when the bytes came, in any clock; that of the content in them
+   */
   push(bytes: Uint8Array, atMs: number): void;
   /**
    * No more bytes come. Once.
@@ -227,7 +230,8 @@ class DocumentBody implements Body {
   push(bytes: Uint8Array, atMs: number): void {
     this.#atMs = atMs;
     this.#bytes += bytes.length;
-    if (this.#bytes <= DOCUMENT_BYTES_MAX) this.#pieces.push(bytes);
+    // The caller's bytes may be others by the end.
+    if (this.#bytes <= DOCUMENT_BYTES_MAX) this.#pieces.push(Buffer.from(bytes));
     else this.#pieces.length = 0;
   }
 

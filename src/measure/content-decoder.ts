@@ -111,7 +111,8 @@ class Unzipped implements ContentDecoder {
     if (this.#damage !== undefined) return;
     this.#times.push(atMs);
     this.#lastMs = atMs;
-    this.#transform.write(bytes, () => this.#times.shift());
+    // The caller's bytes may be others by the time that they are decoded.
+    this.#transform.write(Buffer.from(bytes), () => this.#times.shift());
   }
 
   async end(): Promise<string | undefined> {
@@ -160,7 +161,8 @@ class Unzstd implements ContentDecoder {
     if (this.#damage !== undefined) return;
     this.#atMs = atMs;
     try {
-      this.#decoder.push(bytes);
+      // It keeps the beginning of a block, and the caller's bytes may be others by then.
+      this.#decoder.push(Uint8Array.from(bytes));
     } catch (error) {
       this.#damage = messageOf(error);
     }

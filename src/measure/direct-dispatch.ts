@@ -35,6 +35,7 @@ export interface ByteHandler {
     status: number,
     headers: Readonly<Record<string, string | string[] | undefined>>,
   ): void;
+  /** The bytes are of no use after this call: who keeps them copies them. */
   onResponseData(control: RequestControl, bytes: Buffer): void;
   onResponseEnd(control: RequestControl, trailers: object): void;
   /** Once, and nothing after it. */
@@ -44,6 +45,11 @@ export interface ByteHandler {
 /** Servers close a connection that is idle for some seconds: ours is not used for that long. */
 const IDLE_MS_MAX = 2_000;
 const IDLE_MAX = 4_096;
+/**
+ * What plain sockets are read into, one after the other: all is handed on before the next one reads,
+ * and who keeps bytes copies them. It spares a stream and a buffer for each token.
+ */
+const RECEIVED: Buffer = Buffer.allocUnsafeSlow(1 << 16);
 
 /**
  * Idle connections by origin. There is no limit on those in use: a pool that makes late arrivals
@@ -99,7 +105,10 @@ class Connection implements RequestControl {
     const options = { host, port, noDelay: true };
     // RFC 6066 allows no address as a server's name.
     const servername = /^[\d.]+$|:/.test(host) ? "" : host;
-    this.#socket = secure ? connectSecure({ ...options, servername }) : connectPlain(options);
+    this.#socket = secure
+      ? connectSecure({ ...options, servername })
+      : connectPlain({ ...options, onread: { buffer: RECEIVED, callback: this.#onRead } });
+    if (secure) this.#socket.on("data", (bytes: Buffer) => this.#received(bytes));
     this.#listen();
   }
 
@@ -125,7 +134,6 @@ class Connection implements RequestControl {
 
   #listen(): void {
     const socket = this.#socket;
-    socket.on("data", (bytes: Buffer) => this.#received(bytes));
     socket.on("error", (error) => {
       this.#error ??= error;
     });
@@ -138,6 +146,11 @@ class Connection implements RequestControl {
     parser[HTTPParser.kOnBody] = this.#onBody;
     parser[HTTPParser.kOnMessageComplete] = this.#onEnd;
   }
+
+  readonly #onRead = (length: number): boolean => {
+    this.#received(RECEIVED.subarray(0, length));
+    return true;
+  };
 
   #received(bytes: Buffer): void {
     const result: unknown = this.#parser.execute(bytes, 0, bytes.length);
