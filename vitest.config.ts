@@ -8,7 +8,7 @@ export default defineConfig({
   resolve: {
     alias: [
       { find: /^lazygraph$/, replacement: `${SOURCES}/index.ts` },
-      { find: /^lazygraph\/(metrics|tracing|testing)$/, replacement: `${SOURCES}/$1.ts` },
+      { find: /^lazygraph\/(measure|metrics|tracing|testing)$/, replacement: `${SOURCES}/$1.ts` },
     ],
   },
   test: {

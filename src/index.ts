@@ -64,11 +64,12 @@ export type { ControllerOptions } from "./options.ts";
 export type { PlanSnapshot } from "./plan/engine-plan.ts";
 export {
   createTraceRecorder,
-  type RecordedRequest,
   type TraceRecorder,
   type TraceRecorderCounts,
   type TraceRecorderOptions,
 } from "./record/recorder.ts";
+export type { AnswerHead, RecordedRequest } from "./record/request.ts";
+export type { UnrecordedReason } from "./record/row.ts";
 export { type ConnectOptions, type ControllerClient, connectController } from "./replica/client.ts";
 export { createStandby, type Standby, type StandbyOptions } from "./replica/standby.ts";
 export type { ControllerView } from "./replica/view.ts";

@@ -1,16 +1,20 @@
 /** One run of one cell: a fresh engine, a wait, a warm-up, the schedule, and its end. */
 
+import { setMaxListeners } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
 import { LazygraphError, messageOf } from "../errors.ts";
+import { ServerAddress } from "../measure/server-address.ts";
 import { type Due, recordOf, runOpenLoop, type Sent, sleep } from "./driver.ts";
 import { createTokenCounter, servedModel } from "./endpoint.ts";
 import { type EngineUnderTest, startEngine } from "./engine-under-test.ts";
+import { defined } from "./fields.ts";
 import { hostFacts } from "./host.ts";
 import type { Load, ScheduledRequest } from "./load.ts";
 import { createPromptMaker, type PromptMaker } from "./prompts.ts";
 import type { RequestRecord, RunHead, RunTimes } from "./samples.ts";
 import type { BenchSpec, CellName, ModeSpec } from "./spec.ts";
 import { runFile, runName, SampleWriter } from "./store.ts";
+import { storedMode } from "./stored-mode.ts";
 import { streamRequest } from "./stream.ts";
 
 /** Is told how a run goes on. */
@@ -72,6 +76,8 @@ class Run {
     this.#options = options;
     this.#mode = spec.modes[cell.mode] as ModeSpec;
     this.#load = spec.loads[cell.load] as Load;
+    // Every request under way listens, so that their number is no leak.
+    setMaxListeners(0, options.signal);
   }
 
   head(more: Partial<RunHead> = {}): RunHead {
@@ -82,7 +88,7 @@ class Run {
       status: "running",
       startedAt: this.#startedAt,
       host: hostFacts([]),
-      mode: this.#mode,
+      mode: storedMode(this.#mode),
       load: this.#load,
       start: this.#load.start ?? "ready",
       endpoint: spec.endpoint,
@@ -124,7 +130,7 @@ class Run {
     if (failure !== undefined) return partial(failure);
     if (died !== undefined) return partial(`The engine's command ended by ${died}: see its log.`);
     if (schedule.length > 0 && this.#failed === this.#done) return partial("No request succeeded.");
-    return { status: "complete" };
+    return { status: "complete", ...(this.#failed > 0 ? { requestsFailed: this.#failed } : {}) };
   }
 
   async #measure(engine: EngineUnderTest): Promise<void> {
@@ -134,16 +140,17 @@ class Run {
     await engine.command?.untilReady(engine.url, spec.readySecondsMax, signal);
     if (signal.aborted) return;
     if (engine.command !== undefined) this.#times = { ...this.#times, readySeconds: since() };
-    const { model, simulated } = await servedModel(engine.url, spec.model, signal);
+    const server = new ServerAddress(engine.url, spec.access);
+    const { model, simulated } = await servedModel(server, spec.model, signal);
     if (simulated !== undefined) this.#more = { ...this.#more, simulated };
     const prompts = await createPromptMaker({
       endpoint: spec.endpoint,
-      counter: createTokenCounter({ url: engine.url, endpoint: spec.endpoint, model, signal }),
+      counter: createTokenCounter({ ...spec, server, model, signal }),
       seed: this.#load.seed,
       text: spec.textPrompts,
     });
     this.#more = { ...this.#more, model, prompts: prompts.how };
-    const send = this.#sender(engine, model, prompts);
+    const send = this.#sender(engine, server, model, prompts);
     let scheduleMs = engine.originMs;
     if (this.#load.start !== "spawn") {
       await this.#warmUp(send, engine);
@@ -176,17 +183,23 @@ class Run {
     progress.requests(this.#done, this.#failed, schedule.length);
   }
 
-  #sender(engine: EngineUnderTest, model: string, prompts: PromptMaker): Send {
+  #sender(
+    engine: EngineUnderTest,
+    server: ServerAddress,
+    model: string,
+    prompts: PromptMaker,
+  ): Send {
     const { spec, signal } = this.#options;
+    const { endpoint, ignoreEos, maxTokensSent, streamOptions } = spec;
+    const requestFields = { endpoint, ignoreEos, ...defined({ maxTokensSent, streamOptions }) };
     return async (request, sent) => {
       const { promptTokens, outputTokens } = request;
       const outcome = await streamRequest({
-        url: engine.url,
-        endpoint: spec.endpoint,
+        server,
+        ...requestFields,
         model,
         prompt: prompts.prompt(request, sent.index),
         maxTokens: outputTokens,
-        ignoreEos: spec.ignoreEos,
         timeoutMs: spec.requestSecondsMax * 1000,
         signal,
       });

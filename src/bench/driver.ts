@@ -93,6 +93,7 @@ export function recordOf(sent: Sent, outcome: StreamOutcome, originMs: number): 
     outputTokensWanted: sent.outputTokens,
     ...(promptTokens === undefined ? {} : { promptTokens }),
     ...(outputTokens === undefined ? {} : { outputTokens }),
+    ...(outcome.resent ? { resent: true } : {}),
     ...(failure === undefined ? {} : { failure }),
   };
 }

@@ -1,11 +1,16 @@
 /** Questions to an OpenAI-compatible server besides the load: its model, its token counts. */
 
 import { within } from "../deadline.ts";
-import { LazygraphError, messageOf } from "../errors.ts";
+import { LazygraphError } from "../errors.ts";
+import { askServer, connectionFailure } from "../measure/http-client.ts";
+import type { ServerAddress } from "../measure/server-address.ts";
 import type { TokenCounter } from "./prompts.ts";
-import { type Endpoint, streamRequest } from "./stream.ts";
+import { type Endpoint, type RequestFields, streamRequest } from "./stream.ts";
 
 const ASK_MS_MAX = 30_000;
+const MODELS = "/v1/models";
+const UNAUTHORIZED: ReadonlySet<number> = new Set([401, 403]);
+const SHOWN_CHARS_MAX = 100;
 
 export interface ServedModel {
   readonly model: string;
@@ -20,14 +25,14 @@ export interface ServedModel {
  *   or names none
  */
 export async function servedModel(
-  url: URL,
+  server: ServerAddress,
   wanted: string | undefined,
   signal: AbortSignal,
 ): Promise<ServedModel> {
-  return modelOf(await ask(url, "v1/models", undefined, signal), url, wanted);
+  return modelOf(await ask(server, MODELS, undefined, signal), server, wanted);
 }
 
-function modelOf(answer: Answer, url: URL, wanted: string | undefined): ServedModel {
+function modelOf(answer: Asked, server: ServerAddress, wanted: string | undefined): ServedModel {
   const data = (answer.body as { data?: unknown } | null | undefined)?.data;
   const models = (Array.isArray(data) ? data : []) as ({
     id?: unknown;
@@ -35,43 +40,42 @@ function modelOf(answer: Answer, url: URL, wanted: string | undefined): ServedMo
   } | null)[];
   const found = models.find((entry) => wanted === undefined || entry?.id === wanted) ?? models[0];
   const simulated =
-    found?.owned_by === "simulated" ? `the server at ${url.origin} says so` : undefined;
+    found?.owned_by === "simulated" ? `the server at ${server.origin} says so` : undefined;
   if (wanted !== undefined) return { model: wanted, simulated };
   if (typeof found?.id === "string") return { model: found.id, simulated };
+  const advice = UNAUTHORIZED.has(answer.status ?? 0)
+    ? "give its key by --api-key or OPENAI_API_KEY"
+    : "name one by --model, or see whether the server runs";
   throw new LazygraphError(
     "ERR_LAZYGRAPH_BENCH",
-    `Expected ${url.href} to name a model at /v1/models, got ${answer.what}: name one, or see ` +
-      "whether the server runs.",
+    `Expected ${server.shown} to name a model at ${MODELS}, got ${answer.what}: ${advice}.`,
   );
 }
 
-export interface CounterOptions {
-  readonly url: URL;
+export interface CounterOptions extends RequestFields {
+  readonly server: ServerAddress;
   readonly endpoint: Endpoint;
   readonly model: string;
   readonly signal: AbortSignal;
 }
 
 export function createTokenCounter(options: CounterOptions): TokenCounter {
-  const { url, endpoint, model, signal } = options;
+  const { server, model, signal } = options;
   return {
     async tokenize(text) {
       const body = { model, prompt: text, add_special_tokens: false };
-      const answer = await ask(url, "tokenize", body, signal);
+      const answer = await ask(server, "/tokenize", body, signal);
       const { tokens } = (answer.body ?? {}) as { tokens?: unknown };
       const sound = Array.isArray(tokens) && tokens.every((id) => Number.isInteger(id));
       return sound ? (tokens as number[]) : undefined;
     },
     async promptTokens(text) {
       const outcome = await streamRequest({
-        url,
-        endpoint,
-        model,
+        ...options,
         prompt: text,
         maxTokens: 1,
         ignoreEos: false,
         timeoutMs: ASK_MS_MAX,
-        signal,
       });
       return outcome.promptTokens;
     },
@@ -85,60 +89,55 @@ export function createTokenCounter(options: CounterOptions): TokenCounter {
  * @throws LazygraphError `ERR_LAZYGRAPH_BENCH` when not
  */
 export async function requireServer(
-  url: URL,
+  server: ServerAddress,
   wanted: string | undefined,
   secondsMax: number,
   signal: AbortSignal,
 ): Promise<void> {
   const timeoutMs = Math.min(ASK_MS_MAX, secondsMax * 1000);
-  const answer = await ask(url, "v1/models", undefined, signal, timeoutMs);
+  const answer = await ask(server, MODELS, undefined, signal, timeoutMs);
   if (signal.aborted) return;
-  if (!answer.answered) {
+  if (answer.status === undefined) {
     throw new LazygraphError(
       "ERR_LAZYGRAPH_BENCH",
-      `Expected a server at ${url.href}, got ${answer.what}: start it, or see host and port.`,
+      `Expected a server at ${server.shown}, got ${answer.what}: start it, or see host and port.`,
     );
   }
-  modelOf(answer, url, wanted);
+  modelOf(answer, server, wanted);
 }
 
-interface Answer {
-  /** With whatever status. */
-  readonly answered: boolean;
+interface Asked {
+  /** Undefined: nothing answered. */
+  readonly status: number | undefined;
   /** Undefined unless it was 200 with JSON. */
   readonly body: unknown;
   readonly what: string;
 }
 
 async function ask(
-  url: URL,
+  server: ServerAddress,
   path: string,
   body: object | undefined,
   signal: AbortSignal,
   timeoutMs = ASK_MS_MAX,
-): Promise<Answer> {
-  const base = url.href.endsWith("/") ? url.href : `${url.href}/`;
-  let answered = false;
+): Promise<Asked> {
   try {
-    const [status, text] = await within(timeoutMs, signal, async (limited) => {
-      const response = await fetch(new URL(path, base), {
-        signal: limited,
-        ...(body === undefined
-          ? {}
-          : {
-              method: "POST",
-              headers: { "content-type": "application/json" },
-              body: JSON.stringify(body),
-            }),
-      });
-      answered = true;
-      return [response.status, await response.text()] as const;
-    });
-    if (status !== 200) return { answered, body: undefined, what: `status ${status}` };
-    return { answered, body: JSON.parse(text), what: text.slice(0, 100) };
+    const { status, text } = await within(timeoutMs, signal, (limited) =>
+      askServer({ server, path, body, signal: limited }),
+    );
+    const shown = server.hide(text).slice(0, SHOWN_CHARS_MAX);
+    if (status !== 200) return { status, body: undefined, what: `status ${status}` };
+    return { status, body: jsonOf(text), what: shown };
   } catch (error) {
-    const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error;
-    const what = messageOf(cause);
-    return { answered, body: undefined, what };
+    const what = server.hide(connectionFailure(error));
+    return { status: undefined, body: undefined, what };
+  }
+}
+
+function jsonOf(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
   }
 }

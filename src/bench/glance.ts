@@ -1,4 +1,4 @@
-/** The first table of a report: every mode under every load, one line each. Pure text. */
+/** The first tables of a report: for each load a column per mode, start-up first. Pure text. */
 
 import {
   estimateText,
@@ -6,6 +6,7 @@ import {
   interval,
   NONE,
   plannedText,
+  type Row,
   runsText,
   scalar,
   type Text,
@@ -13,25 +14,45 @@ import {
 } from "./rows.ts";
 import type { ModeFigures, Summary } from "./summary.ts";
 
-export interface Glance {
-  /** Names of the columns; the first names modes. */
-  readonly head: readonly string[];
-  readonly loads: readonly {
-    readonly load: string;
-    readonly rows: readonly (readonly string[])[];
-  }[];
+export interface GlanceTable {
+  readonly modes: readonly string[];
+  readonly rows: readonly Row[];
 }
 
-/** Columns that no mode has a figure for are left out. */
-export function glanceOf({ cells, baseline }: Pick<Summary, "cells" | "baseline">): Glance {
-  const columns = columnsOf(baseline).filter(([, text]) => cells.some((cell) => text(cell)));
-  const loads = loadsOf(cells).map((load) => ({
-    load,
-    rows: cells
-      .filter((cell) => cell.load === load)
-      .map((cell) => [cell.mode, ...columns.map(([, text]) => text(cell) ?? NONE)]),
-  }));
-  return { head: ["mode", ...columns.map(([title]) => title)], loads };
+export interface GlanceLoad {
+  readonly load: string;
+  /** One, or several where there are more modes than fit beside each other. */
+  readonly tables: readonly GlanceTable[];
+}
+
+/** Columns of figures that fit a page of 1,120 pixels. */
+const MODES_MAX = 6;
+
+/** Rows that no mode has a figure for are left out. */
+export function glanceOf({ cells, baseline }: Pick<Summary, "cells" | "baseline">): GlanceLoad[] {
+  return loadsOf(cells).map((load) => {
+    const own = cells.filter((cell) => cell.load === load);
+    return { load, tables: groupsOf(own, baseline).map((group) => tableOf(group, baseline)) };
+  });
+}
+
+/** Each group has the baseline in it, which the others are read against. */
+function groupsOf(cells: readonly ModeFigures[], baseline: string): ModeFigures[][] {
+  if (cells.length <= MODES_MAX) return [[...cells]];
+  const base = cells.filter(({ mode }) => mode === baseline);
+  const others = cells.filter(({ mode }) => mode !== baseline);
+  const size = MODES_MAX - base.length;
+  return Array.from({ length: Math.ceil(others.length / size) }, (_, index) => [
+    ...base,
+    ...others.slice(index * size, (index + 1) * size),
+  ]);
+}
+
+function tableOf(cells: readonly ModeFigures[], baseline: string): GlanceTable {
+  const rows = rowsOf(baseline)
+    .map(([title, text]) => ({ title, cells: cells.map((cell) => text(cell) ?? NONE) }))
+    .filter((row) => row.cells.some((cell) => cell !== NONE));
+  return { modes: cells.map(({ mode }) => mode), rows };
 }
 
 /** As they were first run, which is how the benchmark's author listed them. */
@@ -47,10 +68,13 @@ export function loadsOf(cells: Summary["cells"]): string[] {
   return [...started].sort(([, a], [, b]) => (a < b ? -1 : 1)).map(([load]) => load);
 }
 
-function columnsOf(baseline: string): readonly (readonly [title: string, text: Text])[] {
+function rowsOf(baseline: string): readonly (readonly [title: string, text: Text])[] {
   return [
-    ["runs", runsText],
-    ["requests", requestsText],
+    ["spawn to ready, s", scalar("spawnToReadySeconds")],
+    ["spawn to first token, s", scalar("spawnToFirstTokenSeconds")],
+    ["capture before ready, s", scalar("captureBeforeReadySeconds")],
+    ["ready to settled, s", scalar("readyToSettledSeconds")],
+    ["wait from spawn, s a request", scalar("firstMinuteWaitSecondsPerRequest")],
     ["TTFT p50, ms", ({ windows }) => estimateText(windows.all?.ttftEstimates?.p50)],
     ["TTFT p99, ms", ({ windows }) => estimateText(windows.all?.ttftEstimates?.p99)],
     [
@@ -63,11 +87,10 @@ function columnsOf(baseline: string): readonly (readonly [title: string, text: T
     ],
     ["first token delayed by a capture, share", scalar("shareDelayed")],
     ["met a capture, share", scalar("shareMet")],
-    ["wait from spawn, s a request", scalar("firstMinuteWaitSecondsPerRequest")],
-    ["spawn to ready, s", scalar("spawnToReadySeconds")],
-    ["ready to settled, s", scalar("readyToSettledSeconds")],
     ["graphs", plannedText],
     ["graph memory, MiB", ({ scalars }) => interval(scalars.graphMiB)],
+    ["requests", requestsText],
+    ["runs", runsText],
   ];
 }
 

@@ -3,11 +3,14 @@
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
-import { glanceOf, loadsOf } from "./glance.ts";
+import { cautions } from "./cautions.ts";
+import { conclusions } from "./conclusion.ts";
+import { type GlanceTable, glanceOf, loadsOf } from "./glance.ts";
 import { loadText } from "./load.ts";
 import type { Plot, PlotTable, Series } from "./plots.ts";
-import { cautions, explanation, numberText, rowGroups } from "./rows.ts";
+import { explanation, numberText, rowGroups } from "./rows.ts";
 import type { RunFigures } from "./run-figures.ts";
+import { runTable } from "./run-table.ts";
 import type { ModeFigures, Summary } from "./summary.ts";
 
 export interface ReportPage {
@@ -49,9 +52,9 @@ ${readPage("page.css")}
 ${cautions(summary)
   .map((note) => `<p class="caution">${text(note)}</p>`)
   .join("\n")}
-<p class="muted">${text(explanation(summary))} Made ${text(page.madeAt)}.</p>
 <main>
 ${glanceSection(summary, loads)}
+<p class="muted">${text(explanation(summary))} Made ${text(page.madeAt)}.</p>
 ${sections.join("\n")}
 ${howSection(summary)}
 </main>
@@ -75,17 +78,42 @@ function drawable({ table: _, ...plot }: Plot): object {
   return plot;
 }
 
-/** One line for each mode under each load; a load's name leads to its section. */
+/** What it comes to in words, then a table for each load, whose name leads to its section. */
 function glanceSection(summary: Summary, loads: readonly string[]): string {
-  const { head, loads: groups } = glanceOf(summary);
-  const bodies = groups.map(({ load, rows }) => {
-    const link = `<a href="#load-${loads.indexOf(load)}">${text(load)}</a>`;
-    return `<tbody><tr class="group"><th scope="rowgroup" colspan="${head.length}">${link}</th></tr>${rows.map(bodyRow).join("")}</tbody>`;
-  });
+  const said = conclusions(summary).map((sentence) => `<li>${text(sentence)}</li>`);
+  const tables = glanceOf(summary).flatMap(({ load, tables: own }) =>
+    own.map((one) => glanceTable(one, load, loads.indexOf(load))),
+  );
   const title = "At a glance";
   return `<section aria-label="${title}"><h2>${title}</h2>
-${wide(`<table><thead><tr>${head.map(columnHead).join("")}</tr></thead>${bodies.join("")}</table>`, title)}
+<ul class="conclusion">${said.join("")}</ul>
+${tables.join("\n")}
 </section>`;
+}
+
+/** On a narrow page each row is a block of its own, where every figure has its mode beside it. */
+function glanceTable({ modes, rows }: GlanceTable, load: string, index: number): string {
+  const head = modes.map(columnHead).join("");
+  const body = rows.map(({ title, cells }) => {
+    const figures = cells.map(
+      (cell, at) => `<td data-mode="${text(modes[at] ?? "")}">${figureText(cell)}</td>`,
+    );
+    return `<tr><th scope="row">${text(title)}</th>${figures.join("")}</tr>`;
+  });
+  const link = `<a href="#load-${index}">${text(load)}</a>`;
+  return `<table class="glance"><thead><tr><th scope="col">${link}</th>${head}</tr></thead><tbody>${body.join("")}</tbody></table>`;
+}
+
+/** A figure and its interval, which goes into a line of its own where there is no room. */
+function figureText(cell: string): string {
+  const [, value = cell, interval] = /^(.*?) (\(.*\))$/s.exec(cell) ?? [];
+  if (interval === undefined) return text(cell);
+  return `${text(value)} <span class="interval">${text(interval)}</span>`;
+}
+
+function runsSection(cells: readonly ModeFigures[]): string {
+  const runs = runTable(cells);
+  return runs === undefined ? "" : `<h3>Run by run</h3>${table(runs, "Run by run")}`;
 }
 
 function loadSection(
@@ -99,6 +127,7 @@ function loadSection(
   return `<h2>${text(load)}</h2>
 <p class="muted">${text(loadText(summary.loads[load]))}</p>
 ${figures.join("\n")}
+${runsSection(cells)}
 <h3>All figures</h3>
 ${figuresTable(cells, load)}
 ${cells.map(graphsOf).join("\n")}

@@ -60,16 +60,23 @@ const REQUESTS_MAX = 1_000_000;
 /** Arrivals a second beyond what one process can send. */
 export const RATE_MAX = 10_000;
 
-/**
- * @param onSkip is told of what the trace has and nobody can replay
- * @throws OptionError, or LazygraphError `ERR_LAZYGRAPH_TRACE` for a file that can't be used
- */
+/** Is told what of a file is not used, in a sentence. */
+export type OnNote = (sentence: string) => void;
+
+/** Who is told of what a load's files have and is not used. */
+export interface LoadNotes {
+  readonly onNote?: OnNote | undefined;
+  /** Of a trace: each row that nobody can replay. */
+  readonly onSkip?: OnSkip;
+}
+
+/** @throws OptionError, or LazygraphError `ERR_LAZYGRAPH_TRACE` for a file that can't be used */
 export async function scheduleOf(
   load: Load,
-  onSkip: OnSkip = () => undefined,
+  { onNote, onSkip = () => undefined }: LoadNotes = {},
 ): Promise<ScheduledRequest[]> {
   const random = createRandom(load.seed ?? 0);
-  const lengths = await lengthsOf(load, random, onSkip);
+  const lengths = await lengthsOf(load, random, { onNote, onSkip });
   const requests: ScheduledRequest[] = [];
   for await (const arrival of arrivalsOf(load, random, onSkip)) {
     if (load.seconds !== undefined && arrival.atSeconds > load.seconds) break;
@@ -85,7 +92,7 @@ export async function scheduleOf(
   return requests;
 }
 
-type OnSkip = (skip: TraceSkip) => void;
+export type OnSkip = (skip: TraceSkip) => void;
 
 type Lengths = (arrival: Arrival) => Omit<ScheduledRequest, "atSeconds">;
 
@@ -97,16 +104,17 @@ interface Arrival {
 }
 
 /** What is given beats the file's own lengths. */
-async function lengthsOf(load: Load, random: Random, onSkip: OnSkip): Promise<Lengths> {
+async function lengthsOf(load: Load, random: Random, notes: Required<LoadNotes>): Promise<Lengths> {
   const { inputLen, outputLen } = load;
-  const source = await lengthSource(load, random, onSkip);
+  const source = await lengthSource(load, random, notes);
   return (arrival) => {
     const found = source(arrival);
     const promptTokens = inputLen === undefined ? found.promptTokens : drawLength(inputLen, random);
     const outputTokens =
       outputLen === undefined ? found.outputTokens : drawLength(outputLen, random);
     // A text has the length it has: where another one is given, words are made up.
-    const text = inputLen === undefined && load.inputLenMax === undefined ? found.text : undefined;
+    const fits = promptTokens <= (load.inputLenMax ?? promptTokens);
+    const text = inputLen === undefined && fits ? found.text : undefined;
     return { promptTokens, outputTokens, ...(text === undefined ? {} : { text }) };
   };
 }
@@ -114,9 +122,14 @@ async function lengthsOf(load: Load, random: Random, onSkip: OnSkip): Promise<Le
 const DEFAULT_INPUT_LEN = 256;
 const DEFAULT_OUTPUT_LEN = 128;
 
-async function lengthSource(load: Load, random: Random, onSkip: OnSkip): Promise<Lengths> {
+async function lengthSource(
+  load: Load,
+  random: Random,
+  { onNote, onSkip }: Required<LoadNotes>,
+): Promise<Lengths> {
   if (load.shareGpt !== undefined) {
-    const conversations = await readShareGpt(load.shareGpt);
+    const { conversations, note } = await readShareGpt(load.shareGpt);
+    if (note !== undefined) onNote?.(note);
     return () => {
       const pick = conversations[Math.floor(random() * conversations.length)] as Conversation;
       return { promptTokens: pick.inputLen, outputTokens: pick.outputLen, text: pick.prompt };

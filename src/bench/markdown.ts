@@ -1,7 +1,10 @@
 /** The report's tables as Markdown, one for each load. */
 
-import { type Glance, glanceOf, loadsOf } from "./glance.ts";
-import { cautions, explanation, rowGroups } from "./rows.ts";
+import { cautions } from "./cautions.ts";
+import { conclusions } from "./conclusion.ts";
+import { type GlanceLoad, glanceOf, loadsOf } from "./glance.ts";
+import { explanation, rowGroups } from "./rows.ts";
+import { runTable } from "./run-table.ts";
 import type { Summary } from "./summary.ts";
 
 export function markdownOf(summary: Summary): string {
@@ -12,20 +15,26 @@ export function markdownOf(summary: Summary): string {
       [`**${title}**`, ...cells.map(() => "")],
       ...own.map((row) => [row.title, ...row.cells]),
     ]);
-    return `## ${text(load)}\n\n${table(header, rows)}`;
+    const runs = runTable(cells);
+    const each = runs === undefined ? "" : `\n\nRun by run:\n\n${table(runs.head, runs.rows)}`;
+    return `## ${text(load)}\n\n${table(header, rows)}${each}`;
   });
-  const glance = `## At a glance\n\n${glanceTable(glanceOf(summary))}`;
+  const glance = ["## At a glance", ...glanceOf(summary).flatMap(glanceTables)];
+  const said = conclusions(summary).map((sentence) => `- ${text(sentence)}`);
+  const conclusion = said.length === 0 ? [] : [said.join("\n")];
   const notes = cautions(summary).map((note) => `**${text(note)}**`);
   const explained = explanation(summary);
-  return `${[`# ${text(summary.title)}`, ...notes, explained, glance, ...parts].join("\n\n")}\n`;
+  const head = [`# ${text(summary.title)}`, ...notes, ...conclusion];
+  return `${[...head, ...glance, explained, ...parts].join("\n\n")}\n`;
 }
 
-function glanceTable({ head, loads }: Glance): string {
-  const rows = loads.flatMap(({ load, rows: own }) => [
-    [`**${load}**`, ...head.slice(1).map(() => "")],
-    ...own,
-  ]);
-  return table(head, rows);
+function glanceTables({ load, tables }: GlanceLoad): string[] {
+  return tables.map(({ modes, rows }) =>
+    table(
+      [load, ...modes],
+      rows.map((row) => [row.title, ...row.cells]),
+    ),
+  );
 }
 
 function table(head: readonly string[], rows: readonly (readonly string[])[]): string {

@@ -3,7 +3,7 @@
 import { join } from "node:path";
 import { SkipCounts } from "../trace/skips.ts";
 import { type RunProgress, runCell } from "./cell.ts";
-import { type ScheduledRequest, scheduleCsv, scheduleOf } from "./load.ts";
+import { type OnSkip, type ScheduledRequest, scheduleCsv, scheduleOf } from "./load.ts";
 import type { RunHead } from "./samples.ts";
 import type { BenchSpec, CellName } from "./spec.ts";
 import {
@@ -14,6 +14,7 @@ import {
   writeDocument,
   writeText,
 } from "./store.ts";
+import { storedMode } from "./stored-mode.ts";
 
 export interface MatrixProgress extends RunProgress {
   cell(name: CellName, place: number, total: number): void;
@@ -29,9 +30,9 @@ export interface MatrixOptions {
   readonly cellsMax?: number;
   /** Is asked before anything is started, with the cells to run now; what it throws ends the call. */
   readonly check?: (cells: readonly CellName[]) => Promise<void>;
+  /** Is told what of a load's files is not used. */
+  readonly onNote?: (sentence: string) => void;
   readonly progress: MatrixProgress;
-  /** Takes a sentence about what of a load's trace is left out. */
-  readonly note?: (sentence: string) => void;
   readonly signal: AbortSignal;
 }
 
@@ -65,9 +66,10 @@ export async function runMatrix(options: MatrixOptions): Promise<MatrixResult> {
   for (const name of new Set(open.map(({ load }) => load))) {
     const load = spec.loads[name] as BenchSpec["loads"][string];
     const skipped = new SkipCounts();
-    const schedule = await scheduleOf(load, (skip) => skipped.add(skip));
+    const onSkip: OnSkip = (skip) => skipped.add(skip);
+    const schedule = await scheduleOf(load, { onNote: options.onNote, onSkip });
     const sentence = skipped.sentence(load.trace ?? name);
-    if (sentence !== undefined) options.note?.(sentence);
+    if (sentence !== undefined) options.onNote?.(sentence);
     schedules.set(name, schedule);
     await writeText(join(folder, "schedules", `${name}.csv`), scheduleCsv(schedule));
   }
@@ -95,8 +97,9 @@ export function requireSame(
   folder: string,
 ): void {
   const { mode, load } = head.cell;
+  const own = spec.modes[mode];
   for (const [what, name, there, here] of [
-    ["mode", mode, head.mode, spec.modes[mode]],
+    ["mode", mode, head.mode, own && storedMode(own)],
     ["load", load, head.load, spec.loads[load]],
   ] as const) {
     if (JSON.stringify(there) === JSON.stringify(here)) continue;

@@ -35,18 +35,6 @@ type RowSpec = readonly [title: string, text: Text];
 
 const GROUPS: readonly { readonly title: string; readonly rows: readonly RowSpec[] }[] = [
   {
-    title: "Runs",
-    rows: [
-      ["runs", runsText],
-      ["requests completed", ({ runs }) => whole(sum(runs.map(({ completed }) => completed)))],
-      ["requests failed", failuresText],
-      ["requests a second", ({ throughputPerSecond }) => interval(throughputPerSecond)],
-      ["within the limits, a second", ({ goodputPerSecond }) => interval(goodputPerSecond)],
-      ["generator late, p99, ms", scalar("latenessP99Ms")],
-      ["prompt tokens counted over wanted", promptRatio],
-    ],
-  },
-  {
     title: "Start",
     rows: [
       ["spawn to ready, s", scalar("spawnToReadySeconds")],
@@ -60,6 +48,19 @@ const GROUPS: readonly { readonly title: string; readonly rows: readonly RowSpec
         "saved against the baseline, request-seconds",
         ({ versusBaseline }) => estimateText(versusBaseline?.firstMinuteSavedSeconds),
       ],
+    ],
+  },
+  {
+    title: "Runs",
+    rows: [
+      ["runs", runsText],
+      ["requests completed", ({ runs }) => whole(sum(runs.map(({ completed }) => completed)))],
+      ["requests failed", failuresText],
+      ["requests a second", ({ throughputPerSecond }) => interval(throughputPerSecond)],
+      ["within the limits, a second", ({ goodputPerSecond }) => interval(goodputPerSecond)],
+      ["generator late, p99, ms", scalar("latenessP99Ms")],
+      ["prompt tokens counted over wanted", tokensRatio("promptTokensRatio")],
+      ["output tokens over wanted", tokensRatio("outputTokensRatio")],
     ],
   },
   {
@@ -189,9 +190,11 @@ export function failuresText({ runs }: ModeFigures): string {
   return `${whole(total)} (${[...counts].map(([kind, n]) => `${kind} ${n}`).join(", ")})`;
 }
 
-function promptRatio({ runs }: ModeFigures): string | undefined {
-  const ratios = runs.flatMap(({ promptTokensRatio }) => promptTokensRatio?.mean ?? []);
-  return ratios.length === 0 ? undefined : numberText(sum(ratios) / ratios.length);
+function tokensRatio(name: "promptTokensRatio" | "outputTokensRatio"): Text {
+  return ({ runs }) => {
+    const ratios = runs.flatMap((run) => run[name]?.mean ?? []);
+    return ratios.length === 0 ? undefined : numberText(sum(ratios) / ratios.length);
+  };
 }
 
 export function plannedText({ scalars, runs }: ModeFigures): string | undefined {
@@ -251,45 +254,4 @@ export function explanation({ goodput, cells }: Pick<Summary, "goodput" | "cells
   ]
     .filter((sentence) => sentence !== undefined)
     .join(" ");
-}
-
-/** Lateness of the generator at p99 above which latencies are its own and not the engine's. */
-const LATE_MS = 2;
-const NAMED_MAX = 5;
-
-/** What must stand beside every table. */
-export function cautions({ simulated, partial, cells }: Summary): string[] {
-  const notes: string[] = [];
-  if (simulated) {
-    const profiles = [...new Set(cells.flatMap((cell) => cell.simulated ?? []))];
-    notes.push(
-      `SIMULATED: no GPU was used; times come from a cost profile (${profiles.join("; ")}).`,
-    );
-  }
-  const runs = cells.flatMap(({ mode, load, runs }) =>
-    runs.map((run) => ({ run, name: `${mode}, ${load}, run ${run.run}` })),
-  );
-  if (partial) {
-    const why = runs.flatMap(({ run, name }) =>
-      run.status === "partial" ? [`${name}: ${run.reason ?? "no reason was kept."}`] : [],
-    );
-    notes.push(`PARTIAL: not every run ended as planned. ${listed(why)}`);
-  }
-  const late = runs.flatMap(({ run, name }) => {
-    const ms = run.generatorLateP99Ms ?? 0;
-    return ms > LATE_MS ? [`${name}: ${numberText(ms)} ms.`] : [];
-  });
-  if (late.length > 0) {
-    notes.push(
-      "TOO BUSY: the host was too busy: figures of these runs are not the engine's. The generator " +
-        `sent requests more than ${LATE_MS} ms late at p99. ${listed(late)}`,
-    );
-  }
-  return notes;
-}
-
-function listed(sentences: readonly string[]): string {
-  const more = sentences.length - NAMED_MAX;
-  const rest = more > 0 ? [`And ${more} more.`] : [];
-  return [...sentences.slice(0, NAMED_MAX), ...rest].join(" ");
 }

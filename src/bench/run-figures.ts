@@ -5,7 +5,15 @@ import { type Gap, longestTokenGap } from "./gap.ts";
 import type { CellRun, RequestRecord } from "./samples.ts";
 import { type Distribution, distributionOf, mean } from "./stats.ts";
 import type { FailureKind } from "./stream.ts";
-import { completedOf, fillOf, isDelayed, isMet, readySecondsOf } from "./windows.ts";
+import {
+  completedOf,
+  fillOf,
+  isDelayed,
+  isMet,
+  readySecondsOf,
+  tpotMs,
+  ttftMs,
+} from "./windows.ts";
 
 export interface RunFigures {
   readonly run: number;
@@ -21,6 +29,13 @@ export interface RunFigures {
   readonly generatorLateP99Ms?: number;
   /** Tokens the server counted in prompts, over those wanted; 1 is exact. */
   readonly promptTokensRatio?: Distribution;
+  /** Tokens of completions over those asked for; 1 is exact, below it answers ended early. */
+  readonly outputTokensRatio?: Distribution;
+  /** Requests that went out twice, because an idle connection had been closed; absent for none. */
+  readonly resent?: number;
+  /** Of its own completed requests, in milliseconds. */
+  readonly ttft?: Distribution;
+  readonly tpot?: Distribution;
   readonly spawnToReadySeconds?: number;
   readonly spawnToFirstTokenSeconds?: number;
   readonly spawnToSettledSeconds?: number;
@@ -101,6 +116,10 @@ export function runFigures(run: CellRun): RunFigures {
     ...optional("latenessMs", distributionOf(counted.map((request) => latenessMs(run, request)))),
     ...optional("generatorLateP99Ms", generatorLateP99Ms(run, counted)),
     ...optional("promptTokensRatio", promptTokensRatio(completed)),
+    ...optional("outputTokensRatio", outputTokensRatio(completed)),
+    ...optional("resent", counted.filter(({ resent }) => resent === true).length || undefined),
+    ...optional("ttft", distributionOf(completed.map(ttftMs))),
+    ...optional("tpot", distributionOf(completed.flatMap((request) => tpotMs(request) ?? []))),
     ...(owned ? optional("spawnToReadySeconds", readySeconds) : {}),
     ...(owned ? optional("spawnToFirstTokenSeconds", firstTokenSeconds) : {}),
     ...optional("spawnToSettledSeconds", settledSeconds),
@@ -150,6 +169,15 @@ function promptTokensRatio(requests: readonly RequestRecord[]): Distribution | u
   return distributionOf(
     requests.flatMap(({ promptTokens, promptTokensWanted }) =>
       promptTokens === undefined ? [] : [promptTokens / promptTokensWanted],
+    ),
+  );
+}
+
+function outputTokensRatio(requests: readonly RequestRecord[]): Distribution | undefined {
+  return distributionOf(
+    // Events alone don't say: one may carry several tokens.
+    requests.flatMap(({ outputTokens, outputTokensWanted }) =>
+      outputTokens === undefined ? [] : [outputTokens / outputTokensWanted],
     ),
   );
 }

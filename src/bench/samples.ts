@@ -22,6 +22,8 @@ export interface RequestRecord {
   /** As the server counted them. */
   readonly promptTokens?: number;
   readonly outputTokens?: number;
+  /** Sent again, because the server had closed its connection before the first byte. */
+  readonly resent?: true;
   readonly failure?: Failure;
 }
 
@@ -97,6 +99,8 @@ export interface RunHead {
   readonly simulated?: string;
   readonly prompts?: string;
   readonly requestsScheduled: number;
+  /** Of those scheduled; absent for none. */
+  readonly requestsFailed?: number;
   readonly times: RunTimes;
   /** Graphs captured before ready, with a controller. */
   readonly graphsAtReady?: readonly string[];

@@ -1,11 +1,13 @@
 /** What a benchmark runs: modes, loads, and which cells of the two, from a JSON file or options. */
 
 import { OptionError } from "../errors.ts";
+import { type ServerAddressOptions, serverUrl, shownUrl } from "../measure/server-address.ts";
 import { type ControllerOptions, resolveOptions } from "../options.ts";
 import { MODES, type Mode } from "../wire/protocol.ts";
 import { defined, Fields, fieldError, numberIn, textIn } from "./fields.ts";
-import { ARRIVALS, type Length, type Load, RATE_MAX, STARTS } from "./load.ts";
-import type { Endpoint } from "./stream.ts";
+import type { Load } from "./load.ts";
+import { parseLoad, SECONDS_MAX, TOKENS } from "./load-spec.ts";
+import type { Endpoint, RequestFields } from "./stream.ts";
 
 export interface CellName {
   readonly mode: string;
@@ -47,7 +49,7 @@ export interface Goodput {
   readonly e2el?: number;
 }
 
-export interface BenchSpec {
+export interface BenchSpec extends RequestFields {
   readonly title: string;
   readonly endpoint: Endpoint;
   /** @default the first model that the server names */
@@ -57,7 +59,8 @@ export interface BenchSpec {
   readonly runs: number;
   /** Requests before a schedule that starts at ready or settled; not counted. */
   readonly numWarmups: number;
-  readonly ignoreEos: boolean;
+  /** Key and headers of every request; never in what is written. */
+  readonly access: ServerAddressOptions;
   /** Prompts are text also where token ids would do: the server's tokenizer is part of TTFT. */
   readonly textPrompts: boolean;
   readonly goodput: Goodput;
@@ -72,9 +75,8 @@ export interface BenchSpec {
 /** Names become parts of file names. */
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,47}$/;
 const RUNS_MAX = 1000;
-const SECONDS_MAX = 86_400 * 7;
-const TOKENS = { min: 1, max: 1 << 20, whole: true } as const;
-const RATE = { min: 1e-4, max: RATE_MAX } as const;
+const HEADER_VALUE = /^[\t\x20-\x7e\x80-\xff]*$/;
+const HEADER_NAME = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
 
 /**
  * Checks a specification; `${NAME}` in any text is replaced from the environment.
@@ -105,6 +107,13 @@ export function parseSpec(
     runs,
     numWarmups: fields.number("numWarmups", { min: 0, max: 10_000, whole: true }) ?? 0,
     ignoreEos: fields.flag("ignoreEos") ?? true,
+    maxTokensSent: fields.flag("maxTokensSent") ?? true,
+    streamOptions: fields.flag("streamOptions") ?? true,
+    access: defined<ServerAddressOptions>({
+      // An empty variable is an unset one.
+      apiKey: fields.text("apiKey") ?? (environment["OPENAI_API_KEY"] || undefined),
+      headers: checkHeaders("spec.headers", fields.record("headers", headerText)),
+    }),
     textPrompts: fields.flag("textPrompts") ?? false,
     goodput: parseGoodput(fields.raw("goodput") ?? {}),
     readySecondsMax: fields.number("readySecondsMax", { min: 1, max: SECONDS_MAX }) ?? 900,
@@ -209,9 +218,28 @@ function requireCommand(command: readonly string[], path: string): void {
 
 /** @throws OptionError unless it is `http://` or `https://` */
 export function checkUrl(path: string, text: string): URL {
-  const url = URL.canParse(text) ? new URL(text) : undefined;
-  if (url?.protocol === "http:" || url?.protocol === "https:") return url;
-  throw fieldError(path, "an http:// or https:// URL", text);
+  const url = serverUrl(text);
+  if (url !== undefined) return url;
+  throw fieldError(path, "an http:// or https:// URL", shownUrl(text));
+}
+
+function headerText(value: unknown, path: string): string {
+  if (typeof value === "string") return value;
+  // Without what came, which may be a secret.
+  throw new OptionError(path, `Expected ${path} to be a text, got ${typeof value}.`);
+}
+
+/** @throws OptionError for a name or a value that no request can carry */
+export function checkHeaders(
+  path: string,
+  headers: Readonly<Record<string, string>> | undefined,
+): Readonly<Record<string, string>> | undefined {
+  for (const [name, value] of Object.entries(headers ?? {})) {
+    if (HEADER_NAME.test(name) && HEADER_VALUE.test(value)) continue;
+    // Without the value, which may be a secret.
+    throw fieldError(path, "names of headers, each with a value of one line", name);
+  }
+  return headers;
 }
 
 function parseSimulated(value: unknown, path: string): SimulatedSpec | undefined {
@@ -236,65 +264,6 @@ function parseGoodput(value: unknown): Goodput {
   });
   fields.done();
   return goodput;
-}
-
-export function parseLoad(value: unknown, path: string): Load {
-  const fields = new Fields(path, value);
-  const arrivals = fields.oneOf("arrivals", ARRIVALS);
-  if (arrivals === undefined) {
-    throw fieldError(`${path}.arrivals`, `one of ${ARRIVALS.join(", ")}`, undefined);
-  }
-  const load: Load = {
-    arrivals,
-    ...defined<Omit<Load, "arrivals">>({
-      requestRate: fields.number("requestRate", RATE),
-      burstiness: fields.number("burstiness", { min: 0.01, max: 1000 }),
-      rampUpStrategy: fields.oneOf("rampUpStrategy", ["linear", "exponential"]),
-      rampUpStartRps: fields.number("rampUpStartRps", RATE),
-      rampUpEndRps: fields.number("rampUpEndRps", RATE),
-      trace: fields.text("trace"),
-      speed: fields.number("speed", { min: 1e-3, max: 1000 }),
-      shareGpt: fields.text("shareGpt"),
-      inputLen: parseLength(fields.raw("inputLen"), `${path}.inputLen`),
-      outputLen: parseLength(fields.raw("outputLen"), `${path}.outputLen`),
-      inputLenMax: fields.number("inputLenMax", TOKENS),
-      outputLenMax: fields.number("outputLenMax", TOKENS),
-      numPrompts: fields.number("numPrompts", { min: 1, max: 1_000_000, whole: true }),
-      seconds: fields.number("seconds", { min: 0.001, max: SECONDS_MAX }),
-      seed: fields.number("seed", { min: 0, max: 2 ** 32 - 1, whole: true }),
-      start: fields.oneOf("start", STARTS),
-    }),
-  };
-  fields.done();
-  checkLoad(load, path);
-  return load;
-}
-
-function parseLength(value: unknown, path: string): Length | undefined {
-  if (value === undefined || value === null) return undefined;
-  if (!Array.isArray(value)) return numberIn(path, value, TOKENS);
-  const [min, max] = value.map((entry) => numberIn(path, entry, TOKENS));
-  if (value.length === 2 && min !== undefined && max !== undefined && min <= max) return [min, max];
-  throw fieldError(path, "a number of tokens, or a list of the fewest and the most", value);
-}
-
-/** Fields that need or exclude each other. */
-function checkLoad(load: Load, path: string): void {
-  const { arrivals, numPrompts, seconds } = load;
-  if (arrivals === "trace" && load.trace === undefined) {
-    throw fieldError(`${path}.trace`, "given for arrivals of kind trace", undefined);
-  }
-  if (arrivals === "ramp") {
-    const { rampUpStartRps, rampUpEndRps } = load;
-    if (rampUpStartRps === undefined || rampUpEndRps === undefined) {
-      throw fieldError(path, "given with rampUpStartRps and rampUpEndRps for a ramp", load);
-    }
-  } else if (arrivals !== "trace" && load.requestRate === undefined) {
-    throw fieldError(`${path}.requestRate`, "given: arrivals a second", undefined);
-  }
-  if (arrivals !== "trace" && numPrompts === undefined && seconds === undefined) {
-    throw fieldError(path, "given with numPrompts or seconds, else it never ends", load);
-  }
 }
 
 /** Texts anywhere in the document, so that one file fits several hosts. */

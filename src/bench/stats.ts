@@ -26,9 +26,18 @@ export interface Distribution {
   readonly max: number;
 }
 
-export function mean(values: readonly number[]): number {
+/** Numbers in a list, or packed: of millions of samples a list would take twice the memory. */
+export type Samples = readonly number[] | Float64Array;
+
+export function mean(values: Samples): number {
   if (values.length === 0) throw new RangeError("Expected at least one value, got none.");
-  return values.reduce((sum, value) => sum + value, 0) / values.length;
+  return sumOf(values) / values.length;
+}
+
+function sumOf(values: Samples): number {
+  let sum = 0;
+  for (const value of values) sum += value;
+  return sum;
 }
 
 /** Linear interpolation between the closest ranks; `share` is 0 to 1. */
@@ -45,16 +54,17 @@ export function sortedQuantile(sorted: Float64Array, share: number): number {
   return low + (high - low) * (at - Math.floor(at));
 }
 
-function sortedOf(values: readonly number[]): Float64Array {
+function sortedOf(values: Samples): Float64Array {
   return Float64Array.from(values).sort();
 }
 
 /** Undefined of nothing: a window without requests has no median. */
-export function distributionOf(values: readonly number[]): Distribution | undefined {
+export function distributionOf(values: Samples): Distribution | undefined {
   if (values.length === 0) return undefined;
   const sorted = sortedOf(values);
   const average = mean(values);
-  const squares = values.reduce((sum, value) => sum + (value - average) ** 2, 0);
+  let squares = 0;
+  for (const value of values) squares += (value - average) ** 2;
   const sd = values.length === 1 ? 0 : Math.sqrt(squares / (values.length - 1));
   return {
     n: values.length,

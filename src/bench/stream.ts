@@ -1,112 +1,76 @@
 /**
- * One streaming request against an OpenAI-compatible endpoint, with the time of every token. What
- * goes wrong is an outcome, not an exception: a benchmark counts it and goes on.
+ * One streaming request against an OpenAI-compatible endpoint, with the time of every piece of
+ * content. What goes wrong is an outcome, not an exception: a benchmark counts it and goes on.
  */
 
-import { Agent as HttpAgent, request as httpRequest, type IncomingMessage } from "node:http";
-import { Agent as HttpsAgent, request as httpsRequest } from "node:https";
-import { messageOf } from "../errors.ts";
-import { SseParser } from "./sse.ts";
+import type { Answer, AnswerFailureKind } from "../measure/answer.ts";
+import { type AnswerReader, createAnswerReader, isEventStream } from "../measure/answer-reader.ts";
+import type { ByteHandler, ByteRequest, RequestControl } from "../measure/direct-dispatch.ts";
+import { connectionFailure, dispatchBytes, isClosedConnection } from "../measure/http-client.ts";
+import type { ServerAddress } from "../measure/server-address.ts";
+import { refusalOf } from "./refusal.ts";
 
 export type Endpoint = "completions" | "chat";
 
 /** How a request can fail, as the reports count it. */
-export const FAILURES = [
+const REQUEST_FAILURES = [
   "unreachable",
+  "unauthorized",
   "no_model",
   "rate_limited",
   "http_error",
   "not_sse",
-  "bad_event",
-  "no_token",
-  "cut_off",
   "timeout",
   "aborted",
 ] as const;
 
-export type FailureKind = (typeof FAILURES)[number];
+export type FailureKind = (typeof REQUEST_FAILURES)[number] | AnswerFailureKind;
 
 export interface Failure {
   readonly kind: FailureKind;
   readonly detail: string;
 }
 
-export interface StreamRequest {
-  /** Base URL, without `/v1`. */
-  readonly url: URL;
+/** What not every server takes. */
+export interface RequestFields {
+  /** Generates as many tokens as asked for, whatever the model would say. */
+  readonly ignoreEos: boolean;
+  /** `max_tokens` is sent. @default true */
+  readonly maxTokensSent?: boolean;
+  /** `stream_options` is sent, which asks for usage. @default true */
+  readonly streamOptions?: boolean;
+}
+
+export interface StreamRequest extends RequestFields {
+  readonly server: ServerAddress;
   readonly endpoint: Endpoint;
   readonly model: string;
   /** A text, or token ids where the endpoint is completions. */
   readonly prompt: string | readonly number[];
   readonly maxTokens: number;
-  /** Generates `maxTokens` whatever the model would say. */
-  readonly ignoreEos: boolean;
   readonly timeoutMs: number;
-  readonly headers?: Readonly<Record<string, string>>;
   readonly signal?: AbortSignal;
 }
 
 /** Milliseconds are of `performance.now()`. */
 export interface StreamOutcome {
   readonly sentAtMs: number;
-  /** One for each event that carried a token, in order; empty when none came. */
+  /** One for each event that carried content, in order; empty when none came. */
   readonly tokensAtMs: readonly number[];
   /** As the server counted them; undefined when it did not say. */
   readonly promptTokens: number | undefined;
   readonly outputTokens: number | undefined;
+  /** Sent again, because the server had closed the connection before the first byte. */
+  readonly resent: boolean;
   readonly failure: Failure | undefined;
 }
 
-/**
- * No limit on connections: a pool that makes late arrivals wait would hide what it measures. A
- * connection idle for two seconds is not used again, because servers close theirs after five.
- */
-const POOL = { keepAlive: true, maxFreeSockets: 4096, timeout: 2000 } as const;
-const pools = { http: new HttpAgent(POOL), https: new HttpsAgent(POOL) };
 const DETAIL_CHARS_MAX = 300;
+const RESENDS_MAX = 1;
 
 /** Never rejects. */
 export function streamRequest(options: StreamRequest): Promise<StreamOutcome> {
-  return new Promise((resolve) => {
-    const body = JSON.stringify(bodyOf(options));
-    const stream = new Stream(resolve);
-    const { url, endpoint, headers, timeoutMs, signal } = options;
-    const secure = url.protocol === "https:";
-    const path = endpoint === "chat" ? "v1/chat/completions" : "v1/completions";
-    const base = url.href.endsWith("/") ? url.href : `${url.href}/`;
-    const call = (secure ? httpsRequest : httpRequest)(
-      new URL(path, base),
-      {
-        method: "POST",
-        agent: secure ? pools.https : pools.http,
-        headers: {
-          ...headers,
-          "content-type": "application/json",
-          "content-length": Buffer.byteLength(body),
-        },
-      },
-      (response) => receive(response, stream),
-    );
-    const timer = setTimeout(() => {
-      stream.fail("timeout", `No end of the answer within ${timeoutMs} ms.`);
-      call.destroy();
-    }, timeoutMs);
-    const abort = (): void => {
-      stream.fail("aborted", "The benchmark was stopped.");
-      call.destroy();
-    };
-    if (signal?.aborted === true) abort();
-    signal?.addEventListener("abort", abort, { once: true });
-    call.on("error", (error: NodeJS.ErrnoException) => {
-      stream.fail(stream.answered ? "cut_off" : "unreachable", error.code ?? error.message);
-    });
-    call.on("close", () => {
-      clearTimeout(timer);
-      signal?.removeEventListener("abort", abort);
-      stream.end();
-    });
-    call.end(body);
-  });
+  return new Promise((resolve) => new Exchange(options, resolve).send());
 }
 
 function bodyOf(options: StreamRequest): object {
@@ -116,121 +80,148 @@ function bodyOf(options: StreamRequest): object {
   return {
     model: options.model,
     ...asked,
-    max_tokens: options.maxTokens,
+    ...(options.maxTokensSent === false ? {} : { max_tokens: options.maxTokens }),
     temperature: 0,
     ...(options.ignoreEos ? { ignore_eos: true } : {}),
     stream: true,
-    stream_options: { include_usage: true },
+    ...(options.streamOptions === false ? {} : { stream_options: { include_usage: true } }),
   };
 }
 
-function receive(response: IncomingMessage, stream: Stream): void {
-  stream.answered = true;
-  const status = response.statusCode ?? 0;
-  const type = response.headers["content-type"] ?? "no content type";
-  response.on("error", (error: NodeJS.ErrnoException) => {
-    stream.fail("cut_off", error.code ?? error.message);
-  });
-  if (status !== 200 || !type.startsWith("text/event-stream")) {
-    refuse(response, stream, status, type);
-    return;
-  }
-  const parser = new SseParser();
-  response.setEncoding("utf8");
-  response.on("data", (text: string) => {
-    const now = performance.now();
-    try {
-      for (const data of parser.push(text)) stream.event(data, now);
-    } catch (error) {
-      stream.fail("bad_event", messageOf(error));
-    }
-    if (stream.failed) response.destroy();
-  });
-}
-
-/** An answer that is no stream: its beginning says why. */
-function refuse(response: IncomingMessage, stream: Stream, status: number, type: string): void {
-  let text = "";
-  response.setEncoding("utf8");
-  response.on("data", (part: string) => {
-    if (text.length < DETAIL_CHARS_MAX) text += part;
-  });
-  response.on("end", () => {
-    const detail = `${status} ${type}: ${text}`;
-    if (status === 200) stream.fail("not_sse", detail);
-    else if (status === 429) stream.fail("rate_limited", detail);
-    else if (status === 404 && /model/i.test(text)) stream.fail("no_model", detail);
-    else stream.fail("http_error", detail);
-  });
-}
-
-/** What is known of one request so far; the first failure stands. */
-class Stream {
-  answered = false;
+/** A request and its answer. */
+class Exchange implements ByteHandler {
+  readonly #options: StreamRequest;
   readonly #resolve: (outcome: StreamOutcome) => void;
+  readonly #request: ByteRequest;
   readonly #sentAtMs = performance.now();
-  readonly #tokensAtMs: number[] = [];
-  #promptTokens: number | undefined;
-  #outputTokens: number | undefined;
-  #done = false;
+  readonly #timer: NodeJS.Timeout;
+  readonly #abort = (): void => this.#stop("aborted", "The benchmark was stopped.");
+  #control: RequestControl | undefined;
+  #reader: AnswerReader | undefined;
+  #resends = 0;
+  /** Of an answer that is no stream. */
+  #refusal: { readonly status: number; readonly type: string; text: string } | undefined;
   #failure: Failure | undefined;
 
-  constructor(resolve: (outcome: StreamOutcome) => void) {
+  constructor(options: StreamRequest, resolve: (outcome: StreamOutcome) => void) {
+    this.#options = options;
     this.#resolve = resolve;
+    const { server, endpoint, timeoutMs, signal } = options;
+    const path = endpoint === "chat" ? "/v1/chat/completions" : "/v1/completions";
+    this.#request = {
+      origin: server.origin,
+      path: server.path(path),
+      method: "POST",
+      headers: { ...server.headers, "content-type": "application/json" },
+      body: JSON.stringify(bodyOf(options)),
+    };
+    this.#timer = setTimeout(
+      () => this.#stop("timeout", `No end of the answer within ${timeoutMs} ms.`),
+      timeoutMs,
+    );
+    signal?.addEventListener("abort", this.#abort, { once: true });
   }
 
-  get failed(): boolean {
-    return this.#failure !== undefined;
+  send(): void {
+    if (this.#options.signal?.aborted === true) {
+      this.#abort();
+      this.#settle(undefined);
+    } else dispatchBytes({ ...this.#request, fresh: this.#resends > 0 }, this);
   }
 
-  fail(kind: FailureKind, detail: string): void {
-    if (this.#done) return;
-    this.#failure ??= { kind, detail: detail.trim().slice(0, DETAIL_CHARS_MAX) };
+  onRequestStart(control: RequestControl): void {
+    this.#control = control;
+    // Stopped while it waited for a connection.
+    if (this.#failure !== undefined) control.abort(new Error(this.#failure.detail));
   }
 
-  event(data: string, atMs: number): void {
-    if (this.#done || this.failed) return;
-    if (data === "[DONE]") {
-      this.#done = true;
+  onResponseStart(
+    _control: RequestControl,
+    status: number,
+    headers: Readonly<Record<string, string | string[] | undefined>>,
+  ): void {
+    const type = textOf(headers["content-type"]);
+    const encoding = textOf(headers["content-encoding"]);
+    if (status === 200 && isEventStream(type)) {
+      const usageAsked = this.#options.streamOptions !== false;
+      this.#reader = createAnswerReader({
+        contentType: type,
+        contentEncoding: encoding,
+        usageAsked,
+      });
+      if (this.#reader !== undefined) return;
+      this.#stop("not_sse", `An answer in the encoding ${encoding}, which is not known.`);
+    }
+    this.#refusal = { status, type: type ?? "no content type", text: "" };
+  }
+
+  onResponseData(control: RequestControl, bytes: Buffer): void {
+    const reader = this.#reader;
+    if (reader !== undefined) {
+      reader.push(bytes, performance.now());
+      // Left open it might go on for ever: what it was is known.
+      if (reader.failed) control.abort(new Error("The answer has failed."));
+    } else if (this.#refusal !== undefined && this.#refusal.text.length < DETAIL_CHARS_MAX) {
+      this.#refusal.text += bytes.toString("utf8");
+    }
+  }
+
+  onResponseEnd(): void {
+    this.#settle(undefined);
+  }
+
+  onResponseError({ reused }: RequestControl, error: Error): void {
+    const answered = this.#reader !== undefined || this.#refusal !== undefined;
+    const stopped = this.#failure !== undefined;
+    // A server may close an idle connection just as a request goes out on it.
+    const wasIdle = reused !== false && isClosedConnection(error);
+    if (!answered && !stopped && wasIdle && this.#resends < RESENDS_MAX) {
+      this.#resends++;
+      this.send();
       return;
     }
-    const chunk: unknown = JSON.parse(data);
-    if (typeof chunk !== "object" || chunk === null) throw new TypeError(`An event is ${data}.`);
-    const { choices, usage, error } = chunk as {
-      choices?: readonly unknown[];
-      usage?: { prompt_tokens?: number; completion_tokens?: number } | null;
-      error?: unknown;
-    };
-    if (error !== undefined) throw new Error(`The server reports ${JSON.stringify(error)}.`);
-    if (isToken(choices?.[0])) this.#tokensAtMs.push(atMs);
-    if (usage !== undefined && usage !== null) {
-      this.#promptTokens = usage.prompt_tokens;
-      this.#outputTokens = usage.completion_tokens;
-    }
+    if (!answered) this.#fail("unreachable", connectionFailure(error));
+    this.#settle(connectionFailure(error));
   }
 
-  end(): void {
-    if (!this.#done) this.fail("cut_off", "The stream ended before [DONE].");
-    else if (this.#tokensAtMs.length === 0 && !this.failed) {
-      this.#failure = { kind: "no_token", detail: "The stream ended without a token." };
+  #stop(kind: FailureKind, detail: string): void {
+    this.#fail(kind, detail);
+    this.#control?.abort(new Error(detail));
+  }
+
+  /** The first failure stands. */
+  #fail(kind: FailureKind, detail: string): void {
+    const shown = this.#options.server.hide(detail).trim().slice(0, DETAIL_CHARS_MAX);
+    this.#failure ??= { kind, detail: shown };
+  }
+
+  /** @param cut why the connection ended before the answer did, where it did */
+  #settle(cut: string | undefined): void {
+    clearTimeout(this.#timer);
+    this.#options.signal?.removeEventListener("abort", this.#abort);
+    if (this.#refusal !== undefined) {
+      const { kind, detail } = refusalOf(this.#refusal);
+      this.#fail(kind, detail);
     }
+    const reader = this.#reader;
+    if (reader === undefined) this.#finish(undefined);
+    else reader.end((answer) => this.#finish(answer), cut);
+  }
+
+  #finish(answer: Answer | undefined): void {
+    const failed = answer?.failure;
+    if (failed !== undefined) this.#fail(failed.kind, failed.detail);
     this.#resolve({
       sentAtMs: this.#sentAtMs,
-      tokensAtMs: this.#tokensAtMs,
-      promptTokens: this.#promptTokens,
-      outputTokens: this.#outputTokens,
+      tokensAtMs: answer?.contentAtMs ?? [],
+      promptTokens: answer?.promptTokens,
+      outputTokens: answer?.outputTokens,
+      resent: this.#resends > 0,
       failure: this.#failure,
     });
   }
 }
 
-/** A chat's first event may carry the role alone, which is no token; an empty text may be one. */
-function isToken(choice: unknown): boolean {
-  if (typeof choice !== "object" || choice === null) return false;
-  const { text, delta } = choice as { text?: unknown; delta?: Readonly<Record<string, unknown>> };
-  if (typeof text === "string") return true;
-  return ["content", "reasoning_content", "reasoning", "tool_calls"].some((name) => {
-    const part = delta?.[name];
-    return Array.isArray(part) || (typeof part === "string" && part !== "");
-  });
+function textOf(header: string | readonly string[] | undefined): string | undefined {
+  return typeof header === "string" ? header : header?.join(", ");
 }

@@ -1,7 +1,8 @@
 /** All runs of a folder summed up: a mode under a load, its windows, intervals and comparisons. */
 
 import { compare, type Estimate, type Estimates, estimate } from "./bootstrap.ts";
-import { itlDistribution, itlHistogram } from "./latencies.ts";
+import { isDisturbed } from "./disturbed.ts";
+import { itlMs } from "./latencies.ts";
 import type { Load } from "./load.ts";
 import { type RunFigures, runFigures } from "./run-figures.ts";
 import type { CellRun, HostFacts, RequestRecord } from "./samples.ts";
@@ -51,7 +52,8 @@ export interface Versus {
   readonly baseline: string;
   /**
    * Ratios of TTFT and of time per output token; the baseline's are its steady ones. None where
-   * requests waited for the engine's start: no part of such a run is steady.
+   * requests waited for the engine's start, because no part of such a run is steady, and none where
+   * the host was too busy for one of the two.
    */
   readonly ttft: Readonly<Partial<Record<WindowName, Ratios>>>;
   readonly tpot: Readonly<Partial<Record<WindowName, Ratios>>>;
@@ -259,7 +261,7 @@ class Pooled {
     const fields = {
       ttft: distributionOf(all.map(ttftMs)),
       tpot: distributionOf(all.flatMap((request) => tpotMs(request) ?? [])),
-      itl: itlDistribution(itlHistogram(all)),
+      itl: distributionOf(itlMs(all)),
       e2e: distributionOf(all.map(e2eMs)),
       ttftEstimates: estimate(valuesOf(records, "ttft")),
       tpotEstimates: estimate(valuesOf(records, "tpot")),
@@ -269,7 +271,9 @@ class Pooled {
   }
 
   #versus(baseline: Pooled): Versus {
-    const steady = baseline.#steady();
+    // What the generator did to a run is no property of its mode.
+    const disturbed = [...this.#figures, ...baseline.#figures].some(isDisturbed);
+    const steady = disturbed ? undefined : baseline.#steady();
     const records = steady === undefined ? [] : baseline.#records(steady);
     const ratios = (metric: Metric): Partial<Record<WindowName, Ratios>> =>
       Object.fromEntries(

@@ -5,6 +5,7 @@
 
 import type { Controller } from "../controller.ts";
 import { LazygraphError } from "../errors.ts";
+import type { ServerAddress } from "../measure/server-address.ts";
 import { loadProfile, parseProfile } from "../profile/load.ts";
 import type { Profile } from "../profile/profile.ts";
 import { decodeLength } from "../schedule/dispatch.ts";
@@ -21,10 +22,8 @@ export interface CalibrationOptions {
   readonly controller: Controller;
   /** Its policy must be the controller's. */
   readonly control: CalibrationControl;
-  readonly url: URL;
+  readonly server: ServerAddress;
   readonly model: string;
-  /** Of the OpenAI endpoint. */
-  readonly apiKey?: string | undefined;
   /** Planned sizes to measure. @default a dozen or so, evenly in octaves */
   readonly sizes?: readonly number[] | undefined;
   readonly name: string;

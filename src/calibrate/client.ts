@@ -2,13 +2,14 @@
 
 import { setTimeout as sleep } from "node:timers/promises";
 import { within } from "../deadline.ts";
-import { LazygraphError, messageOf } from "../errors.ts";
+import { LazygraphError } from "../errors.ts";
+import { createAnswerReader } from "../measure/answer-reader.ts";
+import { askServer, connectionFailure } from "../measure/http-client.ts";
+import type { ServerAddress } from "../measure/server-address.ts";
 
 export interface CompletionsOptions {
-  readonly url: URL;
+  readonly server: ServerAddress;
   readonly model: string;
-  /** Sent as a bearer token. */
-  readonly apiKey?: string | undefined;
   readonly signal: AbortSignal;
 }
 
@@ -71,7 +72,7 @@ export class Completions {
   }
 
   #models(): Promise<Answer | LazygraphError> {
-    return this.#ask("v1/models", undefined, CHECK_MS_MAX).catch((error: unknown) => {
+    return this.#ask("/v1/models", undefined, CHECK_MS_MAX).catch((error: unknown) => {
       if (error instanceof LazygraphError) return error;
       throw error;
     });
@@ -93,33 +94,25 @@ export class Completions {
       ignore_eos: true,
       temperature: 0,
     };
-    const { status, text } = await this.#ask("v1/completions", body, REQUEST_MS_MAX);
-    if (status === 200) return;
+    const { status, text } = await this.#ask("/v1/completions", body, REQUEST_MS_MAX);
+    const failure = status === 200 ? failureOf(text) : undefined;
+    if (status === 200 && failure === undefined) return;
     const what = `completions of ${promptTokens} + ${outputTokens} tokens`;
-    const got = `HTTP status ${status}: ${shortened(text)}`;
+    const got = failure ?? `HTTP status ${status}: ${shortened(text)}`;
     if (status === 400) throw new RefusedRequest(this.#fault(`${what}, got ${got}`).message);
     throw this.#fault(`${what}, got ${got}`);
   }
 
   async #ask(path: string, body: object | undefined, timeoutMs: number): Promise<Answer> {
-    const { url, signal, apiKey } = this.#options;
-    const headers = {
-      "content-type": "application/json",
-      ...(apiKey === undefined || apiKey === "" ? {} : { authorization: `Bearer ${apiKey}` }),
-    };
+    const { server, signal } = this.#options;
     try {
-      return await within(timeoutMs, signal, async (limited) => {
-        const response = await fetch(new URL(path, url), {
-          ...(body === undefined ? {} : { method: "POST", body: JSON.stringify(body) }),
-          headers,
-          signal: limited,
-        });
-        return { status: response.status, text: await response.text() };
-      });
+      const { status, text } = await within(timeoutMs, signal, (limited) =>
+        askServer({ server, path, body, signal: limited }),
+      );
+      return { status, text: server.hide(text) };
     } catch (cause) {
       signal.throwIfAborted();
-      const why = cause instanceof Error && cause.cause instanceof Error ? cause.cause : cause;
-      const got = messageOf(why);
+      const got = server.hide(connectionFailure(cause));
       throw this.#fault(`an answer to ${path}, got ${shortened(got)}`, cause);
     }
   }
@@ -127,10 +120,22 @@ export class Completions {
   #fault(what: string, cause?: unknown): LazygraphError {
     return new LazygraphError(
       "ERR_LAZYGRAPH_CALIBRATE",
-      `Expected ${this.#options.url.origin} to give ${what}.`,
+      `Expected ${this.#options.server.shown} to give ${what}.`,
       { cause },
     );
   }
+}
+
+/** Why a whole answer is no completion, by the same rules as a streamed one. */
+function failureOf(text: string): string | undefined {
+  let found: string | undefined;
+  const reader = createAnswerReader({ contentType: "application/json", keepTimes: false });
+  reader?.push(Buffer.from(text), 0);
+  reader?.end(({ failure }) => {
+    // Tokens without text take steps as any other.
+    if (failure?.kind !== "no_token") found = failure?.detail;
+  });
+  return found;
 }
 
 /** Different for each request: a prompt seen before would come out of the prefix cache. */

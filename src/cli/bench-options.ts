@@ -1,6 +1,7 @@
 /** Options of `lazygraph bench` into a specification, so that both ways go through its checks. */
 
 import { readFile } from "node:fs/promises";
+import { defined } from "../bench/fields.ts";
 import type { CellName } from "../bench/spec.ts";
 import { type BenchSpec, checkUrl, parseSpec } from "../bench/spec.ts";
 import { codeOf, messageOf, OptionError } from "../errors.ts";
@@ -9,6 +10,7 @@ import { MODES } from "../wire/protocol.ts";
 import { quote, usageError } from "./errors.ts";
 import { numberOption } from "./number-option.ts";
 import { type OptionSpec, type ParsedOptions, parseOptions } from "./options.ts";
+import { ACCESS_OPTIONS, accessOptions } from "./server-options.ts";
 
 export interface BenchOptions {
   readonly spec: BenchSpec;
@@ -58,6 +60,9 @@ const SPEC: OptionSpec = {
   "num-warmups": "string",
   "stop-at-eos": "boolean",
   "text-prompts": "boolean",
+  "no-stream-options": "boolean",
+  "no-max-tokens": "boolean",
+  ...ACCESS_OPTIONS,
   goodput: "string",
   "request-seconds": "string",
   "ready-seconds": "string",
@@ -117,8 +122,13 @@ function specOf(options: ParsedOptions, command: readonly string[] | undefined):
   const goodput = goodputOption(text("goodput"));
   requireEffect(options);
   requireEnd(options);
+  const { apiKey, headers } = accessOptions(options, process.env);
   return asOptions(() =>
     parseSpec({
+      apiKey: apiKey === "" ? undefined : apiKey,
+      headers,
+      streamOptions: !options.flags.has("no-stream-options"),
+      maxTokensSent: !options.flags.has("no-max-tokens"),
       title: text("title"),
       endpoint: text("endpoint"),
       model: text("model"),
@@ -329,7 +339,13 @@ async function readSpec(file: string, options: ParsedOptions): Promise<BenchSpec
     const why = messageOf(error);
     throw new OptionError("--spec", `Expected ${quote(file)} to be JSON, got: ${why}`);
   }
-  const spec = parseSpec(value, process.env);
+  const parsed = parseSpec(value, process.env);
+  // A file is shared, a key is not: it may be given beside the file.
+  const { apiKey, headers } = accessOptions(options, {});
+  const spec = { ...parsed, access: { ...parsed.access, ...defined({ apiKey }) } };
+  if (headers !== undefined && Object.keys(headers).length > 0) {
+    spec.access = { ...spec.access, headers: { ...spec.access.headers, ...headers } };
+  }
   const title = options.strings.get("title");
   return title === undefined ? spec : { ...spec, title };
 }

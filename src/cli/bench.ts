@@ -3,13 +3,14 @@
 import { stat } from "node:fs/promises";
 import { constants } from "node:os";
 import { join } from "node:path";
+import { cautions } from "../bench/cautions.ts";
 import { requireServer } from "../bench/endpoint.ts";
 import { runMatrix } from "../bench/matrix.ts";
 import { mergeFolders } from "../bench/merge.ts";
 import { writeReport } from "../bench/report.ts";
-import { cautions } from "../bench/rows.ts";
 import type { BenchSpec, CellName } from "../bench/spec.ts";
 import { codeOf, OptionError } from "../errors.ts";
+import { ServerAddress } from "../measure/server-address.ts";
 import { loadProfile } from "../profile/load.ts";
 import { type BenchOptions, parseBench } from "./bench-options.ts";
 import { counted, createBenchProgress } from "./bench-progress.ts";
@@ -25,7 +26,8 @@ const HELP = `Usage: lazygraph bench --out DIR [options] [-- COMMAND [arguments]
 
 Measures time to first token, open loop: requests go out when they are due, however slow the
 answers are. An engine is had in one of four ways:
-  --url URL             a live OpenAI-compatible endpoint, neither started nor stopped
+  --url URL             a live OpenAI-compatible endpoint, neither started nor stopped; with or
+                        without /v1, user info and query
   -- COMMAND            started for every run; {port} in it stands for a free port
   --simulated           a SIMULATED engine for every run: no GPU, times from a cost profile
   --spec FILE           a matrix of modes and loads, as JSON (docs/benchmark-method.md)
@@ -58,6 +60,8 @@ Requests:
   --num-warmups N       uncounted requests before (0; not with --start spawn)
   --text-prompts        text also where token ids would do: the server's tokenizer counts, too
   --stop-at-eos         let answers end by themselves: no ignore_eos
+  --no-stream-options, --no-max-tokens    for servers that refuse stream_options or max_tokens
+  --api-key KEY         (OPENAI_API_KEY); --header NAME:VALUE: of every request, may be repeated
   --goodput LIST        limits in ms, as in ttft:200,tpot:50,e2el:5000
   --request-seconds N   a request may take (600); --ready-seconds N: an engine to get ready (900)
 
@@ -74,8 +78,8 @@ Output:
   --help, -h            this text
 
 Exit code: 2 for a usage error or a file that can't be used; 127 when there is no such command, 126
-when it can't be executed; 1 when a run ended partial, whose samples are kept and marked so, and for
-any other failure.
+when it can't be executed; 1 when a run ended partial or a request failed, whose samples are kept
+and marked so, and for any other failure.
 
 Examples:
   lazygraph bench --url http://127.0.0.1:8000 --request-rate 5 --seconds 60 --out live
@@ -101,7 +105,9 @@ export async function runBench(argv: readonly string[]): Promise<number> {
     requireCells(options);
     const check = (cells: readonly CellName[]): Promise<void> =>
       requireEngines(options.spec, cells, signal);
-    const result = await runMatrix({ ...options, progress, signal, check, note });
+    // However quiet: a load that is not what was asked for must be known.
+    const onNote = (sentence: string): void => note(sentence);
+    const result = await runMatrix({ ...options, progress, signal, check, onNote });
     progress.stop();
     if (result.skipped > 0) {
       progress.line(`${counted(result.skipped, "cell was", "cells were")} complete before.`);
@@ -113,8 +119,10 @@ export async function runBench(argv: readonly string[]): Promise<number> {
     // Stopped before its first run there is nothing to report on.
     const none = signal.aborted && result.ran.length + result.skipped === 0;
     if (options.report && !none) await report(folder, options.json, progress.line);
-    const partial = result.ran.some(({ status }) => status !== "complete");
-    return partial || signal.aborted ? EXIT.failure : EXIT.ok;
+    const whole = result.ran.every(
+      ({ status, requestsFailed }) => status === "complete" && !requestsFailed,
+    );
+    return whole && !signal.aborted ? EXIT.ok : EXIT.failure;
   } catch (error) {
     if (!START_CODES.has(codeOf(error) ?? "")) throw error;
     reportError(error);
@@ -144,14 +152,16 @@ function requireCells({ spec, only }: BenchOptions): void {
  * without the plugin an engine would be stock under another name.
  */
 async function requireEngines(
-  { modes, model, readySecondsMax }: BenchSpec,
+  { modes, model, access, readySecondsMax }: BenchSpec,
   cells: readonly CellName[],
   signal: AbortSignal,
 ): Promise<void> {
   for (const name of new Set(cells.map((cell) => cell.mode))) {
     const { command, mode, env, simulated, url } = modes[name] ?? {};
     if (simulated !== undefined) loadProfile(simulated.profile);
-    if (url !== undefined) await requireServer(new URL(url), model, readySecondsMax, signal);
+    if (url !== undefined) {
+      await requireServer(new ServerAddress(new URL(url), access), model, readySecondsMax, signal);
+    }
     if (command === undefined) continue;
     const environment = { ...process.env, ...env };
     await requireExecutable(command[0] ?? "", environment);

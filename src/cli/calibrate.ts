@@ -5,6 +5,7 @@ import { CalibrationControl } from "../calibrate/control.ts";
 import { systemClock, withinSeconds } from "../clock.ts";
 import { type Controller, createController } from "../controller.ts";
 import { LazygraphError, OptionError } from "../errors.ts";
+import type { ServerAddress } from "../measure/server-address.ts";
 import { type Child, type ChildEnd, startChild, startExitCode } from "./child.ts";
 import { closeWithin } from "./close-within.ts";
 import { SECRET_VARIABLE } from "./curve-keys.ts";
@@ -14,6 +15,7 @@ import { numberOption } from "./number-option.ts";
 import { endpointOption, type ParsedOptions, parseOptions } from "./options.ts";
 import { openReport, type Report } from "./report.ts";
 import { requirePlugin } from "./require-plugin.ts";
+import { ACCESS_OPTIONS, serverOption } from "./server-options.ts";
 import { withoutSecrets } from "./without-secrets.ts";
 
 const HELP = `Usage: lazygraph calibrate --url URL --model MODEL --output FILE [options] -- COMMAND
@@ -25,7 +27,10 @@ and captures took goes into FILE, in the format of \`lazygraph simulate --profil
 steps behind every figure. It takes some minutes; nothing else should use the engine meanwhile.
 
 Options:
-  --url URL             where COMMAND serves the OpenAI API, such as http://127.0.0.1:8000
+  --url URL             where COMMAND serves the OpenAI API, such as http://127.0.0.1:8000, with or
+                        without /v1
+  --api-key KEY         of that address (OPENAI_API_KEY)
+  --header NAME:VALUE   sent with every request; more than once for several
   --model MODEL         the model's name there
   --output FILE         the profile
   --sizes LIST          planned sizes to measure, with commas (default: some fifteen in octaves);
@@ -35,8 +40,6 @@ Options:
   --start-timeout S     seconds until the engine must serve (1800)
   --quiet               no progress on stderr
   --help, -h            this text
-
-An API key for that address comes from OPENAI_API_KEY.
 
 Exit code: 127 when there is no such command, 126 when it can't be executed, 2 for a usage error,
 1 for a failure.
@@ -53,7 +56,7 @@ const STOP_SECONDS_MAX = 30;
 const SIZES_MAX = 256;
 
 interface CalibrateOptions {
-  readonly url: URL;
+  readonly server: ServerAddress;
   readonly model: string;
   readonly output: string;
   readonly sizes: readonly number[] | undefined;
@@ -112,9 +115,8 @@ async function calibrateUnder(
     const document = await calibrate({
       controller,
       control,
-      url: options.url,
+      server: options.server,
       model: options.model,
-      apiKey: process.env["OPENAI_API_KEY"],
       sizes: options.sizes,
       name: options.name,
       command: withoutSecrets(options.command),
@@ -139,6 +141,7 @@ function parseCalibrate(argv: readonly string[]): CalibrateOptions | undefined {
   const own = terminator === -1 ? argv : argv.slice(0, terminator);
   const command = terminator === -1 ? [] : argv.slice(terminator + 1);
   const options = parseOptions(own, {
+    ...ACCESS_OPTIONS,
     url: "string",
     model: "string",
     output: "string",
@@ -149,14 +152,15 @@ function parseCalibrate(argv: readonly string[]): CalibrateOptions | undefined {
     quiet: "boolean",
   });
   if (options.flags.has("help")) return undefined;
-  const url = urlOption(required(options, "url", "http://127.0.0.1:8000"));
+  const address = required(options, "url", "http://127.0.0.1:8000");
+  const server = serverOption("--url", address, options, process.env);
   const model = required(options, "model", "the model's name at that address");
   const output = required(options, "output", "profile.json");
   if (command.length === 0 || command[0] === "") {
     throw new OptionError("--", "Expected a command after `--`, such as `vllm serve MODEL`.");
   }
   return {
-    url,
+    server,
     model,
     output,
     sizes: sizesOption(options),
@@ -176,17 +180,6 @@ function required(options: ParsedOptions, name: string, such: string): string {
   const value = options.strings.get(name);
   if (value !== undefined) return value;
   throw usageError(`--${name}`, `given, such as ${such}`, undefined);
-}
-
-function urlOption(value: string): URL {
-  const url = URL.canParse(value) ? new URL(value) : undefined;
-  if (url === undefined || !/^https?:$/.test(url.protocol)) {
-    throw usageError("--url", "a URL such as http://127.0.0.1:8000", value);
-  }
-  // A path is kept as a prefix; one that ends in /v1 is what most clients are given.
-  url.pathname = url.pathname.replace(/\/(v1\/?)?$/, "/");
-  if (!url.pathname.endsWith("/")) url.pathname += "/";
-  return url;
 }
 
 function sizesOption(options: ParsedOptions): number[] | undefined {

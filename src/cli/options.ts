@@ -11,11 +11,12 @@ import { checkEndpoint, isLoopback } from "../wire/endpoint.ts";
 import { MODES, type Mode } from "../wire/protocol.ts";
 import { choice, quote, usageError } from "./errors.ts";
 
-/** Long option name to its kind; a `string` option takes one value. */
-export type OptionSpec = Readonly<Record<string, "string" | "boolean">>;
+/** Long option name to its kind; a `string` option takes one value, a `list` one each time. */
+export type OptionSpec = Readonly<Record<string, "string" | "boolean" | "list">>;
 
 export interface ParsedOptions {
   readonly strings: ReadonlyMap<string, string>;
+  readonly lists: ReadonlyMap<string, readonly string[]>;
   readonly flags: ReadonlySet<string>;
   /** Arguments that are no options, in order. */
   readonly positionals: readonly string[];
@@ -41,7 +42,7 @@ export function parseOptions(
     options: Object.fromEntries(
       Object.entries(known).map(([name, type]) => [
         name,
-        name === "help" ? { type, short: "h" } : { type },
+        name === "help" ? { type: "boolean", short: "h" } : { type: kindOf(type) },
       ]),
     ),
     strict: false,
@@ -49,6 +50,7 @@ export function parseOptions(
     tokens: true,
   });
   const strings = new Map<string, string>();
+  const lists = new Map<string, string[]>();
   const flags = new Set<string>();
   const positionals: string[] = [];
   for (const token of tokens) {
@@ -74,9 +76,11 @@ export function parseOptions(
     if (type === "boolean") {
       if (token.value !== undefined) throw usageError(option, "given without a value", token.value);
       flags.add(token.name);
-    } else {
-      strings.set(token.name, requiredValue(option, token.value, token.inlineValue));
+      continue;
     }
+    const value = requiredValue(option, token.value, token.inlineValue);
+    if (type === "string") strings.set(token.name, value);
+    else lists.set(token.name, [...(lists.get(token.name) ?? []), value]);
   }
   if (positional !== undefined && !flags.has("help")) {
     const { name, min, max } = positional;
@@ -86,7 +90,11 @@ export function parseOptions(
       throw new OptionError(name, `Expected ${range} ${name}, got ${count}; see --help.`);
     }
   }
-  return { strings, flags, positionals };
+  return { strings, lists, flags, positionals };
+}
+
+function kindOf(type: OptionSpec[string]): "string" | "boolean" {
+  return type === "boolean" ? "boolean" : "string";
 }
 
 function requiredValue(option: string, value: string | undefined, inline?: boolean): string {

@@ -6,13 +6,15 @@ import type { Server } from "node:http";
 import { setTimeout as sleep } from "node:timers/promises";
 import { OptionError } from "../errors.ts";
 import { onEvent } from "../events.ts";
+import type { ServerAddress } from "../measure/server-address.ts";
 import { createRecordingProxy } from "../record/proxy.ts";
 import { createTraceRecorder, type TraceRecorderCounts } from "../record/recorder.ts";
 import { isLoopback } from "../wire/endpoint.ts";
-import { note, quote, usageError } from "./errors.ts";
+import { note, quote } from "./errors.ts";
 import { listen } from "./listen.ts";
 import { numberOption } from "./number-option.ts";
 import { type HostPort, hostPortOption, type ParsedOptions, parseOptions } from "./options.ts";
+import { ACCESS_OPTIONS, serverOption } from "./server-options.ts";
 import { stopSignal } from "./stop-signal.ts";
 
 /** For streams under way when it is told to stop; a second signal ends it at once. */
@@ -25,7 +27,9 @@ and answer were, without their content: a trace for \`simulate\`, \`bench\` and 
 Point clients at --listen instead of the server.
 
 Options:
-  --upstream URL      the server, such as http://127.0.0.1:8000
+  --upstream URL      the server, such as http://127.0.0.1:8000, with or without /v1
+  --api-key KEY       sent with requests that bring no key of their own
+  --header NAME:VALUE sent with every request; more than once for several
   --output FILE       a file that doesn't exist yet; gzipped when its name ends in .gz
   --listen HOST:PORT  where clients connect (default 127.0.0.1:8900; port 0: any free one)
   --listen-unsafe     let --listen be reached from other machines; the only authentication is the
@@ -37,8 +41,10 @@ Options:
   --help, -h          this text
 
 Rows are \`seconds,prompt_tokens,output_tokens\`. Lengths are those that the server tells as usage;
-where a stream tells none, four bytes of request make a token of prompt and an event one of output,
-and the end says of how many. vLLM tells usage in every stream with --enable-force-include-usage.
+where it tells none, four bytes of request make a token of prompt and an event with content one of
+output, and the end says of how many. vLLM tells usage in every stream with
+--enable-force-include-usage. Chat, completions, responses and messages are read, streamed or whole,
+plain or as gzip, br, deflate or zstd. What is no row is counted by its reason.
 
 Examples:
   lazygraph record --upstream http://127.0.0.1:8000 --output monday.csv.gz
@@ -47,6 +53,7 @@ Examples:
 
 export async function runRecord(argv: readonly string[]): Promise<number> {
   const options = parseOptions(argv, {
+    ...ACCESS_OPTIONS,
     upstream: "string",
     output: "string",
     listen: "string",
@@ -87,7 +94,7 @@ export async function runRecord(argv: readonly string[]): Promise<number> {
     await rm(file, { force: true });
     throw error;
   }
-  say(`recording at ${url} in front of ${upstream.origin}, to ${file}; Ctrl-C ends it.`);
+  say(`recording at ${url} in front of ${upstream.shown}, to ${file}; Ctrl-C ends it.`);
   await (seconds === 0 ? stopping : within(seconds, stopping));
   await drain(server);
   const counts = await recorder.close();
@@ -115,10 +122,14 @@ async function drain(server: Server): Promise<void> {
 }
 
 function summary(file: string, counts: TraceRecorderCounts): string {
-  const { recorded, estimated, unanswered, leftOut } = counts;
+  const { recorded, estimated, unanswered, leftOut, passed, reasons } = counts;
   const guessed = estimated === 0 ? "" : `, ${estimated} of them with guessed lengths`;
   const left = leftOut === 0 ? "" : `; ${leftOut} left out`;
-  return `${recorded} requests in ${file}${guessed}; ${unanswered} without an answer${left}.`;
+  const why = Object.entries(reasons).map(([reason, count]) => `${reason} ${count}`);
+  const because = why.length === 0 ? "" : ` (${why.join(", ")})`;
+  const others = passed === 0 ? "" : `; ${passed} of other kinds`;
+  const rows = `${recorded} requests in ${file}${guessed}`;
+  return `${rows}; ${unanswered} without a whole answer${left}${because}${others}.`;
 }
 
 function required(options: ParsedOptions, name: string, expected: string): string {
@@ -127,14 +138,10 @@ function required(options: ParsedOptions, name: string, expected: string): strin
   throw new OptionError(`--${name}`, `Expected --${name} to be ${expected}, got none.`);
 }
 
-function upstreamOption(options: ParsedOptions): URL {
-  const expected = "a URL such as http://127.0.0.1:8000";
-  const value = required(options, "upstream", expected);
-  const url = URL.canParse(value) ? new URL(value) : undefined;
-  if (url === undefined || !/^https?:$/.test(url.protocol) || url.search !== "") {
-    throw usageError("--upstream", expected, value);
-  }
-  return url;
+function upstreamOption(options: ParsedOptions): ServerAddress {
+  const value = required(options, "upstream", "a URL such as http://127.0.0.1:8000");
+  // Its clients bring their keys: one of the environment would be lent to whoever can connect.
+  return serverOption("--upstream", value, options, {});
 }
 
 function listenOption(options: ParsedOptions): HostPort {

@@ -5,21 +5,22 @@
 
 import {
   createServer,
-  Agent as HttpAgent,
   type IncomingHttpHeaders,
   type IncomingMessage,
-  request as requestHttp,
   type Server,
   type ServerResponse,
 } from "node:http";
-import { Agent as HttpsAgent, request as requestHttps } from "node:https";
 import { pipeline } from "node:stream";
-import { codeOf, type ErrorCode } from "../errors.ts";
+import type { Dispatcher } from "undici";
+import type { ErrorCode } from "../errors.ts";
 import { publishProblem } from "../events.ts";
-import type { RecordedRequest, TraceRecorder } from "./recorder.ts";
+import { isGenerating } from "../measure/generating.ts";
+import { connectionFailure, httpClient, isClosedConnection } from "../measure/http-client.ts";
+import type { ServerAddress } from "../measure/server-address.ts";
+import { type RequestBody, takeBody } from "./body.ts";
+import type { TraceRecorder } from "./recorder.ts";
+import type { RecordedRequest } from "./request.ts";
 
-/** Requests that make the engine generate; everything else passes unrecorded. */
-const RECORDED = /^\/v1\/(chat\/)?completions$/;
 const UPSTREAM: ErrorCode = "ERR_LAZYGRAPH_UPSTREAM";
 const CONNECTIONS_MAX = 8192;
 const HEADERS_TIMEOUT_MS = 60_000;
@@ -35,13 +36,11 @@ const HOP_BY_HOP: ReadonlySet<string> = new Set([
   "transfer-encoding",
   "upgrade",
 ]);
+/** Of the way here: Node has answered it already. */
+const OF_THE_WAY: ReadonlySet<string> = new Set([...HOP_BY_HOP, "host", "expect"]);
 
-/** @param upstream `http:` or `https:`; its path comes before that of each request */
-export function createRecordingProxy(upstream: URL, recorder: TraceRecorder): Server {
-  const secure = upstream.protocol === "https:";
-  const options = { keepAlive: true, maxSockets: CONNECTIONS_MAX };
-  const agent = secure ? new HttpsAgent(options) : new HttpAgent(options);
-  const send = secure ? requestHttps : requestHttp;
+/** @param upstream with the key that is sent where a client brings none */
+export function createRecordingProxy(upstream: ServerAddress, recorder: TraceRecorder): Server {
   let told = false;
   /** Once: a server that is away would fill a log, and the counts tell the rest. */
   const tell = (message: string): void => {
@@ -50,72 +49,95 @@ export function createRecordingProxy(upstream: URL, recorder: TraceRecorder): Se
     publishProblem("", UPSTREAM, message);
   };
   const server = createServer((incoming, response) => {
-    const recorded = isRecorded(incoming) ? recorder.arrived() : undefined;
-    const outgoing = send(target(upstream, incoming.url ?? "/"), {
-      agent,
-      method: incoming.method,
-      headers: passed(incoming.headers, upstream.host),
+    void relay(incoming, response, upstream, recorder).then((fault) => {
+      if (fault !== undefined) tell(fault);
     });
-    outgoing.on("response", (answer) => passBack(answer, response, recorded));
-    outgoing.on("error", (error) => {
-      recorded?.drop();
-      // Whoever left has ended the request; that is no fault of the server's.
-      if (!response.destroyed) tell(refuse(response, upstream, error));
-    });
-    response.on("close", () => {
-      // Whoever left early had what came until then.
-      recorded?.end();
-      if (!response.writableFinished) outgoing.destroy();
-    });
-    incoming.on("data", (chunk: Buffer) => recorded?.body(chunk.length));
-    // Errors of either side are told by the handlers above.
-    pipeline(incoming, outgoing, () => {});
   });
   server.headersTimeout = HEADERS_TIMEOUT_MS;
   server.requestTimeout = 0;
   server.maxConnections = CONNECTIONS_MAX;
-  server.on("close", () => agent.destroy());
   return server;
 }
 
-function isRecorded({ method, url = "/" }: IncomingMessage): boolean {
-  return method === "POST" && RECORDED.test(url.split("?", 1)[0] ?? "");
+/** @returns what is to be said of the upstream, if it failed */
+async function relay(
+  incoming: IncomingMessage,
+  response: ServerResponse,
+  upstream: ServerAddress,
+  recorder: TraceRecorder,
+): Promise<string | undefined> {
+  const { method = "GET", url = "/" } = incoming;
+  const generating = isGenerating(method, url);
+  const recorded = generating ? recorder.arrived() : undefined;
+  if (!generating) recorder.passed();
+  const gone = new AbortController();
+  response.on("close", () => {
+    if (response.writableFinished) return;
+    recorded?.left();
+    gone.abort();
+  });
+  incoming.on("data", (chunk: Buffer) => recorded?.body(chunk.length));
+  try {
+    const body = await takeBody(incoming);
+    const answer = await ask(incoming, upstream, body, gone.signal);
+    passBack(answer, response, recorded);
+    return undefined;
+  } catch (error) {
+    recorded?.drop();
+    // Whoever left has ended the request; that is no fault of the server's.
+    return response.destroyed ? undefined : refuse(response, upstream, error);
+  }
 }
 
-/** `/v1` of a base URL that ends in it is not doubled: clients are given either form. */
-function target(upstream: URL, path: string): URL {
-  const base = upstream.pathname.replace(/\/$/, "");
-  const rest = base.endsWith("/v1") && path.startsWith("/v1/") ? path.slice(3) : path;
-  return new URL(`${upstream.origin}${base}${rest}`);
+async function ask(
+  { method = "GET", url = "/", headers }: IncomingMessage,
+  upstream: ServerAddress,
+  body: RequestBody,
+  signal: AbortSignal,
+): Promise<Dispatcher.ResponseData> {
+  const request: Dispatcher.RequestOptions = {
+    origin: upstream.origin,
+    path: upstream.path(url),
+    method,
+    // What the client brings beats what the command was given.
+    headers: { ...upstream.headers, ...passed(headers, OF_THE_WAY) },
+    body: body.whole ?? body.stream ?? null,
+    signal,
+  };
+  try {
+    return await httpClient().request(request);
+  } catch (error) {
+    // A server may close an idle connection just as a request goes out; a stream is gone by then.
+    if (body.stream !== undefined || !isClosedConnection(error) || signal.aborted) throw error;
+    return httpClient().request(request);
+  }
 }
 
-function passed(headers: IncomingHttpHeaders, host?: string): IncomingHttpHeaders {
+function passed(headers: IncomingHttpHeaders, dropped: ReadonlySet<string>): IncomingHttpHeaders {
   const named = new Set(headers.connection?.toLowerCase().split(/\s*,\s*/));
-  const kept = Object.entries(headers).filter(
-    ([name]) => !HOP_BY_HOP.has(name) && !named.has(name),
-  );
-  // A body of unknown length stays one: Node chunks it again.
-  return { ...Object.fromEntries(kept), ...(host === undefined ? {} : { host }) };
+  const kept = Object.entries(headers).filter(([name]) => !dropped.has(name) && !named.has(name));
+  return Object.fromEntries(kept);
 }
 
 function passBack(
-  answer: IncomingMessage,
+  { statusCode, statusText, headers, body }: Dispatcher.ResponseData,
   response: ServerResponse,
   recorded: RecordedRequest | undefined,
 ): void {
-  const { statusCode = 502, statusMessage = "" } = answer;
-  if (statusCode !== 200) recorded?.drop();
-  answer.on("data", (chunk: Buffer) => recorded?.chunk(chunk));
-  response.writeHead(statusCode, statusMessage, passed(answer.headers));
+  recorded?.answer({ status: statusCode, headers });
+  body.on("data", (chunk: Buffer) => recorded?.chunk(chunk));
+  response.writeHead(statusCode, statusText, passed(headers, HOP_BY_HOP));
   // The first byte of a stream may come long after its head.
   response.flushHeaders();
-  pipeline(answer, response, () => {});
+  pipeline(body, response, (error) => {
+    recorded?.end(error === null || error === undefined ? undefined : connectionFailure(error));
+  });
 }
 
 /** @returns the sentence that the client was told, or would have been */
-function refuse(response: ServerResponse, upstream: URL, error: Error): string {
-  const why = codeOf(error) ?? error.message;
-  const message = `Expected an answer from ${upstream.origin}, got ${why}.`;
+function refuse(response: ServerResponse, upstream: ServerAddress, error: unknown): string {
+  const why = upstream.hide(connectionFailure(error));
+  const message = `Expected an answer from ${upstream.shown}, got ${why}.`;
   if (response.headersSent) {
     response.destroy();
     return message;

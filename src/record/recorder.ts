@@ -10,8 +10,9 @@ import { checkOptions, numberRule, type OptionRule, textRule } from "../check-op
 import { type Clock, systemClock } from "../clock.ts";
 import { OptionError } from "../errors.ts";
 import { publishProblem } from "../events.ts";
+import { type OutcomeSink, type RecordedRequest, UNWATCHED, watchRequest } from "./request.ts";
+import type { LeftOutReason, TokenCounts, UnansweredReason, UnrecordedReason } from "./row.ts";
 import { TraceFile, traceFileError } from "./trace-file.ts";
-import { UsageReader } from "./usage-reader.ts";
 
 export interface TraceRecorderOptions {
   /** A file that doesn't exist yet; gzipped when its name ends in `.gz`. */
@@ -26,33 +27,28 @@ export interface TraceRecorderOptions {
   readonly clock?: Clock;
 }
 
+/** Every request is in exactly one of recorded, unanswered, leftOut and passed. */
 export interface TraceRecorderCounts {
-  /** Requests that are or will be rows. */
+  /** Rows in the file. */
   readonly recorded: number;
   /** Of them, those with a length guessed from bytes or events, because no usage was told. */
   readonly estimated: number;
-  /** Without an answer, or with one that failed. */
+  /** Without an answer, or with one that is no completion. */
   readonly unanswered: number;
   /** Left out by a limit, or because the file can't be written any more. */
   readonly leftOut: number;
-}
-
-/** One request, from its arrival to the end of its answer. */
-export interface RecordedRequest {
-  /** Bytes of its body; only their number is used. */
-  body(bytes: number): void;
-  /** A piece of its answer; only `usage` is read, and events are counted. */
-  chunk(bytes: Uint8Array): void;
-  /** The answer has ended, maybe early: what was generated so far counts. */
-  end(): void;
-  /** It was refused or failed: it is no row. */
-  drop(): void;
+  /** That make no engine generate, such as those for a list of models. */
+  readonly passed: number;
+  /** How many of the unanswered and left out for which reason. */
+  readonly reasons: Readonly<Partial<Record<UnrecordedReason, number>>>;
 }
 
 export interface TraceRecorder extends AsyncDisposable {
   readonly counts: TraceRecorderCounts;
-  /** A request arrives now. */
+  /** A request that makes the engine generate arrives now. */
   arrived(): RecordedRequest;
+  /** A request of another kind passes: it is counted, and nothing else. */
+  passed(): void;
   /** Writes what has ended, and closes the file. Idempotent. */
   close(): Promise<TraceRecorderCounts>;
 }
@@ -86,6 +82,7 @@ interface Held {
   state: "open" | "ended" | "dropped";
   promptTokens: number;
   outputTokens: number;
+  estimated: boolean;
 }
 
 class Recorder implements TraceRecorder {
@@ -96,12 +93,18 @@ class Recorder implements TraceRecorder {
   readonly #requestSecondsMax: number;
   readonly #flushSeconds: number;
   readonly #startSeconds: number;
-  readonly #counts = { recorded: 0, estimated: 0, unanswered: 0, leftOut: 0 };
+  readonly #counts = { recorded: 0, estimated: 0, unanswered: 0, leftOut: 0, passed: 0 };
+  readonly #reasons: Partial<Record<UnrecordedReason, number>> = {};
   /** In order of arrival. */
   #held: Held[] = [];
   #writing: Promise<void> = Promise.resolve();
   #cancelFlush: () => void = () => {};
   #failed = false;
+  /** Rows that were handed to the file, written or not yet. */
+  #rows = 0;
+  /** Answers that have ended and are not unpacked yet. */
+  #unpacking = 0;
+  #onUnpacked: () => void = () => {};
   #closing: Promise<TraceRecorderCounts> | undefined;
 
   constructor(file: TraceFile, options: TraceRecorderOptions) {
@@ -116,24 +119,28 @@ class Recorder implements TraceRecorder {
   }
 
   get counts(): TraceRecorderCounts {
-    return { ...this.#counts };
+    return { ...this.#counts, reasons: { ...this.#reasons } };
+  }
+
+  passed(): void {
+    this.#counts.passed++;
   }
 
   arrived(): RecordedRequest {
-    const full = this.#counts.recorded + this.#held.length >= this.#requestsMax;
-    const overloaded = this.#held.length >= HELD_MAX;
-    if (full || overloaded || this.#failed || this.#closing !== undefined) {
-      this.#counts.leftOut++;
-      return { body() {}, chunk() {}, end() {}, drop() {} };
+    const refusal = this.#refusal();
+    if (refusal !== undefined) {
+      this.#leaveOut(refusal);
+      return UNWATCHED;
     }
     const held: Held = {
       atSeconds: this.#clock.now() - this.#startSeconds,
       state: "open",
       promptTokens: 0,
       outputTokens: 0,
+      estimated: false,
     };
     this.#held.push(held);
-    return this.#request(held);
+    return watchRequest(this.#sink(held));
   }
 
   close(): Promise<TraceRecorderCounts> {
@@ -145,32 +152,50 @@ class Recorder implements TraceRecorder {
     await this.close();
   }
 
-  #request(held: Held): RecordedRequest {
-    const usage = new UsageReader();
-    let bodyBytes = 0;
-    const drop = (): void => {
-      if (held.state !== "open") return;
+  #refusal(): LeftOutReason | undefined {
+    if (this.#closing !== undefined) return "closed";
+    if (this.#failed) return "file";
+    if (this.#rows + this.#held.length >= this.#requestsMax) return "rows";
+    return this.#held.length >= HELD_MAX ? "memory" : undefined;
+  }
+
+  #leaveOut(reason: LeftOutReason): void {
+    this.#counts.leftOut++;
+    this.#because(reason);
+  }
+
+  #because(reason: UnrecordedReason): void {
+    this.#reasons[reason] = (this.#reasons[reason] ?? 0) + 1;
+  }
+
+  #sink(held: Held): OutcomeSink {
+    let unpacking = false;
+    return {
+      ending: () => {
+        unpacking = true;
+        this.#unpacking++;
+      },
+      ended: (outcome) => {
+        this.#ended(held, outcome);
+        if (unpacking) this.#unpacking--;
+        if (this.#unpacking === 0) this.#onUnpacked();
+      },
+    };
+  }
+
+  #ended(held: Held, outcome: TokenCounts | UnansweredReason): void {
+    // It took too long, and is in another count.
+    if (held.state !== "open") return;
+    if (typeof outcome === "string") {
       held.state = "dropped";
       this.#counts.unanswered++;
-    };
-    return {
-      body(bytes) {
-        bodyBytes += bytes;
-      },
-      chunk(bytes) {
-        if (held.state === "open") usage.push(bytes);
-      },
-      end: () => {
-        const counts = usage.counts(bodyBytes);
-        if (counts === undefined) drop();
-        if (counts === undefined || held.state !== "open") return;
-        held.promptTokens = counts.promptTokens;
-        held.outputTokens = counts.outputTokens;
-        held.state = "ended";
-        if (counts.estimated) this.#counts.estimated++;
-      },
-      drop,
-    };
+      this.#because(outcome);
+      return;
+    }
+    held.state = "ended";
+    held.promptTokens = outcome.promptTokens;
+    held.outputTokens = outcome.outputTokens;
+    held.estimated = outcome.estimated;
   }
 
   #flushLater(): void {
@@ -183,38 +208,52 @@ class Recorder implements TraceRecorder {
   /** Writes the rows that nothing before them holds back; who arrived until `expiredSeconds` doesn't. */
   #flush(expiredSeconds: number): void {
     let count = 0;
-    let rows = "";
+    const rows: Held[] = [];
     for (const held of this.#held) {
       if (held.state === "open") {
         if (held.atSeconds > expiredSeconds) break;
         held.state = "dropped";
-        this.#counts.leftOut++;
+        this.#leaveOut("too_long");
       }
       count++;
-      if (held.state !== "ended") continue;
-      this.#counts.recorded++;
-      rows += `${held.atSeconds.toFixed(6)},${held.promptTokens},${held.outputTokens}\n`;
+      if (held.state === "ended") rows.push(held);
     }
     if (count > 0) this.#held = this.#held.slice(count);
-    if (rows !== "") this.#write(rows);
+    if (rows.length > 0) this.#write(rows);
   }
 
-  #write(rows: string): void {
+  #write(rows: readonly Held[]): void {
+    this.#rows += rows.length;
     this.#writing = this.#writing.then(async () => {
-      if (this.#failed) return;
-      try {
-        await this.#file.append(rows);
-      } catch (error) {
-        // A full disk must not take the gateway down: recording ends, and says so.
-        this.#failed = true;
-        const { code, message } = traceFileError(this.#path, error);
-        publishProblem("", code, message);
-      }
+      if (!this.#failed) await this.#append(rows);
+      if (this.#failed) for (const _ of rows) this.#leaveOut("file");
     });
+  }
+
+  async #append(rows: readonly Held[]): Promise<void> {
+    const lines = rows.map(
+      ({ atSeconds, promptTokens, outputTokens }) =>
+        `${atSeconds.toFixed(6)},${promptTokens},${outputTokens}\n`,
+    );
+    try {
+      await this.#file.append(lines.join(""));
+      this.#counts.recorded += rows.length;
+      this.#counts.estimated += rows.filter(({ estimated }) => estimated).length;
+    } catch (error) {
+      // A full disk must not take the gateway down: recording ends, and says so.
+      this.#failed = true;
+      const { code, message } = traceFileError(this.#path, error);
+      publishProblem("", code, message);
+    }
   }
 
   async #close(): Promise<TraceRecorderCounts> {
     this.#cancelFlush();
+    if (this.#unpacking > 0) {
+      await new Promise<void>((resolve) => {
+        this.#onUnpacked = resolve;
+      });
+    }
     this.#flush(Number.POSITIVE_INFINITY);
     await this.#writing;
     await this.#file.close();

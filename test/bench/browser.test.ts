@@ -53,12 +53,31 @@ function runs(): CellRun[] {
   return [stock, ours("lazy"), ours("idle")];
 }
 
-async function makeReport(): Promise<string> {
+/** Six modes, three runs of each, so that every figure has its interval. */
+function sixModes(): CellRun[] {
+  const modes = ["stock", "eager", "idle", "lazy", "ten-sizes-by-hand", "no-graphs"];
+  return modes.flatMap((mode, index) =>
+    [1, 2, 3].map((run) => {
+      const readySeconds = 52.5 - index + run / 7;
+      const requests = Array.from({ length: 60 }, (_, at) =>
+        request(at, readySeconds + at * 0.5, 1035.6 + run * 3.3 + index * 10 + (at % 9) * 7),
+      );
+      return cellRun({
+        cell: { mode, load: "load", run },
+        mode: { command: ["serve", "{port}"] },
+        times: { readySeconds, firstTokenSeconds: readySeconds + 1.3 },
+        requests,
+      });
+    }),
+  );
+}
+
+async function makeReport(of: readonly CellRun[] = runs()): Promise<string> {
   const folder = join(await temporaryFolder(), "bench");
   await openFolder(folder);
   const facts = { format: 1, title: "A report", baseline: "stock", goodput: {}, modes: [] };
   await writeDocument(join(folder, "bench.json"), facts);
-  for (const run of runs()) {
+  for (const run of of) {
     const { requests, captures, steps: _, memory, ...head } = run;
     const writer = await SampleWriter.open(folder, head);
     for (const value of requests) writer.keep({ type: "request", value });
@@ -103,6 +122,16 @@ const FEWEST_LABELS = `Math.min(...[...document.querySelectorAll("[data-plot]")]
 const SCHEME = "document.documentElement.dataset.scheme";
 const DRAWN = "document.documentElement.dataset.drawn";
 const OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth";
+
+/** Figures of the first tables that are not on the page, or have no size or text to be read. */
+const UNSEEN = `[...document.querySelectorAll(".glance td")].filter((cell) => {
+  const { left, right, width, height } = cell.getBoundingClientRect();
+  const range = document.createRange();
+  range.selectNodeContents(cell);
+  const text = range.getBoundingClientRect();
+  const inside = left >= 0 && right <= innerWidth && text.left >= 0 && text.right <= innerWidth;
+  return !inside || width === 0 || height === 0 || cell.textContent.trim() === "";
+}).length`;
 
 const inkOf = (page: Page): Promise<number[]> => page.evaluate<number[]>(INK);
 
@@ -161,6 +190,27 @@ describe.skipIf(executablePath === undefined)(`the report in a browser${reason}`
     expect(complaints).toEqual([]);
     await page.close();
   });
+
+  test.for([1120, 375])(
+    "every figure of six modes is on the page at %i pixels",
+    { timeout: 120_000 },
+    async (width) => {
+      const page = await browser.newPage({ viewport: { width, height: 900 } });
+      await page.goto(await makeReport(sixModes()));
+      await page.waitForSelector("html[data-drawn]", { state: "attached" });
+      expect(await page.locator(".glance td").count()).toBeGreaterThanOrEqual(6 * 6);
+      expect(await page.evaluate<number>(UNSEEN)).toBe(0);
+      expect(await page.evaluate<number>(OVERFLOW)).toBeLessThanOrEqual(0);
+      // Start-up and the verdict come before anything else.
+      expect(await page.locator("main > section:first-child li").count()).toBe(5);
+      const first = page.locator(".glance tbody tr:first-child th");
+      expect(await first.textContent()).toBe("spawn to ready, s");
+      const folder = process.env["SCREENSHOTS"];
+      if (folder !== undefined)
+        await page.screenshot({ path: join(folder, `report-${width}.png`), fullPage: true });
+      await page.close();
+    },
+  );
 
   test("the button goes through the schemes and draws again", { timeout: 120_000 }, async () => {
     const url = await makeReport();

@@ -187,7 +187,8 @@ describe("a live endpoint", () => {
       });
     });
     const { code, run } = await live(url);
-    expect(code).toBe(0);
+    // Some were completed, but not all of them.
+    expect(code).toBe(1);
     expect(run?.requests).toBe(10);
     const { rate_limited = 0, not_sse = 0, cut_off = 0, ...others } = run?.failures ?? {};
     for (const count of [rate_limited, not_sse, cut_off]) expect(count).toBeGreaterThan(1);
@@ -209,7 +210,7 @@ describe("a live endpoint", () => {
       const url = await serve(() => undefined);
       await expect(live(url, "--ready-seconds", "1")).rejects.toMatchObject({
         code: "ERR_LAZYGRAPH_BENCH",
-        message: `Expected a server at ${url.href}, got no answer within 1 s: start it, or see host and port.`,
+        message: `Expected a server at ${url.origin}, got no answer within 1 s: start it, or see host and port.`,
       });
     },
   );

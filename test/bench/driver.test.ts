@@ -53,6 +53,7 @@ test("a record counts seconds from the origin and microseconds between tokens", 
     tokensAtMs: [1520, 1525.5, 1530],
     promptTokens: 11,
     outputTokens: 3,
+    resent: false,
     failure: undefined,
   };
   expect(recordOf(sent, outcome, 1000)).toEqual({

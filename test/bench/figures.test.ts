@@ -1,11 +1,14 @@
 import { describe, expect, test } from "vitest";
 import { compare, estimate } from "../../src/bench/bootstrap.ts";
+import { cautions } from "../../src/bench/cautions.ts";
+import { conclusions } from "../../src/bench/conclusion.ts";
 import { longestTokenGap } from "../../src/bench/gap.ts";
 import { glanceOf } from "../../src/bench/glance.ts";
-import { itlDistribution, itlHistogram } from "../../src/bench/latencies.ts";
+import { itlMs } from "../../src/bench/latencies.ts";
 import { markdownOf } from "../../src/bench/markdown.ts";
-import { cautions, numberText, rowGroups } from "../../src/bench/rows.ts";
+import { numberText, rowGroups } from "../../src/bench/rows.ts";
 import { runFigures } from "../../src/bench/run-figures.ts";
+import { runTable } from "../../src/bench/run-table.ts";
 import type { CellRun } from "../../src/bench/samples.ts";
 import { distributionOf, quantile } from "../../src/bench/stats.ts";
 import { summarise } from "../../src/bench/summary.ts";
@@ -25,14 +28,13 @@ describe("distributions", () => {
     expect(distributionOf([7])).toMatchObject({ sd: 0, cv: 0, p999: 7 });
   });
 
-  test("inter-token latencies of the histogram are within its thousandth", () => {
+  test("inter-token latencies are exact, over all requests", () => {
     const itlMicros = Array.from({ length: 5000 }, (_, index) => 1000 + index * 3);
-    const found = itlDistribution(itlHistogram([request(0, 0, 1, { itlMicros })]));
+    const halves = [itlMicros.slice(0, 2000), itlMicros.slice(2000)];
+    const found = itlMs(halves.map((half, index) => request(index, 0, 1, { itlMicros: half })));
     const exact = distributionOf(itlMicros.map((micros) => micros / 1000));
-    for (const name of ["mean", "p50", "p99", "max"] as const) {
-      expect(Math.abs((found?.[name] ?? 0) / (exact?.[name] ?? 1) - 1)).toBeLessThan(2e-3);
-    }
-    expect(itlDistribution(itlHistogram([]))).toBeUndefined();
+    expect(distributionOf(found)).toEqual(exact);
+    expect(distributionOf(itlMs([]))).toBeUndefined();
   });
 });
 
@@ -290,7 +292,7 @@ describe("all runs", () => {
     expect(other?.versusBaseline?.ttft.later?.p50.value).toBeCloseTo(1, 6);
   });
 
-  test("at a glance: a line for each mode under each load, loads as they were first run", () => {
+  test("at a glance: a column for each mode under each load, loads as they were first run", () => {
     const of = (mode: string, load: string, startedAt: string, completed: number): CellRun =>
       cellRun({
         cell: { mode, load, run: 1 },
@@ -311,25 +313,40 @@ describe("all runs", () => {
         of("idle", "b", "2026-01-03T00:00:00.000Z", 2),
       ],
     });
-    const { head, loads } = glanceOf(found);
-    expect(loads.map(({ load, rows }) => [load, rows.map(([mode]) => mode)])).toEqual([
-      ["b", ["stock", "idle"]],
-      ["a", ["idle"]],
+    const loads = glanceOf(found);
+    expect(loads.map(({ load, tables }) => [load, tables.map(({ modes }) => modes)])).toEqual([
+      ["b", [["stock", "idle"]]],
+      ["a", [["idle"]]],
     ]);
-    const column = (title: string): (string | undefined)[] =>
-      loads.flatMap(({ rows }) => rows.map((row) => row[head.indexOf(title)]));
-    expect(column("requests")).toEqual([
-      "2, failed 1 (timeout 1)",
-      "2, failed 1 (timeout 1)",
-      "3, failed 1 (timeout 1)",
+    const row = (title: string): (readonly string[] | undefined)[] =>
+      loads.map(({ tables }) => tables[0]?.rows.find((own) => own.title === title)?.cells);
+    expect(row("requests")).toEqual([
+      ["2, failed 1 (timeout 1)", "2, failed 1 (timeout 1)"],
+      ["3, failed 1 (timeout 1)"],
     ]);
-    expect(column("TTFT p50, ms")).toEqual(["20.0", "20.0", "20.0"]);
-    expect(column("TTFT p50 over stock's steady")).toEqual(["–", "1.00", "–"]);
-    expect(head).not.toContain("ready to settled, s");
-    expect(column("spawn to ready, s")).toEqual(["5.00", "5.00", "5.00"]);
+    expect(row("TTFT p50, ms")).toEqual([["20.0", "20.0"], ["20.0"]]);
+    expect(row("TTFT p50 over stock's steady")).toEqual([["–", "1.00"], undefined]);
+    expect(row("ready to settled, s")).toEqual([undefined, undefined]);
+    // Start-up comes first.
+    expect(loads[0]?.tables[0]?.rows[0]).toEqual({
+      title: "spawn to ready, s",
+      cells: ["5.00", "5.00"],
+    });
     // Nobody captured anything.
-    expect(head).not.toContain("graphs");
-    expect(markdownOf(found)).toContain("## At a glance\n\n| mode | runs | requests |");
+    expect(row("graphs")).toEqual([undefined, undefined]);
+    expect(markdownOf(found)).toContain("## At a glance\n\n| b | stock | idle |");
+    expect(cautions(found)).toEqual([
+      expect.stringMatching(
+        /^FAILED: .+ idle, a: 1 \(timeout 1\) of 4\. stock, b: .+ of 3\. idle, b: .+ of 3\.$/,
+      ),
+    ]);
+    expect(conclusions(found)).toEqual([
+      "Under b: idle against stock: ready 0 s sooner in one run each; median time to first token " +
+        "not certainly different (95%: 1.00 to 1.00); median time per output token not certainly " +
+        "different (95%: 1.00 to 1.00).",
+      "Under a: idle gave the first token after 20.0 ms at the median, 99% within 20.0 ms, over 3 " +
+        "requests in one run.",
+    ]);
   });
 
   test("of stock and of an endpoint have no windows that nobody can know", () => {
@@ -361,6 +378,12 @@ describe("all runs", () => {
         : [expect.stringMatching(/^TOO BUSY: .+ stock, load, run 1: 3\.00 ms\.$/)],
     );
     expect(markdownOf(told).includes("**TOO BUSY")).toBe(loud !== undefined);
+    // No ratio of a run whose figures are the generator's.
+    const other = cellRun({ requests, cell: { mode: "idle", load: "load", run: 1 } });
+    const both = [cellRun({ requests: requests.map(onTime) }), other];
+    const compared = summarise({ title: "t", baseline: "stock", goodput: {}, runs: both }).cells;
+    const ratio = compared[1]?.versusBaseline?.ttft.all?.p50.value;
+    expect(ratio).toBe(loud === undefined ? 1 : undefined);
     // What waited for an engine from its spawn on was not held up by the host.
     const held = requests.filter(({ index }) => index > 0 && index % 50 !== 0);
     const waiting = { ...request(0, 0, 900), sentSeconds: 0.5 };
@@ -373,7 +396,7 @@ describe("all runs", () => {
     expect(titles).toContain("saved against the baseline, request-seconds");
     expect(titles).not.toContain("graphs captured");
     for (const { rows } of groups) for (const { cells } of rows) expect(cells).toHaveLength(2);
-    const runs = groups[0]?.rows.find(({ title }) => title === "runs");
+    const runs = groups[1]?.rows.find(({ title }) => title === "runs");
     expect(runs?.cells).toEqual(["2", "2 (1 partial)"]);
   });
 
@@ -387,5 +410,48 @@ describe("all runs", () => {
     [-2.5, "-2.50"],
   ] as const)("%d is told as %s", ([value, text]) => {
     expect(numberText(value)).toBe(text);
+  });
+});
+
+function onTime(own: ReturnType<typeof request>): ReturnType<typeof request> {
+  return { ...own, sentSeconds: own.dueSeconds };
+}
+
+describe("many modes and runs", () => {
+  const of = (mode: string, run: number, readySeconds: number, ttft: number): CellRun =>
+    cellRun({
+      cell: { mode, load: "load", run },
+      times: { readySeconds },
+      requests: Array.from({ length: 40 }, (_, i) => request(i, readySeconds + 1 + i, ttft)),
+    });
+  const modes = ["stock", "eager", "idle", "lazy", "ten", "none", "a", "b"];
+  const all = modes.flatMap((mode, index) =>
+    [1, 2, 3].map((run) => of(mode, run, 50 - index + run / 10, 20 + index * 2)),
+  );
+  const found = summarise({ title: "t", baseline: "stock", goodput: {}, runs: all });
+
+  test("six columns stand beside each other, the baseline in each table", () => {
+    const [load] = glanceOf(found);
+    expect(load?.tables.map((table) => table.modes)).toEqual([
+      ["stock", "eager", "idle", "lazy", "ten", "none"],
+      ["stock", "a", "b"],
+    ]);
+  });
+
+  test("a sentence for each mode says what is certain", () => {
+    const said = conclusions(found);
+    expect(said).toHaveLength(modes.length - 1);
+    expect(said[0]).toMatch(
+      /^eager against stock: ready 1\.00 s sooner \(95%: [\d.]+ to [\d.]+ s\); median time to first token 1\.10 times as long/,
+    );
+  });
+
+  test("runs stand side by side; of single ones there is no such table", () => {
+    const table = runTable(found.cells);
+    expect(table?.rows).toHaveLength(all.length);
+    expect(table?.head.slice(0, 2)).toEqual(["run", "spawn to ready, s"]);
+    expect(table?.rows[1]?.slice(0, 3)).toEqual(["stock 2", "50.2", "20.0"]);
+    const single = summarise({ title: "t", baseline: "stock", goodput: {}, runs: all.slice(0, 1) });
+    expect(runTable(single.cells)).toBeUndefined();
   });
 });

@@ -109,13 +109,42 @@ describe("arrivals", () => {
       ]),
     );
     const load: Load = { arrivals: "constant", requestRate: 1, shareGpt: file, numPrompts: 3 };
-    const schedule = await scheduleOf(load);
+    const notes: string[] = [];
+    const schedule = await scheduleOf(load, { onNote: (sentence) => notes.push(sentence) });
     expect(schedule).toHaveLength(3);
-    expect(schedule[0]).toMatchObject({ text: "what is a graph of nodes", outputTokens: 40 });
+    expect(schedule[0]).toMatchObject({
+      text: "what is a graph of nodes",
+      promptTokens: 6,
+      outputTokens: 31,
+    });
+    const left = "1 too short, 1 too long, 2 without two turns of text";
+    expect(notes).toEqual([`1 of 5 conversations of ${file} are used; left out: ${left}.`]);
+    // A text that is short enough stays, and one that isn't is made up to the length.
+    expect((await scheduleOf({ ...load, inputLenMax: 6 }))[0]).toHaveProperty("text");
+    expect((await scheduleOf({ ...load, inputLenMax: 5 }))[0]).not.toHaveProperty("text");
     expect((await scheduleOf({ ...load, inputLen: 9 }))[0]).not.toHaveProperty("text");
     await writeFile(file, "[]");
     await expect(scheduleOf(load)).rejects.toMatchObject({ code: "ERR_LAZYGRAPH_TRACE" });
     await expect(scheduleOf({ ...load, shareGpt: `${file}.not` })).rejects.toThrow("ENOENT");
+  });
+
+  test("ShareGPT in a language without spaces has its length in tokens", async () => {
+    const file = join(await temporaryFolder(), "share.json");
+    const question = "请用中文详细介绍一下人工智能在医疗领域的应用以及它带来的挑战和机遇";
+    const value = [
+      { from: "human", value: question },
+      { from: "gpt", value: "人工智能正在改变医疗。".repeat(20) },
+    ];
+    await writeFile(file, JSON.stringify([{ conversations: value }]));
+    const notes: string[] = [];
+    const load: Load = { arrivals: "constant", requestRate: 1, shareGpt: file, numPrompts: 1 };
+    const [request] = await scheduleOf(load, { onNote: (sentence) => notes.push(sentence) });
+    // By the words there would be one each, and the conversation would be left out.
+    expect(request?.text).toBe(question);
+    expect(request?.promptTokens).toBeGreaterThan(10);
+    expect(request?.promptTokens).toBeLessThan(question.length);
+    expect(request?.outputTokens).toBeGreaterThan(60);
+    expect(notes).toEqual([]);
   });
 
   test("a load in words", () => {

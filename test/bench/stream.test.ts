@@ -1,11 +1,11 @@
 import { expect, test } from "vitest";
-import { SseParser } from "../../src/bench/sse.ts";
 import { type StreamRequest, streamRequest } from "../../src/bench/stream.ts";
+import { ServerAddress } from "../../src/measure/server-address.ts";
 import { DONE, nowhere, STREAM, serve, token, usage } from "./helpers/server.ts";
 
 const ask = (url: URL, more: Partial<StreamRequest> = {}) =>
   streamRequest({
-    url,
+    server: new ServerAddress(url),
     endpoint: "completions",
     model: "m",
     prompt: "a b c",
@@ -31,7 +31,8 @@ test("a stream gives the time of each token, and the server's own counts", async
   const before = performance.now();
   const outcome = await ask(url);
   expect(outcome.failure).toBeUndefined();
-  expect(outcome.tokensAtMs).toHaveLength(3);
+  // An empty text is no token, whatever the server counts.
+  expect(outcome.tokensAtMs).toHaveLength(2);
   expect(outcome.tokensAtMs).toEqual([...outcome.tokensAtMs].sort((a, b) => a - b));
   expect(outcome.sentAtMs).toBeGreaterThanOrEqual(before);
   expect(outcome).toMatchObject({ promptTokens: 7, outputTokens: 3 });
@@ -105,14 +106,14 @@ test("a stream that ends politely but without [DONE] is cut off too", async () =
 
 test.for([
   ["data: nonsense\n\n", "bad_event"],
-  ['data: {"error":{"message":"the engine died"}}\n\n', "bad_event"],
+  ['data: {"error":{"message":"the engine died"}}\n\n', "server_error"],
   [`data: ${"x".repeat(1 << 21)}`, "bad_event"],
   [DONE, "no_token"],
 ] as const)("%# an event that is none", async ([text, kind]) => {
   const url = await serve((_, response) => {
     response.writeHead(200, STREAM);
     // Left open: the client must not wait for more once it knows.
-    if (kind === "bad_event") response.write(text);
+    if (kind !== "no_token") response.write(text);
     else response.end(text);
   });
   expect((await ask(url)).failure?.kind).toBe(kind);
@@ -130,10 +131,51 @@ test("an abort ends a request under way, and one not sent yet", async () => {
   expect((await ask(url, { signal: controller.signal })).failure?.kind).toBe("aborted");
 });
 
-test("events are the same however the body is cut", () => {
-  const body = `data: one\r\n\r\n: ping\n\ndata: two\ndata: lines\n\nevent: x\ndata:three\n\n`;
-  const whole = new SseParser().push(body);
-  expect(whole).toEqual(["one", "two\nlines", "three"]);
-  const parser = new SseParser();
-  expect([...body].flatMap((char) => parser.push(char))).toEqual(whole);
+test("a connection that the server closed before the first byte is tried once more", async () => {
+  let asked = 0;
+  const url = await serve((request, response) => {
+    asked++;
+    // The first one is answered whole, so that its connection is kept; the next finds it closed.
+    if (asked === 2) request.socket.destroy();
+    else response.writeHead(200, STREAM).end(token(" 1") + DONE);
+  });
+  expect(await ask(url)).toMatchObject({ failure: undefined, resent: false });
+  expect(await ask(url)).toMatchObject({ failure: undefined, resent: true });
+  expect(asked).toBe(3);
+});
+
+test("a new connection that is closed is no idle one: it is not tried again", async () => {
+  let asked = 0;
+  const url = await serve((request) => {
+    asked++;
+    request.socket.destroy();
+  });
+  expect((await ask(url)).failure).toEqual({ kind: "unreachable", detail: "ECONNRESET" });
+  expect(asked).toBe(1);
+});
+
+test.for([
+  ["unauthorized", 401, "bad key sk-secret-1", /by --api-key or OPENAI_API_KEY\. bad key …/],
+  ["http_error", 400, "unknown field stream_options", /^--no-stream-options leaves out/],
+  ["http_error", 422, "extra inputs: ignore_eos", /^--stop-at-eos leaves out ignore_eos/],
+] as const)("%s: the sentence names the option, and no key", async ([kind, status, text, says]) => {
+  const url = await serve((_, response) => {
+    response.writeHead(status, { "content-type": "text/plain" }).end(text);
+  });
+  const server = new ServerAddress(url, { apiKey: "sk-secret-1" });
+  const { failure } = await ask(url, { server });
+  expect(failure?.kind).toBe(kind);
+  expect(failure?.detail).toMatch(says);
+});
+
+test("what a server may refuse can be left out", async () => {
+  let body = "";
+  const url = await serve((request, response) => {
+    request.on("data", (part) => {
+      body += part;
+    });
+    request.on("end", () => response.writeHead(200, STREAM).end(token(" 1") + DONE));
+  });
+  await ask(url, { ignoreEos: false, maxTokensSent: false, streamOptions: false });
+  expect(JSON.parse(body)).toEqual({ model: "m", prompt: "a b c", temperature: 0, stream: true });
 });

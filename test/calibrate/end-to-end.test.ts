@@ -9,6 +9,7 @@ import { type CalibrationOptions, calibrate } from "../../src/calibrate/calibrat
 import { CalibrationControl } from "../../src/calibrate/control.ts";
 import { runCalibrate } from "../../src/cli/calibrate.ts";
 import { createController } from "../../src/controller.ts";
+import { ServerAddress } from "../../src/measure/server-address.ts";
 import { parseProfile } from "../../src/profile/load.ts";
 import { startSimulatedEngine } from "../../src/sim/child.ts";
 import { finish, lazygraph } from "../cli/helpers/command.ts";
@@ -63,7 +64,7 @@ async function profileFile(name = "tiny"): Promise<string> {
 
 const options = (more: Partial<CalibrationOptions> & Pick<CalibrationOptions, "controller">) => ({
   control: new CalibrationControl(),
-  url: new URL("http://127.0.0.1:1/"),
+  server: new ServerAddress(new URL("http://127.0.0.1:1/")),
   model: "tiny",
   name: "mine",
   command: "simulated-engine",
@@ -104,7 +105,7 @@ describe("a calibration", () => {
       options({
         controller,
         control,
-        url: await engine.url(),
+        server: new ServerAddress(await engine.url()),
         sizes: [1, 4],
         onProgress: (line) => lines.push(line),
       }),
@@ -145,7 +146,12 @@ describe("a calibration", () => {
     await using engine = await rig({ http: "127.0.0.1:0" });
     const { controller, control } = engine;
     const calibration = calibrate(
-      options({ controller, control, url: await engine.url(), model: "another" }),
+      options({
+        controller,
+        control,
+        server: new ServerAddress(await engine.url()),
+        model: "another",
+      }),
     );
     await expect(calibration).rejects.toMatchObject({
       code: "ERR_LAZYGRAPH_CALIBRATE",
@@ -154,7 +160,7 @@ describe("a calibration", () => {
   });
 
   test.for([
-    ["nobody", undefined, /to give an answer to v1\/models, got/],
+    ["nobody", undefined, /to give an answer to \/v1\/models, got/],
     ["no OpenAI endpoint", 404, /to give a list of models, got HTTP status 404/],
   ] as const)("of %s ends in one sentence", async ([, status, sentence]) => {
     const server = createServer((_, response) => response.writeHead(status ?? 200).end("{}"));
@@ -164,8 +170,8 @@ describe("a calibration", () => {
     try {
       await using engine = await rig();
       const { controller, control } = engine;
-      const url = new URL(`http://127.0.0.1:${port}/`);
-      await expect(calibrate(options({ controller, control, url }))).rejects.toMatchObject({
+      const server = new ServerAddress(new URL(`http://127.0.0.1:${port}/`));
+      await expect(calibrate(options({ controller, control, server }))).rejects.toMatchObject({
         code: "ERR_LAZYGRAPH_CALIBRATE",
         message: expect.stringMatching(sentence),
       });
@@ -182,7 +188,7 @@ describe("a calibration", () => {
       options({
         controller,
         control,
-        url: await engine.url(),
+        server: new ServerAddress(await engine.url()),
         signal: ended.signal,
         onProgress: (line) => {
           if (line.startsWith("without graphs: wave 2")) ended.abort(new Error("gone"));

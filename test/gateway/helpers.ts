@@ -6,6 +6,7 @@ import { Registry } from "prom-client";
 import { onTestFinished } from "vitest";
 import { Gateway, type GatewayOptions } from "../../examples/gateway/src/gateway.ts";
 import { type Controller, createController } from "../../src/controller.ts";
+import { ServerAddress } from "../../src/measure/server-address.ts";
 import {
   type SimulatedServer,
   type SimulatedServerOptions,
@@ -44,9 +45,11 @@ export async function startGateway(
 ): Promise<Running> {
   const controller = options.controller ?? (await startController());
   const registry = new Registry();
-  const urls = new Map(Object.entries(engines).map(([name, url]) => [name, new URL(url)]));
+  const servers = new Map(
+    Object.entries(engines).map(([name, url]) => [name, new ServerAddress(new URL(url))]),
+  );
   const limits = { holdMax: 512, holdBytes: 64 << 20, holdSeconds: 20, firstByteSeconds: 20 };
-  const gateway = new Gateway({ ...limits, registry, controller, ...options, engines: urls });
+  const gateway = new Gateway({ ...limits, registry, controller, ...options, engines: servers });
   let closing: Promise<void> | undefined;
   const close = gateway.close.bind(gateway);
   gateway.close = (seconds) => {

@@ -56,6 +56,15 @@ test("what is of one connection only stays there, both ways", async () => {
   expect(incoming.headers).not.toHaveProperty("x-back");
 });
 
+test.for(["\n", "\r\n", "\r"])("events of lines that end in %j pass as they come", (end) => {
+  const events = new WholeEvents();
+  const event = `data: 1${end}${end}`;
+  // Of CR LF the last byte is waited for, of CR none.
+  expect(events.push(Buffer.from(`${event}dat`)).toString()).toBe(event);
+  expect(events.push(Buffer.from(`a: 2${end}${end}`)).toString()).toBe(`data: 2${end}${end}`);
+  expect(events.rest()).toHaveLength(0);
+});
+
 test("whole events, however they are cut", () => {
   const text = "data: 1\n\ndata: 2\r\n\r\n: c\n\ndata: 3\n\nhalf";
   for (let size = 1; size <= text.length; size++) {

@@ -97,13 +97,20 @@ test("requests keep away from the engine that captures, until it has", async () 
 
 describe("settings", () => {
   test("from the environment, with defaults", () => {
-    expect(configOf({ ENGINES: "a=http://h:1,b=https://i/x", LISTEN: "[::1]:0" })).toEqual({
+    const engines = "a=http://u:pass@h:1/v1/,b=https://i/x/v1?key=secret";
+    const config = configOf({ ENGINES: engines, LISTEN: "[::1]:0" });
+    const shown = [...config.engines].map(([name, server]) => [name, server.shown]);
+    // With or without /v1; what is secret is in requests and nowhere else.
+    expect(shown).toEqual([
+      ["a", "http://h:1"],
+      ["b", "https://i/x"],
+    ]);
+    expect(config.engines.get("b")?.path("/v1/models")).toBe("/x/v1/models?key=secret");
+    expect(config.engines.get("a")?.headers).toEqual({ authorization: "Basic dTpwYXNz" });
+    expect(config).toEqual({
       host: "::1",
       port: 0,
-      engines: new Map([
-        ["a", new URL("http://h:1")],
-        ["b", new URL("https://i/x")],
-      ]),
+      engines: config.engines,
       endpoint: "tcp://127.0.0.1:5757",
       mode: "idle",
       holdMax: 512,

@@ -5,6 +5,7 @@ import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import OpenAI from "openai";
 import { beforeAll, describe, expect, onTestFinished, test } from "vitest";
+import { ServerAddress } from "../../src/measure/server-address.ts";
 import { createRecordingProxy } from "../../src/record/proxy.ts";
 import { createTraceRecorder } from "../../src/record/recorder.ts";
 import { type SimulatedServer, startSimulatedServer } from "../../src/sim/server.ts";
@@ -54,8 +55,16 @@ test("records what passes, and passes it unchanged", async () => {
   running.process.kill("SIGTERM");
   const { code, stdout, stderr } = await running.finished;
   expect(code).toBe(0);
-  expect(JSON.parse(stdout)).toEqual({ recorded: 2, estimated: 0, unanswered: 1, leftOut: 0 });
-  expect(stderr).toContain(`2 requests in ${file}; 1 without an answer.`);
+  expect(JSON.parse(stdout)).toEqual({
+    recorded: 2,
+    estimated: 0,
+    unanswered: 1,
+    leftOut: 0,
+    passed: 1,
+    reasons: { http_error: 1 },
+  });
+  const others = "1 without a whole answer (http_error 1); 1 of other kinds.";
+  expect(stderr).toContain(`2 requests in ${file}; ${others}`);
   expect(await rows(file)).toEqual([
     { promptTokens: 3, outputTokens: 4 },
     { promptTokens: 6, outputTokens: 5 },
@@ -65,7 +74,10 @@ test("records what passes, and passes it unchanged", async () => {
 async function proxy(to: string) {
   const file = join(await temporaryFolder(), "own.csv");
   const recorder = await createTraceRecorder({ file });
-  const server = createRecordingProxy(new URL(to), recorder).listen(0, "127.0.0.1");
+  const server = createRecordingProxy(new ServerAddress(new URL(to)), recorder).listen(
+    0,
+    "127.0.0.1",
+  );
   onTestFinished(() => {
     server.close();
     server.closeAllConnections();
@@ -131,9 +143,14 @@ test("a server that is away is told once, and every request to it is counted", a
   }
   running.process.kill("SIGTERM");
   const { stdout, stderr } = await running.finished;
-  expect(JSON.parse(stdout)).toEqual({ recorded: 0, estimated: 0, unanswered: 3, leftOut: 0 });
+  expect(JSON.parse(stdout)).toMatchObject({
+    recorded: 0,
+    unanswered: 3,
+    leftOut: 0,
+    reasons: { no_answer: 3 },
+  });
   expect(stderr.match(/\[ERR_LAZYGRAPH_UPSTREAM\]/g)).toHaveLength(1);
-  expect(stderr).toContain("3 without an answer.");
+  expect(stderr).toContain("3 without a whole answer (no_answer 3).");
 });
 
 describe("what can't work ends in one sentence", () => {

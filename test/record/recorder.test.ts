@@ -19,7 +19,7 @@ async function record(options: Partial<TraceRecorderOptions> = {}, name = "trace
 
 function usage(promptTokens: number, outputTokens: number): Uint8Array {
   const counts = { prompt_tokens: promptTokens, completion_tokens: outputTokens };
-  return Buffer.from(`data: ${JSON.stringify({ choices: [], usage: counts })}\n\n`);
+  return Buffer.from(`data: ${JSON.stringify({ choices: [], usage: counts })}\n\ndata: [DONE]\n\n`);
 }
 
 async function rows(file: string): Promise<TraceRequest[]> {
@@ -46,6 +46,8 @@ test.for(["trace.csv", "trace.csv.gz"])(
       estimated: 0,
       unanswered: 1,
       leftOut: 0,
+      passed: 0,
+      reasons: { no_answer: 1 },
     });
     expect(await rows(file)).toEqual([
       { atSeconds: 0, promptTokens: 10, outputTokens: 300 },
@@ -110,7 +112,7 @@ test("usage is found across pieces, the last one counts, and content that looks 
   cut.end();
   const spoofed = recorder.arrived();
   spoofed.body(400);
-  spoofed.chunk(Buffer.from(`data: ${spoof}\n\n`));
+  spoofed.chunk(Buffer.from(`data: ${spoof}\n\ndata: [DONE]\n\n`));
   spoofed.end();
   expect(await recorder.close()).toMatchObject({ recorded: 3, estimated: 1 });
   expect(await rows(file)).toMatchObject([
@@ -120,13 +122,13 @@ test("usage is found across pieces, the last one counts, and content that looks 
   ]);
 });
 
-test("without usage events are tokens, cut anywhere", async () => {
+test("without usage events with content are tokens, cut anywhere", async () => {
   const { file, recorder } = await record();
   const request = recorder.arrived();
   request.body(80);
-  for (const byte of Buffer.from('data: {"a":1}\n\ndata: {"a":2}\n\ndata: [DONE]\n\n')) {
-    request.chunk(Buffer.of(byte));
-  }
+  const texts = ["", "one", "two"].map((text) => JSON.stringify({ choices: [{ text }] }));
+  const events = [...texts, "[DONE]"].map((data) => `data: ${data}\n\n`).join("");
+  for (const byte of Buffer.from(events)) request.chunk(Buffer.of(byte));
   request.end();
   expect(await recorder.close()).toMatchObject({ recorded: 1, estimated: 1 });
   expect(await rows(file)).toMatchObject([{ promptTokens: 20, outputTokens: 2 }]);
@@ -185,7 +187,8 @@ test("a disk that is full ends the recording with a problem, not the program", a
   const request = recorder.arrived();
   request.chunk(usage(1, 1));
   request.end();
-  await recorder.close();
+  // What could not be written is in a count all the same.
+  expect(await recorder.close()).toMatchObject({ recorded: 0, leftOut: 1, reasons: { file: 1 } });
   expect(problems).toEqual([
     expect.stringMatching(/a new file that can be written, got ENOSPC\.$/),
   ]);

@@ -2,6 +2,7 @@
 
 import { quantile } from "../../../src/bench/stats.ts";
 import { type StreamRequest, streamRequest } from "../../../src/bench/stream.ts";
+import { ServerAddress } from "../../../src/measure/server-address.ts";
 
 export interface DecodeResult {
   readonly concurrent: number;
@@ -43,7 +44,7 @@ export function completion(
   seed: number,
 ): StreamRequest {
   return {
-    url,
+    server: new ServerAddress(url),
     endpoint: "completions",
     model,
     prompt: promptIds(PROMPT_TOKENS, seed),

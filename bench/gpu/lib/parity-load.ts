@@ -4,6 +4,7 @@ import { type Due, recordOf, runOpenLoop } from "../../../src/bench/driver.ts";
 import { type ScheduledRequest, scheduleOf } from "../../../src/bench/load.ts";
 import type { RequestRecord } from "../../../src/bench/samples.ts";
 import { streamRequest } from "../../../src/bench/stream.ts";
+import { ServerAddress } from "../../../src/measure/server-address.ts";
 import { promptIds } from "./decode.ts";
 
 export interface ParityLoad {
@@ -39,7 +40,13 @@ export async function runParityLoad(load: ParityLoad): Promise<RequestRecord[]> 
     const { promptTokens, outputTokens } = schedule[index] as ScheduledRequest;
     const { url, model, signal } = load;
     const outcome = await streamRequest({
-      ...{ url, model, signal, endpoint: "completions", ignoreEos: true },
+      ...{
+        server: new ServerAddress(url),
+        model,
+        signal,
+        endpoint: "completions",
+        ignoreEos: true,
+      },
       prompt: promptIds(promptTokens, load.seed * 10_000 + index),
       maxTokens: outputTokens,
       timeoutMs: REQUEST_MS_MAX,

@@ -1,6 +1,7 @@
 /** The gateway's settings, from its environment; a mistake is one sentence. */
 
 import { MODES, type Mode } from "lazygraph";
+import { ServerAddress, serverUrl, shownUrl } from "lazygraph/measure";
 import { BODY_BYTES_MAX } from "./body.ts";
 
 const MIB = 1 << 20;
@@ -9,7 +10,7 @@ export interface Config {
   readonly host: string;
   readonly port: number;
   /** The engines' names (their LAZYGRAPH_ENGINE) and where their OpenAI servers are. */
-  readonly engines: ReadonlyMap<string, URL>;
+  readonly engines: ReadonlyMap<string, ServerAddress>;
   /** Where engines connect to the controller: their LAZYGRAPH_ENDPOINT. */
   readonly endpoint: string;
   readonly mode: Mode;
@@ -34,7 +35,7 @@ export function configOf(environment: Environment): Config {
   return {
     host,
     port,
-    engines: engineList(environment["ENGINES"] ?? ""),
+    engines: engineList(environment["ENGINES"] ?? "", environment["ENGINE_API_KEY"]),
     endpoint: environment["LAZYGRAPH_ENDPOINT"] || "tcp://127.0.0.1:5757",
     mode: modeOf(environment["LAZYGRAPH_MODE"] || "idle"),
     holdMax: number(environment, "HOLD_MAX", 512, 0, 100_000),
@@ -46,13 +47,16 @@ export function configOf(environment: Environment): Config {
   };
 }
 
-function engineList(text: string): ReadonlyMap<string, URL> {
-  const engines = new Map<string, URL>();
+/** @param apiKey of the engines, for requests that bring none */
+function engineList(text: string, apiKey?: string): ReadonlyMap<string, ServerAddress> {
+  const engines = new Map<string, ServerAddress>();
   for (const entry of text.split(",").filter((part) => part !== "")) {
     const [, name = "", url = ""] = /^([^=]+)=(.+)$/.exec(entry) ?? [];
-    const isHttp = URL.canParse(url) && /^https?:$/.test(new URL(url).protocol);
-    if (!isHttp || engines.has(name)) throw mistake("ENGINES", "NAME=URL,NAME=URL, …", entry);
-    engines.set(name, new URL(url));
+    const address = serverUrl(url);
+    if (address === undefined || engines.has(name)) {
+      throw mistake("ENGINES", "NAME=URL,NAME=URL, …", shownUrl(entry));
+    }
+    engines.set(name, new ServerAddress(address, { apiKey }));
   }
   if (engines.size === 0) throw mistake("ENGINES", "NAME=URL,NAME=URL, …", text);
   return engines;

@@ -6,6 +6,7 @@
  */
 
 import { type Controller, onEvent } from "lazygraph";
+import type { ServerAddress } from "lazygraph/measure";
 import { Pool } from "undici";
 import { isHealthy, phaseOf } from "./health.ts";
 import { type Candidate, type Choose, GraphSizes } from "./routing.ts";
@@ -19,7 +20,7 @@ const NONE: ReadonlySet<Engine> = new Set();
 export class Engine implements Candidate {
   readonly name: string;
   readonly pool: Pool;
-  readonly path: string;
+  readonly server: ServerAddress;
   ready = false;
   inFlight = 0;
   capturing = false;
@@ -29,11 +30,11 @@ export class Engine implements Candidate {
   probing: "no" | "yes" | "again" = "no";
   graphs = new GraphSizes([]);
 
-  constructor(name: string, url: URL) {
+  constructor(name: string, server: ServerAddress) {
     this.name = name;
     // Connections are not limited here: the engine queues better than we could.
-    this.pool = new Pool(url.origin, { headersTimeout: 0, bodyTimeout: 0 });
-    this.path = url.pathname.replace(/\/$/, "");
+    this.pool = new Pool(server.origin, { headersTimeout: 0, bodyTimeout: 0 });
+    this.server = server;
   }
 
   get hasNextGraph(): boolean {
@@ -54,13 +55,13 @@ export class Engines {
 
   /** @param onReady called whenever an engine becomes ready */
   constructor(
-    urls: ReadonlyMap<string, URL>,
+    servers: ReadonlyMap<string, ServerAddress>,
     controller: Controller,
     choose: Choose,
     onReady: () => void,
   ) {
     this.#choose = choose;
-    this.#engines = [...urls].map(([name, url]) => new Engine(name, url));
+    this.#engines = [...servers].map(([name, server]) => new Engine(name, server));
     this.#controller = controller;
     this.#onReady = onReady;
     const known = (name: string) => this.#engines.find((engine) => engine.name === name);

@@ -6,10 +6,12 @@
 import { once } from "node:events";
 import type { IncomingHttpHeaders, ServerResponse } from "node:http";
 import type { RecordedRequest } from "lazygraph";
+import { type Answer, type AnswerReader, isEventStream } from "lazygraph/measure";
 import type { Dispatcher } from "undici";
 import type { Engine } from "./engines.ts";
 import { errorDocument, errorEvent, WholeEvents } from "./sse.ts";
 import { Turned } from "./waiting-room.ts";
+import { readerOf, textOf } from "./watching.ts";
 
 const RETRY_AFTER_SECONDS = 5;
 
@@ -40,6 +42,8 @@ export interface Exchange {
   /** Aborted when the client leaves, or the gateway's time to drain is over. */
   readonly signal: AbortSignal;
   readonly recorded: RecordedRequest | undefined;
+  /** Of a request that makes an engine generate: what its answer came to, once it is over. */
+  readonly onAnswer: ((answer: Answer) => void) | undefined;
 }
 
 /**
@@ -50,7 +54,9 @@ export type Outcome = "done" | "left" | "stopped" | "timeout" | "unreachable" | 
 
 interface Progress {
   late: boolean;
+  /** What is sent to the client can be followed by an event of our own. */
   isStream: boolean;
+  reader: AnswerReader | undefined;
 }
 
 export async function exchange(its: Exchange): Promise<Outcome> {
@@ -58,7 +64,7 @@ export async function exchange(its: Exchange): Promise<Outcome> {
   const limit = new AbortController();
   const leave = (): void => limit.abort(its.signal.reason);
   its.signal.addEventListener("abort", leave, { once: true });
-  const progress: Progress = { late: false, isStream: false };
+  const progress: Progress = { late: false, isStream: false, reader: undefined };
   const timer = setTimeout(() => {
     progress.late = true;
     limit.abort();
@@ -68,14 +74,18 @@ export async function exchange(its: Exchange): Promise<Outcome> {
     its.signal.throwIfAborted();
     const answer = await engine.pool.request({
       method: its.method as Dispatcher.HttpMethod,
-      path: `${engine.path}${its.path}`,
-      headers: kept(its.headers),
+      path: engine.server.path(its.path),
+      headers: { ...engine.server.headers, ...kept(its.headers) },
       body: its.body.length === 0 ? null : its.body,
       signal: limit.signal,
     });
-    if (answer.statusCode !== 200) its.recorded?.drop();
-    progress.isStream = /^text\/event-stream\b/.test(String(answer.headers["content-type"]));
-    await passBack(its, answer, progress.isStream, limit.signal, () => clearTimeout(timer));
+    const { statusCode: status, headers } = answer;
+    its.recorded?.answer({ status, headers });
+    const encoded = headers["content-encoding"] !== undefined;
+    progress.isStream = isEventStream(textOf(headers["content-type"])) && !encoded;
+    if (status === 200 && its.onAnswer) progress.reader = readerOf(headers);
+    await passBack(its, answer, progress, limit.signal, () => clearTimeout(timer));
+    if (its.onAnswer) progress.reader?.end(its.onAnswer);
     return "done";
   } catch (error) {
     if (its.signal.aborted && outgoing.destroyed) return "left";
@@ -90,16 +100,17 @@ export async function exchange(its: Exchange): Promise<Outcome> {
 async function passBack(
   { outgoing, recorded }: Exchange,
   { statusCode, headers, body }: Dispatcher.ResponseData,
-  isStream: boolean,
+  { isStream, reader }: Progress,
   signal: AbortSignal,
   onFirstByte: () => void,
 ): Promise<void> {
-  const events = isStream && !headers["content-encoding"] ? new WholeEvents() : undefined;
+  const events = isStream ? new WholeEvents() : undefined;
   for await (const chunk of body as AsyncIterable<Buffer>) {
     onFirstByte();
     // The head goes out with the first byte: until then another answer is still possible.
     if (!outgoing.headersSent) outgoing.writeHead(statusCode, keptBack(headers));
     recorded?.chunk(chunk);
+    reader?.push(chunk, performance.now());
     const bytes = events === undefined ? chunk : events.push(chunk);
     if (bytes.length > 0 && !outgoing.write(bytes)) await once(outgoing, "drain", { signal });
   }
@@ -109,9 +120,14 @@ async function passBack(
 }
 
 /** Tells the client what went wrong, as far as that is still possible. */
-function fail({ engine, outgoing, signal }: Exchange, progress: Progress, error: unknown): Outcome {
+function fail(
+  { engine, outgoing, signal, onAnswer }: Exchange,
+  progress: Progress,
+  error: unknown,
+): Outcome {
   const why = signal.aborted ? signal.reason : error;
   const text = why instanceof Error ? why.message : String(why);
+  if (onAnswer) progress.reader?.end(onAnswer, text);
   if (outgoing.headersSent) {
     const message = `The stream of ${engine.name} broke off: ${text}.`;
     const event = errorEvent(errorDocument(502, "upstream_error", message));

@@ -17,20 +17,22 @@ import { createAdaptorServer, type HttpBindings } from "@hono/node-server";
 import { RESPONSE_ALREADY_SENT } from "@hono/node-server/utils/response";
 import { Hono } from "hono";
 import { type Controller, onEvent, type TraceRecorder } from "lazygraph";
-import { Counter, Gauge, type Registry } from "prom-client";
+import { type Answer, isGenerating } from "lazygraph/measure";
+import type { Registry } from "prom-client";
 import { BODY_BYTES_MAX, bodyOf } from "./body.ts";
 import type { Config } from "./config.ts";
 import { type Engine, Engines } from "./engines.ts";
 import { exchange, refuse, turnAway } from "./exchange.ts";
+import { GatewayMetrics } from "./metrics.ts";
 import { type Choose, choose } from "./routing.ts";
 import { UnderWay } from "./under-way.ts";
 import { STOPPING, type Stay, Turned, WaitingRoom } from "./waiting-room.ts";
+import { settle } from "./watching.ts";
 
 /** A request that kills engines must not kill them all: the second one is the last. */
 const TRIES_MAX = 2;
 /** For errors and the ends of streams to reach their clients. */
 const LAST_WORDS_SECONDS = 1;
-const GENERATES = /^\/v1\/(chat\/)?completions$/;
 
 export interface GatewayOptions
   extends Pick<Config, "engines" | "holdMax" | "holdBytes" | "holdSeconds" | "firstByteSeconds"> {
@@ -47,7 +49,7 @@ export class Gateway {
   readonly #engines: Engines;
   readonly #room: WaitingRoom;
   readonly #underWay = new UnderWay();
-  readonly #requests: Counter;
+  readonly #metrics: GatewayMetrics;
   readonly #stops: readonly (() => void)[];
   #draining = false;
 
@@ -68,21 +70,7 @@ export class Gateway {
         }
       }),
     ];
-    this.#requests = new Counter({
-      name: "gateway_requests_total",
-      help: "Requests to engines by how they ended.",
-      labelNames: ["engine", "outcome"],
-      registers: [registry],
-    });
-    const room = this.#room;
-    new Gauge({
-      name: "gateway_held_requests",
-      help: "Requests that wait for an engine to be ready.",
-      registers: [registry],
-      collect() {
-        this.set(room.size);
-      },
-    });
+    this.#metrics = new GatewayMetrics(registry, this.#room);
     const { fetch } = this.#routes();
     // Bodies that nobody reads are left to Node, which doesn't cut off who still sends one.
     const how = { overrideGlobalObjects: false, autoCleanupIncoming: false };
@@ -164,9 +152,12 @@ export class Gateway {
     signal: AbortSignal,
   ): Promise<void> {
     const { headers, method = "GET", url: path = "/" } = incoming;
-    const generates = method === "POST" && GENERATES.test(path.split("?", 1)[0] ?? "");
-    const recorded = generates ? this.#options.recorder?.arrived() : undefined;
+    const { recorder } = this.#options;
+    const generates = isGenerating(method, path);
+    const recorded = generates ? recorder?.arrived() : undefined;
+    if (!generates) recorder?.passed();
     recorded?.body(body.length);
+    const startedAtMs = performance.now();
     const { firstByteSeconds, holdSeconds } = this.#options;
     const heldUntilMs = performance.now() + holdSeconds * 1000;
     const common = { method, path, headers, body, outgoing, firstByteSeconds, signal, recorded };
@@ -183,10 +174,13 @@ export class Gateway {
         stay.leave();
         tried.add(engine);
         this.#engines.next();
-        const outcome = await exchange({ ...common, engine });
-        this.#requests.inc({ engine: engine.name, outcome });
+        const onAnswer = generates
+          ? (answer: Answer) => this.#metrics.answer(engine.name, answer, startedAtMs)
+          : undefined;
+        const outcome = await exchange({ ...common, engine, onAnswer });
+        this.#metrics.request(engine.name, outcome);
         if (outcome === "unreachable" || outcome === "broken") this.#engines.failed(engine);
-        if (outcome !== "unreachable") return recorded?.end();
+        if (outcome !== "unreachable") return settle(recorded, outcome);
       }
       recorded?.drop();
       const names = [...tried].map(({ name }) => name).join(", then ");

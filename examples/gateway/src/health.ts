@@ -1,17 +1,24 @@
 /** What can be asked about an engine: its own HTTP side, and what the controller knows of it. */
 
 import type { EngineSnapshot } from "lazygraph";
+import type { ServerAddress } from "lazygraph/measure";
 import type { Pool } from "undici";
 
 const PROBE_TIMEOUT_MS = 2_000;
 
+interface Probed {
+  readonly pool: Pool;
+  readonly server: ServerAddress;
+}
+
 /** Whether it answers its health check with 200 in time. */
-export async function isHealthy({ pool, path }: { pool: Pool; path: string }): Promise<boolean> {
+export async function isHealthy({ pool, server }: Probed): Promise<boolean> {
   try {
     const signal = AbortSignal.timeout(PROBE_TIMEOUT_MS);
     const { statusCode, body } = await pool.request({
       method: "GET",
-      path: `${path}/health`,
+      path: server.path("/health"),
+      headers: server.headers,
       signal,
     });
     await body.dump();
