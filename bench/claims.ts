@@ -13,6 +13,7 @@ import { parseArgs } from "node:util";
 import type { CellResult } from "./gpu/lib/family-result.ts";
 import type { Summary } from "./gpu/main-job-summary.ts";
 import { type Finding, judge } from "./lib/claims.ts";
+import { type Check, checkFindings, type FirstSet, firstSetFindings } from "./lib/claims-checks.ts";
 import {
   type ExactTokens,
   mainJobFindings,
@@ -38,6 +39,8 @@ function has(file: string): boolean {
 const MAIN_JOB = "bench/gpu/main-job.sh OUT_DIR";
 const VERIFY = "python3 bench/gpu/verify_report.py LOG";
 const FAMILIES = "bench/gpu/families.sh OUT_DIR";
+const CHECKS = "python3 bench/gpu/checks.py OUT_DIR CHECK ...";
+const FIRST_SET = "npm run bench:first-set";
 
 function findings(): Finding[] {
   const mainJob = (file: string, id: string, decodeOnly = false): Finding[] =>
@@ -65,10 +68,16 @@ function findings(): Finding[] {
 }
 
 function v033(): Finding[] {
-  const source = "v033-families.json";
-  if (!has(source)) return [];
-  const { cells } = read<{ cells: readonly CellResult[] }>(source);
-  return familyFindings(cells, { source, command: FAMILIES });
+  const families = "v033-families.json";
+  const checks = "v033-checks.json";
+  const firstSet = "first-set.json";
+  const { cells } = read<{ cells: readonly CellResult[] }>(families);
+  const found = read<{ checks: readonly Check[] }>(checks);
+  return [
+    ...familyFindings(cells, { source: families, command: FAMILIES }),
+    ...checkFindings(found.checks, { source: checks, command: CHECKS }),
+    ...firstSetFindings(read<FirstSet>(firstSet), { source: firstSet, command: FIRST_SET }),
+  ];
 }
 
 const claims = judge(findings(), read<Record<string, string>>("claims-unmet.json"));

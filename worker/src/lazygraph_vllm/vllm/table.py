@@ -62,7 +62,7 @@ def _row(version: str) -> dict[str, Any]:
     new = [what for what in FAMILIES if what not in (*wrong, *tried.traits)]
     if not any("quantisation" in trait for trait in tried.traits):
         new.append("quantisation")
-    left += [(what, "not tried on a GPU") for what in new]
+    left += [(what, "not shown to be right on a GPU") for what in new]
     lazily = ["dense models", *sorted(tried.traits)]
     return _as_row(version, lazily, tried.gpus, left)
 

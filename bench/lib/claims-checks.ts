@@ -1,0 +1,71 @@
+/** What the checks of bench/gpu/checks.py and the simulated first set claim. Pure. */
+
+import type { Finding } from "./claims.ts";
+
+/** One line of checks.py. */
+export interface Check {
+  /** `FAMILY.verify`, `FAMILY.control` or `FAMILY.tokens`. */
+  readonly check: string;
+  readonly fine: boolean;
+  readonly planned?: number;
+  /** Graphs equal to an ungraphed run bit for bit, by rank. */
+  readonly exact?: readonly number[];
+  readonly sequences?: number;
+  readonly same?: number;
+}
+
+type Told = Pick<Finding, "source" | "command">;
+
+export function checkFindings(checks: readonly Check[], told: Told): Finding[] {
+  return checks.map((check) => {
+    const [family, kind] = check.check.split(".");
+    const all = { ...told, limit: 1, sense: "atLeast" } as const;
+    switch (kind) {
+      case "verify": {
+        const worst = Math.min(...(check.exact ?? [0])) / (check.planned ?? Number.NaN);
+        const unit = "of planned graphs bit for bit, on the worst rank";
+        return { ...all, id: `v033.${family}.graphs-exact`, value: worst, unit };
+      }
+      case "control": {
+        const unit = "of runs with a graph made wrong found it";
+        return { ...all, id: `v033.${family}.control-found`, value: Number(check.fine), unit };
+      }
+      default: {
+        const value = (check.same ?? 0) / (check.sequences ?? Number.NaN);
+        const unit = "of sequences exact, captures in traffic";
+        return { ...all, id: `v033.${family}.tokens-exact`, value, unit };
+      }
+    }
+  });
+}
+
+interface FirstSetArm {
+  readonly name: string;
+  readonly addedRequestSeconds: number;
+  /** The same load before the first set was chosen by value. */
+  readonly before?: number;
+}
+
+export interface FirstSet {
+  readonly shareMax: number;
+  readonly first: readonly { readonly load: string; readonly arms: readonly FirstSetArm[] }[];
+}
+
+/** Added request-seconds of the default idle mode, of those that the costed one had before. */
+export function firstSetFindings({ shareMax, first }: FirstSet, told: Told): Finding[] {
+  return first.flatMap(({ load, arms }) => {
+    const idle = arms.find(({ name }) => name === "idle-costed");
+    const speed = /speed ([\d.]+)/.exec(load)?.[1];
+    if (idle?.before === undefined || speed === undefined) return [];
+    return [
+      {
+        ...told,
+        id: `v033.simulated.moe-idle.speed-${speed}`,
+        value: idle.addedRequestSeconds / idle.before,
+        unit: "of before, simulated",
+        limit: shareMax,
+        sense: "atMost",
+      },
+    ];
+  });
+}
