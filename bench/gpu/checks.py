@@ -2,7 +2,7 @@
 
     python3 bench/gpu/checks.py OUT_DIR [--gpus 0,1] [--seconds 400] CHECK ...
 
-A check is `FAMILY.verify`, `FAMILY.control` or `FAMILY.tokens`, its family one of families.json:
+A check is `FAMILY.KIND`, its family one of families.json:
 
 - verify: every graph is captured while the engine is idle, and its first replay is compared with an
   ungraphed run of the same padded inputs, on all ranks.
@@ -10,6 +10,9 @@ A check is `FAMILY.verify`, `FAMILY.control` or `FAMILY.tokens`, its family one 
 - tokens: greedy sequences with VLLM_BATCH_INVARIANT=1, where the composition of a batch doesn't
   matter: stock's, and those of an engine whose graphs are captured one by one in the middle of this
   traffic. They must be the same to the last token.
+- aside: for families without a batch-invariant mode. No graph serves a step in either of two runs of
+  ours, so that both compute alike; in one of them graphs are captured in traffic all the same. What
+  then differs is a capture's doing: beyond what two runs without any differ by.
 
 No figure of these runs is a time: engines share GPUs and cores, each with a KV cache of fixed size.
 Every engine is forked from a process that has imported vLLM for its GPUs. OUT_DIR/CHECK.json has
@@ -33,7 +36,13 @@ from typing import Any
 HERE = Path(__file__).parent
 # Enough for 128 short sequences on every family, so that engines fit side by side.
 KV_CACHE_BYTES = 4 << 30
-KINDS = ("verify", "control", "tokens")
+# Which engines a check needs, by its kind.
+PARTS = {
+    "verify": ("ours",),
+    "control": ("ours",),
+    "tokens": ("stock", "ours"),
+    "aside": ("plain", "again", "ours"),
+}
 SETTLED_SECONDS_MAX = 150
 FAULTS = "dead:PIECEWISE:512,dead:FULL:512"
 ENVIRONMENT = {
@@ -112,6 +121,16 @@ def engine_arguments(words: list[str]) -> dict[str, Any]:
     return options
 
 
+def serve_ungraphed(worker: Any) -> str | None:
+    """Let no captured graph serve a step on this rank."""
+    from types import SimpleNamespace
+
+    from lazygraph_vllm import rank
+    from lazygraph_vllm.messages import Dispatch
+
+    return rank.set_table(SimpleNamespace(worker=worker), Dispatch(uniform=(), mixed=()))
+
+
 def sequences(engine: Any, capture_every: int = 0) -> tuple[dict[str, list[int]], dict[str, Any]]:
     """Greedy sequences of 96 requests; with a rest of graphs to capture, one every few steps."""
     from vllm import SamplingParams
@@ -158,19 +177,20 @@ def run_check(family: dict[str, Any], kind: str, part: str, models: Path) -> dic
     """One engine's part of a check."""
     os.environ.update(ENVIRONMENT)
     if part != "stock":
-        os.environ["LAZYGRAPH_MODE"] = "lazy" if kind == "tokens" else "idle"
-    if kind != "tokens":
+        os.environ["LAZYGRAPH_MODE"] = "lazy" if kind in ("tokens", "aside") else "idle"
+    if kind in ("verify", "control"):
         os.environ["LAZYGRAPH_VERIFY"] = "1"
     if kind == "control":
         os.environ["LAZYGRAPH_TEST_FAULT"] = FAULTS
         os.environ["LAZYGRAPH_MODE"] = "lazy"  # the two tops are enough
     if kind == "tokens":
         # Batch invariance turns breakable graphs on for some shapes: those are another matter.
-        if os.environ.get("INVARIANT", "1") == "1":
-            os.environ |= {"VLLM_BATCH_INVARIANT": "1", "VLLM_USE_BREAKABLE_CUDAGRAPH": "0"}
+        os.environ |= {"VLLM_BATCH_INVARIANT": "1", "VLLM_USE_BREAKABLE_CUDAGRAPH": "0"}
     engine = make_engine(family, models)
-    if kind == "tokens":
-        tokens, seen = sequences(engine, capture_every=0 if part == "stock" else 1)
+    if kind == "aside":
+        engine.collective_rpc(serve_ungraphed)
+    if kind in ("tokens", "aside"):
+        tokens, seen = sequences(engine, capture_every=1 if part == "ours" else 0)
         result = {"tokens": tokens, **seen, "ranks": engine.collective_rpc(state_of)}
     else:
         result = {
@@ -180,15 +200,22 @@ def run_check(family: dict[str, Any], kind: str, part: str, models: Path) -> dic
     return result
 
 
+def equal(some: dict[str, list[int]], others: dict[str, list[int]]) -> int:
+    """How many sequences are the same to the last token."""
+    return sum(tokens == others.get(name) for name, tokens in some.items())
+
+
 def verdict(kind: str, parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """What the parts of a check say together."""
-    if kind == "tokens":
-        stock, ours = parts["stock"]["tokens"], parts["ours"]["tokens"]
-        same = sum(stock[name] == ours.get(name) for name in stock)
+    if kind in ("tokens", "aside"):
+        base = parts["stock" if kind == "tokens" else "plain"]["tokens"]
+        same = equal(base, parts["ours"]["tokens"])
         traffic = {k: v for k, v in parts["ours"].items() if k not in ("tokens", "ranks")}
-        length = sum(len(sequence) for sequence in stock.values())
-        fine = same == len(stock) and traffic["capturedInTraffic"] > 0 and not traffic["errors"]
-        return {"fine": fine, "sequences": len(stock), "same": same, "tokens": length, **traffic}
+        length = sum(len(sequence) for sequence in base.values())
+        wanted = len(base) if kind == "tokens" else equal(base, parts["again"]["tokens"])
+        fine = same >= wanted and traffic["capturedInTraffic"] > 0 and not traffic["errors"]
+        told = {"fine": fine, "sequences": len(base), "same": same, "sameAgain": wanted}
+        return {**told, "tokens": length, **traffic}
     ranks = parts["ours"]["ranks"]
     if any(rank.get("stock") for rank in ranks):
         return {"fine": False, "why": "the engine ran as stock"}
@@ -246,7 +273,7 @@ def run_group(out: Path, models: Path, families: dict[str, Any], names: list[str
     pids = []
     for name in names:
         family, _, kind = name.rpartition(".")
-        for part in os.environ.get("PARTS", "stock,ours").split(",") if kind == "tokens" else ["ours"]:
+        for part in PARTS[kind]:
             result = out / f"{name}.{part}.part"
             log = out / f"{name}.{part}.log"
             pids.append(fork_engine(log, result, families[family], kind, part, models))
@@ -257,8 +284,7 @@ def run_group(out: Path, models: Path, families: dict[str, Any], names: list[str
 def sum_up(out: Path, name: str) -> dict[str, Any]:
     """Write OUT_DIR/CHECK.json from its parts; what is missing is said."""
     kind = name.rpartition(".")[2]
-    wanted = ("stock", "ours") if kind == "tokens" else ("ours",)
-    files = {part: out / f"{name}.{part}.part" for part in wanted}
+    files = {part: out / f"{name}.{part}.part" for part in PARTS[kind]}
     gone = [part for part, file in files.items() if not file.exists()]
     if gone:
         return {"check": name, "fine": False, "why": f"no result of {', '.join(gone)}: see its log"}
@@ -283,8 +309,8 @@ def main() -> None:
     families = {family["name"]: family for family in document["families"]}
     for name in args.checks:
         family, _, kind = name.rpartition(".")
-        if family not in families or kind not in KINDS:
-            parser.error(f"expected FAMILY.verify, .control or .tokens, got {name}")
+        if family not in families or kind not in PARTS:
+            parser.error(f"expected FAMILY.KIND with a kind of {', '.join(PARTS)}, got {name}")
     args.out.mkdir(parents=True, exist_ok=True)
     if args.group:
         run_group(args.out, models, families, args.checks)
