@@ -10,9 +10,9 @@ A check is `FAMILY.KIND`, its family one of families.json:
 - tokens: greedy sequences with VLLM_BATCH_INVARIANT=1, where the composition of a batch doesn't
   matter: stock's, and those of an engine whose graphs are captured one by one in the middle of this
   traffic. They must be the same to the last token.
-- aside: for families without a batch-invariant mode. No graph serves a step in either of two runs of
-  ours, so that both compute alike; in one of them graphs are captured in traffic all the same. What
-  then differs is a capture's doing: beyond what two runs without any differ by.
+- aside: for families without a batch-invariant mode. No graph serves a step in any of three runs of
+  ours, so that all compute alike; in one of them graphs are captured in traffic all the same. It
+  must differ from the first no more than the second does.
 
 No figure of these runs is a time: engines share GPUs and cores, each with a KV cache of fixed size.
 Every engine is forked from a process that has imported vLLM for its GPUs. OUT_DIR/CHECK.json has
