@@ -19,7 +19,7 @@ export const POLICY_NAMES: readonly PolicyName[] = ["simple", "costed"];
  * How lazy and idle mode decide where nobody says: the one place that says so. Simulations speak for
  * `costed` (docs/policy.md, "The first set"); the switch waits for its run on a GPU.
  */
-export const DEFAULT_POLICY: PolicyName = "costed";
+export const DEFAULT_POLICY: PolicyName = "simple";
 
 /** The policy where none is named: a share of the time for fill is the simple idle mode's. */
 export function defaultPolicy(fills: boolean): PolicyName {
