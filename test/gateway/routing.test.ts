@@ -127,7 +127,6 @@ describe("settings", () => {
     [{ ENGINES: "a=http://h,a=http://i" }, 'got "a=http://i".'],
     [{ ENGINES: "a=ftp://h" }, 'got "a=ftp://h".'],
     [{ ENGINES: "a=http://h", LISTEN: "8000" }, 'Expected LISTEN to be HOST:PORT, got "8000".'],
-    [{ ENGINES: "a=http://h", HOLD_MAX: "" }, "Expected HOLD_MAX to be from 0 to 100000"],
     // Less than one body may have would refuse for good what is worth another try.
     [
       { ENGINES: "a=http://h", HOLD_MIB: "31" },

@@ -86,7 +86,7 @@ describe("rules", () => {
     expect(start).toMatchObject({
       budgetMs: 100,
       graphs: named(["PIECEWISE:512", "FULL:512", "FULL:1"]),
-      more: named(["PIECEWISE:24", "FULL:24"]),
+      more: named(["PIECEWISE:24", "PIECEWISE:8"]),
     });
   });
 
