@@ -122,6 +122,12 @@ describe("settings", () => {
     });
   });
 
+  test("an empty variable is one that isn't set", () => {
+    const engines = { ENGINES: "a=http://h" };
+    const empty = { ...engines, HOLD_MAX: "", LISTEN: "", LAZYGRAPH_MODE: "" };
+    expect(configOf(empty)).toMatchObject({ holdMax: 512, mode: configOf(engines).mode });
+  });
+
   test.for([
     [{}, 'Expected ENGINES to be NAME=URL,NAME=URL, …, got "".'],
     [{ ENGINES: "a=http://h,a=http://i" }, 'got "a=http://i".'],

@@ -76,5 +76,6 @@ test("says first what lazy and idle mode cost, in the figures of the benchmarks"
   );
   expect(first).toContain("53 ms in idle mode (45 to 61; 66)");
   expect(first).toContain("1.004 (0.993 to 1.015) times stock's");
-  expect(benchmarks).toContain("| idle, settled | 1.004 (0.993–1.015) |");
+  // Its claim stands in a comment between the figure and the end of its cell.
+  expect(benchmarks).toMatch(/^\| idle, settled \| 1\.004 \(0\.993–1\.015\)(<!-- .*? -->)? \|/m);
 });
