@@ -4,6 +4,7 @@ import { execFile } from "node:child_process";
 import { mkdirSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
+import { freePort } from "../../src/bench/engine-command.ts";
 import { completion, type DecodeResult, decodeLevel, streamed } from "./lib/decode.ts";
 import {
   type EngineJson,
@@ -28,7 +29,7 @@ import type {
   VerifyResult,
 } from "./lib/family-result.ts";
 import { runParityLoad } from "./lib/parity-load.ts";
-import { freePort, type Server, startServer, stopServer, untilReady } from "./lib/server.ts";
+import { type Server, startServer, stopServer, untilReady } from "./lib/server.ts";
 import { overRanks, performanceMs, type RankTiming } from "./lib/start-timing.ts";
 
 export interface CellOptions {

@@ -3,6 +3,7 @@
 import { execFile } from "node:child_process";
 import { join } from "node:path";
 import { promisify } from "node:util";
+import { freePort } from "../../src/bench/engine-command.ts";
 import { completion, type DecodeResult, decodeLevel, LEVELS, streamed } from "./lib/decode.ts";
 import {
   type EngineJson,
@@ -13,7 +14,7 @@ import {
 } from "./lib/engine-view.ts";
 import { armArguments, armEnvironment } from "./lib/family-command.ts";
 import { type Arm, isOurs } from "./lib/family-plan.ts";
-import { freePort, startServer, stopServer, untilReady } from "./lib/server.ts";
+import { startServer, stopServer, untilReady } from "./lib/server.ts";
 import { readStartTiming } from "./lib/start-timing.ts";
 
 /** A mode of ours, or stock, as it is or with a setting of its own (family-plan.ts). */

@@ -1,21 +1,10 @@
 import { type ChildProcess, spawn } from "node:child_process";
-import { createServer } from "node:net";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { onTestFinished } from "vitest";
 import type { StandbyOptions } from "../../src/replica/standby.ts";
 
 const SCRIPT = fileURLToPath(new URL("replica-process.ts", import.meta.url));
-
-/** A port that was free a moment ago: peers must know each other's before they start. */
-export async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const address = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  if (address === null || typeof address === "string") throw new Error("Expected a port.");
-  return address.port;
-}
 
 export interface ReplicaState {
   readonly leads: boolean;

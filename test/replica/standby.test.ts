@@ -1,6 +1,6 @@
 import { expect, onTestFinished, test } from "vitest";
+import { freePort } from "../../src/bench/engine-command.ts";
 import { createStandby, type Standby, type StandbyOptions } from "../../src/replica/standby.ts";
-import { freePort } from "./helpers.ts";
 
 function standby(port: number, peer: number, more: Partial<StandbyOptions> = {}): Standby {
   const replica = createStandby({

@@ -1,7 +1,8 @@
 import { expect, test } from "vitest";
+import { freePort } from "../../src/bench/engine-command.ts";
 import { startSimulatedServer } from "../../src/testing.ts";
 import { PythonEngine } from "../e2e/python-engine.ts";
-import { freePort, ReplicaProcess } from "./helpers.ts";
+import { ReplicaProcess } from "./helpers.ts";
 
 const GONE_SECONDS = 1;
 

@@ -15,37 +15,20 @@ import subprocess
 import sys
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+from fake_serve import Handler, Server, option
 
 STOCK_SECONDS, OUR_SECONDS = 2.0, 0.04
 GRAPHS = 4
 
 
-def option(name: str) -> str:
-    return sys.argv[sys.argv.index(name) + 1]
-
-
-class Handler(BaseHTTPRequestHandler):
+class KeptOpen(Handler):
     protocol_version = "HTTP/1.1"
 
-    def log_message(self, *_: Any) -> None: ...
 
-    def answer(self, body: dict[str, Any]) -> None:
-        data = json.dumps(body).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-
-class Server(ThreadingHTTPServer):
-    request_queue_size = 512
-    daemon_threads = True
-
-
-class Completions(Handler):
+class Completions(KeptOpen):
     def do_GET(self) -> None:  # noqa: N802
         self.answer({})
 
@@ -95,7 +78,7 @@ def run() -> None:
     signal.signal(signal.SIGTERM, lambda *_: child.terminate())
     asked = [0]
 
-    class Engines(Handler):
+    class Engines(KeptOpen):
         def do_GET(self) -> None:  # noqa: N802
             asked[0] += 1
             captured = min(GRAPHS, asked[0])

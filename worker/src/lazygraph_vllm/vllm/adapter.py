@@ -12,7 +12,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple
 
-from .. import memory
 from .states import States, borrow
 
 
@@ -260,12 +259,9 @@ class Adapter(ABC):
 
         return replaced(gc, "collect", lambda *_: 0)
 
-    def capture_streams(self, device: Any) -> contextlib.AbstractContextManager[tuple[Any, ...]]:
-        """The streams that graphs are captured on, inside ``graph_capture``."""
-        return self._streams(device)
-
     @contextlib.contextmanager
-    def _streams(self, device: Any) -> Iterator[tuple[Any, ...]]:
+    def capture_streams(self, device: Any) -> Iterator[tuple[Any, ...]]:
+        """The streams that graphs are captured on, inside ``graph_capture``."""
         import torch
 
         with self.graph_capture(device):
@@ -384,10 +380,3 @@ def graph_mode_reason(mode: Any) -> str | None:
     if name in ("FULL", "PIECEWISE", "FULL_DECODE_ONLY", "FULL_AND_PIECEWISE"):
         return None
     return f"not supported: cudagraph_mode {name}"
-
-
-def no_cache_flush() -> contextlib.AbstractContextManager[None]:
-    """Keep ``torch.cuda.graph`` from emptying the allocators' caches on entry."""
-    import torch
-
-    return memory.no_cache_flush(torch)
