@@ -10,7 +10,7 @@ export function packageVersion(): string {
 
 function readVersion(): string | undefined {
   try {
-    const text = readFileSync(new URL("../package.json", import.meta.url), "utf8");
+    const text = readFileSync(new URL("../../package.json", import.meta.url), "utf8");
     const about = JSON.parse(text) as { readonly name?: unknown; readonly version?: unknown };
     // In a bundle that file is the application's.
     const own = about.name === "lazygraph" && typeof about.version === "string";

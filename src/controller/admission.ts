@@ -3,17 +3,17 @@
  * refused with a reason. A peer without a session is asked for its `hello`.
  */
 
-import { systemClock } from "./clock.ts";
-import type { Connection, EngineRegistry } from "./controller-registry.ts";
-import { EngineDriver } from "./engine-driver.ts";
-import type { MemoryDesk } from "./engine-memory.ts";
-import { LazygraphError } from "./errors.ts";
-import { publishProblem } from "./events.ts";
+import { systemClock } from "../base/clock.ts";
+import { LazygraphError } from "../base/errors.ts";
+import { EngineDriver } from "../engine/driver.ts";
+import { publishProblem } from "../engine/events.ts";
+import type { MemoryDesk } from "../engine/memory.ts";
+import type { PlanDesk } from "../plan/engine-plan.ts";
+import type { Hello, Refuse, ToEngine } from "../wire/protocol.ts";
+import { Session } from "../wire/session.ts";
+import { refusalOf, spokenVersion } from "../wire/version.ts";
 import type { ResolvedOptions } from "./options.ts";
-import type { PlanDesk } from "./plan/engine-plan.ts";
-import type { Hello, Refuse, ToEngine } from "./wire/protocol.ts";
-import { Session } from "./wire/session.ts";
-import { refusalOf, spokenVersion } from "./wire/version.ts";
+import type { Connection, EngineRegistry } from "./registry.ts";
 
 /** Sessions remembered as replaced by a younger one of the same engine name. */
 const REPLACED_MAX = 256;

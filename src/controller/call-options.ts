@@ -1,9 +1,9 @@
 /** Arguments of a controller's methods: their types and rules. */
 
-import { checkOptions, numberRule, oneOf, shown, unknownOption } from "./check-options.ts";
-import { OptionError } from "./errors.ts";
+import { checkOptions, numberRule, oneOf, shown, unknownOption } from "../base/check-options.ts";
+import { OptionError } from "../base/errors.ts";
+import { LIMITS, MODES, PHASES } from "../wire/protocol.ts";
 import type { WaitOptions } from "./waiters.ts";
-import { LIMITS, MODES, PHASES } from "./wire/protocol.ts";
 
 /** Requests that a gateway expects. */
 export interface Announcement {

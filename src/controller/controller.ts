@@ -1,13 +1,22 @@
 /**
  * The composition root, what callers may do, and when it starts and ends.
  *
- *   router ══▶ controller-frames ─ hello ─▶ controller-admission ─▶ one driver per engine
- *                     │                                                    │
- *                     ╰─ anything else ─▶ controller-registry ◀────────────╯
+ *   router ══▶ frames ─ hello ─▶ admission ─▶ one driver per engine
+ *                 │                                   │
+ *                 ╰─ anything else ─▶ registry ◀──────╯
  *
- * What all engines share, learned plans and memory, comes from controller-desks.
+ * What all engines share, learned plans and memory, comes from desks.ts.
  */
 
+import { systemClock, withinSeconds } from "../base/clock.ts";
+import { LazygraphError, messageOf } from "../base/errors.ts";
+import type { EngineDriver } from "../engine/driver.ts";
+import { publishProblem } from "../engine/events.ts";
+import type { MemoryDesk } from "../engine/memory.ts";
+import type { EngineSnapshot } from "../engine/snapshot.ts";
+import type { Mode } from "../wire/protocol.ts";
+import { openRouter, type RouterLink } from "../wire/router.ts";
+import { EngineAdmission } from "./admission.ts";
 import {
   type Announcement,
   checkAnnouncement,
@@ -16,20 +25,11 @@ import {
   checkReason,
   checkWait,
 } from "./call-options.ts";
-import { systemClock, withinSeconds } from "./clock.ts";
-import { EngineAdmission } from "./controller-admission.ts";
-import { openMemory, SharedPlans } from "./controller-desks.ts";
-import { EngineFrames } from "./controller-frames.ts";
-import { EngineRegistry } from "./controller-registry.ts";
-import type { EngineDriver } from "./engine-driver.ts";
-import type { MemoryDesk } from "./engine-memory.ts";
-import { LazygraphError, messageOf } from "./errors.ts";
-import { publishProblem } from "./events.ts";
+import { openMemory, SharedPlans } from "./desks.ts";
+import { EngineFrames } from "./frames.ts";
 import { type ControllerOptions, type ResolvedOptions, resolveOptions } from "./options.ts";
-import type { EngineSnapshot } from "./snapshot.ts";
+import { EngineRegistry } from "./registry.ts";
 import { Waiters, type WaitOptions } from "./waiters.ts";
-import type { Mode } from "./wire/protocol.ts";
-import { openRouter, type RouterLink } from "./wire/router.ts";
 
 /** How long a start waits for learned plans to be read. */
 const PLANS_SECONDS_MAX = 2;

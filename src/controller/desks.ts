@@ -1,17 +1,17 @@
 /** What all engines of one controller share: learned plans, and the memory of this host's GPUs. */
 
 import { hostname } from "node:os";
-import { systemClock } from "./clock.ts";
-import { type MemoryDesk, memoryDesk } from "./engine-memory.ts";
-import { codeOf, messageOf } from "./errors.ts";
-import { publishProblem } from "./events.ts";
-import { HostGpus } from "./memory/gpus.ts";
+import { systemClock } from "../base/clock.ts";
+import { codeOf, messageOf } from "../base/errors.ts";
+import { packageVersion } from "../base/version.ts";
+import { publishProblem } from "../engine/events.ts";
+import { type MemoryDesk, memoryDesk } from "../engine/memory.ts";
+import { HostGpus } from "../memory/gpus.ts";
+import { PlanDesk } from "../plan/engine-plan.ts";
+import { defaultPlanFolder } from "../plan/place.ts";
+import { PlanStore } from "../plan/store.ts";
+import { loadProfile } from "../profile/load.ts";
 import type { ResolvedOptions } from "./options.ts";
-import { PlanDesk } from "./plan/engine-plan.ts";
-import { defaultPlanFolder } from "./plan/place.ts";
-import { PlanStore } from "./plan/store.ts";
-import { loadProfile } from "./profile/load.ts";
-import { packageVersion } from "./version.ts";
 
 /** Learned plans, and what is wrong with them. */
 export class SharedPlans {

@@ -4,13 +4,13 @@
  * it is. Out: messages are encoded. What is wrong with either is told as a problem.
  */
 
-import type { EngineAdmission } from "./controller-admission.ts";
-import type { Connection, EngineRegistry } from "./controller-registry.ts";
-import { codeOf, type ErrorCode, LazygraphError, messageOf } from "./errors.ts";
-import { publishProblem } from "./events.ts";
-import { decodeFromEngine, encode } from "./wire/codec.ts";
-import type { FromEngine, ToEngine } from "./wire/protocol.ts";
-import { FRAMES_PER_SECOND_MAX } from "./wire/router.ts";
+import { codeOf, type ErrorCode, LazygraphError, messageOf } from "../base/errors.ts";
+import { publishProblem } from "../engine/events.ts";
+import { decodeFromEngine, encode } from "../wire/codec.ts";
+import type { FromEngine, ToEngine } from "../wire/protocol.ts";
+import { FRAMES_PER_SECOND_MAX } from "../wire/router.ts";
+import type { EngineAdmission } from "./admission.ts";
+import type { Connection, EngineRegistry } from "./registry.ts";
 
 export interface FramesOptions {
   readonly registry: EngineRegistry;

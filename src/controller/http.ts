@@ -18,12 +18,12 @@
  */
 
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import { codeOf, messageOf } from "../base/errors.ts";
+import type { EngineSnapshot } from "../engine/snapshot.ts";
+import { isLoopback } from "../wire/endpoint.ts";
+import { MODES } from "../wire/protocol.ts";
 import type { Announcement } from "./call-options.ts";
 import type { Controller } from "./controller.ts";
-import { codeOf, messageOf } from "./errors.ts";
-import type { EngineSnapshot } from "./snapshot.ts";
-import { isLoopback } from "./wire/endpoint.ts";
-import { MODES } from "./wire/protocol.ts";
 
 const BODY_BYTES_MAX = 4096;
 const REQUEST_TIMEOUT_MS = 10_000;

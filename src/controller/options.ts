@@ -1,6 +1,8 @@
 /** Options of a controller: their types, defaults and rules. */
 
-import { checkOptions, numberRule, oneOf, shown, unknownOption } from "./check-options.ts";
+import { checkOptions, numberRule, oneOf, shown, unknownOption } from "../base/check-options.ts";
+import { OptionError } from "../base/errors.ts";
+import { brokenMemoryRule, MEMORY_OPTION_NAMES, type MemoryOptions } from "../memory/options.ts";
 import {
   defaultPolicy,
   POLICY_NAMES,
@@ -8,14 +10,12 @@ import {
   type PolicyMaker,
   type PolicyName,
   policyMaker,
-} from "./engine-policy.ts";
-import { OptionError } from "./errors.ts";
-import { brokenMemoryRule, MEMORY_OPTION_NAMES, type MemoryOptions } from "./memory/options.ts";
-import type { Policy } from "./schedule/policy.ts";
-import { isGraphRule, type PlanRules } from "./schedule/rules.ts";
-import { type CurveOptions, isCurveKey } from "./wire/curve.ts";
-import { checkEndpoint } from "./wire/endpoint.ts";
-import { LIMITS, MODES, type Mode } from "./wire/protocol.ts";
+} from "../schedule/choice.ts";
+import type { Policy } from "../schedule/policy.ts";
+import { isGraphRule, type PlanRules } from "../schedule/rules.ts";
+import { type CurveOptions, isCurveKey } from "../wire/curve.ts";
+import { checkEndpoint } from "../wire/endpoint.ts";
+import { LIMITS, MODES, type Mode } from "../wire/protocol.ts";
 
 export interface ControllerOptions {
   /**

@@ -3,12 +3,12 @@
  * nothing here sends or publishes.
  */
 
-import type { EngineDriver } from "./engine-driver.ts";
-import { LazygraphError } from "./errors.ts";
-import { type EngineSnapshot, snapshotOf } from "./snapshot.ts";
+import { LazygraphError } from "../base/errors.ts";
+import type { EngineDriver } from "../engine/driver.ts";
+import { type EngineSnapshot, snapshotOf } from "../engine/snapshot.ts";
+import type { Mode } from "../wire/protocol.ts";
+import type { Session } from "../wire/session.ts";
 import { isWaitedFor, type WaitOptions } from "./waiters.ts";
-import type { Mode } from "./wire/protocol.ts";
-import type { Session } from "./wire/session.ts";
 
 export interface Connection {
   readonly driver: EngineDriver;

@@ -1,7 +1,7 @@
 /** Callers that wait for an engine to be something. */
 
-import type { EngineRecord } from "./engine-record.ts";
-import type { Phase } from "./wire/protocol.ts";
+import type { EngineRecord } from "../engine/record.ts";
+import type { Phase } from "../wire/protocol.ts";
 
 /** Callers that may wait at once. */
 const WAITERS_MAX = 1024;

@@ -1,13 +1,8 @@
 /** Turns what happened to an engine, and what was decided for it, into events for listeners. */
 
-import {
-  type EngineRecord,
-  forecastOf,
-  noteDecision,
-  reasonOf,
-  takenBytes,
-} from "./engine-record.ts";
-import { codeOf, type LazygraphError, messageOf } from "./errors.ts";
+import { codeOf, type LazygraphError, messageOf } from "../base/errors.ts";
+import { capturedGraphs, type EngineState } from "../schedule/state.ts";
+import type { CaptureResult, Ready, Telemetry } from "../wire/protocol.ts";
 import {
   type CaptureStartEvent,
   type DecisionEvent,
@@ -17,8 +12,7 @@ import {
   publishProblem,
 } from "./events.ts";
 import { type MemoryFigures, memoryAdvice, memoryLine, mib, verdictOf } from "./memory-line.ts";
-import { capturedGraphs, type EngineState } from "./schedule/state.ts";
-import type { CaptureResult, Ready, Telemetry } from "./wire/protocol.ts";
+import { type EngineRecord, forecastOf, noteDecision, reasonOf, takenBytes } from "./record.ts";
 
 function eventBase(record: EngineRecord): EngineEventBase {
   const { engine, session } = record.hello;

@@ -5,19 +5,19 @@
  */
 
 import PQueue from "p-queue";
+import { messageOf } from "../base/errors.ts";
+import type { Graph } from "../base/graph.ts";
+import type { Decision } from "../schedule/policy.ts";
+import type { EngineState } from "../schedule/state.ts";
+import type { Session } from "../wire/session.ts";
 import {
   announceCapture,
   announceDecision,
   announceProblem,
   announceUnanswered,
-} from "./engine-announce.ts";
-import type { EngineMemory } from "./engine-memory.ts";
-import type { EngineRecord } from "./engine-record.ts";
-import { messageOf } from "./errors.ts";
-import type { Graph } from "./graph.ts";
-import type { Decision } from "./schedule/policy.ts";
-import type { EngineState } from "./schedule/state.ts";
-import type { Session } from "./wire/session.ts";
+} from "./announce.ts";
+import type { EngineMemory } from "./memory.ts";
+import type { EngineRecord } from "./record.ts";
 
 type CaptureDecision = Extract<Decision, { type: "capture" }>;
 

@@ -3,22 +3,22 @@
  * carried out: sent to the engine, noted in its record, and published with its reason.
  */
 
-import type { Clock } from "./clock.ts";
+import type { Clock } from "../base/clock.ts";
+import type { Graph } from "../base/graph.ts";
+import type { EnginePlan } from "../plan/engine-plan.ts";
+import type { PolicyMaker } from "../schedule/choice.ts";
+import type { Decision } from "../schedule/policy.ts";
+import type { PlanRules } from "../schedule/rules.ts";
+import type { EngineState } from "../schedule/state.ts";
+import { LIMITS, type Mode } from "../wire/protocol.ts";
+import type { Session } from "../wire/session.ts";
+import { announceDecision, announceSettled } from "./announce.ts";
+import { EngineCaptures } from "./captures.ts";
 import { EarlyArrivals } from "./early-arrivals.ts";
-import { announceDecision, announceSettled } from "./engine-announce.ts";
-import { EngineCaptures } from "./engine-captures.ts";
-import type { EngineMemory } from "./engine-memory.ts";
-import type { PolicyMaker } from "./engine-policy.ts";
-import { type Happening, PolicySeat } from "./engine-policy-seat.ts";
-import { applyMode, type EngineRecord } from "./engine-record.ts";
-import { applyRules, hasEnded, moreFor, rulesAlone } from "./engine-rules.ts";
-import type { Graph } from "./graph.ts";
-import type { EnginePlan } from "./plan/engine-plan.ts";
-import type { Decision } from "./schedule/policy.ts";
-import type { PlanRules } from "./schedule/rules.ts";
-import type { EngineState } from "./schedule/state.ts";
-import { LIMITS, type Mode } from "./wire/protocol.ts";
-import type { Session } from "./wire/session.ts";
+import type { EngineMemory } from "./memory.ts";
+import { type Happening, PolicySeat } from "./policy-seat.ts";
+import { applyMode, type EngineRecord } from "./record.ts";
+import { applyRules, hasEnded, moreFor, rulesAlone } from "./rules.ts";
 
 const WAIT_SECONDS_MAX = 3600;
 

@@ -3,15 +3,29 @@
  * changes its record by them, and tells what happened. A driver outlives its connection and ends
  * with the engine's process.
  *
- *   message ─▶ engine-record ─▶ engine-decisions ─▶ session (start, table, mode, freeze)
- *                                  │  ▲     └─────▶ engine-captures ─▶ engine-memory, session
- *                                  ▼  │             one at a time      reserved, then sent
- *                           engine-policy-seat
+ *   message ─▶ record ─▶ decisions ─▶ session (start, table, mode, freeze)
+ *                         │  ▲   └────▶ captures ─▶ memory, session
+ *                         ▼  │         one at a time   reserved, then sent
+ *                      policy-seat
  *
- * What listeners hear of all that is said in engine-announce.
+ * What listeners hear of all that is said in announce.
  */
 
-import type { Clock } from "./clock.ts";
+import type { Clock } from "../base/clock.ts";
+import type { LazygraphError } from "../base/errors.ts";
+import type { EnginePlan, PlanDesk } from "../plan/engine-plan.ts";
+import type { PolicyMaker } from "../schedule/choice.ts";
+import type { PlanRules } from "../schedule/rules.ts";
+import type {
+  CaptureResult,
+  FromEngine,
+  Hello,
+  Inventory,
+  Mode,
+  Ready,
+  Telemetry,
+} from "../wire/protocol.ts";
+import type { Session } from "../wire/session.ts";
 import {
   announceJoin,
   announceLost,
@@ -21,11 +35,10 @@ import {
   announceResult,
   announceSteps,
   announceUnknown,
-} from "./engine-announce.ts";
-import { EngineDecisions } from "./engine-decisions.ts";
-import { EngineMemory, type MemoryDesk, memoryDesk } from "./engine-memory.ts";
-import type { PolicyMaker } from "./engine-policy.ts";
-import { recallPlan } from "./engine-recall.ts";
+} from "./announce.ts";
+import { EngineDecisions } from "./decisions.ts";
+import { EngineMemory, type MemoryDesk, memoryDesk } from "./memory.ts";
+import { recallPlan } from "./recall.ts";
 import {
   applyInventory,
   applyReady,
@@ -35,21 +48,8 @@ import {
   type EngineRecord,
   setRanks,
   setStatus,
-} from "./engine-record.ts";
-import { announceUnmatched, applyRules } from "./engine-rules.ts";
-import type { LazygraphError } from "./errors.ts";
-import type { EnginePlan, PlanDesk } from "./plan/engine-plan.ts";
-import type { PlanRules } from "./schedule/rules.ts";
-import type {
-  CaptureResult,
-  FromEngine,
-  Hello,
-  Inventory,
-  Mode,
-  Ready,
-  Telemetry,
-} from "./wire/protocol.ts";
-import type { Session } from "./wire/session.ts";
+} from "./record.ts";
+import { announceUnmatched, applyRules } from "./rules.ts";
 
 /** Seconds between two resyncs that this side asks for, however much the engine gets wrong. */
 const RESYNC_SECONDS_MIN = 1;

@@ -7,9 +7,9 @@
 
 import { channel, subscribe, unsubscribe } from "node:diagnostics_channel";
 import { debuglog } from "node:util";
-import type { Forecast } from "./memory/forecast.ts";
+import type { Forecast } from "../memory/forecast.ts";
+import type { Mode, StepCount } from "../wire/protocol.ts";
 import type { MemoryVerdict } from "./memory-line.ts";
-import type { Mode, StepCount } from "./wire/protocol.ts";
 
 /** Which engine an event is about, and when: Unix milliseconds. */
 export interface EngineEventBase {

@@ -4,18 +4,18 @@
  * Every capture passes `reserve` before it is sent.
  */
 
-import type { Clock } from "./clock.ts";
-import { announceDropped, announceRefused, announceRoom } from "./engine-announce.ts";
-import { blockGraph, type EngineRecord, setStatus } from "./engine-record.ts";
-import type { Graph } from "./graph.ts";
-import type { RecordedBytes } from "./memory/forecast.ts";
-import type { HostGpus } from "./memory/gpus.ts";
-import { type Grant, MemoryGuard } from "./memory/guard.ts";
-import { MemoryLedger } from "./memory/ledger.ts";
-import type { MemoryOptions } from "./memory/options.ts";
+import type { Clock } from "../base/clock.ts";
+import type { Graph } from "../base/graph.ts";
+import type { RecordedBytes } from "../memory/forecast.ts";
+import type { HostGpus } from "../memory/gpus.ts";
+import { type Grant, MemoryGuard } from "../memory/guard.ts";
+import { MemoryLedger } from "../memory/ledger.ts";
+import type { MemoryOptions } from "../memory/options.ts";
+import { type EngineState, waitingForMemory } from "../schedule/state.ts";
+import type { Captured, CaptureResult, Dropped, Inventory, Start } from "../wire/protocol.ts";
+import { announceDropped, announceRefused, announceRoom } from "./announce.ts";
 import { mib } from "./memory-line.ts";
-import { type EngineState, waitingForMemory } from "./schedule/state.ts";
-import type { Captured, CaptureResult, Dropped, Inventory, Start } from "./wire/protocol.ts";
+import { blockGraph, type EngineRecord, setStatus } from "./record.ts";
 
 /** What all engines of a controller share, and the user's settings. */
 export interface MemoryDesk {

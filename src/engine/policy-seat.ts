@@ -3,13 +3,13 @@
  * user's: what it throws is told as a problem, and takes neither gateway nor snapshot down.
  */
 
-import type { Clock } from "./clock.ts";
-import { announceProblem } from "./engine-announce.ts";
-import type { ExplainingPolicy, PolicyContext, PolicyMaker } from "./engine-policy.ts";
-import type { EngineRecord } from "./engine-record.ts";
-import { messageOf } from "./errors.ts";
-import type { Decision, EngineEvent } from "./schedule/policy.ts";
-import type { EngineState } from "./schedule/state.ts";
+import type { Clock } from "../base/clock.ts";
+import { messageOf } from "../base/errors.ts";
+import type { ExplainingPolicy, PolicyContext, PolicyMaker } from "../schedule/choice.ts";
+import type { Decision, EngineEvent } from "../schedule/policy.ts";
+import type { EngineState } from "../schedule/state.ts";
+import { announceProblem } from "./announce.ts";
+import type { EngineRecord } from "./record.ts";
 
 /** An event of the policy's, without its time. */
 export type Happening = EngineEvent extends infer E

@@ -1,11 +1,11 @@
 /** Looks up what earlier starts of such an engine learned, once it has told its graphs. */
 
-import { announceDecision, announceProblem } from "./engine-announce.ts";
-import type { EngineRecord } from "./engine-record.ts";
-import { codeOf, messageOf } from "./errors.ts";
-import type { EnginePlan, PlanDesk } from "./plan/engine-plan.ts";
-import type { EngineState } from "./schedule/state.ts";
-import type { Inventory } from "./wire/protocol.ts";
+import { codeOf, messageOf } from "../base/errors.ts";
+import type { EnginePlan, PlanDesk } from "../plan/engine-plan.ts";
+import type { EngineState } from "../schedule/state.ts";
+import type { Inventory } from "../wire/protocol.ts";
+import { announceDecision, announceProblem } from "./announce.ts";
+import type { EngineRecord } from "./record.ts";
 
 /** @returns undefined where nothing can be learned */
 export function recallPlan(

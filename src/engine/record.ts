@@ -3,15 +3,15 @@
  * waits or publishes: a message goes in, the record changes, and what else to do comes out.
  */
 
-import type { Forecast } from "./memory/forecast.ts";
-import type { MemoryGuard } from "./memory/guard.ts";
-import type { PlanSnapshot } from "./plan/engine-plan.ts";
+import type { Forecast } from "../memory/forecast.ts";
+import type { MemoryGuard } from "../memory/guard.ts";
+import type { PlanSnapshot } from "../plan/engine-plan.ts";
 import {
   createEngineState,
   type EngineState,
   type GraphState,
   recordSteps,
-} from "./schedule/state.ts";
+} from "../schedule/state.ts";
 import type {
   Captured,
   CaptureResult,
@@ -22,7 +22,7 @@ import type {
   RankMemory,
   Ready,
   Telemetry,
-} from "./wire/protocol.ts";
+} from "../wire/protocol.ts";
 
 /** Decisions remembered for people who ask why. */
 const DECISIONS_MAX = 64;

@@ -1,16 +1,16 @@
 /** The user's rules about graphs, against the graphs that an engine told. */
 
-import { announceProblem, firstOf } from "./engine-announce.ts";
-import { type EngineRecord, setStatus } from "./engine-record.ts";
-import type { Decision } from "./schedule/policy.ts";
+import type { Decision } from "../schedule/policy.ts";
 import {
   EXCLUDED_REASON,
   excludedGraphs,
   type PlanRules,
   unmatchedRules,
-} from "./schedule/rules.ts";
-import type { EngineState } from "./schedule/state.ts";
-import { LIMITS, type Start } from "./wire/protocol.ts";
+} from "../schedule/rules.ts";
+import type { EngineState } from "../schedule/state.ts";
+import { LIMITS, type Start } from "../wire/protocol.ts";
+import { announceProblem, firstOf } from "./announce.ts";
+import { type EngineRecord, setStatus } from "./record.ts";
 
 /** Refuses what the user excluded. */
 export function applyRules({ state }: EngineRecord, rules: PlanRules): void {

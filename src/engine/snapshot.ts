@@ -1,19 +1,19 @@
 /** Read-only pictures of engines: plain frozen data that can be printed, sent and kept. */
 
-import type { DecisionRecord, EngineRecord, ProblemCounts } from "./engine-record.ts";
-import { forecastOf, freeBytesMin, takenBytes } from "./engine-record.ts";
-import type { GraphKind } from "./graph.ts";
-import type { Forecast } from "./memory/forecast.ts";
-import type { PlanSnapshot } from "./plan/engine-plan.ts";
-import { type EngineState, type GraphState, waitingForMemory } from "./schedule/state.ts";
+import type { GraphKind } from "../base/graph.ts";
+import type { Forecast } from "../memory/forecast.ts";
+import type { PlanSnapshot } from "../plan/engine-plan.ts";
+import { type EngineState, type GraphState, waitingForMemory } from "../schedule/state.ts";
 import {
   type Mode,
   type Phase,
   PROTOCOL_VERSION_MIN,
   type RankMemory,
   type Reserved,
-} from "./wire/protocol.ts";
-import { spokenVersion } from "./wire/version.ts";
+} from "../wire/protocol.ts";
+import { spokenVersion } from "../wire/version.ts";
+import type { DecisionRecord, EngineRecord, ProblemCounts } from "./record.ts";
+import { forecastOf, freeBytesMin, takenBytes } from "./record.ts";
 
 export interface GraphSnapshot {
   readonly id: string;

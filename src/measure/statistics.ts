@@ -1,6 +1,6 @@
 /** Figures over samples and over few runs, with percentile-bootstrap confidence intervals. */
 
-import { createRandom } from "../random.ts";
+import { createRandom } from "../base/random.ts";
 
 export interface Interval {
   readonly mean: number;

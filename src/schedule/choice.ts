@@ -1,14 +1,13 @@
 /** Which policy an engine gets: by name or the user's own, within the user's rules. */
 
-import type { CostSeed } from "./schedule/cost.ts";
-import { createCostPolicy } from "./schedule/costed.ts";
-import { createIdlePolicy } from "./schedule/idle.ts";
-import { createPolicy } from "./schedule/modes.ts";
-import type { Policy } from "./schedule/policy.ts";
-import type { Prior } from "./schedule/prior.ts";
-import { type PlanRules, withRules } from "./schedule/rules.ts";
-import type { EngineState } from "./schedule/state.ts";
-import type { Mode } from "./wire/protocol.ts";
+import type { CostSeed } from "./costed/cost.ts";
+import { createCostPolicy } from "./costed/costed.ts";
+import type { Prior } from "./costed/prior.ts";
+import { createIdlePolicy } from "./modes/idle.ts";
+import { createPolicy, type Mode } from "./modes/modes.ts";
+import type { Policy } from "./policy.ts";
+import { type PlanRules, withRules } from "./rules.ts";
+import type { EngineState } from "./state.ts";
 
 /**
  * `simple`: the modes by counting steps. `costed`: lazy and idle by measured costs (docs/policy.md).

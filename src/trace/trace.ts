@@ -6,8 +6,8 @@
  * the one that makes a scaled-to-zero engine start. traces/README.md lists the formats.
  */
 
-import { LazygraphError, OptionError } from "./errors.ts";
-import { expectedHeader, openCsv } from "./trace/csv.ts";
+import { LazygraphError, OptionError } from "../base/errors.ts";
+import { expectedHeader, openCsv } from "./csv.ts";
 import {
   TIME_UNITS,
   type TimeUnit,
@@ -16,12 +16,12 @@ import {
   type TraceFormat,
   type TraceRow,
   type TraceSkip,
-} from "./trace/entry.ts";
-import { traceError } from "./trace/error.ts";
-import { openJsonLines } from "./trace/json-lines.ts";
-import { CompressionError, openTraceBytes } from "./trace/source.ts";
+} from "./entry.ts";
+import { traceError } from "./error.ts";
+import { openJsonLines } from "./json-lines.ts";
+import { CompressionError, openTraceBytes } from "./source.ts";
 
-export type { TimeUnit, TraceFormat, TraceSkip } from "./trace/entry.ts";
+export type { TimeUnit, TraceFormat, TraceSkip } from "./entry.ts";
 
 export interface TraceRequest {
   /** Seconds after the first request of the trace, divided by `speed`. */

@@ -12,7 +12,7 @@
  * the costs makes all of them anew.
  */
 
-import type { StepShape } from "../graph.ts";
+import type { StepShape } from "../../base/graph.ts";
 import type { LaneWeights, Savings } from "./savings.ts";
 import type { Held, Lane } from "./shapes.ts";
 

@@ -15,7 +15,7 @@
  * batch `y` times as large comes with a chance of `1/y`.
  */
 
-import type { Graph } from "../graph.ts";
+import type { Graph } from "../../base/graph.ts";
 import type { Knowledge } from "./knowledge.ts";
 import type { EngineLoad } from "./load.ts";
 import type { Savings } from "./savings.ts";

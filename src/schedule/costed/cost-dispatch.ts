@@ -4,10 +4,10 @@
  * up is free, and 1 token in a graph of 512 takes 2.7 times its own graph's time.
  */
 
-import type { Graph } from "../graph.ts";
+import type { Graph } from "../../base/graph.ts";
+import { candidateGroup, joinRows, ROW_GRAPHS_MAX } from "../dispatch.ts";
+import type { DispatchTable, TableRow } from "../policy.ts";
 import type { Costs } from "./cost.ts";
-import { candidateGroup, joinRows, ROW_GRAPHS_MAX } from "./dispatch.ts";
-import type { DispatchTable, TableRow } from "./policy.ts";
 
 interface Priced {
   readonly graph: Graph;

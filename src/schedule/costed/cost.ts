@@ -10,9 +10,9 @@
  * life, when contexts are short, would otherwise look cheap.
  */
 
-import type { Graph, StepShape } from "../graph.ts";
+import type { Graph, StepShape } from "../../base/graph.ts";
+import type { StepsSeen } from "../policy.ts";
 import { Cell, type Estimate, Group, publish } from "./cost-cells.ts";
-import type { StepsSeen } from "./policy.ts";
 import { RobustMean } from "./robust.ts";
 import { createShapes, type Shapes } from "./shapes.ts";
 

@@ -8,9 +8,12 @@
  *   ready, nothing under way ─▶ earned capture, else ahead, else fill, else wait with a reason
  */
 
-import type { Graph } from "../graph.ts";
+import type { Graph } from "../../base/graph.ts";
+import { Announced } from "../announced.ts";
+import type { Decision, EngineEvent, Policy } from "../policy.ts";
+import { StallAccount, type StallBudget } from "../stall-budget.ts";
+import { type EngineState, waitingForMemory } from "../state.ts";
 import { AHEAD_BUDGET, aheadChoice, isCheapMoment, loadAhead, WAITING_AHEAD_MAX } from "./ahead.ts";
-import { Announced } from "./announced.ts";
 import type { CostSeed, Costs } from "./cost.ts";
 import { costDispatchTable } from "./cost-dispatch.ts";
 import { expectedOf, firstSteps } from "./earlier.ts";
@@ -19,12 +22,9 @@ import { fillChoice } from "./fill.ts";
 import { firstGraphs, learnedGraphs, unknownGraphs } from "./first.ts";
 import { Gaps } from "./gaps.ts";
 import { Knowledge } from "./knowledge.ts";
-import type { Decision, EngineEvent, Policy } from "./policy.ts";
 import type { Prior } from "./prior.ts";
 import { aheadReason, earnedReason, figure, fillReason, gapObjection } from "./reasons.ts";
 import { HELD } from "./shapes.ts";
-import { StallAccount, type StallBudget } from "./stall-budget.ts";
-import { type EngineState, waitingForMemory } from "./state.ts";
 
 export interface CostPolicyOptions {
   readonly mode: "lazy" | "idle";

@@ -1,8 +1,7 @@
 /** What a start expects: the steps of earlier ones, and those of the requests that wait for it. */
 
-import { caseOf, type StepShape } from "../graph.ts";
+import { caseOf, type StepShape } from "../../base/graph.ts";
 import type { Costs } from "./cost.ts";
-import type { Expected } from "./first.ts";
 import type { Prior, PriorTraffic } from "./prior.ts";
 import type { LaneWeights } from "./savings.ts";
 import type { Lane, Shapes } from "./shapes.ts";
@@ -14,6 +13,22 @@ const ARRIVING_FACTOR = 1.5;
  * arrivals at random that is one with at most eight requests on average.
  */
 const RESTS_SHARE = 0.0025;
+
+/** The traffic of earlier starts. */
+export interface Expected {
+  /** Request-steps. */
+  readonly requestSteps: readonly LaneWeights[];
+  /** Steps, in the same lanes. */
+  readonly steps: readonly LaneWeights[];
+  /** Rising numbers of requests at hand, and the share of its steps with at most so many. */
+  readonly requests: readonly { readonly requests: number; readonly share: number }[];
+  /** Seconds that its steps took. */
+  readonly seconds: number;
+  /** Requests at hand, on average, and the share of the time that was work; undefined: not known. */
+  readonly load: { readonly requests: number; readonly utilisation: number } | undefined;
+  /** An idle engine captures the rest without holding up anybody. */
+  readonly rests: boolean;
+}
 
 /** The steps of earlier starts, as they were. */
 export function expectedOf({ traffic, load }: Prior, costs: Costs, idleMode: boolean): Expected {

@@ -1,6 +1,6 @@
 /** Earned captures: which account has reached its price, and which graph serves it best. */
 
-import type { Graph } from "../graph.ts";
+import type { Graph } from "../../base/graph.ts";
 import type { Accounts } from "./accounts.ts";
 import type { LaneWeights, Savings } from "./savings.ts";
 import type { Held } from "./shapes.ts";

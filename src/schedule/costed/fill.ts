@@ -6,7 +6,7 @@
  * tokens.
  */
 
-import type { Graph } from "../graph.ts";
+import type { Graph } from "../../base/graph.ts";
 import type { Costs } from "./cost.ts";
 import type { LaneWeights, Savings } from "./savings.ts";
 import { HELD, type Held } from "./shapes.ts";

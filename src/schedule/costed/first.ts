@@ -9,30 +9,14 @@
  * that are at hand when it is of use.
  */
 
-import { type Graph, topGraphs } from "../graph.ts";
+import { type Graph, topGraphs } from "../../base/graph.ts";
+import { FIRST_SET_SHARE } from "../first-budget.ts";
+import { firstLadder } from "../first-ladder.ts";
 import { aheadChoice, CHEAP_SHARE } from "./ahead.ts";
-import { expectedRunning } from "./earlier.ts";
+import { type Expected, expectedRunning } from "./earlier.ts";
 import { TRUSTED_SHARE } from "./earned.ts";
-import { FIRST_SET_SHARE } from "./first-budget.ts";
-import { firstLadder } from "./first-ladder.ts";
 import type { LaneWeights, Savings } from "./savings.ts";
 import { HELD, Held } from "./shapes.ts";
-
-/** The traffic of earlier starts. */
-export interface Expected {
-  /** Request-steps. */
-  readonly requestSteps: readonly LaneWeights[];
-  /** Steps, in the same lanes. */
-  readonly steps: readonly LaneWeights[];
-  /** Rising numbers of requests at hand, and the share of its steps with at most so many. */
-  readonly requests: readonly { readonly requests: number; readonly share: number }[];
-  /** Seconds that its steps took. */
-  readonly seconds: number;
-  /** Requests at hand, on average, and the share of the time that was work; undefined: not known. */
-  readonly load: { readonly requests: number; readonly utilisation: number } | undefined;
-  /** An idle engine captures the rest without holding up anybody. */
-  readonly rests: boolean;
-}
 
 export interface FirstInput {
   readonly savings: Savings;

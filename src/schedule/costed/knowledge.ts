@@ -1,15 +1,15 @@
 /** What the costed policy knows of one plan: costs, accounts, traffic, and where graphs stand. */
 
-import type { Graph } from "../graph.ts";
+import type { Graph } from "../../base/graph.ts";
+import type { EngineEvent, StepsSeen } from "../policy.ts";
+import type { EngineState } from "../state.ts";
 import { Accounts } from "./accounts.ts";
 import { type CostSeed, type Costs, createCosts } from "./cost.ts";
 import { stepOf } from "./earlier.ts";
 import { EngineLoad } from "./load.ts";
-import type { EngineEvent, StepsSeen } from "./policy.ts";
 import type { Prior } from "./prior.ts";
 import { type LaneWeights, Savings } from "./savings.ts";
 import { HELD, Held } from "./shapes.ts";
-import type { EngineState } from "./state.ts";
 import { TrafficHistogram } from "./traffic.ts";
 
 /** Request-steps that an octave of sizes is given for nothing, when fill looks ahead. */

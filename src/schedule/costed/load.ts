@@ -7,8 +7,8 @@
  * can't, the queue grows without end, and every second lost delays whoever comes.
  */
 
+import type { StepsSeen } from "../policy.ts";
 import type { Costs } from "./cost.ts";
-import type { StepsSeen } from "./policy.ts";
 
 /** Long enough for bursts to even out, short enough to follow a rising load. */
 const HALF_LIFE_SECONDS = 30;

@@ -1,6 +1,6 @@
 /** What earlier starts of the same engine learned: the part of a plan that a policy uses. */
 
-import type { StepCase } from "../graph.ts";
+import type { StepCase } from "../../base/graph.ts";
 
 /** Steps of one planned size and case. */
 export interface PriorTraffic extends StepCase {

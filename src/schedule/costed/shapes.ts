@@ -7,9 +7,9 @@
  * steps of another case, as with active adapters, have lanes of their own. Within a lane a graph serves every size up to its reach: that makes sums over a lane cheap.
  */
 
-import { caseKey, fitsCase, type Graph, type StepCase, type StepShape } from "../graph.ts";
-import { caseRounding } from "./cases.ts";
-import { decodeLength } from "./dispatch.ts";
+import { caseKey, fitsCase, type Graph, type StepCase, type StepShape } from "../../base/graph.ts";
+import { caseRounding } from "../cases.ts";
+import { decodeLength } from "../dispatch.ts";
 
 export interface Bucket {
   readonly lane: Lane;

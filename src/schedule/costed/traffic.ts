@@ -6,7 +6,7 @@
  * so new ones are written down larger instead ("forward decay"): time costs nothing.
  */
 
-import type { StepShape } from "../graph.ts";
+import type { StepShape } from "../../base/graph.ts";
 import type { LaneWeights } from "./savings.ts";
 import type { Lane, Shapes } from "./shapes.ts";
 

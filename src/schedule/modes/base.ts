@@ -3,11 +3,11 @@
  * one `settled`. A mode adds which graphs come first and which one is next.
  */
 
-import type { Graph } from "../graph.ts";
-import { dispatchTable } from "./dispatch.ts";
-import type { Choice } from "./order.ts";
-import type { Decision, DispatchTable, EngineEvent, Policy } from "./policy.ts";
-import { capturedGraphs, type EngineState, missingGraphs, waitingForMemory } from "./state.ts";
+import type { Graph } from "../../base/graph.ts";
+import { dispatchTable } from "../dispatch.ts";
+import type { Choice } from "../order.ts";
+import type { Decision, DispatchTable, EngineEvent, Policy } from "../policy.ts";
+import { capturedGraphs, type EngineState, missingGraphs, waitingForMemory } from "../state.ts";
 
 export interface Next extends Choice {
   readonly whenIdle: boolean;

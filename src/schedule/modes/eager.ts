@@ -1,6 +1,6 @@
-import { bySizeDescending, type Graph } from "../graph.ts";
+import { bySizeDescending, type Graph } from "../../base/graph.ts";
+import type { Policy } from "../policy.ts";
 import { createModePolicy } from "./base.ts";
-import type { Policy } from "./policy.ts";
 
 /** Everything before ready, in stock's order: PIECEWISE, then FULL, each from the largest down. */
 export function createEagerPolicy(): Policy {

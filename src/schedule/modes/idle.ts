@@ -1,10 +1,10 @@
-import { topGraphs } from "../graph.ts";
+import { topGraphs } from "../../base/graph.ts";
+import { largestMissing, mostWanted, nextRung } from "../order.ts";
+import type { EngineEvent, Policy } from "../policy.ts";
+import { StallAccount } from "../stall-budget.ts";
+import type { EngineState } from "../state.ts";
 import { createModePolicy } from "./base.ts";
 import { EARNED_STEPS_MIN } from "./lazy.ts";
-import { largestMissing, mostWanted, nextRung } from "./order.ts";
-import type { EngineEvent, Policy } from "./policy.ts";
-import { StallAccount } from "./stall-budget.ts";
-import type { EngineState } from "./state.ts";
 
 interface FillOptions {
   /**

@@ -1,7 +1,7 @@
-import { topGraphs } from "../graph.ts";
+import { topGraphs } from "../../base/graph.ts";
+import { mostWanted } from "../order.ts";
+import type { Policy } from "../policy.ts";
 import { createModePolicy } from "./base.ts";
-import { mostWanted } from "./order.ts";
-import type { Policy } from "./policy.ts";
 
 /**
  * Steps that must have wanted a graph before it is captured: one step is chance, a few in a row are

@@ -1,4 +1,7 @@
-/** Rules of the options of `startSimulatedEngine`, so that a mistake starts no process. */
+/**
+ * What `startSimulatedEngine` takes and tells, and the rules of its options: a mistake starts no
+ * process.
+ */
 
 import {
   checkOptions,
@@ -6,12 +9,71 @@ import {
   numberRule,
   type OptionRule,
   textRule,
-} from "../check-options.ts";
-import { loadProfile } from "../profile/load.ts";
-import { isCurveKey } from "../wire/curve.ts";
-import { checkEndpoint } from "../wire/endpoint.ts";
-import { MODES } from "../wire/protocol.ts";
-import type { SimulatedEngineOptions } from "./child.ts";
+} from "../../base/check-options.ts";
+import { loadProfile } from "../../profile/load.ts";
+import { isCurveKey } from "../../wire/curve.ts";
+import { checkEndpoint } from "../../wire/endpoint.ts";
+import { MODES, type Mode } from "../../wire/protocol.ts";
+import type { EngineCurve } from "./link.ts";
+import type { LiveEvent } from "./live.ts";
+
+export interface StartedEvent {
+  readonly type: "started";
+  readonly pid: number;
+  readonly engine: string;
+  readonly session: string;
+}
+
+/** Its OpenAI side takes connections; requests are answered 503 until `ready`. */
+export interface ListeningEvent {
+  readonly type: "listening";
+  readonly url: string;
+  readonly model: string;
+}
+
+export type SimulatedEngineEvent = StartedEvent | ListeningEvent | LiveEvent;
+
+export interface SimulatedEngineOptions {
+  /** Of the controller; without one the engine goes by its mode's defaults. */
+  readonly endpoint?: string;
+  /** Logical name. @default "simulated" */
+  readonly engine?: string;
+  /** What the engine starts with; a controller's `welcome` may change it. @default "idle" */
+  readonly mode?: Mode;
+  /** Name of a shipped cost profile, or the path of one. @default "llama-3.1-8b-h200" */
+  readonly profile?: string;
+  /** Simulated seconds per real second. @default 1 */
+  readonly speed?: number;
+  readonly trace?: {
+    readonly file: string;
+    /** Divides the trace's times. @default 1 */
+    readonly speed?: number;
+    /** Cuts later arrivals. */
+    readonly seconds?: number;
+    /** At most this many. @default 100000 */
+    readonly requests?: number;
+  };
+  /** How long to wait for the controller before the first capture. @default 250 */
+  readonly handshakeMs?: number;
+  /** Relative standard deviation of all times. @default 0 */
+  readonly jitter?: number;
+  /** Of the jitter. @default 1 */
+  readonly seed?: number;
+  /** `HOST:PORT` for an OpenAI-compatible side; port 0: any free one. @default none */
+  readonly http?: string;
+  /** What the OpenAI-compatible side calls its model. @default the profile's */
+  readonly model?: string;
+  /** Capture sizes, as vLLM's `cudagraph_capture_sizes`. @default the profile's */
+  readonly sizes?: readonly number[];
+  readonly curve?: EngineCurve;
+  /** Free bytes of each of its GPUs before the first capture. @default the profile's */
+  readonly freeBytes?: number;
+  /** Of its GPUs, with `-RANK` behind it. @default a name of its own */
+  readonly gpuUuid?: string;
+  /** Kills the process when aborted. */
+  readonly signal?: AbortSignal;
+  readonly onEvent?: (event: SimulatedEngineEvent) => void;
+}
 
 const TRACE_RULES: {
   readonly [K in keyof Required<SimulatedEngineOptions>["trace"]]-?: OptionRule;

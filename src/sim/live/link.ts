@@ -5,9 +5,9 @@
 
 import { randomBytes } from "node:crypto";
 import { Dealer } from "zeromq";
-import { codeOf } from "../errors.ts";
-import { decodeToEngine, encode } from "../wire/codec.ts";
-import { type FromEngine, LIMITS, type ToEngine } from "../wire/protocol.ts";
+import { codeOf } from "../../base/errors.ts";
+import { decodeToEngine, encode } from "../../wire/codec.ts";
+import { type FromEngine, LIMITS, type ToEngine } from "../../wire/protocol.ts";
 
 /** CURVE keys of an engine, 40 characters of Z85 each. */
 export interface EngineCurve {

@@ -3,7 +3,7 @@
  * which are none of the trace's.
  */
 
-import type { RequestSample } from "./batcher.ts";
+import type { RequestSample } from "../model/batcher.ts";
 
 type OnToken = (tokensLeft: number) => void;
 

@@ -6,16 +6,16 @@
  */
 
 import { randomUUID } from "node:crypto";
-import { type Clock, systemClock } from "../clock.ts";
-import { type Graph, topGraphs } from "../graph.ts";
-import { dispatchTable } from "../schedule/dispatch.ts";
-import { fillOrder, firstLadder } from "../schedule/first-ladder.ts";
-import type { TraceRequest } from "../trace.ts";
-import type { FromEngine, Mode, Start } from "../wire/protocol.ts";
-import type { RequestSample } from "./batcher.ts";
-import { Drive, listArrivals } from "./drive.ts";
-import { EngineModel } from "./engine.ts";
-import type { CaptureOutcome, DropOutcome, EngineOptions } from "./engine-options.ts";
+import { type Clock, systemClock } from "../../base/clock.ts";
+import { type Graph, topGraphs } from "../../base/graph.ts";
+import { dispatchTable } from "../../schedule/dispatch.ts";
+import { fillOrder, firstLadder } from "../../schedule/first-ladder.ts";
+import type { TraceRequest } from "../../trace/trace.ts";
+import type { FromEngine, Mode, Start } from "../../wire/protocol.ts";
+import type { RequestSample } from "../model/batcher.ts";
+import { Drive, listArrivals } from "../model/drive.ts";
+import { EngineModel } from "../model/engine.ts";
+import type { CaptureOutcome, DropOutcome, EngineOptions } from "../model/engine-options.ts";
 import { type EngineCurve, EngineLink } from "./link.ts";
 import { LiveRequests } from "./live-requests.ts";
 import { PacedClock } from "./paced-clock.ts";

@@ -1,6 +1,6 @@
 /** Simulated seconds that follow a real clock at a rate that may change: 10 is ten times faster. */
 
-import type { Clock } from "../clock.ts";
+import type { Clock } from "../../base/clock.ts";
 
 export class PacedClock {
   readonly #clock: Clock;

@@ -1,7 +1,7 @@
 /** What a simulated engine says of itself on the wire. */
 
 import { hostname } from "node:os";
-import { packageVersion } from "../version.ts";
+import { packageVersion } from "../../base/version.ts";
 import {
   type Hello,
   type Inventory,
@@ -9,9 +9,9 @@ import {
   PROTOCOL_VERSION,
   type RankMemory,
   type Ready,
-} from "../wire/protocol.ts";
-import { versionFor } from "../wire/version.ts";
-import type { EngineModel } from "./engine.ts";
+} from "../../wire/protocol.ts";
+import { versionFor } from "../../wire/version.ts";
+import type { EngineModel } from "../model/engine.ts";
 
 export interface Identity {
   readonly engine: string;

@@ -1,4 +1,6 @@
-/** Rules of the options of `startSimulatedServer`: a mistake starts no engine and no server. */
+/**
+ * What `startSimulatedServer` takes, and the rules of it: a mistake starts no engine and no server.
+ */
 
 import {
   checkOptions,
@@ -7,11 +9,25 @@ import {
   type OptionRule,
   oneOf,
   textRule,
-} from "../check-options.ts";
-import { isCurveKey } from "../wire/curve.ts";
-import { checkEndpoint } from "../wire/endpoint.ts";
-import { MODES } from "../wire/protocol.ts";
-import type { SimulatedServerOptions } from "./server.ts";
+} from "../../base/check-options.ts";
+import type { Profile } from "../../profile/profile.ts";
+import { isCurveKey } from "../../wire/curve.ts";
+import { checkEndpoint } from "../../wire/endpoint.ts";
+import { MODES } from "../../wire/protocol.ts";
+import type { LiveEngineOptions } from "./live.ts";
+
+export interface SimulatedServerOptions extends Omit<LiveEngineOptions, "profile"> {
+  /** A cost profile, or the name of a shipped one. @default "llama-3.1-8b-h200" */
+  readonly profile?: Profile | string;
+  /** Model name that requests must give. @default the profile's model */
+  readonly model?: string;
+  /** @default "127.0.0.1" */
+  readonly host?: string;
+  /** 0 asks the system for a free one. @default 0 */
+  readonly port?: number;
+  /** Requests under way at once; more are answered 429. @default 4096 */
+  readonly requestsMax?: number;
+}
 
 const RULES: { readonly [K in keyof SimulatedServerOptions]-?: OptionRule } = {
   profile: (value) =>

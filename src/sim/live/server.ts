@@ -17,10 +17,9 @@ import { randomUUID } from "node:crypto";
 import { once } from "node:events";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
-import { listenError } from "../listen-error.ts";
-import { loadProfile } from "../profile/load.ts";
-import type { Profile } from "../profile/profile.ts";
-import { LiveEngine, type LiveEngineOptions, type LiveEvent } from "./live.ts";
+import { listenError } from "../../base/listen-error.ts";
+import { loadProfile } from "../../profile/load.ts";
+import { LiveEngine, type LiveEvent } from "./live.ts";
 import {
   chunkDocument,
   type Endpoint,
@@ -31,20 +30,7 @@ import {
   usageChunk,
   wholeDocument,
 } from "./openai.ts";
-import { checkSimulatedServerOptions } from "./server-options.ts";
-
-export interface SimulatedServerOptions extends Omit<LiveEngineOptions, "profile"> {
-  /** A cost profile, or the name of a shipped one. @default "llama-3.1-8b-h200" */
-  readonly profile?: Profile | string;
-  /** Model name that requests must give. @default the profile's model */
-  readonly model?: string;
-  /** @default "127.0.0.1" */
-  readonly host?: string;
-  /** 0 asks the system for a free one. @default 0 */
-  readonly port?: number;
-  /** Requests under way at once; more are answered 429. @default 4096 */
-  readonly requestsMax?: number;
-}
+import { checkSimulatedServerOptions, type SimulatedServerOptions } from "./server-options.ts";
 
 export interface SimulatedServer {
   /** `http://HOST:PORT` */

@@ -3,8 +3,8 @@
  * It knows nothing of steps or graphs; the host does.
  */
 
-import type { Clock } from "../clock.ts";
-import type { DispatchTable } from "../schedule/policy.ts";
+import type { Clock } from "../../base/clock.ts";
+import type { DispatchTable } from "../../schedule/policy.ts";
 import type {
   CaptureResult,
   Dropped,
@@ -16,7 +16,7 @@ import type {
   Start,
   ToEngine,
   Welcome,
-} from "../wire/protocol.ts";
+} from "../../wire/protocol.ts";
 
 /** What the session needs to know and whom it tells. */
 export interface SessionHost {

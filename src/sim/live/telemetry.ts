@@ -1,8 +1,8 @@
 /** Tells the controller of steps, in batches: what nobody takes is dropped and counted. */
 
-import type { Clock } from "../clock.ts";
-import type { Telemetry } from "../wire/protocol.ts";
-import { StepCounts, type StepSeen } from "./step-counts.ts";
+import type { Clock } from "../../base/clock.ts";
+import type { Telemetry } from "../../wire/protocol.ts";
+import { StepCounts, type StepSeen } from "../model/step-counts.ts";
 
 export interface StepTelemetryOptions {
   readonly clock: Clock;

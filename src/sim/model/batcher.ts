@@ -4,7 +4,7 @@
  * out and computes its tokens again later. Prefix caching is not modelled.
  */
 
-import type { Profile } from "../profile/profile.ts";
+import type { Profile } from "../../profile/profile.ts";
 import type { StepWork } from "./cost.ts";
 import { RequestColumns, WaitingQueue } from "./requests.ts";
 

@@ -4,7 +4,7 @@
  * engine's to do.
  */
 
-import type { Graph } from "../graph.ts";
+import type { Graph } from "../../base/graph.ts";
 import type { CaptureOutcome, DropOutcome, EngineObserver } from "./engine-options.ts";
 import type { HeldGraphs } from "./held-graphs.ts";
 

@@ -1,7 +1,7 @@
 /** What a step takes, from a profile: tables once per profile, additions per step. */
 
-import type { Graph } from "../graph.ts";
-import type { CaptureCost, CostRow, Profile } from "../profile/profile.ts";
+import type { Graph } from "../../base/graph.ts";
+import type { CaptureCost, CostRow, Profile } from "../../profile/profile.ts";
 
 /** One step's work, as far as its cost depends on it. */
 export interface StepWork {

@@ -1,8 +1,8 @@
 /** The engine's side of the dispatch table: the rule of `Dispatch` in src/wire/protocol.ts. */
 
-import { covers, type Graph, type StepShape } from "../graph.ts";
-import { decodeLength } from "../schedule/dispatch.ts";
-import type { DispatchTable, TableRow } from "../schedule/policy.ts";
+import { covers, type Graph, type StepShape } from "../../base/graph.ts";
+import { decodeLength } from "../../schedule/dispatch.ts";
+import type { DispatchTable, TableRow } from "../../schedule/policy.ts";
 
 const NONE: readonly Graph[] = [];
 

@@ -6,7 +6,7 @@
  * its client sees them the same.
  */
 
-import type { TraceRequest } from "../trace.ts";
+import type { TraceRequest } from "../../trace/trace.ts";
 import type { EngineModel } from "./engine.ts";
 
 /** Requests in order of arrival, with a look at the next one. */

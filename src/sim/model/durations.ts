@@ -3,9 +3,9 @@
  * runs that a kind's first capture needs, each varied by the jitter. Pure.
  */
 
-import type { Graph } from "../graph.ts";
-import type { Profile } from "../profile/profile.ts";
-import { createRandom, type Random, standardNormal } from "../random.ts";
+import type { Graph } from "../../base/graph.ts";
+import { createRandom, type Random, standardNormal } from "../../base/random.ts";
+import type { Profile } from "../../profile/profile.ts";
 import { type CostModel, createCostModel, type StepWork } from "./cost.ts";
 
 export interface DurationOptions {

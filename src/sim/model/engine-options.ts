@@ -1,8 +1,8 @@
 /** What a simulated engine is given, and what it tells whoever watches it. */
 
-import type { Graph, StepShape } from "../graph.ts";
-import type { Profile } from "../profile/profile.ts";
-import type { CaptureResult, Dropped, StepCount } from "../wire/protocol.ts";
+import type { Graph, StepShape } from "../../base/graph.ts";
+import type { Profile } from "../../profile/profile.ts";
+import type { CaptureResult, Dropped, StepCount } from "../../wire/protocol.ts";
 import type { RequestSample, TokenListener } from "./batcher.ts";
 import type { SimulatedGpu } from "./memory.ts";
 

@@ -10,10 +10,10 @@
  * was captured, `batcher` and `step-ahead` put steps together, `durations` says how long all takes.
  */
 
-import type { Graph, StepShape } from "../graph.ts";
-import type { Profile } from "../profile/profile.ts";
-import type { DispatchTable } from "../schedule/policy.ts";
-import type { Phase, Reserve } from "../wire/protocol.ts";
+import type { Graph, StepShape } from "../../base/graph.ts";
+import type { Profile } from "../../profile/profile.ts";
+import type { DispatchTable } from "../../schedule/policy.ts";
+import type { Phase, Reserve } from "../../wire/protocol.ts";
 import { Batcher } from "./batcher.ts";
 import { EngineCommands } from "./commands.ts";
 import { Durations } from "./durations.ts";

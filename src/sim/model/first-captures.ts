@@ -1,7 +1,7 @@
 /** What a simulated engine captures before ready: the graphs it was told, then more while they fit. */
 
-import type { Graph, GraphKind } from "../graph.ts";
-import { fitsBudget, type TimedCapture } from "../schedule/first-budget.ts";
+import type { Graph, GraphKind } from "../../base/graph.ts";
+import { fitsBudget, type TimedCapture } from "../../schedule/first-budget.ts";
 
 export interface MoreGraphs {
   /** Ids, the most useful first. */

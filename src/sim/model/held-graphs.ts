@@ -3,9 +3,9 @@
  * one, and which of them serves a step. Pure.
  */
 
-import type { Graph, StepShape } from "../graph.ts";
-import type { Profile } from "../profile/profile.ts";
-import type { DispatchTable } from "../schedule/policy.ts";
+import type { Graph, StepShape } from "../../base/graph.ts";
+import type { Profile } from "../../profile/profile.ts";
+import type { DispatchTable } from "../../schedule/policy.ts";
 import { CompiledDispatch } from "./dispatch.ts";
 import { EngineMemory, type SimulatedGpu } from "./memory.ts";
 

@@ -7,9 +7,9 @@
  * pool the figures are the profile's own.
  */
 
-import type { Graph } from "../graph.ts";
-import type { Profile } from "../profile/profile.ts";
-import type { Reserve, Reserved } from "../wire/protocol.ts";
+import type { Graph } from "../../base/graph.ts";
+import type { Profile } from "../../profile/profile.ts";
+import type { Reserve, Reserved } from "../../wire/protocol.ts";
 
 /** A device that simulated engines of one process and strangers share. */
 export class SimulatedGpu {

@@ -1,7 +1,7 @@
 /** Steps of one shape counted together, as telemetry reports them. */
 
-import { caseKey } from "../graph.ts";
-import { LIMITS, type StepCount } from "../wire/protocol.ts";
+import { caseKey } from "../../base/graph.ts";
+import { LIMITS, type StepCount } from "../../wire/protocol.ts";
 
 /** One step, as the engine saw it. */
 export type StepSeen = Omit<StepCount, "count" | "timed">;

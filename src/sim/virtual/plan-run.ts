@@ -1,15 +1,15 @@
 /** Learned plans of simulated starts: the same recorder as behind a real engine. */
 
 import { hostname } from "node:os";
-import { type Fingerprint, fingerprintOf } from "../plan/fingerprint.ts";
-import { addLearned, agePlan, emptyPlan } from "../plan/merge.ts";
-import type { Plan } from "../plan/plan.ts";
-import { PlanRecorder } from "../plan/recorder.ts";
-import { costSeedOf } from "../profile/cost-seed.ts";
-import type { Profile } from "../profile/profile.ts";
-import type { Policy } from "../schedule/policy.ts";
-import type { EngineState } from "../schedule/state.ts";
-import { packageVersion } from "../version.ts";
+import { packageVersion } from "../../base/version.ts";
+import { type Fingerprint, fingerprintOf } from "../../plan/fingerprint.ts";
+import { addLearned, agePlan, emptyPlan } from "../../plan/merge.ts";
+import type { Plan } from "../../plan/plan.ts";
+import { PlanRecorder } from "../../plan/recorder.ts";
+import { costSeedOf } from "../../profile/cost-seed.ts";
+import type { Profile } from "../../profile/profile.ts";
+import type { Policy } from "../../schedule/policy.ts";
+import type { EngineState } from "../../schedule/state.ts";
 
 /** The fingerprint under which the simulated engine's process joins a controller. */
 export function simulatedFingerprint({ engine, captures }: Profile): Fingerprint {

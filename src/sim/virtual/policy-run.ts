@@ -3,11 +3,11 @@
  * The controller does the same over sockets; here both sides share a clock and a process.
  */
 
-import type { Decision, EngineEvent, Policy } from "../schedule/policy.ts";
-import { createEngineState, type EngineState, recordSteps } from "../schedule/state.ts";
-import type { EngineModel } from "./engine.ts";
-import type { CaptureOutcome } from "./engine-options.ts";
-import { StepCounts, type StepSeen } from "./step-counts.ts";
+import type { Decision, EngineEvent, Policy } from "../../schedule/policy.ts";
+import { createEngineState, type EngineState, recordSteps } from "../../schedule/state.ts";
+import type { EngineModel } from "../model/engine.ts";
+import type { CaptureOutcome } from "../model/engine-options.ts";
+import { StepCounts, type StepSeen } from "../model/step-counts.ts";
 
 const TELEMETRY_SECONDS = 0.1;
 /** A policy that answers its own events with ever new captures is a defect. */

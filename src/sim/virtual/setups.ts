@@ -1,19 +1,19 @@
 /** Policies by name, each with what the simulated engine must do for it. */
 
-import { costSeedOf } from "../profile/cost-seed.ts";
-import type { Profile } from "../profile/profile.ts";
-import { createFloorPolicy } from "../schedule/comparators/floor.ts";
-import { createLadderPolicy } from "../schedule/comparators/ladder.ts";
-import { createLargestFirstPolicy } from "../schedule/comparators/largest-first.ts";
-import { createNonePolicy } from "../schedule/comparators/none.ts";
-import { createOraclePolicy } from "../schedule/comparators/oracle.ts";
-import { createPr23184Policy, pr23184Capture } from "../schedule/comparators/pr23184.ts";
-import { createStockPolicy } from "../schedule/comparators/stock.ts";
-import type { CostSeed } from "../schedule/cost.ts";
-import { createCostPolicy } from "../schedule/costed.ts";
-import { createPolicy } from "../schedule/modes.ts";
-import type { Policy } from "../schedule/policy.ts";
-import type { Prior } from "../schedule/prior.ts";
+import { costSeedOf } from "../../profile/cost-seed.ts";
+import type { Profile } from "../../profile/profile.ts";
+import type { CostSeed } from "../../schedule/costed/cost.ts";
+import { createCostPolicy } from "../../schedule/costed/costed.ts";
+import type { Prior } from "../../schedule/costed/prior.ts";
+import { createPolicy } from "../../schedule/modes/modes.ts";
+import type { Policy } from "../../schedule/policy.ts";
+import { createFloorPolicy } from "./comparators/floor.ts";
+import { createLadderPolicy } from "./comparators/ladder.ts";
+import { createLargestFirstPolicy } from "./comparators/largest-first.ts";
+import { createNonePolicy } from "./comparators/none.ts";
+import { createOraclePolicy } from "./comparators/oracle.ts";
+import { createPr23184Policy, pr23184Capture } from "./comparators/pr23184.ts";
+import { createStockPolicy } from "./comparators/stock.ts";
 import type { SimulateOptions } from "./virtual.ts";
 
 /** A policy and the engine it runs on. Each call makes a fresh one: policies hold state. */

@@ -6,13 +6,13 @@
  * 100 ms, as telemetry does.
  */
 
-import type { Profile } from "../profile/profile.ts";
-import type { Policy } from "../schedule/policy.ts";
-import type { TraceRequest } from "../trace.ts";
-import type { RequestSample } from "./batcher.ts";
-import { type Arrivals, Drive } from "./drive.ts";
-import { EngineModel } from "./engine.ts";
-import type { EngineObserver, EngineOptions } from "./engine-options.ts";
+import type { Profile } from "../../profile/profile.ts";
+import type { Policy } from "../../schedule/policy.ts";
+import type { TraceRequest } from "../../trace/trace.ts";
+import type { RequestSample } from "../model/batcher.ts";
+import { type Arrivals, Drive } from "../model/drive.ts";
+import { EngineModel } from "../model/engine.ts";
+import type { EngineObserver, EngineOptions } from "../model/engine-options.ts";
 import { Sample, type Spread } from "./figures.ts";
 import { PolicyRun } from "./policy-run.ts";
 

@@ -1,7 +1,7 @@
-import type { Graph } from "../../graph.ts";
-import { type CostSeed, type Costs, createCosts } from "../cost.ts";
-import { costDispatchTable } from "../cost-dispatch.ts";
-import type { DispatchTable } from "../policy.ts";
+import type { Graph } from "../../../base/graph.ts";
+import { type CostSeed, type Costs, createCosts } from "../../../schedule/costed/cost.ts";
+import { costDispatchTable } from "../../../schedule/costed/cost-dispatch.ts";
+import type { DispatchTable } from "../../../schedule/policy.ts";
 
 /** Dispatch by the costs of a profile, which a comparator takes as they are. */
 export function costTable(

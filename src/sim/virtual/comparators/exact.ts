@@ -1,9 +1,9 @@
 /** Stock's dispatch: the ideal graph of a step if it is captured, else ungraphed. */
 
-import { type Graph, idealGraph, type StepCase } from "../../graph.ts";
-import { distinctCases } from "../cases.ts";
-import { decodeLength, ROW_GRAPHS_MAX } from "../dispatch.ts";
-import type { DispatchTable, TableRow } from "../policy.ts";
+import { type Graph, idealGraph, type StepCase } from "../../../base/graph.ts";
+import { distinctCases } from "../../../schedule/cases.ts";
+import { decodeLength, ROW_GRAPHS_MAX } from "../../../schedule/dispatch.ts";
+import type { DispatchTable, TableRow } from "../../../schedule/policy.ts";
 
 export function exactTable(planned: readonly Graph[], captured: readonly Graph[]): DispatchTable {
   const held = new Set(captured.map((graph) => graph.id));

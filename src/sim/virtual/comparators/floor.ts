@@ -1,7 +1,7 @@
-import { topGraphs } from "../../graph.ts";
-import { createModePolicy } from "../base.ts";
-import type { CostSeed } from "../cost.ts";
-import type { Policy } from "../policy.ts";
+import { topGraphs } from "../../../base/graph.ts";
+import type { CostSeed } from "../../../schedule/costed/cost.ts";
+import { createModePolicy } from "../../../schedule/modes/base.ts";
+import type { Policy } from "../../../schedule/policy.ts";
 import { costTable } from "./cost-table.ts";
 
 /**

@@ -1,7 +1,7 @@
-import { topGraphs } from "../../graph.ts";
-import { createModePolicy } from "../base.ts";
-import { largestMissing } from "../order.ts";
-import type { Policy } from "../policy.ts";
+import { topGraphs } from "../../../base/graph.ts";
+import { createModePolicy } from "../../../schedule/modes/base.ts";
+import { largestMissing } from "../../../schedule/order.ts";
+import type { Policy } from "../../../schedule/policy.ts";
 import { exactTable } from "./exact.ts";
 
 /** Tops before ready, the rest largest first and only while idle; exact graph or ungraphed. */

@@ -1,5 +1,5 @@
-import { createModePolicy } from "../base.ts";
-import type { Policy } from "../policy.ts";
+import { createModePolicy } from "../../../schedule/modes/base.ts";
+import type { Policy } from "../../../schedule/policy.ts";
 
 /** No graph at all: every step ungraphed, as with `cudagraph_mode=NONE`. */
 export function createNonePolicy(): Policy {

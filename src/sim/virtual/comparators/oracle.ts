@@ -1,6 +1,6 @@
-import { createModePolicy } from "../base.ts";
-import type { CostSeed } from "../cost.ts";
-import type { Policy } from "../policy.ts";
+import type { CostSeed } from "../../../schedule/costed/cost.ts";
+import { createModePolicy } from "../../../schedule/modes/base.ts";
+import type { Policy } from "../../../schedule/policy.ts";
 import { costTable } from "./cost-table.ts";
 
 /**

@@ -11,9 +11,9 @@ import {
   idealGraph,
   type StepShape,
   topGraphs,
-} from "../../graph.ts";
-import { createModePolicy } from "../base.ts";
-import type { Policy } from "../policy.ts";
+} from "../../../base/graph.ts";
+import { createModePolicy } from "../../../schedule/modes/base.ts";
+import type { Policy } from "../../../schedule/policy.ts";
 import { exactTable } from "./exact.ts";
 
 export function createPr23184Policy(): Policy {

@@ -1,6 +1,6 @@
-import { bySizeDescending, type Graph } from "../../graph.ts";
-import { createModePolicy } from "../base.ts";
-import type { Policy } from "../policy.ts";
+import { bySizeDescending, type Graph } from "../../../base/graph.ts";
+import { createModePolicy } from "../../../schedule/modes/base.ts";
+import type { Policy } from "../../../schedule/policy.ts";
 import { exactTable } from "./exact.ts";
 
 /** vLLM 0.26 as it is: all graphs before ready, PIECEWISE then FULL, each largest first. */

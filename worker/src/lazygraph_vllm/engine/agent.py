@@ -10,19 +10,19 @@ import logging
 import time
 from typing import Any
 
+from ..protocol.messages import Ready
+from ..settings import Settings
+from ..vllm.allowed import config_reason
+from ..vllm.choose import adapter_for
 from .alone import Alone
 from .commands import Commands
 from .inbox import Command, Inbox
 from .lockstep import Lockstep
-from .messages import Ready
 from .room import Room
 from .session import Session
-from .settings import Settings
 from .startup import StartUp
 from .state import EngineState
 from .step_reports import StepReports
-from .vllm.allowed import config_reason
-from .vllm.choose import adapter_for
 
 logger = logging.getLogger("vllm.lazygraph")
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-from . import local_fill
-from .graph import covers
+from ..protocol.graph import covers
+from ..protocol.messages import Capture, Result, StepCount
+from ..rules import local_fill
 from .inbox import LOOK_AGAIN, Command, Inbox
-from .messages import Capture, Result, StepCount
 from .session import Session
 from .state import EngineState
 

@@ -11,11 +11,11 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from . import rank
+from ..protocol.messages import Capture, Dispatch, Drop, Dropped, Freeze, Result, SetMode
+from ..rank import calls as rank
 from .alone import Alone
 from .inbox import LOOK_AGAIN, Command
 from .lockstep import Lockstep
-from .messages import Capture, Dispatch, Drop, Dropped, Freeze, Result, SetMode
 from .session import Session
 from .state import EngineState
 

@@ -9,7 +9,7 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
-from .messages import COMMANDS_WAITING_MAX, Resync, ToEngine
+from ..protocol.messages import COMMANDS_WAITING_MAX, Resync, ToEngine
 
 # To ourselves: look whether there is something to fill.
 LOOK_AGAIN = Resync()

@@ -12,9 +12,7 @@ import logging
 import time
 from typing import Any
 
-from . import rank
-from .inbox import Command
-from .messages import (
+from ..protocol.messages import (
     TEXT_CHARS_MAX,
     Capture,
     Captured,
@@ -24,6 +22,8 @@ from .messages import (
     Refusal,
     Result,
 )
+from ..rank import calls as rank
+from .inbox import Command
 from .state import EngineState
 
 logger = logging.getLogger("vllm.lazygraph")

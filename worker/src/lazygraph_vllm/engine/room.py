@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
-from . import forecast, local_fill, sizing
-from .messages import Graph, Mode, RankMemory, Reserved, Start, Welcome
-from .settings import Settings
+from ..protocol.messages import Graph, Mode, RankMemory, Reserved, Start, Welcome
+from ..rank import sizing
+from ..rules import forecast, local_fill
+from ..settings import Settings
 
 logger = logging.getLogger("vllm.lazygraph")
 

@@ -15,11 +15,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from . import __version__
-from .graph import version_for
-from .inbox import Command, Inbox
-from .link import Link
-from .messages import (
+from .. import __version__
+from ..protocol.graph import version_for
+from ..protocol.link import Link
+from ..protocol.messages import (
     COMMANDS_WAITING_MAX,
     PROTOCOL_VERSION,
     PROTOCOL_VERSION_MIN,
@@ -37,7 +36,8 @@ from .messages import (
     ToEngine,
     Welcome,
 )
-from .settings import Settings
+from ..settings import Settings
+from .inbox import Command, Inbox
 from .state import EngineState
 
 logger = logging.getLogger("vllm.lazygraph")

@@ -8,14 +8,15 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from . import local_fill, rank
+from ..protocol.messages import Ready, Start
+from ..rank import calls as rank
+from ..rules import local_fill
+from ..settings import Settings
+from ..vllm.allowed import gpu_reason
 from .lockstep import purge, slowest
-from .messages import Ready, Start
 from .room import some
 from .session import Session
-from .settings import Settings
 from .state import EngineState
-from .vllm.allowed import gpu_reason
 
 logger = logging.getLogger("vllm.lazygraph")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from .messages import Captured, Graph, Mode, Phase, RankMemory
+from ..protocol.messages import Captured, Graph, Mode, Phase, RankMemory
 from .room import Room
 
 

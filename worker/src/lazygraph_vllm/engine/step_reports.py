@@ -9,9 +9,9 @@ import time
 from concurrent.futures import Future
 from typing import Any
 
-from . import rank
+from ..protocol.messages import STEPS_PER_BATCH_MAX, Edge, StepCount, Telemetry
+from ..rank import calls as rank
 from .alone import Alone
-from .messages import STEPS_PER_BATCH_MAX, Edge, StepCount, Telemetry
 from .session import Session
 
 TELEMETRY_SECONDS = 0.1

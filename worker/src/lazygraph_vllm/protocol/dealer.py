@@ -16,7 +16,7 @@ from typing import Literal
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from .settings import Curve
+from ..settings import Curve
 
 Change = Literal["connected", "disconnected"]
 

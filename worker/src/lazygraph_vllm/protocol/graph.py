@@ -1,4 +1,4 @@
-"""Graphs, steps, and which covers which: the mirror of ``src/graph.ts``. Pure.
+"""Graphs, steps, and which covers which: the mirror of ``src/base/graph.ts``. Pure.
 
 Both are parts of messages; ``messages`` has the rest. ``test/golden/covers.json`` holds both sides
 to one rule.
@@ -13,7 +13,7 @@ import msgspec
 
 
 class Graph(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """One graph the engine could capture; see ``src/graph.ts``."""
+    """One graph the engine could capture; see ``src/base/graph.ts``."""
 
     id: str
     kind: Literal["FULL", "PIECEWISE"]
@@ -45,7 +45,7 @@ class StepCount(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_
 
 
 def covers(graph: Graph, step: StepCount) -> bool:
-    """Whether ``graph`` may serve the step: vLLM's ``_is_compatible``, as in ``src/graph.ts``."""
+    """Whether ``graph`` may serve the step, as in ``src/base/graph.ts``: vLLM's own rule."""
     longest = step.query_length
     return (
         graph.tokens >= step.tokens

@@ -20,6 +20,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from ..settings import Settings
 from .dealer import Change, Dealer
 from .messages import (
     TEXT_CHARS_MAX,
@@ -39,7 +40,6 @@ from .messages import (
     decode_to_engine,
     encode,
 )
-from .settings import Settings
 
 logger = logging.getLogger("vllm.lazygraph")
 

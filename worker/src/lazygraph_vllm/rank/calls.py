@@ -12,17 +12,17 @@ import functools
 import logging
 from typing import Any
 
+from ..protocol.messages import Dispatch, StepCount
+from ..rules.dispatch import TableError
+from ..vllm.choose import current
+from ..vllm.rank_hooks import let_go, take_over
 from .capture_first import First
 from .descriptors import describe_graph, unsupported
-from .dispatch import TableError
+from .graphs import CaptureError, CaptureMemoryError, RankGraphs
 from .guard import StartGuard, everywhere
-from .messages import Dispatch, StepCount
-from .rank_graphs import CaptureError, CaptureMemoryError, RankGraphs
-from .rank_memory import activation_missing, rank_memory, reclaim, shortage
-from .rank_steps import StepWatch, watch_steps
+from .memory_answers import activation_missing, rank_memory, reclaim, shortage
 from .sizing import model_shape
-from .vllm.choose import current
-from .vllm.rank_hooks import let_go, take_over
+from .steps import StepWatch, watch_steps
 
 logger = logging.getLogger("vllm.lazygraph")
 

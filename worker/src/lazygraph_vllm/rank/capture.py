@@ -18,10 +18,11 @@ import traceback
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from . import forecast, memory
+from ..protocol.messages import Captured
+from ..rules import forecast
+from . import memory
 from .descriptors import graph_id
-from .messages import Captured
-from .rank_state import RankState
+from .state import RankState
 
 logger = logging.getLogger("vllm.lazygraph")
 

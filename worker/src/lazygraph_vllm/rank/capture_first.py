@@ -14,12 +14,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import local_fill, memory
+from ..rules import local_fill
+from . import memory
 from .capture import Capturer
 from .descriptors import describe_graph, graph_id
 from .guard import StartGuard, everywhere
 from .pools import make_workspaces
-from .rank_state import RankState
+from .state import RankState
 
 logger = logging.getLogger("vllm.lazygraph")
 

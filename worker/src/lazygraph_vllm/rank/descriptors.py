@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
-from .graph import Graph
+from ..protocol.graph import Graph
 
 # What an id and a ``Graph`` hold of a descriptor.
 KNOWN_FIELDS = frozenset(

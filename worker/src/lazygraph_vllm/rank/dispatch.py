@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..protocol.messages import Dispatch, DispatchRow
+from ..rules.dispatch import TableError, default_table, expand
+from ..vllm.adapter import StepCall
 from .descriptors import graph_id
-from .dispatch import TableError, default_table, expand
-from .messages import Dispatch, DispatchRow
-from .rank_state import RankState
-from .vllm.adapter import StepCall
+from .state import RankState
 
 # By a step's tokens: id and vLLM's descriptor of the graphs to try.
 LookUp = list[tuple[tuple[str, Any], ...]]

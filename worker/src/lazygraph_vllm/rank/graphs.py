@@ -12,14 +12,14 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..protocol.messages import Captured
+from ..vllm.adapter import Adapter
 from . import memory
 from .capture import Capturer
 from .capture_first import First, FirstCapture
+from .dispatch import RankDispatch
 from .guard import StartGuard
-from .messages import Captured
-from .rank_dispatch import RankDispatch
-from .rank_state import RankState
-from .vllm.adapter import Adapter
+from .state import RankState
 
 
 class CaptureError(RuntimeError):

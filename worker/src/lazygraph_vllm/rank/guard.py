@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import forecast, memory
-from .messages import Graph
-from .vllm.adapter import Adapter
+from ..protocol.messages import Graph
+from ..rules import forecast
+from ..vllm.adapter import Adapter
+from . import memory
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from . import forecast
+from ..rules import forecast
 
 logger = logging.getLogger("vllm.lazygraph")
 

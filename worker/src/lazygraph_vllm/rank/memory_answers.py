@@ -10,9 +10,9 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from ..protocol.messages import RankMemory
+from ..vllm.choose import current
 from . import memory
-from .messages import RankMemory
-from .vllm.choose import current
 
 logger = logging.getLogger("vllm.lazygraph")
 

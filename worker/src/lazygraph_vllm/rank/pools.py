@@ -19,7 +19,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from .vllm.adapter import Adapter, replaced
+from ..vllm.adapter import Adapter, replaced
 
 logger = logging.getLogger("vllm.lazygraph")
 

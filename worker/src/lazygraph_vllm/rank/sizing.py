@@ -12,9 +12,9 @@ import functools
 import logging
 from typing import Any
 
-from . import forecast
+from ..rules import forecast
+from ..vllm.choose import current
 from .descriptors import describe_graph
-from .vllm.choose import current
 
 logger = logging.getLogger("vllm.lazygraph")
 

@@ -10,12 +10,12 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from . import forecast
+from ..protocol.messages import Captured, Graph
+from ..rules import forecast
+from ..rules.local_fill import top_graphs
+from ..vllm.adapter import Adapter
 from .descriptors import by_id, describe_graph
-from .local_fill import top_graphs
-from .messages import Captured, Graph
 from .pools import GraphPools
-from .vllm.adapter import Adapter
 
 
 class RankState:

@@ -11,7 +11,7 @@ import functools
 from collections import deque
 from typing import Any
 
-from .rank_dispatch import RankDispatch
+from .dispatch import RankDispatch
 from .telemetry import StepCounter, StepKey
 
 STEPS_IN_FLIGHT_MAX = 64

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .messages import STEPS_PER_BATCH_MAX, StepCount
+from ..protocol.messages import STEPS_PER_BATCH_MAX, StepCount
 
 
 class StepKey(NamedTuple):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .rank_state import RankState
+from .state import RankState
 
 # Kernels may be chosen differently under capture (split counts of attention), which moves bf16
 # values by rounding; a fault moves them by their own size. Relative to the largest magnitude.

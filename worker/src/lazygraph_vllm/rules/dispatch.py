@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from .messages import Dispatch, DispatchRow, Graph
+from ..protocol.messages import Dispatch, DispatchRow, Graph
 
 # Without measured costs a step is padded to at most this many tokens, or by a quarter. Padding to
 # 64 is far cheaper than launching kernel by kernel on every model we measured; 1 to 512 is not.

@@ -26,8 +26,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from ..protocol.messages import Graph
 from .local_fill import top_graphs
-from .messages import Graph
 
 MIB = 1 << 20
 # The same as the controller's (src/memory/constants.ts): fitted by ``npm run bench:forecast``.

@@ -12,8 +12,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from ..protocol.messages import Graph, Mode
 from .dispatch import PAD_FLOOR_TOKENS
-from .messages import Graph, Mode
 
 # A graph has to be missed this often before a lazy engine without controller captures it.
 LAZY_MISSES_MIN = 3
