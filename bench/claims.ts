@@ -10,6 +10,7 @@
 
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
+import { gunzipSync } from "node:zlib";
 import type { CellResult } from "./gpu/lib/family-result.ts";
 import type { Summary } from "./gpu/main-job-summary.ts";
 import { type Finding, judge } from "./lib/claims.ts";
@@ -29,7 +30,8 @@ const results = new URL("results/", import.meta.url);
 const { values } = parseArgs({ options: { check: { type: "boolean", default: false } } });
 
 function read<T>(file: string): T {
-  return JSON.parse(readFileSync(new URL(file, results), "utf8")) as T;
+  const bytes = readFileSync(new URL(file, results));
+  return JSON.parse((file.endsWith(".gz") ? gunzipSync(bytes) : bytes).toString("utf8")) as T;
 }
 
 function has(file: string): boolean {
@@ -68,7 +70,7 @@ function findings(): Finding[] {
 }
 
 function v033(): Finding[] {
-  const families = "v033-families.json";
+  const families = "v033-families.json.gz";
   const checks = "v033-checks.json";
   const firstSet = "first-set.json";
   const { cells } = read<{ cells: readonly CellResult[] }>(families);
