@@ -39,6 +39,8 @@ export interface Controller extends AsyncDisposable {
   readonly endpoint: string;
   /** Unix milliseconds of its creation: of two controllers engines keep the one that has more. */
   readonly incarnation: number;
+  /** Whether engines can connect: from its start until it is closed. */
+  readonly listening: boolean;
   /**
    * Binds the endpoint. Idempotent.
    * @throws LazygraphError ERR_LAZYGRAPH_ADDRESS_IN_USE, …_BIND or …_CLOSED
@@ -130,6 +132,10 @@ class EngineController implements Controller {
 
   get incarnation(): number {
     return this.#admission.incarnation;
+  }
+
+  get listening(): boolean {
+    return this.#router !== undefined && !this.#closed;
   }
 
   get endpoint(): string {

@@ -1,13 +1,14 @@
 import { OptionError } from "../errors.ts";
 import type { CurveOptions } from "../wire/curve.ts";
 import { isLoopback } from "../wire/endpoint.ts";
+import { TOKEN_VARIABLE } from "./http-side.ts";
 
 const PUBLIC = "LAZYGRAPH_SERVER_KEY";
 const SECRET = "LAZYGRAPH_SERVER_SECRET_KEY";
 const CLIENTS = "LAZYGRAPH_CLIENT_KEYS";
 
 /** What no child may inherit. */
-export const SECRET_VARIABLE: string = SECRET;
+export const SECRET_VARIABLES: readonly string[] = [SECRET, TOKEN_VARIABLE];
 
 /**
  * The controller's CURVE keys, from the environment alone: arguments can be read by everybody on
