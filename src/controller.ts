@@ -170,6 +170,7 @@ class EngineController implements Controller {
       onDropped: (peer) => this.#registry.connection(peer)?.session.heard(),
       onFlood: (peer, dropped) => this.#frames.flooded(peer, dropped),
       onUndeliverable: (peer, reason) => this.#frames.undeliverable(peer, reason),
+      onKeys: (sentence) => publishProblem("", "ERR_LAZYGRAPH_KEYS", sentence),
       onFault: (error) => this.#fault(error),
     });
     if (this.#closed) {

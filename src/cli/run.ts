@@ -14,7 +14,7 @@ import type { Mode } from "../wire/protocol.ts";
 import { type Child, type ChildEnd, startChild, startExitCode } from "./child.ts";
 import { closeWithin } from "./close-within.ts";
 import { CONFIG_HELP, CONFIG_OPTIONS, withConfig } from "./config-file.ts";
-import { curveKeys, SECRET_VARIABLES } from "./curve-keys.ts";
+import { curveKeys, KEY_HELP, KEY_OPTIONS, keyFolder, SECRET_VARIABLES } from "./curve-keys.ts";
 import { errorLine, note, quote, reportError } from "./errors.ts";
 import { isHangupIgnored } from "./hangup.ts";
 import { HTTP_HELP, HTTP_OPTIONS, type HttpSide, httpSide, openHttpServer } from "./http-side.ts";
@@ -43,6 +43,7 @@ export const RUN_OPTIONS: OptionSpec = {
   endpoint: "string",
   engine: "string",
   "settle-within": "string",
+  ...KEY_OPTIONS,
   ...HTTP_OPTIONS,
   ...PLAN_OPTIONS,
   ...MEMORY_OPTIONS,
@@ -65,6 +66,7 @@ Options:
                         (default: LAZYGRAPH_MODE, else idle)
   --endpoint ENDPOINT   where the engine connects: tcp://HOST:PORT or ipc://PATH
                         (default tcp://127.0.0.1:0, any free port)
+${KEY_HELP}
   --engine NAME         the engine's logical name (default HOST/MODEL)
   --settle-within S     no captures later than S seconds after ready
   --http HOST:PORT      answer \`lazygraph status\`, PUT …/mode and GET /metrics there, or at
@@ -91,6 +93,7 @@ interface RunOptions {
   readonly endpoint: string;
   readonly engine: string | undefined;
   readonly settleWithinSeconds: number | undefined;
+  readonly keys: string | undefined;
   readonly http: HttpSide | undefined;
   readonly planning: ReturnType<typeof planOptions>;
   readonly memory: MemoryOptions;
@@ -108,7 +111,9 @@ export async function runRun(argv: readonly string[]): Promise<number> {
   const report = options.json === undefined ? undefined : await openReport(options.json);
   if (isDisabled(process.env)) return runStock(options, report);
   const { mode, endpoint, settleWithinSeconds } = options;
-  const curve = curveKeys(process.env, endpoint);
+  const curve = await curveKeys(options.keys, process.env, endpoint, (sentence) =>
+    note(sentence, "ERR_LAZYGRAPH_KEYS"),
+  );
   await requirePlugin(options.command, process.env);
   const controller = createController({
     mode,
@@ -160,6 +165,7 @@ function runOptions(options: ParsedOptions, command: readonly string[]): RunOpti
     endpoint: endpointOption(options) ?? "tcp://127.0.0.1:0",
     engine: engineNameOption(options),
     settleWithinSeconds: secondsOption(options, "settle-within"),
+    keys: keyFolder(options, process.env),
     http: httpSide(options, process.env),
     planning: planOptions(options),
     memory: memoryOptions(options, process.env, command),

@@ -5,7 +5,7 @@ import type { MemoryOptions } from "../memory/options.ts";
 import type { Mode } from "../wire/protocol.ts";
 import { closeWithin } from "./close-within.ts";
 import { CONFIG_HELP, CONFIG_OPTIONS, hasConfig, withConfig } from "./config-file.ts";
-import { curveKeys } from "./curve-keys.ts";
+import { curveKeys, KEY_HELP, KEY_OPTIONS, keyFolder } from "./curve-keys.ts";
 import { Denials } from "./denials.ts";
 import { choice, note } from "./errors.ts";
 import { HTTP_HELP, HTTP_OPTIONS, type HttpSide, httpSide, openHttpServer } from "./http-side.ts";
@@ -31,6 +31,7 @@ const DEFAULT_ADDRESS = { host: "127.0.0.1", port: 7480 };
 
 export const SERVE_OPTIONS: OptionSpec = {
   endpoint: "string",
+  ...KEY_OPTIONS,
   ...HTTP_OPTIONS,
   mode: "string",
   "settle-within": "string",
@@ -52,6 +53,7 @@ Options:
   --http HOST:PORT      where people and probes connect (default 127.0.0.1:7480; port 0: any), or
                         unix:PATH for a socket file that only this user may open
 ${HTTP_HELP}
+${KEY_HELP}
   --mode MODE           eager, lazy or idle, of engines that join (default: LAZYGRAPH_MODE, else
                         idle)
   --settle-within S     no captures later than S seconds after an engine is ready
@@ -64,7 +66,7 @@ ${CONFIG_HELP}
                         on a terminal progress without times)
   --help, -h            this text
 
-Engines on other hosts need CURVE keys in the environment (Z85, as zeromq's curveKeyPair() makes):
+Engines on other hosts need CURVE keys: --keys, or in the environment (Z85)
   LAZYGRAPH_SERVER_KEY, LAZYGRAPH_SERVER_SECRET_KEY   the controller's own pair
   LAZYGRAPH_CLIENT_KEYS   public keys of the engines that may connect, with commas (default: all)
 
@@ -94,7 +96,9 @@ export async function runServe(argv: readonly string[]): Promise<number> {
   const read = (): ServeOptions => withConfig(given, SERVE_OPTIONS, process.env, serveOptions);
   const options = read();
   const { mode, settleWithinSeconds, endpoint, planning, memory, quiet } = options;
-  const curve = curveKeys(process.env, endpoint);
+  const curve = await curveKeys(options.keys, process.env, endpoint, (sentence) =>
+    note(sentence, "ERR_LAZYGRAPH_KEYS"),
+  );
   const controller = createController({
     mode,
     endpoint,
@@ -144,6 +148,7 @@ export async function runServe(argv: readonly string[]): Promise<number> {
 interface ServeOptions {
   readonly mode: Mode;
   readonly settleWithinSeconds: number | undefined;
+  readonly keys: string | undefined;
   readonly http: HttpSide;
   readonly endpoint: string;
   readonly planning: ReturnType<typeof planOptions>;
@@ -157,6 +162,7 @@ function serveOptions(options: ParsedOptions): ServeOptions {
   return {
     mode: modeOption(options, environmentMode(process.env)),
     settleWithinSeconds: secondsOption(options, "settle-within"),
+    keys: keyFolder(options, process.env),
     http: httpSide(options, process.env, DEFAULT_ADDRESS),
     endpoint: endpointOption(options) ?? "tcp://127.0.0.1:5757",
     planning: planOptions(options),
