@@ -5,7 +5,7 @@
 
 import { constants } from "node:fs";
 import { open } from "node:fs/promises";
-import { codeOf, OptionError } from "../errors.ts";
+import { codeOf, OptionError } from "./errors.ts";
 
 /** Group members may not write it, others may do nothing with it. */
 const FORBIDDEN_MODE = 0o027;

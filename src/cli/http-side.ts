@@ -1,11 +1,11 @@
 /** The controller's HTTP side for the commands that have one: where it listens and who may ask. */
 
 import type { Server } from "node:http";
+import { OptionError } from "../base/errors.ts";
 import { readPublicFile, readSecretFile } from "../base/secret-file.ts";
+import type { Controller } from "../controller/controller.ts";
+import { createHttpServer, type HttpOptions } from "../controller/http.ts";
 import { tokenFault } from "../controller/http-access.ts";
-import type { Controller } from "../controller.ts";
-import { OptionError } from "../errors.ts";
-import { createHttpServer, type HttpOptions } from "../http.ts";
 import { isLoopback } from "../wire/endpoint.ts";
 import { quote } from "./errors.ts";
 import { type ListenAddress, listenAddress } from "./listen.ts";

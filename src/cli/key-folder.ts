@@ -14,8 +14,8 @@ import { readFileSync, statSync } from "node:fs";
 import { chmod, mkdir, open, rename, unlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { curveKeyPair } from "zeromq";
+import { codeOf, messageOf, OptionError } from "../base/errors.ts";
 import { readPublicFile, readSecretFile, SECRET_MODE } from "../base/secret-file.ts";
-import { codeOf, messageOf, OptionError } from "../errors.ts";
 import type { CurveOptions } from "../wire/curve.ts";
 import { isCurveKey } from "../wire/curve.ts";
 

@@ -1,7 +1,7 @@
 /** `lazygraph keys`: CURVE keys as files, and who may connect with them. */
 
+import { OptionError } from "../base/errors.ts";
 import { readPublicFile } from "../base/secret-file.ts";
-import { OptionError } from "../errors.ts";
 import { isCurveKey } from "../wire/curve.ts";
 import { choice, quote } from "./errors.ts";
 import {

@@ -1,6 +1,6 @@
 /** `lazygraph serve`: the controller alone, for engines that somebody else starts. */
 
-import { createController } from "../controller.ts";
+import { createController } from "../controller/controller.ts";
 import type { MemoryOptions } from "../memory/options.ts";
 import type { Mode } from "../wire/protocol.ts";
 import { closeWithin } from "./close-within.ts";

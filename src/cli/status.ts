@@ -2,8 +2,8 @@
 
 import { setTimeout as sleep } from "node:timers/promises";
 import { Agent, fetch } from "undici";
-import { LazygraphError, messageOf } from "../errors.ts";
-import type { EngineSnapshot } from "../snapshot.ts";
+import { LazygraphError, messageOf } from "../base/errors.ts";
+import type { EngineSnapshot } from "../engine/snapshot.ts";
 import { errorLine, usageError } from "./errors.ts";
 import { readToken } from "./http-side.ts";
 import { parseOptions } from "./options.ts";

@@ -1,8 +1,8 @@
 import { describe, expect, onTestFinished, test } from "vitest";
 import { curveKeyPair, Dealer } from "zeromq";
-import { systemClock } from "../../src/clock.ts";
-import { createController } from "../../src/controller.ts";
-import { onEvent } from "../../src/events.ts";
+import { systemClock } from "../../src/base/clock.ts";
+import { createController } from "../../src/controller/controller.ts";
+import { onEvent } from "../../src/engine/events.ts";
 import { startSimulatedEngine } from "../../src/testing.ts";
 import { checkEndpoint, isLoopback } from "../../src/wire/endpoint.ts";
 import { openRouter, type RouterLink } from "../../src/wire/router.ts";
