@@ -16,8 +16,6 @@ export interface ConnectionLimits {
   readonly connectionsMax: number;
   /** Until the head of the first request is there, the TLS hand-shake included. */
   readonly headMs: number;
-  /** Without a byte either way. */
-  readonly silentMs: number;
 }
 
 interface Place {
@@ -62,8 +60,6 @@ class Places {
       timer: setTimeout(() => socket.destroy(), this.#limits.headMs).unref(),
     };
     this.#places.set(key, place);
-    // Also who takes no byte of its answer is silent.
-    socket.setTimeout(this.#limits.silentMs, () => socket.destroy());
     socket.once("close", () => {
       clearTimeout(place.timer);
       if (this.#places.get(key) === place) this.#places.delete(key);

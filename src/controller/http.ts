@@ -170,9 +170,9 @@ export function createHttpServer(controller: Controller, options: HttpOptions = 
     tls === undefined ? createServer(limits, onRequest) : tlsServer(tls, limits, onRequest);
   // Who says that nothing more will come may still wait for its answer.
   Object.assign(server, { httpAllowHalfOpen: true });
-  const connectionsMax = CONNECTIONS_MAX;
-  const headMs = HEAD_TIMEOUT_MS;
-  guardConnections(server, { connectionsMax, headMs, silentMs: REQUEST_TIMEOUT_MS });
+  // Without a byte either way: also who takes nothing of its answer is silent.
+  server.timeout = REQUEST_TIMEOUT_MS;
+  guardConnections(server, { connectionsMax: CONNECTIONS_MAX, headMs: HEAD_TIMEOUT_MS });
   return server;
 }
 

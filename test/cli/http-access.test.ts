@@ -7,6 +7,8 @@ import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
 import { describe, expect, onTestFinished, test } from "vitest";
+import type { Controller } from "../../src/controller/controller.ts";
+import { createHttpServer } from "../../src/controller/http.ts";
 import { refusalOf, tokenFault } from "../../src/controller/http-access.ts";
 import { finish, lazygraph } from "./helpers/command.ts";
 import { temporaryFolder } from "./helpers/folder.ts";
@@ -248,6 +250,24 @@ describe("connections that others hold", () => {
     const [silent] = await connections(http, 1);
     if (silent === undefined) throw new Error("no connection");
     await once(silent, "close");
+  });
+
+  test("one that takes nothing of its answers is closed in time", async () => {
+    const controller = { engines: () => [{ engine: "x".repeat(64 << 20) }] };
+    const server = createHttpServer(controller as unknown as Controller).listen(0, "127.0.0.1");
+    onTestFinished(() => {
+      server.close();
+      server.closeAllConnections();
+    });
+    await once(server, "listening");
+    const accepted = once(server, "connection");
+    const { port } = server.address() as AddressInfo;
+    const [deaf] = await connections(`http://127.0.0.1:${port}`, 1);
+    const [theirs] = (await accepted) as [Socket];
+    // The second answer meets other timers of Node's than the first.
+    deaf?.write("GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n");
+    deaf?.write("GET /v1/engines HTTP/1.1\r\nhost: localhost\r\n\r\n");
+    await once(theirs, "close");
   });
 
   test("who closes its own side still gets its answer", async () => {
