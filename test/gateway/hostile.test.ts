@@ -55,7 +55,7 @@ describe("paths", () => {
   });
 });
 
-test("of a refused body no more than as much again is read", async () => {
+test("of a refused body no more than 128 MiB are read", async () => {
   const upstream = await startStub((_request, response) => void response.end("{}"));
   const { url } = await startGateway({ stub: upstream.url }, { holdBytes: 1 << 20 });
   await expect.poll(async () => (await readyz(url)).ready).toBe(true);
@@ -89,8 +89,8 @@ test("of a refused body no more than as much again is read", async () => {
   }
   await isOver;
   expect(answer).toMatch(/^HTTP\/1\.1 503 /);
-  // 32 MiB, and what the kernels of both sides hold.
-  expect(sent).toBeGreaterThan(32);
+  // Beyond that only what the kernels of both sides hold.
+  expect(sent).toBeGreaterThan(1);
   expect((await readyz(url)).ready).toBe(true);
 });
 

@@ -1,7 +1,8 @@
 import type { IncomingMessage } from "node:http";
 
 export const BODY_BYTES_MAX: number = 32 << 20;
-/** For what comes after a refusal. */
+/** For what comes after a refusal: more than clients send, but an end. */
+const REST_BYTES_MAX = 128 << 20;
 const REST_SECONDS_MAX = 10;
 
 /**
@@ -34,7 +35,7 @@ export function dropRest(incoming: IncomingMessage): void {
   const limit = setTimeout(() => incoming.destroy(), REST_SECONDS_MAX * 1000);
   incoming.on("data", (chunk: Buffer) => {
     bytes += chunk.length;
-    if (bytes > BODY_BYTES_MAX) incoming.destroy();
+    if (bytes > REST_BYTES_MAX) incoming.destroy();
   });
   incoming.once("close", () => clearTimeout(limit));
   incoming.resume();

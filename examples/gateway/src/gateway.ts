@@ -26,7 +26,7 @@ import { exchange, refuse, turnAway } from "./exchange.ts";
 import { GatewayMetrics } from "./metrics.ts";
 import { forwardedPath } from "./path.ts";
 import { type Choose, choose } from "./routing.ts";
-import { UnderWay } from "./under-way.ts";
+import { letHalfClose, UnderWay } from "./under-way.ts";
 import { STOPPING, type Stay, Turned, WaitingRoom } from "./waiting-room.ts";
 import { settle } from "./watching.ts";
 
@@ -76,9 +76,7 @@ export class Gateway {
     // Bodies that nobody reads are `dropRest`'s, which doesn't cut off at once who still sends one.
     const how = { overrideGlobalObjects: false, autoCleanupIncoming: false };
     this.server = createAdaptorServer({ fetch, ...how }) as Server;
-    // Who says that nothing more will come still waits for its answer; `UnderWay` tells them apart
-    // from those who have left.
-    Object.assign(this.server, { httpAllowHalfOpen: true });
+    letHalfClose(this.server);
     // An answer may take as long as it takes; only the request itself has to come in time.
     this.server.headersTimeout = 30_000;
     this.server.requestTimeout = 60_000;
@@ -107,9 +105,8 @@ export class Gateway {
     app.get("/livez", (c) => c.text("ok\n"));
     app.get("/readyz", (c) => {
       const ready = this.#engines.anyReady && !this.#draining;
-      const engines = this.#engines.describe();
-      const document = { ready, draining: this.#draining, held: this.#room.size, engines };
-      return c.json(document, ready ? 200 : 503);
+      const its = { draining: this.#draining, held: this.#room.size };
+      return c.json({ ready, ...its, engines: this.#engines.describe() }, ready ? 200 : 503);
     });
     app.get("/metrics", async (c) => {
       const { registry } = this.#options;
@@ -118,7 +115,6 @@ export class Gateway {
     app.all("/v1/*", async (c) => {
       const incoming = c.env.incoming as IncomingMessage;
       const outgoing = c.env.outgoing as ServerResponse;
-      // Hono has matched the path with its dots and escapes resolved; sent on is what was written.
       const path = forwardedPath(incoming.url ?? "");
       if (path === undefined) return c.notFound();
       const relay = (signal: AbortSignal) => this.#relay(incoming, outgoing, path, signal);

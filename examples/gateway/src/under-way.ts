@@ -1,6 +1,6 @@
 /** The requests under way, so that a gateway that stops can wait for them, and then end them. */
 
-import type { IncomingMessage, ServerResponse } from "node:http";
+import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import { setTimeout as sleep } from "node:timers/promises";
 
 /**
@@ -58,6 +58,12 @@ export class UnderWay {
     await Promise.race([idle, over]);
     limit.abort();
   }
+}
+
+/** Answers those who have said that nothing more will come; Node would hang up. */
+export function letHalfClose(server: Server): void {
+  // Node has it since its beginnings, and its types don't.
+  Object.assign(server, { httpAllowHalfOpen: true });
 }
 
 /**
