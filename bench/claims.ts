@@ -15,6 +15,7 @@ import type { CellResult } from "./gpu/lib/family-result.ts";
 import type { Summary } from "./gpu/main-job-summary.ts";
 import { type Finding, judge } from "./lib/claims.ts";
 import { type Check, checkFindings, type FirstSet, firstSetFindings } from "./lib/claims-checks.ts";
+import { type TrustHttp, trustHttpFindings } from "./lib/claims-trust.ts";
 import {
   type ExactTokens,
   mainJobFindings,
@@ -66,6 +67,10 @@ function findings(): Finding[] {
     verified("8b"),
     verified("70b-tp2"),
     ...v033(),
+    ...trustHttpFindings(read<TrustHttp>("trust-http.json"), {
+      source: "trust-http.json",
+      command: "BEFORE=MAIN npm run bench:trust-http",
+    }),
   ];
 }
 

@@ -25,6 +25,10 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     summary: "what a running controller knows of its engines",
     load: async () => (await import("./status.ts")).runStatus,
   },
+  keys: {
+    summary: "keys for connections over the network: make, show, allow, rotate",
+    load: async () => (await import("./keys.ts")).runKeys,
+  },
   demo: {
     summary: "the three modes on a simulated engine, where there is no GPU",
     load: async () => (await import("./demo.ts")).runDemo,

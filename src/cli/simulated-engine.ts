@@ -14,6 +14,7 @@ import { startSimulatedServer } from "../sim/live/server.ts";
 import { SimulatedGpu } from "../sim/model/memory.ts";
 import { readTrace, type TraceRequest } from "../trace/trace.ts";
 import { exitCodeOf, reportError, usageError } from "./errors.ts";
+import { readEngineKeys } from "./key-folder.ts";
 import { isDisabled } from "./no-engine.ts";
 import { numberOption } from "./number-option.ts";
 import {
@@ -96,7 +97,7 @@ async function main(argv: readonly string[]): Promise<void> {
     process.stdout.write(HELP);
     return;
   }
-  const settings = settingsOf(options);
+  const settings = await settingsOf(options);
   const requests = await readRequests(options);
   const address = options.strings.get("http");
   if (address === undefined) {
@@ -134,11 +135,13 @@ function withVariables(argv: readonly string[]): ParsedOptions {
   return parseOptions([...argv, ...more], SPEC);
 }
 
-function settingsOf(options: ParsedOptions): LiveEngineOptions & { readonly engine: string } {
+async function settingsOf(
+  options: ParsedOptions,
+): Promise<LiveEngineOptions & { readonly engine: string }> {
   // As the plugin does: switched off, the engine is vLLM's own.
   const stock = isDisabled(process.env);
   const endpoint = stock ? undefined : endpointOption(options);
-  const curve = curveOf();
+  const curve = await curveOf();
   const profile = profileOf(options);
   return {
     engine: engineNameOption(options) ?? "simulated",
@@ -172,8 +175,10 @@ function gpuOf(options: ParsedOptions, fallback: number): SimulatedGpu {
   return new SimulatedGpu(free, options.strings.get("gpu-uuid"));
 }
 
-/** Keys come by the environment alone: arguments can be read by everybody on the machine. */
-function curveOf(): EngineCurve | undefined {
+/** Keys come by the environment or a folder that it names: arguments can be read by everybody. */
+async function curveOf(): Promise<EngineCurve | undefined> {
+  const folder = process.env["LAZYGRAPH_ENGINE_KEYS"] ?? "";
+  if (folder !== "") return readEngineKeys("LAZYGRAPH_ENGINE_KEYS", folder);
   const serverKey = process.env["LAZYGRAPH_SERVER_KEY"];
   const publicKey = process.env["LAZYGRAPH_PUBLIC_KEY"];
   const secretKey = process.env["LAZYGRAPH_SECRET_KEY"];

@@ -39,6 +39,8 @@ export interface Controller extends AsyncDisposable {
   readonly endpoint: string;
   /** Unix milliseconds of its creation: of two controllers engines keep the one that has more. */
   readonly incarnation: number;
+  /** Whether engines can connect: from its start until it is closed. */
+  readonly listening: boolean;
   /**
    * Binds the endpoint. Idempotent.
    * @throws LazygraphError ERR_LAZYGRAPH_ADDRESS_IN_USE, …_BIND or …_CLOSED
@@ -132,6 +134,10 @@ class EngineController implements Controller {
     return this.#admission.incarnation;
   }
 
+  get listening(): boolean {
+    return this.#router !== undefined && !this.#closed;
+  }
+
   get endpoint(): string {
     return this.#router?.endpoint ?? this.#options.endpoint;
   }
@@ -164,6 +170,7 @@ class EngineController implements Controller {
       onDropped: (peer) => this.#registry.connection(peer)?.session.heard(),
       onFlood: (peer, dropped) => this.#frames.flooded(peer, dropped),
       onUndeliverable: (peer, reason) => this.#frames.undeliverable(peer, reason),
+      onKeys: (sentence) => publishProblem("", "ERR_LAZYGRAPH_KEYS", sentence),
       onFault: (error) => this.#fault(error),
     });
     if (this.#closed) {

@@ -13,6 +13,7 @@ import {
   checkReason,
   checkWait,
 } from "../controller/call-options.ts";
+import { tokenFault } from "../controller/http-access.ts";
 import { Waiters, type WaitOptions } from "../controller/waiters.ts";
 import type { EngineSnapshot } from "../engine/snapshot.ts";
 import type { Mode } from "../wire/protocol.ts";
@@ -24,6 +25,8 @@ export interface ConnectOptions {
   readonly pollMs?: number;
   /** Milliseconds that an answer may take, 50 to 60,000. @default 2000 */
   readonly timeoutMs?: number;
+  /** Bearer token, where the controller wants one. @default none */
+  readonly token?: string;
   /** Called after each look that found something else than the last one. */
   readonly onChange?: () => void;
 }
@@ -50,6 +53,7 @@ const ANNOUNCEMENTS_MAX = 16;
 const RULES = {
   pollMs: numberRule(50, 60_000),
   timeoutMs: numberRule(50, 60_000),
+  token: tokenFault,
   onChange: functionRule,
 };
 
@@ -119,11 +123,12 @@ class HttpController implements ControllerClient {
   }
 
   #call(path: string, method?: "PUT" | "POST", body?: object): Promise<object> {
-    const { timeoutMs = TIMEOUT_MS } = this.#options;
+    const { timeoutMs = TIMEOUT_MS, token } = this.#options;
     const { signal } = this.#closing;
     return call(this.#base, path, {
       timeoutMs,
       signal,
+      ...(token === undefined ? {} : { token }),
       ...(method === undefined ? {} : { method }),
       ...(body === undefined ? {} : { body }),
     });

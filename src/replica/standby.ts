@@ -29,7 +29,10 @@ export interface StandbyOptions {
   readonly peers: readonly string[];
   /** Of the controller that this replica opens; `endpoint` stands in the engines' list. */
   readonly controller: ControllerOptions;
-  /** Where its HTTP side listens while it leads, so that peers find it. */
+  /**
+   * Where its HTTP side listens while it leads, so that peers find it; a token in it is also the
+   * one that this replica sends to the peer that it follows.
+   */
   readonly http: { readonly host: string; readonly port: number } & HttpOptions;
   /**
    * This replica's place, 0 to 15: where several find no controller at once, a place more waits
@@ -167,8 +170,9 @@ class Replica implements Standby {
     await this.#stepDown();
     if (this.#client?.url === baseUrl(peer)?.href) return;
     await this.#client?.close();
-    const { onChange, pollMs } = this.#options;
+    const { onChange, pollMs, http } = this.#options;
     this.#client = connectController(peer, {
+      ...(http.token === undefined ? {} : { token: http.token }),
       ...(onChange === undefined ? {} : { onChange }),
       ...(pollMs === undefined ? {} : { pollMs: Math.max(50, pollMs) }),
     });

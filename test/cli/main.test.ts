@@ -7,6 +7,7 @@ const COMMANDS = [
     "run",
     "serve",
     "status",
+    "keys",
     "demo",
     "simulate",
     "plan",

@@ -48,8 +48,9 @@ function failed(error: unknown): never {
 
 const stopping = Promise.race([once(process, "SIGTERM"), once(process, "SIGINT")]);
 const { config, controller, recorder, gateway } = await start().catch(failed);
-const { address, port } = gateway.server.address() as AddressInfo;
-console.log(`gateway at http://${address}:${port}; engines connect to ${controller.endpoint}`);
+const { address, family, port } = gateway.server.address() as AddressInfo;
+const host = family === "IPv6" ? `[${address}]` : address;
+console.log(`gateway at http://${host}:${port}; engines connect to ${controller.endpoint}`);
 
 await stopping;
 console.log("stopping");
