@@ -1,8 +1,8 @@
 /** What one run came to, besides the distributions of its latencies. */
 
-import type { EngineSnapshot, GraphSnapshot } from "../snapshot.ts";
+import type { GraphSnapshot } from "../snapshot.ts";
 import { type Gap, longestTokenGap } from "./gap.ts";
-import type { CellRun, RequestRecord } from "./samples.ts";
+import type { CellRun, EngineFacts, RequestRecord } from "./samples.ts";
 import { type Distribution, distributionOf, mean } from "./stats.ts";
 import type { FailureKind } from "./stream.ts";
 import {
@@ -240,7 +240,7 @@ function firstMinute(
   };
 }
 
-function graphFigures(run: CellRun, engine: EngineSnapshot): GraphFigures {
+function graphFigures(run: CellRun, engine: EngineFacts): GraphFigures {
   const captured = engine.graphs.filter(({ status }) => status === "captured");
   const atInit = new Set(run.graphsAtReady);
   const never = captured.filter(({ replays }) => replays === 0);
