@@ -46,7 +46,9 @@ logger = logging.getLogger("vllm.lazygraph")
 OUTBOX_MAX = 1024
 HEARTBEATS_MISSED_MAX = 5
 HELLO_INTERVAL_SECONDS = 1.0
-# How long one of several addresses has to answer before the next one is tried.
+# How long one of several addresses has to let us in, and then to answer, before the next one is
+# tried. Where nobody listens the first is all that is lost.
+CONNECT_SECONDS = 0.5
 TURN_SECONDS = 1.0
 HELLO_INTERVAL_BEFORE_FIRST_SECONDS = 0.1
 
@@ -183,7 +185,7 @@ class Link:
         """Connect to the address whose turn it is."""
         endpoints = self._settings.endpoints
         endpoint = endpoints[state.turn % len(endpoints)]
-        state.turn_ends_at = time.monotonic() + TURN_SECONDS
+        state.turn_ends_at = time.monotonic() + CONNECT_SECONDS
         state.next_hello_at = 0.0
         return Dealer(endpoint, self._settings.curve, wake=self._wake_read, queue_max=OUTBOX_MAX)
 
@@ -229,6 +231,7 @@ class Link:
     def _on_change(self, change: Change, state: _State) -> None:
         if change == "connected":
             state.next_hello_at = 0.0
+            state.turn_ends_at = time.monotonic() + TURN_SECONDS
         elif self.established.is_set():
             logger.warning("lazygraph: lost the controller; serving goes on with what there is")
             self._lose(state)
