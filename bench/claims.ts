@@ -15,6 +15,24 @@ import type { Summary } from "./gpu/main-job-summary.ts";
 import { type Finding, judge } from "./lib/claims.ts";
 import { type Check, checkFindings, type FirstSet, firstSetFindings } from "./lib/claims-checks.ts";
 import {
+  type ClientCosts,
+  type ClientMemory,
+  clientFindings,
+  type Deployment,
+  type Drain,
+  deploymentFindings,
+  drainFindings,
+  memoryFindings,
+  type ReportPage,
+  reportFindings,
+  type StreamShapes,
+  shapeFindings,
+  type Takeover,
+  type TraceFormats,
+  takeoverFindings,
+  traceFindings,
+} from "./lib/claims-uses.ts";
+import {
   type ExactTokens,
   mainJobFindings,
   type TtftResult,
@@ -64,6 +82,28 @@ function findings(): Finding[] {
     verified("8b"),
     verified("70b-tp2"),
     ...v033(),
+    ...uses(),
+  ];
+}
+
+/** Each made by `npm run bench:NAME`, which writes NAME.json. */
+function uses(): Finding[] {
+  const of = <T>(
+    name: string,
+    findings: (result: T, told: Pick<Finding, "source" | "command">) => Finding[],
+  ): Finding[] => {
+    const source = `${name}.json`;
+    return findings(read<T>(source), { source, command: `npm run bench:${name}` });
+  };
+  return [
+    ...of<StreamShapes>("stream-shapes", shapeFindings),
+    ...of<TraceFormats>("trace-formats", traceFindings),
+    ...of<ClientCosts>("client", clientFindings),
+    ...of<ClientMemory>("client-memory", memoryFindings),
+    ...of<Takeover>("takeover", takeoverFindings),
+    ...of<Drain>("drain", drainFindings),
+    ...of<ReportPage>("report-page", reportFindings),
+    ...of<Deployment>("deploy", deploymentFindings),
   ];
 }
 

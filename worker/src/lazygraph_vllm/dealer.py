@@ -18,7 +18,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from .settings import Curve
 
-Change = Literal["connected", "disconnected"]
+Change = Literal["connected", "disconnected", "refused"]
 
 
 class Dealer:
@@ -40,7 +40,7 @@ class Dealer:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = _make_socket(self._context, endpoint, curve, queue_max)
         self._monitor = self._socket.get_monitor_socket(
-            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED
         )
         self._socket.connect(self._endpoint)
         self._poller = zmq.Poller()
@@ -61,6 +61,8 @@ class Dealer:
         event = recv_monitor_message(self._monitor)["event"]
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             return "connected"
+        if event == zmq.EVENT_CLOSED:  # of an attempt; one that was connected is disconnected
+            return "refused"
         if event != zmq.EVENT_DISCONNECTED:
             return None
         if self._reconnect_at is None:
