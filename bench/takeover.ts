@@ -18,8 +18,8 @@ import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { freePort } from "../src/bench/engine-command.ts";
-import { createController } from "../src/controller.ts";
-import { createHttpServer } from "../src/http.ts";
+import { createController } from "../src/controller/controller.ts";
+import { createHttpServer } from "../src/controller/http.ts";
 import { startSimulatedServer } from "../src/testing.ts";
 
 const ROUNDS = 5;

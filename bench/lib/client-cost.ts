@@ -3,8 +3,8 @@
  * costs are of another's. Pure.
  */
 
-import { quantile } from "../../src/bench/stats.ts";
-import { createRandom } from "../../src/random.ts";
+import { createRandom } from "../../src/base/random.ts";
+import { quantile } from "../../src/measure/statistics.ts";
 
 /** Processor seconds of one client, round by round, with short answers and with long ones. */
 export interface ClientRounds {

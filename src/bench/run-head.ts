@@ -1,6 +1,6 @@
 /** The head of a run, the same for engines in real time and in virtual time. */
 
-import { LazygraphError } from "../errors.ts";
+import { LazygraphError } from "../base/errors.ts";
 import { hostFacts } from "./host.ts";
 import type { Load, ScheduledRequest } from "./load.ts";
 import type { RunHead } from "./samples.ts";

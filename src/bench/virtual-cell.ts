@@ -4,19 +4,18 @@
  */
 
 import { setImmediate } from "node:timers/promises";
-import { messageOf } from "../errors.ts";
-import { resolveOptions } from "../options.ts";
+import { messageOf } from "../base/errors.ts";
+import { resolveOptions } from "../controller/options.ts";
+import { graphSnapshot } from "../engine/snapshot.ts";
 import { costSeedOf } from "../profile/cost-seed.ts";
 import { loadProfile, withSizes } from "../profile/load.ts";
 import type { Profile } from "../profile/profile.ts";
-import type { Policy } from "../schedule/policy.ts";
-import { Drive } from "../sim/drive.ts";
-import { EngineModel } from "../sim/engine.ts";
-import type { CaptureOutcome, EngineObserver } from "../sim/engine-options.ts";
-import { PolicyRun } from "../sim/policy-run.ts";
-import { createSetup } from "../sim/setups.ts";
-import { StepCounts } from "../sim/step-counts.ts";
-import { graphSnapshot } from "../snapshot.ts";
+import { Drive } from "../sim/model/drive.ts";
+import { EngineModel } from "../sim/model/engine.ts";
+import type { CaptureOutcome, EngineObserver } from "../sim/model/engine-options.ts";
+import { StepCounts } from "../sim/model/step-counts.ts";
+import { PolicyRun } from "../sim/virtual/policy-run.ts";
+import { createSetup, type Setup } from "../sim/virtual/setups.ts";
 import type { CellOptions } from "./cell.ts";
 import { headOf, loadOf, modeOf, neverSettled, verdictOf } from "./run-head.ts";
 import type { EngineFacts, RequestRecord, RunHead, RunTimes } from "./samples.ts";
@@ -162,7 +161,7 @@ class VirtualRun {
   }
 
   /** The same policy; that a capture was to wait for an idle engine is kept. */
-  #noting(policy: Policy): Policy {
+  #noting(policy: Setup["policy"]): Setup["policy"] {
     return {
       name: policy.name,
       decide: (state, event) => {
@@ -252,7 +251,7 @@ function profileOf({ simulated = {} }: ModeSpec): Profile {
   return simulated.sizes === undefined ? profile : withSizes(profile, simulated.sizes);
 }
 
-function setupOf(mode: ModeSpec, profile: Profile): ReturnType<typeof createSetup> {
+function setupOf(mode: ModeSpec, profile: Profile): Setup {
   if (mode.mode === undefined) return createSetup("stock", profile);
   const { policy } = resolveOptions(controllerOptions(mode));
   return { policy: policy(mode.mode, { costs: costSeedOf(profile) }) };

@@ -4,7 +4,7 @@
  * then the schedule; or the schedule from the spawn, whose requests wait for the engine.
  */
 
-import type { Arrival, Arrivals } from "../sim/drive.ts";
+import type { Arrival, Arrivals } from "../sim/model/drive.ts";
 import type { ScheduledRequest } from "./load.ts";
 import type { RequestRecord } from "./samples.ts";
 
