@@ -17,6 +17,24 @@ import { type Finding, judge } from "./lib/claims.ts";
 import { type Check, checkFindings, type FirstSet, firstSetFindings } from "./lib/claims-checks.ts";
 import { type TrustHttp, trustHttpFindings } from "./lib/claims-trust.ts";
 import {
+  type ClientCosts,
+  type ClientMemory,
+  clientFindings,
+  type Deployment,
+  type Drain,
+  deploymentFindings,
+  drainFindings,
+  memoryFindings,
+  type ReportPage,
+  reportFindings,
+  type StreamShapes,
+  shapeFindings,
+  type Takeover,
+  type TraceFormats,
+  takeoverFindings,
+  traceFindings,
+} from "./lib/claims-uses.ts";
+import {
   type ExactTokens,
   mainJobFindings,
   type TtftResult,
@@ -71,6 +89,28 @@ function findings(): Finding[] {
       source: "trust-http.json",
       command: "BEFORE=MAIN npm run bench:trust-http",
     }),
+    ...uses(),
+  ];
+}
+
+/** Each made by `npm run bench:NAME`, which writes NAME.json. */
+function uses(): Finding[] {
+  const of = <T>(
+    name: string,
+    findings: (result: T, told: Pick<Finding, "source" | "command">) => Finding[],
+  ): Finding[] => {
+    const source = `${name}.json`;
+    return findings(read<T>(source), { source, command: `npm run bench:${name}` });
+  };
+  return [
+    ...of<StreamShapes>("stream-shapes", shapeFindings),
+    ...of<TraceFormats>("trace-formats", traceFindings),
+    ...of<ClientCosts>("client", clientFindings),
+    ...of<ClientMemory>("client-memory", memoryFindings),
+    ...of<Takeover>("takeover", takeoverFindings),
+    ...of<Drain>("drain", drainFindings),
+    ...of<ReportPage>("report-page", reportFindings),
+    ...of<Deployment>("deploy", deploymentFindings),
   ];
 }
 

@@ -193,21 +193,31 @@ function graphsOf(
   const entries = state === undefined ? [] : [...state.graphs.values()];
   const explained = entries.length > EXPLAINED_MAX ? undefined : explain;
   return frozenList(
-    entries.map(({ graph, status, captureMs, bytes, replays, wanted, reason }) => ({
-      id: graph.id,
-      kind: graph.kind,
-      tokens: graph.tokens,
-      loras: graph.loras ?? 0,
-      queryLength: graph.queryLength,
-      microbatches: graph.microbatches ?? 1,
-      status,
-      ms: captureMs,
-      bytes,
-      replays,
-      wanted,
-      reason: status === "planned" && explained ? explained(graph.id) : reason,
-    })),
+    entries.map((graph) => {
+      const known = graphSnapshot(graph);
+      const isOpen = graph.status === "planned" && explained !== undefined;
+      return isOpen ? { ...known, reason: explained(known.id) } : known;
+    }),
   );
+}
+
+/** What is known of one graph. */
+export function graphSnapshot(state: GraphState): GraphSnapshot {
+  const { graph, status, captureMs, bytes, replays, wanted, reason } = state;
+  return {
+    id: graph.id,
+    kind: graph.kind,
+    tokens: graph.tokens,
+    loras: graph.loras ?? 0,
+    queryLength: graph.queryLength,
+    microbatches: graph.microbatches ?? 1,
+    status,
+    ms: captureMs,
+    bytes,
+    replays,
+    wanted,
+    reason,
+  };
 }
 
 function frozen<T>(value: T): T {

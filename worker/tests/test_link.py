@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket as socket_module
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -536,6 +537,22 @@ def test_a_message_never_waits_in_a_pipe_to_nobody(tmp_path: Path) -> None:
     dealer = Dealer(f"ipc://{tmp_path}/nobody", None, wake=wake, queue_max=1024)
     try:
         assert dealer.send(b"hello") is False
+    finally:
+        dealer.close()
+        os.close(wake)
+        os.close(other_end)
+
+
+def test_an_address_where_nobody_listens_is_told_apart_from_a_silent_one() -> None:
+    """So that the next of several addresses gets its turn at once."""
+    with socket_module.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    wake, other_end = os.pipe()
+    dealer = Dealer(f"tcp://127.0.0.1:{port}", None, wake=wake, queue_max=1024)
+    try:
+        changes = (dealer.wait(1.0)[0] for _ in range(30))
+        assert next(change for change in changes if change is not None) == "refused"
     finally:
         dealer.close()
         os.close(wake)

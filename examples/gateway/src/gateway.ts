@@ -16,7 +16,7 @@ import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import { createAdaptorServer, type HttpBindings } from "@hono/node-server";
 import { RESPONSE_ALREADY_SENT } from "@hono/node-server/utils/response";
 import { Hono } from "hono";
-import { type Controller, onEvent, type TraceRecorder } from "lazygraph";
+import { type ControllerView, onEvent, type TraceRecorder } from "lazygraph";
 import { type Answer, isGenerating } from "lazygraph/measure";
 import type { Registry } from "prom-client";
 import { BODY_BYTES_MAX, bodyOf, dropRest } from "./body.ts";
@@ -37,7 +37,7 @@ const LAST_WORDS_SECONDS = 1;
 
 export interface GatewayOptions
   extends Pick<Config, "engines" | "holdMax" | "holdBytes" | "holdSeconds" | "firstByteSeconds"> {
-  readonly controller: Controller;
+  readonly controller: ControllerView;
   readonly registry: Registry;
   readonly recorder?: TraceRecorder;
   /** @default by captures, graphs and load */
@@ -80,6 +80,11 @@ export class Gateway {
     // An answer may take as long as it takes; only the request itself has to come in time.
     this.server.headersTimeout = 30_000;
     this.server.requestTimeout = 60_000;
+  }
+
+  /** Engines are no longer what a controller elsewhere said last. */
+  enginesChanged(): void {
+    this.#engines.changed();
   }
 
   /** Takes no new requests, lets those under way end for so long, and ends. */

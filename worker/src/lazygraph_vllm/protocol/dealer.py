@@ -24,7 +24,7 @@ from .handshake import Failure, Handshakes
 
 logger = logging.getLogger("vllm.lazygraph")
 
-Change = Literal["connected", "disconnected"]
+Change = Literal["connected", "disconnected", "refused"]
 
 
 class Dealer:
@@ -47,7 +47,7 @@ class Dealer:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = _make_socket(self._context, endpoint, curve, queue_max)
         self._monitor = self._socket.get_monitor_socket(
-            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | _FAILED
+            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | _FAILED
         )
         self._socket.connect(self._endpoint)
         self._poller = zmq.Poller()
@@ -72,6 +72,8 @@ class Dealer:
         if event & _FAILED:
             self._begin_again(_FAILURES[event])
             return None
+        if event == zmq.EVENT_CLOSED:  # of an attempt; one that was connected is disconnected
+            return "refused"
         if event != zmq.EVENT_DISCONNECTED:
             return None
         if self._reconnect_at is None:
