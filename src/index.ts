@@ -57,6 +57,8 @@ export {
   topGraphs,
 } from "./graph.ts";
 export { createHttpServer, type HttpChange, type HttpOptions, type MetricsSource } from "./http.ts";
+export { createLauncher, type Launcher, type LauncherOptions } from "./launcher/launcher.ts";
+export type { LauncherStatus } from "./launcher/status.ts";
 export type { Forecast } from "./memory/forecast.ts";
 export type { MemoryOptions } from "./memory/options.ts";
 export type { MemoryVerdict } from "./memory-line.ts";

@@ -6,6 +6,7 @@ const COMMANDS = [
   ...[
     "run",
     "serve",
+    "launcher",
     "status",
     "demo",
     "simulate",

@@ -47,6 +47,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--children", type=int, default=16, metavar="N")
     parser.add_argument("--preload", action="append", default=[], metavar="MODULE")
     parser.add_argument("--main", default=MAIN, metavar="MODULE:FUNCTION")
+    parser.add_argument("--with-parent", action="store_true", help="end when the parent ends")
     options = parser.parse_args(argv)
     if not 1 <= options.children <= CHILDREN_MAX:
         parser.error(f"expected --children to be 1 to {CHILDREN_MAX}, got {options.children}")
@@ -82,7 +83,8 @@ def launch(options: argparse.Namespace) -> bool:
         "vllm": _version("vllm"),
         "plugin": _version("lazygraph-vllm"),
     }
-    listener = Listener(path, listening, own, dict(loaded.changed), facts, options.children)
+    parent = os.getppid() if options.with_parent else None
+    listener = Listener(path, listening, own, dict(loaded.changed), facts, options.children, parent)
     # What was imported is not garbage: collecting it in a server would copy its pages for nothing.
     gc.collect()
     gc.freeze()

@@ -94,6 +94,7 @@ class Listener:
         changed: dict[str, str | None],
         facts: dict[str, Any],
         children_max: int,
+        parent: int | None = None,
     ) -> None:
         """Take over a bound socket.
 
@@ -104,6 +105,7 @@ class Listener:
             changed: what imports do to a process's variables.
             facts: what a status tells besides.
             children_max: how many servers may run at once.
+            parent: whose end is this one's as well.
         """
         self._path = path
         self._socket = listening
@@ -112,6 +114,7 @@ class Listener:
         self._changed = changed
         self._facts = facts
         self._children_max = children_max
+        self._parent = parent
         self._installation = Installation()
         self._peers: dict[socket.socket, Peer] = {}
         self._keepers = _children()
@@ -147,6 +150,8 @@ class Listener:
                         return True
             self._reap()
             self._drop_late()
+            if self._parent not in (None, os.getppid()):
+                self._stopping = True
         self._leave()
         return False
 
