@@ -1,6 +1,6 @@
 /** `lazygraph launcher`: a process with vLLM imported, from which servers are forked. */
 
-import { OptionError } from "../errors.ts";
+import { OptionError } from "../base/errors.ts";
 import { createLauncher } from "../launcher/launcher.ts";
 import { askLauncher, type LauncherStatus } from "../launcher/status.ts";
 import { note } from "./errors.ts";

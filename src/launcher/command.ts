@@ -1,7 +1,7 @@
 /** The words that stand for a command and have a launcher fork it. */
 
-import { resolvePython } from "../cli/plugin-probe.ts";
-import { LazygraphError } from "../errors.ts";
+import { LazygraphError } from "../base/errors.ts";
+import { resolvePython } from "./python-of.ts";
 import { askLauncher } from "./status.ts";
 
 /**

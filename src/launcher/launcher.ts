@@ -9,7 +9,7 @@
 import { type ChildProcess, type SpawnOptions, spawn } from "node:child_process";
 import { resolve } from "node:path";
 import { createInterface } from "node:readline";
-import { ERROR_CODES, type ErrorCode, LazygraphError, OptionError } from "../errors.ts";
+import { ERROR_CODES, type ErrorCode, LazygraphError, OptionError } from "../base/errors.ts";
 import { launcherCommand } from "./command.ts";
 import { askLauncher, type LauncherStatus, launcherStatus } from "./status.ts";
 

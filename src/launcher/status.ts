@@ -2,7 +2,7 @@
 
 import { stat } from "node:fs/promises";
 import { createConnection } from "node:net";
-import { LazygraphError, messageOf } from "../errors.ts";
+import { LazygraphError, messageOf } from "../base/errors.ts";
 
 export interface LauncherStatus {
   /** Path of its socket. */
