@@ -50,7 +50,7 @@ for phase in found:
 from vllm.engine.arg_utils import EngineArgs
 try:
     EngineArgs.create_engine_config(object())
-except AttributeError:
+except (AttributeError, RuntimeError):
     pass
 print(json.dumps(timed))
 """
