@@ -112,7 +112,8 @@ class Launcher:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(self.path)
             connection.sendall(b"status\n")
-            status: dict[str, Any] = json.loads(connection.makefile().readline())
+            # To the end: then it has closed its side, too.
+            status: dict[str, Any] = json.loads(connection.makefile().read())
             return status
 
     def files(self) -> int:

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+print("an import says something")
 IMPORTED_BY = os.getpid()
 READ_AT_IMPORT = os.environ.get("STAND_IN_READS")
 READ_ALL = [dict(os.environ), os.environ.copy(), [*os.environ.items()]]

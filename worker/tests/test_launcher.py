@@ -41,7 +41,8 @@ class Launcher:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(str(self.path))
             connection.sendall(b"status\n")
-            status: dict[str, Any] = json.loads(connection.makefile().readline())
+            # To the end: then it has closed its side, too.
+            status: dict[str, Any] = json.loads(connection.makefile().read())
             return status
 
     def end(self) -> None:
@@ -287,8 +288,8 @@ def test_servers_go_on_without_their_launcher(tmp_path: Path, how: signal.Signal
 
 def test_many_starts_leave_nothing_behind(launcher: Launcher) -> None:
     def leaks() -> tuple[int, int]:
-        fds = len(os.listdir(f"/proc/{launcher.process.pid}/fd"))
-        return fds, launcher.ask()["children"]
+        children = launcher.ask()["children"]
+        return len(os.listdir(f"/proc/{launcher.process.pid}/fd")), children
 
     def start() -> None:
         process = client(launcher.path, "serve", "quiet", "0")

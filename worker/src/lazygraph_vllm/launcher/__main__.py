@@ -62,6 +62,9 @@ def launch(options: argparse.Namespace) -> bool:
     """
     _open_standard_files()
     path = os.path.abspath(options.socket or default_socket())
+    # vLLM's imports may log to stdout, which is for the status: until then that is stderr.
+    told = os.dup(1)
+    os.dup2(2, 1)
     env = dict(os.environ)
     modules = options.preload or list(MODULES)
     loaded = preload(modules)
@@ -88,6 +91,9 @@ def launch(options: argparse.Namespace) -> bool:
     # What was imported is not garbage: collecting it in a server would copy its pages for nothing.
     gc.collect()
     gc.freeze()
+    sys.stdout.flush()
+    os.dup2(told, 1)
+    os.close(told)
     print(json.dumps(listener.status()), flush=True)
     if listener.serve():
         return True
