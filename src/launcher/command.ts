@@ -9,8 +9,8 @@ import { askLauncher } from "./status.ts";
  * on files, signals and the exit code, and which becomes the command itself where it can't be
  * forked.
  *
- * @throws LazygraphError `ERR_LAZYGRAPH_LAUNCHER_UNREACHABLE`, or `…_NOT_ALLOWED` for a command
- * whose Python can't be known
+ * @throws LazygraphError `ERR_LAZYGRAPH_LAUNCHER_UNREACHABLE`, or `…_PYTHON` for a command whose
+ * Python can't be known
  */
 export async function launcherCommand(
   socket: string,
@@ -21,9 +21,9 @@ export async function launcherCommand(
   const python = await resolvePython(command[0] ?? "", environment);
   if (python === undefined) {
     throw new LazygraphError(
-      "ERR_LAZYGRAPH_LAUNCHER_NOT_ALLOWED",
+      "ERR_LAZYGRAPH_LAUNCHER_PYTHON",
       `Expected \`vllm serve MODEL …\` of a Python on this host, got ` +
-        `${JSON.stringify((command[0] ?? "").slice(0, 80))}: a launcher starts nothing else.`,
+        `${JSON.stringify((command[0] ?? "").slice(0, 80))}: give it as it runs beside vLLM's Python.`,
     );
   }
   // -I: neither the folder nor the user's variables decide what this little script imports.

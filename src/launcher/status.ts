@@ -40,7 +40,7 @@ export async function askLauncher(socket: string): Promise<LauncherStatus> {
   }
 }
 
-export function unreachable(socket: string, got: string, cause?: unknown): LazygraphError {
+function unreachable(socket: string, got: string, cause?: unknown): LazygraphError {
   return new LazygraphError(
     "ERR_LAZYGRAPH_LAUNCHER_UNREACHABLE",
     `Expected a launcher at ${socket}, got ${got}: start one with \`lazygraph launcher\`.`,

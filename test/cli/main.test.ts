@@ -3,7 +3,9 @@ import { describe, expect, test } from "vitest";
 import { finish } from "./helpers/command.ts";
 
 const COMMANDS =
-  "run serve startup launcher status demo simulate plan calibrate record trace bench doctor".split(" ");
+  "run serve startup launcher status demo simulate plan calibrate record trace bench doctor".split(
+    " ",
+  );
 const PACKAGE = new URL("../../package.json", import.meta.url);
 
 describe("lazygraph", () => {

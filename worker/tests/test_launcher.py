@@ -458,6 +458,25 @@ def test_a_second_launcher_at_the_same_socket_is_refused(launcher: Launcher) -> 
     assert launcher.ask()["pid"] == launcher.process.pid
 
 
+def test_it_can_end_with_whoever_started_it(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    words = ["--socket", str(path), "--preload", "launcher_stand_in", "--with-parent"]
+    command = [sys.executable, "-m", "lazygraph_vllm.launcher", *words]
+    parent = subprocess.Popen(
+        [sys.executable, "-c", f"import subprocess; subprocess.run({command!r})"],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert parent.stdout is not None
+    pid = json.loads(parent.stdout.readline())["pid"]
+    assert alive(pid)
+    parent.kill()
+    parent.communicate(timeout=SECONDS_MAX)  # its output is open until the launcher has ended
+    until_gone(pid)
+    assert not path.exists()
+
+
 # ------------------------------------------------------------------ where it can't be one
 
 

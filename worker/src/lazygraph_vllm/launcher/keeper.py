@@ -112,9 +112,10 @@ class Keeper:
                 self._end()
             if self._kill_at is not None and time.monotonic() >= self._kill_at:
                 self._signal_group(signal.SIGKILL)
-        _, status = os.waitpid(self._pid, 0)
-        # As the end of a pod does: a stray rank would keep the GPU's memory.
+        # As the end of a pod does: a stray rank would keep the GPU's memory. Before its leader is
+        # waited for: until then nobody else can have the group's number.
         self._signal_group(signal.SIGKILL)
+        _, status = os.waitpid(self._pid, 0)
         code = os.waitstatus_to_exitcode(status)
         self._answer({"code": code} if code >= 0 else {"signal": -code})
 
