@@ -257,6 +257,32 @@ def test_a_killed_server_is_told_by_its_signal(launcher: Launcher) -> None:
     assert launcher.process.poll() is None
 
 
+@pytest.mark.parametrize("delay_ms", [0, 1, 2, 4, 8, 16, 32, 64])
+def test_a_server_killed_in_any_phase_is_told_by_its_signal(
+    launcher: Launcher, delay_ms: int
+) -> None:
+    process = client(launcher.path, "serve", "quiet", "wait")
+    server = first_below(launcher.process.pid)
+    select.select([], [], [], delay_ms / 1000)
+    os.kill(server, signal.SIGKILL)
+    process.communicate(timeout=SECONDS_MAX)
+    assert process.returncode == -signal.SIGKILL
+    until_childless(launcher)
+    assert launcher.ask()["children"] == 0
+    assert zombies_of(launcher.process.pid) == []
+
+
+def first_below(pid: int) -> int:
+    """The server below the launcher's keeper, as soon as it is there."""
+    for _ in range(SECONDS_MAX * 1000):
+        for keeper in children_of(pid):
+            with contextlib.suppress(OSError):
+                if servers := children_of(keeper):
+                    return servers[0]
+        select.select([], [], [], 0.001)
+    raise AssertionError("expected a server, got none")
+
+
 def test_a_killed_keeper_costs_the_exit_code_and_nothing_else(launcher: Launcher) -> None:
     process, facts = waiting(launcher.path)
     assert process.stdout is not None

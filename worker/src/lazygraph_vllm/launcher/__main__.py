@@ -11,6 +11,7 @@ import gc
 import hashlib
 import json
 import os
+import stat
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from . import client
+from . import client, refusal
 from .listener import Listener, bind, restart
 from .preload import MAIN, MODULES, preload
 from .refusal import RefusedError
@@ -29,10 +30,21 @@ CHILDREN_MAX = 256
 
 
 def default_socket() -> str:
-    """One for each user and environment."""
+    """One for each user and environment.
+
+    Raises:
+        RefusedError: its folder is another's.
+    """
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     folder = Path(runtime or tempfile.gettempdir()) / f"lazygraph-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
+        raise RefusedError(
+            refusal.FAILED,
+            f"Expected {folder} to be a folder that only this user can enter, got one of user "
+            f"{found.st_uid} with mode {stat.S_IMODE(found.st_mode):o}: give a --socket elsewhere.",
+        )
     name = hashlib.sha256(sys.prefix.encode()).hexdigest()[:12]
     return str(folder / f"launcher-{name}.sock")
 

@@ -67,7 +67,10 @@ def _be(tell: int, become: Callable[[], None]) -> bool:
         ).answer()
         os.write(tell, json.dumps(answer).encode())
         os._exit(1)
-    os.write(tell, b"{}")
+    try:
+        os.write(tell, b"{}")
+    except BrokenPipeError:
+        os._exit(1)  # its keeper is gone before anybody knew of it: the client starts another
     os.close(tell)
     return True
 
