@@ -215,6 +215,31 @@ def test_signals_are_passed_on(launcher: Launcher) -> None:
     assert process.returncode == -signal.SIGTERM
 
 
+def test_a_signal_that_comes_before_the_launcher_has_answered_is_not_lost(
+    launcher: Launcher,
+) -> None:
+    os.kill(launcher.process.pid, signal.SIGSTOP)
+    process = client(launcher.path, "serve", "quiet", "wait")
+    until_it_waits(process.pid)
+    process.send_signal(signal.SIGTERM)
+    select.select([], [], [], 0.2)
+    assert process.poll() is None
+    os.kill(launcher.process.pid, signal.SIGCONT)
+    process.communicate(timeout=SECONDS_MAX)
+    assert process.returncode == -signal.SIGTERM
+
+
+def until_it_waits(pid: int) -> None:
+    """Until a client has asked: it catches SIGTERM then."""
+    bit = 1 << (signal.SIGTERM - 1)
+    for _ in range(SECONDS_MAX * 100):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("SigCgt:") and int(line.split()[1], 16) & bit:
+                return
+        select.select([], [], [], 0.01)
+    raise AssertionError("expected a client that catches SIGTERM, got none")
+
+
 def test_a_server_can_start_processes_of_its_own(launcher: Launcher) -> None:
     process = client(launcher.path, "serve", "quiet", "child")
     out, _ = process.communicate(timeout=SECONDS_MAX)

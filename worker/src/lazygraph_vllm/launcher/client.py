@@ -18,6 +18,7 @@ import signal
 import socket
 import stat
 import sys
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 START_SECONDS = 60.0
@@ -203,11 +204,12 @@ def be_forked(path: str, command: list[str]) -> NoReturn:
     Raises:
         NotForkedError: the launcher has started nothing.
     """
-    server, answers = ask(path, request(command))
-    for name in FORWARDED:
-        number = getattr(signal, name)
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, server.forward)
+    data = request(command)
+    with signals_kept() as early:
+        server, answers = ask(path, data)
+        pass_on(server)
+    for number in early:
+        server.forward(number, None)
     # Only the server reads, and whoever waits for its output to end waits for it alone.
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1):
@@ -218,6 +220,36 @@ def be_forked(path: str, command: list[str]) -> NoReturn:
     if "code" not in end:
         say("Expected the server's end to be told, got its keeper killed: it has ended somehow.")
     os._exit(int(end.get("code", 1)))
+
+
+def passed_on() -> list[int]:
+    """Signals that are the command's; those that this process ignores, it ignores as well."""
+    numbers = [int(getattr(signal, name)) for name in FORWARDED]
+    return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+
+
+@contextlib.contextmanager
+def signals_kept() -> Iterator[list[int]]:
+    """Keep signals for a server that isn't known yet, but may be there already.
+
+    Without one, what came is as if it came now: the command is still this process.
+    """
+    kept: list[int] = []
+    before = {number: signal.signal(number, lambda n, _: kept.append(n)) for number in passed_on()}
+    try:
+        yield kept
+    except BaseException:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in kept:
+            os.kill(os.getpid(), number)
+        raise
+
+
+def pass_on(server: Server) -> None:
+    """From now on signals go to the server."""
+    for number in passed_on():
+        signal.signal(number, server.forward)
 
 
 def _die_by(number: int) -> None:
