@@ -101,6 +101,7 @@ test("servers go on when it is closed", async () => {
     env,
     stdio: ["ignore", "pipe", "ignore"],
   });
+  onTestFinished(() => void child.kill("SIGTERM"));
   const lines = createInterface({ input: outputOf(child) });
   expect(await once(lines, "line")).toEqual(["waits"]);
   expect((await launcher.status()).children).toBe(1);
