@@ -61,6 +61,8 @@ export {
   type GpuWatchOptions,
   openGpuMemory,
 } from "./gpu/memory.ts";
+export { createLauncher, type Launcher, type LauncherOptions } from "./launcher/launcher.ts";
+export type { LauncherStatus } from "./launcher/status.ts";
 export type { Forecast } from "./memory/forecast.ts";
 export type { MemoryOptions } from "./memory/options.ts";
 export type { PlanSnapshot } from "./plan/engine-plan.ts";

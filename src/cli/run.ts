@@ -6,9 +6,10 @@
  */
 
 import { systemClock } from "../base/clock.ts";
-import { OptionError } from "../base/errors.ts";
+import { codeOf, type ErrorCode, messageOf, OptionError } from "../base/errors.ts";
 import { type Controller, createController } from "../controller/controller.ts";
 import type { EngineSnapshot } from "../engine/snapshot.ts";
+import { launcherCommand } from "../launcher/command.ts";
 import type { MemoryOptions } from "../memory/options.ts";
 import type { Mode } from "../wire/protocol.ts";
 import { type Child, type ChildEnd, startChild, startExitCode } from "./child.ts";
@@ -42,6 +43,7 @@ export const RUN_OPTIONS: OptionSpec = {
   mode: "string",
   endpoint: "string",
   engine: "string",
+  launcher: "string",
   "settle-within": "string",
   ...KEY_OPTIONS,
   ...HTTP_OPTIONS,
@@ -68,6 +70,8 @@ Options:
                         (default tcp://127.0.0.1:0, any free port)
 ${KEY_HELP}
   --engine NAME         the engine's logical name (default HOST/MODEL)
+  --launcher SOCKET     fork COMMAND from the launcher there, without imports; where that can't be,
+                        it is spawned, and a line says why (see \`lazygraph launcher\`)
   --settle-within S     no captures later than S seconds after ready
   --http HOST:PORT      answer \`lazygraph status\`, PUT …/mode and GET /metrics there, or at
                         unix:PATH, a socket file that only this user may open (default: no HTTP)
@@ -92,6 +96,7 @@ interface RunOptions {
   readonly mode: Mode;
   readonly endpoint: string;
   readonly engine: string | undefined;
+  readonly launcher: string | undefined;
   readonly settleWithinSeconds: number | undefined;
   readonly keys: string | undefined;
   readonly http: HttpSide | undefined;
@@ -164,6 +169,7 @@ function runOptions(options: ParsedOptions, command: readonly string[]): RunOpti
     mode: modeOption(options, environmentMode(process.env)),
     endpoint: endpointOption(options) ?? "tcp://127.0.0.1:0",
     engine: engineNameOption(options),
+    launcher: options.strings.get("launcher"),
     settleWithinSeconds: secondsOption(options, "settle-within"),
     keys: keyFolder(options, process.env),
     http: httpSide(options, process.env),
@@ -191,7 +197,7 @@ async function runCommand(
     LAZYGRAPH_MODE: options.mode,
     ...(options.engine === undefined ? {} : { LAZYGRAPH_ENGINE: options.engine }),
   };
-  const child = await start(options.command, environment);
+  const child = await start(options, environment);
   if (typeof child === "number") return child;
   const release = survive();
   const write = (): Promise<void> => writeReport(report, options.command, controller.engines());
@@ -218,7 +224,7 @@ async function runStock(options: RunOptions, report: Report | undefined): Promis
   if (!options.quiet) {
     note("LAZYGRAPH_DISABLE is set: the command runs as stock, without a controller.");
   }
-  const child = await start(options.command, { ...process.env });
+  const child = await start(options, { ...process.env });
   if (typeof child === "number") return child;
   const end = await child.ended;
   await writeReport(report, options.command, []);
@@ -226,16 +232,28 @@ async function runStock(options: RunOptions, report: Report | undefined): Promis
 }
 
 /** The command, or the exit code when it could not be started. */
-async function start(
-  command: readonly string[],
-  environment: NodeJS.ProcessEnv,
-): Promise<Child | number> {
+async function start(options: RunOptions, environment: NodeJS.ProcessEnv): Promise<Child | number> {
   for (const name of SECRET_VARIABLES) delete environment[name];
   try {
+    const command = await throughLauncher(options, environment);
     return await startChild(command, { environment, ignoreHangup: isHangupIgnored() });
   } catch (error) {
     reportError(error);
     return startExitCode(error);
+  }
+}
+
+/** The command, or what has a launcher fork it. */
+async function throughLauncher(
+  { launcher, command }: RunOptions,
+  environment: NodeJS.ProcessEnv,
+): Promise<readonly string[]> {
+  if (launcher === undefined) return command;
+  try {
+    return await launcherCommand(launcher, command, environment);
+  } catch (error) {
+    note(`Not forked but spawned: ${messageOf(error)}`, codeOf(error) as ErrorCode | undefined);
+    return command;
   }
 }
 

@@ -12,6 +12,7 @@ import type { EngineCurve } from "../sim/live/link.ts";
 import { LiveEngine, type LiveEngineOptions } from "../sim/live/live.ts";
 import { startSimulatedServer } from "../sim/live/server.ts";
 import { SimulatedGpu } from "../sim/model/memory.ts";
+import { monotonicSeconds, spanWriter } from "../startup/spans.ts";
 import { readTrace, type TraceRequest } from "../trace/trace.ts";
 import { exitCodeOf, reportError, usageError } from "./errors.ts";
 import { readEngineKeys } from "./key-folder.ts";
@@ -85,6 +86,9 @@ const VARIABLES = [
   ["engine", "LAZYGRAPH_ENGINE"],
   ["mode", "LAZYGRAPH_MODE"],
 ] as const;
+
+/** As the plugin times a start, so that `lazygraph startup` can be tried without a GPU. */
+const timed = startupSpans();
 
 const REQUESTS_MAX = 100_000;
 /** Unread output is bounded: a parent that doesn't read is no reason to grow without end. */
@@ -203,7 +207,20 @@ async function readRequests(options: ParsedOptions): Promise<TraceRequest[]> {
   return requests;
 }
 
-function print(event: object): void {
+function startupSpans(): (type: string) => void {
+  const write = spanWriter(process.env);
+  const detail = { simulated: true };
+  let begin = monotonicSeconds();
+  write("imports", begin - performance.now() / 1000, detail);
+  return (type) => {
+    if (type !== "loaded" && type !== "ready") return;
+    write(type === "loaded" ? "weights" : "captures", begin, detail);
+    begin = monotonicSeconds();
+  };
+}
+
+function print<T extends { readonly type: string }>(event: T): void {
+  timed(event.type);
   if (process.stdout.writableLength > OUTPUT_BYTES_MAX) return;
   process.stdout.write(`${JSON.stringify(event)}\n`);
 }

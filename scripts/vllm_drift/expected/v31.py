@@ -6,6 +6,7 @@ from ..hooks import Body, Called, Fields, Hook, Property, Replaced
 from . import paths
 from .common import COMMON
 from .paths import names
+from .timeline import SERVER
 
 _DISPATCH = (
     "num_reqs, num_tokens, uniform_token_count, num_active_loras, max_query_len, num_ubatches"
@@ -13,6 +14,7 @@ _DISPATCH = (
 
 HOOKS: tuple[Hook, ...] = (
     *COMMON,
+    *SERVER,
     Body(
         paths.EXECUTOR,
         "Executor.initialize_from_config",
