@@ -75,7 +75,7 @@ HOOKS: tuple[Hook, ...] = (
         paths.CUDAGRAPH_UTILS,
         "ModelCudaGraphManager.__init__",
         "says before the KV cache is sized which graphs there will be",
-        "self, _, _, _, _",
+        "self, _, _, _, _, lora_capture_cases=_",
     ),
     Body(
         paths.CUDAGRAPH_UTILS,
@@ -182,5 +182,65 @@ HOOKS: tuple[Hook, ...] = (
         "",
         "current_workspace_manager lock_workspace",
         "what a size asks for before it is locked",
+    ),
+    Called(
+        paths.CUDAGRAPH_UTILS,
+        "CudaGraphManager._resolve_effective_loras",
+        "the adapter case of a step",
+        "self, _",
+    ),
+    Body(
+        "v1/worker/gpu/lora_utils.py",
+        "create_lora_capture_hook",
+        "a capture's adapters are selected by the runner's own method",
+        order=("runner.maybe_select_dummy_loras(...)",),
+    ),
+    Replaced(
+        "v1/worker/lora_model_runner_mixin.py",
+        "LoRAModelRunnerMixin._set_active_loras",
+        "between steps no adapter is activated for a capture",
+        "self, prompt_lora_mapping, token_lora_mapping, lora_requests, "
+        "mapping_type=LoRAMappingType.LANGUAGE",
+    ),
+    Body(
+        "v1/worker/lora_model_runner_mixin.py",
+        "LoRAModelRunnerMixin.maybe_select_dummy_loras",
+        "activates in no other way",
+        order=("self._set_active_loras(...)",),
+    ),
+    Body(
+        "lora/model_manager.py",
+        "LoRAModelManager.set_adapter_mapping",
+        "a step sets its mapping where another one was set last",
+        order=("self._last_mapping != mapping", "self._set_adapter_mapping(mapping)"),
+    ),
+    Called(
+        "lora/model_manager.py",
+        "LoRAModelManager._set_adapter_mapping",
+        "writes the kernels' metadata of a capture",
+        "self, _",
+    ),
+    Fields(
+        "lora/layers/utils.py",
+        "LoRAMapping",
+        "which adapter each row has",
+        (
+            "index_mapping",
+            "prompt_mapping",
+            "is_prefill=False",
+            "type=LoRAMappingType.LANGUAGE",
+        ),
+    ),
+    *names(
+        "config/lora.py",
+        "LoRAConfig",
+        "specialize_active_lora fully_sharded_loras",
+        "the allow-list",
+    ),
+    *names(
+        "config/model.py",
+        "ModelConfig",
+        "sleep_mode_backend enable_nccl_comm_suspend",
+        "the allow-list",
     ),
 )

@@ -98,7 +98,8 @@ class RankGraphs:
         home = state.pools.home(graph)
         self.reservation.give_back()
         try:
-            self.capturer.run({desc.cg_mode: [desc]}, "lazygraph", home, flush=False)
+            with state.adapter.between_steps(state.runner):
+                self.capturer.run({desc.cg_mode: [desc]}, "lazygraph", home, flush=False)
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             self.capturer.clean_up(graph, error)
