@@ -87,7 +87,7 @@ class RankGraphs:
     # -------------------------------------------------------------- between steps
 
     def capture_one(self, graph: str) -> Captured:
-        """Capture one graph between two steps.
+        """Capture one graph between two steps; one that is there already is answered as it is.
 
         Raises:
             CaptureMemoryError: as below, and it may be tried again.
@@ -97,6 +97,8 @@ class RankGraphs:
         desc = state.descs[graph]
         home = state.pools.home(graph)
         self.reservation.give_back()
+        if graph in state.captured:
+            return state.captured[graph]
         try:
             with state.adapter.between_steps(state.runner):
                 self.capturer.run({desc.cg_mode: [desc]}, "lazygraph", home, flush=False)

@@ -227,3 +227,12 @@ def test_a_check_of_a_new_graph_leaves_the_adapters_alone() -> None:
     assert name in runner.lazygraph.state.verified
     assert adapter_state(runner) == before
     assert serve_all(runner) == [11.0, 12.0, 13.0, 14.0]
+
+
+def test_a_graph_that_is_there_is_not_captured_again() -> None:
+    wrapper = start_with_adapters()
+    runner = wrapper.worker.model_runner
+    runs = len(runner.model.ran)
+    answer_ = rank.capture(wrapper, f"FULL:8:l{CASE}")
+    assert answer_["captured"].graph == f"FULL:8:l{CASE}" and "error" not in answer_
+    assert len(runner.model.ran) == runs
