@@ -52,7 +52,7 @@ def next_capture(worker: Any) -> str | None:
     """
     from types import SimpleNamespace
 
-    from lazygraph_vllm import rank
+    from lazygraph_vllm.rank import calls as rank
 
     wrapper = SimpleNamespace(worker=worker, global_rank=worker.rank)
     state = worker.model_runner.lazygraph.state

@@ -1,6 +1,6 @@
 /** What the cells of families.sh claim about families on vLLM 0.33. Pure. */
 
-import { bootstrapMean, mean } from "../../src/bench/stats.ts";
+import { bootstrapMean, mean } from "../../src/measure/statistics.ts";
 import {
   type CellResult,
   isParity,

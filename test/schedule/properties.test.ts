@@ -1,10 +1,10 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { covers, type Graph } from "../../src/graph.ts";
+import { covers, type Graph } from "../../src/base/graph.ts";
 import { emptyPlan } from "../../src/plan/merge.ts";
 import { priorOf } from "../../src/plan/plan.ts";
+import type { Prior } from "../../src/schedule/costed/prior.ts";
 import { dispatch } from "../../src/schedule/dispatch.ts";
-import type { Prior } from "../../src/schedule/prior.ts";
 import { excludedGraphs, type PlanRules } from "../../src/schedule/rules.ts";
 import { plan } from "../helpers/fake-engine.ts";
 import { planOf } from "../plan/helpers.ts";

@@ -108,8 +108,8 @@ def start_with_adapters(
     from vllm.v1.worker.gpu.cudagraph_utils import ModelCudaGraphManager
     from vllm.v1.worker.gpu.lora_utils import LoraState, get_lora_capture_cases
 
-    from lazygraph_vllm import rank
-    from lazygraph_vllm.local_fill import top_graphs
+    from lazygraph_vllm.rank import calls as rank
+    from lazygraph_vllm.rules.local_fill import top_graphs
 
     config = make_adapter_config(max_loras, max_cpu_loras, **options)
     runner = make_runner(config)

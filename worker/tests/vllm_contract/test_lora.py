@@ -23,7 +23,7 @@ from adapters_bed import (  # noqa: E402
     kernel_metadata,
     start_with_adapters,
 )
-from lazygraph_vllm import rank  # noqa: E402
+from lazygraph_vllm.rank import calls as rank  # noqa: E402
 
 CASE = 3  # of two adapters: any number of them, and the base model's rows
 
