@@ -200,6 +200,9 @@ class Capturer:
 
         state = self._state
         worst = relative_difference(state, self._forward_factory, state.descs[name])
+        if worst is None:
+            logger.warning("lazygraph: %s can't be verified: the ungraphed run is no number", name)
+            return
         state.verified[name] = worst
         logger.info("lazygraph: verified %s: largest relative difference %.3g", name, worst)
         if not worst <= RELATIVE_LIMIT:  # also true for NaN

@@ -136,6 +136,19 @@ class RankGraphs:
             torch.cuda.synchronize()
             return max(0, torch.cuda.mem_get_info(state.runner.device)[0] - before)
 
+    def drop_all(self) -> int:
+        """Drop every graph between two steps; returns the device memory that came back, in bytes.
+
+        vLLM's own pool gives its memory to the allocator's cache with its last graph, and that is
+        emptied here: nothing that serves wants it now.
+        """
+        import torch
+
+        before = torch.cuda.mem_get_info(self.state.runner.device)[0]
+        self.drop(tuple(self.state.captured))
+        torch.cuda.empty_cache()
+        return max(0, torch.cuda.mem_get_info(self.state.runner.device)[0] - before)
+
     def purge(self, reasons: Mapping[str, str]) -> None:
         """Forget graphs for good, each with the reason why it must not be tried again."""
         state = self.state
