@@ -78,6 +78,8 @@ HTTP, without authentication (keep it on loopback, or behind a proxy that sends 
   PUT  /v1/engines/{name}/mode      {"mode": "lazy"}
   POST /v1/engines/{name}/freeze    no captures from now on
   POST /v1/engines/{name}/announce  {"inSeconds": 2, "requests": 8}: none just before these arrive
+  POST /v1/engines/{name}/sleep     {"level": 1 or 2, "dropGraphs": true}: by vLLM's sleep mode
+  POST /v1/engines/{name}/wake      {"reloadWeights": true}: serves again
 
 Examples:
   lazygraph serve

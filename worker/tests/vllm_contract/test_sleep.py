@@ -91,18 +91,22 @@ def test_graphs_survive_and_none_is_captured_meanwhile(
 def test_what_runs_ends_first_and_what_comes_meanwhile_is_served_after(
     engine: Any, controller: Any, gpu: Any
 ) -> None:
-    engine.core.input_queue.put_nowait(request("long", steps=300))
+    engine.core.input_queue.put_nowait(request("long", steps=1_000_000))
     engine.scheduler.wait_for_steps(2)
     controller.send(Sleep(command=1, level=1))
+    # Answered after it, so that the engine has paused by then.
+    assert slept(controller, Wake(command=9)).outcome == "refused"
     engine.core.input_queue.put_nowait(request("late", steps=3))
-    answer = controller.wait_for(Slept)
+    engine.scheduler.wait_for_steps(engine.scheduler.steps + 5)
+    engine.scheduler.left["long"] = 1
+    answer = controller.wait_for(Slept, where=lambda s: s.command == 1)
     assert answer.outcome == "asleep"
     steps = [e for e in gpu.events if e[0] == "step"]
-    assert len(steps) >= 300 and all("late" not in e[1] for e in steps)
+    assert len(steps) > 5 and all("late" not in e[1] for e in steps)
     assert engine.scheduler.queued == {"late": 3}
     assert slept(controller, Wake(command=2)).outcome == "awake"
-    engine.scheduler.wait_for_steps(len(steps) + 3)
-    assert [e for e in gpu.events if e[0] == "step end"][-1] == ("step end", ("late",))
+    controller.wait_for(Edge, where=lambda e: e.state == "idle" and not engine.scheduler.left)
+    assert ("step end", ("late",)) in gpu.events
 
 
 def test_a_second_sleep_while_the_first_waits_is_refused(engine: Any, controller: Any) -> None:
