@@ -16,6 +16,9 @@ A check is `FAMILY.KIND`, its family one of families.json:
 - lora-tokens: as tokens, for families with adapters: more of them than slots, each asked the same
   prompts before, among and after at least 100 captures between steps. Its control leaves a
   capture's metadata in place, and must be found out.
+- sleep-one, sleep-two: 20 cycles of sleep and wake at level 1 or 2, tokens as stock's after each
+  and nothing that grows; of ours every second one drops all graphs. Its control gives the weights
+  up for good.
 - lora-lazy: traffic over three adapters earns graphs of its own case and no others.
 
 No figure of these runs is a time: engines share GPUs and cores, each with a KV cache of fixed size.
@@ -38,6 +41,7 @@ from pathlib import Path
 from typing import Any
 
 import adapter_checks
+import sleep_checks
 from random_adapters import write_adapters
 
 HERE = Path(__file__).parent
@@ -51,6 +55,8 @@ PARTS = {
     "aside": ("plain", "again", "ours"),
     "lora-tokens": ("stock", "ours", "control"),
     "lora-lazy": ("ours",),
+    "sleep-one": ("stock", "ours", "control"),
+    "sleep-two": ("stock", "ours", "control"),
 }
 SETTLED_SECONDS_MAX = 150
 FAULTS = "dead:PIECEWISE:512,dead:FULL:512"
@@ -196,12 +202,18 @@ def run_check(family: dict[str, Any], kind: str, part: str, models: Path) -> dic
     if kind == "control":
         os.environ["LAZYGRAPH_TEST_FAULT"] = FAULTS
         os.environ["LAZYGRAPH_MODE"] = "lazy"  # the two tops are enough
-    if kind in ("tokens", "lora-tokens"):
+    if kind in ("tokens", "lora-tokens", "sleep-one", "sleep-two"):
         # Batch invariance turns breakable graphs on for some shapes: those are another matter.
         os.environ |= {"VLLM_BATCH_INVARIANT": "1", "VLLM_USE_BREAKABLE_CUDAGRAPH": "0"}
     if kind.startswith("lora-"):
         return run_adapter_check(family, kind, part, models)
     engine = make_engine(family, models)
+    if kind.startswith("sleep-"):
+        level = 1 if kind == "sleep-one" else 2
+        result = sleep_checks.run(engine, level, part, sequences)
+        result["ranks"] = engine.collective_rpc(state_of)
+        engine.llm_engine.engine_core.shutdown()
+        return result
     if kind == "aside":
         engine.collective_rpc(serve_ungraphed)
     if kind in ("tokens", "aside"):
@@ -253,6 +265,8 @@ def verdict(kind: str, parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
     ranks = parts["ours"]["ranks"]
     if any(rank.get("stock") for rank in ranks):
         return {"fine": False, "why": "the engine ran as stock"}
+    if kind.startswith("sleep-"):
+        return sleep_checks.verdict(parts)
     if kind == "lora-tokens":
         return adapter_checks.verdict_tokens(parts, parts["ours"]["adapters"])
     if kind == "lora-lazy":

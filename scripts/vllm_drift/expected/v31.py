@@ -243,4 +243,19 @@ HOOKS: tuple[Hook, ...] = (
         "sleep_mode_backend enable_nccl_comm_suspend",
         "the allow-list",
     ),
+    Called(paths.CORE, "EngineCore.sleep", "puts the engine to sleep", "self, _, _"),
+    Body(
+        paths.CORE,
+        "EngineCore.sleep",
+        "pauses first; without work it sleeps at once, else when its future ends",
+        order=(
+            "self.pause_scheduler(...)",
+            "model_executor.sleep(level)",
+            "pause_future.add_done_callback(pause_complete)",
+        ),
+    ),
+    Called(paths.CORE, "EngineCore.wake_up", "wakes it", "self, _"),
+    Called(paths.CORE, "EngineCore.resume_scheduler", "after a sleep that failed", "self"),
+    *names(paths.EXECUTOR, "Executor", "sleeping_tags", "what of the engine sleeps"),
+    *names(paths.WORKER, "Worker", "reload_weights", "weights that a sleep gave up"),
 )
