@@ -41,6 +41,7 @@ export {
 } from "./engine/events.ts";
 export type { MemoryVerdict } from "./engine/memory-line.ts";
 export type { DecisionRecord, ProblemCounts } from "./engine/record.ts";
+export type { SleepOptions, WakeOptions } from "./engine/sleep.ts";
 export type { EngineSnapshot, GraphSnapshot } from "./engine/snapshot.ts";
 export {
   type GpuDevice,

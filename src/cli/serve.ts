@@ -80,6 +80,8 @@ HTTP (beyond loopback it needs a token: Authorization: Bearer TOKEN):
   PUT  /v1/engines/{name}/mode      {"mode": "lazy"}
   POST /v1/engines/{name}/freeze    no captures from now on
   POST /v1/engines/{name}/announce  {"inSeconds": 2, "requests": 8}: none just before these arrive
+  POST /v1/engines/{name}/sleep     {"level": 1 or 2, "dropGraphs": true}: by vLLM's sleep mode
+  POST /v1/engines/{name}/wake      {"reloadWeights": true}: serves again
 
 Examples:
   lazygraph serve

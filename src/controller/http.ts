@@ -12,6 +12,8 @@
  * | `PUT /v1/engines/{name}/mode` with `{"mode": "lazy"}` | its new snapshot |
  * | `POST /v1/engines/{name}/freeze`, optionally `{"reason": "…"}` | its new snapshot |
  * | `POST /v1/engines/{name}/announce` with `{"inSeconds": 2, "requests": 8}` | its new snapshot |
+ * | `POST /v1/engines/{name}/sleep`, optionally `{"level": 2, "dropGraphs": true}` | its new snapshot, once it sleeps |
+ * | `POST /v1/engines/{name}/wake`, optionally `{"reloadWeights": true}` | its new snapshot, once it serves |
  *
  * `{name}` is percent-encoded. Every error is `{"error": {"code": "…", "message": "…"}}` with one
  * sentence. Who may ask what is `http-access`'s to say, and who gets a connection
@@ -27,6 +29,7 @@ import {
 } from "node:http";
 import { createServer as createTlsServer } from "node:https";
 import { codeOf, messageOf, OptionError } from "../base/errors.ts";
+import type { SleepOptions, WakeOptions } from "../engine/sleep.ts";
 import type { EngineSnapshot } from "../engine/snapshot.ts";
 import { MODES } from "../wire/protocol.ts";
 import type { Announcement } from "./call-options.ts";
@@ -114,6 +117,8 @@ const ROUTES: readonly Route[] = [
   { method: "PUT", path: /^\/v1\/engines\/([^/]+)\/mode$/, answer: putMode },
   { method: "POST", path: /^\/v1\/engines\/([^/]+)\/freeze$/, answer: postFreeze },
   { method: "POST", path: /^\/v1\/engines\/([^/]+)\/announce$/, answer: postAnnounce },
+  { method: "POST", path: /^\/v1\/engines\/([^/]+)\/sleep$/, answer: postSleep },
+  { method: "POST", path: /^\/v1\/engines\/([^/]+)\/wake$/, answer: postWake },
 ];
 
 export interface HttpOptions extends AccessOptions {
@@ -135,9 +140,9 @@ export interface HttpDenied {
 
 /** What a request changed: an engine's mode, or that it is frozen. Announcements change nothing. */
 export interface HttpChange {
-  readonly action: "mode" | "freeze";
+  readonly action: "mode" | "freeze" | "sleep" | "wake";
   readonly engine: string;
-  /** The new mode, or the reason. */
+  /** The new mode, the reason, or the options as JSON. */
   readonly value: string;
   /** Address of who asked; a proxy's where one is between. */
   readonly remote: string;
@@ -340,6 +345,22 @@ async function postFreeze(request: Request): Promise<EngineSnapshot> {
   return findEngine(request);
 }
 
+async function postSleep(request: Request): Promise<EngineSnapshot> {
+  findEngine(request);
+  const options = (request.body ?? {}) as SleepOptions;
+  await request.controller.sleep(request.engine, options);
+  request.changed("sleep", JSON.stringify(options));
+  return findEngine(request);
+}
+
+async function postWake(request: Request): Promise<EngineSnapshot> {
+  findEngine(request);
+  const options = (request.body ?? {}) as WakeOptions;
+  await request.controller.wake(request.engine, options);
+  request.changed("wake", JSON.stringify(options));
+  return findEngine(request);
+}
+
 function postAnnounce(request: Request): EngineSnapshot {
   findEngine(request);
   // The controller checks it, and says what was expected.
@@ -425,7 +446,7 @@ function sendError(response: ServerResponse, error: unknown): void {
 function statusOf(error: unknown): number {
   const code = codeOf(error);
   if (code === "ERR_LAZYGRAPH_ENGINE_UNKNOWN") return 404;
-  if (code === "ERR_LAZYGRAPH_ENGINE_LOST") return 409;
+  if (code === "ERR_LAZYGRAPH_ENGINE_LOST" || code === "ERR_LAZYGRAPH_ENGINE_SLEEP") return 409;
   if (code === "ERR_LAZYGRAPH_CLOSED") return 503;
   if (code === "ERR_LAZYGRAPH_OPTION") return 400;
   return 500;

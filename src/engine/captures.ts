@@ -9,6 +9,7 @@ import { messageOf } from "../base/errors.ts";
 import type { Graph } from "../base/graph.ts";
 import type { Decision } from "../schedule/policy.ts";
 import type { EngineState } from "../schedule/state.ts";
+import type { Slept } from "../wire/protocol.ts";
 import type { Session } from "../wire/session.ts";
 import {
   announceCapture,
@@ -94,6 +95,11 @@ export class EngineCaptures {
       }
       onChange();
     });
+  }
+
+  /** Sleeps and wakes, each when what was asked for before it is done. */
+  async command(ask: () => Promise<Slept>): Promise<Slept> {
+    return await this.#queue.add(ask);
   }
 
   close(): void {

@@ -10,7 +10,7 @@ import type { PolicyMaker } from "../schedule/choice.ts";
 import type { Decision } from "../schedule/policy.ts";
 import type { PlanRules } from "../schedule/rules.ts";
 import type { EngineState } from "../schedule/state.ts";
-import { LIMITS, type Mode } from "../wire/protocol.ts";
+import { LIMITS, type Mode, type Slept } from "../wire/protocol.ts";
 import type { Session } from "../wire/session.ts";
 import { announceDecision, announceSettled } from "./announce.ts";
 import { EngineCaptures } from "./captures.ts";
@@ -152,7 +152,9 @@ export class EngineDecisions {
 
   /** Asks the policy, and carries out what it decides. */
   happen(happening: Happening): void {
-    const { state, phase } = this.#record;
+    const { state, phase, asleep } = this.#record;
+    // Whatever it decided, the engine would put off.
+    if (asleep.length > 0) return;
     if (state === undefined || this.#closed || phase === "stock" || phase === "stopping") return;
     this.#seat.ask(happening, state, (decision) => this.#carryOut(decision, state));
   }
@@ -227,6 +229,11 @@ export class EngineDecisions {
   /** Gives up a tier: its graphs are marked already, and the table names them no more. */
   drop(graphs: readonly Graph[]): void {
     this.#captures.drop(graphs, this.#options.session());
+  }
+
+  /** Runs a sleep or a wake when no capture and no drop is under way. */
+  command(ask: (session: Session) => Promise<Slept>): Promise<Slept> {
+    return this.#captures.command(() => ask(this.#options.session()));
   }
 
   /** Captures had ended before a tier was given up; with room for it again they go on. */

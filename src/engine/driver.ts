@@ -16,6 +16,7 @@ import type { LazygraphError } from "../base/errors.ts";
 import type { EnginePlan, PlanDesk } from "../plan/engine-plan.ts";
 import type { PolicyMaker } from "../schedule/choice.ts";
 import type { PlanRules } from "../schedule/rules.ts";
+import type { EngineState } from "../schedule/state.ts";
 import type {
   CaptureResult,
   FromEngine,
@@ -23,6 +24,7 @@ import type {
   Inventory,
   Mode,
   Ready,
+  Slept,
   Telemetry,
 } from "../wire/protocol.ts";
 import type { Session } from "../wire/session.ts";
@@ -50,6 +52,7 @@ import {
   setStatus,
 } from "./record.ts";
 import { announceUnmatched, applyRules } from "./rules.ts";
+import { requireOutcome, requireSleeps, type SleepOptions, type WakeOptions } from "./sleep.ts";
 
 /** Seconds between two resyncs that this side asks for, however much the engine gets wrong. */
 const RESYNC_SECONDS_MIN = 1;
@@ -79,6 +82,7 @@ export class EngineDriver {
   #session: Session;
   #plan: EnginePlan | undefined;
   #resyncAtSeconds = Number.NEGATIVE_INFINITY;
+  #droppedAsleep = false;
 
   constructor(hello: Hello, mode: Mode, session: Session, options: DriverOptions) {
     const { clock, policy, settleWithinSeconds, rules = {}, plans, memory, onChange } = options;
@@ -169,6 +173,23 @@ export class EngineDriver {
     this.#decisions.announce(inSeconds, requests);
   }
 
+  /**
+   * Has the engine sleep once what runs has ended, captures included.
+   * @throws LazygraphError ERR_LAZYGRAPH_ENGINE_SLEEP, …_LOST or …_TIMEOUT
+   */
+  async sleep({ level = 1, dropGraphs = false }: SleepOptions): Promise<void> {
+    requireSleeps(this.record.hello);
+    const answer = await this.#decisions.command((session) => session.sleep(level, dropGraphs));
+    requireOutcome(this.record.hello.engine, answer, "asleep");
+  }
+
+  /** @throws LazygraphError as `sleep` */
+  async wake({ reloadWeights }: WakeOptions): Promise<void> {
+    requireSleeps(this.record.hello);
+    const answer = await this.#decisions.command((session) => session.wake(reloadWeights));
+    requireOutcome(this.record.hello.engine, answer, "awake");
+  }
+
   /** Every message of this engine but `hello` and `goodbye`, which are the controller's. */
   receive(message: Exclude<FromEngine, { type: "hello" | "goodbye" }>): void {
     switch (message.type) {
@@ -185,6 +206,9 @@ export class EngineDriver {
         setRanks(this.record, message.ranks.length > 0 ? message.ranks : this.record.ranks);
         this.record.epoch = message.epoch;
         this.#session.answer(message);
+        break;
+      case "slept":
+        this.#slept(message);
         break;
       case "telemetry":
         this.#telemetry(message);
@@ -213,9 +237,28 @@ export class EngineDriver {
     this.#onChange();
   }
 
+  #slept(message: Slept): void {
+    // What of it sleeps, and which graphs are left, the inventory before this answer has told.
+    setRanks(this.record, message.ranks.length > 0 ? message.ranks : this.record.ranks);
+    this.record.epoch = message.epoch;
+    this.#session.answer(message);
+  }
+
+  /** Graphs that were dropped for a sleep come back as any missing graph does. */
+  #woke(): void {
+    const dropped = this.#droppedAsleep;
+    this.#droppedAsleep = false;
+    if (dropped && this.record.state?.settled === true) this.#decisions.reopen();
+    else this.#decisions.happen({ type: "ready" });
+  }
+
   #inventory(message: Inventory): void {
     const before = this.record.state;
+    const slept = this.record.asleep.length > 0;
+    const held = before === undefined ? 0 : capturedCount(before);
     const unknown = applyInventory(this.record, message);
+    const sleeps = this.record.asleep.length > 0;
+    if ((sleeps || slept) && message.captured.length < held) this.#droppedAsleep = true;
     if (this.record.state !== before) {
       this.#decisions.forget();
       this.#plan?.end();
@@ -236,6 +279,7 @@ export class EngineDriver {
       this.#session.send({ type: "mode", mode });
     }
     this.#decisions.inventory();
+    if (slept && !sleeps) this.#woke();
   }
 
   #recall(inventory: Inventory): EnginePlan | undefined {
@@ -309,4 +353,8 @@ export class EngineDriver {
     this.#resyncAtSeconds = now;
     this.#session.send({ type: "resync" });
   }
+}
+
+function capturedCount({ graphs }: EngineState): number {
+  return [...graphs.values()].filter(({ status }) => status === "captured").length;
 }

@@ -64,6 +64,8 @@ export interface EngineRecord {
   /** Why somebody ended captures; undefined while they may happen, or end by themselves. */
   frozenReason: string | undefined;
   inventory: Inventory | undefined;
+  /** What of it sleeps; empty: it is awake. */
+  asleep: readonly string[];
   state: EngineState | undefined;
   ranks: readonly RankMemory[];
   epoch: number;
@@ -102,6 +104,7 @@ export function createEngineRecord(hello: Hello, mode: Mode): EngineRecord {
     goodbye: undefined,
     frozenReason: undefined,
     inventory: undefined,
+    asleep: [],
     state: undefined,
     ranks: [],
     epoch: 0,
@@ -152,6 +155,7 @@ export function applyInventory(record: EngineRecord, message: Inventory): string
   const state = samePlan ? old : createEngineState(graphs);
   state.frozen = record.frozenReason !== undefined;
   record.inventory = message;
+  record.asleep = message.asleep ?? [];
   record.state = state;
   // A process never stops being ready but by ending: `ready` has overtaken this inventory.
   const overtaken = old?.ready === true && (phase === "loading" || phase === "capturing");

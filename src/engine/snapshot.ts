@@ -71,6 +71,8 @@ export interface EngineSnapshot {
   readonly unsupported: string | undefined;
   readonly gpus: readonly { readonly uuid: string; readonly name: string }[];
 
+  /** What of the engine sleeps, such as `weights`; empty: it is awake. */
+  readonly asleep: readonly string[];
   readonly idle: boolean;
   readonly running: number;
   readonly waiting: number;
@@ -150,6 +152,7 @@ export function snapshotOf(record: EngineRecord): EngineSnapshot {
     maxBatchedTokens: inventory?.maxBatchedTokens,
     unsupported: inventory?.unsupported,
     gpus: frozenList(ranks.map((rank) => ({ uuid: rank.gpuUuid, name: rank.gpuName }))),
+    asleep: record.asleep,
     idle: state?.idle ?? false,
     running: state?.running ?? 0,
     waiting: state?.waiting ?? 0,

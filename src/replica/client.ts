@@ -11,10 +11,13 @@ import {
   checkEngine,
   checkMode,
   checkReason,
+  checkSleep,
   checkWait,
+  checkWake,
 } from "../controller/call-options.ts";
 import { tokenFault } from "../controller/http-access.ts";
 import { Waiters, type WaitOptions } from "../controller/waiters.ts";
+import type { SleepOptions, WakeOptions } from "../engine/sleep.ts";
 import type { EngineSnapshot } from "../engine/snapshot.ts";
 import type { Mode } from "../wire/protocol.ts";
 import { baseUrl, call, unreachable } from "./http-calls.ts";
@@ -44,10 +47,16 @@ export interface ControllerClient extends ControllerView, AsyncDisposable {
   setMode(engine: string, mode: Mode): Promise<void>;
   /** @throws as `setMode` */
   freeze(engine: string, reason?: string): Promise<void>;
+  /** @throws as `setMode` */
+  sleep(engine: string, options?: SleepOptions): Promise<void>;
+  /** @throws as `setMode` */
+  wake(engine: string, options?: WakeOptions): Promise<void>;
 }
 
 const POLL_MS = 500;
 const TIMEOUT_MS = 2000;
+/** The controller itself gives an engine ten minutes to sleep, or to wake up. */
+const SLEEP_TIMEOUT_MS = 610_000;
 /** Announcements under way: they are hints, and the latest are the ones that count. */
 const ANNOUNCEMENTS_MAX = 16;
 const RULES = {
@@ -122,8 +131,13 @@ class HttpController implements ControllerClient {
     onChange?.();
   }
 
-  #call(path: string, method?: "PUT" | "POST", body?: object): Promise<object> {
-    const { timeoutMs = TIMEOUT_MS, token } = this.#options;
+  #call(
+    path: string,
+    method?: "PUT" | "POST",
+    body?: object,
+    timeoutMs: number = this.#options.timeoutMs ?? TIMEOUT_MS,
+  ): Promise<object> {
+    const { token } = this.#options;
     const { signal } = this.#closing;
     return call(this.#base, path, {
       timeoutMs,
@@ -185,6 +199,22 @@ class HttpController implements ControllerClient {
     checkReason(reason);
     this.#requireOpen();
     await this.#call(`v1/engines/${encodeURIComponent(engine)}/freeze`, "POST", { reason });
+  }
+
+  async sleep(engine: string, options: SleepOptions = {}): Promise<void> {
+    checkEngine(engine);
+    checkSleep(options);
+    this.#requireOpen();
+    const path = `v1/engines/${encodeURIComponent(engine)}/sleep`;
+    await this.#call(path, "POST", options, SLEEP_TIMEOUT_MS);
+  }
+
+  async wake(engine: string, options: WakeOptions = {}): Promise<void> {
+    checkEngine(engine);
+    checkWake(options);
+    this.#requireOpen();
+    const path = `v1/engines/${encodeURIComponent(engine)}/wake`;
+    await this.#call(path, "POST", options, SLEEP_TIMEOUT_MS);
   }
 
   async close(): Promise<void> {

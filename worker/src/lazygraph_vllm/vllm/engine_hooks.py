@@ -160,6 +160,8 @@ def _patch_core(module: ModuleType) -> None:
             return None
         result = handle(self, request_type, request)
         agent = agent_of(self)
+        if agent is not None:
+            agent.on_request(self)
         if agent is not None and not self.has_work() and self.is_running():
             # vLLM goes on waiting without leaving its loop: a wake-up or an end of a pause is
             # the moment to ask again.
