@@ -13,6 +13,9 @@ import { Session } from "../../src/wire/session.ts";
 import { EventLog } from "../helpers/events.ts";
 import { FakeClock } from "../helpers/fake-clock.ts";
 import { CONFIGURATION, FakeEngine, plan, RANK } from "../helpers/fake-engine.ts";
+import { noteSent, pinLogs } from "../helpers/pinned-log.ts";
+
+pinLogs("controller");
 
 interface RigOptions {
   readonly mode?: Mode;
@@ -48,6 +51,7 @@ class Rig {
       // What can't be written never reaches the engine, as in the controller.
       send: (message) => {
         this.sent.push(message);
+        noteSent(message);
         return encode(message).byteLength > 0;
       },
       heartbeatMs: 600_000,

@@ -5,8 +5,11 @@ import { memoryDesk } from "../../src/engine/memory.ts";
 import type { Mode } from "../../src/wire/protocol.ts";
 import { EventLog } from "../helpers/events.ts";
 import { FakeClock } from "../helpers/fake-clock.ts";
+import { pinLogs } from "../helpers/pinned-log.ts";
 import { CLAIM, MemoryRig, MIB, PLANNED } from "./rig.ts";
 import { StuckGpu } from "./stuck-gpu.ts";
+
+pinLogs("memory");
 
 const PLENTY = 20_000 * MIB;
 /** Room for about half of the plan, in tiers. */

@@ -13,6 +13,7 @@ import type { CaptureResult, Mode, RankMemory, ToEngine } from "../../src/wire/p
 import { Session } from "../../src/wire/session.ts";
 import { FakeClock } from "../helpers/fake-clock.ts";
 import { CONFIGURATION, FakeEngine, plan, RANK } from "../helpers/fake-engine.ts";
+import { noteSent } from "../helpers/pinned-log.ts";
 
 export const MIB = 1024 * 1024;
 export const PLANNED: readonly Graph[] = plan(1, 2, 4, 8, 16, 32, 64, 128, 256);
@@ -61,6 +62,7 @@ export class MemoryRig {
       clock,
       send: (message) => {
         this.sent.push(message);
+        noteSent(message);
         return true;
       },
       heartbeatMs: 600_000,

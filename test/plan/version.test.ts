@@ -10,10 +10,10 @@ const SOURCE = fileURLToPath(new URL("../../src/base/version.ts", import.meta.ur
 /** The module as a bundler leaves it: beside somebody else's package.json, or beside none. */
 async function elsewhere(about?: object): Promise<typeof packageVersion> {
   const folder = await temporaryFolder();
-  await mkdir(join(folder, "dist"));
-  await copyFile(SOURCE, join(folder, "dist/version.ts"));
+  await mkdir(join(folder, "dist/base"), { recursive: true });
+  await copyFile(SOURCE, join(folder, "dist/base/version.ts"));
   if (about !== undefined) await writeFile(join(folder, "package.json"), JSON.stringify(about));
-  const url = pathToFileURL(join(folder, "dist/version.ts")).href;
+  const url = pathToFileURL(join(folder, "dist/base/version.ts")).href;
   const copy = (await import(/* @vite-ignore */ url)) as { packageVersion: typeof packageVersion };
   return copy.packageVersion;
 }
