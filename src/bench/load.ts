@@ -5,7 +5,13 @@
 
 import { OptionError } from "../base/errors.ts";
 import { createRandom, type Random } from "../base/random.ts";
-import { readTrace, type TraceRequest, type TraceSkip } from "../trace/trace.ts";
+import {
+  readTrace,
+  type TraceAbout,
+  type TraceOptions,
+  type TraceRequest,
+  type TraceSkip,
+} from "../trace/trace.ts";
 import { gamma } from "./gamma.ts";
 import { type Conversation, readShareGpt } from "./sharegpt.ts";
 
@@ -51,6 +57,8 @@ export interface Load {
 }
 
 export interface ScheduledRequest extends TraceRequest {
+  /** Tokens of one block of `hashIds`. */
+  readonly blockTokens?: number;
   /** What to send; made up to `promptTokens` words where absent. */
   readonly text?: string;
 }
@@ -80,12 +88,14 @@ export async function scheduleOf(
   const requests: ScheduledRequest[] = [];
   for await (const arrival of arrivalsOf(load, random, onSkip)) {
     if (load.seconds !== undefined && arrival.atSeconds > load.seconds) break;
-    const { promptTokens, outputTokens, text } = lengths(arrival);
+    const { promptTokens, outputTokens, text, hashIds, blockTokens } = lengths(arrival);
     requests.push({
       atSeconds: arrival.atSeconds,
       promptTokens: Math.min(promptTokens, load.inputLenMax ?? promptTokens),
       outputTokens: Math.min(outputTokens, load.outputLenMax ?? outputTokens),
       ...(text === undefined ? {} : { text }),
+      ...(hashIds === undefined ? {} : { hashIds }),
+      ...(blockTokens === undefined ? {} : { blockTokens }),
     });
     if (requests.length >= (load.numPrompts ?? REQUESTS_MAX)) break;
   }
@@ -98,9 +108,11 @@ type Lengths = (arrival: Arrival) => Omit<ScheduledRequest, "atSeconds">;
 
 interface Arrival {
   readonly atSeconds: number;
-  /** The trace's own lengths, where arrivals are a trace's. */
+  /** The trace's own lengths and blocks, where arrivals are a trace's. */
   readonly promptTokens?: number;
   readonly outputTokens?: number;
+  readonly hashIds?: readonly number[];
+  readonly blockTokens?: number;
 }
 
 /** What is given beats the file's own lengths. */
@@ -115,7 +127,13 @@ async function lengthsOf(load: Load, random: Random, notes: Required<LoadNotes>)
     // A text has the length it has: where another one is given, words are made up.
     const fits = promptTokens <= (load.inputLenMax ?? promptTokens);
     const text = inputLen === undefined && fits ? found.text : undefined;
-    return { promptTokens, outputTokens, ...(text === undefined ? {} : { text }) };
+    // So do a trace's blocks.
+    const { hashIds, blockTokens } = inputLen === undefined ? found : {};
+    return {
+      ...{ promptTokens, outputTokens },
+      ...(text === undefined ? {} : { text }),
+      ...(hashIds === undefined || blockTokens === undefined ? {} : { hashIds, blockTokens }),
+    };
   };
 }
 
@@ -138,10 +156,11 @@ async function lengthSource(
   if (load.trace !== undefined && load.arrivals !== "trace") {
     const rows: TraceRequest[] = [];
     const options = { requests: REQUESTS_MAX, onSkip };
-    for await (const row of readTrace(load.trace, options)) rows.push(row);
+    for await (const row of withBlocks(load.trace, options)) rows.push(row);
     return () => rows[Math.floor(random() * rows.length)] as TraceRequest;
   }
-  return ({ promptTokens = DEFAULT_INPUT_LEN, outputTokens = DEFAULT_OUTPUT_LEN }) => ({
+  return ({ promptTokens = DEFAULT_INPUT_LEN, outputTokens = DEFAULT_OUTPUT_LEN, ...blocks }) => ({
+    ...blocks,
     promptTokens,
     outputTokens,
   });
@@ -162,7 +181,7 @@ async function* arrivalsOf(
     if (load.trace === undefined)
       throw new OptionError("trace", "Expected a trace file, got none.");
     const { speed, seconds, numPrompts } = load;
-    yield* readTrace(load.trace, {
+    yield* withBlocks(load.trace, {
       onSkip,
       ...(speed === undefined ? {} : { speed }),
       ...(seconds === undefined ? {} : { seconds }),
@@ -175,6 +194,20 @@ async function* arrivalsOf(
   for (let index = 0; index < REQUESTS_MAX; index++) {
     yield { atSeconds };
     atSeconds += gap(index, atSeconds);
+  }
+}
+
+/** With the tokens of a block beside its blocks. */
+async function* withBlocks(
+  file: string,
+  options: TraceOptions,
+): AsyncGenerator<TraceRequest & { readonly blockTokens?: number }, void, void> {
+  let blockTokens: number | undefined;
+  const onFormat = (about: TraceAbout): void => {
+    blockTokens = about.blockTokens;
+  };
+  for await (const row of readTrace(file, { ...options, onFormat })) {
+    yield row.hashIds === undefined || blockTokens === undefined ? row : { ...row, blockTokens };
   }
 }
 

@@ -6,6 +6,7 @@
 import PQueue from "p-queue";
 import { createRandom } from "../base/random.ts";
 import type { ScheduledRequest } from "./load.ts";
+import { type PromptPart, partsOf } from "./prompt-parts.ts";
 import type { Endpoint } from "./stream.ts";
 
 /** Asks a server how many tokens something has. */
@@ -62,17 +63,19 @@ export async function createPromptMaker(options: PromptOptions): Promise<PromptM
       return {
         how: "token ids",
         prompt: (request, index) =>
-          request.text ?? idsOf(distinct, request.promptTokens, randomOf(seed, index)),
+          request.text ??
+          partsOf(request, index, seed).flatMap(({ tokens, random }) => {
+            return idsOf(distinct, tokens, random);
+          }),
       };
     }
   }
   const [few, many] = await Promise.all(
-    PROBE_WORDS.map((count) => counter.promptTokens(wordsOf(count, randomOf(seed, -count)))),
+    PROBE_WORDS.map((count) => counter.promptTokens(probeOf(count, seed))),
   );
   const fit = fitOf(few, many);
   const text = (request: ScheduledRequest, index: number): string => {
-    const count = Math.round((request.promptTokens - fit.overhead) / fit.perWord);
-    return request.text ?? wordsOf(Math.max(1, count), randomOf(seed, index));
+    return request.text ?? fittedText(partsOf(request, index, seed), fit);
   };
   return { how: fit.how, prompt: text };
 }
@@ -105,19 +108,21 @@ async function createWordCounts(counter: TokenCounter): Promise<WordCounts | und
 function fromCounts({ tokens, overhead }: WordCounts, seed: number): PromptMaker {
   // Of those that fit, the first: the longest, so that little is left over.
   const byLength = [...tokens].sort(([, a], [, b]) => b - a);
-  const prompt = ({ text, promptTokens }: ScheduledRequest, index: number): string => {
-    if (text !== undefined) return text;
-    const random = randomOf(seed, index);
+  const prompt = (request: ScheduledRequest, index: number): string => {
+    if (request.text !== undefined) return request.text;
     const words: string[] = [];
-    let left = promptTokens - overhead;
-    while (left > 0 || words.length === 0) {
-      const drawn = VOCABULARY[Math.floor(random() * VOCABULARY.length)] as string;
-      const fits = (tokens.get(drawn) as number) <= left;
-      const [word] = fits ? [drawn] : (byLength.find(([, count]) => count <= left) ?? []);
-      // A prompt has a word, however short it was wanted.
-      if (word === undefined && words.length > 0) break;
-      words.push(word ?? drawn);
-      left -= tokens.get(word ?? drawn) as number;
+    let left = -overhead;
+    for (const part of partsOf(request, index, seed)) {
+      left += part.tokens;
+      while (left > 0 || words.length === 0) {
+        const drawn = VOCABULARY[Math.floor(part.random() * VOCABULARY.length)] as string;
+        const fits = (tokens.get(drawn) as number) <= left;
+        const [word] = fits ? [drawn] : (byLength.find(([, count]) => count <= left) ?? []);
+        // A prompt has a word, however short it was wanted.
+        if (word === undefined && words.length > 0) break;
+        words.push(word ?? drawn);
+        left -= tokens.get(word ?? drawn) as number;
+      }
     }
     return textOf(words);
   };
@@ -131,6 +136,10 @@ function textOf(words: readonly string[]): string {
 
 function sumOf(words: readonly string[], tokens: ReadonlyMap<string, number>): number {
   return words.reduce((total, word) => total + (tokens.get(word) as number), 0);
+}
+
+function probeOf(count: number, seed: number): string {
+  return drawWords(count, createRandom((Math.imul(1 - count, 0x9e3779b1) ^ seed) >>> 0)).join(" ");
 }
 
 interface Fit {
@@ -151,16 +160,24 @@ function fitOf(few: number | undefined, many: number | undefined): Fit {
   return { perWord, overhead, how: `words, by the server's usage: ${rounded}` };
 }
 
-/** Each request has its own words from the first one on: a shared prefix would be cached. */
-function randomOf(seed: number, index: number): () => number {
-  return createRandom((Math.imul(index + 1, 0x9e3779b1) ^ seed) >>> 0);
+/** Words by how many fit up to the end of each part, so that what parts share stays shared. */
+function fittedText(parts: readonly PromptPart[], { overhead, perWord }: Fit): string {
+  const words: string[] = [];
+  let end = 0;
+  for (const { tokens, random } of parts) {
+    end += tokens;
+    const count = Math.round((end - overhead) / perWord) - words.length;
+    if (count > 0) words.push(...drawWords(count, random));
+  }
+  const [first] = parts;
+  return (words.length === 0 && first ? drawWords(1, first.random) : words).join(" ");
 }
 
 function idsOf(ids: readonly number[], count: number, random: () => number): number[] {
   return Array.from({ length: count }, () => ids[Math.floor(random() * ids.length)] as number);
 }
 
-function wordsOf(count: number, random: () => number): string {
+function drawWords(count: number, random: () => number): string[] {
   const pick = (): string => VOCABULARY[Math.floor(random() * VOCABULARY.length)] as string;
-  return Array.from({ length: count }, pick).join(" ");
+  return Array.from({ length: count }, pick);
 }

@@ -1,8 +1,15 @@
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { type Load, loadText, scheduleCsv, scheduleOf } from "../../src/bench/load.ts";
+import {
+  type Load,
+  loadText,
+  type ScheduledRequest,
+  scheduleCsv,
+  scheduleOf,
+} from "../../src/bench/load.ts";
 import { createPromptMaker, type TokenCounter } from "../../src/bench/prompts.ts";
+import type { Endpoint } from "../../src/bench/stream.ts";
 import { readTrace } from "../../src/trace/trace.ts";
 import { temporaryFolder } from "../cli/helpers/folder.ts";
 
@@ -198,6 +205,60 @@ describe("prompts of a wanted length", () => {
     const maker = await createPromptMaker({ endpoint: "completions", counter });
     expect(words(maker.prompt(request, 0) as string)).toBe(300);
     expect(maker.how).toContain("no counts");
+  });
+
+  describe("of a trace that names its blocks", () => {
+    const letters = (text: string): number[] => [...text].map((char) => char.codePointAt(0) ?? 0);
+    const told = async (text: string): Promise<number> => 5 + words(text);
+    const KINDS: Record<string, { endpoint: Endpoint; text?: boolean; counter: TokenCounter }> = {
+      ids: {
+        endpoint: "completions",
+        counter: { tokenize: async (text) => text.split(" ").map((_, i) => i), promptTokens: told },
+      },
+      "words by usage": {
+        endpoint: "chat",
+        counter: { tokenize: async () => undefined, promptTokens: told },
+      },
+      "counted words": {
+        endpoint: "chat",
+        text: true,
+        counter: {
+          tokenize: async (text) => letters(text),
+          promptTokens: async (text) => 7 + letters(text).length,
+        },
+      },
+    };
+
+    test.for(Object.entries(KINDS))(
+      "%s: equal blocks are equal, and only they",
+      async ([, how]) => {
+        const file = join(await temporaryFolder(), "mooncake.jsonl");
+        const row = (timestamp: number, ids: number[], length: number) =>
+          JSON.stringify({ timestamp, input_length: length, output_length: 1, hash_ids: ids });
+        const rows = [row(0, [1, 2, 3], 1400), row(1, [1, 2, 4], 1400), row(2, [5, 2], 1024)];
+        await writeFile(file, `${rows.join("\n")}\n`);
+        const schedule = await scheduleOf({ arrivals: "trace", trace: file });
+        const maker = await createPromptMaker(how);
+        const [first, second, third] = schedule.map((it, index) => maker.prompt(it, index)) as [
+          string | number[],
+          string | number[],
+          string | number[],
+        ];
+        const shared = (a: string | number[], b: string | number[]): number => {
+          const end = [...a].findIndex((token, at) => token !== b[at]);
+          return (end === -1 ? a.length : end) / a.length;
+        };
+        // 1024 of 1400 tokens, but for a few that the next block has by chance.
+        expect(shared(first, second)).toBeGreaterThan(0.72);
+        expect(shared(first, second)).toBeLessThan(0.75);
+        expect(shared(first, third)).toBeLessThan(0.01);
+        expect(maker.prompt(schedule[0] as ScheduledRequest, 7)).toEqual(first);
+
+        const given = await scheduleOf({ arrivals: "trace", trace: file, inputLen: 1400 });
+        const [own, other] = given.map((it, index) => maker.prompt(it, index));
+        expect(shared(own as string | number[], other as string | number[])).toBeLessThan(0.01);
+      },
+    );
   });
 
   describe("as text, by the count of every word", () => {
