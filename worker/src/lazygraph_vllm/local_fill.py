@@ -30,10 +30,15 @@ TIE = 1e-9
 
 
 def top_graphs(graphs: Iterable[Graph]) -> list[Graph]:
-    """The largest graph of each kind and uniform length, PIECEWISE first as in stock."""
-    tops: dict[tuple[str, int], Graph] = {}
+    """The largest graph of each kind, uniform length and case, PIECEWISE first as in stock.
+
+    A step of one case (adapters, longest query, microbatches) can't replay a graph of another: each
+    needs its own top, or has none before ready.
+    """
+    tops: dict[tuple[str, int, int, int, int], Graph] = {}
     for graph in graphs:
-        group = (graph.kind, graph.uniform or 0)
+        case = (graph.loras, graph.query_length or 0, graph.microbatches)
+        group = (graph.kind, graph.uniform or 0, *case)
         if group not in tops or graph.tokens > tops[group].tokens:
             tops[group] = graph
     return sorted(tops.values(), key=lambda g: (g.kind != "PIECEWISE", -g.tokens))
