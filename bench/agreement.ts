@@ -19,16 +19,16 @@ import { writeFile } from "node:fs/promises";
 import { parseArgs } from "node:util";
 import Table from "cli-table3";
 import type { CellRun, RequestRecord } from "../src/bench/samples.ts";
-import { quantile } from "../src/bench/stats.ts";
 import { readHeads, readRun } from "../src/bench/store.ts";
 import { sentTtftMs } from "../src/bench/vllm-result.ts";
 import { completedOf, outputTokensOf, readySecondsOf, tpotMs } from "../src/bench/windows.ts";
+import { quantile } from "../src/measure/statistics.ts";
 import { DEFAULT_PROFILE, loadProfile } from "../src/profile/load.ts";
 import type { Profile } from "../src/profile/profile.ts";
-import type { RequestSample } from "../src/sim/batcher.ts";
-import { createSetup, type PolicyName } from "../src/sim/setups.ts";
-import { simulate } from "../src/sim/virtual.ts";
-import type { TraceRequest } from "../src/trace.ts";
+import type { RequestSample } from "../src/sim/model/batcher.ts";
+import { createSetup, type PolicyName } from "../src/sim/virtual/setups.ts";
+import { simulate } from "../src/sim/virtual/virtual.ts";
+import type { TraceRequest } from "../src/trace/trace.ts";
 import { type StepRatios, stepRatios } from "./step-ratios.ts";
 
 /** Figures, and how far from 1 a ratio of them may be. */

@@ -9,13 +9,13 @@
 
 import { writeFile } from "node:fs/promises";
 import { cpus } from "node:os";
-import type { Graph } from "../src/graph.ts";
+import type { Graph } from "../src/base/graph.ts";
+import { createRandom } from "../src/base/random.ts";
 import { costSeedOf } from "../src/profile/cost-seed.ts";
 import { loadProfile } from "../src/profile/load.ts";
-import { createRandom } from "../src/random.ts";
-import { createCostPolicy } from "../src/schedule/costed.ts";
+import { createCostPolicy } from "../src/schedule/costed/costed.ts";
 import { createEngineState } from "../src/schedule/state.ts";
-import { quantile } from "../src/sim/figures.ts";
+import { quantile } from "../src/sim/virtual/figures.ts";
 
 const seed = costSeedOf(loadProfile());
 const RESULTS = new URL("./results/decisions.json", import.meta.url);

@@ -11,9 +11,9 @@
 
 import { readFile, writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
-import { DEFAULT_POLICY } from "../src/engine-policy.ts";
 import { DEFAULT_PROFILE, loadProfile } from "../src/profile/load.ts";
 import type { Profile } from "../src/profile/profile.ts";
+import { DEFAULT_POLICY } from "../src/schedule/choice.ts";
 import type { Load } from "./lib/added.ts";
 import { type Arm, type ArmName, armsOf } from "./lib/first-set.ts";
 import { conversation, gammas, window } from "./lib/loads.ts";

@@ -9,8 +9,8 @@
 
 import { writeFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
-import type { Graph } from "../src/graph.ts";
-import { topGraphs } from "../src/graph.ts";
+import type { Graph } from "../src/base/graph.ts";
+import { topGraphs } from "../src/base/graph.ts";
 import type { ForecastConstants } from "../src/memory/constants.ts";
 import { MemoryForecast } from "../src/memory/forecast.ts";
 import { distinct, fitConstants, type MeasuredRun, readRuns } from "./lib/graph-memory.ts";

@@ -19,7 +19,7 @@ import { cpus } from "node:os";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { Pool } from "undici";
-import { bootstrapMean, type Interval, quantile } from "../src/bench/stats.ts";
+import { bootstrapMean, type Interval, quantile } from "../src/measure/statistics.ts";
 import { FakeEngine, plan } from "../test/helpers/fake-engine.ts";
 
 const BLOCKS = 20;

@@ -11,14 +11,14 @@
 
 import { writeFile } from "node:fs/promises";
 import { type Choose, choose, GraphSizes } from "../examples/gateway/src/routing.ts";
+import { createRandom } from "../src/base/random.ts";
 import { compare, type Estimate, estimate } from "../src/bench/bootstrap.ts";
+import type { GraphSnapshot } from "../src/engine/snapshot.ts";
 import { DEFAULT_PROFILE, loadProfile } from "../src/profile/load.ts";
-import { createRandom } from "../src/random.ts";
-import { createIdlePolicy } from "../src/schedule/idle.ts";
-import { Drive, listArrivals } from "../src/sim/drive.ts";
-import { EngineModel } from "../src/sim/engine.ts";
-import { PolicyRun } from "../src/sim/policy-run.ts";
-import type { GraphSnapshot } from "../src/snapshot.ts";
+import { createIdlePolicy } from "../src/schedule/modes/idle.ts";
+import { Drive, listArrivals } from "../src/sim/model/drive.ts";
+import { EngineModel } from "../src/sim/model/engine.ts";
+import { PolicyRun } from "../src/sim/virtual/policy-run.ts";
 
 const RATES = [2, 5, 10, 20, 40];
 const RUNS = 20;

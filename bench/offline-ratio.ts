@@ -6,15 +6,15 @@
  */
 
 import { writeFile } from "node:fs/promises";
-import type { Graph } from "../src/graph.ts";
+import type { Graph } from "../src/base/graph.ts";
+import { createRandom, type Random } from "../src/base/random.ts";
 import { costSeedOf } from "../src/profile/cost-seed.ts";
 import { loadProfile } from "../src/profile/load.ts";
-import { createRandom, type Random } from "../src/random.ts";
-import type { CostSeed } from "../src/schedule/cost.ts";
-import { createCostPolicy } from "../src/schedule/costed.ts";
+import type { CostSeed } from "../src/schedule/costed/cost.ts";
+import { createCostPolicy } from "../src/schedule/costed/costed.ts";
 import type { Decision } from "../src/schedule/policy.ts";
 import { createEngineState, type EngineState } from "../src/schedule/state.ts";
-import { quantile } from "../src/sim/figures.ts";
+import { quantile } from "../src/sim/virtual/figures.ts";
 import { type OfflineStep, offlineOptimum } from "./lib/offline-optimum.ts";
 
 const RESULTS = new URL("./results/offline-ratio.json", import.meta.url);

@@ -13,7 +13,7 @@
 import { readFile, writeFile } from "node:fs/promises";
 import { parseArgs } from "node:util";
 import { DEFAULT_PROFILE, loadProfile } from "../src/profile/load.ts";
-import { POLICY_NAMES, type PolicyName } from "../src/sim/setups.ts";
+import { POLICY_NAMES, type PolicyName } from "../src/sim/virtual/setups.ts";
 import { type AddedRun, addedRuns, type Load, type SecondStart, secondStart } from "./lib/added.ts";
 import { conversation, gamma, gammas, window } from "./lib/loads.ts";
 

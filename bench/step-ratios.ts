@@ -4,9 +4,9 @@
  */
 
 import type { CellRun } from "../src/bench/samples.ts";
-import { quantile } from "../src/bench/stats.ts";
+import { quantile } from "../src/measure/statistics.ts";
 import type { Profile } from "../src/profile/profile.ts";
-import { createCostModel } from "../src/sim/cost.ts";
+import { createCostModel } from "../src/sim/model/cost.ts";
 
 export interface StepRatios {
   readonly steps: string;

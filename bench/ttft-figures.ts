@@ -15,8 +15,8 @@ import Table from "cli-table3";
 import type { Estimate } from "../src/bench/bootstrap.ts";
 import { numberText } from "../src/bench/rows.ts";
 import type { CellRun } from "../src/bench/samples.ts";
-import type { Interval } from "../src/bench/stats.ts";
 import { readHeads, readRun } from "../src/bench/store.ts";
+import type { Interval } from "../src/measure/statistics.ts";
 import { type CaptureHolds, captureHolds } from "./lib/capture-holds.ts";
 import { type FillCost, fillCost, type Stretch, stretches } from "./lib/fill-cost.ts";
 import {

@@ -1,12 +1,23 @@
-export type { Announcement } from "./call-options.ts";
-export { type Controller, createController } from "./controller.ts";
-export type {
-  ExplainingPolicy,
-  PolicyContext,
-  PolicyName,
-} from "./engine-policy.ts";
-export type { DecisionRecord, ProblemCounts } from "./engine-record.ts";
-export { codeOf, ERROR_CODES, type ErrorCode, LazygraphError, OptionError } from "./errors.ts";
+export { codeOf, ERROR_CODES, type ErrorCode, LazygraphError, OptionError } from "./base/errors.ts";
+export {
+  covers,
+  type Graph,
+  type GraphKind,
+  idealGraph,
+  type StepCase,
+  type StepShape,
+  topGraphs,
+} from "./base/graph.ts";
+export type { Announcement } from "./controller/call-options.ts";
+export { type Controller, createController } from "./controller/controller.ts";
+export {
+  createHttpServer,
+  type HttpChange,
+  type HttpOptions,
+  type MetricsSource,
+} from "./controller/http.ts";
+export type { ControllerOptions } from "./controller/options.ts";
+export type { WaitOptions } from "./controller/waiters.ts";
 export {
   type CaptureEndEvent,
   type CaptureMissEvent,
@@ -27,7 +38,10 @@ export {
   type MemoryRoomEvent,
   onEvent,
   type ProblemEvent,
-} from "./events.ts";
+} from "./engine/events.ts";
+export type { MemoryVerdict } from "./engine/memory-line.ts";
+export type { DecisionRecord, ProblemCounts } from "./engine/record.ts";
+export type { EngineSnapshot, GraphSnapshot } from "./engine/snapshot.ts";
 export {
   type GpuDevice,
   type GpuFault,
@@ -47,20 +61,8 @@ export {
   type GpuWatchOptions,
   openGpuMemory,
 } from "./gpu/memory.ts";
-export {
-  covers,
-  type Graph,
-  type GraphKind,
-  idealGraph,
-  type StepCase,
-  type StepShape,
-  topGraphs,
-} from "./graph.ts";
-export { createHttpServer, type HttpChange, type HttpOptions, type MetricsSource } from "./http.ts";
 export type { Forecast } from "./memory/forecast.ts";
 export type { MemoryOptions } from "./memory/options.ts";
-export type { MemoryVerdict } from "./memory-line.ts";
-export type { ControllerOptions } from "./options.ts";
 export type { PlanSnapshot } from "./plan/engine-plan.ts";
 export {
   createTraceRecorder,
@@ -73,12 +75,22 @@ export type { UnrecordedReason } from "./record/row.ts";
 export { type ConnectOptions, type ControllerClient, connectController } from "./replica/client.ts";
 export { createStandby, type Standby, type StandbyOptions } from "./replica/standby.ts";
 export type { ControllerView } from "./replica/view.ts";
-export type { CostSeed, SeedRows } from "./schedule/cost.ts";
-export { type CostPolicy, type CostPolicyOptions, createCostPolicy } from "./schedule/costed.ts";
+export type {
+  ExplainingPolicy,
+  PolicyContext,
+  PolicyName,
+} from "./schedule/choice.ts";
+export type { CostSeed, SeedRows } from "./schedule/costed/cost.ts";
+export {
+  type CostPolicy,
+  type CostPolicyOptions,
+  createCostPolicy,
+} from "./schedule/costed/costed.ts";
+export type { Prior, PriorTraffic } from "./schedule/costed/prior.ts";
 export { dispatch, dispatchTable, PAD_LIMIT, type PadLimit } from "./schedule/dispatch.ts";
-export { createEagerPolicy } from "./schedule/eager.ts";
-export { createIdlePolicy } from "./schedule/idle.ts";
-export { createLazyPolicy } from "./schedule/lazy.ts";
+export { createEagerPolicy } from "./schedule/modes/eager.ts";
+export { createIdlePolicy } from "./schedule/modes/idle.ts";
+export { createLazyPolicy } from "./schedule/modes/lazy.ts";
 export type {
   Decision,
   DispatchTable,
@@ -86,15 +98,12 @@ export type {
   Policy,
   TableRow,
 } from "./schedule/policy.ts";
-export type { Prior, PriorTraffic } from "./schedule/prior.ts";
 export {
   capturedGraphs,
   type EngineState,
   type GraphState,
   missingGraphs,
 } from "./schedule/state.ts";
-export type { EngineSnapshot, GraphSnapshot } from "./snapshot.ts";
-export type { WaitOptions } from "./waiters.ts";
 export type { CurveOptions } from "./wire/curve.ts";
 export {
   MODES,

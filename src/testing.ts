@@ -2,26 +2,21 @@
 
 export { DEFAULT_PROFILE, loadProfile, parseProfile } from "./profile/load.ts";
 export type { Profile } from "./profile/profile.ts";
-export type { RequestSample } from "./sim/batcher.ts";
-export {
-  type ListeningEvent,
-  type ProcessEnd,
-  type SimulatedEngine,
-  type SimulatedEngineEvent,
-  type SimulatedEngineOptions,
-  type StartedEvent,
-  startSimulatedEngine,
-} from "./sim/child.ts";
-export type { Spread } from "./sim/figures.ts";
-export type { EngineCurve } from "./sim/link.ts";
-export { LiveEngine, type LiveEngineOptions, type LiveEvent } from "./sim/live.ts";
-export { SimulatedGpu } from "./sim/memory.ts";
-export {
-  type SimulatedServer,
-  type SimulatedServerOptions,
-  startSimulatedServer,
-} from "./sim/server.ts";
-export { type SimulatedRun, type SimulateOptions, simulate } from "./sim/virtual.ts";
+export { type ProcessEnd, type SimulatedEngine, startSimulatedEngine } from "./sim/live/child.ts";
+export type {
+  ListeningEvent,
+  SimulatedEngineEvent,
+  SimulatedEngineOptions,
+  StartedEvent,
+} from "./sim/live/child-options.ts";
+export type { EngineCurve } from "./sim/live/link.ts";
+export { LiveEngine, type LiveEngineOptions, type LiveEvent } from "./sim/live/live.ts";
+export { type SimulatedServer, startSimulatedServer } from "./sim/live/server.ts";
+export type { SimulatedServerOptions } from "./sim/live/server-options.ts";
+export type { RequestSample } from "./sim/model/batcher.ts";
+export { SimulatedGpu } from "./sim/model/memory.ts";
+export type { Spread } from "./sim/virtual/figures.ts";
+export { type SimulatedRun, type SimulateOptions, simulate } from "./sim/virtual/virtual.ts";
 export {
   readTrace,
   type TimeUnit,
@@ -30,4 +25,4 @@ export {
   type TraceOptions,
   type TraceRequest,
   type TraceSkip,
-} from "./trace.ts";
+} from "./trace/trace.ts";

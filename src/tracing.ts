@@ -6,7 +6,7 @@
  */
 
 import { type Span, SpanStatusCode, type Tracer, trace } from "@opentelemetry/api";
-import { type EngineEventBase, onEvent } from "./events.ts";
+import { type EngineEventBase, onEvent } from "./engine/events.ts";
 
 export interface TracingOptions {
   /** @default the global provider's tracer of the name `lazygraph` */

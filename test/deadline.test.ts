@@ -2,7 +2,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { describe, expect, test } from "vitest";
-import { within } from "../src/deadline.ts";
+import { within } from "../src/base/deadline.ts";
 
 /** As `fetch` does it: rejects with the signal's reason, and keeps nothing else of it. */
 function never(signal: AbortSignal): Promise<never> {

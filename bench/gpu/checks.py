@@ -77,7 +77,7 @@ def capture(worker: Any, graph: str) -> str | None:
     """Capture one graph on this rank, between two steps; why not."""
     from types import SimpleNamespace
 
-    from lazygraph_vllm import rank
+    from lazygraph_vllm.rank import calls as rank
 
     answer = rank.capture(SimpleNamespace(worker=worker, global_rank=worker.rank), graph)
     error: str | None = answer.get("error")
@@ -125,8 +125,8 @@ def serve_ungraphed(worker: Any) -> str | None:
     """Let no captured graph serve a step on this rank."""
     from types import SimpleNamespace
 
-    from lazygraph_vllm import rank
-    from lazygraph_vllm.messages import Dispatch
+    from lazygraph_vllm.rank import calls as rank
+    from lazygraph_vllm.protocol.messages import Dispatch
 
     return rank.set_table(SimpleNamespace(worker=worker), Dispatch(uniform=(), mixed=()))
 

@@ -19,7 +19,14 @@ import {
   serveCommand,
   serveEnvironment,
 } from "./lib/family-command.ts";
-import { cellName, type Family, type FamilyCell, isOurs } from "./lib/family-plan.ts";
+import {
+  cellName,
+  decodes,
+  type Family,
+  type FamilyCell,
+  isOurs,
+  modeOf,
+} from "./lib/family-plan.ts";
 import type {
   CellResult,
   OurFigures,
@@ -102,7 +109,7 @@ async function start(
     LAZYGRAPH_TEST_TIMING: timings,
     ...more,
   };
-  const served = serveCommand(family, cell.arm, { model, serve, port, httpPort, lazygraph });
+  const served = serveCommand(family, cell, { model, serve, port, httpPort, lazygraph });
   const command = [...pin, ...served];
   const server = startServer({ name, command, env, log });
   const url = new URL(`http://127.0.0.1:${port}`);
@@ -116,10 +123,10 @@ async function startCell(options: CellOptions, running: Running): Promise<StartR
   const first = await streamed(completion(url, model, 1, 0));
   const atReady = isOurs(cell.arm) ? await engineSnapshot(httpPort) : undefined;
   const before = isOurs(cell.arm)
-    ? await settledEngine(httpPort, cell.arm, SETTLED_SECONDS_MAX)
+    ? await settledEngine(httpPort, modeOf(cell.arm), SETTLED_SECONDS_MAX)
     : undefined;
   const decode: DecodeResult[] = [];
-  for (const concurrent of cell.round < 0 ? [] : options.levels) {
+  for (const concurrent of decodes(cell, family) ? options.levels : []) {
     decode.push(await decodeLevel(url, model, concurrent, options.repetitions));
   }
   const after = isOurs(cell.arm) ? await engineSnapshot(httpPort) : undefined;
@@ -133,7 +140,7 @@ async function startCell(options: CellOptions, running: Running): Promise<StartR
     shape: family.shape,
     gpus,
     via,
-    args: family.args,
+    args: [...family.args, ...family.startArgs],
     timing,
     spawnToReadySeconds: (readyAt - server.spawnedAtMs) / 1000,
     spawnToFirstTokenSeconds: (first.firstAtMs - server.spawnedAtMs) / 1000,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib
 import json
 import os
@@ -35,6 +36,9 @@ REQUEST_BYTES_MAX = 1 << 20
 CHILDREN_MAX = 16
 TERM_SECONDS = 20.0
 """From SIGTERM to SIGKILL for a server whose client has gone."""
+CUDA_ERROR_NOT_INITIALIZED = 3
+"""What cuInit answers in the child of a process that has called it."""
+CHILD_CAN, CHILD_CANNOT = 0, 3
 FORK_ENVIRONMENT = {"VLLM_WORKER_MULTIPROC_METHOD": "fork"}
 """Its EngineCore and ranks come by fork as well; vLLM itself falls back where CUDA is in use."""
 
@@ -92,13 +96,20 @@ def parse(data: bytes, own_env: dict[str, str]) -> Request:
     return Request(argv, env | FORK_ENVIRONMENT, cwd, cpus)
 
 
-def uses_cuda(fds: str = "/proc/self/fd") -> bool:
-    """Whether CUDA's driver was initialised here, by whomever: a child then can't use it."""
-    for fd in os.listdir(fds):
+def child_lacks_cuda(driver: str = "libcuda.so.1") -> bool:
+    """Whether a forked child is refused by CUDA's driver, because this process initialised it.
+
+    Asked of a child, since nothing that can be seen here tells: NVML opens the same device files as
+    the driver on some hosts. Where there is no driver, nothing is refused.
+    """
+    pid = os.fork()
+    if pid == 0:
+        code = CHILD_CAN
         with contextlib.suppress(OSError):
-            if os.readlink(f"{fds}/{fd}").startswith("/dev/nvidia-uvm"):
-                return True
-    return False
+            if ctypes.CDLL(driver).cuInit(0) == CUDA_ERROR_NOT_INITIALIZED:
+                code = CHILD_CANNOT
+        os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == CHILD_CANNOT
 
 
 def preload(modules: list[str]) -> dict[str, float]:
@@ -113,8 +124,11 @@ def preload(modules: list[str]) -> dict[str, float]:
         importlib.import_module(name)
         seconds[name] = time.monotonic() - began
     torch = sys.modules.get("torch")
-    if (torch is not None and torch.cuda.is_initialized()) or uses_cuda():
-        raise RuntimeError("expected no CUDA context before the fork, got one from the imports")
+    if (torch is not None and torch.cuda.is_initialized()) or child_lacks_cuda():
+        raise RuntimeError(
+            f"expected imports that leave CUDA's driver alone, got it initialised by one of "
+            f"{', '.join(modules)}: a fork can't use it then"
+        )
     plugins = sys.modules.get("vllm.plugins")
     if plugins is not None and plugins.plugins_loaded:
         # Each child must load them by its own environment, and vLLM does it once per process.

@@ -12,8 +12,8 @@ import {
   graphsCaptured,
   settledEngine,
 } from "./lib/engine-view.ts";
-import { armArguments, armEnvironment } from "./lib/family-command.ts";
-import { type Arm, isOurs } from "./lib/family-plan.ts";
+import { armArguments, armEnvironment, ourOptions } from "./lib/family-command.ts";
+import { type Arm, isOurs, modeOf } from "./lib/family-plan.ts";
 import { startServer, stopServer, untilReady } from "./lib/server.ts";
 import { readStartTiming } from "./lib/start-timing.ts";
 
@@ -72,9 +72,18 @@ export async function runCell(cell: Cell, out: string): Promise<CellResult> {
     ...armArguments(cell.mode),
   ];
   const cli = new URL("../../dist/cli/main.js", import.meta.url).pathname;
-  const ours = ["run", "--mode", cell.mode, "--quiet", "--http", `127.0.0.1:${httpPort}`, "--"];
+  const http = ["--http", `127.0.0.1:${httpPort}`];
   const command = isOurs(cell.mode)
-    ? [process.execPath, cli, ...ours, ...serveCommand]
+    ? [
+        process.execPath,
+        cli,
+        "run",
+        ...ourOptions(cell.mode),
+        "--quiet",
+        ...http,
+        "--",
+        ...serveCommand,
+      ]
     : serveCommand;
   const env: NodeJS.ProcessEnv = {
     ...process.env,
@@ -89,7 +98,7 @@ export async function runCell(cell: Cell, out: string): Promise<CellResult> {
     const readyAt = await untilReady(url, server, READY_TIMEOUT_SECONDS);
     const first = await streamed(completion(url, model, 1, 0));
     const engine = isOurs(cell.mode)
-      ? await settledEngine(httpPort, cell.mode, SETTLE_TIMEOUT_SECONDS)
+      ? await settledEngine(httpPort, modeOf(cell.mode), SETTLE_TIMEOUT_SECONDS)
       : undefined;
     const deviceUsedMiB = await deviceUsed(cell.gpu);
     const decode: DecodeResult[] = [];

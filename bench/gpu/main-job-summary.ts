@@ -1,6 +1,6 @@
 /** Sums up the cells: intervals per mode, and stock against ours, paired by round. */
 
-import { bootstrapMean, type Interval, mean } from "../../src/bench/stats.ts";
+import { bootstrapMean, type Interval, mean } from "../../src/measure/statistics.ts";
 import type { CellResult, Mode } from "./main-job-cell.ts";
 
 const MIB = 2 ** 20;

@@ -92,7 +92,7 @@ class Fill:
     """Captures what is left, one graph at a time, paced by the share of the pass that is done."""
 
     def __init__(self, controller) -> None:  # noqa: ANN001
-        from lazygraph_vllm.messages import Inventory, Ready
+        from lazygraph_vllm.protocol.messages import Inventory, Ready
 
         self.controller = controller
         self.inventory = controller.wait_for(
@@ -107,13 +107,13 @@ class Fill:
         self.push_table()
 
     def push_table(self) -> None:
-        from lazygraph_vllm.dispatch import default_table
+        from lazygraph_vllm.rules.dispatch import default_table
 
         graphs = [g for g in self.inventory.graphs if g.id in self.captured]
         self.controller.send(default_table(graphs, decode_length=1))
 
     async def run(self, progress) -> None:  # noqa: ANN001
-        from lazygraph_vllm.messages import Capture, Result
+        from lazygraph_vllm.protocol.messages import Capture, Result
 
         for index, graph in enumerate(self.left):
             while progress() < index / self.total:
@@ -285,7 +285,7 @@ async def run(args: argparse.Namespace, controller) -> dict:  # noqa: ANN001
 
 
 def served_steps(messages: list) -> dict[str, int]:
-    from lazygraph_vllm.messages import Telemetry
+    from lazygraph_vllm.protocol.messages import Telemetry
 
     counts: Counter[str] = Counter()
     for message in messages:

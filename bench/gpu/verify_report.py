@@ -14,7 +14,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-LIMIT = 0.02  # RELATIVE_LIMIT of lazygraph_vllm/verify.py
+LIMIT = 0.02  # RELATIVE_LIMIT of lazygraph_vllm/rank/verify.py
 
 
 def main() -> None:

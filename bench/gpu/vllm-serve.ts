@@ -6,7 +6,7 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import Table from "cli-table3";
 import { freePort } from "../../src/bench/engine-command.ts";
-import { readTrace } from "../../src/trace.ts";
+import { readTrace } from "../../src/trace/trace.ts";
 import { type ClientResult, clientAgreement } from "../lib/client-agreement.ts";
 
 /** Each id stands for so many random tokens. */

@@ -2,10 +2,10 @@
 
 import { priorOf } from "../../src/plan/plan.ts";
 import type { Profile } from "../../src/profile/profile.ts";
-import { learningPolicy } from "../../src/sim/plan-run.ts";
-import { createSetup, type PolicyName } from "../../src/sim/setups.ts";
-import { type SimulatedRun, simulate } from "../../src/sim/virtual.ts";
-import type { TraceRequest } from "../../src/trace.ts";
+import { learningPolicy } from "../../src/sim/virtual/plan-run.ts";
+import { createSetup, type PolicyName } from "../../src/sim/virtual/setups.ts";
+import { type SimulatedRun, simulate } from "../../src/sim/virtual/virtual.ts";
+import type { TraceRequest } from "../../src/trace/trace.ts";
 
 export interface Load {
   readonly name: string;

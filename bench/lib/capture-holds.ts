@@ -1,8 +1,8 @@
 /** How long captures between steps held engines up, and how much of that was not the capture. */
 
 import type { CellRun } from "../../src/bench/samples.ts";
-import { quantile } from "../../src/bench/stats.ts";
 import { holdMs } from "../../src/bench/windows.ts";
+import { quantile } from "../../src/measure/statistics.ts";
 
 export interface CaptureHolds {
   readonly captures: number;

@@ -1,6 +1,6 @@
 /** What the cells of families.sh claim about families on vLLM 0.33. Pure. */
 
-import { bootstrapMean, mean } from "../../src/bench/stats.ts";
+import { bootstrapMean, mean } from "../../src/measure/statistics.ts";
 import {
   type CellResult,
   isParity,
@@ -111,11 +111,15 @@ function captureFindings(id: string, pairs: readonly Pair[], told: Told, limit: 
 
 /** With all graphs: decoding, and what was forecast against what was taken. */
 function settledFindings(id: string, pairs: readonly Pair[], told: Told): Finding[] {
-  const levels = pairs[0]?.stock.decode.map(({ concurrent }) => concurrent) ?? [];
+  // Not every start decodes.
+  const decoding = pairs.filter(
+    ({ ours, stock }) => ours.decode.length > 0 && stock.decode.length > 0,
+  );
+  const levels = decoding[0]?.stock.decode.map(({ concurrent }) => concurrent) ?? [];
   const tpot = ({ decode }: StartResult, level: number): number =>
     mean(decode.find(({ concurrent }) => concurrent === level)?.tpotMs ?? [Number.NaN]);
   const decode = levels.map((level): Finding => {
-    const ratios = pairs.map(({ ours, stock }) => tpot(ours, level) / tpot(stock, level));
+    const ratios = decoding.map(({ ours, stock }) => tpot(ours, level) / tpot(stock, level));
     return {
       ...{ ...told, id: `${id}.decode-${level}`, ...measured(bootstrapMean(ratios)) },
       ...{ unit: "of stock's", limit: DECODE_RATIO_MAX, sense: "atMost" },
@@ -154,7 +158,7 @@ function byHand(id: string, by: string, pairs: readonly Pair[], told: Told): Fin
 function parityFindings(family: string, cells: readonly ParityResult[], told: Told): Finding[] {
   const limits = PARITY_LIMITS[family];
   if (limits === undefined) return [];
-  return (["idle", "lazy"] as const).flatMap((arm) => {
+  return (["idle", "idle-simple", "idle-costed", "lazy"] as const).flatMap((arm) => {
     const pairs = cells.flatMap((ours) => {
       const stock = cells.find((cell) => cell.arm === "stock" && cell.round === ours.round);
       return ours.arm !== arm || stock === undefined ? [] : [{ ours, stock }];
@@ -172,7 +176,7 @@ function parityFindings(family: string, cells: readonly ParityResult[], told: To
       value: pairs.flatMap(({ ours }) => ours.requests).filter(({ failure }) => failure).length,
     };
     // Stock's load begins when idle mode was ready, so only that one has the same clock.
-    if (arm === "lazy") return [parity, failed];
+    if (arm !== "idle") return [parity, failed];
     return [
       parity,
       failed,

@@ -1,6 +1,6 @@
 /** Claims: a measured value against its limit, and whether it holds. Pure. */
 
-import type { Interval } from "../../src/bench/stats.ts";
+import type { Interval } from "../../src/measure/statistics.ts";
 
 export type Sense = "atMost" | "atLeast";
 

@@ -2,8 +2,8 @@
 
 import { type Estimate, estimate } from "../../src/bench/bootstrap.ts";
 import type { CellRun, RequestRecord } from "../../src/bench/samples.ts";
-import { mean } from "../../src/bench/stats.ts";
 import { completedOf, holdMs, inWindow, isDelayed, ttftMs } from "../../src/bench/windows.ts";
+import { mean } from "../../src/measure/statistics.ts";
 import { matched, ttftsOf, type Values } from "./matched.ts";
 
 export interface FillCost {

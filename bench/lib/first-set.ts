@@ -3,9 +3,9 @@
 import { foreignSeed } from "../../src/plan/seed.ts";
 import { costSeedOf } from "../../src/profile/cost-seed.ts";
 import type { Profile } from "../../src/profile/profile.ts";
-import { createCostPolicy } from "../../src/schedule/costed.ts";
-import { createSetup, type PolicyName } from "../../src/sim/setups.ts";
-import { type SimulatedRun, simulate } from "../../src/sim/virtual.ts";
+import { createCostPolicy } from "../../src/schedule/costed/costed.ts";
+import { createSetup, type PolicyName } from "../../src/sim/virtual/setups.ts";
+import { type SimulatedRun, simulate } from "../../src/sim/virtual/virtual.ts";
 import type { Load } from "./added.ts";
 
 /** A policy by name, or one that starts with the costs of another engine. */

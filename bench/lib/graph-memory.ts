@@ -10,8 +10,8 @@
  */
 
 import { readdirSync, readFileSync } from "node:fs";
-import type { Graph, GraphKind } from "../../src/graph.ts";
-import { bySizeDescending, topGraphs } from "../../src/graph.ts";
+import type { Graph, GraphKind } from "../../src/base/graph.ts";
+import { bySizeDescending, topGraphs } from "../../src/base/graph.ts";
 import type { ForecastConstants } from "../../src/memory/constants.ts";
 
 export interface MeasuredRun {

@@ -2,7 +2,7 @@
 
 import { fileURLToPath } from "node:url";
 import { gammaRequests } from "../../src/bench/gamma.ts";
-import { readTrace, type TraceRequest } from "../../src/trace.ts";
+import { readTrace, type TraceRequest } from "../../src/trace/trace.ts";
 import type { Load } from "./added.ts";
 
 const TRACE = fileURLToPath(

@@ -5,11 +5,11 @@
  * mode by itself: a run's engine is its own.
  */
 
+import { createRandom, type Random } from "../../src/base/random.ts";
 import type { Estimate } from "../../src/bench/bootstrap.ts";
 import type { RequestRecord } from "../../src/bench/samples.ts";
-import { quantile, sortedQuantile } from "../../src/bench/stats.ts";
 import { ttftMs } from "../../src/bench/windows.ts";
-import { createRandom, type Random } from "../../src/random.ts";
+import { quantile, sortedQuantile } from "../../src/measure/statistics.ts";
 
 /** A value for each request of a run, by the request's number in the schedule. */
 export type Values = ReadonlyMap<number, number>;

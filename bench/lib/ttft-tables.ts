@@ -3,7 +3,6 @@
 import { type Estimate, estimate } from "../../src/bench/bootstrap.ts";
 import { runFigures } from "../../src/bench/run-figures.ts";
 import type { CellRun } from "../../src/bench/samples.ts";
-import { bootstrapMean, type Interval } from "../../src/bench/stats.ts";
 import {
   completedOf,
   fillOf,
@@ -12,6 +11,7 @@ import {
   tpotMs,
   ttftMs,
 } from "../../src/bench/windows.ts";
+import { bootstrapMean, type Interval } from "../../src/measure/statistics.ts";
 import { matched, type Values } from "./matched.ts";
 
 /** One setting of the stall budget. */

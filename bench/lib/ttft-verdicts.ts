@@ -4,7 +4,6 @@ import { type Estimate, estimate } from "../../src/bench/bootstrap.ts";
 import { longestTokenGap } from "../../src/bench/gap.ts";
 import { runFigures } from "../../src/bench/run-figures.ts";
 import type { CellRun } from "../../src/bench/samples.ts";
-import { bootstrapMean, mean } from "../../src/bench/stats.ts";
 import { difference, waitPerRequest } from "../../src/bench/summary.ts";
 import {
   completedOf,
@@ -15,6 +14,7 @@ import {
   ttftMs,
   type WindowName,
 } from "../../src/bench/windows.ts";
+import { bootstrapMean, mean } from "../../src/measure/statistics.ts";
 import { type Matched, matched, ttftsOf } from "./matched.ts";
 
 export interface Verdict {

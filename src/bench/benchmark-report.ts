@@ -3,9 +3,9 @@
  * Times count from when a request was sent, as there; standard deviations are of the sample.
  */
 
-import { packageVersion } from "../version.ts";
+import { packageVersion } from "../base/version.ts";
+import { mean, quantile } from "../measure/statistics.ts";
 import type { CellRun, RequestRecord } from "./samples.ts";
-import { mean, quantile } from "./stats.ts";
 import { durationSeconds, sentTtftMs } from "./vllm-result.ts";
 import { completedOf, outputTokensOf, tpotMs } from "./windows.ts";
 

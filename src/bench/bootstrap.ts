@@ -4,7 +4,7 @@
  * Requests of one run share its engine, so drawing requests alone would make intervals too narrow.
  */
 
-import { createRandom, type Random } from "../random.ts";
+import { createRandom, type Random } from "../base/random.ts";
 
 export interface Estimate {
   readonly value: number;

@@ -2,7 +2,7 @@
 
 import { setMaxListeners } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
-import { LazygraphError, messageOf } from "../errors.ts";
+import { LazygraphError, messageOf } from "../base/errors.ts";
 import { ServerAddress } from "../measure/server-address.ts";
 import { type Due, recordOf, runOpenLoop, type Sent, sleep } from "./driver.ts";
 import { createTokenCounter, servedModel } from "./endpoint.ts";

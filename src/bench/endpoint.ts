@@ -1,7 +1,7 @@
 /** Questions to an OpenAI-compatible server besides the load: its model, its token counts. */
 
-import { within } from "../deadline.ts";
-import { LazygraphError } from "../errors.ts";
+import { within } from "../base/deadline.ts";
+import { LazygraphError } from "../base/errors.ts";
 import { askServer, connectionFailure } from "../measure/http-client.ts";
 import type { ServerAddress } from "../measure/server-address.ts";
 import type { TokenCounter } from "./prompts.ts";

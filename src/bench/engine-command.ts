@@ -3,7 +3,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { createWriteStream } from "node:fs";
 import { createServer } from "node:net";
-import { LazygraphError } from "../errors.ts";
+import { LazygraphError } from "../base/errors.ts";
 import { sleep } from "./driver.ts";
 
 export interface CommandOptions {

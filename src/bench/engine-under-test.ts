@@ -1,8 +1,8 @@
 /** The engine of one run: by a command, simulated or live; with our controller or as stock. */
 
-import { type Controller, createController } from "../controller.ts";
+import { type Controller, createController } from "../controller/controller.ts";
 import { loadProfile } from "../profile/load.ts";
-import { simulatedEngineProgram } from "../sim/child.ts";
+import { simulatedEngineProgram } from "../sim/live/child.ts";
 import { EngineCommand, freePort } from "./engine-command.ts";
 import type { SampleLine } from "./samples.ts";
 import { controllerOptions, type ModeSpec, type SimulatedSpec } from "./spec.ts";

@@ -1,7 +1,7 @@
 /** Reads the fields of a JSON object, each with its rule; a slip is one sentence with its path. */
 
-import { OptionError } from "../errors.ts";
-import { nearMiss } from "../near-miss.ts";
+import { OptionError } from "../base/errors.ts";
+import { nearMiss } from "../base/near-miss.ts";
 
 export interface NumberLimits {
   readonly min: number;

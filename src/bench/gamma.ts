@@ -1,7 +1,7 @@
 /** Seeded requests whose gaps follow a gamma distribution: its `cv` is the burstiness. */
 
-import { createRandom, type Random, standardNormal } from "../random.ts";
-import type { TraceRequest } from "../trace.ts";
+import { createRandom, type Random, standardNormal } from "../base/random.ts";
+import type { TraceRequest } from "../trace/trace.ts";
 
 export interface GammaTraffic {
   /** Mean arrivals a second. */

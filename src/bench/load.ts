@@ -3,9 +3,9 @@
  * started, so that every mode, the simulator and other clients get the very same one.
  */
 
-import { OptionError } from "../errors.ts";
-import { createRandom, type Random } from "../random.ts";
-import { readTrace, type TraceRequest, type TraceSkip } from "../trace.ts";
+import { OptionError } from "../base/errors.ts";
+import { createRandom, type Random } from "../base/random.ts";
+import { readTrace, type TraceRequest, type TraceSkip } from "../trace/trace.ts";
 import { gamma } from "./gamma.ts";
 import { type Conversation, readShareGpt } from "./sharegpt.ts";
 

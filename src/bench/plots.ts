@@ -1,7 +1,7 @@
 /** What the report draws: series as plain numbers, each with the table that says the same. */
 
+import { quantile } from "../measure/statistics.ts";
 import type { CellRun } from "./samples.ts";
-import { quantile } from "./stats.ts";
 import { completedOf, readySecondsOf, tpotMs, ttftMs } from "./windows.ts";
 
 export interface Series {

@@ -4,7 +4,7 @@
  */
 
 import PQueue from "p-queue";
-import { createRandom } from "../random.ts";
+import { createRandom } from "../base/random.ts";
 import type { ScheduledRequest } from "./load.ts";
 import type { Endpoint } from "./stream.ts";
 

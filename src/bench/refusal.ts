@@ -1,6 +1,6 @@
 /** Why an answer is no stream of tokens, by its status and beginning. Pure. */
 
-import type { Failure } from "./stream.ts";
+import type { Failure } from "./failure.ts";
 
 export interface RefusedAnswer {
   readonly status: number;

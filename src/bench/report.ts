@@ -3,7 +3,7 @@
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
-import { makeFolder } from "../make-folder.ts";
+import { makeFolder } from "../base/make-folder.ts";
 import { aiperfRecords } from "./aiperf-records.ts";
 import { benchmarkReport } from "./benchmark-report.ts";
 import { htmlOf } from "./html.ts";

@@ -1,7 +1,7 @@
 /** The rows of the report's tables: one figure each, one column per mode. Pure text. */
 
+import type { Distribution, Interval } from "../measure/statistics.ts";
 import type { Estimate } from "./bootstrap.ts";
-import type { Distribution, Interval } from "./stats.ts";
 import type { ModeFigures, ScalarName, Summary } from "./summary.ts";
 import type { WindowName } from "./windows.ts";
 

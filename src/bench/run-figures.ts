@@ -1,10 +1,10 @@
 /** What one run came to, besides the distributions of its latencies. */
 
-import type { EngineSnapshot, GraphSnapshot } from "../snapshot.ts";
+import type { EngineSnapshot, GraphSnapshot } from "../engine/snapshot.ts";
+import { type Distribution, distributionOf, mean } from "../measure/statistics.ts";
+import type { FailureKind } from "./failure.ts";
 import { type Gap, longestTokenGap } from "./gap.ts";
 import type { CellRun, RequestRecord } from "./samples.ts";
-import { type Distribution, distributionOf, mean } from "./stats.ts";
-import type { FailureKind } from "./stream.ts";
 import {
   completedOf,
   fillOf,

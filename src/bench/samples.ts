@@ -1,9 +1,9 @@
 /** What one run of a cell leaves behind: raw samples, as they are kept in its files. */
 
-import type { EngineSnapshot } from "../snapshot.ts";
+import type { EngineSnapshot } from "../engine/snapshot.ts";
+import type { Failure } from "./failure.ts";
 import type { Load, Start } from "./load.ts";
 import type { CellName, ModeSpec } from "./spec.ts";
-import type { Failure } from "./stream.ts";
 
 /** One request. Seconds count from the spawn of the engine, or from the run's start without one. */
 export interface RequestRecord {

@@ -1,8 +1,8 @@
 /** ShareGPT-format files: `[{"conversations": [{"from": "human", "value": …}, …]}, …]`. */
 
 import { readFile, stat } from "node:fs/promises";
-import { codeOf, LazygraphError, messageOf } from "../errors.ts";
-import { parseJsonFile } from "../parse-json.ts";
+import { codeOf, LazygraphError, messageOf } from "../base/errors.ts";
+import { parseJsonFile } from "../base/parse-json.ts";
 
 /** The first question of a conversation and the length of its answer. */
 export interface Conversation {

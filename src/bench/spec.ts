@@ -1,8 +1,8 @@
 /** What a benchmark runs: modes, loads, and which cells of the two, from a JSON file or options. */
 
-import { OptionError } from "../errors.ts";
+import { OptionError } from "../base/errors.ts";
+import { type ControllerOptions, resolveOptions } from "../controller/options.ts";
 import { type ServerAddressOptions, serverUrl, shownUrl } from "../measure/server-address.ts";
-import { type ControllerOptions, resolveOptions } from "../options.ts";
 import { MODES, type Mode } from "../wire/protocol.ts";
 import { defined, Fields, fieldError, numberIn, textIn } from "./fields.ts";
 import type { Load } from "./load.ts";

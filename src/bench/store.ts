@@ -16,8 +16,8 @@ import { basename, join } from "node:path";
 import { createInterface } from "node:readline";
 import { pipeline } from "node:stream/promises";
 import { createGunzip, createGzip } from "node:zlib";
-import { codeOf, LazygraphError, messageOf, OptionError } from "../errors.ts";
-import { makeFolder } from "../make-folder.ts";
+import { codeOf, LazygraphError, messageOf, OptionError } from "../base/errors.ts";
+import { makeFolder } from "../base/make-folder.ts";
 import type {
   CaptureRecord,
   CellRun,

@@ -1,7 +1,7 @@
 /** A mode as files and reports have it: without keys, tokens and passwords. Pure. */
 
+import { hideSecretOptions, hideSecretVariables } from "../base/secrets.ts";
 import { shownUrl } from "../measure/server-address.ts";
-import { hideSecretOptions, hideSecretVariables } from "../secrets.ts";
 import { defined } from "./fields.ts";
 import type { ModeSpec } from "./spec.ts";
 

@@ -3,33 +3,15 @@
  * content. What goes wrong is an outcome, not an exception: a benchmark counts it and goes on.
  */
 
-import type { Answer, AnswerFailureKind } from "../measure/answer.ts";
+import type { Answer } from "../measure/answer.ts";
 import { type AnswerReader, createAnswerReader, isEventStream } from "../measure/answer-reader.ts";
 import type { ByteHandler, ByteRequest, RequestControl } from "../measure/direct-dispatch.ts";
 import { connectionFailure, dispatchBytes, isClosedConnection } from "../measure/http-client.ts";
 import type { ServerAddress } from "../measure/server-address.ts";
+import type { Failure, FailureKind } from "./failure.ts";
 import { refusalOf } from "./refusal.ts";
 
 export type Endpoint = "completions" | "chat";
-
-/** How a request can fail, as the reports count it. */
-const REQUEST_FAILURES = [
-  "unreachable",
-  "unauthorized",
-  "no_model",
-  "rate_limited",
-  "http_error",
-  "not_sse",
-  "timeout",
-  "aborted",
-] as const;
-
-export type FailureKind = (typeof REQUEST_FAILURES)[number] | AnswerFailureKind;
-
-export interface Failure {
-  readonly kind: FailureKind;
-  readonly detail: string;
-}
 
 /** What not every server takes. */
 export interface RequestFields {

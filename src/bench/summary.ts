@@ -1,5 +1,11 @@
 /** All runs of a folder summed up: a mode under a load, its windows, intervals and comparisons. */
 
+import {
+  bootstrapMean,
+  type Distribution,
+  distributionOf,
+  type Interval,
+} from "../measure/statistics.ts";
 import { compare, type Estimate, type Estimates, estimate } from "./bootstrap.ts";
 import { isDisturbed } from "./disturbed.ts";
 import { itlMs } from "./latencies.ts";
@@ -7,7 +13,6 @@ import type { Load } from "./load.ts";
 import { type RunFigures, runFigures } from "./run-figures.ts";
 import type { CellRun, HostFacts, RequestRecord } from "./samples.ts";
 import type { Goodput, ModeSpec } from "./spec.ts";
-import { bootstrapMean, type Distribution, distributionOf, type Interval } from "./stats.ts";
 import { durationSeconds, isGood } from "./vllm-result.ts";
 import {
   completedOf,

@@ -4,9 +4,9 @@
  * population, and `burstiness` is the shape of the gamma distribution.
  */
 
+import { mean, quantile } from "../measure/statistics.ts";
 import type { CellRun, RequestRecord } from "./samples.ts";
 import type { Goodput } from "./spec.ts";
-import { mean, quantile } from "./stats.ts";
 import { completedOf, outputTokensOf, tpotMs } from "./windows.ts";
 
 const PERCENTILES = [50, 90, 95, 99, 99.9];

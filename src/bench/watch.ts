@@ -1,8 +1,8 @@
 /** What our controller tells of one engine during a run, on the clock that requests are timed by. */
 
-import type { Controller } from "../controller.ts";
-import { onEvent } from "../events.ts";
-import type { EngineSnapshot } from "../snapshot.ts";
+import type { Controller } from "../controller/controller.ts";
+import { onEvent } from "../engine/events.ts";
+import type { EngineSnapshot } from "../engine/snapshot.ts";
 import type { SampleLine } from "./samples.ts";
 
 export interface Watched {

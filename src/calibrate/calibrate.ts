@@ -3,15 +3,15 @@
  * then every capture, then the same waves with each step in its own graph.
  */
 
-import type { Controller } from "../controller.ts";
-import { LazygraphError } from "../errors.ts";
+import { LazygraphError } from "../base/errors.ts";
+import { packageVersion } from "../base/version.ts";
+import type { Controller } from "../controller/controller.ts";
+import type { EngineSnapshot } from "../engine/snapshot.ts";
 import type { ServerAddress } from "../measure/server-address.ts";
 import { loadProfile, parseProfile } from "../profile/load.ts";
 import type { Profile } from "../profile/profile.ts";
 import { decodeLength } from "../schedule/dispatch.ts";
 import type { EngineState } from "../schedule/state.ts";
-import type { EngineSnapshot } from "../snapshot.ts";
-import { packageVersion } from "../version.ts";
 import { Completions, RefusedRequest } from "./client.ts";
 import type { CalibrationControl, CalibrationTable } from "./control.ts";
 import { profileDocument, SYNCHRONOUS, Unmeasured } from "./document.ts";

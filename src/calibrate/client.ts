@@ -1,8 +1,8 @@
 /** The OpenAI side of the engine under calibration: completions of given lengths, nothing else. */
 
 import { setTimeout as sleep } from "node:timers/promises";
-import { within } from "../deadline.ts";
-import { LazygraphError } from "../errors.ts";
+import { within } from "../base/deadline.ts";
+import { LazygraphError } from "../base/errors.ts";
 import { createAnswerReader } from "../measure/answer-reader.ts";
 import { askServer, connectionFailure } from "../measure/http-client.ts";
 import type { ServerAddress } from "../measure/server-address.ts";

@@ -4,11 +4,11 @@
  * something.
  */
 
-import { type Graph, topGraphs } from "../graph.ts";
-import { exactTable } from "../schedule/comparators/exact.ts";
+import { type Graph, topGraphs } from "../base/graph.ts";
 import { decodeLength } from "../schedule/dispatch.ts";
 import type { Decision, DispatchTable, EngineEvent, Policy } from "../schedule/policy.ts";
 import { capturedGraphs, type EngineState, missingGraphs } from "../schedule/state.ts";
+import { exactTable } from "../sim/virtual/comparators/exact.ts";
 import { Cells } from "./cells.ts";
 
 /** What serves steps: nothing, the tops whatever the step, or each step's own graph. */

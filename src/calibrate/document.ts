@@ -3,7 +3,7 @@
  * measured, each told apart in its provenance. Pure.
  */
 
-import type { Graph } from "../graph.ts";
+import type { Graph } from "../base/graph.ts";
 import type { Profile } from "../profile/profile.ts";
 import { type CellEstimate, SAMPLES_MIN, type StepEstimates } from "./estimate.ts";
 import { frontEndSeconds } from "./front-end.ts";

@@ -8,7 +8,7 @@
  * prompts that ran alone. What is left of each step is its base, and a cell's base the median.
  */
 
-import type { Graph } from "../graph.ts";
+import type { Graph } from "../base/graph.ts";
 import type { Observation } from "./cells.ts";
 import {
   type CellFigures,

@@ -5,7 +5,7 @@
  * longer is HTTP, the tokenizer, messages between processes and the way back.
  */
 
-import { quantile } from "../bench/stats.ts";
+import { quantile } from "../measure/statistics.ts";
 import { promptPairs, type StepEstimates } from "./estimate.ts";
 import type { TimedWave } from "./waves.ts";
 

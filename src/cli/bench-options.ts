@@ -1,11 +1,11 @@
 /** Options of `lazygraph bench` into a specification, so that both ways go through its checks. */
 
 import { readFile } from "node:fs/promises";
+import { codeOf, messageOf, OptionError } from "../base/errors.ts";
+import { parseJsonFile } from "../base/parse-json.ts";
 import { defined } from "../bench/fields.ts";
 import type { CellName } from "../bench/spec.ts";
 import { type BenchSpec, checkUrl, parseSpec } from "../bench/spec.ts";
-import { codeOf, messageOf, OptionError } from "../errors.ts";
-import { parseJsonFile } from "../parse-json.ts";
 import { MODES } from "../wire/protocol.ts";
 import { quote, usageError } from "./errors.ts";
 import { numberOption } from "./number-option.ts";

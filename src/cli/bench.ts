@@ -3,13 +3,13 @@
 import { stat } from "node:fs/promises";
 import { constants } from "node:os";
 import { join } from "node:path";
+import { codeOf, OptionError } from "../base/errors.ts";
 import { cautions } from "../bench/cautions.ts";
 import { requireServer } from "../bench/endpoint.ts";
 import { runMatrix } from "../bench/matrix.ts";
 import { mergeFolders } from "../bench/merge.ts";
 import { writeReport } from "../bench/report.ts";
 import type { BenchSpec, CellName } from "../bench/spec.ts";
-import { codeOf, OptionError } from "../errors.ts";
 import { ServerAddress } from "../measure/server-address.ts";
 import { loadProfile } from "../profile/load.ts";
 import { type BenchOptions, parseBench } from "./bench-options.ts";

@@ -1,10 +1,10 @@
 /** `lazygraph calibrate -- COMMAND`: a cost profile from a live engine. */
 
+import { systemClock, withinSeconds } from "../base/clock.ts";
+import { LazygraphError, OptionError } from "../base/errors.ts";
 import { calibrate } from "../calibrate/calibrate.ts";
 import { CalibrationControl } from "../calibrate/control.ts";
-import { systemClock, withinSeconds } from "../clock.ts";
-import { type Controller, createController } from "../controller.ts";
-import { LazygraphError, OptionError } from "../errors.ts";
+import { type Controller, createController } from "../controller/controller.ts";
 import type { ServerAddress } from "../measure/server-address.ts";
 import { type Child, type ChildEnd, startChild, startExitCode } from "./child.ts";
 import { closeWithin } from "./close-within.ts";

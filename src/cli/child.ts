@@ -6,7 +6,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { constants } from "node:os";
 import { isatty } from "node:tty";
-import { LazygraphError } from "../errors.ts";
+import { LazygraphError } from "../base/errors.ts";
 import { EXIT } from "./errors.ts";
 import { requireExecutable, startError } from "./start-error.ts";
 

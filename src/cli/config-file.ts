@@ -5,9 +5,9 @@
  */
 
 import { readFileSync } from "node:fs";
-import { codeOf, OptionError } from "../errors.ts";
-import { nearMiss } from "../near-miss.ts";
-import { parseJsonFile } from "../parse-json.ts";
+import { codeOf, OptionError } from "../base/errors.ts";
+import { nearMiss } from "../base/near-miss.ts";
+import { parseJsonFile } from "../base/parse-json.ts";
 import { quote } from "./errors.ts";
 import type { OptionSpec, ParsedOptions } from "./options.ts";
 

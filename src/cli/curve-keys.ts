@@ -1,4 +1,4 @@
-import { OptionError } from "../errors.ts";
+import { OptionError } from "../base/errors.ts";
 import type { CurveOptions } from "../wire/curve.ts";
 import { isLoopback } from "../wire/endpoint.ts";
 

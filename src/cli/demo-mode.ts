@@ -1,10 +1,11 @@
 /** One mode of the demo: a controller, an engine process, a trace, and what came of it. */
 
-import { type Controller, createController } from "../controller.ts";
-import { LazygraphError } from "../errors.ts";
-import { type SimulatedEngineEvent, startSimulatedEngine } from "../sim/child.ts";
-import { Sample, type Spread } from "../sim/figures.ts";
-import type { EngineSnapshot } from "../snapshot.ts";
+import { LazygraphError } from "../base/errors.ts";
+import { type Controller, createController } from "../controller/controller.ts";
+import type { EngineSnapshot } from "../engine/snapshot.ts";
+import { startSimulatedEngine } from "../sim/live/child.ts";
+import type { SimulatedEngineEvent } from "../sim/live/child-options.ts";
+import { Sample, type Spread } from "../sim/virtual/figures.ts";
 import type { Mode } from "../wire/protocol.ts";
 
 export interface DemoSettings {

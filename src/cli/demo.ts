@@ -8,7 +8,7 @@ import { fileURLToPath } from "node:url";
 import Table from "cli-table3";
 import { DEFAULT_PROFILE, loadProfile } from "../profile/load.ts";
 import type { Profile } from "../profile/profile.ts";
-import { readTrace, type TraceRequest } from "../trace.ts";
+import { readTrace, type TraceRequest } from "../trace/trace.ts";
 import { MODES, type Mode } from "../wire/protocol.ts";
 import { type DemoSettings, type ModeFigures, runMode } from "./demo-mode.ts";
 import { createDemoProgress } from "./demo-progress.ts";

@@ -3,7 +3,7 @@
  * after `--`, what would become of that.
  */
 
-import { messageOf } from "../errors.ts";
+import { messageOf } from "../base/errors.ts";
 import { loadAddon } from "../gpu/addon.ts";
 import { type GpuSurvey, openGpuMemory } from "../gpu/memory.ts";
 import {

@@ -1,7 +1,7 @@
 /** How an error reaches the terminal: one sentence, its code, and the exit code that goes with it. */
 
-import { codeOf, type ErrorCode, LazygraphError, messageOf, OptionError } from "../errors.ts";
-import { nearMiss } from "../near-miss.ts";
+import { codeOf, type ErrorCode, LazygraphError, messageOf, OptionError } from "../base/errors.ts";
+import { nearMiss } from "../base/near-miss.ts";
 
 export const EXIT = { ok: 0, failure: 1, usage: 2, notExecutable: 126, notFound: 127 } as const;
 

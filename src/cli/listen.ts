@@ -1,6 +1,6 @@
 import type { Server } from "node:http";
 import type { AddressInfo } from "node:net";
-import { listenServer } from "../listen-error.ts";
+import { listenServer } from "../base/listen-error.ts";
 import { note } from "./errors.ts";
 import type { HostPort } from "./options.ts";
 

@@ -2,8 +2,8 @@
 /** The `lazygraph` command: finds the subcommand, loads its file, reports its errors. */
 
 import { readFileSync } from "node:fs";
-import { OptionError } from "../errors.ts";
-import { nearMiss } from "../near-miss.ts";
+import { OptionError } from "../base/errors.ts";
+import { nearMiss } from "../base/near-miss.ts";
 import { quote, reportError } from "./errors.ts";
 
 interface Command {

@@ -1,6 +1,6 @@
 import { Registry } from "prom-client";
-import type { Controller } from "../controller.ts";
-import type { MetricsSource } from "../http.ts";
+import type { Controller } from "../controller/controller.ts";
+import type { MetricsSource } from "../controller/http.ts";
 import { collectMetrics } from "../metrics/collect.ts";
 
 /** What `GET /metrics` of a command answers: a registry of the controller's own. */

@@ -4,8 +4,8 @@
  */
 
 import { parseArgs } from "node:util";
-import { OptionError } from "../errors.ts";
-import { nearMiss } from "../near-miss.ts";
+import { OptionError } from "../base/errors.ts";
+import { nearMiss } from "../base/near-miss.ts";
 import { id } from "../wire/check.ts";
 import { checkEndpoint, isLoopback } from "../wire/endpoint.ts";
 import { MODES, type Mode } from "../wire/protocol.ts";

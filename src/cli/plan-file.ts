@@ -2,7 +2,7 @@
 
 import { stat } from "node:fs/promises";
 import { basename, dirname } from "node:path";
-import { codeOf, LazygraphError } from "../errors.ts";
+import { codeOf, LazygraphError } from "../base/errors.ts";
 import { PlanFault } from "../plan/check.ts";
 import { readPlan, writePlan } from "../plan/files.ts";
 import type { Plan } from "../plan/plan.ts";

@@ -2,9 +2,9 @@
 
 import { access, constants, stat } from "node:fs/promises";
 import { dirname } from "node:path";
-import { systemClock, withinSeconds } from "../clock.ts";
-import { codeOf, messageOf } from "../errors.ts";
-import type { ControllerOptions } from "../options.ts";
+import { systemClock, withinSeconds } from "../base/clock.ts";
+import { codeOf, messageOf } from "../base/errors.ts";
+import type { ControllerOptions } from "../controller/options.ts";
 import { defaultPlanFolder } from "../plan/place.ts";
 import { note } from "./errors.ts";
 

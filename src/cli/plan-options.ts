@@ -1,8 +1,8 @@
 /** What is captured, by which policy and learned plan, for the commands that start a controller. */
 
-import { DEFAULT_POLICY, defaultPolicy, POLICY_NAMES } from "../engine-policy.ts";
-import { OptionError } from "../errors.ts";
-import type { ControllerOptions } from "../options.ts";
+import { OptionError } from "../base/errors.ts";
+import type { ControllerOptions } from "../controller/options.ts";
+import { DEFAULT_POLICY, defaultPolicy, POLICY_NAMES } from "../schedule/choice.ts";
 import { isGraphRule } from "../schedule/rules.ts";
 import { usageError } from "./errors.ts";
 import { numberOption } from "./number-option.ts";

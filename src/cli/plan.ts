@@ -1,8 +1,8 @@
 /** `lazygraph plan show|merge|suggest`: learned plans, and the vLLM flags that traffic justifies. */
 
 import { join } from "node:path";
-import { codeOf, LazygraphError, OptionError } from "../errors.ts";
-import { nearMiss } from "../near-miss.ts";
+import { codeOf, LazygraphError, OptionError } from "../base/errors.ts";
+import { nearMiss } from "../base/near-miss.ts";
 import { formatPlan } from "../plan/check.ts";
 import { planNames } from "../plan/files.ts";
 import { fingerprintDifference, fingerprintKey } from "../plan/fingerprint.ts";

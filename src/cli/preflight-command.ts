@@ -1,6 +1,6 @@
 /** `lazygraph doctor -- vllm serve MODEL …`: lazily or as stock, before anything starts. */
 
-import { OptionError } from "../errors.ts";
+import { OptionError } from "../base/errors.ts";
 import { EXIT } from "./errors.ts";
 import type { ParsedOptions } from "./options.ts";
 import { askPreflight } from "./preflight.ts";

@@ -6,7 +6,7 @@
  */
 
 import { execFile } from "node:child_process";
-import { messageOf } from "../errors.ts";
+import { messageOf } from "../base/errors.ts";
 import { PLUGIN_PACKAGE, pluginRemedy, probePlugin, resolvePython } from "./plugin-probe.ts";
 import type { VllmCommand } from "./vllm-command.ts";
 

@@ -4,8 +4,8 @@
  */
 
 import cliProgress from "cli-progress";
-import type { Controller } from "../controller.ts";
-import { onEvent } from "../events.ts";
+import type { Controller } from "../controller/controller.ts";
+import { onEvent } from "../engine/events.ts";
 import type { Log, LogLevel } from "./log.ts";
 import { printable } from "./printable.ts";
 import { secondsText, settledTable } from "./table.ts";

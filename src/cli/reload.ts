@@ -1,7 +1,7 @@
 /** SIGHUP while `lazygraph serve` runs: its file is read again, and what may change does. */
 
-import type { Controller } from "../controller.ts";
-import { onEvent } from "../events.ts";
+import type { Controller } from "../controller/controller.ts";
+import { onEvent } from "../engine/events.ts";
 import type { Mode } from "../wire/protocol.ts";
 import { errorLine } from "./errors.ts";
 import type { Log } from "./log.ts";

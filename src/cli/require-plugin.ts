@@ -1,6 +1,6 @@
 /** Whether a command's Python has our plugin, before the command is started. */
 
-import { LazygraphError } from "../errors.ts";
+import { LazygraphError } from "../base/errors.ts";
 import { quote } from "./errors.ts";
 import { PLUGIN_PACKAGE, pluginRemedy, probePlugin } from "./plugin-probe.ts";
 

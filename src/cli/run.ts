@@ -5,12 +5,12 @@
  * its exit code is ours.
  */
 
-import { systemClock } from "../clock.ts";
-import { type Controller, createController } from "../controller.ts";
-import { OptionError } from "../errors.ts";
-import { createHttpServer } from "../http.ts";
+import { systemClock } from "../base/clock.ts";
+import { OptionError } from "../base/errors.ts";
+import { type Controller, createController } from "../controller/controller.ts";
+import { createHttpServer } from "../controller/http.ts";
+import type { EngineSnapshot } from "../engine/snapshot.ts";
 import type { MemoryOptions } from "../memory/options.ts";
-import type { EngineSnapshot } from "../snapshot.ts";
 import type { Mode } from "../wire/protocol.ts";
 import { type Child, type ChildEnd, startChild, startExitCode } from "./child.ts";
 import { closeWithin } from "./close-within.ts";

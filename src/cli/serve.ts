@@ -1,7 +1,7 @@
 /** `lazygraph serve`: the controller alone, for engines that somebody else starts. */
 
-import { createController } from "../controller.ts";
-import { createHttpServer } from "../http.ts";
+import { createController } from "../controller/controller.ts";
+import { createHttpServer } from "../controller/http.ts";
 import type { MemoryOptions } from "../memory/options.ts";
 import type { Mode } from "../wire/protocol.ts";
 import { closeWithin } from "./close-within.ts";

@@ -1,7 +1,7 @@
 /** How a command is told of a server: its URL, a key, headers. */
 
+import { OptionError } from "../base/errors.ts";
 import { checkHeaders } from "../bench/spec.ts";
-import { OptionError } from "../errors.ts";
 import {
   ServerAddress,
   type ServerAddressOptions,

@@ -3,8 +3,8 @@
 import { basename } from "node:path";
 import Table from "cli-table3";
 import type { Profile } from "../profile/profile.ts";
-import type { Spread } from "../sim/figures.ts";
-import type { SimulatedRun } from "../sim/virtual.ts";
+import type { Spread } from "../sim/virtual/figures.ts";
+import type { SimulatedRun } from "../sim/virtual/virtual.ts";
 import { quote } from "./errors.ts";
 import { secondsText } from "./table.ts";
 

@@ -3,17 +3,17 @@
  * each compared with an engine that has every graph for free.
  */
 
-import { LazygraphError } from "../errors.ts";
-import { nearMiss } from "../near-miss.ts";
+import { LazygraphError } from "../base/errors.ts";
+import { nearMiss } from "../base/near-miss.ts";
 import { fingerprintDifference } from "../plan/fingerprint.ts";
 import { type Plan, priorOf } from "../plan/plan.ts";
 import { DEFAULT_PROFILE, loadProfile } from "../profile/load.ts";
 import type { Profile } from "../profile/profile.ts";
-import { learningPolicy, simulatedFingerprint } from "../sim/plan-run.ts";
-import { createSetup, POLICY_NAMES, type PolicyName } from "../sim/setups.ts";
-import { type SimulatedRun, simulate } from "../sim/virtual.ts";
+import { learningPolicy, simulatedFingerprint } from "../sim/virtual/plan-run.ts";
+import { createSetup, POLICY_NAMES, type PolicyName } from "../sim/virtual/setups.ts";
+import { type SimulatedRun, simulate } from "../sim/virtual/virtual.ts";
 import { SkipCounts } from "../trace/skips.ts";
-import { readTrace, type TraceOptions, type TraceRequest } from "../trace.ts";
+import { readTrace, type TraceOptions, type TraceRequest } from "../trace/trace.ts";
 import { note, usageError } from "./errors.ts";
 import { numberOption } from "./number-option.ts";
 import { type ParsedOptions, parseOptions } from "./options.ts";

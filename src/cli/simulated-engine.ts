@@ -5,14 +5,14 @@
  * writes what happens as JSON lines on stdout. It ends with its parent.
  */
 
-import { codeOf, ERROR_CODES } from "../errors.ts";
+import { codeOf, ERROR_CODES } from "../base/errors.ts";
 import { DEFAULT_PROFILE, loadProfile, withSizes } from "../profile/load.ts";
 import type { Profile } from "../profile/profile.ts";
-import type { EngineCurve } from "../sim/link.ts";
-import { LiveEngine, type LiveEngineOptions } from "../sim/live.ts";
-import { SimulatedGpu } from "../sim/memory.ts";
-import { startSimulatedServer } from "../sim/server.ts";
-import { readTrace, type TraceRequest } from "../trace.ts";
+import type { EngineCurve } from "../sim/live/link.ts";
+import { LiveEngine, type LiveEngineOptions } from "../sim/live/live.ts";
+import { startSimulatedServer } from "../sim/live/server.ts";
+import { SimulatedGpu } from "../sim/model/memory.ts";
+import { readTrace, type TraceRequest } from "../trace/trace.ts";
 import { exitCodeOf, reportError, usageError } from "./errors.ts";
 import { isDisabled } from "./no-engine.ts";
 import { numberOption } from "./number-option.ts";

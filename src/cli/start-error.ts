@@ -2,7 +2,7 @@
 
 import { constants } from "node:fs";
 import { access, stat } from "node:fs/promises";
-import { type ErrorCode, LazygraphError } from "../errors.ts";
+import { type ErrorCode, LazygraphError } from "../base/errors.ts";
 import { quote } from "./errors.ts";
 import { fileHead, findOnPath } from "./plugin-probe.ts";
 

@@ -1,8 +1,8 @@
 /** `lazygraph status`: what a running controller knows, over its HTTP side. */
 
 import { setTimeout as sleep } from "node:timers/promises";
-import { LazygraphError, messageOf } from "../errors.ts";
-import type { EngineSnapshot } from "../snapshot.ts";
+import { LazygraphError, messageOf } from "../base/errors.ts";
+import type { EngineSnapshot } from "../engine/snapshot.ts";
 import { errorLine, usageError } from "./errors.ts";
 import { parseOptions } from "./options.ts";
 import { stopSignal } from "./stop-signal.ts";

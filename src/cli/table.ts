@@ -1,7 +1,7 @@
 /** The tables of `run` and `status`. Pure: a snapshot in, text out. */
 
 import Table from "cli-table3";
-import type { EngineSnapshot, GraphSnapshot } from "../snapshot.ts";
+import type { EngineSnapshot, GraphSnapshot } from "../engine/snapshot.ts";
 import { printable } from "./printable.ts";
 
 const MIB = 1024 * 1024;

@@ -2,7 +2,7 @@
 
 import type { SkipCounts } from "../trace/skips.ts";
 import type { LengthSummary, TraceSummary } from "../trace/summary.ts";
-import type { TraceAbout } from "../trace.ts";
+import type { TraceAbout } from "../trace/trace.ts";
 
 export function summaryText(file: string, about: TraceAbout, summary: TraceSummary): string {
   const { requests, seconds, requestsPerSecond, busiestMinute, prefixes } = summary;

@@ -1,14 +1,19 @@
 /** `lazygraph trace convert|inspect|cut`: other people's traces, read, told and cut to size. */
 
 import { rm } from "node:fs/promises";
-import { OptionError } from "../errors.ts";
-import { nearMiss } from "../near-miss.ts";
+import { OptionError } from "../base/errors.ts";
+import { nearMiss } from "../base/near-miss.ts";
 import { TRACE_HEADER, TraceFile, traceFileError } from "../record/trace-file.ts";
 import { TIME_UNITS } from "../trace/entry.ts";
 import { SkipCounts } from "../trace/skips.ts";
 import { TraceSummarizer } from "../trace/summary.ts";
+import {
+  readTrace,
+  type TraceAbout,
+  type TraceOptions,
+  type TraceRequest,
+} from "../trace/trace.ts";
 import { TraceWriter, WRITTEN_FORMATS, type WrittenFormat } from "../trace/write.ts";
-import { readTrace, type TraceAbout, type TraceOptions, type TraceRequest } from "../trace.ts";
 import { EXIT, note, quote, usageError } from "./errors.ts";
 import { numberOption } from "./number-option.ts";
 import { type OptionSpec, type ParsedOptions, parseOptions } from "./options.ts";

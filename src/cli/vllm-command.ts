@@ -3,7 +3,7 @@
  */
 
 import { basename } from "node:path";
-import { LazygraphError } from "../errors.ts";
+import { LazygraphError } from "../base/errors.ts";
 import { quote } from "./errors.ts";
 
 /** A server, by any of the ways in which it is started. */

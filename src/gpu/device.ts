@@ -1,6 +1,6 @@
 /** What a reader says about GPUs. Bytes are exact integers below 2^53. */
 
-import { type LazygraphError, OptionError } from "../errors.ts";
+import { type LazygraphError, OptionError } from "../base/errors.ts";
 
 /** One reading of a device's memory. */
 export interface GpuReading {

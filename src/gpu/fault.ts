@@ -1,6 +1,6 @@
 /** Why a device tells no memory, and what to do: each of NVML's answers has its own remedy. */
 
-import { LazygraphError } from "../errors.ts";
+import { LazygraphError } from "../base/errors.ts";
 import type { GpuFault, GpuFaultReason, GpuMig } from "./device.ts";
 
 const REMEDIES: Readonly<Record<GpuFaultReason, string>> = {

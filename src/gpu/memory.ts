@@ -1,6 +1,6 @@
 /** Opens the best source of GPU memory that this host has: the addon, else nvidia-smi, else none. */
 
-import { OptionError } from "../errors.ts";
+import { OptionError } from "../base/errors.ts";
 import { addonCandidates, loadAddon } from "./addon.ts";
 import { openNvidiaSmi } from "./nvidia-smi.ts";
 import { openNvml } from "./nvml-reader.ts";

@@ -4,7 +4,7 @@
  */
 
 import { execFile } from "node:child_process";
-import { codeOf, LazygraphError, messageOf } from "../errors.ts";
+import { codeOf, LazygraphError, messageOf } from "../base/errors.ts";
 import {
   canonicalUuid,
   checkUuid,

@@ -1,6 +1,6 @@
 /** GPU memory through the native addon: exact, and cheap enough to be asked all the time. */
 
-import type { LazygraphError } from "../errors.ts";
+import type { LazygraphError } from "../base/errors.ts";
 import type {
   NativeAddon,
   NativeDevice,

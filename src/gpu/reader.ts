@@ -1,6 +1,6 @@
 /** The interface that both sources offer. */
 
-import { LazygraphError } from "../errors.ts";
+import { LazygraphError } from "../base/errors.ts";
 import type { GpuDevice, GpuReading, GpuSurvey } from "./device.ts";
 import type { GpuSource, GpuSourceFailure } from "./unavailable.ts";
 import type { GpuWatch, GpuWatchEvent, GpuWatchOptions } from "./watch.ts";

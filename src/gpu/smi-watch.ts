@@ -1,6 +1,6 @@
 /** The nvidia-smi reader's watch: what native/src/watch.cc does, on the event loop. */
 
-import { codeOf, LazygraphError } from "../errors.ts";
+import { codeOf, LazygraphError } from "../base/errors.ts";
 import type { GpuReading } from "./device.ts";
 import { Trend } from "./trend.ts";
 import type { GpuWatchEvent, WatchPlan } from "./watch.ts";

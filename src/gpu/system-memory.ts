@@ -4,7 +4,7 @@
  */
 
 import { readFileSync } from "node:fs";
-import { LazygraphError, messageOf } from "../errors.ts";
+import { LazygraphError, messageOf } from "../base/errors.ts";
 import type { GpuReading } from "./device.ts";
 
 /** Models whose memory is the host's, by their names with the driver. */

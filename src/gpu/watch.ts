@@ -1,6 +1,6 @@
 /** What a watch is, whoever reads: its options, its events, and the end of it. */
 
-import { type LazygraphError, OptionError } from "../errors.ts";
+import { type LazygraphError, OptionError } from "../base/errors.ts";
 import type { GpuReading } from "./device.ts";
 import { canonicalUuid, checkUuid } from "./device.ts";
 

@@ -3,7 +3,7 @@
  * JSON document, compressed or not.
  */
 
-import { messageOf } from "../errors.ts";
+import { messageOf } from "../base/errors.ts";
 import { type Answer, Tally, type TallyOptions } from "./answer.ts";
 import { type ContentDecoder, createContentDecoder } from "./content-decoder.ts";
 import { EventStream } from "./event-stream.ts";

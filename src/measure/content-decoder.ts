@@ -9,7 +9,7 @@ import {
   createInflateRaw,
 } from "node:zlib";
 import { Decompress } from "fzstd";
-import { messageOf } from "../errors.ts";
+import { messageOf } from "../base/errors.ts";
 
 export interface ContentDecoder {
   push(bytes: Uint8Array, atMs: number): void;

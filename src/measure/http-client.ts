@@ -4,7 +4,7 @@
  */
 
 import { type Dispatcher, EnvHttpProxyAgent } from "undici";
-import { codeOf, messageOf } from "../errors.ts";
+import { codeOf, messageOf } from "../base/errors.ts";
 import { type ByteHandler, type ByteRequest, dispatchDirect } from "./direct-dispatch.ts";
 import type { ServerAddress } from "./server-address.ts";
 

@@ -5,7 +5,7 @@
  * of the candidates the one with which the most graphs fit, the larger one of equals.
  */
 
-import { type Graph, topGraphs } from "../graph.ts";
+import { type Graph, topGraphs } from "../base/graph.ts";
 import type { MemoryForecast } from "./forecast.ts";
 import { upperBytes } from "./forecast.ts";
 import { DEFAULT_POOL, tiersOf } from "./tiers.ts";

@@ -7,7 +7,7 @@
  * capture: a normal prior and readings with normal noise.
  */
 
-import { type Graph, type GraphKind, topGraphs } from "../graph.ts";
+import { type Graph, type GraphKind, topGraphs } from "../base/graph.ts";
 import type { Reserve } from "../wire/protocol.ts";
 import {
   CONSTANTS,

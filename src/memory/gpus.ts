@@ -4,7 +4,7 @@
  * engine has reported a GPU, and never holds up anything but a capture's own reading.
  */
 
-import { type Clock, withinSeconds } from "../clock.ts";
+import { type Clock, withinSeconds } from "../base/clock.ts";
 import { canonicalUuid } from "../gpu/device.ts";
 import { type GpuMemory, type GpuUnavailable, openGpuMemory } from "../gpu/memory.ts";
 import { WATCHES_MAX } from "../gpu/reader.ts";

@@ -6,7 +6,7 @@
  *   captures ─▶ needs: forecast, what each graph needs, its pool ───┴▶ drop a tier, ask again
  */
 
-import type { Graph } from "../graph.ts";
+import type { Graph } from "../base/graph.ts";
 import type { EngineState } from "../schedule/state.ts";
 import type { RankMemory } from "../wire/protocol.ts";
 import { Backoff } from "./backoff.ts";

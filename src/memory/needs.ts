@@ -3,7 +3,7 @@
  * that the graphs are in. Pure.
  */
 
-import { bySizeDescending, type Graph } from "../graph.ts";
+import { bySizeDescending, type Graph } from "../base/graph.ts";
 import type { EngineState } from "../schedule/state.ts";
 import { type Fit, fitStart } from "./fit.ts";
 import {

@@ -6,7 +6,7 @@
  * 210 and up to 512 about 930. So the tiers end where sizes double.
  */
 
-import { bySizeDescending, type Graph } from "../graph.ts";
+import { bySizeDescending, type Graph } from "../base/graph.ts";
 import type { EngineState } from "../schedule/state.ts";
 
 const FIRST_TIER_TOKENS = 64;

@@ -6,12 +6,12 @@
  */
 
 import type { Registry } from "prom-client";
-import { type Clock, systemClock } from "../clock.ts";
-import type { Controller } from "../controller.ts";
-import { OptionError } from "../errors.ts";
-import { type EngineEventBase, onEvent } from "../events.ts";
-import type { GraphKind } from "../graph.ts";
-import type { EngineSnapshot } from "../snapshot.ts";
+import { type Clock, systemClock } from "../base/clock.ts";
+import { OptionError } from "../base/errors.ts";
+import type { GraphKind } from "../base/graph.ts";
+import type { Controller } from "../controller/controller.ts";
+import { type EngineEventBase, onEvent } from "../engine/events.ts";
+import type { EngineSnapshot } from "../engine/snapshot.ts";
 import { KINDS, type Outcome } from "./catalogue.ts";
 import { Instruments, type Sample } from "./instruments.ts";
 import { type CaptureCost, EngineLedger, type Observation } from "./ledger.ts";

@@ -1,7 +1,7 @@
 /** The metrics of the catalogue as prom-client's objects, in one registry. */
 
 import { Counter, Gauge, Histogram, type Registry } from "prom-client";
-import { OptionError } from "../errors.ts";
+import { OptionError } from "../base/errors.ts";
 import { METRIC_NAMES, METRICS, type MetricDefinition, type MetricName } from "./catalogue.ts";
 
 export type Labels = Readonly<Record<string, string>>;

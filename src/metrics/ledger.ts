@@ -3,7 +3,7 @@
  * graphs that were dropped; and since when an engine is away.
  */
 
-import type { EngineSnapshot, GraphSnapshot } from "../snapshot.ts";
+import type { EngineSnapshot, GraphSnapshot } from "../engine/snapshot.ts";
 import type { Outcome } from "./catalogue.ts";
 
 /** Something for a histogram. */

@@ -1,6 +1,6 @@
 /** A snapshot of an engine as gauge and counter values. */
 
-import type { EngineSnapshot } from "../snapshot.ts";
+import type { EngineSnapshot } from "../engine/snapshot.ts";
 import { MODES, PHASES } from "../wire/protocol.ts";
 import { KINDS, type MetricName, OUTCOMES, STATUSES } from "./catalogue.ts";
 import type { Labels, Sample } from "./instruments.ts";

@@ -1,8 +1,8 @@
 /** What a sound plan looks like, and its text. Pure: every complaint names its place in the file. */
 
-import { caseOf, type StepCase } from "../graph.ts";
-import { parseJsonFile } from "../parse-json.ts";
-import type { PriorLoad } from "../schedule/prior.ts";
+import { caseOf, type StepCase } from "../base/graph.ts";
+import { parseJsonFile } from "../base/parse-json.ts";
+import type { PriorLoad } from "../schedule/costed/prior.ts";
 import type { Fingerprint } from "./fingerprint.ts";
 import { PLAN_VERSION, type Plan, type PlanGraph, type PlanTraffic, planVersion } from "./plan.ts";
 

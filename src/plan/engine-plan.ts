@@ -1,11 +1,11 @@
 /** One engine's learned plan: what it starts with, and what it adds. */
 
-import type { PolicyContext } from "../engine-policy.ts";
 import { costSeedOf } from "../profile/cost-seed.ts";
 import { loadProfile } from "../profile/load.ts";
 import type { Profile } from "../profile/profile.ts";
+import type { PolicyContext } from "../schedule/choice.ts";
+import type { Prior } from "../schedule/costed/prior.ts";
 import type { StepsSeen } from "../schedule/policy.ts";
-import type { Prior } from "../schedule/prior.ts";
 import type { EngineState } from "../schedule/state.ts";
 import type { Hello, Inventory } from "../wire/protocol.ts";
 import type { Contribution } from "./book.ts";

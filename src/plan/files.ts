@@ -3,8 +3,8 @@
 import { randomBytes } from "node:crypto";
 import { access, constants, open, readdir, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { codeOf } from "../errors.ts";
-import { makeFolder } from "../make-folder.ts";
+import { codeOf } from "../base/errors.ts";
+import { makeFolder } from "../base/make-folder.ts";
 import { formatPlan, PLAN_BYTES_MAX, PlanFault, parsePlan } from "./check.ts";
 import type { Plan } from "./plan.ts";
 

@@ -4,7 +4,7 @@
  */
 
 import { createHash } from "node:crypto";
-import type { Graph, StepCase } from "../graph.ts";
+import type { Graph, StepCase } from "../base/graph.ts";
 import type { Hello, Inventory } from "../wire/protocol.ts";
 
 export interface Fingerprint {

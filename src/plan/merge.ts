@@ -1,7 +1,7 @@
 /** Plans put together: an older one with what a start learned, or two of different hosts. Pure. */
 
-import { caseKey, caseOf, topGraphs } from "../graph.ts";
-import type { PriorLoad } from "../schedule/prior.ts";
+import { caseKey, caseOf, topGraphs } from "../base/graph.ts";
+import type { PriorLoad } from "../schedule/costed/prior.ts";
 import { neededGraphs } from "./needed.ts";
 import type { Plan, PlanGraph, PlanTraffic } from "./plan.ts";
 import type { Learned } from "./recorder.ts";

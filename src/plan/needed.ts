@@ -6,7 +6,7 @@
  * where a graph spares less than its own capture takes.
  */
 
-import { fitsCase } from "../graph.ts";
+import { fitsCase } from "../base/graph.ts";
 import type { PlanGraph, PlanTraffic } from "./plan.ts";
 
 /** A plan's `first` never gets longer than this: it is what a start captures early. */

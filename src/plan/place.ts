@@ -2,7 +2,7 @@
 
 import { homedir } from "node:os";
 import { isAbsolute, join } from "node:path";
-import { LazygraphError } from "../errors.ts";
+import { LazygraphError } from "../base/errors.ts";
 
 /**
  * `LAZYGRAPH_PLAN_DIR`, else `$XDG_STATE_HOME/lazygraph/plans`, else

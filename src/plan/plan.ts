@@ -3,8 +3,8 @@
  * other files of this folder check, merge, age, read and write it.
  */
 
-import { caseOf, type StepCase } from "../graph.ts";
-import type { Prior, PriorLoad } from "../schedule/prior.ts";
+import { caseOf, type StepCase } from "../base/graph.ts";
+import type { Prior, PriorLoad } from "../schedule/costed/prior.ts";
 import type { Fingerprint } from "./fingerprint.ts";
 
 /** The newest schema that is read. */

@@ -12,12 +12,12 @@ import {
   idealGraph,
   type StepCase,
   type StepShape,
-} from "../graph.ts";
+} from "../base/graph.ts";
 import { caseRounding } from "../schedule/cases.ts";
-import { type CostSeed, type Costs, createCosts } from "../schedule/cost.ts";
-import { workSeconds } from "../schedule/load.ts";
+import { type CostSeed, type Costs, createCosts } from "../schedule/costed/cost.ts";
+import { workSeconds } from "../schedule/costed/load.ts";
+import type { PriorLoad } from "../schedule/costed/prior.ts";
 import type { StepsSeen } from "../schedule/policy.ts";
-import type { PriorLoad } from "../schedule/prior.ts";
 import type { EngineState } from "../schedule/state.ts";
 import type { PlanGraph, PlanTraffic } from "./plan.ts";
 

@@ -3,8 +3,8 @@
  * profile and are corrected by the engine's own step times. What policy decides doesn't matter.
  */
 
-import { caseOf, type Graph, idealGraph } from "../graph.ts";
-import { type CostSeed, type Costs, createCosts } from "../schedule/cost.ts";
+import { caseOf, type Graph, idealGraph } from "../base/graph.ts";
+import { type CostSeed, type Costs, createCosts } from "../schedule/costed/cost.ts";
 import type { StepsSeen } from "../schedule/policy.ts";
 
 export class RegretMeter {

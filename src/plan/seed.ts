@@ -5,7 +5,7 @@
 
 import { costSeedOf } from "../profile/cost-seed.ts";
 import type { Profile } from "../profile/profile.ts";
-import { type CostSeed, interpolate, type SeedRows } from "../schedule/cost.ts";
+import { type CostSeed, interpolate, type SeedRows } from "../schedule/costed/cost.ts";
 import type { Plan } from "./plan.ts";
 
 /** Timed steps from which on a size's figure is the engine's own. */

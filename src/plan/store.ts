@@ -7,8 +7,8 @@
  */
 
 import { join } from "node:path";
-import { type Clock, withinSeconds } from "../clock.ts";
-import { codeOf, messageOf } from "../errors.ts";
+import { type Clock, withinSeconds } from "../base/clock.ts";
+import { codeOf, messageOf } from "../base/errors.ts";
 import { BookEntry, type BookHead, type Contribution } from "./book.ts";
 import { PlanFault } from "./check.ts";
 import { planNames, readPlan, setAside, versionOf, writePlan } from "./files.ts";

@@ -1,6 +1,6 @@
 /** What a sound profile looks like: every size there, every cost a number from 0 up. */
 
-import type { Graph } from "../graph.ts";
+import type { Graph } from "../base/graph.ts";
 import type { CaptureCost, CostRow, Profile, StepCosts } from "./profile.ts";
 
 /** Makes the error for one field; the caller adds the file. */

@@ -1,6 +1,6 @@
 /** A profile's measurements as the policy's first estimates. */
 
-import type { CostSeed } from "../schedule/cost.ts";
+import type { CostSeed } from "../schedule/costed/cost.ts";
 import type { Profile } from "./profile.ts";
 
 export function costSeedOf({ steps, captures }: Profile): CostSeed {

@@ -1,8 +1,8 @@
 /** Loads cost profiles: where they lie is known here, what a sound one looks like in `check.ts`. */
 
 import { readdirSync, readFileSync, statSync } from "node:fs";
-import { codeOf, LazygraphError } from "../errors.ts";
-import { parseJsonFile } from "../parse-json.ts";
+import { codeOf, LazygraphError } from "../base/errors.ts";
+import { parseJsonFile } from "../base/parse-json.ts";
 import { checkProfile } from "./check.ts";
 import type { Profile } from "./profile.ts";
 

@@ -1,6 +1,6 @@
 /** Cost profiles: what one model on one GPU was measured to take, with its provenance. */
 
-import type { Graph } from "../graph.ts";
+import type { Graph } from "../base/graph.ts";
 
 /** `[tokens, seconds]`, tokens rising; between two rows the cost is interpolated. */
 export type CostRow = readonly [tokens: number, seconds: number];

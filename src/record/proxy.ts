@@ -12,8 +12,8 @@ import {
 } from "node:http";
 import { pipeline } from "node:stream";
 import type { Dispatcher } from "undici";
-import type { ErrorCode } from "../errors.ts";
-import { publishProblem } from "../events.ts";
+import type { ErrorCode } from "../base/errors.ts";
+import { publishProblem } from "../engine/events.ts";
 import { isGenerating } from "../measure/generating.ts";
 import { connectionFailure, httpClient, isClosedConnection } from "../measure/http-client.ts";
 import type { ServerAddress } from "../measure/server-address.ts";

@@ -6,10 +6,10 @@
  * that were under way and those that arrived after the oldest of them.
  */
 
-import { checkOptions, numberRule, type OptionRule, textRule } from "../check-options.ts";
-import { type Clock, systemClock } from "../clock.ts";
-import { OptionError } from "../errors.ts";
-import { publishProblem } from "../events.ts";
+import { checkOptions, numberRule, type OptionRule, textRule } from "../base/check-options.ts";
+import { type Clock, systemClock } from "../base/clock.ts";
+import { OptionError } from "../base/errors.ts";
+import { publishProblem } from "../engine/events.ts";
 import { type OutcomeSink, type RecordedRequest, UNWATCHED, watchRequest } from "./request.ts";
 import type { LeftOutReason, TokenCounts, UnansweredReason, UnrecordedReason } from "./row.ts";
 import { TraceFile, traceFileError } from "./trace-file.ts";

@@ -6,7 +6,7 @@
 import { type FileHandle, open } from "node:fs/promises";
 import { promisify } from "node:util";
 import { gzip } from "node:zlib";
-import { codeOf, LazygraphError } from "../errors.ts";
+import { codeOf, LazygraphError } from "../base/errors.ts";
 
 export const TRACE_HEADER = "seconds,prompt_tokens,output_tokens\n";
 

@@ -3,6 +3,8 @@
  * one that embeds it, or beside `lazygraph serve`.
  */
 
+import { checkOptions, functionRule, numberRule } from "../base/check-options.ts";
+import { LazygraphError, OptionError } from "../base/errors.ts";
 import {
   type Announcement,
   checkAnnouncement,
@@ -10,11 +12,9 @@ import {
   checkMode,
   checkReason,
   checkWait,
-} from "../call-options.ts";
-import { checkOptions, functionRule, numberRule } from "../check-options.ts";
-import { LazygraphError, OptionError } from "../errors.ts";
-import type { EngineSnapshot } from "../snapshot.ts";
-import { Waiters, type WaitOptions } from "../waiters.ts";
+} from "../controller/call-options.ts";
+import { Waiters, type WaitOptions } from "../controller/waiters.ts";
+import type { EngineSnapshot } from "../engine/snapshot.ts";
 import type { Mode } from "../wire/protocol.ts";
 import { baseUrl, call, unreachable } from "./http-calls.ts";
 import type { ControllerView } from "./view.ts";

@@ -1,6 +1,6 @@
 /** Calls of a controller's HTTP side: bounded in time and size, each failure one sentence. */
 
-import { codeOf, ERROR_CODES, type ErrorCode, LazygraphError, messageOf } from "../errors.ts";
+import { codeOf, ERROR_CODES, type ErrorCode, LazygraphError, messageOf } from "../base/errors.ts";
 
 /** 64 engines of 102 graphs come to some 4 MiB. */
 const ANSWER_BYTES_MAX = 32 * 1024 * 1024;

@@ -11,15 +11,15 @@
  */
 
 import type { Server } from "node:http";
-import type { Announcement } from "../call-options.ts";
-import { checkOptions, functionRule, numberRule } from "../check-options.ts";
-import { type Controller, createController } from "../controller.ts";
-import { LazygraphError, OptionError } from "../errors.ts";
-import { createHttpServer, type HttpOptions } from "../http.ts";
-import { listenServer } from "../listen-error.ts";
-import type { ControllerOptions } from "../options.ts";
-import type { EngineSnapshot } from "../snapshot.ts";
-import type { WaitOptions } from "../waiters.ts";
+import { checkOptions, functionRule, numberRule } from "../base/check-options.ts";
+import { LazygraphError, OptionError } from "../base/errors.ts";
+import { listenServer } from "../base/listen-error.ts";
+import type { Announcement } from "../controller/call-options.ts";
+import { type Controller, createController } from "../controller/controller.ts";
+import { createHttpServer, type HttpOptions } from "../controller/http.ts";
+import type { ControllerOptions } from "../controller/options.ts";
+import type { WaitOptions } from "../controller/waiters.ts";
+import type { EngineSnapshot } from "../engine/snapshot.ts";
 import { type ControllerClient, connectController } from "./client.ts";
 import { baseUrl, call } from "./http-calls.ts";
 import type { ControllerView } from "./view.ts";

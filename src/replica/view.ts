@@ -1,8 +1,8 @@
 /** What a gateway asks of a controller, whether its own process runs it or another one. */
 
-import type { Announcement } from "../call-options.ts";
-import type { EngineSnapshot } from "../snapshot.ts";
-import type { WaitOptions } from "../waiters.ts";
+import type { Announcement } from "../controller/call-options.ts";
+import type { WaitOptions } from "../controller/waiters.ts";
+import type { EngineSnapshot } from "../engine/snapshot.ts";
 
 export interface ControllerView {
   /** A picture of every engine that joined, lost ones included. */

@@ -3,7 +3,7 @@
  * be served by the same graphs. So demand has no more cases than the plan, whatever is reported.
  */
 
-import { caseKey, caseOf, type Graph, type StepCase } from "../graph.ts";
+import { caseKey, caseOf, type Graph, type StepCase } from "../base/graph.ts";
 
 const PLAIN: StepCase = {};
 /** Of steps that no planned graph was made for: no graph has so few adapters. */

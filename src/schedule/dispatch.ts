@@ -7,7 +7,7 @@
  * a graph that traffic earned must be able to serve it.
  */
 
-import { covers, type Graph, type StepShape } from "../graph.ts";
+import { covers, type Graph, type StepShape } from "../base/graph.ts";
 import type { DispatchTable, TableRow } from "./policy.ts";
 
 export interface PadLimit {

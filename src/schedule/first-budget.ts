@@ -4,7 +4,7 @@
  * and both are held to test/golden/first-set.json.
  */
 
-import type { Graph, GraphKind } from "../graph.ts";
+import type { Graph, GraphKind } from "../base/graph.ts";
 
 /** A capture before ready, as it was timed. */
 export interface TimedCapture {

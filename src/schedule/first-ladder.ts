@@ -8,7 +8,7 @@
  * `log2(s / r) × log2(t / s)`.
  */
 
-import { bySizeDescending, type Graph } from "../graph.ts";
+import { bySizeDescending, type Graph } from "../base/graph.ts";
 import { decodeLength, PAD_LIMIT } from "./dispatch.ts";
 
 /**

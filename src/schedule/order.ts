@@ -1,6 +1,6 @@
 /** Orders in which missing graphs are captured, each as a pure choice with its reason. */
 
-import { bySizeDescending, type Graph } from "../graph.ts";
+import { bySizeDescending, type Graph } from "../base/graph.ts";
 import { PAD_LIMIT } from "./dispatch.ts";
 import { type EngineState, missingGraphs } from "./state.ts";
 

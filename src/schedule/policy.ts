@@ -6,7 +6,7 @@
  * property tests. The controller (or the simulator) carries the decisions out.
  */
 
-import type { Graph, StepShape } from "../graph.ts";
+import type { Graph, StepShape } from "../base/graph.ts";
 import type { EngineState } from "./state.ts";
 
 /** What happened. `atSeconds` is the caller's monotonic clock. */

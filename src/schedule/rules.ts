@@ -6,7 +6,7 @@
  * or all sizes above or below one (`>256`, `<8`). Excluding wins over pinning.
  */
 
-import { type Graph, topGraphs } from "../graph.ts";
+import { type Graph, topGraphs } from "../base/graph.ts";
 import type { Decision, Policy } from "./policy.ts";
 import type { EngineState } from "./state.ts";
 

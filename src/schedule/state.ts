@@ -3,7 +3,7 @@
  * from its own events; policies only read it.
  */
 
-import { type Graph, idealGraph, type StepShape } from "../graph.ts";
+import { type Graph, idealGraph, type StepShape } from "../base/graph.ts";
 
 export interface GraphState {
   readonly graph: Graph;

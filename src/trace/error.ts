@@ -1,6 +1,6 @@
 /** How a trace that can't be used is told: file, line, what was expected and what came. */
 
-import { LazygraphError } from "../errors.ts";
+import { LazygraphError } from "../base/errors.ts";
 
 export function traceError(
   file: string,

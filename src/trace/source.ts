@@ -6,7 +6,7 @@ import { pipeline, Readable } from "node:stream";
 import { createGunzip } from "node:zlib";
 import { Decompress, ZstdErrorCode } from "fzstd";
 import xz from "xz-decompress";
-import { codeOf, LazygraphError, messageOf } from "../errors.ts";
+import { codeOf, LazygraphError, messageOf } from "../base/errors.ts";
 
 const TRACES = new URL("../../traces/", import.meta.url);
 

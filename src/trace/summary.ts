@@ -1,6 +1,6 @@
 /** What a trace comes to, in figures. Pure: requests in one by one, a summary out. */
 
-import type { TraceRequest } from "../trace.ts";
+import type { TraceRequest } from "./trace.ts";
 
 /** All in tokens; quantiles are of the nearest rank, so each is a length that occurred. */
 export interface LengthSummary {

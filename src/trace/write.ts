@@ -1,6 +1,6 @@
 /** Requests as rows of the formats that we write. */
 
-import type { TraceRequest } from "../trace.ts";
+import type { TraceRequest } from "./trace.ts";
 
 /** Our own, which every command reads, and Mooncake's, which most other tools do. */
 export const WRITTEN_FORMATS = ["lazygraph", "mooncake"] as const;

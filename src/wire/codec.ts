@@ -4,7 +4,7 @@
  */
 
 import { type Options, Packr, Unpackr } from "msgpackr";
-import { LazygraphError } from "../errors.ts";
+import { LazygraphError } from "../base/errors.ts";
 import { type Check, Mismatch, show } from "./check.ts";
 import { type FromEngine, LIMITS, type ToEngine } from "./protocol.ts";
 import { scanFrame } from "./scan.ts";

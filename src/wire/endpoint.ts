@@ -3,7 +3,7 @@
 import { stat } from "node:fs/promises";
 import { connect, createServer } from "node:net";
 import { setTimeout } from "node:timers/promises";
-import { OptionError } from "../errors.ts";
+import { OptionError } from "../base/errors.ts";
 
 /** Whether only this machine can connect. Names are not resolved: an unknown one counts as remote. */
 export function isLoopback(endpoint: string): boolean {

@@ -1,15 +1,15 @@
 /**
  * The protocol between a controller (ROUTER) and its engines (DEALER), version 2.
  *
- * The only definition on this side; `worker/src/lazygraph_vllm/messages.py` mirrors it and the
+ * The only definition on this side; `worker/src/lazygraph_vllm/protocol/messages.py` mirrors it and the
  * golden frames under test/golden keep the two alike. One ZeroMQ frame holds one msgpack map whose
  * `type` names the message. Unknown fields are ignored, unknown types counted and dropped.
  * docs/protocol.md explains the order of messages and what each side promises.
  *
- * Units: `…Ms` milliseconds, `…Seconds` seconds, `…Bytes` bytes. Graph ids as in src/graph.ts.
+ * Units: `…Ms` milliseconds, `…Seconds` seconds, `…Bytes` bytes. Graph ids as in src/base/graph.ts.
  */
 
-import type { Graph, StepCase } from "../graph.ts";
+import type { Graph, StepCase } from "../base/graph.ts";
 
 /**
  * Version 2 added the case of graphs and steps (`loras`, `queryLength`, `microbatches`) and

@@ -9,8 +9,8 @@
 
 import { setImmediate } from "node:timers/promises";
 import { Context, type Reply, Router } from "zeromq";
-import type { Clock } from "../clock.ts";
-import { codeOf, LazygraphError, messageOf } from "../errors.ts";
+import type { Clock } from "../base/clock.ts";
+import { codeOf, LazygraphError, messageOf } from "../base/errors.ts";
 import { type CurveOptions, guardClients } from "./curve.ts";
 import { isIpcServed, isLoopback, waitUntilFree } from "./endpoint.ts";
 import { LIMITS } from "./protocol.ts";

@@ -5,8 +5,8 @@
  * a message means for the schedule is the controller's business.
  */
 
-import type { Clock } from "../clock.ts";
-import { LazygraphError } from "../errors.ts";
+import type { Clock } from "../base/clock.ts";
+import { LazygraphError } from "../base/errors.ts";
 import {
   type Capture,
   type CaptureResult,

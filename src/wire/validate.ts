@@ -3,7 +3,7 @@
  * The compiler holds the tables to the interfaces: a field without a check does not build.
  */
 
-import type { Graph, StepCase } from "../graph.ts";
+import type { Graph, StepCase } from "../base/graph.ts";
 import {
   amount,
   type Check,

@@ -7,7 +7,7 @@
  * adapters from the one without, and an engine of version 1 doesn't stop at a budget.
  */
 
-import type { Graph } from "../graph.ts";
+import type { Graph } from "../base/graph.ts";
 import { type Hello, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, type Refuse } from "./protocol.ts";
 
 /** The version that is spoken with the engine that sent `hello`; undefined: there is none. */

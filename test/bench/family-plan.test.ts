@@ -5,6 +5,7 @@ import { serveCommand, serveEnvironment, TEN_SIZES } from "../../bench/gpu/lib/f
 import {
   cellName,
   cellsOf,
+  decodes,
   expectedSeconds,
   type Family,
   type FamilyCell,
@@ -44,6 +45,13 @@ describe("the plan", () => {
     expect(guess - known).toBe(60);
   });
 
+  test("decoding is for the first rounds of starts, never for stock by hand", () => {
+    const decoding = cellsOf(
+      family({ starts: { stock: 2, "stock-ten": 1 }, decodeRounds: 1, verify: true }),
+    ).filter((cell) => decodes(cell, family({ decodeRounds: 1 })));
+    expect(decoding.map(cellName)).toEqual(["moe-30b.start.0.stock"]);
+  });
+
   test("families of several GPUs don't fit on fewer", () => {
     const two = family({ gpus: 2 });
     expect(lanesOf([two, family()], [0, 1])).toMatchObject({ spread: [two] });
@@ -55,6 +63,7 @@ describe("the plan", () => {
     [{ families: [{ name: "a b", shape: "s" }] }, "Expected a family with name and shape"],
     [{ families: [{ name: "a", shape: "s", start: {} }] }, "of a, got start"],
     [{ families: [{ name: "a", shape: "s", starts: { idel: 1 } }] }, "got idel"],
+    [{ families: [{ name: "a", shape: "s", parity: { arms: ["idel"] } }] }, "got idel"],
   ])("%j is told", (document, sentence) => {
     expect(() => parseFamilies(document)).toThrow(sentence);
   });
@@ -66,13 +75,22 @@ describe("commands", () => {
     lazygraph: ["lazygraph"],
   };
 
+  test("an arm may name its policy, and starts alone take the arguments of starts", () => {
+    const given = family({ startArgs: ["--stream-interval", "8"] });
+    const start = serveCommand(given, { arm: "idle-simple", kind: "start" }, options).join(" ");
+    expect(start).toMatch(/ --mode idle --policy simple .* --stream-interval 8/);
+    const parity = serveCommand(given, { arm: "idle", kind: "parity" }, options);
+    expect(parity).not.toContain("--stream-interval");
+    expect(parity).not.toContain("--policy");
+  });
+
   test("ours run under our command, stock with the kill switch and its own settings", () => {
     const args = { args: ["--quantization", "fp8"] };
-    const ours = serveCommand(family(args), "lazy", options).join(" ");
+    const ours = serveCommand(family(args), { arm: "lazy", kind: "start" }, options).join(" ");
     expect(ours).toMatch(/^lazygraph run --mode lazy .* -- vllm serve \/m .*--quantization fp8/);
-    expect(serveCommand(family(), "stock-ten", options).slice(-TEN_SIZES.length)).toEqual(
-      TEN_SIZES,
-    );
+    expect(
+      serveCommand(family(), { arm: "stock-ten", kind: "start" }, options).slice(-TEN_SIZES.length),
+    ).toEqual(TEN_SIZES);
     const plan = serveEnvironment(family(), "stock-plan", { gpus: [0, 1], caches: "/c" });
     expect(plan).toMatchObject({
       ...{ CUDA_VISIBLE_DEVICES: "0,1", LAZYGRAPH_DISABLE: "1", VLLM_ENABLE_STARTUP_PLAN: "1" },

@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import { createRandom, standardNormal } from "../../src/base/random.ts";
 import { compare, estimate } from "../../src/bench/bootstrap.ts";
 import { cautions } from "../../src/bench/cautions.ts";
 import { conclusions } from "../../src/bench/conclusion.ts";
@@ -10,12 +11,11 @@ import { numberText, rowGroups } from "../../src/bench/rows.ts";
 import { runFigures } from "../../src/bench/run-figures.ts";
 import { runTable } from "../../src/bench/run-table.ts";
 import type { CellRun } from "../../src/bench/samples.ts";
-import { distributionOf, quantile } from "../../src/bench/stats.ts";
 import { summarise } from "../../src/bench/summary.ts";
 import { traceEvents } from "../../src/bench/trace-events.ts";
 import { vllmResult } from "../../src/bench/vllm-result.ts";
 import { inWindow, tpotMs, ttftMs, WINDOWS } from "../../src/bench/windows.ts";
-import { createRandom, standardNormal } from "../../src/random.ts";
+import { distributionOf, quantile } from "../../src/measure/statistics.ts";
 import { capture, cellRun, request } from "./helpers/run.ts";
 
 describe("distributions", () => {

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
+import { createRandom } from "../../src/base/random.ts";
 import { gamma, gammaRequests } from "../../src/bench/gamma.ts";
-import { createRandom } from "../../src/random.ts";
 
 describe("gamma arrivals", () => {
   test.for([0.11, 1, 4])("shape %d has its mean and its deviation", (shape) => {

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { type Load, loadText, scheduleCsv, scheduleOf } from "../../src/bench/load.ts";
 import { createPromptMaker, type TokenCounter } from "../../src/bench/prompts.ts";
-import { readTrace } from "../../src/trace.ts";
+import { readTrace } from "../../src/trace/trace.ts";
 import { temporaryFolder } from "../cli/helpers/folder.ts";
 
 const gapsOf = (times: readonly { readonly atSeconds: number }[]): number[] =>

@@ -1,8 +1,8 @@
 import { describe, expect, test } from "vitest";
 import type { CellResult } from "../../bench/gpu/main-job-cell.ts";
 import { summarise } from "../../bench/gpu/main-job-summary.ts";
-import { bootstrapMean, mean, quantile } from "../../src/bench/stats.ts";
-import { createRandom } from "../../src/random.ts";
+import { createRandom } from "../../src/base/random.ts";
+import { bootstrapMean, mean, quantile } from "../../src/measure/statistics.ts";
 
 describe("figures over few runs", () => {
   test("quantiles interpolate between ranks", () => {

@@ -6,10 +6,10 @@ import { fillCost, stretches } from "../../bench/lib/fill-cost.ts";
 import { matched } from "../../bench/lib/matched.ts";
 import { firstMinute, tradeOff } from "../../bench/lib/ttft-tables.ts";
 import { type Verdict, verdicts } from "../../bench/lib/ttft-verdicts.ts";
+import { createRandom } from "../../src/base/random.ts";
 import { longestTokenGap } from "../../src/bench/gap.ts";
 import type { CaptureRecord, CellRun, RequestRecord } from "../../src/bench/samples.ts";
-import { createRandom } from "../../src/random.ts";
-import type { EngineSnapshot } from "../../src/snapshot.ts";
+import type { EngineSnapshot } from "../../src/engine/snapshot.ts";
 import { capture, cellRun, request } from "./helpers/run.ts";
 
 const PLANNED = 20;

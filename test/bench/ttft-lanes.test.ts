@@ -17,7 +17,7 @@ import {
 import type { RunHead } from "../../src/bench/samples.ts";
 import { type CellName, parseSpec } from "../../src/bench/spec.ts";
 import { readHeads, readRun } from "../../src/bench/store.ts";
-import { simulatedEngineProgram } from "../../src/sim/child.ts";
+import { simulatedEngineProgram } from "../../src/sim/live/child.ts";
 import { temporaryFolder } from "../cli/helpers/folder.ts";
 import { quickProfile } from "./helpers/profile.ts";
 

@@ -1,4 +1,6 @@
 import { describe, expect, test } from "vitest";
+import type { Graph } from "../../src/base/graph.ts";
+import { createRandom, type Random, standardNormal } from "../../src/base/random.ts";
 import { Cells, type Observation } from "../../src/calibrate/cells.ts";
 import { type ProfileInput, profileDocument, Unmeasured } from "../../src/calibrate/document.ts";
 import { estimateSteps, promptPairs } from "../../src/calibrate/estimate.ts";
@@ -10,13 +12,11 @@ import {
   slopeWithin,
 } from "../../src/calibrate/robust-fit.ts";
 import { defaultSizes, wavesOf } from "../../src/calibrate/waves.ts";
-import type { Graph } from "../../src/graph.ts";
 import { loadProfile, parseProfile } from "../../src/profile/load.ts";
 import type { Profile } from "../../src/profile/profile.ts";
-import { createRandom, type Random, standardNormal } from "../../src/random.ts";
-import { createCostModel } from "../../src/sim/cost.ts";
-import { createSetup } from "../../src/sim/setups.ts";
-import { simulate } from "../../src/sim/virtual.ts";
+import { createCostModel } from "../../src/sim/model/cost.ts";
+import { createSetup } from "../../src/sim/virtual/setups.ts";
+import { simulate } from "../../src/sim/virtual/virtual.ts";
 
 describe("robust statistics", () => {
   test("a cell's middle, by weight", () => {

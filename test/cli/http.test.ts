@@ -4,11 +4,11 @@ import { get } from "node:http";
 import type { AddressInfo } from "node:net";
 import { text } from "node:stream/consumers";
 import { beforeEach, describe, expect, onTestFinished, test, vi } from "vitest";
+import { LazygraphError } from "../../src/base/errors.ts";
 import { listen } from "../../src/cli/listen.ts";
-import type { Controller } from "../../src/controller.ts";
-import { LazygraphError } from "../../src/errors.ts";
-import { createHttpServer } from "../../src/http.ts";
-import type { EngineSnapshot } from "../../src/snapshot.ts";
+import type { Controller } from "../../src/controller/controller.ts";
+import { createHttpServer } from "../../src/controller/http.ts";
+import type { EngineSnapshot } from "../../src/engine/snapshot.ts";
 
 /** A controller that remembers what it was asked; only what the HTTP side uses. */
 function stubController(): { controller: Controller; calls: unknown[][] } {
@@ -53,7 +53,7 @@ async function ask(method: string, path: string, body?: string, headers = {}) {
 }
 
 test("docs/operations.md lists exactly the codes there are", async () => {
-  const source = await readFile(new URL("../../src/http.ts", import.meta.url), "utf8");
+  const source = await readFile(new URL("../../src/controller/http.ts", import.meta.url), "utf8");
   const docs = await readFile(new URL("../../docs/operations.md", import.meta.url), "utf8");
   const used = new Set([...source.matchAll(/"(ERR_HTTP_\w+)"/g)].map((match) => match[1]));
   const listed = [...docs.matchAll(/^\| `(ERR_HTTP_\w+)` \|/gm)].map((match) => match[1]);

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { MEMORY_OPTIONS, memoryOptions } from "../../src/cli/memory-options.ts";
 import { parseOptions } from "../../src/cli/options.ts";
-import { createController } from "../../src/controller.ts";
+import { createController } from "../../src/controller/controller.ts";
 import type { MemoryOptions } from "../../src/memory/options.ts";
 
 const MIB = 1024 * 1024;

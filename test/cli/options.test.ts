@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import { OptionError } from "../../src/base/errors.ts";
 import {
   endpointOption,
   engineNameOption,
@@ -8,7 +9,6 @@ import {
   parseOptions,
   secondsOption,
 } from "../../src/cli/options.ts";
-import { OptionError } from "../../src/errors.ts";
 
 const SPEC = {
   mode: "string",

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { parseOptions } from "../../src/cli/options.ts";
 import { PLAN_OPTIONS, planOptions } from "../../src/cli/plan-options.ts";
-import { resolveOptions } from "../../src/options.ts";
+import { resolveOptions } from "../../src/controller/options.ts";
 
 function planned(...argv: string[]): ReturnType<typeof planOptions> {
   return planOptions(parseOptions(argv, PLAN_OPTIONS));

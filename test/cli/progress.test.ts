@@ -1,8 +1,8 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { type Following, followEngines } from "../../src/cli/progress.ts";
-import type { Controller } from "../../src/controller.ts";
-import { publish } from "../../src/events.ts";
-import type { EngineSnapshot } from "../../src/snapshot.ts";
+import type { Controller } from "../../src/controller/controller.ts";
+import { publish } from "../../src/engine/events.ts";
+import type { EngineSnapshot } from "../../src/engine/snapshot.ts";
 
 const BASE = { engine: "gpu-0", session: "s", atUnixMs: 0 };
 const SNAPSHOT = {

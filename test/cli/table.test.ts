@@ -1,8 +1,8 @@
 import { expect, test } from "vitest";
 import { printable } from "../../src/cli/printable.ts";
 import { enginesTable, graphsTable, settledTable } from "../../src/cli/table.ts";
-import { createEngineRecord } from "../../src/engine-record.ts";
-import { type EngineSnapshot, type GraphSnapshot, snapshotOf } from "../../src/snapshot.ts";
+import { createEngineRecord } from "../../src/engine/record.ts";
+import { type EngineSnapshot, type GraphSnapshot, snapshotOf } from "../../src/engine/snapshot.ts";
 
 const MIB = 1024 * 1024;
 

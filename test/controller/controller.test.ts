@@ -2,10 +2,10 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
-import { createController } from "../../src/controller.ts";
-import { onEvent, type ProblemEvent } from "../../src/events.ts";
+import { createController } from "../../src/controller/controller.ts";
+import type { WaitOptions } from "../../src/controller/waiters.ts";
+import { onEvent, type ProblemEvent } from "../../src/engine/events.ts";
 import type { Policy } from "../../src/schedule/policy.ts";
-import type { WaitOptions } from "../../src/waiters.ts";
 import { EventLog } from "../helpers/events.ts";
 import { FakeEngine, plan } from "../helpers/fake-engine.ts";
 

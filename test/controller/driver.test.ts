@@ -1,12 +1,12 @@
 import { describe, expect, test } from "vitest";
-import { EngineDriver } from "../../src/engine-driver.ts";
-import type { ExplainingPolicy } from "../../src/engine-policy.ts";
-import { LazygraphError } from "../../src/errors.ts";
-import { onEvent } from "../../src/events.ts";
+import { LazygraphError } from "../../src/base/errors.ts";
+import { EngineDriver } from "../../src/engine/driver.ts";
+import { onEvent } from "../../src/engine/events.ts";
+import { snapshotOf } from "../../src/engine/snapshot.ts";
 import { PlanDesk } from "../../src/plan/engine-plan.ts";
-import { createPolicy } from "../../src/schedule/modes.ts";
+import type { ExplainingPolicy } from "../../src/schedule/choice.ts";
+import { createPolicy } from "../../src/schedule/modes/modes.ts";
 import type { Policy } from "../../src/schedule/policy.ts";
-import { snapshotOf } from "../../src/snapshot.ts";
 import { encode } from "../../src/wire/codec.ts";
 import type { CaptureResult, Inventory, Mode, ToEngine } from "../../src/wire/protocol.ts";
 import { Session } from "../../src/wire/session.ts";

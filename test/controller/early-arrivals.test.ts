@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
-import { createController } from "../../src/controller.ts";
-import { EarlyArrivals } from "../../src/early-arrivals.ts";
-import { onEvent } from "../../src/events.ts";
+import { createController } from "../../src/controller/controller.ts";
+import { EarlyArrivals } from "../../src/engine/early-arrivals.ts";
+import { onEvent } from "../../src/engine/events.ts";
 import type { EngineEvent, Policy } from "../../src/schedule/policy.ts";
 import { EventLog } from "../helpers/events.ts";
 import { FakeEngine } from "../helpers/fake-engine.ts";

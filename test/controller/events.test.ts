@@ -1,7 +1,7 @@
 import { execFile } from "node:child_process";
 import { promisify } from "node:util";
 import { expect, test } from "vitest";
-import { EVENT_NAMES, onEvent, publish } from "../../src/events.ts";
+import { EVENT_NAMES, onEvent, publish } from "../../src/engine/events.ts";
 
 test("a subscription ends when its function is called", () => {
   const seen: string[] = [];
@@ -19,7 +19,7 @@ test("names are distinct and carry the package's prefix", () => {
 });
 
 test("NODE_DEBUG=lazygraph writes events to stderr, control characters escaped", async () => {
-  const events = new URL("../../src/events.ts", import.meta.url).href;
+  const events = new URL("../../src/engine/events.ts", import.meta.url).href;
   const script = `const { publish } = await import(${JSON.stringify(events)});
     publish("lazygraph:problem", { engine: "e", atUnixMs: 1, code: "X", message: "\\u001b[2J" });`;
   const { stderr } = await promisify(execFile)(

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
-import { createController } from "../../src/controller.ts";
-import { type ControllerOptions, resolveOptions } from "../../src/options.ts";
+import { createController } from "../../src/controller/controller.ts";
+import { type ControllerOptions, resolveOptions } from "../../src/controller/options.ts";
 
 const KEY = "a".repeat(40);
 

@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
-import { ERROR_CODES } from "../../src/errors.ts";
-import { EVENT_NAMES } from "../../src/events.ts";
+import { ERROR_CODES } from "../../src/base/errors.ts";
+import { EVENT_NAMES } from "../../src/engine/events.ts";
 import * as index from "../../src/index.ts";
 
 function read(path: string): string {

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
-import { type Graph, topGraphs } from "../../src/graph.ts";
+import { type Graph, topGraphs } from "../../src/base/graph.ts";
+import type { ControllerOptions } from "../../src/controller/options.ts";
 import { createController, type Decision, type Policy } from "../../src/index.ts";
-import type { ControllerOptions } from "../../src/options.ts";
 import type { Hello } from "../../src/wire/protocol.ts";
 import { EventLog } from "../helpers/events.ts";
 import { FakeEngine, type FakeEngineOptions, plan } from "../helpers/fake-engine.ts";

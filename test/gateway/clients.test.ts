@@ -1,7 +1,7 @@
 /** OpenAI's own client for JavaScript, through the gateway. */
 
 import { beforeEach, expect, onTestFinished, test } from "vitest";
-import type { SimulatedServer } from "../../src/sim/server.ts";
+import type { SimulatedServer } from "../../src/sim/live/server.ts";
 import { LONG_TOKENS, openai, startController, startEngine, startGateway } from "./helpers.ts";
 import { startToolEngine } from "./tool-engine.ts";
 

@@ -5,13 +5,10 @@ import OpenAI from "openai";
 import { Registry } from "prom-client";
 import { onTestFinished } from "vitest";
 import { Gateway, type GatewayOptions } from "../../examples/gateway/src/gateway.ts";
-import { type Controller, createController } from "../../src/controller.ts";
+import { type Controller, createController } from "../../src/controller/controller.ts";
 import { ServerAddress } from "../../src/measure/server-address.ts";
-import {
-  type SimulatedServer,
-  type SimulatedServerOptions,
-  startSimulatedServer,
-} from "../../src/sim/server.ts";
+import { type SimulatedServer, startSimulatedServer } from "../../src/sim/live/server.ts";
+import type { SimulatedServerOptions } from "../../src/sim/live/server-options.ts";
 
 /**
  * More than a test's engine makes before a test gives up waiting (20 times as fast, some 4,000

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { expect, onTestFinished, test } from "vitest";
 import { startSimulatedEngine } from "../../src/testing.ts";
-import { readTrace } from "../../src/trace.ts";
+import { readTrace } from "../../src/trace/trace.ts";
 import { failedStart, ROOT } from "../package/packed.ts";
 import { completion, readyz } from "./helpers.ts";
 import { installExample } from "./installed.ts";

@@ -9,7 +9,7 @@ import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { describe, expect, onTestFinished, test } from "vitest";
-import type { SimulatedServer } from "../../src/sim/server.ts";
+import type { SimulatedServer } from "../../src/sim/live/server.ts";
 import { startController, startEngine, startGateway, startStub } from "./helpers.ts";
 import { startToolEngine } from "./tool-engine.ts";
 

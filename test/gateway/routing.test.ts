@@ -2,7 +2,7 @@ import { EventEmitter, once } from "node:events";
 import { describe, expect, test } from "vitest";
 import { configOf } from "../../examples/gateway/src/config.ts";
 import { choose, GraphSizes } from "../../examples/gateway/src/routing.ts";
-import type { GraphSnapshot } from "../../src/snapshot.ts";
+import type { GraphSnapshot } from "../../src/engine/snapshot.ts";
 import { FakeEngine, plan } from "../helpers/fake-engine.ts";
 import { completion, readyz, startController, startGateway, startStub } from "./helpers.ts";
 

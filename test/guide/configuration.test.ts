@@ -3,8 +3,8 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { RUN_OPTIONS } from "../../src/cli/run.ts";
 import { SERVE_OPTIONS } from "../../src/cli/serve.ts";
+import { resolveOptions } from "../../src/controller/options.ts";
 import { MEMORY_OPTION_NAMES } from "../../src/memory/options.ts";
-import { resolveOptions } from "../../src/options.ts";
 import { ROOT } from "../package/packed.ts";
 
 const page = readFileSync(join(ROOT, "docs", "configuration.md"), "utf8");

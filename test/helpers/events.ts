@@ -1,4 +1,4 @@
-import { type EventName, type LazygraphEvents, onEvent } from "../../src/events.ts";
+import { type EventName, type LazygraphEvents, onEvent } from "../../src/engine/events.ts";
 
 /** Collects the events of one engine on one channel, and waits for them. */
 export class EventLog<K extends EventName> implements Disposable {

@@ -1,4 +1,4 @@
-import type { Clock } from "../../src/clock.ts";
+import type { Clock } from "../../src/base/clock.ts";
 
 /** Time that moves only when told to, and then fires what is due, in order. */
 export class FakeClock implements Clock {

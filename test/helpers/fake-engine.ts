@@ -5,7 +5,7 @@
 
 import { randomBytes } from "node:crypto";
 import { Dealer } from "zeromq";
-import type { Graph } from "../../src/graph.ts";
+import type { Graph } from "../../src/base/graph.ts";
 import { decodeToEngine, encode } from "../../src/wire/codec.ts";
 import type {
   Capture,

@@ -6,7 +6,7 @@ import type { AddressInfo } from "node:net";
 import { Registry } from "prom-client";
 import { beforeAll, describe, expect, test } from "vitest";
 import { Gateway } from "../../examples/gateway/src/gateway.ts";
-import { createController } from "../../src/controller.ts";
+import { createController } from "../../src/controller/controller.ts";
 import { ServerAddress } from "../../src/measure/server-address.ts";
 import { PacedShape } from "./paced.ts";
 import { SHAPES } from "./shapes.ts";

@@ -8,7 +8,7 @@ import { beforeAll, describe, expect, onTestFinished, test } from "vitest";
 import { ServerAddress } from "../../src/measure/server-address.ts";
 import { createRecordingProxy } from "../../src/record/proxy.ts";
 import { createTraceRecorder } from "../../src/record/recorder.ts";
-import { readTrace } from "../../src/trace.ts";
+import { readTrace } from "../../src/trace/trace.ts";
 import { temporaryFolder } from "../cli/helpers/folder.ts";
 import type { Shape } from "./shape.ts";
 import { SHAPES } from "./shapes.ts";

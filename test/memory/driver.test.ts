@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { memoryDesk } from "../../src/engine-memory.ts";
-import { LazygraphError } from "../../src/errors.ts";
+import { LazygraphError } from "../../src/base/errors.ts";
+import { memoryDesk } from "../../src/engine/memory.ts";
 import type { Mode } from "../../src/wire/protocol.ts";
 import { EventLog } from "../helpers/events.ts";
 import { FakeClock } from "../helpers/fake-clock.ts";

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { type Graph, topGraphs } from "../../src/graph.ts";
+import { type Graph, topGraphs } from "../../src/base/graph.ts";
 import { type Fit, fitStart } from "../../src/memory/fit.ts";
 import { MemoryForecast } from "../../src/memory/forecast.ts";
 import { leastValuable, poolTops, tierLists, tiersOf } from "../../src/memory/tiers.ts";

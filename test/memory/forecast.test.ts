@@ -5,7 +5,7 @@ import {
   type MeasuredRun,
   readRuns,
 } from "../../bench/lib/graph-memory.ts";
-import { type Graph, topGraphs } from "../../src/graph.ts";
+import { type Graph, topGraphs } from "../../src/base/graph.ts";
 import { CONSTANTS } from "../../src/memory/constants.ts";
 import { MemoryForecast, upperBytes } from "../../src/memory/forecast.ts";
 import { plan } from "../helpers/fake-engine.ts";

@@ -1,6 +1,6 @@
 import { describe, expect, onTestFinished, test } from "vitest";
-import { systemClock } from "../../src/clock.ts";
-import { LazygraphError } from "../../src/errors.ts";
+import { systemClock } from "../../src/base/clock.ts";
+import { LazygraphError } from "../../src/base/errors.ts";
 import { type GpuMemory, openGpuMemory } from "../../src/gpu/memory.ts";
 import { HostGpus, type HostGpusOptions } from "../../src/memory/gpus.ts";
 import {

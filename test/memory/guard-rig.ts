@@ -1,6 +1,6 @@
 /** A guard without a driver: figures go in as they are told, in MiB free. */
 
-import type { Graph } from "../../src/graph.ts";
+import type { Graph } from "../../src/base/graph.ts";
 import { MemoryGuard } from "../../src/memory/guard.ts";
 import { MemoryLedger } from "../../src/memory/ledger.ts";
 import { createEngineState, type EngineState } from "../../src/schedule/state.ts";

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import type { Graph } from "../../src/graph.ts";
+import type { Graph } from "../../src/base/graph.ts";
 import { FLOOR_BYTES } from "../../src/memory/headroom.ts";
 import { MemoryLedger } from "../../src/memory/ledger.ts";
 import { RANK } from "../helpers/fake-engine.ts";

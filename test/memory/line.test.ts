@@ -1,6 +1,11 @@
 import { expect, test } from "vitest";
+import {
+  type MemoryFigures,
+  memoryAdvice,
+  memoryLine,
+  verdictOf,
+} from "../../src/engine/memory-line.ts";
 import type { Headroom } from "../../src/memory/guard.ts";
-import { type MemoryFigures, memoryAdvice, memoryLine, verdictOf } from "../../src/memory-line.ts";
 
 const MIB = 1024 * 1024;
 

@@ -1,13 +1,13 @@
 /** One driver without sockets whose engine has a GPU of so many bytes: both move when told to. */
 
-import { EngineDriver } from "../../src/engine-driver.ts";
-import { type MemoryDesk, memoryDesk } from "../../src/engine-memory.ts";
-import type { Graph } from "../../src/graph.ts";
+import type { Graph } from "../../src/base/graph.ts";
+import { EngineDriver } from "../../src/engine/driver.ts";
+import { type MemoryDesk, memoryDesk } from "../../src/engine/memory.ts";
 import { servingClaim } from "../../src/memory/headroom.ts";
 import { costSeedOf } from "../../src/profile/cost-seed.ts";
 import { loadProfile } from "../../src/profile/load.ts";
-import { createCostPolicy } from "../../src/schedule/costed.ts";
-import { createPolicy } from "../../src/schedule/modes.ts";
+import { createCostPolicy } from "../../src/schedule/costed/costed.ts";
+import { createPolicy } from "../../src/schedule/modes/modes.ts";
 import type { Policy } from "../../src/schedule/policy.ts";
 import type { CaptureResult, Mode, RankMemory, ToEngine } from "../../src/wire/protocol.ts";
 import { Session } from "../../src/wire/session.ts";

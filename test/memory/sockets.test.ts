@@ -1,16 +1,15 @@
 /** Over real sockets, with engines that are processes of their own. */
 
 import { describe, expect, onTestFinished, test, vi } from "vitest";
-import { type Controller, createController } from "../../src/controller.ts";
-import type { ControllerOptions } from "../../src/options.ts";
+import { type Controller, createController } from "../../src/controller/controller.ts";
+import type { ControllerOptions } from "../../src/controller/options.ts";
+import type { EngineSnapshot } from "../../src/engine/snapshot.ts";
 import { loadProfile } from "../../src/profile/load.ts";
-import {
-  type SimulatedEngine,
-  type SimulatedEngineEvent,
-  type SimulatedEngineOptions,
-  startSimulatedEngine,
-} from "../../src/sim/child.ts";
-import type { EngineSnapshot } from "../../src/snapshot.ts";
+import { type SimulatedEngine, startSimulatedEngine } from "../../src/sim/live/child.ts";
+import type {
+  SimulatedEngineEvent,
+  SimulatedEngineOptions,
+} from "../../src/sim/live/child-options.ts";
 import { FAKE_NVML, LiveValue, nvmlScript, scratch } from "../gpu-memory/fake.ts";
 import { EventLog } from "../helpers/events.ts";
 import { FakeEngine } from "../helpers/fake-engine.ts";

@@ -1,6 +1,6 @@
 /** A driver with one GPU that stops answering when told to, as a broken one does. */
 
-import type { Clock } from "../../src/clock.ts";
+import type { Clock } from "../../src/base/clock.ts";
 import type { GpuMemory, GpuWatch } from "../../src/gpu/memory.ts";
 import { HostGpus } from "../../src/memory/gpus.ts";
 

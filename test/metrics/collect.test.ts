@@ -1,6 +1,6 @@
 import { expect, onTestFinished, test } from "vitest";
-import { createController } from "../../src/controller.ts";
-import { publish } from "../../src/events.ts";
+import { createController } from "../../src/controller/controller.ts";
+import { publish } from "../../src/engine/events.ts";
 import { collectMetrics } from "../../src/metrics.ts";
 import { loadProfile } from "../../src/profile/load.ts";
 import { LiveEngine } from "../../src/testing.ts";

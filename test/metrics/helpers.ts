@@ -4,8 +4,8 @@ import {
   applyReady,
   createEngineRecord,
   type EngineRecord,
-} from "../../src/engine-record.ts";
-import { type EngineSnapshot, snapshotOf } from "../../src/snapshot.ts";
+} from "../../src/engine/record.ts";
+import { type EngineSnapshot, snapshotOf } from "../../src/engine/snapshot.ts";
 import type { Captured } from "../../src/wire/protocol.ts";
 import { CONFIGURATION, FakeEngine, type FakeEngineOptions, RANK } from "../helpers/fake-engine.ts";
 

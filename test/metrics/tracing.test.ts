@@ -5,7 +5,7 @@ import {
   SimpleSpanProcessor,
 } from "@opentelemetry/sdk-trace-base";
 import { beforeEach, expect, onTestFinished, test } from "vitest";
-import { publish } from "../../src/events.ts";
+import { publish } from "../../src/engine/events.ts";
 import { traceCaptures } from "../../src/tracing.ts";
 
 const exporter = new InMemorySpanExporter();

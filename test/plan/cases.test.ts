@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import type { Graph } from "../../src/graph.ts";
+import type { Graph } from "../../src/base/graph.ts";
 import { formatPlan, parsePlan } from "../../src/plan/check.ts";
 import { fingerprintKey, fingerprintOf } from "../../src/plan/fingerprint.ts";
 import { addLearned, emptyPlan, mergePlans } from "../../src/plan/merge.ts";
@@ -9,7 +9,7 @@ import { PlanRecorder } from "../../src/plan/recorder.ts";
 import { RegretMeter } from "../../src/plan/regret.ts";
 import { costSeedOf } from "../../src/profile/cost-seed.ts";
 import { loadProfile } from "../../src/profile/load.ts";
-import { stepOf } from "../../src/schedule/earlier.ts";
+import { stepOf } from "../../src/schedule/costed/earlier.ts";
 import type { StepsSeen } from "../../src/schedule/policy.ts";
 import { createEngineState } from "../../src/schedule/state.ts";
 import { plan as graphsOf } from "../helpers/fake-engine.ts";

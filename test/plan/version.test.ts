@@ -2,10 +2,10 @@ import { copyFile, mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { expect, test } from "vitest";
-import { packageVersion } from "../../src/version.ts";
+import { packageVersion } from "../../src/base/version.ts";
 import { temporaryFolder } from "../cli/helpers/folder.ts";
 
-const SOURCE = fileURLToPath(new URL("../../src/version.ts", import.meta.url));
+const SOURCE = fileURLToPath(new URL("../../src/base/version.ts", import.meta.url));
 
 /** The module as a bundler leaves it: beside somebody else's package.json, or beside none. */
 async function elsewhere(about?: object): Promise<typeof packageVersion> {

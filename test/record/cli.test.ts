@@ -8,8 +8,8 @@ import { beforeAll, describe, expect, onTestFinished, test } from "vitest";
 import { ServerAddress } from "../../src/measure/server-address.ts";
 import { createRecordingProxy } from "../../src/record/proxy.ts";
 import { createTraceRecorder } from "../../src/record/recorder.ts";
-import { type SimulatedServer, startSimulatedServer } from "../../src/sim/server.ts";
-import { readTrace } from "../../src/trace.ts";
+import { type SimulatedServer, startSimulatedServer } from "../../src/sim/live/server.ts";
+import { readTrace } from "../../src/trace/trace.ts";
 import { finish, lazygraph } from "../cli/helpers/command.ts";
 import { temporaryFolder } from "../cli/helpers/folder.ts";
 

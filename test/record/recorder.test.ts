@@ -3,10 +3,10 @@ import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { gunzipSync } from "node:zlib";
 import { expect, onTestFinished, test } from "vitest";
-import { onEvent } from "../../src/events.ts";
+import { onEvent } from "../../src/engine/events.ts";
 import { createTraceRecorder, type TraceRecorderOptions } from "../../src/index.ts";
 import { TraceFile } from "../../src/record/trace-file.ts";
-import { readTrace, type TraceRequest } from "../../src/trace.ts";
+import { readTrace, type TraceRequest } from "../../src/trace/trace.ts";
 import { temporaryFolder } from "../cli/helpers/folder.ts";
 import { FakeClock } from "../helpers/fake-clock.ts";
 

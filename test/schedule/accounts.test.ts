@@ -1,12 +1,12 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import type { Graph } from "../../src/graph.ts";
-import { Accounts } from "../../src/schedule/accounts.ts";
-import { createCosts } from "../../src/schedule/cost.ts";
-import { earnedChoice, priceOf } from "../../src/schedule/earned.ts";
-import { Savings } from "../../src/schedule/savings.ts";
-import { HELD } from "../../src/schedule/shapes.ts";
-import { TrafficHistogram } from "../../src/schedule/traffic.ts";
+import type { Graph } from "../../src/base/graph.ts";
+import { Accounts } from "../../src/schedule/costed/accounts.ts";
+import { createCosts } from "../../src/schedule/costed/cost.ts";
+import { earnedChoice, priceOf } from "../../src/schedule/costed/earned.ts";
+import { Savings } from "../../src/schedule/costed/savings.ts";
+import { HELD } from "../../src/schedule/costed/shapes.ts";
+import { TrafficHistogram } from "../../src/schedule/costed/traffic.ts";
 import { plan } from "../helpers/fake-engine.ts";
 import { decode, heldOf, mixed, SEED } from "./seed.ts";
 

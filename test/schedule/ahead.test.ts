@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
-import { type AheadLoad, aheadChoice } from "../../src/schedule/ahead.ts";
-import { type CostSeed, createCosts } from "../../src/schedule/cost.ts";
-import { Savings } from "../../src/schedule/savings.ts";
+import { type AheadLoad, aheadChoice } from "../../src/schedule/costed/ahead.ts";
+import { type CostSeed, createCosts } from "../../src/schedule/costed/cost.ts";
+import { Savings } from "../../src/schedule/costed/savings.ts";
 import { plan } from "../helpers/fake-engine.ts";
 import { heldOf, SEED } from "./seed.ts";
 

@@ -1,17 +1,17 @@
 import { readFileSync } from "node:fs";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { covers, type Graph, idealGraph, type StepShape, topGraphs } from "../../src/graph.ts";
-import { Accounts } from "../../src/schedule/accounts.ts";
+import { covers, type Graph, idealGraph, type StepShape, topGraphs } from "../../src/base/graph.ts";
 import { caseRounding } from "../../src/schedule/cases.ts";
-import { exactTable } from "../../src/schedule/comparators/exact.ts";
-import { createCosts } from "../../src/schedule/cost.ts";
-import { costDispatchTable } from "../../src/schedule/cost-dispatch.ts";
+import { Accounts } from "../../src/schedule/costed/accounts.ts";
+import { createCosts } from "../../src/schedule/costed/cost.ts";
+import { costDispatchTable } from "../../src/schedule/costed/cost-dispatch.ts";
+import { Savings } from "../../src/schedule/costed/savings.ts";
+import { Held } from "../../src/schedule/costed/shapes.ts";
+import { TrafficHistogram } from "../../src/schedule/costed/traffic.ts";
 import { dispatch, dispatchTable } from "../../src/schedule/dispatch.ts";
 import type { DispatchTable } from "../../src/schedule/policy.ts";
-import { Savings } from "../../src/schedule/savings.ts";
-import { Held } from "../../src/schedule/shapes.ts";
-import { TrafficHistogram } from "../../src/schedule/traffic.ts";
+import { exactTable } from "../../src/sim/virtual/comparators/exact.ts";
 import { plan } from "../helpers/fake-engine.ts";
 import { decode, mixed, SEED } from "./seed.ts";
 

@@ -1,13 +1,13 @@
 import { describe, expect, test } from "vitest";
-import type { Graph } from "../../src/graph.ts";
-import { exactTable } from "../../src/schedule/comparators/exact.ts";
-import { createLadderPolicy } from "../../src/schedule/comparators/ladder.ts";
-import { createLargestFirstPolicy } from "../../src/schedule/comparators/largest-first.ts";
-import { createNonePolicy } from "../../src/schedule/comparators/none.ts";
-import { pr23184Capture } from "../../src/schedule/comparators/pr23184.ts";
-import { createStockPolicy } from "../../src/schedule/comparators/stock.ts";
+import type { Graph } from "../../src/base/graph.ts";
 import type { Policy } from "../../src/schedule/policy.ts";
 import { createEngineState } from "../../src/schedule/state.ts";
+import { exactTable } from "../../src/sim/virtual/comparators/exact.ts";
+import { createLadderPolicy } from "../../src/sim/virtual/comparators/ladder.ts";
+import { createLargestFirstPolicy } from "../../src/sim/virtual/comparators/largest-first.ts";
+import { createNonePolicy } from "../../src/sim/virtual/comparators/none.ts";
+import { pr23184Capture } from "../../src/sim/virtual/comparators/pr23184.ts";
+import { createStockPolicy } from "../../src/sim/virtual/comparators/stock.ts";
 import { plan } from "../helpers/fake-engine.ts";
 import { decode, graphOf, mixed, SEED } from "./seed.ts";
 

@@ -1,8 +1,8 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { covers, type Graph } from "../../src/graph.ts";
-import { createCosts } from "../../src/schedule/cost.ts";
-import { costDispatchTable } from "../../src/schedule/cost-dispatch.ts";
+import { covers, type Graph } from "../../src/base/graph.ts";
+import { createCosts } from "../../src/schedule/costed/cost.ts";
+import { costDispatchTable } from "../../src/schedule/costed/cost-dispatch.ts";
 import { dispatch } from "../../src/schedule/dispatch.ts";
 import { plan } from "../helpers/fake-engine.ts";
 import { decode, mixed, SEED, seen } from "./seed.ts";

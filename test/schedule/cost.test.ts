@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
-import { createRandom, standardNormal } from "../../src/random.ts";
-import { createCosts, interpolate } from "../../src/schedule/cost.ts";
-import { RobustMean } from "../../src/schedule/robust.ts";
+import { createRandom, standardNormal } from "../../src/base/random.ts";
+import { createCosts, interpolate } from "../../src/schedule/costed/cost.ts";
+import { RobustMean } from "../../src/schedule/costed/robust.ts";
 import { plan } from "../helpers/fake-engine.ts";
 import { decode, graphOf, mixed, SEED, seen } from "./seed.ts";
 

@@ -170,7 +170,7 @@ describe("fill", () => {
       if (graph === undefined) throw new Error(`no graph ${id}`);
       return (rig.costed.costs?.captureSeconds(graph).value ?? Number.NaN) / 2;
     });
-    const most = 0.1 + 0.001 * (rig.atSeconds - startedAtSeconds);
+    const most = 0.02 + 0.001 * (rig.atSeconds - startedAtSeconds);
     expect(delays.reduce((sum, delay) => sum + delay, 0)).toBeLessThanOrEqual(most);
   });
 

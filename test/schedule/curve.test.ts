@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
-import { createCosts } from "../../src/schedule/cost.ts";
-import { alongCurve } from "../../src/schedule/curve.ts";
+import { createCosts } from "../../src/schedule/costed/cost.ts";
+import { alongCurve } from "../../src/schedule/costed/curve.ts";
 import { plan } from "../helpers/fake-engine.ts";
 import { decode, graphOf, SEED, seen } from "./seed.ts";
 

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { covers, type Graph, type StepShape } from "../../src/graph.ts";
+import { covers, type Graph, type StepShape } from "../../src/base/graph.ts";
 import {
   dispatch,
   dispatchTable,

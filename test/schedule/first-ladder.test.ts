@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import type { Graph } from "../../src/graph.ts";
+import type { Graph } from "../../src/base/graph.ts";
 import {
   FIRST_SET_SHARE,
   fitsBudget,

@@ -1,11 +1,11 @@
 import { describe, expect, test } from "vitest";
-import type { Graph } from "../../src/graph.ts";
-import { createCosts } from "../../src/schedule/cost.ts";
-import { expectedOf, firstSteps } from "../../src/schedule/earlier.ts";
-import { firstGraphs, type UnknownInput, unknownGraphs } from "../../src/schedule/first.ts";
+import type { Graph } from "../../src/base/graph.ts";
+import { createCosts } from "../../src/schedule/costed/cost.ts";
+import { expectedOf, firstSteps } from "../../src/schedule/costed/earlier.ts";
+import { firstGraphs, type UnknownInput, unknownGraphs } from "../../src/schedule/costed/first.ts";
+import type { Prior } from "../../src/schedule/costed/prior.ts";
+import { Savings } from "../../src/schedule/costed/savings.ts";
 import { firstLadder } from "../../src/schedule/first-ladder.ts";
-import type { Prior } from "../../src/schedule/prior.ts";
-import { Savings } from "../../src/schedule/savings.ts";
 import { plan } from "../helpers/fake-engine.ts";
 import { decode, graphOf, SEED } from "./seed.ts";
 

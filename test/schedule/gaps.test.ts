@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { Gaps } from "../../src/schedule/gaps.ts";
+import { Gaps } from "../../src/schedule/costed/gaps.ts";
 import { StallAccount } from "../../src/schedule/stall-budget.ts";
 
 /** Gaps of these lengths, one second of work after each. */

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
-import { resolveOptions } from "../../src/options.ts";
-import { createIdlePolicy } from "../../src/schedule/idle.ts";
+import { resolveOptions } from "../../src/controller/options.ts";
+import { createIdlePolicy } from "../../src/schedule/modes/idle.ts";
 import type { Decision, EngineEvent } from "../../src/schedule/policy.ts";
 import { createEngineState, type EngineState } from "../../src/schedule/state.ts";
 import { plan } from "../helpers/fake-engine.ts";

@@ -1,9 +1,9 @@
 import { describe, expect, test } from "vitest";
-import { aheadChoice, isCheapMoment } from "../../src/schedule/ahead.ts";
 import { Announced } from "../../src/schedule/announced.ts";
-import { createCosts } from "../../src/schedule/cost.ts";
-import { EngineLoad } from "../../src/schedule/load.ts";
-import { Savings } from "../../src/schedule/savings.ts";
+import { aheadChoice, isCheapMoment } from "../../src/schedule/costed/ahead.ts";
+import { createCosts } from "../../src/schedule/costed/cost.ts";
+import { EngineLoad } from "../../src/schedule/costed/load.ts";
+import { Savings } from "../../src/schedule/costed/savings.ts";
 import { plan } from "../helpers/fake-engine.ts";
 import { decode, heldOf, mixed, SEED, seen } from "./seed.ts";
 

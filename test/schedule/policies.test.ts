@@ -1,8 +1,8 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { covers, type Graph, type StepShape } from "../../src/graph.ts";
+import { covers, type Graph, type StepShape } from "../../src/base/graph.ts";
 import { dispatch } from "../../src/schedule/dispatch.ts";
-import { createPolicy } from "../../src/schedule/modes.ts";
+import { createPolicy } from "../../src/schedule/modes/modes.ts";
 import type { Decision, DispatchTable, EngineEvent, Policy } from "../../src/schedule/policy.ts";
 import {
   capturedGraphs,

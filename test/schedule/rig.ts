@@ -1,7 +1,7 @@
 /** A costed policy with a controller's part around it, for tests. */
 
 import { expect } from "vitest";
-import { covers, type Graph, type StepShape } from "../../src/graph.ts";
+import { covers, type Graph, type StepShape } from "../../src/base/graph.ts";
 import { addLearned, agePlan } from "../../src/plan/merge.ts";
 import type { Plan } from "../../src/plan/plan.ts";
 import { PlanRecorder } from "../../src/plan/recorder.ts";
@@ -9,7 +9,7 @@ import {
   type CostPolicy,
   type CostPolicyOptions,
   createCostPolicy,
-} from "../../src/schedule/costed.ts";
+} from "../../src/schedule/costed/costed.ts";
 import { dispatch } from "../../src/schedule/dispatch.ts";
 import type { Decision, DispatchTable, EngineEvent, Policy } from "../../src/schedule/policy.ts";
 import {

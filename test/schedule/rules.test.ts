@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
-import { topGraphs } from "../../src/graph.ts";
-import { createEagerPolicy } from "../../src/schedule/eager.ts";
-import { createPolicy } from "../../src/schedule/modes.ts";
+import { topGraphs } from "../../src/base/graph.ts";
+import { createEagerPolicy } from "../../src/schedule/modes/eager.ts";
+import { createPolicy } from "../../src/schedule/modes/modes.ts";
 import type { Decision, EngineEvent, Policy } from "../../src/schedule/policy.ts";
 import { excludedGraphs, unmatchedRules, withRules } from "../../src/schedule/rules.ts";
 import { createEngineState, type EngineState } from "../../src/schedule/state.ts";

@@ -1,10 +1,10 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { covers, type Graph, type StepShape } from "../../src/graph.ts";
-import { Accounts } from "../../src/schedule/accounts.ts";
-import { createCosts } from "../../src/schedule/cost.ts";
-import { Savings } from "../../src/schedule/savings.ts";
-import { HELD } from "../../src/schedule/shapes.ts";
+import { covers, type Graph, type StepShape } from "../../src/base/graph.ts";
+import { Accounts } from "../../src/schedule/costed/accounts.ts";
+import { createCosts } from "../../src/schedule/costed/cost.ts";
+import { Savings } from "../../src/schedule/costed/savings.ts";
+import { HELD } from "../../src/schedule/costed/shapes.ts";
 import { plan } from "../helpers/fake-engine.ts";
 import { decode, heldOf, mixed, SEED, seen } from "./seed.ts";
 

@@ -1,7 +1,7 @@
-import type { Graph, StepShape } from "../../src/graph.ts";
-import type { CostSeed } from "../../src/schedule/cost.ts";
+import type { Graph, StepShape } from "../../src/base/graph.ts";
+import type { CostSeed } from "../../src/schedule/costed/cost.ts";
+import { HELD, Held } from "../../src/schedule/costed/shapes.ts";
 import type { StepsSeen } from "../../src/schedule/policy.ts";
-import { HELD, Held } from "../../src/schedule/shapes.ts";
 
 /** An engine in whole milliseconds: graphs take 5 ms and 1 more from 100 tokens on, no graph 10. */
 export const SEED: CostSeed = {

@@ -1,9 +1,9 @@
 import { describe, expect, test } from "vitest";
-import { createCosts } from "../../src/schedule/cost.ts";
-import { type FillInput, fillChoice } from "../../src/schedule/fill.ts";
-import { Savings } from "../../src/schedule/savings.ts";
-import { createShapes } from "../../src/schedule/shapes.ts";
-import { TrafficHistogram } from "../../src/schedule/traffic.ts";
+import { createCosts } from "../../src/schedule/costed/cost.ts";
+import { type FillInput, fillChoice } from "../../src/schedule/costed/fill.ts";
+import { Savings } from "../../src/schedule/costed/savings.ts";
+import { createShapes } from "../../src/schedule/costed/shapes.ts";
+import { TrafficHistogram } from "../../src/schedule/costed/traffic.ts";
 import { plan } from "../helpers/fake-engine.ts";
 import { decode, heldOf, mixed, SEED } from "./seed.ts";
 

@@ -8,7 +8,7 @@ import { text } from "node:stream/consumers";
 import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, onTestFinished, test, vi } from "vitest";
 import { curveKeyPair } from "zeromq";
-import { createController } from "../../src/controller.ts";
+import { createController } from "../../src/controller/controller.ts";
 import {
   type SimulatedEngineEvent,
   type SimulatedEngineOptions,

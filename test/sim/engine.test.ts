@@ -1,14 +1,14 @@
 import { describe, expect, test } from "vitest";
-import type { RequestSample } from "../../src/sim/batcher.ts";
-import { Drive, listArrivals } from "../../src/sim/drive.ts";
-import { EngineModel } from "../../src/sim/engine.ts";
+import type { RequestSample } from "../../src/sim/model/batcher.ts";
+import { Drive, listArrivals } from "../../src/sim/model/drive.ts";
+import { EngineModel } from "../../src/sim/model/engine.ts";
 import type {
   CaptureOutcome,
   EngineObserver,
   EngineOptions,
-} from "../../src/sim/engine-options.ts";
-import type { StepSeen } from "../../src/sim/step-counts.ts";
-import type { TraceRequest } from "../../src/trace.ts";
+} from "../../src/sim/model/engine-options.ts";
+import type { StepSeen } from "../../src/sim/model/step-counts.ts";
+import type { TraceRequest } from "../../src/trace/trace.ts";
 import { type Change, set, tinyProfile } from "./helpers.ts";
 
 interface Case extends Partial<EngineOptions> {

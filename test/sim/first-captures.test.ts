@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { FirstCaptures } from "../../src/sim/first-captures.ts";
+import { FirstCaptures } from "../../src/sim/model/first-captures.ts";
 import { plan } from "../helpers/fake-engine.ts";
 
 const planned = plan(1, 2, 4, 8, 16, 32, 64, 128, 256, 512);

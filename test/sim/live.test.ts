@@ -1,11 +1,11 @@
 import { describe, expect, test } from "vitest";
-import type { Clock } from "../../src/clock.ts";
+import type { Clock } from "../../src/base/clock.ts";
 import { loadProfile } from "../../src/profile/load.ts";
-import { createPolicy } from "../../src/schedule/modes.ts";
-import type { RequestSample } from "../../src/sim/batcher.ts";
-import { LiveEngine, type LiveEngineOptions, type LiveEvent } from "../../src/sim/live.ts";
-import { simulate } from "../../src/sim/virtual.ts";
-import type { TraceRequest } from "../../src/trace.ts";
+import { createPolicy } from "../../src/schedule/modes/modes.ts";
+import { LiveEngine, type LiveEngineOptions, type LiveEvent } from "../../src/sim/live/live.ts";
+import type { RequestSample } from "../../src/sim/model/batcher.ts";
+import { simulate } from "../../src/sim/virtual/virtual.ts";
+import type { TraceRequest } from "../../src/trace/trace.ts";
 import { tinyProfile } from "./helpers.ts";
 
 /** Time moves only when the test says so, from timer to timer. */

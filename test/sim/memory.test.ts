@@ -1,8 +1,8 @@
 import { describe, expect, test } from "vitest";
 import { loadProfile } from "../../src/profile/load.ts";
-import { EngineModel } from "../../src/sim/engine.ts";
-import type { EngineOptions } from "../../src/sim/engine-options.ts";
-import { EngineMemory, SimulatedGpu } from "../../src/sim/memory.ts";
+import { EngineModel } from "../../src/sim/model/engine.ts";
+import type { EngineOptions } from "../../src/sim/model/engine-options.ts";
+import { EngineMemory, SimulatedGpu } from "../../src/sim/model/memory.ts";
 import { set, tinyProfile } from "./helpers.ts";
 
 const graphs = tinyProfile().captures.costs.map(({ graph }) => graph);

@@ -4,7 +4,7 @@ import { frontEndSeconds } from "../../src/calibrate/front-end.ts";
 import { type CellFigures, planeSlopes } from "../../src/calibrate/robust-fit.ts";
 import type { Wave } from "../../src/calibrate/waves.ts";
 import { loadProfile, parseProfile } from "../../src/profile/load.ts";
-import { createCostModel } from "../../src/sim/cost.ts";
+import { createCostModel } from "../../src/sim/model/cost.ts";
 import { set, tinyDocument } from "./helpers.ts";
 
 /** Measured decode steps of the 8B: requests; milliseconds by exact graph, ungraphed, padded. */

@@ -2,7 +2,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { LiveEngine, type LiveEngineOptions, type LiveEvent } from "../../src/sim/live.ts";
+import { LiveEngine, type LiveEngineOptions, type LiveEvent } from "../../src/sim/live/live.ts";
 import type { ToEngine } from "../../src/wire/protocol.ts";
 import { HandController } from "./hand-controller.ts";
 import { type Change, set, tinyProfile } from "./helpers.ts";

@@ -1,12 +1,9 @@
 import { expect, onTestFinished, test } from "vitest";
 import { DEFAULT_PROFILE, loadProfile, withSizes } from "../../src/profile/load.ts";
-import type { RequestSample } from "../../src/sim/batcher.ts";
-import { startSimulatedEngine } from "../../src/sim/child.ts";
-import {
-  type SimulatedServer,
-  type SimulatedServerOptions,
-  startSimulatedServer,
-} from "../../src/sim/server.ts";
+import { startSimulatedEngine } from "../../src/sim/live/child.ts";
+import { type SimulatedServer, startSimulatedServer } from "../../src/sim/live/server.ts";
+import type { SimulatedServerOptions } from "../../src/sim/live/server-options.ts";
+import type { RequestSample } from "../../src/sim/model/batcher.ts";
 import { quickProfile } from "../bench/helpers/profile.ts";
 
 async function start(options: SimulatedServerOptions = {}): Promise<SimulatedServer> {

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
-import { EngineModel } from "../../src/sim/engine.ts";
-import { EngineSession, type SessionHost } from "../../src/sim/session.ts";
+import { EngineSession, type SessionHost } from "../../src/sim/live/session.ts";
+import { EngineModel } from "../../src/sim/model/engine.ts";
 import type {
   CaptureResult,
   FromEngine,

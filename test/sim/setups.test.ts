@@ -3,11 +3,11 @@ import { describe, expect, test } from "vitest";
 import { priorOf } from "../../src/plan/plan.ts";
 import { costSeedOf } from "../../src/profile/cost-seed.ts";
 import { loadProfile } from "../../src/profile/load.ts";
-import { createCosts } from "../../src/schedule/cost.ts";
-import { learningPolicy } from "../../src/sim/plan-run.ts";
-import { createSetup, POLICY_NAMES, type PolicyName } from "../../src/sim/setups.ts";
-import { type SimulatedRun, simulate } from "../../src/sim/virtual.ts";
-import { readTrace, type TraceRequest } from "../../src/trace.ts";
+import { createCosts } from "../../src/schedule/costed/cost.ts";
+import { learningPolicy } from "../../src/sim/virtual/plan-run.ts";
+import { createSetup, POLICY_NAMES, type PolicyName } from "../../src/sim/virtual/setups.ts";
+import { type SimulatedRun, simulate } from "../../src/sim/virtual/virtual.ts";
+import { readTrace, type TraceRequest } from "../../src/trace/trace.ts";
 import { tinyProfile } from "./helpers.ts";
 
 const conversation = fileURLToPath(

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
-import type { RequestSample } from "../../src/sim/batcher.ts";
-import { Drive, listArrivals } from "../../src/sim/drive.ts";
-import { EngineModel } from "../../src/sim/engine.ts";
+import type { RequestSample } from "../../src/sim/model/batcher.ts";
+import { Drive, listArrivals } from "../../src/sim/model/drive.ts";
+import { EngineModel } from "../../src/sim/model/engine.ts";
 import { type Change, set, tinyProfile } from "./helpers.ts";
 
 type Row = readonly [at: number, prompt: number, output: number];

@@ -1,14 +1,14 @@
 import { fileURLToPath } from "node:url";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { topGraphs } from "../../src/graph.ts";
+import { topGraphs } from "../../src/base/graph.ts";
 import { loadProfile } from "../../src/profile/load.ts";
-import { createPolicy } from "../../src/schedule/modes.ts";
+import { createPolicy } from "../../src/schedule/modes/modes.ts";
 import type { Policy } from "../../src/schedule/policy.ts";
-import type { RequestSample } from "../../src/sim/batcher.ts";
-import { Sample } from "../../src/sim/figures.ts";
-import { type SimulateOptions, simulate } from "../../src/sim/virtual.ts";
-import { readTrace, type TraceRequest } from "../../src/trace.ts";
+import type { RequestSample } from "../../src/sim/model/batcher.ts";
+import { Sample } from "../../src/sim/virtual/figures.ts";
+import { type SimulateOptions, simulate } from "../../src/sim/virtual/virtual.ts";
+import { readTrace, type TraceRequest } from "../../src/trace/trace.ts";
 import { MODES } from "../../src/wire/protocol.ts";
 import { set, tinyProfile } from "./helpers.ts";
 

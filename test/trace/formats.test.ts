@@ -9,7 +9,7 @@ import {
   type TraceAbout,
   type TraceOptions,
   type TraceRequest,
-} from "../../src/trace.ts";
+} from "../../src/trace/trace.ts";
 import { temporaryFolder } from "../cli/helpers/folder.ts";
 
 const sample = (name: string): string => fileURLToPath(new URL(`samples/${name}`, import.meta.url));

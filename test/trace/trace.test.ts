@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { gunzipSync, gzipSync } from "node:zlib";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { readTrace, type TraceOptions, type TraceRequest } from "../../src/trace.ts";
+import { readTrace, type TraceOptions, type TraceRequest } from "../../src/trace/trace.ts";
 
 const conversation = fileURLToPath(
   new URL("../../traces/azure-llm-2023-conversation.csv.gz", import.meta.url),

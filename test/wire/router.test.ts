@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { curveKeyPair, Dealer } from "zeromq";
-import { systemClock } from "../../src/clock.ts";
-import { createController } from "../../src/controller.ts";
+import { systemClock } from "../../src/base/clock.ts";
+import { createController } from "../../src/controller/controller.ts";
 import { checkEndpoint, isLoopback } from "../../src/wire/endpoint.ts";
 import { openRouter, type RouterLink } from "../../src/wire/router.ts";
 import { FakeEngine } from "../helpers/fake-engine.ts";

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { LazygraphError } from "../../src/errors.ts";
+import { LazygraphError } from "../../src/base/errors.ts";
 import type { CaptureResult, Dropped, ToEngine } from "../../src/wire/protocol.ts";
 import { Session } from "../../src/wire/session.ts";
 import { FakeClock } from "../helpers/fake-clock.ts";

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import type { Graph } from "../../src/graph.ts";
+import type { Graph } from "../../src/base/graph.ts";
 import { refusalOf, spokenVersion, versionFor } from "../../src/wire/version.ts";
 import { FakeEngine, plan } from "../helpers/fake-engine.ts";
 

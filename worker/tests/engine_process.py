@@ -23,9 +23,9 @@ from typing import Any
 from msgspec.structs import replace
 
 from fake_engine import Engine, FakeRank, make_config
-from lazygraph_vllm import session as session_module
-from lazygraph_vllm.engine import Agent
-from lazygraph_vllm.messages import Captured, StepCount
+from lazygraph_vllm.engine import session as session_module
+from lazygraph_vllm.engine.agent import Agent
+from lazygraph_vllm.protocol.messages import Captured, StepCount
 from lazygraph_vllm.settings import Settings
 from test_dispatch import plan
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import zmq
 
-from lazygraph_vllm.messages import (
+from lazygraph_vllm.protocol.messages import (
     PROTOCOL_VERSION,
     PROTOCOL_VERSION_MIN,
     ROW_GRAPHS_MAX,
@@ -151,7 +151,7 @@ class FakeController:
 
 
 def top_ids(inventory: Inventory) -> list[str]:
-    from lazygraph_vllm.local_fill import top_graphs
+    from lazygraph_vllm.rules.local_fill import top_graphs
 
     return [g.id for g in top_graphs(inventory.graphs)]
 

@@ -10,13 +10,14 @@ from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
 
-from lazygraph_vllm import rank, sizing
-from lazygraph_vllm.dispatch import TableError, expand
-from lazygraph_vllm.engine import Agent
-from lazygraph_vllm.forecast import Shape
-from lazygraph_vllm.inbox import Command
-from lazygraph_vllm.local_fill import top_graphs
-from lazygraph_vllm.messages import Captured, Graph, RankMemory, StepCount
+from lazygraph_vllm.engine.agent import Agent
+from lazygraph_vllm.engine.inbox import Command
+from lazygraph_vllm.protocol.messages import Captured, Graph, RankMemory, StepCount
+from lazygraph_vllm.rank import calls as rank
+from lazygraph_vllm.rank import sizing
+from lazygraph_vllm.rules.dispatch import TableError, expand
+from lazygraph_vllm.rules.forecast import Shape
+from lazygraph_vllm.rules.local_fill import top_graphs
 from lazygraph_vllm.settings import Settings
 from test_dispatch import plan
 from test_support import supported
@@ -35,12 +36,12 @@ def make_config() -> Any:
 
 
 MIB = 1 << 20
-# FULL:8 wants 32 MiB of pool beyond FULL:4: see lazygraph_vllm.forecast.
+# FULL:8 wants 32 MiB of pool beyond FULL:4: see lazygraph_vllm.rules.forecast.
 SHAPE = Shape(layers=2, hidden=64, intermediate=128, heads=256, head_size=127, splits=64)
 
 
 class FakeRank:
-    """Answers what ``lazygraph_vllm.rank`` answers, from a plain set of captured graphs."""
+    """Answers what ``lazygraph_vllm.rank.calls`` answers, from a plain set of captured graphs."""
 
     def __init__(self, index: int, graphs: list[Graph]) -> None:
         self.index = index

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from lazygraph_vllm.descriptors import (
+from lazygraph_vllm.protocol.graph import version_for
+from lazygraph_vllm.rank.descriptors import (
     DescriptorError,
     by_id,
     describe_graph,
@@ -17,7 +18,6 @@ from lazygraph_vllm.descriptors import (
     unknown_fields,
     unsupported,
 )
-from lazygraph_vllm.graph import version_for
 
 
 class Mode(enum.Enum):

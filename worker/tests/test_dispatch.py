@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from lazygraph_vllm.dispatch import (
+from lazygraph_vllm.protocol.messages import TOKENS_MAX, Dispatch, DispatchRow, Graph
+from lazygraph_vllm.rules.dispatch import (
     PAD_FLOOR_TOKENS,
     PAD_RATIO,
     TableError,
@@ -10,7 +11,6 @@ from lazygraph_vllm.dispatch import (
     expand,
     pad_limit,
 )
-from lazygraph_vllm.messages import TOKENS_MAX, Dispatch, DispatchRow, Graph
 
 SIZES = [1, 2, 4, *range(8, 256, 8), *range(256, 513, 16)]
 

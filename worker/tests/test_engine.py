@@ -12,11 +12,11 @@ import pytest
 
 from fake_controller import FakeController
 from fake_engine import GRAPHS, TOPS, Engine, FakeRank, Wire, make_config, make_engine
-from lazygraph_vllm import commands as commands_module
-from lazygraph_vllm import session as session_module
-from lazygraph_vllm.engine import Agent
-from lazygraph_vllm.inbox import LOOK_AGAIN, Command
-from lazygraph_vllm.messages import (
+from lazygraph_vllm.engine import commands as commands_module
+from lazygraph_vllm.engine import session as session_module
+from lazygraph_vllm.engine.agent import Agent
+from lazygraph_vllm.engine.inbox import LOOK_AGAIN, Command
+from lazygraph_vllm.protocol.messages import (
     COMMANDS_WAITING_MAX,
     Capture,
     Dispatch,

@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 
 from fake_engine import GRAPHS, MIB, SHAPE, TOPS, Engine, Wire, make_engine
-from lazygraph_vllm import room as room_module
-from lazygraph_vllm import session as session_module
-from lazygraph_vllm.forecast import forecast_bytes, with_safety
-from lazygraph_vllm.messages import (
+from lazygraph_vllm.engine import room as room_module
+from lazygraph_vllm.engine import session as session_module
+from lazygraph_vllm.protocol.messages import (
     Capture,
     Drop,
     Dropped,
@@ -24,6 +23,7 @@ from lazygraph_vllm.messages import (
     Start,
     Welcome,
 )
+from lazygraph_vllm.rules.forecast import forecast_bytes, with_safety
 from lazygraph_vllm.settings import Settings
 
 TIERS = (("FULL:8", "PIECEWISE:8"), ("FULL:2", "FULL:1"))

@@ -6,7 +6,8 @@ import dataclasses
 
 import pytest
 
-from lazygraph_vllm.forecast import (
+from lazygraph_vllm.protocol.messages import Graph
+from lazygraph_vllm.rules.forecast import (
     MIB,
     Shape,
     fitting,
@@ -18,8 +19,7 @@ from lazygraph_vllm.forecast import (
     typical_graph_bytes,
     with_safety,
 )
-from lazygraph_vllm.local_fill import top_graphs
-from lazygraph_vllm.messages import Graph
+from lazygraph_vllm.rules.local_fill import top_graphs
 from test_dispatch import plan
 
 SIZES = [1, 2, 4, *range(8, 256, 8), *range(256, 513, 16)]

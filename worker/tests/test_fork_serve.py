@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -19,7 +20,7 @@ SCRIPT = Path(__file__).resolve().parents[2] / "bench" / "gpu" / "fork_serve.py"
 SECONDS_MAX = 60
 sys.path.insert(0, str(SCRIPT.parent))
 
-from fork_listener import uses_cuda  # noqa: E402
+from fork_listener import child_lacks_cuda  # noqa: E402
 
 SERVER = """
     import json, os, signal, sys, time
@@ -156,11 +157,25 @@ def test_plugins_loaded_before_the_fork_are_refused(folder: Path) -> None:
     assert "expected no plugin loaded before the fork" in done.stderr
 
 
-def test_an_open_device_of_cudas_driver_is_seen(tmp_path: Path) -> None:
-    (tmp_path / "3").symlink_to("/dev/nvidiactl")  # NVML's, which a fork does no harm.
-    assert not uses_cuda(str(tmp_path))
-    (tmp_path / "4").symlink_to("/dev/nvidia-uvm")
-    assert uses_cuda(str(tmp_path))
+DRIVER = """
+    static int initialised_by;
+    int getpid(void);
+    int cuInit(unsigned flags) {
+        if (initialised_by && initialised_by != getpid()) return 3;
+        initialised_by = getpid();
+        return 0;
+    }
+"""
+
+
+def test_a_driver_that_was_initialised_here_refuses_a_child(tmp_path: Path) -> None:
+    driver = tmp_path / "libstandin.so"
+    (tmp_path / "driver.c").write_text(DRIVER)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", driver, tmp_path / "driver.c"], check=True)
+    assert not child_lacks_cuda(str(driver))
+    assert ctypes.CDLL(str(driver)).cuInit(0) == 0
+    assert child_lacks_cuda(str(driver))
+    assert not child_lacks_cuda(str(tmp_path / "none.so"))
 
 
 def test_no_listener_is_told(tmp_path: Path) -> None:

@@ -13,10 +13,10 @@ import pytest
 import zmq
 
 from fake_controller import FakeController
-from lazygraph_vllm import link as link_module
-from lazygraph_vllm.dealer import Dealer
-from lazygraph_vllm.link import Link
-from lazygraph_vllm.messages import (
+from lazygraph_vllm.protocol import link as link_module
+from lazygraph_vllm.protocol.dealer import Dealer
+from lazygraph_vllm.protocol.link import Link
+from lazygraph_vllm.protocol.messages import (
     TEXT_CHARS_MAX,
     Capture,
     Edge,

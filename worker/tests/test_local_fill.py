@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from lazygraph_vllm.local_fill import (
+from lazygraph_vllm.protocol.messages import Graph
+from lazygraph_vllm.rules.local_fill import (
     LAZY_MISSES_MIN,
     TimedCapture,
     fill_order,
@@ -19,7 +20,6 @@ from lazygraph_vllm.local_fill import (
     stock_seconds,
     top_graphs,
 )
-from lazygraph_vllm.messages import Graph
 from test_dispatch import plan
 
 # What src/schedule/first-ladder.ts and first-budget.ts are held to as well.

@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from lazygraph_vllm.graph import covers
-from lazygraph_vllm.messages import (
+from lazygraph_vllm.protocol.graph import covers
+from lazygraph_vllm.protocol.messages import (
     FRAME_BYTES_MAX,
     ROW_GRAPHS_MAX,
     TABLE_ROWS_MAX,

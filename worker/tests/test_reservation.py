@@ -6,8 +6,8 @@ import logging
 
 import pytest
 
-from lazygraph_vllm import memory
-from lazygraph_vllm.memory import Reservation
+from lazygraph_vllm.rank import memory
+from lazygraph_vllm.rank.memory import Reservation
 
 
 class Driver:

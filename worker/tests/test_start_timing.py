@@ -68,7 +68,7 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Worker:
     version.__version__ = "0.33.0"  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "vllm", vllm)
     monkeypatch.setitem(sys.modules, "vllm.version", version)
-    monkeypatch.delitem(sys.modules, "lazygraph_vllm.capture", raising=False)
+    monkeypatch.delitem(sys.modules, "lazygraph_vllm.rank.capture", raising=False)
     return Worker(device)
 
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from lazygraph_vllm.messages import STEPS_PER_BATCH_MAX
-from lazygraph_vllm.telemetry import StepCounter, StepKey
+from lazygraph_vllm.protocol.messages import STEPS_PER_BATCH_MAX
+from lazygraph_vllm.rank.telemetry import StepCounter, StepKey
 
 KEY = StepKey(4, 4, 1, "FULL:4")
 

@@ -10,8 +10,8 @@ import pytest
 
 from fake_controller import FakeController
 from fake_engine import GRAPHS, TOPS, Engine, FakeRank, make_config
-from lazygraph_vllm.engine import Agent
-from lazygraph_vllm.messages import (
+from lazygraph_vllm.engine.agent import Agent
+from lazygraph_vllm.protocol.messages import (
     Edge,
     Graph,
     Hello,

@@ -1,8 +1,8 @@
 /** Time per output token at fixed numbers of concurrent requests. */
 
-import { quantile } from "../../../src/bench/stats.ts";
 import { type StreamRequest, streamRequest } from "../../../src/bench/stream.ts";
 import { ServerAddress } from "../../../src/measure/server-address.ts";
+import { quantile } from "../../../src/measure/statistics.ts";
 
 export interface DecodeResult {
   readonly concurrent: number;

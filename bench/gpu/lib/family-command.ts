@@ -1,6 +1,13 @@
 /** The command and the environment of one cell's server. Pure. */
 
-import { type Arm, type Family, isOurs } from "./family-plan.ts";
+import {
+  type Arm,
+  type Family,
+  type FamilyCell,
+  isOurs,
+  modeOf,
+  type OurArm,
+} from "./family-plan.ts";
 
 export interface ServeOptions {
   /** A model's folder. */
@@ -23,6 +30,17 @@ const ENVIRONMENT: Readonly<Partial<Record<Arm, Readonly<Record<string, string>>
   "stock-plan": { VLLM_ENABLE_STARTUP_PLAN: "1" },
 };
 
+const POLICIES: Readonly<Partial<Record<OurArm, string>>> = {
+  "idle-simple": "simple",
+  "idle-costed": "costed",
+};
+
+/** What `lazygraph run` gets in one arm. */
+export function ourOptions(arm: OurArm): string[] {
+  const policy = POLICIES[arm];
+  return ["--mode", modeOf(arm), ...(policy === undefined ? [] : ["--policy", policy])];
+}
+
 /** What vLLM's own command gets besides in one arm. */
 export function armArguments(arm: Arm): readonly string[] {
   return ARGUMENTS[arm] ?? [];
@@ -33,13 +51,18 @@ export function armEnvironment(arm: Arm): Record<string, string> {
   return { ...(isOurs(arm) ? {} : { LAZYGRAPH_DISABLE: "1" }), ...ENVIRONMENT[arm] };
 }
 
-export function serveCommand(family: Family, arm: Arm, options: ServeOptions): string[] {
+export function serveCommand(
+  family: Family,
+  { arm, kind }: Pick<FamilyCell, "arm" | "kind">,
+  options: ServeOptions,
+): string[] {
   const { serve, model, port, httpPort, lazygraph } = options;
-  const own = [...serve, model, "--load-format", "dummy", ...family.args];
+  const more = kind === "start" ? family.startArgs : [];
+  const own = [...serve, model, "--load-format", "dummy", ...family.args, ...more];
   const command = [...own, "--port", String(port), ...armArguments(arm)];
   if (!isOurs(arm)) return command;
-  const run = ["run", "--mode", arm, "--quiet", "--no-plan", "--http", `127.0.0.1:${httpPort}`];
-  return [...lazygraph, ...run, "--", ...command];
+  const run = ["run", ...ourOptions(arm), "--quiet", "--no-plan"];
+  return [...lazygraph, ...run, "--http", `127.0.0.1:${httpPort}`, "--", ...command];
 }
 
 export interface EnvironmentOptions {

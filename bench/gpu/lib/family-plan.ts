@@ -1,9 +1,14 @@
 /** Which cells a run of families.sh has, in which order, and whether one still fits. Pure. */
 
+import type { Mode } from "../../../src/wire/protocol.ts";
+
 /** How a server is started: as it is, with a vLLM setting of its own, or under our controller. */
-export const ARMS = ["stock", "stock-plan", "stock-ten", "eager", "lazy", "idle"] as const;
+const STOCK_ARMS = ["stock", "stock-plan", "stock-ten"] as const;
+/** A mode of ours, with its default policy or one by name. */
+const OUR_ARMS = ["eager", "lazy", "idle", "idle-simple", "idle-costed"] as const;
+export const ARMS = [...STOCK_ARMS, ...OUR_ARMS] as const;
 export type Arm = (typeof ARMS)[number];
-export type OurArm = Extract<Arm, "eager" | "lazy" | "idle">;
+export type OurArm = (typeof OUR_ARMS)[number];
 
 export const KINDS = ["start", "parity", "verify", "tokens"] as const;
 /**
@@ -18,14 +23,24 @@ export interface Family {
   readonly shape: string;
   /** Further arguments of `vllm serve`. */
   readonly args: readonly string[];
+  /** Those of start cells only, which decode but don't look at single tokens. */
+  readonly startArgs: readonly string[];
   readonly env: Readonly<Record<string, string>>;
   readonly gpus: number;
   /** Starts by arm. */
   readonly starts: Readonly<Partial<Record<Arm, number>>>;
   /** Starts before all others that fill compile caches and plans; they are not counted. */
   readonly warm: readonly Arm[];
+  /** In how many rounds start cells decode as well; those of stock by hand never do. */
+  readonly decodeRounds: number;
   /** Poisson arrivals a second, for how long, and rounds of the parity cells. */
-  readonly parity?: { readonly rate: number; readonly seconds: number; readonly rounds: number };
+  readonly parity?: {
+    readonly rate: number;
+    readonly seconds: number;
+    readonly rounds: number;
+    /** In this order: stock's load begins when idle mode was ready, so that one comes before. */
+    readonly arms?: readonly Arm[];
+  };
   readonly verify: boolean;
   /** Engine arguments of tokens.py; absent: no such cell. */
   readonly tokens?: readonly string[];
@@ -42,12 +57,24 @@ export interface FamilyCell {
 }
 
 export function isOurs(arm: Arm): arm is OurArm {
-  return arm === "eager" || arm === "lazy" || arm === "idle";
+  return (OUR_ARMS as readonly Arm[]).includes(arm);
+}
+
+export function modeOf(arm: OurArm): Mode {
+  return arm === "eager" || arm === "lazy" ? arm : "idle";
+}
+
+/** Whether this cell decodes at fixed levels after its start. */
+export function decodes({ kind, arm, round }: FamilyCell, { decodeRounds }: Family): boolean {
+  const byHand = arm === "stock-plan" || arm === "stock-ten";
+  return kind === "start" && !byHand && round >= 0 && round < decodeRounds;
 }
 
 export function cellName({ family, kind, arm, round }: FamilyCell): string {
   return `${family}.${kind}.${round < 0 ? "warm" : round}.${arm}`;
 }
+
+const PARITY_ARMS = ["idle", "stock", "lazy"] as const;
 
 /** Warm-ups, then rounds of all arms, each beginning with another one; then the other kinds. */
 export function cellsOf(family: Family): FamilyCell[] {
@@ -63,8 +90,7 @@ export function cellsOf(family: Family): FamilyCell[] {
     cells.push(...wanted.map((arm) => cell("start", arm, round)));
   }
   for (let round = 0; round < (family.parity?.rounds ?? 0); round += 1) {
-    // Stock's load begins at the second in which ours was ready, so ours comes first.
-    const parityArms = ["idle", "stock", "lazy"] as const;
+    const parityArms = family.parity?.arms ?? PARITY_ARMS;
     cells.push(...parityArms.map((arm) => cell("parity", arm, round)));
   }
   if (family.verify) cells.push(cell("verify", "idle", 0));
@@ -122,8 +148,8 @@ export function parseFamilies(document: unknown): Family[] {
 }
 
 const FIELDS = [
-  ...["name", "shape", "args", "env", "gpus", "starts", "warm", "parity", "verify"],
-  ...["tokens", "startSeconds"],
+  ...["name", "shape", "args", "startArgs", "env", "gpus", "starts", "warm", "decodeRounds"],
+  ...["parity", "verify", "tokens", "startSeconds"],
 ];
 
 function parseFamily(given: Partial<Family>): Family {
@@ -135,12 +161,19 @@ function parseFamily(given: Partial<Family>): Family {
   if (unknown !== undefined) {
     throw new Error(`Expected ${FIELDS.join(", ")} of ${name}, got ${unknown}.`);
   }
-  const arms = [...Object.keys(given.starts ?? {}), ...(given.warm ?? [])];
+  const arms = [
+    ...Object.keys(given.starts ?? {}),
+    ...(given.warm ?? []),
+    ...(given.parity?.arms ?? []),
+  ];
   const wrong = arms.find((arm) => !(ARMS as readonly string[]).includes(arm));
   if (wrong !== undefined) {
     throw new Error(`Expected arms of ${name} to be of ${ARMS.join(", ")}, got ${wrong}.`);
   }
-  const { args = [], env = {}, gpus = 1, starts = {}, warm = ["stock"] } = given;
-  const { verify = false, startSeconds = 90 } = given;
-  return { ...given, name, shape, args, env, gpus, starts, warm, verify, startSeconds };
+  const { args = [], startArgs = [], env = {}, gpus = 1, starts = {}, warm = ["stock"] } = given;
+  const { decodeRounds = Number.POSITIVE_INFINITY, verify = false, startSeconds = 90 } = given;
+  return {
+    ...{ ...given, name, shape, args, startArgs, env, gpus, starts, warm },
+    ...{ decodeRounds, verify, startSeconds },
+  };
 }

@@ -1,7 +1,7 @@
 /** How soon after ready a server decodes as stock does, and how long requests wait. Pure. */
 
 import type { RequestRecord } from "../../../src/bench/samples.ts";
-import { mean, quantile } from "../../../src/bench/stats.ts";
+import { mean, quantile } from "../../../src/measure/statistics.ts";
 
 /** One output token after a request's first: when it came, and the time since the one before. */
 export interface Gap {

@@ -11,7 +11,7 @@ import type { Dispatcher } from "undici";
 import type { Engine } from "./engines.ts";
 import { errorDocument, errorEvent, WholeEvents } from "./sse.ts";
 import { Turned } from "./waiting-room.ts";
-import { readerOf, textOf } from "./watching.ts";
+import { type Outcome, readerOf, textOf } from "./watching.ts";
 
 const RETRY_AFTER_SECONDS = 5;
 
@@ -45,12 +45,6 @@ export interface Exchange {
   /** Of a request that makes an engine generate: what its answer came to, once it is over. */
   readonly onAnswer: ((answer: Answer) => void) | undefined;
 }
-
-/**
- * `left`: by the client; `stopped`: by the gateway; `broken`: in the middle of an answer;
- * `unreachable`: nothing was sent to the client yet, so that another engine may try.
- */
-export type Outcome = "done" | "left" | "stopped" | "timeout" | "unreachable" | "broken";
 
 interface Progress {
   late: boolean;

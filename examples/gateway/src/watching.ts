@@ -3,7 +3,12 @@
 import type { IncomingHttpHeaders } from "node:http";
 import type { RecordedRequest } from "lazygraph";
 import { type AnswerReader, createAnswerReader } from "lazygraph/measure";
-import type { Outcome } from "./exchange.ts";
+
+/**
+ * `left`: by the client; `stopped`: by the gateway; `broken`: in the middle of an answer;
+ * `unreachable`: nothing was sent to the client yet, so that another engine may try.
+ */
+export type Outcome = "done" | "left" | "stopped" | "timeout" | "unreachable" | "broken";
 
 /** Undefined for an encoding that it can't undo. */
 export function readerOf(headers: IncomingHttpHeaders): AnswerReader | undefined {

@@ -49,8 +49,16 @@ class Commands:
 def main() -> None:
     args = arguments()
     from fake_controller import FakeController
-    from lazygraph_vllm.dispatch import default_table
-    from lazygraph_vllm.messages import Capture, Drop, Dropped, Inventory, Ready, Result, Welcome
+    from lazygraph_vllm.protocol.messages import (
+        Capture,
+        Drop,
+        Dropped,
+        Inventory,
+        Ready,
+        Result,
+        Welcome,
+    )
+    from lazygraph_vllm.rules.dispatch import default_table
 
     class Controller(FakeController):
         def welcome(self) -> Welcome:

@@ -19,7 +19,7 @@ torch = pytest.importorskip("torch")
 if not torch.cuda.is_available():
     pytest.skip("no usable CUDA device", allow_module_level=True)
 
-from lazygraph_vllm.memory import (  # noqa: E402
+from lazygraph_vllm.rank.memory import (  # noqa: E402
     CacheFlush,
     Reservation,
     activation_held_bytes,

@@ -288,8 +288,8 @@ def start(
     **config: Any,
 ) -> tuple[Any, dict[str, Any]]:
     """One rank through start-up as the engine drives it; the wrapper and what it answered."""
-    from lazygraph_vllm import rank
-    from lazygraph_vllm.local_fill import top_graphs
+    from lazygraph_vllm.rank import calls as rank
+    from lazygraph_vllm.rules.local_fill import top_graphs
 
     wrapper = Wrapper(make_runner(make_config(mode, **config)))
     facts = rank.describe(wrapper)

@@ -199,7 +199,7 @@ def install(gpu: Gpu, patch: Any) -> None:
     from vllm.v1.worker.gpu import cudagraph_utils
     from vllm.v1.worker.gpu.model_runner import GPUModelRunner
 
-    from lazygraph_vllm import memory
+    from lazygraph_vllm.rank import memory
 
     def stream(device: Any = None, **_: Any) -> Any:
         gpu.streams += 1

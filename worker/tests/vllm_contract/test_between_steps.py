@@ -11,8 +11,7 @@ pytest.importorskip("vllm", reason="vLLM isn't installed here: its own classes a
 pytestmark = pytest.mark.vllm_contract
 
 from builders import request  # noqa: E402
-from lazygraph_vllm.local_fill import fill_order  # noqa: E402
-from lazygraph_vllm.messages import (  # noqa: E402
+from lazygraph_vllm.protocol.messages import (  # noqa: E402
     Capture,
     Edge,
     Goodbye,
@@ -21,6 +20,7 @@ from lazygraph_vllm.messages import (  # noqa: E402
     Result,
     Telemetry,
 )
+from lazygraph_vllm.rules.local_fill import fill_order  # noqa: E402
 from vllm_facts import SLEEPS_BY_TAG  # noqa: E402
 
 IN_FLIGHT = pytest.mark.parametrize("in_flight", [1, 2], ids=["sync", "async"])
@@ -58,7 +58,7 @@ def test_describe_runs_after_the_kv_cache_and_before_the_capture(
     serving: Any, controller: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from builders import Wrapper
-    from lazygraph_vllm import rank
+    from lazygraph_vllm.rank import calls as rank
 
     calls: list[str] = []
     for name in ("describe", "prepare", "finish_start"):
@@ -263,7 +263,7 @@ def test_alone_and_asleep_it_fills_after_the_wake_up(
     """The wake-up is a client's request that leaves the engine without work, in vLLM's loop."""
     from vllm.v1.engine import EngineCoreRequestType
 
-    from lazygraph_vllm.lockstep import Lockstep
+    from lazygraph_vllm.engine.lockstep import Lockstep
 
     asked = threading.Event()
     why_not_now = Lockstep._why_not_now
@@ -305,7 +305,7 @@ def test_the_end_is_said_and_the_loop_ends(serving: Any, controller: Any) -> Non
 def test_an_exception_of_two_ranks_ends_the_loop_with_a_reason(
     serving: Any, controller: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lazygraph_vllm import rank
+    from lazygraph_vllm.rank import calls as rank
 
     engine = serving()
     controller.wait_for(Edge, where=lambda e: e.state == "idle")

@@ -127,7 +127,7 @@ def test_the_field_check_finds_a_renamed_field(configure: Any) -> None:
 
 
 def test_what_the_hand_shake_and_the_inventory_read_exists(configure: Any) -> None:
-    from lazygraph_vllm.engine import Agent
+    from lazygraph_vllm.engine.agent import Agent
     from lazygraph_vllm.settings import Settings
 
     config = configure()

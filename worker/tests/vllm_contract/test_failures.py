@@ -10,7 +10,7 @@ pytest.importorskip("vllm", reason="vLLM isn't installed here: its own classes a
 pytestmark = [pytest.mark.vllm_contract, pytest.mark.usefixtures("pristine", "gpu")]
 
 from builders import start, step, wrong_dispatches  # noqa: E402
-from lazygraph_vllm import rank  # noqa: E402
+from lazygraph_vllm.rank import calls as rank  # noqa: E402
 
 
 def left_behind(runner: Any, graph: str) -> list[Any]:
@@ -85,7 +85,7 @@ def test_a_captured_graph_is_forgotten_by_purge(gpu: Any, graph: str) -> None:
 
 
 def test_a_purge_of_a_graph_in_the_controllers_table_falls_back_to_our_rule(gpu: Any) -> None:
-    from lazygraph_vllm.messages import Dispatch, DispatchRow
+    from lazygraph_vllm.protocol.messages import Dispatch, DispatchRow
 
     wrapper, _ = start()
     runner = wrapper.worker.model_runner
@@ -130,7 +130,7 @@ def test_verification_tells_a_live_replay_from_a_dead_one(
 def test_a_graph_that_fails_its_check_at_start_is_purged_on_all_ranks(
     serving: Any, controller: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lazygraph_vllm.messages import Ready
+    from lazygraph_vllm.protocol.messages import Ready
 
     monkeypatch.setenv("LAZYGRAPH_VERIFY", "1")
     engine = serving()

@@ -14,8 +14,9 @@ pytestmark = [pytest.mark.vllm_contract, pytest.mark.usefixtures("pristine", "gp
 
 from builders import Wrapper, make_config, make_runner, start, step, wrong_dispatches  # noqa: E402
 from cuda_stand_in import MIB, POOL, Group  # noqa: E402
-from lazygraph_vllm import memory, rank, sizing  # noqa: E402
-from lazygraph_vllm.messages import Dispatch, DispatchRow  # noqa: E402
+from lazygraph_vllm.protocol.messages import Dispatch, DispatchRow  # noqa: E402
+from lazygraph_vllm.rank import calls as rank  # noqa: E402
+from lazygraph_vllm.rank import memory, sizing  # noqa: E402
 from lazygraph_vllm.vllm.choose import current  # noqa: E402
 from lazygraph_vllm.vllm.v26 import V26  # noqa: E402
 from lazygraph_vllm.vllm.v31 import V31  # noqa: E402
@@ -476,8 +477,8 @@ def test_the_guard_leaves_out_what_does_not_fit_and_goes_on_with_the_next(gpu: A
 
 
 def test_the_guard_counts_a_pools_growth_once(gpu: Any, monkeypatch: Any) -> None:
-    from lazygraph_vllm.forecast import Shape, need_bytes
-    from lazygraph_vllm.messages import Graph
+    from lazygraph_vllm.protocol.messages import Graph
+    from lazygraph_vllm.rules.forecast import Shape, need_bytes
 
     shape = Shape(layers=2, hidden=64, intermediate=128, heads=64, head_size=127, splits=32)
     monkeypatch.setattr(rank, "model_shape", lambda _: shape)
@@ -521,7 +522,7 @@ def test_all_ranks_leave_out_what_one_of_them_has_no_room_for(gpu: Any, monkeypa
 def test_no_room_for_the_warm_up_at_the_top_sizes_the_buffer_only(
     gpu: Any, monkeypatch: Any
 ) -> None:
-    from lazygraph_vllm import guard
+    from lazygraph_vllm.rank import guard
 
     monkeypatch.setattr(guard.StartGuard, "can_run", lambda *_: False)
     wrapper, _ = start(first=["PIECEWISE:2", "FULL:2"], guard_margin=0)
@@ -885,7 +886,7 @@ def test_a_tier_is_dropped_and_captured_again_between_the_steps_of_a_busy_engine
     serving: Any, controller: Any, gpu: Any, in_flight: int
 ) -> None:
     from builders import request
-    from lazygraph_vllm.messages import Capture, Drop, Dropped, Inventory, Result, Resync
+    from lazygraph_vllm.protocol.messages import Capture, Drop, Dropped, Inventory, Result, Resync
 
     controller.first, controller.tiers = FIRST, TIERS
     engine = serving(in_flight=in_flight)

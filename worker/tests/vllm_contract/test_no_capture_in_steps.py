@@ -10,7 +10,7 @@ pytest.importorskip("vllm", reason="vLLM isn't installed here: its own classes a
 pytestmark = [pytest.mark.vllm_contract, pytest.mark.usefixtures("pristine", "gpu")]
 
 from builders import make_config, make_runner, start, step  # noqa: E402
-from lazygraph_vllm import rank  # noqa: E402
+from lazygraph_vllm.rank import calls as rank  # noqa: E402
 
 
 def piecewise_step(runner: Any, tokens: int) -> Any:

@@ -13,8 +13,8 @@ pytestmark = [pytest.mark.vllm_contract, pytest.mark.usefixtures("pristine", "gp
 
 from builders import make_config, make_runner, shapes, start, step, wrong_dispatches  # noqa: E402
 from fake_controller import next_size_table  # noqa: E402
-from lazygraph_vllm import rank  # noqa: E402
-from lazygraph_vllm.messages import TOKENS_MAX, Dispatch, DispatchRow, Inventory  # noqa: E402
+from lazygraph_vllm.protocol.messages import TOKENS_MAX, Dispatch, DispatchRow, Inventory  # noqa: E402
+from lazygraph_vllm.rank import calls as rank  # noqa: E402
 
 MODES = ("FULL", "PIECEWISE", "FULL_DECODE_ONLY", "FULL_AND_PIECEWISE")
 

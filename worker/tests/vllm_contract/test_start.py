@@ -10,8 +10,8 @@ pytest.importorskip("vllm", reason="vLLM isn't installed here: its own classes a
 pytestmark = [pytest.mark.vllm_contract, pytest.mark.usefixtures("pristine", "gpu")]
 
 from builders import Wrapper, make_config, make_runner, start  # noqa: E402
-from lazygraph_vllm import rank  # noqa: E402
-from lazygraph_vllm.descriptors import graph_id  # noqa: E402
+from lazygraph_vllm.rank import calls as rank  # noqa: E402
+from lazygraph_vllm.rank.descriptors import graph_id  # noqa: E402
 from vllm_facts import PROFILES_BY_CAPTURING  # noqa: E402
 
 MODES = ("FULL", "PIECEWISE", "FULL_DECODE_ONLY", "FULL_AND_PIECEWISE")
@@ -156,7 +156,7 @@ def test_what_travels_between_processes_survives_pickling() -> None:
 
     import cloudpickle
 
-    from lazygraph_vllm.messages import Dispatch, DispatchRow
+    from lazygraph_vllm.protocol.messages import Dispatch, DispatchRow
 
     wrapper, answer = start()
     for value in (
@@ -192,7 +192,7 @@ def test_more_comes_before_ready_while_the_controllers_budget_lasts() -> None:
 def test_without_one_the_budget_is_a_share_of_what_stock_would_spend(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from lazygraph_vllm import local_fill
+    from lazygraph_vllm.rules import local_fill
 
     asked: list[tuple[str, list[str], bool]] = []
 

@@ -195,7 +195,7 @@ def test_a_feature_that_is_not_on_the_list(
 def test_what_only_a_rank_can_know(attribute: str, value: Any, what: str) -> None:
     from vllm.config.compilation import CUDAGraphMode
 
-    from lazygraph_vllm import rank
+    from lazygraph_vllm.rank import calls as rank
 
     wrapper = Wrapper(make_runner(make_config()))
     *path, name = attribute.split(".")
@@ -241,7 +241,7 @@ def test_a_stock_engine_tells_its_controller_why(
     import vllm.version
 
     from builders import request
-    from lazygraph_vllm.messages import Capture, Inventory, Result
+    from lazygraph_vllm.protocol.messages import Capture, Inventory, Result
 
     monkeypatch.setattr(vllm.version, "__version__", "0.27.0")
     engine = serving()

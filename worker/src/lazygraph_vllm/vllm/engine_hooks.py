@@ -125,7 +125,7 @@ def _make_agent(settings: Settings, vllm_config: Any, missing: str | None) -> An
     """The engine's agent; ``None`` if even looking at this vLLM's configuration fails."""
     from vllm.version import __version__ as vllm_version
 
-    from ..engine import Agent
+    from ..engine.agent import Agent
 
     try:
         return Agent(settings, vllm_config, vllm_version, missing)
@@ -173,7 +173,7 @@ def _patch_core(module: ModuleType) -> None:
 
     @functools.wraps(handle)
     def handle_client_request(self: Any, request_type: Any, request: Any) -> Any:
-        from ..inbox import Command
+        from ..engine.inbox import Command
 
         if isinstance(request, Command):
             agent_of(self).execute(self, request)

@@ -11,7 +11,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from .. import memory
+from ..rank import memory
 from .adapter import Adapter, StepCall
 
 # What ``take_over`` and others of ours set on vLLM's runner, in the place of a method of its class.

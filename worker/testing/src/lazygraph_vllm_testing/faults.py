@@ -36,8 +36,8 @@ def inject(faults: str, rank: int) -> None:
 
 
 def _after_capture(graph: str, break_it: Any) -> None:
-    from lazygraph_vllm.capture import Capturer
-    from lazygraph_vllm.rank_dispatch import RankDispatch
+    from lazygraph_vllm.rank.capture import Capturer
+    from lazygraph_vllm.rank.dispatch import RankDispatch
 
     verify = Capturer._verify
     rebuild = RankDispatch.rebuild
@@ -107,8 +107,8 @@ def _corrupt(state: Any, name: str) -> None:
 
 
 def _around_capture(graph: str, context: Any) -> None:
-    from lazygraph_vllm.capture import Capturer
-    from lazygraph_vllm.descriptors import graph_id
+    from lazygraph_vllm.rank.capture import Capturer
+    from lazygraph_vllm.rank.descriptors import graph_id
 
     run_capture = Capturer.run
 

@@ -124,7 +124,7 @@ class StartTiming:
             "endedAt": time.monotonic(),
             "reservedBytes": torch.cuda.memory_reserved(),
             "kvBlocks": int(self._worker.cache_config.num_gpu_blocks or 0),
-            "plugin": "lazygraph_vllm.capture" in sys.modules,
+            "plugin": "lazygraph_vllm.rank.capture" in sys.modules,
         }
         for name in ("captureModelSeconds", "captureSeconds"):
             line.setdefault(name, 0.0)

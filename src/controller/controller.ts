@@ -1,0 +1,245 @@
+/**
+ * The composition root, what callers may do, and when it starts and ends.
+ *
+ *   router ══▶ frames ─ hello ─▶ admission ─▶ one driver per engine
+ *                 │                                   │
+ *                 ╰─ anything else ─▶ registry ◀──────╯
+ *
+ * What all engines share, learned plans and memory, comes from desks.ts.
+ */
+
+import { systemClock, withinSeconds } from "../base/clock.ts";
+import { LazygraphError, messageOf } from "../base/errors.ts";
+import type { EngineDriver } from "../engine/driver.ts";
+import { publishProblem } from "../engine/events.ts";
+import type { MemoryDesk } from "../engine/memory.ts";
+import type { EngineSnapshot } from "../engine/snapshot.ts";
+import type { Mode } from "../wire/protocol.ts";
+import { openRouter, type RouterLink } from "../wire/router.ts";
+import { EngineAdmission } from "./admission.ts";
+import {
+  type Announcement,
+  checkAnnouncement,
+  checkEngine,
+  checkMode,
+  checkReason,
+  checkWait,
+} from "./call-options.ts";
+import { openMemory, SharedPlans } from "./desks.ts";
+import { EngineFrames } from "./frames.ts";
+import { type ControllerOptions, type ResolvedOptions, resolveOptions } from "./options.ts";
+import { EngineRegistry } from "./registry.ts";
+import { Waiters, type WaitOptions } from "./waiters.ts";
+
+/** How long a start waits for learned plans to be read. */
+const PLANS_SECONDS_MAX = 2;
+
+export interface Controller extends AsyncDisposable {
+  /** Where engines connect, a port of 0 resolved once started. */
+  readonly endpoint: string;
+  /** Unix milliseconds of its creation: of two controllers engines keep the one that has more. */
+  readonly incarnation: number;
+  /**
+   * Binds the endpoint. Idempotent.
+   * @throws LazygraphError ERR_LAZYGRAPH_ADDRESS_IN_USE, …_BIND or …_CLOSED
+   */
+  start(): Promise<void>;
+  /** Idempotent; the endpoint is free once it resolves. Engines go on serving with the graphs and the table they have. */
+  close(): Promise<void>;
+  /** A picture of every engine that joined, lost ones included, in order of joining. */
+  engines(): readonly EngineSnapshot[];
+  /**
+   * Changes when an engine captures, and holds for its next start. Also ends a freeze and asks
+   * again for what the engine refused; the mode that it has already changes nothing else.
+   * @throws LazygraphError ERR_LAZYGRAPH_ENGINE_UNKNOWN, or …_LOST while it is not connected, or
+   *   …_CLOSED; OptionError for an unknown mode
+   */
+  setMode(engine: string, mode: Mode): void;
+  /**
+   * Ends captures of an engine until its mode is set.
+   * @throws LazygraphError ERR_LAZYGRAPH_ENGINE_UNKNOWN, or …_LOST while it is not connected, or
+   *   …_CLOSED; OptionError for a reason that is no text of at most 2,048 characters
+   */
+  freeze(engine: string, reason?: string): void;
+  /**
+   * Tells an engine's policy of requests to come, which keeps captures away from their arrival.
+   * Forgotten once it has passed. Announce again what has changed: the policy remembers few.
+   * Before an engine has told its plan, requests that were to come count as waiting for its start:
+   * the costed policy chooses by them what comes before ready.
+   * @throws LazygraphError ERR_LAZYGRAPH_ENGINE_UNKNOWN, or …_LOST while it is not connected, or
+   *   …_CLOSED; OptionError for a number out of range
+   */
+  announce(engine: string, announcement: Announcement): void;
+  /**
+   * Resolves with the first connected engine that is what was asked for, at once if there is one.
+   * @throws LazygraphError ERR_LAZYGRAPH_CLOSED; OptionError for an option that is unknown or
+   *   wrong; the signal's reason
+   */
+  waitForEngine(options?: WaitOptions): Promise<EngineSnapshot>;
+}
+
+/** @throws OptionError that names the option, what was expected and what came. */
+export function createController(options: ControllerOptions = {}): Controller {
+  return new EngineController(resolveOptions(options));
+}
+
+class EngineController implements Controller {
+  readonly #options: ResolvedOptions;
+  readonly #registry = new EngineRegistry();
+  readonly #waiters = new Waiters<EngineSnapshot>();
+  readonly #plans: SharedPlans;
+  readonly #memory: MemoryDesk;
+  readonly #admission: EngineAdmission;
+  readonly #frames: EngineFrames;
+  readonly #onAbort = (): void => void this.close();
+  #router: RouterLink | undefined;
+  #starting: Promise<void> | undefined;
+  #closed = false;
+  #closing: Promise<void> | undefined;
+
+  constructor(options: ResolvedOptions) {
+    this.#options = options;
+    this.#plans = new SharedPlans(options);
+    this.#memory = openMemory(options, () => this.#registry.reviewMemory());
+    this.#admission = this.#openAdmission();
+    this.#frames = new EngineFrames({
+      registry: this.#registry,
+      admission: this.#admission,
+      send: (peer, frame) => this.#router?.send(peer, frame) ?? false,
+    });
+    options.signal?.addEventListener("abort", this.#onAbort, { once: true });
+    if (options.signal?.aborted === true) this.#onAbort();
+  }
+
+  #openAdmission(): EngineAdmission {
+    const registry = this.#registry;
+    return new EngineAdmission({
+      options: this.#options,
+      registry,
+      plans: this.#plans.desk,
+      memory: this.#memory,
+      send: (peer, message) => this.#frames.send(peer, message),
+      onJoin: () => {
+        this.#plans.tellProblems();
+        // What other controllers have learned since; its graphs come seconds later.
+        void this.#plans.desk.refresh();
+      },
+      onChange: () => this.#waiters.wake((options) => registry.find(options)),
+    });
+  }
+
+  get incarnation(): number {
+    return this.#admission.incarnation;
+  }
+
+  get endpoint(): string {
+    return this.#router?.endpoint ?? this.#options.endpoint;
+  }
+
+  start(): Promise<void> {
+    // What it said before it was closed holds no longer.
+    if (this.#closed) return this.#open();
+    // What failed may be tried again: the address may be free by then.
+    this.#starting ??= this.#open().catch((error: unknown) => {
+      this.#starting = undefined;
+      throw error;
+    });
+    return this.#starting;
+  }
+
+  async #open(): Promise<void> {
+    const { endpoint, curve, signal } = this.#options;
+    signal?.throwIfAborted();
+    if (this.#closed) throw closedError();
+    // Before anybody can connect, but not for long: a disk that hangs must not keep engines waiting.
+    await withinSeconds(systemClock, PLANS_SECONDS_MAX, this.#plans.desk.refresh());
+    if (this.#closed) throw closedError();
+    const router = await openRouter({
+      endpoint,
+      ...(curve === undefined ? {} : { curve }),
+      clock: systemClock,
+      onFrame: (peer, frame) => {
+        if (!this.#closed) this.#frames.receive(peer, frame);
+      },
+      onDropped: (peer) => this.#registry.connection(peer)?.session.heard(),
+      onFlood: (peer, dropped) => this.#frames.flooded(peer, dropped),
+      onUndeliverable: (peer, reason) => this.#frames.undeliverable(peer, reason),
+      onFault: (error) => this.#fault(error),
+    });
+    if (this.#closed) {
+      await router.close();
+      throw closedError();
+    }
+    this.#router = router;
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    this.#closed = true;
+    this.#options.signal?.removeEventListener("abort", this.#onAbort);
+    this.#registry.close(closedError());
+    this.#waiters.fail(closedError());
+    await this.#starting?.catch(() => undefined);
+    await this.#router?.close();
+    await this.#plans.close();
+    await this.#memory.gpus?.close();
+  }
+
+  #fault(error: unknown): void {
+    publishProblem("", "ERR_LAZYGRAPH_INTERNAL", `The socket failed: ${messageOf(error)}.`);
+    void this.close();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  engines(): readonly EngineSnapshot[] {
+    return this.#registry.snapshots();
+  }
+
+  setMode(engine: string, mode: Mode): void {
+    checkEngine(engine);
+    checkMode(mode);
+    const driver = this.#connected(engine);
+    this.#registry.keepMode(engine, mode);
+    driver.setMode(mode);
+  }
+
+  freeze(engine: string, reason = "freeze() was called"): void {
+    checkEngine(engine);
+    checkReason(reason);
+    this.#connected(engine).freeze(reason);
+  }
+
+  announce(engine: string, announcement: Announcement): void {
+    checkEngine(engine);
+    checkAnnouncement(announcement);
+    this.#connected(engine).announce(announcement.inSeconds, announcement.requests ?? 1);
+  }
+
+  async waitForEngine(options: WaitOptions = {}): Promise<EngineSnapshot> {
+    checkWait(options);
+    options.signal?.throwIfAborted();
+    if (this.#closed) throw closedError();
+    const present = this.#registry.find(options);
+    if (present !== undefined) return present;
+    return this.#waiters.wait(options);
+  }
+
+  #connected(engine: string): EngineDriver {
+    if (this.#closed) throw closedError();
+    return this.#registry.connected(engine);
+  }
+}
+
+function closedError(): LazygraphError {
+  return new LazygraphError(
+    "ERR_LAZYGRAPH_CLOSED",
+    "Expected an open controller, but it is closed: create another one.",
+  );
+}

@@ -1,0 +1,86 @@
+/** What all engines of one controller share: learned plans, and the memory of this host's GPUs. */
+
+import { hostname } from "node:os";
+import { systemClock } from "../base/clock.ts";
+import { codeOf, messageOf } from "../base/errors.ts";
+import { packageVersion } from "../base/version.ts";
+import { publishProblem } from "../engine/events.ts";
+import { type MemoryDesk, memoryDesk } from "../engine/memory.ts";
+import { HostGpus } from "../memory/gpus.ts";
+import { PlanDesk } from "../plan/engine-plan.ts";
+import { defaultPlanFolder } from "../plan/place.ts";
+import { PlanStore } from "../plan/store.ts";
+import { loadProfile } from "../profile/load.ts";
+import type { ResolvedOptions } from "./options.ts";
+
+/** Learned plans, and what is wrong with them. */
+export class SharedPlans {
+  readonly desk: PlanDesk;
+  /** Kept until there is an engine: who starts a controller listens from then on at the latest. */
+  #kept: string[] | undefined = [];
+
+  constructor(options: ResolvedOptions) {
+    this.desk = openPlans(options, (message) => this.#problem(message));
+  }
+
+  /** What was kept, and from now on everything at once. */
+  tellProblems(): void {
+    const problems = this.#kept ?? [];
+    this.#kept = undefined;
+    for (const message of problems) this.#problem(message);
+  }
+
+  /** Writes what was learned. Never rejects. */
+  async close(): Promise<void> {
+    await this.desk.close();
+    this.tellProblems();
+  }
+
+  #problem(message: string): void {
+    if (this.#kept !== undefined) this.#kept.push(message);
+    else publishProblem("", "ERR_LAZYGRAPH_PLAN", message);
+  }
+}
+
+function openPlans(options: ResolvedOptions, onProblem: (message: string) => void): PlanDesk {
+  const { plan, planFolder, planReadOnly, profile } = options;
+  const folder = plan ? (planFolder ?? foundPlanFolder(onProblem)) : undefined;
+  const store =
+    folder === undefined
+      ? undefined
+      : new PlanStore({ folder, readOnly: planReadOnly, clock: systemClock, onProblem });
+  const learnedBy = `lazygraph ${packageVersion()} on ${hostname()}`;
+  const costs = profile === undefined ? undefined : loadProfile(profile);
+  return new PlanDesk(store, learnedBy, costs);
+}
+
+/** Nobody asked for plans to be kept: where there is no place for them, none are. */
+function foundPlanFolder(onProblem: (message: string) => void): string | undefined {
+  try {
+    return defaultPlanFolder(process.env);
+  } catch (error) {
+    onProblem(messageOf(error));
+    return undefined;
+  }
+}
+
+/**
+ * The driver of this host's GPUs is opened later, when an engine has told which it is on.
+ *
+ * @param onNews free memory has crossed what is spoken for
+ */
+export function openMemory({ memory = {} }: ResolvedOptions, onNews: () => void): MemoryDesk {
+  if (memory.gpu === false) return memoryDesk(memory);
+  const gpus = new HostGpus({
+    clock: systemClock,
+    onNews,
+    onFault: (gpu, error) =>
+      publishProblem(
+        "",
+        codeOf(error) ?? "ERR_LAZYGRAPH_INTERNAL",
+        `The memory of GPU ${gpu} can't be read, so its engines' own figures count: ` +
+          messageOf(error),
+      ),
+  });
+  return memoryDesk(memory, gpus);
+}

@@ -1,0 +1,107 @@
+/**
+ * Frames of a controller's socket. In: each is decoded and sorted by what it is. A `hello` asks for
+ * admission, anything else goes to the driver of its peer, and what belongs to nobody is asked who
+ * it is. Out: messages are encoded. What is wrong with either is told as a problem.
+ */
+
+import { codeOf, type ErrorCode, LazygraphError, messageOf } from "../base/errors.ts";
+import { publishProblem } from "../engine/events.ts";
+import { decodeFromEngine, encode } from "../wire/codec.ts";
+import type { FromEngine, ToEngine } from "../wire/protocol.ts";
+import { FRAMES_PER_SECOND_MAX } from "../wire/router.ts";
+import type { EngineAdmission } from "./admission.ts";
+import type { Connection, EngineRegistry } from "./registry.ts";
+
+export interface FramesOptions {
+  readonly registry: EngineRegistry;
+  readonly admission: Pick<EngineAdmission, "hello" | "askWho">;
+  /** Queues a frame; false when it can't be delivered. */
+  readonly send: (peer: string, frame: Uint8Array) => boolean;
+}
+
+export class EngineFrames {
+  readonly #options: FramesOptions;
+
+  constructor(options: FramesOptions) {
+    this.#options = options;
+  }
+
+  receive(peer: string, frame: Uint8Array): void {
+    const connection = this.#options.registry.connection(peer);
+    connection?.session.heard();
+    try {
+      const message = decodeFromEngine(frame);
+      if (message === undefined) {
+        if (connection !== undefined) connection.driver.record.problems.unknownTypes += 1;
+        return;
+      }
+      this.#sort(peer, connection, message);
+    } catch (error) {
+      // What a peer sends, and what a listener throws, must not end the loop that reads for all.
+      const known = codeOf(error) === "ERR_LAZYGRAPH_PROTOCOL_FRAME";
+      if (known && connection !== undefined) connection.driver.record.problems.malformed += 1;
+      const code = known ? "ERR_LAZYGRAPH_PROTOCOL_FRAME" : "ERR_LAZYGRAPH_INTERNAL";
+      tellProblem(connection, code, messageOf(error));
+    }
+  }
+
+  #sort(peer: string, connection: Connection | undefined, message: FromEngine): void {
+    const { admission } = this.#options;
+    if (message.type === "hello") {
+      admission.hello(peer, connection, message);
+    } else if (connection === undefined) {
+      admission.askWho(peer);
+    } else if (message.type === "goodbye") {
+      connection.driver.record.phase = "stopping";
+      connection.driver.record.goodbye = message.reason;
+      connection.session.lose(
+        new LazygraphError(
+          "ERR_LAZYGRAPH_ENGINE_LOST",
+          `The engine said goodbye: ${message.reason}`,
+        ),
+      );
+    } else {
+      connection.driver.receive(message);
+    }
+  }
+
+  /** Frames were dropped unread, because their sender sent more than it may. */
+  flooded(peer: string, dropped: number): void {
+    const connection = this.#options.registry.connection(peer);
+    if (connection !== undefined) connection.driver.record.problems.flooded += dropped;
+    tellProblem(
+      connection,
+      "ERR_LAZYGRAPH_ENGINE_FLOOD",
+      `Expected an engine to send at most ${FRAMES_PER_SECOND_MAX} frames per second, got ` +
+        `${dropped} more: they were dropped unread.`,
+    );
+  }
+
+  /** @returns whether it is on its way */
+  send(peer: string, message: ToEngine): boolean {
+    let frame: Uint8Array;
+    try {
+      frame = encode(message);
+    } catch (error) {
+      const connection = this.#options.registry.connection(peer);
+      tellProblem(connection, "ERR_LAZYGRAPH_INTERNAL", messageOf(error));
+      return false;
+    }
+    return this.#options.send(peer, frame);
+  }
+
+  /** Frames for this peer were thrown away. */
+  undeliverable(peer: string, reason: string): void {
+    const session = this.#options.registry.connection(peer)?.session;
+    session?.lose(
+      new LazygraphError(
+        "ERR_LAZYGRAPH_ENGINE_LOST",
+        `Expected engine ${session.hello.engine} to be reachable, but ${reason}.`,
+      ),
+    );
+  }
+}
+
+function tellProblem(connection: Connection | undefined, code: ErrorCode, message: string): void {
+  publishProblem(connection?.driver.record.hello.engine ?? "", code, message);
+}

@@ -1,0 +1,268 @@
+/** Options of a controller: their types, defaults and rules. */
+
+import { checkOptions, numberRule, oneOf, shown, unknownOption } from "../base/check-options.ts";
+import { OptionError } from "../base/errors.ts";
+import { brokenMemoryRule, MEMORY_OPTION_NAMES, type MemoryOptions } from "../memory/options.ts";
+import {
+  defaultPolicy,
+  POLICY_NAMES,
+  type PolicyContext,
+  type PolicyMaker,
+  type PolicyName,
+  policyMaker,
+} from "../schedule/choice.ts";
+import type { Policy } from "../schedule/policy.ts";
+import { isGraphRule, type PlanRules } from "../schedule/rules.ts";
+import { type CurveOptions, isCurveKey } from "../wire/curve.ts";
+import { checkEndpoint } from "../wire/endpoint.ts";
+import { LIMITS, MODES, type Mode } from "../wire/protocol.ts";
+
+export interface ControllerOptions {
+  /**
+   * When engines capture: everything before ready, what traffic earns, or that and the rest while
+   * idle. Applies to every engine that joins, whatever it was started with.
+   * @default "idle"
+   */
+  readonly mode?: Mode;
+  /**
+   * Where engines connect: `tcp://HOST:PORT` or `ipc://PATH`. Port 0 picks a free one, which
+   * `controller.endpoint` then tells. What other machines may reach needs `curve`.
+   * @default "tcp://127.0.0.1:0"
+   */
+  readonly endpoint?: string;
+  /**
+   * Milliseconds between heartbeats, 10 to 600,000; an engine silent for five is lost.
+   * @default 1000
+   */
+  readonly heartbeatMs?: number;
+  /**
+   * Milliseconds an engine may take to answer a capture command, 1 to 3,600,000.
+   * @default 60000
+   */
+  readonly captureTimeoutMs?: number;
+  /**
+   * Seconds after ready in which captures may happen; then the engine is frozen.
+   * @default undefined: no end
+   */
+  readonly settleWithinSeconds?: number;
+  /**
+   * How the modes decide: `"simple"` counts steps; `"costed"` weighs measured costs in lazy and
+   * idle mode. Or a function that makes the policy of one engine, called for each session and each
+   * change of its mode, with what is known of such engines.
+   * @default "costed", with `fillShare` "simple"
+   */
+  readonly policy?: PolicyName | ((mode: Mode, context: PolicyContext) => Policy);
+  /**
+   * Captures before ready what earlier starts needed, and nothing after. Needs the policy
+   * `"costed"`; in eager mode it changes nothing.
+   * @default false
+   */
+  readonly initOnly?: boolean;
+  /**
+   * Share of the time, 0 to 1, by which fill may hold up an engine that has work: the simple idle
+   * mode's stall budget. Captures that traffic has earned don't count. Not with the policy
+   * `"costed"`.
+   * @default 0: fill only while the engine has nothing to do
+   */
+  readonly fillShare?: number;
+  /**
+   * Graphs that are captured before ready, each as an id (`FULL:24`), a kind (`PIECEWISE`), a size
+   * (`24`) or a range of sizes (`>256`, `<8`). At most 256 entries.
+   * @default none
+   */
+  readonly pin?: readonly string[];
+  /**
+   * Graphs that are never captured, written as those of `pin`; it wins where both match.
+   * @default none
+   */
+  readonly exclude?: readonly string[];
+  /**
+   * Graphs captured at most, 1 to 4096.
+   * @default no limit
+   */
+  readonly graphsMax?: number;
+  /**
+   * Whether learned plans are kept: what starts needed and what captures took.
+   * @default true
+   */
+  readonly plan?: boolean;
+  /**
+   * Where learned plans lie.
+   * @default LAZYGRAPH_PLAN_DIR, else $XDG_STATE_HOME/lazygraph/plans, else
+   *   ~/.local/state/lazygraph/plans
+   */
+  readonly planFolder?: string;
+  /**
+   * Reads plans and writes none, for a folder that many replicas mount.
+   * @default false
+   */
+  readonly planReadOnly?: boolean;
+  /**
+   * Where cost estimates start: the name of a cost profile that is shipped, or the path of one.
+   * @default the profile of an 8B on an H200, taken to be off by half for any other model
+   */
+  readonly profile?: string;
+  /**
+   * Engines served at once, 1 to 1024; one more is refused with a reason.
+   * @default 64
+   */
+  readonly enginesMax?: number;
+  /**
+   * GPU memory: what is reserved for graphs, what captures leave free, and who says what is free.
+   * @default {}: the engine reserves by its own setting, an allowance for serving is left, the
+   *   driver is asked
+   */
+  readonly memory?: MemoryOptions;
+  /**
+   * CURVE keys. Without them only this machine may connect.
+   * @default undefined
+   */
+  readonly curve?: CurveOptions;
+  /**
+   * Closes the controller when aborted.
+   * @default undefined
+   */
+  readonly signal?: AbortSignal;
+}
+
+type Required =
+  | "mode"
+  | "endpoint"
+  | "heartbeatMs"
+  | "captureTimeoutMs"
+  | "enginesMax"
+  | "initOnly"
+  | "plan"
+  | "planReadOnly";
+
+/** Options after validation: complete but for those whose absence means something. */
+export type ResolvedOptions = Readonly<
+  { [K in Required]-?: NonNullable<ControllerOptions[K]> } & Omit<
+    ControllerOptions,
+    Required | "policy"
+  > & { policy: PolicyMaker; rules: PlanRules }
+>;
+
+/** Entries of `pin` and of `exclude`. */
+const RULES_MAX = 256;
+const CURVE_NAMES = ["publicKey", "secretKey", "allowedClients"];
+
+const RULES: { readonly [K in keyof ControllerOptions]-?: (value: unknown) => string | undefined } =
+  {
+    mode: (value) => oneOf(MODES, value),
+    endpoint(value) {
+      if (typeof value !== "string") return "an endpoint such as tcp://127.0.0.1:0";
+      checkEndpoint("endpoint", value);
+      return undefined;
+    },
+    heartbeatMs: numberRule(LIMITS.heartbeatMsMin, LIMITS.heartbeatMsMax, "whole"),
+    captureTimeoutMs: numberRule(1, 3_600_000, "whole"),
+    settleWithinSeconds: numberRule(0, 31_536_000),
+    policy(value) {
+      if (typeof value === "function") return undefined;
+      const named = POLICY_NAMES.some((name) => name === value);
+      return named ? undefined : `${POLICY_NAMES.join(", ")} or a function that makes a policy`;
+    },
+    initOnly: flag,
+    fillShare: numberRule(0, 1),
+    pin: (value) => graphRules("pin", value),
+    exclude: (value) => graphRules("exclude", value),
+    graphsMax: numberRule(1, LIMITS.graphs, "whole"),
+    plan: flag,
+    planFolder: pathRule,
+    planReadOnly: flag,
+    profile: pathRule,
+    enginesMax: numberRule(1, 1024, "whole"),
+    memory: memoryRule,
+    curve: curveRule,
+    signal: (value) => (value instanceof AbortSignal ? undefined : "an AbortSignal"),
+  };
+
+const DEFAULTS = {
+  mode: "idle",
+  endpoint: "tcp://127.0.0.1:0",
+  heartbeatMs: 1000,
+  captureTimeoutMs: 60_000,
+  enginesMax: 64,
+  initOnly: false,
+  plan: true,
+  planReadOnly: false,
+} as const;
+
+/** @throws OptionError that names the first option that breaks its rule. */
+export function resolveOptions(options: ControllerOptions): ResolvedOptions {
+  checkOptions(options, RULES);
+  const given = Object.entries(options).filter(([, value]) => value !== undefined);
+  const all = { ...DEFAULTS, ...(Object.fromEntries(given) as ControllerOptions) };
+  const { initOnly, fillShare, pin, exclude, graphsMax } = all;
+  const policy = all.policy ?? defaultPolicy(fillShare !== undefined);
+  if (initOnly && policy !== "costed") {
+    throw new OptionError(
+      "initOnly",
+      'Expected initOnly to go with the policy "costed", which knows what earlier starts needed, ' +
+        `got ${typeof policy === "string" ? shown(policy) : "a policy of your own"}.`,
+    );
+  }
+  if (fillShare !== undefined && policy !== "simple") {
+    throw new OptionError(
+      "fillShare",
+      'Expected fillShare to go with the policy "simple", whose idle mode it bounds, ' +
+        `got ${typeof policy === "string" ? shown(policy) : "a policy of your own"}.`,
+    );
+  }
+  const rules: PlanRules = {
+    ...(pin === undefined ? {} : { pin: [...pin] }),
+    ...(exclude === undefined ? {} : { exclude: [...exclude] }),
+    ...(graphsMax === undefined ? {} : { graphsMax }),
+  };
+  const fill = fillShare === undefined ? {} : { fillShare };
+  return Object.freeze({
+    ...all,
+    rules,
+    policy: policyMaker({ policy, initOnly, rules, ...fill }),
+  });
+}
+
+function flag(value: unknown): string | undefined {
+  return typeof value === "boolean" ? undefined : "true or false";
+}
+
+function pathRule(value: unknown): string | undefined {
+  const sound = typeof value === "string" && value !== "" && !value.includes("\0");
+  return sound ? undefined : "a path";
+}
+
+function graphRules(name: "pin" | "exclude", value: unknown): string | undefined {
+  const expected = `a list of at most ${RULES_MAX} graphs such as "FULL:24", "PIECEWISE", "24", ">256" or "<8"`;
+  if (!Array.isArray(value) || value.length > RULES_MAX) return expected;
+  for (const entry of value) {
+    if (isGraphRule(entry)) continue;
+    throw new OptionError(
+      name,
+      `Expected ${name} to be ${expected}, got the entry ${shown(entry)}.`,
+    );
+  }
+  return undefined;
+}
+
+function curveRule(value: unknown): string | undefined {
+  const expected = "an object with publicKey and secretKey, each 40 characters of Z85";
+  if (typeof value !== "object" || value === null) return expected;
+  const { publicKey, secretKey, allowedClients, ...rest } = value as Record<string, unknown>;
+  const [unknown] = Object.keys(rest);
+  if (unknown !== undefined) throw unknownOption(unknown, CURVE_NAMES, "curve");
+  if (!isCurveKey(publicKey) || !isCurveKey(secretKey)) return expected;
+  if (allowedClients === undefined) return undefined;
+  const sound = Array.isArray(allowedClients) && allowedClients.every(isCurveKey);
+  return sound ? undefined : "with allowedClients, a list of keys of 40 characters of Z85";
+}
+
+function memoryRule(value: unknown): string | undefined {
+  if (typeof value !== "object" || value === null) return 'an object such as { reserve: "plan" }';
+  const broken = brokenMemoryRule(value as Record<string, unknown>);
+  if (broken === undefined) return undefined;
+  const { name, expected } = broken;
+  if (expected === undefined) throw unknownOption(name, MEMORY_OPTION_NAMES, "memory");
+  const got = shown((value as Record<string, unknown>)[name]);
+  throw new OptionError(`memory.${name}`, `Expected memory.${name} to be ${expected}, got ${got}.`);
+}

@@ -1,0 +1,128 @@
+/**
+ * The engines of one controller: a driver for each name, and who is connected. Bookkeeping alone:
+ * nothing here sends or publishes.
+ */
+
+import { LazygraphError } from "../base/errors.ts";
+import type { EngineDriver } from "../engine/driver.ts";
+import { type EngineSnapshot, snapshotOf } from "../engine/snapshot.ts";
+import type { Mode } from "../wire/protocol.ts";
+import type { Session } from "../wire/session.ts";
+import { isWaitedFor, type WaitOptions } from "./waiters.ts";
+
+export interface Connection {
+  readonly driver: EngineDriver;
+  readonly session: Session;
+}
+
+export class EngineRegistry {
+  readonly #drivers = new Map<string, EngineDriver>();
+  /** Engines by connection; a lost engine has none. */
+  readonly #connections = new Map<string, Connection>();
+  readonly #modes = new Map<string, Mode>();
+
+  // ---------------------------------------------------------------- by name
+
+  /** Every engine that joined, lost ones included, in order of joining. */
+  snapshots(): readonly EngineSnapshot[] {
+    return Object.freeze([...this.#drivers.values()].map((driver) => snapshotOf(driver.record)));
+  }
+
+  /** The first connected engine that is what a caller waits for. */
+  find(options: WaitOptions): EngineSnapshot | undefined {
+    for (const { record } of this.#drivers.values()) {
+      if (isWaitedFor(record, options)) return snapshotOf(record);
+    }
+    return undefined;
+  }
+
+  driver(engine: string): EngineDriver | undefined {
+    return this.#drivers.get(engine);
+  }
+
+  /**
+   * What can't be told to an engine is not taken: the caller would believe it done.
+   * @throws LazygraphError ERR_LAZYGRAPH_ENGINE_UNKNOWN, or …_LOST while it is not connected
+   */
+  connected(engine: string): EngineDriver {
+    const driver = this.#known(engine);
+    const { connected, lostReason } = driver.record;
+    if (connected) return driver;
+    throw new LazygraphError(
+      "ERR_LAZYGRAPH_ENGINE_LOST",
+      `Expected engine ${engine} to be connected, but it is not (${lostReason ?? "no reason"}): ` +
+        "ask again once it is back.",
+    );
+  }
+
+  #known(engine: string): EngineDriver {
+    const driver = this.#drivers.get(engine);
+    if (driver !== undefined) return driver;
+    const names = [...this.#drivers.keys()].slice(0, 5).join(", ");
+    throw new LazygraphError(
+      "ERR_LAZYGRAPH_ENGINE_UNKNOWN",
+      `Expected the name of an engine that joined (${names || "none did yet"}), got ${engine}.`,
+    );
+  }
+
+  /** Takes the place of an older process of that name. */
+  add(driver: EngineDriver): void {
+    this.#drivers.set(driver.record.hello.engine, driver);
+  }
+
+  /** Whether an engine may join; where there are `enginesMax`, a lost one is forgotten for it. */
+  makeRoom(engine: string, enginesMax: number): boolean {
+    if (this.#drivers.has(engine) || this.#drivers.size < enginesMax) return true;
+    for (const [name, driver] of this.#drivers) {
+      if (driver.record.connected) continue;
+      driver.close();
+      this.#drivers.delete(name);
+      this.#modes.delete(name);
+      return true;
+    }
+    return false;
+  }
+
+  /** The mode that was set for an engine, for its next starts too. */
+  mode(engine: string): Mode | undefined {
+    return this.#modes.get(engine);
+  }
+
+  keepMode(engine: string, mode: Mode): void {
+    this.#modes.set(engine, mode);
+  }
+
+  // ---------------------------------------------------------------- by connection
+
+  connection(peer: string): Connection | undefined {
+    return this.#connections.get(peer);
+  }
+
+  /** The connection that an engine has, and its peer. */
+  connectionOf(driver: EngineDriver): readonly [string, Connection] | undefined {
+    for (const entry of this.#connections) {
+      if (entry[1].driver === driver) return entry;
+    }
+    return undefined;
+  }
+
+  connect(peer: string, connection: Connection): void {
+    this.#connections.set(peer, connection);
+  }
+
+  disconnect(peer: string): void {
+    this.#connections.delete(peer);
+  }
+
+  /** Free memory of this host's GPUs has crossed what is spoken for. */
+  reviewMemory(): void {
+    for (const { driver } of this.#connections.values()) driver.reviewMemory();
+  }
+
+  /** Ends all drivers and sessions; who joined is still known. */
+  close(error: LazygraphError): void {
+    for (const driver of this.#drivers.values()) driver.close();
+    for (const { session } of this.#connections.values()) session.close(error);
+    this.#connections.clear();
+  }
+}

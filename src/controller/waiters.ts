@@ -1,0 +1,71 @@
+/** Callers that wait for an engine to be something. */
+
+import type { EngineRecord } from "../engine/record.ts";
+import type { Phase } from "../wire/protocol.ts";
+
+/** Callers that may wait at once. */
+const WAITERS_MAX = 1024;
+
+export interface WaitOptions {
+  /** Only this engine. @default any */
+  readonly engine?: string;
+  /** Only once it is in this phase. @default any */
+  readonly phase?: Phase;
+  /** Only once nothing is left to capture. @default false */
+  readonly settled?: boolean;
+  /** Ends the wait with its reason; `AbortSignal.timeout(ms)` bounds it. */
+  readonly signal?: AbortSignal;
+}
+
+/** Whether a connected engine is what a caller waits for. */
+export function isWaitedFor(record: EngineRecord, options: WaitOptions): boolean {
+  const { engine, phase, settled } = options;
+  return (
+    record.connected &&
+    (engine === undefined || engine === record.hello.engine) &&
+    (phase === undefined || phase === record.phase) &&
+    (settled !== true || record.state?.settled === true)
+  );
+}
+
+interface Waiter<Found> {
+  readonly options: WaitOptions;
+  readonly settle: (outcome: { snapshot: Found } | { error: unknown }) => void;
+}
+
+export class Waiters<Found> {
+  readonly #waiters = new Set<Waiter<Found>>();
+
+  /** @throws RangeError when too many wait already */
+  wait(options: WaitOptions): Promise<Found> {
+    if (this.#waiters.size >= WAITERS_MAX) {
+      throw new RangeError(`Expected at most ${WAITERS_MAX} callers to wait for engines at once.`);
+    }
+    return new Promise((resolve, reject) => {
+      const onAbort = (): void => waiter.settle({ error: options.signal?.reason });
+      const waiter: Waiter<Found> = {
+        options,
+        settle: (outcome) => {
+          this.#waiters.delete(waiter);
+          options.signal?.removeEventListener("abort", onAbort);
+          if ("error" in outcome) reject(outcome.error);
+          else resolve(outcome.snapshot);
+        },
+      };
+      this.#waiters.add(waiter);
+      options.signal?.addEventListener("abort", onAbort, { once: true });
+    });
+  }
+
+  /** Settles every wait that `find` has an engine for. */
+  wake(find: (options: WaitOptions) => Found | undefined): void {
+    for (const waiter of this.#waiters) {
+      const snapshot = find(waiter.options);
+      if (snapshot !== undefined) waiter.settle({ snapshot });
+    }
+  }
+
+  fail(error: unknown): void {
+    for (const waiter of this.#waiters) waiter.settle({ error });
+  }
+}

@@ -1,0 +1,91 @@
+/**
+ * The dispatch table by measured cost: for each planned size the captured graphs that beat an
+ * ungraphed step, cheapest first. Neither "always pad up" nor "never" is right: on an 8B one size
+ * up is free, and 1 token in a graph of 512 takes 2.7 times its own graph's time.
+ */
+
+import type { Graph } from "../../base/graph.ts";
+import { candidateGroup, joinRows, ROW_GRAPHS_MAX } from "../dispatch.ts";
+import type { DispatchTable, TableRow } from "../policy.ts";
+import type { Costs } from "./cost.ts";
+
+interface Priced {
+  readonly graph: Graph;
+  readonly seconds: number;
+}
+
+export function costDispatchTable(captured: readonly Graph[], costs: Costs): DispatchTable {
+  return { uniform: rows(captured, costs, costs.shapes.decode), mixed: rows(captured, costs, 0) };
+}
+
+/**
+ * From the largest size down: a graph comes in with its own size, and pushes out all of its group
+ * that are neither cheaper nor serve more steps. So the candidates of each row are at hand.
+ */
+function rows(captured: readonly Graph[], costs: Costs, uniform: number): TableRow[] {
+  const { sizes, places } = costs.shapes;
+  const priced = captured
+    .filter((graph) => graph.uniform === undefined || graph.uniform === uniform)
+    .map((graph) => ({
+      graph,
+      seconds: costs.graphSecondsByPlace[places.get(graph.id) ?? -1] ?? Number.POSITIVE_INFINITY,
+    }))
+    .sort((a, b) => b.graph.tokens - a.graph.tokens);
+  const ungraphed = costs.ungraphedBySize(uniform > 0);
+  const table: TableRow[] = [];
+  const fronts = new Map<string, readonly Priced[]>();
+  let next = 0;
+  for (let size = sizes.length - 1; size >= 0; size--) {
+    const tokens = sizes[size] ?? 0;
+    for (; (priced[next]?.graph.tokens ?? 0) >= tokens; next++) {
+      const entering = priced[next];
+      if (entering === undefined) continue;
+      const group = candidateGroup(entering.graph);
+      fronts.set(group, enter(fronts.get(group) ?? [], entering));
+    }
+    const requests = Math.ceil(tokens / Math.max(1, uniform));
+    const graphs = [...fronts.values()].flatMap((front) =>
+      candidates(front, ungraphed[size] ?? 0, requests),
+    );
+    table.push({ upTo: tokens, graphs: graphs.slice(0, ROW_GRAPHS_MAX) });
+  }
+  const joined = joinRows(table.reverse());
+  // Steps beyond the last row run ungraphed anyway.
+  if (joined.at(-1)?.graphs.length === 0) joined.pop();
+  return joined;
+}
+
+/** The front with one graph more, cheapest first; of two as cheap the later, smaller one leads. */
+function enter(front: readonly Priced[], entering: Priced): Priced[] {
+  const beaten = front.some(
+    (other) => other.seconds < entering.seconds && servesAsMuch(other, entering),
+  );
+  if (beaten) return [...front];
+  const kept = front.filter(
+    (other) => other.seconds < entering.seconds || !servesAsMuch(entering, other),
+  );
+  const place = kept.findIndex((other) => other.seconds >= entering.seconds);
+  kept.splice(place === -1 ? kept.length : place, 0, entering);
+  return kept;
+}
+
+function candidates(front: readonly Priced[], ungraphed: number, requests: number): string[] {
+  const ids: string[] = [];
+  for (const { graph, seconds } of front) {
+    if (seconds >= ungraphed || ids.length === ROW_GRAPHS_MAX) break;
+    ids.push(graph.id);
+    // It serves every step of the row, so that no later candidate can have its turn.
+    if (graph.queryLength === undefined && requestsMax({ graph, seconds }) >= requests) break;
+  }
+  return ids;
+}
+
+/** Whether one graph serves all requests and lengths of them that another of its group does. */
+function servesAsMuch(one: Priced, other: Priced): boolean {
+  const lengthMax = ({ graph }: Priced): number => graph.queryLength ?? Number.POSITIVE_INFINITY;
+  return requestsMax(one) >= requestsMax(other) && lengthMax(one) >= lengthMax(other);
+}
+
+function requestsMax({ graph }: Priced): number {
+  return graph.requests ?? Number.POSITIVE_INFINITY;
+}

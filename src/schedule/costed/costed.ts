@@ -1,0 +1,357 @@
+/**
+ * Lazy and idle mode by measured costs: dispatch by cost, captures that have earned their price or
+ * that a rising load would need, and while idle by value per second of stall: in lazy mode what the
+ * traffic so far makes likely, in idle mode all, while the next arrival is not near.
+ *
+ *   demand ─▶ costs, accounts, traffic, load          idle, busy ─▶ gaps
+ *   captured set or costs changed ─▶ dispatch table
+ *   ready, nothing under way ─▶ earned capture, else ahead, else likely or fill, else wait with a reason
+ */
+
+import type { Graph } from "../../base/graph.ts";
+import { Announced } from "../announced.ts";
+import type { Decision, EngineEvent, Policy } from "../policy.ts";
+import { StallAccount, type StallBudget } from "../stall-budget.ts";
+import { type EngineState, waitingForMemory } from "../state.ts";
+import {
+  AHEAD_BUDGET,
+  aheadChoice,
+  isBacklog,
+  isCheapMoment,
+  loadAhead,
+  WAITING_AHEAD_MAX,
+} from "./ahead.ts";
+import type { CostSeed, Costs } from "./cost.ts";
+import { costDispatchTable } from "./cost-dispatch.ts";
+import { expectedOf, firstSteps } from "./earlier.ts";
+import { earnedChoice, type Load, priceOf } from "./earned.ts";
+import { fillChoice, mostValuable } from "./fill.ts";
+import { firstGraphs, learnedGraphs, unknownGraphs } from "./first.ts";
+import { Gaps } from "./gaps.ts";
+import { Knowledge } from "./knowledge.ts";
+import type { Prior } from "./prior.ts";
+import {
+  aheadReason,
+  earnedReason,
+  expectedDelay,
+  figure,
+  fillReason,
+  gapObjection,
+  likelyReason,
+} from "./reasons.ts";
+import { HELD } from "./shapes.ts";
+
+export interface CostPolicyOptions {
+  readonly mode: "lazy" | "idle";
+  /** Where the cost estimates start; the engine's own reports correct them. */
+  readonly costs: CostSeed;
+  readonly stallBudget?: StallBudget;
+  /** Half-life of the traffic histogram, in seconds. @default 300 */
+  readonly halfLifeSeconds?: number;
+  /** What earlier starts learned. @default nothing */
+  readonly prior?: Prior;
+  /** Captures the learned graphs before ready and none after: settled at ready. @default false */
+  readonly initOnly?: boolean;
+  /**
+   * With a prior its graphs come before ready instead of the tops: the most valuable one always, and
+   * those that are dearer later, while they are expected to take at most this many seconds together.
+   * `initOnly` takes all. @default 2
+   */
+  readonly firstSecondsMax?: number;
+}
+
+export interface CostPolicy extends Policy {
+  /** The estimates so far; undefined until the engine has told its plan. */
+  readonly costs: Costs | undefined;
+  /** Why a graph is where it is, as a sentence. */
+  explain(state: EngineState, id: string, atSeconds: number): string;
+}
+
+/** Seconds until an engine that deferred a capture is asked again, if nothing else comes first. */
+const DEFERRED_RETRY_SECONDS = 1;
+/** Seconds of captures before ready at most, where a plan says that they pay. */
+const FIRST_SECONDS_MAX = 2;
+/** Who is announced for so soon waits for the start as well. */
+const ANNOUNCED_SECONDS = 2;
+/** Decode steps expected of requests that wait at ready: fewer than nearly every answer has. */
+const STEPS_AHEAD = 32;
+const WAIT_SECONDS_MIN = 0.1;
+/**
+ * What fill may cost beyond what it is worth, as expected delay: it buys the end of captures, which
+ * an engine whose gaps stay short would else never see. As long as nobody has come, the reserve is
+ * a whole fill of some hundred graphs.
+ */
+const PATIENCE = { burstSeconds: 0.02, share: 0.001 };
+const PATIENCE_UNUSED = { burstSeconds: 0.1, share: 0.001 };
+const WAIT_SECONDS_MAX = 600;
+
+export function createCostPolicy(options: CostPolicyOptions): CostPolicy {
+  return new CostedPolicy(options);
+}
+
+class CostedPolicy implements CostPolicy {
+  readonly name: string;
+  readonly #options: CostPolicyOptions;
+  readonly #stalls: StallAccount;
+  readonly #aheadStalls = new StallAccount(AHEAD_BUDGET);
+  readonly #patience = new StallAccount(PATIENCE);
+  readonly #patienceUnused = new StallAccount(PATIENCE_UNUSED);
+  /** Whether anybody has come since this policy was made. */
+  #used = false;
+  /** Captured while nobody had come yet: that holds up an engine only if somebody does. */
+  #unused = { id: "", arrivalShare: 1 };
+  readonly #gaps = new Gaps();
+  readonly #announced = new Announced();
+  #known: Knowledge | undefined;
+  #tableRevision = -1;
+  #tableVersion = -1;
+  #settled = false;
+
+  constructor(options: CostPolicyOptions) {
+    this.name = `${options.mode}-costed`;
+    this.#options = options;
+    this.#stalls = new StallAccount(options.stallBudget);
+  }
+
+  get costs(): Costs | undefined {
+    return this.#known?.costs;
+  }
+
+  decide(state: EngineState, event: EngineEvent): readonly Decision[] {
+    const known = this.#learn(state, event);
+    const decisions = this.#start(state, event, known);
+    decisions.push(...this.#table(state, event, known));
+    if (!state.ready || state.capturing !== undefined) return decisions;
+    decisions.push(...this.#settle(state, known), ...this.#capture(state, event, known));
+    return decisions;
+  }
+
+  explain(state: EngineState, id: string, atSeconds: number): string {
+    const entry = state.graphs.get(id);
+    if (entry === undefined) return `${id}: not in the plan`;
+    const { graph, status, reason } = entry;
+    if (status !== "planned") return `${id}: ${status}${reason === undefined ? "" : `, ${reason}`}`;
+    if (state.capturing === id) return `${id}: its capture is under way`;
+    if (state.settled || this.#settled) return `${id}: deferred, capturing has ended`;
+    if (state.frozen) return `${id}: deferred, captures are frozen`;
+    if (!state.ready || this.#known === undefined) return `${id}: deferred until ready`;
+    const { accounts, costs, held } = this.#known;
+    const regret = accounts.balances(held)[costs.shapes.places.get(id) ?? -1] ?? 0;
+    const price = priceOf(costs.captureSeconds(graph).value, this.#load(state, atSeconds));
+    if (regret < price)
+      return `${id}: deferred, account ${figure(regret)} < price ${figure(price)}`;
+    const objection = this.#stalls.objection(atSeconds, costs.captureSeconds(graph).value);
+    return `${id}: deferred, ${objection ?? `another graph has earned more than its ${figure(regret)}`}`;
+  }
+
+  #learn(state: EngineState, event: EngineEvent): Knowledge {
+    if (this.#known === undefined || !samePlan(this.#known.planned, state.planned)) {
+      this.#known = new Knowledge(state.planned, this.#options, event.atSeconds);
+    }
+    const known = this.#known;
+    known.look(state, event);
+    if (event.type === "demand" || event.type === "busy") this.#used = true;
+    if (event.type === "ready") this.#expectWaiting(state, known);
+    else if (event.type === "demand") known.learn(state, event.steps ?? [], event.atSeconds);
+    else if (event.type === "idle") this.#gaps.idle(event.atSeconds);
+    else if (event.type === "busy") {
+      this.#gaps.busy(event.atSeconds);
+      known.load.pass(event.atSeconds, 0, []);
+    } else if (event.type === "announce") {
+      this.#announced.add(event.atSeconds, event.inSeconds, event.requests);
+    } else if (event.type === "captured") this.#learnCapture(state, event.graph, event.atSeconds);
+    return known;
+  }
+
+  /**
+   * Who waits at ready will decode together as soon as the prompts are done: those steps are
+   * booked ahead, so that the graph for them needn't be earned again by slow ones.
+   */
+  #expectWaiting({ waiting }: EngineState, { accounts, decode }: Knowledge): void {
+    if (waiting === 0 || waiting > WAITING_AHEAD_MAX) return;
+    const step = { tokens: waiting * decode, requests: waiting, uniform: decode };
+    accounts.book(step, STEPS_AHEAD, waiting);
+  }
+
+  #learnCapture(state: EngineState, id: string, atSeconds: number): void {
+    const entry = state.graphs.get(id);
+    if (entry?.captureMs === undefined) return;
+    const seconds = entry.captureMs / 1000;
+    this.#known?.costs.observeCapture(entry.graph, seconds, entry.bytes ?? 0);
+    const { id: unused, arrivalShare } = this.#unused;
+    this.#stalls.spend(atSeconds, unused === id ? arrivalShare * seconds : seconds);
+  }
+
+  #start(state: EngineState, { type, atSeconds }: EngineEvent, known: Knowledge): Decision[] {
+    if (type !== "inventory" || state.ready) return [];
+    const { initOnly, mode, costs, firstSecondsMax = FIRST_SECONDS_MAX } = this.#options;
+    const { first, savings, planned } = known;
+    if (initOnly === true) return [{ type: "start", ...learnedGraphs(planned, first) }];
+    const announced = this.#announced.during(atSeconds, ANNOUNCED_SECONDS);
+    const requests = this.#load(state, atSeconds).requests + announced;
+    const { decode, prior } = known;
+    const waiting = firstSteps(requests, decode, STEPS_AHEAD, known.costs.shapes);
+    const { beforeReadyShare: share = 1, warmUpShare = 0, foreign = false } = costs;
+    if (first.length === 0) {
+      // A backlog is prompts for long: a graph for decode steps would only hold it up.
+      const soon = isBacklog(requests, known) ? [] : waiting;
+      const steps = [...known.decodeForecast(atSeconds), ...soon];
+      const input = { savings, expected: steps, requests, decode, share, warmUpShare, foreign };
+      return [{ type: "start", ...unknownGraphs(input) }];
+    }
+    const expected = expectedOf(prior, known.costs, mode === "idle");
+    const shares = { share, warmUpShare, secondsMax: firstSecondsMax };
+    const input = { savings, learned: first, expected, waiting, requests, decode, ...shares };
+    return [{ type: "start", ...firstGraphs(input) }];
+  }
+
+  #table(state: EngineState, event: EngineEvent, { costs, held, planned }: Knowledge): Decision[] {
+    // Before ready an engine has its mode's own table; ours would be empty, and might be its last.
+    if (!state.ready) return [];
+    const same = this.#tableRevision === costs.revision && this.#tableVersion === held.version;
+    // After an inventory the engine may be another process, without any table.
+    if (same && event.type !== "inventory") return [];
+    this.#tableRevision = costs.revision;
+    this.#tableVersion = held.version;
+    const captured = planned.filter((_, place) => held.at[place] === HELD.captured);
+    const reason = `by cost over ${captured.length} of ${planned.length} graphs`;
+    const table = costDispatchTable(captured, costs);
+    return [{ type: "dispatch", table, reason }];
+  }
+
+  #settle(state: EngineState, { held: { missing } }: Knowledge): Decision[] {
+    if (this.#settled || state.settled) return [];
+    const initOnly = this.#options.initOnly === true;
+    const open = missing > 0 || waitingForMemory(state) > 0;
+    if (open && !state.frozen && !initOnly) return [];
+    this.#settled = true;
+    const why = state.frozen ? "captures are frozen" : "captures were for before ready only";
+    const reason =
+      missing === 0 ? "no graph is left to capture" : `${why}, ${missing} graphs stay uncaptured`;
+    return [{ type: "settled", reason }];
+  }
+
+  #capture(state: EngineState, event: EngineEvent, known: Knowledge): Decision[] {
+    if (state.frozen || state.settled || this.#settled) return [];
+    if (event.type === "deferred") {
+      const reason = `${event.graph}: the engine deferred its capture`;
+      return [{ type: "wait", seconds: DEFERRED_RETRY_SECONDS, reason }];
+    }
+    const earned = this.#earned(state, event, known) ?? this.#ahead(state, event, known);
+    if (earned !== undefined) return earned;
+    if (!state.idle) return [];
+    return this.#options.mode === "idle"
+      ? this.#fill(event, known)
+      : this.#likely(state, event, known);
+  }
+
+  #earned(
+    state: EngineState,
+    { atSeconds }: EngineEvent,
+    { costs, savings, accounts, traffic, decode, held, trusted }: Knowledge,
+  ): Decision[] | undefined {
+    const choice = earnedChoice({
+      savings,
+      accounts,
+      held,
+      load: this.#load(state, atSeconds),
+      trusted,
+      expected: () => traffic.forecast(atSeconds, decode, 0),
+    });
+    if (choice === undefined) return undefined;
+    const { graph } = choice;
+    const stallSeconds = costs.captureSeconds(graph).value;
+    const objection = this.#stalls.objection(atSeconds, stallSeconds);
+    if (objection !== undefined) {
+      return this.#waitFor(graph, objection, this.#stalls.waitSeconds(atSeconds, stallSeconds));
+    }
+    return [{ type: "capture", graph, reason: earnedReason(choice), whenIdle: state.idle }];
+  }
+
+  /** What a rising load would need, at a cheap moment: unless something speaks against it. */
+  #ahead(state: EngineState, { atSeconds }: EngineEvent, known: Knowledge): Decision[] | undefined {
+    if (state.idle) return undefined;
+    const { savings, held, load, decode } = known;
+    const now = this.#load(state, atSeconds);
+    if (!isCheapMoment(load, now.requests)) return undefined;
+    const engine = loadAhead(now.requests, known);
+    // More than on average, and yet the fewest of late: a backlog that goes, and no rise to come.
+    if (engine.utilisation !== undefined && now.requests > engine.requests) return undefined;
+    const price = (stallSeconds: number): number => priceOf(stallSeconds, now);
+    const choice = aheadChoice({ savings, held, engine, decode, priceOf: price });
+    if (choice === undefined) return undefined;
+    const { graph } = choice;
+    const stallSeconds = savings.costs.captureSeconds(graph).value;
+    if (this.#announced.during(atSeconds, stallSeconds) > 0) return undefined;
+    if (this.#stalls.objection(atSeconds, stallSeconds) !== undefined) return undefined;
+    if (engine.utilisation !== undefined) {
+      if (this.#aheadStalls.objection(atSeconds, stallSeconds) !== undefined) return undefined;
+      this.#aheadStalls.spend(atSeconds, stallSeconds);
+    }
+    return [{ type: "capture", graph, reason: aheadReason(choice), whenIdle: false }];
+  }
+
+  /**
+   * Lazy mode's idle moments: what the traffic so far makes likely, a batch somewhat larger say,
+   * before its first steps have to earn it while all wait. Within the budget of captures ahead.
+   */
+  #likely(state: EngineState, { atSeconds }: EngineEvent, known: Knowledge): Decision[] {
+    const { savings, held, traffic, decode } = known;
+    const choice = mostValuable({ savings, held, expected: traffic.forecast(atSeconds, decode, 0) });
+    if (choice === undefined) return [];
+    const { graph, value, stallSeconds } = choice;
+    const price = priceOf(stallSeconds, this.#load(state, atSeconds));
+    if (value < price || this.#announced.during(atSeconds, stallSeconds) > 0) return [];
+    if (this.#stalls.objection(atSeconds, stallSeconds) !== undefined) return [];
+    if (this.#aheadStalls.objection(atSeconds, stallSeconds) !== undefined) return [];
+    this.#aheadStalls.spend(atSeconds, stallSeconds);
+    return [{ type: "capture", graph, reason: likelyReason(choice, price), whenIdle: true }];
+  }
+
+  #fill({ atSeconds }: EngineEvent, known: Knowledge): Decision[] {
+    const { savings, held, traffic } = known;
+    const expected = known.fillForecast(atSeconds);
+    const choice = fillChoice({ savings, held, expected, steps: traffic.steps });
+    if (choice === undefined) return [];
+    const { graph, stallSeconds } = choice;
+    const requests = this.#announced.during(atSeconds, stallSeconds);
+    if (requests > 0) {
+      const seconds = this.#announced.waitSeconds(atSeconds, stallSeconds);
+      return this.#waitFor(graph, `${requests} requests are announced`, seconds);
+    }
+    const share = this.#gaps.arrivalShare(atSeconds, stallSeconds);
+    const tooLong = this.#stalls.objection(atSeconds, stallSeconds);
+    if (tooLong !== undefined) {
+      return this.#waitFor(graph, tooLong, this.#stalls.waitSeconds(atSeconds, stallSeconds));
+    }
+    const tooDear = gapObjection(choice, share);
+    if (tooDear !== undefined) {
+      const delay = expectedDelay(choice, share);
+      const patience = this.#used ? this.#patience : this.#patienceUnused;
+      const wait = patience.waitSeconds(atSeconds, delay);
+      // The longer a gap lasts, the surer it is: ask again after as long again.
+      const lasted = this.#gaps.lastedSeconds(atSeconds);
+      if (wait > 0) return this.#waitFor(graph, tooDear, Math.min(wait, lasted));
+      patience.spend(atSeconds, delay);
+    }
+    if (!this.#used) this.#unused = { id: graph.id, arrivalShare: share };
+    return [{ type: "capture", graph, reason: fillReason(choice, share), whenIdle: true }];
+  }
+
+  #waitFor(graph: Graph, objection: string, waitSeconds: number): Decision[] {
+    const seconds = Math.min(WAIT_SECONDS_MAX, Math.max(WAIT_SECONDS_MIN, waitSeconds));
+    return [{ type: "wait", seconds, reason: `${graph.id}: deferred, ${objection}` }];
+  }
+
+  #load(state: EngineState, atSeconds: number): Load {
+    return {
+      requests: state.running + state.waiting,
+      arrivalsPerSecond: this.#gaps.arrivalsPerSecond(),
+      announced: (stallSeconds) => this.#announced.during(atSeconds, stallSeconds),
+    };
+  }
+}
+
+function samePlan(a: readonly Graph[], b: readonly Graph[]): boolean {
+  return a === b || (a.length === b.length && a.every((graph, index) => graph.id === b[index]?.id));
+}

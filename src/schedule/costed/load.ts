@@ -1,0 +1,92 @@
+/**
+ * How loaded the engine is: the requests it has, and how close it is to saturation.
+ *
+ * Utilisation is the share of the time that goes into work proportional to requests: what a step
+ * took beyond the cost of its size in a graph. A busy engine spends all of its time in steps, but
+ * what it spends on these costs it can still win back with larger batches. As the share nears 1 it
+ * can't, the queue grows without end, and every second lost delays whoever comes.
+ */
+
+import type { StepsSeen } from "../policy.ts";
+import type { Costs } from "./cost.ts";
+
+/** Long enough for bursts to even out, short enough to follow a rising load. */
+const HALF_LIFE_SECONDS = 30;
+/** A seeming idleness at first: the requests that wait at ready are no measure of the load. */
+const PRIOR_SECONDS = 10;
+/** Bins of the requests at hand, four to an octave. */
+const BINS_PER_OCTAVE = 4;
+const BINS = 64;
+
+export class EngineLoad {
+  readonly #costs: Costs;
+  readonly #moments = new Float64Array(BINS);
+  #work = 0;
+  #requestSeconds = 0;
+  #seconds = PRIOR_SECONDS;
+  #atSeconds: number | undefined;
+
+  constructor(costs: Costs) {
+    this.#costs = costs;
+  }
+
+  /** Share of the time, from 0 to 1, that can't be won back by larger batches. */
+  get utilisation(): number {
+    return Math.min(1, this.#work / this.#seconds);
+  }
+
+  /** Requests running and waiting, on average. */
+  get requests(): number {
+    return this.#requestSeconds / this.#seconds;
+  }
+
+  /** So much time is taken to have passed with so many requests, as in earlier starts. */
+  expect(seconds: number, requests: number): void {
+    const bin = binOf(requests);
+    this.#moments[bin] = (this.#moments[bin] ?? 0) + seconds;
+  }
+
+  /** The time since the last call passed with so many requests, and these steps. */
+  pass(atSeconds: number, requests: number, steps: readonly StepsSeen[]): void {
+    const elapsed = Math.max(0, atSeconds - (this.#atSeconds ?? atSeconds));
+    this.#atSeconds = atSeconds;
+    const fade = 2 ** (-elapsed / HALF_LIFE_SECONDS);
+    this.#seconds = this.#seconds * fade + elapsed;
+    this.#requestSeconds = this.#requestSeconds * fade + elapsed * requests;
+    this.#work *= fade;
+    for (const seen of steps) this.#work += workSeconds(this.#costs, seen);
+    for (let bin = 0; bin < BINS; bin++) this.#moments[bin] = (this.#moments[bin] ?? 0) * fade;
+    const bin = binOf(requests);
+    this.#moments[bin] = (this.#moments[bin] ?? 0) + elapsed;
+  }
+
+  /** The share of the recent time with fewer requests at hand than this. */
+  belowShare(requests: number): number {
+    const own = binOf(requests);
+    let below = 0;
+    let all = 0;
+    for (let bin = 0; bin < BINS; bin++) {
+      const seconds = this.#moments[bin] ?? 0;
+      all += seconds;
+      if (bin < own) below += seconds;
+    }
+    return all === 0 ? 0 : below / all;
+  }
+}
+
+/** Seconds of these steps that are proportional to their requests, and no batch wins back. */
+export function workSeconds(costs: Costs, seen: StepsSeen): number {
+  if (!(seen.timed > 0)) return 0;
+  const { shapes, graphSecondsByPlace } = costs;
+  const { lane, size } = shapes.bucketOf(seen) ?? { lane: shapes.laneOf(seen), size: -1 };
+  const ungraphed = costs.ungraphedBySize(lane.uniform > 0);
+  // What a padded or ungraphed step costs more than it must isn't work either.
+  const place = seen.served === "" ? -1 : (shapes.places.get(seen.served) ?? -1);
+  const fixed =
+    size < 0 ? ungraphed[0] : (graphSecondsByPlace[place] ?? ungraphed[size] ?? ungraphed[0]);
+  return seen.count * Math.max(0, seen.seconds / seen.timed - (fixed ?? 0));
+}
+
+function binOf(requests: number): number {
+  return Math.min(BINS - 1, Math.floor(BINS_PER_OCTAVE * Math.log2(Math.max(1, requests))));
+}

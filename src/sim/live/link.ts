@@ -1,0 +1,136 @@
+/**
+ * The engine's end of the wire: a DEALER socket that never blocks and never queues for long.
+ * What can't be sent at once is dropped, because the engine must not wait for its controller.
+ */
+
+import { randomBytes } from "node:crypto";
+import { Dealer } from "zeromq";
+import { codeOf } from "../../base/errors.ts";
+import { decodeToEngine, encode } from "../../wire/codec.ts";
+import { type FromEngine, LIMITS, type ToEngine } from "../../wire/protocol.ts";
+
+/** CURVE keys of an engine, 40 characters of Z85 each. */
+export interface EngineCurve {
+  readonly serverKey: string;
+  readonly publicKey: string;
+  readonly secretKey: string;
+}
+
+export interface LinkOptions {
+  readonly endpoint: string;
+  readonly curve?: EngineCurve;
+  readonly onMessage: (message: ToEngine) => void;
+  /** A frame that is no message, or of a type this version doesn't know. */
+  readonly onUnreadable?: (error: unknown) => void;
+  readonly onUp: () => void;
+  readonly onDown: () => void;
+}
+
+const OUTBOX_MAX = 256;
+/** A `goodbye` gets this long to leave; without a peer the socket closes at once. */
+const GOODBYE_LINGER_MS = 200;
+
+interface Outgoing {
+  readonly frame: Buffer;
+  readonly sent: (delivered: boolean) => void;
+}
+
+export class EngineLink {
+  readonly #options: LinkOptions;
+  readonly #socket: Dealer;
+  readonly #outbox: Outgoing[] = [];
+  #writing = false;
+  #reader: Promise<void> | undefined;
+  #watcher: Promise<void> | undefined;
+
+  constructor(options: LinkOptions) {
+    this.#options = options;
+    this.#socket = new Dealer({
+      // Random per process: two engines of one name must not steal each other's route.
+      routingId: randomBytes(8).toString("hex"),
+      ipv6: options.endpoint.includes("["),
+      immediate: true,
+      sendTimeout: 0,
+      linger: 0,
+      reconnectInterval: 50,
+      reconnectMaxInterval: 1000,
+      maxMessageSize: LIMITS.frameBytes,
+      ...(options.curve === undefined
+        ? {}
+        : {
+            curveServerKey: options.curve.serverKey,
+            curvePublicKey: options.curve.publicKey,
+            curveSecretKey: options.curve.secretKey,
+          }),
+    });
+  }
+
+  open(): void {
+    this.#watcher = this.#watch();
+    this.#socket.connect(this.#options.endpoint);
+    this.#reader = this.#read();
+  }
+
+  /** Resolves to whether the message was handed to a connected peer. Never rejects. */
+  send(message: FromEngine): Promise<boolean> {
+    if (this.#socket.closed || this.#outbox.length >= OUTBOX_MAX) return Promise.resolve(false);
+    const frame = encode(message);
+    return new Promise((sent) => {
+      this.#outbox.push({ frame, sent });
+      if (!this.#writing) void this.#write();
+    });
+  }
+
+  async close(goodbye?: FromEngine): Promise<void> {
+    if (this.#socket.closed) return;
+    if (goodbye !== undefined && (await this.send(goodbye))) {
+      this.#socket.linger = GOODBYE_LINGER_MS;
+    }
+    this.#socket.close();
+    await Promise.all([this.#reader, this.#watcher]);
+  }
+
+  /** The only writer: a second pending send would throw. */
+  async #write(): Promise<void> {
+    this.#writing = true;
+    for (let next = this.#outbox.shift(); next !== undefined; next = this.#outbox.shift()) {
+      let delivered = true;
+      try {
+        await this.#socket.send(next.frame);
+      } catch {
+        // EAGAIN: nobody listens, or its queue is full. EBADF: we have closed meanwhile.
+        delivered = false;
+      }
+      next.sent(delivered);
+    }
+    this.#writing = false;
+  }
+
+  async #read(): Promise<void> {
+    for await (const [frame] of this.#socket) {
+      let message: ToEngine | undefined;
+      try {
+        message = frame === undefined ? undefined : decodeToEngine(frame);
+      } catch (error) {
+        this.#options.onUnreadable?.(error);
+        continue;
+      }
+      if (message === undefined) this.#options.onUnreadable?.(undefined);
+      else this.#options.onMessage(message);
+    }
+  }
+
+  async #watch(): Promise<void> {
+    const { events } = this.#socket;
+    try {
+      for await (const event of events) {
+        if (event.type === "handshake") this.#options.onUp();
+        else if (event.type === "disconnect") this.#options.onDown();
+        else if (event.type === "end") return;
+      }
+    } catch (error) {
+      // The observer ends with its socket.
+      if (codeOf(error) !== "EAGAIN" && codeOf(error) !== "EBADF") throw error;
+    }
+  }
+}

@@ -1,0 +1,173 @@
+/**
+ * Trace × policy × engine model in virtual time, in one process: an hour of traffic in seconds.
+ *
+ * The engine's process starts at second 0, with the first request. Commands reach the engine at
+ * the next boundary of two steps, without network time; demand reaches the policy in batches of
+ * 100 ms, as telemetry does.
+ */
+
+import type { Profile } from "../../profile/profile.ts";
+import type { Policy } from "../../schedule/policy.ts";
+import type { TraceRequest } from "../../trace/trace.ts";
+import type { RequestSample } from "../model/batcher.ts";
+import { type Arrivals, Drive } from "../model/drive.ts";
+import { EngineModel } from "../model/engine.ts";
+import type { EngineObserver, EngineOptions } from "../model/engine-options.ts";
+import { Sample, type Spread } from "./figures.ts";
+import { PolicyRun } from "./policy-run.ts";
+
+export interface SimulateOptions
+  extends Pick<EngineOptions, "warmUps" | "marginBytes" | "jitter" | "seed" | "captureInStep"> {
+  readonly profile: Profile;
+  readonly policy: Policy;
+  readonly requests: AsyncIterable<TraceRequest> | Iterable<TraceRequest>;
+  /** Graphs that cost nothing, for comparisons. @default none */
+  readonly freeGraphs?: "at start" | "when ready";
+  /** Called for each request in order of completion. */
+  readonly onRequest?: (sample: RequestSample) => void;
+}
+
+/** What one run came to. Seconds count from the start of the engine's process. */
+export interface SimulatedRun {
+  readonly policy: string;
+  readonly requests: number;
+  /** Requests that could never fit, or found too many waiting. */
+  readonly requestsRefused: number;
+  readonly ttftSeconds: Spread;
+  readonly tpotSeconds: Spread;
+  /** Sum over completed requests; differences of two policies' sums are added request-seconds. */
+  readonly completionSecondsSum: number;
+  readonly captureBeforeReadySeconds: number;
+  readonly readySeconds: number;
+  /** When capturing ended for good; undefined when it never did. */
+  readonly settledSeconds: number | undefined;
+  /** Longest capture after ready. */
+  readonly stallSecondsMax: number;
+  readonly graphsCaptured: number;
+  readonly graphsPlanned: number;
+  readonly graphBytes: number;
+  readonly stepsExact: number;
+  readonly stepsPadded: number;
+  readonly stepsUngraphed: number;
+  readonly preemptions: number;
+}
+
+/** After the last request a policy gets this long to settle; one that never does is cut off. */
+const AFTER_LAST_SECONDS_MAX = 3600;
+
+export async function simulate(options: SimulateOptions): Promise<SimulatedRun> {
+  const figures = new Figures(options.onRequest);
+  const arrivals = new BufferedArrivals(options.requests);
+  let run: PolicyRun | undefined;
+  const observer: EngineObserver = {
+    onLoaded: (at) => run?.loaded(at),
+    onReady(at) {
+      if (options.freeGraphs === "when ready") model.grantAll();
+      run?.ready(at);
+    },
+    onStep: (step, at) => run?.stepped(step, at),
+    onCaptureResult: (result, at) => run?.answered(result, at),
+    onEdge: (state, at) => run?.edge(state, at),
+    onRequest: (sample) => figures.add(sample),
+  };
+  const model = new EngineModel({ ...options, observer });
+  if (options.freeGraphs === "at start") model.grantAll();
+  const drive = new Drive(model, arrivals);
+  run = new PolicyRun(options.policy, model);
+  let now = 0;
+  let cutOffSeconds = Number.POSITIVE_INFINITY;
+  for (;;) {
+    if (arrivals.next === undefined && !arrivals.ended) await arrivals.refill();
+    if (arrivals.ended && arrivals.next === undefined && !model.hasWork) {
+      cutOffSeconds = Math.min(cutOffSeconds, now + AFTER_LAST_SECONDS_MAX);
+    }
+    const at = Math.min(drive.nextSeconds, run.nextSeconds);
+    if (at === Number.POSITIVE_INFINITY || at > cutOffSeconds) break;
+    now = at;
+    drive.advance(now);
+    // A decision taken by the clock, not by the engine: an idle engine has to look at it.
+    if (run.advance(now)) drive.poke(now);
+  }
+  return figures.report(options.policy.name, model, run);
+}
+
+/** The next few thousand requests, so that a trace of any length needs the same memory. */
+class BufferedArrivals implements Arrivals {
+  ended = false;
+  readonly #source: AsyncIterator<TraceRequest> | Iterator<TraceRequest>;
+  #buffer: TraceRequest[] = [];
+  #index = 0;
+
+  constructor(requests: AsyncIterable<TraceRequest> | Iterable<TraceRequest>) {
+    this.#source =
+      Symbol.asyncIterator in requests
+        ? requests[Symbol.asyncIterator]()
+        : requests[Symbol.iterator]();
+  }
+
+  get next(): TraceRequest | undefined {
+    return this.#buffer[this.#index];
+  }
+
+  shift(): void {
+    this.#index++;
+  }
+
+  async refill(): Promise<void> {
+    this.#buffer = [];
+    this.#index = 0;
+    while (this.#buffer.length < 4096) {
+      const result = await this.#source.next();
+      if (result.done === true) {
+        this.ended = true;
+        return;
+      }
+      this.#buffer.push(result.value);
+    }
+  }
+}
+
+class Figures {
+  readonly #onRequest: ((sample: RequestSample) => void) | undefined;
+  readonly #ttft = new Sample();
+  readonly #tpot = new Sample();
+  #completionSum = 0;
+
+  constructor(onRequest: ((sample: RequestSample) => void) | undefined) {
+    this.#onRequest = onRequest;
+  }
+
+  add(sample: RequestSample): void {
+    this.#ttft.add(sample.firstTokenSeconds - sample.arrivalSeconds);
+    if (sample.outputTokens > 1) {
+      const seconds = sample.completionSeconds - sample.firstTokenSeconds;
+      this.#tpot.add(seconds / (sample.outputTokens - 1));
+    }
+    this.#completionSum += sample.completionSeconds;
+    this.#onRequest?.(sample);
+  }
+
+  report(policy: string, model: EngineModel, run: PolicyRun): SimulatedRun {
+    let graphBytes = 0;
+    for (const { bytes } of model.captured.values()) graphBytes += bytes;
+    return {
+      policy,
+      requests: this.#ttft.count,
+      requestsRefused: model.requestsRefused,
+      ttftSeconds: this.#ttft.spread(),
+      tpotSeconds: this.#tpot.spread(),
+      completionSecondsSum: this.#completionSum,
+      captureBeforeReadySeconds: model.captureSeconds,
+      readySeconds: run.readySeconds,
+      settledSeconds: run.settledSeconds,
+      stallSecondsMax: run.stallSecondsMax,
+      graphsCaptured: model.captured.size,
+      graphsPlanned: run.state.planned.length,
+      graphBytes,
+      stepsExact: run.state.stepsExact,
+      stepsPadded: run.state.stepsPadded,
+      stepsUngraphed: run.state.stepsUngraphed,
+      preemptions: model.preemptions,
+    };
+  }
+}

@@ -1,0 +1,1 @@
+"""EngineCore's process: the session, the commands, filling without a controller."""

@@ -1,0 +1,164 @@
+"""What vLLM's EngineCore process calls of the plugin, in the order of an engine's life.
+
+Commands arrive on the link's thread and run on EngineCore's main thread, between two steps, by
+way of its own input queue. Everything else here happens on the main thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from ..protocol.messages import Ready
+from ..settings import Settings
+from ..vllm.allowed import config_reason
+from ..vllm.choose import adapter_for
+from .alone import Alone
+from .commands import Commands
+from .inbox import Command, Inbox
+from .lockstep import Lockstep
+from .room import Room
+from .session import Session
+from .startup import StartUp
+from .state import EngineState
+from .step_reports import StepReports
+
+logger = logging.getLogger("vllm.lazygraph")
+
+
+class Agent:
+    """One per EngineCore process: puts its parts together, and leaves to vLLM what it must."""
+
+    def __init__(
+        self, settings: Settings, config: Any, vllm_version: str, missing: str | None = None
+    ) -> None:
+        """Look at the configuration; nothing starts before ``begin``.
+
+        Args:
+            settings: what the environment asks for.
+            config: vLLM's ``VllmConfig``.
+            vllm_version: vLLM's version.
+            missing: what this vLLM lacks of our hooks, as a sentence.
+        """
+        unsupported = config_reason(config, vllm_version, settings.allow_untested) or missing
+        self.state = state = EngineState(
+            mode=settings.mode,
+            unsupported=unsupported,
+            phase="stock" if unsupported else "loading",
+            room=Room(settings),
+            adapter=adapter.name if (adapter := adapter_for(vllm_version)) else None,
+        )
+        self._inbox = Inbox()
+        self.session = Session(
+            settings,
+            config,
+            vllm_version,
+            state,
+            self._inbox,
+            on_tick=lambda: self._alone.on_tick(),  # the link's thread starts after all of this
+        )
+        self._alone = Alone(state, self.session, self._inbox)
+        self._startup = StartUp(state, self.session, settings, vllm_version)
+        self._steps = StepReports(self.session, self._alone)
+        self._lockstep = Lockstep(state)
+        self._commands = Commands(state, self.session, self._lockstep, self._alone)
+        self._ready: Ready | None = None
+
+    # -------------------------------------------------------------- start-up
+
+    def begin(self) -> None:
+        """Log where we stand and start connecting."""
+        if self.state.unsupported:
+            logger.warning("lazygraph: running as stock: %s", self.state.unsupported)
+        self.session.connect()
+
+    def step_aside(self, reason: str) -> None:
+        """Leave this engine to vLLM: nothing of it was changed yet, or all of it is undone."""
+        self.state.unsupported = reason
+        self.state.phase = "stock"
+        logger.warning("lazygraph: running as stock: %s", reason)
+        self.session.update_hello(phase="stock")
+        self.session.tell_inventory()
+
+    def before_sizing(self, rpc: Any) -> None:
+        """Before vLLM sizes its KV cache: are the ranks what we know, and what to keep back?"""
+        if self.state.unsupported:
+            return
+        if reason := self._startup.identify(rpc):
+            self.step_aside(reason)
+            return
+        self.state.room.before_sizing(rpc)
+
+    def after_sizing(self, rpc: Any) -> None:
+        """After it: did vLLM take what it was told?"""
+        self.state.room.after_sizing(rpc)
+
+    def before_capture(self, rpc: Any) -> None:
+        """Between allocating the KV cache and capturing: hand-shake, then say what comes first."""
+        if self.state.unsupported:
+            return
+        if reason := self._startup.take_plan(rpc):
+            self.step_aside(reason)
+            return
+        self._startup.prepare(rpc)
+
+    def after_capture(self, rpc: Any) -> None:
+        """All ranks have captured the first set."""
+        if self.state.unsupported:
+            return
+        self._ready = self._startup.finish(rpc)
+        if self._ready is None:
+            self.step_aside("vLLM captured its graphs without asking us")
+
+    # -------------------------------------------------------------- serving
+
+    def attach(self, engine: Any, wakeup: Any) -> None:
+        """The busy loop starts: the engine serves from here on.
+
+        Args:
+            engine: vLLM's ``EngineCoreProc``.
+            wakeup: the request type its input queue carries for us and ignores otherwise.
+        """
+        state = self.state
+        if not state.unsupported and self._ready is None:
+            # Hooks that exist may still be hooks that nobody calls.
+            self.step_aside("vLLM warmed up without calling our hooks")
+        state.phase = "stock" if state.unsupported else "serving"
+        self.session.update_hello(phase=state.phase, mode=state.mode)
+        if self._ready is not None:
+            self.session.send(self._ready)
+        self._inbox.open(engine, wakeup)
+
+    def detach(self) -> None:
+        """The busy loop ended."""
+        self.state.phase = "stopping"
+        self.session.close("the engine shut down")
+
+    def on_idle(self, engine: Any) -> None:
+        """The engine is about to wait for work."""
+        state = self.state
+        if state.unsupported:
+            return
+        if not state.idle:
+            state.idle = True
+            self._steps.report(engine, wait=True)
+            self._steps.edge(engine, "idle")
+        self._alone.fill()
+
+    def on_work(self, engine: Any) -> None:
+        """The loop stops waiting: the engine has work again, or shuts down."""
+        if self.state.idle and engine.has_work():
+            self.state.idle = False
+            self._steps.edge(engine, "busy")
+
+    def after_step(self, engine: Any) -> None:
+        """After every step: report demand from time to time, without waiting for anyone."""
+        self._lockstep.captured_since_step = False
+        if not self.state.unsupported and time.monotonic() >= self._steps.due_at:
+            self._steps.report(engine, wait=False)
+
+    def execute(self, engine: Any, command: Command) -> None:
+        """Run one command between two steps."""
+        self._inbox.taken(command)
+        self._commands.run(engine, command)

@@ -1,0 +1,1 @@
+"""The protocol with the controller: its messages, and the link that carries them."""

@@ -1,0 +1,124 @@
+"""The ZeroMQ socket to one controller: a DEALER in a context of its own.
+
+In EngineCore's process, opened and used on the link's thread alone. It knows frames and
+connections, no messages; what a connection that comes or goes means is the link's. IMMEDIATE keeps
+frames out of a pipe that is not connected.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import time
+from typing import Literal
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from ..settings import Curve
+
+Change = Literal["connected", "disconnected"]
+
+
+class Dealer:
+    """Connects, and connects again; sends and receives without waiting."""
+
+    def __init__(self, endpoint: str, curve: Curve | None, *, wake: int, queue_max: int) -> None:
+        """Open the socket and start connecting.
+
+        Args:
+            endpoint: the controller's address.
+            curve: keys; ``None`` for a plain connection.
+            wake: file descriptor of a pipe; what is written into it ends a ``wait``.
+            queue_max: frames that ZeroMQ holds, each way.
+        """
+        self._endpoint = endpoint
+        self._wake = wake
+        self._reconnect_at: float | None = None
+        self._reconnected_at = 0.0
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._socket = _make_socket(self._context, endpoint, curve, queue_max)
+        self._monitor = self._socket.get_monitor_socket(
+            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+        )
+        self._socket.connect(self._endpoint)
+        self._poller = zmq.Poller()
+        for source in (self._socket, self._monitor, wake):
+            self._poller.register(source, zmq.POLLIN)
+
+    def wait(self, seconds: float) -> tuple[Change | None, bool]:
+        """Wait so long at most; what the connection did, and whether a frame is there."""
+        if self._reconnect_at is not None and (left := self._reconnect_at - time.monotonic()) > 0:
+            seconds = min(seconds, left)
+        ready = dict(self._poller.poll(max(1, int(seconds * 1000))))
+        if self._wake in ready:
+            os.read(self._wake, 4096)
+        change = self._take_change() if self._monitor in ready else None
+        return change, self._socket in ready
+
+    def _take_change(self) -> Change | None:
+        event = recv_monitor_message(self._monitor)["event"]
+        if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            return "connected"
+        if event != zmq.EVENT_DISCONNECTED:
+            return None
+        if self._reconnect_at is None:
+            self._reconnect_at = max(time.monotonic(), self._reconnected_at + 1.0)
+        return "disconnected"
+
+    def reconnect_if_due(self, now: float) -> None:
+        """Connect anew: ZeroMQ does by itself, but not after a frame beyond MAXMSGSIZE."""
+        if self._reconnect_at is None or now < self._reconnect_at:
+            return
+        self._reconnect_at, self._reconnected_at = None, time.monotonic()
+        with contextlib.suppress(zmq.ZMQError):
+            self._socket.disconnect(self._endpoint)
+        self._socket.connect(self._endpoint)
+
+    def receive(self) -> list[bytes] | None:
+        """The frames of the next message; ``None`` if there is none."""
+        try:
+            return self._socket.recv_multipart(zmq.NOBLOCK)
+        except zmq.Again:
+            return None
+
+    def send(self, frame: bytes) -> bool:
+        """Send one frame; ``False`` if there is no room or nobody to take it."""
+        try:
+            self._socket.send(frame, zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close; what was sent gets 200 ms to leave."""
+        self._socket.disable_monitor()
+        self._monitor.close(0)
+        self._socket.close(200)
+        self._context.destroy(200)
+
+
+def _make_socket(
+    context: zmq.Context[zmq.Socket[bytes]], endpoint: str, curve: Curve | None, queue_max: int
+) -> zmq.Socket[bytes]:
+    socket = context.socket(zmq.DEALER)
+    # Random per process: two engines of one name would steal each other's route.
+    socket.setsockopt(zmq.ROUTING_ID, b"e" + secrets.token_bytes(15))
+    for option, value in (
+        (zmq.IPV6, int("[" in endpoint)),
+        (zmq.IMMEDIATE, 1),
+        (zmq.LINGER, 200),
+        (zmq.SNDTIMEO, 0),
+        (zmq.SNDHWM, queue_max),
+        (zmq.RCVHWM, queue_max),
+        (zmq.MAXMSGSIZE, 1 << 20),
+        (zmq.RECONNECT_IVL, 50),
+        (zmq.RECONNECT_IVL_MAX, 1000),
+    ):
+        socket.setsockopt(option, value)
+    if curve:
+        socket.setsockopt(zmq.CURVE_SERVERKEY, curve.server_key.encode())
+        socket.setsockopt(zmq.CURVE_PUBLICKEY, curve.public_key.encode())
+        socket.setsockopt(zmq.CURVE_SECRETKEY, curve.secret_key.encode())
+    return socket

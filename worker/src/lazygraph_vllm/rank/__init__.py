@@ -1,0 +1,1 @@
+"""Each rank: captures, what a step looks up, memory, timing."""

@@ -1,0 +1,223 @@
+"""Captures graphs on one rank, by vLLM's own capture: one of them, or a list in one go.
+
+``Capturer`` keeps the closure that vLLM builds for its own capture at start; everything later is
+vLLM's own ``CudaGraphManager.capture`` run again with that closure and a list of one graph. So
+inputs are dummies, slots are PAD (the KV cache is never written), all outputs are discarded, and a
+graph serves only after the capture context is left and the device is synchronised.
+
+On each rank, on the thread that runs the model: before ready, and then between two steps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import time
+import traceback
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from ..protocol.messages import Captured
+from ..rules import forecast
+from . import memory
+from .descriptors import graph_id
+from .state import RankState
+
+logger = logging.getLogger("vllm.lazygraph")
+
+# Errors behind one another that are looked at.
+CAUSES_MAX = 16
+
+
+class Capturer:
+    """One per rank.
+
+    Attributes:
+        verify: check each new graph against an ungraphed run.
+        in_capture: the graph at which the last run was, or is.
+    """
+
+    def __init__(self, state: RankState, verify: bool) -> None:
+        self.verify = verify
+        self.in_capture: str | None = None
+        self._state = state
+        # vLLM's own capture and the closure it gets; known from the first capture on.
+        self._original: Any = None
+        self._forward_factory: Any = None
+        self._warm_kinds: set[str] = set()
+
+    def learn(self, original: Any, forward_factory: Any) -> None:
+        """Keep vLLM's own capture, and the closure that vLLM called it with."""
+        self._original = original
+        self._forward_factory = forward_factory
+
+    def warm_up(self) -> None:
+        """Warm up once for both kinds, and size the graphs' output buffer.
+
+        The first run of either kind sizes ``manager.hidden_states`` and every later one writes
+        into it, so a smaller first graph would break each larger one: vLLM starts with the largest,
+        and so does this run, whatever is captured first. One of a FULL graph also runs every kernel
+        that a PIECEWISE graph of that size records, and attention besides: no capture after it
+        needs a warm-up run of its own (on an H200 stock's 102 graphs took 1.9 s without them,
+        3.0 s with, tokens alike).
+        """
+        tops: dict[str, Any] = {}
+        for desc in self._state.descs.values():
+            kind = desc.cg_mode.name
+            if kind not in tops or desc.num_tokens > tops[kind].num_tokens:
+                tops[kind] = desc
+        order = sorted(tops.values(), key=lambda d: (-d.num_tokens, d.cg_mode.name))
+        import torch
+
+        known = self._state.adapter.workspaces()
+        self._run_ungraphed(d for i, d in enumerate(order) if i == 0 or d.cg_mode.name == "FULL")
+        self._warm_kinds.update(tops)
+        self._settle_workspaces(known)
+        torch.cuda.empty_cache()  # the runs' activations: graphs have a pool of their own
+
+    def _settle_workspaces(self, known: tuple[int, int]) -> None:
+        """Let kernels take all the scratch they will ever ask for, before the first graph.
+
+        A workspace that grows later frees what graphs point to, or is refused by vLLM, which locks
+        them after its capture. Stock runs every size before; here the largest runs have shown what
+        they want, and the smallest do (buffers by splits can be larger there). If none of them
+        asked for more than the profile run had reserved, no size between does: vLLM itself relies
+        on that for every step beyond its largest graph. If one did, all sizes run once.
+
+        Args:
+            known: what there was before the largest runs.
+        """
+        state = self._state
+        if state.adapter.workspaces() == (0, 0):
+            return  # no kernel of this model has any
+        smallest = [min(ds, key=lambda d: d.num_tokens) for ds in state.lists.values() if ds]
+        self._run_ungraphed(smallest)
+        if state.adapter.workspaces() == known:
+            return
+        logger.info("lazygraph: a workspace grew: every size runs once before the first capture")
+        seen = {id(desc) for desc in smallest}
+        self._run_ungraphed(d for d in state.descs.values() if id(d) not in seen)
+
+    def _run_ungraphed(self, descs: Iterable[Any]) -> None:
+        state = self._state
+        with self._capturing(flush=True), state.adapter.warm_up_context(state.runner.device):
+            for desc in descs:
+                self._forward_factory(desc, True)(type(desc.cg_mode).NONE)
+
+    def run(self, descs: dict[Any, Any], what: str, home: int, flush: bool = True) -> None:
+        """Run vLLM's own capture over ``descs`` and book time and bytes per graph.
+
+        Args:
+            descs: lists of descriptors by mode, as vLLM's manager keeps them.
+            what: vLLM's words for a progress bar.
+            home: the tier whose pool they are captured into; see ``GraphPools``.
+            flush: torch empties the allocator's cache before each piece, as in stock.
+        """
+        with self._state.pools.use(home) as pool:
+            self._run_in_pool(descs, what, pool, flush)
+
+    def _run_in_pool(self, descs: dict[Any, Any], what: str, pool: Any, flush: bool) -> None:
+        import torch
+
+        state = self._state
+        meter = memory.GraphMeter(pool, state.runner.device)
+        booked: list[tuple[str, float, int]] = []
+        current: tuple[str, float] | None = None
+
+        def close_current() -> None:
+            nonlocal current
+            if current is not None:
+                # No synchronisation here: between two graphs of one go it would cost what the
+                # skipped warm-up runs saved. A capture itself is synchronous host work.
+                name, since = current
+                ms = (time.perf_counter() - since) * 1000
+                kind = state.descs[name].cg_mode.name
+                typical = forecast.typical_graph_bytes(kind, state.layers())
+                booked.append((name, ms, meter.growth_bytes(name, typical)))
+                current = None
+
+        def forward_factory(desc: Any, warmup: bool) -> Any:
+            nonlocal current
+            if warmup:
+                close_current()
+                current = (graph_id(desc), time.perf_counter())
+                self.in_capture = current[0]
+            kind = desc.cg_mode.name
+            skip_warmup = kind in self._warm_kinds
+            if warmup and skip_warmup and kind == "FULL":
+                return lambda mode: None  # vLLM asks again for the captured pass
+            # PIECEWISE asks once, and captures with the same closure.
+            forward = self._forward_factory(desc, warmup)
+
+            def run(mode: Any) -> None:
+                if warmup and mode.name == "NONE" and skip_warmup:
+                    return
+                forward(mode)
+                # Only a run that came back has warmed anything.
+                self._warm_kinds.add(kind)
+
+            return run
+
+        state.manager._capture_descs = descs
+        self.in_capture = None
+        try:
+            with self._capturing(flush):
+                self._original(state.manager, forward_factory, what)
+                torch.cuda.synchronize()
+            close_current()
+        finally:
+            # What was finished before a failure is captured all the same.
+            state.manager._capture_descs = state.lists
+            meter.settle(booked)
+            self._book(booked)
+
+    def _book(self, booked: list[tuple[str, float, int]]) -> None:
+        for name, ms, size in booked:
+            self._state.captured[name] = Captured(graph=name, ms=ms, bytes=size)
+            self._state.epoch += 1
+            if self.verify:
+                self._verify(name)
+
+    def _verify(self, name: str) -> None:
+        """Note a mismatch; the engine then purges the graph on all ranks at once."""
+        from .verify import RELATIVE_LIMIT, relative_difference
+
+        state = self._state
+        worst = relative_difference(state, self._forward_factory, state.descs[name])
+        state.verified[name] = worst
+        logger.info("lazygraph: verified %s: largest relative difference %.3g", name, worst)
+        if not worst <= RELATIVE_LIMIT:  # also true for NaN
+            state.mismatched[name] = worst
+
+    def clean_up(self, name: str, error: BaseException) -> None:
+        """Forget a capture that failed, and what its frames hold of it."""
+        behind: BaseException | None = error
+        for _ in range(CAUSES_MAX):
+            if behind is None:
+                break
+            traceback.clear_frames(behind.__traceback__)
+            behind = behind.__cause__ or behind.__context__
+        self._state.purge(name)
+        self._state.release_empty((name,))
+
+    @contextlib.contextmanager
+    def _capturing(self, flush: bool) -> Iterator[None]:
+        """Everything that must hold while a capture is under way, and must not outside it."""
+        import torch
+
+        gc_was_enabled = gc.isenabled()
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(memory.output_lock)
+            # A collection in the middle of a stream capture can free CUDA objects and break it.
+            # vLLM's own freeze would thaw the heap it froze after start, so only disable.
+            gc.disable()
+            stack.callback(gc.enable if gc_was_enabled else lambda: None)
+            stack.enter_context(self._state.adapter.capturing(self._state.runner))
+            if not flush:
+                # torch empties the allocator's cache for every captured piece: that would take
+                # from serving the blocks its next step wants.
+                stack.enter_context(memory.no_cache_flush(torch))
+            stack.enter_context(torch.inference_mode())
+            torch.cuda.synchronize()
+            yield

@@ -1,0 +1,90 @@
+"""What one rank holds of graphs: planned, captured, refused, failed; and forgetting one.
+
+On each rank, on the thread that runs the model: before ready, and then between two steps. The
+other parts of a rank share it; it captures nothing itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ..protocol.messages import Captured, Graph
+from ..rules import forecast
+from ..rules.local_fill import top_graphs
+from ..vllm.adapter import Adapter
+from .descriptors import by_id, describe_graph
+from .pools import GraphPools
+
+
+class RankState:
+    """One per rank.
+
+    Attributes:
+        adapter: for this vLLM.
+        runner: vLLM's ``GPUModelRunner``.
+        manager: its ``CudaGraphManager``.
+        pools: which pool each graph is captured into.
+        descs: vLLM's descriptor of each planned graph, by id.
+        lists: the same descriptors as vLLM keeps them: by mode, largest first.
+        graphs: the plan, as the protocol has it.
+        captured: what may serve, with its cost, by id.
+        refused: not captured before ready for want of memory, with the sentence why.
+        failed: not to be tried again, with the reason.
+        verified: largest relative difference to an ungraphed run, of what was checked.
+        mismatched: the same of those that failed the check.
+        epoch: counts changes of ``captured``, the same on all ranks.
+    """
+
+    def __init__(self, adapter: Adapter, runner: Any, tiers: Sequence[Sequence[str]] = ()) -> None:
+        self.adapter = adapter
+        self.runner = runner
+        self.manager = runner.cudagraph_manager
+        self.pools = GraphPools(adapter, self.manager, tiers)
+        self.lists = {mode: list(d) for mode, d in adapter.planned(self.manager).items()}
+        self.descs: dict[str, Any] = by_id(d for descs in self.lists.values() for d in descs)
+        self.graphs: list[Graph] = [describe_graph(d) for d in self.descs.values()]
+        self.captured: dict[str, Captured] = {}
+        self.refused: dict[str, str] = {}
+        self.failed: dict[str, str] = {}
+        self.verified: dict[str, float] = {}
+        self.mismatched: dict[str, float] = {}
+        self.epoch = 0
+
+    def hash(self) -> str:
+        """Equal on all ranks exactly when they hold the same graphs at the same epoch."""
+        text = f"{self.epoch}|{'|'.join(sorted(self.captured))}"
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def layers(self) -> int:
+        """Decoder layers of the model on this pipeline stage."""
+        config = self.runner.vllm_config
+        return int(config.model_config.get_num_layers(config.parallel_config))
+
+    def projected_bytes(self) -> int:
+        """Bytes the graphs that are still missing will take, from the last ones of their kind."""
+        sizes: dict[str, list[int]] = {}
+        tops = {g.id for g in top_graphs(self.graphs)}
+        for name, captured in self.captured.items():
+            if name not in tops:
+                sizes.setdefault(self.descs[name].cg_mode.name, []).append(captured.bytes)
+        total = 0
+        for name, desc in self.descs.items():
+            if name not in self.captured:
+                known = sizes.get(desc.cg_mode.name)
+                fallback = forecast.typical_graph_bytes(desc.cg_mode.name, self.layers())
+                total += int(sum(known) / len(known)) if known else fallback
+        return total
+
+    def purge(self, graph: str) -> None:
+        """Forget a graph: what a failed capture left behind, or one that failed its check."""
+        if self.captured.pop(graph, None) is not None:
+            self.epoch += 1
+        self.adapter.forget(self.manager, self.descs[graph])
+
+    def release_empty(self, gone: Iterable[str]) -> None:
+        """Give up the pools that lost their last graph: torch can't capture into them again."""
+        held = {self.pools.home(graph) for graph in self.captured}
+        for home in {self.pools.home(graph) for graph in gone} - held:
+            self.pools.release(home)

@@ -1,0 +1,110 @@
+"""Counts and times the real steps of one rank.
+
+In each rank's process, on the thread that runs the model: ``watch_steps`` wraps the runner's two
+methods of a step, so what is here runs in every step and waits for nothing. The engine takes the
+counts by ``rank.drain_steps``.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import deque
+from typing import Any
+
+from .dispatch import RankDispatch
+from .telemetry import StepCounter, StepKey
+
+STEPS_IN_FLIGHT_MAX = 64
+
+
+class StepWatch:
+    """Counts and times real steps on one rank, without ever waiting for the GPU.
+
+    A step's seconds are those between two CUDA events on the model's stream: before its inputs
+    are prepared and after its tokens are sampled. Events are read when a later step starts, on
+    the thread that owns the stream: reading them on another thread would end a capture.
+    """
+
+    def __init__(self) -> None:
+        self.counter = StepCounter()
+        self._in_flight: deque[tuple[StepKey, float, Any, Any]] = deque()
+        self._spare: list[Any] = []
+        self._open: tuple[StepKey, float, Any] | None = None
+
+    def begin(self) -> Any:
+        """Mark the start of a step; returns its event."""
+        import torch
+
+        self.harvest()
+        event = self._spare.pop() if self._spare else torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def dispatched(self, key: StepKey, event: Any, context: float) -> None:
+        """Count the step whose graph is now known."""
+        self.counter.add(key, context)
+        self._open = (key, context, event)
+
+    def end(self) -> None:
+        """Mark the end of the step that is open."""
+        import torch
+
+        if self._open is None:
+            return
+        (key, context, start), self._open = self._open, None
+        if len(self._in_flight) >= STEPS_IN_FLIGHT_MAX:
+            return
+        event = self._spare.pop() if self._spare else torch.cuda.Event(enable_timing=True)
+        event.record()
+        self._in_flight.append((key, context, start, event))
+
+    def forget(self) -> None:
+        """Drop every step so far, also those whose events were not read yet."""
+        self._in_flight.clear()
+        self.counter.take()
+
+    def harvest(self) -> None:
+        """Read the events of finished steps."""
+        while self._in_flight and self._in_flight[0][3].query():
+            key, context, start, end = self._in_flight.popleft()
+            self.counter.time(key, start.elapsed_time(end) / 1000, context)
+            self._spare += (start, end)
+
+
+def watch_steps(runner: Any, dispatch: RankDispatch) -> None:
+    """Count this runner's steps from now on, in ``runner.lazygraph_steps``."""
+    watch = runner.lazygraph_steps = StepWatch()
+    execute, sample = runner.execute_model, runner.sample_tokens
+
+    @functools.wraps(execute)
+    def execute_model(scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
+        scheduled = scheduler_output.num_scheduled_tokens
+        if kwargs.get("dummy_run") or not scheduled:
+            return execute(scheduler_output, *args, **kwargs)
+        event = watch.begin()
+        result = execute(scheduler_output, *args, **kwargs)
+        requests, tokens = len(scheduled), scheduler_output.total_num_scheduled_tokens
+        longest = max(scheduled.values())
+        uniform = longest if longest * requests == tokens else 0
+        computed = sum(scheduler_output.scheduled_cached_reqs.num_computed_tokens)
+        call = dispatch.last_call
+        key = StepKey(
+            tokens,
+            requests,
+            uniform,
+            dispatch.last_served,
+            call.loras,
+            call.query_length if dispatch.limits_queries else None,
+            call.microbatches,
+        )
+        watch.dispatched(key, event, (computed + tokens) / requests)
+        return result
+
+    @functools.wraps(sample)
+    def sample_tokens(*args: Any, **kwargs: Any) -> Any:
+        result = sample(*args, **kwargs)
+        watch.end()
+        return result
+
+    runner.execute_model = execute_model
+    runner.sample_tokens = sample_tokens

@@ -1,0 +1,73 @@
+"""Checks a captured graph against an ungraphed run of the same padded inputs.
+
+Free of side effects: dummy inputs carry PAD slots, so the KV cache is never written, recurrent
+states that are borrowed are put back, and every buffer touched is rebuilt by the next step. Runs
+outside the capture context, where all-reduces are real: on each rank, on the thread that runs the
+model, right after the capture.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .state import RankState
+
+# Kernels may be chosen differently under capture (split counts of attention), which moves bf16
+# values by rounding; a fault moves them by their own size. Relative to the largest magnitude.
+RELATIVE_LIMIT = 0.02
+
+
+def relative_difference(state: RankState, forward_factory: Any, desc: Any) -> float:
+    """Replay ``desc``, run its inputs ungraphed, and compare all hidden states on this rank.
+
+    Args:
+        state: what this rank holds.
+        forward_factory: the closure that vLLM's own capture was called with.
+        desc: which captured graph.
+
+    Returns:
+        The largest difference, relative to the largest ungraphed magnitude; NaN where the graph
+        wrote nothing.
+    """
+    import torch
+
+    mode = type(desc.cg_mode)
+    manager = state.manager
+    n = desc.num_tokens
+    requests = desc.num_reqs or min(n, manager.max_num_reqs)
+    with torch.inference_mode(), state.adapter.borrowed_states(state.runner, requests) as states:
+        run = forward_factory(desc, True)
+        state.adapter.fill_inputs(state.runner, requests, n)
+        states.reset()
+        run(mode.NONE)
+        expected = manager.hidden_states[:n].clone()
+        states.reset()
+        if desc.cg_mode.name == "FULL":
+            manager.hidden_states[:n].fill_(float("nan"))
+            manager.graphs[desc].replay()
+            got = manager.hidden_states[:n].clone()
+        else:
+            got = _piecewise(manager, run, mode)[:n].clone()
+        torch.cuda.synchronize()
+        rows = states.rows(n, requests)
+        got, expected = got[rows].float(), expected[rows].float()
+        scale = expected.abs().max().clamp_min(1e-6)
+        return float((got - expected).abs().max() / scale)
+
+
+def _piecewise(manager: Any, run: Any, mode: Any) -> Any:
+    """Run the PIECEWISE replay and keep its output, which vLLM's closure drops."""
+    kept: list[Any] = []
+    original = manager.run_pw_graph
+
+    def keep(model: Any, inputs: Any) -> Any:
+        output = original(model, inputs)
+        kept.append(output)
+        return output
+
+    manager.run_pw_graph = keep
+    try:
+        run(mode.PIECEWISE)
+    finally:
+        del manager.run_pw_graph
+    return kept[0]
