@@ -162,7 +162,9 @@ describe("fill", () => {
     const startedAtSeconds = rig.atSeconds;
     shortGaps(rig, 2000);
     expect(rig.settled).toEqual(["no graph is left to capture"]);
-    const worthless = rig.captures.filter(({ reason }) => reason.includes("the largest of the rest"));
+    const worthless = rig.captures.filter(({ reason }) =>
+      reason.includes("the largest of the rest"),
+    );
     expect(worthless.length).toBeGreaterThan(0);
     // An arrival is certain, and waits for half of a stall.
     const delays = worthless.map(({ id }) => {
@@ -253,7 +255,7 @@ test("a graph dropped for want of memory leaves the table, and comes back when t
   expect(rig.captures.length).toBeGreaterThan(1);
 });
 
-test("where a backlog waits for a first start, no graph for decode steps holds it up", () => {
+test("where a crowd waits for a first start, no graph for decode steps holds it up", () => {
   const crowd = (waiting: number): number => {
     const eights = Array.from({ length: 64 }, (_, at) => 8 * (at + 1));
     return new Rig("idle", plan(...eights), { waiting }).start.length;

@@ -74,21 +74,13 @@ export function isCheapMoment(engine: EngineLoad, requests: number): boolean {
   return engine.belowShare(requests) <= CHEAP_SHARE;
 }
 
-/** Whether so many who wait at ready are what a long start has left, or an overload. */
-export function isBacklog(
-  requests: number,
-  { costs, decode }: Pick<Knowledge, "costs" | "decode">,
-): boolean {
-  return requests > (BACKLOG_SHARE * costs.shapes.tokensMax) / decode;
-}
-
 /** What is known of the load; where many wait and no step was seen, they are all that is. */
 export function loadAhead(
   requests: number,
   { load, traffic, costs, decode }: Pick<Knowledge, "load" | "traffic" | "costs" | "decode">,
 ): AheadLoad {
-  const unseen = traffic.steps === 0 && !isBacklog(requests, { costs, decode });
-  const many = unseen && requests > WAITING_AHEAD_MAX;
+  const most = (BACKLOG_SHARE * costs.shapes.tokensMax) / decode;
+  const many = requests > WAITING_AHEAD_MAX && requests <= most && traffic.steps === 0;
   return many ? { requests, utilisation: undefined } : load;
 }
 

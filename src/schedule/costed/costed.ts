@@ -13,14 +13,7 @@ import { Announced } from "../announced.ts";
 import type { Decision, EngineEvent, Policy } from "../policy.ts";
 import { StallAccount, type StallBudget } from "../stall-budget.ts";
 import { type EngineState, waitingForMemory } from "../state.ts";
-import {
-  AHEAD_BUDGET,
-  aheadChoice,
-  isBacklog,
-  isCheapMoment,
-  loadAhead,
-  WAITING_AHEAD_MAX,
-} from "./ahead.ts";
+import { AHEAD_BUDGET, aheadChoice, isCheapMoment, loadAhead, WAITING_AHEAD_MAX } from "./ahead.ts";
 import type { CostSeed, Costs } from "./cost.ts";
 import { costDispatchTable } from "./cost-dispatch.ts";
 import { expectedOf, firstSteps } from "./earlier.ts";
@@ -75,6 +68,8 @@ const FIRST_SECONDS_MAX = 2;
 const ANNOUNCED_SECONDS = 2;
 /** Decode steps expected of requests that wait at ready: fewer than nearly every answer has. */
 const STEPS_AHEAD = 32;
+/** Of the largest batch: within an octave of it. */
+const CROWD_SHARE = 0.5;
 const WAIT_SECONDS_MIN = 0.1;
 /**
  * What fill may cost beyond what it is worth, as expected delay: it buys the end of captures, which
@@ -193,8 +188,10 @@ class CostedPolicy implements CostPolicy {
     const waiting = firstSteps(requests, decode, STEPS_AHEAD, known.costs.shapes);
     const { beforeReadyShare: share = 1, warmUpShare = 0, foreign = false } = costs;
     if (first.length === 0) {
-      // A backlog is prompts for long: a graph for decode steps would only hold it up.
-      const soon = isBacklog(requests, known) ? [] : waiting;
+      // The top graph serves them nearly as well, and prompts go on for long: a graph of their own
+      // would only hold them up, and whoever comes until the queue is gone.
+      const crowd = requests * decode > CROWD_SHARE * known.costs.shapes.tokensMax;
+      const soon = crowd ? [] : waiting;
       const steps = [...known.decodeForecast(atSeconds), ...soon];
       const input = { savings, expected: steps, requests, decode, share, warmUpShare, foreign };
       return [{ type: "start", ...unknownGraphs(input) }];
@@ -297,7 +294,11 @@ class CostedPolicy implements CostPolicy {
    */
   #likely(state: EngineState, { atSeconds }: EngineEvent, known: Knowledge): Decision[] {
     const { savings, held, traffic, decode } = known;
-    const choice = mostValuable({ savings, held, expected: traffic.forecast(atSeconds, decode, 0) });
+    const choice = mostValuable({
+      savings,
+      held,
+      expected: traffic.forecast(atSeconds, decode, 0),
+    });
     if (choice === undefined) return [];
     const { graph, value, stallSeconds } = choice;
     const price = priceOf(stallSeconds, this.#load(state, atSeconds));
