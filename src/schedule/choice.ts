@@ -16,9 +16,9 @@ export type PolicyName = "simple" | "costed";
 export const POLICY_NAMES: readonly PolicyName[] = ["simple", "costed"];
 /**
  * How lazy and idle mode decide where nobody says: the one place that says so. Simulations speak for
- * `costed` (docs/policy.md, "The first set"); the switch waits for its run on a GPU.
+ * `costed` (docs/policy.md, "The first set").
  */
-export const DEFAULT_POLICY: PolicyName = "simple";
+export const DEFAULT_POLICY: PolicyName = "costed";
 
 /** The policy where none is named: a share of the time for fill is the simple idle mode's. */
 export function defaultPolicy(fills: boolean): PolicyName {

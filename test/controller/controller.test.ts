@@ -322,7 +322,11 @@ describe("what an engine gets wrong", () => {
 
   test("a capture without an answer times out, is not tried again, and the rest goes on", async () => {
     using failed = new EventLog("lazygraph:capture:failed");
-    await using controller = createController({ heartbeatMs: 50, captureTimeoutMs: 100 });
+    await using controller = createController({
+      heartbeatMs: 50,
+      captureTimeoutMs: 100,
+      plan: false,
+    });
     await controller.start();
     await using engine = new FakeEngine({
       onCapture: (command) => (command.graph === "FULL:4" ? undefined : {}),
@@ -340,7 +344,7 @@ describe("what an engine gets wrong", () => {
 
   test("refused and failed graphs end with the engine's reason; deferred ones come again", async () => {
     const deferred = new Set<string>();
-    await using controller = createController({ heartbeatMs: 50 });
+    await using controller = createController({ heartbeatMs: 50, plan: false });
     await controller.start();
     await using engine = new FakeEngine({
       onCapture(command, self) {
@@ -388,7 +392,7 @@ describe("modes", () => {
 
   test("lazy captures what three steps wanted, and pushes the table that names it", async () => {
     using ends = new EventLog("lazygraph:capture:end");
-    await using controller = createController({ mode: "lazy", heartbeatMs: 50 });
+    await using controller = createController({ mode: "lazy", policy: "simple", heartbeatMs: 50 });
     await controller.start();
     await using engine = new FakeEngine();
     await engine.connect(controller.endpoint);
@@ -413,7 +417,7 @@ describe("modes", () => {
   });
 
   test("freeze ends captures, a new mode resumes them", async () => {
-    await using controller = createController({ mode: "lazy", heartbeatMs: 50 });
+    await using controller = createController({ mode: "lazy", heartbeatMs: 50, plan: false });
     await controller.start();
     await using engine = new FakeEngine();
     await engine.connect(controller.endpoint);
@@ -491,7 +495,7 @@ describe("modes", () => {
 describe("a connection that broke and came back unnoticed", () => {
   test("loses neither the command that was on its way nor the answer", async () => {
     const swallowed = new Set<string>();
-    await using controller = createController({ heartbeatMs: 50 });
+    await using controller = createController({ heartbeatMs: 50, plan: false });
     await controller.start();
     await using engine = new FakeEngine({
       onCapture(command, self) {

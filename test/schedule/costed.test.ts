@@ -27,6 +27,35 @@ describe("earned", () => {
     expect(rig.captures).toHaveLength(1);
   });
 
+  test("lazy captures what the traffic makes likely while idle, within a budget", () => {
+    const rig = new Rig("lazy", plan(...SIZES));
+    rig.ready();
+    rig.edge(true);
+    // Nothing has come yet, and nothing is likely.
+    expect(rig.captures).toEqual([]);
+    rig.edge(false);
+    for (const requests of [3, 12, 24]) rig.steps(decode(requests), 400);
+    rig.settle();
+    const earned = rig.captures.length;
+    rig.edge(true);
+    for (let second = 0; second < 60; second++) {
+      rig.settle();
+      rig.event({ type: "tick" }, 1);
+    }
+    const likely = rig.captures.slice(earned);
+    expect(likely.length).toBeGreaterThan(0);
+    for (const { reason, whenIdle } of likely) {
+      expect(reason).toMatch(/: likely to be wanted, value [\d.]+ ≥ price [\d.]+ while idle$/);
+      expect(whenIdle).toBe(true);
+    }
+    const stalls = likely.map(({ id }) => {
+      const graph = rig.state.graphs.get(id)?.graph;
+      if (graph === undefined) throw new Error(`no graph ${id}`);
+      return rig.costed.costs?.captureSeconds(graph).value ?? Number.NaN;
+    });
+    expect(stalls.reduce((sum, stall) => sum + stall, 0)).toBeLessThanOrEqual(0.1 + 0.002 * 70);
+  });
+
   test("who waits at ready needs not earn the graph for its first decode steps", () => {
     const rig = new Rig("lazy", plan(...SIZES));
     rig.ready(7);
@@ -104,16 +133,20 @@ describe("fill", () => {
     expect(rig.captures[0]?.reason).toContain("PIECEWISE:64: rung of the sparse ladder");
   });
 
-  test("while arrivals are near only what is worth the risk", () => {
-    const rig = new Rig("idle", plan(...SIZES));
-    rig.ready();
-    // A gap of 20 ms after each 200 ms of work, some thousand times.
-    for (let round = 0; round < 1000; round++) {
+  /** A gap of 20 ms after each 200 ms of work. */
+  function shortGaps(rig: Rig, rounds: number): void {
+    for (let round = 0; round < rounds; round++) {
       rig.steps(decode(2), 20, 1, 0.2);
       rig.edge(true, 0.001);
       rig.edge(false, 0.02);
       rig.answer("captured");
     }
+  }
+
+  test("while arrivals are near only what is worth the risk", () => {
+    const rig = new Rig("idle", plan(...SIZES));
+    rig.ready();
+    shortGaps(rig, 100);
     const captured = rig.captures.length;
     rig.edge(true, 0.2);
     expect(rig.captures).toHaveLength(captured);
@@ -121,6 +154,40 @@ describe("fill", () => {
     // After an hour's quiet nothing speaks against the rest.
     rig.event({ type: "tick" }, 3600);
     expect(rig.captures).toHaveLength(captured + 1);
+  });
+
+  test("captures come to their end even where gaps stay short, at a thousandth of the time", () => {
+    const rig = new Rig("idle", plan(...SIZES));
+    rig.ready();
+    const startedAtSeconds = rig.atSeconds;
+    shortGaps(rig, 2000);
+    expect(rig.settled).toEqual(["no graph is left to capture"]);
+    const worthless = rig.captures.filter(({ reason }) =>
+      reason.includes("the largest of the rest"),
+    );
+    expect(worthless.length).toBeGreaterThan(0);
+    // An arrival is certain, and waits for half of a stall.
+    const delays = worthless.map(({ id }) => {
+      const graph = rig.state.graphs.get(id)?.graph;
+      if (graph === undefined) throw new Error(`no graph ${id}`);
+      return (rig.costed.costs?.captureSeconds(graph).value ?? Number.NaN) / 2;
+    });
+    const most = 0.02 + 0.001 * (rig.atSeconds - startedAtSeconds);
+    expect(delays.reduce((sum, delay) => sum + delay, 0)).toBeLessThanOrEqual(most);
+  });
+
+  test("without any traffic the whole plan is filled in the first moments", () => {
+    // Nothing is known of arrivals: each stall may meet one, with a chance of 2 or 3%.
+    const rig = new Rig("idle", plan(...Array.from({ length: 51 }, (_, at) => 8 * (at + 1))));
+    rig.ready();
+    rig.edge(true);
+    for (let tick = 0; tick < 100 && rig.settled.length === 0; tick++) {
+      rig.settle();
+      rig.event({ type: "tick" }, rig.waits.at(-1) ?? 0);
+    }
+    expect(rig.settled).toEqual(["no graph is left to capture"]);
+    // A second or two of waiting, beside three seconds of captures.
+    expect(rig.waits.reduce((sum, seconds) => sum + seconds, 0)).toBeLessThan(2);
   });
 
   test("a deferral is answered by waiting", () => {
@@ -186,6 +253,15 @@ test("a graph dropped for want of memory leaves the table, and comes back when t
   rig.settle();
   rig.steps(decode(3), 50);
   expect(rig.captures.length).toBeGreaterThan(1);
+});
+
+test("where a crowd waits for a first start, no graph for decode steps holds it up", () => {
+  const crowd = (waiting: number): number => {
+    const eights = Array.from({ length: 64 }, (_, at) => 8 * (at + 1));
+    return new Rig("idle", plan(...eights), { waiting }).start.length;
+  };
+  expect(crowd(120)).toBeGreaterThan(2);
+  expect(crowd(290)).toBe(2);
 });
 
 describe("a second start", () => {

@@ -30,6 +30,8 @@ type Without = EngineEvent extends infer E
 
 export interface RigOptions extends Partial<CostPolicyOptions> {
   readonly rules?: PlanRules;
+  /** Requests that wait for the start. @default 0 */
+  readonly waiting?: number;
 }
 
 /** Carries decisions out as a controller would, and checks the invariants on the way. */
@@ -48,10 +50,11 @@ export class Rig {
   readonly #recorder: PlanRecorder;
 
   constructor(mode: "lazy" | "idle", planned: readonly Graph[], options: RigOptions = {}) {
-    const { rules, ...rest } = options;
+    const { rules, waiting = 0, ...rest } = options;
     this.costed = createCostPolicy({ mode, costs: SEED, ...rest });
     this.policy = rules === undefined ? this.costed : withRules(this.costed, rules);
     this.state = createEngineState(planned);
+    this.state.waiting = waiting;
     this.#recorder = new PlanRecorder(planned, SEED);
     for (const id of excludedGraphs(planned, rules ?? {})) {
       const entry = this.state.graphs.get(id);

@@ -84,6 +84,15 @@ def test_each_uniform_length_has_a_top() -> None:
     assert [g.id for g in top_graphs(graphs)] == ["FULL:6:u1", "FULL:6:u3"]
 
 
+@pytest.mark.parametrize("case", [{"loras": 2}, {"query_length": 4}, {"microbatches": 2}])
+def test_each_case_has_a_top(case: dict[str, int]) -> None:
+    """A step with adapters, say, can't replay the largest graph without them."""
+    plain = plan(max_requests=256)
+    other = [msgspec.structs.replace(g, id=f"{g.id}:x", **case) for g in plain if g.tokens <= 64]
+    tops = top_graphs([*plain, *other])
+    assert [g.id for g in tops] == ["PIECEWISE:512", "PIECEWISE:64:x", "FULL:256", "FULL:64:x"]
+
+
 @pytest.mark.parametrize("mode", ["lazy", "idle"])
 def test_first_set(mode: str) -> None:
     assert first_set(mode, plan()) == top_graphs(plan())

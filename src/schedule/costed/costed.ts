@@ -1,11 +1,11 @@
 /**
  * Lazy and idle mode by measured costs: dispatch by cost, captures that have earned their price or
- * that a rising load would need, and, in idle mode, fill by value per second of stall while the next
- * arrival is not near.
+ * that a rising load would need, and while idle by value per second of stall: in lazy mode what the
+ * traffic so far makes likely, in idle mode all, while the next arrival is not near.
  *
  *   demand ─▶ costs, accounts, traffic, load          idle, busy ─▶ gaps
  *   captured set or costs changed ─▶ dispatch table
- *   ready, nothing under way ─▶ earned capture, else ahead, else fill, else wait with a reason
+ *   ready, nothing under way ─▶ earned capture, else ahead, else likely or fill, else wait with a reason
  */
 
 import type { Graph } from "../../base/graph.ts";
@@ -18,12 +18,20 @@ import type { CostSeed, Costs } from "./cost.ts";
 import { costDispatchTable } from "./cost-dispatch.ts";
 import { expectedOf, firstSteps } from "./earlier.ts";
 import { earnedChoice, type Load, priceOf } from "./earned.ts";
-import { fillChoice } from "./fill.ts";
+import { fillChoice, mostValuable } from "./fill.ts";
 import { firstGraphs, learnedGraphs, unknownGraphs } from "./first.ts";
 import { Gaps } from "./gaps.ts";
 import { Knowledge } from "./knowledge.ts";
 import type { Prior } from "./prior.ts";
-import { aheadReason, earnedReason, figure, fillReason, gapObjection } from "./reasons.ts";
+import {
+  aheadReason,
+  earnedReason,
+  expectedDelay,
+  figure,
+  fillReason,
+  gapObjection,
+  likelyReason,
+} from "./reasons.ts";
 import { HELD } from "./shapes.ts";
 
 export interface CostPolicyOptions {
@@ -60,7 +68,16 @@ const FIRST_SECONDS_MAX = 2;
 const ANNOUNCED_SECONDS = 2;
 /** Decode steps expected of requests that wait at ready: fewer than nearly every answer has. */
 const STEPS_AHEAD = 32;
+/** Of the largest batch: within an octave of it. */
+const CROWD_SHARE = 0.5;
 const WAIT_SECONDS_MIN = 0.1;
+/**
+ * What fill may cost beyond what it is worth, as expected delay: it buys the end of captures, which
+ * an engine whose gaps stay short would else never see. As long as nobody has come, the reserve is
+ * a whole fill of some hundred graphs.
+ */
+const PATIENCE = { burstSeconds: 0.02, share: 0.001 };
+const PATIENCE_UNUSED = { burstSeconds: 0.1, share: 0.001 };
 const WAIT_SECONDS_MAX = 600;
 
 export function createCostPolicy(options: CostPolicyOptions): CostPolicy {
@@ -72,6 +89,12 @@ class CostedPolicy implements CostPolicy {
   readonly #options: CostPolicyOptions;
   readonly #stalls: StallAccount;
   readonly #aheadStalls = new StallAccount(AHEAD_BUDGET);
+  readonly #patience = new StallAccount(PATIENCE);
+  readonly #patienceUnused = new StallAccount(PATIENCE_UNUSED);
+  /** Whether anybody has come since this policy was made. */
+  #used = false;
+  /** Captured while nobody had come yet: that holds up an engine only if somebody does. */
+  #unused = { id: "", arrivalShare: 1 };
   readonly #gaps = new Gaps();
   readonly #announced = new Announced();
   #known: Knowledge | undefined;
@@ -122,6 +145,7 @@ class CostedPolicy implements CostPolicy {
     }
     const known = this.#known;
     known.look(state, event);
+    if (event.type === "demand" || event.type === "busy") this.#used = true;
     if (event.type === "ready") this.#expectWaiting(state, known);
     else if (event.type === "demand") known.learn(state, event.steps ?? [], event.atSeconds);
     else if (event.type === "idle") this.#gaps.idle(event.atSeconds);
@@ -149,7 +173,8 @@ class CostedPolicy implements CostPolicy {
     if (entry?.captureMs === undefined) return;
     const seconds = entry.captureMs / 1000;
     this.#known?.costs.observeCapture(entry.graph, seconds, entry.bytes ?? 0);
-    this.#stalls.spend(atSeconds, seconds);
+    const { id: unused, arrivalShare } = this.#unused;
+    this.#stalls.spend(atSeconds, unused === id ? arrivalShare * seconds : seconds);
   }
 
   #start(state: EngineState, { type, atSeconds }: EngineEvent, known: Knowledge): Decision[] {
@@ -163,7 +188,11 @@ class CostedPolicy implements CostPolicy {
     const waiting = firstSteps(requests, decode, STEPS_AHEAD, known.costs.shapes);
     const { beforeReadyShare: share = 1, warmUpShare = 0, foreign = false } = costs;
     if (first.length === 0) {
-      const steps = [...known.decodeForecast(atSeconds), ...waiting];
+      // The top graph serves them nearly as well, and prompts go on for long: a graph of their own
+      // would only hold them up, and whoever comes until the queue is gone.
+      const crowd = requests * decode > CROWD_SHARE * known.costs.shapes.tokensMax;
+      const soon = crowd ? [] : waiting;
+      const steps = [...known.decodeForecast(atSeconds), ...soon];
       const input = { savings, expected: steps, requests, decode, share, warmUpShare, foreign };
       return [{ type: "start", ...unknownGraphs(input) }];
     }
@@ -207,7 +236,10 @@ class CostedPolicy implements CostPolicy {
     }
     const earned = this.#earned(state, event, known) ?? this.#ahead(state, event, known);
     if (earned !== undefined) return earned;
-    return this.#options.mode === "idle" && state.idle ? this.#fill(event, known) : [];
+    if (!state.idle) return [];
+    return this.#options.mode === "idle"
+      ? this.#fill(event, known)
+      : this.#likely(state, event, known);
   }
 
   #earned(
@@ -256,6 +288,27 @@ class CostedPolicy implements CostPolicy {
     return [{ type: "capture", graph, reason: aheadReason(choice), whenIdle: false }];
   }
 
+  /**
+   * Lazy mode's idle moments: what the traffic so far makes likely, a batch somewhat larger say,
+   * before its first steps have to earn it while all wait. Within the budget of captures ahead.
+   */
+  #likely(state: EngineState, { atSeconds }: EngineEvent, known: Knowledge): Decision[] {
+    const { savings, held, traffic, decode } = known;
+    const choice = mostValuable({
+      savings,
+      held,
+      expected: traffic.forecast(atSeconds, decode, 0),
+    });
+    if (choice === undefined) return [];
+    const { graph, value, stallSeconds } = choice;
+    const price = priceOf(stallSeconds, this.#load(state, atSeconds));
+    if (value < price || this.#announced.during(atSeconds, stallSeconds) > 0) return [];
+    if (this.#stalls.objection(atSeconds, stallSeconds) !== undefined) return [];
+    if (this.#aheadStalls.objection(atSeconds, stallSeconds) !== undefined) return [];
+    this.#aheadStalls.spend(atSeconds, stallSeconds);
+    return [{ type: "capture", graph, reason: likelyReason(choice, price), whenIdle: true }];
+  }
+
   #fill({ atSeconds }: EngineEvent, known: Knowledge): Decision[] {
     const { savings, held, traffic } = known;
     const expected = known.fillForecast(atSeconds);
@@ -268,12 +321,21 @@ class CostedPolicy implements CostPolicy {
       return this.#waitFor(graph, `${requests} requests are announced`, seconds);
     }
     const share = this.#gaps.arrivalShare(atSeconds, stallSeconds);
-    const objection =
-      gapObjection(choice, share) ?? this.#stalls.objection(atSeconds, stallSeconds);
-    if (objection !== undefined) {
-      // The longer a gap lasts, the surer it is: ask again after as long again.
-      return this.#waitFor(graph, objection, this.#gaps.lastedSeconds(atSeconds));
+    const tooLong = this.#stalls.objection(atSeconds, stallSeconds);
+    if (tooLong !== undefined) {
+      return this.#waitFor(graph, tooLong, this.#stalls.waitSeconds(atSeconds, stallSeconds));
     }
+    const tooDear = gapObjection(choice, share);
+    if (tooDear !== undefined) {
+      const delay = expectedDelay(choice, share);
+      const patience = this.#used ? this.#patience : this.#patienceUnused;
+      const wait = patience.waitSeconds(atSeconds, delay);
+      // The longer a gap lasts, the surer it is: ask again after as long again.
+      const lasted = this.#gaps.lastedSeconds(atSeconds);
+      if (wait > 0) return this.#waitFor(graph, tooDear, Math.min(wait, lasted));
+      patience.spend(atSeconds, delay);
+    }
+    if (!this.#used) this.#unused = { id: graph.id, arrivalShare: share };
     return [{ type: "capture", graph, reason: fillReason(choice, share), whenIdle: true }];
   }
 

@@ -11,11 +11,14 @@ import type { Costs } from "./cost.ts";
 import type { LaneWeights, Savings } from "./savings.ts";
 import { HELD, type Held } from "./shapes.ts";
 
-export interface FillChoice {
+export interface Valued {
   readonly graph: Graph;
   /** Request-seconds that the forecast steps would be spared. */
   readonly value: number;
   readonly stallSeconds: number;
+}
+
+export interface FillChoice extends Valued {
   readonly rule: "ladder" | "value" | "rest";
 }
 
@@ -33,10 +36,7 @@ const KNOWN_STEPS = 200;
 export function fillChoice({ savings, held, expected, steps }: FillInput): FillChoice | undefined {
   const { costs } = savings;
   const values = savings.of(held, expected);
-  const missing: number[] = [];
-  for (let place = 0; place < held.at.length; place++) {
-    if (held.at[place] === HELD.missing) missing.push(place);
-  }
+  const missing = missingPlaces(held);
   const tokens = (place: number): number => costs.shapes.planned[place]?.tokens ?? 0;
   const ladder =
     steps < KNOWN_STEPS
@@ -52,11 +52,28 @@ export function fillChoice({ savings, held, expected, steps }: FillInput): FillC
   return { graph, value: 0, stallSeconds: costs.captureSeconds(graph).value, rule: "rest" };
 }
 
+/** What spares the forecast steps most for each second of stall, if anything spares them any. */
+export function mostValuable({
+  savings,
+  held,
+  expected,
+}: Omit<FillInput, "steps">): Valued | undefined {
+  return bestPerSecond(missingPlaces(held), savings.of(held, expected), savings.costs);
+}
+
+function missingPlaces(held: Held): number[] {
+  const missing: number[] = [];
+  for (let place = 0; place < held.at.length; place++) {
+    if (held.at[place] === HELD.missing) missing.push(place);
+  }
+  return missing;
+}
+
 function bestPerSecond(
   places: readonly number[],
   values: Float64Array,
   costs: Costs,
-): Omit<FillChoice, "rule"> | undefined {
+): Valued | undefined {
   let best = -1;
   let bestRate = 0;
   for (const place of places) {

@@ -2,21 +2,24 @@
 
 import type { AheadChoice } from "./ahead.ts";
 import type { EarnedChoice } from "./earned.ts";
-import type { FillChoice } from "./fill.ts";
+import type { FillChoice, Valued } from "./fill.ts";
 
 /** A graph without any value is captured only where an arrival is this unlikely. */
 const REST_ARRIVAL_SHARE = 0.02;
 
-/** Why an idle engine had better wait; an arrival during a stall waits for half of it on average. */
-export function gapObjection(
-  { value, stallSeconds, rule }: FillChoice,
-  arrivalShare: number,
-): string | undefined {
+/** Request-seconds: an arrival during a stall waits for half of it on average. */
+export function expectedDelay({ stallSeconds }: FillChoice, arrivalShare: number): number {
+  return (arrivalShare * stallSeconds) / 2;
+}
+
+/** Why an idle engine had better wait. */
+export function gapObjection(choice: FillChoice, arrivalShare: number): string | undefined {
+  const { value, rule } = choice;
   if (rule === "rest") {
     if (arrivalShare <= REST_ARRIVAL_SHARE) return undefined;
     return `nothing wants it, and an arrival is ${percent(arrivalShare)} likely`;
   }
-  const delay = (arrivalShare * stallSeconds) / 2;
+  const delay = expectedDelay(choice, arrivalShare);
   if (value >= delay) return undefined;
   return `its value of ${figure(value)} is below the expected delay of ${figure(delay)}`;
 }
@@ -26,6 +29,10 @@ export function fillReason({ graph, value, rule }: FillChoice, arrivalShare: num
   if (rule === "rest") return `${graph.id}: the largest of the rest; ${near}`;
   const what = rule === "ladder" ? "rung of the sparse ladder" : "most value per second of stall";
   return `${graph.id}: ${what} (${figure(value)} request-seconds); ${near}`;
+}
+
+export function likelyReason({ graph, value }: Valued, price: number): string {
+  return `${graph.id}: likely to be wanted, value ${figure(value)} ≥ price ${figure(price)} while idle`;
 }
 
 export function earnedReason({ graph, regret, price, leader, trusted }: EarnedChoice): string {

@@ -32,7 +32,11 @@ TIE = 1e-9
 
 
 def top_graphs(graphs: Iterable[Graph]) -> list[Graph]:
-    """The largest graph of each kind, uniform length and case, PIECEWISE first as in stock."""
+    """The largest graph of each kind, uniform length and case, PIECEWISE first as in stock.
+
+    A step of one case (adapters, longest query, microbatches) can't replay a graph of another: each
+    needs its own top, or has none before ready.
+    """
     tops: dict[tuple[Any, ...], Graph] = {}
     for graph in graphs:
         group = (graph.kind, graph.uniform or 0, *_case(graph))
