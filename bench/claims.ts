@@ -10,10 +10,30 @@
 
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
+import { gunzipSync } from "node:zlib";
 import type { CellResult } from "./gpu/lib/family-result.ts";
 import type { Summary } from "./gpu/main-job-summary.ts";
 import { type Finding, judge } from "./lib/claims.ts";
 import { type Check, checkFindings, type FirstSet, firstSetFindings } from "./lib/claims-checks.ts";
+import { type TrustHttp, trustHttpFindings } from "./lib/claims-trust.ts";
+import {
+  type ClientCosts,
+  type ClientMemory,
+  clientFindings,
+  type Deployment,
+  type Drain,
+  deploymentFindings,
+  drainFindings,
+  memoryFindings,
+  type ReportPage,
+  reportFindings,
+  type StreamShapes,
+  shapeFindings,
+  type Takeover,
+  type TraceFormats,
+  takeoverFindings,
+  traceFindings,
+} from "./lib/claims-uses.ts";
 import {
   type ExactTokens,
   mainJobFindings,
@@ -29,7 +49,8 @@ const results = new URL("results/", import.meta.url);
 const { values } = parseArgs({ options: { check: { type: "boolean", default: false } } });
 
 function read<T>(file: string): T {
-  return JSON.parse(readFileSync(new URL(file, results), "utf8")) as T;
+  const bytes = readFileSync(new URL(file, results));
+  return JSON.parse((file.endsWith(".gz") ? gunzipSync(bytes) : bytes).toString("utf8")) as T;
 }
 
 function has(file: string): boolean {
@@ -64,11 +85,37 @@ function findings(): Finding[] {
     verified("8b"),
     verified("70b-tp2"),
     ...v033(),
+    ...trustHttpFindings(read<TrustHttp>("trust-http.json"), {
+      source: "trust-http.json",
+      command: "BEFORE=MAIN npm run bench:trust-http",
+    }),
+    ...uses(),
+  ];
+}
+
+/** Each made by `npm run bench:NAME`, which writes NAME.json. */
+function uses(): Finding[] {
+  const of = <T>(
+    name: string,
+    findings: (result: T, told: Pick<Finding, "source" | "command">) => Finding[],
+  ): Finding[] => {
+    const source = `${name}.json`;
+    return findings(read<T>(source), { source, command: `npm run bench:${name}` });
+  };
+  return [
+    ...of<StreamShapes>("stream-shapes", shapeFindings),
+    ...of<TraceFormats>("trace-formats", traceFindings),
+    ...of<ClientCosts>("client", clientFindings),
+    ...of<ClientMemory>("client-memory", memoryFindings),
+    ...of<Takeover>("takeover", takeoverFindings),
+    ...of<Drain>("drain", drainFindings),
+    ...of<ReportPage>("report-page", reportFindings),
+    ...of<Deployment>("deploy", deploymentFindings),
   ];
 }
 
 function v033(): Finding[] {
-  const families = "v033-families.json";
+  const families = "v033-families.json.gz";
   const checks = "v033-checks.json";
   const firstSet = "first-set.json";
   const { cells } = read<{ cells: readonly CellResult[] }>(families);

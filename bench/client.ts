@@ -2,9 +2,9 @@
  * What a streamed token costs a load generator in processor time: this package's, the same of an
  * earlier commit, `vllm bench serve`, AIPerf, and a bare loop that only reads the same sockets. A
  * hundred streams of a hundred tokens a second come from one server. Each client runs with short
- * and with long answers in turns. Whatever else a machine does adds to such times and takes nothing
- * away, so the least of all rounds counts of each; what the long answers cost more is divided by
- * the tokens that they have more: start-up, reports and imports are in neither.
+ * and with long answers, all clients in turns, so that whatever else the machine does falls on all.
+ * The median of the rounds counts; what the long answers cost more is divided by the tokens that
+ * they have more: start-up and imports are in neither. Intervals are bootstrapped over rounds.
  *
  * Hypotheses: ours is at most 0.6 of the earlier one's, 0.55 of vLLM's and 1.5 times the bare
  * loop's. Refuted by a ratio above that; exit code 1 then. What wasn't given is not judged, and the
@@ -19,14 +19,16 @@
 import { type ChildProcess, fork, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { cpus, tmpdir } from "node:os";
+import { cpus, loadavg, tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { type ClientRounds, type Measured, microsOf, ratioOf } from "./lib/client-cost.ts";
 
 const ROUNDS = Number(process.env["ROUNDS"] ?? 7);
 const STREAMS = 100;
 const SHORT_TOKENS = 100;
-const LONG_TOKENS = 600;
+/** So many more that starts, which differ by a tenth of a second, don't count. */
+const LONG_TOKENS = 1_600;
 const TOKENS_PER_SECOND = 100;
 const ROOT = fileURLToPath(new URL("..", import.meta.url));
 const TSX = ["--import", "tsx"];
@@ -135,18 +137,16 @@ async function costOf(command: NonNullable<Client["command"]>, tokens: number): 
   }
 }
 
-interface Row {
+interface Row extends ClientRounds {
   readonly name: string;
-  /** Processor seconds, round by round. */
-  readonly shortSeconds: readonly number[];
-  readonly longSeconds: readonly number[];
   /** Undefined: it wasn't run. */
-  readonly micros: number | undefined;
-  readonly ratio?: number;
+  readonly micros: Measured | undefined;
+  readonly ratio?: Measured;
   readonly ratioMax?: number;
   readonly holds?: boolean;
 }
 
+const [loadAtStart] = loadavg();
 const server = await startServer();
 const measured = clients(server.port).map((client) => {
   return { ...client, shortSeconds: [] as number[], longSeconds: [] as number[] };
@@ -163,23 +163,24 @@ for (let round = 0; round < ROUNDS; round++) {
 }
 server.child.disconnect();
 
-function microsOf(shortSeconds: readonly number[], longSeconds: readonly number[]) {
-  if (longSeconds.length === 0) return undefined;
-  const more = Math.min(...longSeconds) - Math.min(...shortSeconds);
-  return (more * 1e6) / (STREAMS * (LONG_TOKENS - SHORT_TOKENS));
+const [own] = measured;
+const tokens = STREAMS * (LONG_TOKENS - SHORT_TOKENS);
+const rows = measured.map(({ name, shortSeconds, longSeconds, ratioMax }): Row => {
+  const row = { name, shortSeconds, longSeconds };
+  if (longSeconds.length === 0 || own === undefined) return { ...row, micros: undefined };
+  const micros = microsOf(row, tokens);
+  if (name === own.name) return { ...row, micros };
+  const ratio = ratioOf(own, row);
+  return ratioMax === undefined
+    ? { ...row, micros, ratio }
+    : { ...row, micros, ratio, ratioMax, holds: ratio.value <= ratioMax };
+});
+
+function text({ value, low, high }: Measured, digits: number): string {
+  const [told, from, to] = [value, low, high].map((figure) => figure.toFixed(digits));
+  return `${told} (${from}–${to})`;
 }
 
-const [first] = measured;
-const own = microsOf(first?.shortSeconds ?? [], first?.longSeconds ?? []) ?? Number.NaN;
-const rows = measured.map(({ name, shortSeconds, longSeconds, ratioMax }): Row => {
-  const micros = microsOf(shortSeconds, longSeconds);
-  const row = { name, shortSeconds, longSeconds, micros };
-  if (micros === undefined || name === first?.name) return row;
-  const ratio = own / micros;
-  return ratioMax === undefined
-    ? { ...row, ratio }
-    : { ...row, ratio, ratioMax, holds: ratio <= ratioMax };
-});
 console.log("| client | µs a streamed token | streams a core | ours over it | at most |");
 console.log("|---|--:|--:|--:|--:|");
 for (const { name, micros, ratio, ratioMax } of rows) {
@@ -187,16 +188,16 @@ for (const { name, micros, ratio, ratioMax } of rows) {
     micros === undefined
       ? ["not given", "", "", ""]
       : [
-          micros.toFixed(1),
-          String(Math.floor(1e6 / micros / TOKENS_PER_SECOND)),
-          ratio?.toFixed(2) ?? "",
+          text(micros, 1),
+          String(Math.floor(1e6 / micros.value / TOKENS_PER_SECOND)),
+          ratio === undefined ? "" : text(ratio, 2),
           String(ratioMax ?? ""),
         ];
   console.log(`| ${[name, ...cells].join(" | ")} |`);
 }
 const result = {
   what: `processor microseconds a streamed token, ${STREAMS} streams of ${TOKENS_PER_SECOND} a second`,
-  host: { cpu: cpus()[0]?.model, cores: cpus().length, node: process.version },
+  host: { cpu: cpus()[0]?.model, cores: cpus().length, node: process.version, loadAtStart },
   shortTokens: SHORT_TOKENS,
   longTokens: LONG_TOKENS,
   rows,

@@ -6,6 +6,6 @@ COPY lazygraph-*.tgz ./
 RUN npm install --ignore-scripts --omit=dev --no-audit --no-fund ./lazygraph-*.tgz && rm lazygraph-*.tgz
 USER node
 EXPOSE 5757 7480
-# Only names of this host are answered over HTTP, but for probes and with --http-unsafe.
+# Reading is for whoever reaches the port; LAZYGRAPH_HTTP_TOKEN keeps changes for those who have it.
 ENTRYPOINT ["node", "node_modules/lazygraph/dist/cli/main.js", "serve"]
 CMD ["--endpoint", "tcp://0.0.0.0:5757", "--http", "0.0.0.0:7480", "--http-unsafe", "--log-format", "json"]

@@ -41,6 +41,7 @@ export {
 } from "./engine/events.ts";
 export type { MemoryVerdict } from "./engine/memory-line.ts";
 export type { DecisionRecord, ProblemCounts } from "./engine/record.ts";
+export type { SleepOptions, WakeOptions } from "./engine/sleep.ts";
 export type { EngineSnapshot, GraphSnapshot } from "./engine/snapshot.ts";
 export {
   type GpuDevice,
@@ -61,6 +62,8 @@ export {
   type GpuWatchOptions,
   openGpuMemory,
 } from "./gpu/memory.ts";
+export { createLauncher, type Launcher, type LauncherOptions } from "./launcher/launcher.ts";
+export type { LauncherStatus } from "./launcher/status.ts";
 export type { Forecast } from "./memory/forecast.ts";
 export type { MemoryOptions } from "./memory/options.ts";
 export type { PlanSnapshot } from "./plan/engine-plan.ts";

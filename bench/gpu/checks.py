@@ -13,6 +13,13 @@ A check is `FAMILY.KIND`, its family one of families.json:
 - aside: for families without a batch-invariant mode. No graph serves a step in any of three runs of
   ours, so that all compute alike; in one of them graphs are captured in traffic all the same. It
   must differ from the first no more than the second does.
+- lora-tokens: as tokens, for families with adapters: more of them than slots, each asked the same
+  prompts before, among and after at least 100 captures between steps. Its control leaves a
+  capture's metadata in place, and must be found out.
+- sleep-one, sleep-two: 20 cycles of sleep and wake at level 1 or 2, tokens as stock's after each
+  and nothing that grows; of ours every second one drops all graphs. Its control gives the weights
+  up for good.
+- lora-lazy: traffic over three adapters earns graphs of its own case and no others.
 
 No figure of these runs is a time: engines share GPUs and cores, each with a KV cache of fixed size.
 Every engine is forked from a process that has imported vLLM for its GPUs. OUT_DIR/CHECK.json has
@@ -33,6 +40,10 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import adapter_checks
+import sleep_checks
+from random_adapters import write_adapters
+
 HERE = Path(__file__).parent
 # Enough for 128 short sequences on every family, so that engines fit side by side.
 KV_CACHE_BYTES = 4 << 30
@@ -42,6 +53,10 @@ PARTS = {
     "control": ("ours",),
     "tokens": ("stock", "ours"),
     "aside": ("plain", "again", "ours"),
+    "lora-tokens": ("stock", "ours", "control"),
+    "lora-lazy": ("ours",),
+    "sleep-one": ("stock", "ours", "control"),
+    "sleep-two": ("stock", "ours", "control"),
 }
 SETTLED_SECONDS_MAX = 150
 FAULTS = "dead:PIECEWISE:512,dead:FULL:512"
@@ -87,19 +102,23 @@ def capture(worker: Any, graph: str) -> str | None:
 # ------------------------------------------------------------------ an engine
 
 
-def make_engine(family: dict[str, Any], models: Path) -> Any:
+def make_engine(family: dict[str, Any], models: Path, **more: Any) -> Any:
     """VLLM's engine for this family, in this process and those that it starts."""
     from vllm import LLM
 
+    options = {
+        "max_num_seqs": 512,
+        "max_model_len": 4096,
+        **engine_arguments(family.get("args", [])),
+        **more,
+    }
     return LLM(
         model=str(models / family["shape"]),
         load_format="dummy",
-        max_num_seqs=512,
-        max_model_len=4096,
         enable_prefix_caching=False,
         gpu_memory_utilization=0.1,
         kv_cache_memory_bytes=KV_CACHE_BYTES,
-        **engine_arguments(family.get("args", [])),
+        **options,
     )
 
 
@@ -177,16 +196,24 @@ def run_check(family: dict[str, Any], kind: str, part: str, models: Path) -> dic
     """One engine's part of a check."""
     os.environ.update(ENVIRONMENT)
     if part != "stock":
-        os.environ["LAZYGRAPH_MODE"] = "lazy" if kind in ("tokens", "aside") else "idle"
+        os.environ["LAZYGRAPH_MODE"] = "idle" if kind in ("verify", "control") else "lazy"
     if kind in ("verify", "control"):
         os.environ["LAZYGRAPH_VERIFY"] = "1"
     if kind == "control":
         os.environ["LAZYGRAPH_TEST_FAULT"] = FAULTS
         os.environ["LAZYGRAPH_MODE"] = "lazy"  # the two tops are enough
-    if kind == "tokens":
+    if kind in ("tokens", "lora-tokens", "sleep-one", "sleep-two"):
         # Batch invariance turns breakable graphs on for some shapes: those are another matter.
         os.environ |= {"VLLM_BATCH_INVARIANT": "1", "VLLM_USE_BREAKABLE_CUDAGRAPH": "0"}
+    if kind.startswith("lora-"):
+        return run_adapter_check(family, kind, part, models)
     engine = make_engine(family, models)
+    if kind.startswith("sleep-"):
+        level = 1 if kind == "sleep-one" else 2
+        result = sleep_checks.run(engine, level, part, sequences)
+        result["ranks"] = engine.collective_rpc(state_of)
+        engine.llm_engine.engine_core.shutdown()
+        return result
     if kind == "aside":
         engine.collective_rpc(serve_ungraphed)
     if kind in ("tokens", "aside"):
@@ -196,6 +223,25 @@ def run_check(family: dict[str, Any], kind: str, part: str, models: Path) -> dic
         result = {
             "ranks": engine.collective_rpc(state_of) if kind == "control" else settled(engine)
         }
+    engine.llm_engine.engine_core.shutdown()
+    return result
+
+
+def run_adapter_check(family: dict[str, Any], kind: str, part: str, models: Path) -> dict[str, Any]:
+    """One engine's part of a check of adapters."""
+    limits = {
+        "max_num_seqs": adapter_checks.REQUESTS_MAX,
+        "max_num_batched_tokens": adapter_checks.TOKENS_MAX,
+    }
+    engine = make_engine(family, models, **limits)
+    folder = adapter_checks.folders_of(models, family["shape"])
+    if kind == "lora-lazy":
+        result = adapter_checks.run_lazy(engine, folder, state_of)
+    else:
+        count = adapter_checks.adapters_of(engine_arguments(family["args"]))
+        result = adapter_checks.run_tokens(engine, part, folder, count)
+        result["adapters"] = count
+    result["ranks"] = engine.collective_rpc(state_of)
     engine.llm_engine.engine_core.shutdown()
     return result
 
@@ -219,6 +265,12 @@ def verdict(kind: str, parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
     ranks = parts["ours"]["ranks"]
     if any(rank.get("stock") for rank in ranks):
         return {"fine": False, "why": "the engine ran as stock"}
+    if kind.startswith("sleep-"):
+        return sleep_checks.verdict(parts)
+    if kind == "lora-tokens":
+        return adapter_checks.verdict_tokens(parts, parts["ours"]["adapters"])
+    if kind == "lora-lazy":
+        return adapter_checks.verdict_lazy(parts)
     exact = [sum(worst == 0 for worst in rank["verified"].values()) for rank in ranks]
     told = {
         "ranks": len(ranks),
@@ -320,6 +372,12 @@ def main() -> None:
         if not (models / shape / "config.json").exists():
             random_model = [sys.executable, str(HERE / "random_model.py"), shape]
             subprocess.run([*random_model, str(models / shape)], check=True)
+    for name in open_checks:
+        family, _, kind = name.rpartition(".")
+        if kind.startswith("lora-"):
+            shape, options = families[family]["shape"], engine_arguments(families[family]["args"])
+            folder = adapter_checks.folders_of(models, shape)
+            write_adapters(shape, folder, adapter_checks.adapters_of(options))
     gpus = args.gpus.split(",")
     groups: dict[str, list[str]] = {}
     for index, name in enumerate(open_checks):

@@ -34,10 +34,13 @@ const folder = resolve(out, "cells");
 const words = (text: string): string[] => text.split(/\s+/).filter((word) => word !== "");
 const python = env["PYTHON"] ?? "python3";
 const launcher = env["LAUNCHER"];
+const spawned = words(env["VLLM_SERVE"] ?? `${python} -m vllm.entrypoints.cli.main serve`);
+const client = resolve(here, "../../worker/src/lazygraph_vllm/launcher/client.py");
+// A start that is measured as forked must never be spawned instead.
 const serve =
   launcher === undefined
-    ? words(env["VLLM_SERVE"] ?? `${python} -m vllm.entrypoints.cli.main serve`)
-    : [python, join(here, "fork_serve.py"), "run", resolve(launcher), "serve"];
+    ? spawned
+    : [python, "-I", client, resolve(launcher), "--no-spawn", "--", ...spawned];
 const lazygraph =
   env["LAZYGRAPH"] === undefined
     ? [process.execPath, resolve(here, "../../dist/cli/main.js")]

@@ -4,7 +4,7 @@
  */
 
 import { packageVersion } from "../base/version.ts";
-import { mean, quantile } from "../measure/statistics.ts";
+import { mean, quantile, sortedOf, sortedQuantile } from "../measure/statistics.ts";
 import type { CellRun, RequestRecord } from "./samples.ts";
 import { durationSeconds, sentTtftMs } from "./vllm-result.ts";
 import { completedOf, outputTokensOf, tpotMs } from "./windows.ts";
@@ -118,15 +118,16 @@ function aggregateOf(run: CellRun, requests: readonly RequestRecord[]): object {
 /** Left out where there is no sample: zeros would be figures. */
 function given(name: string, units: Units, values: readonly number[]): object {
   if (values.length === 0) return {};
-  const percentiles = PERCENTILES.map(([key, share]) => [key, quantile(values, share)]);
+  const sorted = sortedOf(values);
+  const percentiles = PERCENTILES.map(([key, share]) => [key, sortedQuantile(sorted, share)]);
   return {
     [name]: {
       units,
       mean: mean(values),
       stddev: deviation(values),
-      min: quantile(values, 0),
+      min: sortedQuantile(sorted, 0),
       ...Object.fromEntries(percentiles),
-      max: quantile(values, 1),
+      max: sortedQuantile(sorted, 1),
     },
   };
 }

@@ -34,8 +34,8 @@ interface Figures {
 }
 
 const RESAMPLES = 1000;
-/** Draws of single requests over all resamples: bounds the time of an estimate to a second or so. */
-const DRAWS_MAX = 20_000_000;
+/** Draws of single requests over all resamples: a report has dozens of estimates. */
+const DRAWS_MAX = 5_000_000;
 const RESAMPLES_MIN = 200;
 
 /** Undefined when there is no sample at all. */

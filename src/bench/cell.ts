@@ -11,10 +11,10 @@ import { defined } from "./fields.ts";
 import { hostFacts } from "./host.ts";
 import type { Load, ScheduledRequest } from "./load.ts";
 import { createPromptMaker, type PromptMaker } from "./prompts.ts";
+import { type CellPlan, headOf, loadOf, modeOf, neverSettled, verdictOf } from "./run-head.ts";
 import type { RequestRecord, RunHead, RunTimes } from "./samples.ts";
-import type { BenchSpec, CellName, ModeSpec } from "./spec.ts";
+import type { ModeSpec } from "./spec.ts";
 import { runFile, runName, SampleWriter } from "./store.ts";
-import { storedMode } from "./stored-mode.ts";
 import { streamRequest } from "./stream.ts";
 
 /** Is told how a run goes on. */
@@ -23,10 +23,7 @@ export interface RunProgress {
   requests(done: number, failed: number, total: number): void;
 }
 
-export interface CellOptions {
-  readonly spec: BenchSpec;
-  readonly cell: CellName;
-  readonly schedule: readonly ScheduledRequest[];
+export interface CellOptions extends CellPlan {
   readonly folder: string;
   readonly progress: RunProgress;
   readonly signal: AbortSignal;
@@ -72,31 +69,16 @@ class Run {
   #failed = 0;
 
   constructor(options: CellOptions) {
-    const { spec, cell } = options;
     this.#options = options;
-    this.#mode = spec.modes[cell.mode] as ModeSpec;
-    this.#load = spec.loads[cell.load] as Load;
+    this.#mode = modeOf(options);
+    this.#load = loadOf(options);
     // Every request under way listens, so that their number is no leak.
     setMaxListeners(0, options.signal);
   }
 
   head(more: Partial<RunHead> = {}): RunHead {
-    const { spec, cell, schedule } = this.#options;
-    return {
-      format: 1,
-      cell,
-      status: "running",
-      startedAt: this.#startedAt,
-      host: hostFacts([]),
-      mode: storedMode(this.#mode),
-      load: this.#load,
-      start: this.#load.start ?? "ready",
-      endpoint: spec.endpoint,
-      requestsScheduled: schedule.length,
-      times: this.#times,
-      ...this.#more,
-      ...more,
-    };
+    const known = { times: this.#times, ...this.#more, ...more };
+    return headOf(this.#options, this.#startedAt, known);
   }
 
   async execute(writer: SampleWriter): Promise<RunHead> {
@@ -129,8 +111,7 @@ class Run {
     if (signal.aborted) return partial("The benchmark was stopped.");
     if (failure !== undefined) return partial(failure);
     if (died !== undefined) return partial(`The engine's command ended by ${died}: see its log.`);
-    if (schedule.length > 0 && this.#failed === this.#done) return partial("No request succeeded.");
-    return { status: "complete", ...(this.#failed > 0 ? { requestsFailed: this.#failed } : {}) };
+    return verdictOf(schedule.length, this.#done, this.#failed);
   }
 
   async #measure(engine: EngineUnderTest): Promise<void> {
@@ -246,11 +227,7 @@ class Run {
     const deadline = performance.now() + spec.readySecondsMax * 1000;
     while (watch.seen.settledSeconds === undefined && !signal.aborted) {
       if (performance.now() > deadline) {
-        throw new LazygraphError(
-          "ERR_LAZYGRAPH_BENCH",
-          `Expected the engine to settle within ${spec.readySecondsMax} s, but it did not: ` +
-            'start the load at "ready", or use another mode.',
-        );
+        throw neverSettled(spec.readySecondsMax);
       }
       await sleep(SETTLE_POLL_MS, signal);
     }

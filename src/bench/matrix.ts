@@ -5,7 +5,7 @@ import { SkipCounts } from "../trace/skips.ts";
 import { type RunProgress, runCell } from "./cell.ts";
 import { type OnSkip, type ScheduledRequest, scheduleCsv, scheduleOf } from "./load.ts";
 import type { RunHead } from "./samples.ts";
-import type { BenchSpec, CellName } from "./spec.ts";
+import { type BenchSpec, type CellName, isVirtual } from "./spec.ts";
 import {
   type BenchFacts,
   folderError,
@@ -15,6 +15,7 @@ import {
   writeText,
 } from "./store.ts";
 import { storedMode } from "./stored-mode.ts";
+import { runVirtualCell } from "./virtual-cell.ts";
 
 export interface MatrixProgress extends RunProgress {
   cell(name: CellName, place: number, total: number): void;
@@ -82,7 +83,8 @@ export async function runMatrix(options: MatrixOptions): Promise<MatrixResult> {
     if (signal.aborted) break;
     progress.cell(cell, index + 1, now.length);
     const schedule = schedules.get(cell.load) ?? [];
-    const head = await runCell({ spec, cell, schedule, folder, progress, signal });
+    const run = isVirtual(spec.modes[cell.mode] ?? {}) ? runVirtualCell : runCell;
+    const head = await run({ spec, cell, schedule, folder, progress, signal });
     ran.push(head);
     progress.cellDone(head);
   }

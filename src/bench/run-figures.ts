@@ -1,10 +1,10 @@
 /** What one run came to, besides the distributions of its latencies. */
 
-import type { EngineSnapshot, GraphSnapshot } from "../engine/snapshot.ts";
+import type { GraphSnapshot } from "../engine/snapshot.ts";
 import { type Distribution, distributionOf, mean } from "../measure/statistics.ts";
 import type { FailureKind } from "./failure.ts";
 import { type Gap, longestTokenGap } from "./gap.ts";
-import type { CellRun, RequestRecord } from "./samples.ts";
+import type { CellRun, EngineFacts, RequestRecord } from "./samples.ts";
 import {
   completedOf,
   fillOf,
@@ -240,7 +240,7 @@ function firstMinute(
   };
 }
 
-function graphFigures(run: CellRun, engine: EngineSnapshot): GraphFigures {
+function graphFigures(run: CellRun, engine: EngineFacts): GraphFigures {
   const captured = engine.graphs.filter(({ status }) => status === "captured");
   const atInit = new Set(run.graphsAtReady);
   const never = captured.filter(({ replays }) => replays === 0);

@@ -105,9 +105,14 @@ export interface RunHead {
   /** Graphs captured before ready, with a controller. */
   readonly graphsAtReady?: readonly string[];
   readonly captureBeforeReadySeconds?: number;
-  /** The controller's last snapshot. */
-  readonly engine?: EngineSnapshot;
+  /** The controller's last snapshot; of an engine in virtual time its graphs. */
+  readonly engine?: EngineFacts;
 }
+
+export type EngineFacts = Pick<
+  EngineSnapshot,
+  "graphs" | "graphsPlanned" | "graphsCaptured" | "takenBytes"
+>;
 
 export interface HostFacts {
   readonly name: string;

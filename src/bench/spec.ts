@@ -40,6 +40,8 @@ export interface SimulatedSpec {
   readonly sizes?: readonly number[];
   /** Relative standard deviation of all times. @default 0 */
   readonly jitter?: number;
+  /** A process behind HTTP, as real engines are, in real time. @default false: in virtual time */
+  readonly realTime?: boolean;
 }
 
 /** Limits in milliseconds for a request to count as good, as `vllm bench serve --goodput`. */
@@ -190,6 +192,7 @@ function parseMode(value: unknown, path: string): ModeSpec {
     throw fieldError(path, "given with one of command, simulated and url", value);
   }
   if (mode.command !== undefined) requireCommand(mode.command, path);
+  if (isVirtual(mode)) requireVirtual(mode, path);
   if (mode.controller !== undefined) {
     if (mode.mode === undefined) {
       throw fieldError(`${path}.controller`, "left out without `mode`: stock has none", value);
@@ -203,6 +206,31 @@ function parseMode(value: unknown, path: string): ModeSpec {
     }
   }
   return mode;
+}
+
+/** Simulated in virtual time: no process, no HTTP. */
+export function isVirtual({ simulated }: ModeSpec): boolean {
+  return simulated !== undefined && simulated.realTime !== true;
+}
+
+/** Options of a controller that a simulation in virtual time knows: what decides on captures. */
+const VIRTUAL_OPTIONS: readonly string[] = [
+  ...["policy", "initOnly", "fillShare", "pin", "exclude", "graphsMax"],
+];
+
+/** What would be without effect is refused: the report would be of something else. */
+function requireVirtual({ env = {}, controller = {} }: ModeSpec, path: string): void {
+  const unknown = Object.keys(controller).find((name) => {
+    return !VIRTUAL_OPTIONS.includes(name) && !(name === "plan" && controller[name] === false);
+  });
+  const [variable] = Object.keys(env);
+  if (unknown === undefined && variable === undefined) return;
+  const where = unknown === undefined ? `env.${variable}` : `controller.${unknown}`;
+  throw new OptionError(
+    `${path}.${where}`,
+    `Expected ${path}.${where} only of engines in real time: it has no effect in virtual time. ` +
+      'Leave it out, or add "realTime": true to simulated.',
+  );
 }
 
 /** @throws OptionError by `createController`, for an option it doesn't know or take */
@@ -249,6 +277,7 @@ function parseSimulated(value: unknown, path: string): SimulatedSpec | undefined
     profile: fields.text("profile"),
     sizes: fields.list("sizes", (size, at) => numberIn(at, size, TOKENS)),
     jitter: fields.number("jitter", { min: 0, max: 1 }),
+    realTime: fields.flag("realTime"),
   });
   fields.done();
   return simulated;

@@ -40,6 +40,7 @@ export interface BenchFacts {
 }
 
 const HEAD_BYTES_MAX = 64 << 20;
+const GZIP_LEVEL = 3;
 
 export function runFile(folder: string, cell: CellName, extension: string): string {
   return join(folder, "runs", `${runName(cell)}.${extension}`);
@@ -250,7 +251,9 @@ export class SampleWriter {
     }
     const packed = runFile(this.#folder, this.#cell, "ndjson.gz");
     const temporary = `${packed}.tmp`;
-    await pipeline(createReadStream(plain), createGzip(), createWriteStream(temporary));
+    // A fifth of the default level's processor time, which is the benchmark's, for 4% more bytes.
+    const gzip = createGzip({ level: GZIP_LEVEL });
+    await pipeline(createReadStream(plain), gzip, createWriteStream(temporary));
     await rename(temporary, packed);
     await writeDocument(runFile(this.#folder, this.#cell, "json"), head);
     await rm(plain);

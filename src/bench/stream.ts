@@ -137,14 +137,19 @@ class Exchange implements ByteHandler {
     this.#refusal = { status, type: type ?? "no content type", text: "" };
   }
 
-  onResponseData(control: RequestControl, bytes: Buffer): void {
+  onResponseData(
+    control: RequestControl,
+    bytes: Buffer,
+    from: number = 0,
+    to: number = bytes.length,
+  ): void {
     const reader = this.#reader;
     if (reader !== undefined) {
-      reader.push(bytes, performance.now());
+      reader.push(bytes, performance.now(), from, to);
       // Left open it might go on for ever: what it was is known.
       if (reader.failed) control.abort(new Error("The answer has failed."));
     } else if (this.#refusal !== undefined && this.#refusal.text.length < DETAIL_CHARS_MAX) {
-      this.#refusal.text += bytes.toString("utf8");
+      this.#refusal.text += bytes.toString("utf8", from, to);
     }
   }
 

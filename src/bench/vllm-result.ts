@@ -4,7 +4,7 @@
  * population, and `burstiness` is the shape of the gamma distribution.
  */
 
-import { mean, quantile } from "../measure/statistics.ts";
+import { mean, sortedOf, sortedQuantile } from "../measure/statistics.ts";
 import type { CellRun, RequestRecord } from "./samples.ts";
 import type { Goodput } from "./spec.ts";
 import { completedOf, outputTokensOf, tpotMs } from "./windows.ts";
@@ -120,10 +120,13 @@ function metric(name: string, values: readonly number[]): Record<string, number>
   const some = values.length === 0 ? [0] : values;
   const average = mean(some);
   const variance = mean(some.map((value) => (value - average) ** 2));
-  const percentiles = PERCENTILES.map((p) => [`p${p}_${name}_ms`, quantile(some, p / 100)]);
+  const sorted = sortedOf(some);
+  const percentiles = PERCENTILES.map((p) => {
+    return [`p${p}_${name}_ms`, sortedQuantile(sorted, p / 100)];
+  });
   return {
     [`mean_${name}_ms`]: average,
-    [`median_${name}_ms`]: quantile(some, 0.5),
+    [`median_${name}_ms`]: sortedQuantile(sorted, 0.5),
     [`std_${name}_ms`]: Math.sqrt(variance),
     ...Object.fromEntries(percentiles),
   };

@@ -42,13 +42,22 @@ const LOAD_OPTIONS = {
   seed: ["seed", Number],
 } as const;
 
-const ENGINE_OPTIONS = ["url", "mode", "name", "profile", "jitter", "simulated"] as const;
+const ENGINE_OPTIONS = [
+  "url",
+  "mode",
+  "name",
+  "profile",
+  "jitter",
+  "simulated",
+  "real-time",
+] as const;
 
 const SPEC: OptionSpec = {
   ...Object.fromEntries(Object.keys(LOAD_OPTIONS).map((name) => [name, "string" as const])),
   arrivals: "string",
   url: "string",
   simulated: "boolean",
+  "real-time": "boolean",
   spec: "string",
   mode: "string",
   name: "string",
@@ -197,7 +206,7 @@ function loadOf(options: ParsedOptions): object {
 function requireEffect(options: ParsedOptions): void {
   const arrivals = arrivalsOf(options);
   const refuse = (name: string, fits: boolean, where: string): void => {
-    if (fits || !options.strings.has(name)) return;
+    if (fits || !(options.strings.has(name) || options.flags.has(name))) return;
     throw new OptionError(`--${name}`, `Expected --${name} only ${where}: it has no effect here.`);
   };
   refuse("burstiness", arrivals === "gamma", "with --arrivals gamma");
@@ -211,6 +220,7 @@ function requireEffect(options: ParsedOptions): void {
   const simulated = options.flags.has("simulated");
   refuse("profile", simulated, "with --simulated");
   refuse("jitter", simulated, "with --simulated");
+  refuse("real-time", simulated, "with --simulated");
 }
 
 /** In the user's words: the specification's checks name its fields. */
@@ -284,7 +294,8 @@ function modesOf(
 function simulatedOf(options: ParsedOptions): object {
   const profile = options.strings.get("profile");
   const jitter = numberOption(options, "jitter", { min: 0, max: 1, fallback: 0 });
-  return { ...(profile === undefined ? {} : { profile }), jitter };
+  const realTime = options.flags.has("real-time") ? { realTime: true } : {};
+  return { ...(profile === undefined ? {} : { profile }), jitter, ...realTime };
 }
 
 function goodputOption(text: string | undefined): object | undefined {

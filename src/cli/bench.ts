@@ -29,7 +29,8 @@ answers are. An engine is had in one of four ways:
   --url URL             a live OpenAI-compatible endpoint, neither started nor stopped; with or
                         without /v1, user info and query
   -- COMMAND            started for every run; {port} in it stands for a free port
-  --simulated           a SIMULATED engine for every run: no GPU, times from a cost profile
+  --simulated           a SIMULATED engine for every run: no GPU, times from a cost profile, in
+                        virtual time: an hour takes seconds, and no request is sent
   --spec FILE           a matrix of modes and loads, as JSON (docs/benchmark-method.md)
 Runs that DIR has complete are not run again, so that a long matrix can be run in pieces.
 
@@ -39,6 +40,7 @@ Modes (with a command or --simulated):
   --runs N              runs of each, with a fresh engine each (1)
   --profile NAME        cost profile of simulated engines
   --jitter X            relative standard deviation of simulated times (0)
+  --real-time           the simulated engine as a process behind HTTP, to try the client itself
 
 Load:
   --arrivals KIND       constant, poisson, gamma, ramp or trace (poisson; trace with --trace)

@@ -8,7 +8,7 @@ import { type Controller, createController } from "../controller/controller.ts";
 import type { ServerAddress } from "../measure/server-address.ts";
 import { type Child, type ChildEnd, startChild, startExitCode } from "./child.ts";
 import { closeWithin } from "./close-within.ts";
-import { SECRET_VARIABLE } from "./curve-keys.ts";
+import { SECRET_VARIABLES } from "./curve-keys.ts";
 import { note, quote, reportError, usageError } from "./errors.ts";
 import { isHangupIgnored } from "./hangup.ts";
 import { numberOption } from "./number-option.ts";
@@ -202,7 +202,7 @@ async function startEngine(options: CalibrateOptions, endpoint: string): Promise
     LAZYGRAPH_ENDPOINT: endpoint,
     LAZYGRAPH_MODE: "lazy",
   };
-  delete environment[SECRET_VARIABLE];
+  for (const name of SECRET_VARIABLES) delete environment[name];
   delete environment["LAZYGRAPH_DISABLE"];
   return startChild(options.command, { environment, ignoreHangup: isHangupIgnored() });
 }

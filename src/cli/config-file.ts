@@ -20,6 +20,8 @@ export const CONFIG_HELP = `  --config FILE         options from a JSON file (de
 /** Options that a variable of the environment sets as well, and which it wins over the file. */
 const VARIABLES: Readonly<Record<string, string>> = {
   engine: "LAZYGRAPH_ENGINE",
+  "http-token-file": "LAZYGRAPH_HTTP_TOKEN",
+  keys: "LAZYGRAPH_CONTROLLER_KEYS",
   mode: "LAZYGRAPH_MODE",
   "plan-dir": "LAZYGRAPH_PLAN_DIR",
   reserve: "LAZYGRAPH_RESERVE",

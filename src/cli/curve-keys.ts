@@ -1,22 +1,46 @@
 import { OptionError } from "../base/errors.ts";
 import type { CurveOptions } from "../wire/curve.ts";
 import { isLoopback } from "../wire/endpoint.ts";
+import { TOKEN_VARIABLE } from "./http-side.ts";
+import { readControllerKeys } from "./key-folder.ts";
+import type { OptionSpec, ParsedOptions } from "./options.ts";
 
 const PUBLIC = "LAZYGRAPH_SERVER_KEY";
 const SECRET = "LAZYGRAPH_SERVER_SECRET_KEY";
 const CLIENTS = "LAZYGRAPH_CLIENT_KEYS";
+const FOLDER = "LAZYGRAPH_CONTROLLER_KEYS";
 
 /** What no child may inherit. */
-export const SECRET_VARIABLE: string = SECRET;
+export const SECRET_VARIABLES: readonly string[] = [SECRET, TOKEN_VARIABLE];
+
+export const KEY_OPTIONS: OptionSpec = { keys: "string" };
+
+export const KEY_HELP = `  --keys FOLDER         CURVE keys of \`lazygraph keys\`, and which engines may connect; beyond loopback
+                        there must be some (default: LAZYGRAPH_CONTROLLER_KEYS, else the keys in
+                        the environment, else none)`;
+
+/** The folder that an option or the environment names. */
+export function keyFolder(
+  { strings }: ParsedOptions,
+  environment: NodeJS.ProcessEnv,
+): string | undefined {
+  return strings.get("keys") ?? (environment[FOLDER]?.trim() || undefined);
+}
 
 /**
- * The controller's CURVE keys, from the environment alone: arguments can be read by everybody on
- * the machine. `LAZYGRAPH_SERVER_KEY` has the same meaning here and in the plugin.
+ * The controller's CURVE keys, from a folder or the environment, and never from arguments, which
+ * everybody on the machine can read. `LAZYGRAPH_SERVER_KEY` has the same meaning here and in the
+ * plugin.
+ *
+ * @param onProblem told when the list of clients can't be used any more
  */
-export function curveKeys(
+export async function curveKeys(
+  folder: string | undefined,
   environment: NodeJS.ProcessEnv,
   endpoint: string,
-): CurveOptions | undefined {
+  onProblem: (sentence: string) => void,
+): Promise<CurveOptions | undefined> {
+  if (folder !== undefined) return readControllerKeys("--keys", folder, onProblem);
   const publicKey = environment[PUBLIC]?.trim() ?? "";
   const secretKey = environment[SECRET]?.trim() ?? "";
   const clients = environment[CLIENTS]?.trim() ?? "";
@@ -25,7 +49,8 @@ export function curveKeys(
     throw new OptionError(
       "--endpoint",
       `Expected CURVE keys for --endpoint ${endpoint}, which other machines may reach, got none: ` +
-        `set ${PUBLIC} and ${SECRET}, or bind to 127.0.0.1.`,
+        `name a folder of \`lazygraph keys new\` with --keys, set ${PUBLIC} and ${SECRET}, or ` +
+        "bind to 127.0.0.1.",
     );
   }
   for (const [name, key] of [

@@ -21,9 +21,21 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     summary: "the controller alone, for engines started elsewhere",
     load: async () => (await import("./serve.ts")).runServe,
   },
+  startup: {
+    summary: "where a start spends its seconds, phase by phase, variants side by side",
+    load: async () => (await import("./startup.ts")).runStartup,
+  },
+  launcher: {
+    summary: "a process with vLLM imported, from which servers are forked",
+    load: async () => (await import("./launcher.ts")).runLauncher,
+  },
   status: {
     summary: "what a running controller knows of its engines",
     load: async () => (await import("./status.ts")).runStatus,
+  },
+  keys: {
+    summary: "keys for connections over the network: make, show, allow, rotate",
+    load: async () => (await import("./keys.ts")).runKeys,
   },
   demo: {
     summary: "the three modes on a simulated engine, where there is no GPU",

@@ -7,7 +7,7 @@ import { parseArgs } from "node:util";
 import { OptionError } from "../base/errors.ts";
 import { nearMiss } from "../base/near-miss.ts";
 import { id } from "../wire/check.ts";
-import { checkEndpoint, isLoopback } from "../wire/endpoint.ts";
+import { checkEndpoint } from "../wire/endpoint.ts";
 import { MODES, type Mode } from "../wire/protocol.ts";
 import { choice, quote, usageError } from "./errors.ts";
 
@@ -156,20 +156,6 @@ export function hostPortOption(option: string, value: string): HostPort {
     throw usageError(option, "HOST:PORT such as 127.0.0.1:7480", value);
   }
   return { host, port };
-}
-
-/** `--http`, which has no authentication: others are let in only by `--http-unsafe`. */
-export function httpOption(options: ParsedOptions): HostPort | undefined {
-  const value = options.strings.get("http");
-  if (value === undefined) return undefined;
-  const address = hostPortOption("--http", value);
-  const host = address.host.includes(":") ? `[${address.host}]` : address.host;
-  if (isLoopback(`tcp://${host}:0`) || options.flags.has("http-unsafe")) return address;
-  throw new OptionError(
-    "--http",
-    `Expected --http to be on loopback, such as 127.0.0.1:7480, got ${quote(value)}: it has no ` +
-      "authentication, so put a proxy in front of it, or say --http-unsafe.",
-  );
 }
 
 /** The shape of an endpoint; whether it can be bound is the controller's to say. */

@@ -6,9 +6,7 @@
  */
 
 import { execFile } from "node:child_process";
-import { constants } from "node:fs";
-import { access, open } from "node:fs/promises";
-import { basename, delimiter, join } from "node:path";
+import { resolvePython } from "../launcher/python-of.ts";
 
 export const PLUGIN_PACKAGE = "lazygraph-vllm";
 const PLUGIN_NAME = "lazygraph";
@@ -16,7 +14,6 @@ const PLUGIN_NAME = "lazygraph";
 const PLUGIN_SOURCE = "./worker";
 const PLUGIN_GROUP = "vllm.general_plugins";
 const PROBE_TIMEOUT_MS = 10_000;
-const HEAD_BYTES = 4096;
 
 export type PluginProbe =
   | { readonly found: "yes"; readonly python: string }
@@ -52,65 +49,6 @@ export async function probePlugin(
   if (answer === "True") return { found: "yes", python };
   if (answer === "False") return { found: "no", python };
   return { found: "unknown", reason: `${python} gave no answer` };
-}
-
-/** The interpreter behind `vllm` or `python`; undefined for anything else. */
-export async function resolvePython(
-  file: string,
-  environment: NodeJS.ProcessEnv,
-): Promise<string | undefined> {
-  const path = file.includes("/") ? file : await findOnPath(file, environment);
-  if (path === undefined) return undefined;
-  const name = basename(path);
-  if (/^python(\d+(\.\d+)?)?$/.test(name)) return path;
-  if (name !== "vllm") return undefined;
-  return pythonOfScript(await fileHead(path), environment);
-}
-
-/** Reads the three forms that installers write into the head of a console script. */
-async function pythonOfScript(
-  text: string,
-  environment: NodeJS.ProcessEnv,
-): Promise<string | undefined> {
-  const [first = "", second = ""] = text.split("\n");
-  const shebang = /^#!\s*(\S+)(?:\s+(\S+))?/.exec(first);
-  if (shebang === null) return undefined;
-  const [, interpreter = "", argument = ""] = shebang;
-  // pip writes `#!/bin/sh` and `'''exec' "/a long/path/python" "$0" "$@"` for paths that the
-  // kernel would cut or split.
-  const trampoline = /^'''exec'\s+(?:"([^"]+)"|(\S+))/.exec(second);
-  if (trampoline !== null) return trampoline[1] ?? trampoline[2];
-  if (basename(interpreter) === "env") {
-    return argument.startsWith("python") ? findOnPath(argument, environment) : undefined;
-  }
-  return basename(interpreter).startsWith("python") ? interpreter : undefined;
-}
-
-export async function findOnPath(
-  name: string,
-  environment: NodeJS.ProcessEnv,
-): Promise<string | undefined> {
-  for (const folder of (environment["PATH"] ?? "").split(delimiter)) {
-    const path = join(folder, name);
-    try {
-      await access(path, constants.X_OK);
-      return path;
-    } catch {
-      // Not in this folder.
-    }
-  }
-  return undefined;
-}
-
-/** The first bytes of a file as text; empty when it cannot be read. */
-export async function fileHead(path: string): Promise<string> {
-  try {
-    await using file = await open(path);
-    const { buffer, bytesRead } = await file.read(Buffer.alloc(HEAD_BYTES), 0, HEAD_BYTES, 0);
-    return buffer.toString("utf8", 0, bytesRead);
-  } catch {
-    return "";
-  }
 }
 
 /** The probe's one line; undefined when the interpreter fails, says too much or takes too long. */

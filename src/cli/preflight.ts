@@ -7,7 +7,8 @@
 
 import { execFile } from "node:child_process";
 import { messageOf } from "../base/errors.ts";
-import { PLUGIN_PACKAGE, pluginRemedy, probePlugin, resolvePython } from "./plugin-probe.ts";
+import { resolvePython } from "../launcher/python-of.ts";
+import { PLUGIN_PACKAGE, pluginRemedy, probePlugin } from "./plugin-probe.ts";
 import type { VllmCommand } from "./vllm-command.ts";
 
 /** The plugin gives up by itself after 120 s; this is for a Python that hangs. */

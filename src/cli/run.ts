@@ -6,28 +6,26 @@
  */
 
 import { systemClock } from "../base/clock.ts";
-import { OptionError } from "../base/errors.ts";
+import { codeOf, type ErrorCode, messageOf, OptionError } from "../base/errors.ts";
 import { type Controller, createController } from "../controller/controller.ts";
-import { createHttpServer } from "../controller/http.ts";
 import type { EngineSnapshot } from "../engine/snapshot.ts";
+import { launcherCommand } from "../launcher/command.ts";
 import type { MemoryOptions } from "../memory/options.ts";
 import type { Mode } from "../wire/protocol.ts";
 import { type Child, type ChildEnd, startChild, startExitCode } from "./child.ts";
 import { closeWithin } from "./close-within.ts";
 import { CONFIG_HELP, CONFIG_OPTIONS, withConfig } from "./config-file.ts";
-import { curveKeys, SECRET_VARIABLE } from "./curve-keys.ts";
+import { curveKeys, KEY_HELP, KEY_OPTIONS, keyFolder, SECRET_VARIABLES } from "./curve-keys.ts";
 import { errorLine, note, quote, reportError } from "./errors.ts";
 import { isHangupIgnored } from "./hangup.ts";
+import { HTTP_HELP, HTTP_OPTIONS, type HttpSide, httpSide, openHttpServer } from "./http-side.ts";
 import { listen } from "./listen.ts";
 import { MEMORY_HELP, MEMORY_OPTIONS, memoryOptions } from "./memory-options.ts";
-import { metricsOf } from "./metrics.ts";
 import { isDisabled, noEngineSentence } from "./no-engine.ts";
 import {
   endpointOption,
   engineNameOption,
   environmentMode,
-  type HostPort,
-  httpOption,
   modeOption,
   type OptionSpec,
   type ParsedOptions,
@@ -45,9 +43,10 @@ export const RUN_OPTIONS: OptionSpec = {
   mode: "string",
   endpoint: "string",
   engine: "string",
+  launcher: "string",
   "settle-within": "string",
-  http: "string",
-  "http-unsafe": "boolean",
+  ...KEY_OPTIONS,
+  ...HTTP_OPTIONS,
   ...PLAN_OPTIONS,
   ...MEMORY_OPTIONS,
   ...CONFIG_OPTIONS,
@@ -69,12 +68,14 @@ Options:
                         (default: LAZYGRAPH_MODE, else idle)
   --endpoint ENDPOINT   where the engine connects: tcp://HOST:PORT or ipc://PATH
                         (default tcp://127.0.0.1:0, any free port)
+${KEY_HELP}
   --engine NAME         the engine's logical name (default HOST/MODEL)
+  --launcher SOCKET     fork COMMAND from the launcher there, without imports; where that can't be,
+                        it is spawned, and a line says why (see \`lazygraph launcher\`)
   --settle-within S     no captures later than S seconds after ready
-  --http HOST:PORT      answer \`lazygraph status\`, PUT …/mode and GET /metrics there
-                        (default: no HTTP)
-  --http-unsafe         let --http be reached from other machines, and by any host name: there is
-                        no authentication
+  --http HOST:PORT      answer \`lazygraph status\`, PUT …/mode and GET /metrics there, or at
+                        unix:PATH, a socket file that only this user may open (default: no HTTP)
+${HTTP_HELP}
 ${PLAN_HELP}
 ${MEMORY_HELP}
 ${CONFIG_HELP}
@@ -95,9 +96,10 @@ interface RunOptions {
   readonly mode: Mode;
   readonly endpoint: string;
   readonly engine: string | undefined;
+  readonly launcher: string | undefined;
   readonly settleWithinSeconds: number | undefined;
-  readonly http: HostPort | undefined;
-  readonly anyHost: boolean;
+  readonly keys: string | undefined;
+  readonly http: HttpSide | undefined;
   readonly planning: ReturnType<typeof planOptions>;
   readonly memory: MemoryOptions;
   readonly json: string | undefined;
@@ -114,7 +116,9 @@ export async function runRun(argv: readonly string[]): Promise<number> {
   const report = options.json === undefined ? undefined : await openReport(options.json);
   if (isDisabled(process.env)) return runStock(options, report);
   const { mode, endpoint, settleWithinSeconds } = options;
-  const curve = curveKeys(process.env, endpoint);
+  const curve = await curveKeys(options.keys, process.env, endpoint, (sentence) =>
+    note(sentence, "ERR_LAZYGRAPH_KEYS"),
+  );
   await requirePlugin(options.command, process.env);
   const controller = createController({
     mode,
@@ -124,14 +128,15 @@ export async function runRun(argv: readonly string[]): Promise<number> {
     ...(settleWithinSeconds === undefined ? {} : { settleWithinSeconds }),
     ...(curve === undefined ? {} : { curve }),
   });
-  await controller.start();
+  // Before the endpoint is bound: a token or certificate that can't be used ends the start.
   const server =
     options.http === undefined
       ? undefined
-      : createHttpServer(controller, { ...options, metrics: metricsOf(controller) });
+      : await openHttpServer(controller, options.http, process.env);
+  await controller.start();
   try {
     if (server !== undefined && options.http !== undefined) {
-      const url = await listen(server, options.http);
+      const url = await listen(server, options.http.address);
       if (!options.quiet) note(`HTTP at ${url}.`);
     }
     return await runCommand(options, controller, report);
@@ -164,9 +169,10 @@ function runOptions(options: ParsedOptions, command: readonly string[]): RunOpti
     mode: modeOption(options, environmentMode(process.env)),
     endpoint: endpointOption(options) ?? "tcp://127.0.0.1:0",
     engine: engineNameOption(options),
+    launcher: options.strings.get("launcher"),
     settleWithinSeconds: secondsOption(options, "settle-within"),
-    http: httpOption(options),
-    anyHost: options.flags.has("http-unsafe"),
+    keys: keyFolder(options, process.env),
+    http: httpSide(options, process.env),
     planning: planOptions(options),
     memory: memoryOptions(options, process.env, command),
     json: options.strings.get("json"),
@@ -191,7 +197,7 @@ async function runCommand(
     LAZYGRAPH_MODE: options.mode,
     ...(options.engine === undefined ? {} : { LAZYGRAPH_ENGINE: options.engine }),
   };
-  const child = await start(options.command, environment);
+  const child = await start(options, environment);
   if (typeof child === "number") return child;
   const release = survive();
   const write = (): Promise<void> => writeReport(report, options.command, controller.engines());
@@ -218,7 +224,7 @@ async function runStock(options: RunOptions, report: Report | undefined): Promis
   if (!options.quiet) {
     note("LAZYGRAPH_DISABLE is set: the command runs as stock, without a controller.");
   }
-  const child = await start(options.command, { ...process.env });
+  const child = await start(options, { ...process.env });
   if (typeof child === "number") return child;
   const end = await child.ended;
   await writeReport(report, options.command, []);
@@ -226,16 +232,28 @@ async function runStock(options: RunOptions, report: Report | undefined): Promis
 }
 
 /** The command, or the exit code when it could not be started. */
-async function start(
-  command: readonly string[],
-  environment: NodeJS.ProcessEnv,
-): Promise<Child | number> {
-  delete environment[SECRET_VARIABLE];
+async function start(options: RunOptions, environment: NodeJS.ProcessEnv): Promise<Child | number> {
+  for (const name of SECRET_VARIABLES) delete environment[name];
   try {
+    const command = await throughLauncher(options, environment);
     return await startChild(command, { environment, ignoreHangup: isHangupIgnored() });
   } catch (error) {
     reportError(error);
     return startExitCode(error);
+  }
+}
+
+/** The command, or what has a launcher fork it. */
+async function throughLauncher(
+  { launcher, command }: RunOptions,
+  environment: NodeJS.ProcessEnv,
+): Promise<readonly string[]> {
+  if (launcher === undefined) return command;
+  try {
+    return await launcherCommand(launcher, command, environment);
+  } catch (error) {
+    note(`Not forked but spawned: ${messageOf(error)}`, codeOf(error) as ErrorCode | undefined);
+    return command;
   }
 }
 

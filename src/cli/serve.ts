@@ -1,22 +1,20 @@
 /** `lazygraph serve`: the controller alone, for engines that somebody else starts. */
 
 import { createController } from "../controller/controller.ts";
-import { createHttpServer } from "../controller/http.ts";
 import type { MemoryOptions } from "../memory/options.ts";
 import type { Mode } from "../wire/protocol.ts";
 import { closeWithin } from "./close-within.ts";
 import { CONFIG_HELP, CONFIG_OPTIONS, hasConfig, withConfig } from "./config-file.ts";
-import { curveKeys } from "./curve-keys.ts";
+import { curveKeys, KEY_HELP, KEY_OPTIONS, keyFolder } from "./curve-keys.ts";
+import { Denials } from "./denials.ts";
 import { choice, note } from "./errors.ts";
+import { HTTP_HELP, HTTP_OPTIONS, type HttpSide, httpSide, openHttpServer } from "./http-side.ts";
 import { listen } from "./listen.ts";
 import { createLog, LOG_FORMATS, type LogFormat } from "./log.ts";
 import { MEMORY_HELP, MEMORY_OPTIONS, memoryOptions } from "./memory-options.ts";
-import { metricsOf } from "./metrics.ts";
 import {
   endpointOption,
   environmentMode,
-  type HostPort,
-  httpOption,
   modeOption,
   type OptionSpec,
   type ParsedOptions,
@@ -29,10 +27,12 @@ import { followEngines } from "./progress.ts";
 import { createReloading } from "./reload.ts";
 import { stopSignal } from "./stop-signal.ts";
 
+const DEFAULT_ADDRESS = { host: "127.0.0.1", port: 7480 };
+
 export const SERVE_OPTIONS: OptionSpec = {
   endpoint: "string",
-  http: "string",
-  "http-unsafe": "boolean",
+  ...KEY_OPTIONS,
+  ...HTTP_OPTIONS,
   mode: "string",
   "settle-within": "string",
   ...PLAN_OPTIONS,
@@ -50,8 +50,10 @@ The controller alone. Start engines elsewhere with LAZYGRAPH_ENDPOINT set to its
 Options:
   --endpoint ENDPOINT   where engines connect: tcp://HOST:PORT or ipc://PATH
                         (default tcp://127.0.0.1:5757; port 0: any free one)
-  --http HOST:PORT      where people and probes connect (default 127.0.0.1:7480; port 0: any)
-  --http-unsafe         let --http be reached from other machines, and by any host name
+  --http HOST:PORT      where people and probes connect (default 127.0.0.1:7480; port 0: any), or
+                        unix:PATH for a socket file that only this user may open
+${HTTP_HELP}
+${KEY_HELP}
   --mode MODE           eager, lazy or idle, of engines that join (default: LAZYGRAPH_MODE, else
                         idle)
   --settle-within S     no captures later than S seconds after an engine is ready
@@ -64,20 +66,22 @@ ${CONFIG_HELP}
                         on a terminal progress without times)
   --help, -h            this text
 
-Engines on other hosts need CURVE keys in the environment (Z85, as zeromq's curveKeyPair() makes):
+Engines on other hosts need CURVE keys: --keys, or in the environment (Z85)
   LAZYGRAPH_SERVER_KEY, LAZYGRAPH_SERVER_SECRET_KEY   the controller's own pair
   LAZYGRAPH_CLIENT_KEYS   public keys of the engines that may connect, with commas (default: all)
 
 SIGHUP reads --config again: its mode goes to all engines; what else changed needs a restart.
 Without a file it ends the controller, as SIGTERM does. Every change made over HTTP is logged.
 
-HTTP, without authentication (keep it on loopback, or behind a proxy that sends Host: 127.0.0.1):
-  GET  /healthz                     200 while the controller runs
+HTTP (beyond loopback it needs a token: Authorization: Bearer TOKEN):
+  GET  /livez, /readyz, /healthz    200 while the controller runs; for anybody
   GET  /metrics                     Prometheus metrics of all engines
   GET  /v1/engines                  all engines
   PUT  /v1/engines/{name}/mode      {"mode": "lazy"}
   POST /v1/engines/{name}/freeze    no captures from now on
   POST /v1/engines/{name}/announce  {"inSeconds": 2, "requests": 8}: none just before these arrive
+  POST /v1/engines/{name}/sleep     {"level": 1 or 2, "dropGraphs": true}: by vLLM's sleep mode
+  POST /v1/engines/{name}/wake      {"reloadWeights": true}: serves again
 
 Examples:
   lazygraph serve
@@ -94,7 +98,9 @@ export async function runServe(argv: readonly string[]): Promise<number> {
   const read = (): ServeOptions => withConfig(given, SERVE_OPTIONS, process.env, serveOptions);
   const options = read();
   const { mode, settleWithinSeconds, endpoint, planning, memory, quiet } = options;
-  const curve = curveKeys(process.env, endpoint);
+  const curve = await curveKeys(options.keys, process.env, endpoint, (sentence) =>
+    note(sentence, "ERR_LAZYGRAPH_KEYS"),
+  );
   const controller = createController({
     mode,
     endpoint,
@@ -103,25 +109,26 @@ export async function runServe(argv: readonly string[]): Promise<number> {
     ...(settleWithinSeconds === undefined ? {} : { settleWithinSeconds }),
     ...(curve === undefined ? {} : { curve }),
   });
+  const log = createLog(options.logFormat ?? "text");
+  const denials = new Denials(log);
+  // Before the endpoint is bound: a token or certificate that can't be used ends the start.
+  const server = await openHttpServer(controller, options.http, process.env, {
+    onChange: ({ action, engine, value, remote }) =>
+      log.line("info", `${action} over HTTP`, { audit: action, engine, value, remote }),
+    onDenied: (denied) => denials.tell(denied),
+  });
   await controller.start();
   await notePlanFolder(planning, process.env);
   // Before anybody is told that we are there: who knows may already want us to stop.
-  const log = createLog(options.logFormat ?? "text");
   const says = options.logFormat === undefined && process.stderr.isTTY ? undefined : log;
   const reloading = createReloading(controller, log, options, read);
   const stopping = stopSignal(hasConfig(given, process.env) ? reloading.reload : undefined);
-  const server = createHttpServer(controller, {
-    anyHost: options.anyHost,
-    metrics: metricsOf(controller),
-    onChange: ({ action, engine, value, remote }) =>
-      log.line("info", `${action} over HTTP`, { audit: action, engine, value, remote }),
-  });
   const tell = (sentence: string): void => {
     if (says === undefined) note(sentence);
     else says.line("info", sentence);
   };
   try {
-    const http = await listen(server, options.http);
+    const http = await listen(server, options.http.address);
     const following = followEngines(controller, { quiet, ...(says && { log: says }) });
     if (options.json) {
       process.stdout.write(`${JSON.stringify({ endpoint: controller.endpoint, http })}\n`);
@@ -143,8 +150,8 @@ export async function runServe(argv: readonly string[]): Promise<number> {
 interface ServeOptions {
   readonly mode: Mode;
   readonly settleWithinSeconds: number | undefined;
-  readonly http: HostPort;
-  readonly anyHost: boolean;
+  readonly keys: string | undefined;
+  readonly http: HttpSide;
   readonly endpoint: string;
   readonly planning: ReturnType<typeof planOptions>;
   readonly memory: MemoryOptions;
@@ -157,8 +164,8 @@ function serveOptions(options: ParsedOptions): ServeOptions {
   return {
     mode: modeOption(options, environmentMode(process.env)),
     settleWithinSeconds: secondsOption(options, "settle-within"),
-    http: httpOption(options) ?? { host: "127.0.0.1", port: 7480 },
-    anyHost: options.flags.has("http-unsafe"),
+    keys: keyFolder(options, process.env),
+    http: httpSide(options, process.env, DEFAULT_ADDRESS),
     endpoint: endpointOption(options) ?? "tcp://127.0.0.1:5757",
     planning: planOptions(options),
     memory: memoryOptions(options, process.env),

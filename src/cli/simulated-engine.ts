@@ -12,8 +12,10 @@ import type { EngineCurve } from "../sim/live/link.ts";
 import { LiveEngine, type LiveEngineOptions } from "../sim/live/live.ts";
 import { startSimulatedServer } from "../sim/live/server.ts";
 import { SimulatedGpu } from "../sim/model/memory.ts";
+import { monotonicSeconds, spanWriter } from "../startup/spans.ts";
 import { readTrace, type TraceRequest } from "../trace/trace.ts";
 import { exitCodeOf, reportError, usageError } from "./errors.ts";
+import { readEngineKeys } from "./key-folder.ts";
 import { isDisabled } from "./no-engine.ts";
 import { numberOption } from "./number-option.ts";
 import {
@@ -85,6 +87,9 @@ const VARIABLES = [
   ["mode", "LAZYGRAPH_MODE"],
 ] as const;
 
+/** As the plugin times a start, so that `lazygraph startup` can be tried without a GPU. */
+const timed = startupSpans();
+
 const REQUESTS_MAX = 100_000;
 /** Unread output is bounded: a parent that doesn't read is no reason to grow without end. */
 const OUTPUT_BYTES_MAX = 4 << 20;
@@ -96,7 +101,7 @@ async function main(argv: readonly string[]): Promise<void> {
     process.stdout.write(HELP);
     return;
   }
-  const settings = settingsOf(options);
+  const settings = await settingsOf(options);
   const requests = await readRequests(options);
   const address = options.strings.get("http");
   if (address === undefined) {
@@ -134,11 +139,13 @@ function withVariables(argv: readonly string[]): ParsedOptions {
   return parseOptions([...argv, ...more], SPEC);
 }
 
-function settingsOf(options: ParsedOptions): LiveEngineOptions & { readonly engine: string } {
+async function settingsOf(
+  options: ParsedOptions,
+): Promise<LiveEngineOptions & { readonly engine: string }> {
   // As the plugin does: switched off, the engine is vLLM's own.
   const stock = isDisabled(process.env);
   const endpoint = stock ? undefined : endpointOption(options);
-  const curve = curveOf();
+  const curve = await curveOf();
   const profile = profileOf(options);
   return {
     engine: engineNameOption(options) ?? "simulated",
@@ -172,8 +179,10 @@ function gpuOf(options: ParsedOptions, fallback: number): SimulatedGpu {
   return new SimulatedGpu(free, options.strings.get("gpu-uuid"));
 }
 
-/** Keys come by the environment alone: arguments can be read by everybody on the machine. */
-function curveOf(): EngineCurve | undefined {
+/** Keys come by the environment or a folder that it names: arguments can be read by everybody. */
+async function curveOf(): Promise<EngineCurve | undefined> {
+  const folder = process.env["LAZYGRAPH_ENGINE_KEYS"] ?? "";
+  if (folder !== "") return readEngineKeys("LAZYGRAPH_ENGINE_KEYS", folder);
   const serverKey = process.env["LAZYGRAPH_SERVER_KEY"];
   const publicKey = process.env["LAZYGRAPH_PUBLIC_KEY"];
   const secretKey = process.env["LAZYGRAPH_SECRET_KEY"];
@@ -198,7 +207,20 @@ async function readRequests(options: ParsedOptions): Promise<TraceRequest[]> {
   return requests;
 }
 
-function print(event: object): void {
+function startupSpans(): (type: string) => void {
+  const write = spanWriter(process.env);
+  const detail = { simulated: true };
+  let begin = monotonicSeconds();
+  write("imports", begin - performance.now() / 1000, detail);
+  return (type) => {
+    if (type !== "loaded" && type !== "ready") return;
+    write(type === "loaded" ? "weights" : "captures", begin, detail);
+    begin = monotonicSeconds();
+  };
+}
+
+function print<T extends { readonly type: string }>(event: T): void {
+  timed(event.type);
   if (process.stdout.writableLength > OUTPUT_BYTES_MAX) return;
   process.stdout.write(`${JSON.stringify(event)}\n`);
 }

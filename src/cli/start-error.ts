@@ -3,8 +3,8 @@
 import { constants } from "node:fs";
 import { access, stat } from "node:fs/promises";
 import { type ErrorCode, LazygraphError } from "../base/errors.ts";
+import { fileHead, findOnPath } from "../launcher/python-of.ts";
 import { quote } from "./errors.ts";
-import { fileHead, findOnPath } from "./plugin-probe.ts";
 
 /** @throws LazygraphError what `startError` makes of it, where starting the command would fail */
 export async function requireExecutable(

@@ -1,9 +1,11 @@
 /** `lazygraph status`: what a running controller knows, over its HTTP side. */
 
 import { setTimeout as sleep } from "node:timers/promises";
+import { Agent, fetch } from "undici";
 import { LazygraphError, messageOf } from "../base/errors.ts";
 import type { EngineSnapshot } from "../engine/snapshot.ts";
 import { errorLine, usageError } from "./errors.ts";
+import { readToken } from "./http-side.ts";
 import { parseOptions } from "./options.ts";
 import { stopSignal } from "./stop-signal.ts";
 import { enginesTable, graphsTable } from "./table.ts";
@@ -13,12 +15,16 @@ const WATCH_MS = 1_000;
 /** The cursor to the top left, and everything after it cleared. */
 const CLEAR_SCREEN = "\u001b[H\u001b[J";
 
+/** What the controller says of itself better than we could. */
+const PASSED_ON = ["ERR_LAZYGRAPH_ENGINE_UNKNOWN", "ERR_LAZYGRAPH_TOKEN"] as const;
+
 const HELP = `Usage: lazygraph status [options]
 
 What a running controller (lazygraph serve, or lazygraph run --http) knows of its engines.
 
 Options:
-  --url URL      the controller's HTTP side (default http://127.0.0.1:7480)
+  --url URL      the controller's HTTP side (default http://127.0.0.1:7480), or unix:PATH
+  --token-file FILE  its token, where reading needs one (default: LAZYGRAPH_HTTP_TOKEN)
   --engine NAME  only this engine, with one row per graph
   --watch        shows it again every second until interrupted, also while no controller answers
   --json         the whole document on stdout; with --watch a line whenever it changes
@@ -33,6 +39,7 @@ Examples:
 export async function runStatus(argv: readonly string[]): Promise<number> {
   const options = parseOptions(argv, {
     url: "string",
+    "token-file": "string",
     engine: "string",
     watch: "boolean",
     json: "boolean",
@@ -41,20 +48,30 @@ export async function runStatus(argv: readonly string[]): Promise<number> {
     process.stdout.write(HELP);
     return 0;
   }
-  const url = urlOption(options.strings.get("url") ?? "http://127.0.0.1:7480");
+  const side = sideOption(options.strings.get("url") ?? "http://127.0.0.1:7480");
+  const token = await readToken(options.strings.get("token-file"), process.env, "--token-file");
+  const from: Source = { ...side, token };
   const name = options.strings.get("engine");
-  const look = (): Promise<string> => picture(url, name, options.flags.has("json"));
+  const look = (): Promise<string> => picture(from, name, options.flags.has("json"));
   if (options.flags.has("watch")) await watch(look);
   else process.stdout.write(`${await look()}\n`);
   return 0;
 }
 
-async function picture(url: URL, name: string | undefined, asJson: boolean): Promise<string> {
+/** Where the controller's HTTP side is, and what it wants to be told. */
+interface Source {
+  readonly url: URL;
+  readonly shown: string;
+  readonly socket: Agent | undefined;
+  readonly token: string | undefined;
+}
+
+async function picture(from: Source, name: string | undefined, asJson: boolean): Promise<string> {
   const path = name === undefined ? "v1/engines" : `v1/engines/${encodeURIComponent(name)}`;
-  const body = await get(new URL(path, url));
+  const body = await get(from, path);
   const engines = name === undefined && "engines" in body ? body.engines : [body];
   if (!Array.isArray(engines) || !engines.every(isSnapshot)) {
-    throw unreachable(url, "an answer that is no controller's");
+    throw unreachable(from, "an answer that is no controller's");
   }
   return asJson ? JSON.stringify(body) : describe(engines, name !== undefined);
 }
@@ -91,35 +108,46 @@ function describe(engines: readonly EngineSnapshot[], withGraphs: boolean): stri
   return [enginesTable(engines, columns), ...graphs].join("\n");
 }
 
-function urlOption(value: string): URL {
+function sideOption(value: string): Omit<Source, "token"> {
+  const socketPath = /^unix:(.+)$/s.exec(value)?.[1];
+  if (socketPath !== undefined) {
+    const socket = new Agent({ connect: { socketPath } });
+    return { url: new URL("http://localhost/"), shown: value, socket };
+  }
   const url = URL.canParse(value) ? new URL(value) : undefined;
   if (url === undefined || !/^https?:$/.test(url.protocol)) {
-    throw usageError("--url", "a URL such as http://127.0.0.1:7480", value);
+    throw usageError("--url", "a URL such as http://127.0.0.1:7480, or unix:PATH", value);
   }
   // A path is kept as a prefix: the controller may sit behind a proxy.
   if (!url.pathname.endsWith("/")) url.pathname += "/";
-  return url;
+  return { url, shown: url.origin, socket: undefined };
 }
 
-async function get(url: URL): Promise<object> {
+async function get(from: Source, path: string): Promise<object> {
+  const { url, socket, token } = from;
   let status: number;
   let text: string;
   try {
-    const response = await fetch(url, { signal: AbortSignal.timeout(TIMEOUT_MS) });
+    const response = await fetch(new URL(path, url), {
+      // A token is for this host and nobody that it points to.
+      redirect: "error",
+      signal: AbortSignal.timeout(TIMEOUT_MS),
+      ...(token === undefined ? {} : { headers: { authorization: `Bearer ${token}` } }),
+      ...(socket === undefined ? {} : { dispatcher: socket }),
+    });
     status = response.status;
     text = await response.text();
   } catch (cause) {
-    throw unreachable(url, reasonOf(cause), cause);
+    throw unreachable(from, reasonOf(cause), cause);
   }
   const body = parseObject(text);
   if (status === 200 && body !== undefined) return body;
   const error = body !== undefined && "error" in body ? body.error : undefined;
   if (typeof error === "object" && error !== null && "message" in error && "code" in error) {
-    if (error.code === "ERR_LAZYGRAPH_ENGINE_UNKNOWN") {
-      throw new LazygraphError("ERR_LAZYGRAPH_ENGINE_UNKNOWN", String(error.message));
-    }
+    const code = PASSED_ON.find((known) => known === error.code);
+    if (code !== undefined) throw new LazygraphError(code, String(error.message));
   }
-  throw unreachable(url, `HTTP status ${status}`);
+  throw unreachable(from, `HTTP status ${status}`);
 }
 
 function parseObject(text: string): object | undefined {
@@ -131,10 +159,10 @@ function parseObject(text: string): object | undefined {
   }
 }
 
-function unreachable(url: URL, reason: string, cause?: unknown): LazygraphError {
+function unreachable({ shown }: Source, reason: string, cause?: unknown): LazygraphError {
   return new LazygraphError(
     "ERR_LAZYGRAPH_CONTROLLER_UNREACHABLE",
-    `Expected a controller's HTTP side at ${url.origin}, got ${reason}: start \`lazygraph serve\` ` +
+    `Expected a controller's HTTP side at ${shown}, got ${reason}: start \`lazygraph serve\` ` +
       "or name another one with --url.",
     { cause },
   );

@@ -2,6 +2,7 @@
 
 import { checkOptions, numberRule, oneOf, shown, unknownOption } from "../base/check-options.ts";
 import { OptionError } from "../base/errors.ts";
+import type { SleepOptions, WakeOptions } from "../engine/sleep.ts";
 import { LIMITS, MODES, PHASES } from "../wire/protocol.ts";
 import type { WaitOptions } from "./waiters.ts";
 
@@ -40,6 +41,30 @@ export function checkAnnouncement(announcement: unknown): void {
   }
   check("inSeconds", inSeconds, numberRule(0, 3600)(inSeconds));
   check("requests", requests, numberRule(1, 1_000_000, "whole")(requests));
+}
+
+const flagRule = (value: unknown): string | undefined =>
+  typeof value === "boolean" ? undefined : "true or false";
+
+const SLEEP_RULES: {
+  readonly [K in keyof SleepOptions]-?: (value: unknown) => string | undefined;
+} = {
+  level: (value) => (value === 1 || value === 2 ? undefined : "1 or 2"),
+  dropGraphs: flagRule,
+};
+
+const WAKE_RULES: {
+  readonly [K in keyof WakeOptions]-?: (value: unknown) => string | undefined;
+} = { reloadWeights: flagRule };
+
+/** @throws OptionError unless these are options of a sleep */
+export function checkSleep(options: unknown): void {
+  checkOptions(options, SLEEP_RULES);
+}
+
+/** @throws OptionError unless these are options of a wake */
+export function checkWake(options: unknown): void {
+  checkOptions(options, WAKE_RULES);
 }
 
 const WAIT_RULES: {

@@ -13,6 +13,7 @@ import { LazygraphError, messageOf } from "../base/errors.ts";
 import type { MemoryDesk } from "../engine/desk.ts";
 import type { EngineDriver } from "../engine/driver.ts";
 import { publishProblem } from "../engine/events.ts";
+import type { SleepOptions, WakeOptions } from "../engine/sleep.ts";
 import type { EngineSnapshot } from "../engine/snapshot.ts";
 import type { Mode } from "../wire/protocol.ts";
 import { openRouter, type RouterLink } from "../wire/router.ts";
@@ -23,7 +24,9 @@ import {
   checkEngine,
   checkMode,
   checkReason,
+  checkSleep,
   checkWait,
+  checkWake,
 } from "./call-options.ts";
 import { openMemory, SharedPlans } from "./desks.ts";
 import { EngineFrames } from "./frames.ts";
@@ -39,6 +42,8 @@ export interface Controller extends AsyncDisposable {
   readonly endpoint: string;
   /** Unix milliseconds of its creation: of two controllers engines keep the one that has more. */
   readonly incarnation: number;
+  /** Whether engines can connect: from its start until it is closed. */
+  readonly listening: boolean;
   /**
    * Binds the endpoint. Idempotent.
    * @throws LazygraphError ERR_LAZYGRAPH_ADDRESS_IN_USE, …_BIND or …_CLOSED
@@ -70,6 +75,20 @@ export interface Controller extends AsyncDisposable {
    *   …_CLOSED; OptionError for a number out of range
    */
   announce(engine: string, announcement: Announcement): void;
+  /**
+   * Has an engine sleep by vLLM's sleep mode: it gives back the memory of weights and KV cache once
+   * the requests that run have ended; new ones wait. Its graphs stay, unless they are to be dropped.
+   * Resolves when it sleeps.
+   * @throws LazygraphError ERR_LAZYGRAPH_ENGINE_SLEEP where it can't or won't, …_TIMEOUT after ten
+   *   minutes, …_UNKNOWN, …_LOST or …_CLOSED; OptionError
+   */
+  sleep(engine: string, options?: SleepOptions): Promise<void>;
+  /**
+   * Wakes an engine; resolves when it serves. Weights that a sleep of level 2 gave up are loaded
+   * again, and dropped graphs come back as any missing graph does.
+   * @throws as `sleep`
+   */
+  wake(engine: string, options?: WakeOptions): Promise<void>;
   /**
    * Resolves with the first connected engine that is what was asked for, at once if there is one.
    * @throws LazygraphError ERR_LAZYGRAPH_CLOSED; OptionError for an option that is unknown or
@@ -132,6 +151,10 @@ class EngineController implements Controller {
     return this.#admission.incarnation;
   }
 
+  get listening(): boolean {
+    return this.#router !== undefined && !this.#closed;
+  }
+
   get endpoint(): string {
     return this.#router?.endpoint ?? this.#options.endpoint;
   }
@@ -164,6 +187,7 @@ class EngineController implements Controller {
       onDropped: (peer) => this.#registry.connection(peer)?.session.heard(),
       onFlood: (peer, dropped) => this.#frames.flooded(peer, dropped),
       onUndeliverable: (peer, reason) => this.#frames.undeliverable(peer, reason),
+      onKeys: (sentence) => publishProblem("", "ERR_LAZYGRAPH_KEYS", sentence),
       onFault: (error) => this.#fault(error),
     });
     if (this.#closed) {
@@ -220,6 +244,18 @@ class EngineController implements Controller {
     checkEngine(engine);
     checkAnnouncement(announcement);
     this.#connected(engine).announce(announcement.inSeconds, announcement.requests ?? 1);
+  }
+
+  async sleep(engine: string, options: SleepOptions = {}): Promise<void> {
+    checkEngine(engine);
+    checkSleep(options);
+    await this.#connected(engine).sleep(options);
+  }
+
+  async wake(engine: string, options: WakeOptions = {}): Promise<void> {
+    checkEngine(engine);
+    checkWake(options);
+    await this.#connected(engine).wake(options);
   }
 
   async waitForEngine(options: WaitOptions = {}): Promise<EngineSnapshot> {

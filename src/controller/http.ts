@@ -3,30 +3,48 @@
  *
  * | request | answer |
  * |---|---|
- * | `GET /healthz` | 200 while the controller runs, whatever host is named: probes name a pod's |
+ * | `GET /livez` | 200 while the process runs |
+ * | `GET /readyz` | 200 while the controller takes engines, else 503 |
+ * | `GET /healthz` | 200 while the controller runs, and its incarnation |
  * | `GET /metrics` | Prometheus metrics, where they are collected |
  * | `GET /v1/engines` | `{"engines": […]}`, a snapshot of each |
  * | `GET /v1/engines/{name}` | that engine's snapshot |
  * | `PUT /v1/engines/{name}/mode` with `{"mode": "lazy"}` | its new snapshot |
  * | `POST /v1/engines/{name}/freeze`, optionally `{"reason": "…"}` | its new snapshot |
  * | `POST /v1/engines/{name}/announce` with `{"inSeconds": 2, "requests": 8}` | its new snapshot |
+ * | `POST /v1/engines/{name}/sleep`, optionally `{"level": 2, "dropGraphs": true}` | its new snapshot, once it sleeps |
+ * | `POST /v1/engines/{name}/wake`, optionally `{"reloadWeights": true}` | its new snapshot, once it serves |
  *
  * `{name}` is percent-encoded. Every error is `{"error": {"code": "…", "message": "…"}}` with one
- * sentence. There is no authentication: bind it to loopback or put a proxy in front. Requests that
- * a web page makes may read nothing and change nothing: they carry `Origin`, or, where a page has
- * pointed its own name at this host, that name as `Host`.
+ * sentence. Who may ask what is `http-access`'s to say, and who gets a connection
+ * `http-connections`'s.
  */
 
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
-import { codeOf, messageOf } from "../base/errors.ts";
+import {
+  createServer,
+  type IncomingHttpHeaders,
+  type IncomingMessage,
+  type Server,
+  type ServerResponse,
+} from "node:http";
+import { createServer as createTlsServer } from "node:https";
+import { codeOf, messageOf, OptionError } from "../base/errors.ts";
+import type { SleepOptions, WakeOptions } from "../engine/sleep.ts";
 import type { EngineSnapshot } from "../engine/snapshot.ts";
-import { isLoopback } from "../wire/endpoint.ts";
 import { MODES } from "../wire/protocol.ts";
 import type { Announcement } from "./call-options.ts";
 import type { Controller } from "./controller.ts";
+import { type AccessOptions, type Refusal, refusalOf, tokenFault } from "./http-access.ts";
+import { guardConnections } from "./http-connections.ts";
 
 const BODY_BYTES_MAX = 4096;
+/** From a request's first byte to its last. */
 const REQUEST_TIMEOUT_MS = 10_000;
+/** From a connection to the head of its first request. */
+const HEAD_TIMEOUT_MS = 5_000;
+/** Node looks that often for requests that are late; its own half a minute would be the limit. */
+const LATE_CHECK_MS = 1_000;
+const HEAD_BYTES_MAX = 16_384;
 const CONNECTIONS_MAX = 256;
 const REASON_CHARS_MAX = 200;
 /** Engines named in a sentence. */
@@ -81,13 +99,12 @@ interface Route {
   readonly answer: (request: Request) => unknown | Promise<unknown>;
 }
 
-/** Tells nothing that a page could use, so that any name of this host will do. */
-const HEALTH_PATH = /^\/healthz$/;
-
 const ROUTES: readonly Route[] = [
+  { method: "GET", path: /^\/livez$/, answer: () => ({ ok: true }) },
+  { method: "GET", path: /^\/readyz$/, answer: getReady },
   {
     method: "GET",
-    path: HEALTH_PATH,
+    path: /^\/healthz$/,
     answer: ({ controller: { incarnation } }) => ({ ok: true, incarnation }),
   },
   { method: "GET", path: /^\/metrics$/, answer: getMetrics },
@@ -100,65 +117,100 @@ const ROUTES: readonly Route[] = [
   { method: "PUT", path: /^\/v1\/engines\/([^/]+)\/mode$/, answer: putMode },
   { method: "POST", path: /^\/v1\/engines\/([^/]+)\/freeze$/, answer: postFreeze },
   { method: "POST", path: /^\/v1\/engines\/([^/]+)\/announce$/, answer: postAnnounce },
+  { method: "POST", path: /^\/v1\/engines\/([^/]+)\/sleep$/, answer: postSleep },
+  { method: "POST", path: /^\/v1\/engines\/([^/]+)\/wake$/, answer: postWake },
 ];
 
-export interface HttpOptions {
-  /** Takes requests whatever host they name; else only loopback's names. @default false */
-  readonly anyHost?: boolean;
+export interface HttpOptions extends AccessOptions {
+  /** Certificate chain and key as PEM: HTTPS, and nothing else. @default none: plain HTTP */
+  readonly tls?: { readonly cert: string; readonly key: string };
   /** What `GET /metrics` answers. @default none: 404 */
   readonly metrics?: MetricsSource;
   /** Told of every change that a request has made, for an audit log. */
   readonly onChange?: (change: HttpChange) => void;
+  /** Told of every request that came with a wrong token, or needed one and had none. */
+  readonly onDenied?: (denied: HttpDenied) => void;
+}
+
+export interface HttpDenied {
+  readonly reason: "token-missing" | "token-wrong";
+  /** Address of who asked; a proxy's where one is between. */
+  readonly remote: string;
 }
 
 /** What a request changed: an engine's mode, or that it is frozen. Announcements change nothing. */
 export interface HttpChange {
-  readonly action: "mode" | "freeze";
+  readonly action: "mode" | "freeze" | "sleep" | "wake";
   readonly engine: string;
-  /** The new mode, or the reason. */
+  /** The new mode, the reason, or the options as JSON. */
   readonly value: string;
   /** Address of who asked; a proxy's where one is between. */
   readonly remote: string;
 }
 
-/** A server around a controller; the caller listens and closes. */
+/**
+ * A server around a controller; the caller listens and closes.
+ *
+ * @throws OptionError for a token, or a certificate and its key, that can't be used
+ */
 export function createHttpServer(controller: Controller, options: HttpOptions = {}): Server {
-  const server = createServer((request, response) => {
+  const { token, tls } = options;
+  const fault = token === undefined ? undefined : tokenFault(token);
+  if (fault !== undefined) {
+    throw new OptionError("token", `Expected token to be ${fault}, got another text.`);
+  }
+  const onRequest = (request: IncomingMessage, response: ServerResponse): void => {
     answer(controller, request, options).then(
       (body) => send(response, 200, body),
       (error: unknown) => sendError(response, error),
     );
-  });
-  server.requestTimeout = REQUEST_TIMEOUT_MS;
-  server.headersTimeout = REQUEST_TIMEOUT_MS;
-  server.maxConnections = CONNECTIONS_MAX;
+  };
+  const limits = {
+    connectionsCheckingInterval: LATE_CHECK_MS,
+    headersTimeout: HEAD_TIMEOUT_MS,
+    requestTimeout: REQUEST_TIMEOUT_MS,
+    maxHeaderSize: HEAD_BYTES_MAX,
+  };
+  const server =
+    tls === undefined ? createServer(limits, onRequest) : tlsServer(tls, limits, onRequest);
+  // Who says that nothing more will come may still wait for its answer.
+  Object.assign(server, { httpAllowHalfOpen: true });
+  // Without a byte either way: also who takes nothing of its answer is silent.
+  server.timeout = REQUEST_TIMEOUT_MS;
+  guardConnections(server, { connectionsMax: CONNECTIONS_MAX, headMs: HEAD_TIMEOUT_MS });
   return server;
+}
+
+function tlsServer(
+  { cert, key }: NonNullable<HttpOptions["tls"]>,
+  limits: object,
+  onRequest: (request: IncomingMessage, response: ServerResponse) => void,
+): Server {
+  try {
+    const own = { cert, key, minVersion: "TLSv1.2", handshakeTimeout: HEAD_TIMEOUT_MS } as const;
+    return createTlsServer({ ...limits, ...own }, onRequest);
+  } catch (cause) {
+    throw new OptionError(
+      "tls",
+      `Expected a certificate and its key as PEM, got what OpenSSL refuses: ${messageOf(cause)}.`,
+    );
+  }
 }
 
 async function answer(
   controller: Controller,
   request: IncomingMessage,
-  { anyHost = false, metrics, onChange }: HttpOptions,
+  options: HttpOptions,
 ): Promise<unknown> {
-  if (request.headers.origin !== undefined) {
-    // Any page in a browser on this host could otherwise freeze an engine.
-    throw new HttpError(
-      403,
-      "ERR_HTTP_ORIGIN",
-      `Expected a request that no web page makes, got one from ${shown(request.headers.origin)}.`,
-    );
-  }
+  const { metrics, onChange, onDenied } = options;
   const [path = "/"] = (request.url ?? "/").split("?", 1);
-  const { host } = request.headers;
-  const isOpen = anyHost || HEALTH_PATH.test(path);
-  if (!isOpen && host !== undefined && !isLoopbackHost(host)) {
-    throw new HttpError(
-      421,
-      "ERR_HTTP_HOST",
-      `Expected a request for localhost, 127.0.0.1 or [::1], got one for ${shown(host)}: ` +
-        "name one of these, or start the controller with --http-unsafe.",
-    );
+  const { headers } = request;
+  const remote = request.socket.remoteAddress ?? "unix";
+  const refusal = refusalOf({ path, method: request.method ?? "", headers }, options);
+  if (refusal === "token-missing" || refusal === "token-wrong") {
+    onDenied?.({ reason: refusal, remote });
   }
+  if (refusal !== undefined) throw refused(refusal, headers);
   const matches = ROUTES.flatMap((route) => {
     const match = route.path.exec(path);
     return match === null ? [] : [{ route, name: match[1] ?? "" }];
@@ -167,7 +219,7 @@ async function answer(
     throw new HttpError(
       404,
       "ERR_HTTP_NOT_FOUND",
-      `Expected /healthz, /metrics or a path under /v1/engines, got ${shown(path)}${encodingHint(path)}.`,
+      `Expected /livez, /readyz, /healthz, /metrics or a path under /v1/engines, got ${shown(path)}${encodingHint(path)}.`,
     );
   }
   // HEAD is GET without the body, which Node leaves out by itself.
@@ -184,10 +236,60 @@ async function answer(
   }
   const body = method === "GET" ? undefined : await readJson(request);
   const engine = decodeName(found.name);
-  const remote = request.socket.remoteAddress ?? "unknown";
   const changed: Request["changed"] = (action, value) =>
     onChange?.({ action, engine, value, remote });
   return found.route.answer({ controller, metrics, engine, body, changed });
+}
+
+const REFUSALS: Readonly<
+  Record<
+    Refusal,
+    { status: number; code: string; sentence: (headers: IncomingHttpHeaders) => string }
+  >
+> = {
+  // Any page in a browser on this host could otherwise freeze an engine.
+  origin: {
+    status: 403,
+    code: "ERR_HTTP_ORIGIN",
+    sentence: ({ origin }) =>
+      `Expected a request that no web page makes, got one from ${shown(origin)}.`,
+  },
+  host: {
+    status: 421,
+    code: "ERR_HTTP_HOST",
+    sentence: ({ host }) =>
+      `Expected a request for localhost, 127.0.0.1 or [::1], got one for ${shown(host)}: name ` +
+      "one of these, send the controller's token, or start the controller with --http-unsafe.",
+  },
+  "token-missing": {
+    status: 401,
+    code: "ERR_LAZYGRAPH_TOKEN",
+    sentence: () =>
+      "Expected the controller's token as `Authorization: Bearer TOKEN`, got none: send the one " +
+      "that the controller was started with.",
+  },
+  "token-wrong": {
+    status: 401,
+    code: "ERR_LAZYGRAPH_TOKEN",
+    sentence: () =>
+      "Expected the controller's token as `Authorization: Bearer TOKEN`, got another one: send " +
+      "the one that the controller was started with.",
+  },
+};
+
+function refused(refusal: Refusal, headers: IncomingHttpHeaders): HttpError {
+  const { status, code, sentence } = REFUSALS[refusal];
+  return new HttpError(status, code, sentence(headers));
+}
+
+/** Its endpoint is bound from its start until it is closed. */
+function getReady({ controller }: Request): object {
+  if (controller.listening) return { ready: true };
+  throw new HttpError(
+    503,
+    "ERR_HTTP_NOT_READY",
+    "Expected a controller that takes engines, but it doesn't listen.",
+  );
 }
 
 async function getMetrics({ metrics }: Request): Promise<TextAnswer> {
@@ -243,19 +345,27 @@ async function postFreeze(request: Request): Promise<EngineSnapshot> {
   return findEngine(request);
 }
 
+async function postSleep(request: Request): Promise<EngineSnapshot> {
+  findEngine(request);
+  const options = (request.body ?? {}) as SleepOptions;
+  await request.controller.sleep(request.engine, options);
+  request.changed("sleep", JSON.stringify(options));
+  return findEngine(request);
+}
+
+async function postWake(request: Request): Promise<EngineSnapshot> {
+  findEngine(request);
+  const options = (request.body ?? {}) as WakeOptions;
+  await request.controller.wake(request.engine, options);
+  request.changed("wake", JSON.stringify(options));
+  return findEngine(request);
+}
+
 function postAnnounce(request: Request): EngineSnapshot {
   findEngine(request);
   // The controller checks it, and says what was expected.
   request.controller.announce(request.engine, request.body as Announcement);
   return findEngine(request);
-}
-
-/**
- * The port is not looked at: through a tunnel it is another one, and a page that pointed its name
- * here still sends its name.
- */
-function isLoopbackHost(host: string): boolean {
-  return isLoopback(`tcp://${host.replace(/:\d*$/, "").toLowerCase()}:0`);
 }
 
 /** A name with a slash is what most people try first. */
@@ -324,7 +434,9 @@ function sendError(response: ServerResponse, error: unknown): void {
   const status = http?.status ?? statusOf(error);
   if (http?.allow !== undefined) response.setHeader("allow", http.allow);
   // The rest of a body that was too large is not read: the connection ends with the answer.
-  if (status === 413) response.setHeader("connection", "close");
+  // So does one of a request that was refused before its body was read.
+  if (status === 413 || status === 401) response.setHeader("connection", "close");
+  if (status === 401) response.setHeader("www-authenticate", "Bearer");
   const code = codeOf(error) ?? "ERR_HTTP_INTERNAL";
   const message = messageOf(error);
   send(response, status, { error: { code, message } });
@@ -334,7 +446,7 @@ function sendError(response: ServerResponse, error: unknown): void {
 function statusOf(error: unknown): number {
   const code = codeOf(error);
   if (code === "ERR_LAZYGRAPH_ENGINE_UNKNOWN") return 404;
-  if (code === "ERR_LAZYGRAPH_ENGINE_LOST") return 409;
+  if (code === "ERR_LAZYGRAPH_ENGINE_LOST" || code === "ERR_LAZYGRAPH_ENGINE_SLEEP") return 409;
   if (code === "ERR_LAZYGRAPH_CLOSED") return 503;
   if (code === "ERR_LAZYGRAPH_OPTION") return 400;
   return 500;

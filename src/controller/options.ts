@@ -253,8 +253,11 @@ function curveRule(value: unknown): string | undefined {
   if (unknown !== undefined) throw unknownOption(unknown, CURVE_NAMES, "curve");
   if (!isCurveKey(publicKey) || !isCurveKey(secretKey)) return expected;
   if (allowedClients === undefined) return undefined;
+  if (typeof allowedClients === "function") return undefined;
   const sound = Array.isArray(allowedClients) && allowedClients.every(isCurveKey);
-  return sound ? undefined : "with allowedClients, a list of keys of 40 characters of Z85";
+  return sound
+    ? undefined
+    : "with allowedClients, a list of keys of 40 characters of Z85 or a function that gives one";
 }
 
 function memoryRule(value: unknown): string | undefined {

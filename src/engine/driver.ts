@@ -21,6 +21,7 @@ import type { Session } from "../wire/session.ts";
 import { type MemoryDesk, memoryDesk } from "./desk.ts";
 import { publish, publishProblem } from "./events.ts";
 import { createEngineRecord, type EngineRecord, type ProblemCounts } from "./record.ts";
+import { requireOutcome, requireSleeps, type SleepOptions, type WakeOptions } from "./sleep.ts";
 import type {
   CaptureEffect,
   Effect,
@@ -113,8 +114,14 @@ export class EngineDriver {
   }
 
   receive(message: EngineMessage): void {
-    const asked = message.type === "result" || message.type === "dropped";
-    this.#step({ type: "message", message, answers: asked && this.#session.answer(message) });
+    this.#step({ type: "message", message, answers: this.#isAnswer(message) });
+  }
+
+  /** Whether it settles the command that is open. */
+  #isAnswer(message: EngineMessage): boolean {
+    const { type } = message;
+    const answers = type === "result" || type === "dropped" || type === "slept";
+    return answers && this.#session.answer(message);
   }
 
   goodbye(reason: string): void {
@@ -132,6 +139,23 @@ export class EngineDriver {
   /** The gateway expects so many requests in so many seconds. */
   announce(inSeconds: number, requests: number): void {
     this.#step({ type: "announce", inSeconds, requests });
+  }
+
+  /**
+   * Has the engine sleep once what runs has ended, captures included.
+   * @throws LazygraphError ERR_LAZYGRAPH_ENGINE_SLEEP, …_LOST or …_TIMEOUT
+   */
+  async sleep({ level = 1, dropGraphs = false }: SleepOptions): Promise<void> {
+    requireSleeps(this.record.hello);
+    const answer = await this.#queue.add(() => this.#session.sleep(level, dropGraphs));
+    requireOutcome(this.record.hello.engine, answer, "asleep");
+  }
+
+  /** @throws LazygraphError as `sleep` */
+  async wake({ reloadWeights }: WakeOptions): Promise<void> {
+    requireSleeps(this.record.hello);
+    const answer = await this.#queue.add(() => this.#session.wake(reloadWeights));
+    requireOutcome(this.record.hello.engine, answer, "awake");
   }
 
   /** Free memory of this host's GPUs has crossed what is spoken for. */

@@ -52,6 +52,8 @@ export interface Course {
   dropping: boolean;
   dropAtSeconds: number;
   refusals: number;
+  /** Graphs went with a sleep, and are to come back after it. */
+  droppedAsleep: boolean;
 }
 
 export interface EngineRecord {
@@ -66,6 +68,8 @@ export interface EngineRecord {
   /** Why somebody ended captures; undefined while they may happen, or end by themselves. */
   readonly frozenReason: string | undefined;
   readonly inventory: Inventory | undefined;
+  /** What of it sleeps; empty: it is awake. */
+  readonly asleep: readonly string[];
   readonly state: EngineState | undefined;
   readonly ranks: readonly RankMemory[];
   readonly epoch: number;
@@ -116,6 +120,7 @@ export function createEngineRecord(
     goodbye: undefined,
     frozenReason: undefined,
     inventory: undefined,
+    asleep: [],
     state: undefined,
     ranks: [],
     epoch: 0,
@@ -156,6 +161,7 @@ export function createEngineRecord(
       dropping: false,
       dropAtSeconds: Number.NEGATIVE_INFINITY,
       refusals: 0,
+      droppedAsleep: false,
     },
   };
 }

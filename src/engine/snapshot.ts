@@ -71,6 +71,8 @@ export interface EngineSnapshot {
   readonly unsupported: string | undefined;
   readonly gpus: readonly { readonly uuid: string; readonly name: string }[];
 
+  /** What of the engine sleeps, such as `weights`; empty: it is awake. */
+  readonly asleep: readonly string[];
   readonly idle: boolean;
   readonly running: number;
   readonly waiting: number;
@@ -150,6 +152,7 @@ export function snapshotOf(record: EngineRecord): EngineSnapshot {
     maxBatchedTokens: inventory?.maxBatchedTokens,
     unsupported: inventory?.unsupported,
     gpus: frozenList(ranks.map((rank) => ({ uuid: rank.gpuUuid, name: rank.gpuName }))),
+    asleep: record.asleep,
     idle: state?.idle ?? false,
     running: state?.running ?? 0,
     waiting: state?.waiting ?? 0,
@@ -193,21 +196,31 @@ function graphsOf(
   const entries = state === undefined ? [] : [...state.graphs.values()];
   const explained = entries.length > EXPLAINED_MAX ? undefined : explain;
   return frozenList(
-    entries.map(({ graph, status, captureMs, bytes, replays, wanted, reason }) => ({
-      id: graph.id,
-      kind: graph.kind,
-      tokens: graph.tokens,
-      loras: graph.loras ?? 0,
-      queryLength: graph.queryLength,
-      microbatches: graph.microbatches ?? 1,
-      status,
-      ms: captureMs,
-      bytes,
-      replays,
-      wanted,
-      reason: status === "planned" && explained ? explained(graph.id) : reason,
-    })),
+    entries.map((graph) => {
+      const known = graphSnapshot(graph);
+      const isOpen = graph.status === "planned" && explained !== undefined;
+      return isOpen ? { ...known, reason: explained(known.id) } : known;
+    }),
   );
+}
+
+/** What is known of one graph. */
+export function graphSnapshot(state: GraphState): GraphSnapshot {
+  const { graph, status, captureMs, bytes, replays, wanted, reason } = state;
+  return {
+    id: graph.id,
+    kind: graph.kind,
+    tokens: graph.tokens,
+    loras: graph.loras ?? 0,
+    queryLength: graph.queryLength,
+    microbatches: graph.microbatches ?? 1,
+    status,
+    ms: captureMs,
+    bytes,
+    replays,
+    wanted,
+    reason,
+  };
 }
 
 function frozen<T>(value: T): T {

@@ -25,8 +25,9 @@ export interface AnswerReader {
   /**
    * @param bytes are read before it returns, or copied
    * @param atMs when the bytes came, in any clock; that of the content in them
+   * @param from where they begin to be the answer's; all of them are without
    */
-  push(bytes: Uint8Array, atMs: number): void;
+  push(bytes: Uint8Array, atMs: number, from?: number, to?: number): void;
   /**
    * No more bytes come. Once.
    *
@@ -52,7 +53,7 @@ export function createAnswerReader(options: AnswerReaderOptions): AnswerReader |
   const tally = new Tally(options);
   const body = bodyOf(options.contentType, tally);
   const decoder = createContentDecoder(options.contentEncoding, (bytes, atMs) => {
-    body.push(bytes, atMs);
+    body.push(bytes, atMs, 0, bytes.length);
   });
   if (decoder === undefined) return undefined;
   return decoder === "identity"
@@ -61,7 +62,7 @@ export function createAnswerReader(options: AnswerReaderOptions): AnswerReader |
 }
 
 interface Body {
-  push(bytes: Uint8Array, atMs: number): void;
+  push(bytes: Uint8Array, atMs: number, from: number, to: number): void;
   end(): void;
 }
 
@@ -80,7 +81,7 @@ class PlainReader implements AnswerReader {
   constructor(tally: Tally, body: Body) {
     this.#tally = tally;
     this.#body = body;
-    this.push = (bytes, atMs) => body.push(bytes, atMs);
+    this.push = (bytes, atMs, from = 0, to = bytes.length) => body.push(bytes, atMs, from, to);
   }
 
   get failed(): boolean {
@@ -116,8 +117,8 @@ class PackedReader implements AnswerReader {
     return this.#tally.done;
   }
 
-  push(bytes: Uint8Array, atMs: number): void {
-    this.#decoder.push(bytes, atMs);
+  push(bytes: Uint8Array, atMs: number, from: number = 0, to: number = bytes.length): void {
+    this.#decoder.push(bytes.subarray(from, to), atMs);
   }
 
   end(onAnswer: (answer: Answer) => void, cut?: string): void {
@@ -150,10 +151,9 @@ class StreamBody implements Body {
     });
   }
 
-  push(bytes: Uint8Array, atMs: number): void {
+  push(bytes: Uint8Array, atMs: number, from: number, to: number): void {
     const shaped = this.#misses < MISSES_MAX && this.#events.atBoundary && !this.#tally.done;
-    const raw = shaped ? bufferOf(bytes) : undefined;
-    if (raw !== undefined && this.#shape?.fits(raw) === true) {
+    if (shaped && this.#shape?.fits(bytes, from, to) === true) {
       this.#misses = 0;
       this.#tally.content(atMs);
       return;
@@ -161,8 +161,9 @@ class StreamBody implements Body {
     this.#atMs = atMs;
     this.#eventsSeen = 0;
     this.#plainContent = undefined;
-    this.#feed(() => this.#events.push(bytes));
-    if (raw !== undefined) this.#learn(raw);
+    const own = bytes.subarray(from, to);
+    this.#feed(() => this.#events.push(own));
+    if (shaped) this.#learn(bufferOf(own));
   }
 
   end(): void {
@@ -205,11 +206,13 @@ class GuessedBody implements Body {
     this.#tally = tally;
   }
 
-  push(bytes: Uint8Array, atMs: number): void {
-    const first = bytes.find((byte) => byte > BLANK);
-    if (first === undefined && this.#body === undefined) return;
-    this.#body ??= first === BRACE ? new DocumentBody(this.#tally) : new StreamBody(this.#tally);
-    this.#body.push(bytes, atMs);
+  push(bytes: Uint8Array, atMs: number, from: number, to: number): void {
+    if (this.#body === undefined) {
+      const first = bytes.subarray(from, to).find((byte) => byte > BLANK);
+      if (first === undefined) return;
+      this.#body = first === BRACE ? new DocumentBody(this.#tally) : new StreamBody(this.#tally);
+    }
+    this.#body.push(bytes, atMs, from, to);
   }
 
   end(): void {
@@ -227,11 +230,11 @@ class DocumentBody implements Body {
     this.#tally = tally;
   }
 
-  push(bytes: Uint8Array, atMs: number): void {
+  push(bytes: Uint8Array, atMs: number, from: number, to: number): void {
     this.#atMs = atMs;
-    this.#bytes += bytes.length;
+    this.#bytes += to - from;
     // The caller's bytes may be others by the end.
-    if (this.#bytes <= DOCUMENT_BYTES_MAX) this.#pieces.push(Buffer.from(bytes));
+    if (this.#bytes <= DOCUMENT_BYTES_MAX) this.#pieces.push(Buffer.from(bytes.subarray(from, to)));
     else this.#pieces.length = 0;
   }
 

@@ -7,6 +7,7 @@
 import { connect as connectPlain, type Socket } from "node:net";
 import { connect as connectSecure } from "node:tls";
 import { HTTPParser } from "http-parser-js";
+import { type ChunkPlace, findWholeChunk } from "./whole-chunk.ts";
 
 export interface ByteRequest {
   /** Scheme, host and port. */
@@ -35,8 +36,12 @@ export interface ByteHandler {
     status: number,
     headers: Readonly<Record<string, string | string[] | undefined>>,
   ): void;
-  /** The bytes are of no use after this call: who keeps them copies them. */
-  onResponseData(control: RequestControl, bytes: Buffer): void;
+  /**
+   * The bytes are of no use after this call: who keeps them copies them.
+   *
+   * @param from where the answer's bytes lie in them; all of them are its without
+   */
+  onResponseData(control: RequestControl, bytes: Buffer, from?: number, to?: number): void;
   onResponseEnd(control: RequestControl, trailers: object): void;
   /** Once, and nothing after it. */
   onResponseError(control: RequestControl, error: Error): void;
@@ -50,6 +55,8 @@ const IDLE_MAX = 4_096;
  * and who keeps bytes copies them. It spares a stream and a buffer for each token.
  */
 const RECEIVED: Buffer = Buffer.allocUnsafeSlow(1 << 16);
+/** Of the read under way: reads don't overlap. */
+const PLACE: ChunkPlace = { from: 0, to: 0, next: 0 };
 
 /**
  * Idle connections by origin. There is no limit on those in use: a pool that makes late arrivals
@@ -84,6 +91,15 @@ interface ResponseHead {
   readonly shouldKeepAlive: boolean;
 }
 
+/**
+ * What the parser waits for, and what it has of a line. Its types leave both out: if it had them no
+ * more, everything would go through it.
+ */
+interface ParserPlace {
+  readonly state: string;
+  readonly line: string;
+}
+
 /** One socket and its parser; one request at a time. */
 class Connection implements RequestControl {
   readonly #origin: string;
@@ -108,7 +124,7 @@ class Connection implements RequestControl {
     this.#socket = secure
       ? connectSecure({ ...options, servername })
       : connectPlain({ ...options, onread: { buffer: RECEIVED, callback: this.#onRead } });
-    if (secure) this.#socket.on("data", (bytes: Buffer) => this.#received(bytes));
+    if (secure) this.#socket.on("data", (bytes: Buffer) => this.#received(bytes, bytes.length));
     this.#listen();
   }
 
@@ -148,13 +164,27 @@ class Connection implements RequestControl {
   }
 
   readonly #onRead = (length: number): boolean => {
-    this.#received(RECEIVED.subarray(0, length));
+    this.#received(RECEIVED, length);
     return true;
   };
 
-  #received(bytes: Buffer): void {
-    const result: unknown = this.#parser.execute(bytes, 0, bytes.length);
+  #received(bytes: Buffer, end: number): void {
+    const at = this.#passWholeChunks(bytes, end);
+    if (at === end) return;
+    const result: unknown = this.#parser.execute(bytes, at, end - at);
     if (result instanceof Error) this.abort(result);
+  }
+
+  /** Hands on what needs no parser. @returns where the rest begins */
+  #passWholeChunks(bytes: Buffer, end: number): number {
+    const { state, line } = this.#parser as Partial<ParserPlace>;
+    let at = 0;
+    if (state !== "BODY_CHUNKHEAD" || line !== "") return at;
+    while (at < end && this.#error === undefined && findWholeChunk(bytes, at, end, PLACE)) {
+      at = PLACE.next;
+      this.#handler?.onResponseData(this, bytes, PLACE.from, PLACE.to);
+    }
+    return at;
   }
 
   readonly #onHead = ({ statusCode, headers, shouldKeepAlive }: ResponseHead): number => {
@@ -168,7 +198,7 @@ class Connection implements RequestControl {
   };
 
   readonly #onBody = (chunk: Buffer, offset: number, length: number): void => {
-    this.#handler?.onResponseData(this, chunk.subarray(offset, offset + length));
+    this.#handler?.onResponseData(this, chunk, offset, offset + length);
   };
 
   readonly #onEnd = (): void => {

@@ -54,7 +54,8 @@ export function sortedQuantile(sorted: Float64Array, share: number): number {
   return low + (high - low) * (at - Math.floor(at));
 }
 
-function sortedOf(values: Samples): Float64Array {
+/** A copy in order, for several quantiles of one list. */
+export function sortedOf(values: Samples): Float64Array {
   return Float64Array.from(values).sort();
 }
 

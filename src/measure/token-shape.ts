@@ -42,15 +42,18 @@ export class TokenShape {
     );
   }
 
-  /** Whether it is an event of this shape, with a text that is not empty and has no escapes. */
-  fits(event: Buffer): boolean {
-    const from = this.#before.length;
-    const to = event.length - this.#after.length;
+  /**
+   * Whether what lies between the two places is an event of this shape, with a text that is not
+   * empty and has no escapes.
+   */
+  fits(bytes: Uint8Array, start: number, end: number): boolean {
+    const from = start + this.#before.length;
+    const to = end - this.#after.length;
     if (to <= from) return false;
-    if (this.#before.compare(event, 0, from) !== 0) return false;
-    if (this.#after.compare(event, to, event.length) !== 0) return false;
+    if (this.#before.compare(bytes, start, from) !== 0) return false;
+    if (this.#after.compare(bytes, to, end) !== 0) return false;
     for (let at = from; at < to; at++) {
-      const byte = event[at];
+      const byte = bytes[at];
       // With a quote the text ends before, with a backslash maybe later.
       if (byte === QUOTE || byte === BACKSLASH) return false;
     }

@@ -21,6 +21,12 @@ export const CONSTANTS: ForecastConstants = {
 };
 
 /**
+ * What a graph for steps with LoRA adapters takes besides, for each layer: three kernels more at
+ * each of four linear pieces, at what one of a FULL graph takes, rounded up. Not measured.
+ */
+export const ADAPTER_LAYER_BYTES: number = 0.06 * MIB;
+
+/**
  * Below its top a pool still grows a little, where a smaller size runs other kernels than the
  * larger ones. torch takes segments of 20 MiB for such buffers: none is needed, or a part of one.
  */

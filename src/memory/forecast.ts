@@ -10,6 +10,7 @@
 import { type Graph, type GraphKind, topGraphs } from "../base/graph.ts";
 import type { Reserve } from "../wire/protocol.ts";
 import {
+  ADAPTER_LAYER_BYTES,
   CONSTANTS,
   type ForecastConstants,
   LATE_BYTES,
@@ -103,7 +104,10 @@ export class MemoryForecast {
     const topTokens = Math.max(0, ...known.map((graph) => graph.tokens));
     const prior = (kind: GraphKind): Rate => {
       const below = known.filter((graph) => graph.kind === kind && graph.tokens < topTokens);
-      return priorOf(kind, shape, constants, below.map(bytesOf));
+      const ofKind = planned.filter((graph) => graph.kind === kind);
+      const adapted = ofKind.filter(({ loras = 0 }) => loras > 0).length;
+      const share = adapted / Math.max(1, ofKind.length);
+      return priorOf(kind, shape, constants, below.map(bytesOf), share);
     };
     this.#prior = { FULL: prior("FULL"), PIECEWISE: prior("PIECEWISE") };
     this.#rates = { FULL: { ...this.#prior.FULL }, PIECEWISE: { ...this.#prior.PIECEWISE } };
@@ -277,15 +281,20 @@ export class MemoryForecast {
   }
 }
 
-/** @param recorded bytes of graphs of this kind in an earlier start, tops left out */
+/**
+ * @param recorded bytes of graphs of this kind in an earlier start, tops left out
+ * @param adapted share of the kind's graphs that are for steps with LoRA adapters
+ */
 function priorOf(
   kind: GraphKind,
   { layers, ranks }: EngineShape,
   { pieceBytes, layerBytes }: ForecastConstants,
   recorded: readonly number[],
+  adapted: number,
 ): Rate {
-  const mean = kind === "FULL" ? layers * layerBytes : (layers + 1) * pieceBytes;
-  const spread = ranks > 1 ? RATE_SPREAD_PARALLEL : RATE_SPREAD;
+  const own = kind === "FULL" ? layers * layerBytes : (layers + 1) * pieceBytes;
+  const mean = own + adapted * layers * ADAPTER_LAYER_BYTES;
+  const spread = ranks > 1 || adapted > 0 ? RATE_SPREAD_PARALLEL : RATE_SPREAD;
   const rate = { mean, variance: (spread * mean) ** 2 };
   // Some were booked with a pool: the top of a tier, or where a pool grew.
   const usual = recorded.filter((bytes) => bytes <= usualMax(rate));

@@ -11,9 +11,13 @@ import {
   checkEngine,
   checkMode,
   checkReason,
+  checkSleep,
   checkWait,
+  checkWake,
 } from "../controller/call-options.ts";
+import { tokenFault } from "../controller/http-access.ts";
 import { Waiters, type WaitOptions } from "../controller/waiters.ts";
+import type { SleepOptions, WakeOptions } from "../engine/sleep.ts";
 import type { EngineSnapshot } from "../engine/snapshot.ts";
 import type { Mode } from "../wire/protocol.ts";
 import { baseUrl, call, unreachable } from "./http-calls.ts";
@@ -24,6 +28,8 @@ export interface ConnectOptions {
   readonly pollMs?: number;
   /** Milliseconds that an answer may take, 50 to 60,000. @default 2000 */
   readonly timeoutMs?: number;
+  /** Bearer token, where the controller wants one. @default none */
+  readonly token?: string;
   /** Called after each look that found something else than the last one. */
   readonly onChange?: () => void;
 }
@@ -41,15 +47,22 @@ export interface ControllerClient extends ControllerView, AsyncDisposable {
   setMode(engine: string, mode: Mode): Promise<void>;
   /** @throws as `setMode` */
   freeze(engine: string, reason?: string): Promise<void>;
+  /** @throws as `setMode` */
+  sleep(engine: string, options?: SleepOptions): Promise<void>;
+  /** @throws as `setMode` */
+  wake(engine: string, options?: WakeOptions): Promise<void>;
 }
 
 const POLL_MS = 500;
 const TIMEOUT_MS = 2000;
+/** The controller itself gives an engine ten minutes to sleep, or to wake up. */
+const SLEEP_TIMEOUT_MS = 610_000;
 /** Announcements under way: they are hints, and the latest are the ones that count. */
 const ANNOUNCEMENTS_MAX = 16;
 const RULES = {
   pollMs: numberRule(50, 60_000),
   timeoutMs: numberRule(50, 60_000),
+  token: tokenFault,
   onChange: functionRule,
 };
 
@@ -118,12 +131,18 @@ class HttpController implements ControllerClient {
     onChange?.();
   }
 
-  #call(path: string, method?: "PUT" | "POST", body?: object): Promise<object> {
-    const { timeoutMs = TIMEOUT_MS } = this.#options;
+  #call(
+    path: string,
+    method?: "PUT" | "POST",
+    body?: object,
+    timeoutMs: number = this.#options.timeoutMs ?? TIMEOUT_MS,
+  ): Promise<object> {
+    const { token } = this.#options;
     const { signal } = this.#closing;
     return call(this.#base, path, {
       timeoutMs,
       signal,
+      ...(token === undefined ? {} : { token }),
       ...(method === undefined ? {} : { method }),
       ...(body === undefined ? {} : { body }),
     });
@@ -180,6 +199,22 @@ class HttpController implements ControllerClient {
     checkReason(reason);
     this.#requireOpen();
     await this.#call(`v1/engines/${encodeURIComponent(engine)}/freeze`, "POST", { reason });
+  }
+
+  async sleep(engine: string, options: SleepOptions = {}): Promise<void> {
+    checkEngine(engine);
+    checkSleep(options);
+    this.#requireOpen();
+    const path = `v1/engines/${encodeURIComponent(engine)}/sleep`;
+    await this.#call(path, "POST", options, SLEEP_TIMEOUT_MS);
+  }
+
+  async wake(engine: string, options: WakeOptions = {}): Promise<void> {
+    checkEngine(engine);
+    checkWake(options);
+    this.#requireOpen();
+    const path = `v1/engines/${encodeURIComponent(engine)}/wake`;
+    await this.#call(path, "POST", options, SLEEP_TIMEOUT_MS);
   }
 
   async close(): Promise<void> {

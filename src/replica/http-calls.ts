@@ -10,6 +10,8 @@ export interface Call {
   readonly body?: object;
   readonly timeoutMs: number;
   readonly signal?: AbortSignal;
+  /** Bearer token. */
+  readonly token?: string;
 }
 
 /** Of a user's URL: http or https, a path kept as a prefix; undefined for what is none. */
@@ -28,7 +30,7 @@ export function baseUrl(text: unknown): URL | undefined {
  *   `ERR_LAZYGRAPH_CONTROLLER_UNREACHABLE` where none answers
  */
 export async function call(base: URL, path: string, how: Call): Promise<object> {
-  const { method = "GET", body, timeoutMs, signal } = how;
+  const { method = "GET", body, timeoutMs, signal, token } = how;
   const limit = AbortSignal.timeout(timeoutMs);
   let response: Response;
   let text: string;
@@ -37,6 +39,7 @@ export async function call(base: URL, path: string, how: Call): Promise<object> 
       method,
       redirect: "error",
       ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+      ...(token === undefined ? {} : { headers: { authorization: `Bearer ${token}` } }),
       signal: signal === undefined ? limit : AbortSignal.any([limit, signal]),
     });
     text = await boundedText(response);

@@ -29,7 +29,10 @@ export interface StandbyOptions {
   readonly peers: readonly string[];
   /** Of the controller that this replica opens; `endpoint` stands in the engines' list. */
   readonly controller: ControllerOptions;
-  /** Where its HTTP side listens while it leads, so that peers find it. */
+  /**
+   * Where its HTTP side listens while it leads, so that peers find it; a token in it is also the
+   * one that this replica sends to the peer that it follows.
+   */
   readonly http: { readonly host: string; readonly port: number } & HttpOptions;
   /**
    * This replica's place, 0 to 15: where several find no controller at once, a place more waits
@@ -57,6 +60,7 @@ export interface Standby extends ControllerView, AsyncDisposable {
 const PEERS_MAX = 16;
 const GONE_SECONDS = 2;
 const POLL_MS = 500;
+const PAUSE_MS_MIN = 5;
 const RULES = {
   peers: peersRule,
   controller: objectRule,
@@ -119,18 +123,26 @@ class Replica implements Standby {
   }
 
   async #run(): Promise<void> {
-    const { pollMs = POLL_MS } = this.#options;
     while (!this.#closing.signal.aborted) {
       await this.#turn().catch((error: unknown) => this.#problem(error));
       if (this.#closing.signal.aborted) return;
       await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, pollMs);
+        const timer = setTimeout(resolve, this.#pauseMs());
         this.#wake = () => {
           clearTimeout(timer);
           resolve();
         };
       });
     }
+  }
+
+  /** Until the next look; not beyond the moment at which a peer that is silent counts as gone. */
+  #pauseMs(): number {
+    const { pollMs = POLL_MS, goneSeconds = GONE_SECONDS } = this.#options;
+    if (this.#own !== undefined) return pollMs;
+    const leftMs = this.#seenAtMs + goneSeconds * 1000 - performance.now();
+    // Where it is past already, another look has to find a peer or an address that is free.
+    return leftMs <= 0 ? pollMs : Math.min(pollMs, Math.max(leftMs, PAUSE_MS_MIN));
   }
 
   async #turn(): Promise<void> {
@@ -167,8 +179,9 @@ class Replica implements Standby {
     await this.#stepDown();
     if (this.#client?.url === baseUrl(peer)?.href) return;
     await this.#client?.close();
-    const { onChange, pollMs } = this.#options;
+    const { onChange, pollMs, http } = this.#options;
     this.#client = connectController(peer, {
+      ...(http.token === undefined ? {} : { token: http.token }),
       ...(onChange === undefined ? {} : { onChange }),
       ...(pollMs === undefined ? {} : { pollMs: Math.max(50, pollMs) }),
     });

@@ -8,16 +8,22 @@
  * `log2(s / r) × log2(t / s)`.
  */
 
-import { bySizeDescending, type Graph } from "../base/graph.ts";
+import { bySizeDescending, caseKey, type Graph } from "../base/graph.ts";
 import { decodeLength, PAD_LIMIT } from "./dispatch.ts";
 
 /**
  * Graphs for decode steps, the most useful one first, without the largest, which comes anyway.
  *
  * Without measured costs every step up to the pad limit may take a graph of that size, and none
- * that is larger: the sizes up to there come first, and the largest of them before all.
+ * that is larger: the sizes up to there come first, and the largest of them before all. Where steps
+ * are of several cases (with LoRA adapters and without), each has its own order, and they come in
+ * turn: one case's graph serves no step of another.
  */
 export function firstLadder(planned: readonly Graph[]): Graph[] {
+  return inTurnOf(byCase(planned).map(ladderOf));
+}
+
+function ladderOf(planned: readonly Graph[]): Graph[] {
   const graphs = bySize(decodeGraphs(planned));
   const top = graphs.pop();
   if (top === undefined) return [];
@@ -36,10 +42,14 @@ export function firstLadder(planned: readonly Graph[]): Graph[] {
 /**
  * The order in which an engine without a controller fills up: small graphs for decode steps, then
  * larger ones and PIECEWISE ones in turn, then what is left. Tops are not in it twice: whoever
- * fills leaves out what is captured.
+ * fills leaves out what is captured. Cases come in turn, as in the ladder.
  */
 export function fillOrder(planned: readonly Graph[]): Graph[] {
-  const ladder = firstLadder(planned);
+  return inTurnOf(byCase(planned).map(fillOf));
+}
+
+function fillOf(planned: readonly Graph[]): Graph[] {
+  const ladder = ladderOf(planned);
   const large = ladder.filter(({ tokens }) => tokens > PAD_LIMIT.tokens);
   const small = ladder.filter(({ tokens }) => tokens <= PAD_LIMIT.tokens);
   const piecewise = bySize(planned.filter(({ kind }) => kind === "PIECEWISE"));
@@ -51,6 +61,34 @@ export function fillOrder(planned: readonly Graph[]): Graph[] {
     inTurn.push(...mixed.slice(index, index + 1), ...large.slice(index, index + 1));
   }
   return [...new Set([...small, ...inTurn, ...[...planned].sort(bySizeDescending)])];
+}
+
+/** The plan of each case, the case with fewer adapters first. */
+function byCase(planned: readonly Graph[]): Graph[][] {
+  const cases = new Map<string, Graph[]>();
+  for (const graph of planned) {
+    const key = caseKey(graph);
+    const graphs = cases.get(key);
+    if (graphs === undefined) cases.set(key, [graph]);
+    else graphs.push(graph);
+  }
+  const first = (graphs: readonly Graph[]): readonly number[] => {
+    const { loras = 0, queryLength = 0, microbatches = 1 } = graphs[0] ?? {};
+    return [loras, queryLength, microbatches];
+  };
+  return [...cases.values()].sort((a, b) => {
+    const [one, other] = [first(a), first(b)];
+    const differs = one.findIndex((value, index) => value !== other[index]);
+    return differs < 0 ? 0 : (one[differs] ?? 0) - (other[differs] ?? 0);
+  });
+}
+
+function inTurnOf(orders: readonly (readonly Graph[])[]): Graph[] {
+  const [only, ...others] = orders;
+  if (others.length === 0) return [...(only ?? [])];
+  const longest = Math.max(...orders.map(({ length }) => length));
+  const turns = Array.from({ length: longest }, (_, at) => at);
+  return turns.flatMap((at) => orders.flatMap((order) => order.slice(at, at + 1)));
 }
 
 /** FULL graphs for uniform decode steps; where there are none, others that serve these. */

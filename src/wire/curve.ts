@@ -13,11 +13,14 @@ export interface CurveOptions {
   readonly publicKey: string;
   readonly secretKey: string;
   /**
-   * Public keys of the engines that may connect.
+   * Public keys of the engines that may connect, or a function that is asked for them whenever one
+   * does, so that they may change; it must answer at once. Who is connected stays.
    * @default undefined: every client that knows `publicKey`
    */
-  readonly allowedClients?: readonly string[];
+  readonly allowedClients?: AllowedClients;
 }
+
+export type AllowedClients = readonly string[] | (() => Iterable<string>);
 
 const ZAP_ENDPOINT = "inproc://zeromq.zap.01";
 const ZAP_VERSION = "1.0";
@@ -25,16 +28,17 @@ const ZAP_VERSION = "1.0";
 /** Answers libzmq's questions until closed. Must run before the socket it guards is bound. */
 export async function guardClients(
   context: Context,
-  allowedClients: readonly string[],
+  allowedClients: AllowedClients,
 ): Promise<Reply> {
-  const allowed = new Set(allowedClients);
+  const allowed =
+    typeof allowedClients === "function" ? allowedClients : (): readonly string[] => allowedClients;
   const socket = new Reply({ context, linger: 0 });
   await socket.bind(ZAP_ENDPOINT);
   void answer(socket, allowed);
   return socket;
 }
 
-async function answer(socket: Reply, allowed: ReadonlySet<string>): Promise<void> {
+async function answer(socket: Reply, allowed: () => Iterable<string>): Promise<void> {
   try {
     for await (const frames of socket) {
       const [version, request, , , , mechanism, key] = frames;
@@ -42,12 +46,21 @@ async function answer(socket: Reply, allowed: ReadonlySet<string>): Promise<void
         version?.toString() === ZAP_VERSION &&
         mechanism?.toString() === "CURVE" &&
         key !== undefined &&
-        allowed.has(toZ85(key));
+        isAmong(toZ85(key), allowed);
       const verdict = known ? ["200", "OK"] : ["400", "unknown client key"];
       await socket.send([ZAP_VERSION, request ?? "", ...verdict, "", ""]);
     }
   } catch {
     // The socket was closed while an answer was on its way; libzmq then refuses the client.
+  }
+}
+
+/** A list that can't be had lets nobody in. */
+function isAmong(key: string, allowed: () => Iterable<string>): boolean {
+  try {
+    return new Set(allowed()).has(key);
+  } catch {
+    return false;
   }
 }
 
@@ -69,7 +82,7 @@ function toZ85(bytes: Buffer): string {
 }
 
 /** Whether this is 32 bytes in Z85; not every group of five characters is four bytes. */
-export function isCurveKey(key: unknown): key is string {
+export function isCurveKey(key: unknown): boolean {
   if (typeof key !== "string" || key.length !== 40) return false;
   const digits = [...key].map((character) => Z85.indexOf(character));
   if (digits.includes(-1)) return false;

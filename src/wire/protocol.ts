@@ -35,6 +35,8 @@ export const LIMITS = {
   /** A day: no start captures longer. */
   budgetMsMax: 86_400_000,
   tokens: 1_048_576,
+  /** Parts of an engine that sleep each for itself. */
+  tags: 16,
 } as const;
 
 export type Mode = "eager" | "lazy" | "idle";
@@ -76,6 +78,8 @@ export interface Hello {
   readonly simulated?: string;
   /** Which of the plugin's adapters to vLLM serves this engine, e.g. `v31`; absent: not told. */
   readonly adapter?: string;
+  /** It takes `sleep` and `wake`; absent: it doesn't. */
+  readonly sleeps?: boolean;
 }
 
 /** What one rank sees of its GPU. */
@@ -144,6 +148,8 @@ export interface Inventory {
   readonly reserve?: Reserved;
   /** The tiers that the engine took over from `start`; absent: none, one pool for all. */
   readonly tiers?: readonly (readonly string[])[];
+  /** What of the engine sleeps, such as `weights` and `kv_cache`; absent: it is awake. */
+  readonly asleep?: readonly string[];
 }
 
 /** Sent once, when the engine starts to serve. */
@@ -188,6 +194,23 @@ export interface Dropped {
   /** Device memory given back, the smallest over the ranks. */
   readonly freedBytes: number;
   /** Why, for all but `dropped`. */
+  readonly reason?: string;
+  readonly ranks: readonly RankMemory[];
+  readonly epoch: number;
+}
+
+/** Answer to `sleep` and `wake`; with `refused` nothing was done. */
+export interface Slept {
+  readonly type: "slept";
+  readonly command: number;
+  readonly outcome: "asleep" | "awake" | "refused" | "failed";
+  /** What of the engine sleeps now. */
+  readonly asleep: readonly string[];
+  /** What it took, the wait for running requests included. */
+  readonly seconds: number;
+  /** Device memory of dropped graphs that came back, the smallest over the ranks; absent: none. */
+  readonly freedBytes?: number;
+  /** Why, for `refused` and `failed`. */
   readonly reason?: string;
   readonly ranks: readonly RankMemory[];
   readonly epoch: number;
@@ -252,6 +275,7 @@ export type FromEngine =
   | Ready
   | CaptureResult
   | Dropped
+  | Slept
   | Telemetry
   | Edge
   | Heartbeat
@@ -358,6 +382,29 @@ export interface SetMode {
   readonly mode: Mode;
 }
 
+/**
+ * Gives memory back, once the requests that run have ended; new ones wait. Only for an engine whose
+ * `hello` says that it `sleeps`.
+ */
+export interface Sleep {
+  readonly type: "sleep";
+  /** As for `capture`. */
+  readonly command: number;
+  /** 1: the weights are kept on the host; 2: they are given up, and loaded again at `wake`. */
+  readonly level: number;
+  /** All graphs are dropped as well; absent: they stay, and serve again after `wake`. */
+  readonly dropGraphs?: boolean;
+}
+
+/** Serves again. */
+export interface Wake {
+  readonly type: "wake";
+  /** As for `capture`. */
+  readonly command: number;
+  /** Absent: where a `sleep` of level 2 gave them up. */
+  readonly reloadWeights?: boolean;
+}
+
 /** Asks for a fresh `inventory`. */
 export interface Resync {
   readonly type: "resync";
@@ -374,5 +421,7 @@ export type ToEngine =
   | Dispatch
   | Freeze
   | SetMode
+  | Sleep
+  | Wake
   | Resync
   | Heartbeat;

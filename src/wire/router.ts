@@ -8,11 +8,12 @@
  */
 
 import { setImmediate } from "node:timers/promises";
-import { Context, type Reply, Router } from "zeromq";
+import { Context, type Event, type Reply, Router } from "zeromq";
 import type { Clock } from "../base/clock.ts";
 import { codeOf, LazygraphError, messageOf } from "../base/errors.ts";
 import { type CurveOptions, guardClients } from "./curve.ts";
 import { isIpcServed, isLoopback, waitUntilFree } from "./endpoint.ts";
+import { type HandshakeFailure, Handshakes } from "./handshakes.ts";
 import { LIMITS } from "./protocol.ts";
 
 /** Frames that may wait for one peer; a healthy engine is sent a handful per second. */
@@ -39,6 +40,8 @@ export interface RouterOptions {
   readonly onFlood: (peer: string, dropped: number) => void;
   /** Frames to this peer were thrown away: it is gone, or doesn't read. */
   readonly onUndeliverable: (peer: string, reason: string) => void;
+  /** An engine's keys and this side's don't fit; a sentence now and then. */
+  readonly onKeys?: (sentence: string) => void;
   /** The socket itself failed; no more frames come. */
   readonly onFault: (error: unknown) => void;
 }
@@ -139,6 +142,7 @@ class Link implements RouterLink {
     if (curve?.allowedClients !== undefined) {
       this.#guard = await guardClients(this.#context, curve.allowedClients);
     }
+    void this.#watch();
     await this.#socket.bind(endpoint);
     this.#bound = this.#socket.lastEndpoint ?? endpoint;
     void this.#read();
@@ -169,6 +173,22 @@ class Link implements RouterLink {
     this.#socket.close();
     this.#guard?.close();
     if (this.#bound !== undefined) await waitUntilFree(this.#bound);
+  }
+
+  /** Who can't end its hand-shake sends no frame: only the socket's own events tell of it. */
+  async #watch(): Promise<void> {
+    const { clock, curve, onKeys } = this.#options;
+    const handshakes = new Handshakes(curve !== undefined);
+    try {
+      for await (const event of this.#socket.events) {
+        if (this.#closed || event.type === "end") return;
+        const failure = handshakeFailure(event);
+        const sentence = failure && handshakes.failed(failure, clock.now());
+        if (sentence !== undefined) onKeys?.(sentence);
+      }
+    } catch {
+      // The observer ends with its socket; without it only sentences are missing.
+    }
   }
 
   async #read(): Promise<void> {
@@ -274,5 +294,18 @@ class Link implements RouterLink {
       this.#cancelRetry = undefined;
       void this.#write();
     });
+  }
+}
+
+function handshakeFailure(event: Event): HandshakeFailure | undefined {
+  switch (event.type) {
+    case "handshake:error:auth":
+      return "refused";
+    case "handshake:error:other":
+      return "hang-up";
+    case "handshake:error:protocol":
+      return codeOf(event.error) === "ERR_ZMTP_MECHANISM_MISMATCH" ? "mechanism" : "key";
+    default:
+      return undefined;
   }
 }

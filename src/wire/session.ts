@@ -15,7 +15,10 @@ import {
   type Hello,
   type Mode,
   PROTOCOL_VERSION_MIN,
+  type Sleep,
+  type Slept,
   type ToEngine,
+  type Wake,
   type Welcome,
 } from "./protocol.ts";
 import { spokenVersion } from "./version.ts";
@@ -39,9 +42,15 @@ export interface SessionOptions {
   readonly onLost: (error: LazygraphError) => void;
 }
 
+/** A sleep waits for requests that run, and a wake for weights that are loaded again. */
+const SLEEP_TIMEOUT_SECONDS = 600;
+
+type Asked = Capture | Drop | Sleep | Wake;
+type Answer = CaptureResult | Dropped | Slept;
+
 interface Command {
-  readonly message: Capture | Drop;
-  readonly resolve: (answer: CaptureResult | Dropped) => void;
+  readonly message: Asked;
+  readonly resolve: (answer: Answer) => void;
   readonly reject: (error: LazygraphError) => void;
   readonly cancelDeadline: () => void;
 }
@@ -118,7 +127,31 @@ export class Session {
     return answer as Promise<Dropped>;
   }
 
-  #ask(compose: (command: number) => Capture | Drop): Promise<CaptureResult | Dropped> {
+  /**
+   * Has the engine sleep, and waits until it does; one command at a time.
+   *
+   * @throws LazygraphError ERR_LAZYGRAPH_ENGINE_LOST, or …_TIMEOUT where it took longer than ten
+   *   minutes: the session goes on, and the engine's inventory tells what became of it
+   */
+  sleep(level: 1 | 2, dropGraphs: boolean): Promise<Slept> {
+    const drop = dropGraphs ? { dropGraphs } : {};
+    const answer = this.#ask((command) => ({ type: "sleep", command, level, ...drop }));
+    return answer as Promise<Slept>;
+  }
+
+  /**
+   * Wakes the engine, and waits until it serves; one command at a time.
+   *
+   * @param reloadWeights undefined: where a sleep of level 2 gave them up
+   * @throws LazygraphError as for `sleep`
+   */
+  wake(reloadWeights: boolean | undefined): Promise<Slept> {
+    const reload = reloadWeights === undefined ? {} : { reloadWeights };
+    const answer = this.#ask((command) => ({ type: "wake", command, ...reload }));
+    return answer as Promise<Slept>;
+  }
+
+  #ask(compose: (command: number) => Asked): Promise<Answer> {
     if (!this.#open) return Promise.reject(this.#gone("its session has ended"));
     if (this.#command !== undefined) {
       throw new Error(`a command while ${subjectOf(this.#command.message)} is under way`);
@@ -126,8 +159,13 @@ export class Session {
     const { clock, captureTimeoutMs, nextCommand } = this.#options;
     const message = compose(nextCommand());
     return new Promise((resolve, reject) => {
-      const expire = (): void => this.#expire(`the ${message.type} of ${subjectOf(message)}`);
-      const cancelDeadline = clock.after(captureTimeoutMs / 1000, expire);
+      const slow = message.type === "sleep" || message.type === "wake";
+      const expire = (): void => {
+        if (slow) this.#giveUp(message);
+        else this.#expire(`the ${message.type} of ${subjectOf(message)}`);
+      };
+      const seconds = slow ? SLEEP_TIMEOUT_SECONDS : captureTimeoutMs / 1000;
+      const cancelDeadline = clock.after(seconds, expire);
       this.#command = { message, resolve, reject, cancelDeadline };
       if (!this.#options.send(message)) {
         this.lose(this.#gone("the command could not be delivered"));
@@ -136,7 +174,7 @@ export class Session {
   }
 
   /** Settles the command that this answers; false when no such command is open. */
-  answer(answer: CaptureResult | Dropped): boolean {
+  answer(answer: Answer): boolean {
     const command = this.#command;
     if (command === undefined || !answers(answer, command.message)) return false;
     this.#command = undefined;
@@ -166,6 +204,20 @@ export class Session {
     return new LazygraphError(
       "ERR_LAZYGRAPH_ENGINE_LOST",
       `Expected engine ${this.hello.engine} to be connected, but ${why}.`,
+    );
+  }
+
+  /** Nobody waits for this one any more; its engine is alive and may still do it. */
+  #giveUp(message: Asked): void {
+    const command = this.#command;
+    if (command?.message !== message) return;
+    this.#command = undefined;
+    command.reject(
+      new LazygraphError(
+        "ERR_LAZYGRAPH_ENGINE_TIMEOUT",
+        `Expected engine ${this.hello.engine} to answer a ${message.type} within ` +
+          `${SLEEP_TIMEOUT_SECONDS} s, got no answer: its snapshot says what it is by now.`,
+      ),
     );
   }
 
@@ -207,12 +259,15 @@ export class Session {
   }
 }
 
-function subjectOf(message: Capture | Drop): string {
-  return message.type === "capture" ? message.graph : message.graphs.join(", ").slice(0, 80);
+function subjectOf(message: Asked): string {
+  if (message.type === "capture") return message.graph;
+  if (message.type === "drop") return message.graphs.join(", ").slice(0, 80);
+  return "the engine";
 }
 
-function answers(answer: CaptureResult | Dropped, asked: Capture | Drop): boolean {
+function answers(answer: Answer, asked: Asked): boolean {
   if (answer.command !== asked.command) return false;
   if (answer.type === "dropped") return asked.type === "drop";
+  if (answer.type === "slept") return asked.type === "sleep" || asked.type === "wake";
   return asked.type === "capture" && asked.graph === answer.graph;
 }

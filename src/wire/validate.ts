@@ -46,10 +46,13 @@ import {
   type Reserved,
   type Resync,
   type SetMode,
+  type Sleep,
+  type Slept,
   type Start,
   type StepCount,
   type Telemetry,
   type ToEngine,
+  type Wake,
   type Welcome,
 } from "./protocol.ts";
 
@@ -148,6 +151,7 @@ export const FROM_ENGINE: Tables<FromEngine> = {
     pipelineParallel: integer(1, LIMITS.ranks),
     simulated: optional(label),
     adapter: optional(label),
+    sleeps: optional(flag),
   }),
   inventory: record<Inventory>({
     type: oneOf(["inventory"]),
@@ -164,6 +168,7 @@ export const FROM_ENGINE: Tables<FromEngine> = {
     unsupported: optional(sentence),
     reserve: optional(reserved),
     tiers: optional(tiers),
+    asleep: optional(list(label, LIMITS.tags)),
   }),
   ready: record<Ready>({
     type: oneOf(["ready"]),
@@ -193,6 +198,17 @@ export const FROM_ENGINE: Tables<FromEngine> = {
     outcome: oneOf(["dropped", "refused", "deferred", "failed"]),
     graphs: graphIds,
     freedBytes: count,
+    reason: optional(sentence),
+    ranks,
+    epoch: count,
+  }),
+  slept: record<Slept>({
+    type: oneOf(["slept"]),
+    command: count,
+    outcome: oneOf(["asleep", "awake", "refused", "failed"]),
+    asleep: list(label, LIMITS.tags),
+    seconds: amount,
+    freedBytes: optional(count),
     reason: optional(sentence),
     ranks,
     epoch: count,
@@ -253,6 +269,17 @@ export const TO_ENGINE: Tables<ToEngine> = {
   }),
   freeze: record<Freeze>({ type: oneOf(["freeze"]), reason: sentence }),
   mode: record<SetMode>({ type: oneOf(["mode"]), mode: oneOf(MODES) }),
+  sleep: record<Sleep>({
+    type: oneOf(["sleep"]),
+    command: count,
+    level: integer(1, 2),
+    dropGraphs: optional(flag),
+  }),
+  wake: record<Wake>({
+    type: oneOf(["wake"]),
+    command: count,
+    reloadWeights: optional(flag),
+  }),
   resync: record<Resync>({ type: oneOf(["resync"]), hello: optional(flag) }),
   heartbeat,
 };

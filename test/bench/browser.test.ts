@@ -1,33 +1,25 @@
 /** The report in a real browser, where this machine has one. */
 
-import { accessSync, constants } from "node:fs";
-import { delimiter, join } from "node:path";
+import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { type Browser, chromium, type Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import {
+  BROWSER_ARGS,
+  BROWSERS,
+  browserPath,
+  OVERFLOW,
+  UNSEEN,
+} from "../../bench/lib/report-page.ts";
 import { writeReport } from "../../src/bench/report.ts";
 import type { CellRun } from "../../src/bench/samples.ts";
 import { openFolder, SampleWriter, writeDocument } from "../../src/bench/store.ts";
 import { temporaryFolder } from "../cli/helpers/folder.ts";
 import { capture, cellRun, request } from "./helpers/run.ts";
 
-const NAMES = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome"];
-
-function browserPath(): string | undefined {
-  const folders = (process.env["PATH"] ?? "").split(delimiter);
-  return NAMES.flatMap((name) => folders.map((folder) => join(folder, name))).find((file) => {
-    try {
-      accessSync(file, constants.X_OK);
-      return true;
-    } catch {
-      return false;
-    }
-  });
-}
-
 const executablePath = browserPath();
 if (executablePath === undefined && process.env["REQUIRE_BROWSER"] === "1") {
-  throw new Error(`REQUIRE_BROWSER is set, and none of ${NAMES.join(", ")} is on PATH.`);
+  throw new Error(`REQUIRE_BROWSER is set, and none of ${BROWSERS.join(", ")} is on PATH.`);
 }
 
 function runs(): CellRun[] {
@@ -121,22 +113,10 @@ const FEWEST_LABELS = `Math.min(...[...document.querySelectorAll("[data-plot]")]
   .flatMap(({ dataset }) => [Number(dataset.xLabels), Number(dataset.yLabels)]))`;
 const SCHEME = "document.documentElement.dataset.scheme";
 const DRAWN = "document.documentElement.dataset.drawn";
-const OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth";
-
-/** Figures of the first tables that are not on the page, or have no size or text to be read. */
-const UNSEEN = `[...document.querySelectorAll(".glance td")].filter((cell) => {
-  const { left, right, width, height } = cell.getBoundingClientRect();
-  const range = document.createRange();
-  range.selectNodeContents(cell);
-  const text = range.getBoundingClientRect();
-  const inside = left >= 0 && right <= innerWidth && text.left >= 0 && text.right <= innerWidth;
-  return !inside || width === 0 || height === 0 || cell.textContent.trim() === "";
-}).length`;
-
 const inkOf = (page: Page): Promise<number[]> => page.evaluate<number[]>(INK);
 
 const reason =
-  executablePath === undefined ? ` (skipped: none of ${NAMES.join(", ")} on PATH)` : "";
+  executablePath === undefined ? ` (skipped: none of ${BROWSERS.join(", ")} on PATH)` : "";
 
 describe.skipIf(executablePath === undefined)(`the report in a browser${reason}`, () => {
   let browser: Browser;
@@ -144,8 +124,7 @@ describe.skipIf(executablePath === undefined)(`the report in a browser${reason}`
   beforeAll(async () => {
     browser = await chromium.launch({
       executablePath: executablePath ?? "",
-      // Root in a container has no user namespaces to make a sandbox of.
-      args: ["--no-sandbox", "--disable-gpu"],
+      args: [...BROWSER_ARGS],
       timeout: 120_000,
     });
   }, 180_000);

@@ -28,7 +28,8 @@ async function bench(folder: string, ...args: string[]) {
 describe("simulated engines", () => {
   test("stock, idle and ungraphed, in pieces and resumed", SLOW, async () => {
     const folder = await outFolder();
-    const simulated = { profile: await quickProfile(), sizes: [1, 2, 4, 8] };
+    const sizes = { profile: await quickProfile(), sizes: [1, 2, 4, 8] };
+    const simulated = { ...sizes, realTime: true };
     const spec = join(await temporaryFolder(), "spec.json");
     await writeFile(
       spec,
@@ -94,7 +95,8 @@ describe("simulated engines", () => {
   test("an interrupted run is kept and marked partial", SLOW, async () => {
     const folder = await outFolder();
     const profile = await quickProfile();
-    const args = ["--simulated", "--profile", profile, "--output-len", "2", "--request-rate", "20"];
+    const simulated = ["--simulated", "--real-time", "--profile", profile];
+    const args = [...simulated, "--output-len", "2", "--request-rate", "20"];
     const running = lazygraph(["bench", ...args, "--out", folder, "--seconds", "3000"]);
     await running.line("stderr", /measuring/);
     running.process.kill("SIGINT");
@@ -327,6 +329,7 @@ describe("usage", () => {
         [["--start", "spawn", "--num-warmups", "2"], "--num-warmups only without --start spawn"],
         [["--profile", "p"], "--profile only with --simulated"],
         [["--jitter", "0.1"], "--jitter only with --simulated"],
+        [["--real-time"], "--real-time only with --simulated"],
       ] as const
     ).map(([more, sentence]): [string[], string] => [
       ["--out", "x", "--url", "http://h", "--request-rate", "1", "--seconds", "1", ...more],

@@ -70,6 +70,15 @@ describe("a specification", () => {
     [mode({ simulated: {}, mode: "idle", controller: { heartbeatMs: 0 } }), "heartbeatMs"],
     [mode({ simulated: {}, mode: "idle", controller: { nonsense: 0 } }), "nonsense"],
     [mode({ simulated: { jitter: 2 } }), "spec.modes.stock.simulated.jitter"],
+    [mode({ simulated: {}, env: { A: "b" } }), "env.A only of engines in real time"],
+    [
+      mode({ simulated: {}, mode: "idle", controller: { reserve: "top" } }),
+      'controller.reserve only of engines in real time: it has no effect in virtual time. Leave it out, or add "realTime": true',
+    ],
+    [
+      mode({ simulated: {}, mode: "idle", controller: { plan: true } }),
+      "controller.plan only of engines in real time",
+    ],
   ])("%# says in a sentence what is wrong", ([value, sentence]) => {
     expect(() => parseSpec(value, { MODEL: "m" })).toThrow(sentence);
   });

@@ -46,6 +46,10 @@ test("the command line wins over the environment, that over the file", async () 
   });
   expect(merged(argv, { LAZYGRAPH_CONFIG: "/nowhere" }).strings["mode"]).toBe("eager");
   expect(merged([], { LAZYGRAPH_CONFIG: "" }).strings).toEqual({});
+  const secrets = await config({ keys: "/file", "http-token-file": "/token" });
+  const own = { LAZYGRAPH_CONTROLLER_KEYS: "/own", LAZYGRAPH_HTTP_TOKEN: "x".repeat(16) };
+  expect(merged([], { LAZYGRAPH_CONFIG: secrets, ...own }).strings).toEqual({});
+  expect(merged([], { LAZYGRAPH_CONFIG: secrets }).strings).toMatchObject({ keys: "/file" });
 });
 
 test("what the command line says of plans wins over what the file says, both ways", async () => {
@@ -75,7 +79,7 @@ test.for([
   ["[]", /to hold a JSON object, got "\[\]"\.$/],
   [{ mdoe: "lazy" }, /known options in \S+, got "mdoe": did you mean mode\?$/],
   [{ config: "x" }, /got "config": known are /],
-  [{ zzz: 1 }, /got "zzz": known are endpoint, http, /],
+  [{ zzz: 1 }, /got "zzz": known are endpoint, keys, http, /],
   [{ quiet: "yes" }, /"quiet" in \S+ to be true or false, got "yes"\.$/],
   [{ mode: null }, /"mode" in \S+ to be a text, got null\.$/],
   [{ mode: ["lazy"] }, /"mode" in \S+ to be a text, got /],

@@ -2,21 +2,10 @@ import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { finish } from "./helpers/command.ts";
 
-const COMMANDS = [
-  ...[
-    "run",
-    "serve",
-    "status",
-    "demo",
-    "simulate",
-    "plan",
-    "calibrate",
-    "record",
-    "trace",
-    "bench",
-  ],
-  "doctor",
-];
+const COMMANDS =
+  "run serve startup launcher status keys demo simulate plan calibrate record trace bench doctor".split(
+    " ",
+  );
 const PACKAGE = new URL("../../package.json", import.meta.url);
 
 describe("lazygraph", () => {

@@ -1,11 +1,12 @@
 import { describe, expect, test } from "vitest";
 import { OptionError } from "../../src/base/errors.ts";
+import { HTTP_OPTIONS, httpSide } from "../../src/cli/http-side.ts";
 import {
   endpointOption,
   engineNameOption,
   hostPortOption,
-  httpOption,
   modeOption,
+  type OptionSpec,
   parseOptions,
   secondsOption,
 } from "../../src/cli/options.ts";
@@ -13,12 +14,11 @@ import {
 const SPEC = {
   mode: "string",
   endpoint: "string",
-  http: "string",
-  "http-unsafe": "boolean",
+  ...HTTP_OPTIONS,
   engine: "string",
   "settle-within": "string",
   json: "boolean",
-} as const;
+} satisfies OptionSpec;
 
 function parse(...argv: string[]): ReturnType<typeof parseOptions> {
   return parseOptions(argv, SPEC);
@@ -42,11 +42,20 @@ describe("what parses", () => {
     expect(engineNameOption(parse("--engine", name))).toBe(name);
   });
 
-  test("an address that others may reach, when asked for by name", () => {
+  test("an address that others may reach, when asked for by name or with a token", () => {
     const address = { host: "0.0.0.0", port: 80 };
-    expect(httpOption(parse("--http", "0.0.0.0:80", "--http-unsafe"))).toEqual(address);
-    expect(httpOption(parse("--http", "[::1]:80"))).toEqual({ host: "::1", port: 80 });
-    expect(httpOption(parse())).toBeUndefined();
+    const side = httpSide(parse("--http", "0.0.0.0:80", "--http-unsafe"), {});
+    expect(side).toMatchObject({ address, unsafe: true, tokenForReads: false });
+    const options = parse("--http", "0.0.0.0:80", "--http-token-file", "/token");
+    expect(httpSide(options, {})).toMatchObject({ address, tokenForReads: true });
+    const token = { LAZYGRAPH_HTTP_TOKEN: "0123456789abcdef" };
+    const local = httpSide(parse("--http", "[::1]:80"), token);
+    expect(local).toMatchObject({ address: { host: "::1", port: 80 }, tokenForReads: false });
+    expect(httpSide(parse("--http", "[::]:80"), token)?.tokenForReads).toBe(true);
+    expect(httpSide(parse("--http", "unix:/run/x.sock"), {})?.address).toEqual({
+      path: "/run/x.sock",
+    });
+    expect(httpSide(parse(), {})).toBeUndefined();
   });
 
   test.for([
@@ -95,6 +104,7 @@ test.for([
   ["engine", "x".repeat(129), "--engine to be 1 to 128 characters"],
   ["http", "192.0.2.1:7480", "--http to be on loopback"],
   ["http", "[::]:7480", "--http to be on loopback"],
+  ["http", `unix:/${"x".repeat(107)}`, "a path of at most 107 bytes"],
 ] as const)("--%s=%s is refused", ([name, value, sentence]) => {
   const error = thrownBy(() => {
     const options = parse(`--${name}=${value}`);
@@ -102,7 +112,7 @@ test.for([
     secondsOption(options, "settle-within");
     endpointOption(options);
     engineNameOption(options);
-    httpOption(options);
+    httpSide(options, {});
   });
   expect(error.message).toContain(sentence);
   expect(error.message).toContain(JSON.stringify(value).slice(0, 70));
@@ -115,6 +125,15 @@ test.for(["127.0.0.1", "127.0.0.1:65536", "::1:80", ":80", "a b:1"])(
     expect(thrownBy(() => hostPortOption("--http", address)).message).toContain("HOST:PORT");
   },
 );
+
+test.for([
+  [["--http-token-file", "/token"], "Expected --http beside --http-token-file, got none"],
+  [["--http", "[::1]:1", "--http-token-reads"], "Expected a token beside --http-token-reads"],
+  [["--http", "[::1]:1", "--http-cert", "/c"], "got no --http-key"],
+  [["--http", "[::1]:1", "--http-key", "/k"], "got no --http-cert"],
+] as const)("%j lacks what goes with it", ([argv, sentence]) => {
+  expect(thrownBy(() => httpSide(parse(...argv), {})).message).toContain(sentence);
+});
 
 test("a very long argument doesn't flood the terminal", () => {
   expect(thrownBy(() => parse("x".repeat(10_000))).message.length).toBeLessThan(200);

@@ -2,7 +2,8 @@ import { execFileSync } from "node:child_process";
 import { chmod, mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { probePlugin, resolvePython } from "../../src/cli/plugin-probe.ts";
+import { probePlugin } from "../../src/cli/plugin-probe.ts";
+import { resolvePython } from "../../src/launcher/python-of.ts";
 import { temporaryFolder } from "./helpers/folder.ts";
 
 const PYTHON = execFileSync("python3", ["-c", "import sys; print(sys.executable)"], {

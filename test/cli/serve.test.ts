@@ -47,7 +47,7 @@ describe("what can't work ends in one sentence", () => {
   test.for([
     [["--http", "7480"], 2, "--http to be HOST:PORT", "ERR_LAZYGRAPH_OPTION"],
     [["--mode", "fast"], 2, "--mode to be eager, lazy or idle", "ERR_LAZYGRAPH_OPTION"],
-    [["--http", "0.0.0.0:0"], 2, "no authentication", "ERR_LAZYGRAPH_OPTION"],
+    [["--http", "0.0.0.0:0"], 2, "or a token for it", "ERR_LAZYGRAPH_OPTION"],
     [
       ["--http", "192.0.2.1:0", "--http-unsafe"],
       1,

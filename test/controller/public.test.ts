@@ -49,6 +49,7 @@ test("the package exports these values and no others", () => {
     "createEagerPolicy",
     "createHttpServer",
     "createIdlePolicy",
+    "createLauncher",
     "createLazyPolicy",
     "createStandby",
     "createTraceRecorder",

@@ -21,10 +21,10 @@ export class PythonEngine {
   #waiters: (() => void)[] = [];
   #stderr = "";
 
-  constructor(endpoint: string, args: readonly string[] = []) {
+  constructor(endpoint: string, args: readonly string[] = [], env: NodeJS.ProcessEnv = {}) {
     const script = `${worker}/tests/engine_process.py`;
     this.#child = spawn(workerPython(), [script, "--endpoint", endpoint, ...args], {
-      env: { ...process.env, PYTHONPATH: `${worker}/src` },
+      env: { ...process.env, ...env, PYTHONPATH: `${worker}/src` },
       stdio: ["pipe", "pipe", "pipe"],
     });
     onTestFinished(() => void this.#child.kill("SIGKILL"));
@@ -42,6 +42,11 @@ export class PythonEngine {
   /** Keeps the engine busy with steps that want the graphs of 8 tokens. */
   load(seconds: number): void {
     this.#child.stdin?.write(`load ${seconds}\n`);
+  }
+
+  /** What it has logged so far. */
+  get log(): string {
+    return this.#stderr;
   }
 
   /** The first event that matches, past or to come; rejects when the engine is gone. */

@@ -38,7 +38,7 @@ export interface Running {
 /** A gateway on a free port, closed with the test without further ado. */
 export async function startGateway(
   engines: Readonly<Record<string, string>>,
-  options: Partial<GatewayOptions> = {},
+  options: Partial<GatewayOptions> & { readonly controller?: Controller } = {},
 ): Promise<Running> {
   const controller = options.controller ?? (await startController());
   const registry = new Registry();

@@ -119,7 +119,22 @@ describe("settings", () => {
       firstByteSeconds: 60,
       drainSeconds: 30,
       traceFolder: undefined,
+      control: { kind: "embedded" },
     });
+  });
+
+  test("a controller elsewhere, or replicas that take it over from each other", () => {
+    const engines = { ENGINES: "a=http://h" };
+    expect(configOf({ ...engines, CONTROLLER: "http://c:7480" }).control).toEqual({
+      kind: "elsewhere",
+      url: "http://c:7480",
+    });
+    const replica = { PEERS: "http://g-1:7480,http://g-2:7480", PLACE: "1" };
+    expect(configOf({ ...engines, ...replica, CONTROL_LISTEN: "0.0.0.0:7480" }).control).toEqual({
+      ...{ kind: "standby", peers: ["http://g-1:7480", "http://g-2:7480"], place: 1 },
+      ...{ host: "0.0.0.0", port: 7480 },
+    });
+    expect(configOf({ ...engines, CONTROLLER: "", PEERS: "" }).control.kind).toBe("embedded");
   });
 
   test("an empty variable is one that isn't set", () => {
@@ -139,6 +154,16 @@ describe("settings", () => {
       'Expected HOLD_MIB to be from 32 to 1048576, got "31"',
     ],
     [{ ENGINES: "a=http://h", LAZYGRAPH_MODE: "fast" }, "to be eager or lazy or idle"],
+    [{ ENGINES: "a=http://h", CONTROLLER: "c:7480" }, "Expected CONTROLLER to be an http:// URL"],
+    [{ ENGINES: "a=http://h", PEERS: "g-1" }, "Expected PEERS to be an http:// URL"],
+    [
+      { ENGINES: "a=http://h", PEERS: "http://g", CONTROLLER: "http://c" },
+      "Expected PEERS to be left out with CONTROLLER",
+    ],
+    [
+      { ENGINES: "a=http://h", PEERS: "http://g", CONTROL_LISTEN: "7480" },
+      "Expected CONTROL_LISTEN to be HOST:PORT",
+    ],
   ] as const)("%j", ([environment, sentence]) => {
     expect(() => configOf(environment)).toThrow(sentence);
   });

@@ -22,7 +22,9 @@ const SCHEDULE = ["schedule", "schedule/costed", "schedule/modes"];
 const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   base: [],
   gpu: ["base"],
+  launcher: ["base"],
   measure: ["base"],
+  startup: ["base"],
   trace: ["base"],
   wire: ["base"],
   schedule: ["schedule/costed", "schedule/modes"],

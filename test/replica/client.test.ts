@@ -50,6 +50,22 @@ describe("a controller over HTTP", () => {
     onTestFinished(() => engine.close().then(() => undefined));
   });
 
+  test("that wants a token says so, and takes the right one", async () => {
+    const token = "a-token-of-some-length";
+    const guarded = await listening(createHttpServer(controller, { token, tokenForReads: true }));
+    const stranger = connect(guarded);
+    await expect(stranger.setMode("gpu-0/a b", "idle")).rejects.toMatchObject({
+      code: "ERR_LAZYGRAPH_TOKEN",
+    });
+    expect(stranger.engines()).toEqual([]);
+    const client = connect(guarded, { token });
+    await client.waitForEngine({ engine: "gpu-0/a b" });
+    await client.setMode("gpu-0/a b", "idle");
+    expect(controller.engines()[0]?.mode).toBe("idle");
+    expect(() => connectController(guarded, { token: "short" })).toThrow(/token to be 16 to 512/);
+    expect(() => createHttpServer(controller, { token: "short" })).toThrow(/token to be 16 to 512/);
+  });
+
   test("shows its engines, waits for them and passes on what is asked", async () => {
     const client = connect(url);
     const found = await client.waitForEngine({ engine: "gpu-0/a b", phase: "serving" });

@@ -73,6 +73,49 @@ export const FROM_ENGINE_V2: readonly (readonly [string, FromEngine])[] = [
       waiting: 0,
     },
   ],
+  [
+    "inventory of an engine that sleeps",
+    {
+      type: "inventory",
+      phase: "serving",
+      graphs: [{ id: "FULL:1", kind: "FULL", tokens: 1, requests: 1, uniform: 1 }],
+      captured: [],
+      ranks: [],
+      cudagraphMode: "FULL",
+      layers: 32,
+      maxRequests: 1,
+      maxBatchedTokens: 2048,
+      kvCacheTokens: 1600,
+      epoch: 2,
+      asleep: ["kv_cache", "weights"],
+    },
+  ],
+  [
+    "slept",
+    {
+      type: "slept",
+      command: 7,
+      outcome: "asleep",
+      asleep: ["kv_cache", "weights"],
+      seconds: 1.25,
+      freedBytes: 975_175_680,
+      ranks: [],
+      epoch: 104,
+    },
+  ],
+  [
+    "slept: refused",
+    {
+      type: "slept",
+      command: 8,
+      outcome: "refused",
+      asleep: [],
+      seconds: 0.5,
+      reason: "the engine is awake",
+      ranks: [],
+      epoch: 104,
+    },
+  ],
 ];
 
 export const TO_ENGINE_V2: readonly (readonly [string, ToEngine])[] = [
@@ -91,4 +134,8 @@ export const TO_ENGINE_V2: readonly (readonly [string, ToEngine])[] = [
     { type: "start", graphs: ["FULL:512"], more: ["FULL:8", "FULL:64"], budgetMs: 115 },
   ],
   ["start with the engine's budget", { type: "start", graphs: ["FULL:512"], more: ["FULL:8"] }],
+  ["sleep", { type: "sleep", command: 7, level: 1 }],
+  ["sleep without graphs", { type: "sleep", command: 8, level: 2, dropGraphs: true }],
+  ["wake", { type: "wake", command: 9 }],
+  ["wake with its weights", { type: "wake", command: 10, reloadWeights: true }],
 ];

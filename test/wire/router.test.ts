@@ -1,7 +1,9 @@
-import { describe, expect, test } from "vitest";
+import { describe, expect, onTestFinished, test } from "vitest";
 import { curveKeyPair, Dealer } from "zeromq";
 import { systemClock } from "../../src/base/clock.ts";
 import { createController } from "../../src/controller/controller.ts";
+import { onEvent } from "../../src/engine/events.ts";
+import { startSimulatedEngine } from "../../src/testing.ts";
 import { checkEndpoint, isLoopback } from "../../src/wire/endpoint.ts";
 import { openRouter, type RouterLink } from "../../src/wire/router.ts";
 import { FakeEngine } from "../helpers/fake-engine.ts";
@@ -191,6 +193,78 @@ describe("CURVE", () => {
     expect(plain.received).toEqual([]);
   });
 
+  /** Sentences of this controller about keys, each a problem without an engine. */
+  function keySentences(): { readonly said: string[]; next(): Promise<string> } {
+    const said: string[] = [];
+    const waiting: ((sentence: string) => void)[] = [];
+    const stop = onEvent("lazygraph:problem", ({ engine, code, message }) => {
+      if (code !== "ERR_LAZYGRAPH_KEYS") return;
+      expect(engine).toBe("");
+      said.push(message);
+      for (const wake of waiting.splice(0)) wake(message);
+    });
+    onTestFinished(stop);
+    return { said, next: () => new Promise((resolve) => waiting.push(resolve)) };
+  }
+
+  test.for([
+    ["an engine without keys", server, undefined, /engines with CURVE keys|left in the middle/],
+    [
+      "keys where there are none",
+      undefined,
+      server.publicKey,
+      /engines without CURVE keys|left in/,
+    ],
+    ["another controller's key", server, stranger.publicKey, /have this controller's public key/],
+    ["a key that is not allowed", server, server.publicKey, /whose public keys are allowed/],
+  ] as const)("says what doesn't fit, and the honest don't notice: %s", async (given) => {
+    const [, own, serverKey, sentence] = given;
+    const sentences = keySentences();
+    const first = sentences.next();
+    const curve = own && { ...own, allowedClients: [friend.publicKey] };
+    await using controller = createController({
+      plan: false,
+      heartbeatMs: 50,
+      ...(curve === undefined ? {} : { curve }),
+    });
+    await controller.start();
+    const honestKeys = own && { ...friend, serverKey: own.publicKey };
+    await using honest = new FakeEngine({
+      name: "honest",
+      ...(honestKeys === undefined ? {} : { curve: honestKeys }),
+    });
+    await honest.connect(controller.endpoint);
+    await controller.waitForEngine({ engine: "honest", settled: true });
+    const wrong = await startSimulatedEngine({
+      endpoint: controller.endpoint,
+      ...(serverKey === undefined ? {} : { curve: { ...stranger, serverKey } }),
+    });
+    onTestFinished(() => wrong.close().then(() => undefined));
+    const said = await first;
+    expect(said).toMatch(sentence);
+    expect(said).toMatch(/^Expected [^\n]*\.$/);
+    expect(controller.engines()).toMatchObject([{ engine: "honest", connected: true }]);
+    expect(sentences.said.length).toBeLessThanOrEqual(2);
+  });
+
+  test("who is allowed meanwhile joins without a restart of either side", async () => {
+    const allowed: string[] = [];
+    const sentences = keySentences();
+    const refused = sentences.next();
+    const curve = { ...server, allowedClients: () => allowed };
+    await using controller = createController({ curve, plan: false, heartbeatMs: 50 });
+    await controller.start();
+    const engine = await startSimulatedEngine({
+      endpoint: controller.endpoint,
+      curve: { ...friend, serverKey: server.publicKey },
+    });
+    onTestFinished(() => engine.close().then(() => undefined));
+    await refused;
+    expect(controller.engines()).toEqual([]);
+    allowed.push(friend.publicKey);
+    await controller.waitForEngine({ phase: "serving" });
+  });
+
   test("without a list every client that knows the server's key joins", async () => {
     await using controller = createController({ curve: server, heartbeatMs: 50 });
     await controller.start();
@@ -198,4 +272,21 @@ describe("CURVE", () => {
     await engine.connect(controller.endpoint);
     await controller.waitForEngine({ settled: true });
   });
+});
+
+test("IPv6: the endpoint is told as it can be connected to, and is free after closing", async () => {
+  const controller = createController({ endpoint: "tcp://[::1]:0", plan: false });
+  await controller.start();
+  expect(controller.endpoint).toMatch(/^tcp:\/\/\[::1\]:[1-9]\d*$/);
+  const { endpoint } = controller;
+  const engine = await startSimulatedEngine({ endpoint });
+  onTestFinished(() => engine.close().then(() => undefined));
+  await controller.waitForEngine({ phase: "serving" });
+  await expect(createController({ endpoint, plan: false }).start()).rejects.toMatchObject({
+    code: "ERR_LAZYGRAPH_ADDRESS_IN_USE",
+  });
+  await controller.close();
+  await using next = createController({ endpoint, plan: false });
+  await next.start();
+  expect(next.endpoint).toBe(endpoint);
 });

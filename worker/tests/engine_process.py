@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import threading
 import time
@@ -25,6 +26,7 @@ from msgspec.structs import replace
 from fake_engine import Engine, FakeRank, make_config
 from lazygraph_vllm.engine import session as session_module
 from lazygraph_vllm.engine.agent import Agent
+from lazygraph_vllm.keys import load_curve
 from lazygraph_vllm.protocol.messages import Captured, StepCount
 from lazygraph_vllm.settings import Settings
 from test_dispatch import plan
@@ -113,7 +115,11 @@ def main() -> None:
     session_module.PROTOCOL_VERSION = args.version_max
     SlowRank.capture_seconds = args.capture_ms / 1000
     settings = Settings(
-        mode=args.mode, endpoint=args.endpoint, engine=args.engine, handshake_ms=10_000
+        mode=args.mode,
+        endpoint=args.endpoint,
+        engine=args.engine,
+        handshake_ms=10_000,
+        curve=load_curve(os.environ),
     )
     graphs = plan(SIZES)
     if args.loras:

@@ -16,6 +16,9 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+# As a launcher's import may leave something behind. Looked up by a listing: no client is refused.
+WRONG = int(dict(os.environ).get("FAKE_WRONG_WHEN_FORKED", "0"))
+
 
 def option(name: str) -> str:
     return sys.argv[sys.argv.index(name) + 1]
@@ -60,7 +63,10 @@ def serve() -> None:
                     print("torch.OutOfMemoryError: CUDA out of memory in a step", flush=True)
                     os._exit(1)
             time.sleep(0.0001 * body["max_tokens"])
-            ids = [sum(body["prompt"]) % 1000 + i for i in range(body["max_tokens"])]
+            prompt = body["prompt"]
+            given = prompt.encode() if isinstance(prompt, str) else prompt
+            ids = [sum(given) % 1000 + i for i in range(body["max_tokens"])]
+            ids[0] += WRONG
             if os.environ.get("FAKE_WRONG") and "LAZYGRAPH_DISABLE" not in os.environ:
                 ids[0] += 1
             self.answer({"choices": [{"text": "x", "token_ids": ids}]})

@@ -102,7 +102,7 @@ def run() -> None:
 
 
 def main() -> None:
-    """As `fork_serve.py --main` calls it."""
+    """As a launcher calls it (`--main`)."""
     serve() if sys.argv[1] == "serve" else run()
 
 

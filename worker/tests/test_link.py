@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
+import socket as socket_module
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 import zmq
@@ -15,6 +18,7 @@ import zmq
 from fake_controller import FakeController
 from lazygraph_vllm.protocol import link as link_module
 from lazygraph_vllm.protocol.dealer import Dealer
+from lazygraph_vllm.protocol.handshake import Handshakes
 from lazygraph_vllm.protocol.link import Link
 from lazygraph_vllm.protocol.messages import (
     TEXT_CHARS_MAX,
@@ -439,12 +443,116 @@ def test_curve_keys_are_used(connect: Any) -> None:
         context.destroy(0)
 
 
+def _said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [r.getMessage() for r in caplog.records if "ERR_LAZYGRAPH_KEYS" in r.getMessage()]
+
+
+@pytest.mark.skipif(not zmq.has("curve"), reason="this libzmq has no CURVE")
+@pytest.mark.parametrize(
+    ("server_has", "engine_has", "sentence"),
+    [
+        ("keys", "none", "to take an engine without CURVE keys, but it wants them"),
+        ("none", "keys", "to have CURVE keys, as this engine does, but it has none|hung up in"),
+        ("keys", "other keys", "to have the public key that this engine has of it, but it hung up"),
+    ],
+)
+def test_keys_that_dont_fit_are_said_and_tried_again(
+    server_has: str,
+    engine_has: str,
+    sentence: str,
+    connect: Any,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """libzmq gives up for good after some of these; who mends the keys finds the engine there."""
+    caplog.set_level("WARNING", logger="vllm.lazygraph")
+    server_public, server_secret = zmq.curve_keypair()
+    other_public, other_secret = zmq.curve_keypair()
+    public, secret = zmq.curve_keypair()
+    context = zmq.Context()
+
+    def bind(endpoint: str, what: str) -> zmq.Socket[bytes]:
+        socket = context.socket(zmq.ROUTER)
+        if what != "none":
+            secret = server_secret if what == "keys" else other_secret
+            socket.setsockopt(zmq.CURVE_SERVER, 1)
+            socket.setsockopt(zmq.CURVE_SECRETKEY, secret)
+        eventually(lambda: _binds(socket, endpoint))
+        return socket
+
+    socket = bind("tcp://127.0.0.1:*", server_has)
+    try:
+        endpoint = socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        server_key = {"keys": server_public, "other keys": other_public}.get(engine_has)
+        keys = server_key and Curve(server_key.decode(), public.decode(), secret.decode())
+        connect(endpoint, curve=keys or None)
+        eventually(lambda: any(re.search(sentence, said) for said in _said(caplog)))
+        socket.close(0)
+        # The other side is mended: the same engine joins, and no more is said.
+        socket = bind(endpoint, engine_has)
+        assert socket.poll(20_000)
+        assert len(_said(caplog)) <= 2
+    finally:
+        socket.close(0)
+        context.destroy(0)
+
+
+def _binds(socket: zmq.Socket[bytes], endpoint: str) -> bool:
+    try:
+        socket.bind(endpoint)
+    except zmq.ZMQError as error:
+        assert error.errno == zmq.EADDRINUSE
+        return False
+    return True
+
+
+def test_failed_handshakes_are_tried_ever_more_slowly_and_told_once() -> None:
+    handshakes = Handshakes("tcp://c:1", has_keys=True)
+    seconds, sentences = zip(*[handshakes.failed("hang-up") for _ in range(20)], strict=True)
+    assert seconds[:3] == (0.05, 0.1, 0.2) and max(seconds) == seconds[-1] == 30
+    assert [index for index, said in enumerate(sentences) if said] == [1]
+    assert handshakes.failed("refused")[1] is not None  # more precise than what was told
+    assert handshakes.failed("hang-up")[1] is None
+    handshakes.succeeded()
+    assert handshakes.failed("mechanism") == (0.05, ANY)
+
+
+@pytest.mark.parametrize("host", ["[::1]", "localhost"])
+def test_ipv6_and_names(host: str, connect: Any) -> None:
+    context = zmq.Context()
+    socket = context.socket(zmq.ROUTER)
+    try:
+        socket.setsockopt(zmq.IPV6, int("[" in host))
+        socket.bind(f"tcp://{'[::1]' if '[' in host else '127.0.0.1'}:*")
+        port = socket.getsockopt_string(zmq.LAST_ENDPOINT).rpartition(":")[2]
+        connect(f"tcp://{host}:{port}")
+        assert socket.poll(10_000)
+    finally:
+        socket.close(0)
+        context.destroy(0)
+
+
 def test_a_message_never_waits_in_a_pipe_to_nobody(tmp_path: Path) -> None:
     """Else every hello of a long wait would reach the controller at once."""
     wake, other_end = os.pipe()
     dealer = Dealer(f"ipc://{tmp_path}/nobody", None, wake=wake, queue_max=1024)
     try:
         assert dealer.send(b"hello") is False
+    finally:
+        dealer.close()
+        os.close(wake)
+        os.close(other_end)
+
+
+def test_an_address_where_nobody_listens_is_told_apart_from_a_silent_one() -> None:
+    """So that the next of several addresses gets its turn at once."""
+    with socket_module.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    wake, other_end = os.pipe()
+    dealer = Dealer(f"tcp://127.0.0.1:{port}", None, wake=wake, queue_max=1024)
+    try:
+        changes = (dealer.wait(1.0)[0] for _ in range(30))
+        assert next(change for change in changes if change is not None) == "refused"
     finally:
         dealer.close()
         os.close(wake)

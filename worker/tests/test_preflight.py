@@ -113,11 +113,23 @@ def test_a_refused_feature_and_a_mode_without_graphs_make_it_stock(vllm: Any) ->
     config = supported()
     config.lora_config = object()
     vllm(config=config)
-    assert preflight.examine(WORDS, {}).reason == "not supported: LoRA"
+    assert preflight.examine(WORDS, {}).reason == "not supported: LoRA before vLLM 0.31"
     vllm(graphs="not supported: cudagraph_mode NONE")
     answer = preflight.examine(WORDS, {})
     assert (answer.lazily, answer.reason) == (False, "not supported: cudagraph_mode NONE")
     assert answer.planned is None
+
+
+def test_adapters_wait_for_a_gpu_or_for_permission(vllm: Any) -> None:
+    config = supported()
+    config.lora_config = object()
+    vllm(version="0.33.0", config=config)
+    closed = preflight.examine(WORDS, {})
+    assert closed.lazily is False
+    assert "LoRA on vLLM 0.33.0 (not tried on a GPU yet)" in closed.reason
+    opened = preflight.examine(WORDS, {"LAZYGRAPH_ALLOW_UNTESTED": "1"})
+    assert opened.lazily is True and "LoRA" in opened.traits
+    assert "LoRA on vLLM 0.33.0" in opened.untested
 
 
 def test_a_gpu_that_is_new_runs_and_is_named_or_steps_aside(vllm: Any) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from lazygraph_vllm.settings import HANDSHAKE_MS_MAX, Curve, Settings, SettingsError, load_settings
@@ -32,8 +34,8 @@ def test_nothing_to_do(env: dict[str, str]) -> None:
             Settings(mode="idle", endpoint="tcp://127.0.0.1:5757"),
         ),
         (
-            {"LAZYGRAPH_ENDPOINT": " tcp://a:1, ipc:///b ,"},
-            Settings(mode="idle", endpoint="tcp://a:1, ipc:///b"),
+            {"LAZYGRAPH_ENDPOINT": " tcp://127.0.0.2:1, ipc:///b ,"},
+            Settings(mode="idle", endpoint="tcp://127.0.0.2:1, ipc:///b"),
         ),
         (
             {"LAZYGRAPH_ENDPOINT": "ipc:///run/lazygraph", "LAZYGRAPH_MODE": "lazy"},
@@ -89,9 +91,9 @@ def test_values(env: dict[str, str], expected: Settings) -> None:
         ("LAZYGRAPH_ENDPOINT", "127.0.0.1:5757"),
         ("LAZYGRAPH_ENDPOINT", "inproc://x"),
         ("LAZYGRAPH_ENDPOINT", "http://127.0.0.1"),
-        ("LAZYGRAPH_ENDPOINT", "tcp://a:1,b:2"),
-        ("LAZYGRAPH_ENDPOINT", "tcp://a:1,tcp://a:1"),
-        ("LAZYGRAPH_ENDPOINT", ",".join(f"tcp://a:{port}" for port in range(1, 10))),
+        ("LAZYGRAPH_ENDPOINT", "tcp://127.0.0.1:1,b:2"),
+        ("LAZYGRAPH_ENDPOINT", "tcp://[::1]:1,tcp://[::1]:1"),
+        ("LAZYGRAPH_ENDPOINT", ",".join(f"tcp://localhost:{port}" for port in range(1, 10))),
         ("LAZYGRAPH_HANDSHAKE_MS", "-1"),
         ("LAZYGRAPH_HANDSHAKE_MS", "0.5"),
         ("LAZYGRAPH_HANDSHAKE_MS", "250ms"),
@@ -118,8 +120,9 @@ def test_a_bad_value_is_one_sentence_that_names_the_variable(name: str, value: s
 
 
 def test_endpoints_are_tried_in_the_order_given() -> None:
-    settings = load_settings({"LAZYGRAPH_ENDPOINT": "tcp://b:1 ,tcp://a:1"})
-    assert settings is not None and settings.endpoints == ("tcp://b:1", "tcp://a:1")
+    settings = load_settings({"LAZYGRAPH_ENDPOINT": "tcp://[::1]:1 ,tcp://localhost:1"})
+    assert settings is not None
+    assert settings.endpoints == ("tcp://[::1]:1", "tcp://localhost:1")
 
 
 def test_keys_never_appear_in_a_message() -> None:
@@ -139,3 +142,55 @@ def test_a_name_may_hold_whatever_the_protocol_allows() -> None:
     name = "Büro\u00a07 / ∎"
     settings = load_settings({"LAZYGRAPH_MODE": "idle", "LAZYGRAPH_ENGINE": name})
     assert settings is not None and settings.engine == name
+
+
+def keys(folder: Path, mode: int = 0o600) -> str:
+    for name in ("server.key", "public.key", "secret.key"):
+        (folder / name).write_text(f"{KEY}\n")
+    (folder / "secret.key").chmod(mode)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "tcp://10.0.0.7:5757",
+        "tcp://controller:5757",
+        "tcp://[fd00::2]:5757",
+        "tcp://127.0.0.1.example.org:1",
+    ],
+)
+def test_another_machine_needs_keys(endpoint: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="expected CURVE keys for LAZYGRAPH_ENDPOINT") as raised:
+        load_settings({"LAZYGRAPH_ENDPOINT": f"ipc:///local,{endpoint}"})
+    assert endpoint in str(raised.value)
+    env = {"LAZYGRAPH_ENDPOINT": endpoint, "LAZYGRAPH_ENGINE_KEYS": keys(tmp_path)}
+    settings = load_settings(env)
+    assert settings is not None and settings.curve == Curve(KEY, KEY, KEY)
+    assert f"secret_key={KEY!r}" not in repr(settings)
+
+
+@pytest.mark.parametrize("mode", [0o400, 0o440, 0o600, 0o640])
+def test_a_secret_that_its_group_may_read(mode: int, tmp_path: Path) -> None:
+    settings = load_settings(
+        {"LAZYGRAPH_MODE": "lazy", "LAZYGRAPH_ENGINE_KEYS": keys(tmp_path, mode)}
+    )
+    assert settings is not None and settings.curve == Curve(KEY, KEY, KEY)
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o660, 0o601])
+def test_a_secret_that_others_may_read_is_refused(mode: int, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=f"secret.key to be a file .* got mode {mode:04o}"):
+        load_settings({"LAZYGRAPH_MODE": "lazy", "LAZYGRAPH_ENGINE_KEYS": keys(tmp_path, mode)})
+
+
+def test_a_folder_that_lacks_a_key(tmp_path: Path) -> None:
+    env = {"LAZYGRAPH_MODE": "lazy", "LAZYGRAPH_ENGINE_KEYS": keys(tmp_path)}
+    with pytest.raises(SettingsError, match="got both"):
+        load_settings({**env, "LAZYGRAPH_PUBLIC_KEY": KEY})
+    (tmp_path / "public.key").write_text("short")
+    with pytest.raises(SettingsError, match="public.key to be a Z85 key .* got 5 characters"):
+        load_settings(env)
+    (tmp_path / "server.key").unlink()
+    with pytest.raises(SettingsError, match="server.key to be a readable file, got ENOENT"):
+        load_settings(env)

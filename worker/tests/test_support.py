@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 
 from lazygraph_vllm.vllm.adapter import graph_mode_reason, missing_hook
-from lazygraph_vllm.vllm.allowed import MOE, TENSOR, TRIED, config_reason, gpu_reason
+from lazygraph_vllm.vllm.allowed import (
+    LORA,
+    MOE,
+    SLEEP,
+    TENSOR,
+    TRIED,
+    config_reason,
+    gpu_reason,
+)
 from lazygraph_vllm.vllm.choose import KNOWN, adapter_for
 from lazygraph_vllm.vllm.v31 import V31
 
@@ -76,8 +84,8 @@ def test_what_was_tried_is_supported(version: str) -> None:
         ("parallel_config.distributed_executor_backend", "ray", "the executor backend 'ray'"),
         ("parallel_config.nnodes", 2, "several nodes"),
         ("speculative_config", object(), "speculative decoding"),
-        ("lora_config", object(), "LoRA"),
-        ("model_config.enable_sleep_mode", True, "sleep mode"),
+        ("lora_config", object(), "LoRA before vLLM 0.31"),
+        ("model_config.enable_sleep_mode", True, "sleep mode before vLLM 0.31"),
         ("kv_transfer_config", object(), "KV connectors"),
         ("ec_transfer_config", object(), "encoder-cache connectors"),
         ("parallel_config.ubatch_size", 2, "microbatches"),
@@ -155,6 +163,53 @@ def test_a_family_needs_a_gpu_first() -> None:
     config.model_config.quantization = None
     assert MOE in TRIED["0.33.0"].traits
     assert config_reason(config, "0.33.0", allow_untested=False) is None
+
+
+def with_adapters(**lora: Any) -> Any:
+    config = supported()
+    config.lora_config = SimpleNamespace(**lora)
+    return config
+
+
+def with_sleep(**model: Any) -> Any:
+    config = supported()
+    for name, value in {"enable_sleep_mode": True, **model}.items():
+        setattr(config.model_config, name, value)
+    return config
+
+
+@pytest.mark.parametrize(("config", "what"), [(with_adapters(), LORA), (with_sleep(), SLEEP)])
+def test_what_no_gpu_has_shown_says_so_and_can_be_allowed(config: Any, what: str) -> None:
+    assert config_reason(config, "0.33.0", allow_untested=False) == (
+        f"not supported: {what} on vLLM 0.33.0 (not tried on a GPU yet); "
+        "LAZYGRAPH_ALLOW_UNTESTED=1 overrides this"
+    )
+    assert config_reason(config, "0.33.0", allow_untested=True) is None
+
+
+@pytest.mark.parametrize(
+    ("config", "what"),
+    [
+        (with_adapters(specialize_active_lora=True), "by the number of adapters"),
+        (with_adapters(fully_sharded_loras=True), "--fully-sharded-loras"),
+        (with_sleep(sleep_mode_backend="cuda_checkpoint"), "the backend 'cuda_checkpoint'"),
+        (with_sleep(sleep_mode_offload_cudagraph=True), "moves graphs to the host"),
+        (with_sleep(enable_nccl_comm_suspend=True), "suspends NCCL"),
+    ],
+)
+def test_what_of_adapters_and_sleep_stays_refused(config: Any, what: str) -> None:
+    reason = config_reason(config, "0.33.0", allow_untested=True)
+    assert reason is not None and what in reason and "\n" not in reason
+
+
+@pytest.mark.parametrize(
+    "trait", ["is_hybrid", "is_moe", "is_multimodal_model", "enable_sleep_mode"]
+)
+def test_adapters_are_let_in_on_a_dense_model_that_never_sleeps(trait: str) -> None:
+    config = with_adapters()
+    setattr(config.model_config, trait, True)
+    reason = config_reason(config, "0.33.0", allow_untested=True)
+    assert reason is not None and "LoRA" in reason
 
 
 @pytest.mark.parametrize("trait", ["is_hybrid", "is_moe", "is_multimodal_model"])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from lazygraph_vllm.vllm.allowed import HYBRID, MOE, MULTIMODAL, TRIED, config_reason
+from lazygraph_vllm.vllm.allowed import HYBRID, LORA, MOE, MULTIMODAL, SLEEP, TRIED, config_reason
 from lazygraph_vllm.vllm.choose import KNOWN
 from lazygraph_vllm.vllm.table import ALWAYS_STOCK, WRONG, document
 from test_support import supported
@@ -31,15 +32,39 @@ EXAMPLES: dict[str, tuple[str, Any]] = {
     "Ray": ("parallel_config.distributed_executor_backend", "ray"),
     "several nodes": ("parallel_config.nnodes", 2),
     "speculative decoding": ("speculative_config", object()),
-    "LoRA": ("lora_config", object()),
-    "sleep mode": ("model_config.enable_sleep_mode", True),
+    "LoRA on other models than dense ones, by the number of adapters, or fully sharded": (
+        "lora_config",
+        SimpleNamespace(specialize_active_lora=True),
+    ),
+    "LoRA with sleep mode": ("lora_config", SimpleNamespace()),
+    "sleep mode by another backend than cuMem": ("model_config.sleep_mode_backend", "criu"),
+    "sleep mode that moves graphs to the host or suspends NCCL": (
+        "model_config.sleep_mode_offload_cudagraph",
+        True,
+    ),
     "KV connectors": ("kv_transfer_config", object()),
     "encoder-cache connectors": ("ec_transfer_config", object()),
     "weight and KV offloading": ("cache_config.kv_offloading_size", 4.0),
     "fast prefill": ("cache_config.kv_sharing_fast_prefill", True),
     "other compilation modes than 3": ("compilation_config.mode", 0),
 }
-TRAITS = {MOE: "is_moe", HYBRID: "is_hybrid", MULTIMODAL: "is_multimodal_model"}
+# What only goes wrong together with it.
+WITH = {what: ("model_config.enable_sleep_mode", True) for what in EXAMPLES if "sleep" in what}
+TRAITS: dict[str, tuple[str, Any]] = {
+    MOE: ("model_config.is_moe", True),
+    HYBRID: ("model_config.is_hybrid", True),
+    MULTIMODAL: ("model_config.is_multimodal_model", True),
+    LORA: ("lora_config", SimpleNamespace()),
+    SLEEP: ("model_config.enable_sleep_mode", True),
+}
+
+
+def put(config: Any, path: str, value: Any) -> None:
+    *owners, name = path.split(".")
+    owner = config
+    for part in owners:
+        owner = getattr(owner, part)
+    setattr(owner, name, value)
 
 
 def one_rank() -> Any:
@@ -73,12 +98,8 @@ def test_what_is_always_stock_is_refused_on_every_version(
     if what == "in-process engines":
         monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     else:
-        path, value = EXAMPLES[what]
-        *owners, name = path.split(".")
-        owner = config
-        for part in owners:
-            owner = getattr(owner, part)
-        setattr(owner, name, value)
+        for path, value in (EXAMPLES[what], WITH.get(what, EXAMPLES[what])):
+            put(config, path, value)
     assert config_reason(config, version, allow_untested=True) is not None
 
 
@@ -86,7 +107,7 @@ def test_what_is_always_stock_is_refused_on_every_version(
 @pytest.mark.parametrize("trait", TRAITS)
 def test_what_goes_wrong_is_refused_and_nothing_else_is(trait: str, version: str) -> None:
     config = one_rank()
-    setattr(config.model_config, TRAITS[trait], True)
+    put(config, *TRAITS[trait])
     refused = config_reason(config, version, allow_untested=True) is not None
     assert refused == (trait in WRONG.get(KNOWN[version], ()))
 

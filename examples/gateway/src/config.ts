@@ -14,6 +14,7 @@ export interface Config {
   /** Where engines connect to the controller: their LAZYGRAPH_ENDPOINT. */
   readonly endpoint: string;
   readonly mode: Mode;
+  readonly control: ControlConfig;
   /** Requests held while no engine is ready, and for how long. */
   readonly holdMax: number;
   /** Bytes of all bodies that are being read or held, together. */
@@ -27,17 +28,31 @@ export interface Config {
   readonly traceFolder: string | undefined;
 }
 
+/** Where the controller is. */
+export type ControlConfig =
+  | { readonly kind: "embedded" }
+  | { readonly kind: "elsewhere"; readonly url: string }
+  | {
+      readonly kind: "standby";
+      readonly peers: readonly string[];
+      readonly place: number;
+      /** Of its HTTP side, while it leads. */
+      readonly host: string;
+      readonly port: number;
+    };
+
 type Environment = Readonly<Record<string, string | undefined>>;
 
 /** @throws TypeError that names the variable, what was expected and what came */
 export function configOf(environment: Environment): Config {
-  const { host, port } = address(environment["LISTEN"] || "127.0.0.1:8000");
+  const { host, port } = address("LISTEN", environment["LISTEN"] || "127.0.0.1:8000");
   return {
     host,
     port,
     engines: engineList(environment["ENGINES"] ?? "", environment["ENGINE_API_KEY"]),
     endpoint: environment["LAZYGRAPH_ENDPOINT"] || "tcp://127.0.0.1:5757",
     mode: modeOf(environment["LAZYGRAPH_MODE"] || "idle"),
+    control: controlOf(environment),
     holdMax: number(environment, "HOLD_MAX", 512, 0, 100_000),
     holdBytes: number(environment, "HOLD_MIB", 256, BODY_BYTES_MAX / MIB, 1 << 20) * MIB,
     holdSeconds: number(environment, "HOLD_SECONDS", 120, 0.01, 3600),
@@ -62,9 +77,31 @@ function engineList(text: string, apiKey?: string): ReadonlyMap<string, ServerAd
   return engines;
 }
 
-function address(text: string): { host: string; port: number } {
+function controlOf(environment: Environment): ControlConfig {
+  const url = environment["CONTROLLER"] || undefined;
+  const peers = (environment["PEERS"] ?? "").split(",").filter((peer) => peer !== "");
+  if (url !== undefined && peers.length > 0) {
+    throw mistake("PEERS", "left out with CONTROLLER, which is asked instead", peers.join(","));
+  }
+  if (url !== undefined) return { kind: "elsewhere", url: httpUrl("CONTROLLER", url) };
+  if (peers.length === 0) return { kind: "embedded" };
+  const own = environment["CONTROL_LISTEN"] || "127.0.0.1:7480";
+  return {
+    kind: "standby",
+    peers: peers.map((peer) => httpUrl("PEERS", peer)),
+    place: number(environment, "PLACE", 0, 0, 15),
+    ...address("CONTROL_LISTEN", own),
+  };
+}
+
+function httpUrl(name: string, text: string): string {
+  if (serverUrl(text) !== undefined) return text;
+  throw mistake(name, "an http:// URL of a controller's HTTP side", shownUrl(text));
+}
+
+function address(name: string, text: string): { host: string; port: number } {
   const [, host, port] = /^\[?([^\]]+?)\]?:(\d{1,5})$/.exec(text) ?? [];
-  if (host === undefined || Number(port) > 65_535) throw mistake("LISTEN", "HOST:PORT", text);
+  if (host === undefined || Number(port) > 65_535) throw mistake(name, "HOST:PORT", text);
   return { host, port: Number(port) };
 }
 

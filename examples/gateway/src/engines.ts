@@ -5,7 +5,7 @@
  * the plugin, or without a connection to us, serves all the same.
  */
 
-import { type Controller, onEvent } from "lazygraph";
+import { type ControllerView, onEvent } from "lazygraph";
 import type { ServerAddress } from "lazygraph/measure";
 import { Pool } from "undici";
 import { isHealthy, phaseOf } from "./health.ts";
@@ -43,7 +43,7 @@ export class Engine implements Candidate {
 }
 
 export class Engines {
-  readonly #controller: Controller;
+  readonly #controller: ControllerView;
   readonly #engines: readonly Engine[];
   readonly #choose: Choose;
   readonly #onReady: () => void;
@@ -56,7 +56,7 @@ export class Engines {
   /** @param onReady called whenever an engine becomes ready */
   constructor(
     servers: ReadonlyMap<string, ServerAddress>,
-    controller: Controller,
+    controller: ControllerView,
     choose: Choose,
     onReady: () => void,
   ) {
@@ -65,9 +65,7 @@ export class Engines {
     this.#controller = controller;
     this.#onReady = onReady;
     const known = (name: string) => this.#engines.find((engine) => engine.name === name);
-    const stale = (): void => {
-      this.#stale = true;
-    };
+    const stale = (): void => this.changed();
     // A snapshot is taken only when something has changed since the last one.
     this.#stops = [
       onEvent("lazygraph:capture:start", stale),
@@ -85,6 +83,11 @@ export class Engines {
       }),
     ];
     for (const engine of this.#engines) void this.#probe(engine);
+  }
+
+  /** Another process's controller knows something new; of this one's, events tell. */
+  changed(): void {
+    this.#stale = true;
   }
 
   get anyReady(): boolean {

@@ -16,16 +16,17 @@ import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import { createAdaptorServer, type HttpBindings } from "@hono/node-server";
 import { RESPONSE_ALREADY_SENT } from "@hono/node-server/utils/response";
 import { Hono } from "hono";
-import { type Controller, onEvent, type TraceRecorder } from "lazygraph";
+import { type ControllerView, onEvent, type TraceRecorder } from "lazygraph";
 import { type Answer, isGenerating } from "lazygraph/measure";
 import type { Registry } from "prom-client";
-import { BODY_BYTES_MAX, bodyOf } from "./body.ts";
+import { BODY_BYTES_MAX, bodyOf, dropRest } from "./body.ts";
 import type { Config } from "./config.ts";
 import { type Engine, Engines } from "./engines.ts";
 import { exchange, refuse, turnAway } from "./exchange.ts";
 import { GatewayMetrics } from "./metrics.ts";
+import { forwardedPath } from "./path.ts";
 import { type Choose, choose } from "./routing.ts";
-import { UnderWay } from "./under-way.ts";
+import { letHalfClose, UnderWay } from "./under-way.ts";
 import { STOPPING, type Stay, Turned, WaitingRoom } from "./waiting-room.ts";
 import { settle } from "./watching.ts";
 
@@ -36,7 +37,7 @@ const LAST_WORDS_SECONDS = 1;
 
 export interface GatewayOptions
   extends Pick<Config, "engines" | "holdMax" | "holdBytes" | "holdSeconds" | "firstByteSeconds"> {
-  readonly controller: Controller;
+  readonly controller: ControllerView;
   readonly registry: Registry;
   readonly recorder?: TraceRecorder;
   /** @default by captures, graphs and load */
@@ -72,12 +73,18 @@ export class Gateway {
     ];
     this.#metrics = new GatewayMetrics(registry, this.#room);
     const { fetch } = this.#routes();
-    // Bodies that nobody reads are left to Node, which doesn't cut off who still sends one.
+    // Bodies that nobody reads are `dropRest`'s, which doesn't cut off at once who still sends one.
     const how = { overrideGlobalObjects: false, autoCleanupIncoming: false };
     this.server = createAdaptorServer({ fetch, ...how }) as Server;
+    letHalfClose(this.server);
     // An answer may take as long as it takes; only the request itself has to come in time.
     this.server.headersTimeout = 30_000;
     this.server.requestTimeout = 60_000;
+  }
+
+  /** Engines are no longer what a controller elsewhere said last. */
+  enginesChanged(): void {
+    this.#engines.changed();
   }
 
   /** Takes no new requests, lets those under way end for so long, and ends. */
@@ -103,9 +110,8 @@ export class Gateway {
     app.get("/livez", (c) => c.text("ok\n"));
     app.get("/readyz", (c) => {
       const ready = this.#engines.anyReady && !this.#draining;
-      const engines = this.#engines.describe();
-      const document = { ready, draining: this.#draining, held: this.#room.size, engines };
-      return c.json(document, ready ? 200 : 503);
+      const its = { draining: this.#draining, held: this.#room.size };
+      return c.json({ ready, ...its, engines: this.#engines.describe() }, ready ? 200 : 503);
     });
     app.get("/metrics", async (c) => {
       const { registry } = this.#options;
@@ -114,7 +120,9 @@ export class Gateway {
     app.all("/v1/*", async (c) => {
       const incoming = c.env.incoming as IncomingMessage;
       const outgoing = c.env.outgoing as ServerResponse;
-      const relay = (signal: AbortSignal) => this.#relay(incoming, outgoing, signal);
+      const path = forwardedPath(incoming.url ?? "");
+      if (path === undefined) return c.notFound();
+      const relay = (signal: AbortSignal) => this.#relay(incoming, outgoing, path, signal);
       await this.#underWay.run(incoming, outgoing, relay);
       return RESPONSE_ALREADY_SENT;
     });
@@ -124,6 +132,7 @@ export class Gateway {
   async #relay(
     incoming: IncomingMessage,
     outgoing: ServerResponse,
+    path: string,
     signal: AbortSignal,
   ): Promise<void> {
     const stay = this.#room.stay();
@@ -134,12 +143,14 @@ export class Gateway {
       if (first === undefined) stay.enter();
       else this.#engines.announce(first, 1);
       const body = await bodyOf(incoming, stay.hold);
-      if (body !== undefined) return await this.#answer(incoming, outgoing, body, stay, signal);
+      if (body !== undefined)
+        return await this.#answer(incoming, outgoing, { path, body }, stay, signal);
       const message = `Expected a body of at most ${BODY_BYTES_MAX} bytes, got more.`;
       refuse(outgoing, 413, "invalid_request_error", message, { connection: "close" });
     } catch (error) {
       turnAway(outgoing, error);
     } finally {
+      dropRest(incoming);
       stay.leave();
     }
   }
@@ -147,11 +158,11 @@ export class Gateway {
   async #answer(
     incoming: IncomingMessage,
     outgoing: ServerResponse,
-    body: Buffer,
+    { path, body }: { readonly path: string; readonly body: Buffer },
     stay: Stay,
     signal: AbortSignal,
   ): Promise<void> {
-    const { headers, method = "GET", url: path = "/" } = incoming;
+    const { headers, method = "GET" } = incoming;
     const { recorder } = this.#options;
     const generates = isGenerating(method, path);
     const recorded = generates ? recorder?.arrived() : undefined;

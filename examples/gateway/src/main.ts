@@ -3,30 +3,24 @@
 import { once } from "node:events";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
-import {
-  type Controller,
-  createController,
-  createTraceRecorder,
-  type TraceRecorder,
-} from "lazygraph";
-import { collectMetrics } from "lazygraph/metrics";
+import { createTraceRecorder, type TraceRecorder } from "lazygraph";
 import { Registry } from "prom-client";
 import { type Config, configOf } from "./config.ts";
+import { type Control, openControl } from "./control.ts";
 import { Gateway } from "./gateway.ts";
 
 interface Started {
   readonly config: Config;
-  readonly controller: Controller;
+  readonly control: Control;
   readonly recorder: TraceRecorder | undefined;
   readonly gateway: Gateway;
 }
 
 async function start(): Promise<Started> {
   const config = configOf(process.env);
-  const controller = createController({ mode: config.mode, endpoint: config.endpoint });
-  await controller.start();
   const registry = new Registry();
-  collectMetrics(controller, registry);
+  let gateway: Gateway | undefined;
+  const control = await openControl(config, registry, () => gateway?.enginesChanged());
   const { traceFolder } = config;
   const name = `trace-${Date.now()}-${process.pid}.csv.gz`;
   const recorder =
@@ -34,10 +28,10 @@ async function start(): Promise<Started> {
       ? undefined
       : await createTraceRecorder({ file: join(traceFolder, name) });
   const recording = recorder === undefined ? {} : { recorder };
-  const gateway = new Gateway({ ...config, controller, registry, ...recording });
+  gateway = new Gateway({ ...config, controller: control.view, registry, ...recording });
   gateway.server.listen(config.port, config.host);
   await once(gateway.server, "listening");
-  return { config, controller, recorder, gateway };
+  return { config, control, recorder, gateway };
 }
 
 /** Almost always a setting that can't be used: a value, a port that is taken, a folder. */
@@ -47,12 +41,13 @@ function failed(error: unknown): never {
 }
 
 const stopping = Promise.race([once(process, "SIGTERM"), once(process, "SIGINT")]);
-const { config, controller, recorder, gateway } = await start().catch(failed);
-const { address, port } = gateway.server.address() as AddressInfo;
-console.log(`gateway at http://${address}:${port}; engines connect to ${controller.endpoint}`);
+const { config, control, recorder, gateway } = await start().catch(failed);
+const { address, family, port } = gateway.server.address() as AddressInfo;
+const host = family === "IPv6" ? `[${address}]` : address;
+console.log(`gateway at http://${host}:${port}; ${control.says}`);
 
 await stopping;
 console.log("stopping");
 await gateway.close(config.drainSeconds);
 await recorder?.close();
-await controller.close();
+await control.view.close();

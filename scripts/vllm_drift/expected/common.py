@@ -7,6 +7,7 @@ from . import paths
 from .configuration import CONFIGURATION
 from .paths import names
 from .preflight import PREFLIGHT
+from .timeline import TIMELINE
 
 _ENGINE: tuple[Hook, ...] = (
     Replaced(paths.EXECUTOR, "Executor.__init__", "starts with the executor", "self, vllm_config"),
@@ -274,4 +275,11 @@ _RANK: tuple[Hook, ...] = (
     Called("v1/attention/backends/fa_utils.py", "get_flash_attn_version", "forecast", ""),
 )
 
-COMMON: tuple[Hook, ...] = _ENGINE + _CAPTURE + _RANK + CONFIGURATION + PREFLIGHT
+COMMON: tuple[Hook, ...] = (
+    *_ENGINE,
+    *_CAPTURE,
+    *_RANK,
+    *CONFIGURATION,
+    *PREFLIGHT,
+    *TIMELINE,
+)

@@ -6,9 +6,11 @@ from ..hooks import Body, Called, Fields, Hook, Replaced
 from . import paths
 from .common import COMMON
 from .paths import names
+from .timeline import SERVER_26
 
 HOOKS: tuple[Hook, ...] = (
     *COMMON,
+    *SERVER_26,
     Body(
         paths.EXECUTOR,
         "Executor.initialize_from_config",

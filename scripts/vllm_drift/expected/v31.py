@@ -6,6 +6,7 @@ from ..hooks import Body, Called, Fields, Hook, Property, Replaced
 from . import paths
 from .common import COMMON
 from .paths import names
+from .timeline import SERVER
 
 _DISPATCH = (
     "num_reqs, num_tokens, uniform_token_count, num_active_loras, max_query_len, num_ubatches"
@@ -13,6 +14,7 @@ _DISPATCH = (
 
 HOOKS: tuple[Hook, ...] = (
     *COMMON,
+    *SERVER,
     Body(
         paths.EXECUTOR,
         "Executor.initialize_from_config",
@@ -75,7 +77,7 @@ HOOKS: tuple[Hook, ...] = (
         paths.CUDAGRAPH_UTILS,
         "ModelCudaGraphManager.__init__",
         "says before the KV cache is sized which graphs there will be",
-        "self, _, _, _, _",
+        "self, _, _, _, _, lora_capture_cases=_",
     ),
     Body(
         paths.CUDAGRAPH_UTILS,
@@ -183,4 +185,79 @@ HOOKS: tuple[Hook, ...] = (
         "current_workspace_manager lock_workspace",
         "what a size asks for before it is locked",
     ),
+    Called(
+        paths.CUDAGRAPH_UTILS,
+        "CudaGraphManager._resolve_effective_loras",
+        "the adapter case of a step",
+        "self, _",
+    ),
+    Body(
+        "v1/worker/gpu/lora_utils.py",
+        "create_lora_capture_hook",
+        "a capture's adapters are selected by the runner's own method",
+        order=("runner.maybe_select_dummy_loras(...)",),
+    ),
+    Replaced(
+        "v1/worker/lora_model_runner_mixin.py",
+        "LoRAModelRunnerMixin._set_active_loras",
+        "between steps no adapter is activated for a capture",
+        "self, prompt_lora_mapping, token_lora_mapping, lora_requests, "
+        "mapping_type=LoRAMappingType.LANGUAGE",
+    ),
+    Body(
+        "v1/worker/lora_model_runner_mixin.py",
+        "LoRAModelRunnerMixin.maybe_select_dummy_loras",
+        "activates in no other way",
+        order=("self._set_active_loras(...)",),
+    ),
+    Body(
+        "lora/model_manager.py",
+        "LoRAModelManager.set_adapter_mapping",
+        "a step sets its mapping where another one was set last",
+        order=("self._last_mapping != mapping", "self._set_adapter_mapping(mapping)"),
+    ),
+    Called(
+        "lora/model_manager.py",
+        "LoRAModelManager._set_adapter_mapping",
+        "writes the kernels' metadata of a capture",
+        "self, _",
+    ),
+    Fields(
+        "lora/layers/utils.py",
+        "LoRAMapping",
+        "which adapter each row has",
+        (
+            "index_mapping",
+            "prompt_mapping",
+            "is_prefill=False",
+            "type=LoRAMappingType.LANGUAGE",
+        ),
+    ),
+    *names(
+        "config/lora.py",
+        "LoRAConfig",
+        "specialize_active_lora fully_sharded_loras",
+        "the allow-list",
+    ),
+    *names(
+        "config/model.py",
+        "ModelConfig",
+        "sleep_mode_backend enable_nccl_comm_suspend",
+        "the allow-list",
+    ),
+    Called(paths.CORE, "EngineCore.sleep", "puts the engine to sleep", "self, _, _"),
+    Body(
+        paths.CORE,
+        "EngineCore.sleep",
+        "pauses first; without work it sleeps at once, else when its future ends",
+        order=(
+            "self.pause_scheduler(...)",
+            "model_executor.sleep(level)",
+            "pause_future.add_done_callback(pause_complete)",
+        ),
+    ),
+    Called(paths.CORE, "EngineCore.wake_up", "wakes it", "self, _"),
+    Called(paths.CORE, "EngineCore.resume_scheduler", "after a sleep that failed", "self"),
+    *names(paths.EXECUTOR, "Executor", "sleeping_tags", "what of the engine sleeps"),
+    *names(paths.WORKER, "Worker", "reload_weights", "weights that a sleep gave up"),
 )

@@ -126,6 +126,7 @@ export function applyInventory(record: Writable<EngineRecord>, message: Inventor
   const state = samePlan ? old : createEngineState(graphs);
   state.frozen = record.frozenReason !== undefined;
   record.inventory = message;
+  record.asleep = message.asleep ?? [];
   record.state = state;
   // A process never stops being ready but by ending: `ready` has overtaken this inventory.
   const overtaken = old?.ready === true && (phase === "loading" || phase === "capturing");

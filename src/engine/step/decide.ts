@@ -94,7 +94,9 @@ function* tellRules(state: EngineState, { rules }: StepTools): Inners {
  * and decisions that are none, are told as a problem of it; a fault in carrying out is ours.
  */
 export function* askPolicy(record: EngineRecord, happening: Happening, tools: StepTools): Inners {
-  const { state, phase, course } = record;
+  const { state, phase, course, asleep } = record;
+  // Whatever it decided, the engine would put off.
+  if (asleep.length > 0) return;
   if (state === undefined || course.closed || phase === "stock" || phase === "stopping") return;
   const event = { ...happening, atSeconds: tools.now() } as EngineEvent;
   let policy: ExplainingPolicy;

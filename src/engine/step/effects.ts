@@ -63,7 +63,10 @@ export type PublishEffect = {
 
 export type Effect =
   | { readonly type: "welcome"; readonly mode: Mode }
-  | { readonly type: "send"; readonly message: Exclude<ToEngine, { type: "capture" | "drop" }> }
+  | {
+      readonly type: "send";
+      readonly message: Exclude<ToEngine, { type: "capture" | "drop" | "sleep" | "wake" }>;
+    }
   /** In the queue of commands, one at a time: when its turn comes, the step is asked once more. */
   | CaptureEffect
   | { readonly type: "drop"; readonly graphs: readonly Graph[] }

@@ -12,6 +12,7 @@
  */
 
 import type { LazygraphError } from "../../base/errors.ts";
+import { capturedGraphs } from "../../schedule/state.ts";
 import type { CaptureResult, Inventory, Ready, Telemetry } from "../../wire/protocol.ts";
 import type { EngineRecord } from "../record.ts";
 import {
@@ -147,6 +148,8 @@ function* received(
       return yield* ready(record, message, tools);
     case "result":
       return yield* result(record, message, answers, tools);
+    // What of it sleeps, and which graphs are left, the inventory before `slept` has told.
+    case "slept":
     case "dropped":
       return setRanks(
         record,
@@ -224,7 +227,12 @@ function* closed(record: EngineRecord): Inners {
 
 function* inventory(record: EngineRecord, message: Inventory, tools: StepTools): Inners {
   const before = record.state;
+  const slept = record.asleep.length > 0;
+  const held = before === undefined ? 0 : capturedGraphs(before).length;
   const unknown = applyInventory(record, message);
+  const sleeps = record.asleep.length > 0;
+  if ((sleeps || slept) && message.captured.length < held)
+    remember(record, { droppedAsleep: true });
   if (record.state !== before) yield* newPlan(record, message, tools);
   applyRules(record, tools.rules);
   yield* inventoryMemory(record, message, record.course.plan?.bytes, tools);
@@ -241,6 +249,15 @@ function* inventory(record: EngineRecord, message: Inventory, tools: StepTools):
     yield { type: "send", message: { type: "mode", mode } };
   }
   yield* inventoryTold(record, tools);
+  if (slept && !sleeps) yield* woke(record);
+}
+
+/** Graphs that were dropped for a sleep come back as any missing graph does. */
+function* woke(record: EngineRecord): Inners {
+  const { droppedAsleep } = record.course;
+  remember(record, { droppedAsleep: false });
+  const reopens = droppedAsleep && record.state?.settled === true;
+  yield reopens ? { type: "reopen" } : { type: "ask", happening: { type: "ready" } };
 }
 
 /** Other graphs than before: what a policy and a plan remember is about those. */

@@ -30,6 +30,10 @@ const OUTBOX_MAX = 256;
 /** A `goodbye` gets this long to leave; without a peer the socket closes at once. */
 const GOODBYE_LINGER_MS = 200;
 
+/** After a hand-shake that failed, doubled each time: libzmq would hurry, or give up for good. */
+const RETRY_MS_FIRST = 50;
+const RETRY_MS_MAX = 30_000;
+
 interface Outgoing {
   readonly frame: Buffer;
   readonly sent: (delivered: boolean) => void;
@@ -40,6 +44,8 @@ export class EngineLink {
   readonly #socket: Dealer;
   readonly #outbox: Outgoing[] = [];
   #writing = false;
+  #retryMs = RETRY_MS_FIRST;
+  #retry: NodeJS.Timeout | undefined;
   #reader: Promise<void> | undefined;
   #watcher: Promise<void> | undefined;
 
@@ -86,6 +92,7 @@ export class EngineLink {
     if (goodbye !== undefined && (await this.send(goodbye))) {
       this.#socket.linger = GOODBYE_LINGER_MS;
     }
+    clearTimeout(this.#retry);
     this.#socket.close();
     await Promise.all([this.#reader, this.#watcher]);
   }
@@ -120,11 +127,30 @@ export class EngineLink {
     }
   }
 
+  /** Keys that don't fit may be mended while the engine runs. */
+  #connectLater(): void {
+    if (this.#socket.closed) return;
+    const { endpoint } = this.#options;
+    try {
+      this.#socket.disconnect(endpoint);
+    } catch {
+      // libzmq has given it up already.
+    }
+    clearTimeout(this.#retry);
+    this.#retry = setTimeout(() => {
+      if (!this.#socket.closed) this.#socket.connect(endpoint);
+    }, this.#retryMs);
+    this.#retryMs = Math.min(RETRY_MS_MAX, 2 * this.#retryMs);
+  }
+
   async #watch(): Promise<void> {
     const { events } = this.#socket;
     try {
       for await (const event of events) {
-        if (event.type === "handshake") this.#options.onUp();
+        if (event.type === "handshake") {
+          this.#retryMs = RETRY_MS_FIRST;
+          this.#options.onUp();
+        } else if (event.type.startsWith("handshake:error")) this.#connectLater();
         else if (event.type === "disconnect") this.#options.onDown();
         else if (event.type === "end") return;
       }

@@ -38,6 +38,7 @@ export function helloOf(model: EngineModel, identity: Identity): Hello {
     tensorParallel: profile.engine.tensorParallel,
     pipelineParallel: profile.engine.pipelineParallel,
     simulated: profile.name,
+    sleeps: true,
   };
 }
 
@@ -57,6 +58,7 @@ export function inventoryOf(model: EngineModel, session: string): Inventory {
     epoch: model.epoch,
     ...(model.memory.reserved === undefined ? {} : { reserve: model.memory.reserved }),
     ...(model.memory.tiers === undefined ? {} : { tiers: model.memory.tiers }),
+    ...(model.asleep ? { asleep: ["kv_cache", "weights"] } : {}),
   };
 }
 

@@ -79,7 +79,7 @@ export async function startSimulatedServer(
     server.listen({ host, port });
     await once(server, "listening");
   } catch (cause) {
-    throw listenError(cause, "the simulated server", host, port);
+    throw listenError(cause, "the simulated server", `${host}:${port}`);
   }
   // Only now: an address that is taken must leave no engine behind.
   engine.start();

@@ -13,6 +13,7 @@ import type {
   Inventory,
   Mode,
   Ready,
+  Slept,
   Start,
   ToEngine,
   Welcome,
@@ -36,6 +37,10 @@ export interface SessionHost {
   onCapture(command: number, graph: string, whenIdle: boolean, needBytes?: number): void;
   /** @param command as for `onCapture` */
   onDrop(command: number, graphs: readonly string[]): void;
+  /** @param command as for `onCapture` */
+  onSleep(command: number, dropGraphs: boolean): void;
+  /** @param command as for `onCapture` */
+  onWake(command: number): void;
   onDispatch(table: DispatchTable): void;
   onFreeze(reason: string): void;
   /** Another controller has this engine: what the one before asked for and still waits is void. */
@@ -66,7 +71,7 @@ export class EngineSession {
   #readySent = false;
   #cancel: () => void = () => {};
   /** Command id to its result; undefined while it is under way. */
-  #answers = new Map<number, CaptureResult | Dropped | undefined>();
+  #answers = new Map<number, CaptureResult | Dropped | Slept | undefined>();
   /** Ids start anew with every controller, so what is under way has a number of its own here. */
   readonly #underWay = new Map<number, number>();
   #lastNumber = 0;
@@ -116,7 +121,7 @@ export class EngineSession {
    * Answers a command, now and whenever it is repeated. One of a controller that has been replaced
    * has no answer: its id would be taken for another command's.
    */
-  answer(outcome: CaptureResult | Dropped): void {
+  answer(outcome: CaptureResult | Dropped | Slept): void {
     const id = this.#underWay.get(outcome.command);
     if (id === undefined) {
       this.tellInventory();
@@ -182,6 +187,14 @@ export class EngineSession {
       }
       case "drop":
         this.#once(message.command, (number) => this.#host.onDrop(number, message.graphs));
+        break;
+      case "sleep":
+        this.#once(message.command, (number) =>
+          this.#host.onSleep(number, message.dropGraphs ?? false),
+        );
+        break;
+      case "wake":
+        this.#once(message.command, (number) => this.#host.onWake(number));
         break;
     }
   }

@@ -28,6 +28,8 @@ export class EngineCommands {
   readonly #observer: EngineObserver;
   #pending: (PendingCapture | PendingDrop)[] = [];
   #frozen = "";
+  /** No capture meanwhile: a simulated engine's graphs stay where they are. */
+  asleep = false;
 
   constructor(graphs: HeldGraphs, observer: EngineObserver) {
     this.#graphs = graphs;
@@ -76,6 +78,8 @@ export class EngineCommands {
         this.#answer(pending, "already", undefined, now);
       } else if (this.#frozen !== "") {
         this.#answer(pending, "refused", `Captures are frozen: ${this.#frozen}`, now);
+      } else if (this.asleep) {
+        this.#answer(pending, "deferred", "The engine sleeps.", now);
       } else if (pending.whenIdle && hasWork()) {
         this.#answer(pending, "deferred", "The engine has work.", now);
       } else if (!this.#graphs.hasRoom(graph, needBytes)) {

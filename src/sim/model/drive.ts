@@ -9,11 +9,17 @@
 import type { TraceRequest } from "../../trace/trace.ts";
 import type { EngineModel } from "./engine.ts";
 
+export interface Arrival extends TraceRequest {
+  /** Above 0: the engine tells of each of its tokens by this number. @default 0 */
+  readonly tag?: number;
+}
+
 /** Requests in order of arrival, with a look at the next one. */
 export interface Arrivals {
   /** The next request, or undefined when there is none (yet). */
-  next: TraceRequest | undefined;
-  shift(): void;
+  next: Arrival | undefined;
+  /** @param taken whether the engine took it */
+  shift(taken: boolean): void;
 }
 
 /** Arrivals from a list that is there already. */
@@ -63,9 +69,8 @@ export class Drive {
       const at = this.#arrivalSeconds;
       if (arrival !== undefined && at <= this.#endSeconds) {
         if (at > now) return;
-        const { atSeconds, promptTokens, outputTokens } = arrival;
-        this.#model.arrive(at, promptTokens, outputTokens, 0, atSeconds);
-        this.#arrivals.shift();
+        const { atSeconds, promptTokens, outputTokens, tag = 0 } = arrival;
+        this.#arrivals.shift(this.#model.arrive(at, promptTokens, outputTokens, tag, atSeconds));
         this.poke(at);
       } else {
         if (this.#endSeconds > now) return;

@@ -196,6 +196,20 @@ export class EngineModel {
     this.#commands.drop(command, graphs);
   }
 
+  get asleep(): boolean {
+    return this.#commands.asleep;
+  }
+
+  /** Runs no step and captures nothing until it is woken; requests wait. */
+  set asleep(asleep: boolean) {
+    this.#commands.asleep = asleep;
+  }
+
+  /** Gives the memory of all graphs back; in bytes. */
+  dropAll(): number {
+    return this.#graphs.drop([...this.captured.keys()]);
+  }
+
   /** Leaves out the captures and drops that still wait: nobody wants their results any more. */
   forgetCommands(): void {
     this.#commands.forget();
@@ -233,6 +247,7 @@ export class EngineModel {
       if (capture !== undefined) return capture;
     }
     this.#captureAtLast = false;
+    if (this.asleep) return { type: "idle" };
     if (!this.#ahead.compose(this.#batcher)) return { type: "idle" };
     const { batch } = this.#batcher;
     const stallSeconds = this.#captureInStep(batch, now);

@@ -12,6 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from .keys import Curve, SettingsError, check_endpoint_has_keys, load_curve
+
+__all__ = ["Curve", "Settings", "SettingsError", "load_settings"]
+
 Mode = Literal["eager", "lazy", "idle"]
 MODES: tuple[Mode, ...] = ("eager", "lazy", "idle")
 Reserve = Literal["none", "least", "top", "plan"]
@@ -21,19 +25,6 @@ OTHER_GPUS: tuple[OtherGpus, ...] = ("run", "stock")
 
 HANDSHAKE_MS_MAX = 60_000
 ENDPOINTS_MAX = 8
-
-
-class SettingsError(ValueError):
-    """A variable has a value we can't use; the message is one sentence for the log."""
-
-
-@dataclass(frozen=True)
-class Curve:
-    """CURVE keys in Z85 (40 characters each)."""
-
-    server_key: str
-    public_key: str
-    secret_key: str
 
 
 @dataclass(frozen=True)
@@ -59,12 +50,13 @@ class Settings:
         return tuple(e.strip() for e in (self.endpoint or "").split(",") if e.strip())
 
 
-def _check_endpoints(endpoints: tuple[str, ...]) -> None:
+def _check_endpoints(endpoints: tuple[str, ...], curve: Curve | None) -> None:
     for endpoint in endpoints:
         if not endpoint.startswith(("tcp://", "ipc://")):
             raise SettingsError(
                 f"expected LAZYGRAPH_ENDPOINT to start with tcp:// or ipc://, got {endpoint!r}"
             )
+        check_endpoint_has_keys(endpoint, curve)
     if len(endpoints) > ENDPOINTS_MAX:
         raise SettingsError(
             f"expected LAZYGRAPH_ENDPOINT to have at most {ENDPOINTS_MAX} addresses, "
@@ -83,20 +75,6 @@ def _flag(env: Mapping[str, str], name: str) -> bool:
     if value in ("", "0", "false", "no", "off"):
         return False
     raise SettingsError(f"expected {name} to be 0 or 1, got {value!r}")
-
-
-def _curve(env: Mapping[str, str]) -> Curve | None:
-    names = ("LAZYGRAPH_SERVER_KEY", "LAZYGRAPH_PUBLIC_KEY", "LAZYGRAPH_SECRET_KEY")
-    values = [env.get(name, "").strip() for name in names]
-    if not any(values):
-        return None
-    for name, value in zip(names, values, strict=True):
-        if len(value) != 40:
-            raise SettingsError(
-                f"expected {name} to be a Z85 key of 40 characters, got {len(value)} characters; "
-                "set all three CURVE keys or none"
-            )
-    return Curve(*values)
 
 
 def load_settings(env: Mapping[str, str] | None = None) -> Settings | None:
@@ -145,9 +123,9 @@ def load_settings(env: Mapping[str, str] | None = None) -> Settings | None:
         handshake_ms=int(raw_ms),
         verify=_flag(env, "LAZYGRAPH_VERIFY"),
         allow_untested=_flag(env, "LAZYGRAPH_ALLOW_UNTESTED"),
-        curve=_curve(env),
+        curve=load_curve(env),
         reserve=reserve,
         other_gpus=other_gpus,
     )
-    _check_endpoints(settings.endpoints)
+    _check_endpoints(settings.endpoints, settings.curve)
     return settings

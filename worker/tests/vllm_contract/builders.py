@@ -258,6 +258,7 @@ class Wrapper:
     def __init__(self, runner: Any, rank: int = 0) -> None:
         self.global_rank = rank
         self.calls: list[str] = []
+        self.fails_to_sleep = self.fails_to_reload = False
         spec = SimpleNamespace(page_size_bytes=16 << 10, block_size=16)
         self.worker = SimpleNamespace(
             model_runner=runner,
@@ -272,6 +273,24 @@ class Wrapper:
         self.calls.append("compile_or_warm_up_model")
         self.worker.model_runner.capture_model()
         return SimpleNamespace(language_model=1.0, encoder=0.0)
+
+    # Sleep mode's part of a worker, without cuMem.
+
+    def sleep(self, level: int) -> None:
+        self.calls.append(f"sleep {level}")
+        if self.fails_to_sleep:
+            raise AssertionError("Memory usage increased after sleeping.")
+
+    def wake_up(self, tags: list[str] | None) -> None:
+        self.calls.append(f"wake_up {','.join(tags or ['all'])}")
+
+    def reload_weights(self) -> None:
+        self.calls.append("reload_weights")
+        if self.fails_to_reload:
+            raise OSError("no such checkpoint")
+
+    def synchronize_device(self) -> None:
+        self.calls.append("synchronize_device")
 
     def execute_model(self, scheduled: Any) -> Any:
         return self.worker.model_runner.execute_model(scheduled)
@@ -353,6 +372,7 @@ class Scheduler:
 
         self.timeline = timeline
         self.left: dict[str, int] = {}
+        self.queued: dict[str, int] = {}  # what came in a pause
         self.pause_state = PauseState.UNPAUSED
         self.connector = None
         self.idle = threading.Event()
@@ -360,7 +380,14 @@ class Scheduler:
         self.steps = 0
 
     def add_request(self, request: Any) -> None:
-        self.left[request.request_id] = request.steps
+        paused = self.pause_state.name != "UNPAUSED"
+        (self.queued if paused else self.left)[request.request_id] = request.steps
+
+    def set_pause_state(self, state: Any) -> None:
+        self.pause_state = state
+        if state.name == "UNPAUSED":
+            self.left |= self.queued
+            self.queued = {}
 
     def has_requests(self) -> bool:
         return bool(self.left)
@@ -448,6 +475,8 @@ def make_core(executor: Any, timeline: list[tuple[Any, ...]], in_flight: int = 2
         "publish_dp_lb_stats": False,
         "_weight_version": "default",
         "reject_new_requests": False,
+        "_reset_caches": lambda **_: timeline.append(("caches reset",)),
+        "_set_kv_connector_handshake_metadata": lambda: None,
         "check_for_draft_tokens": False,
         "async_scheduling": in_flight > 1,
         "use_spec_decode": False,

@@ -71,7 +71,7 @@ def pristine() -> Iterator[None]:
                 )
         if "__init__" in attributes and vars(owner).get("__init__") is not attributes["__init__"]:
             owner.__init__ = attributes["__init__"]
-    sys.meta_path[:] = [f for f in sys.meta_path if not isinstance(f, hooks._PatchOnImport)]
+    sys.meta_path[:] = [f for f in sys.meta_path if not isinstance(f, hooks._EnginePatches)]
     monitor.set_cudagraph_capturing_enabled(flag)
     gc.enable()
 
@@ -105,7 +105,7 @@ def serving(
             monkeypatch.setenv("LAZYGRAPH_HANDSHAKE_MS", "10000")
             controller.mode = mode
         plugin.register()
-        assert any(isinstance(f, hooks._PatchOnImport) for f in sys.meta_path)
+        assert any(isinstance(f, hooks._EnginePatches) for f in sys.meta_path)
         settings = builders.make_config(**config)
         wrapper = builders.Wrapper(builders.make_runner(settings))
         executor = builders.make_executor(settings, wrapper)

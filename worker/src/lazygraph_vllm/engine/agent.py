@@ -20,6 +20,7 @@ from .inbox import Command, Inbox
 from .lockstep import Lockstep
 from .room import Room
 from .session import Session
+from .sleep import Sleeper
 from .startup import StartUp
 from .state import EngineState
 from .step_reports import StepReports
@@ -62,7 +63,8 @@ class Agent:
         self._startup = StartUp(state, self.session, settings, vllm_version)
         self._steps = StepReports(self.session, self._alone)
         self._lockstep = Lockstep(state)
-        self._commands = Commands(state, self.session, self._lockstep, self._alone)
+        self._sleeper = Sleeper(state, self.session)
+        self._commands = Commands(state, self.session, self._lockstep, self._alone, self._sleeper)
         self._ready: Ready | None = None
 
     # -------------------------------------------------------------- start-up
@@ -138,6 +140,7 @@ class Agent:
     def on_idle(self, engine: Any) -> None:
         """The engine is about to wait for work."""
         state = self.state
+        self._sleeper.look(engine)
         if state.unsupported:
             return
         if not state.idle:
@@ -151,6 +154,10 @@ class Agent:
         if self.state.idle and engine.has_work():
             self.state.idle = False
             self._steps.edge(engine, "busy")
+
+    def on_request(self, engine: Any) -> None:
+        """Something else than a step was done: it may have put the engine to sleep, or woken it."""
+        self._sleeper.look(engine)
 
     def after_step(self, engine: Any) -> None:
         """After every step: report demand from time to time, without waiting for anyone."""

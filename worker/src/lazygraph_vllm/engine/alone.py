@@ -30,7 +30,7 @@ class Alone:
     def fill(self) -> None:
         """Without a controller: ask ourselves for the next graph while there is nothing to do."""
         state = self._state
-        if self._asked or state.frozen is not None or not self._session.alone():
+        if state.asleep or self._asked or state.frozen is not None or not self._session.alone():
             return
         if state.graphs_max is not None and len(state.captured) >= state.graphs_max:
             return

@@ -11,12 +11,23 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from ..protocol.messages import Capture, Dispatch, Drop, Dropped, Freeze, Result, SetMode
+from ..protocol.messages import (
+    Capture,
+    Dispatch,
+    Drop,
+    Dropped,
+    Freeze,
+    Result,
+    SetMode,
+    Sleep,
+    Wake,
+)
 from ..rank import calls as rank
 from .alone import Alone
 from .inbox import LOOK_AGAIN, Command
 from .lockstep import Lockstep
 from .session import Session
+from .sleep import Sleeper
 from .state import EngineState
 
 RESULTS_KEPT = 256
@@ -26,12 +37,18 @@ class Commands:
     """What each command does, and what was answered to the last ones."""
 
     def __init__(
-        self, state: EngineState, session: Session, lockstep: Lockstep, alone: Alone
+        self,
+        state: EngineState,
+        session: Session,
+        lockstep: Lockstep,
+        alone: Alone,
+        sleeper: Sleeper,
     ) -> None:
         self._state = state
         self._session = session
         self._lockstep = lockstep
         self._alone = alone
+        self._sleeper = sleeper
         self._results: OrderedDict[tuple[int, int], Result | Dropped] = OrderedDict()
         self._has_table = False
 
@@ -45,6 +62,8 @@ class Commands:
                 self._answer_once(engine, command, self._lockstep.capture)
         elif isinstance(message, Drop):
             self._answer_once(engine, command, self._lockstep.drop)
+        elif isinstance(message, Sleep | Wake):
+            self._sleep_or_wake(engine, message, command)
         elif isinstance(message, Dispatch):
             self._take_table(engine, message)
         elif message is LOOK_AGAIN:
@@ -55,6 +74,14 @@ class Commands:
         elif isinstance(message, SetMode):
             state.mode, state.frozen = message.mode, None
             self._session.update_hello(mode=state.mode)
+
+    def _sleep_or_wake(self, engine: Any, message: Sleep | Wake, command: Command) -> None:
+        if self._is_stale(command):
+            return
+        if isinstance(message, Sleep):
+            self._sleeper.sleep(engine, message, command.incarnation)
+        else:
+            self._sleeper.wake(engine, message, command.incarnation)
 
     def _answer_once(
         self, engine: Any, command: Command, carry_out: Callable[[Any, Any], Result | Dropped]

@@ -112,7 +112,14 @@ class Session:
             tensor_parallel=parallel.tensor_parallel_size,
             pipeline_parallel=parallel.pipeline_parallel_size,
             adapter=self._state.adapter,
+            sleeps=True if self.sleeps else None,
         )
+
+    @property
+    def sleeps(self) -> bool:
+        """Whether the engine can be told to sleep: by vLLM's sleep mode, where it has tags."""
+        enabled = getattr(self._config.model_config, "enable_sleep_mode", False)
+        return bool(enabled) and self._state.adapter == "v31"
 
     def inventory(self) -> Inventory | None:
         """All that the engine has; ``None`` while it has nothing to tell yet."""
@@ -139,6 +146,7 @@ class Session:
             unsupported=state.unsupported[:TEXT_CHARS_MAX] if state.unsupported else None,
             reserve=state.room.reserved,
             tiers=state.room.tiers or None,
+            asleep=state.asleep or None,
         )
 
     def connect(self) -> None:

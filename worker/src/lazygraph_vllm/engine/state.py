@@ -33,6 +33,7 @@ class EngineState:
         graphs_max: captures nothing by itself where it holds so many; ``None``: no limit.
         frozen: why no more is captured; ``None`` if it may be.
         idle: the engine waits for work.
+        asleep: what of the engine sleeps, such as its weights; nothing: it is awake.
     """
 
     mode: Mode
@@ -50,3 +51,4 @@ class EngineState:
     graphs_max: int | None = None
     frozen: str | None = None
     idle: bool = False
+    asleep: tuple[str, ...] = ()

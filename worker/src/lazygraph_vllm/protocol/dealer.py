@@ -8,8 +8,11 @@ frames out of a pipe that is not connected.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import re
 import secrets
+import socket as net
 import time
 from typing import Literal
 
@@ -17,8 +20,11 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from ..settings import Curve
+from .handshake import Failure, Handshakes
 
-Change = Literal["connected", "disconnected"]
+logger = logging.getLogger("vllm.lazygraph")
+
+Change = Literal["connected", "disconnected", "refused"]
 
 
 class Dealer:
@@ -37,10 +43,11 @@ class Dealer:
         self._wake = wake
         self._reconnect_at: float | None = None
         self._reconnected_at = 0.0
+        self._handshakes = Handshakes(endpoint, curve is not None)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = _make_socket(self._context, endpoint, curve, queue_max)
         self._monitor = self._socket.get_monitor_socket(
-            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | _FAILED
         )
         self._socket.connect(self._endpoint)
         self._poller = zmq.Poller()
@@ -60,12 +67,27 @@ class Dealer:
     def _take_change(self) -> Change | None:
         event = recv_monitor_message(self._monitor)["event"]
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            self._handshakes.succeeded()
             return "connected"
+        if event & _FAILED:
+            self._begin_again(_FAILURES[event])
+            return None
+        if event == zmq.EVENT_CLOSED:  # of an attempt; one that was connected is disconnected
+            return "refused"
         if event != zmq.EVENT_DISCONNECTED:
             return None
         if self._reconnect_at is None:
             self._reconnect_at = max(time.monotonic(), self._reconnected_at + 1.0)
         return "disconnected"
+
+    def _begin_again(self, failure: Failure) -> None:
+        seconds, sentence = self._handshakes.failed(failure)
+        if sentence is not None:
+            logger.warning("lazygraph: %s", sentence)
+        self._reconnect_at = time.monotonic() + seconds
+        # Else libzmq would go on by itself, every 50 ms, or give up.
+        with contextlib.suppress(zmq.ZMQError):
+            self._socket.disconnect(self._endpoint)
 
     def reconnect_if_due(self, now: float) -> None:
         """Connect anew: ZeroMQ does by itself, but not after a frame beyond MAXMSGSIZE."""
@@ -99,6 +121,31 @@ class Dealer:
         self._context.destroy(200)
 
 
+_FAILURES: dict[int, Failure] = {
+    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "mechanism",
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH: "refused",
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "hang-up",
+}
+_FAILED = sum(_FAILURES)
+
+
+def _wants_ipv6(endpoint: str) -> bool:
+    """Whether it is an IPv6 address, or a name that has no other.
+
+    For a name with both libzmq would take IPv6 alone, where a controller may listen on IPv4 only.
+    """
+    if "[" in endpoint:
+        return True
+    host = re.fullmatch(r"tcp://([^\s/;]+):\d+", endpoint)
+    if host is None or re.fullmatch(r"[\d.]+", host[1]):
+        return False
+    try:
+        found = {family for family, *_ in net.getaddrinfo(host[1], None, type=net.SOCK_STREAM)}
+    except (OSError, UnicodeError):
+        return False
+    return net.AF_INET6 in found and net.AF_INET not in found
+
+
 def _make_socket(
     context: zmq.Context[zmq.Socket[bytes]], endpoint: str, curve: Curve | None, queue_max: int
 ) -> zmq.Socket[bytes]:
@@ -106,7 +153,7 @@ def _make_socket(
     # Random per process: two engines of one name would steal each other's route.
     socket.setsockopt(zmq.ROUTING_ID, b"e" + secrets.token_bytes(15))
     for option, value in (
-        (zmq.IPV6, int("[" in endpoint)),
+        (zmq.IPV6, int(_wants_ipv6(endpoint))),
         (zmq.IMMEDIATE, 1),
         (zmq.LINGER, 200),
         (zmq.SNDTIMEO, 0),

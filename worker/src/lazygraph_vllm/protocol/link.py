@@ -46,7 +46,10 @@ logger = logging.getLogger("vllm.lazygraph")
 OUTBOX_MAX = 1024
 HEARTBEATS_MISSED_MAX = 5
 HELLO_INTERVAL_SECONDS = 1.0
-# How long one of several addresses has to answer before the next one is tried.
+# How long one of several addresses has to let us in, and then to answer, before the next one is
+# tried; and how long one where nobody listens.
+CONNECT_SECONDS = 0.5
+REFUSED_SECONDS = 0.25
 TURN_SECONDS = 1.0
 HELLO_INTERVAL_BEFORE_FIRST_SECONDS = 0.1
 
@@ -183,7 +186,8 @@ class Link:
         """Connect to the address whose turn it is."""
         endpoints = self._settings.endpoints
         endpoint = endpoints[state.turn % len(endpoints)]
-        state.turn_ends_at = time.monotonic() + TURN_SECONDS
+        state.turn_began_at = time.monotonic()
+        state.turn_ends_at = state.turn_began_at + CONNECT_SECONDS
         state.next_hello_at = 0.0
         return Dealer(endpoint, self._settings.curve, wake=self._wake_read, queue_max=OUTBOX_MAX)
 
@@ -229,6 +233,9 @@ class Link:
     def _on_change(self, change: Change, state: _State) -> None:
         if change == "connected":
             state.next_hello_at = 0.0
+            state.turn_ends_at = time.monotonic() + TURN_SECONDS
+        elif change == "refused":
+            state.turn_ends_at = min(state.turn_ends_at, state.turn_began_at + REFUSED_SECONDS)
         elif self.established.is_set():
             logger.warning("lazygraph: lost the controller; serving goes on with what there is")
             self._lose(state)
@@ -238,6 +245,7 @@ class Link:
         self.lost_since = time.monotonic()
         state.next_hello_at = 0.0
         # Where it was may be back at once, as after a restart: then nobody has to take over.
+        state.turn_began_at = self.lost_since
         state.turn_ends_at = self.lost_since + TURN_SECONDS
         with self._lock:
             self.dropped += len(self._outbox)
@@ -335,6 +343,7 @@ class _State:
         self.next_hello_at = 0.0
         self.next_tick_at = 0.0
         self.turn = 0
+        self.turn_began_at = 0.0
         self.turn_ends_at = 0.0
 
     def wait_seconds(self) -> float:

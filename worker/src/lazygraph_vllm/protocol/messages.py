@@ -112,6 +112,8 @@ class Hello(_Message, tag="hello", frozen=True, kw_only=True):
     simulated: str | None = None
     # Which of our adapters to vLLM serves this engine.
     adapter: str | None = None
+    # It takes ``sleep`` and ``wake``; absent: it doesn't.
+    sleeps: bool | None = None
 
 
 class Inventory(_Message, tag="inventory", frozen=True, kw_only=True):
@@ -130,6 +132,8 @@ class Inventory(_Message, tag="inventory", frozen=True, kw_only=True):
     unsupported: str | None = None
     reserve: Reserved | None = None
     tiers: tuple[tuple[str, ...], ...] | None = None
+    # What of the engine sleeps, such as ``weights``; absent: nothing.
+    asleep: tuple[str, ...] | None = None
 
 
 class Ready(_Message, tag="ready", frozen=True, kw_only=True):
@@ -176,6 +180,21 @@ class Dropped(_Message, tag="dropped", frozen=True, kw_only=True):
     epoch: int
 
 
+class Slept(_Message, tag="slept", frozen=True, kw_only=True):
+    """Answer to a sleep or a wake."""
+
+    command: int
+    outcome: Literal["asleep", "awake", "refused", "failed"]
+    # What sleeps now.
+    asleep: tuple[str, ...]
+    seconds: float
+    # Of graphs that were dropped, the smallest over the ranks.
+    freed_bytes: int = 0
+    reason: str | None = None
+    ranks: tuple[RankMemory, ...]
+    epoch: int
+
+
 class Telemetry(_Message, tag="telemetry", frozen=True, kw_only=True):
     """Demand since the last batch."""
 
@@ -214,7 +233,7 @@ class Goodbye(_Message, tag="goodbye", frozen=True, kw_only=True):
 
 
 FromEngine = Union[  # noqa: UP007 - msgspec wants one union object
-    Hello, Inventory, Ready, Result, Dropped, Telemetry, Edge, Heartbeat, Problem, Goodbye
+    Hello, Inventory, Ready, Result, Dropped, Slept, Telemetry, Edge, Heartbeat, Problem, Goodbye
 ]
 
 # ------------------------------------------------------------------ controller → engine
@@ -306,6 +325,23 @@ class SetMode(_Message, tag="mode", frozen=True, kw_only=True):
     mode: Mode
 
 
+class Sleep(_Message, tag="sleep", frozen=True, kw_only=True):
+    """Gives memory back once what runs has ended: level 1 keeps the weights on the host."""
+
+    command: Count
+    level: Annotated[int, Meta(ge=1, le=2)]
+    # The graphs' memory, too.
+    drop_graphs: bool = False
+
+
+class Wake(_Message, tag="wake", frozen=True, kw_only=True):
+    """Serves again."""
+
+    command: Count
+    # Absent: after a sleep of level 2 that we were told.
+    reload_weights: bool | None = None
+
+
 class Resync(_Message, tag="resync", frozen=True, kw_only=True):
     """Asks for a fresh inventory; with ``hello`` for a new hand-shake before it."""
 
@@ -313,7 +349,7 @@ class Resync(_Message, tag="resync", frozen=True, kw_only=True):
 
 
 ToEngine = Union[  # noqa: UP007
-    Welcome, Refuse, Start, Capture, Drop, Dispatch, Freeze, SetMode, Resync, Heartbeat
+    Welcome, Refuse, Start, Capture, Drop, Dispatch, Freeze, SetMode, Sleep, Wake, Resync, Heartbeat
 ]
 
 
@@ -335,6 +371,8 @@ _TO_ENGINE_TYPES = frozenset(
         "dispatch",
         "freeze",
         "mode",
+        "sleep",
+        "wake",
         "resync",
         "heartbeat",
     )

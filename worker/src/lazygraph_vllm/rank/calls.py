@@ -12,7 +12,7 @@ import functools
 import logging
 from typing import Any
 
-from ..protocol.messages import Dispatch, StepCount
+from ..protocol.messages import Dispatch, RankMemory, StepCount
 from ..rules.dispatch import TableError
 from ..vllm.choose import current
 from ..vllm.rank_hooks import let_go, take_over
@@ -248,6 +248,18 @@ def drop(wrapper: Any, names: tuple[str, ...]) -> dict[str, Any]:
         "epoch": graphs.state.epoch,
         "memory": rank_memory(wrapper),
     }
+
+
+def drop_all(wrapper: Any) -> dict[str, Any]:
+    """Drop all graphs, whatever pools they are in, and give their memory back."""
+    graphs = _graphs(wrapper)
+    freed = graphs.drop_all()
+    return {"freed": freed, "hash": graphs.state.hash(), "epoch": graphs.state.epoch}
+
+
+def look(wrapper: Any) -> RankMemory:
+    """This rank's memory now. Changes nothing."""
+    return rank_memory(wrapper)
 
 
 def purge(wrapper: Any, names: dict[str, str]) -> int:

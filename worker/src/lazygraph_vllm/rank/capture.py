@@ -19,7 +19,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ..protocol.messages import Captured
-from ..rules import forecast
 from . import memory
 from .descriptors import graph_id
 from .state import RankState
@@ -46,6 +45,8 @@ class Capturer:
         self._original: Any = None
         self._forward_factory: Any = None
         self._warm_kinds: set[str] = set()
+        # (tokens, adapter case) of the runs that have compiled LoRA's kernels.
+        self._warm_adapters: set[tuple[int, int]] = set()
 
     def learn(self, original: Any, forward_factory: Any) -> None:
         """Keep vLLM's own capture, and the closure that vLLM called it with."""
@@ -60,12 +61,14 @@ class Capturer:
         and so does this run, whatever is captured first. One of a FULL graph also runs every kernel
         that a PIECEWISE graph of that size records, and attention besides: no capture after it
         needs a warm-up run of its own (on an H200 stock's 102 graphs took 1.9 s without them,
-        3.0 s with, tokens alike).
+        3.0 s with, tokens alike). With adapters the largest case runs: its kernels are the others'
+        and LoRA's besides.
         """
         tops: dict[str, Any] = {}
         for desc in self._state.descs.values():
             kind = desc.cg_mode.name
-            if kind not in tops or desc.num_tokens > tops[kind].num_tokens:
+            size = (desc.num_tokens, desc.num_active_loras)
+            if kind not in tops or size > (tops[kind].num_tokens, tops[kind].num_active_loras):
                 tops[kind] = desc
         order = sorted(tops.values(), key=lambda d: (-d.num_tokens, d.cg_mode.name))
         import torch
@@ -104,6 +107,18 @@ class Capturer:
         with self._capturing(flush=True), state.adapter.warm_up_context(state.runner.device):
             for desc in descs:
                 self._forward_factory(desc, True)(type(desc.cg_mode).NONE)
+                self._warm_adapters.add((desc.num_tokens, desc.num_active_loras))
+
+    def _is_warm(self, desc: Any) -> bool:
+        """Whether every kernel of this graph has run before.
+
+        LoRA's are Triton's, tuned and compiled by the number of tokens: each size runs once before
+        it is captured, of either kind. A first run inside a capture would compile there.
+        """
+        if desc.cg_mode.name not in self._warm_kinds:
+            return False
+        loras = desc.num_active_loras
+        return loras == 0 or (desc.num_tokens, loras) in self._warm_adapters
 
     def run(self, descs: dict[Any, Any], what: str, home: int, flush: bool = True) -> None:
         """Run vLLM's own capture over ``descs`` and book time and bytes per graph.
@@ -132,8 +147,7 @@ class Capturer:
                 # skipped warm-up runs saved. A capture itself is synchronous host work.
                 name, since = current
                 ms = (time.perf_counter() - since) * 1000
-                kind = state.descs[name].cg_mode.name
-                typical = forecast.typical_graph_bytes(kind, state.layers())
+                typical = state.typical_bytes(state.descs[name])
                 booked.append((name, ms, meter.growth_bytes(name, typical)))
                 current = None
 
@@ -144,7 +158,7 @@ class Capturer:
                 current = (graph_id(desc), time.perf_counter())
                 self.in_capture = current[0]
             kind = desc.cg_mode.name
-            skip_warmup = kind in self._warm_kinds
+            skip_warmup = self._is_warm(desc)
             if warmup and skip_warmup and kind == "FULL":
                 return lambda mode: None  # vLLM asks again for the captured pass
             # PIECEWISE asks once, and captures with the same closure.
@@ -156,6 +170,7 @@ class Capturer:
                 forward(mode)
                 # Only a run that came back has warmed anything.
                 self._warm_kinds.add(kind)
+                self._warm_adapters.add((desc.num_tokens, desc.num_active_loras))
 
             return run
 
@@ -185,6 +200,9 @@ class Capturer:
 
         state = self._state
         worst = relative_difference(state, self._forward_factory, state.descs[name])
+        if worst is None:
+            logger.warning("lazygraph: %s can't be verified: the ungraphed run is no number", name)
+            return
         state.verified[name] = worst
         logger.info("lazygraph: verified %s: largest relative difference %.3g", name, worst)
         if not worst <= RELATIVE_LIMIT:  # also true for NaN

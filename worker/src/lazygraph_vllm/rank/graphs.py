@@ -87,7 +87,7 @@ class RankGraphs:
     # -------------------------------------------------------------- between steps
 
     def capture_one(self, graph: str) -> Captured:
-        """Capture one graph between two steps.
+        """Capture one graph between two steps; one that is there already is answered as it is.
 
         Raises:
             CaptureMemoryError: as below, and it may be tried again.
@@ -97,8 +97,11 @@ class RankGraphs:
         desc = state.descs[graph]
         home = state.pools.home(graph)
         self.reservation.give_back()
+        if graph in state.captured:
+            return state.captured[graph]
         try:
-            self.capturer.run({desc.cg_mode: [desc]}, "lazygraph", home, flush=False)
+            with state.adapter.between_steps(state.runner):
+                self.capturer.run({desc.cg_mode: [desc]}, "lazygraph", home, flush=False)
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             self.capturer.clean_up(graph, error)
@@ -132,6 +135,19 @@ class RankGraphs:
             state.release_empty(graphs)
             torch.cuda.synchronize()
             return max(0, torch.cuda.mem_get_info(state.runner.device)[0] - before)
+
+    def drop_all(self) -> int:
+        """Drop every graph between two steps; returns the device memory that came back, in bytes.
+
+        vLLM's own pool gives its memory to the allocator's cache with its last graph, and that is
+        emptied here: nothing that serves wants it now.
+        """
+        import torch
+
+        before = torch.cuda.mem_get_info(self.state.runner.device)[0]
+        self.drop(tuple(self.state.captured))
+        torch.cuda.empty_cache()
+        return max(0, torch.cuda.mem_get_info(self.state.runner.device)[0] - before)
 
     def purge(self, reasons: Mapping[str, str]) -> None:
         """Forget graphs for good, each with the reason why it must not be tried again."""

@@ -63,19 +63,23 @@ class RankState:
         return int(config.model_config.get_num_layers(config.parallel_config))
 
     def projected_bytes(self) -> int:
-        """Bytes the graphs that are still missing will take, from the last ones of their kind."""
-        sizes: dict[str, list[int]] = {}
+        """Bytes the graphs that are still missing will take, from the last ones of their sort."""
+        sizes: dict[tuple[str, int], list[int]] = {}
         tops = {g.id for g in top_graphs(self.graphs)}
         for name, captured in self.captured.items():
             if name not in tops:
-                sizes.setdefault(self.descs[name].cg_mode.name, []).append(captured.bytes)
+                sizes.setdefault(_sort(self.descs[name]), []).append(captured.bytes)
         total = 0
         for name, desc in self.descs.items():
             if name not in self.captured:
-                known = sizes.get(desc.cg_mode.name)
-                fallback = forecast.typical_graph_bytes(desc.cg_mode.name, self.layers())
-                total += int(sum(known) / len(known)) if known else fallback
+                known = sizes.get(_sort(desc))
+                total += int(sum(known) / len(known)) if known else self.typical_bytes(desc)
         return total
+
+    def typical_bytes(self, desc: Any) -> int:
+        """Driver memory of one such graph, by our forecast."""
+        kind, loras = _sort(desc)
+        return forecast.typical_graph_bytes(kind, self.layers(), loras=loras)
 
     def purge(self, graph: str) -> None:
         """Forget a graph: what a failed capture left behind, or one that failed its check."""
@@ -88,3 +92,8 @@ class RankState:
         held = {self.pools.home(graph) for graph in self.captured}
         for home in {self.pools.home(graph) for graph in gone} - held:
             self.pools.release(home)
+
+
+def _sort(desc: Any) -> tuple[str, int]:
+    """Graphs of one sort take alike: those of a kind and an adapter case."""
+    return desc.cg_mode.name, int(desc.num_active_loras)

@@ -17,7 +17,7 @@ from .state import RankState
 RELATIVE_LIMIT = 0.02
 
 
-def relative_difference(state: RankState, forward_factory: Any, desc: Any) -> float:
+def relative_difference(state: RankState, forward_factory: Any, desc: Any) -> float | None:
     """Replay ``desc``, run its inputs ungraphed, and compare all hidden states on this rank.
 
     Args:
@@ -27,7 +27,8 @@ def relative_difference(state: RankState, forward_factory: Any, desc: Any) -> fl
 
     Returns:
         The largest difference, relative to the largest ungraphed magnitude; NaN where the graph
-        wrote nothing.
+        wrote nothing. ``None``: the ungraphed run itself has no numbers to compare with, as with
+        weights that a sleep gave up and nobody has loaded again.
     """
     import torch
 
@@ -51,6 +52,8 @@ def relative_difference(state: RankState, forward_factory: Any, desc: Any) -> fl
         torch.cuda.synchronize()
         rows = states.rows(n, requests)
         got, expected = got[rows].float(), expected[rows].float()
+        if not bool(expected.isfinite().all()):
+            return None
         scale = expected.abs().max().clamp_min(1e-6)
         return float((got - expected).abs().max() / scale)
 

@@ -36,6 +36,9 @@ FULL_BYTES_PER_LAYER = int(0.044 * MIB)
 # Latent attention launches more kernels a layer: DeepSeek-V2-Lite on an H200, vLLM 0.33.
 LATENT_PIECEWISE_BYTES_PER_PIECE = int(0.235 * MIB)
 LATENT_FULL_BYTES_PER_LAYER = int(0.139 * MIB)
+# With adapters each of a layer's four linear pieces launches three kernels more (clear, shrink,
+# expand): by kernels, at what one of a FULL graph takes, and rounded up. Not measured.
+LORA_BYTES_PER_LAYER = int(0.06 * MIB)
 # torch's default for Hopper; 8 MiB on older devices.
 CUBLAS_WORKSPACE_BYTES = 32 * MIB
 # torch's allocator asks the driver for this much where less than half of it is wanted.
@@ -80,12 +83,13 @@ class Shape:
     one_stream: bool = False
 
 
-def typical_graph_bytes(kind: str, layers: int, latent: bool = False) -> int:
-    """Driver memory of one graph of this kind."""
+def typical_graph_bytes(kind: str, layers: int, latent: bool = False, loras: int = 0) -> int:
+    """Driver memory of one graph of this kind, and of this adapter case."""
+    adapters = layers * LORA_BYTES_PER_LAYER if loras > 0 else 0
     if kind == "PIECEWISE":
         piece = LATENT_PIECEWISE_BYTES_PER_PIECE if latent else PIECEWISE_BYTES_PER_PIECE
-        return (layers + 1) * piece
-    return layers * (LATENT_FULL_BYTES_PER_LAYER if latent else FULL_BYTES_PER_LAYER)
+        return (layers + 1) * piece + adapters
+    return layers * (LATENT_FULL_BYTES_PER_LAYER if latent else FULL_BYTES_PER_LAYER) + adapters
 
 
 def is_foreign(growth: int, typical: int) -> bool:
@@ -137,7 +141,8 @@ def need_bytes(graph: Graph, captured: Iterable[Graph], shape: Shape) -> int:
     before = list(captured)
     grown = pool_bytes(_largest(before), shape)
     growth = max(0, pool_bytes(_largest([*before, graph]), shape) - grown)
-    return typical_graph_bytes(graph.kind, shape.layers, shape.latent > 0) + growth
+    own = typical_graph_bytes(graph.kind, shape.layers, shape.latent > 0, graph.loras)
+    return own + growth
 
 
 def forecast_bytes(pools: Iterable[Sequence[Graph]], shape: Shape) -> int:
@@ -145,7 +150,7 @@ def forecast_bytes(pools: Iterable[Sequence[Graph]], shape: Shape) -> int:
     total = 0
     for graphs in pools:
         latent = shape.latent > 0
-        total += sum(typical_graph_bytes(g.kind, shape.layers, latent) for g in graphs)
+        total += sum(typical_graph_bytes(g.kind, shape.layers, latent, g.loras) for g in graphs)
         total += pool_bytes(_largest(graphs), shape)
     return total
 

@@ -11,6 +11,8 @@ from bisect import bisect_left
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain, zip_longest
+from typing import Any
 
 from ..protocol.messages import Graph, Mode
 from .dispatch import PAD_FLOOR_TOKENS
@@ -30,10 +32,10 @@ TIE = 1e-9
 
 
 def top_graphs(graphs: Iterable[Graph]) -> list[Graph]:
-    """The largest graph of each kind and uniform length, PIECEWISE first as in stock."""
-    tops: dict[tuple[str, int], Graph] = {}
+    """The largest graph of each kind, uniform length and case, PIECEWISE first as in stock."""
+    tops: dict[tuple[Any, ...], Graph] = {}
     for graph in graphs:
-        group = (graph.kind, graph.uniform or 0)
+        group = (graph.kind, graph.uniform or 0, *_case(graph))
         if group not in tops or graph.tokens > tops[group].tokens:
             tops[group] = graph
     return sorted(tops.values(), key=lambda g: (g.kind != "PIECEWISE", -g.tokens))
@@ -140,7 +142,16 @@ def next_capture(
 
 
 def first_ladder(planned: Iterable[Graph]) -> list[Graph]:
-    """Graphs for decode steps, the most useful first, without the largest, which comes anyway.
+    """Graphs for decode steps, the most useful first, without the largest, which come anyway.
+
+    Where steps are of several cases (with LoRA adapters and without), each has its own order, and
+    they come in turn: one case's graph serves no step of another.
+    """
+    return _in_turn([_ladder(graphs) for graphs in _by_case(planned)])
+
+
+def _ladder(planned: Iterable[Graph]) -> list[Graph]:
+    """The order of one case.
 
     Nothing is known of traffic or costs: steps are taken to be as likely in every octave of sizes,
     and each octave of padding as dear as the next. Up to the pad limit every step may take a graph
@@ -164,9 +175,14 @@ def first_ladder(planned: Iterable[Graph]) -> list[Graph]:
 def fill_order(planned: tuple[Graph, ...]) -> tuple[Graph, ...]:
     """All graphs as an idle engine fills up: small ones for decode steps first.
 
-    Then larger ones and PIECEWISE ones in turn, by the same rule, then what is left.
+    Then larger ones and PIECEWISE ones in turn, by the same rule, then what is left; of several
+    cases each in turn.
     """
-    ladder = first_ladder(planned)
+    return tuple(_in_turn([_fill(graphs) for graphs in _by_case(planned)]))
+
+
+def _fill(planned: Sequence[Graph]) -> list[Graph]:
+    ladder = _ladder(planned)
     large = [g for g in ladder if g.tokens > PAD_FLOOR_TOKENS]
     small = [g for g in ladder if g.tokens <= PAD_FLOOR_TOKENS]
     piecewise = sorted((g for g in planned if g.kind == "PIECEWISE"), key=lambda g: g.tokens)
@@ -178,7 +194,23 @@ def fill_order(planned: tuple[Graph, ...]) -> tuple[Graph, ...]:
     for index in range(max(len(large), len(mixed))):
         in_turn += mixed[index : index + 1] + large[index : index + 1]
     rest = sorted(planned, key=lambda g: (-g.tokens, g.kind != "PIECEWISE"))
-    return tuple(dict.fromkeys([*small, *in_turn, *rest]))
+    return list(dict.fromkeys([*small, *in_turn, *rest]))
+
+
+def _case(graph: Graph) -> tuple[int, int, int]:
+    return graph.loras, graph.query_length or 0, graph.microbatches
+
+
+def _by_case(planned: Iterable[Graph]) -> list[list[Graph]]:
+    """The plan of each case, the case with fewer adapters first."""
+    cases: dict[tuple[int, int, int], list[Graph]] = {}
+    for graph in planned:
+        cases.setdefault(_case(graph), []).append(graph)
+    return [cases[case] for case in sorted(cases)]
+
+
+def _in_turn(orders: Sequence[Sequence[Graph]]) -> list[Graph]:
+    return [graph for graph in chain.from_iterable(zip_longest(*orders)) if graph is not None]
 
 
 def _decode_graphs(planned: Sequence[Graph]) -> list[Graph]:

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple
 
+from . import lora
 from .states import States, borrow
 
 
@@ -142,6 +143,7 @@ class Adapter(ABC):
             reason = "not supported: breakable CUDA graphs"
         if reason is None and getattr(runner, "speculator", None) is not None:
             reason = "not supported: speculative decoding"
+        reason = reason or lora.missing(runner)
         if reason is None and not any(self.planned(manager).values()):
             reason = "vLLM has no graph to capture here"
         return reason
@@ -159,7 +161,10 @@ class Adapter(ABC):
 
         config = runner.vllm_config
         mode = config.compilation_config.cudagraph_mode
-        return ModelCudaGraphManager(config, runner.device, mode, runner.decode_query_len)
+        cases = getattr(runner, "lora_capture_cases", None)
+        return ModelCudaGraphManager(
+            config, runner.device, mode, runner.decode_query_len, lora_capture_cases=cases
+        )
 
     def wrappers(self) -> list[Any]:
         """What holds the pieces of PIECEWISE graphs."""
@@ -252,6 +257,10 @@ class Adapter(ABC):
     def capturing(self, runner: Any) -> contextlib.AbstractContextManager[Any]:
         """What must hold in vLLM while a capture is under way, and must not outside it."""
         return _capturing(runner)
+
+    def between_steps(self, runner: Any) -> contextlib.AbstractContextManager[None]:
+        """What a capture between two steps, and its check, must leave as serving had it."""
+        return lora.metadata_only(runner)
 
     def without_collection(self, runner: Any) -> contextlib.AbstractContextManager[Any]:
         """Keep vLLM's ``capture_model`` from collecting garbage: 0.3 s of a start each time."""

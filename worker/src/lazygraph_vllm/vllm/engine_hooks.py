@@ -7,8 +7,6 @@ So nothing starts here, and a module that isn't imported yet is patched when it 
 from __future__ import annotations
 
 import functools
-import importlib.abc
-import importlib.util
 import logging
 import sys
 from collections.abc import Callable
@@ -18,6 +16,7 @@ from typing import Any
 from ..settings import Settings
 from .adapter import missing_hook
 from .choose import current
+from .patch_on_import import PatchOnImport
 
 logger = logging.getLogger("vllm.lazygraph")
 
@@ -31,32 +30,13 @@ CORE_HOOKS = (
 )
 
 
-class _PatchOnImport(importlib.abc.MetaPathFinder):
-    """Runs a patch right after a module was imported for the first time."""
-
-    def __init__(self, patches: dict[str, Callable[[ModuleType], None]]) -> None:
-        self._patches = patches
-
-    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> Any:
-        patch = self._patches.pop(fullname, None)
-        if patch is None:
-            return None
-        spec = importlib.util.find_spec(fullname)
-        if spec is None or spec.loader is None:
-            return None
-        execute = spec.loader.exec_module
-
-        def exec_module(module: ModuleType) -> None:
-            execute(module)
-            patch(module)
-
-        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
-        return spec
+class _EnginePatches(PatchOnImport):
+    """Ours of this module: there may be others' beside it."""
 
 
 def install(settings: Settings) -> None:
     """Patch now what is imported, the rest when it is; does nothing the second time."""
-    if any(isinstance(finder, _PatchOnImport) for finder in sys.meta_path):
+    if any(isinstance(finder, _EnginePatches) for finder in sys.meta_path):
         return
     patches: dict[str, Callable[[ModuleType], None]] = {
         EXECUTOR_MODULE: functools.partial(_patch_executor, settings=settings),
@@ -65,7 +45,7 @@ def install(settings: Settings) -> None:
     for name in list(patches):
         if (module := sys.modules.get(name)) is not None:
             patches.pop(name)(module)
-    sys.meta_path.insert(0, _PatchOnImport(patches))
+    sys.meta_path.insert(0, _EnginePatches(patches))
 
 
 def _patch_executor(module: ModuleType, settings: Settings) -> None:
@@ -180,6 +160,8 @@ def _patch_core(module: ModuleType) -> None:
             return None
         result = handle(self, request_type, request)
         agent = agent_of(self)
+        if agent is not None:
+            agent.on_request(self)
         if agent is not None and not self.has_work() and self.is_running():
             # vLLM goes on waiting without leaving its loop: a wake-up or an end of a pause is
             # the moment to ask again.

@@ -143,8 +143,8 @@ def graphs_reason(config: Any) -> str | None:
 def planned(config: Any) -> dict[str, int]:
     """How many graphs vLLM plans of each kind.
 
-    As its manager counts them for one token a request and no adapters: all else runs as stock. The
-    attention backend, which is chosen at the start, may allow fewer kinds.
+    As its manager counts them for one token a request: all else runs as stock. Each adapter case
+    has its own. The attention backend, which is chosen at the start, may allow fewer kinds.
     """
     compilation = config.compilation_config
     mode, sizes = compilation.cudagraph_mode, compilation.cudagraph_capture_sizes or []
@@ -154,7 +154,18 @@ def planned(config: Any) -> dict[str, int]:
         requests = config.scheduler_config.max_num_seqs
         largest = min(requests, compilation.max_cudagraph_capture_size or 0)
         graphs[mode.decode_mode().name] += sum(size <= largest for size in sizes)
-    return {kind: count for kind, count in sorted(graphs.items()) if count and kind != "NONE"}
+    cases = _adapter_cases(config)
+    return {
+        kind: count * cases for kind, count in sorted(graphs.items()) if count and kind != "NONE"
+    }
+
+
+def _adapter_cases(config: Any) -> int:
+    if config.lora_config is None:
+        return 1
+    from vllm.v1.worker.gpu.lora_utils import get_lora_capture_cases
+
+    return len(get_lora_capture_cases(config.lora_config, config.compilation_config))
 
 
 def gpu_names(config: Any) -> list[str]:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from .allowed import EXPERT, HYBRID, MLA, MOE, MULTIMODAL, TENSOR, TRIED
+from .allowed import EXPERT, HYBRID, LORA, MLA, MOE, MULTIMODAL, SLEEP, TENSOR, TRIED
 from .choose import KNOWN
 from .v26 import V26
 
-FAMILIES = (TENSOR, EXPERT, MOE, MLA, HYBRID, MULTIMODAL)
+FAMILIES = (TENSOR, EXPERT, MOE, MLA, HYBRID, MULTIMODAL, LORA, SLEEP)
 # What ``allowed`` refuses there whatever anybody allows: a test holds it to that.
-WRONG: dict[type[Any], tuple[str, ...]] = {V26: (MOE, HYBRID, MULTIMODAL)}
+WRONG: dict[type[Any], tuple[str, ...]] = {V26: (MOE, HYBRID, MULTIMODAL, LORA, SLEEP)}
 # On every version, in the words of ``allowed``.
 ALWAYS_STOCK = (
     "enforce_eager",
@@ -32,8 +32,10 @@ ALWAYS_STOCK = (
     "Ray",
     "several nodes",
     "speculative decoding",
-    "LoRA",
-    "sleep mode",
+    "LoRA on other models than dense ones, by the number of adapters, or fully sharded",
+    "LoRA with sleep mode",
+    "sleep mode by another backend than cuMem",
+    "sleep mode that moves graphs to the host or suspends NCCL",
     "KV connectors",
     "encoder-cache connectors",
     "weight and KV offloading",

@@ -1,0 +1,222 @@
+/**
+ * A folder of CURVE keys, one key in one file, as a controller (`--keys`) and an engine
+ * (`LAZYGRAPH_ENGINE_KEYS`) read it, and as a mounted Secret can be:
+ *
+ * | file | of | what is in it |
+ * |---|---|---|
+ * | `public.key` | both | this side's public key |
+ * | `secret.key` | both | its secret key, readable by its owner alone |
+ * | `server.key` | the engine | the controller's public key |
+ * | `clients.keys` | the controller | public keys of the engines that may connect, one a line, with a name behind it |
+ */
+
+import { readFileSync, statSync } from "node:fs";
+import { chmod, mkdir, open, rename, unlink, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { curveKeyPair } from "zeromq";
+import { codeOf, messageOf, OptionError } from "../base/errors.ts";
+import { readPublicFile, readSecretFile, SECRET_MODE } from "../base/secret-file.ts";
+import type { CurveOptions } from "../wire/curve.ts";
+import { isCurveKey } from "../wire/curve.ts";
+
+export const PUBLIC_FILE = "public.key";
+export const SECRET_FILE = "secret.key";
+export const SERVER_FILE = "server.key";
+export const CLIENTS_FILE = "clients.keys";
+
+const FOLDER_MODE = 0o700;
+const PUBLIC_MODE = 0o644;
+export const CLIENTS_MAX = 1024;
+const NAME_CHARS_MAX = 128;
+/** How long a list of clients is taken as it was read. */
+const FRESH_MS = 1000;
+
+export interface AllowedKey {
+  readonly key: string;
+  readonly name: string;
+}
+
+export interface KeyPair {
+  readonly publicKey: string;
+  readonly secretKey: string;
+}
+
+export interface EngineKeys extends KeyPair {
+  readonly serverKey: string;
+}
+
+/** @throws OptionError for files that are missing, too open or hold no keys */
+export async function readPair(option: string, folder: string): Promise<KeyPair> {
+  const secretKey = await readSecretFile(option, join(folder, SECRET_FILE));
+  const publicKey = await readPublicFile(option, join(folder, PUBLIC_FILE));
+  for (const [name, key] of [
+    [PUBLIC_FILE, publicKey],
+    [SECRET_FILE, secretKey],
+  ] as const) {
+    if (isCurveKey(key)) continue;
+    throw new OptionError(
+      option,
+      `Expected ${join(folder, name)} to hold a Z85 key of 40 characters, got ${key.length} ` +
+        "characters: `lazygraph keys new` makes the files.",
+    );
+  }
+  return { publicKey, secretKey };
+}
+
+/** The controller's keys; the list of clients is looked at again while it runs. */
+export async function readControllerKeys(
+  option: string,
+  folder: string,
+  onProblem: (sentence: string) => void,
+): Promise<CurveOptions> {
+  const pair = await readPair(option, folder);
+  const list = new ClientList(join(folder, CLIENTS_FILE), onProblem);
+  // A mistake that is there at the start ends it; later ones leave the list as it was.
+  readClients(option, folder);
+  return { ...pair, allowedClients: () => list.keys() };
+}
+
+/** An engine's keys, as the plugin reads them. @throws OptionError as `readPair` */
+export async function readEngineKeys(option: string, folder: string): Promise<EngineKeys> {
+  const pair = await readPair(option, folder);
+  const serverKey = await readPublicFile(option, join(folder, SERVER_FILE));
+  if (isCurveKey(serverKey)) return { ...pair, serverKey };
+  throw new OptionError(
+    option,
+    `Expected ${join(folder, SERVER_FILE)} to hold the controller's public key of 40 characters, ` +
+      `got ${serverKey.length} characters.`,
+  );
+}
+
+/**
+ * Makes a pair. @throws OptionError where there is one already: keys are never overwritten
+ * @param serverKey of the controller, for an engine's folder
+ */
+export async function makePair(folder: string, serverKey?: string): Promise<string> {
+  await inFolder(folder, () => mkdir(folder, { recursive: true, mode: FOLDER_MODE }));
+  const { publicKey, secretKey } = curveKeyPair();
+  await inFolder(folder, async () => {
+    await writeNew(join(folder, SECRET_FILE), secretKey, SECRET_MODE);
+    await writeNew(join(folder, PUBLIC_FILE), publicKey, PUBLIC_MODE);
+    if (serverKey !== undefined) await writeNew(join(folder, SERVER_FILE), serverKey, PUBLIC_MODE);
+  });
+  return publicKey;
+}
+
+/** Puts a new pair in the place of the old one, which stays beside it as `….old`. */
+export async function rotatePair(folder: string): Promise<{ before: string; after: string }> {
+  const { publicKey: before } = await readPair("FOLDER", folder);
+  const { publicKey, secretKey } = curveKeyPair();
+  await inFolder(folder, async () => {
+    for (const [name, key, mode] of [
+      [SECRET_FILE, secretKey, SECRET_MODE],
+      [PUBLIC_FILE, publicKey, PUBLIC_MODE],
+    ] as const) {
+      const file = join(folder, name);
+      await unlink(`${file}.new`).catch(() => undefined);
+      await writeNew(`${file}.new`, key, mode);
+    }
+    for (const name of [SECRET_FILE, PUBLIC_FILE]) {
+      const file = join(folder, name);
+      await rename(file, `${file}.old`);
+      await rename(`${file}.new`, file);
+    }
+  });
+  return { before, after: publicKey };
+}
+
+/** Replaces the list as a whole: a controller that reads it meanwhile sees either one. */
+export async function writeClients(folder: string, clients: readonly AllowedKey[]): Promise<void> {
+  const lines = clients.map(({ key, name }) => (name === "" ? `${key}\n` : `${key} ${name}\n`));
+  const file = join(folder, CLIENTS_FILE);
+  await inFolder(folder, async () => {
+    await writeFile(`${file}.new`, lines.join(""), { mode: PUBLIC_MODE });
+    await chmod(`${file}.new`, PUBLIC_MODE);
+    await rename(`${file}.new`, file);
+  });
+}
+
+/** None where there is no such file. @throws OptionError for a line that is no key */
+export function readClients(option: string, folder: string): AllowedKey[] {
+  const file = join(folder, CLIENTS_FILE);
+  let text: string;
+  try {
+    text = readFileSync(file, "utf8");
+  } catch (error) {
+    if (codeOf(error) === "ENOENT") return [];
+    throw new OptionError(option, `Expected ${file} to be readable, got ${codeOf(error)}.`);
+  }
+  const lines = text.split("\n").map((line) => line.trim());
+  const clients = lines.flatMap((line, index): AllowedKey[] => {
+    // Z85 has the sign `#`, so that a comment is told by the blank behind it.
+    if (line === "" || /^#(\s|$)/.test(line)) return [];
+    const [key = "", ...name] = line.split(/\s+/);
+    if (isCurveKey(key)) return [{ key, name: name.join(" ").slice(0, NAME_CHARS_MAX) }];
+    throw new OptionError(
+      option,
+      `Expected line ${index + 1} of ${file} to begin with a Z85 key of 40 characters, got ` +
+        `${key.length} characters.`,
+    );
+  });
+  if (clients.length <= CLIENTS_MAX) return clients;
+  throw new OptionError(
+    option,
+    `Expected at most ${CLIENTS_MAX} keys in ${file}, got ${clients.length}.`,
+  );
+}
+
+/** The file of clients as it is now, read again only when it has changed. */
+class ClientList {
+  readonly #file: string;
+  readonly #onProblem: (sentence: string) => void;
+  #keys: readonly string[] = [];
+  #seen = "";
+  #lookedAtMs = Number.NEGATIVE_INFINITY;
+
+  constructor(file: string, onProblem: (sentence: string) => void) {
+    this.#file = file;
+    this.#onProblem = onProblem;
+  }
+
+  keys(): readonly string[] {
+    const now = performance.now();
+    if (now - this.#lookedAtMs < FRESH_MS) return this.#keys;
+    this.#lookedAtMs = now;
+    const entry = statSync(this.#file, { throwIfNoEntry: false });
+    const seen = entry === undefined ? "none" : `${entry.ino} ${entry.mtimeMs} ${entry.size}`;
+    if (seen === this.#seen) return this.#keys;
+    this.#seen = seen;
+    try {
+      this.#keys = readClients("--keys", join(this.#file, "..")).map(({ key }) => key);
+    } catch (error) {
+      this.#onProblem(`${messageOf(error)} The list stays as it was.`);
+    }
+    return this.#keys;
+  }
+}
+
+async function writeNew(file: string, text: string, mode: number): Promise<void> {
+  const handle = await open(file, "wx", mode);
+  try {
+    await handle.writeFile(`${text}\n`);
+    // Whatever the mask left of it: a public key is for all, a secret one for its owner.
+    await handle.chmod(mode);
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
+
+async function inFolder<T>(folder: string, act: () => Promise<T>): Promise<T> {
+  try {
+    return await act();
+  } catch (error) {
+    const code = codeOf(error);
+    const why = code === "EEXIST" ? "keys that are there already" : (code ?? messageOf(error));
+    const remedy = code === "EEXIST" ? ": `lazygraph keys rotate` replaces them" : "";
+    throw new OptionError(
+      "FOLDER",
+      `Expected ${folder} to be a folder without keys that can be written, got ${why}${remedy}.`,
+    );
+  }
+}

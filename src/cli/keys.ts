@@ -1,0 +1,163 @@
+/** `lazygraph keys`: CURVE keys as files, and who may connect with them. */
+
+import { OptionError } from "../base/errors.ts";
+import { readPublicFile } from "../base/secret-file.ts";
+import { isCurveKey } from "../wire/curve.ts";
+import { choice, quote } from "./errors.ts";
+import {
+  CLIENTS_MAX,
+  makePair,
+  readClients,
+  readPair,
+  rotatePair,
+  writeClients,
+} from "./key-folder.ts";
+import { type OptionSpec, type ParsedOptions, parseOptions } from "./options.ts";
+
+const ACTIONS = ["new", "show", "allow", "rotate"] as const;
+
+const HELP = `Usage: lazygraph keys new FOLDER [--server KEY]
+       lazygraph keys show FOLDER
+       lazygraph keys allow FOLDER KEY [--name NAME] [--remove]
+       lazygraph keys rotate FOLDER
+
+CURVE keys for connections over the network: a folder with public.key, secret.key (mode 0600) and,
+of a controller, clients.keys, of an engine server.key. A KEY is 40 characters, or a file with it.
+
+  new      makes a pair in FOLDER, and prints its public key; an engine's with --server, the
+           controller's public key
+  show     prints the public key, and the keys that are allowed
+  allow    lets the engine with this public key connect; a running controller knows within a second
+  rotate   a new pair in the place of the old one, which stays as secret.key.old and public.key.old
+
+Options:
+  --server KEY   the controller's public key, for an engine's folder
+  --name NAME    of the engine, for people
+  --remove       no longer allow it; who is connected stays until it connects again
+  --json         one document on stdout
+  --help, -h     this text
+
+Examples:
+  lazygraph keys new /etc/lazygraph/controller
+  lazygraph keys new engine-0 --server /etc/lazygraph/controller/public.key
+  lazygraph keys allow /etc/lazygraph/controller engine-0/public.key --name engine-0
+  lazygraph serve --endpoint tcp://0.0.0.0:5757 --keys /etc/lazygraph/controller
+  LAZYGRAPH_ENGINE_KEYS=engine-0 LAZYGRAPH_ENDPOINT=tcp://HOST:5757 vllm serve MODEL
+`;
+
+const OPTIONS: OptionSpec = {
+  server: "string",
+  name: "string",
+  remove: "boolean",
+  json: "boolean",
+};
+
+/** What each action takes beside a folder. */
+const TAKES: Readonly<Record<(typeof ACTIONS)[number], readonly string[]>> = {
+  new: ["server"],
+  show: [],
+  allow: ["name", "remove"],
+  rotate: [],
+};
+
+export async function runKeys(argv: readonly string[]): Promise<number> {
+  const options = parseOptions(argv, OPTIONS, { name: "ACTION FOLDER [KEY]", min: 2, max: 3 });
+  if (options.flags.has("help")) {
+    process.stdout.write(HELP);
+    return 0;
+  }
+  const [word = "", folder = "", ...rest] = options.positionals;
+  const action = choice("ACTION", ACTIONS, word);
+  checkOptionsOf(action, options);
+  const keys = action === "allow" ? 1 : 0;
+  if (rest.length !== keys) {
+    throw new OptionError(
+      "KEY",
+      `Expected ${keys === 1 ? "a KEY" : "no KEY"} after FOLDER for keys ${action}, got ` +
+        `${rest.length === 0 ? "none" : quote(rest[0] ?? "")}.`,
+    );
+  }
+  const { text, document } = await ACT[action](folder, rest[0] ?? "", options);
+  process.stdout.write(options.flags.has("json") ? `${JSON.stringify(document)}\n` : text);
+  return 0;
+}
+
+function checkOptionsOf(action: (typeof ACTIONS)[number], { strings, flags }: ParsedOptions): void {
+  const given = [...strings.keys(), ...flags].filter((name) => name !== "json");
+  const wrong = given.find((name) => !TAKES[action].includes(name));
+  if (wrong === undefined) return;
+  throw new OptionError(`--${wrong}`, `Expected no --${wrong} with keys ${action}.`);
+}
+
+interface Said {
+  readonly text: string;
+  readonly document: object;
+}
+
+const ACT: Readonly<
+  Record<
+    (typeof ACTIONS)[number],
+    (folder: string, key: string, options: ParsedOptions) => Promise<Said>
+  >
+> = {
+  async new(folder, _key, { strings }) {
+    const server = strings.get("server");
+    const serverKey = server === undefined ? undefined : await keyOf("--server", server);
+    const publicKey = await makePair(folder, serverKey);
+    return { text: `${publicKey}\n`, document: { folder, publicKey } };
+  },
+
+  async show(folder) {
+    const { publicKey } = await readPair("FOLDER", folder);
+    const clients = readClients("FOLDER", folder);
+    const lines = clients.map(({ key, name }) => `allowed  ${key}  ${name}`.trimEnd());
+    const text = [`public   ${publicKey}`, ...lines].join("\n");
+    return { text: `${text}\n`, document: { folder, publicKey, clients } };
+  },
+
+  async allow(folder, given, { strings, flags }) {
+    const { publicKey } = await readPair("FOLDER", folder);
+    const key = await keyOf("KEY", given);
+    if (key === publicKey) {
+      throw new OptionError("KEY", "Expected an engine's public key, got the controller's own.");
+    }
+    const name = nameOf(strings.get("name"));
+    const others = readClients("FOLDER", folder).filter((client) => client.key !== key);
+    const clients = flags.has("remove") ? others : [...others, { key, name }];
+    if (clients.length > CLIENTS_MAX) {
+      throw new OptionError("KEY", `Expected at most ${CLIENTS_MAX} keys, got one more.`);
+    }
+    await writeClients(folder, clients);
+    const text = `${clients.length} ${clients.length === 1 ? "key is" : "keys are"} allowed.\n`;
+    return { text, document: { folder, clients } };
+  },
+
+  async rotate(folder) {
+    const { before, after } = await rotatePair(folder);
+    const next =
+      "What knew the old one needs the new one now: every engine's server.key if this is a " +
+      "controller's folder,\nthe controller's list (`lazygraph keys allow`) if it is an engine's. " +
+      "Then restart whoever reads this folder.\n";
+    return { text: `${after}\n${next}`, document: { folder, before, publicKey: after } };
+  },
+};
+
+/** A key, or that of a file. */
+async function keyOf(option: string, text: string): Promise<string> {
+  const key = isCurveKey(text) ? text : await readPublicFile(option, text);
+  if (isCurveKey(key)) return key;
+  // Without what came: it may be a secret that was given in the wrong place.
+  throw new OptionError(
+    option,
+    `Expected ${option} to be a Z85 key of 40 characters or a file with one, got ${key.length} ` +
+      "characters.",
+  );
+}
+
+function nameOf(name = ""): string {
+  if (/^[^\p{Cc}]{0,128}$/u.test(name)) return name;
+  throw new OptionError(
+    "--name",
+    "Expected --name to have at most 128 characters and no control characters, got others.",
+  );
+}

@@ -1,0 +1,106 @@
+/** `lazygraph launcher`: a process with vLLM imported, from which servers are forked. */
+
+import { OptionError } from "../base/errors.ts";
+import { createLauncher } from "../launcher/launcher.ts";
+import { askLauncher, type LauncherStatus } from "../launcher/status.ts";
+import { note } from "./errors.ts";
+import { numberOption } from "./number-option.ts";
+import { type ParsedOptions, parseOptions } from "./options.ts";
+import { stopSignal } from "./stop-signal.ts";
+
+const HELP = `Usage: lazygraph launcher [options]
+
+Imports vLLM once, without touching the GPU, and starts servers from there by fork, without imports:
+\`lazygraph run --launcher SOCKET -- vllm serve MODEL …\`. Only this user may talk to it, and it
+starts \`vllm serve\` and nothing else. It imports anew when the installation changes. At its end
+servers go on.
+
+Options:
+  --python PYTHON       vLLM's, with the plugin in it (default python3)
+  --socket PATH         where it listens (default: one for each user and environment; it is shown)
+  --allow-model MODEL   start this model only; several times: these
+  --children N          servers at once (default 16)
+  --preload MODULE      import this in the place of vLLM's modules; several times: these
+  --main MODULE:FUNC    what a server calls in the place of vLLM's main
+  --status              ask the one at --socket, start none
+  --json                its status as one line of JSON on stdout
+  --quiet               nothing on stderr but errors
+  --help, -h            this text
+
+Examples:
+  lazygraph launcher --python /opt/vllm/bin/python --socket /run/lazygraph/launcher.sock
+  lazygraph launcher --status --socket /run/lazygraph/launcher.sock
+  lazygraph run --launcher /run/lazygraph/launcher.sock -- /opt/vllm/bin/vllm serve MODEL
+`;
+
+const SPEC = {
+  python: "string",
+  socket: "string",
+  "allow-model": "list",
+  children: "string",
+  preload: "list",
+  main: "string",
+  status: "boolean",
+  json: "boolean",
+  quiet: "boolean",
+} as const;
+
+const MIB = 1 << 20;
+
+export async function runLauncher(argv: readonly string[]): Promise<number> {
+  const options = parseOptions(argv, SPEC);
+  if (options.flags.has("help")) {
+    process.stdout.write(HELP);
+    return 0;
+  }
+  const tell = teller(options);
+  const socket = options.strings.get("socket");
+  if (options.flags.has("status")) {
+    if (socket === undefined) {
+      throw new OptionError(
+        "--socket",
+        "Expected --socket with --status, got none: name its path.",
+      );
+    }
+    tell(await askLauncher(socket));
+    return 0;
+  }
+  const python = options.strings.get("python");
+  const main = options.strings.get("main");
+  const stopping = stopSignal();
+  const launcher = createLauncher({
+    ...(python === undefined ? {} : { python }),
+    ...(socket === undefined ? {} : { socket }),
+    ...(main === undefined ? {} : { main }),
+    childrenMax: numberOption(options, "children", { min: 1, max: 256, fallback: 16, whole: true }),
+    models: options.lists.get("allow-model") ?? [],
+    preload: options.lists.get("preload") ?? [],
+    onStatus: tell,
+  });
+  try {
+    const first = await Promise.race([launcher.start(), stopping]);
+    if (typeof first === "string") return 0;
+    const end = await Promise.race([launcher.ended, stopping]);
+    if (typeof end === "number") return end;
+    if (!options.flags.has("quiet")) note(`${end}: stopping; servers go on by themselves.`);
+    return 0;
+  } finally {
+    await launcher.close();
+  }
+}
+
+function teller(options: ParsedOptions): (status: LauncherStatus) => void {
+  return (status) => {
+    if (options.flags.has("json")) process.stdout.write(`${JSON.stringify(status)}\n`);
+    else if (options.flags.has("status") || !options.flags.has("quiet")) note(sentence(status));
+  };
+}
+
+function sentence(status: LauncherStatus): string {
+  const { socket, vllm, importSeconds, residentBytes, children, childrenMax } = status;
+  const what = vllm === undefined ? "its modules" : `vLLM ${vllm}`;
+  return (
+    `launcher at ${socket}: ${what} imported in ${importSeconds.toFixed(1)} s, ` +
+    `${Math.round(residentBytes / MIB)} MiB; ${children} of at most ${childrenMax} servers.`
+  );
+}

@@ -1,0 +1,106 @@
+/** One start that is measured: spawned, ready, one token, ended. */
+
+import { mkdir, mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { LazygraphError, messageOf } from "../base/errors.ts";
+import { EngineCommand, freePort } from "../bench/engine-command.ts";
+import { segments } from "../startup/attribute.ts";
+import { FOLDER_VARIABLE, monotonicSeconds, readSpans, type Span } from "../startup/spans.ts";
+import { type StartResult, startResult } from "../startup/start.ts";
+
+export interface Variant {
+  readonly name: string;
+  readonly command: readonly string[];
+}
+
+export interface StartOptions {
+  readonly variant: Variant;
+  readonly run: number;
+  /** Where its log goes. */
+  readonly folder: string;
+  readonly readyWithinSeconds: number;
+  readonly signal: AbortSignal;
+}
+
+export interface MeasuredStart {
+  readonly result: StartResult;
+  readonly spans: readonly Span[];
+  readonly spawned: number;
+}
+
+const FIRST_TOKEN_SECONDS_MAX = 120;
+const PORT_PLACEHOLDER = "{port}";
+const DEFAULT_PORT = 8000;
+
+/** @throws LazygraphError `ERR_LAZYGRAPH_COMMAND_DIED`, or `ERR_LAZYGRAPH_BENCH` */
+export async function measureStart(options: StartOptions): Promise<MeasuredStart> {
+  const { variant, run, folder, readyWithinSeconds, signal } = options;
+  const port = await freePort();
+  const words = variant.command.map((word) => word.replaceAll(PORT_PLACEHOLDER, String(port)));
+  const url = new URL(`http://127.0.0.1:${portOf(variant.command, port)}/`);
+  await mkdir(folder, { recursive: true });
+  const timeline = await mkdtemp(join(tmpdir(), "lazygraph-startup-"));
+  const command = EngineCommand.start({
+    command: words,
+    environment: { ...process.env, [FOLDER_VARIABLE]: timeline },
+    logFile: join(folder, `${variant.name}-${run}.log`),
+  });
+  // Both clocks are the kernel's monotonic one; only their origins differ.
+  const spawned = monotonicSeconds() - (performance.now() - command.spawnedAtMs) / 1000;
+  try {
+    await command.untilReady(url, readyWithinSeconds, signal);
+    signal.throwIfAborted();
+    const ready = monotonicSeconds();
+    await oneToken(url, signal);
+    const first = monotonicSeconds();
+    const spans = await readSpans(timeline);
+    const times = { readySeconds: ready - spawned, firstTokenSeconds: first - spawned };
+    const pieces = segments(spans, spawned, ready);
+    return { result: startResult(variant.name, run, times, pieces, spans), spans, spawned };
+  } finally {
+    await command.stop();
+    await rm(timeline, { recursive: true, force: true });
+  }
+}
+
+/** The port that a command names, or vLLM's own. */
+export function portOf(command: readonly string[], free: number): number {
+  if (command.some((word) => word.includes(PORT_PLACEHOLDER))) return free;
+  for (const [index, word] of command.entries()) {
+    const value = word === "--port" ? command[index + 1] : /^--port=(.*)$/.exec(word)?.[1];
+    if (value !== undefined && /^\d{1,5}$/.test(value)) return Number(value);
+  }
+  return DEFAULT_PORT;
+}
+
+async function oneToken(url: URL, signal: AbortSignal): Promise<void> {
+  const limit = AbortSignal.any([signal, AbortSignal.timeout(FIRST_TOKEN_SECONDS_MAX * 1000)]);
+  try {
+    const models = (await json(await fetch(new URL("v1/models", url), { signal: limit }))) as {
+      data?: { id?: string }[];
+    };
+    const body = { model: models.data?.[0]?.id, prompt: "Hello", max_tokens: 1, temperature: 0 };
+    await json(
+      await fetch(new URL("v1/completions", url), {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify(body),
+        signal: limit,
+      }),
+    );
+  } catch (error) {
+    signal.throwIfAborted();
+    throw new LazygraphError(
+      "ERR_LAZYGRAPH_BENCH",
+      `Expected one token of ${url.href}v1/completions, got ${messageOf(error)}: see its log.`,
+      { cause: error },
+    );
+  }
+}
+
+async function json(response: Response): Promise<unknown> {
+  const text = await response.text();
+  if (!response.ok) throw new Error(`status ${response.status}: ${text.slice(0, 200)}`);
+  return JSON.parse(text);
+}

@@ -1,0 +1,38 @@
+/** Sleep and wake of an engine as somebody asks for them, and what an answer says. */
+
+import { LazygraphError } from "../base/errors.ts";
+import type { Hello, Slept } from "../wire/protocol.ts";
+
+/** How an engine is to sleep. */
+export interface SleepOptions {
+  /** 1: the weights are kept on the host; 2: they are given up, and loaded again. @default 1 */
+  readonly level?: 1 | 2;
+  /** Drops the graphs as well; they come back by plan and traffic after waking. @default false */
+  readonly dropGraphs?: boolean;
+}
+
+/** How an engine is to wake up. */
+export interface WakeOptions {
+  /** Loads the weights again. @default where a sleep of level 2 by this engine's command gave them up */
+  readonly reloadWeights?: boolean;
+}
+
+/** @throws LazygraphError ERR_LAZYGRAPH_ENGINE_SLEEP unless the engine takes such commands */
+export function requireSleeps({ engine, sleeps }: Hello): void {
+  if (sleeps === true) return;
+  throw new LazygraphError(
+    "ERR_LAZYGRAPH_ENGINE_SLEEP",
+    `Expected an engine that can sleep, got ${engine}, which doesn't say so: start vLLM 0.31 or ` +
+      "newer with --enable-sleep-mode, and with this version of the plugin.",
+  );
+}
+
+/** @throws LazygraphError ERR_LAZYGRAPH_ENGINE_SLEEP, with the engine's own reason */
+export function requireOutcome(engine: string, answer: Slept, wanted: "asleep" | "awake"): void {
+  if (answer.outcome === wanted) return;
+  const reason = answer.reason ?? "the engine gave no reason";
+  throw new LazygraphError(
+    "ERR_LAZYGRAPH_ENGINE_SLEEP",
+    `Expected ${engine} to be ${wanted}, got ${answer.outcome}: ${reason}.`,
+  );
+}

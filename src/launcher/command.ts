@@ -1,0 +1,31 @@
+/** The words that stand for a command and have a launcher fork it. */
+
+import { LazygraphError } from "../base/errors.ts";
+import { resolvePython } from "./python-of.ts";
+import { askLauncher } from "./status.ts";
+
+/**
+ * Words to spawn in the place of `command`: its own Python with the launcher's client, which passes
+ * on files, signals and the exit code, and which becomes the command itself where it can't be
+ * forked.
+ *
+ * @throws LazygraphError `ERR_LAZYGRAPH_LAUNCHER_UNREACHABLE`, or `…_PYTHON` for a command whose
+ * Python can't be known
+ */
+export async function launcherCommand(
+  socket: string,
+  command: readonly string[],
+  environment: NodeJS.ProcessEnv,
+): Promise<string[]> {
+  const { client } = await askLauncher(socket);
+  const python = await resolvePython(command[0] ?? "", environment);
+  if (python === undefined) {
+    throw new LazygraphError(
+      "ERR_LAZYGRAPH_LAUNCHER_PYTHON",
+      `Expected \`vllm serve MODEL …\` of a Python on this host, got ` +
+        `${JSON.stringify((command[0] ?? "").slice(0, 80))}: give it as it runs beside vLLM's Python.`,
+    );
+  }
+  // -I: neither the folder nor the user's variables decide what this little script imports.
+  return [python, "-I", client, socket, "--", ...command];
+}

@@ -1,0 +1,186 @@
+/**
+ * A process with vLLM imported and no CUDA context, from which servers are forked.
+ *
+ * The process is Python's (`python -m lazygraph_vllm.launcher`, in the plugin's package); here it
+ * is started, watched and ended. Servers are not its children but their keepers': they go on
+ * without it.
+ */
+
+import { type ChildProcess, type SpawnOptions, spawn } from "node:child_process";
+import { resolve } from "node:path";
+import { createInterface } from "node:readline";
+import { ERROR_CODES, type ErrorCode, LazygraphError, OptionError } from "../base/errors.ts";
+import { launcherCommand } from "./command.ts";
+import { askLauncher, type LauncherStatus, launcherStatus } from "./status.ts";
+
+export interface LauncherOptions {
+  /** vLLM's interpreter, which has the plugin (default: `python3`). */
+  readonly python?: string;
+  /** Path of its socket (default: one for each user and environment). */
+  readonly socket?: string;
+  /** The only models that it may start (default: any). */
+  readonly models?: readonly string[];
+  /** Servers at once, 1 to 256 (default: 16). */
+  readonly childrenMax?: number;
+  /** Modules to import in the place of vLLM's; for tests. */
+  readonly preload?: readonly string[];
+  /** `MODULE:FUNCTION` that a server calls in the place of vLLM's `main`; for tests. */
+  readonly main?: string;
+  /** Its variables, and those that servers must not differ in (default: this process's). */
+  readonly environment?: NodeJS.ProcessEnv;
+  /** Milliseconds for the imports (default: 300,000). */
+  readonly startTimeoutMs?: number;
+  /** Called with every status that it tells by itself: when it listens, and after a restart. */
+  readonly onStatus?: (status: LauncherStatus) => void;
+}
+
+export interface Launcher {
+  /** @throws LazygraphError when it can't be a launcher, with the reason */
+  start(): Promise<LauncherStatus>;
+  /** Asked anew. */
+  status(): Promise<LauncherStatus>;
+  /**
+   * A command as `node:child_process` spawns it, forked: its environment, folder, files, signals
+   * and exit code. Where it can't be forked it is spawned, and a line on its stderr says why.
+   */
+  spawn(command: readonly string[], options?: SpawnOptions): Promise<ChildProcess>;
+  /** Settles when the launcher has ended, with its exit code. */
+  readonly ended: Promise<number>;
+  /** Ends the launcher; its servers go on. */
+  close(): Promise<void>;
+}
+
+const START_TIMEOUT_MS = 300_000;
+const CLOSE_TIMEOUT_MS = 5000;
+const STDERR_CHARS_MAX = 4000;
+const CHILDREN_MAX = 256;
+
+export function createLauncher(options: LauncherOptions = {}): Launcher {
+  checkOptions(options);
+  const { python = "python3", environment = process.env, onStatus } = options;
+  let child: ChildProcess | undefined;
+  let socket: string | undefined;
+  let stderr = "";
+  const { promise: ended, resolve: end } = settled<number>();
+
+  function begin(): Promise<LauncherStatus> {
+    return new Promise((listening, fail) => {
+      const started = spawn(python, words(options), {
+        env: environment,
+        stdio: ["ignore", "pipe", "pipe"],
+      });
+      child = started;
+      const timer = setTimeout(
+        () => started.kill("SIGKILL"),
+        options.startTimeoutMs ?? START_TIMEOUT_MS,
+      );
+      started.stderr?.setEncoding("utf8").on("data", (text: string) => {
+        stderr = (stderr + text).slice(-STDERR_CHARS_MAX);
+      });
+      createInterface({ input: started.stdout as NodeJS.ReadableStream }).on("line", (line) => {
+        const status = launcherStatus(line);
+        if (status === undefined) return;
+        clearTimeout(timer);
+        socket = status.socket;
+        onStatus?.(status);
+        listening(status);
+      });
+      started.once("error", (error) => fail(failed(python, error.message)));
+      // After its last words have been read.
+      started.once("close", (code) => {
+        clearTimeout(timer);
+        end(code ?? 1);
+        fail(reasonOf(python, stderr));
+      });
+    });
+  }
+
+  let starting: Promise<LauncherStatus> | undefined;
+  const path = (): string => {
+    if (socket !== undefined) return socket;
+    throw new LazygraphError(
+      "ERR_LAZYGRAPH_LAUNCHER_UNREACHABLE",
+      "Expected a launcher that listens, got one not started: await start() first.",
+    );
+  };
+  return {
+    ended,
+    start() {
+      starting ??= begin();
+      return starting;
+    },
+    async status() {
+      return askLauncher(path());
+    },
+    async spawn(command, spawnOptions = {}) {
+      const env = spawnOptions.env ?? process.env;
+      const [file = "", ...args] = await launcherCommand(path(), command, env);
+      return spawn(file, args, spawnOptions);
+    },
+    async close() {
+      if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
+      const late = setTimeout(() => child?.kill("SIGKILL"), CLOSE_TIMEOUT_MS);
+      child.kill("SIGTERM");
+      await ended;
+      clearTimeout(late);
+    },
+  };
+}
+
+function words(options: LauncherOptions): string[] {
+  const { socket, models = [], childrenMax, preload = [], main } = options;
+  return [
+    "-m",
+    "lazygraph_vllm.launcher",
+    "--with-parent",
+    ...(socket === undefined ? [] : ["--socket", resolve(socket)]),
+    ...models.flatMap((model) => ["--allow-model", model]),
+    ...(childrenMax === undefined ? [] : ["--children", String(childrenMax)]),
+    ...preload.flatMap((module) => ["--preload", module]),
+    ...(main === undefined ? [] : ["--main", main]),
+  ];
+}
+
+function checkOptions({ childrenMax, startTimeoutMs }: LauncherOptions): void {
+  const range = (name: string, value: number | undefined, max: number): void => {
+    if (value === undefined || (Number.isInteger(value) && value >= 1 && value <= max)) return;
+    throw new OptionError(
+      name,
+      `Expected ${name} to be a whole number from 1 to ${max}, got ${value}.`,
+    );
+  };
+  range("childrenMax", childrenMax, CHILDREN_MAX);
+  range("startTimeoutMs", startTimeoutMs, 3_600_000);
+}
+
+/** The launcher's own sentence and code, if its last line has them. */
+function reasonOf(python: string, stderr: string): LazygraphError {
+  const last = stderr.trim().split("\n").at(-1) ?? "";
+  const [, sentence, code] = /^lazygraph: (.*) \[(ERR_LAZYGRAPH_\w+)\]$/.exec(last) ?? [];
+  if (sentence !== undefined && ERROR_CODES.some((known) => known === code)) {
+    return new LazygraphError(code as ErrorCode, sentence);
+  }
+  if (/No module named '?lazygraph_vllm/.test(last)) {
+    return new LazygraphError(
+      "ERR_LAZYGRAPH_PLUGIN_MISSING",
+      `Expected the plugin lazygraph-vllm with its launcher in ${python}, which hasn't got it: ` +
+        "install it there.",
+    );
+  }
+  return failed(python, last === "" ? "an end without a word" : last);
+}
+
+function failed(python: string, got: string): LazygraphError {
+  return new LazygraphError(
+    "ERR_LAZYGRAPH_LAUNCHER_FAILED",
+    `Expected ${python} to become a launcher, got ${got.slice(0, 400)}: run it by hand to see more.`,
+  );
+}
+
+function settled<T>(): { promise: Promise<T>; resolve: (value: T) => void } {
+  let settle: (value: T) => void = () => {};
+  const promise = new Promise<T>((r) => {
+    settle = r;
+  });
+  return { promise, resolve: settle };
+}

@@ -1,0 +1,75 @@
+/**
+ * What the processes of a start wrote of it: JSON lines in a folder, a file for each process.
+ * Seconds are those of CLOCK_MONOTONIC, which all processes of a host share, this one included.
+ */
+
+import { appendFileSync } from "node:fs";
+import { readdir, readFile } from "node:fs/promises";
+import { join } from "node:path";
+
+/** Names the folder to the plugin, and to the simulated engine. */
+export const FOLDER_VARIABLE = "LAZYGRAPH_STARTUP_DIR";
+
+export interface Span {
+  readonly name: string;
+  readonly begin: number;
+  readonly end: number;
+  readonly pid: number;
+  /** Bytes, a loader, whether it was simulated. */
+  readonly detail: Readonly<Record<string, unknown>>;
+}
+
+const FILES_MAX = 256;
+const SPANS_MAX = 100_000;
+const NAME_CHARS_MAX = 64;
+
+/** Everything in a folder; what is no span is left out, as the last line of a process that died. */
+export async function readSpans(folder: string): Promise<Span[]> {
+  const names = (await readdir(folder)).filter((name) => /^spans-\d+\.jsonl$/.test(name));
+  const spans: Span[] = [];
+  for (const name of names.slice(0, FILES_MAX)) {
+    const pid = Number(/\d+/.exec(name)?.[0]);
+    for (const line of (await readFile(join(folder, name), "utf8")).split("\n")) {
+      const span = spanOf(line, pid);
+      if (span !== undefined && spans.length < SPANS_MAX) spans.push(span);
+    }
+  }
+  return spans.sort((a, b) => a.begin - b.begin || b.end - a.end);
+}
+
+function spanOf(line: string, pid: number): Span | undefined {
+  let body: unknown;
+  try {
+    body = JSON.parse(line);
+  } catch {
+    return undefined;
+  }
+  if (typeof body !== "object" || body === null) return undefined;
+  const { name, begin, end, ...detail } = body as Record<string, unknown>;
+  if (typeof name !== "string" || name === "" || name.length > NAME_CHARS_MAX) return undefined;
+  if (typeof begin !== "number" || typeof end !== "number" || !(begin <= end)) return undefined;
+  return { name, begin, end, pid, detail };
+}
+
+export function monotonicSeconds(): number {
+  return Number(process.hrtime.bigint()) / 1e9;
+}
+
+/** Writes this process's spans if the environment names a folder. */
+export function spanWriter(
+  environment: NodeJS.ProcessEnv,
+): (name: string, begin: number, detail?: Readonly<Record<string, unknown>>) => void {
+  const folder = environment[FOLDER_VARIABLE] ?? "";
+  if (folder === "") return () => undefined;
+  const file = join(folder, `spans-${process.pid}.jsonl`);
+  return (name, begin, detail = {}) => {
+    try {
+      appendFileSync(
+        file,
+        `${JSON.stringify({ name, begin, end: monotonicSeconds(), ...detail })}\n`,
+      );
+    } catch {
+      // A folder that can't be written costs the figures, never the engine.
+    }
+  };
+}

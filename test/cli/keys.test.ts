@@ -1,0 +1,129 @@
+import { chmod, readdir, readFile, stat, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { describe, expect, onTestFinished, test } from "vitest";
+import { curveKeyPair } from "zeromq";
+import { connectController } from "../../src/replica/client.ts";
+import { startSimulatedEngine } from "../../src/testing.ts";
+import { finish, lazygraph } from "./helpers/command.ts";
+import { temporaryFolder } from "./helpers/folder.ts";
+
+const KEY = /^[0-9a-zA-Z.\-:+=^!/*?&<>()[\]{}@%$#]{40}\n/;
+
+async function read(folder: string, file: string): Promise<string> {
+  return (await readFile(join(folder, file), "utf8")).trim();
+}
+
+async function rights(folder: string, file: string): Promise<number> {
+  return (await stat(join(folder, file))).mode & 0o777;
+}
+
+async function pair(...options: string[]): Promise<{ folder: string; publicKey: string }> {
+  const folder = join(await temporaryFolder(), "keys");
+  const { code, stdout, stderr } = await finish(["keys", "new", folder, ...options]);
+  expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+  return { folder, publicKey: stdout.trim() };
+}
+
+describe("lazygraph keys", () => {
+  test("new: a pair whose secret is its owner's alone, never overwritten", async () => {
+    const { folder, publicKey } = await pair();
+    expect(`${publicKey}\n`).toMatch(KEY);
+    expect(await read(folder, "public.key")).toBe(publicKey);
+    expect([await rights(folder, "secret.key"), await rights(folder, ".")]).toEqual([0o600, 0o700]);
+    const secret = await read(folder, "secret.key");
+    const again = await finish(["keys", "new", folder]);
+    expect(again).toMatchObject({ code: 2, stdout: "" });
+    expect(again.stderr).toMatch(/got keys that are there already: .*rotate.*_OPTION\]\n$/);
+    expect(await read(folder, "secret.key")).toBe(secret);
+  });
+
+  test("show and allow: names, replacing, removing, as text and JSON", async () => {
+    const { folder, publicKey } = await pair();
+    const engine = await pair("--server", join(folder, "public.key"));
+    expect(await read(engine.folder, "server.key")).toBe(publicKey);
+    const file = join(engine.folder, "public.key");
+    for (const name of ["first", "engine 0"]) {
+      const allowed = await finish(["keys", "allow", folder, file, "--name", name]);
+      expect(allowed).toMatchObject({ code: 0, stdout: "1 key is allowed.\n" });
+    }
+    const shown = await finish(["keys", "show", folder]);
+    expect(shown.stdout).toBe(`public   ${publicKey}\nallowed  ${engine.publicKey}  engine 0\n`);
+    const removed = await finish(["keys", "allow", folder, engine.publicKey, "--remove", "--json"]);
+    expect(JSON.parse(removed.stdout)).toEqual({ folder, clients: [] });
+    expect(shown.stdout).not.toContain(await read(folder, "secret.key"));
+  });
+
+  test("rotate: a new pair with the same rights, the old one beside it", async () => {
+    const { folder, publicKey } = await pair();
+    const secret = await read(folder, "secret.key");
+    const { code, stdout } = await finish(["keys", "rotate", folder]);
+    expect(code).toBe(0);
+    expect(stdout.split("\n")[0]).toBe(await read(folder, "public.key"));
+    expect(await read(folder, "public.key")).not.toBe(publicKey);
+    expect(await read(folder, "secret.key.old")).toBe(secret);
+    expect(await rights(folder, "secret.key")).toBe(0o600);
+    expect(await rights(folder, "secret.key.old")).toBe(0o600);
+    expect((await readdir(folder)).filter((name) => name.endsWith(".new"))).toEqual([]);
+  });
+
+  test.for([
+    [["keys"], "Expected 2 to 3 ACTION FOLDER [KEY], got 0"],
+    [["keys", "make", "x"], "Expected ACTION to be new, show, allow or rotate"],
+    [["keys", "show", "/nowhere"], "Expected FOLDER to name a readable file"],
+    [["keys", "show", "x", "--name", "y"], "Expected no --name with keys show."],
+    [["keys", "allow", "x"], "Expected a KEY after FOLDER"],
+    [["keys", "new", "x", "y"], 'Expected no KEY after FOLDER for keys new, got "y".'],
+    [["keys", "new", "x", "--server", "/dev/null"], "a regular file"],
+  ] as const)("%j is one sentence", async ([argv, sentence]) => {
+    const { code, stdout, stderr } = await finish(argv);
+    expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
+    expect(stderr).toContain(sentence);
+    expect(stderr).toMatch(/^lazygraph: [^\n]*\[ERR_LAZYGRAPH_OPTION\]\n$/);
+  });
+});
+
+describe("serve --keys", () => {
+  const args = ["serve", "--http", "127.0.0.1:0", "--no-plan", "--json", "--quiet"];
+
+  test("takes whom `allow` names, while it runs; a broken list changes nothing", async () => {
+    const { folder, publicKey: serverKey } = await pair();
+    const running = lazygraph([...args, "--endpoint", "tcp://0.0.0.0:0", "--keys", folder]);
+    const line = JSON.parse(await running.line("stdout", /^\{/)) as {
+      endpoint: string;
+      http: string;
+    };
+    const endpoint = line.endpoint.replace("0.0.0.0", "127.0.0.1");
+    const engineKeys = curveKeyPair();
+    const curve = { ...engineKeys, serverKey };
+    const engine = await startSimulatedEngine({ endpoint, curve, engine: "e", speed: 50 });
+    onTestFinished(() => engine.close().then(() => undefined));
+    await running.line("stderr", /whose public keys are allowed.*\[?ERR_LAZYGRAPH_KEYS\]?/);
+    await finish(["keys", "allow", folder, engineKeys.publicKey]);
+    const seen = connectController(line.http);
+    onTestFinished(() => seen.close());
+    await seen.waitForEngine({ engine: "e" });
+    await writeFile(join(folder, "clients.keys"), "no key\n");
+    const other = curveKeyPair();
+    const late = await startSimulatedEngine({
+      endpoint,
+      curve: { ...other, serverKey },
+      engine: "late",
+    });
+    onTestFinished(() => late.close().then(() => undefined));
+    await running.line("stderr", /line 1 of .*clients\.keys.* The list stays as it was\. \[/);
+  });
+
+  test.for([
+    ["others may read the secret", "secret.key", undefined, 0o644, "with mode 0644"],
+    ["the secret is none", "secret.key", "short", 0o600, "got 5 characters"],
+    ["the list is none", "clients.keys", "x\n", 0o644, "Expected line 1 of"],
+  ] as const)("%s: it doesn't start", async ([, file, text, mode, sentence]) => {
+    const { folder } = await pair();
+    if (text !== undefined) await writeFile(join(folder, file), text);
+    await chmod(join(folder, file), mode);
+    const { code, stdout, stderr } = await finish([...args, "--keys", folder]);
+    expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
+    expect(stderr).toContain(sentence);
+    expect(stderr).toMatch(/^lazygraph: [^\n]*\[ERR_LAZYGRAPH_OPTION\]\n$/);
+  });
+});

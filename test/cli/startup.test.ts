@@ -1,0 +1,77 @@
+/** `lazygraph startup` with the simulated engine: the same command as for vLLM. */
+
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { expect, test } from "vitest";
+import { portOf } from "../../src/cli/startup-run.ts";
+import type { StartResult } from "../../src/startup/start.ts";
+import { finish } from "./helpers/command.ts";
+import { temporaryFolder } from "./helpers/folder.ts";
+
+const ENGINE = fileURLToPath(new URL("../../src/cli/simulated-engine.ts", import.meta.url));
+const simulated = (...words: string[]): string[] => [
+  process.execPath,
+  ...["--import", "tsx", ENGINE, "--http", "127.0.0.1:{port}", "--speed", "20"],
+  ...words,
+];
+
+test("variants take turns; phases add up; the result is told and kept", async () => {
+  const folder = join(await temporaryFolder(), "out");
+  const lazy = simulated("--mode", "lazy").join(" ");
+  const words = ["--runs", "2", "--out", folder, "--compare", `lazy=${lazy}`, "--json"];
+  const { code, stdout, stderr } = await finish([
+    "startup",
+    ...words,
+    "--",
+    ...simulated("--mode", "eager"),
+  ]);
+  expect({ code, stderr }).toMatchObject({ code: 0 });
+  const document = JSON.parse(stdout) as { starts: StartResult[]; simulated: boolean };
+  expect(document.simulated).toBe(true);
+  expect(document.starts.map(({ variant, run }) => `${variant} ${run}`)).toEqual([
+    "base 1",
+    "lazy 1",
+    "base 2",
+    "lazy 2",
+  ]);
+  for (const { phases, readySeconds, firstTokenSeconds } of document.starts) {
+    const sum = phases.reduce((total, { seconds }) => total + seconds, 0);
+    expect(sum).toBeCloseTo(readySeconds, 6);
+    expect(firstTokenSeconds).toBeGreaterThan(readySeconds);
+    const names = phases.map(({ name }) => name);
+    expect(names).toEqual(expect.arrayContaining(["imports", "weights", "captures"]));
+  }
+  expect(stderr.match(/simulated engine: no figures of a GPU/g)).toHaveLength(4);
+  expect(JSON.parse(await readFile(join(folder, "startup.json"), "utf8"))).toEqual(document);
+  const trace = JSON.parse(await readFile(join(folder, "startup-trace.json"), "utf8"));
+  expect(trace.traceEvents.filter(({ name }: { name: string }) => name === "weights")).toHaveLength(
+    4,
+  );
+});
+
+test("a command that ends before it is ready is told by its code", async () => {
+  const folder = await temporaryFolder();
+  const words = ["--out", folder, "--", process.execPath, "-e", "process.exit(3)"];
+  const { code, stderr } = await finish(["startup", ...words]);
+  expect(code).toBe(1);
+  expect(stderr).toMatch(/ended by exit code 3.*\[ERR_LAZYGRAPH_COMMAND_DIED\]\n$/);
+});
+
+test.for([
+  [["--"], "Expected a command after `--`"],
+  [["--compare", "no command", "--", "vllm"], "Expected --compare to be NAME=COMMAND"],
+  [["--compare", "base=vllm", "--", "vllm"], "variants with names of their own"],
+  [["--runs", "0", "--", "vllm"], "--runs"],
+] as const)("%j is a usage error", async ([words, sentence]) => {
+  const { code, stderr } = await finish(["startup", ...words]);
+  expect(code).toBe(2);
+  expect(stderr).toContain(sentence);
+});
+
+test("the port is a free one where asked for, the command's own, or vLLM's", () => {
+  expect(portOf(["vllm", "serve", "--port", "{port}"], 4321)).toBe(4321);
+  expect(portOf(["vllm", "serve", "--port", "9000"], 4321)).toBe(9000);
+  expect(portOf(["vllm", "serve", "--port=9001"], 4321)).toBe(9001);
+  expect(portOf(["vllm", "serve"], 4321)).toBe(8000);
+});

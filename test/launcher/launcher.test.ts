@@ -1,0 +1,167 @@
+/** The launcher from Node, with a stand-in for vLLM in the plugin's own Python. */
+
+import type { ChildProcess } from "node:child_process";
+import { once } from "node:events";
+import { chmod, mkdir, writeFile } from "node:fs/promises";
+import { delimiter, join } from "node:path";
+import { createInterface } from "node:readline";
+import type { Readable } from "node:stream";
+import { text } from "node:stream/consumers";
+import { beforeAll, expect, onTestFinished, test } from "vitest";
+import {
+  createLauncher,
+  type Launcher,
+  type LauncherOptions,
+} from "../../src/launcher/launcher.ts";
+import { askLauncher, launcherStatus } from "../../src/launcher/status.ts";
+import { finish, lazygraph } from "../cli/helpers/command.ts";
+import { temporaryFolder } from "../cli/helpers/folder.ts";
+import { worker, workerPython } from "../e2e/python-engine.ts";
+
+interface Facts {
+  readonly argv: string[];
+  readonly cwd: string;
+  readonly word: string | null;
+  readonly forked: boolean;
+}
+
+let python: string;
+beforeAll(() => {
+  python = workerPython();
+});
+
+/** A folder with a `vllm` of that Python, and the variables under which the plugin is found. */
+async function place(): Promise<{ folder: string; vllm: string; env: NodeJS.ProcessEnv }> {
+  const folder = await temporaryFolder();
+  const vllm = join(folder, "vllm");
+  await writeFile(vllm, `#!${python}\nimport sys\nprint("spawned", *sys.argv[1:])\n`);
+  await chmod(vllm, 0o755);
+  const entry = join(folder, "lazygraph_vllm-0.1.0.dist-info");
+  await mkdir(entry);
+  await writeFile(join(entry, "METADATA"), "Name: lazygraph-vllm\nVersion: 0.1.0\n");
+  await writeFile(
+    join(entry, "entry_points.txt"),
+    "[vllm.general_plugins]\nlazygraph = lazygraph_vllm.plugin:register\n",
+  );
+  const path = [join(worker, "src"), join(worker, "tests"), folder].join(delimiter);
+  return { folder, vllm, env: { ...process.env, PYTHONPATH: path } };
+}
+
+const STAND_IN = { preload: ["launcher_stand_in"], main: "launcher_stand_in:main" };
+
+function launcherIn(folder: string, options: LauncherOptions): Launcher {
+  const launcher = createLauncher({ python, socket: join(folder, "s"), ...STAND_IN, ...options });
+  onTestFinished(() => launcher.close());
+  return launcher;
+}
+
+function outputOf({ stdout }: ChildProcess): Readable {
+  if (stdout === null) throw new Error("Expected a pipe, got none.");
+  return stdout;
+}
+
+test("a command is spawned as ever, and was forked", async () => {
+  const { folder, vllm, env } = await place();
+  const launcher = launcherIn(folder, { environment: env });
+  const status = await launcher.start();
+  expect(status).toMatchObject({ socket: join(folder, "s"), python, children: 0, models: [] });
+  expect(status.residentBytes).toBeGreaterThan(1 << 20);
+
+  const child = await launcher.spawn([vllm, "serve", "MODEL", "7"], {
+    cwd: folder,
+    env: { ...env, WORD: "the caller's" },
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  const [out, [code]] = await Promise.all([text(outputOf(child)), once(child, "exit")]);
+  expect(JSON.parse(out)).toMatchObject({ forked: true, word: "the caller's" });
+  expect(code).toBe(7);
+});
+
+test("its output, folder, variables and death by a signal are its own", async () => {
+  const { folder, vllm, env } = await place();
+  const launcher = launcherIn(folder, { environment: env });
+  await launcher.start();
+  const child = await launcher.spawn([vllm, "serve", "kill"], {
+    cwd: folder,
+    env: { ...env, WORD: "the caller's" },
+    stdio: ["ignore", "pipe", "ignore"],
+  });
+  const [out, [code, signal]] = await Promise.all([text(outputOf(child)), once(child, "exit")]);
+  const facts = JSON.parse(out) as Facts;
+  expect(facts).toMatchObject({ cwd: folder, word: "the caller's", forked: true });
+  expect(facts.argv).toEqual([vllm, "serve", "kill"]);
+  expect([code, signal]).toEqual([null, "SIGKILL"]);
+});
+
+test("servers go on when it is closed", async () => {
+  const { folder, vllm, env } = await place();
+  const launcher = launcherIn(folder, { environment: env });
+  await launcher.start();
+  const child = await launcher.spawn([vllm, "serve", "quiet", "wait"], {
+    env,
+    stdio: ["ignore", "pipe", "ignore"],
+  });
+  onTestFinished(() => void child.kill("SIGTERM"));
+  const lines = createInterface({ input: outputOf(child) });
+  expect(await once(lines, "line")).toEqual(["waits"]);
+  expect((await launcher.status()).children).toBe(1);
+  await launcher.close();
+  expect(await launcher.ended).toBe(0);
+  child.kill("SIGUSR1");
+  expect(await once(lines, "line")).toEqual(["got 10"]);
+  child.kill("SIGTERM");
+  expect(await once(child, "exit")).toEqual([null, "SIGTERM"]);
+});
+
+test("why it can't be one is told by its own sentence and code", async () => {
+  const { folder, env } = await place();
+  await writeFile(
+    join(folder, "busy.py"),
+    "import threading, time\nthreading.Thread(target=time.sleep, args=(9,), daemon=True).start()\n",
+  );
+  const busy = launcherIn(folder, { environment: env, preload: ["busy"] });
+  await expect(busy.start()).rejects.toMatchObject({
+    code: "ERR_LAZYGRAPH_LAUNCHER_FAILED",
+    message: expect.stringContaining("Expected imports that start no thread"),
+  });
+  const without = launcherIn(folder, { environment: { PATH: process.env["PATH"] } });
+  await expect(without.start()).rejects.toMatchObject({ code: "ERR_LAZYGRAPH_PLUGIN_MISSING" });
+  const none = launcherIn(folder, { python: join(folder, "no-python") });
+  await expect(none.start()).rejects.toMatchObject({ code: "ERR_LAZYGRAPH_LAUNCHER_FAILED" });
+  await expect(none.status()).rejects.toMatchObject({ code: "ERR_LAZYGRAPH_LAUNCHER_UNREACHABLE" });
+  expect(() => createLauncher({ childrenMax: 0 })).toThrow(/childrenMax/);
+});
+
+test("what is no launcher's answer is no status", async () => {
+  expect(launcherStatus("no JSON")).toBeUndefined();
+  expect(launcherStatus("null")).toBeUndefined();
+  expect(launcherStatus('{"listening": "a", "python": "b", "client": "c"}')).toBeUndefined();
+  await expect(askLauncher("/nowhere/socket")).rejects.toMatchObject({
+    code: "ERR_LAZYGRAPH_LAUNCHER_UNREACHABLE",
+  });
+});
+
+test("lazygraph launcher and run --launcher, with the command's exit code", async () => {
+  const { folder, vllm, env } = await place();
+  const socket = join(folder, "socket");
+  const words = ["--python", python, "--socket", socket, "--preload", "launcher_stand_in"];
+  const launcher = lazygraph(["launcher", ...words, "--main", "launcher_stand_in:main"], env);
+  const line = await launcher.line("stderr", /^lazygraph: launcher at /);
+  expect(line).toMatch(/imported in [\d.]+ s, \d+ MiB; 0 of at most 16 servers\.$/);
+
+  const status = await finish(["launcher", "--status", "--json", "--socket", socket], env);
+  expect(JSON.parse(status.stdout)).toMatchObject({ socket, children: 0 });
+
+  const run = ["run", "--quiet", "--launcher", socket, "--", vllm, "serve", "5"];
+  const forked = await finish(run, { ...env, WORD: "run's" });
+  expect(forked.code).toBe(5);
+  expect(JSON.parse(forked.stdout)).toMatchObject({ forked: true, word: "run's" });
+
+  launcher.process.kill("SIGTERM");
+  expect((await launcher.finished).code).toBe(0);
+  const spawned = await finish(run, env);
+  expect(spawned).toMatchObject({ code: 0, stdout: "spawned serve 5\n" });
+  expect(spawned.stderr).toMatch(
+    /^lazygraph: Not forked but spawned: Expected a launcher at .* \[ERR_LAZYGRAPH_LAUNCHER_UNREACHABLE\]\n$/,
+  );
+});

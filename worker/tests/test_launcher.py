@@ -1,0 +1,597 @@
+"""The launcher with a stand-in for vLLM: what a forked server finds, and how everything ends."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lazygraph_vllm.launcher import client as client_module
+
+TESTS = Path(__file__).resolve().parent
+SRC = TESTS.parent / "src"
+CLIENT = SRC / "lazygraph_vllm" / "launcher" / "client.py"
+SECONDS_MAX = 60
+STARTS = 50
+
+
+def environment(**more: str) -> dict[str, str]:
+    path = os.pathsep.join([str(SRC), str(TESTS)])
+    return {**os.environ, "PYTHONPATH": path, "WORD": "the launcher's", **more}
+
+
+@dataclass
+class Launcher:
+    process: subprocess.Popen[str]
+    path: Path
+
+    def ask(self) -> dict[str, Any]:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(self.path))
+            connection.sendall(b"status\n")
+            # To the end: then it has closed its side, too.
+            status: dict[str, Any] = json.loads(connection.makefile().read())
+            return status
+
+    def end(self) -> None:
+        self.process.terminate()
+        assert self.process.wait(SECONDS_MAX) == 0
+        assert not self.path.exists()
+
+
+def launch(
+    path: Path, *options: str, module: str = "launcher_stand_in", **env: str
+) -> subprocess.Popen[str]:
+    words = ["--socket", str(path), "--preload", module, "--main", "launcher_stand_in:main"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "lazygraph_vllm.launcher", *words, *options],
+        env=environment(**env),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@contextlib.contextmanager
+def launcher_at(path: Path, *options: str, **env: str) -> Iterator[Launcher]:
+    process = launch(path, *options, **env)
+    try:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        assert json.loads(first)["listening"] == str(path)
+        yield Launcher(process, path)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        process.communicate(timeout=SECONDS_MAX)
+
+
+@pytest.fixture
+def vllm(tmp_path: Path) -> Path:
+    """What the command's first word finds: where nothing is forked, it says so."""
+    script = tmp_path / "vllm"
+    script.write_text('#!/bin/sh\necho spawned $$ "$@"\n')
+    script.chmod(0o755)
+    return script
+
+
+@pytest.fixture
+def launcher(tmp_path: Path) -> Iterator[Launcher]:
+    with launcher_at(tmp_path / "socket") as one:
+        yield one
+
+
+def command(path: Path, *words: str, spawns: bool = False) -> list[str]:
+    own = [sys.executable, "-I", str(CLIENT), str(path), *([] if spawns else ["--no-spawn"])]
+    return [*own, "--", str(path.parent / "vllm"), *words]
+
+
+def client(path: Path, *words: str, spawns: bool = False, **env: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command(path, *words, spawns=spawns),
+        env=environment(**env),
+        cwd=path.parent,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def waiting(path: Path, *words: str) -> tuple[subprocess.Popen[str], dict[str, Any]]:
+    """A client whose server has come as far as it goes by itself."""
+    process = client(path, "serve", "wait", *words)
+    assert process.stdout is not None
+    facts: dict[str, Any] = json.loads(process.stdout.readline())
+    assert process.stdout.readline() == "waits\n"
+    return process, facts
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def until_gone(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        fd = os.pidfd_open(pid)
+        try:
+            assert select.select([fd], [], [], SECONDS_MAX)[0]
+        finally:
+            os.close(fd)
+
+
+# ------------------------------------------------------------------ as if it had been spawned
+
+
+def test_a_server_finds_what_its_client_has_and_imports_nothing(launcher: Launcher) -> None:
+    folder = launcher.path.parent
+    process = client(launcher.path, "serve", "MODEL", "3", WORD="the client's")
+    out, err = process.communicate(timeout=SECONDS_MAX)
+    facts = json.loads(out)
+    assert (process.returncode, err) == (3, "to stderr\n")
+    assert facts["argv"] == [str(folder / "vllm"), "serve", "MODEL", "3"]
+    assert facts["cwd"] == str(folder)
+    assert facts["word"] == "the client's"
+    assert facts["forked"] and facts["leads"]
+    assert facts["method"] == "fork"
+    assert facts["cpus"] == sorted(os.sched_getaffinity(0))
+    assert facts["pid"] != process.pid
+
+
+def test_what_imports_do_to_variables_is_done_for_a_server_too(launcher: Launcher) -> None:
+    process = client(launcher.path, "serve", "0", STAND_IN_SETS="the client's")
+    out, _ = process.communicate(timeout=SECONDS_MAX)
+    assert json.loads(out)["sets"] == "by its import"
+
+
+def test_it_has_its_clients_umask_limits_and_ignored_signals(launcher: Launcher) -> None:
+    words = " ".join(command(launcher.path, "serve", "0"))
+    shell = f"trap '' HUP; umask 027; ulimit -Sn 200; exec {words}"
+    done = subprocess.run(
+        ["/bin/sh", "-c", shell],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=SECONDS_MAX,
+        check=True,
+    )
+    facts = json.loads(done.stdout)
+    assert (facts["umask"], facts["files"]) == (0o027, 200)
+    assert facts["hangup"] == str(signal.SIG_IGN)
+
+
+def test_it_has_no_file_open_but_its_own_three(launcher: Launcher) -> None:
+    process = client(launcher.path, "serve", "0")
+    out, _ = process.communicate(timeout=SECONDS_MAX)
+    fds = json.loads(out)["fds"]
+    links = {name: link for name, link in fds.items() if not link.startswith("/proc/")}
+    assert sorted(links) == ["0", "1", "2"]
+
+
+def test_it_reads_its_clients_input_to_the_end(launcher: Launcher) -> None:
+    process = client(launcher.path, "serve", "quiet", "read")
+    out, _ = process.communicate("line 1\nline 2", timeout=SECONDS_MAX)
+    assert out == "line 1\nline 2\n"
+    assert process.returncode == 0
+
+
+def test_an_uncaught_error_and_a_signal_end_it_as_they_end_a_process(launcher: Launcher) -> None:
+    raised = client(launcher.path, "serve", "quiet", "raise")
+    _, err = raised.communicate(timeout=SECONDS_MAX)
+    assert raised.returncode == 1
+    assert err.endswith("RuntimeError: as an uncaught error ends a process\n")
+    killed = client(launcher.path, "serve", "quiet", "kill")
+    killed.communicate(timeout=SECONDS_MAX)
+    assert killed.returncode == -signal.SIGKILL
+
+
+def test_signals_are_passed_on(launcher: Launcher) -> None:
+    process, _ = waiting(launcher.path)
+    assert process.stdout is not None
+    for number in (signal.SIGUSR1, signal.SIGINT):
+        process.send_signal(number)
+        assert process.stdout.readline() == f"got {number.value}\n"
+    process.terminate()
+    process.communicate(timeout=SECONDS_MAX)
+    assert process.returncode == -signal.SIGTERM
+
+
+def test_a_signal_that_comes_before_the_launcher_has_answered_is_not_lost(
+    launcher: Launcher,
+) -> None:
+    os.kill(launcher.process.pid, signal.SIGSTOP)
+    process = client(launcher.path, "serve", "quiet", "wait")
+    until_it_waits(process.pid)
+    process.send_signal(signal.SIGTERM)
+    select.select([], [], [], 0.2)
+    assert process.poll() is None
+    os.kill(launcher.process.pid, signal.SIGCONT)
+    process.communicate(timeout=SECONDS_MAX)
+    assert process.returncode == -signal.SIGTERM
+
+
+def until_it_waits(pid: int) -> None:
+    """Until a client has asked: it catches SIGTERM then."""
+    bit = 1 << (signal.SIGTERM - 1)
+    for _ in range(SECONDS_MAX * 100):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("SigCgt:") and int(line.split()[1], 16) & bit:
+                return
+        select.select([], [], [], 0.01)
+    raise AssertionError("expected a client that catches SIGTERM, got none")
+
+
+def test_a_server_can_start_processes_of_its_own(launcher: Launcher) -> None:
+    process = client(launcher.path, "serve", "quiet", "child")
+    out, _ = process.communicate(timeout=SECONDS_MAX)
+    assert (out, process.returncode) == ("of a child\n", 0)
+
+
+def test_several_run_at_once_and_draw_their_own_numbers(launcher: Launcher) -> None:
+    several = [waiting(launcher.path) for _ in range(4)]
+    assert launcher.ask()["children"] == 4
+    assert len({facts["pid"] for _, facts in several}) == 4
+    assert len({facts["draws"] for _, facts in several}) == 4
+    for process, _ in several:
+        process.terminate()
+        process.communicate(timeout=SECONDS_MAX)
+
+
+# ------------------------------------------------------------------ ends
+
+
+def test_what_a_server_leaves_behind_in_its_group_ends_with_it(launcher: Launcher) -> None:
+    process = client(launcher.path, "serve", "quiet", "stray", "5")
+    # The output is open as long as anything of the server lives, the stray that ignores it too.
+    process.communicate(timeout=SECONDS_MAX)
+    assert process.returncode == 5
+
+
+def test_a_killed_client_takes_its_server_along(launcher: Launcher) -> None:
+    process, facts = waiting(launcher.path)
+    process.kill()
+    process.communicate(timeout=SECONDS_MAX)
+    until_gone(facts["pid"])
+    assert not alive(facts["pid"])
+
+
+def test_a_killed_server_is_told_by_its_signal(launcher: Launcher) -> None:
+    process, facts = waiting(launcher.path)
+    os.kill(facts["pid"], signal.SIGKILL)
+    process.communicate(timeout=SECONDS_MAX)
+    assert process.returncode == -signal.SIGKILL
+    assert launcher.process.poll() is None
+
+
+@pytest.mark.parametrize("delay_ms", [0, 1, 2, 4, 8, 16, 32, 64])
+def test_a_server_killed_in_any_phase_is_told_by_its_signal(
+    launcher: Launcher, delay_ms: int
+) -> None:
+    process = client(launcher.path, "serve", "quiet", "wait")
+    server = first_below(launcher.process.pid)
+    select.select([], [], [], delay_ms / 1000)
+    os.kill(server, signal.SIGKILL)
+    process.communicate(timeout=SECONDS_MAX)
+    assert process.returncode == -signal.SIGKILL
+    until_childless(launcher)
+    assert launcher.ask()["children"] == 0
+    assert zombies_of(launcher.process.pid) == []
+
+
+def first_below(pid: int) -> int:
+    """The server below the launcher's keeper, as soon as it is there."""
+    for _ in range(SECONDS_MAX * 1000):
+        for keeper in children_of(pid):
+            with contextlib.suppress(OSError):
+                if servers := children_of(keeper):
+                    return servers[0]
+        select.select([], [], [], 0.001)
+    raise AssertionError("expected a server, got none")
+
+
+def test_a_killed_keeper_costs_the_exit_code_and_nothing_else(launcher: Launcher) -> None:
+    process, facts = waiting(launcher.path)
+    assert process.stdout is not None
+    keeper = parent_of(facts["pid"])
+    os.kill(keeper, signal.SIGKILL)
+    until_gone(keeper)
+    process.send_signal(signal.SIGUSR1)
+    assert process.stdout.readline() == f"got {signal.SIGUSR1.value}\n"
+    os.kill(facts["pid"], signal.SIGTERM)
+    _, err = process.communicate(timeout=SECONDS_MAX)
+    assert process.returncode == 1
+    assert "Expected the server's end to be told, got its keeper killed" in err
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_servers_go_on_without_their_launcher(tmp_path: Path, how: signal.Signals) -> None:
+    with launcher_at(tmp_path / "socket") as one:
+        process, facts = waiting(one.path)
+        assert process.stdout is not None
+        one.process.send_signal(how)
+        one.process.wait(SECONDS_MAX)
+        assert alive(facts["pid"])
+        process.send_signal(signal.SIGUSR1)
+        assert process.stdout.readline() == f"got {signal.SIGUSR1.value}\n"
+        process.terminate()
+        process.communicate(timeout=SECONDS_MAX)
+        assert process.returncode == -signal.SIGTERM
+
+
+def test_many_starts_leave_nothing_behind(launcher: Launcher) -> None:
+    def leaks() -> tuple[int, int]:
+        children = launcher.ask()["children"]
+        return len(os.listdir(f"/proc/{launcher.process.pid}/fd")), children
+
+    def start() -> None:
+        process = client(launcher.path, "serve", "quiet", "0")
+        process.communicate(timeout=SECONDS_MAX)
+        assert process.returncode == 0
+
+    for _ in range(5):
+        start()
+    until_childless(launcher)
+    before, resident = leaks(), launcher.ask()["residentBytes"]
+    for _ in range(STARTS):
+        start()
+    until_childless(launcher)
+    assert leaks() == before
+    grown = launcher.ask()["residentBytes"] - resident
+    # Half a page for each start would be 100 KiB.
+    assert grown < STARTS * 2048
+    assert zombies_of(launcher.process.pid) == []
+
+
+def until_childless(launcher: Launcher) -> None:
+    """A keeper ends just after its client knows."""
+    for pid in children_of(launcher.process.pid):
+        until_gone(pid)
+    launcher.ask()  # a turn of its loop, in which it counts
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def zombies_of(pid: int) -> list[int]:
+    return [child for child in children_of(pid) if not alive(child)]
+
+
+# ------------------------------------------------------------------ refusals
+
+
+def refused(process: subprocess.Popen[str]) -> str:
+    out, err = process.communicate(timeout=SECONDS_MAX)
+    assert (process.returncode, out) == (1, "")
+    return err
+
+
+def test_another_value_of_what_imports_read_is_refused(launcher: Launcher) -> None:
+    err = refused(client(launcher.path, "serve", "0", STAND_IN_READS="other"))
+    assert "Expected STAND_IN_READS=(not set) as when the launcher imported vLLM" in err
+    assert "got 'other'" in err
+    assert err.endswith("[ERR_LAZYGRAPH_LAUNCHER_VARIABLE]\n")
+
+
+def test_what_an_interpreter_reads_at_its_start_is_refused(launcher: Launcher) -> None:
+    err = refused(client(launcher.path, "serve", "0", PYTHONHASHSEED="7"))
+    assert "Expected PYTHONHASHSEED=(not set)" in err
+
+
+def test_only_vllm_serve_is_started(launcher: Launcher, vllm: Path) -> None:
+    # Not spawned either: it isn't for want of a fork.
+    err = refused(client(launcher.path, "bench", "0", spawns=True))
+    assert "Expected `vllm serve MODEL …`, got" in err
+    assert err.endswith("[ERR_LAZYGRAPH_LAUNCHER_NOT_ALLOWED]\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["serve", "other/model"], "got 'other/model'"),
+        (["serve", "--model=other"], "got 'other'"),
+        (["serve", "--port", "1"], "got none that the command line names"),
+        (["serve", "org/model", "--config", "file"], "got none that the command line names"),
+    ],
+)
+def test_only_allowed_models_are_started(tmp_path: Path, words: list[str], named: str) -> None:
+    with launcher_at(tmp_path / "socket", "--allow-model", "org/model") as one:
+        err = refused(client(one.path, *words))
+        assert "Expected one of the models org/model" in err
+        assert named in err
+        process = client(one.path, "serve", "org/model")
+        process.communicate(timeout=SECONDS_MAX)
+        assert process.returncode == 0
+
+
+def test_more_than_its_children_are_refused(tmp_path: Path) -> None:
+    with launcher_at(tmp_path / "socket", "--children", "1") as one:
+        process, _ = waiting(one.path)
+        err = refused(client(one.path, "serve", "0"))
+        assert err.endswith("[ERR_LAZYGRAPH_LAUNCHER_BUSY]\n")
+        process.terminate()
+        process.communicate(timeout=SECONDS_MAX)
+
+
+def test_another_pythons_command_is_refused(launcher: Launcher, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    base = getattr(sys, "_base_executable", sys.executable)
+    subprocess.run([base, "-m", "venv", "--without-pip", str(other)], check=True)
+    words = [str(other / "bin" / "python"), *command(launcher.path, "serve", "0")[1:]]
+    done = subprocess.run(
+        words, env=environment(), capture_output=True, text=True, timeout=SECONDS_MAX, check=False
+    )
+    assert done.returncode == 1
+    assert f"got Python {sys.version.split()[0]}" in done.stderr
+    assert str(other) in done.stderr
+    assert done.stderr.endswith("[ERR_LAZYGRAPH_LAUNCHER_PYTHON]\n")
+
+
+def test_a_changed_installation_is_imported_anew(tmp_path: Path, vllm: Path) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "changing.py").write_text("VERSION = 1\n")
+    process = launch(
+        tmp_path / "socket",
+        "--preload",
+        "changing",
+        PYTHONPATH=os.pathsep.join([str(SRC), str(TESTS), str(site)]),
+    )
+    assert process.stdout is not None
+    try:
+        before = json.loads(process.stdout.readline())
+        (site / "changing.py").write_text("VERSION = 22\n")
+        path = os.pathsep.join([str(SRC), str(TESTS), str(site)])
+        first = client(tmp_path / "socket", "serve", "9", spawns=True, PYTHONPATH=path)
+        out, err = first.communicate(timeout=SECONDS_MAX)
+        # This one is spawned, and says why; the next is forked again.
+        assert out == f"spawned {first.pid} serve 9\n"
+        assert str(site / "changing.py") in err
+        assert err.endswith("[ERR_LAZYGRAPH_LAUNCHER_CHANGED]\n")
+        after = json.loads(process.stdout.readline())
+        assert after["pid"] == before["pid"]
+        second = client(tmp_path / "socket", "serve", "9", PYTHONPATH=path)
+        second.communicate(timeout=SECONDS_MAX)
+        assert second.returncode == 9
+    finally:
+        process.terminate()
+        process.communicate(timeout=SECONDS_MAX)
+
+
+def test_a_request_that_is_none_or_too_long_is_answered_with_a_sentence(launcher: Launcher) -> None:
+    for data, sentence in (
+        (b'{"argv": []}\n', "Expected a request with argv, env, cwd"),
+        (b"x" * (4 << 20) + b"yy", "Expected a request of at most 4194304 bytes, got more"),
+    ):
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(launcher.path))
+            with contextlib.suppress(BrokenPipeError):
+                connection.sendall(data)
+            answer = json.loads(connection.makefile().readline())
+        assert sentence in answer["error"]
+        assert answer["code"] == "ERR_LAZYGRAPH_LAUNCHER_REQUEST"
+
+
+def test_its_socket_is_this_users_alone(launcher: Launcher) -> None:
+    assert stat.S_IMODE(launcher.path.stat().st_mode) == 0o600
+
+
+def test_memory_and_who_it_is_are_told(launcher: Launcher) -> None:
+    status = launcher.ask()
+    assert status["python"] == sys.executable
+    assert status["client"] == str(CLIENT)
+    assert status["residentBytes"] > 1 << 20
+    assert status["childrenMax"] == 16
+
+
+def test_a_second_launcher_at_the_same_socket_is_refused(launcher: Launcher) -> None:
+    _, err = launch(launcher.path).communicate(timeout=SECONDS_MAX)
+    assert err.endswith("[ERR_LAZYGRAPH_ADDRESS_IN_USE]\n")
+    assert launcher.ask()["pid"] == launcher.process.pid
+
+
+def test_it_can_end_with_whoever_started_it(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    words = ["--socket", str(path), "--preload", "launcher_stand_in", "--with-parent"]
+    command = [sys.executable, "-m", "lazygraph_vllm.launcher", *words]
+    parent = subprocess.Popen(
+        [sys.executable, "-c", f"import subprocess; subprocess.run({command!r})"],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert parent.stdout is not None
+    pid = json.loads(parent.stdout.readline())["pid"]
+    assert alive(pid)
+    parent.kill()
+    parent.communicate(timeout=SECONDS_MAX)  # its output is open until the launcher has ended
+    until_gone(pid)
+    assert not path.exists()
+
+
+# ------------------------------------------------------------------ where it can't be one
+
+
+def test_without_a_launcher_the_command_is_spawned_and_says_why(tmp_path: Path, vllm: Path) -> None:
+    process = client(tmp_path / "none", "serve", "MODEL", spawns=True)
+    out, err = process.communicate(timeout=SECONDS_MAX)
+    assert out == f"spawned {process.pid} serve MODEL\n"
+    assert err.startswith("lazygraph: Not forked but spawned: Expected a launcher at ")
+    assert err.endswith("[ERR_LAZYGRAPH_LAUNCHER_UNREACHABLE]\n")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "code"),
+    [
+        ("raise ImportError('no')", "FAILED"),
+        (
+            "import threading, time\n"
+            "threading.Thread(target=time.sleep, args=(60,), daemon=True, name='busy').start()",
+            "FAILED",
+        ),
+        (
+            "import sys, types\n"
+            "sys.modules['torch'] = torch = types.ModuleType('torch')\n"
+            "torch.cuda = types.SimpleNamespace(is_initialized=lambda: True)",
+            "CUDA",
+        ),
+        (
+            "import sys, types\n"
+            "sys.modules['vllm.plugins'] = types.SimpleNamespace(plugins_loaded=True)",
+            "FAILED",
+        ),
+    ],
+)
+def test_imports_that_make_forks_useless_are_refused(
+    tmp_path: Path, source: str, code: str
+) -> None:
+    (tmp_path / "bad.py").write_text(source + "\n")
+    path = os.pathsep.join([str(SRC), str(TESTS), str(tmp_path)])
+    process = launch(tmp_path / "socket", module="bad", PYTHONPATH=path)
+    _, err = process.communicate(timeout=SECONDS_MAX)
+    assert process.returncode == 1
+    assert err.splitlines()[-1].endswith(f"[ERR_LAZYGRAPH_LAUNCHER_{code}]")
+
+
+def test_the_client_needs_nothing_but_the_standard_library() -> None:
+    script = (
+        "import runpy, sys\n"
+        f"runpy.run_path({str(CLIENT)!r})\n"
+        "print(any(name.startswith('lazygraph') for name in sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False\n"
+    assert client_module.START_SECONDS > 0
+
+
+def test_no_start_waits_for_a_client_that_says_nothing(launcher: Launcher) -> None:
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.connect(str(launcher.path))
+        silent.sendall(b'{"argv"')
+        process = client(launcher.path, "serve", "quiet", "4")
+        process.communicate(timeout=SECONDS_MAX)
+        assert process.returncode == 4
+        silent.settimeout(SECONDS_MAX)
+        assert silent.recv(1) == b""  # its time is over

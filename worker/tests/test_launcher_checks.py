@@ -1,0 +1,67 @@
+"""bench/gpu/launcher_checks.py with a stand-in for the server: what it finds right and wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+TESTS = Path(__file__).resolve().parent
+ROOT = TESTS.parents[1]
+SECONDS_MAX = 120
+
+
+def check(tmp_path: Path, **env: str) -> tuple[int, dict[str, Any]]:
+    path = os.pathsep.join([str(ROOT / "worker" / "src"), str(TESTS)])
+    environment = {**os.environ, "PYTHONPATH": path, "LAZYGRAPH_DISABLE": "1"}
+    script = tmp_path / "vllm"
+    script.write_text(f"#!{sys.executable}\nimport fake_serve\nfake_serve.serve()\n")
+    script.chmod(0o755)
+    socket = tmp_path / "socket"
+    words = ["--socket", str(socket), "--preload", "fake_serve", "--main", "fake_serve:serve"]
+    launcher = subprocess.Popen(
+        [sys.executable, "-m", "lazygraph_vllm.launcher", *words],
+        env=environment | env,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert launcher.stdout is not None
+        launcher.stdout.readline()
+        command = [sys.executable, str(ROOT / "bench" / "gpu" / "launcher_checks.py")]
+        command += ["--launcher-pid", str(launcher.pid), "--socket", str(socket), "--starts", "3"]
+        command += ["--kill-after", "0.5", "--", str(script), "serve", "MODEL"]
+        command += ["--gpu-memory-utilization", "0.9"]
+        done = subprocess.run(
+            command,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS_MAX,
+            check=False,
+        )
+    finally:
+        launcher.kill()
+        launcher.communicate(timeout=SECONDS_MAX)
+    assert done.stdout, done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+def test_all_holds_for_a_server_that_is_as_it_should_be(tmp_path: Path) -> None:
+    code, result = check(tmp_path)
+    assert code == 0, result
+    assert result["tokens"] == {"starts": 3, "equal": 3, "holds": True}
+    assert [case["code"] for case in result["killed"]["cases"]] == [-9]
+    assert result["orphan"]["holds"]
+    assert len(result["readySeconds"]["forked"]) == 3
+
+
+def test_other_tokens_of_a_forked_server_are_found(tmp_path: Path) -> None:
+    # Of the launcher alone, kept by an import: a positive control, no check without it.
+    code, result = check(tmp_path, FAKE_WRONG_WHEN_FORKED="1")
+    assert code == 1
+    assert result["tokens"] == {"starts": 3, "equal": 0, "holds": False}
+    assert not result["orphan"]["holds"]

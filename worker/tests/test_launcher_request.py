@@ -1,0 +1,161 @@
+"""What a launcher decides about a request, and whom it listens to; no process is started."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from lazygraph_vllm.launcher import client, refusal
+from lazygraph_vllm.launcher.__main__ import default_socket
+from lazygraph_vllm.launcher.listener import _user
+from lazygraph_vllm.launcher.refusal import RefusedError
+from lazygraph_vllm.launcher.request import (
+    Own,
+    Request,
+    check,
+    child_environment,
+    differing,
+    model_of,
+    parse,
+    vllm_words,
+)
+
+REQUEST = Request(
+    argv=["/opt/vllm/bin/vllm", "serve", "org/model"],
+    env={"PATH": "/bin"},
+    cwd="/",
+    cpus=[0],
+    umask=0o022,
+    nice=0,
+    limits={"7": [1024, 4096]},
+    ignored=[],
+    prefix="/opt/vllm",
+    version="3.12",
+    namespaces=["mnt:[1]", "pid:[2]", "net:[3]"],
+    gid=1000,
+)
+OWN = Own(
+    prefix="/opt/vllm",
+    version="3.12",
+    namespaces=["mnt:[1]", "pid:[2]", "net:[3]"],
+    gid=1000,
+    env={"PATH": "/usr/bin", "HF_HOME": "/models"},
+    read=frozenset({"PATH", "HF_HOME", "VLLM_TARGET_DEVICE"}),
+)
+
+
+def refused(request: Request, own: Own = OWN) -> str:
+    with pytest.raises(RefusedError) as caught:
+        check(request, own)
+    sentence = str(caught.value)
+    assert sentence.startswith("Expected ") and sentence.endswith(".")
+    return caught.value.code
+
+
+def test_a_request_survives_its_way_over_the_socket() -> None:
+    assert parse(json.dumps(dataclasses.asdict(REQUEST)).encode()) == REQUEST
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"argv": []},
+        {"argv": "vllm serve"},
+        {"env": {"A": 1}},
+        {"cpus": [True]},
+        {"umask": "022"},
+        {"limits": {"x": [1, 2]}},
+        {"limits": {"7": [1]}},
+        {"namespaces": None},
+    ],
+)
+def test_fields_of_other_types_are_refused(change: dict[str, object]) -> None:
+    body = dataclasses.asdict(REQUEST) | change
+    with pytest.raises(RefusedError) as caught:
+        parse(json.dumps(body).encode())
+    assert caught.value.code == refusal.REQUEST
+
+
+def test_what_fits_gets_the_words_for_main() -> None:
+    fits = dataclasses.replace(REQUEST, env={"PATH": "/other", "HF_HOME": "/models"})
+    assert check(fits, OWN) == ["serve", "org/model"]
+
+
+def test_each_way_of_not_fitting_has_its_code() -> None:
+    fits = dataclasses.replace(REQUEST, env={"HF_HOME": "/models"})
+    assert refused(REQUEST) == refusal.VARIABLE  # HF_HOME isn't set
+    assert refused(dataclasses.replace(fits, prefix="/usr")) == refusal.PYTHON
+    assert refused(dataclasses.replace(fits, version="3.13")) == refusal.PYTHON
+    assert refused(dataclasses.replace(fits, namespaces=["mnt:[9]"])) == refusal.NOT_ALLOWED
+    assert refused(dataclasses.replace(fits, gid=7)) == refusal.NOT_ALLOWED
+    assert refused(dataclasses.replace(fits, argv=["/bin/sh", "serve"])) == refusal.NOT_ALLOWED
+    only = dataclasses.replace(OWN, models=("other",))
+    assert refused(fits, only) == refusal.NOT_ALLOWED
+
+
+def test_vllms_words_by_either_name() -> None:
+    assert vllm_words(["vllm", "serve", "m"]) == ["serve", "m"]
+    module = ["/usr/bin/python3.12", "-m", "vllm.entrypoints.cli.main", "serve", "m"]
+    assert vllm_words(module) == ["serve", "m"]
+    for argv in (["vllm"], ["vllm", "chat"], ["python", "x.py"], ["my-vllm", "serve"]):
+        with pytest.raises(RefusedError):
+            vllm_words(argv)
+
+
+def test_the_model_that_words_name() -> None:
+    assert model_of(["serve", "a"]) == "a"
+    assert model_of(["serve", "a", "--model", "b"]) == "a"  # as vLLM does
+    assert model_of(["serve", "--model", "b"]) == "b"
+    assert model_of(["serve", "--port", "1"]) is None
+    assert model_of(["serve", "a", "--config=file"]) is None
+
+
+def test_variables_of_a_processs_start_count_though_nobody_saw_them_read() -> None:
+    env = {"HF_HOME": "/models", "OMP_NUM_THREADS": "1", "PYTHONPATH": "/x", "SHLVL": "3"}
+    assert differing(env, OWN) == ["OMP_NUM_THREADS", "PYTHONPATH"]
+
+
+def test_a_servers_variables_are_its_clients_and_what_imports_do() -> None:
+    assert child_environment({"A": "1", "B": "2"}, {"B": "set", "C": "new", "A": None}) == {
+        "VLLM_WORKER_MULTIPROC_METHOD": "fork",
+        "B": "set",
+        "C": "new",
+    }
+    asked = {"VLLM_WORKER_MULTIPROC_METHOD": "spawn"}
+    assert child_environment(asked, {})["VLLM_WORKER_MULTIPROC_METHOD"] == "spawn"
+
+
+def test_the_kernel_says_whose_a_peer_is() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert _user(ours) == os.getuid()
+
+
+def test_a_client_talks_to_no_socket_of_anothers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        client.connect(str(path)).close()
+        monkeypatch.setattr(client.os, "getuid", lambda: os.geteuid() + 1)
+        with pytest.raises(client.NotForkedError, match="Expected a socket of this user"):
+            client.connect(str(path))
+
+
+def test_a_default_socket_is_in_a_folder_of_its_users_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    path = Path(default_socket())
+    assert path == Path(default_socket())
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    path.parent.chmod(0o777)
+    with pytest.raises(RefusedError, match="only this user can enter"):
+        default_socket()
