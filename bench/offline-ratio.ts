@@ -13,7 +13,7 @@ import { loadProfile } from "../src/profile/load.ts";
 import type { CostSeed } from "../src/schedule/costed/cost.ts";
 import { createCostPolicy } from "../src/schedule/costed/costed.ts";
 import type { Decision } from "../src/schedule/policy.ts";
-import { createEngineState, type EngineState } from "../src/schedule/state.ts";
+import { createEngineState, type WritableState } from "../src/schedule/state.ts";
 import { quantile } from "../src/sim/virtual/figures.ts";
 import { type OfflineStep, offlineOptimum } from "./lib/offline-optimum.ts";
 
@@ -138,7 +138,7 @@ function paidOnline(instance: Instance, steps: readonly OfflineStep[]): number {
   return paid;
 }
 
-function capture(state: EngineState, id: string, stallSeconds: number): void {
+function capture(state: WritableState, id: string, stallSeconds: number): void {
   const entry = state.graphs.get(id);
   if (entry === undefined) return;
   entry.status = "captured";

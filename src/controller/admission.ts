@@ -5,9 +5,9 @@
 
 import { systemClock } from "../base/clock.ts";
 import { LazygraphError } from "../base/errors.ts";
+import type { MemoryDesk } from "../engine/desk.ts";
 import { EngineDriver } from "../engine/driver.ts";
 import { publishProblem } from "../engine/events.ts";
-import type { MemoryDesk } from "../engine/memory.ts";
 import type { PlanDesk } from "../plan/engine-plan.ts";
 import type { Hello, Refuse, ToEngine } from "../wire/protocol.ts";
 import { Session } from "../wire/session.ts";
@@ -106,7 +106,7 @@ export class EngineAdmission {
       memory,
       onChange,
     });
-    driver.record.problems.replaced = replaced;
+    if (replaced > 0) driver.countProblem("replaced", replaced);
     registry.add(driver);
     registry.connect(peer, { driver, session });
     driver.join();

@@ -10,9 +10,9 @@
 
 import { systemClock, withinSeconds } from "../base/clock.ts";
 import { LazygraphError, messageOf } from "../base/errors.ts";
+import type { MemoryDesk } from "../engine/desk.ts";
 import type { EngineDriver } from "../engine/driver.ts";
 import { publishProblem } from "../engine/events.ts";
-import type { MemoryDesk } from "../engine/memory.ts";
 import type { SleepOptions, WakeOptions } from "../engine/sleep.ts";
 import type { EngineSnapshot } from "../engine/snapshot.ts";
 import type { Mode } from "../wire/protocol.ts";

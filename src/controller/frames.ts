@@ -32,14 +32,14 @@ export class EngineFrames {
     try {
       const message = decodeFromEngine(frame);
       if (message === undefined) {
-        if (connection !== undefined) connection.driver.record.problems.unknownTypes += 1;
+        if (connection !== undefined) connection.driver.countProblem("unknownTypes", 1);
         return;
       }
       this.#sort(peer, connection, message);
     } catch (error) {
       // What a peer sends, and what a listener throws, must not end the loop that reads for all.
       const known = codeOf(error) === "ERR_LAZYGRAPH_PROTOCOL_FRAME";
-      if (known && connection !== undefined) connection.driver.record.problems.malformed += 1;
+      if (known && connection !== undefined) connection.driver.countProblem("malformed", 1);
       const code = known ? "ERR_LAZYGRAPH_PROTOCOL_FRAME" : "ERR_LAZYGRAPH_INTERNAL";
       tellProblem(connection, code, messageOf(error));
     }
@@ -52,8 +52,7 @@ export class EngineFrames {
     } else if (connection === undefined) {
       admission.askWho(peer);
     } else if (message.type === "goodbye") {
-      connection.driver.record.phase = "stopping";
-      connection.driver.record.goodbye = message.reason;
+      connection.driver.goodbye(message.reason);
       connection.session.lose(
         new LazygraphError(
           "ERR_LAZYGRAPH_ENGINE_LOST",
@@ -68,7 +67,7 @@ export class EngineFrames {
   /** Frames were dropped unread, because their sender sent more than it may. */
   flooded(peer: string, dropped: number): void {
     const connection = this.#options.registry.connection(peer);
-    if (connection !== undefined) connection.driver.record.problems.flooded += dropped;
+    if (connection !== undefined) connection.driver.countProblem("flooded", dropped);
     tellProblem(
       connection,
       "ERR_LAZYGRAPH_ENGINE_FLOOD",

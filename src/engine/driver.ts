@@ -1,61 +1,37 @@
 /**
- * Drives one engine process: takes in its messages and the loss and return of its connection,
- * changes its record by them, and tells what happened. A driver outlives its connection and ends
- * with the engine's process.
+ * Drives one engine process: hands what happens to its step, and carries out what comes of it. A
+ * driver outlives its connection and ends with the engine's process.
  *
- *   message ─▶ record ─▶ decisions ─▶ session (start, table, mode, freeze)
- *                         │  ▲   └────▶ captures ─▶ memory, session
- *                         ▼  │         one at a time   reserved, then sent
- *                      policy-seat
+ *   message, loss, order, timer, reading ─▶ step ─▶ effects ─▶ session, queue of commands, timers,
+ *                                                              GPUs, listeners
  *
- * What listeners hear of all that is said in announce.
+ * Commands that change which graphs an engine has go one at a time, however many are decided.
  */
 
+import PQueue from "p-queue";
 import type { Clock } from "../base/clock.ts";
-import type { LazygraphError } from "../base/errors.ts";
-import type { EnginePlan, PlanDesk } from "../plan/engine-plan.ts";
+import { type LazygraphError, messageOf } from "../base/errors.ts";
+import type { Graph } from "../base/graph.ts";
+import { MemoryGuard } from "../memory/guard.ts";
+import type { PlanDesk } from "../plan/engine-plan.ts";
 import type { PolicyMaker } from "../schedule/choice.ts";
 import type { PlanRules } from "../schedule/rules.ts";
-import type { EngineState } from "../schedule/state.ts";
-import type {
-  CaptureResult,
-  FromEngine,
-  Hello,
-  Inventory,
-  Mode,
-  Ready,
-  Slept,
-  Telemetry,
-} from "../wire/protocol.ts";
+import type { Dropped, Hello, Mode } from "../wire/protocol.ts";
 import type { Session } from "../wire/session.ts";
-import {
-  announceJoin,
-  announceLost,
-  announceMemory,
-  announceProblem,
-  announceReady,
-  announceResult,
-  announceSteps,
-  announceUnknown,
-} from "./announce.ts";
-import { EngineDecisions } from "./decisions.ts";
-import { EngineMemory, type MemoryDesk, memoryDesk } from "./memory.ts";
-import { recallPlan } from "./recall.ts";
-import {
-  applyInventory,
-  applyReady,
-  applyResult,
-  applyTelemetry,
-  createEngineRecord,
-  type EngineRecord,
-  setRanks,
-  setStatus,
-} from "./record.ts";
-import { announceUnmatched, applyRules } from "./rules.ts";
+import { type MemoryDesk, memoryDesk } from "./desk.ts";
+import { publish, publishProblem } from "./events.ts";
+import { createEngineRecord, type EngineRecord, type ProblemCounts } from "./record.ts";
 import { requireOutcome, requireSleeps, type SleepOptions, type WakeOptions } from "./sleep.ts";
-
-/** Seconds between two resyncs that this side asks for, however much the engine gets wrong. */
-const RESYNC_SECONDS_MIN = 1;
+import type {
+  CaptureEffect,
+  Effect,
+  EngineInput,
+  EngineMessage,
+  PublishEffect,
+  StepTools,
+  Timer,
+} from "./step/effects.ts";
+import { step } from "./step/step.ts";
 
 export interface DriverOptions {
   readonly clock: Clock;
@@ -74,103 +50,95 @@ export interface DriverOptions {
 export class EngineDriver {
   readonly record: EngineRecord;
   readonly #clock: Clock;
-  readonly #rules: PlanRules;
-  readonly #plans: PlanDesk | undefined;
-  readonly #memory: EngineMemory;
-  readonly #decisions: EngineDecisions;
+  readonly #desk: MemoryDesk;
+  readonly #tools: StepTools;
   readonly #onChange: () => void;
+  readonly #queue = new PQueue({ concurrency: 1 });
+  readonly #timers = new Map<Timer, () => void>();
   #session: Session;
-  #plan: EnginePlan | undefined;
-  #resyncAtSeconds = Number.NEGATIVE_INFINITY;
-  #droppedAsleep = false;
+  /** What was reserved for the capture whose turn it is. */
+  #granted: number | undefined;
+  /** Resolves when the open capture is answered. */
+  #answer: Promise<unknown> | undefined;
 
   constructor(hello: Hello, mode: Mode, session: Session, options: DriverOptions) {
-    const { clock, policy, settleWithinSeconds, rules = {}, plans, memory, onChange } = options;
-    this.record = createEngineRecord(hello, mode);
+    const { clock, policy, settleWithinSeconds, rules = {}, plans, onChange } = options;
+    const desk = options.memory ?? memoryDesk();
+    const { ledger, gpus, marginBytes, utilization } = desk;
+    const now = (): number => clock.now();
+    const guard = new MemoryGuard({
+      engine: hello.session,
+      ledger,
+      marginBytes,
+      driverFree: (gpu) => gpus?.freeBytes(gpu),
+      now,
+    });
+    this.record = createEngineRecord(hello, mode, { guard, utilization });
     this.#clock = clock;
-    this.#rules = rules;
-    this.#plans = plans;
+    this.#desk = desk;
     this.#onChange = onChange;
     this.#session = session;
-    this.#memory = new EngineMemory(this.record, {
-      clock,
-      desk: memory ?? memoryDesk(),
-      onChange: (graphs) => this.#decisions.happen({ type: "memory", graphs }),
-      onSurplus: (graphs) => this.#decisions.drop(graphs),
-      onReopen: () => this.#decisions.reopen(),
-    });
-    this.#decisions = new EngineDecisions(this.record, {
-      clock,
+    this.#tools = {
+      now,
+      unixMs: () => Date.now(),
       policy,
       settleWithinSeconds,
       rules,
-      memory: this.#memory,
-      session: () => this.#session,
-      plan: () => this.#plan,
-      onChange,
-    });
+      plans,
+      watchesGpus: gpus !== undefined,
+    };
   }
+
+  // ---------------------------------------------------------------- what happened
 
   /** Accepts the engine. Call once it can be found by its name: who hears of it may look it up. */
   join(): void {
-    this.#join(false);
+    this.#step({ type: "join" });
   }
 
   /** The same engine process came back. */
   attach(hello: Hello, session: Session): void {
-    this.record.hello = hello;
-    this.record.phase = hello.phase;
-    this.record.connected = true;
-    this.record.lostReason = undefined;
-    this.record.goodbye = undefined;
     this.#session = session;
-    this.#join(true);
+    this.#step({ type: "return", hello });
   }
 
   /** Call when the session has ended; the record stays, and waits for the engine to come back. */
   detach(error: LazygraphError): void {
-    if (!this.record.connected) return;
-    this.record.connected = false;
-    this.record.lostReason = error.message;
-    this.#decisions.detach();
-    this.#memory.detach();
-    const { code, message } = error;
-    const { state } = this.record;
-    const open = state?.graphs.get(state.capturing ?? "");
-    if (state !== undefined) state.capturing = undefined;
-    // A graph that once took longer than any capture may is not tried again. Of any other one only
-    // the next inventory tells what became of it.
-    if (code === "ERR_LAZYGRAPH_ENGINE_TIMEOUT" && open?.status === "planned") {
-      setStatus(open, "failed", message);
-    }
-    announceLost(this.record, error);
-    this.#onChange();
+    this.#step({ type: "lost", error });
   }
 
   /** Ends the driver: its process is gone for good, or the controller closes. */
   close(): void {
-    this.#decisions.close();
-    this.#memory.close();
-    this.#plan?.end();
+    this.#step({ type: "close" });
+    this.#queue.clear();
+  }
+
+  receive(message: EngineMessage): void {
+    this.#step({ type: "message", message, answers: this.#isAnswer(message) });
+  }
+
+  /** Whether it settles the command that is open. */
+  #isAnswer(message: EngineMessage): boolean {
+    const { type } = message;
+    const answers = type === "result" || type === "dropped" || type === "slept";
+    return answers && this.#session.answer(message);
+  }
+
+  goodbye(reason: string): void {
+    this.#step({ type: "goodbye", reason });
   }
 
   setMode(mode: Mode): void {
-    this.#decisions.setMode(mode);
+    this.#step({ type: "mode", mode });
   }
 
-  freeze(why: string): void {
-    this.#decisions.freeze(why);
-  }
-
-  /** Free memory of this host's GPUs has crossed what is spoken for. */
-  reviewMemory(): void {
-    this.#memory.review();
-    this.#onChange();
+  freeze(reason: string): void {
+    this.#step({ type: "freeze", reason });
   }
 
   /** The gateway expects so many requests in so many seconds. */
   announce(inSeconds: number, requests: number): void {
-    this.#decisions.announce(inSeconds, requests);
+    this.#step({ type: "announce", inSeconds, requests });
   }
 
   /**
@@ -179,182 +147,162 @@ export class EngineDriver {
    */
   async sleep({ level = 1, dropGraphs = false }: SleepOptions): Promise<void> {
     requireSleeps(this.record.hello);
-    const answer = await this.#decisions.command((session) => session.sleep(level, dropGraphs));
+    const answer = await this.#queue.add(() => this.#session.sleep(level, dropGraphs));
     requireOutcome(this.record.hello.engine, answer, "asleep");
   }
 
   /** @throws LazygraphError as `sleep` */
   async wake({ reloadWeights }: WakeOptions): Promise<void> {
     requireSleeps(this.record.hello);
-    const answer = await this.#decisions.command((session) => session.wake(reloadWeights));
+    const answer = await this.#queue.add(() => this.#session.wake(reloadWeights));
     requireOutcome(this.record.hello.engine, answer, "awake");
   }
 
-  /** Every message of this engine but `hello` and `goodbye`, which are the controller's. */
-  receive(message: Exclude<FromEngine, { type: "hello" | "goodbye" }>): void {
-    switch (message.type) {
-      case "inventory":
-        this.#inventory(message);
+  /** Free memory of this host's GPUs has crossed what is spoken for. */
+  reviewMemory(): void {
+    this.#step({ type: "review" });
+  }
+
+  countProblem(kind: keyof ProblemCounts, count: number): void {
+    this.#step({ type: "problem", kind, count });
+  }
+
+  /** A fault of ours is told as one: it ends neither the loop that reads for all nor the process. */
+  #step(input: EngineInput): void {
+    try {
+      for (const effect of step(this.record, input, this.#tools)) this.#carryOut(effect);
+    } catch (error) {
+      const { engine } = this.record.hello;
+      publishProblem(
+        engine,
+        "ERR_LAZYGRAPH_INTERNAL",
+        `Expected to carry out what "${input.type}" asks for of ${engine}, but it failed: ` +
+          messageOf(error),
+      );
+      this.#onChange();
+    }
+  }
+
+  // ---------------------------------------------------------------- what is done
+
+  #carryOut(effect: Effect): void {
+    switch (effect.type) {
+      case "welcome":
+        this.#session.welcome(effect.mode);
         break;
-      case "ready":
-        this.#ready(message);
+      case "send":
+        this.#session.send(effect.message);
         break;
-      case "result":
-        this.#result(message);
+      case "capture":
+        this.#capture(effect, this.#session);
         break;
-      case "dropped":
-        setRanks(this.record, message.ranks.length > 0 ? message.ranks : this.record.ranks);
-        this.record.epoch = message.epoch;
-        this.#session.answer(message);
+      case "granted":
+        this.#granted = effect.needBytes;
         break;
-      case "slept":
-        this.#slept(message);
+      case "command":
+        this.#answer = this.#session.capture(effect.graph, effect.whenIdle, effect.needBytes);
         break;
-      case "telemetry":
-        this.#telemetry(message);
+      case "drop":
+        this.#drop(effect.graphs, this.#session);
         break;
-      case "edge":
-        this.#edge(message.state, message.running, message.waiting);
+      case "read":
+        this.#read(effect.gpus);
         break;
-      case "heartbeat":
-        if (message.ranks === undefined) return;
-        setRanks(this.record, message.ranks);
-        this.#memory.heartbeat();
+      case "follow":
+        this.#follow(effect.gpus);
+        break;
+      case "thresholds":
+        this.#thresholds(effect.gpus);
+        break;
+      case "wait":
+        this.#wait(effect.timer, effect.seconds);
+        break;
+      case "cancel":
+        this.#timers.get(effect.timer)?.();
+        this.#timers.delete(effect.timer);
+        break;
+      case "publish":
+        this.#publish(effect);
+        break;
+      case "changed":
+        this.#onChange();
+        break;
+    }
+  }
+
+  #publish({ name, event }: PublishEffect): void {
+    const { engine, session } = this.record.hello;
+    if (name === "lazygraph:problem") publishProblem(engine, event.code, event.message);
+    else publish(name, { engine, session, atUnixMs: Date.now(), ...event } as never);
+  }
+
+  #wait(timer: Timer, seconds: number): void {
+    this.#timers.get(timer)?.();
+    const end = (): void => {
+      this.#timers.delete(timer);
+      this.#step({ type: "timer", timer });
+    };
+    this.#timers.set(timer, this.#clock.after(seconds, end));
+  }
+
+  // ---------------------------------------------------------------- commands
+
+  #capture(capture: CaptureEffect, session: Session): void {
+    void this.#queue.add(async () => {
+      const needBytes = await this.#reserve(capture);
+      if (needBytes === undefined) return;
+      this.#step({ type: "reserved", capture, needBytes, open: session.open });
+      const answer = this.#answer;
+      this.#answer = undefined;
+      // The answer itself is booked where it arrives, in the order of messages.
+      await answer?.catch((error: unknown) =>
+        this.#step({ type: "unanswered", graph: capture.graph.id, error }),
+      );
+    });
+  }
+
+  async #reserve(capture: CaptureEffect): Promise<number | undefined> {
+    const { gpus } = this.#desk;
+    const names = this.record.ranks.map((rank) => rank.gpuUuid);
+    if (gpus?.source !== undefined) await gpus.refresh(names);
+    this.#granted = undefined;
+    this.#step({ type: "turn", capture });
+    return this.#granted;
+  }
+
+  #drop(graphs: readonly Graph[], session: Session): void {
+    void this.#queue.add(async () => {
+      let answer: Dropped;
+      try {
+        answer = await session.drop(graphs.map((graph) => graph.id));
+      } catch (error) {
+        // Lost in the middle of it: the next inventory tells what became of the tier.
+        this.#step({ type: "kept", graphs, reason: messageOf(error) });
         return;
-      case "problem":
-        this.record.problems.reported += 1;
-        announceProblem(this.record, message.code, message.message);
-        break;
-    }
-    this.#onChange();
+      }
+      if (answer.outcome === "dropped") this.#step({ type: "dropped", graphs, answer });
+      else {
+        const reason = answer.reason ?? `the engine ${answer.outcome} the drop`;
+        this.#step({ type: "kept", graphs, reason });
+      }
+    });
   }
 
-  // ---------------------------------------------------------------- what happened
+  // ---------------------------------------------------------------- GPUs of this host
 
-  #join(reconnected: boolean): void {
-    this.#session.welcome(this.record.mode);
-    announceJoin(this.record, reconnected);
-    this.#onChange();
+  #read(names: readonly string[]): void {
+    const { gpus } = this.#desk;
+    if (gpus?.source === undefined) this.reviewMemory();
+    else void gpus.refresh(names).then(() => this.reviewMemory());
   }
 
-  #slept(message: Slept): void {
-    // What of it sleeps, and which graphs are left, the inventory before this answer has told.
-    setRanks(this.record, message.ranks.length > 0 ? message.ranks : this.record.ranks);
-    this.record.epoch = message.epoch;
-    this.#session.answer(message);
+  #follow(names: readonly string[]): void {
+    const { gpus, ledger } = this.#desk;
+    void gpus?.follow(names, (gpu) => ledger.spokenFor(gpu)).then(() => this.reviewMemory());
   }
 
-  /** Graphs that were dropped for a sleep come back as any missing graph does. */
-  #woke(): void {
-    const dropped = this.#droppedAsleep;
-    this.#droppedAsleep = false;
-    if (dropped && this.record.state?.settled === true) this.#decisions.reopen();
-    else this.#decisions.happen({ type: "ready" });
+  #thresholds(names: readonly string[]): void {
+    const { gpus, ledger } = this.#desk;
+    for (const gpu of names) gpus?.threshold(gpu, ledger.spokenFor(gpu));
   }
-
-  #inventory(message: Inventory): void {
-    const before = this.record.state;
-    const slept = this.record.asleep.length > 0;
-    const held = before === undefined ? 0 : capturedCount(before);
-    const unknown = applyInventory(this.record, message);
-    const sleeps = this.record.asleep.length > 0;
-    if ((sleeps || slept) && message.captured.length < held) this.#droppedAsleep = true;
-    if (this.record.state !== before) {
-      this.#decisions.forget();
-      this.#plan?.end();
-      this.#plan = this.#recall(message);
-    }
-    applyRules(this.record, this.#rules);
-    this.#memory.inventory(message, this.#plan?.bytes);
-    // Asking again would bring the same inventory: report, and go on with what is known.
-    if (unknown.length > 0) this.#unknownGraphs(unknown, "inventory", false);
-    if (message.phase === "stock" || message.phase === "stopping") return;
-    // Read only now: who listens to what was published above may have set the mode.
-    const { state, frozenReason, mode } = this.record;
-    if (frozenReason !== undefined || state?.settled === true) {
-      const reason = frozenReason ?? "captures had ended before";
-      this.#session.send({ type: "freeze", reason });
-    } else if (this.#decisions.modeSet) {
-      // The welcome told the mode, but not that it has lifted a freeze.
-      this.#session.send({ type: "mode", mode });
-    }
-    this.#decisions.inventory();
-    if (slept && !sleeps) this.#woke();
-  }
-
-  #recall(inventory: Inventory): EnginePlan | undefined {
-    const { state } = this.record;
-    // An engine that runs as stock learns nothing.
-    if (state === undefined || state.planned.length === 0) return undefined;
-    announceUnmatched(this.record, state, this.#rules);
-    return recallPlan(this.record, state, inventory, this.#plans);
-  }
-
-  #ready(message: Ready): void {
-    const unknown = applyReady(this.record, message, this.#clock.now());
-    if (unknown.length > 0) this.#unknownGraphs(unknown, "ready", true);
-    const { state } = this.record;
-    if (state === undefined) {
-      // An engine that is ready before it told its plan: the plan is all that is missing.
-      this.#resync();
-      return;
-    }
-    this.#memory.ready(message.captured);
-    announceReady(this.record, message, state);
-    announceMemory(this.record, state);
-    this.#decisions.settleLater();
-    this.#decisions.happen({ type: "ready" });
-  }
-
-  #result(message: CaptureResult): void {
-    const { state } = this.record;
-    const applied = applyResult(this.record, message);
-    const answered = this.#session.answer(message);
-    this.#memory.result(message, answered);
-    if (state === undefined || applied === undefined) {
-      this.#unknownGraphs([message.graph], "result", true);
-      return;
-    }
-    // A late answer tells the truth about its graph but ends no other capture under way.
-    if (answered && state.capturing === message.graph) state.capturing = undefined;
-    if (!answered && !applied.changed) return;
-    announceResult(this.record, message, state);
-    const { outcome, graph } = message;
-    this.#decisions.happen({ type: outcome === "already" ? "captured" : outcome, graph });
-  }
-
-  #telemetry(message: Telemetry): void {
-    const unknown = applyTelemetry(this.record, message, this.#clock.now());
-    if (unknown.length > 0) this.#unknownGraphs(unknown, "telemetry", true);
-    announceSteps(this.record, message);
-    const regretSeconds = this.#plan?.observe(message.steps, message.waiting) ?? 0;
-    this.record.regretSeconds += regretSeconds;
-    this.#decisions.happen({ type: "demand", steps: message.steps });
-  }
-
-  #edge(edge: "idle" | "busy", running: number, waiting: number): void {
-    const { state } = this.record;
-    if (state === undefined) return;
-    state.idle = edge === "idle";
-    state.running = running;
-    state.waiting = waiting;
-    this.#decisions.happen({ type: edge });
-  }
-
-  #unknownGraphs(graphs: readonly string[], where: string, resync: boolean): void {
-    this.record.problems.unknownGraphs += graphs.length;
-    announceUnknown(this.record, graphs, where, resync);
-    if (resync) this.#resync();
-  }
-
-  #resync(): void {
-    const now = this.#clock.now();
-    if (now - this.#resyncAtSeconds < RESYNC_SECONDS_MIN) return;
-    this.#resyncAtSeconds = now;
-    this.#session.send({ type: "resync" });
-  }
-}
-
-function capturedCount({ graphs }: EngineState): number {
-  return [...graphs.values()].filter(({ status }) => status === "captured").length;
 }

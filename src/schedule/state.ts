@@ -7,39 +7,45 @@ import { type Graph, idealGraph, type StepShape } from "../base/graph.ts";
 
 export interface GraphState {
   readonly graph: Graph;
-  status: "planned" | "captured" | "refused" | "failed";
+  readonly status: "planned" | "captured" | "refused" | "failed";
   /** Milliseconds and bytes its capture took; undefined until captured. */
-  captureMs?: number;
-  bytes?: number;
+  readonly captureMs?: number;
+  readonly bytes?: number;
   /** Why it is where it is: the last decision's or refusal's sentence. */
-  reason?: string;
+  readonly reason?: string;
   /** Refused for want of memory: planned again as soon as there is room. */
-  retryable?: boolean;
+  readonly retryable?: boolean;
   /** Steps whose ideal graph this is, since the engine started. */
-  wanted: number;
+  readonly wanted: number;
   /** Steps it served. */
-  replays: number;
-  lastUsedSeconds?: number;
+  readonly replays: number;
+  readonly lastUsedSeconds?: number;
 }
 
 export interface EngineState {
   readonly graphs: ReadonlyMap<string, GraphState>;
   /** All graphs in stock's order. */
   readonly planned: readonly Graph[];
-  ready: boolean;
-  idle: boolean;
+  readonly ready: boolean;
+  readonly idle: boolean;
   /** The graph whose capture is under way. */
-  capturing: string | undefined;
-  frozen: boolean;
-  settled: boolean;
-  running: number;
-  waiting: number;
-  stepsExact: number;
-  stepsPadded: number;
-  stepsUngraphed: number;
+  readonly capturing: string | undefined;
+  readonly frozen: boolean;
+  readonly settled: boolean;
+  readonly running: number;
+  readonly waiting: number;
+  readonly stepsExact: number;
+  readonly stepsPadded: number;
+  readonly stepsUngraphed: number;
 }
 
-export function createEngineState(planned: readonly Graph[]): EngineState {
+/** The same for its owner, who alone may change it. */
+export type WritableGraph = { -readonly [K in keyof GraphState]: GraphState[K] };
+export type WritableState = {
+  -readonly [K in Exclude<keyof EngineState, "graphs">]: EngineState[K];
+} & { readonly graphs: ReadonlyMap<string, WritableGraph> };
+
+export function createEngineState(planned: readonly Graph[]): WritableState {
   return {
     graphs: new Map(
       planned.map((graph) => [graph.id, { graph, status: "planned", wanted: 0, replays: 0 }]),
@@ -77,7 +83,7 @@ export function waitingForMemory(state: EngineState): number {
 
 /** Books `count` steps of one shape: who was wanted, who served. */
 export function recordSteps(
-  state: EngineState,
+  state: WritableState,
   step: StepShape,
   served: string,
   count: number,

@@ -412,3 +412,24 @@ test("a policy that throws when it is asked why leaves a snapshot that says so",
   const reasons = snapshotOf(rig.driver.record).graphs.map(({ reason }) => reason);
   expect(reasons).toContain("the policy threw: no idea");
 });
+
+test.for([
+  ["a mistake of its own", { type: "wait", seconds: Number.NaN }, "ERR_LAZYGRAPH_POLICY"],
+  ["no graph to capture", { type: "capture", whenIdle: false }, "ERR_LAZYGRAPH_POLICY"],
+  ["no decision", null, "ERR_LAZYGRAPH_POLICY"],
+  ["what this side fails to carry out", { type: "dispatch", table: {} }, "ERR_LAZYGRAPH_INTERNAL"],
+] as const)("a policy is blamed for its own faults alone: %s", ([, decision, code]) => {
+  using problems = new EventLog("lazygraph:problem", "engine-0");
+  const policy: Policy = {
+    name: "odd",
+    decide: (_, { type }) =>
+      type === "idle" ? [(decision && { ...decision, reason: "why not" }) as never] : [],
+  };
+  const rig = new Rig({ policy });
+  rig.inventory();
+  rig.session.send = () => {
+    throw new Error("no socket");
+  };
+  rig.driver.receive({ type: "edge", state: "idle", running: 0, waiting: 0 });
+  expect(problems.all.map((problem) => problem.code)).toEqual([code]);
+});

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { LazygraphError } from "../../src/base/errors.ts";
-import { memoryDesk } from "../../src/engine/memory.ts";
+import { memoryDesk } from "../../src/engine/desk.ts";
 import type { Mode } from "../../src/wire/protocol.ts";
 import { EventLog } from "../helpers/events.ts";
 import { FakeClock } from "../helpers/fake-clock.ts";
@@ -294,7 +294,7 @@ describe("the claim of an engine that is gone", () => {
     const desk = memoryDesk();
     const rig = new MemoryRig({ freeBytes: PLENTY, desk });
     rig.start();
-    rig.driver.record.phase = "stopping";
+    Object.assign(rig.driver.record, { phase: "stopping" });
     rig.driver.detach(gone);
     expect(desk.ledger.spokenFor("GPU-1")).toBe(0);
   });
@@ -306,7 +306,7 @@ describe("the claim of an engine that is gone", () => {
       rig.start();
       rig.driver.detach(gone);
       rig.clock.advance(awaySeconds);
-      rig.driver.record.connected = true;
+      Object.assign(rig.driver.record, { connected: true });
       rig.inventory();
       expect(desk.ledger.spokenFor("GPU-1")).toBe(CLAIM);
       rig.clock.advance(500);

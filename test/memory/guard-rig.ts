@@ -3,7 +3,7 @@
 import type { Graph } from "../../src/base/graph.ts";
 import { MemoryGuard } from "../../src/memory/guard.ts";
 import { MemoryLedger } from "../../src/memory/ledger.ts";
-import { createEngineState, type EngineState } from "../../src/schedule/state.ts";
+import { createEngineState, type WritableState } from "../../src/schedule/state.ts";
 import type { RankMemory } from "../../src/wire/protocol.ts";
 import { plan, RANK } from "../helpers/fake-engine.ts";
 import { claimOf, MIB } from "./rig.ts";
@@ -14,7 +14,7 @@ export const CLAIM: number = claimOf(PEAK);
 
 export interface Rig {
   readonly guard: MemoryGuard;
-  readonly state: EngineState;
+  readonly state: WritableState;
   atSeconds: number;
   driver: number | undefined;
   report(freeMib: number, more?: Partial<RankMemory>): void;

@@ -1,8 +1,8 @@
 /** One driver without sockets whose engine has a GPU of so many bytes: both move when told to. */
 
 import type { Graph } from "../../src/base/graph.ts";
+import { type MemoryDesk, memoryDesk } from "../../src/engine/desk.ts";
 import { EngineDriver } from "../../src/engine/driver.ts";
-import { type MemoryDesk, memoryDesk } from "../../src/engine/memory.ts";
 import { servingClaim } from "../../src/memory/headroom.ts";
 import { costSeedOf } from "../../src/profile/cost-seed.ts";
 import { loadProfile } from "../../src/profile/load.ts";

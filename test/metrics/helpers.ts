@@ -1,11 +1,8 @@
 import { Registry } from "prom-client";
-import {
-  applyInventory,
-  applyReady,
-  createEngineRecord,
-  type EngineRecord,
-} from "../../src/engine/record.ts";
+import { createEngineRecord, type EngineRecord } from "../../src/engine/record.ts";
 import { type EngineSnapshot, snapshotOf } from "../../src/engine/snapshot.ts";
+import { applyInventory, applyReady } from "../../src/engine/step/booking.ts";
+import type { WritableState } from "../../src/schedule/state.ts";
 import type { Captured } from "../../src/wire/protocol.ts";
 import { CONFIGURATION, FakeEngine, type FakeEngineOptions, RANK } from "../helpers/fake-engine.ts";
 
@@ -13,8 +10,15 @@ function captured(graph: string, ms = 20, bytes = 4 << 20): Captured {
   return { graph, ms, bytes };
 }
 
+/** A record that a test changes by hand. */
+export type TestRecord = {
+  -readonly [K in Exclude<keyof EngineRecord, "state">]: EngineRecord[K];
+} & {
+  state: WritableState | undefined;
+};
+
 /** An engine that is ready with both tops, as the controller would know it. */
-export function recordOf(options: FakeEngineOptions = {}): EngineRecord {
+export function recordOf(options: FakeEngineOptions = {}): TestRecord {
   const { hello, graphs } = new FakeEngine(options);
   const record = createEngineRecord(hello, "idle");
   const tops = [captured("PIECEWISE:8", 40), captured("FULL:8")];
@@ -27,7 +31,7 @@ export function recordOf(options: FakeEngineOptions = {}): EngineRecord {
     ...CONFIGURATION,
   });
   applyReady(record, { type: "ready", captureSeconds: 0.06, ...common }, 0);
-  return record;
+  return record as TestRecord;
 }
 
 /** A controller that has these engines; only what metrics use. */

@@ -33,7 +33,8 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   profile: ["base", ...SCHEDULE],
   plan: ["base", "profile", ...SCHEDULE, "wire"],
   memory: ["base", "gpu", ...SCHEDULE, "wire"],
-  engine: ["base", "memory", "plan", ...SCHEDULE, "wire"],
+  engine: ["base", "engine/step", "memory", "plan", ...SCHEDULE, "wire"],
+  "engine/step": ["base", "engine", "memory", "plan", ...SCHEDULE, "wire"],
   controller: ["base", "engine", "memory", "plan", "profile", ...SCHEDULE, "wire"],
   metrics: ["base", "controller", "engine", "wire"],
   record: ["base", "engine", "measure"],
@@ -80,6 +81,40 @@ test("a folder imports those that its rule allows, and no other", async () => {
   });
   expect(Object.fromEntries(accepted)).toEqual(
     Object.fromEntries(Object.entries(ALLOWED).map(([from, to]) => [from, [...to].sort()])),
+  );
+});
+
+test("who writes an engine's record is imported by its step alone", async () => {
+  const folder = await temporaryFolder();
+  await copyFile(join(ROOT, "biome.json"), join(folder, "biome.json"));
+  const writer = join("src", "engine", "step", "booking.ts");
+  const from = [
+    "src",
+    "src/cli",
+    "src/controller",
+    "src/engine",
+    "src/engine/step",
+    "src/sim/virtual",
+  ];
+  for (const place of from) {
+    const file = join(folder, place, "planted.ts");
+    await mkdir(dirname(file), { recursive: true });
+    const path = relative(place, writer);
+    const source = `import type { X } from "${path.startsWith(".") ? path : `./${path}`}";\n`;
+    await writeFile(file, `${source}export type Y = X;\n`);
+  }
+  const { stdout } = spawnSync(
+    process.execPath,
+    [BIOME, "lint", "--vcs-enabled=false", "--reporter=github", "--max-diagnostics=none", "src"],
+    { cwd: folder, encoding: "utf8" },
+  );
+  const refused = [
+    ...stdout.matchAll(
+      /noRestrictedImports,file=[^,]*?(src\/[^,]*)\/planted\.ts,|noRestrictedImports,file=[^,]*?(src)\/planted\.ts,/g,
+    ),
+  ];
+  expect(refused.map(([, deep, root]) => deep ?? root).sort()).toEqual(
+    from.filter((place) => place !== "src/engine/step").sort(),
   );
 });
 

@@ -2,13 +2,13 @@ import { expect, test } from "vitest";
 import { resolveOptions } from "../../src/controller/options.ts";
 import { createIdlePolicy } from "../../src/schedule/modes/idle.ts";
 import type { Decision, EngineEvent } from "../../src/schedule/policy.ts";
-import { createEngineState, type EngineState } from "../../src/schedule/state.ts";
+import { createEngineState, type WritableState } from "../../src/schedule/state.ts";
 import { plan } from "../helpers/fake-engine.ts";
 
 const SIZES = [1, 2, 4, 8, 16, 32, 64];
 const STALL_SECONDS = 0.05;
 
-function readyState(): EngineState {
+function readyState(): WritableState {
   const state = createEngineState(plan(...SIZES));
   state.ready = true;
   state.idle = false;

@@ -7,9 +7,9 @@ import type { Decision, DispatchTable, EngineEvent, Policy } from "../../src/sch
 import {
   capturedGraphs,
   createEngineState,
-  type EngineState,
   missingGraphs,
   recordSteps,
+  type WritableState,
 } from "../../src/schedule/state.ts";
 import { plan } from "../helpers/fake-engine.ts";
 
@@ -27,7 +27,7 @@ type Happening =
 
 /** Carries decisions out as a controller would, and checks every invariant on the way. */
 class Rig {
-  readonly state: EngineState;
+  readonly state: WritableState;
   readonly captures: string[] = [];
   readonly starts: (readonly Graph[])[] = [];
   readonly settled: string[] = [];

@@ -18,7 +18,7 @@ import {
   type PlanRules,
   withRules,
 } from "../../src/schedule/rules.ts";
-import { createEngineState, type EngineState, recordSteps } from "../../src/schedule/state.ts";
+import { createEngineState, recordSteps, type WritableState } from "../../src/schedule/state.ts";
 import { SEED, seen } from "./seed.ts";
 
 export type Answer = "captured" | "deferred" | "refused" | "failed";
@@ -38,7 +38,7 @@ export interface RigOptions extends Partial<CostPolicyOptions> {
 export class Rig {
   readonly costed: CostPolicy;
   readonly policy: Policy;
-  readonly state: EngineState;
+  readonly state: WritableState;
   readonly captures: { id: string; whenIdle: boolean; reason: string }[] = [];
   readonly waits: number[] = [];
   readonly settled: string[] = [];

@@ -4,19 +4,19 @@ import { createEagerPolicy } from "../../src/schedule/modes/eager.ts";
 import { createPolicy } from "../../src/schedule/modes/modes.ts";
 import type { Decision, EngineEvent, Policy } from "../../src/schedule/policy.ts";
 import { excludedGraphs, unmatchedRules, withRules } from "../../src/schedule/rules.ts";
-import { createEngineState, type EngineState } from "../../src/schedule/state.ts";
+import { createEngineState, type WritableState } from "../../src/schedule/state.ts";
 import { plan } from "../helpers/fake-engine.ts";
 
 const planned = plan(1, 8, 24, 512);
 
-function started(policy: Policy, state: EngineState = createEngineState(planned)): string[] {
+function started(policy: Policy, state: WritableState = createEngineState(planned)): string[] {
   const [start] = policy.decide(state, { type: "inventory", atSeconds: 0 });
   if (start?.type !== "start") throw new Error("a start was expected");
   return start.graphs.map(({ id }) => id);
 }
 
 /** Everything the policy captures after ready while idle, answered at once. */
-function filled(policy: Policy, state: EngineState): { ids: string[]; settled: string[] } {
+function filled(policy: Policy, state: WritableState): { ids: string[]; settled: string[] } {
   for (const id of started(policy, state)) {
     const entry = state.graphs.get(id);
     if (entry !== undefined) entry.status = "captured";

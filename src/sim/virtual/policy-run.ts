@@ -4,7 +4,7 @@
  */
 
 import type { Decision, EngineEvent, Policy } from "../../schedule/policy.ts";
-import { createEngineState, type EngineState, recordSteps } from "../../schedule/state.ts";
+import { createEngineState, recordSteps, type WritableState } from "../../schedule/state.ts";
 import type { EngineModel } from "../model/engine.ts";
 import type { CaptureOutcome } from "../model/engine-options.ts";
 import { StepCounts, type StepSeen } from "../model/step-counts.ts";
@@ -21,7 +21,7 @@ type Happening = EngineEvent extends infer E
   : never;
 
 export class PolicyRun {
-  readonly state: EngineState;
+  readonly state: WritableState;
   readySeconds: number = Number.NaN;
   settledSeconds: number | undefined;
   stallSecondsMax = 0;

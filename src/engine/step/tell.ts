@@ -1,22 +1,23 @@
-/** Turns what happened to an engine, and what was decided for it, into events for listeners. */
+/** What happened to an engine, and what was decided for it, as events for listeners. Pure. */
 
-import { codeOf, type LazygraphError, messageOf } from "../base/errors.ts";
-import { capturedGraphs, type EngineState } from "../schedule/state.ts";
-import type { CaptureResult, Ready, Telemetry } from "../wire/protocol.ts";
-import {
-  type CaptureStartEvent,
-  type DecisionEvent,
-  type EngineEventBase,
-  type MemoryRefusedEvent,
-  publish,
-  publishProblem,
-} from "./events.ts";
-import { type MemoryFigures, memoryAdvice, memoryLine, mib, verdictOf } from "./memory-line.ts";
-import { type EngineRecord, forecastOf, noteDecision, reasonOf, takenBytes } from "./record.ts";
+import { codeOf, type LazygraphError, messageOf } from "../../base/errors.ts";
+import { capturedGraphs, type EngineState } from "../../schedule/state.ts";
+import type { CaptureResult, Ready, Telemetry } from "../../wire/protocol.ts";
+import type {
+  CaptureStartEvent,
+  DecisionEvent,
+  EngineEventBase,
+  MemoryRefusedEvent,
+} from "../events.ts";
+import { type MemoryFigures, memoryAdvice, memoryLine, mib, verdictOf } from "../memory-line.ts";
+import { type EngineRecord, forecastOf, reasonOf, takenBytes } from "../record.ts";
+import type { PublishEffect } from "./effects.ts";
 
-function eventBase(record: EngineRecord): EngineEventBase {
-  const { engine, session } = record.hello;
-  return { engine, session, atUnixMs: Date.now() };
+function tell<E extends PublishEffect, K extends E["name"]>(
+  name: K,
+  event: Extract<E, { name: K }>["event"],
+): Extract<PublishEffect, { name: K }> {
+  return { type: "publish", name, event } as unknown as Extract<PublishEffect, { name: K }>;
 }
 
 function countsOf(state: EngineState): { graphsCaptured: number; graphsPlanned: number } {
@@ -24,11 +25,10 @@ function countsOf(state: EngineState): { graphsCaptured: number; graphsPlanned: 
 }
 
 /** @param reconnected whether the same process was here before */
-export function announceJoin(record: EngineRecord, reconnected: boolean): void {
+export function announceJoin(record: EngineRecord, reconnected: boolean): PublishEffect {
   const { hello, mode } = record;
   const simulated = hello.simulated !== undefined;
-  publish("lazygraph:engine:join", {
-    ...eventBase(record),
+  return tell("lazygraph:engine:join", {
     model: hello.model,
     mode,
     reconnected,
@@ -36,50 +36,51 @@ export function announceJoin(record: EngineRecord, reconnected: boolean): void {
   });
 }
 
-export function announceLost(record: EngineRecord, { code, message }: LazygraphError): void {
+export function announceLost(
+  record: EngineRecord,
+  { code, message }: LazygraphError,
+): PublishEffect {
   const { goodbye } = record;
-  publish("lazygraph:engine:lost", {
-    ...eventBase(record),
+  return tell("lazygraph:engine:lost", {
     code,
     reason: message,
     ...(goodbye === undefined ? {} : { goodbye }),
   });
 }
 
-export function announceReady(record: EngineRecord, message: Ready, state: EngineState): void {
-  publish("lazygraph:engine:ready", {
-    ...eventBase(record),
+export function announceReady(message: Ready, state: EngineState): PublishEffect {
+  return tell("lazygraph:engine:ready", {
     captureSeconds: message.captureSeconds,
     ...countsOf(state),
   });
 }
 
-export function announceSettled(record: EngineRecord, reason: string, state: EngineState): void {
+export function announceSettled(
+  record: EngineRecord,
+  reason: string,
+  state: EngineState,
+): PublishEffect {
   const seconds = record.readyToSettledSeconds;
-  publish("lazygraph:engine:settled", {
-    ...eventBase(record),
+  return tell("lazygraph:engine:settled", {
     reason,
     ...(seconds === undefined ? {} : { readyToSettledSeconds: seconds }),
     ...countsOf(state),
   });
 }
 
-/** What was decided is remembered too, for people who ask later. */
 export function announceDecision(
-  record: EngineRecord,
   decision: Pick<DecisionEvent, "decision" | "graph" | "reason">,
-): void {
-  noteDecision(record, { atUnixMs: Date.now(), ...decision });
-  publish("lazygraph:decision", { ...eventBase(record), ...decision });
+): PublishEffect {
+  return tell("lazygraph:decision", { ...decision });
 }
 
-export function announceProblem({ hello }: EngineRecord, code: string, message: string): void {
-  publishProblem(hello.engine, code, message);
+export function announceProblem(code: string, message: string): PublishEffect {
+  return tell("lazygraph:problem", { code, message });
 }
 
-export function announceSteps(record: EngineRecord, message: Telemetry): void {
+export function announceSteps(message: Telemetry): PublishEffect {
   const { running, waiting, steps } = message;
-  publish("lazygraph:engine:steps", { ...eventBase(record), running, waiting, steps });
+  return tell("lazygraph:engine:steps", { running, waiting, steps });
 }
 
 /**
@@ -91,9 +92,8 @@ export function announceUnknown(
   graphs: readonly string[],
   where: string,
   asked: boolean,
-): void {
-  announceProblem(
-    record,
+): PublishEffect {
+  return announceProblem(
     "ERR_LAZYGRAPH_UNKNOWN_GRAPH",
     `Expected ${where} of ${record.hello.engine} to name graphs of its inventory, got ` +
       `${firstOf(graphs)}: ${asked ? "asked for a fresh inventory" : "left them out"}.`,
@@ -106,33 +106,25 @@ export function firstOf(names: readonly string[]): string {
 }
 
 export function announceCapture(
-  record: EngineRecord,
   capture: Omit<CaptureStartEvent, keyof EngineEventBase>,
-): void {
-  publish("lazygraph:capture:start", { ...eventBase(record), ...capture });
+): PublishEffect {
+  return tell("lazygraph:capture:start", { ...capture });
 }
 
 /** The engine was lost with this capture open. */
-export function announceUnanswered(record: EngineRecord, graph: string, error: unknown): void {
+export function announceUnanswered(graph: string, error: unknown): PublishEffect {
   const code = codeOf(error) ?? "ERR_LAZYGRAPH_INTERNAL";
   const reason = messageOf(error);
-  publish("lazygraph:capture:failed", { ...eventBase(record), graph, reason, code });
+  return tell("lazygraph:capture:failed", { graph, reason, code });
 }
 
-export function announceResult(
-  record: EngineRecord,
-  message: CaptureResult,
-  state: EngineState,
-): void {
-  const base = eventBase(record);
+export function announceResult(message: CaptureResult, state: EngineState): PublishEffect {
   const { graph, outcome } = message;
   if (outcome === "captured" || outcome === "already") {
     const { ms, stallMs, bytes } = message;
-    publish("lazygraph:capture:end", { ...base, graph, ms, stallMs, bytes, ...countsOf(state) });
-    return;
+    return tell("lazygraph:capture:end", { graph, ms, stallMs, bytes, ...countsOf(state) });
   }
-  publish(`lazygraph:capture:${outcome}`, {
-    ...base,
+  return tell(`lazygraph:capture:${outcome}`, {
     graph,
     reason: reasonOf(message),
     ...(outcome === "failed" ? { code: "ERR_LAZYGRAPH_CAPTURE_FAILED" } : {}),
@@ -140,15 +132,16 @@ export function announceResult(
 }
 
 /** After the first graphs: what they took, what is free, and whether the rest will fit. */
-export function announceMemory(record: EngineRecord, state: EngineState): void {
+export function announceMemory(
+  record: EngineRecord,
+  state: EngineState,
+): Extract<PublishEffect, { name: "lazygraph:engine:memory" }> | undefined {
   const figures = memoryFigures(record, state);
-  if (figures === undefined) return;
+  if (figures === undefined) return undefined;
   const { takenBytes: taken, headroom, forecast } = figures;
   const advice = memoryAdvice(figures);
   const line = memoryLine(figures);
-  record.memoryLine = line;
-  publish("lazygraph:engine:memory", {
-    ...eventBase(record),
+  return tell("lazygraph:engine:memory", {
     takenBytes: taken,
     ...(headroom === undefined
       ? {}
@@ -174,13 +167,12 @@ export function announceRefused(
   state: EngineState,
   refusal: Omit<MemoryRefusedEvent, keyof EngineEventBase | "line">,
   reason: string,
-): void {
+): PublishEffect {
   const figures = memoryFigures(record, state);
   const advice = figures && memoryAdvice(figures);
   const { graphs } = refusal;
   const which = graphs.length === 1 ? graphs[0] : `${graphs.length} graphs (${graphs[0]}, …)`;
-  publish("lazygraph:memory:refused", {
-    ...eventBase(record),
+  return tell("lazygraph:memory:refused", {
     ...refusal,
     line:
       `${record.hello.engine}: not captured for want of memory: ${which}, which ${reason}` +
@@ -193,9 +185,8 @@ export function announceRoom(
   record: EngineRecord,
   graphs: readonly string[],
   availableBytes: number,
-): void {
-  publish("lazygraph:memory:room", {
-    ...eventBase(record),
+): PublishEffect {
+  return tell("lazygraph:memory:room", {
     graphs,
     availableBytes,
     line:
@@ -209,9 +200,8 @@ export function announceDropped(
   record: EngineRecord,
   graphs: readonly string[],
   freedBytes: number,
-): void {
-  publish("lazygraph:memory:dropped", {
-    ...eventBase(record),
+): PublishEffect {
+  return tell("lazygraph:memory:dropped", {
     graphs,
     freedBytes,
     line:

@@ -1,23 +1,26 @@
 /** The user's rules about graphs, against the graphs that an engine told. */
 
-import type { Decision } from "../schedule/policy.ts";
+import type { Decision } from "../../schedule/policy.ts";
 import {
   EXCLUDED_REASON,
   excludedGraphs,
   type PlanRules,
   unmatchedRules,
-} from "../schedule/rules.ts";
-import type { EngineState } from "../schedule/state.ts";
-import { LIMITS, type Start } from "../wire/protocol.ts";
-import { announceProblem, firstOf } from "./announce.ts";
-import { type EngineRecord, setStatus } from "./record.ts";
+} from "../../schedule/rules.ts";
+import type { EngineState } from "../../schedule/state.ts";
+import { LIMITS, type Start } from "../../wire/protocol.ts";
+import type { EngineRecord } from "../record.ts";
+import { bookGraph } from "./booking.ts";
+import type { Inner } from "./effects.ts";
+import { announceProblem, firstOf } from "./tell.ts";
 
 /** Refuses what the user excluded. */
-export function applyRules({ state }: EngineRecord, rules: PlanRules): void {
+export function applyRules(record: EngineRecord, rules: PlanRules): void {
+  const { state } = record;
   if (state === undefined) return;
   for (const id of excludedGraphs(state.planned, rules)) {
-    const entry = state.graphs.get(id);
-    if (entry?.status === "planned") setStatus(entry, "refused", EXCLUDED_REASON);
+    if (state.graphs.get(id)?.status !== "planned") continue;
+    bookGraph(record, id, "refused", EXCLUDED_REASON);
   }
 }
 
@@ -32,7 +35,6 @@ export function moreFor(
   { more = [], budgetMs = Number.POSITIVE_INFINITY }: Extract<Decision, { type: "start" }>,
   version: number,
 ): More {
-  if (!(budgetMs >= 0)) throw new RangeError(`start has a budget of ${budgetMs} ms`);
   if (version < 2 || more.length === 0) return {};
   const ids = more.map(({ id }) => id);
   if (budgetMs === Number.POSITIVE_INFINITY) return { more: ids };
@@ -53,15 +55,14 @@ export function rulesAlone(
 }
 
 /** A rule about no graph of this engine is most often a mistyped one. */
-export function announceUnmatched(
+export function* announceUnmatched(
   record: EngineRecord,
   { planned }: EngineState,
   rules: PlanRules,
-): void {
+): Generator<Inner, void, undefined> {
   const unmatched = unmatchedRules(planned, rules);
   if (unmatched.length === 0) return;
-  announceProblem(
-    record,
+  yield announceProblem(
     "ERR_LAZYGRAPH_OPTION",
     `Expected pinned and excluded graphs to be of ${record.hello.engine}'s plan, got ` +
       `${firstOf(unmatched)}: what matches nothing is ignored.`,

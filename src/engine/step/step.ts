@@ -1,0 +1,344 @@
+/**
+ * One step of one engine: something comes in, its record changes, and what is to be done comes out,
+ * in the order in which it is to be done. Nothing here sends, waits, reads or publishes, and nothing
+ * awaits between deciding and booking; whoever runs it carries out each effect before it asks for
+ * the next one, since a listener may give an order in between.
+ *
+ *   input ─▶ step ─▶ booking: the record
+ *             │ ▲
+ *             │ ╰── decide (the policy, the gateway's orders), memory (the guard)
+ *             ▼
+ *          effects
+ */
+
+import type { LazygraphError } from "../../base/errors.ts";
+import { capturedGraphs } from "../../schedule/state.ts";
+import type { CaptureResult, Inventory, Ready, Telemetry } from "../../wire/protocol.ts";
+import type { EngineRecord } from "../record.ts";
+import {
+  applyInventory,
+  applyReady,
+  applyResult,
+  applyTelemetry,
+  book,
+  bookGraph,
+  bookState,
+  countProblem,
+  remember,
+  setRanks,
+} from "./booking.ts";
+import {
+  askPolicy,
+  captureReserved,
+  captureTurn,
+  expect,
+  freeze,
+  inventoryTold,
+  reopen,
+  setMode,
+  settleLater,
+  settleOver,
+} from "./decide.ts";
+import type { Effects, EngineInput, EngineMessage, Inner, StepTools, Timer } from "./effects.ts";
+import {
+  closeMemory,
+  droppedMemory,
+  forgetMemory,
+  heartbeatMemory,
+  inventoryMemory,
+  keptMemory,
+  lostMemory,
+  readyMemory,
+  resultMemory,
+  review,
+  reviewDue,
+} from "./memory.ts";
+import { recallPlan } from "./recall.ts";
+import { announceUnmatched, applyRules } from "./rules.ts";
+import {
+  announceJoin,
+  announceLost,
+  announceMemory,
+  announceProblem,
+  announceReady,
+  announceResult,
+  announceSteps,
+  announceUnanswered,
+  announceUnknown,
+} from "./tell.ts";
+
+/** Seconds between two resyncs that this side asks for, however much the engine gets wrong. */
+const RESYNC_SECONDS_MIN = 1;
+
+type Inners = Generator<Inner, void, undefined>;
+
+export function* step(record: EngineRecord, input: EngineInput, tools: StepTools): Effects {
+  yield* resolved(record, taken(record, input, tools), tools);
+  // Heartbeats come all the time, and tell what an engine's other messages tell as well.
+  const quiet = input.type === "message" && input.message.type === "heartbeat";
+  if (!quiet) yield { type: "changed" };
+}
+
+/** What parts of a step ask of each other, in its place. */
+function* resolved(record: EngineRecord, inners: Inners, tools: StepTools): Effects {
+  for (const inner of inners) {
+    if (inner.type === "ask") {
+      yield* resolved(record, askPolicy(record, inner.happening, tools), tools);
+    } else if (inner.type === "reopen") yield* resolved(record, reopen(record), tools);
+    else yield inner;
+  }
+}
+
+function* taken(record: EngineRecord, input: EngineInput, tools: StepTools): Inners {
+  switch (input.type) {
+    case "join":
+      return yield* joined(record, false);
+    case "return": {
+      const { hello } = input;
+      book(record, { hello, phase: hello.phase, connected: true });
+      book(record, { lostReason: undefined, goodbye: undefined });
+      return yield* joined(record, true);
+    }
+    case "message":
+      return yield* received(record, input.message, input.answers, tools);
+    case "goodbye":
+      return book(record, { phase: "stopping", goodbye: input.reason });
+    case "lost":
+      return yield* lost(record, input.error);
+    case "close":
+      return yield* closed(record);
+    case "mode":
+      return yield* setMode(record, input.mode, tools);
+    case "freeze":
+      return yield* freeze(record, input.reason, tools);
+    case "announce":
+      return yield* expect(record, input, tools);
+    case "timer":
+      return yield* timeOver(record, input.timer, tools);
+    case "review":
+      return yield* review(record, tools);
+    case "turn":
+      return yield* captureTurn(record, input.capture, tools);
+    case "reserved":
+      return yield* captureReserved(record, input);
+    case "unanswered":
+      // The engine was lost with this capture open; "lost" has booked it.
+      if (!record.course.closed) yield announceUnanswered(input.graph, input.error);
+      return;
+    case "dropped":
+      return yield* droppedMemory(record, input.answer, tools);
+    case "kept":
+      return yield* keptMemory(record, input.graphs, input.reason, tools);
+    case "problem":
+      return countProblem(record, input.kind, input.count);
+  }
+}
+
+/** Every message of this engine but `hello` and `goodbye`, which are the controller's. */
+function* received(
+  record: EngineRecord,
+  message: EngineMessage,
+  answers: boolean,
+  tools: StepTools,
+): Inners {
+  switch (message.type) {
+    case "inventory":
+      return yield* inventory(record, message, tools);
+    case "ready":
+      return yield* ready(record, message, tools);
+    case "result":
+      return yield* result(record, message, answers, tools);
+    // What of it sleeps, and which graphs are left, the inventory before `slept` has told.
+    case "slept":
+    case "dropped":
+      return setRanks(
+        record,
+        message.ranks.length > 0 ? message.ranks : record.ranks,
+        message.epoch,
+      );
+    case "telemetry":
+      return yield* telemetry(record, message, tools);
+    case "edge": {
+      if (record.state === undefined) return;
+      const { state, running, waiting } = message;
+      bookState(record, { idle: state === "idle", running, waiting });
+      yield { type: "ask", happening: { type: state } };
+      return;
+    }
+    case "heartbeat":
+      if (message.ranks === undefined) return;
+      setRanks(record, message.ranks);
+      return yield* heartbeatMemory(record, tools);
+    case "problem":
+      countProblem(record, "reported", 1);
+      yield announceProblem(message.code, message.message);
+  }
+}
+
+function* timeOver(record: EngineRecord, timer: Timer, tools: StepTools): Inners {
+  switch (timer) {
+    case "tick":
+      yield { type: "ask", happening: { type: "tick" } };
+      return;
+    case "settle":
+      return yield* settleOver(record, tools);
+    case "review":
+      return yield* reviewDue(record);
+    case "forget":
+      return forgetMemory(record);
+  }
+}
+
+// ------------------------------------------------------------------ its connection
+
+function* joined(record: EngineRecord, reconnected: boolean): Inners {
+  yield { type: "welcome", mode: record.mode };
+  yield announceJoin(record, reconnected);
+}
+
+function* lost(record: EngineRecord, error: LazygraphError): Inners {
+  if (!record.connected) return;
+  const { code, message } = error;
+  book(record, { connected: false, lostReason: message });
+  // No wait of the policy's is to end meanwhile.
+  yield { type: "cancel", timer: "tick" };
+  yield* lostMemory(record);
+  const { state } = record;
+  const open = state?.capturing;
+  bookState(record, { capturing: undefined });
+  // A graph that once took longer than any capture may is not tried again. Of any other one only
+  // the next inventory tells what became of it.
+  const late = code === "ERR_LAZYGRAPH_ENGINE_TIMEOUT" && open !== undefined;
+  if (late && state?.graphs.get(open)?.status === "planned") {
+    bookGraph(record, open, "failed", message);
+  }
+  yield announceLost(record, error);
+}
+
+function* closed(record: EngineRecord): Inners {
+  remember(record, { closed: true });
+  yield { type: "cancel", timer: "tick" };
+  yield { type: "cancel", timer: "settle" };
+  yield* closeMemory(record);
+  record.course.plan?.end();
+}
+
+// ------------------------------------------------------------------ what it told
+
+function* inventory(record: EngineRecord, message: Inventory, tools: StepTools): Inners {
+  const before = record.state;
+  const slept = record.asleep.length > 0;
+  const held = before === undefined ? 0 : capturedGraphs(before).length;
+  const unknown = applyInventory(record, message);
+  const sleeps = record.asleep.length > 0;
+  if ((sleeps || slept) && message.captured.length < held)
+    remember(record, { droppedAsleep: true });
+  if (record.state !== before) yield* newPlan(record, message, tools);
+  applyRules(record, tools.rules);
+  yield* inventoryMemory(record, message, record.course.plan?.bytes, tools);
+  // Asking again would bring the same inventory: report, and go on with what is known.
+  if (unknown.length > 0) yield* unknownGraphs(record, unknown, "inventory");
+  if (message.phase === "stock" || message.phase === "stopping") return;
+  // Read only now: who listens to what was published above may have set the mode.
+  const { state, frozenReason, mode } = record;
+  if (frozenReason !== undefined || state?.settled === true) {
+    const reason = frozenReason ?? "captures had ended before";
+    yield { type: "send", message: { type: "freeze", reason } };
+  } else if (record.course.modeSet) {
+    // The welcome told the mode, but not that it has lifted a freeze.
+    yield { type: "send", message: { type: "mode", mode } };
+  }
+  yield* inventoryTold(record, tools);
+  if (slept && !sleeps) yield* woke(record);
+}
+
+/** Graphs that were dropped for a sleep come back as any missing graph does. */
+function* woke(record: EngineRecord): Inners {
+  const { droppedAsleep } = record.course;
+  remember(record, { droppedAsleep: false });
+  const reopens = droppedAsleep && record.state?.settled === true;
+  yield reopens ? { type: "reopen" } : { type: "ask", happening: { type: "ready" } };
+}
+
+/** Other graphs than before: what a policy and a plan remember is about those. */
+function* newPlan(record: EngineRecord, message: Inventory, tools: StepTools): Inners {
+  const { state } = record;
+  remember(record, { policy: undefined });
+  record.course.plan?.end();
+  remember(record, { plan: undefined });
+  // An engine that runs as stock learns nothing.
+  if (state === undefined || state.planned.length === 0) return;
+  yield* announceUnmatched(record, state, tools.rules);
+  yield* recallPlan(record, state, message, tools);
+}
+
+function* ready(record: EngineRecord, message: Ready, tools: StepTools): Inners {
+  const unknown = applyReady(record, message, tools.now());
+  if (unknown.length > 0) yield* unknownGraphs(record, unknown, "ready", tools);
+  const { state } = record;
+  if (state === undefined) {
+    // An engine that is ready before it told its plan: the plan is all that is missing.
+    yield* resync(record, tools);
+    return;
+  }
+  yield* readyMemory(record, message.captured, tools);
+  yield announceReady(message, state);
+  const memory = announceMemory(record, state);
+  if (memory !== undefined) {
+    book(record, { memoryLine: memory.event.line });
+    yield memory;
+  }
+  yield* settleLater(record, tools);
+  yield { type: "ask", happening: { type: "ready" } };
+}
+
+function* result(
+  record: EngineRecord,
+  message: CaptureResult,
+  answers: boolean,
+  tools: StepTools,
+): Inners {
+  const { state } = record;
+  const applied = applyResult(record, message);
+  yield* resultMemory(record, message, answers, tools);
+  if (state === undefined || applied === undefined) {
+    yield* unknownGraphs(record, [message.graph], "result", tools);
+    return;
+  }
+  // A late answer tells the truth about its graph but ends no other capture under way.
+  if (answers && state.capturing === message.graph) bookState(record, { capturing: undefined });
+  if (!answers && !applied.changed) return;
+  yield announceResult(message, state);
+  const { outcome, graph } = message;
+  const type = outcome === "already" ? "captured" : outcome;
+  yield { type: "ask", happening: { type, graph } };
+}
+
+function* telemetry(record: EngineRecord, message: Telemetry, tools: StepTools): Inners {
+  const unknown = applyTelemetry(record, message, tools.now());
+  if (unknown.length > 0) yield* unknownGraphs(record, unknown, "telemetry", tools);
+  yield announceSteps(message);
+  const { steps, waiting } = message;
+  const regretSeconds = record.course.plan?.observe(steps, waiting) ?? 0;
+  book(record, { regretSeconds: record.regretSeconds + regretSeconds });
+  yield { type: "ask", happening: { type: "demand", steps } };
+}
+
+/** @param tools where a fresh inventory is to be asked for */
+function* unknownGraphs(
+  record: EngineRecord,
+  graphs: readonly string[],
+  where: string,
+  tools?: StepTools,
+): Inners {
+  countProblem(record, "unknownGraphs", graphs.length);
+  yield announceUnknown(record, graphs, where, tools !== undefined);
+  if (tools !== undefined) yield* resync(record, tools);
+}
+
+function* resync(record: EngineRecord, tools: StepTools): Inners {
+  const now = tools.now();
+  if (now - record.course.resyncAtSeconds < RESYNC_SECONDS_MIN) return;
+  remember(record, { resyncAtSeconds: now });
+  yield { type: "send", message: { type: "resync" } };
+}
