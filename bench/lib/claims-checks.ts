@@ -49,10 +49,30 @@ interface FirstSetArm {
 export interface FirstSet {
   readonly shareMax: number;
   readonly first: readonly { readonly load: string; readonly arms: readonly FirstSetArm[] }[];
+  /** Of every profile under every load: each mode of ours that came out above a comparator. */
+  readonly comparisons: readonly {
+    readonly above: readonly (readonly [ours: string, comparator: string])[];
+  }[];
 }
 
-/** Added request-seconds of the default idle mode, of those that the costed one had before. */
-export function firstSetFindings({ shareMax, first }: FirstSet, told: Told): Finding[] {
+/**
+ * Added request-seconds of the default idle mode, of those that the costed one had before; and how
+ * often lazy mode came out above stock or the fixed ladder.
+ */
+export function firstSetFindings(set: FirstSet, told: Told): Finding[] {
+  const runsAbove = (id: string, ours: string): Finding => ({
+    ...{ ...told, id: `v033.simulated.${id}`, limit: 0, sense: "atMost" },
+    value: set.comparisons.filter(({ above }) => above.some(([mode]) => mode === ours)).length,
+    unit: `of ${set.comparisons.length} runs above stock or the ladder, simulated`,
+  });
+  return [
+    ...addedFindings(set, told),
+    runsAbove("lazy-runs-above", "lazy-costed"),
+    runsAbove("lazy-of-unknown-engine-runs-above", "lazy, unknown engine"),
+  ];
+}
+
+function addedFindings({ shareMax, first }: FirstSet, told: Told): Finding[] {
   return first.flatMap(({ load, arms }) => {
     const idle = arms.find(({ name }) => name === "idle-costed");
     const speed = /speed ([\d.]+)/.exec(load)?.[1];
