@@ -16,9 +16,10 @@ export type PolicyName = "simple" | "costed";
 export const POLICY_NAMES: readonly PolicyName[] = ["simple", "costed"];
 /**
  * How lazy and idle mode decide where nobody says: the one place that says so. Simulations speak for
- * `costed` (docs/policy.md, "The first set").
+ * `costed` (docs/policy.md, "The first set"). It waits for one thing: where a stranger took a GPU's
+ * memory and went again, `simple` has its graphs back and `costed` has not.
  */
-export const DEFAULT_POLICY: PolicyName = "costed";
+export const DEFAULT_POLICY: PolicyName = "simple";
 
 /** The policy where none is named: a share of the time for fill is the simple idle mode's. */
 export function defaultPolicy(fills: boolean): PolicyName {
