@@ -14,6 +14,8 @@ export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
     pool: "forks",
+    // Most tests wait for processes and sockets: one worker fewer than cores leaves two cores idle.
+    maxWorkers: "100%",
     globalSetup: ["test/native/setup.ts", "test/helpers/state-folder.ts"],
     testTimeout: 30_000,
     hookTimeout: 30_000,

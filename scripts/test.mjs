@@ -18,7 +18,7 @@ const worker = join(root, "worker");
 const bin = (name) => join(root, "node_modules", ".bin", name);
 const reports = mkdtempSync(join(tmpdir(), "lazygraph-test-"));
 const VENV_TIMEOUT_MS = 300_000;
-const SUITE_TIMEOUT_MS = 900_000;
+const SUITE_TIMEOUT_MS = 1_200_000;
 
 function execute(file, args, options = {}) {
   const { status, error } = spawnSync(file, args, {
