@@ -15,6 +15,12 @@ import type { CellResult } from "./gpu/lib/family-result.ts";
 import type { Summary } from "./gpu/main-job-summary.ts";
 import { type Finding, judge } from "./lib/claims.ts";
 import { type Check, checkFindings, type FirstSet, firstSetFindings } from "./lib/claims-checks.ts";
+import {
+  type Compared,
+  type SimulatedLoads,
+  simulatedFindings,
+  worstFindings,
+} from "./lib/claims-simulated.ts";
 import { type TrustHttp, trustHttpFindings } from "./lib/claims-trust.ts";
 import {
   type ClientCosts,
@@ -118,12 +124,18 @@ function v033(): Finding[] {
   const families = "v033-families.json.gz";
   const checks = "v033-checks.json";
   const firstSet = "first-set.json";
+  const simulated = "simulate-8b.json";
   const { cells } = read<{ cells: readonly CellResult[] }>(families);
   const found = read<{ checks: readonly Check[] }>(checks);
   return [
     ...familyFindings(cells, { source: families, command: FAMILIES }),
     ...checkFindings(found.checks, { source: checks, command: CHECKS }),
     ...firstSetFindings(read<FirstSet>(firstSet), { source: firstSet, command: FIRST_SET }),
+    ...worstFindings(read<Compared>(firstSet), { source: firstSet, command: FIRST_SET }),
+    ...simulatedFindings(read<SimulatedLoads>(simulated), {
+      source: simulated,
+      command: "npm run bench:simulate",
+    }),
   ];
 }
 
