@@ -11,9 +11,8 @@
  * | `GET /metrics` | Prometheus metrics of the gateway and of lazygraph |
  */
 
-import { once } from "node:events";
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
-import { createAdaptorServer, type HttpBindings } from "@hono/node-server";
+import type { HttpBindings } from "@hono/node-server";
 import { RESPONSE_ALREADY_SENT } from "@hono/node-server/utils/response";
 import { Hono } from "hono";
 import { type ControllerView, onEvent, type TraceRecorder } from "lazygraph";
@@ -26,7 +25,8 @@ import { exchange, refuse, turnAway } from "./exchange.ts";
 import { GatewayMetrics } from "./metrics.ts";
 import { forwardedPath } from "./path.ts";
 import { type Choose, choose } from "./routing.ts";
-import { letHalfClose, UnderWay } from "./under-way.ts";
+import { closeServer, createServer } from "./server.ts";
+import { UnderWay } from "./under-way.ts";
 import { STOPPING, type Stay, Turned, WaitingRoom } from "./waiting-room.ts";
 import { settle } from "./watching.ts";
 
@@ -73,13 +73,7 @@ export class Gateway {
     ];
     this.#metrics = new GatewayMetrics(registry, this.#room);
     const { fetch } = this.#routes();
-    // Bodies that nobody reads are `dropRest`'s, which doesn't cut off at once who still sends one.
-    const how = { overrideGlobalObjects: false, autoCleanupIncoming: false };
-    this.server = createAdaptorServer({ fetch, ...how }) as Server;
-    letHalfClose(this.server);
-    // An answer may take as long as it takes; only the request itself has to come in time.
-    this.server.headersTimeout = 30_000;
-    this.server.requestTimeout = 60_000;
+    this.server = createServer(fetch);
   }
 
   /** Engines are no longer what a controller elsewhere said last. */
@@ -94,13 +88,7 @@ export class Gateway {
     await this.#underWay.idle(drainSeconds);
     this.#underWay.abort("the gateway is stopping");
     await this.#underWay.idle(LAST_WORDS_SECONDS);
-    const closed = once(this.server, "close");
-    this.server.close();
-    const idle = setInterval(() => this.server.closeIdleConnections(), 20);
-    const limit = setTimeout(() => this.server.closeAllConnections(), LAST_WORDS_SECONDS * 1000);
-    await closed;
-    clearInterval(idle);
-    clearTimeout(limit);
+    await closeServer(this.server, LAST_WORDS_SECONDS);
     for (const stop of this.#stops) stop();
     await this.#engines.close();
   }
