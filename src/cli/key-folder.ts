@@ -89,12 +89,23 @@ export async function readEngineKeys(option: string, folder: string): Promise<En
 }
 
 /**
+ * One whose public key doesn't begin with a dash, as one in 85 does: on a command line that would be
+ * an option.
+ */
+export function keyPair(make: typeof curveKeyPair = curveKeyPair): ReturnType<typeof curveKeyPair> {
+  for (;;) {
+    const pair = make();
+    if (!pair.publicKey.startsWith("-")) return pair;
+  }
+}
+
+/**
  * Makes a pair. @throws OptionError where there is one already: keys are never overwritten
  * @param serverKey of the controller, for an engine's folder
  */
 export async function makePair(folder: string, serverKey?: string): Promise<string> {
   await inFolder(folder, () => mkdir(folder, { recursive: true, mode: FOLDER_MODE }));
-  const { publicKey, secretKey } = curveKeyPair();
+  const { publicKey, secretKey } = keyPair();
   await inFolder(folder, async () => {
     await writeNew(join(folder, SECRET_FILE), secretKey, SECRET_MODE);
     await writeNew(join(folder, PUBLIC_FILE), publicKey, PUBLIC_MODE);
@@ -106,7 +117,7 @@ export async function makePair(folder: string, serverKey?: string): Promise<stri
 /** Puts a new pair in the place of the old one, which stays beside it as `….old`. */
 export async function rotatePair(folder: string): Promise<{ before: string; after: string }> {
   const { publicKey: before } = await readPair("FOLDER", folder);
-  const { publicKey, secretKey } = curveKeyPair();
+  const { publicKey, secretKey } = keyPair();
   await inFolder(folder, async () => {
     for (const [name, key, mode] of [
       [SECRET_FILE, secretKey, SECRET_MODE],

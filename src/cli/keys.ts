@@ -1,5 +1,6 @@
 /** `lazygraph keys`: CURVE keys as files, and who may connect with them. */
 
+import { existsSync } from "node:fs";
 import { OptionError } from "../base/errors.ts";
 import { readPublicFile } from "../base/secret-file.ts";
 import { isCurveKey } from "../wire/curve.ts";
@@ -22,7 +23,8 @@ const HELP = `Usage: lazygraph keys new FOLDER [--server KEY]
        lazygraph keys rotate FOLDER
 
 CURVE keys for connections over the network: a folder with public.key, secret.key (mode 0600) and,
-of a controller, clients.keys, of an engine server.key. A KEY is 40 characters, or a file with it.
+of a controller, clients.keys, of an engine server.key. A KEY is 40 characters, or a file with it;
+one that begins with a dash, as some made elsewhere do, is given as a file or as --server=KEY.
 
   new      makes a pair in FOLDER, and prints its public key; an engine's with --server, the
            controller's public key
@@ -142,9 +144,9 @@ const ACT: Readonly<
   },
 };
 
-/** A key, or that of a file. */
+/** A key, or that of a file; a path of 40 characters may look like a key, so that files come first. */
 async function keyOf(option: string, text: string): Promise<string> {
-  const key = isCurveKey(text) ? text : await readPublicFile(option, text);
+  const key = isCurveKey(text) && !existsSync(text) ? text : await readPublicFile(option, text);
   if (isCurveKey(key)) return key;
   // Without what came: it may be a secret that was given in the wrong place.
   throw new OptionError(

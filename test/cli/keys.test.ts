@@ -2,6 +2,7 @@ import { chmod, readdir, readFile, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { curveKeyPair } from "zeromq";
+import { keyPair } from "../../src/cli/key-folder.ts";
 import { connectController } from "../../src/replica/client.ts";
 import { startSimulatedEngine } from "../../src/testing.ts";
 import { finish, lazygraph } from "./helpers/command.ts";
@@ -35,6 +36,24 @@ describe("lazygraph keys", () => {
     expect(again).toMatchObject({ code: 2, stdout: "" });
     expect(again.stderr).toMatch(/got keys that are there already: .*rotate.*_OPTION\]\n$/);
     expect(await read(folder, "secret.key")).toBe(secret);
+  });
+
+  test("a key that would be an option on the command line is made anew", async () => {
+    const made = ["-first", "-second", "third", "fourth"].map((publicKey) => {
+      return { publicKey, secretKey: "s" };
+    });
+    expect(keyPair(() => made.shift() ?? { publicKey: "none", secretKey: "s" }).publicKey).toBe(
+      "third",
+    );
+    const { folder } = await pair();
+    const elsewhere = `-${"a".repeat(39)}`;
+    // Its path is made to look like a key, too.
+    const file = join(folder, "e".repeat(Math.max(1, 39 - folder.length)));
+    await writeFile(file, elsewhere);
+    const allowed = await finish(["keys", "allow", folder, file, "--json"]);
+    expect(JSON.parse(allowed.stdout)).toEqual({ folder, clients: [{ key: elsewhere, name: "" }] });
+    const engine = await finish(["keys", "new", `${folder}-engine`, `--server=${elsewhere}`]);
+    expect(engine.code).toBe(0);
   });
 
   test("show and allow: names, replacing, removing, as text and JSON", async () => {
