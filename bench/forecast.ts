@@ -11,11 +11,11 @@ import { writeFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 import type { Graph } from "../src/base/graph.ts";
 import { topGraphs } from "../src/base/graph.ts";
+import { MIB } from "../src/base/units.ts";
 import type { ForecastConstants } from "../src/memory/constants.ts";
 import { MemoryForecast } from "../src/memory/forecast.ts";
 import { distinct, fitConstants, type MeasuredRun, readRuns } from "./lib/graph-memory.ts";
 
-const MIB = 1024 * 1024;
 const RESULTS = new URL("./results/", import.meta.url);
 
 const PLANS: Readonly<Record<string, (graph: Graph) => boolean>> = {

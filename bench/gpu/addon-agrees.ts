@@ -11,9 +11,9 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { createInterface } from "node:readline";
+import { MIB } from "../../src/base/units.ts";
 import { openGpuMemory } from "../../src/gpu/memory.ts";
 
-const MIB = 1024 * 1024;
 const HOLDER = `
 import sys, torch
 held = []

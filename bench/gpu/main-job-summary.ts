@@ -1,9 +1,8 @@
 /** Sums up the cells: intervals per mode, and stock against ours, paired by round. */
 
+import { MIB } from "../../src/base/units.ts";
 import { bootstrapMean, type Interval, mean } from "../../src/measure/statistics.ts";
 import type { CellResult, Mode } from "./main-job-cell.ts";
-
-const MIB = 2 ** 20;
 
 export interface ModeSummary {
   readonly starts: number;

@@ -1,5 +1,6 @@
 /** What the cells of families.sh claim about families on vLLM 0.33. Pure. */
 
+import { MIB } from "../../src/base/units.ts";
 import { bootstrapMean, mean } from "../../src/measure/statistics.ts";
 import {
   type CellResult,
@@ -20,7 +21,6 @@ const SAVED_SHARE_MIN = 0.9;
 const DECODE_RATIO_MAX = 1.01;
 const FORECAST_SHARE_MAX = 0.1;
 const FORECAST_MIB_MAX = 64;
-const MIB = 2 ** 20;
 /** By family: seconds to parity, and the mean wait as a share of stock's. */
 const PARITY_LIMITS: Readonly<Record<string, { seconds: number; waitShare: number }>> = {
   "dense-8b": { seconds: 2, waitShare: 1 },

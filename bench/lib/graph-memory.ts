@@ -12,6 +12,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import type { Graph, GraphKind } from "../../src/base/graph.ts";
 import { bySizeDescending, topGraphs } from "../../src/base/graph.ts";
+import { MIB } from "../../src/base/units.ts";
 import type { ForecastConstants } from "../../src/memory/constants.ts";
 
 export interface MeasuredRun {
@@ -136,7 +137,6 @@ export function distinct(runs: readonly MeasuredRun[]): MeasuredRun[] {
   });
 }
 
-const MIB = 1024 * 1024;
 /** A reading this far over its kind's mean is a step of the pool, not a graph. */
 const LATE_BYTES = 5 * MIB;
 

@@ -1,5 +1,6 @@
 /** All runs of a folder summed up: a mode under a load, its windows, intervals and comparisons. */
 
+import { MIB } from "../base/units.ts";
 import {
   bootstrapMean,
   type Distribution,
@@ -115,7 +116,6 @@ export const SCALARS = [
 
 export type ScalarName = (typeof SCALARS)[number];
 
-const MIB = 2 ** 20;
 /** Windows that are compared with the baseline. */
 const COMPARED: readonly WindowName[] = ["all", "during", "after", "first120", "later"];
 

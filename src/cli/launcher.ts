@@ -1,6 +1,7 @@
 /** `lazygraph launcher`: a process with vLLM imported, from which servers are forked. */
 
 import { OptionError } from "../base/errors.ts";
+import { MIB } from "../base/units.ts";
 import { createLauncher } from "../launcher/launcher.ts";
 import { askLauncher, type LauncherStatus } from "../launcher/status.ts";
 import { note } from "./errors.ts";
@@ -44,8 +45,6 @@ const SPEC = {
   json: "boolean",
   quiet: "boolean",
 } as const;
-
-const MIB = 1 << 20;
 
 export async function runLauncher(argv: readonly string[]): Promise<number> {
   const options = parseOptions(argv, SPEC);

@@ -1,12 +1,12 @@
 /** Plans and suggestions for people. Pure: data in, text out. */
 
 import Table from "cli-table3";
+import { MIB } from "../base/units.ts";
 import { fingerprintKey } from "../plan/fingerprint.ts";
 import type { Plan, PlanGraph, PlanTraffic } from "../plan/plan.ts";
 import { captureSizesFlag, type Suggestion } from "../plan/suggest.ts";
 import { printable } from "./printable.ts";
 
-const MIB = 1024 * 1024;
 /** Graphs of `first` that one line names. */
 const FIRST_SHOWN = 24;
 

@@ -7,6 +7,7 @@
 
 import { execFile } from "node:child_process";
 import { messageOf } from "../base/errors.ts";
+import { jsonObject } from "../base/parse-json.ts";
 import { resolvePython } from "../launcher/python-of.ts";
 import { PLUGIN_PACKAGE, pluginRemedy, probePlugin } from "./plugin-probe.ts";
 import type { VllmCommand } from "./vllm-command.ts";
@@ -116,13 +117,8 @@ function failure(
 
 /** The plugin's document; undefined if this isn't one. A newer plugin may say more. */
 export function preflightOf(stdout: string): Preflight | undefined {
-  let given: unknown;
-  try {
-    given = JSON.parse(stdout.trim().split("\n").at(-1) ?? "");
-  } catch {
-    return undefined;
-  }
-  if (typeof given !== "object" || given === null) return undefined;
+  const given = jsonObject(stdout.trim().split("\n").at(-1) ?? "");
+  if (given === undefined) return undefined;
   const answer = given as Readonly<Record<string, unknown>>;
   const { lazily, reason, planned } = answer;
   if ((typeof lazily !== "boolean" && lazily !== null) || typeof reason !== "string") {

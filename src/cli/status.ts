@@ -3,6 +3,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { Agent, fetch } from "undici";
 import { LazygraphError, messageOf } from "../base/errors.ts";
+import { jsonObject } from "../base/parse-json.ts";
 import type { EngineSnapshot } from "../engine/snapshot.ts";
 import { errorLine, usageError } from "./errors.ts";
 import { readToken } from "./http-side.ts";
@@ -140,7 +141,7 @@ async function get(from: Source, path: string): Promise<object> {
   } catch (cause) {
     throw unreachable(from, reasonOf(cause), cause);
   }
-  const body = parseObject(text);
+  const body = jsonObject(text);
   if (status === 200 && body !== undefined) return body;
   const error = body !== undefined && "error" in body ? body.error : undefined;
   if (typeof error === "object" && error !== null && "message" in error && "code" in error) {
@@ -148,15 +149,6 @@ async function get(from: Source, path: string): Promise<object> {
     if (code !== undefined) throw new LazygraphError(code, String(error.message));
   }
   throw unreachable(from, `HTTP status ${status}`);
-}
-
-function parseObject(text: string): object | undefined {
-  try {
-    const value: unknown = JSON.parse(text);
-    return typeof value === "object" && value !== null ? value : undefined;
-  } catch {
-    return undefined;
-  }
 }
 
 function unreachable({ shown }: Source, reason: string, cause?: unknown): LazygraphError {

@@ -1,10 +1,10 @@
 /** The tables of `run` and `status`. Pure: a snapshot in, text out. */
 
 import Table from "cli-table3";
+import { MIB } from "../base/units.ts";
 import type { EngineSnapshot, GraphSnapshot } from "../engine/snapshot.ts";
 import { printable } from "./printable.ts";
 
-const MIB = 1024 * 1024;
 const NOTE_CHARS_MAX = 120;
 
 /** What capturing cost one engine. */

@@ -1,10 +1,10 @@
 /** The one line that says whether the rest of the graphs will fit, and what to change if not. */
 
+import { MIB } from "../base/units.ts";
 import type { Forecast } from "../memory/forecast.ts";
 import type { Headroom } from "../memory/guard.ts";
 import type { Reserve } from "../wire/protocol.ts";
 
-const MIB = 1024 * 1024;
 /** vLLM takes its share of the GPU in thousandths where people write it so. */
 const SHARE_STEP = 0.001;
 

@@ -1,8 +1,7 @@
 /** What nvidia-smi prints, into values. Pure. */
 
+import { MIB } from "../base/units.ts";
 import type { GpuDevice, GpuMig, GpuProcess } from "./device.ts";
-
-export const MIB: number = 1024 * 1024;
 
 /** Fields that every nvidia-smi in use knows. */
 export const FIELDS: readonly string[] = [

@@ -5,6 +5,7 @@
 
 import { execFile } from "node:child_process";
 import { codeOf, LazygraphError, messageOf } from "../base/errors.ts";
+import { MIB } from "../base/units.ts";
 import {
   canonicalUuid,
   checkUuid,
@@ -16,7 +17,6 @@ import {
 import { gpuFault, reasonOfSmi } from "./fault.ts";
 import {
   FIELDS,
-  MIB,
   MORE_FIELDS,
   parseCudaVersion,
   parseDevices,

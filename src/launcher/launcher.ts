@@ -61,7 +61,10 @@ export function createLauncher(options: LauncherOptions = {}): Launcher {
   let child: ChildProcess | undefined;
   let socket: string | undefined;
   let stderr = "";
-  const { promise: ended, resolve: end } = settled<number>();
+  let end: (code: number) => void = () => undefined;
+  const ended = new Promise<number>((settle) => {
+    end = settle;
+  });
 
   function begin(): Promise<LauncherStatus> {
     return new Promise((listening, fail) => {
@@ -175,12 +178,4 @@ function failed(python: string, got: string): LazygraphError {
     "ERR_LAZYGRAPH_LAUNCHER_FAILED",
     `Expected ${python} to become a launcher, got ${got.slice(0, 400)}: run it by hand to see more.`,
   );
-}
-
-function settled<T>(): { promise: Promise<T>; resolve: (value: T) => void } {
-  let settle: (value: T) => void = () => {};
-  const promise = new Promise<T>((r) => {
-    settle = r;
-  });
-  return { promise, resolve: settle };
 }

@@ -3,6 +3,7 @@
 import { stat } from "node:fs/promises";
 import { createConnection } from "node:net";
 import { LazygraphError, messageOf } from "../base/errors.ts";
+import { jsonObject } from "../base/parse-json.ts";
 
 export interface LauncherStatus {
   /** Path of its socket. */
@@ -50,13 +51,8 @@ function unreachable(socket: string, got: string, cause?: unknown): LazygraphErr
 
 /** Undefined for a line that is no status. */
 export function launcherStatus(line: string): LauncherStatus | undefined {
-  let body: unknown;
-  try {
-    body = JSON.parse(line);
-  } catch {
-    return undefined;
-  }
-  if (typeof body !== "object" || body === null) return undefined;
+  const body = jsonObject(line);
+  if (body === undefined) return undefined;
   const { listening, pid, python, client, models, vllm, ...rest } = body as Record<string, unknown>;
   const { importSeconds, residentBytes, children, childrenMax } = rest;
   if (typeof listening !== "string" || typeof python !== "string" || typeof client !== "string") {

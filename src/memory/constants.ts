@@ -1,3 +1,4 @@
+import { MIB } from "../base/units.ts";
 /**
  * What a forecast knows before anything was measured on the engine in front of it.
  *
@@ -5,8 +6,6 @@
  * the rates below are fitted by `npm run bench:forecast` on the raw results it lists, and that
  * bench also says how far off they are on a model that they were not fitted on.
  */
-
-const MIB = 1024 * 1024;
 
 export interface ForecastConstants {
   /** Driver memory of a PIECEWISE graph, for each piece; a model has one more than layers. */

@@ -7,6 +7,7 @@
  */
 
 import type { Graph } from "../base/graph.ts";
+import { MIB } from "../base/units.ts";
 import type { EngineState } from "../schedule/state.ts";
 import type { RankMemory } from "../wire/protocol.ts";
 import { Backoff } from "./backoff.ts";
@@ -14,8 +15,6 @@ import type { Fit } from "./fit.ts";
 import { type EngineShape, type Forecast, type RecordedBytes, upperBytes } from "./forecast.ts";
 import { GraphNeeds } from "./needs.ts";
 import { EngineRoom, type RankRoom, type RoomOptions } from "./room.ts";
-
-const MIB = 1024 * 1024;
 
 /** Memory of the rank that has the least room. */
 export type Headroom = RankRoom;

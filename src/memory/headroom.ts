@@ -6,9 +6,8 @@
  * margin, an allowance for that stands beside the peak until the allocator has taken it.
  */
 
+import { MIB } from "../base/units.ts";
 import type { RankMemory } from "../wire/protocol.ts";
-
-const MIB = 1024 * 1024;
 
 /**
  * A Llama-3.1-8B on an H200 with a peak of 896 MiB: free memory and what the allocator held of it

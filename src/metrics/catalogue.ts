@@ -5,6 +5,7 @@
  * Label sets are bounded: `engine` by the controller's `enginesMax`, the others by the lists here.
  */
 
+import { MIB } from "../base/units.ts";
 import { MODES, PHASES } from "../wire/protocol.ts";
 
 export interface MetricDefinition {
@@ -32,7 +33,6 @@ export const LABEL_VALUES: Readonly<Record<string, readonly string[]>> = {
   status: STATUSES,
 };
 
-const MIB = 1024 * 1024;
 const SECONDS = [0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1, 2, 5];
 const BYTES = [0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024].map((mib) => mib * MIB);
 

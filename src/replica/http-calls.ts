@@ -1,6 +1,7 @@
 /** Calls of a controller's HTTP side: bounded in time and size, each failure one sentence. */
 
 import { codeOf, ERROR_CODES, type ErrorCode, LazygraphError, messageOf } from "../base/errors.ts";
+import { jsonObject } from "../base/parse-json.ts";
 
 /** 64 engines of 102 graphs come to some 4 MiB. */
 const ANSWER_BYTES_MAX = 32 * 1024 * 1024;
@@ -47,7 +48,7 @@ export async function call(base: URL, path: string, how: Call): Promise<object> 
     signal?.throwIfAborted();
     throw unreachable(base, limit.aborted ? `no answer within ${timeoutMs} ms` : why(cause), cause);
   }
-  const answer = objectOf(text);
+  const answer = jsonObject(text);
   if (response.ok && answer !== undefined) return answer;
   throw refused(answer) ?? unreachable(base, `HTTP status ${response.status}`);
 }
@@ -63,15 +64,6 @@ async function boundedText(response: Response): Promise<string> {
     text += decoder.decode(chunk as Uint8Array, { stream: true });
   }
   return text + decoder.decode();
-}
-
-function objectOf(text: string): object | undefined {
-  try {
-    const value: unknown = JSON.parse(text);
-    return typeof value === "object" && value !== null ? value : undefined;
-  } catch {
-    return undefined;
-  }
 }
 
 /** What the controller itself said, with its own code where that is one of ours. */

@@ -6,6 +6,7 @@
 import { appendFileSync } from "node:fs";
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { jsonObject } from "../base/parse-json.ts";
 
 /** Names the folder to the plugin, and to the simulated engine. */
 export const FOLDER_VARIABLE = "LAZYGRAPH_STARTUP_DIR";
@@ -38,13 +39,8 @@ export async function readSpans(folder: string): Promise<Span[]> {
 }
 
 function spanOf(line: string, pid: number): Span | undefined {
-  let body: unknown;
-  try {
-    body = JSON.parse(line);
-  } catch {
-    return undefined;
-  }
-  if (typeof body !== "object" || body === null) return undefined;
+  const body = jsonObject(line);
+  if (body === undefined) return undefined;
   const { name, begin, end, ...detail } = body as Record<string, unknown>;
   if (typeof name !== "string" || name === "" || name.length > NAME_CHARS_MAX) return undefined;
   if (typeof begin !== "number" || typeof end !== "number" || !(begin <= end)) return undefined;

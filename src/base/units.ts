@@ -1,0 +1,3 @@
+/** Units that figures are told in. */
+
+export const MIB: number = 1024 * 1024;
