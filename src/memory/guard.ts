@@ -192,14 +192,18 @@ export class MemoryGuard {
     tops: ReadonlyMap<number, number>,
     roomBytes: number,
   ): readonly Graph[] {
-    // One that is too large for any room there is must not stand before smaller ones.
-    const small = waiting.filter((graph) => roomFor(this.#needs.one(graph, tops)) <= roomBytes);
+    const fitTogether = (graphs: readonly Graph[]): boolean => {
+      const forecast = this.#needs.together(graphs, tops);
+      return roomFor(forecast === undefined ? 0 : upperBytes(forecast)) <= roomBytes;
+    };
+    // One that is too large for any room there is must not stand before smaller ones: by the same
+    // sum as of several, which holds more than what one graph takes by itself.
+    const small = waiting.filter((graph) => fitTogether([graph]));
     let fits = 0;
     let none = small.length + 1;
     while (none - fits > 1) {
       const middle = (fits + none) >> 1;
-      const forecast = this.#needs.together(small.slice(0, middle), tops);
-      if (roomFor(forecast === undefined ? 0 : upperBytes(forecast)) <= roomBytes) fits = middle;
+      if (fitTogether(small.slice(0, middle))) fits = middle;
       else none = middle;
     }
     return small.slice(0, fits);

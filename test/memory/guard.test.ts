@@ -132,6 +132,29 @@ describe("asking again", () => {
     expect(some.length).toBeLessThan(18);
   });
 
+  test("at the edge of its room a large graph keeps no smaller ones waiting", () => {
+    const came: number[] = [];
+    for (let free = 20; free <= 1500; free += 1) {
+      const one = rig();
+      one.report(1000);
+      one.capture("PIECEWISE:8", 20 * MIB);
+      for (const [id, entry] of one.state.graphs) {
+        if (id === "PIECEWISE:8") continue;
+        // The largest ones are wanted most.
+        const wanted = entry.graph.tokens;
+        Object.assign(entry, { status: "refused", retryable: true, wanted });
+      }
+      one.guard.refused();
+      one.atSeconds = one.guard.retryAtSeconds;
+      one.report(CLAIM / MIB + free);
+      came.push(returning(one).length);
+    }
+    const first = came.findIndex((count) => count > 0);
+    expect(first).toBeGreaterThan(-1);
+    expect(came.slice(first).filter((count) => count === 0)).toEqual([]);
+    expect(came.at(-1)).toBe(19);
+  });
+
   test("gets slower while it is refused, is bounded, and starts over after calm", () => {
     const one = refused();
     const waits: number[] = [];
