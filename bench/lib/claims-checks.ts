@@ -56,7 +56,7 @@ export interface FirstSet {
 }
 
 /**
- * Added request-seconds of idle mode by measured costs, of those that the costed one had before; and how
+ * Added request-seconds of the default idle mode, of those that the costed one had before; and how
  * often lazy mode came out above stock or the fixed ladder.
  */
 export function firstSetFindings(set: FirstSet, told: Told): Finding[] {

@@ -49,7 +49,7 @@ export interface ControllerOptions {
    * How the modes decide: `"simple"` counts steps; `"costed"` weighs measured costs in lazy and
    * idle mode. Or a function that makes the policy of one engine, called for each session and each
    * change of its mode, with what is known of such engines.
-   * @default "simple"
+   * @default "costed", with `fillShare` "simple"
    */
   readonly policy?: PolicyName | ((mode: Mode, context: PolicyContext) => Policy);
   /**

@@ -16,11 +16,9 @@ export type PolicyName = "simple" | "costed";
 export const POLICY_NAMES: readonly PolicyName[] = ["simple", "costed"];
 /**
  * How lazy and idle mode decide where nobody says: the one place that says so. Simulations speak for
- * `costed` (docs/policy.md, "The first set"). It waits for two things: where a stranger took a GPU's
- * memory and went again, `simple` has its graphs back and `costed` has not; and an idle engine
- * with a learned plan that sees no traffic is settled with `simple` alone.
+ * `costed` (docs/policy.md, "The first set").
  */
-export const DEFAULT_POLICY: PolicyName = "simple";
+export const DEFAULT_POLICY: PolicyName = "costed";
 
 /** The policy where none is named: a share of the time for fill is the simple idle mode's. */
 export function defaultPolicy(fills: boolean): PolicyName {

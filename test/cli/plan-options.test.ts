@@ -10,7 +10,7 @@ function planned(...argv: string[]): ReturnType<typeof planOptions> {
 describe("options of plans and policies", () => {
   test("are the controller's defaults when none is given", () => {
     expect(planned()).toEqual({
-      policy: "simple",
+      policy: "costed",
       initOnly: false,
       plan: true,
       planReadOnly: false,
@@ -51,7 +51,10 @@ describe("options of plans and policies", () => {
 
   test.for([
     [["--policy=clever"], 'Expected --policy to be simple or costed, got "clever".'],
-    [["--init-only"], "Expected --init-only together with --policy costed, got simple."],
+    [
+      ["--init-only", "--policy=simple"],
+      "Expected --init-only together with --policy costed, got simple.",
+    ],
     [["--fill-share=2"], "Expected --fill-share to be a number from 0 to 1"],
     [
       ["--fill-share=0.1", "--policy=costed"],

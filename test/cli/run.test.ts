@@ -260,7 +260,7 @@ describe("with a simulated engine as the command", () => {
     const { code, stdout, stderr } = await running.finished;
     expect(code).toBe(0);
     expect(stderr).toContain("lazygraph: simulated joined: meta-llama/Llama-3.1-8B, mode idle\n");
-    expect(stderr).toMatch(/lazygraph: simulated is ready: 2 of 102 graphs in \d\.\d+ s\n/);
+    expect(stderr).toMatch(/lazygraph: simulated is ready: 3 of 102 graphs in \d\.\d+ s\n/);
     expect(stderr).toMatch(/│ graphs captured +│ 102 of 102 /);
     expect(stderr).toContain("(simulated: llama-3.1-8b-h200)");
     expect(stderr).toContain("lazygraph: simulated left: The engine was asked to end.\n");

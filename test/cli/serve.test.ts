@@ -192,7 +192,7 @@ describe("lazygraph status", () => {
     expect(await changed.json()).toMatchObject({ mode: "idle", frozen: false });
     const { code, stdout } = await finish(["status", "--url", http, "--engine", "host/model"]);
     expect(code).toBe(0);
-    expect(stdout).toMatch(/│ host\/model \(simulated: [^│]+│ idle +│ serving/);
+    expect(stdout).toMatch(/│ host\/model \(simulated: [^│]+│ idle \(idle-costed\) +│ serving/);
     expect(stdout).toMatch(/│ PIECEWISE:512 +│ captured /);
     expect((await finish(["status", "--url", http])).stdout).toContain("host/model");
   });

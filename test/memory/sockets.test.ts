@@ -216,7 +216,7 @@ describe("with this host's driver", () => {
   }, async () => {
     using refused = new EventLog("lazygraph:memory:refused", "engine-0");
     const free = driver(100 * MIB);
-    const controller = await controllerOf({ mode: "lazy" });
+    const controller = await controllerOf({ mode: "lazy", policy: "simple" });
     await using engine = new FakeEngine();
     await engine.connect(controller.endpoint);
     // The engine itself says that 10 GB are free.
@@ -232,7 +232,11 @@ describe("with this host's driver", () => {
 
   test("turned off, it is not asked", { timeout: 60_000 }, async () => {
     driver(100 * MIB);
-    const controller = await controllerOf({ mode: "lazy", memory: { gpu: false } });
+    const controller = await controllerOf({
+      mode: "lazy",
+      policy: "simple",
+      memory: { gpu: false },
+    });
     await using engine = new FakeEngine();
     await engine.connect(controller.endpoint);
     await controller.waitForEngine({ phase: "serving" });

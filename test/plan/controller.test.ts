@@ -357,7 +357,11 @@ describe("options", () => {
     [{ exclude: Array.from({ length: 257 }, () => "8") }, "exclude", /at most 256/],
     [{ graphsMax: 0 }, "graphsMax", /a whole number from 1 to 4096/],
     [{ initOnly: "yes" }, "initOnly", /true or false/],
-    [{ initOnly: true }, "initOnly", /to go with the policy "costed".+got "simple"/],
+    [
+      { initOnly: true, policy: "simple" },
+      "initOnly",
+      /to go with the policy "costed".+got "simple"/,
+    ],
     [{ plan: "off" }, "plan", /true or false/],
     [{ planFolder: "" }, "planFolder", /a path/],
     [{ planReadOnly: 1 }, "planReadOnly", /true or false/],

@@ -32,7 +32,7 @@ afterEach(() => rm(folder, { recursive: true }));
 
 describe("a simulated engine as a process", () => {
   test("joins a controller, takes its mode, serves its trace and is filled", async () => {
-    await using controller = createController({ mode: "idle" });
+    await using controller = createController({ mode: "idle", plan: false });
     await controller.start();
     const events: SimulatedEngineEvent[] = [];
     await using engine = await startSimulatedEngine({
@@ -56,18 +56,19 @@ describe("a simulated engine as a process", () => {
       graphsCaptured: 102,
       graphsPlanned: 102,
     });
-    expect(snapshot?.captureBeforeReadySeconds).toBeCloseTo(0.0731, 4);
+    // Both tops take 73 ms; one graph more fits a thirtieth of what stock spends.
+    expect(snapshot?.captureBeforeReadySeconds).toBeCloseTo(0.0872, 4);
     expect(snapshot?.problems).toMatchObject({ malformed: 0, unknownTypes: 0, unknownGraphs: 0 });
     const captures = () =>
       events.flatMap((event) => (event.type === "capture" ? [event.graph] : []));
     // "Settled" comes over the socket, events over a pipe: the last of them may come after it.
-    await vi.waitFor(() => expect(captures()).toHaveLength(100), 10_000);
-    expect(new Set(captures()).size).toBe(100);
+    await vi.waitFor(() => expect(captures()).toHaveLength(99), 10_000);
+    expect(new Set(captures()).size).toBe(99);
     expect(await engine.close()).toEqual({ exitCode: 0, signal: null });
   });
 
   test("without its controller it goes on, and the next controller finds all it has", async () => {
-    const first = createController({ mode: "idle", endpoint, heartbeatMs: 50 });
+    const first = createController({ mode: "idle", endpoint, heartbeatMs: 50, plan: false });
     await first.start();
     using ends = new EventLog("lazygraph:capture:end", "west");
     const events: SimulatedEngineEvent[] = [];
@@ -80,14 +81,15 @@ describe("a simulated engine as a process", () => {
     });
     await ends.first((event) => event.graphsCaptured >= 10);
     await first.close();
-    await using second = createController({ mode: "idle", endpoint, heartbeatMs: 50 });
+    await using second = createController({ mode: "idle", endpoint, heartbeatMs: 50, plan: false });
     await second.start();
     const snapshot = await second.waitForEngine({ engine: "west", settled: true });
     expect(snapshot).toMatchObject({ session: engine.session, graphsCaptured: 102 });
     expect(await engine.waitFor("drained")).toMatchObject({ requests: 10, requestsRefused: 0 });
     const captures = events.flatMap((event) => (event.type === "capture" ? [event.graph] : []));
-    expect(captures).toHaveLength(100);
-    expect(new Set(captures).size).toBe(100);
+    // Beside the tops one more came before ready: its costs are known, and it fits the budget.
+    expect(captures).toHaveLength(99);
+    expect(new Set(captures).size).toBe(99);
   });
 
   test("killed, it is gone for its controller and for who waits for it", async () => {

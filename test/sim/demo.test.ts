@@ -57,8 +57,8 @@ describe("the demo", () => {
     const { eager, lazy, idle } = document.modes;
     expect([eager?.graphsCaptured, idle?.graphsCaptured]).toEqual([102, 102]);
     expect(eager?.captureBeforeReadySeconds).toBeCloseTo(1.854, 3);
-    expect(lazy?.captureBeforeReadySeconds).toBeCloseTo(0.0731, 3);
-    expect(idle?.captureBeforeReadySeconds).toBeCloseTo(0.0731, 3);
+    expect(lazy?.captureBeforeReadySeconds).toBeCloseTo(0.0872, 3);
+    expect(idle?.captureBeforeReadySeconds).toBeCloseTo(0.0872, 3);
   });
 
   test("ends with a table that says what it is and where it comes from", {

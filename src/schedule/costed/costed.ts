@@ -73,11 +73,9 @@ const CROWD_SHARE = 0.5;
 const WAIT_SECONDS_MIN = 0.1;
 /**
  * What fill may cost beyond what it is worth, as expected delay: it buys the end of captures, which
- * an engine whose gaps stay short would else never see. As long as nobody has come, the reserve is
- * a whole fill of some hundred graphs.
+ * an engine whose gaps stay short would else never see.
  */
 const PATIENCE = { burstSeconds: 0.02, share: 0.001 };
-const PATIENCE_UNUSED = { burstSeconds: 0.1, share: 0.001 };
 const WAIT_SECONDS_MAX = 600;
 
 export function createCostPolicy(options: CostPolicyOptions): CostPolicy {
@@ -90,11 +88,10 @@ class CostedPolicy implements CostPolicy {
   readonly #stalls: StallAccount;
   readonly #aheadStalls = new StallAccount(AHEAD_BUDGET);
   readonly #patience = new StallAccount(PATIENCE);
-  readonly #patienceUnused = new StallAccount(PATIENCE_UNUSED);
-  /** Whether anybody has come since this policy was made. */
+  /** Whether anybody has come to the engine. */
   #used = false;
-  /** Captured while nobody had come yet: that holds up an engine only if somebody does. */
-  #unused = { id: "", arrivalShare: 1 };
+  /** The graph under way, where it was begun before anybody came. */
+  #begunUnused = "";
   readonly #gaps = new Gaps();
   readonly #announced = new Announced();
   #known: Knowledge | undefined;
@@ -145,10 +142,11 @@ class CostedPolicy implements CostPolicy {
     }
     const known = this.#known;
     known.look(state, event);
-    if (event.type === "demand" || event.type === "busy") this.#used = true;
+    // Who takes over an engine that is idle already, or settled once, hears of no new edge.
+    if (state.idle) this.#gaps.idle(event.atSeconds);
+    this.#used ||= event.type === "busy" || hasWorked(state);
     if (event.type === "ready") this.#expectWaiting(state, known);
     else if (event.type === "demand") known.learn(state, event.steps ?? [], event.atSeconds);
-    else if (event.type === "idle") this.#gaps.idle(event.atSeconds);
     else if (event.type === "busy") {
       this.#gaps.busy(event.atSeconds);
       known.load.pass(event.atSeconds, 0, []);
@@ -173,8 +171,7 @@ class CostedPolicy implements CostPolicy {
     if (entry?.captureMs === undefined) return;
     const seconds = entry.captureMs / 1000;
     this.#known?.costs.observeCapture(entry.graph, seconds, entry.bytes ?? 0);
-    const { id: unused, arrivalShare } = this.#unused;
-    this.#stalls.spend(atSeconds, unused === id ? arrivalShare * seconds : seconds);
+    if (id !== this.#begunUnused) this.#stalls.spend(atSeconds, seconds);
   }
 
   #start(state: EngineState, { type, atSeconds }: EngineEvent, known: Knowledge): Decision[] {
@@ -321,21 +318,24 @@ class CostedPolicy implements CostPolicy {
       return this.#waitFor(graph, `${requests} requests are announced`, seconds);
     }
     const share = this.#gaps.arrivalShare(atSeconds, stallSeconds);
+    const stallWait = this.#stalls.waitSeconds(atSeconds, stallSeconds);
     const tooLong = this.#stalls.objection(atSeconds, stallSeconds);
-    if (tooLong !== undefined) {
-      return this.#waitFor(graph, tooLong, this.#stalls.waitSeconds(atSeconds, stallSeconds));
-    }
-    const tooDear = gapObjection(choice, share);
-    if (tooDear !== undefined) {
-      const delay = expectedDelay(choice, share);
-      const patience = this.#used ? this.#patience : this.#patienceUnused;
-      const wait = patience.waitSeconds(atSeconds, delay);
+    if (!this.#used && stallWait < Number.POSITIVE_INFINITY) {
+      // Of all these captures whoever comes first meets one at most.
+      this.#begunUnused = graph.id;
+    } else if (tooLong !== undefined) {
+      return this.#waitFor(graph, tooLong, stallWait);
+    } else {
+      const tooDear = gapObjection(choice, share);
+      const delay = tooDear === undefined ? 0 : expectedDelay(choice, share);
+      const wait = this.#patience.waitSeconds(atSeconds, delay);
       // The longer a gap lasts, the surer it is: ask again after as long again.
       const lasted = this.#gaps.lastedSeconds(atSeconds);
-      if (wait > 0) return this.#waitFor(graph, tooDear, Math.min(wait, lasted));
-      patience.spend(atSeconds, delay);
+      if (tooDear !== undefined && wait > 0) {
+        return this.#waitFor(graph, tooDear, Math.min(wait, lasted));
+      }
+      this.#patience.spend(atSeconds, delay);
     }
-    if (!this.#used) this.#unused = { id: graph.id, arrivalShare: share };
     return [{ type: "capture", graph, reason: fillReason(choice, share), whenIdle: true }];
   }
 
@@ -351,6 +351,11 @@ class CostedPolicy implements CostPolicy {
       announced: (stallSeconds) => this.#announced.during(atSeconds, stallSeconds),
     };
   }
+}
+
+function hasWorked(state: EngineState): boolean {
+  const { running, waiting, stepsExact, stepsPadded, stepsUngraphed } = state;
+  return running + waiting + stepsExact + stepsPadded + stepsUngraphed > 0;
 }
 
 function samePlan(a: readonly Graph[], b: readonly Graph[]): boolean {
