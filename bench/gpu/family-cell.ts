@@ -1,7 +1,7 @@
 /** One cell of families.sh: start a server, measure, stop it. */
 
 import { execFile } from "node:child_process";
-import { mkdirSync, readdirSync, readFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { freePort } from "../../src/bench/engine-command.ts";
@@ -101,6 +101,8 @@ async function start(
   const name = cellName(cell);
   const timings = join(folder, `${name}.timing`);
   const log = join(folder, `${name}.log`);
+  // What an earlier run of this cell left would count as this one's.
+  rmSync(timings, { recursive: true, force: true });
   mkdirSync(timings, { recursive: true });
   const [port, httpPort] = [await freePort(), await freePort()];
   const env = {

@@ -54,7 +54,7 @@ function startFindings(family: string, starts: readonly StartResult[], told: Tol
       const stock = starts.find((start) => start.arm === against && start.round === ours.round);
       return ours.arm !== arm || stock === undefined ? [] : [{ ours, stock }];
     });
-  return (["eager", "lazy", "idle"] as const).flatMap((arm) => {
+  return (["eager", "lazy", "idle", "idle-costed"] as const).flatMap((arm) => {
     const own = pairs(arm);
     if (own.length === 0) return [];
     const id = `v033.${family}.${arm}`;
