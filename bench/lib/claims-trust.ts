@@ -1,8 +1,17 @@
-/** Claims about peers that mean no good. Pure. */
+/** Claims about peers that mean no good, and about many of them. Pure. */
 
 import type { Finding } from "./claims.ts";
+import type { ControllerFigures, EngineFigures } from "./fleet-messages.ts";
 
 const P99_MS_MAX = 200;
+const DECISION_P99_MS_MAX = 50;
+const MIB_MAX = 1;
+const SHARE_MAX = 0.15;
+/** The numbers of engines that something is claimed of. */
+const FLEET = 1000;
+const SMALL_FLEET = 256;
+
+type Origin = Pick<Finding, "source" | "command">;
 
 export interface TrustHttp {
   readonly rows: readonly {
@@ -15,10 +24,7 @@ export interface TrustHttp {
 }
 
 /** Of this build: the times of probes, and the share that was answered at all. */
-export function trustHttpFindings(
-  { rows }: TrustHttp,
-  origin: Pick<Finding, "source" | "command">,
-): Finding[] {
+export function trustHttpFindings({ rows }: TrustHttp, origin: Origin): Finding[] {
   return rows
     .filter(({ build }) => build === "this")
     .flatMap(({ attack, probes, answered, p99Ms }): Finding[] => [
@@ -39,4 +45,60 @@ export function trustHttpFindings(
         ...origin,
       },
     ]);
+}
+
+interface Phase {
+  readonly controller: ControllerFigures;
+  readonly engines: EngineFigures;
+}
+
+/** One run of `npm run bench:fleet`. */
+export interface FleetRow {
+  readonly build: string;
+  readonly engines: number;
+  readonly arrivalSeconds: number;
+  readonly serveSeconds: number;
+  /** Resident memory without an engine, and what each took beyond it in the end. */
+  readonly emptyBytes: number;
+  readonly bytesPerEngine: number;
+  readonly fill: Phase;
+  readonly serve: Phase;
+}
+
+export interface Fleet {
+  readonly rows: readonly FleetRow[];
+}
+
+export function fleetFindings({ rows }: Fleet, origin: Origin): Finding[] {
+  const ours = rows.filter(({ build }) => build === "this");
+  const atMost = (id: string, value: number, unit: string, limit: number): Finding => ({
+    id: `trust.fleet.${id}`,
+    value,
+    unit,
+    limit,
+    sense: "atMost",
+    ...origin,
+  });
+  return ours.flatMap(({ engines, bytesPerEngine, fill, serve }): Finding[] => {
+    if (engines === SMALL_FLEET) {
+      const { busySeconds, seconds } = serve.controller;
+      return [atMost(`${engines}.serve.core`, busySeconds / seconds, "of a core", SHARE_MAX)];
+    }
+    if (engines !== FLEET) return [];
+    const phase = (name: string, { controller, engines: told }: Phase): Finding[] => [
+      atMost(
+        `${engines}.${name}.decision-p99`,
+        controller.decisions.p99Ms,
+        "ms",
+        DECISION_P99_MS_MAX,
+      ),
+      atMost(`${engines}.${name}.missed-heartbeats`, told.missedHeartbeats, "heartbeats", 0),
+    ];
+    return [
+      ...phase("fill", fill),
+      ...phase("serve", serve),
+      atMost(`${engines}.unfilled`, engines - fill.engines.settled, "engines", 0),
+      atMost(`${engines}.memory`, bytesPerEngine / 2 ** 20, "MiB an engine", MIB_MAX),
+    ];
+  });
 }

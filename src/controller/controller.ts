@@ -15,6 +15,7 @@ import type { EngineDriver } from "../engine/driver.ts";
 import { publishProblem } from "../engine/events.ts";
 import type { SleepOptions, WakeOptions } from "../engine/sleep.ts";
 import type { EngineSnapshot } from "../engine/snapshot.ts";
+import { encode } from "../wire/codec.ts";
 import type { Mode } from "../wire/protocol.ts";
 import { openRouter, type RouterLink } from "../wire/router.ts";
 import { EngineAdmission } from "./admission.ts";
@@ -138,6 +139,8 @@ class EngineController implements Controller {
       plans: this.#plans.desk,
       memory: this.#memory,
       send: (peer, message) => this.#frames.send(peer, message),
+      onConnect: (peer) => this.#router?.admit(peer),
+      onDisconnect: (peer) => this.#router?.dismiss(peer),
       onJoin: () => {
         this.#plans.tellProblems();
         // What other controllers have learned since; its graphs come seconds later.
@@ -189,6 +192,7 @@ class EngineController implements Controller {
       onUndeliverable: (peer, reason) => this.#frames.undeliverable(peer, reason),
       onKeys: (sentence) => publishProblem("", "ERR_LAZYGRAPH_KEYS", sentence),
       onFault: (error) => this.#fault(error),
+      nothing: encode({ type: "heartbeat" }),
     });
     if (this.#closed) {
       await router.close();

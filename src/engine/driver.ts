@@ -19,7 +19,7 @@ import type { PlanRules } from "../schedule/rules.ts";
 import type { Dropped, Hello, Mode } from "../wire/protocol.ts";
 import type { Session } from "../wire/session.ts";
 import { type MemoryDesk, memoryDesk } from "./desk.ts";
-import { publish, publishProblem } from "./events.ts";
+import { isHeard, publish, publishProblem } from "./events.ts";
 import { createEngineRecord, type EngineRecord, type ProblemCounts } from "./record.ts";
 import { requireOutcome, requireSleeps, type SleepOptions, type WakeOptions } from "./sleep.ts";
 import type {
@@ -231,6 +231,7 @@ export class EngineDriver {
   }
 
   #publish({ name, event }: PublishEffect): void {
+    if (!isHeard(name)) return;
     const { engine, session } = this.record.hello;
     if (name === "lazygraph:problem") publishProblem(engine, event.code, event.message);
     else publish(name, { engine, session, atUnixMs: Date.now(), ...event } as never);

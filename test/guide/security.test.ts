@@ -4,7 +4,7 @@ import { expect, test } from "vitest";
 import { ROOT } from "../package/packed.ts";
 
 const page = readFileSync(join(ROOT, "docs", "security.md"), "utf8");
-const rows = [...page.matchAll(/^\| [^|]+ \| ([\d,]+) \| `([^`]+)` `([A-Za-z_]+)` \|$/gm)].map(
+const rows = [...page.matchAll(/^\| [^|]+ \| ([\d,.]+) \| `([^`]+)` `([A-Za-z_]+)` \|$/gm)].map(
   ([, value = "", file = "", name = ""]) => ({
     value: Number(value.replaceAll(",", "")),
     file,

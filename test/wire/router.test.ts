@@ -66,6 +66,7 @@ async function listen(): Promise<Received> {
       undeliverable.push([peer, reason]);
       notify();
     },
+    nothing: Buffer.from("nothing"),
     onFault: (error) => {
       throw error;
     },

@@ -56,16 +56,20 @@ function rows(captured: readonly Graph[], costs: Costs, uniform: number): TableR
 }
 
 /** The front with one graph more, cheapest first; of two as cheap the later, smaller one leads. */
-function enter(front: readonly Priced[], entering: Priced): Priced[] {
-  const beaten = front.some(
-    (other) => other.seconds < entering.seconds && servesAsMuch(other, entering),
-  );
-  if (beaten) return [...front];
-  const kept = front.filter(
-    (other) => other.seconds < entering.seconds || !servesAsMuch(entering, other),
-  );
-  const place = kept.findIndex((other) => other.seconds >= entering.seconds);
-  kept.splice(place === -1 ? kept.length : place, 0, entering);
+function enter(front: readonly Priced[], entering: Priced): readonly Priced[] {
+  const kept: Priced[] = [];
+  let at = 0;
+  for (; at < front.length; at++) {
+    const other = front[at] as Priced;
+    if (other.seconds >= entering.seconds) break;
+    if (servesAsMuch(other, entering)) return front;
+    kept.push(other);
+  }
+  kept.push(entering);
+  for (; at < front.length; at++) {
+    const other = front[at] as Priced;
+    if (!servesAsMuch(entering, other)) kept.push(other);
+  }
   return kept;
 }
 
