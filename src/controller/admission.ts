@@ -37,6 +37,8 @@ export interface AdmissionOptions {
   readonly registry: EngineRegistry;
   readonly plans: PlanDesk;
   readonly memory: MemoryDesk;
+  /** When a capture of an idle engine may begin; undefined: at once. */
+  readonly pace: () => Promise<void> | undefined;
   /** False when it can't be delivered. */
   readonly send: (peer: string, message: ToEngine) => boolean;
   /** This peer has a session from now on, until it is disconnected. */
@@ -160,7 +162,7 @@ export class EngineAdmission {
   }
 
   #admit(peer: string, hello: Hello): void {
-    const { options, registry, plans, memory, onChange } = this.#options;
+    const { options, registry, plans, memory, pace, onChange } = this.#options;
     const { engine } = hello;
     const old = registry.driver(engine);
     const mode = registry.mode(engine) ?? options.mode;
@@ -179,6 +181,7 @@ export class EngineAdmission {
       rules: options.rules,
       plans,
       memory,
+      pace,
       onChange,
     });
     if (replaced > 0) driver.countProblem("replaced", replaced);

@@ -32,6 +32,7 @@ import {
 import { openMemory, SharedPlans } from "./desks.ts";
 import { EngineFrames } from "./frames.ts";
 import { type ControllerOptions, type ResolvedOptions, resolveOptions } from "./options.ts";
+import { CapturePace, eventLoopShare } from "./pace.ts";
 import { EngineRegistry } from "./registry.ts";
 import { Waiters, type WaitOptions } from "./waiters.ts";
 
@@ -109,6 +110,7 @@ class EngineController implements Controller {
   readonly #waiters = new Waiters<EngineSnapshot>();
   readonly #plans: SharedPlans;
   readonly #memory: MemoryDesk;
+  readonly #pace = new CapturePace({ clock: systemClock, busyShare: eventLoopShare() });
   readonly #admission: EngineAdmission;
   readonly #frames: EngineFrames;
   readonly #onAbort = (): void => void this.close();
@@ -138,6 +140,7 @@ class EngineController implements Controller {
       registry,
       plans: this.#plans.desk,
       memory: this.#memory,
+      pace: () => this.#pace.turn(),
       send: (peer, message) => this.#frames.send(peer, message),
       onConnect: (peer) => this.#router?.admit(peer),
       onDisconnect: (peer) => this.#router?.dismiss(peer),
@@ -210,6 +213,7 @@ class EngineController implements Controller {
     this.#closed = true;
     this.#options.signal?.removeEventListener("abort", this.#onAbort);
     this.#registry.close(closedError());
+    this.#pace.close();
     this.#waiters.fail(closedError());
     await this.#starting?.catch(() => undefined);
     await this.#router?.close();

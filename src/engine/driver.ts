@@ -43,6 +43,8 @@ export interface DriverOptions {
   readonly plans?: PlanDesk;
   /** What engines share of memory. @default nothing: no margin, and no GPU of this host */
   readonly memory?: MemoryDesk;
+  /** When a capture of an idle engine may begin; undefined: at once. @default always */
+  readonly pace?: () => Promise<void> | undefined;
   /** Called after every change that a snapshot shows. */
   readonly onChange: () => void;
 }
@@ -53,6 +55,7 @@ export class EngineDriver {
   readonly #desk: MemoryDesk;
   readonly #tools: StepTools;
   readonly #onChange: () => void;
+  readonly #pace: () => Promise<void> | undefined;
   readonly #queue = new PQueue({ concurrency: 1 });
   readonly #timers = new Map<Timer, () => void>();
   #session: Session;
@@ -77,6 +80,7 @@ export class EngineDriver {
     this.#clock = clock;
     this.#desk = desk;
     this.#onChange = onChange;
+    this.#pace = options.pace ?? (() => undefined);
     this.#session = session;
     this.#tools = {
       now,
@@ -250,6 +254,9 @@ export class EngineDriver {
 
   #capture(capture: CaptureEffect, session: Session): void {
     void this.#queue.add(async () => {
+      // What traffic has earned waits for nobody else's fill.
+      const turn = capture.whenIdle ? this.#pace() : undefined;
+      if (turn !== undefined) await turn;
       const needBytes = await this.#reserve(capture);
       if (needBytes === undefined) return;
       this.#step({ type: "reserved", capture, needBytes, open: session.open });

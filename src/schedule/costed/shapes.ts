@@ -125,8 +125,7 @@ export function createShapes(planned: readonly Graph[]): Shapes {
     const uniform = isUniform(step) ? step.uniform : 0;
     const requests = uniform > 0 ? 0 : roundUp(step.requests, limits);
     const { loras, queryLength, microbatches } = step;
-    const isPlain =
-      loras === undefined && queryLength === undefined && microbatches === undefined;
+    const isPlain = loras === undefined && queryLength === undefined && microbatches === undefined;
     const plainKey = uniform > 0 ? uniform : -requests;
     const plain = isPlain ? plainLanes.get(plainKey) : undefined;
     if (plain !== undefined) return plain;
