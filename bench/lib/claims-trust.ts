@@ -4,6 +4,7 @@ import type { Finding } from "./claims.ts";
 import type { ControllerFigures, EngineFigures } from "./fleet-messages.ts";
 
 const P99_MS_MAX = 200;
+const SIGTERM_MS_MAX = 2000;
 const DECISION_P99_MS_MAX = 50;
 const MIB_MAX = 1;
 const SHARE_MAX = 0.15;
@@ -45,6 +46,45 @@ export function trustHttpFindings({ rows }: TrustHttp, origin: Origin): Finding[
         ...origin,
       },
     ]);
+}
+
+/** One run of `npm run bench:trust-socket`. */
+export interface SocketRow {
+  readonly build: "before" | "this";
+  readonly seconds: number;
+  /** Times that the honest engine was given up. */
+  readonly lost: number;
+  readonly missedHeartbeats: number;
+  readonly longestSilenceMs: number;
+  readonly probes: number;
+  readonly answered: number;
+  readonly healthzP50Ms: number | null;
+  readonly healthzP99Ms: number | null;
+  readonly sigtermMs: number;
+}
+
+export interface TrustSocket {
+  readonly rows: readonly SocketRow[];
+}
+
+export function trustSocketFindings({ rows }: TrustSocket, origin: Origin): Finding[] {
+  const row = rows.find(({ build }) => build === "this");
+  if (row === undefined) return [];
+  const finding = (id: string, value: number, unit: string, limit: number): Finding => ({
+    id: `trust.socket.${id}`,
+    value,
+    unit,
+    limit,
+    sense: "atMost",
+    ...origin,
+  });
+  return [
+    finding("honest-engine-lost", row.lost, "times", 0),
+    finding("missed-heartbeats", row.missedHeartbeats, "heartbeats", 0),
+    finding("unanswered", row.probes - row.answered, "probes", 0),
+    finding("healthz-p99", row.healthzP99Ms ?? Number.NaN, "ms", P99_MS_MAX),
+    finding("sigterm", row.sigtermMs, "ms", SIGTERM_MS_MAX),
+  ];
 }
 
 interface Phase {
