@@ -74,6 +74,7 @@ export class EngineDriver {
       ledger,
       marginBytes,
       driverFree: (gpu) => gpus?.freeBytes(gpu),
+      driverTotal: (gpu) => gpus?.totalBytes(gpu),
       now,
     });
     this.record = createEngineRecord(hello, mode, { guard, utilization });
