@@ -21,7 +21,12 @@ import {
   simulatedFindings,
   worstFindings,
 } from "./lib/claims-simulated.ts";
-import { type TrustHttp, trustHttpFindings } from "./lib/claims-trust.ts";
+import {
+  type TrustHttp,
+  type TrustSocket,
+  trustHttpFindings,
+  trustSocketFindings,
+} from "./lib/claims-trust.ts";
 import {
   type ClientCosts,
   type ClientMemory,
@@ -94,6 +99,10 @@ function findings(): Finding[] {
     ...trustHttpFindings(read<TrustHttp>("trust-http.json"), {
       source: "trust-http.json",
       command: "BEFORE=MAIN npm run bench:trust-http",
+    }),
+    ...trustSocketFindings(read<TrustSocket>("trust-socket.json"), {
+      source: "trust-socket.json",
+      command: "BEFORE=MAIN npm run bench:trust-socket",
     }),
     ...uses(),
   ];

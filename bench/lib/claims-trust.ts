@@ -1,8 +1,18 @@
-/** Claims about peers that mean no good. Pure. */
+/** Claims about peers that mean no good, and about many of them. Pure. */
 
 import type { Finding } from "./claims.ts";
+import type { ControllerFigures, EngineFigures } from "./fleet-messages.ts";
 
 const P99_MS_MAX = 200;
+const SIGTERM_MS_MAX = 2000;
+const DECISION_P99_MS_MAX = 50;
+const MIB_MAX = 1;
+const SHARE_MAX = 0.15;
+/** The numbers of engines that something is claimed of. */
+const FLEET = 1000;
+const SMALL_FLEET = 256;
+
+type Origin = Pick<Finding, "source" | "command">;
 
 export interface TrustHttp {
   readonly rows: readonly {
@@ -15,10 +25,7 @@ export interface TrustHttp {
 }
 
 /** Of this build: the times of probes, and the share that was answered at all. */
-export function trustHttpFindings(
-  { rows }: TrustHttp,
-  origin: Pick<Finding, "source" | "command">,
-): Finding[] {
+export function trustHttpFindings({ rows }: TrustHttp, origin: Origin): Finding[] {
   return rows
     .filter(({ build }) => build === "this")
     .flatMap(({ attack, probes, answered, p99Ms }): Finding[] => [
@@ -39,4 +46,99 @@ export function trustHttpFindings(
         ...origin,
       },
     ]);
+}
+
+/** One run of `npm run bench:trust-socket`. */
+export interface SocketRow {
+  readonly build: "before" | "this";
+  readonly seconds: number;
+  /** Times that the honest engine was given up. */
+  readonly lost: number;
+  readonly missedHeartbeats: number;
+  readonly longestSilenceMs: number;
+  readonly probes: number;
+  readonly answered: number;
+  readonly healthzP50Ms: number | null;
+  readonly healthzP99Ms: number | null;
+  readonly sigtermMs: number;
+}
+
+export interface TrustSocket {
+  readonly rows: readonly SocketRow[];
+}
+
+export function trustSocketFindings({ rows }: TrustSocket, origin: Origin): Finding[] {
+  const row = rows.find(({ build }) => build === "this");
+  if (row === undefined) return [];
+  const finding = (id: string, value: number, unit: string, limit: number): Finding => ({
+    id: `trust.socket.${id}`,
+    value,
+    unit,
+    limit,
+    sense: "atMost",
+    ...origin,
+  });
+  return [
+    finding("honest-engine-lost", row.lost, "times", 0),
+    finding("missed-heartbeats", row.missedHeartbeats, "heartbeats", 0),
+    finding("unanswered", row.probes - row.answered, "probes", 0),
+    finding("healthz-p99", row.healthzP99Ms ?? Number.NaN, "ms", P99_MS_MAX),
+    finding("sigterm", row.sigtermMs, "ms", SIGTERM_MS_MAX),
+  ];
+}
+
+interface Phase {
+  readonly controller: ControllerFigures;
+  readonly engines: EngineFigures;
+}
+
+/** One run of `npm run bench:fleet`. */
+export interface FleetRow {
+  readonly build: string;
+  readonly engines: number;
+  readonly arrivalSeconds: number;
+  readonly serveSeconds: number;
+  /** Resident memory without an engine, and what each took beyond it in the end. */
+  readonly emptyBytes: number;
+  readonly bytesPerEngine: number;
+  readonly fill: Phase;
+  readonly serve: Phase;
+}
+
+export interface Fleet {
+  readonly rows: readonly FleetRow[];
+}
+
+export function fleetFindings({ rows }: Fleet, origin: Origin): Finding[] {
+  const ours = rows.filter(({ build }) => build === "this");
+  const atMost = (id: string, value: number, unit: string, limit: number): Finding => ({
+    id: `trust.fleet.${id}`,
+    value,
+    unit,
+    limit,
+    sense: "atMost",
+    ...origin,
+  });
+  return ours.flatMap(({ engines, bytesPerEngine, fill, serve }): Finding[] => {
+    if (engines === SMALL_FLEET) {
+      const { busySeconds, seconds } = serve.controller;
+      return [atMost(`${engines}.serve.core`, busySeconds / seconds, "of a core", SHARE_MAX)];
+    }
+    if (engines !== FLEET) return [];
+    const phase = (name: string, { controller, engines: told }: Phase): Finding[] => [
+      atMost(
+        `${engines}.${name}.decision-p99`,
+        controller.decisions.p99Ms,
+        "ms",
+        DECISION_P99_MS_MAX,
+      ),
+      atMost(`${engines}.${name}.missed-heartbeats`, told.missedHeartbeats, "heartbeats", 0),
+    ];
+    return [
+      ...phase("fill", fill),
+      ...phase("serve", serve),
+      atMost(`${engines}.unfilled`, engines - fill.engines.settled, "engines", 0),
+      atMost(`${engines}.memory`, bytesPerEngine / 2 ** 20, "MiB an engine", MIB_MAX),
+    ];
+  });
 }

@@ -28,7 +28,12 @@ const VARIABLES: Readonly<Record<string, string>> = {
 };
 
 /** Options that are numbers; the rest are texts. */
-const NUMBERS: ReadonlySet<string> = new Set(["settle-within", "graphs-max", "fill-share"]);
+const NUMBERS: ReadonlySet<string> = new Set([
+  "settle-within",
+  "graphs-max",
+  "fill-share",
+  "engines-max",
+]);
 /** Options that name graphs, of which some are numbers: one, or a list of them. */
 const LISTS: ReadonlySet<string> = new Set(["pin", "exclude"]);
 

@@ -6,6 +6,7 @@
 import { parseArgs } from "node:util";
 import { OptionError } from "../base/errors.ts";
 import { nearMiss } from "../base/near-miss.ts";
+import { ENGINES_MAX } from "../controller/options.ts";
 import { id } from "../wire/check.ts";
 import { checkEndpoint } from "../wire/endpoint.ts";
 import { MODES, type Mode } from "../wire/protocol.ts";
@@ -140,6 +141,15 @@ export function secondsOption(options: ParsedOptions, name: string): number | un
     throw usageError(`--${name}`, "a number of seconds above 0 and up to 86400", value);
   }
   return seconds;
+}
+
+/** Engines at once; undefined: as many as a controller takes by itself. */
+export function enginesMaxOption(options: ParsedOptions): number | undefined {
+  const value = options.strings.get("engines-max");
+  if (value === undefined) return undefined;
+  const engines = /^\d{1,6}$/.test(value) ? Number(value) : 0;
+  if (engines >= 1 && engines <= ENGINES_MAX) return engines;
+  throw usageError("--engines-max", `a whole number from 1 to ${ENGINES_MAX}`, value);
 }
 
 export interface HostPort {

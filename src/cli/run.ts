@@ -25,6 +25,7 @@ import { isDisabled, noEngineSentence } from "./no-engine.ts";
 import {
   endpointOption,
   engineNameOption,
+  enginesMaxOption,
   environmentMode,
   modeOption,
   type OptionSpec,
@@ -45,6 +46,7 @@ export const RUN_OPTIONS: OptionSpec = {
   engine: "string",
   launcher: "string",
   "settle-within": "string",
+  "engines-max": "string",
   ...KEY_OPTIONS,
   ...HTTP_OPTIONS,
   ...PLAN_OPTIONS,
@@ -73,6 +75,7 @@ ${KEY_HELP}
   --launcher SOCKET     fork COMMAND from the launcher there, without imports; where that can't be,
                         it is spawned, and a line says why (see \`lazygraph launcher\`)
   --settle-within S     no captures later than S seconds after ready
+  --engines-max N       engines at once, 1 to 4096; one more waits until there is room (default 64)
   --http HOST:PORT      answer \`lazygraph status\`, PUT …/mode and GET /metrics there, or at
                         unix:PATH, a socket file that only this user may open (default: no HTTP)
 ${HTTP_HELP}
@@ -98,6 +101,7 @@ interface RunOptions {
   readonly engine: string | undefined;
   readonly launcher: string | undefined;
   readonly settleWithinSeconds: number | undefined;
+  readonly enginesMax: number | undefined;
   readonly keys: string | undefined;
   readonly http: HttpSide | undefined;
   readonly planning: ReturnType<typeof planOptions>;
@@ -115,7 +119,7 @@ export async function runRun(argv: readonly string[]): Promise<number> {
   }
   const report = options.json === undefined ? undefined : await openReport(options.json);
   if (isDisabled(process.env)) return runStock(options, report);
-  const { mode, endpoint, settleWithinSeconds } = options;
+  const { mode, endpoint, settleWithinSeconds, enginesMax } = options;
   const curve = await curveKeys(options.keys, process.env, endpoint, (sentence) =>
     note(sentence, "ERR_LAZYGRAPH_KEYS"),
   );
@@ -126,6 +130,7 @@ export async function runRun(argv: readonly string[]): Promise<number> {
     ...options.planning,
     memory: options.memory,
     ...(settleWithinSeconds === undefined ? {} : { settleWithinSeconds }),
+    ...(enginesMax === undefined ? {} : { enginesMax }),
     ...(curve === undefined ? {} : { curve }),
   });
   // Before the endpoint is bound: a token or certificate that can't be used ends the start.
@@ -171,6 +176,7 @@ function runOptions(options: ParsedOptions, command: readonly string[]): RunOpti
     engine: engineNameOption(options),
     launcher: options.strings.get("launcher"),
     settleWithinSeconds: secondsOption(options, "settle-within"),
+    enginesMax: enginesMaxOption(options),
     keys: keyFolder(options, process.env),
     http: httpSide(options, process.env),
     planning: planOptions(options),

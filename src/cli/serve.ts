@@ -14,6 +14,7 @@ import { createLog, LOG_FORMATS, type LogFormat } from "./log.ts";
 import { MEMORY_HELP, MEMORY_OPTIONS, memoryOptions } from "./memory-options.ts";
 import {
   endpointOption,
+  enginesMaxOption,
   environmentMode,
   modeOption,
   type OptionSpec,
@@ -35,6 +36,7 @@ export const SERVE_OPTIONS: OptionSpec = {
   ...HTTP_OPTIONS,
   mode: "string",
   "settle-within": "string",
+  "engines-max": "string",
   ...PLAN_OPTIONS,
   ...MEMORY_OPTIONS,
   ...CONFIG_OPTIONS,
@@ -57,6 +59,7 @@ ${KEY_HELP}
   --mode MODE           eager, lazy or idle, of engines that join (default: LAZYGRAPH_MODE, else
                         idle)
   --settle-within S     no captures later than S seconds after an engine is ready
+  --engines-max N       engines at once, 1 to 4096; one more waits until there is room (default 64)
 ${PLAN_HELP}
 ${MEMORY_HELP}
 ${CONFIG_HELP}
@@ -97,7 +100,7 @@ export async function runServe(argv: readonly string[]): Promise<number> {
   }
   const read = (): ServeOptions => withConfig(given, SERVE_OPTIONS, process.env, serveOptions);
   const options = read();
-  const { mode, settleWithinSeconds, endpoint, planning, memory, quiet } = options;
+  const { mode, settleWithinSeconds, enginesMax, endpoint, planning, memory, quiet } = options;
   const curve = await curveKeys(options.keys, process.env, endpoint, (sentence) =>
     note(sentence, "ERR_LAZYGRAPH_KEYS"),
   );
@@ -107,6 +110,7 @@ export async function runServe(argv: readonly string[]): Promise<number> {
     ...planning,
     memory,
     ...(settleWithinSeconds === undefined ? {} : { settleWithinSeconds }),
+    ...(enginesMax === undefined ? {} : { enginesMax }),
     ...(curve === undefined ? {} : { curve }),
   });
   const log = createLog(options.logFormat ?? "text");
@@ -150,6 +154,7 @@ export async function runServe(argv: readonly string[]): Promise<number> {
 interface ServeOptions {
   readonly mode: Mode;
   readonly settleWithinSeconds: number | undefined;
+  readonly enginesMax: number | undefined;
   readonly keys: string | undefined;
   readonly http: HttpSide;
   readonly endpoint: string;
@@ -164,6 +169,7 @@ function serveOptions(options: ParsedOptions): ServeOptions {
   return {
     mode: modeOption(options, environmentMode(process.env)),
     settleWithinSeconds: secondsOption(options, "settle-within"),
+    enginesMax: enginesMaxOption(options),
     keys: keyFolder(options, process.env),
     http: httpSide(options, process.env, DEFAULT_ADDRESS),
     endpoint: endpointOption(options) ?? "tcp://127.0.0.1:5757",

@@ -19,14 +19,31 @@ import type { Connection, EngineRegistry } from "./registry.ts";
 const REPLACED_MAX = 256;
 /** Strangers remembered as asked for their `hello`. */
 const STRANGERS_MAX = 1024;
+/** Seconds until who found no place asks again. */
+const LATER_SECONDS = 5;
+/** Sessions remembered as put off, so that it is told once. */
+const PUT_OFF_MAX = 256;
+/**
+ * How long after its first engine a controller goes on to take the place of those that its engines
+ * had before it. They come within seconds of its start; who comes later with a higher incarnation
+ * has had a controller that started after this one.
+ */
+const TAKEOVER_SECONDS = 60;
+/** A year: what a clock may be behind the one of the controller before. */
+const CLOCK_BACK_MS_MAX = 31_536_000_000;
 
 export interface AdmissionOptions {
   readonly options: ResolvedOptions;
   readonly registry: EngineRegistry;
   readonly plans: PlanDesk;
   readonly memory: MemoryDesk;
+  /** When a capture of an idle engine may begin; undefined: at once. */
+  readonly pace: () => Promise<void> | undefined;
   /** False when it can't be delivered. */
   readonly send: (peer: string, message: ToEngine) => boolean;
+  /** This peer has a session from now on, until it is disconnected. */
+  readonly onConnect: (peer: string) => void;
+  readonly onDisconnect: (peer: string) => void;
   /** An engine is about to join or to come back. */
   readonly onJoin: () => void;
   /** Called after every change that a snapshot shows. */
@@ -35,15 +52,21 @@ export interface AdmissionOptions {
 
 export class EngineAdmission {
   readonly #options: AdmissionOptions;
-  /** Later starts have higher ones; engines never go back to a lower one. */
-  readonly incarnation: number = nextIncarnation();
+  #incarnation = nextIncarnation();
+  #firstAtSeconds: number | undefined;
   readonly #replaced = new Set<string>();
   /** When a peer without a session was last asked to say hello; infinity: refused, never again. */
   readonly #strangers = new Map<string, number>();
+  readonly #putOff = new Set<string>();
   #commands = 0;
 
   constructor(options: AdmissionOptions) {
     this.#options = options;
+  }
+
+  /** Later starts have higher ones; engines never go back to a lower one. */
+  get incarnation(): number {
+    return this.#incarnation;
   }
 
   /** A peer without a session: this controller was restarted, or had given the engine up. */
@@ -65,6 +88,10 @@ export class EngineAdmission {
       this.#refuse(peer, refusal, hello.engine);
       return;
     }
+    if (!this.#outranks(hello)) {
+      this.#superseded(connection, hello);
+      return;
+    }
     const { engine, session: id } = hello;
     if (connection !== undefined) {
       const { hello: known, mode } = connection.driver.record;
@@ -79,20 +106,70 @@ export class EngineAdmission {
       const why = other ? `its connection is ${engine}'s now` : "it speaks another version now";
       this.#endConnectionOf(connection.driver, why);
     }
+    const { registry, options, onJoin } = this.#options;
+    if (!registry.makeRoom(engine, options.enginesMax)) {
+      this.#later(peer, hello);
+      return;
+    }
     this.#strangers.delete(peer);
-    this.#options.onJoin();
+    this.#putOff.delete(id);
+    this.#firstAtSeconds ??= systemClock.now();
+    onJoin();
     this.#admit(peer, hello);
   }
 
+  /**
+   * Whether this controller comes after all that the engine has had. A clock that went back must
+   * not keep a new one from its engines: until it has some of its own, it goes by what they know.
+   */
+  #outranks({ incarnation: seen = 0 }: Hello): boolean {
+    if (seen <= this.#incarnation) return true;
+    const first = this.#firstAtSeconds;
+    const isNew = first === undefined || systemClock.now() - first < TAKEOVER_SECONDS;
+    // Nobody's word may lift it so far that no later start can come after it.
+    if (!isNew || seen - this.#incarnation > CLOCK_BACK_MS_MAX) return false;
+    this.#incarnation = laterIncarnation(seen);
+    return true;
+  }
+
+  /** Another controller has started since: the engine is that one's. It goes on to ask there. */
+  #superseded(connection: Connection | undefined, { engine, incarnation = 0 }: Hello): void {
+    if (connection !== undefined) {
+      this.#endConnectionOf(connection.driver, "a younger controller has it");
+    }
+    publishProblem(
+      engine,
+      "ERR_LAZYGRAPH_INCARNATION",
+      `Expected engine ${engine} to know no younger controller than this one (${this.#incarnation}), ` +
+        `got one that was welcomed by ${incarnation}: stop this one.`,
+    );
+  }
+
+  /** There is no place: whoever comes again when there is one is let in. */
+  #later(peer: string, { engine, session }: Hello): void {
+    const { enginesMax } = this.#options.options;
+    const code = "ERR_LAZYGRAPH_ENGINES_MAX";
+    const message =
+      `Expected at most ${enginesMax} engines at once, got ${engine} as one more: it is let in when ` +
+      "another one ends; raise enginesMax (--engines-max), or start another controller.";
+    // Asked again only by its next hello.
+    this.#remember(peer, Number.POSITIVE_INFINITY);
+    this.#options.send(peer, { type: "later", code, message, retrySeconds: LATER_SECONDS });
+    if (this.#putOff.has(session)) return;
+    this.#putOff.add(session);
+    dropOldest(this.#putOff, PUT_OFF_MAX);
+    publishProblem(engine, code, message);
+  }
+
   #admit(peer: string, hello: Hello): void {
-    const { options, registry, plans, memory, onChange } = this.#options;
+    const { options, registry, plans, memory, pace, onChange } = this.#options;
     const { engine } = hello;
     const old = registry.driver(engine);
     const mode = registry.mode(engine) ?? options.mode;
     const session = this.#session(peer, hello);
     if (old !== undefined && old.record.hello.session === hello.session) {
       this.#endConnectionOf(old, "it came back over another connection");
-      registry.connect(peer, { driver: old, session });
+      this.#connect(peer, { driver: old, session });
       old.attach(hello, session);
       return;
     }
@@ -104,16 +181,22 @@ export class EngineAdmission {
       rules: options.rules,
       plans,
       memory,
+      pace,
       onChange,
     });
     if (replaced > 0) driver.countProblem("replaced", replaced);
     registry.add(driver);
-    registry.connect(peer, { driver, session });
+    this.#connect(peer, { driver, session });
     driver.join();
   }
 
+  #connect(peer: string, connection: Connection): void {
+    this.#options.registry.connect(peer, connection);
+    this.#options.onConnect(peer);
+  }
+
   #session(peer: string, hello: Hello): Session {
-    const { options, registry, send } = this.#options;
+    const { options, registry, send, onDisconnect } = this.#options;
     const { heartbeatMs, captureTimeoutMs, memory = {} } = options;
     const { reserve, reserveBytes, marginBytes } = memory;
     const session: Session = new Session(hello, {
@@ -121,7 +204,7 @@ export class EngineAdmission {
       send: (message) => send(peer, message),
       heartbeatMs,
       captureTimeoutMs,
-      incarnation: this.incarnation,
+      incarnation: this.#incarnation,
       memory: {
         ...(reserve === undefined ? {} : { reserve }),
         ...(reserveBytes === undefined ? {} : { reserveBytes }),
@@ -135,6 +218,7 @@ export class EngineAdmission {
         const connection = registry.connection(peer);
         if (connection?.session !== session) return;
         registry.disconnect(peer);
+        onDisconnect(peer);
         connection.driver.detach(error);
       },
     });
@@ -145,10 +229,7 @@ export class EngineAdmission {
     const version = refusalOf(hello);
     if (version !== undefined) return version;
     const { engine, session } = hello;
-    if (this.#replaced.has(session)) return replacedRefusal(engine);
-    const { registry, options } = this.#options;
-    const { enginesMax } = options;
-    return registry.makeRoom(engine, enginesMax) ? undefined : fullRefusal(engine, enginesMax);
+    return this.#replaced.has(session) ? replacedRefusal(engine) : undefined;
   }
 
   #refuse(peer: string, refusal: Refuse, engine: string): void {
@@ -213,6 +294,11 @@ function nextIncarnation(): number {
   return incarnation;
 }
 
+function laterIncarnation(seen: number): number {
+  incarnation = Math.max(seen, incarnation) + 1;
+  return incarnation;
+}
+
 function replacedRefusal(engine: string): Refuse {
   return {
     type: "refuse",
@@ -220,15 +306,5 @@ function replacedRefusal(engine: string): Refuse {
     message:
       `Expected one engine of the name ${engine}, but a younger one took it: ` +
       "give each engine a name of its own (LAZYGRAPH_ENGINE).",
-  };
-}
-
-function fullRefusal(engine: string, enginesMax: number): Refuse {
-  return {
-    type: "refuse",
-    code: "ERR_LAZYGRAPH_ENGINES_MAX",
-    message:
-      `Expected at most ${enginesMax} engines at once, got ${engine} as one more: ` +
-      "raise enginesMax, or start another controller.",
   };
 }

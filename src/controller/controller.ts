@@ -15,6 +15,7 @@ import type { EngineDriver } from "../engine/driver.ts";
 import { publishProblem } from "../engine/events.ts";
 import type { SleepOptions, WakeOptions } from "../engine/sleep.ts";
 import type { EngineSnapshot } from "../engine/snapshot.ts";
+import { encode } from "../wire/codec.ts";
 import type { Mode } from "../wire/protocol.ts";
 import { openRouter, type RouterLink } from "../wire/router.ts";
 import { EngineAdmission } from "./admission.ts";
@@ -31,6 +32,7 @@ import {
 import { openMemory, SharedPlans } from "./desks.ts";
 import { EngineFrames } from "./frames.ts";
 import { type ControllerOptions, type ResolvedOptions, resolveOptions } from "./options.ts";
+import { CapturePace, eventLoopShare } from "./pace.ts";
 import { EngineRegistry } from "./registry.ts";
 import { Waiters, type WaitOptions } from "./waiters.ts";
 
@@ -108,6 +110,7 @@ class EngineController implements Controller {
   readonly #waiters = new Waiters<EngineSnapshot>();
   readonly #plans: SharedPlans;
   readonly #memory: MemoryDesk;
+  readonly #pace = new CapturePace({ clock: systemClock, busyShare: eventLoopShare() });
   readonly #admission: EngineAdmission;
   readonly #frames: EngineFrames;
   readonly #onAbort = (): void => void this.close();
@@ -137,7 +140,10 @@ class EngineController implements Controller {
       registry,
       plans: this.#plans.desk,
       memory: this.#memory,
+      pace: () => this.#pace.turn(),
       send: (peer, message) => this.#frames.send(peer, message),
+      onConnect: (peer) => this.#router?.admit(peer),
+      onDisconnect: (peer) => this.#router?.dismiss(peer),
       onJoin: () => {
         this.#plans.tellProblems();
         // What other controllers have learned since; its graphs come seconds later.
@@ -189,6 +195,7 @@ class EngineController implements Controller {
       onUndeliverable: (peer, reason) => this.#frames.undeliverable(peer, reason),
       onKeys: (sentence) => publishProblem("", "ERR_LAZYGRAPH_KEYS", sentence),
       onFault: (error) => this.#fault(error),
+      nothing: encode({ type: "heartbeat" }),
     });
     if (this.#closed) {
       await router.close();
@@ -206,6 +213,7 @@ class EngineController implements Controller {
     this.#closed = true;
     this.#options.signal?.removeEventListener("abort", this.#onAbort);
     this.#registry.close(closedError());
+    this.#pace.close();
     this.#waiters.fail(closedError());
     await this.#starting?.catch(() => undefined);
     await this.#router?.close();

@@ -7,10 +7,16 @@
 import { codeOf, type ErrorCode, LazygraphError, messageOf } from "../base/errors.ts";
 import { publishProblem } from "../engine/events.ts";
 import { decodeFromEngine, encode } from "../wire/codec.ts";
+import { type Excess, FRAMES_PER_SECOND_MAX, WORK_SHARE_MAX } from "../wire/peers.ts";
 import type { FromEngine, ToEngine } from "../wire/protocol.ts";
-import { FRAMES_PER_SECOND_MAX } from "../wire/router.ts";
 import type { EngineAdmission } from "./admission.ts";
 import type { Connection, EngineRegistry } from "./registry.ts";
+
+/** A hello has two texts of 2,048 characters, and little else. */
+const HELLO_BYTES_MAX = 32_768;
+
+/** It says nothing, and is sent all the time. */
+const HEARTBEAT: Uint8Array = encode({ type: "heartbeat" });
 
 export interface FramesOptions {
   readonly registry: EngineRegistry;
@@ -29,6 +35,11 @@ export class EngineFrames {
   receive(peer: string, frame: Uint8Array): void {
     const connection = this.#options.registry.connection(peer);
     connection?.session.heard();
+    // What is no hello is asked for one anyway: nothing large has to be read for that.
+    if (connection === undefined && frame.byteLength > HELLO_BYTES_MAX) {
+      this.#options.admission.askWho(peer);
+      return;
+    }
     try {
       const message = decodeFromEngine(frame);
       if (message === undefined) {
@@ -65,14 +76,19 @@ export class EngineFrames {
   }
 
   /** Frames were dropped unread, because their sender sent more than it may. */
-  flooded(peer: string, dropped: number): void {
+  flooded(peer: string, { frames, work }: Readonly<Record<Excess, number>>): void {
     const connection = this.#options.registry.connection(peer);
-    if (connection !== undefined) connection.driver.countProblem("flooded", dropped);
+    connection?.driver.countProblem("flooded", frames + work);
+    const share = `${100 * WORK_SHARE_MAX}% of the time`;
+    const expected =
+      frames > 0
+        ? `at most ${FRAMES_PER_SECOND_MAX} frames per second`
+        : `no more than takes ${share} to read`;
     tellProblem(
       connection,
       "ERR_LAZYGRAPH_ENGINE_FLOOD",
-      `Expected an engine to send at most ${FRAMES_PER_SECOND_MAX} frames per second, got ` +
-        `${dropped} more: they were dropped unread.`,
+      `Expected ${connection === undefined ? "peers without a session" : "an engine"} to send ` +
+        `${expected}, got ${frames + work} more: they were dropped unread.`,
     );
   }
 
@@ -80,7 +96,7 @@ export class EngineFrames {
   send(peer: string, message: ToEngine): boolean {
     let frame: Uint8Array;
     try {
-      frame = encode(message);
+      frame = message.type === "heartbeat" ? HEARTBEAT : encode(message);
     } catch (error) {
       const connection = this.#options.registry.connection(peer);
       tellProblem(connection, "ERR_LAZYGRAPH_INTERNAL", messageOf(error));

@@ -20,6 +20,7 @@
  * `http-connections`'s.
  */
 
+import { createHash } from "node:crypto";
 import {
   createServer,
   type IncomingHttpHeaders,
@@ -84,6 +85,9 @@ class TextAnswer {
   }
 }
 
+/** Hexadecimal digits of what is told of a session. */
+const SESSION_DIGITS = 16;
+
 interface Request {
   readonly changed: (action: HttpChange["action"], value: string) => void;
   readonly controller: Controller;
@@ -111,9 +115,9 @@ const ROUTES: readonly Route[] = [
   {
     method: "GET",
     path: /^\/v1\/engines$/,
-    answer: ({ controller }) => ({ engines: controller.engines() }),
+    answer: ({ controller }) => ({ engines: controller.engines().map(told) }),
   },
-  { method: "GET", path: /^\/v1\/engines\/([^/]+)$/, answer: findEngine },
+  { method: "GET", path: /^\/v1\/engines\/([^/]+)$/, answer: getEngine },
   { method: "PUT", path: /^\/v1\/engines\/([^/]+)\/mode$/, answer: putMode },
   { method: "POST", path: /^\/v1\/engines\/([^/]+)\/freeze$/, answer: postFreeze },
   { method: "POST", path: /^\/v1\/engines\/([^/]+)\/announce$/, answer: postAnnounce },
@@ -297,6 +301,19 @@ async function getMetrics({ metrics }: Request): Promise<TextAnswer> {
   throw new HttpError(404, "ERR_HTTP_NOT_FOUND", "No metrics are collected here.");
 }
 
+/**
+ * A picture for whoever may read. Who knows a session can say `hello` as its engine and is taken for
+ * it come back: so what is told tells sessions apart, and is none.
+ */
+function told(snapshot: EngineSnapshot): EngineSnapshot {
+  const digest = createHash("sha256").update(`lazygraph session ${snapshot.session}`).digest("hex");
+  return { ...snapshot, session: digest.slice(0, SESSION_DIGITS) };
+}
+
+function getEngine(request: Request): EngineSnapshot {
+  return told(findEngine(request));
+}
+
 function findEngine({ controller, engine }: Request): EngineSnapshot {
   const found = controller.engines().find((candidate) => candidate.engine === engine);
   if (found !== undefined) return found;
@@ -326,7 +343,7 @@ async function putMode(request: Request): Promise<EngineSnapshot> {
   }
   await request.controller.setMode(request.engine, mode);
   request.changed("mode", mode);
-  return findEngine(request);
+  return getEngine(request);
 }
 
 async function postFreeze(request: Request): Promise<EngineSnapshot> {
@@ -342,7 +359,7 @@ async function postFreeze(request: Request): Promise<EngineSnapshot> {
   }
   await request.controller.freeze(request.engine, reason);
   request.changed("freeze", reason);
-  return findEngine(request);
+  return getEngine(request);
 }
 
 async function postSleep(request: Request): Promise<EngineSnapshot> {
@@ -350,7 +367,7 @@ async function postSleep(request: Request): Promise<EngineSnapshot> {
   const options = (request.body ?? {}) as SleepOptions;
   await request.controller.sleep(request.engine, options);
   request.changed("sleep", JSON.stringify(options));
-  return findEngine(request);
+  return getEngine(request);
 }
 
 async function postWake(request: Request): Promise<EngineSnapshot> {
@@ -358,14 +375,14 @@ async function postWake(request: Request): Promise<EngineSnapshot> {
   const options = (request.body ?? {}) as WakeOptions;
   await request.controller.wake(request.engine, options);
   request.changed("wake", JSON.stringify(options));
-  return findEngine(request);
+  return getEngine(request);
 }
 
 function postAnnounce(request: Request): EngineSnapshot {
   findEngine(request);
   // The controller checks it, and says what was expected.
   request.controller.announce(request.engine, request.body as Announcement);
-  return findEngine(request);
+  return getEngine(request);
 }
 
 /** A name with a slash is what most people try first. */

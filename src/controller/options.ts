@@ -103,7 +103,7 @@ export interface ControllerOptions {
    */
   readonly profile?: string;
   /**
-   * Engines served at once, 1 to 1024; one more is refused with a reason.
+   * Engines served at once, 1 to 4096; one more is put off with a reason until there is room.
    * @default 64
    */
   readonly enginesMax?: number;
@@ -143,6 +143,8 @@ export type ResolvedOptions = Readonly<
   > & { policy: PolicyMaker; rules: PlanRules }
 >;
 
+/** Engines of one controller at most, whatever it is told: many more than one core can serve. */
+export const ENGINES_MAX = 4096;
 /** Entries of `pin` and of `exclude`. */
 const RULES_MAX = 256;
 const CURVE_NAMES = ["publicKey", "secretKey", "allowedClients"];
@@ -172,7 +174,7 @@ const RULES: { readonly [K in keyof ControllerOptions]-?: (value: unknown) => st
     planFolder: pathRule,
     planReadOnly: flag,
     profile: pathRule,
-    enginesMax: numberRule(1, 1024, "whole"),
+    enginesMax: numberRule(1, ENGINES_MAX, "whole"),
     memory: memoryRule,
     curve: curveRule,
     signal: (value) => (value instanceof AbortSignal ? undefined : "an AbortSignal"),

@@ -19,7 +19,7 @@ import type { PlanRules } from "../schedule/rules.ts";
 import type { Dropped, Hello, Mode } from "../wire/protocol.ts";
 import type { Session } from "../wire/session.ts";
 import { type MemoryDesk, memoryDesk } from "./desk.ts";
-import { publish, publishProblem } from "./events.ts";
+import { isHeard, publish, publishProblem } from "./events.ts";
 import { createEngineRecord, type EngineRecord, type ProblemCounts } from "./record.ts";
 import { requireOutcome, requireSleeps, type SleepOptions, type WakeOptions } from "./sleep.ts";
 import type {
@@ -43,6 +43,8 @@ export interface DriverOptions {
   readonly plans?: PlanDesk;
   /** What engines share of memory. @default nothing: no margin, and no GPU of this host */
   readonly memory?: MemoryDesk;
+  /** When a capture of an idle engine may begin; undefined: at once. @default always */
+  readonly pace?: () => Promise<void> | undefined;
   /** Called after every change that a snapshot shows. */
   readonly onChange: () => void;
 }
@@ -53,6 +55,7 @@ export class EngineDriver {
   readonly #desk: MemoryDesk;
   readonly #tools: StepTools;
   readonly #onChange: () => void;
+  readonly #pace: () => Promise<void> | undefined;
   readonly #queue = new PQueue({ concurrency: 1 });
   readonly #timers = new Map<Timer, () => void>();
   #session: Session;
@@ -71,12 +74,14 @@ export class EngineDriver {
       ledger,
       marginBytes,
       driverFree: (gpu) => gpus?.freeBytes(gpu),
+      driverTotal: (gpu) => gpus?.totalBytes(gpu),
       now,
     });
     this.record = createEngineRecord(hello, mode, { guard, utilization });
     this.#clock = clock;
     this.#desk = desk;
     this.#onChange = onChange;
+    this.#pace = options.pace ?? (() => undefined);
     this.#session = session;
     this.#tools = {
       now,
@@ -231,6 +236,7 @@ export class EngineDriver {
   }
 
   #publish({ name, event }: PublishEffect): void {
+    if (!isHeard(name)) return;
     const { engine, session } = this.record.hello;
     if (name === "lazygraph:problem") publishProblem(engine, event.code, event.message);
     else publish(name, { engine, session, atUnixMs: Date.now(), ...event } as never);
@@ -249,6 +255,9 @@ export class EngineDriver {
 
   #capture(capture: CaptureEffect, session: Session): void {
     void this.#queue.add(async () => {
+      // What traffic has earned waits for nobody else's fill.
+      const turn = capture.whenIdle ? this.#pace() : undefined;
+      if (turn !== undefined) await turn;
       const needBytes = await this.#reserve(capture);
       if (needBytes === undefined) return;
       this.#step({ type: "reserved", capture, needBytes, open: session.open });

@@ -190,6 +190,11 @@ export const EVENT_NAMES: readonly EventName[] = [
 
 const channels = new Map(EVENT_NAMES.map((name) => [name, channel(name)]));
 
+/** @internal Whether anybody hears what is published there. */
+export function isHeard(name: EventName): boolean {
+  return channels.get(name)?.hasSubscribers === true;
+}
+
 /** @internal */
 export function publish<K extends EventName>(name: K, event: LazygraphEvents[K]): void {
   const target = channels.get(name);

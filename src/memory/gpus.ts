@@ -69,6 +69,11 @@ export class HostGpus {
     return age <= READING_SECONDS_MAX ? followed.freeBytes : undefined;
   }
 
+  /** All bytes of a GPU of this host; undefined where it is another host's. */
+  totalBytes(gpu: string): number | undefined {
+    return this.#followed.get(canonicalUuid(gpu))?.totalBytes;
+  }
+
   /** Resolves when the driver has been opened, or found missing, and these GPUs have been read. */
   async follow(gpus: readonly string[], spokenFor: (gpu: string) => number): Promise<void> {
     if (this.#closed) return;

@@ -13,7 +13,7 @@ import {
   servingClaim,
   wholeClaimBytes,
 } from "./headroom.ts";
-import type { Kept, MemoryLedger } from "./ledger.ts";
+import type { Extent, Kept, MemoryLedger } from "./ledger.ts";
 
 export interface RoomOptions {
   /** Who claims and reserves, unique among the engines of the ledger. */
@@ -23,6 +23,8 @@ export interface RoomOptions {
   readonly marginBytes: number | undefined;
   /** Free bytes of a GPU as this host's driver says; undefined where it can't be asked. */
   readonly driverFree: (gpu: string) => number | undefined;
+  /** All bytes of a GPU, likewise. @default not known */
+  readonly driverTotal?: (gpu: string) => number | undefined;
   /** Monotonic seconds. */
   readonly now: () => number;
 }
@@ -82,8 +84,19 @@ export class EngineRoom {
     const { ledger, engine } = this.#options;
     for (const [gpu, { bytes, ranks }] of this.#claims) {
       const kept = { bytes: ranks * keptBytes, untakenBytes: ranks * untakenBytes };
-      ledger.claim(gpu, engine, bytes, kept);
+      ledger.claim(gpu, engine, bytes, kept, this.#extent(gpu));
     }
+  }
+
+  #extent(gpu: string): Extent {
+    let heldBytes = 0;
+    let totalBytes = this.#options.driverTotal?.(gpu) ?? Number.POSITIVE_INFINITY;
+    for (const rank of this.#ranks) {
+      if (rank.gpuUuid !== gpu) continue;
+      heldBytes += rank.reservedBytes;
+      totalBytes = Math.min(totalBytes, rank.totalBytes);
+    }
+    return { totalBytes, heldBytes };
   }
 
   /** The rank that has the least; undefined while none has reported. */
@@ -113,11 +126,12 @@ export class EngineRoom {
 
   /** Whether a rank has less than serving needs, even at best. */
   get isShort(): boolean {
-    const { ledger } = this.#options;
+    const { ledger, engine } = this.#options;
     // Captured graphs are within their own: it is not they that serving is short of. Nor is it
     // short of what its allocator keeps: that gives back what a step wants otherwise.
     return this.#ranks.some(
-      (rank) => this.#mostBytes(rank) < ledger.least(rank.gpuUuid) && this.#emptiedBytes(rank) < 0,
+      (rank) =>
+        this.#mostBytes(rank) < ledger.least(rank.gpuUuid, engine) && this.#emptiedBytes(rank) < 0,
     );
   }
 
@@ -152,7 +166,7 @@ export class EngineRoom {
     const { ledger, engine, marginBytes: margin } = this.#options;
     const { peakBytes, marginBytes } = this.#claim(rank);
     const moreBytes = wholeClaimBytes(rank, margin) - peakBytes - marginBytes;
-    const othersBytes = ledger.spokenFor(gpu) + ledger.keptByOthers(gpu, engine);
+    const othersBytes = ledger.spokenFor(gpu, engine) + ledger.keptByOthers(gpu, engine);
     // A driver that says more than the engine did may have got it out of this very cache.
     const freeBytes = Math.min(rank.freeBytes, this.#free(rank).freeBytes);
     return freeBytes + cachedBytes - othersBytes - moreBytes;

@@ -32,7 +32,7 @@ export class RegretMeter {
       const ideal = idealGraph(this.#planned, step);
       // Stock would run it without a graph, too.
       if (ideal === undefined) continue;
-      this.#costs.observeSteps({ ...seen, uniform });
+      this.#costs.observeSteps(uniform === seen.uniform ? seen : { ...seen, uniform });
       if (seen.served === ideal.id) continue;
       const server = this.#byId.get(seen.served);
       const took =

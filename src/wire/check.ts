@@ -12,8 +12,28 @@ import { LIMITS } from "./protocol.ts";
 /** A value that is not what its place in the message asks for. */
 export class Mismatch extends Error {
   override readonly name: string = "Mismatch";
+  readonly #path: string;
+  readonly #fault: string;
+
+  /**
+   * @param path its place in what was checked; empty: that itself
+   * @param fault the sentence from there on
+   */
+  constructor(path: string, fault: string) {
+    super(`Expected ${path} ${fault}`);
+    this.#path = path;
+    this.#fault = fault;
+  }
+
+  /** The same one level further out. Paths are put together only when something is wrong. */
+  within(path: string): Mismatch {
+    const inner = this.#path;
+    const joint = path === "" || inner === "" || inner.startsWith("[") ? "" : ".";
+    return new Mismatch(`${path}${joint}${inner}`, this.#fault);
+  }
 }
 
+/** @param path of the value, in what it is a part of; empty where it is not named */
 export type Check<T> = (value: unknown, path: string) => T;
 
 const SHOWN_CHARS_MAX = 60;
@@ -31,7 +51,7 @@ export function show(value: unknown): string {
 }
 
 function mismatch(path: string, expected: string, value: unknown): Mismatch {
-  return new Mismatch(`Expected ${path} to be ${expected}, got ${show(value)}`);
+  return new Mismatch(path, `to be ${expected}, got ${show(value)}`);
 }
 
 /** An integer in a range, as a number; nothing on the wire may exceed 2⁵³ − 1. */
@@ -67,7 +87,7 @@ export function text(charsMax: number): Check<string> {
   return (value, path) => {
     if (typeof value !== "string") throw mismatch(path, expected, value);
     if (value.length > charsMax) {
-      throw new Mismatch(`Expected ${path} to be ${expected}, got ${value.length} characters`);
+      throw new Mismatch(path, `to be ${expected}, got ${value.length} characters`);
     }
     if (/\p{Surrogate}/u.test(value)) throw mismatch(path, "well-formed Unicode text", value);
     return value;
@@ -78,10 +98,22 @@ const shortText = text(LIMITS.idChars);
 
 /** A name that people see in logs and tables: not empty, without control characters. */
 export const id: Check<string> = (value, path) => {
+  if (typeof value === "string" && isPlainName(value)) return value;
   const checked = shortText(value, path);
   if (checked !== "" && !/\p{Cc}/u.test(checked)) return checked;
   throw mismatch(path, "a name, not empty and without control characters", value);
 };
+
+/** Visible ASCII, as nearly all names are: known without asking for each kind of fault. */
+function isPlainName(text: string): boolean {
+  const { length } = text;
+  if (length === 0 || length > LIMITS.idChars) return false;
+  for (let at = 0; at < length; at++) {
+    const unit = text.charCodeAt(at);
+    if (unit < 0x20 || unit > 0x7e) return false;
+  }
+  return true;
+}
 
 export function oneOf<const T extends string>(values: readonly T[]): Check<T> {
   const known: ReadonlySet<unknown> = new Set(values);
@@ -108,30 +140,41 @@ export function list<T>(
 ): Check<readonly T[]> {
   return (value, path) => {
     if (!Array.isArray(value)) throw mismatch(path, "an array", value);
-    if (value.length > lengthMax) {
-      throw new Mismatch(
-        `Expected ${path} to have at most ${lengthMax} entries, got ${value.length}`,
-      );
+    const { length } = value;
+    if (length > lengthMax) {
+      throw new Mismatch(path, `to have at most ${lengthMax} entries, got ${length}`);
     }
-    if (value.length < lengthMin) {
-      throw new Mismatch(
-        `Expected ${path} to have at least ${lengthMin} entries, got ${value.length}`,
-      );
+    if (length < lengthMin) {
+      throw new Mismatch(path, `to have at least ${lengthMin} entries, got ${length}`);
     }
-    const entries = value.map((entry, index) => check(entry, `${path}[${index}]`));
-    if (key === undefined) return entries;
-    const seen = new Set<string | number>();
-    for (const [index, entry] of entries.entries()) {
-      const name = key(entry);
-      if (seen.has(name)) {
-        throw new Mismatch(
-          `Expected ${path}[${index}] to differ from those before it, got ${show(name)} again`,
-        );
-      }
-      seen.add(name);
+    const entries: T[] = new Array(length);
+    let index = 0;
+    try {
+      for (; index < length; index++) entries[index] = check(value[index], "");
+    } catch (error) {
+      throw error instanceof Mismatch ? error.within(`${path}[${index}]`) : error;
     }
+    if (key !== undefined) requireApart(entries, key, path);
     return entries;
   };
+}
+
+function requireApart<T>(
+  entries: readonly T[],
+  key: (entry: T) => string | number,
+  path: string,
+): void {
+  const seen = new Set<string | number>();
+  for (const [index, entry] of entries.entries()) {
+    const name = key(entry);
+    if (seen.has(name)) {
+      throw new Mismatch(
+        `${path}[${index}]`,
+        `to differ from those before it, got ${show(name)} again`,
+      );
+    }
+    seen.add(name);
+  }
 }
 
 /** Lists that share no entry. */
@@ -146,7 +189,8 @@ export function listsApart(
         const other = home.get(entry);
         if (other !== undefined) {
           throw new Mismatch(
-            `Expected ${path} to share no entry, got ${show(entry)} in [${other}] and [${index}]`,
+            path,
+            `to share no entry, got ${show(entry)} in [${other}] and [${index}]`,
           );
         }
         home.set(entry, index);
@@ -169,10 +213,14 @@ export function record<T extends object>(fields: Fields<T>): Check<T> {
     }
     const source = value as Record<string, unknown>;
     const clean: Record<string, unknown> = {};
-    for (const [name, check] of checks) {
-      const given = Object.hasOwn(source, name) ? source[name] : undefined;
-      const checked = check(given, path === "" ? name : `${path}.${name}`);
-      if (checked !== undefined) clean[name] = checked;
+    try {
+      for (const [name, check] of checks) {
+        const given = Object.hasOwn(source, name) ? source[name] : undefined;
+        const checked = check(given, name);
+        if (checked !== undefined) clean[name] = checked;
+      }
+    } catch (error) {
+      throw error instanceof Mismatch ? error.within(path) : error;
     }
     return clean as T;
   };

@@ -95,9 +95,27 @@ function widen(value: unknown): unknown {
     const fits32 = value < 2 ** 32 && value >= -(2 ** 31);
     return Number.isSafeInteger(value) && !fits32 ? BigInt(value) : value;
   }
-  if (Array.isArray(value)) return value.map(widen);
   if (typeof value !== "object" || value === null) return value;
-  return Object.fromEntries(Object.entries(value).map(([key, entry]) => [key, widen(entry)]));
+  if (Array.isArray(value)) {
+    // Nearly all lists are texts: what has nothing to widen is left as it is.
+    let copy: unknown[] | undefined;
+    for (let at = 0; at < value.length; at++) {
+      const wide = widen(value[at]);
+      if (wide === value[at]) continue;
+      copy ??= [...value];
+      copy[at] = wide;
+    }
+    return copy ?? value;
+  }
+  const source = value as Readonly<Record<string, unknown>>;
+  let copy: Record<string, unknown> | undefined;
+  for (const key in source) {
+    const wide = widen(source[key]);
+    if (wide === source[key]) continue;
+    copy ??= { ...source };
+    copy[key] = wide;
+  }
+  return copy ?? source;
 }
 
 function tooLarge(what: string, bytes: number): LazygraphError {

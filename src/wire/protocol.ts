@@ -30,6 +30,7 @@ export const LIMITS = {
   idChars: 128,
   tableRows: 4096,
   rowGraphs: 64,
+  retrySecondsMax: 3600,
   heartbeatMsMin: 10,
   heartbeatMsMax: 600_000,
   /** A day: no start captures longer. */
@@ -80,6 +81,8 @@ export interface Hello {
   readonly adapter?: string;
   /** It takes `sleep` and `wake`; absent: it doesn't. */
   readonly sleeps?: boolean;
+  /** The highest incarnation that has welcomed it; absent: none has, or it is not told. */
+  readonly incarnation?: number;
 }
 
 /** What one rank sees of its GPU. */
@@ -288,7 +291,10 @@ export type FromEngine =
 export interface Welcome {
   readonly type: "welcome";
   readonly version: number;
-  /** Start of this controller in Unix milliseconds: an older one is fenced off. */
+  /**
+   * Start of this controller in Unix milliseconds, or one more than what an engine had before, if
+   * that is more: an older controller is fenced off.
+   */
   readonly incarnation: number;
   readonly heartbeatMs: number;
   readonly mode: Mode;
@@ -305,6 +311,18 @@ export interface Refuse {
   readonly type: "refuse";
   readonly code: string;
   readonly message: string;
+}
+
+/**
+ * Puts a `hello` off: there is no place now. The engine serves as without a controller and says
+ * `hello` again. An older one, which doesn't know this, says it again every second anyway.
+ */
+export interface Later {
+  readonly type: "later";
+  readonly code: string;
+  readonly message: string;
+  /** Until the next `hello`. */
+  readonly retrySeconds: number;
 }
 
 /**
@@ -415,6 +433,7 @@ export interface Resync {
 export type ToEngine =
   | Welcome
   | Refuse
+  | Later
   | Start
   | Capture
   | Drop

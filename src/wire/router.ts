@@ -1,31 +1,31 @@
 /**
  * Owns the ROUTER socket: one reader loop, one writer loop, one bounded outbox per peer.
  *
- *   engines ══▶ reader: frames per peer and second are bounded, and the loop yields ══▶ onFrame
- *   send() ──▶ outbox of the peer ──▶ writer: one send at a time, a full peer waits ══▶ engines
+ *   engines ══▶ reader: frames and work per peer are bounded, and the loop yields ══▶ onFrame
+ *   send() ──▶ outbox of the peer ──▶ sender: one send at a time, a full peer waits ══▶ engines
  *
  * A peer is a routing id in hex; which engine that is, is the session's business.
  */
 
-import { setImmediate } from "node:timers/promises";
+import { setImmediate, setTimeout } from "node:timers/promises";
 import { Context, type Event, type Reply, Router } from "zeromq";
 import type { Clock } from "../base/clock.ts";
 import { codeOf, LazygraphError, messageOf } from "../base/errors.ts";
 import { type CurveOptions, guardClients } from "./curve.ts";
 import { isIpcServed, isLoopback, waitUntilFree } from "./endpoint.ts";
 import { type HandshakeFailure, Handshakes } from "./handshakes.ts";
+import { type Excess, type Peer, Peers } from "./peers.ts";
 import { LIMITS } from "./protocol.ts";
+import { Sender } from "./sender.ts";
 
-/** Frames that may wait for one peer; a healthy engine is sent a handful per second. */
-const OUTBOX_FRAMES_MAX = 256;
-/** Frames read of one peer within a second; what it sends beyond them is dropped unread. */
-export const FRAMES_PER_SECOND_MAX = 1000;
-/** Peers remembered at once; above, the one heard of longest ago is forgotten. */
-const PEERS_MAX = 1024;
-/** Frames read before timers get their turn; zeromq's own 512 would take seconds of large frames. */
-const FRAMES_PER_TURN = 64;
-/** Seconds until a peer whose pipe was full is tried again. */
-const RETRY_SECONDS = 0.02;
+/** Work and bytes after which timers, signals and HTTP get their turn. */
+const TURN_SECONDS = 0.004;
+const TURN_BYTES = 1 << 20;
+/** Where frames come more often than this, a batch of them is awaited, and for so long. */
+const DENSE_SECONDS = 0.002;
+const BATCH_MS = 2;
+/** Messages that libzmq holds of a peer that sends faster than they are read. */
+const UNREAD_MESSAGES_MAX = 32;
 /** Frames above the protocol's limit still arrive, to be refused with a sentence, up to this. */
 const MESSAGE_BYTES_MAX = 4 * LIMITS.frameBytes;
 
@@ -37,13 +37,15 @@ export interface RouterOptions {
   /** A frame was dropped unread: too many came. Its sender is alive, and that is all it tells. */
   readonly onDropped: (peer: string) => void;
   /** The peer sent more than it may; called once a second with the number of frames dropped. */
-  readonly onFlood: (peer: string, dropped: number) => void;
+  readonly onFlood: (peer: string, dropped: Readonly<Record<Excess, number>>) => void;
   /** Frames to this peer were thrown away: it is gone, or doesn't read. */
   readonly onUndeliverable: (peer: string, reason: string) => void;
   /** An engine's keys and this side's don't fit; a sentence now and then. */
   readonly onKeys?: (sentence: string) => void;
   /** The socket itself failed; no more frames come. */
   readonly onFault: (error: unknown) => void;
+  /** A frame that means nothing to any peer, to find out whether one is there. */
+  readonly nothing: Uint8Array;
 }
 
 export interface RouterLink {
@@ -51,16 +53,12 @@ export interface RouterLink {
   readonly endpoint: string;
   /** Queues a frame; false when the peer is unknown or its outbox is full. */
   send(peer: string, frame: Uint8Array): boolean;
+  /** The peer has a session: it is not forgotten for strangers, and has a budget of its own. */
+  admit(peer: string): void;
+  /** Its session has ended. */
+  dismiss(peer: string): void;
   /** Idempotent. Frames not yet sent are dropped; the address is free once this resolves. */
   close(): Promise<void>;
-}
-
-interface Peer {
-  readonly routingId: Buffer;
-  outbox: Uint8Array[];
-  retryAtSeconds: number;
-  windowStartSeconds: number;
-  windowFrames: number;
 }
 
 /**
@@ -106,18 +104,23 @@ class Link implements RouterLink {
   readonly #options: RouterOptions;
   readonly #context = new Context();
   readonly #socket: Router;
-  readonly #peers = new Map<string, Peer>();
+  readonly #peers: Peers;
+  readonly #sender: Sender;
   #guard: Reply | undefined;
   /** The address as bound; a closed socket no longer tells. */
   #bound: string | undefined;
-  #writing = false;
   #closed = false;
   #closing: Promise<void> | undefined;
-  #cancelRetry: (() => void) | undefined;
 
   constructor(options: RouterOptions) {
     this.#options = options;
-    const { curve } = options;
+    const { curve, clock } = options;
+    this.#peers = new Peers(clock.now());
+    this.#sender = new Sender({
+      clock,
+      send: (routingId, frame) => this.#socket.send([routingId, frame]),
+      onUndeliverable: ({ name }, reason) => options.onUndeliverable(name, reason),
+    });
     this.#socket = new Router({
       context: this.#context,
       // Off by default; on, it would take IPv4 addresses by IPv6 sockets, which not all hosts have.
@@ -127,6 +130,7 @@ class Link implements RouterLink {
       sendTimeout: 0,
       linger: 0,
       maxMessageSize: MESSAGE_BYTES_MAX,
+      receiveHighWaterMark: UNREAD_MESSAGES_MAX,
       ...(curve === undefined
         ? {}
         : { curveServer: true, curveSecretKey: curve.secretKey, zapDomain: "lazygraph" }),
@@ -149,15 +153,16 @@ class Link implements RouterLink {
   }
 
   send(peer: string, frame: Uint8Array): boolean {
-    const entry = this.#peers.get(peer);
-    if (this.#closed || entry === undefined) return false;
-    if (entry.outbox.length >= OUTBOX_FRAMES_MAX) {
-      this.#giveUp(peer, entry, `it left ${entry.outbox.length} frames unread`);
-      return false;
-    }
-    entry.outbox.push(frame);
-    void this.#write();
-    return true;
+    const entry = this.#peers.find(peer);
+    return entry !== undefined && this.#sender.push(entry, frame);
+  }
+
+  admit(peer: string): void {
+    this.#peers.admit(peer);
+  }
+
+  dismiss(peer: string): void {
+    this.#peers.dismiss(peer);
   }
 
   close(): Promise<void> {
@@ -167,7 +172,7 @@ class Link implements RouterLink {
 
   async #close(): Promise<void> {
     this.#closed = true;
-    this.#cancelRetry?.();
+    this.#sender.close();
     this.#peers.clear();
     // `unbind` would be the way, but it runs beside a pending receive and libzmq then aborts.
     this.#socket.close();
@@ -192,109 +197,72 @@ class Link implements RouterLink {
   }
 
   async #read(): Promise<void> {
-    let turn = 0;
+    const { clock } = this.#options;
+    let work = { seconds: 0, bytes: 0 };
+    let batch = { beganSeconds: clock.now(), frames: 0 };
     try {
-      for await (const frames of this.#socket) {
-        const [routingId, frame] = frames;
-        // A message of another number of frames is no message of ours; an empty frame is refused.
-        if (routingId !== undefined)
-          this.#receive(routingId, frames.length === 2 ? frame : undefined);
-        turn += 1;
-        if (turn % FRAMES_PER_TURN === 0) await setImmediate();
+      while (!this.#closed) {
+        const frames = await this.#socket.receive();
+        const began = clock.now();
+        const bytes = sizeOf(frames);
+        // Awaited only where it has to be: this is done for every frame there is.
+        const waiting = this.#receive(frames, bytes, began);
+        if (waiting !== undefined) await waiting;
+        const now = clock.now();
+        // By time and bytes, not by frames: one of 1 MiB takes as long as a thousand heartbeats.
+        work.seconds += now - began;
+        work.bytes += bytes;
+        batch.frames += 1;
+        if (work.seconds >= TURN_SECONDS || work.bytes >= TURN_BYTES) {
+          work = { seconds: 0, bytes: 0 };
+          await setImmediate();
+        } else if (!this.#socket.readable) {
+          const isDense = now - batch.beganSeconds < batch.frames * DENSE_SECONDS;
+          batch = { beganSeconds: now, frames: 0 };
+          // Waking up for each of them takes longer than reading it.
+          if (isDense) await setTimeout(BATCH_MS);
+        }
       }
     } catch (error) {
       if (!this.#closed) this.#options.onFault(error);
     }
   }
 
-  #receive(routingId: Buffer, frame: Buffer | undefined): void {
-    const name = routingId.toString("hex");
-    const peer = this.#peerOf(name, routingId);
-    const now = this.#options.clock.now();
-    if (now - peer.windowStartSeconds >= 1) {
-      const dropped = peer.windowFrames - FRAMES_PER_SECOND_MAX;
-      peer.windowStartSeconds = now;
-      peer.windowFrames = 0;
-      if (dropped > 0) this.#options.onFlood(name, dropped);
+  #receive(frames: Buffer[], bytes: number, began: number): Promise<void> | undefined {
+    const [routingId] = frames;
+    if (routingId === undefined) return undefined;
+    const { nothing, onFlood } = this.#options;
+    const peer = this.#peers.heard(routingId, began);
+    const dropped = this.#peers.overflow(peer, began);
+    if (dropped !== undefined) onFlood(peer.name, dropped);
+    if (!peer.hasLeft) {
+      this.#take(peer, frames, bytes, began);
+      return undefined;
     }
-    peer.windowFrames += 1;
-    if (peer.windowFrames > FRAMES_PER_SECOND_MAX) this.#options.onDropped(name);
-    else this.#options.onFrame(name, frame ?? new Uint8Array());
-  }
-
-  #peerOf(name: string, routingId: Buffer): Peer {
-    const known = this.#peers.get(name);
-    // Insertion order is order of last contact, so that the first entry is the one to forget.
-    this.#peers.delete(name);
-    if (known === undefined && this.#peers.size >= PEERS_MAX) {
-      const [oldest] = this.#peers.keys();
-      if (oldest !== undefined) this.#peers.delete(oldest);
-    }
-    const peer = known ?? {
-      routingId: Buffer.from(routingId),
-      outbox: [],
-      retryAtSeconds: 0,
-      windowStartSeconds: this.#options.clock.now(),
-      windowFrames: 0,
-    };
-    this.#peers.set(name, peer);
-    return peer;
-  }
-
-  /** Sends until nothing is due. One send at a time: a second pending one would throw EBUSY. */
-  async #write(): Promise<void> {
-    if (this.#writing) return;
-    this.#writing = true;
-    try {
-      for (let due = this.#nextDue(); due !== undefined; due = this.#nextDue()) {
-        await this.#sendFirst(...due);
-      }
-    } finally {
-      this.#writing = false;
-    }
-    this.#retryLater();
-  }
-
-  #nextDue(): [string, Peer] | undefined {
-    if (this.#closed) return undefined;
-    const now = this.#options.clock.now();
-    for (const [name, peer] of this.#peers) {
-      if (peer.outbox.length > 0 && peer.retryAtSeconds <= now) return [name, peer];
-    }
-    return undefined;
-  }
-
-  async #sendFirst(name: string, peer: Peer): Promise<void> {
-    const frame = peer.outbox[0];
-    if (frame === undefined) return;
-    try {
-      await this.#socket.send([peer.routingId, frame]);
-      // Meanwhile the outbox may have been thrown away, and begun anew with another frame.
-      if (peer.outbox[0] === frame) peer.outbox.shift();
-    } catch (error) {
-      if (this.#closed) return;
-      if (codeOf(error) === "EAGAIN") {
-        peer.retryAtSeconds = this.#options.clock.now() + RETRY_SECONDS;
-      } else {
-        const gone = codeOf(error) === "EHOSTUNREACH";
-        this.#giveUp(name, peer, gone ? "it is no longer connected" : String(error));
-      }
-    }
-  }
-
-  #giveUp(name: string, peer: Peer, reason: string): void {
-    peer.outbox = [];
-    this.#options.onUndeliverable(name, reason);
-  }
-
-  #retryLater(): void {
-    if (this.#closed || this.#cancelRetry !== undefined) return;
-    if (![...this.#peers.values()].some((peer) => peer.outbox.length > 0)) return;
-    this.#cancelRetry = this.#options.clock.after(RETRY_SECONDS, () => {
-      this.#cancelRetry = undefined;
-      void this.#write();
+    // What was queued before its peer left is of no use, and must not begin a session either.
+    return this.#sender.reaches(peer, nothing).then((isBack) => {
+      if (isBack) this.#take(peer, frames, bytes, began);
     });
   }
+
+  #take(peer: Peer, [, frame, more]: Buffer[], bytes: number, began: number): void {
+    const { clock, onFrame, onDropped } = this.#options;
+    if (this.#peers.excess(peer, bytes, began) !== undefined) {
+      onDropped(peer.name);
+      return;
+    }
+    // A message of another number of frames is no message of ours; an empty frame is refused.
+    const isOurs = frame !== undefined && more === undefined;
+    onFrame(peer.name, isOurs ? frame : new Uint8Array());
+    const now = clock.now();
+    this.#peers.worked(peer, now, now - began);
+  }
+}
+
+function sizeOf(frames: readonly Buffer[]): number {
+  let bytes = 0;
+  for (const frame of frames) bytes += frame.byteLength;
+  return bytes;
 }
 
 function handshakeFailure(event: Event): HandshakeFailure | undefined {

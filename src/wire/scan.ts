@@ -10,8 +10,8 @@
 /** The deepest message is map → list → map → list; the rest is room for a newer peer. */
 const DEPTH_MAX = 8;
 
-/** Bytes after the first one that fixed-size values take, by leading byte from 0xc0 to 0xdf. */
-const FIXED_BYTES: Readonly<Record<number, number>> = {
+/** Bytes after the first one that fixed-size values take, from 0xc0 to 0xdf; -1: not of that kind. */
+const FIXED_BYTES = table({
   192: 0, // nil
   194: 0, // false
   195: 0, // true
@@ -25,83 +25,66 @@ const FIXED_BYTES: Readonly<Record<number, number>> = {
   209: 2,
   210: 4,
   211: 8,
-};
+});
 
-/** Bytes of the length field of bin and str, by leading byte. */
-const BLOB_LENGTH_BYTES: Readonly<Record<number, number>> = {
-  196: 1,
-  197: 2,
-  198: 4,
-  217: 1,
-  218: 2,
-  219: 4,
-};
+/** Bytes of the length field of bin and str, likewise. */
+const BLOB_LENGTH_BYTES = table({ 196: 1, 197: 2, 198: 4, 217: 1, 218: 2, 219: 4 });
+/** Bytes of the number of entries of arrays and maps, likewise. */
+const LIST_LENGTH_BYTES = table({ 220: 2, 221: 4, 222: 2, 223: 4 });
+const FIRST_MAP = 0xde;
 
-interface Head {
-  /** Bytes to skip: content of a scalar. */
-  readonly skip: number;
-  /** Values that follow inside this one. */
-  readonly children: number;
+function table(bytes: Readonly<Record<number, number>>): Int8Array {
+  return Int8Array.from({ length: 32 }, (_, at) => bytes[0xc0 + at] ?? -1);
 }
 
 /** Returns what is wrong with the frame, as the rest of a sentence; undefined when it is sound. */
 export function scanFrame(frame: Uint8Array): string | undefined {
-  const view = new DataView(frame.buffer, frame.byteOffset, frame.byteLength);
+  const end = frame.byteLength;
+  /** Values still to come on each level that is open. */
   const open: number[] = [1];
   let at = 0;
-  try {
-    while (open.length > 0) {
-      const left = open[open.length - 1] as number;
-      if (left === 0) {
-        open.pop();
-        continue;
-      }
-      open[open.length - 1] = left - 1;
-      const lead = view.getUint8(at);
-      at += 1;
-      const lengthBytes = lengthFieldBytes(lead);
-      const head = readHead(view, lead, at);
-      if (head === undefined) {
-        return `byte 0x${lead.toString(16)} at offset ${at - 1} starts no plain value`;
-      }
-      at += lengthBytes + head.skip;
-      if (head.children > frame.byteLength - at || at > frame.byteLength) return "it is cut short";
-      if (head.children > 0 && open.push(head.children) > DEPTH_MAX + 1) {
-        return `it nests deeper than ${DEPTH_MAX} levels`;
-      }
+  while (open.length > 0) {
+    const top = open.length - 1;
+    const left = open[top] as number;
+    if (left === 0) {
+      open.pop();
+      continue;
     }
-  } catch (error) {
-    if (error instanceof RangeError) return "it is cut short";
-    throw error;
+    open[top] = left - 1;
+    if (at >= end) return "it is cut short";
+    const lead = frame[at] as number;
+    at += 1;
+    if (lead <= 0x7f || lead >= 0xe0) continue;
+    let children = 0;
+    if (lead <= 0x8f) children = (lead & 0x0f) * 2;
+    else if (lead <= 0x9f) children = lead & 0x0f;
+    else if (lead <= 0xbf) at += lead & 0x1f;
+    else {
+      const kind = lead - 0xc0;
+      const fixed = FIXED_BYTES[kind] as number;
+      const blob = BLOB_LENGTH_BYTES[kind] as number;
+      const list = LIST_LENGTH_BYTES[kind] as number;
+      if (fixed >= 0) at += fixed;
+      else if (blob > 0 || list > 0) {
+        const bytes = Math.max(blob, list);
+        if (at + bytes > end) return "it is cut short";
+        const length = readLength(frame, at, bytes);
+        at += bytes;
+        if (blob > 0) at += length;
+        else children = lead >= FIRST_MAP ? length * 2 : length;
+      } else return `byte 0x${lead.toString(16)} at offset ${at - 1} starts no plain value`;
+    }
+    if (at > end || children > end - at) return "it is cut short";
+    if (children > 0 && open.push(children) > DEPTH_MAX + 1) {
+      return `it nests deeper than ${DEPTH_MAX} levels`;
+    }
   }
-  return at === frame.byteLength ? undefined : `${frame.byteLength - at} bytes follow its value`;
+  return at === end ? undefined : `${end - at} bytes follow its value`;
 }
 
-function lengthFieldBytes(lead: number): number {
-  if (lead === 0xdc || lead === 0xde) return 2;
-  if (lead === 0xdd || lead === 0xdf) return 4;
-  return BLOB_LENGTH_BYTES[lead] ?? 0;
-}
-
-function readHead(view: DataView, lead: number, at: number): Head | undefined {
-  if (lead <= 0x7f || lead >= 0xe0) return { skip: 0, children: 0 };
-  if (lead <= 0x8f) return { skip: 0, children: (lead & 0x0f) * 2 };
-  if (lead <= 0x9f) return { skip: 0, children: lead & 0x0f };
-  if (lead <= 0xbf) return { skip: lead & 0x1f, children: 0 };
-  const fixed = FIXED_BYTES[lead];
-  if (fixed !== undefined) return { skip: fixed, children: 0 };
-  const blob = BLOB_LENGTH_BYTES[lead];
-  if (blob !== undefined) return { skip: readLength(view, at, blob), children: 0 };
-  if (lead === 0xdc || lead === 0xdd) {
-    return { skip: 0, children: readLength(view, at, lengthFieldBytes(lead)) };
-  }
-  if (lead === 0xde || lead === 0xdf) {
-    return { skip: 0, children: readLength(view, at, lengthFieldBytes(lead)) * 2 };
-  }
-  return undefined;
-}
-
-function readLength(view: DataView, at: number, bytes: number): number {
-  if (bytes === 1) return view.getUint8(at);
-  return bytes === 2 ? view.getUint16(at) : view.getUint32(at);
+/** An unsigned number, the highest byte first. */
+function readLength(frame: Uint8Array, at: number, bytes: number): number {
+  let length = 0;
+  for (let place = at; place < at + bytes; place++) length = length * 256 + (frame[place] ?? 0);
+  return length;
 }

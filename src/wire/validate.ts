@@ -35,6 +35,7 @@ import {
   type Heartbeat,
   type Hello,
   type Inventory,
+  type Later,
   LIMITS,
   MODES,
   PHASES,
@@ -152,6 +153,7 @@ export const FROM_ENGINE: Tables<FromEngine> = {
     simulated: optional(label),
     adapter: optional(label),
     sleeps: optional(flag),
+    incarnation: optional(count),
   }),
   inventory: record<Inventory>({
     type: oneOf(["inventory"]),
@@ -245,6 +247,12 @@ export const TO_ENGINE: Tables<ToEngine> = {
     marginBytes: optional(count),
   }),
   refuse: record<Refuse>({ type: oneOf(["refuse"]), code: id, message: sentence }),
+  later: record<Later>({
+    type: oneOf(["later"]),
+    code: id,
+    message: sentence,
+    retrySeconds: integer(1, LIMITS.retrySecondsMax),
+  }),
   start: record<Start>({
     type: oneOf(["start"]),
     graphs: graphIds,

@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { once } from "node:events";
 import { readFile } from "node:fs/promises";
 import { get } from "node:http";
@@ -10,10 +11,14 @@ import type { Controller } from "../../src/controller/controller.ts";
 import { createHttpServer } from "../../src/controller/http.ts";
 import type { EngineSnapshot } from "../../src/engine/snapshot.ts";
 
+const SESSION = "0123456789abcdef";
+/** What is told of it: the first 16 digits of its SHA-256, with a text before it. */
+const TOLD = createHash("sha256").update(`lazygraph session ${SESSION}`).digest("hex").slice(0, 16);
+
 /** A controller that remembers what it was asked; only what the HTTP side uses. */
 function stubController(): { controller: Controller; calls: unknown[][] } {
   const calls: unknown[][] = [];
-  const engine = { engine: "gpu-0/llama", mode: "idle" };
+  const engine = { engine: "gpu-0/llama", session: SESSION, mode: "idle" };
   const controller = {
     engines: () => [engine as EngineSnapshot],
     setMode(name: string, mode: string) {
@@ -71,7 +76,7 @@ describe("answers", () => {
   });
 
   test("GET /v1/engines and one engine, with a query string", async () => {
-    const engine = { engine: "gpu-0/llama", mode: "idle" };
+    const engine = { engine: "gpu-0/llama", session: TOLD, mode: "idle" };
     expect((await ask("GET", "/v1/engines?x=1")).body).toEqual({ engines: [engine] });
     expect((await ask("GET", ENGINE)).body).toEqual(engine);
   });
@@ -79,8 +84,21 @@ describe("answers", () => {
   test("PUT mode", async () => {
     const { status, body } = await ask("PUT", `${ENGINE}/mode`, '{"mode":"lazy"}');
     expect(status).toBe(200);
-    expect(body).toEqual({ engine: "gpu-0/llama", mode: "lazy" });
+    expect(body).toEqual({ engine: "gpu-0/llama", session: TOLD, mode: "lazy" });
     expect(calls).toEqual([["setMode", "gpu-0/llama", "lazy"]]);
+  });
+
+  test("no answer tells a session, with which anybody could pass for its engine", async () => {
+    const answers = [
+      await ask("GET", "/v1/engines"),
+      await ask("GET", ENGINE),
+      await ask("PUT", `${ENGINE}/mode`, '{"mode":"lazy"}'),
+      await ask("POST", `${ENGINE}/freeze`),
+    ];
+    for (const answer of answers) {
+      expect(answer.status).toBe(200);
+      expect(JSON.stringify(answer.body)).not.toContain(SESSION);
+    }
   });
 
   test("POST freeze, with and without a reason", async () => {

@@ -587,12 +587,13 @@ describe("many engines", () => {
     expect(controller.engines()[0]?.session).toBe(young.hello.session);
   });
 
-  test("one more than enginesMax is refused until another is gone", async () => {
+  test("one more than enginesMax is put off until another is gone", async () => {
     await using controller = createController({ heartbeatMs: 20, enginesMax: 2 });
     await controller.start();
     const engines = [0, 1, 2].map((n) => new FakeEngine({ name: `engine-${n}` }));
     const [a, b, c] = engines as [FakeEngine, FakeEngine, FakeEngine];
     using lost = new EventLog("lazygraph:engine:lost");
+    using problems = new EventLog("lazygraph:problem");
     try {
       await a.connect(controller.endpoint);
       await b.connect(controller.endpoint);
@@ -601,7 +602,13 @@ describe("many engines", () => {
         controller.waitForEngine({ engine: "engine-1", settled: true }),
       ]);
       await c.connect(controller.endpoint);
-      expect(await c.got("refuse")).toMatchObject({ code: "ERR_LAZYGRAPH_ENGINES_MAX" });
+      const later = { code: "ERR_LAZYGRAPH_ENGINES_MAX", retrySeconds: 5 };
+      expect(await c.got("later")).toMatchObject(later);
+      c.send(c.hello);
+      expect(await c.got("later", 2)).toMatchObject(later);
+      expect(problems.all.map(({ engine, code }) => [engine, code])).toEqual([
+        ["engine-2", "ERR_LAZYGRAPH_ENGINES_MAX"],
+      ]);
       a.disconnect();
       await lost.first((event) => event.engine === "engine-0");
       c.send(c.hello);

@@ -31,7 +31,7 @@ describe("options", () => {
     [{ captureTimeoutMs: 0 }, "captureTimeoutMs", /from 1 to 3600000/],
     [{ settleWithinSeconds: Number.NaN }, "settleWithinSeconds", /a number from 0/],
     [{ settleWithinSeconds: -1 }, "settleWithinSeconds", /got -1 \(number\)/],
-    [{ enginesMax: 0 }, "enginesMax", /from 1 to 1024/],
+    [{ enginesMax: 0 }, "enginesMax", /from 1 to 4096/],
     [{ policy: "idle" }, "policy", /a function that makes a policy/],
     [{ endpoint: 5557 }, "endpoint", /an endpoint such as/],
     [{ endpoint: "127.0.0.1:5557" }, "endpoint", /got "127\.0\.0\.1:5557"\.$/],

@@ -4,7 +4,7 @@ import { expect, test } from "vitest";
 import { ROOT } from "../package/packed.ts";
 
 const page = readFileSync(join(ROOT, "docs", "security.md"), "utf8");
-const rows = [...page.matchAll(/^\| [^|]+ \| ([\d,]+) \| `([^`]+)` `([A-Za-z_]+)` \|$/gm)].map(
+const rows = [...page.matchAll(/^\| [^|]+ \| ([\d,.]+) \| `([^`]+)` `([A-Za-z_]+)` \|$/gm)].map(
   ([, value = "", file = "", name = ""]) => ({
     value: Number(value.replaceAll(",", "")),
     file,
@@ -28,6 +28,34 @@ test("there are limits in the table, each in the right shape", () => {
   const lines = table.split("\n## ")[0]?.match(/^\| (?!of |-)/gm) ?? [];
   expect(rows.length).toBeGreaterThan(20);
   expect(rows).toHaveLength(lines.filter((line) => line !== "|---").length);
+});
+
+test("the figures of the attack on the socket are those of the raw result", () => {
+  const raw = JSON.parse(readFileSync(join(ROOT, "bench/results/trust-socket.json"), "utf8")) as {
+    rows: {
+      build: string;
+      missedHeartbeats: number;
+      longestSilenceMs: number;
+      answered: number;
+      probes: number;
+      healthzP99Ms: number;
+      sigtermMs: number;
+    }[];
+  };
+  const [before, now] = ["before", "this"].map((build) =>
+    raw.rows.find((row) => row.build === build),
+  );
+  if (before === undefined || now === undefined) throw new Error("a row is missing");
+  const seconds = (ms: number): string => `${(ms / 1000).toFixed(1)} s`;
+  expect(page).toContain(
+    `silent for ${seconds(before.longestSilenceMs)}, ${before.answered} of ${before.probes} probes ` +
+      `was answered within 10 s, and a SIGTERM took ${seconds(before.sigtermMs)}`,
+  );
+  expect(now.missedHeartbeats).toBe(0);
+  expect(page).toContain(
+    `${now.answered} of ${now.probes} probes were answered with p99 ` +
+      `${now.healthzP99Ms.toFixed(0)} ms, and the SIGTERM took ${now.sigtermMs.toFixed(0)} ms`,
+  );
 });
 
 test.for(rows)("$file has $name = $value", ({ value, file, name }) => {

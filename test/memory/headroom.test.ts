@@ -136,6 +136,43 @@ describe("the ledger", () => {
     expect(ledger.spokenFor("GPU-1")).toBe(10);
   });
 
+  describe("what can't be so counts for who says it alone", () => {
+    const total = 1000;
+    const fill = (claim: number, kept: number, held: number): MemoryLedger => {
+      const ledger = new MemoryLedger();
+      ledger.claim("GPU-1", "honest", 50, undefined, { totalBytes: total, heldBytes: 500 });
+      const keeps = { bytes: kept, untakenBytes: kept };
+      ledger.claim("GPU-1", "liar", claim, keeps, { totalBytes: total, heldBytes: held });
+      return ledger;
+    };
+
+    test.for([
+      ["a claim of more than the GPU has", 1e15, 0, 0],
+      ["more kept for graphs than the GPU has", 0, 1e15, 0],
+      ["more than the GPU has together with what it holds", 400, 300, 600],
+    ] as const)("%s", ([, claim, kept, held]) => {
+      const ledger = fill(claim, kept, held);
+      expect(ledger.offLimits("GPU-1", "honest", 400)).toBe(50);
+      expect(ledger.spokenFor("GPU-1")).toBe(50);
+      expect(ledger.least("GPU-1", "honest")).toBe(50);
+      expect(ledger.keptByOthers("GPU-1", "honest")).toBe(0);
+      expect(ledger.spokenFor("GPU-1", "liar")).toBe(50 + claim);
+    });
+
+    test("nor does a capture that is as large", () => {
+      const ledger = fill(10, 0, 0);
+      const release = ledger.reserve(["GPU-1"], "liar", 1e15);
+      expect(ledger.offLimits("GPU-1", "honest", 400)).toBe(50);
+      release();
+      expect(ledger.offLimits("GPU-1", "honest", 400)).toBe(60);
+    });
+
+    test("what may be so counts for all, where memory is tight, too", () => {
+      expect(fill(300, 0, 700).offLimits("GPU-1", "honest", 400)).toBe(350);
+      expect(fill(340, 0, 700).offLimits("GPU-1", "honest", 400)).toBe(390);
+    });
+  });
+
   describe("what an engine's captures must leave", () => {
     const ledgerOf = (claims: Record<string, [claim: number, kept: number, untaken: number]>) => {
       const ledger = new MemoryLedger();

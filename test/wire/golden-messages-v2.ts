@@ -134,6 +134,15 @@ export const TO_ENGINE_V2: readonly (readonly [string, ToEngine])[] = [
     { type: "start", graphs: ["FULL:512"], more: ["FULL:8", "FULL:64"], budgetMs: 115 },
   ],
   ["start with the engine's budget", { type: "start", graphs: ["FULL:512"], more: ["FULL:8"] }],
+  [
+    "later",
+    {
+      type: "later",
+      code: "ERR_LAZYGRAPH_ENGINES_MAX",
+      message: "Expected at most 64 engines at once, got engine-64 as one more.",
+      retrySeconds: 5,
+    },
+  ],
   ["sleep", { type: "sleep", command: 7, level: 1 }],
   ["sleep without graphs", { type: "sleep", command: 8, level: 2, dropGraphs: true }],
   ["wake", { type: "wake", command: 9 }],

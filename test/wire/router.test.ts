@@ -43,7 +43,7 @@ interface Received {
   readonly gone: () => Promise<void>;
 }
 
-async function listen(): Promise<Received> {
+async function listen(onFrame: (peer: string) => void = () => undefined): Promise<Received> {
   const frames: [string, string][] = [];
   const undeliverable: [string, string][] = [];
   const wake: (() => void)[] = [];
@@ -58,6 +58,7 @@ async function listen(): Promise<Received> {
     clock: systemClock,
     onFrame: (peer, frame) => {
       frames.push([peer, Buffer.from(frame).toString()]);
+      onFrame(peer);
       notify();
     },
     onDropped: () => undefined,
@@ -66,6 +67,7 @@ async function listen(): Promise<Received> {
       undeliverable.push([peer, reason]);
       notify();
     },
+    nothing: Buffer.from("nothing"),
     onFault: (error) => {
       throw error;
     },
@@ -129,6 +131,34 @@ describe("the router", () => {
     expect(answer?.toString()).toBe("hello");
     deaf.close();
     good.close();
+    await link.close();
+  });
+
+  test("what a peer left in the queue is dropped once a sending has found it gone", async () => {
+    const standStill = (ms: number): void => {
+      const until = performance.now() + ms;
+      while (performance.now() < until);
+    };
+    let isFirst = true;
+    const { link, frames, came } = await listen((peer) => {
+      if (!isFirst) return;
+      isFirst = false;
+      // All of it is in the queue by now, and then its sender goes.
+      standStill(100);
+      leaver.close();
+      standStill(200);
+      link.send(peer, Buffer.from("who are you?"));
+    });
+    const leaver = new Dealer({ linger: 0 });
+    leaver.connect(link.endpoint);
+    const stayer = new Dealer({ linger: 0 });
+    stayer.connect(link.endpoint);
+    for (let n = 0; n < 20; n += 1) await leaver.send(`queued ${n}`);
+    await came(1);
+    for (let n = 0; n < 20; n += 1) await stayer.send("stayed");
+    await came(21);
+    expect(frames.filter(([, text]) => text !== "stayed")).toHaveLength(1);
+    stayer.close();
     await link.close();
   });
 

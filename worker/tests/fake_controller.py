@@ -19,6 +19,7 @@ from lazygraph_vllm.protocol.messages import (
     Heartbeat,
     Hello,
     Inventory,
+    Later,
     Refuse,
     Start,
     ToEngine,
@@ -47,6 +48,7 @@ class FakeController:
         self.incarnation = int(time.time() * 1000) if incarnation is None else incarnation
         self.received: list[Any] = []
         self.answer_hello = True
+        self.later: Later | None = None  # instead of a welcome
         self.send_heartbeats = True
         self.heartbeat_ms = 1000  # it sends five times as many: a loaded host is no silence
         self._out: deque[tuple[bytes | None, bytes]] = deque()
@@ -104,7 +106,7 @@ class FakeController:
             answer: ToEngine | None = None
             if isinstance(message, Hello) and self.answer_hello:
                 self.peer = peer
-                answer = self.refusal(message) or self.welcome()
+                answer = self.later or self.refusal(message) or self.welcome()
             if isinstance(message, Inventory) and message.phase == "capturing":
                 first = self.first if self.first is not None else top_ids(message)
                 answer = Start(graphs=tuple(first), tiers=self.tiers)

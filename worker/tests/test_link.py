@@ -29,6 +29,7 @@ from lazygraph_vllm.protocol.messages import (
     Heartbeat,
     Hello,
     Inventory,
+    Later,
     Problem,
     Refuse,
     Resync,
@@ -173,6 +174,34 @@ def test_a_controller_of_an_earlier_start_is_fenced_off(connect: Any, listen: An
     assert str(older.incarnation) in problem.message
     assert not engine.link.established.is_set()
     assert engine.link.incarnation == controller.incarnation
+
+
+def test_the_next_hand_shake_says_who_was_there(connect: Any, listen: Any) -> None:
+    controller = listen()
+    engine = connect(controller.endpoint)
+    established(engine)
+    assert controller.wait_for(Hello).incarnation is None
+    controller.close()
+    eventually(lambda: not engine.link.established.is_set())
+    again = listen(controller.endpoint, incarnation=controller.incarnation + 1)
+    assert again.wait_for(Hello).incarnation == controller.incarnation
+
+
+def test_an_engine_without_a_place_comes_in_when_there_is_one(
+    connect: Any, listen: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    controller = listen()
+    controller.later = Later(code="ERR_FULL", message="Expected two.", retry_seconds=1)
+    engine = connect(controller.endpoint)
+    controller.wait_for(Hello)
+    eventually(lambda: len([m for m in controller.received if isinstance(m, Hello)]) >= 3)
+    assert not engine.link.established.is_set()
+    assert engine.link.refused is None
+    assert engine.link.lost_since is not None
+    controller.later = None
+    established(engine)
+    told = [record.message for record in caplog.records if "no place" in record.message]
+    assert len(told) == 1 and "Expected two. [ERR_FULL]" in told[0]
 
 
 class TestStandby:

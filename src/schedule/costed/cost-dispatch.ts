@@ -44,10 +44,13 @@ function rows(captured: readonly Graph[], costs: Costs, uniform: number): TableR
       fronts.set(group, enter(fronts.get(group) ?? [], entering));
     }
     const requests = Math.ceil(tokens / Math.max(1, uniform));
-    const graphs = [...fronts.values()].flatMap((front) =>
-      candidates(front, ungraphed[size] ?? 0, requests),
-    );
-    table.push({ upTo: tokens, graphs: graphs.slice(0, ROW_GRAPHS_MAX) });
+    const graphs: string[] = [];
+    for (const [group, front] of fronts) {
+      const reached = front.slice(0, reach(front, requests));
+      addCandidates(reached, ungraphed[size] ?? 0, graphs);
+      fronts.set(group, reached);
+    }
+    table.push({ upTo: tokens, graphs });
   }
   const joined = joinRows(table.reverse());
   // Steps beyond the last row run ungraphed anyway.
@@ -56,28 +59,40 @@ function rows(captured: readonly Graph[], costs: Costs, uniform: number): TableR
 }
 
 /** The front with one graph more, cheapest first; of two as cheap the later, smaller one leads. */
-function enter(front: readonly Priced[], entering: Priced): Priced[] {
-  const beaten = front.some(
-    (other) => other.seconds < entering.seconds && servesAsMuch(other, entering),
-  );
-  if (beaten) return [...front];
-  const kept = front.filter(
-    (other) => other.seconds < entering.seconds || !servesAsMuch(entering, other),
-  );
-  const place = kept.findIndex((other) => other.seconds >= entering.seconds);
-  kept.splice(place === -1 ? kept.length : place, 0, entering);
+function enter(front: readonly Priced[], entering: Priced): readonly Priced[] {
+  const kept: Priced[] = [];
+  let at = 0;
+  for (; at < front.length; at++) {
+    const other = front[at] as Priced;
+    if (other.seconds >= entering.seconds) break;
+    if (servesAsMuch(other, entering)) return front;
+    kept.push(other);
+  }
+  kept.push(entering);
+  for (; at < front.length; at++) {
+    const other = front[at] as Priced;
+    if (!servesAsMuch(entering, other)) kept.push(other);
+  }
   return kept;
 }
 
-function candidates(front: readonly Priced[], ungraphed: number, requests: number): string[] {
-  const ids: string[] = [];
+/**
+ * How many of a front can have their turn in rows up to this one: the first that serves every step
+ * of the row serves those of smaller ones, too.
+ */
+function reach(front: readonly Priced[], requests: number): number {
+  const last = front.findIndex(
+    (priced) => priced.graph.queryLength === undefined && requestsMax(priced) >= requests,
+  );
+  return last === -1 ? front.length : last + 1;
+}
+
+/** Those that beat an ungraphed step, as far as the row has room for them. */
+function addCandidates(front: readonly Priced[], ungraphed: number, graphs: string[]): void {
   for (const { graph, seconds } of front) {
-    if (seconds >= ungraphed || ids.length === ROW_GRAPHS_MAX) break;
-    ids.push(graph.id);
-    // It serves every step of the row, so that no later candidate can have its turn.
-    if (graph.queryLength === undefined && requestsMax({ graph, seconds }) >= requests) break;
+    if (seconds >= ungraphed || graphs.length === ROW_GRAPHS_MAX) return;
+    graphs.push(graph.id);
   }
-  return ids;
 }
 
 /** Whether one graph serves all requests and lengths of them that another of its group does. */

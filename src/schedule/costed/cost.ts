@@ -92,6 +92,9 @@ class LearnedCosts implements Costs {
   readonly #ungraphed: Record<"uniform" | "mixed", readonly Cell[]>;
   readonly #ungraphedSeconds: Record<"uniform" | "mixed", Float64Array>;
   readonly #captured = new Map<string, { seconds: number; bytes: number }>();
+  /** By place in the plan: seconds of each capture that was seen, and those of the seed. */
+  readonly #capturedByPlace: Float64Array;
+  readonly #captureSeeds: Float64Array;
   #contextSquares = CONTEXT_PRIOR;
   #contextProducts: number;
 
@@ -133,6 +136,8 @@ class LearnedCosts implements Costs {
         return new Cell(from, this.#groups[name], this.#ungraphedSeconds[name], size);
       });
     this.#ungraphed = { uniform: ungraphed("uniform"), mixed: ungraphed("mixed") };
+    this.#captureSeeds = Float64Array.from(planned, (graph) => this.#captureSeed(graph).seconds);
+    this.#capturedByPlace = new Float64Array(planned.length);
     this.captureSecondsByPlace = Float64Array.from(
       planned,
       (graph) => this.captureSeconds(graph).value,
@@ -192,13 +197,18 @@ class LearnedCosts implements Costs {
     if (!(seconds > 0) || !(bytes >= 0) || this.#captured.has(graph.id)) return;
     const expected = this.#captureSeed(graph);
     this.#captured.set(graph.id, { seconds, bytes });
+    this.#capturedByPlace[this.shapes.places.get(graph.id) ?? -1] = seconds;
     this.#captureGroups[graph.kind].add(Math.log(seconds / expected.seconds));
     const ratio = (bytes + BYTES_FLOOR) / (expected.bytes + BYTES_FLOOR);
     this.#bytesGroups[graph.kind].add(Math.log(ratio));
-    this.shapes.planned.forEach((other, place) => {
-      if (other.kind !== graph.kind) return;
-      this.captureSecondsByPlace[place] = this.captureSeconds(other).value;
-    });
+    const correction = Math.exp(this.#captureGroups[graph.kind].mean);
+    const { planned } = this.shapes;
+    for (let place = 0; place < planned.length; place++) {
+      if (planned[place]?.kind !== graph.kind) continue;
+      const known = this.#capturedByPlace[place] ?? 0;
+      const seconds = known > 0 ? known : (this.#captureSeeds[place] ?? 0) * correction;
+      this.captureSecondsByPlace[place] = seconds;
+    }
   }
 
   /** Whose measurement this is; undefined for a graph that is not in the plan. */

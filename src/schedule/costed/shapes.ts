@@ -80,6 +80,8 @@ export function createShapes(planned: readonly Graph[]): Shapes {
   const uniforms = new Set(planned.map((graph) => graph.uniform));
   const roundCase = caseRounding(planned);
   const lanes = new Map<string, Lane>();
+  /** The same of steps at the defaults of all that is a case, which nearly all are. */
+  const plainLanes = new Map<number, Lane>();
 
   function sizeOf(tokens: number): number {
     let low = 0;
@@ -122,6 +124,11 @@ export function createShapes(planned: readonly Graph[]): Shapes {
   function laneOf(step: StepShape): Lane {
     const uniform = isUniform(step) ? step.uniform : 0;
     const requests = uniform > 0 ? 0 : roundUp(step.requests, limits);
+    const { loras, queryLength, microbatches } = step;
+    const isPlain = loras === undefined && queryLength === undefined && microbatches === undefined;
+    const plainKey = uniform > 0 ? uniform : -requests;
+    const plain = isPlain ? plainLanes.get(plainKey) : undefined;
+    if (plain !== undefined) return plain;
     const stepCase = roundCase(step);
     const key = `${uniform}/${requests}/${caseKey(stepCase)}`;
     let lane = lanes.get(key);
@@ -129,6 +136,7 @@ export function createShapes(planned: readonly Graph[]): Shapes {
       lane = createLane(uniform, requests, stepCase);
       lanes.set(key, lane);
     }
+    if (isPlain) plainLanes.set(plainKey, lane);
     return lane;
   }
 

@@ -56,7 +56,7 @@ const HEARTBEATS_MISSED_MAX = 5;
 /** Results kept to answer a repeated command. */
 const ANSWERS_MAX = 64;
 
-type Command = Exclude<ToEngine, { type: "welcome" | "refuse" | "resync" | "heartbeat" }>;
+type Command = Exclude<ToEngine, { type: "welcome" | "refuse" | "later" | "resync" | "heartbeat" }>;
 
 export class EngineSession {
   /** Whether a controller has accepted us and is there. */
@@ -149,6 +149,10 @@ export class EngineSession {
         this.welcomed = false;
         this.#cancel();
         this.#host.onLost();
+        break;
+      case "later":
+        // There is no place: we go on by ourselves, and ask again.
+        if (!this.welcomed) this.#later(message.retrySeconds, () => this.#sayHello());
         break;
       case "resync":
         if (message.hello === true) {
@@ -245,7 +249,8 @@ export class EngineSession {
       const seconds = delivered ? HELLO_REPEAT_SECONDS : HELLO_RETRY_SECONDS;
       this.#later(seconds, () => this.#sayHello());
     };
-    void this.#host.send(this.#host.hello()).then(repeat);
+    const seen = this.#incarnation > 0 ? { incarnation: this.#incarnation } : {};
+    void this.#host.send({ ...this.#host.hello(), ...seen }).then(repeat);
   }
 
   #beatLater(): void {

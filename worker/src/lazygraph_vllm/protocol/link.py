@@ -30,6 +30,7 @@ from .messages import (
     Heartbeat,
     Hello,
     Inventory,
+    Later,
     Mode,
     Phase,
     Problem,
@@ -227,7 +228,7 @@ class Link:
                 else HELLO_INTERVAL_SECONDS
             )
             with self._lock:
-                hello = self._hello
+                hello = msgspec.structs.replace(self._hello, incarnation=self.incarnation or None)
             self._put(dealer, hello)
 
     def _on_change(self, change: Change, state: _State) -> None:
@@ -286,6 +287,8 @@ class Link:
                 message.code,
             )
             self._on_message(message)
+        elif isinstance(message, Later):
+            self._put_off(state, message)
         elif isinstance(message, Resync) and message.hello:
             # The controller was restarted behind the same connection: it doesn't know us.
             if self.established.is_set():
@@ -294,6 +297,23 @@ class Link:
             self.unknown += 1  # a command before the hand-shake has no session to belong to
         else:
             self._on_message(message)
+
+    def _put_off(self, state: _State, message: Later) -> None:
+        """There is no place here now: try elsewhere, or here again later."""
+        if self.established.is_set():
+            self._lose(state)
+        now = time.monotonic()
+        state.next_hello_at = now + message.retry_seconds
+        # With one address it stays the only one to ask.
+        state.turn_ends_at = now
+        if state.put_off_by != message.code:
+            state.put_off_by = message.code
+            logger.warning(
+                "lazygraph: the controller has no place for this engine now: %s [%s]; it serves "
+                "without one, and asks again",
+                message.message,
+                message.code,
+            )
 
     def _welcome(self, dealer: Dealer, state: _State, message: Welcome) -> None:
         if message.incarnation < self.incarnation:
@@ -312,6 +332,7 @@ class Link:
             text = f"expected protocol {oldest} to {newest} in welcome, got {message.version}"
             self._put(dealer, Problem(code="ERR_LAZYGRAPH_PROTOCOL_VERSION", message=text))
             return
+        state.put_off_by = None
         state.heartbeat_seconds = message.heartbeat_ms / 1000
         state.next_heartbeat_at = time.monotonic() + state.heartbeat_seconds
         logger.info("lazygraph: %s the controller", "back with" if again else "connected to")
@@ -345,6 +366,7 @@ class _State:
         self.turn = 0
         self.turn_began_at = 0.0
         self.turn_ends_at = 0.0
+        self.put_off_by: str | None = None  # told once, however often it is said
 
     def wait_seconds(self) -> float:
         """Until the next thing to do, at most a second."""

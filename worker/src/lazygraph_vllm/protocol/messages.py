@@ -30,6 +30,7 @@ TEXT_CHARS_MAX = 2048
 COMMANDS_WAITING_MAX = 64
 # A day: no start captures longer.
 BUDGET_MS_MAX = 86_400_000
+RETRY_SECONDS_MAX = 3600
 
 Mode = Literal["eager", "lazy", "idle"]
 Reserve = Literal["none", "least", "top", "plan"]
@@ -114,6 +115,8 @@ class Hello(_Message, tag="hello", frozen=True, kw_only=True):
     adapter: str | None = None
     # It takes ``sleep`` and ``wake``; absent: it doesn't.
     sleeps: bool | None = None
+    # The highest one that has welcomed us; absent: none has.
+    incarnation: int | None = None
 
 
 class Inventory(_Message, tag="inventory", frozen=True, kw_only=True):
@@ -258,6 +261,14 @@ class Refuse(_Message, tag="refuse", frozen=True, kw_only=True):
     message: Text
 
 
+class Later(_Message, tag="later", frozen=True, kw_only=True):
+    """There is no place now: say hello again after a while."""
+
+    code: Annotated[str, Meta(max_length=128)]
+    message: Text
+    retry_seconds: Annotated[int, Meta(ge=1, le=RETRY_SECONDS_MAX)]
+
+
 class Start(_Message, tag="start", frozen=True, kw_only=True):
     """Which graphs to capture before ready, in this order."""
 
@@ -349,7 +360,19 @@ class Resync(_Message, tag="resync", frozen=True, kw_only=True):
 
 
 ToEngine = Union[  # noqa: UP007
-    Welcome, Refuse, Start, Capture, Drop, Dispatch, Freeze, SetMode, Sleep, Wake, Resync, Heartbeat
+    Welcome,
+    Refuse,
+    Later,
+    Start,
+    Capture,
+    Drop,
+    Dispatch,
+    Freeze,
+    SetMode,
+    Sleep,
+    Wake,
+    Resync,
+    Heartbeat,
 ]
 
 
@@ -365,6 +388,7 @@ _TO_ENGINE_TYPES = frozenset(
     (
         "welcome",
         "refuse",
+        "later",
         "start",
         "capture",
         "drop",
