@@ -11,7 +11,9 @@ import { type Controller, createController } from "../controller/controller.ts";
 import type { EngineSnapshot } from "../engine/snapshot.ts";
 import { launcherCommand } from "../launcher/command.ts";
 import type { MemoryOptions } from "../memory/options.ts";
+import { monotonicSeconds, spanWriter } from "../startup/spans.ts";
 import type { Mode } from "../wire/protocol.ts";
+import { type CacheUse, cacheUse, startCaches } from "./cache-use.ts";
 import { type Child, type ChildEnd, startChild, startExitCode } from "./child.ts";
 import { closeWithin } from "./close-within.ts";
 import { CONFIG_HELP, CONFIG_OPTIONS, withConfig } from "./config-file.ts";
@@ -44,6 +46,8 @@ export const RUN_OPTIONS: OptionSpec = {
   endpoint: "string",
   engine: "string",
   launcher: "string",
+  caches: "string",
+  "caches-read-only": "boolean",
   "settle-within": "string",
   ...KEY_OPTIONS,
   ...HTTP_OPTIONS,
@@ -72,6 +76,10 @@ ${KEY_HELP}
   --engine NAME         the engine's logical name (default HOST/MODEL)
   --launcher SOCKET     fork COMMAND from the launcher there, without imports; where that can't be,
                         it is spawned, and a line says why (see \`lazygraph launcher\`)
+  --caches DIR          what COMMAND compiles is kept in DIR and taken from there; filled where it is
+                        empty. Caches of another engine are not used, and a line says what differs
+                        (see \`lazygraph caches\`)
+  --caches-read-only    DIR isn't changed: a private copy is used
   --settle-within S     no captures later than S seconds after ready
   --http HOST:PORT      answer \`lazygraph status\`, PUT …/mode and GET /metrics there, or at
                         unix:PATH, a socket file that only this user may open (default: no HTTP)
@@ -97,6 +105,7 @@ interface RunOptions {
   readonly endpoint: string;
   readonly engine: string | undefined;
   readonly launcher: string | undefined;
+  readonly caches: CacheUse | undefined;
   readonly settleWithinSeconds: number | undefined;
   readonly keys: string | undefined;
   readonly http: HttpSide | undefined;
@@ -170,6 +179,7 @@ function runOptions(options: ParsedOptions, command: readonly string[]): RunOpti
     endpoint: endpointOption(options) ?? "tcp://127.0.0.1:0",
     engine: engineNameOption(options),
     launcher: options.strings.get("launcher"),
+    caches: cacheUse(options),
     settleWithinSeconds: secondsOption(options, "settle-within"),
     keys: keyFolder(options, process.env),
     http: httpSide(options, process.env),
@@ -224,7 +234,7 @@ async function runStock(options: RunOptions, report: Report | undefined): Promis
   if (!options.quiet) {
     note("LAZYGRAPH_DISABLE is set: the command runs as stock, without a controller.");
   }
-  const child = await start(options, { ...process.env });
+  const child = await start({ ...options, caches: undefined }, { ...process.env });
   if (typeof child === "number") return child;
   const end = await child.ended;
   await writeReport(report, options.command, []);
@@ -234,10 +244,15 @@ async function runStock(options: RunOptions, report: Report | undefined): Promis
 /** The command, or the exit code when it could not be started. */
 async function start(options: RunOptions, environment: NodeJS.ProcessEnv): Promise<Child | number> {
   for (const name of SECRET_VARIABLES) delete environment[name];
+  const caches = await startCaches(options.caches, options.command, environment, options.quiet);
+  Object.assign(environment, caches.variables);
   try {
     const command = await throughLauncher(options, environment);
-    return await startChild(command, { environment, ignoreHangup: isHangupIgnored() });
+    const child = await startChild(command, { environment, ignoreHangup: isHangupIgnored() });
+    spanWriter(environment)("wrapper", monotonicSeconds() - performance.now() / 1000);
+    return { ...child, ended: child.ended.finally(caches.release) };
   } catch (error) {
+    await caches.release();
     reportError(error);
     return startExitCode(error);
   }

@@ -21,6 +21,7 @@ const SCHEDULE = ["schedule", "schedule/costed", "schedule/modes"];
  */
 const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   base: [],
+  caches: ["base"],
   gpu: ["base"],
   launcher: ["base"],
   measure: ["base"],
