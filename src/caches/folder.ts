@@ -25,11 +25,12 @@ export async function readFolder(folder: string): Promise<Manifest | undefined> 
     throw cachesError(`a folder of caches at ${folder}`, messageOf(error), "name another", error);
   });
   if (!names.includes(MANIFEST)) {
-    // As a volume's own; nothing that anybody could miss.
-    if (names.every((name) => name === "lost+found")) return undefined;
+    // A volume's own is nothing that anybody could miss.
+    const other = names.find((name) => name !== "lost+found");
+    if (other === undefined) return undefined;
     throw cachesError(
       `an empty folder or one of caches at ${folder}`,
-      `other files, such as ${names[0]}`,
+      `other files, such as ${other}`,
       "name another, or empty it",
     );
   }

@@ -11,6 +11,7 @@ import { expect, test } from "vitest";
 import type { LauncherResult } from "../../bench/gpu/lib/start-result.ts";
 import { startupFindings } from "../../bench/lib/claims-startup.ts";
 import { temporaryFolder } from "../cli/helpers/folder.ts";
+import { pluginSite } from "../cli/helpers/plugin-site.ts";
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 const PYTHON = join(ROOT, "worker/.venv/bin/python");
@@ -24,15 +25,8 @@ interface Ran {
 
 async function script(parts: string, more: Readonly<Record<string, string>> = {}): Promise<Ran> {
   const folder = await temporaryFolder();
-  const site = join(folder, "site");
-  await mkdir(join(site, "lazygraph_vllm-0.1.0.dist-info"), { recursive: true });
+  const site = await pluginSite(folder);
   await mkdir(join(folder, "bin"));
-  const info = join(site, "lazygraph_vllm-0.1.0.dist-info");
-  await writeFile(join(info, "METADATA"), "Name: lazygraph-vllm\nVersion: 0.1.0\n");
-  await writeFile(
-    join(info, "entry_points.txt"),
-    "[vllm.general_plugins]\nlazygraph = lazygraph_vllm.plugin:register\n",
-  );
   const vllm = join(folder, "bin", "vllm");
   await writeFile(vllm, `#!${PYTHON}\nimport fake_start\nfake_start.serve()\n`);
   await chmod(vllm, 0o755);

@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 import fake_serve
-
 from lazygraph_vllm.timeline.recorder import Recorder
 
 
