@@ -35,6 +35,7 @@ import {
   secondsOption,
 } from "./options.ts";
 import { PLAN_HELP, PLAN_OPTIONS, planOptions } from "./plan-options.ts";
+import { PRESET_HELP, PRESET_OPTIONS, withPreset } from "./presets.ts";
 import { followEngines } from "./progress.ts";
 import { openReport, type Report } from "./report.ts";
 import { requirePlugin } from "./require-plugin.ts";
@@ -42,6 +43,7 @@ import { requirePlugin } from "./require-plugin.ts";
 const JOIN_WARNING_SECONDS = 120;
 
 export const RUN_OPTIONS: OptionSpec = {
+  ...PRESET_OPTIONS,
   mode: "string",
   endpoint: "string",
   engine: "string",
@@ -67,6 +69,7 @@ kill the process group. TTFT is less predictable in lazy and idle mode than in e
 request may wait for one capture. With LAZYGRAPH_DISABLE=1 COMMAND is started as it is.
 
 Options:
+${PRESET_HELP}
   --mode MODE           eager: all graphs before ready; lazy: what traffic has earned;
                         idle: the rest too, while there is nothing to do
                         (default: LAZYGRAPH_MODE, else idle)
@@ -101,6 +104,8 @@ Examples:
 `;
 
 interface RunOptions {
+  /** What a preset set, as a sentence. */
+  readonly preset: string | undefined;
   readonly mode: Mode;
   readonly endpoint: string;
   readonly engine: string | undefined;
@@ -114,6 +119,8 @@ interface RunOptions {
   readonly json: string | undefined;
   readonly quiet: boolean;
   readonly command: readonly string[];
+  /** The command without what a preset added. */
+  readonly typed: readonly string[];
 }
 
 export async function runRun(argv: readonly string[]): Promise<number> {
@@ -125,6 +132,7 @@ export async function runRun(argv: readonly string[]): Promise<number> {
   const report = options.json === undefined ? undefined : await openReport(options.json);
   if (isDisabled(process.env)) return runStock(options, report);
   const { mode, endpoint, settleWithinSeconds } = options;
+  if (options.preset !== undefined && !options.quiet) note(options.preset);
   const curve = await curveKeys(options.keys, process.env, endpoint, (sentence) =>
     note(sentence, "ERR_LAZYGRAPH_KEYS"),
   );
@@ -170,11 +178,13 @@ function parseRun(argv: readonly string[]): RunOptions | undefined {
   return withConfig(given, RUN_OPTIONS, process.env, (options) => runOptions(options, command));
 }
 
-function runOptions(options: ParsedOptions, command: readonly string[]): RunOptions {
-  if (command.length === 0 || command[0] === "") {
+function runOptions(given: ParsedOptions, words: readonly string[]): RunOptions {
+  if (words.length === 0 || words[0] === "") {
     throw new OptionError("--", "Expected a command after `--`, such as `vllm serve MODEL`.");
   }
+  const { options, command, sentence } = withPreset(given, words, process.env);
   return {
+    preset: sentence,
     mode: modeOption(options, environmentMode(process.env)),
     endpoint: endpointOption(options) ?? "tcp://127.0.0.1:0",
     engine: engineNameOption(options),
@@ -188,6 +198,7 @@ function runOptions(options: ParsedOptions, command: readonly string[]): RunOpti
     json: options.strings.get("json"),
     quiet: options.flags.has("quiet"),
     command,
+    typed: words,
   };
 }
 
@@ -234,7 +245,8 @@ async function runStock(options: RunOptions, report: Report | undefined): Promis
   if (!options.quiet) {
     note("LAZYGRAPH_DISABLE is set: the command runs as stock, without a controller.");
   }
-  const child = await start({ ...options, caches: undefined }, { ...process.env });
+  const as = { ...options, caches: undefined, command: options.typed };
+  const child = await start(as, { ...process.env });
   if (typeof child === "number") return child;
   const end = await child.ended;
   await writeReport(report, options.command, []);
