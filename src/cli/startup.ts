@@ -10,7 +10,8 @@ import { EXIT, note, quote } from "./errors.ts";
 import { numberOption } from "./number-option.ts";
 import { type ParsedOptions, parseOptions, secondsOption } from "./options.ts";
 import { requirePlugin } from "./require-plugin.ts";
-import { startupDocument } from "./startup-document.ts";
+import { type StartupDocument, startupDocument } from "./startup-document.ts";
+import { startupPage } from "./startup-page.ts";
 import type { Variant } from "./startup-run.ts";
 import { type Outcome, takeTurns } from "./startup-turns.ts";
 import { stopSignal } from "./stop-signal.ts";
@@ -27,7 +28,7 @@ Options:
   --name NAME           what COMMAND is called (default base)
   --prepare NAME=COMMAND   run before each start of that variant, by the shell and not timed: empty
                         or fill a cache, say; once for each variant
-  --out FOLDER          startup.json, startup-trace.json for ui.perfetto.dev, and logs
+  --out FOLDER          startup.html, startup.json, startup-trace.json for ui.perfetto.dev, and logs
                         (default lazygraph-startup)
   --ready-within S      longest wait for a server (default 900)
   --within S            no start is begun that would end later than S seconds from now
@@ -167,8 +168,16 @@ function namedCommands(
   });
 }
 
-async function write(folder: string, result: object, events: readonly TraceEvent[]): Promise<void> {
+async function write(
+  folder: string,
+  result: StartupDocument,
+  events: readonly TraceEvent[],
+): Promise<void> {
   await writeFile(join(folder, "startup.json"), `${JSON.stringify(result, undefined, 1)}\n`);
+  await writeFile(
+    join(folder, "startup.html"),
+    startupPage(result, new Date().toISOString().slice(0, 16).replace("T", " at ")),
+  );
   await writeFile(
     join(folder, "startup-trace.json"),
     `${JSON.stringify({ traceEvents: events })}\n`,
