@@ -39,6 +39,7 @@ import { PRESET_HELP, PRESET_OPTIONS, withPreset } from "./presets.ts";
 import { followEngines } from "./progress.ts";
 import { openReport, type Report } from "./report.ts";
 import { requirePlugin } from "./require-plugin.ts";
+import { planFolderOf, type StartWatch, watchStart } from "./start-watch.ts";
 
 const JOIN_WARNING_SECONDS = 120;
 
@@ -146,22 +147,35 @@ export async function runRun(argv: readonly string[]): Promise<number> {
     ...(curve === undefined ? {} : { curve }),
   });
   // Before the endpoint is bound: a token or certificate that can't be used ends the start.
+  await using watch = await watched(options);
   const server =
     options.http === undefined
       ? undefined
-      : await openHttpServer(controller, options.http, process.env);
+      : await openHttpServer(controller, options.http, process.env, watch && { start: watch });
   await controller.start();
   try {
     if (server !== undefined && options.http !== undefined) {
       const url = await listen(server, options.http.address);
       if (!options.quiet) note(`HTTP at ${url}.`);
     }
-    return await runCommand(options, controller, report);
+    return await runCommand(options, controller, report, watch);
   } finally {
     server?.close();
     server?.closeAllConnections();
     await closeWithin(controller);
   }
+}
+
+/** Only where somebody can ask for it: without the HTTP side nothing is timed. */
+async function watched(options: RunOptions): Promise<StartWatch | undefined> {
+  if (options.http === undefined) return undefined;
+  const { command, mode, launcher, caches, planning } = options;
+  return watchStart({
+    command,
+    how: [mode, launcher === undefined ? "" : "launcher", caches === undefined ? "" : "caches"],
+    environment: process.env,
+    planFolder: planFolderOf(planning, process.env),
+  });
 }
 
 /** Undefined: the user asked for help. */
@@ -211,15 +225,18 @@ async function runCommand(
   options: RunOptions,
   controller: Controller,
   report: Report | undefined,
+  watch: StartWatch | undefined,
 ): Promise<number> {
   const environment: NodeJS.ProcessEnv = {
     ...process.env,
+    ...watch?.variables,
     LAZYGRAPH_ENDPOINT: controller.endpoint,
     LAZYGRAPH_MODE: options.mode,
     ...(options.engine === undefined ? {} : { LAZYGRAPH_ENGINE: options.engine }),
   };
   const child = await start(options, environment);
   if (typeof child === "number") return child;
+  watch?.begin();
   const release = survive();
   const write = (): Promise<void> => writeReport(report, options.command, controller.engines());
   const following = followEngines(controller, {
