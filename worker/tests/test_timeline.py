@@ -85,6 +85,8 @@ def test_weights_tell_their_bytes_and_loader() -> None:
 
     load = next(phase for phase in PHASES if phase.name == "weights")
     assert detail(load, Owner()) == {"bytes": 17, "loader": "safetensors"}
+    Owner.load_config.safetensors_load_strategy = "prefetch"  # type: ignore[attr-defined]
+    assert detail(load, Owner()) == {"bytes": 17, "loader": "safetensors, prefetch"}
     assert detail(load, None) == {"bytes": 0, "loader": "unknown"}
 
 

@@ -68,4 +68,6 @@ def detail(phase: Phase, owner: Any) -> dict[str, Any]:
         return {}
     used = getattr(getattr(owner, "model_runner", None), "model_memory_usage", 0)
     config = getattr(owner, "load_config", None)
-    return {"bytes": int(used), "loader": str(getattr(config, "load_format", "unknown"))}
+    loader = str(getattr(config, "load_format", "unknown"))
+    strategy = getattr(config, "safetensors_load_strategy", None)
+    return {"bytes": int(used), "loader": f"{loader}, {strategy}" if strategy else loader}
