@@ -25,6 +25,7 @@ class Phase(NamedTuple):
     leaf: bool = False
 
 
+JIT = "JIT"
 _CORE = "vllm.v1.engine.core"
 _WORKER = "vllm.v1.worker.gpu_worker"
 _RUNNER = "vllm.v1.worker.gpu.model_runner"
@@ -54,6 +55,10 @@ PHASES = (
     Phase(_WORKER, "kernel_warmup", "kernel warm-up", leaf=True),
     Phase(_WORKER, "warmup_kernels", "kernel warm-up", leaf=True),
     Phase(_RUNNER, "GPUModelRunner.capture_model", "captures", leaf=True),
+    # Kernels compiled on their first use: in serving a stall that no capture explains. During a
+    # start they are told apart where no leaf is around them.
+    Phase("triton.runtime.jit", "JITFunction._do_compile", JIT, leaf=True),
+    Phase("flashinfer.jit.core", "JitSpec.build", JIT, leaf=True),
     *(
         Phase(module, path, "API server", leaf=True)
         for module in (_SERVER, _SERVER_26)
