@@ -10,6 +10,7 @@ import { codeOf, type ErrorCode, messageOf, OptionError } from "../base/errors.t
 import { type Controller, createController } from "../controller/controller.ts";
 import type { EngineSnapshot } from "../engine/snapshot.ts";
 import { launcherCommand } from "../launcher/command.ts";
+import { askLauncher } from "../launcher/status.ts";
 import type { MemoryOptions } from "../memory/options.ts";
 import { monotonicSeconds, spanWriter } from "../startup/spans.ts";
 import type { Mode } from "../wire/protocol.ts";
@@ -137,7 +138,7 @@ export async function runRun(argv: readonly string[]): Promise<number> {
   const curve = await curveKeys(options.keys, process.env, endpoint, (sentence) =>
     note(sentence, "ERR_LAZYGRAPH_KEYS"),
   );
-  await requirePlugin(options.command, process.env);
+  await requirePlugin(options.command, process.env, await launcherPython(options));
   const controller = createController({
     mode,
     endpoint,
@@ -164,6 +165,15 @@ export async function runRun(argv: readonly string[]): Promise<number> {
     server?.closeAllConnections();
     await closeWithin(controller);
   }
+}
+
+/** A launcher runs in the plugin's own Python; where there is none, its absence is told later. */
+async function launcherPython({ launcher }: RunOptions): Promise<string | undefined> {
+  if (launcher === undefined) return undefined;
+  return askLauncher(launcher).then(
+    ({ python }) => python,
+    () => undefined,
+  );
 }
 
 /** Only where somebody can ask for it: without the HTTP side nothing is timed. */
