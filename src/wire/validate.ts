@@ -38,6 +38,7 @@ import {
   LIMITS,
   MODES,
   PHASES,
+  type PhaseSeconds,
   type Problem,
   type RankMemory,
   RESERVES,
@@ -68,6 +69,8 @@ const stepCase: Fields<StepCase> = {
   queryLength: optional(tokens),
   microbatches: optional(tokens),
 };
+
+const phaseSeconds: Check<PhaseSeconds> = record<PhaseSeconds>({ name: label, seconds: amount });
 
 const graph: Check<Graph> = record<Graph>({
   id,
@@ -178,6 +181,7 @@ export const FROM_ENGINE: Tables<FromEngine> = {
     epoch: count,
     warmUpSeconds: optional(amount),
     skipped: optional(graphIds),
+    phases: optional(list(phaseSeconds, LIMITS.phases)),
   }),
   result: record<CaptureResult>({
     type: oneOf(["result"]),

@@ -71,9 +71,9 @@ class Recorder:
             self._fds[kind] = os.open(path, flags, 0o644)
 
 
-def process_began() -> float:
-    """When this process was made, to a hundredth of a second: the kernel keeps no more."""
-    with open("/proc/self/stat") as file:
+def process_began(pid: int | None = None) -> float:
+    """When a process, or this one, was made; to a hundredth of a second, as the kernel keeps it."""
+    with open(f"/proc/{'self' if pid is None else pid}/stat") as file:
         ticks = int(file.read().rpartition(")")[2].split()[19])
     age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
     return time.monotonic() - age
