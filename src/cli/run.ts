@@ -167,11 +167,11 @@ export async function runRun(argv: readonly string[]): Promise<number> {
   }
 }
 
-/** A launcher runs in the plugin's own Python; where there is none, its absence is told later. */
+/** A launcher tells whether its own Python has the plugin; that there is none is told later. */
 async function launcherPython({ launcher }: RunOptions): Promise<string | undefined> {
   if (launcher === undefined) return undefined;
   return askLauncher(launcher).then(
-    ({ python }) => python,
+    ({ python, plugin }) => (plugin === undefined ? undefined : python),
     () => undefined,
   );
 }

@@ -14,7 +14,9 @@ const STARTS_SHOWN = 64;
 const STYLE = `
 .spans { width: 100%; border-collapse: collapse; table-layout: fixed; }
 .spans th:first-child { width: 12rem; }
-.spans td.seconds { width: 5.5rem; }
+.spans th:nth-child(2) { width: 5.5rem; }
+.spans th:nth-child(3), .spans td:nth-child(3) { text-align: left; }
+.wide { margin-top: 0.75rem; }
 .spans svg { display: block; width: 100%; height: 1.1rem; background: var(--raised); }
 .spans td { padding: 0.15rem 0.5rem; }
 @media (max-width: 48rem) { .spans th:first-child { width: 7rem; white-space: normal; } }
@@ -169,7 +171,7 @@ function barRow(
       const told = `${phase}: ${begin.toFixed(2)} to ${end.toFixed(2)} s`;
       return `<rect x="${x.toFixed(1)}" width="${Math.max(width, 1).toFixed(1)}" height="10" fill="var(--c${colours.get(phase) ?? 0})"><title>${text(told)}</title></rect>`;
     });
-  return `<tr><th scope="row">${text(name)}</th><td class="seconds">${seconds.toFixed(2)}</td><td><svg viewBox="0 0 1000 10" preserveAspectRatio="none" role="img" aria-label="${text(name)}">${rects.join("")}</svg></td></tr>`;
+  return `<tr><th scope="row">${text(name)}</th><td>${seconds.toFixed(2)}</td><td><svg viewBox="0 0 1000 10" preserveAspectRatio="none" role="img" aria-label="${text(name)}">${rects.join("")}</svg></td></tr>`;
 }
 
 function how({ variants, lazygraph }: StartupDocument, madeAt: string): string {
