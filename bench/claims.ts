@@ -8,10 +8,11 @@
  * `holds` from the two. The reason of a missed limit is in bench/results/claims-unmet.json.
  */
 
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { gunzipSync } from "node:zlib";
 import type { CellResult } from "./gpu/lib/family-result.ts";
+import type { LauncherResult } from "./gpu/lib/start-result.ts";
 import type { Summary } from "./gpu/main-job-summary.ts";
 import { type Finding, judge } from "./lib/claims.ts";
 import { type Check, checkFindings, type FirstSet, firstSetFindings } from "./lib/claims-checks.ts";
@@ -21,6 +22,7 @@ import {
   simulatedFindings,
   worstFindings,
 } from "./lib/claims-simulated.ts";
+import { startupFindings } from "./lib/claims-startup.ts";
 import {
   type TrustHttp,
   type TrustSocket,
@@ -96,6 +98,7 @@ function findings(): Finding[] {
     verified("8b"),
     verified("70b-tp2"),
     ...v033(),
+    ...startup(),
     ...trustHttpFindings(read<TrustHttp>("trust-http.json"), {
       source: "trust-http.json",
       command: "BEFORE=MAIN npm run bench:trust-http",
@@ -106,6 +109,15 @@ function findings(): Finding[] {
     }),
     ...uses(),
   ];
+}
+
+/** One file for each family that was started from a launcher. */
+function startup(): Finding[] {
+  const files = readdirSync(results).filter((file) => /^startup-.*\.json$/.test(file));
+  return files.sort().flatMap((source) => {
+    const command = "bench/gpu/launcher.sh OUT_DIR";
+    return startupFindings(read<LauncherResult>(source), { source, command });
+  });
 }
 
 /** Each made by `npm run bench:NAME`, which writes NAME.json. */

@@ -1,12 +1,13 @@
 /**
- * Exports of `lazygraph/tracing`: captures as OpenTelemetry spans.
+ * Exports of `lazygraph/tracing`: captures, and starts, as OpenTelemetry spans.
  *
  * Needs `@opentelemetry/api`, which whoever has OpenTelemetry set up has. Without a tracer provider
  * the spans go nowhere and cost next to nothing.
  */
 
-import { type Span, SpanStatusCode, type Tracer, trace } from "@opentelemetry/api";
+import { context, type Span, SpanStatusCode, type Tracer, trace } from "@opentelemetry/api";
 import { type EngineEventBase, onEvent } from "./engine/events.ts";
+import { monotonicSeconds, readSpans, type Span as Timed } from "./startup/spans.ts";
 
 export interface TracingOptions {
   /** @default the global provider's tracer of the name `lazygraph` */
@@ -15,6 +16,58 @@ export interface TracingOptions {
 
 /** Spans open at once; the engines of a process have one capture each under way. */
 const SPANS_MAX = 1024;
+
+export interface StartTracingOptions extends TracingOptions {
+  /** @default when the first process began, as far as it told */
+  readonly spawnedAtUnixMs?: number;
+  /** @default when the last span ended */
+  readonly readyAtUnixMs?: number;
+}
+
+/**
+ * Makes spans of a start from what its processes have written into the folder that
+ * `LAZYGRAPH_STARTUP_DIR` names: `lazygraph.start`, and in it a span of each phase, those of a
+ * process in each other as they ran. To be called on the same host, once the server is ready.
+ *
+ * @returns how many phases there were; with none there is no span at all
+ * @throws the system's error for a folder that can't be read
+ */
+export async function traceStart(
+  folder: string,
+  options: StartTracingOptions = {},
+): Promise<number> {
+  const tracer = options.tracer ?? trace.getTracer("lazygraph");
+  const phases = await readSpans(folder);
+  const [first] = phases;
+  if (first === undefined) return 0;
+  const zeroUnixMs = Date.now() - monotonicSeconds() * 1000;
+  const unixMs = (seconds: number): number => zeroUnixMs + seconds * 1000;
+  const startTime = options.spawnedAtUnixMs ?? unixMs(first.begin);
+  const root = tracer.startSpan("lazygraph.start", { startTime });
+  // By process, those that are still open where the next one begins: the last of them holds it.
+  const open = new Map<number, { readonly end: number; readonly span: Span }[]>();
+  for (const phase of phases) {
+    const outer = (open.get(phase.pid) ?? []).filter(({ end }) => end >= phase.end);
+    const parent = trace.setSpan(context.active(), outer.at(-1)?.span ?? root);
+    const about = { startTime: unixMs(phase.begin), attributes: attributesOf(phase) };
+    const span = tracer.startSpan(`lazygraph.start.${phase.name}`, about, parent);
+    span.end(unixMs(phase.end));
+    open.set(phase.pid, [...outer, { end: phase.end, span }]);
+  }
+  const last = phases.reduce((end, phase) => Math.max(end, phase.end), first.end);
+  root.end(options.readyAtUnixMs ?? unixMs(last));
+  return phases.length;
+}
+
+function attributesOf({ pid, detail }: Timed): Attributes {
+  const { bytes, loader, simulated } = detail;
+  return {
+    "process.pid": pid,
+    ...(typeof bytes === "number" ? { "lazygraph.bytes": bytes } : {}),
+    ...(typeof loader === "string" ? { "lazygraph.loader": loader } : {}),
+    ...(typeof simulated === "boolean" ? { "lazygraph.simulated": simulated } : {}),
+  };
+}
 
 type CaptureEvent = EngineEventBase & { readonly graph: string };
 

@@ -1,7 +1,8 @@
 """What a launcher must leave alone and clean, on a real engine: prints one JSON document.
 
     python3 bench/gpu/launcher_checks.py --launcher-pid PID --socket SOCKET --starts N \
-        [--kill-after SECONDS ...] [--gpu INDEX] -- vllm serve MODEL [arguments]
+        [--kill-after SECONDS ...] [--gpu INDEX] [--out FILE] [--within SECONDS] \
+        -- vllm serve MODEL [arguments]
 
 | check | holds when |
 |---|---|
@@ -11,7 +12,10 @@
 | killed | a server killed after so many seconds is told by its signal, and its GPU's memory is free |
 | orphan | a server answers after its launcher was killed, and ends by SIGTERM (comes last) |
 
-Exit code 1 when a check fails. The launcher is gone afterwards.
+The document is written to FILE after each check and start. A check that can't be made says why and
+doesn't hold; the others go on. No start is begun for which the SECONDS would not suffice; of the
+starts as many are left out as the checks after them need. Exit code 1 when a check fails. The
+launcher is gone afterwards.
 """
 
 from __future__ import annotations
@@ -35,6 +39,8 @@ CLIENT = (
 )  # fmt: skip
 READY_SECONDS_MAX = 600
 END_SECONDS_MAX = 60
+END_SECONDS_USUAL = 5.0
+GPU_FREE_SECONDS_MAX = 20.0
 PROMPTS = 8
 PROMPT_TOKENS = 32
 OUTPUT_TOKENS = 24
@@ -160,8 +166,14 @@ def kill_after(launcher: Launcher, command: list[str], seconds: float, gpu: int)
     code = server.process.wait(END_SECONDS_MAX)
     launcher.wait_until_alone()
     left = [pid for pid in below if Path(f"/proc/{pid}").exists()]
-    after = gpu_bytes(gpu)
-    free = before is None or after is None or after <= before + GPU_BYTES_TOLERANCE
+    # The driver takes a moment to give back what a killed process had.
+    until = time.monotonic() + GPU_FREE_SECONDS_MAX
+    while True:
+        after = gpu_bytes(gpu)
+        free = before is None or after is None or after <= before + GPU_BYTES_TOLERANCE
+        if free or time.monotonic() > until:
+            break
+        time.sleep(0.5)
     return {
         "afterSeconds": seconds,
         "code": code,
@@ -182,39 +194,111 @@ def orphan(launcher: Launcher, command: list[str], model: str, expected: Any) ->
     return {"code": code, "holds": answers == expected and code in (0, -signal.SIGTERM)}
 
 
-def checks(options: argparse.Namespace) -> dict[str, Any]:
-    launcher = Launcher(options.launcher_pid, options.socket)
-    command, model = options.command, options.command[2]
-    spawned = Server([], command)
-    ready = {"spawned": [spawned.wait_until_ready()], "forked": []}
-    expected = spawned.tokens(model)
-    spawned.end()
-    same = []
-    before: tuple[int, int] | None = None
-    for _ in range(options.starts):
-        server = Server(launcher.prefix, command)
-        ready["forked"].append(server.wait_until_ready())
-        same.append(server.tokens(model) == expected)
-        server.end()
-        launcher.wait_until_alone()
-        # The first start makes what is made once.
-        before = before or (launcher.files(), launcher.status()["residentBytes"])
-    files, resident = launcher.files(), launcher.status()["residentBytes"]
-    assert before is not None
-    grown = resident - before[1]
-    killed = [kill_after(launcher, command, s, options.gpu) for s in options.kill_after]
-    return {
-        "readySeconds": ready,
-        "tokens": {"starts": options.starts, "equal": sum(same), "holds": all(same)},
-        "leaks": {
-            "files": [before[0], files],
-            "children": launcher.children(),
-            "holds": files == before[0] and not launcher.children(),
-        },
-        "growth": {"bytes": grown, "holds": grown <= 2 * PAGE_BYTES * options.starts},
-        "killed": {"cases": killed, "holds": all(case["holds"] for case in killed)},
-        "orphan": orphan(launcher, command, model, expected),
-    }
+class Clock:
+    """The time that is left, going by how long the last start took."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+        self._start = 0.0
+
+    def took(self, seconds: float) -> None:
+        self._start = seconds
+
+    def suffices(self, seconds_after: float = 0.0, starts_after: int = 0) -> bool:
+        needed = self._start * (1 + starts_after) + seconds_after
+        return time.monotonic() + needed <= self._end
+
+
+class Checks:
+    """The document, and what is needed to make it."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._options = options
+        self._launcher = Launcher(options.launcher_pid, options.socket)
+        self._command, self._model = options.command, options.command[2]
+        self._clock = Clock(options.within)
+        self._expected: Any = None
+        self.result: dict[str, Any] = {}
+
+    def run(self) -> None:
+        """All of them: what one of them lacks costs none of the others."""
+        for check in (self._starts, self._killed, self._orphan):
+            try:
+                check()
+            except Exception as error:  # noqa: BLE001 - whatever it was, it is told
+                name = check.__name__.strip("_")
+                told = f"{type(error).__name__}: {error}"
+                self._tell(name, {**self.result.get(name, {}), "error": told, "holds": False})
+
+    def _tell(self, name: str, found: dict[str, Any]) -> None:
+        self.result[name] = found
+        if self._options.out is not None:
+            part = self._options.out.with_suffix(".part")
+            part.write_text(json.dumps(self.result, indent=1) + "\n")
+            part.replace(self._options.out)
+
+    def _starts(self) -> None:
+        launcher, wanted = self._launcher, self._options.starts
+        began = time.monotonic()
+        spawned = Server([], self._command)
+        ready: dict[str, list[float]] = {"spawned": [spawned.wait_until_ready()], "forked": []}
+        self._expected = spawned.tokens(self._model)
+        spawned.end()
+        self._clock.took(time.monotonic() - began)
+        # A server that is killed takes its seconds, and some to end; the orphan takes a start.
+        later = sum(self._options.kill_after) + END_SECONDS_USUAL * len(self._options.kill_after)
+        same: list[bool] = []
+        before: tuple[int, int] | None = None
+        while len(same) < wanted and self._clock.suffices(later, starts_after=1):
+            began = time.monotonic()
+            server = Server(launcher.prefix, self._command)
+            ready["forked"].append(server.wait_until_ready())
+            same.append(server.tokens(self._model) == self._expected)
+            server.end()
+            launcher.wait_until_alone()
+            self._clock.took(time.monotonic() - began)
+            files, resident = launcher.files(), int(launcher.status()["residentBytes"])
+            # The first start makes what is made once.
+            before = before or (files, resident)
+            self._tell_starts(ready, same, before, (files, resident))
+        if before is None:
+            raise RuntimeError("there was no time for a forked start")
+
+    def _tell_starts(
+        self,
+        ready: dict[str, list[float]],
+        same: list[bool],
+        before: tuple[int, int],
+        after: tuple[int, int],
+    ) -> None:
+        children = self._launcher.children()
+        grown = after[1] - before[1]
+        most = 2 * PAGE_BYTES * len(same)
+        tokens = {"starts": len(same), "wanted": self._options.starts, "equal": sum(same)}
+        self._tell("readySeconds", ready)
+        self._tell("tokens", {**tokens, "holds": all(same)})
+        leaks = {"files": [before[0], after[0]], "children": children}
+        self._tell("leaks", {**leaks, "holds": after[0] == before[0] and not children})
+        self._tell("growth", {"bytes": grown, "bytesMax": most, "holds": grown <= most})
+
+    def _killed(self) -> None:
+        cases: list[dict[str, Any]] = []
+        for seconds in self._options.kill_after:
+            if not self._clock.suffices(seconds):
+                break
+            cases.append(kill_after(self._launcher, self._command, seconds, self._options.gpu))
+            holds = all(case["holds"] for case in cases)
+            wanted = len(self._options.kill_after)
+            self._tell("killed", {"cases": cases, "wanted": wanted, "holds": holds})
+        if self._options.kill_after and not cases:
+            raise RuntimeError("there was no time for it")
+
+    def _orphan(self) -> None:
+        if not self._clock.suffices():
+            raise RuntimeError("there was no time for it")
+        if self._expected is None:
+            raise RuntimeError("there are no tokens of a spawned server to hold its own against")
+        self._tell("orphan", orphan(self._launcher, self._command, self._model, self._expected))
 
 
 def main() -> int:
@@ -225,11 +309,13 @@ def main() -> int:
     parser.add_argument("--starts", type=int, default=10)
     parser.add_argument("--kill-after", type=float, nargs="*", default=[])
     parser.add_argument("--gpu", type=int, default=0)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--within", type=float, default=float("inf"))
     parser.add_argument("command", nargs="+", help="vllm serve MODEL …, without --port")
-    options = parser.parse_args()
-    result = checks(options)
-    print(json.dumps(result, indent=1))
-    return 0 if all(each.get("holds", True) for each in result.values()) else 1
+    checks = Checks(parser.parse_args())
+    checks.run()
+    print(json.dumps(checks.result, indent=1))
+    return 0 if all(each.get("holds", True) for each in checks.result.values()) else 1
 
 
 if __name__ == "__main__":

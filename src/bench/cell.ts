@@ -98,6 +98,9 @@ class Run {
       failure = messageOf(error);
     }
     this.#more = { ...this.#more, ...this.#engineFacts(engine) };
+    const { readySeconds = 0 } = this.#times;
+    const compilations = await engine.compilations(readySeconds).catch(() => undefined);
+    this.#more = { ...this.#more, ...defined({ compilations }) };
     // A command that has ended by now has not been asked to.
     const died = engine.command?.end;
     progress.phase("stopping");

@@ -4,8 +4,9 @@ import { type Controller, createController } from "../controller/controller.ts";
 import { loadProfile } from "../profile/load.ts";
 import { simulatedEngineProgram } from "../sim/live/child.ts";
 import { EngineCommand, freePort } from "./engine-command.ts";
-import type { SampleLine } from "./samples.ts";
+import type { CompilationRecord, SampleLine } from "./samples.ts";
 import { controllerOptions, type ModeSpec, type SimulatedSpec } from "./spec.ts";
+import { Timeline } from "./timeline.ts";
 import { type EngineWatch, watchEngine } from "./watch.ts";
 
 export interface EngineUnderTest {
@@ -15,6 +16,8 @@ export interface EngineUnderTest {
   readonly command: EngineCommand | undefined;
   readonly watch: EngineWatch | undefined;
   readonly simulated: string | undefined;
+  /** Kernels compiled since `fromSeconds`; undefined where none of its processes tells. */
+  compilations(fromSeconds: number): Promise<readonly CompilationRecord[] | undefined>;
   stop(): Promise<void>;
 }
 
@@ -35,6 +38,7 @@ export async function startEngine(options: StartOptions): Promise<EngineUnderTes
       command: undefined,
       watch: undefined,
       simulated: undefined,
+      compilations: () => Promise.resolve(undefined),
       stop: () => Promise.resolve(),
     };
   }
@@ -58,9 +62,10 @@ async function startCommand(
   controller: Controller | undefined,
 ): Promise<EngineUnderTest> {
   const port = await freePort();
+  const timeline = await Timeline.open();
   const command = EngineCommand.start({
     command: commandOf(mode, port),
-    environment: environmentOf(mode, name, controller),
+    environment: { ...environmentOf(mode, name, controller), ...timeline.variables },
     logFile,
   });
   const { spawnedAtMs } = command;
@@ -72,8 +77,10 @@ async function startCommand(
     command,
     watch,
     simulated: mode.simulated && loadProfile(mode.simulated.profile).title,
+    compilations: (fromSeconds) => timeline.compilations(spawnedAtMs, fromSeconds),
     async stop() {
       await command.stop();
+      await timeline.close();
       watch?.stop();
       await controller?.close();
     },

@@ -1,13 +1,11 @@
 /** The report as one HTML file that needs no network: text and tables as they are, plots by uPlot. */
 
-import { readFileSync } from "node:fs";
-import { createRequire } from "node:module";
-import { dirname, join } from "node:path";
 import { cautions } from "./cautions.ts";
 import { conclusions } from "./conclusion.ts";
 import { type GlanceTable, glanceOf, loadsOf } from "./glance.ts";
 import { loadText } from "./load.ts";
-import type { Plot, PlotTable, Series } from "./plots.ts";
+import { bodyRow, columnHead, pageOf, table, text, wide } from "./page.ts";
+import type { Plot, Series } from "./plots.ts";
 import { explanation, numberText, rowGroups } from "./rows.ts";
 import type { RunFigures } from "./run-figures.ts";
 import { runTable } from "./run-table.ts";
@@ -20,7 +18,6 @@ export interface ReportPage {
   readonly madeAt: string;
 }
 
-const PAGE = new URL("../../report/", import.meta.url);
 const GRAPHS_SHOWN = 30;
 
 export function htmlOf(page: ReportPage): string {
@@ -31,46 +28,15 @@ export function htmlOf(page: ReportPage): string {
     (load, index) =>
       `<section id="load-${index}" aria-label="${text(load)}">${loadSection(summary, load, plots.get(load) ?? [], numbered)}</section>`,
   );
-  const { script, style, licence } = library();
-  return `<!doctype html>
-<html lang="en" data-scheme="light">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:">
-<title>${text(summary.title)}</title>
-<style>
-/*! uPlot
-${licence}
-*/
-${style}
-${readPage("page.css")}
-</style>
-</head>
-<body>
-<header><h1>${text(summary.title)}</h1><button id="scheme" type="button" hidden>Colours</button></header>
-${cautions(summary)
-  .map((note) => `<p class="caution">${text(note)}</p>`)
-  .join("\n")}
-<main>
-${glanceSection(summary, loads)}
+  return pageOf({
+    title: summary.title,
+    cautions: cautions(summary),
+    body: `${glanceSection(summary, loads)}
 <p class="muted">${text(explanation(summary))} Made ${text(page.madeAt)}.</p>
 ${sections.join("\n")}
-${howSection(summary)}
-</main>
-<script type="application/json" id="plots">${json(numbered.map(drawable))}</script>
-<script>
-/*! uPlot
-${licence}
-*/
-${script}
-</script>
-<script>
-${readPage("page.js")}
-</script>
-</body>
-</html>
-`;
+${howSection(summary)}`,
+    plots: numbered.map(drawable),
+  });
 }
 
 /** What the page's script needs; the table is in the page already. */
@@ -221,54 +187,4 @@ count from then.</p>
 ${table({ head: ["mode", "engine"], rows }, "Modes")}
 ${table({ head: ["host", "processor", "memory", "GPUs", "Node", "lazygraph"], rows: hostRows }, "Hosts")}
 </section>`;
-}
-
-function table({ head, rows }: PlotTable, label: string): string {
-  const first = head.map(columnHead).join("");
-  const body = rows.map(bodyRow).join("");
-  return wide(`<table><thead><tr>${first}</tr></thead><tbody>${body}</tbody></table>`, label);
-}
-
-function columnHead(title: string): string {
-  return `<th scope="col">${text(title)}</th>`;
-}
-
-/** The first cell names the row. */
-function bodyRow([name = "", ...cells]: readonly string[]): string {
-  return `<tr><th scope="row">${text(name)}</th>${cells.map((c) => `<td>${text(c)}</td>`).join("")}</tr>`;
-}
-
-/** Scrolls by itself; with a tab stop, so that a keyboard can scroll it too. */
-function wide(content: string, label: string): string {
-  return `<div class="wide" tabindex="0" role="region" aria-label="${text(label)}">${content}</div>`;
-}
-
-function text(value: string): string {
-  const entities: Readonly<Record<string, string>> = {
-    "&": "&amp;",
-    "<": "&lt;",
-    ">": "&gt;",
-    '"': "&quot;",
-    "'": "&#39;",
-  };
-  return value.replaceAll(/[&<>"']/g, (char) => entities[char] ?? char);
-}
-
-/** No text in it can end the script element. */
-function json(value: unknown): string {
-  return JSON.stringify(value).replaceAll("<", "\\u003c");
-}
-
-function readPage(name: string): string {
-  return readFileSync(new URL(name, PAGE), "utf8");
-}
-
-function library(): { readonly script: string; readonly style: string; readonly licence: string } {
-  const script = createRequire(import.meta.url).resolve("uplot/dist/uPlot.iife.min.js");
-  const folder = dirname(script);
-  return {
-    script: readFileSync(script, "utf8"),
-    style: readFileSync(join(folder, "uPlot.min.css"), "utf8"),
-    licence: readFileSync(join(folder, "..", "LICENSE"), "utf8").trim(),
-  };
 }

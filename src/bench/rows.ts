@@ -125,6 +125,15 @@ const GROUPS: readonly { readonly title: string; readonly rows: readonly RowSpec
       ["MiB per graph, between steps, FULL only", scalar("fullBetweenStepsMiBPerGraph")],
     ],
   },
+  {
+    title: "Kernels compiled while it served (told apart from captures)",
+    rows: [
+      ["times", scalar("compilationsAfterReady")],
+      ["longest, ms", scalar("longestCompilationMs")],
+      ["share of requests whose first token one delayed", scalar("shareDelayedByCompilation")],
+      ["the longest time without a token was mostly", gapCauses],
+    ],
+  },
 ];
 
 export function scalar(name: ScalarName): Text {
@@ -188,6 +197,16 @@ export function failuresText({ runs }: ModeFigures): string {
   const total = sum([...counts.values()]);
   if (total === 0) return "0";
   return `${whole(total)} (${[...counts].map(([kind, n]) => `${kind} ${n}`).join(", ")})`;
+}
+
+/** What explains the longest gap of each run; undefined where nobody timed compilations. */
+function gapCauses({ runs }: ModeFigures): string | undefined {
+  const counts = new Map<string, number>();
+  for (const { longestTokenGapCause: cause } of runs) {
+    if (cause !== undefined) counts.set(cause, (counts.get(cause) ?? 0) + 1);
+  }
+  if (counts.size === 0) return undefined;
+  return [...counts].map(([cause, count]) => `${cause} ${count}`).join(", ");
 }
 
 function tokensRatio(name: "promptTokensRatio" | "outputTokensRatio"): Text {

@@ -5,6 +5,7 @@ import { type Distribution, distributionOf, mean } from "../measure/statistics.t
 import type { FailureKind } from "./failure.ts";
 import { type Gap, longestTokenGap } from "./gap.ts";
 import type { CellRun, EngineFacts, RequestRecord } from "./samples.ts";
+import { type StallFigures, stallFigures } from "./stalls.ts";
 import {
   completedOf,
   fillOf,
@@ -15,7 +16,7 @@ import {
   ttftMs,
 } from "./windows.ts";
 
-export interface RunFigures {
+export interface RunFigures extends StallFigures {
   readonly run: number;
   readonly status: "complete" | "partial";
   readonly reason?: string;
@@ -127,6 +128,7 @@ export function runFigures(run: CellRun): RunFigures {
     ...optional("captureBeforeReadySeconds", run.captureBeforeReadySeconds),
     ...optional("longestTokenGap", longestTokenGap(completed)),
     ...captureFigures(run, completed),
+    ...stallFigures(run, completed),
     ...optional("firstMinute", firstMinute(run, counted)),
     ...optional("graphs", run.engine === undefined ? undefined : graphFigures(run, run.engine)),
   };

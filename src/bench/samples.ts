@@ -107,6 +107,14 @@ export interface RunHead {
   readonly captureBeforeReadySeconds?: number;
   /** The controller's last snapshot; of an engine in virtual time its graphs. */
   readonly engine?: EngineFacts;
+  /** Kernels that were compiled while it served; absent where nobody timed them. */
+  readonly compilations?: readonly CompilationRecord[];
+}
+
+/** A kernel compiled on its first use, by the process of a rank. */
+export interface CompilationRecord {
+  readonly startSeconds: number;
+  readonly endSeconds: number;
 }
 
 export type EngineFacts = Pick<

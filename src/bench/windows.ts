@@ -73,8 +73,11 @@ function isKnown({ mode, captures, times }: CellRun, name: WindowName): boolean 
   return !BY_READY.includes(name) || mode.url === undefined || times.readySeconds !== undefined;
 }
 
+/** What holds an engine up, a capture or a compilation, in seconds of the run. */
+export type Hold = Pick<CaptureRecord, "startSeconds" | "endSeconds">;
+
 /** Whether a capture held the engine up while this request waited for its first token. */
-export function isDelayed(request: RequestRecord, captures: readonly CaptureRecord[]): boolean {
+export function isDelayed(request: RequestRecord, captures: readonly Hold[]): boolean {
   const { sentSeconds, firstSeconds = sentSeconds } = request;
   return hasCapture(captures, sentSeconds, firstSeconds);
 }
@@ -95,12 +98,12 @@ export function holdMs({ startSeconds, endSeconds }: CaptureRecord): number {
  *
  * @param captures in order of time, so that the search can halve
  */
-export function hasCapture(captures: readonly CaptureRecord[], from: number, to: number): boolean {
+export function hasCapture(captures: readonly Hold[], from: number, to: number): boolean {
   let low = 0;
   let high = captures.length;
   while (low < high) {
     const middle = (low + high) >> 1;
-    if ((captures[middle] as CaptureRecord).endSeconds < from) low = middle + 1;
+    if ((captures[middle] as Hold).endSeconds < from) low = middle + 1;
     else high = middle;
   }
   const next = captures[low];

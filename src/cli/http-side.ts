@@ -112,7 +112,7 @@ export async function openHttpServer(
   controller: Controller,
   side: HttpSide,
   environment: NodeJS.ProcessEnv,
-  told: Pick<HttpOptions, "onChange" | "onDenied"> = {},
+  told: Pick<HttpOptions, "onChange" | "onDenied" | "start"> = {},
 ): Promise<Server> {
   const token = await readToken(side.tokenFile, environment);
   const tls = await readTls(side);

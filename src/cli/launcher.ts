@@ -1,7 +1,9 @@
 /** `lazygraph launcher`: a process with vLLM imported, from which servers are forked. */
 
+import { resolve } from "node:path";
 import { OptionError } from "../base/errors.ts";
 import { MIB } from "../base/units.ts";
+import { cacheVariables } from "../caches/kinds.ts";
 import { createLauncher } from "../launcher/launcher.ts";
 import { askLauncher, type LauncherStatus } from "../launcher/status.ts";
 import { note } from "./errors.ts";
@@ -20,6 +22,8 @@ Options:
   --python PYTHON       vLLM's, with the plugin in it (default python3)
   --socket PATH         where it listens (default: one for each user and environment; it is shown)
   --allow-model MODEL   start this model only; several times: these
+  --caches DIR          the folder of caches that its servers use, as \`run --caches\` has it: imports
+                        read where some of them are
   --children N          servers at once (default 16)
   --preload MODULE      import this in the place of vLLM's modules; several times: these
   --main MODULE:FUNC    what a server calls in the place of vLLM's main
@@ -38,6 +42,7 @@ const SPEC = {
   python: "string",
   socket: "string",
   "allow-model": "list",
+  caches: "string",
   children: "string",
   preload: "list",
   main: "string",
@@ -66,11 +71,15 @@ export async function runLauncher(argv: readonly string[]): Promise<number> {
   }
   const python = options.strings.get("python");
   const main = options.strings.get("main");
+  const caches = options.strings.get("caches");
   const stopping = stopSignal();
   const launcher = createLauncher({
     ...(python === undefined ? {} : { python }),
     ...(socket === undefined ? {} : { socket }),
     ...(main === undefined ? {} : { main }),
+    ...(caches === undefined
+      ? {}
+      : { environment: { ...process.env, ...cacheVariables(resolve(caches)) } }),
     childrenMax: numberOption(options, "children", { min: 1, max: 256, fallback: 16, whole: true }),
     models: options.lists.get("allow-model") ?? [],
     preload: options.lists.get("preload") ?? [],

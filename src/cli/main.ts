@@ -29,6 +29,10 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     summary: "a process with vLLM imported, from which servers are forked",
     load: async () => (await import("./launcher.ts")).runLauncher,
   },
+  caches: {
+    summary: "what engines compiled, as one file: list, pack, unpack, check",
+    load: async () => (await import("./caches.ts")).runCaches,
+  },
   status: {
     summary: "what a running controller knows of its engines",
     load: async () => (await import("./status.ts")).runStatus,

@@ -6,6 +6,8 @@
  */
 
 import { execFile } from "node:child_process";
+import { realpath } from "node:fs/promises";
+import { dirname } from "node:path";
 import { resolvePython } from "../launcher/python-of.ts";
 
 export const PLUGIN_PACKAGE = "lazygraph-vllm";
@@ -32,9 +34,14 @@ export function pluginRemedy(python: string, flags = ""): string {
   return `\`${command}\` in a checkout of lazygraph, or the same with a wheel built from there`;
 }
 
+/**
+ * @param having a Python that is known to have it, as a launcher's has: it isn't asked again, which
+ *   costs a forked start a good part of what is left of it
+ */
 export async function probePlugin(
   command: readonly string[],
   environment: NodeJS.ProcessEnv,
+  having?: string,
 ): Promise<PluginProbe> {
   const allowed = environment["VLLM_PLUGINS"];
   const names = allowed?.split(",").map((name) => name.trim());
@@ -45,10 +52,18 @@ export async function probePlugin(
   if (python === undefined) {
     return { found: "unknown", reason: "the command is neither a Python nor a script of one" };
   }
+  if (having !== undefined && (await isSamePython(python, having))) return { found: "yes", python };
   const answer = await ask(python, environment);
   if (answer === "True") return { found: "yes", python };
   if (answer === "False") return { found: "no", python };
   return { found: "unknown", reason: `${python} gave no answer` };
+}
+
+/** One folder has one set of packages, and one file behind two names in it is one interpreter. */
+async function isSamePython(a: string, b: string): Promise<boolean> {
+  if (dirname(a) !== dirname(b)) return false;
+  const files = await Promise.all([a, b].map((path) => realpath(path))).catch(() => undefined);
+  return files !== undefined && files[0] === files[1];
 }
 
 /** The probe's one line; undefined when the interpreter fails, says too much or takes too long. */

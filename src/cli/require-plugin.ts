@@ -8,13 +8,15 @@ import { PLUGIN_PACKAGE, pluginRemedy, probePlugin } from "./plugin-probe.ts";
  * Nothing where it can't be known: launchers and containers are normal, and it is told only if no
  * engine joins.
  *
+ * @param having a Python that is known to have it
  * @throws LazygraphError `ERR_LAZYGRAPH_PLUGIN_MISSING`
  */
 export async function requirePlugin(
   command: readonly string[],
   environment: NodeJS.ProcessEnv,
+  having?: string,
 ): Promise<void> {
-  const probe = await probePlugin(command, environment);
+  const probe = await probePlugin(command, environment, having);
   switch (probe.found) {
     case "yes":
       return;

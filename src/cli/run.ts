@@ -10,8 +10,11 @@ import { codeOf, type ErrorCode, messageOf, OptionError } from "../base/errors.t
 import { type Controller, createController } from "../controller/controller.ts";
 import type { EngineSnapshot } from "../engine/snapshot.ts";
 import { launcherCommand } from "../launcher/command.ts";
+import { askLauncher } from "../launcher/status.ts";
 import type { MemoryOptions } from "../memory/options.ts";
+import { monotonicSeconds, spanWriter } from "../startup/spans.ts";
 import type { Mode } from "../wire/protocol.ts";
+import { type CacheUse, cacheUse, startCaches } from "./cache-use.ts";
 import { type Child, type ChildEnd, startChild, startExitCode } from "./child.ts";
 import { closeWithin } from "./close-within.ts";
 import { CONFIG_HELP, CONFIG_OPTIONS, withConfig } from "./config-file.ts";
@@ -34,17 +37,22 @@ import {
   secondsOption,
 } from "./options.ts";
 import { PLAN_HELP, PLAN_OPTIONS, planOptions } from "./plan-options.ts";
+import { PRESET_HELP, PRESET_OPTIONS, withPreset } from "./presets.ts";
 import { followEngines } from "./progress.ts";
 import { openReport, type Report } from "./report.ts";
 import { requirePlugin } from "./require-plugin.ts";
+import { planFolderOf, type StartWatch, watchStart } from "./start-watch.ts";
 
 const JOIN_WARNING_SECONDS = 120;
 
 export const RUN_OPTIONS: OptionSpec = {
+  ...PRESET_OPTIONS,
   mode: "string",
   endpoint: "string",
   engine: "string",
   launcher: "string",
+  caches: "string",
+  "caches-read-only": "boolean",
   "settle-within": "string",
   "engines-max": "string",
   ...KEY_OPTIONS,
@@ -65,6 +73,7 @@ kill the process group. TTFT is less predictable in lazy and idle mode than in e
 request may wait for one capture. With LAZYGRAPH_DISABLE=1 COMMAND is started as it is.
 
 Options:
+${PRESET_HELP}
   --mode MODE           eager: all graphs before ready; lazy: what traffic has earned;
                         idle: the rest too, while there is nothing to do
                         (default: LAZYGRAPH_MODE, else idle)
@@ -74,6 +83,10 @@ ${KEY_HELP}
   --engine NAME         the engine's logical name (default HOST/MODEL)
   --launcher SOCKET     fork COMMAND from the launcher there, without imports; where that can't be,
                         it is spawned, and a line says why (see \`lazygraph launcher\`)
+  --caches DIR          what COMMAND compiles is kept in DIR and taken from there; filled where it is
+                        empty. Caches of another engine are not used, and a line says what differs
+                        (see \`lazygraph caches\`)
+  --caches-read-only    DIR isn't changed: a private copy is used
   --settle-within S     no captures later than S seconds after ready
   --engines-max N       engines at once, 1 to 4096; one more waits until there is room (default 64)
   --http HOST:PORT      answer \`lazygraph status\`, PUT …/mode and GET /metrics there, or at
@@ -96,10 +109,13 @@ Examples:
 `;
 
 interface RunOptions {
+  /** What a preset set, as a sentence. */
+  readonly preset: string | undefined;
   readonly mode: Mode;
   readonly endpoint: string;
   readonly engine: string | undefined;
   readonly launcher: string | undefined;
+  readonly caches: CacheUse | undefined;
   readonly settleWithinSeconds: number | undefined;
   readonly enginesMax: number | undefined;
   readonly keys: string | undefined;
@@ -109,6 +125,8 @@ interface RunOptions {
   readonly json: string | undefined;
   readonly quiet: boolean;
   readonly command: readonly string[];
+  /** The command without what a preset added. */
+  readonly typed: readonly string[];
 }
 
 export async function runRun(argv: readonly string[]): Promise<number> {
@@ -120,10 +138,11 @@ export async function runRun(argv: readonly string[]): Promise<number> {
   const report = options.json === undefined ? undefined : await openReport(options.json);
   if (isDisabled(process.env)) return runStock(options, report);
   const { mode, endpoint, settleWithinSeconds, enginesMax } = options;
+  if (options.preset !== undefined && !options.quiet) note(options.preset);
   const curve = await curveKeys(options.keys, process.env, endpoint, (sentence) =>
     note(sentence, "ERR_LAZYGRAPH_KEYS"),
   );
-  await requirePlugin(options.command, process.env);
+  await requirePlugin(options.command, process.env, await launcherPython(options));
   const controller = createController({
     mode,
     endpoint,
@@ -134,22 +153,44 @@ export async function runRun(argv: readonly string[]): Promise<number> {
     ...(curve === undefined ? {} : { curve }),
   });
   // Before the endpoint is bound: a token or certificate that can't be used ends the start.
+  await using watch = await watched(options);
   const server =
     options.http === undefined
       ? undefined
-      : await openHttpServer(controller, options.http, process.env);
+      : await openHttpServer(controller, options.http, process.env, watch && { start: watch });
   await controller.start();
   try {
     if (server !== undefined && options.http !== undefined) {
       const url = await listen(server, options.http.address);
       if (!options.quiet) note(`HTTP at ${url}.`);
     }
-    return await runCommand(options, controller, report);
+    return await runCommand(options, controller, report, watch);
   } finally {
     server?.close();
     server?.closeAllConnections();
     await closeWithin(controller);
   }
+}
+
+/** A launcher tells whether its own Python has the plugin; that there is none is told later. */
+async function launcherPython({ launcher }: RunOptions): Promise<string | undefined> {
+  if (launcher === undefined) return undefined;
+  return askLauncher(launcher).then(
+    ({ python, plugin }) => (plugin === undefined ? undefined : python),
+    () => undefined,
+  );
+}
+
+/** Only where somebody can ask for it: without the HTTP side nothing is timed. */
+async function watched(options: RunOptions): Promise<StartWatch | undefined> {
+  if (options.http === undefined) return undefined;
+  const { command, mode, launcher, caches, planning } = options;
+  return watchStart({
+    command,
+    how: [mode, launcher === undefined ? "" : "launcher", caches === undefined ? "" : "caches"],
+    environment: process.env,
+    planFolder: planFolderOf(planning, process.env),
+  });
 }
 
 /** Undefined: the user asked for help. */
@@ -166,15 +207,18 @@ function parseRun(argv: readonly string[]): RunOptions | undefined {
   return withConfig(given, RUN_OPTIONS, process.env, (options) => runOptions(options, command));
 }
 
-function runOptions(options: ParsedOptions, command: readonly string[]): RunOptions {
-  if (command.length === 0 || command[0] === "") {
+function runOptions(given: ParsedOptions, words: readonly string[]): RunOptions {
+  if (words.length === 0 || words[0] === "") {
     throw new OptionError("--", "Expected a command after `--`, such as `vllm serve MODEL`.");
   }
+  const { options, command, sentence } = withPreset(given, words, process.env);
   return {
+    preset: sentence,
     mode: modeOption(options, environmentMode(process.env)),
     endpoint: endpointOption(options) ?? "tcp://127.0.0.1:0",
     engine: engineNameOption(options),
     launcher: options.strings.get("launcher"),
+    caches: cacheUse(options),
     settleWithinSeconds: secondsOption(options, "settle-within"),
     enginesMax: enginesMaxOption(options),
     keys: keyFolder(options, process.env),
@@ -184,6 +228,7 @@ function runOptions(options: ParsedOptions, command: readonly string[]): RunOpti
     json: options.strings.get("json"),
     quiet: options.flags.has("quiet"),
     command,
+    typed: words,
   };
 }
 
@@ -196,15 +241,18 @@ async function runCommand(
   options: RunOptions,
   controller: Controller,
   report: Report | undefined,
+  watch: StartWatch | undefined,
 ): Promise<number> {
   const environment: NodeJS.ProcessEnv = {
     ...process.env,
+    ...watch?.variables,
     LAZYGRAPH_ENDPOINT: controller.endpoint,
     LAZYGRAPH_MODE: options.mode,
     ...(options.engine === undefined ? {} : { LAZYGRAPH_ENGINE: options.engine }),
   };
   const child = await start(options, environment);
   if (typeof child === "number") return child;
+  watch?.begin();
   const release = survive();
   const write = (): Promise<void> => writeReport(report, options.command, controller.engines());
   const following = followEngines(controller, {
@@ -230,7 +278,8 @@ async function runStock(options: RunOptions, report: Report | undefined): Promis
   if (!options.quiet) {
     note("LAZYGRAPH_DISABLE is set: the command runs as stock, without a controller.");
   }
-  const child = await start(options, { ...process.env });
+  const as = { ...options, caches: undefined, command: options.typed };
+  const child = await start(as, { ...process.env });
   if (typeof child === "number") return child;
   const end = await child.ended;
   await writeReport(report, options.command, []);
@@ -240,10 +289,15 @@ async function runStock(options: RunOptions, report: Report | undefined): Promis
 /** The command, or the exit code when it could not be started. */
 async function start(options: RunOptions, environment: NodeJS.ProcessEnv): Promise<Child | number> {
   for (const name of SECRET_VARIABLES) delete environment[name];
+  const caches = await startCaches(options.caches, options.command, environment, options.quiet);
+  Object.assign(environment, caches.variables);
   try {
     const command = await throughLauncher(options, environment);
-    return await startChild(command, { environment, ignoreHangup: isHangupIgnored() });
+    const child = await startChild(command, { environment, ignoreHangup: isHangupIgnored() });
+    spanWriter(environment)("wrapper", monotonicSeconds() - performance.now() / 1000);
+    return { ...child, ended: child.ended.finally(caches.release) };
   } catch (error) {
+    await caches.release();
     reportError(error);
     return startExitCode(error);
   }

@@ -24,6 +24,7 @@ import {
 } from "./options.ts";
 import { notePlanFolder } from "./plan-folder.ts";
 import { PLAN_HELP, PLAN_OPTIONS, planOptions } from "./plan-options.ts";
+import { PRESET_HELP, PRESET_OPTIONS, withControllerPreset } from "./presets.ts";
 import { followEngines } from "./progress.ts";
 import { createReloading } from "./reload.ts";
 import { stopSignal } from "./stop-signal.ts";
@@ -34,6 +35,7 @@ export const SERVE_OPTIONS: OptionSpec = {
   endpoint: "string",
   ...KEY_OPTIONS,
   ...HTTP_OPTIONS,
+  ...PRESET_OPTIONS,
   mode: "string",
   "settle-within": "string",
   "engines-max": "string",
@@ -56,6 +58,8 @@ Options:
                         unix:PATH for a socket file that only this user may open
 ${HTTP_HELP}
 ${KEY_HELP}
+${PRESET_HELP}
+                        (vLLM's options are for the engines' own commands)
   --mode MODE           eager, lazy or idle, of engines that join (default: LAZYGRAPH_MODE, else
                         idle)
   --settle-within S     no captures later than S seconds after an engine is ready
@@ -131,6 +135,7 @@ export async function runServe(argv: readonly string[]): Promise<number> {
     if (says === undefined) note(sentence);
     else says.line("info", sentence);
   };
+  if (options.preset !== undefined && !quiet) tell(options.preset);
   try {
     const http = await listen(server, options.http.address);
     const following = followEngines(controller, { quiet, ...(says && { log: says }) });
@@ -152,6 +157,8 @@ export async function runServe(argv: readonly string[]): Promise<number> {
 }
 
 interface ServeOptions {
+  /** What a preset set, as a sentence. */
+  readonly preset: string | undefined;
   readonly mode: Mode;
   readonly settleWithinSeconds: number | undefined;
   readonly enginesMax: number | undefined;
@@ -165,8 +172,10 @@ interface ServeOptions {
   readonly logFormat: LogFormat | undefined;
 }
 
-function serveOptions(options: ParsedOptions): ServeOptions {
+function serveOptions(given: ParsedOptions): ServeOptions {
+  const { options, sentence } = withControllerPreset(given, process.env);
   return {
+    preset: sentence,
     mode: modeOption(options, environmentMode(process.env)),
     settleWithinSeconds: secondsOption(options, "settle-within"),
     enginesMax: enginesMaxOption(options),

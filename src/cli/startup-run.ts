@@ -1,9 +1,12 @@
 /** One start that is measured: spawned, ready, one token, ended. */
 
+import { execFile } from "node:child_process";
 import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { promisify } from "node:util";
 import { LazygraphError, messageOf } from "../base/errors.ts";
+import { MIB } from "../base/units.ts";
 import { EngineCommand, freePort } from "../bench/engine-command.ts";
 import { segments } from "../startup/attribute.ts";
 import { FOLDER_VARIABLE, monotonicSeconds, readSpans, type Span } from "../startup/spans.ts";
@@ -12,6 +15,8 @@ import { type StartResult, startResult } from "../startup/start.ts";
 export interface Variant {
   readonly name: string;
   readonly command: readonly string[];
+  /** Run by the shell before each of its starts, and outside of their time. */
+  readonly prepare?: string;
 }
 
 export interface StartOptions {
@@ -30,12 +35,15 @@ export interface MeasuredStart {
 }
 
 const FIRST_TOKEN_SECONDS_MAX = 120;
+const PREPARE_SECONDS_MAX = 600;
+const OUTPUT_BYTES_MAX = 16 * MIB;
 const PORT_PLACEHOLDER = "{port}";
 const DEFAULT_PORT = 8000;
 
 /** @throws LazygraphError `ERR_LAZYGRAPH_COMMAND_DIED`, or `ERR_LAZYGRAPH_BENCH` */
 export async function measureStart(options: StartOptions): Promise<MeasuredStart> {
   const { variant, run, folder, readyWithinSeconds, signal } = options;
+  if (variant.prepare !== undefined) await prepare(variant.name, variant.prepare, signal);
   const port = await freePort();
   const words = variant.command.map((word) => word.replaceAll(PORT_PLACEHOLDER, String(port)));
   const url = new URL(`http://127.0.0.1:${portOf(variant.command, port)}/`);
@@ -61,6 +69,26 @@ export async function measureStart(options: StartOptions): Promise<MeasuredStart
   } finally {
     await command.stop();
     await rm(timeline, { recursive: true, force: true });
+  }
+}
+
+async function prepare(name: string, command: string, signal: AbortSignal): Promise<void> {
+  const limits = { signal, timeout: PREPARE_SECONDS_MAX * 1000, killSignal: "SIGKILL" } as const;
+  try {
+    await promisify(execFile)("/bin/sh", ["-c", command], {
+      ...limits,
+      maxBuffer: OUTPUT_BYTES_MAX,
+    });
+  } catch (error) {
+    signal.throwIfAborted();
+    const { stderr = "" } = error as { stderr?: string };
+    const last = stderr.trim().split("\n").at(-1) || messageOf(error);
+    throw new LazygraphError(
+      "ERR_LAZYGRAPH_BENCH",
+      `Expected what prepares ${name} to succeed within ${PREPARE_SECONDS_MAX} s, got ` +
+        `${last.slice(0, 200)}: run it by hand.`,
+      { cause: error },
+    );
   }
 }
 

@@ -2,17 +2,18 @@
 
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { OptionError } from "../base/errors.ts";
-import { packageVersion } from "../base/version.ts";
-import { estimate } from "../bench/bootstrap.ts";
+import { type ErrorCode, OptionError } from "../base/errors.ts";
 import type { StartResult } from "../startup/start.ts";
 import { comparison, waterfall } from "../startup/text.ts";
 import { type TraceEvent, traceEvents } from "../startup/trace-events.ts";
-import { note, quote } from "./errors.ts";
+import { EXIT, note, quote } from "./errors.ts";
 import { numberOption } from "./number-option.ts";
-import { type ParsedOptions, parseOptions } from "./options.ts";
+import { type ParsedOptions, parseOptions, secondsOption } from "./options.ts";
 import { requirePlugin } from "./require-plugin.ts";
-import { measureStart, type Variant } from "./startup-run.ts";
+import { type StartupDocument, startupDocument } from "./startup-document.ts";
+import { startupPage } from "./startup-page.ts";
+import type { Variant } from "./startup-run.ts";
+import { type Outcome, takeTurns } from "./startup-turns.ts";
 import { stopSignal } from "./stop-signal.ts";
 
 const HELP = `Usage: lazygraph startup [options] -- COMMAND [arguments]
@@ -25,15 +26,19 @@ Options:
   --runs N              starts of each variant (default 1)
   --compare NAME=COMMAND   another variant, by the shell; several times
   --name NAME           what COMMAND is called (default base)
-  --out FOLDER          startup.json, startup-trace.json for ui.perfetto.dev, and logs
+  --prepare NAME=COMMAND   run before each start of that variant, by the shell and not timed: empty
+                        or fill a cache, say; once for each variant
+  --out FOLDER          startup.html, startup.json, startup-trace.json for ui.perfetto.dev, and logs
                         (default lazygraph-startup)
   --ready-within S      longest wait for a server (default 900)
+  --within S            no start is begun that would end later than S seconds from now
   --json                the result as one document on stdout
   --quiet               no waterfalls on stderr
   --help, -h            this text
 
 A server's port is the one that its command names by --port, else 8000; {port} is replaced by a free
-one.
+one. A start that fails is told and the others go on; a variant that fails twice is left out, and the
+exit code is 1.
 
 Examples:
   lazygraph startup -- vllm serve MODEL
@@ -46,9 +51,11 @@ Examples:
 const SPEC = {
   runs: "string",
   compare: "list",
+  prepare: "list",
   name: "string",
   out: "string",
   "ready-within": "string",
+  within: "string",
   json: "boolean",
   quiet: "boolean",
 } as const;
@@ -59,8 +66,6 @@ const STOPPED = 130;
 const VARIANTS_MAX = 16;
 /** Rows of one start in the trace file. */
 const ROWS = 1000;
-/** Intervals of fewer starts would say nothing. */
-const INTERVAL_STARTS_MIN = 3;
 
 export async function runStartup(argv: readonly string[]): Promise<number> {
   const terminator = argv.indexOf("--");
@@ -78,50 +83,49 @@ export async function runStartup(argv: readonly string[]): Promise<number> {
     max: 86_400,
     fallback: 900,
   });
+  const withinSeconds = secondsOption(options, "within") ?? Number.POSITIVE_INFINITY;
   const folder = options.strings.get("out") ?? "lazygraph-startup";
   for (const { command } of variants) await requirePlugin(command, process.env);
   await mkdir(folder, { recursive: true });
   const stopping = new AbortController();
   void stopSignal().then((name) => stopping.abort(new Error(`stopped by ${name}`)));
-  const results: StartResult[] = [];
   const events: TraceEvent[] = [];
-  const turns = Array.from({ length: runs }, (_, index) => index + 1);
-  for (const run of turns) {
-    for (const variant of variants) {
-      const start = { variant, run, folder, readyWithinSeconds, signal: stopping.signal };
-      const measured = await measureStart(start).catch((error: unknown) => {
-        if (!stopping.signal.aborted) throw error;
-      });
-      if (measured === undefined) return STOPPED;
-      const { result, spans, spawned } = measured;
-      events.push(...traceEvents(`${variant.name} ${run}`, spans, spawned, results.length * ROWS));
-      results.push(result);
-      if (!options.flags.has("quiet")) process.stderr.write(`${waterfall(result)}\n`);
-      if (spans.length === 0)
-        note("Nothing was timed: the command has no plugin, or an older one.");
-      // After each: what was measured is not lost with what comes.
-      await write(folder, document(variants, results), events);
-    }
+  const keep = (outcome: Outcome): Promise<void> =>
+    write(folder, startupDocument(variants, outcome), events);
+  const outcome = await takeTurns(
+    { variants, runs, folder, readyWithinSeconds, withinSeconds, signal: stopping.signal },
+    {
+      async started({ result, spans, spawned }, all) {
+        const label = `${result.variant} ${result.run}`;
+        events.push(...traceEvents(label, spans, spawned, (all.results.length - 1) * ROWS));
+        if (!options.flags.has("quiet")) process.stderr.write(`${waterfall(result)}\n`);
+        if (spans.length === 0) {
+          note("Nothing was timed: the command has no plugin, or an older one.");
+        }
+        await keep(all);
+      },
+      async failed({ variant, run, error, code }, all) {
+        note(`${variant}, start ${run}: ${error}`, code as ErrorCode | undefined);
+        await keep(all);
+      },
+    },
+  );
+  if (outcome.stopped) return STOPPED;
+  if (outcome.left > 0) {
+    note(`${outcome.left} of ${runs * variants.length} starts were left out: there was no time.`);
   }
-  report(options, variants, results);
-  return 0;
+  report(options, variants, outcome);
+  return outcome.failures.length > 0 ? EXIT.failure : EXIT.ok;
 }
 
 function variantsOf(options: ParsedOptions, command: readonly string[]): Variant[] {
   if (command.length === 0 || command[0] === "") {
     throw new OptionError("--", "Expected a command after `--`, such as `vllm serve MODEL`.");
   }
-  const others = (options.lists.get("compare") ?? []).map((text) => {
-    const at = text.indexOf("=");
-    const [name, words] = [text.slice(0, Math.max(at, 0)), text.slice(at + 1)];
-    if (!NAME.test(name) || words.trim() === "") {
-      throw new OptionError(
-        "--compare",
-        `Expected --compare to be NAME=COMMAND, got ${quote(text)}.`,
-      );
-    }
-    return { name, command: ["/bin/sh", "-c", `exec ${words}`] };
-  });
+  const others = namedCommands(options, "compare").map(([name, words]) => ({
+    name,
+    command: ["/bin/sh", "-c", `exec ${words}`],
+  }));
   const variants = [{ name: options.strings.get("name") ?? "base", command }, ...others];
   const names = variants.map(({ name }) => name);
   const twice = names.find((name, index) => names.indexOf(name) !== index);
@@ -131,53 +135,64 @@ function variantsOf(options: ParsedOptions, command: readonly string[]): Variant
       `Expected up to ${VARIANTS_MAX} variants with names of their own, got ${quote(names.join(", "))}.`,
     );
   }
-  return variants;
-}
-
-function document(variants: readonly Variant[], results: readonly StartResult[]): object {
-  const summary = variants.flatMap(({ name }) => {
-    const own = results.filter(({ variant }) => variant === name);
-    if (own.length === 0) return [];
-    const interval = (pick: (result: StartResult) => number): object | undefined =>
-      own.length < INTERVAL_STARTS_MIN ? undefined : estimate(own.map((r) => [pick(r)]))?.mean;
-    return [
-      {
-        name,
-        starts: own.length,
-        readySeconds: interval(({ readySeconds }) => readySeconds),
-        firstTokenSeconds: interval(({ firstTokenSeconds }) => firstTokenSeconds),
-      },
-    ];
+  const prepared = new Map(namedCommands(options, "prepare"));
+  const unknown = [...prepared.keys()].find((name) => !names.includes(name));
+  if (unknown !== undefined || prepared.size !== (options.lists.get("prepare")?.length ?? 0)) {
+    throw new OptionError(
+      "--prepare",
+      `Expected --prepare once for one of ${quote(names.join(", "))}, got ` +
+        `${unknown === undefined ? "one twice" : quote(unknown)}.`,
+    );
+  }
+  return variants.map((variant) => {
+    const prepare = prepared.get(variant.name);
+    return prepare === undefined ? variant : { ...variant, prepare };
   });
-  return {
-    format: "lazygraph-startup",
-    formatVersion: 1,
-    lazygraph: packageVersion(),
-    simulated: results.some(({ simulated }) => simulated),
-    variants,
-    summary,
-    starts: results,
-  };
 }
 
-async function write(folder: string, result: object, events: readonly TraceEvent[]): Promise<void> {
+/** Values of NAME=COMMAND. */
+function namedCommands(
+  options: ParsedOptions,
+  option: "compare" | "prepare",
+): [name: string, words: string][] {
+  return (options.lists.get(option) ?? []).map((text) => {
+    const at = text.indexOf("=");
+    const [name, words] = [text.slice(0, Math.max(at, 0)), text.slice(at + 1)];
+    if (!NAME.test(name) || words.trim() === "") {
+      throw new OptionError(
+        `--${option}`,
+        `Expected --${option} to be NAME=COMMAND, got ${quote(text)}.`,
+      );
+    }
+    return [name, words];
+  });
+}
+
+async function write(
+  folder: string,
+  result: StartupDocument,
+  events: readonly TraceEvent[],
+): Promise<void> {
   await writeFile(join(folder, "startup.json"), `${JSON.stringify(result, undefined, 1)}\n`);
+  await writeFile(
+    join(folder, "startup.html"),
+    startupPage(result, new Date().toISOString().slice(0, 16).replace("T", " at ")),
+  );
   await writeFile(
     join(folder, "startup-trace.json"),
     `${JSON.stringify({ traceEvents: events })}\n`,
   );
 }
 
-function report(
-  options: ParsedOptions,
-  variants: readonly Variant[],
-  results: readonly StartResult[],
-): void {
-  const of = (name: string): StartResult[] => results.filter(({ variant }) => variant === name);
+function report(options: ParsedOptions, variants: readonly Variant[], outcome: Outcome): void {
+  const of = (name: string): StartResult[] =>
+    outcome.results.filter(({ variant }) => variant === name);
   const [base, ...others] = variants.map(({ name }) => of(name));
   if (options.flags.has("json")) {
-    process.stdout.write(`${JSON.stringify(document(variants, results))}\n`);
-  } else if (base !== undefined) {
-    for (const other of others) process.stdout.write(`${comparison(base, other)}\n`);
+    process.stdout.write(`${JSON.stringify(startupDocument(variants, outcome))}\n`);
+  } else if (base !== undefined && base.length > 0) {
+    for (const other of others.filter(({ length }) => length > 0)) {
+      process.stdout.write(`${comparison(base, other)}\n`);
+    }
   }
 }

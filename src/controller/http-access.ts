@@ -3,7 +3,7 @@
  *
  * | request | without a token set | with one |
  * |---|---|---|
- * | a probe (`/livez`, `/readyz`, `/healthz`) | anybody, whatever host it names | the same |
+ * | a probe (`/livez`, `/readyz`, `/healthz`, `/startupz`) | anybody, whatever host it names | the same |
  * | reading | who names loopback, or anybody with `anyHost` | the same, or whoever has the token; with `tokenForReads` only they |
  * | changing | the same | whoever has the token |
  *
@@ -16,7 +16,7 @@ import type { IncomingHttpHeaders } from "node:http";
 import { isLoopback } from "../wire/endpoint.ts";
 
 /** Tell nothing that a page could use, so that any name of this host will do. */
-const PROBE_PATH = /^\/(healthz|livez|readyz)$/;
+const PROBE_PATH = /^\/(healthz|livez|readyz|startupz)$/;
 
 const TOKEN_CHARS_MIN = 16;
 const TOKEN_CHARS_MAX = 512;

@@ -6,6 +6,7 @@
  * | `GET /livez` | 200 while the process runs |
  * | `GET /readyz` | 200 while the controller takes engines, else 503 |
  * | `GET /healthz` | 200 while the controller runs, and its incarnation |
+ * | `GET /startupz`, optionally `?until=PHASE` | where a start is watched: 200 once it is ready, or past that phase; else 503 with the phase and the seconds left |
  * | `GET /metrics` | Prometheus metrics, where they are collected |
  * | `GET /v1/engines` | `{"engines": […]}`, a snapshot of each |
  * | `GET /v1/engines/{name}` | that engine's snapshot |
@@ -48,6 +49,9 @@ const LATE_CHECK_MS = 1_000;
 const HEAD_BYTES_MAX = 16_384;
 const CONNECTIONS_MAX = 256;
 const REASON_CHARS_MAX = 200;
+/** When to ask again for a start of which nothing is known, and at the latest. */
+const RETRY_SECONDS = 1;
+const RETRY_SECONDS_MAX = 60;
 /** Engines named in a sentence. */
 const NAMES_MAX = 5;
 /** Enough for a path with the longest name, encoded. */
@@ -74,6 +78,44 @@ export interface MetricsSource {
   metrics(): Promise<string>;
 }
 
+/** How far a start is; `passed` where the phase that was asked for is over. */
+export type StartReport =
+  | {
+      readonly ready: true;
+      readonly passed: true;
+      readonly readySeconds: number;
+      readonly pastStarts: number;
+    }
+  | {
+      readonly ready: false;
+      readonly passed: boolean;
+      readonly phase: string;
+      readonly phaseSeconds: number;
+      readonly elapsedSeconds: number;
+      /** By past starts; undefined without any. */
+      readonly leftSeconds: number | undefined;
+      readonly pastStarts: number;
+    };
+
+/** Who watches a start. */
+export interface StartSource {
+  /** @param until a phase, such as `weights` */
+  report(until: string | undefined): Promise<StartReport>;
+}
+
+/** JSON with another status than 200. */
+class StatusAnswer {
+  readonly status: number;
+  readonly body: unknown;
+  readonly retryAfterSeconds: number;
+
+  constructor(status: number, body: unknown, retryAfterSeconds: number) {
+    this.status = status;
+    this.body = body;
+    this.retryAfterSeconds = retryAfterSeconds;
+  }
+}
+
 /** An answer that isn't JSON. */
 class TextAnswer {
   readonly contentType: string;
@@ -92,6 +134,8 @@ interface Request {
   readonly changed: (action: HttpChange["action"], value: string) => void;
   readonly controller: Controller;
   readonly metrics: MetricsSource | undefined;
+  readonly start: StartSource | undefined;
+  readonly query: URLSearchParams;
   readonly engine: string;
   readonly body: unknown;
 }
@@ -111,6 +155,7 @@ const ROUTES: readonly Route[] = [
     path: /^\/healthz$/,
     answer: ({ controller: { incarnation } }) => ({ ok: true, incarnation }),
   },
+  { method: "GET", path: /^\/startupz$/, answer: getStart },
   { method: "GET", path: /^\/metrics$/, answer: getMetrics },
   {
     method: "GET",
@@ -130,6 +175,8 @@ export interface HttpOptions extends AccessOptions {
   readonly tls?: { readonly cert: string; readonly key: string };
   /** What `GET /metrics` answers. @default none: 404 */
   readonly metrics?: MetricsSource;
+  /** What `GET /startupz` answers. @default none: 404 */
+  readonly start?: StartSource;
   /** Told of every change that a request has made, for an audit log. */
   readonly onChange?: (change: HttpChange) => void;
   /** Told of every request that came with a wrong token, or needed one and had none. */
@@ -165,7 +212,7 @@ export function createHttpServer(controller: Controller, options: HttpOptions = 
   }
   const onRequest = (request: IncomingMessage, response: ServerResponse): void => {
     answer(controller, request, options).then(
-      (body) => send(response, 200, body),
+      (body) => sendAnswer(response, body),
       (error: unknown) => sendError(response, error),
     );
   };
@@ -206,8 +253,8 @@ async function answer(
   request: IncomingMessage,
   options: HttpOptions,
 ): Promise<unknown> {
-  const { metrics, onChange, onDenied } = options;
-  const [path = "/"] = (request.url ?? "/").split("?", 1);
+  const { metrics, start, onChange, onDenied } = options;
+  const [path = "/", query = ""] = (request.url ?? "/").split(/\?(.*)/s);
   const { headers } = request;
   const remote = request.socket.remoteAddress ?? "unix";
   const refusal = refusalOf({ path, method: request.method ?? "", headers }, options);
@@ -223,7 +270,7 @@ async function answer(
     throw new HttpError(
       404,
       "ERR_HTTP_NOT_FOUND",
-      `Expected /livez, /readyz, /healthz, /metrics or a path under /v1/engines, got ${shown(path)}${encodingHint(path)}.`,
+      `Expected /livez, /readyz, /healthz, /startupz, /metrics or a path under /v1/engines, got ${shown(path)}${encodingHint(path)}.`,
     );
   }
   // HEAD is GET without the body, which Node leaves out by itself.
@@ -242,7 +289,8 @@ async function answer(
   const engine = decodeName(found.name);
   const changed: Request["changed"] = (action, value) =>
     onChange?.({ action, engine, value, remote });
-  return found.route.answer({ controller, metrics, engine, body, changed });
+  const asked = { query: new URLSearchParams(query), engine, body, changed };
+  return found.route.answer({ controller, metrics, start, ...asked });
 }
 
 const REFUSALS: Readonly<
@@ -294,6 +342,27 @@ function getReady({ controller }: Request): object {
     "ERR_HTTP_NOT_READY",
     "Expected a controller that takes engines, but it doesn't listen.",
   );
+}
+
+/** Where a phase is asked for, a probe can give each its own time. */
+async function getStart({ start, query }: Request): Promise<unknown> {
+  if (start === undefined) {
+    throw new HttpError(
+      404,
+      "ERR_HTTP_NOT_FOUND",
+      "No start is watched here: `lazygraph run --http` watches that of its command.",
+    );
+  }
+  const report = await start.report(query.get("until") ?? undefined);
+  const body = Object.fromEntries(
+    Object.entries(report).map(([name, value]) => [
+      name,
+      typeof value === "number" ? Math.round(value * 10) / 10 : value,
+    ]),
+  );
+  if (report.passed) return body;
+  const left = report.leftSeconds ?? RETRY_SECONDS;
+  return new StatusAnswer(503, body, Math.min(Math.max(1, Math.ceil(left)), RETRY_SECONDS_MAX));
 }
 
 async function getMetrics({ metrics }: Request): Promise<TextAnswer> {
@@ -433,6 +502,12 @@ async function readJson(request: IncomingMessage): Promise<unknown> {
   } catch {
     throw new HttpError(400, "ERR_HTTP_BODY", `Expected a JSON body, got ${shown(text)}.`);
   }
+}
+
+function sendAnswer(response: ServerResponse, body: unknown): void {
+  const other = body instanceof StatusAnswer ? body : undefined;
+  if (other !== undefined) response.setHeader("retry-after", other.retryAfterSeconds);
+  send(response, other?.status ?? 200, other === undefined ? body : other.body);
 }
 
 function send(response: ServerResponse, status: number, body: unknown): void {

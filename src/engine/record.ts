@@ -5,7 +5,15 @@ import type { MemoryGuard } from "../memory/guard.ts";
 import type { EnginePlan, PlanSnapshot } from "../plan/engine-plan.ts";
 import type { ExplainingPolicy } from "../schedule/choice.ts";
 import type { EngineState, GraphState } from "../schedule/state.ts";
-import type { CaptureResult, Hello, Inventory, Mode, Phase, RankMemory } from "../wire/protocol.ts";
+import type {
+  CaptureResult,
+  Hello,
+  Inventory,
+  Mode,
+  Phase,
+  PhaseSeconds,
+  RankMemory,
+} from "../wire/protocol.ts";
 import { EarlyArrivals } from "./early-arrivals.ts";
 
 export interface DecisionRecord {
@@ -76,6 +84,8 @@ export interface EngineRecord {
   readonly captureBeforeReadySeconds: number | undefined;
   /** Of these, seconds in warm-up runs; undefined where the engine doesn't tell them apart. */
   readonly warmUpBeforeReadySeconds: number | undefined;
+  /** What its start spent by phase, until it was ready; empty where it wasn't timed. */
+  readonly startPhases: readonly PhaseSeconds[];
   readonly readyAtSeconds: number | undefined;
   /** To the first time it settled: what it took to be done, whatever is asked of it later. */
   readonly readyToSettledSeconds: number | undefined;
@@ -126,6 +136,7 @@ export function createEngineRecord(
     epoch: 0,
     captureBeforeReadySeconds: undefined,
     warmUpBeforeReadySeconds: undefined,
+    startPhases: [],
     readyAtSeconds: undefined,
     readyToSettledSeconds: undefined,
     longestCaptureMs: 0,

@@ -7,6 +7,7 @@ import { type EngineState, type GraphState, waitingForMemory } from "../schedule
 import {
   type Mode,
   type Phase,
+  type PhaseSeconds,
   PROTOCOL_VERSION_MIN,
   type RankMemory,
   type Reserved,
@@ -90,6 +91,8 @@ export interface EngineSnapshot {
   readonly captureBeforeReadySeconds: number | undefined;
   /** Of these, seconds in warm-up runs; undefined where the engine doesn't tell them apart. */
   readonly warmUpBeforeReadySeconds: number | undefined;
+  /** What its start spent by phase, from its first process on; empty where it wasn't timed. */
+  readonly startPhases: readonly PhaseSeconds[];
   /** To the first time it settled; a later mode doesn't change it. */
   readonly readyToSettledSeconds: number | undefined;
   readonly longestCaptureMs: number;
@@ -166,6 +169,7 @@ export function snapshotOf(record: EngineRecord): EngineSnapshot {
     graphsFailed: counted("failed"),
     captureBeforeReadySeconds: record.captureBeforeReadySeconds,
     warmUpBeforeReadySeconds: record.warmUpBeforeReadySeconds,
+    startPhases: record.startPhases,
     readyToSettledSeconds: record.readyToSettledSeconds,
     longestCaptureMs: record.longestCaptureMs,
     longestStallMs: record.longestStallMs,

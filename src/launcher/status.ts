@@ -22,6 +22,8 @@ export interface LauncherStatus {
   /** The only models it starts; empty: any. */
   readonly models: readonly string[];
   readonly vllm: string | undefined;
+  /** The plugin's version, where it is installed and not only found. */
+  readonly plugin: string | undefined;
 }
 
 const TIMEOUT_MS = 5000;
@@ -53,7 +55,10 @@ function unreachable(socket: string, got: string, cause?: unknown): LazygraphErr
 export function launcherStatus(line: string): LauncherStatus | undefined {
   const body = jsonObject(line);
   if (body === undefined) return undefined;
-  const { listening, pid, python, client, models, vllm, ...rest } = body as Record<string, unknown>;
+  const { listening, pid, python, client, models, vllm, plugin, ...rest } = body as Record<
+    string,
+    unknown
+  >;
   const { importSeconds, residentBytes, children, childrenMax } = rest;
   if (typeof listening !== "string" || typeof python !== "string" || typeof client !== "string") {
     return undefined;
@@ -67,6 +72,7 @@ export function launcherStatus(line: string): LauncherStatus | undefined {
     client,
     models,
     vllm: typeof vllm === "string" ? vllm : undefined,
+    plugin: typeof plugin === "string" ? plugin : undefined,
     ...(numbers as Record<keyof typeof numbers, number>),
   };
 }

@@ -20,6 +20,13 @@ export interface MetricDefinition {
 export const KINDS = ["FULL", "PIECEWISE"] as const;
 export const STATUSES = ["planned", "captured", "refused", "failed"] as const;
 export const OUTCOMES = ["captured", "deferred", "refused", "failed"] as const;
+/** Phases of a start as the plugin names them; `other` is what it may name later. */
+export const START_PARTS: readonly string[] = [
+  ...["imports", "config", "engine client", "executor", "worker", "device", "weights"],
+  ...["memory and KV cache", "memory sizing", "profile run", "graph profiling"],
+  ...["compile", "Inductor", "load compiled", "KV cache", "warm-up", "kernel warm-up"],
+  ...["captures", "JIT", "API server", "unattributed", "other"],
+];
 export type Outcome = (typeof OUTCOMES)[number];
 
 /** The values that a label may have; `engine`, `model` and versions are the engine's own. */
@@ -27,6 +34,7 @@ export const LABEL_VALUES: Readonly<Record<string, readonly string[]>> = {
   kind: KINDS,
   mode: MODES,
   outcome: OUTCOMES,
+  part: START_PARTS,
   phase: PHASES,
   served: ["exact", "padded", "ungraphed"],
   state: ["running", "waiting"],
@@ -66,6 +74,7 @@ export const METRIC_NAMES = [
   "lazygraph_capture_stall_seconds",
   "lazygraph_longest_stall_seconds",
   "lazygraph_startup_capture_seconds",
+  "lazygraph_startup_seconds",
   "lazygraph_settle_seconds",
   "lazygraph_steps_total",
   "lazygraph_replays_total",
@@ -157,6 +166,11 @@ export const METRICS: Readonly<Record<MetricName, MetricDefinition>> = {
     "gauge",
     ENGINE,
     "Seconds in capture before the engine was ready; absent when this was not seen.",
+  ),
+  lazygraph_startup_seconds: metric(
+    "gauge",
+    ["engine", "part"],
+    "Seconds of the engine's start until it was ready, by phase; absent where it wasn't timed.",
   ),
   lazygraph_settle_seconds: metric(
     "gauge",

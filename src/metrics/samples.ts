@@ -2,7 +2,7 @@
 
 import type { EngineSnapshot } from "../engine/snapshot.ts";
 import { MODES, PHASES } from "../wire/protocol.ts";
-import { KINDS, type MetricName, OUTCOMES, STATUSES } from "./catalogue.ts";
+import { KINDS, type MetricName, OUTCOMES, START_PARTS, STATUSES } from "./catalogue.ts";
 import type { Labels, Sample } from "./instruments.ts";
 import type { EngineLedger } from "./ledger.ts";
 
@@ -61,8 +61,21 @@ function putState(put: Put, snapshot: EngineSnapshot): void {
   put("lazygraph_engine_requests", snapshot.running, { state: "running" });
   put("lazygraph_engine_requests", snapshot.waiting, { state: "waiting" });
   put("lazygraph_startup_capture_seconds", snapshot.captureBeforeReadySeconds);
+  for (const [part, seconds] of startParts(snapshot)) {
+    put("lazygraph_startup_seconds", seconds, { part });
+  }
   put("lazygraph_settle_seconds", snapshot.readyToSettledSeconds);
   put("lazygraph_longest_stall_seconds", snapshot.longestStallMs / 1000);
+}
+
+/** Phases that nobody listed here are one series: a peer must not make labels. */
+function startParts({ startPhases }: EngineSnapshot): Map<string, number> {
+  const parts = new Map<string, number>();
+  for (const { name, seconds } of startPhases) {
+    const part = START_PARTS.find((known) => known === name) ?? "other";
+    parts.set(part, (parts.get(part) ?? 0) + seconds);
+  }
+  return parts;
 }
 
 function putGraphs(put: Put, { graphs }: EngineSnapshot, ledger: EngineLedger): void {

@@ -1,5 +1,6 @@
 /**
- * What the processes of a start wrote of it: JSON lines in a folder, a file for each process.
+ * What the processes of a start wrote of it: JSON lines in a folder, two files for each process, of
+ * what has ended and of what has begun.
  * Seconds are those of CLOCK_MONOTONIC, which all processes of a host share, this one included.
  */
 
@@ -36,6 +37,24 @@ export async function readSpans(folder: string): Promise<Span[]> {
     }
   }
   return spans.sort((a, b) => a.begin - b.begin || b.end - a.end);
+}
+
+/** A span that has begun, and may have ended since. */
+export type Begun = Pick<Span, "name" | "begin" | "pid">;
+
+/** What has begun, by all processes of a folder. */
+export async function readBegun(folder: string): Promise<Begun[]> {
+  const names = (await readdir(folder)).filter((name) => /^begun-\d+\.jsonl$/.test(name));
+  const begun: Begun[] = [];
+  for (const file of names.slice(0, FILES_MAX)) {
+    const pid = Number(/\d+/.exec(file)?.[0]);
+    for (const line of (await readFile(join(folder, file), "utf8")).split("\n")) {
+      const { name, begin } = (jsonObject(line) ?? {}) as Record<string, unknown>;
+      if (typeof name !== "string" || typeof begin !== "number") continue;
+      if (begun.length < SPANS_MAX) begun.push({ name: name.slice(0, NAME_CHARS_MAX), begin, pid });
+    }
+  }
+  return begun;
 }
 
 function spanOf(line: string, pid: number): Span | undefined {

@@ -38,6 +38,8 @@ export const LIMITS = {
   tokens: 1_048_576,
   /** Parts of an engine that sleep each for itself. */
   tags: 16,
+  /** Phases of a start. */
+  phases: 64,
 } as const;
 
 export type Mode = "eager" | "lazy" | "idle";
@@ -167,6 +169,14 @@ export interface Ready {
   readonly warmUpSeconds?: number;
   /** Of `start.more`: left out because the budget was used; absent: none. */
   readonly skipped?: readonly string[];
+  /** What the start spent until then, by phase; absent: it wasn't timed. */
+  readonly phases?: readonly PhaseSeconds[];
+}
+
+/** A phase of an engine's start; seconds in it and in nothing inside it. */
+export interface PhaseSeconds {
+  readonly name: string;
+  readonly seconds: number;
 }
 
 /** Answer to `capture`; `deferred` and `refused` are normal outcomes. */

@@ -39,6 +39,7 @@ import {
   LIMITS,
   MODES,
   PHASES,
+  type PhaseSeconds,
   type Problem,
   type RankMemory,
   RESERVES,
@@ -69,6 +70,8 @@ const stepCase: Fields<StepCase> = {
   queryLength: optional(tokens),
   microbatches: optional(tokens),
 };
+
+const phaseSeconds: Check<PhaseSeconds> = record<PhaseSeconds>({ name: label, seconds: amount });
 
 const graph: Check<Graph> = record<Graph>({
   id,
@@ -180,6 +183,7 @@ export const FROM_ENGINE: Tables<FromEngine> = {
     epoch: count,
     warmUpSeconds: optional(amount),
     skipped: optional(graphIds),
+    phases: optional(list(phaseSeconds, LIMITS.phases)),
   }),
   result: record<CaptureResult>({
     type: oneOf(["result"]),

@@ -1,5 +1,5 @@
 import { execFileSync } from "node:child_process";
-import { chmod, mkdir, writeFile } from "node:fs/promises";
+import { access, chmod, mkdir, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { probePlugin } from "../../src/cli/plugin-probe.ts";
@@ -107,5 +107,38 @@ describe("the plugin in that interpreter", () => {
       const environment = await folderWith("python3", text);
       expect((await probePlugin(["python3"], environment)).found).toBe("unknown");
     }
+  });
+});
+
+describe("a Python that is known to have the plugin", () => {
+  test("isn't asked again; another one, or another of its folder, is", async () => {
+    const folder = await temporaryFolder();
+    // It would say that it has none, and leaves a file where it is asked.
+    const asked = join(folder, "asked");
+    for (const name of ["python3", "python3.9"]) {
+      await writeFile(join(folder, name), `#!/bin/sh\ntouch ${asked}\necho False\n`);
+      await chmod(join(folder, name), 0o755);
+    }
+    await symlink(join(folder, "python3"), join(folder, "python"));
+    const probe = (having: string) =>
+      probePlugin([join(folder, "python3"), "-m", "vllm"], {}, having);
+    const isAsked = () =>
+      access(asked).then(
+        () => true,
+        () => false,
+      );
+    expect(await probe(join(folder, "python"))).toMatchObject({ found: "yes" });
+    expect(await isAsked()).toBe(false);
+    expect(await probe(join(folder, "python3.9"))).toMatchObject({ found: "no" });
+    expect(await isAsked()).toBe(true);
+    expect(await probe("/opt/other/bin/python3")).toMatchObject({ found: "no" });
+  });
+
+  test("vLLM's own list of plugins is looked at all the same", async () => {
+    const env = { VLLM_PLUGINS: "other" };
+    expect(await probePlugin([PYTHON], env, PYTHON)).toEqual({
+      found: "excluded",
+      allowed: "other",
+    });
   });
 });

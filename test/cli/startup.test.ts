@@ -50,6 +50,24 @@ test("variants take turns; phases add up; the result is told and kept", async ()
   );
 });
 
+test("what prepares a variant comes before each of its starts; one that fails is told", async () => {
+  const folder = await temporaryFolder();
+  const file = join(folder, "prepared");
+  const words = ["--runs", "2", "--out", join(folder, "out"), "--quiet", "--json"];
+  const { code, stdout, stderr } = await finish([
+    ...["startup", ...words, "--prepare", `base=echo base >> ${file}`],
+    ...["--compare", `other=${simulated("--mode", "lazy").join(" ")}`],
+    ...["--prepare", "other=echo no room >&2; exit 3"],
+    ...["--", ...simulated("--mode", "lazy")],
+  ]);
+  expect(code).toBe(1);
+  expect(await readFile(file, "utf8")).toBe("base\nbase\n");
+  const document = JSON.parse(stdout) as { starts: StartResult[]; failures: object[] };
+  expect(document.starts.map(({ variant }) => variant)).toEqual(["base", "base"]);
+  expect(document.failures).toHaveLength(2);
+  expect(stderr).toMatch(/other, start 1: Expected what prepares other .*got no room.*_BENCH\]/);
+});
+
 test("a command that ends before it is ready is told by its code", async () => {
   const folder = await temporaryFolder();
   const words = ["--out", folder, "--", process.execPath, "-e", "process.exit(3)"];
@@ -62,6 +80,8 @@ test.for([
   [["--"], "Expected a command after `--`"],
   [["--compare", "no command", "--", "vllm"], "Expected --compare to be NAME=COMMAND"],
   [["--compare", "base=vllm", "--", "vllm"], "variants with names of their own"],
+  [["--prepare", "stock=true", "--", "vllm"], "Expected --prepare once for one of"],
+  [["--prepare", "base=a", "--prepare", "base=b", "--", "vllm"], "got one twice"],
   [["--runs", "0", "--", "vllm"], "--runs"],
 ] as const)("%j is a usage error", async ([words, sentence]) => {
   const { code, stderr } = await finish(["startup", ...words]);

@@ -71,6 +71,7 @@ describe("engines of both versions with one controller, over real sockets", () =
       epoch: 4,
       warmUpSeconds: 0.02,
       skipped: ["FULL:1", "FULL:77"],
+      phases: [{ name: "weights", seconds: 2.5 }],
     });
     rig.engine.inventory({ captured: [] });
     await rig.engine.got("resync");
@@ -79,6 +80,7 @@ describe("engines of both versions with one controller, over real sockets", () =
       protocolVersion: 2,
       adapter: "v31",
       warmUpBeforeReadySeconds: 0.02,
+      startPhases: [{ name: "weights", seconds: 2.5 }],
     });
     // It names a graph that its inventory doesn't have.
     expect(snapshot?.problems.unknownGraphs).toBe(1);

@@ -70,6 +70,24 @@ test("an engine that is ready shows its state, graphs and memory", async () => {
   expect(again.get(`lazygraph_capture_duration_seconds_count{${E},kind="PIECEWISE"}`)).toBe(1);
 });
 
+test("a start that was timed is told by phase; what nobody knows is one series", async () => {
+  const record = recordOf();
+  const { registry } = collect(controllerOf([record]));
+  const names = async (): Promise<string[]> =>
+    [...(await scrape(registry)).keys()].filter((key) => key.includes("startup_seconds"));
+  expect(await names()).toEqual([]);
+  record.startPhases = [
+    { name: "weights", seconds: 2.5 },
+    { name: "memory and KV cache", seconds: 0.5 },
+    { name: 'made up by a peer"', seconds: 1 },
+    { name: "another", seconds: 3 },
+  ];
+  const values = await scrape(registry);
+  const of = (part: string) => values.get(`lazygraph_startup_seconds{${E},part="${part}"}`);
+  expect([of("weights"), of("memory and KV cache"), of("other")]).toEqual([2.5, 0.5, 4]);
+  expect(await names()).toHaveLength(3);
+});
+
 test("captures after ready: outcome, stall, and only those of this controller's engines", async () => {
   const record = recordOf();
   const { registry } = collect(controllerOf([record]));

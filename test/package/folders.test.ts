@@ -21,6 +21,7 @@ const SCHEDULE = ["schedule", "schedule/costed", "schedule/modes"];
  */
 const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   base: [],
+  caches: ["base"],
   gpu: ["base"],
   launcher: ["base"],
   measure: ["base"],
@@ -43,7 +44,10 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   "sim/live": ["sim/model", ...SIM_ALL],
   "sim/virtual": ["sim/model", "sim/virtual/comparators", ...SIM_ALL],
   "sim/virtual/comparators": SCHEDULE,
-  bench: ["base", "controller", "engine", "measure", "profile", ...SIMULATOR, "trace", "wire"],
+  bench: [
+    ...["base", "controller", "engine", "measure", "profile", ...SIMULATOR, "startup"],
+    ...["trace", "wire"],
+  ],
   calibrate: [...["base", "controller", "engine", "measure", "profile"], ...SCHEDULE, ...SIMULATOR],
 };
 

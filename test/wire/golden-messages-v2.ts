@@ -60,6 +60,20 @@ export const FROM_ENGINE_V2: readonly (readonly [string, FromEngine])[] = [
     },
   ],
   [
+    "ready of a start that was timed",
+    {
+      type: "ready",
+      captureSeconds: 0.125,
+      captured: [],
+      ranks: [],
+      epoch: 1,
+      phases: [
+        { name: "weights", seconds: 2.5 },
+        { name: "memory and KV cache", seconds: 0.25 },
+      ],
+    },
+  ],
+  [
     "telemetry of steps by case",
     {
       type: "telemetry",

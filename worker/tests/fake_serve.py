@@ -18,6 +18,7 @@ from typing import Any
 
 # As a launcher's import may leave something behind. Looked up by a listing: no client is refused.
 WRONG = int(dict(os.environ).get("FAKE_WRONG_WHEN_FORKED", "0"))
+IMPORTED_BY = os.getpid()
 
 
 def option(name: str) -> str:
@@ -41,6 +42,8 @@ class Server(ThreadingHTTPServer):
 
 
 def serve() -> None:
+    if os.environ.get("FAKE_DIES_WHEN_SPAWNED") and os.getpid() == IMPORTED_BY:
+        sys.exit(1)
     dies = dict(d.split(":") for d in os.environ.get("FAKE_DIES", "").split(",") if d)
     how = dies.get(option("--gpu-memory-utilization"))
     if "-cc.cudagraph_mode=NONE" in sys.argv or "LAZYGRAPH_DISABLE" not in os.environ:

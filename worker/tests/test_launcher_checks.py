@@ -14,7 +14,9 @@ ROOT = TESTS.parents[1]
 SECONDS_MAX = 120
 
 
-def check(tmp_path: Path, **env: str) -> tuple[int, dict[str, Any]]:
+def check(
+    tmp_path: Path, *own: str, checks: dict[str, str] | None = None, **launcher_env: str
+) -> tuple[int, dict[str, Any]]:
     path = os.pathsep.join([str(ROOT / "worker" / "src"), str(TESTS)])
     environment = {**os.environ, "PYTHONPATH": path, "LAZYGRAPH_DISABLE": "1"}
     script = tmp_path / "vllm"
@@ -24,7 +26,7 @@ def check(tmp_path: Path, **env: str) -> tuple[int, dict[str, Any]]:
     words = ["--socket", str(socket), "--preload", "fake_serve", "--main", "fake_serve:serve"]
     launcher = subprocess.Popen(
         [sys.executable, "-m", "lazygraph_vllm.launcher", *words],
-        env=environment | env,
+        env=environment | launcher_env,
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -33,11 +35,12 @@ def check(tmp_path: Path, **env: str) -> tuple[int, dict[str, Any]]:
         launcher.stdout.readline()
         command = [sys.executable, str(ROOT / "bench" / "gpu" / "launcher_checks.py")]
         command += ["--launcher-pid", str(launcher.pid), "--socket", str(socket), "--starts", "3"]
-        command += ["--kill-after", "0.5", "--", str(script), "serve", "MODEL"]
+        command += ["--kill-after", "0.5", "--out", str(tmp_path / "checks.json"), *own]
+        command += ["--", str(script), "serve", "MODEL"]
         command += ["--gpu-memory-utilization", "0.9"]
         done = subprocess.run(
             command,
-            env=environment,
+            env=environment | (checks or {}),
             capture_output=True,
             text=True,
             timeout=SECONDS_MAX,
@@ -47,13 +50,17 @@ def check(tmp_path: Path, **env: str) -> tuple[int, dict[str, Any]]:
         launcher.kill()
         launcher.communicate(timeout=SECONDS_MAX)
     assert done.stdout, done.stderr
-    return done.returncode, json.loads(done.stdout)
+    result = json.loads(done.stdout)
+    # What was kept as it came is what is told at the end.
+    assert json.loads((tmp_path / "checks.json").read_text()) == result
+    return done.returncode, result
 
 
 def test_all_holds_for_a_server_that_is_as_it_should_be(tmp_path: Path) -> None:
     code, result = check(tmp_path)
     assert code == 0, result
-    assert result["tokens"] == {"starts": 3, "equal": 3, "holds": True}
+    assert result["tokens"] == {"starts": 3, "wanted": 3, "equal": 3, "holds": True}
+    assert result["growth"]["bytesMax"] == 2 * 4096 * 3
     assert [case["code"] for case in result["killed"]["cases"]] == [-9]
     assert result["orphan"]["holds"]
     assert len(result["readySeconds"]["forked"]) == 3
@@ -63,5 +70,23 @@ def test_other_tokens_of_a_forked_server_are_found(tmp_path: Path) -> None:
     # Of the launcher alone, kept by an import: a positive control, no check without it.
     code, result = check(tmp_path, FAKE_WRONG_WHEN_FORKED="1")
     assert code == 1
-    assert result["tokens"] == {"starts": 3, "equal": 0, "holds": False}
+    assert result["tokens"] == {"starts": 3, "wanted": 3, "equal": 0, "holds": False}
     assert not result["orphan"]["holds"]
+
+
+def test_a_check_that_cannot_be_made_says_why_and_costs_none_of_the_others(tmp_path: Path) -> None:
+    # The spawned server only: so there are no tokens to hold a forked one's against.
+    code, result = check(tmp_path, checks={"FAKE_DIES_WHEN_SPAWNED": "1"})
+    assert code == 1
+    assert "expected a server, got an end by 1" in result["starts"]["error"]
+    assert [case["code"] for case in result["killed"]["cases"]] == [-9]
+    assert result["killed"]["holds"]
+    assert "no tokens of a spawned server" in result["orphan"]["error"]
+
+
+def test_what_there_is_no_time_for_is_left_out_and_told(tmp_path: Path) -> None:
+    code, result = check(tmp_path, "--within", "0.01")
+    assert code == 1
+    assert "no time for a forked start" in result["starts"]["error"]
+    assert result["killed"] == {"error": "RuntimeError: there was no time for it", "holds": False}
+    assert result["orphan"] == {"error": "RuntimeError: there was no time for it", "holds": False}

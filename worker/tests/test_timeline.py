@@ -62,6 +62,19 @@ def test_a_coroutine_is_timed_to_its_end(tmp_path: Path) -> None:
     assert span["end"] - span["begin"] >= 0.01
 
 
+def test_what_has_begun_is_told_before_it_ends(tmp_path: Path) -> None:
+    def load() -> tuple[list[Any], list[Any]]:
+        begun = (tmp_path / f"begun-{os.getpid()}.jsonl").read_text()
+        return json.loads(begun), spans(tmp_path)
+
+    begun, ended = timed(Phase("m", "load", "weights"), load, Recorder(str(tmp_path)))()
+    assert begun["name"] == "weights"
+    assert ended == []
+    [span] = spans(tmp_path)
+    # The same moment, by which the two belong together.
+    assert span["begin"] == begun["begin"]
+
+
 def test_weights_tell_their_bytes_and_loader() -> None:
     class Owner:
         class model_runner:  # noqa: N801
@@ -72,6 +85,8 @@ def test_weights_tell_their_bytes_and_loader() -> None:
 
     load = next(phase for phase in PHASES if phase.name == "weights")
     assert detail(load, Owner()) == {"bytes": 17, "loader": "safetensors"}
+    Owner.load_config.safetensors_load_strategy = "prefetch"  # type: ignore[attr-defined]
+    assert detail(load, Owner()) == {"bytes": 17, "loader": "safetensors, prefetch"}
     assert detail(load, None) == {"bytes": 0, "loader": "unknown"}
 
 
@@ -83,7 +98,7 @@ def test_each_process_writes_its_own_file_also_after_a_fork(tmp_path: Path) -> N
         recorder.write("child", 3, 4)
         os._exit(0)
     os.waitpid(pid, 0)
-    assert {file.name for file in tmp_path.iterdir()} == {
+    assert {file.name for file in tmp_path.glob("spans-*")} == {
         f"spans-{os.getpid()}.jsonl",
         f"spans-{pid}.jsonl",
     }
@@ -144,7 +159,10 @@ def test_the_drift_check_looks_at_every_phase() -> None:
         from vllm_drift.expected import GENERATIONS
     finally:
         sys.path.pop(0)
-    for phase in PHASES:
+    # Triton's and FlashInfer's are not in vLLM's sources.
+    own = [phase for phase in PHASES if phase.module.startswith("vllm.")]
+    assert {phase.name for phase in PHASES if phase not in own} == {"JIT"}
+    for phase in own:
         file = phase.module.removeprefix("vllm.").replace(".", "/") + ".py"
         assert any(
             hook.file == file and hook.name == phase.path for g in GENERATIONS for hook in g.hooks

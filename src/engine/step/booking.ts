@@ -148,6 +148,7 @@ export function applyReady(
 ): string[] {
   record.captureBeforeReadySeconds = message.captureSeconds;
   record.warmUpBeforeReadySeconds = message.warmUpSeconds;
+  record.startPhases = message.phases ?? [];
   record.readyAtSeconds = atSeconds;
   record.phase = "serving";
   setRanks(record, message.ranks, message.epoch);

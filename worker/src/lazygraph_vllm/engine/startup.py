@@ -8,10 +8,11 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from ..protocol.messages import Ready, Start
+from ..protocol.messages import PhaseSeconds, Ready, Start
 from ..rank import calls as rank
 from ..rules import local_fill
 from ..settings import Settings
+from ..timeline.report import start_phases
 from ..vllm.allowed import gpu_reason
 from .lockstep import purge, slowest
 from .room import some
@@ -126,6 +127,7 @@ class StartUp:
             epoch=state.epoch,
             warm_up_seconds=max(a["warm_up_seconds"] for a in answers),
             skipped=tuple(answers[0]["skipped"]) or None,
+            phases=tuple(PhaseSeconds(name=n, seconds=s) for n, s in start_phases()) or None,
         )
         logger.info(
             "lazygraph: captured %d of %d graphs in %.3f s before ready (%s mode)",

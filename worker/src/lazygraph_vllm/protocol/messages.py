@@ -139,6 +139,13 @@ class Inventory(_Message, tag="inventory", frozen=True, kw_only=True):
     asleep: tuple[str, ...] | None = None
 
 
+class PhaseSeconds(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A phase of the start, and what of it was in nothing inside it."""
+
+    name: str
+    seconds: float
+
+
 class Ready(_Message, tag="ready", frozen=True, kw_only=True):
     """Sent once, when the engine starts to serve."""
 
@@ -150,6 +157,8 @@ class Ready(_Message, tag="ready", frozen=True, kw_only=True):
     warm_up_seconds: float | None = None
     # Graphs of ``start`` left out because its budget was used.
     skipped: tuple[str, ...] | None = None
+    # What the start spent so far, by phase; absent: it wasn't timed.
+    phases: tuple[PhaseSeconds, ...] | None = None
 
 
 Outcome = Literal["captured", "already", "deferred", "refused", "failed"]

@@ -65,6 +65,7 @@ def timed(phase: Phase, function: Callable[..., Any], recorder: Recorder) -> Cal
         @functools.wraps(function)
         async def wait(*args: Any, **kwargs: Any) -> Any:
             begin = time.monotonic()
+            recorder.begun(phase.name, begin)
             try:
                 return await function(*args, **kwargs)
             finally:
@@ -78,6 +79,7 @@ def timed(phase: Phase, function: Callable[..., Any], recorder: Recorder) -> Cal
             return function(*args, **kwargs)
         _inside.leaf = phase.leaf
         begin = time.monotonic()
+        recorder.begun(phase.name, begin)
         try:
             return function(*args, **kwargs)
         finally:

@@ -25,6 +25,7 @@ class Phase(NamedTuple):
     leaf: bool = False
 
 
+JIT = "JIT"
 _CORE = "vllm.v1.engine.core"
 _WORKER = "vllm.v1.worker.gpu_worker"
 _RUNNER = "vllm.v1.worker.gpu.model_runner"
@@ -54,6 +55,10 @@ PHASES = (
     Phase(_WORKER, "kernel_warmup", "kernel warm-up", leaf=True),
     Phase(_WORKER, "warmup_kernels", "kernel warm-up", leaf=True),
     Phase(_RUNNER, "GPUModelRunner.capture_model", "captures", leaf=True),
+    # Kernels compiled on their first use: in serving a stall that no capture explains. During a
+    # start they are told apart where no leaf is around them.
+    Phase("triton.runtime.jit", "JITFunction._do_compile", JIT, leaf=True),
+    Phase("flashinfer.jit.core", "JitSpec.build", JIT, leaf=True),
     *(
         Phase(module, path, "API server", leaf=True)
         for module in (_SERVER, _SERVER_26)
@@ -68,4 +73,6 @@ def detail(phase: Phase, owner: Any) -> dict[str, Any]:
         return {}
     used = getattr(getattr(owner, "model_runner", None), "model_memory_usage", 0)
     config = getattr(owner, "load_config", None)
-    return {"bytes": int(used), "loader": str(getattr(config, "load_format", "unknown"))}
+    loader = str(getattr(config, "load_format", "unknown"))
+    strategy = getattr(config, "safetensors_load_strategy", None)
+    return {"bytes": int(used), "loader": f"{loader}, {strategy}" if strategy else loader}

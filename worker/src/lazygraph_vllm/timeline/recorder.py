@@ -1,4 +1,4 @@
-"""Writes spans as JSON lines, one file for each process.
+"""Writes spans as JSON lines, two files for each process: what has ended, and what has begun.
 
 Seconds are ``CLOCK_MONOTONIC``'s, which all processes of a host share with whoever started them.
 """
@@ -16,6 +16,9 @@ from typing import Any
 SPANS_MAX = 10_000
 """Of each process: a start has some hundred."""
 
+KINDS = ("spans", "begun")
+"""What a process's two files are called by."""
+
 
 class Recorder:
     """A folder's writer, in this process and in those forked from it."""
@@ -24,8 +27,8 @@ class Recorder:
         self._folder = Path(folder)
         self._lock = threading.Lock()
         self._pid = 0
-        self._fd = -1
-        self._left = 0
+        self._fds: dict[str, int] = {}
+        self._left: dict[str, int] = {}
         os.register_at_fork(after_in_child=self._renew)
 
     def _renew(self) -> None:
@@ -39,30 +42,38 @@ class Recorder:
         self, name: str, begin: float, end: float, detail: Mapping[str, Any] | None = None
     ) -> None:
         """Add a span. A folder that can't be written costs the figures, never the engine."""
+        self._line("spans", {"name": name, "begin": begin, "end": end, **(detail or {})})
+
+    def begun(self, name: str, begin: float) -> None:
+        """Note that a span has begun: who watches a start wants to know before it has ended."""
+        self._line("begun", {"name": name, "begin": begin})
+
+    def _line(self, kind: str, body: Mapping[str, Any]) -> None:
         with self._lock:
             try:
                 if self._pid != os.getpid():
                     self._open()
-                if self._left > 0:
-                    self._left -= 1
-                    span = {"name": name, "begin": begin, "end": end, **(detail or {})}
-                    os.write(self._fd, json.dumps(span).encode() + b"\n")
+                if self._left.get(kind, 0) > 0:
+                    self._left[kind] -= 1
+                    os.write(self._fds[kind], json.dumps(body).encode() + b"\n")
             except OSError:
-                self._left = 0
+                self._left = {}
 
     def _open(self) -> None:
         self._pid = os.getpid()
-        self._left = SPANS_MAX
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-        path = self._folder / f"spans-{self._pid}.jsonl"
-        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._left = dict.fromkeys(KINDS, SPANS_MAX)
+        for fd in self._fds.values():
+            os.close(fd)
+        self._fds = {}
+        for kind in KINDS:
+            path = self._folder / f"{kind}-{self._pid}.jsonl"
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+            self._fds[kind] = os.open(path, flags, 0o644)
 
 
-def process_began() -> float:
-    """When this process was made, to a hundredth of a second: the kernel keeps no more."""
-    with open("/proc/self/stat") as file:
+def process_began(pid: int | None = None) -> float:
+    """When a process, or this one, was made; to a hundredth of a second, as the kernel keeps it."""
+    with open(f"/proc/{'self' if pid is None else pid}/stat") as file:
         ticks = int(file.read().rpartition(")")[2].split()[19])
     age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
     return time.monotonic() - age

@@ -1,0 +1,138 @@
+/**
+ * What compiled code is valid for: versions, GPU, and what of a command decides about it. Pure.
+ *
+ * Each cache has keys of its own, and takes nothing wrong; a pack of another fingerprint would not
+ * harm, it would be useless, and nobody would know why a start is slow.
+ */
+
+export interface CacheFingerprint {
+  readonly python: string;
+  /** Versions by package; one that isn't installed is not there. */
+  readonly packages: Readonly<Record<string, string>>;
+  /** Names and compute capabilities of this host's kinds of GPU. */
+  readonly gpu: string;
+  readonly driver: string;
+  /** What the model is: its configuration's digest, or its name. */
+  readonly model: string;
+  /** Options in one order, without those that compile nothing else. */
+  readonly options: readonly string[];
+  /** vLLM's variables, likewise. */
+  readonly variables: Readonly<Record<string, string>>;
+}
+
+/** Packages that compile, or whose code is compiled. */
+export const PACKAGES: readonly string[] = [
+  ...["vllm", "torch", "triton", "flashinfer-python", "flashinfer-cubin", "flashinfer-jit-cache"],
+  ...["deep-gemm", "nvidia-cutlass-dsl"],
+];
+
+/** How a server is reached, watched and fed, not what its model's code is. */
+const HARMLESS_OPTIONS: ReadonlySet<string> = new Set([
+  ...["host", "port", "uds", "api-key", "root-path", "served-model-name", "middleware"],
+  ...["ssl-keyfile", "ssl-certfile", "ssl-ca-certs", "ssl-cert-reqs", "enable-ssl-refresh"],
+  ...["uvicorn-log-level", "disable-uvicorn-access-log", "enable-log-requests", "log-config-file"],
+  ...["disable-log-stats", "disable-log-requests", "max-log-len", "api-server-count"],
+  ...["allow-credentials", "allowed-origins", "allowed-methods", "allowed-headers"],
+  ...["chat-template", "chat-template-content-format", "response-role", "tool-call-parser"],
+  ...["enable-auto-tool-choice", "reasoning-parser", "load-format", "download-dir"],
+  ...["model-loader-extra-config", "gpu-memory-utilization", "swap-space", "seed"],
+  ...["enable-sleep-mode", "shutdown-timeout", "numa-bind"],
+]);
+
+/** Where things are, how processes talk, what is logged. */
+const HARMLESS_VARIABLES =
+  /^VLLM_(CACHE_ROOT|CONFIG_ROOT|PLUGINS|WORKER_MULTIPROC_METHOD|PORT|HOST_IP|API_KEY|LOG.*|.*LOGGING.*|.*_(PATH|DIR|FOLDER|TIMEOUT\w*|SECONDS)|.*USAGE.*|DO_NOT_TRACK|MEDIA_.*|RPC_.*)$/;
+
+const SHORT: Readonly<Record<string, string>> = {
+  "-tp": "--tensor-parallel-size",
+  "-pp": "--pipeline-parallel-size",
+  "-dp": "--data-parallel-size",
+  "-q": "--quantization",
+  "-O": "--compilation-config",
+  "-cc": "--compilation-config",
+};
+
+/** A server's options that decide what it compiles, sorted; its model is none of them. */
+export function decidingOptions(words: readonly string[]): string[] {
+  const options: string[] = [];
+  for (let at = 0; at < words.length; at++) {
+    const word = words[at] ?? "";
+    if (!word.startsWith("-")) continue;
+    const [given = "", inline] = word.split(/=(.*)/s);
+    const name = (SHORT[given] ?? given).replaceAll("_", "-");
+    const values = inline === undefined ? [] : [inline];
+    for (let next = words[at + 1]; inline === undefined && next !== undefined; ) {
+      if (/^-\D/.test(next)) break;
+      values.push(next);
+      at++;
+      next = words[at + 1];
+    }
+    const bare = name.replace(/^-+(no-)?/, "");
+    if (HARMLESS_OPTIONS.has(bare) || bare === "model") continue;
+    options.push([name, ...values].join(" "));
+  }
+  return options.sort();
+}
+
+/** The model that a server's words name. */
+export function modelOf(words: readonly string[]): string | undefined {
+  const at = words.findIndex((word) => word === "--model" || word.startsWith("--model="));
+  const named = words[at]?.split(/=(.*)/s)[1] ?? (at === -1 ? undefined : words[at + 1]);
+  const [first, second] = words;
+  const positional = first === "serve" && second?.startsWith("-") === false ? second : undefined;
+  return positional ?? named;
+}
+
+export function decidingVariables(
+  environment: Readonly<Record<string, string | undefined>>,
+): Record<string, string> {
+  const entries = Object.entries(environment).filter(
+    (entry): entry is [string, string] =>
+      entry[1] !== undefined && entry[0].startsWith("VLLM_") && !HARMLESS_VARIABLES.test(entry[0]),
+  );
+  return Object.fromEntries(entries.sort(([a], [b]) => (a < b ? -1 : 1)));
+}
+
+export interface Difference {
+  readonly what: string;
+  readonly pack: string;
+  readonly here: string;
+}
+
+const NONE = "none";
+
+/** What differs, the most telling first. */
+export function differences(pack: CacheFingerprint, here: CacheFingerprint): Difference[] {
+  const flat = (each: CacheFingerprint): Map<string, string> =>
+    new Map([
+      ["GPU", each.gpu],
+      ...Object.entries(each.packages),
+      ["model", each.model],
+      ...each.options.map((option): [string, string] => {
+        const [name = "", ...values] = option.split(" ");
+        return [name, values.join(" ") || "given"];
+      }),
+      ...Object.entries(each.variables),
+      ["Python", each.python],
+      ["GPU driver", each.driver],
+    ]);
+  const [ours, theirs] = [flat(pack), flat(here)];
+  return [...new Set([...ours.keys(), ...theirs.keys()])].flatMap((what) => {
+    const [a = NONE, b = NONE] = [ours.get(what), theirs.get(what)];
+    return a === b ? [] : [{ what, pack: a, here: b }];
+  });
+}
+
+const SHOWN_MAX = 5;
+const CHARS_MAX = 60;
+
+/** As the middle of a sentence: `GPU NVIDIA H200 (here NVIDIA L4)`. */
+export function differencesText(found: readonly Difference[]): string {
+  const cut = (text: string): string =>
+    text.length > CHARS_MAX ? `${text.slice(0, CHARS_MAX - 1)}…` : text;
+  const shown = found
+    .slice(0, SHOWN_MAX)
+    .map(({ what, pack, here }) => `${what} ${cut(pack)} (here ${cut(here)})`);
+  const more = found.length - shown.length;
+  return `${shown.join(", ")}${more > 0 ? ` and ${more} more` : ""}`;
+}

@@ -1,0 +1,197 @@
+/** A folder of one engine's caches: what is in it, and how a start uses it. */
+
+import { constants } from "node:fs";
+import { access, cp, mkdtemp, open, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { codeOf, LazygraphError, messageOf } from "../base/errors.ts";
+import { makeFolder } from "../base/make-folder.ts";
+import { type CacheFingerprint, differences, differencesText } from "./fingerprint.ts";
+import { CACHE_KINDS, cacheVariables } from "./kinds.ts";
+import {
+  formatManifest,
+  MANIFEST,
+  MANIFEST_BYTES_MAX,
+  type Manifest,
+  parseManifest,
+} from "./manifest.ts";
+
+const FILES_MAX = 1_000_000;
+
+/** The manifest; undefined where there is nothing yet. */
+export async function readFolder(folder: string): Promise<Manifest | undefined> {
+  const names = await readdir(folder).catch((error: unknown): string[] => {
+    if (codeOf(error) === "ENOENT") return [];
+    throw cachesError(`a folder of caches at ${folder}`, messageOf(error), "name another", error);
+  });
+  if (!names.includes(MANIFEST)) {
+    // A volume's own is nothing that anybody could miss.
+    const other = names.find((name) => name !== "lost+found");
+    if (other === undefined) return undefined;
+    throw cachesError(
+      `an empty folder or one of caches at ${folder}`,
+      `other files, such as ${other}`,
+      "name another, or empty it",
+    );
+  }
+  return manifestOf(await bounded(join(folder, MANIFEST)), folder);
+}
+
+/** @throws LazygraphError for a text that is none */
+export function manifestOf(text: string | undefined, place: string): Manifest {
+  const manifest = text === undefined ? undefined : parseManifest(text);
+  if (manifest !== undefined) return manifest;
+  throw cachesError(
+    `${MANIFEST} of this version in ${place}`,
+    "something else",
+    "fill the caches anew",
+  );
+}
+
+async function bounded(file: string): Promise<string | undefined> {
+  await using handle = await open(file, constants.O_RDONLY | constants.O_NONBLOCK);
+  const { size } = await handle.stat();
+  return size > MANIFEST_BYTES_MAX ? undefined : handle.readFile("utf8");
+}
+
+/** As a whole or not at all: what has a manifest is complete. */
+export async function writeManifest(folder: string, manifest: Manifest): Promise<void> {
+  const part = join(folder, `.${MANIFEST}.${process.pid}`);
+  try {
+    await makeFolder(folder);
+    await writeFile(part, formatManifest(manifest));
+    await rename(part, join(folder, MANIFEST));
+  } catch (error) {
+    await rm(part, { force: true }).catch(() => undefined);
+    throw cachesError(
+      `a folder of caches at ${folder} that can be written`,
+      messageOf(error),
+      "give this user the right to it",
+      error,
+    );
+  }
+}
+
+/** @throws LazygraphError `ERR_LAZYGRAPH_CACHES_FINGERPRINT` with what differs */
+export function checkFingerprint(manifest: Manifest, here: CacheFingerprint, place: string): void {
+  const found = differences(manifest.fingerprint, here);
+  if (found.length === 0) return;
+  throw new LazygraphError(
+    "ERR_LAZYGRAPH_CACHES_FINGERPRINT",
+    `Expected caches of this engine in ${place}, got some made with ${differencesText(found)}: ` +
+      "fill others for it.",
+  );
+}
+
+export interface UsedCaches {
+  /** For the engine's environment. */
+  readonly variables: Readonly<Record<string, string>>;
+  readonly how: "filled" | "used" | "copied";
+  /** Takes away a private copy. */
+  release(): Promise<void>;
+}
+
+/**
+ * Makes a start use the folder's caches: fills it where it is empty, adds to it where it may be
+ * written, and works on a private copy where it may not, since every one of them takes locks.
+ *
+ * @throws LazygraphError `ERR_LAZYGRAPH_CACHES`, or `…_FINGERPRINT`
+ */
+export async function useCaches(
+  given: string,
+  here: CacheFingerprint,
+  readOnly: boolean,
+): Promise<UsedCaches> {
+  const folder = resolve(given);
+  const manifest = await readFolder(folder);
+  const kept = async (): Promise<void> => undefined;
+  if (manifest === undefined) {
+    if (readOnly) {
+      throw cachesError(
+        `caches at ${folder}`,
+        "none",
+        "fill the folder without --caches-read-only",
+      );
+    }
+    await writeManifest(folder, { fingerprint: here, folder });
+    return { variables: cacheVariables(folder), how: "filled", release: kept };
+  }
+  checkFingerprint(manifest, here, folder);
+  if (!readOnly && (await mayWrite(folder))) {
+    return { variables: cacheVariables(folder), how: "used", release: kept };
+  }
+  const copy = await mkdtemp(join(tmpdir(), "lazygraph-caches-"));
+  const release = (): Promise<void> => rm(copy, { recursive: true, force: true });
+  try {
+    for (const { name } of CACHE_KINDS) await copyIfThere(join(folder, name), join(copy, name));
+  } catch (error) {
+    await release();
+    throw cachesError(
+      `room for a private copy of ${folder} in ${tmpdir()}`,
+      messageOf(error),
+      "let the folder be written",
+      error,
+    );
+  }
+  return { variables: cacheVariables(copy), how: "copied", release };
+}
+
+async function copyIfThere(from: string, to: string): Promise<void> {
+  if (!(await isThere(from))) return;
+  // Copied on write where the file system can; ninja compares times.
+  const mode = constants.COPYFILE_FICLONE;
+  await cp(from, to, { recursive: true, preserveTimestamps: true, mode });
+}
+
+async function isThere(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    () => false,
+  );
+}
+
+/** Each of the folders, too: a volume may have been filled by another user. */
+async function mayWrite(folder: string): Promise<boolean> {
+  for (const path of [folder, ...CACHE_KINDS.map(({ name }) => join(folder, name))]) {
+    const fault = await access(path, constants.W_OK).catch((error: unknown) => codeOf(error));
+    if (fault !== undefined && fault !== "ENOENT") return false;
+  }
+  return true;
+}
+
+export interface Size {
+  readonly files: number;
+  readonly bytes: number;
+}
+
+/** Of everything below a path; undefined where there is nothing. */
+export async function sizeOf(path: string): Promise<Size | undefined> {
+  const entries = await readdir(path, { recursive: true, withFileTypes: true }).catch(
+    () => undefined,
+  );
+  if (entries === undefined) return undefined;
+  let [files, bytes] = [0, 0];
+  for (const entry of entries.slice(0, FILES_MAX)) {
+    if (!entry.isFile()) continue;
+    files++;
+    // What goes away meanwhile has no size.
+    bytes += await stat(join(entry.parentPath, entry.name)).then(
+      ({ size }) => size,
+      () => 0,
+    );
+  }
+  return { files, bytes };
+}
+
+export function cachesError(
+  expected: string,
+  got: string,
+  what: string,
+  cause?: unknown,
+): LazygraphError {
+  return new LazygraphError(
+    "ERR_LAZYGRAPH_CACHES",
+    `Expected ${expected}, got ${got.slice(0, 200)}: ${what}.`,
+    { cause },
+  );
+}

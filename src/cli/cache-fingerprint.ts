@@ -1,0 +1,104 @@
+/** The fingerprint of what a command would compile here: asked of its Python, its GPUs, its model. */
+
+import { execFile } from "node:child_process";
+import { createHash } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { LazygraphError, messageOf } from "../base/errors.ts";
+import { jsonObject } from "../base/parse-json.ts";
+import {
+  type CacheFingerprint,
+  decidingOptions,
+  decidingVariables,
+  modelOf,
+  PACKAGES,
+} from "../caches/fingerprint.ts";
+import { openGpuMemory } from "../gpu/memory.ts";
+import { resolvePython } from "../launcher/python-of.ts";
+import { vllmCommand } from "./vllm-command.ts";
+
+const PROBE_SECONDS_MAX = 20;
+const OUTPUT_BYTES_MAX = 1 << 16;
+const MARK = "lazygraph-caches:";
+/** Only metadata is read; the mark finds the answer among what a site's start-up files print. */
+const PROBE = `
+import importlib.metadata as m, json, platform, sys
+found = {}
+for name in sys.argv[1:]:
+    try: found[name] = m.version(name)
+    except m.PackageNotFoundError: pass
+print("${MARK}" + json.dumps({"python": platform.python_version(), "packages": found}))
+`;
+
+/** @throws LazygraphError `ERR_LAZYGRAPH_COMMAND_NOT_VLLM`, or `ERR_LAZYGRAPH_CACHES` */
+export async function cacheFingerprint(
+  command: readonly string[],
+  environment: NodeJS.ProcessEnv,
+): Promise<CacheFingerprint> {
+  const { file, words, variables } = vllmCommand(command);
+  const all = { ...environment, ...variables };
+  const [versions, gpu] = await Promise.all([versionsOf(file, all), gpusOf()]);
+  return {
+    ...versions,
+    ...gpu,
+    model: await modelDigest(modelOf(words)),
+    options: decidingOptions(words),
+    variables: decidingVariables(all),
+  };
+}
+
+async function versionsOf(
+  file: string,
+  environment: NodeJS.ProcessEnv,
+): Promise<Pick<CacheFingerprint, "python" | "packages">> {
+  const python = await resolvePython(file, environment);
+  const failed = (got: string, cause?: unknown): LazygraphError =>
+    new LazygraphError(
+      "ERR_LAZYGRAPH_CACHES",
+      `Expected the versions of ${python ?? file} and its packages, got ${got.slice(0, 200)}: give ` +
+        "the command as it runs beside vLLM's Python.",
+      { cause },
+    );
+  if (python === undefined) throw failed("a command that is neither a Python nor a script of one");
+  const limits = { timeout: PROBE_SECONDS_MAX * 1000, maxBuffer: OUTPUT_BYTES_MAX } as const;
+  const { stdout } = await promisify(execFile)(python, ["-c", PROBE, ...PACKAGES], {
+    ...{ env: environment, killSignal: "SIGKILL", ...limits },
+  }).catch((error: unknown) => {
+    throw failed(messageOf(error), error);
+  });
+  const line = stdout.split("\n").find((text) => text.startsWith(MARK)) ?? "";
+  const answer = jsonObject(line.slice(MARK.length));
+  if (answer === undefined) throw failed("another answer");
+  return answer as Pick<CacheFingerprint, "python" | "packages">;
+}
+
+const NO_GPU = { gpu: "none", driver: "none" } as const;
+
+/** Kinds of GPU, not how many: a command says how many it takes. */
+async function gpusOf(): Promise<Pick<CacheFingerprint, "gpu" | "driver">> {
+  const memory = await openGpuMemory();
+  if (!memory.available) return NO_GPU;
+  try {
+    const { devices } = await memory.survey();
+    const kinds = devices.map(({ name, computeCapability }) =>
+      computeCapability === undefined ? name : `${name} (${computeCapability})`,
+    );
+    const gpu = [...new Set(kinds)].sort().join(", ") || NO_GPU.gpu;
+    return { gpu, driver: memory.driverVersion ?? "unknown" };
+  } catch {
+    return NO_GPU;
+  } finally {
+    await memory.close();
+  }
+}
+
+const DIGEST_CHARS = 16;
+
+/** A local model is what its configuration says, wherever it lies. */
+async function modelDigest(model: string | undefined): Promise<string> {
+  if (model === undefined) return "vLLM's default";
+  const config = await readFile(join(model, "config.json")).catch(() => undefined);
+  if (config === undefined) return model;
+  return createHash("sha256").update(config).digest("hex").slice(0, DIGEST_CHARS);
+}

@@ -1,0 +1,56 @@
+/** `--caches` of a command that starts an engine: what can't be used costs seconds, not the start. */
+
+import { codeOf, type ErrorCode, messageOf, OptionError } from "../base/errors.ts";
+import { type UsedCaches, useCaches } from "../caches/folder.ts";
+import { cacheFingerprint } from "./cache-fingerprint.ts";
+import { note } from "./errors.ts";
+import type { ParsedOptions } from "./options.ts";
+
+export interface CacheUse {
+  readonly folder: string;
+  readonly readOnly: boolean;
+}
+
+export function cacheUse(options: ParsedOptions): CacheUse | undefined {
+  const folder = options.strings.get("caches");
+  const readOnly = options.flags.has("caches-read-only");
+  if (folder === undefined && readOnly) {
+    throw new OptionError(
+      "--caches-read-only",
+      "Expected --caches DIR with --caches-read-only, got none: name the folder.",
+    );
+  }
+  return folder === undefined ? undefined : { folder, readOnly };
+}
+
+type Started = Pick<UsedCaches, "variables" | "release">;
+
+const NONE: Started = { variables: {}, release: async () => undefined };
+
+/** What the engine's environment needs, and what is to be done once the engine has ended. */
+export async function startCaches(
+  use: CacheUse | undefined,
+  command: readonly string[],
+  environment: NodeJS.ProcessEnv,
+  quiet: boolean,
+): Promise<Started> {
+  if (use === undefined) return NONE;
+  try {
+    const fingerprint = await cacheFingerprint(command, environment);
+    const used = await useCaches(use.folder, fingerprint, use.readOnly);
+    if (!quiet) note(SENTENCES[used.how].replace("DIR", use.folder));
+    return used;
+  } catch (error) {
+    note(
+      `Started without these caches: ${messageOf(error)}`,
+      codeOf(error) as ErrorCode | undefined,
+    );
+    return NONE;
+  }
+}
+
+const SENTENCES: Readonly<Record<UsedCaches["how"], string>> = {
+  filled: "Caches: DIR is empty and will be filled.",
+  used: "Caches: those in DIR are used.",
+  copied: "Caches: a private copy of those in DIR is used; what is compiled anew is not kept.",
+};

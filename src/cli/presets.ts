@@ -1,0 +1,144 @@
+/**
+ * `--preset NAME`: options for a purpose, ours and vLLM's. Each is a default of its own: whatever
+ * the command line, the environment or the file says wins, one by one.
+ */
+
+import { nearMiss } from "../base/near-miss.ts";
+import { usageError } from "./errors.ts";
+import type { OptionSpec, ParsedOptions } from "./options.ts";
+
+export interface Preset {
+  readonly purpose: string;
+  /** Ours, under their names without dashes; `true` for those without a value. */
+  readonly ours: Readonly<Record<string, string | true>>;
+  /** vLLM's, likewise. */
+  readonly vllm: Readonly<Record<string, string>>;
+}
+
+/** The figures behind each are in docs/configuration.md. */
+export const PRESETS: Readonly<Record<string, Preset>> = {
+  "scale-to-zero": {
+    purpose: "the first answer of a new engine soon, the rest while it rests",
+    ours: { mode: "idle" },
+    vllm: {},
+  },
+  "lowest-latency": {
+    purpose: "no request ever waits for a capture; ready comes later",
+    ours: { mode: "eager" },
+    vllm: {},
+  },
+  throughput: {
+    purpose: "full batches without rest: all graphs first, fewer events a stream",
+    ours: { mode: "eager" },
+    vllm: { "stream-interval": "8" },
+  },
+  "tight-memory": {
+    purpose: "graphs that traffic has earned, and room for serving kept first",
+    ours: { mode: "lazy", reserve: "least" },
+    vllm: {},
+  },
+  development: {
+    purpose: "started often, used little: few graphs, and nothing learned from it",
+    ours: { mode: "lazy", "no-plan": true },
+    vllm: {},
+  },
+};
+
+export const PRESET_OPTIONS: OptionSpec = { preset: "string" };
+
+export const PRESET_HELP: string = [
+  "  --preset NAME         options for a purpose; each gives way to one of yours:",
+  ...Object.entries(PRESETS).flatMap(([name, preset]) => [
+    `                        ${name}: ${words(preset).join(" ")}`,
+    `                          ${preset.purpose}`,
+  ]),
+].join("\n");
+
+/** Variables of the environment that say the same as an option. */
+const VARIABLES: Readonly<Record<string, string>> = {
+  mode: "LAZYGRAPH_MODE",
+  reserve: "LAZYGRAPH_RESERVE",
+  "no-plan": "LAZYGRAPH_PLAN_DIR",
+};
+
+/** Options that mean that the preset's isn't wanted, though they have another name. */
+const INSTEAD: Readonly<Record<string, readonly string[]>> = {
+  "no-plan": ["plan-dir", "plan-read-only"],
+};
+
+export interface AppliedPreset {
+  readonly options: ParsedOptions;
+  /** With vLLM's options of the preset at its end. */
+  readonly command: readonly string[];
+  /** What was set and what was left as it is; undefined without a preset. */
+  readonly sentence: string | undefined;
+}
+
+/** @throws OptionError for a name that is none */
+export function withPreset(
+  given: ParsedOptions,
+  command: readonly string[],
+  environment: NodeJS.ProcessEnv,
+): AppliedPreset {
+  const name = given.strings.get("preset");
+  if (name === undefined) return { options: given, command, sentence: undefined };
+  const preset = presetOf(name);
+  const isOurs = (option: string): boolean =>
+    [option, ...(INSTEAD[option] ?? [])].some(
+      (each) => given.strings.has(each) || given.flags.has(each) || given.lists.has(each),
+    ) || (environment[VARIABLES[option] ?? ""] ?? "").trim() !== "";
+  const ours = Object.entries(preset.ours).filter(([option]) => !isOurs(option));
+  const vllm = Object.entries(preset.vllm).filter(([option]) => !names(command, option));
+  const strings = new Map(given.strings);
+  const flags = new Set(given.flags);
+  for (const [option, value] of ours) {
+    if (value === true) flags.add(option);
+    else strings.set(option, value);
+  }
+  const set: Preset = { ...preset, ours: Object.fromEntries(ours), vllm: Object.fromEntries(vllm) };
+  return {
+    options: { ...given, strings, flags },
+    command: [...command, ...vllm.flatMap(([option, value]) => [`--${option}`, value])],
+    sentence: sentenceOf(name, words(preset), words(set)),
+  };
+}
+
+/** For a controller whose engines are started elsewhere: vLLM's options are theirs to be given. */
+export function withControllerPreset(
+  given: ParsedOptions,
+  environment: NodeJS.ProcessEnv,
+): Omit<AppliedPreset, "command"> {
+  const { options, sentence } = withPreset(given, [], environment);
+  const vllm = PRESETS[given.strings.get("preset") ?? ""]?.vllm ?? {};
+  if (sentence === undefined || Object.keys(vllm).length === 0) return { options, sentence };
+  return { options, sentence: `${sentence} Give vLLM's to the engines' own commands.` };
+}
+
+function presetOf(name: string): Preset {
+  const preset = Object.hasOwn(PRESETS, name) ? PRESETS[name] : undefined;
+  if (preset !== undefined) return preset;
+  const all = Object.keys(PRESETS);
+  const meant = nearMiss(name, all);
+  throw usageError("--preset", meant === undefined ? `one of ${all.join(", ")}` : meant, name);
+}
+
+/** Whether a vLLM command has an option, in any of the ways in which it may be written. */
+function names(command: readonly string[], option: string): boolean {
+  return command.some((word) => word.replaceAll("_", "-").split("=")[0] === `--${option}`);
+}
+
+function words({ ours, vllm }: Preset): string[] {
+  return [
+    ...Object.entries(ours).map(([name, value]) =>
+      value === true ? `--${name}` : `--${name} ${value}`,
+    ),
+    ...Object.entries(vllm).map(([name, value]) => `vLLM's --${name} ${value}`),
+  ];
+}
+
+function sentenceOf(name: string, all: readonly string[], set: readonly string[]): string {
+  const left = all.filter((each) => !set.includes(each));
+  const sets = set.length === 0 ? "sets nothing" : `sets ${set.join(", ")}`;
+  const yours = left.length === 0 ? "" : `; yours is in the place of ${left.join(", ")}`;
+  return `Preset ${name} ${sets}${yours}.`;
+}

@@ -1,0 +1,128 @@
+/** Watches the start of a command under `run`: which phase it is in, and when it answers. */
+
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { StartReport, StartSource } from "../controller/http.ts";
+import { defaultPlanFolder } from "../plan/place.ts";
+import { addToHistory, historyKey, readHistory } from "../startup/history.ts";
+import { hasPassed, type PastStart, pastStart, progressOf } from "../startup/progress.ts";
+import { FOLDER_VARIABLE, monotonicSeconds, readBegun, readSpans } from "../startup/spans.ts";
+import { portOf } from "./startup-run.ts";
+
+const POLL_MS = 500;
+const POLL_TIMEOUT_MS = 2000;
+
+/** Its end takes its folder away. */
+export interface StartWatch extends StartSource, AsyncDisposable {
+  /** For the command's environment. */
+  readonly variables: Readonly<Record<string, string>>;
+  /** To be called when it is spawned. */
+  begin(): void;
+}
+
+export interface StartWatchOptions {
+  readonly command: readonly string[];
+  /** What else decides how long it takes, such as whether it is forked. */
+  readonly how: readonly string[];
+  readonly environment: NodeJS.ProcessEnv;
+  /** Undefined: past starts are neither read nor kept. */
+  readonly planFolder: string | undefined;
+}
+
+export async function watchStart(options: StartWatchOptions): Promise<StartWatch> {
+  const { command, environment } = options;
+  const given = environment[FOLDER_VARIABLE]?.trim() || undefined;
+  const folder = given ?? (await mkdtemp(join(tmpdir(), "lazygraph-startup-")));
+  const file = historyFile(options);
+  const past: readonly PastStart[] = file === undefined ? [] : await readHistory(file);
+  const url = `http://127.0.0.1:${portOf(command, 0)}/health`;
+  let spawned = monotonicSeconds();
+  let ready: number | undefined;
+  let timer: NodeJS.Timeout | undefined;
+  let closed = false;
+
+  async function look(): Promise<void> {
+    if (await answers(url)) {
+      ready = monotonicSeconds();
+      if (file === undefined || closed) return;
+      const spans = await readSpans(folder);
+      // Kept for the next start alone; that it can't be is no concern of this one.
+      if (spans.length > 0) await addToHistory(file, pastStart(spans, spawned, ready));
+    } else if (!closed) {
+      timer = setTimeout(again, POLL_MS).unref();
+    }
+  }
+  const again = (): void => void look().catch(() => undefined);
+
+  return {
+    variables: { [FOLDER_VARIABLE]: folder },
+    begin() {
+      spawned = monotonicSeconds();
+      again();
+    },
+    async report(until): Promise<StartReport> {
+      const now = monotonicSeconds();
+      if (ready !== undefined) {
+        return {
+          ready: true,
+          passed: true,
+          readySeconds: ready - spawned,
+          pastStarts: past.length,
+        };
+      }
+      const [begun, ended] = await Promise.all([readBegun(folder), readSpans(folder)]).catch(
+        (): [[], []] => [[], []],
+      );
+      const passed = until !== undefined && hasPassed(begun, ended, until);
+      return { ready: false, passed, ...progressOf(begun, ended, past, { spawned, now }) };
+    },
+    async [Symbol.asyncDispose]() {
+      closed = true;
+      clearTimeout(timer);
+      if (given === undefined) await rm(folder, { recursive: true, force: true });
+    },
+  };
+}
+
+/** Beside learned plans: they say the same sort of thing, and have a volume where one is mounted. */
+function historyFile({ command, how, planFolder }: StartWatchOptions): string | undefined {
+  if (planFolder === undefined) return undefined;
+  return join(planFolder, "starts", `${historyKey([...withoutPlace(command), ...how])}.json`);
+}
+
+const PLACE = /^--(port|host|uds|api[-_]key)$/;
+
+/** Where a server is reached decides nothing, and is another place each time. */
+function withoutPlace(command: readonly string[]): string[] {
+  return command.filter(
+    (word, at) => !PLACE.test(word.split("=")[0] ?? "") && !PLACE.test(command[at - 1] ?? ""),
+  );
+}
+
+export function planFolderOf(
+  planning: {
+    readonly plan?: boolean;
+    readonly planFolder?: string;
+    readonly planReadOnly?: boolean;
+  },
+  environment: NodeJS.ProcessEnv,
+): string | undefined {
+  if (planning.plan === false || planning.planReadOnly === true) return undefined;
+  try {
+    return planning.planFolder ?? defaultPlanFolder(environment);
+  } catch {
+    return undefined;
+  }
+}
+
+async function answers(url: string): Promise<boolean> {
+  const signal = AbortSignal.timeout(POLL_TIMEOUT_MS);
+  return fetch(url, { signal }).then(
+    async (response) => {
+      await response.arrayBuffer();
+      return response.ok;
+    },
+    () => false,
+  );
+}

@@ -1,0 +1,58 @@
+/** Past starts of one command, in a small file: the last few, each with when its phases began. */
+
+import { createHash } from "node:crypto";
+import { readFile, rename, rm, writeFile } from "node:fs/promises";
+import { dirname } from "node:path";
+import { makeFolder } from "../base/make-folder.ts";
+import { jsonObject } from "../base/parse-json.ts";
+import type { PastStart } from "./progress.ts";
+
+const FORMAT = "lazygraph-past-starts";
+const VERSION = 1;
+/** Older ones were of another host, another version or another disk cache. */
+export const STARTS_MAX = 8;
+const BYTES_MAX = 1 << 18;
+const PHASES_MAX = 100;
+const KEY_CHARS = 24;
+
+/** A file's name for what decides how long a start takes. */
+export function historyKey(words: readonly string[]): string {
+  return createHash("sha256").update(JSON.stringify(words)).digest("hex").slice(0, KEY_CHARS);
+}
+
+/** None where there is no file, or none that can be read: an estimate is no reason to fail. */
+export async function readHistory(file: string): Promise<PastStart[]> {
+  const text = await readFile(file, "utf8").catch(() => "");
+  const body = text.length > BYTES_MAX ? undefined : jsonObject(text);
+  const { format, formatVersion, starts } = (body ?? {}) as Record<string, unknown>;
+  if (format !== FORMAT || formatVersion !== VERSION || !Array.isArray(starts)) return [];
+  return starts.filter(isPastStart).slice(-STARTS_MAX);
+}
+
+/** Adds one as a whole; two that end at once may lose one of them. */
+export async function addToHistory(file: string, start: PastStart): Promise<void> {
+  const starts = [...(await readHistory(file)), start].slice(-STARTS_MAX);
+  const part = `${file}.${process.pid}`;
+  await makeFolder(dirname(file));
+  try {
+    await writeFile(
+      part,
+      `${JSON.stringify({ format: FORMAT, formatVersion: VERSION, starts })}\n`,
+    );
+    await rename(part, file);
+  } catch (error) {
+    await rm(part, { force: true }).catch(() => undefined);
+    throw error;
+  }
+}
+
+function isPastStart(value: unknown): value is PastStart {
+  const { readySeconds, began } = (value ?? {}) as Record<string, unknown>;
+  if (!isSeconds(readySeconds) || typeof began !== "object" || began === null) return false;
+  const phases = Object.values(began);
+  return phases.length <= PHASES_MAX && phases.every(isSeconds);
+}
+
+function isSeconds(value: unknown): boolean {
+  return typeof value === "number" && Number.isFinite(value) && value >= 0;
+}

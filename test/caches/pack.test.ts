@@ -1,0 +1,153 @@
+/** Folders of caches and packs on a real file system. */
+
+import {
+  access,
+  chmod,
+  mkdir,
+  readdir,
+  readFile,
+  stat,
+  symlink,
+  utimes,
+  writeFile,
+} from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { create } from "tar";
+import { expect, test } from "vitest";
+import type { CacheFingerprint } from "../../src/caches/fingerprint.ts";
+import { readFolder, useCaches, writeManifest } from "../../src/caches/folder.ts";
+import { cacheVariables } from "../../src/caches/kinds.ts";
+import { MANIFEST } from "../../src/caches/manifest.ts";
+import { movedFrom, packFolder, readPack, unpack } from "../../src/caches/pack.ts";
+import { temporaryFolder } from "../cli/helpers/folder.ts";
+
+const HERE: CacheFingerprint = {
+  ...{ python: "3.12.3", packages: { vllm: "0.33.0" }, gpu: "NVIDIA H200", driver: "580" },
+  ...{ model: "MODEL", options: [], variables: {} },
+};
+
+async function put(folder: string, files: Readonly<Record<string, string>>): Promise<void> {
+  for (const [name, text] of Object.entries(files)) {
+    await mkdir(dirname(join(folder, name)), { recursive: true });
+    await writeFile(join(folder, name), text);
+  }
+}
+
+async function filled(): Promise<string> {
+  const folder = join(await temporaryFolder(), "caches");
+  await writeManifest(folder, { fingerprint: HERE, folder });
+  await put(folder, {
+    ...{ "vllm/torch_compile_cache/a/model": "graph", "triton/b/kernel.so": "kernel" },
+    ...{ "triton/tmp.pid_7/kernel.so": "half", "vllm/a.lock": "", "vllm/locks/x": "held" },
+  });
+  return folder;
+}
+
+test("what was packed is unpacked, with its times and without locks and half files", async () => {
+  const folder = await filled();
+  const kernel = "triton/b/kernel.so";
+  await utimes(join(folder, kernel), 1_700_000_000, 1_700_000_000);
+  await symlink("/etc/passwd", join(folder, "vllm", "link"));
+  const file = join(dirname(folder), "llama.caches");
+  const packed = await packFolder(folder, file);
+  expect(packed).toMatchObject({ files: 2, bytes: expect.any(Number) });
+  const content = await readPack(file);
+  expect(content).toMatchObject({ files: 2, manifest: { fingerprint: HERE, folder } });
+  const target = join(dirname(folder), "deep", "other");
+  await unpack(file, target, content);
+  const found = (await readdir(target, { recursive: true })).filter((name) =>
+    /\.|model/.test(name),
+  );
+  expect(found.sort()).toEqual([MANIFEST, kernel, "vllm/torch_compile_cache/a/model"]);
+  expect(await readFile(join(target, kernel), "utf8")).toBe("kernel");
+  expect((await stat(join(target, kernel))).mtimeMs).toBe(1_700_000_000_000);
+  expect(await readFolder(target)).toEqual(content.manifest);
+  expect(movedFrom(content, target)).toBe(folder);
+  expect(movedFrom(content, folder)).toBeUndefined();
+  // Into a folder that has some they would be mixed.
+  await expect(unpack(file, target, content)).rejects.toMatchObject({
+    ...{ code: "ERR_LAZYGRAPH_CACHES", message: expect.stringContaining("an empty folder") },
+  });
+});
+
+test("a pack that is cut off, or none, is refused before anything is unpacked", async () => {
+  const folder = await filled();
+  const file = join(dirname(folder), "pack");
+  await packFolder(folder, file);
+  const bytes = await readFile(file);
+  const refused = { code: "ERR_LAZYGRAPH_CACHES" };
+  await writeFile(file, bytes.subarray(0, bytes.length - 40));
+  await expect(readPack(file)).rejects.toMatchObject(refused);
+  await writeFile(file, "no archive at all");
+  await expect(readPack(file)).rejects.toMatchObject(refused);
+  await expect(readPack(join(folder, "gone"))).rejects.toMatchObject(refused);
+  await create({ file, cwd: folder, gzip: true }, ["vllm"]);
+  await expect(readPack(file)).rejects.toMatchObject({
+    ...{ ...refused, message: expect.stringContaining(MANIFEST) },
+  });
+});
+
+test("what is no cache in a pack made by others is left where it is", async () => {
+  const folder = await filled();
+  await put(folder, { "other/file": "x", ".bashrc": "x" });
+  const target = join(dirname(folder), "target");
+  const file = join(dirname(folder), "pack");
+  await symlink("/etc", join(folder, "vllm", "etc"));
+  await create({ file, cwd: folder, gzip: true }, [MANIFEST, "other", ".bashrc", "vllm"]);
+  await unpack(file, target, await readPack(file));
+  expect((await readdir(target)).sort()).toEqual([MANIFEST, "vllm"]);
+  expect(await readdir(join(target, "vllm"))).not.toContain("etc");
+});
+
+test("an empty folder is filled, one of this engine used, another's refused with what differs", async () => {
+  const folder = join(await temporaryFolder(), "new");
+  const first = await useCaches(folder, HERE, false);
+  expect(first).toMatchObject({ how: "filled", variables: cacheVariables(folder) });
+  const second = await useCaches(folder, HERE, false);
+  expect(second).toMatchObject({ how: "used", variables: cacheVariables(folder) });
+  await expect(useCaches(folder, { ...HERE, gpu: "NVIDIA L4" }, false)).rejects.toMatchObject({
+    code: "ERR_LAZYGRAPH_CACHES_FINGERPRINT",
+    message: expect.stringContaining("GPU NVIDIA H200 (here NVIDIA L4)"),
+  });
+});
+
+test("read-only caches are used as a private copy, which goes away again", async () => {
+  const folder = await filled();
+  const used = await useCaches(folder, HERE, true);
+  expect(used.how).toBe("copied");
+  const copy = used.variables["TRITON_CACHE_DIR"] ?? "";
+  expect(copy.startsWith(folder)).toBe(false);
+  expect(await readFile(join(copy, "b", "kernel.so"), "utf8")).toBe("kernel");
+  await used.release();
+  await expect(access(copy)).rejects.toThrow("ENOENT");
+  expect(await readFile(join(folder, "triton", "b", "kernel.so"), "utf8")).toBe("kernel");
+  const empty = join(dirname(folder), "empty");
+  await expect(useCaches(empty, HERE, true)).rejects.toMatchObject({
+    code: "ERR_LAZYGRAPH_CACHES",
+  });
+});
+
+test("a folder of other files is left alone; a volume's own is none", async () => {
+  const folder = await temporaryFolder();
+  await mkdir(join(folder, "lost+found"));
+  expect(await readFolder(folder)).toBeUndefined();
+  await put(folder, { "photo.jpg": "x" });
+  await expect(useCaches(folder, HERE, false)).rejects.toMatchObject({
+    ...{ code: "ERR_LAZYGRAPH_CACHES", message: expect.stringContaining("photo.jpg") },
+  });
+  expect(await readdir(folder)).not.toContain(MANIFEST);
+});
+
+test("a damaged manifest is told, not taken for an empty folder", async () => {
+  const folder = await filled();
+  await writeFile(join(folder, MANIFEST), "{");
+  await expect(readFolder(folder)).rejects.toMatchObject({ code: "ERR_LAZYGRAPH_CACHES" });
+});
+
+test.skipIf(process.getuid?.() === 0)("a folder that can't be written says so", async () => {
+  const folder = await temporaryFolder();
+  await chmod(folder, 0o555);
+  await expect(useCaches(join(folder, "new"), HERE, false)).rejects.toMatchObject({
+    code: "ERR_LAZYGRAPH_CACHES",
+  });
+});

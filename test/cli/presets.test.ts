@@ -1,0 +1,90 @@
+/** Presets: what each sets, and that each of it gives way to what the user said. */
+
+import { readFileSync } from "node:fs";
+import { expect, test } from "vitest";
+import { type OptionSpec, parseOptions } from "../../src/cli/options.ts";
+import { PRESETS, withControllerPreset, withPreset } from "../../src/cli/presets.ts";
+import { RUN_OPTIONS } from "../../src/cli/run.ts";
+import { SERVE_OPTIONS } from "../../src/cli/serve.ts";
+import { finish } from "./helpers/command.ts";
+
+const COMMAND = ["vllm", "serve", "MODEL"];
+
+function preset(words: string, command: readonly string[] = COMMAND, env: NodeJS.ProcessEnv = {}) {
+  const given = parseOptions(words.split(" "), RUN_OPTIONS as OptionSpec);
+  const { options, command: full, sentence } = withPreset(given, command, env);
+  const strings = Object.fromEntries(options.strings);
+  return { strings, flags: [...options.flags], added: full.slice(command.length), sentence };
+}
+
+test("a preset sets our options and vLLM's, and says which", () => {
+  expect(preset("--preset throughput")).toEqual({
+    strings: { preset: "throughput", mode: "eager" },
+    flags: [],
+    added: ["--stream-interval", "8"],
+    sentence: "Preset throughput sets --mode eager, vLLM's --stream-interval 8.",
+  });
+  expect(preset("--preset development")).toMatchObject({
+    ...{ strings: { mode: "lazy" }, flags: ["no-plan"], added: [] },
+  });
+});
+
+test.for([
+  ["--preset throughput --mode idle", COMMAND, {}, "--mode eager"],
+  ["--preset throughput", [...COMMAND, "--stream_interval=2"], {}, "vLLM's --stream-interval 8"],
+  ["--preset throughput", COMMAND, { LAZYGRAPH_MODE: "idle" }, "--mode eager"],
+  ["--preset tight-memory --reserve plan", COMMAND, {}, "--reserve least"],
+  ["--preset development --plan-dir d", COMMAND, {}, "--no-plan"],
+] as const)("%s of %j gives way to what was said", ([words, command, env, left]) => {
+  const { sentence } = preset(words, command, env);
+  expect(sentence).toContain(`yours is in the place of ${left}.`);
+});
+
+test("what all of a preset gives way to leaves nothing to set", () => {
+  const { strings, sentence } = preset("--preset lowest-latency --mode lazy");
+  expect(strings["mode"]).toBe("lazy");
+  expect(sentence).toBe(
+    "Preset lowest-latency sets nothing; yours is in the place of --mode eager.",
+  );
+});
+
+test("a controller without a command of its own leaves vLLM's to the engines", () => {
+  const given = parseOptions(["--preset", "throughput"], SERVE_OPTIONS);
+  expect(withControllerPreset(given, {}).sentence).toMatch(/Give vLLM's to the engines' own/);
+  const other = parseOptions(["--preset", "tight-memory"], SERVE_OPTIONS);
+  expect(withControllerPreset(other, {}).sentence).not.toContain("engines");
+});
+
+test("every preset has options that the commands know, and its figures in the documents", () => {
+  const docs = readFileSync(new URL("../../docs/configuration.md", import.meta.url), "utf8");
+  const section = docs.split("## Presets")[1]?.split("\n## ")[0] ?? "";
+  for (const [name, { ours, vllm }] of Object.entries(PRESETS)) {
+    const row = section.split("\n").find((line) => line.startsWith(`| \`${name}\``)) ?? "";
+    for (const [option, value] of Object.entries(ours)) {
+      expect(Object.keys(RUN_OPTIONS)).toContain(option);
+      expect(Object.keys(SERVE_OPTIONS)).toContain(option);
+      expect(row).toContain(value === true ? `--${option}` : `--${option} ${value}`);
+    }
+    for (const [option, value] of Object.entries(vllm)) {
+      expect(row).toContain(`--${option} ${value}`);
+    }
+    expect(row).toMatch(/\d/);
+  }
+});
+
+test("run and serve take one, from a file too, and print what it set", async () => {
+  const script = "console.log(process.env.LAZYGRAPH_MODE, process.argv.slice(1).join(' '))";
+  const words = ["run", "--preset", "throughput", "--", process.execPath, "-e", script, "--"];
+  const { code, stdout, stderr } = await finish(words);
+  expect({ code, stdout }).toEqual({ code: 0, stdout: "eager --stream-interval 8\n" });
+  expect(stderr).toMatch(/^lazygraph: Preset throughput sets --mode eager, vLLM's/);
+  const wrong = await finish(["serve", "--preset", "troughput"]);
+  expect(wrong).toMatchObject({ code: 2, stderr: expect.stringContaining("throughput, got") });
+});
+
+test("with LAZYGRAPH_DISABLE the command is what was typed", async () => {
+  const script = "console.log(process.argv.slice(1).join(' '))";
+  const words = ["run", "--preset", "throughput", "--", process.execPath, "-e", script, "--", "x"];
+  const { stdout } = await finish(words, { LAZYGRAPH_DISABLE: "1" });
+  expect(stdout).toBe("x\n");
+});

@@ -1,0 +1,98 @@
+/** `GET /startupz` of `run --http`, over the start of a stand-in that goes on when it is told to. */
+
+import { mkdir, readdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { freePort } from "../../src/bench/engine-command.ts";
+import { lazygraph } from "./helpers/command.ts";
+import { temporaryFolder } from "./helpers/folder.ts";
+
+/** Writes its phases as the plugin does; each lasts until a file of its name is there. */
+const ENGINE = `
+const { appendFileSync, existsSync } = require("node:fs");
+const { join } = require("node:path");
+const [, , port] = process.argv;
+const folder = process.env.STAND_IN_FOLDER;
+const own = process.env.LAZYGRAPH_STARTUP_DIR;
+const now = () => Number(process.hrtime.bigint()) / 1e9;
+const line = (kind, body) =>
+  appendFileSync(join(own, kind + "-" + process.pid + ".jsonl"), JSON.stringify(body) + "\\n");
+(async () => {
+  for (const name of ["weights", "captures"]) {
+    const begin = now();
+    line("begun", { name, begin });
+    while (!existsSync(join(folder, name))) await new Promise((go) => setTimeout(go, 20));
+    line("spans", { name, begin, end: now() });
+  }
+  require("node:http").createServer((_, answer) => answer.end()).listen(Number(port), "127.0.0.1");
+})();
+`;
+
+interface Answer {
+  readonly status: number;
+  readonly retryAfter: number;
+  readonly body: Readonly<Record<string, unknown>>;
+}
+
+async function started(plans: string) {
+  const folder = await temporaryFolder();
+  const port = String(await freePort());
+  const run = lazygraph(
+    [
+      ...["run", "--http", "127.0.0.1:0", "--plan-dir", plans, "--"],
+      ...[process.execPath, "-e", ENGINE, "--", "--port", port],
+    ],
+    { STAND_IN_FOLDER: folder },
+  );
+  const line = await run.line("stderr", /HTTP at/);
+  const url = /http:\S+?(?=\.?$)/.exec(line)?.[0] ?? "";
+  const ask = async (query = ""): Promise<Answer> => {
+    const response = await fetch(`${url.replace(/\/$/, "")}/startupz${query}`);
+    const body = (await response.json()) as Answer["body"];
+    return {
+      status: response.status,
+      retryAfter: Number(response.headers.get("retry-after")),
+      body,
+    };
+  };
+  const until = async (wanted: (answer: Answer) => boolean, query = ""): Promise<Answer> => {
+    for (;;) {
+      const answer = await ask(query);
+      if (wanted(answer)) return answer;
+      await new Promise((go) => setTimeout(go, 20));
+    }
+  };
+  return { run, until, end: (phase: string) => writeFile(join(folder, phase), "") };
+}
+
+test("the phase while it starts, seconds left from past starts, and 200 at the end", async () => {
+  const plans = join(await temporaryFolder(), "plans");
+  await mkdir(plans);
+  const first = await started(plans);
+  const loading = await first.until(({ body }) => body["phase"] === "weights");
+  expect(loading).toMatchObject({
+    status: 503,
+    body: { ready: false, passed: false, pastStarts: 0 },
+  });
+  expect(loading.body).not.toHaveProperty("leftSeconds");
+  expect(loading.retryAfter).toBe(1);
+  await first.end("weights");
+  const passed = await first.until(({ status }) => status === 200, "?until=weights");
+  expect(passed.body).toMatchObject({ ready: false, passed: true });
+  expect((await first.until(({ body }) => body["phase"] === "captures")).status).toBe(503);
+  await first.end("captures");
+  const ready = await first.until(({ status }) => status === 200);
+  expect(ready.body).toMatchObject({ ready: true, passed: true });
+  expect(ready.body["readySeconds"]).toBeGreaterThan(0);
+  await expect.poll(() => readdir(join(plans, "starts")).catch(() => [])).toHaveLength(1);
+  first.run.process.kill("SIGTERM");
+  await first.run.finished;
+
+  // Another port: the same command all the same.
+  const second = await started(plans);
+  const again = await second.until(({ body }) => body["phase"] === "weights");
+  expect(again.body).toMatchObject({ pastStarts: 1, leftSeconds: expect.any(Number) });
+  expect(again.retryAfter).toBeGreaterThanOrEqual(1);
+  second.run.process.kill("SIGTERM");
+  await second.run.finished;
+}, 60_000);
