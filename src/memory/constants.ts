@@ -40,6 +40,13 @@ export const RATE_SPREAD = 0.12;
 export const RATE_SPREAD_PARALLEL = 0.18;
 /** With an earlier start of the same engine on the same kind of GPU. */
 export const RATE_SPREAD_RECORDED = 0.04;
+/**
+ * What PIECEWISE graphs take beyond their prior, as a share of what FULL ones were seen to: on 0.33
+ * 1.1 of 2.4 MiB with Qwen3-Next, 0.7 of 3.4 with DeepSeek-V2-Lite, whose attention runs many
+ * kernels, and 0.6 of 0.8 with Marlin's.
+ */
+export const BEYOND_SHARE = 0.8;
+export const BEYOND_SHARE_SPREAD = 0.3;
 /** Readings of each kind from which on a forecast rests on this engine and not on constants. */
 export const READINGS_MIN = 2;
 /** The driver takes memory 2 MiB at a time, so one graph's reading is off by about this. */

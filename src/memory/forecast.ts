@@ -11,6 +11,8 @@ import { type Graph, type GraphKind, topGraphs } from "../base/graph.ts";
 import type { Reserve } from "../wire/protocol.ts";
 import {
   ADAPTER_LAYER_BYTES,
+  BEYOND_SHARE,
+  BEYOND_SHARE_SPREAD,
   CONSTANTS,
   type ForecastConstants,
   LATE_BYTES,
@@ -262,13 +264,17 @@ export class MemoryForecast {
 
   #correct(kind: GraphKind): void {
     const { count, sum } = this.#readings[kind];
-    const prior = this.#prior[kind];
-    const noise = READING_SPREAD_BYTES ** 2 / count;
-    const weight = prior.variance / (prior.variance + noise);
-    this.#rates[kind] = {
-      mean: prior.mean + weight * (sum / count - prior.mean),
-      variance: (1 - weight) * prior.variance,
-    };
+    this.#rates[kind] = corrected(this.#prior[kind], sum / count, count);
+    // The pieces run the kernels of a FULL graph, attention left out: what FULL graphs take beyond
+    // their prior these will, too, until one of them is read.
+    if (kind === "FULL" && this.#readings.PIECEWISE.count === 0) {
+      const beyond = this.#rates.FULL.mean - this.#prior.FULL.mean;
+      const prior = this.#prior.PIECEWISE;
+      this.#rates.PIECEWISE = {
+        mean: Math.max(0, prior.mean + BEYOND_SHARE * beyond),
+        variance: prior.variance + this.#rates.FULL.variance + (BEYOND_SHARE_SPREAD * beyond) ** 2,
+      };
+    }
   }
 
   #forecast({ mean, variance }: Estimate, graphs: number): Forecast {
@@ -279,6 +285,21 @@ export class MemoryForecast {
       provisional: this.provisional,
     };
   }
+}
+
+/**
+ * A rate after so many readings. Readings too far off for the prior's own spread refute it: its
+ * spread is then what they say (empirical Bayes), or a model with other kernels would keep the
+ * rate of those that the constants were fitted on.
+ */
+function corrected(prior: Rate, average: number, count: number): Rate {
+  const noise = READING_SPREAD_BYTES ** 2 / count;
+  const variance = Math.max(prior.variance, (average - prior.mean) ** 2 - noise);
+  const weight = variance / (variance + noise);
+  return {
+    mean: prior.mean + weight * (average - prior.mean),
+    variance: (1 - weight) * variance,
+  };
 }
 
 /**

@@ -1,3 +1,5 @@
+import { readFileSync } from "node:fs";
+import { gunzipSync } from "node:zlib";
 import { describe, expect, test } from "vitest";
 import {
   distinct,
@@ -73,8 +75,8 @@ describe("corrections", () => {
     const before = forecast.rest(inOnePool(below(64)), held(512));
     expect(before.provisional).toBe(true);
     for (const tokens of [256, 128, 64]) {
-      forecast.observe(graph(`PIECEWISE:${tokens}`), 7 * MIB, 512);
-      forecast.observe(graph(`FULL:${tokens}`), 3 * MIB, 512);
+      forecast.observe(graph(`PIECEWISE:${tokens}`), 5 * MIB, 512);
+      forecast.observe(graph(`FULL:${tokens}`), 2 * MIB, 512);
     }
     const after = forecast.rest(inOnePool(below(64)), held(512));
     expect(after.bytes).toBeGreaterThan(before.bytes);
@@ -181,5 +183,55 @@ describe("before the first graph", () => {
   test("nothing left is nothing", () => {
     const empty = afterTops().rest([], held(512));
     expect(empty).toMatchObject({ bytes: 0, errorBytes: 0, graphs: 0 });
+  });
+});
+
+describe("families that the constants were not fitted on", () => {
+  interface Capture {
+    readonly id: string;
+    readonly bytes: number;
+  }
+  interface Cell {
+    readonly family: string;
+    readonly arm: string;
+    readonly round: number;
+    readonly ours?: { readonly captures: readonly Capture[] };
+  }
+  const file = new URL("../../bench/results/v033-more-families.json.gz", import.meta.url);
+  const { cells } = JSON.parse(gunzipSync(readFileSync(file)).toString()) as { cells: Cell[] };
+  const layers: Readonly<Record<string, number>> = { "mla-moe": 27, "hybrid-24l": 24 };
+  const starts = cells.filter(({ family, arm }) => family in layers && arm === "idle");
+
+  test.for(starts)("$family, idle start $round: after 14 small FULL graphs", ({ family, ours }) => {
+    const captures = (ours?.captures ?? []).map(({ id, bytes }) => {
+      const [kind, tokens] = id.split(":");
+      return { graph: { id, kind, tokens: Number(tokens) } as Graph, bytes };
+    });
+    expect(captures.length).toBe(102);
+    const tops = ["PIECEWISE:512", "FULL:512"].map((id) => {
+      return captures.find((entry) => entry.graph.id === id) ?? captures[0];
+    }) as typeof captures;
+    const small = captures
+      .filter(({ graph: { kind, tokens } }) => kind === "FULL" && tokens < 512)
+      .sort((one, other) => one.graph.tokens - other.graph.tokens)
+      .slice(0, 14);
+    const planned = captures.map((entry) => entry.graph);
+    const shape = { ...SHAPE, layers: layers[family] ?? 0 };
+    const first = [...tops, ...small];
+    const rest = captures.filter((entry) => !first.includes(entry));
+    const forecast = new MemoryForecast(planned, shape);
+    let pool = 0;
+    for (const entry of first) {
+      forecast.observe(entry.graph, entry.bytes, pool);
+      pool = Math.max(pool, entry.graph.tokens);
+    }
+    const { bytes, errorBytes } = forecast.rest(
+      inOnePool(rest.map((entry) => entry.graph)),
+      held(512),
+    );
+    const off = Math.abs(bytes - rest.reduce((sum, entry) => sum + entry.bytes, 0));
+    const all = captures.reduce((sum, entry) => sum + entry.bytes, 0);
+    expect(off).toBeLessThan(Math.max(64 * MIB, all / 10));
+    expect(off).toBeLessThan(errorBytes);
   });
 });
