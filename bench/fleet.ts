@@ -7,7 +7,7 @@
  * leaving its engine to the sending of a command that came of it, which holds the way to the
  * controller's socket as well.
  *
- *   npm run bench:fleet -- [--engines 256,1000] [--seconds 60] [--before DIST]... [--profile FOLDER]
+ *   npm run bench:fleet -- [--engines 256,1000] [--seconds 60] [--before DIST]... [--plans] [--profile FOLDER]
  *     prints a table, writes bench/results/fleet.json
  *
  * Hypotheses, of the largest number up to 1,000: both phases' decisions take at most 50 ms at p99,
@@ -17,8 +17,9 @@
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, writeFileSync } from "node:fs";
-import { availableParallelism, cpus } from "node:os";
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { availableParallelism, cpus, tmpdir } from "node:os";
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
@@ -39,6 +40,7 @@ const { values } = parseArgs({
     serve: { type: "string", default: "30" },
     before: { type: "string", multiple: true, default: [] },
     only: { type: "string" },
+    plans: { type: "boolean", default: false },
     profile: { type: "string" },
     output: {
       type: "string",
@@ -106,7 +108,8 @@ async function filled(engines: ChildProcess, count: number): Promise<EngineFigur
 
 async function measure(build: string, dist: string, count: number): Promise<FleetRow> {
   const folder = values.profile === undefined ? [] : [values.profile];
-  const args = [dist, String(count), ...folder];
+  const plans = values.plans ? mkdtempSync(join(tmpdir(), "lazygraph-fleet-")) : "";
+  const args = [dist, String(count), plans, ...folder];
   const controller = start(CONTROLLER_CORE, "fleet-controller.ts", args);
   let engines: ChildProcess | undefined;
   try {
@@ -137,6 +140,7 @@ async function measure(build: string, dist: string, count: number): Promise<Flee
     return {
       build,
       engines: count,
+      plans: values.plans,
       arrivalSeconds: Number(values.seconds),
       serveSeconds: Number(values.serve),
       emptyBytes,
@@ -151,6 +155,7 @@ async function measure(build: string, dist: string, count: number): Promise<Flee
       await Promise.race([once(controller, "exit"), sleep(20_000)]);
     }
     controller.kill("SIGKILL");
+    if (plans !== "") rmSync(plans, { recursive: true, force: true });
   }
 }
 

@@ -96,6 +96,8 @@ interface Phase {
 export interface FleetRow {
   readonly build: string;
   readonly engines: number;
+  /** Whether plans were learned, and later engines started with them. */
+  readonly plans: boolean;
   readonly arrivalSeconds: number;
   readonly serveSeconds: number;
   /** Resident memory without an engine, and what each took beyond it in the end. */

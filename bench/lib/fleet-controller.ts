@@ -2,9 +2,9 @@
  * The controller under test of `npm run bench:fleet`, alone in its process, with the probe at its
  * socket. Of the build in DIST, since sources run slower under tsx; an earlier one is measured alike.
  *
- *   node --import tsx bench/lib/fleet-controller.ts DIST ENGINES_MAX [FOLDER]   (started with an IPC channel)
+ *   node --import tsx bench/lib/fleet-controller.ts DIST ENGINES_MAX PLANS [FOLDER]   (started with an IPC channel)
  *
- * With FOLDER a profile of the processor for each phase is written there.
+ * PLANS is where learned plans lie; empty: there are none. With FOLDER a profile of the processor for each phase is written there.
  */
 
 import { once } from "node:events";
@@ -17,7 +17,7 @@ import type { ControllerOptions } from "../../src/controller/options.ts";
 import type { ControllerFigures, FromController, ToController } from "./fleet-messages.ts";
 import { FleetProbe, monotonicMs } from "./fleet-probe.ts";
 
-const [built, enginesMax, folder] = process.argv.slice(2);
+const [built, enginesMax, plans, folder] = process.argv.slice(2);
 if (built === undefined) throw new Error("Expected the folder of a build, got none.");
 const from = async (file: string): Promise<Record<string, unknown>> =>
   import(pathToFileURL(`${built}/${file}`).href);
@@ -37,8 +37,9 @@ const controller = createController({
   mode: "idle",
   endpoint: "tcp://127.0.0.1:0",
   enginesMax: Number(enginesMax),
-  // Every engine captures all of its graphs by command: a learned plan would leave out some.
-  plan: false,
+  // Without plans every engine captures all of its graphs by command; with them a later one has
+  // those that earlier ones needed before it is ready.
+  ...(plans === "" ? { plan: false } : { planFolder: plans as string }),
   memory: { gpu: false },
 });
 let lost = 0;

@@ -6,6 +6,7 @@
  * a rule of biome.json.
  */
 
+import { sharedPlan } from "../../schedule/shared-plan.ts";
 import {
   createEngineState,
   recordSteps,
@@ -117,15 +118,16 @@ export function noteDecision(record: EngineRecord, decision: DecisionRecord): vo
  * @returns ids of captured graphs that the plan doesn't have
  */
 export function applyInventory(record: Writable<EngineRecord>, message: Inventory): string[] {
-  const { graphs, captured, phase } = message;
+  const { captured, phase } = message;
   const old = record.state as WritableState | undefined;
   const samePlan =
     old !== undefined &&
-    old.planned.length === graphs.length &&
-    graphs.every((graph, index) => old.planned[index]?.id === graph.id);
+    old.planned.length === message.graphs.length &&
+    message.graphs.every((graph, index) => old.planned[index]?.id === graph.id);
+  const graphs = samePlan ? old.planned : sharedPlan(message.graphs);
   const state = samePlan ? old : createEngineState(graphs);
   state.frozen = record.frozenReason !== undefined;
-  record.inventory = message;
+  record.inventory = samePlan ? message : { ...message, graphs };
   record.asleep = message.asleep ?? [];
   record.state = state;
   // A process never stops being ready but by ending: `ready` has overtaken this inventory.

@@ -74,7 +74,19 @@ export class Held {
   }
 }
 
+/** The shapes of each plan: they hold for every engine that has it. */
+const known = new WeakMap<readonly Graph[], Shapes>();
+
 export function createShapes(planned: readonly Graph[]): Shapes {
+  let shapes = known.get(planned);
+  if (shapes === undefined) {
+    shapes = makeShapes(planned);
+    known.set(planned, shapes);
+  }
+  return shapes;
+}
+
+function makeShapes(planned: readonly Graph[]): Shapes {
   const sizes = [...new Set(planned.map(({ tokens }) => tokens))].sort((a, b) => a - b);
   const limits = requestLimits(planned);
   const uniforms = new Set(planned.map((graph) => graph.uniform));
