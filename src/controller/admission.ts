@@ -3,7 +3,7 @@
  * refused with a reason. A peer without a session is asked for its `hello`.
  */
 
-import { systemClock } from "../base/clock.ts";
+import type { Clock } from "../base/clock.ts";
 import { LazygraphError } from "../base/errors.ts";
 import type { MemoryDesk } from "../engine/desk.ts";
 import { EngineDriver } from "../engine/driver.ts";
@@ -13,6 +13,7 @@ import type { Hello, Refuse, ToEngine } from "../wire/protocol.ts";
 import { Session } from "../wire/session.ts";
 import { refusalOf, spokenVersion } from "../wire/version.ts";
 import type { ResolvedOptions } from "./options.ts";
+import { modeOf, ordersFor, rulesOf } from "./orders.ts";
 import type { Connection, EngineRegistry } from "./registry.ts";
 
 /** Sessions remembered as replaced by a younger one of the same engine name. */
@@ -22,6 +23,7 @@ const STRANGERS_MAX = 1024;
 
 export interface AdmissionOptions {
   readonly options: ResolvedOptions;
+  readonly clock: Clock;
   readonly registry: EngineRegistry;
   readonly plans: PlanDesk;
   readonly memory: MemoryDesk;
@@ -48,8 +50,8 @@ export class EngineAdmission {
 
   /** A peer without a session: this controller was restarted, or had given the engine up. */
   askWho(peer: string): void {
-    const { options, send } = this.#options;
-    const now = systemClock.now();
+    const { options, clock, send } = this.#options;
+    const now = clock.now();
     const askedAt = this.#strangers.get(peer) ?? Number.NEGATIVE_INFINITY;
     if (now - askedAt < options.heartbeatMs / 1000) return;
     this.#remember(peer, now);
@@ -67,11 +69,11 @@ export class EngineAdmission {
     }
     const { engine, session: id } = hello;
     if (connection !== undefined) {
-      const { hello: known, mode } = connection.driver.record;
+      const { hello: known, mode, orders } = connection.driver.record;
       const sameVersion = spokenVersion(hello) === connection.session.version;
       if (known.session === id && known.engine === engine && sameVersion) {
         // The first answer has not reached it yet, or its connection broke and came back.
-        connection.session.welcome(mode);
+        connection.session.welcome(mode, orders);
         return;
       }
       // A connection belongs to one engine: the one it named before has no other.
@@ -85,10 +87,9 @@ export class EngineAdmission {
   }
 
   #admit(peer: string, hello: Hello): void {
-    const { options, registry, plans, memory, onChange } = this.#options;
+    const { options, clock, registry, plans, memory, onChange } = this.#options;
     const { engine } = hello;
     const old = registry.driver(engine);
-    const mode = registry.mode(engine) ?? options.mode;
     const session = this.#session(peer, hello);
     if (old !== undefined && old.record.hello.session === hello.session) {
       this.#endConnectionOf(old, "it came back over another connection");
@@ -97,11 +98,14 @@ export class EngineAdmission {
       return;
     }
     const replaced = old === undefined ? 0 : this.#replace(old);
-    const driver = new EngineDriver(hello, mode, session, {
-      clock: systemClock,
-      policy: options.policy,
-      settleWithinSeconds: options.settleWithinSeconds,
-      rules: options.rules,
+    const orders = ordersFor(options, old?.record.orders, hello.orders);
+    const rules = rulesOf(orders);
+    const driver = new EngineDriver(hello, modeOf(options, orders), session, {
+      clock,
+      policy: options.policyWithin(rules),
+      settleWithinSeconds: orders.settleWithinSeconds,
+      rules,
+      orders,
       plans,
       memory,
       onChange,
@@ -113,11 +117,11 @@ export class EngineAdmission {
   }
 
   #session(peer: string, hello: Hello): Session {
-    const { options, registry, send } = this.#options;
+    const { options, clock, registry, send } = this.#options;
     const { heartbeatMs, captureTimeoutMs, memory = {} } = options;
     const { reserve, reserveBytes, marginBytes } = memory;
     const session: Session = new Session(hello, {
-      clock: systemClock,
+      clock,
       send: (message) => send(peer, message),
       heartbeatMs,
       captureTimeoutMs,

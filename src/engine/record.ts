@@ -5,7 +5,15 @@ import type { MemoryGuard } from "../memory/guard.ts";
 import type { EnginePlan, PlanSnapshot } from "../plan/engine-plan.ts";
 import type { ExplainingPolicy } from "../schedule/choice.ts";
 import type { EngineState, GraphState } from "../schedule/state.ts";
-import type { CaptureResult, Hello, Inventory, Mode, Phase, RankMemory } from "../wire/protocol.ts";
+import type {
+  CaptureResult,
+  Hello,
+  Inventory,
+  Mode,
+  Orders,
+  Phase,
+  RankMemory,
+} from "../wire/protocol.ts";
 import { EarlyArrivals } from "./early-arrivals.ts";
 
 export interface DecisionRecord {
@@ -39,8 +47,10 @@ export interface Course {
   /** A mode was set after the engine joined; it may have missed the message. */
   modeSet: boolean;
   closed: boolean;
-  /** The time in which captures may happen runs, or is over. */
+  /** The end of the time in which captures may happen is waited for, or has come. */
   settling: boolean;
+  /** When that time began; undefined until it does. */
+  settlingAtSeconds: number | undefined;
   policy: ExplainingPolicy | undefined;
   plan: EnginePlan | undefined;
   resyncAtSeconds: number;
@@ -65,6 +75,8 @@ export interface EngineRecord {
   readonly lostReason: string | undefined;
   /** The reason it gave when it said goodbye. */
   readonly goodbye: string | undefined;
+  /** What its operator ordered: the engine is told all of it, for the next controller. */
+  readonly orders: Orders;
   /** Why somebody ended captures; undefined while they may happen, or end by themselves. */
   readonly frozenReason: string | undefined;
   readonly inventory: Inventory | undefined;
@@ -104,12 +116,14 @@ export interface EngineRecord {
 export interface RecordBeginning {
   readonly guard?: MemoryGuard;
   readonly utilization?: number | undefined;
+  /** What was ordered before, by whichever controller. @default nothing */
+  readonly orders?: Orders;
 }
 
 export function createEngineRecord(
   hello: Hello,
   mode: Mode,
-  { guard, utilization }: RecordBeginning = {},
+  { guard, utilization, orders = {} }: RecordBeginning = {},
 ): EngineRecord {
   return {
     hello,
@@ -118,7 +132,8 @@ export function createEngineRecord(
     connected: true,
     lostReason: undefined,
     goodbye: undefined,
-    frozenReason: undefined,
+    orders,
+    frozenReason: orders.frozen,
     inventory: undefined,
     asleep: [],
     state: undefined,
@@ -152,6 +167,7 @@ export function createEngineRecord(
       modeSet: false,
       closed: false,
       settling: false,
+      settlingAtSeconds: undefined,
       policy: undefined,
       plan: undefined,
       resyncAtSeconds: Number.NEGATIVE_INFINITY,

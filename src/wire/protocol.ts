@@ -37,6 +37,10 @@ export const LIMITS = {
   tokens: 1_048_576,
   /** Parts of an engine that sleep each for itself. */
   tags: 16,
+  /** Entries of `orders.pin` and of `orders.exclude`. */
+  rules: 256,
+  /** A year, of `orders.settleWithinSeconds` and of the time that captures have had so far. */
+  secondsMax: 31_536_000,
 } as const;
 
 export type Mode = "eager" | "lazy" | "idle";
@@ -52,6 +56,24 @@ export const PHASES: readonly Phase[] = ["loading", "capturing", "serving", "sto
  */
 export type Reserve = "none" | "least" | "top" | "plan";
 export const RESERVES: readonly Reserve[] = ["none", "least", "top", "plan"];
+
+/**
+ * What its operator ordered for an engine, beside the mode of its controller's options. The engine
+ * keeps it as it was told last and tells it with every `hello`, so that the next controller goes by
+ * it. Absent fields: no such order.
+ */
+export interface Orders {
+  /** Set for this engine. */
+  readonly mode?: Mode;
+  /** Why captures were ended by somebody; they stay so until a mode is set. */
+  readonly frozen?: string;
+  /** Seconds in which captures may happen, from ready or from the last order of a mode on. */
+  readonly settleWithinSeconds?: number;
+  /** Rules about graphs, as the controller's options have them. */
+  readonly pin?: readonly string[];
+  readonly exclude?: readonly string[];
+  readonly graphsMax?: number;
+}
 
 // ------------------------------------------------------------------ engine → controller
 
@@ -80,6 +102,8 @@ export interface Hello {
   readonly adapter?: string;
   /** It takes `sleep` and `wake`; absent: it doesn't. */
   readonly sleeps?: boolean;
+  /** What it was told last; absent: nothing yet. */
+  readonly orders?: Orders;
 }
 
 /** What one rank sees of its GPU. */
@@ -150,6 +174,13 @@ export interface Inventory {
   readonly tiers?: readonly (readonly string[])[];
   /** What of the engine sleeps, such as `weights` and `kv_cache`; absent: it is awake. */
   readonly asleep?: readonly string[];
+  /** Why it captures no more, by the last `freeze`; absent: it may, or doesn't tell. */
+  readonly frozen?: string;
+  /**
+   * How long ago the time for captures began: at ready, or with the last order of a mode. Absent:
+   * it hasn't begun, or it isn't told.
+   */
+  readonly settlingSeconds?: number;
 }
 
 /** Sent once, when the engine starts to serve. */
@@ -298,6 +329,8 @@ export interface Welcome {
   readonly reserveBytes?: number;
   /** What every capture must leave free on each rank, besides its own size; default 64 MiB. */
   readonly marginBytes?: number;
+  /** In the place of what the engine was told before; absent: that stays. */
+  readonly orders?: Orders;
 }
 
 /** Ends the session: the engine goes on by its mode's defaults and doesn't ask again. */
@@ -375,11 +408,17 @@ export interface Dispatch {
 export interface Freeze {
   readonly type: "freeze";
   readonly reason: string;
+  /** As in `welcome`. */
+  readonly orders?: Orders;
 }
 
 export interface SetMode {
   readonly type: "mode";
   readonly mode: Mode;
+  /** As in `welcome`. */
+  readonly orders?: Orders;
+  /** How long ago the time for captures began; absent: the engine's own word stays. */
+  readonly settlingSeconds?: number;
 }
 
 /**

@@ -14,6 +14,7 @@ import {
   type Dropped,
   type Hello,
   type Mode,
+  type Orders,
   PROTOCOL_VERSION_MIN,
   type Sleep,
   type Slept,
@@ -81,8 +82,10 @@ export class Session {
    * Accepts the engine and starts the heartbeats. An engine that says hello again has had its
    * connection broken, maybe with the open command or its answer on the way: it is sent once more.
    */
-  welcome(mode: Mode): void {
+  welcome(mode: Mode, orders: Orders = {}): void {
     const { incarnation, heartbeatMs, memory } = this.#options;
+    // Without any there is nothing to tell, but to an engine that still knows of some.
+    const ordered = Object.keys(orders).length > 0 || this.hello.orders !== undefined;
     this.#options.send({
       type: "welcome",
       version: this.version,
@@ -90,6 +93,7 @@ export class Session {
       heartbeatMs,
       mode,
       ...memory,
+      ...(ordered ? { orders } : {}),
     });
     if (this.#command !== undefined) this.send(this.#command.message);
     if (this.#cancelBeat === undefined) this.#beatLater();

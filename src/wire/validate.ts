@@ -14,6 +14,7 @@ import {
   integer,
   list,
   listsApart,
+  Mismatch,
   oneOf,
   optional,
   record,
@@ -37,6 +38,7 @@ import {
   type Inventory,
   LIMITS,
   MODES,
+  type Orders,
   PHASES,
   type Problem,
   type RankMemory,
@@ -108,6 +110,21 @@ const reserved: Check<Reserved> = record<Reserved>({
   servingBytes: optional(count),
 });
 
+const elapsed: Check<number> = (value, path) => {
+  const seconds = amount(value, path);
+  if (seconds <= LIMITS.secondsMax) return seconds;
+  throw new Mismatch(`Expected ${path} to be at most ${LIMITS.secondsMax}, got ${seconds}`);
+};
+
+const orders: Check<Orders> = record<Orders>({
+  mode: optional(oneOf(MODES)),
+  frozen: optional(sentence),
+  settleWithinSeconds: optional(elapsed),
+  pin: optional(list(id, LIMITS.rules)),
+  exclude: optional(list(id, LIMITS.rules)),
+  graphsMax: optional(integer(1, LIMITS.graphs)),
+});
+
 const stepCount: Check<StepCount> = record<StepCount>({
   tokens,
   requests: people,
@@ -152,6 +169,7 @@ export const FROM_ENGINE: Tables<FromEngine> = {
     simulated: optional(label),
     adapter: optional(label),
     sleeps: optional(flag),
+    orders: optional(orders),
   }),
   inventory: record<Inventory>({
     type: oneOf(["inventory"]),
@@ -169,6 +187,8 @@ export const FROM_ENGINE: Tables<FromEngine> = {
     reserve: optional(reserved),
     tiers: optional(tiers),
     asleep: optional(list(label, LIMITS.tags)),
+    frozen: optional(sentence),
+    settlingSeconds: optional(elapsed),
   }),
   ready: record<Ready>({
     type: oneOf(["ready"]),
@@ -243,6 +263,7 @@ export const TO_ENGINE: Tables<ToEngine> = {
     reserve: optional(oneOf(RESERVES)),
     reserveBytes: optional(count),
     marginBytes: optional(count),
+    orders: optional(orders),
   }),
   refuse: record<Refuse>({ type: oneOf(["refuse"]), code: id, message: sentence }),
   start: record<Start>({
@@ -267,8 +288,17 @@ export const TO_ENGINE: Tables<ToEngine> = {
     uniform: dispatchRows,
     mixed: dispatchRows,
   }),
-  freeze: record<Freeze>({ type: oneOf(["freeze"]), reason: sentence }),
-  mode: record<SetMode>({ type: oneOf(["mode"]), mode: oneOf(MODES) }),
+  freeze: record<Freeze>({
+    type: oneOf(["freeze"]),
+    reason: sentence,
+    orders: optional(orders),
+  }),
+  mode: record<SetMode>({
+    type: oneOf(["mode"]),
+    mode: oneOf(MODES),
+    orders: optional(orders),
+    settlingSeconds: optional(elapsed),
+  }),
   sleep: record<Sleep>({
     type: oneOf(["sleep"]),
     command: count,

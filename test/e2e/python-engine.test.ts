@@ -103,6 +103,61 @@ describe("the plugin's own code against the controller, over real sockets", () =
   });
 });
 
+describe("what was ordered, over restarts of the controller and of the engine", () => {
+  test("a mode and a freeze hold, and are lifted by the next order", async () => {
+    const first = createController({ mode: "idle", plan: false });
+    await first.start();
+    const { endpoint } = first;
+    const engine = new PythonEngine(endpoint, ["--capture-ms", "20"]);
+    await first.waitForEngine({ engine: "python" });
+    first.setMode("python", "lazy");
+    await engine.first((event) => event.event === "ready");
+    first.freeze("python", "for the benchmark");
+    await first.waitForEngine({ engine: "python", settled: true });
+    await first.close();
+
+    await using second = createController({ endpoint, plan: false });
+    await second.start();
+    expect(await second.waitForEngine({ engine: "python", settled: true })).toMatchObject({
+      mode: "lazy",
+      frozen: true,
+      graphsCaptured: 2,
+    });
+    await engine.end();
+    // Another process of that name.
+    const again = new PythonEngine(endpoint, ["--capture-ms", "20"]);
+    const ready = await again.first((event) => event.event === "ready");
+    expect(ready.captured).toHaveLength(2);
+    expect(await second.waitForEngine({ engine: "python", settled: true })).toMatchObject({
+      mode: "lazy",
+      frozen: true,
+    });
+    again.load(0.3);
+    second.setMode("python", "idle");
+    const filled = await second.waitForEngine({ engine: "python", settled: true });
+    expect(filled).toMatchObject({ mode: "idle", frozen: false, graphsCaptured: PLANNED });
+    await again.end();
+  });
+
+  test("rules and a time for captures hold with nobody there, and with who comes next", async () => {
+    const first = createController({ plan: false, exclude: ["<512"], settleWithinSeconds: 0 });
+    await first.start();
+    const { endpoint } = first;
+    const engine = new PythonEngine(endpoint);
+    await engine.first((event) => event.event === "ready");
+    await first.waitForEngine({ engine: "python", settled: true });
+    await first.close();
+    await using second = createController({ endpoint, plan: false });
+    await second.start();
+    const snapshot = await second.waitForEngine({ engine: "python", settled: true });
+    expect(snapshot).toMatchObject({ frozen: true, graphsCaptured: 2 });
+    const out = snapshot.graphs.filter(({ reason }) => reason === "excluded by the user");
+    expect(out).toHaveLength(PLANNED - 2);
+    await engine.end();
+    expect(engine.events.filter(({ event }) => event === "captured")).toEqual([]);
+  });
+});
+
 function serve(endpoint: string): Running {
   return lazygraph(["serve", "--mode", "idle", "--endpoint", endpoint]);
 }

@@ -40,6 +40,7 @@ type Simple = Pick<
   | "connected"
   | "lostReason"
   | "goodbye"
+  | "orders"
   | "frozenReason"
   | "epoch"
   | "readyToSettledSeconds"
@@ -218,6 +219,8 @@ export function setRanks(
 
 /** Starts over after a change of mode: refusals are asked again, failures are not. */
 export function applyMode(record: Writable<EngineRecord>, mode: Mode): void {
+  const { frozen: _ended, ...orders } = record.orders;
+  record.orders = { ...orders, mode };
   record.mode = mode;
   record.frozenReason = undefined;
   const state = record.state as WritableState | undefined;

@@ -32,12 +32,8 @@ import {
   captureReserved,
   captureTurn,
   expect,
-  freeze,
   inventoryTold,
   reopen,
-  setMode,
-  settleLater,
-  settleOver,
 } from "./decide.ts";
 import type { Effects, EngineInput, EngineMessage, Inner, StepTools, Timer } from "./effects.ts";
 import {
@@ -53,6 +49,16 @@ import {
   review,
   reviewDue,
 } from "./memory.ts";
+import {
+  adoptCourse,
+  CAPTURES_ENDED,
+  freezeMessage,
+  freezeOrdered,
+  setMode,
+  settleLater,
+  settleOver,
+  settlingSoFar,
+} from "./orders.ts";
 import { recallPlan } from "./recall.ts";
 import { announceUnmatched, applyRules } from "./rules.ts";
 import {
@@ -84,7 +90,7 @@ function* resolved(record: EngineRecord, inners: Inners, tools: StepTools): Effe
   for (const inner of inners) {
     if (inner.type === "ask") {
       yield* resolved(record, askPolicy(record, inner.happening, tools), tools);
-    } else if (inner.type === "reopen") yield* resolved(record, reopen(record), tools);
+    } else if (inner.type === "reopen") yield* resolved(record, reopen(record, tools), tools);
     else yield inner;
   }
 }
@@ -110,7 +116,7 @@ function* taken(record: EngineRecord, input: EngineInput, tools: StepTools): Inn
     case "mode":
       return yield* setMode(record, input.mode, tools);
     case "freeze":
-      return yield* freeze(record, input.reason, tools);
+      return yield* freezeOrdered(record, input.reason, tools);
     case "announce":
       return yield* expect(record, input, tools);
     case "timer":
@@ -192,7 +198,7 @@ function* timeOver(record: EngineRecord, timer: Timer, tools: StepTools): Inners
 // ------------------------------------------------------------------ its connection
 
 function* joined(record: EngineRecord, reconnected: boolean): Inners {
-  yield { type: "welcome", mode: record.mode };
+  yield { type: "welcome", mode: record.mode, orders: record.orders };
   yield announceJoin(record, reconnected);
 }
 
@@ -234,6 +240,7 @@ function* inventory(record: EngineRecord, message: Inventory, tools: StepTools):
   if ((sleeps || slept) && message.captured.length < held)
     remember(record, { droppedAsleep: true });
   if (record.state !== before) yield* newPlan(record, message, tools);
+  if (before === undefined) adoptCourse(record, message, tools);
   applyRules(record, tools.rules);
   yield* inventoryMemory(record, message, record.course.plan?.bytes, tools);
   // Asking again would bring the same inventory: report, and go on with what is known.
@@ -242,11 +249,10 @@ function* inventory(record: EngineRecord, message: Inventory, tools: StepTools):
   // Read only now: who listens to what was published above may have set the mode.
   const { state, frozenReason, mode } = record;
   if (frozenReason !== undefined || state?.settled === true) {
-    const reason = frozenReason ?? "captures had ended before";
-    yield { type: "send", message: { type: "freeze", reason } };
+    yield freezeMessage(frozenReason ?? CAPTURES_ENDED);
   } else if (record.course.modeSet) {
     // The welcome told the mode, but not that it has lifted a freeze.
-    yield { type: "send", message: { type: "mode", mode } };
+    yield { type: "send", message: { type: "mode", mode, ...settlingSoFar(record, tools) } };
   }
   yield* inventoryTold(record, tools);
   if (slept && !sleeps) yield* woke(record);

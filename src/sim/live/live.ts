@@ -11,7 +11,7 @@ import { type Graph, topGraphs } from "../../base/graph.ts";
 import { dispatchTable } from "../../schedule/dispatch.ts";
 import { fillOrder, firstLadder } from "../../schedule/first-ladder.ts";
 import type { TraceRequest } from "../../trace/trace.ts";
-import type { FromEngine, Mode, Slept, Start } from "../../wire/protocol.ts";
+import type { FromEngine, Inventory, Mode, Orders, Slept, Start } from "../../wire/protocol.ts";
 import type { RequestSample } from "../model/batcher.ts";
 import { Drive, listArrivals } from "../model/drive.ts";
 import { EngineModel } from "../model/engine.ts";
@@ -85,7 +85,11 @@ export class LiveEngine {
   #mode: Mode;
   /** The KV cache exists, so there is an inventory to tell. */
   #hasCache = false;
-  #frozen = false;
+  /** Why it captures no more; empty: it may. */
+  #frozen = "";
+  #orders: Orders | undefined;
+  /** When the time for captures began; undefined until it does. */
+  #settlingAtSeconds: number | undefined;
   /** What not to capture without a controller. */
   #excluded: ReadonlySet<string> = new Set();
   #graphsMax = Number.POSITIVE_INFINITY;
@@ -267,6 +271,7 @@ export class LiveEngine {
 
   #ready(atSeconds: number): void {
     const captureSeconds = this.model.captureSeconds;
+    this.#settlingAtSeconds = this.#clock.now();
     this.#options.onEvent?.({ type: "ready", atSeconds, captureSeconds });
     if (!this.#hasTable) this.#dispatchByDefault();
     this.#talk.tellReady();
@@ -279,12 +284,28 @@ export class LiveEngine {
 
   /** Without a controller, in idle mode: the rest of the plan, small graphs for decode steps first. */
   #fill(): void {
-    if (this.#talk.welcomed || this.#frozen || this.#mode !== "idle") return;
+    if (this.#talk.welcomed || this.#frozen !== "" || this.#mode !== "idle") return;
+    if (this.#settlingIsOver()) return;
     if (this.model.phase !== "serving" || this.model.hasWork) return;
     const { planned, captured } = this.model;
     if (captured.size >= this.#graphsMax) return;
     const next = fillOrder(planned).find(({ id }) => !captured.has(id) && !this.#excluded.has(id));
     if (next !== undefined) this.model.capture(OWN_COMMAND, next.id, true);
+  }
+
+  /** The controller that keeps this time may be gone; its end is known here. */
+  #settlingIsOver(): boolean {
+    const { settleWithinSeconds } = this.#orders ?? {};
+    if (settleWithinSeconds === undefined || this.#settlingAtSeconds === undefined) return false;
+    return this.#clock.now() - this.#settlingAtSeconds >= settleWithinSeconds;
+  }
+
+  #inventory(): Inventory | undefined {
+    if (!this.#hasCache) return undefined;
+    const began = this.#settlingAtSeconds;
+    const settling = began === undefined ? {} : { settlingSeconds: this.#clock.now() - began };
+    const frozen = this.#frozen === "" ? {} : { frozen: this.#frozen };
+    return { ...inventoryOf(this.model, this.session), ...frozen, ...settling };
   }
 
   #captured(result: CaptureOutcome, atSeconds: number): void {
@@ -406,13 +427,20 @@ export class LiveEngine {
           engine: this.#options.engine ?? "simulated",
           session: this.session,
           mode: this.#mode,
+          orders: this.#orders,
         }),
-      inventory: () => (this.#hasCache ? inventoryOf(this.model, this.session) : undefined),
+      inventory: () => this.#inventory(),
       ready: () => (this.model.phase === "serving" ? readyOf(this.model, this.session) : undefined),
       onMode: (mode) => {
         this.#mode = mode;
-        this.#frozen = false;
+        this.#frozen = "";
         this.model.freeze("");
+      },
+      onOrders: (orders) => {
+        this.#orders = orders;
+      },
+      onSettling: (seconds) => {
+        this.#settlingAtSeconds = this.#clock.now() - seconds;
       },
       onMemory: ({ reserve, reserveBytes, marginBytes }) => {
         if (reserve !== undefined) this.model.reserve(reserve, reserveBytes);
@@ -435,8 +463,8 @@ export class LiveEngine {
         this.model.dispatch(table);
       },
       onFreeze: (reason) => {
-        this.#frozen = true;
-        this.model.freeze(reason === "" ? "by the controller" : reason);
+        this.#frozen = reason === "" ? "by the controller" : reason;
+        this.model.freeze(this.#frozen);
       },
       onReplaced: () => this.model.forgetCommands(),
       onLost: () =>

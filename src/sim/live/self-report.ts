@@ -6,6 +6,7 @@ import {
   type Hello,
   type Inventory,
   type Mode,
+  type Orders,
   PROTOCOL_VERSION,
   type RankMemory,
   type Ready,
@@ -17,6 +18,8 @@ export interface Identity {
   readonly engine: string;
   readonly session: string;
   readonly mode: Mode;
+  /** What it was told last. */
+  readonly orders: Orders | undefined;
 }
 
 export function helloOf(model: EngineModel, identity: Identity): Hello {
@@ -39,6 +42,7 @@ export function helloOf(model: EngineModel, identity: Identity): Hello {
     pipelineParallel: profile.engine.pipelineParallel,
     simulated: profile.name,
     sleeps: true,
+    ...(identity.orders === undefined ? {} : { orders: identity.orders }),
   };
 }
 

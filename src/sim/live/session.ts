@@ -12,6 +12,7 @@ import type {
   Hello,
   Inventory,
   Mode,
+  Orders,
   Ready,
   Slept,
   Start,
@@ -30,6 +31,10 @@ export interface SessionHost {
   /** Undefined before ready. */
   ready(): Ready | undefined;
   onMode(mode: Mode): void;
+  /** Comes before what it was sent with: in the place of what was ordered before. */
+  onOrders(orders: Orders): void;
+  /** How long ago the time for captures began, by the controller's word. */
+  onSettling(seconds: number): void;
   /** Comes before `onMode`: what the controller wants of memory. */
   onMemory(wanted: Pick<Welcome, "reserve" | "reserveBytes" | "marginBytes">): void;
   onStart(start: Start): void;
@@ -173,10 +178,13 @@ export class EngineSession {
         this.#host.onDispatch({ uniform: message.uniform, mixed: message.mixed });
         break;
       case "freeze":
+        this.#ordered(message.orders);
         this.#host.onFreeze(message.reason);
         break;
       case "mode":
+        this.#ordered(message.orders);
         this.#host.onMode(message.mode);
+        if (message.settlingSeconds !== undefined) this.#host.onSettling(message.settlingSeconds);
         break;
       case "capture": {
         const { command, graph, whenIdle, needBytes } = message;
@@ -199,6 +207,11 @@ export class EngineSession {
     }
   }
 
+  /** A controller that says nothing of orders leaves those of the one before it. */
+  #ordered(orders: Orders | undefined): void {
+    if (orders !== undefined) this.#host.onOrders(orders);
+  }
+
   #once(command: number, carryOut: (number: number) => void): void {
     const answer = this.#answers.get(command);
     if (answer !== undefined) void this.#host.send(answer);
@@ -209,10 +222,10 @@ export class EngineSession {
     carryOut(this.#lastNumber);
   }
 
-  #welcome({ version, incarnation, heartbeatMs, mode, ...wanted }: Welcome): void {
+  #welcome({ version, incarnation, heartbeatMs, mode, orders, ...wanted }: Welcome): void {
     // A controller that started earlier than the one we had has been replaced.
     if (incarnation < this.#incarnation) return;
-    const { versionMin, versionMax } = this.#host.hello();
+    const { versionMin, versionMax, mode: modeBefore } = this.#host.hello();
     if (version < versionMin || version > versionMax) {
       const message =
         `Expected protocol version ${versionMin} to ${versionMax} in welcome, got ${version}: ` +
@@ -231,7 +244,9 @@ export class EngineSession {
     this.#cancel();
     this.welcomed = true;
     this.#host.onMemory(wanted);
-    this.#host.onMode(mode);
+    this.#ordered(orders);
+    // The mode that it has already lifts no end of captures.
+    if (mode !== modeBefore) this.#host.onMode(mode);
     this.tellInventory();
     this.tellReady();
     this.#beatLater();

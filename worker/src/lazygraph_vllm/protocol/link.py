@@ -31,6 +31,7 @@ from .messages import (
     Hello,
     Inventory,
     Mode,
+    Orders,
     Phase,
     Problem,
     Refuse,
@@ -103,10 +104,17 @@ class Link:
         """Start connecting in the background."""
         self._thread.start()
 
-    def update_hello(self, *, phase: Phase | None = None, mode: Mode | None = None) -> None:
+    def update_hello(
+        self,
+        *,
+        phase: Phase | None = None,
+        mode: Mode | None = None,
+        orders: Orders | None = None,
+    ) -> None:
         """Change what the next hand-shake says."""
+        given = (("phase", phase), ("mode", mode), ("orders", orders))
         with self._lock:
-            changes = {k: v for k, v in (("phase", phase), ("mode", mode)) if v is not None}
+            changes = {k: v for k, v in given if v is not None}
             self._hello = msgspec.structs.replace(self._hello, **changes)
 
     def require_version(self, version: int) -> None:
