@@ -22,13 +22,14 @@ export function ordersFor(
   told: Orders | undefined,
 ): Orders {
   // The engine may have missed what was ordered last, so this controller's own word counts.
-  const { mode, frozen } = isOrdered(known) ? known : (told ?? {});
+  const { serial, mode, frozen } = isOrdered(known) ? known : (told ?? {});
   const earlier = { ...told, ...known };
   const within = settleWithinSeconds ?? earlier.settleWithinSeconds;
   const pin = rules.pin ?? earlier.pin;
   const exclude = rules.exclude ?? earlier.exclude;
   const graphsMax = rules.graphsMax ?? earlier.graphsMax;
   return {
+    ...(serial === undefined ? {} : { serial }),
     ...(mode === undefined ? {} : { mode }),
     ...(frozen === undefined ? {} : { frozen }),
     ...(within === undefined ? {} : { settleWithinSeconds: within }),

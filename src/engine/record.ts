@@ -54,6 +54,10 @@ export interface Course {
   policy: ExplainingPolicy | undefined;
   plan: EnginePlan | undefined;
   resyncAtSeconds: number;
+  /** Heartbeats in a row that said something else than this side believes. */
+  doubts: number;
+  /** From how many on the engine is asked. */
+  doubtsMax: number;
   readonly early: EarlyArrivals;
   /** The plan that the guard has been told. */
   guarded: EngineState | undefined;
@@ -171,6 +175,8 @@ export function createEngineRecord(
       policy: undefined,
       plan: undefined,
       resyncAtSeconds: Number.NEGATIVE_INFINITY,
+      doubts: 0,
+      doubtsMax: 2,
       early: new EarlyArrivals(),
       guarded: undefined,
       release: undefined,

@@ -63,6 +63,8 @@ export const RESERVES: readonly Reserve[] = ["none", "least", "top", "plan"];
  * it. Absent fields: no such order.
  */
 export interface Orders {
+  /** Rises with every order, so that a heartbeat can tell which one came last; absent: 0. */
+  readonly serial?: number;
   /** Set for this engine. */
   readonly mode?: Mode;
   /** Why captures were ended by somebody; they stay so until a mode is set. */
@@ -286,6 +288,19 @@ export interface Edge {
 export interface Heartbeat {
   readonly type: "heartbeat";
   readonly ranks?: readonly RankMemory[];
+  // How an engine stands, so that its controller sees when a message was lost; absent: not told.
+  readonly phase?: Phase;
+  readonly mode?: Mode;
+  readonly epoch?: number;
+  /** How many graphs are. */
+  readonly captured?: number;
+  readonly state?: "idle" | "busy";
+  /** The `serial` of its orders. */
+  readonly orders?: number;
+  /** It captures no more; absent: it may. */
+  readonly frozen?: boolean;
+  /** Something of it sleeps; absent: it is awake. */
+  readonly asleep?: boolean;
 }
 
 /** The engine refuses or ignores a message that is valid msgpack but not valid for it. */

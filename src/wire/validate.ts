@@ -117,6 +117,7 @@ const elapsed: Check<number> = (value, path) => {
 };
 
 const orders: Check<Orders> = record<Orders>({
+  serial: optional(count),
   mode: optional(oneOf(MODES)),
   frozen: optional(sentence),
   settleWithinSeconds: optional(elapsed),
@@ -147,7 +148,18 @@ type Tables<M extends { readonly type: string }> = {
   readonly [T in M["type"]]: Check<Extract<M, { readonly type: T }>>;
 };
 
-const heartbeat = record<Heartbeat>({ type: oneOf(["heartbeat"]), ranks: optional(ranks) });
+const heartbeat = record<Heartbeat>({
+  type: oneOf(["heartbeat"]),
+  ranks: optional(ranks),
+  phase: optional(oneOf(PHASES)),
+  mode: optional(oneOf(MODES)),
+  epoch: optional(count),
+  captured: optional(count),
+  state: optional(oneOf(["idle", "busy"])),
+  orders: optional(count),
+  frozen: optional(flag),
+  asleep: optional(flag),
+});
 
 /** Checks of everything an engine may send. */
 export const FROM_ENGINE: Tables<FromEngine> = {

@@ -24,6 +24,7 @@ const HELLO = {
 
 /** What came with orders that outlive a restart; an older peer ignores it. */
 const ORDERS = {
+  serial: 3,
   mode: "lazy",
   frozen: "for the benchmark",
   settleWithinSeconds: 90.5,
@@ -123,6 +124,20 @@ export const FROM_ENGINE_V2: readonly (readonly [string, FromEngine])[] = [
       reason: "the engine is awake",
       ranks: [],
       epoch: 104,
+    },
+  ],
+  [
+    "heartbeat that says how an engine stands",
+    {
+      type: "heartbeat",
+      phase: "serving",
+      mode: "lazy",
+      epoch: 7,
+      captured: 5,
+      state: "idle",
+      orders: 3,
+      frozen: true,
+      asleep: true,
     },
   ],
   ["hello of an engine that was given orders", { ...HELLO, mode: "lazy", orders: ORDERS }],

@@ -17,6 +17,7 @@ import type {
   CaptureResult,
   Inventory,
   Mode,
+  Orders,
   RankMemory,
   Ready,
   Telemetry,
@@ -214,13 +215,14 @@ export function setRanks(
   epoch?: number,
 ): void {
   record.ranks = ranks;
-  if (epoch !== undefined) record.epoch = epoch;
+  // It only rises in a process: what comes late tells of earlier.
+  if (epoch !== undefined) record.epoch = Math.max(record.epoch, epoch);
 }
 
 /** Starts over after a change of mode: refusals are asked again, failures are not. */
 export function applyMode(record: Writable<EngineRecord>, mode: Mode): void {
   const { frozen: _ended, ...orders } = record.orders;
-  record.orders = { ...orders, mode };
+  record.orders = nextOrders(orders, { mode });
   record.mode = mode;
   record.frozenReason = undefined;
   const state = record.state as WritableState | undefined;
@@ -230,6 +232,11 @@ export function applyMode(record: Writable<EngineRecord>, mode: Mode): void {
   for (const entry of state.graphs.values()) {
     if (entry.status === "refused") setStatus(entry, "planned");
   }
+}
+
+/** What is ordered from now on. */
+export function nextOrders(before: Orders, change: Partial<Orders>): Orders {
+  return { ...before, ...change, serial: (before.serial ?? 0) + 1 };
 }
 
 function setStatus(entry: WritableGraph, status: WritableGraph["status"], reason?: string): void {

@@ -11,7 +11,7 @@ import {
   type SetMode,
 } from "../../wire/protocol.ts";
 import type { EngineRecord } from "../record.ts";
-import { applyMode, book, bookState, remember } from "./booking.ts";
+import { applyMode, book, bookState, nextOrders, remember } from "./booking.ts";
 import { ask, decided, sentence } from "./decided.ts";
 import type { Inner, StepTools } from "./effects.ts";
 import { applyRules, hasEnded } from "./rules.ts";
@@ -49,20 +49,22 @@ export function* setMode(record: EngineRecord, mode: Mode, tools: StepTools): In
 /** It is an order all the same, which the next start and the next controller go by. */
 function* modeKept(record: EngineRecord, mode: Mode, tools: StepTools): Inners {
   if (record.orders.mode === mode) return;
-  book(record, { orders: { ...record.orders, mode } });
+  book(record, { orders: nextOrders(record.orders, { mode }) });
   yield modeMessage(record, tools);
   // A mode lifts the end of captures, which nobody asked for.
   if (record.state?.settled === true) yield freezeMessage(CAPTURES_ENDED);
 }
 
-function modeMessage(record: EngineRecord, tools: StepTools): Inner {
+/** With all that was ordered: an earlier message of it may have been lost. */
+export function modeMessage(record: EngineRecord, tools: StepTools): Inner {
   const { mode, orders } = record;
-  const message = { type: "mode", mode, orders, ...settlingSoFar(record, tools) } as const;
+  const ordered = Object.keys(orders).length > 0 ? { orders } : {};
+  const message = { type: "mode", mode, ...ordered, ...settlingSoFar(record, tools) } as const;
   return { type: "send", message };
 }
 
 /** How long captures have had their time, where it runs. */
-export function settlingSoFar(
+function settlingSoFar(
   { course: { settlingAtSeconds } }: EngineRecord,
   tools: StepTools,
 ): Pick<SetMode, "settlingSeconds"> {
@@ -80,7 +82,7 @@ export function freezeMessage(reason: string, orders?: Orders): Inner {
 export function* freezeOrdered(record: EngineRecord, why: string, tools: StepTools): Inners {
   if (record.orders.frozen !== undefined) return;
   const reason = sentence(why);
-  book(record, { orders: { ...record.orders, frozen: reason } });
+  book(record, { orders: nextOrders(record.orders, { frozen: reason }) });
   // Without a plan there is nothing to end yet, but the order is known: an inventory repeats it.
   yield freezeMessage(reason, record.orders);
   yield* frozen(record, reason, tools);

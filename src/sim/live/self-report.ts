@@ -96,7 +96,8 @@ export function ranksOf({ profile, memory }: EngineModel, session: string): Rank
     gpuUuid: uuid(rank),
     gpuName: `${engine.gpuName} (simulated)`,
     totalBytes: profile.memory.totalBytes,
-    freeBytes: gpu.freeBytes,
+    // A stranger that came in the middle of a capture may have taken what that one took as well.
+    freeBytes: Math.max(0, gpu.freeBytes),
     reservedBytes: profile.memory.reservedBytes + graphBytes + activationHeldBytes,
     poolBytes: graphBytes,
     activationPeakBytes: profile.memory.activationPeakBytes,

@@ -9,6 +9,7 @@ import type {
   CaptureResult,
   Dropped,
   FromEngine,
+  Heartbeat,
   Hello,
   Inventory,
   Mode,
@@ -28,6 +29,7 @@ export interface SessionHost {
   hello(): Hello;
   /** Undefined while weights load. */
   inventory(): Inventory | undefined;
+  heartbeat(): Heartbeat;
   /** Undefined before ready. */
   ready(): Ready | undefined;
   onMode(mode: Mode): void;
@@ -270,8 +272,7 @@ export class EngineSession {
         this.down();
         return;
       }
-      const ranks = this.#host.inventory()?.ranks;
-      void this.#host.send({ type: "heartbeat", ...(ranks === undefined ? {} : { ranks }) });
+      void this.#host.send(this.#host.heartbeat());
       this.#beatLater();
     });
   }

@@ -33,7 +33,8 @@ class Alone:
         state = self._state
         if state.asleep or self._asked or state.frozen is not None or not self._session.alone():
             return
-        if self._settling_is_over():
+        # Ordered, by a controller that may be gone before it could say so once more.
+        if state.orders.frozen is not None or self._settling_is_over():
             return
         if state.graphs_max is not None and len(state.captured) >= state.graphs_max:
             return

@@ -25,6 +25,7 @@ from ..protocol.messages import (
     TEXT_CHARS_MAX,
     Freeze,
     FromEngine,
+    Heartbeat,
     Hello,
     Inventory,
     Mode,
@@ -85,6 +86,7 @@ class Session:
                 on_message=self.receive,
                 on_tick=on_tick,
                 inventory=self.inventory,
+                heartbeat=self.heartbeat,
             )
 
     # -------------------------------------------------------------- what it tells
@@ -152,6 +154,20 @@ class Session:
             asleep=state.asleep or None,
             frozen=state.frozen[:TEXT_CHARS_MAX] if state.frozen else None,
             settling_seconds=None if began is None else max(0.0, time.monotonic() - began),
+        )
+
+    def heartbeat(self) -> Heartbeat:
+        """How the engine stands, in a few words."""
+        state = self._state
+        return Heartbeat(
+            phase=state.phase,
+            mode=state.mode,
+            epoch=state.epoch,
+            captured=len(state.captured),
+            state="idle" if state.idle else "busy",
+            orders=state.orders.serial,
+            frozen=state.frozen is not None,
+            asleep=bool(state.asleep),
         )
 
     def connect(self) -> None:

@@ -66,6 +66,7 @@ class Link:
         on_message: Callable[[ToEngine], None],
         on_tick: Callable[[], None],
         inventory: Callable[[], Inventory | None],
+        heartbeat: Callable[[], Heartbeat] = Heartbeat,
     ) -> None:
         """Prepare a link; nothing starts before ``start``.
 
@@ -75,6 +76,7 @@ class Link:
             on_message: called on the link's thread with each message of an established session.
             on_tick: called on the link's thread, about once a second.
             inventory: what to send after each hand-shake; called on the link's thread.
+            heartbeat: says how the engine stands; called on the link's thread.
         """
         assert settings.endpoints
         self._settings = settings
@@ -84,6 +86,7 @@ class Link:
         self._outbox: deque[FromEngine] = deque()
         self._on_tick = on_tick
         self._inventory = inventory
+        self._heartbeat = heartbeat
         self._closing = threading.Event()
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_write, False)
@@ -226,7 +229,7 @@ class Link:
                 self._lose(state)
             elif now >= state.next_heartbeat_at:
                 state.next_heartbeat_at = now + state.heartbeat_seconds
-                self._put(dealer, Heartbeat())
+                self._put(dealer, self._heartbeat())
             return
         if now >= state.next_hello_at:
             state.next_hello_at = now + (

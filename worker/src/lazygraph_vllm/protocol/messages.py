@@ -99,6 +99,7 @@ class _Message(
 class Orders(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """What its operator ordered for an engine, which tells it to the next controller."""
 
+    serial: Count = 0
     mode: Mode | None = None
     frozen: Text | None = None
     settle_within_seconds: Seconds | None = None
@@ -240,6 +241,15 @@ class Heartbeat(_Message, tag="heartbeat", frozen=True, kw_only=True):
     """Sent both ways."""
 
     ranks: tuple[RankMemory, ...] | None = None
+    # How an engine stands, so that its controller sees when a message was lost.
+    phase: Phase | None = None
+    mode: Mode | None = None
+    epoch: int | None = None
+    captured: Count | None = None
+    state: Literal["idle", "busy"] | None = None
+    orders: Count | None = None
+    frozen: bool = False
+    asleep: bool = False
 
 
 class Problem(_Message, tag="problem", frozen=True, kw_only=True):
