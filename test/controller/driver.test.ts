@@ -82,7 +82,7 @@ class Rig {
       captured: ["PIECEWISE:8", "FULL:8"].map((graph) => ({ graph, ms: 1, bytes: 1 })),
       ranks: [RANK],
       ...CONFIGURATION,
-      epoch: 0,
+      epoch: this.driver.record.epoch,
       ...more,
     });
   }
@@ -93,7 +93,7 @@ class Rig {
       captureSeconds: 1,
       captured: ["PIECEWISE:8", "FULL:8"].map((graph) => ({ graph, ms: 1, bytes: 1 })),
       ranks: [RANK],
-      epoch: 1,
+      epoch: this.driver.record.epoch,
     });
   }
 
@@ -108,7 +108,7 @@ class Rig {
   }
 
   answer(command: number, graph: string, outcome: CaptureResult["outcome"] = "captured"): void {
-    const cost = { stallMs: 1, ms: 1, bytes: 1, ranks: [RANK], epoch: 2 };
+    const cost = { stallMs: 1, ms: 1, bytes: 1, ranks: [RANK], epoch: this.driver.record.epoch };
     this.driver.receive({ type: "result", command, graph, outcome, ...cost });
   }
 
@@ -183,7 +183,7 @@ describe("the mode it has already", () => {
     expect(rig.driver.record.state?.settled).toBe(true);
     rig.driver.setMode("idle");
     expect(rig.ofType("mode")).toEqual([
-      { type: "mode", mode: "idle", orders: { mode: "idle" }, settlingSeconds: 0 },
+      { type: "mode", mode: "idle", orders: { serial: 1, mode: "idle" }, settlingSeconds: 0 },
     ]);
     await rig.capture(3);
   });
@@ -195,7 +195,7 @@ describe("the mode it has already", () => {
     rig.sent.length = 0;
     rig.driver.setMode("lazy");
     // It is told as an order, and that the time for captures runs on.
-    const orders = { mode: "lazy" };
+    const orders = { serial: 1, mode: "lazy" };
     expect(rig.sent).toEqual([{ type: "mode", mode: "lazy", orders, settlingSeconds: 40 }]);
     rig.clock.advance(20);
     expect(rig.ofType("freeze")).toHaveLength(1);
@@ -286,7 +286,7 @@ test("a mode that lifted a freeze while the engine was away is told when it is b
   rig.return();
   rig.inventory();
   // The welcome names the same mode as before, which ends no freeze on the engine's side.
-  expect(rig.ofType("mode")).toEqual([{ type: "mode", mode: "lazy", settlingSeconds: 0 }]);
+  expect(rig.ofType("mode")).toMatchObject([{ type: "mode", mode: "lazy", settlingSeconds: 0 }]);
   expect(rig.ofType("freeze")).toEqual([]);
 });
 

@@ -50,6 +50,7 @@ const PROFILES: readonly Profile[] = [profileOf(90_000, SIZES), profileOf(500, S
 /** All that a stranger on the GPU may take. */
 const EVERYTHING_MIB = 100_000;
 const GENTLE_ACTS = 3;
+const DRAW_SECONDS = 20;
 const isTight = ({ message }: KillPoint): boolean => message === "drop" || message === "dropped";
 
 export async function runCourse(seed: number, options: CourseOptions = {}): Promise<CourseResult> {
@@ -150,7 +151,7 @@ class Course {
     this.events++;
     // After all promises that are due: their queue is emptied before the next tick.
     await new Promise<void>((resolve) => process.nextTick(resolve));
-    for (const engine of this.#engines.values()) {
+    for (const engine of [...this.#engines.values(), ...this.#doubles]) {
       if (!engine.alive) continue;
       engine.look();
       this.#ledger.met(this.#controller, engine);
@@ -161,7 +162,11 @@ class Course {
 
   // ---------------------------------------------------------------- faults
 
+  /** Anew now and then, in a long course. */
   #drawFaults(): void {
+    this.timeline.after(DRAW_SECONDS, () => {
+      if (this.#faulty) this.#drawFaults();
+    });
     const rate = (max: number): number => (this.#chance(0.5) ? this.#random() ** 2 * max : 0);
     const faults = {
       lost: rate(0.2),

@@ -1,7 +1,7 @@
 /**
  * The fault simulator:
  *
- *   npm run faults -- [--seeds N] [--from SEED] [--hours H] [--plant DEFECT]
+ *   npm run faults -- [--seeds N] [--from SEED] [--hours H] [--plant DEFECT] [--output FILE]
  *   npm run faults -- --seed SEED [--log]
  *
  * Runs N courses, one a seed, or as many as simulate H hours; prints how often each kill point was
@@ -9,6 +9,7 @@
  * code is 1 then, and where 1,000 seeds or more left a kill point out.
  */
 
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { type CourseOptions, type CourseResult, runCourse } from "./course.ts";
 import { KILL_POINTS, nameOf } from "./kill-points.ts";
@@ -26,6 +27,7 @@ const { values } = parseArgs({
     seed: { type: "string" },
     plant: { type: "string" },
     log: { type: "boolean", default: false },
+    output: { type: "string" },
   },
 });
 
@@ -77,6 +79,21 @@ console.log(
     `hours, ${sum.events} events, ${took.toFixed(1)} s; ${kills.size - missed} of ${kills.size} ` +
     "kill points hit",
 );
+if (values.output !== undefined) {
+  const file = values.output;
+  const known = existsSync(file) ? (JSON.parse(readFileSync(file, "utf8")) as object) : {};
+  const name = plant ?? (hours === undefined ? "seeds" : "hours");
+  const result = {
+    from,
+    courses: sum.courses,
+    failed: failed.length,
+    simulatedHours: sum.seconds / 3600,
+    events: sum.events,
+    seconds: took,
+    killPoints: Object.fromEntries(kills),
+  };
+  writeFileSync(file, `${JSON.stringify({ ...known, [name]: result }, null, 1)}\n`);
+}
 // A row long enough goes through all kill points; a short one needn't.
 const incomplete = missed > 0 && hours === undefined && seeds >= 1000;
 process.exitCode = failed.length > 0 || incomplete ? 1 : 0;

@@ -27,6 +27,8 @@ TIERS_MAX = 64
 STEPS_PER_BATCH_MAX = 512
 TOKENS_MAX = 1 << 20
 TEXT_CHARS_MAX = 2048
+# Of why a frame is refused.
+WHY_CHARS_MAX = 300
 COMMANDS_WAITING_MAX = 64
 # Entries of ``orders.pin`` and of ``orders.exclude``.
 RULES_MAX = 256
@@ -436,8 +438,10 @@ def decode_to_engine(frame: bytes) -> ToEngine | None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         if _unknown_type(frame):
             return None
+        # It may quote what came, all of it.
+        why = str(error)[:WHY_CHARS_MAX]
         raise FrameError(
-            f"expected a message of protocol {PROTOCOL_VERSION}, got: {error}"
+            f"expected a message of protocol {PROTOCOL_VERSION}, got: {why}"
         ) from error
 
 
