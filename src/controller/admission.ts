@@ -3,7 +3,7 @@
  * refused with a reason. A peer without a session is asked for its `hello`.
  */
 
-import { systemClock } from "../base/clock.ts";
+import type { Clock } from "../base/clock.ts";
 import { LazygraphError } from "../base/errors.ts";
 import type { MemoryDesk } from "../engine/desk.ts";
 import { EngineDriver } from "../engine/driver.ts";
@@ -13,6 +13,7 @@ import type { Hello, Refuse, ToEngine } from "../wire/protocol.ts";
 import { Session } from "../wire/session.ts";
 import { refusalOf, spokenVersion } from "../wire/version.ts";
 import type { ResolvedOptions } from "./options.ts";
+import { modeOf, ordersFor, rulesOf } from "./orders.ts";
 import type { Connection, EngineRegistry } from "./registry.ts";
 
 /** Sessions remembered as replaced by a younger one of the same engine name. */
@@ -34,6 +35,7 @@ const CLOCK_BACK_MS_MAX = 31_536_000_000;
 
 export interface AdmissionOptions {
   readonly options: ResolvedOptions;
+  readonly clock: Clock;
   readonly registry: EngineRegistry;
   readonly plans: PlanDesk;
   readonly memory: MemoryDesk;
@@ -71,8 +73,8 @@ export class EngineAdmission {
 
   /** A peer without a session: this controller was restarted, or had given the engine up. */
   askWho(peer: string): void {
-    const { options, send } = this.#options;
-    const now = systemClock.now();
+    const { options, clock, send } = this.#options;
+    const now = clock.now();
     const askedAt = this.#strangers.get(peer) ?? Number.NEGATIVE_INFINITY;
     if (now - askedAt < options.heartbeatMs / 1000) return;
     this.#remember(peer, now);
@@ -94,11 +96,11 @@ export class EngineAdmission {
     }
     const { engine, session: id } = hello;
     if (connection !== undefined) {
-      const { hello: known, mode } = connection.driver.record;
+      const { hello: known, mode, orders } = connection.driver.record;
       const sameVersion = spokenVersion(hello) === connection.session.version;
       if (known.session === id && known.engine === engine && sameVersion) {
         // The first answer has not reached it yet, or its connection broke and came back.
-        connection.session.welcome(mode);
+        connection.session.welcome(mode, orders);
         return;
       }
       // A connection belongs to one engine: the one it named before has no other.
@@ -113,7 +115,7 @@ export class EngineAdmission {
     }
     this.#strangers.delete(peer);
     this.#putOff.delete(id);
-    this.#firstAtSeconds ??= systemClock.now();
+    this.#firstAtSeconds ??= this.#options.clock.now();
     onJoin();
     this.#admit(peer, hello);
   }
@@ -125,7 +127,7 @@ export class EngineAdmission {
   #outranks({ incarnation: seen = 0 }: Hello): boolean {
     if (seen <= this.#incarnation) return true;
     const first = this.#firstAtSeconds;
-    const isNew = first === undefined || systemClock.now() - first < TAKEOVER_SECONDS;
+    const isNew = first === undefined || this.#options.clock.now() - first < TAKEOVER_SECONDS;
     // Nobody's word may lift it so far that no later start can come after it.
     if (!isNew || seen - this.#incarnation > CLOCK_BACK_MS_MAX) return false;
     this.#incarnation = laterIncarnation(seen);
@@ -162,10 +164,9 @@ export class EngineAdmission {
   }
 
   #admit(peer: string, hello: Hello): void {
-    const { options, registry, plans, memory, pace, onChange } = this.#options;
+    const { options, clock, registry, plans, memory, pace, onChange } = this.#options;
     const { engine } = hello;
     const old = registry.driver(engine);
-    const mode = registry.mode(engine) ?? options.mode;
     const session = this.#session(peer, hello);
     if (old !== undefined && old.record.hello.session === hello.session) {
       this.#endConnectionOf(old, "it came back over another connection");
@@ -174,11 +175,14 @@ export class EngineAdmission {
       return;
     }
     const replaced = old === undefined ? 0 : this.#replace(old);
-    const driver = new EngineDriver(hello, mode, session, {
-      clock: systemClock,
-      policy: options.policy,
-      settleWithinSeconds: options.settleWithinSeconds,
-      rules: options.rules,
+    const orders = ordersFor(options, old?.record.orders, hello.orders);
+    const rules = rulesOf(orders);
+    const driver = new EngineDriver(hello, modeOf(options, orders), session, {
+      clock,
+      policy: options.policyWithin(rules),
+      settleWithinSeconds: orders.settleWithinSeconds,
+      rules,
+      orders,
       plans,
       memory,
       pace,
@@ -196,11 +200,11 @@ export class EngineAdmission {
   }
 
   #session(peer: string, hello: Hello): Session {
-    const { options, registry, send, onDisconnect } = this.#options;
+    const { options, clock, registry, send, onDisconnect } = this.#options;
     const { heartbeatMs, captureTimeoutMs, memory = {} } = options;
     const { reserve, reserveBytes, marginBytes } = memory;
     const session: Session = new Session(hello, {
-      clock: systemClock,
+      clock,
       send: (message) => send(peer, message),
       heartbeatMs,
       captureTimeoutMs,

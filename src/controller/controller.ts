@@ -8,7 +8,7 @@
  * What all engines share, learned plans and memory, comes from desks.ts.
  */
 
-import { systemClock, withinSeconds } from "../base/clock.ts";
+import { withinSeconds } from "../base/clock.ts";
 import { LazygraphError, messageOf } from "../base/errors.ts";
 import type { MemoryDesk } from "../engine/desk.ts";
 import type { EngineDriver } from "../engine/driver.ts";
@@ -17,7 +17,7 @@ import type { SleepOptions, WakeOptions } from "../engine/sleep.ts";
 import type { EngineSnapshot } from "../engine/snapshot.ts";
 import { encode } from "../wire/codec.ts";
 import type { Mode } from "../wire/protocol.ts";
-import { openRouter, type RouterLink } from "../wire/router.ts";
+import type { RouterLink } from "../wire/router.ts";
 import { EngineAdmission } from "./admission.ts";
 import {
   type Announcement,
@@ -31,8 +31,9 @@ import {
 } from "./call-options.ts";
 import { openMemory, SharedPlans } from "./desks.ts";
 import { EngineFrames } from "./frames.ts";
+import { type Ground, systemGround } from "./ground.ts";
 import { type ControllerOptions, type ResolvedOptions, resolveOptions } from "./options.ts";
-import { CapturePace, eventLoopShare } from "./pace.ts";
+import { CapturePace } from "./pace.ts";
 import { EngineRegistry } from "./registry.ts";
 import { Waiters, type WaitOptions } from "./waiters.ts";
 
@@ -56,14 +57,15 @@ export interface Controller extends AsyncDisposable {
   /** A picture of every engine that joined, lost ones included, in order of joining. */
   engines(): readonly EngineSnapshot[];
   /**
-   * Changes when an engine captures, and holds for its next start. Also ends a freeze and asks
+   * Changes when an engine captures: for its next start, and for the controller after this one,
+   * until it is set otherwise. Also ends a freeze and asks
    * again for what the engine refused; the mode that it has already changes nothing else.
    * @throws LazygraphError ERR_LAZYGRAPH_ENGINE_UNKNOWN, or …_LOST while it is not connected, or
    *   …_CLOSED; OptionError for an unknown mode
    */
   setMode(engine: string, mode: Mode): void;
   /**
-   * Ends captures of an engine until its mode is set.
+   * Ends captures of an engine until its mode is set, over restarts of either side.
    * @throws LazygraphError ERR_LAZYGRAPH_ENGINE_UNKNOWN, or …_LOST while it is not connected, or
    *   …_CLOSED; OptionError for a reason that is no text of at most 2,048 characters
    */
@@ -101,16 +103,22 @@ export interface Controller extends AsyncDisposable {
 
 /** @throws OptionError that names the option, what was expected and what came. */
 export function createController(options: ControllerOptions = {}): Controller {
-  return new EngineController(resolveOptions(options));
+  return createControllerOn(systemGround, options);
+}
+
+/** For simulations: the same controller on another ground. */
+export function createControllerOn(ground: Ground, options: ControllerOptions): Controller {
+  return new EngineController(resolveOptions(options), ground);
 }
 
 class EngineController implements Controller {
   readonly #options: ResolvedOptions;
+  readonly #ground: Ground;
   readonly #registry = new EngineRegistry();
   readonly #waiters = new Waiters<EngineSnapshot>();
   readonly #plans: SharedPlans;
   readonly #memory: MemoryDesk;
-  readonly #pace = new CapturePace({ clock: systemClock, busyShare: eventLoopShare() });
+  readonly #pace: CapturePace;
   readonly #admission: EngineAdmission;
   readonly #frames: EngineFrames;
   readonly #onAbort = (): void => void this.close();
@@ -119,10 +127,12 @@ class EngineController implements Controller {
   #closed = false;
   #closing: Promise<void> | undefined;
 
-  constructor(options: ResolvedOptions) {
+  constructor(options: ResolvedOptions, ground: Ground) {
     this.#options = options;
-    this.#plans = new SharedPlans(options);
-    this.#memory = openMemory(options, () => this.#registry.reviewMemory());
+    this.#ground = ground;
+    this.#plans = new SharedPlans(options, ground);
+    this.#pace = new CapturePace({ clock: ground.clock, busyShare: ground.watchLoad() });
+    this.#memory = openMemory(options, ground, () => this.#registry.reviewMemory());
     this.#admission = this.#openAdmission();
     this.#frames = new EngineFrames({
       registry: this.#registry,
@@ -137,6 +147,7 @@ class EngineController implements Controller {
     const registry = this.#registry;
     return new EngineAdmission({
       options: this.#options,
+      clock: this.#ground.clock,
       registry,
       plans: this.#plans.desk,
       memory: this.#memory,
@@ -181,12 +192,12 @@ class EngineController implements Controller {
     signal?.throwIfAborted();
     if (this.#closed) throw closedError();
     // Before anybody can connect, but not for long: a disk that hangs must not keep engines waiting.
-    await withinSeconds(systemClock, PLANS_SECONDS_MAX, this.#plans.desk.refresh());
+    await withinSeconds(this.#ground.clock, PLANS_SECONDS_MAX, this.#plans.desk.refresh());
     if (this.#closed) throw closedError();
-    const router = await openRouter({
+    const router = await this.#ground.openRouter({
       endpoint,
       ...(curve === undefined ? {} : { curve }),
-      clock: systemClock,
+      clock: this.#ground.clock,
       onFrame: (peer, frame) => {
         if (!this.#closed) this.#frames.receive(peer, frame);
       },
@@ -237,9 +248,7 @@ class EngineController implements Controller {
   setMode(engine: string, mode: Mode): void {
     checkEngine(engine);
     checkMode(mode);
-    const driver = this.#connected(engine);
-    this.#registry.keepMode(engine, mode);
-    driver.setMode(mode);
+    this.#connected(engine).setMode(mode);
   }
 
   freeze(engine: string, reason = "freeze() was called"): void {

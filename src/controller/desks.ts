@@ -1,7 +1,6 @@
 /** What all engines of one controller share: learned plans, and the memory of this host's GPUs. */
 
 import { hostname } from "node:os";
-import { systemClock } from "../base/clock.ts";
 import { codeOf, messageOf } from "../base/errors.ts";
 import { packageVersion } from "../base/version.ts";
 import { type MemoryDesk, memoryDesk } from "../engine/desk.ts";
@@ -11,6 +10,7 @@ import { PlanDesk } from "../plan/engine-plan.ts";
 import { defaultPlanFolder } from "../plan/place.ts";
 import { PlanStore } from "../plan/store.ts";
 import { loadProfile } from "../profile/load.ts";
+import type { Ground } from "./ground.ts";
 import type { ResolvedOptions } from "./options.ts";
 
 /** Learned plans, and what is wrong with them. */
@@ -19,8 +19,8 @@ export class SharedPlans {
   /** Kept until there is an engine: who starts a controller listens from then on at the latest. */
   #kept: string[] | undefined = [];
 
-  constructor(options: ResolvedOptions) {
-    this.desk = openPlans(options, (message) => this.#problem(message));
+  constructor(options: ResolvedOptions, ground: Ground) {
+    this.desk = openPlans(options, ground, (message) => this.#problem(message));
   }
 
   /** What was kept, and from now on everything at once. */
@@ -42,13 +42,17 @@ export class SharedPlans {
   }
 }
 
-function openPlans(options: ResolvedOptions, onProblem: (message: string) => void): PlanDesk {
+function openPlans(
+  options: ResolvedOptions,
+  { clock, files }: Ground,
+  onProblem: (message: string) => void,
+): PlanDesk {
   const { plan, planFolder, planReadOnly, profile } = options;
   const folder = plan ? (planFolder ?? foundPlanFolder(onProblem)) : undefined;
   const store =
     folder === undefined
       ? undefined
-      : new PlanStore({ folder, readOnly: planReadOnly, clock: systemClock, onProblem });
+      : new PlanStore({ folder, readOnly: planReadOnly, clock, files, onProblem });
   const learnedBy = `lazygraph ${packageVersion()} on ${hostname()}`;
   const costs = profile === undefined ? undefined : loadProfile(profile);
   return new PlanDesk(store, learnedBy, costs);
@@ -69,10 +73,14 @@ function foundPlanFolder(onProblem: (message: string) => void): string | undefin
  *
  * @param onNews free memory has crossed what is spoken for
  */
-export function openMemory({ memory = {} }: ResolvedOptions, onNews: () => void): MemoryDesk {
+export function openMemory(
+  { memory = {} }: ResolvedOptions,
+  { clock }: Ground,
+  onNews: () => void,
+): MemoryDesk {
   if (memory.gpu === false) return memoryDesk(memory);
   const gpus = new HostGpus({
-    clock: systemClock,
+    clock,
     onNews,
     onFault: (gpu, error) =>
       publishProblem(

@@ -140,7 +140,12 @@ export type ResolvedOptions = Readonly<
   { [K in Required]-?: NonNullable<ControllerOptions[K]> } & Omit<
     ControllerOptions,
     Required | "policy"
-  > & { policy: PolicyMaker; rules: PlanRules }
+  > & {
+      policy: PolicyMaker;
+      rules: PlanRules;
+      /** The policy within other rules, which an engine was told by an earlier controller. */
+      policyWithin: (rules: PlanRules) => PolicyMaker;
+    }
 >;
 
 /** Engines of one controller at most, whatever it is told: many more than one core can serve. */
@@ -218,11 +223,9 @@ export function resolveOptions(options: ControllerOptions): ResolvedOptions {
     ...(graphsMax === undefined ? {} : { graphsMax }),
   };
   const fill = fillShare === undefined ? {} : { fillShare };
-  return Object.freeze({
-    ...all,
-    rules,
-    policy: policyMaker({ policy, initOnly, rules, ...fill }),
-  });
+  const policyWithin = (within: PlanRules): PolicyMaker =>
+    policyMaker({ policy, initOnly, rules: within, ...fill });
+  return Object.freeze({ ...all, rules, policy: policyWithin(rules), policyWithin });
 }
 
 function flag(value: unknown): string | undefined {

@@ -6,7 +6,6 @@
 import { LazygraphError } from "../base/errors.ts";
 import type { EngineDriver } from "../engine/driver.ts";
 import { type EngineSnapshot, snapshotOf } from "../engine/snapshot.ts";
-import type { Mode } from "../wire/protocol.ts";
 import type { Session } from "../wire/session.ts";
 import { isWaitedFor, type WaitOptions } from "./waiters.ts";
 
@@ -19,7 +18,6 @@ export class EngineRegistry {
   readonly #drivers = new Map<string, EngineDriver>();
   /** Engines by connection; a lost engine has none. */
   readonly #connections = new Map<string, Connection>();
-  readonly #modes = new Map<string, Mode>();
 
   // ---------------------------------------------------------------- by name
 
@@ -77,19 +75,9 @@ export class EngineRegistry {
       if (driver.record.connected) continue;
       driver.close();
       this.#drivers.delete(name);
-      this.#modes.delete(name);
       return true;
     }
     return false;
-  }
-
-  /** The mode that was set for an engine, for its next starts too. */
-  mode(engine: string): Mode | undefined {
-    return this.#modes.get(engine);
-  }
-
-  keepMode(engine: string, mode: Mode): void {
-    this.#modes.set(engine, mode);
   }
 
   // ---------------------------------------------------------------- by connection

@@ -16,7 +16,7 @@ import { MemoryGuard } from "../memory/guard.ts";
 import type { PlanDesk } from "../plan/engine-plan.ts";
 import type { PolicyMaker } from "../schedule/choice.ts";
 import type { PlanRules } from "../schedule/rules.ts";
-import type { Dropped, Hello, Mode } from "../wire/protocol.ts";
+import type { Dropped, Hello, Mode, Orders } from "../wire/protocol.ts";
 import type { Session } from "../wire/session.ts";
 import { type MemoryDesk, memoryDesk } from "./desk.ts";
 import { isHeard, publish, publishProblem } from "./events.ts";
@@ -41,6 +41,8 @@ export interface DriverOptions {
   readonly rules?: PlanRules;
   /** Where learned plans come from. @default none are */
   readonly plans?: PlanDesk;
+  /** What was ordered for this engine before. @default nothing */
+  readonly orders?: Orders;
   /** What engines share of memory. @default nothing: no margin, and no GPU of this host */
   readonly memory?: MemoryDesk;
   /** When a capture of an idle engine may begin; undefined: at once. @default always */
@@ -65,7 +67,15 @@ export class EngineDriver {
   #answer: Promise<unknown> | undefined;
 
   constructor(hello: Hello, mode: Mode, session: Session, options: DriverOptions) {
-    const { clock, policy, settleWithinSeconds, rules = {}, plans, onChange } = options;
+    const {
+      clock,
+      policy,
+      settleWithinSeconds,
+      rules = {},
+      plans,
+      orders = {},
+      onChange,
+    } = options;
     const desk = options.memory ?? memoryDesk();
     const { ledger, gpus, marginBytes, utilization } = desk;
     const now = (): number => clock.now();
@@ -77,7 +87,7 @@ export class EngineDriver {
       driverTotal: (gpu) => gpus?.totalBytes(gpu),
       now,
     });
-    this.record = createEngineRecord(hello, mode, { guard, utilization });
+    this.record = createEngineRecord(hello, mode, { guard, utilization, orders });
     this.#clock = clock;
     this.#desk = desk;
     this.#onChange = onChange;
@@ -193,7 +203,7 @@ export class EngineDriver {
   #carryOut(effect: Effect): void {
     switch (effect.type) {
       case "welcome":
-        this.#session.welcome(effect.mode);
+        this.#session.welcome(effect.mode, effect.orders);
         break;
       case "send":
         this.#session.send(effect.message);

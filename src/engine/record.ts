@@ -10,6 +10,7 @@ import type {
   Hello,
   Inventory,
   Mode,
+  Orders,
   Phase,
   PhaseSeconds,
   RankMemory,
@@ -47,11 +48,17 @@ export interface Course {
   /** A mode was set after the engine joined; it may have missed the message. */
   modeSet: boolean;
   closed: boolean;
-  /** The time in which captures may happen runs, or is over. */
+  /** The end of the time in which captures may happen is waited for, or has come. */
   settling: boolean;
+  /** When that time began; undefined until it does. */
+  settlingAtSeconds: number | undefined;
   policy: ExplainingPolicy | undefined;
   plan: EnginePlan | undefined;
   resyncAtSeconds: number;
+  /** Heartbeats in a row that said something else than this side believes. */
+  doubts: number;
+  /** From how many on the engine is asked. */
+  doubtsMax: number;
   readonly early: EarlyArrivals;
   /** The plan that the guard has been told. */
   guarded: EngineState | undefined;
@@ -73,6 +80,8 @@ export interface EngineRecord {
   readonly lostReason: string | undefined;
   /** The reason it gave when it said goodbye. */
   readonly goodbye: string | undefined;
+  /** What its operator ordered: the engine is told all of it, for the next controller. */
+  readonly orders: Orders;
   /** Why somebody ended captures; undefined while they may happen, or end by themselves. */
   readonly frozenReason: string | undefined;
   readonly inventory: Inventory | undefined;
@@ -114,12 +123,14 @@ export interface EngineRecord {
 export interface RecordBeginning {
   readonly guard?: MemoryGuard;
   readonly utilization?: number | undefined;
+  /** What was ordered before, by whichever controller. @default nothing */
+  readonly orders?: Orders;
 }
 
 export function createEngineRecord(
   hello: Hello,
   mode: Mode,
-  { guard, utilization }: RecordBeginning = {},
+  { guard, utilization, orders = {} }: RecordBeginning = {},
 ): EngineRecord {
   return {
     hello,
@@ -128,7 +139,8 @@ export function createEngineRecord(
     connected: true,
     lostReason: undefined,
     goodbye: undefined,
-    frozenReason: undefined,
+    orders,
+    frozenReason: orders.frozen,
     inventory: undefined,
     asleep: [],
     state: undefined,
@@ -163,9 +175,12 @@ export function createEngineRecord(
       modeSet: false,
       closed: false,
       settling: false,
+      settlingAtSeconds: undefined,
       policy: undefined,
       plan: undefined,
       resyncAtSeconds: Number.NEGATIVE_INFINITY,
+      doubts: 0,
+      doubtsMax: 2,
       early: new EarlyArrivals(),
       guarded: undefined,
       release: undefined,

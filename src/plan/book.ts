@@ -4,7 +4,7 @@
  */
 
 import type { Fingerprint } from "./fingerprint.ts";
-import { addLearned, agePlan, emptyPlan } from "./merge.ts";
+import { addLearned, agePlan, emptyPlan, learnedSince } from "./merge.ts";
 import type { Plan } from "./plan.ts";
 import type { Learned } from "./recorder.ts";
 
@@ -22,16 +22,30 @@ export interface BookHead {
   readonly simulated?: string;
 }
 
+/** A plan as it may be written, and what to say once it is on the disk. */
+export interface Draft {
+  readonly plan: Plan;
+  written(): void;
+}
+
 /** Ended starts that are kept apart while others are under way; then they become the base. */
 const ENDED_MAX = 64;
+
+interface Share {
+  /** What it learned, once it has ended. */
+  ended?: Learned;
+  /** What of it is in the file that was written last. */
+  written?: Learned;
+  /** What of it is in the base. */
+  counted?: Learned;
+}
 
 /** One fingerprint's plan. */
 export class BookEntry {
   readonly #head: BookHead;
   /** Before the starts under way. */
   #base: Plan | undefined;
-  /** What those that ended have learned; undefined for those under way. */
-  readonly #contributions = new Map<Contribution, Learned | undefined>();
+  readonly #shares = new Map<Contribution, Share>();
 
   constructor(head: BookHead, base: Plan | undefined) {
     this.#head = head;
@@ -40,38 +54,52 @@ export class BookEntry {
 
   /** Engines that start together share what came before them; one after the other they age it. */
   join(contribution: Contribution, now: string): void {
-    const ended = [...this.#contributions].filter(([, learned]) => learned !== undefined);
-    const over = ended.length === this.#contributions.size;
+    const ended = [...this.#shares].filter(([, share]) => share.ended !== undefined);
+    const over = ended.length === this.#shares.size;
     if (ended.length > 0 && (over || ended.length >= ENDED_MAX)) {
-      this.#base = this.#with(ended, now);
-      for (const [start] of ended) this.#contributions.delete(start);
+      this.#base = this.#with(learnedBy(ended), now);
+      for (const [start] of ended) this.#shares.delete(start);
     }
-    this.#contributions.set(contribution, undefined);
+    this.#shares.set(contribution, {});
   }
 
   /** The engine's process is gone: what it learned stays. */
   end(contribution: Contribution): void {
-    if (!this.#contributions.has(contribution)) return;
+    const share = this.#shares.get(contribution);
+    if (share === undefined) return;
     const learned = contribution.learned();
-    if (learned === undefined) this.#contributions.delete(contribution);
-    else this.#contributions.set(contribution, learned);
+    if (learned === undefined) this.#shares.delete(contribution);
+    else share.ended = learned;
   }
 
   /** The plan as it would be written now; undefined when nothing is known at all. */
   plan(now: string): Plan | undefined {
-    return this.#with([...this.#contributions], now);
+    return this.#with(learnedBy([...this.#shares]), now);
   }
 
-  #with(
-    contributions: readonly (readonly [Contribution, Learned | undefined])[],
-    now: string,
-  ): Plan | undefined {
-    const learned = contributions.flatMap(([contribution, ended]) => {
-      const what = ended ?? contribution.learned();
-      return what === undefined ? [] : [{ what, fresh: contribution.fresh }];
-    });
-    const [any] = learned;
-    if (any === undefined) return this.#base;
+  draft(now: string): Draft | undefined {
+    const learned = learnedBy([...this.#shares]);
+    const plan = this.#with(learned, now);
+    return (
+      plan && {
+        plan,
+        written: () => {
+          for (const { share, what } of learned) share.written = what;
+        },
+      }
+    );
+  }
+
+  /** Another controller wrote the file, on the ground of what this one had written before. */
+  rebase(base: Plan): void {
+    this.#base = base;
+    for (const share of this.#shares.values()) {
+      if (share.written !== undefined) share.counted = share.written;
+    }
+  }
+
+  #with(all: readonly Part[], now: string): Plan | undefined {
+    if (all.length === 0) return this.#base;
     const { fingerprint, learnedBy, simulated } = this.#head;
     const known =
       this.#base ??
@@ -81,8 +109,25 @@ export class BookEntry {
         learnedBy,
         ...(simulated === undefined ? {} : { simulated }),
       });
-    const news = learned.filter(({ fresh }) => fresh).map(({ what }) => what);
-    const all = learned.map(({ what }) => what);
-    return { ...addLearned(agePlan(known, news), all, news.length), learnedBy, updatedAt: now };
+    const parts = all.map(({ what, share: { counted }, fresh }) => ({
+      what: counted === undefined ? what : learnedSince(what, counted),
+      fresh: fresh && counted === undefined,
+    }));
+    const news = parts.filter(({ fresh }) => fresh).map(({ what }) => what);
+    const learned = parts.map(({ what }) => what);
+    return { ...addLearned(agePlan(known, news), learned, news.length), learnedBy, updatedAt: now };
   }
+}
+
+interface Part {
+  readonly share: Share;
+  readonly what: Learned;
+  readonly fresh: boolean;
+}
+
+function learnedBy(shares: readonly (readonly [Contribution, Share])[]): Part[] {
+  return shares.flatMap(([contribution, share]) => {
+    const what = share.ended ?? contribution.learned();
+    return what === undefined ? [] : [{ share, what, fresh: contribution.fresh }];
+  });
 }

@@ -17,13 +17,20 @@ export class PlanFault extends Error {
   }
 }
 
-/** Bytes of a file: 4,096 graphs with all their figures fit. */
-export const PLAN_BYTES_MAX: number = 2 << 20;
+/**
+ * Bytes of a file. An engine may tell 4,096 graphs by names of 128 characters each: with all their
+ * figures, and with the same number of traffic rows, they fit.
+ */
+export const PLAN_BYTES_MAX: number = 8 << 20;
 const GRAPHS_MAX = 4096;
 const TRAFFIC_MAX = 4096;
-const GROUPS_MAX = 64;
+/** Every graph may have a case of its own, as the wire goes. */
+const GROUPS_MAX = 4096;
+/** The names of the GPUs of 256 ranks. */
+const GPU_NAMES_CHARS_MAX = 40_000;
 const TOKENS_MAX = 1_048_576;
 const AMOUNT_MAX = 1e15;
+const STARTS_MAX = 1e9;
 /** A day: it reaches prices. */
 const CAPTURE_MS_MAX = 86_400_000;
 
@@ -31,8 +38,8 @@ type Fields = Readonly<Record<string, unknown>>;
 
 /** @throws PlanFault with the place in the document, what was expected and what came. */
 export function parsePlan(text: string): Plan {
-  if (text.length > PLAN_BYTES_MAX) {
-    throw new PlanFault(`at most ${PLAN_BYTES_MAX} characters`, String(text.length));
+  if (Buffer.byteLength(text) > PLAN_BYTES_MAX) {
+    throw new PlanFault(`at most ${PLAN_BYTES_MAX} bytes`, String(Buffer.byteLength(text)));
   }
   let value: unknown;
   try {
@@ -61,13 +68,50 @@ export function parsePlan(text: string): Plan {
     createdAt: date(root["createdAt"], "$.createdAt"),
     updatedAt: date(root["updatedAt"], "$.updatedAt"),
     learnedBy: words(root["learnedBy"], "$.learnedBy", 2048),
-    starts: whole(root["starts"], "$.starts", 0, 1e9),
+    starts: whole(root["starts"], "$.starts", 0, STARTS_MAX),
     ...(simulated === undefined ? {} : { simulated: text128(simulated, "$.simulated") }),
     ...(load === undefined ? {} : { load: checkLoad(object(load, "$.load")) }),
     traffic: list(root["traffic"], "$.traffic", TRAFFIC_MAX).map(checkTraffic),
     graphs,
     first: [...new Set(first)],
   };
+}
+
+/**
+ * The plan with every figure inside its limits: an engine may tell any number that the protocol
+ * takes, sums of them may be none any more, and what is written must be readable.
+ */
+export function storable(plan: Plan): Plan {
+  const { load } = plan;
+  return {
+    ...plan,
+    starts: Math.min(plan.starts, STARTS_MAX),
+    ...(load === undefined
+      ? {}
+      : { load: { seconds: within(load.seconds), workSeconds: within(load.workSeconds) } }),
+    traffic: plan.traffic.slice(0, TRAFFIC_MAX).map((row) => ({
+      ...row,
+      requestSteps: within(row.requestSteps),
+      steps: within(row.steps),
+      ungraphedSeconds: within(row.ungraphedSeconds),
+      ungraphedTimed: within(row.ungraphedTimed),
+    })),
+    graphs: plan.graphs.map((graph) => ({
+      ...graph,
+      replays: within(graph.replays),
+      regret: within(graph.regret),
+      stepSeconds: within(graph.stepSeconds),
+      timed: within(graph.timed),
+      ...(graph.captureMs === undefined
+        ? {}
+        : { captureMs: within(graph.captureMs, CAPTURE_MS_MAX) }),
+      ...(graph.bytes === undefined ? {} : { bytes: within(graph.bytes) }),
+    })),
+  };
+}
+
+function within(value: number, max: number = AMOUNT_MAX): number {
+  return Number.isNaN(value) ? 0 : Math.min(max, Math.max(0, value));
 }
 
 /** The text of a plan: one line for each size and graph, so that people can read and compare it. */
@@ -97,7 +141,7 @@ function checkFingerprint(value: Fields): Fingerprint {
     vllmVersion: text128(value["vllmVersion"], `${at}.vllmVersion`),
     pluginVersion: text128(value["pluginVersion"], `${at}.pluginVersion`),
     model: words(value["model"], `${at}.model`, 2048),
-    gpuName: words(value["gpuName"], `${at}.gpuName`, 2048),
+    gpuName: words(value["gpuName"], `${at}.gpuName`, GPU_NAMES_CHARS_MAX),
     tensorParallel: whole(value["tensorParallel"], `${at}.tensorParallel`, 1, 4096),
     pipelineParallel: whole(value["pipelineParallel"], `${at}.pipelineParallel`, 1, 4096),
     cudagraphMode: text128(value["cudagraphMode"], `${at}.cudagraphMode`),

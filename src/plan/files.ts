@@ -9,7 +9,28 @@ import { formatPlan, PLAN_BYTES_MAX, PlanFault, parsePlan } from "./check.ts";
 import type { Plan } from "./plan.ts";
 
 const CORRUPT_MAX = 9;
-const FILES_MAX = 1024;
+/** Files looked at in one folder, whoever's they are. */
+const NAMES_MAX = 4096;
+/** A lock that is older was left by a process that ended in the middle of a write. */
+const LOCK_MS_MAX = 30_000;
+
+export interface FileVersion {
+  /** What tells one version of a file from the next. */
+  readonly key: string;
+  readonly bytes: number;
+  readonly atUnixMs: number;
+}
+
+/** The files of a folder of plans. A simulation brings its own. */
+export interface PlanFiles {
+  readonly names: typeof planNames;
+  readonly read: typeof readPlan;
+  readonly write: typeof writePlan;
+  readonly setAside: typeof setAside;
+  readonly version: typeof versionOf;
+  readonly remove: typeof removePlan;
+  readonly lock: typeof lockPlan;
+}
 
 /** @throws PlanFault when it is no plan; the system's error when it can't be read. */
 export async function readPlan(file: string): Promise<Plan> {
@@ -30,8 +51,9 @@ export async function readPlan(file: string): Promise<Plan> {
 /** Replaces the file as a whole: neither a reader nor a crash ever finds half of it. */
 export async function writePlan(folder: string, name: string, plan: Plan): Promise<void> {
   const text = formatPlan(plan);
-  if (text.length > PLAN_BYTES_MAX) {
-    throw new PlanFault(`a plan of at most ${PLAN_BYTES_MAX} characters`, String(text.length));
+  const bytes = Buffer.byteLength(text);
+  if (bytes > PLAN_BYTES_MAX) {
+    throw new PlanFault(`a plan of at most ${PLAN_BYTES_MAX} bytes`, String(bytes));
   }
   await makeFolder(folder);
   const temporary = join(folder, `.${name}.${process.pid}-${randomBytes(4).toString("hex")}.tmp`);
@@ -51,12 +73,12 @@ export async function writePlan(folder: string, name: string, plan: Plan): Promi
   }
 }
 
-/** Names of the plan files of a folder, at most 1,024; none when there is no such folder. */
+/** Names of the plan files of a folder, at most 4,096; none when there is no such folder. */
 export async function planNames(folder: string): Promise<string[]> {
   try {
     const names = await readdir(folder);
     const plans = names.filter((name) => name.endsWith(".json") && !name.startsWith("."));
-    return plans.sort().slice(0, FILES_MAX);
+    return plans.sort().slice(0, NAMES_MAX);
   } catch (error) {
     if (codeOf(error) === "ENOENT") return [];
     throw error;
@@ -79,10 +101,39 @@ export async function setAside(folder: string, name: string): Promise<string> {
   }
 }
 
-/** What tells one version of a file from the next. */
-export async function versionOf(file: string): Promise<string> {
+export async function versionOf(file: string): Promise<FileVersion> {
   const { mtimeMs, size, ino } = await stat(file);
-  return `${mtimeMs}/${size}/${ino}`;
+  return { key: `${mtimeMs}/${size}/${ino}`, bytes: size, atUnixMs: mtimeMs };
+}
+
+async function removePlan(file: string): Promise<void> {
+  await rm(file, { force: true });
+}
+
+/**
+ * Keeps other controllers from writing one plan, between reading it and replacing it. Who ends in
+ * the middle of that leaves a lock, which is void after half a minute.
+ *
+ * @returns what ends it; undefined while another process has it
+ */
+async function lockPlan(folder: string, name: string): Promise<(() => Promise<void>) | undefined> {
+  await makeFolder(folder);
+  const file = join(folder, `.${name}.lock`);
+  for (const again of [true, false]) {
+    try {
+      await (await open(file, "wx", 0o644)).close();
+      return () => removePlan(file);
+    } catch (error) {
+      if (codeOf(error) !== "EEXIST") throw error;
+      const age = await stat(file).then(
+        ({ mtimeMs }) => Date.now() - mtimeMs,
+        () => LOCK_MS_MAX + 1,
+      );
+      if (!again || age <= LOCK_MS_MAX) return undefined;
+      await removePlan(file);
+    }
+  }
+  return undefined;
 }
 
 async function exists(file: string): Promise<boolean> {
@@ -91,3 +142,13 @@ async function exists(file: string): Promise<boolean> {
     () => false,
   );
 }
+
+export const planFiles: PlanFiles = {
+  names: planNames,
+  read: readPlan,
+  write: writePlan,
+  setAside,
+  version: versionOf,
+  remove: removePlan,
+  lock: lockPlan,
+};

@@ -33,15 +33,20 @@ export function fingerprintOf(
 ): Fingerprint {
   const names = new Set(inventory.ranks.map((rank) => rank.gpuName));
   return {
-    vllmVersion: hello.vllmVersion,
-    pluginVersion: hello.pluginVersion,
-    model: hello.model,
-    gpuName: [...names].sort().join(", ") || "unknown",
+    vllmVersion: named(hello.vllmVersion),
+    pluginVersion: named(hello.pluginVersion),
+    model: named(hello.model),
+    gpuName: named([...names].sort().join(", ")),
     tensorParallel: hello.tensorParallel,
     pipelineParallel: hello.pipelineParallel,
-    cudagraphMode: inventory.cudagraphMode,
+    cudagraphMode: named(inventory.cudagraphMode),
     captureSizes: captureSizesOf(inventory.graphs),
   };
+}
+
+/** What an engine may tell, as a file takes it: not empty, and without control characters. */
+function named(text: string): string {
+  return text.replace(/\p{Cc}/gu, " ") || "unknown";
 }
 
 /** The name of a plan's file, without its extension. */

@@ -57,6 +57,40 @@ export function addLearned(plan: Plan, news: readonly Learned[], starts: number)
   return ordered({ ...plan, starts: plan.starts + starts, ...known, traffic, graphs });
 }
 
+/**
+ * What a start learned beyond what it had learned `then`: another controller has built on that in
+ * the meantime, and it must not count twice.
+ */
+export function learnedSince(now: Learned, then: Learned): Learned {
+  const rows = new Map(then.traffic.map((row) => [keyOf(row), row]));
+  const traffic = now.traffic.map((row) => {
+    const known = rows.get(keyOf(row));
+    if (known === undefined) return row;
+    return {
+      ...row,
+      requestSteps: Math.max(0, row.requestSteps - known.requestSteps),
+      steps: Math.max(0, row.steps - known.steps),
+      ungraphedTimed: Math.max(0, row.ungraphedTimed - known.ungraphedTimed),
+    };
+  });
+  const before = new Map(then.graphs.map((graph) => [graph.id, graph]));
+  const graphs = now.graphs.map((graph) => {
+    const known = before.get(graph.id);
+    if (known === undefined) return graph;
+    return {
+      ...graph,
+      replays: Math.max(0, graph.replays - known.replays),
+      regret: Math.max(0, graph.regret - known.regret),
+      timed: Math.max(0, graph.timed - known.timed),
+    };
+  });
+  const { load, ...rest } = now;
+  if (load === undefined) return { ...rest, traffic, graphs };
+  const seconds = Math.max(0, load.seconds - (then.load?.seconds ?? 0));
+  const workSeconds = Math.max(0, load.workSeconds - (then.load?.workSeconds ?? 0));
+  return { ...rest, load: { seconds, workSeconds }, traffic, graphs };
+}
+
 /** Both plans' traffic together. The caller has made sure that their fingerprints are the same. */
 export function mergePlans(a: Plan, b: Plan): Plan {
   const [older, newer] = a.updatedAt <= b.updatedAt ? [a, b] : [b, a];

@@ -40,6 +40,10 @@ export const LIMITS = {
   tags: 16,
   /** Phases of a start. */
   phases: 64,
+  /** Entries of `orders.pin` and of `orders.exclude`. */
+  rules: 256,
+  /** A year, of `orders.settleWithinSeconds` and of the time that captures have had so far. */
+  secondsMax: 31_536_000,
 } as const;
 
 export type Mode = "eager" | "lazy" | "idle";
@@ -55,6 +59,26 @@ export const PHASES: readonly Phase[] = ["loading", "capturing", "serving", "sto
  */
 export type Reserve = "none" | "least" | "top" | "plan";
 export const RESERVES: readonly Reserve[] = ["none", "least", "top", "plan"];
+
+/**
+ * What its operator ordered for an engine, beside the mode of its controller's options. The engine
+ * keeps it as it was told last and tells it with every `hello`, so that the next controller goes by
+ * it. Absent fields: no such order.
+ */
+export interface Orders {
+  /** Rises with every order, so that a heartbeat can tell which one came last; absent: 0. */
+  readonly serial?: number;
+  /** Set for this engine. */
+  readonly mode?: Mode;
+  /** Why captures were ended by somebody; they stay so until a mode is set. */
+  readonly frozen?: string;
+  /** Seconds in which captures may happen, from ready or from the last order of a mode on. */
+  readonly settleWithinSeconds?: number;
+  /** Rules about graphs, as the controller's options have them. */
+  readonly pin?: readonly string[];
+  readonly exclude?: readonly string[];
+  readonly graphsMax?: number;
+}
 
 // ------------------------------------------------------------------ engine → controller
 
@@ -85,6 +109,8 @@ export interface Hello {
   readonly sleeps?: boolean;
   /** The highest incarnation that has welcomed it; absent: none has, or it is not told. */
   readonly incarnation?: number;
+  /** What it was told last; absent: nothing yet. */
+  readonly orders?: Orders;
 }
 
 /** What one rank sees of its GPU. */
@@ -155,6 +181,13 @@ export interface Inventory {
   readonly tiers?: readonly (readonly string[])[];
   /** What of the engine sleeps, such as `weights` and `kv_cache`; absent: it is awake. */
   readonly asleep?: readonly string[];
+  /** Why it captures no more, by the last `freeze`; absent: it may, or doesn't tell. */
+  readonly frozen?: string;
+  /**
+   * How long ago the time for captures began: at ready, or with the last order of a mode. Absent:
+   * it hasn't begun, or it isn't told.
+   */
+  readonly settlingSeconds?: number;
 }
 
 /** Sent once, when the engine starts to serve. */
@@ -268,6 +301,19 @@ export interface Edge {
 export interface Heartbeat {
   readonly type: "heartbeat";
   readonly ranks?: readonly RankMemory[];
+  // How an engine stands, so that its controller sees when a message was lost; absent: not told.
+  readonly phase?: Phase;
+  readonly mode?: Mode;
+  readonly epoch?: number;
+  /** How many graphs are. */
+  readonly captured?: number;
+  readonly state?: "idle" | "busy";
+  /** The `serial` of its orders. */
+  readonly orders?: number;
+  /** It captures no more; absent: it may. */
+  readonly frozen?: boolean;
+  /** Something of it sleeps; absent: it is awake. */
+  readonly asleep?: boolean;
 }
 
 /** The engine refuses or ignores a message that is valid msgpack but not valid for it. */
@@ -314,6 +360,8 @@ export interface Welcome {
   readonly reserveBytes?: number;
   /** What every capture must leave free on each rank, besides its own size; default 64 MiB. */
   readonly marginBytes?: number;
+  /** In the place of what the engine was told before; absent: that stays. */
+  readonly orders?: Orders;
 }
 
 /** Ends the session: the engine goes on by its mode's defaults and doesn't ask again. */
@@ -403,11 +451,17 @@ export interface Dispatch {
 export interface Freeze {
   readonly type: "freeze";
   readonly reason: string;
+  /** As in `welcome`. */
+  readonly orders?: Orders;
 }
 
 export interface SetMode {
   readonly type: "mode";
   readonly mode: Mode;
+  /** As in `welcome`. */
+  readonly orders?: Orders;
+  /** How long ago the time for captures began; absent: the engine's own word stays. */
+  readonly settlingSeconds?: number;
 }
 
 /**

@@ -14,6 +14,7 @@ import {
   type Dropped,
   type Hello,
   type Mode,
+  type Orders,
   PROTOCOL_VERSION_MIN,
   type Sleep,
   type Slept,
@@ -42,6 +43,8 @@ export interface SessionOptions {
   readonly onLost: (error: LazygraphError) => void;
 }
 
+/** Heartbeats after which a command without an answer is sent once more. */
+const BEATS_PER_REPEAT = 5;
 /** A sleep waits for requests that run, and a wake for weights that are loaded again. */
 const SLEEP_TIMEOUT_SECONDS = 600;
 
@@ -53,6 +56,8 @@ interface Command {
   readonly resolve: (answer: Answer) => void;
   readonly reject: (error: LazygraphError) => void;
   readonly cancelDeadline: () => void;
+  /** Heartbeats since it was sent. */
+  beats: number;
 }
 
 export class Session {
@@ -81,8 +86,10 @@ export class Session {
    * Accepts the engine and starts the heartbeats. An engine that says hello again has had its
    * connection broken, maybe with the open command or its answer on the way: it is sent once more.
    */
-  welcome(mode: Mode): void {
+  welcome(mode: Mode, orders: Orders = {}): void {
     const { incarnation, heartbeatMs, memory } = this.#options;
+    // Without any there is nothing to tell, but to an engine that still knows of some.
+    const ordered = Object.keys(orders).length > 0 || this.hello.orders !== undefined;
     this.#options.send({
       type: "welcome",
       version: this.version,
@@ -90,6 +97,7 @@ export class Session {
       heartbeatMs,
       mode,
       ...memory,
+      ...(ordered ? { orders } : {}),
     });
     if (this.#command !== undefined) this.send(this.#command.message);
     if (this.#cancelBeat === undefined) this.#beatLater();
@@ -166,7 +174,7 @@ export class Session {
       };
       const seconds = slow ? SLEEP_TIMEOUT_SECONDS : captureTimeoutMs / 1000;
       const cancelDeadline = clock.after(seconds, expire);
-      this.#command = { message, resolve, reject, cancelDeadline };
+      this.#command = { message, resolve, reject, cancelDeadline, beats: 0 };
       if (!this.#options.send(message)) {
         this.lose(this.#gone("the command could not be delivered"));
       }
@@ -221,6 +229,14 @@ export class Session {
     );
   }
 
+  /** The command, or its answer, may have been lost: whoever has answered it does so once more. */
+  #askAgain(): void {
+    const command = this.#command;
+    if (command === undefined) return;
+    command.beats++;
+    if (command.beats % BEATS_PER_REPEAT === 0) this.#options.send(command.message);
+  }
+
   #expire(what: string): void {
     const { captureTimeoutMs } = this.#options;
     this.lose(
@@ -254,6 +270,7 @@ export class Session {
         return;
       }
       send({ type: "heartbeat" });
+      this.#askAgain();
       this.#beatLater();
     });
   }

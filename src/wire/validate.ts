@@ -14,6 +14,7 @@ import {
   integer,
   list,
   listsApart,
+  Mismatch,
   oneOf,
   optional,
   record,
@@ -38,6 +39,7 @@ import {
   type Later,
   LIMITS,
   MODES,
+  type Orders,
   PHASES,
   type PhaseSeconds,
   type Problem,
@@ -112,6 +114,22 @@ const reserved: Check<Reserved> = record<Reserved>({
   servingBytes: optional(count),
 });
 
+const elapsed: Check<number> = (value, path) => {
+  const seconds = amount(value, path);
+  if (seconds <= LIMITS.secondsMax) return seconds;
+  throw new Mismatch(path, `to be at most ${LIMITS.secondsMax}, got ${seconds}`);
+};
+
+const orders: Check<Orders> = record<Orders>({
+  serial: optional(count),
+  mode: optional(oneOf(MODES)),
+  frozen: optional(sentence),
+  settleWithinSeconds: optional(elapsed),
+  pin: optional(list(id, LIMITS.rules)),
+  exclude: optional(list(id, LIMITS.rules)),
+  graphsMax: optional(integer(1, LIMITS.graphs)),
+});
+
 const stepCount: Check<StepCount> = record<StepCount>({
   tokens,
   requests: people,
@@ -134,7 +152,18 @@ type Tables<M extends { readonly type: string }> = {
   readonly [T in M["type"]]: Check<Extract<M, { readonly type: T }>>;
 };
 
-const heartbeat = record<Heartbeat>({ type: oneOf(["heartbeat"]), ranks: optional(ranks) });
+const heartbeat = record<Heartbeat>({
+  type: oneOf(["heartbeat"]),
+  ranks: optional(ranks),
+  phase: optional(oneOf(PHASES)),
+  mode: optional(oneOf(MODES)),
+  epoch: optional(count),
+  captured: optional(count),
+  state: optional(oneOf(["idle", "busy"])),
+  orders: optional(count),
+  frozen: optional(flag),
+  asleep: optional(flag),
+});
 
 /** Checks of everything an engine may send. */
 export const FROM_ENGINE: Tables<FromEngine> = {
@@ -157,6 +186,7 @@ export const FROM_ENGINE: Tables<FromEngine> = {
     adapter: optional(label),
     sleeps: optional(flag),
     incarnation: optional(count),
+    orders: optional(orders),
   }),
   inventory: record<Inventory>({
     type: oneOf(["inventory"]),
@@ -174,6 +204,8 @@ export const FROM_ENGINE: Tables<FromEngine> = {
     reserve: optional(reserved),
     tiers: optional(tiers),
     asleep: optional(list(label, LIMITS.tags)),
+    frozen: optional(sentence),
+    settlingSeconds: optional(elapsed),
   }),
   ready: record<Ready>({
     type: oneOf(["ready"]),
@@ -249,6 +281,7 @@ export const TO_ENGINE: Tables<ToEngine> = {
     reserve: optional(oneOf(RESERVES)),
     reserveBytes: optional(count),
     marginBytes: optional(count),
+    orders: optional(orders),
   }),
   refuse: record<Refuse>({ type: oneOf(["refuse"]), code: id, message: sentence }),
   later: record<Later>({
@@ -279,8 +312,17 @@ export const TO_ENGINE: Tables<ToEngine> = {
     uniform: dispatchRows,
     mixed: dispatchRows,
   }),
-  freeze: record<Freeze>({ type: oneOf(["freeze"]), reason: sentence }),
-  mode: record<SetMode>({ type: oneOf(["mode"]), mode: oneOf(MODES) }),
+  freeze: record<Freeze>({
+    type: oneOf(["freeze"]),
+    reason: sentence,
+    orders: optional(orders),
+  }),
+  mode: record<SetMode>({
+    type: oneOf(["mode"]),
+    mode: oneOf(MODES),
+    orders: optional(orders),
+    settlingSeconds: optional(elapsed),
+  }),
   sleep: record<Sleep>({
     type: oneOf(["sleep"]),
     command: count,

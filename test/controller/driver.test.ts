@@ -82,7 +82,7 @@ class Rig {
       captured: ["PIECEWISE:8", "FULL:8"].map((graph) => ({ graph, ms: 1, bytes: 1 })),
       ranks: [RANK],
       ...CONFIGURATION,
-      epoch: 0,
+      epoch: this.driver.record.epoch,
       ...more,
     });
   }
@@ -93,7 +93,7 @@ class Rig {
       captureSeconds: 1,
       captured: ["PIECEWISE:8", "FULL:8"].map((graph) => ({ graph, ms: 1, bytes: 1 })),
       ranks: [RANK],
-      epoch: 1,
+      epoch: this.driver.record.epoch,
     });
   }
 
@@ -108,7 +108,7 @@ class Rig {
   }
 
   answer(command: number, graph: string, outcome: CaptureResult["outcome"] = "captured"): void {
-    const cost = { stallMs: 1, ms: 1, bytes: 1, ranks: [RANK], epoch: 2 };
+    const cost = { stallMs: 1, ms: 1, bytes: 1, ranks: [RANK], epoch: this.driver.record.epoch };
     this.driver.receive({ type: "result", command, graph, outcome, ...cost });
   }
 
@@ -182,7 +182,9 @@ describe("the mode it has already", () => {
     }
     expect(rig.driver.record.state?.settled).toBe(true);
     rig.driver.setMode("idle");
-    expect(rig.ofType("mode")).toEqual([{ type: "mode", mode: "idle" }]);
+    expect(rig.ofType("mode")).toEqual([
+      { type: "mode", mode: "idle", orders: { serial: 1, mode: "idle" }, settlingSeconds: 0 },
+    ]);
     await rig.capture(3);
   });
 
@@ -192,7 +194,9 @@ describe("the mode it has already", () => {
     rig.clock.advance(40);
     rig.sent.length = 0;
     rig.driver.setMode("lazy");
-    expect(rig.sent).toEqual([]);
+    // It is told as an order, and that the time for captures runs on.
+    const orders = { serial: 1, mode: "lazy" };
+    expect(rig.sent).toEqual([{ type: "mode", mode: "lazy", orders, settlingSeconds: 40 }]);
     rig.clock.advance(20);
     expect(rig.ofType("freeze")).toHaveLength(1);
   });
@@ -218,7 +222,7 @@ test("a mode that a listener sets while an inventory is taken in is the last wor
   rig.inventory({ captured: [{ graph: "FULL:999", ms: 1, bytes: 1 }] });
   stop();
   expect(rig.ofType("mode").length).toBeGreaterThan(0);
-  expect(rig.ofType("mode").at(-1)).toEqual({ type: "mode", mode: "eager" });
+  expect(rig.ofType("mode").at(-1)).toMatchObject({ type: "mode", mode: "eager" });
 });
 
 test("readyToSettledSeconds is of the first time, whatever mode comes later", () => {
@@ -239,7 +243,10 @@ describe("freeze", () => {
     const rig = new Rig();
     rig.driver.freeze("not now");
     rig.inventory();
-    expect(rig.ofType("freeze")).toMatchObject([{ reason: "not now" }]);
+    expect(rig.ofType("freeze")).toMatchObject([
+      { reason: "not now", orders: { frozen: "not now" } },
+      { reason: "not now" },
+    ]);
     await expect(rig.capture()).rejects.toThrow("no capture");
     expect(rig.driver.record.state).toMatchObject({ frozen: true, settled: true });
     rig.driver.setMode("idle");
@@ -279,7 +286,7 @@ test("a mode that lifted a freeze while the engine was away is told when it is b
   rig.return();
   rig.inventory();
   // The welcome names the same mode as before, which ends no freeze on the engine's side.
-  expect(rig.ofType("mode")).toEqual([{ type: "mode", mode: "lazy" }]);
+  expect(rig.ofType("mode")).toMatchObject([{ type: "mode", mode: "lazy", settlingSeconds: 0 }]);
   expect(rig.ofType("freeze")).toEqual([]);
 });
 

@@ -105,7 +105,7 @@ export class MemoryRig {
       captureSeconds: 1,
       captured: this.#held(),
       ranks: this.ranks,
-      epoch: 1,
+      epoch: this.driver.record.epoch,
     });
     return start;
   }
@@ -118,7 +118,7 @@ export class MemoryRig {
       captured: this.#held(),
       ranks: this.ranks,
       ...CONFIGURATION,
-      epoch: 0,
+      epoch: this.driver.record.epoch,
       ...(this.#tiers.length === 0 ? {} : { tiers: this.#tiers }),
     });
   }
@@ -164,7 +164,7 @@ export class MemoryRig {
         freedBytes: freed,
         ...(outcome === "dropped" ? {} : { reason: "not now" }),
         ranks: this.ranks,
-        epoch: 3,
+        epoch: this.driver.record.epoch,
       });
     } else {
       const outcome = more.outcome ?? "captured";
@@ -178,7 +178,7 @@ export class MemoryRig {
         ms: 1,
         bytes,
         ranks: this.ranks,
-        epoch: 2,
+        epoch: this.driver.record.epoch,
         ...more,
       });
     }

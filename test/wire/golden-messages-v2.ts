@@ -4,27 +4,37 @@ import type { FromEngine, ToEngine } from "../../src/wire/protocol.ts";
 
 const shape = { tokens: 24, requests: 24, uniform: 1, served: "FULL:24:l2", count: 3 };
 
+const HELLO = {
+  type: "hello",
+  versionMin: 1,
+  versionMax: 2,
+  engine: "llama-8b-0",
+  session: "5b1f0c9e7d3a4e61",
+  pluginVersion: "0.2.0",
+  vllmVersion: "0.33.0",
+  model: "meta-llama/Llama-3.1-8B",
+  host: "node-17",
+  pid: 4_194_304,
+  phase: "loading",
+  mode: "idle",
+  tensorParallel: 1,
+  pipelineParallel: 1,
+  adapter: "v31",
+} as const;
+
+/** What came with orders that outlive a restart; an older peer ignores it. */
+const ORDERS = {
+  serial: 3,
+  mode: "lazy",
+  frozen: "for the benchmark",
+  settleWithinSeconds: 90.5,
+  pin: ["FULL:24", ">256"],
+  exclude: ["PIECEWISE"],
+  graphsMax: 40,
+} as const;
+
 export const FROM_ENGINE_V2: readonly (readonly [string, FromEngine])[] = [
-  [
-    "hello of version 2, with its adapter",
-    {
-      type: "hello",
-      versionMin: 1,
-      versionMax: 2,
-      engine: "llama-8b-0",
-      session: "5b1f0c9e7d3a4e61",
-      pluginVersion: "0.2.0",
-      vllmVersion: "0.33.0",
-      model: "meta-llama/Llama-3.1-8B",
-      host: "node-17",
-      pid: 4_194_304,
-      phase: "loading",
-      mode: "idle",
-      tensorParallel: 1,
-      pipelineParallel: 1,
-      adapter: "v31",
-    },
-  ],
+  ["hello of version 2, with its adapter", HELLO],
   [
     "inventory with graphs of every case",
     {
@@ -130,6 +140,40 @@ export const FROM_ENGINE_V2: readonly (readonly [string, FromEngine])[] = [
       epoch: 104,
     },
   ],
+  [
+    "heartbeat that says how an engine stands",
+    {
+      type: "heartbeat",
+      phase: "serving",
+      mode: "lazy",
+      epoch: 7,
+      captured: 5,
+      state: "idle",
+      orders: 3,
+      frozen: true,
+      asleep: true,
+    },
+  ],
+  ["hello of an engine that was given orders", { ...HELLO, mode: "lazy", orders: ORDERS }],
+  ["hello of an engine without orders any more", { ...HELLO, orders: {} }],
+  [
+    "inventory of an engine that captures no more",
+    {
+      type: "inventory",
+      phase: "serving",
+      graphs: [{ id: "FULL:1", kind: "FULL", tokens: 1, requests: 1, uniform: 1 }],
+      captured: [],
+      ranks: [],
+      cudagraphMode: "FULL",
+      layers: 32,
+      maxRequests: 1,
+      maxBatchedTokens: 2048,
+      kvCacheTokens: 1600,
+      epoch: 2,
+      frozen: "for the benchmark",
+      settlingSeconds: 12.25,
+    },
+  ],
 ];
 
 export const TO_ENGINE_V2: readonly (readonly [string, ToEngine])[] = [
@@ -159,6 +203,33 @@ export const TO_ENGINE_V2: readonly (readonly [string, ToEngine])[] = [
   ],
   ["sleep", { type: "sleep", command: 7, level: 1 }],
   ["sleep without graphs", { type: "sleep", command: 8, level: 2, dropGraphs: true }],
+  [
+    "welcome with orders",
+    {
+      type: "welcome",
+      version: 2,
+      incarnation: 1_795_000_000_125,
+      heartbeatMs: 1000,
+      mode: "lazy",
+      orders: ORDERS,
+    },
+  ],
+  [
+    "welcome that ends all orders",
+    {
+      type: "welcome",
+      version: 2,
+      incarnation: 1_795_000_000_125,
+      heartbeatMs: 1000,
+      mode: "idle",
+      orders: {},
+    },
+  ],
+  [
+    "freeze by order",
+    { type: "freeze", reason: "for the benchmark", orders: { frozen: "for the benchmark" } },
+  ],
+  ["mode by order", { type: "mode", mode: "lazy", orders: { mode: "lazy" }, settlingSeconds: 0.5 }],
   ["wake", { type: "wake", command: 9 }],
   ["wake with its weights", { type: "wake", command: 10, reloadWeights: true }],
 ];

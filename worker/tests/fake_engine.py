@@ -232,10 +232,13 @@ class Executor:
 class Wire:
     """A ``Link`` that keeps what is sent, in the place of a socket."""
 
-    def __init__(self, *_: Any, on_message: Any, on_tick: Any, inventory: Any) -> None:
+    def __init__(
+        self, *_: Any, on_message: Any, on_tick: Any, inventory: Any, heartbeat: Any
+    ) -> None:
         self.receive: Callable[[Any], None] = on_message
         self.tick: Callable[[], None] = on_tick
         self.inventory = inventory
+        self.heartbeat: Callable[[], Any] = heartbeat
         self.sent: list[Any] = []
         self.incarnation = 1
         self.dropped = 0

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from fake_controller import FakeController
 from fake_engine import GRAPHS, TOPS, Engine, FakeRank, Wire, make_config, make_engine
@@ -28,6 +29,7 @@ from lazygraph_vllm.protocol.messages import (
     Goodbye,
     Hello,
     Inventory,
+    Orders,
     Problem,
     Ready,
     Refuse,
@@ -647,6 +649,34 @@ def test_a_frozen_engine_stays_as_it_is_alone() -> None:
     engine.wire.tick()
     engine.turn()
     assert engine.captured() == TOPS
+
+
+@pytest.mark.parametrize(("gone", "filled"), [(59.0, True), (61.0, False)])
+def test_the_time_for_captures_ends_without_a_controller_too(gone: float, filled: bool) -> None:
+    engine = make_engine("idle").start()
+    orders = Orders(settle_within_seconds=60)
+    engine.wire.receive(SetMode(mode="idle", orders=orders, settling_seconds=gone))
+    engine.turn()
+    lose_controller(engine)
+    assert (len(engine.captured()) == len(GRAPHS)) is filled
+    assert engine.agent.session.inventory().settling_seconds == pytest.approx(gone, abs=30)
+
+
+def test_orders_are_kept_until_others_come_and_told_with_the_next_hello() -> None:
+    engine = make_engine("idle").start()
+    assert "orders" not in engine.wire.hello
+    ordered = Orders(mode="lazy", frozen="enough", pin=("8",), graphs_max=3)
+    engine.wire.receive(Freeze(reason="enough", orders=ordered))
+    engine.turn()
+    assert engine.agent.session.inventory().frozen == "enough"
+    # One that says nothing of orders, as an older controller, leaves them.
+    welcome = Welcome(version=2, incarnation=2, heartbeat_ms=1000, mode="idle")
+    engine.wire.receive(welcome)
+    engine.turn()
+    assert engine.wire.hello["orders"] == ordered
+    assert engine.agent.session.inventory().frozen == "enough"
+    engine.wire.receive(replace(welcome, orders=Orders()))
+    assert engine.wire.hello["orders"] == Orders()
 
 
 def lose_controller(engine: Engine) -> None:

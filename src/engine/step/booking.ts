@@ -18,6 +18,7 @@ import type {
   CaptureResult,
   Inventory,
   Mode,
+  Orders,
   RankMemory,
   Ready,
   Telemetry,
@@ -41,6 +42,7 @@ type Simple = Pick<
   | "connected"
   | "lostReason"
   | "goodbye"
+  | "orders"
   | "frozenReason"
   | "epoch"
   | "readyToSettledSeconds"
@@ -216,11 +218,14 @@ export function setRanks(
   epoch?: number,
 ): void {
   record.ranks = ranks;
-  if (epoch !== undefined) record.epoch = epoch;
+  // It only rises in a process: what comes late tells of earlier.
+  if (epoch !== undefined) record.epoch = Math.max(record.epoch, epoch);
 }
 
 /** Starts over after a change of mode: refusals are asked again, failures are not. */
 export function applyMode(record: Writable<EngineRecord>, mode: Mode): void {
+  const { frozen: _ended, ...orders } = record.orders;
+  record.orders = nextOrders(orders, { mode });
   record.mode = mode;
   record.frozenReason = undefined;
   const state = record.state as WritableState | undefined;
@@ -230,6 +235,11 @@ export function applyMode(record: Writable<EngineRecord>, mode: Mode): void {
   for (const entry of state.graphs.values()) {
     if (entry.status === "refused") setStatus(entry, "planned");
   }
+}
+
+/** What is ordered from now on. */
+export function nextOrders(before: Orders, change: Partial<Orders>): Orders {
+  return { ...before, ...change, serial: (before.serial ?? 0) + 1 };
 }
 
 function setStatus(entry: WritableGraph, status: WritableGraph["status"], reason?: string): void {

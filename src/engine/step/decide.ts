@@ -7,52 +7,23 @@ import { messageOf } from "../../base/errors.ts";
 import type { ExplainingPolicy } from "../../schedule/choice.ts";
 import type { Decision, EngineEvent } from "../../schedule/policy.ts";
 import type { EngineState } from "../../schedule/state.ts";
-import { LIMITS, type Mode, PROTOCOL_VERSION_MIN } from "../../wire/protocol.ts";
+import { PROTOCOL_VERSION_MIN } from "../../wire/protocol.ts";
 import { spokenVersion } from "../../wire/version.ts";
-import type { DecisionEvent } from "../events.ts";
 import type { EngineRecord } from "../record.ts";
-import { applyMode, book, bookCapture, bookState, noteDecision, remember } from "./booking.ts";
+import { book, bookCapture, bookState, remember } from "./booking.ts";
+import { ask, decided, sentence } from "./decided.ts";
 import type { CaptureEffect, EngineInput, Happening, Inner, StepTools } from "./effects.ts";
 import { flawOf } from "./flaws.ts";
 import { letGo, reserve, startMemory } from "./memory.ts";
-import { applyRules, hasEnded, moreFor, rulesAlone } from "./rules.ts";
-import { announceCapture, announceDecision, announceProblem, announceSettled } from "./tell.ts";
+import { settleLater } from "./orders.ts";
+import { moreFor, rulesAlone } from "./rules.ts";
+import { announceCapture, announceProblem, announceSettled } from "./tell.ts";
 
 const WAIT_SECONDS_MAX = 3600;
 
 type Inners = Generator<Inner, void, undefined>;
 
 // ------------------------------------------------------------------ by the gateway
-
-/**
- * The mode that it has already lifts a freeze and asks again for what was refused, maybe by an
- * engine that an earlier controller froze. Else what the policy remembers is kept.
- */
-export function* setMode(record: EngineRecord, mode: Mode, tools: StepTools): Inners {
-  if (mode === record.mode && !hasEnded(record)) return;
-  applyMode(record, mode);
-  applyRules(record, tools.rules);
-  remember(record, { policy: undefined, modeSet: true, settling: false });
-  yield { type: "cancel", timer: "settle" };
-  yield { type: "send", message: { type: "mode", mode } };
-  yield* decided(record, { decision: "mode", reason: `the mode is ${mode} now` }, tools);
-  if (record.state?.ready !== true) return;
-  yield* settleLater(record, tools);
-  yield ask({ type: "ready" });
-}
-
-export function* freeze(record: EngineRecord, why: string, tools: StepTools): Inners {
-  if (record.frozenReason !== undefined) return;
-  const reason = sentence(why);
-  book(record, { frozenReason: reason });
-  // Without a plan there is nothing to end yet: the engine is told when its inventory comes.
-  if (record.state !== undefined) {
-    bookState(record, { frozen: true });
-    yield { type: "send", message: { type: "freeze", reason } };
-  }
-  yield* decided(record, { decision: "freeze", reason }, tools);
-  yield ask({ type: "tick" });
-}
 
 export function* expect(
   record: EngineRecord,
@@ -64,10 +35,6 @@ export function* expect(
 }
 
 // ------------------------------------------------------------------ by the policy
-
-function ask(happening: Happening): Inner {
-  return { type: "ask", happening };
-}
 
 /** The engine told its graphs: from now on there is a policy to hear of what is to come. */
 export function* inventoryTold(record: EngineRecord, tools: StepTools): Inners {
@@ -189,16 +156,6 @@ function* carryOut(
   yield* decided(record, { decision: decision.type, reason }, tools);
 }
 
-/** What was decided is remembered too, for people who ask later. */
-export function* decided(
-  record: EngineRecord,
-  decision: Pick<DecisionEvent, "decision" | "graph" | "reason">,
-  tools: StepTools,
-): Inners {
-  noteDecision(record, { atUnixMs: tools.unixMs(), ...decision });
-  yield announceDecision(decision);
-}
-
 function* settled(
   record: EngineRecord,
   reason: string,
@@ -282,35 +239,13 @@ function captureBreach(state: EngineState, status: string | undefined): string |
 
 // ------------------------------------------------------------------ by the clock, and by memory
 
-/** Starts the time in which captures may happen, once: no return of the engine puts its end off. */
-export function* settleLater(record: EngineRecord, tools: StepTools): Inners {
-  const { settleWithinSeconds } = tools;
-  if (settleWithinSeconds === undefined || record.state?.settled === true) return;
-  if (record.course.settling) return;
-  if (settleWithinSeconds === 0) {
-    yield* settleOver(record, tools);
-    return;
-  }
-  remember(record, { settling: true });
-  yield { type: "wait", timer: "settle", seconds: settleWithinSeconds };
-}
-
-/** The time in which captures may happen is over. */
-export function settleOver(record: EngineRecord, tools: StepTools): Inners {
-  return freeze(record, `settleWithinSeconds (${tools.settleWithinSeconds}) is over`, tools);
-}
-
 /** Captures had ended before a tier was given up; with room for it again they go on. */
-export function* reopen(record: EngineRecord): Inners {
+export function* reopen(record: EngineRecord, tools: StepTools): Inners {
   const { state, mode, frozenReason } = record;
   if (state === undefined || frozenReason !== undefined) return;
   bookState(record, { settled: false });
-  remember(record, { policy: undefined });
+  remember(record, { policy: undefined, settling: false });
   yield { type: "send", message: { type: "mode", mode } };
+  yield* settleLater(record, tools);
   yield ask({ type: "ready" });
-}
-
-/** Text of the user's or of a policy's as the protocol takes it: bounded, and well-formed. */
-function sentence(text: string): string {
-  return Buffer.from(String(text).slice(0, LIMITS.textChars)).toString();
 }

@@ -6,7 +6,7 @@ import type { PlanDesk } from "../../plan/engine-plan.ts";
 import type { PolicyMaker } from "../../schedule/choice.ts";
 import type { Decision, EngineEvent } from "../../schedule/policy.ts";
 import type { PlanRules } from "../../schedule/rules.ts";
-import type { Dropped, FromEngine, Hello, Mode, ToEngine } from "../../wire/protocol.ts";
+import type { Dropped, FromEngine, Hello, Mode, Orders, ToEngine } from "../../wire/protocol.ts";
 import type { EngineEventBase, EventName, LazygraphEvents } from "../events.ts";
 import type { ProblemCounts } from "../record.ts";
 
@@ -62,7 +62,7 @@ export type PublishEffect = {
 }[EventName];
 
 export type Effect =
-  | { readonly type: "welcome"; readonly mode: Mode }
+  | { readonly type: "welcome"; readonly mode: Mode; readonly orders: Orders }
   | {
       readonly type: "send";
       readonly message: Exclude<ToEngine, { type: "capture" | "drop" | "sleep" | "wake" }>;

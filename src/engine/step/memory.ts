@@ -22,6 +22,8 @@ const REVIEW_SECONDS_MIN = 2;
 /** An engine that is lost for longer needs no memory kept for its serving: most often it is dead. */
 const LOST_CLAIM_SECONDS = 60;
 
+const DROPPED_REASON = "dropped: serving needs its memory";
+
 type Inners<T = void> = Generator<Inner, T, undefined>;
 
 // ------------------------------------------------------------------ what the engine told
@@ -182,6 +184,10 @@ export function* droppedMemory(
   if (record.course.closed) return;
   if (ranks.length > 0) yield* report(record);
   record.guard?.dropped(graphs);
+  // An inventory that was told before the drop, and came after it was decided, has them as captured.
+  const back = graphs.filter((id) => record.state?.graphs.get(id)?.status === "captured");
+  for (const id of back) blockGraph(record, id, DROPPED_REASON);
+  if (back.length > 0) yield { type: "ask", happening: { type: "memory", graphs: back } };
   yield announceDropped(record, graphs, freedBytes);
   yield* reviewLater(record, tools);
 }
@@ -215,7 +221,7 @@ function* drop(
   if (graphs.length === 0) return false;
   remember(record, { dropping: true, dropAtSeconds: now + DROP_SECONDS_MIN });
   guard.refused();
-  for (const { id } of graphs) blockGraph(record, id, "dropped: serving needs its memory");
+  for (const { id } of graphs) blockGraph(record, id, DROPPED_REASON);
   // The table first: no step is to ask for a graph that is about to go.
   yield { type: "ask", happening: { type: "memory", graphs: graphs.map(({ id }) => id) } };
   yield { type: "drop", graphs };

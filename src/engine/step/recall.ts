@@ -5,7 +5,7 @@ import type { EngineState } from "../../schedule/state.ts";
 import type { Inventory } from "../../wire/protocol.ts";
 import type { EngineRecord } from "../record.ts";
 import { book, remember } from "./booking.ts";
-import { decided } from "./decide.ts";
+import { decided } from "./decided.ts";
 import type { Inner, StepTools } from "./effects.ts";
 import { announceProblem } from "./tell.ts";
 

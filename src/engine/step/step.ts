@@ -32,12 +32,8 @@ import {
   captureReserved,
   captureTurn,
   expect,
-  freeze,
   inventoryTold,
   reopen,
-  setMode,
-  settleLater,
-  settleOver,
 } from "./decide.ts";
 import type { Effects, EngineInput, EngineMessage, Inner, StepTools, Timer } from "./effects.ts";
 import {
@@ -53,7 +49,19 @@ import {
   review,
   reviewDue,
 } from "./memory.ts";
+import {
+  adoptCourse,
+  CAPTURES_ENDED,
+  freezeMessage,
+  freezeOrdered,
+  modeMessage,
+  setMode,
+  settleLater,
+  settleOver,
+} from "./orders.ts";
+import { pulse } from "./pulse.ts";
 import { recallPlan } from "./recall.ts";
+import { resync, resyncUnlessNext } from "./resync.ts";
 import { announceUnmatched, applyRules } from "./rules.ts";
 import {
   announceJoin,
@@ -66,9 +74,6 @@ import {
   announceUnanswered,
   announceUnknown,
 } from "./tell.ts";
-
-/** Seconds between two resyncs that this side asks for, however much the engine gets wrong. */
-const RESYNC_SECONDS_MIN = 1;
 
 type Inners = Generator<Inner, void, undefined>;
 
@@ -84,7 +89,7 @@ function* resolved(record: EngineRecord, inners: Inners, tools: StepTools): Effe
   for (const inner of inners) {
     if (inner.type === "ask") {
       yield* resolved(record, askPolicy(record, inner.happening, tools), tools);
-    } else if (inner.type === "reopen") yield* resolved(record, reopen(record), tools);
+    } else if (inner.type === "reopen") yield* resolved(record, reopen(record, tools), tools);
     else yield inner;
   }
 }
@@ -110,7 +115,7 @@ function* taken(record: EngineRecord, input: EngineInput, tools: StepTools): Inn
     case "mode":
       return yield* setMode(record, input.mode, tools);
     case "freeze":
-      return yield* freeze(record, input.reason, tools);
+      return yield* freezeOrdered(record, input.reason, tools);
     case "announce":
       return yield* expect(record, input, tools);
     case "timer":
@@ -150,12 +155,11 @@ function* received(
       return yield* result(record, message, answers, tools);
     // What of it sleeps, and which graphs are left, the inventory before `slept` has told.
     case "slept":
-    case "dropped":
-      return setRanks(
-        record,
-        message.ranks.length > 0 ? message.ranks : record.ranks,
-        message.epoch,
-      );
+    case "dropped": {
+      const { epoch, ranks } = record;
+      setRanks(record, message.ranks.length > 0 ? message.ranks : ranks, message.epoch);
+      return yield* resyncUnlessNext(record, message, epoch, tools);
+    }
     case "telemetry":
       return yield* telemetry(record, message, tools);
     case "edge": {
@@ -166,9 +170,11 @@ function* received(
       return;
     }
     case "heartbeat":
-      if (message.ranks === undefined) return;
-      setRanks(record, message.ranks);
-      return yield* heartbeatMemory(record, tools);
+      if (message.ranks !== undefined) {
+        setRanks(record, message.ranks);
+        yield* heartbeatMemory(record, tools);
+      }
+      return yield* pulse(record, message, tools);
     case "problem":
       countProblem(record, "reported", 1);
       yield announceProblem(message.code, message.message);
@@ -192,7 +198,7 @@ function* timeOver(record: EngineRecord, timer: Timer, tools: StepTools): Inners
 // ------------------------------------------------------------------ its connection
 
 function* joined(record: EngineRecord, reconnected: boolean): Inners {
-  yield { type: "welcome", mode: record.mode };
+  yield { type: "welcome", mode: record.mode, orders: record.orders };
   yield announceJoin(record, reconnected);
 }
 
@@ -226,6 +232,11 @@ function* closed(record: EngineRecord): Inners {
 // ------------------------------------------------------------------ what it told
 
 function* inventory(record: EngineRecord, message: Inventory, tools: StepTools): Inners {
+  if (message.epoch < record.epoch) {
+    // It was overtaken by what it doesn't know of yet.
+    yield* resync(record, tools);
+    return;
+  }
   const before = record.state;
   const slept = record.asleep.length > 0;
   const held = before === undefined ? 0 : capturedGraphs(before).length;
@@ -234,19 +245,21 @@ function* inventory(record: EngineRecord, message: Inventory, tools: StepTools):
   if ((sleeps || slept) && message.captured.length < held)
     remember(record, { droppedAsleep: true });
   if (record.state !== before) yield* newPlan(record, message, tools);
+  if (before === undefined) adoptCourse(record, message, tools);
   applyRules(record, tools.rules);
   yield* inventoryMemory(record, message, record.course.plan?.bytes, tools);
   // Asking again would bring the same inventory: report, and go on with what is known.
   if (unknown.length > 0) yield* unknownGraphs(record, unknown, "inventory");
   if (message.phase === "stock" || message.phase === "stopping") return;
   // Read only now: who listens to what was published above may have set the mode.
-  const { state, frozenReason, mode } = record;
+  const { state, frozenReason } = record;
   if (frozenReason !== undefined || state?.settled === true) {
-    const reason = frozenReason ?? "captures had ended before";
-    yield { type: "send", message: { type: "freeze", reason } };
-  } else if (record.course.modeSet) {
-    // The welcome told the mode, but not that it has lifted a freeze.
-    yield { type: "send", message: { type: "mode", mode } };
+    // The order itself may have been lost.
+    const orders = record.orders.frozen === undefined ? undefined : record.orders;
+    yield freezeMessage(frozenReason ?? CAPTURES_ENDED, orders);
+  } else if (record.course.modeSet || message.frozen !== undefined) {
+    // The welcome told the mode, but not that it has lifted a freeze; or that was lost.
+    yield modeMessage(record, tools);
   }
   yield* inventoryTold(record, tools);
   if (slept && !sleeps) yield* woke(record);
@@ -298,8 +311,9 @@ function* result(
   answers: boolean,
   tools: StepTools,
 ): Inners {
-  const { state } = record;
+  const { state, epoch } = record;
   const applied = applyResult(record, message);
+  yield* resyncUnlessNext(record, message, epoch, tools);
   yield* resultMemory(record, message, answers, tools);
   if (state === undefined || applied === undefined) {
     yield* unknownGraphs(record, [message.graph], "result", tools);
@@ -334,11 +348,4 @@ function* unknownGraphs(
   countProblem(record, "unknownGraphs", graphs.length);
   yield announceUnknown(record, graphs, where, tools !== undefined);
   if (tools !== undefined) yield* resync(record, tools);
-}
-
-function* resync(record: EngineRecord, tools: StepTools): Inners {
-  const now = tools.now();
-  if (now - record.course.resyncAtSeconds < RESYNC_SECONDS_MIN) return;
-  remember(record, { resyncAtSeconds: now });
-  yield { type: "send", message: { type: "resync" } };
 }

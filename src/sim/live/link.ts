@@ -16,14 +16,26 @@ export interface EngineCurve {
   readonly secretKey: string;
 }
 
-export interface LinkOptions {
-  readonly endpoint: string;
-  readonly curve?: EngineCurve;
+/** What an engine's link tells its session. */
+export interface LinkEvents {
   readonly onMessage: (message: ToEngine) => void;
   /** A frame that is no message, or of a type this version doesn't know. */
   readonly onUnreadable?: (error: unknown) => void;
   readonly onUp: () => void;
   readonly onDown: () => void;
+}
+
+export interface LinkOptions extends LinkEvents {
+  readonly endpoint: string;
+  readonly curve?: EngineCurve;
+}
+
+/** The wire as an engine knows it. A simulation brings its own. */
+export interface EngineWire {
+  open(): void;
+  /** Resolves to whether the message was handed to a connected peer. Never rejects. */
+  send(message: FromEngine): Promise<boolean>;
+  close(goodbye?: FromEngine): Promise<void>;
 }
 
 const OUTBOX_MAX = 256;
@@ -39,7 +51,7 @@ interface Outgoing {
   readonly sent: (delivered: boolean) => void;
 }
 
-export class EngineLink {
+export class EngineLink implements EngineWire {
   readonly #options: LinkOptions;
   readonly #socket: Dealer;
   readonly #outbox: Outgoing[] = [];
@@ -77,7 +89,6 @@ export class EngineLink {
     this.#reader = this.#read();
   }
 
-  /** Resolves to whether the message was handed to a connected peer. Never rejects. */
   send(message: FromEngine): Promise<boolean> {
     if (this.#socket.closed || this.#outbox.length >= OUTBOX_MAX) return Promise.resolve(false);
     const frame = encode(message);

@@ -11,12 +11,20 @@ import { type Graph, topGraphs } from "../../base/graph.ts";
 import { dispatchTable } from "../../schedule/dispatch.ts";
 import { fillOrder, firstLadder } from "../../schedule/first-ladder.ts";
 import type { TraceRequest } from "../../trace/trace.ts";
-import type { FromEngine, Mode, Slept, Start } from "../../wire/protocol.ts";
+import type {
+  FromEngine,
+  Heartbeat,
+  Inventory,
+  Mode,
+  Orders,
+  Slept,
+  Start,
+} from "../../wire/protocol.ts";
 import type { RequestSample } from "../model/batcher.ts";
 import { Drive, listArrivals } from "../model/drive.ts";
 import { EngineModel } from "../model/engine.ts";
 import type { CaptureOutcome, DropOutcome, EngineOptions } from "../model/engine-options.ts";
-import { type EngineCurve, EngineLink } from "./link.ts";
+import { type EngineCurve, EngineLink, type EngineWire, type LinkEvents } from "./link.ts";
 import { LiveRequests } from "./live-requests.ts";
 import { PacedClock } from "./paced-clock.ts";
 import { helloOf, inventoryOf, ranksOf, readyOf } from "./self-report.ts";
@@ -50,8 +58,12 @@ export interface LiveEngineOptions
   /** Of the controller; without one the engine goes by its mode's defaults. */
   readonly endpoint?: string;
   readonly curve?: EngineCurve;
+  /** Instead of a socket at `endpoint`: for simulations. */
+  readonly wire?: (events: LinkEvents) => EngineWire;
   /** Logical identity. @default "simulated" */
   readonly engine?: string;
+  /** Of this process. @default random */
+  readonly session?: string;
   /** @default "idle" */
   readonly mode?: Mode;
   /** Simulated seconds per real second, above 0. @default 1 */
@@ -70,7 +82,7 @@ const CLOCK_ERROR_SECONDS = 1e-6;
 const OWN_COMMAND = -1;
 
 export class LiveEngine {
-  readonly session: string = randomUUID();
+  readonly session: string;
   /** Settles when the engine has ended, by `close` or by itself. */
   readonly closed: Promise<void>;
   readonly model: EngineModel;
@@ -78,14 +90,18 @@ export class LiveEngine {
   readonly #clock: Clock;
   readonly #time: PacedClock;
   readonly #drive: Drive;
-  readonly #link: EngineLink | undefined;
+  readonly #link: EngineWire | undefined;
   readonly #talk: EngineSession;
   readonly #telemetry: StepTelemetry;
   readonly #requests: LiveRequests;
   #mode: Mode;
   /** The KV cache exists, so there is an inventory to tell. */
   #hasCache = false;
-  #frozen = false;
+  /** Why it captures no more; empty: it may. */
+  #frozen = "";
+  #orders: Orders | undefined;
+  /** When the time for captures began; undefined until it does. */
+  #settlingAtSeconds: number | undefined;
   /** What not to capture without a controller. */
   #excluded: ReadonlySet<string> = new Set();
   #graphsMax = Number.POSITIVE_INFINITY;
@@ -99,6 +115,7 @@ export class LiveEngine {
 
   constructor(options: LiveEngineOptions) {
     this.#options = options;
+    this.session = options.session ?? randomUUID();
     this.closed = new Promise((resolve) => {
       this.#tellClosed = resolve;
     });
@@ -127,19 +144,27 @@ export class LiveEngine {
     });
     this.#drive = new Drive(this.model, listArrivals(options.requests ?? []));
     this.#talk = new EngineSession(this.#host());
-    const { endpoint, curve } = options;
-    if (endpoint === undefined) return;
-    this.#link = new EngineLink({
-      endpoint,
-      ...(curve === undefined ? {} : { curve }),
+    this.#link = this.#connect({
       onMessage: (message) => this.#outside(() => this.#talk.receive(message)),
       onUp: () => this.#talk.up(),
       onDown: () => this.#talk.down(),
     });
   }
 
+  #connect(events: LinkEvents): EngineWire | undefined {
+    const { endpoint, curve, wire } = this.#options;
+    if (wire !== undefined) return wire(events);
+    if (endpoint === undefined) return undefined;
+    return new EngineLink({ endpoint, ...(curve === undefined ? {} : { curve }), ...events });
+  }
+
   get mode(): Mode {
     return this.#mode;
+  }
+
+  /** What it was told last; undefined: nothing yet. */
+  get orders(): Orders | undefined {
+    return this.#orders;
   }
 
   /** Whether a controller has this engine. */
@@ -267,6 +292,7 @@ export class LiveEngine {
 
   #ready(atSeconds: number): void {
     const captureSeconds = this.model.captureSeconds;
+    this.#settlingAtSeconds = this.#clock.now();
     this.#options.onEvent?.({ type: "ready", atSeconds, captureSeconds });
     if (!this.#hasTable) this.#dispatchByDefault();
     this.#talk.tellReady();
@@ -279,12 +305,45 @@ export class LiveEngine {
 
   /** Without a controller, in idle mode: the rest of the plan, small graphs for decode steps first. */
   #fill(): void {
-    if (this.#talk.welcomed || this.#frozen || this.#mode !== "idle") return;
+    if (this.#talk.welcomed || this.#frozen !== "" || this.#mode !== "idle") return;
+    // Ordered, by a controller that may be gone before it could say so once more.
+    if (this.#orders?.frozen !== undefined || this.#settlingIsOver()) return;
     if (this.model.phase !== "serving" || this.model.hasWork) return;
     const { planned, captured } = this.model;
     if (captured.size >= this.#graphsMax) return;
     const next = fillOrder(planned).find(({ id }) => !captured.has(id) && !this.#excluded.has(id));
     if (next !== undefined) this.model.capture(OWN_COMMAND, next.id, true);
+  }
+
+  /** The controller that keeps this time may be gone; its end is known here. */
+  #settlingIsOver(): boolean {
+    const { settleWithinSeconds } = this.#orders ?? {};
+    if (settleWithinSeconds === undefined || this.#settlingAtSeconds === undefined) return false;
+    return this.#clock.now() - this.#settlingAtSeconds >= settleWithinSeconds;
+  }
+
+  #inventory(): Inventory | undefined {
+    if (!this.#hasCache) return undefined;
+    const began = this.#settlingAtSeconds;
+    const settling = began === undefined ? {} : { settlingSeconds: this.#clock.now() - began };
+    const frozen = this.#frozen === "" ? {} : { frozen: this.#frozen };
+    return { ...inventoryOf(this.model, this.session), ...frozen, ...settling };
+  }
+
+  #heartbeat(): Heartbeat {
+    const { model } = this;
+    return {
+      type: "heartbeat",
+      ...(this.#hasCache ? { ranks: ranksOf(model, this.session) } : {}),
+      phase: model.phase,
+      mode: this.#mode,
+      epoch: model.epoch,
+      captured: model.captured.size,
+      state: model.hasWork ? "busy" : "idle",
+      orders: this.#orders?.serial ?? 0,
+      ...(this.#frozen === "" ? {} : { frozen: true }),
+      ...(model.asleep ? { asleep: true } : {}),
+    };
   }
 
   #captured(result: CaptureOutcome, atSeconds: number): void {
@@ -406,13 +465,21 @@ export class LiveEngine {
           engine: this.#options.engine ?? "simulated",
           session: this.session,
           mode: this.#mode,
+          orders: this.#orders,
         }),
-      inventory: () => (this.#hasCache ? inventoryOf(this.model, this.session) : undefined),
+      inventory: () => this.#inventory(),
+      heartbeat: () => this.#heartbeat(),
       ready: () => (this.model.phase === "serving" ? readyOf(this.model, this.session) : undefined),
       onMode: (mode) => {
         this.#mode = mode;
-        this.#frozen = false;
+        this.#frozen = "";
         this.model.freeze("");
+      },
+      onOrders: (orders) => {
+        this.#orders = orders;
+      },
+      onSettling: (seconds) => {
+        this.#settlingAtSeconds = this.#clock.now() - seconds;
       },
       onMemory: ({ reserve, reserveBytes, marginBytes }) => {
         if (reserve !== undefined) this.model.reserve(reserve, reserveBytes);
@@ -435,8 +502,8 @@ export class LiveEngine {
         this.model.dispatch(table);
       },
       onFreeze: (reason) => {
-        this.#frozen = true;
-        this.model.freeze(reason === "" ? "by the controller" : reason);
+        this.#frozen = reason === "" ? "by the controller" : reason;
+        this.model.freeze(this.#frozen);
       },
       onReplaced: () => this.model.forgetCommands(),
       onLost: () =>

@@ -6,6 +6,7 @@ import {
   type Hello,
   type Inventory,
   type Mode,
+  type Orders,
   PROTOCOL_VERSION,
   type RankMemory,
   type Ready,
@@ -17,6 +18,8 @@ export interface Identity {
   readonly engine: string;
   readonly session: string;
   readonly mode: Mode;
+  /** What it was told last. */
+  readonly orders: Orders | undefined;
 }
 
 export function helloOf(model: EngineModel, identity: Identity): Hello {
@@ -39,6 +42,7 @@ export function helloOf(model: EngineModel, identity: Identity): Hello {
     pipelineParallel: profile.engine.pipelineParallel,
     simulated: profile.name,
     sleeps: true,
+    ...(identity.orders === undefined ? {} : { orders: identity.orders }),
   };
 }
 
@@ -92,7 +96,8 @@ export function ranksOf({ profile, memory }: EngineModel, session: string): Rank
     gpuUuid: uuid(rank),
     gpuName: `${engine.gpuName} (simulated)`,
     totalBytes: profile.memory.totalBytes,
-    freeBytes: gpu.freeBytes,
+    // A stranger that came in the middle of a capture may have taken what that one took as well.
+    freeBytes: Math.max(0, gpu.freeBytes),
     reservedBytes: profile.memory.reservedBytes + graphBytes + activationHeldBytes,
     poolBytes: graphBytes,
     activationPeakBytes: profile.memory.activationPeakBytes,

@@ -16,7 +16,8 @@ import { checkEndpoint } from "../../wire/endpoint.ts";
 import { MODES } from "../../wire/protocol.ts";
 import type { LiveEngineOptions } from "./live.ts";
 
-export interface SimulatedServerOptions extends Omit<LiveEngineOptions, "profile"> {
+export interface SimulatedServerOptions
+  extends Omit<LiveEngineOptions, "profile" | "session" | "wire"> {
   /** A cost profile, or the name of a shipped one. @default "llama-3.1-8b-h200" */
   readonly profile?: Profile | string;
   /** Model name that requests must give. @default the profile's model */

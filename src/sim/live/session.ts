@@ -9,9 +9,11 @@ import type {
   CaptureResult,
   Dropped,
   FromEngine,
+  Heartbeat,
   Hello,
   Inventory,
   Mode,
+  Orders,
   Ready,
   Slept,
   Start,
@@ -27,9 +29,14 @@ export interface SessionHost {
   hello(): Hello;
   /** Undefined while weights load. */
   inventory(): Inventory | undefined;
+  heartbeat(): Heartbeat;
   /** Undefined before ready. */
   ready(): Ready | undefined;
   onMode(mode: Mode): void;
+  /** Comes before what it was sent with: in the place of what was ordered before. */
+  onOrders(orders: Orders): void;
+  /** How long ago the time for captures began, by the controller's word. */
+  onSettling(seconds: number): void;
   /** Comes before `onMode`: what the controller wants of memory. */
   onMemory(wanted: Pick<Welcome, "reserve" | "reserveBytes" | "marginBytes">): void;
   onStart(start: Start): void;
@@ -177,10 +184,13 @@ export class EngineSession {
         this.#host.onDispatch({ uniform: message.uniform, mixed: message.mixed });
         break;
       case "freeze":
+        this.#ordered(message.orders);
         this.#host.onFreeze(message.reason);
         break;
       case "mode":
+        this.#ordered(message.orders);
         this.#host.onMode(message.mode);
+        if (message.settlingSeconds !== undefined) this.#host.onSettling(message.settlingSeconds);
         break;
       case "capture": {
         const { command, graph, whenIdle, needBytes } = message;
@@ -203,6 +213,11 @@ export class EngineSession {
     }
   }
 
+  /** A controller that says nothing of orders leaves those of the one before it. */
+  #ordered(orders: Orders | undefined): void {
+    if (orders !== undefined) this.#host.onOrders(orders);
+  }
+
   #once(command: number, carryOut: (number: number) => void): void {
     const answer = this.#answers.get(command);
     if (answer !== undefined) void this.#host.send(answer);
@@ -213,10 +228,10 @@ export class EngineSession {
     carryOut(this.#lastNumber);
   }
 
-  #welcome({ version, incarnation, heartbeatMs, mode, ...wanted }: Welcome): void {
+  #welcome({ version, incarnation, heartbeatMs, mode, orders, ...wanted }: Welcome): void {
     // A controller that started earlier than the one we had has been replaced.
     if (incarnation < this.#incarnation) return;
-    const { versionMin, versionMax } = this.#host.hello();
+    const { versionMin, versionMax, mode: modeBefore } = this.#host.hello();
     if (version < versionMin || version > versionMax) {
       const message =
         `Expected protocol version ${versionMin} to ${versionMax} in welcome, got ${version}: ` +
@@ -235,7 +250,9 @@ export class EngineSession {
     this.#cancel();
     this.welcomed = true;
     this.#host.onMemory(wanted);
-    this.#host.onMode(mode);
+    this.#ordered(orders);
+    // The mode that it has already lifts no end of captures.
+    if (mode !== modeBefore) this.#host.onMode(mode);
     this.tellInventory();
     this.tellReady();
     this.#beatLater();
@@ -260,8 +277,7 @@ export class EngineSession {
         this.down();
         return;
       }
-      const ranks = this.#host.inventory()?.ranks;
-      void this.#host.send({ type: "heartbeat", ...(ranks === undefined ? {} : { ranks }) });
+      void this.#host.send(this.#host.heartbeat());
       this.#beatLater();
     });
   }

@@ -129,6 +129,7 @@ class Agent:
         state.phase = "stock" if state.unsupported else "serving"
         self.session.update_hello(phase=state.phase, mode=state.mode)
         if self._ready is not None:
+            state.settling_at = time.monotonic()
             self.session.send(self._ready)
         self._inbox.open(engine, wakeup)
 

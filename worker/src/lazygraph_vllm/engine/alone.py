@@ -6,6 +6,7 @@ EngineCore's process, on the main thread, but for ``on_tick``.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 
 from ..protocol.graph import covers
@@ -32,6 +33,9 @@ class Alone:
         state = self._state
         if state.asleep or self._asked or state.frozen is not None or not self._session.alone():
             return
+        # Ordered, by a controller that may be gone before it could say so once more.
+        if state.orders.frozen is not None or self._settling_is_over():
+            return
         if state.graphs_max is not None and len(state.captured) >= state.graphs_max:
             return
         done = state.captured.keys() | state.gone.keys() | self._given_up | state.excluded
@@ -40,6 +44,11 @@ class Alone:
         if graph is not None:
             self._asked = True
             self._inbox.put(Command(Capture(command=0, graph=graph.id, when_idle=True), local=True))
+
+    def _settling_is_over(self) -> bool:
+        """The controller that keeps this time may be gone; its end is known here."""
+        within, began = self._state.orders.settle_within_seconds, self._state.settling_at
+        return within is not None and began is not None and time.monotonic() - began >= within
 
     def on_tick(self) -> None:
         """On the link's thread, about once a second: an idle engine can't see time pass itself."""

@@ -7,6 +7,7 @@ are left out: command ids start anew with each, and the answer would be taken fo
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -73,6 +74,8 @@ class Commands:
             state.frozen = message.reason or "frozen"
         elif isinstance(message, SetMode):
             state.mode, state.frozen = message.mode, None
+            if message.settling_seconds is not None:
+                state.settling_at = time.monotonic() - message.settling_seconds
             self._session.update_hello(mode=state.mode)
 
     def _sleep_or_wake(self, engine: Any, message: Sleep | Wake, command: Command) -> None:

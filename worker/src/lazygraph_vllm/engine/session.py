@@ -23,10 +23,13 @@ from ..protocol.messages import (
     PROTOCOL_VERSION,
     PROTOCOL_VERSION_MIN,
     TEXT_CHARS_MAX,
+    Freeze,
     FromEngine,
+    Heartbeat,
     Hello,
     Inventory,
     Mode,
+    Orders,
     Phase,
     Problem,
     Refuse,
@@ -83,6 +86,7 @@ class Session:
                 on_message=self.receive,
                 on_tick=on_tick,
                 inventory=self.inventory,
+                heartbeat=self.heartbeat,
             )
 
     # -------------------------------------------------------------- what it tells
@@ -129,6 +133,7 @@ class Session:
         facts = state.facts
         config = self._config
         blocks = config.cache_config.num_gpu_blocks or 0
+        began = state.settling_at
         return Inventory(
             phase=state.phase,
             graphs=tuple(state.graphs),
@@ -147,6 +152,22 @@ class Session:
             reserve=state.room.reserved,
             tiers=state.room.tiers or None,
             asleep=state.asleep or None,
+            frozen=state.frozen[:TEXT_CHARS_MAX] if state.frozen else None,
+            settling_seconds=None if began is None else max(0.0, time.monotonic() - began),
+        )
+
+    def heartbeat(self) -> Heartbeat:
+        """How the engine stands, in a few words."""
+        state = self._state
+        return Heartbeat(
+            phase=state.phase,
+            mode=state.mode,
+            epoch=state.epoch,
+            captured=len(state.captured),
+            state="idle" if state.idle else "busy",
+            orders=state.orders.serial,
+            frozen=state.frozen is not None,
+            asleep=bool(state.asleep),
         )
 
     def connect(self) -> None:
@@ -154,10 +175,16 @@ class Session:
         if self.link is not None:
             self.link.start()
 
-    def update_hello(self, *, phase: Phase | None = None, mode: Mode | None = None) -> None:
+    def update_hello(
+        self,
+        *,
+        phase: Phase | None = None,
+        mode: Mode | None = None,
+        orders: Orders | None = None,
+    ) -> None:
         """Change what the next hand-shake says."""
         if self.link is not None:
-            self.link.update_hello(phase=phase, mode=mode)
+            self.link.update_hello(phase=phase, mode=mode, orders=orders)
 
     def send(self, message: FromEngine) -> None:
         """Tell the controller, if it is there."""
@@ -230,10 +257,19 @@ class Session:
         elif isinstance(message, Resync):
             self.tell_inventory()
         else:
+            if isinstance(message, Freeze | SetMode):
+                self._ordered(message.orders)
             self._pass_on(message)
+
+    def _ordered(self, orders: Orders | None) -> None:
+        """Keep what was ordered, for the next controller; one that says nothing leaves it."""
+        if orders is not None:
+            self._state.orders = orders
+            self.update_hello(orders=orders)
 
     def _welcomed(self, message: Welcome) -> None:
         self._state.room.welcomed(message)
+        self._ordered(message.orders)
         if not self._inbox.is_open:
             self._state.mode = message.mode
         elif message.mode != self._state.mode:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..protocol.messages import Captured, Graph, Mode, Phase, RankMemory
+from ..protocol.messages import Captured, Graph, Mode, Orders, Phase, RankMemory
 from .room import Room
 
 
@@ -14,8 +14,8 @@ class EngineState:
     """One per EngineCore process.
 
     Written on EngineCore's main thread and read on the link's. The link's thread writes what a
-    welcome says: to ``room``, and to ``mode`` as long as the busy loop hasn't started; and of a
-    start what it may capture without its controller.
+    welcome says: to ``room``, and to ``mode`` as long as the busy loop hasn't started; of a start
+    what it may capture without its controller; and ``orders``.
 
     Attributes:
         mode: when graphs are captured.
@@ -32,6 +32,8 @@ class EngineState:
         excluded: never captured by itself, by the latest start's word.
         graphs_max: captures nothing by itself where it holds so many; ``None``: no limit.
         frozen: why no more is captured; ``None`` if it may be.
+        orders: what its operator ordered, by the latest controller's word.
+        settling_at: monotonic seconds at which the time for captures began; ``None`` until then.
         idle: the engine waits for work.
         asleep: what of the engine sleeps, such as its weights; nothing: it is awake.
     """
@@ -50,5 +52,7 @@ class EngineState:
     excluded: frozenset[str] = frozenset()
     graphs_max: int | None = None
     frozen: str | None = None
+    orders: Orders = field(default_factory=Orders)
+    settling_at: float | None = None
     idle: bool = False
     asleep: tuple[str, ...] = ()

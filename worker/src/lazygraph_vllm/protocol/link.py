@@ -32,6 +32,7 @@ from .messages import (
     Inventory,
     Later,
     Mode,
+    Orders,
     Phase,
     Problem,
     Refuse,
@@ -66,6 +67,7 @@ class Link:
         on_message: Callable[[ToEngine], None],
         on_tick: Callable[[], None],
         inventory: Callable[[], Inventory | None],
+        heartbeat: Callable[[], Heartbeat] = Heartbeat,
     ) -> None:
         """Prepare a link; nothing starts before ``start``.
 
@@ -75,6 +77,7 @@ class Link:
             on_message: called on the link's thread with each message of an established session.
             on_tick: called on the link's thread, about once a second.
             inventory: what to send after each hand-shake; called on the link's thread.
+            heartbeat: says how the engine stands; called on the link's thread.
         """
         assert settings.endpoints
         self._settings = settings
@@ -84,6 +87,7 @@ class Link:
         self._outbox: deque[FromEngine] = deque()
         self._on_tick = on_tick
         self._inventory = inventory
+        self._heartbeat = heartbeat
         self._closing = threading.Event()
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_write, False)
@@ -104,10 +108,17 @@ class Link:
         """Start connecting in the background."""
         self._thread.start()
 
-    def update_hello(self, *, phase: Phase | None = None, mode: Mode | None = None) -> None:
+    def update_hello(
+        self,
+        *,
+        phase: Phase | None = None,
+        mode: Mode | None = None,
+        orders: Orders | None = None,
+    ) -> None:
         """Change what the next hand-shake says."""
+        given = (("phase", phase), ("mode", mode), ("orders", orders))
         with self._lock:
-            changes = {k: v for k, v in (("phase", phase), ("mode", mode)) if v is not None}
+            changes = {k: v for k, v in given if v is not None}
             self._hello = msgspec.structs.replace(self._hello, **changes)
 
     def require_version(self, version: int) -> None:
@@ -219,7 +230,7 @@ class Link:
                 self._lose(state)
             elif now >= state.next_heartbeat_at:
                 state.next_heartbeat_at = now + state.heartbeat_seconds
-                self._put(dealer, Heartbeat())
+                self._put(dealer, self._heartbeat())
             return
         if now >= state.next_hello_at:
             state.next_hello_at = now + (

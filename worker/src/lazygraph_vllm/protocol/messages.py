@@ -27,7 +27,13 @@ TIERS_MAX = 64
 STEPS_PER_BATCH_MAX = 512
 TOKENS_MAX = 1 << 20
 TEXT_CHARS_MAX = 2048
+# Of why a frame is refused.
+WHY_CHARS_MAX = 300
 COMMANDS_WAITING_MAX = 64
+# Entries of ``orders.pin`` and of ``orders.exclude``.
+RULES_MAX = 256
+# A year, of a time for captures.
+SECONDS_MAX = 31_536_000
 # A day: no start captures longer.
 BUDGET_MS_MAX = 86_400_000
 RETRY_SECONDS_MAX = 3600
@@ -38,6 +44,8 @@ Phase = Literal["loading", "capturing", "serving", "stock", "stopping"]
 GraphId = Annotated[str, Meta(min_length=1, max_length=128)]
 Text = Annotated[str, Meta(max_length=TEXT_CHARS_MAX)]
 Count = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+Seconds = Annotated[float, Meta(ge=0, le=SECONDS_MAX)]
+Rules = Annotated[tuple[GraphId, ...], Meta(max_length=RULES_MAX)]
 SomeGraphs = Annotated[tuple[GraphId, ...], Meta(min_length=1, max_length=GRAPHS_MAX)]
 
 
@@ -91,6 +99,18 @@ class _Message(
     """Base of all messages: its ``type`` field is the tag given by each subclass."""
 
 
+class Orders(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """What its operator ordered for an engine, which tells it to the next controller."""
+
+    serial: Count = 0
+    mode: Mode | None = None
+    frozen: Text | None = None
+    settle_within_seconds: Seconds | None = None
+    pin: Rules | None = None
+    exclude: Rules | None = None
+    graphs_max: Annotated[int, Meta(ge=1, le=GRAPHS_MAX)] | None = None
+
+
 # ------------------------------------------------------------------ engine → controller
 
 
@@ -117,6 +137,8 @@ class Hello(_Message, tag="hello", frozen=True, kw_only=True):
     sleeps: bool | None = None
     # The highest one that has welcomed us; absent: none has.
     incarnation: int | None = None
+    # What it was told last.
+    orders: Orders | None = None
 
 
 class Inventory(_Message, tag="inventory", frozen=True, kw_only=True):
@@ -137,6 +159,10 @@ class Inventory(_Message, tag="inventory", frozen=True, kw_only=True):
     tiers: tuple[tuple[str, ...], ...] | None = None
     # What of the engine sleeps, such as ``weights``; absent: nothing.
     asleep: tuple[str, ...] | None = None
+    # Why it captures no more; absent: it may.
+    frozen: str | None = None
+    # Since the time for captures began: at ready, or with the last order of a mode.
+    settling_seconds: float | None = None
 
 
 class PhaseSeconds(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -229,6 +255,15 @@ class Heartbeat(_Message, tag="heartbeat", frozen=True, kw_only=True):
     """Sent both ways."""
 
     ranks: tuple[RankMemory, ...] | None = None
+    # How an engine stands, so that its controller sees when a message was lost.
+    phase: Phase | None = None
+    mode: Mode | None = None
+    epoch: int | None = None
+    captured: Count | None = None
+    state: Literal["idle", "busy"] | None = None
+    orders: Count | None = None
+    frozen: bool = False
+    asleep: bool = False
 
 
 class Problem(_Message, tag="problem", frozen=True, kw_only=True):
@@ -261,6 +296,8 @@ class Welcome(_Message, tag="welcome", frozen=True, kw_only=True):
     reserve: Reserve | None = None
     reserve_bytes: Count | None = None
     margin_bytes: Count | None = None
+    # In the place of those before; absent: they stay.
+    orders: Orders | None = None
 
 
 class Refuse(_Message, tag="refuse", frozen=True, kw_only=True):
@@ -337,12 +374,16 @@ class Freeze(_Message, tag="freeze", frozen=True, kw_only=True):
     """Ends captures until the mode changes."""
 
     reason: Text
+    orders: Orders | None = None
 
 
 class SetMode(_Message, tag="mode", frozen=True, kw_only=True):
     """Changes the mode of a running engine."""
 
     mode: Mode
+    orders: Orders | None = None
+    # How long ago the time for captures began, by the controller's word.
+    settling_seconds: Seconds | None = None
 
 
 class Sleep(_Message, tag="sleep", frozen=True, kw_only=True):
@@ -430,8 +471,10 @@ def decode_to_engine(frame: bytes) -> ToEngine | None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         if _unknown_type(frame):
             return None
+        # It may quote what came, all of it.
+        why = str(error)[:WHY_CHARS_MAX]
         raise FrameError(
-            f"expected a message of protocol {PROTOCOL_VERSION}, got: {error}"
+            f"expected a message of protocol {PROTOCOL_VERSION}, got: {why}"
         ) from error
 
 

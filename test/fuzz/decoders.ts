@@ -1,0 +1,51 @@
+/** What every frame must come to, whatever it is: a message, a type that isn't known, or a refusal. */
+
+import { isDeepStrictEqual } from "node:util";
+import { codeOf, messageOf } from "../../src/base/errors.ts";
+import { decodeFromEngine, decodeToEngine, encode } from "../../src/wire/codec.ts";
+
+export type Side = "from-engine" | "to-engine";
+
+export type Outcome =
+  | { readonly type: "message"; readonly name: string }
+  | { readonly type: "unknown" }
+  /** The sentence without what was quoted: one for each place that can refuse. */
+  | { readonly type: "refused"; readonly why: string }
+  | { readonly type: "fault"; readonly why: string };
+
+/** A refusal quotes what came, but not all of it. */
+const SENTENCE_CHARS_MAX = 1000;
+
+export function outcomeOf(side: Side, frame: Uint8Array): Outcome {
+  const decode = side === "from-engine" ? decodeFromEngine : decodeToEngine;
+  let message: ReturnType<typeof decode>;
+  try {
+    message = decode(frame);
+  } catch (error) {
+    const sentence = messageOf(error);
+    if (codeOf(error) !== "ERR_LAZYGRAPH_PROTOCOL_FRAME") return fault(`it threw ${sentence}`);
+    if (sentence.length > SENTENCE_CHARS_MAX) return fault(`${sentence.length} characters of why`);
+    return { type: "refused", why: shapeOf(sentence) };
+  }
+  if (message === undefined) return { type: "unknown" };
+  // What was taken in can be told on, and means the same.
+  try {
+    const again = decode(encode(message));
+    if (!isDeepStrictEqual(again, message)) return fault(`${message.type} means something else`);
+  } catch (error) {
+    return fault(`${message.type} can't be written again: ${messageOf(error)}`);
+  }
+  return { type: "message", name: message.type };
+}
+
+function fault(why: string): Outcome {
+  return { type: "fault", why };
+}
+
+function shapeOf(sentence: string): string {
+  return sentence
+    .replace(/got .*$/s, "got")
+    .replace(/\[\d+\]/g, "[]")
+    .replace(/\d+/g, "N")
+    .slice(0, 160);
+}
