@@ -26,14 +26,17 @@ export interface PlanSnapshot {
   readonly first: readonly string[];
 }
 
+/** Where plans are kept: a folder's, or a simulation's own. */
+export type PlanSource = Pick<PlanStore, "refresh" | "close" | "start">;
+
 /** Hands every engine its plan; without a store nothing is learned or known. */
 export class PlanDesk {
-  readonly #store: PlanStore | undefined;
+  readonly #store: PlanSource | undefined;
   readonly #learnedBy: string;
   #profile: Profile | undefined;
 
   /** @param profile where cost estimates start. @default the one shipped, loaded when first needed */
-  constructor(store: PlanStore | undefined, learnedBy: string, profile?: Profile) {
+  constructor(store: PlanSource | undefined, learnedBy: string, profile?: Profile) {
     this.#store = store;
     this.#learnedBy = learnedBy;
     this.#profile = profile;
@@ -61,7 +64,7 @@ export class PlanDesk {
 }
 
 interface EnginePlanOptions {
-  readonly store: PlanStore | undefined;
+  readonly store: PlanSource | undefined;
   readonly profile: Profile;
   readonly learnedBy: string;
 }

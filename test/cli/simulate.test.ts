@@ -7,7 +7,7 @@ import { gzipSync } from "node:zlib";
 import { describe, expect, test } from "vitest";
 import { formatPlan, parsePlan } from "../../src/plan/check.ts";
 import { loadProfile } from "../../src/profile/load.ts";
-import { simulatedFingerprint } from "../../src/sim/virtual/plan-run.ts";
+import { simulatedFingerprint } from "../../src/sim/virtual/simulated-plans.ts";
 import { POLICY_NAMES } from "../../src/sim/virtual/setups.ts";
 import { planOf } from "../plan/helpers.ts";
 import { tinyDocument } from "../sim/helpers.ts";

@@ -41,7 +41,11 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   replica: ["base", "controller", "engine", "wire"],
   "sim/model": SIM_ALL,
   "sim/live": ["sim/model", ...SIM_ALL],
-  "sim/virtual": ["sim/model", "sim/virtual/comparators", ...SIM_ALL],
+  // The simulator runs the very step that drives an engine.
+  "sim/virtual": [
+    ...["engine", "engine/step", "memory", "sim/model", "sim/virtual/comparators"],
+    ...SIM_ALL,
+  ],
   "sim/virtual/comparators": SCHEDULE,
   bench: ["base", "controller", "engine", "measure", "profile", ...SIMULATOR, "trace", "wire"],
   calibrate: [...["base", "controller", "engine", "measure", "profile"], ...SCHEDULE, ...SIMULATOR],

@@ -19,7 +19,7 @@ import type { CaptureOutcome, DropOutcome, EngineOptions } from "../model/engine
 import { type EngineCurve, EngineLink } from "./link.ts";
 import { LiveRequests } from "./live-requests.ts";
 import { PacedClock } from "./paced-clock.ts";
-import { helloOf, inventoryOf, ranksOf, readyOf } from "./self-report.ts";
+import { helloOf, inventoryOf, ranksOf, readyOf } from "../model/self-report.ts";
 import { EngineSession, type SessionHost } from "./session.ts";
 import { StepTelemetry } from "./telemetry.ts";
 

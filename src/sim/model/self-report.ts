@@ -11,7 +11,7 @@ import {
   type Ready,
 } from "../../wire/protocol.ts";
 import { versionFor } from "../../wire/version.ts";
-import type { EngineModel } from "../model/engine.ts";
+import type { EngineModel } from "./engine.ts";
 
 export interface Identity {
   readonly engine: string;
