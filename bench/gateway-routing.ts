@@ -86,7 +86,10 @@ class Engine {
   /** What the gateway goes by. */
   candidate() {
     const { state } = this.run.record;
-    const graphs = [...(state?.graphs.values() ?? [])].map(({ graph, status }) => ({ ...graph, status }));
+    const graphs = [...(state?.graphs.values() ?? [])].map(({ graph, status }) => ({
+      ...graph,
+      status,
+    }));
     const inFlight = this.model.running + this.model.waiting;
     return {
       engine: this,

@@ -29,6 +29,8 @@ const AFTER_LAST_SECONDS = 0.25;
 /** Turns after which this process looks at signals and writes what has come. */
 const TURNS_AT_ONCE = 4_096;
 
+const DIED = "The simulated engine died: a step found no memory.";
+
 /** As `runCell`: only an unwritable folder is an error. */
 export async function runVirtualCell(options: CellOptions): Promise<RunHead> {
   const run = new VirtualRun(options);
@@ -115,6 +117,7 @@ class VirtualRun {
       if (at === Number.POSITIVE_INFINITY || at > endSeconds) break;
       now = at;
       drive.advance(now);
+      if (this.#model.phase === "stopping") return { status: "partial", reason: DIED };
       // A decision taken by the clock, not by the engine: an idle engine has to look at it.
       if (this.#controller.advance(now)) drive.poke(now);
     }
@@ -133,7 +136,8 @@ class VirtualRun {
       loadOf(this.#options).start === "settled" && modeOf(this.#options).mode !== undefined;
     const { readySecondsMax } = this.#options.spec;
     if (untilSettled && settledSeconds === undefined) {
-      if (now - this.#controller.readySeconds > readySecondsMax) throw neverSettled(readySecondsMax);
+      if (now - this.#controller.readySeconds > readySecondsMax)
+        throw neverSettled(readySecondsMax);
       return;
     }
     this.#load.begin(now);

@@ -144,9 +144,10 @@ class CostedPolicy implements CostPolicy {
     known.look(state, event);
     // Who takes over an engine that is idle already, or settled once, hears of no new edge.
     if (state.idle) this.#gaps.idle(event.atSeconds);
+    // An engine tells who waits once it is ready, with the edge to its first step at the latest.
+    if (event.type === "ready" || event.type === "busy") this.#expectWaiting(state, known);
     this.#used ||= event.type === "busy" || hasWorked(state);
-    if (event.type === "ready") this.#expectWaiting(state, known);
-    else if (event.type === "demand") known.learn(state, event.steps ?? [], event.atSeconds);
+    if (event.type === "demand") known.learn(state, event.steps ?? [], event.atSeconds);
     else if (event.type === "busy") {
       this.#gaps.busy(event.atSeconds);
       known.load.pass(event.atSeconds, 0, []);
@@ -161,7 +162,9 @@ class CostedPolicy implements CostPolicy {
    * booked ahead, so that the graph for them needn't be earned again by slow ones.
    */
   #expectWaiting({ waiting }: EngineState, { accounts, decode }: Knowledge): void {
-    if (waiting === 0 || waiting > WAITING_AHEAD_MAX) return;
+    if (this.#used || waiting === 0) return;
+    this.#used = true;
+    if (waiting > WAITING_AHEAD_MAX) return;
     const step = { tokens: waiting * decode, requests: waiting, uniform: decode };
     accounts.book(step, STEPS_AHEAD, waiting);
   }

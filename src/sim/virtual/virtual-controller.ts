@@ -138,6 +138,7 @@ export class VirtualController {
         if (seconds > now) continue;
         this.#cancel(timer);
         this.#take({ type: "timer", timer }, now);
+        this.#next();
       }
     }
     return acted;
@@ -146,6 +147,9 @@ export class VirtualController {
   // ---------------------------------------------------------------- what the engine tells
 
   loaded(now: number): void {
+    // A real engine has no queue yet: the gateway that holds these requests back announces them.
+    const requests = this.#model.waiting;
+    if (requests > 0) this.#take({ type: "announce", inSeconds: 0, requests }, now);
     this.#receive(inventoryOf(this.#model, SESSION), now);
     // A policy without an opinion starts with nothing: the engine must not wait for ever.
     if (!this.#model.started) this.#model.start([]);

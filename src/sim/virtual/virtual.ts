@@ -7,7 +7,6 @@
  */
 
 import type { Profile } from "../../profile/profile.ts";
-import type { PlanDesk } from "../../plan/engine-plan.ts";
 import type { PolicyMaker } from "../../schedule/choice.ts";
 import type { Policy } from "../../schedule/policy.ts";
 import type { TraceRequest } from "../../trace/trace.ts";
@@ -56,7 +55,7 @@ export interface SimulatedRun {
   readonly stepsPadded: number;
   readonly stepsUngraphed: number;
   readonly preemptions: number;
-  /** When a step found no memory, which no engine survives; undefined: never. */
+  /** When a step found no memory, which ends an engine and this run; undefined: never. */
   readonly diedSeconds: number | undefined;
 }
 
@@ -105,6 +104,7 @@ export async function simulate(options: SimulateOptions): Promise<SimulatedRun> 
     if (at === Number.POSITIVE_INFINITY || at > cutOffSeconds) break;
     now = at;
     drive.advance(now);
+    if (diedSeconds !== undefined) break;
     // A decision taken by the clock, not by the engine: an idle engine has to look at it.
     if (run.advance(now)) drive.poke(now);
   }
