@@ -22,6 +22,7 @@ import { fillChoice, mostValuable } from "./fill.ts";
 import { firstGraphs, learnedGraphs, unknownGraphs } from "./first.ts";
 import { Gaps } from "./gaps.ts";
 import { Knowledge } from "./knowledge.ts";
+import type { StepObserver } from "./observer.ts";
 import type { Prior } from "./prior.ts";
 import {
   aheadReason,
@@ -43,6 +44,8 @@ export interface CostPolicyOptions {
   readonly halfLifeSeconds?: number;
   /** What earlier starts learned. @default nothing */
   readonly prior?: Prior;
+  /** What observes the engine's steps already. @default the policy observes them itself */
+  readonly observer?: StepObserver;
   /** Captures the learned graphs before ready and none after: settled at ready. @default false */
   readonly initOnly?: boolean;
   /**
@@ -150,7 +153,7 @@ class CostedPolicy implements CostPolicy {
     if (event.type === "demand") known.learn(state, event.steps ?? [], event.atSeconds);
     else if (event.type === "busy") {
       this.#gaps.busy(event.atSeconds);
-      known.load.pass(event.atSeconds, 0, []);
+      known.load.pass(event.atSeconds, 0, 0);
     } else if (event.type === "announce") {
       this.#announced.add(event.atSeconds, event.inSeconds, event.requests);
     } else if (event.type === "captured") this.#learnCapture(state, event.graph, event.atSeconds);

@@ -69,7 +69,6 @@ function alone(policy: PolicyMaker): Setup {
 function costed(mode: "lazy" | "idle", seed: CostSeed): Setup {
   return {
     mode,
-    policy: (_, { costs = seed, prior } = {}) =>
-      createCostPolicy({ mode, costs, ...(prior === undefined ? {} : { prior }) }),
+    policy: (_, { costs = seed, ...known } = {}) => createCostPolicy({ mode, costs, ...known }),
   };
 }

@@ -1,14 +1,14 @@
 /**
- * A decayed histogram of steps: what the engine runs, the recent past counting more, and from it
- * the steps to come.
+ * The steps that an engine ran, by bucket: as they were, and as a decayed histogram, the recent past
+ * counting more, from which come the steps to come.
  *
- * Weights are request-steps (a step that ten requests wait on counts ten). All of them fade alike,
- * so new ones are written down larger instead ("forward decay"): time costs nothing.
+ * Weights are request-steps (a step that ten requests wait on counts ten). All of the histogram's
+ * fade alike, so new ones are written down larger instead ("forward decay"): time costs nothing.
  */
 
 import type { StepShape } from "../../base/graph.ts";
 import type { LaneWeights } from "./savings.ts";
-import type { Lane, Shapes } from "./shapes.ts";
+import type { Bucket, Lane, Shapes } from "./shapes.ts";
 
 /** Long enough to remember through a minute's lull, short enough to forget the morning by noon. */
 const HALF_LIFE_SECONDS = 300;
@@ -17,12 +17,25 @@ const RESCALE_HALF_LIVES = 64;
 /** How fast a size's share falls with the distance in octaves. */
 const BLUR_OCTAVES = 0.5;
 
-export class TrafficHistogram {
-  /** Steps with a choice seen so far, not decayed. */
+/** Steps of one lane, by the place of their size. */
+export interface LaneDemand {
+  readonly lane: Lane;
+  readonly steps: Float64Array;
+  readonly requestSteps: Float64Array;
+  /** Timed steps without any graph. */
+  readonly ungraphedTimed: Float64Array;
+}
+
+export class Demand {
+  /** Steps with a choice seen so far, in earlier starts too; not decayed. */
   steps = 0;
+  /** Calls of `add` that counted. */
+  added = 0;
+  /** Steps of this start, by lane; none of them fades. */
+  readonly lanes: Map<Lane, LaneDemand> = new Map();
   readonly #shapes: Shapes;
   readonly #halfLifeSeconds: number;
-  readonly #lanes = new Map<Lane, Float64Array>();
+  readonly #faded = new Map<Lane, Float64Array>();
   readonly #blur: Blur;
   #originSeconds = 0;
 
@@ -32,9 +45,46 @@ export class TrafficHistogram {
     this.#blur = new Blur(shapes.sizes);
   }
 
-  add(step: StepShape, count: number, requests: number, atSeconds: number): void {
+  /**
+   * Books `count` steps of this start, each of which `requests` requests waited on.
+   *
+   * @param ungraphedTimed timed ones among them, where they ran without any graph. @default 0
+   */
+  add(
+    step: StepShape,
+    count: number,
+    requests: number,
+    atSeconds: number,
+    ungraphedTimed = 0,
+  ): void {
     const bucket = this.#shapes.bucketOf(step);
     if (bucket === undefined) return;
+    const { lane, size } = bucket;
+    this.added++;
+    let counted = this.lanes.get(lane);
+    if (counted === undefined) {
+      const { length } = this.#shapes.sizes;
+      counted = {
+        lane,
+        steps: new Float64Array(length),
+        requestSteps: new Float64Array(length),
+        ungraphedTimed: new Float64Array(length),
+      };
+      this.lanes.set(lane, counted);
+    }
+    counted.steps[size] = (counted.steps[size] ?? 0) + count;
+    counted.requestSteps[size] = (counted.requestSteps[size] ?? 0) + count * requests;
+    counted.ungraphedTimed[size] = (counted.ungraphedTimed[size] ?? 0) + ungraphedTimed;
+    this.#fade(bucket, count, requests, atSeconds);
+  }
+
+  /** Books steps of earlier starts: what is to come may be like them. */
+  expect(step: StepShape, count: number, requests: number, atSeconds: number): void {
+    const bucket = this.#shapes.bucketOf(step);
+    if (bucket !== undefined) this.#fade(bucket, count, requests, atSeconds);
+  }
+
+  #fade(bucket: Bucket, count: number, requests: number, atSeconds: number): void {
     this.#rescale(atSeconds);
     this.steps += count;
     const weights = this.#lane(bucket.lane);
@@ -46,7 +96,7 @@ export class TrafficHistogram {
   weight(step: StepShape, atSeconds: number): number {
     const bucket = this.#shapes.bucketOf(step);
     if (bucket === undefined) return 0;
-    return (this.#lanes.get(bucket.lane)?.[bucket.size] ?? 0) / this.#scale(atSeconds);
+    return (this.#faded.get(bucket.lane)?.[bucket.size] ?? 0) / this.#scale(atSeconds);
   }
 
   /**
@@ -62,17 +112,17 @@ export class TrafficHistogram {
       this.#lane(this.#shapes.laneOf({ tokens: 1, requests: 1, uniform: 0 }));
     }
     const perWeight = 1 / this.#scale(atSeconds);
-    return [...this.#lanes].map(([lane, weights]) => {
+    return [...this.#faded].map(([lane, weights]) => {
       const perOctave = (lane.uniform === 0 ? 0.25 : 1) * prior;
       return { lane, weights: this.#blur.apply(weights, perWeight, perOctave) };
     });
   }
 
   #lane(lane: Lane): Float64Array {
-    let weights = this.#lanes.get(lane);
+    let weights = this.#faded.get(lane);
     if (weights === undefined) {
       weights = new Float64Array(this.#shapes.sizes.length);
-      this.#lanes.set(lane, weights);
+      this.#faded.set(lane, weights);
     }
     return weights;
   }
@@ -84,7 +134,7 @@ export class TrafficHistogram {
   #rescale(atSeconds: number): void {
     if (atSeconds - this.#originSeconds < RESCALE_HALF_LIVES * this.#halfLifeSeconds) return;
     const scale = this.#scale(atSeconds);
-    for (const weights of this.#lanes.values()) {
+    for (const weights of this.#faded.values()) {
       for (let size = 0; size < weights.length; size++)
         weights[size] = (weights[size] ?? 0) / scale;
     }

@@ -1,9 +1,9 @@
 import { describe, expect, test } from "vitest";
 import { createCosts } from "../../src/schedule/costed/cost.ts";
+import { Demand } from "../../src/schedule/costed/demand.ts";
 import { type FillInput, fillChoice } from "../../src/schedule/costed/fill.ts";
 import { Savings } from "../../src/schedule/costed/savings.ts";
 import { createShapes } from "../../src/schedule/costed/shapes.ts";
-import { TrafficHistogram } from "../../src/schedule/costed/traffic.ts";
 import { plan } from "../helpers/fake-engine.ts";
 import { decode, heldOf, mixed, SEED } from "./seed.ts";
 
@@ -37,7 +37,7 @@ describe("shapes", () => {
 
 describe("the traffic histogram", () => {
   test("halves with each half-life, over any span", () => {
-    const traffic = new TrafficHistogram(shapes, 10);
+    const traffic = new Demand(shapes, 10);
     traffic.add(decode(20), 4, 2, 0);
     expect(traffic.weight(decode(24), 0)).toBe(8);
     expect(traffic.weight(decode(24), 10)).toBe(4);
@@ -49,7 +49,7 @@ describe("the traffic histogram", () => {
   });
 
   test("the forecast keeps the weight, most of it near where it was seen", () => {
-    const traffic = new TrafficHistogram(shapes);
+    const traffic = new Demand(shapes);
     traffic.add(decode(30), 100, 1, 0);
     traffic.add(mixed(600), 100, 1, 0);
     const forecast = traffic.forecast(0, 1, 0);
@@ -75,7 +75,7 @@ describe("the traffic histogram", () => {
   });
 
   test("with a prior every size of both lanes is expected a little", () => {
-    const forecast = new TrafficHistogram(shapes).forecast(0, 1, 4);
+    const forecast = new Demand(shapes).forecast(0, 1, 4);
     expect(forecast).toHaveLength(2);
     for (const { weights } of forecast) expect(weights.every((weight) => weight > 0)).toBe(true);
     const decodes = forecast.find(({ lane }) => lane.uniform === 1);
@@ -86,7 +86,7 @@ describe("the traffic histogram", () => {
 
 describe("fill", () => {
   const tops = ["FULL:512", "PIECEWISE:512"];
-  const choice = (traffic: TrafficHistogram, change: Partial<FillInput> = {}) =>
+  const choice = (traffic: Demand, change: Partial<FillInput> = {}) =>
     fillChoice({
       savings: new Savings(createCosts(planned, SEED)),
       held: heldOf(planned, ...tops),
@@ -96,7 +96,7 @@ describe("fill", () => {
     });
 
   test("while traffic is unknown a ladder of powers of two, most value first", () => {
-    const traffic = new TrafficHistogram(shapes);
+    const traffic = new Demand(shapes);
     const savings = new Savings(createCosts(planned, SEED));
     const captured = [...tops];
     for (;;) {
@@ -110,7 +110,7 @@ describe("fill", () => {
   });
 
   test("with known traffic the graph that spares it most per second of stall", () => {
-    const traffic = new TrafficHistogram(shapes);
+    const traffic = new Demand(shapes);
     traffic.add(mixed(100), 500, 1, 0);
     expect(choice(traffic)).toMatchObject({ graph: { id: "PIECEWISE:128" }, rule: "value" });
     const captures = new Map(planned.map(({ id }) => [id, { seconds: 0.03, bytes: 0 }]));
@@ -120,7 +120,7 @@ describe("fill", () => {
   });
 
   test("when nothing is worth anything the largest of the rest, and then nothing", () => {
-    const traffic = new TrafficHistogram(shapes);
+    const traffic = new Demand(shapes);
     expect(choice(traffic, { expected: [] })).toMatchObject({
       graph: { id: "PIECEWISE:256" },
       value: 0,
