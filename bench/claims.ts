@@ -10,7 +10,6 @@
 
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
-import { gunzipSync } from "node:zlib";
 import type { CellResult } from "./gpu/lib/family-result.ts";
 import type { Summary } from "./gpu/main-job-summary.ts";
 import { type Finding, judge } from "./lib/claims.ts";
@@ -50,13 +49,13 @@ import {
   verifyFinding,
 } from "./lib/claims-v026.ts";
 import { familyFindings } from "./lib/claims-v033.ts";
+import { readResult } from "./lib/result-file.ts";
 
 const results = new URL("results/", import.meta.url);
 const { values } = parseArgs({ options: { check: { type: "boolean", default: false } } });
 
 function read<T>(file: string): T {
-  const bytes = readFileSync(new URL(file, results));
-  return JSON.parse((file.endsWith(".gz") ? gunzipSync(bytes) : bytes).toString("utf8")) as T;
+  return readResult<T>(new URL(file, results));
 }
 
 function has(file: string): boolean {
@@ -79,9 +78,9 @@ function findings(): Finding[] {
     return verifyFinding(read<VerifyReport>(file), `verify.${model}.not-bit-for-bit`, file, VERIFY);
   };
   return [
-    ...mainJob("main-job-h200-8b.json", "main-job"),
+    ...mainJob("main-job-h200-8b.json.gz", "main-job"),
     // Its first round had cold caches.
-    ...mainJob("main-job-decode-stream8-h200-8b.json", "main-job-stream8", true),
+    ...mainJob("main-job-decode-stream8-h200-8b.json.gz", "main-job-stream8", true),
     ...ttftFindings(read<TtftResult>(ttft), ttft, "npm run bench:ttft -- FOLDER"),
     ...tokenFindings(
       read<ExactTokens>(exact),
@@ -123,8 +122,8 @@ function uses(): Finding[] {
 function v033(): Finding[] {
   const families = "v033-families.json.gz";
   const checks = "v033-checks.json";
-  const firstSet = "first-set.json";
-  const simulated = "simulate-8b.json";
+  const firstSet = "first-set.json.gz";
+  const simulated = "simulate-8b.json.gz";
   const { cells } = read<{ cells: readonly CellResult[] }>(families);
   const found = read<{ checks: readonly Check[] }>(checks);
   return [

@@ -131,3 +131,17 @@ describe("announced arrivals", () => {
     expect(announced.during(0, 1)).toBe(1_000_000);
   });
 });
+
+test("announced requests that have come are expected no more, the earliest first", () => {
+  const announced = new Announced();
+  announced.add(0, 1, 5);
+  announced.add(0, 2, 3);
+  announced.add(0, 60, 10);
+  expect(announced.during(0.5, 2)).toBe(8);
+  announced.came(0.9, 4);
+  expect(announced.during(0.9, 2)).toBe(4);
+  // More than were announced for now: nobody of those who come in a minute.
+  announced.came(1.5, 40);
+  expect(announced.during(1.5, 2)).toBe(0);
+  expect(announced.during(1.5, 60)).toBe(10);
+});

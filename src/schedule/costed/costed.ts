@@ -93,6 +93,8 @@ class CostedPolicy implements CostPolicy {
   readonly #patience = new StallAccount(PATIENCE);
   /** Whether anybody has come to the engine. */
   #used = false;
+  /** The graph that was asked for last, where that was for an idle engine. */
+  #askedWhenIdle: string | undefined;
   /** The graph under way, where it was begun before anybody came. */
   #begunUnused = "";
   readonly #gaps = new Gaps();
@@ -118,6 +120,10 @@ class CostedPolicy implements CostPolicy {
     decisions.push(...this.#table(state, event, known));
     if (!state.ready || state.capturing !== undefined) return decisions;
     decisions.push(...this.#settle(state, known), ...this.#capture(state, event, known));
+    const capture = decisions.find((decision) => decision.type === "capture");
+    if (capture?.type === "capture") {
+      this.#askedWhenIdle = capture.whenIdle ? capture.graph.id : undefined;
+    }
     return decisions;
   }
 
@@ -153,6 +159,7 @@ class CostedPolicy implements CostPolicy {
     if (event.type === "demand") known.learn(state, event.steps ?? [], event.atSeconds);
     else if (event.type === "busy") {
       this.#gaps.busy(event.atSeconds);
+      this.#announced.came(event.atSeconds, state.running + state.waiting);
       known.load.pass(event.atSeconds, 0, 0);
     } else if (event.type === "announce") {
       this.#announced.add(event.atSeconds, event.inSeconds, event.requests);
@@ -233,12 +240,17 @@ class CostedPolicy implements CostPolicy {
 
   #capture(state: EngineState, event: EngineEvent, known: Knowledge): Decision[] {
     if (state.frozen || state.settled || this.#settled) return [];
-    if (event.type === "deferred") {
-      const reason = `${event.graph}: the engine deferred its capture`;
+    const deferred = event.type === "deferred" ? event.graph : undefined;
+    // What was meant for an idle engine, and came to one with work, keeps nothing else waiting.
+    const only = deferred !== undefined && (state.idle || deferred !== this.#askedWhenIdle);
+    const earned = only
+      ? undefined
+      : (this.#earned(state, event, known) ?? this.#ahead(state, event, known));
+    if (earned !== undefined) return earned;
+    if (deferred !== undefined) {
+      const reason = `${deferred}: the engine deferred its capture`;
       return [{ type: "wait", seconds: DEFERRED_RETRY_SECONDS, reason }];
     }
-    const earned = this.#earned(state, event, known) ?? this.#ahead(state, event, known);
-    if (earned !== undefined) return earned;
     if (!state.idle) return [];
     return this.#options.mode === "idle"
       ? this.#fill(event, known)
