@@ -113,9 +113,7 @@ async function secondStarts(
 }
 
 console.log(`SIMULATED, profile ${profile.name}. Added request-seconds against the oracle.`);
-const head = options["second-starts"]
-  ? readResult<object>(RESULTS)
-  : await firstStarts();
+const head = options["second-starts"] ? readResult<object>(RESULTS) : await firstStarts();
 const document = {
   ...head,
   secondStarts: await secondStarts("Second starts", SECOND_STARTS),

@@ -3,6 +3,7 @@
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
+import { GIB, MIB } from "../base/units.ts";
 import { cautions } from "./cautions.ts";
 import { conclusions } from "./conclusion.ts";
 import { type GlanceTable, glanceOf, loadsOf } from "./glance.ts";
@@ -178,7 +179,7 @@ function graphsOf({ mode, runs }: ModeFigures): string {
       String(replays),
       String(wanted),
       ms === undefined ? "–" : ms.toFixed(1),
-      bytes === undefined ? "–" : (bytes / 2 ** 20).toFixed(1),
+      bytes === undefined ? "–" : (bytes / MIB).toFixed(1),
     ]);
   const title = `${mode}: graphs by replays, run ${run?.run}`;
   const shown =
@@ -207,7 +208,7 @@ function howSection({ modes, hosts, cells, baseline }: Summary): string {
   const hostRows = hosts.map((host) => [
     host.name,
     `${host.cpus} × ${host.cpuModel}`,
-    `${numberText(host.memoryBytes / 2 ** 30)} GiB`,
+    `${numberText(host.memoryBytes / GIB)} GiB`,
     host.gpus.length === 0 ? "none told" : host.gpus.join(", "),
     host.node,
     host.lazygraph,

@@ -7,6 +7,7 @@
  * in which fields are written.
  */
 
+import { type Nouns, shown } from "../base/shown.ts";
 import { LIMITS } from "./protocol.ts";
 
 /** A value that is not what its place in the message asks for. */
@@ -16,18 +17,12 @@ export class Mismatch extends Error {
 
 export type Check<T> = (value: unknown, path: string) => T;
 
-const SHOWN_CHARS_MAX = 60;
+/** As messages call them. */
+const NOUNS: Nouns = { list: "an array", object: "a map", null: "nil" };
 
-/** A value as it appears in an error sentence: short, and with control characters escaped. */
+/** A value as it appears in an error sentence. */
 export function show(value: unknown): string {
-  if (value === undefined) return "nothing";
-  if (value === null) return "nil";
-  if (typeof value === "string") {
-    const cut = value.length > SHOWN_CHARS_MAX ? `${value.slice(0, SHOWN_CHARS_MAX)}…` : value;
-    return JSON.stringify(cut);
-  }
-  if (typeof value === "object") return Array.isArray(value) ? "an array" : "a map";
-  return `${String(value)} (${typeof value})`;
+  return shown(value, NOUNS);
 }
 
 function mismatch(path: string, expected: string, value: unknown): Mismatch {

@@ -183,7 +183,7 @@ class CostedPolicy implements CostPolicy {
     const entry = state.graphs.get(id);
     if (entry?.captureMs === undefined) return;
     const seconds = entry.captureMs / 1000;
-    this.#known?.costs.observeCapture(entry.graph, seconds, entry.bytes ?? 0);
+    this.#known?.costs.observeCapture(entry.graph, seconds);
     if (id !== this.#begunUnused) this.#stalls.spend(atSeconds, seconds);
   }
 
