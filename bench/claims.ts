@@ -14,6 +14,7 @@ import type { CellResult } from "./gpu/lib/family-result.ts";
 import type { Summary } from "./gpu/main-job-summary.ts";
 import { type Finding, judge } from "./lib/claims.ts";
 import { type Check, checkFindings, type FirstSet, firstSetFindings } from "./lib/claims-checks.ts";
+import { type House, hourFindings, houseFindings, type SimulatedHour } from "./lib/claims-house.ts";
 import {
   type Compared,
   type SimulatedLoads,
@@ -93,6 +94,14 @@ function findings(): Finding[] {
     ...trustHttpFindings(read<TrustHttp>("trust-http.json"), {
       source: "trust-http.json",
       command: "BEFORE=MAIN npm run bench:trust-http",
+    }),
+    ...houseFindings(read<House>("house.json"), {
+      source: "house.json",
+      command: "BEFORE=CHECKOUT npm run bench:house",
+    }),
+    ...hourFindings(read<SimulatedHour>("simulated-hour.json"), {
+      source: "simulated-hour.json",
+      command: "BEFORE=CHECKOUT npm run bench:simulated-hour",
     }),
     ...uses(),
   ];
