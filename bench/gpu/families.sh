@@ -15,7 +15,8 @@
 #   SECONDS_MAX   starts no cell that is not expected to end in this time   (default: none)
 #   LAUNCHER      socket of `lazygraph launcher`: starts by fork, without imports   (default: none)
 #   MODELS        folder of models by shape; missing ones are made           (default: OUT_DIR/models)
-#   CACHES        folder of compile caches, one for each family              (default: vLLM's own)
+#   CACHES        folder of compile caches, one for each family              (default: vLLM's own;
+#                 not with LAUNCHER: torch reads where Inductor's are when it is imported)
 #   PYTHON        vLLM's                       (default: python3)
 #   VLLM_SERVE    the serve command            (default: PYTHON -m vllm.entrypoints.cli.main serve)
 #   LAZYGRAPH     our command                  (default: node dist/cli/main.js)

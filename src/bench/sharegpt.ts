@@ -63,9 +63,19 @@ export async function readShareGpt(file: string): Promise<ShareGpt> {
 
 /** Words are no measure: some languages write none. It takes half a second, so only when needed. */
 async function loadTokenizer(): Promise<CountTokens> {
-  const { countTokens } = await import("gpt-tokenizer/encoding/o200k_base");
+  const { countTokens } = await import("gpt-tokenizer/encoding/o200k_base").catch(notInstalled);
   // Text that looks like a special token is text.
   return (text) => countTokens(text, { disallowedSpecial: new Set() });
+}
+
+/** 30 MB of tables for one kind of file: who doesn't read it should not have to install them. */
+function notInstalled(error: unknown): never {
+  if (codeOf(error) !== "ERR_MODULE_NOT_FOUND") throw error;
+  throw new LazygraphError(
+    "ERR_LAZYGRAPH_BENCH",
+    "Expected the package gpt-tokenizer beside lazygraph, to count the tokens of ShareGPT's text, " +
+      "got none: run `npm install gpt-tokenizer@4`.",
+  );
 }
 
 function noteOf(

@@ -118,6 +118,8 @@ def test_the_model_that_words_name() -> None:
 def test_variables_of_a_processs_start_count_though_nobody_saw_them_read() -> None:
     env = {"HF_HOME": "/models", "OMP_NUM_THREADS": "1", "PYTHONPATH": "/x", "SHLVL": "3"}
     assert differing(env, OWN) == ["OMP_NUM_THREADS", "PYTHONPATH"]
+    # A script's word for its interpreter, which no interpreter reads.
+    assert differing({**OWN.env, "PYTHON": "python3.12"}, OWN) == []
 
 
 def test_a_servers_variables_are_its_clients_and_what_imports_do() -> None:

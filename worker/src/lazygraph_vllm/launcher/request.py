@@ -19,8 +19,9 @@ FORK = "VLLM_WORKER_MULTIPROC_METHOD"
 # Read by an interpreter, a loader or a C library when a process begins: nobody sees it happen.
 AT_PROCESS_START = ("LD_", "PYTHON", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "MALLOC_")
 AT_PROCESS_START_NAMES = ("GLIBC_TUNABLES",)
-# Of those, what changes nothing for a server whose modules are imported already.
-HARMLESS = frozenset({"PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"})
+# Of those, what changes nothing for a server whose modules are imported already; and what scripts
+# call an interpreter by, which no interpreter reads.
+HARMLESS = frozenset({"PYTHON", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"})
 # vLLM's imports look at these, and act on what they find again when a GPU is used.
 READ_AGAIN = frozenset(
     {"CUDA_VISIBLE_DEVICES", "HOME", "LNAME", "LOGNAME", "PATH", "TERM", "USER", "USERNAME"}
