@@ -60,10 +60,10 @@ export async function secondStart(
 ): Promise<SecondStart> {
   const setup = createSetup(name, profile);
   const teacher = new SimulatedPlans(profile);
-  await simulate({ profile, ...setup, plans: teacher.desk, requests: learnedFrom.requests() });
+  await simulate({ profile, ...setup, plans: teacher.engines, requests: learnedFrom.requests() });
   const plan = teacher.plan();
   const [floor, first] = await addedRuns(profile, load, ["floor", name]);
-  const plans = new SimulatedPlans(profile, plan).desk;
+  const plans = new SimulatedPlans(profile, plan).engines;
   const run = await simulate({ profile, ...setup, plans, requests: load.requests() });
   const floorAdded = floor?.addedRequestSeconds ?? 0;
   const firstAdded = first?.addedRequestSeconds ?? 0;

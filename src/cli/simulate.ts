@@ -198,7 +198,7 @@ async function runOne(
   const run = await simulate({
     profile,
     ...createSetup(name, profile),
-    plans: plans.desk,
+    plans: plans.engines,
     requests: watched(requests, seen),
     onRequest() {
       completed++;

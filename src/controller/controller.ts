@@ -5,14 +5,14 @@
  *                 │                                   │
  *                 ╰─ anything else ─▶ registry ◀──────╯
  *
- * What all engines share, learned plans and memory, comes from desks.ts.
+ * What all engines share, learned plans and memory, comes from shared.ts.
  */
 
 import { systemClock, withinSeconds } from "../base/clock.ts";
 import { LazygraphError, messageOf } from "../base/errors.ts";
-import type { MemoryDesk } from "../engine/desk.ts";
 import type { EngineDriver } from "../engine/driver.ts";
 import { publishProblem } from "../engine/events.ts";
+import type { SharedMemory } from "../engine/shared-memory.ts";
 import type { SleepOptions, WakeOptions } from "../engine/sleep.ts";
 import type { EngineSnapshot } from "../engine/snapshot.ts";
 import type { Mode } from "../wire/protocol.ts";
@@ -28,10 +28,10 @@ import {
   checkWait,
   checkWake,
 } from "./call-options.ts";
-import { openMemory, SharedPlans } from "./desks.ts";
 import { EngineFrames } from "./frames.ts";
 import { type ControllerOptions, type ResolvedOptions, resolveOptions } from "./options.ts";
 import { EngineRegistry } from "./registry.ts";
+import { openMemory, SharedPlans } from "./shared.ts";
 import { Waiters, type WaitOptions } from "./waiters.ts";
 
 /** How long a start waits for learned plans to be read. */
@@ -107,7 +107,7 @@ class EngineController implements Controller {
   readonly #registry = new EngineRegistry();
   readonly #waiters = new Waiters<EngineSnapshot>();
   readonly #plans: SharedPlans;
-  readonly #memory: MemoryDesk;
+  readonly #memory: SharedMemory;
   readonly #admission: EngineAdmission;
   readonly #frames: EngineFrames;
   readonly #onAbort = (): void => void this.close();
@@ -135,13 +135,13 @@ class EngineController implements Controller {
     return new EngineAdmission({
       options: this.#options,
       registry,
-      plans: this.#plans.desk,
+      plans: this.#plans.engines,
       memory: this.#memory,
       send: (peer, message) => this.#frames.send(peer, message),
       onJoin: () => {
         this.#plans.tellProblems();
         // What other controllers have learned since; its graphs come seconds later.
-        void this.#plans.desk.refresh();
+        void this.#plans.engines.refresh();
       },
       onChange: () => this.#waiters.wake((options) => registry.find(options)),
     });
@@ -175,7 +175,7 @@ class EngineController implements Controller {
     signal?.throwIfAborted();
     if (this.#closed) throw closedError();
     // Before anybody can connect, but not for long: a disk that hangs must not keep engines waiting.
-    await withinSeconds(systemClock, PLANS_SECONDS_MAX, this.#plans.desk.refresh());
+    await withinSeconds(systemClock, PLANS_SECONDS_MAX, this.#plans.engines.refresh());
     if (this.#closed) throw closedError();
     const router = await openRouter({
       endpoint,

@@ -1,5 +1,5 @@
 /**
- * The controller's HTTP side: a small surface for people, probes and other gateway replicas.
+ * The controller's HTTP side: a small surface for operators, probes and other gateway replicas.
  *
  * | request | answer |
  * |---|---|
@@ -369,7 +369,7 @@ function postAnnounce(request: Request): EngineSnapshot {
   return findEngine(request);
 }
 
-/** A name with a slash is what most people try first. */
+/** A name with a slash is what most try first. */
 function encodingHint(path: string): string {
   const match = /^\/v1\/engines\/([^/]+\/.*?)(\/mode|\/freeze|\/announce)?$/.exec(path);
   if (match === null) return "";

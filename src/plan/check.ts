@@ -72,7 +72,7 @@ export function parsePlan(text: string): Plan {
   };
 }
 
-/** The text of a plan: one line for each size and graph, so that people can read and compare it. */
+/** The text of a plan: one line for each size and graph, so that it can be read and compared. */
 export function formatPlan(plan: Plan): string {
   const { traffic, graphs, first, ...head } = plan;
   const lines = (rows: readonly object[]): string =>

@@ -30,7 +30,7 @@ export interface PlanSnapshot {
 export type PlanSource = Pick<PlanStore, "refresh" | "close" | "start">;
 
 /** Hands every engine its plan; without a store nothing is learned or known. */
-export class PlanDesk {
+export class EnginePlans {
   readonly #store: PlanSource | undefined;
   readonly #learnedBy: string;
   #profile: Profile | undefined;

@@ -71,7 +71,7 @@ export function text(charsMax: number): Check<string> {
 
 const shortText = text(LIMITS.idChars);
 
-/** A name that people see in logs and tables: not empty, without control characters. */
+/** A name as logs and tables show it: not empty, without control characters. */
 export const id: Check<string> = (value, path) => {
   const checked = shortText(value, path);
   if (checked !== "" && !/\p{Cc}/u.test(checked)) return checked;

@@ -11,7 +11,7 @@ import type { Clock } from "../../src/base/clock.ts";
 import { EngineDriver } from "../../src/engine/driver.ts";
 import { EVENT_NAMES, onEvent } from "../../src/engine/events.ts";
 import type { Effect, EngineInput } from "../../src/engine/step/effects.ts";
-import { PlanDesk } from "../../src/plan/engine-plan.ts";
+import { EnginePlans } from "../../src/plan/engine-plan.ts";
 import { loadProfile } from "../../src/profile/load.ts";
 import type { Profile } from "../../src/profile/profile.ts";
 import { EngineModel } from "../../src/sim/model/engine.ts";
@@ -149,7 +149,7 @@ async function replay(of: Profile, name: PolicyName, { inputs }: Recorded): Prom
     clock,
     policy,
     settleWithinSeconds: undefined,
-    plans: new PlanDesk(undefined, "test", of),
+    plans: new EnginePlans(undefined, "test", of),
     onChange: () => undefined,
   });
   const stops = EVENT_NAMES.map((event) =>

@@ -90,12 +90,12 @@ describe("policies on the conversation trace", () => {
     const requests = () => readTrace(conversation, { seconds: 300 });
     const setup = createSetup("idle-costed", profile);
     const learned = new SimulatedPlans(profile);
-    const first = { profile, ...setup, plans: learned.desk };
+    const first = { profile, ...setup, plans: learned.engines };
     const once = await simulate({ ...first, requests: requests() });
     const plan = learned.plan();
     expect(plan).toMatchObject({ starts: 1, simulated: profile.name });
     expect(plan.first.length).toBeGreaterThan(4);
-    const second = { profile, ...setup, plans: new SimulatedPlans(profile, plan).desk };
+    const second = { profile, ...setup, plans: new SimulatedPlans(profile, plan).engines };
     const again = await simulate({ ...second, requests: requests() });
     const [floor = 0, idle = 0] = await added(["floor", "idle-costed"], 300);
     const excess = idle - floor;

@@ -30,7 +30,7 @@ import {
   reasonOf,
 } from "../record.ts";
 
-/** Decisions remembered for people who ask why. */
+/** Decisions remembered, for whoever asks why. */
 const DECISIONS_MAX = 64;
 
 type Writable<T> = { -readonly [K in keyof T]: T[K] };

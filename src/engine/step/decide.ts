@@ -189,7 +189,7 @@ function* carryOut(
   yield* decided(record, { decision: decision.type, reason }, tools);
 }
 
-/** What was decided is remembered too, for people who ask later. */
+/** What was decided is remembered too, for whoever asks later. */
 export function* decided(
   record: EngineRecord,
   decision: Pick<DecisionEvent, "decision" | "graph" | "reason">,

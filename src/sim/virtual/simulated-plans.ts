@@ -3,7 +3,7 @@
 import { hostname } from "node:os";
 import { packageVersion } from "../../base/version.ts";
 import { BookEntry, type BookHead, type Contribution } from "../../plan/book.ts";
-import { PlanDesk } from "../../plan/engine-plan.ts";
+import { EnginePlans } from "../../plan/engine-plan.ts";
 import { type Fingerprint, fingerprintOf } from "../../plan/fingerprint.ts";
 import { emptyPlan } from "../../plan/merge.ts";
 import type { Plan } from "../../plan/plan.ts";
@@ -20,7 +20,7 @@ export function simulatedFingerprint({ engine, captures }: Profile): Fingerprint
 
 /** One plan, for one start. */
 export class SimulatedPlans {
-  readonly desk: PlanDesk;
+  readonly engines: EnginePlans;
   readonly #profile: Profile;
   readonly #learnedBy = `lazygraph ${packageVersion()} on ${hostname()}: simulate`;
   readonly #earlier: Plan | undefined;
@@ -40,7 +40,7 @@ export class SimulatedPlans {
         return { file: "a simulated start", plan: earlier, settled: nothing, end: nothing };
       },
     };
-    this.desk = new PlanDesk(source, this.#learnedBy, profile);
+    this.engines = new EnginePlans(source, this.#learnedBy, profile);
   }
 
   /** The plan after this start; the one it began with where nothing was learned. */

@@ -19,7 +19,7 @@ import type {
 import { step } from "../../engine/step/step.ts";
 import { MemoryGuard } from "../../memory/guard.ts";
 import { MemoryLedger } from "../../memory/ledger.ts";
-import { PlanDesk } from "../../plan/engine-plan.ts";
+import { EnginePlans } from "../../plan/engine-plan.ts";
 import type { PolicyMaker } from "../../schedule/choice.ts";
 import type { Mode } from "../../wire/protocol.ts";
 import type { EngineModel } from "../model/engine.ts";
@@ -37,7 +37,7 @@ export interface VirtualControllerOptions {
   /** What captures leave free. @default an allowance for serving */
   readonly marginBytes?: number;
   /** Where learned plans come from. @default none are; costs start from the model's profile */
-  readonly plans?: PlanDesk;
+  readonly plans?: EnginePlans;
   /** Called with what a controller would publish. */
   readonly onEvent?: (event: PublishEffect, atSeconds: number) => void;
   /** Called with each input of the step before it is taken, and with each effect that came of it. */
@@ -92,7 +92,7 @@ export class VirtualController {
       policy,
       settleWithinSeconds: undefined,
       rules: {},
-      plans: plans ?? new PlanDesk(undefined, "simulate", model.profile),
+      plans: plans ?? new EnginePlans(undefined, "simulate", model.profile),
       watchesGpus: false,
     };
     this.#take({ type: "join" });

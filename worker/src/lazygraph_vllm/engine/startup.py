@@ -13,8 +13,8 @@ from ..rank import calls as rank
 from ..rules import local_fill
 from ..settings import Settings
 from ..vllm.allowed import gpu_reason
+from .headroom import some
 from .lockstep import purge, slowest
-from .room import some
 from .session import Session
 from .state import EngineState
 

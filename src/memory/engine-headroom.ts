@@ -15,7 +15,7 @@ import {
 } from "./headroom.ts";
 import type { Kept, MemoryLedger } from "./ledger.ts";
 
-export interface RoomOptions {
+export interface HeadroomOptions {
   /** Who claims and reserves, unique among the engines of the ledger. */
   readonly engine: string;
   readonly ledger: MemoryLedger;
@@ -28,7 +28,7 @@ export interface RoomOptions {
 }
 
 /** Memory of one rank. */
-export interface RankRoom {
+export interface RankHeadroom {
   readonly gpu: string;
   readonly totalBytes: number;
   readonly freeBytes: number;
@@ -46,15 +46,15 @@ export interface RankRoom {
 /** An engine reports memory with its answers: an older report than this tells the past. */
 const REPORT_SECONDS_MAX = 5;
 
-export class EngineRoom {
-  readonly #options: RoomOptions;
+export class EngineHeadroom {
+  readonly #options: HeadroomOptions;
   readonly #firstRanks = new Map<number, RankMemory>();
   #ranks: readonly RankMemory[] = [];
   /** What serving still needs on each GPU, and the ranks there. */
   #claims: ReadonlyMap<string, { readonly bytes: number; readonly ranks: number }> = new Map();
   #reportedAtSeconds = Number.NEGATIVE_INFINITY;
 
-  constructor(options: RoomOptions) {
+  constructor(options: HeadroomOptions) {
     this.#options = options;
   }
 
@@ -87,9 +87,9 @@ export class EngineRoom {
   }
 
   /** The rank that has the least; undefined while none has reported. */
-  least(): RankRoom | undefined {
+  least(): RankHeadroom | undefined {
     const { ledger, engine } = this.#options;
-    let least: RankRoom | undefined;
+    let least: RankHeadroom | undefined;
     for (const rank of this.#ranks) {
       const { freeBytes } = this.#free(rank);
       const spokenForBytes = ledger.offLimits(rank.gpuUuid, engine, freeBytes);

@@ -26,7 +26,7 @@ ALONE_RETRY_SECONDS = 30.0
 REMEDY = "Lower --gpu-memory-utilization or set LAZYGRAPH_RESERVE=plan"
 
 
-class Room:
+class Headroom:
     """One per engine; knows no GPU, only what the ranks and the controller say."""
 
     def __init__(self, settings: Settings) -> None:

@@ -4,10 +4,10 @@ import { hostname } from "node:os";
 import { systemClock } from "../base/clock.ts";
 import { codeOf, messageOf } from "../base/errors.ts";
 import { packageVersion } from "../base/version.ts";
-import { type MemoryDesk, memoryDesk } from "../engine/desk.ts";
 import { publishProblem } from "../engine/events.ts";
+import { type SharedMemory, sharedMemory } from "../engine/shared-memory.ts";
 import { HostGpus } from "../memory/gpus.ts";
-import { PlanDesk } from "../plan/engine-plan.ts";
+import { EnginePlans } from "../plan/engine-plan.ts";
 import { defaultPlanFolder } from "../plan/place.ts";
 import { PlanStore } from "../plan/store.ts";
 import { loadProfile } from "../profile/load.ts";
@@ -15,12 +15,12 @@ import type { ResolvedOptions } from "./options.ts";
 
 /** Learned plans, and what is wrong with them. */
 export class SharedPlans {
-  readonly desk: PlanDesk;
+  readonly engines: EnginePlans;
   /** Kept until there is an engine: who starts a controller listens from then on at the latest. */
   #kept: string[] | undefined = [];
 
   constructor(options: ResolvedOptions) {
-    this.desk = openPlans(options, (message) => this.#problem(message));
+    this.engines = openPlans(options, (message) => this.#problem(message));
   }
 
   /** What was kept, and from now on everything at once. */
@@ -32,7 +32,7 @@ export class SharedPlans {
 
   /** Writes what was learned. Never rejects. */
   async close(): Promise<void> {
-    await this.desk.close();
+    await this.engines.close();
     this.tellProblems();
   }
 
@@ -42,7 +42,7 @@ export class SharedPlans {
   }
 }
 
-function openPlans(options: ResolvedOptions, onProblem: (message: string) => void): PlanDesk {
+function openPlans(options: ResolvedOptions, onProblem: (message: string) => void): EnginePlans {
   const { plan, planFolder, planReadOnly, profile } = options;
   const folder = plan ? (planFolder ?? foundPlanFolder(onProblem)) : undefined;
   const store =
@@ -51,7 +51,7 @@ function openPlans(options: ResolvedOptions, onProblem: (message: string) => voi
       : new PlanStore({ folder, readOnly: planReadOnly, clock: systemClock, onProblem });
   const learnedBy = `lazygraph ${packageVersion()} on ${hostname()}`;
   const costs = profile === undefined ? undefined : loadProfile(profile);
-  return new PlanDesk(store, learnedBy, costs);
+  return new EnginePlans(store, learnedBy, costs);
 }
 
 /** Nobody asked for plans to be kept: where there is no place for them, none are. */
@@ -69,8 +69,8 @@ function foundPlanFolder(onProblem: (message: string) => void): string | undefin
  *
  * @param onNews free memory has crossed what is spoken for
  */
-export function openMemory({ memory = {} }: ResolvedOptions, onNews: () => void): MemoryDesk {
-  if (memory.gpu === false) return memoryDesk(memory);
+export function openMemory({ memory = {} }: ResolvedOptions, onNews: () => void): SharedMemory {
+  if (memory.gpu === false) return sharedMemory(memory);
   const gpus = new HostGpus({
     clock: systemClock,
     onNews,
@@ -82,5 +82,5 @@ export function openMemory({ memory = {} }: ResolvedOptions, onNews: () => void)
           messageOf(error),
       ),
   });
-  return memoryDesk(memory, gpus);
+  return sharedMemory(memory, gpus);
 }

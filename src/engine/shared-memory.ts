@@ -4,7 +4,7 @@ import type { HostGpus } from "../memory/gpus.ts";
 import { MemoryLedger } from "../memory/ledger.ts";
 import type { MemoryOptions } from "../memory/options.ts";
 
-export interface MemoryDesk {
+export interface SharedMemory {
   readonly ledger: MemoryLedger;
   /** Undefined where the user turned it off. */
   readonly gpus: HostGpus | undefined;
@@ -13,7 +13,7 @@ export interface MemoryDesk {
 }
 
 /** @param gpus this host's; undefined: only the engines' own figures count */
-export function memoryDesk(options: Partial<MemoryOptions> = {}, gpus?: HostGpus): MemoryDesk {
+export function sharedMemory(options: Partial<MemoryOptions> = {}, gpus?: HostGpus): SharedMemory {
   const { marginBytes, utilization } = options;
   return { ledger: new MemoryLedger(), gpus, marginBytes, utilization };
 }
