@@ -10,12 +10,12 @@
 
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
-import { gunzipSync } from "node:zlib";
 import type { CellResult } from "./gpu/lib/family-result.ts";
 import type { LauncherResult } from "./gpu/lib/start-result.ts";
 import type { Summary } from "./gpu/main-job-summary.ts";
 import { type Finding, judge } from "./lib/claims.ts";
 import { type Check, checkFindings, type FirstSet, firstSetFindings } from "./lib/claims-checks.ts";
+import { type House, hourFindings, houseFindings, type SimulatedHour } from "./lib/claims-house.ts";
 import {
   type Compared,
   type SimulatedLoads,
@@ -57,13 +57,13 @@ import {
   verifyFinding,
 } from "./lib/claims-v026.ts";
 import { familyFindings } from "./lib/claims-v033.ts";
+import { readResult } from "./lib/result-file.ts";
 
 const results = new URL("results/", import.meta.url);
 const { values } = parseArgs({ options: { check: { type: "boolean", default: false } } });
 
 function read<T>(file: string): T {
-  const bytes = readFileSync(new URL(file, results));
-  return JSON.parse((file.endsWith(".gz") ? gunzipSync(bytes) : bytes).toString("utf8")) as T;
+  return readResult<T>(new URL(file, results));
 }
 
 function has(file: string): boolean {
@@ -86,9 +86,9 @@ function findings(): Finding[] {
     return verifyFinding(read<VerifyReport>(file), `verify.${model}.not-bit-for-bit`, file, VERIFY);
   };
   return [
-    ...mainJob("main-job-h200-8b.json", "main-job"),
+    ...mainJob("main-job-h200-8b.json.gz", "main-job"),
     // Its first round had cold caches.
-    ...mainJob("main-job-decode-stream8-h200-8b.json", "main-job-stream8", true),
+    ...mainJob("main-job-decode-stream8-h200-8b.json.gz", "main-job-stream8", true),
     ...ttftFindings(read<TtftResult>(ttft), ttft, "npm run bench:ttft -- FOLDER"),
     ...tokenFindings(
       read<ExactTokens>(exact),
@@ -106,6 +106,14 @@ function findings(): Finding[] {
     ...trustSocketFindings(read<TrustSocket>("trust-socket.json"), {
       source: "trust-socket.json",
       command: "BEFORE=MAIN npm run bench:trust-socket",
+    }),
+    ...houseFindings(read<House>("house.json"), {
+      source: "house.json",
+      command: "BEFORE=CHECKOUT npm run bench:house",
+    }),
+    ...hourFindings(read<SimulatedHour>("simulated-hour.json"), {
+      source: "simulated-hour.json",
+      command: "BEFORE=CHECKOUT npm run bench:simulated-hour",
     }),
     ...uses(),
   ];
@@ -145,8 +153,8 @@ function v033(): Finding[] {
   // The second campaign is a later one: other families, and the 8B by measured costs.
   const families = ["v033-families.json.gz", "v033-more-families.json.gz"];
   const checks = "v033-checks.json";
-  const firstSet = "first-set.json";
-  const simulated = "simulate-8b.json";
+  const firstSet = "first-set.json.gz";
+  const simulated = "simulate-8b.json.gz";
   const found = read<{ checks: readonly Check[] }>(checks);
   return [
     ...families.flatMap((source) => {

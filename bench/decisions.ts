@@ -11,11 +11,11 @@ import { writeFile } from "node:fs/promises";
 import { cpus } from "node:os";
 import type { Graph } from "../src/base/graph.ts";
 import { createRandom } from "../src/base/random.ts";
+import { sortedQuantile } from "../src/measure/statistics.ts";
 import { costSeedOf } from "../src/profile/cost-seed.ts";
 import { loadProfile } from "../src/profile/load.ts";
 import { createCostPolicy } from "../src/schedule/costed/costed.ts";
 import { createEngineState } from "../src/schedule/state.ts";
-import { quantile } from "../src/sim/virtual/figures.ts";
 
 const seed = costSeedOf(loadProfile());
 const RESULTS = new URL("./results/decisions.json", import.meta.url);
@@ -76,7 +76,7 @@ for (const [graphs, events] of CASES) {
   );
   // The first ones run before the compiler has had its turn.
   const micros = fastest.slice(events / 10).sort();
-  const [p50 = 0, p99 = 0, max = 0] = [0.5, 0.99, 1].map((share) => quantile(micros, share));
+  const [p50 = 0, p99 = 0, max = 0] = [0.5, 0.99, 1].map((share) => sortedQuantile(micros, share));
   results.push({ graphs, events, p50Micros: p50, p99Micros: p99, maxMicros: max });
   console.log(`| ${graphs} | ${p50.toFixed(1)} | ${p99.toFixed(1)} | ${max.toFixed(0)} |`);
 }

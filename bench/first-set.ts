@@ -4,12 +4,12 @@
  * beside what the policies of commit 04c5aeb came to (bench/results/first-set-before.json); then lazy
  * and idle mode against stock and the fixed ladder, for this engine and two 8Bs, under loads from a
  * few requests a minute to far too many. Prints the tables of docs/policy.md and writes
- * bench/results/first-set.json.
+ * bench/results/first-set.json.gz.
  *
  * What would refute us: idle-costed above half of what it was; lazy-costed above stock or ladder.
  */
 
-import { readFile, writeFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { DEFAULT_PROFILE, loadProfile } from "../src/profile/load.ts";
 import type { Profile } from "../src/profile/profile.ts";
@@ -17,9 +17,10 @@ import { DEFAULT_POLICY } from "../src/schedule/choice.ts";
 import type { Load } from "./lib/added.ts";
 import { type Arm, type ArmName, armsOf } from "./lib/first-set.ts";
 import { conversation, gammas, window } from "./lib/loads.ts";
+import { writeResult } from "./lib/result-file.ts";
 
 const BEFORE = new URL("./results/first-set-before.json", import.meta.url);
-const RESULTS = new URL("./results/first-set.json", import.meta.url);
+const RESULTS = new URL("./results/first-set.json.gz", import.meta.url);
 const MOE = fileURLToPath(new URL("./profiles/moe-0.33-rough.json", import.meta.url));
 
 const ARMS: readonly ArmName[] = [
@@ -161,4 +162,4 @@ const document = {
   first,
   comparisons: compared,
 };
-await writeFile(RESULTS, `${JSON.stringify(document, null, 1)}\n`);
+writeResult(RESULTS, document);

@@ -18,7 +18,7 @@ import { DEFAULT_PROFILE, loadProfile } from "../src/profile/load.ts";
 import { createIdlePolicy } from "../src/schedule/modes/idle.ts";
 import { Drive, listArrivals } from "../src/sim/model/drive.ts";
 import { EngineModel } from "../src/sim/model/engine.ts";
-import { PolicyRun } from "../src/sim/virtual/policy-run.ts";
+import { VirtualController } from "../src/sim/virtual/virtual-controller.ts";
 
 const RATES = [2, 5, 10, 20, 40];
 const RUNS = 20;
@@ -49,7 +49,7 @@ const profile = loadProfile(DEFAULT_PROFILE);
 class Engine {
   readonly model: EngineModel;
   readonly drive: Drive;
-  readonly run: PolicyRun;
+  readonly run: VirtualController;
 
   constructor(ttftMs: number[], seed: number) {
     this.model = new EngineModel({
@@ -60,6 +60,7 @@ class Engine {
         onReady: (at) => this.run.ready(at),
         onStep: (step, at) => this.run.stepped(step, at),
         onCaptureResult: (result, at) => this.run.answered(result, at),
+        onDropResult: (result, at) => this.run.dropped(result, at),
         onEdge: (state, at) => this.run.edge(state, at),
         onRequest: ({ firstTokenSeconds, arrivalSeconds }) => {
           ttftMs.push((firstTokenSeconds - arrivalSeconds) * 1000);
@@ -67,11 +68,14 @@ class Engine {
       },
     });
     this.drive = new Drive(this.model, listArrivals([]));
-    this.run = new PolicyRun(createIdlePolicy(), this.model);
+    this.run = new VirtualController({
+      model: this.model,
+      policy: () => createIdlePolicy(),
+    });
   }
 
   get nextSeconds(): number {
-    return Math.min(this.drive.nextSeconds, this.run.nextSeconds);
+    return this.run.nextSeconds(this.drive.nextSeconds);
   }
 
   advance(now: number): void {
@@ -81,13 +85,16 @@ class Engine {
 
   /** What the gateway goes by. */
   candidate() {
-    const { state } = this.run;
-    const graphs = [...state.graphs.values()].map(({ graph, status }) => ({ ...graph, status }));
+    const { state } = this.run.record;
+    const graphs = [...(state?.graphs.values() ?? [])].map(({ graph, status }) => ({
+      ...graph,
+      status,
+    }));
     const inFlight = this.model.running + this.model.waiting;
     return {
       engine: this,
       inFlight,
-      capturing: state.capturing !== undefined,
+      capturing: state?.capturing !== undefined,
       hasNextGraph: new GraphSizes(graphs as unknown as GraphSnapshot[]).has(inFlight + 1),
     };
   }

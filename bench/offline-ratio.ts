@@ -8,13 +8,13 @@
 import { writeFile } from "node:fs/promises";
 import type { Graph } from "../src/base/graph.ts";
 import { createRandom, type Random } from "../src/base/random.ts";
+import { sortedQuantile } from "../src/measure/statistics.ts";
 import { costSeedOf } from "../src/profile/cost-seed.ts";
 import { loadProfile } from "../src/profile/load.ts";
 import type { CostSeed } from "../src/schedule/costed/cost.ts";
 import { createCostPolicy } from "../src/schedule/costed/costed.ts";
 import type { Decision } from "../src/schedule/policy.ts";
 import { createEngineState, type WritableState } from "../src/schedule/state.ts";
-import { quantile } from "../src/sim/virtual/figures.ts";
 import { type OfflineStep, offlineOptimum } from "./lib/offline-optimum.ts";
 
 const RESULTS = new URL("./results/offline-ratio.json", import.meta.url);
@@ -171,7 +171,7 @@ for (const [name, walk] of Object.entries(WALKS)) {
   }
   const sorted = Float64Array.from(ratios).sort();
   const mean = ratios.reduce((sum, ratio) => sum + ratio, 0) / ratios.length;
-  const [p50, p95, max] = [0.5, 0.95, 1].map((share) => quantile(sorted, share));
+  const [p50, p95, max] = [0.5, 0.95, 1].map((share) => sortedQuantile(sorted, share));
   const ofSums = online / offline;
   results.push({ traffic: name, instances: ratios.length, mean, p50, p95, max, ofSums });
   const cells = [mean, p50, p95, max, ofSums].map((value) => (value ?? 0).toFixed(2));

@@ -2,7 +2,7 @@
  * `npm run bench:simulate`: every policy under many loads on the simulated engine, as added
  * request-seconds against the oracle; the hold-out loads, which no constant was chosen on; and
  * second starts with what a first one learned. Prints the tables of docs/policy.md and writes the
- * raw figures to bench/results/simulate-8b.json. With `--second-starts` it makes the second starts
+ * raw figures to bench/results/simulate-8b.json.gz. With `--second-starts` it makes the second starts
  * only, and the rest of that file stays as it is.
  *
  * What would refute us: a comparator other than oracle and floor below idle-costed, or stock,
@@ -10,14 +10,14 @@
  * 60% of the first one's excess over floor.
  */
 
-import { readFile, writeFile } from "node:fs/promises";
 import { parseArgs } from "node:util";
 import { DEFAULT_PROFILE, loadProfile } from "../src/profile/load.ts";
 import { POLICY_NAMES, type PolicyName } from "../src/sim/virtual/setups.ts";
 import { type AddedRun, addedRuns, type Load, type SecondStart, secondStart } from "./lib/added.ts";
 import { conversation, gamma, gammas, window } from "./lib/loads.ts";
+import { readResult, writeResult } from "./lib/result-file.ts";
 
-const RESULTS = new URL("./results/simulate-8b.json", import.meta.url);
+const RESULTS = new URL("./results/simulate-8b.json.gz", import.meta.url);
 
 const LOADS: readonly Load[] = [
   conversation(1, 300),
@@ -113,12 +113,10 @@ async function secondStarts(
 }
 
 console.log(`SIMULATED, profile ${profile.name}. Added request-seconds against the oracle.`);
-const head = options["second-starts"]
-  ? (JSON.parse(await readFile(RESULTS, "utf8")) as object)
-  : await firstStarts();
+const head = options["second-starts"] ? readResult<object>(RESULTS) : await firstStarts();
 const document = {
   ...head,
   secondStarts: await secondStarts("Second starts", SECOND_STARTS),
   holdOutSecondStarts: await secondStarts("Hold-out second starts", HOLD_OUT_SECOND_STARTS),
 };
-await writeFile(RESULTS, `${JSON.stringify(document, null, 1)}\n`);
+writeResult(RESULTS, document);

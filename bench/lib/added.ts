@@ -1,9 +1,8 @@
 /** Simulated runs of policies by name, as request-seconds added to the oracle's. */
 
-import { priorOf } from "../../src/plan/plan.ts";
 import type { Profile } from "../../src/profile/profile.ts";
-import { learningPolicy } from "../../src/sim/virtual/plan-run.ts";
 import { createSetup, type PolicyName } from "../../src/sim/virtual/setups.ts";
+import { SimulatedPlans } from "../../src/sim/virtual/simulated-plans.ts";
 import { type SimulatedRun, simulate } from "../../src/sim/virtual/virtual.ts";
 import type { TraceRequest } from "../../src/trace/trace.ts";
 
@@ -59,13 +58,13 @@ export async function secondStart(
   name: "lazy-costed" | "idle-costed",
   [learnedFrom, load]: readonly [Load, Load],
 ): Promise<SecondStart> {
-  const teacher = createSetup(name, profile);
-  const policy = learningPolicy(teacher.policy, profile, undefined);
-  await simulate({ profile, ...teacher, policy, requests: learnedFrom.requests() });
-  const prior = priorOf(policy.plan());
+  const setup = createSetup(name, profile);
+  const teacher = new SimulatedPlans(profile);
+  await simulate({ profile, ...setup, plans: teacher.engines, requests: learnedFrom.requests() });
+  const plan = teacher.plan();
   const [floor, first] = await addedRuns(profile, load, ["floor", name]);
-  const setup = createSetup(name, profile, prior);
-  const run = await simulate({ profile, ...setup, requests: load.requests() });
+  const plans = new SimulatedPlans(profile, plan).engines;
+  const run = await simulate({ profile, ...setup, plans, requests: load.requests() });
   const floorAdded = floor?.addedRequestSeconds ?? 0;
   const firstAdded = first?.addedRequestSeconds ?? 0;
   const second = run.completionSecondsSum - (first?.completionSecondsSum ?? 0) + firstAdded;
@@ -77,6 +76,6 @@ export async function secondStart(
     first: firstAdded,
     second,
     excessShare: (second - floorAdded) / (firstAdded - floorAdded),
-    graphsLearned: prior.first.length,
+    graphsLearned: plan.first.length,
   };
 }

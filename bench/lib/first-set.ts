@@ -4,8 +4,8 @@ import { foreignSeed } from "../../src/plan/seed.ts";
 import { costSeedOf } from "../../src/profile/cost-seed.ts";
 import type { Profile } from "../../src/profile/profile.ts";
 import { createCostPolicy } from "../../src/schedule/costed/costed.ts";
-import { createSetup, type PolicyName } from "../../src/sim/virtual/setups.ts";
-import { type SimulatedRun, simulate } from "../../src/sim/virtual/virtual.ts";
+import { createSetup, type PolicyName, type Setup } from "../../src/sim/virtual/setups.ts";
+import { simulate } from "../../src/sim/virtual/virtual.ts";
 import type { Load } from "./added.ts";
 
 /** A policy by name, or one that starts with the costs of another engine. */
@@ -38,12 +38,13 @@ export async function armsOf(
   });
   const arms: Arm[] = [];
   for (const name of names) {
-    const { run, graphsBeforeReady } = await runArm(profile, other, load, name);
+    const setup = setupOf(profile, other, name);
+    const run = await simulate({ profile, ...setup, requests: load.requests() });
     arms.push({
       name,
       addedRequestSeconds: run.completionSecondsSum - oracle.completionSecondsSum,
       captureBeforeReadySeconds: run.captureBeforeReadySeconds,
-      graphsBeforeReady,
+      graphsBeforeReady: run.graphsAtReady,
       graphsCaptured: run.graphsCaptured,
       stallSecondsMax: run.stallSecondsMax,
     });
@@ -51,37 +52,10 @@ export async function armsOf(
   return arms;
 }
 
-async function runArm(
-  profile: Profile,
-  other: Profile,
-  load: Load,
-  name: ArmName,
-): Promise<{ run: SimulatedRun; graphsBeforeReady: number }> {
-  const { policy, ...setup } = setupOf(profile, other, name);
-  let graphsBeforeReady = 0;
-  const run = await simulate({
-    profile,
-    ...setup,
-    policy: {
-      name: policy.name,
-      decide(state, event) {
-        if (event.type === "ready") {
-          for (const { status } of state.graphs.values()) {
-            if (status === "captured") graphsBeforeReady++;
-          }
-        }
-        return policy.decide(state, event);
-      },
-    },
-    requests: load.requests(),
-  });
-  return { run, graphsBeforeReady };
-}
-
-function setupOf(profile: Profile, other: Profile, name: ArmName): ReturnType<typeof createSetup> {
+function setupOf(profile: Profile, other: Profile, name: ArmName): Setup {
   if (name !== "lazy, unknown engine" && name !== "idle, unknown engine") {
     return createSetup(name, profile);
   }
   const mode = name === "lazy, unknown engine" ? "lazy" : "idle";
-  return { policy: createCostPolicy({ mode, costs: foreignSeed(costSeedOf(other)) }) };
+  return { mode, policy: () => createCostPolicy({ mode, costs: foreignSeed(costSeedOf(other)) }) };
 }

@@ -9,11 +9,12 @@
  * - `"what": "main-job"`: the controller's last snapshot of each start that captured everything.
  */
 
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync } from "node:fs";
 import type { Graph, GraphKind } from "../../src/base/graph.ts";
 import { bySizeDescending, topGraphs } from "../../src/base/graph.ts";
 import { MIB } from "../../src/base/units.ts";
 import type { ForecastConstants } from "../../src/memory/constants.ts";
+import { readResult } from "./result-file.ts";
 
 export interface MeasuredRun {
   readonly file: string;
@@ -42,9 +43,9 @@ const LAYERS: Readonly<Record<string, number>> = {
 
 /** Every run in a folder that has the memory of all its graphs, in order of file and name. */
 export function readRuns(folder: URL): MeasuredRun[] {
-  const files = readdirSync(folder).filter((file) => file.endsWith(".json"));
+  const files = readdirSync(folder).filter((file) => /\.json(\.gz)?$/.test(file));
   return files.sort().flatMap((file) => {
-    const raw = JSON.parse(readFileSync(new URL(file, folder), "utf8")) as { what?: string };
+    const raw = readResult<{ what?: string }>(new URL(file, folder));
     if (raw.what === "graph-memory") return graphMemoryRuns(file, raw as GraphMemoryFile);
     if (raw.what === "main-job") return mainJobRuns(file, raw as MainJobFile);
     return [];

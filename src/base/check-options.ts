@@ -2,6 +2,7 @@
 
 import { OptionError } from "./errors.ts";
 import { nearMiss } from "./near-miss.ts";
+import { shown } from "./shown.ts";
 
 /** What was expected of a value that breaks the rule; undefined: it is sound. */
 export type OptionRule = (value: unknown) => string | undefined;
@@ -63,13 +64,4 @@ export function unknownOption(name: string, known: readonly string[], whole: str
     name,
     `Expected a known option${where}, got ${JSON.stringify(name.slice(0, 100))}: ${hint}`,
   );
-}
-
-/** Bounded, and without what is inside an object: an error ends up in logs. */
-export function shown(value: unknown): string {
-  if (typeof value === "string") return JSON.stringify(value.slice(0, 100));
-  if (Array.isArray(value)) return "a list that breaks this rule";
-  if (typeof value === "object" && value !== null) return "an object that breaks this rule";
-  if (typeof value === "function") return "a function";
-  return typeof value === "undefined" ? "nothing" : `${String(value)} (${typeof value})`;
 }

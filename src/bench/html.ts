@@ -1,5 +1,6 @@
 /** The report as one HTML file that needs no network: text and tables as they are, plots by uPlot. */
 
+import { GIB, MIB } from "../base/units.ts";
 import { cautions } from "./cautions.ts";
 import { conclusions } from "./conclusion.ts";
 import { type GlanceTable, glanceOf, loadsOf } from "./glance.ts";
@@ -144,7 +145,7 @@ function graphsOf({ mode, runs }: ModeFigures): string {
       String(replays),
       String(wanted),
       ms === undefined ? "–" : ms.toFixed(1),
-      bytes === undefined ? "–" : (bytes / 2 ** 20).toFixed(1),
+      bytes === undefined ? "–" : (bytes / MIB).toFixed(1),
     ]);
   const title = `${mode}: graphs by replays, run ${run?.run}`;
   const shown =
@@ -173,7 +174,7 @@ function howSection({ modes, hosts, cells, baseline }: Summary): string {
   const hostRows = hosts.map((host) => [
     host.name,
     `${host.cpus} × ${host.cpuModel}`,
-    `${numberText(host.memoryBytes / 2 ** 30)} GiB`,
+    `${numberText(host.memoryBytes / GIB)} GiB`,
     host.gpus.length === 0 ? "none told" : host.gpus.join(", "),
     host.node,
     host.lazygraph,

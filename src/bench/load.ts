@@ -253,7 +253,7 @@ export function scheduleCsv(schedule: readonly ScheduledRequest[]): string {
   return `seconds,prompt_tokens,output_tokens\n${rows.join("\n")}\n`;
 }
 
-/** A load in words, for people. */
+/** A load in words. */
 export function loadText(load: Load | undefined): string {
   if (load === undefined) return "";
   const { trace, shareGpt, speed, seconds, numPrompts, inputLen, outputLen } = load;

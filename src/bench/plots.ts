@@ -1,5 +1,6 @@
 /** What the report draws: series as plain numbers, each with the table that says the same. */
 
+import { MIB } from "../base/units.ts";
 import { quantile } from "../measure/statistics.ts";
 import type { CellRun } from "./samples.ts";
 import { completedOf, readySecondsOf, tpotMs, ttftMs } from "./windows.ts";
@@ -270,7 +271,7 @@ function overTime(groups: readonly Group[]): Plot[] {
   };
   return [
     plot("Graphs captured over time, first run of each mode", "graphs", (m) => m.graphsCaptured),
-    plot("Graph memory over time, first run of each mode", "MiB", (m) => m.takenBytes / 2 ** 20),
+    plot("Graph memory over time, first run of each mode", "MiB", (m) => m.takenBytes / MIB),
   ];
 }
 

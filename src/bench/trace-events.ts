@@ -3,6 +3,7 @@
  * of steps, requests, and graphs and memory as counters. The Trace Event Format, in microseconds.
  */
 
+import { MIB } from "../base/units.ts";
 import type { CellRun, RequestRecord } from "./samples.ts";
 import { readySecondsOf } from "./windows.ts";
 
@@ -84,7 +85,7 @@ function steps(run: CellRun): TraceEvent[] {
 function counters(run: CellRun): TraceEvent[] {
   return run.memory.flatMap(({ atSeconds, graphsCaptured, takenBytes }) => [
     counter("graphs captured", atSeconds, { graphs: graphsCaptured }),
-    counter("graph memory, MiB", atSeconds, { MiB: takenBytes / 2 ** 20 }),
+    counter("graph memory, MiB", atSeconds, { MiB: takenBytes / MIB }),
   ]);
 }
 

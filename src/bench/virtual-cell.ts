@@ -7,15 +7,14 @@ import { setImmediate } from "node:timers/promises";
 import { messageOf } from "../base/errors.ts";
 import { resolveOptions } from "../controller/options.ts";
 import { graphSnapshot } from "../engine/snapshot.ts";
-import { costSeedOf } from "../profile/cost-seed.ts";
 import { loadProfile, withSizes } from "../profile/load.ts";
 import type { Profile } from "../profile/profile.ts";
 import { Drive } from "../sim/model/drive.ts";
 import { EngineModel } from "../sim/model/engine.ts";
 import type { CaptureOutcome, EngineObserver } from "../sim/model/engine-options.ts";
 import { StepCounts } from "../sim/model/step-counts.ts";
-import { PolicyRun } from "../sim/virtual/policy-run.ts";
 import { createSetup, type Setup } from "../sim/virtual/setups.ts";
+import { VirtualController } from "../sim/virtual/virtual-controller.ts";
 import type { CellOptions } from "./cell.ts";
 import { headOf, loadOf, modeOf, neverSettled, verdictOf } from "./run-head.ts";
 import type { EngineFacts, RequestRecord, RunHead, RunTimes } from "./samples.ts";
@@ -29,6 +28,8 @@ const BATCH_SECONDS = 0.1;
 const AFTER_LAST_SECONDS = 0.25;
 /** Turns after which this process looks at signals and writes what has come. */
 const TURNS_AT_ONCE = 4_096;
+
+const DIED = "The simulated engine died: a step found no memory.";
 
 /** As `runCell`: only an unwritable folder is an error. */
 export async function runVirtualCell(options: CellOptions): Promise<RunHead> {
@@ -51,7 +52,7 @@ class VirtualRun {
   readonly #steps = new StepCounts();
   readonly #profile: Profile;
   readonly #model: EngineModel;
-  readonly #policy: PolicyRun;
+  readonly #controller: VirtualController;
   /** Of captures that were ordered. */
   readonly #whenIdle = new Map<string, boolean>();
   #writer: SampleWriter | undefined;
@@ -72,7 +73,7 @@ class VirtualRun {
       numWarmups: spec.numWarmups,
       onRecord: (record) => this.#record(record),
     });
-    const { policy, ...setup } = setupOf(mode, this.#profile);
+    const setup = setupOf(mode, this.#profile);
     const { jitter = 0 } = mode.simulated ?? {};
     this.#model = new EngineModel({
       ...setup,
@@ -82,7 +83,13 @@ class VirtualRun {
       seed: cell.run,
       observer: this.#observer(),
     });
-    this.#policy = new PolicyRun(this.#noting(policy), this.#model);
+    this.#controller = new VirtualController({
+      ...setup,
+      model: this.#model,
+      onEvent: ({ name, event }) => {
+        if (name === "lazygraph:capture:start") this.#whenIdle.set(event.graph, event.whenIdle);
+      },
+    });
   }
 
   head(more: Partial<RunHead> = {}): RunHead {
@@ -106,12 +113,13 @@ class VirtualRun {
       if (signal.aborted) return { status: "partial", reason: "The benchmark was stopped." };
       this.#beginWhenDue(now);
       if (this.#load.done) endSeconds = Math.min(endSeconds, now + AFTER_LAST_SECONDS);
-      const at = Math.min(drive.nextSeconds, this.#policy.nextSeconds);
+      const at = this.#controller.nextSeconds(drive.nextSeconds);
       if (at === Number.POSITIVE_INFINITY || at > endSeconds) break;
       now = at;
       drive.advance(now);
+      if (this.#model.phase === "stopping") return { status: "partial", reason: DIED };
       // A decision taken by the clock, not by the engine: an idle engine has to look at it.
-      if (this.#policy.advance(now)) drive.poke(now);
+      if (this.#controller.advance(now)) drive.poke(now);
     }
     if (!this.#load.done) throw neverSettled(this.#options.spec.readySecondsMax);
     this.#flush(now);
@@ -121,14 +129,15 @@ class VirtualRun {
 
   /** The schedule begins after the warm-up, or once the engine has settled. */
   #beginWhenDue(now: number): void {
-    const { settledSeconds } = this.#policy;
+    const { settledSeconds } = this.#controller;
     if (settledSeconds !== undefined) this.#times = { ...this.#times, settledSeconds };
     if (!this.#load.warm) return;
     const untilSettled =
       loadOf(this.#options).start === "settled" && modeOf(this.#options).mode !== undefined;
     const { readySecondsMax } = this.#options.spec;
     if (untilSettled && settledSeconds === undefined) {
-      if (now - this.#policy.readySeconds > readySecondsMax) throw neverSettled(readySecondsMax);
+      if (now - this.#controller.readySeconds > readySecondsMax)
+        throw neverSettled(readySecondsMax);
       return;
     }
     this.#load.begin(now);
@@ -137,9 +146,9 @@ class VirtualRun {
 
   #observer(): EngineObserver {
     return {
-      onLoaded: (at) => this.#policy.loaded(at),
+      onLoaded: (at) => this.#controller.loaded(at),
       onReady: (at) => {
-        this.#policy.ready(at);
+        this.#controller.ready(at);
         this.#graphsAtReady = [...this.#model.captured.keys()];
         this.#times = { ...this.#times, readySeconds: at };
         if (this.#load.originSeconds === 0) this.#times = { ...this.#times, scheduleSeconds: 0 };
@@ -147,31 +156,17 @@ class VirtualRun {
         this.#load.ready(at);
       },
       onStep: (step, at) => {
-        this.#policy.stepped(step, at);
+        this.#controller.stepped(step, at);
         if (at - this.#batchSeconds >= BATCH_SECONDS) this.#flush(at);
         this.#steps.add(step);
       },
       onCaptureResult: (result, at) => {
         this.#captured(result, at);
-        this.#policy.answered(result, at);
+        this.#controller.answered(result, at);
       },
-      onEdge: (state, at) => this.#policy.edge(state, at),
+      onDropResult: (result, at) => this.#controller.dropped(result, at),
+      onEdge: (state, at) => this.#controller.edge(state, at),
       onToken: (tag, left, at) => this.#load.token(tag, left, at),
-    };
-  }
-
-  /** The same policy; that a capture was to wait for an idle engine is kept. */
-  #noting(policy: Setup["policy"]): Setup["policy"] {
-    return {
-      name: policy.name,
-      decide: (state, event) => {
-        const decisions = policy.decide(state, event);
-        for (const decision of decisions) {
-          if (decision.type !== "capture") continue;
-          this.#whenIdle.set(decision.graph.id, decision.whenIdle);
-        }
-        return decisions;
-      },
     };
   }
 
@@ -182,7 +177,7 @@ class VirtualRun {
       value: {
         graph,
         whenIdle: this.#whenIdle.get(graph) ?? false,
-        reason: this.#policy.state.graphs.get(graph)?.reason ?? "",
+        reason: this.#controller.record.state?.graphs.get(graph)?.reason ?? "",
         startSeconds: endSeconds - Math.max(stallMs, ms) / 1000,
         ...{ endSeconds, ms, bytes, graphsCaptured: this.#model.captured.size },
       },
@@ -232,7 +227,7 @@ class VirtualRun {
   }
 
   #facts(): Partial<RunHead> {
-    const graphs = [...this.#policy.state.graphs.values()].map(graphSnapshot);
+    const graphs = [...(this.#controller.record.state?.graphs.values() ?? [])].map(graphSnapshot);
     const engine: EngineFacts = {
       graphs,
       graphsPlanned: graphs.length,
@@ -254,5 +249,5 @@ function profileOf({ simulated = {} }: ModeSpec): Profile {
 function setupOf(mode: ModeSpec, profile: Profile): Setup {
   if (mode.mode === undefined) return createSetup("stock", profile);
   const { policy } = resolveOptions(controllerOptions(mode));
-  return { policy: policy(mode.mode, { costs: costSeedOf(profile) }) };
+  return { mode: mode.mode, policy };
 }

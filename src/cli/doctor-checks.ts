@@ -3,6 +3,7 @@
  * it is supported, why if not, and what to do.
  */
 
+import { GIB } from "../base/units.ts";
 import type { GpuDevice, GpuFault, GpuMemory, GpuSurvey, GpuUnavailable } from "../gpu/memory.ts";
 import type { PythonProbe } from "./doctor-python.ts";
 import { PLUGIN_PACKAGE, pluginRemedy } from "./plugin-probe.ts";
@@ -25,7 +26,6 @@ export interface Finding {
 
 /** Of the GPUs that it was tried on (H200). Others are not refused, only told apart. */
 const TESTED_CAPABILITIES = ["9.0"];
-const GIB = 1024 ** 3;
 
 export function checkNode(version: string, platform: string): Finding {
   const [major = 0, minor = 0] = version.replace(/^v/, "").split(".").map(Number);

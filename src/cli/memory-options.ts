@@ -1,5 +1,6 @@
 /** `--reserve`, `--reserve-bytes` and `--memory-margin`, for the commands that start a controller. */
 
+import { GIB, MIB } from "../base/units.ts";
 import { isSized, MEMORY_BYTES_MAX, type MemoryOptions } from "../memory/options.ts";
 import { RESERVES, type Reserve } from "../wire/protocol.ts";
 import { choice, usageError } from "./errors.ts";
@@ -21,7 +22,7 @@ export const MEMORY_HELP = `  --reserve MODE        keep memory back from vLLM's
                         512MiB or 2GiB (default: 256 MiB to 1088 MiB by that peak, less what
                         serving has taken since)`;
 
-const UNITS: Readonly<Record<string, number>> = { MiB: 1024 ** 2, GiB: 1024 ** 3 };
+const UNITS: Readonly<Record<string, number>> = { MiB: MIB, GiB: GIB };
 /** vLLM 0.26's own. */
 const UTILIZATION_DEFAULT = 0.92;
 

@@ -1,4 +1,4 @@
-/** Plans and suggestions for people. Pure: data in, text out. */
+/** Plans and suggestions as text. Pure: data in, text out. */
 
 import Table from "cli-table3";
 import { MIB } from "../base/units.ts";

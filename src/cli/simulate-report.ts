@@ -2,6 +2,7 @@
 
 import { basename } from "node:path";
 import Table from "cli-table3";
+import { MIB } from "../base/units.ts";
 import type { Profile } from "../profile/profile.ts";
 import type { Spread } from "../sim/virtual/figures.ts";
 import type { SimulatedRun } from "../sim/virtual/virtual.ts";
@@ -81,7 +82,7 @@ export function textOf({ file, profile, speed, seen, runs, oracle }: Simulation)
       secondsText(run.captureBeforeReadySeconds),
       run.stallSecondsMax === 0 ? "none" : `${(run.stallSecondsMax * 1000).toFixed(1)} ms`,
       `${run.graphsCaptured} of ${run.graphsPlanned}`,
-      (run.graphBytes / 1024 ** 2).toFixed(0),
+      (run.graphBytes / MIB).toFixed(0),
       run.settledSeconds === undefined ? "never" : secondsText(run.settledSeconds),
     ]);
   }

@@ -6,11 +6,11 @@
 import { LazygraphError } from "../base/errors.ts";
 import { nearMiss } from "../base/near-miss.ts";
 import { fingerprintDifference } from "../plan/fingerprint.ts";
-import { type Plan, priorOf } from "../plan/plan.ts";
+import type { Plan } from "../plan/plan.ts";
 import { DEFAULT_PROFILE, loadProfile } from "../profile/load.ts";
 import type { Profile } from "../profile/profile.ts";
-import { learningPolicy, simulatedFingerprint } from "../sim/virtual/plan-run.ts";
 import { createSetup, POLICY_NAMES, type PolicyName } from "../sim/virtual/setups.ts";
+import { SimulatedPlans, simulatedFingerprint } from "../sim/virtual/simulated-plans.ts";
 import { type SimulatedRun, simulate } from "../sim/virtual/virtual.ts";
 import { SkipCounts } from "../trace/skips.ts";
 import { readTrace, type TraceOptions, type TraceRequest } from "../trace/trace.ts";
@@ -189,8 +189,7 @@ async function runOne(
   seen: TraceSeen,
   place: string,
 ): Promise<{ run: SimulatedRun; plan: Plan; skipped: SkipCounts }> {
-  const setup = createSetup(name, profile, plan && priorOf(plan));
-  const policy = learningPolicy(setup.policy, profile, plan);
+  const plans = new SimulatedPlans(profile, plan);
   const started = performance.now();
   let told = started;
   let completed = 0;
@@ -198,8 +197,8 @@ async function runOne(
   const requests = readTrace(file, { ...trace, onSkip: (skip) => skipped.add(skip) });
   const run = await simulate({
     profile,
-    ...setup,
-    policy,
+    ...createSetup(name, profile),
+    plans: plans.engines,
     requests: watched(requests, seen),
     onRequest() {
       completed++;
@@ -213,7 +212,7 @@ async function runOne(
   process.stderr.write(
     `simulated ${name} (${place}): ${run.requests} requests in ${seconds.toFixed(1)} s\n`,
   );
-  return { run, plan: policy.plan(), skipped };
+  return { run, plan: plans.plan(), skipped };
 }
 
 async function* watched(

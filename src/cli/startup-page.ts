@@ -2,8 +2,9 @@
 
 import type { Estimate } from "../bench/bootstrap.ts";
 import { columnHead, pageOf, table, text, wide } from "../bench/page.ts";
+import { mean } from "../measure/statistics.ts";
 import { UNATTRIBUTED } from "../startup/attribute.ts";
-import { mean, meanSeconds, type StartResult, unattributedSeconds } from "../startup/start.ts";
+import { meanSeconds, type StartResult, unattributedSeconds } from "../startup/start.ts";
 import type { StartupDocument } from "./startup-document.ts";
 
 const PALETTE = 8;

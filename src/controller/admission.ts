@@ -5,10 +5,10 @@
 
 import type { Clock } from "../base/clock.ts";
 import { LazygraphError } from "../base/errors.ts";
-import type { MemoryDesk } from "../engine/desk.ts";
 import { EngineDriver } from "../engine/driver.ts";
 import { publishProblem } from "../engine/events.ts";
-import type { PlanDesk } from "../plan/engine-plan.ts";
+import type { SharedMemory } from "../engine/shared-memory.ts";
+import type { EnginePlans } from "../plan/engine-plan.ts";
 import type { Hello, Refuse, ToEngine } from "../wire/protocol.ts";
 import { Session } from "../wire/session.ts";
 import { refusalOf, spokenVersion } from "../wire/version.ts";
@@ -37,8 +37,8 @@ export interface AdmissionOptions {
   readonly options: ResolvedOptions;
   readonly clock: Clock;
   readonly registry: EngineRegistry;
-  readonly plans: PlanDesk;
-  readonly memory: MemoryDesk;
+  readonly plans: EnginePlans;
+  readonly memory: SharedMemory;
   /** When a capture of an idle engine may begin; undefined: at once. */
   readonly pace: () => Promise<void> | undefined;
   /** False when it can't be delivered. */

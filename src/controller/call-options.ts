@@ -1,7 +1,8 @@
 /** Arguments of a controller's methods: their types and rules. */
 
-import { checkOptions, numberRule, oneOf, shown, unknownOption } from "../base/check-options.ts";
+import { checkOptions, numberRule, oneOf, unknownOption } from "../base/check-options.ts";
 import { OptionError } from "../base/errors.ts";
+import { shown } from "../base/shown.ts";
 import type { SleepOptions, WakeOptions } from "../engine/sleep.ts";
 import { LIMITS, MODES, PHASES } from "../wire/protocol.ts";
 import type { WaitOptions } from "./waiters.ts";

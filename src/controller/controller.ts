@@ -5,14 +5,14 @@
  *                 │                                   │
  *                 ╰─ anything else ─▶ registry ◀──────╯
  *
- * What all engines share, learned plans and memory, comes from desks.ts.
+ * What all engines share, learned plans and memory, comes from shared.ts.
  */
 
 import { withinSeconds } from "../base/clock.ts";
 import { LazygraphError, messageOf } from "../base/errors.ts";
-import type { MemoryDesk } from "../engine/desk.ts";
 import type { EngineDriver } from "../engine/driver.ts";
 import { publishProblem } from "../engine/events.ts";
+import type { SharedMemory } from "../engine/shared-memory.ts";
 import type { SleepOptions, WakeOptions } from "../engine/sleep.ts";
 import type { EngineSnapshot } from "../engine/snapshot.ts";
 import { encode } from "../wire/codec.ts";
@@ -29,12 +29,12 @@ import {
   checkWait,
   checkWake,
 } from "./call-options.ts";
-import { openMemory, SharedPlans } from "./desks.ts";
 import { EngineFrames } from "./frames.ts";
 import { type Ground, systemGround } from "./ground.ts";
 import { type ControllerOptions, type ResolvedOptions, resolveOptions } from "./options.ts";
 import { CapturePace } from "./pace.ts";
 import { EngineRegistry } from "./registry.ts";
+import { openMemory, SharedPlans } from "./shared.ts";
 import { Waiters, type WaitOptions } from "./waiters.ts";
 
 /** How long a start waits for learned plans to be read. */
@@ -117,7 +117,7 @@ class EngineController implements Controller {
   readonly #registry = new EngineRegistry();
   readonly #waiters = new Waiters<EngineSnapshot>();
   readonly #plans: SharedPlans;
-  readonly #memory: MemoryDesk;
+  readonly #memory: SharedMemory;
   readonly #pace: CapturePace;
   readonly #admission: EngineAdmission;
   readonly #frames: EngineFrames;
@@ -149,7 +149,7 @@ class EngineController implements Controller {
       options: this.#options,
       clock: this.#ground.clock,
       registry,
-      plans: this.#plans.desk,
+      plans: this.#plans.engines,
       memory: this.#memory,
       pace: () => this.#pace.turn(),
       send: (peer, message) => this.#frames.send(peer, message),
@@ -158,7 +158,7 @@ class EngineController implements Controller {
       onJoin: () => {
         this.#plans.tellProblems();
         // What other controllers have learned since; its graphs come seconds later.
-        void this.#plans.desk.refresh();
+        void this.#plans.engines.refresh();
       },
       onChange: () => this.#waiters.wake((options) => registry.find(options)),
     });
@@ -192,7 +192,7 @@ class EngineController implements Controller {
     signal?.throwIfAborted();
     if (this.#closed) throw closedError();
     // Before anybody can connect, but not for long: a disk that hangs must not keep engines waiting.
-    await withinSeconds(this.#ground.clock, PLANS_SECONDS_MAX, this.#plans.desk.refresh());
+    await withinSeconds(this.#ground.clock, PLANS_SECONDS_MAX, this.#plans.engines.refresh());
     if (this.#closed) throw closedError();
     const router = await this.#ground.openRouter({
       endpoint,

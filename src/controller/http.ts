@@ -1,5 +1,5 @@
 /**
- * The controller's HTTP side: a small surface for people, probes and other gateway replicas.
+ * The controller's HTTP side: a small surface for operators, probes and other gateway replicas.
  *
  * | request | answer |
  * |---|---|
@@ -31,6 +31,7 @@ import {
 } from "node:http";
 import { createServer as createTlsServer } from "node:https";
 import { codeOf, messageOf, OptionError } from "../base/errors.ts";
+import { shownWhole } from "../base/shown.ts";
 import type { SleepOptions, WakeOptions } from "../engine/sleep.ts";
 import type { EngineSnapshot } from "../engine/snapshot.ts";
 import { MODES } from "../wire/protocol.ts";
@@ -270,7 +271,7 @@ async function answer(
     throw new HttpError(
       404,
       "ERR_HTTP_NOT_FOUND",
-      `Expected /livez, /readyz, /healthz, /startupz, /metrics or a path under /v1/engines, got ${shown(path)}${encodingHint(path)}.`,
+      `Expected /livez, /readyz, /healthz, /startupz, /metrics or a path under /v1/engines, got ${shownWhole(path)}${encodingHint(path)}.`,
     );
   }
   // HEAD is GET without the body, which Node leaves out by itself.
@@ -281,7 +282,7 @@ async function answer(
     throw new HttpError(
       405,
       "ERR_HTTP_METHOD",
-      `Expected ${allow} for ${shown(path)}, got ${shown(request.method ?? "")}.`,
+      `Expected ${allow} for ${shownWhole(path)}, got ${shownWhole(request.method ?? "")}.`,
       allow,
     );
   }
@@ -304,13 +305,13 @@ const REFUSALS: Readonly<
     status: 403,
     code: "ERR_HTTP_ORIGIN",
     sentence: ({ origin }) =>
-      `Expected a request that no web page makes, got one from ${shown(origin)}.`,
+      `Expected a request that no web page makes, got one from ${shownWhole(origin)}.`,
   },
   host: {
     status: 421,
     code: "ERR_HTTP_HOST",
     sentence: ({ host }) =>
-      `Expected a request for localhost, 127.0.0.1 or [::1], got one for ${shown(host)}: name ` +
+      `Expected a request for localhost, 127.0.0.1 or [::1], got one for ${shownWhole(host)}: name ` +
       "one of these, send the controller's token, or start the controller with --http-unsafe.",
   },
   "token-missing": {
@@ -395,7 +396,7 @@ function findEngine({ controller, engine }: Request): EngineSnapshot {
   throw new HttpError(
     404,
     "ERR_LAZYGRAPH_ENGINE_UNKNOWN",
-    `Expected the name of an engine that joined, got ${shown(engine)} (${list}).`,
+    `Expected the name of an engine that joined, got ${shownWhole(engine)} (${list}).`,
   );
 }
 
@@ -407,7 +408,7 @@ async function putMode(request: Request): Promise<EngineSnapshot> {
     throw new HttpError(
       400,
       "ERR_HTTP_BODY",
-      `Expected the body {"mode": "eager" | "lazy" | "idle"}, got ${shown(request.body)}.`,
+      `Expected the body {"mode": "eager" | "lazy" | "idle"}, got ${shownWhole(request.body)}.`,
     );
   }
   await request.controller.setMode(request.engine, mode);
@@ -423,7 +424,7 @@ async function postFreeze(request: Request): Promise<EngineSnapshot> {
       400,
       "ERR_HTTP_BODY",
       `Expected "reason" to be a text of at most ${REASON_CHARS_MAX} characters, ` +
-        `got ${shown(reason)}.`,
+        `got ${shownWhole(reason)}.`,
     );
   }
   await request.controller.freeze(request.engine, reason);
@@ -454,13 +455,13 @@ function postAnnounce(request: Request): EngineSnapshot {
   return getEngine(request);
 }
 
-/** A name with a slash is what most people try first. */
+/** A name with a slash is what most try first. */
 function encodingHint(path: string): string {
   const match = /^\/v1\/engines\/([^/]+\/.*?)(\/mode|\/freeze|\/announce)?$/.exec(path);
   if (match === null) return "";
   const [, name = "", rest = ""] = match;
   const encoded = `/v1/engines/${name.replaceAll("/", "%2F")}${rest}`;
-  return `: names are percent-encoded, as in ${shown(encoded, PATH_CHARS_MAX)}`;
+  return `: names are percent-encoded, as in ${shownWhole(encoded, PATH_CHARS_MAX)}`;
 }
 
 function decodeName(name: string): string {
@@ -470,7 +471,7 @@ function decodeName(name: string): string {
     throw new HttpError(
       400,
       "ERR_HTTP_PATH",
-      `Expected a percent-encoded engine name in the path, got ${shown(name)}.`,
+      `Expected a percent-encoded engine name in the path, got ${shownWhole(name)}.`,
     );
   }
 }
@@ -500,7 +501,7 @@ async function readJson(request: IncomingMessage): Promise<unknown> {
   try {
     return JSON.parse(text);
   } catch {
-    throw new HttpError(400, "ERR_HTTP_BODY", `Expected a JSON body, got ${shown(text)}.`);
+    throw new HttpError(400, "ERR_HTTP_BODY", `Expected a JSON body, got ${shownWhole(text)}.`);
   }
 }
 
@@ -542,10 +543,4 @@ function statusOf(error: unknown): number {
   if (code === "ERR_LAZYGRAPH_CLOSED") return 503;
   if (code === "ERR_LAZYGRAPH_OPTION") return 400;
   return 500;
-}
-
-/** A value from outside inside a sentence: as JSON, bounded. */
-function shown(value: unknown, charsMax = 80): string {
-  const text = JSON.stringify(value) ?? "nothing";
-  return text.length > charsMax ? `${text.slice(0, charsMax - 3)}...` : text;
 }

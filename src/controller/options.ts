@@ -1,7 +1,8 @@
 /** Options of a controller: their types, defaults and rules. */
 
-import { checkOptions, numberRule, oneOf, shown, unknownOption } from "../base/check-options.ts";
+import { checkOptions, numberRule, oneOf, unknownOption } from "../base/check-options.ts";
 import { OptionError } from "../base/errors.ts";
+import { shown } from "../base/shown.ts";
 import { brokenMemoryRule, MEMORY_OPTION_NAMES, type MemoryOptions } from "../memory/options.ts";
 import {
   defaultPolicy,

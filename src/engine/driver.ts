@@ -13,14 +13,14 @@ import type { Clock } from "../base/clock.ts";
 import { type LazygraphError, messageOf } from "../base/errors.ts";
 import type { Graph } from "../base/graph.ts";
 import { MemoryGuard } from "../memory/guard.ts";
-import type { PlanDesk } from "../plan/engine-plan.ts";
+import type { EnginePlans } from "../plan/engine-plan.ts";
 import type { PolicyMaker } from "../schedule/choice.ts";
 import type { PlanRules } from "../schedule/rules.ts";
 import type { Dropped, Hello, Mode, Orders } from "../wire/protocol.ts";
 import type { Session } from "../wire/session.ts";
-import { type MemoryDesk, memoryDesk } from "./desk.ts";
 import { isHeard, publish, publishProblem } from "./events.ts";
 import { createEngineRecord, type EngineRecord, type ProblemCounts } from "./record.ts";
+import { type SharedMemory, sharedMemory } from "./shared-memory.ts";
 import { requireOutcome, requireSleeps, type SleepOptions, type WakeOptions } from "./sleep.ts";
 import type {
   CaptureEffect,
@@ -40,11 +40,11 @@ export interface DriverOptions {
   /** Graphs that the user pinned or excluded. @default none */
   readonly rules?: PlanRules;
   /** Where learned plans come from. @default none are */
-  readonly plans?: PlanDesk;
+  readonly plans?: EnginePlans;
   /** What was ordered for this engine before. @default nothing */
   readonly orders?: Orders;
   /** What engines share of memory. @default nothing: no margin, and no GPU of this host */
-  readonly memory?: MemoryDesk;
+  readonly memory?: SharedMemory;
   /** When a capture of an idle engine may begin; undefined: at once. @default always */
   readonly pace?: () => Promise<void> | undefined;
   /** Called after every change that a snapshot shows. */
@@ -54,7 +54,7 @@ export interface DriverOptions {
 export class EngineDriver {
   readonly record: EngineRecord;
   readonly #clock: Clock;
-  readonly #desk: MemoryDesk;
+  readonly #shared: SharedMemory;
   readonly #tools: StepTools;
   readonly #onChange: () => void;
   readonly #pace: () => Promise<void> | undefined;
@@ -76,8 +76,8 @@ export class EngineDriver {
       orders = {},
       onChange,
     } = options;
-    const desk = options.memory ?? memoryDesk();
-    const { ledger, gpus, marginBytes, utilization } = desk;
+    const shared = options.memory ?? sharedMemory();
+    const { ledger, gpus, marginBytes, utilization } = shared;
     const now = (): number => clock.now();
     const guard = new MemoryGuard({
       engine: hello.session,
@@ -89,7 +89,7 @@ export class EngineDriver {
     });
     this.record = createEngineRecord(hello, mode, { guard, utilization, orders });
     this.#clock = clock;
-    this.#desk = desk;
+    this.#shared = shared;
     this.#onChange = onChange;
     this.#pace = options.pace ?? (() => undefined);
     this.#session = session;
@@ -281,7 +281,7 @@ export class EngineDriver {
   }
 
   async #reserve(capture: CaptureEffect): Promise<number | undefined> {
-    const { gpus } = this.#desk;
+    const { gpus } = this.#shared;
     const names = this.record.ranks.map((rank) => rank.gpuUuid);
     if (gpus?.source !== undefined) await gpus.refresh(names);
     this.#granted = undefined;
@@ -310,18 +310,18 @@ export class EngineDriver {
   // ---------------------------------------------------------------- GPUs of this host
 
   #read(names: readonly string[]): void {
-    const { gpus } = this.#desk;
+    const { gpus } = this.#shared;
     if (gpus?.source === undefined) this.reviewMemory();
     else void gpus.refresh(names).then(() => this.reviewMemory());
   }
 
   #follow(names: readonly string[]): void {
-    const { gpus, ledger } = this.#desk;
+    const { gpus, ledger } = this.#shared;
     void gpus?.follow(names, (gpu) => ledger.spokenFor(gpu)).then(() => this.reviewMemory());
   }
 
   #thresholds(names: readonly string[]): void {
-    const { gpus, ledger } = this.#desk;
+    const { gpus, ledger } = this.#shared;
     for (const gpu of names) gpus?.threshold(gpu, ledger.spokenFor(gpu));
   }
 }

@@ -60,7 +60,7 @@ export interface EngineMemoryEvent extends EngineEventBase {
   readonly verdict: MemoryVerdict;
   /** The flags that would make room for all; absent where all fit. */
   readonly advice?: string;
-  /** The same as one line for people. */
+  /** The same as one line to be read. */
   readonly line: string;
 }
 
@@ -72,7 +72,7 @@ export interface MemoryRefusedEvent extends EngineEventBase {
   readonly availableBytes: number;
   /** Whether this engine's memory has run out before. */
   readonly repeated: boolean;
-  /** The same as one line for people, with what to change. */
+  /** The same as one line to be read, with what to change. */
   readonly line: string;
 }
 

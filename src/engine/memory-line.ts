@@ -5,7 +5,7 @@ import type { Forecast } from "../memory/forecast.ts";
 import type { Headroom } from "../memory/guard.ts";
 import type { Reserve } from "../wire/protocol.ts";
 
-/** vLLM takes its share of the GPU in thousandths where people write it so. */
+/** vLLM takes its share of the GPU in thousandths where it is written so. */
 const SHARE_STEP = 0.001;
 
 /**

@@ -1,6 +1,7 @@
 /** What a watch is, whoever reads: its options, its events, and the end of it. */
 
 import { type LazygraphError, OptionError } from "../base/errors.ts";
+import { shown } from "../base/shown.ts";
 import type { GpuReading } from "./device.ts";
 import { canonicalUuid, checkUuid } from "./device.ts";
 
@@ -96,7 +97,7 @@ export function checkWatchOptions(
   callback: (event: GpuWatchEvent) => unknown,
 ): void {
   if (typeof options !== "object" || options === null) {
-    throw new OptionError("options", `expected watch options as an object, got ${show(options)}`);
+    throw new OptionError("options", `expected watch options as an object, got ${shown(options)}`);
   }
   for (const name of Object.keys(options)) {
     if (!OPTION_NAMES.has(name)) {
@@ -117,18 +118,18 @@ export function checkWatchOptions(
   if (signal !== undefined && !(signal instanceof AbortSignal)) {
     throw new OptionError(
       "signal",
-      `expected \`signal\` to be an AbortSignal, got ${show(signal)}`,
+      `expected \`signal\` to be an AbortSignal, got ${shown(signal)}`,
     );
   }
   const { onCallbackError } = options;
   if (onCallbackError !== undefined && typeof onCallbackError !== "function") {
     throw new OptionError(
       "onCallbackError",
-      `expected \`onCallbackError\` to be a function, got ${show(onCallbackError)}`,
+      `expected \`onCallbackError\` to be a function, got ${shown(onCallbackError)}`,
     );
   }
   if (typeof callback !== "function") {
-    throw new OptionError("callback", `expected a function as callback, got ${show(callback)}`);
+    throw new OptionError("callback", `expected a function as callback, got ${shown(callback)}`);
   }
 }
 
@@ -233,13 +234,6 @@ function checkRange(name: string, value: unknown, low: number, high: number, who
   const noun = whole ? "a whole number" : "a number";
   throw new OptionError(
     name,
-    `expected \`${name}\` to be ${noun} from ${low} to ${high}, got ${show(value)}`,
+    `expected \`${name}\` to be ${noun} from ${low} to ${high}, got ${shown(value)}`,
   );
-}
-
-function show(value: unknown): string {
-  if (typeof value === "string") return JSON.stringify(value.slice(0, 96));
-  // An object need not have a text form.
-  if (typeof value === "object" && value !== null) return "an object";
-  return `${String(value)} (${typeof value})`;
 }

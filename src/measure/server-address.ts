@@ -3,7 +3,7 @@
  * talks to one. Pure.
  *
  * A base URL is taken with and without `/v1` and a slash at its end. What is secret in it (user
- * info, the query) goes into requests and nowhere else; `shown` and `hide` are for people.
+ * info, the query) goes into requests and nowhere else; `shown` and `hide` are for sentences.
  */
 
 export interface ServerAddressOptions {
@@ -60,7 +60,7 @@ export function serverUrl(text: string): URL | undefined {
   return url?.protocol === "http:" || url?.protocol === "https:" ? url : undefined;
 }
 
-/** A URL, or what was meant to be one, for people and files: without user info and query. */
+/** A URL, or what was meant to be one, for sentences and files: without user info and query. */
 export function shownUrl(text: string): string {
   const url = serverUrl(text);
   if (url !== undefined) return new ServerAddress(url).shown;

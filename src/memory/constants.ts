@@ -1,4 +1,3 @@
-import { MIB } from "../base/units.ts";
 /**
  * What a forecast knows before anything was measured on the engine in front of it.
  *
@@ -6,6 +5,9 @@ import { MIB } from "../base/units.ts";
  * the rates below are fitted by `npm run bench:forecast` on the raw results it lists, and that
  * bench also says how far off they are on a model that they were not fitted on.
  */
+
+import type { GraphKind } from "../base/graph.ts";
+import { MIB } from "../base/units.ts";
 
 export interface ForecastConstants {
   /** Driver memory of a PIECEWISE graph, for each piece; a model has one more than layers. */
@@ -15,15 +17,31 @@ export interface ForecastConstants {
 }
 
 export const CONSTANTS: ForecastConstants = {
-  pieceBytes: 0.138 * MIB,
-  layerBytes: 0.044 * MIB,
+  pieceBytes: Math.floor(0.138 * MIB),
+  layerBytes: Math.floor(0.044 * MIB),
 };
 
 /**
  * What a graph for steps with LoRA adapters takes besides, for each layer: three kernels more at
  * each of four linear pieces, at what one of a FULL graph takes, rounded up. Not measured.
  */
-export const ADAPTER_LAYER_BYTES: number = 0.06 * MIB;
+const ADAPTER_LAYER_BYTES = Math.floor(0.06 * MIB);
+
+/**
+ * Driver memory of one graph, by the model's shape alone: the rule of the plugin's
+ * `typical_graph_bytes`, and both are held to test/golden/rules.json.
+ *
+ * @param loras adapters that it is for; of several graphs the share that is for any
+ */
+export function graphBytes(
+  kind: GraphKind,
+  layers: number,
+  loras: number,
+  { pieceBytes, layerBytes }: ForecastConstants = CONSTANTS,
+): number {
+  const own = kind === "FULL" ? layers * layerBytes : (layers + 1) * pieceBytes;
+  return own + Math.min(1, loras) * layers * ADAPTER_LAYER_BYTES;
+}
 
 /**
  * Below its top a pool still grows a little, where a smaller size runs other kernels than the

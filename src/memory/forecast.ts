@@ -10,11 +10,11 @@
 import { type Graph, type GraphKind, topGraphs } from "../base/graph.ts";
 import type { Reserve } from "../wire/protocol.ts";
 import {
-  ADAPTER_LAYER_BYTES,
   BEYOND_SHARE,
   BEYOND_SHARE_SPREAD,
   CONSTANTS,
   type ForecastConstants,
+  graphBytes,
   LATE_BYTES,
   LATE_SHARE_MAX,
   LATE_SPREAD_BYTES,
@@ -309,12 +309,11 @@ function corrected(prior: Rate, average: number, count: number): Rate {
 function priorOf(
   kind: GraphKind,
   { layers, ranks }: EngineShape,
-  { pieceBytes, layerBytes }: ForecastConstants,
+  constants: ForecastConstants,
   recorded: readonly number[],
   adapted: number,
 ): Rate {
-  const own = kind === "FULL" ? layers * layerBytes : (layers + 1) * pieceBytes;
-  const mean = own + adapted * layers * ADAPTER_LAYER_BYTES;
+  const mean = graphBytes(kind, layers, adapted, constants);
   const spread = ranks > 1 || adapted > 0 ? RATE_SPREAD_PARALLEL : RATE_SPREAD;
   const rate = { mean, variance: (spread * mean) ** 2 };
   // Some were booked with a pool: the top of a tier, or where a pool grew.

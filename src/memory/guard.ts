@@ -11,13 +11,13 @@ import { MIB } from "../base/units.ts";
 import type { EngineState } from "../schedule/state.ts";
 import type { RankMemory } from "../wire/protocol.ts";
 import { Backoff } from "./backoff.ts";
+import { EngineHeadroom, type HeadroomOptions, type RankHeadroom } from "./engine-headroom.ts";
 import type { Fit } from "./fit.ts";
 import { type EngineShape, type Forecast, type RecordedBytes, upperBytes } from "./forecast.ts";
 import { GraphNeeds } from "./needs.ts";
-import { EngineRoom, type RankRoom, type RoomOptions } from "./room.ts";
 
 /** Memory of the rank that has the least room. */
-export type Headroom = RankRoom;
+export type Headroom = RankHeadroom;
 
 /** Graphs that may be asked for again. */
 export interface Returning {
@@ -45,7 +45,7 @@ const HYSTERESIS_BYTES = 16 * MIB;
 const HYSTERESIS_SHARE = 0.1;
 /** A graph that a policy doesn't ask for by then was the wrong one to find out with. */
 const PROBE_SECONDS = 30;
-const NOBODY: Returning = { graphs: [], probe: false };
+const NONE: Returning = { graphs: [], probe: false };
 
 /** What must be free for graphs that are asked for again. */
 function roomFor(needBytes: number): number {
@@ -54,15 +54,15 @@ function roomFor(needBytes: number): number {
 
 export class MemoryGuard {
   readonly #now: () => number;
-  readonly #room: EngineRoom;
+  readonly #room: EngineHeadroom;
   readonly #needs = new GraphNeeds();
   readonly #backoff: Backoff;
   /** A graph that is asked for to hear from the engine how much is free by now. */
   #probe: { readonly graph: string; readonly untilSeconds: number } | undefined;
 
-  constructor(options: RoomOptions) {
+  constructor(options: HeadroomOptions) {
     this.#now = options.now;
-    this.#room = new EngineRoom(options);
+    this.#room = new EngineHeadroom(options);
     this.#backoff = new Backoff(options.now);
   }
 
@@ -173,7 +173,7 @@ export class MemoryGuard {
   /** Graphs that wait for memory and fit by now, together; the most wanted first. */
   returning(state: EngineState): Returning {
     const headroom = this.headroom();
-    if (headroom === undefined || !this.#backoff.isOver) return NOBODY;
+    if (headroom === undefined || !this.#backoff.isOver) return NONE;
     const waiting = [...state.graphs.values()]
       .filter(({ status, retryable }) => status === "refused" && retryable === true)
       .sort((a, b) => b.wanted - a.wanted || a.graph.tokens - b.graph.tokens)

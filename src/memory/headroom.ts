@@ -61,10 +61,13 @@ export function wholeClaimBytes(rank: RankMemory, marginBytes: number | undefine
   return peak + (marginBytes ?? allowanceBytes(peak));
 }
 
-/** Bytes beyond the activation peak that serving may need. */
-function allowanceBytes(activationPeakBytes: number): number {
-  const ofPeak = ALLOWANCE_OF_PEAK * activationPeakBytes;
-  return Math.round(Math.min(ALLOWANCE_BYTES_MAX, Math.max(ALLOWANCE_BYTES_MIN, ofPeak)));
+/**
+ * Bytes beyond the activation peak that serving may need: the rule of the plugin's
+ * `allowance_bytes`, and both are held to test/golden/rules.json.
+ */
+export function allowanceBytes(activationPeakBytes: number): number {
+  const ofPeak = Math.floor(ALLOWANCE_OF_PEAK * activationPeakBytes);
+  return Math.min(ALLOWANCE_BYTES_MAX, Math.max(ALLOWANCE_BYTES_MIN, ofPeak));
 }
 
 /** What torch holds for all but graphs. */

@@ -9,7 +9,8 @@
 import { bySizeDescending, type Graph } from "../base/graph.ts";
 import type { EngineState } from "../schedule/state.ts";
 
-const FIRST_TIER_TOKENS = 64;
+/** Also the graphs that no engine should be without, which the plugin keeps memory for. */
+export const FIRST_TIER_TOKENS = 64;
 /** The pool of graphs in no tier. */
 export const DEFAULT_POOL = -1;
 

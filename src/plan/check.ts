@@ -2,6 +2,7 @@
 
 import { caseOf, type StepCase } from "../base/graph.ts";
 import { parseJsonFile } from "../base/parse-json.ts";
+import { shownWhole } from "../base/shown.ts";
 import type { PriorLoad } from "../schedule/costed/prior.ts";
 import type { Fingerprint } from "./fingerprint.ts";
 import { PLAN_VERSION, type Plan, type PlanGraph, type PlanTraffic, planVersion } from "./plan.ts";
@@ -51,14 +52,15 @@ export function parsePlan(text: string): Plan {
   const version = root["lazygraphPlan"];
   if (!Number.isInteger(version) || (version as number) < 1 || (version as number) > PLAN_VERSION) {
     const newer = Number.isInteger(version) && (version as number) > PLAN_VERSION;
-    throw new PlanFault(`$.lazygraphPlan to be 1 to ${PLAN_VERSION}`, show(version), newer);
+    throw new PlanFault(`$.lazygraphPlan to be 1 to ${PLAN_VERSION}`, shownWhole(version), newer);
   }
   const graphs = list(root["graphs"], "$.graphs", GRAPHS_MAX).map(checkGraph);
   const ids = new Set(graphs.map(({ id }) => id));
   if (ids.size !== graphs.length) throw new PlanFault("$.graphs to name each once", "one again");
   const first = list(root["first"], "$.first", GRAPHS_MAX).map((entry, index) => {
     const id = text128(entry, `$.first[${index}]`);
-    if (!ids.has(id)) throw new PlanFault(`$.first[${index}] to be one of $.graphs`, show(id));
+    if (!ids.has(id))
+      throw new PlanFault(`$.first[${index}] to be one of $.graphs`, shownWhole(id));
     return id;
   });
   const simulated = root["simulated"];
@@ -114,7 +116,7 @@ function within(value: number, max: number = AMOUNT_MAX): number {
   return Number.isNaN(value) ? 0 : Math.min(max, Math.max(0, value));
 }
 
-/** The text of a plan: one line for each size and graph, so that people can read and compare it. */
+/** The text of a plan: one line for each size and graph, so that it can be read and compared. */
 export function formatPlan(plan: Plan): string {
   const { traffic, graphs, first, ...head } = plan;
   const lines = (rows: readonly object[]): string =>
@@ -181,7 +183,7 @@ function checkGraph(entry: unknown, index: number): PlanGraph {
   const row = object(entry, at);
   const kind = row["kind"];
   if (kind !== "FULL" && kind !== "PIECEWISE") {
-    throw new PlanFault(`${at}.kind to be FULL or PIECEWISE`, show(kind));
+    throw new PlanFault(`${at}.kind to be FULL or PIECEWISE`, shownWhole(kind));
   }
   const { captureMs, bytes, uniform } = row;
   return {
@@ -216,18 +218,18 @@ function checkCase(row: Fields, at: string): StepCase {
 
 function object(value: unknown, at: string): Fields {
   if (typeof value === "object" && value !== null && !Array.isArray(value)) return value as Fields;
-  throw new PlanFault(`${at} to be an object`, show(value));
+  throw new PlanFault(`${at} to be an object`, shownWhole(value));
 }
 
 function list(value: unknown, at: string, lengthMax: number): readonly unknown[] {
   if (Array.isArray(value) && value.length <= lengthMax) return value;
-  throw new PlanFault(`${at} to be a list of at most ${lengthMax} entries`, show(value));
+  throw new PlanFault(`${at} to be a list of at most ${lengthMax} entries`, shownWhole(value));
 }
 
 function words(value: unknown, at: string, charsMax: number): string {
   const sound = typeof value === "string" && value !== "" && value.length <= charsMax;
   if (sound && !/\p{Cc}/u.test(value)) return value;
-  throw new PlanFault(`${at} to be a text of 1 to ${charsMax} characters`, show(value));
+  throw new PlanFault(`${at} to be a text of 1 to ${charsMax} characters`, shownWhole(value));
 }
 
 function text128(value: unknown, at: string): string {
@@ -242,28 +244,22 @@ function date(value: unknown, at: string): string {
   ) {
     return text;
   }
-  throw new PlanFault(`${at} to be a time such as 2026-11-21T12:00:00Z`, show(value));
+  throw new PlanFault(`${at} to be a time such as 2026-11-21T12:00:00Z`, shownWhole(value));
 }
 
 function amount(value: unknown, at: string, max: number = AMOUNT_MAX): number {
   if (typeof value === "number" && value >= 0 && value <= max) return value;
   const range = max === AMOUNT_MAX ? "from 0 up" : `from 0 to ${max}`;
-  throw new PlanFault(`${at} to be a number ${range}`, show(value));
+  throw new PlanFault(`${at} to be a number ${range}`, shownWhole(value));
 }
 
 function whole(value: unknown, at: string, min: number, max: number): number {
   if (Number.isInteger(value) && (value as number) >= min && (value as number) <= max) {
     return value as number;
   }
-  throw new PlanFault(`${at} to be a whole number from ${min} to ${max}`, show(value));
+  throw new PlanFault(`${at} to be a whole number from ${min} to ${max}`, shownWhole(value));
 }
 
 function tokensOf(value: unknown, at: string): number {
   return whole(value, at, 1, TOKENS_MAX);
-}
-
-function show(value: unknown): string {
-  if (value === undefined) return "nothing";
-  const text = JSON.stringify(value) ?? String(value);
-  return text.length > 80 ? `${text.slice(0, 77)}...` : text;
 }

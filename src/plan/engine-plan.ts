@@ -1,9 +1,10 @@
 /** One engine's learned plan: what it starts with, and what it adds. */
 
-import { costSeedOf } from "../profile/cost-seed.ts";
+import type { Graph, StepShape } from "../base/graph.ts";
 import { loadProfile } from "../profile/load.ts";
 import type { Profile } from "../profile/profile.ts";
 import type { PolicyContext } from "../schedule/choice.ts";
+import { StepObserver } from "../schedule/costed/observer.ts";
 import type { Prior } from "../schedule/costed/prior.ts";
 import type { StepsSeen } from "../schedule/policy.ts";
 import type { EngineState } from "../schedule/state.ts";
@@ -11,8 +12,7 @@ import type { Hello, Inventory } from "../wire/protocol.ts";
 import type { Contribution } from "./book.ts";
 import { fingerprintOf } from "./fingerprint.ts";
 import { type Plan, planBytes, priorOf } from "./plan.ts";
-import { PlanRecorder } from "./recorder.ts";
-import { RegretMeter } from "./regret.ts";
+import { learnedOf } from "./recorder.ts";
 import { costSeedFor } from "./seed.ts";
 import type { PlanStart, PlanStore } from "./store.ts";
 
@@ -26,14 +26,17 @@ export interface PlanSnapshot {
   readonly first: readonly string[];
 }
 
+/** Where plans are kept: a folder's, or a simulation's own. */
+export type PlanSource = Pick<PlanStore, "refresh" | "close" | "start">;
+
 /** Hands every engine its plan; without a store nothing is learned or known. */
-export class PlanDesk {
-  readonly #store: PlanStore | undefined;
+export class EnginePlans {
+  readonly #store: PlanSource | undefined;
   readonly #learnedBy: string;
   #profile: Profile | undefined;
 
   /** @param profile where cost estimates start. @default the one shipped, loaded when first needed */
-  constructor(store: PlanStore | undefined, learnedBy: string, profile?: Profile) {
+  constructor(store: PlanSource | undefined, learnedBy: string, profile?: Profile) {
     this.#store = store;
     this.#learnedBy = learnedBy;
     this.#profile = profile;
@@ -61,7 +64,7 @@ export class PlanDesk {
 }
 
 interface EnginePlanOptions {
-  readonly store: PlanStore | undefined;
+  readonly store: PlanSource | undefined;
   readonly profile: Profile;
   readonly learnedBy: string;
 }
@@ -73,30 +76,27 @@ export class EnginePlan {
   readonly context: PolicyContext;
   /** Bytes of each graph that earlier starts captured. */
   readonly bytes: ReadonlyMap<string, number>;
-  readonly #recorder: PlanRecorder | undefined;
+  readonly #observer: StepObserver;
   readonly #start: PlanStart | undefined;
-  readonly #regret: RegretMeter;
 
   /** @param state the engine's, for as long as it has this inventory */
   constructor(hello: Hello, inventory: Inventory, state: EngineState, options: EnginePlanOptions) {
     const { store, profile, learnedBy } = options;
-    if (store !== undefined) {
-      const recorder = new PlanRecorder(state.planned, costSeedOf(profile));
-      const contribution: Contribution = {
-        fresh: inventory.phase === "loading" || inventory.phase === "capturing",
-        learned: () => recorder.learned(state),
-      };
-      const { simulated } = hello;
-      const fingerprint = fingerprintOf(hello, inventory);
-      const more = simulated === undefined ? {} : { simulated };
-      this.#recorder = recorder;
-      this.#start = store.start({ fingerprint, learnedBy, ...more }, contribution);
-    }
+    const { planned } = state;
+    const contribution: Contribution = {
+      fresh: inventory.phase === "loading" || inventory.phase === "capturing",
+      learned: () => learnedOf(this.#observer, state),
+    };
+    const { simulated } = hello;
+    const more = simulated === undefined ? {} : { simulated };
+    const fingerprint = fingerprintOf(hello, inventory);
+    this.#start = store?.start({ fingerprint, learnedBy, ...more }, contribution);
     const plan = this.#start?.plan;
     const prior = plan === undefined ? undefined : knownPrior(plan, state);
     const costs = costSeedFor(profile, hello, plan);
-    this.#regret = new RegretMeter(state.planned, costs);
-    this.context = { costs, ...(prior === undefined ? {} : { prior }) };
+    this.#observer = new StepObserver(planned, costs);
+    const observer = this.#observer;
+    this.context = { costs, observer, ...(prior === undefined ? {} : { prior }) };
     this.bytes = plan === undefined ? new Map() : planBytes(plan);
     this.snapshot =
       this.#start &&
@@ -107,10 +107,14 @@ export class EnginePlan {
       });
   }
 
+  /** The graph that stock would replay for this step. */
+  ideal(step: StepShape): Graph | undefined {
+    return this.#observer.ideal(step);
+  }
+
   /** @returns seconds that these steps took longer than with their ideal graphs */
-  observe(steps: readonly StepsSeen[], waiting: number): number {
-    this.#recorder?.observe(steps, waiting);
-    return this.#regret.observe(steps);
+  observe(steps: readonly StepsSeen[], waiting: number, atSeconds: number): number {
+    return this.#observer.observe(steps, waiting, atSeconds).regretSeconds;
   }
 
   settled(): void {

@@ -3,6 +3,7 @@
  * engine measured. Pure.
  */
 
+import { median } from "../base/median.ts";
 import { costSeedOf } from "../profile/cost-seed.ts";
 import type { Profile } from "../profile/profile.ts";
 import { type CostSeed, interpolate, type SeedRows } from "../schedule/costed/cost.ts";
@@ -39,22 +40,22 @@ export function foreignSeed(seed: CostSeed): CostSeed {
 /** The same object where the plan has nothing to correct it by. */
 function corrected(seed: CostSeed, { graphs, traffic }: Plan): CostSeed {
   const factorOf = (kind: "FULL" | "PIECEWISE", rows: SeedRows): number | undefined =>
-    median(
+    soundMedian(
       graphs
         .filter((graph) => graph.kind === kind && graph.timed >= TIMED_MIN)
         .map(({ tokens, stepSeconds }) => stepSeconds / interpolate(rows, tokens)),
     );
   const full = factorOf("FULL", seed.full);
   const piecewise = factorOf("PIECEWISE", seed.piecewise);
-  const ungraphed = median(
+  const ungraphed = soundMedian(
     traffic
       .filter(({ ungraphedTimed }) => ungraphedTimed >= TIMED_MIN)
       .map((row) => row.ungraphedSeconds / interpolate(seed.ungraphed, row.tokens)),
   );
   const captures = new Map(seed.captures);
-  for (const { id, captureMs, bytes } of graphs) {
+  for (const { id, captureMs } of graphs) {
     if (captureMs === undefined || captureMs === 0) continue;
-    captures.set(id, { seconds: captureMs / 1000, bytes: bytes ?? 0 });
+    captures.set(id, { seconds: captureMs / 1000 });
   }
   const stepsKnown = [full, piecewise, ungraphed].some((factor) => factor !== undefined);
   if (!stepsKnown && graphs.every(({ captureMs }) => captureMs === undefined)) return seed;
@@ -72,7 +73,6 @@ function scaled(rows: SeedRows, factor = 1): SeedRows {
   return factor === 1 ? rows : rows.map(([tokens, seconds]) => [tokens, seconds * factor] as const);
 }
 
-function median(values: number[]): number | undefined {
-  const sound = values.filter((value) => value > 0 && Number.isFinite(value));
-  return sound.sort((a, b) => a - b)[sound.length >> 1];
+function soundMedian(values: readonly number[]): number | undefined {
+  return median(values.filter((value) => value > 0 && Number.isFinite(value)));
 }

@@ -7,6 +7,7 @@
  * that costs at most a given share more than all sizes do.
  */
 
+import { median } from "../base/median.ts";
 import { captureSeconds, serves } from "./needed.ts";
 import type { Plan, PlanGraph, PlanTraffic } from "./plan.ts";
 
@@ -151,15 +152,14 @@ function spared(
   const kept = new Set(sizes);
   const left = graphs.filter(({ tokens }) => !kept.has(tokens));
   const seconds = captureSeconds(graphs);
-  const bytes = graphs.flatMap((graph) => graph.bytes ?? []).sort((a, b) => a - b);
-  const median = bytes[bytes.length >> 1];
+  const usualBytes = median(graphs.flatMap((graph) => graph.bytes ?? []));
   return {
     sizes,
     sizesPlanned: new Set(graphs.map(({ tokens }) => tokens)).size,
     graphsKept: graphs.length - left.length,
     graphsPlanned: graphs.length,
     captureMsSpared: sum(left.map((graph) => seconds(graph) * 1000)),
-    bytesSpared: median === undefined ? undefined : sum(left.map((g) => g.bytes ?? median)),
+    bytesSpared: usualBytes === undefined ? undefined : sum(left.map((g) => g.bytes ?? usualBytes)),
     graphsUnmeasured: left.filter(({ captureMs }) => captureMs === undefined).length,
   };
 }

@@ -1,6 +1,7 @@
 /** What a sound profile looks like: every size there, every cost a number from 0 up. */
 
 import type { Graph } from "../base/graph.ts";
+import { shownWhole } from "../base/shown.ts";
 import type { CaptureCost, CostRow, Profile, StepCosts } from "./profile.ts";
 
 /** Makes the error for one field; the caller adds the file. */
@@ -20,7 +21,7 @@ const NUMBER_MAX = 1e15;
 export function checkProfile(value: unknown, fail: Fail): Profile {
   const check = new Checker(fail);
   const root = check.object(value, "the profile");
-  if (root["schema"] !== 1) throw fail("schema", "1", show(root["schema"]));
+  if (root["schema"] !== 1) throw fail("schema", "1", shownWhole(root["schema"]));
   const origin = check.object(root["provenance"], "provenance");
   const costs = captureCosts(check, check.object(root["captures"], "captures"));
   const steps = stepCosts(check, check.object(root["steps"], "steps"));
@@ -55,7 +56,8 @@ function provenance(check: Checker, value: unknown): Profile["provenance"] {
       const field = `provenance.fields.${name}`;
       const origin = check.object(entry, field);
       const kind = check.text(origin["kind"], `${field}.kind`);
-      if (!kinds.includes(kind)) throw check.fail(`${field}.kind`, kinds.join(", "), show(kind));
+      if (!kinds.includes(kind))
+        throw check.fail(`${field}.kind`, kinds.join(", "), shownWhole(kind));
       return [name, { kind, how: check.text(origin["how"], `${field}.how`) }];
     }),
   );
@@ -86,7 +88,7 @@ function limits(check: Checker, value: Fields): Profile["limits"] {
 /** Absent in files of before it was known. */
 function stepsAhead(check: Checker, value: unknown = 0): number {
   if (value === 0 || value === 1) return value;
-  throw check.fail("limits.stepsAhead", "0 or 1", show(value));
+  throw check.fail("limits.stepsAhead", "0 or 1", shownWhole(value));
 }
 
 function memory(check: Checker, value: Fields): Profile["memory"] {
@@ -127,7 +129,7 @@ function costRows(check: Checker, value: unknown, field: string): CostRow[] {
     const row = check.list(entry, at, 2);
     const tokens = check.tokens(row[0], `${at}[0]`);
     const seconds = check.number(row[1], `${at}[1]`, SECONDS_MAX);
-    if (tokens <= last) throw check.fail(`${at}[0]`, `tokens above ${last}`, show(tokens));
+    if (tokens <= last) throw check.fail(`${at}[0]`, `tokens above ${last}`, shownWhole(tokens));
     if (seconds === 0) throw check.fail(`${at}[1]`, "seconds above 0", "0");
     last = tokens;
     return [tokens, seconds];
@@ -137,7 +139,7 @@ function costRows(check: Checker, value: unknown, field: string): CostRow[] {
 function captureCosts(check: Checker, value: Fields): CaptureCost[] {
   const columns = ["kind", "tokens", "warmMs", "captureMs", "laterMs", "bytes"];
   if (JSON.stringify(value["columns"]) !== JSON.stringify(columns)) {
-    throw check.fail("captures.columns", JSON.stringify(columns), show(value["columns"]));
+    throw check.fail("captures.columns", JSON.stringify(columns), shownWhole(value["columns"]));
   }
   const seen = new Set<string>();
   return check.list(value["rows"], "captures.rows", GRAPHS_MAX).map((entry, index) => {
@@ -145,7 +147,7 @@ function captureCosts(check: Checker, value: Fields): CaptureCost[] {
     const row = check.list(entry, at, columns.length);
     const kind = row[0];
     if (kind !== "FULL" && kind !== "PIECEWISE") {
-      throw check.fail(`${at}[0]`, "FULL or PIECEWISE", show(kind));
+      throw check.fail(`${at}[0]`, "FULL or PIECEWISE", shownWhole(kind));
     }
     const tokens = check.tokens(row[1], `${at}[1]`);
     const id = `${kind}:${tokens}`;
@@ -197,45 +199,39 @@ class Checker {
     if (typeof value === "object" && value !== null && !Array.isArray(value)) {
       return value as Fields;
     }
-    throw this.fail(field, "an object", show(value));
+    throw this.fail(field, "an object", shownWhole(value));
   }
 
   list(value: unknown, field: string, lengthMax: number): readonly unknown[] {
     if (Array.isArray(value) && value.length > 0 && value.length <= lengthMax) return value;
-    throw this.fail(field, `a list of 1 to ${lengthMax} entries`, show(value));
+    throw this.fail(field, `a list of 1 to ${lengthMax} entries`, shownWhole(value));
   }
 
   text(value: unknown, field: string): string {
     if (typeof value === "string" && value !== "" && value.length <= 2048) return value;
-    throw this.fail(field, "a text of 1 to 2048 characters", show(value));
+    throw this.fail(field, "a text of 1 to 2048 characters", shownWhole(value));
   }
 
   number(value: unknown, field: string, max: number = NUMBER_MAX): number {
     if (typeof value === "number" && value >= 0 && value <= max) return value;
     const expected = (value as number) > max ? `a number from 0 to ${max}` : "a number from 0 up";
-    throw this.fail(field, expected, show(value));
+    throw this.fail(field, expected, shownWhole(value));
   }
 
   share(value: unknown, field: string): number {
     if (typeof value === "number" && value >= 0 && value <= 1) return value;
-    throw this.fail(field, "a number from 0 to 1", show(value));
+    throw this.fail(field, "a number from 0 to 1", shownWhole(value));
   }
 
   tokens(value: unknown, field: string): number {
     if (Number.isInteger(value) && (value as number) >= 1 && (value as number) <= TOKENS_MAX) {
       return value as number;
     }
-    throw this.fail(field, `a whole number from 1 to ${TOKENS_MAX}`, show(value));
+    throw this.fail(field, `a whole number from 1 to ${TOKENS_MAX}`, shownWhole(value));
   }
 
   count(value: unknown, field: string): number {
     if (Number.isInteger(value) && (value as number) >= 1) return value as number;
-    throw this.fail(field, "a whole number from 1 up", show(value));
+    throw this.fail(field, "a whole number from 1 up", shownWhole(value));
   }
-}
-
-function show(value: unknown): string {
-  if (value === undefined) return "nothing";
-  const text = JSON.stringify(value) ?? String(value);
-  return text.length > 80 ? `${text.slice(0, 77)}...` : text;
 }

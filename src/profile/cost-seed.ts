@@ -22,10 +22,7 @@ export function costSeedOf({ steps, captures }: Profile): CostSeed {
     beforeReadyShare: share * captures.withoutWarmUp,
     warmUpShare: share * (1 - captures.withoutWarmUp),
     captures: new Map(
-      captures.costs.map(({ graph, laterMs, bytes }) => [
-        graph.id,
-        { seconds: laterMs / 1000, bytes },
-      ]),
+      captures.costs.map(({ graph, laterMs }) => [graph.id, { seconds: laterMs / 1000 }]),
     ),
   };
 }

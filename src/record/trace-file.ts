@@ -28,7 +28,7 @@ export class TraceFile {
    */
   static async create(path: string, header: string = TRACE_HEADER): Promise<TraceFile> {
     try {
-      // Arrivals and lengths tell something of the people who sent them.
+      // Arrivals and lengths tell something of who sent them.
       const file = new TraceFile(await open(path, "wx", 0o600), path.endsWith(".gz"));
       if (header !== "") await file.append(header);
       return file;

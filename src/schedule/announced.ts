@@ -30,6 +30,21 @@ export class Announced {
       .slice(0, ANNOUNCEMENTS_MAX);
   }
 
+  /** So many have come: they are expected no more, the earliest announced first. */
+  came(nowSeconds: number, requests: number): void {
+    this.#forget(nowSeconds);
+    let left = requests;
+    this.#announcements = this.#announcements.flatMap((announcement) => {
+      // Who comes long before somebody was announced is somebody else.
+      if (left <= 0 || announcement.atSeconds > nowSeconds + LATE_SECONDS_MAX) return announcement;
+      const met = Math.min(left, announcement.requests);
+      left -= met;
+      return met < announcement.requests
+        ? { ...announcement, requests: announcement.requests - met }
+        : [];
+    });
+  }
+
   /** Requests that are expected before a stall from now on would end. */
   during(nowSeconds: number, stallSeconds: number): number {
     this.#forget(nowSeconds);

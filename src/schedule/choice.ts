@@ -2,6 +2,7 @@
 
 import type { CostSeed } from "./costed/cost.ts";
 import { createCostPolicy } from "./costed/costed.ts";
+import type { StepObserver } from "./costed/observer.ts";
 import type { Prior } from "./costed/prior.ts";
 import { createIdlePolicy } from "./modes/idle.ts";
 import { createPolicy, type Mode } from "./modes/modes.ts";
@@ -31,6 +32,8 @@ export interface PolicyContext {
   readonly prior?: Prior;
   /** Where cost estimates start; a policy that counts steps needs none. */
   readonly costs?: CostSeed;
+  /** What observes the engine's steps. @default nothing does: a policy learns from its events */
+  readonly observer?: StepObserver;
 }
 
 /** A policy that can say of any graph why it is where it is. */
@@ -66,12 +69,16 @@ function makePolicy(
   context: PolicyContext,
 ): ExplainingPolicy {
   if (typeof policy === "function") return policy(mode, context);
-  const { costs, prior } = context;
+  const { costs, prior, observer } = context;
   // In eager mode there is nothing to weigh: everything comes before ready.
   if (policy === "simple" || mode === "eager" || costs === undefined) {
     // Only idle mode fills.
     const filling = mode === "idle" && fillShare !== undefined;
     return filling ? createIdlePolicy({ fillShare }) : createPolicy(mode);
   }
-  return createCostPolicy({ mode, costs, initOnly, ...(prior === undefined ? {} : { prior }) });
+  return createCostPolicy({
+    ...{ mode, costs, initOnly },
+    ...(prior === undefined ? {} : { prior }),
+    ...(observer === undefined ? {} : { observer }),
+  });
 }

@@ -81,15 +81,19 @@ export function waitingForMemory(state: EngineState): number {
   return count;
 }
 
-/** Books `count` steps of one shape: who was wanted, who served. */
+/**
+ * Books `count` steps of one shape: who was wanted, who served.
+ *
+ * @param ideal the graph that stock would replay for them
+ */
 export function recordSteps(
   state: WritableState,
   step: StepShape,
   served: string,
   count: number,
   atSeconds: number,
+  ideal: Graph | undefined = idealGraph(state.planned, step),
 ): void {
-  const ideal = idealGraph(state.planned, step);
   if (ideal !== undefined) {
     const wanted = state.graphs.get(ideal.id);
     if (wanted !== undefined) wanted.wanted += count;

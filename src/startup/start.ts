@@ -1,5 +1,6 @@
 /** The figures of starts, as `lazygraph startup` keeps and compares them. */
 
+import { mean } from "../measure/statistics.ts";
 import { type PhaseTime, phaseTimes, type Segment, UNATTRIBUTED } from "./attribute.ts";
 import type { Span } from "./spans.ts";
 
@@ -65,8 +66,4 @@ export function differences(
 export function meanSeconds(results: readonly StartResult[], phase: string): number {
   const all = results.map(({ phases }) => phases.find(({ name }) => name === phase)?.seconds ?? 0);
   return mean(all);
-}
-
-export function mean(values: readonly number[]): number {
-  return values.reduce((sum, value) => sum + value, 0) / values.length;
 }

@@ -1,7 +1,9 @@
 /** A start as text: a line for each phase with its seconds and where they lie. */
 
+import { GIB } from "../base/units.ts";
+import { mean } from "../measure/statistics.ts";
 import type { Segment } from "./attribute.ts";
-import { differences, mean, type StartResult, unattributedSeconds } from "./start.ts";
+import { differences, type StartResult, unattributedSeconds } from "./start.ts";
 
 const BAR_CHARS = 44;
 const DIFFERENCES_MAX = 6;
@@ -21,7 +23,7 @@ export function waterfall(result: StartResult): string {
   const loaded =
     weights === undefined
       ? []
-      : [`  weights: ${(weights.bytes / 2 ** 30).toFixed(2)} GiB by ${weights.loader}`];
+      : [`  weights: ${(weights.bytes / GIB).toFixed(2)} GiB by ${weights.loader}`];
   const share = (100 * unattributedSeconds(result)) / readySeconds;
   return [
     `${variant}, start ${run}: ready ${readySeconds.toFixed(2)} s after the spawn, first token ` +

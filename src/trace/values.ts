@@ -1,5 +1,6 @@
 /** Numbers and times as traces write them. */
 
+import { shownWhole } from "../base/shown.ts";
 import { quoted, traceError } from "./error.ts";
 
 const TOKENS_MAX = 1 << 20;
@@ -29,7 +30,7 @@ export function numberOf(value: unknown): number {
 export function tokensOf({ file, line }: Place, value: unknown): number {
   const tokens = numberOf(value);
   if (Number.isInteger(tokens) && tokens >= 0 && tokens <= TOKENS_MAX) return tokens;
-  throw traceError(file, line, `tokens from 1 to ${TOKENS_MAX}`, shown(value));
+  throw traceError(file, line, `tokens from 1 to ${TOKENS_MAX}`, cellText(value));
 }
 
 /** @throws LazygraphError `ERR_LAZYGRAPH_TRACE` for what is no number from 0 up, in any unit */
@@ -39,11 +40,11 @@ export function secondsOf({ file, line }: Place, value: unknown, perSecond = 1):
   const unit = perSecond === 1 ? "seconds" : "milliseconds";
   const expected =
     seconds > SECONDS_MAX ? `at most ${SECONDS_MAX} seconds` : `a number of ${unit} from 0 up`;
-  throw traceError(file, line, expected, shown(value));
+  throw traceError(file, line, expected, cellText(value));
 }
 
-function shown(value: unknown): string {
-  return quoted(typeof value === "string" ? value : (JSON.stringify(value) ?? "nothing"));
+function cellText(value: unknown): string {
+  return quoted(typeof value === "string" ? value : shownWhole(value));
 }
 
 const TIMESTAMP =

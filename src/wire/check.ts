@@ -7,6 +7,7 @@
  * in which fields are written.
  */
 
+import { type Nouns, shown } from "../base/shown.ts";
 import { LIMITS } from "./protocol.ts";
 
 /** A value that is not what its place in the message asks for. */
@@ -36,18 +37,12 @@ export class Mismatch extends Error {
 /** @param path of the value, in what it is a part of; empty where it is not named */
 export type Check<T> = (value: unknown, path: string) => T;
 
-const SHOWN_CHARS_MAX = 60;
+/** As messages call them. */
+const NOUNS: Nouns = { list: "an array", object: "a map", null: "nil" };
 
-/** A value as it appears in an error sentence: short, and with control characters escaped. */
+/** A value as it appears in an error sentence. */
 export function show(value: unknown): string {
-  if (value === undefined) return "nothing";
-  if (value === null) return "nil";
-  if (typeof value === "string") {
-    const cut = value.length > SHOWN_CHARS_MAX ? `${value.slice(0, SHOWN_CHARS_MAX)}…` : value;
-    return JSON.stringify(cut);
-  }
-  if (typeof value === "object") return Array.isArray(value) ? "an array" : "a map";
-  return `${String(value)} (${typeof value})`;
+  return shown(value, NOUNS);
 }
 
 function mismatch(path: string, expected: string, value: unknown): Mismatch {
@@ -96,7 +91,7 @@ export function text(charsMax: number): Check<string> {
 
 const shortText = text(LIMITS.idChars);
 
-/** A name that people see in logs and tables: not empty, without control characters. */
+/** A name as logs and tables show it: not empty, without control characters. */
 export const id: Check<string> = (value, path) => {
   if (typeof value === "string" && isPlainName(value)) return value;
   const checked = shortText(value, path);

@@ -64,11 +64,11 @@ const sentence = text(LIMITS.textChars);
 const label = text(LIMITS.idChars);
 const version = integer(0, 65535);
 const tokens = integer(1, LIMITS.tokens);
-const people = integer(0, LIMITS.tokens);
+const counted = integer(0, LIMITS.tokens);
 const served: Check<string> = (value, path) => (value === "" ? "" : id(value, path));
 
 const stepCase: Fields<StepCase> = {
-  loras: optional(people),
+  loras: optional(counted),
   queryLength: optional(tokens),
   microbatches: optional(tokens),
 };
@@ -132,8 +132,8 @@ const orders: Check<Orders> = record<Orders>({
 
 const stepCount: Check<StepCount> = record<StepCount>({
   tokens,
-  requests: people,
-  uniform: people,
+  requests: counted,
+  uniform: counted,
   served,
   count,
   seconds: amount,
@@ -196,7 +196,7 @@ export const FROM_ENGINE: Tables<FromEngine> = {
     ranks,
     cudagraphMode: label,
     layers: integer(0, LIMITS.tokens),
-    maxRequests: people,
+    maxRequests: counted,
     maxBatchedTokens: count,
     kvCacheTokens: count,
     epoch: count,
@@ -256,14 +256,14 @@ export const FROM_ENGINE: Tables<FromEngine> = {
     sequence: count,
     dropped: count,
     steps: list(stepCount, LIMITS.stepsPerBatch),
-    running: people,
-    waiting: people,
+    running: counted,
+    waiting: counted,
   }),
   edge: record<Edge>({
     type: oneOf(["edge"]),
     state: oneOf(["idle", "busy"]),
-    running: people,
-    waiting: people,
+    running: counted,
+    waiting: counted,
   }),
   heartbeat,
   problem: record<Problem>({ type: oneOf(["problem"]), code: id, message: sentence }),

@@ -5,11 +5,11 @@ import { benchmarkReport } from "../../src/bench/benchmark-report.ts";
 import type { CellRun, RequestRecord } from "../../src/bench/samples.ts";
 import { readHeads, readRun } from "../../src/bench/store.ts";
 
-const FOLDER = fileURLToPath(new URL("../../bench/results/agreement-h200-8b", import.meta.url));
+const FOLDER = fileURLToPath(new URL("./fixtures/measured", import.meta.url));
 
 async function measured(): Promise<CellRun> {
   const [head] = await readHeads(FOLDER);
-  if (head === undefined) throw new Error("Expected runs in bench/results.");
+  if (head === undefined) throw new Error("Expected runs among the fixtures.");
   return readRun(FOLDER, head);
 }
 

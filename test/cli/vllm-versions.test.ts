@@ -41,9 +41,9 @@ test("a version is tried when something was", () => {
   expect(triedVersions(vllmVersions()).length).toBeGreaterThan(0);
 });
 
-test("README has the table that the plugin's lists make", async () => {
-  const readme = await readFile(new URL("../../README.md", import.meta.url), "utf8");
-  expect(readme).toContain(`\n\n${versionsMarkdown(vllmVersions())}\n\n`);
+test("the documentation has the table that the plugin's lists make", async () => {
+  const page = await readFile(new URL("../../docs/vllm-versions.md", import.meta.url), "utf8");
+  expect(page).toContain(`\n\n${versionsMarkdown(vllmVersions())}\n\n`);
 });
 
 test("doctor prints it, and has it in its document", async () => {

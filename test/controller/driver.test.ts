@@ -3,7 +3,7 @@ import { LazygraphError } from "../../src/base/errors.ts";
 import { EngineDriver } from "../../src/engine/driver.ts";
 import { onEvent } from "../../src/engine/events.ts";
 import { snapshotOf } from "../../src/engine/snapshot.ts";
-import { PlanDesk } from "../../src/plan/engine-plan.ts";
+import { EnginePlans } from "../../src/plan/engine-plan.ts";
 import type { ExplainingPolicy } from "../../src/schedule/choice.ts";
 import { createPolicy } from "../../src/schedule/modes/modes.ts";
 import type { Policy } from "../../src/schedule/policy.ts";
@@ -21,7 +21,7 @@ interface RigOptions {
   readonly mode?: Mode;
   readonly settleWithinSeconds?: number;
   readonly policy?: Policy;
-  readonly plans?: PlanDesk;
+  readonly plans?: EnginePlans;
 }
 
 /** One driver without sockets: time and messages move only when told to. */
@@ -386,7 +386,7 @@ test("thousands of reconnects leave no timer behind", async () => {
 });
 
 test("a plan that can't be looked up costs an engine nothing but the plan", async () => {
-  class BrokenDesk extends PlanDesk {
+  class BrokenDesk extends EnginePlans {
     override engine(): never {
       throw new LazygraphError(
         "ERR_LAZYGRAPH_PROFILE",

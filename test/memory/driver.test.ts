@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { LazygraphError } from "../../src/base/errors.ts";
-import { memoryDesk } from "../../src/engine/desk.ts";
+import { sharedMemory } from "../../src/engine/shared-memory.ts";
 import type { Mode } from "../../src/wire/protocol.ts";
 import { EventLog } from "../helpers/events.ts";
 import { FakeClock } from "../helpers/fake-clock.ts";
@@ -35,25 +35,25 @@ describe("with plenty of memory", () => {
   );
 
   test("a reservation ends with its answer, with the engine and with the driver", async () => {
-    const desk = memoryDesk();
-    const rig = new MemoryRig({ freeBytes: PLENTY, desk });
+    const shared = sharedMemory();
+    const rig = new MemoryRig({ freeBytes: PLENTY, shared });
     rig.start();
     const command = await rig.command();
     if (command?.type !== "capture") throw new Error("no capture");
-    expect(desk.ledger.reserved("GPU-1")).toBe(command.needBytes);
+    expect(shared.ledger.reserved("GPU-1")).toBe(command.needBytes);
     await rig.drain();
-    expect(desk.ledger.reserved("GPU-1")).toBe(0);
-    expect(desk.ledger.spokenFor("GPU-1")).toBe(CLAIM);
+    expect(shared.ledger.reserved("GPU-1")).toBe(0);
+    expect(shared.ledger.spokenFor("GPU-1")).toBe(CLAIM);
 
-    const lost = new MemoryRig({ freeBytes: PLENTY, desk, name: "lost" });
+    const lost = new MemoryRig({ freeBytes: PLENTY, shared, name: "lost" });
     lost.start();
     await lost.command();
-    expect(desk.ledger.reserved("GPU-1")).toBeGreaterThan(0);
+    expect(shared.ledger.reserved("GPU-1")).toBeGreaterThan(0);
     lost.driver.detach(new LazygraphError("ERR_LAZYGRAPH_ENGINE_LOST", "Gone."));
-    expect(desk.ledger.reserved("GPU-1")).toBe(0);
+    expect(shared.ledger.reserved("GPU-1")).toBe(0);
     lost.driver.close();
     rig.driver.close();
-    expect(desk.ledger.spokenFor("GPU-1")).toBe(0);
+    expect(shared.ledger.spokenFor("GPU-1")).toBe(0);
   });
 });
 
@@ -241,10 +241,10 @@ describe("a stranger on the GPU", () => {
 
 describe("two engines on one GPU", () => {
   test("the second's capture waits for what the first one's may take", async () => {
-    const desk = memoryDesk();
+    const shared = sharedMemory();
     const room = 2 * CLAIM + 60 * MIB;
-    const one = new MemoryRig({ mode: "lazy", freeBytes: room, desk, name: "one" });
-    const two = new MemoryRig({ mode: "lazy", freeBytes: room, desk, name: "two" }, one.clock);
+    const one = new MemoryRig({ mode: "lazy", freeBytes: room, shared, name: "one" });
+    const two = new MemoryRig({ mode: "lazy", freeBytes: room, shared, name: "two" }, one.clock);
     one.start();
     two.start();
     const settle = (free: number): void => {
@@ -271,19 +271,19 @@ describe("the claim of an engine that is gone", () => {
   const gone = new LazygraphError("ERR_LAZYGRAPH_ENGINE_LOST", "Gone.");
 
   test("ends a minute after it was lost, for others start on its GPU under other names", async () => {
-    const desk = memoryDesk();
-    const old = new MemoryRig({ freeBytes: PLENTY, desk, name: "pod-1" });
+    const shared = sharedMemory();
+    const old = new MemoryRig({ freeBytes: PLENTY, shared, name: "pod-1" });
     old.start();
     await old.drain();
     old.driver.detach(gone);
     // It may only be out of reach, and still serve.
     old.clock.advance(59);
-    expect(desk.ledger.spokenFor("GPU-1")).toBe(CLAIM);
+    expect(shared.ledger.spokenFor("GPU-1")).toBe(CLAIM);
     old.clock.advance(1);
-    expect(desk.ledger.spokenFor("GPU-1")).toBe(0);
+    expect(shared.ledger.spokenFor("GPU-1")).toBe(0);
     expect(old.clock.pending).toBe(1);
     const room = CLAIM + 200 * MIB;
-    const next = new MemoryRig({ freeBytes: room, desk, name: "pod-2" }, old.clock);
+    const next = new MemoryRig({ freeBytes: room, shared, name: "pod-2" }, old.clock);
     expect(next.start()).not.toHaveProperty("tiers");
     next.edge("idle");
     await next.drain();
@@ -291,26 +291,26 @@ describe("the claim of an engine that is gone", () => {
   });
 
   test("ends with its goodbye", () => {
-    const desk = memoryDesk();
-    const rig = new MemoryRig({ freeBytes: PLENTY, desk });
+    const shared = sharedMemory();
+    const rig = new MemoryRig({ freeBytes: PLENTY, shared });
     rig.start();
     Object.assign(rig.driver.record, { phase: "stopping" });
     rig.driver.detach(gone);
-    expect(desk.ledger.spokenFor("GPU-1")).toBe(0);
+    expect(shared.ledger.spokenFor("GPU-1")).toBe(0);
   });
 
   test("is there again when the engine comes back, early or late", () => {
     for (const awaySeconds of [5, 500]) {
-      const desk = memoryDesk();
-      const rig = new MemoryRig({ freeBytes: PLENTY, desk });
+      const shared = sharedMemory();
+      const rig = new MemoryRig({ freeBytes: PLENTY, shared });
       rig.start();
       rig.driver.detach(gone);
       rig.clock.advance(awaySeconds);
       Object.assign(rig.driver.record, { connected: true });
       rig.inventory();
-      expect(desk.ledger.spokenFor("GPU-1")).toBe(CLAIM);
+      expect(shared.ledger.spokenFor("GPU-1")).toBe(CLAIM);
       rig.clock.advance(500);
-      expect(desk.ledger.spokenFor("GPU-1")).toBe(CLAIM);
+      expect(shared.ledger.spokenFor("GPU-1")).toBe(CLAIM);
     }
   });
 });
@@ -320,8 +320,8 @@ describe("a driver of this host that doesn't answer any more", () => {
     const clock = new FakeClock();
     const stuck = new StuckGpu();
     const gpus = stuck.host(clock);
-    const desk = memoryDesk({}, gpus);
-    const rig = new MemoryRig({ freeBytes: PLENTY, desk, mode: "idle" }, clock);
+    const shared = sharedMemory({}, gpus);
+    const rig = new MemoryRig({ freeBytes: PLENTY, shared, mode: "idle" }, clock);
     await gpus.follow(["GPU-1"], () => 0);
     stuck.answers = false;
     rig.start();
@@ -354,8 +354,8 @@ test("no capture without a reservation that fits, whatever happens, in every mod
   });
   await fc.assert(
     fc.asyncProperty(input, async ({ mode, policy, room, steps }) => {
-      const desk = memoryDesk();
-      const rig = new MemoryRig({ mode, policy, freeBytes: CLAIM + room * MIB, desk });
+      const shared = sharedMemory();
+      const rig = new MemoryRig({ mode, policy, freeBytes: CLAIM + room * MIB, shared });
       rig.start();
       await rig.command();
       let stranger = 0;
@@ -380,7 +380,7 @@ test("no capture without a reservation that fits, whatever happens, in every mod
         expect(captures.length).toBeLessThanOrEqual(1);
         for (const { needBytes = 0 } of captures) {
           expect(needBytes).toBeGreaterThan(0);
-          expect(desk.ledger.reserved("GPU-1")).toBe(needBytes);
+          expect(shared.ledger.reserved("GPU-1")).toBe(needBytes);
           // What it said long ago doesn't count: the engine is asked, and checks by itself.
           const old = rig.clock.now() - toldAtSeconds > 5;
           const room = rig.driver.record.guard?.headroom()?.bytes ?? 0;
@@ -389,7 +389,7 @@ test("no capture without a reservation that fits, whatever happens, in every mod
         }
       }
       rig.driver.close();
-      expect(desk.ledger.spokenFor("GPU-1")).toBe(0);
+      expect(shared.ledger.spokenFor("GPU-1")).toBe(0);
     }),
     { seed: 11, numRuns: 150 },
   );

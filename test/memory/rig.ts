@@ -1,8 +1,8 @@
 /** One driver without sockets whose engine has a GPU of so many bytes: both move when told to. */
 
 import type { Graph } from "../../src/base/graph.ts";
-import { type MemoryDesk, memoryDesk } from "../../src/engine/desk.ts";
 import { EngineDriver } from "../../src/engine/driver.ts";
+import { type SharedMemory, sharedMemory } from "../../src/engine/shared-memory.ts";
 import { servingClaim } from "../../src/memory/headroom.ts";
 import { costSeedOf } from "../../src/profile/cost-seed.ts";
 import { loadProfile } from "../../src/profile/load.ts";
@@ -37,7 +37,7 @@ export interface RigOptions {
   readonly mode?: Mode;
   readonly freeBytes: number;
   readonly policy?: "simple" | "costed";
-  readonly desk?: MemoryDesk;
+  readonly shared?: SharedMemory;
   readonly name?: string;
 }
 
@@ -54,7 +54,7 @@ export class MemoryRig {
   #commands = 0;
 
   constructor(options: RigOptions, clock: FakeClock = new FakeClock()) {
-    const { mode = "idle", freeBytes, policy = "simple", desk = memoryDesk() } = options;
+    const { mode = "idle", freeBytes, policy = "simple", shared = sharedMemory() } = options;
     this.clock = clock;
     this.freeBytes = freeBytes;
     this.#hello = new FakeEngine({ name: options.name ?? "tight" }).hello;
@@ -82,7 +82,7 @@ export class MemoryRig {
           ? createCostPolicy({ mode: wanted, costs })
           : createPolicy(wanted),
       settleWithinSeconds: undefined,
-      memory: desk,
+      memory: shared,
       onChange: () => undefined,
     });
     this.driver.join();

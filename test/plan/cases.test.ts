@@ -5,11 +5,11 @@ import { fingerprintKey, fingerprintOf } from "../../src/plan/fingerprint.ts";
 import { addLearned, emptyPlan, mergePlans } from "../../src/plan/merge.ts";
 import { neededGraphs } from "../../src/plan/needed.ts";
 import { priorOf } from "../../src/plan/plan.ts";
-import { PlanRecorder } from "../../src/plan/recorder.ts";
-import { RegretMeter } from "../../src/plan/regret.ts";
+import { learnedOf } from "../../src/plan/recorder.ts";
 import { costSeedOf } from "../../src/profile/cost-seed.ts";
 import { loadProfile } from "../../src/profile/load.ts";
 import { stepOf } from "../../src/schedule/costed/earlier.ts";
+import { StepObserver } from "../../src/schedule/costed/observer.ts";
 import type { StepsSeen } from "../../src/schedule/policy.ts";
 import { createEngineState } from "../../src/schedule/state.ts";
 import { plan as graphsOf } from "../helpers/fake-engine.ts";
@@ -28,9 +28,9 @@ function seen(more: Partial<StepsSeen> = {}): StepsSeen {
 }
 
 describe("a plan of an engine with adapters", () => {
-  const recorder = new PlanRecorder(planned, seed);
-  recorder.observe([seen(), seen({ loras: 2, count: 4 }), seen({ loras: 1 })], 0);
-  const learned = recorder.learned(createEngineState(planned));
+  const recorder = new StepObserver(planned, seed);
+  recorder.observe([seen(), seen({ loras: 2, count: 4 }), seen({ loras: 1 })], 0, 0);
+  const learned = learnedOf(recorder, createEngineState(planned));
   if (learned === undefined) throw new Error("nothing was learned");
 
   test("has the steps of each case apart; those that no graph is for are no plan's", () => {
@@ -92,11 +92,12 @@ test("a graph serves only rows of its own case", () => {
 });
 
 test("regret is against the ideal graph of the step's own case", () => {
-  const meter = new RegretMeter(planned, seed);
-  expect(meter.observe([seen({ loras: 2, served: "FULL:8:l2" })])).toBe(0);
-  expect(meter.observe([seen({ loras: 2 })])).toBeGreaterThan(0);
+  const observer = new StepObserver(planned, seed);
+  const regret = (steps: StepsSeen) => observer.observe([steps], 0, 0).regretSeconds;
+  expect(regret(seen({ loras: 2, served: "FULL:8:l2" }))).toBe(0);
+  expect(regret(seen({ loras: 2 }))).toBeGreaterThan(0);
   // Stock has no graph for it either.
-  expect(meter.observe([seen({ loras: 7 })])).toBe(0);
+  expect(regret(seen({ loras: 7 }))).toBe(0);
 });
 
 test("fingerprints tell cases apart, and are what they were without", () => {

@@ -1,9 +1,10 @@
 import { describe, expect, test } from "vitest";
 import { addLearned, emptyPlan } from "../../src/plan/merge.ts";
-import { PlanRecorder } from "../../src/plan/recorder.ts";
+import { learnedOf } from "../../src/plan/recorder.ts";
 import { costSeedFor } from "../../src/plan/seed.ts";
 import { costSeedOf } from "../../src/profile/cost-seed.ts";
 import { loadProfile } from "../../src/profile/load.ts";
+import { StepObserver } from "../../src/schedule/costed/observer.ts";
 import type { StepsSeen } from "../../src/schedule/policy.ts";
 import { createEngineState } from "../../src/schedule/state.ts";
 import { plan as graphsOf } from "../helpers/fake-engine.ts";
@@ -29,17 +30,17 @@ function seen(tokens: number, more: Partial<StepsSeen> = {}): StepsSeen {
 
 describe("a recorder", () => {
   test("knows nothing until something happened", () => {
-    const recorder = new PlanRecorder(planned, costSeedOf(profile));
-    expect(recorder.learned(createEngineState(planned))).toBeUndefined();
+    const recorder = new StepObserver(planned, costSeedOf(profile));
+    expect(learnedOf(recorder, createEngineState(planned))).toBeUndefined();
     // Beyond the largest graph there is nothing to choose.
-    recorder.observe([seen(9)], 0);
-    expect(recorder.learned(createEngineState(planned))).toBeUndefined();
+    recorder.observe([seen(9)], 0, 0);
+    expect(learnedOf(recorder, createEngineState(planned))).toBeUndefined();
   });
 
   test("counts the steps that round up to each size, with those who wait on them", () => {
-    const recorder = new PlanRecorder(planned, costSeedOf(profile));
-    recorder.observe([seen(3), seen(4, { count: 5 }), seen(8, { requests: 1, uniform: 8 })], 2);
-    const learned = recorder.learned(createEngineState(planned));
+    const recorder = new StepObserver(planned, costSeedOf(profile));
+    recorder.observe([seen(3), seen(4, { count: 5 }), seen(8, { requests: 1, uniform: 8 })], 2, 0);
+    const learned = learnedOf(recorder, createEngineState(planned));
     expect(learned?.traffic).toMatchObject([
       // A prompt of eight tokens is uniform in a way that no graph asks for.
       { tokens: 8, uniform: 0, steps: 10, requestSteps: 30 },
@@ -48,11 +49,11 @@ describe("a recorder", () => {
   });
 
   test("finds regret where a step ran without its ideal graph, and none where it had it", () => {
-    const recorder = new PlanRecorder(planned, costSeedOf(profile));
+    const recorder = new StepObserver(planned, costSeedOf(profile));
     const state = createEngineState(planned);
-    recorder.observe([seen(4, { served: "FULL:4", seconds: 5, count: 1000, timed: 1000 })], 0);
-    recorder.observe([seen(2, { count: 500, timed: 500, seconds: 10 })], 0);
-    const learned = recorder.learned(state);
+    recorder.observe([seen(4, { served: "FULL:4", seconds: 5, count: 1000, timed: 1000 })], 0, 0);
+    recorder.observe([seen(2, { count: 500, timed: 500, seconds: 10 })], 0, 0);
+    const learned = learnedOf(recorder, state);
     const by = new Map(learned?.graphs.map((entry) => [entry.id, entry]));
     expect(by.get("FULL:4")).toMatchObject({ regret: 0, timed: 1000 });
     // 500 steps of two requests, at 20 ms each instead of some 5.
@@ -64,25 +65,25 @@ describe("a recorder", () => {
   });
 
   test("books the time of all steps, and what of it went into tokens", () => {
-    const recorder = new PlanRecorder(planned, costSeedOf(profile));
+    const recorder = new StepObserver(planned, costSeedOf(profile));
     const fixed = costSeedOf(profile).ungraphed[0]?.[1] ?? 0;
-    recorder.observe([seen(4, { served: "FULL:4", seconds: 0.1, contextTokens: 0 })], 0);
+    recorder.observe([seen(4, { served: "FULL:4", seconds: 0.1, contextTokens: 0 })], 0, 0);
     // No graph is large enough for these, and they are mostly work.
     const long = { uniform: 0, requests: 1, count: 20, timed: 10, seconds: 2 };
-    recorder.observe([seen(8192, long), seen(2, { timed: 0 })], 0);
-    const { load } = recorder.learned(createEngineState(planned)) ?? {};
+    recorder.observe([seen(8192, long), seen(2, { timed: 0 })], 0, 0);
+    const { load } = learnedOf(recorder, createEngineState(planned)) ?? {};
     expect(load?.seconds).toBeCloseTo(0.1 + 20 * 0.2, 9);
     expect(load?.workSeconds).toBeGreaterThan(20 * (0.2 - fixed) - 1e-9);
     expect(load?.workSeconds).toBeLessThan(20 * 0.2);
   });
 
   test("takes captures from the engine's state, growth below zero as none", () => {
-    const recorder = new PlanRecorder(planned, costSeedOf(profile));
+    const recorder = new StepObserver(planned, costSeedOf(profile));
     const state = createEngineState(planned);
     const entry = state.graphs.get("FULL:8");
     if (entry === undefined) throw new Error("no FULL:8");
     Object.assign(entry, { status: "captured", captureMs: 33, bytes: -5, replays: 7 });
-    const learned = recorder.learned(state);
+    const learned = learnedOf(recorder, state);
     expect(learned?.graphs.find(({ id }) => id === "FULL:8")).toMatchObject({
       captureMs: 33,
       bytes: 0,
@@ -91,9 +92,9 @@ describe("a recorder", () => {
   });
 
   test("keeps no graph that the engine hasn't got", () => {
-    const recorder = new PlanRecorder(planned, costSeedOf(profile));
-    recorder.observe([seen(4, { served: "FULL:nonsense" })], 0);
-    const learned = recorder.learned(createEngineState(planned));
+    const recorder = new StepObserver(planned, costSeedOf(profile));
+    recorder.observe([seen(4, { served: "FULL:nonsense" })], 0, 0);
+    const learned = learnedOf(recorder, createEngineState(planned));
     expect(learned?.graphs.map(({ id }) => id)).toEqual(planned.map(({ id }) => id));
   });
 });
@@ -128,7 +129,7 @@ describe("the seed of a policy's costs", () => {
     expect(learned.full[0]?.[1]).toBeCloseTo(3 * (seed.full[0]?.[1] ?? 0), 9);
     expect(learned.piecewise[0]?.[1]).toBeCloseTo(3 * (seed.piecewise[0]?.[1] ?? 0), 9);
     expect(learned.ungraphed[0]?.[1]).toBeCloseTo(2 * (seed.ungraphed[0]?.[1] ?? 0), 9);
-    expect(learned.captures.get("FULL:8")).toEqual({ seconds: 0.077, bytes: 5 });
+    expect(learned.captures.get("FULL:8")).toEqual({ seconds: 0.077 });
   });
 
   test("is the profile's where the plan measured nothing", () => {

@@ -3,10 +3,10 @@ import { describe, expect, test } from "vitest";
 import type { Graph } from "../../src/base/graph.ts";
 import { Accounts } from "../../src/schedule/costed/accounts.ts";
 import { createCosts } from "../../src/schedule/costed/cost.ts";
+import { Demand } from "../../src/schedule/costed/demand.ts";
 import { earnedChoice, priceOf } from "../../src/schedule/costed/earned.ts";
 import { Savings } from "../../src/schedule/costed/savings.ts";
 import { HELD } from "../../src/schedule/costed/shapes.ts";
-import { TrafficHistogram } from "../../src/schedule/costed/traffic.ts";
 import { plan } from "../helpers/fake-engine.ts";
 import { decode, heldOf, mixed, SEED } from "./seed.ts";
 
@@ -51,12 +51,12 @@ describe("accounts", () => {
 describe("earned captures", () => {
   const choose = (
     plannedHere: readonly Graph[],
-    book: (accounts: Accounts, traffic: TrafficHistogram) => void,
+    book: (accounts: Accounts, traffic: Demand) => void,
     load = alone,
   ) => {
     const savings = new Savings(createCosts(plannedHere, SEED));
     const accounts = new Accounts(savings);
-    const traffic = new TrafficHistogram(savings.costs.shapes);
+    const traffic = new Demand(savings.costs.shapes);
     book(accounts, traffic);
     const expected = () => traffic.forecast(0, 1, 0);
     return earnedChoice({ savings, accounts, held: heldOf(plannedHere), load, expected });

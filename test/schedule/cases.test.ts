@@ -6,9 +6,9 @@ import { caseRounding } from "../../src/schedule/cases.ts";
 import { Accounts } from "../../src/schedule/costed/accounts.ts";
 import { createCosts } from "../../src/schedule/costed/cost.ts";
 import { costDispatchTable } from "../../src/schedule/costed/cost-dispatch.ts";
+import { Demand } from "../../src/schedule/costed/demand.ts";
 import { Savings } from "../../src/schedule/costed/savings.ts";
 import { Held } from "../../src/schedule/costed/shapes.ts";
-import { TrafficHistogram } from "../../src/schedule/costed/traffic.ts";
 import { dispatch, dispatchTable } from "../../src/schedule/dispatch.ts";
 import type { DispatchTable } from "../../src/schedule/policy.ts";
 import { exactTable } from "../../src/sim/virtual/comparators/exact.ts";
@@ -206,7 +206,7 @@ describe("demand by case", () => {
   });
 
   test("traffic remembers each case for itself, and what no graph serves not at all", () => {
-    const traffic = new TrafficHistogram(createCosts(all, SEED).shapes);
+    const traffic = new Demand(createCosts(all, SEED).shapes);
     const step = { ...mixed(8), queryLength: 3 };
     traffic.add(step, 1, 5, 0);
     traffic.add({ ...decode(8), loras: 7 }, 1, 5, 0);

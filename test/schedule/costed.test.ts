@@ -211,6 +211,20 @@ describe("fill", () => {
     expect(rig.captures).toHaveLength(1);
     expect(rig.waits.at(-1)).toBe(1);
   });
+
+  test("a fill that came to an engine with work keeps no earned capture waiting", () => {
+    const rig = new Rig("idle", plan(...SIZES));
+    rig.ready();
+    rig.edge(true);
+    expect(rig.captures).toMatchObject([{ whenIdle: true }]);
+    rig.edge(false);
+    rig.steps(decode(3), 100);
+    rig.answer("deferred");
+    expect(rig.captures.slice(1)).toMatchObject([{ whenIdle: false }]);
+    const waits = rig.waits.length;
+    rig.answer("deferred");
+    expect([rig.captures.length, rig.waits.length]).toEqual([2, waits + 1]);
+  });
 });
 
 describe("announced arrivals", () => {

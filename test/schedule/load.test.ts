@@ -2,7 +2,7 @@ import { describe, expect, test } from "vitest";
 import { Announced } from "../../src/schedule/announced.ts";
 import { aheadChoice, isCheapMoment } from "../../src/schedule/costed/ahead.ts";
 import { createCosts } from "../../src/schedule/costed/cost.ts";
-import { EngineLoad } from "../../src/schedule/costed/load.ts";
+import { EngineLoad, workSeconds } from "../../src/schedule/costed/load.ts";
 import { Savings } from "../../src/schedule/costed/savings.ts";
 import { plan } from "../helpers/fake-engine.ts";
 import { decode, heldOf, mixed, SEED, seen } from "./seed.ts";
@@ -12,8 +12,9 @@ const costs = createCosts(planned, SEED);
 
 /** An engine that has been at it for minutes: 10 reports a second of what `steps` gives. */
 function loaded(requests: number, steps: ReturnType<typeof seen>[]): EngineLoad {
-  const load = new EngineLoad(costs);
-  for (let report = 0; report < 3000; report++) load.pass(report / 10, requests, steps);
+  const load = new EngineLoad();
+  const work = steps.reduce((sum, step) => sum + workSeconds(costs, step), 0);
+  for (let report = 0; report < 3000; report++) load.pass(report / 10, requests, work);
   return load;
 }
 
@@ -40,8 +41,8 @@ describe("the engine's load", () => {
   });
 
   test("knows how many requests were at hand how often", () => {
-    const load = new EngineLoad(costs);
-    for (let report = 0; report < 300; report++) load.pass(report / 10, report % 10 ? 64 : 4, []);
+    const load = new EngineLoad();
+    for (let report = 0; report < 300; report++) load.pass(report / 10, report % 10 ? 64 : 4, 0);
     expect(load.belowShare(4)).toBe(0);
     expect(load.belowShare(64)).toBeCloseTo(0.1, 2);
     expect(load.belowShare(500)).toBe(1);
@@ -49,15 +50,15 @@ describe("the engine's load", () => {
 });
 
 test("earlier starts tell what is a cheap moment, until this one's own time has passed", () => {
-  const load = new EngineLoad(costs);
+  const load = new EngineLoad();
   load.expect(27, 64);
   load.expect(3, 4);
-  load.pass(0, 200, []);
-  load.pass(1, 200, []);
+  load.pass(0, 200, 0);
+  load.pass(1, 200, 0);
   // All there was of this start had 200 at hand: 100 is the fewest, but not of all times.
   expect(isCheapMoment(load, 100)).toBe(false);
   expect(isCheapMoment(load, 4)).toBe(true);
-  for (let second = 2; second < 300; second++) load.pass(second, 200, []);
+  for (let second = 2; second < 300; second++) load.pass(second, 200, 0);
   expect(isCheapMoment(load, 100)).toBe(true);
 });
 
@@ -129,4 +130,18 @@ describe("announced arrivals", () => {
     announced.add(0, 0, Number.POSITIVE_INFINITY);
     expect(announced.during(0, 1)).toBe(1_000_000);
   });
+});
+
+test("announced requests that have come are expected no more, the earliest first", () => {
+  const announced = new Announced();
+  announced.add(0, 1, 5);
+  announced.add(0, 2, 3);
+  announced.add(0, 60, 10);
+  expect(announced.during(0.5, 2)).toBe(8);
+  announced.came(0.9, 4);
+  expect(announced.during(0.9, 2)).toBe(4);
+  // More than were announced for now: nobody of those who come in a minute.
+  announced.came(1.5, 40);
+  expect(announced.during(1.5, 2)).toBe(0);
+  expect(announced.during(1.5, 60)).toBe(10);
 });

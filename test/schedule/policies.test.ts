@@ -210,6 +210,22 @@ describe("lazy", () => {
     rig.event({ type: "tick" });
     expect(rig.captures).toHaveLength(3);
   });
+
+  test("a fill that came to an engine with work keeps no earned capture waiting", () => {
+    const rig = new Rig(createPolicy("idle"), plan(1, 8));
+    // As the controller takes an engine that has just become ready, until its first edge.
+    rig.ready(true);
+    expect(rig.captures).toHaveLength(1);
+    rig.edge(false);
+    rig.steps(decodeStep(1), 3);
+    rig.answer("deferred");
+    expect(rig.captures).toHaveLength(2);
+    expect(rig.captures[1]).toBe("FULL:1");
+    // That one was not for an idle engine: now there is a second to wait.
+    rig.answer("deferred");
+    rig.steps(decodeStep(1), 1);
+    expect(rig.captures).toHaveLength(2);
+  });
 });
 
 describe("idle", () => {

@@ -11,8 +11,18 @@ const CONFIG = fileURLToPath(new URL("../../biome.json", import.meta.url));
 
 /** By file: what somebody might add to the scheduler. */
 const SOUND: Readonly<Record<string, string>> = {
-  "src/schedule/sound.ts": uses("../base/graph.ts", "./policy.ts", "./modes/idle.ts"),
-  "src/schedule/costed/sound.ts": uses("../../base/graph.ts", "../policy.ts", "./cost.ts"),
+  "src/schedule/sound.ts": uses(
+    "../base/graph.ts",
+    "../base/median.ts",
+    "./policy.ts",
+    "./modes/idle.ts",
+  ),
+  "src/schedule/costed/sound.ts": uses(
+    "../../base/graph.ts",
+    "../../base/median.ts",
+    "../policy.ts",
+    "./cost.ts",
+  ),
   "src/sim/virtual/comparators/sound.ts": uses(
     "../../../base/graph.ts",
     "../../../schedule/policy.ts",

@@ -4,12 +4,13 @@ import { expect } from "vitest";
 import { covers, type Graph, type StepShape } from "../../src/base/graph.ts";
 import { addLearned, agePlan } from "../../src/plan/merge.ts";
 import type { Plan } from "../../src/plan/plan.ts";
-import { PlanRecorder } from "../../src/plan/recorder.ts";
+import { learnedOf } from "../../src/plan/recorder.ts";
 import {
   type CostPolicy,
   type CostPolicyOptions,
   createCostPolicy,
 } from "../../src/schedule/costed/costed.ts";
+import { StepObserver } from "../../src/schedule/costed/observer.ts";
 import { dispatch } from "../../src/schedule/dispatch.ts";
 import type { Decision, DispatchTable, EngineEvent, Policy } from "../../src/schedule/policy.ts";
 import {
@@ -47,7 +48,7 @@ export class Rig {
   tables = 0;
   atSeconds = 0;
   readonly #ids: ReadonlyMap<string, Graph>;
-  readonly #recorder: PlanRecorder;
+  readonly #recorder: StepObserver;
 
   constructor(mode: "lazy" | "idle", planned: readonly Graph[], options: RigOptions = {}) {
     const { rules, waiting = 0, ...rest } = options;
@@ -55,7 +56,7 @@ export class Rig {
     this.policy = rules === undefined ? this.costed : withRules(this.costed, rules);
     this.state = createEngineState(planned);
     this.state.waiting = waiting;
-    this.#recorder = new PlanRecorder(planned, SEED);
+    this.#recorder = new StepObserver(planned, SEED);
     for (const id of excludedGraphs(planned, rules ?? {})) {
       const entry = this.state.graphs.get(id);
       if (entry === undefined) throw new Error(`no graph ${id}`);
@@ -121,7 +122,7 @@ export class Rig {
     this.state.waiting = 0;
     const each = graph === undefined ? 0.01 * factor : 0.005;
     const steps = [seen(step, graph?.id ?? "", count, each)];
-    this.#recorder.observe(steps, this.state.waiting);
+    this.#recorder.observe(steps, this.state.waiting, this.atSeconds);
     this.event({ type: "demand", steps }, seconds);
   }
 
@@ -148,7 +149,7 @@ export class Rig {
 
   /** The plan after this start. */
   plan(earlier: Plan): Plan {
-    const learned = this.#recorder.learned(this.state);
+    const learned = learnedOf(this.#recorder, this.state);
     if (learned === undefined) return earlier;
     return addLearned(agePlan(earlier, [learned]), [learned], 1);
   }

@@ -59,6 +59,15 @@ export function tinyProfile(change: Change = () => {}): Profile {
   return parseProfile(JSON.stringify(document), "tiny.json");
 }
 
+/** The same engine on a GPU that has room for its graphs beside what serving is allowed. */
+export function roomyProfile(change: Change = () => {}): Profile {
+  return tinyProfile((document) => {
+    set(document, "memory.totalBytes", 1e11);
+    set(document, "memory.freeBytes", 1e10);
+    change(document);
+  });
+}
+
 /** Changes one field of an object inside a document. */
 export function set(document: Record<string, unknown>, path: string, value: unknown): void {
   const names = path.split(".");

@@ -1,14 +1,13 @@
 import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
-import { priorOf } from "../../src/plan/plan.ts";
 import { costSeedOf } from "../../src/profile/cost-seed.ts";
 import { loadProfile } from "../../src/profile/load.ts";
 import { createCosts } from "../../src/schedule/costed/cost.ts";
-import { learningPolicy } from "../../src/sim/virtual/plan-run.ts";
 import { createSetup, POLICY_NAMES, type PolicyName } from "../../src/sim/virtual/setups.ts";
+import { SimulatedPlans } from "../../src/sim/virtual/simulated-plans.ts";
 import { type SimulatedRun, simulate } from "../../src/sim/virtual/virtual.ts";
 import { readTrace, type TraceRequest } from "../../src/trace/trace.ts";
-import { tinyProfile } from "./helpers.ts";
+import { roomyProfile, tinyProfile } from "./helpers.ts";
 
 const conversation = fileURLToPath(
   new URL("../../traces/azure-llm-2023-conversation.csv.gz", import.meta.url),
@@ -16,7 +15,7 @@ const conversation = fileURLToPath(
 const profile = loadProfile();
 
 function tiny(name: PolicyName, requests: readonly TraceRequest[]): Promise<SimulatedRun> {
-  const small = tinyProfile();
+  const small = roomyProfile();
   return simulate({ profile: small, ...createSetup(name, small), requests });
 }
 
@@ -89,13 +88,15 @@ describe("policies on the conversation trace", () => {
 
   test("a second start with what the first one learned has little of its excess over floor", async () => {
     const requests = () => readTrace(conversation, { seconds: 300 });
-    const first = createSetup("idle-costed", profile);
-    const policy = learningPolicy(first.policy, profile, undefined);
-    const once = await simulate({ profile, ...first, policy, requests: requests() });
-    const prior = priorOf(policy.plan());
-    expect(prior.first.length).toBeGreaterThan(4);
-    const second = createSetup("idle-costed", profile, prior);
-    const again = await simulate({ profile, ...second, requests: requests() });
+    const setup = createSetup("idle-costed", profile);
+    const learned = new SimulatedPlans(profile);
+    const first = { profile, ...setup, plans: learned.engines };
+    const once = await simulate({ ...first, requests: requests() });
+    const plan = learned.plan();
+    expect(plan).toMatchObject({ starts: 1, simulated: profile.name });
+    expect(plan.first.length).toBeGreaterThan(4);
+    const second = { profile, ...setup, plans: new SimulatedPlans(profile, plan).engines };
+    const again = await simulate({ ...second, requests: requests() });
     const [floor = 0, idle = 0] = await added(["floor", "idle-costed"], 300);
     const excess = idle - floor;
     const saved = once.completionSecondsSum - again.completionSecondsSum;
@@ -104,10 +105,9 @@ describe("policies on the conversation trace", () => {
 
   test("every name runs, and is the name of its policy", async () => {
     for (const name of POLICY_NAMES) {
-      const setup = createSetup(name, profile);
-      expect(setup.policy.name).toBe(name);
       const requests = readTrace(conversation, { seconds: 5 });
-      const run = await simulate({ profile, ...setup, requests });
+      const run = await simulate({ profile, ...createSetup(name, profile), requests });
+      expect(run.policy).toBe(name);
       expect(run.requests).toBeGreaterThan(1);
     }
   });
@@ -118,9 +118,8 @@ test("the profile's figures are the policy's first estimates", () => {
     profile.captures.costs.map(({ graph }) => graph),
     costSeedOf(profile),
   );
-  for (const { graph, laterMs, bytes } of profile.captures.costs) {
+  for (const { graph, laterMs } of profile.captures.costs) {
     expect(costs.captureSeconds(graph).value).toBeCloseTo(laterMs / 1000, 9);
-    expect(costs.captureBytes(graph).value).toBeCloseTo(bytes, 3);
   }
   const step = (tokens: number) => ({ tokens, requests: tokens, uniform: 1 });
   expect(costs.ungraphedSeconds(step(256)).value).toBeCloseTo(0.01004, 9);

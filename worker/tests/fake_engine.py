@@ -96,7 +96,7 @@ class FakeRank:
         if self.unsupported:
             return {"unsupported": self.unsupported}
         return {
-            "graphs": self.graphs, "decode_length": 1, "cudagraph_mode": "FULL_AND_PIECEWISE",
+            "graphs": self.graphs, "cudagraph_mode": "FULL_AND_PIECEWISE",
             "layers": 2, "shape": SHAPE, "memory": self.memory(),
         }  # fmt: skip
 
@@ -158,7 +158,7 @@ class FakeRank:
         short = room < max(free_min, headroom_min, reserve)
         reason = self.refuse or (f"headroom: {room} free" if short else None)
         self.holding = reserve if reason is None else 0
-        answer = {"reason": reason, "hash": self.hash(), "has": graph in self.captured}
+        answer = {"reason": reason, "hash": self.hash()}
         return answer | ({"short": True, "memory": self.memory()} if short else {})
 
     def give_back(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fake_engine import GRAPHS, MIB, SHAPE, TOPS, Engine, Wire, make_engine
-from lazygraph_vllm.engine import room as room_module
+from lazygraph_vllm.engine import headroom as headroom_module
 from lazygraph_vllm.engine import session as session_module
 from lazygraph_vllm.protocol.messages import (
     Capture,
@@ -74,7 +74,7 @@ def calls(engine: Engine) -> list[str]:
 def test_by_default_nothing_is_kept_back_and_nobody_is_troubled(why: str, caplog: Any) -> None:
     caplog.set_level("INFO", "vllm.lazygraph")
     engine = make_engine(ranks=2)
-    engine.agent.state.room = room_module.Room(Settings(mode="idle"))
+    engine.agent.state.room = headroom_module.Headroom(Settings(mode="idle"))
     for rank in engine.ranks:
         rank.reservation |= {"bytes": 0, "serving_bytes": 0, "kv_tokens": 0}
     if why == "a rank can't":
@@ -82,7 +82,7 @@ def test_by_default_nothing_is_kept_back_and_nobody_is_troubled(why: str, caplog
     if why == "vLLM did not ask":
         engine.ranks[1].taken = False
     if why == "none":
-        engine.agent.state.room = room_module.Room(Settings(mode="idle", reserve="none"))
+        engine.agent.state.room = headroom_module.Headroom(Settings(mode="idle", reserve="none"))
     engine.start(sizing=True)
     # Also with nothing to keep: vLLM must not find the number out by capturing everything.
     assert "reserve" in calls(engine)
@@ -97,7 +97,7 @@ def test_by_default_nothing_is_kept_back_and_nobody_is_troubled(why: str, caplog
 def test_by_default_what_one_rank_lacks_is_told_for_all(caplog: Any) -> None:
     caplog.set_level("INFO", "vllm.lazygraph")
     engine = make_engine(ranks=2)
-    engine.agent.state.room = room_module.Room(Settings(mode="idle"))
+    engine.agent.state.room = headroom_module.Headroom(Settings(mode="idle"))
     engine.ranks[0].reservation |= {"bytes": 0, "serving_bytes": 0, "kv_tokens": 0}
     engine.start(sizing=True)
     reserved = engine.agent.state.room.reserved
@@ -113,7 +113,7 @@ def test_a_reservation_is_asked_for_told_and_logged(by: str, caplog: Any) -> Non
         engine = started(reserve="plan", ranks=2)
     else:
         engine = make_engine(ranks=2)
-        engine.agent.state.room = room_module.Room(Settings(mode="idle", reserve="plan"))
+        engine.agent.state.room = headroom_module.Headroom(Settings(mode="idle", reserve="plan"))
         engine.start(sizing=True)
     assert calls(engine) == ["identify", "reserve", "determine_available_memory", "reserved"]
     inventory = engine.agent.session.inventory()
@@ -126,7 +126,7 @@ def test_a_reservation_is_asked_for_told_and_logged(by: str, caplog: Any) -> Non
 
 def test_the_welcome_wins_over_the_environment_and_its_bytes_over_the_forecast() -> None:
     engine = make_engine()
-    engine.agent.state.room = room_module.Room(Settings(mode="idle", reserve="top"))
+    engine.agent.state.room = headroom_module.Headroom(Settings(mode="idle", reserve="top"))
     engine.wire.receive(
         Welcome(
             version=1, incarnation=1, heartbeat_ms=9, mode="idle", reserve="plan", reserve_bytes=99
@@ -136,7 +136,7 @@ def test_the_welcome_wins_over_the_environment_and_its_bytes_over_the_forecast()
     reserved = engine.agent.state.room.reserved
     assert reserved is not None and (reserved.mode, reserved.bytes) == ("plan", 99)
     none = make_engine()
-    none.agent.state.room = room_module.Room(Settings(mode="idle", reserve="top"))
+    none.agent.state.room = headroom_module.Headroom(Settings(mode="idle", reserve="top"))
     none.wire.receive(
         Welcome(version=1, incarnation=1, heartbeat_ms=9, mode="idle", reserve="none")
     )
@@ -156,7 +156,7 @@ def test_a_welcome_after_the_sizing_changes_nothing() -> None:
 @pytest.mark.parametrize("late", ["none", "plan"])
 def test_a_welcome_during_the_sizing_doesnt_rename_what_was_reserved(late: Any) -> None:
     engine = make_engine()
-    engine.agent.state.room = room_module.Room(Settings(mode="idle"))
+    engine.agent.state.room = headroom_module.Headroom(Settings(mode="idle"))
     profile = engine.ranks[0].determine_available_memory
 
     def meanwhile() -> int:
@@ -190,7 +190,7 @@ def test_what_keeps_nothing_back_is_not_told_as_reserved(why: str, caplog: Any) 
 def test_what_is_kept_for_serving_alone_is_told_too(caplog: Any) -> None:
     caplog.set_level("INFO", "vllm.lazygraph")
     engine = make_engine()
-    engine.agent.state.room = room_module.Room(Settings(mode="idle"))
+    engine.agent.state.room = headroom_module.Headroom(Settings(mode="idle"))
     engine.ranks[0].reservation |= {"bytes": 0, "graphs": 0}
     engine.start(sizing=True)
     reserved = engine.agent.state.room.reserved
@@ -201,7 +201,7 @@ def test_what_is_kept_for_serving_alone_is_told_too(caplog: Any) -> None:
 
 def test_an_engine_that_runs_as_stock_reserves_nothing() -> None:
     engine = make_engine()
-    engine.agent.state.room = room_module.Room(Settings(mode="idle", reserve="plan"))
+    engine.agent.state.room = headroom_module.Headroom(Settings(mode="idle", reserve="plan"))
     engine.agent.step_aside("a test")
     engine.start(sizing=True)
     assert engine.model_executor.calls == ["determine_available_memory"]
@@ -341,7 +341,7 @@ def test_alone_a_graph_without_room_is_left_alone_for_a_while(
     monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
     now = [100.0]
-    monkeypatch.setattr(room_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(headroom_module.time, "monotonic", lambda: now[0])
     engine = make_engine("idle", endpoint=None)
     engine.ranks[0].peak = 1 << 39
     engine.start()
@@ -361,7 +361,7 @@ def test_alone_a_graph_without_room_is_left_alone_for_a_while(
     short.turn()
     assert short.model_executor.calls.count("preflight") == asked
     short.ranks[0].free = 1 << 40
-    now[0] += room_module.ALONE_RETRY_SECONDS
+    now[0] += headroom_module.ALONE_RETRY_SECONDS
     short.turn()
     assert set(short.captured()) == {g.id for g in GRAPHS}
 
@@ -472,7 +472,7 @@ def test_an_engine_as_stock_drops_nothing() -> None:
 
 
 def test_alone_what_serving_may_take_beyond_its_peak_is_left_free() -> None:
-    room = room_module.Room(Settings(mode="idle"))
+    room = headroom_module.Headroom(Settings(mode="idle"))
 
     def rank(peak: int, reserved: int = 0) -> RankMemory:
         return RankMemory(
@@ -493,7 +493,7 @@ def test_alone_what_serving_may_take_beyond_its_peak_is_left_free() -> None:
 
 
 def test_an_emptied_cache_must_leave_serving_its_whole_allowance() -> None:
-    room = room_module.Room(Settings(mode="idle"))
+    room = headroom_module.Headroom(Settings(mode="idle"))
 
     def rank(peak: int, reserved: int) -> RankMemory:
         return RankMemory(

@@ -6,6 +6,7 @@
  * a rule of biome.json.
  */
 
+import { idealGraph } from "../../base/graph.ts";
 import { sharedPlan } from "../../schedule/shared-plan.ts";
 import {
   createEngineState,
@@ -31,7 +32,7 @@ import {
   reasonOf,
 } from "../record.ts";
 
-/** Decisions remembered for people who ask why. */
+/** Decisions remembered, for whoever asks why. */
 const DECISIONS_MAX = 64;
 
 type Writable<T> = { -readonly [K in keyof T]: T[K] };
@@ -204,10 +205,14 @@ export function applyTelemetry(
   if (state === undefined) return [];
   state.running = message.running;
   state.waiting = message.waiting;
+  const { plan } = record.course;
   const unknown = new Set<string>();
   for (const step of message.steps) {
     if (step.served !== "" && !state.graphs.has(step.served)) unknown.add(step.served);
-    else recordSteps(state, step, step.served, step.count, atSeconds);
+    else {
+      const ideal = plan === undefined ? idealGraph(state.planned, step) : plan.ideal(step);
+      recordSteps(state, step, step.served, step.count, atSeconds, ideal);
+    }
   }
   return [...unknown];
 }

@@ -2,7 +2,7 @@
 
 import type { LazygraphError } from "../../base/errors.ts";
 import type { Graph } from "../../base/graph.ts";
-import type { PlanDesk } from "../../plan/engine-plan.ts";
+import type { EnginePlans } from "../../plan/engine-plan.ts";
 import type { PolicyMaker } from "../../schedule/choice.ts";
 import type { Decision, EngineEvent } from "../../schedule/policy.ts";
 import type { PlanRules } from "../../schedule/rules.ts";
@@ -117,7 +117,7 @@ export interface StepTools {
   /** Graphs that the user pinned or excluded. */
   readonly rules: PlanRules;
   /** Where learned plans come from; undefined: none do. */
-  readonly plans: PlanDesk | undefined;
+  readonly plans: EnginePlans | undefined;
   /** The GPUs of this host are watched. */
   readonly watchesGpus: boolean;
 }

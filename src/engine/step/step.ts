@@ -333,7 +333,7 @@ function* telemetry(record: EngineRecord, message: Telemetry, tools: StepTools):
   if (unknown.length > 0) yield* unknownGraphs(record, unknown, "telemetry", tools);
   yield announceSteps(message);
   const { steps, waiting } = message;
-  const regretSeconds = record.course.plan?.observe(steps, waiting) ?? 0;
+  const regretSeconds = record.course.plan?.observe(steps, waiting, tools.now()) ?? 0;
   book(record, { regretSeconds: record.regretSeconds + regretSeconds });
   yield { type: "ask", happening: { type: "demand", steps } };
 }

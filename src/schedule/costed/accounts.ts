@@ -5,46 +5,68 @@
  * is the regret of each step, buying is the stall of the capture, and who buys when the rent paid
  * reaches the price pays at most twice what somebody pays who knows the future, plus one step.
  *
- * The ledger holds steps, not money: for each bucket how many requests waited on how many of its
- * steps. What a graph would have saved is worked out against what is captured *now*. So a regret
+ * What is kept is steps, not money: for each bucket how many requests waited on how many of its
+ * steps, as the observer counts them, and those that are sure to come. What a graph would have saved is worked out against what is captured *now*. So a regret
  * that a neighbour has meanwhile removed leaves every account at once: it is shared, not counted
  * twice. New steps are added to the balances as they come; only a change of the captured set or of
  * the costs makes all of them anew.
  */
 
 import type { StepShape } from "../../base/graph.ts";
+import type { Demand } from "./demand.ts";
+import type { Report } from "./observer.ts";
 import type { LaneWeights, Savings } from "./savings.ts";
 import type { Held, Lane } from "./shapes.ts";
 
 export class Accounts {
   readonly #savings: Savings;
-  readonly #ledger = new Map<Lane, LaneWeights>();
+  readonly #demand: Demand | undefined;
+  /** Steps booked before they ran. */
+  readonly #ahead = new Map<Lane, LaneWeights>();
+  /** Of the demand's, those that the balances have. */
+  #added = 0;
   #balances: Float64Array;
   #held: Held | undefined;
   #version = -1;
   #revision = -1;
 
-  constructor(savings: Savings) {
+  /** @param demand the steps that ran. @default none: all are booked by `book` */
+  constructor(savings: Savings, demand?: Demand) {
     this.#savings = savings;
+    this.#demand = demand;
     this.#balances = new Float64Array(savings.costs.shapes.planned.length);
   }
 
-  /** Books `count` steps, each of which `requests` requests waited on. */
+  /** Books `count` steps to come, each of which `requests` requests will wait on. */
   book(step: StepShape, count: number, requests: number): void {
     const { shapes } = this.#savings.costs;
     const bucket = shapes.bucketOf(step);
     if (bucket === undefined) return;
     const { lane, size } = bucket;
-    let entry = this.#ledger.get(lane);
+    let entry = this.#ahead.get(lane);
     if (entry === undefined) {
       entry = { lane, weights: new Float64Array(shapes.sizes.length) };
-      this.#ledger.set(lane, entry);
+      this.#ahead.set(lane, entry);
     }
     const weight = count * requests;
     entry.weights[size] = (entry.weights[size] ?? 0) + weight;
-    if (this.#held !== undefined && this.#upToDate(this.#held)) {
-      this.#savings.lane(lane, this.#held).addOne(size, weight, this.#held, this.#balances);
+    this.#add(lane, size, weight);
+  }
+
+  /** Steps ran that the demand has counted. Call after each report: then balances are kept. */
+  ran({ steps, waiting }: Report): void {
+    const { shapes } = this.#savings.costs;
+    for (const seen of steps) {
+      const bucket = shapes.bucketOf(seen);
+      if (bucket === undefined || !(seen.count > 0)) continue;
+      this.#add(bucket.lane, bucket.size, seen.count * (seen.requests + waiting));
+      this.#added++;
     }
+  }
+
+  #add(lane: Lane, size: number, weight: number): void {
+    if (this.#held === undefined || !this.#upToDate(this.#held)) return;
+    this.#savings.lane(lane, this.#held).addOne(size, weight, this.#held, this.#balances);
   }
 
   /**
@@ -52,10 +74,13 @@ export class Accounts {
    * before the next call.
    */
   balances(held: Held): Float64Array {
-    if (!this.#upToDate(held)) {
-      this.#balances = this.#savings.of(held, this.#ledger.values());
+    // Whoever missed a report makes all balances anew.
+    const missed = this.#demand !== undefined && this.#demand.added !== this.#added;
+    if (missed || !this.#upToDate(held)) {
+      this.#balances = this.#savings.of(held, this.#steps());
       this.#held = held;
       this.#version = held.version;
+      this.#added = this.#demand?.added ?? 0;
       this.#revision = this.#savings.costs.revision;
     }
     return this.#balances;
@@ -64,10 +89,17 @@ export class Accounts {
   /** The part of `of`'s account that capturing `instead` would remove as well. */
   shared(of: number, instead: number, held: Held): number {
     let shared = 0;
-    for (const { lane, weights } of this.#ledger.values()) {
+    for (const { lane, weights } of this.#steps()) {
       shared += this.#savings.lane(lane, held).shared(of, instead, weights);
     }
     return shared;
+  }
+
+  *#steps(): Generator<LaneWeights, void, undefined> {
+    for (const { lane, requestSteps } of this.#demand?.lanes.values() ?? []) {
+      yield { lane, weights: requestSteps };
+    }
+    yield* this.#ahead.values();
   }
 
   #upToDate(held: Held): boolean {

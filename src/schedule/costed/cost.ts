@@ -11,6 +11,7 @@
  */
 
 import type { Graph, StepShape } from "../../base/graph.ts";
+import { median } from "../../base/median.ts";
 import type { StepsSeen } from "../policy.ts";
 import { Cell, type Estimate, Group, publish } from "./cost-cells.ts";
 import { RobustMean } from "./robust.ts";
@@ -26,8 +27,8 @@ export interface CostSeed {
   readonly ungraphed: SeedRows;
   readonly secondsPerRequest: number;
   readonly secondsPerContextToken: number;
-  /** Seconds and bytes of one later capture; graphs that are not named take their kind's mean. */
-  readonly captures: ReadonlyMap<string, { readonly seconds: number; readonly bytes: number }>;
+  /** Seconds of one later capture; graphs that are not named take their kind's median. */
+  readonly captures: ReadonlyMap<string, { readonly seconds: number }>;
   /** What a capture before ready takes, as a share of a later one's seconds. @default 1 */
   readonly beforeReadyShare?: number;
   /** What a kind's first capture takes more, likewise. @default 0 */
@@ -57,18 +58,17 @@ export interface Costs {
   captureSeconds(graph: Graph): Estimate;
   /** The values of `captureSeconds` by place in the plan: to be read only. */
   readonly captureSecondsByPlace: Float64Array;
-  captureBytes(graph: Graph): Estimate;
   /** Seconds for each token of context that a request attends to. */
   readonly secondsPerContextToken: number;
   observeSteps(steps: StepsSeen): void;
-  observeCapture(graph: Graph, seconds: number, bytes: number): void;
+  observeCapture(graph: Graph, seconds: number): void;
 }
 
 const ERROR_SHARE = 0.15;
 /** One report counts as at most this many measurements: its steps share their circumstances. */
 const REPORT_WEIGHT_MAX = 8;
-/** Graphs of no size at all have a ratio to nothing: both sides get this much. */
-const BYTES_FLOOR = 1 << 20;
+/** What one graph of an 8B took, where the seed knows none of its kind. */
+const CAPTURE_SECONDS = 0.03;
 /** Strength of the seed of the context term, in squared tokens of context. */
 const CONTEXT_PRIOR = 16 * 4096 ** 2;
 
@@ -86,12 +86,12 @@ class LearnedCosts implements Costs {
   readonly #share: number;
   readonly #groups: Record<"FULL" | "PIECEWISE" | "uniform" | "mixed", Group>;
   readonly #captureGroups: Record<Graph["kind"], RobustMean>;
-  readonly #bytesGroups: Record<Graph["kind"], RobustMean>;
-  readonly #captureMeans: Record<Graph["kind"], { seconds: number; bytes: number }>;
+  readonly #captureMedians: Record<Graph["kind"], number>;
   readonly #served: readonly Cell[];
   readonly #ungraphed: Record<"uniform" | "mixed", readonly Cell[]>;
   readonly #ungraphedSeconds: Record<"uniform" | "mixed", Float64Array>;
-  readonly #captured = new Map<string, { seconds: number; bytes: number }>();
+  /** Seconds, by id. */
+  readonly #captured = new Map<string, number>();
   /** By place in the plan: seconds of each capture that was seen, and those of the seed. */
   readonly #capturedByPlace: Float64Array;
   readonly #captureSeeds: Float64Array;
@@ -115,10 +115,9 @@ class LearnedCosts implements Costs {
       mixed: group(),
     };
     this.#captureGroups = { FULL: mean(), PIECEWISE: mean() };
-    this.#bytesGroups = { FULL: mean(), PIECEWISE: mean() };
-    this.#captureMeans = {
-      FULL: meanCapture(planned, "FULL", seed),
-      PIECEWISE: meanCapture(planned, "PIECEWISE", seed),
+    this.#captureMedians = {
+      FULL: medianCapture(planned, "FULL", seed),
+      PIECEWISE: medianCapture(planned, "PIECEWISE", seed),
     };
     this.graphSecondsByPlace = new Float64Array(planned.length);
     this.#served = planned.map(({ kind, tokens }, place) => {
@@ -136,7 +135,7 @@ class LearnedCosts implements Costs {
         return new Cell(from, this.#groups[name], this.#ungraphedSeconds[name], size);
       });
     this.#ungraphed = { uniform: ungraphed("uniform"), mixed: ungraphed("mixed") };
-    this.#captureSeeds = Float64Array.from(planned, (graph) => this.#captureSeed(graph).seconds);
+    this.#captureSeeds = Float64Array.from(planned, (graph) => this.#captureSeed(graph));
     this.#capturedByPlace = new Float64Array(planned.length);
     this.captureSecondsByPlace = Float64Array.from(
       planned,
@@ -161,18 +160,9 @@ class LearnedCosts implements Costs {
   captureSeconds(graph: Graph): Estimate {
     const known = this.#captured.get(graph.id);
     const group = this.#captureGroups[graph.kind];
-    if (known !== undefined) return { value: known.seconds, error: known.seconds * group.error };
-    const value = this.#captureSeed(graph).seconds * Math.exp(group.mean);
+    if (known !== undefined) return { value: known, error: known * group.error };
+    const value = this.#captureSeed(graph) * Math.exp(group.mean);
     return { value, error: value * group.deviation };
-  }
-
-  captureBytes(graph: Graph): Estimate {
-    const known = this.#captured.get(graph.id);
-    if (known !== undefined) return { value: known.bytes, error: 0 };
-    const group = this.#bytesGroups[graph.kind];
-    const { bytes } = this.#captureSeed(graph);
-    const scaled = (bytes + BYTES_FLOOR) * Math.exp(group.mean);
-    return { value: Math.max(0, scaled - BYTES_FLOOR), error: scaled * group.deviation };
   }
 
   observeSteps(steps: StepsSeen): void {
@@ -193,21 +183,18 @@ class LearnedCosts implements Costs {
     if (publish(cell)) this.revision++;
   }
 
-  observeCapture(graph: Graph, seconds: number, bytes: number): void {
-    if (!(seconds > 0) || !(bytes >= 0) || this.#captured.has(graph.id)) return;
-    const expected = this.#captureSeed(graph);
-    this.#captured.set(graph.id, { seconds, bytes });
+  observeCapture(graph: Graph, seconds: number): void {
+    if (!(seconds > 0) || this.#captured.has(graph.id)) return;
+    this.#captured.set(graph.id, seconds);
     this.#capturedByPlace[this.shapes.places.get(graph.id) ?? -1] = seconds;
-    this.#captureGroups[graph.kind].add(Math.log(seconds / expected.seconds));
-    const ratio = (bytes + BYTES_FLOOR) / (expected.bytes + BYTES_FLOOR);
-    this.#bytesGroups[graph.kind].add(Math.log(ratio));
+    this.#captureGroups[graph.kind].add(Math.log(seconds / this.#captureSeed(graph)));
     const correction = Math.exp(this.#captureGroups[graph.kind].mean);
     const { planned } = this.shapes;
     for (let place = 0; place < planned.length; place++) {
       if (planned[place]?.kind !== graph.kind) continue;
       const known = this.#capturedByPlace[place] ?? 0;
-      const seconds = known > 0 ? known : (this.#captureSeeds[place] ?? 0) * correction;
-      this.captureSecondsByPlace[place] = seconds;
+      const expected = known > 0 ? known : (this.#captureSeeds[place] ?? 0) * correction;
+      this.captureSecondsByPlace[place] = expected;
     }
   }
 
@@ -252,27 +239,21 @@ class LearnedCosts implements Costs {
     return new Cell(from, new Group(this.#share), new Float64Array(1), 0);
   }
 
-  #captureSeed(graph: Graph): { seconds: number; bytes: number } {
-    return this.#seed.captures.get(graph.id) ?? this.#captureMeans[graph.kind];
+  #captureSeed(graph: Graph): number {
+    return this.#seed.captures.get(graph.id)?.seconds ?? this.#captureMedians[graph.kind];
   }
 }
 
-/** The median, because a top graph's bytes are the pool's and its seconds hold a compilation. */
-function meanCapture(
+/** Not the mean, because a top graph's seconds hold a compilation. */
+function medianCapture(
   planned: readonly Graph[],
   kind: Graph["kind"],
   { captures }: CostSeed,
-): { seconds: number; bytes: number } {
+): number {
   const known = planned.flatMap((graph) =>
-    graph.kind === kind ? (captures.get(graph.id) ?? []) : [],
+    graph.kind === kind ? (captures.get(graph.id)?.seconds ?? []) : [],
   );
-  const median = (values: number[]): number | undefined =>
-    values.sort((a, b) => a - b)[Math.floor(values.length / 2)];
-  return {
-    // What one graph of an 8B took, where the seed knows none of this kind.
-    seconds: median(known.map(({ seconds }) => seconds)) ?? 0.03,
-    bytes: median(known.map(({ bytes }) => bytes)) ?? 4 * BYTES_FLOOR,
-  };
+  return median(known) ?? CAPTURE_SECONDS;
 }
 
 /** Linear between rows, and on from the last two beyond them. */

@@ -22,6 +22,7 @@ import { fillChoice, mostValuable } from "./fill.ts";
 import { firstGraphs, learnedGraphs, unknownGraphs } from "./first.ts";
 import { Gaps } from "./gaps.ts";
 import { Knowledge } from "./knowledge.ts";
+import type { StepObserver } from "./observer.ts";
 import type { Prior } from "./prior.ts";
 import {
   aheadReason,
@@ -43,6 +44,8 @@ export interface CostPolicyOptions {
   readonly halfLifeSeconds?: number;
   /** What earlier starts learned. @default nothing */
   readonly prior?: Prior;
+  /** What observes the engine's steps already. @default the policy observes them itself */
+  readonly observer?: StepObserver;
   /** Captures the learned graphs before ready and none after: settled at ready. @default false */
   readonly initOnly?: boolean;
   /**
@@ -90,6 +93,8 @@ class CostedPolicy implements CostPolicy {
   readonly #patience = new StallAccount(PATIENCE);
   /** Whether anybody has come to the engine. */
   #used = false;
+  /** The graph that was asked for last, where that was for an idle engine. */
+  #askedWhenIdle: string | undefined;
   /** The graph under way, where it was begun before anybody came. */
   #begunUnused = "";
   readonly #gaps = new Gaps();
@@ -115,6 +120,10 @@ class CostedPolicy implements CostPolicy {
     decisions.push(...this.#table(state, event, known));
     if (!state.ready || state.capturing !== undefined) return decisions;
     decisions.push(...this.#settle(state, known), ...this.#capture(state, event, known));
+    const capture = decisions.find((decision) => decision.type === "capture");
+    if (capture?.type === "capture") {
+      this.#askedWhenIdle = capture.whenIdle ? capture.graph.id : undefined;
+    }
     return decisions;
   }
 
@@ -144,12 +153,14 @@ class CostedPolicy implements CostPolicy {
     known.look(state, event);
     // Who takes over an engine that is idle already, or settled once, hears of no new edge.
     if (state.idle) this.#gaps.idle(event.atSeconds);
+    // An engine tells who waits once it is ready, with the edge to its first step at the latest.
+    if (event.type === "ready" || event.type === "busy") this.#expectWaiting(state, known);
     this.#used ||= event.type === "busy" || hasWorked(state);
-    if (event.type === "ready") this.#expectWaiting(state, known);
-    else if (event.type === "demand") known.learn(state, event.steps ?? [], event.atSeconds);
+    if (event.type === "demand") known.learn(state, event.steps ?? [], event.atSeconds);
     else if (event.type === "busy") {
       this.#gaps.busy(event.atSeconds);
-      known.load.pass(event.atSeconds, 0, []);
+      this.#announced.came(event.atSeconds, state.running + state.waiting);
+      known.load.pass(event.atSeconds, 0, 0);
     } else if (event.type === "announce") {
       this.#announced.add(event.atSeconds, event.inSeconds, event.requests);
     } else if (event.type === "captured") this.#learnCapture(state, event.graph, event.atSeconds);
@@ -161,7 +172,9 @@ class CostedPolicy implements CostPolicy {
    * booked ahead, so that the graph for them needn't be earned again by slow ones.
    */
   #expectWaiting({ waiting }: EngineState, { accounts, decode }: Knowledge): void {
-    if (waiting === 0 || waiting > WAITING_AHEAD_MAX) return;
+    if (this.#used || waiting === 0) return;
+    this.#used = true;
+    if (waiting > WAITING_AHEAD_MAX) return;
     const step = { tokens: waiting * decode, requests: waiting, uniform: decode };
     accounts.book(step, STEPS_AHEAD, waiting);
   }
@@ -170,7 +183,7 @@ class CostedPolicy implements CostPolicy {
     const entry = state.graphs.get(id);
     if (entry?.captureMs === undefined) return;
     const seconds = entry.captureMs / 1000;
-    this.#known?.costs.observeCapture(entry.graph, seconds, entry.bytes ?? 0);
+    this.#known?.costs.observeCapture(entry.graph, seconds);
     if (id !== this.#begunUnused) this.#stalls.spend(atSeconds, seconds);
   }
 
@@ -227,12 +240,17 @@ class CostedPolicy implements CostPolicy {
 
   #capture(state: EngineState, event: EngineEvent, known: Knowledge): Decision[] {
     if (state.frozen || state.settled || this.#settled) return [];
-    if (event.type === "deferred") {
-      const reason = `${event.graph}: the engine deferred its capture`;
+    const deferred = event.type === "deferred" ? event.graph : undefined;
+    // What was meant for an idle engine, and came to one with work, keeps nothing else waiting.
+    const only = deferred !== undefined && (state.idle || deferred !== this.#askedWhenIdle);
+    const earned = only
+      ? undefined
+      : (this.#earned(state, event, known) ?? this.#ahead(state, event, known));
+    if (earned !== undefined) return earned;
+    if (deferred !== undefined) {
+      const reason = `${deferred}: the engine deferred its capture`;
       return [{ type: "wait", seconds: DEFERRED_RETRY_SECONDS, reason }];
     }
-    const earned = this.#earned(state, event, known) ?? this.#ahead(state, event, known);
-    if (earned !== undefined) return earned;
     if (!state.idle) return [];
     return this.#options.mode === "idle"
       ? this.#fill(event, known)

@@ -4,21 +4,18 @@ import type { Graph } from "../../base/graph.ts";
 import type { EngineEvent, StepsSeen } from "../policy.ts";
 import type { EngineState } from "../state.ts";
 import { Accounts } from "./accounts.ts";
-import { type CostSeed, type Costs, createCosts } from "./cost.ts";
-import { stepOf } from "./earlier.ts";
+import type { CostSeed, Costs } from "./cost.ts";
+import type { Demand } from "./demand.ts";
 import { EngineLoad } from "./load.ts";
+import { StepObserver } from "./observer.ts";
 import type { Prior } from "./prior.ts";
 import { type LaneWeights, Savings } from "./savings.ts";
 import { HELD, Held } from "./shapes.ts";
-import { TrafficHistogram } from "./traffic.ts";
 
 /** Request-steps that an octave of sizes is given for nothing, when fill looks ahead. */
 const FILL_PRIOR = 4;
 /** A forecast is worked out anew when traffic has come, or when it is as old as this. */
 const FORECAST_SECONDS_MAX = 10;
-
-/** Steps of earlier starts that count at most: two or three minutes of serving. */
-const PRIOR_STEPS_MAX = 20_000;
 
 /** Of the load, too, earlier starts tell little more than what is a cheap moment at first. */
 const PRIOR_LOAD_SECONDS = 30;
@@ -27,6 +24,8 @@ export interface KnowledgeOptions {
   readonly costs: CostSeed;
   readonly halfLifeSeconds?: number;
   readonly prior?: Prior;
+  /** What observes the engine already. @default an observer of its own, told by `learn` */
+  readonly observer?: StepObserver;
 }
 
 export class Knowledge {
@@ -34,13 +33,15 @@ export class Knowledge {
   readonly costs: Costs;
   readonly savings: Savings;
   readonly accounts: Accounts;
-  readonly traffic: TrafficHistogram;
+  readonly traffic: Demand;
   readonly decode: number;
   readonly held: Held;
   readonly load: EngineLoad;
   /** Whether earlier starts needed a graph, by its place in the plan. */
   readonly trusted: Uint8Array;
   readonly prior: Prior;
+  readonly #observer: StepObserver;
+  readonly #observes: boolean;
   #forecast: readonly LaneWeights[] = [];
   #forecastSteps = -1;
   #forecastAtSeconds = 0;
@@ -48,13 +49,20 @@ export class Knowledge {
   constructor(planned: readonly Graph[], options: KnowledgeOptions, atSeconds: number) {
     this.planned = planned;
     this.prior = options.prior ?? { traffic: [], first: [] };
-    this.costs = createCosts(planned, options.costs);
+    const { observer, costs, halfLifeSeconds } = options;
+    // One of another plan tells of other graphs.
+    this.#observes = observer?.planned !== planned;
+    this.#observer =
+      observer !== undefined && !this.#observes
+        ? observer
+        : new StepObserver(planned, costs, halfLifeSeconds);
+    this.costs = this.#observer.costs;
     this.decode = this.costs.shapes.decode;
     this.savings = new Savings(this.costs);
-    this.accounts = new Accounts(this.savings);
-    this.traffic = new TrafficHistogram(this.costs.shapes, options.halfLifeSeconds);
+    this.traffic = this.#observer.demand;
+    this.accounts = new Accounts(this.savings, this.traffic);
     this.held = new Held(planned.length);
-    this.load = new EngineLoad(this.costs);
+    this.load = new EngineLoad();
     this.trusted = new Uint8Array(planned.length);
     for (const { id } of this.first) this.trusted[this.costs.shapes.places.get(id) ?? -1] = 1;
     this.#expect(atSeconds);
@@ -77,13 +85,10 @@ export class Knowledge {
   }
 
   learn({ running, waiting }: EngineState, steps: readonly StepsSeen[], atSeconds: number): void {
-    this.load.pass(atSeconds, running + waiting, steps);
-    for (const seen of steps) {
-      this.costs.observeSteps(seen);
-      const requests = seen.requests + waiting;
-      this.accounts.book(seen, seen.count, requests);
-      this.traffic.add(seen, seen.count, requests, atSeconds);
-    }
+    if (this.#observes) this.#observer.observe(steps, waiting, atSeconds);
+    const { latest } = this.#observer;
+    this.load.pass(atSeconds, running + waiting, latest.workSeconds);
+    this.accounts.ran(latest);
   }
 
   /** What earlier starts needed and this plan has, most needed first. */
@@ -92,14 +97,13 @@ export class Knowledge {
     return this.prior.first.flatMap((id) => planned[places.get(id) ?? -1] ?? []);
   }
 
-  /** Traffic starts where earlier ones left it, but not with more than soon fades. */
+  /** Traffic and load start where earlier ones left them. */
   #expect(atSeconds: number): void {
+    this.#observer.expect(this.prior, atSeconds);
     const { traffic } = this.prior;
     const known = traffic.reduce((sum, { steps }) => sum + steps, 0);
-    const share = Math.min(1, PRIOR_STEPS_MAX / Math.max(1, known));
     for (const row of traffic) {
       const requests = row.steps > 0 ? row.requestSteps / row.steps : 0;
-      this.traffic.add(stepOf(row), row.steps * share, requests, atSeconds);
       if (known > 0) this.load.expect((PRIOR_LOAD_SECONDS * row.steps) / known, requests);
     }
   }

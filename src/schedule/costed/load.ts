@@ -19,16 +19,11 @@ const BINS_PER_OCTAVE = 4;
 const BINS = 64;
 
 export class EngineLoad {
-  readonly #costs: Costs;
   readonly #moments = new Float64Array(BINS);
   #work = 0;
   #requestSeconds = 0;
   #seconds = PRIOR_SECONDS;
   #atSeconds: number | undefined;
-
-  constructor(costs: Costs) {
-    this.#costs = costs;
-  }
 
   /** Share of the time, from 0 to 1, that can't be won back by larger batches. */
   get utilisation(): number {
@@ -46,15 +41,14 @@ export class EngineLoad {
     this.#moments[bin] = (this.#moments[bin] ?? 0) + seconds;
   }
 
-  /** The time since the last call passed with so many requests, and these steps. */
-  pass(atSeconds: number, requests: number, steps: readonly StepsSeen[]): void {
+  /** The time since the last call passed with so many requests, and so much work. */
+  pass(atSeconds: number, requests: number, workSeconds: number): void {
     const elapsed = Math.max(0, atSeconds - (this.#atSeconds ?? atSeconds));
     this.#atSeconds = atSeconds;
     const fade = 2 ** (-elapsed / HALF_LIFE_SECONDS);
     this.#seconds = this.#seconds * fade + elapsed;
     this.#requestSeconds = this.#requestSeconds * fade + elapsed * requests;
-    this.#work *= fade;
-    for (const seen of steps) this.#work += workSeconds(this.#costs, seen);
+    this.#work = this.#work * fade + workSeconds;
     for (let bin = 0; bin < BINS; bin++) this.#moments[bin] = (this.#moments[bin] ?? 0) * fade;
     const bin = binOf(requests);
     this.#moments[bin] = (this.#moments[bin] ?? 0) + elapsed;

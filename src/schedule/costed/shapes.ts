@@ -20,6 +20,9 @@ export interface Bucket {
 export interface Lane {
   /** Tokens of each request; 0: a mixed step. */
   readonly uniform: number;
+  /** Of a mixed step: requests, rounded up to the next limit of any graph; 0: a uniform one's. */
+  readonly requests: number;
+  readonly stepCase: StepCase;
   /** Graphs that serve some of its steps, as places in the plan, by rising reach. */
   readonly places: Int32Array;
   /** For each of them the place of the largest size that it serves. */
@@ -126,6 +129,8 @@ function makeShapes(planned: readonly Graph[]): Shapes {
       .sort((a, b) => a.reach - b.reach || fullFirst(planned, a.place, b.place));
     return {
       uniform,
+      requests,
+      stepCase,
       places: Int32Array.from(reached, ({ place }) => place),
       reach: Int32Array.from(reached, ({ reach }) => reach),
     };

@@ -33,6 +33,7 @@ export function createModePolicy(rules: ModeRules): Policy {
   let tableKey: string | undefined;
   let settled = false;
   let retryAtSeconds = Number.NEGATIVE_INFINITY;
+  let askedWhenIdle: string | undefined;
 
   function table(state: EngineState, event: EngineEvent): Decision[] {
     const captured = capturedGraphs(state);
@@ -60,7 +61,10 @@ export function createModePolicy(rules: ModeRules): Policy {
     const next = rules.next(state, event);
     if (next === undefined) return [];
     const waitSeconds = retryAtSeconds - event.atSeconds;
-    if (waitSeconds <= 0) return [{ type: "capture", ...next }];
+    if (waitSeconds <= 0 || (!next.whenIdle && askedWhenIdle !== undefined)) {
+      askedWhenIdle = next.whenIdle ? next.graph.id : undefined;
+      return [{ type: "capture", ...next }];
+    }
     const reason = `${next.graph.id}: the engine deferred a capture`;
     // One wait per deferral; a timer that fires a little early asks once more.
     return event.type === "deferred" || event.type === "tick"

@@ -24,10 +24,10 @@ import type { RequestSample } from "../model/batcher.ts";
 import { Drive, listArrivals } from "../model/drive.ts";
 import { EngineModel } from "../model/engine.ts";
 import type { CaptureOutcome, DropOutcome, EngineOptions } from "../model/engine-options.ts";
+import { helloOf, inventoryOf, ranksOf, readyOf } from "../model/self-report.ts";
 import { type EngineCurve, EngineLink, type EngineWire, type LinkEvents } from "./link.ts";
 import { LiveRequests } from "./live-requests.ts";
 import { PacedClock } from "./paced-clock.ts";
-import { helloOf, inventoryOf, ranksOf, readyOf } from "./self-report.ts";
 import { EngineSession, type SessionHost } from "./session.ts";
 import { StepTelemetry } from "./telemetry.ts";
 

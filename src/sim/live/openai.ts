@@ -5,6 +5,8 @@
  * given as token ids count as what they are.
  */
 
+import { shownWhole } from "../../base/shown.ts";
+
 export type Endpoint = "completions" | "chat";
 
 /** What a request comes to for the engine. */
@@ -57,7 +59,7 @@ export function parseGeneration(endpoint: Endpoint, body: unknown, limits: Limit
   const fallback = endpoint === "chat" ? Math.min(room, 256) : COMPLETION_TOKENS;
   const outputTokens = asked === undefined || asked === null ? fallback : asked;
   if (!Number.isInteger(outputTokens) || (outputTokens as number) < 1) {
-    throw badRequest(`Expected max_tokens to be a whole number from 1, got ${show(asked)}.`);
+    throw badRequest(`Expected max_tokens to be a whole number from 1, got ${shownWhole(asked)}.`);
   }
   if (promptTokens < 1) throw badRequest("Expected a prompt of at least one token, got none.");
   if ((outputTokens as number) > room) {
@@ -85,7 +87,7 @@ export function parseTokenize(body: unknown, limits: Limits): number[] {
     return Array.from({ length: messagesTokens(fields["messages"]) }, (_, index) => index + 1);
   }
   const { prompt } = fields;
-  if (typeof prompt !== "string") throw badRequest(`Expected a prompt, got ${show(prompt)}.`);
+  if (typeof prompt !== "string") throw badRequest(`Expected a prompt, got ${shownWhole(prompt)}.`);
   return words(prompt).map(wordId);
 }
 
@@ -157,7 +159,7 @@ function requireModel(fields: Readonly<Record<string, unknown>>, { model }: Limi
   throw new OpenAiError(
     404,
     "NotFoundError",
-    `The model ${show(fields["model"])} does not exist; this server has ${show(model)}.`,
+    `The model ${shownWhole(fields["model"])} does not exist; this server has ${shownWhole(model)}.`,
   );
 }
 
@@ -165,12 +167,16 @@ function promptLength(prompt: unknown): number {
   if (typeof prompt === "string") return words(prompt).length;
   const isIds = Array.isArray(prompt) && prompt.every((id) => Number.isInteger(id) && id >= 0);
   if (isIds) return prompt.length;
-  throw badRequest(`Expected a prompt as one text or one list of token ids, got ${show(prompt)}.`);
+  throw badRequest(
+    `Expected a prompt as one text or one list of token ids, got ${shownWhole(prompt)}.`,
+  );
 }
 
 function messagesTokens(messages: unknown): number {
   if (!Array.isArray(messages) || messages.length === 0) {
-    throw badRequest(`Expected messages to be a list with at least one, got ${show(messages)}.`);
+    throw badRequest(
+      `Expected messages to be a list with at least one, got ${shownWhole(messages)}.`,
+    );
   }
   return messages.reduce<number>((sum, message) => {
     const { content } = record(message, "a message");
@@ -182,7 +188,8 @@ function contentTokens(content: unknown): number {
   if (typeof content === "string") return words(content).length;
   // The answer to a tool call, or a call itself, may come without content.
   if (content === undefined || content === null) return 0;
-  if (!Array.isArray(content)) throw badRequest(`Expected content as text, got ${show(content)}.`);
+  if (!Array.isArray(content))
+    throw badRequest(`Expected content as text, got ${shownWhole(content)}.`);
   return content.reduce<number>((sum, part) => {
     const { text } = record(part, "a part of content");
     return sum + (typeof text === "string" ? words(text).length : 0);
@@ -206,13 +213,9 @@ function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
 
 function record(value: unknown, what: string): Readonly<Record<string, unknown>> {
   if (isRecord(value)) return value;
-  throw badRequest(`Expected ${what} to be a JSON object, got ${show(value)}.`);
+  throw badRequest(`Expected ${what} to be a JSON object, got ${shownWhole(value)}.`);
 }
 
 function badRequest(message: string): OpenAiError {
   return new OpenAiError(400, "BadRequestError", message);
-}
-
-function show(value: unknown): string {
-  return (JSON.stringify(value) ?? "nothing").slice(0, 100);
 }

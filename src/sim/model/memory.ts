@@ -8,6 +8,7 @@
  */
 
 import type { Graph } from "../../base/graph.ts";
+import { median } from "../../base/median.ts";
 import type { Profile } from "../../profile/profile.ts";
 import type { Reserve, Reserved } from "../../wire/protocol.ts";
 
@@ -203,8 +204,8 @@ function needsOf({ captures }: Profile): Map<string, GraphNeed> {
     const costs = captures.costs.filter(({ graph }) => graph.kind === kind);
     const [top, ...others] = costs.sort((a, b) => b.graph.tokens - a.graph.tokens);
     if (top === undefined) continue;
-    const sizes = others.map(({ bytes }) => bytes).sort((a, b) => a - b);
-    const typical = Math.min(top.bytes, sizes[sizes.length >> 1] ?? top.bytes);
+    const usual = median(others.map(({ bytes }) => bytes)) ?? top.bytes;
+    const typical = Math.min(top.bytes, usual);
     for (const { graph, bytes } of costs) {
       const share = poolWeight(graph.tokens) / poolWeight(top.graph.tokens);
       needs.set(graph.id, {

@@ -1,5 +1,7 @@
 /** Percentiles of what requests went through. */
 
+import { sortedQuantile } from "../../measure/statistics.ts";
+
 export interface Spread {
   readonly p50: number;
   readonly p90: number;
@@ -38,18 +40,16 @@ export class Sample {
     for (const value of sorted) squares += (value - mean) ** 2;
     const deviation = Math.sqrt(squares / Math.max(1, this.#count - 1));
     return {
-      p50: quantile(sorted, 0.5),
-      p90: quantile(sorted, 0.9),
-      p99: quantile(sorted, 0.99),
-      p999: quantile(sorted, 0.999),
+      p50: figureOf(sorted, 0.5),
+      p90: figureOf(sorted, 0.9),
+      p99: figureOf(sorted, 0.99),
+      p999: figureOf(sorted, 0.999),
       max: sorted.at(-1) ?? 0,
       cv: mean === 0 ? 0 : deviation / mean,
     };
   }
 }
 
-/** The smallest value that at least this share of the sorted values doesn't exceed. */
-export function quantile(sorted: ArrayLike<number>, share: number): number {
-  const rank = Math.ceil(share * sorted.length) - 1;
-  return sorted[Math.min(sorted.length - 1, Math.max(0, rank))] ?? 0;
+function figureOf(sorted: Float64Array, share: number): number {
+  return sorted.length === 0 ? 0 : sortedQuantile(sorted, share);
 }

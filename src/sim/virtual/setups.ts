@@ -2,11 +2,10 @@
 
 import { costSeedOf } from "../../profile/cost-seed.ts";
 import type { Profile } from "../../profile/profile.ts";
+import type { PolicyMaker } from "../../schedule/choice.ts";
 import type { CostSeed } from "../../schedule/costed/cost.ts";
 import { createCostPolicy } from "../../schedule/costed/costed.ts";
-import type { Prior } from "../../schedule/costed/prior.ts";
 import { createPolicy } from "../../schedule/modes/modes.ts";
-import type { Policy } from "../../schedule/policy.ts";
 import { createFloorPolicy } from "./comparators/floor.ts";
 import { createLadderPolicy } from "./comparators/ladder.ts";
 import { createLargestFirstPolicy } from "./comparators/largest-first.ts";
@@ -16,8 +15,11 @@ import { createPr23184Policy, pr23184Capture } from "./comparators/pr23184.ts";
 import { createStockPolicy } from "./comparators/stock.ts";
 import type { SimulateOptions } from "./virtual.ts";
 
-/** A policy and the engine it runs on. Each call makes a fresh one: policies hold state. */
-export type Setup = Pick<SimulateOptions, "policy" | "warmUps" | "captureInStep" | "freeGraphs">;
+/** A policy and the engine it runs on. */
+export type Setup = Pick<
+  SimulateOptions,
+  "mode" | "guarded" | "warmUps" | "captureInStep" | "freeGraphs"
+> & { readonly policy: PolicyMaker };
 
 export type PolicyName =
   | "oracle"
@@ -33,33 +35,40 @@ export type PolicyName =
   | "lazy-costed"
   | "idle-costed";
 
-const SETUPS: Readonly<Record<PolicyName, (costs: CostSeed, prior?: Prior) => Setup>> = {
-  oracle: (costs) => ({ policy: createOraclePolicy(costs), freeGraphs: "at start" }),
-  floor: (costs) => ({ policy: createFloorPolicy(costs), freeGraphs: "when ready" }),
+const SETUPS: Readonly<Record<PolicyName, (costs: CostSeed) => Setup>> = {
+  oracle: (costs) => ({
+    ...alone(() => createOraclePolicy(costs)),
+    freeGraphs: "at start",
+  }),
+  floor: (costs) => ({ ...alone(() => createFloorPolicy(costs)), freeGraphs: "when ready" }),
   // Stock has a warm-up run before every capture.
-  stock: () => ({ policy: createStockPolicy(), warmUps: "all" }),
-  none: () => plain(createNonePolicy()),
-  ladder: (costs) => plain(createLadderPolicy(costs)),
-  pr23184: () => ({ policy: createPr23184Policy(), captureInStep: pr23184Capture }),
-  "largest-first": () => plain(createLargestFirstPolicy()),
-  eager: () => plain(createPolicy("eager")),
-  lazy: () => plain(createPolicy("lazy")),
-  idle: () => plain(createPolicy("idle")),
-  "lazy-costed": (costs, prior) => plain(costed("lazy", costs, prior)),
-  "idle-costed": (costs, prior) => plain(costed("idle", costs, prior)),
+  stock: () => ({ ...alone(createStockPolicy), warmUps: "all" }),
+  none: () => alone(createNonePolicy),
+  ladder: (costs) => ({ mode: "eager", policy: () => createLadderPolicy(costs) }),
+  pr23184: () => ({ ...alone(createPr23184Policy), captureInStep: pr23184Capture }),
+  "largest-first": () => ({ mode: "idle", policy: createLargestFirstPolicy }),
+  eager: () => ({ mode: "eager", policy: createPolicy }),
+  lazy: () => ({ mode: "lazy", policy: createPolicy }),
+  idle: () => ({ mode: "idle", policy: createPolicy }),
+  "lazy-costed": (costs) => costed("lazy", costs),
+  "idle-costed": (costs) => costed("idle", costs),
 };
 
 export const POLICY_NAMES: readonly PolicyName[] = Object.keys(SETUPS) as PolicyName[];
 
-/** @param prior what earlier starts learned; only the costed policies make use of it */
-export function createSetup(name: PolicyName, profile: Profile, prior?: Prior): Setup {
-  return SETUPS[name](costSeedOf(profile), prior);
+export function createSetup(name: PolicyName, profile: Profile): Setup {
+  return SETUPS[name](costSeedOf(profile));
 }
 
-function costed(mode: "lazy" | "idle", costs: CostSeed, prior: Prior | undefined): Policy {
-  return createCostPolicy({ mode, costs, ...(prior === undefined ? {} : { prior }) });
+/** What stands for an engine that no controller of ours has: nobody guards its memory. */
+function alone(policy: PolicyMaker): Setup {
+  return { mode: "eager", guarded: false, policy };
 }
 
-function plain(policy: Policy): Setup {
-  return { policy };
+/** @param seed where costs start unless a learned plan knows better */
+function costed(mode: "lazy" | "idle", seed: CostSeed): Setup {
+  return {
+    mode,
+    policy: (_, { costs = seed, ...known } = {}) => createCostPolicy({ mode, costs, ...known }),
+  };
 }

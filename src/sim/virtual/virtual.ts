@@ -1,12 +1,13 @@
 /**
  * Trace × policy × engine model in virtual time, in one process: an hour of traffic in seconds.
  *
- * The engine's process starts at second 0, with the first request. Commands reach the engine at
- * the next boundary of two steps, without network time; demand reaches the policy in batches of
- * 100 ms, as telemetry does.
+ * The engine's process starts at second 0, with the first request. The step that drives real
+ * engines decides, memory guard and retries included. Commands reach the engine at the next
+ * boundary of two steps, without network time; demand comes in batches of 100 ms, as telemetry does.
  */
 
 import type { Profile } from "../../profile/profile.ts";
+import type { PolicyMaker } from "../../schedule/choice.ts";
 import type { Policy } from "../../schedule/policy.ts";
 import type { TraceRequest } from "../../trace/trace.ts";
 import type { RequestSample } from "../model/batcher.ts";
@@ -14,12 +15,14 @@ import { type Arrivals, Drive } from "../model/drive.ts";
 import { EngineModel } from "../model/engine.ts";
 import type { EngineObserver, EngineOptions } from "../model/engine-options.ts";
 import { Sample, type Spread } from "./figures.ts";
-import { PolicyRun } from "./policy-run.ts";
+import { VirtualController, type VirtualControllerOptions } from "./virtual-controller.ts";
 
 export interface SimulateOptions
-  extends Pick<EngineOptions, "warmUps" | "marginBytes" | "jitter" | "seed" | "captureInStep"> {
+  extends Pick<EngineOptions, "warmUps" | "marginBytes" | "jitter" | "seed" | "captureInStep">,
+    Pick<VirtualControllerOptions, "mode" | "guarded" | "plans" | "onEvent" | "onStep"> {
   readonly profile: Profile;
-  readonly policy: Policy;
+  /** Or what makes it, as for a controller: anew when captures go on after they had ended. */
+  readonly policy: Policy | PolicyMaker;
   readonly requests: AsyncIterable<TraceRequest> | Iterable<TraceRequest>;
   /** Graphs that cost nothing, for comparisons. @default none */
   readonly freeGraphs?: "at start" | "when ready";
@@ -39,10 +42,12 @@ export interface SimulatedRun {
   readonly completionSecondsSum: number;
   readonly captureBeforeReadySeconds: number;
   readonly readySeconds: number;
-  /** When capturing ended for good; undefined when it never did. */
+  /** When capturing had ended, for the first time; undefined when it never did. */
   readonly settledSeconds: number | undefined;
   /** Longest capture after ready. */
   readonly stallSecondsMax: number;
+  /** Before ready, and in the end. */
+  readonly graphsAtReady: number;
   readonly graphsCaptured: number;
   readonly graphsPlanned: number;
   readonly graphBytes: number;
@@ -50,6 +55,8 @@ export interface SimulatedRun {
   readonly stepsPadded: number;
   readonly stepsUngraphed: number;
   readonly preemptions: number;
+  /** When a step found no memory, which ends an engine and this run; undefined: never. */
+  readonly diedSeconds: number | undefined;
 }
 
 /** After the last request a policy gets this long to settle; one that never does is cut off. */
@@ -58,22 +65,34 @@ const AFTER_LAST_SECONDS_MAX = 3600;
 export async function simulate(options: SimulateOptions): Promise<SimulatedRun> {
   const figures = new Figures(options.onRequest);
   const arrivals = new BufferedArrivals(options.requests);
-  let run: PolicyRun | undefined;
+  let run: VirtualController | undefined;
+  let graphsAtReady = 0;
+  let diedSeconds: number | undefined;
   const observer: EngineObserver = {
     onLoaded: (at) => run?.loaded(at),
     onReady(at) {
       if (options.freeGraphs === "when ready") model.grantAll();
+      graphsAtReady = model.captured.size;
       run?.ready(at);
     },
     onStep: (step, at) => run?.stepped(step, at),
     onCaptureResult: (result, at) => run?.answered(result, at),
+    onDropResult: (result, at) => run?.dropped(result, at),
     onEdge: (state, at) => run?.edge(state, at),
     onRequest: (sample) => figures.add(sample),
+    onOutOfMemory(at) {
+      diedSeconds = at;
+    },
   };
   const model = new EngineModel({ ...options, observer });
   if (options.freeGraphs === "at start") model.grantAll();
   const drive = new Drive(model, arrivals);
-  run = new PolicyRun(options.policy, model);
+  const { policy } = options;
+  run = new VirtualController({
+    ...options,
+    model,
+    policy: typeof policy === "function" ? policy : () => policy,
+  });
   let now = 0;
   let cutOffSeconds = Number.POSITIVE_INFINITY;
   for (;;) {
@@ -81,14 +100,15 @@ export async function simulate(options: SimulateOptions): Promise<SimulatedRun> 
     if (arrivals.ended && arrivals.next === undefined && !model.hasWork) {
       cutOffSeconds = Math.min(cutOffSeconds, now + AFTER_LAST_SECONDS_MAX);
     }
-    const at = Math.min(drive.nextSeconds, run.nextSeconds);
+    const at = run.nextSeconds(drive.nextSeconds);
     if (at === Number.POSITIVE_INFINITY || at > cutOffSeconds) break;
     now = at;
     drive.advance(now);
+    if (diedSeconds !== undefined) break;
     // A decision taken by the clock, not by the engine: an idle engine has to look at it.
     if (run.advance(now)) drive.poke(now);
   }
-  return figures.report(options.policy.name, model, run);
+  return { ...figures.report(model, run), graphsAtReady, diedSeconds };
 }
 
 /** The next few thousand requests, so that a trace of any length needs the same memory. */
@@ -147,7 +167,11 @@ class Figures {
     this.#onRequest?.(sample);
   }
 
-  report(policy: string, model: EngineModel, run: PolicyRun): SimulatedRun {
+  report(
+    model: EngineModel,
+    run: VirtualController,
+  ): Omit<SimulatedRun, "graphsAtReady" | "diedSeconds"> {
+    const { policy = "unasked", state } = run.record;
     let graphBytes = 0;
     for (const { bytes } of model.captured.values()) graphBytes += bytes;
     return {
@@ -162,11 +186,11 @@ class Figures {
       settledSeconds: run.settledSeconds,
       stallSecondsMax: run.stallSecondsMax,
       graphsCaptured: model.captured.size,
-      graphsPlanned: run.state.planned.length,
+      graphsPlanned: state?.planned.length ?? 0,
       graphBytes,
-      stepsExact: run.state.stepsExact,
-      stepsPadded: run.state.stepsPadded,
-      stepsUngraphed: run.state.stepsUngraphed,
+      stepsExact: state?.stepsExact ?? 0,
+      stepsPadded: state?.stepsPadded ?? 0,
+      stepsUngraphed: state?.stepsUngraphed ?? 0,
       preemptions: model.preemptions,
     };
   }

@@ -16,9 +16,9 @@ from ..vllm.allowed import config_reason
 from ..vllm.choose import adapter_for
 from .alone import Alone
 from .commands import Commands
+from .headroom import Headroom
 from .inbox import Command, Inbox
 from .lockstep import Lockstep
-from .room import Room
 from .session import Session
 from .sleep import Sleeper
 from .startup import StartUp
@@ -47,7 +47,7 @@ class Agent:
             mode=settings.mode,
             unsupported=unsupported,
             phase="stock" if unsupported else "loading",
-            room=Room(settings),
+            room=Headroom(settings),
             adapter=adapter.name if (adapter := adapter_for(vllm_version)) else None,
         )
         self._inbox = Inbox()

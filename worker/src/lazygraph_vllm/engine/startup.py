@@ -14,8 +14,8 @@ from ..rules import local_fill
 from ..settings import Settings
 from ..timeline.report import start_phases
 from ..vllm.allowed import gpu_reason
+from .headroom import some
 from .lockstep import purge, slowest
-from .room import some
 from .session import Session
 from .state import EngineState
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..protocol.messages import Captured, Graph, Mode, Orders, Phase, RankMemory
-from .room import Room
+from .headroom import Headroom
 
 
 @dataclass
@@ -41,7 +41,7 @@ class EngineState:
     mode: Mode
     unsupported: str | None
     phase: Phase
-    room: Room
+    room: Headroom
     adapter: str | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     graphs: list[Graph] = field(default_factory=list)

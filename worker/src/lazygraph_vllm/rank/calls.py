@@ -76,7 +76,6 @@ def _describe(wrapper: Any) -> dict[str, Any]:
     config = runner.vllm_config
     return {
         "graphs": graphs,
-        "decode_length": manager.decode_query_len,
         "cudagraph_mode": manager.cudagraph_mode.name,
         "layers": int(config.model_config.get_num_layers(config.parallel_config)),
         "shape": model_shape(config),
@@ -197,7 +196,6 @@ def preflight(
     answer: dict[str, Any] = {
         "reason": reason,
         "hash": state.hash(),
-        "has": graph in state.captured,
     }
     if short:
         answer["short"] = True

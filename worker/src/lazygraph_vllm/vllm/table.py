@@ -1,4 +1,4 @@
-"""What is captured lazily and what is left to vLLM, as a table for people.
+"""What is captured lazily and what is left to vLLM, as a table to be read.
 
 Made from ``allowed.TRIED`` and ``choose.KNOWN``, which decide; a test holds the copy that README
 and ``lazygraph doctor`` show to it. ``python -m lazygraph_vllm.vllm.table`` prints that copy.

@@ -1,0 +1,18 @@
+/** Results as files: JSON, packed where it is large. */
+
+import { readFileSync, writeFileSync } from "node:fs";
+import { gunzipSync, gzipSync } from "node:zlib";
+
+export function readResult<T>(file: URL): T {
+  const bytes = readFileSync(file);
+  return JSON.parse((isPacked(file) ? gunzipSync(bytes) : bytes).toString("utf8")) as T;
+}
+
+export function writeResult(file: URL, result: object): void {
+  const text = `${JSON.stringify(result, null, 1)}\n`;
+  writeFileSync(file, isPacked(file) ? gzipSync(text, { level: 9 }) : text);
+}
+
+function isPacked({ pathname }: URL): boolean {
+  return pathname.endsWith(".gz");
+}

@@ -1,0 +1,143 @@
+/**
+ * The one observer of an engine's steps: what they cost, which were wanted, and how late they were.
+ * The policy decides by it, the learned plan keeps what it saw, and a snapshot tells its regret;
+ * none of them learns from telemetry by itself.
+ *
+ *   telemetry ─▶ costs, demand ─▶ policy
+ *                     ├─────────▶ learned plan
+ *                     ╰─────────▶ regret
+ */
+
+import { type Graph, idealGraph, type StepShape } from "../../base/graph.ts";
+import type { StepsSeen } from "../policy.ts";
+import { type CostSeed, type Costs, createCosts } from "./cost.ts";
+import { Demand } from "./demand.ts";
+import { stepOf } from "./earlier.ts";
+import { workSeconds } from "./load.ts";
+import type { Prior } from "./prior.ts";
+import type { Lane } from "./shapes.ts";
+
+/** Steps of earlier starts that count at most: two or three minutes of serving. */
+const PRIOR_STEPS_MAX = 20_000;
+
+/** Steps that ran without their ideal graph, by that graph. */
+export interface Stray {
+  requestSteps: number;
+  /** Of the timed ones. */
+  seconds: number;
+  timed: number;
+}
+
+/** What one report of steps came to. */
+export interface Report {
+  readonly steps: readonly StepsSeen[];
+  /** Requests that waited on each step besides those in it. */
+  readonly waiting: number;
+  /** Seconds of work that no batch wins back, by the costs before this report. */
+  readonly workSeconds: number;
+  /** Seconds that the steps took longer than with their ideal graphs. */
+  readonly regretSeconds: number;
+}
+
+export class StepObserver {
+  readonly planned: readonly Graph[];
+  readonly costs: Costs;
+  readonly demand: Demand;
+  /** The last report. */
+  latest: Report = { steps: [], waiting: 0, workSeconds: 0, regretSeconds: 0 };
+  /** Seconds that all steps took, and those of them that were work. */
+  seconds = 0;
+  workSeconds = 0;
+  /** By id of the ideal graph. */
+  readonly strays: Map<string, Stray> = new Map();
+  /** Timed steps by the id of the graph that served them. */
+  readonly timed: Map<string, number> = new Map();
+  readonly #byId: ReadonlyMap<string, Graph>;
+  /** By lane and place of the size; null: none. */
+  readonly #ideals = new Map<Lane, (Graph | null | undefined)[]>();
+  #expecting = false;
+
+  constructor(planned: readonly Graph[], seed: CostSeed, halfLifeSeconds?: number) {
+    this.planned = planned;
+    this.costs = createCosts(planned, seed);
+    this.demand = new Demand(this.costs.shapes, halfLifeSeconds);
+    this.#byId = new Map(planned.map((graph) => [graph.id, graph]));
+  }
+
+  /** Traffic starts where earlier starts left it, but not with more than soon fades. Once. */
+  expect({ traffic }: Prior, atSeconds: number): void {
+    if (this.#expecting) return;
+    this.#expecting = true;
+    const known = traffic.reduce((sum, { steps }) => sum + steps, 0);
+    const share = Math.min(1, PRIOR_STEPS_MAX / Math.max(1, known));
+    for (const row of traffic) {
+      const requests = row.steps > 0 ? row.requestSteps / row.steps : 0;
+      this.demand.expect(stepOf(row), row.steps * share, requests, atSeconds);
+    }
+  }
+
+  /** Learns from reported steps; `waiting` requests waited on each besides those in it. */
+  observe(steps: readonly StepsSeen[], waiting: number, atSeconds: number): Report {
+    const { costs } = this;
+    let work = 0;
+    for (const seen of steps) {
+      work += workSeconds(costs, seen);
+      if (seen.timed > 0) this.seconds += (seen.count * seen.seconds) / seen.timed;
+    }
+    let regretSeconds = 0;
+    for (const seen of steps) {
+      costs.observeSteps(seen);
+      if (!(seen.count > 0)) continue;
+      const ungraphedTimed = seen.served === "" ? seen.timed : 0;
+      this.demand.add(seen, seen.count, seen.requests + waiting, atSeconds, ungraphedTimed);
+      regretSeconds += this.#regret(seen, waiting);
+    }
+    this.workSeconds += work;
+    this.latest = { steps, waiting, workSeconds: work, regretSeconds };
+    return this.latest;
+  }
+
+  /** The graph that stock would replay, as `idealGraph` finds it: looked for once a bucket. */
+  ideal(step: StepShape): Graph | undefined {
+    const { shapes } = this.costs;
+    const uniform = shapes.isUniform(step) ? step.uniform : 0;
+    const shape = uniform === step.uniform ? step : { ...step, uniform };
+    const bucket = shapes.bucketOf(step);
+    // A uniform step that doesn't add up is in no bucket's like.
+    if (bucket === undefined || (uniform > 0 && step.requests * uniform !== step.tokens)) {
+      return idealGraph(this.planned, shape);
+    }
+    let ideals = this.#ideals.get(bucket.lane);
+    if (ideals === undefined) {
+      ideals = [];
+      this.#ideals.set(bucket.lane, ideals);
+    }
+    let ideal = ideals[bucket.size];
+    if (ideal === undefined) {
+      ideal = idealGraph(this.planned, shape) ?? null;
+      ideals[bucket.size] = ideal;
+    }
+    return ideal ?? undefined;
+  }
+
+  #regret(seen: StepsSeen, waiting: number): number {
+    const { costs } = this;
+    const ideal = this.ideal(seen);
+    // Stock would run it without a graph, too.
+    if (ideal === undefined) return 0;
+    const server = this.#byId.get(seen.served);
+    if (server !== undefined) {
+      this.timed.set(server.id, (this.timed.get(server.id) ?? 0) + seen.timed);
+    }
+    if (server === ideal) return 0;
+    const stray = this.strays.get(ideal.id) ?? { requestSteps: 0, seconds: 0, timed: 0 };
+    stray.requestSteps += seen.count * (seen.requests + waiting);
+    stray.seconds += seen.seconds;
+    stray.timed += seen.timed;
+    this.strays.set(ideal.id, stray);
+    const took =
+      server === undefined ? costs.ungraphedSeconds(seen).value : costs.graphSeconds(server).value;
+    // A larger graph may be estimated as the faster one by noise: that is no gain to book.
+    return seen.count * Math.max(0, took - costs.graphSeconds(ideal).value);
+  }
+}
