@@ -22,6 +22,8 @@ import {
   worstFindings,
 } from "./lib/claims-simulated.ts";
 import {
+  type Fleet,
+  fleetFindings,
   type TrustHttp,
   type TrustSocket,
   trustHttpFindings,
@@ -99,6 +101,10 @@ function findings(): Finding[] {
     ...trustHttpFindings(read<TrustHttp>("trust-http.json"), {
       source: "trust-http.json",
       command: "BEFORE=MAIN npm run bench:trust-http",
+    }),
+    ...fleetFindings(read<Fleet>("fleet.json"), {
+      source: "fleet.json",
+      command: "npm run bench:fleet",
     }),
     ...trustSocketFindings(read<TrustSocket>("trust-socket.json"), {
       source: "trust-socket.json",
