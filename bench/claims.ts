@@ -24,6 +24,8 @@ import {
 } from "./lib/claims-simulated.ts";
 import { startupFindings } from "./lib/claims-startup.ts";
 import {
+  type Fleet,
+  fleetFindings,
   type TrustHttp,
   type TrustSocket,
   trustHttpFindings,
@@ -102,6 +104,10 @@ function findings(): Finding[] {
     ...trustHttpFindings(read<TrustHttp>("trust-http.json"), {
       source: "trust-http.json",
       command: "BEFORE=MAIN npm run bench:trust-http",
+    }),
+    ...fleetFindings(read<Fleet>("fleet.json"), {
+      source: "fleet.json",
+      command: "npm run bench:fleet",
     }),
     ...trustSocketFindings(read<TrustSocket>("trust-socket.json"), {
       source: "trust-socket.json",

@@ -22,7 +22,10 @@ export interface Times {
 }
 
 export interface ProbeFigures {
-  /** From a frame's leaving its engine to the sending of a command that came of it. */
+  /**
+   * From a frame's leaving its engine to the sending of a command that came of it. Without captures,
+   * which are paced on purpose: the frame that one comes of brings a table or a start as well.
+   */
   readonly decisions: Times;
   readonly byCommand: Readonly<Record<Decided, Times>>;
   /** To its being taken, of every frame, whether a command came of it or not. */
@@ -111,7 +114,7 @@ export class FleetProbe {
     this.#sent = { capture: [], dispatch: [], start: [], freeze: [] };
     this.#frames = 0;
     return {
-      decisions: timesOf(DECIDED.flatMap((name) => sent[name])),
+      decisions: timesOf([...sent.dispatch, ...sent.start, ...sent.freeze]),
       byCommand: {
         capture: timesOf(sent.capture),
         dispatch: timesOf(sent.dispatch),
