@@ -1,32 +1,33 @@
 /**
- * `node scripts/raw-results.mjs [NAME FOLDER]`: the large raw results, which are not in the source
- * tree but one archive a campaign on a branch of their own. Lists them; with a name, checks that
- * archive's digest against bench/results/archives.json and unpacks it into the folder.
+ * `node scripts/raw-results.mjs [NAME FOLDER]`: the large raw results, which are no longer in the
+ * source tree but in its history. Lists them; with a name, unpacks that campaign into the folder.
+ * What bench/results/archives.json names is a commit and the tree that it must hold there: an
+ * object's name is the digest of what is in it, so nothing else has to be compared.
  */
 import { spawnSync } from "node:child_process";
-import { createHash } from "node:crypto";
 import { mkdirSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const list = process.env.LAZYGRAPH_ARCHIVES ?? `${root}/bench/results/archives.json`;
 const repository = process.env.LAZYGRAPH_REPOSITORY ?? root;
-const { branch, archives } = JSON.parse(readFileSync(list, "utf8"));
+const { campaigns } = JSON.parse(readFileSync(list, "utf8"));
 const ARCHIVE_BYTES_MAX = 64 << 20;
 
 function git(...args) {
   return spawnSync("git", args, { cwd: repository, maxBuffer: ARCHIVE_BYTES_MAX });
 }
 
-/** The branch as this clone has it; a shallow one asks for it first. */
-function archiveOf(file) {
-  for (const ref of [branch, `origin/${branch}`]) {
-    const { status, stdout } = git("cat-file", "blob", `${ref}:${file}`);
-    if (status === 0) return stdout;
-  }
-  git("fetch", "--depth=1", "origin", branch);
-  const { status, stdout } = git("cat-file", "blob", `FETCH_HEAD:${file}`);
-  return status === 0 ? stdout : undefined;
+/** The tree that is there; undefined where this clone has no such commit. A shallow one asks first. */
+function treeAt({ commit, path }) {
+  const ask = () => {
+    const { status, stdout } = git("rev-parse", "--verify", "--quiet", `${commit}:${path}`);
+    return status === 0 ? stdout.toString().trim() : undefined;
+  };
+  const found = ask();
+  if (found !== undefined) return found;
+  git("fetch", "--depth=1", "origin", commit);
+  return ask();
 }
 
 function fail(sentence) {
@@ -36,28 +37,29 @@ function fail(sentence) {
 
 const [name, folder] = process.argv.slice(2);
 if (name === undefined) {
-  for (const { name: known, bytes, what } of archives) {
+  for (const { name: known, bytes, what } of campaigns) {
     console.log(`${known}  ${(bytes / 2 ** 20).toFixed(1)} MiB  ${what}`);
   }
   process.exit(0);
 }
-const archive = archives.find((known) => known.name === name);
-if (archive === undefined || folder === undefined) {
-  const names = archives.map((known) => known.name).join(", ");
+const campaign = campaigns.find((known) => known.name === name);
+if (campaign === undefined || folder === undefined) {
+  const names = campaigns.map((known) => known.name).join(", ");
   fail(`Expected one of ${names} and a folder, got ${process.argv.slice(2).join(" ")}.`);
 }
-const bytes = archiveOf(archive.file);
-if (bytes === undefined) {
+const { commit, path, tree } = campaign;
+const found = treeAt(campaign);
+if (found === undefined) {
   fail(
-    `Expected ${archive.file} on the branch ${branch}, found no such file: fetch that branch from ` +
-      "where this checkout came from.",
+    `Expected ${path} in commit ${commit}, found no such commit or folder: run this in a clone with ` +
+      "history, or fetch that commit from where this checkout came from.",
   );
 }
-const digest = createHash("sha256").update(bytes).digest("hex");
-if (digest !== archive.sha256) {
-  fail(`Expected ${archive.file} with the SHA-256 ${archive.sha256}, got ${digest}.`);
-}
+if (found !== tree)
+  fail(`Expected ${path} of commit ${commit} to be the tree ${tree}, got ${found}.`);
+const { status, stdout, stderr } = git("archive", "--format=tar", `--prefix=${name}/`, tree);
+if (status !== 0) fail(`Expected git to pack ${path} of commit ${commit}, got: ${stderr}`);
 mkdirSync(folder, { recursive: true });
-const { status, stderr } = spawnSync("tar", ["-xJf", "-", "-C", folder], { input: bytes });
-if (status !== 0) fail(`Expected tar with xz to unpack ${archive.file}, got: ${stderr}`);
+const unpacked = spawnSync("tar", ["-xf", "-", "-C", folder], { input: stdout });
+if (unpacked.status !== 0) fail(`Expected tar to unpack ${path}, got: ${unpacked.stderr}`);
 console.log(`${folder}/${name}`);

@@ -1,7 +1,6 @@
 /** Raw results stay out of the source tree, and are found from it. */
 
 import { spawnSync } from "node:child_process";
-import { createHash } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
 import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -29,56 +28,74 @@ test.runIf(existsSync(join(ROOT, ".git")))("the source tree is below 8 MiB", () 
   expect(stdout.byteLength).toBeLessThan(TREE_BYTES_MAX);
 });
 
-test("every archive has a size, a digest and words about it", () => {
-  const list = JSON.parse(readFileSync(join(ROOT, "bench/results/archives.json"), "utf8")) as {
-    branch: string;
-    archives: { name: string; file: string; what: string; bytes: number; sha256: string }[];
-  };
-  expect(list.branch).toBe("results");
-  expect(list.archives.length).toBeGreaterThan(0);
-  for (const { name, file, what, bytes, sha256 } of list.archives) {
-    expect(file).toBe(`${name}.tar.xz`);
+interface Campaign {
+  readonly name: string;
+  readonly what: string;
+  readonly commit: string;
+  readonly path: string;
+  readonly tree: string;
+  readonly bytes: number;
+}
+
+const { campaigns } = JSON.parse(
+  readFileSync(join(ROOT, "bench/results/archives.json"), "utf8"),
+) as { readonly campaigns: readonly Campaign[] };
+
+test("every campaign has a place in the history, a digest and words about it", () => {
+  expect(campaigns.length).toBeGreaterThan(0);
+  for (const { name, what, commit, path, tree, bytes } of campaigns) {
+    expect(path).toBe(`bench/results/${name}`);
     expect(what.length).toBeGreaterThan(20);
     expect(bytes).toBeGreaterThan(1000);
-    expect(sha256).toMatch(/^[0-9a-f]{64}$/);
+    expect(commit).toMatch(/^[0-9a-f]{40}$/);
+    expect(tree).toMatch(/^[0-9a-f]{40}$/);
+  }
+});
+
+// A shallow clone or an unpacked archive has no history to look into.
+const shallow = run("git", ["rev-parse", "--is-shallow-repository"], ROOT).stdout?.toString();
+test.runIf(shallow?.trim() === "false")("every campaign is where the list says", () => {
+  for (const { commit, path, tree } of campaigns) {
+    const { status, stdout } = run("git", ["rev-parse", `${commit}:${path}`], ROOT);
+    expect([status, stdout.toString().trim()]).toEqual([0, tree]);
   }
 });
 
 describe("scripts/raw-results.mjs", () => {
   let folder = "";
+  let commit = "";
   let env: NodeJS.ProcessEnv = {};
 
-  /** A repository with one archive on its branch. */
+  /** A repository with one campaign in its history, and no longer in its tree. */
   beforeAll(async () => {
     folder = await mkdtemp(join(tmpdir(), "lazygraph-raw-"));
     const repository = join(folder, "repository");
-    await mkdir(join(folder, "tiny"), { recursive: true });
-    await mkdir(repository);
-    await writeFile(join(folder, "tiny", "a.json"), "[1]\n");
-    const archive = join(repository, "tiny.tar.xz");
-    expect(run("tar", ["-cJf", archive, "-C", folder, "tiny"], folder).status).toBe(0);
-    const who = ["-c", "user.name=a", "-c", "user.email=a@b.c"];
-    for (const args of [
-      ["init", "-q", "-b", "raw"],
-      ["add", "."],
-      [...who, "commit", "-qm", "raw"],
-    ]) {
-      expect(run("git", args, repository)).toMatchObject({ status: 0 });
-    }
-    const bytes = await readFile(archive);
-    const sha256 = createHash("sha256").update(bytes).digest("hex");
-    const tiny = { name: "tiny", file: "tiny.tar.xz", what: "a list", bytes: bytes.length, sha256 };
-    const damaged = { ...tiny, name: "damaged", sha256: "0".repeat(64) };
-    const gone = { ...tiny, name: "gone", file: "gone.tar.xz" };
+    await mkdir(join(repository, "results", "tiny"), { recursive: true });
+    await writeFile(join(repository, "results", "tiny", "a.json"), "[1]\n");
+    const git = (...args: string[]): string => {
+      const who = ["-c", "user.name=a", "-c", "user.email=a@b.c"];
+      const { status, stdout, stderr } = run("git", [...who, ...args], repository);
+      expect([status, status === 0 ? "" : stderr]).toEqual([0, ""]);
+      return stdout.toString().trim();
+    };
+    git("init", "-q", "-b", "main");
+    git("add", ".");
+    git("commit", "-qm", "raw");
+    commit = git("rev-parse", "HEAD");
+    const tree = git("rev-parse", "HEAD:results/tiny");
+    git("rm", "-rq", "results");
+    git("commit", "-qm", "without");
+    const tiny = { name: "tiny", what: "a list", commit, path: "results/tiny", tree, bytes: 4 };
+    const damaged = { ...tiny, name: "damaged", tree: "0".repeat(40) };
+    const gone = { ...tiny, name: "gone", path: "results/gone" };
     const list = join(folder, "archives.json");
-    const archives = [tiny, damaged, gone];
-    await writeFile(list, JSON.stringify({ branch: "raw", archives }));
+    await writeFile(list, JSON.stringify({ campaigns: [tiny, damaged, gone] }));
     env = { LAZYGRAPH_ARCHIVES: list, LAZYGRAPH_REPOSITORY: repository };
   });
 
   afterAll(() => rm(folder, { recursive: true, force: true }));
 
-  test("lists the archives, and unpacks one whose digest is right", async () => {
+  test("lists the campaigns, and unpacks one whose digest is right", async () => {
     const listed = run(process.execPath, [SCRIPT], folder, env);
     expect(listed.stdout.toString()).toMatch(/^tiny {2}0\.0 MiB {2}a list\n/);
     const into = join(folder, "into");
@@ -88,8 +105,14 @@ describe("scripts/raw-results.mjs", () => {
   });
 
   test.for([
-    [["damaged", "x"], /^Expected tiny\.tar\.xz with the SHA-256 0{64}, got [0-9a-f]{64}\.\n$/],
-    [["gone", "x"], /^Expected gone\.tar\.xz on the branch raw, found no such file: fetch .+\.\n$/],
+    [
+      ["damaged", "x"],
+      /^Expected results\/tiny of commit \w{40} to be the tree 0{40}, got \w{40}\.\n$/,
+    ],
+    [
+      ["gone", "x"],
+      /^Expected results\/gone in commit \w{40}, found no such commit or folder: .+\.\n$/,
+    ],
     [["other", "x"], /^Expected one of tiny, damaged, gone and a folder, got other x\.\n$/],
     [["tiny"], /^Expected one of .+ and a folder, got tiny\.\n$/],
   ] as const)("%j is one sentence", ([args, sentence]) => {
