@@ -1,4 +1,4 @@
-/** The fault simulator itself; `.ci/run` runs 10,000 seeds of it (`npm run faults`). */
+/** The fault simulator itself; `npm run faults` runs as many seeds as it is asked for. */
 
 import { describe, expect, test } from "vitest";
 import { runCourse } from "./course.ts";
