@@ -157,7 +157,7 @@ function uses(): Finding[] {
 
 function v033(): Finding[] {
   // The second campaign is a later one: other families, and the 8B by measured costs.
-  const families = ["v033-families.json.gz", "v033-more-families.json.gz"];
+  const families = ["v033-families.json.br", "v033-more-families.json.gz"];
   const checks = "v033-checks.json";
   const firstSet = "first-set.json.gz";
   const simulated = "simulate-8b.json.gz";

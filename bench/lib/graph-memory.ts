@@ -43,7 +43,7 @@ const LAYERS: Readonly<Record<string, number>> = {
 
 /** Every run in a folder that has the memory of all its graphs, in order of file and name. */
 export function readRuns(folder: URL): MeasuredRun[] {
-  const files = readdirSync(folder).filter((file) => /\.json(\.gz)?$/.test(file));
+  const files = readdirSync(folder).filter((file) => /\.json(\.(gz|br))?$/.test(file));
   return files.sort().flatMap((file) => {
     const raw = readResult<{ what?: string }>(new URL(file, folder));
     if (raw.what === "graph-memory") return graphMemoryRuns(file, raw as GraphMemoryFile);

@@ -1,16 +1,22 @@
 /** Results as files: JSON, packed where it is large. */
 
 import { readFileSync, writeFileSync } from "node:fs";
-import { gunzipSync, gzipSync } from "node:zlib";
+import { brotliDecompressSync, gunzipSync, gzipSync } from "node:zlib";
 
 export function readResult<T>(file: URL): T {
   const bytes = readFileSync(file);
-  return JSON.parse((isPacked(file) ? gunzipSync(bytes) : bytes).toString("utf8")) as T;
+  return JSON.parse(unpacked(file, bytes).toString("utf8")) as T;
 }
 
 export function writeResult(file: URL, result: object): void {
   const text = `${JSON.stringify(result, null, 1)}\n`;
   writeFileSync(file, isPacked(file) ? gzipSync(text, { level: 9 }) : text);
+}
+
+/** Brotli for what nobody writes again: a third less than gzip. */
+function unpacked({ pathname }: URL, bytes: Buffer): Buffer {
+  if (pathname.endsWith(".br")) return brotliDecompressSync(bytes);
+  return pathname.endsWith(".gz") ? gunzipSync(bytes) : bytes;
 }
 
 function isPacked({ pathname }: URL): boolean {

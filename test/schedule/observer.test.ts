@@ -1,4 +1,6 @@
+import fc from "fast-check";
 import { expect, test } from "vitest";
+import { idealGraph } from "../../src/base/graph.ts";
 import { costSeedOf } from "../../src/profile/cost-seed.ts";
 import { loadProfile } from "../../src/profile/load.ts";
 import { createCostPolicy } from "../../src/schedule/costed/costed.ts";
@@ -105,4 +107,47 @@ test("a policy that missed reports counts them all the same", () => {
   }
   const decided = policy.decide(state, { type: "tick", atSeconds: 5 });
   expect(decided.find(({ type }) => type === "capture")).toBeDefined();
+});
+
+test("finds the graph that stock would replay, whatever the plan and the step", () => {
+  const graph = fc.record(
+    {
+      kind: fc.constantFrom("FULL" as const, "PIECEWISE" as const),
+      tokens: fc.integer({ min: 1, max: 12 }),
+      requests: fc.integer({ min: 1, max: 12 }),
+      uniform: fc.constantFrom(1, 2),
+      loras: fc.constantFrom(0, 2),
+      queryLength: fc.constantFrom(2, 4),
+      microbatches: fc.constantFrom(1, 2),
+    },
+    { requiredKeys: ["kind", "tokens"] },
+  );
+  const step = fc.record(
+    {
+      tokens: fc.integer({ min: 1, max: 14 }),
+      requests: fc.integer({ min: 1, max: 14 }),
+      uniform: fc.constantFrom(0, 1, 2, 3),
+      loras: fc.constantFrom(0, 2),
+      queryLength: fc.constantFrom(1, 3),
+      microbatches: fc.constantFrom(1, 2),
+    },
+    { requiredKeys: ["tokens", "requests", "uniform"] },
+  );
+  const costs = costSeedOf(loadProfile());
+  fc.assert(
+    fc.property(
+      fc.array(graph, { minLength: 1, maxLength: 12 }),
+      fc.array(step, { minLength: 1, maxLength: 20 }),
+      (drawn, steps) => {
+        const plan = drawn.map((one, place) => ({ ...one, id: `${one.kind}:${place}` }));
+        const observer = new StepObserver(plan, costs);
+        const lengths = new Set<number>(plan.flatMap(({ uniform }) => uniform ?? []));
+        for (const one of steps) {
+          const uniform = lengths.has(one.uniform) ? one.uniform : 0;
+          expect(observer.ideal(one)).toBe(idealGraph(plan, { ...one, uniform }));
+        }
+      },
+    ),
+    { seed: 20261129, numRuns: 2000 },
+  );
 });

@@ -15,7 +15,8 @@ import { Demand } from "./demand.ts";
 import { stepOf } from "./earlier.ts";
 import { workSeconds } from "./load.ts";
 import type { Prior } from "./prior.ts";
-import type { Lane } from "./shapes.ts";
+import { lowerBound } from "./savings.ts";
+import type { Bucket, Lane } from "./shapes.ts";
 
 /** Steps of earlier starts that count at most: two or three minutes of serving. */
 const PRIOR_STEPS_MAX = 20_000;
@@ -55,6 +56,7 @@ export class StepObserver {
   readonly #byId: ReadonlyMap<string, Graph>;
   /** By lane and place of the size; null: none. */
   readonly #ideals = new Map<Lane, (Graph | null | undefined)[]>();
+  readonly #hasAdapters: boolean;
   #expecting = false;
 
   constructor(planned: readonly Graph[], seed: CostSeed, halfLifeSeconds?: number) {
@@ -62,6 +64,7 @@ export class StepObserver {
     this.costs = createCosts(planned, seed);
     this.demand = new Demand(this.costs.shapes, halfLifeSeconds);
     this.#byId = new Map(planned.map((graph) => [graph.id, graph]));
+    this.#hasAdapters = planned.some(({ loras = 0 }) => loras > 0);
   }
 
   /** Traffic starts where earlier starts left it, but not with more than soon fades. Once. */
@@ -100,12 +103,12 @@ export class StepObserver {
   /** The graph that stock would replay, as `idealGraph` finds it: looked for once a bucket. */
   ideal(step: StepShape): Graph | undefined {
     const { shapes } = this.costs;
+    if (step.tokens > shapes.tokensMax) return undefined;
     const uniform = shapes.isUniform(step) ? step.uniform : 0;
-    const shape = uniform === step.uniform ? step : { ...step, uniform };
     const bucket = shapes.bucketOf(step);
     // A uniform step that doesn't add up is in no bucket's like.
     if (bucket === undefined || (uniform > 0 && step.requests * uniform !== step.tokens)) {
-      return idealGraph(this.planned, shape);
+      return idealGraph(this.planned, uniform === step.uniform ? step : { ...step, uniform });
     }
     let ideals = this.#ideals.get(bucket.lane);
     if (ideals === undefined) {
@@ -114,10 +117,31 @@ export class StepObserver {
     }
     let ideal = ideals[bucket.size];
     if (ideal === undefined) {
-      ideal = idealGraph(this.planned, shape) ?? null;
+      ideal = this.#idealOf(bucket, step) ?? null;
       ideals[bucket.size] = ideal;
     }
     return ideal ?? undefined;
+  }
+
+  /** Of a plan without adapter cases it is among the few graphs that end at the step's own size. */
+  #idealOf({ lane, size }: Bucket, step: StepShape): Graph | undefined {
+    const { shapes } = this.costs;
+    if (this.#hasAdapters) {
+      const uniform = shapes.isUniform(step) ? step.uniform : 0;
+      return idealGraph(this.planned, { ...step, uniform });
+    }
+    let best = -1;
+    for (let index = lowerBound(lane.reach, size); lane.reach[index] === size; index++) {
+      const place = lane.places[index] ?? -1;
+      const graph = this.planned[place];
+      if (graph?.tokens !== shapes.sizes[size]) continue;
+      const isFull = graph?.kind === "FULL";
+      const known = this.planned[best];
+      const better =
+        known === undefined || (known.kind === "FULL") === isFull ? place < best : isFull;
+      if (known === undefined || better) best = place;
+    }
+    return this.planned[best];
   }
 
   #regret(seen: StepsSeen, waiting: number): number {
@@ -136,8 +160,15 @@ export class StepObserver {
     stray.timed += seen.timed;
     this.strays.set(ideal.id, stray);
     const took =
-      server === undefined ? costs.ungraphedSeconds(seen).value : costs.graphSeconds(server).value;
+      server === undefined
+        ? costs.ungraphedBySize(costs.shapes.isUniform(seen))[costs.shapes.sizeOf(seen.tokens)]
+        : this.#seconds(server);
     // A larger graph may be estimated as the faster one by noise: that is no gain to book.
-    return seen.count * Math.max(0, took - costs.graphSeconds(ideal).value);
+    return seen.count * Math.max(0, (took ?? 0) - this.#seconds(ideal));
+  }
+
+  #seconds({ id }: Graph): number {
+    const { graphSecondsByPlace, shapes } = this.costs;
+    return graphSecondsByPlace[shapes.places.get(id) ?? -1] ?? 0;
   }
 }

@@ -189,7 +189,7 @@ class LaneSavings {
 }
 
 /** The first index whose value is at least `value`; values rise. */
-function lowerBound(values: Int32Array | Float64Array, value: number): number {
+export function lowerBound(values: Int32Array | Float64Array, value: number): number {
   let low = 0;
   let high = values.length;
   while (low < high) {
