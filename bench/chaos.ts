@@ -13,16 +13,18 @@
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { createRandom } from "../src/base/random.ts";
+import { MIB } from "../src/base/units.ts";
 import { freePort } from "../src/bench/engine-command.ts";
-import { quantile } from "../src/measure/statistics.ts";
+import { mean, quantile } from "../src/measure/statistics.ts";
 import { MODES, type Mode } from "../src/wire/protocol.ts";
 import type { ChaosEngine, ChaosLine, ChaosOrder } from "./lib/chaos-controller.ts";
 import { FaultProxy } from "./lib/fault-proxy.ts";
+import { workerPython } from "./lib/worker-python.ts";
 
 const FAULTS = Number(process.env["FAULTS"] ?? 200);
 const SEED = Number(process.env["SEED"] ?? 1);
@@ -33,7 +35,6 @@ const NAMES = ["engine-0", "engine-1", "engine-2"] as const;
 /** Its process lives as long as the test. */
 const STEADY = "engine-2";
 const ROOT = fileURLToPath(new URL("..", import.meta.url));
-const MIB = 2 ** 20;
 
 class ControllerProcess {
   readonly child: ChildProcess;
@@ -81,10 +82,9 @@ class EngineProcess {
 
   constructor(name: string, port: number) {
     this.name = name;
-    const python = `${ROOT}/worker/.venv/bin/python`;
     const script = `${ROOT}/worker/tests/engine_process.py`;
     const args = [script, "--endpoint", `tcp://127.0.0.1:${port}`, "--engine", name];
-    this.child = spawn(existsSync(python) ? python : "python3", [...args, "--capture-ms", "20"], {
+    this.child = spawn(workerPython(), [...args, "--capture-ms", "20"], {
       env: { ...process.env, PYTHONPATH: `${ROOT}/worker/src` },
       stdio: ["pipe", "pipe", "ignore"],
     });
@@ -274,8 +274,6 @@ for (const engine of engines.values()) {
 
 const times = rows.map(({ wholeSeconds }) => wholeSeconds ?? Number.POSITIVE_INFINITY);
 const quarter = Math.max(1, rows.length >> 2);
-const mean = (values: readonly number[]): number =>
-  values.reduce((a, b) => a + b, 0) / values.length;
 const result = {
   seed: SEED,
   heartbeatSeconds: HEARTBEAT_SECONDS,

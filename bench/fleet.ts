@@ -24,6 +24,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { MIB } from "../src/base/units.ts";
 import { type FleetRow, fleetFindings } from "./lib/claims-trust.ts";
 import type {
   ControllerFigures,
@@ -170,9 +171,7 @@ function print({ build, engines, bytesPerEngine, fill, serve }: FleetRow): void 
     `${((100 * controller.busySeconds) / controller.seconds).toFixed(1)}%; missed heartbeats ` +
     `${told.missedHeartbeats}, silence ${ms(told.longestSilenceMs)} ms, resyncs ${told.resyncs}, ` +
     `lost ${controller.lost}; engines' core ${(100 * told.busyShare).toFixed(0)}%`;
-  console.log(
-    `${build}, ${engines} engines: ${(bytesPerEngine / 2 ** 20).toFixed(2)} MiB an engine`,
-  );
+  console.log(`${build}, ${engines} engines: ${(bytesPerEngine / MIB).toFixed(2)} MiB an engine`);
   console.log(phase("fill ", fill));
   console.log(
     `    ${fill.engines.settled} settled, all after ${fill.engines.allSettledSeconds.toFixed(1)} s, ` +

@@ -12,7 +12,6 @@
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -21,6 +20,7 @@ import { freePort } from "../src/bench/engine-command.ts";
 import { createController } from "../src/controller/controller.ts";
 import { createHttpServer } from "../src/controller/http.ts";
 import { startSimulatedServer } from "../src/testing.ts";
+import { workerPython } from "./lib/worker-python.ts";
 
 const ROUNDS = 5;
 /** The default of controllers and engines. */
@@ -56,17 +56,12 @@ async function startReplica(
   return { child, url };
 }
 
-function python(): string {
-  const own = `${ROOT}/worker/.venv/bin/python`;
-  return existsSync(own) ? own : "python3";
-}
-
 /** The plugin's own code in a process of its own, without vLLM. */
 function startEngine(endpoints: string): ChildProcess {
   const script = `${ROOT}/worker/tests/engine_process.py`;
   const args = [script, "--endpoint", endpoints, "--engine", "engine-0"];
   const env = { ...process.env, PYTHONPATH: `${ROOT}/worker/src` };
-  return spawn(python(), args, { env, stdio: ["pipe", "ignore", "inherit"] });
+  return spawn(workerPython(), args, { env, stdio: ["pipe", "ignore", "inherit"] });
 }
 
 /** Whether the controller behind this HTTP side has the engine, connected. */

@@ -1,5 +1,6 @@
 /** Claims about peers that mean no good, and about many of them. Pure. */
 
+import { MIB } from "../../src/base/units.ts";
 import type { Finding } from "./claims.ts";
 import type { ControllerFigures, EngineFigures } from "./fleet-messages.ts";
 
@@ -70,14 +71,7 @@ export interface TrustSocket {
 export function trustSocketFindings({ rows }: TrustSocket, origin: Origin): Finding[] {
   const row = rows.find(({ build }) => build === "this");
   if (row === undefined) return [];
-  const finding = (id: string, value: number, unit: string, limit: number): Finding => ({
-    id: `trust.socket.${id}`,
-    value,
-    unit,
-    limit,
-    sense: "atMost",
-    ...origin,
-  });
+  const finding = limited("trust.socket", origin);
   return [
     finding("honest-engine-lost", row.lost, "times", 0),
     finding("missed-heartbeats", row.missedHeartbeats, "heartbeats", 0),
@@ -85,6 +79,16 @@ export function trustSocketFindings({ rows }: TrustSocket, origin: Origin): Find
     finding("healthz-p99", row.healthzP99Ms ?? Number.NaN, "ms", P99_MS_MAX),
     finding("sigterm", row.sigtermMs, "ms", SIGTERM_MS_MAX),
   ];
+}
+
+/** Findings of one bench, each with a limit above it. */
+function limited(
+  prefix: string,
+  origin: Origin,
+): (id: string, value: number, unit: string, limit: number) => Finding {
+  return (id, value, unit, limit) => {
+    return { id: `${prefix}.${id}`, value, unit, limit, sense: "atMost", ...origin };
+  };
 }
 
 interface Phase {
@@ -113,14 +117,7 @@ export interface Fleet {
 
 export function fleetFindings({ rows }: Fleet, origin: Origin): Finding[] {
   const ours = rows.filter(({ build }) => build === "this");
-  const atMost = (id: string, value: number, unit: string, limit: number): Finding => ({
-    id: `trust.fleet.${id}`,
-    value,
-    unit,
-    limit,
-    sense: "atMost",
-    ...origin,
-  });
+  const atMost = limited("trust.fleet", origin);
   return ours.flatMap(({ engines, bytesPerEngine, fill, serve }): Finding[] => {
     if (engines === SMALL_FLEET) {
       const { busySeconds, seconds } = serve.controller;
@@ -140,7 +137,7 @@ export function fleetFindings({ rows }: Fleet, origin: Origin): Finding[] {
       ...phase("fill", fill),
       ...phase("serve", serve),
       atMost(`${engines}.unfilled`, engines - fill.engines.settled, "engines", 0),
-      atMost(`${engines}.memory`, bytesPerEngine / 2 ** 20, "MiB an engine", MIB_MAX),
+      atMost(`${engines}.memory`, bytesPerEngine / MIB, "MiB an engine", MIB_MAX),
     ];
   });
 }

@@ -1,19 +1,13 @@
 /** The cells of a specification, one after the other, into a folder; what is there is left out. */
 
 import { join } from "node:path";
+import { replaceFile } from "../base/replace-file.ts";
 import { SkipCounts } from "../trace/skips.ts";
 import { type RunProgress, runCell } from "./cell.ts";
 import { type OnSkip, type ScheduledRequest, scheduleCsv, scheduleOf } from "./load.ts";
 import type { RunHead } from "./samples.ts";
 import { type BenchSpec, type CellName, isVirtual } from "./spec.ts";
-import {
-  type BenchFacts,
-  folderError,
-  openFolder,
-  readHead,
-  writeDocument,
-  writeText,
-} from "./store.ts";
+import { type BenchFacts, folderError, openFolder, readHead, writeDocument } from "./store.ts";
 import { storedMode } from "./stored-mode.ts";
 import { runVirtualCell } from "./virtual-cell.ts";
 
@@ -72,7 +66,7 @@ export async function runMatrix(options: MatrixOptions): Promise<MatrixResult> {
     const sentence = skipped.sentence(load.trace ?? name);
     if (sentence !== undefined) options.onNote?.(sentence);
     schedules.set(name, schedule);
-    await writeText(join(folder, "schedules", `${name}.csv`), scheduleCsv(schedule));
+    await replaceFile(join(folder, "schedules", `${name}.csv`), scheduleCsv(schedule));
   }
   const { title, baseline, goodput } = spec;
   const modes = Object.keys(spec.modes);

@@ -4,13 +4,14 @@ import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { makeFolder } from "../base/make-folder.ts";
+import { replaceFile } from "../base/replace-file.ts";
 import { aiperfRecords } from "./aiperf-records.ts";
 import { benchmarkReport } from "./benchmark-report.ts";
 import { htmlOf } from "./html.ts";
 import { markdownOf } from "./markdown.ts";
 import { plotsOf } from "./plots.ts";
 import type { CellRun } from "./samples.ts";
-import { folderError, readFacts, readHeads, readRun, runName, writeText } from "./store.ts";
+import { folderError, readFacts, readHeads, readRun, runName } from "./store.ts";
 import { type Summary, summarise } from "./summary.ts";
 import { traceEvents } from "./trace-events.ts";
 import { vllmResult } from "./vllm-result.ts";
@@ -56,7 +57,7 @@ export async function writeReport(folder: string): Promise<WrittenReport> {
     "report.json": `${JSON.stringify(ordered)}\n`,
     "report.md": markdown,
   };
-  for (const [name, text] of Object.entries(files)) await writeText(join(folder, name), text);
+  for (const [name, text] of Object.entries(files)) await replaceFile(join(folder, name), text);
   await makeFolder(join(folder, "traces"));
   for (const theirs of ["vllm", "llm-d", "aiperf"]) await makeFolder(join(folder, theirs));
   for (const run of runs) {
@@ -64,10 +65,10 @@ export async function writeReport(folder: string): Promise<WrittenReport> {
     const events = gzipSync(JSON.stringify(traceEvents(run)));
     await writeFile(join(folder, "traces", `${name}.json.gz`), events);
     const result = JSON.stringify(vllmResult(run, goodput));
-    await writeText(join(folder, "vllm", `${name}.json`), `${result}\n`);
+    await replaceFile(join(folder, "vllm", `${name}.json`), `${result}\n`);
     const report = JSON.stringify(benchmarkReport(run));
-    await writeText(join(folder, "llm-d", `${name}.json`), `${report}\n`);
-    await writeText(join(folder, "aiperf", `${name}.jsonl`), aiperfRecords(run));
+    await replaceFile(join(folder, "llm-d", `${name}.json`), `${report}\n`);
+    await replaceFile(join(folder, "aiperf", `${name}.jsonl`), aiperfRecords(run));
   }
   return {
     summary: ordered,

@@ -23,7 +23,7 @@ export interface StallFigures {
 export function stallFigures(run: CellRun, completed: readonly RequestRecord[]): StallFigures {
   const { compilations } = run;
   if (compilations === undefined) return {};
-  const inOrder = byEnd(compilations);
+  const inOrder = apart(compilations);
   const cause = gapCause(run, inOrder, completed);
   const longest = Math.max(...inOrder.map(lengthSeconds));
   const delayed = completed.filter((request) => isDelayed(request, inOrder));
@@ -54,29 +54,22 @@ function gapCause(
   return compilation ? "compilation" : "neither";
 }
 
-/** Ranks compile the same kernel at the same time: what overlaps counts once. */
 function coveredSeconds(holds: readonly Hold[], from: number, to: number): number {
-  const inside = holds
-    .map(({ startSeconds, endSeconds }) => ({
-      start: Math.max(startSeconds, from),
-      end: Math.min(endSeconds, to),
-    }))
-    .filter(({ start, end }) => end > start)
-    .sort((a, b) => a.start - b.start);
-  let [covered, until] = [0, from];
-  for (const { start, end } of inside) {
-    covered += Math.max(0, end - Math.max(start, until));
-    until = Math.max(until, end);
-  }
-  return covered;
+  const inside = apart(holds).map(({ startSeconds, endSeconds }) => {
+    return Math.max(0, Math.min(endSeconds, to) - Math.max(startSeconds, from));
+  });
+  return inside.reduce((sum, seconds) => sum + seconds, 0);
 }
 
 function lengthSeconds({ startSeconds, endSeconds }: Hold): number {
   return endSeconds - startSeconds;
 }
 
-/** The search for one in a window halves, which wants ends in order; of nested ones the outer. */
-function byEnd(holds: readonly Hold[]): Hold[] {
+/**
+ * In order, and none within another: ranks compile the same kernel at the same time, and the search
+ * for one in a window halves, which wants their ends in order.
+ */
+function apart(holds: readonly Hold[]): Hold[] {
   const merged: Hold[] = [];
   for (const hold of [...holds].sort((a, b) => a.startSeconds - b.startSeconds)) {
     const last = merged.at(-1);

@@ -18,6 +18,7 @@ import { pipeline } from "node:stream/promises";
 import { createGunzip, createGzip } from "node:zlib";
 import { codeOf, LazygraphError, messageOf, OptionError } from "../base/errors.ts";
 import { makeFolder } from "../base/make-folder.ts";
+import { replaceFile } from "../base/replace-file.ts";
 import type {
   CaptureRecord,
   CellRun,
@@ -65,15 +66,8 @@ export async function openFolder(folder: string): Promise<void> {
   }
 }
 
-/** Replaces the file as a whole: a reader never sees half a document. */
 export async function writeDocument(file: string, document: object): Promise<void> {
-  await writeText(file, `${JSON.stringify(document, undefined, 1)}\n`);
-}
-
-export async function writeText(file: string, text: string): Promise<void> {
-  const temporary = `${file}.${process.pid}.tmp`;
-  await writeFile(temporary, text);
-  await rename(temporary, file);
+  await replaceFile(file, `${JSON.stringify(document, undefined, 1)}\n`);
 }
 
 export async function readFacts(folder: string): Promise<BenchFacts> {

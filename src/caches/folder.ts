@@ -1,11 +1,12 @@
 /** A folder of one engine's caches: what is in it, and how a start uses it. */
 
 import { constants } from "node:fs";
-import { access, cp, mkdtemp, open, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
+import { access, cp, mkdtemp, open, readdir, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { codeOf, LazygraphError, messageOf } from "../base/errors.ts";
 import { makeFolder } from "../base/make-folder.ts";
+import { replaceFile } from "../base/replace-file.ts";
 import { type CacheFingerprint, differences, differencesText } from "./fingerprint.ts";
 import { CACHE_KINDS, cacheVariables } from "./kinds.ts";
 import {
@@ -56,13 +57,10 @@ async function bounded(file: string): Promise<string | undefined> {
 
 /** As a whole or not at all: what has a manifest is complete. */
 export async function writeManifest(folder: string, manifest: Manifest): Promise<void> {
-  const part = join(folder, `.${MANIFEST}.${process.pid}`);
   try {
     await makeFolder(folder);
-    await writeFile(part, formatManifest(manifest));
-    await rename(part, join(folder, MANIFEST));
+    await replaceFile(join(folder, MANIFEST), formatManifest(manifest));
   } catch (error) {
-    await rm(part, { force: true }).catch(() => undefined);
     throw cachesError(
       `a folder of caches at ${folder} that can be written`,
       messageOf(error),

@@ -5,12 +5,13 @@ import { join, resolve } from "node:path";
 import { create, extract, list, type ReadEntry } from "tar";
 import { LazygraphError, messageOf } from "../base/errors.ts";
 import { makeFolder } from "../base/make-folder.ts";
+import { GIB } from "../base/units.ts";
 import { cachesError, manifestOf, readFolder, writeManifest } from "./folder.ts";
 import { CACHE_KINDS } from "./kinds.ts";
 import { MANIFEST, MANIFEST_BYTES_MAX, type Manifest } from "./manifest.ts";
 
 const ENTRIES_MAX = 1_000_000;
-const BYTES_MAX = 64 * 2 ** 30;
+const BYTES_MAX = 64 * GIB;
 /** Locks and what a process was writing when it ended are of no use elsewhere. */
 const PASSING = /(^|\/)(tmp\.pid_[^/]*|[^/]*\.lock|locks)(\/|$)/;
 
@@ -82,7 +83,7 @@ export async function readPack(file: string): Promise<PackContent> {
 }
 
 function tooMuch(file: string): LazygraphError {
-  const most = `${ENTRIES_MAX} entries and ${BYTES_MAX / 2 ** 30} GiB`;
+  const most = `${ENTRIES_MAX} entries and ${BYTES_MAX / GIB} GiB`;
   return cachesError(`at most ${most} in ${file}`, "more", "pack one engine's caches only");
 }
 

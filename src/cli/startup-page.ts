@@ -1,5 +1,6 @@
 /** Starts as one HTML file, in the form of the benchmark's report: what they came to, and each. */
 
+import { GIB } from "../base/units.ts";
 import type { Estimate } from "../bench/bootstrap.ts";
 import { columnHead, pageOf, table, text, wide } from "../bench/page.ts";
 import { mean } from "../measure/statistics.ts";
@@ -144,7 +145,7 @@ function startSection(start: StartResult, colours: ReadonlyMap<string, number>):
   const loaded =
     weights === undefined
       ? ""
-      : ` ${(weights.bytes / 2 ** 30).toFixed(2)} GiB of weights by ${weights.loader}.`;
+      : ` ${(weights.bytes / GIB).toFixed(2)} GiB of weights by ${weights.loader}.`;
   const title = `${variant}, start ${run}`;
   return `<section aria-label="${text(title)}"><h2>${text(title)}</h2>
 <p class="muted">Ready ${readySeconds.toFixed(2)} s after the spawn, first token after ${start.firstTokenSeconds.toFixed(2)} s. ${start.spans} spans of ${start.processes} processes.${text(loaded)}</p>

@@ -15,7 +15,6 @@ import { publishProblem } from "../engine/events.ts";
 import type { SharedMemory } from "../engine/shared-memory.ts";
 import type { SleepOptions, WakeOptions } from "../engine/sleep.ts";
 import type { EngineSnapshot } from "../engine/snapshot.ts";
-import { encode } from "../wire/codec.ts";
 import type { Mode } from "../wire/protocol.ts";
 import type { RouterLink } from "../wire/router.ts";
 import { EngineAdmission } from "./admission.ts";
@@ -29,7 +28,7 @@ import {
   checkWait,
   checkWake,
 } from "./call-options.ts";
-import { EngineFrames } from "./frames.ts";
+import { EngineFrames, HEARTBEAT } from "./frames.ts";
 import { type Ground, systemGround } from "./ground.ts";
 import { type ControllerOptions, type ResolvedOptions, resolveOptions } from "./options.ts";
 import { CapturePace } from "./pace.ts";
@@ -206,7 +205,7 @@ class EngineController implements Controller {
       onUndeliverable: (peer, reason) => this.#frames.undeliverable(peer, reason),
       onKeys: (sentence) => publishProblem("", "ERR_LAZYGRAPH_KEYS", sentence),
       onFault: (error) => this.#fault(error),
-      nothing: encode({ type: "heartbeat" }),
+      nothing: HEARTBEAT,
     });
     if (this.#closed) {
       await router.close();

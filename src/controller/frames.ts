@@ -16,7 +16,7 @@ import type { Connection, EngineRegistry } from "./registry.ts";
 const HELLO_BYTES_MAX = 32_768;
 
 /** It says nothing, and is sent all the time. */
-const HEARTBEAT: Uint8Array = encode({ type: "heartbeat" });
+export const HEARTBEAT: Uint8Array = encode({ type: "heartbeat" });
 
 export interface FramesOptions {
   readonly registry: EngineRegistry;

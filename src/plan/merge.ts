@@ -68,9 +68,9 @@ export function learnedSince(now: Learned, then: Learned): Learned {
     if (known === undefined) return row;
     return {
       ...row,
-      requestSteps: Math.max(0, row.requestSteps - known.requestSteps),
-      steps: Math.max(0, row.steps - known.steps),
-      ungraphedTimed: Math.max(0, row.ungraphedTimed - known.ungraphedTimed),
+      requestSteps: beyond(row.requestSteps, known.requestSteps),
+      steps: beyond(row.steps, known.steps),
+      ungraphedTimed: beyond(row.ungraphedTimed, known.ungraphedTimed),
     };
   });
   const before = new Map(then.graphs.map((graph) => [graph.id, graph]));
@@ -79,16 +79,20 @@ export function learnedSince(now: Learned, then: Learned): Learned {
     if (known === undefined) return graph;
     return {
       ...graph,
-      replays: Math.max(0, graph.replays - known.replays),
-      regret: Math.max(0, graph.regret - known.regret),
-      timed: Math.max(0, graph.timed - known.timed),
+      replays: beyond(graph.replays, known.replays),
+      regret: beyond(graph.regret, known.regret),
+      timed: beyond(graph.timed, known.timed),
     };
   });
   const { load, ...rest } = now;
   if (load === undefined) return { ...rest, traffic, graphs };
-  const seconds = Math.max(0, load.seconds - (then.load?.seconds ?? 0));
-  const workSeconds = Math.max(0, load.workSeconds - (then.load?.workSeconds ?? 0));
+  const seconds = beyond(load.seconds, then.load?.seconds ?? 0);
+  const workSeconds = beyond(load.workSeconds, then.load?.workSeconds ?? 0);
   return { ...rest, load: { seconds, workSeconds }, traffic, graphs };
+}
+
+function beyond(now: number, then: number): number {
+  return Math.max(0, now - then);
 }
 
 /** Both plans' traffic together. The caller has made sure that their fingerprints are the same. */

@@ -1,10 +1,11 @@
 /** Past starts of one command, in a small file: the last few, each with when its phases began. */
 
 import { createHash } from "node:crypto";
-import { readFile, rename, rm, writeFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { dirname } from "node:path";
 import { makeFolder } from "../base/make-folder.ts";
 import { jsonObject } from "../base/parse-json.ts";
+import { replaceFile } from "../base/replace-file.ts";
 import type { PastStart } from "./progress.ts";
 
 const FORMAT = "lazygraph-past-starts";
@@ -32,18 +33,9 @@ export async function readHistory(file: string): Promise<PastStart[]> {
 /** Adds one as a whole; two that end at once may lose one of them. */
 export async function addToHistory(file: string, start: PastStart): Promise<void> {
   const starts = [...(await readHistory(file)), start].slice(-STARTS_MAX);
-  const part = `${file}.${process.pid}`;
   await makeFolder(dirname(file));
-  try {
-    await writeFile(
-      part,
-      `${JSON.stringify({ format: FORMAT, formatVersion: VERSION, starts })}\n`,
-    );
-    await rename(part, file);
-  } catch (error) {
-    await rm(part, { force: true }).catch(() => undefined);
-    throw error;
-  }
+  const body = { format: FORMAT, formatVersion: VERSION, starts };
+  await replaceFile(file, `${JSON.stringify(body)}\n`);
 }
 
 function isPastStart(value: unknown): value is PastStart {

@@ -5,6 +5,7 @@
  * taken longer or shorter than usual, and says little of what is to come.
  */
 
+import { quantile } from "../measure/statistics.ts";
 import { SPAWN } from "./attribute.ts";
 import type { Begun, Span } from "./spans.ts";
 
@@ -45,7 +46,7 @@ export function progressOf(
     const at = phase === SPAWN ? 0 : began[phase];
     return at === undefined ? [] : [readySeconds - at - (now - first)];
   });
-  const estimate = left.length === 0 ? undefined : Math.max(0, median(left));
+  const estimate = left.length === 0 ? undefined : Math.max(0, quantile(left, 0.5));
   return {
     phase,
     phaseSeconds: Math.max(0, now - (inner?.begin ?? spawned)),
@@ -90,11 +91,4 @@ function latest<T>(all: readonly T[], at: (each: T) => number): T | undefined {
   let found: T | undefined;
   for (const each of all) if (found === undefined || at(each) >= at(found)) found = each;
   return found;
-}
-
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = Math.floor(sorted.length / 2);
-  const upper = sorted[middle] as number;
-  return sorted.length % 2 === 1 ? upper : (upper + (sorted[middle - 1] as number)) / 2;
 }

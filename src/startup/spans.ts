@@ -27,15 +27,7 @@ const NAME_CHARS_MAX = 64;
 
 /** Everything in a folder; what is no span is left out, as the last line of a process that died. */
 export async function readSpans(folder: string): Promise<Span[]> {
-  const names = (await readdir(folder)).filter((name) => /^spans-\d+\.jsonl$/.test(name));
-  const spans: Span[] = [];
-  for (const name of names.slice(0, FILES_MAX)) {
-    const pid = Number(/\d+/.exec(name)?.[0]);
-    for (const line of (await readFile(join(folder, name), "utf8")).split("\n")) {
-      const span = spanOf(line, pid);
-      if (span !== undefined && spans.length < SPANS_MAX) spans.push(span);
-    }
-  }
+  const spans = await readLines(folder, /^spans-\d+\.jsonl$/, spanOf);
   return spans.sort((a, b) => a.begin - b.begin || b.end - a.end);
 }
 
@@ -44,17 +36,31 @@ export type Begun = Pick<Span, "name" | "begin" | "pid">;
 
 /** What has begun, by all processes of a folder. */
 export async function readBegun(folder: string): Promise<Begun[]> {
-  const names = (await readdir(folder)).filter((name) => /^begun-\d+\.jsonl$/.test(name));
-  const begun: Begun[] = [];
-  for (const file of names.slice(0, FILES_MAX)) {
+  return readLines(folder, /^begun-\d+\.jsonl$/, begunOf);
+}
+
+/** Of one kind of file, each of which has its process's number in its name. */
+async function readLines<T>(
+  folder: string,
+  names: RegExp,
+  parse: (line: string, pid: number) => T | undefined,
+): Promise<T[]> {
+  const files = (await readdir(folder)).filter((name) => names.test(name));
+  const found: T[] = [];
+  for (const file of files.slice(0, FILES_MAX)) {
     const pid = Number(/\d+/.exec(file)?.[0]);
     for (const line of (await readFile(join(folder, file), "utf8")).split("\n")) {
-      const { name, begin } = (jsonObject(line) ?? {}) as Record<string, unknown>;
-      if (typeof name !== "string" || typeof begin !== "number") continue;
-      if (begun.length < SPANS_MAX) begun.push({ name: name.slice(0, NAME_CHARS_MAX), begin, pid });
+      const entry = parse(line, pid);
+      if (entry !== undefined && found.length < SPANS_MAX) found.push(entry);
     }
   }
-  return begun;
+  return found;
+}
+
+function begunOf(line: string, pid: number): Begun | undefined {
+  const { name, begin } = (jsonObject(line) ?? {}) as Record<string, unknown>;
+  if (typeof name !== "string" || typeof begin !== "number") return undefined;
+  return { name: name.slice(0, NAME_CHARS_MAX), begin, pid };
 }
 
 function spanOf(line: string, pid: number): Span | undefined {

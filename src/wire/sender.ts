@@ -22,9 +22,8 @@ export interface SenderOptions {
 
 export class Sender {
   readonly #options: SenderOptions;
-  /** Peers with something to send, each once. */
-  #due: Peer[] = [];
-  readonly #waiting = new Set<Peer>();
+  /** Peers with something to send, by turn. */
+  readonly #due = new Set<Peer>();
   readonly #full = new Set<Peer>();
   #writing: Promise<void> | undefined;
   #cancelRetry: (() => void) | undefined;
@@ -68,18 +67,17 @@ export class Sender {
   close(): void {
     this.#closed = true;
     this.#cancelRetry?.();
-    this.#due = [];
+    this.#due.clear();
   }
 
   #enqueue(peer: Peer): void {
-    if (this.#waiting.has(peer) || this.#full.has(peer)) return;
-    this.#waiting.add(peer);
-    this.#due.push(peer);
+    if (this.#full.has(peer)) return;
+    this.#due.add(peer);
     this.#writeAll();
   }
 
   #writeAll(): void {
-    if (this.#writing !== undefined || this.#due.length === 0 || this.#closed) return;
+    if (this.#writing !== undefined || this.#due.size === 0 || this.#closed) return;
     this.#writing = this.#write().finally(() => {
       this.#writing = undefined;
       this.#writeAll();
@@ -87,16 +85,14 @@ export class Sender {
   }
 
   async #write(): Promise<void> {
-    for (let peer = this.#due.shift(); peer !== undefined; peer = this.#due.shift()) {
-      this.#waiting.delete(peer);
+    // Who comes meanwhile, or once more, has its turn after the others.
+    for (const peer of this.#due) {
+      this.#due.delete(peer);
       const [frame] = peer.outbox;
       if (frame === undefined) continue;
       await this.#send(peer, frame);
       if (this.#closed) return;
-      if (peer.outbox.length > 0 && !this.#full.has(peer) && !this.#waiting.has(peer)) {
-        this.#waiting.add(peer);
-        this.#due.push(peer);
-      }
+      if (peer.outbox.length > 0 && !this.#full.has(peer)) this.#due.add(peer);
     }
   }
 

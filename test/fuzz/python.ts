@@ -2,9 +2,9 @@
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync } from "node:fs";
 import { text } from "node:stream/consumers";
 import { fileURLToPath } from "node:url";
+import { workerPython } from "../../bench/lib/worker-python.ts";
 
 const WORKER = fileURLToPath(new URL("../../worker", import.meta.url));
 
@@ -19,8 +19,7 @@ export interface PythonResult {
 
 /** @param frames in the order in which they are sent */
 export async function decodeInPython(frames: Iterable<Uint8Array>): Promise<PythonResult> {
-  const own = `${WORKER}/.venv/bin/python`;
-  const child = spawn(existsSync(own) ? own : "python3", [`${WORKER}/tests/fuzz_decoder.py`], {
+  const child = spawn(workerPython(), [`${WORKER}/tests/fuzz_decoder.py`], {
     env: { ...process.env, PYTHONPATH: `${WORKER}/src` },
     stdio: ["pipe", "pipe", "inherit"],
   });

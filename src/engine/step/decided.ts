@@ -11,7 +11,7 @@ export function ask(happening: Happening): Inner {
   return { type: "ask", happening };
 }
 
-/** What was decided is remembered too, for people who ask later. */
+/** What was decided is remembered too, for whoever asks later. */
 export function* decided(
   record: EngineRecord,
   decision: Pick<DecisionEvent, "decision" | "graph" | "reason">,
