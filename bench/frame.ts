@@ -96,6 +96,7 @@ async function measure(build: string): Promise<void> {
   const rounds = Array.from({ length: ROUNDS }, () => batch(frames / ROUNDS));
   const steps = controller.engines().reduce((sum, { stepsExact }) => sum + stepsExact, 0);
   if (steps === 0) throw new Error("Expected steps to be booked, got none.");
+  if (sent === 0) throw new Error("Expected costs to be learned and tables to follow, got none.");
   console.log(
     `${build}: ${(median(rounds) ?? 0).toFixed(2)} us a frame, ${Math.min(...rounds).toFixed(2)} ` +
       `at best, of ${engines} engines; ${sent} messages came of ${frames} frames`,

@@ -8,6 +8,7 @@ import { LazygraphError } from "../base/errors.ts";
 import { type Check, Mismatch, show } from "./check.ts";
 import { type FromEngine, LIMITS, type ToEngine } from "./protocol.ts";
 import { scanFrame } from "./scan.ts";
+import { readTelemetry } from "./telemetry.ts";
 import { FROM_ENGINE, TO_ENGINE } from "./validate.ts";
 
 // `skipValues` and `int64AsType: "auto"` work but are missing from msgpackr's types.
@@ -47,7 +48,7 @@ export function encode(message: FromEngine | ToEngine): Buffer {
  * @throws LazygraphError ERR_LAZYGRAPH_PROTOCOL_FRAME for anything else that is not a message.
  */
 export function decodeFromEngine(frame: Uint8Array): FromEngine | undefined {
-  return decode(frame, FROM_ENGINE) as FromEngine | undefined;
+  return readTelemetry(frame) ?? (decode(frame, FROM_ENGINE) as FromEngine | undefined);
 }
 
 /** Reads a frame a controller sent; like {@link decodeFromEngine}. */

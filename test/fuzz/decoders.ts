@@ -3,6 +3,7 @@
 import { isDeepStrictEqual } from "node:util";
 import { codeOf, messageOf } from "../../src/base/errors.ts";
 import { decodeFromEngine, decodeToEngine, encode } from "../../src/wire/codec.ts";
+import { readTelemetry } from "../../src/wire/telemetry.ts";
 
 export type Side = "from-engine" | "to-engine";
 
@@ -18,6 +19,9 @@ const SENTENCE_CHARS_MAX = 1000;
 
 export function outcomeOf(side: Side, frame: Uint8Array): Outcome {
   const decode = side === "from-engine" ? decodeFromEngine : decodeToEngine;
+  if (side === "from-engine" && !isReadAlike(frame)) {
+    return fault("telemetry means something else where it is read straight from its frame");
+  }
   let message: ReturnType<typeof decode>;
   try {
     message = decode(frame);
@@ -36,6 +40,23 @@ export function outcomeOf(side: Side, frame: Uint8Array): Outcome {
     return fault(`${message.type} can't be written again: ${messageOf(error)}`);
   }
   return { type: "message", name: message.type };
+}
+
+/** Whether telemetry that is read straight from its frame is what the general way makes of it. */
+export function isReadAlike(frame: Uint8Array): boolean {
+  const straight = readTelemetry(frame);
+  if (straight === undefined) return true;
+  try {
+    // As texts, which tell the order of fields as well.
+    return JSON.stringify(straight) === JSON.stringify(decodeFromEngine(inLongForm(frame)));
+  } catch {
+    return false;
+  }
+}
+
+/** The same map with a head of three bytes, which is not of the plain form. */
+function inLongForm(frame: Uint8Array): Uint8Array {
+  return Uint8Array.of(0xde, 0, (frame[0] ?? 0) & 0x0f, ...frame.subarray(1));
 }
 
 function fault(why: string): Outcome {
