@@ -58,7 +58,17 @@ export class Demand {
     ungraphedTimed = 0,
   ): void {
     const bucket = this.#shapes.bucketOf(step);
-    if (bucket === undefined) return;
+    if (bucket !== undefined) this.addAt(bucket, count, requests, atSeconds, ungraphedTimed);
+  }
+
+  /** The same for steps of a bucket. */
+  addAt(
+    bucket: Bucket,
+    count: number,
+    requests: number,
+    atSeconds: number,
+    ungraphedTimed: number,
+  ): void {
     const { lane, size } = bucket;
     this.added++;
     let counted = this.lanes.get(lane);
