@@ -140,7 +140,7 @@ async function measure(build: string, dist: string, count: number): Promise<Flee
     engines.send({ type: "serve" } satisfies ToEngines);
     await sleep(1000 * CALM_SECONDS);
     await engineFigures(engines);
-    await controllerFigures(controller);
+    controller.send("begin" satisfies ToController);
     await sleep(1000 * Number(values.serve));
     const serveController = await controllerFigures(controller);
     const serve = await engineFigures(engines);

@@ -112,10 +112,16 @@ function figures(): ControllerFigures {
     problems,
   };
   // A picture of all engines takes a while, which is not to be in the next figures.
+  begin();
+  return told;
+}
+
+/** Without a picture of all engines, which would keep waiting what is measured next. */
+function begin(): void {
+  probe.take();
   cpu = process.cpuUsage();
   cpuAt = monotonicMs();
   threads = threadSeconds();
-  return told;
 }
 
 function tell(message: FromController): void {
@@ -124,6 +130,7 @@ function tell(message: FromController): void {
 
 process.on("message", (message: ToController) => {
   if (message === "collect") globalThis.gc?.();
+  else if (message === "begin") begin();
   else if (message === "exit") {
     void controller.close().finally(() => process.exit(0));
   } else if (message === "figures") tell({ type: "figures", figures: figures() });

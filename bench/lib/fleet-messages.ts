@@ -19,7 +19,8 @@ export interface ControllerFigures extends ProbeFigures {
   readonly problems: Readonly<Record<string, number>>;
 }
 
-export type ToController = "figures" | "collect" | "exit" | { readonly profiled: string };
+/** `begin`: what the next figures are of begins now. */
+export type ToController = "figures" | "begin" | "collect" | "exit" | { readonly profiled: string };
 export type FromController =
   | { readonly type: "listening"; readonly endpoint: string; readonly http?: string }
   | { readonly type: "figures"; readonly figures: ControllerFigures };
