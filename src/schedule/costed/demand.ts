@@ -84,7 +84,9 @@ export class Demand {
     }
     counted.steps[size] = (counted.steps[size] ?? 0) + count;
     counted.requestSteps[size] = (counted.requestSteps[size] ?? 0) + count * requests;
-    counted.ungraphedTimed[size] = (counted.ungraphedTimed[size] ?? 0) + ungraphedTimed;
+    if (ungraphedTimed > 0) {
+      counted.ungraphedTimed[size] = (counted.ungraphedTimed[size] ?? 0) + ungraphedTimed;
+    }
     this.#fade(bucket, count, requests, atSeconds);
   }
 
