@@ -100,7 +100,7 @@ export async function requireServer(
   if (answer.status === undefined) {
     throw new LazygraphError(
       "ERR_LAZYGRAPH_BENCH",
-      `Expected a server at ${server.shown}, got ${answer.what}: start it, or see host and port.`,
+      `Expected a server at ${server.shown}, got ${answer.what}: start it, or see its URL.`,
     );
   }
   modelOf(answer, server, wanted);

@@ -1,7 +1,7 @@
 /** How a command is told of a server: its URL, a key, headers. */
 
 import { OptionError } from "../base/errors.ts";
-import { checkHeaders } from "../bench/spec.ts";
+import { checkApiKey, checkHeaders } from "../measure/access-check.ts";
 import {
   ServerAddress,
   type ServerAddressOptions,
@@ -19,7 +19,9 @@ export function accessOptions(
   environment: Readonly<Record<string, string | undefined>>,
 ): ServerAddressOptions {
   const headers = Object.fromEntries((lists.get("header") ?? []).map(headerOf));
-  const apiKey = strings.get("api-key") ?? environment["OPENAI_API_KEY"];
+  const apiKey =
+    checkApiKey("--api-key", strings.get("api-key")) ??
+    checkApiKey("OPENAI_API_KEY", environment["OPENAI_API_KEY"]);
   return { apiKey, headers: checkHeaders("--header", headers) };
 }
 

@@ -62,8 +62,9 @@ export function isClosedConnection(error: unknown): boolean {
 /** Why a request failed, in few words: the system's code where there is one. */
 export function connectionFailure(error: unknown): string {
   const code = codeOf(error);
-  if (code === "UND_ERR_SOCKET") return messageOf(error);
-  return code ?? messageOf(error);
+  // It stands within a sentence, so that it must not end one.
+  const said = messageOf(error).replace(/\.$/, "");
+  return code === undefined || code === "UND_ERR_SOCKET" ? said : code;
 }
 
 export interface Question {
@@ -111,7 +112,7 @@ export async function askServer({ server, path, body, signal }: Question): Promi
     chars += part.length;
     if (chars > ANSWER_CHARS_MAX) {
       answer.body.destroy();
-      throw new RangeError(`An answer has over ${ANSWER_CHARS_MAX} characters.`);
+      throw new RangeError(`an answer of over ${ANSWER_CHARS_MAX} characters`);
     }
     parts.push(part);
   }

@@ -39,6 +39,12 @@ describe("a base URL", () => {
     const quoted = "no such key sk-1234, hunter2, password1 or tok-9 of the blue team";
     expect(server.hide(quoted)).toBe("no such key …, …, … or … of the blue team");
     expect(shownUrl("http://user:password1@h/v1?key=hunter2")).toBe("http://h");
+    // A key alone in place of user and password, and headers that are secret by any name.
+    const keyed = new ServerAddress(new URL("http://sk-5678@h"), { headers: { "X-Auth": "abcd" } });
+    expect(keyed.hide("neither sk-5678 nor abcd")).toBe("neither … nor …");
+    for (const text of ["http://u:pass/word@h", "u:password1@h:1", "x://u:p@ssw@h?k=v"]) {
+      expect(shownUrl(text), text).not.toMatch(/pass|word|ss|k=v/);
+    }
     // What is no URL for us is shown without its secrets all the same.
     expect(shownUrl("ftp://user:password1@h/x?key=hunter2")).toBe("ftp://…@h/x?…");
     expect(serverUrl("ftp://h")).toBeUndefined();
@@ -52,6 +58,29 @@ describe("a base URL", () => {
     });
   });
 });
+
+test("a key has no blanks around it; what no header can carry is refused without being shown", () => {
+  const url = new URL("http://h");
+  expect(new ServerAddress(url, { apiKey: " sk-1234\n" }).headers).toEqual({
+    authorization: "Bearer sk-1234",
+  });
+  expect(new ServerAddress(url, { apiKey: " \n" }).headers).toEqual({});
+  for (const apiKey of ["sk-\n1234", "sk-\u00011234", "sk-“1234”"]) {
+    expect(() => new ServerAddress(url, { apiKey })).toThrow(
+      "Expected apiKey to be a key in one word of Latin characters, got one with others in it.",
+    );
+  }
+});
+
+test.for(["Transfer-Encoding", "expect", "Upgrade", "Content-Length", "Connection"])(
+  "the header %s is not the caller's to give",
+  (name) => {
+    const give = (): unknown =>
+      new ServerAddress(new URL("http://h"), { headers: { [name]: "5" } });
+    expect(give).toThrow("no header of the connection or of the body's length, got");
+    expect(give).toThrow(name);
+  },
+);
 
 test("an IPv6 address and a key are used in requests", async () => {
   const seen: unknown[] = [];
