@@ -2,6 +2,7 @@
 
 import { OptionError } from "../base/errors.ts";
 import { checkApiKey, checkHeaders } from "../measure/access-check.ts";
+import { proxyVariable } from "../measure/http-client.ts";
 import {
   ServerAddress,
   type ServerAddressOptions,
@@ -33,7 +34,11 @@ export function serverOption(
   environment: Readonly<Record<string, string | undefined>>,
 ): ServerAddress {
   const url = serverUrl(value);
-  if (url !== undefined) return new ServerAddress(url, accessOptions(options, environment));
+  if (url !== undefined) {
+    // A proxy's URL that is none is told now, and not of every request.
+    proxyVariable(url.origin);
+    return new ServerAddress(url, accessOptions(options, environment));
+  }
   throw usageError(option, "a URL such as http://127.0.0.1:8000", shownUrl(value));
 }
 
