@@ -173,6 +173,22 @@ test("a file that is there, can't be made, or a limit out of range: one sentence
   await recorder.close();
 });
 
+test("a disk that is full from the start leaves no file in the way of the next try", async () => {
+  const file = join(await temporaryFolder(), "trace.csv");
+  const { append } = TraceFile.prototype;
+  onTestFinished(() => {
+    TraceFile.prototype.append = append;
+  });
+  TraceFile.prototype.append = () => Promise.reject(Object.assign(new Error(), { code: "ENOSPC" }));
+  await expect(createTraceRecorder({ file })).rejects.toMatchObject({
+    code: "ERR_LAZYGRAPH_TRACE",
+    message: `Expected ${file} to be a new file that can be written, got ENOSPC.`,
+  });
+  TraceFile.prototype.append = append;
+  await (await createTraceRecorder({ file })).close();
+  expect(await readFile(file, "utf8")).toBe("seconds,prompt_tokens,output_tokens\n");
+});
+
 test("a disk that is full ends the recording with a problem, not the program", async () => {
   const { recorder } = await record();
   const append = TraceFile.prototype.append;
