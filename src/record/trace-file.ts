@@ -15,6 +15,8 @@ const compress = promisify(gzip);
 export class TraceFile {
   readonly #handle: FileHandle;
   readonly #gzipped: boolean;
+  /** That are whole. */
+  #bytes = 0;
 
   private constructor(handle: FileHandle, gzipped: boolean) {
     this.#handle = handle;
@@ -45,7 +47,15 @@ export class TraceFile {
   }
 
   async append(text: string): Promise<void> {
-    await this.#handle.appendFile(this.#gzipped ? await compress(text) : text);
+    const bytes = this.#gzipped ? await compress(text) : Buffer.from(text);
+    try {
+      await this.#handle.appendFile(bytes);
+    } catch (error) {
+      // A disk that fills up takes a part: half a row may be read as another one.
+      await this.#handle.truncate(this.#bytes).catch(() => undefined);
+      throw error;
+    }
+    this.#bytes += bytes.length;
   }
 
   async close(): Promise<void> {

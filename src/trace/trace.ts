@@ -182,7 +182,12 @@ async function* fromZero(
     first ??= seconds;
     if (seconds < last) {
       const expected = "times that never fall (`lazygraph trace convert --sort` orders them)";
-      throw traceError(file, place.line, expected, `one ${last - seconds} s before the last`);
+      throw traceError(
+        file,
+        place.line,
+        expected,
+        `one ${Number((last - seconds).toPrecision(6))} s before the last`,
+      );
     }
     last = seconds;
     yield { atSeconds: seconds - first, ...request };

@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs";
-import { readFile, stat } from "node:fs/promises";
+import { type FileHandle, open, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { gunzipSync } from "node:zlib";
 import { expect, onTestFinished, test } from "vitest";
@@ -172,6 +172,36 @@ test("a file that is there, can't be made, or a limit out of range: one sentence
   expect(existsSync(misspelt.file)).toBe(false);
   await recorder.close();
 });
+
+test.for(["trace.csv", "trace.csv.gz"])(
+  "%s: a disk that takes half of a write leaves whole rows",
+  async (name) => {
+    const { recorder, file } = await record({}, name);
+    for (const _ of [1, 2]) {
+      const request = recorder.arrived();
+      request.chunk(usage(123, 45));
+      request.end();
+    }
+    const probe = await open(file, "r");
+    const handles = Object.getPrototypeOf(probe) as FileHandle;
+    await probe.close();
+    const { appendFile } = handles;
+    onTestFinished(() => {
+      handles.appendFile = appendFile;
+    });
+    let asked = 0;
+    handles.appendFile = async function (data) {
+      asked++;
+      await appendFile.call(this, (data as Buffer).subarray(0, data.length - 4));
+      throw Object.assign(new Error("No space."), { code: "ENOSPC" });
+    };
+    expect(await recorder.close()).toMatchObject({ recorded: 0, leftOut: 2, reasons: { file: 2 } });
+    expect(asked).toBe(1);
+    const whole = await readFile(file);
+    const text = (name.endsWith(".gz") ? gunzipSync(whole) : whole).toString();
+    expect(text).toBe("seconds,prompt_tokens,output_tokens\n");
+  },
+);
 
 test("a disk that is full from the start leaves no file in the way of the next try", async () => {
   const file = join(await temporaryFolder(), "trace.csv");
