@@ -134,6 +134,18 @@ test("without usage events with content are tokens, cut anywhere", async () => {
   expect(await rows(file)).toMatchObject([{ promptTokens: 20, outputTokens: 2 }]);
 });
 
+test("a client that leaves within an event leaves a row of what was generated until then", async () => {
+  const { recorder, file } = await record();
+  const request = recorder.arrived();
+  request.body(40);
+  request.answer({ status: 200, headers: { "content-type": "text/event-stream" } });
+  const event = `data: ${JSON.stringify({ choices: [{ index: 0, text: " one" }] })}\n\n`;
+  request.chunk(Buffer.from(event + event + event.slice(0, -9)));
+  request.left();
+  expect(await recorder.close()).toMatchObject({ recorded: 1, estimated: 1, unanswered: 0 });
+  expect(await rows(file)).toEqual([{ atSeconds: 0, promptTokens: 10, outputTokens: 2 }]);
+});
+
 test("limits: rows, and what comes after the end", async () => {
   const { file, recorder } = await record({ requestsMax: 2 });
   for (let index = 0; index < 3; index++) {
