@@ -4,7 +4,7 @@
  */
 
 import type { Clock } from "../base/clock.ts";
-import { LazygraphError } from "../base/errors.ts";
+import { type ErrorCode, LazygraphError } from "../base/errors.ts";
 import { EngineDriver } from "../engine/driver.ts";
 import { publishProblem } from "../engine/events.ts";
 import type { SharedMemory } from "../engine/shared-memory.ts";
@@ -12,6 +12,7 @@ import type { EnginePlans } from "../plan/engine-plan.ts";
 import type { Hello, Refuse, ToEngine } from "../wire/protocol.ts";
 import { Session } from "../wire/session.ts";
 import { refusalOf, spokenVersion } from "../wire/version.ts";
+import { NameKeys } from "./name-keys.ts";
 import type { ResolvedOptions } from "./options.ts";
 import { modeOf, ordersFor, rulesOf } from "./orders.ts";
 import type { Connection, EngineRegistry } from "./registry.ts";
@@ -60,10 +61,12 @@ export class EngineAdmission {
   /** When a peer without a session was last asked to say hello; infinity: refused, never again. */
   readonly #strangers = new Map<string, number>();
   readonly #putOff = new Set<string>();
+  readonly #names: NameKeys;
   #commands = 0;
 
   constructor(options: AdmissionOptions) {
     this.#options = options;
+    this.#names = new NameKeys(options.options.curve);
   }
 
   /** Later starts have higher ones; engines never go back to a lower one. */
@@ -90,6 +93,11 @@ export class EngineAdmission {
       this.#refuse(peer, refusal, hello.engine);
       return;
     }
+    const taken = this.#names.refusal(hello, this.#options.registry.driver(hello.engine));
+    if (taken !== undefined) {
+      this.#nameTaken(peer, connection, hello, taken);
+      return;
+    }
     if (!this.#outranks(hello)) {
       this.#superseded(connection, hello);
       return;
@@ -110,7 +118,7 @@ export class EngineAdmission {
     }
     const { registry, options, onJoin } = this.#options;
     if (!registry.makeRoom(engine, options.enginesMax)) {
-      this.#later(peer, hello);
+      this.#noPlace(peer, hello);
       return;
     }
     this.#strangers.delete(peer);
@@ -147,13 +155,23 @@ export class EngineAdmission {
     );
   }
 
-  /** There is no place: whoever comes again when there is one is let in. */
-  #later(peer: string, { engine, session }: Hello): void {
+  /** Another key's: the one that has it doesn't notice, and keys may be mended meanwhile. */
+  #nameTaken(peer: string, connection: Connection | undefined, hello: Hello, why: string): void {
+    if (connection !== undefined) this.#endConnectionOf(connection.driver, "it took another name");
+    this.#options.registry.driver(hello.engine)?.countProblem("namesakes", 1);
+    this.#later(peer, hello, "ERR_LAZYGRAPH_ENGINE_NAME", why);
+  }
+
+  #noPlace(peer: string, hello: Hello): void {
     const { enginesMax } = this.#options.options;
-    const code = "ERR_LAZYGRAPH_ENGINES_MAX";
     const message =
-      `Expected at most ${enginesMax} engines at once, got ${engine} as one more: it is let in when ` +
-      "another one ends; raise enginesMax (--engines-max), or start another controller.";
+      `Expected at most ${enginesMax} engines at once, got ${hello.engine} as one more: it is let in ` +
+      "when another one ends; raise enginesMax (--engines-max), or start another controller.";
+    this.#later(peer, hello, "ERR_LAZYGRAPH_ENGINES_MAX", message);
+  }
+
+  /** Whoever comes again when the reason is gone is let in. */
+  #later(peer: string, { engine, session }: Hello, code: ErrorCode, message: string): void {
     // Asked again only by its next hello.
     this.#remember(peer, Number.POSITIVE_INFINITY);
     this.#options.send(peer, { type: "later", code, message, retrySeconds: LATER_SECONDS });
@@ -171,6 +189,7 @@ export class EngineAdmission {
     if (old !== undefined && old.record.hello.session === hello.session) {
       this.#endConnectionOf(old, "it came back over another connection");
       this.#connect(peer, { driver: old, session });
+      this.#names.own(old, hello);
       old.attach(hello, session);
       return;
     }
@@ -190,6 +209,7 @@ export class EngineAdmission {
     });
     if (replaced > 0) driver.countProblem("replaced", replaced);
     registry.add(driver);
+    this.#names.own(driver, hello);
     this.#connect(peer, { driver, session });
     driver.join();
   }
