@@ -86,7 +86,7 @@ export class EngineAdmission {
 
   /** @param connection the one that this peer has already */
   hello(peer: string, connection: Connection | undefined, hello: Hello): void {
-    const refusal = this.#refusal(hello);
+    const refusal = refusalOf(hello);
     if (refusal !== undefined) {
       // It may have been welcome before it knew that its graphs need another version.
       if (connection !== undefined) this.#endConnectionOf(connection.driver, "it is refused now");
@@ -96,6 +96,10 @@ export class EngineAdmission {
     const taken = this.#names.refusal(hello, this.#options.registry.driver(hello.engine));
     if (taken !== undefined) {
       this.#nameTaken(peer, connection, hello, taken);
+      return;
+    }
+    if (this.#isReplaced(hello)) {
+      this.#putOffReplaced(peer, hello);
       return;
     }
     if (!this.#outranks(hello)) {
@@ -249,11 +253,26 @@ export class EngineAdmission {
     return session;
   }
 
-  #refusal(hello: Hello): Refuse | undefined {
-    const version = refusalOf(hello);
-    if (version !== undefined) return version;
-    const { engine, session } = hello;
-    return this.#replaced.has(session) ? replacedRefusal(engine) : undefined;
+  /** Whether a younger process has its name, and is there. */
+  #isReplaced({ engine, session }: Hello): boolean {
+    if (!this.#replaced.has(session)) return false;
+    if (this.#options.registry.driver(engine)?.record.connected === true) return true;
+    this.#replaced.delete(session);
+    return false;
+  }
+
+  /**
+   * Not for good: what took its name may have been the last word of a process that was dead by then,
+   * read late because this side or the network was slow.
+   */
+  #putOffReplaced(peer: string, hello: Hello): void {
+    this.#later(
+      peer,
+      hello,
+      "ERR_LAZYGRAPH_ENGINE_REPLACED",
+      `Expected one engine of the name ${hello.engine}, but a younger one took it: give each engine a ` +
+        "name of its own (LAZYGRAPH_ENGINE); this one is let in when the other is gone.",
+    );
   }
 
   #refuse(peer: string, refusal: Refuse, engine: string): void {
@@ -268,11 +287,10 @@ export class EngineAdmission {
    */
   #replace(driver: EngineDriver): number {
     const { hello, problems } = driver.record;
-    const { engine, session } = hello;
-    this.#replaced.add(session);
+    this.#replaced.add(hello.session);
     dropOldest(this.#replaced, REPLACED_MAX);
     const peer = this.#endConnectionOf(driver, "a younger engine took its name");
-    if (peer !== undefined) this.#refuse(peer, replacedRefusal(engine), engine);
+    if (peer !== undefined) this.#putOffReplaced(peer, hello);
     driver.close();
     return problems.replaced + (peer === undefined ? 0 : 1);
   }
@@ -321,14 +339,4 @@ function nextIncarnation(): number {
 function laterIncarnation(seen: number): number {
   incarnation = Math.max(seen, incarnation) + 1;
   return incarnation;
-}
-
-function replacedRefusal(engine: string): Refuse {
-  return {
-    type: "refuse",
-    code: "ERR_LAZYGRAPH_ENGINE_REPLACED",
-    message:
-      `Expected one engine of the name ${engine}, but a younger one took it: ` +
-      "give each engine a name of its own (LAZYGRAPH_ENGINE).",
-  };
 }

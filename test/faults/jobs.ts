@@ -42,6 +42,8 @@ async function inProcess(options: JobOptions): Promise<RowResult> {
 }
 
 if (process.send !== undefined && process.argv[1] === fileURLToPath(import.meta.url)) {
+  // Ends with whoever waits for its result.
+  process.once("disconnect", () => process.exit());
   process.once("message", (options) => {
     void runRow(options as JobOptions).then((result) =>
       process.send?.(result, () => process.disconnect()),
