@@ -2,13 +2,13 @@
  * The fault simulator:
  *
  *   npm run faults -- [--seeds N] [--from SEED] [--hours H] [--jobs J] [--plant DEFECT]
- *                     [--output FILE] [--sum]
+ *                     [--output FILE]
  *   npm run faults -- --seed SEED [--hours 0] [--log]
  *
  * Runs N courses, one a seed, or as many as simulate H hours, in J processes (one a core); prints how
  * often each kill point was hit, and of a seed that fails what does not hold and the command that
  * runs it again. The exit code is 1 then, and where 1,000 seeds or more left a kill point out.
- * `--output` adds the result to a file of results; `--sum` ends with `N passed, N failed`.
+ * `--output` adds the result to a file of results.
  */
 
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
@@ -35,7 +35,6 @@ const { values } = parseArgs({
     plant: { type: "string" },
     log: { type: "boolean", default: false },
     output: { type: "string" },
-    sum: { type: "boolean", default: false },
   },
 });
 
@@ -94,5 +93,4 @@ if (values.output !== undefined) {
 }
 const leftOut = hours === undefined && !one && seeds >= COMPLETE_SEEDS ? missed.length : 0;
 if (leftOut > 0) console.log(`not hit: ${missed.map(([name]) => name).join("; ")}`);
-if (values.sum) console.log(`${courses - failed} passed, ${failed + leftOut} failed`);
 process.exitCode = failed + leftOut > 0 ? 1 : 0;
