@@ -36,6 +36,7 @@ import {
   type Heartbeat,
   type Hello,
   type Inventory,
+  type KeyProof,
   type Later,
   LIMITS,
   MODES,
@@ -74,6 +75,8 @@ const stepCase: Fields<StepCase> = {
 };
 
 const phaseSeconds: Check<PhaseSeconds> = record<PhaseSeconds>({ name: label, seconds: amount });
+
+const keyProof: Check<KeyProof> = record<KeyProof>({ key: id, mac: id });
 
 const graph: Check<Graph> = record<Graph>({
   id,
@@ -187,6 +190,7 @@ export const FROM_ENGINE: Tables<FromEngine> = {
     sleeps: optional(flag),
     incarnation: optional(count),
     orders: optional(orders),
+    proof: optional(keyProof),
   }),
   inventory: record<Inventory>({
     type: oneOf(["inventory"]),
