@@ -5,10 +5,19 @@
  */
 
 import * as v from "valibot";
+import { nearMiss } from "./near-miss.ts";
 import { shownWhole } from "./shown.ts";
 
-/** Makes the error of a fault. The place is empty for the whole document. */
-export type FaultError = (place: string, expected: string, got: string) => Error;
+/**
+ * Makes the error of a fault. The place is empty for the whole document; of a field that isn't known
+ * it is the object's, and expected are the fields that are.
+ */
+export type FaultError = (
+  place: string,
+  expected: string,
+  got: string,
+  isUnknownField?: boolean,
+) => Error;
 
 /** A schema of a document from outside. */
 export type Schema<T> = v.GenericSchema<unknown, T>;
@@ -17,8 +26,11 @@ export type Schema<T> = v.GenericSchema<unknown, T>;
 export function readBy<T>(schema: Schema<T>, value: unknown, fail: FaultError): T {
   const result = v.safeParse(schema, value, { abortEarly: true });
   if (result.success) return result.output;
-  const [{ message, input, path }] = result.issues;
-  throw fail(placeOf(path?.map(({ key }) => key) ?? []), message, shownWhole(input));
+  const [{ message, input, path, expected }] = result.issues;
+  const isUnknown = expected === "never";
+  const keys = path?.map(({ key }) => key) ?? [];
+  const place = placeOf(isUnknown ? keys.slice(0, -1) : keys);
+  throw fail(place, message, shownWhole(input), isUnknown);
 }
 
 /** As in JavaScript: `rows[3].kind`, and `sizes["FULL/1"]` where a name is no word. */
@@ -37,11 +49,29 @@ export function fields<T extends v.ObjectEntries>(
 ): Schema<v.InferOutput<v.ObjectSchema<T, undefined>>> {
   return v.pipe(
     object,
-    v.object(entries, ({ path }) => {
-      const entry = entries[String(path?.[0].key)];
-      return (entry && v.safeParse(entry, undefined).issues?.[0].message) ?? "an object";
-    }),
+    v.object(entries, ({ path }) => missing(entries, path)),
   );
+}
+
+/** The same, where a field with another name is a slip. */
+export function exactFields<T extends v.ObjectEntries>(
+  entries: T,
+): Schema<v.InferOutput<v.ObjectSchema<T, undefined>>> {
+  const names = Object.keys(entries);
+  return v.pipe(
+    object,
+    v.strictObject(entries, ({ expected, input, path }) =>
+      expected === "never"
+        ? (nearMiss(String(input), names) ?? `one of ${names.join(", ")}`)
+        : missing(entries, path),
+    ),
+  );
+}
+
+/** What was expected of the field that isn't there. */
+function missing(entries: v.ObjectEntries, path: v.ObjectIssue["path"]): string {
+  const entry = entries[String(path?.[0].key)];
+  return (entry && v.safeParse(entry, undefined).issues?.[0].message) ?? "an object";
 }
 
 /** Entries of one kind by names of their own, at most `max`. */
@@ -93,9 +123,8 @@ export function amount(max: number): Schema<number> {
   );
 }
 
-export function oneOf<const T extends string | number>(values: readonly T[]): Schema<T> {
-  const named = values.join(values.length === 2 ? " or " : ", ");
-  return v.picklist(values, named);
+export function oneOf<const T extends string>(values: readonly T[]): Schema<T> {
+  return v.picklist(values, `one of ${values.join(", ")}`);
 }
 
 const object: Schema<object> = v.custom<object>(

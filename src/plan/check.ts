@@ -3,7 +3,7 @@
 import * as v from "valibot";
 import type { StepCase } from "../base/graph.ts";
 import { parseJsonFile } from "../base/parse-json.ts";
-import { amount, fields, line, list, named, number, oneOf, readBy, whole } from "../base/schema.ts";
+import { amount, fields, line, list, named, number, readBy, whole } from "../base/schema.ts";
 import { shownWhole } from "../base/shown.ts";
 import { PLAN_VERSION, type Plan, planVersion } from "./plan.ts";
 
@@ -74,7 +74,7 @@ const traffic = fields({
 
 const graph = fields({
   id: name,
-  kind: oneOf(["FULL", "PIECEWISE"]),
+  kind: v.picklist(["FULL", "PIECEWISE"], "FULL or PIECEWISE"),
   tokens,
   uniform: v.exactOptional(tokens),
   ...stepCase,

@@ -60,7 +60,7 @@ const profile = fields({
     kvCacheTokens: count,
     kvBlockTokens: count,
     // Absent in files of before it was known.
-    stepsAhead: v.optional(oneOf([0, 1]), 0),
+    stepsAhead: v.optional(v.picklist([0, 1], "0 or 1"), 0),
   }),
   memory: fields({
     totalBytes: bytes,
@@ -81,7 +81,7 @@ const profile = fields({
     columns: v.custom<object>((value) => JSON.stringify(value) === COLUMNS, COLUMNS),
     rows: list(
       v.strictTuple(
-        [oneOf(["FULL", "PIECEWISE"]), tokens, ms, ms, ms, bytes],
+        [v.picklist(["FULL", "PIECEWISE"], "FULL or PIECEWISE"), tokens, ms, ms, ms, bytes],
         `one value for each of ${COLUMNS}`,
       ),
       GRAPHS_MAX,

@@ -2,6 +2,7 @@ import * as v from "valibot";
 import { describe, expect, test } from "vitest";
 import {
   amount,
+  exactFields,
   fields,
   line,
   list,
@@ -53,7 +54,7 @@ describe("a document that breaks a rule is told its place, what was expected and
       'name to be a text of 1 to 8 characters, got "a\\nb".',
     ],
     ["a text too long", { note: "123456789" }, "note to be a text of 1 to 8 characters"],
-    ["another word", { kind: "HALF" }, 'kind to be FULL or PIECEWISE, got "HALF".'],
+    ["another word", { kind: "HALF" }, 'kind to be one of FULL, PIECEWISE, got "HALF".'],
     ["a list too long", { rows: [1, 2, 3] }, "rows[0] to be an object, got 1."],
     ["an empty list", { rows: [] }, "rows to be a list of 1 to 2 entries, got []."],
     ["a field of an entry", { rows: [{ tokens: 1 }] }, "rows[0].seconds to be a number from 0 up"],
@@ -75,6 +76,27 @@ describe("a document that breaks a rule is told its place, what was expected and
 
   test("a sound one is taken, without the fields that nobody asked for", () => {
     expect(readBy(document, { ...sound, more: 1 }, fail)).toEqual(sound);
+  });
+
+  test("a field that isn't known is a slip where all of them are", () => {
+    const told: unknown[] = [];
+    const tell = (...fault: unknown[]): Error => {
+      told.push(fault);
+      return new Error("a slip");
+    };
+    const exact = fields({ inner: exactFields({ runs: whole(1), model: text(8) }) });
+    for (const inner of [
+      { runs: 1, model: "m", rus: 2 },
+      { runs: 1, model: "m", extra: 2 },
+      { runs: 1 },
+    ]) {
+      expect(() => readBy(exact, { inner }, tell)).toThrow("a slip");
+    }
+    expect(told).toEqual([
+      ["inner", "runs", '"rus"', true],
+      ["inner", "one of runs, model", '"extra"', true],
+      ["inner.model", "a text of 1 to 8 characters", "nothing", false],
+    ]);
   });
 
   test("the first fault ends the reading: a long list of them costs no more", () => {
