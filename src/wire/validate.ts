@@ -85,6 +85,7 @@ const graph: Check<Graph> = record<Graph>({
   requests: optional(tokens),
   uniform: optional(tokens),
   ...stepCase,
+  draftLayers: optional(counted),
 });
 
 const rankMemory: Check<RankMemory> = record<RankMemory>({
