@@ -2,6 +2,7 @@
 
 import { OptionError } from "../base/errors.ts";
 import { type ControllerOptions, resolveOptions } from "../controller/options.ts";
+import { checkApiKey, checkHeaders } from "../measure/access-check.ts";
 import { type ServerAddressOptions, serverUrl, shownUrl } from "../measure/server-address.ts";
 import { MODES, type Mode } from "../wire/protocol.ts";
 import { defined, Fields, fieldError, numberIn, textIn } from "./fields.ts";
@@ -77,8 +78,6 @@ export interface BenchSpec extends RequestFields {
 /** Names become parts of file names. */
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,47}$/;
 const RUNS_MAX = 1000;
-const HEADER_VALUE = /^[\t\x20-\x7e\x80-\xff]*$/;
-const HEADER_NAME = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
 
 /**
  * Checks a specification; `${NAME}` in any text is replaced from the environment.
@@ -113,7 +112,9 @@ export function parseSpec(
     streamOptions: fields.flag("streamOptions") ?? true,
     access: defined<ServerAddressOptions>({
       // An empty variable is an unset one.
-      apiKey: fields.text("apiKey") ?? (environment["OPENAI_API_KEY"] || undefined),
+      apiKey:
+        checkApiKey("spec.apiKey", fields.text("apiKey")) ??
+        checkApiKey("OPENAI_API_KEY", environment["OPENAI_API_KEY"]),
       headers: checkHeaders("spec.headers", fields.record("headers", headerText)),
     }),
     textPrompts: fields.flag("textPrompts") ?? false,
@@ -255,19 +256,6 @@ function headerText(value: unknown, path: string): string {
   if (typeof value === "string") return value;
   // Without what came, which may be a secret.
   throw new OptionError(path, `Expected ${path} to be a text, got ${typeof value}.`);
-}
-
-/** @throws OptionError for a name or a value that no request can carry */
-export function checkHeaders(
-  path: string,
-  headers: Readonly<Record<string, string>> | undefined,
-): Readonly<Record<string, string>> | undefined {
-  for (const [name, value] of Object.entries(headers ?? {})) {
-    if (HEADER_NAME.test(name) && HEADER_VALUE.test(value)) continue;
-    // Without the value, which may be a secret.
-    throw fieldError(path, "names of headers, each with a value of one line", name);
-  }
-  return headers;
 }
 
 function parseSimulated(value: unknown, path: string): SimulatedSpec | undefined {

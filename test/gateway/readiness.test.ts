@@ -61,6 +61,27 @@ test("requests wait for an engine that starts, and see its phases", async () => 
   expect(engines["a"]).toMatchObject({ phase: "serving", settled: true, graphsPlanned: 102 });
 });
 
+test("an engine that isn't ready is said, with what its health check gave", async () => {
+  const locked = await startStub((_request, response) => void response.writeHead(401).end());
+  const gone = await startStub(() => undefined);
+  gone.server.close();
+  const said: string[] = [];
+  const say = (sentence: string): void => void said.push(sentence);
+  const { url } = await startGateway(
+    { locked: `${locked.url}/v1?key=secret`, gone: gone.url },
+    { say },
+  );
+  await expect.poll(() => said.length).toBe(2);
+  expect(said.sort()).toEqual([
+    `engine gone is not ready: ${gone.url}/health gave ECONNREFUSED`,
+    `engine locked is not ready: ${locked.url}/health gave status 401`,
+  ]);
+  expect((await readyz(url)).engines).toMatchObject({
+    gone: { ready: false, health: "ECONNREFUSED" },
+    locked: { ready: false, health: "status 401" },
+  });
+});
+
 test("so many wait and no more; one that leaves makes room; all are answered in the end", async () => {
   const { open, stub, answered } = gate();
   const upstream = await stub();
