@@ -131,6 +131,18 @@ describe("the Kubernetes manifests", () => {
     expect(entries).toEqual(pods.map((pod) => `${pod}=${urlOf(pod)}`));
   });
 
+  test("the gateway finds the controller, and has the token that it wants", () => {
+    const variables = (deployment: string) => containerOf(named("Deployment", deployment)).env;
+    const given = (wanted: string) =>
+      variables("lazygraph-gateway").find(({ name }) => name === wanted)?.value;
+    const service = named("Service", "lazygraph");
+    const { port } = service.spec.ports.find(({ name }: { name: string }) => name === "http");
+    expect(given("CONTROLLER")).toBe(`http://${service.metadata.name}:${port}`);
+    const token = variables("lazygraph").filter(({ name }) => name === "LAZYGRAPH_HTTP_TOKEN");
+    expect(token).toHaveLength(1);
+    expect(variables("lazygraph-gateway")).toEqual(expect.arrayContaining(token));
+  });
+
   test("the gateway has time to drain before it is killed", () => {
     const { spec } = named("Deployment", "lazygraph-gateway").spec.template;
     const drain = containerOf(named("Deployment", "lazygraph-gateway")).env.find(
