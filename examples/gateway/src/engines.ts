@@ -17,6 +17,9 @@ const PROBE_READY_MS = 2_000;
 const ANNOUNCE_MS = 20;
 /** Between two sentences about one engine's health: one that comes and goes must not fill a log. */
 const SAY_MS = 5_000;
+/** Health checks passed in a row, of an engine that the controller doesn't know, until that is said. */
+const UNKNOWN_MAX = 3;
+const NAMES_MAX = 5;
 const NONE: ReadonlySet<Engine> = new Set();
 
 export class Engine implements Candidate {
@@ -27,6 +30,8 @@ export class Engine implements Candidate {
   /** Why its health check says that it isn't ready; undefined while it is, or nobody knows. */
   ailment: string | undefined;
   saidAtMs = Number.NEGATIVE_INFINITY;
+  /** How often in a row it served and the controller knew nothing of it. */
+  unknown = 0;
   inFlight = 0;
   capturing = false;
   settled = false;
@@ -188,6 +193,19 @@ export class Engines {
     this.#say(`engine ${name} is not ready: ${server.shown}/health gave ${ailment}`);
   }
 
+  /** Mostly one of another name, of which every word of the controller is lost. */
+  #tellUnknown(engine: Engine): void {
+    const known = this.#controller.engines().map((its) => its.engine);
+    engine.unknown = known.includes(engine.name) ? 0 : engine.unknown + 1;
+    if (engine.unknown !== UNKNOWN_MAX) return;
+    const names = known.length === 0 ? "none" : known.slice(0, NAMES_MAX).join(", ");
+    this.#say(
+      `engine ${engine.name} serves, but the controller knows ${names} and not ${engine.name}: it ` +
+        "is chosen by load and health alone until ENGINES has the engine's LAZYGRAPH_ENGINE for " +
+        "its name, and its LAZYGRAPH_ENDPOINT is this controller's",
+    );
+  }
+
   async #probe(engine: Engine): Promise<void> {
     if (engine.probing !== "no") {
       engine.probing = "again";
@@ -203,6 +221,7 @@ export class Engines {
     const healthy = ailment === undefined;
     const became = healthy && !engine.ready;
     this.#tellHealth(engine, ailment);
+    if (healthy) this.#tellUnknown(engine);
     engine.ready = healthy;
     clearTimeout(this.#timers.get(engine));
     const ms = healthy ? PROBE_READY_MS : PROBE_MS;
