@@ -122,7 +122,19 @@ async function openEntries(file: string, unit: TimeUnit | undefined): Promise<Tr
   const first = await bytes.next();
   if (first.done === true) throw traceError(file, 1, expectedHeader(), "an empty file");
   const all = chained(first.value, bytes);
-  return startsWithBrace(first.value) ? openJsonLines(file, all, unit) : openCsv(file, all);
+  switch (firstCharacter(first.value)) {
+    case "{":
+      return openJsonLines(file, all, unit);
+    case "[":
+      throw traceError(
+        file,
+        1,
+        "one JSON object a line",
+        "a list (`jq -c '.[]'` makes lines of it)",
+      );
+    default:
+      return openCsv(file, all);
+  }
 }
 
 async function* chained(
@@ -134,8 +146,8 @@ async function* chained(
 }
 
 /** After a byte order mark and blanks. */
-function startsWithBrace(bytes: Uint8Array): boolean {
-  return /^\uFEFF?\s*\{/.test(Buffer.from(bytes.subarray(0, 256)).toString("utf8"));
+function firstCharacter(bytes: Uint8Array): string | undefined {
+  return /^\uFEFF?\s*(\S)/.exec(Buffer.from(bytes.subarray(0, 256)).toString("utf8"))?.[1];
 }
 
 async function* rowsOf(
