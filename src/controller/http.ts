@@ -39,6 +39,7 @@ import type { Announcement } from "./call-options.ts";
 import type { Controller } from "./controller.ts";
 import { type AccessOptions, type Refusal, refusalOf, tokenFault } from "./http-access.ts";
 import { guardConnections } from "./http-connections.ts";
+import { ENGINES_MAX } from "./options.ts";
 
 const BODY_BYTES_MAX = 4096;
 /** From a request's first byte to its last. */
@@ -407,8 +408,23 @@ async function getMetrics({ metrics }: Request): Promise<TextAnswer> {
  * it come back: so what is told tells sessions apart, and is none.
  */
 function told(snapshot: EngineSnapshot): EngineSnapshot {
-  const digest = createHash("sha256").update(`lazygraph session ${snapshot.session}`).digest("hex");
-  return { ...snapshot, session: digest.slice(0, SESSION_DIGITS) };
+  return { ...snapshot, session: digestOf(snapshot.session) };
+}
+
+/** What was told of sessions, the oldest first: a thousand digests take tens of milliseconds. */
+const digests = new Map<string, string>();
+
+function digestOf(session: string): string {
+  const known = digests.get(session);
+  if (known !== undefined) return known;
+  const all = createHash("sha256").update(`lazygraph session ${session}`).digest("hex");
+  const digest = all.slice(0, SESSION_DIGITS);
+  digests.set(session, digest);
+  if (digests.size > ENGINES_MAX) {
+    const [oldest] = digests.keys();
+    if (oldest !== undefined) digests.delete(oldest);
+  }
+  return digest;
 }
 
 function getEngine(request: Request): EngineSnapshot {

@@ -6,8 +6,9 @@
 import { randomBytes } from "node:crypto";
 import { Dealer } from "zeromq";
 import { codeOf } from "../../base/errors.ts";
-import { decodeToEngine, encode } from "../../wire/codec.ts";
+import { decode, encode } from "../../wire/codec.ts";
 import { type FromEngine, LIMITS, type ToEngine } from "../../wire/protocol.ts";
+import { TO_ENGINE } from "../../wire/validate.ts";
 
 /** CURVE keys of an engine, 40 characters of Z85 each. */
 export interface EngineCurve {
@@ -128,7 +129,7 @@ export class EngineLink implements EngineWire {
     for await (const [frame] of this.#socket) {
       let message: ToEngine | undefined;
       try {
-        message = frame === undefined ? undefined : decodeToEngine(frame);
+        message = frame === undefined ? undefined : decode(frame, TO_ENGINE);
       } catch (error) {
         this.#options.onUnreadable?.(error);
         continue;
