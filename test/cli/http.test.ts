@@ -66,6 +66,15 @@ test("docs/operations.md lists exactly the codes there are", async () => {
   expect(listed).toHaveLength(used.size);
 });
 
+test("docs/operations.md lists exactly the changes that are audited", async () => {
+  const source = await readFile(new URL("../../src/controller/http.ts", import.meta.url), "utf8");
+  const docs = await readFile(new URL("../../docs/operations.md", import.meta.url), "utf8");
+  const words = (text = "", quote = '"') => text.split(quote).filter((_, index) => index % 2 === 1);
+  const actions = words(/readonly action: ([^;]+);/.exec(source)?.[1]);
+  expect(actions).toContain("wake");
+  expect(words(/`audit` \(([^)]+)\)/.exec(docs)?.[1], "`")).toEqual(actions);
+});
+
 describe("answers", () => {
   test("GET /healthz", async () => {
     expect(await ask("GET", "/healthz")).toMatchObject({ status: 200, body: { ok: true } });
