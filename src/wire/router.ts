@@ -8,9 +8,10 @@
  */
 
 import { setImmediate, setTimeout } from "node:timers/promises";
-import { Context, type Event, type Reply, Router } from "zeromq";
+import { type Event, type Reply, Router } from "zeromq";
 import type { Clock } from "../base/clock.ts";
 import { codeOf, LazygraphError, messageOf } from "../base/errors.ts";
+import { ownContext } from "./context.ts";
 import { type CurveOptions, guardClients } from "./curve.ts";
 import { isIpcServed, isLoopback, waitUntilFree } from "./endpoint.ts";
 import { type HandshakeFailure, Handshakes } from "./handshakes.ts";
@@ -102,7 +103,7 @@ function inUse(endpoint: string, cause?: unknown): LazygraphError {
 
 class Link implements RouterLink {
   readonly #options: RouterOptions;
-  readonly #context = new Context();
+  readonly #context = ownContext();
   readonly #socket: Router;
   readonly #peers: Peers;
   readonly #sender: Sender;
