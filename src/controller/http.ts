@@ -101,6 +101,8 @@ export type StartReport =
 
 /** Who watches a start. */
 export interface StartSource {
+  /** What `?until=` may name; another phase is refused. @default any */
+  readonly phases?: readonly string[];
   /** @param until a phase, such as `weights` */
   report(until: string | undefined): Promise<StartReport>;
 }
@@ -146,6 +148,8 @@ interface Route {
   readonly method: "GET" | "PUT" | "POST";
   /** One capture group at most: the engine's name, still encoded. */
   readonly path: RegExp;
+  /** Parameters of its query; others are refused. @default all are ignored, as probes expect */
+  readonly parameters?: readonly string[];
   readonly answer: (request: Request) => unknown | Promise<unknown>;
 }
 
@@ -157,7 +161,7 @@ const ROUTES: readonly Route[] = [
     path: /^\/healthz$/,
     answer: ({ controller: { incarnation } }) => ({ ok: true, incarnation }),
   },
-  { method: "GET", path: /^\/startupz$/, answer: getStart },
+  { method: "GET", path: /^\/startupz$/, parameters: ["until"], answer: getStart },
   { method: "GET", path: /^\/metrics$/, answer: getMetrics },
   {
     method: "GET",
@@ -287,12 +291,29 @@ async function answer(
       allow,
     );
   }
+  const parameters = new URLSearchParams(query);
+  checkQuery(path, found.route, parameters);
   const body = method === "GET" ? undefined : await readJson(request);
   const engine = decodeName(found.name);
   const changed: Request["changed"] = (action, value) =>
     onChange?.({ action, engine, value, remote });
-  const asked = { query: new URLSearchParams(query), engine, body, changed };
+  const asked = { query: parameters, engine, body, changed };
   return found.route.answer({ controller, metrics, start, ...asked });
+}
+
+/** A parameter that nobody reads would be taken for one that works. */
+function checkQuery(path: string, { parameters }: Route, query: URLSearchParams): void {
+  const allowed = path.startsWith("/v1/") ? [] : parameters;
+  if (allowed === undefined) return;
+  const other = [...query.keys()].find((name) => !allowed.includes(name));
+  if (other === undefined) return;
+  const expected =
+    allowed.length === 0 ? "no parameters" : `no parameter but ${allowed.join(", ")}`;
+  throw new HttpError(
+    400,
+    "ERR_HTTP_QUERY",
+    `Expected ${expected} for ${shownWhole(path)}, got ${shownWhole(other)}.`,
+  );
 }
 
 const REFUSALS: Readonly<
@@ -355,7 +376,17 @@ async function getStart({ start, query }: Request): Promise<unknown> {
       "No start is watched here: `lazygraph run --http` watches that of its command.",
     );
   }
-  const report = await start.report(query.get("until") ?? undefined);
+  const until = query.get("until") ?? undefined;
+  const { phases } = start;
+  if (until !== undefined && phases?.includes(until) === false) {
+    throw new HttpError(
+      400,
+      "ERR_HTTP_QUERY",
+      `Expected until to name a phase of a start, got ${shownWhole(until)}: one of ` +
+        `${phases.join(", ")}.`,
+    );
+  }
+  const report = await start.report(until);
   const body = Object.fromEntries(
     Object.entries(report).map(([name, value]) => [
       name,

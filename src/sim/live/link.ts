@@ -7,6 +7,7 @@ import { randomBytes } from "node:crypto";
 import { Dealer } from "zeromq";
 import { codeOf } from "../../base/errors.ts";
 import { decode, encode } from "../../wire/codec.ts";
+import { ownContext } from "../../wire/context.ts";
 import { type FromEngine, LIMITS, type ToEngine } from "../../wire/protocol.ts";
 import { TO_ENGINE } from "../../wire/validate.ts";
 
@@ -52,6 +53,9 @@ interface Outgoing {
   readonly sent: (delivered: boolean) => void;
 }
 
+/** One for all engines of a process: each has threads of its own. */
+const CONTEXT = ownContext();
+
 export class EngineLink implements EngineWire {
   readonly #options: LinkOptions;
   readonly #socket: Dealer;
@@ -65,6 +69,7 @@ export class EngineLink implements EngineWire {
   constructor(options: LinkOptions) {
     this.#options = options;
     this.#socket = new Dealer({
+      context: CONTEXT,
       // Random per process: two engines of one name must not steal each other's route.
       routingId: randomBytes(8).toString("hex"),
       ipv6: options.endpoint.includes("["),
