@@ -1,10 +1,10 @@
 #!/bin/sh
-# llm-d's converter of benchmark results takes AIPerf's files, and looks for the concurrency where an
-# older AIPerf had it, under `loadgen`; today's has it with its phases. Nothing is refused: the report
-# just has none. And whatever the load was, it says that prompts were random and of one length, the
-# mean, even beside another least and most.
-# Seen with llmd-benchmark-report 0.2.1 on what AIPerf 0.13.0 wrote of six requests with --concurrency
-# 2 and prompts of 550 tokens with a deviation of 100, shortened to what the converter reads.
+# llm-d's converter of benchmark results takes AIPerf's files, and looks for the concurrency where
+# an older AIPerf had it, under `loadgen`; today's has it with its phases. Nothing is refused: the
+# report just has none. And whatever the load was, it says that prompts were random and of one
+# length, the mean, even beside another least and most.
+# Seen with llmd-benchmark-report 0.2.1 on what AIPerf 0.13.0 wrote of six requests with
+# --concurrency 2 and prompts of 550 tokens with a deviation of 100, shortened to what is read.
 set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -37,7 +37,7 @@ cat >profile_export_aiperf.json <<'JSON'
       }
     ],
     "phases": [
-      { "name": "profiling", "kind": "profiling", "type": "concurrency", "requests": 6, "concurrency": 2 }
+      { "name": "profiling", "type": "concurrency", "requests": 6, "concurrency": 2 }
     ],
     "artifacts": { "dir": "artifacts" }
   },

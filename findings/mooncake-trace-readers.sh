@@ -2,8 +2,8 @@
 # Two benchmarks have readers named for Mooncake's traces, which give a request's time in
 # milliseconds, its tokens, and the hashes of its blocks of 512 tokens. GuideLLM's makes the right
 # prompts, and takes the milliseconds for seconds: an hour of trace lasts 41 days. SGLang's keeps the
-# time, and makes 128 words of each block whatever length the request has, a quarter of it, but 512 in
-# its warm-up. Neither says so.
+# time, and makes 128 words of each block, whatever the request's length: a quarter of it. Neither
+# says so.
 # Seen with guidellm 0.8.1 and sglang 0.5.23 on the two requests that Mooncake's README shows, the
 # second 3.053 seconds after the first: the output below. Their readers are run by themselves, taken
 # from the wheels: all of either would need torch.
