@@ -10,11 +10,19 @@
 
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
-import type { CellResult } from "./gpu/lib/family-result.ts";
+import type { CellSummary } from "./gpu/lib/family-result.ts";
 import type { LauncherResult } from "./gpu/lib/start-result.ts";
 import type { Summary } from "./gpu/main-job-summary.ts";
 import { type Finding, judge } from "./lib/claims.ts";
 import { type Check, checkFindings, type FirstSet, firstSetFindings } from "./lib/claims-checks.ts";
+import {
+  type Chaos,
+  chaosFindings,
+  type Faults,
+  type Fuzz,
+  faultFindings,
+  fuzzFindings,
+} from "./lib/claims-faults.ts";
 import { type House, hourFindings, houseFindings, type SimulatedHour } from "./lib/claims-house.ts";
 import {
   type Compared,
@@ -113,6 +121,18 @@ function findings(): Finding[] {
       source: "trust-socket.json",
       command: "BEFORE=MAIN npm run bench:trust-socket",
     }),
+    ...faultFindings(read<Faults>("faults.json"), {
+      source: "faults.json",
+      command: "npm run faults -- --seeds 10000 --output FILE; … --hours 24 --output FILE",
+    }),
+    ...chaosFindings(read<Chaos>("chaos.json"), {
+      source: "chaos.json",
+      command: "npm run bench:chaos",
+    }),
+    ...fuzzFindings(read<Fuzz>("fuzz.json"), {
+      source: "fuzz.json",
+      command: "npm run fuzz -- --frames 1000000 --output FILE",
+    }),
     ...houseFindings(read<House>("house.json"), {
       source: "house.json",
       command: "BEFORE=CHECKOUT npm run bench:house",
@@ -157,14 +177,14 @@ function uses(): Finding[] {
 
 function v033(): Finding[] {
   // The second campaign is a later one: other families, and the 8B by measured costs.
-  const families = ["v033-families.json.br", "v033-more-families.json.gz"];
+  const families = ["v033-families.json.gz", "v033-more-families.json.gz"];
   const checks = "v033-checks.json";
   const firstSet = "first-set.json.gz";
   const simulated = "simulate-8b.json.gz";
   const found = read<{ checks: readonly Check[] }>(checks);
   return [
     ...families.flatMap((source) => {
-      const { cells } = read<{ cells: readonly CellResult[] }>(source);
+      const { cells } = read<{ cells: readonly CellSummary[] }>(source);
       return familyFindings(cells, { source, command: FAMILIES });
     }),
     ...checkFindings(found.checks, { source: checks, command: CHECKS }),

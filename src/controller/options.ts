@@ -14,9 +14,10 @@ import {
 } from "../schedule/choice.ts";
 import type { Policy } from "../schedule/policy.ts";
 import { isGraphRule, type PlanRules } from "../schedule/rules.ts";
-import { type CurveOptions, isCurveKey } from "../wire/curve.ts";
+import type { CurveOptions } from "../wire/curve.ts";
 import { checkEndpoint } from "../wire/endpoint.ts";
 import { LIMITS, MODES, type Mode } from "../wire/protocol.ts";
+import { isCurveKey } from "../wire/z85.ts";
 
 export interface ControllerOptions {
   /**
@@ -260,10 +261,18 @@ function curveRule(value: unknown): string | undefined {
   if (!isCurveKey(publicKey) || !isCurveKey(secretKey)) return expected;
   if (allowedClients === undefined) return undefined;
   if (typeof allowedClients === "function") return undefined;
-  const sound = Array.isArray(allowedClients) && allowedClients.every(isCurveKey);
+  const sound = Array.isArray(allowedClients) && allowedClients.every(isAllowedClient);
   return sound
     ? undefined
-    : "with allowedClients, a list of keys of 40 characters of Z85 or a function that gives one";
+    : "with allowedClients, a list of keys of 40 characters of Z85, or of { key, engines? } with " +
+        "names of engines, or a function that gives one";
+}
+
+function isAllowedClient(value: unknown): boolean {
+  if (typeof value !== "object" || value === null) return isCurveKey(value);
+  const { key, engines = [], ...rest } = value as Record<string, unknown>;
+  if (!isCurveKey(key) || Object.keys(rest).length > 0) return false;
+  return Array.isArray(engines) && engines.every((name) => typeof name === "string" && name !== "");
 }
 
 function memoryRule(value: unknown): string | undefined {

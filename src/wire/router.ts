@@ -8,11 +8,19 @@
  */
 
 import { setImmediate, setTimeout } from "node:timers/promises";
-import { Context, type Event, type Reply, Router } from "zeromq";
+import { type Event, type Reply, Router } from "zeromq";
 import type { Clock } from "../base/clock.ts";
 import { codeOf, LazygraphError, messageOf } from "../base/errors.ts";
+import { frameContext } from "./context.ts";
 import { type CurveOptions, guardClients } from "./curve.ts";
-import { isIpcServed, isLoopback, waitUntilFree } from "./endpoint.ts";
+import {
+  isIpcServed,
+  isLoopback,
+  removeSocketFile,
+  type SocketFile,
+  socketFileOf,
+  waitUntilFree,
+} from "./endpoint.ts";
 import { type HandshakeFailure, Handshakes } from "./handshakes.ts";
 import { type Excess, type Peer, Peers } from "./peers.ts";
 import { LIMITS } from "./protocol.ts";
@@ -100,29 +108,16 @@ function inUse(endpoint: string, cause?: unknown): LazygraphError {
   );
 }
 
-/** ZMQ_ZERO_COPY_RECV of zmq.h, which zeromq.js has no name for. */
-const ZERO_COPY_RECEIVE = 10;
-
-/**
- * Frames in memory of their own size. By default libzmq hands on its whole buffer of 8 KiB with each
- * of them, which the garbage collector gives back in its own time: 80 MB a second of 1,000 engines.
- */
-class FrameContext extends Context {
-  constructor() {
-    super();
-    this.setBoolOption(ZERO_COPY_RECEIVE, false);
-  }
-}
-
 class Link implements RouterLink {
   readonly #options: RouterOptions;
-  readonly #context = new FrameContext();
+  readonly #context = frameContext();
   readonly #socket: Router;
   readonly #peers: Peers;
   readonly #sender: Sender;
   #guard: Reply | undefined;
   /** The address as bound; a closed socket no longer tells. */
   #bound: string | undefined;
+  #socketFile: SocketFile | undefined;
   #closed = false;
   #closing: Promise<void> | undefined;
 
@@ -163,6 +158,7 @@ class Link implements RouterLink {
     void this.#watch();
     await this.#socket.bind(endpoint);
     this.#bound = this.#socket.lastEndpoint ?? endpoint;
+    this.#socketFile = await socketFileOf(this.#bound);
     void this.#read();
   }
 
@@ -191,7 +187,9 @@ class Link implements RouterLink {
     // `unbind` would be the way, but it runs beside a pending receive and libzmq then aborts.
     this.#socket.close();
     this.#guard?.close();
-    if (this.#bound !== undefined) await waitUntilFree(this.#bound);
+    if (this.#bound === undefined) return;
+    await waitUntilFree(this.#bound);
+    await removeSocketFile(this.#bound, this.#socketFile);
   }
 
   /** Who can't end its hand-shake sends no frame: only the socket's own events tell of it. */

@@ -2,8 +2,10 @@
 
 import { isDeepStrictEqual } from "node:util";
 import { codeOf, messageOf } from "../../src/base/errors.ts";
-import { decodeFromEngine, decodeToEngine, encode } from "../../src/wire/codec.ts";
+import { decode, encode } from "../../src/wire/codec.ts";
+import type { FromEngine, ToEngine } from "../../src/wire/protocol.ts";
 import { readTelemetry } from "../../src/wire/telemetry.ts";
+import { FROM_ENGINE, TO_ENGINE } from "../../src/wire/validate.ts";
 
 export type Side = "from-engine" | "to-engine";
 
@@ -18,13 +20,14 @@ export type Outcome =
 const SENTENCE_CHARS_MAX = 1000;
 
 export function outcomeOf(side: Side, frame: Uint8Array): Outcome {
-  const decode = side === "from-engine" ? decodeFromEngine : decodeToEngine;
   if (side === "from-engine" && !isReadAlike(frame)) {
     return fault("telemetry means something else where it is read straight from its frame");
   }
-  let message: ReturnType<typeof decode>;
+  const read = (bytes: Uint8Array): FromEngine | ToEngine | undefined =>
+    side === "from-engine" ? decode(bytes, FROM_ENGINE) : decode(bytes, TO_ENGINE);
+  let message: ReturnType<typeof read>;
   try {
-    message = decode(frame);
+    message = read(frame);
   } catch (error) {
     const sentence = messageOf(error);
     if (codeOf(error) !== "ERR_LAZYGRAPH_PROTOCOL_FRAME") return fault(`it threw ${sentence}`);
@@ -34,7 +37,7 @@ export function outcomeOf(side: Side, frame: Uint8Array): Outcome {
   if (message === undefined) return { type: "unknown" };
   // What was taken in can be told on, and means the same.
   try {
-    const again = decode(encode(message));
+    const again = read(encode(message));
     if (!isDeepStrictEqual(again, message)) return fault(`${message.type} means something else`);
   } catch (error) {
     return fault(`${message.type} can't be written again: ${messageOf(error)}`);
@@ -48,7 +51,7 @@ export function isReadAlike(frame: Uint8Array): boolean {
   if (straight === undefined) return true;
   try {
     // As texts, which tell the order of fields as well.
-    return JSON.stringify(straight) === JSON.stringify(decodeFromEngine(inLongForm(frame)));
+    return JSON.stringify(straight) === JSON.stringify(decode(inLongForm(frame), FROM_ENGINE));
   } catch {
     return false;
   }

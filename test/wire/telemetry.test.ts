@@ -1,9 +1,10 @@
 import fc from "fast-check";
 import { Packr } from "msgpackr";
 import { expect, test } from "vitest";
-import { decodeFromEngine, encode } from "../../src/wire/codec.ts";
+import { decode, encode } from "../../src/wire/codec.ts";
 import { LIMITS, type StepCount, type Telemetry } from "../../src/wire/protocol.ts";
 import { readTelemetry } from "../../src/wire/telemetry.ts";
+import { FROM_ENGINE } from "../../src/wire/validate.ts";
 import { isReadAlike } from "../fuzz/decoders.ts";
 
 const packr = new Packr({ useRecords: false, variableMapSize: true });
@@ -51,7 +52,7 @@ test("telemetry as engines write it is read straight from its frame, and means w
   fc.assert(
     fc.property(messages, (telemetry) => {
       const frame = encode(telemetry);
-      expect(readTelemetry(frame)).toEqual(decodeFromEngine(frame));
+      expect(readTelemetry(frame)).toEqual(decode(frame, FROM_ENGINE));
       expect(readTelemetry(frame)).toEqual(telemetry);
       expect(isReadAlike(frame)).toBe(true);
     }),
@@ -85,7 +86,7 @@ test("what is not of the plain form is left to the general way", () => {
   const twice = Buffer.concat([packed(message), packed({ waiting: 5 }).subarray(1)]);
   twice[0] = 0x87;
   expect(readTelemetry(twice)).toBeUndefined();
-  expect(decodeFromEngine(twice)).toEqual({ ...message, waiting: 5 });
+  expect(decode(twice, FROM_ENGINE)).toEqual({ ...message, waiting: 5 });
 });
 
 test("no byte of a frame is taken for another one than it is", () => {

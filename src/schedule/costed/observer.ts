@@ -91,9 +91,7 @@ export class StepObserver {
       costs.observeSteps(seen, server);
       if (!(seen.count > 0)) continue;
       const ungraphedTimed = seen.served === "" ? seen.timed : 0;
-      if (bucket !== undefined) {
-        this.demand.addAt(bucket, seen.count, seen.requests + waiting, atSeconds, ungraphedTimed);
-      }
+      this.demand.add(bucket, seen.count, seen.requests + waiting, atSeconds, ungraphedTimed);
       regretSeconds += this.#regret(seen, waiting, bucket, server);
     }
     this.workSeconds += work;

@@ -11,9 +11,9 @@ import {
   textRule,
 } from "../../base/check-options.ts";
 import { loadProfile } from "../../profile/load.ts";
-import { isCurveKey } from "../../wire/curve.ts";
 import { checkEndpoint } from "../../wire/endpoint.ts";
 import { MODES, type Mode } from "../../wire/protocol.ts";
+import { isCurveKey } from "../../wire/z85.ts";
 import type { EngineCurve } from "./link.ts";
 import type { LiveEvent } from "./live.ts";
 

@@ -11,9 +11,9 @@ import {
   textRule,
 } from "../../base/check-options.ts";
 import type { Profile } from "../../profile/profile.ts";
-import { isCurveKey } from "../../wire/curve.ts";
 import { checkEndpoint } from "../../wire/endpoint.ts";
 import { MODES } from "../../wire/protocol.ts";
+import { isCurveKey } from "../../wire/z85.ts";
 import type { LiveEngineOptions } from "./live.ts";
 
 export interface SimulatedServerOptions
