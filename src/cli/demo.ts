@@ -6,6 +6,7 @@
 
 import { fileURLToPath } from "node:url";
 import Table from "cli-table3";
+import { counted } from "../base/counted.ts";
 import { DEFAULT_PROFILE, loadProfile } from "../profile/load.ts";
 import type { Profile } from "../profile/profile.ts";
 import { readTrace, type TraceRequest } from "../trace/trace.ts";
@@ -121,7 +122,7 @@ function introduction({ profile, traceTitle, traceSpeed, requests, settings }: D
   return [
     "The engine is SIMULATED: no GPU is used, and every time below comes from a cost profile.",
     `Profile ${profile.name}, measured ${profile.measuredOn}: ${profile.title}.`,
-    `Trace: the first ${requests.length} requests of ${traceTitle},`,
+    `Trace: the first ${counted(requests.length, "request")} of ${traceTitle},`,
     `  at ${traceSpeed} times its speed: ${span.toFixed(0)} simulated seconds of arrivals.`,
     `The controller and the engine are two processes and talk over ZeroMQ; the engine's clock runs`,
     `  ${settings.speed} times as fast as a real one.`,

@@ -103,7 +103,7 @@ test("list: a folder's caches and whose they are, the usual places, the variable
   const { caches, lazygraph, run } = await engine();
   await run("--quiet");
   const own = await lazygraph("caches", "list", "--caches", caches);
-  expect(own.stdout).toMatch(/^vllm +0\.0 MiB in 1 files +\S+\/caches\/vllm$/m);
+  expect(own.stdout).toMatch(/^vllm +0\.0 MiB in 1 file +\S+\/caches\/vllm$/m);
   expect(own.stdout).toMatch(/^triton +none/m);
   expect(own.stdout).toContain("for MODEL");
   const usual = JSON.parse((await lazygraph("caches", "list", "--json")).stdout);
