@@ -166,9 +166,16 @@ function mebibytes(bytes: number): string {
 }
 
 function fingerprintText({ fingerprint }: Manifest): string {
-  const { packages, gpu, model, options } = fingerprint;
+  const { python, packages, gpu, model, options } = fingerprint;
   const versions = Object.entries(packages).map(([name, version]) => `${name} ${version}`);
-  return `for ${model} ${options.join(" ")}\n    ${gpu}; ${versions.join(", ")}`;
+  const lines = [
+    `for      ${[model, ...options].join(" ")}`,
+    `GPU      ${gpu}`,
+    `Python   ${python}`,
+    // A stand-in, or another Python than the engine's: what fits it tells nothing of vLLM.
+    `packages ${versions.length === 0 ? "none of vLLM's: is this its Python?" : versions.join(", ")}`,
+  ];
+  return lines.join("\n");
 }
 
 async function pack(file: string, folder: string, options: ParsedOptions): Promise<number> {

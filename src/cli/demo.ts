@@ -200,6 +200,7 @@ function footnote({ profile, traceTitle }: Demo): string {
   const startup = `${profile.startupSeconds} s in every mode; it makes up most of the rows with${MARK}`;
   const told = assumed.map((name) => (name === "startupSeconds" ? `${name} (${startup})` : name));
   return [
+    "The last capture comes when trace, speed and policy leave time for it: other loads, other times.",
     "All times are simulated, not measured in this run. TTFT counts from the start of the engine's",
     "process for requests that arrived before it was ready.",
     `Measured: ${profile.setup}.`,
