@@ -30,6 +30,15 @@ import {
   type ServerResponse,
 } from "node:http";
 import { createServer as createTlsServer } from "node:https";
+import {
+  checkArgument,
+  checkOptions,
+  flagRule,
+  functionRule,
+  methodsRule,
+  type OptionRule,
+  objectRule,
+} from "../base/check-options.ts";
 import { codeOf, messageOf, OptionError } from "../base/errors.ts";
 import { shownWhole } from "../base/shown.ts";
 import type { SleepOptions, WakeOptions } from "../engine/sleep.ts";
@@ -189,6 +198,17 @@ export interface HttpOptions extends AccessOptions {
   readonly onDenied?: (denied: HttpDenied) => void;
 }
 
+const RULES: { readonly [K in keyof HttpOptions]-?: OptionRule } = {
+  anyHost: flagRule,
+  token: tokenFault,
+  tokenForReads: flagRule,
+  tls: objectRule,
+  metrics: methodsRule("an object such as a prom-client registry", ["metrics"]),
+  start: objectRule,
+  onChange: functionRule,
+  onDenied: functionRule,
+};
+
 export interface HttpDenied {
   readonly reason: "token-missing" | "token-wrong";
   /** Address of who asked; a proxy's where one is between. */
@@ -208,14 +228,13 @@ export interface HttpChange {
 /**
  * A server around a controller; the caller listens and closes.
  *
- * @throws OptionError for a token, or a certificate and its key, that can't be used
+ * @throws OptionError for options that are unknown or wrong, such as a token, or a certificate and
+ *   its key, that can't be used
  */
 export function createHttpServer(controller: Controller, options: HttpOptions = {}): Server {
-  const { token, tls } = options;
-  const fault = token === undefined ? undefined : tokenFault(token);
-  if (fault !== undefined) {
-    throw new OptionError("token", `Expected token to be ${fault}, got another text.`);
-  }
+  checkArgument("controller", controller, methodsRule("a controller", ["engines"]));
+  checkOptions(options, RULES);
+  const { tls } = options;
   const onRequest = (request: IncomingMessage, response: ServerResponse): void => {
     answer(controller, request, options).then(
       (body) => sendAnswer(response, body),

@@ -11,7 +11,7 @@
  */
 
 import type { Server } from "node:http";
-import { checkOptions, functionRule, numberRule } from "../base/check-options.ts";
+import { checkOptions, functionRule, numberRule, objectRule } from "../base/check-options.ts";
 import { codeOf, LazygraphError, OptionError } from "../base/errors.ts";
 import { listenServer } from "../base/listen-error.ts";
 import type { Announcement } from "../controller/call-options.ts";
@@ -302,12 +302,6 @@ function peersRule(value: unknown): string | undefined {
     value.length <= PEERS_MAX &&
     value.every((peer) => baseUrl(peer) !== undefined);
   return sound ? undefined : `1 to ${PEERS_MAX} URLs such as http://gateway-0:7480`;
-}
-
-function objectRule(value: unknown): string | undefined {
-  return typeof value === "object" && value !== null && !Array.isArray(value)
-    ? undefined
-    : "an object";
 }
 
 function closedError(): LazygraphError {

@@ -75,6 +75,22 @@ test("packed, unpacked and checked; another command's caches are refused, and th
   expect(stderr).toMatch(refused);
 });
 
+test("what a file of options says decides, not where it lies", async () => {
+  const { folder, vllm, caches, lazygraph } = await engine();
+  const [file, moved] = [join(folder, "options.yaml"), join(folder, "moved.yaml")];
+  const check = (config: string) =>
+    lazygraph("caches", "check", caches, "--", vllm, "serve", "MODEL", "--config", config);
+  await writeFile(file, "dtype: bfloat16\n");
+  const words = ["--", vllm, "serve", "MODEL", "--config", file];
+  await lazygraph("run", "--quiet", "--caches", caches, ...words);
+  await writeFile(moved, "dtype: bfloat16\n");
+  expect(await check(moved)).toMatchObject({ code: 0 });
+  await writeFile(file, "dtype: float16\n");
+  expect(await check(file)).toMatchObject({
+    ...{ code: 1, stderr: expect.stringMatching(/with --config \w{16} \(here \w{16}\)/) },
+  });
+});
+
 test("read-only caches are used as a copy, which is gone when the command has ended", async () => {
   const { caches, run } = await engine();
   await run("--quiet");

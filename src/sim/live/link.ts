@@ -47,6 +47,8 @@ const GOODBYE_LINGER_MS = 200;
 /** After a hand-shake that failed, doubled each time: libzmq would hurry, or give up for good. */
 const RETRY_MS_FIRST = 50;
 const RETRY_MS_MAX = 30_000;
+/** A proxy whose controller is being restarted hangs up as well. */
+const HANG_UP_MS_MAX = 1000;
 
 interface Outgoing {
   readonly frame: Buffer;
@@ -145,7 +147,7 @@ export class EngineLink implements EngineWire {
   }
 
   /** Keys that don't fit may be mended while the engine runs. */
-  #connectLater(): void {
+  #connectLater(longestMs: number): void {
     if (this.#socket.closed) return;
     const { endpoint } = this.#options;
     try {
@@ -156,7 +158,7 @@ export class EngineLink implements EngineWire {
     clearTimeout(this.#retry);
     this.#retry = setTimeout(() => {
       if (!this.#socket.closed) this.#socket.connect(endpoint);
-    }, this.#retryMs);
+    }, Math.min(longestMs, this.#retryMs));
     this.#retryMs = Math.min(RETRY_MS_MAX, 2 * this.#retryMs);
   }
 
@@ -167,7 +169,8 @@ export class EngineLink implements EngineWire {
         if (event.type === "handshake") {
           this.#retryMs = RETRY_MS_FIRST;
           this.#options.onUp();
-        } else if (event.type.startsWith("handshake:error")) this.#connectLater();
+        } else if (event.type === "handshake:error:other") this.#connectLater(HANG_UP_MS_MAX);
+        else if (event.type.startsWith("handshake:error")) this.#connectLater(RETRY_MS_MAX);
         else if (event.type === "disconnect") this.#options.onDown();
         else if (event.type === "end") return;
       }
