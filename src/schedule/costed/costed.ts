@@ -348,7 +348,7 @@ class CostedPolicy implements CostPolicy {
     const requests = this.#announced.during(atSeconds, stallSeconds);
     if (requests > 0) {
       const seconds = this.#announced.waitSeconds(atSeconds, stallSeconds);
-      return this.#waitFor(graph, `${requests} requests are announced`, seconds);
+      return this.#waitFor(graph, `requests announced: ${requests}`, seconds);
     }
     const share = this.#gaps.arrivalShare(atSeconds, stallSeconds);
     const stallWait = this.#stalls.waitSeconds(atSeconds, stallSeconds);
