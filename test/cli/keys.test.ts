@@ -114,7 +114,7 @@ describe("lazygraph keys", () => {
 
   test.for([
     [["keys"], "Expected 2 to 3 ACTION FOLDER [KEY], got 0"],
-    [["keys", "make", "x"], "Expected ACTION to be new, show, allow or rotate"],
+    [["keys", "make", "x"], "Expected ACTION to be new, show, allow, rotate or export"],
     [["keys", "show", "/nowhere"], "Expected FOLDER to name a readable file"],
     [["keys", "show", "x", "--name", "y"], "Expected no --name with keys show."],
     [["keys", "allow", "x"], "Expected a KEY after FOLDER"],
