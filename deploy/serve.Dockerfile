@@ -4,6 +4,8 @@ WORKDIR /opt/lazygraph
 COPY lazygraph-*.tgz ./
 # Without scripts: all native parts come prebuilt.
 RUN npm install --ignore-scripts --omit=dev --no-audit --no-fund ./lazygraph-*.tgz && rm lazygraph-*.tgz
+# A new volume mounted there takes its owner from here: root's would keep no learned plans.
+RUN mkdir /plans && chown node /plans
 USER node
 EXPOSE 5757 7480
 # Reading is for whoever reaches the port; LAZYGRAPH_HTTP_TOKEN keeps changes for those who have it.

@@ -3,7 +3,7 @@
  * read it, because that is how Kubernetes hands a mounted Secret to a container that isn't root.
  */
 
-import { constants } from "node:fs";
+import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
 import { open } from "node:fs/promises";
 import { codeOf, OptionError } from "./errors.ts";
 
@@ -23,6 +23,24 @@ export async function readSecretFile(option: string, path: string): Promise<stri
   return (await read(option, path, true)).trim();
 }
 
+/** The same at once: for options, which are read before anything runs. */
+export function readSecretFileSync(option: string, path: string): string {
+  const shown = JSON.stringify(path.slice(0, 200));
+  let file: number;
+  try {
+    file = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  } catch (cause) {
+    throw mistake(option, `a readable file, got ${shown}: ${codeOf(cause) ?? String(cause)}`);
+  }
+  try {
+    checkFile(option, shown, fstatSync(file), true);
+    const buffer = Buffer.alloc(BYTES_MAX);
+    return buffer.toString("utf8", 0, readSync(file, buffer, 0, BYTES_MAX, 0)).trim();
+  } finally {
+    closeSync(file);
+  }
+}
+
 /** The same for what is no secret, such as public keys and certificates: any rights will do. */
 export async function readPublicFile(option: string, path: string): Promise<string> {
   return (await read(option, path, false)).trim();
@@ -36,26 +54,35 @@ async function read(option: string, path: string, isSecret: boolean): Promise<st
   });
   try {
     // Of the opened file, and not of its path, which may be another file by now.
-    const { mode, size } = await file.stat().catch(() => ({ mode: 0, size: 0 }));
-    if ((mode & constants.S_IFMT) !== constants.S_IFREG) {
-      throw mistake(option, `a regular file, got ${shown}, which is none`);
-    }
-    if (isSecret && (mode & FORBIDDEN_MODE) !== 0) {
-      const rights = (mode & 0o777).toString(8).padStart(4, "0");
-      throw mistake(
-        option,
-        `a file that other users can't read and its group can't write, got ${shown} with mode ` +
-          `${rights}: \`chmod 600\` it`,
-      );
-    }
-    if (size > BYTES_MAX) {
-      throw mistake(option, `a file of at most ${BYTES_MAX} bytes, got ${size} in ${shown}`);
-    }
+    const about = await file.stat().catch(() => ({ mode: 0, size: 0 }));
+    checkFile(option, shown, about, isSecret);
     const buffer = Buffer.alloc(BYTES_MAX);
     const { bytesRead } = await file.read(buffer, 0, BYTES_MAX, 0);
     return buffer.toString("utf8", 0, bytesRead);
   } finally {
     await file.close();
+  }
+}
+
+function checkFile(
+  option: string,
+  shown: string,
+  { mode, size }: { readonly mode: number; readonly size: number },
+  isSecret: boolean,
+): void {
+  if ((mode & constants.S_IFMT) !== constants.S_IFREG) {
+    throw mistake(option, `a regular file, got ${shown}, which is none`);
+  }
+  if (isSecret && (mode & FORBIDDEN_MODE) !== 0) {
+    const rights = (mode & 0o777).toString(8).padStart(4, "0");
+    throw mistake(
+      option,
+      `a file that other users can't read and its group can't write, got ${shown} with mode ` +
+        `${rights}: \`chmod 600\` it`,
+    );
+  }
+  if (size > BYTES_MAX) {
+    throw mistake(option, `a file of at most ${BYTES_MAX} bytes, got ${size} in ${shown}`);
   }
 }
 

@@ -63,7 +63,9 @@ Requests:
   --text-prompts        text also where token ids would do: the server's tokenizer counts, too
   --stop-at-eos         let answers end by themselves: no ignore_eos
   --no-stream-options, --no-max-tokens    for servers that refuse stream_options or max_tokens
-  --api-key KEY         (OPENAI_API_KEY); --header NAME:VALUE: of every request, may be repeated
+  --api-key-file FILE   a file with the server's key, which other users can't read (default: the
+                        key in OPENAI_API_KEY); --api-key KEY: everybody on this host may read it
+  --header NAME:VALUE   of every request, may be repeated; as open as --api-key
   --goodput LIST        limits in ms, as in ttft:200,tpot:50,e2el:5000
   --request-seconds N   a request may take (600); --ready-seconds N: an engine to get ready (900)
 

@@ -29,8 +29,9 @@ steps behind every figure. It takes some minutes; nothing else should use the en
 Options:
   --url URL             where COMMAND serves the OpenAI API, such as http://127.0.0.1:8000, with or
                         without /v1
-  --api-key KEY         of that address (OPENAI_API_KEY)
-  --header NAME:VALUE   sent with every request; more than once for several
+  --api-key-file FILE   a file with the key of that address, which other users can't read (default:
+                        the key in OPENAI_API_KEY); --api-key KEY: everybody on this host may read it
+  --header NAME:VALUE   sent with every request; more than once for several; as open as --api-key
   --model MODEL         the model's name there
   --output FILE         the profile
   --sizes LIST          planned sizes to measure, with commas (default: some fifteen in octaves);

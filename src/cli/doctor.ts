@@ -128,7 +128,15 @@ function reportText(findings: readonly Finding[], role: Role): string {
     if (status !== "ok" && why !== undefined) lines.push(`${indent}why: ${printable(why, 600)}`);
     if (status !== "ok" && remedy !== undefined) lines.push(`${indent}do:  ${printable(remedy)}`);
   }
-  const missing = [...new Set(blockers(findings, role).map((finding) => finding.name))];
+  const needed = new Set(blockers(findings, role).map((finding) => finding.name));
+  // Without a driver there is no GPU: it is the cause, and stands above as missing.
+  if (needed.has("gpu")) needed.add("driver");
+  const missing = findings
+    .filter(({ name, status }, index) => {
+      const isFirst = findings.findIndex((finding) => finding.name === name) === index;
+      return status === "missing" && needed.has(name) && isFirst;
+    })
+    .map(({ name }) => name);
   const job = role === "run" ? "run an engine under `lazygraph run`" : "run `lazygraph serve`";
   lines.push(
     "",

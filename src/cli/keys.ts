@@ -5,6 +5,7 @@ import { OptionError } from "../base/errors.ts";
 import { readPublicFile } from "../base/secret-file.ts";
 import { isCurveKey } from "../wire/z85.ts";
 import { choice, quote } from "./errors.ts";
+import { environmentText, secretText, variablesOf } from "./key-export.ts";
 import {
   CLIENTS_MAX,
   GIVEN_MAX,
@@ -17,12 +18,13 @@ import {
 } from "./key-folder.ts";
 import { type OptionSpec, type ParsedOptions, parseOptions } from "./options.ts";
 
-const ACTIONS = ["new", "show", "allow", "rotate"] as const;
+const ACTIONS = ["new", "show", "allow", "rotate", "export"] as const;
 
 const HELP = `Usage: lazygraph keys new FOLDER [--server KEY]
        lazygraph keys show FOLDER
        lazygraph keys allow FOLDER KEY [--engine NAME]... [--name NAME] [--remove]
        lazygraph keys rotate FOLDER
+       lazygraph keys export FOLDER [FOLDER] --as env|secret
 
 CURVE keys for connections over the network: a folder with public.key, secret.key (mode 0600) and,
 of a controller, clients.keys, of an engine server.key. A KEY is 40 characters, or a file with it;
@@ -34,6 +36,10 @@ one that begins with a dash, as some made elsewhere do, is given as a file or as
   allow    lets the engine with this public key connect; a running controller knows within a second.
            With --engine under these names alone, which no other key may take then
   rotate   a new pair in the place of the old one, which stays as secret.key.old and public.key.old
+  export   prints the secret keys of a controller's folder, an engine's, or one of each, as the
+           variables that stand for them: --as env for the .env file of compose, an EnvironmentFile
+           of systemd or a shell; --as secret, a Secret for \`kubectl apply -f -\`. With a
+           controller's comes the token of LAZYGRAPH_HTTP_TOKEN, or a new one
 
 Options:
   --server KEY   the controller's public key, for an engine's folder
@@ -50,6 +56,7 @@ Examples:
   lazygraph keys allow /etc/lazygraph/controller engine-0/public.key --engine engine-0
   lazygraph serve --endpoint tcp://0.0.0.0:5757 --keys /etc/lazygraph/controller
   LAZYGRAPH_ENGINE_KEYS=engine-0 LAZYGRAPH_ENDPOINT=tcp://HOST:5757 vllm serve MODEL
+  (umask 077; lazygraph keys export /etc/lazygraph/controller engine-0 --as env > deploy/.env)
 `;
 
 const OPTIONS: OptionSpec = {
@@ -57,6 +64,7 @@ const OPTIONS: OptionSpec = {
   name: "string",
   engine: "list",
   remove: "boolean",
+  as: "string",
   json: "boolean",
 };
 
@@ -66,6 +74,7 @@ const TAKES: Readonly<Record<(typeof ACTIONS)[number], readonly string[]>> = {
   show: [],
   allow: ["name", "engine", "remove"],
   rotate: [],
+  export: ["as"],
 };
 
 export async function runKeys(argv: readonly string[]): Promise<number> {
@@ -80,7 +89,7 @@ export async function runKeys(argv: readonly string[]): Promise<number> {
   const action = choice("ACTION", ACTIONS, word);
   checkOptionsOf(action, options);
   const keys = action === "allow" ? 1 : 0;
-  if (rest.length !== keys) {
+  if (rest.length !== keys && action !== "export") {
     throw new OptionError(
       "KEY",
       `Expected ${keys === 1 ? "a KEY" : "no KEY"} after FOLDER for keys ${action}, got ` +
@@ -152,6 +161,14 @@ const ACT: Readonly<
     await writeClients(folder, clients);
     const text = `${clients.length} ${clients.length === 1 ? "key is" : "keys are"} allowed.\n`;
     return { text, document: { folder, clients } };
+  },
+
+  async export(folder, other, { strings }) {
+    const as = choice("--as", ["env", "secret"], strings.get("as") ?? "");
+    const folders = [folder, other].filter((each) => each !== "");
+    const variables = await variablesOf(folders, process.env);
+    const text = as === "env" ? environmentText(variables) : secretText(variables);
+    return { text, document: { variables } };
   },
 
   async rotate(folder) {

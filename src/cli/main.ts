@@ -38,12 +38,16 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     load: async () => (await import("./status.ts")).runStatus,
   },
   keys: {
-    summary: "keys for connections over the network: make, show, allow, rotate",
+    summary: "keys for connections over the network: make, show, allow, rotate, export",
     load: async () => (await import("./keys.ts")).runKeys,
   },
   demo: {
     summary: "the three modes on a simulated engine, where there is no GPU",
     load: async () => (await import("./demo.ts")).runDemo,
+  },
+  "simulated-engine": {
+    summary: "an engine without a GPU, behind the real protocol",
+    load: async () => (await import("./simulated-engine.ts")).runSimulatedEngine,
   },
   simulate: {
     summary: "a trace against a simulated engine in virtual time, by policy",

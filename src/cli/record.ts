@@ -29,8 +29,9 @@ Point clients at --listen instead of the server.
 
 Options:
   --upstream URL      the server, such as http://127.0.0.1:8000, with or without /v1
-  --api-key KEY       sent with requests that bring no key of their own
-  --header NAME:VALUE sent with every request; more than once for several
+  --api-key-file FILE a file with the key for requests that bring none, which other users can't read;
+                      --api-key KEY: everybody on this host may read it
+  --header NAME:VALUE sent with every request; more than once for several; as open as --api-key
   --output FILE       a file that doesn't exist yet; gzipped when its name ends in .gz
   --listen HOST:PORT  where clients connect (default 127.0.0.1:8900; port 0: any free one)
   --listen-unsafe     let --listen be reached from other machines; the only authentication is the

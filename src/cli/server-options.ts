@@ -1,6 +1,7 @@
 /** How a command is told of a server: its URL, a key, headers. */
 
 import { OptionError } from "../base/errors.ts";
+import { readSecretFileSync } from "../base/secret-file.ts";
 import { checkApiKey, checkHeaders } from "../measure/access-check.ts";
 import { proxyVariable } from "../measure/http-client.ts";
 import {
@@ -12,7 +13,11 @@ import {
 import { usageError } from "./errors.ts";
 import type { OptionSpec, ParsedOptions } from "./options.ts";
 
-export const ACCESS_OPTIONS: OptionSpec = { "api-key": "string", header: "list" };
+export const ACCESS_OPTIONS: OptionSpec = {
+  "api-key": "string",
+  "api-key-file": "string",
+  header: "list",
+};
 
 /** @param environment of which OPENAI_API_KEY is the key where no option gives one */
 export function accessOptions(
@@ -20,10 +25,21 @@ export function accessOptions(
   environment: Readonly<Record<string, string | undefined>>,
 ): ServerAddressOptions {
   const headers = Object.fromEntries((lists.get("header") ?? []).map(headerOf));
+  const file = strings.get("api-key-file");
+  if (file !== undefined && strings.has("api-key")) {
+    throw new OptionError("--api-key", "Expected --api-key or --api-key-file, got both.");
+  }
   const apiKey =
     checkApiKey("--api-key", strings.get("api-key")) ??
+    (file === undefined ? undefined : keyIn(file)) ??
     checkApiKey("OPENAI_API_KEY", environment["OPENAI_API_KEY"]);
   return { apiKey, headers: checkHeaders("--header", headers) };
+}
+
+function keyIn(file: string): string {
+  const key = checkApiKey("--api-key-file", readSecretFileSync("--api-key-file", file));
+  if (key !== undefined) return key;
+  throw new OptionError("--api-key-file", "Expected --api-key-file to hold a key, got nothing.");
 }
 
 /** @throws OptionError unless `value` is an `http://` or `https://` URL */

@@ -1,11 +1,14 @@
 /**
- * The simulated engine as a process of its own, behind the real protocol.
+ * `lazygraph simulated-engine`: the simulated engine as a process of its own, behind the real
+ * protocol.
  *
  * It takes the variables that `lazygraph run` sets for vLLM, so that it can stand in for it, and
  * writes what happens as JSON lines on stdout. It ends with its parent.
  */
 
-import { codeOf, ERROR_CODES } from "../base/errors.ts";
+import { realpathSync } from "node:fs";
+import { pathToFileURL } from "node:url";
+import { codeOf, ERROR_CODES, OptionError } from "../base/errors.ts";
 import { DEFAULT_PROFILE, loadProfile, withSizes } from "../profile/load.ts";
 import type { Profile } from "../profile/profile.ts";
 import type { EngineCurve } from "../sim/live/link.ts";
@@ -14,12 +17,12 @@ import { startSimulatedServer } from "../sim/live/server.ts";
 import { SimulatedGpu } from "../sim/model/memory.ts";
 import { monotonicSeconds, spanWriter } from "../startup/spans.ts";
 import { readTrace, type TraceRequest } from "../trace/trace.ts";
-import { exitCodeOf, reportError, usageError } from "./errors.ts";
+import { endpointsOf, isLoopback } from "../wire/endpoint.ts";
+import { EXIT, exitCodeOf, reportError, usageError } from "./errors.ts";
 import { readEngineKeys } from "./key-folder.ts";
 import { isDisabled } from "./no-engine.ts";
 import { numberOption } from "./number-option.ts";
 import {
-  endpointOption,
   engineNameOption,
   hostPortOption,
   modeOption,
@@ -28,14 +31,15 @@ import {
   secondsOption,
 } from "./options.ts";
 
-const HELP = `Usage: simulated-engine [options]
+const HELP = `Usage: lazygraph simulated-engine [options]
 
 A simulated vLLM engine behind lazygraph's protocol. Its numbers come from a cost profile, not from
 a GPU. One JSON object a line on stdout: started, loaded, ready, capture, drop, outOfMemory,
 request, drained.
 
 Options:
-  --endpoint ENDPOINT   of the controller (LAZYGRAPH_ENDPOINT); none: by the mode's own defaults
+  --endpoint ENDPOINT   of the controller (LAZYGRAPH_ENDPOINT), or up to eight in order with commas
+                        between them, as the plugin takes; none: by the mode's own defaults
   --engine NAME         logical name (LAZYGRAPH_ENGINE; simulated)
   --mode MODE           eager, lazy or idle (LAZYGRAPH_MODE; idle)
   --profile NAME|FILE   cost profile (${DEFAULT_PROFILE})
@@ -56,8 +60,11 @@ Options:
 With LAZYGRAPH_DISABLE=1 it starts as stock does: all graphs before ready, no controller.
 
 Examples:
-  node node_modules/lazygraph/dist/cli/simulated-engine.js --mode idle --speed 10 \\
-    --trace azure-llm-2023-conversation
+  lazygraph simulated-engine --mode idle --speed 10 --trace azure-llm-2023-conversation
+  LAZYGRAPH_ENDPOINT=tcp://127.0.0.1:5757,tcp://127.0.0.1:5758 lazygraph simulated-engine
+  lazygraph startup --mode stock,idle -- lazygraph simulated-engine --http 127.0.0.1:{port}
+  lazygraph calibrate --url http://127.0.0.1:8000 --model sim -- \\
+    lazygraph simulated-engine --http 127.0.0.1:8000 --model sim
 `;
 
 const SPEC = {
@@ -101,7 +108,9 @@ async function main(argv: readonly string[]): Promise<void> {
     process.stdout.write(HELP);
     return;
   }
-  const settings = await settingsOf(options);
+  const settings = await settingsOf(options).catch((error: unknown) => {
+    throw byVariable(argv, error);
+  });
   const requests = await readRequests(options);
   const address = options.strings.get("http");
   if (address === undefined) {
@@ -139,13 +148,23 @@ function withVariables(argv: readonly string[]): ParsedOptions {
   return parseOptions([...argv, ...more], SPEC);
 }
 
+/** What came by a variable is called by it: nobody has typed the option. */
+function byVariable(argv: readonly string[], error: unknown): unknown {
+  if (!(error instanceof OptionError)) return error;
+  const [name, variable] = VARIABLES.find(([option]) => `--${option}` === error.option) ?? [];
+  const isTyped = argv.some((word) => word === `--${name}` || word.startsWith(`--${name}=`));
+  if (name === undefined || variable === undefined || isTyped) return error;
+  return new OptionError(variable, error.message.replaceAll(`--${name}`, variable));
+}
+
 async function settingsOf(
   options: ParsedOptions,
 ): Promise<LiveEngineOptions & { readonly engine: string }> {
   // As the plugin does: switched off, the engine is vLLM's own.
   const stock = isDisabled(process.env);
-  const endpoint = stock ? undefined : endpointOption(options);
+  const endpoint = stock ? undefined : options.strings.get("endpoint");
   const curve = await curveOf();
+  if (endpoint !== undefined) checkEndpoints(endpoint, curve);
   const profile = profileOf(options);
   return {
     engine: engineNameOption(options) ?? "simulated",
@@ -160,6 +179,17 @@ async function settingsOf(
     ...(endpoint === undefined ? {} : { endpoint }),
     ...(curve === undefined ? {} : { curve }),
   };
+}
+
+/** The plugin's rules: whoever is at an address of the network could else give this engine orders. */
+function checkEndpoints(text: string, curve: EngineCurve | undefined): void {
+  const open = endpointsOf("--endpoint", text).find((endpoint) => !isLoopback(endpoint));
+  if (open === undefined || curve !== undefined) return;
+  throw new OptionError(
+    "--endpoint",
+    `Expected CURVE keys for --endpoint ${open}, behind which another machine may be, got none: ` +
+      "set LAZYGRAPH_ENGINE_KEYS to a folder of `lazygraph keys new`.",
+  );
 }
 
 function profileOf(options: ParsedOptions): Profile {
@@ -279,8 +309,18 @@ function tellFailure(error: unknown): void {
   process.send?.({ type: "failed", code, message }, () => process.disconnect());
 }
 
-try {
-  await main(process.argv.slice(2));
-} catch (error) {
-  tellFailure(error);
+/** Resolves once it runs; it ends by itself, with its parent, or when it is told to. */
+export async function runSimulatedEngine(argv: readonly string[]): Promise<number> {
+  try {
+    await main(argv);
+  } catch (error) {
+    tellFailure(error);
+  }
+  return Number(process.exitCode ?? EXIT.ok);
+}
+
+// Also a program of its own: `startSimulatedEngine` forks this file.
+const [, program = ""] = process.argv;
+if (program !== "" && import.meta.url === pathToFileURL(realpathSync(program)).href) {
+  await runSimulatedEngine(process.argv.slice(2));
 }

@@ -2,6 +2,7 @@
 
 import { setTimeout as sleep } from "node:timers/promises";
 import { Agent, fetch } from "undici";
+import { connectionAdvice } from "../base/connection-advice.ts";
 import { LazygraphError, messageOf } from "../base/errors.ts";
 import { jsonObject } from "../base/parse-json.ts";
 import type { EngineSnapshot } from "../engine/snapshot.ts";
@@ -153,11 +154,12 @@ async function get(from: Source, path: string): Promise<object> {
   throw unreachable(from, `HTTP status ${status}`);
 }
 
-function unreachable({ shown }: Source, reason: string, cause?: unknown): LazygraphError {
+function unreachable({ shown, url }: Source, reason: string, cause?: unknown): LazygraphError {
+  const other = "start `lazygraph serve` or name another one with --url";
   return new LazygraphError(
     "ERR_LAZYGRAPH_CONTROLLER_UNREACHABLE",
-    `Expected a controller's HTTP side at ${shown}, got ${reason}: start \`lazygraph serve\` ` +
-      "or name another one with --url.",
+    `Expected a controller's HTTP side at ${shown}, got ${reason}: ` +
+      `${connectionAdvice(reason, url) ?? other}.`,
     { cause },
   );
 }

@@ -1,5 +1,6 @@
 /** Calls of a controller's HTTP side: bounded in time and size, each failure one sentence. */
 
+import { connectionAdvice } from "../base/connection-advice.ts";
 import { codeOf, ERROR_CODES, type ErrorCode, LazygraphError, messageOf } from "../base/errors.ts";
 import { jsonObject } from "../base/parse-json.ts";
 
@@ -78,8 +79,8 @@ function refused(answer: object | undefined): LazygraphError | undefined {
 export function unreachable(base: URL, got: string, cause?: unknown): LazygraphError {
   return new LazygraphError(
     "ERR_LAZYGRAPH_CONTROLLER_UNREACHABLE",
-    `Expected a controller's HTTP side at ${base.origin}, got ${got}: start it there, or give the ` +
-      "URL of the one that runs.",
+    `Expected a controller's HTTP side at ${base.origin}, got ${got}: ` +
+      `${connectionAdvice(got, base) ?? "start it there, or give the URL of the one that runs"}.`,
     cause === undefined ? undefined : { cause },
   );
 }

@@ -27,6 +27,35 @@ export function checkEndpoint(option: string, endpoint: string): void {
   );
 }
 
+/** Of a controller and its standbys. */
+const ENDPOINTS_MAX = 8;
+
+/**
+ * What an engine is told of where controllers are, as the plugin reads it: one endpoint, or up to
+ * eight in order with commas between them.
+ *
+ * @throws OptionError for none, too many, one that comes twice, or what is no endpoint
+ */
+export function endpointsOf(option: string, text: string): readonly string[] {
+  const endpoints = text
+    .split(",")
+    .map((part) => part.trim())
+    .filter((part) => part !== "");
+  if (endpoints.length === 0) checkEndpoint(option, text);
+  for (const endpoint of endpoints) checkEndpoint(option, endpoint);
+  if (endpoints.length > ENDPOINTS_MAX) {
+    throw new OptionError(
+      option,
+      `Expected ${option} to have at most ${ENDPOINTS_MAX} endpoints, got ${endpoints.length}.`,
+    );
+  }
+  if (new Set(endpoints).size === endpoints.length) return endpoints;
+  throw new OptionError(
+    option,
+    `Expected ${option} to name each endpoint once, got ${JSON.stringify(text)}.`,
+  );
+}
+
 /**
  * Whether somebody listens on an ipc endpoint. ZeroMQ unlinks an existing socket file and binds
  * anew, so that a second controller would silently take the first one's place.

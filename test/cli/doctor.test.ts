@@ -73,7 +73,9 @@ test("a bare host is not, says why and what to do, but can serve", async () => {
   expect(run.stdout).toContain("pip install ./worker` in a checkout of lazygraph");
   // No index has it.
   expect(run.stdout).not.toContain("pip install lazygraph-vllm");
-  expect(run.stdout).toContain("can't run an engine under `lazygraph run`: gpu, vllm, plugin");
+  expect(run.stdout).toContain(
+    "can't run an engine under `lazygraph run`: driver, gpu, vllm, plugin",
+  );
   expect((await doctor(["--for", "serve"], bare)).code).toBe(0);
 });
 

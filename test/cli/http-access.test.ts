@@ -164,6 +164,10 @@ test("HTTPS, and a certificate that can't be used", async () => {
   expect(await text(response)).toBe('{"ready":true}\n');
   const status = await finish(["status", "--url", running.http], { NODE_EXTRA_CA_CERTS: cert });
   expect(status).toMatchObject({ code: 0, stdout: "No engine has joined yet.\n" });
+  const unknown = await finish(["status", "--url", running.http]);
+  expect(unknown.stderr).toMatch(/CERT: name the certificate .* NODE_EXTRA_CA_CERTS\. \[/);
+  const plain = await finish(["status", "--url", running.http.replace("https", "http")]);
+  expect(plain.stderr).toMatch(/: it may want https:\/\/ in its URL\. \[/);
   // One that never begins its hand-shake keeps nobody from stopping.
   const silent = connect(Number(new URL(running.http).port), "127.0.0.1");
   onTestFinished(() => void silent.destroy());

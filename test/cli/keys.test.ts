@@ -1,6 +1,9 @@
+import { execFileSync } from "node:child_process";
 import { chmod, readdir, readFile, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { parseEnv } from "node:util";
 import { describe, expect, onTestFinished, test } from "vitest";
+import { parse, parseAllDocuments } from "yaml";
 import { curveKeyPair } from "zeromq";
 import { keyPair } from "../../src/cli/key-folder.ts";
 import { connectController } from "../../src/replica/client.ts";
@@ -110,9 +113,9 @@ describe("lazygraph keys", () => {
   });
 
   test.for([
-    [["keys"], "ACTION is new, show, allow or rotate, got 0 arguments"],
-    [["keys", "frob"], 'Expected ACTION to be new, show, allow or rotate, got "frob"'],
-    [["keys", "make", "x"], "Expected ACTION to be new, show, allow or rotate"],
+    [["keys"], "ACTION is new, show, allow, rotate or export, got 0 arguments"],
+    [["keys", "frob"], 'Expected ACTION to be new, show, allow, rotate or export, got "frob"'],
+    [["keys", "make", "x"], "Expected ACTION to be new, show, allow, rotate or export"],
     [["keys", "show", "/nowhere"], "Expected FOLDER to name a readable file"],
     [["keys", "show", "x", "--name", "y"], "Expected no --name with keys show."],
     [["keys", "allow", "x"], "Expected a KEY after FOLDER"],
@@ -171,5 +174,86 @@ describe("serve --keys", () => {
     expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
     expect(stderr).toContain(sentence);
     expect(stderr).toMatch(/^lazygraph: [^\n]*\[ERR_LAZYGRAPH_OPTION\]\n$/);
+  });
+});
+
+describe("lazygraph keys export", () => {
+  const NASTY = "a{$y}b$(z)c*@#ad&b<ce>d!ef?f[gh]h^ik%j=k";
+  async function folderWith(files: Readonly<Record<string, string>>): Promise<string> {
+    const folder = await temporaryFolder();
+    for (const [name, text] of Object.entries(files)) {
+      await writeFile(join(folder, name), `${text}\n`, { mode: 0o600 });
+    }
+    return folder;
+  }
+  const key = (first: string): string => `${first}${NASTY.slice(1)}`;
+  const token = "a-token-of-some-length";
+  const wanted = {
+    LAZYGRAPH_SERVER_KEY: key("0"),
+    LAZYGRAPH_SERVER_SECRET_KEY: key("S"),
+    LAZYGRAPH_CLIENT_KEYS: `${key("P")},${key("Q")}`,
+    LAZYGRAPH_HTTP_TOKEN: token,
+    LAZYGRAPH_PUBLIC_KEY: key("P"),
+    LAZYGRAPH_SECRET_KEY: key("E"),
+  };
+  const both = async (): Promise<[string, string]> => [
+    await folderWith({
+      "public.key": key("0"),
+      "secret.key": key("S"),
+      "clients.keys": `${key("P")} one\n${key("Q")}`,
+    }),
+    await folderWith({ "public.key": key("P"), "secret.key": key("E"), "server.key": key("0") }),
+  ];
+
+  test("what shells and env files read is what the folders have, whatever is in the keys", async () => {
+    const folders = await both();
+    const environment = { LAZYGRAPH_HTTP_TOKEN: token };
+    const { code, stdout } = await finish(
+      ["keys", "export", ...folders, "--as", "env"],
+      environment,
+    );
+    expect([code, stdout.split("\n").length]).toEqual([0, 7]);
+    for (const [name, value] of Object.entries(wanted)) {
+      const script = `${stdout}printf %s "$${name}"`;
+      expect(execFileSync("sh", ["-c", script], { encoding: "utf8" })).toBe(value);
+      expect(parseEnv(stdout)[name]).toBe(value);
+    }
+    // Unquoted the same would be another text.
+    const bare = stdout.replaceAll("'", "");
+    expect(parseEnv(bare)["LAZYGRAPH_CLIENT_KEYS"]).not.toBe(wanted.LAZYGRAPH_CLIENT_KEYS);
+  });
+
+  test("as a Secret: the one that the manifests name, with all that they read", async () => {
+    const { stdout } = await finish(["keys", "export", ...(await both()), "--as", "secret"]);
+    const { kind, metadata, data } = parse(stdout);
+    const shipped = await readFile(new URL("../../deploy/kubernetes/serve.yaml", import.meta.url));
+    const placeholder = parseAllDocuments(shipped.toString())[0]?.toJS();
+    expect({ kind, metadata }).toEqual({ kind: "Secret", metadata: placeholder.metadata });
+    expect(Object.keys(data).sort()).toEqual(Object.keys(placeholder.stringData).sort());
+    const { LAZYGRAPH_HTTP_TOKEN: made, ...values } = Object.fromEntries(
+      Object.entries(data).map(([name, text]) => [
+        name,
+        Buffer.from(`${text}`, "base64").toString(),
+      ]),
+    );
+    const { LAZYGRAPH_HTTP_TOKEN: _, ...keys } = wanted;
+    expect(values).toEqual(keys);
+    expect(made).toMatch(/^[0-9a-f]{64}$/);
+  });
+
+  test("folders of two controllers, or names that no variable holds, are refused", async () => {
+    const [controller] = await both();
+    const stranger = await folderWith({
+      "public.key": key("P"),
+      "secret.key": key("E"),
+      "server.key": key("O"),
+    });
+    const apart = await finish(["keys", "export", controller, stranger, "--as", "env"]);
+    expect(apart).toMatchObject({ code: 2, stdout: "" });
+    expect(apart.stderr).toContain("got another LAZYGRAPH_SERVER_KEY in");
+    await writeFile(join(controller, "clients.keys"), `${key("P")} engine=a\n`);
+    const named = await finish(["keys", "export", controller, "--as", "secret"]);
+    expect(named).toMatchObject({ code: 2, stdout: "" });
+    expect(named.stderr).toContain("which no variable holds");
   });
 });

@@ -5,7 +5,7 @@ import { describe, expect, test } from "vitest";
 import { finish } from "./helpers/command.ts";
 
 const COMMANDS =
-  "run serve startup launcher caches status keys demo simulate plan calibrate record trace bench doctor".split(
+  "run serve startup launcher caches status keys demo simulated-engine simulate plan calibrate record trace bench doctor".split(
     " ",
   );
 const PACKAGE = new URL("../../package.json", import.meta.url);

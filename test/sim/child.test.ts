@@ -210,12 +210,16 @@ describe("a simulated engine as a process", () => {
 });
 
 describe("its command line", () => {
-  async function run(...options: string[]): Promise<{ exitCode: unknown; stderr: string }> {
-    const child = spawn(
-      process.execPath,
-      ["--import", "tsx", "src/cli/simulated-engine.ts", ...options],
-      { cwd: checkout, stdio: ["ignore", "ignore", "pipe"] },
-    );
+  async function run(
+    options: readonly string[],
+    variables: NodeJS.ProcessEnv = {},
+    program: readonly string[] = ["src/cli/simulated-engine.ts"],
+  ): Promise<{ exitCode: unknown; stderr: string }> {
+    const child = spawn(process.execPath, ["--import", "tsx", ...program, ...options], {
+      cwd: checkout,
+      env: { ...process.env, ...variables },
+      stdio: ["ignore", "ignore", "pipe"],
+    });
     const [stderr, [exitCode]] = await Promise.all([text(child.stderr), once(child, "exit")]);
     return { exitCode, stderr };
   }
@@ -229,9 +233,48 @@ describe("its command line", () => {
     [["--trace", "missing.csv"], "Expected missing.csv to be a readable trace file, got ENOENT."],
     [["--profil", "x"], 'got the unknown option "--profil": did you mean --profile?'],
   ])("%j", async (options, sentence) => {
-    const { exitCode, stderr } = await run(...options);
+    const { exitCode, stderr } = await run(options);
     expect(stderr).toContain(sentence);
     expect(stderr.trim().split("\n")).toHaveLength(1);
     expect(exitCode).toBe(2);
   });
+
+  const LISTED = "tcp://127.0.0.1:1,tcp://127.0.0.1:2";
+  test.each([
+    ["a", "Expected LAZYGRAPH_ENDPOINT to be an endpoint such as"],
+    [`${LISTED},tcp://127.0.0.1:1`, "Expected LAZYGRAPH_ENDPOINT to name each endpoint once"],
+    [
+      Array.from({ length: 9 }, (_, index) => `tcp://127.0.0.1:${index + 1}`).join(),
+      "Expected LAZYGRAPH_ENDPOINT to have at most 8 endpoints, got 9.",
+    ],
+    [`${LISTED},tcp://10.0.0.1:1`, "keys for LAZYGRAPH_ENDPOINT tcp://10.0.0.1:1, behind which"],
+  ])("LAZYGRAPH_ENDPOINT=%s is refused by its own name", async (value, sentence) => {
+    const program = ["src/cli/main.ts", "simulated-engine"];
+    const { exitCode, stderr } = await run([], { LAZYGRAPH_ENDPOINT: value }, program);
+    expect(stderr).toContain(sentence);
+    expect([exitCode, stderr.trim().split("\n").length]).toEqual([2, 1]);
+  });
+});
+
+test("of several addresses each gets its turn, also when the one that it was at is gone", async () => {
+  const addresses = ["none", "first", "second"].map((name) => `ipc://${join(folder, name)}`);
+  const [, first = "", second = ""] = addresses;
+  const open = async (at: string) => {
+    const controller = createController({ endpoint: at, plan: false, heartbeatMs: 100 });
+    onTestFinished(() => controller.close());
+    await controller.start();
+    return controller;
+  };
+  const leading = await open(first);
+  const engine = await startSimulatedEngine({ endpoint: addresses.join(","), speed: 50 });
+  onTestFinished(() => engine.close().then(() => undefined));
+  await leading.waitForEngine({ settled: true });
+  const standby = await open(second);
+  await leading.close();
+  const found = await standby.waitForEngine({ phase: "serving" });
+  expect(found).toMatchObject({ session: engine.session, graphsCaptured: 102 });
+  // And back: whichever takes it, in order round and round.
+  await standby.close();
+  const again = await open(first);
+  expect((await again.waitForEngine()).session).toBe(engine.session);
 });

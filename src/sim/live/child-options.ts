@@ -11,7 +11,7 @@ import {
   textRule,
 } from "../../base/check-options.ts";
 import { loadProfile } from "../../profile/load.ts";
-import { checkEndpoint } from "../../wire/endpoint.ts";
+import { endpointsOf } from "../../wire/endpoint.ts";
 import { MODES, type Mode } from "../../wire/protocol.ts";
 import { isCurveKey } from "../../wire/z85.ts";
 import type { EngineCurve } from "./link.ts";
@@ -34,7 +34,10 @@ export interface ListeningEvent {
 export type SimulatedEngineEvent = StartedEvent | ListeningEvent | LiveEvent;
 
 export interface SimulatedEngineOptions {
-  /** Of the controller; without one the engine goes by its mode's defaults. */
+  /**
+   * Of the controller, or of up to eight with commas between them, in order; without one the engine
+   * goes by its mode's defaults.
+   */
   readonly endpoint?: string;
   /** Logical name. @default "simulated" */
   readonly engine?: string;
@@ -87,7 +90,7 @@ const TRACE_RULES: {
 const RULES: { readonly [K in keyof SimulatedEngineOptions]-?: OptionRule } = {
   endpoint(value) {
     if (typeof value !== "string") return "an endpoint such as tcp://127.0.0.1:5757";
-    checkEndpoint("endpoint", value);
+    endpointsOf("endpoint", value);
     return undefined;
   },
   engine(value) {

@@ -12,6 +12,7 @@ import { type Graph, topGraphs } from "../../base/graph.ts";
 import { dispatchTable } from "../../schedule/dispatch.ts";
 import { fillOrder, firstLadder } from "../../schedule/first-ladder.ts";
 import type { TraceRequest } from "../../trace/trace.ts";
+import { endpointsOf } from "../../wire/endpoint.ts";
 import { proveKey } from "../../wire/key-proof.ts";
 import type {
   FromEngine,
@@ -33,6 +34,7 @@ import { LiveRequests } from "./live-requests.ts";
 import { PacedClock } from "./paced-clock.ts";
 import { EngineSession, type SessionHost } from "./session.ts";
 import { StepTelemetry } from "./telemetry.ts";
+import { TurnsLink } from "./turns.ts";
 
 /** What a simulated engine tells whoever runs it. Seconds are simulated, from its start on. */
 export type LiveEvent =
@@ -58,7 +60,10 @@ export type LiveEvent =
 
 export interface LiveEngineOptions
   extends Pick<EngineOptions, "profile" | "warmUps" | "marginBytes" | "gpu" | "jitter" | "seed"> {
-  /** Of the controller; without one the engine goes by its mode's defaults. */
+  /**
+   * Of the controller, or with commas between them of up to eight, in order: while none has taken
+   * the engine each gets a second. Without one the engine goes by its mode's defaults.
+   */
   readonly endpoint?: string;
   readonly curve?: EngineCurve;
   /** Instead of a socket at `endpoint`: for simulations. */
@@ -165,7 +170,12 @@ export class LiveEngine {
     const { endpoint, curve, wire } = this.#options;
     if (wire !== undefined) return wire(events);
     if (endpoint === undefined) return undefined;
-    return new EngineLink({ endpoint, ...(curve === undefined ? {} : { curve }), ...events });
+    const endpoints = endpointsOf("endpoint", endpoint);
+    const [first = endpoint] = endpoints;
+    const its = { ...(curve === undefined ? {} : { curve }), ...events };
+    if (endpoints.length === 1) return new EngineLink({ endpoint: first, ...its });
+    const isSettled = (): boolean => this.#talk.welcomed || this.#talk.refused;
+    return new TurnsLink({ endpoints, isSettled, ...its });
   }
 
   get mode(): Mode {

@@ -11,7 +11,7 @@ import {
   textRule,
 } from "../../base/check-options.ts";
 import type { Profile } from "../../profile/profile.ts";
-import { checkEndpoint } from "../../wire/endpoint.ts";
+import { endpointsOf } from "../../wire/endpoint.ts";
 import { MODES } from "../../wire/protocol.ts";
 import { isCurveKey } from "../../wire/z85.ts";
 import type { LiveEngineOptions } from "./live.ts";
@@ -39,7 +39,7 @@ const RULES: { readonly [K in keyof SimulatedServerOptions]-?: OptionRule } = {
   requestsMax: numberRule(1, 1_000_000, "whole"),
   endpoint(value) {
     if (typeof value !== "string") return "an endpoint such as tcp://127.0.0.1:5757";
-    checkEndpoint("endpoint", value);
+    endpointsOf("endpoint", value);
     return undefined;
   },
   curve(value) {

@@ -1,0 +1,25 @@
+/** What to do about a connection that failed, by the system's or OpenSSL's code for it. Pure. */
+
+/**
+ * @param failure such as `DEPTH_ZERO_SELF_SIGNED_CERT`
+ * @returns half a sentence; undefined where the code says no more than that nothing answered
+ */
+export function connectionAdvice(failure: string, { protocol }: URL): string | undefined {
+  if (/ALTNAME/.test(failure)) {
+    return "name it by a host that its certificate is for";
+  }
+  if (/CERT_HAS_EXPIRED|CERT_NOT_YET_VALID/.test(failure)) {
+    return "renew its certificate, or see the clock";
+  }
+  if (/CERT|UNABLE_TO_VERIFY/.test(failure)) {
+    return "name the certificate of its authority by the variable NODE_EXTRA_CA_CERTS";
+  }
+  if (/WRONG_VERSION_NUMBER|PACKET_LENGTH/.test(failure)) {
+    return "it may want http:// in its URL";
+  }
+  // What listens for TLS closes a connection that begins otherwise.
+  if (protocol === "http:" && /UND_ERR_SOCKET|ECONNRESET|other side closed/.test(failure)) {
+    return "it may want https:// in its URL";
+  }
+  return undefined;
+}

@@ -1,0 +1,31 @@
+/** What stands in the packed package: nothing that its users can't use. */
+
+import { execFile } from "node:child_process";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { expect, onTestFinished, test } from "vitest";
+import { packInto } from "./packed.ts";
+
+const execute = promisify(execFile);
+/** Scripts of a package that npm asks its users to approve, or that it warns of. */
+const OF_INSTALLS = ["preinstall", "install", "postinstall", "preprepare", "prepare", "prepublish"];
+
+test("no source maps, which would point at sources that aren't in it, and no script of installs", {
+  timeout: 120_000,
+}, async () => {
+  const folder = await mkdtemp(join(tmpdir(), "lazygraph-packed-"));
+  onTestFinished(() => rm(folder, { recursive: true }));
+  const tarball = join(folder, await packInto(folder));
+  const { stdout } = await execute("tar", ["-tzf", tarball]);
+  const names = stdout.trim().split("\n");
+  expect(names).toContain("package/dist/cli/main.js");
+  expect(names.filter((name) => name.endsWith(".map"))).toEqual([]);
+  const of = async (name: string) =>
+    (await execute("tar", ["-xzOf", tarball, `package/${name}`])).stdout;
+  expect(await of("dist/cli/main.js")).not.toContain("sourceMappingURL");
+  const { scripts } = JSON.parse(await of("package.json"));
+  expect(Object.keys(scripts)).toContain("prepack");
+  expect(OF_INSTALLS.filter((name) => name in scripts)).toEqual([]);
+});
