@@ -1,11 +1,13 @@
-/** The options of a function by rules of their own: unknown ones are mistakes too. */
+/** The options of a function, each by a schema as files are: unknown ones are mistakes too. */
 
+import * as v from "valibot";
 import { OptionError } from "./errors.ts";
 import { nearMiss } from "./near-miss.ts";
+import type { Schema } from "./schema.ts";
 import { shown } from "./shown.ts";
 
-/** What was expected of a value that breaks the rule; undefined: it is sound. */
-export type OptionRule = (value: unknown) => string | undefined;
+/** A rule for each option of `T`. */
+export type OptionRules<T> = { readonly [K in keyof T]-?: Schema<unknown> };
 
 /**
  * Options that are undefined count as not given.
@@ -14,7 +16,7 @@ export type OptionRule = (value: unknown) => string | undefined;
  */
 export function checkOptions(
   options: unknown,
-  rules: Readonly<Record<string, OptionRule>>,
+  rules: Readonly<Record<string, Schema<unknown>>>,
   whole = "options",
 ): void {
   if (typeof options !== "object" || options === null || Array.isArray(options)) {
@@ -25,38 +27,38 @@ export function checkOptions(
   for (const [name, value] of Object.entries(options)) {
     if (value === undefined) continue;
     const full = `${prefix}${name}`;
-    const rule = Object.hasOwn(rules, name) ? rules[name] : undefined;
-    if (rule === undefined) throw unknownOption(name, Object.keys(rules), whole);
-    const expected = rule(value);
-    if (expected === undefined) continue;
-    throw new OptionError(full, `Expected ${full} to be ${expected}, got ${shown(value)}.`);
+    const schema = Object.hasOwn(rules, name) ? rules[name] : undefined;
+    if (schema === undefined) throw unknownOption(name, Object.keys(rules), whole);
+    checkOption(full, value, schema);
   }
 }
 
-export function numberRule(min: number, max: number, kind: "any" | "whole" = "any"): OptionRule {
-  const expected = `${kind === "whole" ? "a whole number" : "a number"} from ${min} to ${max}`;
-  return (value) => {
-    const right = kind === "whole" ? Number.isInteger(value) : Number.isFinite(value);
-    return right && (value as number) >= min && (value as number) <= max ? undefined : expected;
-  };
+/** @throws OptionError that names the option */
+export function checkOption(name: string, value: unknown, schema: Schema<unknown>): void {
+  const { issues } = v.safeParse(schema, value, { abortEarly: true });
+  if (issues === undefined) return;
+  throw new OptionError(name, `Expected ${name} to be ${issues[0].message}, got ${shown(value)}.`);
 }
 
-/** What is expected where `value` is none of `values`. */
-export function oneOf(values: readonly string[], value: unknown): string | undefined {
-  return values.some((known) => known === value) ? undefined : `one of ${values.join(", ")}`;
-}
+export const flag: Schema<boolean> = v.boolean("true or false");
+export const callback: Schema<unknown> = v.function("a function");
+export const signal: Schema<AbortSignal> = v.instance(AbortSignal, "an AbortSignal");
 
 /** Such as a path. Expected is how the sentence calls it. */
-export function textRule(expected: string): OptionRule {
-  return (value) =>
-    typeof value === "string" && value !== "" && !value.includes("\0") ? undefined : expected;
+export function textRule(expected: string): Schema<string> {
+  return v.pipe(
+    v.string(expected),
+    v.nonEmpty(expected),
+    v.check((text) => !text.includes("\0"), expected),
+  );
 }
 
-export function functionRule(value: unknown): string | undefined {
-  return typeof value === "function" ? undefined : "a function";
+/** What a schema of its own can't say. */
+export function rule(expected: string, isSound: (value: unknown) => boolean): Schema<unknown> {
+  return v.custom<unknown>(isSound, expected);
 }
 
-export function unknownOption(name: string, known: readonly string[], whole: string): OptionError {
+function unknownOption(name: string, known: readonly string[], whole: string): OptionError {
   const near = nearMiss(name, known);
   const hint = near === undefined ? `known are ${known.join(", ")}.` : `did you mean ${near}?`;
   const where = whole === "options" ? "" : ` of ${whole}`;

@@ -3,7 +3,9 @@
 import { stat } from "node:fs/promises";
 import { connect, createServer } from "node:net";
 import { setTimeout } from "node:timers/promises";
+import { rule } from "../base/check-options.ts";
 import { OptionError } from "../base/errors.ts";
+import type { Schema } from "../base/schema.ts";
 
 /** Whether only this machine can connect. Names are not resolved: an unknown one counts as remote. */
 export function isLoopback(endpoint: string): boolean {
@@ -26,6 +28,16 @@ export function checkEndpoint(option: string, endpoint: string): void {
       `ipc:///run/lazygraph.sock, got ${JSON.stringify(endpoint)}.`,
   );
 }
+
+/** Of an option of that name. @throws OptionError as `checkEndpoint` */
+export const endpointRule: Schema<unknown> = rule(
+  "an endpoint such as tcp://127.0.0.1:5757",
+  (value) => {
+    if (typeof value !== "string") return false;
+    checkEndpoint("endpoint", value);
+    return true;
+  },
+);
 
 /**
  * Whether somebody listens on an ipc endpoint. ZeroMQ unlinks an existing socket file and binds
