@@ -15,6 +15,14 @@ import type { LauncherResult } from "./gpu/lib/start-result.ts";
 import type { Summary } from "./gpu/main-job-summary.ts";
 import { type Finding, judge } from "./lib/claims.ts";
 import { type Check, checkFindings, type FirstSet, firstSetFindings } from "./lib/claims-checks.ts";
+import {
+  type Chaos,
+  chaosFindings,
+  type Faults,
+  type Fuzz,
+  faultFindings,
+  fuzzFindings,
+} from "./lib/claims-faults.ts";
 import { type House, hourFindings, houseFindings, type SimulatedHour } from "./lib/claims-house.ts";
 import {
   type Compared,
@@ -112,6 +120,18 @@ function findings(): Finding[] {
     ...trustSocketFindings(read<TrustSocket>("trust-socket.json"), {
       source: "trust-socket.json",
       command: "BEFORE=MAIN npm run bench:trust-socket",
+    }),
+    ...faultFindings(read<Faults>("faults.json"), {
+      source: "faults.json",
+      command: "npm run faults -- --seeds 10000 --output FILE; … --hours 24 --output FILE",
+    }),
+    ...chaosFindings(read<Chaos>("chaos.json"), {
+      source: "chaos.json",
+      command: "npm run bench:chaos",
+    }),
+    ...fuzzFindings(read<Fuzz>("fuzz.json"), {
+      source: "fuzz.json",
+      command: "npm run fuzz -- --frames 1000000 --output FILE",
     }),
     ...houseFindings(read<House>("house.json"), {
       source: "house.json",

@@ -107,7 +107,7 @@ export {
   type GraphState,
   missingGraphs,
 } from "./schedule/state.ts";
-export type { CurveOptions } from "./wire/curve.ts";
+export type { AllowedClient, AllowedEngines, CurveOptions } from "./wire/curve.ts";
 export {
   MODES,
   type Mode,

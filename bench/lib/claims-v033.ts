@@ -116,15 +116,24 @@ function settledFindings(id: string, pairs: readonly Pair[], told: Told): Findin
     ({ ours, stock }) => ours.decode.length > 0 && stock.decode.length > 0,
   );
   const levels = decoding[0]?.stock.decode.map(({ concurrent }) => concurrent) ?? [];
-  const tpot = ({ decode }: StartResult, level: number): number =>
-    mean(decode.find(({ concurrent }) => concurrent === level)?.tpotMs ?? [Number.NaN]);
-  const decode = levels.map((level): Finding => {
-    const ratios = decoding.map(({ ours, stock }) => tpot(ours, level) / tpot(stock, level));
-    return {
-      ...{ ...told, id: `${id}.decode-${level}`, ...measured(bootstrapMean(ratios)) },
-      ...{ unit: "of stock's", limit: DECODE_RATIO_MAX, sense: "atMost" },
-    };
-  });
+  const ofLevel = (what: "tpotMs" | "stepMs", { decode }: StartResult, level: number): number =>
+    mean(decode.find(({ concurrent }) => concurrent === level)?.[what] ?? [Number.NaN]);
+  // By the client's clock, and where the engine told its own steps, by its own.
+  const decode = (["tpotMs", "stepMs"] as const).flatMap((what) =>
+    levels.flatMap((level): Finding[] => {
+      const name = `${what === "tpotMs" ? "decode" : "engine-step"}-${level}`;
+      const ratios = decoding
+        .map(({ ours, stock }) => ofLevel(what, ours, level) / ofLevel(what, stock, level))
+        .filter((ratio) => !Number.isNaN(ratio));
+      if (ratios.length === 0) return [];
+      return [
+        {
+          ...{ ...told, id: `${id}.${name}`, ...measured(bootstrapMean(ratios)) },
+          ...{ unit: "of stock's", limit: DECODE_RATIO_MAX, sense: "atMost" },
+        },
+      ];
+    }),
+  );
   const errors = pairs.flatMap(({ ours }) => {
     const { forecastBytes, takenBytes, graphsPlanned, graphsAfterDecode } = ours.ours ?? {};
     if (forecastBytes === undefined || takenBytes === undefined) return [];

@@ -7,7 +7,7 @@
  * | `public.key` | both | this side's public key |
  * | `secret.key` | both | its secret key, readable by its owner alone |
  * | `server.key` | the engine | the controller's public key |
- * | `clients.keys` | the controller | public keys of the engines that may connect, one a line, with a name behind it |
+ * | `clients.keys` | the controller | public keys of the engines that may connect, one a line; behind it `engine=NAME` for each name that is its alone, and a name for people |
  */
 
 import { readFileSync, statSync } from "node:fs";
@@ -16,8 +16,8 @@ import { join } from "node:path";
 import { curveKeyPair } from "zeromq";
 import { codeOf, messageOf, OptionError } from "../base/errors.ts";
 import { readPublicFile, readSecretFile, SECRET_MODE } from "../base/secret-file.ts";
-import type { CurveOptions } from "../wire/curve.ts";
-import { isCurveKey } from "../wire/curve.ts";
+import type { AllowedEngines, CurveOptions } from "../wire/curve.ts";
+import { isCurveKey } from "../wire/z85.ts";
 
 export const PUBLIC_FILE = "public.key";
 export const SECRET_FILE = "secret.key";
@@ -28,11 +28,14 @@ const FOLDER_MODE = 0o700;
 const PUBLIC_MODE = 0o644;
 export const CLIENTS_MAX = 1024;
 const NAME_CHARS_MAX = 128;
+/** Before a name that is given to a key. */
+const GIVEN = "engine=";
+export const GIVEN_MAX = 64;
 /** How long a list of clients is taken as it was read. */
 const FRESH_MS = 1000;
 
-export interface AllowedKey {
-  readonly key: string;
+export interface AllowedKey extends AllowedEngines {
+  /** For people. */
   readonly name: string;
 }
 
@@ -138,7 +141,10 @@ export async function rotatePair(folder: string): Promise<{ before: string; afte
 
 /** Replaces the list as a whole: a controller that reads it meanwhile sees either one. */
 export async function writeClients(folder: string, clients: readonly AllowedKey[]): Promise<void> {
-  const lines = clients.map(({ key, name }) => (name === "" ? `${key}\n` : `${key} ${name}\n`));
+  const lines = clients.map(({ key, engines = [], name }) => {
+    const given = engines.map((engine) => `${GIVEN}${engine}`);
+    return `${[key, ...given, name].filter((word) => word !== "").join(" ")}\n`;
+  });
   const file = join(folder, CLIENTS_FILE);
   await inFolder(folder, async () => {
     await writeFile(`${file}.new`, lines.join(""), { mode: PUBLIC_MODE });
@@ -161,8 +167,16 @@ export function readClients(option: string, folder: string): AllowedKey[] {
   const clients = lines.flatMap((line, index): AllowedKey[] => {
     // Z85 has the sign `#`, so that a comment is told by the blank behind it.
     if (line === "" || /^#(\s|$)/.test(line)) return [];
-    const [key = "", ...name] = line.split(/\s+/);
-    if (isCurveKey(key)) return [{ key, name: name.join(" ").slice(0, NAME_CHARS_MAX) }];
+    const [key = "", ...words] = line.split(/\s+/);
+    const names = namesIn(words);
+    if (names.engines?.every(isEngineName) === false) {
+      throw new OptionError(
+        option,
+        `Expected \`${GIVEN}NAME\` in line ${index + 1} of ${file} to name an engine by 1 to 128 ` +
+          "characters, got another one.",
+      );
+    }
+    if (isCurveKey(key)) return [{ key, ...names }];
     throw new OptionError(
       option,
       `Expected line ${index + 1} of ${file} to begin with a Z85 key of 40 characters, got ` +
@@ -176,11 +190,28 @@ export function readClients(option: string, folder: string): AllowedKey[] {
   );
 }
 
+/** Blanks would end a name in the file. */
+export function isEngineName(name: string): boolean {
+  return /^[^\s\p{Cc}]{1,128}$/u.test(name);
+}
+
+/** What is behind a key. */
+function namesIn(words: readonly string[]): Omit<AllowedKey, "key"> {
+  const engines = words
+    .filter((word) => word.startsWith(GIVEN))
+    .map((word) => word.slice(GIVEN.length));
+  const rest = words.filter((word) => !word.startsWith(GIVEN)).join(" ");
+  return {
+    name: rest.slice(0, NAME_CHARS_MAX),
+    ...(engines.length === 0 ? {} : { engines }),
+  };
+}
+
 /** The file of clients as it is now, read again only when it has changed. */
 class ClientList {
   readonly #file: string;
   readonly #onProblem: (sentence: string) => void;
-  #keys: readonly string[] = [];
+  #keys: readonly AllowedKey[] = [];
   #seen = "";
   #lookedAtMs = Number.NEGATIVE_INFINITY;
 
@@ -189,7 +220,7 @@ class ClientList {
     this.#onProblem = onProblem;
   }
 
-  keys(): readonly string[] {
+  keys(): readonly AllowedKey[] {
     const now = performance.now();
     if (now - this.#lookedAtMs < FRESH_MS) return this.#keys;
     this.#lookedAtMs = now;
@@ -198,7 +229,7 @@ class ClientList {
     if (seen === this.#seen) return this.#keys;
     this.#seen = seen;
     try {
-      this.#keys = readClients("--keys", join(this.#file, "..")).map(({ key }) => key);
+      this.#keys = readClients("--keys", join(this.#file, ".."));
     } catch (error) {
       this.#onProblem(`${messageOf(error)} The list stays as it was.`);
     }

@@ -3,10 +3,12 @@
 import { existsSync } from "node:fs";
 import { OptionError } from "../base/errors.ts";
 import { readPublicFile } from "../base/secret-file.ts";
-import { isCurveKey } from "../wire/curve.ts";
+import { isCurveKey } from "../wire/z85.ts";
 import { choice, quote } from "./errors.ts";
 import {
   CLIENTS_MAX,
+  GIVEN_MAX,
+  isEngineName,
   makePair,
   readClients,
   readPair,
@@ -19,7 +21,7 @@ const ACTIONS = ["new", "show", "allow", "rotate"] as const;
 
 const HELP = `Usage: lazygraph keys new FOLDER [--server KEY]
        lazygraph keys show FOLDER
-       lazygraph keys allow FOLDER KEY [--name NAME] [--remove]
+       lazygraph keys allow FOLDER KEY [--engine NAME]... [--name NAME] [--remove]
        lazygraph keys rotate FOLDER
 
 CURVE keys for connections over the network: a folder with public.key, secret.key (mode 0600) and,
@@ -29,11 +31,14 @@ one that begins with a dash, as some made elsewhere do, is given as a file or as
   new      makes a pair in FOLDER, and prints its public key; an engine's with --server, the
            controller's public key
   show     prints the public key, and the keys that are allowed
-  allow    lets the engine with this public key connect; a running controller knows within a second
+  allow    lets the engine with this public key connect; a running controller knows within a second.
+           With --engine under these names alone, which no other key may take then
   rotate   a new pair in the place of the old one, which stays as secret.key.old and public.key.old
 
 Options:
   --server KEY   the controller's public key, for an engine's folder
+  --engine NAME  that is this key's alone, as LAZYGRAPH_ENGINE has it; NAME* for all that begin so.
+                 Once a key has one, every engine must prove its key. In the place of those before
   --name NAME    of the engine, for people
   --remove       no longer allow it; who is connected stays until it connects again
   --json         one document on stdout
@@ -42,7 +47,7 @@ Options:
 Examples:
   lazygraph keys new /etc/lazygraph/controller
   lazygraph keys new engine-0 --server /etc/lazygraph/controller/public.key
-  lazygraph keys allow /etc/lazygraph/controller engine-0/public.key --name engine-0
+  lazygraph keys allow /etc/lazygraph/controller engine-0/public.key --engine engine-0
   lazygraph serve --endpoint tcp://0.0.0.0:5757 --keys /etc/lazygraph/controller
   LAZYGRAPH_ENGINE_KEYS=engine-0 LAZYGRAPH_ENDPOINT=tcp://HOST:5757 vllm serve MODEL
 `;
@@ -50,6 +55,7 @@ Examples:
 const OPTIONS: OptionSpec = {
   server: "string",
   name: "string",
+  engine: "list",
   remove: "boolean",
   json: "boolean",
 };
@@ -58,7 +64,7 @@ const OPTIONS: OptionSpec = {
 const TAKES: Readonly<Record<(typeof ACTIONS)[number], readonly string[]>> = {
   new: ["server"],
   show: [],
-  allow: ["name", "remove"],
+  allow: ["name", "engine", "remove"],
   rotate: [],
 };
 
@@ -84,8 +90,11 @@ export async function runKeys(argv: readonly string[]): Promise<number> {
   return 0;
 }
 
-function checkOptionsOf(action: (typeof ACTIONS)[number], { strings, flags }: ParsedOptions): void {
-  const given = [...strings.keys(), ...flags].filter((name) => name !== "json");
+function checkOptionsOf(
+  action: (typeof ACTIONS)[number],
+  { strings, lists, flags }: ParsedOptions,
+): void {
+  const given = [...strings.keys(), ...lists.keys(), ...flags].filter((name) => name !== "json");
   const wrong = given.find((name) => !TAKES[action].includes(name));
   if (wrong === undefined) return;
   throw new OptionError(`--${wrong}`, `Expected no --${wrong} with keys ${action}.`);
@@ -112,20 +121,29 @@ const ACT: Readonly<
   async show(folder) {
     const { publicKey } = await readPair("FOLDER", folder);
     const clients = readClients("FOLDER", folder);
-    const lines = clients.map(({ key, name }) => `allowed  ${key}  ${name}`.trimEnd());
+    const lines = clients.map(({ key, name, engines = [] }) =>
+      [`allowed  ${key}  ${name}`.trimEnd(), ...engines.map((engine) => `  as     ${engine}`)].join(
+        "\n",
+      ),
+    );
     const text = [`public   ${publicKey}`, ...lines].join("\n");
     return { text: `${text}\n`, document: { folder, publicKey, clients } };
   },
 
-  async allow(folder, given, { strings, flags }) {
+  async allow(folder, given, { strings, lists, flags }) {
     const { publicKey } = await readPair("FOLDER", folder);
     const key = await keyOf("KEY", given);
     if (key === publicKey) {
       throw new OptionError("KEY", "Expected an engine's public key, got the controller's own.");
     }
-    const name = nameOf(strings.get("name"));
-    const others = readClients("FOLDER", folder).filter((client) => client.key !== key);
-    const clients = flags.has("remove") ? others : [...others, { key, name }];
+    const known = readClients("FOLDER", folder);
+    const before = known.find((client) => client.key === key);
+    const others = known.filter((client) => client.key !== key);
+    // What isn't said stays: a name for people that is mended must not free the others.
+    const name = nameOf(strings.get("name") ?? before?.name);
+    const engines = enginesOf(lists.get("engine") ?? before?.engines);
+    const client = { key, name, ...(engines.length === 0 ? {} : { engines }) };
+    const clients = flags.has("remove") ? others : [...others, client];
     if (clients.length > CLIENTS_MAX) {
       throw new OptionError("KEY", `Expected at most ${CLIENTS_MAX} keys, got one more.`);
     }
@@ -153,6 +171,15 @@ async function keyOf(option: string, text: string): Promise<string> {
     option,
     `Expected ${option} to be a Z85 key of 40 characters or a file with one, got ${key.length} ` +
       "characters.",
+  );
+}
+
+function enginesOf(names: readonly string[] = []): readonly string[] {
+  if (names.every(isEngineName) && names.length <= GIVEN_MAX) return [...new Set(names)];
+  throw new OptionError(
+    "--engine",
+    `Expected --engine to name an engine by 1 to 128 characters without blanks, ${GIVEN_MAX} times at ` +
+      "most, got others.",
   );
 }
 

@@ -1,6 +1,6 @@
 /** Lines for whoever runs a service: with time and level, or one JSON object each. */
 
-import { printable } from "./printable.ts";
+import { printable } from "../base/printable.ts";
 
 export const LOG_FORMATS = ["text", "json"] as const;
 export type LogFormat = (typeof LOG_FORMATS)[number];

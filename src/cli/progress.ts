@@ -4,10 +4,10 @@
  */
 
 import cliProgress from "cli-progress";
+import { printable } from "../base/printable.ts";
 import type { Controller } from "../controller/controller.ts";
 import { onEvent } from "../engine/events.ts";
 import type { Log, LogLevel } from "./log.ts";
-import { printable } from "./printable.ts";
 import { secondsText, settledTable } from "./table.ts";
 
 /** More lines than this about misses and problems help nobody; the snapshot has them all. */

@@ -44,7 +44,8 @@ export function createReloading<T extends Reloadable>(
         log.line("error", `SIGHUP: nothing changed. ${errorLine(error)}`);
         return;
       }
-      const others = changedNames(current, next).filter((name) => name !== "mode");
+      // From what runs, which is what the first reading said: who took a change back is done.
+      const others = changedNames(first, next).filter((name) => name !== "mode");
       const isNewMode = next.mode !== current.mode;
       current = next;
       if (isNewMode) {

@@ -4,7 +4,13 @@ import { createController } from "../controller/controller.ts";
 import type { MemoryOptions } from "../memory/options.ts";
 import type { Mode } from "../wire/protocol.ts";
 import { closeWithin } from "./close-within.ts";
-import { CONFIG_HELP, CONFIG_OPTIONS, hasConfig, withConfig } from "./config-file.ts";
+import {
+  CONFIG_HELP,
+  CONFIG_OPTIONS,
+  hasConfig,
+  requireRereadable,
+  withConfig,
+} from "./config-file.ts";
 import { curveKeys, KEY_HELP, KEY_OPTIONS, keyFolder } from "./curve-keys.ts";
 import { Denials } from "./denials.ts";
 import { choice, note } from "./errors.ts";
@@ -129,7 +135,10 @@ export async function runServe(argv: readonly string[]): Promise<number> {
   await notePlanFolder(planning, process.env);
   // Before anybody is told that we are there: who knows may already want us to stop.
   const says = options.logFormat === undefined && process.stderr.isTTY ? undefined : log;
-  const reloading = createReloading(controller, log, options, read);
+  const reloading = createReloading(controller, log, options, () => {
+    requireRereadable(given, process.env);
+    return read();
+  });
   const stopping = stopSignal(hasConfig(given, process.env) ? reloading.reload : undefined);
   const tell = (sentence: string): void => {
     if (says === undefined) note(sentence);

@@ -1,9 +1,9 @@
 /** The tables of `run` and `status`. Pure: a snapshot in, text out. */
 
 import Table from "cli-table3";
+import { printable } from "../base/printable.ts";
 import { MIB } from "../base/units.ts";
 import type { EngineSnapshot, GraphSnapshot } from "../engine/snapshot.ts";
-import { printable } from "./printable.ts";
 
 const NOTE_CHARS_MAX = 120;
 

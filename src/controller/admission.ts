@@ -4,7 +4,7 @@
  */
 
 import type { Clock } from "../base/clock.ts";
-import { LazygraphError } from "../base/errors.ts";
+import { type ErrorCode, LazygraphError } from "../base/errors.ts";
 import { EngineDriver } from "../engine/driver.ts";
 import { publishProblem } from "../engine/events.ts";
 import type { SharedMemory } from "../engine/shared-memory.ts";
@@ -12,6 +12,7 @@ import type { EnginePlans } from "../plan/engine-plan.ts";
 import type { Hello, Refuse, ToEngine } from "../wire/protocol.ts";
 import { Session } from "../wire/session.ts";
 import { refusalOf, spokenVersion } from "../wire/version.ts";
+import { NameKeys } from "./name-keys.ts";
 import type { ResolvedOptions } from "./options.ts";
 import { modeOf, ordersFor, rulesOf } from "./orders.ts";
 import type { Connection, EngineRegistry } from "./registry.ts";
@@ -60,10 +61,12 @@ export class EngineAdmission {
   /** When a peer without a session was last asked to say hello; infinity: refused, never again. */
   readonly #strangers = new Map<string, number>();
   readonly #putOff = new Set<string>();
+  readonly #names: NameKeys;
   #commands = 0;
 
   constructor(options: AdmissionOptions) {
     this.#options = options;
+    this.#names = new NameKeys(options.options.curve);
   }
 
   /** Later starts have higher ones; engines never go back to a lower one. */
@@ -83,11 +86,20 @@ export class EngineAdmission {
 
   /** @param connection the one that this peer has already */
   hello(peer: string, connection: Connection | undefined, hello: Hello): void {
-    const refusal = this.#refusal(hello);
+    const refusal = refusalOf(hello);
     if (refusal !== undefined) {
       // It may have been welcome before it knew that its graphs need another version.
       if (connection !== undefined) this.#endConnectionOf(connection.driver, "it is refused now");
       this.#refuse(peer, refusal, hello.engine);
+      return;
+    }
+    const taken = this.#names.refusal(hello, this.#options.registry.driver(hello.engine));
+    if (taken !== undefined) {
+      this.#nameTaken(peer, connection, hello, taken);
+      return;
+    }
+    if (this.#isReplaced(hello)) {
+      this.#putOffReplaced(peer, hello);
       return;
     }
     if (!this.#outranks(hello)) {
@@ -110,7 +122,7 @@ export class EngineAdmission {
     }
     const { registry, options, onJoin } = this.#options;
     if (!registry.makeRoom(engine, options.enginesMax)) {
-      this.#later(peer, hello);
+      this.#noPlace(peer, hello);
       return;
     }
     this.#strangers.delete(peer);
@@ -147,13 +159,23 @@ export class EngineAdmission {
     );
   }
 
-  /** There is no place: whoever comes again when there is one is let in. */
-  #later(peer: string, { engine, session }: Hello): void {
+  /** Another key's: the one that has it doesn't notice, and keys may be mended meanwhile. */
+  #nameTaken(peer: string, connection: Connection | undefined, hello: Hello, why: string): void {
+    if (connection !== undefined) this.#endConnectionOf(connection.driver, "it took another name");
+    this.#options.registry.driver(hello.engine)?.countProblem("namesakes", 1);
+    this.#later(peer, hello, "ERR_LAZYGRAPH_ENGINE_NAME", why);
+  }
+
+  #noPlace(peer: string, hello: Hello): void {
     const { enginesMax } = this.#options.options;
-    const code = "ERR_LAZYGRAPH_ENGINES_MAX";
     const message =
-      `Expected at most ${enginesMax} engines at once, got ${engine} as one more: it is let in when ` +
-      "another one ends; raise enginesMax (--engines-max), or start another controller.";
+      `Expected at most ${enginesMax} engines at once, got ${hello.engine} as one more: it is let in ` +
+      "when another one ends; raise enginesMax (--engines-max), or start another controller.";
+    this.#later(peer, hello, "ERR_LAZYGRAPH_ENGINES_MAX", message);
+  }
+
+  /** Whoever comes again when the reason is gone is let in. */
+  #later(peer: string, { engine, session }: Hello, code: ErrorCode, message: string): void {
     // Asked again only by its next hello.
     this.#remember(peer, Number.POSITIVE_INFINITY);
     this.#options.send(peer, { type: "later", code, message, retrySeconds: LATER_SECONDS });
@@ -171,6 +193,7 @@ export class EngineAdmission {
     if (old !== undefined && old.record.hello.session === hello.session) {
       this.#endConnectionOf(old, "it came back over another connection");
       this.#connect(peer, { driver: old, session });
+      this.#names.own(old, hello);
       old.attach(hello, session);
       return;
     }
@@ -190,6 +213,7 @@ export class EngineAdmission {
     });
     if (replaced > 0) driver.countProblem("replaced", replaced);
     registry.add(driver);
+    this.#names.own(driver, hello);
     this.#connect(peer, { driver, session });
     driver.join();
   }
@@ -229,11 +253,26 @@ export class EngineAdmission {
     return session;
   }
 
-  #refusal(hello: Hello): Refuse | undefined {
-    const version = refusalOf(hello);
-    if (version !== undefined) return version;
-    const { engine, session } = hello;
-    return this.#replaced.has(session) ? replacedRefusal(engine) : undefined;
+  /** Whether a younger process has its name, and is there. */
+  #isReplaced({ engine, session }: Hello): boolean {
+    if (!this.#replaced.has(session)) return false;
+    if (this.#options.registry.driver(engine)?.record.connected === true) return true;
+    this.#replaced.delete(session);
+    return false;
+  }
+
+  /**
+   * Not for good: what took its name may have been the last word of a process that was dead by then,
+   * read late because this side or the network was slow.
+   */
+  #putOffReplaced(peer: string, hello: Hello): void {
+    this.#later(
+      peer,
+      hello,
+      "ERR_LAZYGRAPH_ENGINE_REPLACED",
+      `Expected one engine of the name ${hello.engine}, but a younger one took it: give each engine a ` +
+        "name of its own (LAZYGRAPH_ENGINE); this one is let in when the other is gone.",
+    );
   }
 
   #refuse(peer: string, refusal: Refuse, engine: string): void {
@@ -248,11 +287,10 @@ export class EngineAdmission {
    */
   #replace(driver: EngineDriver): number {
     const { hello, problems } = driver.record;
-    const { engine, session } = hello;
-    this.#replaced.add(session);
+    this.#replaced.add(hello.session);
     dropOldest(this.#replaced, REPLACED_MAX);
     const peer = this.#endConnectionOf(driver, "a younger engine took its name");
-    if (peer !== undefined) this.#refuse(peer, replacedRefusal(engine), engine);
+    if (peer !== undefined) this.#putOffReplaced(peer, hello);
     driver.close();
     return problems.replaced + (peer === undefined ? 0 : 1);
   }
@@ -301,14 +339,4 @@ function nextIncarnation(): number {
 function laterIncarnation(seen: number): number {
   incarnation = Math.max(seen, incarnation) + 1;
   return incarnation;
-}
-
-function replacedRefusal(engine: string): Refuse {
-  return {
-    type: "refuse",
-    code: "ERR_LAZYGRAPH_ENGINE_REPLACED",
-    message:
-      `Expected one engine of the name ${engine}, but a younger one took it: ` +
-      "give each engine a name of its own (LAZYGRAPH_ENGINE).",
-  };
 }

@@ -23,9 +23,10 @@ import {
 } from "../schedule/choice.ts";
 import type { Policy } from "../schedule/policy.ts";
 import { isGraphRule, type PlanRules } from "../schedule/rules.ts";
-import { type CurveOptions, isCurveKey } from "../wire/curve.ts";
+import type { CurveOptions } from "../wire/curve.ts";
 import { endpointRule } from "../wire/endpoint.ts";
 import { LIMITS, MODES, type Mode } from "../wire/protocol.ts";
+import { isCurveKey } from "../wire/z85.ts";
 
 export interface ControllerOptions {
   /**
@@ -198,7 +199,8 @@ const RULES: OptionRules<ControllerOptions> = {
   curve: v.pipe(
     rule(KEYS, hasKeys),
     rule(
-      "with allowedClients, a list of keys of 40 characters of Z85 or a function that gives one",
+      "with allowedClients, a list of keys of 40 characters of Z85, or of { key, engines? } with " +
+        "names of engines, or a function that gives one",
       hasClients,
     ),
   ),
@@ -268,8 +270,15 @@ function hasKeys(value: unknown): boolean {
   return isCurveKey(publicKey) && isCurveKey(secretKey);
 }
 
+function isAllowedClient(value: unknown): boolean {
+  if (typeof value !== "object" || value === null) return isCurveKey(value);
+  const { key, engines = [], ...rest } = value as Record<string, unknown>;
+  if (!isCurveKey(key) || Object.keys(rest).length > 0) return false;
+  return Array.isArray(engines) && engines.every((name) => typeof name === "string" && name !== "");
+}
+
 function hasClients(value: unknown): boolean {
   const { allowedClients } = value as { readonly allowedClients?: unknown };
   if (allowedClients === undefined || typeof allowedClients === "function") return true;
-  return Array.isArray(allowedClients) && allowedClients.every(isCurveKey);
+  return Array.isArray(allowedClients) && allowedClients.every(isAllowedClient);
 }

@@ -40,6 +40,8 @@ export interface ProblemCounts {
   reported: number;
   /** Times this name was taken from another process that was still connected. */
   replaced: number;
+  /** Times that another key, or none, asked for this name and was put off. */
+  namesakes: number;
 }
 
 /** Where an engine stands between two inputs. */
@@ -169,6 +171,7 @@ export function createEngineRecord(
       telemetryDropped: 0,
       reported: 0,
       replaced: 0,
+      namesakes: 0,
     },
     course: {
       started: false,

@@ -6,6 +6,8 @@
  * info, the query) goes into requests and nowhere else; `shown` and `hide` are for sentences.
  */
 
+import { checkApiKey, checkHeaders } from "./access-check.ts";
+
 export interface ServerAddressOptions {
   /** Sent as a bearer token, in place of user info. */
   readonly apiKey?: string | undefined;
@@ -17,7 +19,7 @@ export interface ServerAddressOptions {
 const SECRET_CHARS_MIN = 4;
 const HIDDEN = "…";
 /** What a value of a header is called by, where it may be shown. */
-const SECRET_HEADER = /authorization|cookie|key|token|secret|password/i;
+const SECRET_HEADER = /auth|cookie|key|token|secret|password/i;
 
 export class ServerAddress {
   /** Scheme, host and port. */
@@ -31,8 +33,13 @@ export class ServerAddress {
   readonly #query: string;
   readonly #secrets: readonly string[];
 
-  /** @param url `http:` or `https:` */
-  constructor(url: URL, { apiKey, headers = {} }: ServerAddressOptions = {}) {
+  /**
+   * @param url `http:` or `https:`
+   * @throws OptionError for a key or a header that no request can carry
+   */
+  constructor(url: URL, options: ServerAddressOptions = {}) {
+    const apiKey = checkApiKey("apiKey", options.apiKey);
+    const headers = checkHeaders("headers", options.headers) ?? {};
     this.origin = url.origin;
     this.prefix = url.pathname.replace(/\/+$/, "").replace(/\/v1$/, "").replace(/\/+$/, "");
     this.shown = `${this.origin}${this.prefix}`;
@@ -64,11 +71,14 @@ export function serverUrl(text: string): URL | undefined {
 export function shownUrl(text: string): string {
   const url = serverUrl(text);
   if (url !== undefined) return new ServerAddress(url).shown;
-  return text.replace(/\/\/[^/@]*@/, `//${HIDDEN}@`).replace(/\?.*$/s, `?${HIDDEN}`);
+  // Whatever stands before an @ may be a password, also one with a slash that made it no URL.
+  return text
+    .replace(/\?.*$/s, `?${HIDDEN}`)
+    .replace(/^([a-z][a-z\d+.-]*:\/\/)?.*@/is, `$1${HIDDEN}@`);
 }
 
 function authorizationOf(url: URL, apiKey: string | undefined): Record<string, string> {
-  if (apiKey !== undefined && apiKey !== "") return { authorization: `Bearer ${apiKey}` };
+  if (apiKey !== undefined) return { authorization: `Bearer ${apiKey}` };
   if (url.username === "" && url.password === "") return {};
   const userInfo = `${decoded(url.username)}:${decoded(url.password)}`;
   return { authorization: `Basic ${Buffer.from(userInfo).toString("base64")}` };
@@ -85,14 +95,19 @@ function secretsOf(
   const secrets = [
     ...kept,
     apiKey ?? "",
-    url.password,
-    decoded(url.password),
+    ...userSecrets(url),
     url.search.slice(1),
     ...url.searchParams.values(),
   ];
   return [...new Set(secrets)]
     .filter((secret) => secret.length >= SECRET_CHARS_MIN)
     .sort((a, b) => b.length - a.length);
+}
+
+/** A password, or a key that stands alone in place of user and password. */
+function userSecrets({ username, password }: URL): string[] {
+  const secret = password === "" ? username : password;
+  return [secret, decoded(secret)];
 }
 
 function decoded(part: string): string {

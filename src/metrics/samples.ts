@@ -15,6 +15,7 @@ const PROBLEMS = {
   telemetryDropped: "telemetry_dropped",
   reported: "reported",
   replaced: "replaced",
+  namesakes: "namesakes",
 } as const satisfies Readonly<Record<keyof EngineSnapshot["problems"], string>>;
 
 /** All samples of a connected engine. */

@@ -12,7 +12,7 @@
 
 import type { Server } from "node:http";
 import { callback, checkOptions, type OptionRules, rule } from "../base/check-options.ts";
-import { LazygraphError, OptionError } from "../base/errors.ts";
+import { codeOf, LazygraphError, OptionError } from "../base/errors.ts";
 import { listenServer } from "../base/listen-error.ts";
 import { number, whole } from "../base/schema.ts";
 import type { Announcement } from "../controller/call-options.ts";
@@ -47,7 +47,10 @@ export interface StandbyOptions {
   readonly pollMs?: number;
   /** Called whenever engines may have changed, and when this replica leads or follows anew. */
   readonly onChange?: () => void;
-  /** Called when its controller can't be opened; it is tried again. @default a process warning */
+  /**
+   * Called when its controller can't be opened, which is tried again, and when the peer that it
+   * follows refuses it. @default a process warning
+   */
   readonly onProblem?: (error: unknown) => void;
 }
 
@@ -188,6 +191,10 @@ class Replica implements Standby {
       ...(http.token === undefined ? {} : { token: http.token }),
       ...(onChange === undefined ? {} : { onChange }),
       ...(pollMs === undefined ? {} : { pollMs: Math.max(50, pollMs) }),
+      // A peer that is gone is what a standby is there for.
+      onProblem: (error) => {
+        if (codeOf(error) !== "ERR_LAZYGRAPH_CONTROLLER_UNREACHABLE") this.#problem(error);
+      },
     });
     this.#change();
   }

@@ -19,6 +19,7 @@ import {
 } from "./entry.ts";
 import { traceError } from "./error.ts";
 import { openJsonLines } from "./json-lines.ts";
+import { SkipCounts } from "./skips.ts";
 import { CompressionError, openTraceBytes } from "./source.ts";
 
 export type { TimeUnit, TraceFormat, TraceSkip } from "./entry.ts";
@@ -84,10 +85,15 @@ export async function* readTrace(
   const requestsMax = positive("requests", options.requests ?? Number.POSITIVE_INFINITY);
   checkTimeUnit(options.timeUnit);
   const place = { line: 1 };
+  const skipped = new SkipCounts();
   try {
     const { entries, ordered, ...about } = await openEntries(file, options.timeUnit);
     options.onFormat?.(about);
-    const requests = rowsOf(file, entries, options, place);
+    const onSkip: TraceOptions["onSkip"] = (skip, line) => {
+      skipped.add(skip);
+      options.onSkip?.(skip, line);
+    };
+    const requests = rowsOf(file, entries, { ...options, onSkip }, place);
     const inOrder = ordered && options.sort !== true ? requests : sorted(file, requests);
     let count = 0;
     for await (const request of fromZero(file, inOrder, place)) {
@@ -98,7 +104,8 @@ export async function* readTrace(
       if (count >= requestsMax) return;
     }
     if (count === 0) {
-      throw traceError(file, place.line + 1, "at least one request", "the end of file");
+      const got = ["the end of file", skipped.text()].filter((part) => part !== "").join(" after ");
+      throw traceError(file, place.line + 1, "at least one request", got);
     }
   } catch (error) {
     throw asTraceError(error, file, place.line);
@@ -175,7 +182,12 @@ async function* fromZero(
     first ??= seconds;
     if (seconds < last) {
       const expected = "times that never fall (`lazygraph trace convert --sort` orders them)";
-      throw traceError(file, place.line, expected, `one ${last - seconds} s before the last`);
+      throw traceError(
+        file,
+        place.line,
+        expected,
+        `one ${Number((last - seconds).toPrecision(6))} s before the last`,
+      );
     }
     last = seconds;
     yield { atSeconds: seconds - first, ...request };

@@ -7,20 +7,34 @@
  */
 
 import { type Context, Reply } from "zeromq";
+import { toZ85 } from "./z85.ts";
 
 export interface CurveOptions {
   /** The controller's keys, 40 characters of Z85 each; zeromq's `curveKeyPair()` makes them. */
   readonly publicKey: string;
   readonly secretKey: string;
   /**
-   * Public keys of the engines that may connect, or a function that is asked for them whenever one
-   * does, so that they may change; it must answer at once. Who is connected stays.
+   * Public keys of the engines that may connect, with the names that each may take, or a function
+   * that is asked for them whenever one does, so that they may change; it must answer at once. Who is
+   * connected stays. Where one entry has names, every engine must prove its key.
    * @default undefined: every client that knows `publicKey`
    */
   readonly allowedClients?: AllowedClients;
 }
 
-export type AllowedClients = readonly string[] | (() => Iterable<string>);
+/** A public key alone, or with the names that it may take. */
+export type AllowedClient = string | AllowedEngines;
+
+export interface AllowedEngines {
+  readonly key: string;
+  /**
+   * Names that an engine with this key may take, and that no other key may; one that ends in `*`
+   * stands for all that begin so. @default none: every name that is not another key's
+   */
+  readonly engines?: readonly string[];
+}
+
+export type AllowedClients = readonly AllowedClient[] | (() => Iterable<AllowedClient>);
 
 const ZAP_ENDPOINT = "inproc://zeromq.zap.01";
 const ZAP_VERSION = "1.0";
@@ -30,15 +44,14 @@ export async function guardClients(
   context: Context,
   allowedClients: AllowedClients,
 ): Promise<Reply> {
-  const allowed =
-    typeof allowedClients === "function" ? allowedClients : (): readonly string[] => allowedClients;
+  const allowed = (): Iterable<AllowedClient> => listOf(allowedClients);
   const socket = new Reply({ context, linger: 0 });
   await socket.bind(ZAP_ENDPOINT);
   void answer(socket, allowed);
   return socket;
 }
 
-async function answer(socket: Reply, allowed: () => Iterable<string>): Promise<void> {
+async function answer(socket: Reply, allowed: () => Iterable<AllowedClient>): Promise<void> {
   try {
     for await (const frames of socket) {
       const [version, request, , , , mechanism, key] = frames;
@@ -56,39 +69,20 @@ async function answer(socket: Reply, allowed: () => Iterable<string>): Promise<v
 }
 
 /** A list that can't be had lets nobody in. */
-function isAmong(key: string, allowed: () => Iterable<string>): boolean {
+function isAmong(key: string, allowed: () => Iterable<AllowedClient>): boolean {
   try {
-    return new Set(allowed()).has(key);
+    for (const client of allowed()) if (keyOf(client) === key) return true;
+    return false;
   } catch {
     return false;
   }
 }
 
-const Z85 = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#";
-
-/** Z85 text of bytes whose number is a multiple of four (https://rfc.zeromq.org/spec/32). */
-function toZ85(bytes: Buffer): string {
-  let text = "";
-  for (let at = 0; at + 4 <= bytes.byteLength; at += 4) {
-    let value = bytes.readUInt32BE(at);
-    let group = "";
-    for (let digit = 0; digit < 5; digit += 1) {
-      group = Z85.charAt(value % 85) + group;
-      value = Math.floor(value / 85);
-    }
-    text += group;
-  }
-  return text;
+/** What may connect as of now. @throws what the caller's function throws */
+export function listOf(allowed: AllowedClients): Iterable<AllowedClient> {
+  return typeof allowed === "function" ? allowed() : allowed;
 }
 
-/** Whether this is 32 bytes in Z85; not every group of five characters is four bytes. */
-export function isCurveKey(key: unknown): boolean {
-  if (typeof key !== "string" || key.length !== 40) return false;
-  const digits = [...key].map((character) => Z85.indexOf(character));
-  if (digits.includes(-1)) return false;
-  for (let at = 0; at < digits.length; at += 5) {
-    const value = digits.slice(at, at + 5).reduce((sum, digit) => sum * 85 + digit, 0);
-    if (value > 0xffff_ffff) return false;
-  }
-  return true;
+export function keyOf(client: AllowedClient): string {
+  return typeof client === "string" ? client : client.key;
 }

@@ -111,6 +111,16 @@ export interface Hello {
   readonly incarnation?: number;
   /** What it was told last; absent: nothing yet. */
   readonly orders?: Orders;
+  /** Whose it is; absent: it has no CURVE keys, or can't prove one. */
+  readonly proof?: KeyProof;
+}
+
+/** That the sender of a `hello` has the secret key to this public one. See key-proof.ts. */
+export interface KeyProof {
+  /** Z85. */
+  readonly key: string;
+  /** Of name, session and both keys; 64 hexadecimal digits. */
+  readonly mac: string;
 }
 
 /** What one rank sees of its GPU. */

@@ -36,6 +36,7 @@ import {
   type Heartbeat,
   type Hello,
   type Inventory,
+  type KeyProof,
   type Later,
   LIMITS,
   MODES,
@@ -75,6 +76,8 @@ const stepCase: Fields<StepCase> = {
 
 const phaseSeconds: Check<PhaseSeconds> = record<PhaseSeconds>({ name: label, seconds: amount });
 
+const keyProof: Check<KeyProof> = record<KeyProof>({ key: id, mac: id });
+
 const graph: Check<Graph> = record<Graph>({
   id,
   kind: oneOf(["FULL", "PIECEWISE"]),
@@ -82,6 +85,7 @@ const graph: Check<Graph> = record<Graph>({
   requests: optional(tokens),
   uniform: optional(tokens),
   ...stepCase,
+  draftLayers: optional(counted),
 });
 
 const rankMemory: Check<RankMemory> = record<RankMemory>({
@@ -188,6 +192,7 @@ export const FROM_ENGINE: Checks<FromEngine> = {
     sleeps: optional(flag),
     incarnation: optional(count),
     orders: optional(orders),
+    proof: optional(keyProof),
   }),
   inventory: record<Inventory>({
     type: oneOf(["inventory"]),

@@ -155,7 +155,14 @@ describe("claims of families", () => {
       },
       ...{ spawnToReadySeconds: first, spawnToFirstTokenSeconds: first },
       ...{ deviceToFirstTokenSeconds: first - 1, kvTokens: arm === "stock" ? 100 : 110 },
-      decode: [{ concurrent: 8, tpotMs: [arm === "stock" ? 10 : 10.05] }],
+      decode: [
+        {
+          concurrent: 8,
+          tpotMs: [arm === "stock" ? 10 : 10.05],
+          // Not every file has the engine's own.
+          ...(arm === "eager" ? {} : { stepMs: [arm === "stock" ? 8 : 8.16] }),
+        },
+      ],
       ...(arm === "stock"
         ? {}
         : {
@@ -183,6 +190,10 @@ describe("claims of families", () => {
     expect(value("eager.capture-share")).toMatchObject({ value: 0.4, limit: 0.45 });
     expect(value("idle.saved-share")).toMatchObject({ value: 0.95, limit: 0.9, sense: "atLeast" });
     expect(value("idle.decode-8")?.value).toBeCloseTo(1.005);
+    expect(value("idle.engine-step-8")).toMatchObject({ limit: 1.01, sense: "atMost" });
+    expect(value("idle.engine-step-8")?.value).toBeCloseTo(1.02);
+    expect(value("eager.decode-8")?.value).toBeCloseTo(1.005);
+    expect(value("eager.engine-step-8")).toBeUndefined();
     expect(value("idle.forecast-error")).toMatchObject({ value: 10, limit: 64 });
     expect(value("idle.kv-tokens-more")).toMatchObject({ value: 10, sense: "atLeast" });
     expect(value("lazy.capture-share")).toBeUndefined();

@@ -72,6 +72,30 @@ describe("lazygraph keys", () => {
     expect(shown.stdout).not.toContain(await read(folder, "secret.key"));
   });
 
+  test("allow --engine: names given to a key stay until others are, and are in the file", async () => {
+    const { folder } = await pair();
+    const { publicKey } = keyPair();
+    const allow = ["keys", "allow", folder, publicKey, "--json"];
+    const client = { key: publicKey, name: "the first", engines: ["a", "llama-*"] };
+    const given = await finish([
+      ...allow,
+      "--name",
+      "the first",
+      "--engine",
+      "a",
+      "--engine",
+      "llama-*",
+    ]);
+    expect(JSON.parse(given.stdout)).toEqual({ folder, clients: [client] });
+    const renamed = await finish([...allow, "--name", "b"]);
+    expect(JSON.parse(renamed.stdout)).toEqual({ folder, clients: [{ ...client, name: "b" }] });
+    expect(await read(folder, "clients.keys")).toBe(`${publicKey} engine=a engine=llama-* b`);
+    const shown = await finish(["keys", "show", folder]);
+    expect(shown.stdout).toContain(`allowed  ${publicKey}  b\n  as     a\n  as     llama-*\n`);
+    const other = await finish([...allow, "--engine", "c"]);
+    expect(JSON.parse(other.stdout)).toMatchObject({ clients: [{ name: "b", engines: ["c"] }] });
+  });
+
   test("rotate: a new pair with the same rights, the old one beside it", async () => {
     const { folder, publicKey } = await pair();
     const secret = await read(folder, "secret.key");
@@ -93,6 +117,7 @@ describe("lazygraph keys", () => {
     [["keys", "allow", "x"], "Expected a KEY after FOLDER"],
     [["keys", "new", "x", "y"], 'Expected no KEY after FOLDER for keys new, got "y".'],
     [["keys", "new", "x", "--server", "/dev/null"], "a regular file"],
+    [["keys", "rotate", "x", "--engine", "y"], "Expected no --engine with keys rotate."],
   ] as const)("%j is one sentence", async ([argv, sentence]) => {
     const { code, stdout, stderr } = await finish(argv);
     expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
@@ -136,6 +161,7 @@ describe("serve --keys", () => {
     ["others may read the secret", "secret.key", undefined, 0o644, "with mode 0644"],
     ["the secret is none", "secret.key", "short", 0o600, "got 5 characters"],
     ["the list is none", "clients.keys", "x\n", 0o644, "Expected line 1 of"],
+    ["a name in it is none", "clients.keys", `${"a".repeat(40)} engine=\n`, 0o644, "engine=NAME"],
   ] as const)("%s: it doesn't start", async ([, file, text, mode, sentence]) => {
     const { folder } = await pair();
     if (text !== undefined) await writeFile(join(folder, file), text);

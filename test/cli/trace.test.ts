@@ -10,6 +10,16 @@ const sample = (name: string): string =>
   fileURLToPath(new URL(`../trace/samples/${name}`, import.meta.url));
 
 describe("lazygraph trace", () => {
+  test.for([
+    [["inspect", "azure-llm-2023-conversaton"], "did you mean azure-llm-2023-conversation, which"],
+    [["inspect", "nothing-like-it"], "readable trace file, got ENOENT. [ERR_LAZYGRAPH_TRACE]"],
+    [["cut", "x.csv", "--form", "3"], "Expected --from, got the unknown option"],
+  ] as const)("%j is answered with what was meant", async ([args, sentence]) => {
+    const { code, stdout, stderr } = await finish(["trace", ...args]);
+    expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
+    expect(stderr).toContain(sentence);
+  });
+
   test("inspect --json tells format, figures and what was left out", async () => {
     const { code, stdout, stderr } = await finish([
       "trace",

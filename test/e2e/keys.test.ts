@@ -5,7 +5,7 @@ import { finish, lazygraph } from "../cli/helpers/command.ts";
 import { temporaryFolder } from "../cli/helpers/folder.ts";
 import { PythonEngine } from "./python-engine.ts";
 
-test("keys from two folders, over IPv6: refused on both sides, allowed, joined, nothing restarted", async () => {
+test("keys from two folders, over IPv6: refused on both sides, named, joined, nothing restarted", async () => {
   const folder = await temporaryFolder();
   const [controller, engine] = [join(folder, "controller"), join(folder, "engine")];
   await finish(["keys", "new", controller]);
@@ -26,7 +26,15 @@ test("keys from two folders, over IPv6: refused on both sides, allowed, joined, 
   await expect
     .poll(() => its.log, { timeout: 30_000 })
     .toMatch(/to know this engine's public key, but it refused it.* \[ERR_LAZYGRAPH_KEYS\]/);
-  await finish(["keys", "allow", controller, join(engine, "public.key"), "--name", "python"]);
+  const allow = ["keys", "allow", controller, join(engine, "public.key")];
+  await finish([...allow, "--engine", "another"]);
+  await running.line("stderr", /a name that is given to it \(another\), got python.*_ENGINE_NAME/);
+  await expect
+    .poll(() => its.log, { timeout: 30_000 })
+    .toMatch(
+      /puts this engine off: Expected an engine with the key .* \[ERR_LAZYGRAPH_ENGINE_NAME\]/,
+    );
+  await finish([...allow, "--engine", "python"]);
   const seen = connectController(http);
   onTestFinished(() => seen.close());
   const joined = await seen.waitForEngine({ engine: "python" });

@@ -51,6 +51,8 @@ const PROFILES: readonly Profile[] = [profileOf(90_000, SIZES), profileOf(500, S
 const EVERYTHING_MIB = 100_000;
 const GENTLE_ACTS = 3;
 const DRAW_SECONDS = 20;
+/** How long one that has no right to its place goes on. */
+const DOUBLE_SECONDS = 10;
 const isTight = ({ message }: KillPoint): boolean => message === "drop" || message === "dropped";
 
 export async function runCourse(seed: number, options: CourseOptions = {}): Promise<CourseResult> {
@@ -194,7 +196,8 @@ class Course {
       });
     };
     for (const seconds of [4, 7, 10, 12, 13]) {
-      if (message === "refuse") at(seconds, (name) => this.#double(name));
+      if (message === "later") at(seconds, (name) => this.#double(name));
+      if (message === "refuse") at(seconds, () => this.#foreigner());
       if (message === "problem") at(seconds, (name) => this.#complain(name));
       if (message === "goodbye") at(seconds, (name) => this.#restartEngine(name));
       if (["sleep", "slept", "wake"].includes(message)) {
@@ -222,7 +225,7 @@ class Course {
     this.#note(name);
     const told = this.#chance(0.7);
     if (point.victim === "controller") this.#killController(told);
-    else this.#killEngine(connection.wire.name, told);
+    else this.#killAt(connection, told);
   }
 
   #actLater(): void {
@@ -331,6 +334,12 @@ class Course {
     this.#startEngineLater(name);
   }
 
+  /** The process at this end, which need not be the one that has the name now. */
+  #killAt({ peer, wire }: Connection, told: boolean): void {
+    if (this.#engines.get(wire.name)?.session === peer) this.#killEngine(wire.name, told);
+    else this.#doubles.find(({ session }) => session === peer)?.kill(told);
+  }
+
   /** Its own goodbye is on its way. */
   #diedOfMemory(process: EngineProcess): void {
     if (this.#engines.get(process.name) !== process) return;
@@ -365,7 +374,22 @@ class Course {
     this.#engines.set(name, engine);
   }
 
-  /** Another process takes the name; the older one is refused, and leaves some time later. */
+  /** An engine whose plugin speaks another version comes by. */
+  #foreigner(): void {
+    this.#sessions++;
+    const foreigner = new EngineProcess(this.#network, {
+      name: "foreigner",
+      profile: PROFILES[0] as Profile,
+      mode: "idle",
+      session: `foreigner/${this.#sessions}`,
+      foreign: true,
+      onEvent: () => undefined,
+    });
+    this.#doubles.push(foreigner);
+    this.timeline.after(DOUBLE_SECONDS, () => foreigner.alive && foreigner.kill(true));
+  }
+
+  /** Another process takes the name; the older one is put off, and leaves some time later. */
   #double(name: string): void {
     const old = this.#engines.get(name);
     if (old === undefined || !old.alive) return;
@@ -373,7 +397,7 @@ class Course {
     this.#ledger.engineGone(old);
     if (old.isWith(this.#controller)) {
       this.#doubles.push(old);
-      this.timeline.after(10, () => old.alive && old.kill(true));
+      this.timeline.after(DOUBLE_SECONDS, () => old.alive && old.kill(true));
     } else old.kill(true);
     this.#startEngine(name);
   }

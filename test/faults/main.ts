@@ -1,29 +1,36 @@
 /**
  * The fault simulator:
  *
- *   npm run faults -- [--seeds N] [--from SEED] [--hours H] [--plant DEFECT] [--output FILE]
- *   npm run faults -- --seed SEED [--log]
+ *   npm run faults -- [--seeds N] [--from SEED] [--hours H] [--jobs J] [--plant DEFECT]
+ *                     [--output FILE]
+ *   npm run faults -- --seed SEED [--hours 0] [--log]
  *
- * Runs N courses, one a seed, or as many as simulate H hours; prints how often each kill point was
- * hit, and of a seed that fails what does not hold and the command that runs it again. The exit
- * code is 1 then, and where 1,000 seeds or more left a kill point out.
+ * Runs N courses, one a seed, or as many as simulate H hours, in J processes (one a core); prints how
+ * often each kill point was hit, and of a seed that fails what does not hold and the command that
+ * runs it again. The exit code is 1 then, and where 1,000 seeds or more left a kill point out.
+ * `--output` adds the result to a file of results.
  */
 
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { availableParallelism } from "node:os";
 import { parseArgs } from "node:util";
-import { type CourseOptions, type CourseResult, runCourse } from "./course.ts";
-import { KILL_POINTS, nameOf } from "./kill-points.ts";
+import { runInJobs } from "./jobs.ts";
 import { PLANTS } from "./network.ts";
+import { type RowOptions, runRow } from "./row.ts";
 
 const FAILURES_SHOWN_MAX = 10;
+/** From here on a row goes through all kill points; a shorter one needn't. */
+const COMPLETE_SEEDS = 1000;
 /** A long run's courses. */
 const LONG_SECONDS = 1800;
+const JOBS_MAX = 256;
 
 const { values } = parseArgs({
   options: {
     seeds: { type: "string", default: "100" },
     from: { type: "string", default: "1" },
     hours: { type: "string" },
+    jobs: { type: "string", default: String(availableParallelism()) },
     seed: { type: "string" },
     plant: { type: "string" },
     log: { type: "boolean", default: false },
@@ -31,10 +38,10 @@ const { values } = parseArgs({
   },
 });
 
-function wholeNumber(name: string, text: string): number {
+function wholeNumber(name: string, text: string, min = 0, max = Number.MAX_SAFE_INTEGER): number {
   const value = Number(text);
-  if (Number.isInteger(value) && value >= 0) return value;
-  console.error(`Expected --${name} to be a whole number, got ${text}.`);
+  if (Number.isInteger(value) && value >= min && value <= max) return value;
+  console.error(`Expected --${name} to be a whole number from ${min} to ${max}, got ${text}.`);
   process.exit(2);
 }
 
@@ -45,55 +52,45 @@ if (values.plant !== undefined && plant === undefined) {
 }
 
 const began = performance.now();
-const failed: CourseResult[] = [];
-const kills = new Map(KILL_POINTS.map((point) => [nameOf(point), 0]));
-const sum = { courses: 0, seconds: 0, events: 0 };
 const hours = values.hours === undefined ? undefined : wholeNumber("hours", values.hours);
 const from = wholeNumber("seed", values.seed ?? values.from);
-const seeds = values.seed === undefined ? wholeNumber("seeds", values.seeds) : 1;
-const options: CourseOptions = {
+const one = values.seed !== undefined;
+const seeds = one ? 1 : wholeNumber("seeds", values.seeds);
+const jobs = wholeNumber("jobs", values.jobs, 1, JOBS_MAX);
+const options: RowOptions = {
+  from,
+  step: 1,
+  ...(one || hours === undefined ? { courses: seeds } : { hours }),
   ...(hours === undefined ? {} : { seconds: LONG_SECONDS }),
   ...(plant === undefined ? {} : { plant }),
-  ...(values.log ? { log: (line) => console.log(line) } : {}),
 };
-const goesOn = (): boolean =>
-  hours === undefined ? sum.courses < seeds : sum.seconds < hours * 3600;
-for (let seed = from; goesOn(); seed++) {
-  const result = await runCourse(seed, options);
-  sum.courses++;
-  sum.seconds += result.simulatedSeconds;
-  sum.events += result.events;
-  for (const [name, count] of result.kills) kills.set(name, (kills.get(name) ?? 0) + count);
-  if (result.violation === undefined) continue;
-  failed.push(result);
-  if (failed.length > FAILURES_SHOWN_MAX) continue;
-  const more = `${hours === undefined ? "" : ` --hours 0`}${plant === undefined ? "" : ` --plant ${plant}`}`;
-  console.log(`seed ${seed}: ${result.violation}`);
-  console.log(`  again: npm run faults -- --seed ${seed} --log${more}`);
+const log = values.log ? { log: (line: string) => console.log(line) } : {};
+const result = await (one ? runRow({ ...options, ...log }) : runInJobs(options, jobs));
+const seconds = (performance.now() - began) / 1000;
+
+const again = `${hours === undefined ? "" : " --hours 0"}${plant === undefined ? "" : ` --plant ${plant}`}`;
+for (const { seed, violation } of result.failures.slice(0, FAILURES_SHOWN_MAX)) {
+  console.log(`seed ${seed}: ${violation}`);
+  console.log(`  again: npm run faults -- --seed ${seed} --log${again}`);
 }
-const took = (performance.now() - began) / 1000;
+const kills = Object.entries(result.kills);
 for (const [name, count] of kills) console.log(`${String(count).padStart(6)} ${name}`);
-const missed = [...kills.values()].filter((count) => count === 0).length;
+const missed = kills.filter(([, count]) => count === 0);
+const { courses, failed, simulatedSeconds, events, cpuSeconds } = result;
 console.log(
-  `${sum.courses} courses, ${failed.length} failed; ${(sum.seconds / 3600).toFixed(1)} simulated ` +
-    `hours, ${sum.events} events, ${took.toFixed(1)} s; ${kills.size - missed} of ${kills.size} ` +
-    "kill points hit",
+  `${courses} courses, ${failed} failed; ${(simulatedSeconds / 3600).toFixed(1)} simulated hours, ` +
+    `${events} events, ${seconds.toFixed(1)} s in ${one ? 1 : jobs} processes (${cpuSeconds.toFixed(1)} s ` +
+    `of a core); ${kills.length - missed.length} of ${kills.length} kill points hit`,
 );
 if (values.output !== undefined) {
   const file = values.output;
   const known = existsSync(file) ? (JSON.parse(readFileSync(file, "utf8")) as object) : {};
   const name = plant ?? (hours === undefined ? "seeds" : "hours");
-  const result = {
-    from,
-    courses: sum.courses,
-    failed: failed.length,
-    simulatedHours: sum.seconds / 3600,
-    events: sum.events,
-    seconds: took,
-    killPoints: Object.fromEntries(kills),
-  };
-  writeFileSync(file, `${JSON.stringify({ ...known, [name]: result }, null, 1)}\n`);
+  const { failures, kills: killPoints } = result;
+  const told = { from, jobs, courses, failed, failures, simulatedHours: simulatedSeconds / 3600 };
+  const row = { ...told, events, seconds, cpuSeconds, killPoints };
+  writeFileSync(file, `${JSON.stringify({ ...known, [name]: row }, null, 1)}\n`);
 }
-// A row long enough goes through all kill points; a short one needn't.
-const incomplete = missed > 0 && hours === undefined && seeds >= 1000;
-process.exitCode = failed.length > 0 || incomplete ? 1 : 0;
+const leftOut = hours === undefined && !one && seeds >= COMPLETE_SEEDS ? missed.length : 0;
+if (leftOut > 0) console.log(`not hit: ${missed.map(([name]) => name).join("; ")}`);
+process.exitCode = failed + leftOut > 0 ? 1 : 0;

@@ -6,7 +6,7 @@
 import type { Random } from "../../src/base/random.ts";
 import type { EngineWire, LinkEvents } from "../../src/sim/live/link.ts";
 import { decode, encode } from "../../src/wire/codec.ts";
-import type { FromEngine } from "../../src/wire/protocol.ts";
+import { type FromEngine, PROTOCOL_VERSION } from "../../src/wire/protocol.ts";
 import type { RouterLink, RouterOptions } from "../../src/wire/router.ts";
 import { TO_ENGINE } from "../../src/wire/validate.ts";
 import type { ProcessClock, Timeline } from "./clock.ts";
@@ -171,6 +171,7 @@ export class SimWire implements EngineWire {
   readonly #network: Network;
   readonly #events: LinkEvents;
   readonly #peer: string;
+  readonly #foreign: boolean;
   #connection: Connection | undefined;
   #closed = false;
   #opened = false;
@@ -178,13 +179,14 @@ export class SimWire implements EngineWire {
   constructor(
     network: Network,
     clock: ProcessClock,
-    { name, peer }: { readonly name: string; readonly peer: string },
+    { name, peer, foreign }: { readonly name: string; readonly peer: string; foreign: boolean },
     events: LinkEvents,
   ) {
     this.#network = network;
     this.clock = clock;
     this.name = name;
     this.#peer = peer;
+    this.#foreign = foreign;
     this.#events = events;
   }
 
@@ -211,7 +213,8 @@ export class SimWire implements EngineWire {
     const connection = this.#connection;
     if (this.#closed || connection === undefined || !this.clock.alive) return false;
     // A connection that broke without a word takes what is sent, and loses it.
-    const told = this.#network.plant === "orders-untold" ? withoutOrders(message) : message;
+    const planted = this.#network.plant === "orders-untold" ? withoutOrders(message) : message;
+    const told = this.#foreign ? ofLaterVersion(planted) : planted;
     if (connection.open) this.#network.carry(connection, "to-controller", encode(told));
     this.#network.passed(message.type, "sent", connection);
     return true;
@@ -264,6 +267,11 @@ function withoutOrders(message: FromEngine): FromEngine {
   if (message.type !== "hello") return message;
   const { orders: _, ...rest } = message;
   return rest;
+}
+
+function ofLaterVersion(message: FromEngine): FromEngine {
+  if (message.type !== "hello") return message;
+  return { ...message, versionMin: PROTOCOL_VERSION + 1, versionMax: PROTOCOL_VERSION + 1 };
 }
 
 /** The encoders write `type` first, and a short text as its length and its bytes. */

@@ -90,6 +90,8 @@ export interface EngineOptions {
   readonly mode: Mode;
   /** Unique to this process. */
   readonly session: string;
+  /** It speaks no version of the protocol that the controller does. */
+  readonly foreign?: boolean;
   readonly onEvent: (engine: EngineProcess, event: LiveEvent) => void;
 }
 
@@ -109,7 +111,8 @@ export class EngineProcess {
   /** What it captured after ready and has not dropped. */
   readonly held = new Set<string>();
 
-  constructor(network: Network, { name, profile, mode, session, onEvent }: EngineOptions) {
+  constructor(network: Network, options: EngineOptions) {
+    const { name, profile, mode, session, foreign = false, onEvent } = options;
     this.name = name;
     this.session = session;
     this.#network = network;
@@ -121,7 +124,7 @@ export class EngineProcess {
       engine: name,
       clock: this.clock,
       wire: (events) => {
-        this.#wire = new SimWire(network, this.clock, { name, peer: session }, events);
+        this.#wire = new SimWire(network, this.clock, { name, peer: session, foreign }, events);
         return this.#wire;
       },
       onEvent: (event) => {

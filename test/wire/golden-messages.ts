@@ -75,6 +75,26 @@ const fromEngine: readonly (readonly [string, FromEngine])[] = [
     },
   ],
   [
+    "hello of an engine that proves its key",
+    {
+      type: "hello",
+      versionMin: 1,
+      versionMax: 2,
+      engine: "llama-8b-0",
+      session: "5b1f0c9e7d3a4e60",
+      pluginVersion: "0.1.0",
+      vllmVersion: "0.33.0",
+      model: "meta-llama/Llama-3.1-8B",
+      host: "node-17",
+      pid: 17,
+      phase: "loading",
+      mode: "idle",
+      tensorParallel: 1,
+      pipelineParallel: 1,
+      proof: { key: "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7", mac: "0f".repeat(32) },
+    },
+  ],
+  [
     "hello of a simulated engine, text beyond ASCII",
     {
       type: "hello",

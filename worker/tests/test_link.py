@@ -200,7 +200,7 @@ def test_an_engine_without_a_place_comes_in_when_there_is_one(
     assert engine.link.lost_since is not None
     controller.later = None
     established(engine)
-    told = [record.message for record in caplog.records if "no place" in record.message]
+    told = [record.message for record in caplog.records if "puts this engine off" in record.message]
     assert len(told) == 1 and "Expected two. [ERR_FULL]" in told[0]
 
 

@@ -2,9 +2,9 @@
 
 import { callback, type OptionRules, rule, textRule } from "../../base/check-options.ts";
 import { number, oneOf, whole } from "../../base/schema.ts";
-import { isCurveKey } from "../../wire/curve.ts";
 import { endpointRule } from "../../wire/endpoint.ts";
 import { MODES } from "../../wire/protocol.ts";
+import { isCurveKey } from "../../wire/z85.ts";
 
 type Shared = "endpoint" | "engine" | "mode" | "model" | "curve" | "onEvent" | Amounts;
 type Amounts = "speed" | "handshakeMs" | "jitter" | "seed";

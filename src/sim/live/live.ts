@@ -11,10 +11,12 @@ import { type Graph, topGraphs } from "../../base/graph.ts";
 import { dispatchTable } from "../../schedule/dispatch.ts";
 import { fillOrder, firstLadder } from "../../schedule/first-ladder.ts";
 import type { TraceRequest } from "../../trace/trace.ts";
+import { proveKey } from "../../wire/key-proof.ts";
 import type {
   FromEngine,
   Heartbeat,
   Inventory,
+  KeyProof,
   Mode,
   Orders,
   Slept,
@@ -76,6 +78,7 @@ export interface LiveEngineOptions
   readonly onEvent?: (event: LiveEvent) => void;
 }
 
+const ENGINE = "simulated";
 /** A timer may come this much early, by rounding; waiting again for so little would spin. */
 const CLOCK_ERROR_SECONDS = 1e-6;
 /** Commands of our own, of an engine nobody tells what to capture; never on the wire. */
@@ -94,6 +97,7 @@ export class LiveEngine {
   readonly #talk: EngineSession;
   readonly #telemetry: StepTelemetry;
   readonly #requests: LiveRequests;
+  readonly #proof: KeyProof | undefined;
   #mode: Mode;
   /** The KV cache exists, so there is an inventory to tell. */
   #hasCache = false;
@@ -143,6 +147,8 @@ export class LiveEngine {
       },
     });
     this.#drive = new Drive(this.model, listArrivals(options.requests ?? []));
+    const { curve, engine = ENGINE } = options;
+    this.#proof = curve && proveKey(curve, curve.serverKey, { engine, session: this.session });
     this.#talk = new EngineSession(this.#host());
     this.#link = this.#connect({
       onMessage: (message) => this.#outside(() => this.#talk.receive(message)),
@@ -462,10 +468,11 @@ export class LiveEngine {
       send: (message) => this.#link?.send(message) ?? Promise.resolve(false),
       hello: () =>
         helloOf(this.model, {
-          engine: this.#options.engine ?? "simulated",
+          engine: this.#options.engine ?? ENGINE,
           session: this.session,
           mode: this.#mode,
           orders: this.#orders,
+          proof: this.#proof,
         }),
       inventory: () => this.#inventory(),
       heartbeat: () => this.#heartbeat(),

@@ -158,8 +158,10 @@ export class EngineSession {
         this.#host.onLost();
         break;
       case "later":
-        // There is no place: we go on by ourselves, and ask again.
-        if (!this.welcomed) this.#later(message.retrySeconds, () => this.#sayHello());
+        // No place, or a younger process has our name: we go on by ourselves, and ask again.
+        if (this.welcomed) this.#host.onLost();
+        this.welcomed = false;
+        this.#later(message.retrySeconds, () => this.#sayHello());
         break;
       case "resync":
         if (message.hello === true) {

@@ -5,6 +5,7 @@ import { packageVersion } from "../../base/version.ts";
 import {
   type Hello,
   type Inventory,
+  type KeyProof,
   type Mode,
   type Orders,
   PROTOCOL_VERSION,
@@ -20,6 +21,7 @@ export interface Identity {
   readonly mode: Mode;
   /** What it was told last. */
   readonly orders: Orders | undefined;
+  readonly proof?: KeyProof | undefined;
 }
 
 export function helloOf(model: EngineModel, identity: Identity): Hello {
@@ -43,6 +45,7 @@ export function helloOf(model: EngineModel, identity: Identity): Hello {
     simulated: profile.name,
     sleeps: true,
     ...(identity.orders === undefined ? {} : { orders: identity.orders }),
+    ...(identity.proof === undefined ? {} : { proof: identity.proof }),
   };
 }
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from .. import __version__
 from ..protocol.graph import version_for
+from ..protocol.key_proof import prove_key
 from ..protocol.link import Link
 from ..protocol.messages import (
     COMMANDS_WAITING_MAX,
@@ -101,11 +102,13 @@ class Session:
         # Engines of dense data parallelism know nothing of each other, and would share one name.
         if index := getattr(parallel, "data_parallel_index", 0):
             engine = f"{engine[:120]}#{index}"
+        engine, session = engine[:128], secrets.token_hex(8)
+        curve = self._settings.curve
         return Hello(
             version_min=PROTOCOL_VERSION_MIN,
             version_max=PROTOCOL_VERSION,
-            engine=engine[:128],
-            session=secrets.token_hex(8),
+            engine=engine,
+            session=session,
             plugin_version=__version__,
             vllm_version=vllm_version,
             model=name[:512],
@@ -117,6 +120,7 @@ class Session:
             pipeline_parallel=parallel.pipeline_parallel_size,
             adapter=self._state.adapter,
             sleeps=True if self.sleeps else None,
+            proof=prove_key(curve, engine, session) if curve else None,
         )
 
     @property

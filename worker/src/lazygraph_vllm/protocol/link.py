@@ -310,7 +310,7 @@ class Link:
             self._on_message(message)
 
     def _put_off(self, state: _State, message: Later) -> None:
-        """There is no place here now: try elsewhere, or here again later."""
+        """No place here now, or not by this name: try elsewhere, or here again later."""
         if self.established.is_set():
             self._lose(state)
         now = time.monotonic()
@@ -320,8 +320,8 @@ class Link:
         if state.put_off_by != message.code:
             state.put_off_by = message.code
             logger.warning(
-                "lazygraph: the controller has no place for this engine now: %s [%s]; it serves "
-                "without one, and asks again",
+                "lazygraph: the controller puts this engine off: %s [%s]; it serves without one, "
+                "and asks again",
                 message.message,
                 message.code,
             )

@@ -111,6 +111,13 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_def
     graphs_max: Annotated[int, Meta(ge=1, le=GRAPHS_MAX)] | None = None
 
 
+class KeyProof(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """That the sender of a ``hello`` has the secret key to this public one."""
+
+    key: str
+    mac: str
+
+
 # ------------------------------------------------------------------ engine → controller
 
 
@@ -139,6 +146,8 @@ class Hello(_Message, tag="hello", frozen=True, kw_only=True):
     incarnation: int | None = None
     # What it was told last.
     orders: Orders | None = None
+    # Whose it is; absent: it has no keys, or can't prove one.
+    proof: KeyProof | None = None
 
 
 class Inventory(_Message, tag="inventory", frozen=True, kw_only=True):

@@ -138,6 +138,13 @@ class FirstCapture:
             "lazygraph: no room to warm up at %d tokens: the first graph of each kind warms up",
             top.num_tokens,
         )
+        if getattr(state.runner, "use_aux_hidden_state_outputs", False):
+            # A drafter reads layers' hidden states: how many, only a run says.
+            self._capturer.run_smallest()
+            state.manager.aux_hidden_states = [
+                each.new_empty((top.num_tokens, *each.shape[1:]))
+                for each in state.manager.aux_hidden_states
+            ]
         model = state.runner.vllm_config.model_config
         state.manager.hidden_states = torch.empty(
             (top.num_tokens, model.get_hidden_size()),
