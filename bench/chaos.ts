@@ -72,11 +72,21 @@ class ControllerProcess {
   }
 }
 
+interface EngineLine {
+  readonly event: string;
+  readonly captured?: string[];
+  readonly ranks?: string[][];
+  readonly mode?: Mode | null;
+  readonly frozen?: boolean;
+}
+
 class EngineProcess {
   readonly child: ChildProcess;
   readonly name: string;
   ready = false;
   captured = 0;
+  /** What it keeps of what it was ordered. */
+  orders: Pick<EngineLine, "mode" | "frozen"> = {};
   /** Captured sets that shrank, or a graph that came twice. */
   wrong = 0;
 
@@ -84,14 +94,14 @@ class EngineProcess {
     this.name = name;
     const script = `${ROOT}/worker/tests/engine_process.py`;
     const args = [script, "--endpoint", `tcp://127.0.0.1:${port}`, "--engine", name];
-    this.child = spawn(workerPython(), [...args, "--capture-ms", "20"], {
+    this.child = spawn(workerPython(), [...args, "--capture-ms", "20", "--tell-orders"], {
       env: { ...process.env, PYTHONPATH: `${ROOT}/worker/src` },
       stdio: ["pipe", "pipe", "ignore"],
     });
     this.child.stdin?.on("error", () => undefined);
     if (this.child.stdout === null) throw new Error("no stdout");
     createInterface({ input: this.child.stdout }).on("line", (line) => {
-      const event = JSON.parse(line) as { event: string; captured?: string[]; ranks?: string[][] };
+      const event = JSON.parse(line) as EngineLine;
       if (event.event === "ready") {
         this.ready = true;
         this.captured = event.captured?.length ?? 0;
@@ -100,7 +110,7 @@ class EngineProcess {
         const alike = first.join() === second.join();
         if (!alike || first.length !== this.captured + 1) this.wrong++;
         this.captured = first.length;
-      }
+      } else if (event.event === "ordered") this.orders = event;
     });
   }
 
@@ -171,12 +181,20 @@ async function giveOrder(): Promise<void> {
   const mode = pick(MODES);
   if (!(await controller.order(name, freeze ? undefined : mode))) return;
   const before = ordered.get(name);
-  ordered.set(
-    name,
-    freeze ? { mode: before?.mode ?? "idle", frozen: true } : { mode, frozen: false },
-  );
-  // On its way: a controller that dies with an order in its hands has told nobody.
-  await sleep(100);
+  const order = freeze ? { mode: before?.mode ?? "idle", frozen: true } : { mode, frozen: false };
+  ordered.set(name, order);
+  // A controller that dies with an order in its hands has told nobody: that is no order that is kept.
+  const began = performance.now();
+  const isTaken = (): boolean => {
+    const { orders = {} } = engines.get(name) ?? {};
+    return orders.frozen === order.frozen && (freeze || orders.mode === order.mode);
+  };
+  while (!isTaken()) {
+    if (performance.now() - began > 1000 * WHOLE_SECONDS_MAX) {
+      throw new Error(`Expected ${name} to take an order within ${WHOLE_SECONDS_MAX} s, got none.`);
+    }
+    await sleep(5);
+  }
 }
 
 async function restartController(signal: "SIGKILL" | "SIGTERM"): Promise<void> {

@@ -9,6 +9,8 @@ import { shown } from "./shown.ts";
 /** A rule for each option of `T`. */
 export type OptionRules<T> = { readonly [K in keyof T]-?: Schema<unknown> };
 
+const SECRET = /token|secret|apiKey/i;
+
 /**
  * Options that are undefined count as not given.
  *
@@ -33,11 +35,13 @@ export function checkOptions(
   }
 }
 
-/** @throws OptionError that names the option */
+/** An option, or an argument beside them. @throws OptionError where it breaks its rule */
 export function checkOption(name: string, value: unknown, schema: Schema<unknown>): void {
   const { issues } = v.safeParse(schema, value, { abortEarly: true });
   if (issues === undefined) return;
-  throw new OptionError(name, `Expected ${name} to be ${issues[0].message}, got ${shown(value)}.`);
+  // What can't be a token may still be most of one, such as a file's with its line end.
+  const got = SECRET.test(name) && typeof value === "string" ? "another text" : shown(value);
+  throw new OptionError(name, `Expected ${name} to be ${issues[0].message}, got ${got}.`);
 }
 
 export const flag: Schema<boolean> = v.boolean("true or false");
@@ -51,6 +55,18 @@ export function textRule(expected: string): Schema<string> {
     v.nonEmpty(expected),
     v.check((text) => !text.includes("\0"), expected),
   );
+}
+
+export const object: Schema<unknown> = rule("an object", (value) => {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+});
+
+/** An object with these methods, such as a controller. Expected is how the sentence calls it. */
+export function withMethods(expected: string, methods: readonly string[]): Schema<unknown> {
+  return rule(expected, (value) => {
+    const its = Object(value) as Readonly<Record<string, unknown>>;
+    return methods.every((name) => typeof its[name] === "function");
+  });
 }
 
 /** What a schema of its own can't say. */

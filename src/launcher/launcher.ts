@@ -9,7 +9,17 @@
 import { type ChildProcess, type SpawnOptions, spawn } from "node:child_process";
 import { resolve } from "node:path";
 import { createInterface } from "node:readline";
-import { ERROR_CODES, type ErrorCode, LazygraphError, OptionError } from "../base/errors.ts";
+import * as v from "valibot";
+import {
+  callback,
+  checkOptions,
+  type OptionRules,
+  object,
+  rule,
+  textRule,
+} from "../base/check-options.ts";
+import { ERROR_CODES, type ErrorCode, LazygraphError } from "../base/errors.ts";
+import { whole } from "../base/schema.ts";
 import { launcherCommand } from "./command.ts";
 import { askLauncher, type LauncherStatus, launcherStatus } from "./status.ts";
 
@@ -55,8 +65,22 @@ const CLOSE_TIMEOUT_MS = 5000;
 const STDERR_CHARS_MAX = 4000;
 const CHILDREN_MAX = 256;
 
+const texts = rule("a list of texts", (value) => v.is(v.array(textRule("a text")), value));
+const RULES: OptionRules<LauncherOptions> = {
+  python: textRule("the name or the path of a Python"),
+  socket: textRule("the path of a socket"),
+  models: texts,
+  childrenMax: whole(1, CHILDREN_MAX),
+  preload: texts,
+  main: textRule("MODULE:FUNCTION"),
+  environment: object,
+  startTimeoutMs: whole(1, 3_600_000),
+  onStatus: callback,
+};
+
+/** @throws OptionError that names the first option that is unknown or breaks its rule */
 export function createLauncher(options: LauncherOptions = {}): Launcher {
-  checkOptions(options);
+  checkOptions(options, RULES);
   const { python = "python3", environment = process.env, onStatus } = options;
   let child: ChildProcess | undefined;
   let socket: string | undefined;
@@ -142,18 +166,6 @@ function words(options: LauncherOptions): string[] {
     ...preload.flatMap((module) => ["--preload", module]),
     ...(main === undefined ? [] : ["--main", main]),
   ];
-}
-
-function checkOptions({ childrenMax, startTimeoutMs }: LauncherOptions): void {
-  const range = (name: string, value: number | undefined, max: number): void => {
-    if (value === undefined || (Number.isInteger(value) && value >= 1 && value <= max)) return;
-    throw new OptionError(
-      name,
-      `Expected ${name} to be a whole number from 1 to ${max}, got ${value}.`,
-    );
-  };
-  range("childrenMax", childrenMax, CHILDREN_MAX);
-  range("startTimeoutMs", startTimeoutMs, 3_600_000);
 }
 
 /** The launcher's own sentence and code, if its last line has them. */

@@ -6,6 +6,10 @@
  * info, the query) goes into requests and nowhere else; `shown` and `hide` are for sentences.
  */
 
+import * as v from "valibot";
+import { checkOption, checkOptions, type OptionRules, object } from "../base/check-options.ts";
+import { OptionError } from "../base/errors.ts";
+import { shown } from "../base/shown.ts";
 import { checkApiKey, checkHeaders } from "./access-check.ts";
 
 export interface ServerAddressOptions {
@@ -14,6 +18,11 @@ export interface ServerAddressOptions {
   /** More headers of every request; one named `authorization` beats the key. */
   readonly headers?: Readonly<Record<string, string>> | undefined;
 }
+
+const RULES: OptionRules<ServerAddressOptions> = {
+  apiKey: v.string("a key in one word"),
+  headers: object,
+};
 
 /** Shorter ones would be found in innocent words. */
 const SECRET_CHARS_MIN = 4;
@@ -34,10 +43,12 @@ export class ServerAddress {
   readonly #secrets: readonly string[];
 
   /**
-   * @param url `http:` or `https:`
-   * @throws OptionError for a key or a header that no request can carry
+   * @param where `http:` or `https:`, as a text or a URL
+   * @throws OptionError for what is none, and for a key or a header that no request can carry
    */
-  constructor(url: URL, options: ServerAddressOptions = {}) {
+  constructor(where: URL | string, options: ServerAddressOptions = {}) {
+    const url = requireUrl(where);
+    checkOptions(options, RULES);
     const apiKey = checkApiKey("apiKey", options.apiKey);
     const headers = checkHeaders("headers", options.headers) ?? {};
     this.origin = url.origin;
@@ -63,18 +74,28 @@ export class ServerAddress {
 
 /** @returns undefined unless it is `http://` or `https://` */
 export function serverUrl(text: string): URL | undefined {
+  if (typeof text !== "string") return undefined;
   const url = URL.canParse(text) ? new URL(text) : undefined;
   return url?.protocol === "http:" || url?.protocol === "https:" ? url : undefined;
 }
 
 /** A URL, or what was meant to be one, for sentences and files: without user info and query. */
 export function shownUrl(text: string): string {
+  checkOption("text", text, v.string("a text"));
   const url = serverUrl(text);
   if (url !== undefined) return new ServerAddress(url).shown;
   // Whatever stands before an @ may be a password, also one with a slash that made it no URL.
   return text
     .replace(/\?.*$/s, `?${HIDDEN}`)
     .replace(/^([a-z][a-z\d+.-]*:\/\/)?.*@/is, `$1${HIDDEN}@`);
+}
+
+function requireUrl(where: unknown): URL {
+  const text = where instanceof URL ? where.href : where;
+  const url = serverUrl(text as string);
+  if (url !== undefined) return url;
+  const got = typeof text === "string" ? JSON.stringify(shownUrl(text)) : shown(text);
+  throw new OptionError("url", `Expected url to be such as http://127.0.0.1:8000, got ${got}.`);
 }
 
 function authorizationOf(url: URL, apiKey: string | undefined): Record<string, string> {

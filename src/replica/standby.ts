@@ -11,7 +11,7 @@
  */
 
 import type { Server } from "node:http";
-import { callback, checkOptions, type OptionRules, rule } from "../base/check-options.ts";
+import { callback, checkOptions, type OptionRules, object, rule } from "../base/check-options.ts";
 import { codeOf, LazygraphError, OptionError } from "../base/errors.ts";
 import { listenServer } from "../base/listen-error.ts";
 import { number, whole } from "../base/schema.ts";
@@ -65,9 +65,6 @@ const PEERS_MAX = 16;
 const GONE_SECONDS = 2;
 const POLL_MS = 500;
 const PAUSE_MS_MIN = 5;
-const object = rule("an object", (value) => {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-});
 const RULES: OptionRules<StandbyOptions> = {
   peers: rule(`1 to ${PEERS_MAX} URLs such as http://gateway-0:7480`, arePeers),
   controller: object,

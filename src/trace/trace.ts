@@ -6,6 +6,7 @@
  * the one that makes a scaled-to-zero engine start. traces/README.md lists the formats.
  */
 
+import { checkOption, object, textRule } from "../base/check-options.ts";
 import { LazygraphError, OptionError } from "../base/errors.ts";
 import { expectedHeader, openCsv } from "./csv.ts";
 import {
@@ -80,6 +81,8 @@ export async function* readTrace(
   file: string,
   options: TraceOptions = {},
 ): AsyncGenerator<TraceRequest, void, void> {
+  checkOption("file", file, textRule("the path of a trace, or the name of a shipped one"));
+  checkOption("options", options, object);
   const speed = positive("speed", options.speed ?? 1);
   const secondsMax = positive("seconds", options.seconds ?? Number.POSITIVE_INFINITY);
   const requestsMax = positive("requests", options.requests ?? Number.POSITIVE_INFINITY);
@@ -122,7 +125,19 @@ async function openEntries(file: string, unit: TimeUnit | undefined): Promise<Tr
   const first = await bytes.next();
   if (first.done === true) throw traceError(file, 1, expectedHeader(), "an empty file");
   const all = chained(first.value, bytes);
-  return startsWithBrace(first.value) ? openJsonLines(file, all, unit) : openCsv(file, all);
+  switch (firstCharacter(first.value)) {
+    case "{":
+      return openJsonLines(file, all, unit);
+    case "[":
+      throw traceError(
+        file,
+        1,
+        "one JSON object a line",
+        "a list (`jq -c '.[]'` makes lines of it)",
+      );
+    default:
+      return openCsv(file, all);
+  }
 }
 
 async function* chained(
@@ -134,8 +149,8 @@ async function* chained(
 }
 
 /** After a byte order mark and blanks. */
-function startsWithBrace(bytes: Uint8Array): boolean {
-  return /^\uFEFF?\s*\{/.test(Buffer.from(bytes.subarray(0, 256)).toString("utf8"));
+function firstCharacter(bytes: Uint8Array): string | undefined {
+  return /^\uFEFF?\s*(\S)/.exec(Buffer.from(bytes.subarray(0, 256)).toString("utf8"))?.[1];
 }
 
 async function* rowsOf(

@@ -55,6 +55,21 @@ describe("lazygraph trace", () => {
     expect(stderr).toContain("left out 2 other spans, 1 failed request.");
   });
 
+  test("prompts without blocks share none with those that have some", async () => {
+    const file = join(await temporaryFolder(), "some.jsonl");
+    const row = { timestamp: 0, input_length: 600, output_length: 3 };
+    const rows = [{ ...row, hash_ids: [0, 1] }, row, row];
+    await writeFile(file, rows.map((its) => `${JSON.stringify(its)}\n`).join(""));
+    const { stdout } = await finish(["trace", "convert", file, "--to", "mooncake"]);
+    const ids = stdout
+      .trim()
+      .split("\n")
+      .flatMap((line) => JSON.parse(line).hash_ids as number[]);
+    expect(ids.slice(0, 2)).toEqual([0, 1]);
+    expect(new Set(ids).size).toBe(6);
+    expect(ids.every(Number.isSafeInteger)).toBe(true);
+  });
+
   test("blocks of 16 tokens become Mooncake's of 512, named by their last part", async () => {
     const ids = Array.from({ length: 40 }, (_, index) => 100 + index);
     const rows = [

@@ -6,6 +6,7 @@
  */
 
 import { randomUUID } from "node:crypto";
+import { checkOption, object } from "../../base/check-options.ts";
 import { type Clock, systemClock } from "../../base/clock.ts";
 import { type Graph, topGraphs } from "../../base/graph.ts";
 import { dispatchTable } from "../../schedule/dispatch.ts";
@@ -117,7 +118,10 @@ export class LiveEngine {
   #cancelWake: () => void = () => {};
   #cancelHold: () => void = () => {};
 
+  /** @throws OptionError without a profile */
   constructor(options: LiveEngineOptions) {
+    checkOption("options", options, object);
+    checkOption("profile", options.profile, object);
     this.#options = options;
     this.session = options.session ?? randomUUID();
     this.closed = new Promise((resolve) => {

@@ -7,8 +7,10 @@
  * pool the figures are the profile's own.
  */
 
+import { checkOption, textRule } from "../../base/check-options.ts";
 import type { Graph } from "../../base/graph.ts";
 import { median } from "../../base/median.ts";
+import { number } from "../../base/schema.ts";
 import type { Profile } from "../../profile/profile.ts";
 import type { Reserve, Reserved } from "../../wire/protocol.ts";
 
@@ -19,7 +21,10 @@ export class SimulatedGpu {
   freeBytes: number;
   #strangerBytes = 0;
 
+  /** @throws OptionError unless these are bytes, and a name where there is one */
   constructor(freeBytes: number, uuid?: string) {
+    checkOption("freeBytes", freeBytes, number(0, Number.MAX_SAFE_INTEGER));
+    if (uuid !== undefined) checkOption("uuid", uuid, textRule("a name"));
     this.freeBytes = freeBytes;
     this.uuid = uuid;
   }

@@ -6,6 +6,8 @@
  * boundary of two steps, without network time; demand comes in batches of 100 ms, as telemetry does.
  */
 
+import * as v from "valibot";
+import { callback, checkOption, object, rule } from "../../base/check-options.ts";
 import type { Profile } from "../../profile/profile.ts";
 import type { PolicyMaker } from "../../schedule/choice.ts";
 import type { Policy } from "../../schedule/policy.ts";
@@ -62,7 +64,12 @@ export interface SimulatedRun {
 /** After the last request a policy gets this long to settle; one that never does is cut off. */
 const AFTER_LAST_SECONDS_MAX = 3600;
 
+/** @throws OptionError without a profile, a policy and requests */
 export async function simulate(options: SimulateOptions): Promise<SimulatedRun> {
+  checkOption("options", options, object);
+  checkOption("profile", options.profile, object);
+  checkOption("policy", options.policy, v.union([callback, object], "a policy, or what makes one"));
+  checkOption("requests", options.requests, rule("a list or a stream of requests", areRequests));
   const figures = new Figures(options.onRequest);
   const arrivals = new BufferedArrivals(options.requests);
   let run: VirtualController | undefined;
@@ -194,4 +201,9 @@ class Figures {
       preemptions: model.preemptions,
     };
   }
+}
+
+function areRequests(value: unknown): boolean {
+  const its = Object(value) as { readonly [Symbol.iterator]?: unknown } & object;
+  return Symbol.asyncIterator in its || (Symbol.iterator in its && typeof value !== "string");
 }

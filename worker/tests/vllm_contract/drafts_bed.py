@@ -81,6 +81,14 @@ class DraftModel(Model):
         return torch.zeros(len(hidden), VOCABULARY).scatter_(1, tokens, 1.0)
 
 
+class ModelWithLayers(Model):
+    """A target that also gives the hidden states of some of its layers, as EAGLE3 reads them."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        x = super().__call__(*args, **kwargs)
+        return x, [x * 2, x * 3]
+
+
 def module() -> Any:
     """Where vLLM's class of EAGLE and MTP drafters is."""
     package = "vllm.v1.worker.gpu.spec_decode"
@@ -318,6 +326,8 @@ def start_with_drafts(
     tiers: tuple[tuple[str, ...], ...] = (),
     verify: bool = False,
     kind: str = "EagleSpeculator",
+    guard_margin: int | None = None,
+    aux: bool = False,
     **options: Any,
 ) -> Any:
     """One rank through start-up; the wrapper, as ``builders.start`` gives it."""
@@ -325,11 +335,15 @@ def start_with_drafts(
     from lazygraph_vllm.rules.local_fill import top_graphs
 
     wrapper = Wrapper(make_draft_runner(make_draft_config(tokens, **options), gpu, kind))
+    if aux:
+        runner = wrapper.worker.model_runner
+        runner.use_aux_hidden_state_outputs = True
+        runner.model.__class__ = ModelWithLayers
     facts = rank.describe(wrapper)
     assert "unsupported" not in facts, facts
     wrapper.graphs = facts["graphs"]
     names = [g.id for g in top_graphs(wrapper.graphs)] if first is None else first
-    rank.prepare(wrapper, names, verify, tiers)
+    rank.prepare(wrapper, names, verify, tiers, guard_margin)
     wrapper.compile_or_warm_up_model()
     rank.finish_start(wrapper)
     return wrapper

@@ -501,3 +501,59 @@ def test_the_plan_is_known_before_there_is_a_manager(gpu: Any) -> None:
     assert counted == {
         kind: sum(g.kind == kind for g in wrapper.graphs) for kind in ("FULL", "PIECEWISE")
     }
+
+
+def test_where_memory_is_tight_a_pairs_own_need_is_looked_at(
+    gpu: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lazygraph_vllm.rank.guard import StartGuard
+
+    asked: dict[str, int] = {}
+    shortage = StartGuard.shortage
+
+    def noting(self: Any, graph: Any, captured: Any) -> Any:
+        asked[graph.id] = graph.draft_layers
+        return shortage(self, graph, captured)
+
+    monkeypatch.setattr(StartGuard, "shortage", noting)
+    first = ["FULL:32:u4", "PIECEWISE:32"]
+    wrapper = bed.start_with_drafts(gpu, sizes=SIZES, first=first, guard_margin=1 << 20)
+    expected = {g.id: g.draft_layers for g in wrapper.graphs if g.id in first}
+    assert asked == expected and all(expected.values())
+    assert captured(wrapper) == set(first)
+
+
+def test_layers_that_a_drafter_reads_are_verified_with_their_target(
+    gpu: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bed.replays(monkeypatch)
+    wrapper = bed.start_with_drafts(gpu, sizes=SIZES, first=["PIECEWISE:32"], verify=True, aux=True)
+    runner = wrapper.worker.model_runner
+    state, manager = runner.lazygraph.state, runner.cudagraph_manager
+    assert state.verified == {"PIECEWISE:32": 0.0}
+    assert len(manager.aux_hidden_states) == 2
+    assert rank.capture(wrapper, "FULL:16:u4")["mismatch"] is None
+    # A planted fault: the second layer's is another one.
+    capturer, desc = runner.lazygraph.capturer, state.descs["FULL:16:u4"]
+    right = manager.graphs[desc].forward
+
+    def wrong(mode: Any) -> None:
+        right(mode)
+        manager.aux_hidden_states[1][3] += 100
+
+    manager.graphs[desc].forward = wrong
+    capturer._verify("FULL:16:u4")
+    assert state.mismatched["FULL:16:u4"] > 0.02
+
+
+def test_without_room_for_the_largest_run_a_small_one_sizes_what_a_drafter_reads(
+    gpu: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lazygraph_vllm.rank.guard import StartGuard
+
+    monkeypatch.setattr(StartGuard, "can_run", lambda *_: False)
+    first = ["FULL:16:u4", "FULL:32:u4", "PIECEWISE:32"]
+    wrapper = bed.start_with_drafts(gpu, sizes=SIZES, first=first, guard_margin=1 << 20, aux=True)
+    manager = wrapper.worker.model_runner.cudagraph_manager
+    assert [len(each) for each in (manager.hidden_states, *manager.aux_hidden_states)] == [32] * 3
+    assert captured(wrapper) == set(first)

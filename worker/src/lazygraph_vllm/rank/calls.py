@@ -17,11 +17,11 @@ from ..rules.dispatch import TableError
 from ..vllm.choose import current
 from ..vllm.rank_hooks import let_go, take_over
 from .capture_first import First
-from .descriptors import describe_graph, graph_id, unsupported
+from .descriptors import unsupported
 from .graphs import CaptureError, CaptureMemoryError, RankGraphs
 from .guard import StartGuard, everywhere
 from .memory_answers import activation_missing, rank_memory, reclaim, shortage
-from .pairs import pairs_of
+from .pairs import described, pairs_of
 from .sizing import model_shape
 from .steps import StepWatch, watch_steps
 
@@ -75,8 +75,7 @@ def _describe(wrapper: Any) -> dict[str, Any]:
     pairs = pairs_of(adapter, runner, descs)
     if pairs is not None and (reason := unsupported(pairs.descs())):
         return {"unsupported": reason}
-    layers = {} if pairs is None else pairs.layers
-    graphs = [describe_graph(d, layers.get(graph_id(d), 0)) for d in descs]
+    graphs = described(descs, pairs)
     graphs.sort(key=lambda g: (g.kind != "PIECEWISE", -g.tokens))
     config = runner.vllm_config
     return {

@@ -100,6 +100,12 @@ class Pairs:
         return list(dict.fromkeys(found))
 
 
+def described(descs: Iterable[Any], pairs: Pairs | None) -> list[Graph]:
+    """The protocol's view of the target's graphs, with what goes along of a drafter's."""
+    layers = {} if pairs is None else pairs.layers
+    return [describe_graph(desc, layers.get(graph_id(desc), 0)) for desc in descs]
+
+
 def pairs_of(adapter: Adapter, runner: Any, descs: Iterable[Any]) -> Pairs | None:
     """The pairs of this runner's graphs; ``None`` where no drafter has any.
 
@@ -111,5 +117,5 @@ def pairs_of(adapter: Adapter, runner: Any, descs: Iterable[Any]) -> Pairs | Non
     drafter = adapter.drafter(runner, graph_id)
     if drafter is None:
         return None
-    targets = [describe_graph(desc) for desc in descs]
+    targets = described(descs, None)
     return Pairs(drafter, targets, runner.cudagraph_manager.decode_query_len)

@@ -16,8 +16,8 @@ from ..protocol.graph import Graph
 from ..rules import forecast
 from ..vllm.adapter import Adapter
 from ..vllm.choose import current
-from .descriptors import describe_graph, graph_id
-from .pairs import Pairs
+from .descriptors import graph_id
+from .pairs import Pairs, described
 
 logger = logging.getLogger("vllm.lazygraph")
 
@@ -106,12 +106,10 @@ def _planned(adapter: Adapter, runner: Any) -> list[Graph]:
     """All graphs, before there is a manager of vLLM's that has them."""
     manager = adapter.planning_manager(runner)
     descs = [d for descs in adapter.planned(manager).values() for d in descs]
-    layers: dict[str, int] = {}
     drafter = adapter.planning_drafter(runner, graph_id)
-    if drafter is not None:
-        targets = [describe_graph(desc) for desc in descs]
-        layers = Pairs(drafter, targets, manager.decode_query_len).layers
-    return [describe_graph(desc, layers.get(graph_id(desc), 0)) for desc in descs]
+    if drafter is None:
+        return described(descs, None)
+    return described(descs, Pairs(drafter, described(descs, None), manager.decode_query_len))
 
 
 def withdraw(wrapper: Any) -> None:

@@ -14,8 +14,8 @@ from ..protocol.messages import Captured, Graph
 from ..rules import forecast
 from ..rules.local_fill import top_graphs
 from ..vllm.adapter import Adapter
-from .descriptors import by_id, describe_graph, graph_id
-from .pairs import pairs_of
+from .descriptors import by_id, graph_id
+from .pairs import described, pairs_of
 from .pools import DEFAULT, GraphPools
 
 
@@ -30,6 +30,7 @@ class RankState:
         descs: vLLM's descriptor of each planned graph, by id.
         lists: the same descriptors as vLLM keeps them: by mode, largest first.
         graphs: the plan, as the protocol has it.
+        by_id: the same by id.
         pairs: a drafter's graphs beside them; ``None``: there are none.
         captured: what may serve, with its cost, by id.
         refused: not captured before ready for want of memory, with the sentence why.
@@ -46,10 +47,8 @@ class RankState:
         self.lists = {mode: list(d) for mode, d in adapter.planned(self.manager).items()}
         self.descs: dict[str, Any] = by_id(d for descs in self.lists.values() for d in descs)
         self.pairs = pairs_of(adapter, runner, self.descs.values())
-        layers = {} if self.pairs is None else self.pairs.layers
-        self.graphs: list[Graph] = [
-            describe_graph(d, layers.get(name, 0)) for name, d in self.descs.items()
-        ]
+        self.graphs: list[Graph] = described(self.descs.values(), self.pairs)
+        self.by_id: dict[str, Graph] = {graph.id: graph for graph in self.graphs}
         drafting = {} if self.pairs is None else self.pairs.drafter.managers
         self.pools = GraphPools(adapter, self.manager, tiers, drafting)
         self.captured: dict[str, Captured] = {}

@@ -11,10 +11,10 @@ its captures (MTP's flags of the indexer, baked into a graph) is set around ours
 ask us, and get the graphs that are wanted of their list.
 
 Between two steps one thing must not be as at the start. vLLM points every dummy row at request 0,
-whose tables are empty before the first one. Later somebody is in that place: an ungraphed run would
-write its drafts' probabilities, which the next step is accepted by, and its blocks of the KV cache.
-So here every dummy row belongs to nobody (-1), which vLLM's kernels leave out; a graph records the
-buffer, not what is in it, and each step fills it first.
+whose tables are empty before the first one. Later a live request may be in that place: an ungraphed
+run would write its drafts' probabilities, by which its next step is accepted, and its blocks of the
+KV cache. So here every dummy row belongs to no request (-1), which vLLM's kernels leave out; a
+graph records the buffer, not what is in it, and each step fills it first.
 """
 
 from __future__ import annotations

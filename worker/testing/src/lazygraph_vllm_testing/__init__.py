@@ -3,6 +3,7 @@
 | variable | does |
 |---|---|
 | `LAZYGRAPH_TEST_WEIGHTS=fan-in` | dummy weights at fan-in scale, seeded by name and rank |
+| `LAZYGRAPH_TEST_WEIGHTS=echo` | the same, but layers add little: an EAGLE head then agrees |
 | `LAZYGRAPH_TEST_TIMING=PATH` | a JSON line per rank, what graphs cost; file or folder |
 | `LAZYGRAPH_TEST_STEPS=FOLDER` | a file per rank, when each step began and what it decoded |
 | `LAZYGRAPH_TEST_FAULT=dead:FULL:24` | after its capture, replaying FULL 24 does nothing |
@@ -43,10 +44,10 @@ def register() -> None:
         began = time.monotonic()
         result = original(self)
         rank = int(getattr(self, "global_rank", 0))
-        if weights == "fan-in":
+        if weights in ("fan-in", "echo"):
             from .weights import use_fan_in
 
-            use_fan_in(rank)
+            use_fan_in(rank, echo=weights == "echo")
         if timing:
             from .timing import StartTiming
 
