@@ -40,7 +40,8 @@ class ControllerProcess {
   readonly child: ChildProcess;
   engines: readonly ChaosEngine[] = [];
   rssBytes = 0;
-  told = false;
+  /** When the engines were as told, in Unix milliseconds; 0: not told yet. */
+  toldAtMs = 0;
   readonly #orders = new Map<number, (taken: boolean) => void>();
   #lastOrder = 0;
 
@@ -56,7 +57,7 @@ class ControllerProcess {
       const told = JSON.parse(line) as ChaosLine;
       if (told.type === "ordered") this.#orders.get(told.id)?.(told.taken);
       else {
-        this.told = true;
+        this.toldAtMs = told.atMs;
         this.engines = told.engines;
         this.rssBytes = told.rssBytes;
       }
@@ -166,13 +167,21 @@ function brokenOrders(): string[] {
 
 /** Seconds until all sessions are whole; null: too long. */
 async function whole(): Promise<number | null> {
-  const began = performance.now();
+  const beganAtMs = Date.now();
   for (;;) {
-    const seconds = (performance.now() - began) / 1000;
-    if ([...engines.values()].every((engine) => notWhole(engine) === undefined)) return seconds;
+    const seconds = (Date.now() - beganAtMs) / 1000;
+    const isFresh = controller.toldAtMs > beganAtMs;
+    const all = [...engines.values()].every((engine) => notWhole(engine) === undefined);
+    if (isFresh && all) return seconds;
     if (seconds > WHOLE_SECONDS_MAX) return null;
     await sleep(10);
   }
+}
+
+/** What the controller knows by now, and not before. */
+async function heard(): Promise<void> {
+  const sinceMs = Date.now();
+  while (controller.toldAtMs <= sinceMs) await sleep(5);
 }
 
 async function giveOrder(): Promise<void> {
@@ -203,7 +212,7 @@ async function restartController(signal: "SIGKILL" | "SIGTERM"): Promise<void> {
   old.kill(signal);
   await exited;
   controller = new ControllerProcess(controllerPort);
-  while (!controller.told) await sleep(5);
+  while (controller.toldAtMs === 0) await sleep(5);
 }
 
 async function restartEngine(signal: "SIGKILL" | "SIGTERM"): Promise<void> {
@@ -268,7 +277,7 @@ for (let place = 0; place < FAULTS; place++) {
   const [fault, act] = FAULT_KINDS[place % FAULT_KINDS.length] as (typeof FAULT_KINDS)[number];
   await act();
   const wholeSeconds = await whole();
-  await sleep(100);
+  await heard();
   const steady = engines.get(STEADY) as EngineProcess;
   const row: Row = {
     fault,

@@ -16,10 +16,14 @@ export function choice<T extends string>(option: string, values: readonly T[], g
   const found = values.find((value) => value === got);
   if (found !== undefined) return found;
   const meant = nearMiss(got, values);
-  const list = `${values.slice(0, -1).join(", ")} or ${values.at(-1)}`;
-  const error = usageError(option, list, got);
+  const error = usageError(option, orList(values), got);
   if (meant === undefined) throw error;
   throw new OptionError(option, `${error.message.replace(/\.$/, "")}: did you mean ${meant}?`);
+}
+
+/** `new, show or allow`. */
+export function orList(values: readonly string[]): string {
+  return `${values.slice(0, -1).join(", ")} or ${values.at(-1)}`;
 }
 
 /** What a user typed, in quotes and bounded, so that one bad argument can't flood a terminal. */

@@ -4,6 +4,7 @@ import { once } from "node:events";
 import { rm } from "node:fs/promises";
 import type { Server } from "node:http";
 import { setTimeout as sleep } from "node:timers/promises";
+import { counted } from "../base/counted.ts";
 import { OptionError } from "../base/errors.ts";
 import { onEvent } from "../engine/events.ts";
 import type { ServerAddress } from "../measure/server-address.ts";
@@ -128,7 +129,7 @@ function summary(file: string, counts: TraceRecorderCounts): string {
   const why = Object.entries(reasons).map(([reason, count]) => `${reason} ${count}`);
   const because = why.length === 0 ? "" : ` (${why.join(", ")})`;
   const others = passed === 0 ? "" : `; ${passed} of other kinds`;
-  const rows = `${recorded} requests in ${file}${guessed}`;
+  const rows = `${counted(recorded, "request")} in ${file}${guessed}`;
   return `${rows}; ${unanswered} without a whole answer${left}${because}${others}.`;
 }
 

@@ -343,9 +343,11 @@ function explainEnd(end: ChildEnd, joined: boolean, options: RunOptions): void {
     return;
   }
   const how = end.signal === undefined ? `with exit code ${end.exitCode}` : `by ${end.signal}`;
+  // A launcher that refuses a command says so, and only its client has ended then.
+  const what = options.launcher === undefined ? "ended" : "was refused by its launcher, or ended,";
   note(
-    `The command ${quote(options.command.join(" "))} ended ${how} before any engine joined; ` +
-      "what it printed above says why.",
+    `The command ${quote(options.command.join(" "))} ${what} ${how} before any engine joined; ` +
+      "what was printed above says why.",
     "ERR_LAZYGRAPH_COMMAND_DIED",
   );
 }

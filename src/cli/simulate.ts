@@ -3,6 +3,7 @@
  * each compared with an engine that has every graph for free.
  */
 
+import { counted } from "../base/counted.ts";
 import { LazygraphError } from "../base/errors.ts";
 import { nearMiss } from "../base/near-miss.ts";
 import { fingerprintDifference } from "../plan/fingerprint.ts";
@@ -210,12 +211,12 @@ async function runOne(
       // The clock is asked rarely: a whole trace completes some 10,000 requests a second.
       if (completed % 256 !== 0 || performance.now() - told < PROGRESS_MS) return;
       told = performance.now();
-      process.stderr.write(`simulating ${name} (${place}): ${completed} requests\n`);
+      process.stderr.write(`simulating ${name} (${place}): ${counted(completed, "request")}\n`);
     },
   });
   const seconds = (performance.now() - started) / 1000;
   process.stderr.write(
-    `simulated ${name} (${place}): ${run.requests} requests in ${seconds.toFixed(1)} s\n`,
+    `simulated ${name} (${place}): ${counted(run.requests, "request")} in ${seconds.toFixed(1)} s\n`,
   );
   return { run, plan: plans.plan(), skipped };
 }
@@ -246,7 +247,7 @@ function noteRefused({ file, profile }: Job, seen: TraceSeen, runs: readonly Sim
     }
     if (requestsRefused === 0) continue;
     note(
-      `${policy} leaves out ${requestsRefused} of ${seen.requests} requests, too long for a KV ` +
+      `${policy} leaves out ${requestsRefused} of ${counted(seen.requests, "request")}, too long for a KV ` +
         `cache of ${kvCacheTokens} tokens or beyond the longest queue: they count in no figure.`,
     );
   }

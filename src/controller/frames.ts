@@ -114,7 +114,7 @@ export class EngineFrames {
     session?.lose(
       new LazygraphError(
         "ERR_LAZYGRAPH_ENGINE_LOST",
-        `Expected engine ${session.hello.engine} to be reachable, but ${reason}.`,
+        `Nothing can be sent to the engine: ${reason}.`,
       ),
     );
   }

@@ -12,3 +12,23 @@ import { Context } from "zeromq";
 export function ownContext(): Context {
   return new Context({ blocky: false });
 }
+
+/** ZMQ_ZERO_COPY_RECV of zmq.h, which zeromq.js has no name for. */
+const ZERO_COPY_RECEIVE = 10;
+
+/** Reaches the options that zeromq.js has no names for. */
+class FrameContext extends Context {
+  constructor() {
+    super({ blocky: false });
+    this.setBoolOption(ZERO_COPY_RECEIVE, false);
+  }
+}
+
+/**
+ * The same, with frames in memory of their own size. By default libzmq hands on its whole buffer of
+ * 8 KiB with each of them, which the garbage collector gives back in its own time: 80 MB a second of
+ * 1,000 engines.
+ */
+export function frameContext(): Context {
+  return new FrameContext();
+}

@@ -11,7 +11,7 @@ import { setImmediate, setTimeout } from "node:timers/promises";
 import { type Event, type Reply, Router } from "zeromq";
 import type { Clock } from "../base/clock.ts";
 import { codeOf, LazygraphError, messageOf } from "../base/errors.ts";
-import { ownContext } from "./context.ts";
+import { frameContext } from "./context.ts";
 import { type CurveOptions, guardClients } from "./curve.ts";
 import {
   isIpcServed,
@@ -31,7 +31,7 @@ const TURN_SECONDS = 0.004;
 const TURN_BYTES = 1 << 20;
 /** Where frames come more often than this, a batch of them is awaited, and for so long. */
 const DENSE_SECONDS = 0.002;
-const BATCH_MS = 2;
+const BATCH_MS = 5;
 /** Messages that libzmq holds of a peer that sends faster than they are read. */
 const UNREAD_MESSAGES_MAX = 32;
 /** Frames above the protocol's limit still arrive, to be refused with a sentence, up to this. */
@@ -110,7 +110,7 @@ function inUse(endpoint: string, cause?: unknown): LazygraphError {
 
 class Link implements RouterLink {
   readonly #options: RouterOptions;
-  readonly #context = ownContext();
+  readonly #context = frameContext();
   readonly #socket: Router;
   readonly #peers: Peers;
   readonly #sender: Sender;

@@ -132,7 +132,7 @@ export class SimRouter implements RouterLink {
     const connection = this.connections.get(peer);
     if (connection === undefined) return false;
     if (!connection.open) {
-      this.clock.after(0, () => this.#options.onUndeliverable(peer, "it is no longer connected"));
+      this.clock.after(0, () => this.#options.onUndeliverable(peer, "its connection has ended"));
       return true;
     }
     this.#network.carry(connection, "to-engine", frame);

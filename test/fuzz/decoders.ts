@@ -4,6 +4,7 @@ import { isDeepStrictEqual } from "node:util";
 import { codeOf, messageOf } from "../../src/base/errors.ts";
 import { decode, encode } from "../../src/wire/codec.ts";
 import type { FromEngine, ToEngine } from "../../src/wire/protocol.ts";
+import { readTelemetry } from "../../src/wire/telemetry.ts";
 import { FROM_ENGINE, TO_ENGINE } from "../../src/wire/validate.ts";
 
 export type Side = "from-engine" | "to-engine";
@@ -19,6 +20,9 @@ export type Outcome =
 const SENTENCE_CHARS_MAX = 1000;
 
 export function outcomeOf(side: Side, frame: Uint8Array): Outcome {
+  if (side === "from-engine" && !isReadAlike(frame)) {
+    return fault("telemetry means something else where it is read straight from its frame");
+  }
   const read = (bytes: Uint8Array): FromEngine | ToEngine | undefined =>
     side === "from-engine" ? decode(bytes, FROM_ENGINE) : decode(bytes, TO_ENGINE);
   let message: ReturnType<typeof read>;
@@ -39,6 +43,23 @@ export function outcomeOf(side: Side, frame: Uint8Array): Outcome {
     return fault(`${message.type} can't be written again: ${messageOf(error)}`);
   }
   return { type: "message", name: message.type };
+}
+
+/** Whether telemetry that is read straight from its frame is what the general way makes of it. */
+export function isReadAlike(frame: Uint8Array): boolean {
+  const straight = readTelemetry(frame);
+  if (straight === undefined) return true;
+  try {
+    // As texts, which tell the order of fields as well.
+    return JSON.stringify(straight) === JSON.stringify(decode(inLongForm(frame), FROM_ENGINE));
+  } catch {
+    return false;
+  }
+}
+
+/** The same map with a head of three bytes, which is not of the plain form. */
+function inLongForm(frame: Uint8Array): Uint8Array {
+  return Uint8Array.of(0xde, 0, (frame[0] ?? 0) & 0x0f, ...frame.subarray(1));
 }
 
 function fault(why: string): Outcome {

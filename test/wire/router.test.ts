@@ -235,7 +235,7 @@ describe("the router", () => {
     const timer = setInterval(() => link.send(peer, Buffer.from("y")), 5);
     await gone();
     clearInterval(timer);
-    expect(undeliverable[0]).toEqual([peer, "it is no longer connected"]);
+    expect(undeliverable[0]).toEqual([peer, "its connection has ended"]);
     await Promise.all([link.close(), link.close()]);
     expect(link.send(peer, Buffer.from("z"))).toBe(false);
   });

@@ -557,3 +557,26 @@ def test_without_room_for_the_largest_run_a_small_one_sizes_what_a_drafter_reads
     manager = wrapper.worker.model_runner.cudagraph_manager
     assert [len(each) for each in (manager.hidden_states, *manager.aux_hidden_states)] == [32] * 3
     assert captured(wrapper) == set(first)
+
+
+@pytest.mark.parametrize(("is_decode", "uniform"), [(True, 4), (False, 0)])
+def test_a_prompt_as_long_as_a_decode_step_is_counted_as_none(
+    gpu: Any, is_decode: bool, uniform: int
+) -> None:
+    """Else its controller would wonder why a graph for decode steps did not serve it."""
+    from builders import step
+    from lazygraph_vllm.rank.steps import watch_steps
+
+    wrapper = bed.start_with_drafts(gpu, sizes=SIZES, first=["FULL:32:u4", "PIECEWISE:32"])
+    runner = wrapper.worker.model_runner
+
+    def execute(_: Any, **__: Any) -> None:
+        bed.draft_step(runner, [4], is_decode)
+
+    runner.execute_model, runner.sample_tokens = execute, lambda *_: None
+    watch_steps(runner, runner.lazygraph.dispatch)
+    runner.execute_model(step(4))
+    runner.sample_tokens(None)
+    taken, _ = rank.drain_steps(wrapper)
+    served = "FULL:32:u4" if is_decode else "PIECEWISE:32"
+    assert [(s.tokens, s.requests, s.uniform, s.served) for s in taken] == [(4, 1, uniform, served)]

@@ -28,6 +28,7 @@ class RankDispatch:
         table: the controller's; ``None``: our rule.
         last_served: id of the graph that the last step got; empty: it ran ungraphed.
         last_call: that step, by the LoRA case its graph must have been captured for.
+        decode_length: tokens of each request in a decode step.
         drafts: what a drafter runs after it; ``None``: nothing that has graphs.
     """
 
@@ -39,6 +40,7 @@ class RankDispatch:
         # Of the state, for ``choose``.
         self._adapter = state.adapter
         self._manager = state.manager
+        self.decode_length: int = state.manager.decode_query_len
         self._descs = state.descs
         self._uniform: LookUp = [()]
         self._mixed: LookUp = [()]
@@ -56,7 +58,7 @@ class RankDispatch:
         adapter = self._adapter
         call = adapter.effective(self._manager, call)
         self.last_call = call
-        is_decode = call.uniform == self._manager.decode_query_len
+        is_decode = call.uniform == self.decode_length
         rows = self._uniform if is_decode else self._mixed
         if 0 < call.tokens < len(rows):
             for name, desc in rows[call.tokens]:
@@ -100,7 +102,7 @@ class RankDispatch:
         table = self.table
         if table is None:
             captured = [g for g in state.graphs if g.id in known]
-            table = default_table(captured, manager.decode_query_len, state.graphs)
+            table = default_table(captured, self.decode_length, state.graphs)
         try:
             self._uniform, self._mixed = self._expand(table, servable)
         except TableError:
