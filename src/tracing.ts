@@ -6,7 +6,7 @@
  */
 
 import { context, type Span, SpanStatusCode, type Tracer, trace } from "@opentelemetry/api";
-import { checkArgument, objectRule, textRule } from "./base/check-options.ts";
+import { checkOption, object, textRule } from "./base/check-options.ts";
 import { type EngineEventBase, onEvent } from "./engine/events.ts";
 import { monotonicSeconds, readSpans, type Span as Timed } from "./startup/spans.ts";
 
@@ -37,8 +37,8 @@ export async function traceStart(
   folder: string,
   options: StartTracingOptions = {},
 ): Promise<number> {
-  checkArgument("folder", folder, textRule("the path of a folder"));
-  checkArgument("options", options, objectRule);
+  checkOption("folder", folder, textRule("the path of a folder"));
+  checkOption("options", options, object);
   const tracer = options.tracer ?? trace.getTracer("lazygraph");
   const phases = await readSpans(folder);
   const [first] = phases;
@@ -81,7 +81,7 @@ type CaptureEvent = EngineEventBase & { readonly graph: string };
  * @returns a function that ends this, and the spans that are open
  */
 export function traceCaptures(options: TracingOptions = {}): () => void {
-  checkArgument("options", options, objectRule);
+  checkOption("options", options, object);
   const spans = new CaptureSpans(options.tracer ?? trace.getTracer("lazygraph"));
   const stops = [
     onEvent("lazygraph:capture:start", (event) => {

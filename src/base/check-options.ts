@@ -1,13 +1,15 @@
-/** The options of a function by rules of their own: unknown ones are mistakes too. */
+/** The options of a function, each by a schema as files are: unknown ones are mistakes too. */
 
+import * as v from "valibot";
 import { OptionError } from "./errors.ts";
 import { nearMiss } from "./near-miss.ts";
+import type { Schema } from "./schema.ts";
 import { shown } from "./shown.ts";
 
-const SECRET = /token|secret|apiKey/i;
+/** A rule for each option of `T`. */
+export type OptionRules<T> = { readonly [K in keyof T]-?: Schema<unknown> };
 
-/** What was expected of a value that breaks the rule; undefined: it is sound. */
-export type OptionRule = (value: unknown) => string | undefined;
+const SECRET = /token|secret|apiKey/i;
 
 /**
  * Options that are undefined count as not given.
@@ -16,7 +18,7 @@ export type OptionRule = (value: unknown) => string | undefined;
  */
 export function checkOptions(
   options: unknown,
-  rules: Readonly<Record<string, OptionRule>>,
+  rules: Readonly<Record<string, Schema<unknown>>>,
   whole = "options",
 ): void {
   if (typeof options !== "object" || options === null || Array.isArray(options)) {
@@ -27,64 +29,52 @@ export function checkOptions(
   for (const [name, value] of Object.entries(options)) {
     if (value === undefined) continue;
     const full = `${prefix}${name}`;
-    const rule = Object.hasOwn(rules, name) ? rules[name] : undefined;
-    if (rule === undefined) throw unknownOption(name, Object.keys(rules), whole);
-    const expected = rule(value);
-    if (expected === undefined) continue;
-    // What can't be a token may still be most of one, such as a file's with its line end.
-    const got = SECRET.test(name) && typeof value === "string" ? "another text" : shown(value);
-    throw new OptionError(full, `Expected ${full} to be ${expected}, got ${got}.`);
+    const schema = Object.hasOwn(rules, name) ? rules[name] : undefined;
+    if (schema === undefined) throw unknownOption(name, Object.keys(rules), whole);
+    checkOption(full, value, schema);
   }
 }
 
-/** An argument beside the options. @throws OptionError where it breaks its rule */
-export function checkArgument(name: string, value: unknown, rule: OptionRule): void {
-  const expected = rule(value);
-  if (expected === undefined) return;
-  throw new OptionError(name, `Expected ${name} to be ${expected}, got ${shown(value)}.`);
+/** An option, or an argument beside them. @throws OptionError where it breaks its rule */
+export function checkOption(name: string, value: unknown, schema: Schema<unknown>): void {
+  const { issues } = v.safeParse(schema, value, { abortEarly: true });
+  if (issues === undefined) return;
+  // What can't be a token may still be most of one, such as a file's with its line end.
+  const got = SECRET.test(name) && typeof value === "string" ? "another text" : shown(value);
+  throw new OptionError(name, `Expected ${name} to be ${issues[0].message}, got ${got}.`);
 }
 
-/** An object with these methods, such as a controller. Expected is how the sentence calls it. */
-export function methodsRule(expected: string, methods: readonly string[]): OptionRule {
-  return (value) => {
-    const its = Object(value) as Readonly<Record<string, unknown>>;
-    return methods.every((name) => typeof its[name] === "function") ? undefined : expected;
-  };
-}
-
-export function numberRule(min: number, max: number, kind: "any" | "whole" = "any"): OptionRule {
-  const expected = `${kind === "whole" ? "a whole number" : "a number"} from ${min} to ${max}`;
-  return (value) => {
-    const right = kind === "whole" ? Number.isInteger(value) : Number.isFinite(value);
-    return right && (value as number) >= min && (value as number) <= max ? undefined : expected;
-  };
-}
-
-/** What is expected where `value` is none of `values`. */
-export function oneOf(values: readonly string[], value: unknown): string | undefined {
-  return values.some((known) => known === value) ? undefined : `one of ${values.join(", ")}`;
-}
+export const flag: Schema<boolean> = v.boolean("true or false");
+export const callback: Schema<unknown> = v.function("a function");
+export const signal: Schema<AbortSignal> = v.instance(AbortSignal, "an AbortSignal");
 
 /** Such as a path. Expected is how the sentence calls it. */
-export function textRule(expected: string): OptionRule {
-  return (value) =>
-    typeof value === "string" && value !== "" && !value.includes("\0") ? undefined : expected;
+export function textRule(expected: string): Schema<string> {
+  return v.pipe(
+    v.string(expected),
+    v.nonEmpty(expected),
+    v.check((text) => !text.includes("\0"), expected),
+  );
 }
 
-export function flagRule(value: unknown): string | undefined {
-  return typeof value === "boolean" ? undefined : "true or false";
+export const object: Schema<unknown> = rule("an object", (value) => {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+});
+
+/** An object with these methods, such as a controller. Expected is how the sentence calls it. */
+export function withMethods(expected: string, methods: readonly string[]): Schema<unknown> {
+  return rule(expected, (value) => {
+    const its = Object(value) as Readonly<Record<string, unknown>>;
+    return methods.every((name) => typeof its[name] === "function");
+  });
 }
 
-export function objectRule(value: unknown): string | undefined {
-  const sound = typeof value === "object" && value !== null && !Array.isArray(value);
-  return sound ? undefined : "an object";
+/** What a schema of its own can't say. */
+export function rule(expected: string, isSound: (value: unknown) => boolean): Schema<unknown> {
+  return v.custom<unknown>(isSound, expected);
 }
 
-export function functionRule(value: unknown): string | undefined {
-  return typeof value === "function" ? undefined : "a function";
-}
-
-export function unknownOption(name: string, known: readonly string[], whole: string): OptionError {
+function unknownOption(name: string, known: readonly string[], whole: string): OptionError {
   const near = nearMiss(name, known);
   const hint = near === undefined ? `known are ${known.join(", ")}.` : `did you mean ${near}?`;
   const where = whole === "options" ? "" : ` of ${whole}`;

@@ -1,8 +1,15 @@
 /** Arguments of a controller's methods: their types and rules. */
 
-import { checkOptions, flagRule, numberRule, oneOf, unknownOption } from "../base/check-options.ts";
-import { OptionError } from "../base/errors.ts";
-import { shown } from "../base/shown.ts";
+import * as v from "valibot";
+import {
+  checkOption,
+  checkOptions,
+  flag,
+  type OptionRules,
+  rule,
+  signal,
+} from "../base/check-options.ts";
+import { number, oneOf, whole } from "../base/schema.ts";
 import type { SleepOptions, WakeOptions } from "../engine/sleep.ts";
 import { LIMITS, MODES, PHASES } from "../wire/protocol.ts";
 import type { WaitOptions } from "./waiters.ts";
@@ -15,64 +22,65 @@ export interface Announcement {
   readonly requests?: number;
 }
 
+const REASON = `a text of at most ${LIMITS.textChars} characters`;
+
+const engineName = rule("the name of an engine", (value) => {
+  return typeof value === "string" && value !== "";
+});
+const mode = oneOf(MODES);
+const reason = v.pipe(v.string(REASON), v.maxLength(LIMITS.textChars, REASON));
+const announced = rule("an object such as { inSeconds: 2, requests: 8 }", (value) => {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+});
+const announcementRules: OptionRules<Announcement> = {
+  inSeconds: number(0, 3600),
+  requests: whole(1, 1_000_000),
+};
+const sleepRules: OptionRules<SleepOptions> = {
+  level: v.picklist([1, 2], "1 or 2"),
+  dropGraphs: flag,
+};
+const wakeRules: OptionRules<WakeOptions> = { reloadWeights: flag };
+const waitRules: OptionRules<WaitOptions> = {
+  engine: engineName,
+  phase: oneOf(PHASES),
+  settled: flag,
+  signal,
+};
+
 /** @throws OptionError unless it is a text: which engine is there is the caller's to look up. */
 export function checkEngine(engine: unknown): void {
-  check("engine", engine, engineRule(engine));
+  checkOption("engine", engine, engineName);
 }
 
 /** @throws OptionError unless `mode` is one. */
-export function checkMode(mode: unknown): void {
-  check("mode", mode, oneOf(MODES, mode));
+export function checkMode(given: unknown): void {
+  checkOption("mode", given, mode);
 }
 
 /** @throws OptionError unless an engine would take it. */
-export function checkReason(reason: unknown): void {
-  const sound = typeof reason === "string" && reason.length <= LIMITS.textChars;
-  check("reason", reason, sound ? undefined : `a text of at most ${LIMITS.textChars} characters`);
+export function checkReason(given: unknown): void {
+  checkOption("reason", given, reason);
 }
 
 /** @throws OptionError unless `announcement` is one. */
 export function checkAnnouncement(announcement: unknown): void {
-  const expected = "an object such as { inSeconds: 2, requests: 8 }";
-  check("announcement", announcement, isObject(announcement) ? undefined : expected);
+  checkOption("announcement", announcement, announced);
   const { inSeconds, requests = 1, ...rest } = announcement as Record<string, unknown>;
-  const [unknown] = Object.keys(rest);
-  if (unknown !== undefined) {
-    throw unknownOption(unknown, ["inSeconds", "requests"], "announcement");
-  }
-  check("inSeconds", inSeconds, numberRule(0, 3600)(inSeconds));
-  check("requests", requests, numberRule(1, 1_000_000, "whole")(requests));
+  checkOptions(rest, announcementRules, "announcement");
+  checkOption("inSeconds", inSeconds, announcementRules.inSeconds);
+  checkOption("requests", requests, announcementRules.requests);
 }
-
-const SLEEP_RULES: {
-  readonly [K in keyof SleepOptions]-?: (value: unknown) => string | undefined;
-} = {
-  level: (value) => (value === 1 || value === 2 ? undefined : "1 or 2"),
-  dropGraphs: flagRule,
-};
-
-const WAKE_RULES: {
-  readonly [K in keyof WakeOptions]-?: (value: unknown) => string | undefined;
-} = { reloadWeights: flagRule };
 
 /** @throws OptionError unless these are options of a sleep */
 export function checkSleep(options: unknown): void {
-  checkOptions(options, SLEEP_RULES);
+  checkOptions(options, sleepRules);
 }
 
 /** @throws OptionError unless these are options of a wake */
 export function checkWake(options: unknown): void {
-  checkOptions(options, WAKE_RULES);
+  checkOptions(options, wakeRules);
 }
-
-const WAIT_RULES: {
-  readonly [K in keyof WaitOptions]-?: (value: unknown) => string | undefined;
-} = {
-  engine: engineRule,
-  phase: (value) => oneOf(PHASES, value),
-  settled: flagRule,
-  signal: (value) => (value instanceof AbortSignal ? undefined : "an AbortSignal"),
-};
 
 /**
  * What nothing can ever fit would wait for ever, and what is misspelt would fit anything.
@@ -80,19 +88,5 @@ const WAIT_RULES: {
  * @throws OptionError unless these are options of a wait
  */
 export function checkWait(options: unknown): void {
-  checkOptions(options, WAIT_RULES);
-}
-
-function engineRule(value: unknown): string | undefined {
-  const sound = typeof value === "string" && value !== "";
-  return sound ? undefined : "the name of an engine";
-}
-
-function isObject(value: unknown): boolean {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
-function check(name: string, value: unknown, expected: string | undefined): void {
-  if (expected === undefined) return;
-  throw new OptionError(name, `Expected ${name} to be ${expected}, got ${shown(value)}.`);
+  checkOptions(options, waitRules);
 }

@@ -13,6 +13,8 @@
 
 import { createHash, timingSafeEqual } from "node:crypto";
 import type { IncomingHttpHeaders } from "node:http";
+import * as v from "valibot";
+import type { Schema } from "../base/schema.ts";
 import { isLoopback } from "../wire/endpoint.ts";
 
 /** Tell nothing that a page could use, so that any name of this host will do. */
@@ -20,6 +22,14 @@ const PROBE_PATH = /^\/(healthz|livez|readyz|startupz)$/;
 
 const TOKEN_CHARS_MIN = 16;
 const TOKEN_CHARS_MAX = 512;
+const TOKEN = `${TOKEN_CHARS_MIN} to ${TOKEN_CHARS_MAX} printable ASCII characters without blanks`;
+
+export const tokenRule: Schema<string> = v.pipe(
+  v.string(TOKEN),
+  v.minLength(TOKEN_CHARS_MIN, TOKEN),
+  v.maxLength(TOKEN_CHARS_MAX, TOKEN),
+  v.regex(/^[!-~]+$/, TOKEN),
+);
 
 export interface AccessOptions {
   /** Takes requests whatever host they name; else only loopback's names. @default false */
@@ -59,10 +69,7 @@ export function refusalOf(
 
 /** Why this can't be a token; undefined for one that can. Says nothing of what is in it. */
 export function tokenFault(token: unknown): string | undefined {
-  const expected = `${TOKEN_CHARS_MIN} to ${TOKEN_CHARS_MAX} printable ASCII characters without blanks`;
-  if (typeof token !== "string") return expected;
-  const sound = token.length >= TOKEN_CHARS_MIN && token.length <= TOKEN_CHARS_MAX;
-  return sound && /^[!-~]+$/.test(token) ? undefined : expected;
+  return v.is(tokenRule, token) ? undefined : TOKEN;
 }
 
 function bearerOf(authorization: string | undefined): string | undefined {

@@ -31,13 +31,13 @@ import {
 } from "node:http";
 import { createServer as createTlsServer } from "node:https";
 import {
-  checkArgument,
+  callback,
+  checkOption,
   checkOptions,
-  flagRule,
-  functionRule,
-  methodsRule,
-  type OptionRule,
-  objectRule,
+  flag,
+  type OptionRules,
+  object,
+  withMethods,
 } from "../base/check-options.ts";
 import { codeOf, messageOf, OptionError } from "../base/errors.ts";
 import { shownWhole } from "../base/shown.ts";
@@ -46,7 +46,7 @@ import type { EngineSnapshot } from "../engine/snapshot.ts";
 import { MODES } from "../wire/protocol.ts";
 import type { Announcement } from "./call-options.ts";
 import type { Controller } from "./controller.ts";
-import { type AccessOptions, type Refusal, refusalOf, tokenFault } from "./http-access.ts";
+import { type AccessOptions, type Refusal, refusalOf, tokenRule } from "./http-access.ts";
 import { guardConnections } from "./http-connections.ts";
 import { ENGINES_MAX } from "./options.ts";
 
@@ -198,15 +198,15 @@ export interface HttpOptions extends AccessOptions {
   readonly onDenied?: (denied: HttpDenied) => void;
 }
 
-const RULES: { readonly [K in keyof HttpOptions]-?: OptionRule } = {
-  anyHost: flagRule,
-  token: tokenFault,
-  tokenForReads: flagRule,
-  tls: objectRule,
-  metrics: methodsRule("an object such as a prom-client registry", ["metrics"]),
-  start: objectRule,
-  onChange: functionRule,
-  onDenied: functionRule,
+const RULES: OptionRules<HttpOptions> = {
+  anyHost: flag,
+  token: tokenRule,
+  tokenForReads: flag,
+  tls: object,
+  metrics: withMethods("an object such as a prom-client registry", ["metrics"]),
+  start: object,
+  onChange: callback,
+  onDenied: callback,
 };
 
 export interface HttpDenied {
@@ -232,7 +232,7 @@ export interface HttpChange {
  *   its key, that can't be used
  */
 export function createHttpServer(controller: Controller, options: HttpOptions = {}): Server {
-  checkArgument("controller", controller, methodsRule("a controller", ["engines"]));
+  checkOption("controller", controller, withMethods("a controller", ["engines"]));
   checkOptions(options, RULES);
   const { tls } = options;
   const onRequest = (request: IncomingMessage, response: ServerResponse): void => {

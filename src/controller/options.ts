@@ -1,9 +1,18 @@
 /** Options of a controller: their types, defaults and rules. */
 
-import { checkOptions, numberRule, oneOf, unknownOption } from "../base/check-options.ts";
+import * as v from "valibot";
+import {
+  checkOptions,
+  flag,
+  type OptionRules,
+  rule,
+  signal,
+  textRule,
+} from "../base/check-options.ts";
 import { OptionError } from "../base/errors.ts";
+import { number, oneOf, type Schema, whole } from "../base/schema.ts";
 import { shown } from "../base/shown.ts";
-import { brokenMemoryRule, MEMORY_OPTION_NAMES, type MemoryOptions } from "../memory/options.ts";
+import { checkMemoryOptions, type MemoryOptions } from "../memory/options.ts";
 import {
   defaultPolicy,
   POLICY_NAMES,
@@ -15,7 +24,7 @@ import {
 import type { Policy } from "../schedule/policy.ts";
 import { isGraphRule, type PlanRules } from "../schedule/rules.ts";
 import type { CurveOptions } from "../wire/curve.ts";
-import { checkEndpoint } from "../wire/endpoint.ts";
+import { endpointRule } from "../wire/endpoint.ts";
 import { LIMITS, MODES, type Mode } from "../wire/protocol.ts";
 import { isCurveKey } from "../wire/z85.ts";
 
@@ -154,38 +163,49 @@ export type ResolvedOptions = Readonly<
 export const ENGINES_MAX = 4096;
 /** Entries of `pin` and of `exclude`. */
 const RULES_MAX = 256;
-const CURVE_NAMES = ["publicKey", "secretKey", "allowedClients"];
+const KEYS = "an object with publicKey and secretKey, each 40 characters of Z85";
 
-const RULES: { readonly [K in keyof ControllerOptions]-?: (value: unknown) => string | undefined } =
-  {
-    mode: (value) => oneOf(MODES, value),
-    endpoint(value) {
-      if (typeof value !== "string") return "an endpoint such as tcp://127.0.0.1:0";
-      checkEndpoint("endpoint", value);
-      return undefined;
-    },
-    heartbeatMs: numberRule(LIMITS.heartbeatMsMin, LIMITS.heartbeatMsMax, "whole"),
-    captureTimeoutMs: numberRule(1, 3_600_000, "whole"),
-    settleWithinSeconds: numberRule(0, 31_536_000),
-    policy(value) {
-      if (typeof value === "function") return undefined;
-      const named = POLICY_NAMES.some((name) => name === value);
-      return named ? undefined : `${POLICY_NAMES.join(", ")} or a function that makes a policy`;
-    },
-    initOnly: flag,
-    fillShare: numberRule(0, 1),
-    pin: (value) => graphRules("pin", value),
-    exclude: (value) => graphRules("exclude", value),
-    graphsMax: numberRule(1, LIMITS.graphs, "whole"),
-    plan: flag,
-    planFolder: pathRule,
-    planReadOnly: flag,
-    profile: pathRule,
-    enginesMax: numberRule(1, ENGINES_MAX, "whole"),
-    memory: memoryRule,
-    curve: curveRule,
-    signal: (value) => (value instanceof AbortSignal ? undefined : "an AbortSignal"),
-  };
+const path = textRule("a path");
+/** Only which there are: each is part of one rule. */
+const CURVE_NAMES: OptionRules<CurveOptions> = {
+  ...{ publicKey: v.unknown(), secretKey: v.unknown(), allowedClients: v.unknown() },
+};
+
+const RULES: OptionRules<ControllerOptions> = {
+  mode: oneOf(MODES),
+  endpoint: endpointRule,
+  heartbeatMs: whole(LIMITS.heartbeatMsMin, LIMITS.heartbeatMsMax),
+  captureTimeoutMs: whole(1, 3_600_000),
+  settleWithinSeconds: number(0, 31_536_000),
+  policy: rule(
+    `${POLICY_NAMES.join(", ")} or a function that makes a policy`,
+    (value) => typeof value === "function" || POLICY_NAMES.some((name) => name === value),
+  ),
+  initOnly: flag,
+  fillShare: number(0, 1),
+  pin: graphRules("pin"),
+  exclude: graphRules("exclude"),
+  graphsMax: whole(1, LIMITS.graphs),
+  plan: flag,
+  planFolder: path,
+  planReadOnly: flag,
+  profile: path,
+  enginesMax: whole(1, ENGINES_MAX),
+  memory: rule('an object such as { reserve: "plan" }', (value) => {
+    if (typeof value !== "object" || value === null) return false;
+    checkMemoryOptions(value);
+    return true;
+  }),
+  curve: v.pipe(
+    rule(KEYS, hasKeys),
+    rule(
+      "with allowedClients, a list of keys of 40 characters of Z85, or of { key, engines? } with " +
+        "names of engines, or a function that gives one",
+      hasClients,
+    ),
+  ),
+  signal,
+};
 
 const DEFAULTS = {
   mode: "idle",
@@ -230,42 +250,24 @@ export function resolveOptions(options: ControllerOptions): ResolvedOptions {
   return Object.freeze({ ...all, rules, policy: policyWithin(rules), policyWithin });
 }
 
-function flag(value: unknown): string | undefined {
-  return typeof value === "boolean" ? undefined : "true or false";
-}
-
-function pathRule(value: unknown): string | undefined {
-  const sound = typeof value === "string" && value !== "" && !value.includes("\0");
-  return sound ? undefined : "a path";
-}
-
-function graphRules(name: "pin" | "exclude", value: unknown): string | undefined {
+function graphRules(name: "pin" | "exclude"): Schema<unknown> {
   const expected = `a list of at most ${RULES_MAX} graphs such as "FULL:24", "PIECEWISE", "24", ">256" or "<8"`;
-  if (!Array.isArray(value) || value.length > RULES_MAX) return expected;
-  for (const entry of value) {
-    if (isGraphRule(entry)) continue;
+  return rule(expected, (value) => {
+    if (!Array.isArray(value) || value.length > RULES_MAX) return false;
+    const entry = value.findIndex((each) => !isGraphRule(each));
+    if (entry === -1) return true;
     throw new OptionError(
       name,
-      `Expected ${name} to be ${expected}, got the entry ${shown(entry)}.`,
+      `Expected ${name} to be ${expected}, got the entry ${shown(value[entry])}.`,
     );
-  }
-  return undefined;
+  });
 }
 
-function curveRule(value: unknown): string | undefined {
-  const expected = "an object with publicKey and secretKey, each 40 characters of Z85";
-  if (typeof value !== "object" || value === null) return expected;
-  const { publicKey, secretKey, allowedClients, ...rest } = value as Record<string, unknown>;
-  const [unknown] = Object.keys(rest);
-  if (unknown !== undefined) throw unknownOption(unknown, CURVE_NAMES, "curve");
-  if (!isCurveKey(publicKey) || !isCurveKey(secretKey)) return expected;
-  if (allowedClients === undefined) return undefined;
-  if (typeof allowedClients === "function") return undefined;
-  const sound = Array.isArray(allowedClients) && allowedClients.every(isAllowedClient);
-  return sound
-    ? undefined
-    : "with allowedClients, a list of keys of 40 characters of Z85, or of { key, engines? } with " +
-        "names of engines, or a function that gives one";
+function hasKeys(value: unknown): boolean {
+  if (typeof value !== "object" || value === null) return false;
+  checkOptions(value, CURVE_NAMES, "curve");
+  const { publicKey, secretKey } = value as Readonly<Record<string, unknown>>;
+  return isCurveKey(publicKey) && isCurveKey(secretKey);
 }
 
 function isAllowedClient(value: unknown): boolean {
@@ -275,12 +277,8 @@ function isAllowedClient(value: unknown): boolean {
   return Array.isArray(engines) && engines.every((name) => typeof name === "string" && name !== "");
 }
 
-function memoryRule(value: unknown): string | undefined {
-  if (typeof value !== "object" || value === null) return 'an object such as { reserve: "plan" }';
-  const broken = brokenMemoryRule(value as Record<string, unknown>);
-  if (broken === undefined) return undefined;
-  const { name, expected } = broken;
-  if (expected === undefined) throw unknownOption(name, MEMORY_OPTION_NAMES, "memory");
-  const got = shown((value as Record<string, unknown>)[name]);
-  throw new OptionError(`memory.${name}`, `Expected memory.${name} to be ${expected}, got ${got}.`);
+function hasClients(value: unknown): boolean {
+  const { allowedClients } = value as { readonly allowedClients?: unknown };
+  if (allowedClients === undefined || typeof allowedClients === "function") return true;
+  return Array.isArray(allowedClients) && allowedClients.every(isAllowedClient);
 }

@@ -7,7 +7,8 @@
 
 import { channel, subscribe, unsubscribe } from "node:diagnostics_channel";
 import { debuglog } from "node:util";
-import { checkArgument, functionRule, oneOf } from "../base/check-options.ts";
+import { callback, checkOption } from "../base/check-options.ts";
+import { oneOf } from "../base/schema.ts";
 import type { Forecast } from "../memory/forecast.ts";
 import type { Mode, StepCount } from "../wire/protocol.ts";
 import type { MemoryVerdict } from "./memory-line.ts";
@@ -220,8 +221,8 @@ export function onEvent<K extends EventName>(
   name: K,
   listener: (event: LazygraphEvents[K]) => void,
 ): () => void {
-  checkArgument("name", name, (given) => oneOf(EVENT_NAMES, given));
-  checkArgument("listener", listener, functionRule);
+  checkOption("name", name, oneOf(EVENT_NAMES));
+  checkOption("listener", listener, callback);
   const receive = (message: unknown): void => listener(message as LazygraphEvents[K]);
   subscribe(name, receive);
   return () => {

@@ -9,15 +9,17 @@
 import { type ChildProcess, type SpawnOptions, spawn } from "node:child_process";
 import { resolve } from "node:path";
 import { createInterface } from "node:readline";
+import * as v from "valibot";
 import {
+  callback,
   checkOptions,
-  functionRule,
-  numberRule,
-  type OptionRule,
-  objectRule,
+  type OptionRules,
+  object,
+  rule,
   textRule,
 } from "../base/check-options.ts";
 import { ERROR_CODES, type ErrorCode, LazygraphError } from "../base/errors.ts";
+import { whole } from "../base/schema.ts";
 import { launcherCommand } from "./command.ts";
 import { askLauncher, type LauncherStatus, launcherStatus } from "./status.ts";
 
@@ -63,16 +65,17 @@ const CLOSE_TIMEOUT_MS = 5000;
 const STDERR_CHARS_MAX = 4000;
 const CHILDREN_MAX = 256;
 
-const RULES: { readonly [K in keyof LauncherOptions]-?: OptionRule } = {
+const texts = rule("a list of texts", (value) => v.is(v.array(textRule("a text")), value));
+const RULES: OptionRules<LauncherOptions> = {
   python: textRule("the name or the path of a Python"),
   socket: textRule("the path of a socket"),
-  models: textsRule,
-  childrenMax: numberRule(1, CHILDREN_MAX, "whole"),
-  preload: textsRule,
+  models: texts,
+  childrenMax: whole(1, CHILDREN_MAX),
+  preload: texts,
   main: textRule("MODULE:FUNCTION"),
-  environment: objectRule,
-  startTimeoutMs: numberRule(1, 3_600_000, "whole"),
-  onStatus: functionRule,
+  environment: object,
+  startTimeoutMs: whole(1, 3_600_000),
+  onStatus: callback,
 };
 
 /** @throws OptionError that names the first option that is unknown or breaks its rule */
@@ -163,12 +166,6 @@ function words(options: LauncherOptions): string[] {
     ...preload.flatMap((module) => ["--preload", module]),
     ...(main === undefined ? [] : ["--main", main]),
   ];
-}
-
-function textsRule(value: unknown): string | undefined {
-  const sound =
-    Array.isArray(value) && value.every((text) => textRule("a text")(text) === undefined);
-  return sound ? undefined : "a list of texts";
 }
 
 /** The launcher's own sentence and code, if its last line has them. */

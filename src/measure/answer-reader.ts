@@ -3,7 +3,7 @@
  * JSON document, compressed or not.
  */
 
-import { checkArgument, objectRule } from "../base/check-options.ts";
+import { checkOption, object } from "../base/check-options.ts";
 import { messageOf } from "../base/errors.ts";
 import { type Answer, Tally, type TallyOptions } from "./answer.ts";
 import { type ContentDecoder, createContentDecoder } from "./content-decoder.ts";
@@ -52,7 +52,7 @@ export function isEventStream(contentType: string | undefined): boolean {
  * @throws OptionError without an object
  */
 export function createAnswerReader(options: AnswerReaderOptions): AnswerReader | undefined {
-  checkArgument("options", options, objectRule);
+  checkOption("options", options, object);
   const tally = new Tally(options);
   const body = bodyOf(options.contentType, tally);
   const decoder = createContentDecoder(options.contentEncoding, (bytes, atMs) => {

@@ -6,7 +6,8 @@
  * info, the query) goes into requests and nowhere else; `shown` and `hide` are for sentences.
  */
 
-import { checkArgument, checkOptions, type OptionRule, objectRule } from "../base/check-options.ts";
+import * as v from "valibot";
+import { checkOption, checkOptions, type OptionRules, object } from "../base/check-options.ts";
 import { OptionError } from "../base/errors.ts";
 import { shown } from "../base/shown.ts";
 import { checkApiKey, checkHeaders } from "./access-check.ts";
@@ -18,9 +19,9 @@ export interface ServerAddressOptions {
   readonly headers?: Readonly<Record<string, string>> | undefined;
 }
 
-const RULES: { readonly [K in keyof ServerAddressOptions]-?: OptionRule } = {
-  apiKey: (value) => (typeof value === "string" ? undefined : "a key in one word"),
-  headers: objectRule,
+const RULES: OptionRules<ServerAddressOptions> = {
+  apiKey: v.string("a key in one word"),
+  headers: object,
 };
 
 /** Shorter ones would be found in innocent words. */
@@ -80,7 +81,7 @@ export function serverUrl(text: string): URL | undefined {
 
 /** A URL, or what was meant to be one, for sentences and files: without user info and query. */
 export function shownUrl(text: string): string {
-  checkArgument("text", text, (given) => (typeof given === "string" ? undefined : "a text"));
+  checkOption("text", text, v.string("a text"));
   const url = serverUrl(text);
   if (url !== undefined) return new ServerAddress(url).shown;
   // Whatever stands before an @ may be a password, also one with a slash that made it no URL.

@@ -1,5 +1,7 @@
 /** What the user may say about GPU memory: types and rules. */
 
+import { checkOption, checkOptions, flag, type OptionRules, rule } from "../base/check-options.ts";
+import { oneOf, whole } from "../base/schema.ts";
 import { RESERVES, type Reserve } from "../wire/protocol.ts";
 
 export interface MemoryOptions {
@@ -40,41 +42,27 @@ export interface MemoryOptions {
 /** An upper bound that no GPU reaches: more is a slip of unit. */
 export const MEMORY_BYTES_MAX: number = 1024 ** 4;
 
-function bytesRule(value: unknown): string | undefined {
-  const sound = Number.isInteger(value) && (value as number) >= 0;
-  return sound && (value as number) <= MEMORY_BYTES_MAX
-    ? undefined
-    : `an integer from 0 to ${MEMORY_BYTES_MAX}`;
-}
-
-const RULES: { readonly [K in keyof MemoryOptions]-?: (value: unknown) => string | undefined } = {
-  reserve: (value) =>
-    RESERVES.some((mode) => mode === value) ? undefined : `one of ${RESERVES.join(", ")}`,
-  reserveBytes: bytesRule,
-  marginBytes: bytesRule,
-  gpu: (value) => (typeof value === "boolean" ? undefined : "true or false"),
-  utilization: (value) =>
-    typeof value === "number" && value > 0 && value <= 1
-      ? undefined
-      : "a number above 0 and up to 1",
+const bytes = whole(0, MEMORY_BYTES_MAX);
+const RULES: OptionRules<MemoryOptions> = {
+  reserve: oneOf(RESERVES),
+  reserveBytes: bytes,
+  marginBytes: bytes,
+  gpu: flag,
+  utilization: rule(
+    "a number above 0 and up to 1",
+    (value) => typeof value === "number" && value > 0 && value <= 1,
+  ),
 };
 
 export const MEMORY_OPTION_NAMES: readonly string[] = Object.keys(RULES);
 
-/** The first rule that a value breaks: the option's name, and what was expected. */
-export function brokenMemoryRule(
-  options: Readonly<Record<string, unknown>>,
-): { readonly name: string; readonly expected: string | undefined } | undefined {
-  for (const [name, value] of Object.entries(options)) {
-    if (!Object.hasOwn(RULES, name)) return { name, expected: undefined };
-    if (value === undefined) continue;
-    const expected = RULES[name as keyof MemoryOptions](value);
-    if (expected !== undefined) return { name, expected };
-  }
+/** @throws OptionError that names the first option that is unknown or breaks its rule */
+export function checkMemoryOptions(options: object): void {
+  checkOptions(options, RULES, "memory");
   const { reserve, reserveBytes } = options as MemoryOptions;
-  return reserveBytes === undefined || isSized(reserve)
-    ? undefined
-    : { name: "reserveBytes", expected: 'given beside reserve "top" or "plan"' };
+  if (reserveBytes === undefined || isSized(reserve)) return;
+  const beside = rule('given beside reserve "top" or "plan"', () => false);
+  checkOption("memory.reserveBytes", reserveBytes, beside);
 }
 
 /** Whether what is kept back for graphs goes by a size that somebody may know better. */

@@ -6,9 +6,10 @@
  * that were under way and those that arrived after the oldest of them.
  */
 
-import { checkOptions, numberRule, type OptionRule, textRule } from "../base/check-options.ts";
+import { checkOptions, type OptionRules, rule, textRule } from "../base/check-options.ts";
 import { type Clock, systemClock } from "../base/clock.ts";
 import { OptionError } from "../base/errors.ts";
+import { number } from "../base/schema.ts";
 import { publishProblem } from "../engine/events.ts";
 import { type OutcomeSink, type RecordedRequest, UNWATCHED, watchRequest } from "./request.ts";
 import type { LeftOutReason, TokenCounts, UnansweredReason, UnrecordedReason } from "./row.ts";
@@ -56,12 +57,12 @@ export interface TraceRecorder extends AsyncDisposable {
 /** Requests held in memory at once: under way, or ended behind one that is. */
 const HELD_MAX = 100_000;
 
-const RULES: { readonly [K in keyof TraceRecorderOptions]-?: OptionRule } = {
+const RULES: OptionRules<TraceRecorderOptions> = {
   file: textRule("the path of a new file"),
-  requestsMax: numberRule(1, 100_000_000),
-  requestSecondsMax: numberRule(1, 86_400),
-  flushSeconds: numberRule(0.01, 3600),
-  clock: (value) => (typeof Object(value).now === "function" ? undefined : "a clock"),
+  requestsMax: number(1, 100_000_000),
+  requestSecondsMax: number(1, 86_400),
+  flushSeconds: number(0.01, 3600),
+  clock: rule("a clock", (value) => typeof Object(value).now === "function"),
 };
 
 /**

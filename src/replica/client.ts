@@ -3,8 +3,9 @@
  * one that embeds it, or beside `lazygraph serve`.
  */
 
-import { checkOptions, functionRule, numberRule } from "../base/check-options.ts";
+import { callback, checkOptions, type OptionRules } from "../base/check-options.ts";
 import { LazygraphError, OptionError } from "../base/errors.ts";
+import { number } from "../base/schema.ts";
 import {
   type Announcement,
   checkAnnouncement,
@@ -15,7 +16,7 @@ import {
   checkWait,
   checkWake,
 } from "../controller/call-options.ts";
-import { tokenFault } from "../controller/http-access.ts";
+import { tokenRule } from "../controller/http-access.ts";
 import { Waiters, type WaitOptions } from "../controller/waiters.ts";
 import type { SleepOptions, WakeOptions } from "../engine/sleep.ts";
 import type { EngineSnapshot } from "../engine/snapshot.ts";
@@ -76,12 +77,12 @@ const TIMEOUT_MS = 2000;
 const SLEEP_TIMEOUT_MS = 610_000;
 /** Announcements under way: they are hints, and the latest are the ones that count. */
 const ANNOUNCEMENTS_MAX = 16;
-const RULES = {
-  pollMs: numberRule(50, 60_000),
-  timeoutMs: numberRule(50, 60_000),
-  token: tokenFault,
-  onChange: functionRule,
-  onProblem: functionRule,
+const RULES: OptionRules<ConnectOptions> = {
+  pollMs: number(50, 60_000),
+  timeoutMs: number(50, 60_000),
+  token: tokenRule,
+  onChange: callback,
+  onProblem: callback,
 };
 
 /**

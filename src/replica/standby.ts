@@ -11,9 +11,10 @@
  */
 
 import type { Server } from "node:http";
-import { checkOptions, functionRule, numberRule, objectRule } from "../base/check-options.ts";
+import { callback, checkOptions, type OptionRules, object, rule } from "../base/check-options.ts";
 import { codeOf, LazygraphError, OptionError } from "../base/errors.ts";
 import { listenServer } from "../base/listen-error.ts";
+import { number, whole } from "../base/schema.ts";
 import type { Announcement } from "../controller/call-options.ts";
 import { type Controller, createController } from "../controller/controller.ts";
 import { createHttpServer, type HttpOptions } from "../controller/http.ts";
@@ -64,15 +65,15 @@ const PEERS_MAX = 16;
 const GONE_SECONDS = 2;
 const POLL_MS = 500;
 const PAUSE_MS_MIN = 5;
-const RULES = {
-  peers: peersRule,
-  controller: objectRule,
-  http: objectRule,
-  place: numberRule(0, 15, "whole"),
-  goneSeconds: numberRule(0.1, 3600),
-  pollMs: numberRule(20, 60_000),
-  onChange: functionRule,
-  onProblem: functionRule,
+const RULES: OptionRules<StandbyOptions> = {
+  peers: rule(`1 to ${PEERS_MAX} URLs such as http://gateway-0:7480`, arePeers),
+  controller: object,
+  http: object,
+  place: whole(0, 15),
+  goneSeconds: number(0.1, 3600),
+  pollMs: number(20, 60_000),
+  onChange: callback,
+  onProblem: callback,
 };
 
 /**
@@ -295,13 +296,13 @@ class Replica implements Standby {
   }
 }
 
-function peersRule(value: unknown): string | undefined {
-  const sound =
+function arePeers(value: unknown): boolean {
+  return (
     Array.isArray(value) &&
     value.length >= 1 &&
     value.length <= PEERS_MAX &&
-    value.every((peer) => baseUrl(peer) !== undefined);
-  return sound ? undefined : `1 to ${PEERS_MAX} URLs such as http://gateway-0:7480`;
+    value.every((peer) => baseUrl(peer) !== undefined)
+  );
 }
 
 function closedError(): LazygraphError {

@@ -6,7 +6,7 @@
  * the one that makes a scaled-to-zero engine start. traces/README.md lists the formats.
  */
 
-import { checkArgument, objectRule, textRule } from "../base/check-options.ts";
+import { checkOption, object, textRule } from "../base/check-options.ts";
 import { LazygraphError, OptionError } from "../base/errors.ts";
 import { expectedHeader, openCsv } from "./csv.ts";
 import {
@@ -81,8 +81,8 @@ export async function* readTrace(
   file: string,
   options: TraceOptions = {},
 ): AsyncGenerator<TraceRequest, void, void> {
-  checkArgument("file", file, textRule("the path of a trace, or the name of a shipped one"));
-  checkArgument("options", options, objectRule);
+  checkOption("file", file, textRule("the path of a trace, or the name of a shipped one"));
+  checkOption("options", options, object);
   const speed = positive("speed", options.speed ?? 1);
   const secondsMax = positive("seconds", options.seconds ?? Number.POSITIVE_INFINITY);
   const requestsMax = positive("requests", options.requests ?? Number.POSITIVE_INFINITY);

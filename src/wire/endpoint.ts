@@ -3,7 +3,9 @@
 import { stat, unlink } from "node:fs/promises";
 import { connect, createServer } from "node:net";
 import { setTimeout } from "node:timers/promises";
+import { rule } from "../base/check-options.ts";
 import { OptionError } from "../base/errors.ts";
+import type { Schema } from "../base/schema.ts";
 
 /** Whether only this machine can connect. Names are not resolved: an unknown one counts as remote. */
 export function isLoopback(endpoint: string): boolean {
@@ -54,6 +56,20 @@ export function endpointsOf(option: string, text: string): readonly string[] {
     option,
     `Expected ${option} to name each endpoint once, got ${JSON.stringify(text)}.`,
   );
+}
+
+/** Of an option of that name. @throws OptionError as `checkEndpoint` */
+export const endpointRule: Schema<unknown> = endpointText(checkEndpoint);
+
+/** The same for what an engine is told. @throws OptionError as `endpointsOf` */
+export const endpointsRule: Schema<unknown> = endpointText(endpointsOf);
+
+function endpointText(check: (option: string, text: string) => unknown): Schema<unknown> {
+  return rule("an endpoint such as tcp://127.0.0.1:5757", (value) => {
+    if (typeof value !== "string") return false;
+    check("endpoint", value);
+    return true;
+  });
 }
 
 /**

@@ -56,8 +56,9 @@ describe("a simulated engine as a process", () => {
       graphsCaptured: 102,
       graphsPlanned: 102,
     });
-    // Both tops take 73 ms; one graph more fits a thirtieth of what stock spends.
-    expect(snapshot?.captureBeforeReadySeconds).toBeCloseTo(0.0872, 4);
+    // Both tops take 73 ms; one graph more fits a thirtieth of what stock spends. Which small one it
+    // is goes by whether a request waits by then, and differs by less than 0.1 ms.
+    expect(snapshot?.captureBeforeReadySeconds).toBeCloseTo(0.0872, 3);
     expect(snapshot?.problems).toMatchObject({ malformed: 0, unknownTypes: 0, unknownGraphs: 0 });
     const captures = () =>
       events.flatMap((event) => (event.type === "capture" ? [event.graph] : []));

@@ -6,7 +6,7 @@
  */
 
 import { randomUUID } from "node:crypto";
-import { checkArgument, objectRule } from "../../base/check-options.ts";
+import { checkOption, object } from "../../base/check-options.ts";
 import { type Clock, systemClock } from "../../base/clock.ts";
 import { type Graph, topGraphs } from "../../base/graph.ts";
 import { dispatchTable } from "../../schedule/dispatch.ts";
@@ -125,8 +125,8 @@ export class LiveEngine {
 
   /** @throws OptionError without a profile */
   constructor(options: LiveEngineOptions) {
-    checkArgument("options", options, objectRule);
-    checkArgument("profile", options.profile, objectRule);
+    checkOption("options", options, object);
+    checkOption("profile", options.profile, object);
     this.#options = options;
     this.session = options.session ?? randomUUID();
     this.closed = new Promise((resolve) => {

@@ -2,18 +2,11 @@
  * What `startSimulatedServer` takes, and the rules of it: a mistake starts no engine and no server.
  */
 
-import {
-  checkOptions,
-  functionRule,
-  numberRule,
-  type OptionRule,
-  oneOf,
-  textRule,
-} from "../../base/check-options.ts";
+import * as v from "valibot";
+import { checkOptions, type OptionRules, rule, textRule } from "../../base/check-options.ts";
+import { oneOf, whole } from "../../base/schema.ts";
 import type { Profile } from "../../profile/profile.ts";
-import { endpointsOf } from "../../wire/endpoint.ts";
-import { MODES } from "../../wire/protocol.ts";
-import { isCurveKey } from "../../wire/z85.ts";
+import { ENGINE_RULES } from "./engine-rules.ts";
 import type { LiveEngineOptions } from "./live.ts";
 
 export interface SimulatedServerOptions
@@ -30,38 +23,19 @@ export interface SimulatedServerOptions
   readonly requestsMax?: number;
 }
 
-const RULES: { readonly [K in keyof SimulatedServerOptions]-?: OptionRule } = {
-  profile: (value) =>
-    isObject(value) ? undefined : textRule("a profile, or the name or path of one")(value),
-  model: textRule("a name"),
+const PROFILE = "a profile, or the name or path of one";
+
+const RULES: OptionRules<SimulatedServerOptions> = {
+  ...ENGINE_RULES,
+  profile: v.union([v.custom<object>(isObject), textRule(PROFILE)], PROFILE),
   host: textRule("a host name or address"),
-  port: numberRule(0, 65_535, "whole"),
-  requestsMax: numberRule(1, 1_000_000, "whole"),
-  endpoint(value) {
-    if (typeof value !== "string") return "an endpoint such as tcp://127.0.0.1:5757";
-    endpointsOf("endpoint", value);
-    return undefined;
-  },
-  curve(value) {
-    const { serverKey, publicKey, secretKey } = Object(value);
-    if ([serverKey, publicKey, secretKey].every(isCurveKey)) return undefined;
-    return "an object with serverKey, publicKey and secretKey, each 40 characters of Z85";
-  },
-  engine(value) {
-    const sound = typeof value === "string" && /^\P{Cc}{1,128}$/u.test(value);
-    return sound ? undefined : "1 to 128 characters without control characters";
-  },
-  mode: (value) => oneOf(MODES, value),
-  speed: numberRule(0.001, 1000),
-  requests: (value) => (Array.isArray(value) ? undefined : "a list of requests"),
-  handshakeMs: numberRule(0, 60_000),
-  jitter: numberRule(0, 1),
-  seed: numberRule(0, 2 ** 32 - 1, "whole"),
-  warmUps: (value) => oneOf(["first", "all"], value),
-  marginBytes: numberRule(0, Number.MAX_SAFE_INTEGER, "whole"),
-  gpu: (value) => (isObject(value) ? undefined : "a simulated GPU"),
-  clock: (value) => (isObject(value) ? undefined : "a clock"),
-  onEvent: functionRule,
+  port: whole(0, 65_535),
+  requestsMax: whole(1, 1_000_000),
+  requests: rule("a list of requests", Array.isArray),
+  warmUps: oneOf(["first", "all"]),
+  marginBytes: whole(0, Number.MAX_SAFE_INTEGER),
+  gpu: rule("a simulated GPU", isObject),
+  clock: rule("a clock", isObject),
 };
 
 /** @throws OptionError that names the first option that is unknown or breaks its rule */

@@ -7,9 +7,10 @@
  * pool the figures are the profile's own.
  */
 
-import { checkArgument, numberRule, textRule } from "../../base/check-options.ts";
+import { checkOption, textRule } from "../../base/check-options.ts";
 import type { Graph } from "../../base/graph.ts";
 import { median } from "../../base/median.ts";
+import { number } from "../../base/schema.ts";
 import type { Profile } from "../../profile/profile.ts";
 import type { Reserve, Reserved } from "../../wire/protocol.ts";
 
@@ -22,8 +23,8 @@ export class SimulatedGpu {
 
   /** @throws OptionError unless these are bytes, and a name where there is one */
   constructor(freeBytes: number, uuid?: string) {
-    checkArgument("freeBytes", freeBytes, numberRule(0, Number.MAX_SAFE_INTEGER));
-    if (uuid !== undefined) checkArgument("uuid", uuid, textRule("a name"));
+    checkOption("freeBytes", freeBytes, number(0, Number.MAX_SAFE_INTEGER));
+    if (uuid !== undefined) checkOption("uuid", uuid, textRule("a name"));
     this.freeBytes = freeBytes;
     this.uuid = uuid;
   }

@@ -6,7 +6,8 @@
  * boundary of two steps, without network time; demand comes in batches of 100 ms, as telemetry does.
  */
 
-import { checkArgument, objectRule } from "../../base/check-options.ts";
+import * as v from "valibot";
+import { callback, checkOption, object, rule } from "../../base/check-options.ts";
 import type { Profile } from "../../profile/profile.ts";
 import type { PolicyMaker } from "../../schedule/choice.ts";
 import type { Policy } from "../../schedule/policy.ts";
@@ -65,11 +66,10 @@ const AFTER_LAST_SECONDS_MAX = 3600;
 
 /** @throws OptionError without a profile, a policy and requests */
 export async function simulate(options: SimulateOptions): Promise<SimulatedRun> {
-  checkArgument("options", options, objectRule);
-  checkArgument("profile", options.profile, objectRule);
-  const isPolicy = typeof options.policy === "function" ? undefined : objectRule(options.policy);
-  checkArgument("policy", options.policy, () => isPolicy && "a policy, or what makes one");
-  checkArgument("requests", options.requests, requestsRule);
+  checkOption("options", options, object);
+  checkOption("profile", options.profile, object);
+  checkOption("policy", options.policy, v.union([callback, object], "a policy, or what makes one"));
+  checkOption("requests", options.requests, rule("a list or a stream of requests", areRequests));
   const figures = new Figures(options.onRequest);
   const arrivals = new BufferedArrivals(options.requests);
   let run: VirtualController | undefined;
@@ -203,9 +203,7 @@ class Figures {
   }
 }
 
-function requestsRule(value: unknown): string | undefined {
+function areRequests(value: unknown): boolean {
   const its = Object(value) as { readonly [Symbol.iterator]?: unknown } & object;
-  const sound =
-    Symbol.asyncIterator in its || (Symbol.iterator in its && typeof value !== "string");
-  return sound ? undefined : "a list or a stream of requests";
+  return Symbol.asyncIterator in its || (Symbol.iterator in its && typeof value !== "string");
 }
