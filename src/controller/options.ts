@@ -16,6 +16,7 @@ import type { Policy } from "../schedule/policy.ts";
 import { isGraphRule, type PlanRules } from "../schedule/rules.ts";
 import type { CurveOptions } from "../wire/curve.ts";
 import { checkEndpoint } from "../wire/endpoint.ts";
+import { isPair } from "../wire/key-proof.ts";
 import { LIMITS, MODES, type Mode } from "../wire/protocol.ts";
 import { isCurveKey } from "../wire/z85.ts";
 
@@ -259,6 +260,8 @@ function curveRule(value: unknown): string | undefined {
   const [unknown] = Object.keys(rest);
   if (unknown !== undefined) throw unknownOption(unknown, CURVE_NAMES, "curve");
   if (!isCurveKey(publicKey) || !isCurveKey(secretKey)) return expected;
+  const pair = { publicKey: publicKey as string, secretKey: secretKey as string };
+  if (!isPair(pair)) return `${expected}, that belong together`;
   if (allowedClients === undefined) return undefined;
   if (typeof allowedClients === "function") return undefined;
   const sound = Array.isArray(allowedClients) && allowedClients.every(isAllowedClient);
