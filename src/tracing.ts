@@ -6,6 +6,7 @@
  */
 
 import { context, type Span, SpanStatusCode, type Tracer, trace } from "@opentelemetry/api";
+import { checkArgument, objectRule, textRule } from "./base/check-options.ts";
 import { type EngineEventBase, onEvent } from "./engine/events.ts";
 import { monotonicSeconds, readSpans, type Span as Timed } from "./startup/spans.ts";
 
@@ -30,12 +31,14 @@ export interface StartTracingOptions extends TracingOptions {
  * process in each other as they ran. To be called on the same host, once the server is ready.
  *
  * @returns how many phases there were; with none there is no span at all
- * @throws the system's error for a folder that can't be read
+ * @throws OptionError for arguments of other types; the system's error for a folder that can't be read
  */
 export async function traceStart(
   folder: string,
   options: StartTracingOptions = {},
 ): Promise<number> {
+  checkArgument("folder", folder, textRule("the path of a folder"));
+  checkArgument("options", options, objectRule);
   const tracer = options.tracer ?? trace.getTracer("lazygraph");
   const phases = await readSpans(folder);
   const [first] = phases;
@@ -78,6 +81,7 @@ type CaptureEvent = EngineEventBase & { readonly graph: string };
  * @returns a function that ends this, and the spans that are open
  */
 export function traceCaptures(options: TracingOptions = {}): () => void {
+  checkArgument("options", options, objectRule);
   const spans = new CaptureSpans(options.tracer ?? trace.getTracer("lazygraph"));
   const stops = [
     onEvent("lazygraph:capture:start", (event) => {

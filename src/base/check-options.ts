@@ -4,6 +4,8 @@ import { OptionError } from "./errors.ts";
 import { nearMiss } from "./near-miss.ts";
 import { shown } from "./shown.ts";
 
+const SECRET = /token|secret|apiKey/i;
+
 /** What was expected of a value that breaks the rule; undefined: it is sound. */
 export type OptionRule = (value: unknown) => string | undefined;
 
@@ -29,8 +31,25 @@ export function checkOptions(
     if (rule === undefined) throw unknownOption(name, Object.keys(rules), whole);
     const expected = rule(value);
     if (expected === undefined) continue;
-    throw new OptionError(full, `Expected ${full} to be ${expected}, got ${shown(value)}.`);
+    // What can't be a token may still be most of one, such as a file's with its line end.
+    const got = SECRET.test(name) && typeof value === "string" ? "another text" : shown(value);
+    throw new OptionError(full, `Expected ${full} to be ${expected}, got ${got}.`);
   }
+}
+
+/** An argument beside the options. @throws OptionError where it breaks its rule */
+export function checkArgument(name: string, value: unknown, rule: OptionRule): void {
+  const expected = rule(value);
+  if (expected === undefined) return;
+  throw new OptionError(name, `Expected ${name} to be ${expected}, got ${shown(value)}.`);
+}
+
+/** An object with these methods, such as a controller. Expected is how the sentence calls it. */
+export function methodsRule(expected: string, methods: readonly string[]): OptionRule {
+  return (value) => {
+    const its = Object(value) as Readonly<Record<string, unknown>>;
+    return methods.every((name) => typeof its[name] === "function") ? undefined : expected;
+  };
 }
 
 export function numberRule(min: number, max: number, kind: "any" | "whole" = "any"): OptionRule {
@@ -50,6 +69,15 @@ export function oneOf(values: readonly string[], value: unknown): string | undef
 export function textRule(expected: string): OptionRule {
   return (value) =>
     typeof value === "string" && value !== "" && !value.includes("\0") ? undefined : expected;
+}
+
+export function flagRule(value: unknown): string | undefined {
+  return typeof value === "boolean" ? undefined : "true or false";
+}
+
+export function objectRule(value: unknown): string | undefined {
+  const sound = typeof value === "object" && value !== null && !Array.isArray(value);
+  return sound ? undefined : "an object";
 }
 
 export function functionRule(value: unknown): string | undefined {

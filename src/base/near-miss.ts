@@ -12,16 +12,25 @@ export function nearMiss(typed: string, names: readonly string[]): string | unde
   return best;
 }
 
-/** Levenshtein distance, over words bounded to 40 characters: longer ones are no typing slips. */
+/**
+ * How many letters were left out, added, mistaken or swapped with their neighbour ("optimal string
+ * alignment"), over words bounded to 40 characters: longer ones are no typing slips.
+ */
 function editDistance(a: string, b: string): number {
   if (a.length > 40 || b.length > 40) return Number.POSITIVE_INFINITY;
+  let before: number[] = [];
   let previous = Array.from({ length: b.length + 1 }, (_, index) => index);
   for (let row = 1; row <= a.length; row++) {
     const current = [row];
     for (let column = 1; column <= b.length; column++) {
-      const swap = (previous[column - 1] ?? 0) + (a[row - 1] === b[column - 1] ? 0 : 1);
-      current.push(Math.min(swap, (previous[column] ?? 0) + 1, (current[column - 1] ?? 0) + 1));
+      const mistaken = (previous[column - 1] ?? 0) + (a[row - 1] === b[column - 1] ? 0 : 1);
+      const isSwap = a[row - 1] === b[column - 2] && a[row - 2] === b[column - 1];
+      const swapped = isSwap ? (before[column - 2] ?? 0) + 1 : Number.POSITIVE_INFINITY;
+      const missing = (previous[column] ?? 0) + 1;
+      const added = (current[column - 1] ?? 0) + 1;
+      current.push(Math.min(mistaken, swapped, missing, added));
     }
+    before = previous;
     previous = current;
   }
   return previous[b.length] ?? Number.POSITIVE_INFINITY;

@@ -1,11 +1,14 @@
 /** What must stand beside every table of a report. Pure text. */
 
+import { printable } from "../base/printable.ts";
 import { isDisturbed, LATE_MS } from "./disturbed.ts";
 import { failuresText, numberText, whole } from "./rows.ts";
 import type { RunFigures } from "./run-figures.ts";
-import type { Summary } from "./summary.ts";
+import type { ModeFigures, Summary } from "./summary.ts";
 
 const NAMED_MAX = 5;
+/** Of what a server said. */
+const DETAIL_CHARS_MAX = 160;
 /** Answers of fewer tokens than this share of what was asked for make another load. */
 const OUTPUT_RATIO_LEAST = 0.99;
 
@@ -45,10 +48,24 @@ function failedNote({ cells }: Summary): string | undefined {
   const why = cells.flatMap((cell) => {
     const failed = failuresText(cell);
     const asked = cell.runs.reduce((sum, { requests }) => sum + requests, 0);
-    return failed === "0" ? [] : [`${cell.mode}, ${cell.load}: ${failed} of ${whole(asked)}.`];
+    if (failed === "0") return [];
+    return [`${cell.mode}, ${cell.load}: ${failed} of ${whole(asked)}.${reasonsText(cell)}`];
   });
   if (why.length === 0) return undefined;
   return `FAILED: not every request was completed; figures are of those that were. ${listed(why)}`;
+}
+
+/** What the first failure of each kind was told: without it nobody knows what to do. */
+function reasonsText({ runs }: ModeFigures): string {
+  const first = new Map<string, string>();
+  for (const { failureDetails = {} } of runs) {
+    for (const [kind, detail] of Object.entries(failureDetails)) {
+      if (!first.has(kind)) first.set(kind, printable(detail.trim(), DETAIL_CHARS_MAX));
+    }
+  }
+  return [...first]
+    .map(([kind, detail]) => ` First ${kind}: ${detail.replace(/[\s.]+$/, "")}.`)
+    .join("");
 }
 
 function lateNote(runs: readonly NamedRun[]): string | undefined {

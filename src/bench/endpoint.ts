@@ -1,8 +1,8 @@
 /** Questions to an OpenAI-compatible server besides the load: its model, its token counts. */
 
 import { within } from "../base/deadline.ts";
-import { LazygraphError } from "../base/errors.ts";
-import { askServer, connectionFailure } from "../measure/http-client.ts";
+import { LazygraphError, OptionError } from "../base/errors.ts";
+import { askServer, connectionFailure, proxyVariable } from "../measure/http-client.ts";
 import type { ServerAddress } from "../measure/server-address.ts";
 import type { TokenCounter } from "./prompts.ts";
 import { type Endpoint, type RequestFields, streamRequest } from "./stream.ts";
@@ -100,10 +100,21 @@ export async function requireServer(
   if (answer.status === undefined) {
     throw new LazygraphError(
       "ERR_LAZYGRAPH_BENCH",
-      `Expected a server at ${server.shown}, got ${answer.what}: start it, or see host and port.`,
+      `Expected a server at ${server.shown}, got ${answer.what}: ${adviceOn(answer.what, server)}.`,
     );
   }
   modelOf(answer, server, wanted);
+}
+
+/** What to do about a failure, by the system's code for it. */
+function adviceOn(failure: string, { origin }: ServerAddress): string {
+  if (/CERT|UNABLE_TO_VERIFY/.test(failure)) {
+    return "name the certificate of its authority by NODE_EXTRA_CA_CERTS, or see its URL";
+  }
+  if (failure.includes("WRONG_VERSION_NUMBER")) return "it may want http:// in its URL";
+  const proxy = proxyVariable(origin);
+  const way = proxy === undefined ? "" : `, or the proxy that ${proxy} names`;
+  return `start it, or see its URL${way}`;
 }
 
 interface Asked {
@@ -129,6 +140,8 @@ async function ask(
     if (status !== 200) return { status, body: undefined, what: `status ${status}` };
     return { status, body: jsonOf(text), what: shown };
   } catch (error) {
+    // Of the environment, and not of this server.
+    if (error instanceof OptionError) throw error;
     const what = server.hide(connectionFailure(error));
     return { status: undefined, body: undefined, what };
   }

@@ -24,6 +24,8 @@ export interface RunFigures extends StallFigures {
   readonly requests: number;
   readonly completed: number;
   readonly failures: Readonly<Partial<Record<FailureKind, number>>>;
+  /** Of each kind what the first one was told; absent without failures. */
+  readonly failureDetails?: Readonly<Partial<Record<FailureKind, string>>>;
   /** How late this process sent requests, from when they were due and the engine was ready. */
   readonly latenessMs?: Distribution;
   /** The same at p99, without the requests that were due before the first one could be sent. */
@@ -114,6 +116,7 @@ export function runFigures(run: CellRun): RunFigures {
     requests: counted.length,
     completed: completed.length,
     failures: failuresOf(counted),
+    ...optional("failureDetails", failureDetails(counted)),
     ...optional("latenessMs", distributionOf(counted.map((request) => latenessMs(run, request)))),
     ...optional("generatorLateP99Ms", generatorLateP99Ms(run, counted)),
     ...optional("promptTokensRatio", promptTokensRatio(completed)),
@@ -151,6 +154,14 @@ function failuresOf(requests: readonly RequestRecord[]): Partial<Record<FailureK
     if (failure !== undefined) counts[failure.kind] = (counts[failure.kind] ?? 0) + 1;
   }
   return counts;
+}
+
+function failureDetails(
+  requests: readonly RequestRecord[],
+): Partial<Record<FailureKind, string>> | undefined {
+  const details: Partial<Record<FailureKind, string>> = {};
+  for (const { failure } of requests) if (failure) details[failure.kind] ??= failure.detail;
+  return Object.keys(details).length === 0 ? undefined : details;
 }
 
 function latenessMs(run: CellRun, { dueSeconds, sentSeconds }: RequestRecord): number {

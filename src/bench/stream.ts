@@ -48,6 +48,8 @@ export interface StreamOutcome {
 }
 
 const DETAIL_CHARS_MAX = 300;
+/** Kept of an answer that is no stream: a secret that is cut where it ends would not be found. */
+const REFUSAL_CHARS_MAX = 4096;
 const RESENDS_MAX = 1;
 
 /** Never rejects. */
@@ -148,7 +150,7 @@ class Exchange implements ByteHandler {
       reader.push(bytes, performance.now(), from, to);
       // Left open it might go on for ever: what it was is known.
       if (reader.failed) control.abort(new Error("The answer has failed."));
-    } else if (this.#refusal !== undefined && this.#refusal.text.length < DETAIL_CHARS_MAX) {
+    } else if (this.#refusal !== undefined && this.#refusal.text.length < REFUSAL_CHARS_MAX) {
       this.#refusal.text += bytes.toString("utf8", from, to);
     }
   }

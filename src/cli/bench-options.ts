@@ -134,7 +134,7 @@ function specOf(options: ParsedOptions, command: readonly string[] | undefined):
   const { apiKey, headers } = accessOptions(options, process.env);
   return asOptions(() =>
     parseSpec({
-      apiKey: apiKey === "" ? undefined : apiKey,
+      apiKey,
       headers,
       streamOptions: !options.flags.has("no-stream-options"),
       maxTokensSent: !options.flags.has("no-max-tokens"),

@@ -1,10 +1,10 @@
 /** The benchmark's progress on stderr: a bar for each cell on a terminal, plain lines elsewhere. */
 
 import { SingleBar } from "cli-progress";
+import { printable } from "../base/printable.ts";
 import type { MatrixProgress } from "../bench/matrix.ts";
 import type { RunHead } from "../bench/samples.ts";
 import type { CellName } from "../bench/spec.ts";
-import { printable } from "./printable.ts";
 
 export interface BenchProgress extends MatrixProgress {
   line(text: string): void;

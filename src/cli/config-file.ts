@@ -4,7 +4,7 @@
  * file, and the file over the defaults.
  */
 
-import { readFileSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
 import { codeOf, OptionError } from "../base/errors.ts";
 import { nearMiss } from "../base/near-miss.ts";
 import { parseJsonFile } from "../base/parse-json.ts";
@@ -79,6 +79,22 @@ export function withConfig<T>(
 /** Whether a file was named, on the command line or by the environment. */
 export function hasConfig(given: ParsedOptions, environment: NodeJS.ProcessEnv): boolean {
   return sourceOf(given, environment) !== undefined;
+}
+
+/**
+ * Before a file is read again while others depend on this process: a pipe without a writer would
+ * keep it waiting.
+ *
+ * @throws OptionError unless it is a file, or is none that can be looked at
+ */
+export function requireRereadable(given: ParsedOptions, environment: NodeJS.ProcessEnv): void {
+  const file = sourceOf(given, environment);
+  const about = file && statSync(file.path, { throwIfNoEntry: false });
+  if (file === undefined || about === undefined || about.isFile()) return;
+  throw mistake(
+    file,
+    `Expected ${file.name} to be a file that can be read again, got a pipe, a folder or a device.`,
+  );
 }
 
 function sourceOf(given: ParsedOptions, environment: NodeJS.ProcessEnv): Source | undefined {

@@ -4,6 +4,7 @@
  */
 
 import { messageOf } from "../base/errors.ts";
+import { printable } from "../base/printable.ts";
 import { loadAddon } from "../gpu/addon.ts";
 import { type GpuSurvey, openGpuMemory } from "../gpu/memory.ts";
 import {
@@ -23,7 +24,6 @@ import { probePython } from "./doctor-python.ts";
 import { EXIT, usageError } from "./errors.ts";
 import { parseOptions } from "./options.ts";
 import { runPreflight } from "./preflight-command.ts";
-import { printable } from "./printable.ts";
 import { triedVersions, type VllmVersions, versionsText, vllmVersions } from "./vllm-versions.ts";
 
 const HELP = `Usage: lazygraph doctor [options] [-- COMMAND …]

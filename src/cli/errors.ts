@@ -29,10 +29,17 @@ export function quote(text: string): string {
 
 /** `lazygraph: <sentence> [CODE]`; errors that aren't ours keep their own code, if they have one. */
 export function errorLine(error: unknown): string {
-  const message = messageOf(error);
-  const sentence = message.trim().replaceAll(/\s*\n\s*/g, " ") || "Failed without a message.";
   const code = codeOf(error);
-  return code === undefined ? `lazygraph: ${sentence}` : `lazygraph: ${sentence} [${code}]`;
+  return `lazygraph: ${errorSentence(error)}${code === undefined ? "" : ` [${code}]`}`;
+}
+
+/** What an error says, on one line, without its code. */
+export function errorSentence(error: unknown): string {
+  return (
+    messageOf(error)
+      .trim()
+      .replaceAll(/\s*\n\s*/g, " ") || "Failed without a message."
+  );
 }
 
 /** What the user gave can't be used: an option, a command, or a file that an option named. */

@@ -4,7 +4,7 @@
 import { readFileSync } from "node:fs";
 import { OptionError } from "../base/errors.ts";
 import { nearMiss } from "../base/near-miss.ts";
-import { quote, reportError } from "./errors.ts";
+import { EXIT, errorLine, quote, reportError } from "./errors.ts";
 
 interface Command {
   readonly summary: string;
@@ -125,12 +125,20 @@ async function main(argv: readonly string[]): Promise<number> {
   return run(rest);
 }
 
-// A reader that goes away (`lazygraph status | head`) is no failure of ours.
-for (const stream of [process.stdout, process.stderr]) {
-  stream.on("error", (error: NodeJS.ErrnoException) => {
-    if (error.code !== "EPIPE") throw error;
-  });
-}
+let lost: NodeJS.ErrnoException | undefined;
+// A reader that goes away (`lazygraph status | head`) is no failure of ours; a full disk is.
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  if (error.code !== "EPIPE") lost ??= error;
+});
+// There is nowhere left to say it, and a controller must not end because its log can't be written.
+process.stderr.on("error", () => undefined);
+process.once("exit", () => {
+  if (lost === undefined) return;
+  const code = lost.code ?? "EIO";
+  const sentence = `Expected stdout to take all that was written, got ${code}: the output is cut.`;
+  process.stderr.write(`${errorLine(Object.assign(new Error(sentence), { code }))}\n`);
+  process.exitCode ||= EXIT.failure;
+});
 
 try {
   process.exitCode = await main(process.argv.slice(2));

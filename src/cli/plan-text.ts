@@ -1,11 +1,11 @@
 /** Plans and suggestions as text. Pure: data in, text out. */
 
 import Table from "cli-table3";
+import { printable } from "../base/printable.ts";
 import { MIB } from "../base/units.ts";
 import { fingerprintKey } from "../plan/fingerprint.ts";
 import type { Plan, PlanGraph, PlanTraffic } from "../plan/plan.ts";
 import { captureSizesFlag, type Suggestion } from "../plan/suggest.ts";
-import { printable } from "./printable.ts";
 
 /** Graphs of `first` that one line names. */
 const FIRST_SHOWN = 24;

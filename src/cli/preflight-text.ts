@@ -1,7 +1,7 @@
 /** What `doctor -- vllm serve …` prints. Pure: an answer in, text out. */
 
+import { printable } from "../base/printable.ts";
 import type { Preflight } from "./preflight.ts";
-import { printable } from "./printable.ts";
 
 const VERDICTS = {
   true: "captured lazily",

@@ -87,7 +87,7 @@ export async function runRecord(argv: readonly string[]): Promise<number> {
   const server = createRecordingProxy(upstream, recorder);
   let url: string;
   try {
-    url = await listen(server, address, "--listen");
+    url = await listen(server, address, { option: "--listen" });
   } catch (error) {
     // Else the file that holds nothing would be in the way of the next try.
     await recorder.close();

@@ -300,7 +300,7 @@ async function start(options: RunOptions, environment: NodeJS.ProcessEnv): Promi
   try {
     const command = await throughLauncher(options, environment);
     const child = await startChild(command, { environment, ignoreHangup: isHangupIgnored() });
-    spanWriter(environment)("wrapper", monotonicSeconds() - performance.now() / 1000);
+    spanWriter(environment).ended("wrapper", monotonicSeconds() - performance.now() / 1000);
     return { ...child, ended: child.ended.finally(caches.release) };
   } catch (error) {
     await caches.release();

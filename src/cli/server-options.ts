@@ -1,7 +1,8 @@
 /** How a command is told of a server: its URL, a key, headers. */
 
 import { OptionError } from "../base/errors.ts";
-import { checkHeaders } from "../bench/spec.ts";
+import { checkApiKey, checkHeaders } from "../measure/access-check.ts";
+import { proxyVariable } from "../measure/http-client.ts";
 import {
   ServerAddress,
   type ServerAddressOptions,
@@ -19,7 +20,9 @@ export function accessOptions(
   environment: Readonly<Record<string, string | undefined>>,
 ): ServerAddressOptions {
   const headers = Object.fromEntries((lists.get("header") ?? []).map(headerOf));
-  const apiKey = strings.get("api-key") ?? environment["OPENAI_API_KEY"];
+  const apiKey =
+    checkApiKey("--api-key", strings.get("api-key")) ??
+    checkApiKey("OPENAI_API_KEY", environment["OPENAI_API_KEY"]);
   return { apiKey, headers: checkHeaders("--header", headers) };
 }
 
@@ -31,7 +34,11 @@ export function serverOption(
   environment: Readonly<Record<string, string | undefined>>,
 ): ServerAddress {
   const url = serverUrl(value);
-  if (url !== undefined) return new ServerAddress(url, accessOptions(options, environment));
+  if (url !== undefined) {
+    // A proxy's URL that is none is told now, and not of every request.
+    proxyVariable(url.origin);
+    return new ServerAddress(url, accessOptions(options, environment));
+  }
   throw usageError(option, "a URL such as http://127.0.0.1:8000", shownUrl(value));
 }
 

@@ -208,14 +208,16 @@ async function readRequests(options: ParsedOptions): Promise<TraceRequest[]> {
 }
 
 function startupSpans(): (type: string) => void {
-  const write = spanWriter(process.env);
+  const spans = spanWriter(process.env);
   const detail = { simulated: true };
   let begin = monotonicSeconds();
-  write("imports", begin - performance.now() / 1000, detail);
+  spans.ended("imports", begin - performance.now() / 1000, detail);
+  spans.begun("weights", begin);
   return (type) => {
     if (type !== "loaded" && type !== "ready") return;
-    write(type === "loaded" ? "weights" : "captures", begin, detail);
+    spans.ended(type === "loaded" ? "weights" : "captures", begin, detail);
     begin = monotonicSeconds();
+    if (type === "loaded") spans.begun("captures", begin);
   };
 }
 

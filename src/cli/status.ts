@@ -81,6 +81,8 @@ async function picture(from: Source, name: string | undefined, asJson: boolean):
 async function watch(look: () => Promise<string>): Promise<void> {
   const stopped = new AbortController();
   void stopSignal().then(() => stopped.abort());
+  // Whoever read it has gone (`status --watch | head -1`): nobody is shown anything any more.
+  process.stdout.once("error", () => stopped.abort());
   let last = "";
   while (!stopped.signal.aborted) {
     // A controller that is restarted meanwhile is no reason to stop looking.

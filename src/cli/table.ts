@@ -1,9 +1,9 @@
 /** The tables of `run` and `status`. Pure: a snapshot in, text out. */
 
 import Table from "cli-table3";
+import { printable } from "../base/printable.ts";
 import { MIB } from "../base/units.ts";
 import type { EngineSnapshot, GraphSnapshot } from "../engine/snapshot.ts";
-import { printable } from "./printable.ts";
 
 const NOTE_CHARS_MAX = 120;
 
@@ -23,6 +23,22 @@ export function settledTable(engine: EngineSnapshot): string {
   );
   if (notCaptured > 0) table.push(["not captured", notCapturedText(engine, notCaptured)]);
   return table.toString();
+}
+
+/** The same on one line, for logs; without a reason of an engine that never settled. */
+export function settledText(engine: EngineSnapshot, reason: string | undefined): string {
+  const notCaptured = engine.graphsPlanned - engine.graphsCaptured;
+  const facts = [
+    `${graphsText(engine)} graphs`,
+    ...(notCaptured > 0 ? [notCapturedText(engine, notCaptured)] : []),
+    mebibytesText(engine.takenBytes),
+    `${secondsText(engine.captureBeforeReadySeconds)} before ready`,
+    ...(reason === undefined ? [] : [`settled ${secondsText(engine.readyToSettledSeconds)} after`]),
+    `longest capture ${millisecondsText(engine.longestCaptureMs)}`,
+    `mode ${engine.mode}`,
+  ];
+  const what = reason === undefined ? "is not settled" : `is settled: ${printable(reason)}`;
+  return `${printable(engine.engine)}${simulatedMark(engine)} ${what} (${facts.join(", ")})`;
 }
 
 /** One row per engine, or on a terminal too narrow for it one block: `lazygraph status`. */

@@ -213,6 +213,8 @@ async function rewrite(
       if (count % ROWS_TOGETHER !== 0) continue;
       await sink.append(rows);
       rows = "";
+      // No more is read than somebody takes (`trace convert FILE | head`).
+      if (output === "-" && process.stdout.destroyed) break;
     }
     if (rows !== "") await sink?.append(rows);
     await sink?.close();

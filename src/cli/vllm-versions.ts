@@ -6,7 +6,7 @@
  */
 
 import { readFileSync } from "node:fs";
-import { printable } from "./printable.ts";
+import { printable } from "../base/printable.ts";
 
 const FILE = new URL("../../docs/vllm-versions.json", import.meta.url);
 

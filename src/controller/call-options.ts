@@ -1,6 +1,6 @@
 /** Arguments of a controller's methods: their types and rules. */
 
-import { checkOptions, numberRule, oneOf, unknownOption } from "../base/check-options.ts";
+import { checkOptions, flagRule, numberRule, oneOf, unknownOption } from "../base/check-options.ts";
 import { OptionError } from "../base/errors.ts";
 import { shown } from "../base/shown.ts";
 import type { SleepOptions, WakeOptions } from "../engine/sleep.ts";
@@ -44,9 +44,6 @@ export function checkAnnouncement(announcement: unknown): void {
   check("requests", requests, numberRule(1, 1_000_000, "whole")(requests));
 }
 
-const flagRule = (value: unknown): string | undefined =>
-  typeof value === "boolean" ? undefined : "true or false";
-
 const SLEEP_RULES: {
   readonly [K in keyof SleepOptions]-?: (value: unknown) => string | undefined;
 } = {
@@ -73,7 +70,7 @@ const WAIT_RULES: {
 } = {
   engine: engineRule,
   phase: (value) => oneOf(PHASES, value),
-  settled: (value) => (typeof value === "boolean" ? undefined : "true or false"),
+  settled: flagRule,
   signal: (value) => (value instanceof AbortSignal ? undefined : "an AbortSignal"),
 };
 

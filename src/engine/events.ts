@@ -7,6 +7,7 @@
 
 import { channel, subscribe, unsubscribe } from "node:diagnostics_channel";
 import { debuglog } from "node:util";
+import { checkArgument, functionRule, oneOf } from "../base/check-options.ts";
 import type { Forecast } from "../memory/forecast.ts";
 import type { Mode, StepCount } from "../wire/protocol.ts";
 import type { MemoryVerdict } from "./memory-line.ts";
@@ -213,11 +214,14 @@ export function publishProblem(engine: string, code: string, message: string): v
  * Calls `listener` for every event of one channel, of all controllers in this process.
  *
  * @returns a function that ends the subscription
+ * @throws OptionError for a name that no event has, and for a listener that is no function
  */
 export function onEvent<K extends EventName>(
   name: K,
   listener: (event: LazygraphEvents[K]) => void,
 ): () => void {
+  checkArgument("name", name, (given) => oneOf(EVENT_NAMES, given));
+  checkArgument("listener", listener, functionRule);
   const receive = (message: unknown): void => listener(message as LazygraphEvents[K]);
   subscribe(name, receive);
   return () => {

@@ -1,5 +1,6 @@
 /** Opens the best source of GPU memory that this host has: the addon, else nvidia-smi, else none. */
 
+import { checkArgument, objectRule } from "../base/check-options.ts";
 import { OptionError } from "../base/errors.ts";
 import { addonCandidates, loadAddon } from "./addon.ts";
 import { openNvidiaSmi } from "./nvidia-smi.ts";
@@ -85,6 +86,7 @@ async function openThroughAddon({
 }
 
 function checkOptions(options: GpuMemoryOptions): Required<GpuMemoryOptions> {
+  checkArgument("options", options, objectRule);
   const sources = options.sources ?? ["nvml", "nvidia-smi"];
   if (!Array.isArray(sources)) {
     throw new OptionError("sources", `expected \`sources\` to be a list, got ${String(sources)}`);

@@ -9,7 +9,15 @@
 import { type ChildProcess, type SpawnOptions, spawn } from "node:child_process";
 import { resolve } from "node:path";
 import { createInterface } from "node:readline";
-import { ERROR_CODES, type ErrorCode, LazygraphError, OptionError } from "../base/errors.ts";
+import {
+  checkOptions,
+  functionRule,
+  numberRule,
+  type OptionRule,
+  objectRule,
+  textRule,
+} from "../base/check-options.ts";
+import { ERROR_CODES, type ErrorCode, LazygraphError } from "../base/errors.ts";
 import { launcherCommand } from "./command.ts";
 import { askLauncher, type LauncherStatus, launcherStatus } from "./status.ts";
 
@@ -55,8 +63,21 @@ const CLOSE_TIMEOUT_MS = 5000;
 const STDERR_CHARS_MAX = 4000;
 const CHILDREN_MAX = 256;
 
+const RULES: { readonly [K in keyof LauncherOptions]-?: OptionRule } = {
+  python: textRule("the name or the path of a Python"),
+  socket: textRule("the path of a socket"),
+  models: textsRule,
+  childrenMax: numberRule(1, CHILDREN_MAX, "whole"),
+  preload: textsRule,
+  main: textRule("MODULE:FUNCTION"),
+  environment: objectRule,
+  startTimeoutMs: numberRule(1, 3_600_000, "whole"),
+  onStatus: functionRule,
+};
+
+/** @throws OptionError that names the first option that is unknown or breaks its rule */
 export function createLauncher(options: LauncherOptions = {}): Launcher {
-  checkOptions(options);
+  checkOptions(options, RULES);
   const { python = "python3", environment = process.env, onStatus } = options;
   let child: ChildProcess | undefined;
   let socket: string | undefined;
@@ -144,16 +165,10 @@ function words(options: LauncherOptions): string[] {
   ];
 }
 
-function checkOptions({ childrenMax, startTimeoutMs }: LauncherOptions): void {
-  const range = (name: string, value: number | undefined, max: number): void => {
-    if (value === undefined || (Number.isInteger(value) && value >= 1 && value <= max)) return;
-    throw new OptionError(
-      name,
-      `Expected ${name} to be a whole number from 1 to ${max}, got ${value}.`,
-    );
-  };
-  range("childrenMax", childrenMax, CHILDREN_MAX);
-  range("startTimeoutMs", startTimeoutMs, 3_600_000);
+function textsRule(value: unknown): string | undefined {
+  const sound =
+    Array.isArray(value) && value.every((text) => textRule("a text")(text) === undefined);
+  return sound ? undefined : "a list of texts";
 }
 
 /** The launcher's own sentence and code, if its last line has them. */

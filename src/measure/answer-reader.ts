@@ -3,6 +3,7 @@
  * JSON document, compressed or not.
  */
 
+import { checkArgument, objectRule } from "../base/check-options.ts";
 import { messageOf } from "../base/errors.ts";
 import { type Answer, Tally, type TallyOptions } from "./answer.ts";
 import { type ContentDecoder, createContentDecoder } from "./content-decoder.ts";
@@ -43,13 +44,15 @@ const BLANK = 0x20;
 const BRACE = 0x7b;
 
 export function isEventStream(contentType: string | undefined): boolean {
-  return /^\s*text\/event-stream\b/i.test(contentType ?? "");
+  return typeof contentType === "string" && /^\s*text\/event-stream\b/i.test(contentType);
 }
 
 /**
  * @returns undefined for an encoding that is not known: its bytes say nothing
+ * @throws OptionError without an object
  */
 export function createAnswerReader(options: AnswerReaderOptions): AnswerReader | undefined {
+  checkArgument("options", options, objectRule);
   const tally = new Tally(options);
   const body = bodyOf(options.contentType, tally);
   const decoder = createContentDecoder(options.contentEncoding, (bytes, atMs) => {
@@ -167,14 +170,17 @@ class StreamBody implements Body {
   }
 
   end(): void {
-    this.#feed(() => this.#events.end());
+    // What comes now is an event without its blank line: whole, or cut off within.
+    this.#feed(() => this.#events.end(), true);
   }
 
-  #feed(feed: () => void): void {
+  #feed(feed: () => void, isLast = false): void {
     try {
       feed();
     } catch (error) {
-      this.#tally.fail("bad_event", messageOf(error));
+      const isCut = isLast && error instanceof SyntaxError;
+      if (isCut) this.#tally.fail("cut_off", "The stream ended within an event.");
+      else this.#tally.fail("bad_event", messageOf(error));
     }
   }
 

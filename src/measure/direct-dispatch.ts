@@ -169,6 +169,11 @@ class Connection implements RequestControl {
   };
 
   #received(bytes: Buffer, end: number): void {
+    if (this.#handler === undefined) {
+      // Nothing was asked: it says why it closes, and must not be taken for the next answer.
+      this.#socket.destroy();
+      return;
+    }
     const at = this.#passWholeChunks(bytes, end);
     if (at === end) return;
     const result: unknown = this.#parser.execute(bytes, at, end - at);
@@ -205,12 +210,17 @@ class Connection implements RequestControl {
     if (this.#isInterim) return;
     const handler = this.#handler;
     this.#handler = undefined;
+    // An answer that nobody asked for, right behind the one that was.
+    if (handler === undefined) {
+      this.#socket.destroy();
+      return;
+    }
     if (this.#keepsAlive && !this.#socket.destroyed && keep(this.#origin, this)) {
       this.reused = true;
       // An idle connection is no reason to keep the process.
       this.#socket.setTimeout(IDLE_MS_MAX).unref();
     } else this.#socket.destroy();
-    handler?.onResponseEnd(this, {});
+    handler.onResponseEnd(this, {});
   };
 
   #closed(): void {

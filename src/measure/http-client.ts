@@ -4,7 +4,7 @@
  */
 
 import { type Dispatcher, EnvHttpProxyAgent } from "undici";
-import { codeOf, messageOf } from "../base/errors.ts";
+import { codeOf, messageOf, OptionError } from "../base/errors.ts";
 import { type ByteHandler, type ByteRequest, dispatchDirect } from "./direct-dispatch.ts";
 import type { ServerAddress } from "./server-address.ts";
 
@@ -17,6 +17,35 @@ const LOOPBACK = ["localhost", "127.0.0.1", "[::1]"];
 
 let shared: Dispatcher | undefined;
 
+interface Proxy {
+  /** Of the environment, as it is written there. */
+  readonly variable: string;
+  readonly url: string;
+}
+
+/** Lower case first, and a host without a scheme, as curl has them. @throws OptionError */
+function proxyOf(name: "http_proxy" | "https_proxy"): Proxy | undefined {
+  const variable = process.env[name] === undefined ? name.toUpperCase() : name;
+  const text = process.env[variable]?.trim() ?? "";
+  if (text === "") return undefined;
+  const url = text.includes("://") ? text : `http://${text}`;
+  if (URL.canParse(url)) return { variable, url };
+  // Without what it is: it may have a password.
+  const expected = "a proxy's URL such as http://proxy:3128, or empty";
+  throw new OptionError(variable, `Expected ${variable} to be ${expected}, got something else.`);
+}
+
+/**
+ * The variable that names the proxy on the way to an origin, unless `NO_PROXY` excepts it;
+ * undefined where there is none.
+ */
+export function proxyVariable(origin: string): string | undefined {
+  const { protocol, hostname } = new URL(origin);
+  if (LOOPBACK.includes(hostname)) return undefined;
+  const secure = protocol === "https:" ? proxyOf("https_proxy") : undefined;
+  return (secure ?? proxyOf("http_proxy"))?.variable;
+}
+
 /**
  * No limit on connections: a pool that makes late arrivals wait would hide what it measures. Limits
  * of time are the callers'.
@@ -25,8 +54,11 @@ export function httpClient(): Dispatcher {
   const inherited = process.env["no_proxy"] ?? process.env["NO_PROXY"] ?? "";
   // A wildcard is one only if it stands alone.
   const noProxy = inherited.trim() === "*" ? "*" : [inherited, ...LOOPBACK].join(",");
+  const httpProxy = proxyOf("http_proxy")?.url ?? "";
   shared ??= new EnvHttpProxyAgent({
     noProxy,
+    httpProxy,
+    httpsProxy: proxyOf("https_proxy")?.url ?? httpProxy,
     keepAliveTimeout: IDLE_MS_MAX,
     keepAliveMaxTimeout: IDLE_MS_MAX,
     headersTimeout: 0,
@@ -43,15 +75,9 @@ export function httpClient(): Dispatcher {
  * names a proxy for it, by the pool that goes through it.
  */
 export function dispatchBytes(request: ByteRequest, handler: ByteHandler): void {
-  if (isDirect(new URL(request.origin))) dispatchDirect(request, handler);
+  // What NO_PROXY says is left to the pool.
+  if (proxyVariable(request.origin) === undefined) dispatchDirect(request, handler);
   else httpClient().dispatch(request, handler);
-}
-
-/** Certain to need no proxy; what NO_PROXY says is left to the pool. */
-function isDirect({ protocol, hostname }: URL): boolean {
-  if (LOOPBACK.includes(hostname)) return true;
-  const names = protocol === "https:" ? ["https_proxy", "http_proxy"] : ["http_proxy"];
-  return names.every((name) => !process.env[name] && !process.env[name.toUpperCase()]);
 }
 
 /** A connection that the other side closed: where nothing of an answer came, an idle one. */
@@ -62,8 +88,9 @@ export function isClosedConnection(error: unknown): boolean {
 /** Why a request failed, in few words: the system's code where there is one. */
 export function connectionFailure(error: unknown): string {
   const code = codeOf(error);
-  if (code === "UND_ERR_SOCKET") return messageOf(error);
-  return code ?? messageOf(error);
+  // It stands within a sentence, so that it must not end one.
+  const said = messageOf(error).replace(/\.$/, "");
+  return code === undefined || code === "UND_ERR_SOCKET" ? said : code;
 }
 
 export interface Question {
@@ -111,7 +138,7 @@ export async function askServer({ server, path, body, signal }: Question): Promi
     chars += part.length;
     if (chars > ANSWER_CHARS_MAX) {
       answer.body.destroy();
-      throw new RangeError(`An answer has over ${ANSWER_CHARS_MAX} characters.`);
+      throw new RangeError(`an answer of over ${ANSWER_CHARS_MAX} characters`);
     }
     parts.push(part);
   }

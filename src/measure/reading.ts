@@ -22,7 +22,8 @@ export interface Reading {
 type Fields = Readonly<Record<string, unknown>>;
 
 const DONE = "[DONE]";
-const ERROR_CHARS_MAX = 300;
+/** More than is ever shown: what is cut later is looked through for secrets before. */
+const ERROR_CHARS_MAX = 4096;
 const NOTHING: Reading = {};
 
 /**

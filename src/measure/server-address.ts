@@ -6,6 +6,11 @@
  * info, the query) goes into requests and nowhere else; `shown` and `hide` are for sentences.
  */
 
+import { checkArgument, checkOptions, type OptionRule, objectRule } from "../base/check-options.ts";
+import { OptionError } from "../base/errors.ts";
+import { shown } from "../base/shown.ts";
+import { checkApiKey, checkHeaders } from "./access-check.ts";
+
 export interface ServerAddressOptions {
   /** Sent as a bearer token, in place of user info. */
   readonly apiKey?: string | undefined;
@@ -13,11 +18,16 @@ export interface ServerAddressOptions {
   readonly headers?: Readonly<Record<string, string>> | undefined;
 }
 
+const RULES: { readonly [K in keyof ServerAddressOptions]-?: OptionRule } = {
+  apiKey: (value) => (typeof value === "string" ? undefined : "a key in one word"),
+  headers: objectRule,
+};
+
 /** Shorter ones would be found in innocent words. */
 const SECRET_CHARS_MIN = 4;
 const HIDDEN = "…";
 /** What a value of a header is called by, where it may be shown. */
-const SECRET_HEADER = /authorization|cookie|key|token|secret|password/i;
+const SECRET_HEADER = /auth|cookie|key|token|secret|password/i;
 
 export class ServerAddress {
   /** Scheme, host and port. */
@@ -31,8 +41,15 @@ export class ServerAddress {
   readonly #query: string;
   readonly #secrets: readonly string[];
 
-  /** @param url `http:` or `https:` */
-  constructor(url: URL, { apiKey, headers = {} }: ServerAddressOptions = {}) {
+  /**
+   * @param where `http:` or `https:`, as a text or a URL
+   * @throws OptionError for what is none, and for a key or a header that no request can carry
+   */
+  constructor(where: URL | string, options: ServerAddressOptions = {}) {
+    const url = requireUrl(where);
+    checkOptions(options, RULES);
+    const apiKey = checkApiKey("apiKey", options.apiKey);
+    const headers = checkHeaders("headers", options.headers) ?? {};
     this.origin = url.origin;
     this.prefix = url.pathname.replace(/\/+$/, "").replace(/\/v1$/, "").replace(/\/+$/, "");
     this.shown = `${this.origin}${this.prefix}`;
@@ -56,19 +73,32 @@ export class ServerAddress {
 
 /** @returns undefined unless it is `http://` or `https://` */
 export function serverUrl(text: string): URL | undefined {
+  if (typeof text !== "string") return undefined;
   const url = URL.canParse(text) ? new URL(text) : undefined;
   return url?.protocol === "http:" || url?.protocol === "https:" ? url : undefined;
 }
 
 /** A URL, or what was meant to be one, for sentences and files: without user info and query. */
 export function shownUrl(text: string): string {
+  checkArgument("text", text, (given) => (typeof given === "string" ? undefined : "a text"));
   const url = serverUrl(text);
   if (url !== undefined) return new ServerAddress(url).shown;
-  return text.replace(/\/\/[^/@]*@/, `//${HIDDEN}@`).replace(/\?.*$/s, `?${HIDDEN}`);
+  // Whatever stands before an @ may be a password, also one with a slash that made it no URL.
+  return text
+    .replace(/\?.*$/s, `?${HIDDEN}`)
+    .replace(/^([a-z][a-z\d+.-]*:\/\/)?.*@/is, `$1${HIDDEN}@`);
+}
+
+function requireUrl(where: unknown): URL {
+  const text = where instanceof URL ? where.href : where;
+  const url = serverUrl(text as string);
+  if (url !== undefined) return url;
+  const got = typeof text === "string" ? JSON.stringify(shownUrl(text)) : shown(text);
+  throw new OptionError("url", `Expected url to be such as http://127.0.0.1:8000, got ${got}.`);
 }
 
 function authorizationOf(url: URL, apiKey: string | undefined): Record<string, string> {
-  if (apiKey !== undefined && apiKey !== "") return { authorization: `Bearer ${apiKey}` };
+  if (apiKey !== undefined) return { authorization: `Bearer ${apiKey}` };
   if (url.username === "" && url.password === "") return {};
   const userInfo = `${decoded(url.username)}:${decoded(url.password)}`;
   return { authorization: `Basic ${Buffer.from(userInfo).toString("base64")}` };
@@ -85,14 +115,19 @@ function secretsOf(
   const secrets = [
     ...kept,
     apiKey ?? "",
-    url.password,
-    decoded(url.password),
+    ...userSecrets(url),
     url.search.slice(1),
     ...url.searchParams.values(),
   ];
   return [...new Set(secrets)]
     .filter((secret) => secret.length >= SECRET_CHARS_MIN)
     .sort((a, b) => b.length - a.length);
+}
+
+/** A password, or a key that stands alone in place of user and password. */
+function userSecrets({ username, password }: URL): string[] {
+  const secret = password === "" ? username : password;
+  return [secret, decoded(secret)];
 }
 
 function decoded(part: string): string {

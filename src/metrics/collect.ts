@@ -6,6 +6,7 @@
  */
 
 import type { Registry } from "prom-client";
+import { checkArgument, methodsRule, objectRule } from "../base/check-options.ts";
 import { type Clock, systemClock } from "../base/clock.ts";
 import { OptionError } from "../base/errors.ts";
 import type { GraphKind } from "../base/graph.ts";
@@ -42,6 +43,10 @@ export function collectMetrics(
   registry: Registry,
   options: MetricsOptions = {},
 ): () => void {
+  checkArgument("controller", controller, methodsRule("a controller", ["engines"]));
+  const registries = methodsRule("a prom-client registry", ["getSingleMetric", "registerMetric"]);
+  checkArgument("registry", registry, registries);
+  checkArgument("options", options, objectRule);
   const { lostSeconds = 600, clock = systemClock } = options;
   if (!(lostSeconds >= 0 && lostSeconds <= 86_400)) {
     throw new OptionError(

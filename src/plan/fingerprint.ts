@@ -87,7 +87,9 @@ function captureSizesOf(graphs: readonly Graph[]): Record<string, number[]> {
     const decode = uniform === undefined ? "" : `, ${uniform} a request`;
     // A decode graph's requests follow from its tokens; a limit on mixed steps doesn't.
     const limit = uniform === undefined && requests !== undefined ? `, ${requests} requests` : "";
-    const group = `${kind}${decode}${limit}${caseText(graph)}`;
+    // Whose graphs come with a drafter's takes another time and other bytes for each.
+    const pair = (graph.draftLayers ?? 0) > 0 ? ", with a drafter's" : "";
+    const group = `${kind}${decode}${limit}${caseText(graph)}${pair}`;
     sizes[group] = [...(sizes[group] ?? []), tokens];
   }
   for (const list of Object.values(sizes)) list.sort((a, b) => a - b);

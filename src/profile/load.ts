@@ -1,6 +1,7 @@
 /** Loads cost profiles: where they lie is known here, what a sound one looks like in `check.ts`. */
 
 import { readdirSync, readFileSync, statSync } from "node:fs";
+import { checkArgument, textRule } from "../base/check-options.ts";
 import { codeOf, LazygraphError } from "../base/errors.ts";
 import { parseJsonFile } from "../base/parse-json.ts";
 import { checkProfile } from "./check.ts";
@@ -25,6 +26,7 @@ function shippedNames(): string {
  * @throws LazygraphError `ERR_LAZYGRAPH_PROFILE` with file, field and expectation.
  */
 export function loadProfile(nameOrPath: string = DEFAULT_PROFILE): Profile {
+  checkArgument("profile", nameOrPath, textRule("the name of a shipped profile or a path"));
   const shipped = /^[A-Za-z0-9._-]+$/.test(nameOrPath) && !nameOrPath.endsWith(".json");
   const file = shipped ? new URL(`${nameOrPath}.json`, PROFILES) : nameOrPath;
   let text: string;
@@ -65,6 +67,8 @@ export function withSizes(profile: Profile, sizes: readonly number[]): Profile {
 
 /** Checks the text of a profile; `file` is what its errors name. */
 export function parseProfile(text: string, file: string): Profile {
+  checkArgument("text", text, (given) => (typeof given === "string" ? undefined : "a text"));
+  checkArgument("file", file, textRule("the name of a file"));
   if (text.length > FILE_CHARS_MAX) {
     throw profileError(file, "the file", `at most ${FILE_CHARS_MAX} characters`, `${text.length}`);
   }

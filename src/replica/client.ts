@@ -21,6 +21,7 @@ import type { SleepOptions, WakeOptions } from "../engine/sleep.ts";
 import type { EngineSnapshot } from "../engine/snapshot.ts";
 import type { Mode } from "../wire/protocol.ts";
 import { baseUrl, call, unreachable } from "./http-calls.ts";
+import { Problems } from "./problems.ts";
 import type { ControllerView } from "./view.ts";
 
 export interface ConnectOptions {
@@ -32,14 +33,30 @@ export interface ConnectOptions {
   readonly token?: string;
   /** Called after each look that found something else than the last one. */
   readonly onChange?: () => void;
+  /**
+   * Called when a look or an announcement fails otherwise than the one before it: no answer, a wrong
+   * token.
+   * @default a process warning, but of a controller that can't be reached
+   */
+  readonly onProblem?: (error: unknown) => void;
 }
 
 export interface ControllerClient extends ControllerView, AsyncDisposable {
   readonly url: string;
   /** Whether the last look was answered. */
   readonly connected: boolean;
+  /** Why the last look was not answered. */
+  readonly problem: LazygraphError | undefined;
   /** Announcements that were not sent, or not answered. */
   readonly announcementsDropped: number;
+  /**
+   * As the controller's own. What a controller refuses doesn't come by waiting: without the token
+   * that it wants for reading this rejects at once.
+   * @throws LazygraphError ERR_LAZYGRAPH_TOKEN; ERR_LAZYGRAPH_CLOSED; where the signal's reason is a
+   *   time-out and the controller doesn't answer, why, with the time-out as its cause; OptionError;
+   *   else the signal's reason
+   */
+  waitForEngine(options?: WaitOptions): Promise<EngineSnapshot>;
   /**
    * As the controller's own, when it has answered.
    * @throws LazygraphError as there, and ERR_LAZYGRAPH_CONTROLLER_UNREACHABLE; OptionError
@@ -64,6 +81,7 @@ const RULES = {
   timeoutMs: numberRule(50, 60_000),
   token: tokenFault,
   onChange: functionRule,
+  onProblem: functionRule,
 };
 
 /**
@@ -91,12 +109,15 @@ class HttpController implements ControllerClient {
   #seen = "";
   #announcing = 0;
   #timer: NodeJS.Timeout | undefined;
+  readonly #problems: Problems;
   connected = false;
+  problem: LazygraphError | undefined;
   announcementsDropped = 0;
 
   constructor(base: URL, options: ConnectOptions) {
     this.#base = base;
     this.#options = options;
+    this.#problems = new Problems(options.onProblem);
     void this.#look();
   }
 
@@ -110,25 +131,34 @@ class HttpController implements ControllerClient {
 
   async #look(): Promise<void> {
     let engines: readonly EngineSnapshot[];
-    let connected = true;
+    let problem: LazygraphError | undefined;
     try {
       engines = enginesOf(this.#base, await this.#call("v1/engines"));
     } catch (error) {
       if (this.#closing.signal.aborted) return;
-      connected = false;
-      const lostReason = (error as Error).message;
+      problem = error as LazygraphError;
+      const lostReason = problem.message;
       engines = this.#engines.map((engine) => ({ ...engine, connected: false, lostReason }));
     }
     if (this.#closing.signal.aborted) return;
     const { pollMs = POLL_MS, onChange } = this.#options;
     this.#timer = setTimeout(() => void this.#look(), pollMs);
+    const connected = problem === undefined;
+    this.connected = connected;
+    this.problem = problem;
+    this.#tell(problem);
     const seen = JSON.stringify([connected, engines]);
     if (seen === this.#seen) return;
     this.#seen = seen;
-    this.connected = connected;
     this.#engines = engines;
     this.#waiters.wake((wanted) => this.#find(wanted));
     onChange?.();
+  }
+
+  #tell(problem: LazygraphError | undefined): void {
+    if (problem === undefined) this.#problems.went("look");
+    else this.#problems.failed("look", problem);
+    if (isRefusal(problem)) this.#waiters.fail(problem);
   }
 
   #call(
@@ -162,7 +192,19 @@ class HttpController implements ControllerClient {
     checkWait(options);
     options.signal?.throwIfAborted();
     this.#requireOpen();
-    return this.#find(options) ?? this.#waiters.wait(options);
+    const found = this.#find(options);
+    if (found !== undefined) return found;
+    if (isRefusal(this.problem)) throw this.problem;
+    return this.#waiters.wait(options).catch((error: unknown) => {
+      throw this.#because(error);
+    });
+  }
+
+  /** Of a wait that took too long the reason, where one is known. */
+  #because(error: unknown): unknown {
+    const { problem } = this;
+    if (problem === undefined || (error as Error | null)?.name !== "TimeoutError") return error;
+    return new LazygraphError(problem.code, problem.message, { cause: error });
   }
 
   announce(engine: string, announcement: Announcement): void {
@@ -183,7 +225,11 @@ class HttpController implements ControllerClient {
     }
     this.#announcing++;
     this.#call(`v1/engines/${encodeURIComponent(engine)}/announce`, "POST", announcement)
-      .catch(() => this.announcementsDropped++)
+      .then(() => this.#problems.went("announcement"))
+      .catch((error: unknown) => {
+        this.announcementsDropped++;
+        if (!this.#closing.signal.aborted) this.#problems.failed("announcement", error);
+      })
       .finally(() => this.#announcing--);
   }
 
@@ -231,6 +277,11 @@ class HttpController implements ControllerClient {
   #requireOpen(): void {
     if (this.#closing.signal.aborted) throw closedError();
   }
+}
+
+/** Of a controller that is there, and won't: asking again changes nothing. */
+function isRefusal(problem: LazygraphError | undefined): problem is LazygraphError {
+  return problem?.code === "ERR_LAZYGRAPH_TOKEN";
 }
 
 function enginesOf(base: URL, answer: object): readonly EngineSnapshot[] {

@@ -11,8 +11,8 @@
  */
 
 import type { Server } from "node:http";
-import { checkOptions, functionRule, numberRule } from "../base/check-options.ts";
-import { LazygraphError, OptionError } from "../base/errors.ts";
+import { checkOptions, functionRule, numberRule, objectRule } from "../base/check-options.ts";
+import { codeOf, LazygraphError, OptionError } from "../base/errors.ts";
 import { listenServer } from "../base/listen-error.ts";
 import type { Announcement } from "../controller/call-options.ts";
 import { type Controller, createController } from "../controller/controller.ts";
@@ -46,7 +46,10 @@ export interface StandbyOptions {
   readonly pollMs?: number;
   /** Called whenever engines may have changed, and when this replica leads or follows anew. */
   readonly onChange?: () => void;
-  /** Called when its controller can't be opened; it is tried again. @default a process warning */
+  /**
+   * Called when its controller can't be opened, which is tried again, and when the peer that it
+   * follows refuses it. @default a process warning
+   */
   readonly onProblem?: (error: unknown) => void;
 }
 
@@ -184,6 +187,10 @@ class Replica implements Standby {
       ...(http.token === undefined ? {} : { token: http.token }),
       ...(onChange === undefined ? {} : { onChange }),
       ...(pollMs === undefined ? {} : { pollMs: Math.max(50, pollMs) }),
+      // A peer that is gone is what a standby is there for.
+      onProblem: (error) => {
+        if (codeOf(error) !== "ERR_LAZYGRAPH_CONTROLLER_UNREACHABLE") this.#problem(error);
+      },
     });
     this.#change();
   }
@@ -295,12 +302,6 @@ function peersRule(value: unknown): string | undefined {
     value.length <= PEERS_MAX &&
     value.every((peer) => baseUrl(peer) !== undefined);
   return sound ? undefined : `1 to ${PEERS_MAX} URLs such as http://gateway-0:7480`;
-}
-
-function objectRule(value: unknown): string | undefined {
-  return typeof value === "object" && value !== null && !Array.isArray(value)
-    ? undefined
-    : "an object";
 }
 
 function closedError(): LazygraphError {

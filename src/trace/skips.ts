@@ -13,12 +13,15 @@ export class SkipCounts {
     return Object.fromEntries(this.#counts);
   }
 
+  /** Such as `2 failed requests, 1 blank line`; empty when nothing was left out. */
+  text(): string {
+    return [...this.#counts]
+      .map(([skip, count]) => `${count} ${skip}${count === 1 ? "" : "s"}`)
+      .join(", ");
+  }
+
   /** Undefined when nothing was left out. */
   sentence(file: string): string | undefined {
-    if (this.#counts.size === 0) return undefined;
-    const parts = [...this.#counts].map(
-      ([skip, count]) => `${count} ${skip}${count === 1 ? "" : "s"}`,
-    );
-    return `${file}: left out ${parts.join(", ")}.`;
+    return this.#counts.size === 0 ? undefined : `${file}: left out ${this.text()}.`;
   }
 }

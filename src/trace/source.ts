@@ -1,14 +1,17 @@
 /** The bytes of a trace file, decompressed: gzip, xz and zstd are told by their first bytes. */
 
 import { constants, createReadStream, existsSync } from "node:fs";
-import { open } from "node:fs/promises";
+import { open, readdir } from "node:fs/promises";
 import { pipeline, Readable } from "node:stream";
 import { createGunzip } from "node:zlib";
 import { Decompress, ZstdErrorCode } from "fzstd";
 import xz from "xz-decompress";
 import { codeOf, LazygraphError, messageOf } from "../base/errors.ts";
+import { nearMiss } from "../base/near-miss.ts";
 
 const TRACES = new URL("../../traces/", import.meta.url);
+
+const NAME = /^[a-z0-9-]+$/;
 
 const COMPRESSIONS = ["gzip", "xz", "zstd"] as const;
 type Compression = (typeof COMPRESSIONS)[number];
@@ -58,9 +61,18 @@ export async function openTraceBytes(file: string): Promise<AsyncGenerator<Uint8
 
 /** Names are those of files in `traces/`; what is none of them is a path. */
 function pathOf(nameOrPath: string): string | URL {
-  if (!/^[a-z0-9-]+$/.test(nameOrPath)) return nameOrPath;
+  if (!NAME.test(nameOrPath)) return nameOrPath;
   const shipped = new URL(`${nameOrPath}.csv.gz`, TRACES);
   return existsSync(shipped) ? shipped : nameOrPath;
+}
+
+/** Of what may be the misspelt name of a trace that is shipped. */
+async function shippedHint(file: string): Promise<string> {
+  if (!NAME.test(file)) return ".";
+  const files = await readdir(TRACES).catch(() => []);
+  const names = files.flatMap((name) => /^(.+)\.csv\.gz$/.exec(name)?.[1] ?? []);
+  const meant = nearMiss(file, names);
+  return meant === undefined ? "." : `: did you mean ${meant}, which is shipped?`;
 }
 
 async function compressionOf(file: string, path: string | URL): Promise<Compression | undefined> {
@@ -82,9 +94,10 @@ async function compressionOf(file: string, path: string | URL): Promise<Compress
     }
   } catch (error) {
     if (error instanceof LazygraphError) throw error;
+    const got = codeOf(error) ?? String(error);
     throw new LazygraphError(
       "ERR_LAZYGRAPH_TRACE",
-      `Expected ${file} to be a readable trace file, got ${codeOf(error) ?? String(error)}.`,
+      `Expected ${file} to be a readable trace file, got ${got}${await shippedHint(file)}`,
       { cause: error },
     );
   }

@@ -6,6 +6,7 @@
  * the one that makes a scaled-to-zero engine start. traces/README.md lists the formats.
  */
 
+import { checkArgument, objectRule, textRule } from "../base/check-options.ts";
 import { LazygraphError, OptionError } from "../base/errors.ts";
 import { expectedHeader, openCsv } from "./csv.ts";
 import {
@@ -19,6 +20,7 @@ import {
 } from "./entry.ts";
 import { traceError } from "./error.ts";
 import { openJsonLines } from "./json-lines.ts";
+import { SkipCounts } from "./skips.ts";
 import { CompressionError, openTraceBytes } from "./source.ts";
 
 export type { TimeUnit, TraceFormat, TraceSkip } from "./entry.ts";
@@ -79,15 +81,22 @@ export async function* readTrace(
   file: string,
   options: TraceOptions = {},
 ): AsyncGenerator<TraceRequest, void, void> {
+  checkArgument("file", file, textRule("the path of a trace, or the name of a shipped one"));
+  checkArgument("options", options, objectRule);
   const speed = positive("speed", options.speed ?? 1);
   const secondsMax = positive("seconds", options.seconds ?? Number.POSITIVE_INFINITY);
   const requestsMax = positive("requests", options.requests ?? Number.POSITIVE_INFINITY);
   checkTimeUnit(options.timeUnit);
   const place = { line: 1 };
+  const skipped = new SkipCounts();
   try {
     const { entries, ordered, ...about } = await openEntries(file, options.timeUnit);
     options.onFormat?.(about);
-    const requests = rowsOf(file, entries, options, place);
+    const onSkip: TraceOptions["onSkip"] = (skip, line) => {
+      skipped.add(skip);
+      options.onSkip?.(skip, line);
+    };
+    const requests = rowsOf(file, entries, { ...options, onSkip }, place);
     const inOrder = ordered && options.sort !== true ? requests : sorted(file, requests);
     let count = 0;
     for await (const request of fromZero(file, inOrder, place)) {
@@ -98,7 +107,8 @@ export async function* readTrace(
       if (count >= requestsMax) return;
     }
     if (count === 0) {
-      throw traceError(file, place.line + 1, "at least one request", "the end of file");
+      const got = ["the end of file", skipped.text()].filter((part) => part !== "").join(" after ");
+      throw traceError(file, place.line + 1, "at least one request", got);
     }
   } catch (error) {
     throw asTraceError(error, file, place.line);
@@ -115,7 +125,19 @@ async function openEntries(file: string, unit: TimeUnit | undefined): Promise<Tr
   const first = await bytes.next();
   if (first.done === true) throw traceError(file, 1, expectedHeader(), "an empty file");
   const all = chained(first.value, bytes);
-  return startsWithBrace(first.value) ? openJsonLines(file, all, unit) : openCsv(file, all);
+  switch (firstCharacter(first.value)) {
+    case "{":
+      return openJsonLines(file, all, unit);
+    case "[":
+      throw traceError(
+        file,
+        1,
+        "one JSON object a line",
+        "a list (`jq -c '.[]'` makes lines of it)",
+      );
+    default:
+      return openCsv(file, all);
+  }
 }
 
 async function* chained(
@@ -127,8 +149,8 @@ async function* chained(
 }
 
 /** After a byte order mark and blanks. */
-function startsWithBrace(bytes: Uint8Array): boolean {
-  return /^\uFEFF?\s*\{/.test(Buffer.from(bytes.subarray(0, 256)).toString("utf8"));
+function firstCharacter(bytes: Uint8Array): string | undefined {
+  return /^\uFEFF?\s*(\S)/.exec(Buffer.from(bytes.subarray(0, 256)).toString("utf8"))?.[1];
 }
 
 async function* rowsOf(
@@ -175,7 +197,12 @@ async function* fromZero(
     first ??= seconds;
     if (seconds < last) {
       const expected = "times that never fall (`lazygraph trace convert --sort` orders them)";
-      throw traceError(file, place.line, expected, `one ${last - seconds} s before the last`);
+      throw traceError(
+        file,
+        place.line,
+        expected,
+        `one ${Number((last - seconds).toPrecision(6))} s before the last`,
+      );
     }
     last = seconds;
     yield { atSeconds: seconds - first, ...request };

@@ -8,11 +8,19 @@
  */
 
 import { setImmediate, setTimeout } from "node:timers/promises";
-import { Context, type Event, type Reply, Router } from "zeromq";
+import { type Event, type Reply, Router } from "zeromq";
 import type { Clock } from "../base/clock.ts";
 import { codeOf, LazygraphError, messageOf } from "../base/errors.ts";
+import { ownContext } from "./context.ts";
 import { type CurveOptions, guardClients } from "./curve.ts";
-import { isIpcServed, isLoopback, waitUntilFree } from "./endpoint.ts";
+import {
+  isIpcServed,
+  isLoopback,
+  removeSocketFile,
+  type SocketFile,
+  socketFileOf,
+  waitUntilFree,
+} from "./endpoint.ts";
 import { type HandshakeFailure, Handshakes } from "./handshakes.ts";
 import { type Excess, type Peer, Peers } from "./peers.ts";
 import { LIMITS } from "./protocol.ts";
@@ -102,13 +110,14 @@ function inUse(endpoint: string, cause?: unknown): LazygraphError {
 
 class Link implements RouterLink {
   readonly #options: RouterOptions;
-  readonly #context = new Context();
+  readonly #context = ownContext();
   readonly #socket: Router;
   readonly #peers: Peers;
   readonly #sender: Sender;
   #guard: Reply | undefined;
   /** The address as bound; a closed socket no longer tells. */
   #bound: string | undefined;
+  #socketFile: SocketFile | undefined;
   #closed = false;
   #closing: Promise<void> | undefined;
 
@@ -149,6 +158,7 @@ class Link implements RouterLink {
     void this.#watch();
     await this.#socket.bind(endpoint);
     this.#bound = this.#socket.lastEndpoint ?? endpoint;
+    this.#socketFile = await socketFileOf(this.#bound);
     void this.#read();
   }
 
@@ -177,7 +187,9 @@ class Link implements RouterLink {
     // `unbind` would be the way, but it runs beside a pending receive and libzmq then aborts.
     this.#socket.close();
     this.#guard?.close();
-    if (this.#bound !== undefined) await waitUntilFree(this.#bound);
+    if (this.#bound === undefined) return;
+    await waitUntilFree(this.#bound);
+    await removeSocketFile(this.#bound, this.#socketFile);
   }
 
   /** Who can't end its hand-shake sends no frame: only the socket's own events tell of it. */

@@ -212,7 +212,7 @@ describe("a live endpoint", () => {
       const url = await serve(() => undefined);
       await expect(live(url, "--ready-seconds", "1")).rejects.toMatchObject({
         code: "ERR_LAZYGRAPH_BENCH",
-        message: `Expected a server at ${url.origin}, got no answer within 1 s: start it, or see host and port.`,
+        message: `Expected a server at ${url.origin}, got no answer within 1 s: start it, or see its URL.`,
       });
     },
   );
@@ -239,6 +239,8 @@ describe("a live endpoint", () => {
     expect(run).toMatchObject({ status: "partial", failures: { unreachable: 10 } });
     expect(markdown).toContain("10 (unreachable 10)");
     expect(markdown).toContain("live, load, run 1: No request succeeded.");
+    // Of a fault that is the server's to explain, its explanation.
+    expect(markdown).toMatch(/10 \(unreachable 10\) of 10\. First unreachable: ECONNRESET/);
   });
 
   test(
@@ -271,9 +273,11 @@ describe("a live endpoint", () => {
         response.end('{"error":{"message":"The model `m` does not exist."}}');
       });
     });
-    const { code, run } = await live(url);
+    const { code, run, markdown } = await live(url);
     expect(code).toBe(1);
     expect(run).toMatchObject({ reason: "No request succeeded.", failures: { no_model: 10 } });
+    expect(markdown).toContain("First no_model: 404 application/json: ");
+    expect(markdown).toContain("The model `m` does not exist.");
   });
 });
 

@@ -1,4 +1,6 @@
-import { expect, test } from "vitest";
+import { once } from "node:events";
+import { type AddressInfo, createServer, type Socket } from "node:net";
+import { expect, onTestFinished, test } from "vitest";
 import { type StreamRequest, streamRequest } from "../../src/bench/stream.ts";
 import { ServerAddress } from "../../src/measure/server-address.ts";
 import { DONE, nowhere, STREAM, serve, token, usage } from "./helpers/server.ts";
@@ -152,6 +154,36 @@ test("a new connection that is closed is no idle one: it is not tried again", as
   });
   expect((await ask(url)).failure).toEqual({ kind: "unreachable", detail: "ECONNRESET" });
   expect(asked).toBe(1);
+});
+
+test.for([
+  ["right behind the answer", false],
+  ["on the idle connection", true],
+] as const)("what a server says unasked %s is nobody's answer", async ([, isLater]) => {
+  const body = token(" 1") + DONE;
+  const head = (status: string, length: number): string =>
+    `HTTP/1.1 ${status}\r\ncontent-type: text/event-stream\r\ncontent-length: ${length}\r\n\r\n`;
+  const own = head("200 OK", body.length) + body;
+  const unasked = head("408 Request Timeout", 0);
+  const sockets: Socket[] = [];
+  const server = createServer((socket) => {
+    sockets.push(socket.on("error", () => undefined));
+    socket.once("data", () => socket.write(isLater ? own : own + unasked));
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  onTestFinished(() => {
+    server.close();
+    for (const socket of sockets) socket.destroy();
+  });
+  const url = new URL(`http://127.0.0.1:${(server.address() as AddressInfo).port}`);
+  expect((await ask(url)).failure).toBeUndefined();
+  const [first] = sockets as [Socket];
+  if (isLater) first.write(unasked);
+  await once(first.resume(), "close");
+  // Two at once: a connection that was kept twice would carry both.
+  const both = await Promise.all([ask(url), ask(url)]);
+  expect(both.map(({ failure }) => failure)).toEqual([undefined, undefined]);
 });
 
 test.for([

@@ -1,4 +1,6 @@
+import { type SpawnSyncReturns, spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
 import { finish } from "./helpers/command.ts";
 
@@ -36,6 +38,28 @@ describe("lazygraph", () => {
     expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
     expect(stderr).toContain(sentence);
     expect(stderr).toMatch(/^lazygraph: .* \[ERR_LAZYGRAPH_OPTION\]\n$/);
+  });
+});
+
+describe("an output that can't be written", () => {
+  const main = fileURLToPath(new URL("../../src/cli/main.ts", import.meta.url));
+  const run = (redirected: string): SpawnSyncReturns<string> => {
+    const script = `exec "$0" --import tsx "$1" trace inspect azure-llm-2023-conversation ${redirected}`;
+    return spawnSync("sh", ["-c", script, process.execPath, main], { encoding: "utf8" });
+  };
+
+  test("a full disk under stdout is one sentence and exit code 1", () => {
+    const { status, stderr } = run("> /dev/full");
+    expect(status).toBe(1);
+    expect(stderr).toMatch(
+      /^lazygraph: Expected stdout to take all .*, got ENOSPC: .* \[ENOSPC\]\n$/,
+    );
+  });
+
+  test("one under stderr alone changes nothing", () => {
+    const { status, stdout } = run("2> /dev/full");
+    expect(status).toBe(0);
+    expect(stdout).toContain("azure-llm-2023-conversation: azure, 19,366 requests");
   });
 });
 

@@ -1,5 +1,6 @@
+import { execFileSync } from "node:child_process";
 import { once } from "node:events";
-import { writeFile } from "node:fs/promises";
+import { rm, writeFile } from "node:fs/promises";
 import { get } from "node:http";
 import { createServer } from "node:net";
 import { join } from "node:path";
@@ -322,16 +323,32 @@ describe("SIGHUP", () => {
     expect(await modes()).toEqual(["one lazy"]);
     await writeFile(file, '{"mode": "idle", "settle-within": 60}');
     running.process.kill("SIGHUP");
-    await running.line("stderr", /SIGHUP: mode idle/);
-    expect(await running.line("stderr", /restart to use it/)).toMatch(/warn +SIGHUP: settleWithin/);
+    await running.line("stderr", /SIGHUP: mode idle$/);
+    expect(await running.line("stderr", /restart to use it/)).toMatch(
+      /warn +SIGHUP: settle-within /,
+    );
     await start("two");
     await expect.poll(modes).toEqual(["one idle", "two idle"]);
+    // Taken back, it is what runs: that changes nothing.
+    await writeFile(file, '{"mode": "idle"}');
+    running.process.kill("SIGHUP");
+    await running.line("stderr", /SIGHUP: mode idle, as before$/);
     await writeFile(file, '{"mode": ');
     running.process.kill("SIGHUP");
-    expect(await running.line("stderr", /nothing changed/)).toContain("to be JSON");
+    const refused = await running.line("stderr", /nothing changed/);
+    expect(refused).toMatch(
+      /SIGHUP: nothing changed\. Expected .* JSON.*\[ERR_LAZYGRAPH_OPTION\]$/,
+    );
+    // A pipe that nobody writes to: the controller must not wait for it.
+    await rm(file);
+    execFileSync("mkfifo", [file]);
+    running.process.kill("SIGHUP");
+    expect(await running.line("stderr", /read again/)).toContain("got a pipe");
     expect(await modes()).toEqual(["one idle", "two idle"]);
     running.process.kill("SIGTERM");
-    expect((await running.finished).code).toBe(0);
+    const { code, stderr } = await running.finished;
+    expect(code).toBe(0);
+    expect(stderr.match(/restart to use it/g)).toHaveLength(1);
   });
 
   test("ends it where there is no file", async () => {
@@ -356,6 +373,16 @@ test("status --watch prints what changes, and outlasts the controller", async ()
   await watching.line("stdout", /ERR_LAZYGRAPH_CONTROLLER_UNREACHABLE/);
   watching.process.kill("SIGINT");
   expect((await watching.finished).code).toBe(0);
+});
+
+test("status --watch ends with its reader", async () => {
+  const running = await serve();
+  const watching = lazygraph(["status", "--url", running.http, "--watch"]);
+  await watching.line("stdout", /^No engine has joined yet\.$/);
+  watching.process.stdout?.destroy();
+  // The next change is what it can't write.
+  running.process.kill("SIGTERM");
+  expect(await watching.finished).toMatchObject({ code: 0, signal: null });
 });
 
 test("an IPv6 address is one like any other", async () => {

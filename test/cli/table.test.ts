@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { printable } from "../../src/cli/printable.ts";
+import { printable } from "../../src/base/printable.ts";
 import { enginesTable, graphsTable, settledTable } from "../../src/cli/table.ts";
 import { createEngineRecord } from "../../src/engine/record.ts";
 import { type EngineSnapshot, type GraphSnapshot, snapshotOf } from "../../src/engine/snapshot.ts";

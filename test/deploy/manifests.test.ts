@@ -53,6 +53,8 @@ const named = (kind: string, name: string): Resource => {
   if (found === undefined) throw new Error(`Expected a ${kind} ${name}.`);
   return found;
 };
+/** What runs pods. */
+const workloads = (): readonly Resource[] => [...ofKind("Deployment"), ...ofKind("StatefulSet")];
 const containerOf = (deployment: Resource): Container =>
   deployment.spec.template.spec.containers[0];
 const selects = (selector: object, labels: object): boolean =>
@@ -61,7 +63,7 @@ const selects = (selector: object, labels: object): boolean =>
   );
 
 describe("the Kubernetes manifests", () => {
-  test.each(ofKind("Deployment").map((each) => [each.metadata.name, each] as const))(
+  test.each(workloads().map((each) => [each.metadata.name, each] as const))(
     "%s: its selector, ports, secrets and volumes are there",
     (_, deployment) => {
       const { selector, template } = deployment.spec;
@@ -89,7 +91,7 @@ describe("the Kubernetes manifests", () => {
   test.each(ofKind("Service").map((each) => [each.metadata.name, each] as const))(
     "the service %s finds pods that have its ports",
     (_, service) => {
-      const pods = ofKind("Deployment").filter((deployment) =>
+      const pods = workloads().filter((deployment) =>
         selects(service.spec.selector, deployment.spec.template.metadata.labels),
       );
       expect(pods).toHaveLength(1);
@@ -111,6 +113,36 @@ describe("the Kubernetes manifests", () => {
     }
   });
 
+  test("the gateway has every engine by its name and its own address", () => {
+    const { metadata, spec } = named("StatefulSet", "lazygraph-engine");
+    const [port] = containerOf(named("StatefulSet", "lazygraph-engine")).ports;
+    const service = named("Service", spec.serviceName);
+    // Only a headless one gives each pod a name; unready pods too, which the gateway probes itself.
+    expect(service.spec).toMatchObject({ clusterIP: "None", publishNotReadyAddresses: true });
+    const variables = containerOf(named("StatefulSet", "lazygraph-engine")).env;
+    expect(variables.find(({ name }) => name === "LAZYGRAPH_ENGINE")).toEqual({
+      name: "LAZYGRAPH_ENGINE",
+      valueFrom: { fieldRef: { fieldPath: "metadata.name" } },
+    });
+    const its = containerOf(named("Deployment", "lazygraph-gateway")).env;
+    const entries = its.find(({ name }) => name === "ENGINES")?.value?.split(",");
+    const pods = Array.from({ length: spec.replicas }, (_, index) => `${metadata.name}-${index}`);
+    const urlOf = (pod: string) => `http://${pod}.${spec.serviceName}:${port?.containerPort}`;
+    expect(entries).toEqual(pods.map((pod) => `${pod}=${urlOf(pod)}`));
+  });
+
+  test("the gateway finds the controller, and has the token that it wants", () => {
+    const variables = (deployment: string) => containerOf(named("Deployment", deployment)).env;
+    const given = (wanted: string) =>
+      variables("lazygraph-gateway").find(({ name }) => name === wanted)?.value;
+    const service = named("Service", "lazygraph");
+    const { port } = service.spec.ports.find(({ name }: { name: string }) => name === "http");
+    expect(given("CONTROLLER")).toBe(`http://${service.metadata.name}:${port}`);
+    const token = variables("lazygraph").filter(({ name }) => name === "LAZYGRAPH_HTTP_TOKEN");
+    expect(token).toHaveLength(1);
+    expect(variables("lazygraph-gateway")).toEqual(expect.arrayContaining(token));
+  });
+
   test("the gateway has time to drain before it is killed", () => {
     const { spec } = named("Deployment", "lazygraph-gateway").spec.template;
     const drain = containerOf(named("Deployment", "lazygraph-gateway")).env.find(
@@ -122,7 +154,7 @@ describe("the Kubernetes manifests", () => {
 
   test("the policy lets in who exists, and only them, by ports that exist", () => {
     const { podSelector, ingress } = named("NetworkPolicy", "lazygraph").spec;
-    const labels = ofKind("Deployment").map(({ spec }) => spec.template.metadata.labels);
+    const labels = workloads().map(({ spec }) => spec.template.metadata.labels);
     expect(labels.filter((each) => selects(podSelector.matchLabels, each))).toHaveLength(1);
     const ports = containerOf(named("Deployment", "lazygraph")).ports.map(({ name }) => name);
     for (const rule of ingress) {

@@ -2,7 +2,9 @@
 
 import { isDeepStrictEqual } from "node:util";
 import { codeOf, messageOf } from "../../src/base/errors.ts";
-import { decodeFromEngine, decodeToEngine, encode } from "../../src/wire/codec.ts";
+import { decode, encode } from "../../src/wire/codec.ts";
+import type { FromEngine, ToEngine } from "../../src/wire/protocol.ts";
+import { FROM_ENGINE, TO_ENGINE } from "../../src/wire/validate.ts";
 
 export type Side = "from-engine" | "to-engine";
 
@@ -17,10 +19,11 @@ export type Outcome =
 const SENTENCE_CHARS_MAX = 1000;
 
 export function outcomeOf(side: Side, frame: Uint8Array): Outcome {
-  const decode = side === "from-engine" ? decodeFromEngine : decodeToEngine;
-  let message: ReturnType<typeof decode>;
+  const read = (bytes: Uint8Array): FromEngine | ToEngine | undefined =>
+    side === "from-engine" ? decode(bytes, FROM_ENGINE) : decode(bytes, TO_ENGINE);
+  let message: ReturnType<typeof read>;
   try {
-    message = decode(frame);
+    message = read(frame);
   } catch (error) {
     const sentence = messageOf(error);
     if (codeOf(error) !== "ERR_LAZYGRAPH_PROTOCOL_FRAME") return fault(`it threw ${sentence}`);
@@ -30,7 +33,7 @@ export function outcomeOf(side: Side, frame: Uint8Array): Outcome {
   if (message === undefined) return { type: "unknown" };
   // What was taken in can be told on, and means the same.
   try {
-    const again = decode(encode(message));
+    const again = read(encode(message));
     if (!isDeepStrictEqual(again, message)) return fault(`${message.type} means something else`);
   } catch (error) {
     return fault(`${message.type} can't be written again: ${messageOf(error)}`);

@@ -224,6 +224,25 @@ test("no answer at all: the other engine, or a 502", async () => {
     .toBeGreaterThan(1);
 });
 
+test("an engine that closes an idle connection is asked once more, and only once", async () => {
+  let asked = 0;
+  const dead = new Set([2, 4, 5]);
+  const upstream = await startStub((request, response) => {
+    asked++;
+    if (dead.has(asked)) request.socket.destroy();
+    else response.end("{}");
+  });
+  const { url } = await startGateway({ stub: upstream.url });
+  const statuses: number[] = [];
+  for (let count = 0; count < 3; count++) {
+    const response = await completion(url, {});
+    await response.arrayBuffer();
+    statuses.push(response.status);
+  }
+  expect(statuses).toEqual([200, 200, 502]);
+  expect(asked).toBe(5);
+});
+
 test("a body that is too large is refused, and the gateway goes on", async () => {
   const upstream = await startStub((_request, response) => void response.end("{}"));
   const { url } = await startGateway({ stub: upstream.url });

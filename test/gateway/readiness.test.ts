@@ -61,6 +61,48 @@ test("requests wait for an engine that starts, and see its phases", async () => 
   expect(engines["a"]).toMatchObject({ phase: "serving", settled: true, graphsPlanned: 102 });
 });
 
+test("an engine that isn't ready is said, with what its health check gave", async () => {
+  const locked = await startStub((_request, response) => void response.writeHead(401).end());
+  const gone = await startStub(() => undefined);
+  gone.server.close();
+  const said: string[] = [];
+  const say = (sentence: string): void => void said.push(sentence);
+  const { url } = await startGateway(
+    { locked: `${locked.url}/v1?key=secret`, gone: gone.url },
+    { say },
+  );
+  await expect.poll(() => said.length).toBe(2);
+  expect(said.sort()).toEqual([
+    `engine gone is not ready: ${gone.url}/health gave ECONNREFUSED`,
+    `engine locked is not ready: ${locked.url}/health gave status 401`,
+  ]);
+  expect((await readyz(url)).engines).toMatchObject({
+    gone: { ready: false, health: "ECONNREFUSED" },
+    locked: { ready: false, health: "status 401" },
+  });
+});
+
+test("an engine that the controller knows by another name, or not at all, is said", async () => {
+  const controller = await startController();
+  const known = await startEngine("engine-0", { endpoint: controller.endpoint });
+  const [alone, also] = [await startEngine("alone"), await startEngine("also")];
+  const said: string[] = [];
+  const say = (sentence: string): void => {
+    // While it loads its health is said, too.
+    if (sentence.includes("the controller knows")) said.push(sentence);
+  };
+  const tail = /LAZYGRAPH_ENGINE for its name.* LAZYGRAPH_ENDPOINT/;
+  await startGateway({ other: also.url, "engine-0": known.url }, { controller, say });
+  await expect.poll(() => said, { timeout: 60_000 }).toHaveLength(1);
+  expect(said[0]).toContain(
+    "engine other serves, but the controller knows engine-0 and not other:",
+  );
+  expect(said[0]).toMatch(tail);
+  await startGateway({ alone: alone.url }, { say });
+  await expect.poll(() => said, { timeout: 60_000 }).toHaveLength(2);
+  expect(said[1]).toContain("the controller knows none and not alone:");
+}, 150_000);
+
 test("so many wait and no more; one that leaves makes room; all are answered in the end", async () => {
   const { open, stub, answered } = gate();
   const upstream = await stub();

@@ -154,6 +154,10 @@ describe("settings", () => {
       'Expected HOLD_MIB to be from 32 to 1048576, got "31"',
     ],
     [{ ENGINES: "a=http://h", LAZYGRAPH_MODE: "fast" }, "to be eager or lazy or idle"],
+    [
+      { ENGINES: "a=http://h", LAZYGRAPH_HTTP_TOKEN: "short" },
+      "LAZYGRAPH_HTTP_TOKEN to be 16 to 512",
+    ],
     [{ ENGINES: "a=http://h", CONTROLLER: "c:7480" }, "Expected CONTROLLER to be an http:// URL"],
     [{ ENGINES: "a=http://h", PEERS: "g-1" }, "Expected PEERS to be an http:// URL"],
     [

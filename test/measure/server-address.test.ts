@@ -4,6 +4,7 @@ import type { AddressInfo } from "node:net";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { storedMode } from "../../src/bench/stored-mode.ts";
 import { streamRequest } from "../../src/bench/stream.ts";
+import { proxyVariable } from "../../src/measure/http-client.ts";
 import { ServerAddress, serverUrl, shownUrl } from "../../src/measure/server-address.ts";
 import { done, text } from "./shape-parts.ts";
 
@@ -39,6 +40,12 @@ describe("a base URL", () => {
     const quoted = "no such key sk-1234, hunter2, password1 or tok-9 of the blue team";
     expect(server.hide(quoted)).toBe("no such key …, …, … or … of the blue team");
     expect(shownUrl("http://user:password1@h/v1?key=hunter2")).toBe("http://h");
+    // A key alone in place of user and password, and headers that are secret by any name.
+    const keyed = new ServerAddress(new URL("http://sk-5678@h"), { headers: { "X-Auth": "abcd" } });
+    expect(keyed.hide("neither sk-5678 nor abcd")).toBe("neither … nor …");
+    for (const text of ["http://u:pass/word@h", "u:password1@h:1", "x://u:p@ssw@h?k=v"]) {
+      expect(shownUrl(text), text).not.toMatch(/pass|word|ss|k=v/);
+    }
     // What is no URL for us is shown without its secrets all the same.
     expect(shownUrl("ftp://user:password1@h/x?key=hunter2")).toBe("ftp://…@h/x?…");
     expect(serverUrl("ftp://h")).toBeUndefined();
@@ -52,6 +59,29 @@ describe("a base URL", () => {
     });
   });
 });
+
+test("a key has no blanks around it; what no header can carry is refused without being shown", () => {
+  const url = new URL("http://h");
+  expect(new ServerAddress(url, { apiKey: " sk-1234\n" }).headers).toEqual({
+    authorization: "Bearer sk-1234",
+  });
+  expect(new ServerAddress(url, { apiKey: " \n" }).headers).toEqual({});
+  for (const apiKey of ["sk-\n1234", "sk-\u00011234", "sk-“1234”"]) {
+    expect(() => new ServerAddress(url, { apiKey })).toThrow(
+      "Expected apiKey to be a key in one word of Latin characters, got one with others in it.",
+    );
+  }
+});
+
+test.for(["Transfer-Encoding", "expect", "Upgrade", "Content-Length", "Connection"])(
+  "the header %s is not the caller's to give",
+  (name) => {
+    const give = (): unknown =>
+      new ServerAddress(new URL("http://h"), { headers: { [name]: "5" } });
+    expect(give).toThrow("no header of the connection or of the body's length, got");
+    expect(give).toThrow(name);
+  },
+);
 
 test("an IPv6 address and a key are used in requests", async () => {
   const seen: unknown[] = [];
@@ -81,7 +111,8 @@ test("a proxy of the environment is used, but not for this machine", async () =>
   });
   await once(proxy, "listening");
   const { port } = proxy.address() as AddressInfo;
-  process.env["http_proxy"] = `http://127.0.0.1:${port}`;
+  // As curl takes it: a host and a port are enough.
+  process.env["http_proxy"] = `127.0.0.1:${port}`;
   const far = new ServerAddress(new URL("http://engine.invalid:8000/v1"));
   expect(await ask(far)).toMatchObject({ failure: undefined });
   expect(seen).toEqual(["http://engine.invalid:8000/v1/completions"]);
@@ -89,6 +120,44 @@ test("a proxy of the environment is used, but not for this machine", async () =>
   const near = await ask(new ServerAddress(new URL("http://127.0.0.1:1")));
   expect(near.failure?.kind).toBe("unreachable");
   expect(seen).toHaveLength(1);
+});
+
+describe("a proxy of the environment", () => {
+  const names = ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"] as const;
+  const variableOf = (
+    origin: string,
+    environment: Partial<Record<(typeof names)[number], string>>,
+  ) => {
+    const before = names.map((name) => [name, process.env[name]] as const);
+    for (const name of names) delete process.env[name];
+    Object.assign(process.env, environment);
+    try {
+      return proxyVariable(origin);
+    } finally {
+      for (const [name, value] of before) {
+        if (value === undefined) delete process.env[name];
+        else process.env[name] = value;
+      }
+    }
+  };
+  const proxy = "http://p:1";
+  test.for([
+    ["http://h", { HTTP_PROXY: proxy }, "HTTP_PROXY"],
+    ["http://h", { HTTP_PROXY: proxy, http_proxy: "p:1" }, "http_proxy"],
+    ["http://h", { HTTP_PROXY: proxy, http_proxy: "" }, undefined],
+    ["http://h", { HTTPS_PROXY: proxy }, undefined],
+    ["https://h", { HTTPS_PROXY: proxy, HTTP_PROXY: "p:2" }, "HTTPS_PROXY"],
+    ["https://h", { HTTP_PROXY: proxy }, "HTTP_PROXY"],
+    ["http://127.0.0.1:8000", { HTTP_PROXY: proxy }, undefined],
+  ] as const)("%s with %j", ([origin, environment, variable]) => {
+    expect(variableOf(origin, environment)).toBe(variable);
+  });
+
+  test("that is none is one sentence, which doesn't show it", () => {
+    const find = (): unknown => variableOf("http://h", { HTTP_PROXY: "http://u:secret@:p" });
+    expect(find).toThrow("Expected HTTP_PROXY to be a proxy's URL such as http://proxy:3128");
+    expect(find).not.toThrow(/secret/);
+  });
 });
 
 function ask(server: ServerAddress) {

@@ -66,6 +66,45 @@ describe("a controller over HTTP", () => {
     expect(() => createHttpServer(controller, { token: "short" })).toThrow(/token to be 16 to 512/);
   });
 
+  test("that wants a token for reading tells who waits, who asked to be told, and nobody twice", async () => {
+    const token = "a-token-of-some-length";
+    const asked = createHttpServer(controller, { token, tokenForReads: true });
+    const guarded = await listening(asked);
+    const answered = async (times: number) => {
+      for (let count = 0; count < times; count++) await once(asked, "request");
+    };
+    const refusal = { code: "ERR_LAZYGRAPH_TOKEN", name: "LazygraphError" };
+    const problems: unknown[] = [];
+    const onProblem = (error: unknown) => void problems.push(error);
+    const stranger = connect(guarded, { token: "another-token-of-some-length", onProblem });
+    // Without the token no engine will ever show: there is nothing to wait for.
+    await expect(stranger.waitForEngine()).rejects.toMatchObject(refusal);
+    await expect(stranger.waitForEngine()).rejects.toMatchObject(refusal);
+    expect(stranger.problem).toMatchObject(refusal);
+    await answered(3);
+    expect(problems).toEqual([expect.objectContaining(refusal)]);
+    const warned = once(process, "warning");
+    connect(guarded);
+    expect(await warned).toEqual([expect.objectContaining(refusal)]);
+    const client = connect(guarded, { token, onProblem });
+    await client.waitForEngine();
+    expect([client.problem, problems.length]).toEqual([undefined, 1]);
+  });
+
+  test("that wants a token for changes alone tells of announcements without it", async () => {
+    const token = "a-token-of-some-length";
+    const guarded = await listening(createHttpServer(controller, { token }));
+    const problems: unknown[] = [];
+    const stranger = connect(guarded, { onProblem: (error) => void problems.push(error) });
+    await stranger.waitForEngine();
+    for (const count of [1, 2]) {
+      stranger.announce("gpu-0/a b", { inSeconds: 1 });
+      await expect.poll(() => stranger.announcementsDropped).toBe(count);
+    }
+    expect(problems).toEqual([expect.objectContaining({ code: "ERR_LAZYGRAPH_TOKEN" })]);
+    expect(stranger.connected).toBe(true);
+  });
+
   test("shows its engines, waits for them and passes on what is asked", async () => {
     const client = connect(url);
     const found = await client.waitForEngine({ engine: "gpu-0/a b", phase: "serving" });
@@ -112,6 +151,25 @@ describe("a controller over HTTP", () => {
     await listening(createHttpServer(controller), Number(new URL(url).port));
     expect((await waiting).connected).toBe(true);
   });
+});
+
+test("a wait that ends says why nothing came, and by whose word it ended", async () => {
+  const server = createServer();
+  const url = await listening(server);
+  server.close();
+  const problems: unknown[] = [];
+  const client = connect(url, { onProblem: (error) => void problems.push(error) });
+  await expect.poll(() => problems.length).toBe(1);
+  const timeout = AbortSignal.timeout(20);
+  await expect(client.waitForEngine({ signal: timeout })).rejects.toMatchObject({
+    code: "ERR_LAZYGRAPH_CONTROLLER_UNREACHABLE",
+    cause: expect.objectContaining({ name: "TimeoutError" }),
+  });
+  const mine = new Error("no longer wanted");
+  const stopping = new AbortController();
+  const waiting = client.waitForEngine({ signal: stopping.signal });
+  stopping.abort(mine);
+  await expect(waiting).rejects.toBe(mine);
 });
 
 describe("what is no controller", () => {

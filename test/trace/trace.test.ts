@@ -91,8 +91,18 @@ describe("a bad trace is one sentence with file, line and expectation", () => {
   test.each([
     ["empty", "", `line 1: ${header} an empty file.`],
     ["wrong header", "time,in,out\n1,2,3\n", `line 1: ${header} "time,in,out".`],
+    [
+      "a JSON list",
+      '\n [{"timestamp":0,"input_length":1,"output_length":1}]\n',
+      "line 1: expected one JSON object a line, got a list (`jq -c '.[]'` makes lines of it).",
+    ],
     ["no header", "0,1,1\n", `line 1: ${header} "0,1,1".`],
     ["no rows", `${SECONDS}\n`, "line 2: expected at least one request, got the end of file."],
+    [
+      "failed rows alone",
+      `${SECONDS}\n0,5,0\n\n1,0,5\n`,
+      "at least one request, got the end of file after 2 failed requests, 1 blank line.",
+    ],
     ["hole", `${SECONDS}\n0,1,1\n1,,1\n`, 'line 3: expected 3 values and no hole, got "1,,1".'],
     ["too few", `${SECONDS}\n0,1\n`, 'line 2: expected 3 values and no hole, got "0,1".'],
     ["too many", `${SECONDS}\n0,1,1,1\n`, "line 2: expected 3 values"],

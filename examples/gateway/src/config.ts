@@ -15,6 +15,8 @@ export interface Config {
   readonly endpoint: string;
   readonly mode: Mode;
   readonly control: ControlConfig;
+  /** Of the controller's HTTP side, this one's own included. */
+  readonly token: string | undefined;
   /** Requests held while no engine is ready, and for how long. */
   readonly holdMax: number;
   /** Bytes of all bodies that are being read or held, together. */
@@ -53,6 +55,7 @@ export function configOf(environment: Environment): Config {
     endpoint: environment["LAZYGRAPH_ENDPOINT"] || "tcp://127.0.0.1:5757",
     mode: modeOf(environment["LAZYGRAPH_MODE"] || "idle"),
     control: controlOf(environment),
+    token: tokenOf("LAZYGRAPH_HTTP_TOKEN", environment),
     holdMax: number(environment, "HOLD_MAX", 512, 0, 100_000),
     holdBytes: number(environment, "HOLD_MIB", 256, BODY_BYTES_MAX / MIB, 1 << 20) * MIB,
     holdSeconds: number(environment, "HOLD_SECONDS", 120, 0.01, 3600),
@@ -92,6 +95,14 @@ function controlOf(environment: Environment): ControlConfig {
     place: number(environment, "PLACE", 0, 0, 15),
     ...address("CONTROL_LISTEN", own),
   };
+}
+
+function tokenOf(name: string, environment: Environment): string | undefined {
+  const token = environment[name]?.trim();
+  if (token === undefined || token === "" || /^[!-~]{16,512}$/.test(token))
+    return token || undefined;
+  // Without what came: it is secret, even where it can't be used.
+  throw mistake(name, "16 to 512 printable ASCII characters without blanks", "others");
 }
 
 function httpUrl(name: string, text: string): string {

@@ -16,14 +16,17 @@ export interface Control {
 
 /** @param onChange called when what another process knows of engines has changed */
 export async function openControl(
-  { control, mode, endpoint }: Config,
+  { control, mode, endpoint, token: given }: Config,
   registry: Registry,
   onChange: () => void,
 ): Promise<Control> {
+  const token = given === undefined ? {} : { token: given };
+  // Such as a token that the controller doesn't take: announcements would be lost in silence.
+  const onProblem = (error: unknown): void => console.error(String(error));
   switch (control.kind) {
     case "elsewhere":
       return {
-        view: connectController(control.url, { onChange }),
+        view: connectController(control.url, { ...token, onChange, onProblem }),
         says: `the controller is ${control.url}`,
       };
     case "standby": {
@@ -31,8 +34,8 @@ export async function openControl(
       const view = createStandby({
         ...{ peers, place, onChange, controller: { mode, endpoint } },
         // Peers call it by whatever name they know it by.
-        http: { host, port, anyHost: true },
-        onProblem: (error) => console.error(String(error)),
+        http: { host, port, anyHost: true, ...token },
+        onProblem,
       });
       return { view, says: `engines connect to ${endpoint} while no peer leads` };
     }

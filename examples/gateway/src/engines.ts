@@ -8,13 +8,18 @@
 import { type ControllerView, onEvent } from "lazygraph";
 import type { ServerAddress } from "lazygraph/measure";
 import { Pool } from "undici";
-import { isHealthy, phaseOf } from "./health.ts";
+import { ailmentOf, phaseOf } from "./health.ts";
 import { type Candidate, type Choose, GraphSizes } from "./routing.ts";
 
 const PROBE_MS = 200;
 const PROBE_READY_MS = 2_000;
 /** One announcement covers the arrivals of so many milliseconds. */
 const ANNOUNCE_MS = 20;
+/** Between two sentences about one engine's health: one that comes and goes must not fill a log. */
+const SAY_MS = 5_000;
+/** Health checks passed in a row, of an engine that the controller doesn't know, until that is said. */
+const UNKNOWN_MAX = 3;
+const NAMES_MAX = 5;
 const NONE: ReadonlySet<Engine> = new Set();
 
 export class Engine implements Candidate {
@@ -22,6 +27,11 @@ export class Engine implements Candidate {
   readonly pool: Pool;
   readonly server: ServerAddress;
   ready = false;
+  /** Why its health check says that it isn't ready; undefined while it is, or nobody knows. */
+  ailment: string | undefined;
+  saidAtMs = Number.NEGATIVE_INFINITY;
+  /** How often in a row it served and the controller knew nothing of it. */
+  unknown = 0;
   inFlight = 0;
   capturing = false;
   settled = false;
@@ -47,19 +57,25 @@ export class Engines {
   readonly #engines: readonly Engine[];
   readonly #choose: Choose;
   readonly #onReady: () => void;
+  readonly #say: (sentence: string) => void;
   readonly #stops: readonly (() => void)[];
   readonly #timers = new Map<Engine, NodeJS.Timeout>();
   #turn = 0;
   #stale = true;
   #closed = false;
 
-  /** @param onReady called whenever an engine becomes ready */
+  /**
+   * @param onReady called whenever an engine becomes ready
+   * @param say is told of engines that can't be used, and why
+   */
   constructor(
     servers: ReadonlyMap<string, ServerAddress>,
     controller: ControllerView,
     choose: Choose,
     onReady: () => void,
+    say: (sentence: string) => void,
   ) {
+    this.#say = say;
     this.#choose = choose;
     this.#engines = [...servers].map(([name, server]) => new Engine(name, server));
     this.#controller = controller;
@@ -140,9 +156,10 @@ export class Engines {
   describe(): Record<string, object> {
     const snapshots = this.#controller.engines();
     return Object.fromEntries(
-      this.#engines.map(({ name, ready, inFlight }) => {
+      this.#engines.map(({ name, ready, ailment, inFlight }) => {
         const its = snapshots.find(({ engine }) => engine === name);
-        return [name, { ready, inFlight, ...phaseOf(its) }];
+        const health = ailment === undefined ? {} : { health: ailment };
+        return [name, { ready, ...health, inFlight, ...phaseOf(its) }];
       }),
     );
   }
@@ -166,19 +183,45 @@ export class Engines {
     }
   }
 
+  #tellHealth(engine: Engine, ailment: string | undefined): void {
+    if (ailment === engine.ailment) return;
+    engine.ailment = ailment;
+    const { name, server } = engine;
+    const now = performance.now();
+    if (ailment === undefined || now - engine.saidAtMs < SAY_MS) return;
+    engine.saidAtMs = now;
+    this.#say(`engine ${name} is not ready: ${server.shown}/health gave ${ailment}`);
+  }
+
+  /** Mostly one of another name, of which every word of the controller is lost. */
+  #tellUnknown(engine: Engine): void {
+    const known = this.#controller.engines().map((its) => its.engine);
+    engine.unknown = known.includes(engine.name) ? 0 : engine.unknown + 1;
+    if (engine.unknown !== UNKNOWN_MAX) return;
+    const names = known.length === 0 ? "none" : known.slice(0, NAMES_MAX).join(", ");
+    this.#say(
+      `engine ${engine.name} serves, but the controller knows ${names} and not ${engine.name}: it ` +
+        "is chosen by load and health alone until ENGINES has the engine's LAZYGRAPH_ENGINE for " +
+        "its name, and its LAZYGRAPH_ENDPOINT is this controller's",
+    );
+  }
+
   async #probe(engine: Engine): Promise<void> {
     if (engine.probing !== "no") {
       engine.probing = "again";
       return;
     }
-    let healthy: boolean;
+    let ailment: string | undefined;
     do {
       engine.probing = "yes";
-      healthy = await isHealthy(engine);
+      ailment = await ailmentOf(engine);
     } while (engine.probing === ("again" as Engine["probing"]));
     engine.probing = "no";
     if (this.#closed) return;
+    const healthy = ailment === undefined;
     const became = healthy && !engine.ready;
+    this.#tellHealth(engine, ailment);
+    if (healthy) this.#tellUnknown(engine);
     engine.ready = healthy;
     clearTimeout(this.#timers.get(engine));
     const ms = healthy ? PROBE_READY_MS : PROBE_MS;

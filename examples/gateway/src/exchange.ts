@@ -66,13 +66,7 @@ export async function exchange(its: Exchange): Promise<Outcome> {
   engine.inFlight += 1;
   try {
     its.signal.throwIfAborted();
-    const answer = await engine.pool.request({
-      method: its.method as Dispatcher.HttpMethod,
-      path: engine.server.path(its.path),
-      headers: { ...engine.server.headers, ...kept(its.headers) },
-      body: its.body.length === 0 ? null : its.body,
-      signal: limit.signal,
-    });
+    const answer = await ask(its, limit.signal);
     const { statusCode: status, headers } = answer;
     its.recorded?.answer({ status, headers });
     const encoded = headers["content-encoding"] !== undefined;
@@ -89,6 +83,32 @@ export async function exchange(its: Exchange): Promise<Outcome> {
     its.signal.removeEventListener("abort", leave);
     engine.inFlight -= 1;
   }
+}
+
+/** Sent again once if it went out on an idle connection that its engine closed just then. */
+async function ask(
+  { engine: { pool, server }, method, path, headers, body }: Exchange,
+  signal: AbortSignal,
+): Promise<Dispatcher.ResponseData> {
+  const request = {
+    method: method as Dispatcher.HttpMethod,
+    path: server.path(path),
+    headers: { ...server.headers, ...kept(headers) },
+    body: body.length === 0 ? null : body,
+    signal,
+  };
+  const onIdle = pool.stats.free > 0;
+  try {
+    return await pool.request(request);
+  } catch (error) {
+    if (!onIdle || !isClosed(error) || signal.aborted) throw error;
+    return pool.request(request);
+  }
+}
+
+function isClosed(error: unknown): boolean {
+  const { code } = error as { readonly code?: unknown };
+  return ["UND_ERR_SOCKET", "ECONNRESET", "EPIPE"].some((known) => known === code);
 }
 
 async function passBack(

@@ -40,6 +40,8 @@ export interface GatewayOptions
   readonly controller: ControllerView;
   readonly registry: Registry;
   readonly recorder?: TraceRecorder;
+  /** Is told, in sentences, why engines can't be used. */
+  readonly say?: (sentence: string) => void;
   /** @default by captures, graphs and load */
   readonly choose?: Choose;
 }
@@ -59,7 +61,8 @@ export class Gateway {
     const { controller, registry, holdMax, holdBytes } = options;
     this.#room = new WaitingRoom(holdMax, holdBytes, () => this.#engines.announceHeld(1));
     const onReady = () => this.#room.release();
-    this.#engines = new Engines(options.engines, controller, options.choose ?? choose, onReady);
+    const { engines, choose: chosen = choose, say = () => undefined } = options;
+    this.#engines = new Engines(engines, controller, chosen, onReady, say);
     this.#stops = [
       onEvent("lazygraph:engine:join", ({ engine }) => {
         this.#engines.announceHeld(this.#room.size, engine);

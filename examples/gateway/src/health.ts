@@ -11,8 +11,8 @@ interface Probed {
   readonly server: ServerAddress;
 }
 
-/** Whether it answers its health check with 200 in time. */
-export async function isHealthy({ pool, server }: Probed): Promise<boolean> {
+/** Why it isn't ready: it doesn't answer its health check with 200 in time. Undefined: it does. */
+export async function ailmentOf({ pool, server }: Probed): Promise<string | undefined> {
   try {
     const signal = AbortSignal.timeout(PROBE_TIMEOUT_MS);
     const { statusCode, body } = await pool.request({
@@ -22,9 +22,11 @@ export async function isHealthy({ pool, server }: Probed): Promise<boolean> {
       signal,
     });
     await body.dump();
-    return statusCode === 200;
-  } catch {
-    return false;
+    return statusCode === 200 ? undefined : `status ${statusCode}`;
+  } catch (error) {
+    const { name, code, message } = error as NodeJS.ErrnoException;
+    if (name === "TimeoutError") return `no answer within ${PROBE_TIMEOUT_MS / 1000} s`;
+    return server.hide(code ?? message);
   }
 }
 

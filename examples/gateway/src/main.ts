@@ -28,7 +28,8 @@ async function start(): Promise<Started> {
       ? undefined
       : await createTraceRecorder({ file: join(traceFolder, name) });
   const recording = recorder === undefined ? {} : { recorder };
-  gateway = new Gateway({ ...config, controller: control.view, registry, ...recording });
+  const say = (sentence: string): void => console.error(sentence);
+  gateway = new Gateway({ ...config, controller: control.view, registry, ...recording, say });
   gateway.server.listen(config.port, config.host);
   await once(gateway.server, "listening");
   return { config, control, recorder, gateway };

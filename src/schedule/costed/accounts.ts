@@ -54,10 +54,9 @@ export class Accounts {
   }
 
   /** Steps ran that the demand has counted. Call after each report: then balances are kept. */
-  ran({ steps, waiting }: Report): void {
-    const { shapes } = this.#savings.costs;
-    for (const seen of steps) {
-      const bucket = shapes.bucketOf(seen);
+  ran({ steps, buckets, waiting }: Report): void {
+    for (const [index, seen] of steps.entries()) {
+      const bucket = buckets[index];
       if (bucket === undefined || !(seen.count > 0)) continue;
       this.#add(bucket.lane, bucket.size, seen.count * (seen.requests + waiting));
       this.#added++;

@@ -243,9 +243,10 @@ class CostedPolicy implements CostPolicy {
     const deferred = event.type === "deferred" ? event.graph : undefined;
     // What was meant for an idle engine, and came to one with work, keeps nothing else waiting.
     const only = deferred !== undefined && (state.idle || deferred !== this.#askedWhenIdle);
+    const load = this.#load(state, event.atSeconds);
     const earned = only
       ? undefined
-      : (this.#earned(state, event, known) ?? this.#ahead(state, event, known));
+      : (this.#earned(state, event, known, load) ?? this.#ahead(state, event, known, load));
     if (earned !== undefined) return earned;
     if (deferred !== undefined) {
       const reason = `${deferred}: the engine deferred its capture`;
@@ -261,12 +262,13 @@ class CostedPolicy implements CostPolicy {
     state: EngineState,
     { atSeconds }: EngineEvent,
     { costs, savings, accounts, traffic, decode, held, trusted }: Knowledge,
+    load: Load,
   ): Decision[] | undefined {
     const choice = earnedChoice({
       savings,
       accounts,
       held,
-      load: this.#load(state, atSeconds),
+      load,
       trusted,
       expected: () => traffic.forecast(atSeconds, decode, 0),
     });
@@ -281,10 +283,14 @@ class CostedPolicy implements CostPolicy {
   }
 
   /** What a rising load would need, at a cheap moment: unless something speaks against it. */
-  #ahead(state: EngineState, { atSeconds }: EngineEvent, known: Knowledge): Decision[] | undefined {
+  #ahead(
+    state: EngineState,
+    { atSeconds }: EngineEvent,
+    known: Knowledge,
+    now: Load,
+  ): Decision[] | undefined {
     if (state.idle) return undefined;
     const { savings, held, load, decode } = known;
-    const now = this.#load(state, atSeconds);
     if (!isCheapMoment(load, now.requests)) return undefined;
     const engine = loadAhead(now.requests, known);
     // More than on average, and yet the fewest of late: a backlog that goes, and no rise to come.
@@ -365,7 +371,7 @@ class CostedPolicy implements CostPolicy {
   #load(state: EngineState, atSeconds: number): Load {
     return {
       requests: state.running + state.waiting,
-      arrivalsPerSecond: this.#gaps.arrivalsPerSecond(),
+      arrivalsPerSecond: this.#gaps.arrivalsPerSecond,
       announced: (stallSeconds) => this.#announced.during(atSeconds, stallSeconds),
     };
   }

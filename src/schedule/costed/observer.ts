@@ -32,6 +32,8 @@ export interface Stray {
 /** What one report of steps came to. */
 export interface Report {
   readonly steps: readonly StepsSeen[];
+  /** The bucket of each of them, in their order; undefined where no graph could ever serve it. */
+  readonly buckets: readonly (Bucket | undefined)[];
   /** Requests that waited on each step besides those in it. */
   readonly waiting: number;
   /** Seconds of work that no batch wins back, by the costs before this report. */
@@ -45,7 +47,7 @@ export class StepObserver {
   readonly costs: Costs;
   readonly demand: Demand;
   /** The last report. */
-  latest: Report = { steps: [], waiting: 0, workSeconds: 0, regretSeconds: 0 };
+  latest: Report = { steps: [], buckets: [], waiting: 0, workSeconds: 0, regretSeconds: 0 };
   /** Seconds that all steps took, and those of them that were work. */
   seconds = 0;
   workSeconds = 0;
@@ -82,30 +84,38 @@ export class StepObserver {
   /** Learns from reported steps; `waiting` requests waited on each besides those in it. */
   observe(steps: readonly StepsSeen[], waiting: number, atSeconds: number): Report {
     const { costs } = this;
+    // Whoever books a step asks for its bucket, and each look-up takes a search and a key.
+    const buckets: (Bucket | undefined)[] = [];
     let work = 0;
     for (const seen of steps) {
-      work += workSeconds(costs, seen);
+      const bucket = costs.shapes.bucketOf(seen);
+      buckets.push(bucket);
+      work += workSeconds(costs, seen, bucket);
       if (seen.timed > 0) this.seconds += (seen.count * seen.seconds) / seen.timed;
     }
     let regretSeconds = 0;
-    for (const seen of steps) {
+    for (const [index, seen] of steps.entries()) {
       costs.observeSteps(seen);
       if (!(seen.count > 0)) continue;
+      const bucket = buckets[index];
       const ungraphedTimed = seen.served === "" ? seen.timed : 0;
-      this.demand.add(seen, seen.count, seen.requests + waiting, atSeconds, ungraphedTimed);
-      regretSeconds += this.#regret(seen, waiting);
+      this.demand.add(bucket, seen.count, seen.requests + waiting, atSeconds, ungraphedTimed);
+      regretSeconds += this.#regret(seen, bucket, waiting);
     }
     this.workSeconds += work;
-    this.latest = { steps, waiting, workSeconds: work, regretSeconds };
+    this.latest = { steps, buckets, waiting, workSeconds: work, regretSeconds };
     return this.latest;
   }
 
   /** The graph that stock would replay, as `idealGraph` finds it: looked for once a bucket. */
   ideal(step: StepShape): Graph | undefined {
+    return this.#idealIn(this.costs.shapes.bucketOf(step), step);
+  }
+
+  #idealIn(bucket: Bucket | undefined, step: StepShape): Graph | undefined {
     const { shapes } = this.costs;
     if (step.tokens > shapes.tokensMax) return undefined;
     const uniform = shapes.isUniform(step) ? step.uniform : 0;
-    const bucket = shapes.bucketOf(step);
     // A uniform step that doesn't add up is in no bucket's like.
     if (bucket === undefined || (uniform > 0 && step.requests * uniform !== step.tokens)) {
       return idealGraph(this.planned, uniform === step.uniform ? step : { ...step, uniform });
@@ -144,9 +154,9 @@ export class StepObserver {
     return this.planned[best];
   }
 
-  #regret(seen: StepsSeen, waiting: number): number {
+  #regret(seen: StepsSeen, bucket: Bucket | undefined, waiting: number): number {
     const { costs } = this;
-    const ideal = this.ideal(seen);
+    const ideal = this.#idealIn(bucket, seen);
     // Stock would run it without a graph, too.
     if (ideal === undefined) return 0;
     const server = this.#byId.get(seen.served);

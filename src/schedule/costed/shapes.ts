@@ -33,6 +33,8 @@ export interface Shapes {
   readonly planned: readonly Graph[];
   /** Planned sizes, rising. */
   readonly sizes: readonly number[];
+  /** The octaves of step sizes that round up to each size; 1 for the smallest. */
+  readonly octaves: Float64Array;
   readonly tokensMax: number;
   /** Tokens of each request in a decode step. */
   readonly decode: number;
@@ -160,6 +162,9 @@ function makeShapes(planned: readonly Graph[]): Shapes {
   return {
     planned,
     sizes,
+    octaves: Float64Array.from(sizes, (size, place) =>
+      place === 0 ? 1 : Math.log2(size / (sizes[place - 1] ?? 1)),
+    ),
     tokensMax: sizes.at(-1) ?? 0,
     decode: decodeLength(planned),
     places: new Map(planned.map(({ id }, place) => [id, place])),

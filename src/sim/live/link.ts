@@ -6,8 +6,10 @@
 import { randomBytes } from "node:crypto";
 import { Dealer } from "zeromq";
 import { codeOf } from "../../base/errors.ts";
-import { decodeToEngine, encode } from "../../wire/codec.ts";
+import { decode, encode } from "../../wire/codec.ts";
+import { ownContext } from "../../wire/context.ts";
 import { type FromEngine, LIMITS, type ToEngine } from "../../wire/protocol.ts";
+import { TO_ENGINE } from "../../wire/validate.ts";
 
 /** CURVE keys of an engine, 40 characters of Z85 each. */
 export interface EngineCurve {
@@ -53,6 +55,9 @@ interface Outgoing {
   readonly sent: (delivered: boolean) => void;
 }
 
+/** One for all engines of a process: each has threads of its own. */
+const CONTEXT = ownContext();
+
 export class EngineLink implements EngineWire {
   readonly #options: LinkOptions;
   readonly #socket: Dealer;
@@ -66,6 +71,7 @@ export class EngineLink implements EngineWire {
   constructor(options: LinkOptions) {
     this.#options = options;
     this.#socket = new Dealer({
+      context: CONTEXT,
       // Random per process: two engines of one name must not steal each other's route.
       routingId: randomBytes(8).toString("hex"),
       ipv6: options.endpoint.includes("["),
@@ -130,7 +136,7 @@ export class EngineLink implements EngineWire {
     for await (const [frame] of this.#socket) {
       let message: ToEngine | undefined;
       try {
-        message = frame === undefined ? undefined : decodeToEngine(frame);
+        message = frame === undefined ? undefined : decode(frame, TO_ENGINE);
       } catch (error) {
         this.#options.onUnreadable?.(error);
         continue;

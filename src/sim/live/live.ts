@@ -6,6 +6,7 @@
  */
 
 import { randomUUID } from "node:crypto";
+import { checkArgument, objectRule } from "../../base/check-options.ts";
 import { type Clock, systemClock } from "../../base/clock.ts";
 import { type Graph, topGraphs } from "../../base/graph.ts";
 import { dispatchTable } from "../../schedule/dispatch.ts";
@@ -117,7 +118,10 @@ export class LiveEngine {
   #cancelWake: () => void = () => {};
   #cancelHold: () => void = () => {};
 
+  /** @throws OptionError without a profile */
   constructor(options: LiveEngineOptions) {
+    checkArgument("options", options, objectRule);
+    checkArgument("profile", options.profile, objectRule);
     this.#options = options;
     this.session = options.session ?? randomUUID();
     this.closed = new Promise((resolve) => {

@@ -7,6 +7,7 @@
  * pool the figures are the profile's own.
  */
 
+import { checkArgument, numberRule, textRule } from "../../base/check-options.ts";
 import type { Graph } from "../../base/graph.ts";
 import { median } from "../../base/median.ts";
 import type { Profile } from "../../profile/profile.ts";
@@ -19,7 +20,10 @@ export class SimulatedGpu {
   freeBytes: number;
   #strangerBytes = 0;
 
+  /** @throws OptionError unless these are bytes, and a name where there is one */
   constructor(freeBytes: number, uuid?: string) {
+    checkArgument("freeBytes", freeBytes, numberRule(0, Number.MAX_SAFE_INTEGER));
+    if (uuid !== undefined) checkArgument("uuid", uuid, textRule("a name"));
     this.freeBytes = freeBytes;
     this.uuid = uuid;
   }

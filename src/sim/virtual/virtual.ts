@@ -6,6 +6,7 @@
  * boundary of two steps, without network time; demand comes in batches of 100 ms, as telemetry does.
  */
 
+import { checkArgument, objectRule } from "../../base/check-options.ts";
 import type { Profile } from "../../profile/profile.ts";
 import type { PolicyMaker } from "../../schedule/choice.ts";
 import type { Policy } from "../../schedule/policy.ts";
@@ -62,7 +63,13 @@ export interface SimulatedRun {
 /** After the last request a policy gets this long to settle; one that never does is cut off. */
 const AFTER_LAST_SECONDS_MAX = 3600;
 
+/** @throws OptionError without a profile, a policy and requests */
 export async function simulate(options: SimulateOptions): Promise<SimulatedRun> {
+  checkArgument("options", options, objectRule);
+  checkArgument("profile", options.profile, objectRule);
+  const isPolicy = typeof options.policy === "function" ? undefined : objectRule(options.policy);
+  checkArgument("policy", options.policy, () => isPolicy && "a policy, or what makes one");
+  checkArgument("requests", options.requests, requestsRule);
   const figures = new Figures(options.onRequest);
   const arrivals = new BufferedArrivals(options.requests);
   let run: VirtualController | undefined;
@@ -194,4 +201,11 @@ class Figures {
       preemptions: model.preemptions,
     };
   }
+}
+
+function requestsRule(value: unknown): string | undefined {
+  const its = Object(value) as { readonly [Symbol.iterator]?: unknown } & object;
+  const sound =
+    Symbol.asyncIterator in its || (Symbol.iterator in its && typeof value !== "string");
+  return sound ? undefined : "a list or a stream of requests";
 }
