@@ -17,6 +17,7 @@ import { curveKeyPair } from "zeromq";
 import { codeOf, messageOf, OptionError } from "../base/errors.ts";
 import { readPublicFile, readSecretFile, SECRET_MODE } from "../base/secret-file.ts";
 import type { AllowedEngines, CurveOptions } from "../wire/curve.ts";
+import { isPair } from "../wire/key-proof.ts";
 import { isCurveKey } from "../wire/z85.ts";
 
 export const PUBLIC_FILE = "public.key";
@@ -61,6 +62,13 @@ export async function readPair(option: string, folder: string): Promise<KeyPair>
       option,
       `Expected ${join(folder, name)} to hold a Z85 key of 40 characters, got ${key.length} ` +
         "characters: `lazygraph keys new` makes the files.",
+    );
+  }
+  if (!isPair({ publicKey, secretKey })) {
+    throw new OptionError(
+      option,
+      `Expected ${join(folder, SECRET_FILE)} to hold the secret key of ${PUBLIC_FILE} beside it, got ` +
+        "another one's: put back the pair that belongs together, or make a new one.",
     );
   }
   return { publicKey, secretKey };

@@ -25,6 +25,7 @@ import type { Policy } from "../schedule/policy.ts";
 import { isGraphRule, type PlanRules } from "../schedule/rules.ts";
 import type { CurveOptions } from "../wire/curve.ts";
 import { endpointRule } from "../wire/endpoint.ts";
+import { isPair } from "../wire/key-proof.ts";
 import { LIMITS, MODES, type Mode } from "../wire/protocol.ts";
 import { isCurveKey } from "../wire/z85.ts";
 
@@ -198,6 +199,7 @@ const RULES: OptionRules<ControllerOptions> = {
   }),
   curve: v.pipe(
     rule(KEYS, hasKeys),
+    rule(`${KEYS}, that belong together`, (value) => isPair(value as CurveOptions)),
     rule(
       "with allowedClients, a list of keys of 40 characters of Z85, or of { key, engines? } with " +
         "names of engines, or a function that gives one",

@@ -31,6 +31,14 @@ export interface KeyPair {
   readonly secretKey: string;
 }
 
+/** Whether the two belong together; of keys that were swapped or mixed up they don't. */
+export function isPair({ publicKey, secretKey }: KeyPair): boolean {
+  const own = { kty: "OKP", crv: "X25519", x: base64(publicKey), d: base64(secretKey) };
+  // The public half that is given is not looked at: what comes out is made from the secret one.
+  const made = createPublicKey(createPrivateKey({ key: own, format: "jwk" }));
+  return made.export({ format: "jwk" }).x === own.x;
+}
+
 type Claimed = Pick<Hello, "engine" | "session">;
 
 /** The engine's: made once for a process, its name and its controller. */

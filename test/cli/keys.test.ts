@@ -164,6 +164,7 @@ describe("serve --keys", () => {
   test.for([
     ["others may read the secret", "secret.key", undefined, 0o644, "with mode 0644"],
     ["the secret is none", "secret.key", "short", 0o600, "got 5 characters"],
+    ["the secret is another's", "secret.key", curveKeyPair().secretKey, 0o600, "got another one's"],
     ["the list is none", "clients.keys", "x\n", 0o644, "Expected line 1 of"],
     ["a name in it is none", "clients.keys", `${"a".repeat(40)} engine=\n`, 0o644, "engine=NAME"],
   ] as const)("%s: it doesn't start", async ([, file, text, mode, sentence]) => {

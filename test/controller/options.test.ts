@@ -1,12 +1,13 @@
 import { describe, expect, test } from "vitest";
+import { curveKeyPair } from "zeromq";
 import { createController } from "../../src/controller/controller.ts";
 import { type ControllerOptions, resolveOptions } from "../../src/controller/options.ts";
 
-const KEY = "a".repeat(40);
+const PAIR = curveKeyPair();
 
 describe("options", () => {
   test("have the documented defaults and are frozen", () => {
-    const resolved = resolveOptions({ curve: { publicKey: KEY, secretKey: KEY } });
+    const resolved = resolveOptions({ curve: PAIR });
     expect(resolved).toMatchObject({
       mode: "idle",
       endpoint: "tcp://127.0.0.1:0",
@@ -37,15 +38,17 @@ describe("options", () => {
     [{ endpoint: "127.0.0.1:5557" }, "endpoint", /got "127\.0\.0\.1:5557"\.$/],
     [{ signal: {} }, "signal", /an AbortSignal/],
     [{ curve: {} }, "curve", /40 characters of Z85/],
-    [
-      { curve: { publicKey: KEY, secretKey: KEY, allowedClients: ["x"] } },
-      "curve",
-      /allowedClients/,
-    ],
+    [{ curve: { ...PAIR, allowedClients: ["x"] } }, "curve", /allowedClients/],
     // Forty characters of the alphabet, but no 32 bytes.
-    [{ curve: { publicKey: KEY, secretKey: "#".repeat(40) } }, "curve", /40 characters of Z85/],
+    [{ curve: { ...PAIR, secretKey: "#".repeat(40) } }, "curve", /40 characters of Z85/],
+    [{ curve: { ...PAIR, secretKey: curveKeyPair().secretKey } }, "curve", /that belong together/],
     [
-      { curve: { publickey: KEY, secretKey: KEY } },
+      { curve: { ...PAIR, allowedClients: [{ key: PAIR.publicKey, engine: "a" }] } },
+      "curve",
+      /engines\?/,
+    ],
+    [
+      { curve: { publickey: PAIR.publicKey, secretKey: PAIR.secretKey } },
       "publickey",
       /option of curve, got "publickey": did you mean publicKey\?$/,
     ],
@@ -66,7 +69,7 @@ describe("options", () => {
 
   test("never show a key", () => {
     const secretKey = "0123456789".repeat(4).slice(1);
-    const attempt = (): unknown => createController({ curve: { publicKey: KEY, secretKey } });
+    const attempt = (): unknown => createController({ curve: { ...PAIR, secretKey } });
     expect(attempt).toThrow(
       expect.objectContaining({ message: expect.not.stringContaining("1234") }),
     );

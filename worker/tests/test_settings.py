@@ -6,7 +6,10 @@ import pytest
 
 from lazygraph_vllm.settings import HANDSHAKE_MS_MAX, Curve, Settings, SettingsError, load_settings
 
-KEY = "a" * 40
+SERVER = "a" * 40
+# Of RFC 26 (https://rfc.zeromq.org/spec/26): they belong together.
+PUBLIC = "Yne@$w-vo<fVvi]a<NY6T1ed:M$fCG*[IaLV{hID"
+SECRET = "D:)Q[IlAW!ahhC2ac:9*A}h:p?([4%wOTJ%JR%cs"
 
 
 @pytest.mark.parametrize(
@@ -71,11 +74,11 @@ def test_nothing_to_do(env: dict[str, str]) -> None:
         (
             {
                 "LAZYGRAPH_MODE": "idle",
-                "LAZYGRAPH_SERVER_KEY": KEY,
-                "LAZYGRAPH_PUBLIC_KEY": KEY,
-                "LAZYGRAPH_SECRET_KEY": KEY,
+                "LAZYGRAPH_SERVER_KEY": SERVER,
+                "LAZYGRAPH_PUBLIC_KEY": PUBLIC,
+                "LAZYGRAPH_SECRET_KEY": SECRET,
             },
-            Settings(mode="idle", curve=Curve(KEY, KEY, KEY)),
+            Settings(mode="idle", curve=Curve(SERVER, PUBLIC, SECRET)),
         ),
     ],
 )
@@ -104,9 +107,9 @@ def test_values(env: dict[str, str], expected: Settings) -> None:
         ("LAZYGRAPH_VERIFY", "2"),
         ("LAZYGRAPH_DISABLE", "maybe"),
         ("LAZYGRAPH_ALLOW_UNTESTED", "0.27"),
-        ("LAZYGRAPH_SERVER_KEY", KEY),
+        ("LAZYGRAPH_SERVER_KEY", SERVER),
         ("LAZYGRAPH_PUBLIC_KEY", "short"),
-        ("LAZYGRAPH_SECRET_KEY", KEY),
+        ("LAZYGRAPH_SECRET_KEY", SECRET),
     ],
 )
 def test_a_bad_value_is_one_sentence_that_names_the_variable(name: str, value: str) -> None:
@@ -145,8 +148,8 @@ def test_a_name_may_hold_whatever_the_protocol_allows() -> None:
 
 
 def keys(folder: Path, mode: int = 0o600) -> str:
-    for name in ("server.key", "public.key", "secret.key"):
-        (folder / name).write_text(f"{KEY}\n")
+    for name, key in (("server", SERVER), ("public", PUBLIC), ("secret", SECRET)):
+        (folder / f"{name}.key").write_text(f"{key}\n")
     (folder / "secret.key").chmod(mode)
     return str(folder)
 
@@ -166,8 +169,8 @@ def test_another_machine_needs_keys(endpoint: str, tmp_path: Path) -> None:
     assert endpoint in str(raised.value)
     env = {"LAZYGRAPH_ENDPOINT": endpoint, "LAZYGRAPH_ENGINE_KEYS": keys(tmp_path)}
     settings = load_settings(env)
-    assert settings is not None and settings.curve == Curve(KEY, KEY, KEY)
-    assert f"secret_key={KEY!r}" not in repr(settings)
+    assert settings is not None and settings.curve == Curve(SERVER, PUBLIC, SECRET)
+    assert f"secret_key={SECRET!r}" not in repr(settings)
 
 
 @pytest.mark.parametrize("mode", [0o400, 0o440, 0o600, 0o640])
@@ -175,7 +178,7 @@ def test_a_secret_that_its_group_may_read(mode: int, tmp_path: Path) -> None:
     settings = load_settings(
         {"LAZYGRAPH_MODE": "lazy", "LAZYGRAPH_ENGINE_KEYS": keys(tmp_path, mode)}
     )
-    assert settings is not None and settings.curve == Curve(KEY, KEY, KEY)
+    assert settings is not None and settings.curve == Curve(SERVER, PUBLIC, SECRET)
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o660, 0o601])
@@ -187,10 +190,18 @@ def test_a_secret_that_others_may_read_is_refused(mode: int, tmp_path: Path) -> 
 def test_a_folder_that_lacks_a_key(tmp_path: Path) -> None:
     env = {"LAZYGRAPH_MODE": "lazy", "LAZYGRAPH_ENGINE_KEYS": keys(tmp_path)}
     with pytest.raises(SettingsError, match="got both"):
-        load_settings({**env, "LAZYGRAPH_PUBLIC_KEY": KEY})
+        load_settings({**env, "LAZYGRAPH_PUBLIC_KEY": PUBLIC})
     (tmp_path / "public.key").write_text("short")
     with pytest.raises(SettingsError, match="public.key to be a Z85 key .* got 5 characters"):
         load_settings(env)
     (tmp_path / "server.key").unlink()
     with pytest.raises(SettingsError, match="server.key to be a readable file, got ENOENT"):
         load_settings(env)
+
+
+def test_keys_that_were_swapped_are_told(tmp_path: Path) -> None:
+    folder = keys(tmp_path)
+    (tmp_path / "public.key").write_text(SECRET)
+    (tmp_path / "secret.key").write_text(PUBLIC)
+    with pytest.raises(SettingsError, match="to be the secret key of .*, got another one's"):
+        load_settings({"LAZYGRAPH_MODE": "lazy", "LAZYGRAPH_ENGINE_KEYS": folder})

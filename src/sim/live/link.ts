@@ -162,7 +162,7 @@ export class EngineLink implements EngineWire {
       },
       Math.min(longestMs, this.#retryMs),
     );
-    this.#retryMs = Math.min(RETRY_MS_MAX, 2 * this.#retryMs);
+    this.#retryMs = Math.min(longestMs, 2 * this.#retryMs);
   }
 
   async #watch(): Promise<void> {

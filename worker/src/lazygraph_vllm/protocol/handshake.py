@@ -8,6 +8,7 @@ taken down here, and made anew ever more slowly: somebody may mend the keys whil
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Literal
 
 Failure = Literal["mechanism", "refused", "hang-up"]
@@ -34,12 +35,12 @@ class Handshakes:
         """
         self._endpoint = endpoint
         self._has_keys = has_keys
-        self._failures = 0
+        self._failures: Counter[Failure] = Counter()
         self._told: Failure | None = None
 
     def succeeded(self) -> None:
         """Forget the failures."""
-        self._failures = 0
+        self._failures.clear()
         self._told = None
 
     def failed(self, failure: Failure) -> tuple[float, str | None]:
@@ -49,9 +50,11 @@ class Handshakes:
             Seconds until the next try, and a sentence where there is something new to tell.
         """
         longest = HANG_UP_SECONDS_MAX if failure == "hang-up" else RETRY_SECONDS_MAX
-        seconds = min(longest, RETRY_SECONDS_FIRST * 2 ** min(self._failures, 16))
-        self._failures += 1
-        if failure == "hang-up" and (self._failures < HANG_UPS_TOLD or self._told is not None):
+        seconds = min(longest, RETRY_SECONDS_FIRST * 2 ** min(self._failures[failure], 16))
+        self._failures[failure] += 1
+        if failure == "hang-up" and (
+            self._failures[failure] < HANG_UPS_TOLD or self._told is not None
+        ):
             return seconds, None
         if failure == self._told:
             return seconds, None
