@@ -83,8 +83,8 @@ function policyOf({ mode: spec }: CellRun): PolicyName {
   const text = JSON.stringify([spec.command, spec.env]);
   if (spec.simulated?.sizes?.length === 0 || /cudagraph_mode\W+NONE/i.test(text)) return "none";
   if (spec.mode === undefined) return "stock";
-  const costed = spec.controller?.["policy"] === "costed" && spec.mode !== "eager";
-  return costed ? (`${spec.mode}-costed` as PolicyName) : spec.mode;
+  if (spec.mode === "eager") return spec.mode;
+  return `${spec.mode}-${spec.controller?.["policy"] === "costed" ? "costed" : "simple"}`;
 }
 
 /** Those that an engine really served: with the lengths it counted. */

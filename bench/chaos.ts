@@ -40,7 +40,8 @@ class ControllerProcess {
   readonly child: ChildProcess;
   engines: readonly ChaosEngine[] = [];
   rssBytes = 0;
-  told = false;
+  /** When the engines were as told, in Unix milliseconds; 0: not told yet. */
+  toldAtMs = 0;
   readonly #orders = new Map<number, (taken: boolean) => void>();
   #lastOrder = 0;
 
@@ -56,7 +57,7 @@ class ControllerProcess {
       const told = JSON.parse(line) as ChaosLine;
       if (told.type === "ordered") this.#orders.get(told.id)?.(told.taken);
       else {
-        this.told = true;
+        this.toldAtMs = told.atMs;
         this.engines = told.engines;
         this.rssBytes = told.rssBytes;
       }
@@ -72,11 +73,21 @@ class ControllerProcess {
   }
 }
 
+interface EngineLine {
+  readonly event: string;
+  readonly captured?: string[];
+  readonly ranks?: string[][];
+  readonly mode?: Mode | null;
+  readonly frozen?: boolean;
+}
+
 class EngineProcess {
   readonly child: ChildProcess;
   readonly name: string;
   ready = false;
   captured = 0;
+  /** What it keeps of what it was ordered. */
+  orders: Pick<EngineLine, "mode" | "frozen"> = {};
   /** Captured sets that shrank, or a graph that came twice. */
   wrong = 0;
 
@@ -84,14 +95,14 @@ class EngineProcess {
     this.name = name;
     const script = `${ROOT}/worker/tests/engine_process.py`;
     const args = [script, "--endpoint", `tcp://127.0.0.1:${port}`, "--engine", name];
-    this.child = spawn(workerPython(), [...args, "--capture-ms", "20"], {
+    this.child = spawn(workerPython(), [...args, "--capture-ms", "20", "--tell-orders"], {
       env: { ...process.env, PYTHONPATH: `${ROOT}/worker/src` },
       stdio: ["pipe", "pipe", "ignore"],
     });
     this.child.stdin?.on("error", () => undefined);
     if (this.child.stdout === null) throw new Error("no stdout");
     createInterface({ input: this.child.stdout }).on("line", (line) => {
-      const event = JSON.parse(line) as { event: string; captured?: string[]; ranks?: string[][] };
+      const event = JSON.parse(line) as EngineLine;
       if (event.event === "ready") {
         this.ready = true;
         this.captured = event.captured?.length ?? 0;
@@ -100,7 +111,7 @@ class EngineProcess {
         const alike = first.join() === second.join();
         if (!alike || first.length !== this.captured + 1) this.wrong++;
         this.captured = first.length;
-      }
+      } else if (event.event === "ordered") this.orders = event;
     });
   }
 
@@ -156,13 +167,21 @@ function brokenOrders(): string[] {
 
 /** Seconds until all sessions are whole; null: too long. */
 async function whole(): Promise<number | null> {
-  const began = performance.now();
+  const beganAtMs = Date.now();
   for (;;) {
-    const seconds = (performance.now() - began) / 1000;
-    if ([...engines.values()].every((engine) => notWhole(engine) === undefined)) return seconds;
+    const seconds = (Date.now() - beganAtMs) / 1000;
+    const isFresh = controller.toldAtMs > beganAtMs;
+    const all = [...engines.values()].every((engine) => notWhole(engine) === undefined);
+    if (isFresh && all) return seconds;
     if (seconds > WHOLE_SECONDS_MAX) return null;
     await sleep(10);
   }
+}
+
+/** What the controller knows by now, and not before. */
+async function heard(): Promise<void> {
+  const sinceMs = Date.now();
+  while (controller.toldAtMs <= sinceMs) await sleep(5);
 }
 
 async function giveOrder(): Promise<void> {
@@ -171,12 +190,20 @@ async function giveOrder(): Promise<void> {
   const mode = pick(MODES);
   if (!(await controller.order(name, freeze ? undefined : mode))) return;
   const before = ordered.get(name);
-  ordered.set(
-    name,
-    freeze ? { mode: before?.mode ?? "idle", frozen: true } : { mode, frozen: false },
-  );
-  // On its way: a controller that dies with an order in its hands has told nobody.
-  await sleep(100);
+  const order = freeze ? { mode: before?.mode ?? "idle", frozen: true } : { mode, frozen: false };
+  ordered.set(name, order);
+  // A controller that dies with an order in its hands has told nobody: that is no order that is kept.
+  const began = performance.now();
+  const isTaken = (): boolean => {
+    const { orders = {} } = engines.get(name) ?? {};
+    return orders.frozen === order.frozen && (freeze || orders.mode === order.mode);
+  };
+  while (!isTaken()) {
+    if (performance.now() - began > 1000 * WHOLE_SECONDS_MAX) {
+      throw new Error(`Expected ${name} to take an order within ${WHOLE_SECONDS_MAX} s, got none.`);
+    }
+    await sleep(5);
+  }
 }
 
 async function restartController(signal: "SIGKILL" | "SIGTERM"): Promise<void> {
@@ -185,7 +212,7 @@ async function restartController(signal: "SIGKILL" | "SIGTERM"): Promise<void> {
   old.kill(signal);
   await exited;
   controller = new ControllerProcess(controllerPort);
-  while (!controller.told) await sleep(5);
+  while (controller.toldAtMs === 0) await sleep(5);
 }
 
 async function restartEngine(signal: "SIGKILL" | "SIGTERM"): Promise<void> {
@@ -250,7 +277,7 @@ for (let place = 0; place < FAULTS; place++) {
   const [fault, act] = FAULT_KINDS[place % FAULT_KINDS.length] as (typeof FAULT_KINDS)[number];
   await act();
   const wholeSeconds = await whole();
-  await sleep(100);
+  await heard();
   const steady = engines.get(STEADY) as EngineProcess;
   const row: Row = {
     fault,

@@ -10,7 +10,7 @@
 
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
-import type { CellResult } from "./gpu/lib/family-result.ts";
+import type { CellSummary } from "./gpu/lib/family-result.ts";
 import type { LauncherResult } from "./gpu/lib/start-result.ts";
 import type { Summary } from "./gpu/main-job-summary.ts";
 import { type Finding, judge } from "./lib/claims.ts";
@@ -177,14 +177,14 @@ function uses(): Finding[] {
 
 function v033(): Finding[] {
   // The second campaign is a later one: other families, and the 8B by measured costs.
-  const families = ["v033-families.json.br", "v033-more-families.json.gz"];
+  const families = ["v033-families.json.gz", "v033-more-families.json.gz"];
   const checks = "v033-checks.json";
   const firstSet = "first-set.json.gz";
   const simulated = "simulate-8b.json.gz";
   const found = read<{ checks: readonly Check[] }>(checks);
   return [
     ...families.flatMap((source) => {
-      const { cells } = read<{ cells: readonly CellResult[] }>(source);
+      const { cells } = read<{ cells: readonly CellSummary[] }>(source);
       return familyFindings(cells, { source, command: FAMILIES });
     }),
     ...checkFindings(found.checks, { source: checks, command: CHECKS }),

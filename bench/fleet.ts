@@ -8,8 +8,12 @@
  * controller's socket as well. Captures are told apart: they are paced over the fleet, so that what
  * they wait is no delay of a decision, and the time of the fill says what it costs.
  *
- *   npm run bench:fleet -- [--engines 256,1000] [--seconds 60] [--before DIST]... [--plans] [--profile FOLDER]
+ *   npm run bench:fleet -- [--engines 256,1000] [--seconds 60] [--before DIST]... [--plans] [--full]
+ *     [--profile FOLDER]
  *     prints a table, writes bench/results/fleet.json
+ *
+ * With --full engines come with all of their graphs: the second phase alone, in a tenth of the time.
+ * A frame's price is processor time, all threads' together, which a busy machine changes little.
  *
  * Hypotheses, of the largest number up to 1,000: both phases' decisions take at most 50 ms at p99,
  * nobody misses a heartbeat, an engine takes at most 1 MiB; 256 engines take at most 15% of a core.
@@ -43,6 +47,7 @@ const { values } = parseArgs({
     before: { type: "string", multiple: true, default: [] },
     only: { type: "string" },
     plans: { type: "boolean", default: false },
+    full: { type: "boolean", default: false },
     profile: { type: "string" },
     output: {
       type: "string",
@@ -127,6 +132,7 @@ async function measure(build: string, dist: string, count: number): Promise<Flee
       type: "arrive",
       engines: count,
       seconds: Number(values.seconds),
+      full: values.full,
     } satisfies ToEngines);
     const fill = await filled(engines, count);
     const fillController = await controllerFigures(controller);
@@ -134,7 +140,7 @@ async function measure(build: string, dist: string, count: number): Promise<Flee
     engines.send({ type: "serve" } satisfies ToEngines);
     await sleep(1000 * CALM_SECONDS);
     await engineFigures(engines);
-    await controllerFigures(controller);
+    controller.send("begin" satisfies ToController);
     await sleep(1000 * Number(values.serve));
     const serveController = await controllerFigures(controller);
     const serve = await engineFigures(engines);
@@ -161,6 +167,17 @@ async function measure(build: string, dist: string, count: number): Promise<Flee
   }
 }
 
+/** What one frame takes of the controller's processor, and which of its threads takes it. */
+function priceOf(figures: ControllerFigures): string {
+  const { busySeconds, busyByThread, frameMicroseconds } = figures;
+  const us = (seconds: number): string => ((frameMicroseconds * seconds) / busySeconds).toFixed(1);
+  const threads = Object.entries(busyByThread)
+    .filter(([, seconds]) => seconds > 0.01 * busySeconds)
+    .sort(([, one], [, other]) => other - one)
+    .map(([name, seconds]) => `${name} ${us(seconds)}`);
+  return `${us(busySeconds)} us of processor time a frame (${threads.join(", ")})`;
+}
+
 function print({ build, engines, bytesPerEngine, fill, serve }: FleetRow): void {
   const ms = (value: number): string => (value < 10 ? value.toFixed(1) : value.toFixed(0));
   const phase = (name: string, { controller, engines: told }: FleetRow["fill"]): string =>
@@ -179,6 +196,7 @@ function print({ build, engines, bytesPerEngine, fill, serve }: FleetRow): void 
       `${fill.engines.settleMaxSeconds.toFixed(1)} s; ${fill.engines.captures} captures`,
   );
   console.log(phase("serve", serve));
+  console.log(`    ${priceOf(serve.controller)}`);
   const problems = Object.entries(serve.controller.problems);
   if (problems.length > 0)
     console.log(`    problems: ${JSON.stringify(serve.controller.problems)}`);

@@ -15,7 +15,7 @@ import { fileURLToPath, pathToFileURL } from "node:url";
 
 const ROOT = fileURLToPath(new URL("..", import.meta.url));
 const RUNS = Number(process.env["RUNS"] ?? 5);
-const POLICIES = ["idle-costed", "lazy-costed", "idle"] as const;
+const POLICIES = ["idle-costed", "lazy-costed", "idle-simple"] as const;
 
 type Simulator = typeof import("../src/sim/virtual/virtual.ts");
 type Setups = typeof import("../src/sim/virtual/setups.ts");

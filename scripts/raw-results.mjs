@@ -1,11 +1,12 @@
 /**
  * `node scripts/raw-results.mjs [NAME FOLDER]`: the large raw results, which are no longer in the
  * source tree but in its history. Lists them; with a name, unpacks that campaign into the folder.
- * What bench/results/archives.json names is a commit and the tree that it must hold there: an
- * object's name is the digest of what is in it, so nothing else has to be compared.
+ * What bench/results/archives.json names is a commit and the tree, or the blob, that it must hold
+ * there: an object's name is the digest of what is in it, so nothing else has to be compared.
  */
 import { spawnSync } from "node:child_process";
-import { mkdirSync, readFileSync } from "node:fs";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
@@ -18,8 +19,8 @@ function git(...args) {
   return spawnSync("git", args, { cwd: repository, maxBuffer: ARCHIVE_BYTES_MAX });
 }
 
-/** The tree that is there; undefined where this clone has no such commit. A shallow one asks first. */
-function treeAt({ commit, path }) {
+/** The object that is there; undefined where this clone has no such commit. A shallow one asks first. */
+function objectAt({ commit, path }) {
   const ask = () => {
     const { status, stdout } = git("rev-parse", "--verify", "--quiet", `${commit}:${path}`);
     return status === 0 ? stdout.toString().trim() : undefined;
@@ -47,16 +48,26 @@ if (campaign === undefined || folder === undefined) {
   const names = campaigns.map((known) => known.name).join(", ");
   fail(`Expected one of ${names} and a folder, got ${process.argv.slice(2).join(" ")}.`);
 }
-const { commit, path, tree } = campaign;
-const found = treeAt(campaign);
+const { commit, path, tree, blob } = campaign;
+const wanted = tree ?? blob;
+const found = objectAt(campaign);
 if (found === undefined) {
   fail(
-    `Expected ${path} in commit ${commit}, found no such commit or folder: run this in a clone with ` +
+    `Expected ${path} in commit ${commit}, found no such commit or path: run this in a clone with ` +
       "history, or fetch that commit from where this checkout came from.",
   );
 }
-if (found !== tree)
-  fail(`Expected ${path} of commit ${commit} to be the tree ${tree}, got ${found}.`);
+if (found !== wanted)
+  fail(`Expected ${path} of commit ${commit} to be the object ${wanted}, got ${found}.`);
+if (blob !== undefined) {
+  const { status, stdout, stderr } = git("cat-file", "blob", blob);
+  if (status !== 0) fail(`Expected git to give ${path} of commit ${commit}, got: ${stderr}`);
+  const file = join(folder, basename(path));
+  mkdirSync(folder, { recursive: true });
+  writeFileSync(file, stdout);
+  console.log(file);
+  process.exit(0);
+}
 const { status, stdout, stderr } = git("archive", "--format=tar", `--prefix=${name}/`, tree);
 if (status !== 0) fail(`Expected git to pack ${path} of commit ${commit}, got: ${stderr}`);
 mkdirSync(folder, { recursive: true });

@@ -20,8 +20,13 @@ A check is `FAMILY.KIND`, its family one of families.json:
   and nothing that grows; of ours every second one drops all graphs. Its control gives the weights
   up for good.
 - lora-lazy: traffic over three adapters earns graphs of its own case and no others.
+- spec-tokens: as tokens, for families that draft (draft_checks.py), twice: among captures, and with
+  all graphs; as much must be accepted as in two runs of stock's, and no run of the drafter may have
+  another shape than its target's. Its control's drafter graphs do nothing.
+- spec-steps: decode steps with all graphs against stock's, twice, by the engine's own step times.
+  Its engines run one after the other, so give it a GPU of its own.
 
-No figure of these runs is a time: engines share GPUs and cores, each with a KV cache of fixed size.
+No figure of other runs is a time: engines share GPUs and cores, each with a KV cache of fixed size.
 Every engine is forked from a process that has imported vLLM for its GPUs. OUT_DIR/CHECK.json has
 what was seen, and what stands in it already isn't run again. Needs both plugins in vLLM's Python:
 
@@ -41,6 +46,7 @@ from pathlib import Path
 from typing import Any
 
 import adapter_checks
+import draft_checks
 import sleep_checks
 from random_adapters import write_adapters
 
@@ -57,7 +63,12 @@ PARTS = {
     "lora-lazy": ("ours",),
     "sleep-one": ("stock", "ours", "control"),
     "sleep-two": ("stock", "ours", "control"),
+    "spec-tokens": ("stock", "again", "ours", "control"),
+    "spec-steps": ("stock", "ours", "again"),
 }
+# Their parts run one after the other.
+ALONE = ("spec-steps",)
+STOCK = {"spec-tokens": ("stock", "again"), "spec-steps": ("stock", "again")}
 SETTLED_SECONDS_MAX = 150
 FAULTS = "dead:PIECEWISE:512,dead:FULL:512"
 ENVIRONMENT = {
@@ -110,6 +121,7 @@ def make_engine(family: dict[str, Any], models: Path, **more: Any) -> Any:
         "max_num_seqs": 512,
         "max_model_len": 4096,
         **engine_arguments(family.get("args", [])),
+        **draft_checks.options(family, models),
         **more,
     }
     return LLM(
@@ -180,6 +192,14 @@ def sequences(engine: Any, capture_every: int = 0) -> tuple[dict[str, list[int]]
     return tokens, {"steps": steps, "capturedInTraffic": len(captured), "errors": errors}
 
 
+def capture_rest(engine: Any) -> None:
+    """Capture all that is missing, on all ranks."""
+    [state, *_] = engine.collective_rpc(state_of)
+    for name in state["planned"]:
+        if name not in state["captured"]:
+            engine.collective_rpc(capture, args=(name,))
+
+
 def settled(engine: Any) -> list[dict[str, Any]]:
     """The ranks' states once nothing is left to capture, or after a time."""
     end = time.monotonic() + SETTLED_SECONDS_MAX
@@ -195,19 +215,30 @@ def settled(engine: Any) -> list[dict[str, Any]]:
 def run_check(family: dict[str, Any], kind: str, part: str, models: Path) -> dict[str, Any]:
     """One engine's part of a check."""
     os.environ.update(ENVIRONMENT)
-    if part != "stock":
-        os.environ["LAZYGRAPH_MODE"] = "idle" if kind in ("verify", "control") else "lazy"
+    os.environ["LAZYGRAPH_TEST_WEIGHTS"] = family.get("weights", "fan-in")
+    if part not in STOCK.get(kind, ("stock",)):
+        idle = kind in ("verify", "control", "spec-steps")
+        os.environ["LAZYGRAPH_MODE"] = "idle" if idle else "lazy"
     if kind in ("verify", "control"):
         os.environ["LAZYGRAPH_VERIFY"] = "1"
     if kind == "control":
         os.environ["LAZYGRAPH_TEST_FAULT"] = FAULTS
         os.environ["LAZYGRAPH_MODE"] = "lazy"  # the two tops are enough
-    if kind in ("tokens", "lora-tokens", "sleep-one", "sleep-two"):
+    if kind in ("tokens", "lora-tokens", "sleep-one", "sleep-two", "spec-tokens"):
         # Batch invariance turns breakable graphs on for some shapes: those are another matter.
         os.environ |= {"VLLM_BATCH_INVARIANT": "1", "VLLM_USE_BREAKABLE_CUDAGRAPH": "0"}
     if kind.startswith("lora-"):
         return run_adapter_check(family, kind, part, models)
     engine = make_engine(family, models)
+    if kind.startswith("spec-"):
+        if kind == "spec-tokens":
+            result = draft_checks.run_tokens(engine, part, sequences, capture_rest)
+        else:
+            settled(engine)
+            result = draft_checks.run_steps(engine)
+        result["ranks"] = engine.collective_rpc(state_of)
+        engine.llm_engine.engine_core.shutdown()
+        return result
     if kind.startswith("sleep-"):
         level = 1 if kind == "sleep-one" else 2
         result = sleep_checks.run(engine, level, part, sequences)
@@ -267,6 +298,10 @@ def verdict(kind: str, parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
         return {"fine": False, "why": "the engine ran as stock"}
     if kind.startswith("sleep-"):
         return sleep_checks.verdict(parts)
+    if kind == "spec-tokens":
+        return draft_checks.verdict_tokens(parts)
+    if kind == "spec-steps":
+        return draft_checks.verdict_steps(parts)
     if kind == "lora-tokens":
         return adapter_checks.verdict_tokens(parts, parts["ours"]["adapters"])
     if kind == "lora-lazy":
@@ -328,7 +363,11 @@ def run_group(out: Path, models: Path, families: dict[str, Any], names: list[str
         for part in PARTS[kind]:
             result = out / f"{name}.{part}.part"
             log = out / f"{name}.{part}.log"
-            pids.append(fork_engine(log, result, families[family], kind, part, models))
+            pid = fork_engine(log, result, families[family], kind, part, models)
+            if kind in ALONE:
+                os.waitpid(pid, 0)
+            else:
+                pids.append(pid)
     for pid in pids:
         os.waitpid(pid, 0)
 
@@ -359,16 +398,19 @@ def main() -> None:
     models = args.models or args.out / "models"
     document = json.loads((HERE / "families.json").read_text())
     families = {family["name"]: family for family in document["families"]}
+    families |= draft_checks.FAMILIES
     for name in args.checks:
         family, _, kind = name.rpartition(".")
-        if family not in families or kind not in PARTS:
+        drafts = kind.startswith("spec-") and family not in draft_checks.FAMILIES
+        if family not in families or kind not in PARTS or drafts:
             parser.error(f"expected FAMILY.KIND with a kind of {', '.join(PARTS)}, got {name}")
     args.out.mkdir(parents=True, exist_ok=True)
     if args.group:
         run_group(args.out, models, families, args.checks)
         return
     open_checks = [name for name in args.checks if not (args.out / f"{name}.json").exists()]
-    for shape in {families[name.rpartition(".")[0]]["shape"] for name in open_checks}:
+    wanted = [families[name.rpartition(".")[0]] for name in open_checks]
+    for shape in {shape for family in wanted for shape in draft_checks.shapes_of(family)}:
         if not (models / shape / "config.json").exists():
             random_model = [sys.executable, str(HERE / "random_model.py"), shape]
             subprocess.run([*random_model, str(models / shape)], check=True)

@@ -21,7 +21,7 @@ import {
   lanesOf,
   parseFamilies,
 } from "./lib/family-plan.ts";
-import { type CellResult, isParity, isStart } from "./lib/family-result.ts";
+import { type CellResult, isParity, isStart, summaryOf } from "./lib/family-result.ts";
 
 const here = new URL(".", import.meta.url).pathname;
 const [out] = process.argv.slice(2);
@@ -234,8 +234,9 @@ function report(): void {
       return { cell: file.slice(0, -".failed".length), reason };
     });
   const file = join(out as string, "families.json");
-  writeWhole(file, `${JSON.stringify({ what: "families", cells, failed })}\n`);
-  console.error(`raw results: ${file} (${cells.length} cells, ${failed.length} failed)`);
+  const summaries = cells.map(summaryOf);
+  writeWhole(file, `${JSON.stringify({ what: "families", cells: summaries, failed })}\n`);
+  console.error(`results: ${file} (${cells.length} cells, ${failed.length} failed)`);
 }
 
 await main();

@@ -38,6 +38,7 @@ import type {
 import { runParityLoad } from "./lib/parity-load.ts";
 import { type Server, startServer, stopServer, untilReady } from "./lib/server.ts";
 import { overRanks, performanceMs, type RankTiming } from "./lib/start-timing.ts";
+import { stepClockOf } from "./lib/step-times.ts";
 
 export interface CellOptions {
   readonly family: Family;
@@ -109,6 +110,7 @@ async function start(
     ...process.env,
     ...serveEnvironment(family, cell.arm, caches === undefined ? { gpus } : { gpus, caches }),
     LAZYGRAPH_TEST_TIMING: timings,
+    LAZYGRAPH_TEST_STEPS: timings,
     ...more,
   };
   const served = serveCommand(family, cell, { model, serve, port, httpPort, lazygraph });
@@ -129,7 +131,8 @@ async function startCell(options: CellOptions, running: Running): Promise<StartR
     : undefined;
   const decode: DecodeResult[] = [];
   for (const concurrent of decodes(cell, family) ? options.levels : []) {
-    decode.push(await decodeLevel(url, model, concurrent, options.repetitions));
+    const clock = stepClockOf(running.timings);
+    decode.push(await decodeLevel(url, model, concurrent, options.repetitions, clock));
   }
   const after = isOurs(cell.arm) ? await engineSnapshot(httpPort) : undefined;
   const { deviceBeganAt, ...timing } = timingOf(running.timings);
@@ -177,7 +180,8 @@ function oursOf(atReady: EngineJson, before: EngineJson, after: EngineJson): Our
 }
 
 function timingOf(folder: string) {
-  const lines = readdirSync(folder).flatMap((file) => {
+  const files = readdirSync(folder).filter((file) => file.startsWith("rank-"));
+  const lines = files.flatMap((file) => {
     return readFileSync(join(folder, file), "utf8").trim().split("\n");
   });
   if (lines.length === 0) {

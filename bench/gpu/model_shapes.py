@@ -43,6 +43,34 @@ SHAPES: dict[str, dict[str, Any]] = {
         "num_attention_heads": 24,
         "tie_word_embeddings": True,
     },
+    "llama-3.2-1b": LLAMA
+    | {
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "head_dim": 64,
+        "tie_word_embeddings": True,
+    },
+    # One layer each, as published heads have.
+    "llama-3.1-8b-eagle": LLAMA
+    | {
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 32,
+        "tie_word_embeddings": False,
+    },
+    "llama-3.1-8b-eagle3": LLAMA
+    | {
+        "architectures": ["LlamaForCausalLMEagle3"],
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 32,
+        "draft_vocab_size": 128256,
+        "tie_word_embeddings": False,
+    },
     "qwen3-0.6b": {
         "architectures": ["Qwen3ForCausalLM"],
         "model_type": "qwen3",

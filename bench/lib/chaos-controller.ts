@@ -27,7 +27,13 @@ export interface ChaosEngine {
 }
 
 export type ChaosLine =
-  | { readonly type: "state"; readonly rssBytes: number; readonly engines: readonly ChaosEngine[] }
+  | {
+      readonly type: "state";
+      /** Unix milliseconds at which it was so: what is told may wait in a pipe. */
+      readonly atMs: number;
+      readonly rssBytes: number;
+      readonly engines: readonly ChaosEngine[];
+    }
   | { readonly type: "ordered"; readonly id: number; readonly taken: boolean };
 
 const TELL_MS = 25;
@@ -63,5 +69,5 @@ setInterval(() => {
     frozen: one.frozen,
     captured: one.graphsCaptured,
   }));
-  say({ type: "state", rssBytes: process.memoryUsage.rss(), engines });
+  say({ type: "state", atMs: Date.now(), rssBytes: process.memoryUsage.rss(), engines });
 }, TELL_MS);

@@ -66,3 +66,20 @@ export function hourFindings({ rows }: SimulatedHour, told: Told): Finding[] {
     sense: "atMost",
   }));
 }
+
+export interface TestTime {
+  readonly vitest: SuiteTime;
+  readonly pytest: SuiteTime;
+}
+
+interface SuiteTime {
+  readonly beforeSeconds: number;
+  readonly nowSeconds: number;
+}
+
+export function testTimeFindings({ vitest, pytest }: TestTime, told: Told): Finding[] {
+  const value =
+    (vitest.nowSeconds + pytest.nowSeconds) / (vitest.beforeSeconds + pytest.beforeSeconds);
+  const unit = "of the same tests' time before";
+  return [{ ...told, id: "house.test-time", value, unit, limit: SHARE_MAX, sense: "atMost" }];
+}

@@ -3,15 +3,15 @@
 import { MIB } from "../../src/base/units.ts";
 import { bootstrapMean, mean } from "../../src/measure/statistics.ts";
 import {
-  type CellResult,
-  isParity,
+  type CellSummary,
+  isParitySummary,
   isStart,
   isTokens,
   isVerify,
-  type ParityResult,
+  type ParitySummary,
   type StartResult,
 } from "../gpu/lib/family-result.ts";
-import { gapsOf, medianBetween, parityOf, waitsOf } from "../gpu/lib/parity.ts";
+import { parityOf } from "../gpu/lib/parity.ts";
 import { type Finding, measured } from "./claims.ts";
 
 const CAPTURE_SHARE_MAX = 1 / 30;
@@ -26,18 +26,16 @@ const PARITY_LIMITS: Readonly<Record<string, { seconds: number; waitShare: numbe
   "dense-8b": { seconds: 2, waitShare: 1 },
   "moe-30b": { seconds: 4, waitShare: 0.5 },
 };
-/** Of the end of stock's load: its steady time per output token. */
-const STEADY_SECONDS = 30;
 
 type Told = Pick<Finding, "source" | "command">;
 
-export function familyFindings(cells: readonly CellResult[], told: Told): Finding[] {
+export function familyFindings(cells: readonly CellSummary[], told: Told): Finding[] {
   const families = [...new Set(cells.map(({ family }) => family))];
   return families.flatMap((family) => {
     const own = cells.filter((cell) => cell.family === family && cell.round >= 0);
     return [
       ...startFindings(family, own.filter(isStart), told),
-      ...parityFindings(family, own.filter(isParity), told),
+      ...parityFindings(family, own.filter(isParitySummary), told),
       ...tokenFindings(family, own, told),
     ];
   });
@@ -116,15 +114,24 @@ function settledFindings(id: string, pairs: readonly Pair[], told: Told): Findin
     ({ ours, stock }) => ours.decode.length > 0 && stock.decode.length > 0,
   );
   const levels = decoding[0]?.stock.decode.map(({ concurrent }) => concurrent) ?? [];
-  const tpot = ({ decode }: StartResult, level: number): number =>
-    mean(decode.find(({ concurrent }) => concurrent === level)?.tpotMs ?? [Number.NaN]);
-  const decode = levels.map((level): Finding => {
-    const ratios = decoding.map(({ ours, stock }) => tpot(ours, level) / tpot(stock, level));
-    return {
-      ...{ ...told, id: `${id}.decode-${level}`, ...measured(bootstrapMean(ratios)) },
-      ...{ unit: "of stock's", limit: DECODE_RATIO_MAX, sense: "atMost" },
-    };
-  });
+  const ofLevel = (what: "tpotMs" | "stepMs", { decode }: StartResult, level: number): number =>
+    mean(decode.find(({ concurrent }) => concurrent === level)?.[what] ?? [Number.NaN]);
+  // By the client's clock, and where the engine told its own steps, by its own.
+  const decode = (["tpotMs", "stepMs"] as const).flatMap((what) =>
+    levels.flatMap((level): Finding[] => {
+      const name = `${what === "tpotMs" ? "decode" : "engine-step"}-${level}`;
+      const ratios = decoding
+        .map(({ ours, stock }) => ofLevel(what, ours, level) / ofLevel(what, stock, level))
+        .filter((ratio) => !Number.isNaN(ratio));
+      if (ratios.length === 0) return [];
+      return [
+        {
+          ...{ ...told, id: `${id}.${name}`, ...measured(bootstrapMean(ratios)) },
+          ...{ unit: "of stock's", limit: DECODE_RATIO_MAX, sense: "atMost" },
+        },
+      ];
+    }),
+  );
   const errors = pairs.flatMap(({ ours }) => {
     const { forecastBytes, takenBytes, graphsPlanned, graphsAfterDecode } = ours.ours ?? {};
     if (forecastBytes === undefined || takenBytes === undefined) return [];
@@ -155,7 +162,7 @@ function byHand(id: string, by: string, pairs: readonly Pair[], told: Told): Fin
   ];
 }
 
-function parityFindings(family: string, cells: readonly ParityResult[], told: Told): Finding[] {
+function parityFindings(family: string, cells: readonly ParitySummary[], told: Told): Finding[] {
   const limits = PARITY_LIMITS[family];
   if (limits === undefined) return [];
   return (["idle", "idle-simple", "idle-costed", "lazy"] as const).flatMap((arm) => {
@@ -173,7 +180,7 @@ function parityFindings(family: string, cells: readonly ParityResult[], told: To
     };
     const failed: Finding = {
       ...{ ...told, id: `${id}.requests-failed`, unit: "requests", limit: 0, sense: "atMost" },
-      value: pairs.flatMap(({ ours }) => ours.requests).filter(({ failure }) => failure).length,
+      value: pairs.reduce((sum, { ours }) => sum + ours.figures.failed, 0),
     };
     // Stock's load begins when idle mode was ready, so only that one has the same clock.
     if (arm !== "idle") return [parity, failed];
@@ -189,24 +196,20 @@ function parityFindings(family: string, cells: readonly ParityResult[], told: To
 }
 
 /** A load that ends without parity counts in full. */
-export function secondsToParity(ours: ParityResult, stock: ParityResult): number {
-  const end = stock.loadSeconds + stock.seconds;
-  const steady = medianBetween(gapsOf(stock.requests), end - STEADY_SECONDS, end);
-  if (steady === undefined) return Number.NaN;
-  const { readySeconds, loadSeconds, seconds } = ours;
-  const to = loadSeconds + seconds;
-  const parity = parityOf(gapsOf(ours.requests), readySeconds, to, steady);
-  return parity.reached ? parity.seconds : seconds;
+function secondsToParity(ours: ParitySummary, stock: ParitySummary): number {
+  const { steadyMs } = stock.figures;
+  if (steadyMs === undefined) return Number.NaN;
+  const parity = parityOf(ours.figures.windowMs, steadyMs);
+  return parity.reached ? parity.seconds : ours.seconds;
 }
 
 /** Of requests that arrive while the load lasts, counted from the same second after spawn. */
-export function waitShare(ours: ParityResult, stock: ParityResult): number {
-  const waits = ({ requests, loadSeconds, seconds }: ParityResult) =>
-    waitsOf(requests, loadSeconds, loadSeconds + seconds)?.meanSeconds ?? Number.NaN;
+function waitShare(ours: ParitySummary, stock: ParitySummary): number {
+  const waits = ({ figures }: ParitySummary) => figures.meanWaitSeconds ?? Number.NaN;
   return waits(ours) / waits(stock);
 }
 
-function tokenFindings(family: string, cells: readonly CellResult[], told: Told): Finding[] {
+function tokenFindings(family: string, cells: readonly CellSummary[], told: Told): Finding[] {
   const base = { ...told, limit: 0, sense: "atMost" as const };
   return [
     ...cells.filter(isVerify).map(({ graphsPlanned, report }): Finding => {

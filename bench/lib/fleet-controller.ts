@@ -8,7 +8,7 @@
  */
 
 import { once } from "node:events";
-import { writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { Session } from "node:inspector/promises";
 import type { AddressInfo } from "node:net";
 import { pathToFileURL } from "node:url";
@@ -57,6 +57,7 @@ await once(server, "listening");
 
 let cpu = process.cpuUsage();
 let cpuAt = monotonicMs();
+let threads = threadSeconds();
 
 const profiler = folder === undefined ? undefined : new Session();
 profiler?.connect();
@@ -71,25 +72,56 @@ async function profiled(phase: string): Promise<void> {
   await profiler.post("Profiler.start");
 }
 
+/** Processor time so far, by the names of threads; none where the host doesn't tell. */
+function threadSeconds(): Map<string, number> {
+  const seconds = new Map<string, number>();
+  const tasks = "/proc/self/task";
+  const names = process.platform === "linux" ? readdirSync(tasks) : [];
+  for (const id of names) {
+    // A thread may have ended meanwhile.
+    try {
+      const name = readFileSync(`${tasks}/${id}/comm`, "utf8").trim();
+      const [ns] = readFileSync(`${tasks}/${id}/schedstat`, "utf8").split(" ");
+      const key = Number(id) === process.pid ? "main" : name;
+      seconds.set(key, (seconds.get(key) ?? 0) + Number(ns) / 1e9);
+    } catch {}
+  }
+  return seconds;
+}
+
 function figures(): ControllerFigures {
   const used = process.cpuUsage(cpu);
+  const nowThreads = threadSeconds();
+  const busyByThread = Object.fromEntries(
+    [...nowThreads].map(([name, seconds]) => [name, seconds - (threads.get(name) ?? 0)]),
+  );
   const now = monotonicMs();
   const seconds = (now - cpuAt) / 1000;
   const engines = controller.engines();
+  const seen = probe.take();
   const told = {
-    ...probe.take(),
+    ...seen,
     rssBytes: process.memoryUsage.rss(),
     busySeconds: (used.user + used.system) / 1e6,
+    frameMicroseconds: (used.user + used.system) / Math.max(1, seen.frames),
     seconds,
+    busyByThread,
     engines: engines.filter(({ connected }) => connected).length,
     settled: engines.filter(({ settled }) => settled).length,
     lost,
     problems,
   };
   // A picture of all engines takes a while, which is not to be in the next figures.
+  begin();
+  return told;
+}
+
+/** Without a picture of all engines, which would keep waiting what is measured next. */
+function begin(): void {
+  probe.take();
   cpu = process.cpuUsage();
   cpuAt = monotonicMs();
-  return told;
+  threads = threadSeconds();
 }
 
 function tell(message: FromController): void {
@@ -98,6 +130,7 @@ function tell(message: FromController): void {
 
 process.on("message", (message: ToController) => {
   if (message === "collect") globalThis.gc?.();
+  else if (message === "begin") begin();
   else if (message === "exit") {
     void controller.close().finally(() => process.exit(0));
   } else if (message === "figures") tell({ type: "figures", figures: figures() });

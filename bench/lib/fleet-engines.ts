@@ -9,11 +9,11 @@
 
 import { randomBytes } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
-import { Packr, unpack } from "msgpackr";
+import { pack, unpack } from "msgpackr";
 import { Dealer } from "zeromq";
-import type { Graph } from "../../src/base/graph.ts";
 import { sortedOf, sortedQuantile } from "../../src/measure/statistics.ts";
-import type { Capture, FromEngine, RankMemory, Start, Welcome } from "../../src/wire/protocol.ts";
+import type { Capture, RankMemory, Start, Welcome } from "../../src/wire/protocol.ts";
+import { GRAPHS, packed, telemetry } from "./fleet-frames.ts";
 import type { EngineFigures, ToEngines } from "./fleet-messages.ts";
 import { monotonicMs, typeOf } from "./fleet-probe.ts";
 
@@ -21,25 +21,6 @@ const CAPTURE_MS = 50;
 const TELEMETRY_MS = 100;
 const GIB = 2 ** 30;
 const MIB = 2 ** 20;
-
-// As the wire has it; `at` is what the probe reads.
-const packr = new Packr({ useRecords: false, variableMapSize: true });
-
-/** vLLM's default on a large GPU: 51 sizes up to 512, of both kinds. */
-const SIZES: readonly number[] = [
-  ...[1, 2, 4],
-  ...Array.from({ length: 31 }, (_, n) => 8 * (n + 1)),
-  ...Array.from({ length: 17 }, (_, n) => 16 * (n + 16)),
-];
-const GRAPHS: readonly Graph[] = SIZES.flatMap((tokens) => [
-  { id: `FULL:${tokens}`, kind: "FULL" as const, tokens, requests: tokens, uniform: 1 },
-  { id: `PIECEWISE:${tokens}`, kind: "PIECEWISE" as const, tokens },
-]);
-
-function packed(message: FromEngine): Buffer {
-  // A float64 in the last place: 0.5 has no shorter form, and is written over before each sending.
-  return Buffer.from(packr.pack({ ...message, at: 0.5 }));
-}
 
 function stamped(frame: Buffer): Buffer {
   frame.writeDoubleBE(monotonicMs(), frame.length - 8);
@@ -62,23 +43,6 @@ function ranksOf(name: string, taken: number): RankMemory[] {
     },
   ];
 }
-
-/** Steps of one tenth of a second: three shapes of decode steps, and a mixed one. */
-const STEPS = [
-  [7, 7, 1, 9],
-  [8, 8, 1, 6],
-  [9, 9, 1, 3],
-  [300, 9, 0, 1],
-].map(([tokens = 0, requests = 0, uniform = 0, count = 0]) => ({
-  tokens,
-  requests,
-  uniform,
-  served: `${uniform === 1 ? "FULL" : "PIECEWISE"}:${SIZES.find((size) => size >= tokens)}`,
-  count,
-  seconds: 0.0055 * count,
-  timed: count,
-  contextTokens: 800,
-}));
 
 const figures = {
   welcomed: 0,
@@ -109,15 +73,17 @@ class SimulatedEngine {
   #capturing = false;
   #beating: NodeJS.Timeout | undefined;
   #serving: NodeJS.Timeout | undefined;
-  readonly #heartbeat = Buffer.from(packr.pack({ type: "heartbeat" }));
+  readonly #heartbeat = Buffer.from(pack({ type: "heartbeat" }));
   isWelcomed = false;
-  isReady = false;
+  isReady: boolean;
   isSettled = false;
   readyAt = 0;
   settledAt = 0;
 
-  constructor(name: string, endpoint: string) {
+  constructor(name: string, endpoint: string, full: boolean) {
     this.#name = name;
+    this.isReady = full;
+    if (full) for (const { id } of GRAPHS) this.#hold(id);
     this.#socket = new Dealer({
       linger: 0,
       sendTimeout: 0,
@@ -326,19 +292,7 @@ class SimulatedEngine {
         if (!this.isWelcomed) return;
         figures.telemetry += 1;
         this.#sequence += 1;
-        // No two batches of an engine take the same time: costs are learned all the time.
-        const noise = 0.95 + 0.1 * Math.random();
-        const steps = STEPS.map((step) => ({ ...step, seconds: step.seconds * noise }));
-        this.#send(
-          packed({
-            type: "telemetry",
-            sequence: this.#sequence,
-            dropped: 0,
-            steps,
-            running: 9,
-            waiting: 0,
-          }),
-        );
+        this.#send(telemetry(this.#sequence));
       }, TELEMETRY_MS);
     }, Math.random() * TELEMETRY_MS);
   }
@@ -350,12 +304,12 @@ const engines: SimulatedEngine[] = [];
 let cpu = process.cpuUsage();
 let cpuAt = monotonicMs();
 
-async function arrive(count: number, seconds: number): Promise<void> {
+async function arrive(count: number, seconds: number, full: boolean): Promise<void> {
   const began = monotonicMs();
   for (let n = 0; n < count; n += 1) {
     const wait = began + (n * seconds * 1000) / count - monotonicMs();
     if (wait > 0) await sleep(wait);
-    engines.push(new SimulatedEngine(`e${engines.length}`, endpoint as string));
+    engines.push(new SimulatedEngine(`e${engines.length}`, endpoint as string, full));
   }
 }
 
@@ -391,7 +345,7 @@ function collect(): EngineFigures {
 }
 
 process.on("message", (message: ToEngines) => {
-  if (message.type === "arrive") void arrive(message.engines, message.seconds);
+  if (message.type === "arrive") void arrive(message.engines, message.seconds, message.full);
   else if (message.type === "serve") for (const engine of engines) engine.serve();
   else if (message.type === "exit") process.exit(0);
   else process.send?.({ type: "figures", figures: collect() });

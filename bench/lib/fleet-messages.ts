@@ -8,6 +8,10 @@ export interface ControllerFigures extends ProbeFigures {
   /** Processor time used, and the time it was used in. */
   readonly busySeconds: number;
   readonly seconds: number;
+  /** Processor time for each frame taken, whatever it went into. */
+  readonly frameMicroseconds: number;
+  /** Of the processor time, that of each thread by its name; empty where the host doesn't tell. */
+  readonly busyByThread: Readonly<Record<string, number>>;
   readonly engines: number;
   readonly settled: number;
   /** Engines lost so far, by the controller's word. */
@@ -15,7 +19,8 @@ export interface ControllerFigures extends ProbeFigures {
   readonly problems: Readonly<Record<string, number>>;
 }
 
-export type ToController = "figures" | "collect" | "exit" | { readonly profiled: string };
+/** `begin`: what the next figures are of begins now. */
+export type ToController = "figures" | "begin" | "collect" | "exit" | { readonly profiled: string };
 export type FromController =
   | { readonly type: "listening"; readonly endpoint: string; readonly http?: string }
   | { readonly type: "figures"; readonly figures: ControllerFigures };
@@ -45,7 +50,13 @@ export interface EngineFigures {
 }
 
 export type ToEngines =
-  | { readonly type: "arrive"; readonly engines: number; readonly seconds: number }
+  | {
+      readonly type: "arrive";
+      readonly engines: number;
+      readonly seconds: number;
+      /** They have all of their graphs, as engines do whose controller was started anew. */
+      readonly full: boolean;
+    }
   | { readonly type: "serve" }
   | { readonly type: "figures" }
   | { readonly type: "exit" };

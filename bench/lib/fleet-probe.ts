@@ -33,8 +33,11 @@ export interface ProbeFigures {
   readonly frames: number;
 }
 
+/** From this process's start, by `performance`, to that of the clock which all processes share. */
+const SHARED_CLOCK_MS = Number(process.hrtime.bigint()) / 1e6 - performance.now();
+
 export function monotonicMs(): number {
-  return Number(process.hrtime.bigint()) / 1e6;
+  return SHARED_CLOCK_MS + performance.now();
 }
 
 /** The text of a frame's first field, `type`: that is how both sides write every message. */

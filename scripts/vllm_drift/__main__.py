@@ -18,7 +18,7 @@ def main(arguments: list[str]) -> int:
     """Check each place, or all versions of the archive; returns the exit code."""
     parser = argparse.ArgumentParser(prog="vllm_drift", allow_abbrev=False)
     parser.add_argument("places", nargs="*", type=Path)
-    parser.add_argument("--adapter", choices=[g.name for g in GENERATIONS])
+    parser.add_argument("--adapter", choices=list(dict.fromkeys(g.name for g in GENERATIONS)))
     parser.add_argument("--archive", type=Path, required=True)
     parser.add_argument("--keep", action="store_true", help="put the places into the archive")
     options = parser.parse_args(arguments)

@@ -24,6 +24,11 @@ export interface Graph {
   readonly queryLength?: number;
   /** Microbatches that its step is split into; absent: 1. */
   readonly microbatches?: number;
+  /**
+   * Decoder layers of a drafter's runs whose graphs are captured, dropped and counted with this
+   * one, for a forecast of its bytes; absent: 0. What several graphs share counts with one of them.
+   */
+  readonly draftLayers?: number;
 }
 
 /** What of a step decides, besides its size and its requests, which graphs may serve it. */

@@ -63,7 +63,9 @@ function reasonsText({ runs }: ModeFigures): string {
       if (!first.has(kind)) first.set(kind, printable(detail.trim(), DETAIL_CHARS_MAX));
     }
   }
-  return [...first].map(([kind, detail]) => ` First ${kind}: ${detail}`).join("");
+  return [...first]
+    .map(([kind, detail]) => ` First ${kind}: ${detail.replace(/[\s.]+$/, "")}.`)
+    .join("");
 }
 
 function lateNote(runs: readonly NamedRun[]): string | undefined {

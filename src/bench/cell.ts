@@ -2,6 +2,7 @@
 
 import { setMaxListeners } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
+import { counted } from "../base/counted.ts";
 import { LazygraphError, messageOf } from "../base/errors.ts";
 import { ServerAddress } from "../measure/server-address.ts";
 import { type Due, recordOf, runOpenLoop, type Sent, sleep } from "./driver.ts";
@@ -211,7 +212,7 @@ class Run {
       );
     }
     if (spec.numWarmups === 0 || schedule.length === 0) return;
-    progress.phase(`warming up with ${spec.numWarmups} requests`);
+    progress.phase(`warming up with ${counted(spec.numWarmups, "request")}`);
     let next = 0;
     const worker = async (): Promise<void> => {
       while (next < spec.numWarmups && !signal.aborted) {

@@ -1,8 +1,9 @@
 /** What a report comes to, in words: each mode against the baseline, load by load. Pure text. */
 
+import { counted } from "../base/counted.ts";
 import type { Estimate } from "./bootstrap.ts";
 import { loadsOf } from "./glance.ts";
-import { numberText } from "./rows.ts";
+import { numberText, rangeText } from "./rows.ts";
 import type { RunFigures } from "./run-figures.ts";
 import { difference, type ModeFigures, type Summary } from "./summary.ts";
 
@@ -27,7 +28,7 @@ function alone({ mode, windows, runs }: ModeFigures): string {
   const tail = p99 === undefined ? "" : `, 99% within ${numberText(p99.value)} ms`;
   return (
     `${mode} gave the first token after ${numberText(p50.value)} ms at the median${tail}, over ` +
-    `${completed} requests in ${runsOf(runs.length)}.`
+    `${counted(completed, "request")} in ${runsOf(runs.length)}.`
   );
 }
 
@@ -59,8 +60,8 @@ function signed(seconds: number, unit: string): string {
 }
 
 function range({ low, high }: Estimate): string {
-  const [from, to] = [Math.abs(low), Math.abs(high)].sort((a, b) => a - b);
-  return `${numberText(from)} to ${numberText(to)}`;
+  const [from = 0, to = 0] = [Math.abs(low), Math.abs(high)].sort((a, b) => a - b);
+  return rangeText(from, to);
 }
 
 function firstToken(cell: ModeFigures, base: ModeFigures): string | undefined {
@@ -85,7 +86,7 @@ function pace(cell: ModeFigures): string | undefined {
 
 function times(ratio: Estimate): string {
   const { value, low, high } = ratio;
-  const interval = `95%: ${numberText(low)} to ${numberText(high)}`;
+  const interval = `95%: ${rangeText(low, high)}`;
   if (low <= 1 && high >= 1) return `not certainly different (${interval})`;
   return `${numberText(value)} times as long (${interval})`;
 }

@@ -1,110 +1,20 @@
-/** Reads the fields of a JSON object, each with its rule; a slip is one sentence with its path. */
+/** Sentences about the fields of a specification, each with its path. */
 
+import * as v from "valibot";
 import { OptionError } from "../base/errors.ts";
-import { nearMiss } from "../base/near-miss.ts";
+import { readBy, type Schema } from "../base/schema.ts";
 
-export interface NumberLimits {
-  readonly min: number;
-  readonly max: number;
-  readonly whole?: boolean;
-}
+/** Not empty. */
+export const words: Schema<string> = v.pipe(v.string("a text"), v.nonEmpty("a text"));
+export const flag: Schema<boolean> = v.boolean("true or false");
 
-export class Fields {
-  readonly #path: string;
-  readonly #value: Readonly<Record<string, unknown>>;
-  readonly #known = new Set<string>();
-
-  /** @throws OptionError unless `value` is a JSON object */
-  constructor(path: string, value: unknown) {
-    if (typeof value !== "object" || value === null || Array.isArray(value)) {
-      throw fieldError(path, "an object", value);
-    }
-    this.#path = path;
-    this.#value = value as Readonly<Record<string, unknown>>;
-  }
-
-  /** Call at the end. @throws OptionError for the first field that nobody asked for */
-  done(): void {
-    for (const name of Object.keys(this.#value)) {
-      if (this.#known.has(name)) continue;
-      const names = [...this.#known];
-      const meant = nearMiss(name, names) ?? `one of ${names.join(", ")}`;
-      throw new OptionError(
-        this.path(name),
-        `Expected ${this.#path} to have the field ${meant}, got ${JSON.stringify(name)}.`,
-      );
-    }
-  }
-
-  path(name: string): string {
-    return `${this.#path}.${name}`;
-  }
-
-  raw(name: string): unknown {
-    this.#known.add(name);
-    return this.#value[name];
-  }
-
-  text(name: string): string | undefined {
-    const value = this.raw(name);
-    if (value === undefined) return undefined;
-    if (typeof value === "string" && value !== "") return value;
-    throw fieldError(this.path(name), "a text", value);
-  }
-
-  flag(name: string): boolean | undefined {
-    const value = this.raw(name);
-    if (value === undefined || typeof value === "boolean") return value;
-    throw fieldError(this.path(name), "true or false", value);
-  }
-
-  number(name: string, limits: NumberLimits): number | undefined {
-    const value = this.raw(name);
-    return value === undefined ? undefined : numberIn(this.path(name), value, limits);
-  }
-
-  oneOf<T extends string>(name: string, values: readonly T[]): T | undefined {
-    const value = this.raw(name);
-    if (value === undefined) return undefined;
-    const found = values.find((candidate) => candidate === value);
-    if (found !== undefined) return found;
-    throw fieldError(this.path(name), `one of ${values.join(", ")}`, value);
-  }
-
-  list<T>(name: string, read: (value: unknown, path: string) => T): T[] | undefined {
-    const value = this.raw(name);
-    if (value === undefined) return undefined;
-    if (!Array.isArray(value)) throw fieldError(this.path(name), "a list", value);
-    return value.map((entry, index) => read(entry, `${this.path(name)}[${index}]`));
-  }
-
-  /** An object of named entries. */
-  record<T>(
-    name: string,
-    read: (value: unknown, path: string) => T,
-  ): Readonly<Record<string, T>> | undefined {
-    const value = this.raw(name);
-    if (value === undefined) return undefined;
-    if (typeof value !== "object" || value === null || Array.isArray(value)) {
-      throw fieldError(this.path(name), "an object", value);
-    }
-    const path = this.path(name);
-    return Object.fromEntries(
-      Object.entries(value).map(([key, entry]) => [key, read(entry, `${path}.${key}`)]),
-    );
-  }
-}
-
-export function numberIn(path: string, value: unknown, limits: NumberLimits): number {
-  const { min, max, whole } = limits;
-  const sound = typeof value === "number" && value >= min && value <= max;
-  if (sound && (whole !== true || Number.isInteger(value))) return value;
-  throw fieldError(path, `${whole ? "a whole number" : "a number"} from ${min} to ${max}`, value);
-}
-
-export function textIn(path: string, value: unknown): string {
-  if (typeof value === "string") return value;
-  throw fieldError(path, "a text", value);
+/** @throws OptionError for the first field that is unknown or breaks its rule */
+export function readField<T>(schema: Schema<T>, value: unknown, path: string): T {
+  return readBy(schema, value, (place, expected, got, isUnknownField) => {
+    const full = place === "" || place.startsWith("[") ? `${path}${place}` : `${path}.${place}`;
+    const verb = isUnknownField ? "have the field" : "be";
+    return new OptionError(full, `Expected ${full} to ${verb} ${expected}, got ${got}.`);
+  });
 }
 
 export function fieldError(path: string, expected: string, got: unknown): OptionError {

@@ -3,6 +3,7 @@
  * started, so that every mode, the simulator and other clients get the very same one.
  */
 
+import { counted } from "../base/counted.ts";
 import { OptionError } from "../base/errors.ts";
 import { createRandom, type Random } from "../base/random.ts";
 import {
@@ -268,7 +269,7 @@ export function loadText(load: Load | undefined): string {
     load.inputLenMax === undefined ? undefined : `prompts cut to ${load.inputLenMax}`,
     load.outputLenMax === undefined ? undefined : `answers cut to ${load.outputLenMax}`,
     seconds === undefined ? undefined : `arrivals for ${seconds} s`,
-    numPrompts === undefined ? undefined : `at most ${numPrompts} requests`,
+    numPrompts === undefined ? undefined : `at most ${counted(numPrompts, "request")}`,
     `counted from ${load.start ?? "ready"}`,
     `seed ${load.seed ?? 0}`,
   ];

@@ -5,6 +5,7 @@ import { replaceFile } from "../base/replace-file.ts";
 import { SkipCounts } from "../trace/skips.ts";
 import { type RunProgress, runCell } from "./cell.ts";
 import { type OnSkip, type ScheduledRequest, scheduleCsv, scheduleOf } from "./load.ts";
+import { askedOf } from "./run-head.ts";
 import type { RunHead } from "./samples.ts";
 import { type BenchSpec, type CellName, isVirtual } from "./spec.ts";
 import { type BenchFacts, folderError, openFolder, readHead, writeDocument } from "./store.ts";
@@ -54,7 +55,10 @@ export async function runMatrix(options: MatrixOptions): Promise<MatrixResult> {
   for (const cell of wanted) {
     const head = await readHead(folder, cell);
     if (head !== undefined) requireSame(spec, head, folder);
-    if (head?.status !== "complete") open.push(cell);
+    // Who mends what made a run partial asks in another way.
+    if (head?.status === "complete") {
+      requireSameRequests({ endpoint: spec.endpoint, asked: askedOf(spec) }, head, folder);
+    } else open.push(cell);
   }
   const now = open.slice(0, options.cellsMax);
   await options.check?.(now);
@@ -105,4 +109,20 @@ export function requireSame(
       "another one: give another folder, or another name",
     );
   }
+}
+
+/** Nor must runs of one name whose requests were made in different ways. */
+export function requireSameRequests(
+  one: Pick<RunHead, "endpoint" | "asked">,
+  other: Pick<RunHead, "endpoint" | "asked">,
+  folder: string,
+): void {
+  const known = one.asked !== undefined && other.asked !== undefined;
+  const isSame = !known || JSON.stringify(one.asked) === JSON.stringify(other.asked);
+  if (isSame && one.endpoint === other.endpoint) return;
+  throw folderError(
+    folder,
+    "a folder whose runs have the same endpoint, model, warm-ups and options of requests",
+    "others: give another folder, or another name",
+  );
 }

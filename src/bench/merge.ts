@@ -2,7 +2,7 @@
 
 import { copyFile } from "node:fs/promises";
 import { join } from "node:path";
-import { requireSame } from "./matrix.ts";
+import { requireSame, requireSameRequests } from "./matrix.ts";
 import type { RunHead } from "./samples.ts";
 import type { CellName } from "./spec.ts";
 import {
@@ -14,6 +14,10 @@ import {
   samplesFile,
   writeDocument,
 } from "./store.ts";
+
+function pairOf({ cell: { mode, load } }: RunHead): string {
+  return `${mode}~${load}`;
+}
 
 /**
  * @returns how many runs were taken over
@@ -31,7 +35,13 @@ export async function mergeFolders(folders: readonly string[], into: string): Pr
   const modes = Object.fromEntries(all.map(({ cell, mode }) => [cell.mode, mode]));
   const loads = Object.fromEntries(all.map(({ cell, load }) => [cell.load, load]));
   for (const head of there) requireSame({ modes, loads }, head, into);
-  for (const { folder, head } of heads) requireSame({ modes, loads }, head, folder);
+  const firsts = new Map<string, RunHead>(there.map((head) => [pairOf(head), head]));
+  for (const { folder, head } of heads) {
+    requireSame({ modes, loads }, head, folder);
+    const pair = pairOf(head);
+    requireSameRequests(firsts.get(pair) ?? head, head, folder);
+    firsts.set(pair, firsts.get(pair) ?? head);
+  }
   const [first = into] = folders;
   await writeDocument(join(into, "bench.json"), await readFacts(first));
   const known = new Set(there.map(identityOf));

@@ -1,5 +1,6 @@
 /** What the report draws: series as plain numbers, each with the table that says the same. */
 
+import { counted } from "../base/counted.ts";
 import { MIB } from "../base/units.ts";
 import { quantile } from "../measure/statistics.ts";
 import type { CellRun } from "./samples.ts";
@@ -100,7 +101,7 @@ function ttftOverTime(groups: readonly Group[]): Plot[] {
     return {
       kind: "points",
       title: `${group.mode}: time to first token over time, run ${run.cell.run} of ${group.runs.length}`,
-      description: `${points.length} requests, the longest took ${longest.toFixed(1)} ms; ${marksText(marks.length)}.`,
+      description: `${counted(points.length, "request")}, the longest took ${longest.toFixed(1)} ms; ${marksText(marks.length)}.`,
       xLabel: "seconds after ready",
       yLabel: "ms",
       xLog: false,

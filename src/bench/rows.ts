@@ -241,11 +241,26 @@ function range(value: number, low: number, high: number): string {
 /** Three digits that count, and thousands in groups. */
 export function numberText(value: number | undefined): string | undefined {
   if (value === undefined || Number.isNaN(value)) return undefined;
+  if (Math.abs(value) >= 1000) return whole(value);
+  return value === 0 ? "0" : value.toFixed(digitsOf(value));
+}
+
+/** Both ends with the digits of the larger one: `0.95 to 1.02`. */
+export function rangeText(low: number, high: number): string {
+  const larger = Math.max(Math.abs(low), Math.abs(high));
+  if (larger >= 1000 || larger === 0) return `${numberText(low)} to ${numberText(high)}`;
+  const digits = digitsOf(larger);
+  return `${low.toFixed(digits)} to ${high.toFixed(digits)}`;
+}
+
+/** Behind the point, for three digits of a number in all. */
+function digitsOf(value: number): number {
   const size = Math.abs(value);
-  if (size >= 1000) return whole(value);
-  if (size === 0) return "0";
   const digits = Math.max(0, Math.min(6, 2 - Math.floor(Math.log10(size))));
-  return value.toFixed(size >= 100 ? 0 : digits);
+  // 0.9997 is 1.00 and not 1.000: what it is rounded to has a digit more before the point.
+  const rounded = Number(size.toFixed(digits));
+  if (rounded >= 100) return 0;
+  return Math.max(0, Math.min(digits, 2 - Math.floor(Math.log10(rounded || size))));
 }
 
 export function whole(value: number): string {

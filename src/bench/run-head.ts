@@ -1,9 +1,10 @@
 /** The head of a run, the same for engines in real time and in virtual time. */
 
 import { LazygraphError } from "../base/errors.ts";
+import { defined } from "./fields.ts";
 import { hostFacts } from "./host.ts";
 import type { Load, ScheduledRequest } from "./load.ts";
-import type { RunHead } from "./samples.ts";
+import type { AskedFields, RunHead } from "./samples.ts";
 import type { BenchSpec, CellName, ModeSpec } from "./spec.ts";
 import { storedMode } from "./stored-mode.ts";
 
@@ -35,9 +36,20 @@ export function headOf(plan: CellPlan, startedAt: string, more: Partial<RunHead>
     load,
     start: load.start ?? "ready",
     endpoint: spec.endpoint,
+    asked: askedOf(spec),
     requestsScheduled: schedule.length,
     times: {},
     ...more,
+  };
+}
+
+export function askedOf(spec: AskedFields): AskedFields {
+  const { ignoreEos, maxTokensSent, streamOptions, textPrompts, numWarmups, model } = spec;
+  return {
+    ignoreEos,
+    textPrompts,
+    numWarmups,
+    ...defined({ maxTokensSent, streamOptions, model }),
   };
 }
 

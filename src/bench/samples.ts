@@ -3,7 +3,7 @@
 import type { EngineSnapshot } from "../engine/snapshot.ts";
 import type { Failure } from "./failure.ts";
 import type { Load, Start } from "./load.ts";
-import type { CellName, ModeSpec } from "./spec.ts";
+import type { BenchSpec, CellName, ModeSpec } from "./spec.ts";
 
 /** One request. Seconds count from the spawn of the engine, or from the run's start without one. */
 export interface RequestRecord {
@@ -81,6 +81,12 @@ export interface RunTimes {
 }
 
 /** The head of a run: everything but its samples. */
+/** What of a specification makes requests other ones, besides mode, load and endpoint. */
+export type AskedFields = Pick<
+  BenchSpec,
+  "ignoreEos" | "maxTokensSent" | "streamOptions" | "textPrompts" | "numWarmups" | "model"
+>;
+
 export interface RunHead {
   readonly format: 1;
   readonly cell: CellName;
@@ -94,6 +100,8 @@ export interface RunHead {
   readonly load: Load;
   readonly start: Start;
   readonly endpoint: string;
+  /** As it was asked for; absent in folders of before it was kept. */
+  readonly asked?: AskedFields;
   readonly model?: string;
   /** Of a simulated engine: the title of its profile. */
   readonly simulated?: string;

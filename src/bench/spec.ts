@@ -1,13 +1,15 @@
 /** What a benchmark runs: modes, loads, and which cells of the two, from a JSON file or options. */
 
+import * as v from "valibot";
 import { OptionError } from "../base/errors.ts";
+import { exactFields, list, named, number, oneOf, whole } from "../base/schema.ts";
 import { type ControllerOptions, resolveOptions } from "../controller/options.ts";
 import { checkApiKey, checkHeaders } from "../measure/access-check.ts";
 import { type ServerAddressOptions, serverUrl, shownUrl } from "../measure/server-address.ts";
 import { MODES, type Mode } from "../wire/protocol.ts";
-import { defined, Fields, fieldError, numberIn, textIn } from "./fields.ts";
+import { defined, fieldError, flag, readField, words } from "./fields.ts";
 import type { Load } from "./load.ts";
-import { parseLoad, SECONDS_MAX, TOKENS } from "./load-spec.ts";
+import { checkLoad, loadSchema, SECONDS_MAX, tokens } from "./load-spec.ts";
 import type { Endpoint, RequestFields } from "./stream.ts";
 
 export interface CellName {
@@ -78,6 +80,52 @@ export interface BenchSpec extends RequestFields {
 /** Names become parts of file names. */
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,47}$/;
 const RUNS_MAX = 1000;
+/** Modes, and loads. */
+const NAMES_MAX = 1000;
+/** Words of a command, variables, headers, options. */
+const WORDS_MAX = 10_000;
+const SIZES_MAX = 4096;
+const CELLS_MAX = 100_000;
+
+const anyText = v.string("a text");
+const goodputMs = v.exactOptional(number(0, 86_400_000));
+
+const simulated = exactFields({
+  profile: v.exactOptional(words),
+  sizes: v.exactOptional(list(tokens, SIZES_MAX)),
+  jitter: v.exactOptional(number(0, 1)),
+  realTime: v.exactOptional(flag),
+});
+
+const modeSchema = exactFields({
+  command: v.exactOptional(list(anyText, WORDS_MAX)),
+  simulated: v.exactOptional(simulated),
+  url: v.exactOptional(words),
+  mode: v.exactOptional(oneOf(MODES)),
+  env: v.exactOptional(named(anyText, WORDS_MAX)),
+  controller: v.exactOptional(named(v.unknown(), WORDS_MAX)),
+});
+
+const specSchema = exactFields({
+  modes: v.optional(named(modeSchema, NAMES_MAX), {}),
+  loads: v.optional(named(loadSchema, NAMES_MAX), {}),
+  baseline: v.exactOptional(words),
+  runs: v.optional(whole(1, RUNS_MAX), 1),
+  cells: v.exactOptional(v.unknown()),
+  model: v.exactOptional(words),
+  title: v.optional(words, "TTFT around captures"),
+  endpoint: v.optional(oneOf(["completions", "chat"]), "completions"),
+  numWarmups: v.optional(whole(0, 10_000), 0),
+  ignoreEos: v.optional(flag, true),
+  maxTokensSent: v.optional(flag, true),
+  streamOptions: v.optional(flag, true),
+  apiKey: v.exactOptional(words),
+  headers: v.exactOptional(named(v.unknown(), WORDS_MAX)),
+  textPrompts: v.optional(flag, false),
+  goodput: v.nullish(exactFields({ ttft: goodputMs, tpot: goodputMs, e2el: goodputMs }), {}),
+  readySecondsMax: v.optional(number(1, SECONDS_MAX), 900),
+  requestSecondsMax: v.optional(number(1, SECONDS_MAX), 600),
+});
 
 /**
  * Checks a specification; `${NAME}` in any text is replaced from the environment.
@@ -88,45 +136,38 @@ export function parseSpec(
   value: unknown,
   environment: Readonly<Record<string, string | undefined>> = {},
 ): BenchSpec {
-  const fields = new Fields("spec", expand(value, environment));
-  const modes = fields.record("modes", parseMode) ?? {};
-  const loads = fields.record("loads", parseLoad) ?? {};
+  const read = readField(specSchema, expand(value, environment), "spec");
+  const { apiKey, headers, cells, ...rest } = read;
+  const { modes, loads, runs } = rest;
+  for (const [name, mode] of Object.entries(modes)) checkMode(mode, `spec.modes.${name}`);
+  for (const [name, load] of Object.entries(loads)) checkLoad(load, `spec.loads.${name}`);
   for (const [what, names] of Object.entries({ modes, loads })) requireNames(what, names);
   const [first = ""] = Object.keys(modes);
-  const baseline = fields.text("baseline") ?? first;
+  const { baseline = first } = rest;
   if (!Object.hasOwn(modes, baseline)) {
     throw fieldError("spec.baseline", `one of ${Object.keys(modes).join(", ")}`, baseline);
   }
-  const runs = fields.number("runs", { min: 1, max: RUNS_MAX, whole: true }) ?? 1;
-  const pairs = fields.list("cells", (cell, path) => parseCell(cell, path, modes, loads));
-  const model = fields.text("model");
-  const spec: BenchSpec = {
-    title: fields.text("title") ?? "TTFT around captures",
-    endpoint: fields.oneOf("endpoint", ["completions", "chat"]) ?? "completions",
-    ...(model === undefined ? {} : { model }),
+  const pair = exactFields({
+    mode: oneOf(Object.keys(modes)),
+    load: oneOf(Object.keys(loads)),
+    runs: v.exactOptional(whole(1, RUNS_MAX)),
+  });
+  const pairs =
+    cells === undefined
+      ? allPairs(modes, loads)
+      : readField(list(pair, CELLS_MAX), cells, "spec.cells");
+  return {
+    ...rest,
     baseline,
-    runs,
-    numWarmups: fields.number("numWarmups", { min: 0, max: 10_000, whole: true }) ?? 0,
-    ignoreEos: fields.flag("ignoreEos") ?? true,
-    maxTokensSent: fields.flag("maxTokensSent") ?? true,
-    streamOptions: fields.flag("streamOptions") ?? true,
     access: defined<ServerAddressOptions>({
       // An empty variable is an unset one.
       apiKey:
-        checkApiKey("spec.apiKey", fields.text("apiKey")) ??
+        checkApiKey("spec.apiKey", apiKey) ??
         checkApiKey("OPENAI_API_KEY", environment["OPENAI_API_KEY"]),
-      headers: checkHeaders("spec.headers", fields.record("headers", headerText)),
+      headers: checkHeaders("spec.headers", headerTexts(headers)),
     }),
-    textPrompts: fields.flag("textPrompts") ?? false,
-    goodput: parseGoodput(fields.raw("goodput") ?? {}),
-    readySecondsMax: fields.number("readySecondsMax", { min: 1, max: SECONDS_MAX }) ?? 900,
-    requestSecondsMax: fields.number("requestSecondsMax", { min: 1, max: SECONDS_MAX }) ?? 600,
-    modes,
-    loads,
-    cells: cellsOf(pairs ?? allPairs(modes, loads), runs),
+    cells: cellsOf(pairs, runs),
   };
-  fields.done();
-  return spec;
 }
 
 function requireNames(what: string, entries: object): void {
@@ -165,48 +206,26 @@ function cellsOf(pairs: readonly Pair[], runs: number): CellName[] {
   });
 }
 
-function parseCell(value: unknown, path: string, modes: object, loads: object): Pair {
-  const fields = new Fields(path, value);
-  const mode = fields.oneOf("mode", Object.keys(modes));
-  const load = fields.oneOf("load", Object.keys(loads));
-  if (mode === undefined || load === undefined) {
-    throw fieldError(path, "a mode and a load by name", value);
-  }
-  const runs = fields.number("runs", { min: 1, max: RUNS_MAX, whole: true });
-  fields.done();
-  return { mode, load, ...(runs === undefined ? {} : { runs }) };
-}
-
-function parseMode(value: unknown, path: string): ModeSpec {
-  const fields = new Fields(path, value);
-  const mode = defined<ModeSpec>({
-    command: fields.list("command", (word, at) => textIn(at, word)),
-    simulated: parseSimulated(fields.raw("simulated"), `${path}.simulated`),
-    url: fields.text("url"),
-    mode: fields.oneOf("mode", MODES),
-    env: fields.record("env", (text, at) => textIn(at, text)),
-    controller: fields.record("controller", (option) => option),
-  });
-  fields.done();
+/** @throws OptionError for fields that need or exclude each other */
+function checkMode(mode: ModeSpec, path: string): void {
   const ways = [mode.command, mode.simulated, mode.url].filter((way) => way !== undefined);
   if (ways.length !== 1) {
-    throw fieldError(path, "given with one of command, simulated and url", value);
+    throw fieldError(path, "given with one of command, simulated and url", mode);
   }
   if (mode.command !== undefined) requireCommand(mode.command, path);
   if (isVirtual(mode)) requireVirtual(mode, path);
   if (mode.controller !== undefined) {
     if (mode.mode === undefined) {
-      throw fieldError(`${path}.controller`, "left out without `mode`: stock has none", value);
+      throw fieldError(`${path}.controller`, "left out without `mode`: stock has none", mode);
     }
     resolveOptions(controllerOptions(mode));
   }
   if (mode.url !== undefined) {
     checkUrl(`${path}.url`, mode.url);
     if (mode.mode !== undefined) {
-      throw fieldError(path, "without `mode` where there is a url: no engine is started", value);
+      throw fieldError(path, "without `mode` where there is a url: no engine is started", mode);
     }
   }
-  return mode;
 }
 
 /** Simulated in virtual time: no process, no HTTP. */
@@ -252,38 +271,22 @@ export function checkUrl(path: string, text: string): URL {
   throw fieldError(path, "an http:// or https:// URL", shownUrl(text));
 }
 
-function headerText(value: unknown, path: string): string {
-  if (typeof value === "string") return value;
-  // Without what came, which may be a secret.
-  throw new OptionError(path, `Expected ${path} to be a text, got ${typeof value}.`);
+function headerTexts(
+  headers: Readonly<Record<string, unknown>> | undefined,
+): Readonly<Record<string, string>> | undefined {
+  for (const [name, value] of Object.entries(headers ?? {})) {
+    if (typeof value === "string") continue;
+    // Without what came, which may be a secret.
+    const at = `spec.headers.${name}`;
+    throw new OptionError(at, `Expected ${at} to be a text, got ${typeof value}.`);
+  }
+  return headers as Readonly<Record<string, string>> | undefined;
 }
 
-function parseSimulated(value: unknown, path: string): SimulatedSpec | undefined {
-  if (value === undefined) return undefined;
-  const fields = new Fields(path, value);
-  const simulated = defined<SimulatedSpec>({
-    profile: fields.text("profile"),
-    sizes: fields.list("sizes", (size, at) => numberIn(at, size, TOKENS)),
-    jitter: fields.number("jitter", { min: 0, max: 1 }),
-    realTime: fields.flag("realTime"),
-  });
-  fields.done();
-  return simulated;
-}
-
-function parseGoodput(value: unknown): Goodput {
-  const fields = new Fields("spec.goodput", value);
-  const limits = { min: 0, max: 86_400_000 };
-  const goodput = defined<Goodput>({
-    ttft: fields.number("ttft", limits),
-    tpot: fields.number("tpot", limits),
-    e2el: fields.number("e2el", limits),
-  });
-  fields.done();
-  return goodput;
-}
-
-/** Texts anywhere in the document, so that one file fits several hosts. */
+/**
+ * Texts anywhere in the document, so that one file fits several hosts. Fields that are undefined
+ * count as not given.
+ */
 function expand(
   value: unknown,
   environment: Readonly<Record<string, string | undefined>>,
@@ -298,6 +301,8 @@ function expand(
   if (Array.isArray(value)) return value.map((entry) => expand(entry, environment));
   if (typeof value !== "object" || value === null) return value;
   return Object.fromEntries(
-    Object.entries(value).map(([key, entry]) => [key, expand(entry, environment)]),
+    Object.entries(value)
+      .filter(([, entry]) => entry !== undefined)
+      .map(([key, entry]) => [key, expand(entry, environment)]),
   );
 }

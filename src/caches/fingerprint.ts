@@ -48,9 +48,11 @@ const SHORT: Readonly<Record<string, string>> = {
   "-pp": "--pipeline-parallel-size",
   "-dp": "--data-parallel-size",
   "-q": "--quantization",
-  "-O": "--compilation-config",
+  "-O": "--optimization-level",
   "-cc": "--compilation-config",
 };
+/** `-O3`, as vLLM takes it apart; `-O 3` and `-O=3` are in the table. */
+const LEVEL = /^-O(?!=)(.+)$/s;
 
 /** A server's options that decide what it compiles, sorted; its model is none of them. */
 export function decidingOptions(words: readonly string[]): string[] {
@@ -58,7 +60,8 @@ export function decidingOptions(words: readonly string[]): string[] {
   for (let at = 0; at < words.length; at++) {
     const word = words[at] ?? "";
     if (!word.startsWith("-")) continue;
-    const [given = "", inline] = word.split(/=(.*)/s);
+    const [given = "", inline] =
+      LEVEL.exec(word) === null ? word.split(/=(.*)/s) : ["-O", word.slice(2)];
     const name = (SHORT[given] ?? given).replaceAll("_", "-");
     const values = inline === undefined ? [] : [inline];
     for (let next = words[at + 1]; inline === undefined && next !== undefined; ) {
@@ -72,6 +75,11 @@ export function decidingOptions(words: readonly string[]): string[] {
     options.push([name, ...values].join(" "));
   }
   return options.sort();
+}
+
+/** The file of options that `--config` names; what is in it decides, not where it lies. */
+export function configFileOf(options: readonly string[]): string | undefined {
+  return options.find((option) => option.startsWith("--config "))?.slice("--config ".length);
 }
 
 /** The model that a server's words name. */

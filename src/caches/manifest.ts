@@ -1,5 +1,6 @@
 /** What a folder of caches, and a pack, says of itself. Pure. */
 
+import * as v from "valibot";
 import { jsonObject } from "../base/parse-json.ts";
 import type { CacheFingerprint } from "./fingerprint.ts";
 
@@ -7,6 +8,22 @@ export const MANIFEST: string = "lazygraph-caches.json";
 export const MANIFEST_BYTES_MAX: number = 1 << 20;
 const FORMAT = "lazygraph-caches";
 const VERSION = 1;
+
+const texts = v.record(v.string(), v.string());
+const manifest = v.object({
+  format: v.literal(FORMAT),
+  formatVersion: v.literal(VERSION),
+  folder: v.string(),
+  fingerprint: v.object({
+    python: v.string(),
+    packages: texts,
+    gpu: v.string(),
+    driver: v.string(),
+    model: v.string(),
+    options: v.array(v.string()),
+    variables: texts,
+  }),
+});
 
 export interface Manifest {
   readonly fingerprint: CacheFingerprint;
@@ -21,30 +38,8 @@ export function formatManifest({ fingerprint, folder }: Manifest): string {
 
 /** Undefined for what is no manifest that this version can read. */
 export function parseManifest(text: string): Manifest | undefined {
-  const body = jsonObject(text) as Record<string, unknown> | undefined;
-  if (body?.["format"] !== FORMAT || body["formatVersion"] !== VERSION) return undefined;
-  const { folder, fingerprint } = body;
-  if (typeof folder !== "string" || typeof fingerprint !== "object" || fingerprint === null) {
-    return undefined;
-  }
-  const { python, packages, gpu, driver, model, options, variables } = fingerprint as Record<
-    string,
-    unknown
-  >;
-  if (![python, gpu, driver, model].every((each) => typeof each === "string")) return undefined;
-  if (!isTexts(packages) || !isTexts(variables)) return undefined;
-  if (!Array.isArray(options) || !options.every((each) => typeof each === "string")) {
-    return undefined;
-  }
-  const read = { python, packages, gpu, driver, model, options, variables };
-  return { folder, fingerprint: read as CacheFingerprint };
-}
-
-function isTexts(value: unknown): value is Record<string, string> {
-  return (
-    typeof value === "object" &&
-    value !== null &&
-    !Array.isArray(value) &&
-    Object.values(value).every((each) => typeof each === "string")
-  );
+  const { success, output } = v.safeParse(manifest, jsonObject(text));
+  if (!success) return undefined;
+  const { folder, fingerprint } = output;
+  return { folder, fingerprint };
 }

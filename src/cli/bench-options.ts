@@ -1,8 +1,8 @@
 /** Options of `lazygraph bench` into a specification, so that both ways go through its checks. */
 
 import { readFile } from "node:fs/promises";
-import { codeOf, messageOf, OptionError } from "../base/errors.ts";
-import { parseJsonFile } from "../base/parse-json.ts";
+import { codeOf, OptionError } from "../base/errors.ts";
+import { jsonFault, parseJsonFile } from "../base/parse-json.ts";
 import { defined } from "../bench/fields.ts";
 import type { CellName } from "../bench/spec.ts";
 import { type BenchSpec, checkUrl, parseSpec } from "../bench/spec.ts";
@@ -347,8 +347,7 @@ async function readSpec(file: string, options: ParsedOptions): Promise<BenchSpec
   try {
     value = parseJsonFile(text);
   } catch (error) {
-    const why = messageOf(error);
-    throw new OptionError("--spec", `Expected ${quote(file)} to be JSON, got: ${why}`);
+    throw new OptionError("--spec", `Expected ${quote(file)} to be JSON, but ${jsonFault(error)}.`);
   }
   const parsed = parseSpec(value, process.env);
   // A file is shared, a key is not: it may be given beside the file.

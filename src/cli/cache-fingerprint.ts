@@ -9,6 +9,7 @@ import { LazygraphError, messageOf } from "../base/errors.ts";
 import { jsonObject } from "../base/parse-json.ts";
 import {
   type CacheFingerprint,
+  configFileOf,
   decidingOptions,
   decidingVariables,
   modelOf,
@@ -43,7 +44,7 @@ export async function cacheFingerprint(
     ...versions,
     ...gpu,
     model: await modelDigest(modelOf(words)),
-    options: decidingOptions(words),
+    options: await withConfigDigest(decidingOptions(words)),
     variables: decidingVariables(all),
   };
 }
@@ -98,7 +99,20 @@ const DIGEST_CHARS = 16;
 /** A local model is what its configuration says, wherever it lies. */
 async function modelDigest(model: string | undefined): Promise<string> {
   if (model === undefined) return "vLLM's default";
-  const config = await readFile(join(model, "config.json")).catch(() => undefined);
-  if (config === undefined) return model;
-  return createHash("sha256").update(config).digest("hex").slice(0, DIGEST_CHARS);
+  return (await digestOf(join(model, "config.json"))) ?? model;
+}
+
+/** A file that can't be read is its name: the command will say what is wrong with it. */
+async function withConfigDigest(options: readonly string[]): Promise<string[]> {
+  const file = configFileOf(options);
+  const digest = file === undefined ? undefined : await digestOf(file);
+  return options.map((option) =>
+    option === `--config ${file}` && digest !== undefined ? `--config ${digest}` : option,
+  );
+}
+
+async function digestOf(file: string): Promise<string | undefined> {
+  const content = await readFile(file).catch(() => undefined);
+  if (content === undefined) return undefined;
+  return createHash("sha256").update(content).digest("hex").slice(0, DIGEST_CHARS);
 }

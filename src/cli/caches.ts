@@ -3,6 +3,7 @@
 import { stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { counted } from "../base/counted.ts";
 import { codeOf, OptionError } from "../base/errors.ts";
 import { MIB } from "../base/units.ts";
 import { cachesError, checkFingerprint, readFolder, type Size, sizeOf } from "../caches/folder.ts";
@@ -65,7 +66,12 @@ export async function runCaches(argv: readonly string[]): Promise<number> {
   const terminator = argv.indexOf("--");
   const own = terminator === -1 ? argv : argv.slice(0, terminator);
   const command = terminator === -1 ? [] : argv.slice(terminator + 1);
-  const options = parseOptions(own, OPTIONS, { name: "ACTION [FILE]", min: 1, max: 2 });
+  const options = parseOptions(own, OPTIONS, {
+    name: "ACTION [FILE]",
+    min: 1,
+    max: 2,
+    first: ACTIONS,
+  });
   if (options.flags.has("help")) {
     process.stdout.write(HELP);
     return 0;
@@ -147,7 +153,8 @@ async function listCaches(options: ParsedOptions): Promise<number> {
     return 0;
   }
   for (const { name, path, size } of rows) {
-    const amount = size === undefined ? "none" : `${mebibytes(size.bytes)} in ${size.files} files`;
+    const amount =
+      size === undefined ? "none" : `${mebibytes(size.bytes)} in ${counted(size.files, "file")}`;
     process.stdout.write(`${name.padEnd(11)} ${amount.padEnd(26)} ${path}\n`);
   }
   if (manifest !== undefined) process.stdout.write(`${fingerprintText(manifest)}\n`);
@@ -159,9 +166,16 @@ function mebibytes(bytes: number): string {
 }
 
 function fingerprintText({ fingerprint }: Manifest): string {
-  const { packages, gpu, model, options } = fingerprint;
+  const { python, packages, gpu, model, options } = fingerprint;
   const versions = Object.entries(packages).map(([name, version]) => `${name} ${version}`);
-  return `for ${model} ${options.join(" ")}\n    ${gpu}; ${versions.join(", ")}`;
+  const lines = [
+    `for      ${[model, ...options].join(" ")}`,
+    `GPU      ${gpu}`,
+    `Python   ${python}`,
+    // A stand-in, or another Python than the engine's: what fits it tells nothing of vLLM.
+    `packages ${versions.length === 0 ? "none of vLLM's: is this its Python?" : versions.join(", ")}`,
+  ];
+  return lines.join("\n");
 }
 
 async function pack(file: string, folder: string, options: ParsedOptions): Promise<number> {
@@ -172,7 +186,7 @@ async function pack(file: string, folder: string, options: ParsedOptions): Promi
     process.stdout.write(`${JSON.stringify({ file, ...packed, seconds })}\n`);
   } else {
     process.stdout.write(
-      `${file}: ${packed.files} files, ${mebibytes(packed.bytes)}, packed ` +
+      `${file}: ${counted(packed.files, "file")}, ${mebibytes(packed.bytes)}, packed ` +
         `${mebibytes(packed.packBytes)}\n`,
     );
   }
@@ -196,7 +210,9 @@ async function unpackInto(
     process.stdout.write(`${JSON.stringify({ folder: resolve(folder), files, bytes, from })}\n`);
     return 0;
   }
-  process.stdout.write(`${folder}: ${content.files} files, ${mebibytes(content.bytes)}\n`);
+  process.stdout.write(
+    `${folder}: ${counted(content.files, "file")}, ${mebibytes(content.bytes)}\n`,
+  );
   if (from !== undefined) {
     note(`They were filled at ${from}: what names its own place is compiled again elsewhere.`);
   }

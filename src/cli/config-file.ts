@@ -7,7 +7,7 @@
 import { readFileSync, statSync } from "node:fs";
 import { codeOf, OptionError } from "../base/errors.ts";
 import { nearMiss } from "../base/near-miss.ts";
-import { parseJsonFile } from "../base/parse-json.ts";
+import { jsonFault, parseJsonFile } from "../base/parse-json.ts";
 import { quote } from "./errors.ts";
 import type { OptionSpec, ParsedOptions } from "./options.ts";
 
@@ -161,7 +161,7 @@ function readObject(file: Source): object {
   try {
     value = parseJsonFile(text);
   } catch (error) {
-    throw mistake(file, `Expected ${file.name} to be JSON, got ${(error as Error).message}.`);
+    throw mistake(file, `Expected ${file.name} to be JSON, but ${jsonFault(error)}.`);
   }
   if (typeof value === "object" && value !== null && !Array.isArray(value)) return value;
   throw mistake(file, `Expected ${file.name} to hold a JSON object, got ${quote(text.trim())}.`);

@@ -6,6 +6,7 @@
 
 import { fileURLToPath } from "node:url";
 import Table from "cli-table3";
+import { counted } from "../base/counted.ts";
 import { DEFAULT_PROFILE, loadProfile } from "../profile/load.ts";
 import type { Profile } from "../profile/profile.ts";
 import { readTrace, type TraceRequest } from "../trace/trace.ts";
@@ -121,7 +122,7 @@ function introduction({ profile, traceTitle, traceSpeed, requests, settings }: D
   return [
     "The engine is SIMULATED: no GPU is used, and every time below comes from a cost profile.",
     `Profile ${profile.name}, measured ${profile.measuredOn}: ${profile.title}.`,
-    `Trace: the first ${requests.length} requests of ${traceTitle},`,
+    `Trace: the first ${counted(requests.length, "request")} of ${traceTitle},`,
     `  at ${traceSpeed} times its speed: ${span.toFixed(0)} simulated seconds of arrivals.`,
     `The controller and the engine are two processes and talk over ZeroMQ; the engine's clock runs`,
     `  ${settings.speed} times as fast as a real one.`,
@@ -199,6 +200,7 @@ function footnote({ profile, traceTitle }: Demo): string {
   const startup = `${profile.startupSeconds} s in every mode; it makes up most of the rows with${MARK}`;
   const told = assumed.map((name) => (name === "startupSeconds" ? `${name} (${startup})` : name));
   return [
+    "The last capture comes when trace, speed and policy leave time for it: other loads, other times.",
     "All times are simulated, not measured in this run. TTFT counts from the start of the engine's",
     "process for requests that arrived before it was ready.",
     `Measured: ${profile.setup}.`,

@@ -20,7 +20,8 @@ export class Denials {
     if (this.#now() - this.#toldAtMs < QUIET_MS) return;
     const what = reason === "token-wrong" ? "a wrong token" : "no token";
     const code = "ERR_LAZYGRAPH_TOKEN";
-    this.#log.line("warn", `refused over HTTP: ${what}`, { remote, requests: this.#untold, code });
+    const fields = { remote, requests: this.#untold };
+    this.#log.line("warn", `refused over HTTP: ${what}`, fields, { code });
     this.#toldAtMs = this.#now();
     this.#untold = 0;
   }

@@ -16,10 +16,14 @@ export function choice<T extends string>(option: string, values: readonly T[], g
   const found = values.find((value) => value === got);
   if (found !== undefined) return found;
   const meant = nearMiss(got, values);
-  const list = `${values.slice(0, -1).join(", ")} or ${values.at(-1)}`;
-  const error = usageError(option, list, got);
+  const error = usageError(option, orList(values), got);
   if (meant === undefined) throw error;
   throw new OptionError(option, `${error.message.replace(/\.$/, "")}: did you mean ${meant}?`);
+}
+
+/** `new, show or allow`. */
+export function orList(values: readonly string[]): string {
+  return `${values.slice(0, -1).join(", ")} or ${values.at(-1)}`;
 }
 
 /** What a user typed, in quotes and bounded, so that one bad argument can't flood a terminal. */
@@ -29,10 +33,17 @@ export function quote(text: string): string {
 
 /** `lazygraph: <sentence> [CODE]`; errors that aren't ours keep their own code, if they have one. */
 export function errorLine(error: unknown): string {
-  const message = messageOf(error);
-  const sentence = message.trim().replaceAll(/\s*\n\s*/g, " ") || "Failed without a message.";
   const code = codeOf(error);
-  return code === undefined ? `lazygraph: ${sentence}` : `lazygraph: ${sentence} [${code}]`;
+  return `lazygraph: ${errorSentence(error)}${code === undefined ? "" : ` [${code}]`}`;
+}
+
+/** What an error says, on one line, without its code. */
+export function errorSentence(error: unknown): string {
+  return (
+    messageOf(error)
+      .trim()
+      .replaceAll(/\s*\n\s*/g, " ") || "Failed without a message."
+  );
 }
 
 /** What the user gave can't be used: an option, a command, or a file that an option named. */

@@ -78,7 +78,9 @@ const TAKES: Readonly<Record<(typeof ACTIONS)[number], readonly string[]>> = {
 };
 
 export async function runKeys(argv: readonly string[]): Promise<number> {
-  const options = parseOptions(argv, OPTIONS, { name: "ACTION FOLDER [KEY]", min: 2, max: 3 });
+  const options = parseOptions(argv, OPTIONS, {
+    ...{ name: "ACTION FOLDER [KEY]", min: 2, max: 3, first: ACTIONS },
+  });
   if (options.flags.has("help")) {
     process.stdout.write(HELP);
     return 0;

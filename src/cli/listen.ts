@@ -31,13 +31,13 @@ export function listenAddress(option: string, value: string): ListenAddress {
 export async function listen(
   server: Server,
   address: ListenAddress,
-  option = "--http",
+  { option = "--http", tell = note }: { option?: string; tell?: typeof note } = {},
 ): Promise<string> {
   if ("path" in address) await listenFile(server, address.path, option);
   else await listenServer(server, option, address.host, address.port);
   // An error after this is one connection's, such as too many open files.
   server.on("error", ({ message }) => {
-    note(`The HTTP side could not take a connection: ${message}.`);
+    tell(`The HTTP side could not take a connection: ${message}.`);
   });
   if ("path" in address) return `unix:${address.path}`;
   const bound = server.address() as AddressInfo;

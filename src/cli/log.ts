@@ -9,8 +9,16 @@ export type LogLevel = "info" | "warn" | "error";
 /** What a program reads besides the sentence. */
 export type LogFields = Readonly<Record<string, string | number | undefined>>;
 
+/** What the sentence says already: a program reads it as fields, people read it once. */
+export interface LogAbout {
+  readonly engine?: string | undefined;
+  readonly mode?: string | undefined;
+  /** Text has it behind the sentence, in brackets, as every error has. */
+  readonly code?: string | undefined;
+}
+
 export interface Log {
-  line(level: LogLevel, message: string, fields?: LogFields): void;
+  line(level: LogLevel, message: string, fields?: LogFields, about?: LogAbout): void;
 }
 
 /**
@@ -23,17 +31,22 @@ export function createLog(
   now: () => Date = () => new Date(),
 ): Log {
   return {
-    line(level, message, fields = {}) {
+    line(level, message, fields = {}, about = {}) {
       const time = now().toISOString();
-      // Tables have several lines; a log line is one.
+      // What came from elsewhere may have several lines; a log line is one.
       const one = message.trim().replaceAll(/\s*\n\s*/g, "; ");
       write(
         format === "json"
-          ? `${JSON.stringify({ time, level, message: one, ...fields })}\n`
-          : `${time} ${level.padEnd(5)} ${one}${fieldsText(fields)}\n`,
+          ? `${JSON.stringify({ time, level, message: one, ...about, ...fields })}\n`
+          : `${time} ${level.padEnd(5)} ${withCode(one, about.code)}${fieldsText(fields)}\n`,
       );
     },
   };
+}
+
+/** A sentence and its code, as people read them. */
+export function withCode(sentence: string, code: string | undefined): string {
+  return code === undefined ? sentence : `${sentence} [${printable(code)}]`;
 }
 
 /** `key=value`, quoted where a blank or a quote would break the line's words. */

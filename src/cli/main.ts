@@ -123,7 +123,8 @@ async function main(argv: readonly string[]): Promise<number> {
     const names = Object.keys(COMMANDS);
     const meant = nearMiss(name, names);
     const expected = meant === undefined ? `one of ${names.join(", ")}` : `\`${meant}\``;
-    throw new OptionError("COMMAND", `Expected the command ${expected}, got ${quote(name)}.`);
+    const sentence = `Expected the command to be ${expected}, got ${quote(name)}; see --help.`;
+    throw new OptionError("COMMAND", sentence);
   }
   const run = await command.load();
   return run(rest);

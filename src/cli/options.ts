@@ -4,13 +4,14 @@
  */
 
 import { parseArgs } from "node:util";
+import { counted } from "../base/counted.ts";
 import { OptionError } from "../base/errors.ts";
 import { nearMiss } from "../base/near-miss.ts";
 import { ENGINES_MAX } from "../controller/options.ts";
 import { id } from "../wire/check.ts";
 import { checkEndpoint } from "../wire/endpoint.ts";
 import { MODES, type Mode } from "../wire/protocol.ts";
-import { choice, quote, usageError } from "./errors.ts";
+import { choice, orList, quote, usageError } from "./errors.ts";
 
 /** Long option name to its kind; a `string` option takes one value, a `list` one each time. */
 export type OptionSpec = Readonly<Record<string, "string" | "boolean" | "list">>;
@@ -29,6 +30,8 @@ export interface PositionalSpec {
   readonly name: string;
   readonly min: number;
   readonly max: number;
+  /** What the first may be. @default anything */
+  readonly first?: readonly string[];
 }
 
 /** Every command knows `--help`. Positional arguments are refused where a command takes none. */
@@ -84,11 +87,19 @@ export function parseOptions(
     else lists.set(token.name, [...(lists.get(token.name) ?? []), value]);
   }
   if (positional !== undefined && !flags.has("help")) {
-    const { name, min, max } = positional;
+    const { name, min, max, first } = positional;
+    // An action that there isn't is the mistake, however many words follow it.
+    if (first !== undefined && positionals[0] !== undefined) {
+      choice(name.split(" ")[0] ?? name, first, positionals[0]);
+    }
     const count = positionals.length;
     if (count < min || count > max) {
       const range = min === max ? `${min}` : `${min} to ${max}`;
-      throw new OptionError(name, `Expected ${range} ${name}, got ${count}; see --help.`);
+      const sentence =
+        first === undefined
+          ? `Expected ${range} ${name}, got ${count}`
+          : `Expected ${name}, where ACTION is ${orList(first)}, got ${counted(count, "argument")}`;
+      throw new OptionError(name, `${sentence}; see --help.`);
     }
   }
   return { strings, lists, flags, positionals };
@@ -115,8 +126,13 @@ function requiredValue(option: string, value: string | undefined, inline?: boole
 function unknownOption(rawName: string, names: readonly string[]): OptionError {
   const options = names.map((name) => `--${name}`);
   const meant = nearMiss(rawName, options);
-  const hint = meant === undefined ? `one of ${options.join(", ")}` : meant;
-  return new OptionError(rawName, `Expected ${hint}, got the unknown option ${quote(rawName)}.`);
+  const got = `got the unknown option ${quote(rawName)}`;
+  return new OptionError(
+    rawName,
+    meant === undefined
+      ? `Expected one of ${options.join(", ")}, ${got}.`
+      : `Expected an option of this command, ${got}: did you mean ${meant}?`,
+  );
 }
 
 export function modeOption(options: ParsedOptions, fallback: Mode): Mode {

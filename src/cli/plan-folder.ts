@@ -17,6 +17,7 @@ type Planning = Pick<ControllerOptions, "plan" | "planFolder" | "planReadOnly">;
 export async function notePlanFolder(
   { plan, planFolder, planReadOnly = false }: Planning,
   environment: NodeJS.ProcessEnv,
+  tell: typeof note = note,
 ): Promise<void> {
   if (plan === false) return;
   const look = async (): Promise<void> => {
@@ -24,7 +25,7 @@ export async function notePlanFolder(
     const obstacle = await obstacleOf(folder, planReadOnly);
     if (obstacle === undefined) return;
     const lost = planReadOnly ? "" : ", and what they learn may be lost";
-    note(
+    tell(
       `Expected a folder for learned plans that can be used, got ${obstacle} for ${folder}: ` +
         `engines may start as if nothing had been learned${lost}.`,
       "ERR_LAZYGRAPH_PLAN",
@@ -34,7 +35,7 @@ export async function notePlanFolder(
     systemClock,
     SECONDS_MAX,
     look().catch((error: unknown) => {
-      note(messageOf(error), "ERR_LAZYGRAPH_PLAN");
+      tell(messageOf(error), "ERR_LAZYGRAPH_PLAN");
     }),
   );
 }

@@ -1,6 +1,7 @@
 /** Plans and suggestions as text. Pure: data in, text out. */
 
 import Table from "cli-table3";
+import { counted } from "../base/counted.ts";
 import { printable } from "../base/printable.ts";
 import { MIB } from "../base/units.ts";
 import { fingerprintKey } from "../plan/fingerprint.ts";
@@ -51,7 +52,7 @@ export function planText(plan: Plan): string {
     ],
     ["CUDA graph mode", printable(fingerprint.cudagraphMode)],
     ["fingerprint", fingerprintKey(fingerprint)],
-    ["learned", `${plan.createdAt} to ${plan.updatedAt}, ${plan.starts} starts`],
+    ["learned", `${plan.createdAt} to ${plan.updatedAt}, ${counted(plan.starts, "start")}`],
     ["learned by", printable(plan.learnedBy)],
     ["first", firstText(first)],
   );
@@ -105,7 +106,7 @@ export function suggestionText(plan: Plan, its: Suggestion): string {
     `${its.sizes.length} of ${its.sizesPlanned} sizes, ${its.graphsKept} of ${its.graphsPlanned} graphs.`,
     `Spares ${(its.captureMsSpared / 1000).toFixed(2)} s of captures${bytes}${unmeasured}.`,
     `Costs ${percent(its.lossShare)} of step time, over ${its.requestSteps.toFixed(0)} request-steps ` +
-      `of ${plan.starts} starts; of ${percent(its.measuredShare)} of them the graph's own steps were ` +
+      `of ${counted(plan.starts, "start")}; of ${percent(its.measuredShare)} of them the graph's own steps were ` +
       "timed, of the others a cost profile's word counts.",
     largest < planned
       ? `Steps of ${largest + 1} to ${planned} tokens then run ungraphed: this plan has seen none.`

@@ -68,7 +68,7 @@ export async function askPreflight(
     const why = `${file} has no ${PLUGIN_PACKAGE}; ${pluginRemedy(file)} brings it`;
     return { ...stock(why), python: file };
   }
-  const args = [...command.pythonOptions, "-m", PREFLIGHT_MODULE, "--", ...command.words];
+  const args = [...command.pythonOptions, "-m", PREFLIGHT_MODULE, "--json", "--", ...command.words];
   return { ...(await ask(file, args, own, timeoutMs)), python: file };
 }
 
@@ -86,7 +86,9 @@ function ask(
   } as const;
   return new Promise((resolve) => {
     const done = (error: Error | null, stdout: string, stderr: string): void => {
-      const answer = error === null ? preflightOf(stdout) : undefined;
+      // 1 is its exit code where it can't be told, which the document says with its reason.
+      const told = error === null || (error as { code?: unknown }).code === 1;
+      const answer = told ? preflightOf(stdout) : undefined;
       resolve(answer ?? untold(failure(file, error, stderr, timeoutMs)));
     };
     try {
@@ -108,7 +110,8 @@ function failure(
   if (error.code === "ERR_CHILD_PROCESS_STDIO_MAXBUFFER") return `${file} says too much`;
   if (error.killed === true) return `${file} had not answered after ${timeoutMs / 1000} s`;
   const last = stderr.trim().split("\n").at(-1) || messageOf(error);
-  if (last.includes(`No module named ${PREFLIGHT_MODULE}`)) {
+  const isOlder = [`No module named ${PREFLIGHT_MODULE}`, `usage: python -m ${PREFLIGHT_MODULE}`];
+  if (isOlder.some((sign) => last.includes(sign))) {
     const remedy = pluginRemedy(file, "--force-reinstall --no-deps ");
     return `the ${PLUGIN_PACKAGE} of ${file} is older than this; ${remedy} replaces it`;
   }

@@ -1,14 +1,15 @@
 /**
- * Progress of captures on stderr: a bar on a terminal, a few plain lines elsewhere, and
- * the table when an engine is settled. Stdout belongs to the command.
+ * Progress of captures on stderr: a bar on a terminal, and the table when an engine is settled; a
+ * few plain lines elsewhere. Stdout belongs to the command.
  */
 
 import cliProgress from "cli-progress";
 import { printable } from "../base/printable.ts";
 import type { Controller } from "../controller/controller.ts";
 import { onEvent } from "../engine/events.ts";
-import type { Log, LogLevel } from "./log.ts";
-import { secondsText, settledTable } from "./table.ts";
+import type { EngineSnapshot } from "../engine/snapshot.ts";
+import { type Log, type LogLevel, withCode } from "./log.ts";
+import { secondsText, settledTable, settledText } from "./table.ts";
 
 /** More lines than this about misses and problems help nobody; the snapshot has them all. */
 const COMPLAINTS_MAX = 20;
@@ -25,13 +26,21 @@ export interface FollowOptions {
 export interface Following {
   /** Whether any engine has joined so far. */
   joined(): boolean;
-  /** Ends the progress; the table of an engine that never settled is printed now. */
+  /** Ends the progress; what became of an engine that never settled is told now. */
   stop(): void;
+}
+
+/** Of whom a line is, and the code of what went wrong. */
+interface About {
+  readonly engine?: string;
+  readonly code?: string;
 }
 
 /** Where progress goes. */
 interface Sink {
-  line(text: string, level?: LogLevel): void;
+  line(text: string, about?: About, level?: LogLevel): void;
+  /** What capturing came to, and why nothing more comes; no reason where it never settled. */
+  summary(engine: EngineSnapshot, reason: string | undefined): void;
   captured(engine: string, captured: number, planned: number, last: string): void;
   settled(engine: string): void;
   stop(): void;
@@ -43,61 +52,69 @@ export function followEngines(controller: Controller, options: FollowOptions = {
   const isTerminal = log === undefined && process.stderr.isTTY;
   const sink = quiet ? silentSink() : isTerminal ? bar() : lines(log);
   let joined = false;
-  /** What each engine's latest table was about: captures that end twice are told once. */
-  const tabled = new Map<string, string>();
+  /** What was last told of each engine: captures that end twice are told once. */
+  const told = new Map<string, string>();
 
-  function table(name: string): void {
+  function summarise(name: string, reason?: string): void {
     const engine = controller.engines().find((candidate) => candidate.engine === name);
     if (engine === undefined) return;
-    const { session, mode, graphsCaptured, graphsRefused, graphsFailed } = engine;
-    const about = [session, mode, graphsCaptured, graphsRefused, graphsFailed].join(" ");
-    if (tabled.get(name) === about) return;
-    tabled.set(name, about);
+    const { session, graphsCaptured, graphsRefused, graphsFailed } = engine;
+    // Another mode with the same graphs and for the same reason is no news.
+    const about = [session, graphsCaptured, graphsRefused, graphsFailed, reason].join(" ");
+    if (told.get(name) === about) return;
+    told.set(name, about);
     if (engine.unsupported !== undefined) {
-      sink.line(`${printable(name)} ran as stock: ${printable(engine.unsupported)}`);
+      const why = printable(engine.unsupported);
+      sink.line(`${printable(name)} ran as stock: ${why}`, { engine: name });
     }
     if (engine.graphsPlanned === 0) return;
-    sink.line(settledTable(engine));
+    sink.summary(engine, reason);
   }
 
   const complain = bounded(sink);
   const subscriptions = [
     onEvent("lazygraph:engine:join", ({ engine, model, mode, reconnected }) => {
       joined = true;
-      if (!reconnected) tabled.delete(engine);
+      if (!reconnected) told.delete(engine);
       sink.line(
         reconnected
           ? `${printable(engine)} is back`
           : `${printable(engine)} joined: ${printable(model)}, mode ${mode}`,
+        { engine },
       );
     }),
     onEvent("lazygraph:engine:ready", ({ engine, ...event }) => {
       const graphs = `${event.graphsCaptured} of ${event.graphsPlanned} graphs`;
-      sink.line(`${printable(engine)} is ready: ${graphs} in ${secondsText(event.captureSeconds)}`);
+      const text = `${printable(engine)} is ready: ${graphs} in ${secondsText(event.captureSeconds)}`;
+      sink.line(text, { engine });
     }),
-    onEvent("lazygraph:engine:memory", ({ line }) => sink.line(printable(line))),
+    onEvent("lazygraph:engine:memory", ({ engine, line }) => {
+      sink.line(printable(line), { engine });
+    }),
     // The first refusal says it all; what comes later, a status shows.
-    onEvent("lazygraph:memory:refused", ({ line, repeated }) => {
-      if (!repeated) sink.line(printable(line));
+    onEvent("lazygraph:memory:refused", ({ engine, line, repeated }) => {
+      if (!repeated) sink.line(printable(line), { engine });
     }),
-    onEvent("lazygraph:memory:room", ({ line }) => complain(printable(line))),
-    onEvent("lazygraph:memory:dropped", ({ line }) => complain(printable(line))),
+    onEvent("lazygraph:memory:room", ({ engine, line }) => complain(printable(line), { engine })),
+    onEvent("lazygraph:memory:dropped", ({ engine, line }) => {
+      complain(printable(line), { engine });
+    }),
     onEvent("lazygraph:capture:end", ({ engine, graph, ms, graphsCaptured, graphsPlanned }) => {
       const last = `${printable(graph)} ${ms.toFixed(0)} ms`;
       sink.captured(engine, graphsCaptured, graphsPlanned, last);
     }),
     onEvent("lazygraph:engine:settled", ({ engine, reason }) => {
       sink.settled(engine);
-      sink.line(`${printable(engine)} is settled: ${printable(reason)}`);
-      table(engine);
+      summarise(engine, reason);
       options.onSettled?.();
     }),
     onEvent("lazygraph:engine:lost", ({ engine, reason, code, goodbye }) => {
       sink.settled(engine);
       sink.line(
         goodbye === undefined
-          ? `${printable(engine)} is gone: ${printable(reason)} [${printable(code)}]`
+          ? `${printable(engine)} is gone: ${printable(reason)}`
           : `${printable(engine)} left: ${printable(goodbye)}`,
+        goodbye === undefined ? { engine, code } : { engine },
       );
     }),
     ...(quiet ? problems(lines(log)) : complaints(sink, complain)),
@@ -108,63 +125,70 @@ export function followEngines(controller: Controller, options: FollowOptions = {
     stop() {
       for (const unsubscribe of subscriptions) unsubscribe();
       sink.stop();
-      for (const { engine } of controller.engines()) if (!tabled.has(engine)) table(engine);
+      for (const { engine } of controller.engines()) if (!told.has(engine)) summarise(engine);
     },
   };
 }
 
 /** Prints up to a number of lines. */
-function bounded(sink: Sink): (text: string) => void {
+function bounded(sink: Sink): (text: string, about: About) => void {
   let count = 0;
-  return (text) => {
+  return (text, about) => {
     count++;
-    if (count <= COMPLAINTS_MAX) sink.line(text, "warn");
-    if (count === COMPLAINTS_MAX) sink.line("more of this is not shown", "warn");
+    if (count <= COMPLAINTS_MAX) sink.line(text, about, "warn");
+    if (count === COMPLAINTS_MAX) sink.line("more of this is not shown", {}, "warn");
   };
 }
 
 /** What went wrong. */
-function complaints(sink: Sink, complain: (text: string) => void): (() => void)[] {
+function complaints(sink: Sink, complain: (text: string, about: About) => void): (() => void)[] {
   return [
     onEvent("lazygraph:capture:refused", ({ engine, graph, reason }) => {
-      complain(`${printable(engine)} refused ${printable(graph)}: ${printable(reason)}`);
+      complain(`${printable(engine)} refused ${printable(graph)}: ${printable(reason)}`, {
+        engine,
+      });
     }),
     onEvent("lazygraph:capture:failed", ({ engine, graph, reason }) => {
-      complain(`${printable(engine)} failed to capture ${printable(graph)}: ${printable(reason)}`);
+      const what = `failed to capture ${printable(graph)}: ${printable(reason)}`;
+      complain(`${printable(engine)} ${what}`, { engine });
     }),
     ...problems(sink, complain),
   ];
 }
 
 /** The part of it that is an error; a graph that could not be captured is not. */
-function problems(sink: Sink, complain: (text: string) => void = bounded(sink)): (() => void)[] {
+function problems(sink: Sink, complain = bounded(sink)): (() => void)[] {
   return [
     onEvent("lazygraph:problem", ({ engine, code, message }) => {
       const who = engine === "" ? "" : `${printable(engine)}: `;
-      complain(`${who}${printable(message)} [${printable(code)}]`);
+      complain(`${who}${printable(message)}`, engine === "" ? { code } : { engine, code });
     }),
   ];
 }
 
 function silentSink(): Sink {
   const nothing = (): void => undefined;
-  return { line: nothing, captured: nothing, settled: nothing, stop: nothing };
+  return { line: nothing, summary: nothing, captured: nothing, settled: nothing, stop: nothing };
 }
 
 /** For logs: a line at each quarter of the plan. */
 function lines(log?: Log): Sink {
   const quarters = new Map<string, number>();
-  const line = (text: string, level: LogLevel = "info"): void => {
-    if (log === undefined) process.stderr.write(`${prefixed(text)}\n`);
-    else log.line(level, text);
+  const line: Sink["line"] = (text, about = {}, level = "info") => {
+    if (log === undefined) process.stderr.write(`lazygraph: ${withCode(text, about.code)}\n`);
+    else log.line(level, text, {}, about);
   };
   return {
     line,
+    summary: (engine, reason) => {
+      line(settledText(engine, reason), { engine: engine.engine });
+    },
     captured(engine, captured, planned, last) {
       const quarter = planned === 0 ? 0 : Math.floor((4 * captured) / planned);
       if (quarter <= (quarters.get(engine) ?? 0)) return;
       quarters.set(engine, quarter);
-      line(`${printable(engine)}: ${captured} of ${planned} graphs, last ${last}`);
+      const text = `${printable(engine)}: ${captured} of ${planned} graphs, last ${last}`;
+      line(text, { engine });
     },
     settled: (engine) => void quarters.delete(engine),
     stop: () => undefined,
@@ -202,12 +226,20 @@ function bar(): Sink {
     // One column less than there are: a full line would wrap, and could then not be cleared. Some
     // terminals without a window say 0.
     const columns = (process.stderr.columns || 80) - 1;
-    process.stderr.write(`${CLEAR_LINE}${prefixed(text).slice(0, columns)}`);
+    process.stderr.write(`${CLEAR_LINE}${`lazygraph: ${text}`.slice(0, columns)}`);
     drawn = true;
   };
+  // Each line says who speaks: the command writes to the same terminal. Tables stand by themselves.
+  const line: Sink["line"] = (text, about = {}) => {
+    process.stderr.write(`${clear()}lazygraph: ${withCode(text, about.code)}\n`);
+  };
   return {
-    line(text) {
-      process.stderr.write(`${clear()}${prefixed(text)}\n`);
+    line,
+    summary(engine, reason) {
+      if (reason !== undefined) {
+        line(`${printable(engine.engine)} is settled: ${printable(reason)}`);
+      }
+      process.stderr.write(`${clear()}${settledTable(engine)}\n`);
     },
     captured(engine, captured, planned, last) {
       filling.set(engine, { captured, planned });
@@ -221,9 +253,4 @@ function bar(): Sink {
       process.stderr.write(clear());
     },
   };
-}
-
-/** Each line says who speaks: the command writes to the same terminal. Tables stand by themselves. */
-function prefixed(text: string): string {
-  return text.includes("\n") ? text : `lazygraph: ${text}`;
 }

@@ -4,6 +4,7 @@ import { once } from "node:events";
 import { rm } from "node:fs/promises";
 import type { Server } from "node:http";
 import { setTimeout as sleep } from "node:timers/promises";
+import { counted } from "../base/counted.ts";
 import { OptionError } from "../base/errors.ts";
 import { onEvent } from "../engine/events.ts";
 import type { ServerAddress } from "../measure/server-address.ts";
@@ -88,7 +89,7 @@ export async function runRecord(argv: readonly string[]): Promise<number> {
   const server = createRecordingProxy(upstream, recorder);
   let url: string;
   try {
-    url = await listen(server, address, "--listen");
+    url = await listen(server, address, { option: "--listen" });
   } catch (error) {
     // Else the file that holds nothing would be in the way of the next try.
     await recorder.close();
@@ -129,7 +130,7 @@ function summary(file: string, counts: TraceRecorderCounts): string {
   const why = Object.entries(reasons).map(([reason, count]) => `${reason} ${count}`);
   const because = why.length === 0 ? "" : ` (${why.join(", ")})`;
   const others = passed === 0 ? "" : `; ${passed} of other kinds`;
-  const rows = `${recorded} requests in ${file}${guessed}`;
+  const rows = `${counted(recorded, "request")} in ${file}${guessed}`;
   return `${rows}; ${unanswered} without a whole answer${left}${because}${others}.`;
 }
 

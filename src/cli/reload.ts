@@ -1,9 +1,10 @@
 /** SIGHUP while `lazygraph serve` runs: its file is read again, and what may change does. */
 
+import { codeOf } from "../base/errors.ts";
 import type { Controller } from "../controller/controller.ts";
 import { onEvent } from "../engine/events.ts";
 import type { Mode } from "../wire/protocol.ts";
-import { errorLine } from "./errors.ts";
+import { errorSentence } from "./errors.ts";
 import type { Log } from "./log.ts";
 
 export interface Reloading {
@@ -14,6 +15,8 @@ export interface Reloading {
 /** What is compared between two readings: the rest of a service can't change while it runs. */
 export interface Reloadable {
   readonly mode: Mode;
+  /** All that command line and file say, by the names that both know. */
+  readonly given: Readonly<Record<string, unknown>>;
 }
 
 /**
@@ -41,11 +44,12 @@ export function createReloading<T extends Reloadable>(
       try {
         next = read();
       } catch (error) {
-        log.line("error", `SIGHUP: nothing changed. ${errorLine(error)}`);
+        const sentence = `SIGHUP: nothing changed. ${errorSentence(error)}`;
+        log.line("error", sentence, {}, { code: codeOf(error) });
         return;
       }
       // From what runs, which is what the first reading said: who took a change back is done.
-      const others = changedNames(first, next).filter((name) => name !== "mode");
+      const others = changedNames(first.given, next.given).filter((name) => name !== "mode");
       const isNewMode = next.mode !== current.mode;
       current = next;
       if (isNewMode) {
@@ -53,9 +57,10 @@ export function createReloading<T extends Reloadable>(
           if (connected) controller.setMode(engine, next.mode);
         }
       }
-      log.line("info", isNewMode ? `SIGHUP: mode ${next.mode}` : "SIGHUP: same mode", {
-        mode: next.mode,
-      });
+      const sentence = isNewMode
+        ? `SIGHUP: mode ${next.mode}`
+        : `SIGHUP: mode ${next.mode}, as before`;
+      log.line("info", sentence, {}, { mode: next.mode });
       if (others.length === 0) return;
       const names = others.join(", ");
       log.line("warn", `SIGHUP: ${names} changed in the file; restart to use it.`);
@@ -63,8 +68,7 @@ export function createReloading<T extends Reloadable>(
   };
 }
 
-function changedNames<T extends object>(before: T, after: T): string[] {
-  return (Object.keys(after) as (keyof T & string)[]).filter(
-    (name) => JSON.stringify(before[name]) !== JSON.stringify(after[name]),
-  );
+function changedNames(before: Reloadable["given"], after: Reloadable["given"]): string[] {
+  const names = [...new Set([...Object.keys(before), ...Object.keys(after)])];
+  return names.filter((name) => JSON.stringify(before[name]) !== JSON.stringify(after[name]));
 }

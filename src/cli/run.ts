@@ -38,6 +38,7 @@ import {
 } from "./options.ts";
 import { PLAN_HELP, PLAN_OPTIONS, planOptions } from "./plan-options.ts";
 import { PRESET_HELP, PRESET_OPTIONS, withPreset } from "./presets.ts";
+import { LOOPBACK, openPrivateEndpoint } from "./private-endpoint.ts";
 import { followEngines } from "./progress.ts";
 import { openReport, type Report } from "./report.ts";
 import { requirePlugin } from "./require-plugin.ts";
@@ -78,7 +79,8 @@ ${PRESET_HELP}
                         idle: the rest too, while there is nothing to do
                         (default: LAZYGRAPH_MODE, else idle)
   --endpoint ENDPOINT   where the engine connects: tcp://HOST:PORT or ipc://PATH
-                        (default tcp://127.0.0.1:0, any free port)
+                        (default: a socket file that is this user's alone; for a container on the
+                        host's network tcp://127.0.0.1:0, any free port)
 ${KEY_HELP}
   --engine NAME         the engine's logical name (default HOST/MODEL)
   --launcher SOCKET     fork COMMAND from the launcher there, without imports; where that can't be,
@@ -112,7 +114,8 @@ interface RunOptions {
   /** What a preset set, as a sentence. */
   readonly preset: string | undefined;
   readonly mode: Mode;
-  readonly endpoint: string;
+  /** Undefined: a private one. */
+  readonly endpoint: string | undefined;
   readonly engine: string | undefined;
   readonly launcher: string | undefined;
   readonly caches: CacheUse | undefined;
@@ -137,12 +140,15 @@ export async function runRun(argv: readonly string[]): Promise<number> {
   }
   const report = options.json === undefined ? undefined : await openReport(options.json);
   if (isDisabled(process.env)) return runStock(options, report);
-  const { mode, endpoint, settleWithinSeconds, enginesMax } = options;
+  const { mode, settleWithinSeconds, enginesMax } = options;
   if (options.preset !== undefined && !options.quiet) note(options.preset);
-  const curve = await curveKeys(options.keys, process.env, endpoint, (sentence) =>
+  const own = options.endpoint ?? LOOPBACK;
+  const curve = await curveKeys(options.keys, process.env, own, (sentence) =>
     note(sentence, "ERR_LAZYGRAPH_KEYS"),
   );
   await requirePlugin(options.command, process.env, await launcherPython(options));
+  await using privately = options.endpoint === undefined ? await openPrivateEndpoint() : undefined;
+  const endpoint = privately?.endpoint ?? own;
   const controller = createController({
     mode,
     endpoint,
@@ -215,7 +221,7 @@ function runOptions(given: ParsedOptions, words: readonly string[]): RunOptions 
   return {
     preset: sentence,
     mode: modeOption(options, environmentMode(process.env)),
-    endpoint: endpointOption(options) ?? "tcp://127.0.0.1:0",
+    endpoint: endpointOption(options),
     engine: engineNameOption(options),
     launcher: options.strings.get("launcher"),
     caches: cacheUse(options),
@@ -294,7 +300,7 @@ async function start(options: RunOptions, environment: NodeJS.ProcessEnv): Promi
   try {
     const command = await throughLauncher(options, environment);
     const child = await startChild(command, { environment, ignoreHangup: isHangupIgnored() });
-    spanWriter(environment)("wrapper", monotonicSeconds() - performance.now() / 1000);
+    spanWriter(environment).ended("wrapper", monotonicSeconds() - performance.now() / 1000);
     return { ...child, ended: child.ended.finally(caches.release) };
   } catch (error) {
     await caches.release();
@@ -337,9 +343,11 @@ function explainEnd(end: ChildEnd, joined: boolean, options: RunOptions): void {
     return;
   }
   const how = end.signal === undefined ? `with exit code ${end.exitCode}` : `by ${end.signal}`;
+  // A launcher that refuses a command says so, and only its client has ended then.
+  const what = options.launcher === undefined ? "ended" : "was refused by its launcher, or ended,";
   note(
-    `The command ${quote(options.command.join(" "))} ended ${how} before any engine joined; ` +
-      "what it printed above says why.",
+    `The command ${quote(options.command.join(" "))} ${what} ${how} before any engine joined; ` +
+      "what was printed above says why.",
     "ERR_LAZYGRAPH_COMMAND_DIED",
   );
 }

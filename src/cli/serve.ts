@@ -1,5 +1,6 @@
 /** `lazygraph serve`: the controller alone, for engines that somebody else starts. */
 
+import type { ErrorCode } from "../base/errors.ts";
 import { createController } from "../controller/controller.ts";
 import type { MemoryOptions } from "../memory/options.ts";
 import type { Mode } from "../wire/protocol.ts";
@@ -111,8 +112,14 @@ export async function runServe(argv: readonly string[]): Promise<number> {
   const read = (): ServeOptions => withConfig(given, SERVE_OPTIONS, process.env, serveOptions);
   const options = read();
   const { mode, settleWithinSeconds, enginesMax, endpoint, planning, memory, quiet } = options;
+  const log = createLog(options.logFormat ?? "text");
+  const says = options.logFormat === undefined && process.stderr.isTTY ? undefined : log;
+  const tell = (sentence: string, code?: ErrorCode): void => {
+    if (says === undefined) note(sentence, code);
+    else says.line(code === undefined ? "info" : "warn", sentence, {}, { code });
+  };
   const curve = await curveKeys(options.keys, process.env, endpoint, (sentence) =>
-    note(sentence, "ERR_LAZYGRAPH_KEYS"),
+    tell(sentence, "ERR_LAZYGRAPH_KEYS"),
   );
   const controller = createController({
     mode,
@@ -123,7 +130,6 @@ export async function runServe(argv: readonly string[]): Promise<number> {
     ...(enginesMax === undefined ? {} : { enginesMax }),
     ...(curve === undefined ? {} : { curve }),
   });
-  const log = createLog(options.logFormat ?? "text");
   const denials = new Denials(log);
   // Before the endpoint is bound: a token or certificate that can't be used ends the start.
   const server = await openHttpServer(controller, options.http, process.env, {
@@ -132,21 +138,16 @@ export async function runServe(argv: readonly string[]): Promise<number> {
     onDenied: (denied) => denials.tell(denied),
   });
   await controller.start();
-  await notePlanFolder(planning, process.env);
+  await notePlanFolder(planning, process.env, tell);
   // Before anybody is told that we are there: who knows may already want us to stop.
-  const says = options.logFormat === undefined && process.stderr.isTTY ? undefined : log;
   const reloading = createReloading(controller, log, options, () => {
     requireRereadable(given, process.env);
     return read();
   });
   const stopping = stopSignal(hasConfig(given, process.env) ? reloading.reload : undefined);
-  const tell = (sentence: string): void => {
-    if (says === undefined) note(sentence);
-    else says.line("info", sentence);
-  };
   if (options.preset !== undefined && !quiet) tell(options.preset);
   try {
-    const http = await listen(server, options.http.address);
+    const http = await listen(server, options.http.address, { tell });
     const following = followEngines(controller, { quiet, ...(says && { log: says }) });
     if (options.json) {
       process.stdout.write(`${JSON.stringify({ endpoint: controller.endpoint, http })}\n`);
@@ -160,7 +161,7 @@ export async function runServe(argv: readonly string[]): Promise<number> {
   } finally {
     server.close();
     server.closeAllConnections();
-    await closeWithin(controller);
+    await closeWithin(controller, tell);
   }
   return 0;
 }
@@ -179,6 +180,7 @@ interface ServeOptions {
   readonly json: boolean;
   readonly quiet: boolean;
   readonly logFormat: LogFormat | undefined;
+  readonly given: Readonly<Record<string, unknown>>;
 }
 
 function serveOptions(given: ParsedOptions): ServeOptions {
@@ -196,6 +198,10 @@ function serveOptions(given: ParsedOptions): ServeOptions {
     json: options.flags.has("json"),
     quiet: options.flags.has("quiet"),
     logFormat: logFormatOption(options),
+    given: {
+      ...Object.fromEntries([...options.strings, ...options.lists]),
+      ...Object.fromEntries([...options.flags].map((name) => [name, true])),
+    },
   };
 }
 

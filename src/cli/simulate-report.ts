@@ -2,6 +2,7 @@
 
 import { basename } from "node:path";
 import Table from "cli-table3";
+import { counted } from "../base/counted.ts";
 import { MIB } from "../base/units.ts";
 import type { Profile } from "../profile/profile.ts";
 import type { Spread } from "../sim/virtual/figures.ts";
@@ -96,7 +97,7 @@ export function textOf({ file, profile, speed, seen, runs, oracle }: Simulation)
             "and eager.",
         ]
       : []),
-    `${seen.requests} requests over ${seen.seconds.toFixed(1)} s at speed ${speed} of ${source}.`,
+    `${counted(seen.requests, "request")} over ${seen.seconds.toFixed(1)} s at speed ${speed} of ${source}.`,
   ].join("\n");
 }
 

@@ -3,13 +3,14 @@
  * each compared with an engine that has every graph for free.
  */
 
+import { counted } from "../base/counted.ts";
 import { LazygraphError } from "../base/errors.ts";
 import { nearMiss } from "../base/near-miss.ts";
 import { fingerprintDifference } from "../plan/fingerprint.ts";
 import type { Plan } from "../plan/plan.ts";
 import { DEFAULT_PROFILE, loadProfile } from "../profile/load.ts";
 import type { Profile } from "../profile/profile.ts";
-import { createSetup, POLICY_NAMES, type PolicyName } from "../sim/virtual/setups.ts";
+import { createSetup, POLICY_NAMES, type PolicyName, policyNamed } from "../sim/virtual/setups.ts";
 import { SimulatedPlans, simulatedFingerprint } from "../sim/virtual/simulated-plans.ts";
 import { type SimulatedRun, simulate } from "../sim/virtual/virtual.ts";
 import { SkipCounts } from "../trace/skips.ts";
@@ -39,8 +40,11 @@ Options:
                      ladder         powers of two before ready
                      pr23184        tops before ready, then one graph in each step
                      largest-first  tops before ready, then largest first while idle
-                     eager, lazy, idle            the modes as they run today
-                     lazy-costed, idle-costed     the modes by measured costs
+                     eager          all graphs before ready, by a controller of ours
+                     lazy, idle     what --mode lazy and --mode idle run where no policy is
+                                    named: lazy-costed and idle-costed
+                     lazy-costed, idle-costed     these modes by measured costs (--policy costed)
+                     lazy-simple, idle-simple     these modes by counting steps (--policy simple)
   --seconds N      only arrivals in the first N seconds, after --speed
   --speed X        divides the trace's times, 0.001 to 1000 (1)
   --profile NAME   another cost profile, or the path of one (${DEFAULT_PROFILE})
@@ -54,9 +58,9 @@ Exit code: 2 for a usage error, a trace or a profile that can't be used; 1 for a
 Examples:
   lazygraph simulate --trace azure-llm-2023-conversation --seconds 300 \\
     --policy stock,lazy,idle
-  lazygraph simulate --trace day.csv --speed 3 --policy stock,idle-costed --json > day.json
-  lazygraph simulate --trace monday.csv --policy idle-costed --write-plan plan.json
-  lazygraph simulate --trace tuesday.csv --policy idle-costed --plan plan.json
+  lazygraph simulate --trace day.csv --speed 3 --policy stock,idle --json > day.json
+  lazygraph simulate --trace monday.csv --policy idle --write-plan plan.json
+  lazygraph simulate --trace tuesday.csv --policy idle --plan plan.json
 `;
 
 const SECONDS_MAX = 1e9;
@@ -171,14 +175,16 @@ function policiesOption(options: ParsedOptions): PolicyName[] {
     throw usageError("--policy", `given with names of ${POLICY_NAMES.join(", ")}`, undefined);
   }
   const names = value.split(",").map((text) => {
-    const name = POLICY_NAMES.find((candidate) => candidate === text);
+    const name = policyNamed(text);
     if (name !== undefined) return name;
     const meant = nearMiss(text, POLICY_NAMES);
     const expected = meant ?? `names of ${POLICY_NAMES.join(", ")} with commas between them`;
     throw usageError("--policy", expected, text);
   });
   const twice = names.find((name, index) => names.indexOf(name) !== index);
-  if (twice !== undefined) throw usageError("--policy", "a list that names each once", value);
+  if (twice !== undefined) {
+    throw usageError("--policy", `a list that names each once, and not ${twice} twice`, value);
+  }
   return names;
 }
 
@@ -205,12 +211,12 @@ async function runOne(
       // The clock is asked rarely: a whole trace completes some 10,000 requests a second.
       if (completed % 256 !== 0 || performance.now() - told < PROGRESS_MS) return;
       told = performance.now();
-      process.stderr.write(`simulating ${name} (${place}): ${completed} requests\n`);
+      process.stderr.write(`simulating ${name} (${place}): ${counted(completed, "request")}\n`);
     },
   });
   const seconds = (performance.now() - started) / 1000;
   process.stderr.write(
-    `simulated ${name} (${place}): ${run.requests} requests in ${seconds.toFixed(1)} s\n`,
+    `simulated ${name} (${place}): ${counted(run.requests, "request")} in ${seconds.toFixed(1)} s\n`,
   );
   return { run, plan: plans.plan(), skipped };
 }
@@ -241,7 +247,7 @@ function noteRefused({ file, profile }: Job, seen: TraceSeen, runs: readonly Sim
     }
     if (requestsRefused === 0) continue;
     note(
-      `${policy} leaves out ${requestsRefused} of ${seen.requests} requests, too long for a KV ` +
+      `${policy} leaves out ${requestsRefused} of ${counted(seen.requests, "request")}, too long for a KV ` +
         `cache of ${kvCacheTokens} tokens or beyond the longest queue: they count in no figure.`,
     );
   }

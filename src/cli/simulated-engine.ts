@@ -50,7 +50,7 @@ Options:
   --trace-requests N    at most N requests (100000)
   --handshake-ms N      how long to wait for the controller before the first capture (250)
   --free-bytes N        free on each of its GPUs before the first capture (the profile's)
-  --gpu-uuid UUID       of its GPUs, with -RANK behind it (a name of its own)
+  --gpu-uuid UUID       its GPUs are UUID-0, UUID-1, …, one a rank (default: made up)
   --jitter X            relative standard deviation of all times (0)
   --seed N              of the jitter (1)
   --sizes LIST          only these capture sizes, with commas between them; none: no graphs
@@ -238,14 +238,16 @@ async function readRequests(options: ParsedOptions): Promise<TraceRequest[]> {
 }
 
 function startupSpans(): (type: string) => void {
-  const write = spanWriter(process.env);
+  const spans = spanWriter(process.env);
   const detail = { simulated: true };
   let begin = monotonicSeconds();
-  write("imports", begin - performance.now() / 1000, detail);
+  spans.ended("imports", begin - performance.now() / 1000, detail);
+  spans.begun("weights", begin);
   return (type) => {
     if (type !== "loaded" && type !== "ready") return;
-    write(type === "loaded" ? "weights" : "captures", begin, detail);
+    spans.ended(type === "loaded" ? "weights" : "captures", begin, detail);
     begin = monotonicSeconds();
+    if (type === "loaded") spans.begun("captures", begin);
   };
 }
 

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import type { StartReport, StartSource } from "../controller/http.ts";
 import { defaultPlanFolder } from "../plan/place.ts";
 import { addToHistory, historyKey, readHistory } from "../startup/history.ts";
-import { hasPassed, type PastStart, pastStart, progressOf } from "../startup/progress.ts";
+import { hasPassed, type PastStart, PHASES, pastStart, progressOf } from "../startup/progress.ts";
 import { FOLDER_VARIABLE, monotonicSeconds, readBegun, readSpans } from "../startup/spans.ts";
 import { portOf } from "./startup-run.ts";
 
@@ -57,6 +57,7 @@ export async function watchStart(options: StartWatchOptions): Promise<StartWatch
 
   return {
     variables: { [FOLDER_VARIABLE]: folder },
+    phases: PHASES,
     begin() {
       spawned = monotonicSeconds();
       again();

@@ -1,5 +1,6 @@
 /** Starts as one HTML file, in the form of the benchmark's report: what they came to, and each. */
 
+import { counted } from "../base/counted.ts";
 import { GIB } from "../base/units.ts";
 import type { Estimate } from "../bench/bootstrap.ts";
 import { columnHead, pageOf, table, text, wide } from "../bench/page.ts";
@@ -34,7 +35,7 @@ export function startupPage(document: StartupDocument, madeAt: string): string {
   const cautions = [
     ...(simulated ? ["Simulated engines: no figures of a GPU."] : []),
     ...failures.map(({ variant, run, error }) => `${variant}, start ${run} failed: ${error}`),
-    ...(left > 0 ? [`${left} starts were left out: there was no time for them.`] : []),
+    ...(left > 0 ? [`${counted(left, "start")} left out: there was no time.`] : []),
     ...starts
       .filter(({ spans }) => spans === 0)
       .map(({ variant, run }) => `${variant}, start ${run}: nothing was timed.`),
@@ -148,7 +149,7 @@ function startSection(start: StartResult, colours: ReadonlyMap<string, number>):
       : ` ${(weights.bytes / GIB).toFixed(2)} GiB of weights by ${weights.loader}.`;
   const title = `${variant}, start ${run}`;
   return `<section aria-label="${text(title)}"><h2>${text(title)}</h2>
-<p class="muted">Ready ${readySeconds.toFixed(2)} s after the spawn, first token after ${start.firstTokenSeconds.toFixed(2)} s. ${start.spans} spans of ${start.processes} processes.${text(loaded)}</p>
+<p class="muted">Ready ${readySeconds.toFixed(2)} s after the spawn, first token after ${start.firstTokenSeconds.toFixed(2)} s. ${counted(start.spans, "span")} of ${counted(start.processes, "process")}.${text(loaded)}</p>
 ${barTable(["phase", "seconds", "from the spawn to ready"], rows, title)}</section>`;
 }
 

@@ -2,6 +2,7 @@
 
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { counted } from "../base/counted.ts";
 import { type ErrorCode, OptionError } from "../base/errors.ts";
 import type { StartResult } from "../startup/start.ts";
 import { comparison, waterfall } from "../startup/text.ts";
@@ -112,7 +113,9 @@ export async function runStartup(argv: readonly string[]): Promise<number> {
   );
   if (outcome.stopped) return STOPPED;
   if (outcome.left > 0) {
-    note(`${outcome.left} of ${runs * variants.length} starts were left out: there was no time.`);
+    note(
+      `${outcome.left} of ${counted(runs * variants.length, "start")} left out: there was no time.`,
+    );
   }
   report(options, variants, outcome);
   return outcome.failures.length > 0 ? EXIT.failure : EXIT.ok;

@@ -107,8 +107,8 @@ function isSnapshot(value: unknown): value is EngineSnapshot {
 
 function describe(engines: readonly EngineSnapshot[], withGraphs: boolean): string {
   if (engines.length === 0) return "No engine has joined yet.";
-  const graphs = withGraphs ? engines.map((engine) => graphsTable(engine.graphs)) : [];
   const columns = process.stdout.isTTY ? process.stdout.columns || 80 : Number.POSITIVE_INFINITY;
+  const graphs = withGraphs ? engines.map(({ graphs }) => graphsTable(graphs, columns)) : [];
   return [enginesTable(engines, columns), ...graphs].join("\n");
 }
 

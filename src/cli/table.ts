@@ -25,6 +25,22 @@ export function settledTable(engine: EngineSnapshot): string {
   return table.toString();
 }
 
+/** The same on one line, for logs; without a reason of an engine that never settled. */
+export function settledText(engine: EngineSnapshot, reason: string | undefined): string {
+  const notCaptured = engine.graphsPlanned - engine.graphsCaptured;
+  const facts = [
+    `${graphsText(engine)} graphs`,
+    ...(notCaptured > 0 ? [notCapturedText(engine, notCaptured)] : []),
+    mebibytesText(engine.takenBytes),
+    `${secondsText(engine.captureBeforeReadySeconds)} before ready`,
+    ...(reason === undefined ? [] : [`settled ${secondsText(engine.readyToSettledSeconds)} after`]),
+    `longest capture ${millisecondsText(engine.longestCaptureMs)}`,
+    `mode ${engine.mode}`,
+  ];
+  const what = reason === undefined ? "is not settled" : `is settled: ${printable(reason)}`;
+  return `${printable(engine.engine)}${simulatedMark(engine)} ${what} (${facts.join(", ")})`;
+}
+
 /** One row per engine, or on a terminal too narrow for it one block: `lazygraph status`. */
 export function enginesTable(
   engines: readonly EngineSnapshot[],
@@ -91,8 +107,36 @@ function noteText(engine: EngineSnapshot): string {
   return notes.join("; ");
 }
 
-/** One row per graph, and why it is where it is. */
-export function graphsTable(graphs: readonly GraphSnapshot[]): string {
+/** One row per graph, and why it is where it is; on a terminal too narrow for it one line each. */
+export function graphsTable(
+  graphs: readonly GraphSnapshot[],
+  columns: number = Number.POSITIVE_INFINITY,
+): string {
+  const rows = graphRows(graphs);
+  const wide = rows.toString();
+  const width = Math.max(...wide.split("\n").map((line) => line.length));
+  return width <= columns ? wide : narrow(rows, columns);
+}
+
+/** Columns without borders, and the last, a sentence, on a line of its own where it has to be. */
+function narrow(table: Table.Table, columns: number): string {
+  const rows = [table.options.head, ...table.map((row) => row as string[])];
+  const last = table.options.head.length - 1;
+  const widths = table.options.head.map((_, column) =>
+    Math.max(...rows.map((row) => (row[column] ?? "").length)),
+  );
+  return rows
+    .flatMap((row) => {
+      const cells = row.slice(0, last).map((cell, column) => cell.padEnd(widths[column] ?? 0));
+      const line = cells.join("  ");
+      const sentence = row[last] ?? "";
+      if (line.length + 2 + sentence.length <= columns) return `${line}  ${sentence}`.trimEnd();
+      return [line.trimEnd(), `  ${sentence}`.slice(0, columns)];
+    })
+    .join("\n");
+}
+
+function graphRows(graphs: readonly GraphSnapshot[]): Table.Table {
   // Few engines have adapters, and a controller of an older version tells nothing of them.
   const withLoras = graphs.some(({ loras }) => (loras ?? 0) > 0);
   const table = plainTable([
@@ -109,10 +153,15 @@ export function graphsTable(graphs: readonly GraphSnapshot[]): string {
       graph.bytes === undefined ? "" : (graph.bytes / MIB).toFixed(1),
       String(graph.replays),
       String(graph.wanted),
-      printable(graph.reason ?? "", 80),
+      printable(whyText(graph), 80),
     ]);
   }
-  return table.toString();
+  return table;
+}
+
+/** A policy's reason names its graph, as the first column does. */
+function whyText({ id, reason = "" }: GraphSnapshot): string {
+  return reason.startsWith(`${id}: `) ? reason.slice(id.length + 2) : reason;
 }
 
 export function secondsText(seconds: number | undefined): string {
@@ -145,7 +194,8 @@ function modeText({ mode, policy }: EngineSnapshot): string {
 }
 
 function phaseText(engine: EngineSnapshot): string {
-  if (!engine.connected) return "lost";
+  // Who said goodbye was stopping when the connection ended.
+  if (!engine.connected) return engine.phase === "stopping" ? "left" : "lost";
   return engine.settled ? `${engine.phase}, settled` : engine.phase;
 }
 

@@ -1,5 +1,6 @@
 /** What `lazygraph trace inspect` says of a trace, as text and as a document. */
 
+import { counted } from "../base/counted.ts";
 import type { SkipCounts } from "../trace/skips.ts";
 import type { LengthSummary, TraceSummary } from "../trace/summary.ts";
 import type { TraceAbout } from "../trace/trace.ts";
@@ -8,7 +9,7 @@ export function summaryText(file: string, about: TraceAbout, summary: TraceSumma
   const { requests, seconds, requestsPerSecond, busiestMinute, prefixes } = summary;
   const rate = requestsPerSecond === undefined ? "" : `, ${requestsPerSecond.toFixed(2)} a second`;
   const lines = [
-    `${file}: ${about.format}, ${whole(requests)} requests in ${seconds.toFixed(1)} s${rate}; ` +
+    `${file}: ${about.format}, ${counted(requests, "request", whole(requests))} in ${seconds.toFixed(1)} s${rate}; ` +
       `${whole(busiestMinute)} in the busiest minute`,
     row("", ["total", "mean", "p50", "p90", "p99", "max"]),
     row("prompt tokens", figures(summary.promptTokens)),

@@ -1,9 +1,9 @@
 /**
  * The composition root, what callers may do, and when it starts and ends.
  *
- *   router ══▶ frames ─ hello ─▶ admission ─▶ one driver per engine
- *                 │                                   │
- *                 ╰─ anything else ─▶ registry ◀──────╯
+ *   router ══▶ frames, checked ─ hello ─▶ admission ─▶ one driver per engine
+ *                 │                                            │
+ *                 ╰─ anything else ───────▶ registry ◀─────────╯
  *
  * What all engines share, learned plans and memory, comes from shared.ts.
  */
@@ -17,6 +17,7 @@ import type { SleepOptions, WakeOptions } from "../engine/sleep.ts";
 import type { EngineSnapshot } from "../engine/snapshot.ts";
 import type { Mode } from "../wire/protocol.ts";
 import type { RouterLink } from "../wire/router.ts";
+import { FROM_ENGINE } from "../wire/validate.ts";
 import { EngineAdmission } from "./admission.ts";
 import {
   type Announcement,
@@ -134,6 +135,7 @@ class EngineController implements Controller {
     this.#memory = openMemory(options, ground, () => this.#registry.reviewMemory());
     this.#admission = this.#openAdmission();
     this.#frames = new EngineFrames({
+      checks: FROM_ENGINE,
       registry: this.#registry,
       admission: this.#admission,
       send: (peer, frame) => this.#router?.send(peer, frame) ?? false,

@@ -6,9 +6,10 @@
 
 import { codeOf, type ErrorCode, LazygraphError, messageOf } from "../base/errors.ts";
 import { publishProblem } from "../engine/events.ts";
-import { decodeFromEngine, encode } from "../wire/codec.ts";
+import { decode, encode } from "../wire/codec.ts";
 import { type Excess, FRAMES_PER_SECOND_MAX, WORK_SHARE_MAX } from "../wire/peers.ts";
 import type { FromEngine, ToEngine } from "../wire/protocol.ts";
+import type { Checks } from "../wire/validate.ts";
 import type { EngineAdmission } from "./admission.ts";
 import type { Connection, EngineRegistry } from "./registry.ts";
 
@@ -19,6 +20,8 @@ const HELLO_BYTES_MAX = 32_768;
 export const HEARTBEAT: Uint8Array = encode({ type: "heartbeat" });
 
 export interface FramesOptions {
+  /** What is taken from engines. */
+  readonly checks: Checks<FromEngine>;
   readonly registry: EngineRegistry;
   readonly admission: Pick<EngineAdmission, "hello" | "askWho">;
   /** Queues a frame; false when it can't be delivered. */
@@ -41,7 +44,7 @@ export class EngineFrames {
       return;
     }
     try {
-      const message = decodeFromEngine(frame);
+      const message = decode(frame, this.#options.checks);
       if (message === undefined) {
         if (connection !== undefined) connection.driver.countProblem("unknownTypes", 1);
         return;
@@ -111,7 +114,7 @@ export class EngineFrames {
     session?.lose(
       new LazygraphError(
         "ERR_LAZYGRAPH_ENGINE_LOST",
-        `Expected engine ${session.hello.engine} to be reachable, but ${reason}.`,
+        `Nothing can be sent to the engine: ${reason}.`,
       ),
     );
   }

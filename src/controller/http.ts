@@ -48,6 +48,7 @@ import type { Announcement } from "./call-options.ts";
 import type { Controller } from "./controller.ts";
 import { type AccessOptions, type Refusal, refusalOf, tokenFault } from "./http-access.ts";
 import { guardConnections } from "./http-connections.ts";
+import { ENGINES_MAX } from "./options.ts";
 
 const BODY_BYTES_MAX = 4096;
 /** From a request's first byte to its last. */
@@ -109,6 +110,8 @@ export type StartReport =
 
 /** Who watches a start. */
 export interface StartSource {
+  /** What `?until=` may name; another phase is refused. @default any */
+  readonly phases?: readonly string[];
   /** @param until a phase, such as `weights` */
   report(until: string | undefined): Promise<StartReport>;
 }
@@ -154,6 +157,8 @@ interface Route {
   readonly method: "GET" | "PUT" | "POST";
   /** One capture group at most: the engine's name, still encoded. */
   readonly path: RegExp;
+  /** Parameters of its query; others are refused. @default all are ignored, as probes expect */
+  readonly parameters?: readonly string[];
   readonly answer: (request: Request) => unknown | Promise<unknown>;
 }
 
@@ -165,7 +170,7 @@ const ROUTES: readonly Route[] = [
     path: /^\/healthz$/,
     answer: ({ controller: { incarnation } }) => ({ ok: true, incarnation }),
   },
-  { method: "GET", path: /^\/startupz$/, answer: getStart },
+  { method: "GET", path: /^\/startupz$/, parameters: ["until"], answer: getStart },
   { method: "GET", path: /^\/metrics$/, answer: getMetrics },
   {
     method: "GET",
@@ -305,12 +310,29 @@ async function answer(
       allow,
     );
   }
+  const parameters = new URLSearchParams(query);
+  checkQuery(path, found.route, parameters);
   const body = method === "GET" ? undefined : await readJson(request);
   const engine = decodeName(found.name);
   const changed: Request["changed"] = (action, value) =>
     onChange?.({ action, engine, value, remote });
-  const asked = { query: new URLSearchParams(query), engine, body, changed };
+  const asked = { query: parameters, engine, body, changed };
   return found.route.answer({ controller, metrics, start, ...asked });
+}
+
+/** A parameter that nobody reads would be taken for one that works. */
+function checkQuery(path: string, { parameters }: Route, query: URLSearchParams): void {
+  const allowed = path.startsWith("/v1/") ? [] : parameters;
+  if (allowed === undefined) return;
+  const other = [...query.keys()].find((name) => !allowed.includes(name));
+  if (other === undefined) return;
+  const expected =
+    allowed.length === 0 ? "no parameters" : `no parameter but ${allowed.join(", ")}`;
+  throw new HttpError(
+    400,
+    "ERR_HTTP_QUERY",
+    `Expected ${expected} for ${shownWhole(path)}, got ${shownWhole(other)}.`,
+  );
 }
 
 const REFUSALS: Readonly<
@@ -373,7 +395,17 @@ async function getStart({ start, query }: Request): Promise<unknown> {
       "No start is watched here: `lazygraph run --http` watches that of its command.",
     );
   }
-  const report = await start.report(query.get("until") ?? undefined);
+  const until = query.get("until") ?? undefined;
+  const { phases } = start;
+  if (until !== undefined && phases?.includes(until) === false) {
+    throw new HttpError(
+      400,
+      "ERR_HTTP_QUERY",
+      `Expected until to name a phase of a start, got ${shownWhole(until)}: one of ` +
+        `${phases.join(", ")}.`,
+    );
+  }
+  const report = await start.report(until);
   const body = Object.fromEntries(
     Object.entries(report).map(([name, value]) => [
       name,
@@ -395,8 +427,23 @@ async function getMetrics({ metrics }: Request): Promise<TextAnswer> {
  * it come back: so what is told tells sessions apart, and is none.
  */
 function told(snapshot: EngineSnapshot): EngineSnapshot {
-  const digest = createHash("sha256").update(`lazygraph session ${snapshot.session}`).digest("hex");
-  return { ...snapshot, session: digest.slice(0, SESSION_DIGITS) };
+  return { ...snapshot, session: digestOf(snapshot.session) };
+}
+
+/** What was told of sessions, the oldest first: a thousand digests take tens of milliseconds. */
+const digests = new Map<string, string>();
+
+function digestOf(session: string): string {
+  const known = digests.get(session);
+  if (known !== undefined) return known;
+  const all = createHash("sha256").update(`lazygraph session ${session}`).digest("hex");
+  const digest = all.slice(0, SESSION_DIGITS);
+  digests.set(session, digest);
+  if (digests.size > ENGINES_MAX) {
+    const [oldest] = digests.keys();
+    if (oldest !== undefined) digests.delete(oldest);
+  }
+  return digest;
 }
 
 function getEngine(request: Request): EngineSnapshot {

@@ -27,12 +27,19 @@ export function requireSleeps({ engine, sleeps }: Hello): void {
   );
 }
 
+const OUTCOMES: Readonly<Record<Slept["outcome"], string>> = {
+  asleep: "is asleep",
+  awake: "is awake",
+  refused: "refused",
+  failed: "failed",
+};
+
 /** @throws LazygraphError ERR_LAZYGRAPH_ENGINE_SLEEP, with the engine's own reason */
 export function requireOutcome(engine: string, answer: Slept, wanted: "asleep" | "awake"): void {
   if (answer.outcome === wanted) return;
   const reason = answer.reason ?? "the engine gave no reason";
   throw new LazygraphError(
     "ERR_LAZYGRAPH_ENGINE_SLEEP",
-    `Expected ${engine} to be ${wanted}, got ${answer.outcome}: ${reason}.`,
+    `Expected ${engine} to be ${wanted}, but it ${OUTCOMES[answer.outcome]}: ${reason.replace(/\.$/, "")}.`,
   );
 }

@@ -170,14 +170,17 @@ class StreamBody implements Body {
   }
 
   end(): void {
-    this.#feed(() => this.#events.end());
+    // What comes now is an event without its blank line: whole, or cut off within.
+    this.#feed(() => this.#events.end(), true);
   }
 
-  #feed(feed: () => void): void {
+  #feed(feed: () => void, isLast = false): void {
     try {
       feed();
     } catch (error) {
-      this.#tally.fail("bad_event", messageOf(error));
+      const isCut = isLast && error instanceof SyntaxError;
+      if (isCut) this.#tally.fail("cut_off", "The stream ended within an event.");
+      else this.#tally.fail("bad_event", messageOf(error));
     }
   }
 

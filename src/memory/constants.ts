@@ -6,7 +6,7 @@
  * bench also says how far off they are on a model that they were not fitted on.
  */
 
-import type { GraphKind } from "../base/graph.ts";
+import type { Graph } from "../base/graph.ts";
 import { MIB } from "../base/units.ts";
 
 export interface ForecastConstants {
@@ -29,18 +29,17 @@ const ADAPTER_LAYER_BYTES = Math.floor(0.06 * MIB);
 
 /**
  * Driver memory of one graph, by the model's shape alone: the rule of the plugin's
- * `typical_graph_bytes`, and both are held to test/golden/rules.json.
- *
- * @param loras adapters that it is for; of several graphs the share that is for any
+ * `typical_graph_bytes`, and both are held to test/golden/rules.json. A drafter's layers count as
+ * so many of the target's, with what its runs have besides (logits, sampling) as one more.
  */
 export function graphBytes(
-  kind: GraphKind,
+  { kind, loras = 0, draftLayers = 0 }: Pick<Graph, "kind" | "loras" | "draftLayers">,
   layers: number,
-  loras: number,
   { pieceBytes, layerBytes }: ForecastConstants = CONSTANTS,
 ): number {
-  const own = kind === "FULL" ? layers * layerBytes : (layers + 1) * pieceBytes;
-  return own + Math.min(1, loras) * layers * ADAPTER_LAYER_BYTES;
+  const all = layers + (draftLayers > 0 ? draftLayers + 1 : 0);
+  const own = kind === "FULL" ? all * layerBytes : (all + 1) * pieceBytes;
+  return own + (loras > 0 ? layers * ADAPTER_LAYER_BYTES : 0);
 }
 
 /**

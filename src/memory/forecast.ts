@@ -107,9 +107,7 @@ export class MemoryForecast {
     const prior = (kind: GraphKind): Rate => {
       const below = known.filter((graph) => graph.kind === kind && graph.tokens < topTokens);
       const ofKind = planned.filter((graph) => graph.kind === kind);
-      const adapted = ofKind.filter(({ loras = 0 }) => loras > 0).length;
-      const share = adapted / Math.max(1, ofKind.length);
-      return priorOf(kind, shape, constants, below.map(bytesOf), share);
+      return priorOf(kind, shape, constants, below.map(bytesOf), ofKind);
     };
     this.#prior = { FULL: prior("FULL"), PIECEWISE: prior("PIECEWISE") };
     this.#rates = { FULL: { ...this.#prior.FULL }, PIECEWISE: { ...this.#prior.PIECEWISE } };
@@ -304,17 +302,22 @@ function corrected(prior: Rate, average: number, count: number): Rate {
 
 /**
  * @param recorded bytes of graphs of this kind in an earlier start, tops left out
- * @param adapted share of the kind's graphs that are for steps with LoRA adapters
+ * @param ofKind the kind's graphs, for what they take at the mean
  */
 function priorOf(
   kind: GraphKind,
   { layers, ranks }: EngineShape,
   constants: ForecastConstants,
   recorded: readonly number[],
-  adapted: number,
+  ofKind: readonly Graph[],
 ): Rate {
-  const mean = graphBytes(kind, layers, adapted, constants);
-  const spread = ranks > 1 || adapted > 0 ? RATE_SPREAD_PARALLEL : RATE_SPREAD;
+  const each = (ofKind.length > 0 ? ofKind : [{ kind }]).map((graph) =>
+    graphBytes(graph, layers, constants),
+  );
+  const mean = each.reduce((sum, bytes) => sum + bytes, 0) / each.length;
+  // Graphs with all-reduces, adapters or a drafter's with them: no rate was fitted on such.
+  const more = ofKind.some(({ loras = 0, draftLayers = 0 }) => loras > 0 || draftLayers > 0);
+  const spread = ranks > 1 || more ? RATE_SPREAD_PARALLEL : RATE_SPREAD;
   const rate = { mean, variance: (spread * mean) ** 2 };
   // Some were booked with a pool: the top of a tier, or where a pool grew.
   const usual = recorded.filter((bytes) => bytes <= usualMax(rate));

@@ -1,11 +1,12 @@
 /** One engine's learned plan: what it starts with, and what it adds. */
 
-import type { Graph, StepShape } from "../base/graph.ts";
+import type { StepShape } from "../base/graph.ts";
 import { loadProfile } from "../profile/load.ts";
 import type { Profile } from "../profile/profile.ts";
 import type { PolicyContext } from "../schedule/choice.ts";
 import { StepObserver } from "../schedule/costed/observer.ts";
 import type { Prior } from "../schedule/costed/prior.ts";
+import type { Bucket, Placed } from "../schedule/costed/shapes.ts";
 import type { StepsSeen } from "../schedule/policy.ts";
 import type { EngineState } from "../schedule/state.ts";
 import type { Hello, Inventory } from "../wire/protocol.ts";
@@ -107,9 +108,14 @@ export class EnginePlan {
       });
   }
 
-  /** The graph that stock would replay for this step. */
-  ideal(step: StepShape): Graph | undefined {
-    return this.#observer.ideal(step);
+  /** Where these steps stand in the plan; to be read before the next report. */
+  placed(steps: readonly StepsSeen[]): Placed {
+    return this.#observer.costs.shapes.placed(steps);
+  }
+
+  /** Place in the plan of the graph that stock would replay for this step of that bucket; -1: none. */
+  idealAt(step: StepShape, bucket: Bucket | undefined): number {
+    return this.#observer.idealAt(step, bucket);
   }
 
   /** @returns seconds that these steps took longer than with their ideal graphs */

@@ -4,6 +4,7 @@
  */
 
 import { createHash } from "node:crypto";
+import { counted } from "../base/counted.ts";
 import type { Graph, StepCase } from "../base/graph.ts";
 import type { Hello, Inventory } from "../wire/protocol.ts";
 
@@ -86,8 +87,11 @@ function captureSizesOf(graphs: readonly Graph[]): Record<string, number[]> {
     const { kind, tokens, uniform, requests } = graph;
     const decode = uniform === undefined ? "" : `, ${uniform} a request`;
     // A decode graph's requests follow from its tokens; a limit on mixed steps doesn't.
-    const limit = uniform === undefined && requests !== undefined ? `, ${requests} requests` : "";
-    const group = `${kind}${decode}${limit}${caseText(graph)}`;
+    const limit =
+      uniform === undefined && requests !== undefined ? `, ${counted(requests, "request")}` : "";
+    // Whose graphs come with a drafter's takes another time and other bytes for each.
+    const pair = (graph.draftLayers ?? 0) > 0 ? ", with a drafter's" : "";
+    const group = `${kind}${decode}${limit}${caseText(graph)}${pair}`;
     sizes[group] = [...(sizes[group] ?? []), tokens];
   }
   for (const list of Object.values(sizes)) list.sort((a, b) => a - b);

@@ -97,7 +97,7 @@ function learnedGraph(
     replays: entry?.replays ?? 0,
     regret,
     stepSeconds,
-    timed: timed.get(graph.id) ?? 0,
+    timed: timed[costs.shapes.places.get(graph.id) ?? -1] ?? 0,
     ...(captureMs === undefined ? {} : { captureMs }),
     // Growth is measured, and may come out below zero when something else let go.
     ...(bytes === undefined ? {} : { bytes: Math.max(0, bytes) }),

@@ -3,7 +3,7 @@
  * gzipped file gets a gzip member for each, so that a killed process leaves nothing half-written.
  */
 
-import { type FileHandle, open } from "node:fs/promises";
+import { type FileHandle, open, rm } from "node:fs/promises";
 import { promisify } from "node:util";
 import { gzip } from "node:zlib";
 import { codeOf, LazygraphError } from "../base/errors.ts";
@@ -15,6 +15,8 @@ const compress = promisify(gzip);
 export class TraceFile {
   readonly #handle: FileHandle;
   readonly #gzipped: boolean;
+  /** That are whole. */
+  #bytes = 0;
 
   private constructor(handle: FileHandle, gzipped: boolean) {
     this.#handle = handle;
@@ -27,18 +29,33 @@ export class TraceFile {
    * @throws LazygraphError `ERR_LAZYGRAPH_TRACE`: it is there already, or can't be created
    */
   static async create(path: string, header: string = TRACE_HEADER): Promise<TraceFile> {
+    let handle: FileHandle | undefined;
     try {
       // Arrivals and lengths tell something of who sent them.
-      const file = new TraceFile(await open(path, "wx", 0o600), path.endsWith(".gz"));
+      handle = await open(path, "wx", 0o600);
+      const file = new TraceFile(handle, path.endsWith(".gz"));
       if (header !== "") await file.append(header);
       return file;
     } catch (error) {
+      // A file that holds nothing would be in the way of the next try.
+      if (handle !== undefined) {
+        await handle.close();
+        await rm(path, { force: true });
+      }
       throw traceFileError(path, error);
     }
   }
 
   async append(text: string): Promise<void> {
-    await this.#handle.appendFile(this.#gzipped ? await compress(text) : text);
+    const bytes = this.#gzipped ? await compress(text) : Buffer.from(text);
+    try {
+      await this.#handle.appendFile(bytes);
+    } catch (error) {
+      // A disk that fills up takes a part: half a row may be read as another one.
+      await this.#handle.truncate(this.#bytes).catch(() => undefined);
+      throw error;
+    }
+    this.#bytes += bytes.length;
   }
 
   async close(): Promise<void> {

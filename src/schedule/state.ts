@@ -9,12 +9,12 @@ export interface GraphState {
   readonly graph: Graph;
   readonly status: "planned" | "captured" | "refused" | "failed";
   /** Milliseconds and bytes its capture took; undefined until captured. */
-  readonly captureMs?: number;
-  readonly bytes?: number;
+  readonly captureMs?: number | undefined;
+  readonly bytes?: number | undefined;
   /** Why it is where it is: the last decision's or refusal's sentence. */
-  readonly reason?: string;
+  readonly reason?: string | undefined;
   /** Refused for want of memory: planned again as soon as there is room. */
-  readonly retryable?: boolean;
+  readonly retryable?: boolean | undefined;
   /** Steps whose ideal graph this is, since the engine started. */
   readonly wanted: number;
   /** Steps it served. */
@@ -43,13 +43,28 @@ export interface EngineState {
 export type WritableGraph = { -readonly [K in keyof GraphState]: GraphState[K] };
 export type WritableState = {
   -readonly [K in Exclude<keyof EngineState, "graphs">]: EngineState[K];
-} & { readonly graphs: ReadonlyMap<string, WritableGraph> };
+} & {
+  readonly graphs: ReadonlyMap<string, WritableGraph>;
+  /** The same by place in the plan: every step is booked here. */
+  readonly entries: readonly WritableGraph[];
+};
 
 export function createEngineState(planned: readonly Graph[]): WritableState {
+  const entries = planned.map((graph): WritableGraph => {
+    return {
+      graph,
+      status: "planned",
+      captureMs: undefined,
+      bytes: undefined,
+      reason: undefined,
+      retryable: undefined,
+      wanted: 0,
+      replays: 0,
+    };
+  });
   return {
-    graphs: new Map(
-      planned.map((graph) => [graph.id, { graph, status: "planned", wanted: 0, replays: 0 }]),
-    ),
+    graphs: new Map(entries.map((entry) => [entry.graph.id, entry])),
+    entries,
     planned,
     ready: false,
     idle: false,
@@ -94,17 +109,26 @@ export function recordSteps(
   atSeconds: number,
   ideal: Graph | undefined = idealGraph(state.planned, step),
 ): void {
-  if (ideal !== undefined) {
-    const wanted = state.graphs.get(ideal.id);
-    if (wanted !== undefined) wanted.wanted += count;
-  }
+  const wanted = ideal === undefined ? undefined : state.graphs.get(ideal.id);
   const server = served === "" ? undefined : state.graphs.get(served);
+  bookSteps(state, wanted, server, count, atSeconds);
+}
+
+/** The same where it is known who was wanted and who served; undefined: nobody. */
+export function bookSteps(
+  state: WritableState,
+  wanted: WritableGraph | undefined,
+  server: WritableGraph | undefined,
+  count: number,
+  atSeconds: number,
+): void {
+  if (wanted !== undefined) wanted.wanted += count;
   if (server === undefined) {
     state.stepsUngraphed += count;
     return;
   }
   server.replays += count;
   server.lastUsedSeconds = atSeconds;
-  if (server.graph.id === ideal?.id) state.stepsExact += count;
+  if (server === wanted) state.stepsExact += count;
   else state.stepsPadded += count;
 }

@@ -6,7 +6,7 @@
  */
 
 import { quantile } from "../measure/statistics.ts";
-import { SPAWN } from "./attribute.ts";
+import { SPAWN, UNATTRIBUTED } from "./attribute.ts";
 import type { Begun, Span } from "./spans.ts";
 
 /** What a past start tells the next one. */
@@ -17,8 +17,9 @@ export interface PastStart {
 }
 
 export interface Progress {
+  /** What began last and hasn't ended; `unattributed` between two phases. */
   readonly phase: string;
-  /** In that phase so far. */
+  /** In that phase so far, and no longer than since the spawn. */
   readonly phaseSeconds: number;
   readonly elapsedSeconds: number;
   /** Undefined where no past start tells. */
@@ -38,23 +39,57 @@ export function progressOf(
 ): Progress {
   const over = new Set(ended.map(keyOf));
   const open = begun.filter((each) => !over.has(keyOf(each)) && each.begin <= now);
-  // The innermost: it began last. Between two phases the one that ended last is still the best word.
-  const inner = latest(open, ({ begin }) => begin) ?? latest(ended, ({ end }) => end);
-  const phase = inner?.name ?? SPAWN;
-  const first = firstBegin(begun, ended, phase) ?? spawned;
+  // The innermost: it began last.
+  const inner = latest(open, ({ begin }) => begin);
+  // What ended before the spawn, as the wrapper does, is no phase of the command.
+  const last = latest(
+    ended.filter(({ end }) => end > spawned),
+    ({ end }) => end,
+  );
+  const since = inner?.begin ?? last?.end ?? spawned;
+  // Between two phases past starts are asked by the one that ended last.
+  const known = inner ?? last;
+  const first = known === undefined ? spawned : firstBegin(begun, ended, known.name);
   const left = past.flatMap(({ readySeconds, began }) => {
-    const at = phase === SPAWN ? 0 : began[phase];
+    const at = known === undefined ? 0 : began[known.name];
     return at === undefined ? [] : [readySeconds - at - (now - first)];
   });
   const estimate = left.length === 0 ? undefined : Math.max(0, quantile(left, 0.5));
   return {
-    phase,
-    phaseSeconds: Math.max(0, now - (inner?.begin ?? spawned)),
+    phase: inner?.name ?? (last === undefined ? SPAWN : UNATTRIBUTED),
+    phaseSeconds: Math.max(0, now - Math.max(since, spawned)),
     elapsedSeconds: Math.max(0, now - spawned),
     leftSeconds: estimate,
     pastStarts: past.length,
   };
 }
+
+/**
+ * What `?until=` may name: the phases that the plugin times, and that of a process's imports. The
+ * wrapper's has ended before a start is watched.
+ */
+export const PHASES: readonly string[] = [
+  "imports",
+  "config",
+  "engine client",
+  "executor",
+  "worker",
+  "device",
+  "weights",
+  "memory and KV cache",
+  "memory sizing",
+  "profile run",
+  "graph profiling",
+  "compile",
+  "Inductor",
+  "load compiled",
+  "KV cache",
+  "warm-up",
+  "kernel warm-up",
+  "captures",
+  "JIT",
+  "API server",
+];
 
 /** Whether a phase has begun and none of it is under way, in any process. */
 export function hasPassed(begun: readonly Begun[], ended: readonly Span[], phase: string): boolean {
@@ -78,13 +113,10 @@ function keyOf({ pid, name, begin }: Begun): string {
   return `${pid} ${begin} ${name}`;
 }
 
-function firstBegin(
-  begun: readonly Begun[],
-  ended: readonly Span[],
-  phase: string,
-): number | undefined {
+/** Of a phase of which there is some. */
+function firstBegin(begun: readonly Begun[], ended: readonly Span[], phase: string): number {
   const own = [...begun, ...ended].filter(({ name }) => name === phase);
-  return own.length === 0 ? undefined : Math.min(...own.map(({ begin }) => begin));
+  return Math.min(...own.map(({ begin }) => begin));
 }
 
 function latest<T>(all: readonly T[], at: (each: T) => number): T | undefined {

@@ -76,21 +76,28 @@ export function monotonicSeconds(): number {
   return Number(process.hrtime.bigint()) / 1e9;
 }
 
+export interface SpanWriter {
+  /** A span that ends now. */
+  ended(name: string, begin: number, detail?: Readonly<Record<string, unknown>>): void;
+  /** A span that has begun: who watches a start wants to know before it has ended. */
+  begun(name: string, begin: number): void;
+}
+
 /** Writes this process's spans if the environment names a folder. */
-export function spanWriter(
-  environment: NodeJS.ProcessEnv,
-): (name: string, begin: number, detail?: Readonly<Record<string, unknown>>) => void {
+export function spanWriter(environment: NodeJS.ProcessEnv): SpanWriter {
   const folder = environment[FOLDER_VARIABLE] ?? "";
-  if (folder === "") return () => undefined;
-  const file = join(folder, `spans-${process.pid}.jsonl`);
-  return (name, begin, detail = {}) => {
+  const write = (kind: "spans" | "begun", body: object): void => {
+    if (folder === "") return;
     try {
-      appendFileSync(
-        file,
-        `${JSON.stringify({ name, begin, end: monotonicSeconds(), ...detail })}\n`,
-      );
+      const file = join(folder, `${kind}-${process.pid}.jsonl`);
+      appendFileSync(file, `${JSON.stringify(body)}\n`);
     } catch {
       // A folder that can't be written costs the figures, never the engine.
     }
+  };
+  return {
+    ended: (name, begin, detail = {}) =>
+      write("spans", { name, begin, end: monotonicSeconds(), ...detail }),
+    begun: (name, begin) => write("begun", { name, begin }),
   };
 }

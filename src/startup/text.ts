@@ -1,5 +1,6 @@
 /** A start as text: a line for each phase with its seconds and where they lie. */
 
+import { counted } from "../base/counted.ts";
 import { GIB } from "../base/units.ts";
 import { mean } from "../measure/statistics.ts";
 import type { Segment } from "./attribute.ts";
@@ -30,7 +31,7 @@ export function waterfall(result: StartResult): string {
       `after ${firstTokenSeconds.toFixed(2)} s${simulated}`,
     ...lines,
     ...loaded,
-    `  ${result.spans} spans of ${result.processes} processes; ${share.toFixed(1)}% unattributed`,
+    `  ${counted(result.spans, "span")} of ${counted(result.processes, "process")}; ${share.toFixed(1)}% unattributed`,
   ].join("\n");
 }
 
@@ -42,6 +43,12 @@ function bar(pieces: readonly Segment[], whole: number): string {
     cells.fill("█", from, Math.min(BAR_CHARS, to));
   }
   return cells.join("");
+}
+
+function over(other: number, base: number): string {
+  if (other === 1 && base === 1) return "one start each";
+  if (other === base) return `means of ${other} starts each`;
+  return `means of ${counted(other, "start")} and ${base}`;
 }
 
 /** How a variant differs from the first one, by phase. */
@@ -61,8 +68,8 @@ export function comparison(base: readonly StartResult[], other: readonly StartRe
   const pick = (results: readonly StartResult[]): string =>
     `${mean(results.map(({ firstTokenSeconds }) => firstTokenSeconds)).toFixed(2)} s`;
   return [
-    `${name} against ${base[0]?.variant}: first token after ${pick(other)}, not ${pick(base)}, ` +
-      `means of ${other.length} and ${base.length} starts`,
+    `${name} against ${base[0]?.variant}: first token after ${pick(other)} in place of ` +
+      `${pick(base)} (${over(other.length, base.length)})`,
     ...lines,
   ].join("\n");
 }

@@ -125,7 +125,19 @@ async function openEntries(file: string, unit: TimeUnit | undefined): Promise<Tr
   const first = await bytes.next();
   if (first.done === true) throw traceError(file, 1, expectedHeader(), "an empty file");
   const all = chained(first.value, bytes);
-  return startsWithBrace(first.value) ? openJsonLines(file, all, unit) : openCsv(file, all);
+  switch (firstCharacter(first.value)) {
+    case "{":
+      return openJsonLines(file, all, unit);
+    case "[":
+      throw traceError(
+        file,
+        1,
+        "one JSON object a line",
+        "a list (`jq -c '.[]'` makes lines of it)",
+      );
+    default:
+      return openCsv(file, all);
+  }
 }
 
 async function* chained(
@@ -137,8 +149,8 @@ async function* chained(
 }
 
 /** After a byte order mark and blanks. */
-function startsWithBrace(bytes: Uint8Array): boolean {
-  return /^\uFEFF?\s*\{/.test(Buffer.from(bytes.subarray(0, 256)).toString("utf8"));
+function firstCharacter(bytes: Uint8Array): string | undefined {
+  return /^\uFEFF?\s*(\S)/.exec(Buffer.from(bytes.subarray(0, 256)).toString("utf8"))?.[1];
 }
 
 async function* rowsOf(
@@ -185,7 +197,12 @@ async function* fromZero(
     first ??= seconds;
     if (seconds < last) {
       const expected = "times that never fall (`lazygraph trace convert --sort` orders them)";
-      throw traceError(file, place.line, expected, `one ${last - seconds} s before the last`);
+      throw traceError(
+        file,
+        place.line,
+        expected,
+        `one ${Number((last - seconds).toPrecision(6))} s before the last`,
+      );
     }
     last = seconds;
     yield { atSeconds: seconds - first, ...request };

@@ -7,17 +7,20 @@ export const WRITTEN_FORMATS = ["lazygraph", "mooncake"] as const;
 export type WrittenFormat = (typeof WRITTEN_FORMATS)[number];
 
 const BLOCK_TOKENS = 512;
+/** Of requests without blocks among those with some: far from any id that a trace counts up to. */
+const FRESH_ID_MIN = 2 ** 52;
 
 /** Makes rows, each with its line end; one writer a file. */
 export class TraceWriter {
   readonly #format: WrittenFormat;
   readonly #blockTokens: number | undefined;
-  #nextId = 0;
+  #nextId: number;
 
   /** @param blockTokens tokens of a block of the ids that come; undefined where none come */
   constructor(format: WrittenFormat, blockTokens: number | undefined) {
     this.#format = format;
     this.#blockTokens = blockTokens;
+    this.#nextId = blockTokens === undefined ? 0 : FRESH_ID_MIN;
   }
 
   row(request: TraceRequest): string {

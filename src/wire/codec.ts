@@ -8,7 +8,8 @@ import { LazygraphError } from "../base/errors.ts";
 import { type Check, Mismatch, show } from "./check.ts";
 import { type FromEngine, LIMITS, type ToEngine } from "./protocol.ts";
 import { scanFrame } from "./scan.ts";
-import { FROM_ENGINE, TO_ENGINE } from "./validate.ts";
+import { readTelemetry } from "./telemetry.ts";
+import { type Checks, FROM_ENGINE, TO_ENGINE } from "./validate.ts";
 
 // `skipValues` and `int64AsType: "auto"` work but are missing from msgpackr's types.
 const OPTIONS = {
@@ -41,21 +42,18 @@ export function encode(message: FromEngine | ToEngine): Buffer {
 }
 
 /**
- * Reads a frame an engine sent. Unknown fields are dropped.
+ * Reads a frame of the side whose messages `checks` are for. Unknown fields are dropped.
  *
  * @returns undefined for a sound frame of a type this version doesn't know: count it and go on.
  * @throws LazygraphError ERR_LAZYGRAPH_PROTOCOL_FRAME for anything else that is not a message.
  */
-export function decodeFromEngine(frame: Uint8Array): FromEngine | undefined {
-  return decode(frame, FROM_ENGINE) as FromEngine | undefined;
-}
-
-/** Reads a frame a controller sent; like {@link decodeFromEngine}. */
-export function decodeToEngine(frame: Uint8Array): ToEngine | undefined {
-  return decode(frame, TO_ENGINE) as ToEngine | undefined;
-}
-
-function decode(frame: Uint8Array, table: object): unknown {
+export function decode<M extends { readonly type: string }>(
+  frame: Uint8Array,
+  checks: Checks<M>,
+): M | undefined {
+  // Nearly all frames are telemetry; what is read straight has passed the same checks.
+  const straight = (checks as object) === FROM_ENGINE ? readTelemetry(frame) : undefined;
+  if (straight !== undefined) return straight as unknown as M;
   if (frame.byteLength > LIMITS.frameBytes) throw tooLarge("a frame", frame.byteLength);
   const fault = scanFrame(frame);
   if (fault !== undefined) throw frameError(`Expected a frame to be one msgpack map, but ${fault}`);
@@ -72,8 +70,8 @@ function decode(frame: Uint8Array, table: object): unknown {
   if (typeof type !== "string") {
     throw frameError(`Expected the field type to be text, got ${show(type)}`);
   }
-  const check = checkOf(table, type);
-  return check === undefined ? undefined : checked(check, value, type);
+  const check = checkOf(checks, type);
+  return check === undefined ? undefined : (checked(check, value, type) as M);
 }
 
 function checkOf(table: object, type: string): Check<object> | undefined {

@@ -1,6 +1,6 @@
 /** What an endpoint says about who can reach it, and whether it is taken. */
 
-import { stat } from "node:fs/promises";
+import { stat, unlink } from "node:fs/promises";
 import { connect, createServer } from "node:net";
 import { setTimeout } from "node:timers/promises";
 import { OptionError } from "../base/errors.ts";
@@ -77,6 +77,35 @@ export async function isIpcServed(endpoint: string): Promise<boolean> {
   });
 }
 
+/** Which file an ipc endpoint was bound to: one of the same name may be another's by now. */
+export interface SocketFile {
+  readonly dev: number;
+  readonly ino: number;
+}
+
+/** Undefined where there is none: over TCP, and for an abstract socket. */
+export async function socketFileOf(endpoint: string): Promise<SocketFile | undefined> {
+  const path = socketPath(endpoint);
+  return path === undefined ? undefined : stat(path).catch(() => undefined);
+}
+
+/** Takes away what libzmq leaves of a closed ipc endpoint, unless it is a successor's. */
+export async function removeSocketFile(
+  endpoint: string,
+  own: SocketFile | undefined,
+): Promise<void> {
+  const path = socketPath(endpoint);
+  if (path === undefined || own === undefined) return;
+  const there = await socketFileOf(endpoint);
+  if (there?.dev !== own.dev || there.ino !== own.ino || (await isIpcServed(endpoint))) return;
+  await unlink(path).catch(() => undefined);
+}
+
+function socketPath(endpoint: string): string | undefined {
+  const path = endpoint.startsWith("ipc://") ? endpoint.slice("ipc://".length) : "@";
+  return path.startsWith("@") ? undefined : path;
+}
+
 /** How often a closed endpoint is looked at, and for how many milliseconds between two looks. */
 const FREE_LOOKS_MAX = 200;
 const FREE_LOOK_MS = 5;
@@ -93,11 +122,7 @@ export async function waitUntilFree(endpoint: string): Promise<void> {
 }
 
 async function isFree(endpoint: string): Promise<boolean> {
-  if (endpoint.startsWith("ipc://@")) return true;
-  if (endpoint.startsWith("ipc://")) {
-    const entry = await stat(endpoint.slice("ipc://".length)).catch(() => undefined);
-    return entry === undefined;
-  }
+  if (endpoint.startsWith("ipc://")) return (await socketFileOf(endpoint)) === undefined;
   const [, host, port] = /^tcp:\/\/\[?([^\]]+?)\]?:(\d+)$/.exec(endpoint) ?? [];
   if (host === undefined) return true;
   return new Promise((resolve) => {

@@ -8,11 +8,19 @@
  */
 
 import { setImmediate, setTimeout } from "node:timers/promises";
-import { Context, type Event, type Reply, Router } from "zeromq";
+import { type Event, type Reply, Router } from "zeromq";
 import type { Clock } from "../base/clock.ts";
 import { codeOf, LazygraphError, messageOf } from "../base/errors.ts";
+import { frameContext } from "./context.ts";
 import { type CurveOptions, guardClients } from "./curve.ts";
-import { isIpcServed, isLoopback, waitUntilFree } from "./endpoint.ts";
+import {
+  isIpcServed,
+  isLoopback,
+  removeSocketFile,
+  type SocketFile,
+  socketFileOf,
+  waitUntilFree,
+} from "./endpoint.ts";
 import { type HandshakeFailure, Handshakes } from "./handshakes.ts";
 import { type Excess, type Peer, Peers } from "./peers.ts";
 import { LIMITS } from "./protocol.ts";
@@ -23,7 +31,7 @@ const TURN_SECONDS = 0.004;
 const TURN_BYTES = 1 << 20;
 /** Where frames come more often than this, a batch of them is awaited, and for so long. */
 const DENSE_SECONDS = 0.002;
-const BATCH_MS = 2;
+const BATCH_MS = 5;
 /** Messages that libzmq holds of a peer that sends faster than they are read. */
 const UNREAD_MESSAGES_MAX = 32;
 /** Frames above the protocol's limit still arrive, to be refused with a sentence, up to this. */
@@ -102,13 +110,14 @@ function inUse(endpoint: string, cause?: unknown): LazygraphError {
 
 class Link implements RouterLink {
   readonly #options: RouterOptions;
-  readonly #context = new Context();
+  readonly #context = frameContext();
   readonly #socket: Router;
   readonly #peers: Peers;
   readonly #sender: Sender;
   #guard: Reply | undefined;
   /** The address as bound; a closed socket no longer tells. */
   #bound: string | undefined;
+  #socketFile: SocketFile | undefined;
   #closed = false;
   #closing: Promise<void> | undefined;
 
@@ -149,6 +158,7 @@ class Link implements RouterLink {
     void this.#watch();
     await this.#socket.bind(endpoint);
     this.#bound = this.#socket.lastEndpoint ?? endpoint;
+    this.#socketFile = await socketFileOf(this.#bound);
     void this.#read();
   }
 
@@ -177,7 +187,9 @@ class Link implements RouterLink {
     // `unbind` would be the way, but it runs beside a pending receive and libzmq then aborts.
     this.#socket.close();
     this.#guard?.close();
-    if (this.#bound !== undefined) await waitUntilFree(this.#bound);
+    if (this.#bound === undefined) return;
+    await waitUntilFree(this.#bound);
+    await removeSocketFile(this.#bound, this.#socketFile);
   }
 
   /** Who can't end its hand-shake sends no frame: only the socket's own events tell of it. */

@@ -110,7 +110,7 @@ export class Sender {
         return;
       }
       peer.hasLeft = codeOf(error) === "EHOSTUNREACH";
-      this.#giveUp(peer, peer.hasLeft ? "it is no longer connected" : String(error));
+      this.#giveUp(peer, peer.hasLeft ? "its connection has ended" : String(error));
     }
   }
 

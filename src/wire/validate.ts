@@ -85,6 +85,7 @@ const graph: Check<Graph> = record<Graph>({
   requests: optional(tokens),
   uniform: optional(tokens),
   ...stepCase,
+  draftLayers: optional(counted),
 });
 
 const rankMemory: Check<RankMemory> = record<RankMemory>({
@@ -151,7 +152,8 @@ const dispatchRow: Check<DispatchRow> = record<DispatchRow>({
 });
 const dispatchRows = list(dispatchRow, LIMITS.tableRows, (row) => row.upTo);
 
-type Tables<M extends { readonly type: string }> = {
+/** A check for each type of message that one side may send. */
+export type Checks<M extends { readonly type: string }> = {
   readonly [T in M["type"]]: Check<Extract<M, { readonly type: T }>>;
 };
 
@@ -169,7 +171,7 @@ const heartbeat = record<Heartbeat>({
 });
 
 /** Checks of everything an engine may send. */
-export const FROM_ENGINE: Tables<FromEngine> = {
+export const FROM_ENGINE: Checks<FromEngine> = {
   hello: record<Hello>({
     type: oneOf(["hello"]),
     versionMin: version,
@@ -275,7 +277,7 @@ export const FROM_ENGINE: Tables<FromEngine> = {
 };
 
 /** Checks of everything a controller may send. */
-export const TO_ENGINE: Tables<ToEngine> = {
+export const TO_ENGINE: Checks<ToEngine> = {
   welcome: record<Welcome>({
     type: oneOf(["welcome"]),
     version,

@@ -15,6 +15,8 @@ function phase(p99Ms: number, missedHeartbeats: number, settled: number): FleetR
       rssBytes: 1,
       busySeconds: 3,
       seconds: 30,
+      frameMicroseconds: 3e6,
+      busyByThread: {},
       engines: 1,
       settled: 1,
       lost: 0,

@@ -11,8 +11,17 @@ import {
   markedFigures,
   mismatch,
 } from "../../bench/lib/claims.ts";
+import { readResult } from "../../bench/lib/result-file.ts";
 
 const root = new URL("../../", import.meta.url).pathname;
+const results = new URL("bench/results/", new URL("../../", import.meta.url));
+
+interface Cell {
+  readonly family: string;
+  readonly arm: string;
+  readonly ours?: { readonly longestStallMs?: number };
+}
+
 const FINDING: Finding = {
   ...{ id: "a.share", value: 0.02, interval: [0.019, 0.0213], unit: "of stock's" },
   ...{ limit: 0.03, sense: "atMost", source: "a.json", command: "a.sh" },
@@ -85,5 +94,33 @@ describe("this repository", () => {
     });
     expect(found.filter(({ wrong }) => wrong !== undefined)).toEqual([]);
     expect(found.length).toBeGreaterThan(10);
+  });
+
+  test("README's longest stalls are those of vLLM 0.33, of every idle start", () => {
+    const stalls = (file: string, family?: string): number[] => {
+      const { cells } = readResult<{ cells: Cell[] }>(new URL(file, results));
+      return cells.flatMap(({ family: of, arm, ours }) => {
+        const isMeant = arm.startsWith("idle") && (family === undefined || of === family);
+        const { longestStallMs } = ours ?? {};
+        return isMeant && longestStallMs !== undefined ? [Math.round(longestStallMs)] : [];
+      });
+    };
+    const dense = Math.max(...stalls("v033-families.json.gz", "dense-8b"));
+    const experts = Math.max(...stalls("v033-families.json.gz", "moe-30b"));
+    const more = stalls("v033-more-families.json.gz");
+    const readme = readFileSync(join(root, "README.md"), "utf8");
+    const said = /\[(\d+) ms on that 8B and (\d+) on that.*?\[(\d+) to (\d+)\]/.exec(readme);
+    const wanted = [dense, experts, Math.min(...more), Math.max(...more)];
+    expect(said?.slice(1).map(Number)).toEqual(wanted);
+    expect(more.length).toBeGreaterThan(8);
+  });
+
+  test("README says how many claims there are, and how many hold", () => {
+    const said = /(\d+) of (\d+) claims hold/.exec(readFileSync(join(root, "README.md"), "utf8"));
+    const held = claims.filter(({ holds }) => holds).length;
+    expect(said?.slice(1).map(Number)).toEqual([held, claims.length]);
+    // Both kinds are there: the sentence would mean nothing else.
+    expect(held).toBeGreaterThan(0);
+    expect(held).toBeLessThan(claims.length);
   });
 });

@@ -12,8 +12,12 @@ import {
   lanesOf,
   parseFamilies,
 } from "../../bench/gpu/lib/family-plan.ts";
-import type { ParityResult, StartResult } from "../../bench/gpu/lib/family-result.ts";
-import { gapsOf, parityOf, waitsOf } from "../../bench/gpu/lib/parity.ts";
+import {
+  type ParityResult,
+  type StartResult,
+  summaryOf,
+} from "../../bench/gpu/lib/family-result.ts";
+import { gapsOf, parityOf, waitsOf, windowsOf } from "../../bench/gpu/lib/parity.ts";
 import { overRanks } from "../../bench/gpu/lib/start-timing.ts";
 import { familyFindings } from "../../bench/lib/claims-v033.ts";
 import type { RequestRecord } from "../../src/bench/samples.ts";
@@ -128,12 +132,12 @@ function request(dueSeconds: number, firstSeconds: number, tokens: number, slowU
 describe("parity", () => {
   test("it is reached when the last slow window is over", () => {
     const gaps = gapsOf([request(10, 10, 1000, 13)]);
-    const parity = parityOf(gaps, 10, 18, 10);
+    const parity = parityOf(windowsOf(gaps, 10, 18), 10);
     // From 12.17 s on a window has more gaps of 10 ms than of 50: 20 (13 − t) < 100 (t − 12).
     expect(parity.seconds).toBeCloseTo(2.2);
     expect(parity).toMatchObject({ reached: true });
-    expect(parityOf(gaps, 10, 18, 2).reached).toBe(false);
-    expect(parityOf(gaps, 13, 18, 10)).toMatchObject({ seconds: 0, windowsAbove: 0 });
+    expect(parityOf(windowsOf(gaps, 10, 18), 2).reached).toBe(false);
+    expect(parityOf(windowsOf(gaps, 13, 18), 10)).toMatchObject({ seconds: 0, windowsAbove: 0 });
   });
 
   test("waits count from when requests were due, in the span alone", () => {
@@ -155,7 +159,14 @@ describe("claims of families", () => {
       },
       ...{ spawnToReadySeconds: first, spawnToFirstTokenSeconds: first },
       ...{ deviceToFirstTokenSeconds: first - 1, kvTokens: arm === "stock" ? 100 : 110 },
-      decode: [{ concurrent: 8, tpotMs: [arm === "stock" ? 10 : 10.05] }],
+      decode: [
+        {
+          concurrent: 8,
+          tpotMs: [arm === "stock" ? 10 : 10.05],
+          // Not every file has the engine's own.
+          ...(arm === "eager" ? {} : { stepMs: [arm === "stock" ? 8 : 8.16] }),
+        },
+      ],
       ...(arm === "stock"
         ? {}
         : {
@@ -183,6 +194,10 @@ describe("claims of families", () => {
     expect(value("eager.capture-share")).toMatchObject({ value: 0.4, limit: 0.45 });
     expect(value("idle.saved-share")).toMatchObject({ value: 0.95, limit: 0.9, sense: "atLeast" });
     expect(value("idle.decode-8")?.value).toBeCloseTo(1.005);
+    expect(value("idle.engine-step-8")).toMatchObject({ limit: 1.01, sense: "atMost" });
+    expect(value("idle.engine-step-8")?.value).toBeCloseTo(1.02);
+    expect(value("eager.decode-8")?.value).toBeCloseTo(1.005);
+    expect(value("eager.engine-step-8")).toBeUndefined();
     expect(value("idle.forecast-error")).toMatchObject({ value: 10, limit: 64 });
     expect(value("idle.kv-tokens-more")).toMatchObject({ value: 10, sense: "atLeast" });
     expect(value("lazy.capture-share")).toBeUndefined();
@@ -195,13 +210,13 @@ describe("claims of families", () => {
         ...{ via: "launcher", seconds: 60, readySeconds: ready, loadSeconds: 12, requests },
       }) satisfies ParityResult;
     const steady = request(12.5, 22, 5500);
-    const findings = familyFindings(
-      [cell("idle", 12, [request(12.5, 13, 5900, 14)]), cell("stock", 22, [steady])],
-      told,
-    );
+    const results = [cell("idle", 12, [request(12.5, 13, 5900, 14)]), cell("stock", 22, [steady])];
+    const findings = familyFindings(results.map(summaryOf), told);
     const wait = findings.find(({ id }) => id === "v033.moe-30b.idle.wait-share");
     expect(wait?.value).toBeCloseTo(0.5 / 9.5);
     const parity = findings.find(({ id }) => id === "v033.moe-30b.idle.parity-seconds");
     expect(parity?.value).toBeCloseTo(1.2);
+    const failed = findings.find(({ id }) => id === "v033.moe-30b.idle.requests-failed");
+    expect(failed?.value).toBe(0);
   });
 });

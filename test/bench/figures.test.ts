@@ -337,7 +337,7 @@ describe("all runs", () => {
     expect(markdownOf(found)).toContain("## At a glance\n\n| b | stock | idle |");
     expect(cautions(found)).toEqual([
       expect.stringMatching(
-        /^FAILED: .+ idle, a: 1 \(timeout 1\) of 4\. stock, b: .+ of 3\. idle, b: .+ of 3\.$/,
+        /^FAILED: .+ idle, a: 1 \(timeout 1\) of 4\. First timeout: 60 s\. stock, b: .+ of 3\. .+ idle, b: .+ of 3\. First timeout: 60 s\.$/,
       ),
     ]);
     expect(conclusions(found)).toEqual([

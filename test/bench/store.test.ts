@@ -159,6 +159,26 @@ describe("merging", () => {
       /whose mode "stock" is the one asked for/,
     );
   });
+
+  test("refuses one name for requests that were made in two ways", async () => {
+    const asked = { ignoreEos: true, textPrompts: false, numWarmups: 0 };
+    const ways = [
+      cellRun({ asked }),
+      cellRun({ asked: { ...asked, ignoreEos: false } }),
+      cellRun({ asked: { ...asked, model: "other" } }),
+      cellRun({ asked, endpoint: "chat" }),
+    ];
+    const [first = "", ...others] = await Promise.all(ways.map((run) => folderWith(run)));
+    const into = join(await temporaryFolder(), "all");
+    for (const other of others) {
+      await expect(mergeFolders([first, other], into)).rejects.toThrow(
+        "same endpoint, model, warm-ups and options of requests, got others: give another folder",
+      );
+    }
+    // Folders of before it was kept say nothing against each other.
+    const [old, same] = [await folderWith(stock), await folderWith(cellRun({ asked }))];
+    expect(await mergeFolders([old, same], into)).toBeGreaterThan(0);
+  });
 });
 
 test("a report in all its forms", async () => {

@@ -39,7 +39,9 @@ function find(runs: readonly CellRun[], mode: string): CellRun {
 const LOAD = { arrivals: "poisson", requestRate: 4, seconds: 600, outputLen: 20 } as const;
 
 describe("a report in virtual time", () => {
-  test("ten minutes of four modes: marked as simulated, every request in it", async () => {
+  test("ten minutes of four modes: marked as simulated, every request in it", {
+    timeout: 120_000,
+  }, async () => {
     const simulated = { profile: await quickProfile(8), jitter: 0.02 };
     const modes = {
       stock: { simulated },

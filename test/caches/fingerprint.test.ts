@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import {
   type CacheFingerprint,
+  configFileOf,
   decidingOptions,
   decidingVariables,
   differences,
@@ -25,6 +26,20 @@ test("options in any order and by any of their names, without those that compile
   expect(decidingOptions(["serve", "MODEL", "--no-enable-prefix-caching"])).toEqual([
     "--no-enable-prefix-caching",
   ]);
+});
+
+test("a level of optimization, in the four spellings that vLLM takes", () => {
+  const spellings = [["-O3"], ["-O=3"], ["-O", "3"], ["--optimization-level", "3"]];
+  for (const words of spellings) {
+    expect(decidingOptions(["serve", "M", ...words])).toEqual(["--optimization-level 3"]);
+  }
+  expect(decidingOptions(["serve", "M", "-cc", "{}"])).toEqual(["--compilation-config {}"]);
+});
+
+test("the file of options, by either spelling", () => {
+  expect(configFileOf(decidingOptions(["serve", "M", "--config", "a b.yaml"]))).toBe("a b.yaml");
+  expect(configFileOf(decidingOptions(["serve", "M", "--config=c.yaml"]))).toBe("c.yaml");
+  expect(configFileOf(decidingOptions(["serve", "M", "--config-format", "x"]))).toBeUndefined();
 });
 
 test("a negative number is a value, not an option", () => {

@@ -55,7 +55,7 @@ test("packed, unpacked and checked; another command's caches are refused, and th
   expect(unpacked).toMatchObject({ code: 0, stderr: "" });
   expect((await run()).stdout).toContain("was compiled");
   expect(await lazygraph("caches", "check", pack, ...same)).toMatchObject({
-    ...{ code: 0, stdout: expect.stringMatching(/pack fits\.\nfor MODEL/) },
+    ...{ code: 0, stdout: expect.stringMatching(/pack fits\.\nfor {6}MODEL\n/) },
   });
 
   const other = ["--", vllm, "serve", "MODEL", "--dtype", "float16"];
@@ -73,6 +73,22 @@ test("packed, unpacked and checked; another command's caches are refused, and th
   expect({ code, stdout }).toEqual({ code: 0, stdout: "at None\n" });
   expect(stderr).toMatch(/^lazygraph: Started without these caches: /);
   expect(stderr).toMatch(refused);
+});
+
+test("what a file of options says decides, not where it lies", async () => {
+  const { folder, vllm, caches, lazygraph } = await engine();
+  const [file, moved] = [join(folder, "options.yaml"), join(folder, "moved.yaml")];
+  const check = (config: string) =>
+    lazygraph("caches", "check", caches, "--", vllm, "serve", "MODEL", "--config", config);
+  await writeFile(file, "dtype: bfloat16\n");
+  const words = ["--", vllm, "serve", "MODEL", "--config", file];
+  await lazygraph("run", "--quiet", "--caches", caches, ...words);
+  await writeFile(moved, "dtype: bfloat16\n");
+  expect(await check(moved)).toMatchObject({ code: 0 });
+  await writeFile(file, "dtype: float16\n");
+  expect(await check(file)).toMatchObject({
+    ...{ code: 1, stderr: expect.stringMatching(/with --config \w{16} \(here \w{16}\)/) },
+  });
 });
 
 test("read-only caches are used as a copy, which is gone when the command has ended", async () => {
@@ -103,9 +119,9 @@ test("list: a folder's caches and whose they are, the usual places, the variable
   const { caches, lazygraph, run } = await engine();
   await run("--quiet");
   const own = await lazygraph("caches", "list", "--caches", caches);
-  expect(own.stdout).toMatch(/^vllm +0\.0 MiB in 1 files +\S+\/caches\/vllm$/m);
+  expect(own.stdout).toMatch(/^vllm +0\.0 MiB in 1 file +\S+\/caches\/vllm$/m);
   expect(own.stdout).toMatch(/^triton +none/m);
-  expect(own.stdout).toContain("for MODEL");
+  expect(own.stdout).toMatch(/^for {6}MODEL\nGPU {6}\S.*\nPython {3}3\.\S+\npackages \S.*\S\n$/m);
   const usual = JSON.parse((await lazygraph("caches", "list", "--json")).stdout);
   expect(usual.caches.map(({ name }: { name: string }) => name)).toEqual([
     ...["vllm", "inductor", "triton", "flashinfer", "driver"],
@@ -124,7 +140,7 @@ test("with LAZYGRAPH_DISABLE the command runs without these caches, too", async 
 });
 
 test.for([
-  [["caches"], "Expected 1 to 2 ACTION"],
+  [["caches"], "where ACTION is list, pack, unpack or check, got 0 arguments"],
   [["caches", "pak", "x"], "did you mean pack?"],
   [["caches", "pack", "--caches", "d"], "Expected a FILE after caches pack"],
   [["caches", "pack", "x"], "Expected --caches DIR"],

@@ -75,7 +75,7 @@ test("both in one file are refused", async () => {
 });
 
 test.for([
-  ["{", /to be JSON, got /],
+  ["{", /to be JSON, but it can.t be parsed \(/],
   ["[]", /to hold a JSON object, got "\[\]"\.$/],
   [{ mdoe: "lazy" }, /known options in \S+, got "mdoe": did you mean mode\?$/],
   [{ config: "x" }, /got "config": known are /],

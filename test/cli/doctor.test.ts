@@ -162,7 +162,7 @@ test("a warning of nvidia-smi is told, and its rows count", async () => {
 
 test.each([
   [["--for", "everything"], /Expected --for to be run or serve, got "everything"/],
-  [["--pyton", "x"], /Expected --python, got the unknown option "--pyton"/],
+  [["--pyton", "x"], /got the unknown option "--pyton": did you mean --python\?/],
   [["x"], /Expected only options/],
 ])("wrong usage %j ends with 2 and one sentence", async (args, sentence) => {
   const run = await doctor(args, {});

@@ -66,18 +66,39 @@ test("docs/operations.md lists exactly the codes there are", async () => {
   expect(listed).toHaveLength(used.size);
 });
 
+test("docs/operations.md lists exactly the changes that are audited", async () => {
+  const source = await readFile(new URL("../../src/controller/http.ts", import.meta.url), "utf8");
+  const docs = await readFile(new URL("../../docs/operations.md", import.meta.url), "utf8");
+  const words = (text = "", quote = '"') => text.split(quote).filter((_, index) => index % 2 === 1);
+  const actions = words(/readonly action: ([^;]+);/.exec(source)?.[1]);
+  expect(actions).toContain("wake");
+  expect(words(/`audit` \(([^)]+)\)/.exec(docs)?.[1], "`")).toEqual(actions);
+});
+
 describe("answers", () => {
   test("GET /healthz", async () => {
     expect(await ask("GET", "/healthz")).toMatchObject({ status: 200, body: { ok: true } });
+  });
+
+  test("400 for a parameter that a path doesn't have; probes and scrapers are let be", async () => {
+    const refused = await ask("GET", "/v1/engines?mode=idle");
+    expect(refused).toMatchObject({ status: 400, body: { error: { code: "ERR_HTTP_QUERY" } } });
+    expect(refused.body.error.message).toBe(
+      'Expected no parameters for "/v1/engines", got "mode".',
+    );
+    const put = await ask("PUT", `${ENGINE}/mode?force=1`, '{"mode":"lazy"}');
+    expect(put.status).toBe(400);
+    expect(calls).toEqual([]);
+    expect(await ask("GET", "/livez?verbose")).toMatchObject({ status: 200 });
   });
 
   test("HEAD /healthz without a body", async () => {
     expect(await ask("HEAD", "/healthz")).toMatchObject({ status: 200, body: null });
   });
 
-  test("GET /v1/engines and one engine, with a query string", async () => {
+  test("GET /v1/engines and one engine, with a query that is empty", async () => {
     const engine = { engine: "gpu-0/llama", session: TOLD, mode: "idle" };
-    expect((await ask("GET", "/v1/engines?x=1")).body).toEqual({ engines: [engine] });
+    expect((await ask("GET", "/v1/engines?")).body).toEqual({ engines: [engine] });
     expect((await ask("GET", ENGINE)).body).toEqual(engine);
   });
 

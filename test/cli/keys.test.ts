@@ -113,7 +113,8 @@ describe("lazygraph keys", () => {
   });
 
   test.for([
-    [["keys"], "Expected 2 to 3 ACTION FOLDER [KEY], got 0"],
+    [["keys"], "ACTION is new, show, allow, rotate or export, got 0 arguments"],
+    [["keys", "frob"], 'Expected ACTION to be new, show, allow, rotate or export, got "frob"'],
     [["keys", "make", "x"], "Expected ACTION to be new, show, allow, rotate or export"],
     [["keys", "show", "/nowhere"], "Expected FOLDER to name a readable file"],
     [["keys", "show", "x", "--name", "y"], "Expected no --name with keys show."],

@@ -19,6 +19,14 @@ test("text has time, level, sentence and fields", () => {
   ]);
 });
 
+test("a code is in brackets for people and a field for programs, the engine for these alone", () => {
+  const call = ["warn", "e is gone", {}, { engine: "e", code: "ERR_X" }] as const;
+  const [text] = linesOf("text", ...call);
+  expect(text).toBe("2026-01-02T03:04:05.678Z warn  e is gone [ERR_X]\n");
+  const [json = ""] = linesOf("json", ...call);
+  expect(JSON.parse(json)).toMatchObject({ message: "e is gone", engine: "e", code: "ERR_X" });
+});
+
 test("json is one object a line, whatever the sentence holds", () => {
   const [line, ...more] = linesOf("json", "warn", "two\n  lines", { engine: "e\u001b[31m" });
   expect(more).toEqual([]);

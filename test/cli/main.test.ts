@@ -30,8 +30,8 @@ describe("lazygraph", () => {
   });
 
   test.for([
-    ["sevre", "Expected the command `serve`"],
-    ["constructor", "Expected the command one of run, serve"],
+    ["sevre", "Expected the command to be `serve`"],
+    ["constructor", "Expected the command to be one of run, serve"],
     ["--mode", "Expected the command"],
   ] as const)("%s is a usage error", async ([name, sentence]) => {
     const { code, stdout, stderr } = await finish([name]);

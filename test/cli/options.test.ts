@@ -75,7 +75,11 @@ describe("what parses", () => {
 });
 
 test.for([
-  [["--mod", "lazy"], "--mod", 'Expected --mode, got the unknown option "--mod".'],
+  [
+    ["--mod", "lazy"],
+    "--mod",
+    'Expected an option of this command, got the unknown option "--mod": did you mean --mode?',
+  ],
   [["-x"], "-x", "got the unknown option"],
   [["--mode"], "--mode", "Expected --mode to have a value, got none."],
   [["--mode="], "--mode", "Expected --mode to have a value, got none."],

@@ -46,7 +46,10 @@ describe("options of plans and policies", () => {
     });
     expect(planned("--no-plan").plan).toBe(false);
     const filling = planned("--fill-share=0.1");
-    expect([filling.fillShare, resolveOptions(filling).policy("idle").name]).toEqual([0.1, "idle"]);
+    expect([filling.fillShare, resolveOptions(filling).policy("idle").name]).toEqual([
+      0.1,
+      "idle-simple",
+    ]);
   });
 
   test.for([

@@ -155,7 +155,7 @@ describe("usage errors", () => {
     [["plan", "merge", "a", "b"], "Expected --output to be given with a file"],
     [["plan", "suggest"], "Expected 1 plan file, got 0"],
     [["plan", "suggest", "a", "--loss", "2"], "Expected --loss to be a number from 0 to 1"],
-    [["plan", "show", "a", "--jsn"], "Expected --json, got the unknown option"],
+    [["plan", "show", "a", "--jsn"], 'got the unknown option "--jsn": did you mean --json?'],
   ] as const)("%j", async ([args, sentence]) => {
     await expect(runPlan(args.slice(1))).rejects.toMatchObject({
       code: "ERR_LAZYGRAPH_OPTION",

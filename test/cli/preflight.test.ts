@@ -72,6 +72,7 @@ describe("the command", () => {
     expect(asked.trim().split("\n")).toEqual([
       "-m",
       "lazygraph_vllm.preflight",
+      "--json",
       "--",
       "serve",
       "MODEL",

@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { createLog } from "../../src/cli/log.ts";
 import { type Following, followEngines } from "../../src/cli/progress.ts";
 import type { Controller } from "../../src/controller/controller.ts";
 import { publish } from "../../src/engine/events.ts";
@@ -13,6 +14,8 @@ const SNAPSHOT = {
   graphsCaptured: 8,
   graphsRefused: 0,
   graphsFailed: 0,
+  captureBeforeReadySeconds: 0.25,
+  readyToSettledSeconds: 1.5,
   longestCaptureMs: 1,
   takenBytes: 0,
 } as EngineSnapshot;
@@ -63,7 +66,10 @@ function settle(): void {
   publish("lazygraph:engine:settled", { ...BASE, ...event });
 }
 
-test("in a log: the memory line, a line per quarter, the table once", () => {
+/** Of which no line of a log may have any. */
+const TABLE = /[─│┌┐└┘├┤┬┴┼]/;
+
+test("in a log: the memory line, a line per quarter, one line of what it came to", () => {
   let settled = 0;
   const { joined, stop } = follow({ onSettled: () => settled++ });
   expect(joined()).toBe(false);
@@ -81,7 +87,7 @@ test("in a log: the memory line, a line per quarter, the table once", () => {
   settle();
   stop();
   expect(settled).toBe(1);
-  expect(written.split("┌")[0]).toBe(
+  expect(written).toBe(
     [
       "lazygraph: gpu-0 joined: llama, mode idle",
       "lazygraph: gpu-0: took 1, free 2",
@@ -89,11 +95,11 @@ test("in a log: the memory line, a line per quarter, the table once", () => {
       "lazygraph: gpu-0: 4 of 8 graphs, last FULL:4 22 ms",
       "lazygraph: gpu-0: 6 of 8 graphs, last FULL:6 22 ms",
       "lazygraph: gpu-0: 8 of 8 graphs, last FULL:8 22 ms",
-      "lazygraph: gpu-0 is settled: no graph is left to capture",
+      "lazygraph: gpu-0 is settled: no graph is left to capture (8 of 8 graphs, 0 MiB, " +
+        "0.250 s before ready, settled 1.500 s after, longest capture 1.0 ms, mode idle)",
       "",
     ].join("\n"),
   );
-  expect(written.match(/graphs captured/g)).toHaveLength(1);
 });
 
 test("memory that runs out is told once, and what comes of it each time", () => {
@@ -144,21 +150,50 @@ describe("on a terminal", () => {
     }
     settle();
     following?.stop();
+    // What the log must not have, a terminal has.
+    expect(written).toMatch(TABLE);
     // biome-ignore lint/suspicious/noControlCharactersInRegex: escape sequences are the subject.
     const sequences = new Set(written.match(/\u001b[^a-zA-Z0-9]*[a-zA-Z0-9]/g));
     expect([...sequences]).toEqual(["\u001b[K"]);
   });
 });
 
-test("captures that end twice have one table, unless there is something new in it", () => {
+test("captures that end twice are told once, unless there is something new: a mode is none", () => {
   follow();
   join();
   settle();
   settle();
-  expect(written.match(/graphs captured/g)).toHaveLength(1);
   engines = [{ ...SNAPSHOT, mode: "lazy" }];
   settle();
-  expect(written.match(/graphs captured/g)).toHaveLength(2);
+  expect(written.match(/is settled/g)).toHaveLength(1);
+  engines = [{ ...SNAPSHOT, mode: "lazy", graphsCaptured: 7, graphsRefused: 1 }];
+  settle();
+  expect(written.match(/is settled/g)).toHaveLength(2);
+  expect(written).toContain("(7 of 8 graphs, 0 left, 1 refused, 0 failed, 0 MiB,");
+  expect(written).not.toMatch(TABLE);
+});
+
+test("a line of JSON has the engine, and the code of what went wrong, as fields", () => {
+  const lines: string[] = [];
+  follow({ log: createLog("json", (text) => lines.push(text)) });
+  join();
+  for (let count = 1; count <= 8; count++) capture(count);
+  const lost = { ...BASE, code: "ERR_LAZYGRAPH_ENGINE_LOST", reason: "It was silent." };
+  publish("lazygraph:engine:lost", lost);
+  publish("lazygraph:problem", { engine: "gpu-0", atUnixMs: 0, code: "ERR_X", message: "bad" });
+  publish("lazygraph:capture:refused", { ...BASE, graph: "FULL:1", reason: "12 MiB short" });
+  settle();
+  const parsed = lines.map((line) => JSON.parse(line) as Record<string, unknown>);
+  expect(parsed.map(({ engine }) => engine)).toEqual(lines.map(() => "gpu-0"));
+  const coded = parsed.filter(({ code }) => code !== undefined);
+  expect(coded.map(({ code, message }) => [code, message])).toEqual([
+    ["ERR_LAZYGRAPH_ENGINE_LOST", "gpu-0 is gone: It was silent."],
+    ["ERR_X", "gpu-0: bad"],
+  ]);
+  expect(parsed.at(-1)?.["message"]).toMatch(
+    /^gpu-0 is settled: no graph is left to capture \(8 of/,
+  );
+  expect(lines.join("")).not.toMatch(TABLE);
 });
 
 test("a loss has its code, a goodbye has its reason", () => {
@@ -172,12 +207,12 @@ test("a loss has its code, a goodbye has its reason", () => {
   );
 });
 
-test("an engine that never settled gets its table at the end", () => {
+test("an engine that never settled is told at the end", () => {
   const { stop } = follow();
   join();
-  expect(written).not.toContain("graphs captured");
+  expect(written).not.toContain("settled");
   stop();
-  expect(written).toContain("graphs captured");
+  expect(written).toContain("gpu-0 is not settled (8 of 8 graphs, 0 MiB, 0.250 s before ready,");
 });
 
 test("an engine that ran as stock says why", () => {
@@ -224,12 +259,12 @@ test("after the end nothing is printed", () => {
   expect(written).toBe("");
 });
 
-test("a new process of a name that was tabled before has a table of its own at the end", () => {
+test("a new process of a name that was told before is told by itself at the end", () => {
   const { stop } = follow();
   join();
   settle();
   join();
-  const before = written.split("graphs captured").length;
+  const before = written.split("of 8 graphs,").length;
   stop();
-  expect(written.split("graphs captured")).toHaveLength(before + 1);
+  expect(written.split("of 8 graphs,")).toHaveLength(before + 1);
 });

@@ -1,7 +1,7 @@
 import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
-import { chmod, readFile, writeFile } from "node:fs/promises";
+import { chmod, mkdir, readdir, readFile, stat, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -28,13 +28,44 @@ describe("the command's own", () => {
       withProgram(program, "--mode", "lazy", "--engine", "replica/0"),
     );
     expect(JSON.parse(stdout)).toEqual([
-      expect.stringMatching(/^tcp:\/\/127\.0\.0\.1:[1-9]\d*$/),
+      expect.stringMatching(/^ipc:\/\/\/\S+\/lazygraph-run-\w{6}\/engine\.sock$/),
       "lazy",
       "replica/0",
     ]);
     const told = "lazygraph: The command has ended, and no engine had joined.\n";
     expect({ code, stderr }).toEqual({ code: 0, stderr: told });
     expect((await finish(withProgram("", "--quiet"))).stderr).toBe("");
+  });
+
+  test("socket is in a folder that is this user's alone, and gone with the command", async () => {
+    const program = `
+      const path = process.env.LAZYGRAPH_ENDPOINT.slice("ipc://".length);
+      const { statSync } = require("fs");
+      const folder = require("path").dirname(path);
+      console.log(JSON.stringify([folder, statSync(folder).mode & 0o777, statSync(path).isSocket()]));
+    `;
+    const { stdout } = await finish(withProgram(program));
+    const [folder, mode, isSocket] = JSON.parse(stdout) as [string, number, boolean];
+    expect([mode, isSocket]).toEqual([0o700, true]);
+    await expect(stat(folder)).rejects.toMatchObject({ code: "ENOENT" });
+  });
+
+  test.for(["with blanks", "with,commas", "long".repeat(30)])(
+    "in a folder %s it is a port of loopback",
+    async (name) => {
+      const parent = join(await temporaryFolder(), name);
+      await mkdir(parent);
+      const program = "console.log(process.env.LAZYGRAPH_ENDPOINT)";
+      const { stdout } = await finish(withProgram(program), { TMPDIR: parent });
+      expect(stdout).toMatch(/^tcp:\/\/127\.0\.0\.1:[1-9]\d*\n$/);
+      expect((await readdir(parent)).filter((file) => file.startsWith("lazygraph"))).toEqual([]);
+    },
+  );
+
+  test("port is what --endpoint says, resolved", async () => {
+    const program = "console.log(process.env.LAZYGRAPH_ENDPOINT)";
+    const { stdout } = await finish(withProgram(program, "--endpoint", "tcp://127.0.0.1:0"));
+    expect(stdout).toMatch(/^tcp:\/\/127\.0\.0\.1:[1-9]\d*\n$/);
   });
 
   test("mode comes from the environment when no option says otherwise", async () => {

@@ -40,7 +40,7 @@ describe("lazygraph simulate", () => {
       "--speed",
       "2",
       "--policy",
-      "stock,oracle,idle-costed",
+      "stock,oracle,idle",
       "--json",
     ]);
     expect(code).toBe(0);
@@ -100,7 +100,11 @@ describe("lazygraph simulate", () => {
     [["--trace", "x.csv"], "Expected --policy to be given with names of oracle, floor"],
     [["--trace", "x.csv", "--policy", "stok"], 'Expected --policy to be stock, got "stok"'],
     [["--trace", "x.csv", "--policy", "stock,"], `names of ${POLICY_NAMES.join(", ")}`],
-    [["--trace", "x.csv", "--policy", "idle,idle"], "a list that names each once"],
+    [["--trace", "x.csv", "--policy", "stock,stock"], "a list that names each once"],
+    [
+      ["--trace", "x.csv", "--policy", "idle,idle-costed"],
+      'each once, and not idle-costed twice, got "idle,idle-costed"',
+    ],
     [["--trace", "x.csv", "--policy", "idle", "--speed", "0"], "Expected --speed to be a number"],
     [["--trace", "x.csv", "--policy", "idle", "--seconds", "-1"], "Expected --seconds to be"],
   ] as const)("usage error: %j", async ([args, sentence]) => {

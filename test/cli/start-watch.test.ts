@@ -28,6 +28,14 @@ const line = (kind, body) =>
 })();
 `;
 
+interface Told {
+  readonly ready: boolean;
+  readonly passed: boolean;
+  readonly phase: string;
+  readonly phaseSeconds: number;
+  readonly elapsedSeconds: number;
+}
+
 interface Answer {
   readonly status: number;
   readonly retryAfter: number;
@@ -76,6 +84,11 @@ test("the phase while it starts, seconds left from past starts, and 200 at the e
   });
   expect(loading.body).not.toHaveProperty("leftSeconds");
   expect(loading.retryAfter).toBe(1);
+  const other = await first.until(() => true, "?until=foo");
+  expect(other).toMatchObject({ status: 400, body: { error: { code: "ERR_HTTP_QUERY" } } });
+  expect(JSON.stringify(other.body)).toMatch(/got .{1,3}foo.*imports.*weights.*captures/);
+  const unknown = await first.until(() => true, "?unti=weights");
+  expect(unknown).toMatchObject({ status: 400, body: { error: { code: "ERR_HTTP_QUERY" } } });
   await first.end("weights");
   const passed = await first.until(({ status }) => status === 200, "?until=weights");
   expect(passed.body).toMatchObject({ ready: false, passed: true });
@@ -95,4 +108,35 @@ test("the phase while it starts, seconds left from past starts, and 200 at the e
   expect(again.retryAfter).toBeGreaterThanOrEqual(1);
   second.run.process.kill("SIGTERM");
   await second.run.finished;
+}, 60_000);
+
+test("the simulated engine's phases: never one that has ended, never longer than the start", async () => {
+  const port = String(await freePort());
+  const engine = join(import.meta.dirname, "../../src/cli/simulated-engine.ts");
+  const run = lazygraph([
+    ...["run", "--http", "127.0.0.1:0", "--no-plan", "--mode", "eager", "--"],
+    // The watch reads `--port`, as vLLM has it.
+    ...["sh", "-c", 'exec "$0" --import tsx "$1" --http "127.0.0.1:$3" --speed 4'],
+    ...[process.execPath, engine, "--port", port],
+  ]);
+  const line = await run.line("stderr", /HTTP at/);
+  const url = /http:\S+?(?=\.?$)/.exec(line)?.[0]?.replace(/\/$/, "") ?? "";
+  const named = new Set<string>();
+  for (;;) {
+    const { ready, phase, ...told } = (await (await fetch(`${url}/startupz`)).json()) as Told;
+    if (ready) break;
+    named.add(phase);
+    expect(told.phaseSeconds).toBeLessThanOrEqual(told.elapsedSeconds);
+    const query = `?until=${encodeURIComponent(phase)}`;
+    if (!["spawn", "unattributed"].includes(phase)) {
+      const after = (await (await fetch(`${url}/startupz${query}`)).json()) as Told;
+      expect(after.ready || !after.passed || after.phase !== phase, phase).toBe(true);
+    }
+    await new Promise((go) => setTimeout(go, 50));
+  }
+  expect([...named]).toContain("weights");
+  expect([...named]).toContain("captures");
+  expect([...named]).not.toContain("imports");
+  run.process.kill("SIGTERM");
+  await run.finished;
 }, 60_000);

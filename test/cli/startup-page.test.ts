@@ -65,7 +65,7 @@ test("what is wrong with the figures comes first; names are text, keys are left 
   const html = page([start("stock", 1, 40, true)], 1);
   expect(html).toContain('<p class="caution">Simulated engines: no figures of a GPU.</p>');
   expect(html).toContain('<p class="caution">forked, start 9 failed: it &lt;died&gt;</p>');
-  expect(html).toContain("1 starts were left out");
+  expect(html).toContain("1 start left out");
   expect(html).toContain("&lt;weights&gt;");
   expect(html).not.toContain("<weights>");
   expect(html).not.toContain("very-secret");

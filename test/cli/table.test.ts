@@ -150,6 +150,25 @@ test("one row per graph with its reason", () => {
   ]);
 });
 
+test("a reason doesn't repeat its graph, and on a narrow terminal no line is cut", () => {
+  const reason = "FULL:8: account 0.25 ≥ price 0.21, the dearest of those that wait";
+  const graph = { id: "FULL:8", status: "planned", replays: 0, wanted: 3, reason } as GraphSnapshot;
+  expect(graphsTable([graph])).toContain("│ account 0.25 ≥ price 0.21");
+  const narrow = graphsTable([graph], 70);
+  expect(narrow).toContain("\n  account 0.25 ≥ price 0.21, the dearest of those that wait");
+  expect(Math.max(...narrow.split("\n").map((line) => line.length))).toBeLessThanOrEqual(70);
+  // Both say the same.
+  for (const word of ["FULL:8", "planned", "wanted"]) expect(narrow).toContain(word);
+});
+
+test("an engine that said goodbye has left, one that fell silent is lost", () => {
+  const engines = [
+    snapshot({ connected: false, phase: "stopping" }),
+    snapshot({ engine: "gpu-1", connected: false }),
+  ];
+  expect(cells(enginesTable(engines)).map((row) => row[2])).toEqual(["phase", "left", "lost"]);
+});
+
 test("which of the plugin's adapters serves an engine, where one tells", () => {
   const told = snapshot({ vllmVersion: "0.33.0", adapter: "v31" });
   const rows = cells(enginesTable([told, snapshot({ vllmVersion: "0.26.0" })]));

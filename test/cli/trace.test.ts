@@ -13,7 +13,7 @@ describe("lazygraph trace", () => {
   test.for([
     [["inspect", "azure-llm-2023-conversaton"], "did you mean azure-llm-2023-conversation, which"],
     [["inspect", "nothing-like-it"], "readable trace file, got ENOENT. [ERR_LAZYGRAPH_TRACE]"],
-    [["cut", "x.csv", "--form", "3"], "Expected --from, got the unknown option"],
+    [["cut", "x.csv", "--form", "3"], 'got the unknown option "--form": did you mean --from?'],
   ] as const)("%j is answered with what was meant", async ([args, sentence]) => {
     const { code, stdout, stderr } = await finish(["trace", ...args]);
     expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
@@ -53,6 +53,21 @@ describe("lazygraph trace", () => {
     expect(code).toBe(0);
     expect(stdout).toBe("seconds,prompt_tokens,output_tokens\n0,55,8\n1.5,96,12\n2.25,210,34\n");
     expect(stderr).toContain("left out 2 other spans, 1 failed request.");
+  });
+
+  test("prompts without blocks share none with those that have some", async () => {
+    const file = join(await temporaryFolder(), "some.jsonl");
+    const row = { timestamp: 0, input_length: 600, output_length: 3 };
+    const rows = [{ ...row, hash_ids: [0, 1] }, row, row];
+    await writeFile(file, rows.map((its) => `${JSON.stringify(its)}\n`).join(""));
+    const { stdout } = await finish(["trace", "convert", file, "--to", "mooncake"]);
+    const ids = stdout
+      .trim()
+      .split("\n")
+      .flatMap((line) => JSON.parse(line).hash_ids as number[]);
+    expect(ids.slice(0, 2)).toEqual([0, 1]);
+    expect(new Set(ids).size).toBe(6);
+    expect(ids.every(Number.isSafeInteger)).toBe(true);
   });
 
   test("blocks of 16 tokens become Mooncake's of 512, named by their last part", async () => {

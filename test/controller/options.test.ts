@@ -15,7 +15,7 @@ describe("options", () => {
       enginesMax: 64,
     });
     expect(resolved.settleWithinSeconds).toBeUndefined();
-    expect(resolved.policy("lazy").name).toBe("lazy");
+    expect(resolved.policy("lazy").name).toBe("lazy-simple");
     expect(Object.isFrozen(resolved)).toBe(true);
   });
 

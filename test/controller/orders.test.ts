@@ -128,42 +128,49 @@ const ORDERS: Record<
   },
 };
 
+/** A controller and an engine that joined it, ordered before there is anything to capture. */
+async function ordered(
+  options: ControllerOptions,
+  give: (controller: Controller) => void = () => undefined,
+): Promise<{ first: Controller; engine: LiveEngine }> {
+  const first = await controllerAt("tcp://127.0.0.1:0", options);
+  const engine = engineAt(first.endpoint);
+  await first.waitForEngine({ engine: "one" });
+  give(first);
+  await first.waitForEngine(SERVING);
+  return { first, engine };
+}
+
+/** The controller that takes its place, once the engine serves with it. */
+async function replaced(first: Controller, options: ControllerOptions): Promise<Controller> {
+  const { endpoint } = first;
+  await first.close();
+  const second = await controllerAt(endpoint, options);
+  await second.waitForEngine(SERVING);
+  return second;
+}
+
 describe.for(Object.entries(ORDERS))("%s", ([name, { options, give, holds }]) => {
   const more = name === "pinned graphs" ? ({ mode: "lazy" } as const) : {};
 
   test("holds when the controller is replaced by one that names no option", async () => {
-    const first = await controllerAt("tcp://127.0.0.1:0", options);
-    const { endpoint } = first;
-    // Ordered before there is anything to capture.
-    const engine = engineAt(endpoint);
-    await first.waitForEngine({ engine: "one" });
-    give(first);
-    await first.waitForEngine(SERVING);
+    const { first, engine } = await ordered(options, give);
     await someHeartbeats();
     holds(first, engine);
-    await first.close();
-    const second = await controllerAt(endpoint, more);
-    await second.waitForEngine(SERVING);
+    const second = await replaced(first, more);
     await someHeartbeats();
     holds(second, engine);
   });
 
   test("holds when the engine starts anew, and then the controller", async () => {
-    const first = await controllerAt("tcp://127.0.0.1:0", options);
-    const { endpoint } = first;
-    const engine = engineAt(endpoint);
-    await first.waitForEngine({ engine: "one" });
-    give(first);
-    await first.waitForEngine(SERVING);
+    const { first, engine } = await ordered(options, give);
     await engine.close();
     await until(() => one(first)?.connected === false);
-    const again = engineAt(endpoint);
+    const again = engineAt(first.endpoint);
     await first.waitForEngine(SERVING);
     await someHeartbeats();
     holds(first, again);
-    await first.close();
-    const second = await controllerAt(endpoint, more);
-    await second.waitForEngine(SERVING);
+    const second = await replaced(first, more);
     await someHeartbeats();
     holds(second, again);
   });
@@ -211,17 +218,10 @@ test("the time for captures counts from the engine's ready, whoever keeps it", (
 });
 
 test("a mode that was set ends a freeze for the next controller too", async () => {
-  const first = await controllerAt("tcp://127.0.0.1:0", {});
-  const engine = engineAt(first.endpoint);
-  await first.waitForEngine({ engine: "one" });
-  first.freeze("one");
-  await first.waitForEngine(SERVING);
+  const { first, engine } = await ordered({}, (controller) => controller.freeze("one"));
   first.setMode("one", "lazy");
   await someHeartbeats();
-  const { endpoint } = first;
-  await first.close();
-  const second = await controllerAt(endpoint, {});
-  await second.waitForEngine(SERVING);
+  const second = await replaced(first, {});
   expect(one(second)).toMatchObject({ mode: "lazy", frozen: false, settled: false });
   expect(engine.model.captured.size).toBe(2);
   second.setMode("one", "idle");
@@ -233,13 +233,9 @@ test.for([
   ["is not asked again", 3, 3],
   ["is asked again by other rules", 4, 4],
 ] as const)("an engine that had nothing left to capture %s", async ([, graphsMax, captured]) => {
-  const first = await controllerAt("tcp://127.0.0.1:0", { graphsMax: 3 });
-  const engine = engineAt(first.endpoint);
+  const { first, engine } = await ordered({ graphsMax: 3 });
   await first.waitForEngine({ engine: "one", settled: true });
-  const { endpoint } = first;
-  await first.close();
-  const second = await controllerAt(endpoint, { graphsMax });
-  await second.waitForEngine(SERVING);
+  const second = await replaced(first, { graphsMax });
   await second.waitForEngine({ engine: "one", settled: true });
   await someHeartbeats();
   expect(engine.model.captured.size).toBe(captured);

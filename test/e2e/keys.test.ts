@@ -5,7 +5,9 @@ import { finish, lazygraph } from "../cli/helpers/command.ts";
 import { temporaryFolder } from "../cli/helpers/folder.ts";
 import { PythonEngine } from "./python-engine.ts";
 
-test("keys from two folders, over IPv6: refused on both sides, named, joined, nothing restarted", async () => {
+test("keys from two folders, over IPv6: refused on both sides, named, joined, nothing restarted", {
+  timeout: 120_000,
+}, async () => {
   const folder = await temporaryFolder();
   const [controller, engine] = [join(folder, "controller"), join(folder, "engine")];
   await finish(["keys", "new", controller]);

@@ -5,9 +5,10 @@
 
 import type { Random } from "../../src/base/random.ts";
 import type { EngineWire, LinkEvents } from "../../src/sim/live/link.ts";
-import { decodeToEngine, encode } from "../../src/wire/codec.ts";
+import { decode, encode } from "../../src/wire/codec.ts";
 import { type FromEngine, PROTOCOL_VERSION } from "../../src/wire/protocol.ts";
 import type { RouterLink, RouterOptions } from "../../src/wire/router.ts";
+import { TO_ENGINE } from "../../src/wire/validate.ts";
 import type { ProcessClock, Timeline } from "./clock.ts";
 
 /** Shares of messages; 0: none. */
@@ -131,7 +132,7 @@ export class SimRouter implements RouterLink {
     const connection = this.connections.get(peer);
     if (connection === undefined) return false;
     if (!connection.open) {
-      this.clock.after(0, () => this.#options.onUndeliverable(peer, "it is no longer connected"));
+      this.clock.after(0, () => this.#options.onUndeliverable(peer, "its connection has ended"));
       return true;
     }
     this.#network.carry(connection, "to-engine", frame);
@@ -223,7 +224,7 @@ export class SimWire implements EngineWire {
     this.clock.run(() => {
       const connection = this.#connection;
       if (this.#closed || connection === undefined) return;
-      const message = decodeToEngine(frame);
+      const message = decode(frame, TO_ENGINE);
       if (message === undefined) return;
       if (message.type === "resync" && this.#network.plant === "deaf-to-resync") return;
       this.#events.onMessage(message);

@@ -9,6 +9,8 @@ import { decodeInPython, type PythonResult } from "./python.ts";
 const FAULTS_MAX = 20;
 /** Frames that are mutated further, beside the corpus. */
 const FOUND_MAX = 2000;
+/** Larger ones would take nearly all of the time: what they lead to is mostly that they are large. */
+const FOUND_BYTES_MAX = 65_536;
 
 export interface FuzzResult extends Omit<PythonResult, "faults"> {
   readonly side: Side;
@@ -38,6 +40,7 @@ export function fuzz(side: Side, frames: number, seed: number): FuzzResult {
     const key = JSON.stringify(outcome);
     if (seen.has(key) || found.length >= FOUND_MAX) continue;
     seen.add(key);
+    if (frame.byteLength > FOUND_BYTES_MAX) continue;
     found.push(frame);
     seeds.push(frame);
   }

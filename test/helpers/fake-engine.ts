@@ -6,7 +6,7 @@
 import { randomBytes } from "node:crypto";
 import { Dealer } from "zeromq";
 import type { Graph } from "../../src/base/graph.ts";
-import { decodeToEngine, encode } from "../../src/wire/codec.ts";
+import { decode, encode } from "../../src/wire/codec.ts";
 import type {
   Capture,
   Captured,
@@ -18,6 +18,7 @@ import type {
   RankMemory,
   ToEngine,
 } from "../../src/wire/protocol.ts";
+import { TO_ENGINE } from "../../src/wire/validate.ts";
 
 type Message<T extends ToEngine["type"]> = Extract<ToEngine, { type: T }>;
 
@@ -229,7 +230,7 @@ export class FakeEngine implements AsyncDisposable {
   async #read(socket: Dealer): Promise<void> {
     try {
       for await (const [frame] of socket) {
-        const message = frame && decodeToEngine(frame);
+        const message = frame && decode(frame, TO_ENGINE);
         if (message === undefined) continue;
         this.received.push(message);
         this.#react(message);

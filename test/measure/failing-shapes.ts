@@ -113,6 +113,19 @@ export const FAILURES: readonly Shape[] = [
     want: fails("cut_off"),
   },
   {
+    name: "a cut within an event",
+    from: "vLLM 0.33, killed",
+    pieces: [text(" one"), text(" two").slice(0, 20)],
+    cut: true,
+    want: fails("cut_off"),
+  },
+  {
+    name: "an end within an event, politely",
+    from: "a proxy whose upstream is gone",
+    pieces: [text(" one"), text(" two").slice(0, 20)],
+    want: fails("cut_off"),
+  },
+  {
     name: "an event that is no JSON",
     from: "a proxy that writes HTML",
     pieces: [text(" one"), raw("<html>502</html>") + done],

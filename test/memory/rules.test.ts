@@ -8,6 +8,7 @@ import { MemoryForecast } from "../../src/memory/forecast.ts";
 import { allowanceBytes } from "../../src/memory/headroom.ts";
 import { FIRST_TIER_TOKENS, tiersOf } from "../../src/memory/tiers.ts";
 import {
+  decodeLength,
   dispatch,
   dispatchTable,
   PAD_LIMIT,
@@ -20,6 +21,7 @@ interface Golden {
     readonly kind: GraphKind;
     readonly layers: number;
     readonly loras: number;
+    readonly draftLayers?: number;
     readonly bytes: number;
   }[];
   readonly allowance: readonly {
@@ -34,14 +36,22 @@ interface Golden {
   }[];
   readonly firstTierTokens: number;
   readonly plan: readonly Graph[];
-  readonly tables: readonly {
-    readonly name: string;
-    readonly captured: readonly string[];
-    readonly steps: readonly {
-      readonly tokens: number;
-      readonly uniform: number;
-      readonly served: string | null;
-    }[];
+  readonly tables: readonly Table[];
+  /** An engine that drafts three tokens a request. */
+  readonly drafting: {
+    readonly decodeLength: number;
+    readonly plan: readonly Graph[];
+    readonly tables: readonly Table[];
+  };
+}
+
+interface Table {
+  readonly name: string;
+  readonly captured: readonly string[];
+  readonly steps: readonly {
+    readonly tokens: number;
+    readonly uniform: number;
+    readonly served: string | null;
   }[];
 }
 
@@ -50,11 +60,11 @@ const golden = JSON.parse(
 ) as Golden;
 
 describe("bytes of a graph before any was captured", () => {
-  test.for(golden.graphBytes)("$name", ({ kind, layers, loras, bytes }) => {
-    expect(graphBytes(kind, layers, loras)).toBe(bytes);
+  test.for(golden.graphBytes)("$name", ({ kind, layers, loras, draftLayers = 0, bytes }) => {
+    expect(graphBytes({ kind, loras, draftLayers }, layers)).toBe(bytes);
     // And that is what a forecast starts from, of a graph in a pool that is there.
-    const top = { id: `${kind}:8`, kind, tokens: 8, loras };
-    const next = { id: `${kind}:4`, kind, tokens: 4, loras };
+    const top = { id: `${kind}:8`, kind, tokens: 8, loras, draftLayers };
+    const next = { id: `${kind}:4`, kind, tokens: 4, loras, draftLayers };
     const shape = { layers, ranks: 1, activationPeakBytes: 0 };
     const forecast = new MemoryForecast([top, next], shape);
     expect(forecast.graph(next, 8).bytes).toBe(bytes);
@@ -81,14 +91,30 @@ test("the first tier has the graphs that the plugin keeps memory for at the leas
 });
 
 describe("who serves a step by the table of an engine that nobody tells", () => {
-  test.for(golden.tables)("$name", ({ captured, steps }) => {
-    const held = golden.plan.filter(({ id }) => captured.includes(id));
-    const table = dispatchTable(golden.plan, held);
-    const byId = new Map(held.map((graph) => [graph.id, graph]));
-    const served = steps.map(({ tokens, uniform }) => {
-      const requests = uniform > 0 ? tokens / uniform : 1;
-      return dispatch(table, byId, { tokens, requests, uniform })?.id ?? null;
-    });
-    expect(served).toEqual(steps.map((step) => step.served));
+  test.for(golden.tables)("$name", (table) => {
+    expect(servedBy(golden.plan, table)).toEqual(table.steps.map((step) => step.served));
   });
 });
+
+describe("who serves a step of an engine that drafts", () => {
+  const { plan, decodeLength: length, tables } = golden.drafting;
+
+  test("its decode steps have the length of its graphs", () => {
+    expect(decodeLength(plan)).toBe(length);
+    expect(plan.every(({ draftLayers = 0 }) => draftLayers > 0)).toBe(true);
+  });
+
+  test.for(tables)("$name", (table) => {
+    expect(servedBy(plan, table)).toEqual(table.steps.map((step) => step.served));
+  });
+});
+
+function servedBy(plan: readonly Graph[], { captured, steps }: Table): (string | null)[] {
+  const held = plan.filter(({ id }) => captured.includes(id));
+  const table = dispatchTable(plan, held);
+  const byId = new Map(held.map((graph) => [graph.id, graph]));
+  return steps.map(({ tokens, uniform }) => {
+    const requests = uniform > 0 ? tokens / uniform : 1;
+    return dispatch(table, byId, { tokens, requests, uniform })?.id ?? null;
+  });
+}

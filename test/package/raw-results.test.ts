@@ -33,7 +33,9 @@ interface Campaign {
   readonly what: string;
   readonly commit: string;
   readonly path: string;
-  readonly tree: string;
+  /** Of a folder, or of a file. */
+  readonly tree?: string;
+  readonly blob?: string;
   readonly bytes: number;
 }
 
@@ -43,21 +45,21 @@ const { campaigns } = JSON.parse(
 
 test("every campaign has a place in the history, a digest and words about it", () => {
   expect(campaigns.length).toBeGreaterThan(0);
-  for (const { name, what, commit, path, tree, bytes } of campaigns) {
-    expect(path).toBe(`bench/results/${name}`);
+  for (const { name, what, commit, path, tree, blob, bytes } of campaigns) {
+    expect(path.replace(/\.json\.\w+$/, "")).toBe(`bench/results/${name}`);
     expect(what.length).toBeGreaterThan(20);
     expect(bytes).toBeGreaterThan(1000);
     expect(commit).toMatch(/^[0-9a-f]{40}$/);
-    expect(tree).toMatch(/^[0-9a-f]{40}$/);
+    expect([tree ?? blob, tree ?? ""].join(" ")).toMatch(/^([0-9a-f]{40})( \1| )$/);
   }
 });
 
 // A shallow clone or an unpacked archive has no history to look into.
 const shallow = run("git", ["rev-parse", "--is-shallow-repository"], ROOT).stdout?.toString();
 test.runIf(shallow?.trim() === "false")("every campaign is where the list says", () => {
-  for (const { commit, path, tree } of campaigns) {
+  for (const { commit, path, tree, blob } of campaigns) {
     const { status, stdout } = run("git", ["rev-parse", `${commit}:${path}`], ROOT);
-    expect([status, stdout.toString().trim()]).toEqual([0, tree]);
+    expect([status, stdout.toString().trim()]).toEqual([0, tree ?? blob]);
   }
 });
 
@@ -83,13 +85,16 @@ describe("scripts/raw-results.mjs", () => {
     git("commit", "-qm", "raw");
     commit = git("rev-parse", "HEAD");
     const tree = git("rev-parse", "HEAD:results/tiny");
+    const blob = git("rev-parse", "HEAD:results/tiny/a.json");
     git("rm", "-rq", "results");
     git("commit", "-qm", "without");
     const tiny = { name: "tiny", what: "a list", commit, path: "results/tiny", tree, bytes: 4 };
     const damaged = { ...tiny, name: "damaged", tree: "0".repeat(40) };
+    const { tree: _, ...file } = { ...tiny, name: "file", path: "results/tiny/a.json" };
+    const single = { ...file, blob };
     const gone = { ...tiny, name: "gone", path: "results/gone" };
     const list = join(folder, "archives.json");
-    await writeFile(list, JSON.stringify({ campaigns: [tiny, damaged, gone] }));
+    await writeFile(list, JSON.stringify({ campaigns: [tiny, damaged, gone, single] }));
     env = { LAZYGRAPH_ARCHIVES: list, LAZYGRAPH_REPOSITORY: repository };
   });
 
@@ -104,16 +109,23 @@ describe("scripts/raw-results.mjs", () => {
     expect(await readFile(join(into, "tiny", "a.json"), "utf8")).toBe("[1]\n");
   });
 
+  test("gives a campaign of one file as that file", async () => {
+    const into = join(folder, "single");
+    const { status, stdout } = run(process.execPath, [SCRIPT, "file", into], folder, env);
+    expect([status, stdout.toString()]).toEqual([0, `${into}/a.json\n`]);
+    expect(await readFile(join(into, "a.json"), "utf8")).toBe("[1]\n");
+  });
+
   test.for([
     [
       ["damaged", "x"],
-      /^Expected results\/tiny of commit \w{40} to be the tree 0{40}, got \w{40}\.\n$/,
+      /^Expected results\/tiny of commit \w{40} to be the object 0{40}, got \w{40}\.\n$/,
     ],
     [
       ["gone", "x"],
-      /^Expected results\/gone in commit \w{40}, found no such commit or folder: .+\.\n$/,
+      /^Expected results\/gone in commit \w{40}, found no such commit or path: .+\.\n$/,
     ],
-    [["other", "x"], /^Expected one of tiny, damaged, gone and a folder, got other x\.\n$/],
+    [["other", "x"], /^Expected one of tiny, damaged, gone, file and a folder, got other x\.\n$/],
     [["tiny"], /^Expected one of .+ and a folder, got tiny\.\n$/],
   ] as const)("%j is one sentence", ([args, sentence]) => {
     const { status, stdout, stderr } = run(process.execPath, [SCRIPT, ...args], folder, env);

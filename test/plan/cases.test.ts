@@ -115,4 +115,7 @@ test("fingerprints tell cases apart, and are what they were without", () => {
   expect(of([odd]).captureSizes).toEqual({
     "PIECEWISE, 8 adapters, at most 4 a request, 2 microbatches": [8],
   });
+  // A graph with a drafter's takes another time and other bytes than the same one without.
+  const pair = { ...plain[0], draftLayers: 3 } as Graph;
+  expect(Object.keys(of([pair]).captureSizes)).toEqual(["PIECEWISE, with a drafter's"]);
 });

@@ -46,11 +46,12 @@ async function planIn(folder: string) {
   return parsePlan(await readFile(join(folder, NAME), "utf8"));
 }
 
-/** Lets a timer's save come to its end. */
+/** Lets a timer's save come to its end, lock included: who meets one waits by a clock that stands. */
 async function saved(folder: string, requestSteps: number): Promise<void> {
   for (;;) {
     const plan = await planIn(folder).catch(() => undefined);
-    if (plan?.traffic[0]?.requestSteps === requestSteps) return;
+    const locks = (await readdir(folder)).filter((name) => name.endsWith(".lock"));
+    if (plan?.traffic[0]?.requestSteps === requestSteps && locks.length === 0) return;
     await new Promise((resolve) => setImmediate(resolve));
   }
 }

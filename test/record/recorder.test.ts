@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs";
-import { readFile, stat } from "node:fs/promises";
+import { type FileHandle, open, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { gunzipSync } from "node:zlib";
 import { expect, onTestFinished, test } from "vitest";
@@ -134,6 +134,18 @@ test("without usage events with content are tokens, cut anywhere", async () => {
   expect(await rows(file)).toMatchObject([{ promptTokens: 20, outputTokens: 2 }]);
 });
 
+test("a client that leaves within an event leaves a row of what was generated until then", async () => {
+  const { recorder, file } = await record();
+  const request = recorder.arrived();
+  request.body(40);
+  request.answer({ status: 200, headers: { "content-type": "text/event-stream" } });
+  const event = `data: ${JSON.stringify({ choices: [{ index: 0, text: " one" }] })}\n\n`;
+  request.chunk(Buffer.from(event + event + event.slice(0, -9)));
+  request.left();
+  expect(await recorder.close()).toMatchObject({ recorded: 1, estimated: 1, unanswered: 0 });
+  expect(await rows(file)).toEqual([{ atSeconds: 0, promptTokens: 10, outputTokens: 2 }]);
+});
+
 test("limits: rows, and what comes after the end", async () => {
   const { file, recorder } = await record({ requestsMax: 2 });
   for (let index = 0; index < 3; index++) {
@@ -171,6 +183,52 @@ test("a file that is there, can't be made, or a limit out of range: one sentence
   });
   expect(existsSync(misspelt.file)).toBe(false);
   await recorder.close();
+});
+
+test.for(["trace.csv", "trace.csv.gz"])(
+  "%s: a disk that takes half of a write leaves whole rows",
+  async (name) => {
+    const { recorder, file } = await record({}, name);
+    for (const _ of [1, 2]) {
+      const request = recorder.arrived();
+      request.chunk(usage(123, 45));
+      request.end();
+    }
+    const probe = await open(file, "r");
+    const handles = Object.getPrototypeOf(probe) as FileHandle;
+    await probe.close();
+    const { appendFile } = handles;
+    onTestFinished(() => {
+      handles.appendFile = appendFile;
+    });
+    let asked = 0;
+    handles.appendFile = async function (data) {
+      asked++;
+      await appendFile.call(this, (data as Buffer).subarray(0, data.length - 4));
+      throw Object.assign(new Error("No space."), { code: "ENOSPC" });
+    };
+    expect(await recorder.close()).toMatchObject({ recorded: 0, leftOut: 2, reasons: { file: 2 } });
+    expect(asked).toBe(1);
+    const whole = await readFile(file);
+    const text = (name.endsWith(".gz") ? gunzipSync(whole) : whole).toString();
+    expect(text).toBe("seconds,prompt_tokens,output_tokens\n");
+  },
+);
+
+test("a disk that is full from the start leaves no file in the way of the next try", async () => {
+  const file = join(await temporaryFolder(), "trace.csv");
+  const { append } = TraceFile.prototype;
+  onTestFinished(() => {
+    TraceFile.prototype.append = append;
+  });
+  TraceFile.prototype.append = () => Promise.reject(Object.assign(new Error(), { code: "ENOSPC" }));
+  await expect(createTraceRecorder({ file })).rejects.toMatchObject({
+    code: "ERR_LAZYGRAPH_TRACE",
+    message: `Expected ${file} to be a new file that can be written, got ENOSPC.`,
+  });
+  TraceFile.prototype.append = append;
+  await (await createTraceRecorder({ file })).close();
+  expect(await readFile(file, "utf8")).toBe("seconds,prompt_tokens,output_tokens\n");
 });
 
 test("a disk that is full ends the recording with a problem, not the program", async () => {

@@ -6,7 +6,7 @@ import { createCosts } from "../../src/schedule/costed/cost.ts";
 import { Demand } from "../../src/schedule/costed/demand.ts";
 import { earnedChoice, priceOf } from "../../src/schedule/costed/earned.ts";
 import { Savings } from "../../src/schedule/costed/savings.ts";
-import { HELD } from "../../src/schedule/costed/shapes.ts";
+import { createShapes, HELD } from "../../src/schedule/costed/shapes.ts";
 import { plan } from "../helpers/fake-engine.ts";
 import { decode, heldOf, mixed, SEED } from "./seed.ts";
 
@@ -82,10 +82,12 @@ describe("earned captures", () => {
   });
 
   test("a graph that serves the same steps and more of those to come takes the place", () => {
-    const choice = choose(plan(8, 64), (accounts, traffic) => {
+    const planned = plan(8, 64);
+    const shapes = createShapes(planned);
+    const choice = choose(planned, (accounts, traffic) => {
       accounts.book(decode(8), 20, 1);
-      traffic.add(decode(8), 20, 1, 0);
-      traffic.add(decode(40), 20, 1, 0);
+      traffic.add(shapes.bucketOf(decode(8)), 20, 1, 0);
+      traffic.add(shapes.bucketOf(decode(40)), 20, 1, 0);
     });
     expect(choice).toMatchObject({ graph: { id: "FULL:64" } });
   });

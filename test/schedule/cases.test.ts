@@ -206,10 +206,11 @@ describe("demand by case", () => {
   });
 
   test("traffic remembers each case for itself, and what no graph serves not at all", () => {
-    const traffic = new Demand(createCosts(all, SEED).shapes);
+    const { shapes } = createCosts(all, SEED);
+    const traffic = new Demand(shapes);
     const step = { ...mixed(8), queryLength: 3 };
-    traffic.add(step, 1, 5, 0);
-    traffic.add({ ...decode(8), loras: 7 }, 1, 5, 0);
+    traffic.add(shapes.bucketOf(step), 1, 5, 0);
+    traffic.add(shapes.bucketOf({ ...decode(8), loras: 7 }), 1, 5, 0);
     expect(traffic.steps).toBe(1);
     expect(traffic.weight({ ...step, queryLength: 4 }, 0)).toBe(5);
     expect(traffic.weight({ ...step, queryLength: 5 }, 0)).toBe(0);

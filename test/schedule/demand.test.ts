@@ -38,11 +38,11 @@ describe("shapes", () => {
 describe("the traffic histogram", () => {
   test("halves with each half-life, over any span", () => {
     const traffic = new Demand(shapes, 10);
-    traffic.add(decode(20), 4, 2, 0);
+    traffic.add(shapes.bucketOf(decode(20)), 4, 2, 0);
     expect(traffic.weight(decode(24), 0)).toBe(8);
     expect(traffic.weight(decode(24), 10)).toBe(4);
     // Far beyond what the scale of forward decay could hold.
-    traffic.add(decode(20), 1, 1, 20_000);
+    traffic.add(shapes.bucketOf(decode(20)), 1, 1, 20_000);
     expect(traffic.weight(decode(24), 20_000)).toBeCloseTo(1, 9);
     expect(traffic.weight(mixed(24), 20_000)).toBe(0);
     expect(traffic.steps).toBe(5);
@@ -50,8 +50,8 @@ describe("the traffic histogram", () => {
 
   test("the forecast keeps the weight, most of it near where it was seen", () => {
     const traffic = new Demand(shapes);
-    traffic.add(decode(30), 100, 1, 0);
-    traffic.add(mixed(600), 100, 1, 0);
+    traffic.add(shapes.bucketOf(decode(30)), 100, 1, 0);
+    traffic.add(shapes.bucketOf(mixed(600)), 100, 1, 0);
     const forecast = traffic.forecast(0, 1, 0);
     const [decodes] = forecast;
     if (decodes === undefined) throw new Error("one lane was seen");
@@ -111,7 +111,7 @@ describe("fill", () => {
 
   test("with known traffic the graph that spares it most per second of stall", () => {
     const traffic = new Demand(shapes);
-    traffic.add(mixed(100), 500, 1, 0);
+    traffic.add(shapes.bucketOf(mixed(100)), 500, 1, 0);
     expect(choice(traffic)).toMatchObject({ graph: { id: "PIECEWISE:128" }, rule: "value" });
     const captures = new Map(planned.map(({ id }) => [id, { seconds: 0.03, bytes: 0 }]));
     captures.set("PIECEWISE:128", { seconds: 9, bytes: 0 });

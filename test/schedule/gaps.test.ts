@@ -23,7 +23,7 @@ describe("gap prediction", () => {
     expect(gaps.lastedSeconds(now + 0.5)).toBe(0.5);
     expect(gaps.arrivalShare(now + 0.5, 0.03)).toBeLessThan(0.02);
     expect(gaps.arrivalShare(now + 0.5, 5)).toBeGreaterThan(0.95);
-    expect(gaps.arrivalsPerSecond()).toBeCloseTo(1 / 3, 1);
+    expect(gaps.arrivalsPerSecond).toBeCloseTo(1 / 3, 1);
   });
 
   test("bursts: the longer it is quiet, the safer a capture", () => {

@@ -70,7 +70,7 @@ test("an idle engine fills whatever the share, by captures that wait for rest", 
 });
 
 test("as an option it is a share, and goes with the policy that it bounds", () => {
-  expect(resolveOptions({ fillShare: 0.1 }).policy("idle").name).toBe("idle");
+  expect(resolveOptions({ fillShare: 0.1 }).policy("idle").name).toBe("idle-simple");
   expect(() => resolveOptions({ fillShare: 1.5 })).toThrow(/fillShare .*, got 1\.5/);
   expect(() => resolveOptions({ fillShare: 0.1, policy: "costed" })).toThrow(
     'Expected fillShare to go with the policy "simple", whose idle mode it bounds, got "costed".',

@@ -13,7 +13,11 @@ const costs = createCosts(planned, SEED);
 /** An engine that has been at it for minutes: 10 reports a second of what `steps` gives. */
 function loaded(requests: number, steps: ReturnType<typeof seen>[]): EngineLoad {
   const load = new EngineLoad();
-  const work = steps.reduce((sum, step) => sum + workSeconds(costs, step), 0);
+  const { buckets, servers } = costs.shapes.placed(steps);
+  const work = steps.reduce(
+    (sum, step, at) => sum + workSeconds(costs, step, buckets[at], servers[at] ?? -1),
+    0,
+  );
   for (let report = 0; report < 3000; report++) load.pass(report / 10, requests, work);
   return load;
 }

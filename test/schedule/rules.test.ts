@@ -63,7 +63,7 @@ describe("rules", () => {
 
   test("the policy's tops are those that are left, and pinned ones join them", () => {
     const policy = withRules(createPolicy("lazy"), { exclude: [">24"], pin: ["FULL:1", "512"] });
-    expect(policy.name).toBe("lazy");
+    expect(policy.name).toBe("lazy-simple");
     expect(started(policy)).toEqual(["PIECEWISE:24", "FULL:24", "FULL:1"]);
   });
 

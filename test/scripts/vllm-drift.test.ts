@@ -84,6 +84,7 @@ test.for(Object.entries(GENERATIONS))(
 const UTILS = "v1/worker/gpu/cudagraph_utils.py";
 const CORE = "v1/engine/core.py";
 const STATE = "distributed/parallel_state.py";
+const SPEC = "v1/worker/gpu/spec_decode";
 
 /** Hook, file, what is replaced and by what. */
 const BOTH: [string, string, string, string][] = [
@@ -150,6 +151,37 @@ const ONLY_V31: [string, string, string, string][] = [
     "self.model_runner.estimate_cudagraph_memory()",
   ],
   ["GPUModelRunner.capture_model", "v1/worker/gpu/model_runner.py", "lock_workspace()", "pass"],
+  // Of a drafter: its base, what it captures, by what it dispatches, whose a dummy row is.
+  [
+    "EagleSpeculator",
+    `${SPEC}/eagle/speculator.py`,
+    "class EagleSpeculator(TargetDependentARSpeculator)",
+    "class EagleSpeculator(DraftModelSpeculator)",
+  ],
+  [
+    "TargetDependentARSpeculator.capture",
+    `${SPEC}/target_dependent_ar/speculator.py`,
+    "        self.idx_mapping.zero_()\n",
+    "        self.idx_mapping.zero_()\n        self.idx_mapping.zero_()\n",
+  ],
+  [
+    "TargetDependentARSpeculator.propose",
+    `${SPEC}/target_dependent_ar/speculator.py`,
+    "num_tokens_padded = input_batch.num_tokens_after_padding",
+    "num_tokens_padded = input_batch.num_tokens",
+  ],
+  [
+    "gumbel.gumbel_block_argmax",
+    "v1/worker/gpu/sample/gumbel.py",
+    "mask=mask & is_valid_req",
+    "mask=mask",
+  ],
+  [
+    "StandaloneARSpeculator.capture",
+    `${SPEC}/standalone_ar/speculator.py`,
+    "    def capture(self) -> None:\n        pass",
+    "    def capture(self) -> None:\n        self.manager.capture(self._prefill)",
+  ],
 ];
 
 const ONLY_V26: [string, string, string, string][] = [

@@ -231,7 +231,7 @@ describe("its command line", () => {
       "Expected --trace-requests to be a whole number from 1 to 100000",
     ],
     [["--trace", "missing.csv"], "Expected missing.csv to be a readable trace file, got ENOENT."],
-    [["--profil", "x"], "Expected --profile, got the unknown option"],
+    [["--profil", "x"], 'got the unknown option "--profil": did you mean --profile?'],
   ])("%j", async (options, sentence) => {
     const { exitCode, stderr } = await run(options);
     expect(stderr).toContain(sentence);

@@ -91,7 +91,7 @@ describe("the demo", () => {
       "Profile nope: expected the file to be the name of a shipped profile (llama-3.1-8b-h200, llama-3.1-8b-h200-serve) or the path of a .json file, got ENOENT.",
     ],
     [["--trace", "nope.csv"], "Expected nope.csv to be a readable trace file, got ENOENT."],
-    [["--jsn"], "Expected --json, got the unknown option"],
+    [["--jsn"], 'got the unknown option "--jsn": did you mean --json?'],
   ])("%j is a usage error of one sentence", async (options, sentence) => {
     const { stdout, stderr, exitCode } = await demo(...options);
     expect(stderr).toContain(sentence);

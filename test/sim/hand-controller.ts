@@ -1,6 +1,7 @@
 import { Router } from "zeromq";
-import { decodeFromEngine, encode } from "../../src/wire/codec.ts";
+import { decode, encode } from "../../src/wire/codec.ts";
 import type { FromEngine, ToEngine } from "../../src/wire/protocol.ts";
+import { FROM_ENGINE } from "../../src/wire/validate.ts";
 
 /** A controller by hand: the test reads every message and writes every answer. */
 export class HandController {
@@ -12,7 +13,7 @@ export class HandController {
     for (;;) {
       const [peer, frame] = await this.socket.receive();
       this.peer = String(peer);
-      const message = decodeFromEngine(frame ?? new Uint8Array());
+      const message = decode(frame ?? new Uint8Array(), FROM_ENGINE);
       if (message === undefined) throw new Error("the engine sent an unknown message");
       this.seen.push(message);
       if (message.type === type) return message as Extract<FromEngine, { type: T }>;

@@ -190,8 +190,8 @@ describe("the driver of a controller does what the simulator did", () => {
   test.for([
     ["idle-costed", 60, 1],
     ["lazy-costed", 60, 3],
-    ["idle", 60, 1],
-    ["lazy", 60, 3],
+    ["idle-simple", 60, 1],
+    ["lazy-simple", 60, 3],
     ["eager", 20, 1],
   ] as const)(
     "%s over %d s of the conversation trace at speed %d",
@@ -204,7 +204,7 @@ describe("the driver of a controller does what the simulator did", () => {
     },
   );
 
-  test.for(["idle-costed", "lazy-costed", "idle"] as const)(
+  test.for(["idle-costed", "lazy-costed", "idle-simple"] as const)(
     "%s on a GPU that has no room for all graphs: refused, and asked for again",
     async (name) => {
       const tight = onGpuWith(3.6 * 2 ** 30);

@@ -1,9 +1,15 @@
 import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
+import { resolveOptions } from "../../src/controller/options.ts";
 import { costSeedOf } from "../../src/profile/cost-seed.ts";
 import { loadProfile } from "../../src/profile/load.ts";
 import { createCosts } from "../../src/schedule/costed/cost.ts";
-import { createSetup, POLICY_NAMES, type PolicyName } from "../../src/sim/virtual/setups.ts";
+import {
+  createSetup,
+  POLICY_NAMES,
+  type PolicyName,
+  policyNamed,
+} from "../../src/sim/virtual/setups.ts";
 import { SimulatedPlans } from "../../src/sim/virtual/simulated-plans.ts";
 import { type SimulatedRun, simulate } from "../../src/sim/virtual/virtual.ts";
 import { readTrace, type TraceRequest } from "../../src/trace/trace.ts";
@@ -56,6 +62,21 @@ describe("policies by name on the tiny engine, by hand", () => {
     expect(run.graphBytes).toBeLessThanOrEqual(65);
     expect(run.graphsCaptured).toBe(2);
   });
+});
+
+test("a mode's name alone is what that mode runs where nobody names a policy", () => {
+  for (const mode of ["eager", "lazy", "idle"] as const) {
+    const name = policyNamed(mode);
+    const runs = resolveOptions({}).policy(mode, { costs: costSeedOf(profile) }).name;
+    expect(createSetup(name ?? "none", profile).policy(mode).name).toBe(runs);
+    expect(name).toBe(runs);
+    if (mode === "eager") continue;
+    const simple = `${mode}-simple` as const;
+    expect(resolveOptions({ policy: "simple" }).policy(mode).name).toBe(simple);
+    expect(createSetup(simple, profile).policy(mode).name).toBe(simple);
+    expect(policyNamed(simple)).toBe(simple);
+  }
+  expect(policyNamed("toString")).toBeUndefined();
 });
 
 describe("policies on the conversation trace", () => {

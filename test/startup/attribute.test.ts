@@ -104,7 +104,7 @@ test("variants are compared by the phase that made the difference", () => {
   expect(differences([base], [forked])[0]).toEqual({ name: "imports", base: 17, other: 0.5 });
   const lines = comparison([base], [forked]).split("\n");
   expect(lines[0]).toBe(
-    "forked against base: first token after 6.50 s, not 32.50 s, means of 1 and 1 starts",
+    "forked against base: first token after 6.50 s in place of 32.50 s (one start each)",
   );
   expect(lines[1]).toBe("  −16.50 s imports: 17.00 → 0.50");
 });

@@ -2,7 +2,7 @@ import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { addToHistory, historyKey, readHistory, STARTS_MAX } from "../../src/startup/history.ts";
-import { hasPassed, pastStart, progressOf } from "../../src/startup/progress.ts";
+import { hasPassed, PHASES, pastStart, progressOf } from "../../src/startup/progress.ts";
 import { type Begun, readBegun, type Span } from "../../src/startup/spans.ts";
 import { temporaryFolder } from "../cli/helpers/folder.ts";
 
@@ -28,12 +28,58 @@ test("the phase is what began last and hasn't ended, in whichever process", () =
   expect(at(111.5).phase).toBe("engine client");
 });
 
-test("before anything is told it is the spawn, between two phases what ended last", () => {
+test("before anything is told it is the spawn, between two phases none", () => {
   expect(progressOf([], [], PAST, { spawned: 100, now: 103 })).toMatchObject({
     ...{ phase: "spawn", phaseSeconds: 3, leftSeconds: 41 },
   });
   const imports = [span("imports", 100, 109), span("config", 109, 109.5)];
-  expect(progressOf([], imports, [], { spawned: 100, now: 110 }).phase).toBe("config");
+  expect(progressOf([], imports, [], { spawned: 100, now: 110 })).toMatchObject({
+    ...{ phase: "unattributed", phaseSeconds: 0.5, elapsedSeconds: 10 },
+  });
+  // Past starts are asked by what ended last: weights of the first began at 20, 20 s before ready.
+  const weights = [span("weights", 112, 118)];
+  const between = progressOf([], weights, PAST.slice(0, 1), { spawned: 100, now: 119 });
+  expect(between).toMatchObject({ phase: "unattributed", phaseSeconds: 1, leftSeconds: 13 });
+});
+
+test("a phase is no longer than the start, and none that ended before the spawn is named", () => {
+  const wrapper = span("wrapper", 98.5, 99.99);
+  expect(progressOf([], [wrapper], PAST, { spawned: 100, now: 100.4 })).toMatchObject({
+    phase: "spawn",
+    phaseSeconds: expect.closeTo(0.4),
+    elapsedSeconds: expect.closeTo(0.4),
+    leftSeconds: expect.closeTo(43.6),
+  });
+  // A clock that is off by a little, or a process that was there before.
+  const early = progressOf([begun("weights", 99)], [], [], { spawned: 100, now: 101 });
+  expect(early).toMatchObject({ phase: "weights", phaseSeconds: 1, elapsedSeconds: 1 });
+});
+
+test("no phase is both named as under way and passed", () => {
+  const spans = [span("imports", 99, 101), span("weights", 101, 104), span("captures", 104.5, 106)];
+  const known = spans.slice(1).map(({ name, begin }) => begun(name, begin));
+  const named = new Set<string>();
+  for (let now = 100; now < 108; now += 0.25) {
+    const ended = spans.filter(({ end }) => end <= now);
+    const started = known.filter(({ begin }) => begin <= now);
+    const { phase } = progressOf(started, ended, [], { spawned: 100, now });
+    expect(hasPassed(started, ended, phase), `${phase} at ${now}`).toBe(false);
+    named.add(phase);
+  }
+  expect([...named]).toEqual(["spawn", "weights", "unattributed", "captures"]);
+});
+
+test("what a probe may wait for is what the plugin times and the manual lists", async () => {
+  const source = await readFile("worker/src/lazygraph_vllm/timeline/phases.py", "utf8");
+  const timed = [...source.matchAll(/Phase\([^()]*?"([A-Za-z -]+)"(?:, leaf=True)?\)/g)];
+  const plugin = new Set(["imports", "JIT", ...timed.map(([, name]) => name)]);
+  expect(new Set(PHASES)).toEqual(plugin);
+  const manual = await readFile("docs/startup.md", "utf8");
+  const table = manual.slice(manual.indexOf("| phase | what is timed"));
+  const rows = table.slice(0, table.indexOf("\n\n")).split("\n").slice(2);
+  const listed = rows.flatMap((row) => [...(row.split("|")[1] ?? "").matchAll(/`([^`]+)`/g)]);
+  const others = ["spawn", "wrapper", "unattributed"];
+  expect(listed.map(([, name]) => name).toSorted()).toEqual([...PHASES, ...others].toSorted());
 });
 
 test("seconds left count from where the phase began, by the median of past starts", () => {

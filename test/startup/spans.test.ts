@@ -31,9 +31,9 @@ test("spans of all processes in the order in which they began; other lines are l
 test("a process writes its own spans where a folder is named, and nothing elsewhere", async () => {
   const folder = await temporaryFolder();
   const begin = monotonicSeconds();
-  spanWriter({})("nowhere", begin);
-  spanWriter({ LAZYGRAPH_STARTUP_DIR: join(folder, "gone") })("lost", begin);
-  spanWriter({ LAZYGRAPH_STARTUP_DIR: folder })("captures", begin, { simulated: true });
+  spanWriter({}).ended("nowhere", begin);
+  spanWriter({ LAZYGRAPH_STARTUP_DIR: join(folder, "gone") }).ended("lost", begin);
+  spanWriter({ LAZYGRAPH_STARTUP_DIR: folder }).ended("captures", begin, { simulated: true });
   const [span, ...others] = await readSpans(folder);
   expect(others).toEqual([]);
   expect(span).toMatchObject({ name: "captures", begin, pid: process.pid });

@@ -91,6 +91,11 @@ describe("a bad trace is one sentence with file, line and expectation", () => {
   test.each([
     ["empty", "", `line 1: ${header} an empty file.`],
     ["wrong header", "time,in,out\n1,2,3\n", `line 1: ${header} "time,in,out".`],
+    [
+      "a JSON list",
+      '\n [{"timestamp":0,"input_length":1,"output_length":1}]\n',
+      "line 1: expected one JSON object a line, got a list (`jq -c '.[]'` makes lines of it).",
+    ],
     ["no header", "0,1,1\n", `line 1: ${header} "0,1,1".`],
     ["no rows", `${SECONDS}\n`, "line 2: expected at least one request, got the end of file."],
     [

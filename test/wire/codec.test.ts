@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { decodeFromEngine, decodeToEngine, encode } from "../../src/wire/codec.ts";
+import { decode, encode } from "../../src/wire/codec.ts";
 import { type FromEngine, LIMITS, type ToEngine } from "../../src/wire/protocol.ts";
 import { FROM_ENGINE, TO_ENGINE } from "../../src/wire/validate.ts";
 import { FOREIGN, type ForeignFrame, type GoldenMessage, MESSAGES } from "./golden-messages.ts";
@@ -16,7 +16,7 @@ const golden = JSON.parse(
 ) as GoldenFile;
 
 function decodeAs(direction: GoldenMessage["direction"], frame: Uint8Array): unknown {
-  return direction === "from-engine" ? decodeFromEngine(frame) : decodeToEngine(frame);
+  return direction === "from-engine" ? decode(frame, FROM_ENGINE) : decode(frame, TO_ENGINE);
 }
 
 function frameOf(foreign: ForeignFrame): Buffer {
@@ -69,11 +69,11 @@ describe("foreign frames", () => {
         const cut = frame.subarray(0, at % frame.byteLength);
         const flipped = Buffer.from(frame);
         flipped[at % frame.byteLength] = byte;
-        expect(() => decodeFromEngine(cut)).toThrow(/^Expected a frame/);
+        expect(() => decode(cut, FROM_ENGINE)).toThrow(/^Expected a frame/);
         for (const bytes of [flipped, Buffer.concat([frame, cut])]) {
-          for (const decode of [decodeFromEngine, decodeToEngine]) {
+          for (const direction of ["from-engine", "to-engine"] as const) {
             try {
-              decode(bytes);
+              decodeAs(direction, bytes);
             } catch (error) {
               expect(error).toMatchObject({ code: "ERR_LAZYGRAPH_PROTOCOL_FRAME" });
             }
@@ -88,7 +88,7 @@ describe("foreign frames", () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 64 }), (bytes) => {
         try {
-          decodeFromEngine(bytes);
+          decode(bytes, FROM_ENGINE);
         } catch (error) {
           expect(error).toMatchObject({ code: "ERR_LAZYGRAPH_PROTOCOL_FRAME" });
         }
@@ -100,7 +100,7 @@ describe("foreign frames", () => {
   test("a frame of nested headers that claim terabytes costs nothing to refuse", () => {
     // Each header claims 2²⁴ entries; a decoder that believed them would allocate 20 TB.
     const frame = Buffer.from("dd01000000".repeat(200_000), "hex");
-    expect(() => decodeFromEngine(frame)).toThrow(/cut short/);
+    expect(() => decode(frame, FROM_ENGINE)).toThrow(/cut short/);
   });
 });
 
@@ -127,7 +127,7 @@ describe("encode", () => {
 
   test("drops fields the protocol does not have and those that are undefined", () => {
     const hello = { type: "resync", hello: undefined, extra: 1 } as unknown as ToEngine;
-    expect(decodeToEngine(encode(hello))).toEqual({ type: "resync" });
+    expect(decode(encode(hello), TO_ENGINE)).toEqual({ type: "resync" });
   });
 
   test("refuses a message whose frame exceeds the limit", () => {
@@ -152,7 +152,7 @@ describe("encode", () => {
         activationPeakBytes: 0,
       };
       const message: FromEngine = { type: "heartbeat", ranks: [rank] };
-      expect(decodeFromEngine(encode(message))).toEqual(message);
+      expect(decode(encode(message), FROM_ENGINE)).toEqual(message);
     }
   });
 });

@@ -33,7 +33,26 @@ const ORDERS = {
   graphsMax: 40,
 } as const;
 
+/** Of an engine that drafts: which graphs come with a drafter's; an older peer ignores it. */
+const DRAFTING = {
+  type: "inventory",
+  phase: "capturing",
+  graphs: [
+    { id: "PIECEWISE:512", kind: "PIECEWISE", tokens: 512, draftLayers: 1 },
+    { id: "FULL:16:u4", kind: "FULL", tokens: 16, requests: 4, uniform: 4, draftLayers: 3 },
+  ],
+  captured: [{ graph: "FULL:16:u4", ms: 24.5, bytes: 5_242_880 }],
+  ranks: [],
+  cudagraphMode: "FULL_AND_PIECEWISE",
+  layers: 32,
+  maxRequests: 256,
+  maxBatchedTokens: 8192,
+  kvCacheTokens: 900_000,
+  epoch: 1,
+} as const;
+
 export const FROM_ENGINE_V2: readonly (readonly [string, FromEngine])[] = [
+  ["inventory of an engine that drafts", DRAFTING],
   ["hello of version 2, with its adapter", HELLO],
   [
     "inventory with graphs of every case",

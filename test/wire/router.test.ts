@@ -1,10 +1,20 @@
+import { once } from "node:events";
+import { link as hardLink, mkdtemp, rename, stat } from "node:fs/promises";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { curveKeyPair, Dealer } from "zeromq";
 import { systemClock } from "../../src/base/clock.ts";
 import { createController } from "../../src/controller/controller.ts";
 import { onEvent } from "../../src/engine/events.ts";
 import { startSimulatedEngine } from "../../src/testing.ts";
-import { checkEndpoint, isLoopback } from "../../src/wire/endpoint.ts";
+import {
+  checkEndpoint,
+  isLoopback,
+  removeSocketFile,
+  socketFileOf,
+} from "../../src/wire/endpoint.ts";
 import { openRouter, type RouterLink } from "../../src/wire/router.ts";
 import { FakeEngine } from "../helpers/fake-engine.ts";
 
@@ -34,6 +44,37 @@ describe("endpoints", () => {
   );
 });
 
+describe("a socket file", () => {
+  test("is gone once its link is closed", async () => {
+    const path = join(await mkdtemp(join(tmpdir(), "lazygraph-")), "x.sock");
+    const { link } = await listen(undefined, `ipc://${path}`);
+    expect((await stat(path)).isSocket()).toBe(true);
+    await link.close();
+    await expect(stat(path)).rejects.toThrow("ENOENT");
+  });
+
+  test("that libzmq left is removed; a successor's, served or not, stays", async () => {
+    const path = join(await mkdtemp(join(tmpdir(), "lazygraph-")), "x.sock");
+    const endpoint = `ipc://${path}`;
+    const served = createServer().listen(path);
+    await once(served, "listening");
+    const own = await socketFileOf(endpoint);
+    await removeSocketFile(endpoint, own);
+    expect((await stat(path)).isSocket()).toBe(true);
+    // Another name keeps the file when the server is closed, as a killed process does.
+    await hardLink(path, `${path}.kept`);
+    served.close();
+    await once(served, "close");
+    await rename(`${path}.kept`, path);
+    await removeSocketFile(endpoint, { dev: 0, ino: 0 });
+    expect((await stat(path)).isSocket()).toBe(true);
+    await removeSocketFile(endpoint, own);
+    await expect(stat(path)).rejects.toThrow("ENOENT");
+    expect(await socketFileOf("ipc://@abstract")).toBeUndefined();
+    expect(await socketFileOf("tcp://127.0.0.1:1")).toBeUndefined();
+  });
+});
+
 interface Received {
   readonly link: RouterLink;
   readonly frames: [string, string][];
@@ -43,7 +84,10 @@ interface Received {
   readonly gone: () => Promise<void>;
 }
 
-async function listen(onFrame: (peer: string) => void = () => undefined): Promise<Received> {
+async function listen(
+  onFrame: (peer: string) => void = () => undefined,
+  endpoint = "tcp://127.0.0.1:0",
+): Promise<Received> {
   const frames: [string, string][] = [];
   const undeliverable: [string, string][] = [];
   const wake: (() => void)[] = [];
@@ -54,7 +98,7 @@ async function listen(onFrame: (peer: string) => void = () => undefined): Promis
     while (!done()) await new Promise<void>((resolve) => wake.push(resolve));
   };
   const link = await openRouter({
-    endpoint: "tcp://127.0.0.1:0",
+    endpoint,
     clock: systemClock,
     onFrame: (peer, frame) => {
       frames.push([peer, Buffer.from(frame).toString()]);
@@ -191,7 +235,7 @@ describe("the router", () => {
     const timer = setInterval(() => link.send(peer, Buffer.from("y")), 5);
     await gone();
     clearInterval(timer);
-    expect(undeliverable[0]).toEqual([peer, "it is no longer connected"]);
+    expect(undeliverable[0]).toEqual([peer, "its connection has ended"]);
     await Promise.all([link.close(), link.close()]);
     expect(link.send(peer, Buffer.from("z"))).toBe(false);
   });

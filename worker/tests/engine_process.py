@@ -8,7 +8,7 @@ stand-ins: an executor that keeps a set of graphs per rank. It works until its s
 closes; a line `load SECONDS` there makes it busy for that long. With `--loras` it has every graph
 for so many active adapters too, and its steps have them; with `--version-max 1` it speaks the
 protocol as an older plugin does. It prints one JSON line per event: `ready`, `captured` with what
-every rank holds, `end`.
+every rank holds, `end`, and with `--tell-orders` `ordered` whenever it has taken orders in.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from fake_engine import Engine, FakeRank, make_config
 from lazygraph_vllm.engine import session as session_module
 from lazygraph_vllm.engine.agent import Agent
 from lazygraph_vllm.keys import load_curve
-from lazygraph_vllm.protocol.messages import Captured, StepCount
+from lazygraph_vllm.protocol.messages import Captured, Orders, StepCount
 from lazygraph_vllm.settings import Settings
 from test_dispatch import plan
 
@@ -40,7 +40,9 @@ STEP = StepCount(
 
 
 def say(event: str, **fields: Any) -> None:
-    print(json.dumps({"event": event, **fields}), flush=True)
+    # In one piece: it is called on two threads.
+    sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
+    sys.stdout.flush()
 
 
 class SlowRank(FakeRank):
@@ -94,6 +96,18 @@ class ProcessEngine(Engine):
         self.agent.after_step(self)
 
 
+def tell_orders(session: session_module.Session) -> None:
+    """Says what the engine was ordered, once it keeps it."""
+    keep = session._ordered
+
+    def ordered(orders: Orders | None) -> None:
+        keep(orders)
+        if orders is not None:
+            say("ordered", mode=orders.mode, frozen=orders.frozen is not None)
+
+    session._ordered = ordered  # type: ignore[method-assign]
+
+
 def follow_stdin(engine: ProcessEngine) -> None:
     for line in sys.stdin:
         words = line.split()
@@ -111,6 +125,7 @@ def main() -> None:
     parser.add_argument("--capture-ms", type=float, default=2)
     parser.add_argument("--loras", type=int, default=0)
     parser.add_argument("--version-max", type=int, default=session_module.PROTOCOL_VERSION)
+    parser.add_argument("--tell-orders", action="store_true")
     args = parser.parse_args()
     session_module.PROTOCOL_VERSION = args.version_max
     SlowRank.capture_seconds = args.capture_ms / 1000
@@ -128,6 +143,8 @@ def main() -> None:
     agent = Agent(settings, make_config(), "0.26.0")
     ProcessEngine.step_shape = replace(STEP, loras=args.loras)
     engine = ProcessEngine(agent, [SlowRank(i, graphs) for i in range(args.ranks)])
+    if args.tell_orders:
+        tell_orders(agent.session)
     agent.begin()
     rpc = engine.model_executor.collective_rpc
     agent.before_capture(rpc)

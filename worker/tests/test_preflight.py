@@ -193,14 +193,24 @@ def test_the_process_prints_one_document_and_leaves_nothing(tmp_path: Path) -> N
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     path = os.pathsep.join([str(Path(preflight.__file__).parents[1]), str(tmp_path / "site")])
-    run = subprocess.run(
-        [sys.executable, "-m", "lazygraph_vllm.preflight", "--", *WORDS],
-        env={**os.environ, "PYTHONPATH": path, "TMPDIR": str(temporary)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0
+
+    def asked(*options: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "lazygraph_vllm.preflight", *options, "--", *WORDS],
+            env={**os.environ, "PYTHONPATH": path, "TMPDIR": str(temporary)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    text = asked()
+    assert text.returncode == 1
+    assert text.stdout.splitlines()[:2] == [
+        "verdict   can't be told",
+        "why       this Python can't import vLLM: RuntimeError: no driver",
+    ]
+    run = asked("--json")
+    assert run.returncode == 1
     answer = json.loads(run.stdout)
     assert answer["lazily"] is None
     assert answer["reason"] == "this Python can't import vLLM: RuntimeError: no driver"

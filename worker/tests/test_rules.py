@@ -18,6 +18,7 @@ from lazygraph_vllm.rules.dispatch import default_table, pad_limit
 GOLDEN: dict[str, Any] = json.loads(
     (Path(__file__).parents[2] / "test" / "golden" / "rules.json").read_text(encoding="utf-8")
 )
+DRAFTING: dict[str, Any] = GOLDEN["drafting"]
 PLAN = msgspec.convert(GOLDEN["plan"], list[Graph])
 
 
@@ -27,7 +28,12 @@ def cases(rule: str) -> Any:
 
 @cases("graphBytes")
 def test_bytes_of_a_graph_before_any_was_captured(case: dict[str, Any]) -> None:
-    size = forecast.typical_graph_bytes(case["kind"], case["layers"], loras=case["loras"])
+    size = forecast.typical_graph_bytes(
+        case["kind"],
+        case["layers"],
+        loras=case["loras"],
+        draft_layers=case.get("draftLayers", 0),
+    )
     assert size == case["bytes"]
 
 
@@ -52,15 +58,28 @@ def test_the_least_that_memory_is_kept_for_is_the_controllers_first_tier() -> No
 def test_who_serves_a_step_by_the_table_of_an_engine_that_nobody_tells(
     case: dict[str, Any],
 ) -> None:
-    held = {g.id: g for g in PLAN if g.id in case["captured"]}
-    table = default_table(held.values(), 1, PLAN)
+    assert served_by(PLAN, 1, case) == [step["served"] for step in case["steps"]]
+
+
+@pytest.mark.parametrize("case", DRAFTING["tables"], ids=[c["name"] for c in DRAFTING["tables"]])
+def test_who_serves_a_step_of_an_engine_that_drafts(case: dict[str, Any]) -> None:
+    plan = msgspec.convert(DRAFTING["plan"], list[Graph])
+    found = served_by(plan, DRAFTING["decodeLength"], case)
+    assert found == [step["served"] for step in case["steps"]]
+
+
+def served_by(plan: list[Graph], decode_length: int, case: dict[str, Any]) -> list[str | None]:
+    held = {g.id: g for g in plan if g.id in case["captured"]}
+    table = default_table(held.values(), decode_length, plan)
+    served: list[str | None] = []
     for step in case["steps"]:
         tokens, uniform = step["tokens"], step["uniform"]
-        requests = tokens if uniform else 1
-        rows = table.uniform if uniform else table.mixed
+        requests = tokens // uniform if uniform else 1
+        rows = table.uniform if uniform == decode_length else table.mixed
         row = next((r.graphs for r in rows if r.up_to >= tokens), ())
         seen = StepCount(
             tokens=tokens, requests=requests, uniform=uniform, served="", count=1, seconds=0,
             timed=0, context_tokens=0,
         )  # fmt: skip
-        assert next((g for g in row if covers(held[g], seen)), None) == step["served"]
+        served.append(next((g for g in row if covers(held[g], seen)), None))
+    return served

@@ -4,30 +4,45 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
+from lazygraph_vllm_testing import timing
 from lazygraph_vllm_testing.timing import StartTiming
 
-PROFILE_SECONDS, CAPTURE_SECONDS = 0.05, 0.03
+# Sums of these are exact in binary.
+PROFILE_SECONDS, CAPTURE_SECONDS = 0.5, 0.25
+BEGAN = 100.0
+
+
+class Clock:
+    """Goes on only when something is said to take time, however busy the machine is."""
+
+    now = BEGAN
+
+    def monotonic(self) -> float:
+        return self.now
 
 
 class Manager:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
     def capture(self) -> None:
-        time.sleep(CAPTURE_SECONDS)
+        self._clock.now += CAPTURE_SECONDS
 
 
 class Runner:
-    def __init__(self, device: Any) -> None:
-        self.cudagraph_manager = Manager()
+    def __init__(self, device: Any, clock: Clock) -> None:
+        self.cudagraph_manager = Manager(clock)
         self._device = device
+        self._clock = clock
 
     def profile_cudagraph_memory(self) -> int:
-        time.sleep(PROFILE_SECONDS)
+        self._clock.now += PROFILE_SECONDS
         self.capture_model(profile_only=True)
         return 900
 
@@ -39,8 +54,8 @@ class Runner:
 
 
 class Worker:
-    def __init__(self, device: Any) -> None:
-        self.model_runner = Runner(device)
+    def __init__(self, device: Any, clock: Clock) -> None:
+        self.model_runner = Runner(device, clock)
         self.cache_config = SimpleNamespace(num_gpu_blocks=None)
 
     def load_model(self) -> None: ...
@@ -69,7 +84,9 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Worker:
     monkeypatch.setitem(sys.modules, "vllm", vllm)
     monkeypatch.setitem(sys.modules, "vllm.version", version)
     monkeypatch.delitem(sys.modules, "lazygraph_vllm.rank.capture", raising=False)
-    return Worker(device)
+    clock = Clock()
+    monkeypatch.setattr(timing, "time", clock)
+    return Worker(device, clock)
 
 
 def start(worker: Worker) -> None:
@@ -79,38 +96,38 @@ def start(worker: Worker) -> None:
 
 
 def test_both_captures_are_timed_and_told_apart(worker: Worker, tmp_path: Path) -> None:
-    StartTiming(worker, 1, str(tmp_path)).install(time.monotonic())
+    StartTiming(worker, 1, str(tmp_path)).install(BEGAN)
     start(worker)
     [file] = tmp_path.iterdir()
     assert file.name.startswith("rank-1-")
     line = json.loads(file.read_text())
     # The throw-away capture is the profile's, and no part of the real one.
-    assert line["profileSeconds"] >= PROFILE_SECONDS + CAPTURE_SECONDS
-    assert CAPTURE_SECONDS <= line["captureSeconds"] <= line["captureModelSeconds"]
-    assert line["captureModelSeconds"] < line["profileSeconds"]
-    assert line["captureModelSeconds"] <= line["compileOrWarmUpSeconds"]
-    assert line["profileSeconds"] <= line["determineAvailableMemorySeconds"]
+    assert line["profileSeconds"] == PROFILE_SECONDS + CAPTURE_SECONDS
+    assert line["determineAvailableMemorySeconds"] == PROFILE_SECONDS + CAPTURE_SECONDS
+    for name in ("captureSeconds", "captureModelSeconds", "compileOrWarmUpSeconds"):
+        assert line[name] == CAPTURE_SECONDS, name
     assert (line["estimateBytes"], line["graphBytesTold"], line["freeLostBytes"]) == (900, 400, 400)
     assert (line["kvBlocks"], line["kvCacheBytes"], line["plugin"]) == (7, 4100, False)
-    assert line["deviceBeganAt"] < line["endedAt"] <= time.monotonic()
+    assert line["deviceBeganAt"] == BEGAN
+    assert line["endedAt"] == BEGAN + PROFILE_SECONDS + 2 * CAPTURE_SECONDS
 
 
 def test_what_a_plugin_put_in_the_profiles_place_is_what_counts(
     worker: Worker, tmp_path: Path
 ) -> None:
-    StartTiming(worker, 0, str(tmp_path)).install(time.monotonic())
+    StartTiming(worker, 0, str(tmp_path)).install(BEGAN)
     worker.model_runner.profile_cudagraph_memory = lambda: 11  # type: ignore[method-assign]
     start(worker)
     [file] = tmp_path.iterdir()
     line = json.loads(file.read_text())
     assert line["estimateBytes"] == 11
-    assert line["profileSeconds"] < PROFILE_SECONDS
+    assert line["profileSeconds"] == 0
     assert worker.model_runner.profile_cudagraph_memory() == 11
 
 
 def test_a_start_without_a_profile_has_spent_nothing_on_it(worker: Worker, tmp_path: Path) -> None:
     file = tmp_path / "all.jsonl"
-    StartTiming(worker, 0, str(file)).install(time.monotonic())
+    StartTiming(worker, 0, str(file)).install(BEGAN)
     worker.compile_or_warm_up_model()
     line = json.loads(file.read_text())
     assert (line["profileSeconds"], line["estimateBytes"]) == (0.0, 0)

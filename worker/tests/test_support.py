@@ -122,6 +122,42 @@ def test_features_that_0_26_has_not(owner: str, field: str, what: str) -> None:
     assert reason is not None and what in reason
 
 
+@pytest.mark.parametrize(
+    ("drafts", "model", "what"),
+    [
+        ({"method": "suffix"}, {}, "by the method 'suffix'"),
+        ({"method": "eagle", "enable_adaptive_verification": True}, {}, "adaptive verification"),
+        ({"method": "eagle", "parallel_drafting": True}, {}, "parallel drafting"),
+        (
+            {"method": "eagle3", "num_speculative_tokens_per_batch_size": [(1, 8, 3)]},
+            {},
+            "a number of tokens that depends on the batch",
+        ),
+        ({"method": "mtp", "use_multi_module_mtp": lambda: True}, {}, "several MTP modules"),
+        ({"method": "mtp", "use_gemma4_mtp": lambda: True}, {}, "Gemma 4"),
+        ({"method": "eagle", "draft_tensor_parallel_size": 1}, {}, "another tensor parallelism"),
+        ({"method": "ngram"}, {"is_hybrid": True}, "on hybrid models"),
+        ({"method": "ngram"}, {"is_multimodal_model": True}, "on multimodal models"),
+        ({"method": "ngram"}, {"enable_sleep_mode": True}, "with sleep mode"),
+    ],
+)
+def test_what_of_drafts_is_refused_whatever_anybody_allows(
+    drafts: dict[str, Any], model: dict[str, Any], what: str
+) -> None:
+    config = supported()
+    no = {"use_multi_module_mtp": lambda: False, "use_gemma4_mtp": lambda: False}
+    config.speculative_config = SimpleNamespace(**(no | {"method": "mtp"}))
+    assert config_reason(config, "0.33.0", allow_untested=True) is None
+    # Not shown on a GPU: by default it runs as stock.
+    untried = config_reason(config, "0.33.0", allow_untested=False)
+    assert untried is not None and "speculative decoding on vLLM 0.33.0 (not tried" in untried
+    config.speculative_config = SimpleNamespace(**(no | drafts))
+    for name, value in model.items():
+        setattr(config.model_config, name, value)
+    reason = config_reason(config, "0.33.0", allow_untested=True)
+    assert reason is not None and what in reason and "\n" not in reason
+
+
 def test_an_in_process_engine_has_no_loop_to_run_commands_in(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

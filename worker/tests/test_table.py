@@ -9,7 +9,16 @@ from typing import Any
 
 import pytest
 
-from lazygraph_vllm.vllm.allowed import HYBRID, LORA, MOE, MULTIMODAL, SLEEP, TRIED, config_reason
+from lazygraph_vllm.vllm.allowed import (
+    DRAFTS,
+    HYBRID,
+    LORA,
+    MOE,
+    MULTIMODAL,
+    SLEEP,
+    TRIED,
+    config_reason,
+)
 from lazygraph_vllm.vllm.choose import KNOWN
 from lazygraph_vllm.vllm.table import ALWAYS_STOCK, WRONG, document
 from test_support import supported
@@ -31,7 +40,21 @@ EXAMPLES: dict[str, tuple[str, Any]] = {
     "balancing of experts": ("parallel_config.enable_eplb", True),
     "Ray": ("parallel_config.distributed_executor_backend", "ray"),
     "several nodes": ("parallel_config.nnodes", 2),
-    "speculative decoding": ("speculative_config", object()),
+    "speculative decoding by other methods than n-gram, EAGLE, EAGLE3, MTP with one module and "
+    "draft models": ("speculative_config", SimpleNamespace(method="suffix")),
+    "adaptive verification": (
+        "speculative_config",
+        SimpleNamespace(method="ngram", enable_adaptive_verification=True),
+    ),
+    "speculative decoding with a number of tokens that depends on the batch, or parallel "
+    "drafting": (
+        "speculative_config",
+        SimpleNamespace(method="ngram", num_speculative_tokens_per_batch_size=[(1, 8, 3)]),
+    ),
+    "speculative decoding with LoRA, sleep mode or watermarks, on hybrid or multimodal models": (
+        "speculative_config",
+        SimpleNamespace(method="ngram"),
+    ),
     "LoRA on other models than dense ones, by the number of adapters, or fully sharded": (
         "lora_config",
         SimpleNamespace(specialize_active_lora=True),
@@ -56,6 +79,7 @@ TRAITS: dict[str, tuple[str, Any]] = {
     MULTIMODAL: ("model_config.is_multimodal_model", True),
     LORA: ("lora_config", SimpleNamespace()),
     SLEEP: ("model_config.enable_sleep_mode", True),
+    DRAFTS: ("speculative_config", SimpleNamespace(method="ngram")),
 }
 
 

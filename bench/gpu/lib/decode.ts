@@ -8,7 +8,12 @@ export interface DecodeResult {
   readonly concurrent: number;
   /** Time per output token, median over requests, in each repetition. */
   readonly tpotMs: readonly number[];
+  /** From one step's beginning to the next in the engine, median over each repetition's steps. */
+  readonly stepMs?: readonly number[];
 }
+
+/** What the engine's own steps took between two moments of `performance.now()`, if it is known. */
+export type StepClock = (concurrent: number, fromMs: number, toMs: number) => number | undefined;
 
 export const LEVELS = [1, 8, 64, 256] as const;
 const OUTPUT_TOKENS = 128;
@@ -59,6 +64,7 @@ export async function decodeLevel(
   model: string,
   concurrent: number,
   repetitions: number,
+  stepClock?: StepClock,
 ): Promise<DecodeResult> {
   const round = (maxTokens: number) =>
     Promise.all(
@@ -66,8 +72,15 @@ export async function decodeLevel(
     );
   await round(WARM_UP_TOKENS); // First use of a size; in lazy mode the time to earn its graph.
   const tpotMs: number[] = [];
+  const stepMs: number[] = [];
   for (let repetition = 0; repetition < repetitions; repetition += 1) {
     const times = await round(OUTPUT_TOKENS);
+    const [firstMs, lastMs] = [
+      Math.min(...times.map(({ firstAtMs }) => firstAtMs)),
+      Math.max(...times.map(({ lastAtMs }) => lastAtMs)),
+    ];
+    const own = stepClock?.(concurrent, firstMs, lastMs);
+    if (own !== undefined) stepMs.push(own);
     tpotMs.push(
       quantile(
         times.map((t) => (t.lastAtMs - t.firstAtMs) / (OUTPUT_TOKENS - 1)),
@@ -75,5 +88,5 @@ export async function decodeLevel(
       ),
     );
   }
-  return { concurrent, tpotMs };
+  return { concurrent, tpotMs, ...(stepMs.length === repetitions ? { stepMs } : {}) };
 }

@@ -3,6 +3,7 @@
 import type { RequestRecord } from "../../../src/bench/samples.ts";
 import type { DecodeResult } from "./decode.ts";
 import type { FamilyCell } from "./family-plan.ts";
+import { type ParityFigures, parityFigures } from "./parity.ts";
 import type { StartTiming } from "./start-timing.ts";
 
 export interface StartResult extends FamilyCell {
@@ -44,7 +45,7 @@ export interface OurFigures {
   }[];
 }
 
-export interface ParityResult extends FamilyCell {
+interface ParityCell extends FamilyCell {
   readonly shape: string;
   readonly gpus: readonly number[];
   readonly via: "launcher" | "spawn";
@@ -53,7 +54,15 @@ export interface ParityResult extends FamilyCell {
   /** Seconds from spawn: when it was ready, and second 0 of the load. */
   readonly readySeconds: number;
   readonly loadSeconds: number;
+}
+
+export interface ParityResult extends ParityCell {
   readonly requests: readonly RequestRecord[];
+}
+
+/** The same without its requests, of which there are a megabyte. */
+export interface ParitySummary extends ParityCell {
+  readonly figures: ParityFigures;
 }
 
 export interface VerifyResult extends FamilyCell {
@@ -85,7 +94,17 @@ export interface TokensResult extends FamilyCell {
 
 export type CellResult = StartResult | ParityResult | VerifyResult | TokensResult;
 
-export function isStart(result: CellResult): result is StartResult {
+/** What the sum of all cells' files has of each. */
+export type CellSummary = Exclude<CellResult, ParityResult> | ParitySummary;
+
+export function summaryOf(result: CellResult): CellSummary {
+  if (!isParity(result)) return result;
+  const { requests, ...cell } = result;
+  const { readySeconds, loadSeconds, seconds } = cell;
+  return { ...cell, figures: parityFigures(requests, readySeconds, loadSeconds, seconds) };
+}
+
+export function isStart(result: CellResult | CellSummary): result is StartResult {
   return result.kind === "start";
 }
 
@@ -93,10 +112,14 @@ export function isParity(result: CellResult): result is ParityResult {
   return result.kind === "parity";
 }
 
-export function isVerify(result: CellResult): result is VerifyResult {
+export function isParitySummary(result: CellSummary): result is ParitySummary {
+  return result.kind === "parity";
+}
+
+export function isVerify(result: CellSummary): result is VerifyResult {
   return result.kind === "verify";
 }
 
-export function isTokens(result: CellResult): result is TokensResult {
+export function isTokens(result: CellSummary): result is TokensResult {
   return result.kind === "tokens";
 }

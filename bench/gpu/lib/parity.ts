@@ -28,7 +28,7 @@ export function gapsOf(requests: readonly RequestRecord[]): Gap[] {
 }
 
 /** Median of the gaps that end in [from, to); undefined of none. */
-export function medianBetween(gaps: readonly Gap[], from: number, to: number): number | undefined {
+function medianBetween(gaps: readonly Gap[], from: number, to: number): number | undefined {
   const inside = gaps.filter(({ atSeconds }) => atSeconds >= from && atSeconds < to);
   return inside.length === 0
     ? undefined
@@ -38,8 +38,17 @@ export function medianBetween(gaps: readonly Gap[], from: number, to: number): n
       );
 }
 
+/** Medians of one-second windows, each a tenth of a second after the one before; null of none. */
+export function windowsOf(gaps: readonly Gap[], from: number, to: number): (number | null)[] {
+  const steps = Math.floor((to - from - WINDOW_SECONDS) / STEP_SECONDS + 1e-9);
+  return Array.from({ length: Math.max(0, steps + 1) }, (_, step) => {
+    const start = from + step * STEP_SECONDS;
+    return medianBetween(gaps, start, start + WINDOW_SECONDS) ?? null;
+  });
+}
+
 export interface Parity {
-  /** From `from` to the moment from which all one-second medians are within the share. */
+  /** From the first window's beginning to the moment from which all are within the share. */
   readonly seconds: number;
   /** False where the last window was still above it: `seconds` is then only a lower bound. */
   readonly reached: boolean;
@@ -48,24 +57,17 @@ export interface Parity {
 }
 
 /**
- * Looks at one-second windows, each a tenth of a second after the one before.
- *
- * @param from seconds from which it counts, and `to` where watching ends
+ * @param windowMs of `windowsOf`
  * @param steadyMs stock's steady median time per output token
  */
 export function parityOf(
-  gaps: readonly Gap[],
-  from: number,
-  to: number,
+  windowMs: readonly (number | null)[],
   steadyMs: number,
   share = PARITY_SHARE,
 ): Parity {
   let [windows, windowsAbove, seconds, reached] = [0, 0, 0, true];
-  const steps = Math.floor((to - from - WINDOW_SECONDS) / STEP_SECONDS + 1e-9);
-  for (let step = 0; step <= steps; step += 1) {
-    const start = from + step * STEP_SECONDS;
-    const median = medianBetween(gaps, start, start + WINDOW_SECONDS);
-    if (median === undefined) continue;
+  for (const [step, median] of windowMs.entries()) {
+    if (median === null) continue;
     windows += 1;
     reached = median <= steadyMs * (1 + share);
     if (reached) continue;
@@ -95,4 +97,39 @@ export function waitsOf(
   });
   if (waits.length === 0) return undefined;
   return { requests: waits.length, meanSeconds: mean(waits), medianSeconds: quantile(waits, 0.5) };
+}
+
+/** What a load from ready on comes to; its thousands of tokens are in the cell's own file. */
+export interface ParityFigures {
+  readonly requests: number;
+  readonly failed: number;
+  /** Of requests due while the load lasts. */
+  readonly meanWaitSeconds?: number;
+  /** Median time per output token in the end of the load. */
+  readonly steadyMs?: number;
+  /** `windowsOf` from ready to the load's end. */
+  readonly windowMs: readonly (number | null)[];
+}
+
+/** Of the end of the load: its steady time per output token. */
+const STEADY_SECONDS = 30;
+
+/** Seconds from spawn: when it was ready, second 0 of the load, and how long that lasts. */
+export function parityFigures(
+  requests: readonly RequestRecord[],
+  readySeconds: number,
+  loadSeconds: number,
+  seconds: number,
+): ParityFigures {
+  const end = loadSeconds + seconds;
+  const gaps = gapsOf(requests);
+  const waits = waitsOf(requests, loadSeconds, end);
+  const steadyMs = medianBetween(gaps, end - STEADY_SECONDS, end);
+  return {
+    requests: requests.length,
+    failed: requests.filter(({ failure }) => failure !== undefined).length,
+    ...(waits === undefined ? {} : { meanWaitSeconds: waits.meanSeconds }),
+    ...(steadyMs === undefined ? {} : { steadyMs }),
+    windowMs: windowsOf(gaps, readySeconds, end),
+  };
 }

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..hooks import Hook
-from . import v26, v31
+from . import drafts, v26, v31
 
 
 @dataclass(frozen=True)
 class Generation:
-    """An adapter and the versions that it is for.
+    """An adapter and versions that it is for: those of one adapter may keep things elsewhere.
 
     Attributes:
         name: the adapter's.
@@ -25,7 +25,8 @@ class Generation:
 
 GENERATIONS = (
     Generation("v26", ("0.26",), v26.HOOKS),
-    Generation("v31", ("0.31", "0.32", "0.33"), v31.HOOKS),
+    Generation("v31", ("0.31",), (*v31.HOOKS, *drafts.AUTOREGRESSIVE)),
+    Generation("v31", ("0.32", "0.33"), (*v31.HOOKS, *drafts.TARGET_DEPENDENT)),
 )
 
 
@@ -41,5 +42,5 @@ def generation_of(version: str) -> Generation | None:
 
 
 def generation_named(name: str) -> Generation | None:
-    """The generation of this name."""
-    return next((g for g in GENERATIONS if g.name == name), None)
+    """The newest generation of this name."""
+    return next((g for g in reversed(GENERATIONS) if g.name == name), None)

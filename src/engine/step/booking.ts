@@ -6,9 +6,9 @@
  * a rule of biome.json.
  */
 
-import { idealGraph } from "../../base/graph.ts";
 import { sharedPlan } from "../../schedule/shared-plan.ts";
 import {
+  bookSteps,
   createEngineState,
   recordSteps,
   type WritableGraph,
@@ -22,6 +22,7 @@ import type {
   Orders,
   RankMemory,
   Ready,
+  StepCount,
   Telemetry,
 } from "../../wire/protocol.ts";
 import {
@@ -32,6 +33,7 @@ import {
   reasonOf,
 } from "../record.ts";
 
+const NO_IDS: readonly string[] = [];
 /** Decisions remembered, for whoever asks why. */
 const DECISIONS_MAX = 64;
 
@@ -199,22 +201,33 @@ export function applyTelemetry(
   record: Writable<EngineRecord>,
   message: Telemetry,
   atSeconds: number,
-): string[] {
+): readonly string[] {
   (record.problems as ProblemCounts).telemetryDropped = message.dropped;
   const state = record.state as WritableState | undefined;
-  if (state === undefined) return [];
+  if (state === undefined) return NO_IDS;
   state.running = message.running;
   state.waiting = message.waiting;
   const { plan } = record.course;
-  const unknown = new Set<string>();
-  for (const step of message.steps) {
-    if (step.served !== "" && !state.graphs.has(step.served)) unknown.add(step.served);
+  const { steps } = message;
+  const placed = plan?.placed(steps);
+  let unknown: Set<string> | undefined;
+  for (let at = 0; at < steps.length; at++) {
+    const step = steps[at] as StepCount;
+    const { served, count } = step;
+    if (plan === undefined || placed === undefined) {
+      if (served !== "" && !state.graphs.has(served)) unknown = (unknown ?? new Set()).add(served);
+      else recordSteps(state, step, served, count, atSeconds);
+      continue;
+    }
+    const server = placed.servers[at] ?? -1;
+    if (served !== "" && server === -1) unknown = (unknown ?? new Set()).add(served);
     else {
-      const ideal = plan === undefined ? idealGraph(state.planned, step) : plan.ideal(step);
-      recordSteps(state, step, step.served, step.count, atSeconds, ideal);
+      const { entries } = state;
+      const wanted = entries[plan.idealAt(step, placed.buckets[at])];
+      bookSteps(state, wanted, entries[server], count, atSeconds);
     }
   }
-  return [...unknown];
+  return unknown === undefined ? NO_IDS : [...unknown];
 }
 
 export function setRanks(
@@ -248,10 +261,10 @@ export function nextOrders(before: Orders, change: Partial<Orders>): Orders {
 }
 
 function setStatus(entry: WritableGraph, status: WritableGraph["status"], reason?: string): void {
+  // Nothing is deleted: an object that has lost a field is a slow and a large one.
   entry.status = status;
-  delete entry.retryable;
-  if (reason === undefined) delete entry.reason;
-  else entry.reason = reason;
+  entry.retryable = undefined;
+  entry.reason = reason;
 }
 
 /**

@@ -56,28 +56,56 @@ function* tellRules(state: EngineState, { rules }: StepTools): Inners {
   yield { type: "send", message: { type: "start", graphs: [], ...alone } };
 }
 
-/**
- * Asks the policy, and carries out what it decides. The policy may be the user's: what it throws,
- * and decisions that are none, are told as a problem of it; a fault in carrying out is ours.
- */
-export function* askPolicy(record: EngineRecord, happening: Happening, tools: StepTools): Inners {
+/** What a policy decided on an event; or what it threw. */
+export interface Advice {
+  readonly event: EngineEvent;
+  readonly state: EngineState;
+  readonly policy: ExplainingPolicy | undefined;
+  readonly decisions: readonly Decision[];
+  /** As the end of a sentence. */
+  readonly fault?: string;
+}
+
+/** @returns undefined where nothing comes of it */
+export function askPolicy(
+  record: EngineRecord,
+  happening: Happening,
+  tools: StepTools,
+): Advice | undefined {
   const { state, phase, course, asleep } = record;
   // Whatever it decided, the engine would put off.
-  if (asleep.length > 0) return;
-  if (state === undefined || course.closed || phase === "stock" || phase === "stopping") return;
-  const event = { ...happening, atSeconds: tools.now() } as EngineEvent;
-  let policy: ExplainingPolicy;
-  let decisions: readonly Decision[];
-  try {
-    policy = course.policy ?? makePolicy(record, tools);
-    decisions = [...policy.decide(state, event)];
-  } catch (error) {
-    yield policyProblem(event, messageOf(error));
-    return;
+  if (asleep.length > 0) return undefined;
+  if (state === undefined || course.closed || phase === "stock" || phase === "stopping") {
+    return undefined;
   }
+  const event = eventOf(happening, tools.now());
+  let { policy } = course;
+  try {
+    policy ??= makePolicy(record, tools);
+    const decisions = [...policy.decide(state, event)];
+    return decisions.length === 0 ? undefined : { event, state, policy, decisions };
+  } catch (error) {
+    return { event, state, policy, decisions: [], fault: messageOf(error) };
+  }
+}
+
+function eventOf(happening: Happening, atSeconds: number): EngineEvent {
+  // Ten a second of every engine: a spread takes longer than all that comes of most of them.
+  return happening.type === "demand" && happening.steps !== undefined
+    ? { type: "demand", steps: happening.steps, atSeconds }
+    : ({ ...happening, atSeconds } as EngineEvent);
+}
+
+/**
+ * Carries out what a policy decided. It may be the user's: what it throws, and decisions that are
+ * none, are told as a problem of it; a fault in carrying out is ours.
+ */
+export function* followed(record: EngineRecord, advice: Advice, tools: StepTools): Inners {
+  const { event, state, policy, decisions, fault } = advice;
+  if (fault !== undefined) yield policyProblem(event, fault);
   for (const decision of decisions) {
     // A listener may have changed the mode, and with it who decides.
-    if (course.policy !== policy) return;
+    if (record.course.policy !== policy) return;
     const flaw = flawOf(decision);
     if (flaw !== undefined) {
       yield policyProblem(event, flaw);

@@ -32,10 +32,19 @@ import {
   captureReserved,
   captureTurn,
   expect,
+  followed,
   inventoryTold,
   reopen,
 } from "./decide.ts";
-import type { Effects, EngineInput, EngineMessage, Inner, StepTools, Timer } from "./effects.ts";
+import type {
+  Effect,
+  Effects,
+  EngineInput,
+  EngineMessage,
+  Inner,
+  StepTools,
+  Timer,
+} from "./effects.ts";
 import {
   closeMemory,
   droppedMemory,
@@ -77,24 +86,38 @@ import {
 
 type Inners = Generator<Inner, void, undefined>;
 
+const CHANGED: Effect = { type: "changed" };
+
 export function* step(record: EngineRecord, input: EngineInput, tools: StepTools): Effects {
   yield* resolved(record, taken(record, input, tools), tools);
   // Heartbeats come all the time, and tell what an engine's other messages tell as well.
   const quiet = input.type === "message" && input.message.type === "heartbeat";
-  if (!quiet) yield { type: "changed" };
+  if (!quiet) yield CHANGED;
 }
 
 /** What parts of a step ask of each other, in its place. */
 function* resolved(record: EngineRecord, inners: Inners, tools: StepTools): Effects {
   for (const inner of inners) {
     if (inner.type === "ask") {
-      yield* resolved(record, askPolicy(record, inner.happening, tools), tools);
+      const advice = askPolicy(record, inner.happening, tools);
+      // Mostly there is nothing to do, and that is the end of it.
+      if (advice !== undefined) yield* resolved(record, followed(record, advice, tools), tools);
     } else if (inner.type === "reopen") yield* resolved(record, reopen(record, tools), tools);
     else yield inner;
   }
 }
 
-function* taken(record: EngineRecord, input: EngineInput, tools: StepTools): Inners {
+function taken(record: EngineRecord, input: EngineInput, tools: StepTools): Inners {
+  return input.type === "message"
+    ? received(record, input.message, input.answers, tools)
+    : happened(record, input, tools);
+}
+
+function* happened(
+  record: EngineRecord,
+  input: Exclude<EngineInput, { type: "message" }>,
+  tools: StepTools,
+): Inners {
   switch (input.type) {
     case "join":
       return yield* joined(record, false);
@@ -104,8 +127,6 @@ function* taken(record: EngineRecord, input: EngineInput, tools: StepTools): Inn
       book(record, { lostReason: undefined, goodbye: undefined });
       return yield* joined(record, true);
     }
-    case "message":
-      return yield* received(record, input.message, input.answers, tools);
     case "goodbye":
       return book(record, { phase: "stopping", goodbye: input.reason });
     case "lost":
@@ -140,9 +161,21 @@ function* taken(record: EngineRecord, input: EngineInput, tools: StepTools): Inn
 }
 
 /** Every message of this engine but `hello` and `goodbye`, which are the controller's. */
-function* received(
+function received(
   record: EngineRecord,
   message: EngineMessage,
+  answers: boolean,
+  tools: StepTools,
+): Inners {
+  // Nearly all of them are telemetry.
+  return message.type === "telemetry"
+    ? telemetry(record, message, tools)
+    : told(record, message, answers, tools);
+}
+
+function* told(
+  record: EngineRecord,
+  message: Exclude<EngineMessage, Telemetry>,
   answers: boolean,
   tools: StepTools,
 ): Inners {
@@ -160,8 +193,6 @@ function* received(
       setRanks(record, message.ranks.length > 0 ? message.ranks : ranks, message.epoch);
       return yield* resyncUnlessNext(record, message, epoch, tools);
     }
-    case "telemetry":
-      return yield* telemetry(record, message, tools);
     case "edge": {
       if (record.state === undefined) return;
       const { state, running, waiting } = message;
@@ -334,7 +365,7 @@ function* telemetry(record: EngineRecord, message: Telemetry, tools: StepTools):
   yield announceSteps(message);
   const { steps, waiting } = message;
   const regretSeconds = record.course.plan?.observe(steps, waiting, tools.now()) ?? 0;
-  book(record, { regretSeconds: record.regretSeconds + regretSeconds });
+  if (regretSeconds > 0) book(record, { regretSeconds: record.regretSeconds + regretSeconds });
   yield { type: "ask", happening: { type: "demand", steps } };
 }
 

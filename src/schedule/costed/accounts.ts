@@ -13,8 +13,8 @@
  */
 
 import type { StepShape } from "../../base/graph.ts";
+import type { StepsSeen } from "../policy.ts";
 import type { Demand } from "./demand.ts";
-import type { Report } from "./observer.ts";
 import type { LaneWeights, Savings } from "./savings.ts";
 import type { Held, Lane } from "./shapes.ts";
 
@@ -53,12 +53,16 @@ export class Accounts {
     this.#add(lane, size, weight);
   }
 
-  /** Steps ran that the demand has counted. Call after each report: then balances are kept. */
-  ran({ steps, waiting }: Report): void {
-    const { shapes } = this.#savings.costs;
-    for (const seen of steps) {
-      const bucket = shapes.bucketOf(seen);
-      if (bucket === undefined || !(seen.count > 0)) continue;
+  /**
+   * Steps ran that the demand has counted, and `waiting` requests waited on each besides those in
+   * it. Call after each report: then balances are kept.
+   */
+  ran(steps: readonly StepsSeen[], waiting: number): void {
+    const { buckets } = this.#savings.costs.shapes.placed(steps);
+    for (let at = 0; at < steps.length; at++) {
+      const seen = steps[at];
+      const bucket = buckets[at];
+      if (seen === undefined || bucket === undefined || !(seen.count > 0)) continue;
       this.#add(bucket.lane, bucket.size, seen.count * (seen.requests + waiting));
       this.#added++;
     }

@@ -89,21 +89,21 @@ export function aheadChoice(input: AheadInput): AheadChoice | undefined {
   const { savings, held, engine, decode } = input;
   if (held.missing === 0) return undefined;
   const { costs } = savings;
-  const { sizes } = costs.shapes;
+  const { sizes, octaves } = costs.shapes;
   const lane = costs.shapes.laneOf({ tokens: decode, requests: 1, uniform: decode });
   const { available } = savings.lane(lane, held);
-  const requestsAt = (size: number): number => (sizes[size] ?? 0) / decode;
   const rises = risesTo(input, lane, available);
+  const chances = new Float64Array(sizes.length);
   const weights = new Float64Array(sizes.length);
+  const secondsPerOctave =
+    engine.utilisation === undefined ? UNKNOWN_SECONDS_PER_OCTAVE : SECONDS_PER_OCTAVE;
   for (let size = 0; size < sizes.length; size++) {
     const rise = rises[size] ?? 0;
+    const chance = chanceOf(rise, engine);
+    chances[size] = chance;
     if (rise <= 1) continue;
-    const octaves = size === 0 ? 1 : Math.log2((sizes[size] ?? 1) / (sizes[size - 1] ?? 1));
-    const steps =
-      ((engine.utilisation === undefined ? UNKNOWN_SECONDS_PER_OCTAVE : SECONDS_PER_OCTAVE) *
-        octaves) /
-      (available[size] ?? 1);
-    weights[size] = chanceOf(rise, engine) * requestsAt(size) * steps;
+    const steps = (secondsPerOctave * (octaves[size] ?? 0)) / (available[size] ?? 1);
+    weights[size] = chance * ((sizes[size] ?? 0) / decode) * steps;
   }
   const values = savings.of(held, [{ lane, weights }]);
   let best: AheadChoice | undefined;
@@ -114,12 +114,12 @@ export function aheadChoice(input: AheadInput): AheadChoice | undefined {
     if (value === 0 || held.at[place] !== HELD.missing) continue;
     const stallSeconds = costs.captureSecondsByPlace[place] ?? 0;
     const reach = lane.reach[index] ?? 0;
-    const rise = rises[reach] ?? 0;
-    const late = LATE_FACTOR * chanceOf(rise, engine) * stallSeconds * requestsAt(reach);
+    const requests = (sizes[reach] ?? 0) / decode;
+    const late = LATE_FACTOR * (chances[reach] ?? 0) * stallSeconds * requests;
     const price = input.priceOf(stallSeconds);
     const graph = costs.shapes.planned[place];
     if (graph === undefined || Math.min(value, late) < price || value / price <= bestRate) continue;
-    best = { graph, value: Math.min(value, late), price, rise };
+    best = { graph, value: Math.min(value, late), price, rise: rises[reach] ?? 0 };
     bestRate = value / price;
   }
   return best;
@@ -133,15 +133,21 @@ function risesTo(
 ): Float64Array {
   const { sizes, sizeOf } = savings.costs.shapes;
   const now = Math.max(1, engine.requests);
-  const requests = sizes.map((tokens) => tokens / decode);
-  if (engine.utilisation === undefined) return Float64Array.from(requests, (m) => m / now);
+  const rises = new Float64Array(sizes.length);
+  if (engine.utilisation === undefined) {
+    for (let size = 0; size < rises.length; size++) rises[size] = (sizes[size] ?? 0) / decode / now;
+    return rises;
+  }
   const seconds = idealSeconds(savings, lane, available);
   const secondsNow = seconds[Math.min(sizeOf(now * decode), sizes.length - 1)] ?? 0;
   const utilisation = Math.min(UTILISATION_MAX, engine.utilisation);
   const work = (secondsNow * utilisation) / (1 - utilisation) / now;
-  const rate = (m: number, stepSeconds: number): number => m / (stepSeconds + work * m);
-  const rateNow = rate(now, secondsNow);
-  return Float64Array.from(requests, (m, size) => rate(m, seconds[size] ?? 0) / rateNow);
+  const rateNow = now / (secondsNow + work * now);
+  for (let size = 0; size < rises.length; size++) {
+    const requests = (sizes[size] ?? 0) / decode;
+    rises[size] = requests / ((seconds[size] ?? 0) + work * requests) / rateNow;
+  }
+  return rises;
 }
 
 /** Seconds of a step of each size with its own graph, captured or not. */

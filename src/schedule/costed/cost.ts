@@ -60,7 +60,8 @@ export interface Costs {
   readonly captureSecondsByPlace: Float64Array;
   /** Seconds for each token of context that a request attends to. */
   readonly secondsPerContextToken: number;
-  observeSteps(steps: StepsSeen): void;
+  /** @param server place in the plan of the graph that served them, where it is known already */
+  observeSteps(steps: StepsSeen, server?: number): void;
   observeCapture(graph: Graph, seconds: number): void;
 }
 
@@ -165,10 +166,11 @@ class LearnedCosts implements Costs {
     return { value, error: value * group.deviation };
   }
 
-  observeSteps(steps: StepsSeen): void {
+  observeSteps(steps: StepsSeen, server = this.shapes.places.get(steps.served) ?? -1): void {
     // Nothing can be chosen for steps beyond the largest graph: they would only blur the rest.
     if (!(steps.timed > 0) || steps.tokens > this.shapes.tokensMax) return;
-    const cell = this.#cellOf(steps);
+    // Undefined for a graph that is not in the plan.
+    const cell = steps.served === "" ? this.#ungraphedCell(steps) : this.#served[server];
     if (cell === undefined) return;
     const perStep = steps.seconds / steps.timed - steps.requests * this.#seed.secondsPerRequest;
     const context = steps.contextTokens * steps.requests;
@@ -196,12 +198,6 @@ class LearnedCosts implements Costs {
       const expected = known > 0 ? known : (this.#captureSeeds[place] ?? 0) * correction;
       this.captureSecondsByPlace[place] = expected;
     }
-  }
-
-  /** Whose measurement this is; undefined for a graph that is not in the plan. */
-  #cellOf(steps: StepsSeen): Cell | undefined {
-    if (steps.served === "") return this.#ungraphedCell(steps);
-    return this.#served[this.shapes.places.get(steps.served) ?? -1];
   }
 
   /** The slope of seconds over context within cells of uniform steps: prompts cost otherwise. */

@@ -80,6 +80,7 @@ const WAIT_SECONDS_MIN = 0.1;
  */
 const PATIENCE = { burstSeconds: 0.02, share: 0.001 };
 const WAIT_SECONDS_MAX = 600;
+const NONE: readonly Decision[] = [];
 
 export function createCostPolicy(options: CostPolicyOptions): CostPolicy {
   return new CostedPolicy(options);
@@ -116,15 +117,15 @@ class CostedPolicy implements CostPolicy {
 
   decide(state: EngineState, event: EngineEvent): readonly Decision[] {
     const known = this.#learn(state, event);
-    const decisions = this.#start(state, event, known);
-    decisions.push(...this.#table(state, event, known));
-    if (!state.ready || state.capturing !== undefined) return decisions;
-    decisions.push(...this.#settle(state, known), ...this.#capture(state, event, known));
-    const capture = decisions.find((decision) => decision.type === "capture");
-    if (capture?.type === "capture") {
+    const first = joined(this.#start(state, event, known), this.#table(state, event, known));
+    if (!state.ready || state.capturing !== undefined) return first;
+    const settled = this.#settle(state, known);
+    const captures = this.#capture(state, event, known);
+    for (const capture of captures) {
+      if (capture.type !== "capture") continue;
       this.#askedWhenIdle = capture.whenIdle ? capture.graph.id : undefined;
     }
-    return decisions;
+    return joined(first, joined(settled, captures));
   }
 
   explain(state: EngineState, id: string, atSeconds: number): string {
@@ -187,8 +188,12 @@ class CostedPolicy implements CostPolicy {
     if (id !== this.#begunUnused) this.#stalls.spend(atSeconds, seconds);
   }
 
-  #start(state: EngineState, { type, atSeconds }: EngineEvent, known: Knowledge): Decision[] {
-    if (type !== "inventory" || state.ready) return [];
+  #start(
+    state: EngineState,
+    { type, atSeconds }: EngineEvent,
+    known: Knowledge,
+  ): readonly Decision[] {
+    if (type !== "inventory" || state.ready) return NONE;
     const { initOnly, mode, costs, firstSecondsMax = FIRST_SECONDS_MAX } = this.#options;
     const { first, savings, planned } = known;
     if (initOnly === true) return [{ type: "start", ...learnedGraphs(planned, first) }];
@@ -212,12 +217,16 @@ class CostedPolicy implements CostPolicy {
     return [{ type: "start", ...firstGraphs(input) }];
   }
 
-  #table(state: EngineState, event: EngineEvent, { costs, held, planned }: Knowledge): Decision[] {
+  #table(
+    state: EngineState,
+    event: EngineEvent,
+    { costs, held, planned }: Knowledge,
+  ): readonly Decision[] {
     // Before ready an engine has its mode's own table; ours would be empty, and might be its last.
-    if (!state.ready) return [];
+    if (!state.ready) return NONE;
     const same = this.#tableRevision === costs.revision && this.#tableVersion === held.version;
     // After an inventory the engine may be another process, without any table.
-    if (same && event.type !== "inventory") return [];
+    if (same && event.type !== "inventory") return NONE;
     this.#tableRevision = costs.revision;
     this.#tableVersion = held.version;
     const captured = planned.filter((_, place) => held.at[place] === HELD.captured);
@@ -226,11 +235,11 @@ class CostedPolicy implements CostPolicy {
     return [{ type: "dispatch", table, reason }];
   }
 
-  #settle(state: EngineState, { held: { missing } }: Knowledge): Decision[] {
-    if (this.#settled || state.settled) return [];
+  #settle(state: EngineState, { held: { missing } }: Knowledge): readonly Decision[] {
+    if (this.#settled || state.settled) return NONE;
     const initOnly = this.#options.initOnly === true;
     const open = missing > 0 || waitingForMemory(state) > 0;
-    if (open && !state.frozen && !initOnly) return [];
+    if (open && !state.frozen && !initOnly) return NONE;
     this.#settled = true;
     const why = state.frozen ? "captures are frozen" : "captures were for before ready only";
     const reason =
@@ -238,20 +247,21 @@ class CostedPolicy implements CostPolicy {
     return [{ type: "settled", reason }];
   }
 
-  #capture(state: EngineState, event: EngineEvent, known: Knowledge): Decision[] {
-    if (state.frozen || state.settled || this.#settled) return [];
+  #capture(state: EngineState, event: EngineEvent, known: Knowledge): readonly Decision[] {
+    if (state.frozen || state.settled || this.#settled) return NONE;
     const deferred = event.type === "deferred" ? event.graph : undefined;
     // What was meant for an idle engine, and came to one with work, keeps nothing else waiting.
     const only = deferred !== undefined && (state.idle || deferred !== this.#askedWhenIdle);
+    const load = this.#load(state, event.atSeconds);
     const earned = only
       ? undefined
-      : (this.#earned(state, event, known) ?? this.#ahead(state, event, known));
+      : (this.#earned(state, event, known, load) ?? this.#ahead(state, event, known, load));
     if (earned !== undefined) return earned;
     if (deferred !== undefined) {
       const reason = `${deferred}: the engine deferred its capture`;
       return [{ type: "wait", seconds: DEFERRED_RETRY_SECONDS, reason }];
     }
-    if (!state.idle) return [];
+    if (!state.idle) return NONE;
     return this.#options.mode === "idle"
       ? this.#fill(event, known)
       : this.#likely(state, event, known);
@@ -261,12 +271,13 @@ class CostedPolicy implements CostPolicy {
     state: EngineState,
     { atSeconds }: EngineEvent,
     { costs, savings, accounts, traffic, decode, held, trusted }: Knowledge,
+    load: Load,
   ): Decision[] | undefined {
     const choice = earnedChoice({
       savings,
       accounts,
       held,
-      load: this.#load(state, atSeconds),
+      load,
       trusted,
       expected: () => traffic.forecast(atSeconds, decode, 0),
     });
@@ -281,10 +292,14 @@ class CostedPolicy implements CostPolicy {
   }
 
   /** What a rising load would need, at a cheap moment: unless something speaks against it. */
-  #ahead(state: EngineState, { atSeconds }: EngineEvent, known: Knowledge): Decision[] | undefined {
+  #ahead(
+    state: EngineState,
+    { atSeconds }: EngineEvent,
+    known: Knowledge,
+    now: Load,
+  ): Decision[] | undefined {
     if (state.idle) return undefined;
     const { savings, held, load, decode } = known;
-    const now = this.#load(state, atSeconds);
     if (!isCheapMoment(load, now.requests)) return undefined;
     const engine = loadAhead(now.requests, known);
     // More than on average, and yet the fewest of late: a backlog that goes, and no rise to come.
@@ -333,7 +348,7 @@ class CostedPolicy implements CostPolicy {
     const requests = this.#announced.during(atSeconds, stallSeconds);
     if (requests > 0) {
       const seconds = this.#announced.waitSeconds(atSeconds, stallSeconds);
-      return this.#waitFor(graph, `${requests} requests are announced`, seconds);
+      return this.#waitFor(graph, `requests announced: ${requests}`, seconds);
     }
     const share = this.#gaps.arrivalShare(atSeconds, stallSeconds);
     const stallWait = this.#stalls.waitSeconds(atSeconds, stallSeconds);
@@ -365,10 +380,16 @@ class CostedPolicy implements CostPolicy {
   #load(state: EngineState, atSeconds: number): Load {
     return {
       requests: state.running + state.waiting,
-      arrivalsPerSecond: this.#gaps.arrivalsPerSecond(),
+      arrivalsPerSecond: this.#gaps.arrivalsPerSecond,
       announced: (stallSeconds) => this.#announced.during(atSeconds, stallSeconds),
     };
   }
+}
+
+/** Without a copy where there is nothing to join, as with most reports. */
+function joined(one: readonly Decision[], other: readonly Decision[]): readonly Decision[] {
+  if (other.length === 0) return one;
+  return one.length === 0 ? other : [...one, ...other];
 }
 
 function hasWorked(state: EngineState): boolean {

@@ -42,22 +42,22 @@ export class Demand {
   constructor(shapes: Shapes, halfLifeSeconds: number = HALF_LIFE_SECONDS) {
     this.#shapes = shapes;
     this.#halfLifeSeconds = halfLifeSeconds;
-    this.#blur = new Blur(shapes.sizes);
+    this.#blur = new Blur(shapes.octaves);
   }
 
   /**
    * Books `count` steps of this start, each of which `requests` requests waited on.
    *
+   * @param bucket theirs; undefined: no graph could ever serve them, and they aren't counted
    * @param ungraphedTimed timed ones among them, where they ran without any graph. @default 0
    */
   add(
-    step: StepShape,
+    bucket: Bucket | undefined,
     count: number,
     requests: number,
     atSeconds: number,
     ungraphedTimed = 0,
   ): void {
-    const bucket = this.#shapes.bucketOf(step);
     if (bucket === undefined) return;
     const { lane, size } = bucket;
     this.added++;
@@ -154,11 +154,8 @@ class Blur {
   /** One over the sum of a size's shares. */
   readonly #norms: Float64Array;
 
-  constructor(sizes: readonly number[]) {
-    const octaves = sizes.map((size, place) =>
-      place === 0 ? 1 : Math.log2(size / (sizes[place - 1] ?? 1)),
-    );
-    this.#octaves = Float64Array.from(octaves);
+  constructor(octaves: Float64Array) {
+    this.#octaves = octaves;
     this.#fades = this.#octaves.map((distance) => Math.exp(-distance / BLUR_OCTAVES));
     // The kernel looks the same from both ends: the sum of shares given is that of shares taken.
     this.#norms = this.#sums(this.#octaves).map((sum) => 1 / sum);

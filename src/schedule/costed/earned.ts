@@ -66,20 +66,15 @@ export function priceOf(stallSeconds: number, load: Load): number {
  * each other, so that the bound of ski rental holds as it is.
  */
 export function earnedChoice(input: EarnedInput): EarnedChoice | undefined {
-  const { accounts, savings, held, load } = input;
-  const { captureSecondsByPlace, shapes } = savings.costs;
-  const isTrusted = (place: number): boolean => input.trusted?.[place] === 1;
-  const threshold = (place: number): number => {
-    const price = priceOf(captureSecondsByPlace[place] ?? 0, load);
-    return isTrusted(place) ? TRUSTED_SHARE * price : price;
-  };
+  const { accounts, savings, held } = input;
+  const { shapes } = savings.costs;
   const regrets = accounts.balances(held);
   let leader = -1;
   let leaderRatio = 1;
   for (let place = 0; place < regrets.length; place++) {
     const regret = regrets[place] ?? 0;
     if (regret === 0) continue;
-    const ratio = regret / threshold(place);
+    const ratio = regret / thresholdOf(place, input);
     if (ratio < leaderRatio || (ratio === leaderRatio && leader !== -1)) continue;
     leader = place;
     leaderRatio = ratio;
@@ -90,10 +85,16 @@ export function earnedChoice(input: EarnedInput): EarnedChoice | undefined {
   return {
     graph: shapes.planned[place] ?? leading,
     regret: regrets[place] ?? 0,
-    price: threshold(place),
-    trusted: isTrusted(place),
+    price: thresholdOf(place, input),
+    trusted: input.trusted?.[place] === 1,
     leader: leading,
   };
+}
+
+/** What a graph's account has to reach. */
+function thresholdOf(place: number, { savings, load, trusted }: EarnedInput): number {
+  const price = priceOf(savings.costs.captureSecondsByPlace[place] ?? 0, load);
+  return trusted?.[place] === 1 ? TRUSTED_SHARE * price : price;
 }
 
 /** Who is captured for the leader: itself, or somebody of more value per second of stall. */

@@ -21,6 +21,7 @@ export class Gaps {
   #idleSinceSeconds: number | undefined;
   #countedSeconds = 0;
   #gaps = 0;
+  #arrivalsPerSecond: number;
 
   constructor() {
     for (let bin = 0; bin < BINS; bin++) {
@@ -29,6 +30,7 @@ export class Gaps {
         Math.exp(-from / PRIOR_MEAN_SECONDS) - Math.exp(-edge(bin + 1) / PRIOR_MEAN_SECONDS);
       this.#bins[bin] = PRIOR_GAPS * share;
     }
+    this.#arrivalsPerSecond = this.#arrivals();
   }
 
   /** Gaps seen, not faded. */
@@ -50,6 +52,7 @@ export class Gaps {
     this.#bins[bin] = (this.#bins[bin] ?? 0) + 1;
     this.#countedSeconds = this.#countedSeconds * FADE + seconds;
     this.#gaps++;
+    this.#arrivalsPerSecond = this.#arrivals();
   }
 
   /** Seconds the engine has been idle; 0 while it is not. */
@@ -66,7 +69,11 @@ export class Gaps {
   }
 
   /** Arrivals in a second, from the mean gap: an idle engine waits for exactly one. */
-  arrivalsPerSecond(): number {
+  get arrivalsPerSecond(): number {
+    return this.#arrivalsPerSecond;
+  }
+
+  #arrivals(): number {
     let gaps = 0;
     for (const weight of this.#bins) gaps += weight;
     return gaps / (this.#countedSeconds + PRIOR_GAPS * PRIOR_MEAN_SECONDS);

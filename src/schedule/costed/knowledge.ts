@@ -88,7 +88,7 @@ export class Knowledge {
     if (this.#observes) this.#observer.observe(steps, waiting, atSeconds);
     const { latest } = this.#observer;
     this.load.pass(atSeconds, running + waiting, latest.workSeconds);
-    this.accounts.ran(latest);
+    this.accounts.ran(steps, waiting);
   }
 
   /** What earlier starts needed and this plan has, most needed first. */

@@ -9,6 +9,7 @@
 
 import type { StepsSeen } from "../policy.ts";
 import type { Costs } from "./cost.ts";
+import type { Bucket } from "./shapes.ts";
 
 /** Long enough for bursts to even out, short enough to follow a rising load. */
 const HALF_LIFE_SECONDS = 30;
@@ -68,14 +69,24 @@ export class EngineLoad {
   }
 }
 
-/** Seconds of these steps that are proportional to their requests, and no batch wins back. */
-export function workSeconds(costs: Costs, seen: StepsSeen): number {
+/**
+ * Seconds of these steps that are proportional to their requests, and no batch wins back.
+ *
+ * @param bucket theirs; undefined where they are in none
+ * @param place of the graph that served them in the plan; -1: none
+ */
+export function workSeconds(
+  costs: Costs,
+  seen: StepsSeen,
+  bucket: Bucket | undefined,
+  place: number,
+): number {
   if (!(seen.timed > 0)) return 0;
   const { shapes, graphSecondsByPlace } = costs;
-  const { lane, size } = shapes.bucketOf(seen) ?? { lane: shapes.laneOf(seen), size: -1 };
+  const lane = bucket?.lane ?? shapes.laneOf(seen);
+  const size = bucket?.size ?? -1;
   const ungraphed = costs.ungraphedBySize(lane.uniform > 0);
   // What a padded or ungraphed step costs more than it must isn't work either.
-  const place = seen.served === "" ? -1 : (shapes.places.get(seen.served) ?? -1);
   const fixed =
     size < 0 ? ungraphed[0] : (graphSecondsByPlace[place] ?? ungraphed[size] ?? ungraphed[0]);
   return seen.count * Math.max(0, seen.seconds / seen.timed - (fixed ?? 0));

@@ -16,7 +16,7 @@ import { stepOf } from "./earlier.ts";
 import { workSeconds } from "./load.ts";
 import type { Prior } from "./prior.ts";
 import { lowerBound } from "./savings.ts";
-import type { Bucket, Lane } from "./shapes.ts";
+import type { Bucket } from "./shapes.ts";
 
 /** Steps of earlier starts that count at most: two or three minutes of serving. */
 const PRIOR_STEPS_MAX = 20_000;
@@ -31,9 +31,6 @@ export interface Stray {
 
 /** What one report of steps came to. */
 export interface Report {
-  readonly steps: readonly StepsSeen[];
-  /** Requests that waited on each step besides those in it. */
-  readonly waiting: number;
   /** Seconds of work that no batch wins back, by the costs before this report. */
   readonly workSeconds: number;
   /** Seconds that the steps took longer than with their ideal graphs. */
@@ -45,17 +42,14 @@ export class StepObserver {
   readonly costs: Costs;
   readonly demand: Demand;
   /** The last report. */
-  latest: Report = { steps: [], waiting: 0, workSeconds: 0, regretSeconds: 0 };
+  latest: Report = { workSeconds: 0, regretSeconds: 0 };
   /** Seconds that all steps took, and those of them that were work. */
   seconds = 0;
   workSeconds = 0;
   /** By id of the ideal graph. */
   readonly strays: Map<string, Stray> = new Map();
-  /** Timed steps by the id of the graph that served them. */
-  readonly timed: Map<string, number> = new Map();
-  readonly #byId: ReadonlyMap<string, Graph>;
-  /** By lane and place of the size; null: none. */
-  readonly #ideals = new Map<Lane, (Graph | null | undefined)[]>();
+  /** Timed steps by the place in the plan of the graph that served them. */
+  readonly timed: Float64Array;
   readonly #hasAdapters: boolean;
   #expecting = false;
 
@@ -63,7 +57,7 @@ export class StepObserver {
     this.planned = planned;
     this.costs = createCosts(planned, seed);
     this.demand = new Demand(this.costs.shapes, halfLifeSeconds);
-    this.#byId = new Map(planned.map((graph) => [graph.id, graph]));
+    this.timed = new Float64Array(planned.length);
     this.#hasAdapters = planned.some(({ loras = 0 }) => loras > 0);
   }
 
@@ -82,54 +76,61 @@ export class StepObserver {
   /** Learns from reported steps; `waiting` requests waited on each besides those in it. */
   observe(steps: readonly StepsSeen[], waiting: number, atSeconds: number): Report {
     const { costs } = this;
+    const { buckets, servers } = costs.shapes.placed(steps);
     let work = 0;
-    for (const seen of steps) {
-      work += workSeconds(costs, seen);
+    for (let at = 0; at < steps.length; at++) {
+      const seen = steps[at] as StepsSeen;
+      work += workSeconds(costs, seen, buckets[at], servers[at] ?? -1);
       if (seen.timed > 0) this.seconds += (seen.count * seen.seconds) / seen.timed;
     }
     let regretSeconds = 0;
-    for (const seen of steps) {
-      costs.observeSteps(seen);
+    for (let at = 0; at < steps.length; at++) {
+      const seen = steps[at] as StepsSeen;
+      const bucket = buckets[at];
+      const server = servers[at] ?? -1;
+      costs.observeSteps(seen, server);
       if (!(seen.count > 0)) continue;
       const ungraphedTimed = seen.served === "" ? seen.timed : 0;
-      this.demand.add(seen, seen.count, seen.requests + waiting, atSeconds, ungraphedTimed);
-      regretSeconds += this.#regret(seen, waiting);
+      this.demand.add(bucket, seen.count, seen.requests + waiting, atSeconds, ungraphedTimed);
+      regretSeconds += this.#regret(seen, waiting, bucket, server);
     }
     this.workSeconds += work;
-    this.latest = { steps, waiting, workSeconds: work, regretSeconds };
+    this.latest = { workSeconds: work, regretSeconds };
     return this.latest;
   }
 
   /** The graph that stock would replay, as `idealGraph` finds it: looked for once a bucket. */
   ideal(step: StepShape): Graph | undefined {
+    return this.planned[this.idealAt(step, this.costs.shapes.bucketOf(step))];
+  }
+
+  /**
+   * Its place in the plan; -1: none.
+   *
+   * @param bucket the step's
+   */
+  idealAt(step: StepShape, bucket: Bucket | undefined): number {
     const { shapes } = this.costs;
-    if (step.tokens > shapes.tokensMax) return undefined;
+    if (step.tokens > shapes.tokensMax) return -1;
     const uniform = shapes.isUniform(step) ? step.uniform : 0;
-    const bucket = shapes.bucketOf(step);
     // A uniform step that doesn't add up is in no bucket's like.
     if (bucket === undefined || (uniform > 0 && step.requests * uniform !== step.tokens)) {
-      return idealGraph(this.planned, uniform === step.uniform ? step : { ...step, uniform });
+      return this.#search(step, uniform);
     }
-    let ideals = this.#ideals.get(bucket.lane);
-    if (ideals === undefined) {
-      ideals = [];
-      this.#ideals.set(bucket.lane, ideals);
-    }
-    let ideal = ideals[bucket.size];
-    if (ideal === undefined) {
-      ideal = this.#idealOf(bucket, step) ?? null;
-      ideals[bucket.size] = ideal;
-    }
-    return ideal ?? undefined;
+    bucket.ideal ??= this.#idealOf(bucket, step);
+    return bucket.ideal;
+  }
+
+  #search(step: StepShape, uniform: number): number {
+    const asked = uniform === step.uniform ? step : { ...step, uniform };
+    const ideal = idealGraph(this.planned, asked);
+    return ideal === undefined ? -1 : (this.costs.shapes.places.get(ideal.id) ?? -1);
   }
 
   /** Of a plan without adapter cases it is among the few graphs that end at the step's own size. */
-  #idealOf({ lane, size }: Bucket, step: StepShape): Graph | undefined {
+  #idealOf({ lane, size }: Bucket, step: StepShape): number {
     const { shapes } = this.costs;
-    if (this.#hasAdapters) {
-      const uniform = shapes.isUniform(step) ? step.uniform : 0;
-      return idealGraph(this.planned, { ...step, uniform });
-    }
+    if (this.#hasAdapters) return this.#search(step, shapes.isUniform(step) ? step.uniform : 0);
     let best = -1;
     for (let index = lowerBound(lane.reach, size); lane.reach[index] === size; index++) {
       const place = lane.places[index] ?? -1;
@@ -141,34 +142,28 @@ export class StepObserver {
         known === undefined || (known.kind === "FULL") === isFull ? place < best : isFull;
       if (known === undefined || better) best = place;
     }
-    return this.planned[best];
+    return best;
   }
 
-  #regret(seen: StepsSeen, waiting: number): number {
+  #regret(seen: StepsSeen, waiting: number, bucket: Bucket | undefined, server: number): number {
     const { costs } = this;
-    const ideal = this.ideal(seen);
+    const idealAt = this.idealAt(seen, bucket);
+    const ideal = this.planned[idealAt];
     // Stock would run it without a graph, too.
     if (ideal === undefined) return 0;
-    const server = this.#byId.get(seen.served);
-    if (server !== undefined) {
-      this.timed.set(server.id, (this.timed.get(server.id) ?? 0) + seen.timed);
-    }
-    if (server === ideal) return 0;
+    if (server !== -1) this.timed[server] = (this.timed[server] ?? 0) + seen.timed;
+    if (server === idealAt) return 0;
     const stray = this.strays.get(ideal.id) ?? { requestSteps: 0, seconds: 0, timed: 0 };
     stray.requestSteps += seen.count * (seen.requests + waiting);
     stray.seconds += seen.seconds;
     stray.timed += seen.timed;
     this.strays.set(ideal.id, stray);
+    const { graphSecondsByPlace, shapes } = costs;
     const took =
-      server === undefined
-        ? costs.ungraphedBySize(costs.shapes.isUniform(seen))[costs.shapes.sizeOf(seen.tokens)]
-        : this.#seconds(server);
+      server === -1
+        ? costs.ungraphedBySize(shapes.isUniform(seen))[shapes.sizeOf(seen.tokens)]
+        : graphSecondsByPlace[server];
     // A larger graph may be estimated as the faster one by noise: that is no gain to book.
-    return seen.count * Math.max(0, (took ?? 0) - this.#seconds(ideal));
-  }
-
-  #seconds({ id }: Graph): number {
-    const { graphSecondsByPlace, shapes } = this.costs;
-    return graphSecondsByPlace[shapes.places.get(id) ?? -1] ?? 0;
+    return seen.count * Math.max(0, (took ?? 0) - (graphSecondsByPlace[idealAt] ?? 0));
   }
 }

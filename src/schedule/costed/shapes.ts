@@ -15,6 +15,18 @@ export interface Bucket {
   readonly lane: Lane;
   /** Place of its size among `Shapes.sizes`. */
   readonly size: number;
+  /**
+   * The place in the plan of its steps' ideal graph, -1 where stock has none for them; undefined
+   * until somebody has looked. The same for every engine that has the plan.
+   */
+  ideal: number | undefined;
+}
+
+/** Where the steps of one report stand, each at its index. */
+export interface Placed {
+  readonly buckets: readonly (Bucket | undefined)[];
+  /** Places in the plan of the graphs that served them; -1: none that it has. */
+  readonly servers: readonly number[];
 }
 
 export interface Lane {
@@ -33,6 +45,8 @@ export interface Shapes {
   readonly planned: readonly Graph[];
   /** Planned sizes, rising. */
   readonly sizes: readonly number[];
+  /** The octaves of step sizes that round up to each size; 1 for the smallest. */
+  readonly octaves: Float64Array;
   readonly tokensMax: number;
   /** Tokens of each request in a decode step. */
   readonly decode: number;
@@ -43,8 +57,13 @@ export interface Shapes {
   /** Whether it counts as a uniform step: only lengths that some graph is made for do. */
   isUniform(step: StepShape): boolean;
   laneOf(step: StepShape): Lane;
-  /** The bucket of a step; undefined where no graph could ever serve it. */
+  /** The bucket of a step, always the same object; undefined where no graph could ever serve it. */
   bucketOf(step: StepShape): Bucket | undefined;
+  /**
+   * Of a report's steps, which several ask for in turn: of the last report it is remembered, and to
+   * be read before the next one is asked for.
+   */
+  placed(steps: readonly (StepShape & { readonly served: string })[]): Placed;
 }
 
 /** Where a graph stands. */
@@ -97,6 +116,10 @@ function makeShapes(planned: readonly Graph[]): Shapes {
   const lanes = new Map<string, Lane>();
   /** The same of steps at the defaults of all that is a case, which nearly all are. */
   const plainLanes = new Map<number, Lane>();
+  const buckets = new Map<Lane, (Bucket | undefined)[]>();
+  const places = new Map(planned.map(({ id }, place) => [id, place]));
+  const last = { buckets: [] as (Bucket | undefined)[], servers: [] as number[] };
+  let lastSteps: readonly StepShape[] | undefined;
 
   function sizeOf(tokens: number): number {
     let low = 0;
@@ -157,20 +180,47 @@ function makeShapes(planned: readonly Graph[]): Shapes {
     return lane;
   }
 
+  function bucketOf(step: StepShape): Bucket | undefined {
+    const size = sizeOf(step.tokens);
+    if (size === sizes.length) return undefined;
+    const lane = laneOf(step);
+    if (size > (lane.reach.at(-1) ?? -1)) return undefined;
+    let ofLane = buckets.get(lane);
+    if (ofLane === undefined) {
+      ofLane = new Array(sizes.length).fill(undefined);
+      buckets.set(lane, ofLane);
+    }
+    let bucket = ofLane[size];
+    if (bucket === undefined) {
+      bucket = { lane, size, ideal: undefined };
+      ofLane[size] = bucket;
+    }
+    return bucket;
+  }
+
   return {
     planned,
     sizes,
+    octaves: Float64Array.from(sizes, (size, place) =>
+      place === 0 ? 1 : Math.log2(size / (sizes[place - 1] ?? 1)),
+    ),
     tokensMax: sizes.at(-1) ?? 0,
     decode: decodeLength(planned),
-    places: new Map(planned.map(({ id }, place) => [id, place])),
+    places,
     sizeOf,
     isUniform,
     laneOf,
-    bucketOf(step) {
-      const size = sizeOf(step.tokens);
-      if (size === sizes.length) return undefined;
-      const lane = laneOf(step);
-      return size > (lane.reach.at(-1) ?? -1) ? undefined : { lane, size };
+    bucketOf,
+    placed(steps) {
+      if (steps === lastSteps) return last;
+      lastSteps = steps;
+      last.buckets.length = 0;
+      last.servers.length = 0;
+      for (const step of steps) {
+        last.buckets.push(bucketOf(step));
+        last.servers.push(step.served === "" ? -1 : (places.get(step.served) ?? -1));
+      }
+      return last;
     },
   };
 }

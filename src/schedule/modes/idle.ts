@@ -27,7 +27,7 @@ const FIRST_STALL_SECONDS = 0.05;
 export function createIdlePolicy({ fillShare = 0 }: FillOptions = {}): Policy {
   const busyFill = new BusyFill(fillShare);
   return createModePolicy({
-    name: "idle",
+    name: "idle-simple",
     endsAtReady: false,
     first: (planned) => ({ graphs: topGraphs(planned), reason: "the top graph of each kind" }),
     next(state, event) {

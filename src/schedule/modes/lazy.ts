@@ -12,7 +12,7 @@ export const EARNED_STEPS_MIN = 3;
 /** The top graphs before ready, then what traffic has earned, most wanted first, busy or not. */
 export function createLazyPolicy(): Policy {
   return createModePolicy({
-    name: "lazy",
+    name: "lazy-simple",
     endsAtReady: false,
     first: (planned) => ({ graphs: topGraphs(planned), reason: "the top graph of each kind" }),
     next(state) {

@@ -71,7 +71,7 @@ export interface SimulatedEngineOptions {
   readonly curve?: EngineCurve;
   /** Free bytes of each of its GPUs before the first capture. @default the profile's */
   readonly freeBytes?: number;
-  /** Of its GPUs, with `-RANK` behind it. @default a name of its own */
+  /** Its GPUs are `UUID-0`, `UUID-1` and so on, one a rank. @default made up */
   readonly gpuUuid?: string;
   /** Kills the process when aborted. */
   readonly signal?: AbortSignal;

@@ -6,8 +6,10 @@
 import { randomBytes } from "node:crypto";
 import { Dealer } from "zeromq";
 import { codeOf } from "../../base/errors.ts";
-import { decodeToEngine, encode } from "../../wire/codec.ts";
+import { decode, encode } from "../../wire/codec.ts";
+import { ownContext } from "../../wire/context.ts";
 import { type FromEngine, LIMITS, type ToEngine } from "../../wire/protocol.ts";
+import { TO_ENGINE } from "../../wire/validate.ts";
 
 /** CURVE keys of an engine, 40 characters of Z85 each. */
 export interface EngineCurve {
@@ -45,11 +47,16 @@ const GOODBYE_LINGER_MS = 200;
 /** After a hand-shake that failed, doubled each time: libzmq would hurry, or give up for good. */
 const RETRY_MS_FIRST = 50;
 const RETRY_MS_MAX = 30_000;
+/** A proxy whose controller is being restarted hangs up as well. */
+const HANG_UP_MS_MAX = 1000;
 
 interface Outgoing {
   readonly frame: Buffer;
   readonly sent: (delivered: boolean) => void;
 }
+
+/** One for all engines of a process: each has threads of its own. */
+const CONTEXT = ownContext();
 
 export class EngineLink implements EngineWire {
   readonly #options: LinkOptions;
@@ -64,6 +71,7 @@ export class EngineLink implements EngineWire {
   constructor(options: LinkOptions) {
     this.#options = options;
     this.#socket = new Dealer({
+      context: CONTEXT,
       // Random per process: two engines of one name must not steal each other's route.
       routingId: randomBytes(8).toString("hex"),
       ipv6: options.endpoint.includes("["),
@@ -128,7 +136,7 @@ export class EngineLink implements EngineWire {
     for await (const [frame] of this.#socket) {
       let message: ToEngine | undefined;
       try {
-        message = frame === undefined ? undefined : decodeToEngine(frame);
+        message = frame === undefined ? undefined : decode(frame, TO_ENGINE);
       } catch (error) {
         this.#options.onUnreadable?.(error);
         continue;
@@ -139,7 +147,7 @@ export class EngineLink implements EngineWire {
   }
 
   /** Keys that don't fit may be mended while the engine runs. */
-  #connectLater(): void {
+  #connectLater(longestMs: number): void {
     if (this.#socket.closed) return;
     const { endpoint } = this.#options;
     try {
@@ -148,9 +156,12 @@ export class EngineLink implements EngineWire {
       // libzmq has given it up already.
     }
     clearTimeout(this.#retry);
-    this.#retry = setTimeout(() => {
-      if (!this.#socket.closed) this.#socket.connect(endpoint);
-    }, this.#retryMs);
+    this.#retry = setTimeout(
+      () => {
+        if (!this.#socket.closed) this.#socket.connect(endpoint);
+      },
+      Math.min(longestMs, this.#retryMs),
+    );
     this.#retryMs = Math.min(RETRY_MS_MAX, 2 * this.#retryMs);
   }
 
@@ -161,7 +172,8 @@ export class EngineLink implements EngineWire {
         if (event.type === "handshake") {
           this.#retryMs = RETRY_MS_FIRST;
           this.#options.onUp();
-        } else if (event.type.startsWith("handshake:error")) this.#connectLater();
+        } else if (event.type === "handshake:error:other") this.#connectLater(HANG_UP_MS_MAX);
+        else if (event.type.startsWith("handshake:error")) this.#connectLater(RETRY_MS_MAX);
         else if (event.type === "disconnect") this.#options.onDown();
         else if (event.type === "end") return;
       }

@@ -2,7 +2,7 @@
 
 import { costSeedOf } from "../../profile/cost-seed.ts";
 import type { Profile } from "../../profile/profile.ts";
-import type { PolicyMaker } from "../../schedule/choice.ts";
+import { DEFAULT_POLICY, type PolicyMaker } from "../../schedule/choice.ts";
 import type { CostSeed } from "../../schedule/costed/cost.ts";
 import { createCostPolicy } from "../../schedule/costed/costed.ts";
 import { createPolicy } from "../../schedule/modes/modes.ts";
@@ -30,8 +30,8 @@ export type PolicyName =
   | "pr23184"
   | "largest-first"
   | "eager"
-  | "lazy"
-  | "idle"
+  | "lazy-simple"
+  | "idle-simple"
   | "lazy-costed"
   | "idle-costed";
 
@@ -48,11 +48,23 @@ const SETUPS: Readonly<Record<PolicyName, (costs: CostSeed) => Setup>> = {
   pr23184: () => ({ ...alone(createPr23184Policy), captureInStep: pr23184Capture }),
   "largest-first": () => ({ mode: "idle", policy: createLargestFirstPolicy }),
   eager: () => ({ mode: "eager", policy: createPolicy }),
-  lazy: () => ({ mode: "lazy", policy: createPolicy }),
-  idle: () => ({ mode: "idle", policy: createPolicy }),
+  "lazy-simple": () => ({ mode: "lazy", policy: createPolicy }),
+  "idle-simple": () => ({ mode: "idle", policy: createPolicy }),
   "lazy-costed": (costs) => costed("lazy", costs),
   "idle-costed": (costs) => costed("idle", costs),
 };
+
+/** A mode's name alone is what the mode runs where nobody says otherwise. */
+const ALIASES: Readonly<Record<"lazy" | "idle", PolicyName>> = {
+  lazy: `lazy-${DEFAULT_POLICY}`,
+  idle: `idle-${DEFAULT_POLICY}`,
+};
+
+/** The policy of a name that a user gave, or undefined: there is none. */
+export function policyNamed(name: string): PolicyName | undefined {
+  if (Object.hasOwn(ALIASES, name)) return ALIASES[name as keyof typeof ALIASES];
+  return POLICY_NAMES.find((known) => known === name);
+}
 
 export const POLICY_NAMES: readonly PolicyName[] = Object.keys(SETUPS) as PolicyName[];
 

@@ -1,11 +1,11 @@
 """``python -m lazygraph_vllm.preflight -- serve MODEL …``: lazily, or as stock, and why.
 
-Says what the plugin would do with this command, before anything is started: one JSON document on
-stdout, logs on stderr. It loads no weights, makes no CUDA context, fetches nothing, and writes
-nowhere but in a temporary folder that is gone at its end. ``lazygraph doctor -- vllm serve …`` asks
-it in the command's own Python.
+Says what the plugin would do with this command, before anything is started: a few lines on stdout,
+or with ``--json`` one document, logs on stderr. It loads no weights, makes no CUDA context, fetches
+nothing, and writes nowhere but in a temporary folder that is gone at its end. ``lazygraph doctor --
+vllm serve …`` asks it in the command's own Python.
 
-Exit code 0: told, by the document, which may say that it can't be told. 2: wrong usage.
+Exit code 0: it is told, lazily or as stock. 1: it can't be told, and why. 2: wrong usage.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ from .vllm.choose import NEWEST, adapter_for, plain
 TIME_LIMIT_S = 120
 REASON_CHARS_MAX = 600
 PLUGIN = "lazygraph"
-USAGE = "usage: python -m lazygraph_vllm.preflight -- serve MODEL [options]"
+USAGE = "usage: python -m lazygraph_vllm.preflight [--json] -- serve MODEL [options]"
+VERDICTS = {True: "captured lazily", False: "runs as stock", None: "can't be told"}
 
 
 @dataclass
@@ -74,6 +75,21 @@ class Answer:
         """The same answer, with its verdict."""
         self.lazily, self.reason = lazily, reason[:REASON_CHARS_MAX]
         return self
+
+
+def text_of(answer: Answer) -> str:
+    """For people: a line for each thing that is known, the verdict first."""
+    rows = {
+        "verdict": VERDICTS[answer.lazily],
+        "why": answer.reason,
+        "untried": "; ".join(answer.untested),
+        "vllm": answer.vllm or "",
+        "plugin": answer.plugin,
+        "model": ", ".join(answer.traits),
+        "gpus": ", ".join(answer.gpus) or (answer.gpuReason or ""),
+        "graphs": ", ".join(f"{count} {kind}" for kind, count in (answer.planned or {}).items()),
+    }
+    return "".join(f"{name:<10}{text}\n" for name, text in rows.items() if text)
 
 
 class TimeLimit(BaseException):
@@ -191,8 +207,10 @@ def quiet_environment(folder: str) -> dict[str, str]:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print the document for ``-- WORDS…``; the exit code."""
-    if argv[:1] != ["--"] or len(argv) < 2:
+    """Print what ``[--json] -- WORDS…`` asks for; the exit code."""
+    as_json = argv[:1] == ["--json"]
+    words = argv[1:] if as_json else argv
+    if words[:1] != ["--"] or len(words) < 2:
         print(USAGE, file=sys.stderr)
         return 2
     command = dict(os.environ)
@@ -203,9 +221,9 @@ def main(argv: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="lazygraph-preflight-") as folder, document:
         os.environ.update(quiet_environment(folder))
         with time_limit(TIME_LIMIT_S):
-            answer = examine(argv[1:], command)
-        document.write(json.dumps(asdict(answer)) + "\n")
-    return 0
+            answer = examine(words[1:], command)
+        document.write(json.dumps(asdict(answer)) + "\n" if as_json else text_of(answer))
+    return 1 if answer.lazily is None else 0
 
 
 if __name__ == "__main__":

@@ -99,6 +99,29 @@ def test_matrices_have_the_spread_of_their_fan_in(loader: Any) -> None:
     assert weights["linear.bias"].count_nonzero() == 0
 
 
+def test_an_echo_is_quiet_layers_and_a_head_that_passes_the_embedding_on(loader: Any) -> None:
+    from lazygraph_vllm_testing.weights import ECHO
+
+    class Layer(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.o_proj = torch.nn.Linear(FAN_IN, 512, bias=False)
+            self.up_proj = torch.nn.Linear(FAN_IN, 512, bias=False)
+            self.fc = torch.nn.Linear(2 * 64, 64, bias=False)
+
+    loud, quiet = Layer(), Layer()
+    for model, echo in ((loud, False), (quiet, True)):
+        use_fan_in(0, echo=echo)
+        with torch.no_grad():
+            loader.load_weights(model, None)
+    assert torch.allclose(quiet.o_proj.weight, loud.o_proj.weight * ECHO)
+    assert torch.equal(quiet.up_proj.weight, loud.up_proj.weight)
+    embedding, hidden = torch.randn(3, 64), torch.randn(3, 64)
+    both = torch.cat((embedding, hidden), dim=-1)
+    assert torch.equal(quiet.fc(both), embedding)
+    assert not torch.allclose(loud.fc(both), embedding)
+
+
 def test_norms_pass_on_what_they_get(loader: Any) -> None:
     weights = filled(loader)
     assert torch.equal(weights["norm.weight"], torch.ones(8))

@@ -24,6 +24,8 @@ class Graph(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defa
     loras: int = 0
     query_length: int | None = None
     microbatches: int = 1
+    # Decoder layers of a drafter's runs that are captured with it; see ``src/base/graph.ts``.
+    draft_layers: int = 0
 
 
 class StepCount(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):

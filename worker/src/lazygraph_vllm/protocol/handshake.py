@@ -14,6 +14,8 @@ Failure = Literal["mechanism", "refused", "hang-up"]
 
 RETRY_SECONDS_FIRST = 0.05
 RETRY_SECONDS_MAX = 30.0
+# A proxy whose controller is being restarted hangs up as well: that engine must be back at once.
+HANG_UP_SECONDS_MAX = 1.0
 # One may be a controller that is just being stopped.
 HANG_UPS_TOLD = 2
 
@@ -46,7 +48,8 @@ class Handshakes:
         Returns:
             Seconds until the next try, and a sentence where there is something new to tell.
         """
-        seconds = min(RETRY_SECONDS_MAX, RETRY_SECONDS_FIRST * 2 ** min(self._failures, 16))
+        longest = HANG_UP_SECONDS_MAX if failure == "hang-up" else RETRY_SECONDS_MAX
+        seconds = min(longest, RETRY_SECONDS_FIRST * 2 ** min(self._failures, 16))
         self._failures += 1
         if failure == "hang-up" and (self._failures < HANG_UPS_TOLD or self._told is not None):
             return seconds, None
@@ -61,6 +64,12 @@ class Handshakes:
             return (
                 f"Expected {at} to know this engine's public key, but it refused it: run "
                 "`lazygraph keys allow` there."
+            )
+        if not self._has_keys and failure == "hang-up":
+            return (
+                f"Expected {at} to end its hand-shake with an engine without CURVE keys, but it "
+                "hung up: if it wants keys, set LAZYGRAPH_ENGINE_KEYS; a proxy hangs up as well "
+                "while its controller is away."
             )
         if not self._has_keys:
             return (

@@ -17,10 +17,11 @@ from ..rules.dispatch import TableError
 from ..vllm.choose import current
 from ..vllm.rank_hooks import let_go, take_over
 from .capture_first import First
-from .descriptors import describe_graph, unsupported
+from .descriptors import unsupported
 from .graphs import CaptureError, CaptureMemoryError, RankGraphs
 from .guard import StartGuard, everywhere
 from .memory_answers import activation_missing, rank_memory, reclaim, shortage
+from .pairs import described, pairs_of
 from .sizing import model_shape
 from .steps import StepWatch, watch_steps
 
@@ -71,7 +72,10 @@ def _describe(wrapper: Any) -> dict[str, Any]:
     descs = [d for descs in adapter.planned(manager).values() for d in descs]
     if reason := unsupported(descs):
         return {"unsupported": reason}
-    graphs = [describe_graph(d) for d in descs]
+    pairs = pairs_of(adapter, runner, descs)
+    if pairs is not None and (reason := unsupported(pairs.descs())):
+        return {"unsupported": reason}
+    graphs = described(descs, pairs)
     graphs.sort(key=lambda g: (g.kind != "PIECEWISE", -g.tokens))
     config = runner.vllm_config
     return {

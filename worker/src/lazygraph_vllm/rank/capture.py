@@ -16,11 +16,14 @@ import logging
 import time
 import traceback
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 from ..protocol.messages import Captured
+from ..rules.pairs import Draft
 from . import memory
 from .descriptors import graph_id
+from .pools import DEFAULT
 from .state import RankState
 
 logger = logging.getLogger("vllm.lazygraph")
@@ -73,9 +76,11 @@ class Capturer:
         order = sorted(tops.values(), key=lambda d: (-d.num_tokens, d.cg_mode.name))
         import torch
 
-        known = self._state.adapter.workspaces()
+        state = self._state
+        known = state.adapter.workspaces()
         self._run_ungraphed(d for i, d in enumerate(order) if i == 0 or d.cg_mode.name == "FULL")
         self._warm_kinds.update(tops)
+        self._warm_drafts(state.pairs.warm_up_set() if state.pairs is not None else ())
         self._settle_workspaces(known)
         torch.cuda.empty_cache()  # the runs' activations: graphs have a pool of their own
 
@@ -101,6 +106,12 @@ class Capturer:
         logger.info("lazygraph: a workspace grew: every size runs once before the first capture")
         seen = {id(desc) for desc in smallest}
         self._run_ungraphed(d for d in state.descs.values() if id(d) not in seen)
+        if state.pairs is not None:
+            self._warm_drafts(dict.fromkeys(chain.from_iterable(state.pairs.partners.values())))
+
+    def run_smallest(self) -> None:
+        """Run the smallest graph's inputs ungraphed, for what only a run can tell."""
+        self._run_ungraphed([min(self._state.descs.values(), key=lambda d: d.num_tokens)])
 
     def _run_ungraphed(self, descs: Iterable[Any]) -> None:
         state = self._state
@@ -108,6 +119,14 @@ class Capturer:
             for desc in descs:
                 self._forward_factory(desc, True)(type(desc.cg_mode).NONE)
                 self._warm_adapters.add((desc.num_tokens, desc.num_active_loras))
+
+    def _warm_drafts(self, drafts: Iterable[Draft]) -> None:
+        """Run a drafter's graphs without capturing; each warms up once more for its capture."""
+        state, chosen = self._state, list(drafts)
+        if state.pairs is None or not chosen:
+            return
+        with self._capturing(flush=True), state.adapter.warm_up_context(state.runner.device):
+            state.pairs.drafter.capture(chosen, only_warm=True)
 
     def _is_warm(self, desc: Any) -> bool:
         """Whether every kernel of this graph has run before.
@@ -130,7 +149,13 @@ class Capturer:
             flush: torch empties the allocator's cache before each piece, as in stock.
         """
         with self._state.pools.use(home) as pool:
-            self._run_in_pool(descs, what, pool, flush)
+            if self._state.pairs is None:
+                self._run_in_pool(descs, what, pool, flush)
+                return
+            # One by one: a graph counts with its drafter's, or not at all. In vLLM's order.
+            for mode in sorted(descs, key=lambda mode: mode.name != "PIECEWISE"):
+                for desc in descs[mode]:
+                    self._run_in_pool({mode: [desc]}, what, pool, flush)
 
     def _run_in_pool(self, descs: dict[Any, Any], what: str, pool: Any, flush: bool) -> None:
         import torch
@@ -181,11 +206,36 @@ class Capturer:
                 self._original(state.manager, forward_factory, what)
                 torch.cuda.synchronize()
             close_current()
+            booked = [self._with_drafts(each, meter, flush) for each in booked]
+        except BaseException:
+            if state.pairs is not None:
+                booked = []  # Its drafter's graphs are missing.
+            raise
         finally:
             # What was finished before a failure is captured all the same.
             state.manager._capture_descs = state.lists
             meter.settle(booked)
             self._book(booked)
+
+    def _with_drafts(
+        self, booked: tuple[str, float, int], meter: memory.GraphMeter, flush: bool
+    ) -> tuple[str, float, int]:
+        """Capture the drafter's graphs that go along, and count them in."""
+        import torch
+
+        state = self._state
+        if state.pairs is None:
+            return booked
+        name, ms, size = booked
+        began = time.perf_counter()
+        shared = memory.pool_bytes(state.pools.shared())
+        with self._capturing(flush):
+            state.pairs.capture(name)
+            torch.cuda.synchronize()
+        if state.pools.home(name) != DEFAULT:
+            size += memory.pool_bytes(state.pools.shared()) - shared
+        size += meter.growth_bytes(name, state.typical_bytes(state.descs[name]))
+        return name, ms + (time.perf_counter() - began) * 1000, size
 
     def _book(self, booked: list[tuple[str, float, int]]) -> None:
         for name, ms, size in booked:
@@ -200,6 +250,8 @@ class Capturer:
 
         state = self._state
         worst = relative_difference(state, self._forward_factory, state.descs[name])
+        if worst is not None and state.pairs is not None:
+            worst = state.pairs.worst_difference(name, worst)
         if worst is None:
             logger.warning("lazygraph: %s can't be verified: the ungraphed run is no number", name)
             return

@@ -17,7 +17,7 @@ from typing import Any
 from ..rules import local_fill
 from . import memory
 from .capture import Capturer
-from .descriptors import describe_graph, graph_id
+from .descriptors import graph_id
 from .guard import StartGuard, everywhere
 from .pools import make_workspaces
 from .state import RankState
@@ -138,6 +138,13 @@ class FirstCapture:
             "lazygraph: no room to warm up at %d tokens: the first graph of each kind warms up",
             top.num_tokens,
         )
+        if getattr(state.runner, "use_aux_hidden_state_outputs", False):
+            # A drafter reads layers' hidden states: how many, only a run says.
+            self._capturer.run_smallest()
+            state.manager.aux_hidden_states = [
+                each.new_empty((top.num_tokens, *each.shape[1:]))
+                for each in state.manager.aux_hidden_states
+            ]
         model = state.runner.vllm_config.model_config
         state.manager.hidden_states = torch.empty(
             (top.num_tokens, model.get_hidden_size()),
@@ -186,9 +193,9 @@ class FirstCapture:
         assert self._guard is not None
         state = self._state
         in_pool = [g for g in state.captured if state.pools.home(g) == home]
-        there = [describe_graph(state.descs[g]) for g in in_pool]
+        there = [state.by_id[g] for g in in_pool]
         for desc in descs:
-            graph = describe_graph(desc)
+            graph = state.by_id[graph_id(desc)]
             if reason := self._guard.shortage(graph, there):
                 state.refused[graph.id] = reason
                 continue

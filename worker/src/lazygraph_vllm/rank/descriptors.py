@@ -57,8 +57,8 @@ def graph_id(desc: Any) -> str:
     return ":".join(parts)
 
 
-def describe_graph(desc: Any) -> Graph:
-    """The protocol's view of a descriptor."""
+def describe_graph(desc: Any, draft_layers: int = 0) -> Graph:
+    """The protocol's view of a descriptor; ``draft_layers``: of the drafter's, with it."""
     return Graph(
         id=graph_id(desc),
         kind=desc.cg_mode.name,
@@ -68,6 +68,7 @@ def describe_graph(desc: Any) -> Graph:
         loras=desc.num_active_loras,
         query_length=_query_length(desc),
         microbatches=_microbatches(desc),
+        draft_layers=draft_layers,
     )
 
 

@@ -7,13 +7,14 @@ changes something, between two steps. The rule behind the lists is ``dispatch``'
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..protocol.messages import Dispatch, DispatchRow
 from ..rules.dispatch import TableError, default_table, expand
 from ..vllm.adapter import StepCall
 from .descriptors import graph_id
+from .draft_dispatch import DraftDispatch
 from .state import RankState
 
 # By a step's tokens: id and vLLM's descriptor of the graphs to try.
@@ -27,6 +28,8 @@ class RankDispatch:
         table: the controller's; ``None``: our rule.
         last_served: id of the graph that the last step got; empty: it ran ungraphed.
         last_call: that step, by the LoRA case its graph must have been captured for.
+        decode_length: tokens of each request in a decode step.
+        drafts: what a drafter runs after it; ``None``: nothing that has graphs.
     """
 
     def __init__(self, state: RankState) -> None:
@@ -37,6 +40,7 @@ class RankDispatch:
         # Of the state, for ``choose``.
         self._adapter = state.adapter
         self._manager = state.manager
+        self.decode_length: int = state.manager.decode_query_len
         self._descs = state.descs
         self._uniform: LookUp = [()]
         self._mixed: LookUp = [()]
@@ -45,13 +49,16 @@ class RankDispatch:
         # Only then does a step's query length tell steps apart.
         self.limits_queries = any(g.query_length is not None for g in state.graphs)
         self._tokens_max = max((g.tokens for g in state.graphs), default=0)
+        self.drafts: DraftDispatch | None = None
+        if state.pairs is not None:
+            self.drafts = DraftDispatch(state, state.pairs, lambda: self.last_served)
 
     def choose(self, call: StepCall) -> Any:
         """Stands in for ``CudaGraphManager.dispatch``: one look-up, captured graphs only."""
         adapter = self._adapter
         call = adapter.effective(self._manager, call)
         self.last_call = call
-        is_decode = call.uniform == self._manager.decode_query_len
+        is_decode = call.uniform == self.decode_length
         rows = self._uniform if is_decode else self._mixed
         if 0 < call.tokens < len(rows):
             for name, desc in rows[call.tokens]:
@@ -70,7 +77,7 @@ class RankDispatch:
             TableError: it names a graph that isn't captured; the old table stays.
         """
         if table is not None:
-            self._expand(table)
+            self._expand(table, self._state.captured)
         self.table = table
         self.rebuild()
 
@@ -90,13 +97,14 @@ class RankDispatch:
     def rebuild(self) -> None:
         """Recompute the look-up lists, and vLLM's own candidates, from what is captured."""
         state, manager = self._state, self._manager
-        known = frozenset(state.captured)
+        servable = state.servable()
+        known = frozenset(servable)
         table = self.table
         if table is None:
             captured = [g for g in state.graphs if g.id in known]
-            table = default_table(captured, manager.decode_query_len, state.graphs)
+            table = default_table(captured, self.decode_length, state.graphs)
         try:
-            self._uniform, self._mixed = self._expand(table)
+            self._uniform, self._mixed = self._expand(table, servable)
         except TableError:
             # A graph the table names was purged meanwhile: fall back to the rule.
             self.table = None
@@ -108,9 +116,11 @@ class RankDispatch:
             if (found := [d for d in descs if graph_id(d) in known])
         }
         manager._graphs_captured = True
+        if self.drafts is not None:
+            self.drafts.rebuild()
 
-    def _expand(self, table: Dispatch) -> tuple[LookUp, LookUp]:
-        known = {g: (g, self._descs[g]) for g in self._state.captured}
+    def _expand(self, table: Dispatch, captured: Iterable[str]) -> tuple[LookUp, LookUp]:
+        known = {g: (g, self._descs[g]) for g in captured}
         return (
             expand(table.uniform, known, self._tokens_max),
             expand(table.mixed, known, self._tokens_max),

@@ -16,9 +16,10 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ..rules.pairs import DECODE, Role
 from ..vllm.adapter import Adapter, replaced
 
 logger = logging.getLogger("vllm.lazygraph")
@@ -29,9 +30,25 @@ DEFAULT = -1
 class GraphPools:
     """Which pool each graph is captured into."""
 
-    def __init__(self, adapter: Adapter, manager: Any, tiers: Sequence[Sequence[str]] = ()) -> None:
+    def __init__(
+        self,
+        adapter: Adapter,
+        manager: Any,
+        tiers: Sequence[Sequence[str]] = (),
+        drafting: Mapping[Role, Any] | None = None,
+    ) -> None:
+        """Nothing is changed before ``use``.
+
+        Args:
+            adapter: for this vLLM.
+            manager: vLLM's graph manager of the target.
+            tiers: graphs that get a pool each.
+            drafting: managers of a drafter. Its prefill graphs lie where their target's do; decode
+                graphs, which several tiers may share, in the default pool.
+        """
         self._adapter = adapter
         self._manager = manager
+        self._drafting = drafting or {}
         self._home = {graph: tier for tier, graphs in enumerate(tiers) for graph in graphs}
         self._default: Any = manager.pool
         # Only pools of ours: vLLM owns the first default one.
@@ -46,6 +63,10 @@ class GraphPools:
         default = [] if DEFAULT in self._owned else [self._default]
         return default + [pool.id for pool in self._owned.values()]
 
+    def shared(self) -> Any:
+        """The id of the default pool."""
+        return self._owned[DEFAULT].id if DEFAULT in self._owned else self._default
+
     @contextlib.contextmanager
     def use(self, home: int) -> Iterator[Any]:
         """Captures inside go into the pool of ``home``; gives its id."""
@@ -55,6 +76,9 @@ class GraphPools:
         pool = self._pool(home).id
         with contextlib.ExitStack() as stack:
             stack.enter_context(replaced(self._manager, "pool", pool))
+            for role, manager in self._drafting.items():
+                own = self.shared() if role == DECODE else pool
+                stack.enter_context(replaced(manager, "pool", own))
             for wrapper in self._adapter.wrappers():
                 stack.enter_context(replaced(wrapper, "graph_pool", pool))
             if home != DEFAULT:

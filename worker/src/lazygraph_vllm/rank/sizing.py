@@ -12,9 +12,12 @@ import functools
 import logging
 from typing import Any
 
+from ..protocol.graph import Graph
 from ..rules import forecast
+from ..vllm.adapter import Adapter
 from ..vllm.choose import current
-from .descriptors import describe_graph
+from .descriptors import graph_id
+from .pairs import Pairs, described
 
 logger = logging.getLogger("vllm.lazygraph")
 
@@ -53,8 +56,7 @@ def _reserve(
         return "--kv-cache-memory-bytes gives the KV cache's size"
     if not adapter.subtracts_estimate():
         return "VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS=0 keeps vLLM from subtracting it"
-    lists = adapter.planned(adapter.planning_manager(runner)).values()
-    planned = [describe_graph(d) for descs in lists for d in descs]
+    planned = _planned(adapter, runner)
     if not planned:
         return "vLLM has no graph to capture here"
     chosen = forecast.reserved_graphs(mode, planned)
@@ -98,6 +100,16 @@ def _reserve(
 
     runner.profile_cudagraph_memory = profile_cudagraph_memory
     return None
+
+
+def _planned(adapter: Adapter, runner: Any) -> list[Graph]:
+    """All graphs, before there is a manager of vLLM's that has them."""
+    manager = adapter.planning_manager(runner)
+    descs = [d for descs in adapter.planned(manager).values() for d in descs]
+    drafter = adapter.planning_drafter(runner, graph_id)
+    if drafter is None:
+        return described(descs, None)
+    return described(descs, Pairs(drafter, described(descs, None), manager.decode_query_len))
 
 
 def withdraw(wrapper: Any) -> None:
@@ -159,6 +171,7 @@ def model_shape(config: Any) -> forecast.Shape:
             if getattr(model, "use_mla", False)
             else 0,
             one_stream=current().captures_on_one_stream,
+            draft_vocabulary=current().draft_vocabulary(config),
         )
     except Exception:
         # A forecast is worth no start: without the shape it knows driver memory only.

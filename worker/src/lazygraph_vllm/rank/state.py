@@ -14,8 +14,9 @@ from ..protocol.messages import Captured, Graph
 from ..rules import forecast
 from ..rules.local_fill import top_graphs
 from ..vllm.adapter import Adapter
-from .descriptors import by_id, describe_graph
-from .pools import GraphPools
+from .descriptors import by_id, graph_id
+from .pairs import described, pairs_of
+from .pools import DEFAULT, GraphPools
 
 
 class RankState:
@@ -29,6 +30,8 @@ class RankState:
         descs: vLLM's descriptor of each planned graph, by id.
         lists: the same descriptors as vLLM keeps them: by mode, largest first.
         graphs: the plan, as the protocol has it.
+        by_id: the same by id.
+        pairs: a drafter's graphs beside them; ``None``: there are none.
         captured: what may serve, with its cost, by id.
         refused: not captured before ready for want of memory, with the sentence why.
         failed: not to be tried again, with the reason.
@@ -41,10 +44,13 @@ class RankState:
         self.adapter = adapter
         self.runner = runner
         self.manager = runner.cudagraph_manager
-        self.pools = GraphPools(adapter, self.manager, tiers)
         self.lists = {mode: list(d) for mode, d in adapter.planned(self.manager).items()}
         self.descs: dict[str, Any] = by_id(d for descs in self.lists.values() for d in descs)
-        self.graphs: list[Graph] = [describe_graph(d) for d in self.descs.values()]
+        self.pairs = pairs_of(adapter, runner, self.descs.values())
+        self.graphs: list[Graph] = described(self.descs.values(), self.pairs)
+        self.by_id: dict[str, Graph] = {graph.id: graph for graph in self.graphs}
+        drafting = {} if self.pairs is None else self.pairs.drafter.managers
+        self.pools = GraphPools(adapter, self.manager, tiers, drafting)
         self.captured: dict[str, Captured] = {}
         self.refused: dict[str, str] = {}
         self.failed: dict[str, str] = {}
@@ -79,18 +85,30 @@ class RankState:
     def typical_bytes(self, desc: Any) -> int:
         """Driver memory of one such graph, by our forecast."""
         kind, loras = _sort(desc)
-        return forecast.typical_graph_bytes(kind, self.layers(), loras=loras)
+        drafted = 0 if self.pairs is None else self.pairs.layers[graph_id(desc)]
+        layers = self.layers()
+        return forecast.typical_graph_bytes(kind, layers, loras=loras, draft_layers=drafted)
 
     def purge(self, graph: str) -> None:
         """Forget a graph: what a failed capture left behind, or one that failed its check."""
         if self.captured.pop(graph, None) is not None:
             self.epoch += 1
         self.adapter.forget(self.manager, self.descs[graph])
+        if self.pairs is not None:
+            self.pairs.forget(graph, self.captured)
+
+    def servable(self) -> list[str]:
+        """What of the captured graphs may serve: none without its drafter's."""
+        return list(self.captured if self.pairs is None else self.pairs.whole(self.captured))
 
     def release_empty(self, gone: Iterable[str]) -> None:
         """Give up the pools that lost their last graph: torch can't capture into them again."""
         held = {self.pools.home(graph) for graph in self.captured}
-        for home in {self.pools.home(graph) for graph in gone} - held:
+        left = {self.pools.home(graph) for graph in gone}
+        if self.pairs is not None and self.pairs.drafter.has_decodes:
+            # What several tiers may share lies in none of them.
+            (held if self.pairs.has_shared() else left).add(DEFAULT)
+        for home in left - held:
             self.pools.release(home)
 
 

@@ -86,6 +86,8 @@ def watch_steps(runner: Any, dispatch: RankDispatch) -> None:
         requests, tokens = len(scheduled), scheduler_output.total_num_scheduled_tokens
         longest = max(scheduled.values())
         uniform = longest if longest * requests == tokens else 0
+        if dispatch.last_call.uniform is None and uniform == dispatch.decode_length:
+            uniform = 0  # a prompt's last tokens, as many as a decode step's: no decode graph's
         computed = sum(scheduler_output.scheduled_cached_reqs.num_computed_tokens)
         call = dispatch.last_call
         key = StepKey(

@@ -8,6 +8,7 @@ model, right after the capture.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from .state import RankState
@@ -41,25 +42,40 @@ def relative_difference(state: RankState, forward_factory: Any, desc: Any) -> fl
         state.adapter.fill_inputs(state.runner, requests, n)
         states.reset()
         run(mode.NONE)
-        expected = manager.hidden_states[:n].clone()
+        expected = [each[:n].clone() for each in _outputs(manager)]
         states.reset()
         if desc.cg_mode.name == "FULL":
-            manager.hidden_states[:n].fill_(float("nan"))
+            for each in _outputs(manager):
+                each[:n].fill_(float("nan"))
             manager.graphs[desc].replay()
-            got = manager.hidden_states[:n].clone()
+            got = [each[:n].clone() for each in _outputs(manager)]
         else:
-            got = _piecewise(manager, run, mode)[:n].clone()
+            got = [each[:n].clone() for each in _piecewise(manager, run, mode)]
         torch.cuda.synchronize()
         rows = states.rows(n, requests)
-        got, expected = got[rows].float(), expected[rows].float()
-        if not bool(expected.isfinite().all()):
-            return None
-        scale = expected.abs().max().clamp_min(1e-6)
-        return float((got - expected).abs().max() / scale)
+        both = zip(got, expected, strict=True)
+        differences = [_difference(ours[rows], theirs[rows]) for ours, theirs in both]
+    known = [difference for difference in differences if difference is not None]
+    if len(known) < len(differences):
+        return None
+    return math.nan if any(map(math.isnan, known)) else max(known)
 
 
-def _piecewise(manager: Any, run: Any, mode: Any) -> Any:
-    """Run the PIECEWISE replay and keep its output, which vLLM's closure drops."""
+def _outputs(manager: Any) -> list[Any]:
+    """What a FULL graph writes: hidden states, and those of the layers that a drafter reads."""
+    return [manager.hidden_states, *getattr(manager, "aux_hidden_states", ())]
+
+
+def _difference(got: Any, expected: Any) -> float | None:
+    got, expected = got.float(), expected.float()
+    if not bool(expected.isfinite().all()):
+        return None
+    scale = expected.abs().max().clamp_min(1e-6)
+    return float((got - expected).abs().max() / scale)
+
+
+def _piecewise(manager: Any, run: Any, mode: Any) -> list[Any]:
+    """Run the PIECEWISE replay and keep its outputs, which vLLM's closure drops."""
     kept: list[Any] = []
     original = manager.run_pw_graph
 
@@ -73,4 +89,8 @@ def _piecewise(manager: Any, run: Any, mode: Any) -> Any:
         run(mode.PIECEWISE)
     finally:
         del manager.run_pw_graph
-    return kept[0]
+    output = kept[0]
+    if isinstance(output, tuple):
+        hidden, more = output
+        return [hidden, *more]
+    return [output]

@@ -46,6 +46,8 @@ CUBLAS_WORKSPACE_BYTES = 32 * MIB
 SMALL_SEGMENT_BYTES = 20 * MIB
 # A Llama-3.1-8B: at 256 tokens, with activations of 14 MiB, one buffer; at 512, with 28 MiB, two.
 SPLIT_FROM_BYTES = 20 * MIB
+# Beside the kinds of graphs: those whose drafter's logits are recorded with them.
+DRAFTS = "DRAFTS"
 # The driver hands out memory in steps of this size.
 DRIVER_STEP_BYTES = 2 * MIB
 # What is kept back is the forecast and this much more: too little is an engine that dies.
@@ -82,11 +84,21 @@ class Shape:
     latent: int = 0
     # Both kinds are captured on one stream, whose workspace is there before.
     one_stream: bool = False
+    # Of a drafter whose FULL graphs hold its logits; 0: there is none.
+    draft_vocabulary: int = 0
 
 
-def typical_graph_bytes(kind: str, layers: int, latent: bool = False, loras: int = 0) -> int:
-    """Driver memory of one graph of this kind, and of this adapter case."""
+def typical_graph_bytes(
+    kind: str, layers: int, latent: bool = False, loras: int = 0, draft_layers: int = 0
+) -> int:
+    """Driver memory of one graph of this kind, and of this adapter case.
+
+    ``draft_layers`` of a drafter are recorded with it: as so many layers of the target, with what
+    such a run has besides (logits, sampling) as one more.
+    """
     adapters = layers * LORA_BYTES_PER_LAYER if loras > 0 else 0
+    if draft_layers > 0:
+        layers += draft_layers + 1
     if kind == "PIECEWISE":
         piece = LATENT_PIECEWISE_BYTES_PER_PIECE if latent else PIECEWISE_BYTES_PER_PIECE
         return (layers + 1) * piece + adapters
@@ -102,7 +114,7 @@ def pool_bytes(largest: Mapping[str, int], shape: Shape) -> int:
     """Segments of a pool.
 
     Args:
-        largest: tokens of its largest graph of each kind.
+        largest: tokens of its largest graph of each kind; of ``DRAFTS``: requests.
         shape: of the model on this rank.
     """
     if shape.hidden == 0 or not largest:
@@ -110,8 +122,10 @@ def pool_bytes(largest: Mapping[str, int], shape: Shape) -> int:
     full = largest.get("FULL", 0)
     split = shape.splits * shape.heads * full * ((shape.latent or shape.head_size) + 1) * 4
     if shape.one_stream:
-        activations = _activation_bytes(max(largest.values()), shape)
-        return activations + _round_up(split, DRIVER_STEP_BYTES)
+        activations = _activation_bytes(max(full, largest.get("PIECEWISE", 0)), shape)
+        # A drafter's logits fit into what the target's splits left, or are larger.
+        logits = largest.get(DRAFTS, 0) * shape.draft_vocabulary * shape.value_bytes
+        return activations + _round_up(max(split, logits), DRIVER_STEP_BYTES)
     total = 0
     if "PIECEWISE" in largest:
         total += CUBLAS_WORKSPACE_BYTES + _activation_bytes(largest["PIECEWISE"], shape)
@@ -134,6 +148,8 @@ def _largest(graphs: Iterable[Graph]) -> dict[str, int]:
     largest: dict[str, int] = {}
     for graph in graphs:
         largest[graph.kind] = max(graph.tokens, largest.get(graph.kind, 0))
+        if graph.kind == "FULL" and graph.draft_layers > 0:
+            largest[DRAFTS] = max(graph.requests or graph.tokens, largest.get(DRAFTS, 0))
     return largest
 
 
@@ -142,16 +158,19 @@ def need_bytes(graph: Graph, captured: Iterable[Graph], shape: Shape) -> int:
     before = list(captured)
     grown = pool_bytes(_largest(before), shape)
     growth = max(0, pool_bytes(_largest([*before, graph]), shape) - grown)
-    own = typical_graph_bytes(graph.kind, shape.layers, shape.latent > 0, graph.loras)
-    return own + growth
+    return _own_bytes(graph, shape) + growth
+
+
+def _own_bytes(graph: Graph, shape: Shape) -> int:
+    latent = shape.latent > 0
+    return typical_graph_bytes(graph.kind, shape.layers, latent, graph.loras, graph.draft_layers)
 
 
 def forecast_bytes(pools: Iterable[Sequence[Graph]], shape: Shape) -> int:
     """What these graphs will take, each list in a pool of its own."""
     total = 0
     for graphs in pools:
-        latent = shape.latent > 0
-        total += sum(typical_graph_bytes(g.kind, shape.layers, latent, g.loras) for g in graphs)
+        total += sum(_own_bytes(graph, shape) for graph in graphs)
         total += pool_bytes(_largest(graphs), shape)
     return total
 

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple
 
-from . import lora
+from . import drafts, lora
 from .states import States, borrow
 
 
@@ -141,9 +141,7 @@ class Adapter(ABC):
         )
         if reason is None and manager.use_breakable_cg:
             reason = "not supported: breakable CUDA graphs"
-        if reason is None and getattr(runner, "speculator", None) is not None:
-            reason = "not supported: speculative decoding"
-        reason = reason or lora.missing(runner)
+        reason = reason or lora.missing(runner) or drafts.missing(runner)
         if reason is None and not any(self.planned(manager).values()):
             reason = "vLLM has no graph to capture here"
         return reason
@@ -182,6 +180,29 @@ class Adapter(ABC):
                 loras = getattr(key, "num_active_loras", desc.num_active_loras)
                 if (key.num_tokens, loras) == (desc.num_tokens, desc.num_active_loras):
                     del wrapper.concrete_cudagraph_entries[key]
+
+    def drafter(self, runner: Any, identify: Callable[[Any], str]) -> drafts.Drafter | None:
+        """The graphs of this runner's drafter; ``None`` where it drafts without any, or not.
+
+        Args:
+            runner: vLLM's ``GPUModelRunner``.
+            identify: a descriptor's id.
+        """
+        if drafts.speculator_of(runner) is None:
+            return None
+        return drafts.Drafter(drafts.speculator_of(runner), runner, identify)
+
+    def planning_drafter(
+        self, runner: Any, identify: Callable[[Any], str]
+    ) -> drafts.Drafter | None:
+        """One that only says which graphs vLLM's own will have, before there is one."""
+        if drafts.speculator_of(runner) is None:
+            return None
+        return drafts.Drafter(drafts.planning_speculator(runner), runner, identify)
+
+    def draft_vocabulary(self, config: Any) -> int:
+        """Tokens that a drafter with graphs chooses from; 0: there is none."""
+        return drafts.vocabulary(config)
 
     # -------------------------------------------------------------- steps
 

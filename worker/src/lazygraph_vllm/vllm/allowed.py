@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .choose import KNOWN, adapter_for, plain
+from .drafts import METHODS
 from .v26 import V26
 
 
@@ -35,12 +36,13 @@ HYBRID = "hybrid models"
 MULTIMODAL = "multimodal models"
 LORA = "LoRA"
 SLEEP = "sleep mode"
+DRAFTS = "speculative decoding"
 
 TRIED: dict[str, Tried] = {
     "0.26.0": Tried(frozenset({TENSOR})),
     # bench/results/v033-checks.json and v033-first-run.json. Hybrid models are not here: each graph
     # was right, but what captures in the middle of traffic do to recurrent states is not shown.
-    # LoRA and sleep mode wait for theirs.
+    # LoRA, sleep mode and speculative decoding wait for theirs.
     "0.33.0": Tried(
         frozenset({TENSOR, EXPERT, MOE, MLA, "fp8 quantisation", "auto_gptq quantisation"})
     ),
@@ -64,6 +66,7 @@ def traits(config: Any) -> frozenset[str]:
         MULTIMODAL: getattr(model, "is_multimodal_model", False),
         LORA: config.lora_config is not None,
         SLEEP: getattr(model, "enable_sleep_mode", False),
+        DRAFTS: config.speculative_config is not None,
         f"{quantization} quantisation": quantization is not None,
     }
     return frozenset(name for name, has in found.items() if has)
@@ -158,7 +161,7 @@ def _refused(config: Any, version: str) -> str | None:
             f"the executor backend {parallel.distributed_executor_backend!r}",
         ),
         (getattr(parallel, "nnodes", 1) > 1, "several nodes"),
-        (config.speculative_config is not None, "speculative decoding"),
+        *_draft_checks(config, before_0_27),
         *_adapter_checks(config, before_0_27),
         *_sleep_checks(config, before_0_27),
         (config.kv_transfer_config is not None, "KV connectors"),
@@ -193,6 +196,40 @@ def _adapter_checks(config: Any, old: bool) -> tuple[tuple[bool, str], ...]:
         (getattr(model, "is_hybrid", False), f"{LORA} on {HYBRID}"),
         (getattr(model, "is_multimodal_model", False), f"{LORA} on {MULTIMODAL}"),
         (getattr(model, "enable_sleep_mode", False), f"{LORA} with {SLEEP}"),
+    )
+
+
+def _draft_checks(config: Any, old: bool) -> tuple[tuple[bool, str], ...]:
+    """What of speculative decoding is refused."""
+    drafts, model = config.speculative_config, config.model_config
+    if drafts is None:
+        return ()
+    method = getattr(drafts, "method", None)
+    several = method == "mtp" and drafts.use_multi_module_mtp()
+    gemma = method == "mtp" and drafts.use_gemma4_mtp()
+    own = getattr(drafts, "draft_tensor_parallel_size", None)
+    return (
+        (old, f"{DRAFTS} before vLLM 0.31"),
+        (method not in METHODS, f"{DRAFTS} by the method {method!r}"),
+        # Its graphs have a bound in the place of a length, and its costs are measured at a start.
+        (getattr(drafts, "enable_adaptive_verification", False), "adaptive verification"),
+        (
+            getattr(drafts, "num_speculative_tokens_per_batch_size", None) is not None,
+            f"{DRAFTS} with a number of tokens that depends on the batch",
+        ),
+        (getattr(drafts, "parallel_drafting", False), f"{DRAFTS} with parallel drafting"),
+        (several, f"{DRAFTS} by several MTP modules"),
+        (gemma, f"{DRAFTS} by Gemma 4's drafter, which reads the target's KV cache"),
+        # Its ranks would run the drafter's collectives apart from the target's.
+        (
+            own is not None and own != config.parallel_config.tensor_parallel_size,
+            f"{DRAFTS} with another tensor parallelism for the drafter",
+        ),
+        (getattr(config, "watermark_config", None) is not None, f"{DRAFTS} with watermarks"),
+        (config.lora_config is not None, f"{DRAFTS} with {LORA}"),
+        (getattr(model, "is_hybrid", False), f"{DRAFTS} on {HYBRID}"),
+        (getattr(model, "is_multimodal_model", False), f"{DRAFTS} on {MULTIMODAL}"),
+        (getattr(model, "enable_sleep_mode", False), f"{DRAFTS} with {SLEEP}"),
     )
 
 

@@ -143,17 +143,20 @@ def graphs_reason(config: Any) -> str | None:
 def planned(config: Any) -> dict[str, int]:
     """How many graphs vLLM plans of each kind.
 
-    As its manager counts them for one token a request: all else runs as stock. Each adapter case
-    has its own. The attention backend, which is chosen at the start, may allow fewer kinds.
+    As its manager counts them where all requests of a decode step have as many tokens. Each adapter
+    case has its own; a drafter's go along with the target's and aren't counted. The attention
+    backend, which is chosen at the start, may allow fewer kinds.
     """
     compilation = config.compilation_config
     mode, sizes = compilation.cudagraph_mode, compilation.cudagraph_capture_sizes or []
     graphs: Counter[str] = Counter()
     graphs[mode.mixed_mode().name] += len(sizes)
     if mode.separate_routine():
+        each = 1 + (getattr(config, "num_speculative_tokens", 0) or 0)
         requests = config.scheduler_config.max_num_seqs
-        largest = min(requests, compilation.max_cudagraph_capture_size or 0)
-        graphs[mode.decode_mode().name] += sum(size <= largest for size in sizes)
+        largest = min(requests * each, compilation.max_cudagraph_capture_size or 0)
+        rounded = {-(-size // each) * each for size in sizes}
+        graphs[mode.decode_mode().name] += sum(size <= largest for size in rounded)
     cases = _adapter_cases(config)
     return {
         kind: count * cases for kind, count in sorted(graphs.items()) if count and kind != "NONE"

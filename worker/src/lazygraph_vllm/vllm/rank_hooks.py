@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..rank import memory
+from . import drafts
 from .adapter import Adapter, StepCall
 
 # What ``take_over`` and others of ours set on vLLM's runner, in the place of a method of its class.
@@ -35,6 +36,8 @@ def take_over(adapter: Adapter, runner: Any, graphs: Any) -> None:
     # Bound here once: ``dispatch`` is in the path of every step.
     runner.cudagraph_manager.lazygraph_capture = graphs.capture_first
     runner.cudagraph_manager.lazygraph_dispatch = graphs.dispatch.choose
+    if graphs.state.pairs is not None:
+        graphs.state.pairs.drafter.take_over(graphs.dispatch.drafts.hooks())
     _patch_classes(adapter)
     capture_model = runner.capture_model
 
@@ -53,9 +56,9 @@ def let_go(runner: Any) -> None:
     """Leave this runner to vLLM again: nothing of ours stays on it or its manager."""
     for name in RUNNER_METHODS:
         vars(runner).pop(name, None)
-    manager = getattr(runner, "cudagraph_manager", None)
-    for name in ("lazygraph_capture", "lazygraph_dispatch"):
-        vars(manager).pop(name, None) if manager is not None else None
+    for manager in (getattr(runner, "cudagraph_manager", None), *drafts.managers_of(runner)):
+        for name in ("lazygraph_capture", "lazygraph_dispatch"):
+            vars(manager).pop(name, None) if manager is not None else None
     for name in [name for name in vars(runner) if name.startswith("lazygraph")]:
         delattr(runner, name)
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from .allowed import EXPERT, HYBRID, LORA, MLA, MOE, MULTIMODAL, SLEEP, TENSOR, TRIED
+from .allowed import DRAFTS, EXPERT, HYBRID, LORA, MLA, MOE, MULTIMODAL, SLEEP, TENSOR, TRIED
 from .choose import KNOWN
 from .v26 import V26
 
-FAMILIES = (TENSOR, EXPERT, MOE, MLA, HYBRID, MULTIMODAL, LORA, SLEEP)
+FAMILIES = (TENSOR, EXPERT, MOE, MLA, HYBRID, MULTIMODAL, LORA, SLEEP, DRAFTS)
 # What ``allowed`` refuses there whatever anybody allows: a test holds it to that.
-WRONG: dict[type[Any], tuple[str, ...]] = {V26: (MOE, HYBRID, MULTIMODAL, LORA, SLEEP)}
+WRONG: dict[type[Any], tuple[str, ...]] = {V26: (MOE, HYBRID, MULTIMODAL, LORA, SLEEP, DRAFTS)}
 # On every version, in the words of ``allowed``.
 ALWAYS_STOCK = (
     "enforce_eager",
@@ -31,7 +31,11 @@ ALWAYS_STOCK = (
     "balancing of experts",
     "Ray",
     "several nodes",
-    "speculative decoding",
+    "speculative decoding by other methods than n-gram, EAGLE, EAGLE3, MTP with one module and "
+    "draft models",
+    "adaptive verification",
+    "speculative decoding with a number of tokens that depends on the batch, or parallel drafting",
+    "speculative decoding with LoRA, sleep mode or watermarks, on hybrid or multimodal models",
     "LoRA on other models than dense ones, by the number of adapters, or fully sharded",
     "LoRA with sleep mode",
     "sleep mode by another backend than cuMem",

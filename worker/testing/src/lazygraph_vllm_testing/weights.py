@@ -18,8 +18,18 @@ CODE_SD = (16**2 / 12) ** 0.5
 """Standard deviation of a code drawn evenly from 16."""
 
 
-def use_fan_in(rank: int) -> None:
-    """From now on the dummy loader draws weights at fan-in scale, seeded by name and rank."""
+ECHO = 0.02
+"""What a layer adds to the residual, as a share of what it adds otherwise."""
+
+
+def use_fan_in(rank: int, *, echo: bool = False) -> None:
+    """From now on the dummy loader draws weights at fan-in scale, seeded by name and rank.
+
+    Args:
+        rank: of this process.
+        echo: layers add little to a token's embedding, and an EAGLE head passes it on: target and
+            head then go by the last token, and agree on the next one nearly always.
+    """
     loader = importlib.import_module("vllm.model_executor.model_loader.dummy_loader")
     layerwise_info = getattr(loader, "get_layerwise_info", None)
     # The layer that vLLM quantises online now, and its name.
@@ -29,7 +39,12 @@ def use_fan_in(rank: int) -> None:
         layer, prefix = current
         tensors = loader.get_layer_tensors(layer).items()
         own = next((name for name, other in tensors if other is tensor), "")
-        fill(tensor.data, f"{prefix}.{own}", rank, layer)
+        draw(tensor.data, f"{prefix}.{own}", layer)
+
+    def draw(data: Any, name: str, layer: Any) -> None:
+        fill(data, name, rank, layer)
+        if echo:
+            quieten(data, name)
 
     def load_weights(self: Any, model: Any, model_config: Any) -> None:
         for prefix, layer in model.named_modules():
@@ -40,10 +55,22 @@ def use_fan_in(rank: int) -> None:
                 self._process_online_quant_layer(layer, info)
                 continue
             for own, parameter in layer.named_parameters(recurse=False):
-                fill(parameter.data, f"{prefix}.{own}".lstrip("."), rank, layer)
+                draw(parameter.data, f"{prefix}.{own}".lstrip("."), layer)
 
     loader.initialize_single_dummy_weight = initialize_single_dummy_weight  # type: ignore[attr-defined]
     loader.DummyModelLoader.load_weights = load_weights
+
+
+def quieten(data: Any, name: str) -> None:
+    """Make of one tensor what ``echo`` wants; see ``use_fan_in``."""
+    if data.device.type == "meta":
+        return
+    if name.endswith(("o_proj.weight", "down_proj.weight")):
+        data.mul_(ECHO)
+    elif name.endswith("fc.weight") and data.shape[-1] == 2 * data.shape[0]:
+        # Its input is the embedding of the last token, then the target's hidden state.
+        data.zero_()
+        data[:, : data.shape[0]].fill_diagonal_(1.0)
 
 
 def fill(data: Any, name: str, rank: int, layer: Any = None) -> None:
