@@ -156,9 +156,12 @@ export class EngineLink implements EngineWire {
       // libzmq has given it up already.
     }
     clearTimeout(this.#retry);
-    this.#retry = setTimeout(() => {
-      if (!this.#socket.closed) this.#socket.connect(endpoint);
-    }, Math.min(longestMs, this.#retryMs));
+    this.#retry = setTimeout(
+      () => {
+        if (!this.#socket.closed) this.#socket.connect(endpoint);
+      },
+      Math.min(longestMs, this.#retryMs),
+    );
     this.#retryMs = Math.min(RETRY_MS_MAX, 2 * this.#retryMs);
   }
 
