@@ -344,7 +344,8 @@ describe("with a simulated engine as the command", () => {
     const { code, stderr } = await running.finished;
     expect(code).toBe(137);
     expect(stderr).not.toContain("ERR_LAZYGRAPH_COMMAND_DIED");
-    expect(stderr).toMatch(/settled.*\(2 of 102 graphs, /);
+    const [, captured] = /is ready: (\d+) of 102 graphs/.exec(stderr) ?? [];
+    expect(stderr).toContain(`simulated is not settled (${captured} of 102 graphs, `);
   });
 });
 
