@@ -38,7 +38,7 @@ export function settledText(engine: EngineSnapshot, reason: string | undefined):
     `mode ${engine.mode}`,
   ];
   const what = reason === undefined ? "is not settled" : `is settled: ${printable(reason)}`;
-  return `${printable(engine.engine)}${simulatedMark(engine)} ${what} (${facts.join(", ")})`;
+  return `${printable(engine.engine)} ${what} (${facts.join(", ")})${simulatedMark(engine)}`;
 }
 
 /** One row per engine, or on a terminal too narrow for it one block: `lazygraph status`. */

@@ -292,7 +292,7 @@ describe("with a simulated engine as the command", () => {
     expect(code).toBe(0);
     expect(stderr).toContain("lazygraph: simulated joined: meta-llama/Llama-3.1-8B, mode idle\n");
     expect(stderr).toMatch(/lazygraph: simulated is ready: 3 of 102 graphs in \d\.\d+ s\n/);
-    expect(stderr).toMatch(/│ graphs captured +│ 102 of 102 /);
+    expect(stderr).toMatch(/is settled: .*\(102 of 102 graphs, /);
     expect(stderr).toContain("(simulated: llama-3.1-8b-h200)");
     expect(stderr).toContain("lazygraph: simulated left: The engine was asked to end.\n");
     expect(stderr).not.toContain("[ERR_");
@@ -344,7 +344,8 @@ describe("with a simulated engine as the command", () => {
     const { code, stderr } = await running.finished;
     expect(code).toBe(137);
     expect(stderr).not.toContain("ERR_LAZYGRAPH_COMMAND_DIED");
-    expect(stderr).toMatch(/│ graphs captured +│ 2 of 102 /);
+    const [, captured] = /is ready: (\d+) of 102 graphs/.exec(stderr) ?? [];
+    expect(stderr).toContain(`simulated is not settled (${captured} of 102 graphs, `);
   });
 });
 
