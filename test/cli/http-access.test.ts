@@ -95,7 +95,7 @@ describe("serve with a token", () => {
     expect(error.message).toMatch(/^Expected the controller's token [^\n]*\.$/);
     await running.line(
       "stderr",
-      /refused over HTTP: no token remote=127\.0\.0\.1 requests=1 code=/,
+      /refused over HTTP: no token \[ERR_LAZYGRAPH_TOKEN\] remote=127\.0\.0\.1 requests=1$/m,
     );
     const withToken = await fetch(freeze, { method: "POST", headers: bearer(TOKEN) });
     expect(withToken.status).toBe(404);

@@ -179,7 +179,6 @@ describe("serve --keys", () => {
 });
 
 describe("lazygraph keys export", () => {
-  const NASTY = "a{$y}b$(z)c*@#ad&b<ce>d!ef?f[gh]h^ik%j=k";
   async function folderWith(files: Readonly<Record<string, string>>): Promise<string> {
     const folder = await temporaryFolder();
     for (const [name, text] of Object.entries(files)) {
@@ -187,23 +186,33 @@ describe("lazygraph keys export", () => {
     }
     return folder;
   }
-  const key = (first: string): string => `${first}${NASTY.slice(1)}`;
+  /** A pair, both keys of which have what shells and env files take for their own. */
+  function nastyPair(): ReturnType<typeof curveKeyPair> {
+    for (;;) {
+      const pair = curveKeyPair();
+      const isNasty = (key: string) => /\$/.test(key) && /[{}()*#&<>!?]/.test(key);
+      if (isNasty(pair.publicKey) && isNasty(pair.secretKey)) return pair;
+    }
+  }
+  const [server, client, other] = [nastyPair(), nastyPair(), nastyPair()];
   const token = "a-token-of-some-length";
   const wanted = {
-    LAZYGRAPH_SERVER_KEY: key("0"),
-    LAZYGRAPH_SERVER_SECRET_KEY: key("S"),
-    LAZYGRAPH_CLIENT_KEYS: `${key("P")},${key("Q")}`,
+    LAZYGRAPH_SERVER_KEY: server.publicKey,
+    LAZYGRAPH_SERVER_SECRET_KEY: server.secretKey,
+    LAZYGRAPH_CLIENT_KEYS: `${client.publicKey},${other.publicKey}`,
     LAZYGRAPH_HTTP_TOKEN: token,
-    LAZYGRAPH_PUBLIC_KEY: key("P"),
-    LAZYGRAPH_SECRET_KEY: key("E"),
+    LAZYGRAPH_PUBLIC_KEY: client.publicKey,
+    LAZYGRAPH_SECRET_KEY: client.secretKey,
+  };
+  const pairFiles = ({ publicKey, secretKey }: ReturnType<typeof curveKeyPair>) => {
+    return { "public.key": publicKey, "secret.key": secretKey };
   };
   const both = async (): Promise<[string, string]> => [
     await folderWith({
-      "public.key": key("0"),
-      "secret.key": key("S"),
-      "clients.keys": `${key("P")} one\n${key("Q")}`,
+      ...pairFiles(server),
+      "clients.keys": `${client.publicKey} one\n${other.publicKey}`,
     }),
-    await folderWith({ "public.key": key("P"), "secret.key": key("E"), "server.key": key("0") }),
+    await folderWith({ ...pairFiles(client), "server.key": server.publicKey }),
   ];
 
   test("what shells and env files read is what the folders have, whatever is in the keys", async () => {
@@ -244,15 +253,11 @@ describe("lazygraph keys export", () => {
 
   test("folders of two controllers, or names that no variable holds, are refused", async () => {
     const [controller] = await both();
-    const stranger = await folderWith({
-      "public.key": key("P"),
-      "secret.key": key("E"),
-      "server.key": key("O"),
-    });
+    const stranger = await folderWith({ ...pairFiles(client), "server.key": other.publicKey });
     const apart = await finish(["keys", "export", controller, stranger, "--as", "env"]);
     expect(apart).toMatchObject({ code: 2, stdout: "" });
     expect(apart.stderr).toContain("got another LAZYGRAPH_SERVER_KEY in");
-    await writeFile(join(controller, "clients.keys"), `${key("P")} engine=a\n`);
+    await writeFile(join(controller, "clients.keys"), `${client.publicKey} engine=a\n`);
     const named = await finish(["keys", "export", controller, "--as", "secret"]);
     expect(named).toMatchObject({ code: 2, stdout: "" });
     expect(named.stderr).toContain("which no variable holds");
