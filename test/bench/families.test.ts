@@ -84,6 +84,9 @@ describe("families.sh", () => {
       expect(stock.deviceToFirstTokenSeconds).toBeGreaterThan(0);
       expect(stock.deviceToFirstTokenSeconds).toBeLessThan(stock.spawnToFirstTokenSeconds);
       expect(stock.decode.map(({ concurrent }) => concurrent)).toEqual([1, 2]);
+      // The engine's own steps, of 2 ms and whatever this machine adds.
+      expect(stock.decode[0]?.stepMs).toEqual([expect.any(Number)]);
+      expect(stock.decode[0]?.stepMs?.[0]).toBeGreaterThanOrEqual(2);
       const idle = read<StartResult>("cells/small.start.0.idle.json");
       expect(idle.timing.allCaptureSeconds).toBeCloseTo(0.04);
       expect(idle.ours).toMatchObject({

@@ -67,9 +67,12 @@ describe("on the command line", () => {
 describe("as an option of the controller", () => {
   test.for([
     [{ reserve: "all" }, "Expected memory.reserve to be one of none, least, top, plan"],
-    [{ marginBytes: -1 }, "Expected memory.marginBytes to be an integer from 0 to"],
-    [{ marginBytes: 1.5 }, "Expected memory.marginBytes to be an integer"],
-    [{ reserve: "plan", reserveBytes: -1 }, "Expected memory.reserveBytes to be an integer from 0"],
+    [{ marginBytes: -1 }, "Expected memory.marginBytes to be a whole number from 0 to"],
+    [{ marginBytes: 1.5 }, "Expected memory.marginBytes to be a whole number"],
+    [
+      { reserve: "plan", reserveBytes: -1 },
+      "Expected memory.reserveBytes to be a whole number from 0",
+    ],
     [
       { reserve: "least", reserveBytes: 9 },
       'Expected memory.reserveBytes to be given beside reserve "top" or "plan", got 9',

@@ -30,7 +30,7 @@ test("`run` keeps what its engine learned, within the rules, and the next one fi
     `--plan-dir=${folder}`,
   ];
   const first = await settledRun(...options);
-  expect(first.stderr).toMatch(/graphs captured +│ 2 of 102/);
+  expect(first.stderr).toMatch(/settled: .*\(2 of 102 graphs, /);
   const [name = ""] = await readdir(folder);
   const plan = await readPlan(join(folder, name));
   expect(plan).toMatchObject({ starts: 1, simulated: "llama-3.1-8b-h200" });
@@ -47,5 +47,5 @@ test("a folder that can't be used is one line, and `run` goes on", {
   await writeFile(file, "");
   const { stderr } = await settledRun("--mode=eager", `--plan-dir=${file}`);
   expect(stderr.match(/\[ERR_LAZYGRAPH_PLAN\]/g)).toHaveLength(1);
-  expect(stderr).toMatch(/graphs captured +│ 102 of 102/);
+  expect(stderr).toMatch(/settled: .*\(102 of 102 graphs, /);
 });

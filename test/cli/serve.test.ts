@@ -103,7 +103,7 @@ test("a folder for plans that is none is told at the start, and ends nothing", a
   const running = await serve("--plan-dir", file, "--quiet");
   await running.line(
     "stderr",
-    /^lazygraph: Expected a folder for learned plans .+ got ENOTDIR .+ \[ERR_LAZYGRAPH_PLAN\]$/,
+    / warn {2}Expected a folder for learned plans .+ got ENOTDIR .+ \[ERR_LAZYGRAPH_PLAN\]$/,
   );
   running.process.kill("SIGTERM");
   expect(await running.finished).toMatchObject({ code: 0 });

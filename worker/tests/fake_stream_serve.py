@@ -22,6 +22,20 @@ from fake_serve import Handler, Server, option
 
 STOCK_SECONDS, OUR_SECONDS = 2.0, 0.04
 GRAPHS = 4
+# A step of the engine: a token of each request.
+STEP_SECONDS = 0.002
+
+
+UNDER_WAY: list[Any] = []
+
+
+def note_step(requests: int) -> None:
+    """As the test plugin does; the oldest request's tokens are the steps."""
+    folder = os.environ.get("LAZYGRAPH_TEST_STEPS")
+    if folder is None:
+        return
+    with Path(folder, f"steps-0-{os.getpid()}.jsonl").open("a") as file:
+        file.write(json.dumps([time.monotonic(), requests]) + "\n")
 
 
 class KeptOpen(Handler):
@@ -38,8 +52,13 @@ class Completions(KeptOpen):
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Connection", "close")
         self.end_headers()
+        UNDER_WAY.append(self)
         for _ in range(body["max_tokens"]):
             self.event({"choices": [{"text": "x"}]})
+            if UNDER_WAY[:1] == [self]:
+                note_step(len(UNDER_WAY))
+            time.sleep(STEP_SECONDS)
+        UNDER_WAY.remove(self)
         usage = {"prompt_tokens": len(body["prompt"]), "completion_tokens": body["max_tokens"]}
         self.event({"choices": [], "usage": usage})
         self.wfile.write(b"data: [DONE]\n\n")

@@ -7,9 +7,9 @@
 
 import { type ControllerView, onEvent } from "lazygraph";
 import type { ServerAddress } from "lazygraph/measure";
-import { Pool } from "undici";
-import { ailmentOf, phaseOf } from "./health.ts";
-import { type Candidate, type Choose, GraphSizes } from "./routing.ts";
+import { Engine } from "./engine.ts";
+import { ailmentOf, phaseOf, unknownText } from "./health.ts";
+import { type Choose, GraphSizes } from "./routing.ts";
 
 const PROBE_MS = 200;
 const PROBE_READY_MS = 2_000;
@@ -19,38 +19,7 @@ const ANNOUNCE_MS = 20;
 const SAY_MS = 5_000;
 /** Health checks passed in a row, of an engine that the controller doesn't know, until that is said. */
 const UNKNOWN_MAX = 3;
-const NAMES_MAX = 5;
 const NONE: ReadonlySet<Engine> = new Set();
-
-export class Engine implements Candidate {
-  readonly name: string;
-  readonly pool: Pool;
-  readonly server: ServerAddress;
-  ready = false;
-  /** Why its health check says that it isn't ready; undefined while it is, or nobody knows. */
-  ailment: string | undefined;
-  saidAtMs = Number.NEGATIVE_INFINITY;
-  /** How often in a row it served and the controller knew nothing of it. */
-  unknown = 0;
-  inFlight = 0;
-  capturing = false;
-  settled = false;
-  announcedAtMs = Number.NEGATIVE_INFINITY;
-  /** A probe is under way; `again` when what it finds is out of date already. */
-  probing: "no" | "yes" | "again" = "no";
-  graphs = new GraphSizes([]);
-
-  constructor(name: string, server: ServerAddress) {
-    this.name = name;
-    // Connections are not limited here: the engine queues better than we could.
-    this.pool = new Pool(server.origin, { headersTimeout: 0, bodyTimeout: 0 });
-    this.server = server;
-  }
-
-  get hasNextGraph(): boolean {
-    return this.graphs.has(this.inFlight + 1);
-  }
-}
 
 export class Engines {
   readonly #controller: ControllerView;
@@ -193,17 +162,10 @@ export class Engines {
     this.#say(`engine ${name} is not ready: ${server.shown}/health gave ${ailment}`);
   }
 
-  /** Mostly one of another name, of which every word of the controller is lost. */
   #tellUnknown(engine: Engine): void {
     const known = this.#controller.engines().map((its) => its.engine);
     engine.unknown = known.includes(engine.name) ? 0 : engine.unknown + 1;
-    if (engine.unknown !== UNKNOWN_MAX) return;
-    const names = known.length === 0 ? "none" : known.slice(0, NAMES_MAX).join(", ");
-    this.#say(
-      `engine ${engine.name} serves, but the controller knows ${names} and not ${engine.name}: it ` +
-        "is chosen by load and health alone until ENGINES has the engine's LAZYGRAPH_ENGINE for " +
-        "its name, and its LAZYGRAPH_ENDPOINT is this controller's",
-    );
+    if (engine.unknown === UNKNOWN_MAX) this.#say(unknownText(engine.name, known));
   }
 
   async #probe(engine: Engine): Promise<void> {

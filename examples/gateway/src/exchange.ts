@@ -8,27 +8,13 @@ import type { IncomingHttpHeaders, ServerResponse } from "node:http";
 import type { RecordedRequest } from "lazygraph";
 import { type Answer, type AnswerReader, isEventStream } from "lazygraph/measure";
 import type { Dispatcher } from "undici";
-import type { Engine } from "./engines.ts";
+import type { Engine } from "./engine.ts";
+import { DROPPED } from "./headers.ts";
 import { errorDocument, errorEvent, WholeEvents } from "./sse.ts";
 import { Turned } from "./waiting-room.ts";
 import { type Outcome, readerOf, textOf } from "./watching.ts";
 
 const RETRY_AFTER_SECONDS = 5;
-
-/** Of one connection, and not of the message (RFC 9110, 7.6.1), or undici's to set. */
-const DROPPED = new Set([
-  "connection",
-  "content-length",
-  "expect",
-  "host",
-  "keep-alive",
-  "proxy-authorization",
-  "proxy-connection",
-  "te",
-  "trailer",
-  "transfer-encoding",
-  "upgrade",
-]);
 
 export interface Exchange {
   readonly engine: Engine;

@@ -5,6 +5,8 @@ import type { ServerAddress } from "lazygraph/measure";
 import type { Pool } from "undici";
 
 const PROBE_TIMEOUT_MS = 2_000;
+/** In a sentence. */
+const NAMES_MAX = 5;
 
 interface Probed {
   readonly pool: Pool;
@@ -35,4 +37,14 @@ export function phaseOf(its: EngineSnapshot | undefined): object {
   if (its === undefined || !its.connected) return { phase: "unknown" };
   const { phase, mode, settled, graphsCaptured, graphsPlanned } = its;
   return { phase, mode, settled, graphsCaptured, graphsPlanned };
+}
+
+/** Mostly an engine of another name, of which every word of the controller is lost. */
+export function unknownText(engine: string, known: readonly string[]): string {
+  const names = known.length === 0 ? "none" : known.slice(0, NAMES_MAX).join(", ");
+  return (
+    `engine ${engine} serves, but the controller knows ${names} and not ${engine}: it is chosen by ` +
+    "load and health alone until ENGINES has the engine's LAZYGRAPH_ENGINE for its name, and its " +
+    "LAZYGRAPH_ENDPOINT is this controller's"
+  );
 }
