@@ -1,8 +1,8 @@
 /**
  * Simulated engines for `npm run bench:fleet`, all in this process: each has a socket of its own and
  * speaks the protocol, and nothing of it runs but its captures, which take their time one after
- * another. They come one by one over some seconds; told to serve, each sends telemetry ten times a
- * second.
+ * another. They come one by one over some seconds; told to serve, they get busy within five seconds
+ * and send telemetry ten times a second, each at moments of its own.
  *
  *   node --import tsx bench/lib/fleet-engines.ts ENDPOINT     (started with an IPC channel)
  */
@@ -16,9 +16,15 @@ import type { Capture, RankMemory, Start, Welcome } from "../../src/wire/protoco
 import { GRAPHS, packed, telemetry } from "./fleet-frames.ts";
 import type { EngineFigures, ToEngines } from "./fleet-messages.ts";
 import { monotonicMs, typeOf } from "./fleet-probe.ts";
+import { Pacer } from "./pacer.ts";
 
 const CAPTURE_MS = 50;
 const TELEMETRY_MS = 100;
+/** Traffic comes to one engine after another: a thousand don't get busy in one moment. */
+const BUSY_WITHIN_MS = 5000;
+const telemetries = new Pacer(TELEMETRY_MS);
+/** By their period. */
+const heartbeats = new Map<number, Pacer>();
 const GIB = 2 ** 30;
 const MIB = 2 ** 20;
 
@@ -71,8 +77,8 @@ class SimulatedEngine {
   #epoch = 0;
   #sequence = 0;
   #capturing = false;
-  #beating: NodeJS.Timeout | undefined;
-  #serving: NodeJS.Timeout | undefined;
+  #isBeating = false;
+  #isServing = false;
   readonly #heartbeat = Buffer.from(pack({ type: "heartbeat" }));
   isWelcomed = false;
   isReady: boolean;
@@ -188,9 +194,13 @@ class SimulatedEngine {
     this.isWelcomed = true;
     this.#heartbeatMs = heartbeatMs;
     this.#inventory();
-    this.#beating ??= setInterval(() => {
+    if (this.#isBeating) return;
+    this.#isBeating = true;
+    const pacer = heartbeats.get(heartbeatMs) ?? new Pacer(heartbeatMs);
+    heartbeats.set(heartbeatMs, pacer);
+    pacer.add(() => {
       if (this.isWelcomed) this.#send(this.#heartbeat);
-    }, heartbeatMs);
+    });
   }
 
   #inventory(): void {
@@ -285,16 +295,19 @@ class SimulatedEngine {
 
   /** Telemetry from now on, at a time of its own within the tenth of a second. */
   serve(): void {
-    if (this.#serving !== undefined) return;
+    if (this.#isServing) return;
+    this.#isServing = true;
+    setTimeout(() => this.#getBusy(), Math.random() * BUSY_WITHIN_MS);
+  }
+
+  #getBusy(): void {
     this.#send(packed({ type: "edge", state: "busy", running: 9, waiting: 0 }));
-    setTimeout(() => {
-      this.#serving = setInterval(() => {
-        if (!this.isWelcomed) return;
-        figures.telemetry += 1;
-        this.#sequence += 1;
-        this.#send(telemetry(this.#sequence));
-      }, TELEMETRY_MS);
-    }, Math.random() * TELEMETRY_MS);
+    telemetries.add(() => {
+      if (!this.isWelcomed) return;
+      figures.telemetry += 1;
+      this.#sequence += 1;
+      this.#send(telemetry(this.#sequence));
+    });
   }
 }
 
