@@ -14,8 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import zmq
-
 FOLDER = "LAZYGRAPH_ENGINE_KEYS"
 VARIABLES = ("LAZYGRAPH_SERVER_KEY", "LAZYGRAPH_PUBLIC_KEY", "LAZYGRAPH_SECRET_KEY")
 # Of the folder, in the order of the variables; `lazygraph keys new` makes them.
@@ -70,6 +68,9 @@ def load_curve(env: Mapping[str, str]) -> Curve | None:
                 f"expected {name} to be a Z85 key of {KEY_CHARS} characters, got {len(value)} "
                 f"characters; {together}"
             )
+    # Only where there are keys: every process that may start an engine reads the settings.
+    import zmq
+
     if zmq.curve_public(values[2].encode()).decode() != values[1]:
         raise SettingsError(
             f"expected {names[2]} to be the secret key of {names[1]}, got another one's: put back "

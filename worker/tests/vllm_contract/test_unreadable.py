@@ -30,8 +30,7 @@ def test_a_configuration_we_cannot_read(
 def test_graphs_we_cannot_read(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for module in ("calls", "state"):
-        monkeypatch.setattr(f"lazygraph_vllm.rank.{module}.describe_graph", broken)
+    monkeypatch.setattr("lazygraph_vllm.rank.pairs.describe_graph", broken)
     monkeypatch.setattr(logging.getLogger("vllm"), "propagate", True)
     assert_stock(started(monkeypatch))
     assert "running as stock: can't read its graphs: AttributeError" in caplog.text
