@@ -190,7 +190,8 @@ describe("lazygraph keys export", () => {
   function nastyPair(): ReturnType<typeof curveKeyPair> {
     for (;;) {
       const pair = curveKeyPair();
-      const isNasty = (key: string) => /\$/.test(key) && /[{}()*#&<>!?]/.test(key);
+      // Where nothing is in quotes, an env file's line ends at `#`.
+      const isNasty = (key: string) => ["$", "#"].every((sign) => key.includes(sign));
       if (isNasty(pair.publicKey) && isNasty(pair.secretKey)) return pair;
     }
   }
