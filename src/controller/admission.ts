@@ -4,6 +4,7 @@
  */
 
 import type { Clock } from "../base/clock.ts";
+import { dropOldest } from "../base/drop-oldest.ts";
 import { type ErrorCode, LazygraphError } from "../base/errors.ts";
 import { EngineDriver } from "../engine/driver.ts";
 import { publishProblem } from "../engine/events.ts";
@@ -93,7 +94,8 @@ export class EngineAdmission {
       this.#refuse(peer, refusal, hello.engine);
       return;
     }
-    const taken = this.#names.refusal(hello, this.#options.registry.driver(hello.engine));
+    const key = this.#names.proven(hello);
+    const taken = this.#names.refusal(hello, key, this.#options.registry.driver(hello.engine));
     if (taken !== undefined) {
       this.#nameTaken(peer, connection, hello, taken);
       return;
@@ -129,7 +131,7 @@ export class EngineAdmission {
     this.#putOff.delete(id);
     this.#firstAtSeconds ??= this.#options.clock.now();
     onJoin();
-    this.#admit(peer, hello);
+    this.#admit(peer, hello, key);
   }
 
   /**
@@ -185,7 +187,7 @@ export class EngineAdmission {
     publishProblem(engine, code, message);
   }
 
-  #admit(peer: string, hello: Hello): void {
+  #admit(peer: string, hello: Hello, key: string | undefined): void {
     const { options, clock, registry, plans, memory, pace, onChange } = this.#options;
     const { engine } = hello;
     const old = registry.driver(engine);
@@ -193,7 +195,7 @@ export class EngineAdmission {
     if (old !== undefined && old.record.hello.session === hello.session) {
       this.#endConnectionOf(old, "it came back over another connection");
       this.#connect(peer, { driver: old, session });
-      this.#names.own(old, hello);
+      this.#names.own(old, key);
       old.attach(hello, session);
       return;
     }
@@ -213,7 +215,7 @@ export class EngineAdmission {
     });
     if (replaced > 0) driver.countProblem("replaced", replaced);
     registry.add(driver);
-    this.#names.own(driver, hello);
+    this.#names.own(driver, key);
     this.#connect(peer, { driver, session });
     driver.join();
   }
@@ -313,18 +315,6 @@ export class EngineAdmission {
     this.#strangers.delete(peer);
     this.#strangers.set(peer, atSeconds);
     dropOldest(this.#strangers, STRANGERS_MAX);
-  }
-}
-
-/** What was added first goes first. */
-function dropOldest(
-  names: Pick<Map<string, unknown> | Set<string>, "size" | "keys" | "delete">,
-  max: number,
-): void {
-  if (names.size <= max) return;
-  for (const oldest of names.keys()) {
-    names.delete(oldest);
-    break;
   }
 }
 

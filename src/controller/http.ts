@@ -39,6 +39,7 @@ import {
   object,
   withMethods,
 } from "../base/check-options.ts";
+import { dropOldest } from "../base/drop-oldest.ts";
 import { codeOf, messageOf, OptionError } from "../base/errors.ts";
 import { shownWhole } from "../base/shown.ts";
 import type { SleepOptions, WakeOptions } from "../engine/sleep.ts";
@@ -439,10 +440,7 @@ function digestOf(session: string): string {
   const all = createHash("sha256").update(`lazygraph session ${session}`).digest("hex");
   const digest = all.slice(0, SESSION_DIGITS);
   digests.set(session, digest);
-  if (digests.size > ENGINES_MAX) {
-    const [oldest] = digests.keys();
-    if (oldest !== undefined) digests.delete(oldest);
-  }
+  dropOldest(digests, ENGINES_MAX);
   return digest;
 }
 

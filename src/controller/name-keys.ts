@@ -30,11 +30,21 @@ export class NameKeys {
     this.#curve = curve;
   }
 
-  /** @returns why it may not have its name, in a sentence for both sides; undefined: it may */
-  refusal(hello: Hello, holder: EngineDriver | undefined): string | undefined {
+  /** The key whose owner sent this; undefined: it proves none, or nobody has keys here. */
+  proven(hello: Hello): string | undefined {
+    return this.#curve === undefined ? undefined : provenKey(this.#curve, hello);
+  }
+
+  /**
+   * @param key of `proven`
+   * @returns why it may not have its name, in a sentence for both sides; undefined: it may
+   */
+  refusal(
+    { engine }: Hello,
+    key: string | undefined,
+    holder: EngineDriver | undefined,
+  ): string | undefined {
     if (this.#curve === undefined) return undefined;
-    const { engine } = hello;
-    const key = provenKey(this.#curve, hello);
     const allowed = this.#allowed();
     const isAllowed = (one: string | undefined): boolean =>
       allowed?.some((client) => keyOf(client) === one) ?? one !== undefined;
@@ -53,8 +63,7 @@ export class NameKeys {
   }
 
   /** This engine has the name now. */
-  own(driver: EngineDriver, hello: Hello): void {
-    const key = this.#curve === undefined ? undefined : provenKey(this.#curve, hello);
+  own(driver: EngineDriver, key: string | undefined): void {
     if (key !== undefined) this.#owners.set(driver, key);
   }
 

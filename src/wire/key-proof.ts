@@ -16,6 +16,7 @@ import {
   createPublicKey,
   diffieHellman,
   hkdfSync,
+  type KeyObject,
   timingSafeEqual,
 } from "node:crypto";
 import type { Hello, KeyProof } from "./protocol.ts";
@@ -24,6 +25,8 @@ import { keyBytes } from "./z85.ts";
 /** What the proof is for: the same shared secret must never mean anything else. */
 const LABEL = "lazygraph hello 1";
 const PROOF_BYTES = 32;
+/** The kind of key, as JWK calls it. */
+const X25519 = { kty: "OKP", crv: "X25519" } as const;
 
 export interface KeyPair {
   /** Z85. */
@@ -32,11 +35,10 @@ export interface KeyPair {
 }
 
 /** Whether the two belong together; of keys that were swapped or mixed up they don't. */
-export function isPair({ publicKey, secretKey }: KeyPair): boolean {
-  const own = { kty: "OKP", crv: "X25519", x: base64(publicKey), d: base64(secretKey) };
+export function isPair(pair: KeyPair): boolean {
   // The public half that is given is not looked at: what comes out is made from the secret one.
-  const made = createPublicKey(createPrivateKey({ key: own, format: "jwk" }));
-  return made.export({ format: "jwk" }).x === own.x;
+  const made = createPublicKey(privateKeyOf(pair));
+  return made.export({ format: "jwk" }).x === base64(pair.publicKey);
 }
 
 type Claimed = Pick<Hello, "engine" | "session">;
@@ -69,15 +71,19 @@ function proofOf(
   { engine, session }: Claimed,
   keys: { readonly client: string; readonly server: string },
 ): Buffer {
-  const curve = { kty: "OKP", crv: "X25519", x: base64(own.publicKey), d: base64(own.secretKey) };
-  const peer = { kty: "OKP", crv: "X25519", x: base64(theirs) };
+  const peer = { ...X25519, x: base64(theirs) };
   const shared = diffieHellman({
-    privateKey: createPrivateKey({ key: curve, format: "jwk" }),
+    privateKey: privateKeyOf(own),
     publicKey: createPublicKey({ key: peer, format: "jwk" }),
   });
   // Keys have a fixed length and neither name has a zero in it: no two claims read alike.
   const info = [LABEL, keys.client, keys.server, engine, session].join("\0");
   return Buffer.from(hkdfSync("sha256", shared, "", info, PROOF_BYTES));
+}
+
+function privateKeyOf({ publicKey, secretKey }: KeyPair): KeyObject {
+  const key = { ...X25519, x: base64(publicKey), d: base64(secretKey) };
+  return createPrivateKey({ key, format: "jwk" });
 }
 
 function base64(key: string): string {

@@ -7,6 +7,7 @@
  * again and again under new ids has no more of it than somebody who comes once.
  */
 
+import { dropOldest } from "../base/drop-oldest.ts";
 import { WorkBudget } from "./work-budget.ts";
 
 /** Frames read of one peer within a second; what it sends beyond them is dropped unread. */
@@ -127,8 +128,6 @@ export class Peers {
     // Insertion order is order of last contact, so that the first entry is the one to forget.
     this.#strangers.delete(peer.name);
     this.#strangers.set(peer.name, peer);
-    if (this.#strangers.size <= STRANGERS_MAX) return;
-    const [oldest] = this.#strangers.keys();
-    if (oldest !== undefined) this.#strangers.delete(oldest);
+    dropOldest(this.#strangers, STRANGERS_MAX);
   }
 }
