@@ -6,7 +6,8 @@
  */
 
 import { context, type Span, SpanStatusCode, type Tracer, trace } from "@opentelemetry/api";
-import { checkOption, object, textRule } from "./base/check-options.ts";
+import { checkOption, textRule } from "./base/check-options.ts";
+import { object } from "./base/schema.ts";
 import { type EngineEventBase, onEvent } from "./engine/events.ts";
 import { monotonicSeconds, readSpans, type Span as Timed } from "./startup/spans.ts";
 

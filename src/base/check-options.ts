@@ -44,7 +44,6 @@ export function checkOption(name: string, value: unknown, schema: Schema<unknown
   throw new OptionError(name, `Expected ${name} to be ${issues[0].message}, got ${got}.`);
 }
 
-export const flag: Schema<boolean> = v.boolean("true or false");
 export const callback: Schema<unknown> = v.function("a function");
 export const signal: Schema<AbortSignal> = v.instance(AbortSignal, "an AbortSignal");
 
@@ -56,10 +55,6 @@ export function textRule(expected: string): Schema<string> {
     v.check((text) => !text.includes("\0"), expected),
   );
 }
-
-export const object: Schema<unknown> = rule("an object", (value) => {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-});
 
 /** An object with these methods, such as a controller. Expected is how the sentence calls it. */
 export function withMethods(expected: string, methods: readonly string[]): Schema<unknown> {

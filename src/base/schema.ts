@@ -5,6 +5,7 @@
  */
 
 import * as v from "valibot";
+import { isObject } from "./is-object.ts";
 import { nearMiss } from "./near-miss.ts";
 import { shownWhole } from "./shown.ts";
 
@@ -127,7 +128,5 @@ export function oneOf<const T extends string>(values: readonly T[]): Schema<T> {
   return v.picklist(values, `one of ${values.join(", ")}`);
 }
 
-const object: Schema<object> = v.custom<object>(
-  (value) => typeof value === "object" && value !== null && !Array.isArray(value),
-  "an object",
-);
+export const object: Schema<object> = v.custom<object>(isObject, "an object");
+export const flag: Schema<boolean> = v.boolean("true or false");

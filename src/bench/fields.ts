@@ -6,7 +6,6 @@ import { readBy, type Schema } from "../base/schema.ts";
 
 /** Not empty. */
 export const words: Schema<string> = v.pipe(v.string("a text"), v.nonEmpty("a text"));
-export const flag: Schema<boolean> = v.boolean("true or false");
 
 /** @throws OptionError for the first field that is unknown or breaks its rule */
 export function readField<T>(schema: Schema<T>, value: unknown, path: string): T {

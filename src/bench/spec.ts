@@ -2,12 +2,12 @@
 
 import * as v from "valibot";
 import { OptionError } from "../base/errors.ts";
-import { exactFields, list, named, number, oneOf, whole } from "../base/schema.ts";
+import { exactFields, flag, list, named, number, oneOf, whole } from "../base/schema.ts";
 import { type ControllerOptions, resolveOptions } from "../controller/options.ts";
 import { checkApiKey, checkHeaders } from "../measure/access-check.ts";
 import { type ServerAddressOptions, serverUrl, shownUrl } from "../measure/server-address.ts";
 import { MODES, type Mode } from "../wire/protocol.ts";
-import { defined, fieldError, flag, readField, words } from "./fields.ts";
+import { defined, fieldError, readField, words } from "./fields.ts";
 import type { Load } from "./load.ts";
 import { checkLoad, loadSchema, SECONDS_MAX, tokens } from "./load-spec.ts";
 import type { Endpoint, RequestFields } from "./stream.ts";

@@ -6,6 +6,7 @@
 
 import { readFileSync, statSync } from "node:fs";
 import { codeOf, OptionError } from "../base/errors.ts";
+import { isObject } from "../base/is-object.ts";
 import { nearMiss } from "../base/near-miss.ts";
 import { jsonFault, parseJsonFile } from "../base/parse-json.ts";
 import { quote } from "./errors.ts";
@@ -163,7 +164,7 @@ function readObject(file: Source): object {
   } catch (error) {
     throw mistake(file, `Expected ${file.name} to be JSON, but ${jsonFault(error)}.`);
   }
-  if (typeof value === "object" && value !== null && !Array.isArray(value)) return value;
+  if (isObject(value)) return value;
   throw mistake(file, `Expected ${file.name} to hold a JSON object, got ${quote(text.trim())}.`);
 }
 

@@ -4,12 +4,12 @@ import * as v from "valibot";
 import {
   checkOption,
   checkOptions,
-  flag,
   type OptionRules,
   rule,
   signal,
 } from "../base/check-options.ts";
-import { number, oneOf, whole } from "../base/schema.ts";
+import { isObject } from "../base/is-object.ts";
+import { flag, number, oneOf, whole } from "../base/schema.ts";
 import type { SleepOptions, WakeOptions } from "../engine/sleep.ts";
 import { LIMITS, MODES, PHASES } from "../wire/protocol.ts";
 import type { WaitOptions } from "./waiters.ts";
@@ -29,9 +29,7 @@ const engineName = rule("the name of an engine", (value) => {
 });
 const mode = oneOf(MODES);
 const reason = v.pipe(v.string(REASON), v.maxLength(LIMITS.textChars, REASON));
-const announced = rule("an object such as { inSeconds: 2, requests: 8 }", (value) => {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-});
+const announced = rule("an object such as { inSeconds: 2, requests: 8 }", isObject);
 const announcementRules: OptionRules<Announcement> = {
   inSeconds: number(0, 3600),
   requests: whole(1, 1_000_000),

@@ -34,13 +34,12 @@ import {
   callback,
   checkOption,
   checkOptions,
-  flag,
   type OptionRules,
-  object,
   withMethods,
 } from "../base/check-options.ts";
 import { dropOldest } from "../base/drop-oldest.ts";
 import { codeOf, messageOf, OptionError } from "../base/errors.ts";
+import { flag, object } from "../base/schema.ts";
 import { shownWhole } from "../base/shown.ts";
 import type { SleepOptions, WakeOptions } from "../engine/sleep.ts";
 import type { EngineSnapshot } from "../engine/snapshot.ts";

@@ -1,16 +1,9 @@
 /** Options of a controller: their types, defaults and rules. */
 
 import * as v from "valibot";
-import {
-  checkOptions,
-  flag,
-  type OptionRules,
-  rule,
-  signal,
-  textRule,
-} from "../base/check-options.ts";
+import { checkOptions, type OptionRules, rule, signal, textRule } from "../base/check-options.ts";
 import { OptionError } from "../base/errors.ts";
-import { number, oneOf, type Schema, whole } from "../base/schema.ts";
+import { flag, number, oneOf, type Schema, whole } from "../base/schema.ts";
 import { shown } from "../base/shown.ts";
 import { checkMemoryOptions, type MemoryOptions } from "../memory/options.ts";
 import {

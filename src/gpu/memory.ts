@@ -1,7 +1,8 @@
 /** Opens the best source of GPU memory that this host has: the addon, else nvidia-smi, else none. */
 
-import { checkOption, object } from "../base/check-options.ts";
+import { checkOption } from "../base/check-options.ts";
 import { OptionError } from "../base/errors.ts";
+import { object } from "../base/schema.ts";
 import { addonCandidates, loadAddon } from "./addon.ts";
 import { openNvidiaSmi } from "./nvidia-smi.ts";
 import { openNvml } from "./nvml-reader.ts";

@@ -10,16 +10,9 @@ import { type ChildProcess, type SpawnOptions, spawn } from "node:child_process"
 import { resolve } from "node:path";
 import { createInterface } from "node:readline";
 import * as v from "valibot";
-import {
-  callback,
-  checkOptions,
-  type OptionRules,
-  object,
-  rule,
-  textRule,
-} from "../base/check-options.ts";
+import { callback, checkOptions, type OptionRules, rule, textRule } from "../base/check-options.ts";
 import { ERROR_CODES, type ErrorCode, LazygraphError } from "../base/errors.ts";
-import { whole } from "../base/schema.ts";
+import { object, whole } from "../base/schema.ts";
 import { launcherCommand } from "./command.ts";
 import { askLauncher, type LauncherStatus, launcherStatus } from "./status.ts";
 

@@ -3,8 +3,9 @@
  * JSON document, compressed or not.
  */
 
-import { checkOption, object } from "../base/check-options.ts";
+import { checkOption } from "../base/check-options.ts";
 import { messageOf } from "../base/errors.ts";
+import { object } from "../base/schema.ts";
 import { type Answer, Tally, type TallyOptions } from "./answer.ts";
 import { type ContentDecoder, createContentDecoder } from "./content-decoder.ts";
 import { EventStream } from "./event-stream.ts";

@@ -6,6 +6,8 @@
  * and usage are none. Chat and text completions, responses and messages are known.
  */
 
+import { isObject } from "../base/is-object.ts";
+
 export interface Reading {
   /** The first content in it, where there is any. */
   readonly content?: string;
@@ -38,7 +40,7 @@ export function readEvent(data: string, name?: string): Reading {
   if (text === DONE) return { done: true };
   if (name === "error") return { error: errorText(parsedOr(text, text)) };
   const value: unknown = JSON.parse(text);
-  if (isFields(value)) return readDocument(value);
+  if (isObject(value)) return readDocument(value);
   throw new SyntaxError(`Expected an event to be a JSON object, got ${text.slice(0, 100)}.`);
 }
 
@@ -50,7 +52,7 @@ export function readStrayLine(line: string): Reading {
   const [, field] = /^error:(.*)$/s.exec(line) ?? [];
   if (field !== undefined) return { error: errorText(parsedOr(field.trim(), field.trim())) };
   const value = line.trimStart().startsWith("{") ? parsedOr(line, undefined) : undefined;
-  return isFields(value) ? readDocument(value) : NOTHING;
+  return isObject(value) ? readDocument(value) : NOTHING;
 }
 
 /** An event's JSON, or a whole answer that was not streamed. */
@@ -76,7 +78,7 @@ function errorOf(value: Fields): string | undefined {
 }
 
 function errorText(error: unknown): string {
-  const { message } = isFields(error) ? error : { message: error };
+  const { message } = isObject(error) ? error : { message: error };
   const said = typeof message === "string" && message !== "" ? message : JSON.stringify(error);
   return String(said).slice(0, ERROR_CHARS_MAX);
 }
@@ -85,7 +87,7 @@ function errorText(error: unknown): string {
 function readChoices(choices: unknown): Reading {
   let reading: Reading = NOTHING;
   for (const choice of Array.isArray(choices) ? choices : []) {
-    if (!isFields(choice)) continue;
+    if (!isObject(choice)) continue;
     const error = errorOf(choice);
     if (error !== undefined) return { error };
     const content = reading.content ?? contentOf(choice);
@@ -108,25 +110,25 @@ function contentOf(choice: Fields): string | undefined {
   const text = textOf(choice["text"]);
   if (text !== undefined) return text;
   const delta = choice["delta"] ?? choice["message"];
-  if (!isFields(delta)) return undefined;
+  if (!isObject(delta)) return undefined;
   return (
     textOf(delta["content"]) ??
     textOf(delta["reasoning_content"]) ??
     textOf(delta["reasoning"]) ??
     textOf(delta["refusal"]) ??
     argumentsOf(delta["function_call"]) ??
-    first(delta["tool_calls"], (call) => argumentsOf(isFields(call) ? call["function"] : undefined))
+    first(delta["tool_calls"], (call) => argumentsOf(isObject(call) ? call["function"] : undefined))
   );
 }
 
 function argumentsOf(call: unknown): string | undefined {
-  return isFields(call) ? textOf(call["arguments"]) : undefined;
+  return isObject(call) ? textOf(call["arguments"]) : undefined;
 }
 
 /** A text, or that of the first part of a list that has one. */
 function textOf(value: unknown): string | undefined {
   if (typeof value === "string") return value === "" ? undefined : value;
-  return first(value, (part) => (isFields(part) ? textOf(part["text"]) : undefined));
+  return first(value, (part) => (isObject(part) ? textOf(part["text"]) : undefined));
 }
 
 function first(values: unknown, read: (value: unknown) => string | undefined): string | undefined {
@@ -141,7 +143,7 @@ function first(values: unknown, read: (value: unknown) => string | undefined): s
 /** A word, or an object with one in `type`; an empty word is none. */
 function finishOf(value: unknown): string | undefined {
   if (value === undefined || value === null || value === "") return undefined;
-  if (isFields(value) && typeof value["type"] === "string") return value["type"];
+  if (isObject(value) && typeof value["type"] === "string") return value["type"];
   return typeof value === "string" ? value : JSON.stringify(value);
 }
 
@@ -172,7 +174,7 @@ function readResponsesEvent(value: Fields, type: string): Reading | undefined {
     return content === undefined ? NOTHING : { content };
   }
   if (!/^response\.(completed|incomplete|failed|cancelled)$/.test(type)) return NOTHING;
-  const response = isFields(value["response"]) ? value["response"] : {};
+  const response = isObject(value["response"]) ? value["response"] : {};
   return { ...readResponse({ status: type.slice("response.".length), ...response }), done: true };
 }
 
@@ -180,10 +182,10 @@ function readResponse(response: Fields): Reading {
   const error = errorOf(response);
   if (error !== undefined) return { error };
   const details = response["incomplete_details"];
-  const reason = isFields(details) ? finishOf(details["reason"]) : undefined;
+  const reason = isObject(details) ? finishOf(details["reason"]) : undefined;
   const finish = reason ?? finishOf(response["status"]);
   const content = first(response["output"], (item) => {
-    if (!isFields(item)) return undefined;
+    if (!isObject(item)) return undefined;
     return textOf(item["content"]) ?? textOf(item["arguments"]) ?? textOf(item["summary"]);
   });
   const said = {
@@ -196,10 +198,10 @@ function readResponse(response: Fields): Reading {
 function readMessagesEvent(value: Fields, type: string): Reading | undefined {
   switch (type) {
     case "message_start":
-      return isFields(value["message"]) ? countsOf(value["message"]["usage"]) : NOTHING;
+      return isObject(value["message"]) ? countsOf(value["message"]["usage"]) : NOTHING;
     case "message":
     case "message_delta": {
-      const delta = isFields(value["delta"]) ? value["delta"] : value;
+      const delta = isObject(value["delta"]) ? value["delta"] : value;
       const finish = finishOf(delta["stop_reason"]);
       const content = first(value["content"], blockText);
       const said = {
@@ -224,9 +226,9 @@ function readMessagesEvent(value: Fields, type: string): Reading | undefined {
 }
 
 function blockText(block: unknown): string | undefined {
-  if (!isFields(block)) return undefined;
+  if (!isObject(block)) return undefined;
   const { input } = block;
-  const used = isFields(input) && Object.keys(input).length > 0 ? JSON.stringify(input) : undefined;
+  const used = isObject(input) && Object.keys(input).length > 0 ? JSON.stringify(input) : undefined;
   return (
     textOf(block["text"]) ?? textOf(block["thinking"]) ?? textOf(block["partial_json"]) ?? used
   );
@@ -234,7 +236,7 @@ function blockText(block: unknown): string | undefined {
 
 /** OpenAI's names and Anthropic's, whose input leaves out what came from a cache. */
 function countsOf(usage: unknown): Pick<Reading, "promptTokens" | "outputTokens"> {
-  if (!isFields(usage)) return NOTHING;
+  if (!isObject(usage)) return NOTHING;
   const input = countOf(usage["input_tokens"]);
   const cached =
     (countOf(usage["cache_read_input_tokens"]) ?? 0) +
@@ -262,8 +264,4 @@ function parsedOr<T>(text: string, other: T): unknown {
   } catch {
     return other;
   }
-}
-
-function isFields(value: unknown): value is Fields {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }

@@ -7,8 +7,9 @@
  */
 
 import * as v from "valibot";
-import { checkOption, checkOptions, type OptionRules, object } from "../base/check-options.ts";
+import { checkOption, checkOptions, type OptionRules } from "../base/check-options.ts";
 import { OptionError } from "../base/errors.ts";
+import { object } from "../base/schema.ts";
 import { shown } from "../base/shown.ts";
 import { checkApiKey, checkHeaders } from "./access-check.ts";
 

@@ -1,7 +1,7 @@
 /** What the user may say about GPU memory: types and rules. */
 
-import { checkOption, checkOptions, flag, type OptionRules, rule } from "../base/check-options.ts";
-import { oneOf, whole } from "../base/schema.ts";
+import { checkOption, checkOptions, type OptionRules, rule } from "../base/check-options.ts";
+import { flag, oneOf, whole } from "../base/schema.ts";
 import { RESERVES, type Reserve } from "../wire/protocol.ts";
 
 export interface MemoryOptions {

@@ -6,10 +6,11 @@
  */
 
 import type { Registry } from "prom-client";
-import { checkOption, object, withMethods } from "../base/check-options.ts";
+import { checkOption, withMethods } from "../base/check-options.ts";
 import { type Clock, systemClock } from "../base/clock.ts";
 import { OptionError } from "../base/errors.ts";
 import type { GraphKind } from "../base/graph.ts";
+import { object } from "../base/schema.ts";
 import type { Controller } from "../controller/controller.ts";
 import { type EngineEventBase, onEvent } from "../engine/events.ts";
 import type { EngineSnapshot } from "../engine/snapshot.ts";

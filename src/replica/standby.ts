@@ -11,10 +11,10 @@
  */
 
 import type { Server } from "node:http";
-import { callback, checkOptions, type OptionRules, object, rule } from "../base/check-options.ts";
+import { callback, checkOptions, type OptionRules, rule } from "../base/check-options.ts";
 import { codeOf, LazygraphError, OptionError } from "../base/errors.ts";
 import { listenServer } from "../base/listen-error.ts";
-import { number, whole } from "../base/schema.ts";
+import { number, object, whole } from "../base/schema.ts";
 import type { Announcement } from "../controller/call-options.ts";
 import { type Controller, createController } from "../controller/controller.ts";
 import { createHttpServer, type HttpOptions } from "../controller/http.ts";

@@ -6,8 +6,9 @@
  * the one that makes a scaled-to-zero engine start. traces/README.md lists the formats.
  */
 
-import { checkOption, object, textRule } from "../base/check-options.ts";
+import { checkOption, textRule } from "../base/check-options.ts";
 import { LazygraphError, OptionError } from "../base/errors.ts";
+import { object } from "../base/schema.ts";
 import { expectedHeader, openCsv } from "./csv.ts";
 import {
   TIME_UNITS,

@@ -6,9 +6,10 @@
  */
 
 import { randomUUID } from "node:crypto";
-import { checkOption, object } from "../../base/check-options.ts";
+import { checkOption } from "../../base/check-options.ts";
 import { type Clock, systemClock } from "../../base/clock.ts";
 import { type Graph, topGraphs } from "../../base/graph.ts";
+import { object } from "../../base/schema.ts";
 import { dispatchTable } from "../../schedule/dispatch.ts";
 import { fillOrder, firstLadder } from "../../schedule/first-ladder.ts";
 import type { TraceRequest } from "../../trace/trace.ts";

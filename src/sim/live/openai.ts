@@ -5,6 +5,7 @@
  * given as token ids count as what they are.
  */
 
+import { isObject } from "../../base/is-object.ts";
 import { shownWhole } from "../../base/shown.ts";
 
 export type Endpoint = "completions" | "chat";
@@ -75,7 +76,7 @@ export function parseGeneration(endpoint: Endpoint, body: unknown, limits: Limit
     promptTokens,
     outputTokens: outputTokens as number,
     stream: fields["stream"] === true,
-    includeUsage: isRecord(options) && options["include_usage"] === true,
+    includeUsage: isObject(options) && options["include_usage"] === true,
   };
 }
 
@@ -207,12 +208,8 @@ function wordId(word: string): number {
   return hash & 0xffff;
 }
 
-function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
 function record(value: unknown, what: string): Readonly<Record<string, unknown>> {
-  if (isRecord(value)) return value;
+  if (isObject(value)) return value;
   throw badRequest(`Expected ${what} to be a JSON object, got ${shownWhole(value)}.`);
 }
 

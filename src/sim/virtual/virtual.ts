@@ -7,7 +7,8 @@
  */
 
 import * as v from "valibot";
-import { callback, checkOption, object, rule } from "../../base/check-options.ts";
+import { callback, checkOption, rule } from "../../base/check-options.ts";
+import { object } from "../../base/schema.ts";
 import type { Profile } from "../../profile/profile.ts";
 import type { PolicyMaker } from "../../schedule/choice.ts";
 import type { Policy } from "../../schedule/policy.ts";
