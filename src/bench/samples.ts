@@ -80,13 +80,13 @@ export interface RunTimes {
   readonly endSeconds?: number;
 }
 
-/** The head of a run: everything but its samples. */
 /** What of a specification makes requests other ones, besides mode, load and endpoint. */
 export type AskedFields = Pick<
   BenchSpec,
   "ignoreEos" | "maxTokensSent" | "streamOptions" | "textPrompts" | "numWarmups" | "model"
 >;
 
+/** The head of a run: everything but its samples. */
 export interface RunHead {
   readonly format: 1;
   readonly cell: CellName;

@@ -131,12 +131,8 @@ function reportText(findings: readonly Finding[], role: Role): string {
   const needed = new Set(blockers(findings, role).map((finding) => finding.name));
   // Without a driver there is no GPU: it is the cause, and stands above as missing.
   if (needed.has("gpu")) needed.add("driver");
-  const missing = findings
-    .filter(({ name, status }, index) => {
-      const isFirst = findings.findIndex((finding) => finding.name === name) === index;
-      return status === "missing" && needed.has(name) && isFirst;
-    })
-    .map(({ name }) => name);
+  const told = findings.filter(({ name, status }) => status === "missing" && needed.has(name));
+  const missing = [...new Set(told.map(({ name }) => name))];
   const job = role === "run" ? "run an engine under `lazygraph run`" : "run `lazygraph serve`";
   lines.push(
     "",

@@ -88,9 +88,10 @@ export function parseOptions(
   }
   if (positional !== undefined && !flags.has("help")) {
     const { name, min, max, first } = positional;
+    const [what = name] = name.split(" ");
     // An action that there isn't is the mistake, however many words follow it.
     if (first !== undefined && positionals[0] !== undefined) {
-      choice(name.split(" ")[0] ?? name, first, positionals[0]);
+      choice(what, first, positionals[0]);
     }
     const count = positionals.length;
     if (count < min || count > max) {
@@ -98,7 +99,7 @@ export function parseOptions(
       const sentence =
         first === undefined
           ? `Expected ${range} ${name}, got ${count}`
-          : `Expected ${name}, where ACTION is ${orList(first)}, got ${counted(count, "argument")}`;
+          : `Expected ${name}, where ${what} is ${orList(first)}, got ${counted(count, "argument")}`;
       throw new OptionError(name, `${sentence}; see --help.`);
     }
   }

@@ -1,7 +1,9 @@
 /** What the user may say about GPU memory: types and rules. */
 
-import { checkOption, checkOptions, type OptionRules, rule } from "../base/check-options.ts";
+import { checkOptions, type OptionRules, rule } from "../base/check-options.ts";
+import { OptionError } from "../base/errors.ts";
 import { flag, oneOf, whole } from "../base/schema.ts";
+import { shown } from "../base/shown.ts";
 import { RESERVES, type Reserve } from "../wire/protocol.ts";
 
 export interface MemoryOptions {
@@ -61,8 +63,11 @@ export function checkMemoryOptions(options: object): void {
   checkOptions(options, RULES, "memory");
   const { reserve, reserveBytes } = options as MemoryOptions;
   if (reserveBytes === undefined || isSized(reserve)) return;
-  const beside = rule('given beside reserve "top" or "plan"', () => false);
-  checkOption("memory.reserveBytes", reserveBytes, beside);
+  throw new OptionError(
+    "memory.reserveBytes",
+    'Expected memory.reserveBytes to be given beside reserve "top" or "plan", got ' +
+      `${shown(reserveBytes)}.`,
+  );
 }
 
 /** Whether what is kept back for graphs goes by a size that somebody may know better. */

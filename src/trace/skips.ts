@@ -1,5 +1,6 @@
 /** How often something of a trace was left out, and the sentence that says so. */
 
+import { counted } from "../base/counted.ts";
 import type { TraceSkip } from "./entry.ts";
 
 export class SkipCounts {
@@ -15,9 +16,7 @@ export class SkipCounts {
 
   /** Such as `2 failed requests, 1 blank line`; empty when nothing was left out. */
   text(): string {
-    return [...this.#counts]
-      .map(([skip, count]) => `${count} ${skip}${count === 1 ? "" : "s"}`)
-      .join(", ");
+    return [...this.#counts].map(([skip, count]) => counted(count, skip)).join(", ");
   }
 
   /** Undefined when nothing was left out. */
