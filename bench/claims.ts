@@ -23,7 +23,14 @@ import {
   faultFindings,
   fuzzFindings,
 } from "./lib/claims-faults.ts";
-import { type House, hourFindings, houseFindings, type SimulatedHour } from "./lib/claims-house.ts";
+import {
+  type House,
+  hourFindings,
+  houseFindings,
+  type SimulatedHour,
+  type TestTime,
+  testTimeFindings,
+} from "./lib/claims-house.ts";
 import {
   type Compared,
   type SimulatedLoads,
@@ -84,6 +91,7 @@ const MAIN_JOB = "bench/gpu/main-job.sh OUT_DIR";
 const VERIFY = "python3 bench/gpu/verify_report.py LOG";
 const FAMILIES = "bench/gpu/families.sh OUT_DIR";
 const CHECKS = "python3 bench/gpu/checks.py OUT_DIR CHECK ...";
+const TEST_TIME = "test-time.json";
 const FIRST_SET = "npm run bench:first-set";
 
 function findings(): Finding[] {
@@ -141,6 +149,12 @@ function findings(): Finding[] {
       source: "simulated-hour.json",
       command: "BEFORE=CHECKOUT npm run bench:simulated-hour",
     }),
+    ...(has(TEST_TIME)
+      ? testTimeFindings(read<TestTime>(TEST_TIME), {
+          source: TEST_TIME,
+          command: "BEFORE=CHECKOUT npm run bench:test-time",
+        })
+      : []),
     ...uses(),
   ];
 }

@@ -130,8 +130,8 @@ async function startCell(options: CellOptions, running: Running): Promise<StartR
     ? await settledEngine(httpPort, modeOf(cell.arm), SETTLED_SECONDS_MAX)
     : undefined;
   const decode: DecodeResult[] = [];
+  const clock = stepClockOf(running.timings);
   for (const concurrent of decodes(cell, family) ? options.levels : []) {
-    const clock = stepClockOf(running.timings);
     decode.push(await decodeLevel(url, model, concurrent, options.repetitions, clock));
   }
   const after = isOurs(cell.arm) ? await engineSnapshot(httpPort) : undefined;

@@ -1,6 +1,6 @@
 /** What the checks of bench/gpu/checks.py and the simulated first set claim. Pure. */
 
-import type { Finding } from "./claims.ts";
+import type { Finding, Origin } from "./claims.ts";
 
 /** One line of checks.py. */
 export interface Check {
@@ -14,9 +14,7 @@ export interface Check {
   readonly same?: number;
 }
 
-type Told = Pick<Finding, "source" | "command">;
-
-export function checkFindings(checks: readonly Check[], told: Told): Finding[] {
+export function checkFindings(checks: readonly Check[], told: Origin): Finding[] {
   return checks.map((check) => {
     const [family, kind] = check.check.split(".");
     const all = { ...told, limit: 1, sense: "atLeast" } as const;
@@ -60,7 +58,7 @@ export interface FirstSet {
  * often lazy mode came out above stock or the fixed ladder where nobody knows the engine's costs.
  * With known ones the worst of all runs tells it.
  */
-export function firstSetFindings(set: FirstSet, told: Told): Finding[] {
+export function firstSetFindings(set: FirstSet, told: Origin): Finding[] {
   const isAbove = ({ above }: FirstSet["comparisons"][number]): boolean =>
     above.some(([mode]) => mode === "lazy, unknown engine");
   return [
@@ -74,7 +72,7 @@ export function firstSetFindings(set: FirstSet, told: Told): Finding[] {
   ];
 }
 
-function addedFindings({ shareMax, first }: FirstSet, told: Told): Finding[] {
+function addedFindings({ shareMax, first }: FirstSet, told: Origin): Finding[] {
   return first.flatMap(({ load, arms }) => {
     const idle = arms.find(({ name }) => name === "idle-costed");
     const speed = /speed ([\d.]+)/.exec(load)?.[1];

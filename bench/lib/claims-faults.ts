@@ -5,9 +5,7 @@
  */
 
 import { mean } from "../../src/measure/statistics.ts";
-import type { Finding } from "./claims.ts";
-
-type Origin = Pick<Finding, "source" | "command">;
+import { type Finding, type Origin, withLimits } from "./claims.ts";
 
 const SEEDS_MIN = 10_000;
 const HOURS_MIN = 24;
@@ -33,7 +31,7 @@ export interface Faults {
 }
 
 export function faultFindings({ seeds, hours }: Faults, origin: Origin): Finding[] {
-  const { atLeast, atMost } = limits("trust.faults", origin);
+  const { atLeast, atMost } = withLimits("trust.faults", origin);
   const points = Object.values(seeds.killPoints);
   return [
     atLeast("seeds", seeds.courses, "seeds", SEEDS_MIN),
@@ -60,7 +58,7 @@ export interface Fuzz {
 export function fuzzFindings({ rows }: Fuzz, origin: Origin): Finding[] {
   return rows.flatMap(({ decoder, frames, faults }) => {
     const name = decoder.toLowerCase().replace(/[^a-z]+/g, "-");
-    const { atLeast, atMost } = limits(`trust.fuzz.${name}`, origin);
+    const { atLeast, atMost } = withLimits(`trust.fuzz.${name}`, origin);
     return [
       atLeast("frames", frames, "frames", FRAMES_MIN),
       atMost("faults", faults.length, "frames", 0),
@@ -84,7 +82,7 @@ export interface Chaos {
 
 export function chaosFindings(chaos: Chaos, origin: Origin): Finding[] {
   const { heartbeatSeconds, wrongCaptures, rows } = chaos;
-  const { atLeast, atMost } = limits("trust.chaos", origin);
+  const { atLeast, atMost } = withLimits("trust.chaos", origin);
   const wholeSecondsMax = WHOLE_HEARTBEATS_MAX * heartbeatSeconds;
   const late = rows.filter(({ wholeSeconds }) => (wholeSeconds ?? Infinity) > wholeSecondsMax);
   const broken = rows.filter(({ ordersBroken }) => ordersBroken.length > 0);
@@ -113,13 +111,4 @@ function growth(values: readonly number[]): number {
 
 function share<T>(entries: readonly T[], holds: (entry: T) => boolean): number {
   return entries.length === 0 ? 0 : entries.filter(holds).length / entries.length;
-}
-
-type Limited = (id: string, value: number, unit: string, limit: number) => Finding;
-
-function limits(prefix: string, origin: Origin): { atLeast: Limited; atMost: Limited } {
-  const of =
-    (sense: Finding["sense"]): Limited =>
-    (id, value, unit, limit) => ({ id: `${prefix}.${id}`, value, unit, limit, sense, ...origin });
-  return { atLeast: of("atLeast"), atMost: of("atMost") };
 }

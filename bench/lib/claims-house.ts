@@ -1,8 +1,6 @@
 /** What is claimed of how the source hangs together, and of what it may cost. Pure. */
 
-import type { Finding } from "./claims.ts";
-
-type Told = Pick<Finding, "source" | "command">;
+import type { Finding, Origin } from "./claims.ts";
 
 /** Of what there was before the source was put in order. */
 const SHARE_MAX = 0.5;
@@ -29,7 +27,7 @@ export interface House {
   }[];
 }
 
-export function houseFindings({ before, now, decisions }: House, told: Told): Finding[] {
+export function houseFindings({ before, now, decisions }: House, told: Origin): Finding[] {
   const atMost = { ...told, sense: "atMost" } as const;
   const share = (id: string, value: number, unit: string): Finding => {
     return { ...atMost, id: `house.${id}`, value, unit, limit: SHARE_MAX };
@@ -59,7 +57,7 @@ export interface SimulatedHour {
   }[];
 }
 
-export function hourFindings({ rows }: SimulatedHour, told: Told): Finding[] {
+export function hourFindings({ rows }: SimulatedHour, told: Origin): Finding[] {
   return rows.map(({ policy, beforeSeconds, nowSeconds }) => ({
     ...{ ...told, id: `house.simulated-hour.${policy}`, value: nowSeconds / beforeSeconds },
     ...{ unit: "of the processor's seconds before, an hour of traffic simulated", limit: 1 },
@@ -77,7 +75,7 @@ interface SuiteTime {
   readonly nowSeconds: number;
 }
 
-export function testTimeFindings({ vitest, pytest }: TestTime, told: Told): Finding[] {
+export function testTimeFindings({ vitest, pytest }: TestTime, told: Origin): Finding[] {
   const value =
     (vitest.nowSeconds + pytest.nowSeconds) / (vitest.beforeSeconds + pytest.beforeSeconds);
   const unit = "of the same tests' time before";

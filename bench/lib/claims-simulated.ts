@@ -1,8 +1,6 @@
 /** What the simulated loads of bench/simulate.ts and bench/first-set.ts claim at their worst. Pure. */
 
-import type { Finding } from "./claims.ts";
-
-type Told = Pick<Finding, "source" | "command">;
+import type { Finding, Origin } from "./claims.ts";
 
 /** An overloaded engine's added request-seconds, as a multiple of what two tops alone come to. */
 const OVERLOAD_MAX = 1.25;
@@ -28,7 +26,7 @@ interface Second {
   readonly second: number;
 }
 
-export function simulatedFindings(set: SimulatedLoads, told: Told): Finding[] {
+export function simulatedFindings(set: SimulatedLoads, told: Origin): Finding[] {
   return [
     ...OVERLOADS.map((speed) => overloadFinding(set, speed, told)),
     secondsFinding("second-starts", set.secondStarts, told),
@@ -36,7 +34,7 @@ export function simulatedFindings(set: SimulatedLoads, told: Told): Finding[] {
   ];
 }
 
-function overloadFinding({ loads }: SimulatedLoads, speed: number, told: Told): Finding {
+function overloadFinding({ loads }: SimulatedLoads, speed: number, told: Origin): Finding {
   const name = `conversation, speed ${speed}, first 300 s`;
   const runs = loads.find(({ load }) => load === name)?.policies ?? [];
   const added = (policy: string): number =>
@@ -49,7 +47,7 @@ function overloadFinding({ loads }: SimulatedLoads, speed: number, told: Told): 
   };
 }
 
-function secondsFinding(id: string, seconds: readonly Second[], told: Told): Finding {
+function secondsFinding(id: string, seconds: readonly Second[], told: Origin): Finding {
   const met = seconds.filter(
     ({ floor, first, second }) =>
       second <= floor || second - floor <= SECOND_EXCESS_MAX * (first - floor),
@@ -67,7 +65,7 @@ export interface Compared {
 }
 
 /** Lazy mode by the engine's own costs, under the load where it looks worst. */
-export function worstFindings({ comparisons }: Compared, told: Told): Finding[] {
+export function worstFindings({ comparisons }: Compared, told: Origin): Finding[] {
   return (["stock", "ladder"] as const).map((comparator) => {
     const ratios = comparisons.map(({ arms }) => {
       const added = (name: string): number =>

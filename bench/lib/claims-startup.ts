@@ -2,7 +2,7 @@
 
 import { bootstrapMean } from "../../src/measure/statistics.ts";
 import type { Comparison, LauncherChecks, LauncherResult, Start } from "../gpu/lib/start-result.ts";
-import { type Finding, measured } from "./claims.ts";
+import { type Finding, measured, type Origin } from "./claims.ts";
 
 /** Spawn to first token, forked and captured lazily, of stock's warm start. */
 const SHARE_MAX = 1 / 5;
@@ -15,9 +15,7 @@ const PACK_SHARE_MAX = 0.4;
 const STOCK = "stock";
 const FORKED_LAZY = "forked-lazy";
 
-type Told = Pick<Finding, "source" | "command">;
-
-export function startupFindings(result: LauncherResult, told: Told): Finding[] {
+export function startupFindings(result: LauncherResult, told: Origin): Finding[] {
   const { family, comparison, checks, caches, spanMicroseconds } = result;
   const id = `startup.${family}`;
   const compared = comparison === undefined ? [] : [comparison];
@@ -47,7 +45,7 @@ function firstTokenFindings(
   id: string,
   family: string,
   { starts }: Comparison,
-  told: Told,
+  told: Origin,
 ): Finding[] {
   const own = pairs(starts, FORKED_LAZY, STOCK);
   if (own.length === 0) return [];
@@ -79,7 +77,7 @@ function phaseFindings(
   id: string,
   starts: readonly Start[],
   spanMicroseconds: number,
-  told: Told,
+  told: Origin,
 ): Finding[] {
   const variants = [...new Set(starts.map(({ variant }) => variant))];
   return variants.flatMap((variant): Finding[] => {
@@ -105,7 +103,7 @@ function phaseFindings(
 }
 
 /** A check that could not be made is no claim: what is told is its part's failure. */
-function checkFindings(id: string, checks: LauncherChecks, told: Told): Finding[] {
+function checkFindings(id: string, checks: LauncherChecks, told: Origin): Finding[] {
   const { tokens, leaks, growth, killed, orphan } = checks;
   const none = { ...told, limit: 0, sense: "atMost" } as const;
   const all = { ...told, limit: 1, sense: "atLeast" } as const;
@@ -155,7 +153,7 @@ function shareHeld(cases: readonly { readonly holds: boolean }[]): number {
   return cases.filter(({ holds }) => holds).length / cases.length;
 }
 
-function cacheFindings(id: string, { starts }: Comparison, told: Told): Finding[] {
+function cacheFindings(id: string, { starts }: Comparison, told: Origin): Finding[] {
   const forked = pairs(starts, "forked-pack", "forked-empty");
   const spawned = pairs(starts, "spawned-pack", "spawned-empty");
   const share = forked.map(({ ours, other }) => ours.firstTokenSeconds / other.firstTokenSeconds);

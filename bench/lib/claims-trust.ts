@@ -1,7 +1,7 @@
 /** Claims about peers that mean no good, and about many of them. Pure. */
 
 import { MIB } from "../../src/base/units.ts";
-import type { Finding } from "./claims.ts";
+import { type Finding, type Origin, withLimits } from "./claims.ts";
 import type { ControllerFigures, EngineFigures } from "./fleet-messages.ts";
 
 const P99_MS_MAX = 200;
@@ -12,8 +12,6 @@ const SHARE_MAX = 0.15;
 /** The numbers of engines that something is claimed of. */
 const FLEET = 1000;
 const SMALL_FLEET = 256;
-
-type Origin = Pick<Finding, "source" | "command">;
 
 export interface TrustHttp {
   readonly rows: readonly {
@@ -71,24 +69,14 @@ export interface TrustSocket {
 export function trustSocketFindings({ rows }: TrustSocket, origin: Origin): Finding[] {
   const row = rows.find(({ build }) => build === "this");
   if (row === undefined) return [];
-  const finding = limited("trust.socket", origin);
+  const { atMost } = withLimits("trust.socket", origin);
   return [
-    finding("honest-engine-lost", row.lost, "times", 0),
-    finding("missed-heartbeats", row.missedHeartbeats, "heartbeats", 0),
-    finding("unanswered", row.probes - row.answered, "probes", 0),
-    finding("healthz-p99", row.healthzP99Ms ?? Number.NaN, "ms", P99_MS_MAX),
-    finding("sigterm", row.sigtermMs, "ms", SIGTERM_MS_MAX),
+    atMost("honest-engine-lost", row.lost, "times", 0),
+    atMost("missed-heartbeats", row.missedHeartbeats, "heartbeats", 0),
+    atMost("unanswered", row.probes - row.answered, "probes", 0),
+    atMost("healthz-p99", row.healthzP99Ms ?? Number.NaN, "ms", P99_MS_MAX),
+    atMost("sigterm", row.sigtermMs, "ms", SIGTERM_MS_MAX),
   ];
-}
-
-/** Findings of one bench, each with a limit above it. */
-function limited(
-  prefix: string,
-  origin: Origin,
-): (id: string, value: number, unit: string, limit: number) => Finding {
-  return (id, value, unit, limit) => {
-    return { id: `${prefix}.${id}`, value, unit, limit, sense: "atMost", ...origin };
-  };
 }
 
 interface Phase {
@@ -117,7 +105,7 @@ export interface Fleet {
 
 export function fleetFindings({ rows }: Fleet, origin: Origin): Finding[] {
   const ours = rows.filter(({ build }) => build === "this");
-  const atMost = limited("trust.fleet", origin);
+  const { atMost } = withLimits("trust.fleet", origin);
   return ours.flatMap(({ engines, bytesPerEngine, fill, serve }): Finding[] => {
     if (engines === SMALL_FLEET) {
       const { busySeconds, seconds } = serve.controller;

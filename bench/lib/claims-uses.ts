@@ -1,9 +1,7 @@
 /** What the benchmark, the recorder and those who adopt the package can rely on. Pure. */
 
-import type { Finding } from "./claims.ts";
+import type { Finding, Origin } from "./claims.ts";
 import type { Measured } from "./client-cost.ts";
-
-type Told = Pick<Finding, "source" | "command">;
 
 export interface StreamShapes {
   readonly shapes: number;
@@ -13,7 +11,7 @@ export interface StreamShapes {
 /** "At least 60" of the table, and each of them right with every reader. */
 const SHAPES_LEAST = 60;
 
-export function shapeFindings({ shapes, right }: StreamShapes, told: Told): Finding[] {
+export function shapeFindings({ shapes, right }: StreamShapes, told: Origin): Finding[] {
   const count: Finding = {
     ...told,
     ...{ id: "uses.stream-shapes.count", value: shapes, unit: "stream shapes" },
@@ -34,7 +32,7 @@ export interface TraceFormats {
   readonly mooncake: readonly { readonly holds: boolean }[];
 }
 
-export function traceFindings({ formats, mooncake }: TraceFormats, told: Told): Finding[] {
+export function traceFindings({ formats, mooncake }: TraceFormats, told: Origin): Finding[] {
   const all = { ...told, limit: 1, sense: "atLeast" } as const;
   return [
     {
@@ -62,7 +60,7 @@ export interface ClientCosts {
 }
 
 /** Ours over each of those that it is held against. */
-export function clientFindings({ rows }: ClientCosts, told: Told): Finding[] {
+export function clientFindings({ rows }: ClientCosts, told: Origin): Finding[] {
   return rows.flatMap(({ name, ratio, ratioMax }) => {
     if (ratio === undefined || ratioMax === undefined) return [];
     const id = `uses.client.over-${name.toLowerCase().replaceAll(" ", "-")}`;
@@ -81,7 +79,7 @@ export interface ClientMemory {
 /** A thousand streams in 64 MiB. */
 const STREAM_BYTES_MAX = 65_536;
 
-export function memoryFindings({ rssBytesPerStream }: ClientMemory, told: Told): Finding[] {
+export function memoryFindings({ rssBytesPerStream }: ClientMemory, told: Origin): Finding[] {
   const id = "uses.client.memory-per-stream";
   const unit = "resident bytes an open stream";
   return [
@@ -106,7 +104,7 @@ export interface Takeover {
 
 const HEARTBEATS = 3;
 
-export function takeoverFindings(takeover: Takeover, told: Told): Finding[] {
+export function takeoverFindings(takeover: Takeover, told: Origin): Finding[] {
   const { heartbeatSeconds, startSeconds, rounds } = takeover;
   const seconds = rounds.map((round) => round.seconds);
   const lost = rounds.reduce((sum, round) => sum + round.ofKilled.lost + round.ofOther.lost, 0);
@@ -130,7 +128,7 @@ export interface Drain {
   }[];
 }
 
-export function drainFindings({ ways }: Drain, told: Told): Finding[] {
+export function drainFindings({ ways }: Drain, told: Origin): Finding[] {
   return ways.map(({ name, streams, whole, code }): Finding => {
     const id = `uses.drain.${name.replaceAll(" ", "-")}`;
     // Another exit code makes every stream count as cut: the gateway did not end well.
@@ -153,7 +151,7 @@ export interface ReportPage {
 /** Minutes in real time become seconds. */
 const SPEED_LEAST = 100;
 
-export function reportFindings(page: ReportPage, told: Told): Finding[] {
+export function reportFindings(page: ReportPage, told: Origin): Finding[] {
   const { simulatedSeconds, seconds, pages } = page;
   return [
     {
@@ -178,7 +176,7 @@ export interface Deployment {
   }[];
 }
 
-export function deploymentFindings({ files }: Deployment, told: Told): Finding[] {
+export function deploymentFindings({ files }: Deployment, told: Origin): Finding[] {
   return files.map(({ file, passed, failed, skipped }): Finding => {
     const id = `uses.deploy.${file}`;
     const value = passed / (passed + failed + skipped);

@@ -12,7 +12,7 @@ import {
   type StartResult,
 } from "../gpu/lib/family-result.ts";
 import { parityOf } from "../gpu/lib/parity.ts";
-import { type Finding, measured } from "./claims.ts";
+import { type Finding, measured, type Origin } from "./claims.ts";
 
 const CAPTURE_SHARE_MAX = 1 / 30;
 /** Eager mode's, of dense models and of others. */
@@ -27,9 +27,7 @@ const PARITY_LIMITS: Readonly<Record<string, { seconds: number; waitShare: numbe
   "moe-30b": { seconds: 4, waitShare: 0.5 },
 };
 
-type Told = Pick<Finding, "source" | "command">;
-
-export function familyFindings(cells: readonly CellSummary[], told: Told): Finding[] {
+export function familyFindings(cells: readonly CellSummary[], told: Origin): Finding[] {
   const families = [...new Set(cells.map(({ family }) => family))];
   return families.flatMap((family) => {
     const own = cells.filter((cell) => cell.family === family && cell.round >= 0);
@@ -46,7 +44,7 @@ interface Pair {
   readonly stock: StartResult;
 }
 
-function startFindings(family: string, starts: readonly StartResult[], told: Told): Finding[] {
+function startFindings(family: string, starts: readonly StartResult[], told: Origin): Finding[] {
   const pairs = (arm: string, against = "stock"): Pair[] =>
     starts.flatMap((ours) => {
       const stock = starts.find((start) => start.arm === against && start.round === ours.round);
@@ -77,7 +75,12 @@ function shareOfCapture({ ours, stock }: Pair): number {
   return ours.timing.allCaptureSeconds / stock.timing.allCaptureSeconds;
 }
 
-function captureFindings(id: string, pairs: readonly Pair[], told: Told, limit: number): Finding[] {
+function captureFindings(
+  id: string,
+  pairs: readonly Pair[],
+  told: Origin,
+  limit: number,
+): Finding[] {
   const of = (pick: (pair: Pair) => number) => measured(bootstrapMean(pairs.map(pick)));
   const eager = id.endsWith(".eager");
   const saved = ({ ours, stock }: Pair): number => {
@@ -108,7 +111,7 @@ function captureFindings(id: string, pairs: readonly Pair[], told: Told, limit: 
 }
 
 /** With all graphs: decoding, and what was forecast against what was taken. */
-function settledFindings(id: string, pairs: readonly Pair[], told: Told): Finding[] {
+function settledFindings(id: string, pairs: readonly Pair[], told: Origin): Finding[] {
   // Not every start decodes.
   const decoding = pairs.filter(
     ({ ours, stock }) => ours.decode.length > 0 && stock.decode.length > 0,
@@ -151,7 +154,7 @@ function settledFindings(id: string, pairs: readonly Pair[], told: Told): Findin
 }
 
 /** Against what stock can be told by its own settings. */
-function byHand(id: string, by: string, pairs: readonly Pair[], told: Told): Finding[] {
+function byHand(id: string, by: string, pairs: readonly Pair[], told: Origin): Finding[] {
   if (pairs.length === 0) return [];
   const shares = bootstrapMean(pairs.map(shareOfCapture));
   return [
@@ -162,7 +165,7 @@ function byHand(id: string, by: string, pairs: readonly Pair[], told: Told): Fin
   ];
 }
 
-function parityFindings(family: string, cells: readonly ParitySummary[], told: Told): Finding[] {
+function parityFindings(family: string, cells: readonly ParitySummary[], told: Origin): Finding[] {
   const limits = PARITY_LIMITS[family];
   if (limits === undefined) return [];
   return (["idle", "idle-simple", "idle-costed", "lazy"] as const).flatMap((arm) => {
@@ -209,7 +212,7 @@ function waitShare(ours: ParitySummary, stock: ParitySummary): number {
   return waits(ours) / waits(stock);
 }
 
-function tokenFindings(family: string, cells: readonly CellSummary[], told: Told): Finding[] {
+function tokenFindings(family: string, cells: readonly CellSummary[], told: Origin): Finding[] {
   const base = { ...told, limit: 0, sense: "atMost" as const };
   return [
     ...cells.filter(isVerify).map(({ graphsPlanned, report }): Finding => {

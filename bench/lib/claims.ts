@@ -20,6 +20,22 @@ export interface Finding {
   readonly command: string;
 }
 
+/** What made a finding's raw result. */
+export type Origin = Pick<Finding, "source" | "command">;
+
+type Limited = (id: string, value: number, unit: string, limit: number) => Finding;
+
+/** Makers of findings whose ids begin alike, each with a limit above or below it. */
+export function withLimits(
+  prefix: string,
+  origin: Origin,
+): { readonly atLeast: Limited; readonly atMost: Limited } {
+  const of =
+    (sense: Sense): Limited =>
+    (id, value, unit, limit) => ({ id: `${prefix}.${id}`, value, unit, limit, sense, ...origin });
+  return { atLeast: of("atLeast"), atMost: of("atMost") };
+}
+
 export interface Claim extends Omit<Finding, "interval"> {
   readonly interval: readonly [low: number, high: number] | null;
   /** Of the value itself; the interval says how sure that is. */

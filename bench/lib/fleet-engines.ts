@@ -11,6 +11,7 @@ import { randomBytes } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import { pack, unpack } from "msgpackr";
 import { Dealer } from "zeromq";
+import { GIB, MIB } from "../../src/base/units.ts";
 import { sortedOf, sortedQuantile } from "../../src/measure/statistics.ts";
 import type { Capture, RankMemory, Start, Welcome } from "../../src/wire/protocol.ts";
 import { GRAPHS, packed, telemetry } from "./fleet-frames.ts";
@@ -25,8 +26,6 @@ const BUSY_WITHIN_MS = 5000;
 const telemetries = new Pacer(TELEMETRY_MS);
 /** By their period. */
 const heartbeats = new Map<number, Pacer>();
-const GIB = 2 ** 30;
-const MIB = 2 ** 20;
 
 function stamped(frame: Buffer): Buffer {
   frame.writeDoubleBE(monotonicMs(), frame.length - 8);

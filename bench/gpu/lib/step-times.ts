@@ -26,9 +26,11 @@ export function readSteps(folder: string): EngineStep[] {
   }
   // The last line may still be in writing.
   const lines = readFileSync(join(folder, file), "utf8").split("\n").slice(0, -1);
+  // Read once: what lies between two steps must not hold what lies between two reads of clocks.
+  const zeroMs = performanceMs(0);
   return lines.map((line) => {
     const [seconds, requests] = JSON.parse(line) as [number, number];
-    return { atMs: performanceMs(seconds), requests };
+    return { atMs: zeroMs + seconds * 1000, requests };
   });
 }
 
