@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from ..rules.difference import largest_difference
 from .state import RankState
 
 # Kernels may be chosen differently under capture (split counts of attention), which moves bf16
@@ -54,7 +55,7 @@ def relative_difference(state: RankState, forward_factory: Any, desc: Any) -> fl
         torch.cuda.synchronize()
         rows = states.rows(n, requests)
         both = zip(got, expected, strict=True)
-        differences = [_difference(ours[rows], theirs[rows]) for ours, theirs in both]
+        differences = [largest_difference(ours[rows], theirs[rows]) for ours, theirs in both]
     known = [difference for difference in differences if difference is not None]
     if len(known) < len(differences):
         return None
@@ -64,14 +65,6 @@ def relative_difference(state: RankState, forward_factory: Any, desc: Any) -> fl
 def _outputs(manager: Any) -> list[Any]:
     """What a FULL graph writes: hidden states, and those of the layers that a drafter reads."""
     return [manager.hidden_states, *getattr(manager, "aux_hidden_states", ())]
-
-
-def _difference(got: Any, expected: Any) -> float | None:
-    got, expected = got.float(), expected.float()
-    if not bool(expected.isfinite().all()):
-        return None
-    scale = expected.abs().max().clamp_min(1e-6)
-    return float((got - expected).abs().max() / scale)
 
 
 def _piecewise(manager: Any, run: Any, mode: Any) -> list[Any]:

@@ -24,6 +24,7 @@ import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+from ..rules.difference import largest_difference
 from ..rules.pairs import DECODE, PREFILL, Draft, Role
 
 PACKAGE = "vllm.v1.worker.gpu.spec_decode"
@@ -305,18 +306,17 @@ class Drafter:
                 drawn = self.speculator
                 outputs.append(
                     (
-                        drawn.hidden_states[:requests].float().clone(),
+                        drawn.hidden_states[:requests].clone(),
                         drawn.draft_tokens[:requests].clone(),
                     )
                 )
             torch.cuda.synchronize()
         (expected, tokens), (got, got_tokens) = outputs
-        if not bool(expected.isfinite().all()):
+        worst = largest_difference(got, expected)
+        if worst is None:
             return None
         if float((tokens != got_tokens).float().mean()) > TOKENS_APART_MAX:
             return float("inf")
-        scale = expected.abs().max().clamp_min(1e-6)
-        worst = float((got - expected).abs().max() / scale)
         return float("inf") if math.isnan(worst) else worst
 
     @contextlib.contextmanager
