@@ -39,8 +39,10 @@ def requests_of(folder: Path, numbers: Iterable[int]) -> dict[str, tuple[list[in
     for prompt in range(PROMPTS):
         tokens = [(prompt * 104729 + place * 31) % 30000 + 100 for place in range(8 + 9 * prompt)]
         for number in numbers:
-            adapter = LoRARequest(f"a{number}", number, str(folder / str(number)))
-            found[f"{prompt}/{number}"] = (tokens, adapter if number else None)
+            # vLLM refuses a request for adapter 0, which stands for none.
+            folder_of = str(folder / str(number))
+            adapter = LoRARequest(f"a{number}", number, folder_of) if number else None
+            found[f"{prompt}/{number}"] = (tokens, adapter)
     return found
 
 

@@ -23,6 +23,7 @@
 #   PYTHON        its interpreter        (default: python3)
 #   SERVE_ARGS    further arguments      (for example --tensor-parallel-size 2)
 #   RUNS          starts per variant     (default: 5)
+#   VARIANTS      those to compare with stock   (default: "forked-lazy lazy forked")
 #   CACHES_RUNS   the same of the caches (default: 3)
 #   STARTS        forked starts in checks.json, of which nothing may be left (default: 10)
 #   KILL_AFTER    seconds after which a server is killed, a start each (default: "1 4 8 11")
@@ -89,12 +90,19 @@ compare() {
   # Without a launcher the two others are still worth their time, but it is a failure.
   start_launcher launcher
   local launched=$?
+  local forked="$lazygraph run --quiet --launcher $folder/launcher"
   # What is compared first comes first: time may be up.
+  local words=()
+  for variant in ${VARIANTS:-forked-lazy lazy forked}; do
+    case $variant in
+      forked-lazy) words+=(--compare "$variant=$forked --mode lazy -- $serve --port {port}") ;;
+      lazy) words+=(--compare "$variant=$lazygraph run --quiet --mode lazy -- $serve --port {port}") ;;
+      forked) words+=(--compare "$variant=env LAZYGRAPH_DISABLE=1 $forked -- $serve --port {port}") ;;
+      *) echo "Expected VARIANTS of forked-lazy, lazy and forked, got $variant." >&2; return 2 ;;
+    esac
+  done
   $lazygraph startup --runs "${RUNS:-5}" --out "$out" --name stock --ready-within "$ready_within" \
-    $(within "${COMPARE_WITHIN:-}") \
-    --compare "forked-lazy=$lazygraph run --quiet --mode lazy --launcher $folder/launcher -- $serve --port {port}" \
-    --compare "lazy=$lazygraph run --quiet --mode lazy -- $serve --port {port}" \
-    --compare "forked=env LAZYGRAPH_DISABLE=1 $lazygraph run --quiet --launcher $folder/launcher -- $serve --port {port}" \
+    $(within "${COMPARE_WITHIN:-}") "${words[@]}" \
     -- $serve --port "{port}" > "$out/comparison.txt"
   local measured=$?
   cat "$out/comparison.txt"
