@@ -111,22 +111,18 @@ class FirstCapture:
             state.graphs,
             self._timed(),
             twice=state.adapter.captures_twice,
+            each_warm=state.adapter.is_breakable(state.manager),
         )
 
     def _timed(self) -> list[local_fill.TimedCapture]:
-        """The captures so far: the first of each kind is cold, as if its warm-up came with it.
-
-        So it does with every breakable graph, in stock's capture and in ours.
-        """
-        each = self._state.adapter.is_breakable(self._state.manager)
+        """The captures so far: the first of each kind is cold, as if its warm-up came with it."""
         timed: list[local_fill.TimedCapture] = []
         seen: set[str] = set()
         for name, captured in self._state.captured.items():
             kind = self._state.descs[name].cg_mode.name
             before = 0.0 if timed else self.warm_up_seconds
             seconds = captured.ms / 1000 + before
-            cold = each or kind not in seen
-            timed.append(local_fill.TimedCapture(kind, seconds, warm_up=cold))
+            timed.append(local_fill.TimedCapture(kind, seconds, warm_up=kind not in seen))
             seen.add(kind)
         return timed
 
