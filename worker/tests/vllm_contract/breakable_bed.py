@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
-import builders
-from builders import HIDDEN, step
+from builders import HIDDEN, Wrapper, serve, step
+from builders import make_config as with_a_compiler
+from builders import make_runner as plain_runner
 
 LAYERS = 3
 # vLLM's: a CUDA graph up to each attention, and one after the last.
@@ -153,7 +154,7 @@ def _undecorated(function: Any) -> Any:
 
 def make_config(mode: str = "FULL_AND_PIECEWISE", **config: Any) -> Any:
     """As vLLM leaves it where breakable graphs are on: nothing is compiled."""
-    made = builders.make_config(mode, **config)
+    made = with_a_compiler(mode, **config)
     made.compilation_config.mode = 0
     return made
 
@@ -163,7 +164,7 @@ def make_runner(config: Any, breaks: Callable[[Any], Any] | None = None) -> Any:
     import torch
     from vllm.compilation.breakable_cudagraph import eager_break_during_capture
 
-    runner = builders.make_runner(config)
+    runner = plain_runner(config)
     runner.model = Model(config, breaks or eager_break_during_capture)
     # What kernels read is in memory that stays; what Python decides by is not.
     scale = torch.ones(1)
@@ -173,7 +174,7 @@ def make_runner(config: Any, breaks: Callable[[Any], Any] | None = None) -> Any:
         lengths = list(scheduled.num_scheduled_tokens.values())
         scale.fill_(1 + sum(lengths) / 8)
         metadata = {"scale": scale, "prefills": sum(n > 1 for n in lengths)}
-        return builders.serve(runner, scheduled, metadata, **kwargs)
+        return serve(runner, scheduled, metadata, **kwargs)
 
     runner.execute_model = execute
     return runner
@@ -191,7 +192,7 @@ def start(
     from lazygraph_vllm.rank import calls as rank
     from lazygraph_vllm.rules.local_fill import top_graphs
 
-    wrapper = builders.Wrapper(make_runner(make_config(mode, **config)))
+    wrapper = Wrapper(make_runner(make_config(mode, **config)))
     facts = rank.describe(wrapper)
     assert "unsupported" not in facts, facts
     wrapper.graphs = facts["graphs"]

@@ -386,3 +386,45 @@ def test_steps_are_counted_by_the_graph_that_served_them() -> None:
     wrapper.sample_tokens(None)
     steps, _ = rank.drain_steps(wrapper)
     assert [(s.tokens, s.requests, s.served) for s in steps] == [(4, 2, "PIECEWISE:16")]
+
+
+# ------------------------------------------------------------------ an engine
+
+
+@pytest.fixture
+def breakable_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ``serving`` starts has breakable graphs."""
+    import builders
+
+    monkeypatch.setattr(builders, "make_config", bed.make_config)
+    monkeypatch.setattr(builders, "make_runner", bed.make_runner)
+
+
+@pytest.mark.usefixtures("breakable_engine")
+def test_an_idle_engine_fills_them_and_serves_from_them(
+    serving: Any, controller: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lazygraph_vllm.protocol.messages import Capture, Inventory, Ready, Result
+
+    monkeypatch.setenv("LAZYGRAPH_ALLOW_UNTESTED", "1")
+    monkeypatch.setenv("LAZYGRAPH_VERIFY", "1")
+    engine = serving()
+    inventory = controller.wait_for(Inventory)
+    controller.wait_for(Ready)
+    held = engine.runner.lazygraph.state.captured
+    assert set(held) == {"PIECEWISE:16", "FULL:8"}
+    for number, graph in enumerate(g for g in inventory.graphs if g.id not in held):
+        controller.send(Capture(command=number + 1, graph=graph.id, when_idle=False))
+        result = controller.wait_for(Result, 10, lambda m, n=number: m.command == n + 1)
+        assert result.outcome == "captured", result.reason
+    assert engine.error is None and wrong_steps(engine.runner) == []
+
+
+@pytest.mark.usefixtures("breakable_engine")
+def test_an_engine_that_was_not_allowed_them_runs_as_stock(serving: Any, controller: Any) -> None:
+    from lazygraph_vllm.protocol.messages import Inventory
+
+    engine = serving()
+    inventory = controller.wait_for(Inventory)
+    assert inventory.phase == "stock" and "breakable CUDA graphs" in inventory.unsupported
+    assert sorted(entries(engine.runner)) == [1, 2, 4, 8, 16], "vLLM captured all of them itself"
