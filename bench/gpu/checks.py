@@ -2,7 +2,7 @@
 
     python3 bench/gpu/checks.py OUT_DIR [--gpus 0,1] [--seconds 400] CHECK ...
 
-A check is `FAMILY.KIND`, its family one of families.json:
+A check is `FAMILY.KIND`, its family one of families.json, whose `env` its engines get:
 
 - verify: every graph is captured while the engine is idle, and its first replay is compared with an
   ungraphed run of the same padded inputs, on all ranks.

@@ -52,7 +52,7 @@ def has_graphs_inside(runner: Any) -> bool:
     from vllm.v1.worker.gpu.model_states.interface import ModelState
 
     name = "capture_inner_cudagraphs"
-    own = getattr(type(runner.model_state), name, None)
+    own = getattr(type(getattr(runner, "model_state", None)), name, None)
     return own is not None and own is not getattr(ModelState, name, None)
 
 
