@@ -2,7 +2,7 @@
 
     python3 bench/gpu/checks.py OUT_DIR [--gpus 0,1] [--seconds 400] CHECK ...
 
-A check is `FAMILY.KIND`, its family one of families.json:
+A check is `FAMILY.KIND`, its family one of families.json, whose `env` its engines get:
 
 - verify: every graph is captured while the engine is idle, and its first replay is compared with an
   ungraphed run of the same padded inputs, on all ranks.
@@ -90,6 +90,7 @@ def state_of(worker: Any) -> dict[str, Any]:
     state = graphs.state
     return {
         "adapter": state.adapter.name,
+        "breakable": breakable_entries(state.manager),
         "planned": list(state.descs),
         "captured": list(state.captured),
         "verified": dict(state.verified),
@@ -97,6 +98,14 @@ def state_of(worker: Any) -> dict[str, Any]:
         "failed": dict(state.failed),
         "hash": state.hash(),
     }
+
+
+def breakable_entries(manager: Any) -> int | None:
+    """How many breakable graphs this rank holds; ``None``: it has a compiler's."""
+    if not manager.use_breakable_cg:
+        return None
+    runner = manager.breakable_cg_runner
+    return 0 if runner is None else len(runner.entries)
 
 
 def capture(worker: Any, graph: str) -> str | None:
@@ -225,8 +234,9 @@ def run_check(family: dict[str, Any], kind: str, part: str, models: Path) -> dic
         os.environ["LAZYGRAPH_TEST_FAULT"] = FAULTS
         os.environ["LAZYGRAPH_MODE"] = "lazy"  # the two tops are enough
     if kind in ("tokens", "lora-tokens", "sleep-one", "sleep-two", "spec-tokens"):
-        # Batch invariance turns breakable graphs on for some shapes: those are another matter.
+        # Batch invariance turns breakable graphs on for some shapes: those have a family.
         os.environ |= {"VLLM_BATCH_INVARIANT": "1", "VLLM_USE_BREAKABLE_CUDAGRAPH": "0"}
+    os.environ |= family.get("env", {})
     if kind.startswith("lora-"):
         return run_adapter_check(family, kind, part, models)
     engine = make_engine(family, models)
@@ -277,6 +287,21 @@ def run_adapter_check(family: dict[str, Any], kind: str, part: str, models: Path
     return result
 
 
+def asks_breakable(family: dict[str, Any]) -> bool:
+    """Whether this family's graphs are to be breakable ones."""
+    return bool(family.get("env", {}).get("VLLM_USE_BREAKABLE_CUDAGRAPH") == "1")
+
+
+def runs_otherwise(part: dict[str, Any]) -> str | None:
+    """Why our part of a check says nothing of what it is there for; ``None``: it does."""
+    ranks = part["ranks"]
+    if any(rank.get("stock") for rank in ranks):
+        return "the engine ran as stock"
+    if part.get("asksBreakable") and not all(rank.get("breakable") for rank in ranks):
+        return "expected breakable graphs on every rank, got none"
+    return None
+
+
 def equal(some: dict[str, list[int]], others: dict[str, list[int]]) -> int:
     """How many sequences are the same to the last token."""
     return sum(tokens == others.get(name) for name, tokens in some.items())
@@ -284,18 +309,19 @@ def equal(some: dict[str, list[int]], others: dict[str, list[int]]) -> int:
 
 def verdict(kind: str, parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """What the parts of a check say together."""
+    if why := runs_otherwise(parts["ours"]):
+        return {"fine": False, "why": why}
     if kind in ("tokens", "aside"):
         base = parts["stock" if kind == "tokens" else "plain"]["tokens"]
         same = equal(base, parts["ours"]["tokens"])
-        traffic = {k: v for k, v in parts["ours"].items() if k not in ("tokens", "ranks")}
+        known = ("tokens", "ranks", "asksBreakable")
+        traffic = {k: v for k, v in parts["ours"].items() if k not in known}
         length = sum(len(sequence) for sequence in base.values())
         wanted = len(base) if kind == "tokens" else equal(base, parts["again"]["tokens"])
         fine = same >= wanted and traffic["capturedInTraffic"] > 0 and not traffic["errors"]
         told = {"fine": fine, "sequences": len(base), "same": same, "sameAgain": wanted}
         return {**told, "tokens": length, **traffic}
     ranks = parts["ours"]["ranks"]
-    if any(rank.get("stock") for rank in ranks):
-        return {"fine": False, "why": "the engine ran as stock"}
     if kind.startswith("sleep-"):
         return sleep_checks.verdict(parts)
     if kind == "spec-tokens":
@@ -321,8 +347,9 @@ def verdict(kind: str, parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
     }
     if kind == "verify":
         return {"fine": all(n == told["planned"] for n in exact) and told["sameOnAllRanks"], **told}
-    found = all({"FULL:512", "PIECEWISE:512"} & set(names) for names in told["mismatched"])
-    return {"fine": found, **told}
+    dead = {"FULL:512", "PIECEWISE:512"} & set(ranks[0]["planned"])
+    found = all(dead <= set(names) for names in told["mismatched"])
+    return {"fine": bool(dead) and found, **told}
 
 
 # ------------------------------------------------------------------ many of them
@@ -337,7 +364,9 @@ def fork_engine(log: Path, result: Path, *what: Any) -> int:
     try:
         file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, 1), os.dup2(file, 2)
-        result.write_text(json.dumps(run_check(*what)))
+        family, *_ = what
+        told = run_check(*what)
+        result.write_text(json.dumps(told | {"asksBreakable": asks_breakable(family)}))
         code = 0
     except BaseException:
         traceback.print_exc()

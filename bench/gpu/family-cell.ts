@@ -236,6 +236,8 @@ async function tokensCell(options: CellOptions): Promise<TokensResult> {
   const config = cell.arm === "stock" ? "stock" : "lazygraph";
   const env = {
     ...process.env,
+    // Batch invariance turns breakable graphs on for some shapes: those have a family.
+    VLLM_USE_BREAKABLE_CUDAGRAPH: "0",
     ...cacheEnvironment(family, options.caches),
     ...family.env,
     CUDA_VISIBLE_DEVICES: gpus.join(","),

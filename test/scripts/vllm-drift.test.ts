@@ -151,6 +151,19 @@ const ONLY_V31: [string, string, string, string][] = [
     "self.model_runner.estimate_cudagraph_memory()",
   ],
   ["GPUModelRunner.capture_model", "v1/worker/gpu/model_runner.py", "lock_workspace()", "pass"],
+  // Of breakable graphs: what ends a recording, and where attention breaks it.
+  [
+    "BreakableCUDAGraphCapture.__exit__",
+    "compilation/breakable_cudagraph.py",
+    "            BreakableCUDAGraphCapture._tls.active = None\n",
+    "            BreakableCUDAGraphCapture._tls.current = None\n",
+  ],
+  [
+    "attention.unified_attention_with_output",
+    "model_executor/layers/attention/attention.py",
+    "@eager_break_during_capture\n",
+    "@recorded\n",
+  ],
   // Of a drafter: its base, what it captures, by what it dispatches, whose a dummy row is.
   [
     "EagleSpeculator",

@@ -70,6 +70,25 @@ def test_the_first_set_stays_within_a_thirtieth_of_stock(full: float, piecewise:
     assert sum(c.seconds for c in captured) <= stock / 30
 
 
+@pytest.mark.parametrize(("full", "piecewise"), [(0.04, 0.06), (0.02, 0.2)])
+def test_it_does_so_where_each_capture_has_its_warm_up_in_it(full: float, piecewise: float) -> None:
+    """Breakable graphs: ours take what stock's take, and the first one a compiler's seconds."""
+    stock = 53 * full + 102 * piecewise
+    captured = [
+        TimedCapture("PIECEWISE", piecewise + 0.1, True),
+        TimedCapture("FULL", full, True),
+    ]
+    tops = list(captured)
+    while len(captured) < 102 and fits_budget("FULL", plan(), captured, twice=True, each_warm=True):
+        captured.append(TimedCapture("FULL", full, False))
+    assert len(captured) > 2 and sum(c.seconds for c in captured) <= stock / 30
+    small = TimedCapture("FULL", full, False)
+    warmed, not_warmed = (
+        stock_seconds(plan(), [*tops, small], twice=True, each_warm=each) for each in (True, False)
+    )
+    assert warmed < not_warmed, "positive control: else stock's would be taken for dearer"
+
+
 def test_tops_are_the_largest_of_each_kind_in_stocks_order() -> None:
     assert [g.id for g in top_graphs(plan(max_requests=256))] == ["PIECEWISE:512", "FULL:256"]
     assert top_graphs([]) == []

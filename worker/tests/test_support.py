@@ -8,6 +8,7 @@ import pytest
 
 from lazygraph_vllm.vllm.adapter import graph_mode_reason, missing_hook
 from lazygraph_vllm.vllm.allowed import (
+    BREAKABLE,
     LORA,
     MOE,
     SLEEP,
@@ -17,6 +18,7 @@ from lazygraph_vllm.vllm.allowed import (
     gpu_reason,
 )
 from lazygraph_vllm.vllm.choose import KNOWN, adapter_for
+from lazygraph_vllm.vllm.v26 import V26
 from lazygraph_vllm.vllm.v31 import V31
 
 
@@ -221,6 +223,57 @@ def test_what_no_gpu_has_shown_says_so_and_can_be_allowed(config: Any, what: str
         "LAZYGRAPH_ALLOW_UNTESTED=1 overrides this"
     )
     assert config_reason(config, "0.33.0", allow_untested=True) is None
+
+
+@pytest.fixture
+def breakable(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """As vLLM leaves it where breakable graphs are on."""
+    monkeypatch.setenv("VLLM_USE_BREAKABLE_CUDAGRAPH", "1")
+    config = supported()
+    config.compilation_config.mode = 0
+    return config
+
+
+def test_breakable_graphs_wait_for_a_gpu_and_can_be_allowed(breakable: Any) -> None:
+    assert BREAKABLE not in TRIED["0.33.0"].traits, "then this test has another feature to wait"
+    assert config_reason(breakable, "0.33.0", allow_untested=False) == (
+        "not supported: breakable CUDA graphs on vLLM 0.33.0 (not tried on a GPU yet); "
+        "LAZYGRAPH_ALLOW_UNTESTED=1 overrides this"
+    )
+    assert config_reason(breakable, "0.33.0", allow_untested=True) is None
+    reason = config_reason(breakable, "0.26.0", allow_untested=True)
+    assert reason == "not supported: breakable CUDA graphs before vLLM 0.31"
+
+
+def test_a_model_without_a_compiler_or_breakable_graphs_stays_refused(
+    breakable: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLLM_USE_BREAKABLE_CUDAGRAPH", "0")
+    reason = config_reason(breakable, "0.33.0", allow_untested=True)
+    assert reason == "not supported: compilation mode 0"
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("lora_config", "LoRA with breakable CUDA graphs"),
+        ("speculative_config", "speculative decoding with breakable CUDA graphs"),
+    ],
+)
+def test_breakable_graphs_beside_another_feature_stay_refused(
+    breakable: Any, name: str, what: str
+) -> None:
+    setattr(breakable, name, SimpleNamespace(method="ngram"))
+    reason = config_reason(breakable, "0.33.0", allow_untested=True)
+    assert reason == f"not supported: {what}"
+
+
+def test_an_older_adapter_leaves_breakable_graphs_to_vllm() -> None:
+    def runner(breaks: bool) -> Any:
+        return SimpleNamespace(cudagraph_manager=SimpleNamespace(use_breakable_cg=breaks))
+
+    assert V26().breakable_reason(runner(True)) == "not supported: breakable CUDA graphs"
+    assert V26().breakable_reason(runner(False)) is None
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..hooks import Hook
-from . import drafts, v26, v31
+from . import breakable, drafts, v26, v31
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,11 @@ class Generation:
     hooks: tuple[Hook, ...]
 
 
+_V31 = (*v31.HOOKS, *breakable.BREAKABLE)
 GENERATIONS = (
     Generation("v26", ("0.26",), v26.HOOKS),
-    Generation("v31", ("0.31",), (*v31.HOOKS, *drafts.AUTOREGRESSIVE)),
-    Generation("v31", ("0.32", "0.33"), (*v31.HOOKS, *drafts.TARGET_DEPENDENT)),
+    Generation("v31", ("0.31",), (*_V31, *drafts.AUTOREGRESSIVE)),
+    Generation("v31", ("0.32", "0.33"), (*_V31, *drafts.TARGET_DEPENDENT, *breakable.INSIDE)),
 )
 
 

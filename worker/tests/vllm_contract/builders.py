@@ -219,8 +219,14 @@ def is_compatible(desc: Any, requests: int, tokens: int, uniform: int | None) ->
     return bool(_is_compatible(desc, requests, tokens, uniform, 0, **options))
 
 
-def serve(runner: Any, scheduled: Any, **_: Any) -> Any:
-    """The graph part of ``GPUModelRunner.execute_model``: dispatch by vLLM's function, then run."""
+def serve(runner: Any, scheduled: Any, metadata: Any = None, **_: Any) -> Any:
+    """The graph part of ``GPUModelRunner.execute_model``: dispatch by vLLM's function, then run.
+
+    Args:
+        runner: vLLM's.
+        scheduled: what of a ``SchedulerOutput`` it looks at.
+        metadata: of attention, for what of the model asks for it.
+    """
     import torch
     from vllm.forward_context import BatchDescriptor, set_forward_context
     from vllm.v1.worker.gpu.dp_utils import dispatch_cg_and_sync_dp
@@ -241,7 +247,7 @@ def serve(runner: Any, scheduled: Any, **_: Any) -> Any:
         if len(inputs["input_ids"]) < desc.num_tokens:  # a prefill beyond the largest graph
             inputs = {k: torch.zeros(desc.num_tokens, dtype=v.dtype) for k, v in inputs.items()}
         with set_forward_context(
-            {},
+            metadata or {},
             runner.vllm_config,
             num_tokens=desc.num_tokens,
             cudagraph_runtime_mode=desc.cg_mode,

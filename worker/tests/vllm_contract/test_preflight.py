@@ -18,6 +18,7 @@ from lazygraph_vllm.vllm import preflight as asks  # noqa: E402
 from lazygraph_vllm.vllm.allowed import TRIED  # noqa: E402
 from lazygraph_vllm.vllm.choose import adapter_for  # noqa: E402
 from test_configuration import LLAMA  # noqa: E402
+from vllm_facts import WARMS_UP_SEPARATELY  # noqa: E402
 
 tried = pytest.mark.skipif(__version__ not in TRIED, reason="not tried on a GPU: always stock")
 
@@ -85,13 +86,17 @@ def test_what_runs_as_stock(host: None, model: str, options: tuple[str, ...], wh
 
 
 @tried
-def test_breakable_graphs_run_as_stock(
+def test_breakable_graphs_run_as_stock_until_they_are_allowed(
     host: None, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VLLM_USE_BREAKABLE_CUDAGRAPH", "1")
     answer = ask("serve", model)
+    assert answer.lazily is False and answer.reason.startswith("not supported: breakable CUDA")
+    allowed = ask("serve", model, LAZYGRAPH_ALLOW_UNTESTED="1")
     # vLLM itself turns its compiler off for them.
-    assert (answer.lazily, answer.reason) == (False, "not supported: compilation mode 0")
+    assert allowed.lazily is WARMS_UP_SEPARATELY, allowed.reason
+    if allowed.lazily:
+        assert "breakable CUDA graphs" in allowed.traits and set(allowed.planned) >= {"PIECEWISE"}
 
 
 @tried

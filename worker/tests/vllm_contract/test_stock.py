@@ -187,7 +187,6 @@ def test_a_feature_that_is_not_on_the_list(
     ("attribute", "value", "what"),
     [
         ("speculator", object(), "speculative decoding"),
-        ("cudagraph_manager.use_breakable_cg", True, "breakable CUDA graphs"),
         ("cudagraph_manager.cudagraph_mode", "NONE", "cudagraph_mode NONE"),
         ("cudagraph_manager._capture_descs", {}, "no graph to capture"),
     ],

@@ -17,3 +17,5 @@ FREEZES_HEAP = AT >= (0, 30)
 SLEEPS_BY_TAG = AT >= (0, 31)
 # What kernels keep by stream is to be made on the capture stream, before the first capture.
 WARMS_UP_ON_CAPTURE_STREAM = AT >= (0, 31)
+# Attention breaks a recording whenever there is one, not only where the switch was on at import.
+BREAKS_BY_NEED = AT >= (0, 33)

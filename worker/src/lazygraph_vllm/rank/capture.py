@@ -48,8 +48,9 @@ class Capturer:
         self._original: Any = None
         self._forward_factory: Any = None
         self._warm_kinds: set[str] = set()
-        # (tokens, adapter case) of the runs that have compiled LoRA's kernels.
-        self._warm_adapters: set[tuple[int, int]] = set()
+        # (kind, tokens, adapter case) of the runs that came back.
+        self._ran: set[tuple[str, int, int]] = set()
+        self._breakable = state.adapter.is_breakable(state.manager)
 
     def learn(self, original: Any, forward_factory: Any) -> None:
         """Keep vLLM's own capture, and the closure that vLLM called it with."""
@@ -118,7 +119,7 @@ class Capturer:
         with self._capturing(flush=True), state.adapter.warm_up_context(state.runner.device):
             for desc in descs:
                 self._forward_factory(desc, True)(type(desc.cg_mode).NONE)
-                self._warm_adapters.add((desc.num_tokens, desc.num_active_loras))
+                self._ran.add(_sort(desc))
 
     def _warm_drafts(self, drafts: Iterable[Draft]) -> None:
         """Run a drafter's graphs without capturing; each warms up once more for its capture."""
@@ -133,11 +134,19 @@ class Capturer:
 
         LoRA's are Triton's, tuned and compiled by the number of tokens: each size runs once before
         it is captured, of either kind. A first run inside a capture would compile there.
+
+        Breakable graphs are of a model without a compiler: what of it compiles itself at a first
+        call does so by size, and some of that can't inside a capture (torch's compiler asks for
+        the state of random numbers). So each runs first, as in stock; one of a FULL graph has all
+        that a PIECEWISE one of its size records.
         """
-        if desc.cg_mode.name not in self._warm_kinds:
+        kind, tokens, loras = _sort(desc)
+        if kind not in self._warm_kinds:
             return False
-        loras = desc.num_active_loras
-        return loras == 0 or (desc.num_tokens, loras) in self._warm_adapters
+        if self._breakable:
+            return not self._ran.isdisjoint({(kind, tokens, loras), ("FULL", tokens, loras)})
+        either = {("FULL", tokens, loras), ("PIECEWISE", tokens, loras)}
+        return loras == 0 or not self._ran.isdisjoint(either)
 
     def run(self, descs: dict[Any, Any], what: str, home: int, flush: bool = True) -> None:
         """Run vLLM's own capture over ``descs`` and book time and bytes per graph.
@@ -184,9 +193,12 @@ class Capturer:
                 self.in_capture = current[0]
             kind = desc.cg_mode.name
             skip_warmup = self._is_warm(desc)
-            if warmup and skip_warmup and kind == "FULL":
+            if warmup and skip_warmup and (kind == "FULL" or self._breakable):
                 return lambda mode: None  # vLLM asks again for the captured pass
-            # PIECEWISE asks once, and captures with the same closure.
+            if not warmup and kind == "PIECEWISE" and flush:
+                # torch does so where it begins a capture; of breakable ones vLLM begins each part.
+                torch.cuda.empty_cache()
+            # PIECEWISE asks once, and captures with the same closure, but for breakable graphs.
             forward = self._forward_factory(desc, warmup)
 
             def run(mode: Any) -> None:
@@ -195,7 +207,7 @@ class Capturer:
                 forward(mode)
                 # Only a run that came back has warmed anything.
                 self._warm_kinds.add(kind)
-                self._warm_adapters.add((desc.num_tokens, desc.num_active_loras))
+                self._ran.add(_sort(desc))
 
             return run
 
@@ -291,3 +303,8 @@ class Capturer:
             stack.enter_context(torch.inference_mode())
             torch.cuda.synchronize()
             yield
+
+
+def _sort(desc: Any) -> tuple[str, int, int]:
+    """What of a graph decides which kernels it has, and for which sizes they are compiled."""
+    return desc.cg_mode.name, desc.num_tokens, desc.num_active_loras

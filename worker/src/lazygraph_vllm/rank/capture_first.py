@@ -111,6 +111,7 @@ class FirstCapture:
             state.graphs,
             self._timed(),
             twice=state.adapter.captures_twice,
+            each_warm=state.adapter.is_breakable(state.manager),
         )
 
     def _timed(self) -> list[local_fill.TimedCapture]:

@@ -65,7 +65,11 @@ class TimedCapture:
 
 
 def stock_seconds(
-    planned: Iterable[Graph], captured: Sequence[TimedCapture], *, twice: bool
+    planned: Iterable[Graph],
+    captured: Sequence[TimedCapture],
+    *,
+    twice: bool,
+    each_warm: bool = False,
 ) -> float:
     """Seconds that stock would spend on capturing these graphs at least, judged by ours so far.
 
@@ -74,7 +78,9 @@ def stock_seconds(
         captured: with what they took; of a kind that is not among them nothing is counted.
         twice: from vLLM 0.29 on all PIECEWISE graphs and two FULL are captured, thrown away, and
             captured again.
+        each_warm: a warm-up run is in each capture of ours, as in stock's.
     """
+    share = 1.0 if each_warm else WITHOUT_WARM_UP
 
     def cheapest(kind: str, warm_up: bool) -> float:
         alike = [c.seconds for c in captured if c.kind == kind and c.warm_up == warm_up]
@@ -84,9 +90,9 @@ def stock_seconds(
 
     def each(kind: str) -> float:
         if math.isfinite(warm[kind]):
-            return warm[kind] / WITHOUT_WARM_UP
+            return warm[kind] / share
         other = warm["PIECEWISE" if kind == "FULL" else "FULL"]
-        return min(cheapest(kind, warm_up=True), KINDS_RATIO_MAX * other / WITHOUT_WARM_UP)
+        return min(cheapest(kind, warm_up=True), KINDS_RATIO_MAX * other / share)
 
     kinds = [graph.kind for graph in planned]
     seconds = 0.0
@@ -104,6 +110,7 @@ def fits_budget(
     captured: Sequence[TimedCapture],
     *,
     twice: bool,
+    each_warm: bool = False,
     budget_seconds: float | None = None,
 ) -> bool:
     """Whether one more graph of this kind may come before ready.
@@ -116,11 +123,14 @@ def fits_budget(
         planned: all graphs.
         captured: all captures before ready so far.
         twice: see ``stock_seconds``.
+        each_warm: as there.
         budget_seconds: of whoever knows what stock takes; else a share of ``stock_seconds``.
     """
     budget = budget_seconds
     if budget is None:
-        budget = FIRST_SET_SHARE * stock_seconds(planned, captured, twice=twice)
+        budget = FIRST_SET_SHARE * stock_seconds(
+            planned, captured, twice=twice, each_warm=each_warm
+        )
     alike = [c for c in captured if c.kind == kind]
     known = [c.seconds for c in alike if not c.warm_up] or [c.seconds for c in alike]
     # A kind that was never captured: nothing says that it would fit.

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple
 
-from . import drafts, lora
+from . import breakable, drafts, lora
 from .states import States, borrow
 
 
@@ -139,12 +139,17 @@ class Adapter(ABC):
             or self.missing()
             or graph_mode_reason(manager.cudagraph_mode)
         )
-        if reason is None and manager.use_breakable_cg:
-            reason = "not supported: breakable CUDA graphs"
+        reason = reason or self.breakable_reason(runner)
         reason = reason or lora.missing(runner) or drafts.missing(runner)
         if reason is None and not any(self.planned(manager).values()):
             reason = "vLLM has no graph to capture here"
         return reason
+
+    def breakable_reason(self, runner: Any) -> str | None:
+        """Why this runner's breakable graphs can't be captured by need; ``None`` if they can."""
+        if breakable.in_use(runner.cudagraph_manager):
+            return "not supported: breakable CUDA graphs"
+        return None
 
     # -------------------------------------------------------------- graphs
 
@@ -165,21 +170,30 @@ class Adapter(ABC):
         )
 
     def wrappers(self) -> list[Any]:
-        """What holds the pieces of PIECEWISE graphs."""
+        """What holds PIECEWISE graphs: one piece of each, or whole ones."""
         from vllm.compilation.cuda_graph import CUDAGraphWrapper
 
         return list(CUDAGraphWrapper._all_instances)
+
+    def recorded(self) -> list[dict[Any, Any]]:
+        """What each of them has recorded, by vLLM's descriptor of a batch."""
+        return [wrapper.concrete_cudagraph_entries for wrapper in self.wrappers()]
 
     def forget(self, manager: Any, desc: Any) -> None:
         """Drop what was recorded of one graph."""
         manager.graphs.pop(desc, None)
         if desc.cg_mode.name != "PIECEWISE":
             return
-        for wrapper in self.wrappers():
-            for key in list(wrapper.concrete_cudagraph_entries):
-                loras = getattr(key, "num_active_loras", desc.num_active_loras)
-                if (key.num_tokens, loras) == (desc.num_tokens, desc.num_active_loras):
-                    del wrapper.concrete_cudagraph_entries[key]
+        for entries in self.recorded():
+            for key in list(entries):
+                batch = breakable.batch_of(key)
+                loras = getattr(batch, "num_active_loras", desc.num_active_loras)
+                if (batch.num_tokens, loras) == (desc.num_tokens, desc.num_active_loras):
+                    del entries[key]
+
+    def is_breakable(self, manager: Any) -> bool:
+        """Whether a PIECEWISE graph is recorded in one go, of a model without a compiler."""
+        return breakable.in_use(manager)
 
     def drafter(self, runner: Any, identify: Callable[[Any], str]) -> drafts.Drafter | None:
         """The graphs of this runner's drafter; ``None`` where it drafts without any, or not.

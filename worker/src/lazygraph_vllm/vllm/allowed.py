@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from . import breakable
 from .choose import KNOWN, adapter_for, plain
 from .drafts import METHODS
 from .v26 import V26
@@ -37,12 +38,13 @@ MULTIMODAL = "multimodal models"
 LORA = "LoRA"
 SLEEP = "sleep mode"
 DRAFTS = "speculative decoding"
+BREAKABLE = "breakable CUDA graphs"
 
 TRIED: dict[str, Tried] = {
     "0.26.0": Tried(frozenset({TENSOR})),
     # bench/results/v033-checks.json and v033-first-run.json. Hybrid models are not here: each graph
     # was right, but what captures in the middle of traffic do to recurrent states is not shown.
-    # LoRA, sleep mode and speculative decoding wait for theirs.
+    # LoRA, sleep mode, speculative decoding and breakable graphs wait for theirs.
     "0.33.0": Tried(
         frozenset({TENSOR, EXPERT, MOE, MLA, "fp8 quantisation", "auto_gptq quantisation"})
     ),
@@ -67,6 +69,7 @@ def traits(config: Any) -> frozenset[str]:
         LORA: config.lora_config is not None,
         SLEEP: getattr(model, "enable_sleep_mode", False),
         DRAFTS: config.speculative_config is not None,
+        BREAKABLE: breakable.switched_on(),
         f"{quantization} quantisation": quantization is not None,
     }
     return frozenset(name for name, has in found.items() if has)
@@ -170,10 +173,7 @@ def _refused(config: Any, version: str) -> str | None:
         # It dispatches a second time in a step, and needs that size captured.
         (getattr(config.cache_config, "kv_sharing_fast_prefill", False), "fast prefill"),
         (not _in_engine_process(), "VLLM_ENABLE_V1_MULTIPROCESSING=0, an in-process engine"),
-        (
-            getattr(compilation, "mode", None) is not None and int(compilation.mode) != 3,
-            f"compilation mode {getattr(compilation, 'mode', None)}",
-        ),
+        *_breakable_checks(config, before_0_27),
     )
     return next((what for refused, what in checks if refused), None)
 
@@ -230,6 +230,19 @@ def _draft_checks(config: Any, old: bool) -> tuple[tuple[bool, str], ...]:
         (getattr(model, "is_hybrid", False), f"{DRAFTS} on {HYBRID}"),
         (getattr(model, "is_multimodal_model", False), f"{DRAFTS} on {MULTIMODAL}"),
         (getattr(model, "enable_sleep_mode", False), f"{DRAFTS} with {SLEEP}"),
+    )
+
+
+def _breakable_checks(config: Any, old: bool) -> tuple[tuple[bool, str], ...]:
+    """What of a model without vLLM's compiler is refused; breakable graphs turn it off."""
+    mode = getattr(config.compilation_config, "mode", None)
+    if not breakable.switched_on():
+        return ((mode is not None and int(mode) != 3, f"compilation mode {mode}"),)
+    return (
+        (old, f"{BREAKABLE} before vLLM 0.31"),
+        # A drafter's are recorded by a wrapper of its own, and not thought through to its pairs.
+        (config.speculative_config is not None, f"{DRAFTS} with {BREAKABLE}"),
+        (config.lora_config is not None, f"{LORA} with {BREAKABLE}"),
     )
 
 

@@ -9,13 +9,27 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from .allowed import DRAFTS, EXPERT, HYBRID, LORA, MLA, MOE, MULTIMODAL, SLEEP, TENSOR, TRIED
+from .allowed import (
+    BREAKABLE,
+    DRAFTS,
+    EXPERT,
+    HYBRID,
+    LORA,
+    MLA,
+    MOE,
+    MULTIMODAL,
+    SLEEP,
+    TENSOR,
+    TRIED,
+)
 from .choose import KNOWN
 from .v26 import V26
 
-FAMILIES = (TENSOR, EXPERT, MOE, MLA, HYBRID, MULTIMODAL, LORA, SLEEP, DRAFTS)
+FAMILIES = (TENSOR, EXPERT, MOE, MLA, HYBRID, MULTIMODAL, LORA, SLEEP, DRAFTS, BREAKABLE)
 # What ``allowed`` refuses there whatever anybody allows: a test holds it to that.
-WRONG: dict[type[Any], tuple[str, ...]] = {V26: (MOE, HYBRID, MULTIMODAL, LORA, SLEEP, DRAFTS)}
+WRONG: dict[type[Any], tuple[str, ...]] = {
+    V26: (MOE, HYBRID, MULTIMODAL, LORA, SLEEP, DRAFTS, BREAKABLE)
+}
 # On every version, in the words of ``allowed``.
 ALWAYS_STOCK = (
     "enforce_eager",
@@ -45,7 +59,9 @@ ALWAYS_STOCK = (
     "weight and KV offloading",
     "fast prefill",
     "in-process engines",
-    "other compilation modes than 3",
+    "breakable CUDA graphs with LoRA or speculative decoding",
+    "models that keep CUDA graphs of their own inside",
+    "other compilation modes than 3 without breakable CUDA graphs",
 )
 
 

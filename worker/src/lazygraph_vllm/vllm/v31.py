@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
+from . import breakable
 from .adapter import Adapter, StepCall, missing_hook
 from .v26 import CAPTURE, UTILS
 
@@ -27,6 +28,10 @@ class V31(Adapter):
     captures_twice = True
     captures_on_one_stream = True
     modules: ClassVar = {
+        "vllm.compilation.breakable_cudagraph": (
+            "BreakableCUDAGraphCapture",
+            "BreakableCUDAGraphWrapper",
+        ),
         "vllm.compilation.cuda_graph": ("CUDAGraphWrapper",),
         "vllm.compilation.monitor": ("set_cudagraph_capturing_enabled",),
         "vllm.distributed.parallel_state": (
@@ -71,6 +76,23 @@ class V31(Adapter):
             return around(self, functools.partial(warm_up, self, *args, **kwargs))
 
         executor_class.compile_or_warm_up_model = patched_warm_up
+
+    # -------------------------------------------------------------- is it the vLLM we know?
+
+    def breakable_reason(self, runner: Any) -> str | None:
+        """They are captured as all others are."""
+        return breakable.missing(runner)
+
+    # -------------------------------------------------------------- graphs
+
+    def wrappers(self) -> list[Any]:
+        """Of both classes: a drafter may have one, and its target the other."""
+        return [*super().wrappers(), *breakable.wrappers()]
+
+    def recorded(self) -> list[dict[Any, Any]]:
+        """Of both classes."""
+        compiled = [wrapper.concrete_cudagraph_entries for wrapper in super().wrappers()]
+        return [*compiled, *(wrapper.entries for wrapper in breakable.wrappers())]
 
     # -------------------------------------------------------------- steps
 
@@ -122,6 +144,12 @@ class V31(Adapter):
         return 0
 
     # -------------------------------------------------------------- capture
+
+    @contextlib.contextmanager
+    def capturing(self, runner: Any) -> Iterator[None]:
+        """As for all, and a recording that failed holds up no other."""
+        with breakable.none_left_open(), super().capturing(runner):
+            yield
 
     @contextlib.contextmanager
     def graph_capture(self, device: Any) -> Iterator[Any]:

@@ -75,6 +75,9 @@ def _kill(state: Any, name: str) -> None:
     if desc.cg_mode.name == "FULL":
         state.manager.graphs[desc] = _DeadGraph()
         return
+    if state.adapter.is_breakable(state.manager):
+        _kill_part(state.manager.breakable_cg_runner, desc)
+        return
     from vllm.compilation.cuda_graph import CUDAGraphWrapper
 
     entries = [
@@ -84,6 +87,24 @@ def _kill(state: Any, name: str) -> None:
         if key.num_tokens == desc.num_tokens
     ]
     entries[len(entries) // 2].cudagraph = _DeadGraph()
+
+
+def _kill_part(runner: Any, desc: Any) -> None:
+    """Make one CUDA graph in the middle of a breakable one do nothing; its calls go on."""
+    from lazygraph_vllm.vllm.breakable import batch_of
+
+    [entry] = [
+        e for key, e in runner.entries.items() if batch_of(key).num_tokens == desc.num_tokens
+    ]
+    segments = entry.capture.segments
+    graphs = [i for i, segment in enumerate(segments) if _replays_a_graph(segment)]
+    segments[graphs[len(graphs) // 2]] = _DeadGraph().replay
+
+
+def _replays_a_graph(segment: Any) -> bool:
+    import torch
+
+    return isinstance(getattr(segment, "__self__", None), torch.cuda.CUDAGraph)
 
 
 class _CorruptGraph:

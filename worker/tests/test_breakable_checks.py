@@ -1,0 +1,131 @@
+"""What the GPU checks of breakable graphs start and make of what they saw, without a GPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCH = Path(__file__).resolve().parents[2] / "bench" / "gpu"
+sys.path.insert(0, str(BENCH))
+
+import checks  # noqa: E402
+
+SWITCH = "VLLM_USE_BREAKABLE_CUDAGRAPH"
+FAMILIES = {f["name"]: f for f in json.loads((BENCH / "families.json").read_text())["families"]}
+NAMES = ["FULL:512", "PIECEWISE:512", "FULL:8"]
+
+
+class Engine:
+    """Stands in for ``LLM``: notes the environment of its start."""
+
+    def __init__(self, family: dict[str, Any], _: Path, **__: Any) -> None:
+        self.shape = family["shape"]
+        self.env = dict(os.environ)
+        started.append(self)
+
+    def collective_rpc(self, call: Any, args: tuple[Any, ...] = ()) -> list[Any]:
+        return [{"stock": True}]
+
+    @property
+    def llm_engine(self) -> Any:
+        return self
+
+    engine_core = llm_engine
+
+    def shutdown(self) -> None: ...
+
+
+started: list[Engine] = []
+
+
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    started.clear()
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    os.environ.pop(SWITCH, None)
+    monkeypatch.setattr(checks, "make_engine", Engine)
+    monkeypatch.setattr(checks, "sequences", lambda *_, **__: ({}, {}))
+
+
+@pytest.mark.parametrize("part", ["stock", "ours"])
+@pytest.mark.parametrize(
+    ("family", "kind", "switch"),
+    [
+        ("breakable-8b", "verify", "1"),
+        ("breakable-8b", "tokens", "1"),
+        ("dense-8b", "tokens", "0"),
+        ("dense-8b", "verify", None),
+    ],
+)
+def test_a_familys_environment_is_its_engines(
+    family: str, kind: str, switch: str | None, part: str
+) -> None:
+    checks.run_check(FAMILIES[family], kind, part, Path("models"))
+    [engine] = started
+    assert engine.env.get(SWITCH) == switch
+    assert engine.env.get("VLLM_BATCH_INVARIANT") == ("1" if kind == "tokens" else None)
+
+
+def rank(**more: Any) -> dict[str, Any]:
+    return {
+        "breakable": 1,
+        "planned": NAMES,
+        "captured": NAMES,
+        "verified": dict.fromkeys(NAMES, 0.0),
+        "mismatched": {},
+        "failed": {},
+        "hash": "same",
+        **more,
+    }
+
+
+def seen(kind: str, *ranks: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    ours = {"ranks": list(ranks or (rank(),)), "asksBreakable": True}
+    if kind != "tokens":
+        return {"ours": ours}
+    tokens = {"0": [1, 2], "1": [3, 4]}
+    traffic = {"steps": 9, "capturedInTraffic": 5, "errors": {}}
+    return {"stock": {"tokens": tokens}, "ours": ours | traffic | {"tokens": tokens}}
+
+
+CONTROL = {"mismatched": {"FULL:512": "1.0", "PIECEWISE:512": "1.0"}}
+
+
+@pytest.mark.parametrize(("kind", "more"), [("verify", {}), ("tokens", {}), ("control", CONTROL)])
+def test_breakable_graphs_that_are_right_are_fine(kind: str, more: dict[str, Any]) -> None:
+    assert checks.verdict(kind, seen(kind, rank(**more)))["fine"] is True
+    two = seen(kind, rank(**more), rank(**more))
+    assert checks.verdict(kind, two)["fine"] is True
+
+
+@pytest.mark.parametrize("kind", ["verify", "tokens", "control"])
+@pytest.mark.parametrize("breakable", [None, 0])
+def test_a_run_with_other_graphs_shows_nothing(kind: str, breakable: int | None) -> None:
+    other = rank(**(CONTROL if kind == "control" else {}), breakable=breakable)
+    told = checks.verdict(kind, seen(kind, rank(), other))
+    assert told == {"fine": False, "why": "expected breakable graphs on every rank, got none"}
+    plain = seen(kind, other)
+    plain["ours"]["asksBreakable"] = False
+    assert checks.verdict(kind, plain)["fine"] is True
+
+
+@pytest.mark.parametrize("found", [["FULL:512"], ["PIECEWISE:512"], []])
+def test_a_control_that_finds_one_kind_only_is_none(found: list[str]) -> None:
+    parts = seen("control", rank(mismatched=dict.fromkeys(found, "1.0")))
+    assert checks.verdict("control", parts)["fine"] is False
+
+
+@pytest.mark.parametrize("kind", ["verify", "tokens", "control"])
+def test_an_engine_that_ran_as_stock_shows_nothing(kind: str) -> None:
+    told = checks.verdict(kind, seen(kind, {"stock": True}))
+    assert told == {"fine": False, "why": "the engine ran as stock"}
+
+
+def test_the_family_asks_for_them_and_no_other_does() -> None:
+    asking = [name for name, family in FAMILIES.items() if checks.asks_breakable(family)]
+    assert asking == ["breakable-8b"]
