@@ -192,16 +192,18 @@ function uses(): Finding[] {
 function v033(): Finding[] {
   // The second campaign is a later one: other families, and the 8B by measured costs.
   const families = ["v033-families.json.gz", "v033-more-families.json.gz"];
-  const checks = "v033-checks.json";
+  const checks = ["v033-checks.json", "v033-more-checks.json"];
   const firstSet = "first-set.json.gz";
   const simulated = "simulate-8b.json.gz";
-  const found = read<{ checks: readonly Check[] }>(checks);
   return [
     ...families.flatMap((source) => {
       const { cells } = read<{ cells: readonly CellSummary[] }>(source);
       return familyFindings(cells, { source, command: FAMILIES });
     }),
-    ...checkFindings(found.checks, { source: checks, command: CHECKS }),
+    ...checks.flatMap((source) => {
+      const found = read<{ checks: readonly Check[] }>(source);
+      return checkFindings(found.checks, { source, command: CHECKS });
+    }),
     ...firstSetFindings(read<FirstSet>(firstSet), { source: firstSet, command: FIRST_SET }),
     ...worstFindings(read<Compared>(firstSet), { source: firstSet, command: FIRST_SET }),
     ...simulatedFindings(read<SimulatedLoads>(simulated), {

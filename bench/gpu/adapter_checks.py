@@ -148,7 +148,7 @@ def run_lazy(engine: Any, folder: Path, states: Any) -> dict[str, Any]:
 def verdict_tokens(parts: dict[str, dict[str, Any]], adapters: int) -> dict[str, Any]:
     """Equal adapter by adapter in every pass, and the control is not."""
     stock = parts["stock"]["passes"]
-    ours, control = parts["ours"], parts["control"]["passes"]
+    ours, control = parts["ours"], parts["control"]
 
     def wrong(passes: dict[str, Any]) -> dict[str, list[str]]:
         return {
@@ -172,18 +172,20 @@ def verdict_tokens(parts: dict[str, dict[str, Any]], adapters: int) -> dict[str,
         if not key.endswith("/0")
     ) / max(1, PROMPTS * adapters)
     differing = {name: len(keys) for name, keys in wrong(ours["passes"]).items()}
-    found = {name: len(keys) for name, keys in wrong(control).items()}
+    crashed = control.get("crashed")
+    found = {name: len(keys) for name, keys in wrong(control.get("passes", {})).items()}
     return {
         "fine": not any(differing.values())
         and apart >= APART_MIN
         and ours["capturedInTraffic"] >= CAPTURES_MIN
         and not ours["errors"]
-        and found["during"] > 0,
+        and (crashed is not None or found["during"] > 0),
         "sequencesEach": PROMPTS * len(stock),
         "sameByAdapter": by_adapter,
         "differing": differing,
         "apartFromBase": apart,
         "controlDiffers": found,
+        "controlCrashed": crashed,
         **{key: ours[key] for key in ("steps", "capturedInTraffic", "errors")},
     }
 

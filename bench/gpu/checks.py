@@ -401,14 +401,28 @@ def run_group(out: Path, models: Path, families: dict[str, Any], names: list[str
         os.waitpid(pid, 0)
 
 
+def crash_of(log: Path) -> str | None:
+    """The first error of CUDA's in an engine's log; ``None``: it ended for another reason."""
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    errors = (line.partition("CUDA error: ")[2] for line in lines if "CUDA error: " in line)
+    return next(errors, None)
+
+
 def sum_up(out: Path, name: str) -> dict[str, Any]:
     """Write OUT_DIR/CHECK.json from its parts; what is missing is said."""
     kind = name.rpartition(".")[2]
     files = {part: out / f"{name}.{part}.part" for part in PARTS[kind]}
-    gone = [part for part, file in files.items() if not file.exists()]
+    parts: dict[str, dict[str, Any]] = {
+        part: json.loads(file.read_text()) for part, file in files.items() if file.exists()
+    }
+    # A fault that ends the engine hides from nobody.
+    if "control" in files and "control" not in parts:
+        crash = crash_of(out / f"{name}.control.log")
+        if crash is not None:
+            parts["control"] = {"crashed": crash}
+    gone = [part for part in files if part not in parts]
     if gone:
         return {"check": name, "fine": False, "why": f"no result of {', '.join(gone)}: see its log"}
-    parts = {part: json.loads(file.read_text()) for part, file in files.items()}
     told = {"check": name, **verdict(kind, parts)}
     (out / f"{name}.json").write_text(json.dumps(told, indent=1) + "\n")
     return told

@@ -258,10 +258,11 @@ def verdict_tokens(parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
     wrong = {name: differing(ours[name]) for name in ("during", "tokens")}
     mismatches = [text for shapes in ours["shapes"] for text in shapes["mismatches"]]
-    accepted = {name: rate(part) for name, part in parts.items()}
+    crashed = control.get("crashed")
+    accepted = {name: rate(part) for name, part in parts.items() if "drafted" in part}
     # Without graphs of its own, or where next to nothing is accepted, a dead drafter can't show.
     tells = control.get("dead", 0) > 0 and low > 0.1
-    found = not low <= accepted["control"] <= high
+    found = crashed is not None or not low <= accepted["control"] <= high
     return {
         "fine": not any(wrong.values())
         and not mismatches
@@ -278,6 +279,7 @@ def verdict_tokens(parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
         "stepsWithGraphsOfTheDrafter": max(shapes["graphed"] for shapes in ours["shapes"]),
         "controlTells": tells,
         "controlFound": found,
+        "controlCrashed": crashed,
         **{key: ours[key] for key in ("steps", "capturedInTraffic", "errors")},
     }
 

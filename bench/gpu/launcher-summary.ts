@@ -3,6 +3,8 @@
  *
  *   node --import tsx bench/gpu/launcher-summary.ts FAMILY HOST OUT_DIR… > bench/results/NAME.json
  *
+ * COLD_TURNS=1,2 leaves out turns in which caches were still being filled, as where a warm-up was
+ * cut off; the document says so.
  * Several folders: parts that were run in separate calls. Of a part that is in two of them the last
  * one counts.
  */
@@ -15,6 +17,15 @@ import type { Comparison, LauncherChecks, LauncherResult } from "./lib/start-res
 const [family, host, ...folders] = process.argv.slice(2);
 if (family === undefined || host === undefined || folders.length === 0) {
   console.error("Expected FAMILY HOST OUT_DIR…, such as dense-8b H200 out.");
+  process.exit(2);
+}
+
+const coldTurns = (process.env["COLD_TURNS"] ?? "")
+  .split(",")
+  .filter((turn) => turn !== "")
+  .map(Number);
+if (!coldTurns.every(Number.isInteger)) {
+  console.error(`Expected COLD_TURNS as 1,2, got ${process.env["COLD_TURNS"]}.`);
   process.exit(2);
 }
 
@@ -34,8 +45,9 @@ function comparison(name: string): Comparison | undefined {
   const { simulated, failures, left } = found;
   const starts = found.starts
     .filter(({ variant, run }) => !wasSpawned(join(dirname(file), `${variant}-${run}.log`)))
+    .filter(({ run }) => !coldTurns.includes(run))
     .map(({ segments: _, ...start }) => start);
-  return { simulated, failures, left, starts };
+  return { simulated, failures, left, ...(coldTurns.length > 0 ? { coldTurns } : {}), starts };
 }
 
 /** What was to be forked and was spawned instead measures nothing of a launcher. */

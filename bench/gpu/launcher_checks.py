@@ -105,6 +105,27 @@ class Server:
         self.process.terminate()
         return self.process.wait(END_SECONDS_MAX)
 
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Whatever went wrong: one that goes on has the GPU that the next one needs."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        try:
+            self.process.wait(END_SECONDS_MAX)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait(END_SECONDS_MAX)
+
+
+def model_of(command: list[str]) -> str:
+    """What requests call the model: the word after `serve`, however vLLM is called."""
+    at = command.index("serve") + 1 if "serve" in command else len(command)
+    if at >= len(command) or command[at].startswith("-"):
+        raise SystemExit(f"expected `vllm serve MODEL …`, got `{' '.join(command)}`")
+    return command[at]
+
 
 class Launcher:
     """What can be seen of one from outside."""
@@ -156,14 +177,14 @@ def gpu_bytes(index: int) -> int | None:
 def kill_after(launcher: Launcher, command: list[str], seconds: float, gpu: int) -> dict[str, Any]:
     """Kill a server in the middle of whatever it does then."""
     before = gpu_bytes(gpu)
-    server = Server(launcher.prefix, command)
-    time.sleep(seconds)
-    # launcher, keeper, server: the one below the keeper is the server itself.
-    keepers = launcher.children()
-    below = [pid for keeper in keepers for pid in descendants(keeper)]
-    if below:
-        os.kill(below[0], signal.SIGKILL)
-    code = server.process.wait(END_SECONDS_MAX)
+    with Server(launcher.prefix, command) as server:
+        time.sleep(seconds)
+        # launcher, keeper, server: the one below the keeper is the server itself.
+        keepers = launcher.children()
+        below = [pid for keeper in keepers for pid in descendants(keeper)]
+        if below:
+            os.kill(below[0], signal.SIGKILL)
+        code = server.process.wait(END_SECONDS_MAX)
     launcher.wait_until_alone()
     left = [pid for pid in below if Path(f"/proc/{pid}").exists()]
     # The driver takes a moment to give back what a killed process had.
@@ -185,11 +206,11 @@ def kill_after(launcher: Launcher, command: list[str], seconds: float, gpu: int)
 
 
 def orphan(launcher: Launcher, command: list[str], model: str, expected: Any) -> dict[str, Any]:
-    server = Server(launcher.prefix, command)
-    server.wait_until_ready()
-    os.kill(launcher.pid, signal.SIGKILL)
-    answers = server.tokens(model)
-    code = server.end()
+    with Server(launcher.prefix, command) as server:
+        server.wait_until_ready()
+        os.kill(launcher.pid, signal.SIGKILL)
+        answers = server.tokens(model)
+        code = server.end()
     # vLLM ends a SIGTERM by itself; a stand-in dies of it.
     return {"code": code, "holds": answers == expected and code in (0, -signal.SIGTERM)}
 
@@ -215,7 +236,7 @@ class Checks:
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
         self._launcher = Launcher(options.launcher_pid, options.socket)
-        self._command, self._model = options.command, options.command[2]
+        self._command, self._model = options.command, model_of(options.command)
         self._clock = Clock(options.within)
         self._expected: Any = None
         self.result: dict[str, Any] = {}
@@ -240,10 +261,9 @@ class Checks:
     def _starts(self) -> None:
         launcher, wanted = self._launcher, self._options.starts
         began = time.monotonic()
-        spawned = Server([], self._command)
-        ready: dict[str, list[float]] = {"spawned": [spawned.wait_until_ready()], "forked": []}
-        self._expected = spawned.tokens(self._model)
-        spawned.end()
+        with Server([], self._command) as spawned:
+            ready: dict[str, list[float]] = {"spawned": [spawned.wait_until_ready()], "forked": []}
+            self._expected = spawned.tokens(self._model)
         self._clock.took(time.monotonic() - began)
         # A server that is killed takes its seconds, and some to end; the orphan takes a start.
         later = sum(self._options.kill_after) + END_SECONDS_USUAL * len(self._options.kill_after)
@@ -251,10 +271,9 @@ class Checks:
         before: tuple[int, int] | None = None
         while len(same) < wanted and self._clock.suffices(later, starts_after=1):
             began = time.monotonic()
-            server = Server(launcher.prefix, self._command)
-            ready["forked"].append(server.wait_until_ready())
-            same.append(server.tokens(self._model) == self._expected)
-            server.end()
+            with Server(launcher.prefix, self._command) as server:
+                ready["forked"].append(server.wait_until_ready())
+                same.append(server.tokens(self._model) == self._expected)
             launcher.wait_until_alone()
             self._clock.took(time.monotonic() - began)
             files, resident = launcher.files(), int(launcher.status()["residentBytes"])

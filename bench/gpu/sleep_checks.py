@@ -88,7 +88,9 @@ def verdict(parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
         cycle["same"] == count for part in (stock, ours) for cycle in part["cycles"]
     )
     grown = {dropped: growth(ours["cycles"], dropped) for dropped in (False, True)}
-    found = control["cycles"][0]["same"] < count
+    crashed = control.get("crashed")
+    same_in_control = 0 if crashed else control["cycles"][0]["same"]
+    found = same_in_control < count
     return {
         "fine": exact
         and found
@@ -96,7 +98,8 @@ def verdict(parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
         and all(bytes_ <= GROWTH_BYTES_MAX for bytes_ in grown.values()),
         "sequences": count,
         "exact": exact,
-        "controlSame": control["cycles"][0]["same"],
+        "controlSame": same_in_control,
+        "controlCrashed": crashed,
         "grownBytesKept": grown[False],
         "grownBytesDropped": grown[True],
         "asleepBytes": {

@@ -4,7 +4,7 @@ import type { Finding, Origin } from "./claims.ts";
 
 /** One line of checks.py. */
 export interface Check {
-  /** `FAMILY.verify`, `FAMILY.control` or `FAMILY.tokens`. */
+  /** `FAMILY.KIND`, such as `dense-8b.verify`. */
   readonly check: string;
   readonly fine: boolean;
   readonly planned?: number;
@@ -12,29 +12,107 @@ export interface Check {
   readonly exact?: readonly number[];
   readonly sequences?: number;
   readonly same?: number;
+  /** lora-tokens: of each adapter's `sequencesEach`, 0 being the base model. */
+  readonly sequencesEach?: number;
+  readonly sameByAdapter?: Readonly<Record<string, number>>;
+  readonly capturedInTraffic?: number;
+  /** lora-lazy: graphs captured for a case of which there was no traffic. */
+  readonly unused?: readonly string[];
+  /** spec-tokens: sequences that are not stock's, among captures and with all graphs. */
+  readonly differing?: Readonly<Record<string, number>>;
+  readonly mismatches?: readonly string[];
+  readonly accepted?: Readonly<Record<string, number>>;
+  readonly acceptedBetween?: readonly [number, number];
+  /** spec-steps: of stock's median, by requests. */
+  readonly byRequests?: Readonly<Record<string, { readonly ratio: number }>>;
 }
 
+/** LoRA's issue: so many captures between steps, and every adapter answers as before. */
+const CAPTURES_BETWEEN_STEPS_MIN = 100;
+const STEP_RATIO_MAX = 1.01;
+
 export function checkFindings(checks: readonly Check[], told: Origin): Finding[] {
-  return checks.map((check) => {
-    const [family, kind] = check.check.split(".");
+  return checks.flatMap((check) => {
+    const [family = "", kind] = check.check.split(".");
+    // Families of a feature are told together: `v033.lora.8b-4`.
+    const id = `v033.${family.replace(/^(lora|spec|sleep|breakable)-/, "$1.")}`;
     const all = { ...told, limit: 1, sense: "atLeast" } as const;
+    const none = { ...told, limit: 0, sense: "atMost" } as const;
     switch (kind) {
       case "verify": {
-        const worst = Math.min(...(check.exact ?? [0])) / (check.planned ?? Number.NaN);
+        const value = Math.min(...(check.exact ?? [0])) / (check.planned ?? Number.NaN);
         const unit = "of planned graphs bit for bit, on the worst rank";
-        return { ...all, id: `v033.${family}.graphs-exact`, value: worst, unit };
+        return [{ ...all, id: `${id}.graphs-exact`, value, unit }];
       }
       case "control": {
         const unit = "of runs with a graph made wrong found it";
-        return { ...all, id: `v033.${family}.control-found`, value: Number(check.fine), unit };
+        return [{ ...all, id: `${id}.control-found`, value: Number(check.fine), unit }];
       }
-      default: {
+      case "tokens":
+      case "aside": {
         const value = (check.same ?? 0) / (check.sequences ?? Number.NaN);
-        const unit = "of sequences exact, captures in traffic";
-        return { ...all, id: `v033.${family}.tokens-exact`, value, unit };
+        return [{ ...all, id: `${id}.tokens-exact`, value, unit: TOKENS }];
       }
+      case "lora-tokens":
+        return adapterFindings(id, check, told);
+      case "lora-lazy": {
+        const unit = "graphs captured of a case without traffic";
+        const value = check.unused?.length ?? Number.NaN;
+        return [{ ...none, id: `${id}.unused-captured`, value, unit }];
+      }
+      case "spec-tokens":
+        return draftFindings(id, check, told);
+      case "spec-steps": {
+        const ratios = Object.values(check.byRequests ?? {}).map(({ ratio }) => ratio);
+        const value = ratios.length === 0 ? Number.NaN : Math.max(...ratios);
+        const unit = "of stock's median step, worst number of requests";
+        return [
+          { ...told, id: `${id}.step-ratio`, value, unit, limit: STEP_RATIO_MAX, sense: "atMost" },
+        ];
+      }
+      default:
+        throw new Error(`Expected a check of a known kind, got ${check.check}.`);
     }
   });
+}
+
+const TOKENS = "of sequences exact, captures in traffic";
+
+function adapterFindings(id: string, check: Check, told: Origin): Finding[] {
+  const same = Object.values(check.sameByAdapter ?? { none: 0 });
+  return [
+    {
+      ...{ ...told, id: `${id}.tokens-exact`, limit: 1, sense: "atLeast" },
+      value: Math.min(...same) / (check.sequencesEach ?? Number.NaN),
+      unit: "of sequences exact before, among and after captures, worst adapter",
+    },
+    {
+      ...{ ...told, id: `${id}.captures-between-steps`, sense: "atLeast" },
+      ...{ value: check.capturedInTraffic ?? 0, limit: CAPTURES_BETWEEN_STEPS_MIN },
+      unit: "captures between the steps of this traffic",
+    },
+  ];
+}
+
+function draftFindings(id: string, check: Check, told: Origin): Finding[] {
+  const { sequences = Number.NaN, differing = {}, mismatches, accepted = {} } = check;
+  const [low, high] = check.acceptedBetween ?? [Number.NaN, Number.NaN];
+  const ours = accepted["ours"] ?? Number.NaN;
+  const none = { ...told, limit: 0, sense: "atMost" } as const;
+  return [
+    {
+      ...{ ...told, id: `${id}.tokens-exact`, limit: 1, sense: "atLeast", unit: TOKENS },
+      value: 1 - Math.max(...Object.values(differing), 0) / sequences,
+    },
+    {
+      ...{ ...none, id: `${id}.shape-mismatches`, value: mismatches?.length ?? Number.NaN },
+      unit: "steps whose drafter ran another shape than its target",
+    },
+    {
+      ...{ ...none, id: `${id}.acceptance-apart`, value: Math.max(low - ours, ours - high, 0) },
+      unit: "of drafted tokens beyond the interval of two stock runs",
+    },
+  ];
 }
 
 interface FirstSetArm {

@@ -53,6 +53,8 @@ def serve() -> None:
         sys.exit(1)
     served = [0]
     lock = threading.Lock()
+    model = sys.argv[sys.argv.index("serve") + 1]
+    refuses = os.environ.get("FAKE_REFUSES_WHEN_SPAWNED") and os.getpid() == IMPORTED_BY
 
     class Completions(Handler):
         def do_GET(self) -> None:  # noqa: N802
@@ -60,6 +62,9 @@ def serve() -> None:
 
         def do_POST(self) -> None:  # noqa: N802
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            if body.get("model", model) != model or refuses:
+                self.send_error(404)
+                return
             with lock:
                 served[0] += 1
                 if how == "wave" and served[0] > 5:

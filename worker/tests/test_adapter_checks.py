@@ -49,6 +49,13 @@ def ours_differs(parts: dict[str, dict[str, Any]]) -> None:
     parts["ours"]["passes"]["after"]["5/2"] = [5, 2, 8]
 
 
+def test_a_control_that_ends_the_engine_is_found() -> None:
+    parts = seen()
+    parts["control"] = {"crashed": "an illegal memory access was encountered"}
+    told = adapter_checks.verdict_tokens(parts, ADAPTERS)
+    assert told["fine"] is True and told["controlDiffers"] == {}
+
+
 def control_is_not_found(parts: dict[str, dict[str, Any]]) -> None:
     parts["control"]["passes"] = passes()
 

@@ -44,6 +44,33 @@ def test_equal_tokens_as_much_accepted_and_a_control_that_is_found_are_fine() ->
     json.dumps(told)
 
 
+def test_a_control_that_ends_the_engine_is_found() -> None:
+    parts = seen()
+    parts["control"] = {"crashed": "device-side assert triggered"}
+    told = draft_checks.verdict_tokens(parts)
+    assert told["fine"] is True and told["controlCrashed"] == "device-side assert triggered"
+    assert "control" not in told["accepted"]
+
+
+@pytest.mark.parametrize(
+    ("last", "fine"),
+    [("torch.AcceleratorError: CUDA error: device-side assert triggered", True), ("Killed", False)],
+)
+def test_only_an_error_of_cudas_is_a_fault_that_was_found(
+    tmp_path: Path, last: str, fine: bool
+) -> None:
+    import checks
+
+    name = "spec-eagle-8b.spec-tokens"
+    for part, found in seen().items():
+        if part != "control":
+            (tmp_path / f"{name}.{part}.part").write_text(json.dumps(found))
+    (tmp_path / f"{name}.control.log").write_text(f"a line\n{last}\nanother\n")
+    told = checks.sum_up(tmp_path, name)
+    assert told["fine"] is fine
+    assert fine or told["why"] == "no result of control: see its log"
+
+
 def tokens_differ(parts: dict[str, Any]) -> None:
     parts["ours"]["tokens"]["3"] = [3, 7, 8]
 

@@ -11,6 +11,7 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,6 +156,23 @@ def test_a_server_finds_what_its_client_has_and_imports_nothing(launcher: Launch
     assert facts["method"] == "fork"
     assert facts["cpus"] == sorted(os.sched_getaffinity(0))
     assert facts["pid"] != process.pid
+
+
+def test_a_timed_start_is_told_what_the_fork_took(launcher: Launcher, tmp_path: Path) -> None:
+    folder = tmp_path / "timeline"
+    folder.mkdir()
+    began = time.monotonic()
+    process = client(launcher.path, "serve", "MODEL", "0", LAZYGRAPH_STARTUP_DIR=str(folder))
+    out, err = process.communicate(timeout=SECONDS_MAX)
+    assert (process.returncode, err) == (0, "to stderr\n")
+    [span] = map(json.loads, (folder / f"spans-{process.pid}.jsonl").read_text().splitlines())
+    # The kernel keeps a process's beginning to a hundredth of a second.
+    assert span["name"] == "fork"
+    assert began - 0.02 <= span["begin"] < span["end"] <= time.monotonic()
+    # A folder that isn't there costs the figure alone.
+    gone = client(launcher.path, "serve", "MODEL", "3", LAZYGRAPH_STARTUP_DIR=str(folder / "none"))
+    gone.communicate(timeout=SECONDS_MAX)
+    assert gone.returncode == 3
 
 
 def test_what_imports_do_to_variables_is_done_for_a_server_too(launcher: Launcher) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -15,13 +16,21 @@ SECONDS_MAX = 120
 
 
 def check(
-    tmp_path: Path, *own: str, checks: dict[str, str] | None = None, **launcher_env: str
+    tmp_path: Path,
+    *own: str,
+    checks: dict[str, str] | None = None,
+    as_module: bool = False,
+    **launcher_env: str,
 ) -> tuple[int, dict[str, Any]]:
-    path = os.pathsep.join([str(ROOT / "worker" / "src"), str(TESTS)])
+    path = os.pathsep.join([str(ROOT / "worker" / "src"), str(TESTS), str(tmp_path / "site")])
     environment = {**os.environ, "PYTHONPATH": path, "LAZYGRAPH_DISABLE": "1"}
     script = tmp_path / "vllm"
     script.write_text(f"#!{sys.executable}\nimport fake_serve\nfake_serve.serve()\n")
     script.chmod(0o755)
+    module = tmp_path / "site" / "vllm" / "entrypoints" / "cli" / "main.py"
+    module.parent.mkdir(parents=True)
+    module.write_text("import fake_serve\nfake_serve.serve()\n")
+    vllm = [sys.executable, "-m", "vllm.entrypoints.cli.main"] if as_module else [str(script)]
     socket = tmp_path / "socket"
     words = ["--socket", str(socket), "--preload", "fake_serve", "--main", "fake_serve:serve"]
     launcher = subprocess.Popen(
@@ -36,7 +45,7 @@ def check(
         command = [sys.executable, str(ROOT / "bench" / "gpu" / "launcher_checks.py")]
         command += ["--launcher-pid", str(launcher.pid), "--socket", str(socket), "--starts", "3"]
         command += ["--kill-after", "0.5", "--out", str(tmp_path / "checks.json"), *own]
-        command += ["--", str(script), "serve", "MODEL"]
+        command += ["--", *vllm, "serve", "MODEL"]
         command += ["--gpu-memory-utilization", "0.9"]
         done = subprocess.run(
             command,
@@ -64,6 +73,28 @@ def test_all_holds_for_a_server_that_is_as_it_should_be(tmp_path: Path) -> None:
     assert [case["code"] for case in result["killed"]["cases"]] == [-9]
     assert result["orphan"]["holds"]
     assert len(result["readySeconds"]["forked"]) == 3
+
+
+def test_vllm_may_be_called_as_a_module(tmp_path: Path) -> None:
+    code, result = check(tmp_path, as_module=True)
+    assert code == 0, result
+    assert result["tokens"]["equal"] == 3
+
+
+def test_a_server_that_refuses_is_ended_before_the_next_one_starts(tmp_path: Path) -> None:
+    code, result = check(tmp_path, checks={"FAKE_REFUSES_WHEN_SPAWNED": "1"})
+    assert code == 1
+    assert "404" in result["starts"]["error"]
+    assert not [words for words in commands() if str(tmp_path).encode() in words]
+
+
+def commands() -> list[bytes]:
+    """Of all processes; one that ends meanwhile is none."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.append(path.read_bytes())
+    return found
 
 
 def test_other_tokens_of_a_forked_server_are_found(tmp_path: Path) -> None:

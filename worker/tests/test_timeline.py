@@ -41,6 +41,27 @@ def test_a_call_is_a_span_and_a_leafs_inner_calls_are_none(tmp_path: Path) -> No
     assert captures["end"] <= sizing["end"] <= time.monotonic()
 
 
+def test_reading_a_command_line_is_told_once_and_in_its_own_process(tmp_path: Path) -> None:
+    recorder = Recorder(str(tmp_path))
+    configure = timed(Phase("m", "create_engine_config", "config"), int, recorder)
+    configure()  # before imports were noted there is nothing to tell
+    recorder.imported()
+    pid = os.fork()
+    if pid == 0:
+        configure()
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    configure()
+    configure()
+    [own] = tmp_path.glob(f"spans-{os.getpid()}.jsonl")
+    [child] = tmp_path.glob(f"spans-{pid}.jsonl")
+    names = [json.loads(line)["name"] for line in own.read_text().splitlines()]
+    assert names == ["config", "imports", "command line", "config", "config"]
+    assert [json.loads(line)["name"] for line in child.read_text().splitlines()] == ["config"]
+    _, imports, words, config, _ = map(json.loads, own.read_text().splitlines())
+    assert (imports["end"], words["end"]) == (words["begin"], config["begin"])
+
+
 def test_a_call_that_fails_is_a_span_too_and_fails(tmp_path: Path) -> None:
     def fails() -> None:
         raise ValueError("its own")

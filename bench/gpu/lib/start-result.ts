@@ -11,6 +11,8 @@ export interface Comparison {
   readonly failures: readonly FailedStart[];
   /** Starts for which there was no time. */
   readonly left: number;
+  /** Turns left out: stock filled compile caches in them. */
+  readonly coldTurns?: readonly number[];
   readonly starts: readonly Start[];
 }
 

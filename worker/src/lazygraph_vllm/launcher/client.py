@@ -18,6 +18,7 @@ import signal
 import socket
 import stat
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
@@ -28,6 +29,8 @@ USAGE = "usage: client.py SOCKET [--no-spawn] -- COMMAND …"
 UNREACHABLE = "ERR_LAZYGRAPH_LAUNCHER_UNREACHABLE"
 REFUSED_FOR_GOOD = ("ERR_LAZYGRAPH_LAUNCHER_NOT_ALLOWED",)
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
+# As in timeline/recorder.py, which isn't to be imported here.
+STARTUP_FOLDER = "LAZYGRAPH_STARTUP_DIR"
 
 
 class NotForkedError(Exception):
@@ -208,6 +211,7 @@ def be_forked(path: str, command: list[str]) -> NoReturn:
     with signals_kept() as early:
         server, answers = ask(path, data)
         pass_on(server)
+    note_fork(os.environ.get(STARTUP_FOLDER, "").strip())
     for number in early:
         server.forward(number, None)
     # Only the server reads, and whoever waits for its output to end waits for it alone.
@@ -220,6 +224,20 @@ def be_forked(path: str, command: list[str]) -> NoReturn:
     if "code" not in end:
         say("Expected the server's end to be told, got its keeper killed: it has ended somehow.")
     os._exit(int(end.get("code", 1)))
+
+
+def note_fork(folder: str) -> None:
+    """Add to a start's timeline what it took from this process's beginning to the server's."""
+    if not folder:
+        return
+    with contextlib.suppress(OSError, ValueError):  # it costs a figure, never the server
+        with open("/proc/self/stat") as file:
+            ticks = int(file.read().rpartition(")")[2].split()[19])
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+        now = time.monotonic()
+        span = {"name": "fork", "begin": now - age, "end": now}
+        with open(os.path.join(folder, f"spans-{os.getpid()}.jsonl"), "a") as file:
+            file.write(json.dumps(span) + "\n")
 
 
 def passed_on() -> list[int]:

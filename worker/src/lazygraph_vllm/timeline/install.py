@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from ..vllm.patch_on_import import PatchOnImport
-from .phases import PHASES, Phase, detail
+from .phases import CONFIG, PHASES, Phase, detail
 from .recorder import Recorder
 
 logger = logging.getLogger("vllm.lazygraph")
@@ -79,6 +79,8 @@ def timed(phase: Phase, function: Callable[..., Any], recorder: Recorder) -> Cal
             return function(*args, **kwargs)
         _inside.leaf = phase.leaf
         begin = time.monotonic()
+        if phase.name == CONFIG:
+            recorder.configured(begin)
         recorder.begun(phase.name, begin)
         try:
             return function(*args, **kwargs)

@@ -29,6 +29,7 @@ class Recorder:
         self._pid = 0
         self._fds: dict[str, int] = {}
         self._left: dict[str, int] = {}
+        self._imported: tuple[int, float] | None = None
         os.register_at_fork(after_in_child=self._renew)
 
     def _renew(self) -> None:
@@ -36,7 +37,19 @@ class Recorder:
 
     def imported(self) -> None:
         """Note once for each process what it spent before plugins were loaded."""
-        self.write("imports", process_began(), time.monotonic())
+        now = time.monotonic()
+        self.write("imports", process_began(), now)
+        self._imported = (os.getpid(), now)
+
+    def configured(self, begin: float) -> None:
+        """Note what a command spent from there to its configuration: its words are read.
+
+        Plugins are loaded while vLLM's parser is being made. Once, and not in what was forked.
+        """
+        pid, imported = self._imported or (0, 0.0)
+        self._imported = None
+        if pid == os.getpid():
+            self.write("command line", imported, begin)
 
     def write(
         self, name: str, begin: float, end: float, detail: Mapping[str, Any] | None = None
