@@ -120,16 +120,27 @@ def test_a_refused_feature_and_a_mode_without_graphs_make_it_stock(vllm: Any) ->
     assert answer.planned is None
 
 
-def test_adapters_wait_for_a_gpu_or_for_permission(vllm: Any) -> None:
+def test_sleep_waits_for_a_gpu_or_for_permission(vllm: Any) -> None:
     config = supported()
-    config.lora_config = object()
+    config.model_config.enable_sleep_mode = True
     vllm(version="0.33.0", config=config)
     closed = preflight.examine(WORDS, {})
     assert closed.lazily is False
-    assert "LoRA on vLLM 0.33.0 (not tried on a GPU yet)" in closed.reason
+    assert "sleep mode on vLLM 0.33.0 (not tried on a GPU yet)" in closed.reason
     opened = preflight.examine(WORDS, {"LAZYGRAPH_ALLOW_UNTESTED": "1"})
-    assert opened.lazily is True and "LoRA" in opened.traits
-    assert "LoRA on vLLM 0.33.0" in opened.untested
+    assert opened.lazily is True and "sleep mode" in opened.traits
+    assert "sleep mode on vLLM 0.33.0" in opened.untested
+
+
+def test_what_was_tried_alone_is_untested_beside_something_else(vllm: Any) -> None:
+    config = supported()
+    config.lora_config = object()
+    vllm(version="0.33.0", config=config)
+    opened = preflight.examine(WORDS, {"LAZYGRAPH_ALLOW_UNTESTED": "1"})
+    assert opened.untested == ["LoRA with tensor parallelism on vLLM 0.33.0"]
+    config.parallel_config.tensor_parallel_size = 1
+    alone = preflight.examine(WORDS, {})
+    assert (alone.lazily, alone.untested) == (True, [])
 
 
 def test_a_gpu_that_is_new_runs_and_is_named_or_steps_aside(vllm: Any) -> None:

@@ -9,7 +9,7 @@ import pytest
 from lazygraph_vllm.vllm.adapter import graph_mode_reason, missing_hook
 from lazygraph_vllm.vllm.allowed import (
     BREAKABLE,
-    LORA,
+    DRAFTERS,
     MOE,
     SLEEP,
     TENSOR,
@@ -152,7 +152,7 @@ def test_what_of_drafts_is_refused_whatever_anybody_allows(
     assert config_reason(config, "0.33.0", allow_untested=True) is None
     # Not shown on a GPU: by default it runs as stock.
     untried = config_reason(config, "0.33.0", allow_untested=False)
-    assert untried is not None and "speculative decoding on vLLM 0.33.0 (not tried" in untried
+    assert untried is not None and "decoding by MTP on vLLM 0.33.0 (not tried" in untried
     config.speculative_config = SimpleNamespace(**(no | drafts))
     for name, value in model.items():
         setattr(config.model_config, name, value)
@@ -216,7 +216,44 @@ def with_sleep(**model: Any) -> Any:
     return config
 
 
-@pytest.mark.parametrize(("config", "what"), [(with_adapters(), LORA), (with_sleep(), SLEEP)])
+def one_gpu(config: Any) -> Any:
+    config.parallel_config.tensor_parallel_size = 1
+    return config
+
+
+def with_drafts(method: str) -> Any:
+    config = supported()
+    no = {"use_multi_module_mtp": lambda: False, "use_gemma4_mtp": lambda: False}
+    config.speculative_config = SimpleNamespace(method=method, **no)
+    return config
+
+
+SHOWN = [with_adapters, *(lambda m=m: with_drafts(m) for m in ("ngram", "draft_model", "eagle"))]
+
+
+@pytest.mark.parametrize("make", SHOWN)
+def test_adapters_and_drafts_are_let_in_by_themselves(make: Any) -> None:
+    assert config_reason(one_gpu(make()), "0.33.0", allow_untested=False) is None
+    # Nothing was shown of them on another version, or together with anything else.
+    assert config_reason(one_gpu(make()), "0.32.0", allow_untested=False) is not None
+    spread = config_reason(make(), "0.33.0", allow_untested=False)
+    assert spread is not None and " with tensor parallelism on vLLM 0.33.0 (not tried" in spread
+    quantised = one_gpu(make())
+    quantised.model_config.quantization = "fp8"
+    reason = config_reason(quantised, "0.33.0", allow_untested=False)
+    assert reason is not None and " with fp8 quantisation on vLLM 0.33.0 (not tried" in reason
+    assert config_reason(quantised, "0.33.0", allow_untested=True) is None
+
+
+@pytest.mark.parametrize(
+    ("config", "what"),
+    [
+        (with_sleep(), SLEEP),
+        (with_drafts("eagle3"), DRAFTERS["eagle3"]),
+        (with_drafts("mtp"), DRAFTERS["mtp"]),
+        (with_drafts("ngram_gpu"), DRAFTERS["ngram_gpu"]),
+    ],
+)
 def test_what_no_gpu_has_shown_says_so_and_can_be_allowed(config: Any, what: str) -> None:
     assert config_reason(config, "0.33.0", allow_untested=False) == (
         f"not supported: {what} on vLLM 0.33.0 (not tried on a GPU yet); "

@@ -118,7 +118,10 @@ def test_every_known_version_has_a_row_and_what_was_tried_is_in_it() -> None:
     assert list(rows) == list(KNOWN)
     for version, row in rows.items():
         tried = TRIED.get(version)
-        assert set(row["lazily"][1:]) == (tried.traits if tried else set())
+        told = {what.removesuffix(" (dense models, one GPU)") for what in row["lazily"][1:]}
+        assert told == (tried.traits if tried else set())
+        alone = {what for what in row["lazily"] if what.endswith("one GPU)")}
+        assert len(alone) == (len(tried.alone) if tried else 0)
         assert bool(row["lazily"]) == bool(row["gpus"]) == (tried is not None)
         left = {what for group in row["asStock"] for what in group["what"]}
         assert left and not left & set(row["lazily"])

@@ -31,6 +31,7 @@ from .vllm.allowed import (
     config_reason,
     gpu_reason,
     traits,
+    untried,
     version_reason,
 )
 from .vllm.choose import NEWEST, adapter_for, plain
@@ -161,10 +162,9 @@ def _look_at_gpus(answer: Answer, config: Any, version: str) -> str | None:
 
 
 def _untested(found: Sequence[str], version: str) -> list[str]:
-    tried = TRIED.get(plain(version))
-    if tried is None:
+    if plain(version) not in TRIED:
         return [f"vLLM {plain(version)} was not tried on a GPU"]
-    return [f"{trait} on vLLM {plain(version)}" for trait in found if trait not in tried.traits]
+    return [f"{what} on vLLM {plain(version)}" for what in untried(found, version)]
 
 
 def _why_lazily(answer: Answer, version: str) -> str:

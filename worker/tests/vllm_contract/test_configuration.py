@@ -13,9 +13,18 @@ pytestmark = pytest.mark.vllm_contract
 
 from vllm.version import __version__  # noqa: E402
 
-from lazygraph_vllm.vllm.allowed import TENSOR, TRIED, config_reason, traits  # noqa: E402
+from lazygraph_vllm.vllm.allowed import (  # noqa: E402
+    DRAFTERS,
+    LORA,
+    TENSOR,
+    TRIED,
+    config_reason,
+    traits,
+)
 from vllm_facts import AT  # noqa: E402
 
+# Up to 0.32 nothing was tried, and so no drafter.
+UNTRIED_DRAFTER = "ngram" if AT < (0, 33) else "ngram_gpu"
 LLAMA = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
@@ -70,7 +79,7 @@ def test_two_ranks_are_on_the_list(configure: Any) -> None:
     ("options", "what"),
     [
         ({"enforce_eager": True}, "enforce_eager"),
-        ({"enable_lora": True}, "LoRA"),
+        ({"enable_lora": True, "fully_sharded_loras": True}, "LoRA"),
         ({"pipeline_parallel_size": 2}, "pipeline parallelism"),
         ({"data_parallel_size": 2}, "data parallelism"),
         ({"cpu_offload_gb": 1}, "offloading"),
@@ -81,7 +90,7 @@ def test_two_ranks_are_on_the_list(configure: Any) -> None:
             "KV connectors",
         ),
         (
-            {"speculative_config": {"method": "ngram", "num_speculative_tokens": 2}},
+            {"speculative_config": {"method": UNTRIED_DRAFTER, "num_speculative_tokens": 2}},
             "V1 model runner" if AT < (0, 30) else "speculative decoding",
         ),
         ({"distributed_executor_backend": "external_launcher"}, "external_launcher"),
@@ -93,6 +102,29 @@ def test_two_ranks_are_on_the_list(configure: Any) -> None:
 def test_what_is_not_on_the_list(configure: Any, options: dict[str, Any], what: str) -> None:
     reason = config_reason(configure(**options), __version__, allow_untested=False)
     assert reason is not None and what in reason
+
+
+@pytest.mark.skipif(AT < (0, 33), reason="nothing was tried on this version")
+@pytest.mark.parametrize(
+    ("options", "trait"),
+    [
+        ({"enable_lora": True}, LORA),
+        (
+            {"speculative_config": {"method": "ngram", "num_speculative_tokens": 2}},
+            DRAFTERS["ngram"],
+        ),
+    ],
+)
+def test_what_was_tried_by_itself_is_on_the_list(
+    configure: Any, options: dict[str, Any], trait: str
+) -> None:
+    config = configure(**options)
+    assert traits(config) == {trait}
+    assert config_reason(config, __version__, allow_untested=False) is None
+    spread = config_reason(
+        configure(**options, tensor_parallel_size=2), __version__, allow_untested=False
+    )
+    assert spread is not None and f"{trait} with {TENSOR}" in spread
 
 
 class Strict:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -163,7 +164,7 @@ def test_another_version_whose_configuration_differs(
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        ({"lora_config": object()}, "LoRA"),
+        ({"lora_config": SimpleNamespace(fully_sharded_loras=True)}, "LoRA"),
         ({"speculative_config": object()}, "speculative decoding"),
         ({"use_v2_model_runner": False}, "V1 model runner"),
     ],

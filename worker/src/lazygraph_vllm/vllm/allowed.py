@@ -7,6 +7,7 @@ or a dead engine, so the lists grow only by trying: docs/vllm-versions.md says h
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,10 +23,13 @@ class Tried:
 
     Attributes:
         traits: what a model or its parallelism may have besides being dense, in ``traits``' words.
+        alone: those of them that were tried on a dense model on one GPU, and together with no
+            other trait.
         gpus: names of GPUs, as CUDA has them.
     """
 
     traits: frozenset[str]
+    alone: frozenset[str] = frozenset()
     gpus: tuple[str, ...] = ("NVIDIA H200",)
 
 
@@ -39,14 +43,28 @@ LORA = "LoRA"
 SLEEP = "sleep mode"
 DRAFTS = "speculative decoding"
 BREAKABLE = "breakable CUDA graphs"
+# Each is shown by itself: what they have of graphs is not alike.
+DRAFTERS = {
+    "ngram": f"{DRAFTS} by n-gram",
+    "ngram_gpu": f"{DRAFTS} by n-gram on the GPU",
+    "draft_model": f"{DRAFTS} by a draft model",
+    "eagle": f"{DRAFTS} by EAGLE",
+    "eagle3": f"{DRAFTS} by EAGLE3",
+    "mtp": f"{DRAFTS} by MTP",
+}
 
+
+ALONE_0_33 = frozenset({LORA, *(DRAFTERS[method] for method in ("ngram", "draft_model", "eagle"))})
 TRIED: dict[str, Tried] = {
     "0.26.0": Tried(frozenset({TENSOR})),
-    # bench/results/v033-checks.json and v033-first-run.json. Hybrid models are not here: each graph
-    # was right, but what captures in the middle of traffic do to recurrent states is not shown.
-    # LoRA, sleep mode, speculative decoding and breakable graphs wait for theirs.
+    # bench/results/v033-checks.json, v033-more-checks.json and v033-first-run.json. Hybrid models
+    # are not here: each graph was right, but what captures in the middle of traffic do to recurrent
+    # states is not shown. Nor EAGLE3, of which the same is so. MTP, sleep mode and breakable graphs
+    # wait for their first run.
     "0.33.0": Tried(
         frozenset({TENSOR, EXPERT, MOE, MLA, "fp8 quantisation", "auto_gptq quantisation"})
+        | ALONE_0_33,
+        alone=ALONE_0_33,
     ),
 }
 
@@ -68,10 +86,12 @@ def traits(config: Any) -> frozenset[str]:
         MULTIMODAL: getattr(model, "is_multimodal_model", False),
         LORA: config.lora_config is not None,
         SLEEP: getattr(model, "enable_sleep_mode", False),
-        DRAFTS: config.speculative_config is not None,
         BREAKABLE: breakable.switched_on(),
         f"{quantization} quantisation": quantization is not None,
     }
+    if config.speculative_config is not None:
+        method = getattr(config.speculative_config, "method", None)
+        found[DRAFTERS.get(str(method), DRAFTS)] = True
     return frozenset(name for name, has in found.items() if has)
 
 
@@ -107,8 +127,18 @@ def config_reason(config: Any, version: str, allow_untested: bool) -> str | None
         return f"this vLLM's configuration is another one: {error}"
 
 
+def untried(found: Iterable[str], version: str) -> list[str]:
+    """Of these traits what was not tried on this version, each alone or two together."""
+    tried = TRIED[plain(version)]
+    own = sorted(found)
+    new = [trait for trait in own if trait not in tried.traits]
+    alone = [trait for trait in own if trait in tried.alone]
+    pairs = [f"{one} with {other}" for one in alone for other in own if other != one]
+    return new + (pairs[:1] if not new else [])
+
+
 def _untried(config: Any, version: str) -> str | None:
-    new = sorted(traits(config) - TRIED[plain(version)].traits)
+    new = untried(traits(config), version)
     if not new:
         return None
     elsewhere = [v for v, tried in TRIED.items() if new[0] in tried.traits]

@@ -11,6 +11,7 @@ from typing import Any
 
 from .allowed import (
     BREAKABLE,
+    DRAFTERS,
     DRAFTS,
     EXPERT,
     HYBRID,
@@ -25,7 +26,11 @@ from .allowed import (
 from .choose import KNOWN
 from .v26 import V26
 
-FAMILIES = (TENSOR, EXPERT, MOE, MLA, HYBRID, MULTIMODAL, LORA, SLEEP, DRAFTS, BREAKABLE)
+FAMILIES = (
+    *(TENSOR, EXPERT, MOE, MLA, HYBRID, MULTIMODAL, LORA, SLEEP),
+    *DRAFTERS.values(),
+    BREAKABLE,
+)
 # What ``allowed`` refuses there whatever anybody allows: a test holds it to that.
 WRONG: dict[type[Any], tuple[str, ...]] = {
     V26: (MOE, HYBRID, MULTIMODAL, LORA, SLEEP, DRAFTS, BREAKABLE)
@@ -81,11 +86,14 @@ def _row(version: str) -> dict[str, Any]:
         return _as_row(version, [], (), [("everything", why)])
     wrong = WRONG.get(KNOWN[version], ())
     left = [(what, "captures go wrong there") for what in wrong]
-    new = [what for what in FAMILIES if what not in (*wrong, *tried.traits)]
+    known = (*wrong, *(DRAFTERS.values() if DRAFTS in wrong else ()), *tried.traits)
+    new = [what for what in FAMILIES if what not in known]
     if not any("quantisation" in trait for trait in tried.traits):
         new.append("quantisation")
     left += [(what, "not shown to be right on a GPU") for what in new]
-    lazily = ["dense models", *sorted(tried.traits)]
+    # One by one, and not beside one another: ALWAYS_STOCK's like says no more than that.
+    alone = [f"{what} (dense models, one GPU)" for what in sorted(tried.alone)]
+    lazily = ["dense models", *sorted(tried.traits - tried.alone), *alone]
     return _as_row(version, lazily, tried.gpus, left)
 
 
