@@ -22,6 +22,8 @@ Options:
   --python PYTHON       vLLM's, with the plugin in it (default python3)
   --socket PATH         where it listens (default: one for each user and environment; it is shown)
   --allow-model MODEL   start this model only; several times: these
+  --tokenizer DIR       load the tokenizer of the model in this folder once, not in each server;
+                        several times: these. As commands name it, an absolute path
   --caches DIR          the folder of caches that its servers use, as \`run --caches\` has it: imports
                         read where some of them are
   --children N          servers at once (default 16)
@@ -42,6 +44,7 @@ const SPEC = {
   python: "string",
   socket: "string",
   "allow-model": "list",
+  tokenizer: "list",
   caches: "string",
   children: "string",
   preload: "list",
@@ -82,6 +85,7 @@ export async function runLauncher(argv: readonly string[]): Promise<number> {
       : { environment: { ...process.env, ...cacheVariables(resolve(caches)) } }),
     childrenMax: numberOption(options, "children", { min: 1, max: 256, fallback: 16, whole: true }),
     models: options.lists.get("allow-model") ?? [],
+    tokenizers: options.lists.get("tokenizer") ?? [],
     preload: options.lists.get("preload") ?? [],
     onStatus: tell,
   });

@@ -23,6 +23,11 @@ export interface LauncherOptions {
   readonly socket?: string;
   /** The only models that it may start (default: any). */
   readonly models?: readonly string[];
+  /**
+   * Models' folders, in the very words of the commands that will name them, absolute; at most 16.
+   * Their tokenizers are loaded once, not by each server, and anew when a folder's files change.
+   */
+  readonly tokenizers?: readonly string[];
   /** Servers at once, 1 to 256 (default: 16). */
   readonly childrenMax?: number;
   /** Modules to import in the place of vLLM's; for tests. */
@@ -63,6 +68,7 @@ const RULES: OptionRules<LauncherOptions> = {
   python: textRule("the name or the path of a Python"),
   socket: textRule("the path of a socket"),
   models: texts,
+  tokenizers: texts,
   childrenMax: whole(1, CHILDREN_MAX),
   preload: texts,
   main: textRule("MODULE:FUNCTION"),
@@ -148,13 +154,14 @@ export function createLauncher(options: LauncherOptions = {}): Launcher {
 }
 
 function words(options: LauncherOptions): string[] {
-  const { socket, models = [], childrenMax, preload = [], main } = options;
+  const { socket, models = [], tokenizers = [], childrenMax, preload = [], main } = options;
   return [
     "-m",
     "lazygraph_vllm.launcher",
     "--with-parent",
     ...(socket === undefined ? [] : ["--socket", resolve(socket)]),
     ...models.flatMap((model) => ["--allow-model", model]),
+    ...tokenizers.flatMap((folder) => ["--tokenizer", folder]),
     ...(childrenMax === undefined ? [] : ["--children", String(childrenMax)]),
     ...preload.flatMap((module) => ["--preload", module]),
     ...(main === undefined ? [] : ["--main", main]),

@@ -495,6 +495,101 @@ def test_a_changed_installation_is_imported_anew(tmp_path: Path, vllm: Path) -> 
         process.communicate(timeout=SECONDS_MAX)
 
 
+# vLLM's two caches, as `keep_tokenizer` finds them, and a server that says what it found there.
+REGISTRY = """
+from functools import lru_cache
+LOADS = []
+def load(folder, **how):
+    LOADS.append(open(folder + "/tokenizer.json").read())
+    return LOADS[-1]
+keep = lru_cache(load)
+def cached_tokenizer_from_config(config):
+    return keep(config.tokenizer, mode=config.tokenizer_mode)
+"""
+HF = """
+LOOKED = []
+def _try_get_processor_chat_template(tokenizer, *, trust_remote_code):
+    LOOKED.append(tokenizer)
+"""
+SERVER = """
+import sys
+from types import SimpleNamespace
+from vllm.renderers import hf
+from vllm.tokenizers import registry
+def serve():
+    config = SimpleNamespace(tokenizer=sys.argv[2], tokenizer_mode="auto")
+    print(registry.cached_tokenizer_from_config(config), registry.LOADS, hf.LOOKED)
+    return 0
+"""
+
+
+@pytest.fixture
+def with_tokenizers(tmp_path: Path, vllm: Path) -> Path:
+    site = tmp_path / "site"
+    for name, text in (("tokenizers/registry", REGISTRY), ("renderers/hf", HF)):
+        (site / "vllm" / name).parent.mkdir(parents=True)
+        (site / "vllm" / f"{name}.py").write_text(text)
+    (site / "a_server.py").write_text(SERVER)
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "tokenizer.json").write_text("one")
+    return site
+
+
+def test_a_tokenizer_is_loaded_once_and_anew_when_it_changes(
+    tmp_path: Path, with_tokenizers: Path
+) -> None:
+    path, model = tmp_path / "socket", str(tmp_path / "model")
+    site = os.pathsep.join([str(SRC), str(TESTS), str(with_tokenizers)])
+    own = ["--socket", str(path), "--preload", "a_server", "--main", "a_server:serve"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lazygraph_vllm.launcher", *own, "--tokenizer", model],
+        env=environment(PYTHONPATH=site),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+
+    def server(*words: str, spawns: bool = False) -> str:
+        one = client(path, "serve", *words, spawns=spawns, PYTHONPATH=site)
+        return one.communicate(timeout=SECONDS_MAX)[0]
+
+    try:
+        assert json.loads(process.stdout.readline())["listening"] == str(path)
+        assert server(model) == "one ['one'] ['one']\n"
+        # Positive control: asked for in other words, it is loaded again.
+        assert server(f"{model}/") == "one ['one', 'one'] ['one']\n"
+        (tmp_path / "model" / "tokenizer.json").write_text("another")
+        assert server(model, spawns=True).startswith("spawned ")
+        assert json.loads(process.stdout.readline())["listening"] == str(path)
+        assert server(model) == "another ['another'] ['another']\n"
+        # A file that comes is a change as well.
+        (tmp_path / "model" / "chat_template.jinja").write_text("")
+        assert server(model, spawns=True).startswith("spawned ")
+    finally:
+        process.terminate()
+        process.communicate(timeout=SECONDS_MAX)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--tokenizer", "model"], "absolute path of a model's folder, got model"),
+        (["--tokenizer", "/none"], "absolute path of a model's folder, got /none"),
+        (["--tokenizer", "/"], "Expected a tokenizer in /, got FileNotFoundError"),
+        (["--tokenizer", "/"] * 17, "at most 16 times, got it 17 times"),
+    ],
+)
+def test_a_tokenizer_that_is_none_is_refused(
+    tmp_path: Path, with_tokenizers: Path, words: list[str], sentence: str
+) -> None:
+    path = os.pathsep.join([str(SRC), str(TESTS), str(with_tokenizers)])
+    process = launch(tmp_path / "socket", *words, PYTHONPATH=path)
+    _, err = process.communicate(timeout=SECONDS_MAX)
+    assert process.returncode == 1
+    assert sentence in err and err.endswith("[ERR_LAZYGRAPH_LAUNCHER_FAILED]\n")
+
+
 def test_a_request_that_is_none_or_too_long_is_answered_with_a_sentence(launcher: Launcher) -> None:
     for data, sentence in (
         (b'{"argv": []}\n', "Expected a request with argv, env, cwd"),

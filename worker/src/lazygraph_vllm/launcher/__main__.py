@@ -27,6 +27,7 @@ from .request import Own
 from .server import entry
 
 CHILDREN_MAX = 256
+TOKENIZERS_MAX = 16
 
 
 def default_socket() -> str:
@@ -58,6 +59,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--allow-model", action="append", default=[], metavar="MODEL")
     parser.add_argument("--children", type=int, default=16, metavar="N")
     parser.add_argument("--preload", action="append", default=[], metavar="MODULE")
+    parser.add_argument("--tokenizer", action="append", default=[], metavar="FOLDER")
     parser.add_argument("--main", default=MAIN, metavar="MODULE:FUNCTION")
     parser.add_argument("--with-parent", action="store_true", help="end when the parent ends")
     options = parser.parse_args(argv)
@@ -66,12 +68,30 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     return options
 
 
+def _check_tokenizers(folders: Sequence[str]) -> None:
+    if len(folders) > TOKENIZERS_MAX:
+        raise RefusedError(
+            refusal.FAILED,
+            f"Expected --tokenizer at most {TOKENIZERS_MAX} times, got it {len(folders)} times: "
+            "leave some out; their servers load their own.",
+        )
+    for folder in folders:
+        # Its words are what servers find it by, wherever they run.
+        if not os.path.isabs(folder) or not os.path.isdir(folder):
+            raise RefusedError(
+                refusal.FAILED,
+                f"Expected --tokenizer to be the absolute path of a model's folder, got {folder}: "
+                "name it as the servers' commands do.",
+            )
+
+
 def launch(options: argparse.Namespace) -> bool:
     """Be a launcher; whether this is a server of it instead, whose ``main`` is to be called.
 
     Raises:
         RefusedError: it can't be one.
     """
+    _check_tokenizers(options.tokenizer)
     _open_standard_files()
     path = os.path.abspath(options.socket or default_socket())
     # vLLM's imports may log to stdout, which is for the status: until then that is stderr.
@@ -79,7 +99,7 @@ def launch(options: argparse.Namespace) -> bool:
     os.dup2(2, 1)
     env = dict(os.environ)
     modules = options.preload or list(MODULES)
-    loaded = preload(modules)
+    loaded = preload(modules, options.tokenizer)
     listening = bind(path)
     own = Own(
         prefix=sys.prefix,
@@ -99,7 +119,10 @@ def launch(options: argparse.Namespace) -> bool:
         "plugin": _version("lazygraph-vllm"),
     }
     parent = os.getppid() if options.with_parent else None
-    listener = Listener(path, listening, own, dict(loaded.changed), facts, options.children, parent)
+    listener = Listener(
+        *(path, listening, own, dict(loaded.changed), facts, options.children, parent),
+        folders=options.tokenizer,
+    )
     # What was imported is not garbage: collecting it in a server would copy its pages for nothing.
     gc.collect()
     gc.freeze()

@@ -1,4 +1,4 @@
-"""Whether what this process has imported is still what is installed."""
+"""Whether what this process has imported and loaded is still what is on the disk."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ from collections.abc import Iterable
 class Installation:
     """The files behind this process's modules, and the packages beside them, as they were."""
 
-    def __init__(self) -> None:
-        """Look at them now."""
+    def __init__(self, folders: Iterable[str] = ()) -> None:
+        """Look at them now, and at these folders' own files."""
         self._files = {
             path: _stamp(path)
             for module in list(sys.modules.values())
             if isinstance(path := getattr(module, "__file__", None), str)
         }
+        for folder in folders:
+            # A file that comes or goes changes its folder.
+            paths = [folder, *(entry.path for entry in os.scandir(folder) if entry.is_file())]
+            self._files |= {path: _stamp(path) for path in paths}
         self._packages = _packages(sys.path)
 
     def change(self) -> str | None:

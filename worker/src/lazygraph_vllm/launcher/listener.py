@@ -13,7 +13,7 @@ import stat
 import struct
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -95,6 +95,7 @@ class Listener:
         facts: dict[str, Any],
         children_max: int,
         parent: int | None = None,
+        folders: Sequence[str] = (),
     ) -> None:
         """Take over a bound socket.
 
@@ -106,6 +107,7 @@ class Listener:
             facts: what a status tells besides.
             children_max: how many servers may run at once.
             parent: whose end is this one's as well.
+            folders: what was loaded from them is loaded anew when they change.
         """
         self._path = path
         self._socket = listening
@@ -115,7 +117,7 @@ class Listener:
         self._facts = facts
         self._children_max = children_max
         self._parent = parent
-        self._installation = Installation()
+        self._installation = Installation(folders)
         self._peers: dict[socket.socket, Peer] = {}
         self._keepers = _children()
         self._stopping = self.restart = False

@@ -1,4 +1,4 @@
-"""Imports what a server needs, and finds out what that did to this process."""
+"""Loads what a server needs, and finds out what that did to this process."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from ..vllm.tokenizer import keep_tokenizer
 from . import refusal
 from .refusal import RefusedError
 
@@ -51,11 +52,12 @@ class Preloaded:
     changed: Mapping[str, str | None]
 
 
-def preload(modules: Sequence[str]) -> Preloaded:
-    """Import ``modules``.
+def preload(modules: Sequence[str], tokenizers: Sequence[str] = ()) -> Preloaded:
+    """Import ``modules``, and load the tokenizers of these folders.
 
     Raises:
-        RefusedError: one can't be imported, or left something that a child can't do without.
+        RefusedError: one can't be imported or loaded, or left something that a child can't do
+            without.
     """
     before = dict(os.environ)
     read: set[str] = set()
@@ -69,6 +71,15 @@ def preload(modules: Sequence[str]) -> Preloaded:
                     refusal.FAILED,
                     f"Expected to import {name} with {sys.executable}, got "
                     f"{type(error).__name__}: {error}: run the launcher with vLLM's own Python.",
+                ) from error
+        for folder in tokenizers:
+            try:
+                keep_tokenizer(folder)
+            except Exception as error:
+                raise RefusedError(
+                    refusal.FAILED,
+                    f"Expected a tokenizer in {folder}, got {type(error).__name__}: "
+                    f"{' '.join(str(error).split())[:200]}: name a model's folder, or leave it out.",
                 ) from error
     seconds = time.monotonic() - began
     _check_forkable(modules)
