@@ -76,10 +76,11 @@ def preload(modules: Sequence[str], tokenizers: Sequence[str] = ()) -> Preloaded
             try:
                 keep_tokenizer(folder)
             except Exception as error:
+                why = " ".join(str(error).split())[:200]
                 raise RefusedError(
                     refusal.FAILED,
-                    f"Expected a tokenizer in {folder}, got {type(error).__name__}: "
-                    f"{' '.join(str(error).split())[:200]}: name a model's folder, or leave it out.",
+                    f"Expected a tokenizer in {folder}, got {type(error).__name__}: {why}: "
+                    "name a model's folder, or leave it out.",
                 ) from error
     seconds = time.monotonic() - began
     _check_forkable(modules)
