@@ -173,7 +173,7 @@ def _resolved(config: Any, name: str, given: Any) -> Any:
 
 
 def _turned_off(path: str) -> list[str]:
-    import yaml
+    import yaml  # type: ignore[import-untyped]
 
     with open(path, encoding="utf-8") as file:
         content = yaml.safe_load(file)
