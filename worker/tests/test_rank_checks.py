@@ -13,6 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench" / "gpu"))
 
 import rank_checks  # noqa: E402
+
 from lazygraph_vllm.protocol.messages import (  # noqa: E402
     Capture,
     Captured,

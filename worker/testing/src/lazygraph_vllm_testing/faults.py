@@ -1,4 +1,4 @@
-"""Faults that a good token check must find, and those that end one rank in the middle of a capture."""
+"""Faults that a good token check must find, and some that strike one rank in mid-capture."""
 
 from __future__ import annotations
 
