@@ -11,6 +11,7 @@
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import type { CellSummary } from "./gpu/lib/family-result.ts";
+import type { ManyResult } from "./gpu/lib/many-result.ts";
 import type { LauncherResult } from "./gpu/lib/start-result.ts";
 import type { Summary } from "./gpu/main-job-summary.ts";
 import { type Finding, judge } from "./lib/claims.ts";
@@ -31,6 +32,7 @@ import {
   type TestTime,
   testTimeFindings,
 } from "./lib/claims-house.ts";
+import { manyFindings } from "./lib/claims-many.ts";
 import {
   type Compared,
   type SimulatedLoads,
@@ -90,6 +92,7 @@ function has(file: string): boolean {
 const MAIN_JOB = "bench/gpu/main-job.sh OUT_DIR";
 const VERIFY = "python3 bench/gpu/verify_report.py LOG";
 const FAMILIES = "bench/gpu/families.sh OUT_DIR";
+const MANY = "bench/gpu/many.sh GPUS OUT_DIR";
 const CHECKS = "python3 bench/gpu/checks.py OUT_DIR CHECK ...";
 const TEST_TIME = "test-time.json";
 const FIRST_SET = "npm run bench:first-set";
@@ -117,6 +120,7 @@ function findings(): Finding[] {
     verified("70b-tp2"),
     ...v033(),
     ...startup(),
+    ...many(),
     ...trustHttpFindings(read<TrustHttp>("trust-http.json"), {
       source: "trust-http.json",
       command: "BEFORE=MAIN npm run bench:trust-http",
@@ -165,6 +169,14 @@ function startup(): Finding[] {
   return files.sort().flatMap((source) => {
     const command = "bench/gpu/launcher.sh OUT_DIR";
     return startupFindings(read<LauncherResult>(source), { source, command });
+  });
+}
+
+/** One file for each host; none before such a campaign was run. */
+function many(): Finding[] {
+  const files = readdirSync(results).filter((file) => /^many-.*\.json(\.gz)?$/.test(file));
+  return files.sort().flatMap((source) => {
+    return manyFindings(read<ManyResult>(source), { source, command: MANY });
   });
 }
 

@@ -342,6 +342,7 @@ def arguments(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--cases", default=",".join(CASES))
     parser.add_argument("--within", type=float, default=None)
     parser.add_argument("--end-within", type=float, default=90)
+    parser.add_argument("--list", action="store_true", help="the open cases; runs nothing")
     at = argv.index("--") if "--" in argv else len(argv)
     args = parser.parse_args(argv[:at])
     serve = argv[at + 1 :]
@@ -359,9 +360,12 @@ def main() -> None:
     """Run the cases that are open, one after the other."""
     args, serve = arguments(sys.argv[1:])
     began = time.monotonic()
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     known = json.loads(args.out.read_text())["cases"] if args.out.exists() else []
     done = {case["case"]: case for case in known}
+    if args.list:
+        print("".join(f"{case}\n" for case in args.cases if case not in done), end="")
+        return
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     left = []
     longest = 60.0  # seconds that a start took, or is thought to
     for case in args.cases:
