@@ -10,6 +10,7 @@ import type { StartResult } from "../../bench/gpu/lib/family-result.ts";
 import type { ManyFamily, ManyResult } from "../../bench/gpu/lib/many-result.ts";
 import { manyFindings } from "../../bench/lib/claims-many.ts";
 import { temporaryFolder } from "../cli/helpers/folder.ts";
+import { pluginSite } from "../cli/helpers/plugin-site.ts";
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 const TESTS = join(ROOT, "worker/tests");
@@ -135,6 +136,36 @@ mkdir -p "$2" && echo '${check}' > "$2/$last.json"
     expect(again.code).toBe(0);
     expect((await readFile(join(folder, "asked"), "utf8")).trim().split("\n")).toHaveLength(5);
   });
+});
+
+test("from a launcher, a start of each family; one that held is not run again", {
+  timeout: 300_000,
+}, async () => {
+  const folder = await temporaryFolder();
+  const [out, spec, vllm] = ["out", "spec.json", "vllm"].map((name) => join(folder, name));
+  const python = join(ROOT, "worker/.venv/bin/python");
+  const args = ["-tp", "4", "--gpu-memory-utilization", "0.9"];
+  const family = { name: "small-tp4", shape: "small", gpus: 4, args };
+  await writeFile(spec as string, JSON.stringify({ families: [family] }));
+  await mkdir(join(folder, "models/small"), { recursive: true });
+  await writeFile(join(folder, "models/small/tokenizer.json"), "{}");
+  await writeFile(vllm as string, `#!${python}\nimport fake_start\nfake_start.serve()\n`);
+  await chmod(vllm as string, 0o755);
+  const site = await pluginSite(folder);
+  const env = {
+    ...{ SPEC: spec, MODELS: join(folder, "models"), PYTHON: python, VLLM: vllm, RUNS: "1" },
+    PYTHONPATH: [join(ROOT, "worker/src"), TESTS, site].join(":"),
+    ...{ LAUNCHER_ARGS: "--preload fake_start --main fake_start:serve", PARTS: "launcher" },
+  };
+  const first = await many(["4", out as string], env);
+  expect({ code: first.code, stderr: first.stderr }).toMatchObject({ code: 0 });
+  const result: ManyResult = JSON.parse(await readFile(join(out as string, "many.json"), "utf8"));
+  expect(manyFindings(result, told).map(({ id }) => id)).toContain(
+    "many.small-tp4.forked-lazy.first-token-share",
+  );
+  expect(result.families[0]?.launcher?.serve).toMatch(/serve \S+ --load-format dummy -tp 4 /);
+  const again = await many(["4", out as string], { ...env, VLLM: "/nowhere" });
+  expect(again).toMatchObject({ code: 0 });
 });
 
 test("its families are on as many GPUs as they have ranks, stock and idle in turns", async () => {
