@@ -137,8 +137,8 @@ function findings(): Finding[] {
       source: "faults.json",
       command: "npm run faults -- --seeds 10000 --output FILE; … --hours 24 --output FILE",
     }),
-    ...chaosFindings(read<Chaos>("chaos.json"), {
-      source: "chaos.json",
+    ...chaosFindings(read<Chaos>("chaos.json.gz"), {
+      source: "chaos.json.gz",
       command: "npm run bench:chaos",
     }),
     ...fuzzFindings(read<Fuzz>("fuzz.json"), {
@@ -180,13 +180,14 @@ function many(): Finding[] {
   });
 }
 
-/** Each made by `npm run bench:NAME`, which writes NAME.json. */
+/** Each made by `npm run bench:NAME`, which writes NAME.json or NAME.json.gz. */
 function uses(): Finding[] {
   const of = <T>(
     name: string,
     findings: (result: T, told: Pick<Finding, "source" | "command">) => Finding[],
   ): Finding[] => {
-    const source = `${name}.json`;
+    const packed = `${name}.json.gz`;
+    const source = has(packed) ? packed : `${name}.json`;
     return findings(read<T>(source), { source, command: `npm run bench:${name}` });
   };
   return [
