@@ -8,12 +8,12 @@
  * takes no more memory at the end than at the beginning, by a tenth. Refuted by an order that does
  * not hold, by a median above that time, or by more memory; exit code 1 then.
  *
- *   FAULTS=200 npm run bench:chaos     prints a line a fault, writes bench/results/chaos.json
+ *   FAULTS=200 npm run bench:chaos     prints a line a fault, writes bench/results/chaos.json.gz
  */
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { readFileSync, writeFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
@@ -24,6 +24,7 @@ import { mean, quantile } from "../src/measure/statistics.ts";
 import { MODES, type Mode } from "../src/wire/protocol.ts";
 import type { ChaosEngine, ChaosLine, ChaosOrder } from "./lib/chaos-controller.ts";
 import { FaultProxy } from "./lib/fault-proxy.ts";
+import { writeResult } from "./lib/result-file.ts";
 import { workerPython } from "./lib/worker-python.ts";
 
 const FAULTS = Number(process.env["FAULTS"] ?? 200);
@@ -321,10 +322,7 @@ const result = {
   controllerRssMibMax: Math.max(...rows.map(({ controllerRssMib }) => controllerRssMib)),
   rows,
 };
-writeFileSync(
-  new URL("results/chaos.json", import.meta.url),
-  `${JSON.stringify(result, null, 1)}\n`,
-);
+writeResult(new URL("results/chaos.json.gz", import.meta.url), result);
 const { rows: _, ...told } = result;
 console.log(told);
 const refuted =

@@ -11,6 +11,7 @@
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import type { CellSummary } from "./gpu/lib/family-result.ts";
+import type { ManyResult } from "./gpu/lib/many-result.ts";
 import type { LauncherResult } from "./gpu/lib/start-result.ts";
 import type { Summary } from "./gpu/main-job-summary.ts";
 import { type Finding, judge } from "./lib/claims.ts";
@@ -31,6 +32,7 @@ import {
   type TestTime,
   testTimeFindings,
 } from "./lib/claims-house.ts";
+import { manyFindings } from "./lib/claims-many.ts";
 import {
   type Compared,
   type SimulatedLoads,
@@ -90,6 +92,7 @@ function has(file: string): boolean {
 const MAIN_JOB = "bench/gpu/main-job.sh OUT_DIR";
 const VERIFY = "python3 bench/gpu/verify_report.py LOG";
 const FAMILIES = "bench/gpu/families.sh OUT_DIR";
+const MANY = "bench/gpu/many.sh GPUS OUT_DIR";
 const CHECKS = "python3 bench/gpu/checks.py OUT_DIR CHECK ...";
 const TEST_TIME = "test-time.json";
 const FIRST_SET = "npm run bench:first-set";
@@ -117,6 +120,7 @@ function findings(): Finding[] {
     verified("70b-tp2"),
     ...v033(),
     ...startup(),
+    ...many(),
     ...trustHttpFindings(read<TrustHttp>("trust-http.json"), {
       source: "trust-http.json",
       command: "BEFORE=MAIN npm run bench:trust-http",
@@ -133,8 +137,8 @@ function findings(): Finding[] {
       source: "faults.json",
       command: "npm run faults -- --seeds 10000 --output FILE; … --hours 24 --output FILE",
     }),
-    ...chaosFindings(read<Chaos>("chaos.json"), {
-      source: "chaos.json",
+    ...chaosFindings(read<Chaos>("chaos.json.gz"), {
+      source: "chaos.json.gz",
       command: "npm run bench:chaos",
     }),
     ...fuzzFindings(read<Fuzz>("fuzz.json"), {
@@ -168,13 +172,22 @@ function startup(): Finding[] {
   });
 }
 
-/** Each made by `npm run bench:NAME`, which writes NAME.json. */
+/** One file for each host; none before such a campaign was run. */
+function many(): Finding[] {
+  const files = readdirSync(results).filter((file) => /^many-.*\.json(\.gz)?$/.test(file));
+  return files.sort().flatMap((source) => {
+    return manyFindings(read<ManyResult>(source), { source, command: MANY });
+  });
+}
+
+/** Each made by `npm run bench:NAME`, which writes NAME.json or NAME.json.gz. */
 function uses(): Finding[] {
   const of = <T>(
     name: string,
     findings: (result: T, told: Pick<Finding, "source" | "command">) => Finding[],
   ): Finding[] => {
-    const source = `${name}.json`;
+    const packed = `${name}.json.gz`;
+    const source = has(packed) ? packed : `${name}.json`;
     return findings(read<T>(source), { source, command: `npm run bench:${name}` });
   };
   return [

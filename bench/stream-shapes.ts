@@ -3,11 +3,11 @@
  * own client, the recording proxy and the example gateway. Of each shape and reader: whether the
  * time of the first content, the count of tokens and the verdict are right.
  *
- *   npm run bench:stream-shapes        prints the counts, writes bench/results/stream-shapes.json
+ *   npm run bench:stream-shapes        prints the counts, writes bench/results/stream-shapes.json.gz
  */
 
 import { once } from "node:events";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, rm } from "node:fs/promises";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
@@ -24,6 +24,7 @@ import { readTrace } from "../src/trace/trace.ts";
 import { PacedShape } from "../test/measure/paced.ts";
 import type { Shape } from "../test/measure/shape.ts";
 import { SHAPES } from "../test/measure/shapes.ts";
+import { writeResult } from "./lib/result-file.ts";
 
 interface Seen {
   /** When the first content was seen; undefined where none was. */
@@ -177,6 +178,5 @@ const result = {
   rows,
 };
 console.log(`${SHAPES.length} shapes: ${JSON.stringify(right)} right`);
-const target = new URL("results/stream-shapes.json", import.meta.url);
-await writeFile(target, `${JSON.stringify(result, null, 1)}\n`);
+writeResult(new URL("results/stream-shapes.json.gz", import.meta.url), result);
 process.exitCode = Object.values(right).every((count) => count === SHAPES.length) ? 0 : 1;

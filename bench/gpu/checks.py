@@ -1,12 +1,16 @@
 """Right tokens, on many engines at once: graphs against ungraphed runs, sequences against stock's.
 
-    python3 bench/gpu/checks.py OUT_DIR [--gpus 0,1] [--seconds 400] CHECK ...
+    python3 bench/gpu/checks.py OUT_DIR [--gpus 0,1] [--seconds 400] [--spec FILE] CHECK ...
 
-A check is `FAMILY.KIND`, its family one of families.json, whose `env` its engines get:
+A check is `FAMILY.KIND`, its family one of families.json, whose `env` its engines get, or of another
+file of that form:
 
 - verify: every graph is captured while the engine is idle, and its first replay is compared with an
   ungraphed run of the same padded inputs, on all ranks.
 - control: the same with one graph of each kind made wrong. A check that finds nothing here is none.
+- control-rank: the same with one graph made wrong on rank 1 alone, which no other rank may report.
+- ranks: every rank holds and serves the same graphs at every step, through a fill in traffic and a
+  tier that is dropped and captured again (rank_checks.py). Its control is in it.
 - tokens: greedy sequences with VLLM_BATCH_INVARIANT=1, where the composition of a batch doesn't
   matter: stock's, and those of an engine whose graphs are captured one by one in the middle of this
   traffic. They must be the same to the last token.
@@ -47,6 +51,7 @@ from typing import Any
 
 import adapter_checks
 import draft_checks
+import rank_checks
 import sleep_checks
 from random_adapters import write_adapters
 
@@ -57,6 +62,8 @@ KV_CACHE_BYTES = 4 << 30
 PARTS = {
     "verify": ("ours",),
     "control": ("ours",),
+    "control-rank": ("ours",),
+    "ranks": ("ours",),
     "tokens": ("stock", "ours"),
     "aside": ("plain", "again", "ours"),
     "lora-tokens": ("stock", "ours", "control"),
@@ -70,7 +77,10 @@ PARTS = {
 ALONE = ("spec-steps",)
 STOCK = {"spec-tokens": ("stock", "again"), "spec-steps": ("stock", "again")}
 SETTLED_SECONDS_MAX = 150
-FAULTS = "dead:PIECEWISE:512,dead:FULL:512"
+FAULTS = {
+    "control": "dead:PIECEWISE:512,dead:FULL:512",
+    "control-rank": "corrupt:FULL:512@1",
+}
 ENVIRONMENT = {
     "LAZYGRAPH_ALLOW_UNTESTED": "1",
     "LAZYGRAPH_TEST_WEIGHTS": "fan-in",
@@ -226,12 +236,12 @@ def run_check(family: dict[str, Any], kind: str, part: str, models: Path) -> dic
     os.environ.update(ENVIRONMENT)
     os.environ["LAZYGRAPH_TEST_WEIGHTS"] = family.get("weights", "fan-in")
     if part not in STOCK.get(kind, ("stock",)):
-        idle = kind in ("verify", "control", "spec-steps")
+        idle = kind in ("verify", "spec-steps")
         os.environ["LAZYGRAPH_MODE"] = "idle" if idle else "lazy"
-    if kind in ("verify", "control"):
+    if kind == "verify" or kind in FAULTS:
         os.environ["LAZYGRAPH_VERIFY"] = "1"
-    if kind == "control":
-        os.environ["LAZYGRAPH_TEST_FAULT"] = FAULTS
+    if kind in FAULTS:
+        os.environ["LAZYGRAPH_TEST_FAULT"] = FAULTS[kind]
         os.environ["LAZYGRAPH_MODE"] = "lazy"  # the two tops are enough
     if kind in ("tokens", "lora-tokens", "sleep-one", "sleep-two", "spec-tokens"):
         # Batch invariance turns breakable graphs on for some shapes: those have a family.
@@ -239,7 +249,12 @@ def run_check(family: dict[str, Any], kind: str, part: str, models: Path) -> dic
     os.environ |= family.get("env", {})
     if kind.startswith("lora-"):
         return run_adapter_check(family, kind, part, models)
+    controller = rank_checks.controlled() if kind == "ranks" else None
     engine = make_engine(family, models)
+    if controller is not None:
+        result = rank_checks.run(engine, controller, sequences, state_of)
+        engine.llm_engine.engine_core.shutdown()
+        return result
     if kind.startswith("spec-"):
         if kind == "spec-tokens":
             result = draft_checks.run_tokens(engine, part, sequences, capture_rest)
@@ -261,9 +276,7 @@ def run_check(family: dict[str, Any], kind: str, part: str, models: Path) -> dic
         tokens, seen = sequences(engine, capture_every=1 if part == "ours" else 0)
         result = {"tokens": tokens, **seen, "ranks": engine.collective_rpc(state_of)}
     else:
-        result = {
-            "ranks": engine.collective_rpc(state_of) if kind == "control" else settled(engine)
-        }
+        result = {"ranks": engine.collective_rpc(state_of) if kind in FAULTS else settled(engine)}
     engine.llm_engine.engine_core.shutdown()
     return result
 
@@ -322,6 +335,8 @@ def verdict(kind: str, parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
         told = {"fine": fine, "sequences": len(base), "same": same, "sameAgain": wanted}
         return {**told, "tokens": length, **traffic}
     ranks = parts["ours"]["ranks"]
+    if kind == "ranks":
+        return rank_checks.verdict(parts)
     if kind.startswith("sleep-"):
         return sleep_checks.verdict(parts)
     if kind == "spec-tokens":
@@ -347,9 +362,16 @@ def verdict(kind: str, parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
     }
     if kind == "verify":
         return {"fine": all(n == told["planned"] for n in exact) and told["sameOnAllRanks"], **told}
+    if kind == "control-rank":
+        return {"fine": told["mismatched"] == on_rank_one(len(ranks)), **told}
     dead = {"FULL:512", "PIECEWISE:512"} & set(ranks[0]["planned"])
     found = all(dead <= set(names) for names in told["mismatched"])
     return {"fine": bool(dead) and found, **told}
+
+
+def on_rank_one(ranks: int) -> list[list[str]]:
+    """What each rank finds where only the second one's graph is wrong."""
+    return [["FULL:512"] if rank == 1 else [] for rank in range(ranks)]
 
 
 # ------------------------------------------------------------------ many of them
@@ -436,10 +458,11 @@ def main() -> None:
     parser.add_argument("--gpus", default="0")
     parser.add_argument("--models", type=Path)
     parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--spec", type=Path, default=HERE / "families.json")
     parser.add_argument("--group", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     models = args.models or args.out / "models"
-    document = json.loads((HERE / "families.json").read_text())
+    document = json.loads(args.spec.read_text())
     families = {family["name"]: family for family in document["families"]}
     families |= draft_checks.FAMILIES
     for name in args.checks:
@@ -470,6 +493,7 @@ def main() -> None:
         groups.setdefault(args.gpus if several else gpus[index % len(gpus)], []).append(name)
     end = time.monotonic() + args.seconds
     command = [sys.executable, __file__, str(args.out), "--group", "--models", str(models)]
+    command += ["--spec", str(args.spec)]
     running = [
         subprocess.Popen(
             [*command, *names],

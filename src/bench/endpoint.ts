@@ -1,5 +1,6 @@
 /** Questions to an OpenAI-compatible server besides the load: its model, its token counts. */
 
+import { connectionAdvice } from "../base/connection-advice.ts";
 import { within } from "../base/deadline.ts";
 import { LazygraphError, OptionError } from "../base/errors.ts";
 import { askServer, connectionFailure, proxyVariable } from "../measure/http-client.ts";
@@ -106,15 +107,10 @@ export async function requireServer(
   modelOf(answer, server, wanted);
 }
 
-/** What to do about a failure, by the system's code for it. */
 function adviceOn(failure: string, { origin }: ServerAddress): string {
-  if (/CERT|UNABLE_TO_VERIFY/.test(failure)) {
-    return "name the certificate of its authority by NODE_EXTRA_CA_CERTS, or see its URL";
-  }
-  if (failure.includes("WRONG_VERSION_NUMBER")) return "it may want http:// in its URL";
   const proxy = proxyVariable(origin);
   const way = proxy === undefined ? "" : `, or the proxy that ${proxy} names`;
-  return `start it, or see its URL${way}`;
+  return connectionAdvice(failure, new URL(origin)) ?? `start it, or see its URL${way}`;
 }
 
 interface Asked {

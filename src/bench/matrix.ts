@@ -5,6 +5,7 @@ import { replaceFile } from "../base/replace-file.ts";
 import { SkipCounts } from "../trace/skips.ts";
 import { type RunProgress, runCell } from "./cell.ts";
 import { type OnSkip, type ScheduledRequest, scheduleCsv, scheduleOf } from "./load.ts";
+import { reserveCells } from "./reserve.ts";
 import { askedOf } from "./run-head.ts";
 import type { RunHead } from "./samples.ts";
 import { type BenchSpec, type CellName, isVirtual } from "./spec.ts";
@@ -44,13 +45,26 @@ export interface MatrixResult {
 /**
  * @throws OptionError for a folder that can't be written or a load that makes no request
  * @throws LazygraphError `ERR_LAZYGRAPH_BENCH` when the folder holds another mode or load of the
- *   same name; `ERR_LAZYGRAPH_TRACE` for a load's file
+ *   same name, or another process runs one of the cells; `ERR_LAZYGRAPH_TRACE` for a load's file
  */
 export async function runMatrix(options: MatrixOptions): Promise<MatrixResult> {
-  const { spec, folder, progress, signal } = options;
+  const { spec, folder } = options;
   await openFolder(folder);
-  const schedules = new Map<string, readonly ScheduledRequest[]>();
   const wanted = spec.cells.filter((cell) => options.only?.(cell) ?? true);
+  const release = await reserveCells(folder, wanted);
+  try {
+    return await runWanted(options, wanted);
+  } finally {
+    await release();
+  }
+}
+
+async function runWanted(
+  options: MatrixOptions,
+  wanted: readonly CellName[],
+): Promise<MatrixResult> {
+  const { spec, folder, progress, signal } = options;
+  const schedules = new Map<string, readonly ScheduledRequest[]>();
   const open: CellName[] = [];
   for (const cell of wanted) {
     const head = await readHead(folder, cell);

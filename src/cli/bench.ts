@@ -32,7 +32,8 @@ answers are. An engine is had in one of four ways:
   --simulated           a SIMULATED engine for every run: no GPU, times from a cost profile, in
                         virtual time: an hour takes seconds, and no request is sent
   --spec FILE           a matrix of modes and loads, as JSON (docs/benchmark-method.md)
-Runs that DIR has complete are not run again, so that a long matrix can be run in pieces.
+Runs that DIR has complete are not run again, so that a long matrix can be run in pieces; several
+processes may run cells of their own into DIR at once, and the same cells are refused.
 
 Modes (with a command or --simulated):
   --mode LIST           stock, eager, lazy, idle with commas between them (stock)

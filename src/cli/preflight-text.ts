@@ -17,6 +17,7 @@ export function preflightText(command: readonly string[], answer: Preflight): st
     ["verdict", VERDICTS[`${answer.lazily}`]],
     ["why", answer.reason],
     ["untried", answer.untested.join("; ") || undefined],
+    ["ignored", answer.ignored.join("; ") || undefined],
     ["vllm", versionText(answer)],
     ["python", answer.python],
     ["model", answer.traits.join(", ") || undefined],

@@ -40,6 +40,8 @@ export interface Preflight {
   readonly planned?: Readonly<Record<string, number>>;
   /** What would run although it was not tried on a GPU. */
   readonly untested: readonly string[];
+  /** What the file of `--config` turns off and vLLM leaves on. */
+  readonly ignored: readonly string[];
 }
 
 /**
@@ -140,6 +142,7 @@ export function preflightOf(stdout: string): Preflight | undefined {
     traits: strings(answer["traits"]),
     gpus: strings(answer["gpus"]),
     untested: strings(answer["untested"]),
+    ignored: strings(answer["ignored"]),
   };
 }
 
@@ -153,9 +156,9 @@ function strings(value: unknown): readonly string[] {
 }
 
 function untold(reason: string): Preflight {
-  return { lazily: null, reason, traits: [], gpus: [], untested: [] };
+  return { lazily: null, reason, traits: [], gpus: [], untested: [], ignored: [] };
 }
 
 function stock(reason: string): Preflight {
-  return { lazily: false, reason, traits: [], gpus: [], untested: [] };
+  return { lazily: false, reason, traits: [], gpus: [], untested: [], ignored: [] };
 }

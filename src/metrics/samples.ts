@@ -36,9 +36,13 @@ export function samplesOf(snapshot: EngineSnapshot, ledger: EngineLedger): Sampl
   return samples;
 }
 
-/** An engine that is away has no state to speak of: only that it is away. */
-export function awaySamples({ engine }: EngineSnapshot): Sample[] {
-  return [{ name: "lazygraph_engine_connected", labels: { engine }, value: 0 }];
+/** An engine that is away has no state to speak of: only that it is away, and who asks for its name. */
+export function awaySamples({ engine, problems }: EngineSnapshot): Sample[] {
+  const namesakes = { engine, problem: PROBLEMS.namesakes };
+  return [
+    { name: "lazygraph_engine_connected", labels: { engine }, value: 0 },
+    { name: "lazygraph_problems_total", labels: namesakes, value: problems.namesakes },
+  ];
 }
 
 type Put = (name: MetricName, value: number | undefined, labels?: Labels) => void;

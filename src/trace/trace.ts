@@ -9,6 +9,7 @@
 import { checkOption, textRule } from "../base/check-options.ts";
 import { LazygraphError, OptionError } from "../base/errors.ts";
 import { object } from "../base/schema.ts";
+import { CompressionError, type CompressionFault } from "./compression-error.ts";
 import { expectedHeader, openCsv } from "./csv.ts";
 import {
   TIME_UNITS,
@@ -22,7 +23,7 @@ import {
 import { traceError } from "./error.ts";
 import { openJsonLines } from "./json-lines.ts";
 import { SkipCounts } from "./skips.ts";
-import { CompressionError, openTraceBytes } from "./source.ts";
+import { openTraceBytes } from "./source.ts";
 
 export type { TimeUnit, TraceFormat, TraceSkip } from "./entry.ts";
 
@@ -210,10 +211,16 @@ async function* fromZero(
   }
 }
 
+const FAULTS: Readonly<Record<CompressionFault, string>> = {
+  "cut short": "is cut short after it",
+  damaged: "is damaged after it",
+  checksum: "is not what was written, by its checksum: copy it anew",
+};
+
 function asTraceError(error: unknown, file: string, line: number): unknown {
   if (!(error instanceof CompressionError)) return error;
-  const { compression, isCutShort } = error;
-  const got = `${compression} that is ${isCutShort ? "cut short" : "damaged"} after it`;
+  const { compression, fault } = error;
+  const got = `${compression} that ${FAULTS[fault]}`;
   return traceError(file, line, `a whole ${compression} file up to its end`, got, error.cause);
 }
 

@@ -38,6 +38,10 @@ test("a certificate that nobody here knows: the sentence names the variable", as
   await once(server, "listening");
   const { port } = server.address() as AddressInfo;
   await expect(required(`https://127.0.0.1:${port}`)).rejects.toThrow(
-    /SELF_SIGNED_CERT: name the certificate of its authority by NODE_EXTRA_CA_CERTS, or see its URL\.$/,
+    /SELF_SIGNED_CERT: name the certificate of its authority by the variable NODE_EXTRA_CA_CERTS\.$/,
+  );
+  // What listens for TLS answers plain HTTP with an alert, or closes.
+  await expect(required(`http://127.0.0.1:${port}`)).rejects.toThrow(
+    /: it may want https:\/\/ in its URL\.$/,
   );
 });

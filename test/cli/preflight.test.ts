@@ -18,6 +18,7 @@ const LAZILY = {
   gpuReason: null,
   planned: { FULL: 51, PIECEWISE: 51 },
   untested: [],
+  ignored: [],
 };
 const STOCK = { ...LAZILY, lazily: false, reason: "not supported: LoRA", planned: null };
 const UNTOLD = { ...LAZILY, lazily: null, reason: "vLLM sees no GPU here", planned: null };
@@ -194,6 +195,7 @@ test("an answer is checked, and what a newer plugin says besides is left out", (
     gpus: LAZILY.gpus,
     planned: LAZILY.planned,
     untested: [],
+    ignored: [],
   });
   for (const wrong of [null, [], { lazily: 1, reason: "x" }, { lazily: true }]) {
     expect(preflightOf(JSON.stringify(wrong))).toBeUndefined();
@@ -205,12 +207,19 @@ test("an answer is checked, and what a newer plugin says besides is left out", (
 });
 
 test("what is not known is not in the block, and control characters are not either", () => {
-  const untold = { lazily: null, reason: "no\u001b[31m GPU", traits: [], gpus: [], untested: [] };
+  const nothing = { traits: [], gpus: [], untested: [], ignored: [] };
+  const untold = { ...nothing, lazily: null, reason: "no\u001b[31m GPU" };
   expect(preflightText(["vllm", "serve", "M"], untold)).toBe(
     "command   vllm serve M\nverdict   can't be told\nwhy       no [31m GPU",
   );
-  const untested = { ...untold, untested: ["LoRA", "more"], traits: ["moe"], gpuReason: "no NVML" };
+  const untested = {
+    ...untold,
+    untested: ["LoRA", "more"],
+    ignored: ["a: false"],
+    traits: ["moe"],
+    gpuReason: "no NVML",
+  };
   expect(preflightText(["vllm"], untested)).toContain(
-    "untried   LoRA; more\nmodel     moe\ngpus      not known: no NVML",
+    "untried   LoRA; more\nignored   a: false\nmodel     moe\ngpus      not known: no NVML",
   );
 });

@@ -1,10 +1,11 @@
 /** The frames that fuzzing begins with: all golden ones, and those that once led somewhere new. */
 
-import { readFileSync, writeFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
+import { readResult, writeResult } from "../../bench/lib/result-file.ts";
 import type { Side } from "./decoders.ts";
 
 const GOLDEN = new URL("../golden/frames.json", import.meta.url);
-const KEPT = new URL("../golden/fuzz-corpus.json", import.meta.url);
+const KEPT = new URL("../golden/fuzz-corpus.json.gz", import.meta.url);
 /** Longer ones are worth no more. */
 const FRAME_BYTES_MAX = 600;
 const KEPT_MAX = 600;
@@ -24,7 +25,7 @@ export function golden(side: Side): Uint8Array[] {
 }
 
 export function kept(): Kept {
-  return JSON.parse(readFileSync(KEPT, "utf8")) as Kept;
+  return readResult<Kept>(KEPT);
 }
 
 export function corpus(side: Side): Uint8Array[] {
@@ -44,5 +45,5 @@ export function keep(found: Record<Side, readonly Uint8Array[]>): void {
     "from-engine": add(from, found["from-engine"]),
     "to-engine": add(to, found["to-engine"]),
   };
-  writeFileSync(KEPT, `${JSON.stringify(all, null, 1)}\n`);
+  writeResult(KEPT, all);
 }

@@ -134,13 +134,18 @@ test("an engine that is lost stays as away for a while; one that said goodbye is
   if (lost === undefined || gone === undefined) throw new Error("no records");
   for (const record of records) record.connected = false;
   gone.phase = "stopping";
+  // Its name is asked for while it is away.
+  Object.assign(lost.problems, { namesakes: 2 });
   const text = await registry.metrics();
   expect(text).not.toContain('"gone"');
   expect(
     text
       .split("\n")
       .filter((line) => line.includes('engine="lost"') && !line.includes("_capture_")),
-  ).toEqual(['lazygraph_engine_connected{engine="lost"} 0']);
+  ).toEqual([
+    'lazygraph_engine_connected{engine="lost"} 0',
+    'lazygraph_problems_total{engine="lost",problem="namesakes"} 2',
+  ]);
   clock.advance(60);
   expect(await registry.metrics()).not.toContain("engine=");
   lost.connected = true;

@@ -30,6 +30,7 @@ def vllm(monkeypatch: pytest.MonkeyPatch) -> Any:
         config: Any = None,
         graphs: str | None = None,
         gpus: Any = ("NVIDIA H200", "NVIDIA H200"),
+        ignored: Any = (),
     ) -> list[tuple[str, ...]]:
         asked: list[tuple[str, ...]] = []
 
@@ -44,12 +45,18 @@ def vllm(monkeypatch: pytest.MonkeyPatch) -> Any:
                 raise gpus
             return list(gpus)
 
+        def ignored_of(*_: Any) -> list[str]:
+            if isinstance(ignored, Exception):
+                raise ignored
+            return list(ignored)
+
         monkeypatch.setattr(asks, "version", lambda: version)
         monkeypatch.setattr(asks, "missing_hooks", lambda _: missing)
         monkeypatch.setattr(asks, "engine_config", engine_config)
         monkeypatch.setattr(asks, "graphs_reason", lambda _: graphs)
         monkeypatch.setattr(asks, "planned", lambda _: {"FULL": 35, "PIECEWISE": 51})
         monkeypatch.setattr(asks, "gpu_names", gpu_names)
+        monkeypatch.setattr(asks, "ignored", ignored_of)
         return asked
 
     return answers
@@ -157,6 +164,19 @@ def test_gpus_without_a_name_are_said(vllm: Any) -> None:
     answer = preflight.examine(WORDS, {})
     assert (answer.lazily, answer.gpus) == (True, [])
     assert answer.gpuReason == "NVML doesn't name them"
+
+
+def test_what_a_file_says_in_vain_is_said_and_costs_no_verdict(vllm: Any) -> None:
+    vllm(ignored=("a: false in f has no effect",))
+    answer = preflight.examine(WORDS, {})
+    assert (answer.lazily, answer.ignored) == (True, ["a: false in f has no effect"])
+    assert "ignored   a: false in f has no effect\n" in preflight.text_of(answer)
+    vllm(ignored=AttributeError("gone"))
+    answer = preflight.examine(WORDS, {})
+    assert answer.lazily is True
+    assert answer.ignored == [
+        "what the file of --config turns off can't be told: AttributeError: gone"
+    ]
 
 
 @pytest.mark.parametrize(

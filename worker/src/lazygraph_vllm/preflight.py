@@ -59,6 +59,7 @@ class Answer:
         gpuReason: why their names aren't known.
         planned: number of graphs by kind.
         untested: what would run although it was not tried on a GPU.
+        ignored: what the file of ``--config`` turns off and vLLM leaves on.
     """
 
     lazily: bool | None = None
@@ -71,6 +72,7 @@ class Answer:
     gpuReason: str | None = None
     planned: dict[str, int] | None = None
     untested: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
 
     def settle(self, lazily: bool | None, reason: str) -> Answer:
         """The same answer, with its verdict."""
@@ -84,6 +86,7 @@ def text_of(answer: Answer) -> str:
         "verdict": VERDICTS[answer.lazily],
         "why": answer.reason,
         "untried": "; ".join(answer.untested),
+        "ignored": "; ".join(answer.ignored),
         "vllm": answer.vllm or "",
         "plugin": answer.plugin,
         "model": ", ".join(answer.traits),
@@ -139,6 +142,7 @@ def _ask_vllm(answer: Answer, words: Sequence[str], settings: Settings) -> Answe
     if reason := vllm.missing_hooks(adapter):
         return answer.settle(False, reason)
     config = vllm.engine_config(words)
+    answer.ignored = _ignored(words, config)
     if reason := config_reason(config, version, settings.allow_untested):
         return answer.settle(False, reason)
     answer.traits = sorted(traits(config))
@@ -150,6 +154,13 @@ def _ask_vllm(answer: Answer, words: Sequence[str], settings: Settings) -> Answe
         return answer.settle(False, f"{new_gpu}, and LAZYGRAPH_OTHER_GPUS=stock")
     answer.untested = [*_untested(answer.traits, version), *([new_gpu] if new_gpu else [])]
     return answer.settle(True, _why_lazily(answer, version))
+
+
+def _ignored(words: Sequence[str], config: Any) -> list[str]:
+    try:
+        return vllm.ignored(words, config)
+    except Exception as error:  # The verdict stands without it.
+        return [f"what the file of --config turns off can't be told: {vllm.one_line(error)}"]
 
 
 def _look_at_gpus(answer: Answer, config: Any, version: str) -> str | None:

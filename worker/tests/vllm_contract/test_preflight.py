@@ -118,6 +118,50 @@ def test_what_vllm_refuses_cant_be_told(
 
 
 @tried
+@pytest.mark.parametrize(
+    ("line", "more", "ignored"),
+    [
+        ("enable-prefix-caching: false", (), ["no-enable-prefix-caching: true"]),
+        ("async-scheduling: false", (), ["no-async-scheduling: true"]),
+        ("enable_prefix_caching: false", (), ["no-enable-prefix-caching: true"]),
+        # Positive control: what the sentence advises has the effect.
+        ("no-enable-prefix-caching: true", (), []),
+        ("enable-prefix-caching: true", (), []),
+        # Off by itself, and said again behind the file.
+        ("enable-lora: false", (), []),
+        ("enable-prefix-caching: false", ("--no-enable-prefix-caching",), []),
+        ("compilation-config: {pass_config: {fuse_norm_quant: false}}", (), []),
+    ],
+)
+def test_what_a_file_turns_off_and_vllm_leaves_on(
+    host: None, model: str, tmp_path: Path, line: str, more: tuple[str, ...], ignored: list[str]
+) -> None:
+    file = tmp_path / "serve.yaml"
+    file.write_text(f"max-num-seqs: 8\n{line}\n")
+    words = ("serve", model, "--config", str(file), *more)
+    answer = ask(*words)
+    assert answer.lazily is True, answer.reason
+    key = line.split(":")[0]
+    in_vain = f"{key}: false in {file} has no effect with this vLLM"
+    assert answer.ignored == [f"{in_vain}; {off} has it" for off in ignored]
+    if "prefix" in line and "true" not in line.split(":")[1]:
+        is_on = asks.engine_config(words).cache_config.enable_prefix_caching
+        assert is_on is (not more)
+
+
+@tried
+def test_the_api_servers_module_takes_what_a_file_turns_off(
+    host: None, model: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "serve.yaml"
+    file.write_text(f"model: {model}\nenable-prefix-caching: false\n")
+    words = ("--config", str(file))
+    answer = ask(*words)
+    taken = asks.engine_config(words).cache_config.enable_prefix_caching is False
+    assert answer.ignored == [] if taken else len(answer.ignored) == 1
+
+
+@tried
 def test_without_a_gpu_nothing_can_be_told(model: str) -> None:
     answer = ask("serve", model)
     assert (answer.lazily, answer.vllm) == (None, __version__)

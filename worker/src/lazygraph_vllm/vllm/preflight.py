@@ -94,6 +94,12 @@ def _need_platform() -> None:
 
 
 def _parse(words: list[str]) -> Any:
+    parser, _, module = _parsers(words)
+    return _parse_with(parser, module, words)
+
+
+def _parsers(words: Sequence[str]) -> tuple[Any, Any, ModuleType]:
+    """VLLM's parser, the one in it that has the server's options, and where they are from."""
     module = _parser_module()
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
@@ -101,11 +107,14 @@ def _parse(words: list[str]) -> Any:
         def error(self, message: str) -> NoReturn:
             raise NotToldError(f"vLLM refuses these arguments: {message}")
 
-    parser = Parser(prog="vllm")
+    parser = options = Parser(prog="vllm")
     if words[:1] == ["serve"]:
-        module.make_arg_parser(parser.add_subparsers(dest="subparser").add_parser("serve"))
-    else:
-        module.make_arg_parser(parser)
+        options = parser.add_subparsers(dest="subparser").add_parser("serve")
+    module.make_arg_parser(options)
+    return parser, options, module
+
+
+def _parse_with(parser: Any, module: ModuleType, words: list[str]) -> Any:
     try:
         arguments = parser.parse_args(words)
         module.validate_parsed_serve_args(arguments)
@@ -118,6 +127,58 @@ def _parse(words: list[str]) -> Any:
     if getattr(arguments, "model_tag", None) is not None:
         arguments.model = arguments.model_tag
     return arguments
+
+
+def ignored(words: Sequence[str], config: Any) -> list[str]:
+    """What a file of ``--config`` turns off and vLLM leaves on, as sentences without full stops.
+
+    Of ``vllm serve``, vLLM 0.33 looks for ``--no-KEY`` among the options of ``vllm`` itself, which
+    hasn't got it, and drops the line. Its own reading is asked, since versions differ.
+
+    Args:
+        words: as for ``engine_config``.
+        config: what that made of them.
+
+    Raises:
+        NotToldError: vLLM refuses the words, or has its parser elsewhere.
+    """
+    words = list(words)
+    # It takes no other way of writing it.
+    if "--config" not in words[:-1]:
+        return []
+    path = words[words.index("--config") + 1]
+    parser, options, module = _parsers(words)
+    arguments = _parse_with(parser, module, words)
+    taken, actions = parser.load_config_file(path), options._option_string_actions
+    found = []
+    for key in _turned_off(path):
+        name = key.replace("_", "-")
+        action, off = actions.get(f"--{name}"), f"no-{name}"
+        if action is None or f"--{off}" not in actions or f"--no-{key}" in taken:
+            continue
+        given = getattr(arguments, action.dest)
+        # Another value than the default is one that somebody gave behind the file.
+        if given != action.default or not _resolved(config, action.dest, given):
+            continue
+        found.append(f"{key}: false in {path} has no effect with this vLLM; {off}: true has it")
+    return found
+
+
+def _resolved(config: Any, name: str, given: Any) -> Any:
+    """What became of an option that may be left to vLLM, by the part of its configuration."""
+    for part in vars(config).values():
+        if hasattr(part, name):
+            return getattr(part, name)
+    return given
+
+
+def _turned_off(path: str) -> list[str]:
+    import yaml  # type: ignore[import-untyped]
+
+    with open(path, encoding="utf-8") as file:
+        content = yaml.safe_load(file)
+    items = content.items() if isinstance(content, dict) else ()
+    return [str(key) for key, value in items if value is False]
 
 
 def _parser_module() -> ModuleType:

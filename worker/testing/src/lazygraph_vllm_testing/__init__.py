@@ -9,6 +9,8 @@
 | `LAZYGRAPH_TEST_FAULT=dead:FULL:24` | after its capture, replaying FULL 24 does nothing |
 | `LAZYGRAPH_TEST_FAULT=skip-all-reduce:FULL:24` | the all-reduces of that graph are left out |
 | `LAZYGRAPH_TEST_FAULT=corrupt:FULL:24@1` | FULL 24 gives one wrong row; `@1`: on rank 1 only |
+| `LAZYGRAPH_TEST_FAULT=no-memory:FULL:24@1` | capturing FULL 24 runs out of memory on rank 1 |
+| `LAZYGRAPH_TEST_FAULT=killed:FULL:24@1` | rank 1 is killed while it captures FULL 24 |
 
 Several faults are separated by commas.
 

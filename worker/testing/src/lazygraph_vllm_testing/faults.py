@@ -1,9 +1,11 @@
-"""Faults that a good token check must find."""
+"""Faults that a good token check must find, and some that strike one rank in mid-capture."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import os
+import signal
 from typing import Any
 
 
@@ -28,10 +30,14 @@ def inject(faults: str, rank: int) -> None:
             _after_capture(graph, _corrupt)
         elif kind == "skip-all-reduce":
             _around_capture(graph, _without_all_reduce)
+        elif kind == "no-memory":
+            _around_capture(graph, lambda: _once_capturing(_run_out_of_memory))
+        elif kind == "killed":
+            _around_capture(graph, lambda: _once_capturing(_die))
         else:
             raise ValueError(
-                "expected LAZYGRAPH_TEST_FAULT to name dead, corrupt or skip-all-reduce and a "
-                f"graph, got {fault!r}"
+                "expected LAZYGRAPH_TEST_FAULT to name dead, corrupt, skip-all-reduce, no-memory "
+                f"or killed and a graph, got {fault!r}"
             )
 
 
@@ -175,3 +181,27 @@ def _without_all_reduce() -> Any:
         yield
     finally:
         CustomAllreduce.custom_all_reduce = original
+
+
+@contextlib.contextmanager
+def _once_capturing(strike: Any) -> Any:
+    """Strike after the forward of a capture, before it ends: this rank's collectives have run.
+
+    Nothing happens in a warm-up run, where the other ranks would wait for what this one leaves out
+    long before any of them captures.
+    """
+    import torch
+
+    yield
+    if torch.cuda.is_current_stream_capturing():
+        strike()
+
+
+def _run_out_of_memory() -> None:
+    import torch
+
+    raise torch.cuda.OutOfMemoryError("CUDA out of memory. A test has said so")
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
