@@ -1,16 +1,17 @@
 /**
- * Holds the event logs of a file's tests to those in test/golden/engine-logs.json: what is sent to
+ * Holds the event logs of a file's tests to those in test/golden/engine-logs.json.gz: what is sent to
  * engines and what listeners hear, in one order. `WRITE_ENGINE_LOGS=1` writes them anew.
  */
 
 import { createHash } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
+import { gunzipSync, gzipSync } from "node:zlib";
 import { afterEach, beforeEach, expect } from "vitest";
 import { EVENT_NAMES, onEvent } from "../../src/engine/events.ts";
 import type { ToEngine } from "../../src/wire/protocol.ts";
 
-const FILE = fileURLToPath(new URL("../golden/engine-logs.json", import.meta.url));
+const FILE = fileURLToPath(new URL("../golden/engine-logs.json.gz", import.meta.url));
 /** Longer logs are kept as their digest. */
 const LINES_MAX = 60;
 
@@ -49,13 +50,17 @@ export function pinLogs(file: string, unpinned: readonly string[] = []): void {
     for (const stop of stops) stop();
     if (task.result?.state === "fail") return;
     if (unpinned.some((name) => task.name.startsWith(name))) return;
-    const pinned = JSON.parse(readFileSync(FILE, "utf8")) as Record<string, PinnedLog>;
+    const pinned = JSON.parse(gunzipSync(readFileSync(FILE)).toString()) as Record<
+      string,
+      PinnedLog
+    >;
     const key = `${file}: ${task.suite === undefined ? "" : `${task.suite.name} > `}${task.name}`;
     const digest = createHash("sha256").update(log.join("\n")).digest("hex");
     const now = { lines: log.length, log: log.length > LINES_MAX ? digest : log };
     if (written) {
       const all = Object.entries({ ...pinned, [key]: now }).sort(([a], [b]) => (a < b ? -1 : 1));
-      writeFileSync(FILE, `${JSON.stringify(Object.fromEntries(all), null, 1)}\n`);
+      const text = `${JSON.stringify(Object.fromEntries(all), null, 1)}\n`;
+      writeFileSync(FILE, gzipSync(text, { level: 9 }));
     } else expect(now).toEqual(pinned[key]);
   });
 }
