@@ -22,7 +22,7 @@ const NODE_LIMITS = { params: { 100: 31 } };
 const nodeDecoder = (zlib as { createZstdDecompress?: CreateDecoder }).createZstdDecompress;
 
 /** Whether a damaged content is told by its checksum, in this version of Node. */
-export const checksZstd = nodeDecoder !== undefined;
+export const checksZstd: boolean = nodeDecoder !== undefined;
 
 /** @throws CompressionError while it is read */
 export function unzstded(path: PathLike): AsyncGenerator<Uint8Array> {
