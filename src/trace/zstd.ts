@@ -6,15 +6,13 @@
 import { createReadStream, type PathLike } from "node:fs";
 import { pipeline, type Transform } from "node:stream";
 import * as zlib from "node:zlib";
-import { Decompress, ZstdErrorCode } from "fzstd";
 import { codeOf } from "../base/errors.ts";
 import { CompressionError } from "./compression-error.ts";
 import { type FramePart, FrameSplitter } from "./zstd-frames.ts";
+import { unzstdedByLibrary } from "./zstd-library.ts";
 
 type CreateDecoder = (options: { readonly params: Record<number, number> }) => Transform;
 
-/** One byte of zstd may stand for 32 KiB: what a piece becomes must fit into memory. */
-const LIBRARY_PIECE_BYTES = 4096;
 /** `ZSTD_d_windowLogMax`. The library takes windows as large: `zstd --long=31` writes them. */
 const NODE_LIMITS = { params: { 100: 31 } };
 
@@ -26,26 +24,7 @@ export const checksZstd: boolean = nodeDecoder !== undefined;
 
 /** @throws CompressionError while it is read */
 export function unzstded(path: PathLike): AsyncGenerator<Uint8Array> {
-  return nodeDecoder === undefined ? byLibrary(path) : byNode(path, nodeDecoder);
-}
-
-async function* byLibrary(path: PathLike): AsyncGenerator<Uint8Array> {
-  let out: Uint8Array[] = [];
-  const decompress = new Decompress((data) => out.push(data));
-  const push = (piece: Uint8Array, isLast: boolean): Uint8Array[] => {
-    try {
-      decompress.push(piece, isLast);
-    } catch (error) {
-      const isCutShort = (error as { code?: unknown }).code === ZstdErrorCode.UnexpectedEOF;
-      throw new CompressionError("zstd", isCutShort ? "cut short" : "damaged", error);
-    }
-    const ready = out;
-    out = [];
-    return ready;
-  };
-  const source = createReadStream(path, { highWaterMark: LIBRARY_PIECE_BYTES });
-  for await (const piece of source) yield* push(piece as Uint8Array, false);
-  yield* push(new Uint8Array(0), true);
+  return nodeDecoder === undefined ? unzstdedByLibrary(path) : byNode(path, nodeDecoder);
 }
 
 async function* byNode(path: PathLike, create: CreateDecoder): AsyncGenerator<Uint8Array> {
