@@ -1,6 +1,7 @@
 /** Undoes `content-encoding`, piece by piece, each with the time at which its bytes came. */
 
 import type { Transform } from "node:stream";
+import * as zlib from "node:zlib";
 import {
   constants,
   createBrotliDecompress,
@@ -8,8 +9,8 @@ import {
   createInflate,
   createInflateRaw,
 } from "node:zlib";
-import { Decompress } from "fzstd";
 import { messageOf } from "../base/errors.ts";
+import { ZstdThread, type ZstdThreadOptions } from "../base/zstd-thread.ts";
 
 export interface ContentDecoder {
   push(bytes: Uint8Array, atMs: number): void;
@@ -24,6 +25,13 @@ const ENCODINGS_MAX = 3;
 /** What one answer may come to: beyond it the rest is left unread. */
 const DECODED_BYTES_MAX = 256 << 20;
 
+/** The types are Node 20's, which has neither. */
+const createUnzstd = (
+  zlib as { createZstdDecompress?: (options: { readonly finishFlush: number }) => Transform }
+).createZstdDecompress;
+/** `ZSTD_e_flush`: see `syncFlush`. */
+const ZSTD_FLUSH = 1;
+
 type Stage = (sink: DecodedSink) => ContentDecoder;
 
 const STAGES: Readonly<Record<string, Stage>> = {
@@ -31,7 +39,10 @@ const STAGES: Readonly<Record<string, Stage>> = {
   "x-gzip": (sink) => new Unzipped(createGunzip(syncFlush()), sink),
   br: (sink) => new Unzipped(createBrotliDecompress(brotliFlush()), sink),
   deflate: (sink) => new Inflated(sink),
-  zstd: (sink) => new Unzstd(sink),
+  zstd: (sink) =>
+    createUnzstd === undefined
+      ? new UnzstdByLibrary(sink)
+      : new Unzipped(createUnzstd({ finishFlush: ZSTD_FLUSH }), sink),
 };
 
 /**
@@ -146,29 +157,39 @@ class Inflated implements ContentDecoder {
 }
 
 /** By a library: node:zlib has zstd from Node 22.15 on. */
-class Unzstd implements ContentDecoder {
-  readonly #decoder: Decompress;
-  #atMs = 0;
+export class UnzstdByLibrary implements ContentDecoder {
+  readonly #thread: ZstdThread;
+  readonly #sink: DecodedSink;
+  /** Of all pieces so far, one after the other. */
+  #read: Promise<void> = Promise.resolve();
   #damage: string | undefined;
 
-  constructor(sink: DecodedSink) {
-    this.#decoder = new Decompress((bytes) => {
-      if (bytes.length > 0) sink(bytes, this.#atMs);
-    });
+  constructor(sink: DecodedSink, options?: ZstdThreadOptions) {
+    this.#sink = sink;
+    this.#thread = new ZstdThread(options);
   }
 
   push(bytes: Uint8Array, atMs: number): void {
     if (this.#damage !== undefined) return;
-    this.#atMs = atMs;
+    // The caller's bytes may be others by the time that they are decoded.
+    const piece = Uint8Array.from(bytes);
+    this.#read = this.#read.then(() => this.#decode(piece, atMs));
+  }
+
+  async #decode(piece: Uint8Array, atMs: number): Promise<void> {
+    if (this.#damage !== undefined) return;
     try {
-      // It keeps the beginning of a block, and the caller's bytes may be others by then.
-      this.#decoder.push(Uint8Array.from(bytes));
+      for (const bytes of await this.#thread.push(piece, false)) {
+        if (bytes.length > 0) this.#sink(bytes, atMs);
+      }
     } catch (error) {
       this.#damage = messageOf(error);
     }
   }
 
-  end(): Promise<string | undefined> {
-    return Promise.resolve(this.#damage);
+  async end(): Promise<string | undefined> {
+    await this.#read;
+    await this.#thread.close();
+    return this.#damage;
   }
 }
