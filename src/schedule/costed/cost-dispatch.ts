@@ -76,9 +76,9 @@ function rows(isCaptured: Uint8Array, costs: Costs, uniform: number): TableRow[]
         enter(frontOf(fronts, groups[place] ?? 0), place, costs);
     }
     const requests = Math.ceil(tokens / Math.max(1, uniform));
-    ids.length = 0;
+    cut(ids, 0);
     for (const front of fronts) {
-      front.places.length = reach(front.places, planned, requests);
+      cut(front.places, reach(front.places, planned, requests));
       addCandidates(front.places, costs, ungraphed[size] ?? 0, ids);
     }
     // The larger row stands for this one as well where both have the same.
@@ -113,7 +113,7 @@ function enter(front: number[], entering: number, costs: Costs): void {
     const other = front[index] as number;
     if (!servesAsMuch(graph, planned[other] as Graph)) front[kept++] = other;
   }
-  front.length = kept;
+  cut(front, kept);
   front.splice(at, 0, entering);
 }
 
@@ -141,6 +141,11 @@ function addCandidates(
     if (!beats || ids.length === ROW_GRAPHS_MAX) return;
     ids.push((shapes.planned[place] as Graph).id);
   }
+}
+
+/** Its first entries; a list of a few is popped sooner than its length is set. */
+function cut(list: unknown[], length: number): void {
+  while (list.length > length) list.pop();
 }
 
 function sameIds(one: readonly string[] | undefined, other: readonly string[]): boolean {
