@@ -29,9 +29,14 @@ import { Sender } from "./sender.ts";
 /** Work and bytes after which timers, signals and HTTP get their turn. */
 const TURN_SECONDS = 0.004;
 const TURN_BYTES = 1 << 20;
-/** Where frames come more often than this, a batch of them is awaited, and for so long. */
+/**
+ * Where frames come more often than this, a batch of them is awaited: as long as so many take to
+ * come by the rate of the last ones, within these bounds.
+ */
 const DENSE_SECONDS = 0.002;
-const BATCH_MS = 5;
+const BATCH_FRAMES = 24;
+const BATCH_MS_MIN = 5;
+const BATCH_MS_MAX = 10;
 /** Messages that libzmq holds of a peer that sends faster than they are read. */
 const UNREAD_MESSAGES_MAX = 32;
 /** Frames above the protocol's limit still arrive, to be refused with a sentence, up to this. */
@@ -210,34 +215,57 @@ class Link implements RouterLink {
 
   async #read(): Promise<void> {
     const { clock } = this.#options;
-    let work = { seconds: 0, bytes: 0 };
+    let turn = { beganSeconds: clock.now(), bytes: 0 };
     let batch = { beganSeconds: clock.now(), frames: 0 };
     try {
+      // What is there is read without asking for it: asking is a system call for every frame.
+      this.#socket.receiveTimeout = 0;
       while (!this.#closed) {
-        const frames = await this.#socket.receive();
+        let frames: Buffer[] | undefined;
+        try {
+          frames = await this.#socket.receive();
+        } catch (error) {
+          if (this.#closed || codeOf(error) !== "EAGAIN") throw error;
+          const restedAt = clock.now();
+          frames = await this.#rest(restedAt - batch.beganSeconds, batch.frames);
+          batch = { beganSeconds: restedAt, frames: 0 };
+          turn = { beganSeconds: clock.now(), bytes: 0 };
+          if (frames === undefined) continue;
+        }
         const began = clock.now();
         const bytes = sizeOf(frames);
         // Awaited only where it has to be: this is done for every frame there is.
         const waiting = this.#receive(frames, bytes, began);
         if (waiting !== undefined) await waiting;
-        const now = clock.now();
         // By time and bytes, not by frames: one of 1 MiB takes as long as a thousand heartbeats.
-        work.seconds += now - began;
-        work.bytes += bytes;
+        turn.bytes += bytes;
         batch.frames += 1;
-        if (work.seconds >= TURN_SECONDS || work.bytes >= TURN_BYTES) {
-          work = { seconds: 0, bytes: 0 };
+        if (clock.now() - turn.beganSeconds >= TURN_SECONDS || turn.bytes >= TURN_BYTES) {
           await setImmediate();
-        } else if (!this.#socket.readable) {
-          const isDense = now - batch.beganSeconds < batch.frames * DENSE_SECONDS;
-          batch = { beganSeconds: now, frames: 0 };
-          // Waking up for each of them takes longer than reading it.
-          if (isDense) await setTimeout(BATCH_MS);
+          turn = { beganSeconds: clock.now(), bytes: 0 };
         }
       }
     } catch (error) {
       if (!this.#closed) this.#options.onFault(error);
     }
+  }
+  /**
+   * Waits while nothing is there: for the next frame, which comes, or, since waking up for each of
+   * many takes longer than reading it, for a batch of them, of which none comes.
+   *
+   * @param elapsedSeconds since the last rest began
+   * @param frames that came in that time
+   */
+  async #rest(elapsedSeconds: number, frames: number): Promise<Buffer[] | undefined> {
+    if (elapsedSeconds >= frames * DENSE_SECONDS) {
+      this.#socket.receiveTimeout = -1;
+      const first = await this.#socket.receive();
+      if (!this.#closed) this.#socket.receiveTimeout = 0;
+      return first;
+    }
+    const batchMs = (1000 * BATCH_FRAMES * elapsedSeconds) / frames;
+    await setTimeout(Math.max(BATCH_MS_MIN, Math.min(BATCH_MS_MAX, batchMs)));
+    return undefined;
   }
 
   #receive(frames: Buffer[], bytes: number, began: number): Promise<void> | undefined {
