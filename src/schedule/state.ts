@@ -19,7 +19,8 @@ export interface GraphState {
   readonly wanted: number;
   /** Steps it served. */
   readonly replays: number;
-  readonly lastUsedSeconds?: number;
+  /** When it served the last one; undefined: none so far. */
+  readonly lastUsedSeconds?: number | undefined;
 }
 
 export interface EngineState {
@@ -60,6 +61,8 @@ export function createEngineState(planned: readonly Graph[]): WritableState {
       retryable: undefined,
       wanted: 0,
       replays: 0,
+      // A field that comes later is kept in a list of its own.
+      lastUsedSeconds: undefined,
     };
   });
   return {

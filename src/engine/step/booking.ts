@@ -102,7 +102,7 @@ export function blockGraph(record: EngineRecord, id: string, reason: string): vo
 /** A capture is decided: from now on no other is, until it is answered. */
 export function bookCapture(record: EngineRecord, id: string, reason: string): void {
   const entry = graphOf(record, id);
-  if (entry !== undefined) entry.reason = reason;
+  if (entry !== undefined) entry.reason = inOnePiece(reason);
   bookState(record, { capturing: id });
 }
 
@@ -112,8 +112,19 @@ function graphOf({ state }: EngineRecord, id: string): WritableGraph | undefined
 
 export function noteDecision(record: EngineRecord, decision: DecisionRecord): void {
   const decisions = record.decisions as DecisionRecord[];
+  inOnePiece(decision.reason);
   decisions.push(decision);
   if (decisions.length > DECISIONS_MAX) decisions.shift();
+}
+
+/**
+ * A sentence that is kept. V8 leaves one put together from parts as a tree of these until it is
+ * read, and what is kept is rarely read: of an engine's 166 sentences the parts were a third of all
+ * that the garbage collector had to go through.
+ */
+function inOnePiece(sentence: string): string {
+  sentence.charCodeAt(0);
+  return sentence;
 }
 
 /**
