@@ -29,14 +29,14 @@ import { Sender } from "./sender.ts";
 /** Work and bytes after which timers, signals and HTTP get their turn. */
 const TURN_SECONDS = 0.004;
 const TURN_BYTES = 1 << 20;
-/**
- * Where frames come more often than this, a batch of them is awaited: as long as so many take to
- * come by the rate of the last ones, within these bounds.
- */
+/** Where frames come more often than this, a batch of them is awaited. */
 const DENSE_SECONDS = 0.002;
-const BATCH_FRAMES = 24;
+/** So many, by the rate of the last ones, within these bounds. */
+const BATCH_FRAMES = 48;
 const BATCH_MS_MIN = 5;
-const BATCH_MS_MAX = 10;
+const BATCH_MS_MAX = 20;
+/** Where more than this share of frames brought one on its way back, peers wait for answers. */
+const ANSWERED_SHARE = 0.25;
 /** Messages that libzmq holds of a peer that sends faster than they are read. */
 const UNREAD_MESSAGES_MAX = 32;
 /** Frames above the protocol's limit still arrive, to be refused with a sentence, up to this. */
@@ -113,6 +113,12 @@ function inUse(endpoint: string, cause?: unknown): LazygraphError {
   );
 }
 
+interface Batch {
+  readonly beganSeconds: number;
+  frames: number;
+  sent: number;
+}
+
 class Link implements RouterLink {
   readonly #options: RouterOptions;
   readonly #context = frameContext();
@@ -123,12 +129,15 @@ class Link implements RouterLink {
   /** The address as bound; a closed socket no longer tells. */
   #bound: string | undefined;
   #socketFile: SocketFile | undefined;
+  /** What came and went since the last rest. */
+  #batch: Batch;
   #closed = false;
   #closing: Promise<void> | undefined;
 
   constructor(options: RouterOptions) {
     this.#options = options;
     const { curve, clock } = options;
+    this.#batch = { beganSeconds: clock.now(), frames: 0, sent: 0 };
     this.#peers = new Peers(clock.now());
     this.#sender = new Sender({
       clock,
@@ -169,7 +178,9 @@ class Link implements RouterLink {
 
   send(peer: string, frame: Uint8Array): boolean {
     const entry = this.#peers.find(peer);
-    return entry !== undefined && this.#sender.push(entry, frame);
+    if (entry === undefined || !this.#sender.push(entry, frame)) return false;
+    this.#batch.sent += 1;
+    return true;
   }
 
   admit(peer: string): void {
@@ -216,7 +227,6 @@ class Link implements RouterLink {
   async #read(): Promise<void> {
     const { clock } = this.#options;
     let turn = { beganSeconds: clock.now(), bytes: 0 };
-    let batch = { beganSeconds: clock.now(), frames: 0 };
     try {
       // What is there is read without asking for it: asking is a system call for every frame.
       this.#socket.receiveTimeout = 0;
@@ -226,9 +236,7 @@ class Link implements RouterLink {
           frames = await this.#socket.receive();
         } catch (error) {
           if (this.#closed || codeOf(error) !== "EAGAIN") throw error;
-          const restedAt = clock.now();
-          frames = await this.#rest(restedAt - batch.beganSeconds, batch.frames);
-          batch = { beganSeconds: restedAt, frames: 0 };
+          frames = await this.#rest();
           turn = { beganSeconds: clock.now(), bytes: 0 };
           if (frames === undefined) continue;
         }
@@ -239,7 +247,7 @@ class Link implements RouterLink {
         if (waiting !== undefined) await waiting;
         // By time and bytes, not by frames: one of 1 MiB takes as long as a thousand heartbeats.
         turn.bytes += bytes;
-        batch.frames += 1;
+        this.#batch.frames += 1;
         if (clock.now() - turn.beganSeconds >= TURN_SECONDS || turn.bytes >= TURN_BYTES) {
           await setImmediate();
           turn = { beganSeconds: clock.now(), bytes: 0 };
@@ -252,20 +260,20 @@ class Link implements RouterLink {
   /**
    * Waits while nothing is there: for the next frame, which comes, or, since waking up for each of
    * many takes longer than reading it, for a batch of them, of which none comes.
-   *
-   * @param elapsedSeconds since the last rest began
-   * @param frames that came in that time
    */
-  async #rest(elapsedSeconds: number, frames: number): Promise<Buffer[] | undefined> {
-    if (elapsedSeconds >= frames * DENSE_SECONDS) {
-      this.#socket.receiveTimeout = -1;
-      const first = await this.#socket.receive();
-      if (!this.#closed) this.#socket.receiveTimeout = 0;
-      return first;
+  async #rest(): Promise<Buffer[] | undefined> {
+    const batch = this.#batch;
+    const now = this.#options.clock.now();
+    this.#batch = { beganSeconds: now, frames: 0, sent: 0 };
+    const batchMs = batchMsOf(batch, now - batch.beganSeconds);
+    if (batchMs !== undefined) {
+      await setTimeout(batchMs);
+      return undefined;
     }
-    const batchMs = (1000 * BATCH_FRAMES * elapsedSeconds) / frames;
-    await setTimeout(Math.max(BATCH_MS_MIN, Math.min(BATCH_MS_MAX, batchMs)));
-    return undefined;
+    this.#socket.receiveTimeout = -1;
+    const first = await this.#socket.receive();
+    if (!this.#closed) this.#socket.receiveTimeout = 0;
+    return first;
   }
 
   #receive(frames: Buffer[], bytes: number, began: number): Promise<void> | undefined {
@@ -297,6 +305,14 @@ class Link implements RouterLink {
     const now = clock.now();
     this.#peers.worked(peer, now, now - began);
   }
+}
+
+/** How long a batch is to be awaited; undefined: frames are rare, and each is read as it comes. */
+function batchMsOf({ frames, sent }: Batch, seconds: number): number | undefined {
+  if (seconds >= frames * DENSE_SECONDS) return undefined;
+  if (sent > ANSWERED_SHARE * frames) return BATCH_MS_MIN;
+  const ms = (1000 * BATCH_FRAMES * seconds) / frames;
+  return Math.max(BATCH_MS_MIN, Math.min(BATCH_MS_MAX, ms));
 }
 
 function sizeOf(frames: readonly Buffer[]): number {
