@@ -26,7 +26,7 @@ export function* decided(
       ? { atUnixMs, decision: what, reason }
       : { atUnixMs, decision: what, graph, reason },
   );
-  yield announceDecision(decision);
+  if (tools.hears("lazygraph:decision")) yield announceDecision(decision);
 }
 
 /** Text of the user's or of a policy's as the protocol takes it: bounded, and well-formed. */
