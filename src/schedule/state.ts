@@ -19,8 +19,7 @@ export interface GraphState {
   readonly wanted: number;
   /** Steps it served. */
   readonly replays: number;
-  /** When it served the last one; undefined: none so far. */
-  readonly lastUsedSeconds?: number | undefined;
+  readonly lastUsedSeconds?: number;
 }
 
 export interface EngineState {
@@ -61,8 +60,6 @@ export function createEngineState(planned: readonly Graph[]): WritableState {
       retryable: undefined,
       wanted: 0,
       replays: 0,
-      // A field that comes later is kept in a list of its own.
-      lastUsedSeconds: undefined,
     };
   });
   return {

@@ -138,7 +138,7 @@ class LearnedCosts implements Costs {
   }
 
   ungraphedBySize(uniform: boolean): Float64Array {
-    return this.#ungraphed[uniform ? "uniform" : "mixed"];
+    return uniform ? this.#ungraphed.uniform : this.#ungraphed.mixed;
   }
 
   captureSeconds(graph: Graph): Estimate {

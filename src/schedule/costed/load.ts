@@ -28,7 +28,8 @@ export class EngineLoad {
   #work = 0;
   #requestSeconds = 0;
   #seconds = PRIOR_SECONDS;
-  #atSeconds: number | undefined;
+  /** Not a number: nothing has passed. */
+  #atSeconds = Number.NaN;
 
   /** Share of the time, from 0 to 1, that can't be won back by larger batches. */
   get utilisation(): number {
@@ -47,7 +48,8 @@ export class EngineLoad {
 
   /** The time since the last call passed with so many requests, and so much work. */
   pass(atSeconds: number, requests: number, workSeconds: number): void {
-    const elapsed = Math.max(0, atSeconds - (this.#atSeconds ?? atSeconds));
+    const since = Number.isNaN(this.#atSeconds) ? atSeconds : this.#atSeconds;
+    const elapsed = Math.max(0, atSeconds - since);
     this.#atSeconds = atSeconds;
     const fade = 2 ** (-elapsed / HALF_LIFE_SECONDS);
     this.#seconds = this.#seconds * fade + elapsed;
