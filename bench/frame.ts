@@ -5,9 +5,9 @@
  * collector's included.
  *
  * Of telemetry, ten frames a second of each engine that has its graphs; and of fill, where a capture
- * is a result that comes, the table that it changes and the next command. With `--expose-gc` (as the
- * script has it) also what engines are to the garbage collector: bytes, objects are told by a heap
- * snapshot, and the time of a full collection for each of them.
+ * is a result that comes, the table that it changes and the next command. With `--expose-gc`, as the
+ * script has it, also what a filled engine is to the garbage collector, whose helper threads take
+ * the core from a controller that has only one: bytes of heap, and processor time of a collection.
  *
  *   npm run bench:frame -- [--engines 256] [--frames 200000] [--build DIST]... [--rounds 1]
  *     prints a line for each build, build after build in every round; writes nothing

@@ -25,17 +25,10 @@ import type {
   StepCount,
   Telemetry,
 } from "../../wire/protocol.ts";
-import {
-  type Course,
-  type DecisionRecord,
-  type EngineRecord,
-  type ProblemCounts,
-  reasonOf,
-} from "../record.ts";
+import { type DecisionLog, type DecisionRecord, inOnePiece } from "../decision-log.ts";
+import { type Course, type EngineRecord, type ProblemCounts, reasonOf } from "../record.ts";
 
 const NO_IDS: readonly string[] = [];
-/** Decisions remembered, for whoever asks why. */
-const DECISIONS_MAX = 64;
 
 type Writable<T> = { -readonly [K in keyof T]: T[K] };
 type Simple = Pick<
@@ -111,20 +104,7 @@ function graphOf({ state }: EngineRecord, id: string): WritableGraph | undefined
 }
 
 export function noteDecision(record: EngineRecord, decision: DecisionRecord): void {
-  const decisions = record.decisions as DecisionRecord[];
-  inOnePiece(decision.reason);
-  decisions.push(decision);
-  if (decisions.length > DECISIONS_MAX) decisions.shift();
-}
-
-/**
- * A sentence that is kept. V8 leaves one put together from parts as a tree of these until it is
- * read, and what is kept is rarely read: of an engine's 166 sentences the parts were a third of all
- * that the garbage collector had to go through.
- */
-function inOnePiece(sentence: string): string {
-  sentence.charCodeAt(0);
-  return sentence;
+  (record.decisions as DecisionLog).add(decision);
 }
 
 /**
