@@ -1,29 +1,39 @@
 /**
- * `npm run bench:frame`: what one telemetry frame takes of a controller from its socket on: read,
- * checked, booked, decided on. No socket and no timer is involved, and time is the frames' own, ten
- * a second of each engine, so that a busy machine changes little: told is processor time, the
- * garbage collector's included.
+ * `npm run bench:frame`: what a frame takes of a controller from its socket on: read, checked,
+ * booked, decided on, and what is sent for it encoded. No socket and no timer is involved, and time
+ * is the frames' own, so that a busy machine changes little: told is processor time, the garbage
+ * collector's included.
  *
- *   npm run bench:frame -- [--engines 256] [--frames 200000] [--build DIST]...
- *     prints a line for each build; writes nothing
+ * Of telemetry, ten frames a second of each engine that has its graphs; and of fill, where a capture
+ * is a result that comes, the table that it changes and the next command. With `--expose-gc`, as the
+ * script has it, also what a filled engine is to the garbage collector, whose helper threads take
+ * the core from a controller that has only one: bytes of heap, and processor time of a collection.
+ *
+ *   npm run bench:frame -- [--engines 256] [--frames 200000] [--build DIST]... [--rounds 1]
+ *     prints a line for each build, build after build in every round; writes nothing
  */
 
 import { existsSync } from "node:fs";
+import { setImmediate } from "node:timers/promises";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
+import { unpack } from "msgpackr";
 import type { Clock } from "../src/base/clock.ts";
 import { median } from "../src/base/median.ts";
 import type { Controller } from "../src/controller/controller.ts";
 import type { Ground } from "../src/controller/ground.ts";
 import type { ControllerOptions } from "../src/controller/options.ts";
 import { planFiles } from "../src/plan/files.ts";
+import type { Capture } from "../src/wire/protocol.ts";
 import type { RouterOptions } from "../src/wire/router.ts";
 import { GRAPHS, packed, telemetry } from "./lib/fleet-frames.ts";
+import { typeOf } from "./lib/fleet-probe.ts";
 
 const { values } = parseArgs({
   options: {
     engines: { type: "string", default: "256" },
     frames: { type: "string", default: "200000" },
+    rounds: { type: "string", default: "1" },
     build: {
       type: "string",
       multiple: true,
@@ -35,77 +45,157 @@ const FRAMES_PER_SECOND = 10;
 const ROUNDS = 8;
 /** Batches of steps, each with times of its own, that engines send over and over. */
 const BATCHES = 997;
+/** What a capture takes of an engine, and a little more: captures begin by slots of the time. */
+const CAPTURE_SECONDS = 0.06;
+/** Engines that fill at once: as many captures as may begin in one slot. */
+const FILLING = 100;
+/** Fills before the one that is measured: a controller that fills has mostly done so before. */
+const FILLS_BEFORE = 3;
 const engines = Number(values.engines);
 const frames = Number(values.frames);
 const batches = Array.from({ length: BATCHES }, (_, sequence) => telemetry(sequence));
 
 type CreateController = (ground: Ground, options: ControllerOptions) => Controller;
 
-async function measure(build: string): Promise<void> {
-  const file = pathToFileURL(`${build}/controller/controller.js`).href;
-  const { createControllerOn } = (await import(file)) as { createControllerOn: CreateController };
-  let nowSeconds = 0;
-  let router: RouterOptions | undefined;
-  let sent = 0;
-  const clock: Clock = { now: () => nowSeconds, after: () => () => undefined };
-  const ground: Ground = {
-    clock,
-    files: planFiles,
-    watchLoad: () => () => 0,
-    openRouter: async (options) => {
-      router = options;
-      return {
-        endpoint: options.endpoint,
-        send: () => {
-          sent += 1;
-          return true;
-        },
-        admit: () => undefined,
-        dismiss: () => undefined,
-        close: async () => undefined,
-      };
-    },
-  };
-  await using controller = createControllerOn(ground, {
-    mode: "idle",
-    endpoint: "tcp://127.0.0.1:0",
-    enginesMax: engines,
-    plan: false,
-    memory: { gpu: false },
-  });
-  await controller.start();
-  const peers = Array.from({ length: engines }, (_, n) => n.toString(16).padStart(16, "0"));
-  const receive = (peer: string, frame: Buffer): void => router?.onFrame(peer, frame);
-  for (const peer of peers) for (const frame of joining(peer)) receive(peer, frame);
-  const serving = controller.engines().filter(({ settled }) => settled).length;
-  if (serving !== engines) throw new Error(`Expected ${engines} settled engines, got ${serving}.`);
+/** A controller whose socket and time are ours. */
+class Bare {
+  nowSeconds = 0;
+  sent: { readonly peer: string; readonly frame: Uint8Array }[] = [];
+  readonly peers: readonly string[];
+  #router: RouterOptions | undefined;
+  #controller: Controller | undefined;
+
+  constructor(count: number) {
+    this.peers = Array.from({ length: count }, (_, n) => n.toString(16).padStart(16, "0"));
+  }
+
+  get controller(): Controller {
+    if (this.#controller === undefined) throw new Error("Expected a controller that was started.");
+    return this.#controller;
+  }
+
+  async start(build: string): Promise<void> {
+    const file = pathToFileURL(`${build}/controller/controller.js`).href;
+    const { createControllerOn } = (await import(file)) as { createControllerOn: CreateController };
+    const clock: Clock = { now: () => this.nowSeconds, after: () => () => undefined };
+    const ground: Ground = {
+      clock,
+      files: planFiles,
+      watchLoad: () => () => 0,
+      openRouter: async (options) => {
+        this.#router = options;
+        return {
+          endpoint: options.endpoint,
+          send: (peer, frame) => {
+            this.sent.push({ peer, frame });
+            return true;
+          },
+          admit: () => undefined,
+          dismiss: () => undefined,
+          close: async () => undefined,
+        };
+      },
+    };
+    this.#controller = createControllerOn(ground, {
+      mode: "idle",
+      endpoint: "tcp://127.0.0.1:0",
+      enginesMax: this.peers.length,
+      plan: false,
+      memory: { gpu: false },
+    });
+    await this.#controller.start();
+  }
+
+  receive(peer: string, frame: Buffer): void {
+    this.#router?.onFrame(peer, frame);
+  }
+}
+
+/** Microseconds of a telemetry frame. */
+async function serving(build: string): Promise<number[]> {
+  const bare = new Bare(engines);
+  await bare.start(build);
+  await using controller = bare.controller;
+  const { peers } = bare;
+  for (const peer of peers) for (const frame of joining(peer)) bare.receive(peer, frame);
+  const settled = controller.engines().filter((engine) => engine.settled).length;
+  if (settled !== engines) throw new Error(`Expected ${engines} settled engines, got ${settled}.`);
 
   let count = 0;
   const batch = (size: number): number => {
     const before = process.cpuUsage();
     for (let n = 0; n < size; n++, count++) {
-      nowSeconds += 1 / (FRAMES_PER_SECOND * engines);
+      bare.nowSeconds += 1 / (FRAMES_PER_SECOND * engines);
       // Bytes of its own, as a socket hands them over.
-      receive(peers[count % engines] ?? "", Buffer.from(batches[count % BATCHES] ?? []));
+      bare.receive(peers[count % engines] ?? "", Buffer.from(batches[count % BATCHES] ?? []));
     }
     const { user, system } = process.cpuUsage(before);
     return (user + system) / size;
   };
   batch(frames / ROUNDS);
-  sent = 0;
+  bare.sent = [];
   const rounds = Array.from({ length: ROUNDS }, () => batch(frames / ROUNDS));
   const steps = controller.engines().reduce((sum, { stepsExact }) => sum + stepsExact, 0);
   if (steps === 0) throw new Error("Expected steps to be booked, got none.");
-  if (sent === 0) throw new Error("Expected costs to be learned and tables to follow, got none.");
-  console.log(
-    `${build}: ${(median(rounds) ?? 0).toFixed(2)} us a frame, ${Math.min(...rounds).toFixed(2)} ` +
-      `at best, of ${engines} engines; ${sent} messages came of ${frames} frames`,
-  );
+  if (bare.sent.length === 0)
+    throw new Error("Expected costs to be learned and tables to follow, got none.");
+  return rounds;
 }
 
-/** An engine that has all of its graphs. */
-function joining(name: string): Buffer[] {
-  const ranks = [
+/** Microseconds of a capture: its result, the table after it, and the next command. */
+async function filling(build: string): Promise<{ each: number[]; bytes: number; ms: number }> {
+  const bare = new Bare(FILLING);
+  const empty = await collected();
+  await bare.start(build);
+  await using controller = bare.controller;
+  for (const peer of bare.peers) for (const frame of arriving(peer)) bare.receive(peer, frame);
+  await setImmediate();
+  let captures = 0;
+  const each: number[] = [];
+  const epochs = new Map<string, number>();
+  for (;;) {
+    const commands = bare.sent.filter(({ frame }) => typeOf(frame) === "capture");
+    if (commands.length === 0) break;
+    captures += commands.length;
+    const results = commands.map(({ peer, frame }) => {
+      const epoch = (epochs.get(peer) ?? 0) + 1;
+      epochs.set(peer, epoch);
+      return { peer, frame: resultOf(peer, unpack(frame) as Capture, epoch) };
+    });
+    bare.sent = [];
+    bare.nowSeconds += CAPTURE_SECONDS;
+    const before = process.cpuUsage();
+    for (const { peer, frame } of results) bare.receive(peer, frame);
+    await setImmediate();
+    const { user, system } = process.cpuUsage(before);
+    each.push((user + system) / results.length);
+  }
+  if (captures !== FILLING * GRAPHS.length)
+    throw new Error(`Expected ${FILLING * GRAPHS.length} captures, got ${captures}.`);
+  const full = await collected();
+  const settled = controller.engines().filter((engine) => engine.settled).length;
+  if (settled !== FILLING) throw new Error(`Expected ${FILLING} settled engines, got ${settled}.`);
+  return {
+    each,
+    bytes: (full.bytes - empty.bytes) / FILLING,
+    ms: (full.ms - empty.ms) / FILLING,
+  };
+}
+
+/** The heap after a full collection, and the processor time that one takes; 0 without `gc`. */
+async function collected(): Promise<{ bytes: number; ms: number }> {
+  const { gc } = globalThis;
+  if (gc === undefined) return { bytes: 0, ms: 0 };
+  gc();
+  await setImmediate();
+  const before = process.cpuUsage();
+  gc();
+  const { user, system } = process.cpuUsage(before);
+  return { bytes: process.memoryUsage().heapUsed, ms: (user + system) / 1000 };
+}
+
+function ranksOf(name: string, poolBytes: number) {
+  return [
     {
       rank: 0,
       gpuUuid: `GPU-${name}`,
@@ -113,47 +203,91 @@ function joining(name: string): Buffer[] {
       totalBytes: 2 ** 31,
       freeBytes: 2 ** 30,
       reservedBytes: 2 ** 30,
-      poolBytes: 2 ** 28,
-      activationPeakBytes: 2 ** 28,
+      poolBytes,
+      activationPeakBytes: 2 ** 26,
     },
   ];
+}
+
+function hello(name: string, phase: "loading" | "serving"): Buffer {
+  return packed({
+    type: "hello",
+    versionMin: 1,
+    versionMax: 2,
+    engine: name,
+    session: name,
+    pluginVersion: "0.1.0",
+    vllmVersion: "0.33.0",
+    model: "simulated",
+    host: "simulated",
+    pid: process.pid,
+    phase,
+    mode: "idle",
+    tensorParallel: 1,
+    pipelineParallel: 1,
+    simulated: "frame",
+  });
+}
+
+function inventory(name: string, captured: readonly string[]): Buffer {
+  return packed({
+    type: "inventory",
+    phase: "serving",
+    graphs: GRAPHS,
+    captured: captured.map((graph) => ({ graph, ms: 50, bytes: 2 ** 21 })),
+    ranks: ranksOf(name, 0),
+    cudagraphMode: "FULL_AND_PIECEWISE",
+    layers: 32,
+    maxRequests: 512,
+    maxBatchedTokens: 8192,
+    kvCacheTokens: 500_000,
+    epoch: captured.length,
+  });
+}
+
+/** An engine that has all of its graphs. */
+function joining(name: string): Buffer[] {
   return [
-    packed({
-      type: "hello",
-      versionMin: 1,
-      versionMax: 2,
-      engine: name,
-      session: name,
-      pluginVersion: "0.1.0",
-      vllmVersion: "0.33.0",
-      model: "simulated",
-      host: "simulated",
-      pid: process.pid,
-      phase: "serving",
-      mode: "idle",
-      tensorParallel: 1,
-      pipelineParallel: 1,
-      simulated: "frame",
-    }),
-    packed({
-      type: "inventory",
-      phase: "serving",
-      graphs: GRAPHS,
-      captured: GRAPHS.map(({ id }) => ({ graph: id, ms: 50, bytes: 2 ** 21 })),
-      ranks,
-      cudagraphMode: "FULL_AND_PIECEWISE",
-      layers: 32,
-      maxRequests: 512,
-      maxBatchedTokens: 8192,
-      kvCacheTokens: 500_000,
-      epoch: GRAPHS.length,
-    }),
+    hello(name, "serving"),
+    inventory(
+      name,
+      GRAPHS.map(({ id }) => id),
+    ),
     packed({ type: "edge", state: "busy", running: 9, waiting: 0 }),
   ];
 }
 
-for (const build of values.build) {
-  if (!existsSync(build))
-    throw new Error(`Expected a build in ${build}: run \`npm run build:ts\`.`);
-  await measure(build);
+/** An engine that is ready with none of them. */
+function arriving(name: string): Buffer[] {
+  return [hello(name, "serving"), inventory(name, [])];
+}
+
+function resultOf(name: string, { command, graph }: Capture, epoch: number): Buffer {
+  return packed({
+    type: "result",
+    command,
+    graph,
+    outcome: "captured",
+    stallMs: 50.25,
+    ms: 50.25,
+    bytes: 2 ** 21,
+    ranks: ranksOf(name, epoch * 2 ** 21),
+    epoch,
+  });
+}
+
+for (let round = 0; round < Number(values.rounds); round++) {
+  for (const build of values.build) {
+    if (!existsSync(build))
+      throw new Error(`Expected a build in ${build}: run \`npm run build:ts\`.`);
+    const frame = await serving(build);
+    for (let fill = 0; fill < FILLS_BEFORE; fill++) await filling(build);
+    const { each, bytes, ms } = await filling(build);
+    console.log(
+      `${build}: ${(median(frame) ?? 0).toFixed(2)} us a telemetry frame ` +
+        `(${Math.min(...frame).toFixed(2)} at best, of ${engines} engines), ` +
+        `${(median(each) ?? 0).toFixed(0)} us a capture (${Math.min(...each).toFixed(0)} at best); ` +
+        `${(bytes / 1024).toFixed(0)} KiB of heap an engine, ${ms.toFixed(2)} ms to collect`,
+    );
+  }
 }

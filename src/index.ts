@@ -18,6 +18,7 @@ export {
 } from "./controller/http.ts";
 export type { ControllerOptions } from "./controller/options.ts";
 export type { WaitOptions } from "./controller/waiters.ts";
+export type { DecisionRecord } from "./engine/decision-log.ts";
 export {
   type CaptureEndEvent,
   type CaptureMissEvent,
@@ -40,7 +41,7 @@ export {
   type ProblemEvent,
 } from "./engine/events.ts";
 export type { MemoryVerdict } from "./engine/memory-line.ts";
-export type { DecisionRecord, ProblemCounts } from "./engine/record.ts";
+export type { ProblemCounts } from "./engine/record.ts";
 export type { SleepOptions, WakeOptions } from "./engine/sleep.ts";
 export type { EngineSnapshot, GraphSnapshot } from "./engine/snapshot.ts";
 export {

@@ -23,6 +23,48 @@ export async function withinSeconds(
   }
 }
 
+/**
+ * A clock whose timers come up to half a tick early or late: those of one tick by one timer of
+ * `clock`. A thousand engines with a timer each wake a process a thousand times; with ticks, a few.
+ * What is asked for again from a timer, a whole number of ticks later, keeps to its times.
+ */
+export function coarseClock(clock: Clock, tickSeconds: number): Clock {
+  const ticks = new Map<number, Tick>();
+  return {
+    now: () => clock.now(),
+    after(seconds, callback) {
+      const number = Math.round((clock.now() + seconds) / tickSeconds);
+      let tick = ticks.get(number);
+      if (tick === undefined) {
+        const opened: Tick = {
+          calls: new Set(),
+          cancel: clock.after(Math.max(0, number * tickSeconds - clock.now()), () => {
+            // What is asked for meanwhile begins a tick of its own.
+            ticks.delete(number);
+            for (const call of opened.calls) call.callback();
+          }),
+        };
+        tick = opened;
+        ticks.set(number, tick);
+      }
+      const { calls, cancel } = tick;
+      const call = { callback };
+      calls.add(call);
+      return () => {
+        calls.delete(call);
+        if (calls.size > 0 || ticks.get(number)?.calls !== calls) return;
+        ticks.delete(number);
+        cancel();
+      };
+    },
+  };
+}
+
+interface Tick {
+  readonly calls: Set<{ readonly callback: () => void }>;
+  readonly cancel: () => void;
+}
+
 /** Node's longest timer, 24.8 days: a longer one would fire at once. */
 const TIMER_MS_MAX = 2 ** 31 - 1;
 

@@ -3,7 +3,7 @@
  * refused with a reason. A peer without a session is asked for its `hello`.
  */
 
-import type { Clock } from "../base/clock.ts";
+import { type Clock, coarseClock } from "../base/clock.ts";
 import { dropOldest } from "../base/drop-oldest.ts";
 import { type ErrorCode, LazygraphError } from "../base/errors.ts";
 import { EngineDriver } from "../engine/driver.ts";
@@ -24,6 +24,8 @@ const REPLACED_MAX = 256;
 const STRANGERS_MAX = 1024;
 /** Seconds until who found no place asks again. */
 const LATER_SECONDS = 5;
+/** Times in a heartbeat at which the sessions whose turn it is beat together. */
+const BEATS_APART = 20;
 /** Sessions remembered as put off, so that it is told once. */
 const PUT_OFF_MAX = 256;
 /**
@@ -63,10 +65,14 @@ export class EngineAdmission {
   readonly #strangers = new Map<string, number>();
   readonly #putOff = new Set<string>();
   readonly #names: NameKeys;
+  /** For heartbeats and deadlines, which nobody waits for to the millisecond. */
+  readonly #sessionClock: Clock;
   #commands = 0;
 
   constructor(options: AdmissionOptions) {
     this.#options = options;
+    const { heartbeatMs } = options.options;
+    this.#sessionClock = coarseClock(options.clock, heartbeatMs / 1000 / BEATS_APART);
     this.#names = new NameKeys(options.options.curve);
   }
 
@@ -226,11 +232,11 @@ export class EngineAdmission {
   }
 
   #session(peer: string, hello: Hello): Session {
-    const { options, clock, registry, send, onDisconnect } = this.#options;
+    const { options, registry, send, onDisconnect } = this.#options;
     const { heartbeatMs, captureTimeoutMs, memory = {} } = options;
     const { reserve, reserveBytes, marginBytes } = memory;
     const session: Session = new Session(hello, {
-      clock,
+      clock: this.#sessionClock,
       send: (message) => send(peer, message),
       heartbeatMs,
       captureTimeoutMs,

@@ -101,6 +101,7 @@ export class EngineDriver {
       rules,
       plans,
       watchesGpus: gpus !== undefined,
+      hears: isHeard,
     };
   }
 

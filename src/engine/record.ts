@@ -15,14 +15,8 @@ import type {
   PhaseSeconds,
   RankMemory,
 } from "../wire/protocol.ts";
+import { DecisionLog } from "./decision-log.ts";
 import { EarlyArrivals } from "./early-arrivals.ts";
-
-export interface DecisionRecord {
-  readonly atUnixMs: number;
-  readonly decision: string;
-  readonly graph?: string;
-  readonly reason: string;
-}
 
 /** What went wrong with an engine so far, by kind. */
 export interface ProblemCounts {
@@ -115,7 +109,7 @@ export interface EngineRecord {
   readonly explain: ((graph: string) => string) | undefined;
   /** What earlier starts of such engines left; undefined where plans are off. */
   readonly plan: PlanSnapshot | undefined;
-  readonly decisions: readonly DecisionRecord[];
+  readonly decisions: Pick<DecisionLog, "list">;
   readonly problems: Readonly<ProblemCounts>;
   /** What the step remembers from one input to the next, and nobody else asks for. */
   readonly course: Readonly<Course>;
@@ -162,7 +156,7 @@ export function createEngineRecord(
     policy: undefined,
     explain: undefined,
     plan: undefined,
-    decisions: [],
+    decisions: new DecisionLog(),
     problems: {
       malformed: 0,
       unknownTypes: 0,

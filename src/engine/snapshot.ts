@@ -13,7 +13,8 @@ import {
   type Reserved,
 } from "../wire/protocol.ts";
 import { spokenVersion } from "../wire/version.ts";
-import type { DecisionRecord, EngineRecord, ProblemCounts } from "./record.ts";
+import type { DecisionRecord } from "./decision-log.ts";
+import type { EngineRecord, ProblemCounts } from "./record.ts";
 import { forecastOf, freeBytesMin, takenBytes } from "./record.ts";
 
 export interface GraphSnapshot {
@@ -186,7 +187,7 @@ export function snapshotOf(record: EngineRecord): EngineSnapshot {
     forecast: frozen(forecastOf(record)),
     memoryLine: record.memoryLine,
     problems: frozen({ ...record.problems }),
-    decisions: frozenList(record.decisions.map((decision) => ({ ...decision }))),
+    decisions: frozenList(record.decisions.list()),
   });
 }
 

@@ -16,9 +16,14 @@ import {
 import type { Kept } from "./ledger.ts";
 import { DEFAULT_POOL, leastValuable, poolTops, tierLists } from "./tiers.ts";
 
+/** Nothing is known of tiers: all graphs are in the one pool. */
+const ONE_POOL: ReadonlyMap<string, number> = new Map();
+
 export class GraphNeeds {
   /** What each captured graph took. */
   readonly #observed = new Map<string, number>();
+  /** All of them together. */
+  #observedBytes = 0;
   /** What was kept back from the KV cache for graphs. */
   #reservedBytes = 0;
   /** Whether that was for all of them. */
@@ -32,6 +37,7 @@ export class GraphNeeds {
     this.#reservedBytes = shape.reserve?.bytes ?? 0;
     this.#reservedPlan = shape.reserve?.mode === "plan";
     this.#observed.clear();
+    this.#observedBytes = 0;
     this.#tiers = undefined;
   }
 
@@ -51,24 +57,29 @@ export class GraphNeeds {
     state: EngineState,
   ): void {
     const news = captures.filter(({ graph }) => !this.#observed.has(graph.id));
+    if (news.length === 0) return;
     const names = new Set(news.map(({ graph }) => graph.id));
-    const tops = new Map<number, number>();
-    for (const { graph, status } of state.graphs.values()) {
-      if (status !== "captured" || names.has(graph.id)) continue;
-      tops.set(this.#pool(graph), Math.max(tops.get(this.#pool(graph)) ?? 0, graph.tokens));
-    }
+    const tops = poolTops(state, this.#tiers ?? ONE_POOL, names);
     // Captured in one go, the largest one is booked with the pool.
     for (const { graph, bytes } of [...news].sort((a, b) => bySizeDescending(a.graph, b.graph))) {
       const top = tops.get(this.#pool(graph)) ?? 0;
       this.#forecast?.observe(graph, bytes, top);
       tops.set(this.#pool(graph), Math.max(top, graph.tokens));
-      this.#observed.set(graph.id, bytes);
+      this.#observe(graph.id, bytes);
     }
+  }
+
+  #observe(graph: string, bytes: number): void {
+    this.#observedBytes += bytes - (this.#observed.get(graph) ?? 0);
+    this.#observed.set(graph, bytes);
   }
 
   /** Dropped graphs teach anew what they take when they are captured again. */
   dropped(graphs: readonly string[]): void {
-    for (const graph of graphs) this.#observed.delete(graph);
+    for (const graph of graphs) {
+      this.#observedBytes -= this.#observed.get(graph) ?? 0;
+      this.#observed.delete(graph);
+    }
   }
 
   /** On each rank. */
@@ -103,7 +114,7 @@ export class GraphNeeds {
 
   /** Tokens of the largest captured graph in each pool. */
   tops(state: EngineState): ReadonlyMap<number, number> {
-    return poolTops(state, this.#tiers ?? new Map());
+    return poolTops(state, this.#tiers ?? ONE_POOL);
   }
 
   /** Upper end of what one more graph takes, in pools as they are; 0 before the plan is known. */
@@ -121,9 +132,7 @@ export class GraphNeeds {
   }
 
   #untakenBytes(): number {
-    let takenBytes = 0;
-    for (const bytes of this.#observed.values()) takenBytes += bytes;
-    return Math.max(0, this.#reservedBytes - takenBytes);
+    return Math.max(0, this.#reservedBytes - this.#observedBytes);
   }
 
   #pool(graph: Graph): number {

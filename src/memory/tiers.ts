@@ -13,6 +13,7 @@ import type { EngineState } from "../schedule/state.ts";
 export const FIRST_TIER_TOKENS = 64;
 /** The pool of graphs in no tier. */
 export const DEFAULT_POOL = -1;
+const NONE: ReadonlySet<string> = new Set();
 
 /** The number of each graph's tier, from the smallest sizes up; sizes without graphs have none. */
 export function tiersOf(planned: readonly Graph[]): ReadonlyMap<string, number> {
@@ -41,17 +42,26 @@ export function tierLists(
   return lists.map((list) => list.sort(bySizeDescending).map((graph) => graph.id));
 }
 
-/** Tokens of the largest captured graph in each pool. */
+/**
+ * Tokens of the largest captured graph in each pool.
+ *
+ * @param except graphs that don't count. @default none
+ */
 export function poolTops(
   state: EngineState,
   tiers: ReadonlyMap<string, number>,
+  except: ReadonlySet<string> = NONE,
 ): Map<number, number> {
   const tops = new Map<number, number>();
+  /** Of the pool of nearly all engines, put down in the end: they are asked for every capture. */
+  let top = 0;
   for (const { graph, status } of state.graphs.values()) {
-    if (status !== "captured") continue;
-    const pool = tiers.get(graph.id) ?? DEFAULT_POOL;
-    tops.set(pool, Math.max(tops.get(pool) ?? 0, graph.tokens));
+    if (status !== "captured" || except.has(graph.id)) continue;
+    const pool = tiers.size === 0 ? DEFAULT_POOL : (tiers.get(graph.id) ?? DEFAULT_POOL);
+    if (pool === DEFAULT_POOL) top = Math.max(top, graph.tokens);
+    else tops.set(pool, Math.max(tops.get(pool) ?? 0, graph.tokens));
   }
+  if (top > 0) tops.set(DEFAULT_POOL, top);
   return tops;
 }
 

@@ -23,12 +23,31 @@ const FOREIGN_UNGRAPHED = 2.5;
 /** What a profile must have in common with an engine to be its own. */
 export type EngineKind = Pick<Profile["engine"], "model" | "vllmVersion">;
 
+/** Of a profile, by whether it is an engine's own: the same for all engines that it is for. */
+interface Seeds {
+  readonly own: CostSeed;
+  readonly foreign: CostSeed;
+}
+
+const seeds = new WeakMap<Profile, Seeds>();
+
+function seedsOf(profile: Profile): Seeds {
+  let known = seeds.get(profile);
+  if (known === undefined) {
+    const own = costSeedOf(profile);
+    known = { own, foreign: foreignSeed(own) };
+    seeds.set(profile, known);
+  }
+  return known;
+}
+
+/** @returns without a plan the same object for all engines of a kind: to be read only */
 export function costSeedFor(profile: Profile, engine: EngineKind, plan?: Plan): CostSeed {
-  const seed = costSeedOf(profile);
+  const { own: seed, foreign } = seedsOf(profile);
   const known = plan === undefined ? seed : corrected(seed, plan);
   const { model, vllmVersion } = profile.engine;
   const own = known !== seed || (model === engine.model && vllmVersion === engine.vllmVersion);
-  return own ? known : foreignSeed(seed);
+  return own ? known : foreign;
 }
 
 /** The seed of an engine that nothing was measured on: the shape of another's costs. */

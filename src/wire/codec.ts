@@ -6,6 +6,7 @@
 import { type Options, Packr, Unpackr } from "msgpackr";
 import { LazygraphError } from "../base/errors.ts";
 import { type Check, Mismatch, show } from "./check.ts";
+import { writeDispatch } from "./dispatch-frame.ts";
 import { type FromEngine, LIMITS, type ToEngine } from "./protocol.ts";
 import { scanFrame } from "./scan.ts";
 import { readTelemetry } from "./telemetry.ts";
@@ -32,6 +33,13 @@ const ADVICE = "use versions of lazygraph and lazygraph-vllm that fit each other
  * @throws LazygraphError ERR_LAZYGRAPH_PROTOCOL_FRAME when the message breaks a rule or a limit.
  */
 export function encode(message: FromEngine | ToEngine): Buffer {
+  // What is written straight has passed the same checks.
+  const straight = message.type === "dispatch" ? writeDispatch(message) : undefined;
+  return straight ?? encodeInGeneral(message);
+}
+
+/** Of any message; for one that is also written straight, what that has to come to. */
+export function encodeInGeneral(message: FromEngine | ToEngine): Buffer {
   const table = message.type in TO_ENGINE ? TO_ENGINE : FROM_ENGINE;
   const check = checkOf(table, message.type);
   if (check === undefined) throw frameError(`no message has the type ${show(message.type)}`);

@@ -29,9 +29,14 @@ import { Sender } from "./sender.ts";
 /** Work and bytes after which timers, signals and HTTP get their turn. */
 const TURN_SECONDS = 0.004;
 const TURN_BYTES = 1 << 20;
-/** Where frames come more often than this, a batch of them is awaited, and for so long. */
+/** Where frames come more often than this, a batch of them is awaited. */
 const DENSE_SECONDS = 0.002;
-const BATCH_MS = 5;
+/** So many, by the rate of the last ones, within these bounds. */
+const BATCH_FRAMES = 48;
+const BATCH_MS_MIN = 5;
+const BATCH_MS_MAX = 20;
+/** Where more than this share of frames brought one on its way back, peers wait for answers. */
+const ANSWERED_SHARE = 0.25;
 /** Messages that libzmq holds of a peer that sends faster than they are read. */
 const UNREAD_MESSAGES_MAX = 32;
 /** Frames above the protocol's limit still arrive, to be refused with a sentence, up to this. */
@@ -108,6 +113,12 @@ function inUse(endpoint: string, cause?: unknown): LazygraphError {
   );
 }
 
+interface Batch {
+  readonly beganSeconds: number;
+  frames: number;
+  sent: number;
+}
+
 class Link implements RouterLink {
   readonly #options: RouterOptions;
   readonly #context = frameContext();
@@ -118,12 +129,15 @@ class Link implements RouterLink {
   /** The address as bound; a closed socket no longer tells. */
   #bound: string | undefined;
   #socketFile: SocketFile | undefined;
+  /** What came and went since the last rest. */
+  #batch: Batch;
   #closed = false;
   #closing: Promise<void> | undefined;
 
   constructor(options: RouterOptions) {
     this.#options = options;
     const { curve, clock } = options;
+    this.#batch = { beganSeconds: clock.now(), frames: 0, sent: 0 };
     this.#peers = new Peers(clock.now());
     this.#sender = new Sender({
       clock,
@@ -164,7 +178,9 @@ class Link implements RouterLink {
 
   send(peer: string, frame: Uint8Array): boolean {
     const entry = this.#peers.find(peer);
-    return entry !== undefined && this.#sender.push(entry, frame);
+    if (entry === undefined || !this.#sender.push(entry, frame)) return false;
+    this.#batch.sent += 1;
+    return true;
   }
 
   admit(peer: string): void {
@@ -210,34 +226,54 @@ class Link implements RouterLink {
 
   async #read(): Promise<void> {
     const { clock } = this.#options;
-    let work = { seconds: 0, bytes: 0 };
-    let batch = { beganSeconds: clock.now(), frames: 0 };
+    let turn = { beganSeconds: clock.now(), bytes: 0 };
     try {
+      // What is there is read without asking for it: asking is a system call for every frame.
+      this.#socket.receiveTimeout = 0;
       while (!this.#closed) {
-        const frames = await this.#socket.receive();
+        let frames: Buffer[] | undefined;
+        try {
+          frames = await this.#socket.receive();
+        } catch (error) {
+          if (this.#closed || codeOf(error) !== "EAGAIN") throw error;
+          frames = await this.#rest();
+          turn = { beganSeconds: clock.now(), bytes: 0 };
+          if (frames === undefined) continue;
+        }
         const began = clock.now();
         const bytes = sizeOf(frames);
         // Awaited only where it has to be: this is done for every frame there is.
         const waiting = this.#receive(frames, bytes, began);
         if (waiting !== undefined) await waiting;
-        const now = clock.now();
         // By time and bytes, not by frames: one of 1 MiB takes as long as a thousand heartbeats.
-        work.seconds += now - began;
-        work.bytes += bytes;
-        batch.frames += 1;
-        if (work.seconds >= TURN_SECONDS || work.bytes >= TURN_BYTES) {
-          work = { seconds: 0, bytes: 0 };
+        turn.bytes += bytes;
+        this.#batch.frames += 1;
+        if (clock.now() - turn.beganSeconds >= TURN_SECONDS || turn.bytes >= TURN_BYTES) {
           await setImmediate();
-        } else if (!this.#socket.readable) {
-          const isDense = now - batch.beganSeconds < batch.frames * DENSE_SECONDS;
-          batch = { beganSeconds: now, frames: 0 };
-          // Waking up for each of them takes longer than reading it.
-          if (isDense) await setTimeout(BATCH_MS);
+          turn = { beganSeconds: clock.now(), bytes: 0 };
         }
       }
     } catch (error) {
       if (!this.#closed) this.#options.onFault(error);
     }
+  }
+  /**
+   * Waits while nothing is there: for the next frame, which comes, or, since waking up for each of
+   * many takes longer than reading it, for a batch of them, of which none comes.
+   */
+  async #rest(): Promise<Buffer[] | undefined> {
+    const batch = this.#batch;
+    const now = this.#options.clock.now();
+    this.#batch = { beganSeconds: now, frames: 0, sent: 0 };
+    const batchMs = batchMsOf(batch, now - batch.beganSeconds);
+    if (batchMs !== undefined) {
+      await setTimeout(batchMs);
+      return undefined;
+    }
+    this.#socket.receiveTimeout = -1;
+    const first = await this.#socket.receive();
+    if (!this.#closed) this.#socket.receiveTimeout = 0;
+    return first;
   }
 
   #receive(frames: Buffer[], bytes: number, began: number): Promise<void> | undefined {
@@ -269,6 +305,14 @@ class Link implements RouterLink {
     const now = clock.now();
     this.#peers.worked(peer, now, now - began);
   }
+}
+
+/** How long a batch is to be awaited; undefined: frames are rare, and each is read as it comes. */
+function batchMsOf({ frames, sent }: Batch, seconds: number): number | undefined {
+  if (seconds >= frames * DENSE_SECONDS) return undefined;
+  if (sent > ANSWERED_SHARE * frames) return BATCH_MS_MIN;
+  const ms = (1000 * BATCH_FRAMES * seconds) / frames;
+  return Math.max(BATCH_MS_MIN, Math.min(BATCH_MS_MAX, ms));
 }
 
 function sizeOf(frames: readonly Buffer[]): number {

@@ -1,5 +1,6 @@
-import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import { systemClock } from "../../src/base/clock.ts";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { coarseClock, systemClock } from "../../src/base/clock.ts";
+import { FakeClock } from "../helpers/fake-clock.ts";
 
 beforeEach(() => {
   vi.useFakeTimers();
@@ -34,4 +35,58 @@ test("a long wait can be cancelled late", () => {
   expect(vi.getTimerCount()).toBe(0);
   vi.advanceTimersByTime(20 * DAY_SECONDS * 1000);
   expect(callback).not.toHaveBeenCalled();
+});
+
+describe("a coarse clock", () => {
+  const TICK_SECONDS = 0.05;
+
+  test("has one timer for all of a tick, each call within half a tick of its time", () => {
+    const clock = new FakeClock();
+    const coarse = coarseClock(clock, TICK_SECONDS);
+    const late: number[] = [];
+    for (let n = 0; n < 1000; n++) {
+      const seconds = 1 + n / 1000;
+      coarse.after(seconds, () => late.push(clock.now() - seconds));
+    }
+    expect(clock.pending).toBe(21);
+    clock.advance(3);
+    expect(late).toHaveLength(1000);
+    expect(Math.max(...late.map(Math.abs))).toBeLessThanOrEqual(TICK_SECONDS / 2 + 1e-9);
+    expect(clock.pending).toBe(0);
+  });
+
+  test("who asks again each time keeps to the period, however late its calls are", () => {
+    const clock = new FakeClock();
+    const coarse = coarseClock(clock, TICK_SECONDS);
+    let calls = 0;
+    const again = (): void => {
+      calls += 1;
+      clock.stall(0.001);
+      coarse.after(1, again);
+    };
+    coarse.after(1, again);
+    clock.advance(60);
+    expect(calls).toBe(60);
+  });
+
+  test("a cancelled call doesn't come, and the last one of a tick ends its timer", () => {
+    const clock = new FakeClock();
+    const coarse = coarseClock(clock, TICK_SECONDS);
+    const calls: string[] = [];
+    const one = coarse.after(1, () => calls.push("one"));
+    const other = coarse.after(1, () => {
+      calls.push("other");
+      last();
+      // It has gone already, and what comes in its place is none of its concern.
+      coarse.after(0, () => calls.push("next"));
+      other();
+    });
+    const last = coarse.after(1, () => calls.push("last"));
+    one();
+    expect(clock.pending).toBe(1);
+    clock.advance(2);
+    expect(calls).toEqual(["other", "next"]);
+    coarse.after(1, () => calls.push("never"))();
+    expect(clock.pending).toBe(0);
+  });
 });

@@ -39,7 +39,7 @@ const WRITES: readonly [string, (record: EngineRecord) => void][] = [
     "a decision",
     (record) => {
       // @ts-expect-error: read-only but for booking.ts
-      record.decisions.push({ atUnixMs: 0, decision: "none", reason: "none" });
+      record.decisions.add({ atUnixMs: 0, decision: "none", reason: "none" });
     },
   ],
   [

@@ -25,17 +25,10 @@ import type {
   StepCount,
   Telemetry,
 } from "../../wire/protocol.ts";
-import {
-  type Course,
-  type DecisionRecord,
-  type EngineRecord,
-  type ProblemCounts,
-  reasonOf,
-} from "../record.ts";
+import { type DecisionLog, type DecisionRecord, inOnePiece } from "../decision-log.ts";
+import { type Course, type EngineRecord, type ProblemCounts, reasonOf } from "../record.ts";
 
 const NO_IDS: readonly string[] = [];
-/** Decisions remembered, for whoever asks why. */
-const DECISIONS_MAX = 64;
 
 type Writable<T> = { -readonly [K in keyof T]: T[K] };
 type Simple = Pick<
@@ -102,7 +95,7 @@ export function blockGraph(record: EngineRecord, id: string, reason: string): vo
 /** A capture is decided: from now on no other is, until it is answered. */
 export function bookCapture(record: EngineRecord, id: string, reason: string): void {
   const entry = graphOf(record, id);
-  if (entry !== undefined) entry.reason = reason;
+  if (entry !== undefined) entry.reason = inOnePiece(reason);
   bookState(record, { capturing: id });
 }
 
@@ -111,9 +104,7 @@ function graphOf({ state }: EngineRecord, id: string): WritableGraph | undefined
 }
 
 export function noteDecision(record: EngineRecord, decision: DecisionRecord): void {
-  const decisions = record.decisions as DecisionRecord[];
-  decisions.push(decision);
-  if (decisions.length > DECISIONS_MAX) decisions.shift();
+  (record.decisions as DecisionLog).add(decision);
 }
 
 /**

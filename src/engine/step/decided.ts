@@ -18,7 +18,7 @@ export function* decided(
   tools: StepTools,
 ): Generator<Inner, void, undefined> {
   noteDecision(record, { atUnixMs: tools.unixMs(), ...decision });
-  yield announceDecision(decision);
+  if (tools.hears("lazygraph:decision")) yield announceDecision(decision);
 }
 
 /** Text of the user's or of a policy's as the protocol takes it: bounded, and well-formed. */

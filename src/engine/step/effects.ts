@@ -120,4 +120,6 @@ export interface StepTools {
   readonly plans: EnginePlans | undefined;
   /** The GPUs of this host are watched. */
   readonly watchesGpus: boolean;
+  /** Whether anybody listens to these events: what nobody hears needn't be told. */
+  readonly hears: (name: EventName) => boolean;
 }

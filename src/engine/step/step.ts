@@ -362,7 +362,8 @@ function* result(
 function* telemetry(record: EngineRecord, message: Telemetry, tools: StepTools): Inners {
   const unknown = applyTelemetry(record, message, tools.now());
   if (unknown.length > 0) yield* unknownGraphs(record, unknown, "telemetry", tools);
-  yield announceSteps(message);
+  // Ten times a second of every engine, and mostly to nobody.
+  if (tools.hears("lazygraph:engine:steps")) yield announceSteps(message);
   const { steps, waiting } = message;
   const regretSeconds = record.course.plan?.observe(steps, waiting, tools.now()) ?? 0;
   if (regretSeconds > 0) book(record, { regretSeconds: record.regretSeconds + regretSeconds });

@@ -8,49 +8,81 @@ import type { Graph } from "../../base/graph.ts";
 import { candidateGroup, joinRows, ROW_GRAPHS_MAX } from "../dispatch.ts";
 import type { DispatchTable, TableRow } from "../policy.ts";
 import type { Costs } from "./cost.ts";
+import type { Shapes } from "./shapes.ts";
 
-interface Priced {
-  readonly graph: Graph;
-  readonly seconds: number;
+/** What of a plan holds for each of its tables: a filling engine has a new one for every graph. */
+interface Order {
+  /** Places in the plan, those of the largest graphs first. */
+  readonly places: Int32Array;
+  /** The group of each place. */
+  readonly groups: Int32Array;
 }
 
+/** Captured graphs of one group that may have their turn, cheapest first, by their places. */
+interface Front {
+  readonly group: number;
+  readonly places: number[];
+}
+
+const orders = new WeakMap<Shapes, Order>();
+
+/** @param captured graphs of the plan that the costs are of */
 export function costDispatchTable(captured: readonly Graph[], costs: Costs): DispatchTable {
-  return { uniform: rows(captured, costs, costs.shapes.decode), mixed: rows(captured, costs, 0) };
+  const { planned, places, decode } = costs.shapes;
+  const isCaptured = new Uint8Array(planned.length);
+  for (const { id } of captured) isCaptured[places.get(id) ?? -1] = 1;
+  return { uniform: rows(isCaptured, costs, decode), mixed: rows(isCaptured, costs, 0) };
+}
+
+function orderOf(shapes: Shapes): Order {
+  let order = orders.get(shapes);
+  if (order === undefined) {
+    const { planned } = shapes;
+    const sorted = planned.map((_, place) => place);
+    sorted.sort((a, b) => (planned[b]?.tokens ?? 0) - (planned[a]?.tokens ?? 0));
+    const names = planned.map(candidateGroup);
+    const known = [...new Set(names)];
+    order = {
+      places: Int32Array.from(sorted),
+      groups: Int32Array.from(names, (name) => known.indexOf(name)),
+    };
+    orders.set(shapes, order);
+  }
+  return order;
 }
 
 /**
  * From the largest size down: a graph comes in with its own size, and pushes out all of its group
  * that are neither cheaper nor serve more steps. So the candidates of each row are at hand.
  */
-function rows(captured: readonly Graph[], costs: Costs, uniform: number): TableRow[] {
-  const { sizes, places } = costs.shapes;
-  const priced = captured
-    .filter((graph) => graph.uniform === undefined || graph.uniform === uniform)
-    .map((graph) => ({
-      graph,
-      seconds: costs.graphSecondsByPlace[places.get(graph.id) ?? -1] ?? Number.POSITIVE_INFINITY,
-    }))
-    .sort((a, b) => b.graph.tokens - a.graph.tokens);
+function rows(isCaptured: Uint8Array, costs: Costs, uniform: number): TableRow[] {
+  const { shapes } = costs;
+  const { sizes, planned } = shapes;
+  const { places, groups } = orderOf(shapes);
   const ungraphed = costs.ungraphedBySize(uniform > 0);
   const table: TableRow[] = [];
-  const fronts = new Map<string, readonly Priced[]>();
+  /** In the order in which their first graphs came. */
+  const fronts: Front[] = [];
+  const ids: string[] = [];
   let next = 0;
   for (let size = sizes.length - 1; size >= 0; size--) {
     const tokens = sizes[size] ?? 0;
-    for (; (priced[next]?.graph.tokens ?? 0) >= tokens; next++) {
-      const entering = priced[next];
-      if (entering === undefined) continue;
-      const group = candidateGroup(entering.graph);
-      fronts.set(group, enter(fronts.get(group) ?? [], entering));
+    for (; next < places.length; next++) {
+      const place = places[next] ?? 0;
+      const graph = planned[place] as Graph;
+      if (graph.tokens < tokens) break;
+      const serves = graph.uniform === undefined || graph.uniform === uniform;
+      if (serves && isCaptured[place] === 1)
+        enter(frontOf(fronts, groups[place] ?? 0), place, costs);
     }
     const requests = Math.ceil(tokens / Math.max(1, uniform));
-    const graphs: string[] = [];
-    for (const [group, front] of fronts) {
-      const reached = front.slice(0, reach(front, requests));
-      addCandidates(reached, ungraphed[size] ?? 0, graphs);
-      fronts.set(group, reached);
+    cut(ids, 0);
+    for (const front of fronts) {
+      cut(front.places, reach(front.places, planned, requests));
+      addCandidates(front.places, costs, ungraphed[size] ?? 0, ids);
     }
-    table.push({ upTo: tokens, graphs });
+    // The larger row stands for this one as well where both have the same.
+    if (!sameIds(table.at(-1)?.graphs, ids)) table.push({ upTo: tokens, graphs: [...ids] });
   }
   const joined = joinRows(table.reverse());
   // Steps beyond the last row run ungraphed anyway.
@@ -58,49 +90,79 @@ function rows(captured: readonly Graph[], costs: Costs, uniform: number): TableR
   return joined;
 }
 
-/** The front with one graph more, cheapest first; of two as cheap the later, smaller one leads. */
-function enter(front: readonly Priced[], entering: Priced): readonly Priced[] {
-  const kept: Priced[] = [];
+function frontOf(fronts: Front[], group: number): number[] {
+  for (const front of fronts) if (front.group === group) return front.places;
+  const places: number[] = [];
+  fronts.push({ group, places });
+  return places;
+}
+
+/** Takes in one graph more, cheapest first; of two as cheap the later, smaller one leads. */
+function enter(front: number[], entering: number, costs: Costs): void {
+  const { planned } = costs.shapes;
+  const seconds = costs.graphSecondsByPlace;
+  const graph = planned[entering] as Graph;
   let at = 0;
   for (; at < front.length; at++) {
-    const other = front[at] as Priced;
-    if (other.seconds >= entering.seconds) break;
-    if (servesAsMuch(other, entering)) return front;
-    kept.push(other);
+    const other = front[at] as number;
+    if ((seconds[other] ?? 0) >= (seconds[entering] ?? 0)) break;
+    if (servesAsMuch(planned[other] as Graph, graph)) return;
   }
-  kept.push(entering);
-  for (; at < front.length; at++) {
-    const other = front[at] as Priced;
-    if (!servesAsMuch(entering, other)) kept.push(other);
+  let kept = at;
+  for (let index = at; index < front.length; index++) {
+    const other = front[index] as number;
+    if (!servesAsMuch(graph, planned[other] as Graph)) front[kept++] = other;
   }
-  return kept;
+  cut(front, kept);
+  front.splice(at, 0, entering);
 }
 
 /**
  * How many of a front can have their turn in rows up to this one: the first that serves every step
  * of the row serves those of smaller ones, too.
  */
-function reach(front: readonly Priced[], requests: number): number {
-  const last = front.findIndex(
-    (priced) => priced.graph.queryLength === undefined && requestsMax(priced) >= requests,
-  );
-  return last === -1 ? front.length : last + 1;
+function reach(front: readonly number[], planned: readonly Graph[], requests: number): number {
+  for (let index = 0; index < front.length; index++) {
+    const graph = planned[front[index] as number] as Graph;
+    if (graph.queryLength === undefined && requestsMax(graph) >= requests) return index + 1;
+  }
+  return front.length;
 }
 
 /** Those that beat an ungraphed step, as far as the row has room for them. */
-function addCandidates(front: readonly Priced[], ungraphed: number, graphs: string[]): void {
-  for (const { graph, seconds } of front) {
-    if (seconds >= ungraphed || graphs.length === ROW_GRAPHS_MAX) return;
-    graphs.push(graph.id);
+function addCandidates(
+  front: readonly number[],
+  { graphSecondsByPlace, shapes }: Costs,
+  ungraphed: number,
+  ids: string[],
+): void {
+  for (const place of front) {
+    const beats = (graphSecondsByPlace[place] ?? 0) < ungraphed;
+    if (!beats || ids.length === ROW_GRAPHS_MAX) return;
+    ids.push((shapes.planned[place] as Graph).id);
   }
 }
 
+/** Its first entries; a list of a few is popped sooner than its length is set. */
+function cut(list: unknown[], length: number): void {
+  while (list.length > length) list.pop();
+}
+
+function sameIds(one: readonly string[] | undefined, other: readonly string[]): boolean {
+  if (one === undefined || one.length !== other.length) return false;
+  for (let index = 0; index < one.length; index++) if (one[index] !== other[index]) return false;
+  return true;
+}
+
 /** Whether one graph serves all requests and lengths of them that another of its group does. */
-function servesAsMuch(one: Priced, other: Priced): boolean {
-  const lengthMax = ({ graph }: Priced): number => graph.queryLength ?? Number.POSITIVE_INFINITY;
+function servesAsMuch(one: Graph, other: Graph): boolean {
   return requestsMax(one) >= requestsMax(other) && lengthMax(one) >= lengthMax(other);
 }
 
-function requestsMax({ graph }: Priced): number {
-  return graph.requests ?? Number.POSITIVE_INFINITY;
+function requestsMax({ requests = Number.POSITIVE_INFINITY }: Graph): number {
+  return requests;
+}
+
+function lengthMax({ queryLength = Number.POSITIVE_INFINITY }: Graph): number {
+  return queryLength;
 }

@@ -13,7 +13,7 @@
 import type { Graph, StepShape } from "../../base/graph.ts";
 import { median } from "../../base/median.ts";
 import type { StepsSeen } from "../policy.ts";
-import { Cell, type Estimate, Group, publish } from "./cost-cells.ts";
+import { type CellSeed, Cells, type Estimate, Group } from "./cost-cells.ts";
 import { RobustMean } from "./robust.ts";
 import { createShapes, type Shapes } from "./shapes.ts";
 
@@ -70,8 +70,6 @@ const ERROR_SHARE = 0.15;
 const REPORT_WEIGHT_MAX = 8;
 /** What one graph of an 8B took, where the seed knows none of its kind. */
 const CAPTURE_SECONDS = 0.03;
-/** Strength of the seed of the context term, in squared tokens of context. */
-const CONTEXT_PRIOR = 16 * 4096 ** 2;
 
 export function createCosts(planned: readonly Graph[], seed: CostSeed): Costs {
   return new LearnedCosts(planned, seed);
@@ -82,22 +80,16 @@ class LearnedCosts implements Costs {
   readonly graphSecondsByPlace: Float64Array;
   readonly captureSecondsByPlace: Float64Array;
   revision = 0;
-  secondsPerContextToken: number;
   readonly #seed: CostSeed;
   readonly #share: number;
-  readonly #groups: Record<"FULL" | "PIECEWISE" | "uniform" | "mixed", Group>;
+  /** Those of graphs by place in the plan, then ungraphed ones by size: uniform, then mixed. */
+  readonly #cells: Cells;
+  readonly #ungraphed: Record<"uniform" | "mixed", Float64Array>;
   readonly #captureGroups: Record<Graph["kind"], RobustMean>;
   readonly #captureMedians: Record<Graph["kind"], number>;
-  readonly #served: readonly Cell[];
-  readonly #ungraphed: Record<"uniform" | "mixed", readonly Cell[]>;
-  readonly #ungraphedSeconds: Record<"uniform" | "mixed", Float64Array>;
-  /** Seconds, by id. */
-  readonly #captured = new Map<string, number>();
   /** By place in the plan: seconds of each capture that was seen, and those of the seed. */
-  readonly #capturedByPlace: Float64Array;
+  readonly #captured: Float64Array;
   readonly #captureSeeds: Float64Array;
-  #contextSquares = CONTEXT_PRIOR;
-  #contextProducts: number;
 
   constructor(planned: readonly Graph[], seed: CostSeed) {
     const share = seed.errorShare ?? ERROR_SHARE;
@@ -106,62 +98,53 @@ class LearnedCosts implements Costs {
     this.shapes = createShapes(planned);
     const { sizes } = this.shapes;
     this.#seed = seed;
-    const group = (ownShape = false): Group => new Group(share, ownShape);
-    const { foreign = false } = seed;
-    this.#groups = {
-      FULL: group(foreign),
-      PIECEWISE: group(foreign),
-      // Launches bound an ungraphed step: on every engine it takes about the same at any size.
-      uniform: group(),
-      mixed: group(),
+    this.#cells = createCells(planned, sizes, seed, share);
+    const { published } = this.#cells;
+    const [uniform, mixed] = [planned.length, planned.length + sizes.length];
+    this.graphSecondsByPlace = published.subarray(0, uniform);
+    this.#ungraphed = {
+      uniform: published.subarray(uniform, mixed),
+      mixed: published.subarray(mixed),
     };
     this.#captureGroups = { FULL: mean(), PIECEWISE: mean() };
     this.#captureMedians = {
       FULL: medianCapture(planned, "FULL", seed),
       PIECEWISE: medianCapture(planned, "PIECEWISE", seed),
     };
-    this.graphSecondsByPlace = new Float64Array(planned.length);
-    this.#served = planned.map(({ kind, tokens }, place) => {
-      const rows = kind === "FULL" ? seed.full : seed.piecewise;
-      const from = { seed: interpolate(rows, tokens), tokens };
-      return new Cell(from, this.#groups[kind], this.graphSecondsByPlace, place);
-    });
-    this.#ungraphedSeconds = {
-      uniform: new Float64Array(sizes.length),
-      mixed: new Float64Array(sizes.length),
-    };
-    const ungraphed = (name: "uniform" | "mixed"): Cell[] =>
-      sizes.map((tokens, size) => {
-        const from = { seed: interpolate(seed.ungraphed, tokens), tokens };
-        return new Cell(from, this.#groups[name], this.#ungraphedSeconds[name], size);
-      });
-    this.#ungraphed = { uniform: ungraphed("uniform"), mixed: ungraphed("mixed") };
     this.#captureSeeds = Float64Array.from(planned, (graph) => this.#captureSeed(graph));
-    this.#capturedByPlace = new Float64Array(planned.length);
+    this.#captured = new Float64Array(planned.length);
     this.captureSecondsByPlace = Float64Array.from(
       planned,
       (graph) => this.captureSeconds(graph).value,
     );
-    this.secondsPerContextToken = seed.secondsPerContextToken;
-    this.#contextProducts = CONTEXT_PRIOR * seed.secondsPerContextToken;
+  }
+
+  get secondsPerContextToken(): number {
+    return this.#cells.secondsPerContextToken;
   }
 
   graphSeconds(graph: Graph): Estimate {
-    return this.#servedCell(graph).estimate();
+    const place = this.shapes.places.get(graph.id);
+    if (place === undefined) throw new RangeError(`Expected a planned graph, got ${graph.id}.`);
+    return this.#cells.estimate(place);
   }
 
   ungraphedSeconds(step: StepShape): Estimate {
-    return this.#ungraphedCell(step).estimate();
+    const cell = this.#ungraphedCell(step);
+    if (cell !== undefined) return this.#cells.estimate(cell);
+    // Beyond the largest graph nothing is chosen, so nothing is learned or kept.
+    const value = Math.max(1e-9, interpolate(this.#seed.ungraphed, step.tokens));
+    return { value, error: value * new RobustMean(this.#share).deviation };
   }
 
   ungraphedBySize(uniform: boolean): Float64Array {
-    return this.#ungraphedSeconds[uniform ? "uniform" : "mixed"];
+    return uniform ? this.#ungraphed.uniform : this.#ungraphed.mixed;
   }
 
   captureSeconds(graph: Graph): Estimate {
-    const known = this.#captured.get(graph.id);
+    const known = this.#captured[this.shapes.places.get(graph.id) ?? -1] ?? 0;
     const group = this.#captureGroups[graph.kind];
-    if (known !== undefined) return { value: known, error: known * group.error };
+    if (known > 0) return { value: known, error: known * group.error };
     const value = this.#captureSeed(graph) * Math.exp(group.mean);
     return { value, error: value * group.deviation };
   }
@@ -170,74 +153,66 @@ class LearnedCosts implements Costs {
     // Nothing can be chosen for steps beyond the largest graph: they would only blur the rest.
     if (!(steps.timed > 0) || steps.tokens > this.shapes.tokensMax) return;
     // Undefined for a graph that is not in the plan.
-    const cell = steps.served === "" ? this.#ungraphedCell(steps) : this.#served[server];
+    const graph = server === -1 ? undefined : server;
+    const cell = steps.served === "" ? this.#ungraphedCell(steps) : graph;
     if (cell === undefined) return;
     const perStep = steps.seconds / steps.timed - steps.requests * this.#seed.secondsPerRequest;
     const context = steps.contextTokens * steps.requests;
-    this.#learnContext(cell, steps, context, perStep);
+    const weight = Math.min(REPORT_WEIGHT_MAX, steps.timed);
+    // Of uniform steps alone: prompts cost otherwise.
+    if (steps.uniform > 0) this.#cells.observeContext(cell, weight, context, perStep);
     const base = perStep - context * this.secondsPerContextToken;
     // A step that took less than its context alone was not timed right.
     if (!(base > 0)) return;
-    const off = Math.log(base / cell.seed);
-    const weight = Math.min(REPORT_WEIGHT_MAX, steps.timed);
-    cell.own.add(off, weight);
-    cell.group.off.add(off, weight / 2);
-    if (publish(cell)) this.revision++;
+    if (this.#cells.observe(cell, Math.log(base / this.#cells.seed(cell)), weight)) this.revision++;
   }
 
   observeCapture(graph: Graph, seconds: number): void {
-    if (!(seconds > 0) || this.#captured.has(graph.id)) return;
-    this.#captured.set(graph.id, seconds);
-    this.#capturedByPlace[this.shapes.places.get(graph.id) ?? -1] = seconds;
-    this.#captureGroups[graph.kind].add(Math.log(seconds / this.#captureSeed(graph)));
-    const correction = Math.exp(this.#captureGroups[graph.kind].mean);
+    const seen = this.shapes.places.get(graph.id);
+    if (seen === undefined || !(seconds > 0) || (this.#captured[seen] ?? 0) > 0) return;
+    this.#captured[seen] = seconds;
+    const group = this.#captureGroups[graph.kind];
+    group.add(Math.log(seconds / (this.#captureSeeds[seen] ?? 0)));
+    const correction = Math.exp(group.mean);
     const { planned } = this.shapes;
     for (let place = 0; place < planned.length; place++) {
       if (planned[place]?.kind !== graph.kind) continue;
-      const known = this.#capturedByPlace[place] ?? 0;
+      const known = this.#captured[place] ?? 0;
       const expected = known > 0 ? known : (this.#captureSeeds[place] ?? 0) * correction;
       this.captureSecondsByPlace[place] = expected;
     }
   }
 
-  /** The slope of seconds over context within cells of uniform steps: prompts cost otherwise. */
-  #learnContext(cell: Cell, steps: StepsSeen, context: number, seconds: number): void {
-    if (steps.uniform === 0) return;
-    const weight = Math.min(REPORT_WEIGHT_MAX, steps.timed);
-    const { deviation } = cell.own;
-    const expected = cell.current() + context * this.secondsPerContextToken;
-    const limit = 3 * deviation * expected;
-    const clipped = Math.max(expected - limit, Math.min(expected + limit, seconds));
-    cell.seen = Math.min(64, cell.seen + weight);
-    const share = weight / cell.seen;
-    const contextOff = context - cell.contextMean;
-    const secondsOff = clipped - cell.secondsMean;
-    cell.contextMean += share * contextOff;
-    cell.secondsMean += share * secondsOff;
-    if (share >= 1) return;
-    this.#contextSquares += weight * contextOff * (context - cell.contextMean);
-    this.#contextProducts += weight * contextOff * (clipped - cell.secondsMean);
-    this.secondsPerContextToken = Math.max(0, this.#contextProducts / this.#contextSquares);
-  }
-
-  #servedCell(graph: Graph): Cell {
-    const cell = this.#served[this.shapes.places.get(graph.id) ?? -1];
-    if (cell === undefined) throw new RangeError(`Expected a planned graph, got ${graph.id}.`);
-    return cell;
-  }
-
-  #ungraphedCell(step: StepShape): Cell {
-    const name = this.shapes.isUniform(step) ? "uniform" : "mixed";
-    const cell = this.#ungraphed[name][this.shapes.sizeOf(step.tokens)];
-    if (cell !== undefined) return cell;
-    // Beyond the largest graph nothing is chosen, so nothing is learned or kept.
-    const from = { seed: interpolate(this.#seed.ungraphed, step.tokens), tokens: step.tokens };
-    return new Cell(from, new Group(this.#share), new Float64Array(1), 0);
+  /** Undefined beyond the largest graph. */
+  #ungraphedCell(step: StepShape): number | undefined {
+    const { sizes, planned } = this.shapes;
+    const size = this.shapes.sizeOf(step.tokens);
+    if (size >= sizes.length) return undefined;
+    return planned.length + size + (this.shapes.isUniform(step) ? 0 : sizes.length);
   }
 
   #captureSeed(graph: Graph): number {
     return this.#seed.captures.get(graph.id)?.seconds ?? this.#captureMedians[graph.kind];
   }
+}
+
+function createCells(
+  planned: readonly Graph[],
+  sizes: readonly number[],
+  { full, piecewise, ungraphed, foreign = false, secondsPerContextToken }: CostSeed,
+  share: number,
+): Cells {
+  const groups = { FULL: new Group(share, foreign), PIECEWISE: new Group(share, foreign) };
+  const graphs = planned.map(({ kind, tokens }): CellSeed => {
+    const rows = kind === "FULL" ? full : piecewise;
+    return { seed: interpolate(rows, tokens), tokens, group: groups[kind] };
+  });
+  // Launches bound an ungraphed step: on every engine it takes about the same at any size.
+  const bySize = (group: Group): CellSeed[] =>
+    sizes.map((tokens) => ({ seed: interpolate(ungraphed, tokens), tokens, group }));
+  const uniform = bySize(new Group(share));
+  const mixed = bySize(new Group(share));
+  return new Cells([...graphs, ...uniform, ...mixed], secondsPerContextToken);
 }
 
 /** Not the mean, because a top graph's seconds hold a compilation. */

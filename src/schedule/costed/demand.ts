@@ -38,6 +38,8 @@ export class Demand {
   readonly #faded = new Map<Lane, Float64Array>();
   readonly #blur: Blur;
   #originSeconds = 0;
+  /** The scale of one moment: the steps of a report have theirs in common. */
+  #scaled = { atSeconds: Number.NaN, scale: 1 };
 
   constructor(shapes: Shapes, halfLifeSeconds: number = HALF_LIFE_SECONDS) {
     this.#shapes = shapes;
@@ -128,7 +130,12 @@ export class Demand {
   }
 
   #scale(atSeconds: number): number {
-    return 2 ** ((atSeconds - this.#originSeconds) / this.#halfLifeSeconds);
+    const scaled = this.#scaled;
+    if (scaled.atSeconds !== atSeconds) {
+      scaled.atSeconds = atSeconds;
+      scaled.scale = 2 ** ((atSeconds - this.#originSeconds) / this.#halfLifeSeconds);
+    }
+    return scaled.scale;
   }
 
   #rescale(atSeconds: number): void {
@@ -139,6 +146,7 @@ export class Demand {
         weights[size] = (weights[size] ?? 0) / scale;
     }
     this.#originSeconds = atSeconds;
+    this.#scaled.atSeconds = Number.NaN;
   }
 }
 

@@ -18,13 +18,18 @@ const PRIOR_SECONDS = 10;
 /** Bins of the requests at hand, four to an octave. */
 const BINS_PER_OCTAVE = 4;
 const BINS = 64;
+/** Half an hour's fading; an engine that was silent for days has one of infinity, and forgets all. */
+const SCALE_MAX = 2 ** 60;
 
 export class EngineLoad {
+  /** Seconds in each bin, times the scale: new ones are put down larger, where old ones fade. */
   readonly #moments = new Float64Array(BINS);
+  #scale = 1;
   #work = 0;
   #requestSeconds = 0;
   #seconds = PRIOR_SECONDS;
-  #atSeconds: number | undefined;
+  /** Not a number: nothing has passed. */
+  #atSeconds = Number.NaN;
 
   /** Share of the time, from 0 to 1, that can't be won back by larger batches. */
   get utilisation(): number {
@@ -38,21 +43,33 @@ export class EngineLoad {
 
   /** So much time is taken to have passed with so many requests, as in earlier starts. */
   expect(seconds: number, requests: number): void {
-    const bin = binOf(requests);
-    this.#moments[bin] = (this.#moments[bin] ?? 0) + seconds;
+    this.#add(requests, seconds);
   }
 
   /** The time since the last call passed with so many requests, and so much work. */
   pass(atSeconds: number, requests: number, workSeconds: number): void {
-    const elapsed = Math.max(0, atSeconds - (this.#atSeconds ?? atSeconds));
+    const since = Number.isNaN(this.#atSeconds) ? atSeconds : this.#atSeconds;
+    const elapsed = Math.max(0, atSeconds - since);
     this.#atSeconds = atSeconds;
     const fade = 2 ** (-elapsed / HALF_LIFE_SECONDS);
     this.#seconds = this.#seconds * fade + elapsed;
     this.#requestSeconds = this.#requestSeconds * fade + elapsed * requests;
     this.#work = this.#work * fade + workSeconds;
-    for (let bin = 0; bin < BINS; bin++) this.#moments[bin] = (this.#moments[bin] ?? 0) * fade;
+    this.#scale /= fade;
+    if (this.#scale > SCALE_MAX) this.#rescale();
+    this.#add(requests, elapsed);
+  }
+
+  #add(requests: number, seconds: number): void {
     const bin = binOf(requests);
-    this.#moments[bin] = (this.#moments[bin] ?? 0) + elapsed;
+    this.#moments[bin] = (this.#moments[bin] ?? 0) + seconds * this.#scale;
+  }
+
+  #rescale(): void {
+    for (let bin = 0; bin < BINS; bin++) {
+      this.#moments[bin] = (this.#moments[bin] ?? 0) / this.#scale;
+    }
+    this.#scale = 1;
   }
 
   /** The share of the recent time with fewer requests at hand than this. */

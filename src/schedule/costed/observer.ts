@@ -41,8 +41,7 @@ export class StepObserver {
   readonly planned: readonly Graph[];
   readonly costs: Costs;
   readonly demand: Demand;
-  /** The last report. */
-  latest: Report = { workSeconds: 0, regretSeconds: 0 };
+  readonly #latest = { workSeconds: 0, regretSeconds: 0 };
   /** Seconds that all steps took, and those of them that were work. */
   seconds = 0;
   workSeconds = 0;
@@ -73,6 +72,11 @@ export class StepObserver {
     }
   }
 
+  /** The last report, to be read before the next one. */
+  get latest(): Report {
+    return this.#latest;
+  }
+
   /** Learns from reported steps; `waiting` requests waited on each besides those in it. */
   observe(steps: readonly StepsSeen[], waiting: number, atSeconds: number): Report {
     const { costs } = this;
@@ -95,8 +99,9 @@ export class StepObserver {
       regretSeconds += this.#regret(seen, waiting, bucket, server);
     }
     this.workSeconds += work;
-    this.latest = { workSeconds: work, regretSeconds };
-    return this.latest;
+    this.#latest.workSeconds = work;
+    this.#latest.regretSeconds = regretSeconds;
+    return this.#latest;
   }
 
   /** The graph that stock would replay, as `idealGraph` finds it: looked for once a bucket. */

@@ -99,6 +99,7 @@ export class VirtualController {
       rules: {},
       plans: plans ?? new EnginePlans(undefined, "simulate", model.profile),
       watchesGpus: false,
+      hears: () => true,
     };
     this.#take({ type: "join" });
   }
