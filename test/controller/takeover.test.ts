@@ -16,7 +16,8 @@ test("a controller whose clock is an hour back has the engines of the one before
   const { endpoint, incarnation } = first;
   const engine = await startSimulatedEngine({ endpoint, engine: "e", speed: 100 });
   try {
-    await first.waitForEngine({ engine: "e" });
+    // It serves, so that it has been welcomed for sure: else it knows of no controller before.
+    await first.waitForEngine({ engine: "e", phase: "serving" });
     await first.close();
     vi.spyOn(Date, "now").mockReturnValue(Date.now() - HOUR_MS);
     // Another process would begin with its own clock: here the last start is remembered.
