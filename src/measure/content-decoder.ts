@@ -1,7 +1,6 @@
 /** Undoes `content-encoding`, piece by piece, each with the time at which its bytes came. */
 
 import type { Transform } from "node:stream";
-import * as zlib from "node:zlib";
 import {
   constants,
   createBrotliDecompress,
@@ -25,13 +24,6 @@ const ENCODINGS_MAX = 3;
 /** What one answer may come to: beyond it the rest is left unread. */
 const DECODED_BYTES_MAX = 256 << 20;
 
-/** The types are Node 20's, which has neither. */
-const createUnzstd = (
-  zlib as { createZstdDecompress?: (options: { readonly finishFlush: number }) => Transform }
-).createZstdDecompress;
-/** `ZSTD_e_flush`: see `syncFlush`. */
-const ZSTD_FLUSH = 1;
-
 type Stage = (sink: DecodedSink) => ContentDecoder;
 
 const STAGES: Readonly<Record<string, Stage>> = {
@@ -39,10 +31,7 @@ const STAGES: Readonly<Record<string, Stage>> = {
   "x-gzip": (sink) => new Unzipped(createGunzip(syncFlush()), sink),
   br: (sink) => new Unzipped(createBrotliDecompress(brotliFlush()), sink),
   deflate: (sink) => new Inflated(sink),
-  zstd: (sink) =>
-    createUnzstd === undefined
-      ? new UnzstdByLibrary(sink)
-      : new Unzipped(createUnzstd({ finishFlush: ZSTD_FLUSH }), sink),
+  zstd: (sink) => new Unzstd(sink),
 };
 
 /**
@@ -156,8 +145,8 @@ class Inflated implements ContentDecoder {
   }
 }
 
-/** By a library: node:zlib has zstd from Node 22.15 on. */
-export class UnzstdByLibrary implements ContentDecoder {
+/** By a library: Node 20 has no zstd, and 22's reads the first of several frames and no more. */
+export class Unzstd implements ContentDecoder {
   readonly #thread: ZstdThread;
   readonly #sink: DecodedSink;
   /** Of all pieces so far, one after the other. */

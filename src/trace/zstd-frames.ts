@@ -1,7 +1,7 @@
 /**
  * Where the frames of zstd end (RFC 8878), told from headers alone. Pure: nothing is decompressed.
  *
- * Node's decoder reads a file's first frame and no other before Node 24, and takes one that is cut
+ * Node's decoder reads a file's first frame and no other up to some versions of Node 24, and takes one that is cut
  * short for a whole one: it is given one frame at a time, whose end is known.
  */
 

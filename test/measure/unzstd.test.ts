@@ -1,10 +1,10 @@
-/** Answers in zstd where Node has no decoder of its own. */
+/** Answers in zstd, whose library may not come back. */
 
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { UnzstdByLibrary } from "../../src/measure/content-decoder.ts";
+import { Unzstd } from "../../src/measure/content-decoder.ts";
 import { PACKED } from "./packed-shapes.ts";
 
 const { pieces } = PACKED.find(({ name }) => name === "zstd") as (typeof PACKED)[number];
@@ -12,7 +12,7 @@ const { pieces } = PACKED.find(({ name }) => name === "zstd") as (typeof PACKED)
 test("each piece keeps the time at which its bytes came", async () => {
   const times: number[] = [];
   let text = "";
-  const decoder = new UnzstdByLibrary((bytes, atMs) => {
+  const decoder = new Unzstd((bytes, atMs) => {
     times.push(atMs);
     text += Buffer.from(bytes).toString();
   });
@@ -28,7 +28,7 @@ test("an answer that the library doesn't come back from is damaged, and holds up
   try {
     const library = join(folder, "stuck.cjs");
     await writeFile(library, "exports.Decompress = class { push() { for (;;); } };");
-    const stuck = new UnzstdByLibrary(() => expect.unreachable(), { library, pieceMsMax: 50 });
+    const stuck = new Unzstd(() => expect.unreachable(), { library, pieceMsMax: 50 });
     for (const piece of pieces) stuck.push(piece as Uint8Array, 0);
     expect(await stuck.end()).toBe("no end of a piece after 0.05 s");
   } finally {
