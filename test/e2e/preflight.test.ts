@@ -42,6 +42,7 @@ test("the plugin's own answer, in the words that the command reads", async () =>
     traits: [],
     gpus: [],
     untested: [],
+    ignored: [],
   });
 });
 

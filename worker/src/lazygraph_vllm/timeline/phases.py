@@ -36,7 +36,7 @@ _SERVER = "vllm.entrypoints.launchers.api_server.entry"
 _SERVER_26 = "vllm.entrypoints.openai.api_server"
 
 PHASES = (
-    Phase("vllm.engine.arg_utils", "EngineArgs.create_engine_config", CONFIG),
+    Phase("vllm.engine.arg_utils", "EngineArgs.create_engine_config", "config"),
     Phase("vllm.v1.engine.async_llm", "AsyncLLM.__init__", "engine client"),
     Phase("vllm.v1.executor.abstract", "Executor.__init__", "executor"),
     Phase(_BASE, "WorkerWrapperBase.init_worker", "worker"),
