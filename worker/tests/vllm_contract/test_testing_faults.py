@@ -21,7 +21,8 @@ from lazygraph_vllm_testing.faults import inject  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
-def patched(monkeypatch: pytest.MonkeyPatch) -> None:
+def patched(pristine: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Begun after `pristine`, so that it ends before: that one gives vLLM's modules back.
     # Set to what it is, so that what inject puts there is taken back.
     monkeypatch.setattr(Capturer, "run", Capturer.run)
 
