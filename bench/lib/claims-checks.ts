@@ -1,6 +1,6 @@
 /** What the checks of bench/gpu/checks.py and the simulated first set claim. Pure. */
 
-import type { Finding, Origin } from "./claims.ts";
+import { type Finding, type Limits, type Origin, withLimits } from "./claims.ts";
 
 /** One line of checks.py. */
 export interface Check {
@@ -35,40 +35,40 @@ export function checkFindings(checks: readonly Check[], told: Origin): Finding[]
   return checks.flatMap((check) => {
     const [family = "", kind] = check.check.split(".");
     // Families of a feature are told together: `v033.lora.8b-4`.
-    const id = `v033.${family.replace(/^(lora|spec|sleep|breakable)-/, "$1.")}`;
-    const all = { ...told, limit: 1, sense: "atLeast" } as const;
-    const none = { ...told, limit: 0, sense: "atMost" } as const;
+    const limits = withLimits(
+      `v033.${family.replace(/^(lora|spec|sleep|breakable)-/, "$1.")}`,
+      told,
+    );
+    const { atLeast, atMost } = limits;
     switch (kind) {
       case "verify": {
         const value = Math.min(...(check.exact ?? [0])) / (check.planned ?? Number.NaN);
-        const unit = "of planned graphs bit for bit, on the worst rank";
-        return [{ ...all, id: `${id}.graphs-exact`, value, unit }];
+        return [
+          atLeast("graphs-exact", value, "of planned graphs bit for bit, on the worst rank", 1),
+        ];
       }
       case "control": {
         const unit = "of runs with a graph made wrong found it";
-        return [{ ...all, id: `${id}.control-found`, value: Number(check.fine), unit }];
+        return [atLeast("control-found", Number(check.fine), unit, 1)];
       }
       case "tokens":
       case "aside": {
         const value = (check.same ?? 0) / (check.sequences ?? Number.NaN);
-        return [{ ...all, id: `${id}.tokens-exact`, value, unit: TOKENS }];
+        return [atLeast("tokens-exact", value, TOKENS, 1)];
       }
       case "lora-tokens":
-        return adapterFindings(id, check, told);
+        return adapterFindings(check, limits);
       case "lora-lazy": {
-        const unit = "graphs captured of a case without traffic";
         const value = check.unused?.length ?? Number.NaN;
-        return [{ ...none, id: `${id}.unused-captured`, value, unit }];
+        return [atMost("unused-captured", value, "graphs captured of a case without traffic", 0)];
       }
       case "spec-tokens":
-        return draftFindings(id, check, told);
+        return draftFindings(check, limits);
       case "spec-steps": {
         const ratios = Object.values(check.byRequests ?? {}).map(({ ratio }) => ratio);
         const value = ratios.length === 0 ? Number.NaN : Math.max(...ratios);
         const unit = "of stock's median step, worst number of requests";
-        return [
-          { ...told, id: `${id}.step-ratio`, value, unit, limit: STEP_RATIO_MAX, sense: "atMost" },
-        ];
+        return [atMost("step-ratio", value, unit, STEP_RATIO_MAX)];
       }
       default:
         throw new Error(`Expected a check of a known kind, got ${check.check}.`);
@@ -78,40 +78,28 @@ export function checkFindings(checks: readonly Check[], told: Origin): Finding[]
 
 const TOKENS = "of sequences exact, captures in traffic";
 
-function adapterFindings(id: string, check: Check, told: Origin): Finding[] {
-  const same = Object.values(check.sameByAdapter ?? { none: 0 });
+function adapterFindings(check: Check, { atLeast }: Limits): Finding[] {
+  const same = Math.min(...Object.values(check.sameByAdapter ?? { none: 0 }));
+  const each = check.sequencesEach ?? Number.NaN;
+  const exact = "of sequences exact before, among and after captures, worst adapter";
+  const captures = check.capturedInTraffic ?? 0;
+  const between = "captures between the steps of this traffic";
   return [
-    {
-      ...{ ...told, id: `${id}.tokens-exact`, limit: 1, sense: "atLeast" },
-      value: Math.min(...same) / (check.sequencesEach ?? Number.NaN),
-      unit: "of sequences exact before, among and after captures, worst adapter",
-    },
-    {
-      ...{ ...told, id: `${id}.captures-between-steps`, sense: "atLeast" },
-      ...{ value: check.capturedInTraffic ?? 0, limit: CAPTURES_BETWEEN_STEPS_MIN },
-      unit: "captures between the steps of this traffic",
-    },
+    atLeast("tokens-exact", same / each, exact, 1),
+    atLeast("captures-between-steps", captures, between, CAPTURES_BETWEEN_STEPS_MIN),
   ];
 }
 
-function draftFindings(id: string, check: Check, told: Origin): Finding[] {
+function draftFindings(check: Check, { atLeast, atMost }: Limits): Finding[] {
   const { sequences = Number.NaN, differing = {}, mismatches, accepted = {} } = check;
   const [low, high] = check.acceptedBetween ?? [Number.NaN, Number.NaN];
   const ours = accepted["ours"] ?? Number.NaN;
-  const none = { ...told, limit: 0, sense: "atMost" } as const;
+  const apart = Math.max(low - ours, ours - high, 0);
+  const shapes = "steps whose drafter ran another shape than its target";
   return [
-    {
-      ...{ ...told, id: `${id}.tokens-exact`, limit: 1, sense: "atLeast", unit: TOKENS },
-      value: 1 - Math.max(...Object.values(differing), 0) / sequences,
-    },
-    {
-      ...{ ...none, id: `${id}.shape-mismatches`, value: mismatches?.length ?? Number.NaN },
-      unit: "steps whose drafter ran another shape than its target",
-    },
-    {
-      ...{ ...none, id: `${id}.acceptance-apart`, value: Math.max(low - ours, ours - high, 0) },
-      unit: "of drafted tokens beyond the interval of two stock runs",
-    },
+    atLeast("tokens-exact", 1 - Math.max(...Object.values(differing), 0) / sequences, TOKENS, 1),
+    atMost("shape-mismatches", mismatches?.length ?? Number.NaN, shapes, 0),
+    atMost("acceptance-apart", apart, "of drafted tokens beyond the interval of two stock runs", 0),
   ];
 }
 

@@ -26,10 +26,12 @@ export type Origin = Pick<Finding, "source" | "command">;
 type Limited = (id: string, value: number, unit: string, limit: number) => Finding;
 
 /** Makers of findings whose ids begin alike, each with a limit above or below it. */
-export function withLimits(
-  prefix: string,
-  origin: Origin,
-): { readonly atLeast: Limited; readonly atMost: Limited } {
+export interface Limits {
+  readonly atLeast: Limited;
+  readonly atMost: Limited;
+}
+
+export function withLimits(prefix: string, origin: Origin): Limits {
   const of =
     (sense: Sense): Limited =>
     (id, value, unit, limit) => ({ id: `${prefix}.${id}`, value, unit, limit, sense, ...origin });
