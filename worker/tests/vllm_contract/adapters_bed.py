@@ -9,7 +9,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from builders import Wrapper, make_config, make_runner
+from builders import Wrapper, bring_up_rank, make_config, make_runner
 
 LAYER = "model.layers.0.mlp"
 TOKENS_MAX = 64
@@ -108,9 +108,6 @@ def start_with_adapters(
     from vllm.v1.worker.gpu.cudagraph_utils import ModelCudaGraphManager
     from vllm.v1.worker.gpu.lora_utils import LoraState, get_lora_capture_cases
 
-    from lazygraph_vllm.rank import calls as rank
-    from lazygraph_vllm.rules.local_fill import top_graphs
-
     config = make_adapter_config(max_loras, max_cpu_loras, **options)
     runner = make_runner(config)
     runner.lora_config = config.lora_config
@@ -124,13 +121,7 @@ def start_with_adapters(
         config, torch.device("cpu"), mode, 1, lora_capture_cases=runner.lora_capture_cases
     )
     wrapper = Wrapper(runner)
-    facts = rank.describe(wrapper)
-    assert "unsupported" not in facts, facts
-    wrapper.graphs = facts["graphs"]
-    names = [g.id for g in top_graphs(wrapper.graphs)] if first is None else first
-    rank.prepare(wrapper, names, False)
-    wrapper.compile_or_warm_up_model()
-    rank.finish_start(wrapper)
+    bring_up_rank(wrapper, first)
     return wrapper
 
 

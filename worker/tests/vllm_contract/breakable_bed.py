@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
-from builders import HIDDEN, Wrapper, serve, step
+from builders import HIDDEN, Wrapper, bring_up_rank, serve, step
 from builders import make_config as with_a_compiler
 from builders import make_runner as plain_runner
 
@@ -189,17 +189,8 @@ def start(
     **config: Any,
 ) -> Any:
     """One rank through start-up as the engine drives it."""
-    from lazygraph_vllm.rank import calls as rank
-    from lazygraph_vllm.rules.local_fill import top_graphs
-
     wrapper = Wrapper(make_runner(make_config(mode, **config)))
-    facts = rank.describe(wrapper)
-    assert "unsupported" not in facts, facts
-    wrapper.graphs = facts["graphs"]
-    names = [g.id for g in top_graphs(wrapper.graphs)] if first is None else first
-    rank.prepare(wrapper, names, verify, tiers, guard_margin)
-    wrapper.compile_or_warm_up_model()
-    rank.finish_start(wrapper)
+    bring_up_rank(wrapper, first, tiers, guard_margin, verify)
     return wrapper
 
 

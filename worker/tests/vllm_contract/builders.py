@@ -305,6 +305,35 @@ class Wrapper:
         return self.worker.model_runner.sample_tokens(grammar)
 
 
+def bring_up_rank(
+    wrapper: Any,
+    first: list[str] | None = None,
+    tiers: tuple[tuple[str, ...], ...] = (),
+    guard_margin: int | None = None,
+    verify: bool = False,
+) -> dict[str, Any]:
+    """One rank through start-up as the engine drives it; what it answered.
+
+    Args:
+        wrapper: holds its worker.
+        first: graphs before ready; none given: the largest of each kind.
+        tiers: see ``rank.prepare``, as of the others.
+        guard_margin: in bytes.
+        verify: whether first replays are held against runs without graphs.
+    """
+    from lazygraph_vllm.rank import calls as rank
+    from lazygraph_vllm.rules.local_fill import top_graphs
+
+    facts = rank.describe(wrapper)
+    assert "unsupported" not in facts, facts
+    wrapper.graphs = facts["graphs"]
+    names = [g.id for g in top_graphs(wrapper.graphs)] if first is None else first
+    rank.prepare(wrapper, names, verify, tiers, guard_margin)
+    wrapper.compile_or_warm_up_model()
+    answer: dict[str, Any] = rank.finish_start(wrapper)
+    return answer
+
+
 def start(
     mode: str = "FULL_AND_PIECEWISE",
     first: list[str] | None = None,
@@ -312,18 +341,9 @@ def start(
     guard_margin: int | None = None,
     **config: Any,
 ) -> tuple[Any, dict[str, Any]]:
-    """One rank through start-up as the engine drives it; the wrapper and what it answered."""
-    from lazygraph_vllm.rank import calls as rank
-    from lazygraph_vllm.rules.local_fill import top_graphs
-
+    """A rank that has started: the wrapper, and what it answered."""
     wrapper = Wrapper(make_runner(make_config(mode, **config)))
-    facts = rank.describe(wrapper)
-    assert "unsupported" not in facts, facts
-    wrapper.graphs = facts["graphs"]
-    names = [g.id for g in top_graphs(wrapper.graphs)] if first is None else first
-    rank.prepare(wrapper, names, False, tiers, guard_margin)
-    wrapper.compile_or_warm_up_model()
-    return wrapper, rank.finish_start(wrapper)
+    return wrapper, bring_up_rank(wrapper, first, tiers, guard_margin)
 
 
 def uniform_of(tokens: int, requests: int) -> list[int | None]:

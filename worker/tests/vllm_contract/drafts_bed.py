@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from builders import HIDDEN, Model, Wrapper, make_config, make_runner
+from builders import HIDDEN, Model, Wrapper, bring_up_rank, make_config, make_runner
 
 VOCABULARY = 32
 BLOCK = 64  # slots of one request in the stand-in of a KV cache
@@ -331,21 +331,12 @@ def start_with_drafts(
     **options: Any,
 ) -> Any:
     """One rank through start-up; the wrapper, as ``builders.start`` gives it."""
-    from lazygraph_vllm.rank import calls as rank
-    from lazygraph_vllm.rules.local_fill import top_graphs
-
     wrapper = Wrapper(make_draft_runner(make_draft_config(tokens, **options), gpu, kind))
     if aux:
         runner = wrapper.worker.model_runner
         runner.use_aux_hidden_state_outputs = True
         runner.model.__class__ = ModelWithLayers
-    facts = rank.describe(wrapper)
-    assert "unsupported" not in facts, facts
-    wrapper.graphs = facts["graphs"]
-    names = [g.id for g in top_graphs(wrapper.graphs)] if first is None else first
-    rank.prepare(wrapper, names, verify, tiers, guard_margin)
-    wrapper.compile_or_warm_up_model()
-    rank.finish_start(wrapper)
+    bring_up_rank(wrapper, first, tiers, guard_margin, verify)
     return wrapper
 
 
