@@ -42,6 +42,8 @@ if [ -z "${MODEL:-}" ]; then
   MODEL=$out/$shape SERVE_ARGS="--load-format dummy ${SERVE_ARGS:-}"
   [ -e "$MODEL/tokenizer.json" ] || "$python" "$here/random_model.py" "$shape" "$MODEL" || exit 1
 fi
+# NVML counts all GPUs, CUDA those that it is shown.
+gpu=${CUDA_VISIBLE_DEVICES:-0} gpu=${gpu%%,*}
 lazygraph="node $here/../../dist/cli/main.js"
 serve="$vllm serve $MODEL ${SERVE_ARGS:-}"
 # A path of at most 107 bytes, wherever OUT_DIR is.
@@ -112,7 +114,7 @@ compare() {
 checks() {
   start_launcher launcher || return 1
   "$python" "$here/launcher_checks.py" --launcher-pid "${launchers[launcher]}" \
-    --socket "$folder/launcher" --out "$out/checks.json" $(within "${CHECKS_WITHIN:-}") \
+    --socket "$folder/launcher" --gpu "$gpu" --out "$out/checks.json" $(within "${CHECKS_WITHIN:-}") \
     --starts "${STARTS:-10}" --kill-after ${KILL_AFTER:-1 4 8 11} -- $serve > /dev/null
   local held=$?
   # The last check has killed it.

@@ -17,11 +17,31 @@ GROWTH_BYTES_MAX = 64 << 20
 
 
 def used_bytes(worker: Any) -> int:
-    """Device memory in use, by whoever."""
+    """Device memory that this process has; of a driver that doesn't tell it, all that is in use."""
     import torch
 
+    own = own_bytes(torch.cuda.current_device())
+    if own is not None:
+        return own
     free, total = torch.cuda.mem_get_info(worker.device)
     return int(total - free)
+
+
+def own_bytes(device: int) -> int | None:
+    """What NVML tells of this process, which shares its GPU with other engines."""
+    import os
+
+    import torch
+    from vllm.third_party import pynvml
+
+    uuid = torch.cuda.get_device_properties(device).uuid
+    try:
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
+        found = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
+    except pynvml.NVMLError:
+        return None
+    return next((process.usedGpuMemory for process in found if process.pid == os.getpid()), None)
 
 
 def draw_weights(worker: Any) -> None:

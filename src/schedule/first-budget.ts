@@ -14,8 +14,18 @@ export interface TimedCapture {
   readonly warmUp: boolean;
 }
 
-/** Of the seconds that stock spends on capture. */
-export const FIRST_SET_SHARE: number = 1 / 30;
+/** Of the seconds that stock spends on capture, for steps with or without adapters. */
+const SHARE = 1 / 30;
+
+/**
+ * What comes before ready, of the seconds that stock spends on all these graphs.
+ *
+ * Steps with and without LoRA adapters have graphs of their own, all as many: an engine with twice
+ * the graphs is no more likely to meet any one of them, and whoever waits for it waits no longer.
+ */
+export function firstSetShare(planned: readonly Graph[]): number {
+  return SHARE / Math.max(1, new Set(planned.map(({ loras = 0 }) => loras)).size);
+}
 
 /**
  * What is left of a capture without its warm-up run, which stock makes for every graph: 0.55 and
@@ -73,7 +83,7 @@ export function fitsBudget(
   { twice, budgetSeconds }: { readonly twice: boolean; readonly budgetSeconds?: number },
 ): boolean {
   const spent = captured.reduce((sum, { seconds }) => sum + seconds, 0);
-  const budget = budgetSeconds ?? FIRST_SET_SHARE * stockSeconds(planned, captured, twice);
+  const budget = budgetSeconds ?? firstSetShare(planned) * stockSeconds(planned, captured, twice);
   const alike = captured.filter(({ kind }) => kind === next);
   const warm = alike.filter(({ warmUp }) => !warmUp);
   const known = (warm.length > 0 ? warm : alike).map(({ seconds }) => seconds);

@@ -15,6 +15,7 @@ from lazygraph_vllm.rules.local_fill import (
     first_ladder,
     first_more,
     first_set,
+    first_set_share,
     fits_budget,
     next_capture,
     stock_seconds,
@@ -68,6 +69,24 @@ def test_the_first_set_stays_within_a_thirtieth_of_stock(full: float, piecewise:
         captured.append(TimedCapture("FULL", full, False))
     assert 2 < len(captured) <= 2 + len(more)
     assert sum(c.seconds for c in captured) <= stock / 30
+
+
+def test_graphs_of_adapters_make_the_first_set_no_larger() -> None:
+    base = plan()
+    both = [
+        *base,
+        *(msgspec.structs.replace(graph, id=f"{graph.id}:l5", loras=5) for graph in base),
+    ]
+    tops = [TimedCapture("PIECEWISE", 0.06, True), TimedCapture("FULL", 0.06, True)]
+
+    def fitting(planned: list[Graph]) -> int:
+        captured = list(tops)
+        while len(captured) < 102 and fits_budget("FULL", planned, captured, twice=True):
+            captured.append(TimedCapture("FULL", 0.03, False))
+        return len(captured) - len(tops)
+
+    assert fitting(both) == fitting(base) > 0
+    assert first_set_share(both) == pytest.approx(1 / 60)
 
 
 @pytest.mark.parametrize(("full", "piecewise"), [(0.04, 0.06), (0.02, 0.2)])

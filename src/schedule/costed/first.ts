@@ -10,7 +10,7 @@
  */
 
 import { type Graph, topGraphs } from "../../base/graph.ts";
-import { FIRST_SET_SHARE } from "../first-budget.ts";
+import { firstSetShare } from "../first-budget.ts";
 import { firstLadder } from "../first-ladder.ts";
 import { aheadChoice, CHEAP_SHARE } from "./ahead.ts";
 import { type Expected, expectedRunning } from "./earlier.ts";
@@ -104,7 +104,7 @@ function withinBudget(
   const held = new Held(planned.length);
   let left = 0;
   for (const seconds of captureSecondsByPlace) left += seconds * (share + warmUpShare);
-  left *= FIRST_SET_SHARE;
+  left *= firstSetShare(planned);
   for (const { id } of tops) {
     const place = places.get(id) ?? -1;
     held.set(place, HELD.captured);

@@ -19,8 +19,9 @@ from .dispatch import PAD_FLOOR_TOKENS
 
 # A graph has to be missed this often before a lazy engine without controller captures it.
 LAZY_MISSES_MIN = 3
-# All captures before ready take at most this share of the seconds that stock spends on capture.
-FIRST_SET_SHARE = 1 / 30
+# Captures before ready take at most this share of what stock spends on steps with, or without,
+# adapters.
+SHARE = 1 / 30
 # What is left of a capture without its warm-up run, which stock makes for every graph: 0.55 and
 # 0.63 on a Llama-3.1-8B under vLLM 0.26. Too high a share makes stock look cheaper than it is.
 WITHOUT_WARM_UP = 0.65
@@ -62,6 +63,15 @@ class TimedCapture:
     kind: str
     seconds: float
     warm_up: bool
+
+
+def first_set_share(planned: Iterable[Graph]) -> float:
+    """What comes before ready, of the seconds that stock spends on all these graphs.
+
+    Steps with and without LoRA adapters have graphs of their own, all as many: an engine with twice
+    the graphs is no more likely to meet any one of them, and whoever waits for it waits no longer.
+    """
+    return SHARE / max(1, len({graph.loras for graph in planned}))
 
 
 def stock_seconds(
@@ -106,7 +116,7 @@ def stock_seconds(
 
 def fits_budget(
     kind: str,
-    planned: Iterable[Graph],
+    planned: Sequence[Graph],
     captured: Sequence[TimedCapture],
     *,
     twice: bool,
@@ -128,7 +138,7 @@ def fits_budget(
     """
     budget = budget_seconds
     if budget is None:
-        budget = FIRST_SET_SHARE * stock_seconds(
+        budget = first_set_share(planned) * stock_seconds(
             planned, captured, twice=twice, each_warm=each_warm
         )
     alike = [c for c in captured if c.kind == kind]
