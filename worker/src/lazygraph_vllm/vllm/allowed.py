@@ -54,13 +54,15 @@ DRAFTERS = {
 }
 
 
-ALONE_0_33 = frozenset({LORA, *(DRAFTERS[method] for method in ("ngram", "draft_model", "eagle"))})
+ALONE_0_33 = frozenset(
+    {LORA, BREAKABLE, *(DRAFTERS[method] for method in ("ngram", "draft_model", "eagle"))}
+)
 TRIED: dict[str, Tried] = {
     "0.26.0": Tried(frozenset({TENSOR})),
     # bench/results/v033-checks.json, v033-more-checks.json and v033-first-run.json. Hybrid models
     # are not here: each graph was right, but what captures in the middle of traffic do to recurrent
-    # states is not shown. Nor EAGLE3, of which the same is so. MTP, sleep mode and breakable graphs
-    # wait for their first run.
+    # states is not shown. Nor EAGLE3, of which the same is so. MTP and sleep mode wait for their first
+    # run.
     "0.33.0": Tried(
         frozenset({TENSOR, EXPERT, MOE, MLA, "fp8 quantisation", "auto_gptq quantisation"})
         | ALONE_0_33,
