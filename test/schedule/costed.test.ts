@@ -192,7 +192,8 @@ describe("fill", () => {
     const eights = Array.from({ length: 51 }, (_, at) => 8 * (at + 1));
     // Ten seconds in all: at a twentieth of the time that would be three minutes.
     const captures = new Map(plan(...eights).map(({ id }) => [id, { seconds: 0.1, bytes: 1 }]));
-    const rig = new Rig("idle", plan(...eights), { costs: { ...SEED, captures } });
+    const costs = { ...SEED, captures };
+    const rig = new Rig("idle", plan(...eights), { costs, captureMs: 100 });
     rig.ready();
     rig.edge(false);
     rig.steps(decode(1), 20);
