@@ -26,20 +26,32 @@ export class StallAccount {
     this.#left = burstSeconds;
   }
 
-  /** Why a stall of this length must wait; undefined when it may start. */
-  objection(atSeconds: number, stallSeconds: number): string | undefined {
+  /**
+   * Why a stall of this length must wait; undefined when it may start.
+   *
+   * @param expectedSeconds what of it is likely to hold anybody up
+   */
+  objection(
+    atSeconds: number,
+    stallSeconds: number,
+    expectedSeconds: number = stallSeconds,
+  ): string | undefined {
     this.#refill(atSeconds);
     if (stallSeconds > this.#max) {
       return `its stall of ${milliseconds(stallSeconds)} is over the ${milliseconds(this.#max)} allowed`;
     }
-    if (Math.min(stallSeconds, this.#burst) <= this.#left) return undefined;
-    return `the stall budget has ${milliseconds(this.#left)} left of ${milliseconds(stallSeconds)}`;
+    if (Math.min(expectedSeconds, this.#burst) <= this.#left) return undefined;
+    return `the stall budget has ${milliseconds(this.#left)} left of ${milliseconds(expectedSeconds)}`;
   }
 
   /** Seconds until a stall of this length fits; Infinity when it never will. */
-  waitSeconds(atSeconds: number, stallSeconds: number): number {
+  waitSeconds(
+    atSeconds: number,
+    stallSeconds: number,
+    expectedSeconds: number = stallSeconds,
+  ): number {
     this.#refill(atSeconds);
-    const missing = Math.min(stallSeconds, this.#burst) - this.#left;
+    const missing = Math.min(expectedSeconds, this.#burst) - this.#left;
     if (stallSeconds > this.#max) return Number.POSITIVE_INFINITY;
     return missing > 0 ? missing / this.#share : 0;
   }

@@ -188,6 +188,28 @@ describe("fill", () => {
     expect(rig.waits).toEqual([]);
   });
 
+  test("after a request and a long quiet the plan is filled, and nobody pays for it", () => {
+    const eights = Array.from({ length: 51 }, (_, at) => 8 * (at + 1));
+    // Ten seconds in all: at a twentieth of the time that would be three minutes.
+    const captures = new Map(plan(...eights).map(({ id }) => [id, { seconds: 0.1, bytes: 1 }]));
+    const costs = { ...SEED, captures };
+    const rig = new Rig("idle", plan(...eights), { costs, captureMs: 100 });
+    rig.ready();
+    rig.edge(false);
+    rig.steps(decode(1), 20);
+    rig.edge(true);
+    const quietSince = rig.atSeconds;
+    for (let tick = 0; tick < 300 && rig.settled.length === 0; tick++) {
+      rig.answer("captured");
+      rig.event(
+        { type: "tick" },
+        rig.state.capturing === undefined ? (rig.waits.at(-1) ?? 1) : 0.1,
+      );
+    }
+    expect(rig.settled).toEqual(["no graph is left to capture"]);
+    expect(rig.atSeconds - quietSince).toBeLessThan(45);
+  });
+
   test("who takes over an engine that is idle already knows how long it has been", () => {
     const rig = new Rig("idle", plan(...SIZES));
     rig.state.idle = true;

@@ -44,6 +44,16 @@ describe("gap prediction", () => {
     expect(gaps.count).toBe(0);
   });
 
+  test("without any gap seen, a long quiet is likely to go on as long again", () => {
+    const gaps = new Gaps();
+    gaps.idle(0);
+    expect(gaps.arrivalShare(10, 0.03)).toBeLessThan(0.005);
+    for (const lasted of [4, 30, 500]) {
+      expect(gaps.arrivalShare(lasted, lasted)).toBeGreaterThan(0.35);
+      expect(gaps.arrivalShare(lasted, lasted)).toBeLessThan(0.6);
+    }
+  });
+
   test("shares lie in 0 to 1 and grow with the stall, whatever was seen", () => {
     const lengths = fc.array(fc.double({ min: 0, max: 1e5, noNaN: true }), { maxLength: 80 });
     fc.assert(
@@ -73,6 +83,17 @@ describe("the stall budget", () => {
     expect(stalls.objection(2.001, 0.06)).toBeUndefined();
     expect(stalls.objection(1e6, 0.09)).toBe("its stall of 90 ms is over the 80 ms allowed");
     expect(stalls.waitSeconds(1e6, 0.09)).toBe(Number.POSITIVE_INFINITY);
+  });
+
+  test("counts of a stall what is likely to hold anybody up, and none beyond the longest", () => {
+    const stalls = new StallAccount({ burstSeconds: 0.1, share: 0.01, stallSecondsMax: 0.5 });
+    stalls.spend(0, 0.09);
+    expect(stalls.objection(0, 0.4)).toBe("the stall budget has 10 ms left of 400 ms");
+    expect(stalls.objection(0, 0.4, 0.02)).toBe("the stall budget has 10 ms left of 20 ms");
+    expect(stalls.waitSeconds(0, 0.4, 0.02)).toBeCloseTo(1, 9);
+    expect(stalls.objection(0, 0.4, 0.004)).toBeUndefined();
+    expect(stalls.objection(0, 0.6, 0)).toBe("its stall of 600 ms is over the 500 ms allowed");
+    expect(stalls.waitSeconds(0, 0.6, 0)).toBe(Number.POSITIVE_INFINITY);
   });
 
   test("a capture that took longer than allowed leaves a debt, and time can't be gained twice", () => {

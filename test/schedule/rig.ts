@@ -33,6 +33,8 @@ export interface RigOptions extends Partial<CostPolicyOptions> {
   readonly rules?: PlanRules;
   /** Requests that wait for the start. @default 0 */
   readonly waiting?: number;
+  /** What each capture takes. @default 30 */
+  readonly captureMs?: number;
 }
 
 /** Carries decisions out as a controller would, and checks the invariants on the way. */
@@ -49,9 +51,11 @@ export class Rig {
   atSeconds = 0;
   readonly #ids: ReadonlyMap<string, Graph>;
   readonly #recorder: StepObserver;
+  readonly #captureMs: number;
 
   constructor(mode: "lazy" | "idle", planned: readonly Graph[], options: RigOptions = {}) {
-    const { rules, waiting = 0, ...rest } = options;
+    const { rules, waiting = 0, captureMs = 30, ...rest } = options;
+    this.#captureMs = captureMs;
     this.costed = createCostPolicy({ mode, costs: SEED, ...rest });
     this.policy = rules === undefined ? this.costed : withRules(this.costed, rules);
     this.state = createEngineState(planned);
@@ -159,7 +163,7 @@ export class Rig {
     if (entry === undefined || status === "deferred") throw new Error(`no graph ${id}`);
     entry.status = status;
     if (status === "captured") {
-      entry.captureMs = 30;
+      entry.captureMs = this.#captureMs;
       entry.bytes = 1 << 20;
     } else {
       entry.reason = `${status} by the test`;

@@ -80,6 +80,8 @@ const WAIT_SECONDS_MIN = 0.1;
  */
 const PATIENCE = { burstSeconds: 0.02, share: 0.001 };
 const WAIT_SECONDS_MAX = 600;
+/** What holds up whoever is there. */
+const WHOLE = { share: 1 } as const;
 const NONE: readonly Decision[] = [];
 
 export function createCostPolicy(options: CostPolicyOptions): CostPolicy {
@@ -96,8 +98,8 @@ class CostedPolicy implements CostPolicy {
   #used = false;
   /** The graph that was asked for last, where that was for an idle engine. */
   #askedWhenIdle: string | undefined;
-  /** The graph under way, where it was begun before anybody came. */
-  #begunUnused = "";
+  /** The capture under way that fill has begun, and the chance then that somebody meets it. */
+  #filling: { readonly id: string; readonly share: number } | undefined;
   readonly #gaps = new Gaps();
   readonly #announced = new Announced();
   #known: Knowledge | undefined;
@@ -185,7 +187,9 @@ class CostedPolicy implements CostPolicy {
     if (entry?.captureMs === undefined) return;
     const seconds = entry.captureMs / 1000;
     this.#known?.costs.observeCapture(entry.graph, seconds);
-    if (id !== this.#begunUnused) this.#stalls.spend(atSeconds, seconds);
+    const { share } = this.#filling?.id === id && state.idle ? this.#filling : WHOLE;
+    this.#filling = undefined;
+    this.#stalls.spend(atSeconds, share * seconds);
   }
 
   #start(
@@ -288,6 +292,7 @@ class CostedPolicy implements CostPolicy {
     if (objection !== undefined) {
       return this.#waitFor(graph, objection, this.#stalls.waitSeconds(atSeconds, stallSeconds));
     }
+    this.#filling = undefined;
     return [{ type: "capture", graph, reason: earnedReason(choice), whenIdle: state.idle }];
   }
 
@@ -350,15 +355,15 @@ class CostedPolicy implements CostPolicy {
       const seconds = this.#announced.waitSeconds(atSeconds, stallSeconds);
       return this.#waitFor(graph, `requests announced: ${requests}`, seconds);
     }
-    const share = this.#gaps.arrivalShare(atSeconds, stallSeconds);
-    const stallWait = this.#stalls.waitSeconds(atSeconds, stallSeconds);
-    const tooLong = this.#stalls.objection(atSeconds, stallSeconds);
-    if (!this.#used && stallWait < Number.POSITIVE_INFINITY) {
-      // Of all these captures whoever comes first meets one at most.
-      this.#begunUnused = graph.id;
-    } else if (tooLong !== undefined) {
-      return this.#waitFor(graph, tooLong, stallWait);
-    } else {
+    // Before anybody came, whoever comes first meets one of all these captures at most.
+    const share = this.#used ? this.#gaps.arrivalShare(atSeconds, stallSeconds) : 0;
+    const expectedSeconds = share * stallSeconds;
+    const tooLong = this.#stalls.objection(atSeconds, stallSeconds, expectedSeconds);
+    if (tooLong !== undefined) {
+      const seconds = this.#stalls.waitSeconds(atSeconds, stallSeconds, expectedSeconds);
+      return this.#waitFor(graph, tooLong, seconds);
+    }
+    if (this.#used) {
       const tooDear = gapObjection(choice, share);
       const delay = tooDear === undefined ? 0 : expectedDelay(choice, share);
       const wait = this.#patience.waitSeconds(atSeconds, delay);
@@ -369,6 +374,7 @@ class CostedPolicy implements CostPolicy {
       }
       this.#patience.spend(atSeconds, delay);
     }
+    this.#filling = { id: graph.id, share };
     return [{ type: "capture", graph, reason: fillReason(choice, share), whenIdle: true }];
   }
 

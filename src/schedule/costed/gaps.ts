@@ -12,9 +12,9 @@ const SHORTEST_SECONDS = 0.001;
 const BINS = 28;
 /** Each new gap fades the older ones by this much: some 60 are remembered. */
 const FADE = 1 - 1 / 60;
-/** Gaps of the prior, exponentially distributed with this mean. */
+/** Gaps of the prior, and the median of their lengths. */
 const PRIOR_GAPS = 2;
-const PRIOR_MEAN_SECONDS = 1;
+const PRIOR_MEDIAN_SECONDS = 1;
 
 export class Gaps {
   readonly #bins = new Float64Array(BINS);
@@ -26,9 +26,7 @@ export class Gaps {
   constructor() {
     for (let bin = 0; bin < BINS; bin++) {
       const from = bin === 0 ? 0 : edge(bin);
-      const share =
-        Math.exp(-from / PRIOR_MEAN_SECONDS) - Math.exp(-edge(bin + 1) / PRIOR_MEAN_SECONDS);
-      this.#bins[bin] = PRIOR_GAPS * share;
+      this.#bins[bin] = PRIOR_GAPS * (longerShare(from) - longerShare(edge(bin + 1)));
     }
     this.#arrivalsPerSecond = this.#arrivals();
   }
@@ -76,7 +74,7 @@ export class Gaps {
   #arrivals(): number {
     let gaps = 0;
     for (const weight of this.#bins) gaps += weight;
-    return gaps / (this.#countedSeconds + PRIOR_GAPS * PRIOR_MEAN_SECONDS);
+    return gaps / (this.#countedSeconds + PRIOR_GAPS * PRIOR_MEDIAN_SECONDS);
   }
 
   /** Weight of the gaps longer than this, linear within a bin. */
@@ -88,6 +86,14 @@ export class Gaps {
     const within = Math.min(1, Math.max(0, (seconds - from) / (edge(bin + 1) - from)));
     return longer + (this.#bins[bin] ?? 0) * (1 - within);
   }
+}
+
+/**
+ * Of the prior's gaps, those longer than this. Half are longer than a second, and of those that have
+ * lasted long half last as long again (a Lomax distribution), as nobody knows whether anybody comes.
+ */
+function longerShare(seconds: number): number {
+  return 1 / (1 + seconds / PRIOR_MEDIAN_SECONDS);
 }
 
 function edge(bin: number): number {
