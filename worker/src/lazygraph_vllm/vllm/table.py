@@ -15,6 +15,7 @@ from .allowed import (
     DRAFTS,
     EXPERT,
     HYBRID,
+    KV_OFFLOADING,
     LORA,
     MLA,
     MOE,
@@ -30,10 +31,11 @@ FAMILIES = (
     *(TENSOR, EXPERT, MOE, MLA, HYBRID, MULTIMODAL, LORA, SLEEP),
     *DRAFTERS.values(),
     BREAKABLE,
+    KV_OFFLOADING,
 )
 # What ``allowed`` refuses there whatever anybody allows: a test holds it to that.
 WRONG: dict[type[Any], tuple[str, ...]] = {
-    V26: (MOE, HYBRID, MULTIMODAL, LORA, SLEEP, DRAFTS, BREAKABLE)
+    V26: (MOE, HYBRID, MULTIMODAL, LORA, SLEEP, DRAFTS, BREAKABLE, KV_OFFLOADING)
 }
 # On every version, in the words of ``allowed``.
 ALWAYS_STOCK = (
@@ -59,9 +61,11 @@ ALWAYS_STOCK = (
     "LoRA with sleep mode",
     "sleep mode by another backend than cuMem",
     "sleep mode that moves graphs to the host or suspends NCCL",
-    "KV connectors",
+    "KV connectors other than OffloadingConnector and SimpleCPUOffloadConnector",
+    "KV offloading to other tiers than host memory",
+    "KV offloading with speculative decoding or sleep mode, on hybrid or multimodal models",
     "encoder-cache connectors",
-    "weight and KV offloading",
+    "weight offloading",
     "fast prefill",
     "in-process engines",
     "breakable CUDA graphs with LoRA or speculative decoding",
