@@ -12,6 +12,7 @@ from lazygraph_vllm.vllm.allowed import (
     DRAFTERS,
     KV_OFFLOADING,
     MOE,
+    OFFLOADERS,
     SLEEP,
     TENSOR,
     TRIED,
@@ -184,7 +185,7 @@ def test_offloading_to_host_memory_waits_for_its_first_run_on_a_gpu(connector: s
     assert config_reason(config, "0.33.0", allow_untested=True) is None
     reason = config_reason(config, "0.33.0", allow_untested=False)
     assert reason is not None
-    assert "KV offloading to host memory on vLLM 0.33.0 (not tried on a GPU yet)" in reason
+    assert f"{OFFLOADERS[connector]} on vLLM 0.33.0 (not tried on a GPU yet)" in reason
 
 
 def test_offloading_is_tried_alone_and_beside_no_other_trait(
@@ -201,6 +202,9 @@ def test_offloading_is_tried_alone_and_beside_no_other_trait(
     assert reason is not None and f"{KV_OFFLOADING} with {TENSOR}" in reason
     config.parallel_config.tensor_parallel_size = 1
     assert config_reason(config, "0.33.0", allow_untested=False) is None
+    config.kv_transfer_config = offloading("SimpleCPUOffloadConnector")
+    reason = config_reason(config, "0.33.0", allow_untested=False)
+    assert reason is not None and "by SimpleCPUOffloadConnector on vLLM 0.33.0" in reason
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,11 @@ DRAFTERS = {
     "eagle3": f"{DRAFTS} by EAGLE3",
     "mtp": f"{DRAFTS} by MTP",
 }
+# Nor have these in common who calls CUDA for them.
+OFFLOADERS = {
+    connectors.OFFLOADING: KV_OFFLOADING,
+    connectors.SIMPLE: f"{KV_OFFLOADING} by {connectors.SIMPLE}",
+}
 
 
 ALONE_0_33 = frozenset({LORA, *(DRAFTERS[method] for method in ("ngram", "draft_model", "eagle"))})
@@ -88,12 +93,13 @@ def traits(config: Any) -> frozenset[str]:
         LORA: config.lora_config is not None,
         SLEEP: getattr(model, "enable_sleep_mode", False),
         BREAKABLE: breakable.switched_on(),
-        KV_OFFLOADING: config.kv_transfer_config is not None,
         f"{quantization} quantisation": quantization is not None,
     }
     if config.speculative_config is not None:
         method = getattr(config.speculative_config, "method", None)
         found[DRAFTERS.get(str(method), DRAFTS)] = True
+    if config.kv_transfer_config is not None:
+        found[OFFLOADERS.get(str(connectors.name_of(config)), KV_OFFLOADING)] = True
     return frozenset(name for name, has in found.items() if has)
 
 

@@ -20,6 +20,7 @@ from .allowed import (
     MLA,
     MOE,
     MULTIMODAL,
+    OFFLOADERS,
     SLEEP,
     TENSOR,
     TRIED,
@@ -31,7 +32,7 @@ FAMILIES = (
     *(TENSOR, EXPERT, MOE, MLA, HYBRID, MULTIMODAL, LORA, SLEEP),
     *DRAFTERS.values(),
     BREAKABLE,
-    KV_OFFLOADING,
+    *OFFLOADERS.values(),
 )
 # What ``allowed`` refuses there whatever anybody allows: a test holds it to that.
 WRONG: dict[type[Any], tuple[str, ...]] = {
@@ -90,7 +91,9 @@ def _row(version: str) -> dict[str, Any]:
         return _as_row(version, [], (), [("everything", why)])
     wrong = WRONG.get(KNOWN[version], ())
     left = [(what, "captures go wrong there") for what in wrong]
-    known = (*wrong, *(DRAFTERS.values() if DRAFTS in wrong else ()), *tried.traits)
+    kinds = {DRAFTS: DRAFTERS, KV_OFFLOADING: OFFLOADERS}
+    of_wrong = [name for what in wrong for name in kinds.get(what, {}).values()]
+    known = (*wrong, *of_wrong, *tried.traits)
     new = [what for what in FAMILIES if what not in known]
     if not any("quantisation" in trait for trait in tried.traits):
         new.append("quantisation")
