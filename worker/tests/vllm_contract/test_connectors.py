@@ -161,6 +161,16 @@ def queue_slow_copies(device: Any, wrapper: Any, count: int) -> threading.Event:
     return gate
 
 
+def test_a_copy_of_no_block_is_none() -> None:
+    """What stands in for vLLM's copies does as they do."""
+    from vllm.v1.simple_kv_offload import cuda_mem_ops
+
+    nothing: Any = None  # no parameter is looked at
+    assert cuda_mem_ops.copy_blocks([], [], nothing) is None
+    with pytest.raises((AssertionError, AttributeError)):
+        cuda_mem_ops.copy_blocks([1], [2], nothing)
+
+
 @pytest.mark.parametrize("graph", ["FULL:4", "PIECEWISE:4"])
 def test_a_capture_begins_when_the_thread_has_begun_all_copies(
     device: Any, graph: str, monkeypatch: pytest.MonkeyPatch
