@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -144,3 +145,48 @@ def test_vllm_takes_the_engines_options(
     assert config_reason(config, __version__, allow_untested=True) is None
     assert OFFLOADERS[kind] in traits(config)
     assert config.compilation_config.cudagraph_mode.has_full_cudagraphs()
+
+
+class Core:
+    """Stands in for ``LLM`` and its engine: each request takes three steps, whatever it asks."""
+
+    def __init__(self) -> None:
+        self.llm_engine = self
+        self.left: dict[str, int] = {}
+        self.most = 0
+        self.called: list[Any] = []
+
+    def add_request(self, name: str, prompt: dict[str, Any], params: Any) -> None:
+        assert name not in self.left and prompt["prompt_token_ids"] and params.max_tokens >= 24
+        self.left[name] = 3
+        self.most = max(self.most, len(self.left))
+
+    def has_unfinished_requests(self) -> bool:
+        return bool(self.left)
+
+    def step(self) -> list[Any]:
+        for name in self.left:
+            self.left[name] -= 1
+        done = [name for name, steps in self.left.items() if steps == 0]
+        for name in done:
+            del self.left[name]
+        answer = [SimpleNamespace(token_ids=[7])]
+        return [SimpleNamespace(request_id=n, finished=True, outputs=answer) for n in done]
+
+    def collective_rpc(self, call: Any, args: tuple[Any, ...] = ()) -> list[Any]:
+        self.called.append(call)
+        if call is offload_checks.next_capture:
+            return [{"underWay": len(self.called) % 2, "error": None}]
+        return [{"loads": 0}]
+
+
+@pytest.mark.parametrize(("part", "captures"), [("ours", True), ("stock", False)])
+def test_every_prompt_is_asked_once_a_pass(part: str, captures: bool) -> None:
+    engine = Core()
+    told = offload_checks.run_tokens(engine, part)
+    names = set(offload_checks.prompts())
+    assert [set(tokens) for tokens in told["passes"].values()] == [names] * 4
+    assert engine.most == offload_checks.CONCURRENT
+    made = engine.called.count(offload_checks.next_capture)
+    assert made == told["capturedInTraffic"] and (made > 10) == captures
+    assert (0 < told["amongCopies"] < made) == captures
