@@ -24,6 +24,9 @@ file of that form:
   and nothing that grows; of ours every second one drops all graphs. Its control gives the weights
   up for good.
 - lora-lazy: traffic over three adapters earns graphs of its own case and no others.
+- offload-tokens: as tokens, for families that offload their KV cache (offload_checks.py): prompts
+  whose blocks come back from host memory, captures while they are copied. One control loads blocks
+  in the wrong order, another one captures with slots of live blocks.
 - spec-tokens: as tokens, for families that draft (draft_checks.py), twice: among captures, and with
   all graphs; as much must be accepted as in two runs of stock's, and no run of the drafter may have
   another shape than its target's. Its control's drafter graphs do nothing.
@@ -51,6 +54,7 @@ from typing import Any
 
 import adapter_checks
 import draft_checks
+import offload_checks
 import rank_checks
 import sleep_checks
 from random_adapters import write_adapters
@@ -68,6 +72,7 @@ PARTS = {
     "aside": ("plain", "again", "ours"),
     "lora-tokens": ("stock", "ours", "control"),
     "lora-lazy": ("ours",),
+    "offload-tokens": ("stock", "ours", "control", "writes"),
     "sleep-one": ("stock", "ours", "control"),
     "sleep-two": ("stock", "ours", "control"),
     "spec-tokens": ("stock", "again", "ours", "control"),
@@ -136,21 +141,25 @@ def make_engine(family: dict[str, Any], models: Path, **more: Any) -> Any:
     """VLLM's engine for this family, in this process and those that it starts."""
     from vllm import LLM
 
-    options = {
+    return LLM(**engine_options(family, models, **more))
+
+
+def engine_options(family: dict[str, Any], models: Path, **more: Any) -> dict[str, Any]:
+    """What ``LLM`` gets for this family; ``more`` goes before all else."""
+    given = engine_arguments(family.get("args", []))
+    return {
+        "model": str(models / family["shape"]),
+        "load_format": "dummy",
+        # Offloaded is only what a prefix can bring back.
+        "enable_prefix_caching": "kv_offloading_size" in given,
+        "gpu_memory_utilization": 0.1,
+        "kv_cache_memory_bytes": KV_CACHE_BYTES,
         "max_num_seqs": 512,
         "max_model_len": 4096,
-        **engine_arguments(family.get("args", [])),
+        **given,
         **draft_checks.options(family, models),
         **more,
     }
-    return LLM(
-        model=str(models / family["shape"]),
-        load_format="dummy",
-        enable_prefix_caching=False,
-        gpu_memory_utilization=0.1,
-        kv_cache_memory_bytes=KV_CACHE_BYTES,
-        **options,
-    )
 
 
 def engine_arguments(words: list[str]) -> dict[str, Any]:
@@ -243,14 +252,20 @@ def run_check(family: dict[str, Any], kind: str, part: str, models: Path) -> dic
     if kind in FAULTS:
         os.environ["LAZYGRAPH_TEST_FAULT"] = FAULTS[kind]
         os.environ["LAZYGRAPH_MODE"] = "lazy"  # the two tops are enough
-    if kind in ("tokens", "lora-tokens", "sleep-one", "sleep-two", "spec-tokens"):
+    if kind.endswith("tokens") or kind.startswith("sleep-"):
         # Batch invariance turns breakable graphs on for some shapes: those have a family.
         os.environ |= {"VLLM_BATCH_INVARIANT": "1", "VLLM_USE_BREAKABLE_CUDAGRAPH": "0"}
     os.environ |= family.get("env", {})
     if kind.startswith("lora-"):
         return run_adapter_check(family, kind, part, models)
     controller = rank_checks.controlled() if kind == "ranks" else None
-    engine = make_engine(family, models)
+    limits = offload_checks.LIMITS if kind == "offload-tokens" else {}
+    engine = make_engine(family, models, **limits)
+    if kind == "offload-tokens":
+        result = offload_checks.run_tokens(engine, part)
+        result["ranks"] = engine.collective_rpc(state_of)
+        engine.llm_engine.engine_core.shutdown()
+        return result
     if controller is not None:
         result = rank_checks.run(engine, controller, sequences, state_of)
         engine.llm_engine.engine_core.shutdown()
@@ -346,6 +361,8 @@ def verdict(kind: str, parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
         return draft_checks.verdict_tokens(parts)
     if kind == "spec-steps":
         return draft_checks.verdict_steps(parts)
+    if kind == "offload-tokens":
+        return offload_checks.verdict_tokens(parts)
     if kind == "lora-tokens":
         return adapter_checks.verdict_tokens(parts, parts["ours"]["adapters"])
     if kind == "lora-lazy":
@@ -473,6 +490,8 @@ def main() -> None:
         drafts = kind.startswith("spec-") and family not in draft_checks.FAMILIES
         if family not in families or kind not in PARTS or drafts:
             parser.error(f"expected FAMILY.KIND with a kind of {', '.join(PARTS)}, got {name}")
+        if kind.startswith("offload-") and not offload_checks.offloads(families[family]):
+            parser.error(f"expected a family with --kv-offloading-size for {kind}, got {name}")
     args.out.mkdir(parents=True, exist_ok=True)
     if args.group:
         run_group(args.out, models, families, args.checks)

@@ -164,6 +164,19 @@ const ONLY_V31: [string, string, string, string][] = [
     "@eager_break_during_capture\n",
     "@recorded\n",
   ],
+  // Of a KV connector: what switches it off, and the last thing that its thread does.
+  [
+    "ActiveKVConnector.set_disabled",
+    "v1/worker/gpu/kv_connector.py",
+    "        self._disabled = disabled\n",
+    "        pass\n",
+  ],
+  [
+    "DmaCopyBackend._copy_loop",
+    "v1/simple_kv_offload/copy_backend.py",
+    "            events_list.append((event_idx, event))\n",
+    "            events_list.append(event)\n",
+  ],
   // Of a drafter: its base, what it captures, by what it dispatches, whose a dummy row is.
   [
     "EagleSpeculator",

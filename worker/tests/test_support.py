@@ -10,10 +10,13 @@ from lazygraph_vllm.vllm.adapter import graph_mode_reason, missing_hook
 from lazygraph_vllm.vllm.allowed import (
     BREAKABLE,
     DRAFTERS,
+    KV_OFFLOADING,
     MOE,
+    OFFLOADERS,
     SLEEP,
     TENSOR,
     TRIED,
+    Tried,
     config_reason,
     gpu_reason,
 )
@@ -88,7 +91,7 @@ def test_what_was_tried_is_supported(version: str) -> None:
         ("speculative_config", object(), "speculative decoding"),
         ("lora_config", object(), "LoRA before vLLM 0.31"),
         ("model_config.enable_sleep_mode", True, "sleep mode before vLLM 0.31"),
-        ("kv_transfer_config", object(), "KV connectors"),
+        ("kv_transfer_config", object(), "KV connectors, or KV offloading, before vLLM 0.31"),
         ("ec_transfer_config", object(), "encoder-cache connectors"),
         ("parallel_config.ubatch_size", 2, "microbatches"),
         ("parallel_config.enable_eplb", True, "balancing of experts"),
@@ -158,6 +161,104 @@ def test_what_of_drafts_is_refused_whatever_anybody_allows(
         setattr(config.model_config, name, value)
     reason = config_reason(config, "0.33.0", allow_untested=True)
     assert reason is not None and what in reason and "\n" not in reason
+
+
+def offloading(connector: str | None = "OffloadingConnector", **more: Any) -> Any:
+    """What vLLM makes of `--kv-offloading-size`, or of `--kv-transfer-config`."""
+    return SimpleNamespace(
+        **{
+            "kv_connector": connector,
+            "kv_connector_module_path": None,
+            "kv_connector_extra_config": {"cpu_bytes_to_use": 4 << 30},
+            "kv_role": "kv_both",
+            **more,
+        }
+    )
+
+
+@pytest.mark.parametrize("connector", ["OffloadingConnector", "SimpleCPUOffloadConnector"])
+def test_offloading_to_host_memory_waits_for_its_first_run_on_a_gpu(connector: str) -> None:
+    config = supported()
+    config.parallel_config.tensor_parallel_size = 1
+    config.kv_transfer_config = offloading(connector)
+    config.cache_config.kv_offloading_size = 4.0
+    assert config_reason(config, "0.33.0", allow_untested=True) is None
+    reason = config_reason(config, "0.33.0", allow_untested=False)
+    assert reason is not None
+    assert f"{OFFLOADERS[connector]} on vLLM 0.33.0 (not tried on a GPU yet)" in reason
+
+
+def test_offloading_is_tried_alone_and_beside_no_other_trait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As it will be with its first run: one more in both lists."""
+    before = TRIED["0.33.0"]
+    more = frozenset({KV_OFFLOADING})
+    tried = Tried(before.traits | more, alone=before.alone | more)
+    monkeypatch.setitem(TRIED, "0.33.0", tried)
+    config = supported()
+    config.kv_transfer_config = offloading()
+    reason = config_reason(config, "0.33.0", allow_untested=False)
+    assert reason is not None and f"{KV_OFFLOADING} with {TENSOR}" in reason
+    config.parallel_config.tensor_parallel_size = 1
+    assert config_reason(config, "0.33.0", allow_untested=False) is None
+    config.kv_transfer_config = offloading("SimpleCPUOffloadConnector")
+    reason = config_reason(config, "0.33.0", allow_untested=False)
+    assert reason is not None and "by SimpleCPUOffloadConnector on vLLM 0.33.0" in reason
+
+
+@pytest.mark.parametrize(
+    ("transfer", "model", "what"),
+    [
+        (offloading("NixlConnector"), {}, "the KV connector NixlConnector, only OffloadingConn"),
+        (offloading("MultiConnector"), {}, "the KV connector MultiConnector, only Offloading"),
+        (offloading("LMCacheMPConnector"), {}, "the KV connector LMCacheMPConnector, only"),
+        (offloading("P2pNcclConnector"), {}, "the KV connector P2pNcclConnector, only"),
+        (offloading(None), {}, "the KV connector None, only"),
+        (offloading(kv_connector_module_path="mine"), {}, "of a module of its own, only vLLM's"),
+        (offloading(kv_role="kv_consumer"), {}, "in the role kv_consumer, expected kv_both"),
+        (
+            offloading(kv_connector_extra_config={"spec_name": "TieringOffloadingSpec"}),
+            {},
+            "another tier than host memory (TieringOffloadingSpec)",
+        ),
+        (
+            offloading(
+                "SimpleCPUOffloadConnector",
+                kv_connector_extra_config={"kv_offload_backend": "disk"},
+            ),
+            {},
+            "another tier than host memory (disk)",
+        ),
+        (offloading(), {"enable_sleep_mode": True}, "host memory with sleep mode"),
+        (offloading(), {"is_hybrid": True}, "host memory on hybrid models"),
+        (offloading(), {"is_multimodal_model": True}, "host memory on multimodal models"),
+    ],
+)
+def test_what_of_connectors_is_refused_whatever_anybody_allows(
+    transfer: Any, model: dict[str, Any], what: str
+) -> None:
+    config = supported()
+    config.kv_transfer_config = transfer
+    for name, value in model.items():
+        setattr(config.model_config, name, value)
+    reason = config_reason(config, "0.33.0", allow_untested=True)
+    assert reason is not None and what in reason and "\n" not in reason
+
+
+def test_drafts_beside_offloading_are_refused() -> None:
+    config = supported()
+    config.kv_transfer_config = offloading()
+    config.speculative_config = SimpleNamespace(method="ngram")
+    reason = config_reason(config, "0.33.0", allow_untested=True)
+    assert reason is not None and "host memory with speculative decoding" in reason
+
+
+def test_a_size_that_made_no_connector_is_refused() -> None:
+    config = supported()
+    config.cache_config.kv_offloading_size = 4.0
+    reason = config_reason(config, "0.33.0", allow_untested=True)
+    assert reason is not None and "KV offloading to host memory without a KV connector" in reason
 
 
 def test_an_in_process_engine_has_no_loop_to_run_commands_in(

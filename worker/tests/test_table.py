@@ -13,6 +13,7 @@ from lazygraph_vllm.vllm.allowed import (
     BREAKABLE,
     DRAFTS,
     HYBRID,
+    KV_OFFLOADING,
     LORA,
     MOE,
     MULTIMODAL,
@@ -22,7 +23,7 @@ from lazygraph_vllm.vllm.allowed import (
 )
 from lazygraph_vllm.vllm.choose import KNOWN
 from lazygraph_vllm.vllm.table import ALWAYS_STOCK, WRONG, document
-from test_support import supported
+from test_support import offloading, supported
 
 COPY = Path(__file__).parents[2] / "docs" / "vllm-versions.json"
 
@@ -66,9 +67,20 @@ EXAMPLES: dict[str, tuple[str, Any]] = {
         "model_config.sleep_mode_offload_cudagraph",
         True,
     ),
-    "KV connectors": ("kv_transfer_config", object()),
+    "KV connectors other than OffloadingConnector and SimpleCPUOffloadConnector": (
+        "kv_transfer_config",
+        offloading("NixlConnector"),
+    ),
+    "KV offloading to other tiers than host memory": (
+        "kv_transfer_config",
+        offloading(kv_connector_extra_config={"spec_name": "TieringOffloadingSpec"}),
+    ),
+    "KV offloading with speculative decoding or sleep mode, on hybrid or multimodal models": (
+        "kv_transfer_config",
+        offloading(),
+    ),
     "encoder-cache connectors": ("ec_transfer_config", object()),
-    "weight and KV offloading": ("cache_config.kv_offloading_size", 4.0),
+    "weight offloading": ("offload_config.uva.cpu_offload_gb", 1),
     "fast prefill": ("cache_config.kv_sharing_fast_prefill", True),
     "breakable CUDA graphs with LoRA or speculative decoding": ("lora_config", SimpleNamespace()),
     "other compilation modes than 3 without breakable CUDA graphs": ("compilation_config.mode", 0),
@@ -85,6 +97,7 @@ TRAITS: dict[str, tuple[str, Any]] = {
     SLEEP: ("model_config.enable_sleep_mode", True),
     DRAFTS: ("speculative_config", SimpleNamespace(method="ngram")),
     BREAKABLE: ("compilation_config.mode", 0),
+    KV_OFFLOADING: ("kv_transfer_config", offloading()),
 }
 
 

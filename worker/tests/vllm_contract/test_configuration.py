@@ -84,10 +84,10 @@ def test_two_ranks_are_on_the_list(configure: Any) -> None:
         ({"data_parallel_size": 2}, "data parallelism"),
         ({"cpu_offload_gb": 1}, "offloading"),
         ({"offload_group_size": 2}, "offloading"),
-        ({"kv_offloading_size": 1.0}, "KV connectors"),
+        ({"kv_offloading_size": 1.0}, "KV offloading"),
         (
             {"kv_transfer_config": {"kv_connector": "ExampleConnector", "kv_role": "kv_both"}},
-            "KV connectors",
+            "KV connector",
         ),
         (
             {"speculative_config": {"method": UNTRIED_DRAFTER, "num_speculative_tokens": 2}},

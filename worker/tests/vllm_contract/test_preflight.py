@@ -100,6 +100,53 @@ def test_breakable_graphs_run_as_stock_until_they_are_allowed(
 
 
 @tried
+def test_kv_offloading_runs_as_stock_until_it_is_allowed(
+    host: None, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("serve", model, "--kv-offloading-size", "2")
+    assert ask(*words).lazily is False
+    allowed = ask(*words, LAZYGRAPH_ALLOW_UNTESTED="1")
+    assert allowed.lazily is WARMS_UP_SEPARATELY, allowed.reason
+    if not allowed.lazily:
+        return
+    assert "KV offloading to host memory on vLLM" in ask(*words).reason
+    assert "KV offloading to host memory" in allowed.traits
+    transfer = '{"kv_connector": "OffloadingConnector", "kv_role": "kv_both", %s}'
+    extra = '"kv_connector_extra_config": {"cpu_bytes_to_use": 1073741824%s}'
+    named = transfer % (extra % "")
+    same = ask("serve", model, "--kv-transfer-config", named, LAZYGRAPH_ALLOW_UNTESTED="1")
+    assert same.lazily is True and same.traits == allowed.traits
+    monkeypatch.setattr("vllm.envs.VLLM_USE_SIMPLE_KV_OFFLOAD", True, raising=False)
+    simple = ask(*words, LAZYGRAPH_ALLOW_UNTESTED="1")
+    assert "KV offloading to host memory by SimpleCPUOffloadConnector" in simple.traits
+
+
+@tried
+@pytest.mark.parametrize(
+    ("transfer", "what"),
+    [
+        (
+            '{"kv_connector": "ExampleConnector", "kv_role": "kv_both"}',
+            "the KV connector ExampleConnector, only OffloadingConnector and SimpleCPU",
+        ),
+        (
+            '{"kv_connector": "OffloadingConnector", "kv_role": "kv_both", '
+            '"kv_connector_extra_config": {"spec_name": "TieringOffloadingSpec"}}',
+            "KV offloading to another tier than host memory (TieringOffloadingSpec)",
+        ),
+    ],
+)
+def test_other_connectors_and_tiers_run_as_stock(
+    host: None, model: str, transfer: str, what: str
+) -> None:
+    words = ("serve", model, "--kv-transfer-config", transfer)
+    answer = ask(*words, LAZYGRAPH_ALLOW_UNTESTED="1")
+    if not WARMS_UP_SEPARATELY:
+        what = "KV connectors, or KV offloading, before vLLM 0.31"
+    assert answer.lazily is False and what in answer.reason and "\n" not in answer.reason
+
+
+@tried
 @pytest.mark.parametrize(
     ("words", "what"),
     [

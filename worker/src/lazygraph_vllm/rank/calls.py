@@ -190,6 +190,8 @@ def preflight(
         reason = f"unknown graph {graph!r}"
     elif graph in state.failed:
         reason = f"failed before: {state.failed[graph]}"
+    elif (why := state.adapter.why_not_now(state.runner)) is not None:
+        reason = why
     else:
         needs = (free_bytes_min, headroom_bytes_min, reserve_bytes)
         reason = shortage(wrapper, *needs)

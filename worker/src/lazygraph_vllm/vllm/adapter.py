@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple
 
-from . import breakable, drafts, lora
+from . import breakable, connectors, drafts, lora
 from .states import States, borrow
 
 
@@ -141,6 +141,7 @@ class Adapter(ABC):
         )
         reason = reason or self.breakable_reason(runner)
         reason = reason or lora.missing(runner) or drafts.missing(runner)
+        reason = reason or connectors.missing(runner)
         if reason is None and not any(self.planned(manager).values()):
             reason = "vLLM has no graph to capture here"
         return reason
@@ -293,6 +294,10 @@ class Adapter(ABC):
         """What must hold in vLLM while a capture is under way, and must not outside it."""
         return _capturing(runner)
 
+    def why_not_now(self, runner: Any) -> str | None:
+        """Why nothing can be captured between these two steps, as a sentence."""
+        return connectors.why_not_now(runner)
+
     def between_steps(self, runner: Any) -> contextlib.AbstractContextManager[None]:
         """What a capture between two steps, and its check, must leave as serving had it."""
         return lora.metadata_only(runner)
@@ -376,6 +381,8 @@ def _capturing(runner: Any) -> Iterator[None]:
     from vllm.v1.worker.gpu import cudagraph_utils
 
     with contextlib.ExitStack() as stack:
+        # First: it may refuse, and nothing is changed yet.
+        stack.enter_context(connectors.apart(runner))
         # A first-time Triton specialisation here is expected, not a fault of serving.
         stack.enter_context(replaced(jit_monitor, "_mode", "warn"))
         # One progress bar per call of vLLM's capture is noise with one graph per call.

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from . import breakable
+from . import breakable, connectors
 from .choose import KNOWN, adapter_for, plain
 from .drafts import METHODS
 from .v26 import V26
@@ -43,6 +43,7 @@ LORA = "LoRA"
 SLEEP = "sleep mode"
 DRAFTS = "speculative decoding"
 BREAKABLE = "breakable CUDA graphs"
+KV_OFFLOADING = "KV offloading to host memory"
 # Each is shown by itself: what they have of graphs is not alike.
 DRAFTERS = {
     "ngram": f"{DRAFTS} by n-gram",
@@ -51,6 +52,11 @@ DRAFTERS = {
     "eagle": f"{DRAFTS} by EAGLE",
     "eagle3": f"{DRAFTS} by EAGLE3",
     "mtp": f"{DRAFTS} by MTP",
+}
+# Nor have these in common who calls CUDA for them.
+OFFLOADERS = {
+    connectors.OFFLOADING: KV_OFFLOADING,
+    connectors.SIMPLE: f"{KV_OFFLOADING} by {connectors.SIMPLE}",
 }
 
 
@@ -61,8 +67,8 @@ TRIED: dict[str, Tried] = {
     "0.26.0": Tried(frozenset({TENSOR})),
     # bench/results/v033-checks.json, v033-more-checks.json and v033-first-run.json. Hybrid models
     # are not here: each graph was right, but what captures in the middle of traffic do to recurrent
-    # states is not shown. Nor EAGLE3, of which the same is so. MTP and sleep mode wait for their first
-    # run.
+    # states is not shown. Nor EAGLE3, of which the same is so. MTP, sleep mode and KV offloading
+    # wait for their first run; the last is one for ALONE_0_33 as well.
     "0.33.0": Tried(
         frozenset({TENSOR, EXPERT, MOE, MLA, "fp8 quantisation", "auto_gptq quantisation"})
         | ALONE_0_33,
@@ -94,6 +100,8 @@ def traits(config: Any) -> frozenset[str]:
     if config.speculative_config is not None:
         method = getattr(config.speculative_config, "method", None)
         found[DRAFTERS.get(str(method), DRAFTS)] = True
+    if config.kv_transfer_config is not None:
+        found[OFFLOADERS.get(str(connectors.name_of(config)), KV_OFFLOADING)] = True
     return frozenset(name for name, has in found.items() if has)
 
 
@@ -199,9 +207,9 @@ def _refused(config: Any, version: str) -> str | None:
         *_draft_checks(config, before_0_27),
         *_adapter_checks(config, before_0_27),
         *_sleep_checks(config, before_0_27),
-        (config.kv_transfer_config is not None, "KV connectors"),
+        *_connector_checks(config, before_0_27),
         (getattr(config, "ec_transfer_config", None) is not None, "encoder-cache connectors"),
-        (_offloads(config), "weight or KV offloading"),
+        (_offloads_weights(config), "weight offloading"),
         # It dispatches a second time in a step, and needs that size captured.
         (getattr(config.cache_config, "kv_sharing_fast_prefill", False), "fast prefill"),
         (not _in_engine_process(), "VLLM_ENABLE_V1_MULTIPROCESSING=0, an in-process engine"),
@@ -299,10 +307,33 @@ def _sleep_checks(config: Any, old: bool) -> tuple[tuple[bool, str], ...]:
     )
 
 
-def _offloads(config: Any) -> bool:
-    cache = config.cache_config
-    if getattr(cache, "kv_offloading_size", None):
-        return True
+def _connector_checks(config: Any, old: bool) -> tuple[tuple[bool, str], ...]:
+    """What of KV connectors is refused: all but those that offload to host memory alone."""
+    transfer, model = config.kv_transfer_config, config.model_config
+    if transfer is None:
+        # Where vLLM has resolved its configuration, a size has made a connector of it.
+        size = getattr(config.cache_config, "kv_offloading_size", None)
+        return ((bool(size), f"{KV_OFFLOADING} without a KV connector"),)
+    foreign, tier = connectors.foreign(config), connectors.other_tier(config)
+    attention = getattr(config, "attention_config", None)
+    return (
+        (old, "KV connectors, or KV offloading, before vLLM 0.31"),
+        (foreign is not None, str(foreign)),
+        (tier is not None, f"KV offloading to another tier than host memory ({tier})"),
+        (
+            getattr(attention, "hisparse_config", None) is not None,
+            f"{KV_OFFLOADING} with HiSparse",
+        ),
+        # Its connector ends a step after the drafter, which was not thought through.
+        (config.speculative_config is not None, f"{KV_OFFLOADING} with {DRAFTS}"),
+        (getattr(model, "enable_sleep_mode", False), f"{KV_OFFLOADING} with {SLEEP}"),
+        # A check lends blocks to a dummy batch, which a copy may be reading.
+        (getattr(model, "is_hybrid", False), f"{KV_OFFLOADING} on {HYBRID}"),
+        (getattr(model, "is_multimodal_model", False), f"{KV_OFFLOADING} on {MULTIMODAL}"),
+    )
+
+
+def _offloads_weights(config: Any) -> bool:
     offload = getattr(config, "offload_config", None)
     if offload is None:
         return False

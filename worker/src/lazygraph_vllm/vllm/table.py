@@ -15,10 +15,12 @@ from .allowed import (
     DRAFTS,
     EXPERT,
     HYBRID,
+    KV_OFFLOADING,
     LORA,
     MLA,
     MOE,
     MULTIMODAL,
+    OFFLOADERS,
     SLEEP,
     TENSOR,
     TRIED,
@@ -30,10 +32,11 @@ FAMILIES = (
     *(TENSOR, EXPERT, MOE, MLA, HYBRID, MULTIMODAL, LORA, SLEEP),
     *DRAFTERS.values(),
     BREAKABLE,
+    *OFFLOADERS.values(),
 )
 # What ``allowed`` refuses there whatever anybody allows: a test holds it to that.
 WRONG: dict[type[Any], tuple[str, ...]] = {
-    V26: (MOE, HYBRID, MULTIMODAL, LORA, SLEEP, DRAFTS, BREAKABLE)
+    V26: (MOE, HYBRID, MULTIMODAL, LORA, SLEEP, DRAFTS, BREAKABLE, KV_OFFLOADING)
 }
 # On every version, in the words of ``allowed``.
 ALWAYS_STOCK = (
@@ -59,9 +62,11 @@ ALWAYS_STOCK = (
     "LoRA with sleep mode",
     "sleep mode by another backend than cuMem",
     "sleep mode that moves graphs to the host or suspends NCCL",
-    "KV connectors",
+    "KV connectors other than OffloadingConnector and SimpleCPUOffloadConnector",
+    "KV offloading to other tiers than host memory",
+    "KV offloading with speculative decoding or sleep mode, on hybrid or multimodal models",
     "encoder-cache connectors",
-    "weight and KV offloading",
+    "weight offloading",
     "fast prefill",
     "in-process engines",
     "breakable CUDA graphs with LoRA or speculative decoding",
@@ -86,7 +91,9 @@ def _row(version: str) -> dict[str, Any]:
         return _as_row(version, [], (), [("everything", why)])
     wrong = WRONG.get(KNOWN[version], ())
     left = [(what, "captures go wrong there") for what in wrong]
-    known = (*wrong, *(DRAFTERS.values() if DRAFTS in wrong else ()), *tried.traits)
+    kinds = {DRAFTS: DRAFTERS, KV_OFFLOADING: OFFLOADERS}
+    of_wrong = [name for what in wrong for name in kinds.get(what, {}).values()]
+    known = (*wrong, *of_wrong, *tried.traits)
     new = [what for what in FAMILIES if what not in known]
     if not any("quantisation" in trait for trait in tried.traits):
         new.append("quantisation")
