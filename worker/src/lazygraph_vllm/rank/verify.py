@@ -56,6 +56,7 @@ def relative_difference(state: RankState, forward_factory: Any, desc: Any) -> fl
         else:
             output = _piecewise(manager, run, mode)
             got = [each[:n].clone() for each in state.adapter.answer(output)]
+        state.adapter.clear_inputs(state.runner, n)
         torch.cuda.synchronize()
         rows = states.rows(n, requests)
         both = zip(got, expected, strict=True)

@@ -388,6 +388,10 @@ class Adapter(ABC):
                 buffer.copy_(positions.expand(buffer.shape))
         stages.draw_handed(runner, tokens, generator)
 
+    def clear_inputs(self, runner: Any, tokens: int) -> None:
+        """Take back what of that vLLM's next dummy batch would leave as it is."""
+        stages.clear_handed(runner, tokens)
+
     def end_captures(self) -> None:
         """Make a capture in a real step an error, as vLLM does after its start."""
         from vllm.compilation import monitor

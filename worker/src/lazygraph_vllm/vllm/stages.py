@@ -99,3 +99,14 @@ def draw_handed(runner: Any, tokens: int, generator: Any) -> None:
     for _, buffer in sorted(handed.items()):
         rows = buffer[:tokens]
         rows.copy_(torch.randn(rows.shape, generator=generator))
+
+
+def clear_handed(runner: Any, tokens: int) -> None:
+    """Leave none of it to the next capture, whose dummy batch zeroes all inputs but these.
+
+    A graph of as many tokens would be captured on what its own check draws, and one that replays
+    nothing would have left the right answer behind.
+    """
+    if (handed := getattr(runner, "intermediate_tensors", None)) is not None:
+        for _, buffer in handed.items():
+            buffer[:tokens].zero_()
