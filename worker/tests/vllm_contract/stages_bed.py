@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from breakable_bed import ungraphed
-from builders import HIDDEN, Wrapper, bring_up_rank, make_config, make_runner, step, uniform_count
+from builders import HIDDEN, Model, Wrapper, bring_up_rank, make_config, make_runner, serve, step
 from cuda_stand_in import Group
 
 VOCABULARY = 32
@@ -70,13 +70,7 @@ class Stage:
         batch = get_forward_context().attn_metadata
         output.copy_(query * batch["scale"] + batch["prefills"])
 
-    def modules(self) -> Iterator[Any]:
-        """As of an ``nn.Module``: vLLM looks there whether anything was compiled."""
-        from vllm.compilation.wrapper import TorchCompileWithNoGuardsWrapper
-
-        compiled = TorchCompileWithNoGuardsWrapper.__new__(TorchCompileWithNoGuardsWrapper)
-        compiled.do_not_compile = False
-        yield compiled
+    modules = Model.modules
 
     def __call__(
         self, input_ids: Any, positions: Any, intermediate_tensors: Any = None, **_: Any
@@ -214,44 +208,7 @@ def make_stage(gpu: Any, number: int, mode: str) -> Any:
         lengths = list(scheduled.num_scheduled_tokens.values())
         scale.fill_(1 + sum(lengths) / 8)
         metadata = {"scale": scale, "prefills": sum(n > 1 for n in lengths)}
-        return serve(runner, scheduled, handed, metadata)
+        return serve(runner, scheduled, metadata, handed)
 
     runner.execute_model = execute
     return runner
-
-
-def serve(runner: Any, scheduled: Any, handed: Any, metadata: Any) -> Any:
-    """The graph part of ``GPUModelRunner.execute_model``, as vLLM has it on a pipeline's stage."""
-    import torch
-    from vllm.forward_context import BatchDescriptor, set_forward_context
-    from vllm.sequence import IntermediateTensors
-    from vllm.v1.worker.gpu.dp_utils import dispatch_cg_and_sync_dp
-
-    lengths = scheduled.num_scheduled_tokens.values()
-    requests, tokens = len(lengths), scheduled.total_num_scheduled_tokens
-    uniform = uniform_count(requests, tokens, max(lengths))
-    manager = runner.cudagraph_manager
-    desc, _ = dispatch_cg_and_sync_dp(manager, requests, tokens, uniform, dp_size=1, dp_rank=0)
-    n = desc.num_tokens
-    inputs = {
-        "input_ids": runner.input_buffers.input_ids[:n],
-        "positions": runner.input_buffers.positions[:n],
-        "intermediate_tensors": None,
-    }
-    with torch.inference_mode():
-        if not runner.is_first_pp_rank:
-            into = runner.intermediate_tensors.tensors
-            taken = {k: v[:n].copy_(handed.tensors[k][:n]) for k, v in into.items()}
-            inputs |= {"input_ids": None, "intermediate_tensors": IntermediateTensors(taken)}
-        if desc.cg_mode.name == "FULL":
-            return manager.run_fullgraph(desc)
-        with set_forward_context(
-            metadata,
-            runner.vllm_config,
-            num_tokens=n,
-            cudagraph_runtime_mode=desc.cg_mode,
-            batch_descriptor=BatchDescriptor(num_tokens=n, has_lora=False),
-        ):
-            if desc.cg_mode.name == "PIECEWISE":
-                return manager.run_pw_graph(runner.model, inputs)
-            return runner.model(**inputs)
