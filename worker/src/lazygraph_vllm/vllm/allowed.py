@@ -174,6 +174,7 @@ def _refused(config: Any, version: str) -> str | None:
         (before_0_27 and getattr(model, "is_multimodal_model", False), MULTIMODAL),
         (bool(model and getattr(model, "is_encoder_decoder", False)), "encoder-decoder models"),
         (parallel.data_parallel_size > 1, "data parallelism"),
+        *_pipeline_checks(config, before_0_27),
         (getattr(parallel, "prefill_context_parallel_size", 1) > 1, "context parallelism"),
         (getattr(parallel, "decode_context_parallel_size", 1) > 1, "context parallelism"),
         (getattr(parallel, "enable_dbo", False), "dual batch overlap"),
@@ -205,7 +206,6 @@ def _refused(config: Any, version: str) -> str | None:
         (getattr(config.cache_config, "kv_sharing_fast_prefill", False), "fast prefill"),
         (not _in_engine_process(), "VLLM_ENABLE_V1_MULTIPROCESSING=0, an in-process engine"),
         *_breakable_checks(config, before_0_27),
-        *_pipeline_checks(config, before_0_27),
     )
     return next((what for refused, what in checks if refused), None)
 
