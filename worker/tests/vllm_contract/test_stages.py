@@ -154,6 +154,25 @@ def test_each_first_replay_is_checked_on_every_stage(make: Any, mode: str) -> No
     assert [runner.lazygraph.state.verified for runner in pipeline.runners] == [every] * STAGES
 
 
+def test_a_check_that_draws_once_takes_a_stages_own_writing_for_a_fault(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Why it draws before each of its runs."""
+    drawn: list[Any] = []
+    draw = stages.draw_handed
+
+    def once(runner: Any, tokens: int, generator: Any) -> None:
+        if runner not in drawn:
+            draw(runner, tokens, generator)
+        drawn.append(runner)
+
+    pipeline = make()
+    pipeline.start(verify=True)
+    monkeypatch.setattr(stages, "draw_handed", once)
+    first, last = (answer["mismatch"] for answer in pipeline.call(rank.capture, "FULL:4"))
+    assert first is None and last > 0.02
+
+
 class Rolled:
     """Replays the graph and moves every row to the next place: rows that are alike hide it."""
 
@@ -204,6 +223,7 @@ def test_a_check_leaves_no_input_behind_that_would_hide_a_dead_graph(
 
     def mismatches() -> list[float | None]:
         pipeline = make()
+        pipeline.runners[1].model.in_place = False
         pipeline.start(verify=True)
         capturer = pipeline.runners[1].lazygraph.capturer
         verify = capturer._verify

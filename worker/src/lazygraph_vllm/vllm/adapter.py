@@ -366,6 +366,7 @@ class Adapter(ABC):
     def fill_inputs(self, runner: Any, requests: int, tokens: int) -> None:
         """Draw what a step's inputs are: the dummy batch is all zeros, which hides mixed-up rows.
 
+        The same at every call with as many tokens, on all ranks.
         Its rows also say that they are padding, which a mixture of experts leaves out.
         """
         import torch
