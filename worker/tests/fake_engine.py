@@ -7,6 +7,7 @@ import queue
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -75,6 +76,7 @@ class FakeRank:
         self.more: tuple[str, ...] = ()
         self.budget_seconds: float | None = None
         self.skipped: tuple[str, ...] = ()
+        self.layers = SHAPE.layers
 
     def hash(self) -> str:
         text = f"{self.epoch}{sorted(self.captured)}{self.forked}"
@@ -97,7 +99,8 @@ class FakeRank:
             return {"unsupported": self.unsupported}
         return {
             "graphs": self.graphs, "cudagraph_mode": "FULL_AND_PIECEWISE",
-            "layers": 2, "shape": SHAPE, "memory": self.memory(),
+            "layers": self.layers, "shape": replace(SHAPE, layers=self.layers),
+            "memory": self.memory(),
         }  # fmt: skip
 
     def reserve(self, mode: str, known_bytes: int | None, margin: int | None) -> str | None:

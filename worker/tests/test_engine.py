@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from fake_controller import FakeController
-from fake_engine import GRAPHS, TOPS, Engine, FakeRank, Wire, make_config, make_engine
+from fake_engine import GRAPHS, SHAPE, TOPS, Engine, FakeRank, Wire, make_config, make_engine
 from lazygraph_vllm.engine import commands as commands_module
 from lazygraph_vllm.engine import session as session_module
 from lazygraph_vllm.engine.agent import Agent
@@ -41,6 +41,7 @@ from lazygraph_vllm.protocol.messages import (
     Telemetry,
     Welcome,
 )
+from lazygraph_vllm.rules import forecast
 from lazygraph_vllm.settings import Settings
 
 
@@ -179,6 +180,19 @@ def test_ranks_with_different_plans_run_as_stock() -> None:
     assert engine.agent.state.unsupported == "the ranks would capture different graphs"
     assert engine.model_executor.calls == ["describe"]
     assert engine.wire.last(Inventory).phase == "stock"
+
+
+@pytest.mark.parametrize("most", [0, 1])
+def test_the_stage_with_most_layers_decides_what_fits(most: int) -> None:
+    """Whichever it is: all of them capture the same."""
+    engine = make_engine(ranks=2)
+    engine.ranks[most].layers = 5
+    engine.start()
+    assert engine.wire.last(Inventory).layers == 5
+    [graph, *_] = GRAPHS
+    own = forecast.need_bytes(graph, (), dataclasses.replace(SHAPE, layers=5))
+    assert engine.agent.state.room.growth_bytes(graph.id, GRAPHS, ()) == own
+    assert own > forecast.need_bytes(graph, (), SHAPE), "positive control"
 
 
 def test_a_rank_that_is_not_supported_makes_the_engine_stock() -> None:

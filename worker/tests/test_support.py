@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,9 +11,12 @@ from lazygraph_vllm.vllm.adapter import graph_mode_reason, missing_hook
 from lazygraph_vllm.vllm.allowed import (
     BREAKABLE,
     DRAFTERS,
+    DRAFTS,
     KV_OFFLOADING,
+    LORA,
     MOE,
     OFFLOADERS,
+    PIPELINE,
     SLEEP,
     TENSOR,
     TRIED,
@@ -81,7 +85,7 @@ def test_what_was_tried_is_supported(version: str) -> None:
         ("model_config.is_multimodal_model", True, "multimodal"),
         ("use_v2_model_runner", False, "V1 model runner"),
         ("parallel_config.data_parallel_size", 2, "data parallelism"),
-        ("parallel_config.pipeline_parallel_size", 2, "pipeline parallelism"),
+        ("parallel_config.pipeline_parallel_size", 2, "pipeline parallelism before vLLM 0.31"),
         ("parallel_config.prefill_context_parallel_size", 2, "context parallelism"),
         ("parallel_config.decode_context_parallel_size", 2, "context parallelism"),
         ("parallel_config.enable_dbo", True, "dual batch overlap"),
@@ -329,6 +333,12 @@ def with_drafts(method: str) -> Any:
     return config
 
 
+def with_stages() -> Any:
+    config = one_gpu(supported())
+    config.parallel_config.pipeline_parallel_size = 2
+    return config
+
+
 SHOWN = [with_adapters, *(lambda m=m: with_drafts(m) for m in ("ngram", "draft_model", "eagle"))]
 
 
@@ -353,6 +363,7 @@ def test_adapters_and_drafts_are_let_in_by_themselves(make: Any) -> None:
         (with_drafts("eagle3"), DRAFTERS["eagle3"]),
         (with_drafts("mtp"), DRAFTERS["mtp"]),
         (with_drafts("ngram_gpu"), DRAFTERS["ngram_gpu"]),
+        (with_stages(), PIPELINE),
     ],
 )
 def test_what_no_gpu_has_shown_says_so_and_can_be_allowed(config: Any, what: str) -> None:
@@ -361,6 +372,44 @@ def test_what_no_gpu_has_shown_says_so_and_can_be_allowed(config: Any, what: str
         "LAZYGRAPH_ALLOW_UNTESTED=1 overrides this"
     )
     assert config_reason(config, "0.33.0", allow_untested=True) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "what"),
+    [
+        ("speculative_config", with_drafts("ngram").speculative_config, f"with {DRAFTS}"),
+        ("lora_config", SimpleNamespace(), f"with {LORA}"),
+        ("model_config.enable_sleep_mode", True, f"with {SLEEP}"),
+        ("model_config.is_hybrid", True, "on hybrid models"),
+        ("model_config.is_multimodal_model", True, "on multimodal models"),
+        (
+            "compilation_config.pass_config",
+            SimpleNamespace(enable_sp=True),
+            "with sequence parallelism",
+        ),
+    ],
+)
+def test_stages_beside_another_feature_stay_refused(path: str, value: Any, what: str) -> None:
+    config = with_stages()
+    *owners, name = path.split(".")
+    setattr(getattr(config, owners[0]) if owners else config, name, value)
+    reason = config_reason(config, "0.33.0", allow_untested=True)
+    assert reason == f"not supported: {PIPELINE} {what}"
+    config.parallel_config.pipeline_parallel_size = 1
+    assert config_reason(config, "0.33.0", allow_untested=True) is None, "refused for its sake"
+
+
+def test_stages_are_let_in_by_themselves_once_a_gpu_has_shown_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried = TRIED["0.33.0"]
+    shown = replace(tried, traits=tried.traits | {PIPELINE}, alone=tried.alone | {PIPELINE})
+    monkeypatch.setitem(TRIED, "0.33.0", shown)
+    config = with_stages()
+    assert config_reason(config, "0.33.0", allow_untested=False) is None
+    config.parallel_config.tensor_parallel_size = 2
+    reason = config_reason(config, "0.33.0", allow_untested=False)
+    assert reason is not None and "pipeline parallelism with tensor parallelism" in reason
 
 
 @pytest.fixture
@@ -372,15 +421,17 @@ def breakable(monkeypatch: pytest.MonkeyPatch) -> Any:
     return config
 
 
-def test_breakable_graphs_wait_for_a_gpu_and_can_be_allowed(breakable: Any) -> None:
-    assert BREAKABLE not in TRIED["0.33.0"].traits, "then this test has another feature to wait"
-    assert config_reason(breakable, "0.33.0", allow_untested=False) == (
-        "not supported: breakable CUDA graphs on vLLM 0.33.0 (not tried on a GPU yet); "
-        "LAZYGRAPH_ALLOW_UNTESTED=1 overrides this"
-    )
-    assert config_reason(breakable, "0.33.0", allow_untested=True) is None
+def test_breakable_graphs_run_lazily_alone_from_031_on(breakable: Any) -> None:
+    breakable.parallel_config.tensor_parallel_size = 1
+    assert config_reason(breakable, "0.33.0", allow_untested=False) is None
     reason = config_reason(breakable, "0.26.0", allow_untested=True)
     assert reason == "not supported: breakable CUDA graphs before vLLM 0.31"
+    breakable.parallel_config.tensor_parallel_size = 2
+    assert config_reason(breakable, "0.33.0", allow_untested=False) == (
+        "not supported: breakable CUDA graphs with tensor parallelism on vLLM 0.33.0 "
+        "(not tried on a GPU yet); LAZYGRAPH_ALLOW_UNTESTED=1 overrides this"
+    )
+    assert config_reason(breakable, "0.33.0", allow_untested=True) is None
 
 
 def test_a_model_without_a_compiler_or_breakable_graphs_stays_refused(
@@ -396,12 +447,16 @@ def test_a_model_without_a_compiler_or_breakable_graphs_stays_refused(
     [
         ("lora_config", "LoRA with breakable CUDA graphs"),
         ("speculative_config", "speculative decoding with breakable CUDA graphs"),
+        ("pipeline", "pipeline parallelism with breakable CUDA graphs"),
     ],
 )
 def test_breakable_graphs_beside_another_feature_stay_refused(
     breakable: Any, name: str, what: str
 ) -> None:
-    setattr(breakable, name, SimpleNamespace(method="ngram"))
+    if name == "pipeline":
+        breakable.parallel_config.pipeline_parallel_size = 2
+    else:
+        setattr(breakable, name, SimpleNamespace(method="ngram"))
     reason = config_reason(breakable, "0.33.0", allow_untested=True)
     assert reason == f"not supported: {what}"
 

@@ -17,6 +17,7 @@ from lazygraph_vllm.vllm.allowed import (
     LORA,
     MOE,
     MULTIMODAL,
+    PIPELINE,
     SLEEP,
     TRIED,
     config_reason,
@@ -34,7 +35,6 @@ EXAMPLES: dict[str, tuple[str, Any]] = {
     "pooling models": ("model_config.runner_type", "pooling"),
     "encoder-decoder models": ("model_config.is_encoder_decoder", True),
     "data parallelism": ("parallel_config.data_parallel_size", 2),
-    "pipeline parallelism": ("parallel_config.pipeline_parallel_size", 2),
     "context parallelism": ("parallel_config.decode_context_parallel_size", 2),
     "dual batch overlap": ("parallel_config.enable_dbo", True),
     "microbatches": ("parallel_config.ubatch_size", 2),
@@ -83,13 +83,24 @@ EXAMPLES: dict[str, tuple[str, Any]] = {
     "weight offloading": ("offload_config.uva.cpu_offload_gb", 1),
     "fast prefill": ("cache_config.kv_sharing_fast_prefill", True),
     "breakable CUDA graphs with LoRA or speculative decoding": ("lora_config", SimpleNamespace()),
+    "pipeline parallelism with LoRA, speculative decoding, sleep mode, breakable CUDA graphs or "
+    "sequence parallelism, on hybrid or multimodal models": (
+        "compilation_config.pass_config",
+        SimpleNamespace(enable_sp=True),
+    ),
     "other compilation modes than 3 without breakable CUDA graphs": ("compilation_config.mode", 0),
 }
 # What only a rank can tell: a test with vLLM's own classes holds it to that.
 ON_A_RANK = ("models that keep CUDA graphs of their own inside",)
 # What only goes wrong together with it.
 WITH = {what: ("model_config.enable_sleep_mode", True) for what in EXAMPLES if "sleep" in what}
+WITH |= {
+    what: ("parallel_config.pipeline_parallel_size", 2)
+    for what in EXAMPLES
+    if what.startswith(PIPELINE)
+}
 TRAITS: dict[str, tuple[str, Any]] = {
+    PIPELINE: ("parallel_config.pipeline_parallel_size", 2),
     MOE: ("model_config.is_moe", True),
     HYBRID: ("model_config.is_hybrid", True),
     MULTIMODAL: ("model_config.is_multimodal_model", True),
@@ -131,9 +142,9 @@ def test_every_known_version_has_a_row_and_what_was_tried_is_in_it() -> None:
     assert list(rows) == list(KNOWN)
     for version, row in rows.items():
         tried = TRIED.get(version)
-        told = {what.removesuffix(" (dense models, one GPU)") for what in row["lazily"][1:]}
+        told = {what.partition(" (dense models, ")[0] for what in row["lazily"][1:]}
         assert told == (tried.traits if tried else set())
-        alone = {what for what in row["lazily"] if what.endswith("one GPU)")}
+        alone = {what for what in row["lazily"] if " (dense models, " in what}
         assert len(alone) == (len(tried.alone) if tried else 0)
         assert bool(row["lazily"]) == bool(row["gpus"]) == (tried is not None)
         left = {what for group in row["asStock"] for what in group["what"]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..hooks import Hook
-from . import breakable, connectors, drafts, v26, v31
+from . import breakable, connectors, drafts, stages, v26, v31
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Generation:
     hooks: tuple[Hook, ...]
 
 
-_V31 = (*v31.HOOKS, *breakable.BREAKABLE, *connectors.CONNECTORS)
+_V31 = (*v31.HOOKS, *breakable.BREAKABLE, *connectors.CONNECTORS, *stages.STAGES)
 GENERATIONS = (
     Generation("v26", ("0.26",), v26.HOOKS),
     Generation("v31", ("0.31",), (*_V31, *drafts.AUTOREGRESSIVE)),

@@ -1,9 +1,5 @@
 """Breakable graphs on the CPU: vLLM's own wrapper, break points and managers, and a CUDA graph that
-replays.
-
-``Recorded`` notes every operation of torch between the begin and the end of a capture and does them
-again on the same tensors when replayed: what was in Python only is baked in, as on a GPU. So an
-attention that doesn't break is found out by its results.
+replays (``replaying``), so that an attention that doesn't break is found out by its results.
 """
 
 from __future__ import annotations
@@ -13,6 +9,7 @@ from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import replaying
 from builders import HIDDEN, Wrapper, bring_up_rank, serve, step
 from builders import make_config as with_a_compiler
 from builders import make_runner as plain_runner
@@ -76,8 +73,6 @@ def install(gpu: Any, patch: Any, *, breaks: bool = True) -> None:
         patch: undoes everything after a test.
         breaks: vLLM's attention was imported with the switch on, which decides to 0.32.
     """
-    import torch
-    from torch.utils._python_dispatch import TorchDispatchMode
     from vllm.compilation import breakable_cudagraph
     from vllm.model_executor.layers.attention import attention
 
@@ -87,35 +82,7 @@ def install(gpu: Any, patch: Any, *, breaks: bool = True) -> None:
     breakable_cudagraph.BreakableCUDAGraphWrapper._all_instances.clear()
     patch.setattr(breakable_cudagraph.BreakableCUDAGraphCapture._tls, "active", None, raising=False)
 
-    class Operations(TorchDispatchMode):
-        def __init__(self) -> None:
-            super().__init__()
-            self.done: list[tuple[Any, ...]] = []
-
-        def __torch_dispatch__(self, func: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
-            kwargs = kwargs or {}
-            result = func(*args, **kwargs)
-            self.done.append((func, args, kwargs, result))
-            return result
-
-    class Recorded(torch.cuda.CUDAGraph):  # type: ignore[misc]
-        def capture_begin(self, *args: Any, pool: Any = None, **kwargs: Any) -> None:
-            super().capture_begin(*(args or (pool,)), **kwargs)
-            self._operations = Operations()
-            self._operations.__enter__()
-
-        def capture_end(self) -> None:
-            self._operations.__exit__(None, None, None)
-            super().capture_end()
-
-        def replay(self) -> None:
-            super().replay()
-            for func, args, kwargs, before in self._operations.done:
-                again = func(*args, **kwargs)
-                if isinstance(again, torch.Tensor) and again.data_ptr() != before.data_ptr():
-                    before.copy_(again)
-
-    patch.setattr(torch.cuda, "CUDAGraph", Recorded)
+    replaying.install(patch)
     platform = SimpleNamespace(get_global_graph_pool=lambda: cuda_stand_in.POOL)
     for name, value in (
         ("current_platform", platform),

@@ -219,13 +219,14 @@ def is_compatible(desc: Any, requests: int, tokens: int, uniform: int | None) ->
     return bool(_is_compatible(desc, requests, tokens, uniform, 0, **options))
 
 
-def serve(runner: Any, scheduled: Any, metadata: Any = None, **_: Any) -> Any:
+def serve(runner: Any, scheduled: Any, metadata: Any = None, handed: Any = None, **_: Any) -> Any:
     """The graph part of ``GPUModelRunner.execute_model``: dispatch by vLLM's function, then run.
 
     Args:
         runner: vLLM's.
         scheduled: what of a ``SchedulerOutput`` it looks at.
         metadata: of attention, for what of the model asks for it.
+        handed: what the stage before hands on, where there is one.
     """
     import torch
     from vllm.forward_context import BatchDescriptor, set_forward_context
@@ -238,6 +239,7 @@ def serve(runner: Any, scheduled: Any, metadata: Any = None, **_: Any) -> Any:
     desc, _ = dispatch_cg_and_sync_dp(manager, requests, tokens, uniform, dp_size=1, dp_rank=0)
     runner.last_desc = desc
     with torch.inference_mode():
+        taken = {} if handed is None else _take(runner, handed, desc.num_tokens)
         if desc.cg_mode.name == "FULL":
             return manager.run_fullgraph(desc)
         inputs = {
@@ -246,6 +248,7 @@ def serve(runner: Any, scheduled: Any, metadata: Any = None, **_: Any) -> Any:
         }
         if len(inputs["input_ids"]) < desc.num_tokens:  # a prefill beyond the largest graph
             inputs = {k: torch.zeros(desc.num_tokens, dtype=v.dtype) for k, v in inputs.items()}
+        inputs |= taken
         with set_forward_context(
             metadata or {},
             runner.vllm_config,
@@ -256,6 +259,17 @@ def serve(runner: Any, scheduled: Any, metadata: Any = None, **_: Any) -> Any:
             if desc.cg_mode.name == "PIECEWISE":
                 return manager.run_pw_graph(runner.model, inputs)
             return runner.model(**inputs)
+
+
+def _take(runner: Any, handed: Any, padded: int) -> dict[str, Any]:
+    """A stage's input, in the buffers that graphs read: as vLLM's runner copies it there."""
+    from vllm.sequence import IntermediateTensors
+
+    taken = {
+        k: v[:padded].copy_(handed.tensors[k][:padded])
+        for k, v in runner.intermediate_tensors.tensors.items()
+    }
+    return {"input_ids": None, "intermediate_tensors": IntermediateTensors(taken)}
 
 
 class Wrapper:

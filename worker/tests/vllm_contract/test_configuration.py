@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from vllm.version import __version__  # noqa: E402
 from lazygraph_vllm.vllm.allowed import (  # noqa: E402
     DRAFTERS,
     LORA,
+    PIPELINE,
     TENSOR,
     TRIED,
     config_reason,
@@ -23,6 +25,7 @@ from lazygraph_vllm.vllm.allowed import (  # noqa: E402
 )
 from vllm_facts import AT  # noqa: E402
 
+BENCH = Path(__file__).resolve().parents[3] / "bench" / "gpu"
 # Up to 0.32 nothing was tried, and so no drafter.
 UNTRIED_DRAFTER = "ngram" if AT < (0, 33) else "ngram_gpu"
 LLAMA = {
@@ -75,12 +78,29 @@ def test_two_ranks_are_on_the_list(configure: Any) -> None:
     assert config_reason(config, __version__, allow_untested=False) is None
 
 
+@pytest.mark.skipif(AT < (0, 31), reason="captures on stages go wrong there")
+def test_two_stages_are_vllms_v2_runner_with_several_steps_under_way(configure: Any) -> None:
+    """As ``dense-8b-pp2`` of the GPU's checks asks for them."""
+    sys.path.insert(0, str(BENCH))
+    import checks
+
+    families = json.loads((BENCH / "families.json").read_text())["families"]
+    [family] = [each for each in families if each["name"] == "dense-8b-pp2"]
+    assert family["gpus"] == 2 and family["env"] == {"LAZYGRAPH_ALLOW_UNTESTED": "1"}
+    config = configure(**checks.engine_arguments(family["args"]))
+    assert config.use_v2_model_runner
+    assert config.parallel_config.distributed_executor_backend == "mp"
+    assert config.parallel_config.world_size == 2 and config.max_concurrent_batches == 3
+    assert traits(config) == {PIPELINE}
+    assert config_reason(config, __version__, allow_untested=True) is None
+
+
 @pytest.mark.parametrize(
     ("options", "what"),
     [
         ({"enforce_eager": True}, "enforce_eager"),
         ({"enable_lora": True, "fully_sharded_loras": True}, "LoRA"),
-        ({"pipeline_parallel_size": 2}, "pipeline parallelism"),
+        ({"pipeline_parallel_size": 2, "enable_lora": True}, "pipeline parallelism"),
         ({"data_parallel_size": 2}, "data parallelism"),
         ({"cpu_offload_gb": 1}, "offloading"),
         ({"offload_group_size": 2}, "offloading"),

@@ -76,7 +76,7 @@ def test_the_module_of_the_api_server_has_the_same_options(host: None, model: st
         (("--enforce-eager",), "enforce_eager"),
         (("-cc.cudagraph_mode=NONE",), "cudagraph_mode NONE"),
         (("--enable-lora", "--fully-sharded-loras"), "LoRA"),
-        (("-pp", "2"), "pipeline parallelism"),
+        (("-pp", "2", "--enable-lora"), "pipeline parallelism"),
         (("--compilation-config", '{"cudagraph_mode": "NONE"}'), "cudagraph_mode NONE"),
     ],
 )

@@ -229,7 +229,13 @@ def _request_waits(engine: Any) -> bool:
 
 
 def _quiesce(engine: Any) -> None:
-    """Wait for the step in flight; the engine takes the same, finished, future later."""
+    """Wait for the steps in flight; the engine takes the same, finished, futures later.
+
+    There are several with pipeline parallelism, where the first stage is done with a step long
+    before the last one is. The last one's answers are what is waited for here, and the preflight
+    that follows is answered by all: each rank's work comes in the engine's order, so that a capture
+    begins on none of them before every earlier step is done on all.
+    """
     for item in list(engine.batch_queue or ()):
         future = item[0]
         try:

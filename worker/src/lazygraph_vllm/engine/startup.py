@@ -10,7 +10,7 @@ from typing import Any
 
 from ..protocol.messages import PhaseSeconds, Ready, Start
 from ..rank import calls as rank
-from ..rules import local_fill
+from ..rules import forecast, local_fill
 from ..settings import Settings
 from ..timeline.report import start_phases
 from ..vllm.allowed import gpu_reason
@@ -60,7 +60,7 @@ class StartUp:
             reason = "the ranks would capture different graphs"
         if reason is not None:
             return reason
-        state.facts = answers[0]
+        state.facts = answers[0] | _largest(answers)
         state.graphs = answers[0]["graphs"]
         state.ranks = tuple(a["memory"] for a in answers)
         state.phase = "capturing"
@@ -137,3 +137,14 @@ class StartUp:
             state.mode,
         )
         return ready
+
+
+def _largest(answers: list[dict[str, Any]]) -> dict[str, Any]:
+    """What forecasts go by: the rank whose graphs take most, as all ranks capture the same.
+
+    Stages of a pipeline have layers of their own, and not all as many.
+    """
+    return {
+        "layers": max(a["layers"] for a in answers),
+        "shape": forecast.largest(a["shape"] for a in answers),
+    }

@@ -23,7 +23,7 @@ class EngineState:
         phase: where the engine stands.
         room: what it knows of memory.
         adapter: which of ours to vLLM is used; ``None`` for a vLLM that no adapter knows.
-        facts: what rank 0 told of its model and graphs.
+        facts: what rank 0 told of its model and graphs; of its shape, the largest of any rank's.
         graphs: the plan.
         captured: what serves, with its cost, by id.
         gone: failed or refused for good, with the reason.

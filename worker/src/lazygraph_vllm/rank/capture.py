@@ -60,13 +60,13 @@ class Capturer:
     def warm_up(self) -> None:
         """Warm up once for both kinds, and size the graphs' output buffer.
 
-        The first run of either kind sizes ``manager.hidden_states`` and every later one writes
-        into it, so a smaller first graph would break each larger one: vLLM starts with the largest,
-        and so does this run, whatever is captured first. One of a FULL graph also runs every kernel
-        that a PIECEWISE graph of that size records, and attention besides: no capture after it
-        needs a warm-up run of its own (on an H200 stock's 102 graphs took 1.9 s without them,
-        3.0 s with, tokens alike). With adapters the largest case runs: its kernels are the others'
-        and LoRA's besides.
+        The first run of either kind sizes the buffers of what comes out (hidden states, or what a
+        stage hands on) and every later one writes into them, so a smaller first graph would break
+        each larger one: vLLM starts with the largest, and so does this run, whatever is captured
+        first. One of a FULL graph also runs every kernel that a PIECEWISE graph of that size
+        records, and attention besides: no capture after it needs a warm-up run of its own (on an
+        H200 stock's 102 graphs took 1.9 s without them, 3.0 s with, tokens alike). With adapters
+        the largest case runs: its kernels are the others' and LoRA's besides.
         """
         tops: dict[str, Any] = {}
         for desc in self._state.descs.values():

@@ -133,25 +133,14 @@ class FirstCapture:
         if self._guard is None or self._guard.can_run(top.num_tokens):
             self._capturer.warm_up()
             return
-        import torch
-
         logger.warning(
             "lazygraph: no room to warm up at %d tokens: the first graph of each kind warms up",
             top.num_tokens,
         )
-        if getattr(state.runner, "use_aux_hidden_state_outputs", False):
-            # A drafter reads layers' hidden states: how many, only a run says.
+        if state.adapter.only_a_run_sizes(state.runner):
+            # What a drafter reads of layers, and what a stage hands on to the next.
             self._capturer.run_smallest()
-            state.manager.aux_hidden_states = [
-                each.new_empty((top.num_tokens, *each.shape[1:]))
-                for each in state.manager.aux_hidden_states
-            ]
-        model = state.runner.vllm_config.model_config
-        state.manager.hidden_states = torch.empty(
-            (top.num_tokens, model.get_hidden_size()),
-            dtype=model.dtype,
-            device=state.runner.device,
-        )
+        state.adapter.size_outputs(state.runner, top.num_tokens)
 
     def _capture_pool(self, home: int, descs: dict[Any, list[Any]], description: str) -> None:
         """Capture one pool's graphs; alone on its GPU, survive running out of it.
@@ -186,8 +175,9 @@ class FirstCapture:
         nothing and breaks nothing when it finds no memory during a capture, the stream capture
         stays valid and is ended, and what was allocated goes back to its pool with the graph.
         """
-        single = self._state.runner.vllm_config.parallel_config.tensor_parallel_size == 1
-        return not (single and memory.is_out_of_memory(error))
+        parallel = self._state.runner.vllm_config.parallel_config
+        ranks = parallel.tensor_parallel_size * parallel.pipeline_parallel_size
+        return ranks > 1 or not memory.is_out_of_memory(error)
 
     def _fitting(self, home: int, descs: Sequence[Any]) -> Iterator[Any]:
         """The graphs that fit, each looked at when its turn comes, on all ranks alike."""

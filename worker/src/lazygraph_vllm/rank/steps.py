@@ -21,7 +21,8 @@ class StepWatch:
     """Counts and times real steps on one rank, without ever waiting for the GPU.
 
     A step's seconds are those between two CUDA events on the model's stream: before its inputs
-    are prepared and after its tokens are sampled. Events are read when a later step starts, on
+    are prepared and after its tokens are sampled, or its part of the model is run where another
+    stage of a pipeline samples them. Events are read when a later step starts, on
     the thread that owns the stream: reading them on another thread would end a capture.
     """
 

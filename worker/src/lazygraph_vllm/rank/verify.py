@@ -20,7 +20,10 @@ RELATIVE_LIMIT = 0.02
 
 
 def relative_difference(state: RankState, forward_factory: Any, desc: Any) -> float | None:
-    """Replay ``desc``, run its inputs ungraphed, and compare all hidden states on this rank.
+    """Replay ``desc``, run its inputs ungraphed, and compare all that comes out on this rank.
+
+    On a pipeline's stage these are the stage's own inputs and answers: drawn ones in the place of
+    what the stage before would hand on, and what it would hand on itself.
 
     Args:
         state: what this rank holds.
@@ -35,7 +38,7 @@ def relative_difference(state: RankState, forward_factory: Any, desc: Any) -> fl
     import torch
 
     mode = type(desc.cg_mode)
-    manager = state.manager
+    manager, buffers = state.manager, state.adapter.output_buffers
     n = desc.num_tokens
     requests = desc.num_reqs or min(n, manager.max_num_reqs)
     with torch.inference_mode(), state.adapter.borrowed_states(state.runner, requests) as states:
@@ -43,15 +46,19 @@ def relative_difference(state: RankState, forward_factory: Any, desc: Any) -> fl
         state.adapter.fill_inputs(state.runner, requests, n)
         states.reset()
         run(mode.NONE)
-        expected = [each[:n].clone() for each in _outputs(manager)]
+        expected = [each[:n].clone() for each in buffers(manager)]
+        # A kernel may write over its input, as norms do with the residual that a stage is handed.
+        state.adapter.fill_inputs(state.runner, requests, n)
         states.reset()
         if desc.cg_mode.name == "FULL":
-            for each in _outputs(manager):
+            for each in buffers(manager):
                 each[:n].fill_(float("nan"))
             manager.graphs[desc].replay()
-            got = [each[:n].clone() for each in _outputs(manager)]
+            got = [each[:n].clone() for each in buffers(manager)]
         else:
-            got = [each[:n].clone() for each in _piecewise(manager, run, mode)]
+            output = _piecewise(manager, run, mode)
+            got = [each[:n].clone() for each in state.adapter.answer(output)]
+        state.adapter.clear_inputs(state.runner, n)
         torch.cuda.synchronize()
         rows = states.rows(n, requests)
         both = zip(got, expected, strict=True)
@@ -62,13 +69,8 @@ def relative_difference(state: RankState, forward_factory: Any, desc: Any) -> fl
     return math.nan if any(map(math.isnan, known)) else max(known)
 
 
-def _outputs(manager: Any) -> list[Any]:
-    """What a FULL graph writes: hidden states, and those of the layers that a drafter reads."""
-    return [manager.hidden_states, *getattr(manager, "aux_hidden_states", ())]
-
-
-def _piecewise(manager: Any, run: Any, mode: Any) -> list[Any]:
-    """Run the PIECEWISE replay and keep its outputs, which vLLM's closure drops."""
+def _piecewise(manager: Any, run: Any, mode: Any) -> Any:
+    """Run the PIECEWISE replay and keep its output, which vLLM's closure drops."""
     kept: list[Any] = []
     original = manager.run_pw_graph
 
@@ -82,8 +84,4 @@ def _piecewise(manager: Any, run: Any, mode: Any) -> list[Any]:
         run(mode.PIECEWISE)
     finally:
         del manager.run_pw_graph
-    output = kept[0]
-    if isinstance(output, tuple):
-        hidden, more = output
-        return [hidden, *more]
-    return [output]
+    return kept[0]

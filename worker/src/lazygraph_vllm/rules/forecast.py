@@ -24,7 +24,7 @@ Qwen3-0.6B 508 (495); with 0.33 the 8B 640 (642), Qwen3-30B-A3B 787 (751), DeepS
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from ..protocol.messages import Graph
 from .local_fill import top_graphs
@@ -86,6 +86,12 @@ class Shape:
     one_stream: bool = False
     # Of a drafter whose FULL graphs hold its logits; 0: there is none.
     draft_vocabulary: int = 0
+
+
+def largest(shapes: Iterable[Shape]) -> Shape:
+    """Of each figure the largest: what holds on every rank, as stages of a pipeline differ."""
+    every = list(shapes)
+    return Shape(**{f.name: max(getattr(s, f.name) for s in every) for f in fields(Shape)})
 
 
 def typical_graph_bytes(

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple
 
-from . import breakable, connectors, drafts, lora
+from . import breakable, connectors, drafts, lora, stages
 from .states import States, borrow
 
 
@@ -141,7 +141,7 @@ class Adapter(ABC):
         )
         reason = reason or self.breakable_reason(runner)
         reason = reason or lora.missing(runner) or drafts.missing(runner)
-        reason = reason or connectors.missing(runner)
+        reason = reason or connectors.missing(runner) or stages.missing(runner)
         if reason is None and not any(self.planned(manager).values()):
             reason = "vLLM has no graph to capture here"
         return reason
@@ -324,11 +324,35 @@ class Adapter(ABC):
         return getattr(communicator, "ca_comm", None)
 
     def cpu_group(self) -> tuple[int, Any]:
-        """How many ranks capture in lockstep, and the group over which they agree on the CPU."""
-        from vllm.distributed.parallel_state import get_tp_group
+        """How many ranks capture in lockstep, and the group over which they agree on the CPU.
 
-        group = get_tp_group()
+        Those of all stages of a pipeline: a step that is padded otherwise on one of them than on
+        the next can't be handed on.
+        """
+        from vllm.distributed import parallel_state
+
+        group = parallel_state.get_tp_group()
+        if parallel_state.get_pp_group().world_size > 1:
+            group = parallel_state.get_world_group()
         return int(group.world_size), getattr(group, "cpu_group", None)
+
+    # -------------------------------------------------------------- what a run answers
+
+    def output_buffers(self, manager: Any) -> list[Any]:
+        """What a FULL graph writes, on the last stage of a pipeline and on any other."""
+        return stages.buffers(manager)
+
+    def answer(self, output: Any) -> list[Any]:
+        """What a run of the model returned, in the order of ``output_buffers``."""
+        return stages.answer(output)
+
+    def only_a_run_sizes(self, runner: Any) -> bool:
+        """Whether those buffers can't be made before the model has answered once."""
+        return stages.only_a_run_tells(runner)
+
+    def size_outputs(self, runner: Any, tokens: int) -> None:
+        """Make those buffers for so many tokens, whatever size has run before."""
+        stages.size_buffers(runner, tokens)
 
     # -------------------------------------------------------------- checking a graph
 
@@ -346,6 +370,7 @@ class Adapter(ABC):
     def fill_inputs(self, runner: Any, requests: int, tokens: int) -> None:
         """Draw what a step's inputs are: the dummy batch is all zeros, which hides mixed-up rows.
 
+        The same at every call with as many tokens, on all ranks.
         Its rows also say that they are padding, which a mixture of experts leaves out.
         """
         import torch
@@ -366,6 +391,11 @@ class Adapter(ABC):
                 buffer.copy_(drawn)
             elif name == "positions":
                 buffer.copy_(positions.expand(buffer.shape))
+        stages.draw_handed(runner, tokens, generator)
+
+    def clear_inputs(self, runner: Any, tokens: int) -> None:
+        """Take back what of that vLLM's next dummy batch would leave as it is."""
+        stages.clear_handed(runner, tokens)
 
     def end_captures(self) -> None:
         """Make a capture in a real step an error, as vLLM does after its start."""

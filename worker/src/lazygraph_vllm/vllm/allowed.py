@@ -23,8 +23,8 @@ class Tried:
 
     Attributes:
         traits: what a model or its parallelism may have besides being dense, in ``traits``' words.
-        alone: those of them that were tried on a dense model on one GPU, and together with no
-            other trait.
+        alone: those of them that were tried on a dense model, on one GPU or as many as they are
+            about, and together with no other trait.
         gpus: names of GPUs, as CUDA has them.
     """
 
@@ -34,6 +34,7 @@ class Tried:
 
 
 TENSOR = "tensor parallelism"
+PIPELINE = "pipeline parallelism"
 EXPERT = "expert parallelism"
 MOE = "mixture-of-experts models"
 MLA = "multi-head latent attention"
@@ -67,8 +68,8 @@ TRIED: dict[str, Tried] = {
     "0.26.0": Tried(frozenset({TENSOR})),
     # bench/results/v033-checks.json, v033-more-checks.json and v033-first-run.json. Hybrid models
     # are not here: each graph was right, but what captures in the middle of traffic do to recurrent
-    # states is not shown. Nor EAGLE3, of which the same is so. MTP, sleep mode and KV offloading
-    # wait for their first run; the last is one for ALONE_0_33 as well.
+    # states is not shown. Nor EAGLE3, of which the same is so. MTP, sleep mode, KV offloading and
+    # pipeline parallelism wait for their first run; the last two go into ALONE_0_33 after it.
     "0.33.0": Tried(
         frozenset({TENSOR, EXPERT, MOE, MLA, "fp8 quantisation", "auto_gptq quantisation"})
         | ALONE_0_33,
@@ -87,6 +88,7 @@ def traits(config: Any) -> frozenset[str]:
     quantization = getattr(model, "quantization", None)
     found = {
         TENSOR: parallel.tensor_parallel_size > 1,
+        PIPELINE: parallel.pipeline_parallel_size > 1,
         EXPERT: getattr(parallel, "enable_expert_parallel", False),
         MOE: getattr(model, "is_moe", False),
         MLA: getattr(model, "use_mla", False),
@@ -182,7 +184,7 @@ def _refused(config: Any, version: str) -> str | None:
         (before_0_27 and getattr(model, "is_multimodal_model", False), MULTIMODAL),
         (bool(model and getattr(model, "is_encoder_decoder", False)), "encoder-decoder models"),
         (parallel.data_parallel_size > 1, "data parallelism"),
-        (parallel.pipeline_parallel_size > 1, "pipeline parallelism"),
+        *_pipeline_checks(config, before_0_27),
         (getattr(parallel, "prefill_context_parallel_size", 1) > 1, "context parallelism"),
         (getattr(parallel, "decode_context_parallel_size", 1) > 1, "context parallelism"),
         (getattr(parallel, "enable_dbo", False), "dual batch overlap"),
@@ -283,6 +285,27 @@ def _breakable_checks(config: Any, old: bool) -> tuple[tuple[bool, str], ...]:
         # A drafter's are recorded by a wrapper of its own, and not thought through to its pairs.
         (config.speculative_config is not None, f"{DRAFTS} with {BREAKABLE}"),
         (config.lora_config is not None, f"{LORA} with {BREAKABLE}"),
+    )
+
+
+def _pipeline_checks(config: Any, old: bool) -> tuple[tuple[bool, str], ...]:
+    """What of pipeline parallelism is refused: whatever was not thought through stage by stage."""
+    parallel, model = config.parallel_config, config.model_config
+    if parallel.pipeline_parallel_size == 1:
+        return ()
+    passes = getattr(config.compilation_config, "pass_config", None)
+    return (
+        (old, f"{PIPELINE} before vLLM 0.31"),
+        # Only the last stage drafts, so that its graphs alone would go in pairs.
+        (config.speculative_config is not None, f"{PIPELINE} with {DRAFTS}"),
+        (config.lora_config is not None, f"{PIPELINE} with {LORA}"),
+        (getattr(model, "enable_sleep_mode", False), f"{PIPELINE} with {SLEEP}"),
+        (breakable.switched_on(), f"{PIPELINE} with {BREAKABLE}"),
+        # A stage may have no recurrent layer to borrow a state of.
+        (getattr(model, "is_hybrid", False), f"{PIPELINE} on {HYBRID}"),
+        (getattr(model, "is_multimodal_model", False), f"{PIPELINE} on {MULTIMODAL}"),
+        # What a stage hands on is then a share of the rows (to 0.32).
+        (bool(getattr(passes, "enable_sp", False)), f"{PIPELINE} with sequence parallelism"),
     )
 
 

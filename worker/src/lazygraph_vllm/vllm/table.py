@@ -21,6 +21,7 @@ from .allowed import (
     MOE,
     MULTIMODAL,
     OFFLOADERS,
+    PIPELINE,
     SLEEP,
     TENSOR,
     TRIED,
@@ -29,14 +30,14 @@ from .choose import KNOWN
 from .v26 import V26
 
 FAMILIES = (
-    *(TENSOR, EXPERT, MOE, MLA, HYBRID, MULTIMODAL, LORA, SLEEP),
+    *(TENSOR, PIPELINE, EXPERT, MOE, MLA, HYBRID, MULTIMODAL, LORA, SLEEP),
     *DRAFTERS.values(),
     BREAKABLE,
     *OFFLOADERS.values(),
 )
 # What ``allowed`` refuses there whatever anybody allows: a test holds it to that.
 WRONG: dict[type[Any], tuple[str, ...]] = {
-    V26: (MOE, HYBRID, MULTIMODAL, LORA, SLEEP, DRAFTS, BREAKABLE, KV_OFFLOADING)
+    V26: (PIPELINE, MOE, HYBRID, MULTIMODAL, LORA, SLEEP, DRAFTS, BREAKABLE, KV_OFFLOADING)
 }
 # On every version, in the words of ``allowed``.
 ALWAYS_STOCK = (
@@ -45,7 +46,6 @@ ALWAYS_STOCK = (
     "pooling models",
     "encoder-decoder models",
     "data parallelism",
-    "pipeline parallelism",
     "context parallelism",
     "dual batch overlap",
     "microbatches",
@@ -70,6 +70,8 @@ ALWAYS_STOCK = (
     "fast prefill",
     "in-process engines",
     "breakable CUDA graphs with LoRA or speculative decoding",
+    "pipeline parallelism with LoRA, speculative decoding, sleep mode, breakable CUDA graphs or "
+    "sequence parallelism, on hybrid or multimodal models",
     "models that keep CUDA graphs of their own inside",
     "other compilation modes than 3 without breakable CUDA graphs",
 )
@@ -99,9 +101,14 @@ def _row(version: str) -> dict[str, Any]:
         new.append("quantisation")
     left += [(what, "not shown to be right on a GPU") for what in new]
     # One by one, and not beside one another: ALWAYS_STOCK's like says no more than that.
-    alone = [f"{what} (dense models, one GPU)" for what in sorted(tried.alone)]
+    alone = [f"{what} (dense models, {_gpus(what)})" for what in sorted(tried.alone)]
     lazily = ["dense models", *sorted(tried.traits - tried.alone), *alone]
     return _as_row(version, lazily, tried.gpus, left)
+
+
+def _gpus(what: str) -> str:
+    """On how many something was tried by itself."""
+    return "a GPU for each stage" if what == PIPELINE else "one GPU"
 
 
 def _as_row(

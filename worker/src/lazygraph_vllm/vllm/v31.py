@@ -39,6 +39,7 @@ class V31(Adapter):
             "get_tp_group",
             "get_pp_group",
             "get_dp_group",
+            "get_world_group",
         ),
         "vllm.utils.jit_monitor": ("_mode",),
         "vllm.v1.worker.gpu.async_utils": ("AsyncOutput",),

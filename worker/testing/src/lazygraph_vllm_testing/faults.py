@@ -129,7 +129,9 @@ class _CorruptGraph:
 def _corrupt(state: Any, name: str) -> None:
     """Corrupt one FULL graph: all its collectives still run, so other ranks don't wait for it."""
     desc = state.descs[name]
-    row = state.manager.hidden_states[desc.num_tokens // 2]
+    # Of a pipeline's stage that is not the last one: a row of what it hands on.
+    [output, *_] = state.adapter.output_buffers(state.manager)
+    row = output[desc.num_tokens // 2]
     state.manager.graphs[desc] = _CorruptGraph(state.manager.graphs[desc], row)
 
 
