@@ -129,8 +129,8 @@ const ONLY_V31: [string, string, string, string][] = [
   [
     "parallel_state.graph_capture",
     STATE,
-    "        dp.graph_capture(context),\n",
-    "        dp.graph_capture(context),\n        ep.graph_capture(context),\n",
+    ", dp.graph_capture(context):",
+    ", dp.graph_capture(context), ep.graph_capture(context):",
   ],
   [
     "EngineCore._initialize_kv_caches",
@@ -141,8 +141,8 @@ const ONLY_V31: [string, string, string, string][] = [
   [
     "CudaGraphManager.dispatch",
     UTILS,
-    "        max_query_len: int | None = None,\n        num_ubatches: int = 1,\n    ) -> Batch",
-    "        max_query_len: int | None = None,\n        num_slices: int = 1,\n    ) -> Batch",
+    "max_query_len: int | None=None, num_ubatches: int=1) -> Batch",
+    "max_query_len: int | None=None, num_slices: int=1) -> Batch",
   ],
   [
     "Worker.determine_available_memory",
