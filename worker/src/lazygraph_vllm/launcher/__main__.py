@@ -19,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from . import client, refusal
+from . import client, later, refusal
 from .listener import Listener, bind, restart
 from .preload import MAIN, MODULES, preload
 from .refusal import RefusedError
@@ -99,7 +99,7 @@ def launch(options: argparse.Namespace) -> bool:
     os.dup2(2, 1)
     env = dict(os.environ)
     modules = options.preload or list(MODULES)
-    loaded = preload(modules, options.tokenizer)
+    loaded = preload(modules, options.tokenizer, {} if options.preload else later.steps())
     listening = bind(path)
     own = Own(
         prefix=sys.prefix,

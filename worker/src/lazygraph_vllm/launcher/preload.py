@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..vllm.tokenizer import keep_tokenizer
-from . import refusal
+from . import refusal, trial
 from .refusal import RefusedError
 
 MODULES = (
@@ -52,8 +52,17 @@ class Preloaded:
     changed: Mapping[str, str | None]
 
 
-def preload(modules: Sequence[str], tokenizers: Sequence[str] = ()) -> Preloaded:
-    """Import ``modules``, and load the tokenizers of these folders.
+def preload(
+    modules: Sequence[str],
+    tokenizers: Sequence[str] = (),
+    steps: Mapping[str, trial.Step] | None = None,
+) -> Preloaded:
+    """Import ``modules``, do those ``steps`` that are harmless, and load these folders' tokenizers.
+
+    Args:
+        modules: all of them are needed.
+        tokenizers: folders.
+        steps: by name, as ``later.steps()`` has them.
 
     Raises:
         RefusedError: one can't be imported or loaded, or left something that a child can't do
@@ -72,6 +81,10 @@ def preload(modules: Sequence[str], tokenizers: Sequence[str] = ()) -> Preloaded
                     f"Expected to import {name} with {sys.executable}, got "
                     f"{type(error).__name__}: {error}: run the launcher with vLLM's own Python.",
                 ) from error
+        for name in trial.harmless(steps or {}, lambda: _check_forkable(modules)):
+            # It has just been done in a child: what fails here was a matter of that moment.
+            with contextlib.suppress(Exception):
+                (steps or {})[name]()
         for folder in tokenizers:
             try:
                 keep_tokenizer(folder)
