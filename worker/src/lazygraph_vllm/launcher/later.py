@@ -27,12 +27,9 @@ MODULES = (
     "vllm.entrypoints.cli.run_batch",
     "vllm.entrypoints.cli.snapshot",
     "vllm.entrypoints.launchers.run_batch",
-    # vLLM's own plugins, and ours: what they are made of. None is loaded by that.
+    # vLLM's own plugins: what they are made of. None is loaded by that.
     "vllm.plugins.lora_resolvers.filesystem_resolver",
     "vllm.plugins.lora_resolvers.hf_hub_resolver",
-    "lazygraph_vllm.plugin",
-    "lazygraph_vllm.vllm.adapter",
-    "lazygraph_vllm.vllm.engine_hooks",
     "multiprocessing.popen_fork",
     "vllm.renderers.hf",
     # The API server: routers and what serves them.
@@ -58,6 +55,8 @@ MODULES = (
     "vllm.entrypoints.scale_out.render.api_router",
     "vllm.entrypoints.scale_out.token_in_token_out.api_router",
     "jmespath",
+    "zmq.utils.monitor",
+    "zmq.utils.z85",
     "pydantic.v1",
     "uvicorn.lifespan.on",
     "uvicorn.protocols.http.auto",
@@ -79,12 +78,14 @@ MODULES = (
     "torch._inductor.fx_passes.misc_patterns",
     "torch._inductor.fx_passes.pad_mm",
 )
+OWN = "lazygraph_vllm"
 PATTERNS = "torch._inductor.fx_passes.serialized_patterns"
 
 
 def steps() -> dict[str, Step]:
     """What to do, by name; whatever can't be done raises."""
-    found: dict[str, Step] = {name: functools.partial(_import, name) for name in MODULES}
+    names = (*MODULES, *_own_modules())
+    found: dict[str, Step] = {name: functools.partial(_import, name) for name in names}
     found["patterns of Inductor"] = _import_patterns
     found["keys of compilers"] = keep_compiler_keys
     found["command line"] = keep_command_line
@@ -93,6 +94,13 @@ def steps() -> dict[str, Step]:
 
 def _import(name: str) -> None:
     importlib.import_module(name)
+
+
+def _own_modules() -> list[str]:
+    """The plugin's, without what is only for launchers: importing them hooks nothing."""
+    package = importlib.import_module(OWN)
+    walked = pkgutil.walk_packages(package.__path__, f"{OWN}.")
+    return [found.name for found in walked if not found.name.startswith(f"{OWN}.launcher")]
 
 
 def _import_patterns() -> None:
