@@ -99,7 +99,8 @@ def launch(options: argparse.Namespace) -> bool:
     os.dup2(2, 1)
     env = dict(os.environ)
     modules = options.preload or list(MODULES)
-    loaded = preload(modules, options.tokenizer, {} if options.preload else later.steps())
+    steps = {} if options.preload else later.steps(options.tokenizer)
+    loaded = preload(modules, options.tokenizer, steps)
     listening = bind(path)
     own = Own(
         prefix=sys.prefix,

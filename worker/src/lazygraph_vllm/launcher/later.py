@@ -9,9 +9,9 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
+from collections.abc import Callable, Iterable
 
-from collections.abc import Callable
-
+from ..vllm.model import import_model
 from .trial import Step
 
 # Left out on purpose: `model_hosting_container_standards`. Its import sets the root logger's level,
@@ -62,16 +62,23 @@ MODULES = (
     "uvicorn.protocols.http.auto",
     "uvicorn.protocols.websockets.auto",
     # The engine: what its first forward pass, its compiled graph and its kernels come to need.
+    "vllm.compilation.backends",
     "vllm.compilation.caching",
     "vllm.compilation.passes.vllm_inductor_pass",
     "vllm.compilation.piecewise_backend",
     "vllm.model_executor.kernels.linear.cute_dsl.ll_bf16",
     "vllm.model_executor.layers.fused_moe.router.gate_linear",
+    "vllm.model_executor.layers.quantization.online.base",
+    "vllm.model_executor.layers.quantization.online.moe_base",
+    "vllm.model_executor.models.adapters",
+    "vllm.model_executor.models.expert_substitution",
     "vllm.model_executor.warmup.minimax_m3_msa_warmup",
     "vllm.model_executor.warmup.step5_dsa_warmup",
     "vllm.model_inspection",
     "vllm.utils.jit_monitor",
+    "vllm.v1.core.sched.async_scheduler",
     "vllm.v1.attention.backends.flash_attn",
+    "torch._inductor.hooks",
     "torch._inductor.standalone_compile",
     "torch._inductor.runtime.caching",
     "torch._inductor.fx_passes.fuse_attention",
@@ -82,13 +89,18 @@ OWN = "lazygraph_vllm"
 PATTERNS = "torch._inductor.fx_passes.serialized_patterns"
 
 
-def steps() -> dict[str, Step]:
-    """What to do, by name; whatever can't be done raises."""
+def steps(folders: Iterable[str] = ()) -> dict[str, Step]:
+    """What to do, by name; whatever can't be done raises.
+
+    Args:
+        folders: of models that servers will serve.
+    """
     names = (*MODULES, *_own_modules())
     found: dict[str, Step] = {name: functools.partial(_import, name) for name in names}
     found["patterns of Inductor"] = _import_patterns
     found["keys of compilers"] = keep_compiler_keys
     found["command line"] = keep_command_line
+    found |= {f"model {folder}": functools.partial(import_model, folder) for folder in folders}
     return found
 
 
