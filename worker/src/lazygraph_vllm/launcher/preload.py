@@ -45,11 +45,13 @@ class Preloaded:
         seconds: how long they took.
         read: names of variables that modules outside the standard library have read.
         changed: variables that they have set, or removed (``None``).
+        left_out: names of the steps that a launcher can't do.
     """
 
     seconds: float
     read: frozenset[str]
     changed: Mapping[str, str | None]
+    left_out: tuple[str, ...] = ()
 
 
 def preload(
@@ -71,6 +73,7 @@ def preload(
     before = dict(os.environ)
     read: set[str] = set()
     began = time.monotonic()
+    steps = steps or {}
     with _reads_noted(read):
         for name in modules:
             try:
@@ -81,10 +84,11 @@ def preload(
                     f"Expected to import {name} with {sys.executable}, got "
                     f"{type(error).__name__}: {error}: run the launcher with vLLM's own Python.",
                 ) from error
-        for name in trial.harmless(steps or {}, lambda: _check_forkable(modules)):
-            # It has just been done in a child: what fails here was a matter of that moment.
+        done = trial.harmless(steps, lambda: _check_forkable(modules))
+        for name in done:
+            # It has just been done in a child: what fails here is a matter of this moment.
             with contextlib.suppress(Exception):
-                (steps or {})[name]()
+                steps[name]()
         for folder in tokenizers:
             try:
                 keep_tokenizer(folder)
@@ -101,7 +105,8 @@ def preload(
         name: value for name, value in os.environ.items() if before.get(name) != value
     }
     changed |= {name: None for name in before if name not in os.environ}
-    return Preloaded(seconds, frozenset(read), changed)
+    left_out = tuple(name for name in steps if name not in done)
+    return Preloaded(seconds, frozenset(read), changed, left_out)
 
 
 @contextlib.contextmanager
