@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 Step = Callable[[], object]
 
-SECONDS = 180.0
-"""For one child; then it counts as harmful."""
+SECONDS = 120.0
+"""For all children together. Each has half of what is left, then it counts as harmful."""
 ANSWER_BYTES_MAX = 1 << 16
 STEPS_MAX = 1024
 """So that the names of all fit into an answer."""
@@ -26,27 +26,33 @@ def harmless(
     """Which of these a process can do that is to be forked later, in order.
 
     Left out is what raises, and whatever it takes for a child that has done the others to be alive,
-    with one thread, and forkable.
+    without another thread, and forkable.
 
     Args:
         steps: by name.
         forkable: raises if this process can't be forked any more.
-        seconds: for each child.
+        seconds: for all of it; what could not be tried by then is left out.
 
     Raises:
         OSError: no child can be had.
     """
-    if not steps:
+    return _harmless(list(steps.items())[:STEPS_MAX], forkable, time.monotonic() + seconds)
+
+
+def _harmless(
+    steps: Sequence[tuple[str, Step]], forkable: Callable[[], object], until: float
+) -> list[str]:
+    left = until - time.monotonic()
+    if not steps or left <= 0:
         return []
-    names = list(steps)[:STEPS_MAX]
-    failed = _try([(name, steps[name]) for name in names], forkable, seconds)
+    failed = _try(steps, forkable, left / 2)
     if failed is not None:
-        return [name for name in names if name not in failed]
-    if len(names) == 1:
+        return [name for name, _ in steps if name not in failed]
+    if len(steps) == 1:
         return []
-    half = len(names) // 2
-    halves = ({name: steps[name] for name in part} for part in (names[:half], names[half:]))
-    return [name for part in halves for name in harmless(part, forkable, seconds)]
+    half = len(steps) // 2
+    halves = (steps[:half], steps[half:])
+    return [name for part in halves for name in _harmless(part, forkable, until)]
 
 
 def _try(
@@ -80,6 +86,7 @@ def _try(
 
 
 def _report(tell: int, steps: Sequence[tuple[str, Step]], forkable: Callable[[], object]) -> None:
+    before = _threads()
     failed = []
     for name, step in steps:
         try:
@@ -91,7 +98,7 @@ def _report(tell: int, steps: Sequence[tuple[str, Step]], forkable: Callable[[],
         forkable()
     except Exception:
         answer = None
-    if _threads() != 1:
+    if _threads() > before:
         answer = None
     os.write(tell, json.dumps(answer).encode())
 
