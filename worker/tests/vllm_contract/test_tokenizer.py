@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,27 +11,15 @@ import pytest
 pytest.importorskip("vllm", reason="vLLM isn't installed here: its own caches are the test bed")
 pytestmark = pytest.mark.vllm_contract
 
+import small_model  # noqa: E402
 from lazygraph_vllm.vllm.tokenizer import keep_tokenizer  # noqa: E402
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A model with a tokenizer of 256 bytes."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    bytewise = Tokenizer(
-        models.BPE(vocab={letter: i for i, letter in enumerate(letters)}, merges=[])
-    )
-    bytewise.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bytewise.decoder = decoders.ByteLevel()
-    bytewise.save(str(tmp_path / "tokenizer.json"))
-    kind = {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": "{{ messages }}"}
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps(kind))
-    model = {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
-    (tmp_path / "config.json").write_text(json.dumps(model))
-    return str(tmp_path)
+    return small_model.write(tmp_path)
 
 
 def config_of(folder: str) -> Any:

@@ -19,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from . import client, refusal
+from . import client, later, refusal
 from .listener import Listener, bind, restart
 from .preload import MAIN, MODULES, preload
 from .refusal import RefusedError
@@ -99,7 +99,8 @@ def launch(options: argparse.Namespace) -> bool:
     os.dup2(2, 1)
     env = dict(os.environ)
     modules = options.preload or list(MODULES)
-    loaded = preload(modules, options.tokenizer)
+    steps = {} if options.preload else later.steps(options.tokenizer)
+    loaded = preload(modules, options.tokenizer, steps)
     listening = bind(path)
     own = Own(
         prefix=sys.prefix,
@@ -115,6 +116,7 @@ def launch(options: argparse.Namespace) -> bool:
         "python": sys.executable,
         "client": os.path.abspath(client.__file__),
         "importSeconds": round(loaded.seconds, 3),
+        "leftOut": list(loaded.left_out),
         "vllm": _version("vllm"),
         "plugin": _version("lazygraph-vllm"),
     }

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..vllm.tokenizer import keep_tokenizer
-from . import refusal
+from . import refusal, trial
 from .refusal import RefusedError
 
 MODULES = (
@@ -45,15 +45,26 @@ class Preloaded:
         seconds: how long they took.
         read: names of variables that modules outside the standard library have read.
         changed: variables that they have set, or removed (``None``).
+        left_out: names of the steps that a launcher can't do.
     """
 
     seconds: float
     read: frozenset[str]
     changed: Mapping[str, str | None]
+    left_out: tuple[str, ...] = ()
 
 
-def preload(modules: Sequence[str], tokenizers: Sequence[str] = ()) -> Preloaded:
-    """Import ``modules``, and load the tokenizers of these folders.
+def preload(
+    modules: Sequence[str],
+    tokenizers: Sequence[str] = (),
+    steps: Mapping[str, trial.Step] | None = None,
+) -> Preloaded:
+    """Import ``modules``, do those ``steps`` that are harmless, and load these folders' tokenizers.
+
+    Args:
+        modules: all of them are needed.
+        tokenizers: folders.
+        steps: by name, as ``later.steps()`` has them.
 
     Raises:
         RefusedError: one can't be imported or loaded, or left something that a child can't do
@@ -62,6 +73,7 @@ def preload(modules: Sequence[str], tokenizers: Sequence[str] = ()) -> Preloaded
     before = dict(os.environ)
     read: set[str] = set()
     began = time.monotonic()
+    steps = steps or {}
     with _reads_noted(read):
         for name in modules:
             try:
@@ -72,6 +84,11 @@ def preload(modules: Sequence[str], tokenizers: Sequence[str] = ()) -> Preloaded
                     f"Expected to import {name} with {sys.executable}, got "
                     f"{type(error).__name__}: {error}: run the launcher with vLLM's own Python.",
                 ) from error
+        done = trial.harmless(steps, lambda: _check_forkable(modules))
+        for name in done:
+            # It has just been done in a child: what fails here is a matter of this moment.
+            with contextlib.suppress(Exception):
+                steps[name]()
         for folder in tokenizers:
             try:
                 keep_tokenizer(folder)
@@ -88,7 +105,8 @@ def preload(modules: Sequence[str], tokenizers: Sequence[str] = ()) -> Preloaded
         name: value for name, value in os.environ.items() if before.get(name) != value
     }
     changed |= {name: None for name in before if name not in os.environ}
-    return Preloaded(seconds, frozenset(read), changed)
+    left_out = tuple(name for name in steps if name not in done)
+    return Preloaded(seconds, frozenset(read), changed, left_out)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,151 @@
+"""That a launcher's server has nothing left to import until it has answered with a token."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("vllm", reason="vLLM isn't installed here: its own start is the test bed")
+
+from vllm.version import __version__  # noqa: E402
+
+import lazygraph_vllm  # noqa: E402
+import small_model  # noqa: E402
+import start_bed  # noqa: E402
+
+pytestmark = [
+    pytest.mark.vllm_contract,
+    pytest.mark.skipif(
+        not __version__.startswith("0.33."), reason="its start is 0.33's, as is what is loaded late"
+    ),
+]
+
+HERE = Path(__file__).resolve().parent
+CLIENT = Path(lazygraph_vllm.__file__).parent / "launcher" / "client.py"
+SECONDS_MAX = 300
+LATE = {
+    # Imported by the API server alone: its import sets the root logger's level.
+    "model_hosting_container_standards",
+    # Made anew by each process that asks transformers for it.
+    "transformers_modules",
+}
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[list[str], str]]:
+    """Modules that a server and its engine looked for until its first token, and what it logged."""
+    folder = tmp_path_factory.mktemp("start")
+    model_folder = folder / "model"
+    model_folder.mkdir()
+    model = small_model.write(model_folder)
+    plugin = folder / "site" / "lazygraph_vllm-0.1.0.dist-info"
+    plugin.mkdir(parents=True)
+    (plugin / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: lazygraph-vllm\nVersion: 0.1.0\n"
+    )
+    entry = "[vllm.general_plugins]\nlazygraph = lazygraph_vllm.plugin:register\n"
+    (plugin / "entry_points.txt").write_text(entry)
+    path = os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(HERE), str(plugin.parent)])
+    env = {
+        **os.environ,
+        "PYTHONPATH": path,
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_CACHE_ROOT": str(folder / "caches"),
+    }
+    where = folder / "socket"
+    words = ["--socket", str(where), "--main", "start_bed:serve", "--tokenizer", model]
+    with (folder / "launcher.log").open("w") as log:
+        launcher = subprocess.Popen(
+            [sys.executable, str(HERE / "start_bed.py"), *words],
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+    try:
+        assert launcher.stdout is not None
+        line = launcher.stdout.readline()
+        assert line, (folder / "launcher.log").read_text()
+        assert json.loads(line)["listening"] == str(where)
+        noted = first_token(where, model, folder, env)
+        yield noted, (folder / "server.log").read_text()
+    finally:
+        launcher.terminate()
+        launcher.wait(SECONDS_MAX)
+
+
+def first_token(where: Path, model: str, folder: Path, env: dict[str, str]) -> list[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    notes = folder / "notes"
+    serve = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", model]
+    executor = ["--distributed-executor-backend", "start_bed_imported.Executor"]
+    with (folder / "server.log").open("w") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-I", str(CLIENT), str(where), "--no-spawn", "--", *serve]
+            + [*executor, "--port", str(port)],
+            env={**env, "LAZYGRAPH_TEST_NOTES": str(notes), "LAZYGRAPH_MODE": "lazy"},
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        address = f"http://127.0.0.1:{port}"
+        until = time.monotonic() + SECONDS_MAX
+        while not answers(f"{address}/health"):
+            assert server.poll() is None, (folder / "server.log").read_text()[-4000:]
+            assert time.monotonic() < until, (folder / "server.log").read_text()[-4000:]
+            time.sleep(0.05)
+        body = {"model": model, "prompt": "hi", "max_tokens": 1}
+        request = urllib.request.Request(
+            f"{address}/v1/completions",
+            json.dumps(body).encode(),
+            {"content-type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=SECONDS_MAX) as response:
+            answer: Any = json.load(response)
+        assert answer["usage"]["completion_tokens"] == 1
+        return notes.read_text().splitlines()
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait(SECONDS_MAX)
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=SECONDS_MAX):
+            return True
+    except urllib.error.URLError:
+        return False
+
+
+def installed(name: str) -> bool:
+    """Whether there is such a package: what isn't there is looked for at each start."""
+    packages = importlib.metadata.packages_distributions()
+    return name.partition(".")[0] in packages or name.startswith(("vllm", "lazygraph_vllm"))
+
+
+def test_nothing_is_imported_after_the_fork_but_what_was_withheld(
+    start: tuple[list[str], str],
+) -> None:
+    noted, log = start
+    late = [name for name in noted if installed(name) and name.partition(".")[0] not in LATE]
+    # The positive control is in the same start: what its launcher has left out is looked for.
+    assert late == [start_bed.WITHHELD]
+    # Nor is it for want of the plugin in the engine, which takes no executor that it doesn't know.
+    assert "EngineCore" in log
+    assert "lazygraph: running as stock: not supported: the executor backend" in log
