@@ -14,7 +14,7 @@ import type { CellSummary } from "./gpu/lib/family-result.ts";
 import type { ManyResult } from "./gpu/lib/many-result.ts";
 import type { LauncherResult } from "./gpu/lib/start-result.ts";
 import type { Summary } from "./gpu/main-job-summary.ts";
-import { type Finding, judge } from "./lib/claims.ts";
+import { type Finding, judge, latest } from "./lib/claims.ts";
 import { type Check, checkFindings, type FirstSet, firstSetFindings } from "./lib/claims-checks.ts";
 import {
   type Chaos,
@@ -163,13 +163,19 @@ function findings(): Finding[] {
   ];
 }
 
-/** One file for each family that was started from a launcher. */
+/** Files of families that were started from a launcher, the earlier campaign of one first. */
 function startup(): Finding[] {
-  const files = readdirSync(results).filter((file) => /^startup-.*\.json$/.test(file));
-  return files.sort().flatMap((source) => {
+  const families = [
+    "startup-dense-8b-h200",
+    "startup-dense-8b-modules-h200",
+    "startup-moe-30b-h200",
+  ];
+  const findings = families.flatMap((family) => {
+    const source = `${family}.json`;
     const command = "bench/gpu/launcher.sh OUT_DIR";
     return startupFindings(read<LauncherResult>(source), { source, command });
   });
+  return latest(findings);
 }
 
 /** One file for each host; none before such a campaign was run. */
@@ -204,7 +210,10 @@ function uses(): Finding[] {
 
 function v033(): Finding[] {
   // The second campaign is a later one: other families, and the 8B by measured costs.
-  const families = ["v033-families.json.gz", "v033-more-families.json.gz"];
+  const families = [
+    ...["v033-families.json.gz", "v033-more-families.json.gz"],
+    "v033-feature-families.json.gz",
+  ];
   const checks = ["v033-checks.json", "v033-more-checks.json"];
   const firstSet = "first-set.json.gz";
   const simulated = "simulate-8b.json.gz";

@@ -1,6 +1,7 @@
 /** What the checks of bench/gpu/checks.py and the simulated first set claim. Pure. */
 
 import { type Finding, type Limits, type Origin, withLimits } from "./claims.ts";
+import { FEATURE } from "./claims-v033.ts";
 
 /** One line of checks.py. */
 export interface Check {
@@ -23,22 +24,27 @@ export interface Check {
   readonly mismatches?: readonly string[];
   readonly accepted?: Readonly<Record<string, number>>;
   readonly acceptedBetween?: readonly [number, number];
+  /** ranks: how the ranks' steps compare; else how many steps there were. */
+  readonly steps?: number | RankSteps;
   /** spec-steps: of stock's median, by requests. */
   readonly byRequests?: Readonly<Record<string, { readonly ratio: number }>>;
 }
 
-/** LoRA's issue: so many captures between steps, and every adapter answers as before. */
+/** What the ranks of one engine held and served, step by step. */
+export interface RankSteps {
+  readonly ranks: number;
+  readonly steps: number;
+  readonly differ: number;
+}
+
+/** So many captures between steps, and every adapter must answer as before. */
 const CAPTURES_BETWEEN_STEPS_MIN = 100;
 const STEP_RATIO_MAX = 1.01;
 
 export function checkFindings(checks: readonly Check[], told: Origin): Finding[] {
   return checks.flatMap((check) => {
     const [family = "", kind] = check.check.split(".");
-    // Families of a feature are told together: `v033.lora.8b-4`.
-    const limits = withLimits(
-      `v033.${family.replace(/^(lora|spec|sleep|breakable)-/, "$1.")}`,
-      told,
-    );
+    const limits = withLimits(`v033.${family.replace(FEATURE, "$1.")}`, told);
     const { atLeast, atMost } = limits;
     switch (kind) {
       case "verify": {
@@ -51,6 +57,12 @@ export function checkFindings(checks: readonly Check[], told: Origin): Finding[]
         const unit = "of runs with a graph made wrong found it";
         return [atLeast("control-found", Number(check.fine), unit, 1)];
       }
+      case "control-rank": {
+        const unit = "of runs with a graph wrong on one rank found it there alone";
+        return [atLeast("rank-control-found", Number(check.fine), unit, 1)];
+      }
+      case "ranks":
+        return rankFindings(check, limits);
       case "tokens":
       case "aside": {
         const value = (check.same ?? 0) / (check.sequences ?? Number.NaN);
@@ -77,6 +89,16 @@ export function checkFindings(checks: readonly Check[], told: Origin): Finding[]
 }
 
 const TOKENS = "of sequences exact, captures in traffic";
+
+function rankFindings({ steps, fine }: Check, { atLeast, atMost }: Limits): Finding[] {
+  if (steps === undefined || typeof steps === "number") return [];
+  const unit = `of ${steps.steps} steps not the same on ${steps.ranks} ranks`;
+  return [
+    atMost("steps-differ", steps.differ, unit, 0),
+    // With what there was to see: a fill, a tier dropped and captured again, a control.
+    atLeast("ranks-agree", Number(fine), "of fills in traffic seen whole", 1),
+  ];
+}
 
 function adapterFindings(check: Check, { atLeast }: Limits): Finding[] {
   const same = Math.min(...Object.values(check.sameByAdapter ?? { none: 0 }));

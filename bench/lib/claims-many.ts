@@ -1,7 +1,7 @@
 /** What bench/gpu/many.sh claims of engines on four and eight ranks. Pure. */
 
 import { isStart } from "../gpu/lib/family-result.ts";
-import type { ManyCheck, ManyFamily, ManyResult } from "../gpu/lib/many-result.ts";
+import type { ManyFamily, ManyResult } from "../gpu/lib/many-result.ts";
 import { type Finding, type Origin, withLimits } from "./claims.ts";
 import { checkFindings } from "./claims-checks.ts";
 import { startupFindings } from "./claims-startup.ts";
@@ -13,15 +13,13 @@ const STALL_GROWTH_MAX = 1.5;
 const STALL_MS_MAX = 250;
 /** After ready, and with the fill on its way to the graph that the fault is in. */
 const END_SECONDS_MAX = 60;
-/** The kinds that claims of one GPU have too. */
-const KNOWN_CHECKS = ["verify", "control", "tokens"];
 
 export function manyFindings(result: ManyResult, told: Origin): Finding[] {
   const { families, cells } = result;
   return [
     ...familyFindings(cells, told).map(renamed),
     ...families.flatMap((family) => [
-      ...ofChecks(family, told),
+      ...checkFindings(family.checks, told).map(renamed),
       ...ofFaults(family, told),
       ...(family.launcher === undefined ? [] : startupFindings(family.launcher, told)).map(renamed),
     ]),
@@ -32,28 +30,6 @@ export function manyFindings(result: ManyResult, told: Origin): Finding[] {
 /** `many.FAMILY.…`, whichever campaign first made such a claim. */
 function renamed(finding: Finding): Finding {
   return { ...finding, id: finding.id.replace(/^(v033|startup)\./, "many.") };
-}
-
-function ofChecks({ family, checks }: ManyFamily, told: Origin): Finding[] {
-  const { atMost, atLeast } = withLimits(`many.${family}`, told);
-  const kind = ({ check }: ManyCheck): string => check.slice(family.length + 1);
-  const known = checks.filter((check) => KNOWN_CHECKS.includes(kind(check)));
-  return [
-    ...checkFindings(known, told).map(renamed),
-    ...checks.flatMap((check): Finding[] => {
-      if (kind(check) === "control-rank") {
-        const unit = "of runs with a graph wrong on one rank found it there alone";
-        return [atLeast("rank-control-found", Number(check.fine), unit, 1)];
-      }
-      if (kind(check) !== "ranks" || check.steps === undefined) return [];
-      const { ranks, steps, differ } = check.steps;
-      return [
-        atMost("steps-differ", differ, `of ${steps} steps not the same on ${ranks} ranks`, 0),
-        // With what there was to see: a fill, a tier dropped and captured again, a control.
-        atLeast("ranks-agree", Number(check.fine), "of fills in traffic seen whole", 1),
-      ];
-    }),
-  ];
 }
 
 function ofFaults({ family, faults }: ManyFamily, told: Origin): Finding[] {

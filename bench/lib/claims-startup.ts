@@ -47,25 +47,27 @@ function firstTokenFindings(
   { starts }: Comparison,
   told: Origin,
 ): Finding[] {
-  const own = pairs(starts, FORKED_LAZY, STOCK);
-  if (own.length === 0) return [];
-  const shares = own.map(({ ours, other }) => ours.firstTokenSeconds / other.firstTokenSeconds);
-  const share: Finding = {
-    ...{ ...told, id: `${id}.forked-lazy.first-token-share`, limit: SHARE_MAX, sense: "atMost" },
-    ...{ ...measured(bootstrapMean(shares)), unit: "of stock's, spawn to first token" },
-  };
+  const shares = pairs(starts, FORKED_LAZY, STOCK).map(({ ours, other }) => {
+    return ours.firstTokenSeconds / other.firstTokenSeconds;
+  });
+  const found: Finding[] = [];
+  if (shares.length > 0) {
+    found.push({
+      ...{ ...told, id: `${id}.forked-lazy.first-token-share`, limit: SHARE_MAX, sense: "atMost" },
+      ...{ ...measured(bootstrapMean(shares)), unit: "of stock's, spawn to first token" },
+    });
+  }
   const limit = SECONDS_WITHOUT_WEIGHTS_MAX[family];
-  if (limit === undefined) return [share];
   const seconds = starts
     .filter(({ variant }) => variant === FORKED_LAZY)
     .map((start) => start.firstTokenSeconds - phaseSeconds(start, "weights"));
-  return [
-    share,
-    {
+  if (limit !== undefined && seconds.length > 0) {
+    found.push({
       ...{ ...told, id: `${id}.forked-lazy.first-token-without-weights`, limit, sense: "atMost" },
       ...{ ...measured(bootstrapMean(seconds)), unit: "s, spawn to first token less weights" },
-    },
-  ];
+    });
+  }
+  return found;
 }
 
 function phaseSeconds({ phases }: Start, name: string): number {

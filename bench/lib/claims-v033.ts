@@ -15,12 +15,16 @@ import { parityOf } from "../gpu/lib/parity.ts";
 import { type Finding, measured, type Origin } from "./claims.ts";
 
 const CAPTURE_SHARE_MAX = 1 / 30;
+/** Where steps with and without adapters have graphs of their own. */
+const LORA_SHARE_MAX = 1 / 50;
 /** Eager mode's, of dense models and of others. */
 const EAGER_SHARE_MAX = { dense: 0.35, other: 0.45 } as const;
 const SAVED_SHARE_MIN = 0.9;
 const DECODE_RATIO_MAX = 1.01;
 const FORECAST_SHARE_MAX = 0.1;
 const FORECAST_MIB_MAX = 64;
+/** Families of a feature are told together: `v033.lora.8b-4`. */
+export const FEATURE = /^(lora|spec|sleep|breakable)-/;
 /** By family: seconds to parity, and the mean wait as a share of stock's. */
 const PARITY_LIMITS: Readonly<Record<string, { seconds: number; waitShare: number }>> = {
   "dense-8b": { seconds: 2, waitShare: 1 },
@@ -53,7 +57,9 @@ function startFindings(family: string, starts: readonly StartResult[], told: Ori
   return (["eager", "lazy", "idle", "idle-costed"] as const).flatMap((arm) => {
     const own = pairs(arm);
     if (own.length === 0) return [];
-    const id = `v033.${family}.${arm}`;
+    // Of a feature's families nobody asks for eager mode.
+    if (arm === "eager" && FEATURE.test(family)) return [];
+    const id = `v033.${family.replace(FEATURE, "$1.")}.${arm}`;
     return [
       ...captureFindings(id, own, told, captureLimit(family, arm)),
       ...(arm === "lazy" ? [] : settledFindings(id, own, told)),
@@ -67,6 +73,7 @@ function startFindings(family: string, starts: readonly StartResult[], told: Ori
 }
 
 function captureLimit(family: string, arm: string): number {
+  if (family.startsWith("lora-")) return LORA_SHARE_MAX;
   if (arm !== "eager") return CAPTURE_SHARE_MAX;
   return EAGER_SHARE_MAX[/^(dense|marlin|fp8)-/.test(family) ? "dense" : "other"];
 }

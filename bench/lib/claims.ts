@@ -46,6 +46,11 @@ export interface Claim extends Omit<Finding, "interval"> {
   readonly unmet: string | null;
 }
 
+/** Of findings with one id the last: what was measured again, in a later state, stands. */
+export function latest(findings: readonly Finding[]): Finding[] {
+  return [...new Map(findings.map((finding) => [finding.id, finding])).values()];
+}
+
 /**
  * In order of their ids. A claim that went against us stays, and says why.
  *

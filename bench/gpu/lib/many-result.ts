@@ -6,8 +6,7 @@ import type { LauncherResult } from "./start-result.ts";
 
 /** Of checks.py. */
 export interface ManyCheck extends Check {
-  /** Of `ranks`: how its steps compare, and the longest time that a capture held requests up. */
-  readonly steps?: { readonly ranks: number; readonly steps: number; readonly differ: number };
+  /** Of `ranks`: the longest time that a capture held requests up. */
   readonly longestStallMs?: number | null;
 }
 
