@@ -12,8 +12,8 @@
  *     [--profile FOLDER] [--flags=FLAGS]...
  *     prints a table, writes bench/results/fleet.json
  *
- * With --flags=--max-semi-space-size=8, say, this build is measured once more with these flags
- * of Node's for the controller.
+ * The controller's heap grows as that of `lazygraph serve`. With --flags=--single-threaded-gc this
+ * build is measured once more with these flags of Node's for the controller, as a row of its own.
  *
  * With --full engines come with all of their graphs: the second phase alone, in a tenth of the time.
  * A frame's price is processor time, all threads' together, which a busy machine changes little.
