@@ -9,8 +9,11 @@
  * they wait is no delay of a decision, and the time of the fill says what it costs.
  *
  *   npm run bench:fleet -- [--engines 256,1000] [--seconds 60] [--before DIST]... [--plans] [--full]
- *     [--profile FOLDER]
+ *     [--profile FOLDER] [--flags=FLAGS]...
  *     prints a table, writes bench/results/fleet.json
+ *
+ * The controller's heap grows as that of `lazygraph serve`. With --flags=--single-threaded-gc this
+ * build is measured once more with these flags of Node's for the controller, as a row of its own.
  *
  * With --full engines come with all of their graphs: the second phase alone, in a tenth of the time.
  * A frame's price is processor time, all threads' together, which a busy machine changes little.
@@ -45,6 +48,7 @@ const { values } = parseArgs({
     seconds: { type: "string", default: "60" },
     serve: { type: "string", default: "30" },
     before: { type: "string", multiple: true, default: [] },
+    flags: { type: "string", multiple: true, default: [] },
     only: { type: "string" },
     plans: { type: "boolean", default: false },
     full: { type: "boolean", default: false },
@@ -64,8 +68,9 @@ const FILL_SECONDS_MAX = 240;
 /** After the fill, before the second phase is measured. */
 const CALM_SECONDS = 3;
 
-function start(core: number, script: string, args: readonly string[]) {
-  const node = [process.execPath, "--expose-gc", "--import", "tsx", `${LIB}${script}`];
+function start(core: number, script: string, args: readonly string[], flags = "") {
+  const own = flags.split(" ").filter((flag) => flag !== "");
+  const node = [process.execPath, ...own, "--expose-gc", "--import", "tsx", `${LIB}${script}`];
   return spawn("taskset", ["-c", String(core), ...node, ...args], {
     cwd: fileURLToPath(new URL("..", import.meta.url)),
     stdio: ["ignore", "inherit", "inherit", "ipc"],
@@ -113,11 +118,16 @@ async function filled(engines: ChildProcess, count: number): Promise<EngineFigur
   }
 }
 
-async function measure(build: string, dist: string, count: number): Promise<FleetRow> {
+async function measure(
+  build: string,
+  dist: string,
+  count: number,
+  flags?: string,
+): Promise<FleetRow> {
   const folder = values.profile === undefined ? [] : [values.profile];
   const plans = values.plans ? mkdtempSync(join(tmpdir(), "lazygraph-fleet-")) : "";
   const args = [dist, String(count), plans, ...folder];
-  const controller = start(CONTROLLER_CORE, "fleet-controller.ts", args);
+  const controller = start(CONTROLLER_CORE, "fleet-controller.ts", args, flags);
   let engines: ChildProcess | undefined;
   try {
     const { endpoint } = await heard<Extract<FromController, { type: "listening" }>>(
@@ -215,6 +225,11 @@ for (const count of values.engines.split(",").map(Number)) {
   const row = await measure("this", DIST, count);
   print(row);
   rows.push(row);
+  for (const flags of values.flags) {
+    const flagged = await measure(`this ${flags}`, DIST, count, flags);
+    print(flagged);
+    rows.push(flagged);
+  }
 }
 const document = {
   atIso: new Date().toISOString(),

@@ -8,7 +8,7 @@
  */
 
 import { once } from "node:events";
-import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { Session } from "node:inspector/promises";
 import type { AddressInfo } from "node:net";
 import { pathToFileURL } from "node:url";
@@ -30,6 +30,11 @@ const { createHttpServer } = (await from("controller/http.js")) as {
 const { onEvent } = (await from("engine/events.js")) as {
   onEvent: (name: string, listener: (event: { readonly code?: string }) => void) => void;
 };
+// As `lazygraph serve` has it, in builds that do.
+if (existsSync(`${built}/cli/heap-growth.js`)) {
+  const { growHeap } = (await from("cli/heap-growth.js")) as { growHeap: () => void };
+  growHeap();
+}
 
 const probe = new FleetProbe();
 probe.install();

@@ -15,6 +15,7 @@ import {
 import { curveKeys, KEY_HELP, KEY_OPTIONS, keyFolder } from "./curve-keys.ts";
 import { Denials } from "./denials.ts";
 import { choice, note } from "./errors.ts";
+import { growHeap } from "./heap-growth.ts";
 import { HTTP_HELP, HTTP_OPTIONS, type HttpSide, httpSide, openHttpServer } from "./http-side.ts";
 import { listen } from "./listen.ts";
 import { createLog, LOG_FORMATS, type LogFormat } from "./log.ts";
@@ -111,6 +112,7 @@ export async function runServe(argv: readonly string[]): Promise<number> {
   }
   const read = (): ServeOptions => withConfig(given, SERVE_OPTIONS, process.env, serveOptions);
   const options = read();
+  growHeap();
   const { mode, settleWithinSeconds, enginesMax, endpoint, planning, memory, quiet } = options;
   const log = createLog(options.logFormat ?? "text");
   const says = options.logFormat === undefined && process.stderr.isTTY ? undefined : log;
