@@ -236,7 +236,8 @@ function v033(): Finding[] {
 }
 
 const claims = judge(findings(), read<Record<string, string>>("claims-unmet.json"));
-const text = `${JSON.stringify(claims, null, 1)}\n`;
+// A claim a line: that is what a change of it shows.
+const text = `[\n${claims.map((claim) => JSON.stringify(claim)).join(",\n")}\n]\n`;
 if (values.check) {
   const current = has("claims.json") ? readFileSync(new URL("claims.json", results), "utf8") : "";
   if (current !== text) {
