@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +8,6 @@ import pytest
 
 from lazygraph_vllm.vllm.adapter import graph_mode_reason, missing_hook
 from lazygraph_vllm.vllm.allowed import (
-    BREAKABLE,
     DRAFTERS,
     DRAFTS,
     KV_OFFLOADING,
@@ -363,7 +361,6 @@ def test_adapters_and_drafts_are_let_in_by_themselves(make: Any) -> None:
         (with_drafts("eagle3"), DRAFTERS["eagle3"]),
         (with_drafts("mtp"), DRAFTERS["mtp"]),
         (with_drafts("ngram_gpu"), DRAFTERS["ngram_gpu"]),
-        (with_stages(), PIPELINE),
     ],
 )
 def test_what_no_gpu_has_shown_says_so_and_can_be_allowed(config: Any, what: str) -> None:
@@ -399,12 +396,7 @@ def test_stages_beside_another_feature_stay_refused(path: str, value: Any, what:
     assert config_reason(config, "0.33.0", allow_untested=True) is None, "refused for its sake"
 
 
-def test_stages_are_let_in_by_themselves_once_a_gpu_has_shown_them(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    tried = TRIED["0.33.0"]
-    shown = replace(tried, traits=tried.traits | {PIPELINE}, alone=tried.alone | {PIPELINE})
-    monkeypatch.setitem(TRIED, "0.33.0", shown)
+def test_stages_are_let_in_by_themselves() -> None:
     config = with_stages()
     assert config_reason(config, "0.33.0", allow_untested=False) is None
     config.parallel_config.tensor_parallel_size = 2

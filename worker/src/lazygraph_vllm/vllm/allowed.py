@@ -62,14 +62,14 @@ OFFLOADERS = {
 
 
 ALONE_0_33 = frozenset(
-    {LORA, BREAKABLE, *(DRAFTERS[method] for method in ("ngram", "draft_model", "eagle"))}
+    {LORA, BREAKABLE, PIPELINE, *(DRAFTERS[method] for method in ("ngram", "draft_model", "eagle"))}
 )
 TRIED: dict[str, Tried] = {
     "0.26.0": Tried(frozenset({TENSOR})),
     # bench/results/v033-checks.json, v033-more-checks.json and v033-first-run.json. Hybrid models
     # are not here: each graph was right, but what captures in the middle of traffic do to recurrent
-    # states is not shown. Nor EAGLE3, of which the same is so. MTP, sleep mode, KV offloading and
-    # pipeline parallelism wait for their first run; the last two go into ALONE_0_33 after it.
+    # states is not shown. Nor EAGLE3, of which the same is so. MTP, sleep mode and KV offloading
+    # wait for their first run; the last is one for ALONE_0_33 as well.
     "0.33.0": Tried(
         frozenset({TENSOR, EXPERT, MOE, MLA, "fp8 quantisation", "auto_gptq quantisation"})
         | ALONE_0_33,
