@@ -133,6 +133,7 @@ async function runCell(
 ): Promise<void> {
   const name = cellName(cell);
   const ready = oursReady(cell);
+  const first = !readResults().some((result) => result.family === family.name);
   const began = performance.now();
   try {
     const result = await runFamilyCell({
@@ -145,7 +146,8 @@ async function runCell(
       ...(ready === undefined ? {} : { oursReadySeconds: ready }),
       signal: stopping.signal,
     });
-    writeWhole(resultFile(cell), JSON.stringify(result));
+    const cold = first && isStart(result) && cell.round >= 0;
+    writeWhole(resultFile(cell), JSON.stringify(cold ? { ...result, cold } : result));
     console.error(`${name} on GPU ${gpus.join(",")}: ${secondsText(began)}${brief(result)}`);
   } catch (error) {
     // One cut off by our own end has not failed: it is run again.

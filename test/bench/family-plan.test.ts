@@ -203,6 +203,32 @@ describe("claims of families", () => {
     expect(value("lazy.capture-share")).toBeUndefined();
   });
 
+  test("of a start that filled caches only captures are compared", () => {
+    const ids = (stock: StartResult): string[] =>
+      familyFindings([stock, start("lazy", 0.5, 21)], told).map(({ id }) => id);
+    const seconds = ["saved-share", "spawn-to-first-token-saved"].map((of) => {
+      return `v033.moe-30b.lazy.${of}`;
+    });
+    expect(ids(start("stock", 20, 40))).toEqual(expect.arrayContaining(seconds));
+    const cold = ids({ ...start("stock", 20, 90), cold: true });
+    expect(cold).toEqual(["v033.moe-30b.lazy.capture-share", "v033.moe-30b.lazy.kv-tokens-more"]);
+  });
+
+  test("families of a feature are told together, each to its limit, and not in eager mode", () => {
+    const of = (family: string): StartResult[] =>
+      [start("stock", 20, 40), start("lazy", 0.5, 21), start("eager", 8, 29)].map((cell) => {
+        return { ...cell, family };
+      });
+    const share = (family: string) =>
+      familyFindings(of(family), told).filter(({ id }) => id.endsWith("capture-share"));
+    expect(share("lora-8b-16")).toMatchObject([
+      { id: "v033.lora.8b-16.lazy.capture-share", limit: 1 / 50 },
+    ]);
+    expect(share("breakable-8b")).toMatchObject([
+      { id: "v033.breakable.8b.lazy.capture-share", limit: 1 / 30 },
+    ]);
+  });
+
   test("stock's load from the second in which ours was ready gives the share of the wait", () => {
     const cell = (arm: ParityResult["arm"], ready: number, requests: RequestRecord[]) =>
       ({

@@ -22,6 +22,8 @@ export interface StartResult extends FamilyCell {
   readonly kvTokens?: number;
   readonly decode: readonly DecodeResult[];
   readonly ours?: OurFigures;
+  /** The family's first, without a warm-up: caches were being filled, and only captures compare. */
+  readonly cold?: true;
 }
 
 /** From our controller. */
