@@ -1,3 +1,4 @@
+import { availableParallelism } from "node:os";
 import { fileURLToPath } from "node:url";
 import { defineConfig } from "vitest/config";
 
@@ -14,9 +15,9 @@ export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
     pool: "forks",
-    // Most tests wait for processes and sockets: one worker fewer than cores leaves two cores idle.
-    maxWorkers: "100%",
-    globalSetup: ["test/native/setup.ts", "test/helpers/state-folder.ts"],
+    // Most tests wait for processes and sockets: as many workers as cores leave these half idle.
+    maxWorkers: Math.ceil(availableParallelism() * 1.5),
+    globalSetup: ["test/native/setup.ts", "test/helpers/built.ts", "test/helpers/state-folder.ts"],
     testTimeout: 30_000,
     hookTimeout: 30_000,
     // The default of one second is a limit that a loaded machine breaks.

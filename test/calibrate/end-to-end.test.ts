@@ -3,7 +3,6 @@ import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { createServer as createSocket } from "node:net";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
 import { type CalibrationOptions, calibrate } from "../../src/calibrate/calibrate.ts";
 import { CalibrationControl } from "../../src/calibrate/control.ts";
@@ -14,9 +13,8 @@ import { parseProfile } from "../../src/profile/load.ts";
 import { startSimulatedEngine } from "../../src/sim/live/child.ts";
 import { finish, lazygraph } from "../cli/helpers/command.ts";
 import { temporaryFolder } from "../cli/helpers/folder.ts";
+import { SIMULATED_ENGINE } from "../helpers/built.ts";
 import { tinyDocument } from "../sim/helpers.ts";
-
-const ENGINE = fileURLToPath(new URL("../../src/cli/simulated-engine.ts", import.meta.url));
 
 /** Milliseconds instead of seconds, so that a calibration of it takes some. */
 function document(): Record<string, unknown> {
@@ -222,9 +220,7 @@ describe("lazygraph calibrate", () => {
       "--sizes=1,8",
       "--",
       process.execPath,
-      "--import",
-      "tsx",
-      ENGINE,
+      SIMULATED_ENGINE,
       `--profile=${await profileFile("llama-3.1-8b-h200")}`,
       `--http=127.0.0.1:${port}`,
     ]);

@@ -1,7 +1,7 @@
 import { type SpawnSyncReturns, spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
-import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
+import { MAIN } from "../helpers/built.ts";
 import { finish } from "./helpers/command.ts";
 
 const COMMANDS =
@@ -42,10 +42,9 @@ describe("lazygraph", () => {
 });
 
 describe("an output that can't be written", () => {
-  const main = fileURLToPath(new URL("../../src/cli/main.ts", import.meta.url));
   const run = (redirected: string): SpawnSyncReturns<string> => {
-    const script = `exec "$0" --import tsx "$1" trace inspect azure-llm-2023-conversation ${redirected}`;
-    return spawnSync("sh", ["-c", script, process.execPath, main], { encoding: "utf8" });
+    const script = `exec "$0" "$1" trace inspect azure-llm-2023-conversation ${redirected}`;
+    return spawnSync("sh", ["-c", script, process.execPath, MAIN], { encoding: "utf8" });
   };
 
   test("a full disk under stdout is one sentence and exit code 1", () => {

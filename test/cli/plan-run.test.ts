@@ -1,13 +1,12 @@
 import { readdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
 import { readPlan } from "../../src/plan/files.ts";
+import { SIMULATED_ENGINE } from "../helpers/built.ts";
 import { lazygraph, type Running } from "./helpers/command.ts";
 import { temporaryFolder } from "./helpers/folder.ts";
 
-const ENGINE = fileURLToPath(new URL("../../src/cli/simulated-engine.ts", import.meta.url));
-const COMMAND = [process.execPath, "--import", "tsx", ENGINE, "--speed", "20"];
+const COMMAND = [process.execPath, SIMULATED_ENGINE, "--speed", "20"];
 
 /** An engine that fills what it may and is then asked to end. */
 async function settledRun(...options: string[]): Promise<{ running: Running; stderr: string }> {

@@ -6,14 +6,13 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
-import { fileURLToPath } from "node:url";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { noEngineSentence } from "../../src/cli/no-engine.ts";
+import { MAIN, SIMULATED_ENGINE } from "../helpers/built.ts";
 import { finish, lazygraph } from "./helpers/command.ts";
 import { temporaryFolder } from "./helpers/folder.ts";
 
 const NODE = process.execPath;
-const ENGINE = new URL("../../src/cli/simulated-engine.ts", import.meta.url);
 
 /** `run` with a program for Node as its command. */
 function withProgram(program: string, ...options: string[]): string[] {
@@ -123,8 +122,7 @@ describe("the command's own", () => {
     ["nohup", "nohup", []],
   ] as const)("SIGHUP ends neither of the two under %s", async ([, program, args]) => {
     const command = `kill -HUP $PPID; kill -HUP $$; echo survived`;
-    const main = fileURLToPath(new URL("../../src/cli/main.ts", import.meta.url));
-    const own = [NODE, "--import", "tsx", main, "run", "--quiet", "--", "sh", "-c", command];
+    const own = [NODE, MAIN, "run", "--quiet", "--", "sh", "-c", command];
     // As bash does: it names the program that it starts.
     const env = { ...process.env, _: program };
     const child = spawn(program, [...args, ...own], { env, stdio: ["ignore", "pipe", "pipe"] });
@@ -281,7 +279,7 @@ test("--json writes the figures at the end, whole", async () => {
 });
 
 describe("with a simulated engine as the command", () => {
-  const engine = [NODE, "--import", "tsx", fileURLToPath(ENGINE), "--speed", "20"];
+  const engine = [NODE, SIMULATED_ENGINE, "--speed", "20"];
 
   test("the fill is told, the table shown, the figures written", async () => {
     const file = join(await temporaryFolder(), "figures.json");

@@ -4,6 +4,7 @@ import { mkdir, readdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { freePort } from "../../src/bench/engine-command.ts";
+import { SIMULATED_ENGINE } from "../helpers/built.ts";
 import { lazygraph } from "./helpers/command.ts";
 import { temporaryFolder } from "./helpers/folder.ts";
 
@@ -112,12 +113,11 @@ test("the phase while it starts, seconds left from past starts, and 200 at the e
 
 test("the simulated engine's phases: never one that has ended, never longer than the start", async () => {
   const port = String(await freePort());
-  const engine = join(import.meta.dirname, "../../src/cli/simulated-engine.ts");
   const run = lazygraph([
     ...["run", "--http", "127.0.0.1:0", "--no-plan", "--mode", "eager", "--"],
     // The watch reads `--port`, as vLLM has it.
-    ...["sh", "-c", 'exec "$0" --import tsx "$1" --http "127.0.0.1:$3" --speed 4'],
-    ...[process.execPath, engine, "--port", port],
+    ...["sh", "-c", 'exec "$0" "$1" --http "127.0.0.1:$3" --speed 4'],
+    ...[process.execPath, SIMULATED_ENGINE, "--port", port],
   ]);
   const line = await run.line("stderr", /HTTP at/);
   const url = /http:\S+?(?=\.?$)/.exec(line)?.[0]?.replace(/\/$/, "") ?? "";

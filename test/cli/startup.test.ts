@@ -2,17 +2,16 @@
 
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
 import { portOf } from "../../src/cli/startup-run.ts";
 import type { StartResult } from "../../src/startup/start.ts";
+import { SIMULATED_ENGINE } from "../helpers/built.ts";
 import { finish } from "./helpers/command.ts";
 import { temporaryFolder } from "./helpers/folder.ts";
 
-const ENGINE = fileURLToPath(new URL("../../src/cli/simulated-engine.ts", import.meta.url));
 const simulated = (...words: string[]): string[] => [
   process.execPath,
-  ...["--import", "tsx", ENGINE, "--http", "127.0.0.1:{port}", "--speed", "20"],
+  ...[SIMULATED_ENGINE, "--http", "127.0.0.1:{port}", "--speed", "20"],
   ...words,
 ];
 

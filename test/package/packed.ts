@@ -1,7 +1,6 @@
 /** The package as a stranger gets it: packed, and installed into an empty folder. */
 
 import { execFile } from "node:child_process";
-import { existsSync, readdirSync, statSync } from "node:fs";
 import { mkdir, mkdtemp, readdir, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -57,23 +56,10 @@ export async function failedStart(
 
 /** Packs into this folder, and returns the file's name there. */
 export async function packInto(folder: string): Promise<string> {
-  await ensureBuilt();
   // Without scripts: what `npm test` and CI built is packed, and nothing is built under the other
   // tests' feet. The whole `npm pack` runs in the package checks.
   const pack = ["pack", "--ignore-scripts", "--json", "--pack-destination", folder];
   const { stdout } = await execute("npm", pack, { cwd: ROOT });
   const [{ filename }] = JSON.parse(stdout) as [{ filename: string }];
   return filename;
-}
-
-/** Builds when a source is newer than its output, so that this suite can run by itself. */
-async function ensureBuilt(): Promise<void> {
-  const built = join(ROOT, "dist", "cli", "main.js");
-  const newest = Math.max(
-    ...readdirSync(join(ROOT, "src"), { recursive: true, encoding: "utf8" })
-      .filter((name) => name.endsWith(".ts"))
-      .map((name) => statSync(join(ROOT, "src", name)).mtimeMs),
-  );
-  if (existsSync(built) && statSync(built).mtimeMs >= newest) return;
-  await execute("npm", ["run", "--silent", "build:ts"], { cwd: ROOT });
 }

@@ -15,6 +15,7 @@ import {
   startSimulatedEngine,
   startSimulatedServer,
 } from "../../src/testing.ts";
+import { MAIN, SIMULATED_ENGINE } from "../helpers/built.ts";
 import { EventLog } from "../helpers/events.ts";
 
 const trace = fileURLToPath(
@@ -214,9 +215,9 @@ describe("its command line", () => {
   async function run(
     options: readonly string[],
     variables: NodeJS.ProcessEnv = {},
-    program: readonly string[] = ["src/cli/simulated-engine.ts"],
+    program: readonly string[] = [SIMULATED_ENGINE],
   ): Promise<{ exitCode: unknown; stderr: string }> {
-    const child = spawn(process.execPath, ["--import", "tsx", ...program, ...options], {
+    const child = spawn(process.execPath, [...program, ...options], {
       cwd: checkout,
       env: { ...process.env, ...variables },
       stdio: ["ignore", "ignore", "pipe"],
@@ -250,7 +251,7 @@ describe("its command line", () => {
     ],
     [`${LISTED},tcp://10.0.0.1:1`, "keys for LAZYGRAPH_ENDPOINT tcp://10.0.0.1:1, behind which"],
   ])("LAZYGRAPH_ENDPOINT=%s is refused by its own name", async (value, sentence) => {
-    const program = ["src/cli/main.ts", "simulated-engine"];
+    const program = [MAIN, "simulated-engine"];
     const { exitCode, stderr } = await run([], { LAZYGRAPH_ENDPOINT: value }, program);
     expect(stderr).toContain(sentence);
     expect([exitCode, stderr.trim().split("\n").length]).toEqual([2, 1]);

@@ -3,15 +3,15 @@ import { once } from "node:events";
 import { text } from "node:stream/consumers";
 import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
+import { MAIN } from "../helpers/built.ts";
 
 const checkout = fileURLToPath(new URL("../..", import.meta.url));
 
 async function demo(...options: string[]) {
-  const child = spawn(
-    process.execPath,
-    ["--import", "tsx", "src/cli/main.ts", "demo", ...options],
-    { cwd: checkout, stdio: ["ignore", "pipe", "pipe"] },
-  );
+  const child = spawn(process.execPath, [MAIN, "demo", ...options], {
+    cwd: checkout,
+    stdio: ["ignore", "pipe", "pipe"],
+  });
   const [stdout, stderr, [exitCode]] = await Promise.all([
     text(child.stdout),
     text(child.stderr),

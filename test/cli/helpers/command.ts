@@ -1,10 +1,8 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { createInterface } from "node:readline";
-import { fileURLToPath } from "node:url";
 import { onTestFinished } from "vitest";
-
-const MAIN = fileURLToPath(new URL("../../../src/cli/main.ts", import.meta.url));
+import { MAIN } from "../../helpers/built.ts";
 
 export interface Finished {
   readonly code: number | null;
@@ -20,14 +18,14 @@ export interface Running {
   line(stream: "stdout" | "stderr", pattern: RegExp): Promise<string>;
 }
 
-/** Starts the command from its sources; killed with the test if it is still there. */
+/** Starts the command; killed with the test if it is still there. */
 export function lazygraph(args: readonly string[], env: NodeJS.ProcessEnv = {}): Running {
   const inherited = { ...process.env };
   for (const name of Object.keys(inherited)) {
     if (name.startsWith("LAZYGRAPH_") || name === "VLLM_PLUGINS" || name === "_")
       delete inherited[name];
   }
-  const child = spawn(process.execPath, ["--import", "tsx", MAIN, ...args], {
+  const child = spawn(process.execPath, [MAIN, ...args], {
     stdio: ["ignore", "pipe", "pipe"],
     env: { ...inherited, ...env },
   });
