@@ -6,6 +6,7 @@ import gc
 import random
 import sys
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from breakable_bed import PARTS, entries, rows, start, ungraphed  # noqa: E402
 from builders import Wrapper, step, wrong_dispatches  # noqa: E402
 from cuda_stand_in import MIB, POOL  # noqa: E402
 from lazygraph_vllm.rank import calls as rank  # noqa: E402
+from lazygraph_vllm.vllm.allowed import BREAKABLE, TRIED  # noqa: E402
 from lazygraph_vllm_testing.faults import _kill  # noqa: E402
 
 MODES = ("PIECEWISE", "FULL_AND_PIECEWISE")
@@ -421,9 +423,14 @@ def test_an_idle_engine_fills_them_and_serves_from_them(
 
 
 @pytest.mark.usefixtures("breakable_engine")
-def test_an_engine_that_was_not_allowed_them_runs_as_stock(serving: Any, controller: Any) -> None:
+def test_where_no_gpu_has_shown_them_an_engine_runs_as_stock(
+    serving: Any, controller: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from lazygraph_vllm.protocol.messages import Inventory
 
+    for version, tried in list(TRIED.items()):
+        fewer = replace(tried, traits=tried.traits - {BREAKABLE}, alone=tried.alone - {BREAKABLE})
+        monkeypatch.setitem(TRIED, version, fewer)
     engine = serving()
     inventory = controller.wait_for(Inventory)
     assert inventory.phase == "stock" and "breakable CUDA graphs" in inventory.unsupported
