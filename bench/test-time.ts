@@ -31,7 +31,11 @@ function seconds(file: string, args: readonly string[], cwd: string): number {
   return (performance.now() - began) / 1000;
 }
 
-function vitestReport(file: string): Omit<Suite, "seconds"> & { readonly files: string[] } {
+/** @param root of its checkout: some tests are named by a file's path */
+function vitestReport(
+  file: string,
+  root: string,
+): Omit<Suite, "seconds"> & { readonly files: string[] } {
   const { testResults } = JSON.parse(readFileSync(file, "utf8")) as {
     testResults: {
       name: string;
@@ -43,7 +47,8 @@ function vitestReport(file: string): Omit<Suite, "seconds"> & { readonly files: 
   const of = (status: string) =>
     tests
       .filter((test) => test.status === status)
-      .map(({ ancestorTitles, title }) => [...ancestorTitles, title].join(" > "));
+      .map(({ ancestorTitles, title }) => [...ancestorTitles, title].join(" > "))
+      .map((name) => name.replaceAll(root, "."));
   return { names: new Set(of("passed")), failed: of("failed"), files };
 }
 
@@ -84,14 +89,14 @@ try {
     [...vitestArgs, `--outputFile.json=${file("then.json")}`],
     then,
   );
-  const { files, ...reportThen } = vitestReport(file("then.json"));
+  const { files, ...reportThen } = vitestReport(file("then.json"), then);
   const vitestThen: Suite = { seconds: vitestSeconds, ...reportThen };
   const pytestThen = pytest(then, "then.xml", []);
 
   writeFileSync(file("names.json"), JSON.stringify({ files, names: [...vitestThen.names] }));
   const script = ["--import", "tsx", "bench/lib/old-tests.ts", file("names.json")];
   const nowSeconds = seconds(process.execPath, [...script, file("now.json")], ROOT);
-  const { files: _, ...reportNow } = vitestReport(file("now.json"));
+  const { files: _, ...reportNow } = vitestReport(file("now.json"), resolve(ROOT));
   const vitestNow: Suite = { seconds: nowSeconds, ...reportNow };
   // What this checkout's tests are called, then those of the old names.
   // Quieter by one more -q, as in the project's own options, it would count and not name them.

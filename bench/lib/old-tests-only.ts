@@ -9,7 +9,7 @@ const names = new Set((JSON.parse(readFileSync(list, "utf8")) as { names: string
 function nameOf({ task }: TestContext): string {
   const titles = [task.name];
   for (let suite = task.suite; suite !== undefined; suite = suite.suite) titles.unshift(suite.name);
-  return titles.join(" > ");
+  return titles.join(" > ").replaceAll(process.cwd(), ".");
 }
 
 beforeEach((context) => {
