@@ -163,15 +163,10 @@ function findings(): Finding[] {
   ];
 }
 
-/** Files of families that were started from a launcher, the earlier campaign of one first. */
+/** Of families that were started from a launcher; a family's files are named in their order. */
 function startup(): Finding[] {
-  const families = [
-    "startup-dense-8b-h200",
-    "startup-dense-8b-modules-h200",
-    "startup-moe-30b-h200",
-  ];
-  const findings = families.flatMap((family) => {
-    const source = `${family}.json`;
+  const files = readdirSync(results).filter((file) => /^startup-.*\.json$/.test(file));
+  const findings = files.sort().flatMap((source) => {
     const command = "bench/gpu/launcher.sh OUT_DIR";
     return startupFindings(read<LauncherResult>(source), { source, command });
   });
@@ -211,7 +206,8 @@ function uses(): Finding[] {
 function v033(): Finding[] {
   // The second campaign is a later one: other families, and the 8B by measured costs.
   const families = [
-    ...["v033-families.json.gz", "v033-more-families.json.gz"],
+    "v033-families.json.gz",
+    "v033-more-families.json.gz",
     "v033-feature-families.json.gz",
   ];
   const checks = ["v033-checks.json", "v033-more-checks.json"];

@@ -261,37 +261,32 @@ def run_check(family: dict[str, Any], kind: str, part: str, models: Path) -> dic
     controller = rank_checks.controlled() if kind == "ranks" else None
     limits = offload_checks.LIMITS if kind == "offload-tokens" else {}
     engine = make_engine(family, models, **limits)
-    if kind == "offload-tokens":
-        result = offload_checks.run_tokens(engine, part)
-        result["ranks"] = engine.collective_rpc(state_of)
-        engine.llm_engine.engine_core.shutdown()
-        return result
+    result: dict[str, Any]
     if controller is not None:
         result = rank_checks.run(engine, controller, sequences, state_of)
-        engine.llm_engine.engine_core.shutdown()
-        return result
-    if kind.startswith("spec-"):
-        if kind == "spec-tokens":
-            result = draft_checks.run_tokens(engine, part, sequences, capture_rest)
-        else:
-            settled(engine)
-            result = draft_checks.run_steps(engine)
-        result["ranks"] = engine.collective_rpc(state_of)
-        engine.llm_engine.engine_core.shutdown()
-        return result
-    if kind.startswith("sleep-"):
-        level = 1 if kind == "sleep-one" else 2
-        result = sleep_checks.run(engine, level, part, sequences)
-        result["ranks"] = engine.collective_rpc(state_of)
-        engine.llm_engine.engine_core.shutdown()
-        return result
-    if kind == "aside":
-        engine.collective_rpc(serve_ungraphed)
-    if kind in ("tokens", "aside"):
+    elif kind == "offload-tokens":
+        result = offload_checks.run_tokens(engine, part)
+    elif kind == "spec-tokens":
+        result = draft_checks.run_tokens(engine, part, sequences, capture_rest)
+    elif kind == "spec-steps":
+        settled(engine)
+        result = draft_checks.run_steps(engine)
+    elif kind.startswith("sleep-"):
+        result = sleep_checks.run(engine, 1 if kind == "sleep-one" else 2, part, sequences)
+    elif kind in ("tokens", "aside"):
+        if kind == "aside":
+            engine.collective_rpc(serve_ungraphed)
         tokens, seen = sequences(engine, capture_every=1 if part == "ours" else 0)
-        result = {"tokens": tokens, **seen, "ranks": engine.collective_rpc(state_of)}
+        result = {"tokens": tokens, **seen}
     else:
-        result = {"ranks": engine.collective_rpc(state_of) if kind in FAULTS else settled(engine)}
+        result = {} if kind in FAULTS else {"ranks": settled(engine)}
+    return ended(engine, result)
+
+
+def ended(engine: Any, result: dict[str, Any]) -> dict[str, Any]:
+    """End the engine; its result, with what its ranks held in the end."""
+    if "ranks" not in result:
+        result["ranks"] = engine.collective_rpc(state_of)
     engine.llm_engine.engine_core.shutdown()
     return result
 
@@ -310,9 +305,7 @@ def run_adapter_check(family: dict[str, Any], kind: str, part: str, models: Path
         count = adapter_checks.adapters_of(engine_arguments(family["args"]))
         result = adapter_checks.run_tokens(engine, part, folder, count)
         result["adapters"] = count
-    result["ranks"] = engine.collective_rpc(state_of)
-    engine.llm_engine.engine_core.shutdown()
-    return result
+    return ended(engine, result)
 
 
 def asks_breakable(family: dict[str, Any]) -> bool:

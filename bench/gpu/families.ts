@@ -133,7 +133,6 @@ async function runCell(
 ): Promise<void> {
   const name = cellName(cell);
   const ready = oursReady(cell);
-  const first = !readResults().some((result) => result.family === family.name);
   const began = performance.now();
   try {
     const result = await runFamilyCell({
@@ -146,7 +145,10 @@ async function runCell(
       ...(ready === undefined ? {} : { oursReadySeconds: ready }),
       signal: stopping.signal,
     });
-    const cold = first && isStart(result) && cell.round >= 0;
+    const cold =
+      isStart(result) &&
+      cell.round >= 0 &&
+      !readResults().some((earlier) => earlier.family === family.name);
     writeWhole(resultFile(cell), JSON.stringify(cold ? { ...result, cold } : result));
     console.error(`${name} on GPU ${gpus.join(",")}: ${secondsText(began)}${brief(result)}`);
   } catch (error) {

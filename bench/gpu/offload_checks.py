@@ -2,9 +2,9 @@
 
 A GPU KV cache for less than half of the prompts, asked in turns, a new one whenever one is done: by
 the time one comes again its blocks have gone to others, and are loaded from the host. Meanwhile our
-engine captures after every step, many times while copies are under way. What is loaded and what it lies beside decide the tokens,
-and they must be stock's to the last one. That blocks were loaded, and that copies were under way at
-captures, is counted on the rank: a run without either says nothing.
+engine captures after every step, many times while copies are under way. What is loaded and what it
+lies beside decide the tokens, and they must be stock's to the last one. That blocks were loaded, and
+that copies were under way at captures, is counted on the rank: a run without either says nothing.
 
 Two controls: one loads blocks in the wrong order, one captures with slots of live blocks.
 """

@@ -15,32 +15,11 @@ sys.path.insert(0, str(BENCH))
 
 import checks  # noqa: E402
 
+from check_engine import CheckEngine, started  # noqa: E402
+
 SWITCH = "VLLM_USE_BREAKABLE_CUDAGRAPH"
 FAMILIES = {f["name"]: f for f in json.loads((BENCH / "families.json").read_text())["families"]}
 NAMES = ["FULL:512", "PIECEWISE:512", "FULL:8"]
-
-
-class Engine:
-    """Stands in for ``LLM``: notes the environment of its start."""
-
-    def __init__(self, family: dict[str, Any], _: Path, **__: Any) -> None:
-        self.shape = family["shape"]
-        self.env = dict(os.environ)
-        started.append(self)
-
-    def collective_rpc(self, call: Any, args: tuple[Any, ...] = ()) -> list[Any]:
-        return [{"stock": True}]
-
-    @property
-    def llm_engine(self) -> Any:
-        return self
-
-    engine_core = llm_engine
-
-    def shutdown(self) -> None: ...
-
-
-started: list[Engine] = []
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +27,7 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     started.clear()
     monkeypatch.setattr(os, "environ", dict(os.environ))
     os.environ.pop(SWITCH, None)
-    monkeypatch.setattr(checks, "make_engine", Engine)
+    monkeypatch.setattr(checks, "make_engine", CheckEngine)
     monkeypatch.setattr(checks, "sequences", lambda *_, **__: ({}, {}))
 
 

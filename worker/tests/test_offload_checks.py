@@ -18,6 +18,8 @@ sys.path.insert(0, str(BENCH))
 import checks  # noqa: E402
 import offload_checks  # noqa: E402
 
+from check_engine import CheckEngine, started  # noqa: E402
+
 FAMILIES = {f["name"]: f for f in json.loads((BENCH / "families.json").read_text())["families"]}
 SEQUENCES = {str(index): [index, 7, 9] for index in range(offload_checks.PROMPTS)}
 
@@ -168,28 +170,6 @@ def test_prompts_share_no_block_and_do_not_fit_the_gpus_cache() -> None:
     )
 
 
-class Engine:
-    """Stands in for ``LLM``: notes the environment and the options of its start."""
-
-    def __init__(self, family: dict[str, Any], models: Path, **more: Any) -> None:
-        self.env, self.more = dict(os.environ), more
-        started.append(self)
-
-    def collective_rpc(self, call: Any, args: tuple[Any, ...] = ()) -> list[Any]:
-        return [{"stock": True}]
-
-    @property
-    def llm_engine(self) -> Any:
-        return self
-
-    engine_core = llm_engine
-
-    def shutdown(self) -> None: ...
-
-
-started: list[Engine] = []
-
-
 @pytest.mark.parametrize("family", ["offload-8b", "offload-simple-8b"])
 @pytest.mark.parametrize("part", ["stock", "ours", "control", "writes"])
 def test_engines_are_batch_invariant_and_only_ours_have_a_mode(
@@ -198,7 +178,7 @@ def test_engines_are_batch_invariant_and_only_ours_have_a_mode(
     started.clear()
     monkeypatch.setattr(os, "environ", dict(os.environ))
     os.environ.pop("LAZYGRAPH_MODE", None)
-    monkeypatch.setattr(checks, "make_engine", Engine)
+    monkeypatch.setattr(checks, "make_engine", CheckEngine)
     monkeypatch.setattr(offload_checks, "run_tokens", lambda _, part: {"part": part})
     told = checks.run_check(FAMILIES[family], "offload-tokens", part, Path("/nowhere"))
     [engine] = started

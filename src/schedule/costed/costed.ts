@@ -80,8 +80,6 @@ const WAIT_SECONDS_MIN = 0.1;
  */
 const PATIENCE = { burstSeconds: 0.02, share: 0.001 };
 const WAIT_SECONDS_MAX = 600;
-/** What holds up whoever is there. */
-const WHOLE = { share: 1 } as const;
 const NONE: readonly Decision[] = [];
 
 export function createCostPolicy(options: CostPolicyOptions): CostPolicy {
@@ -122,6 +120,8 @@ class CostedPolicy implements CostPolicy {
     const first = joined(this.#start(state, event, known), this.#table(state, event, known));
     if (!state.ready || state.capturing !== undefined) return first;
     const settled = this.#settle(state, known);
+    // None is under way: what was asked for has ended, or comes to nothing.
+    this.#filling = undefined;
     const captures = this.#capture(state, event, known);
     for (const capture of captures) {
       if (capture.type !== "capture") continue;
@@ -187,9 +187,8 @@ class CostedPolicy implements CostPolicy {
     if (entry?.captureMs === undefined) return;
     const seconds = entry.captureMs / 1000;
     this.#known?.costs.observeCapture(entry.graph, seconds);
-    const { share } = this.#filling?.id === id && state.idle ? this.#filling : WHOLE;
-    this.#filling = undefined;
-    this.#stalls.spend(atSeconds, share * seconds);
+    const filling = this.#filling?.id === id && state.idle ? this.#filling : undefined;
+    this.#stalls.spend(atSeconds, (filling?.share ?? 1) * seconds);
   }
 
   #start(
@@ -292,7 +291,6 @@ class CostedPolicy implements CostPolicy {
     if (objection !== undefined) {
       return this.#waitFor(graph, objection, this.#stalls.waitSeconds(atSeconds, stallSeconds));
     }
-    this.#filling = undefined;
     return [{ type: "capture", graph, reason: earnedReason(choice), whenIdle: state.idle }];
   }
 

@@ -228,16 +228,22 @@ def test_their_hooks_in_attention_do_nothing_and_keep_full_graphs(kind: str) -> 
     assert bare.save_kv_layer(bed.LAYER, None, None) is None
 
 
+def hooks_called(wrapper: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The layers whose hook is called from now on."""
+    connector = runner_of(wrapper).kv_connector.kv_connector
+    called: list[str] = []
+    monkeypatch.setattr(connector, "wait_for_layer_load", called.append)
+    # As if a step's were left: only what is switched off calls nothing then.
+    monkeypatch.setattr(connector, "has_connector_metadata", lambda: True)
+    return called
+
+
 @BOTH
 def test_in_a_capture_no_hook_is_called_and_after_it_all_are(
     kind: str, device: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrapper = bed.start(kind, device)
-    active = runner_of(wrapper).kv_connector
-    called: list[str] = []
-    monkeypatch.setattr(active.kv_connector, "wait_for_layer_load", called.append)
-    # As if a step's were left: only what is switched off calls nothing then.
-    monkeypatch.setattr(active.kv_connector, "has_connector_metadata", lambda: True)
+    called = hooks_called(wrapper, monkeypatch)
     assert "in the middle of a step" in rank.preflight(wrapper, "FULL:4", 1)["reason"]
     monkeypatch.setattr(connectors, "why_not_now", lambda _: None)
     assert "error" not in rank.capture(wrapper, "FULL:4")
@@ -253,10 +259,7 @@ def test_a_connector_that_is_left_on_is_called_in_a_capture(
 ) -> None:
     """Positive control: as vLLM's own capture at a start leaves it."""
     wrapper = bed.start(kind, device)
-    active = runner_of(wrapper).kv_connector
-    called: list[str] = []
-    monkeypatch.setattr(active.kv_connector, "wait_for_layer_load", called.append)
-    monkeypatch.setattr(active.kv_connector, "has_connector_metadata", lambda: True)
+    called = hooks_called(wrapper, monkeypatch)
     monkeypatch.setattr(connectors, "apart", lambda _: contextlib.nullcontext())
     monkeypatch.setattr(connectors, "why_not_now", lambda _: None)
     rank.capture(wrapper, "FULL:4")
