@@ -5,8 +5,10 @@
  * Two phases: the engines arrive over 60 s, each with 102 graphs, and are filled; once all are
  * settled they get busy within five seconds, and each sends ten telemetry frames a second for 30 s.
  * A decision is the time from a frame's leaving its engine to the sending of a command that came of
- * it, which holds the way to the controller's socket as well. Captures are told apart: they are paced over the fleet, so that what
- * they wait is no delay of a decision, and the time of the fill says what it costs.
+ * it, which holds the way to the controller's socket as well. Captures are told apart: they are
+ * paced over the fleet, so that what they wait is no delay of a decision, and the time of the fill
+ * says what it costs. What a controller takes of its core is measured for as long again, without
+ * the probe that sees the decisions.
  *
  *   npm run bench:fleet -- [--engines 256,1000] [--seconds 60] [--before DIST]... [--plans] [--full]
  *     [--profile FOLDER] [--flags=FLAGS]...
@@ -35,6 +37,7 @@ import { MIB } from "../src/base/units.ts";
 import { type FleetRow, fleetFindings } from "./lib/claims-trust.ts";
 import type {
   ControllerFigures,
+  CoreFigures,
   EngineFigures,
   FromController,
   FromEngines,
@@ -155,6 +158,11 @@ async function measure(
     const serveController = await controllerFigures(controller);
     const serve = await engineFigures(engines);
     controller.send({ profiled: `${build}-${count}-serve` } satisfies ToController);
+    controller.send("unwatch" satisfies ToController);
+    await sleep(1000 * Number(values.serve));
+    const { busySeconds, seconds, busyByThread } = await controllerFigures(controller);
+    const frames = (await engineFigures(engines)).telemetry - serve.telemetry;
+    const core = { busySeconds, seconds, busyByThread, frames };
     return {
       build,
       engines: count,
@@ -165,6 +173,7 @@ async function measure(
       bytesPerEngine: (serveController.rssBytes - emptyBytes) / count,
       fill: { controller: fillController, engines: fill },
       serve: { controller: serveController, engines: serve },
+      core,
     };
   } finally {
     engines?.send({ type: "exit" } satisfies ToEngines);
@@ -178,17 +187,19 @@ async function measure(
 }
 
 /** What one frame takes of the controller's processor, and which of its threads takes it. */
-function priceOf(figures: ControllerFigures): string {
-  const { busySeconds, busyByThread, frameMicroseconds } = figures;
-  const us = (seconds: number): string => ((frameMicroseconds * seconds) / busySeconds).toFixed(1);
+function priceOf({ busySeconds, busyByThread, frames, seconds }: CoreFigures): string {
+  const us = (busy: number): string => ((1e6 * busy) / Math.max(1, frames)).toFixed(1);
   const threads = Object.entries(busyByThread)
-    .filter(([, seconds]) => seconds > 0.01 * busySeconds)
+    .filter(([, busy]) => busy > 0.01 * busySeconds)
     .sort(([, one], [, other]) => other - one)
-    .map(([name, seconds]) => `${name} ${us(seconds)}`);
-  return `${us(busySeconds)} us of processor time a frame (${threads.join(", ")})`;
+    .map(([name, busy]) => `${name} ${us(busy)}`);
+  return (
+    `without the probe: core ${((100 * busySeconds) / seconds).toFixed(1)}%, ${us(busySeconds)} us ` +
+    `of processor time a frame (${threads.join(", ")})`
+  );
 }
 
-function print({ build, engines, bytesPerEngine, fill, serve }: FleetRow): void {
+function print({ build, engines, bytesPerEngine, fill, serve, core }: FleetRow): void {
   const ms = (value: number): string => (value < 10 ? value.toFixed(1) : value.toFixed(0));
   const phase = (name: string, { controller, engines: told }: FleetRow["fill"]): string =>
     `  ${name}: decisions p50 ${ms(controller.decisions.p50Ms)} p99 ${ms(controller.decisions.p99Ms)} ` +
@@ -206,7 +217,7 @@ function print({ build, engines, bytesPerEngine, fill, serve }: FleetRow): void 
       `${fill.engines.settleMaxSeconds.toFixed(1)} s; ${fill.engines.captures} captures`,
   );
   console.log(phase("serve", serve));
-  console.log(`    ${priceOf(serve.controller)}`);
+  console.log(`    ${priceOf(core)}`);
   const problems = Object.entries(serve.controller.problems);
   if (problems.length > 0)
     console.log(`    problems: ${JSON.stringify(serve.controller.problems)}`);

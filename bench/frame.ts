@@ -9,7 +9,10 @@
  * script has it, also what a filled engine is to the garbage collector, whose helper threads take
  * the core from a controller that has only one: bytes of heap, and processor time of a collection.
  *
- *   npm run bench:frame -- [--engines 256] [--frames 200000] [--build DIST]... [--rounds 1]
+ * With --cold the processor's caches are swept before every 48 frames, as others do it where a
+ * controller sleeps in between: most of such a frame's time is waiting for memory.
+ *
+ *   npm run bench:frame -- [--engines 256] [--frames 200000] [--build DIST]... [--rounds 1] [--cold]
  *     prints a line for each build, build after build in every round; writes nothing
  */
 
@@ -34,6 +37,7 @@ const { values } = parseArgs({
     engines: { type: "string", default: "256" },
     frames: { type: "string", default: "200000" },
     rounds: { type: "string", default: "1" },
+    cold: { type: "boolean", default: false },
     build: {
       type: "string",
       multiple: true,
@@ -51,6 +55,10 @@ const CAPTURE_SECONDS = 0.06;
 const FILLING = 100;
 /** Fills before the one that is measured: a controller that fills has mostly done so before. */
 const FILLS_BEFORE = 3;
+/** Frames that a controller reads at a time, where so many engines send. */
+const READ_FRAMES = 48;
+/** More than a core's own caches have. */
+const SWEEP_BYTES = 32 * 2 ** 20;
 const engines = Number(values.engines);
 const frames = Number(values.frames);
 const batches = Array.from({ length: BATCHES }, (_, sequence) => telemetry(sequence));
@@ -122,7 +130,7 @@ async function serving(build: string): Promise<number[]> {
   if (settled !== engines) throw new Error(`Expected ${engines} settled engines, got ${settled}.`);
 
   let count = 0;
-  const batch = (size: number): number => {
+  const read = (size: number): number => {
     const before = process.cpuUsage();
     for (let n = 0; n < size; n++, count++) {
       bare.nowSeconds += 1 / (FRAMES_PER_SECOND * engines);
@@ -130,7 +138,17 @@ async function serving(build: string): Promise<number[]> {
       bare.receive(peers[count % engines] ?? "", Buffer.from(batches[count % BATCHES] ?? []));
     }
     const { user, system } = process.cpuUsage(before);
-    return (user + system) / size;
+    return user + system;
+  };
+  const others = new Uint8Array(values.cold ? SWEEP_BYTES : 0);
+  const batch = (size: number): number => {
+    if (!values.cold) return read(size) / size;
+    let us = 0;
+    for (let left = size; left > 0; left -= READ_FRAMES) {
+      for (let at = 0; at < others.length; at += 64) others[at] = (others[at] ?? 0) + 1;
+      us += read(READ_FRAMES);
+    }
+    return us / (READ_FRAMES * Math.ceil(size / READ_FRAMES));
   };
   batch(frames / ROUNDS);
   bare.sent = [];

@@ -2,7 +2,7 @@
 
 import { MIB } from "../../src/base/units.ts";
 import { type Finding, type Origin, withLimits } from "./claims.ts";
-import type { ControllerFigures, EngineFigures } from "./fleet-messages.ts";
+import type { ControllerFigures, CoreFigures, EngineFigures } from "./fleet-messages.ts";
 
 const P99_MS_MAX = 200;
 const SIGTERM_MS_MAX = 2000;
@@ -97,6 +97,8 @@ export interface FleetRow {
   readonly bytesPerEngine: number;
   readonly fill: Phase;
   readonly serve: Phase;
+  /** Of the controller alone, with nobody who watches its socket. */
+  readonly core: CoreFigures;
 }
 
 export interface Fleet {
@@ -106,9 +108,9 @@ export interface Fleet {
 export function fleetFindings({ rows }: Fleet, origin: Origin): Finding[] {
   const ours = rows.filter(({ build }) => build === "this");
   const { atMost } = withLimits("trust.fleet", origin);
-  return ours.flatMap(({ engines, bytesPerEngine, fill, serve }): Finding[] => {
+  return ours.flatMap(({ engines, bytesPerEngine, fill, serve, core }): Finding[] => {
     if (engines === SMALL_FLEET) {
-      const { busySeconds, seconds } = serve.controller;
+      const { busySeconds, seconds } = core;
       return [atMost(`${engines}.serve.core`, busySeconds / seconds, "of a core", SHARE_MAX)];
     }
     if (engines !== FLEET) return [];

@@ -108,7 +108,6 @@ function figures(): ControllerFigures {
     ...seen,
     rssBytes: process.memoryUsage.rss(),
     busySeconds: (used.user + used.system) / 1e6,
-    frameMicroseconds: (used.user + used.system) / Math.max(1, seen.frames),
     seconds,
     busyByThread,
     engines: engines.filter(({ connected }) => connected).length,
@@ -136,7 +135,10 @@ function tell(message: FromController): void {
 process.on("message", (message: ToController) => {
   if (message === "collect") globalThis.gc?.();
   else if (message === "begin") begin();
-  else if (message === "exit") {
+  else if (message === "unwatch") {
+    probe.uninstall();
+    begin();
+  } else if (message === "exit") {
     void controller.close().finally(() => process.exit(0));
   } else if (message === "figures") tell({ type: "figures", figures: figures() });
   else void profiled(message.profiled);

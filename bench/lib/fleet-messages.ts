@@ -8,8 +8,6 @@ export interface ControllerFigures extends ProbeFigures {
   /** Processor time used, and the time it was used in. */
   readonly busySeconds: number;
   readonly seconds: number;
-  /** Processor time for each frame taken, whatever it went into. */
-  readonly frameMicroseconds: number;
   /** Of the processor time, that of each thread by its name; empty where the host doesn't tell. */
   readonly busyByThread: Readonly<Record<string, number>>;
   readonly engines: number;
@@ -19,8 +17,23 @@ export interface ControllerFigures extends ProbeFigures {
   readonly problems: Readonly<Record<string, number>>;
 }
 
-/** `begin`: what the next figures are of begins now. */
-export type ToController = "figures" | "begin" | "collect" | "exit" | { readonly profiled: string };
+/** Processor time of a controller, and the time it was used in. */
+export interface CoreFigures {
+  readonly busySeconds: number;
+  readonly seconds: number;
+  /** Frames of telemetry that engines sent meanwhile. */
+  readonly frames: number;
+  readonly busyByThread: Readonly<Record<string, number>>;
+}
+
+/** `begin`: what the next figures are of begins now; `unwatch`: likewise, and without the probe. */
+export type ToController =
+  | "figures"
+  | "begin"
+  | "unwatch"
+  | "collect"
+  | "exit"
+  | { readonly profiled: string };
 export type FromController =
   | { readonly type: "listening"; readonly endpoint: string; readonly http?: string }
   | { readonly type: "figures"; readonly figures: ControllerFigures };

@@ -33,9 +33,9 @@ export function learnedOf(observer: StepObserver, state: EngineState): Learned |
 /** Steps by the planned size of their ideal graph, uniform length and case. */
 function trafficOf(observer: StepObserver): PlanTraffic[] {
   const rows = new Map<string, Mutable<PlanTraffic>>();
-  for (const demand of observer.demand.lanes.values()) {
-    for (let size = 0; size < demand.steps.length; size++) {
-      if ((demand.steps[size] ?? 0) > 0) addRow(rows, demand, size, observer);
+  for (const demand of observer.demand.lanes) {
+    for (let size = 0; size < demand.requestSteps.length; size++) {
+      if (demand.steps(size) > 0) addRow(rows, demand, size, observer);
     }
   }
   return [...rows.values()].sort((a, b) => a.uniform - b.uniform || a.tokens - b.tokens);
@@ -43,11 +43,11 @@ function trafficOf(observer: StepObserver): PlanTraffic[] {
 
 function addRow(
   rows: Map<string, Mutable<PlanTraffic>>,
-  { lane, ...demand }: LaneDemand,
+  demand: LaneDemand,
   size: number,
   { planned, costs }: StepObserver,
 ): void {
-  const { uniform, requests, stepCase } = lane;
+  const { uniform, requests, stepCase } = demand.lane;
   const tokens = costs.shapes.sizes[size] ?? 0;
   const each = uniform > 0 ? Math.ceil(tokens / uniform) : requests;
   const ideal = idealGraph(planned, { tokens, requests: each, uniform, ...stepCase });
@@ -68,8 +68,8 @@ function addRow(
     rows.set(key, row);
   }
   row.requestSteps += demand.requestSteps[size] ?? 0;
-  row.steps += demand.steps[size] ?? 0;
-  row.ungraphedTimed += demand.ungraphedTimed[size] ?? 0;
+  row.steps += demand.steps(size);
+  row.ungraphedTimed += demand.ungraphedTimed(size);
 }
 
 function learnedGraph(

@@ -19,7 +19,6 @@ export interface GraphState {
   readonly wanted: number;
   /** Steps it served. */
   readonly replays: number;
-  readonly lastUsedSeconds?: number;
 }
 
 export interface EngineState {
@@ -106,12 +105,11 @@ export function recordSteps(
   step: StepShape,
   served: string,
   count: number,
-  atSeconds: number,
   ideal: Graph | undefined = idealGraph(state.planned, step),
 ): void {
   const wanted = ideal === undefined ? undefined : state.graphs.get(ideal.id);
   const server = served === "" ? undefined : state.graphs.get(served);
-  bookSteps(state, wanted, server, count, atSeconds);
+  bookSteps(state, wanted, server, count);
 }
 
 /** The same where it is known who was wanted and who served; undefined: nobody. */
@@ -120,7 +118,6 @@ export function bookSteps(
   wanted: WritableGraph | undefined,
   server: WritableGraph | undefined,
   count: number,
-  atSeconds: number,
 ): void {
   if (wanted !== undefined) wanted.wanted += count;
   if (server === undefined) {
@@ -128,7 +125,6 @@ export function bookSteps(
     return;
   }
   server.replays += count;
-  server.lastUsedSeconds = atSeconds;
   if (server === wanted) state.stepsExact += count;
   else state.stepsPadded += count;
 }

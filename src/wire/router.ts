@@ -244,11 +244,11 @@ class Link implements RouterLink {
         const bytes = sizeOf(frames);
         // Awaited only where it has to be: this is done for every frame there is.
         const waiting = this.#receive(frames, bytes, began);
-        if (waiting !== undefined) await waiting;
+        const ended = typeof waiting === "number" ? waiting : await waiting;
         // By time and bytes, not by frames: one of 1 MiB takes as long as a thousand heartbeats.
         turn.bytes += bytes;
         this.#batch.frames += 1;
-        if (clock.now() - turn.beganSeconds >= TURN_SECONDS || turn.bytes >= TURN_BYTES) {
+        if (ended - turn.beganSeconds >= TURN_SECONDS || turn.bytes >= TURN_BYTES) {
           await setImmediate();
           turn = { beganSeconds: clock.now(), bytes: 0 };
         }
@@ -276,34 +276,33 @@ class Link implements RouterLink {
     return first;
   }
 
-  #receive(frames: Buffer[], bytes: number, began: number): Promise<void> | undefined {
+  /** @returns when it was done, in seconds: the clock is read as seldom as can be */
+  #receive(frames: Buffer[], bytes: number, began: number): Promise<number> | number {
     const [routingId] = frames;
-    if (routingId === undefined) return undefined;
-    const { nothing, onFlood } = this.#options;
+    if (routingId === undefined) return began;
+    const { clock, nothing, onFlood } = this.#options;
     const peer = this.#peers.heard(routingId, began);
     const dropped = this.#peers.overflow(peer, began);
     if (dropped !== undefined) onFlood(peer.name, dropped);
-    if (!peer.hasLeft) {
-      this.#take(peer, frames, bytes, began);
-      return undefined;
-    }
+    if (!peer.hasLeft) return this.#take(peer, frames, bytes, began);
     // What was queued before its peer left is of no use, and must not begin a session either.
-    return this.#sender.reaches(peer, nothing).then((isBack) => {
-      if (isBack) this.#take(peer, frames, bytes, began);
-    });
+    return this.#sender
+      .reaches(peer, nothing)
+      .then((isBack) => (isBack ? this.#take(peer, frames, bytes, began) : clock.now()));
   }
 
-  #take(peer: Peer, [, frame, more]: Buffer[], bytes: number, began: number): void {
+  #take(peer: Peer, [, frame, more]: Buffer[], bytes: number, began: number): number {
     const { clock, onFrame, onDropped } = this.#options;
     if (this.#peers.excess(peer, bytes, began) !== undefined) {
       onDropped(peer.name);
-      return;
+      return began;
     }
     // A message of another number of frames is no message of ours; an empty frame is refused.
     const isOurs = frame !== undefined && more === undefined;
     onFrame(peer.name, isOurs ? frame : new Uint8Array());
     const now = clock.now();
     this.#peers.worked(peer, now, now - began);
+    return now;
   }
 }
 

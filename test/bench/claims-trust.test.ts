@@ -13,9 +13,8 @@ function phase(p99Ms: number, missedHeartbeats: number, settled: number): FleetR
       taken: TIMES,
       frames: 1,
       rssBytes: 1,
-      busySeconds: 3,
+      busySeconds: 6,
       seconds: 30,
-      frameMicroseconds: 3e6,
       busyByThread: {},
       engines: 1,
       settled: 1,
@@ -54,6 +53,7 @@ function row(build: string, engines: number): FleetRow {
     bytesPerEngine: 2 ** 19,
     fill: phase(70, 2, engines - 1),
     serve: phase(20, 0, engines),
+    core: { busySeconds: 3, seconds: 30, frames: 1, busyByThread: {} },
   };
 }
 

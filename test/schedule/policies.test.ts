@@ -105,7 +105,7 @@ class Rig {
   steps(step: StepShape, count: number): void {
     const graph = dispatch(this.table, this.#ids, step);
     if (graph !== undefined) expect(covers(graph, step)).toBe(true);
-    recordSteps(this.state, step, graph?.id ?? "", count, this.atSeconds);
+    recordSteps(this.state, step, graph?.id ?? "", count);
     this.event({ type: "demand" });
   }
 

@@ -121,7 +121,7 @@ export class Rig {
   steps(step: StepShape, count: number, factor = 1, seconds = 0.1): void {
     const graph = dispatch(this.table, this.#ids, step);
     if (graph !== undefined) expect(covers(graph, step)).toBe(true);
-    recordSteps(this.state, step, graph?.id ?? "", count, this.atSeconds);
+    recordSteps(this.state, step, graph?.id ?? "", count);
     this.state.running = step.requests;
     this.state.waiting = 0;
     const each = graph === undefined ? 0.01 * factor : 0.005;

@@ -191,9 +191,8 @@ export function applyResult(
 export function applyTelemetry(
   record: Writable<EngineRecord>,
   message: Telemetry,
-  atSeconds: number,
 ): readonly string[] {
-  (record.problems as ProblemCounts).telemetryDropped = message.dropped;
+  if (message.dropped > 0) (record.problems as ProblemCounts).telemetryDropped = message.dropped;
   const state = record.state as WritableState | undefined;
   if (state === undefined) return NO_IDS;
   state.running = message.running;
@@ -207,7 +206,7 @@ export function applyTelemetry(
     const { served, count } = step;
     if (plan === undefined || placed === undefined) {
       if (served !== "" && !state.graphs.has(served)) unknown = (unknown ?? new Set()).add(served);
-      else recordSteps(state, step, served, count, atSeconds);
+      else recordSteps(state, step, served, count);
       continue;
     }
     const server = placed.servers[at] ?? -1;
@@ -215,7 +214,7 @@ export function applyTelemetry(
     else {
       const { entries } = state;
       const wanted = entries[plan.idealAt(step, placed.buckets[at])];
-      bookSteps(state, wanted, entries[server], count, atSeconds);
+      bookSteps(state, wanted, entries[server], count);
     }
   }
   return unknown === undefined ? NO_IDS : [...unknown];

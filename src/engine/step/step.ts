@@ -28,6 +28,7 @@ import {
   setRanks,
 } from "./booking.ts";
 import {
+  type Advice,
   askPolicy,
   captureReserved,
   captureTurn,
@@ -88,11 +89,37 @@ type Inners = Generator<Inner, void, undefined>;
 
 const CHANGED: Effect = { type: "changed" };
 
-export function* step(record: EngineRecord, input: EngineInput, tools: StepTools): Effects {
-  yield* resolved(record, taken(record, input, tools), tools);
+/** What comes of nearly all messages: a snapshot has changed, and nothing is to be done. */
+const ONLY_CHANGED: readonly Effect[] = [CHANGED];
+
+export function step(record: EngineRecord, input: EngineInput, tools: StepTools): Iterable<Effect> {
+  if (input.type !== "message") return stepped(record, happened(record, input, tools), tools);
+  const { message, answers } = input;
+  if (message.type === "telemetry") return reported(record, message, tools);
+  const inners = told(record, message, answers, tools);
   // Heartbeats come all the time, and tell what an engine's other messages tell as well.
-  const quiet = input.type === "message" && input.message.type === "heartbeat";
-  if (!quiet) yield CHANGED;
+  return message.type === "heartbeat"
+    ? resolved(record, inners, tools)
+    : stepped(record, inners, tools);
+}
+
+function* stepped(record: EngineRecord, inners: Inners, tools: StepTools): Effects {
+  yield* resolved(record, inners, tools);
+  yield CHANGED;
+}
+
+/**
+ * Ten times a second of every engine, and mostly nothing comes of it: then there is nothing to be
+ * done one after the other, and no generator is made for it.
+ */
+function reported(record: EngineRecord, message: Telemetry, tools: StepTools): Iterable<Effect> {
+  const now = tools.now();
+  const unknown = applyTelemetry(record, message);
+  if (unknown.length > 0 || tools.hears("lazygraph:engine:steps")) {
+    return saying(record, message, unknown, now, tools);
+  }
+  const advice = observed(record, message, now, tools);
+  return advice === undefined ? ONLY_CHANGED : heeded(record, advice, tools);
 }
 
 /** What parts of a step ask of each other, in its place. */
@@ -105,12 +132,6 @@ function* resolved(record: EngineRecord, inners: Inners, tools: StepTools): Effe
     } else if (inner.type === "reopen") yield* resolved(record, reopen(record, tools), tools);
     else yield inner;
   }
-}
-
-function taken(record: EngineRecord, input: EngineInput, tools: StepTools): Inners {
-  return input.type === "message"
-    ? received(record, input.message, input.answers, tools)
-    : happened(record, input, tools);
 }
 
 function* happened(
@@ -161,18 +182,6 @@ function* happened(
 }
 
 /** Every message of this engine but `hello` and `goodbye`, which are the controller's. */
-function received(
-  record: EngineRecord,
-  message: EngineMessage,
-  answers: boolean,
-  tools: StepTools,
-): Inners {
-  // Nearly all of them are telemetry.
-  return message.type === "telemetry"
-    ? telemetry(record, message, tools)
-    : told(record, message, answers, tools);
-}
-
 function* told(
   record: EngineRecord,
   message: Exclude<EngineMessage, Telemetry>,
@@ -359,15 +368,37 @@ function* result(
   yield { type: "ask", happening: { type, graph } };
 }
 
-function* telemetry(record: EngineRecord, message: Telemetry, tools: StepTools): Inners {
-  const unknown = applyTelemetry(record, message, tools.now());
-  if (unknown.length > 0) yield* unknownGraphs(record, unknown, "telemetry", tools);
-  // Ten times a second of every engine, and mostly to nobody.
+/** The same where something is to be said: of graphs that nobody knows, or to whoever listens. */
+function* saying(
+  record: EngineRecord,
+  message: Telemetry,
+  unknown: readonly string[],
+  now: number,
+  tools: StepTools,
+): Effects {
+  if (unknown.length > 0) {
+    yield* resolved(record, unknownGraphs(record, unknown, "telemetry", tools), tools);
+  }
   if (tools.hears("lazygraph:engine:steps")) yield announceSteps(message);
-  const { steps, waiting } = message;
-  const regretSeconds = record.course.plan?.observe(steps, waiting, tools.now()) ?? 0;
+  const advice = observed(record, message, now, tools);
+  if (advice === undefined) yield CHANGED;
+  else yield* heeded(record, advice, tools);
+}
+
+/** Learns from steps that were reported, and asks what is to be done now. */
+function observed(
+  record: EngineRecord,
+  { steps, waiting }: Telemetry,
+  now: number,
+  tools: StepTools,
+): Advice | undefined {
+  const regretSeconds = record.course.plan?.observe(steps, waiting, now) ?? 0;
   if (regretSeconds > 0) book(record, { regretSeconds: record.regretSeconds + regretSeconds });
-  yield { type: "ask", happening: { type: "demand", steps } };
+  return askPolicy(record, { type: "demand", steps }, tools);
+}
+
+function heeded(record: EngineRecord, advice: Advice, tools: StepTools): Effects {
+  return stepped(record, followed(record, advice, tools), tools);
 }
 
 /** @param tools where a fresh inventory is to be asked for */

@@ -58,6 +58,9 @@ export class Accounts {
    * it. Call after each report: then balances are kept.
    */
   ran(steps: readonly StepsSeen[], waiting: number): void {
+    const held = this.#held;
+    // Balances that are made anew need nothing added, and where no graph is missing none has any.
+    if (held === undefined || held.missing === 0 || !this.#upToDate(held)) return;
     const { buckets } = this.#savings.costs.shapes.placed(steps);
     for (let at = 0; at < steps.length; at++) {
       const seen = steps[at];
@@ -100,7 +103,7 @@ export class Accounts {
   }
 
   *#steps(): Generator<LaneWeights, void, undefined> {
-    for (const { lane, requestSteps } of this.#demand?.lanes.values() ?? []) {
+    for (const { lane, requestSteps } of this.#demand?.lanes ?? []) {
       yield { lane, weights: requestSteps };
     }
     yield* this.#ahead.values();

@@ -4,11 +4,12 @@
  *
  * An engine has some 200 of them, a gateway a thousand engines: cells are rows of numbers in one
  * array and known by their places, since objects would be most of what the garbage collector has to
- * go through.
+ * go through. What is common to them is in the same array: a report finds little of its engine in
+ * the processor's cache, and every other place is one more to wait for.
  */
 
 import { alongCurve, type Point } from "./curve.ts";
-import { addRobust, ROBUST, RobustMean, robustError, startRobust } from "./robust.ts";
+import { addRobust, ROBUST, robustError, startRobust } from "./robust.ts";
 
 export interface Estimate {
   readonly value: number;
@@ -28,13 +29,16 @@ const CONTEXT_PRIOR = 16 * 4096 ** 2;
 const CONTEXT_MEMORY = 64;
 
 /** Where a cell's numbers are, from its first one on; its own correction's begin at `own`. */
-const ROW = { seed: 0, tokens: 1, own: 2, context: 5, seconds: 6, seen: 7, numbers: 8 } as const;
+const ROW = { seed: 0, group: 1, own: 2, context: 5, seconds: 6, seen: 7, numbers: 8 } as const;
+/** Where a group's are: its common correction, and the one that the published estimates hold. */
+const COMMON = { off: 0, publishedOff: 3, numbers: 4 } as const;
+/** Of all cells: sums behind the context term, and the term itself. */
+const CONTEXT = { squares: 0, products: 1, secondsPerToken: 2, numbers: 4 } as const;
 
-/** What cells of one kind have in common. */
+/** What cells of one kind have in common, but for numbers. */
 export class Group {
-  readonly off: RobustMean;
-  /** The common correction that the published estimates hold. */
-  publishedOff = 0;
+  /** What one measurement is expected to be off by. */
+  readonly deviation: number;
   /** The measured cells by rising size, where the seed's shape is another engine's; else none. */
   points: Point[] = [];
   /** The largest of them. */
@@ -43,7 +47,7 @@ export class Group {
   readonly ownShape: boolean;
 
   constructor(deviation: number, ownShape = false) {
-    this.off = new RobustMean(deviation);
+    this.deviation = deviation;
     this.ownShape = ownShape;
   }
 }
@@ -58,29 +62,39 @@ export interface CellSeed {
 export class Cells {
   /** Seconds of each cell as others know them: to be read only. */
   readonly published: Float64Array;
-  /** Seconds for each token of context that a request attends to: the slope within cells. */
-  secondsPerContextToken: number;
-  readonly #rows: Float64Array;
+  /** What is common to all, each group's numbers, then a row for each cell. */
+  readonly #numbers: Float64Array;
   readonly #groups: readonly Group[];
-  /** Which group each cell is of. */
-  readonly #groupAt: Uint8Array;
-  #contextSquares = CONTEXT_PRIOR;
-  #contextProducts: number;
+  readonly #tokens: Float64Array;
+  /** Where the first row begins. */
+  readonly #rows: number;
 
   constructor(seeds: readonly CellSeed[], secondsPerContextToken: number) {
-    this.secondsPerContextToken = secondsPerContextToken;
-    this.#contextProducts = CONTEXT_PRIOR * secondsPerContextToken;
     this.published = new Float64Array(seeds.length);
-    this.#rows = new Float64Array(seeds.length * ROW.numbers);
     this.#groups = [...new Set(seeds.map(({ group }) => group))];
-    this.#groupAt = Uint8Array.from(seeds, ({ group }) => this.#groups.indexOf(group));
-    for (const [cell, { seed, tokens, group }] of seeds.entries()) {
-      const row = cell * ROW.numbers;
-      this.#rows[row + ROW.seed] = Math.max(1e-9, seed);
-      this.#rows[row + ROW.tokens] = tokens;
-      startRobust(this.#rows, row + ROW.own, group.off.deviation);
+    this.#rows = CONTEXT.numbers + this.#groups.length * COMMON.numbers;
+    this.#numbers = new Float64Array(this.#rows + seeds.length * ROW.numbers);
+    const numbers = this.#numbers;
+    numbers[CONTEXT.squares] = CONTEXT_PRIOR;
+    numbers[CONTEXT.products] = CONTEXT_PRIOR * secondsPerContextToken;
+    numbers[CONTEXT.secondsPerToken] = secondsPerContextToken;
+    for (const [place, { deviation }] of this.#groups.entries()) {
+      startRobust(numbers, commonAt(place) + COMMON.off, deviation);
+    }
+    this.#tokens = Float64Array.from(seeds, ({ tokens }) => tokens);
+    for (const [cell, { seed, group }] of seeds.entries()) {
+      const row = this.#rowOf(cell);
+      numbers[row + ROW.seed] = Math.max(1e-9, seed);
+      numbers[row + ROW.group] = this.#groups.indexOf(group);
+      const deviation = commonAt(this.#groups.indexOf(group)) + COMMON.off + ROBUST.deviation;
+      startRobust(numbers, row + ROW.own, numbers[deviation] ?? 0);
       this.published[cell] = Math.max(1e-9, seed);
     }
+  }
+
+  /** Seconds for each token of context that a request attends to: the slope within cells. */
+  get secondsPerContextToken(): number {
+    return this.#numbers[CONTEXT.secondsPerToken] ?? 0;
   }
 
   seed(cell: number): number {
@@ -89,10 +103,11 @@ export class Cells {
 
   /** Seconds, by all that is known now. */
   current(cell: number): number {
+    if (this.#isMeasured(cell)) return this.#corrected(cell);
     const { points, largest } = this.#groupOf(cell);
-    if (this.#isMeasured(cell) || largest === undefined) return this.#corrected(cell);
-    const tokens = this.#number(cell, ROW.tokens);
-    if (tokens <= this.#number(largest, ROW.tokens)) {
+    if (largest === undefined) return this.#corrected(cell);
+    const tokens = this.#tokensOf(cell);
+    if (tokens <= this.#tokensOf(largest)) {
       return alongCurve(points, tokens) ?? this.#corrected(cell);
     }
     // Above, work grows as on any engine.
@@ -101,9 +116,9 @@ export class Cells {
 
   estimate(cell: number): Estimate {
     const share = this.#ownShare(cell);
-    const own = robustError(this.#rows, cell * ROW.numbers + ROW.own);
+    const own = robustError(this.#numbers, this.#rowOf(cell) + ROW.own);
     // What the group can't know: how far this cell lies from it.
-    const error = Math.hypot(share * own, (1 - share) * this.#groupOf(cell).off.deviation);
+    const error = Math.hypot(share * own, (1 - share) * this.#common(cell, ROBUST.deviation));
     const value = this.published[cell] ?? 0;
     return { value, error: value * error };
   }
@@ -114,8 +129,8 @@ export class Cells {
    * @returns whether published estimates have moved
    */
   observe(cell: number, off: number, weight: number): boolean {
-    addRobust(this.#rows, cell * ROW.numbers + ROW.own, off, weight);
-    this.#groupOf(cell).off.add(off, weight / 2);
+    addRobust(this.#numbers, this.#rowOf(cell) + ROW.own, off, weight);
+    addRobust(this.#numbers, this.#commonOf(cell) + COMMON.off, off, weight / 2);
     return this.#publish(cell);
   }
 
@@ -125,7 +140,8 @@ export class Cells {
    * @param weight measurements that they stand for
    */
   observeContext(cell: number, weight: number, context: number, seconds: number): void {
-    const row = cell * ROW.numbers;
+    const numbers = this.#numbers;
+    const row = this.#rowOf(cell);
     const expected = this.current(cell) + context * this.secondsPerContextToken;
     const limit = 3 * this.#number(cell, ROW.own + ROBUST.deviation) * expected;
     const clipped = Math.max(expected - limit, Math.min(expected + limit, seconds));
@@ -136,26 +152,33 @@ export class Cells {
     const contextOff = context - contextMean;
     const contextAfter = contextMean + share * contextOff;
     const secondsAfter = secondsMean + share * (clipped - secondsMean);
-    this.#rows[row + ROW.seen] = seen;
-    this.#rows[row + ROW.context] = contextAfter;
-    this.#rows[row + ROW.seconds] = secondsAfter;
+    numbers[row + ROW.seen] = seen;
+    numbers[row + ROW.context] = contextAfter;
+    numbers[row + ROW.seconds] = secondsAfter;
     if (share >= 1) return;
-    this.#contextSquares += weight * contextOff * (context - contextAfter);
-    this.#contextProducts += weight * contextOff * (clipped - secondsAfter);
-    this.secondsPerContextToken = Math.max(0, this.#contextProducts / this.#contextSquares);
+    const { squares, products, secondsPerToken } = CONTEXT;
+    const squaresAfter = (numbers[squares] ?? 0) + weight * contextOff * (context - contextAfter);
+    const productsAfter = (numbers[products] ?? 0) + weight * contextOff * (clipped - secondsAfter);
+    numbers[squares] = squaresAfter;
+    numbers[products] = productsAfter;
+    numbers[secondsPerToken] = Math.max(0, productsAfter / squaresAfter);
   }
 
   /** Publishes what moved noticeably: this cell, and with their group all that hang on it. */
   #publish(touched: number): boolean {
-    const group = this.#groupOf(touched);
-    const groupMoved = Math.abs(group.off.mean - group.publishedOff) > PUBLISH_SHARE / 2;
-    if (groupMoved) group.publishedOff = group.off.mean;
+    const common = this.#commonOf(touched);
+    const mean = this.#numbers[common + COMMON.off + ROBUST.mean] ?? 0;
+    const publishedOff = this.#numbers[common + COMMON.publishedOff] ?? 0;
+    const groupMoved = Math.abs(mean - publishedOff) > PUBLISH_SHARE / 2;
+    if (groupMoved) this.#numbers[common + COMMON.publishedOff] = mean;
     const cellMoved = this.#hasMoved(touched, this.current(touched));
-    const reshaped = (groupMoved || cellMoved) && group.ownShape;
-    if (reshaped) this.#reshape(group);
-    if (!groupMoved && !reshaped) return this.#publishOne(touched);
+    // Which is rare: only then is the group itself looked at.
+    if (!groupMoved && !cellMoved) return false;
+    const group = this.#groupOf(touched);
+    if (group.ownShape) this.#reshape(group);
+    else if (!groupMoved) return this.#publishOne(touched);
     let moved = false;
-    for (let cell = 0; cell < this.#groupAt.length; cell++) {
+    for (let cell = 0; cell < this.published.length; cell++) {
       if (this.#groupOf(cell) === group && this.#publishOne(cell)) moved = true;
     }
     return moved;
@@ -176,12 +199,12 @@ export class Cells {
   /** Measured cells give the shape of their group. */
   #reshape(group: Group): void {
     const measured: number[] = [];
-    for (let cell = 0; cell < this.#groupAt.length; cell++) {
+    for (let cell = 0; cell < this.published.length; cell++) {
       if (this.#groupOf(cell) === group && this.#isMeasured(cell)) measured.push(cell);
     }
-    measured.sort((a, b) => this.#number(a, ROW.tokens) - this.#number(b, ROW.tokens));
+    measured.sort((a, b) => this.#tokensOf(a) - this.#tokensOf(b));
     group.points = measured.map((cell) => {
-      return { tokens: this.#number(cell, ROW.tokens), seconds: this.current(cell) };
+      return { tokens: this.#tokensOf(cell), seconds: this.current(cell) };
     });
     group.largest = measured.at(-1);
   }
@@ -189,7 +212,7 @@ export class Cells {
   #corrected(cell: number): number {
     const share = this.#ownShare(cell);
     const own = this.#number(cell, ROW.own + ROBUST.mean);
-    const correction = share * own + (1 - share) * this.#groupOf(cell).off.mean;
+    const correction = share * own + (1 - share) * this.#common(cell, ROBUST.mean);
     return (
       this.seed(cell) * Math.exp(Math.max(-CORRECTION_MAX, Math.min(CORRECTION_MAX, correction)))
     );
@@ -206,10 +229,32 @@ export class Cells {
   }
 
   #number(cell: number, place: number): number {
-    return this.#rows[cell * ROW.numbers + place] ?? 0;
+    return this.#numbers[this.#rowOf(cell) + place] ?? 0;
+  }
+
+  #rowOf(cell: number): number {
+    return this.#rows + cell * ROW.numbers;
+  }
+
+  #tokensOf(cell: number): number {
+    return this.#tokens[cell] ?? 0;
+  }
+
+  /** Of the correction that a cell's group has in common. */
+  #common(cell: number, place: number): number {
+    return this.#numbers[this.#commonOf(cell) + COMMON.off + place] ?? 0;
+  }
+
+  #commonOf(cell: number): number {
+    return commonAt(this.#number(cell, ROW.group));
   }
 
   #groupOf(cell: number): Group {
-    return this.#groups[this.#groupAt[cell] ?? 0] as Group;
+    return this.#groups[this.#number(cell, ROW.group)] as Group;
   }
+}
+
+/** Where a group's numbers begin. */
+function commonAt(place: number): number {
+  return CONTEXT.numbers + place * COMMON.numbers;
 }

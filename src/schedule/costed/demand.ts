@@ -17,34 +17,89 @@ const RESCALE_HALF_LIVES = 64;
 /** How fast a size's share falls with the distance in octaves. */
 const BLUR_OCTAVES = 0.5;
 
+/** What is known of each size of a lane, side by side: a step touches all of it. */
+const COUNT = { steps: 0, ungraphedTimed: 1, faded: 2, numbers: 3 } as const;
+
 /** Steps of one lane, by the place of their size. */
-export interface LaneDemand {
+export class LaneDemand {
   readonly lane: Lane;
-  readonly steps: Float64Array;
+  /** Request-steps of this start. */
   readonly requestSteps: Float64Array;
-  /** Timed steps without any graph. */
-  readonly ungraphedTimed: Float64Array;
+  readonly #counts: Float64Array;
+
+  constructor(lane: Lane, sizes: number) {
+    this.lane = lane;
+    this.requestSteps = new Float64Array(sizes);
+    this.#counts = new Float64Array(COUNT.numbers * sizes);
+  }
+
+  add(size: number, count: number, requests: number, ungraphedTimed: number): void {
+    const at = COUNT.numbers * size;
+    const counts = this.#counts;
+    counts[at + COUNT.steps] = (counts[at + COUNT.steps] ?? 0) + count;
+    const timed = at + COUNT.ungraphedTimed;
+    counts[timed] = (counts[timed] ?? 0) + ungraphedTimed;
+    this.requestSteps[size] = (this.requestSteps[size] ?? 0) + count * requests;
+  }
+
+  remember(size: number, weight: number): void {
+    const at = COUNT.numbers * size + COUNT.faded;
+    this.#counts[at] = (this.#counts[at] ?? 0) + weight;
+  }
+
+  /** Steps of this start. */
+  steps(size: number): number {
+    return this.#counts[COUNT.numbers * size + COUNT.steps] ?? 0;
+  }
+
+  /** Timed steps among them without any graph. */
+  ungraphedTimed(size: number): number {
+    return this.#counts[COUNT.numbers * size + COUNT.ungraphedTimed] ?? 0;
+  }
+
+  /** Request-steps, of earlier starts too, at the scale of when they came. */
+  faded(size: number): number {
+    return this.#counts[COUNT.numbers * size + COUNT.faded] ?? 0;
+  }
+
+  /** The same of all sizes, in an array of their own. */
+  allFaded(): Float64Array {
+    return this.requestSteps.map((_, size) => this.faded(size));
+  }
+
+  fade(scale: number): void {
+    for (let at: number = COUNT.faded; at < this.#counts.length; at += COUNT.numbers) {
+      this.#counts[at] = (this.#counts[at] ?? 0) / scale;
+    }
+  }
 }
 
+/** Where a demand's own numbers are. The scale is one moment's: a report's steps have theirs in
+ * common. */
+const AT = { steps: 0, origin: 1, scaled: 2, scale: 3, numbers: 4 } as const;
+
 export class Demand {
-  /** Steps with a choice seen so far, in earlier starts too; not decayed. */
-  steps = 0;
   /** Calls of `add` that counted. */
   added = 0;
-  /** Steps of this start, by lane; none of them fades. */
-  readonly lanes: Map<Lane, LaneDemand> = new Map();
+  /** Of each lane that steps have come in, or may come in. */
+  readonly lanes: LaneDemand[] = [];
   readonly #shapes: Shapes;
   readonly #halfLifeSeconds: number;
-  readonly #faded = new Map<Lane, Float64Array>();
+  /** The same by the places of lanes. */
+  readonly #byPlace: (LaneDemand | undefined)[] = [];
   readonly #blur: Blur;
-  #originSeconds = 0;
-  /** The scale of one moment: the steps of a report have theirs in common. */
-  #scaled = { atSeconds: Number.NaN, scale: 1 };
+  readonly #numbers = new Float64Array(AT.numbers);
 
   constructor(shapes: Shapes, halfLifeSeconds: number = HALF_LIFE_SECONDS) {
     this.#shapes = shapes;
     this.#halfLifeSeconds = halfLifeSeconds;
     this.#blur = new Blur(shapes.octaves);
+    this.#numbers[AT.scaled] = Number.NaN;
+  }
+
+  /** Steps with a choice seen so far, in earlier starts too; not decayed. */
+  get steps(): number {
+    return this.#at(AT.steps);
   }
 
   /**
@@ -61,44 +116,37 @@ export class Demand {
     ungraphedTimed = 0,
   ): void {
     if (bucket === undefined) return;
-    const { lane, size } = bucket;
     this.added++;
-    let counted = this.lanes.get(lane);
-    if (counted === undefined) {
-      const { length } = this.#shapes.sizes;
-      counted = {
-        lane,
-        steps: new Float64Array(length),
-        requestSteps: new Float64Array(length),
-        ungraphedTimed: new Float64Array(length),
-      };
-      this.lanes.set(lane, counted);
-    }
-    counted.steps[size] = (counted.steps[size] ?? 0) + count;
-    counted.requestSteps[size] = (counted.requestSteps[size] ?? 0) + count * requests;
-    counted.ungraphedTimed[size] = (counted.ungraphedTimed[size] ?? 0) + ungraphedTimed;
-    this.#fade(bucket, count, requests, atSeconds);
+    const lane = this.#lane(bucket.lane);
+    lane.add(bucket.size, count, requests, ungraphedTimed);
+    this.#remember(lane, bucket.size, count, requests, atSeconds);
   }
 
   /** Books steps of earlier starts: what is to come may be like them. */
   expect(step: StepShape, count: number, requests: number, atSeconds: number): void {
     const bucket = this.#shapes.bucketOf(step);
-    if (bucket !== undefined) this.#fade(bucket, count, requests, atSeconds);
+    if (bucket === undefined) return;
+    this.#remember(this.#lane(bucket.lane), bucket.size, count, requests, atSeconds);
   }
 
-  #fade(bucket: Bucket, count: number, requests: number, atSeconds: number): void {
+  #remember(
+    lane: LaneDemand,
+    size: number,
+    count: number,
+    requests: number,
+    atSeconds: number,
+  ): void {
     this.#rescale(atSeconds);
-    this.steps += count;
-    const weights = this.#lane(bucket.lane);
-    const scale = this.#scale(atSeconds);
-    weights[bucket.size] = (weights[bucket.size] ?? 0) + count * requests * scale;
+    this.#numbers[AT.steps] = this.steps + count;
+    lane.remember(size, count * requests * this.#scale(atSeconds));
   }
 
   /** Request-steps remembered of a bucket. */
   weight(step: StepShape, atSeconds: number): number {
     const bucket = this.#shapes.bucketOf(step);
     if (bucket === undefined) return 0;
-    return (this.#faded.get(bucket.lane)?.[bucket.size] ?? 0) / this.#scale(atSeconds);
+    const faded = this.#byPlace[bucket.lane.place]?.faded(bucket.size) ?? 0;
+    return faded / this.#scale(atSeconds);
   }
 
   /**
@@ -114,39 +162,43 @@ export class Demand {
       this.#lane(this.#shapes.laneOf({ tokens: 1, requests: 1, uniform: 0 }));
     }
     const perWeight = 1 / this.#scale(atSeconds);
-    return [...this.#faded].map(([lane, weights]) => {
+    return this.lanes.map((demand) => {
+      const { lane } = demand;
       const perOctave = (lane.uniform === 0 ? 0.25 : 1) * prior;
-      return { lane, weights: this.#blur.apply(weights, perWeight, perOctave) };
+      return { lane, weights: this.#blur.apply(demand.allFaded(), perWeight, perOctave) };
     });
   }
 
-  #lane(lane: Lane): Float64Array {
-    let weights = this.#faded.get(lane);
-    if (weights === undefined) {
-      weights = new Float64Array(this.#shapes.sizes.length);
-      this.#faded.set(lane, weights);
+  #lane(lane: Lane): LaneDemand {
+    let demand = this.#byPlace[lane.place];
+    if (demand === undefined) {
+      demand = new LaneDemand(lane, this.#shapes.sizes.length);
+      this.#byPlace[lane.place] = demand;
+      this.lanes.push(demand);
     }
-    return weights;
+    return demand;
   }
 
   #scale(atSeconds: number): number {
-    const scaled = this.#scaled;
-    if (scaled.atSeconds !== atSeconds) {
-      scaled.atSeconds = atSeconds;
-      scaled.scale = 2 ** ((atSeconds - this.#originSeconds) / this.#halfLifeSeconds);
+    if (this.#at(AT.scaled) !== atSeconds) {
+      this.#numbers[AT.scaled] = atSeconds;
+      const halfLives = (atSeconds - this.#at(AT.origin)) / this.#halfLifeSeconds;
+      this.#numbers[AT.scale] = 2 ** halfLives;
     }
-    return scaled.scale;
+    return this.#at(AT.scale);
   }
 
   #rescale(atSeconds: number): void {
-    if (atSeconds - this.#originSeconds < RESCALE_HALF_LIVES * this.#halfLifeSeconds) return;
+    const seconds = atSeconds - this.#at(AT.origin);
+    if (seconds < RESCALE_HALF_LIVES * this.#halfLifeSeconds) return;
     const scale = this.#scale(atSeconds);
-    for (const weights of this.#faded.values()) {
-      for (let size = 0; size < weights.length; size++)
-        weights[size] = (weights[size] ?? 0) / scale;
-    }
-    this.#originSeconds = atSeconds;
-    this.#scaled.atSeconds = Number.NaN;
+    for (const lane of this.lanes) lane.fade(scale);
+    this.#numbers[AT.origin] = atSeconds;
+    this.#numbers[AT.scaled] = Number.NaN;
+  }
+
+  #at(place: number): number {
+    return this.#numbers[place] ?? 0;
   }
 }
 

@@ -20,25 +20,29 @@ const BINS_PER_OCTAVE = 4;
 const BINS = 64;
 /** Half an hour's fading; an engine that was silent for days has one of infinity, and forgets all. */
 const SCALE_MAX = 2 ** 60;
+/** Where its numbers are: side by side, since of many engines none's are in the processor's cache. */
+const AT = { seconds: 0, requestSeconds: 1, work: 2, scale: 3, now: 4, bins: 8 } as const;
 
 export class EngineLoad {
-  /** Seconds in each bin, times the scale: new ones are put down larger, where old ones fade. */
-  readonly #moments = new Float64Array(BINS);
-  #scale = 1;
-  #work = 0;
-  #requestSeconds = 0;
-  #seconds = PRIOR_SECONDS;
-  /** Not a number: nothing has passed. */
-  #atSeconds = Number.NaN;
+  /** From `bins` on seconds in each bin, times the scale: new ones are put down larger, where old
+   * ones fade. */
+  readonly #numbers = new Float64Array(AT.bins + BINS);
+
+  constructor() {
+    this.#numbers[AT.seconds] = PRIOR_SECONDS;
+    this.#numbers[AT.scale] = 1;
+    // Nothing has passed.
+    this.#numbers[AT.now] = Number.NaN;
+  }
 
   /** Share of the time, from 0 to 1, that can't be won back by larger batches. */
   get utilisation(): number {
-    return Math.min(1, this.#work / this.#seconds);
+    return Math.min(1, this.#at(AT.work) / this.#at(AT.seconds));
   }
 
   /** Requests running and waiting, on average. */
   get requests(): number {
-    return this.#requestSeconds / this.#seconds;
+    return this.#at(AT.requestSeconds) / this.#at(AT.seconds);
   }
 
   /** So much time is taken to have passed with so many requests, as in earlier starts. */
@@ -48,28 +52,32 @@ export class EngineLoad {
 
   /** The time since the last call passed with so many requests, and so much work. */
   pass(atSeconds: number, requests: number, workSeconds: number): void {
-    const since = Number.isNaN(this.#atSeconds) ? atSeconds : this.#atSeconds;
-    const elapsed = Math.max(0, atSeconds - since);
-    this.#atSeconds = atSeconds;
+    const numbers = this.#numbers;
+    const before = this.#at(AT.now);
+    const elapsed = Math.max(0, atSeconds - (Number.isNaN(before) ? atSeconds : before));
     const fade = 2 ** (-elapsed / HALF_LIFE_SECONDS);
-    this.#seconds = this.#seconds * fade + elapsed;
-    this.#requestSeconds = this.#requestSeconds * fade + elapsed * requests;
-    this.#work = this.#work * fade + workSeconds;
-    this.#scale /= fade;
-    if (this.#scale > SCALE_MAX) this.#rescale();
+    numbers[AT.now] = atSeconds;
+    numbers[AT.seconds] = this.#at(AT.seconds) * fade + elapsed;
+    numbers[AT.requestSeconds] = this.#at(AT.requestSeconds) * fade + elapsed * requests;
+    numbers[AT.work] = this.#at(AT.work) * fade + workSeconds;
+    numbers[AT.scale] = this.#at(AT.scale) / fade;
+    if (this.#at(AT.scale) > SCALE_MAX) this.#rescale();
     this.#add(requests, elapsed);
   }
 
   #add(requests: number, seconds: number): void {
-    const bin = binOf(requests);
-    this.#moments[bin] = (this.#moments[bin] ?? 0) + seconds * this.#scale;
+    const bin = AT.bins + binOf(requests);
+    this.#numbers[bin] = this.#at(bin) + seconds * this.#at(AT.scale);
   }
 
   #rescale(): void {
-    for (let bin = 0; bin < BINS; bin++) {
-      this.#moments[bin] = (this.#moments[bin] ?? 0) / this.#scale;
-    }
-    this.#scale = 1;
+    const scale = this.#at(AT.scale);
+    for (let bin = AT.bins; bin < AT.bins + BINS; bin++) this.#numbers[bin] = this.#at(bin) / scale;
+    this.#numbers[AT.scale] = 1;
+  }
+
+  #at(place: number): number {
+    return this.#numbers[place] ?? 0;
   }
 
   /** The share of the recent time with fewer requests at hand than this. */
@@ -78,7 +86,7 @@ export class EngineLoad {
     let below = 0;
     let all = 0;
     for (let bin = 0; bin < BINS; bin++) {
-      const seconds = this.#moments[bin] ?? 0;
+      const seconds = this.#at(AT.bins + bin);
       all += seconds;
       if (bin < own) below += seconds;
     }
@@ -102,11 +110,14 @@ export function workSeconds(
   const { shapes, graphSecondsByPlace } = costs;
   const lane = bucket?.lane ?? shapes.laneOf(seen);
   const size = bucket?.size ?? -1;
-  const ungraphed = costs.ungraphedBySize(lane.uniform > 0);
   // What a padded or ungraphed step costs more than it must isn't work either.
-  const fixed =
-    size < 0 ? ungraphed[0] : (graphSecondsByPlace[place] ?? ungraphed[size] ?? ungraphed[0]);
-  return seen.count * Math.max(0, seen.seconds / seen.timed - (fixed ?? 0));
+  const graph = size < 0 ? undefined : graphSecondsByPlace[place];
+  const fixed = graph ?? ungraphedSeconds(costs.ungraphedBySize(lane.uniform > 0), size);
+  return seen.count * Math.max(0, seen.seconds / seen.timed - fixed);
+}
+
+function ungraphedSeconds(bySize: Float64Array, size: number): number {
+  return bySize[size] ?? bySize[0] ?? 0;
 }
 
 function binOf(requests: number): number {

@@ -37,14 +37,15 @@ export interface Report {
   readonly regretSeconds: number;
 }
 
+/** Where an observer's sums are. */
+const SUM = { seconds: 0, work: 1, latestWork: 2, latestRegret: 3, numbers: 4 } as const;
+
 export class StepObserver {
   readonly planned: readonly Graph[];
   readonly costs: Costs;
   readonly demand: Demand;
-  readonly #latest = { workSeconds: 0, regretSeconds: 0 };
-  /** Seconds that all steps took, and those of them that were work. */
-  seconds = 0;
-  workSeconds = 0;
+  /** Sums so far, and what the last report came to. */
+  readonly #sums = new Float64Array(SUM.numbers);
   /** By id of the ideal graph. */
   readonly strays: Map<string, Stray> = new Map();
   /** Timed steps by the place in the plan of the graph that served them. */
@@ -72,9 +73,23 @@ export class StepObserver {
     }
   }
 
-  /** The last report, to be read before the next one. */
+  /** Seconds that all steps took. */
+  get seconds(): number {
+    return this.#sums[SUM.seconds] ?? 0;
+  }
+
+  /** Those of them that were work. */
+  get workSeconds(): number {
+    return this.#sums[SUM.work] ?? 0;
+  }
+
+  /** What the last report came to. */
   get latest(): Report {
-    return this.#latest;
+    const { latestWork, latestRegret } = SUM;
+    return {
+      workSeconds: this.#sums[latestWork] ?? 0,
+      regretSeconds: this.#sums[latestRegret] ?? 0,
+    };
   }
 
   /** Learns from reported steps; `waiting` requests waited on each besides those in it. */
@@ -82,10 +97,11 @@ export class StepObserver {
     const { costs } = this;
     const { buckets, servers } = costs.shapes.placed(steps);
     let work = 0;
+    let { seconds } = this;
     for (let at = 0; at < steps.length; at++) {
       const seen = steps[at] as StepsSeen;
       work += workSeconds(costs, seen, buckets[at], servers[at] ?? -1);
-      if (seen.timed > 0) this.seconds += (seen.count * seen.seconds) / seen.timed;
+      if (seen.timed > 0) seconds += (seen.count * seen.seconds) / seen.timed;
     }
     let regretSeconds = 0;
     for (let at = 0; at < steps.length; at++) {
@@ -98,10 +114,11 @@ export class StepObserver {
       this.demand.add(bucket, seen.count, seen.requests + waiting, atSeconds, ungraphedTimed);
       regretSeconds += this.#regret(seen, waiting, bucket, server);
     }
-    this.workSeconds += work;
-    this.#latest.workSeconds = work;
-    this.#latest.regretSeconds = regretSeconds;
-    return this.#latest;
+    this.#sums[SUM.seconds] = seconds;
+    this.#sums[SUM.work] = this.workSeconds + work;
+    this.#sums[SUM.latestWork] = work;
+    this.#sums[SUM.latestRegret] = regretSeconds;
+    return this.latest;
   }
 
   /** The graph that stock would replay, as `idealGraph` finds it: looked for once a bucket. */

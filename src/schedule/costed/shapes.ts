@@ -30,6 +30,8 @@ export interface Placed {
 }
 
 export interface Lane {
+  /** Its place among the lanes of the plan, in the order in which they were asked for. */
+  readonly place: number;
   /** Tokens of each request; 0: a mixed step. */
   readonly uniform: number;
   /** Of a mixed step: requests, rounded up to the next limit of any graph; 0: a uniform one's. */
@@ -151,6 +153,7 @@ function makeShapes(planned: readonly Graph[]): Shapes {
       .filter(({ reach }) => reach >= 0)
       .sort((a, b) => a.reach - b.reach || fullFirst(planned, a.place, b.place));
     return {
+      place: lanes.size,
       uniform,
       requests,
       stepCase,
