@@ -16,5 +16,9 @@ const frames = MESSAGES.map(({ name, direction, message }) => ({
   hex: encode(message).toString("hex"),
 }));
 
+/** A frame a line, so that a diff names each that has changed. */
+const lines = (rows: readonly object[]): string =>
+  `[\n${rows.map((row) => JSON.stringify(row)).join(",\n")}\n]`;
+
 const path = new URL("../golden/frames.json", import.meta.url);
-writeFileSync(path, `${JSON.stringify({ frames, foreign: FOREIGN }, null, 1)}\n`);
+writeFileSync(path, `{"frames": ${lines(frames)},\n"foreign": ${lines(FOREIGN)}}\n`);
