@@ -1,9 +1,10 @@
 #!/bin/sh
-# After a fork, OpenTelemetry's providers for Python have a `service.instance.id` of the child's own,
-# a random one, in place of what OTEL_RESOURCE_ATTRIBUTES or the program itself had said; the rest of
-# the resource is as it was. A provider made in the child has the given one, but a second global one
-# is refused. So of a server that sets up tracing and then forks its engine, as vLLM's does by
-# VLLM_WORKER_MULTIPROC_METHOD=fork, a query for the given id finds the server and not the engine.
+# After a fork, OpenTelemetry's providers for Python have a `service.instance.id` of the child's
+# own, a random one, in place of what OTEL_RESOURCE_ATTRIBUTES or the program itself had said; the
+# rest of the resource is as it was. A provider made in the child has the given one, but a second
+# global one is refused. So of a server that sets up tracing and then forks its engine, as vLLM's
+# does by VLLM_WORKER_MULTIPROC_METHOD=fork, a query for the given id finds the server and not the
+# engine.
 # Seen with opentelemetry-sdk 1.45.2; 1.43.0 keeps what was given: the output below.
 set -eu
 folder=$(mktemp -d)
@@ -32,7 +33,8 @@ def kept(attributes):
 def told(title):
     span = trace.get_tracer("example").start_span("work")
     attributes = span.resource.attributes
-    print(f"{title}: from the environment {kept(attributes)},", attributes["k8s.pod.name"], end="; ")
+    print(f"{title}: from the environment", kept(attributes), end=", ")
+    print(attributes["k8s.pod.name"], end="; ")
     print("from the program", kept(explicit.resource.attributes), end="; ")
     print("a new provider's", kept(TracerProvider().resource.attributes), flush=True)
 

@@ -2,7 +2,7 @@
 # One instrument of OpenTelemetry has two names in Prometheus. By the specification an exporter adds
 # the unit, spelled out, to the end of a name, as Python's does; JavaScript's leaves it out. So of a
 # gateway in Node and an engine in Python, instrumented by the same conventions, a dashboard or an
-# alert finds one half, and nothing is wrong with the other.
+# alert finds one half.
 # Seen with @opentelemetry/exporter-prometheus 0.223.0 (and 0.301.0, which wants Node 22) and
 # opentelemetry-exporter-prometheus 0.66b2 on three instruments: the output below.
 set -eu

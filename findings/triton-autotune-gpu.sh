@@ -1,10 +1,10 @@
 #!/bin/sh
-# vLLM sets TRITON_CACHE_AUTOTUNING=1, by which Triton's autotuner keeps on disk what it measured. The
-# key holds the compute capability and not the GPU, though what is fastest depends on clocks, SMs and
-# memory: an H100 PCIe, an H100 SXM and an H200 all are 9.0, an L40S and a GeForce RTX 4090 8.9. With a
-# cache that was filled on the one, the other measures nothing, and runs what suited the first.
-# Seen with triton 3.9.0: the output below. No GPU is needed: a stand-in answers as one of 9.0 does,
-# keeps a list of what it is asked, and says of its two settings which is the faster here.
+# vLLM sets TRITON_CACHE_AUTOTUNING=1, by which Triton's autotuner keeps on disk what it measured,
+# by compute capability and not by GPU: an H100 PCIe and an H200, of other clocks and memory, are
+# both 9.0. With a cache that the one filled the other measures nothing, and runs what suited the
+# first.
+# Seen with triton 3.9.0: the output below. A stand-in for a GPU of 9.0 or 8.9 notes what it is
+# asked.
 set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -13,7 +13,6 @@ python3 -m venv python
 python/bin/pip install -q triton==3.9.0
 
 cat >tune.py <<'PY'
-import os
 import sys
 from types import SimpleNamespace
 

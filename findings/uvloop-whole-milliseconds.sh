@@ -1,9 +1,9 @@
 #!/bin/sh
 # uvloop keeps time in whole milliseconds, and rounds to the nearest: `asyncio.sleep` of less than
-# half of one doesn't wait at all, one of 1.4 ms ends after one, and `loop.time()` has no fraction. A
-# client that spaces its requests by sleeping sends 2,500 a second at once; asyncio's own loop doesn't
-# wake early. GuideLLM 0.8.1 takes uvloop where it is installed, and spaces requests in this way; and
-# vLLM's server runs on it, where `loop.time()` would tell latencies in whole milliseconds.
+# half of one doesn't wait at all, one of 1.4 ms ends after one, and `loop.time()` has no fraction.
+# A client that spaces its requests by sleeping sends 2,500 a second at once; asyncio's own loop
+# doesn't wake early. GuideLLM 0.8.1 takes uvloop where it is installed, and spaces requests in this
+# way; and vLLM's server runs on it, where `loop.time()` would tell latencies in whole milliseconds.
 # Seen with uvloop 0.23.0 under Python 3.11: the output below.
 set -eu
 folder=$(mktemp -d)
