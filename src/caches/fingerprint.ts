@@ -1,8 +1,9 @@
 /**
  * What compiled code is valid for: versions, GPU, and what of a command decides about it. Pure.
  *
- * Each cache has keys of its own, and takes nothing wrong; a pack of another fingerprint would not
- * harm, it would be useless, and nobody would know why a start is slow.
+ * Each cache has keys of its own, so that a pack of another fingerprint is mostly useless, and nobody
+ * would know why a start is slow. Triton's keys leave out what they should not: some constants of a
+ * kernel, and which GPU it was tuned on (findings/triton-*.sh). There a pack would be used, wrongly.
  */
 
 export interface CacheFingerprint {
@@ -20,7 +21,7 @@ export interface CacheFingerprint {
   readonly variables: Readonly<Record<string, string>>;
 }
 
-/** Packages that compile, or whose code is compiled. */
+/** Packages that compile, or whose code is compiled; those of vLLM's plugins come beside them. */
 export const PACKAGES: readonly string[] = [
   ...["vllm", "torch", "triton", "flashinfer-python", "flashinfer-cubin", "flashinfer-jit-cache"],
   ...["deep-gemm", "nvidia-cutlass-dsl"],

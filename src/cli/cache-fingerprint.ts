@@ -17,16 +17,23 @@ import {
 } from "../caches/fingerprint.ts";
 import { openGpuMemory } from "../gpu/memory.ts";
 import { resolvePython } from "../launcher/python-of.ts";
+import { PLUGIN_PACKAGE } from "./plugin-probe.ts";
 import { vllmCommand } from "./vllm-command.ts";
 
 const PROBE_SECONDS_MAX = 20;
 const OUTPUT_BYTES_MAX = 1 << 16;
 const MARK = "lazygraph-caches:";
-/** Only metadata is read; the mark finds the answer among what a site's start-up files print. */
+/**
+ * Only metadata is read; the mark finds the answer among what a site's start-up files print. Ours is
+ * the one plugin that brings no kernels.
+ */
 const PROBE = `
 import importlib.metadata as m, json, platform, sys
+names = set(sys.argv[1:])
+for group in "vllm.general_plugins", "vllm.platform_plugins":
+    names |= {e.dist.name for e in m.entry_points(group=group) if e.dist}
 found = {}
-for name in sys.argv[1:]:
+for name in sorted(names - {"${PLUGIN_PACKAGE}"}):
     try: found[name] = m.version(name)
     except m.PackageNotFoundError: pass
 print("${MARK}" + json.dumps({"python": platform.python_version(), "packages": found}))

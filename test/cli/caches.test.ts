@@ -1,6 +1,6 @@
 /** `lazygraph caches` and `run --caches`, with a command that tells what it was given. */
 
-import { chmod, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { chmod, mkdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { cacheVariables } from "../../src/caches/kinds.ts";
@@ -89,6 +89,24 @@ test("what a file of options says decides, not where it lies", async () => {
   expect(await check(file)).toMatchObject({
     ...{ code: 1, stderr: expect.stringMatching(/with --config \w{16} \(here \w{16}\)/) },
   });
+});
+
+test("of vLLM's plugins all versions decide but ours", async () => {
+  const { folder, vllm, caches, lazygraph, run } = await engine();
+  const install = async (name: string, version: string) => {
+    const info = join(folder, "site", `${name.replace("-", "_")}.dist-info`);
+    await mkdir(info, { recursive: true });
+    await writeFile(join(info, "METADATA"), `Name: ${name}\nVersion: ${version}\n`);
+    await writeFile(join(info, "entry_points.txt"), "[vllm.general_plugins]\nx = x:register\n");
+  };
+  const check = () => lazygraph("caches", "check", caches, "--", vllm, "serve", "MODEL");
+  await install("acme-kernels", "1.0");
+  await run("--quiet");
+  await install("lazygraph-vllm", "9.9");
+  expect(await check()).toMatchObject({ code: 0 });
+  await install("acme-kernels", "1.1");
+  const refused = expect.stringContaining("made with acme-kernels 1.0 (here 1.1)");
+  expect(await check()).toMatchObject({ code: 1, stderr: refused });
 });
 
 test("read-only caches are used as a copy, which is gone when the command has ended", async () => {

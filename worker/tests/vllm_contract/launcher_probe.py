@@ -13,6 +13,7 @@ def echo(queue: Any) -> None:
 
 
 def main() -> None:
+    import numpy
     import torch
     import vllm.envs as envs
     from vllm import plugins
@@ -33,6 +34,7 @@ def main() -> None:
         "plugins": plugins.plugins_loaded,
         "cuda": torch.cuda.is_initialized(),
         "root": envs.VLLM_CACHE_ROOT,
+        "draws": [numpy.random.random(), torch.rand(1).item()],
         "inductorThreads": os.environ.get("TORCHINDUCTOR_COMPILE_THREADS"),
     }
     print(json.dumps(facts), flush=True)

@@ -75,6 +75,12 @@ def test_ranks_come_by_fork_and_neither_plugins_nor_cuda_were_there_before(launc
     assert facts["inductorThreads"] == "1"
 
 
+def test_servers_draw_their_own_numbers(launcher: Path) -> None:
+    starts = [start(launcher) for _ in range(2)]
+    first, second = (json.loads(done.stdout.splitlines()[-1])["draws"] for done in starts)
+    assert all(a != b for a, b in zip(first, second, strict=True)), (first, second)
+
+
 def test_variables_of_a_shell_may_differ_and_those_that_imports_keep_may_not(
     launcher: Path,
 ) -> None:

@@ -60,10 +60,13 @@ def entry(main: str) -> Callable[[], Any]:
 
 
 def _draw_anew() -> None:
-    """Python's own random numbers are seeded anew by every fork; NumPy's are not."""
+    """Python's own random numbers are seeded anew by every fork; NumPy's and torch's are not."""
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         numpy.random.seed()
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.default_generator.seed()  # the CPU's; torch.seed() would speak to CUDA
 
 
 def _reopen() -> None:
