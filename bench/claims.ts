@@ -107,9 +107,9 @@ function findings(): Finding[] {
     return verifyFinding(read<VerifyReport>(file), `verify.${model}.not-bit-for-bit`, file, VERIFY);
   };
   return [
-    ...mainJob("main-job-h200-8b.json.gz", "main-job"),
+    ...mainJob("main-job-h200-8b.json.br", "main-job"),
     // Its first round had cold caches.
-    ...mainJob("main-job-decode-stream8-h200-8b.json.gz", "main-job-stream8", true),
+    ...mainJob("main-job-decode-stream8-h200-8b.json.br", "main-job-stream8", true),
     ...ttftFindings(read<TtftResult>(ttft), ttft, "npm run bench:ttft -- FOLDER"),
     ...tokenFindings(
       read<ExactTokens>(exact),
