@@ -20,7 +20,7 @@ const ENGINE = 1;
 const CLIENT = 2;
 const CAPTURES = 1;
 const STEPS = 2;
-/** Rows of requests; what runs at the same time needs a row each. */
+/** Rows of requests; what runs at the same time needs a row each, and is left out beyond them. */
 const ROWS_MAX = 512;
 
 export function traceEvents(run: CellRun): { readonly traceEvents: readonly TraceEvent[] } {
@@ -48,30 +48,35 @@ export function traceEvents(run: CellRun): { readonly traceEvents: readonly Trac
 }
 
 function captures(run: CellRun): TraceEvent[] {
-  return run.captures.map(({ graph, startSeconds, endSeconds, reason, whenIdle, ms, bytes }) => ({
-    name: graph,
-    cat: "capture",
-    ph: "X",
-    ts: micros(startSeconds),
-    dur: micros(endSeconds - startSeconds),
-    pid: ENGINE,
-    tid: CAPTURES,
-    args: { reason, whenIdle, ms, bytes },
-  }));
+  let free = 0;
+  return run.captures.map(({ graph, startSeconds, endSeconds, reason, whenIdle, ms, bytes }) => {
+    const start = Math.min(Math.max(startSeconds, free), endSeconds);
+    free = endSeconds;
+    return {
+      name: graph,
+      cat: "capture",
+      ph: "X",
+      ...slice(start, endSeconds),
+      pid: ENGINE,
+      tid: CAPTURES,
+      args: { reason, whenIdle, ms, bytes },
+    };
+  });
 }
 
 /** Single steps are not told: a batch's lie end to end before the moment it was told. */
 function steps(run: CellRun): TraceEvent[] {
+  let at = 0;
   return run.steps.flatMap(({ atSeconds, steps: batch, running, waiting }) => {
     const total = batch.reduce((sum, { seconds }) => sum + seconds, 0);
-    let at = atSeconds - total;
+    // The one before may have been told late.
+    at = Math.max(at, atSeconds - total);
     return batch.map(({ tokens, requests: inStep, served, count, seconds }) => {
       const event = {
         name: served === "" ? "ungraphed" : served,
         cat: "steps",
         ph: "X",
-        ts: micros(at),
-        dur: micros(seconds),
+        ...slice(at, at + seconds),
         pid: ENGINE,
         tid: STEPS,
         args: { tokens, requests: inStep, steps: count, running, waiting },
@@ -98,8 +103,9 @@ function requests(all: readonly RequestRecord[]): TraceEvent[] {
   return all.flatMap((request) => {
     const { dueSeconds, sentSeconds, lastSeconds = sentSeconds, firstSeconds } = request;
     let row = freeAt.findIndex((seconds) => seconds <= dueSeconds);
-    if (row === -1) row = Math.min(freeAt.length, ROWS_MAX - 1);
-    freeAt[row] = Math.max(lastSeconds, freeAt[row] ?? 0);
+    if (row === -1) row = freeAt.length;
+    if (row === ROWS_MAX) return [];
+    freeAt[row] = lastSeconds;
     const base = { ph: "X", pid: CLIENT, tid: row + 1, cat: "request" };
     const args = {
       index: request.index,
@@ -110,16 +116,14 @@ function requests(all: readonly RequestRecord[]): TraceEvent[] {
     const waiting = {
       ...base,
       name: request.failure === undefined ? "first token" : request.failure.kind,
-      ts: micros(dueSeconds),
-      dur: micros(end - dueSeconds),
+      ...slice(dueSeconds, end),
       args,
     };
     if (firstSeconds === undefined) return [waiting];
     const decoding = {
       ...base,
       name: "decode",
-      ts: micros(firstSeconds),
-      dur: micros(lastSeconds - firstSeconds),
+      ...slice(firstSeconds, lastSeconds),
       args: { tokens: request.outputTokens ?? request.itlMicros.length + 1 },
     };
     return [waiting, decoding];
@@ -129,6 +133,12 @@ function requests(all: readonly RequestRecord[]): TraceEvent[] {
 function named(name: string, pid: number, tid: number | undefined, text: string): TraceEvent {
   const thread = tid === undefined ? {} : { tid };
   return { name, ph: "M", ts: 0, pid, ...thread, args: { name: text } };
+}
+
+/** Ends are rounded, not lengths: Perfetto drops a slice that begins a microsecond within another. */
+function slice(startSeconds: number, endSeconds: number): { ts: number; dur: number } {
+  const ts = micros(startSeconds);
+  return { ts, dur: micros(endSeconds) - ts };
 }
 
 function micros(seconds: number): number {

@@ -132,7 +132,10 @@ function metric(name: string, values: readonly number[]): Record<string, number>
   };
 }
 
-/** Most tokens in one second and most requests under way in one, in seconds from the first send. */
+/**
+ * As vLLM counts: chunks for tokens, and requests under way at any time within a second, so that
+ * neither is a peak of what it is called (findings/vllm-bench-peaks.sh).
+ */
 function peaks(completed: readonly RequestRecord[]): Record<string, number> {
   const start = completed.reduce(
     (min, r) => Math.min(min, r.sentSeconds),

@@ -230,6 +230,31 @@ describe("a run", () => {
     expect(events.filter(({ name }) => name === "rate_limited")).toHaveLength(1);
     for (const event of events) expect(Number.isFinite(event.ts)).toBe(true);
   });
+
+  test("slices of a row follow each other: Perfetto drops one that begins within another", () => {
+    const random = createRandom(9);
+    const steps = Array.from({ length: 200 }, (_, index) => ({
+      // Told up to 40 ms late, of steps that fill the time.
+      atSeconds: index / 10 + random() / 25,
+      running: 1,
+      waiting: 0,
+      steps: [0.04, 0.06].map((seconds) => {
+        return { tokens: 1, requests: 1, served: "FULL:1", count: 3, seconds: seconds - 1e-7 };
+      }),
+    }));
+    const requests = steps.map((_, i) => request(i, i / 9 + random() / 99, 20 + random()));
+    const captures = steps.map(({ atSeconds }) => capture("FULL:8", atSeconds, 90));
+    const rows = new Map<string, number>();
+    for (const { ph, ts, pid, tid, dur } of traceEvents(cellRun({ steps, requests, captures }))
+      .traceEvents) {
+      if (ph !== "X") continue;
+      const row = `${pid} ${tid}`;
+      expect(ts).toBeGreaterThanOrEqual(rows.get(row) ?? 0);
+      expect(dur).toBeGreaterThanOrEqual(0);
+      rows.set(row, ts + Number(dur));
+    }
+    expect(rows.size).toBeGreaterThan(2);
+  });
 });
 
 describe("all runs", () => {
