@@ -59,7 +59,7 @@ def _give(owner: Any, how: str, copies: list[Any], unchanged: Callable[[], bool]
 
 def _original(tokenizer: Any) -> Any:
     kind = type(tokenizer)
-    reduced = tokenizer.__reduce__() if "<locals>" in kind.__qualname__ else ()
+    reduced: tuple[Any, ...] = tokenizer.__reduce__() if "<locals>" in kind.__qualname__ else ()
     if len(reduced) != 2 or len(reduced[1]) != 1:
         raise TypeError(f"Expected a tokenizer that vLLM caches, got a {kind.__qualname__}.")
     return reduced[1][0]
