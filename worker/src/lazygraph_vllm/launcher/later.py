@@ -12,6 +12,7 @@ import pkgutil
 from collections.abc import Callable, Iterable
 
 from ..vllm.model import import_model
+from .patterns import keep_patterns
 from .trial import Step
 
 # Left out on purpose: `model_hosting_container_standards`. Its import sets the root logger's level,
@@ -98,6 +99,7 @@ def steps(folders: Iterable[str] = ()) -> dict[str, Step]:
     names = (*MODULES, *_own_modules())
     found: dict[str, Step] = {name: functools.partial(_import, name) for name in names}
     found["patterns of Inductor"] = _import_patterns
+    found["patterns of attention"] = keep_patterns
     found["keys of compilers"] = keep_compiler_keys
     found["command line"] = keep_command_line
     found |= {f"model {folder}": functools.partial(import_model, folder) for folder in folders}
