@@ -26,7 +26,8 @@ export const START_PARTS: readonly string[] = [
   ...["executor", "worker", "device", "distributed", "model runner", "weights"],
   ...["memory and KV cache", "memory sizing", "profile run", "graph profiling"],
   ...["compile", "Inductor", "load compiled", "KV cache", "warm-up", "kernel warm-up"],
-  ...["warm-up requests", "captures", "Inductor patterns", "JIT monitor", "garbage", "JIT", "API server", "unattributed", "other"],
+  ...["warm-up requests", "captures", "Inductor patterns", "JIT monitor", "garbage"],
+  ...["JIT", "API server", "unattributed", "other"],
 ];
 export type Outcome = (typeof OUTCOMES)[number];
 
