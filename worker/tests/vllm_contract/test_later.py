@@ -25,6 +25,7 @@ from vllm.version import __version__  # noqa: E402
 import lazygraph_vllm  # noqa: E402
 import small_model  # noqa: E402
 import start_bed  # noqa: E402
+from lazygraph_vllm.vllm.model import import_model  # noqa: E402
 
 pytestmark = [
     pytest.mark.vllm_contract,
@@ -203,3 +204,17 @@ def test_a_server_finds_the_same_patterns_made(device: str) -> None:
     assert asked > 0 and anew > 0
     assert patterns == stock
     assert sum(len(each) for each in patterns.values()) > anew / 2
+
+
+def test_what_a_model_can_do_is_noted_without_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vllm.model_executor.models import registry
+
+    monkeypatch.setattr(registry, "_SUBPROCESS_COMMAND", ["false"])
+    monkeypatch.setenv("VLLM_CACHE_ROOT", str(tmp_path / "caches"))
+    llama = registry.ModelRegistry.models["LlamaForCausalLM"]
+    with pytest.raises(RuntimeError):  # positive control
+        llama.inspect_model_cls()
+    import_model(small_model.write(tmp_path))
+    assert llama.inspect_model_cls().architecture == "LlamaForCausalLM"
