@@ -78,7 +78,7 @@ test("what a probe may wait for is what the plugin times and the manual lists", 
   const table = manual.slice(manual.indexOf("| phase | what is timed"));
   const rows = table.slice(0, table.indexOf("\n\n")).split("\n").slice(2);
   const listed = rows.flatMap((row) => [...(row.split("|")[1] ?? "").matchAll(/`([^`]+)`/g)]);
-  const others = ["spawn", "wrapper", "fork", "command line", "unattributed"];
+  const others = ["spawn", "wrapper", "fork", "command line", "engine process", "unattributed"];
   expect(listed.map(([, name]) => name).toSorted()).toEqual([...PHASES, ...others].toSorted());
 });
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from lazygraph_vllm.timeline.install import timed
-from lazygraph_vllm.timeline.phases import PHASES, Phase, detail
+from lazygraph_vllm.timeline.phases import ENGINE, PHASES, Phase, detail
 from lazygraph_vllm.timeline.recorder import SPANS_MAX, Recorder, process_began
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,6 +60,22 @@ def test_reading_a_command_line_is_told_once_and_in_its_own_process(tmp_path: Pa
     assert [json.loads(line)["name"] for line in child.read_text().splitlines()] == ["config"]
     _, imports, words, config, _ = map(json.loads, own.read_text().splitlines())
     assert (imports["end"], words["end"]) == (words["begin"], config["begin"])
+
+
+@pytest.mark.parametrize("imported", [True, False])
+def test_an_engines_process_counts_from_its_imports_if_it_has_any(
+    tmp_path: Path, imported: bool
+) -> None:
+    recorder = Recorder(str(tmp_path))
+    if imported:
+        recorder.imported()
+    timed(Phase("m", "f", ENGINE), int, recorder)()
+    *imports, process, core = spans(tmp_path)
+    assert (process["name"], core["name"]) == ("engine process", "engine core")
+    assert process["end"] == core["begin"]
+    tick = 1 / os.sysconf("SC_CLK_TCK")
+    since = imports[0]["end"] if imported else process_began()
+    assert process["begin"] == pytest.approx(since, abs=0 if imported else 2 * tick)
 
 
 def test_a_call_that_fails_is_a_span_too_and_fails(tmp_path: Path) -> None:
@@ -180,9 +196,9 @@ def test_the_drift_check_looks_at_every_phase() -> None:
         from vllm_drift.expected import GENERATIONS
     finally:
         sys.path.pop(0)
-    # Triton's and FlashInfer's are not in vLLM's sources.
+    # torch's, Triton's and FlashInfer's are not in vLLM's sources.
     own = [phase for phase in PHASES if phase.module.startswith("vllm.")]
-    assert {phase.name for phase in PHASES if phase not in own} == {"JIT"}
+    assert {phase.name for phase in PHASES if phase not in own} == {"JIT", "Inductor patterns"}
     for phase in own:
         file = phase.module.removeprefix("vllm.").replace(".", "/") + ".py"
         assert any(

@@ -25,6 +25,7 @@ from vllm.version import __version__  # noqa: E402
 import lazygraph_vllm  # noqa: E402
 import small_model  # noqa: E402
 import start_bed  # noqa: E402
+from lazygraph_vllm.vllm.model import import_model  # noqa: E402
 
 pytestmark = [
     pytest.mark.vllm_contract,
@@ -149,3 +150,71 @@ def test_nothing_is_imported_after_the_fork_but_what_was_withheld(
     # Nor is it for want of the plugin in the engine, which takes no executor that it doesn't know.
     assert "EngineCore" in log
     assert "lazygraph: running as stock: not supported: the executor backend" in log
+
+
+# Each in a process of its own: what is made stays made.
+PATTERNS = """
+import json, sys
+import torch
+from torch._inductor.fx_passes import fuse_attention, joint_graph, misc_patterns, pad_mm
+from torch._inductor.pattern_matcher import PatternPrettyPrinter
+from torch._subclasses.fake_tensor import init_gpu_context
+from lazygraph_vllm.launcher.later import keep_patterns, steps
+
+asked = made = 0
+count = torch._C._cuda_getDeviceCount
+def counted():
+    global asked
+    asked += 1
+    return count()
+torch._C._cuda_getDeviceCount = counted
+for module in (fuse_attention, pad_mm):
+    def register(*args, own=module.gen_register_replacement, **kwargs):
+        global made
+        made += 1
+        return own(*args, **kwargs)
+    module.gen_register_replacement = register
+
+if sys.argv[1] == "kept":
+    assert keep_patterns in steps().values()
+    keep_patterns()
+before, remembered, made = asked, init_gpu_context.cache_info().currsize, 0
+joint_graph.lazy_init(torch.device(sys.argv[2]))
+patterns = {
+    str(key): [PatternPrettyPrinter.run(entry.pattern) for entry in entries]
+    for key, entries in joint_graph.patterns.patterns.items()
+}
+print(json.dumps([before, remembered, asked, made, patterns]))
+"""
+
+
+def patterns_made(how: str, device: str) -> Any:
+    command = [sys.executable, "-c", PATTERNS, how, device]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("device", ["cuda:0", "cuda:1"])
+def test_a_server_finds_the_same_patterns_made(device: str) -> None:
+    before, remembered, _, again, patterns = patterns_made("kept", device)
+    # CUDA's driver would be initialised by the question how many GPUs there are.
+    assert (before, remembered, again) == (0, 0, 0)
+    _, _, asked, anew, stock = patterns_made("stock", device)
+    assert asked > 0 and anew > 0
+    assert patterns == stock
+    assert sum(len(each) for each in patterns.values()) > anew / 2
+
+
+def test_what_a_model_can_do_is_noted_without_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vllm.model_executor.models import registry
+
+    monkeypatch.setattr(registry, "_SUBPROCESS_COMMAND", ["false"])
+    monkeypatch.setenv("VLLM_CACHE_ROOT", str(tmp_path / "caches"))
+    llama = registry.ModelRegistry.models["LlamaForCausalLM"]
+    with pytest.raises(RuntimeError):  # positive control
+        llama.inspect_model_cls()
+    import_model(small_model.write(tmp_path))
+    assert llama.inspect_model_cls().architecture == "LlamaForCausalLM"

@@ -6,10 +6,12 @@ that would take the GPU while it is imported, costs that one and not the launche
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from ..vllm.model import import_model
 from .trial import Step
@@ -86,7 +88,10 @@ MODULES = (
     "torch._inductor.fx_passes.pad_mm",
 )
 OWN = "lazygraph_vllm"
-PATTERNS = "torch._inductor.fx_passes.serialized_patterns"
+PASSES = "torch._inductor.fx_passes"
+PATTERNS = f"{PASSES}.serialized_patterns"
+RANKS = 8
+"""Each of a server's ranks on a host has a GPU of its own, by its number."""
 
 
 def steps(folders: Iterable[str] = ()) -> dict[str, Step]:
@@ -98,6 +103,7 @@ def steps(folders: Iterable[str] = ()) -> dict[str, Step]:
     names = (*MODULES, *_own_modules())
     found: dict[str, Step] = {name: functools.partial(_import, name) for name in names}
     found["patterns of Inductor"] = _import_patterns
+    found["patterns of attention"] = keep_patterns
     found["keys of compilers"] = keep_compiler_keys
     found["command line"] = keep_command_line
     found |= {f"model {folder}": functools.partial(import_model, folder) for folder in folders}
@@ -120,6 +126,42 @@ def _import_patterns() -> None:
     package = importlib.import_module(PATTERNS)
     for found in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{PATTERNS}.{found.name}")
+
+
+def keep_patterns() -> None:
+    """Make Inductor's patterns of attention and of padded products, where torch keeps them.
+
+    vLLM has them made in its warm-up, by device and of tensors that hold nothing: they are the same
+    on every GPU, and torch adds none twice. Others differ between GPUs and are left to the servers.
+    """
+    torch = importlib.import_module("torch")
+    padding = importlib.import_module(f"{PASSES}.pad_mm")
+    attention = importlib.import_module(f"{PASSES}.fuse_attention")
+    matcher = importlib.import_module("torch._inductor.pattern_matcher")
+
+    @matcher.init_once_fakemode  # type: ignore[untyped-decorator]
+    def make(input_device: object = None) -> None:
+        # In the order of torch's own, which finds them made by these very arguments.
+        padding._pad_mm_init(input_device)
+        attention._sfdp_init(input_device)
+
+    with _without_gpu():
+        for index in range(RANKS):
+            make(torch.device(f"cuda:{index}"))
+
+
+@contextlib.contextmanager
+def _without_gpu() -> Iterator[None]:
+    """Keep torch from asking for one, which would initialise CUDA's driver."""
+    cuda: Any = importlib.import_module("torch.cuda")
+    fake = importlib.import_module("torch._subclasses.fake_tensor")
+    asked, looked = cuda.is_available, fake.init_gpu_context
+    cuda.is_available = lambda: False
+    try:
+        yield
+    finally:
+        cuda.is_available = asked
+        looked.cache_clear()  # it remembers that there was none
 
 
 def keep_compiler_keys() -> None:

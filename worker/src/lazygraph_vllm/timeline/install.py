@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from ..vllm.patch_on_import import PatchOnImport
-from .phases import CONFIG, PHASES, Phase, detail
+from .phases import CONFIG, ENGINE, PHASES, Phase, detail
 from .recorder import Recorder
 
 logger = logging.getLogger("vllm.lazygraph")
@@ -81,6 +81,8 @@ def timed(phase: Phase, function: Callable[..., Any], recorder: Recorder) -> Cal
         begin = time.monotonic()
         if phase.name == CONFIG:
             recorder.configured(begin)
+        elif phase.name == ENGINE:
+            recorder.engine_begins(begin)
         recorder.begun(phase.name, begin)
         try:
             return function(*args, **kwargs)

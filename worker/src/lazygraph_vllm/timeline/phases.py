@@ -27,6 +27,7 @@ class Phase(NamedTuple):
 
 JIT = "JIT"
 CONFIG = "config"
+ENGINE = "engine core"
 _CORE = "vllm.v1.engine.core"
 _WORKER = "vllm.v1.worker.gpu_worker"
 _RUNNER = "vllm.v1.worker.gpu.model_runner"
@@ -38,9 +39,13 @@ _SERVER_26 = "vllm.entrypoints.openai.api_server"
 PHASES = (
     Phase("vllm.engine.arg_utils", "EngineArgs.create_engine_config", "config"),
     Phase("vllm.v1.engine.async_llm", "AsyncLLM.__init__", "engine client"),
+    Phase("vllm.v1.engine.async_llm", "renderer_from_config", "tokenizer"),
+    Phase(_CORE, "EngineCoreProc.__init__", "engine core"),
     Phase("vllm.v1.executor.abstract", "Executor.__init__", "executor"),
     Phase(_BASE, "WorkerWrapperBase.init_worker", "worker"),
     Phase(_BASE, "WorkerWrapperBase.init_device", "device"),
+    Phase(_WORKER, "init_worker_distributed_environment", "distributed"),
+    Phase(_RUNNER, "GPUModelRunner.__init__", "model runner"),
     Phase(_WORKER, "Worker.load_model", "weights"),
     Phase(_CORE, "EngineCore._initialize_kv_caches", "memory and KV cache"),
     Phase(_WORKER, "Worker.determine_available_memory", "memory sizing"),
@@ -54,8 +59,12 @@ PHASES = (
     Phase(_WORKER, "Worker.initialize_from_config", "KV cache"),
     Phase(_WORKER, "Worker.compile_or_warm_up_model", "warm-up"),
     Phase(_WORKER, "kernel_warmup", "kernel warm-up", leaf=True),
-    Phase(_WORKER, "warmup_kernels", "kernel warm-up", leaf=True),
+    Phase(_WORKER, "warmup_kernels", "warm-up requests", leaf=True),
     Phase(_RUNNER, "GPUModelRunner.capture_model", "captures", leaf=True),
+    Phase("torch._inductor.fx_passes.joint_graph", "lazy_init", "Inductor patterns", leaf=True),
+    # It imports every compiler of kernels that is installed.
+    Phase(_WORKER, "Worker._maybe_activate_jit_monitor", "JIT monitor", leaf=True),
+    Phase(_WORKER, "freeze_gc_heap", "garbage", leaf=True),
     # Kernels compiled on their first use: in serving a stall that no capture explains. During a
     # start they are told apart where no leaf is around them.
     Phase("triton.runtime.jit", "JITFunction._do_compile", JIT, leaf=True),

@@ -51,6 +51,15 @@ class Recorder:
         if pid == os.getpid():
             self.write("command line", imported, begin)
 
+    def engine_begins(self, begin: float) -> None:
+        """Note what an engine's process spent until then, without its imports: forked, it has none.
+
+        Its beginning is the end of what the API server does before, which is no phase of its own.
+        """
+        pid, imported = self._imported or (0, 0.0)
+        since = imported if pid == os.getpid() else process_began()
+        self.write("engine process", since, begin)
+
     def write(
         self, name: str, begin: float, end: float, detail: Mapping[str, Any] | None = None
     ) -> None:

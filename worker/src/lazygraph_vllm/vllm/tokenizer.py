@@ -6,8 +6,11 @@ each start, by whoever looks for a processor's chat template; what came of that 
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from types import SimpleNamespace
+
+from .tokenizer_copies import keep_copies
 
 
 def keep_tokenizer(folder: str) -> None:
@@ -34,3 +37,6 @@ def keep_tokenizer(folder: str) -> None:
         known = {"revision": None, "code_revision": None, "trust_remote_code": False}
         asked = inspect.signature(look).parameters
         look(tokenizer, **{name: value for name, value in known.items() if name in asked})
+    # One of another kind is copied by each server, as ever.
+    with contextlib.suppress(Exception):
+        keep_copies(tokenizer)
