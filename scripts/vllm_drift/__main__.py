@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from .compare import changes
-from .expected import GENERATIONS, Generation, files, generation_named, generation_of
+from .expected import GENERATIONS, Generation, bodies, files, generation_named, generation_of
 from .sources import Sources, SourcesError, open_sources, read_archive, write_archive
 
 
@@ -27,7 +27,8 @@ def main(arguments: list[str]) -> int:
         if options.keep:
             held = read_archive(options.archive, files()) if options.archive.exists() else []
             new = {sources.version for sources in opened}
-            write_archive(options.archive, [*(h for h in held if h.version not in new), *opened])
+            kept = [h for h in held if h.version not in new]
+            write_archive(options.archive, [*kept, *opened], bodies())
         if not opened:
             opened = read_archive(options.archive, files())
         return max(_check(sources, options.adapter) for sources in opened)

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Iterator
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
+LEFT_OUT = "left out of the archive"
 
 
 class Code:
@@ -48,27 +49,28 @@ class Code:
         described = self.class_(owner) if owner else None
         if described is None:
             return False
-        if attribute in _instance_attributes(described):
+        if attribute in instance_attributes(described):
             return True
         return any(self.has(f"{base}.{attribute}") for base in base_names(described))
 
 
 def _bound_in(scope: ast.Module | ast.ClassDef, name: str) -> ast.stmt | None:
     found = None
-    for statement in _flattened(scope.body):
+    for statement in flattened(scope.body):
         if name in _names_bound(statement) and not _is_overload(statement):
             found = statement
     return found
 
 
-def _flattened(statements: list[ast.stmt]) -> Iterator[ast.stmt]:
+def flattened(statements: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """Those of a module or class, also those inside ``if`` and ``try``."""
     for statement in statements:
         if isinstance(statement, ast.If):
-            yield from _flattened(statement.body)
-            yield from _flattened(statement.orelse)
+            yield from flattened(statement.body)
+            yield from flattened(statement.orelse)
         elif isinstance(statement, ast.Try):
             for block in (statement.body, statement.orelse, statement.finalbody):
-                yield from _flattened(block)
+                yield from flattened(block)
         else:
             yield statement
 
@@ -90,7 +92,12 @@ def _is_overload(statement: ast.stmt) -> bool:
     return any(isinstance(d, ast.Name) and d.id == "overload" for d in decorators)
 
 
-def _instance_attributes(described: ast.ClassDef) -> set[str]:
+def is_left_out(function: ast.stmt) -> bool:
+    """Whether an archive has only what it is called with: what it does isn't known."""
+    return isinstance(function, Function) and ast.get_docstring(function) == LEFT_OUT
+
+
+def instance_attributes(described: ast.ClassDef | Function) -> set[str]:
     """Names that a method assigns, or declares, on ``self``."""
     return {
         node.attr

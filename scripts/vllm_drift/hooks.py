@@ -10,7 +10,7 @@ import ast
 import inspect
 from dataclasses import dataclass
 
-from .code import Code, base_names, is_property, signature
+from .code import Code, base_names, is_left_out, is_property, signature
 from .patterns import first_out_of_order, places
 
 
@@ -169,6 +169,8 @@ class Body(Hook):
         function = code.find(self.name)
         if function is None:
             return ["is gone"]
+        if is_left_out(function):
+            return ["was not looked into when the archive was written: write it again"]
         said = []
         missing = first_out_of_order(function, self.order)
         if missing is not None:

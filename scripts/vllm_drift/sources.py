@@ -8,8 +8,10 @@ import lzma
 import re
 import tarfile
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+from .code import LEFT_OUT, Function, flattened, instance_attributes, is_left_out
 
 VERSION_FILE = "_version.py"
 FILE_BYTES_MAX = 4 << 20
@@ -93,36 +95,62 @@ def read_archive(place: Path, wanted: frozenset[str]) -> list[Sources]:
     return [Sources(f"{place}, {version}", files) for version, files in sorted(kept.items())]
 
 
-def write_archive(place: Path, versions: Iterable[Sources]) -> None:
+def write_archive(
+    place: Path, versions: Iterable[Sources], bodies: Mapping[str, frozenset[str]]
+) -> None:
     """Write all of ``versions`` to a ``.tar.xz`` that is the same bytes at every writing.
 
     Versions of one file lie side by side, so that the compressor sees how alike they are: four
-    versions take little more than one. What no syntax tree has, or nobody runs, is left out.
+    versions take little more than one. What no syntax tree has, or nobody looks at, is left out.
+
+    Args:
+        place: the file.
+        versions: of which every file is written.
+        bodies: by file the dotted names of functions and classes that are looked into.
     """
     texts = sorted((path, v.version, text) for v in versions for path, text in v.texts().items())
     with tarfile.open(place, "w:xz", preset=9 | lzma.PRESET_EXTREME) as archive:
         for path, version, text in texts:
-            data = bare(text).encode("utf-8")
+            data = bare(text, bodies.get(path, frozenset())).encode("utf-8")
             member = tarfile.TarInfo(f"{version}/vllm/{path}")
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))
 
 
-def bare(text: str) -> str:
-    """The same code without comments and docstrings, but for the licence in its first lines.
+def bare(text: str, looked_into: frozenset[str]) -> str:
+    """The same code without what no hook sees, but for the licence in its first lines.
+
+    That is comments, docstrings, and what functions do that nobody looks into: of these stays what
+    they are called with, which attributes they set, and the mark that the rest is left out.
 
     Raises:
         SyntaxError: it is no Python.
     """
     tree = ast.parse(text)
+    _empty(tree.body, "", looked_into)
     for node in ast.walk(tree):
-        described = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module
-        if isinstance(node, described) and ast.get_docstring(node, clean=False) is not None:
+        described = Function | ast.ClassDef | ast.Module
+        if isinstance(node, described) and ast.get_docstring(node) not in (None, LEFT_OUT):
             rest = node.body[1:]
             node.body = rest if rest or isinstance(node, ast.Module) else [ast.Pass()]
     lines = text.splitlines()
     licence = [line for line in lines[:10] if line.startswith("# SPDX-")]
     return "\n".join([*licence, ast.unparse(tree)]) + "\n"
+
+
+def _empty(statements: list[ast.stmt], owner: str, looked_into: frozenset[str]) -> None:
+    for statement in flattened(statements):
+        if not isinstance(statement, Function | ast.ClassDef):
+            continue
+        name = f"{owner}{statement.name}"
+        if name in looked_into:
+            continue
+        if isinstance(statement, ast.ClassDef):
+            _empty(statement.body, f"{name}.", looked_into)
+        elif not is_left_out(statement):
+            attributes = sorted(instance_attributes(statement))
+            sets = [f"self.{attribute} = ..." for attribute in attributes]
+            statement.body = ast.parse("\n".join([f'"""{LEFT_OUT}"""', *sets])).body
 
 
 def _from_folder(place: Path, wanted: frozenset[str]) -> dict[str, str]:

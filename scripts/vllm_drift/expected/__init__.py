@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..hooks import Hook
+from ..hooks import Body, Hook
 from . import breakable, connectors, drafts, stages, v26, v31
 
 
@@ -34,6 +34,12 @@ GENERATIONS = (
 def files() -> frozenset[str]:
     """Every file of vLLM that some table looks at."""
     return frozenset(hook.file for generation in GENERATIONS for hook in generation.hooks)
+
+
+def bodies() -> dict[str, frozenset[str]]:
+    """By file the functions and classes that some table looks into."""
+    hooks = [h for generation in GENERATIONS for h in generation.hooks if isinstance(h, Body)]
+    return {file: frozenset(h.name for h in hooks if h.file == file) for file in files()}
 
 
 def generation_of(version: str) -> Generation | None:
