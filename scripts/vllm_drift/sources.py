@@ -98,23 +98,29 @@ def write_archive(place: Path, versions: Iterable[Sources]) -> None:
 
     Versions of one file lie side by side, so that the compressor sees how alike they are: four
     versions take little more than one. What no syntax tree has, or nobody runs, is left out.
+
+    Raises:
+        SourcesError: a file is no Python; nothing was written.
     """
-    texts = sorted((path, v.version, text) for v in versions for path, text in v.texts().items())
+    texts = sorted((path, v.version, _bare(v, path)) for v in versions for path in v.texts())
     with tarfile.open(place, "w:xz", preset=9 | lzma.PRESET_EXTREME) as archive:
         for path, version, text in texts:
-            data = bare(text).encode("utf-8")
+            data = text.encode("utf-8")
             member = tarfile.TarInfo(f"{version}/vllm/{path}")
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))
 
 
-def bare(text: str) -> str:
-    """The same code without comments and docstrings, but for the licence in its first lines.
-
-    Raises:
-        SyntaxError: it is no Python.
-    """
-    tree = ast.parse(text)
+def _bare(version: Sources, path: str) -> str:
+    """The same code without comments and docstrings, but for the licence in its first lines."""
+    text = version.texts()[path]
+    try:
+        tree = ast.parse(text)
+    except SyntaxError as error:
+        raise SourcesError(
+            f"expected Python in vllm/{path} of {version.place}, got {error.msg} in line "
+            f"{error.lineno}; name a released version"
+        ) from error
     for node in ast.walk(tree):
         described = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module
         if isinstance(node, described) and ast.get_docstring(node, clean=False) is not None:
