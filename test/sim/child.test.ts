@@ -40,6 +40,7 @@ describe("a simulated engine as a process", () => {
       endpoint: controller.endpoint,
       engine: "east",
       mode: "eager",
+      handshakeMs: 60_000,
       speed: 60,
       trace: { file: trace, speed: 0.5, requests: 20 },
       onEvent: (event) => void events.push(event),

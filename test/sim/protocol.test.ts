@@ -232,7 +232,8 @@ describe("the engine's side of the protocol", () => {
 
 describe("memory on the wire", () => {
   test("what the welcome wants reserved is in the inventory", async () => {
-    start();
+    // Loads long enough for the welcome to come first, whoever else wants the processor.
+    start({}, (document) => set(document, "startupSeconds", 200));
     await controller.next("hello");
     await controller.send({ ...welcome, reserve: "plan", reserveBytes: 28 } as ToEngine);
     const inventory = await controller.next("inventory");
