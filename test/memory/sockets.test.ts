@@ -36,6 +36,8 @@ async function engineOf(
   const events: SimulatedEngineEvent[] = [];
   const engine = await startSimulatedEngine({
     endpoint: controller.endpoint,
+    // However late the controller's answer is: without it an engine captures what it likes.
+    handshakeMs: 60_000,
     speed: 20,
     onEvent: (event) => void events.push(event),
     ...options,
@@ -78,7 +80,6 @@ describe("a simulated engine on a full GPU", () => {
       trace: { file: TRACE, speed: 1, seconds: 60 },
     });
     const full = await picture(controller, "tight", (snapshot) => {
-      // At ready, before its memory has been read, everything else waits for a moment.
       return snapshot.phase === "serving" && done(snapshot) && snapshot.graphsCaptured > 20;
     });
     expect((await refused.first()).line).toMatch(/not captured for want of memory: .* To have/);

@@ -78,6 +78,7 @@ describe("a simulated engine as a process", () => {
     await using engine = await startSimulatedEngine({
       endpoint,
       engine: "west",
+      handshakeMs: 60_000,
       speed: 10,
       trace: { file: trace, speed: 0.5, requests: 10 },
       onEvent: (event) => void events.push(event),
