@@ -16,5 +16,9 @@ const frames = MESSAGES.map(({ name, direction, message }) => ({
   hex: encode(message).toString("hex"),
 }));
 
+/** A frame a line: that is what a change of it shows. */
+const lines = (all: readonly unknown[]): string =>
+  all.map((one) => `\n${JSON.stringify(one)}`).join(",");
+
 const path = new URL("../golden/frames.json", import.meta.url);
-writeFileSync(path, `${JSON.stringify({ frames, foreign: FOREIGN }, null, 1)}\n`);
+writeFileSync(path, `{"frames":[${lines(frames)}],\n"foreign":[${lines(FOREIGN)}]}\n`);
