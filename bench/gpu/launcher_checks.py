@@ -1,7 +1,7 @@
 """What a launcher must leave alone and clean, on a real engine: prints one JSON document.
 
     python3 bench/gpu/launcher_checks.py --launcher-pid PID --socket SOCKET --starts N \
-        [--kill-after SECONDS ...] [--gpu INDEX] [--out FILE] [--within SECONDS] \
+        [--kill-after SECONDS ...] [--gpu GPU] [--out FILE] [--within SECONDS] \
         -- vllm serve MODEL [arguments]
 
 | check | holds when |
@@ -150,6 +150,16 @@ class Launcher:
         text = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
         return [int(pid) for pid in text.split()]
 
+    def servers(self) -> list[int]:
+        """A server's processes, itself first; waits for the fork of one that was just started."""
+        until = time.monotonic() + END_SECONDS_MAX
+        while time.monotonic() < until:
+            # launcher, keeper, server: the one below the keeper is the server itself.
+            if below := [pid for keeper in self.children() for pid in descendants(keeper)]:
+                return below
+            time.sleep(0.05)
+        raise RuntimeError(f"expected a forked server within {END_SECONDS_MAX} s, got none")
+
     def wait_until_alone(self) -> None:
         """Keepers end just after their clients."""
         until = time.monotonic() + END_SECONDS_MAX
@@ -165,8 +175,8 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def gpu_bytes(index: int) -> int | None:
-    query = ["nvidia-smi", f"--id={index}", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+def gpu_bytes(gpu: str) -> int | None:
+    query = ["nvidia-smi", f"--id={gpu}", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(query, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
@@ -174,16 +184,13 @@ def gpu_bytes(index: int) -> int | None:
     return int(done.stdout.strip()) << 20
 
 
-def kill_after(launcher: Launcher, command: list[str], seconds: float, gpu: int) -> dict[str, Any]:
+def kill_after(launcher: Launcher, command: list[str], seconds: float, gpu: str) -> dict[str, Any]:
     """Kill a server in the middle of whatever it does then."""
     before = gpu_bytes(gpu)
     with Server(launcher.prefix, command) as server:
         time.sleep(seconds)
-        # launcher, keeper, server: the one below the keeper is the server itself.
-        keepers = launcher.children()
-        below = [pid for keeper in keepers for pid in descendants(keeper)]
-        if below:
-            os.kill(below[0], signal.SIGKILL)
+        below = launcher.servers()
+        os.kill(below[0], signal.SIGKILL)
         code = server.process.wait(END_SECONDS_MAX)
     launcher.wait_until_alone()
     left = [pid for pid in below if Path(f"/proc/{pid}").exists()]
@@ -327,7 +334,7 @@ def main() -> int:
     parser.add_argument("--socket", required=True)
     parser.add_argument("--starts", type=int, default=10)
     parser.add_argument("--kill-after", type=float, nargs="*", default=[])
-    parser.add_argument("--gpu", type=int, default=0)
+    parser.add_argument("--gpu", default="0")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--within", type=float, default=float("inf"))
     parser.add_argument("command", nargs="+", help="vllm serve MODEL …, without --port")

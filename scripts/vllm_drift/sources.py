@@ -107,26 +107,37 @@ def write_archive(
         place: the file.
         versions: of which every file is written.
         bodies: by file the dotted names of functions and classes that are looked into.
+
+    Raises:
+        SourcesError: a file is no Python; nothing was written.
     """
-    texts = sorted((path, v.version, text) for v in versions for path, text in v.texts().items())
+    texts = sorted(
+        (path, v.version, _bare(v, path, bodies.get(path, frozenset())))
+        for v in versions
+        for path in v.texts()
+    )
     with tarfile.open(place, "w:xz", preset=9 | lzma.PRESET_EXTREME) as archive:
         for path, version, text in texts:
-            data = bare(text, bodies.get(path, frozenset())).encode("utf-8")
+            data = text.encode("utf-8")
             member = tarfile.TarInfo(f"{version}/vllm/{path}")
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))
 
 
-def bare(text: str, looked_into: frozenset[str]) -> str:
+def _bare(version: Sources, path: str, looked_into: frozenset[str]) -> str:
     """The same code without what no hook sees, but for the licence in its first lines.
 
     That is comments, docstrings, and what functions do that nobody looks into: of these stays what
     they are called with, which attributes they set, and the mark that the rest is left out.
-
-    Raises:
-        SyntaxError: it is no Python.
     """
-    tree = ast.parse(text)
+    text = version.texts()[path]
+    try:
+        tree = ast.parse(text)
+    except SyntaxError as error:
+        raise SourcesError(
+            f"expected Python in vllm/{path} of {version.place}, got {error.msg} in line "
+            f"{error.lineno}; name a released version"
+        ) from error
     _empty(tree.body, "", looked_into)
     for node in ast.walk(tree):
         described = Function | ast.ClassDef | ast.Module

@@ -70,5 +70,6 @@ export class StallAccount {
 }
 
 function milliseconds(seconds: number): string {
-  return `${(Math.max(0, seconds) * 1000).toFixed(0)} ms`;
+  const ms = Math.max(0, seconds) * 1000;
+  return `${ms.toFixed(ms > 0 && ms < 1 ? 2 : 0)} ms`;
 }

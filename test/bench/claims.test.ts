@@ -8,6 +8,7 @@ import {
   type Claim,
   type Finding,
   judge,
+  latest,
   markedFigures,
   mismatch,
 } from "../../bench/lib/claims.ts";
@@ -44,6 +45,15 @@ describe("judge", () => {
   ])("%s is told", (_, findings, unmet: Record<string, string>, sentence) => {
     expect(() => judge(findings, unmet)).toThrow(sentence);
   });
+});
+
+test("what was measured again stands, where it is measured later", () => {
+  const [earlier, other] = [
+    { ...FINDING, value: 0.09 },
+    { ...FINDING, id: "b" },
+  ];
+  expect(latest([earlier, other, FINDING])).toEqual([FINDING, other]);
+  expect(latest([FINDING, other, earlier])).toEqual([earlier, other]);
 });
 
 describe("figures of documents", () => {

@@ -79,7 +79,8 @@ async function rig(more: Partial<Parameters<typeof startSimulatedEngine>[0]> = {
   const controller = createController({ mode: "lazy", plan: false, policy });
   await controller.start();
   const { endpoint } = controller;
-  const engine = await startSimulatedEngine({ endpoint, profile: await profileFile(), ...more });
+  const profile = await profileFile();
+  const engine = await startSimulatedEngine({ endpoint, profile, handshakeMs: 60_000, ...more });
   return {
     control,
     controller,

@@ -318,6 +318,27 @@ test("an engine is sent no table before it is ready", () => {
   expect(rig.ofType("dispatch")).toHaveLength(1);
 });
 
+test("a start that may be lost with its connection is sent once more with the next, until ready", () => {
+  const rig = new Rig();
+  const told = (): void => rig.inventory({ phase: "capturing", captured: [] });
+  told();
+  told();
+  expect(rig.ofType("start")).toHaveLength(1);
+  for (const isNoticed of [true, false]) {
+    if (isNoticed) rig.lose();
+    rig.return();
+    told();
+    told();
+  }
+  const [first, ...again] = rig.ofType("start");
+  expect(again).toEqual([first, first]);
+  rig.ready();
+  rig.lose();
+  rig.return();
+  rig.inventory();
+  expect(rig.ofType("start")).toHaveLength(3);
+});
+
 test("an inventory older than ready doesn't take ready back", async () => {
   const rig = new Rig();
   rig.inventory({ phase: "capturing", captured: [] });

@@ -25,7 +25,14 @@ beforeEach(async () => {
     set(document, "memory", { ...memory, activationPeakBytes: 2 ** 30 });
   });
   const { endpoint } = controller;
-  engine = new LiveEngine({ profile, endpoint, engine: "tiny", speed: 100, mode: "idle" });
+  engine = new LiveEngine({
+    profile,
+    endpoint,
+    engine: "tiny",
+    speed: 100,
+    mode: "idle",
+    handshakeMs: 60_000,
+  });
   engine.start();
   await controller.waitForEngine({ engine: "tiny", settled: true });
 });

@@ -107,7 +107,9 @@ describe("the plugin's own code against the controller, over real sockets", () =
 });
 
 describe("what was ordered, over restarts of the controller and of the engine", () => {
-  test("a mode and a freeze hold, and are lifted by the next order", async () => {
+  test("a mode and a freeze hold, and are lifted by the next order", {
+    timeout: 120_000,
+  }, async () => {
     const first = createController({ mode: "idle", plan: false });
     await first.start();
     const { endpoint } = first;

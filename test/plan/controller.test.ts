@@ -400,6 +400,7 @@ describe("a simulated engine's second start", () => {
         await using engine = await startSimulatedEngine({
           endpoint: controller.endpoint,
           engine: name,
+          handshakeMs: 60_000,
           speed: 4,
           trace: { file: trace },
         });

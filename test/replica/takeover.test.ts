@@ -33,7 +33,9 @@ async function twoReplicas() {
   };
 }
 
-test("the embedding replica is killed: the other takes its engines, and no request is lost", async () => {
+test("the embedding replica is killed: the other takes its engines, and no request is lost", {
+  timeout: 120_000,
+}, async () => {
   const { first, second: start, again, endpoints, urlA, urlB } = await twoReplicas();
   await first.until(({ leads }) => leads);
   const second = start();

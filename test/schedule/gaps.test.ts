@@ -92,6 +92,8 @@ describe("the stall budget", () => {
     expect(stalls.objection(0, 0.4, 0.02)).toBe("the stall budget has 10 ms left of 20 ms");
     expect(stalls.waitSeconds(0, 0.4, 0.02)).toBeCloseTo(1, 9);
     expect(stalls.objection(0, 0.4, 0.004)).toBeUndefined();
+    stalls.spend(0, 0.02);
+    expect(stalls.objection(0, 0.4, 0.000_12)).toBe("the stall budget has 0 ms left of 0.12 ms");
     expect(stalls.objection(0, 0.6, 0)).toBe("its stall of 600 ms is over the 500 ms allowed");
     expect(stalls.waitSeconds(0, 0.6, 0)).toBe(Number.POSITIVE_INFINITY);
   });

@@ -2,7 +2,7 @@
  * The static check of vLLM's sources: the pinned versions are as their adapters expect, and a
  * doctored copy of one is not. Each doctored copy changes one thing, and that hook is named.
  */
-import { execFile, execFileSync } from "node:child_process";
+import { execFile, execFileSync, spawnSync } from "node:child_process";
 import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -177,6 +177,20 @@ const ONLY_V31: [string, string, string, string][] = [
     "            events_list.append((event_idx, event))\n",
     "            events_list.append(event)\n",
   ],
+  // Of a pipeline's stages: what a graph reads and writes, and when the next step may write.
+  [
+    "ModelCudaGraphManager.capture",
+    UTILS,
+    "self.intermediate_tensors[k][:num_tokens] = v",
+    "self.intermediate_tensors[k] = v",
+  ],
+  [
+    "GPUModelRunner.execute_model",
+    "v1/worker/gpu/model_runner.py",
+    "v[:n].copy_(intermediate_tensors.tensors[k][:n])",
+    "intermediate_tensors.tensors[k][:n]",
+  ],
+  ["Worker.execute_model", "v1/worker/gpu_worker.py", "handle.wait()", "handle"],
   // Of a drafter: its base, what it captures, by what it dispatches, whose a dummy row is.
   [
     "EagleSpeculator",
@@ -235,6 +249,56 @@ test.for(CASES)(
     expect(code).toBe(1);
   },
 );
+
+const METHOD = `class A:
+    """D."""
+    # c
+    def f(self, x):
+        """D."""
+        self.b, y = x, 1
+        self.a = y
+`;
+const LEFT = `class A:
+
+    def f(self, x):
+        """left out of the archive"""
+        self.a = ...
+        self.b = ...
+`;
+
+test("what an archive has left out is no change that nobody sees", async () => {
+  const head = "def run_busy_loop(self):\n";
+  const mark = `${head}        """left out of the archive"""\n`;
+  const copy = await doctored("0.33.0", "v1/engine/core.py", head, mark);
+  const { code, hooks, stdout } = await drift(copy);
+  expect(hooks).toEqual(["EngineCoreProc.run_busy_loop"]);
+  expect(stdout).toContain("was not looked into when the archive was written: write it again");
+  expect(code).toBe(1);
+});
+
+test("an archive keeps what checks look at, and stays as it is where a file is no Python", async () => {
+  const folder = await temporaryFolder();
+  const [archive, place] = [join(folder, "kept.tar.xz"), join(folder, "vllm")];
+  const keep = () => {
+    const args = ["-m", "vllm_drift", "--archive", archive, "--keep", place];
+    const env = { ...process.env, PYTHONPATH: join(ROOT, "scripts"), PYTHONDONTWRITEBYTECODE: "1" };
+    return spawnSync(python, args, { env, encoding: "utf8" });
+  };
+  await mkdir(place);
+  await writeFile(join(place, "_version.py"), '__version__ = "0.99.0"\n');
+  const licence = "# SPDX-License-Identifier: Apache-2.0\n";
+  await writeFile(join(place, "sequence.py"), `${licence}"""D."""\n${METHOD}`);
+  keep();
+  execFileSync(python, ["-m", "tarfile", "-e", archive, folder]);
+  const kept = await readFile(join(folder, "0.99.0/vllm/sequence.py"), "utf8");
+  expect(kept).toBe(`${licence}${LEFT}`);
+  const before = await readFile(archive);
+  await writeFile(join(place, "sequence.py"), "def (\n");
+  const { status, stderr } = keep();
+  expect(status).toBe(2);
+  expect(stderr).toMatch(/^expected Python in vllm\/sequence\.py of .* in line 1; name a .*\.\n$/);
+  expect(await readFile(archive)).toEqual(before);
+});
 
 test("a version that no adapter is for is compared with the newest, and says so", async () => {
   const copy = await doctored("0.33.0", "_version.py", "0.33.0", "0.99.0");

@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
 import { fileURLToPath } from "node:url";
-import { afterEach, beforeEach, describe, expect, onTestFinished, test, vi } from "vitest";
+import { afterEach, beforeEach, describe, expect, onTestFinished, test } from "vitest";
 import { curveKeyPair } from "zeromq";
 import { createController } from "../../src/controller/controller.ts";
 import {
@@ -40,6 +40,7 @@ describe("a simulated engine as a process", () => {
       endpoint: controller.endpoint,
       engine: "east",
       mode: "eager",
+      handshakeMs: 60_000,
       speed: 60,
       trace: { file: trace, speed: 0.5, requests: 20 },
       onEvent: (event) => void events.push(event),
@@ -64,7 +65,7 @@ describe("a simulated engine as a process", () => {
     const captures = () =>
       events.flatMap((event) => (event.type === "capture" ? [event.graph] : []));
     // "Settled" comes over the socket, events over a pipe: the last of them may come after it.
-    await vi.waitFor(() => expect(captures()).toHaveLength(99), 10_000);
+    await expect.poll(captures).toHaveLength(99);
     expect(new Set(captures()).size).toBe(99);
     expect(await engine.close()).toEqual({ exitCode: 0, signal: null });
   });
@@ -77,6 +78,7 @@ describe("a simulated engine as a process", () => {
     await using engine = await startSimulatedEngine({
       endpoint,
       engine: "west",
+      handshakeMs: 60_000,
       speed: 10,
       trace: { file: trace, speed: 0.5, requests: 10 },
       onEvent: (event) => void events.push(event),

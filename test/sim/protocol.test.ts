@@ -1,7 +1,7 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { LiveEngine, type LiveEngineOptions, type LiveEvent } from "../../src/sim/live/live.ts";
 import type { ToEngine } from "../../src/wire/protocol.ts";
 import { HandController } from "./hand-controller.ts";
@@ -232,7 +232,8 @@ describe("the engine's side of the protocol", () => {
 
 describe("memory on the wire", () => {
   test("what the welcome wants reserved is in the inventory", async () => {
-    start();
+    // Loads long enough for the welcome to come first, whoever else wants the processor.
+    start({}, (document) => set(document, "startupSeconds", 200));
     await controller.next("hello");
     await controller.send({ ...welcome, reserve: "plan", reserveBytes: 28 } as ToEngine);
     const inventory = await controller.next("inventory");
@@ -277,7 +278,7 @@ describe("memory on the wire", () => {
       await controller.send({ type: "start", graphs: ["PIECEWISE:4", "FULL:4"], ...rules });
       await controller.next("ready");
       await controller.send({ type: "refuse", code: "ERR_TEST", message: "gone" });
-      await vi.waitUntil(() => engine?.connected === false);
+      await expect.poll(() => engine?.connected).toBe(false);
       // After each it is idle, and captures one more if it may.
       for (let request = 0; request < 4; request++) {
         await new Promise<void>((done) => engine?.submit(1, 1, (left) => left === 0 && done()));
@@ -289,7 +290,7 @@ describe("memory on the wire", () => {
   test("a start that comes too late still says what it must leave", async () => {
     start({ handshakeMs: 0, mode: "lazy" });
     await controller.next("hello");
-    await vi.waitUntil(() => engine?.model.phase === "serving");
+    await expect.poll(() => engine?.model.phase).toBe("serving");
     await controller.send(welcome);
     await controller.next("ready");
     await controller.send(
@@ -297,7 +298,7 @@ describe("memory on the wire", () => {
       { type: "mode", mode: "idle" },
       { type: "refuse", code: "ERR_TEST", message: "gone" },
     );
-    await vi.waitUntil(() => engine?.connected === false);
+    await expect.poll(() => engine?.connected).toBe(false);
     for (let request = 0; request < 3; request++) {
       await new Promise<void>((done) => engine?.submit(1, 1, (left) => left === 0 && done()));
     }

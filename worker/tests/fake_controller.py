@@ -76,7 +76,7 @@ class FakeController:
     def send_raw(self, frame: bytes) -> None:
         self._out.append((None, frame))
 
-    def wait_for(self, kind: type, seconds: float = 10.0, where: Any = None, after: int = 0) -> Any:
+    def wait_for(self, kind: type, seconds: float = 60.0, where: Any = None, after: int = 0) -> Any:
         """The first message of ``kind`` from index ``after`` on that ``where`` accepts."""
         deadline = time.monotonic() + seconds
         with self._changed:

@@ -54,6 +54,7 @@ class FakeRank:
         self.fail: set[str] = set()
         self.mismatch: dict[str, float] = {}
         self.refuse: str | None = None
+        self.later = False
         self.forked = ""
         self.steps: list[StepCount] = []
         self.unsupported: str | None = None
@@ -162,6 +163,8 @@ class FakeRank:
         reason = self.refuse or (f"headroom: {room} free" if short else None)
         self.holding = reserve if reason is None else 0
         answer = {"reason": reason, "hash": self.hash()}
+        if self.later:
+            answer["later"] = True
         return answer | ({"short": True, "memory": self.memory()} if short else {})
 
     def give_back(self) -> None:

@@ -420,8 +420,9 @@ def test_a_request_queued_behind_counts_as_busy_and_our_own_commands_do_not() ->
         ({"frozen": True}, "refused", "frozen: enough"),
         ({"graph": "FULL:3"}, "refused", "unknown graph 'FULL:3'"),
         ({"refuse": "headroom: 1 MiB free"}, "refused", "rank 1: headroom: 1 MiB free"),
+        ({"refuse": "copies are begun", "later": True}, "deferred", "rank 1: copies are begun"),
     ],
-    ids=["sleeping", "paused", "shutting down", "frozen", "unknown graph", "headroom"],
+    ids=["sleeping", "paused", "shutting down", "frozen", "unknown graph", "headroom", "later"],
 )
 def test_what_defers_and_what_refuses(trouble: dict[str, Any], outcome: str, reason: str) -> None:
     engine = make_engine(ranks=2).start()
@@ -429,6 +430,7 @@ def test_what_defers_and_what_refuses(trouble: dict[str, Any], outcome: str, rea
     engine.paused = trouble.get("paused", False)
     engine.running = trouble.get("running", True)
     engine.ranks[1].refuse = trouble.get("refuse")
+    engine.ranks[1].later = trouble.get("later", False)
     if trouble.get("frozen"):
         engine.wire.receive(Freeze(reason="enough"))
     result = capture(engine, trouble.get("graph", "FULL:4"))
@@ -794,6 +796,19 @@ def test_what_was_refused_alone_may_be_asked_for_by_a_controller() -> None:
     engine.wire.lost_since = None
     engine.ranks[0].refuse = None
     assert capture(engine, "FULL:4").outcome == "captured"
+
+
+def test_what_goes_away_by_itself_is_asked_again_without_a_controller() -> None:
+    engine = make_engine("idle").start()
+    engine.ranks[0].refuse, engine.ranks[0].later = "copies are begun", True
+    engine.wire.lost_since = time.monotonic() - 100
+    engine.wire.tick()
+    engine.turn()
+    assert engine.captured() == TOPS
+    engine.ranks[0].refuse, engine.ranks[0].later = None, False
+    engine.wire.tick()
+    engine.turn()
+    assert len(engine.captured()) == len(GRAPHS)
 
 
 def test_local_captures_send_no_results() -> None:

@@ -641,6 +641,34 @@ def test_it_can_end_with_whoever_started_it(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+def test_it_ends_with_one_that_ends_while_it_imports(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(
+        "import os, sys, time\n"
+        "parent = os.getppid()\n"
+        "print(os.getpid(), file=sys.stderr, flush=True)\n"
+        "while os.getppid() == parent:\n"
+        "    time.sleep(0.01)\n"
+    )
+    words = ["--socket", str(tmp_path / "socket"), "--preload", "slow", "--with-parent"]
+    command = [sys.executable, "-m", "lazygraph_vllm.launcher", *words]
+    parent = subprocess.Popen(
+        [sys.executable, "-c", f"import subprocess; subprocess.run({command!r})"],
+        env=environment(PYTHONPATH=os.pathsep.join([str(SRC), str(TESTS), str(tmp_path)])),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert parent.stderr is not None
+    pid = int(parent.stderr.readline())
+    parent.kill()
+    parent.wait()
+    try:
+        until_gone(pid)
+    finally:
+        parent.stderr.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
 # ------------------------------------------------------------------ where it can't be one
 
 

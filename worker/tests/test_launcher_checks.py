@@ -75,6 +75,22 @@ def test_all_holds_for_a_server_that_is_as_it_should_be(tmp_path: Path) -> None:
     assert len(result["readySeconds"]["forked"]) == 3
 
 
+def test_a_server_is_killed_however_late_it_comes_and_its_gpu_is_asked_by_any_name(
+    tmp_path: Path,
+) -> None:
+    asked = tmp_path / "asked"
+    driver = tmp_path / "bin" / "nvidia-smi"
+    driver.parent.mkdir()
+    driver.write_text(f'#!/bin/sh\necho "$1" >> {asked}\necho 7\n')
+    driver.chmod(0o755)
+    path = f"{driver.parent}{os.pathsep}{os.environ['PATH']}"
+    own = ("--kill-after", "0", "0", "0", "--gpu", "GPU-1a")
+    _, result = check(tmp_path, *own, checks={"PATH": path})
+    assert [case["code"] for case in result["killed"]["cases"]] == [-9] * 3
+    assert result["killed"]["holds"] and result["killed"]["cases"][0]["gpuBytesAfter"] == 7 << 20
+    assert set(asked.read_text().split()) == {"--id=GPU-1a"}
+
+
 def test_vllm_may_be_called_as_a_module(tmp_path: Path) -> None:
     code, result = check(tmp_path, as_module=True)
     assert code == 0, result

@@ -49,7 +49,7 @@ INVENTORY = Inventory(
 IDLE = Edge(state="idle", running=0, waiting=0)
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 10) -> None:
+def eventually(condition: Callable[[], bool], seconds: float = 60) -> None:
     """Wait for something the link's thread does without telling anyone."""
     deadline = time.monotonic() + seconds
     while not condition():

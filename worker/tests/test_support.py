@@ -51,6 +51,7 @@ def supported() -> Any:
             nnodes=1,
         ),
         compilation_config=SimpleNamespace(mode=3),
+        attention_config=SimpleNamespace(hisparse_config=None),
         cache_config=SimpleNamespace(kv_offloading_size=None),
         offload_config=SimpleNamespace(
             uva=SimpleNamespace(cpu_offload_gb=0), prefetch=SimpleNamespace(offload_group_size=0)
@@ -254,6 +255,16 @@ def test_drafts_beside_offloading_are_refused() -> None:
     config.speculative_config = SimpleNamespace(method="ngram")
     reason = config_reason(config, "0.33.0", allow_untested=True)
     assert reason is not None and "host memory with speculative decoding" in reason
+
+
+def test_sparse_attention_over_the_host_is_refused_with_or_without_a_connector() -> None:
+    config = supported()
+    assert config_reason(config, "0.33.0", allow_untested=True) is None
+    config.attention_config.hisparse_config = object()
+    for transfer in (None, offloading()):
+        config.kv_transfer_config = transfer
+        reason = config_reason(config, "0.33.0", allow_untested=True)
+        assert reason == "not supported: HiSparse"
 
 
 def test_a_size_that_made_no_connector_is_refused() -> None:

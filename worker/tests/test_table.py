@@ -80,6 +80,7 @@ EXAMPLES: dict[str, tuple[str, Any]] = {
         offloading(),
     ),
     "encoder-cache connectors": ("ec_transfer_config", object()),
+    "HiSparse": ("attention_config.hisparse_config", object()),
     "weight offloading": ("offload_config.uva.cpu_offload_gb", 1),
     "fast prefill": ("cache_config.kv_sharing_fast_prefill", True),
     "breakable CUDA graphs with LoRA or speculative decoding": ("lora_config", SimpleNamespace()),

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
 
 import pytest
 
+from lazygraph_vllm.launcher.preload import preload
 from lazygraph_vllm.launcher.trial import harmless
 
 done: list[str] = []
@@ -65,6 +69,38 @@ def test_one_that_hangs_is_ended() -> None:
     assert _children() == before
 
 
+def test_children_of_one_that_hangs_end_with_it() -> None:
+    alive, held = os.pipe()
+
+    def leaves_a_child() -> None:
+        if os.fork() == 0:
+            time.sleep(60)
+            os._exit(0)
+        time.sleep(60)
+
+    try:
+        assert harmless({"bad": leaves_a_child}, forkable, seconds=2) == []
+    finally:
+        os.close(held)
+    assert _ended(alive)
+
+
+def test_a_child_does_not_outlive_its_time_where_its_launcher_is_gone() -> None:
+    alive, held = os.pipe()
+    script = f"""
+import os, time
+from lazygraph_vllm.launcher.preload import preload
+from lazygraph_vllm.launcher.trial import harmless
+harmless({{"bad": lambda: (os.write({held}, b"b"), time.sleep(60))}}, print, seconds=4)"""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    launcher = subprocess.Popen([sys.executable, "-c", script], env=env, pass_fds=[held])
+    os.close(held)
+    assert os.read(alive, 1) == b"b", "it is in the child"
+    launcher.kill()
+    launcher.wait()
+    assert _ended(alive)
+
+
 def test_what_there_is_no_time_for_is_left_out() -> None:
     assert harmless({"a": does("a")}, forkable, seconds=0) == []
 
@@ -76,6 +112,46 @@ def test_a_later_one_is_tried_with_the_earlier_ones_done() -> None:
 
     assert harmless({"a": does("a"), "b": needs_a}, forkable) == ["a", "b"]
     assert harmless({"b": needs_a, "a": does("a")}, forkable) == ["a"]
+
+
+def test_what_harms_only_together_costs_the_later_one() -> None:
+    def harms_after_a() -> None:
+        if "a" in done:
+            done.append("harm")
+
+    steps = {"a": does("a"), "b": does("b"), "bad": harms_after_a, "c": does("c")}
+    assert harmless(steps, forkable) == ["a", "b", "c"]
+    steps = {"a": does("a"), "fatal": dies, "bad": harms_after_a, "c": does("c")}
+    assert harmless(steps, forkable) == ["a", "c"]
+
+
+def test_one_that_needs_another_is_tried_with_it_beside_one_that_harms() -> None:
+    def needs_a() -> None:
+        if "a" not in done:
+            raise LookupError("a first")
+
+    steps = {"a": does("a"), "b": does("b"), "bad": dies, "c": needs_a}
+    assert harmless(steps, forkable) == ["a", "b", "c"]
+
+
+def test_what_fails_here_after_all_is_named_as_left_out() -> None:
+    here = os.getpid()
+
+    def fails_here() -> None:
+        if os.getpid() == here:
+            fails()
+
+    steps = {"a": does("a"), "bad": fails_here, "harm": dies}
+    assert preload((), steps=steps).left_out == ("harm", "bad")
+    assert done == ["a"]
+
+
+def _ended(alive: int) -> bool:
+    """Whether all who held the other end of this pipe end, long before they would by themselves."""
+    try:
+        return bool(select.select([alive], [], [], 30)[0]) and os.read(alive, 1) == b""
+    finally:
+        os.close(alive)
 
 
 def _children() -> str:

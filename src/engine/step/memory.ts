@@ -123,6 +123,7 @@ export function* startMemory(
 ): Inners<Omit<Start, "type">> {
   const { state, guard } = record;
   if (state === undefined || guard === undefined) return { graphs: wanted.map(({ id }) => id) };
+  letGo(record);
   const fit = guard.start(wanted, state);
   if (fit.needBytes > 0) remember(record, { release: guard.hold(fit.needBytes) });
   const blocked = fit.blocked.filter(({ id }) => state.graphs.get(id)?.status === "planned");

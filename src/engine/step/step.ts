@@ -238,6 +238,8 @@ function* timeOver(record: EngineRecord, timer: Timer, tools: StepTools): Inners
 // ------------------------------------------------------------------ its connection
 
 function* joined(record: EngineRecord, reconnected: boolean): Inners {
+  // What was sent over another connection may not have come; who has begun ignores it.
+  remember(record, { started: false });
   yield { type: "welcome", mode: record.mode, orders: record.orders };
   yield announceJoin(record, reconnected);
 }

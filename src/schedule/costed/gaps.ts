@@ -4,7 +4,7 @@
  * A capture that starts `t` seconds into a gap and stalls for `c` meets an arrival with the share
  * of past gaps longer than `t` that ended before `t + c`. Bursty traffic thus makes a long quiet
  * more trustworthy than a short one, without any assumed distribution; until gaps have been seen,
- * a few made-up ones of the prior mean stand in.
+ * a few made-up ones stand in, of which many are long.
  */
 
 /** Lower edge of the first bin; 28 bins reach past a day. */

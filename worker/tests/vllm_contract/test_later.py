@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -130,7 +129,7 @@ def answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=SECONDS_MAX):
             return True
-    except urllib.error.URLError:
+    except OSError:  # or it was closed before an answer, which urllib passes on as it is
         return False
 
 

@@ -83,8 +83,10 @@ class Lockstep:
         rpc = engine.model_executor.collective_rpc
         _quiesce(engine)
         if refused := self._preflight(rpc, message, alone):
-            reason, short = refused
-            return result("refused", reason, refusal="headroom" if short else "other")
+            reason, why = refused
+            if why == "later":
+                return result("deferred", reason)
+            return result("refused", reason, refusal="headroom" if why == "short" else "other")
         self.captured_since_step = True
         answers = rpc(rank.capture, args=(message.graph,))
         return self._book(rpc, message.graph, answers, result)
@@ -115,8 +117,10 @@ class Lockstep:
                 return "requests wait for no more than one capture between two steps"
         return None
 
-    def _preflight(self, rpc: Any, message: Capture, alone: bool) -> tuple[str, bool] | None:
-        """Ask every rank before anything is captured; why not, and whether for want of memory.
+    def _preflight(self, rpc: Any, message: Capture, alone: bool) -> tuple[str, str] | None:
+        """Ask every rank before anything is captured; why not, and of which kind that is.
+
+        ``short``: for want of memory; ``later``: it goes away by itself; else ``other``.
 
         With ``need_bytes`` each rank holds so much until its capture begins, and gives it back
         when another one can't.
@@ -139,7 +143,8 @@ class Lockstep:
         if message.need_bytes is not None:
             rpc(rank.give_back)
         rank_number = f"rank {checks.index(refused)}: " if len(checks) > 1 else ""
-        return f"{rank_number}{refused['reason']}", refused.get("short", False)
+        kind = next((kind for kind in ("short", "later") if refused.get(kind)), "other")
+        return f"{rank_number}{refused['reason']}", kind
 
     def _book(self, rpc: Any, graph: str, answers: list[dict[str, Any]], result: Any) -> Result:
         state = self._state

@@ -91,6 +91,8 @@ def launch(options: argparse.Namespace) -> bool:
     Raises:
         RefusedError: it can't be one.
     """
+    # Before the imports: who ends meanwhile is missed as well.
+    parent = os.getppid() if options.with_parent else None
     _check_tokenizers(options.tokenizer)
     _open_standard_files()
     path = os.path.abspath(options.socket or default_socket())
@@ -120,7 +122,6 @@ def launch(options: argparse.Namespace) -> bool:
         "vllm": _version("vllm"),
         "plugin": _version("lazygraph-vllm"),
     }
-    parent = os.getppid() if options.with_parent else None
     listener = Listener(
         *(path, listening, own, dict(loaded.changed), facts, options.children, parent),
         folders=options.tokenizer,

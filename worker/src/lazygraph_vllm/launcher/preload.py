@@ -45,7 +45,7 @@ class Preloaded:
         seconds: how long they took.
         read: names of variables that modules outside the standard library have read.
         changed: variables that they have set, or removed (``None``).
-        left_out: names of the steps that a launcher can't do.
+        left_out: names of the steps that were not done.
     """
 
     seconds: float
@@ -85,10 +85,13 @@ def preload(
                     f"{type(error).__name__}: {error}: run the launcher with vLLM's own Python.",
                 ) from error
         done = trial.harmless(steps, lambda: _check_forkable(modules))
+        left_out = [name for name in steps if name not in done]
         for name in done:
-            # It has just been done in a child: what fails here is a matter of this moment.
-            with contextlib.suppress(Exception):
+            try:
                 steps[name]()
+            except Exception:
+                # It has just been done in a child: this is a matter of the moment.
+                left_out.append(name)
         for folder in tokenizers:
             try:
                 keep_tokenizer(folder)
@@ -105,8 +108,7 @@ def preload(
         name: value for name, value in os.environ.items() if before.get(name) != value
     }
     changed |= {name: None for name in before if name not in os.environ}
-    left_out = tuple(name for name in steps if name not in done)
-    return Preloaded(seconds, frozenset(read), changed, left_out)
+    return Preloaded(seconds, frozenset(read), changed, tuple(left_out))
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import select
 import signal
@@ -36,23 +37,28 @@ def harmless(
     Raises:
         OSError: no child can be had.
     """
-    return _harmless(list(steps.items())[:STEPS_MAX], forkable, time.monotonic() + seconds)
+    return _harmless([], list(steps.items())[:STEPS_MAX], forkable, time.monotonic() + seconds)
 
 
 def _harmless(
-    steps: Sequence[tuple[str, Step]], forkable: Callable[[], object], until: float
+    done: Sequence[tuple[str, Step]],
+    steps: Sequence[tuple[str, Step]],
+    forkable: Callable[[], object],
+    until: float,
 ) -> list[str]:
+    """Which of ``steps`` do no harm after ``done``: two may do so together that don't alone."""
     left = until - time.monotonic()
     if not steps or left <= 0:
         return []
-    failed = _try(steps, forkable, left / 2)
+    failed = _try([*done, *steps], forkable, left / 2)
     if failed is not None:
         return [name for name, _ in steps if name not in failed]
     if len(steps) == 1:
         return []
     half = len(steps) // 2
-    halves = (steps[:half], steps[half:])
-    return [name for part in halves for name in _harmless(part, forkable, until)]
+    first = _harmless(done, steps[:half], forkable, until)
+    before = [*done, *(step for step in steps[:half] if step[0] in first)]
+    return [*first, *_harmless(before, steps[half:], forkable, until)]
 
 
 def _try(
@@ -64,19 +70,23 @@ def _try(
     if pid == 0:
         code = 1
         try:
+            # Whoever ends this process without a word ends the child as well, if later.
+            signal.alarm(math.ceil(seconds))
+            os.setpgid(0, 0)
             os.close(told)
             _silence()
             _report(tell, steps, forkable)
             code = 0
         finally:
             os._exit(code)
+    os.setpgid(pid, pid)  # whichever of the two comes first
     os.close(tell)
     try:
         answer = _read(told, time.monotonic() + seconds)
     finally:
         os.close(told)
-        # It has answered, or hangs; what it is still doing is nobody's.
-        os.kill(pid, signal.SIGKILL)
+        # It has answered, or hangs; what it, or a child of its own, is still doing is nobody's.
+        os.killpg(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
     try:
         body = json.loads(answer)
@@ -112,9 +122,9 @@ def _threads() -> int:
 
 
 def _silence() -> None:
-    """What it warns of, the launcher will, if it does the same."""
+    """What it warns of, the launcher will, if it does the same; it has no input to take."""
     null = os.open(os.devnull, os.O_RDWR)
-    for fd in (1, 2):
+    for fd in (0, 1, 2):
         os.dup2(null, fd)
     sys.stdout.flush()
     sys.stderr.flush()

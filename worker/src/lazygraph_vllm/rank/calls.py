@@ -185,13 +185,15 @@ def preflight(
             the cache to be emptied; 0: it stays.
     """
     state = _graphs(wrapper).state
-    reason, short, reclaimed = None, False, False
+    reason, short, reclaimed, later = None, False, False, False
     if graph not in state.descs:
         reason = f"unknown graph {graph!r}"
     elif graph in state.failed:
         reason = f"failed before: {state.failed[graph]}"
-    elif (why := state.adapter.why_not_now(state.runner)) is not None:
+    elif (why := state.adapter.why_never(state.runner)) is not None:
         reason = why
+    elif (why := state.adapter.why_not_now(state.runner)) is not None:
+        reason, later = why, True
     else:
         needs = (free_bytes_min, headroom_bytes_min, reserve_bytes)
         reason = shortage(wrapper, *needs)
@@ -205,6 +207,8 @@ def preflight(
     }
     if short:
         answer["short"] = True
+    if later:
+        answer["later"] = True
     if short or reclaimed:
         # Another rank may have no room, and then no capture tells what came back here.
         answer["memory"] = rank_memory(wrapper)

@@ -298,6 +298,10 @@ class Adapter(ABC):
         """Why nothing can be captured between these two steps, as a sentence."""
         return connectors.why_not_now(runner)
 
+    def why_never(self, runner: Any) -> str | None:
+        """Why nothing can be captured on this engine any more, as a sentence."""
+        return connectors.why_never(runner)
+
     def between_steps(self, runner: Any) -> contextlib.AbstractContextManager[None]:
         """What a capture between two steps, and its check, must leave as serving had it."""
         return lora.metadata_only(runner)

@@ -173,6 +173,7 @@ def _refused(config: Any, version: str) -> str | None:
     """What would go wrong, whatever anybody allows; ``None`` if nothing is known to."""
     parallel, model = config.parallel_config, config.model_config
     compilation = config.compilation_config
+    attention = getattr(config, "attention_config", None)
     before_0_27 = isinstance(adapter_for(version), V26)
     checks: tuple[tuple[bool, str], ...] = (
         (model is None or model.runner_type != "generate", "the model doesn't generate text"),
@@ -209,6 +210,8 @@ def _refused(config: Any, version: str) -> str | None:
         *_draft_checks(config, before_0_27),
         *_adapter_checks(config, before_0_27),
         *_sleep_checks(config, before_0_27),
+        # It keeps the KV cache on the host by itself, whatever connector there is.
+        (getattr(attention, "hisparse_config", None) is not None, "HiSparse"),
         *_connector_checks(config, before_0_27),
         (getattr(config, "ec_transfer_config", None) is not None, "encoder-cache connectors"),
         (_offloads_weights(config), "weight offloading"),
@@ -338,15 +341,10 @@ def _connector_checks(config: Any, old: bool) -> tuple[tuple[bool, str], ...]:
         size = getattr(config.cache_config, "kv_offloading_size", None)
         return ((bool(size), f"{KV_OFFLOADING} without a KV connector"),)
     foreign, tier = connectors.foreign(config), connectors.other_tier(config)
-    attention = getattr(config, "attention_config", None)
     return (
         (old, "KV connectors, or KV offloading, before vLLM 0.31"),
         (foreign is not None, str(foreign)),
         (tier is not None, f"KV offloading to another tier than host memory ({tier})"),
-        (
-            getattr(attention, "hisparse_config", None) is not None,
-            f"{KV_OFFLOADING} with HiSparse",
-        ),
         # Its connector ends a step after the drafter, which was not thought through.
         (config.speculative_config is not None, f"{KV_OFFLOADING} with {DRAFTS}"),
         (getattr(model, "enable_sleep_mode", False), f"{KV_OFFLOADING} with {SLEEP}"),

@@ -125,8 +125,16 @@ def why_not_now(runner: Any) -> str | None:
     connector = active.kv_connector
     if connector.has_connector_metadata():
         return "the KV connector is in the middle of a step"
-    backend = getattr(getattr(connector, "worker_handler", None), "_backend", None)
-    return None if backend is None else _settle(backend)
+    backend = _backend(active)
+    return None if backend is None else why_never(runner) or _settle(backend)
+
+
+def why_never(runner: Any) -> str | None:
+    """Why nothing can be captured beside this runner's connector any more, as a sentence."""
+    backend = _backend(_active(runner))
+    if backend is None or (backend._thread is not None and backend._thread.is_alive()):
+        return None
+    return "the KV connector's thread of copies has ended"
 
 
 @contextlib.contextmanager
@@ -158,6 +166,12 @@ def _active(runner: Any) -> Any:
     return active if hasattr(active, "kv_connector") else None
 
 
+def _backend(active: Any) -> Any:
+    """What has a thread for copies, of this wrapper's connector; ``None``: nothing."""
+    connector = getattr(active, "kv_connector", None)
+    return getattr(getattr(connector, "worker_handler", None), "_backend", None)
+
+
 class _Fence:
     """Stands in for a list of finished copies: what is put into it says that the queue is done."""
 
@@ -171,9 +185,6 @@ class _Fence:
 
 def _settle(backend: Any) -> str | None:
     """Let the thread of copies finish its queue; why it doesn't."""
-    thread = backend._thread
-    if thread is None or not thread.is_alive():
-        return "the KV connector's thread of copies has ended"
     earlier = getattr(backend, "lazygraph_fence", None)
     if earlier is not None and not earlier.passed.is_set():
         # It was waited for once: whoever asks again must not hold the engine up again.

@@ -66,6 +66,7 @@ ALWAYS_STOCK = (
     "KV offloading to other tiers than host memory",
     "KV offloading with speculative decoding or sleep mode, on hybrid or multimodal models",
     "encoder-cache connectors",
+    "HiSparse",
     "weight offloading",
     "fast prefill",
     "in-process engines",
