@@ -33,6 +33,8 @@ const ROW = { seed: 0, tokens: 1, own: 2, context: 5, seconds: 6, seen: 7, numbe
 /** What cells of one kind have in common. */
 export class Group {
   readonly off: RobustMean;
+  /** The common correction until one of its cells was measured: what steps of no cell tell. */
+  hint = 0;
   /** The common correction that the published estimates hold. */
   publishedOff = 0;
   /** The measured cells by rising size, where the seed's shape is another engine's; else none. */
@@ -45,6 +47,11 @@ export class Group {
   constructor(deviation: number, ownShape = false) {
     this.off = new RobustMean(deviation);
     this.ownShape = ownShape;
+  }
+
+  /** The common correction by all that is known. */
+  get common(): number {
+    return this.off.weight > 0 ? this.off.mean : this.hint;
   }
 }
 
@@ -120,6 +127,18 @@ export class Cells {
   }
 
   /**
+   * Takes in how far steps of no cell were off the seed, for a cell's whole group: until one of it
+   * was measured.
+   *
+   * @returns whether published estimates have moved
+   */
+  hint(cell: number, off: number): boolean {
+    const group = this.#groupOf(cell);
+    group.hint = off;
+    return group.off.weight === 0 && this.#publish(cell);
+  }
+
+  /**
    * Takes in the seconds of steps with so much context.
    *
    * @param weight measurements that they stand for
@@ -148,8 +167,8 @@ export class Cells {
   /** Publishes what moved noticeably: this cell, and with their group all that hang on it. */
   #publish(touched: number): boolean {
     const group = this.#groupOf(touched);
-    const groupMoved = Math.abs(group.off.mean - group.publishedOff) > PUBLISH_SHARE / 2;
-    if (groupMoved) group.publishedOff = group.off.mean;
+    const groupMoved = Math.abs(group.common - group.publishedOff) > PUBLISH_SHARE / 2;
+    if (groupMoved) group.publishedOff = group.common;
     const cellMoved = this.#hasMoved(touched, this.current(touched));
     const reshaped = (groupMoved || cellMoved) && group.ownShape;
     if (reshaped) this.#reshape(group);
@@ -189,7 +208,7 @@ export class Cells {
   #corrected(cell: number): number {
     const share = this.#ownShare(cell);
     const own = this.#number(cell, ROW.own + ROBUST.mean);
-    const correction = share * own + (1 - share) * this.#groupOf(cell).off.mean;
+    const correction = share * own + (1 - share) * this.#groupOf(cell).common;
     return (
       this.seed(cell) * Math.exp(Math.max(-CORRECTION_MAX, Math.min(CORRECTION_MAX, correction)))
     );

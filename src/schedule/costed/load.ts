@@ -13,6 +13,10 @@ import type { Bucket } from "./shapes.ts";
 
 /** Long enough for bursts to even out, short enough to follow a rising load. */
 const HALF_LIFE_SECONDS = 30;
+/** What was at hand a moment ago: several steps of a busy engine, and a part of a burst. */
+const MOMENT_HALF_LIFE_SECONDS = 5;
+/** So much less than a moment ago is no chance: the requests at hand go. */
+const FALLING_SHARE = 0.85;
 /** A seeming idleness at first: the requests that wait at ready are no measure of the load. */
 const PRIOR_SECONDS = 10;
 /** Bins of the requests at hand, four to an octave. */
@@ -27,6 +31,8 @@ export class EngineLoad {
   #scale = 1;
   #work = 0;
   #requestSeconds = 0;
+  /** Requests at hand a moment ago, on average. */
+  #momentAgo = 0;
   #seconds = PRIOR_SECONDS;
   /** Not a number: nothing has passed. */
   #atSeconds = Number.NaN;
@@ -41,6 +47,11 @@ export class EngineLoad {
     return this.#requestSeconds / this.#seconds;
   }
 
+  /** Whether a backlog or a burst goes: before long fewer are at hand, and a stall is cheaper. */
+  isFalling(requests: number): boolean {
+    return requests < FALLING_SHARE * this.#momentAgo;
+  }
+
   /** So much time is taken to have passed with so many requests, as in earlier starts. */
   expect(seconds: number, requests: number): void {
     this.#add(requests, seconds);
@@ -51,6 +62,8 @@ export class EngineLoad {
     const since = Number.isNaN(this.#atSeconds) ? atSeconds : this.#atSeconds;
     const elapsed = Math.max(0, atSeconds - since);
     this.#atSeconds = atSeconds;
+    const old = 2 ** (-elapsed / MOMENT_HALF_LIFE_SECONDS);
+    this.#momentAgo = this.#momentAgo * old + requests * (1 - old);
     const fade = 2 ** (-elapsed / HALF_LIFE_SECONDS);
     this.#seconds = this.#seconds * fade + elapsed;
     this.#requestSeconds = this.#requestSeconds * fade + elapsed * requests;
