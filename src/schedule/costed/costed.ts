@@ -308,8 +308,7 @@ class CostedPolicy implements CostPolicy {
   ): Decision[] | undefined {
     if (state.idle) return undefined;
     const { savings, held, load, decode } = known;
-    // While a backlog goes no rise is to come, and a cheaper moment is.
-    if (load.isFalling(now.requests) || !isCheapMoment(load, now.requests)) return undefined;
+    if (!isCheapMoment(load, now.requests)) return undefined;
     const engine = loadAhead(now.requests, known);
     // More than on average, and yet the fewest of late: a backlog that goes, and no rise to come.
     if (engine.utilisation !== undefined && now.requests > engine.requests) return undefined;
