@@ -75,9 +75,10 @@ export function earnedChoice(input: EarnedInput): EarnedChoice | undefined {
   let leaderRatio = 1;
   for (let place = 0; place < regrets.length; place++) {
     const regret = regrets[place] ?? 0;
-    if (regret === 0 || input.waits?.(place) === true) continue;
+    if (regret === 0) continue;
     const ratio = regret / thresholdOf(place, input);
     if (ratio < leaderRatio || (ratio === leaderRatio && leader !== -1)) continue;
+    if (input.waits?.(place) === true) continue;
     leader = place;
     leaderRatio = ratio;
   }

@@ -21,9 +21,20 @@ export function ofUseTo(
   running: number,
   { savings, held, decode }: { savings: Savings; held: Held; decode: number },
 ): (place: number) => boolean {
+  const { shapes } = savings.costs;
+  let faster: ReadonlySet<number> | undefined;
+  return (place) => {
+    if (shapes.planned[place]?.uniform === undefined) return true;
+    // Most decisions ask of none.
+    faster ??= fasterFor(Math.max(1, running), savings, held, decode);
+    return faster.has(place);
+  };
+}
+
+function fasterFor(running: number, savings: Savings, held: Held, decode: number): Set<number> {
   const { shapes, graphSecondsByPlace } = savings.costs;
-  const tokens = Math.max(1, running) * decode;
-  const lane = shapes.laneOf({ tokens, requests: Math.max(1, running), uniform: decode });
+  const tokens = running * decode;
+  const lane = shapes.laneOf({ tokens, requests: running, uniform: decode });
   const size = shapes.sizeOf(tokens);
   const available = savings.lane(lane, held).available[size] ?? 0;
   const faster = new Set<number>();
@@ -31,5 +42,5 @@ export function ofUseTo(
     const serves = (lane.reach[at] ?? -1) >= size;
     if (serves && (graphSecondsByPlace[place] ?? available) < available) faster.add(place);
   }
-  return (place) => shapes.planned[place]?.uniform === undefined || faster.has(place);
+  return faster;
 }
