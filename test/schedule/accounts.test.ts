@@ -53,13 +53,15 @@ describe("earned captures", () => {
     plannedHere: readonly Graph[],
     book: (accounts: Accounts, traffic: Demand) => void,
     load = alone,
+    waits?: (place: number) => boolean,
   ) => {
     const savings = new Savings(createCosts(plannedHere, SEED));
     const accounts = new Accounts(savings);
     const traffic = new Demand(savings.costs.shapes);
     book(accounts, traffic);
     const expected = () => traffic.forecast(0, 1, 0);
-    return earnedChoice({ savings, accounts, held: heldOf(plannedHere), load, expected });
+    const input = { savings, accounts, held: heldOf(plannedHere), load, expected };
+    return earnedChoice(waits === undefined ? input : { ...input, waits });
   };
 
   test("nothing before the account has reached the price", () => {
@@ -90,6 +92,18 @@ describe("earned captures", () => {
       traffic.add(shapes.bucketOf(decode(40)), 20, 1, 0);
     });
     expect(choice).toMatchObject({ graph: { id: "FULL:64" } });
+  });
+
+  test("a graph that is better captured later neither leads nor takes a place", () => {
+    const planned = plan(8, 64);
+    const book = (accounts: Accounts): void => accounts.book(decode(8), 20, 1);
+    expect(choose(planned, book)).toBeDefined();
+    const others = (place: number): boolean => planned[place]?.id !== "PIECEWISE:8";
+    expect(choose(planned, book, alone, others)).toMatchObject({
+      graph: { id: "PIECEWISE:8" },
+      leader: { id: "PIECEWISE:8" },
+    });
+    expect(choose(planned, book, alone, () => true)).toBeUndefined();
   });
 
   /**

@@ -29,6 +29,12 @@ describe("captures ahead of a rising load", () => {
     expect(choice({ requests: 8, utilisation: 0.05 }, 5)).toBeUndefined();
   });
 
+  test("are of FULL graphs, even where PIECEWISE ones are taken to be faster", () => {
+    const piecewise = SEED.full.map(([tokens, seconds]) => [tokens, seconds * 0.9] as const);
+    const found = choice({ requests: 60, utilisation: 0.9 }, 0.05, { ...SEED, piecewise });
+    expect(found?.graph.kind).toBe("FULL");
+  });
+
   test("a load that larger batches nearly pay for by themselves has to rise further", () => {
     const rise = (full: CostSeed["full"]): number => {
       const seed = { ...SEED, full };

@@ -65,6 +65,28 @@ describe("costs", () => {
     expect(costs.graphSeconds(full16).error).toBeLessThan(0.1 * 0.01);
   });
 
+  test("of an engine that nobody knows, the smallest step beyond all graphs tells of ungraphed ones", () => {
+    const foreign = createCosts(planned, { ...SEED, foreign: true });
+    const tell = (costs: typeof foreign): void => {
+      // The seed says 18 ms: this engine takes half of it.
+      costs.observeSteps(seen(mixed(768), "", 1, 0.009));
+      // Of larger ones it takes as much as the seed, which says nothing of launches.
+      costs.observeSteps(seen(mixed(1000), "", 1, interpolate(SEED.ungraphed, 1000)));
+      costs.observeSteps(seen(mixed(4096), "", 1, 1));
+    };
+    tell(foreign);
+    expect(foreign.ungraphedSeconds(decode(8)).value).toBeCloseTo(0.005, 4);
+    expect(foreign.ungraphedSeconds(mixed(8)).value).toBeCloseTo(0.005, 4);
+    foreign.observeSteps(seen(decode(8), "", 8, 0.012));
+    expect(foreign.ungraphedSeconds(decode(8)).value).toBeCloseTo(0.012, 4);
+    tell(foreign);
+    expect(foreign.ungraphedSeconds(decode(8)).value).toBeCloseTo(0.012, 4);
+    const known = createCosts(planned, SEED);
+    tell(known);
+    expect(known.ungraphedSeconds(decode(8)).value).toBe(0.01);
+    expect(known.revision).toBe(0);
+  });
+
   test("a stray report moves nothing far", () => {
     const costs = createCosts(planned, SEED);
     for (let report = 0; report < 30; report++) {

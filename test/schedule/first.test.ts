@@ -70,6 +70,13 @@ describe("before ready, with a plan", () => {
     expect(chosen(busier, 0, { idle: true })).toHaveLength(2);
   });
 
+  test("in lazy mode what an idle moment takes for less waits for one", () => {
+    const seldom = (alone: number, two: number) =>
+      chosen({ traffic: [row(1, alone), row(2, two), row(128, 10)] }, 1);
+    expect(seldom(1000, 1_000_000)).toContain("FULL:128");
+    expect(seldom(1_000_000, 1000)).not.toContain("FULL:128");
+  });
+
   test("a plan for another load leaves those who wait their graph", () => {
     expect(chosen({ traffic: [row(8, 10_000)] }, 100)).toContain("FULL:256");
     expect(chosen({ traffic: [row(8, 10_000)] }, 4)).not.toContain("FULL:256");
@@ -174,6 +181,8 @@ describe("before ready, where nothing is known of the traffic", () => {
   test("an engine that nobody knows gets the ladder, and reckons its budget by itself", () => {
     const ladder = firstLadder(planned).map(({ id }) => id);
     expect(start({ foreign: true })).toEqual({ graphs: tops, more: ladder });
+    // Its first graph serves up to 64, those who wait among them.
+    expect(start({ foreign: true, requests: 20 }).more).toEqual(ladder);
     const waiting = start({ foreign: true, requests: 70 }).more;
     expect(waiting[0]).toBe("FULL:128");
     expect(waiting).toHaveLength(ladder.length);

@@ -3,6 +3,7 @@ import { Announced } from "../../src/schedule/announced.ts";
 import { aheadChoice, isCheapMoment } from "../../src/schedule/costed/ahead.ts";
 import { createCosts } from "../../src/schedule/costed/cost.ts";
 import { EngineLoad, workSeconds } from "../../src/schedule/costed/load.ts";
+import { ofUseTo } from "../../src/schedule/costed/of-use.ts";
 import { Savings } from "../../src/schedule/costed/savings.ts";
 import { plan } from "../helpers/fake-engine.ts";
 import { decode, heldOf, mixed, SEED, seen } from "./seed.ts";
@@ -51,6 +52,23 @@ describe("the engine's load", () => {
     expect(load.belowShare(64)).toBeCloseTo(0.1, 2);
     expect(load.belowShare(500)).toBe(1);
   });
+});
+
+test("a batch falls while it is well below what it was a moment ago", () => {
+  const load = new EngineLoad();
+  for (let report = 0; report < 300; report++) load.pass(report / 10, 100, 0);
+  expect(load.isFalling(90)).toBe(false);
+  expect(load.isFalling(80)).toBe(true);
+  for (let report = 300; report < 500; report++) load.pass(report / 10, 80, 0);
+  expect(load.isFalling(80)).toBe(false);
+});
+
+test("of use to a batch are the graphs that it would run faster in, and any for prompts", () => {
+  const held = heldOf(planned, "FULL:256", "PIECEWISE:512");
+  const isOfUse = ofUseTo(60, { savings: new Savings(costs), held, decode: 1 });
+  const ids = planned.filter((_, place) => isOfUse(place)).map(({ id }) => id);
+  expect(ids.filter((id) => id.startsWith("FULL"))).toEqual(["FULL:128", "FULL:64"]);
+  expect(ids.filter((id) => id.startsWith("PIECEWISE"))).toHaveLength(5);
 });
 
 test("earlier starts tell what is a cheap moment, until this one's own time has passed", () => {

@@ -106,18 +106,22 @@ export function aheadChoice(input: AheadInput): AheadChoice | undefined {
     weights[size] = chance * ((sizes[size] ?? 0) / decode) * steps;
   }
   const values = savings.of(held, [{ lane, weights }]);
+  const { planned } = costs.shapes;
+  // Attention is outside a PIECEWISE graph: a FULL one takes no longer, whatever little is known.
+  const full = lane.places.some((place) => planned[place]?.kind === "FULL");
   let best: AheadChoice | undefined;
   let bestRate = 0;
   for (let index = 0; index < lane.places.length; index++) {
     const place = lane.places[index] ?? 0;
     const value = values[place] ?? 0;
     if (value === 0 || held.at[place] !== HELD.missing) continue;
+    if (full && planned[place]?.kind !== "FULL") continue;
     const stallSeconds = costs.captureSecondsByPlace[place] ?? 0;
     const reach = lane.reach[index] ?? 0;
     const requests = (sizes[reach] ?? 0) / decode;
     const late = LATE_FACTOR * (chances[reach] ?? 0) * stallSeconds * requests;
     const price = input.priceOf(stallSeconds);
-    const graph = costs.shapes.planned[place];
+    const graph = planned[place];
     if (graph === undefined || Math.min(value, late) < price || value / price <= bestRate) continue;
     best = { graph, value: Math.min(value, late), price, rise: rises[reach] ?? 0 };
     bestRate = value / price;

@@ -30,8 +30,11 @@ const CONTEXT_MEMORY = 64;
 
 /** Where a cell's numbers are, from its first one on; its own correction's begin at `own`. */
 const ROW = { seed: 0, group: 1, own: 2, context: 5, seconds: 6, seen: 7, numbers: 8 } as const;
-/** Where a group's are: its common correction, and the one that the published estimates hold. */
-const COMMON = { off: 0, publishedOff: 3, numbers: 4 } as const;
+/**
+ * Where a group's are: its common correction, the one that the published estimates hold, and what
+ * steps of no cell tell, which counts until one of its cells was measured.
+ */
+const COMMON = { off: 0, publishedOff: 3, hint: 4, numbers: 5 } as const;
 /** Of all cells: sums behind the context term, and the term itself. */
 const CONTEXT = { squares: 0, products: 1, secondsPerToken: 2, numbers: 4 } as const;
 
@@ -135,6 +138,17 @@ export class Cells {
   }
 
   /**
+   * Takes in how far steps of no cell were off the seed, for a cell's whole group: until one of it
+   * was measured.
+   *
+   * @returns whether published estimates have moved
+   */
+  hint(cell: number, off: number): boolean {
+    this.#numbers[this.#commonOf(cell) + COMMON.hint] = off;
+    return this.#common(cell, ROBUST.weight) === 0 && this.#publish(cell);
+  }
+
+  /**
    * Takes in the seconds of steps with so much context.
    *
    * @param weight measurements that they stand for
@@ -167,7 +181,7 @@ export class Cells {
   /** Publishes what moved noticeably: this cell, and with their group all that hang on it. */
   #publish(touched: number): boolean {
     const common = this.#commonOf(touched);
-    const mean = this.#numbers[common + COMMON.off + ROBUST.mean] ?? 0;
+    const mean = this.#commonMean(common);
     const publishedOff = this.#numbers[common + COMMON.publishedOff] ?? 0;
     const groupMoved = Math.abs(mean - publishedOff) > PUBLISH_SHARE / 2;
     if (groupMoved) this.#numbers[common + COMMON.publishedOff] = mean;
@@ -212,7 +226,7 @@ export class Cells {
   #corrected(cell: number): number {
     const share = this.#ownShare(cell);
     const own = this.#number(cell, ROW.own + ROBUST.mean);
-    const correction = share * own + (1 - share) * this.#common(cell, ROBUST.mean);
+    const correction = share * own + (1 - share) * this.#commonMean(this.#commonOf(cell));
     return (
       this.seed(cell) * Math.exp(Math.max(-CORRECTION_MAX, Math.min(CORRECTION_MAX, correction)))
     );
@@ -243,6 +257,17 @@ export class Cells {
   /** Of the correction that a cell's group has in common. */
   #common(cell: number, place: number): number {
     return this.#numbers[this.#commonOf(cell) + COMMON.off + place] ?? 0;
+  }
+
+  /**
+   * The correction that a group has in common, by all that is known.
+   *
+   * @param common where its numbers begin
+   */
+  #commonMean(common: number): number {
+    const numbers = this.#numbers;
+    const measured = (numbers[common + COMMON.off + ROBUST.weight] ?? 0) > 0;
+    return numbers[common + (measured ? COMMON.off + ROBUST.mean : COMMON.hint)] ?? 0;
   }
 
   #commonOf(cell: number): number {

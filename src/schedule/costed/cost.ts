@@ -68,6 +68,8 @@ export interface Costs {
 const ERROR_SHARE = 0.15;
 /** One report counts as at most this many measurements: its steps share their circumstances. */
 const REPORT_WEIGHT_MAX = 8;
+/** Steps of up to so many times the largest graph's tokens tell of smaller ones without a graph. */
+const BEYOND_FACTOR = 2;
 /** What one graph of an 8B took, where the seed knows none of its kind. */
 const CAPTURE_SECONDS = 0.03;
 
@@ -89,6 +91,8 @@ class LearnedCosts implements Costs {
   readonly #captureMedians: Record<Graph["kind"], number>;
   /** By place in the plan: seconds of each capture that was seen, and those of the seed. */
   readonly #captured: Float64Array;
+  /** Of the smallest step beyond the largest graph that was timed. */
+  #beyondTokens = Number.POSITIVE_INFINITY;
   readonly #captureSeeds: Float64Array;
 
   constructor(planned: readonly Graph[], seed: CostSeed) {
@@ -150,14 +154,16 @@ class LearnedCosts implements Costs {
   }
 
   observeSteps(steps: StepsSeen, server = this.shapes.places.get(steps.served) ?? -1): void {
-    // Nothing can be chosen for steps beyond the largest graph: they would only blur the rest.
-    if (!(steps.timed > 0) || steps.tokens > this.shapes.tokensMax) return;
+    if (!(steps.timed > 0)) return;
+    if (steps.tokens > this.shapes.tokensMax) {
+      this.#observeBeyond(steps);
+      return;
+    }
     // Undefined for a graph that is not in the plan.
     const graph = server === -1 ? undefined : server;
     const cell = steps.served === "" ? this.#ungraphedCell(steps) : graph;
     if (cell === undefined) return;
-    const perStep = steps.seconds / steps.timed - steps.requests * this.#seed.secondsPerRequest;
-    const context = steps.contextTokens * steps.requests;
+    const { perStep, context } = this.#perStep(steps);
     const weight = Math.min(REPORT_WEIGHT_MAX, steps.timed);
     // Of uniform steps alone: prompts cost otherwise.
     if (steps.uniform > 0) this.#cells.observeContext(cell, weight, context, perStep);
@@ -165,6 +171,31 @@ class LearnedCosts implements Costs {
     // A step that took less than its context alone was not timed right.
     if (!(base > 0)) return;
     if (this.#cells.observe(cell, Math.log(base / this.#cells.seed(cell)), weight)) this.revision++;
+  }
+
+  /**
+   * Nothing can be chosen for steps beyond the largest graph, and they would only blur the rest. But
+   * on an engine that nobody knows the smallest of them are the first to run without a graph, and
+   * maybe the only ones: others are never tried while they are taken to be slow.
+   */
+  #observeBeyond(steps: StepsSeen): void {
+    const { planned, sizes, tokensMax } = this.shapes;
+    const least = Math.min(this.#beyondTokens, BEYOND_FACTOR * tokensMax + 1);
+    if (this.#seed.foreign !== true || steps.tokens >= least) return;
+    const { perStep, context } = this.#perStep(steps);
+    const base = perStep - context * this.secondsPerContextToken;
+    if (!(base > 0)) return;
+    this.#beyondTokens = steps.tokens;
+    const off = Math.log(base / interpolate(this.#seed.ungraphed, steps.tokens));
+    for (const cell of [planned.length, planned.length + sizes.length]) {
+      if (this.#cells.hint(cell, off)) this.revision++;
+    }
+  }
+
+  /** Seconds without the work per request, and the tokens of context in all. */
+  #perStep(steps: StepsSeen): { readonly perStep: number; readonly context: number } {
+    const perStep = steps.seconds / steps.timed - steps.requests * this.#seed.secondsPerRequest;
+    return { perStep, context: steps.contextTokens * steps.requests };
   }
 
   observeCapture(graph: Graph, seconds: number): void {

@@ -23,6 +23,7 @@ import { firstGraphs, learnedGraphs, unknownGraphs } from "./first.ts";
 import { Gaps } from "./gaps.ts";
 import { Knowledge } from "./knowledge.ts";
 import type { StepObserver } from "./observer.ts";
+import { ofUseTo } from "./of-use.ts";
 import type { Prior } from "./prior.ts";
 import {
   aheadReason,
@@ -273,15 +274,19 @@ class CostedPolicy implements CostPolicy {
   #earned(
     state: EngineState,
     { atSeconds }: EngineEvent,
-    { costs, savings, accounts, traffic, decode, held, trusted }: Knowledge,
+    known: Knowledge,
     load: Load,
   ): Decision[] | undefined {
+    const { costs, savings, accounts, traffic, decode, held, trusted } = known;
+    const falling = known.load.isFalling(load.requests);
+    const isOfUse = falling ? ofUseTo(state.running, known) : undefined;
     const choice = earnedChoice({
       savings,
       accounts,
       held,
       load,
       trusted,
+      ...(isOfUse === undefined ? {} : { waits: (place) => !isOfUse(place) }),
       expected: () => traffic.forecast(atSeconds, decode, 0),
     });
     if (choice === undefined) return undefined;

@@ -2,6 +2,7 @@
 
 import { caseOf, type StepShape } from "../../base/graph.ts";
 import type { Costs } from "./cost.ts";
+import { IDLE_REQUESTS } from "./earned.ts";
 import type { Prior, PriorTraffic } from "./prior.ts";
 import type { LaneWeights } from "./savings.ts";
 import type { Lane, Shapes } from "./shapes.ts";
@@ -20,7 +21,7 @@ export interface Expected {
   readonly requestSteps: readonly LaneWeights[];
   /** Steps, in the same lanes. */
   readonly steps: readonly LaneWeights[];
-  /** Rising numbers of requests at hand, and the share of its steps with at most so many. */
+  /** Rising numbers of requests at hand, the idle engine's first, and the share of time with at most so many. */
   readonly requests: readonly { readonly requests: number; readonly share: number }[];
   /** Seconds that its steps took. */
   readonly seconds: number;
@@ -38,6 +39,7 @@ export function expectedOf({ traffic, load }: Prior, costs: Costs, idleMode: boo
   const rows = traffic.filter((row) => row.steps > 0);
   const all = rows.reduce((sum, row) => sum + row.steps, 0);
   let alone = 0;
+  let two = 0;
   let seconds = 0;
   for (const row of rows) {
     const step = stepOf(row);
@@ -46,15 +48,19 @@ export function expectedOf({ traffic, load }: Prior, costs: Costs, idleMode: boo
     const size = shapes.sizeOf(row.tokens);
     seconds += row.steps * (costs.ungraphedBySize(row.uniform > 0)[size] ?? 0);
     if (row.uniform > 0 && row.tokens <= row.uniform) alone += row.steps;
+    else if (row.uniform > 0 && row.tokens <= 2 * row.uniform) two += row.steps;
   }
-  let below = 0;
-  const requests = rows
+  const idle = idleSteps(alone, two);
+  const moments = all + idle;
+  let below = idle;
+  const busy = rows
     .map((row) => ({ requests: row.requestSteps / row.steps, steps: row.steps }))
     .sort((a, b) => a.requests - b.requests)
     .map((row) => {
       below += row.steps;
-      return { requests: row.requests, share: below / all };
+      return { requests: row.requests, share: below / moments };
     });
+  const requests = idle > 0 ? [{ requests: IDLE_REQUESTS, share: idle / moments }, ...busy] : busy;
   const mean = rows.reduce((sum, row) => sum + row.requestSteps, 0) / all;
   const timed = load !== undefined && load.seconds > 0 && all > 0;
   return {
@@ -67,6 +73,14 @@ export function expectedOf({ traffic, load }: Prior, costs: Costs, idleMode: boo
       : undefined,
     rests: idleMode && alone > RESTS_SHARE * all,
   };
+}
+
+/**
+ * The time that an engine had no request at hand, in steps: as with arrivals at random, where the
+ * number at hand is distributed after Poisson.
+ */
+function idleSteps(alone: number, two: number): number {
+  return alone === 0 ? 0 : alone ** 2 / (2 * Math.max(two, 1));
 }
 
 /** Requests that will decode together, of so many that wait for the start. */

@@ -33,6 +33,8 @@ export interface EarnedInput {
   readonly load: Load;
   /** Whether earlier starts needed a graph, by its place in the plan. */
   readonly trusted?: Uint8Array;
+  /** Whether a graph, by its place in the plan, is better captured later. @default none is */
+  readonly waits?: (place: number) => boolean;
   /** The steps to come; asked only when an account has reached its price. */
   readonly expected: () => readonly LaneWeights[];
 }
@@ -48,7 +50,7 @@ export const TRUSTED_SHARE = 0.5;
  * Whom a stall of an idle engine holds up: half of it on average, if anybody comes meanwhile, which
  * is as likely as not where nothing is known.
  */
-const IDLE_REQUESTS = 0.25;
+export const IDLE_REQUESTS = 0.25;
 /** Another graph may take the leader's place if it removes this share of the leader's regret. */
 const STAND_IN_SHARE = 0.75;
 
@@ -76,6 +78,7 @@ export function earnedChoice(input: EarnedInput): EarnedChoice | undefined {
     if (regret === 0) continue;
     const ratio = regret / thresholdOf(place, input);
     if (ratio < leaderRatio || (ratio === leaderRatio && leader !== -1)) continue;
+    if (input.waits?.(place) === true) continue;
     leader = place;
     leaderRatio = ratio;
   }
@@ -108,7 +111,8 @@ function standIn(leader: number, regrets: Float64Array, input: EarnedInput): num
   const leaderRate = rate(leader);
   const better: number[] = [];
   for (let place = 0; place < regrets.length; place++) {
-    if ((regrets[place] ?? 0) >= enough && rate(place) > leaderRate) better.push(place);
+    const enters = (regrets[place] ?? 0) >= enough && rate(place) > leaderRate;
+    if (enters && input.waits?.(place) !== true) better.push(place);
   }
   better.sort((a, b) => rate(b) - rate(a));
   return better.find((place) => accounts.shared(leader, place, held) >= enough) ?? leader;

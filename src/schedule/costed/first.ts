@@ -81,12 +81,13 @@ export function unknownGraphs(input: UnknownInput): First {
   return { graphs: [...tops, ...small], reason: `${reason}, and the most useful of the others` };
 }
 
-/** The ladder, with the graph that those who wait will need at its head. */
+/** The ladder, with the graph that those who wait will need at its head, unless its first one serves them. */
 function ladderFor(planned: readonly Graph[], { requests, decode }: UnknownInput): Graph[] {
   const ladder = firstLadder(planned).slice(0, LADDER_MAX);
   if (requests === 0) return ladder;
   const uniform = decode;
   const step = { tokens: expectedRunning(requests) * decode, requests: 1, uniform };
+  if ((ladder[0]?.tokens ?? 0) >= step.tokens) return ladder;
   const needed = ladder
     .filter(({ tokens }) => tokens >= step.tokens)
     .sort((a, b) => a.tokens - b.tokens)

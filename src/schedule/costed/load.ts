@@ -13,6 +13,10 @@ import type { Bucket } from "./shapes.ts";
 
 /** Long enough for bursts to even out, short enough to follow a rising load. */
 const HALF_LIFE_SECONDS = 30;
+/** What was at hand a moment ago: several steps of a busy engine, and a part of a burst. */
+const MOMENT_HALF_LIFE_SECONDS = 5;
+/** So much less than a moment ago is no chance: the requests at hand go. */
+const FALLING_SHARE = 0.85;
 /** A seeming idleness at first: the requests that wait at ready are no measure of the load. */
 const PRIOR_SECONDS = 10;
 /** Bins of the requests at hand, four to an octave. */
@@ -20,8 +24,19 @@ const BINS_PER_OCTAVE = 4;
 const BINS = 64;
 /** Half an hour's fading; an engine that was silent for days has one of infinity, and forgets all. */
 const SCALE_MAX = 2 ** 60;
-/** Where its numbers are: side by side, since of many engines none's are in the processor's cache. */
-const AT = { seconds: 0, requestSeconds: 1, work: 2, scale: 3, now: 4, bins: 8 } as const;
+/**
+ * Where its numbers are: side by side, since of many engines none's are in the processor's cache. A
+ * moment ago: requests at hand then, on average.
+ */
+const AT = {
+  seconds: 0,
+  requestSeconds: 1,
+  work: 2,
+  scale: 3,
+  now: 4,
+  momentAgo: 5,
+  bins: 8,
+} as const;
 
 export class EngineLoad {
   /** From `bins` on seconds in each bin, times the scale: new ones are put down larger, where old
@@ -45,6 +60,11 @@ export class EngineLoad {
     return this.#at(AT.requestSeconds) / this.#at(AT.seconds);
   }
 
+  /** Whether a backlog or a burst goes: before long fewer are at hand, and a stall is cheaper. */
+  isFalling(requests: number): boolean {
+    return requests < FALLING_SHARE * this.#at(AT.momentAgo);
+  }
+
   /** So much time is taken to have passed with so many requests, as in earlier starts. */
   expect(seconds: number, requests: number): void {
     this.#add(requests, seconds);
@@ -55,6 +75,8 @@ export class EngineLoad {
     const numbers = this.#numbers;
     const before = this.#at(AT.now);
     const elapsed = Math.max(0, atSeconds - (Number.isNaN(before) ? atSeconds : before));
+    const old = 2 ** (-elapsed / MOMENT_HALF_LIFE_SECONDS);
+    numbers[AT.momentAgo] = this.#at(AT.momentAgo) * old + requests * (1 - old);
     const fade = 2 ** (-elapsed / HALF_LIFE_SECONDS);
     numbers[AT.now] = atSeconds;
     numbers[AT.seconds] = this.#at(AT.seconds) * fade + elapsed;
