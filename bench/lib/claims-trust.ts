@@ -1,5 +1,6 @@
 /** Claims about peers that mean no good, and about many of them. Pure. */
 
+import { median } from "../../src/base/median.ts";
 import { MIB } from "../../src/base/units.ts";
 import { type Finding, type Origin, withLimits } from "./claims.ts";
 import type { ControllerFigures, CoreFigures, EngineFigures } from "./fleet-messages.ts";
@@ -108,11 +109,11 @@ export interface Fleet {
 export function fleetFindings({ rows }: Fleet, origin: Origin): Finding[] {
   const ours = rows.filter(({ build }) => build === "this");
   const { atMost } = withLimits("trust.fleet", origin);
-  return ours.flatMap(({ engines, bytesPerEngine, fill, serve, core }): Finding[] => {
-    if (engines === SMALL_FLEET) {
-      const { busySeconds, seconds } = core;
-      return [atMost(`${engines}.serve.core`, busySeconds / seconds, "of a core", SHARE_MAX)];
-    }
+  const small = ours.filter(({ engines }) => engines === SMALL_FLEET);
+  const share = median(small.map(({ core: { busySeconds, seconds } }) => busySeconds / seconds));
+  const core =
+    share === undefined ? [] : [atMost(`${SMALL_FLEET}.serve.core`, share, "of a core", SHARE_MAX)];
+  const large = ours.flatMap(({ engines, bytesPerEngine, fill, serve }): Finding[] => {
     if (engines !== FLEET) return [];
     const phase = (name: string, { controller, engines: told }: Phase): Finding[] => [
       atMost(
@@ -130,4 +131,5 @@ export function fleetFindings({ rows }: Fleet, origin: Origin): Finding[] {
       atMost(`${engines}.memory`, bytesPerEngine / MIB, "MiB an engine", MIB_MAX),
     ];
   });
+  return [...core, ...large];
 }

@@ -42,7 +42,7 @@ function phase(p99Ms: number, missedHeartbeats: number, settled: number): FleetR
   };
 }
 
-function row(build: string, engines: number): FleetRow {
+function row(build: string, engines: number, busySeconds = 3): FleetRow {
   return {
     build,
     engines,
@@ -53,12 +53,13 @@ function row(build: string, engines: number): FleetRow {
     bytesPerEngine: 2 ** 19,
     fill: phase(70, 2, engines - 1),
     serve: phase(20, 0, engines),
-    core: { busySeconds: 3, seconds: 30, frames: 1, busyByThread: {} },
+    core: { busySeconds, seconds: 30, frames: 1, busyByThread: {} },
   };
 }
 
 test("a fleet's claims are of this build, and of the numbers of engines that something is said of", () => {
-  const rows = [row("before", 1000), row("this", 256), row("this", 1000), row("this", 2000)];
+  const small = [6, 3, 1].map((busySeconds) => row("this", 256, busySeconds));
+  const rows = [row("before", 1000), ...small, row("this", 1000), row("this", 2000)];
   const found = fleetFindings({ rows }, ORIGIN);
   expect(Object.fromEntries(found.map(({ id, value, limit }) => [id, [value, limit]]))).toEqual({
     "trust.fleet.256.serve.core": [0.1, 0.15],
