@@ -178,15 +178,21 @@ def first_set_of(more: tuple[str, ...], budget_seconds: float | None) -> dict[st
     return rank.finish_start(wrapper)
 
 
+MORE = ("FULL:4", "FULL:1", "PIECEWISE:2")
+
+
 def test_more_comes_before_ready_while_the_controllers_budget_lasts() -> None:
-    more = ("FULL:4", "FULL:1", "PIECEWISE:2")
-    plenty = first_set_of(more, 3600)
-    assert captured_in_order(plenty) == ["PIECEWISE:16", "FULL:8", *more]
+    plenty = first_set_of(MORE, 3600)
+    assert captured_in_order(plenty) == ["PIECEWISE:16", "FULL:8", *MORE]
     assert plenty["skipped"] == ()
     assert 0 < plenty["warm_up_seconds"] < plenty["seconds"]
-    none = first_set_of(more, 0)
+
+
+# By itself: a second engine would have the pool of the first, which goes when garbage is collected.
+def test_without_a_budget_left_nothing_more_comes_before_ready() -> None:
+    none = first_set_of(MORE, 0)
     assert captured_in_order(none) == ["PIECEWISE:16", "FULL:8"]
-    assert none["skipped"] == more
+    assert none["skipped"] == MORE
 
 
 def test_without_one_the_budget_is_a_share_of_what_stock_would_spend(

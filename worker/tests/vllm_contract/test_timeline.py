@@ -13,6 +13,8 @@ import pytest
 pytest.importorskip("vllm", reason="vLLM isn't installed here: its own classes are the test bed")
 pytestmark = pytest.mark.vllm_contract
 
+from vllm.version import __version__  # noqa: E402
+
 # In a process of its own: what is timed stays timed.
 SCRIPT = """
 import importlib, importlib.util, json, sys
@@ -41,6 +43,8 @@ for phase in found:
     owner = sys.modules[phase.module]
     for name in phase.path.split("."):
         owner = getattr(owner, name, None)
+    if owner is None:
+        continue  # This version has none.
     layers = 0
     while owner is not None:
         layers += "timeline" in getattr(getattr(owner, "__code__", None), "co_filename", "")
@@ -67,7 +71,8 @@ def test_every_phase_is_timed_once(tmp_path: Path) -> None:
     timed = json.loads(done.stdout.splitlines()[-1])
     # What 0.33's api_server module has of its launcher's, too: nobody calls it by that name.
     assert {layers for _, _, layers in timed} == {1}, timed
-    assert {name for name, _, _ in timed} == {
+    names = {name for name, _, _ in timed}
+    assert names | {"JIT monitor"} == {
         "config",
         "engine client",
         "tokenizer",
@@ -96,6 +101,7 @@ def test_every_phase_is_timed_once(tmp_path: Path) -> None:
         "JIT",
         "API server",
     }
+    assert ("JIT monitor" in names) == (not __version__.startswith("0.26."))
     [file] = tmp_path.glob("spans-*")
     spans = [json.loads(line) for line in file.read_text().splitlines()]
     assert [span["name"] for span in spans] == ["imports", "command line", "config"]

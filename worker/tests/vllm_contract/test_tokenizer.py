@@ -97,7 +97,10 @@ def renderer_of(folder: str, **differences: Any) -> Any:
     from vllm.tokenizers import registry
 
     model = config_of(folder)
-    facts = {"renderer_num_workers": 1, "supports_multimodal_inputs": False} | differences
+    facts: dict[str, Any] = dict.fromkeys(
+        ("supports_multimodal_inputs", "is_multimodal_model"), False
+    )
+    facts |= {"renderer_num_workers": 1} | differences
     for name, value in facts.items():
         setattr(model, name, value)
     config = SimpleNamespace(model_config=model, parallel_config=SimpleNamespace())
