@@ -65,7 +65,6 @@ export class Session {
   /** The protocol version that is spoken with this engine. */
   readonly version: number;
   readonly #options: SessionOptions;
-  readonly #clock: Clock;
   #command: Command | undefined;
   #heardAtSeconds: number;
   #cancelBeat: (() => void) | undefined;
@@ -76,7 +75,6 @@ export class Session {
     this.hello = hello;
     this.version = spokenVersion(hello) ?? PROTOCOL_VERSION_MIN;
     this.#options = options;
-    this.#clock = options.clock;
     this.#heardAtSeconds = options.clock.now();
   }
 
@@ -111,7 +109,7 @@ export class Session {
 
   /** Call for every frame of this engine, sound or not: it is alive. */
   heard(): void {
-    this.#heardAtSeconds = this.#clock.now();
+    this.#heardAtSeconds = this.#options.clock.now();
   }
 
   /**

@@ -28,7 +28,6 @@ import {
   setRanks,
 } from "./booking.ts";
 import {
-  type Advice,
   askPolicy,
   captureReserved,
   captureTurn,
@@ -118,8 +117,7 @@ function reported(record: EngineRecord, message: Telemetry, tools: StepTools): I
   if (unknown.length > 0 || tools.hears("lazygraph:engine:steps")) {
     return saying(record, message, unknown, now, tools);
   }
-  const advice = observed(record, message, now, tools);
-  return advice === undefined ? ONLY_CHANGED : heeded(record, advice, tools);
+  return observed(record, message, now, tools);
 }
 
 /** What parts of a step ask of each other, in its place. */
@@ -382,9 +380,7 @@ function* saying(
     yield* resolved(record, unknownGraphs(record, unknown, "telemetry", tools), tools);
   }
   if (tools.hears("lazygraph:engine:steps")) yield announceSteps(message);
-  const advice = observed(record, message, now, tools);
-  if (advice === undefined) yield CHANGED;
-  else yield* heeded(record, advice, tools);
+  yield* observed(record, message, now, tools);
 }
 
 /** Learns from steps that were reported, and asks what is to be done now. */
@@ -393,13 +389,11 @@ function observed(
   { steps, waiting }: Telemetry,
   now: number,
   tools: StepTools,
-): Advice | undefined {
+): Iterable<Effect> {
   const regretSeconds = record.course.plan?.observe(steps, waiting, now) ?? 0;
   if (regretSeconds > 0) book(record, { regretSeconds: record.regretSeconds + regretSeconds });
-  return askPolicy(record, { type: "demand", steps }, tools);
-}
-
-function heeded(record: EngineRecord, advice: Advice, tools: StepTools): Effects {
+  const advice = askPolicy(record, { type: "demand", steps }, tools);
+  if (advice === undefined) return ONLY_CHANGED;
   return stepped(record, followed(record, advice, tools), tools);
 }
 

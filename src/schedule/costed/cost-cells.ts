@@ -89,8 +89,7 @@ export class Cells {
       const row = this.#rowOf(cell);
       numbers[row + ROW.seed] = Math.max(1e-9, seed);
       numbers[row + ROW.group] = this.#groups.indexOf(group);
-      const deviation = commonAt(this.#groups.indexOf(group)) + COMMON.off + ROBUST.deviation;
-      startRobust(numbers, row + ROW.own, numbers[deviation] ?? 0);
+      startRobust(numbers, row + ROW.own, group.deviation);
       this.published[cell] = Math.max(1e-9, seed);
     }
   }

@@ -74,8 +74,7 @@ export class LaneDemand {
   }
 }
 
-/** Where a demand's own numbers are. The scale is one moment's: a report's steps have theirs in
- * common. */
+/** Where a demand's own numbers are. The scale is one moment's: the steps of a report share it. */
 const AT = { steps: 0, origin: 1, scaled: 2, scale: 3, numbers: 4 } as const;
 
 export class Demand {

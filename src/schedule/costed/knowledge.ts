@@ -86,8 +86,7 @@ export class Knowledge {
 
   learn({ running, waiting }: EngineState, steps: readonly StepsSeen[], atSeconds: number): void {
     if (this.#observes) this.#observer.observe(steps, waiting, atSeconds);
-    const { latest } = this.#observer;
-    this.load.pass(atSeconds, running + waiting, latest.workSeconds);
+    this.load.pass(atSeconds, running + waiting, this.#observer.latestWorkSeconds);
     this.accounts.ran(steps, waiting);
   }
 

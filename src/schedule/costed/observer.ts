@@ -38,13 +38,13 @@ export interface Report {
 }
 
 /** Where an observer's sums are. */
-const SUM = { seconds: 0, work: 1, latestWork: 2, latestRegret: 3, numbers: 4 } as const;
+const SUM = { seconds: 0, work: 1, latestWork: 2, numbers: 3 } as const;
 
 export class StepObserver {
   readonly planned: readonly Graph[];
   readonly costs: Costs;
   readonly demand: Demand;
-  /** Sums so far, and what the last report came to. */
+  /** Sums so far, and the last report's work. */
   readonly #sums = new Float64Array(SUM.numbers);
   /** By id of the ideal graph. */
   readonly strays: Map<string, Stray> = new Map();
@@ -83,13 +83,9 @@ export class StepObserver {
     return this.#sums[SUM.work] ?? 0;
   }
 
-  /** What the last report came to. */
-  get latest(): Report {
-    const { latestWork, latestRegret } = SUM;
-    return {
-      workSeconds: this.#sums[latestWork] ?? 0,
-      regretSeconds: this.#sums[latestRegret] ?? 0,
-    };
+  /** As `Report` has it, of the last one. */
+  get latestWorkSeconds(): number {
+    return this.#sums[SUM.latestWork] ?? 0;
   }
 
   /** Learns from reported steps; `waiting` requests waited on each besides those in it. */
@@ -117,8 +113,7 @@ export class StepObserver {
     this.#sums[SUM.seconds] = seconds;
     this.#sums[SUM.work] = this.workSeconds + work;
     this.#sums[SUM.latestWork] = work;
-    this.#sums[SUM.latestRegret] = regretSeconds;
-    return this.latest;
+    return { workSeconds: work, regretSeconds };
   }
 
   /** The graph that stock would replay, as `idealGraph` finds it: looked for once a bucket. */
