@@ -20,9 +20,10 @@ file of that form:
 - lora-tokens: as tokens, for families with adapters: more of them than slots, each asked the same
   prompts before, among and after at least 100 captures between steps. Its control leaves a
   capture's metadata in place, and must be found out.
-- sleep-one, sleep-two: 20 cycles of sleep and wake at level 1 or 2, tokens as stock's after each
-  and nothing that grows; of ours every second one drops all graphs. Its control gives the weights
-  up for good.
+- sleep: 20 cycles of sleep and wake at level 1 and 20 at level 2, tokens as stock's after each and
+  nothing that grows, and the seconds from wake to a first token; of ours every second one drops all
+  graphs. Its control gives the weights up for good. vLLM counts the whole GPU's memory around a
+  sleep: its engines run one after the other.
 - lora-lazy: traffic over three adapters earns graphs of its own case and no others.
 - offload-tokens: as tokens, for families that offload their KV cache (offload_checks.py): prompts
   whose blocks come back from host memory, captures while they are copied. One control loads blocks
@@ -73,13 +74,12 @@ PARTS = {
     "lora-tokens": ("stock", "ours", "control"),
     "lora-lazy": ("ours",),
     "offload-tokens": ("stock", "ours", "control", "writes"),
-    "sleep-one": ("stock", "ours", "control"),
-    "sleep-two": ("stock", "ours", "control"),
+    "sleep": ("ours", "stock", "control"),
     "spec-tokens": ("stock", "again", "ours", "control"),
     "spec-steps": ("stock", "ours", "again"),
 }
 # Their parts run one after the other.
-ALONE = ("spec-steps",)
+ALONE = ("spec-steps", "sleep")
 STOCK = {"spec-tokens": ("stock", "again"), "spec-steps": ("stock", "again")}
 SETTLED_SECONDS_MAX = 150
 FAULTS = {
@@ -252,7 +252,7 @@ def run_check(family: dict[str, Any], kind: str, part: str, models: Path) -> dic
     if kind in FAULTS:
         os.environ["LAZYGRAPH_TEST_FAULT"] = FAULTS[kind]
         os.environ["LAZYGRAPH_MODE"] = "lazy"  # the two tops are enough
-    if kind.endswith("tokens") or kind.startswith("sleep-"):
+    if kind.endswith("tokens") or kind == "sleep":
         # Batch invariance turns breakable graphs on for some shapes: those have a family.
         os.environ |= {"VLLM_BATCH_INVARIANT": "1", "VLLM_USE_BREAKABLE_CUDAGRAPH": "0"}
     os.environ |= family.get("env", {})
@@ -271,8 +271,8 @@ def run_check(family: dict[str, Any], kind: str, part: str, models: Path) -> dic
     elif kind == "spec-steps":
         settled(engine)
         result = draft_checks.run_steps(engine)
-    elif kind.startswith("sleep-"):
-        result = sleep_checks.run(engine, 1 if kind == "sleep-one" else 2, part, sequences)
+    elif kind == "sleep":
+        result = sleep_checks.run(engine, part, sequences)
     elif kind in ("tokens", "aside"):
         if kind == "aside":
             engine.collective_rpc(serve_ungraphed)
@@ -348,7 +348,7 @@ def verdict(kind: str, parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
     ranks = parts["ours"]["ranks"]
     if kind == "ranks":
         return rank_checks.verdict(parts)
-    if kind.startswith("sleep-"):
+    if kind == "sleep":
         return sleep_checks.verdict(parts)
     if kind == "spec-tokens":
         return draft_checks.verdict_tokens(parts)

@@ -15,27 +15,53 @@ import sleep_checks  # noqa: E402
 GIB = 1 << 30
 
 
-def cycle(number: int, same: int, dropped: bool) -> dict[str, Any]:
-    held = (5 if dropped else 6) * GIB
-    return {"asleepBytes": [held], "dropped": dropped, "same": same, "wakeSeconds": 0.5 + number}
+def cycle(level: int, dropped: bool) -> dict[str, Any]:
+    return {
+        "level": level,
+        "dropped": dropped,
+        "asleepBytes": [(5 if dropped else 6) * GIB],
+        "wakeSeconds": 0.5 * level,
+        "firstTokenSeconds": 0.75 * level,
+        "errors": [],
+        "same": 2,
+    }
 
 
 def seen() -> dict[str, dict[str, Any]]:
     """A run in which all is well: only the control differs."""
     tokens = {"0": [1, 2], "1": [3, 4]}
 
-    def part(ours: bool) -> dict[str, Any]:
-        cycles = [cycle(i, 2, ours and i % 2 == 1) for i in range(sleep_checks.CYCLES)]
-        return {"tokens": dict(tokens), "cycles": cycles, "errors": []}
+    def part(name: str) -> dict[str, Any]:
+        cycles = [
+            cycle(level, name == "ours" and i % 2 == 1)
+            for level in sleep_checks.LEVELS
+            for i in range(sleep_checks.CYCLES[name])
+        ]
+        return {"tokens": dict(tokens), "cycles": cycles}
 
-    control = {"tokens": dict(tokens), "cycles": [cycle(0, 0, False)], "errors": []}
-    return {"stock": part(False), "ours": part(True), "control": control}
+    return {
+        "stock": part("stock"),
+        "ours": part("ours"),
+        "control": {"tokens": dict(tokens), "same": 0},
+    }
 
 
 def test_exact_tokens_without_growth_are_fine() -> None:
     told = sleep_checks.verdict(seen())
     assert told["fine"] is True and told["exact"] is True
-    assert told["asleepBytes"] == {"stock": [6 * GIB], "kept": [6 * GIB], "dropped": [5 * GIB]}
+    sorts = told["sorts"]
+    assert {name: sort["cycles"] for name, sort in sorts.items()} == {
+        "stock.1": 4,
+        "kept.1": 10,
+        "dropped.1": 10,
+        "stock.2": 4,
+        "kept.2": 10,
+        "dropped.2": 10,
+    }
+    assert sorts["kept.1"]["asleepBytes"] == 6 * GIB
+    assert sorts["dropped.2"]["asleepBytes"] == 5 * GIB
+    assert sorts["stock.2"]["wakeSeconds"] == [1.0] * 4
+    assert sorts["kept.1"]["firstTokenSeconds"] == [0.75] * 10
 
 
 def a_cycle_differs(parts: dict[str, dict[str, Any]]) -> None:
@@ -55,11 +81,11 @@ def memory_grows(parts: dict[str, dict[str, Any]]) -> None:
 
 
 def the_control_is_not_found(parts: dict[str, dict[str, Any]]) -> None:
-    parts["control"]["cycles"][0]["same"] = 2
+    parts["control"]["same"] = 2
 
 
 def a_capture_failed(parts: dict[str, dict[str, Any]]) -> None:
-    parts["ours"]["errors"] = ["RuntimeError"]
+    parts["ours"]["cycles"][2]["errors"] = ["RuntimeError"]
 
 
 @pytest.mark.parametrize(
