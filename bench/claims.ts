@@ -68,6 +68,7 @@ import {
 } from "./lib/claims-uses.ts";
 import {
   type ExactTokens,
+  type MainJobCounts,
   mainJobFindings,
   type TtftResult,
   tokenFindings,
@@ -98,8 +99,8 @@ const TEST_TIME = "test-time.json";
 const FIRST_SET = "npm run bench:first-set";
 
 function findings(): Finding[] {
-  const mainJob = (file: string, id: string, decodeOnly = false): Finding[] =>
-    mainJobFindings(read<Summary>(file), file, { id, command: MAIN_JOB, decodeOnly });
+  const mainJob = (file: string, id: string, counts?: MainJobCounts): Finding[] =>
+    mainJobFindings(read<Summary>(file), file, { id, command: MAIN_JOB, counts });
   const ttft = "ttft-h200-8b.json";
   const exact = "tokens-exact-8b-h200.json";
   const verified = (model: string): Finding => {
@@ -109,7 +110,9 @@ function findings(): Finding[] {
   return [
     ...mainJob("main-job-h200-8b.json.br", "main-job"),
     // Its first round had cold caches.
-    ...mainJob("main-job-decode-stream8-h200-8b.json.br", "main-job-stream8", true),
+    ...mainJob("main-job-decode-stream8-h200-8b.json.br", "main-job-stream8", "decoding"),
+    // One start of a later state, beside one of stock that compiled.
+    ...mainJob("main-job-one-start-h200-8b.json.br", "main-job-one-start", "captures"),
     ...ttftFindings(read<TtftResult>(ttft), ttft, "npm run bench:ttft -- FOLDER"),
     ...tokenFindings(
       read<ExactTokens>(exact),
@@ -209,6 +212,7 @@ function v033(): Finding[] {
     "v033-families.json.gz",
     "v033-more-families.json.gz",
     "v033-feature-families.json.gz",
+    "v033-two-gpus-families.json.gz",
   ];
   const checks = ["v033-checks.json", "v033-more-checks.json"];
   const firstSet = "first-set.json.gz";

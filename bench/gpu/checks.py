@@ -14,9 +14,10 @@ file of that form:
 - tokens: greedy sequences with VLLM_BATCH_INVARIANT=1, where the composition of a batch doesn't
   matter: stock's, and those of an engine whose graphs are captured one by one in the middle of this
   traffic. They must be the same to the last token.
-- aside: for families without a batch-invariant mode. No graph serves a step in any of three runs of
+- aside: for families without a batch-invariant mode. No graph serves a step in any of four runs of
   ours, so that all compute alike; in one of them graphs are captured in traffic all the same. It
-  must differ from the first no more than the second does.
+  must differ from the first no more than the second does. Its control captures with blocks that
+  requests have, so that what those hold is spoilt.
 - lora-tokens: as tokens, for families with adapters: more of them than slots, each asked the same
   prompts before, among and after at least 100 captures between steps. Its control leaves a
   capture's metadata in place, and must be found out.
@@ -70,7 +71,7 @@ PARTS = {
     "control-rank": ("ours",),
     "ranks": ("ours",),
     "tokens": ("stock", "ours"),
-    "aside": ("plain", "again", "ours"),
+    "aside": ("plain", "again", "ours", "control"),
     "lora-tokens": ("stock", "ours", "control"),
     "lora-lazy": ("ours",),
     "offload-tokens": ("stock", "ours", "control", "writes"),
@@ -184,10 +185,26 @@ def serve_ungraphed(worker: Any) -> str | None:
     """Let no captured graph serve a step on this rank."""
     from types import SimpleNamespace
 
-    from lazygraph_vllm.rank import calls as rank
     from lazygraph_vllm.protocol.messages import Dispatch
+    from lazygraph_vllm.rank import calls as rank
 
     return rank.set_table(SimpleNamespace(worker=worker), Dispatch(uniform=(), mixed=()))
+
+
+def lend_blocks_in_use(worker: Any) -> None:
+    """Positive control: a capture's dummy requests have blocks, and states, of real ones."""
+    tables = worker.model_runner.block_tables
+    careful = tables.get_dummy_block_tables
+
+    def careless(num_reqs: int) -> Any:
+        rows = careful(num_reqs)
+        for group in rows:
+            for request in range(num_reqs):
+                # Block 0 belongs to nobody, the first after it to the requests that came first.
+                group[request].fill_(1 + request % 64)
+        return rows
+
+    tables.get_dummy_block_tables = careless
 
 
 def sequences(engine: Any, capture_every: int = 0) -> tuple[dict[str, list[int]], dict[str, Any]]:
@@ -276,7 +293,10 @@ def run_check(family: dict[str, Any], kind: str, part: str, models: Path) -> dic
     elif kind in ("tokens", "aside"):
         if kind == "aside":
             engine.collective_rpc(serve_ungraphed)
-        tokens, seen = sequences(engine, capture_every=1 if part == "ours" else 0)
+        if part == "control":
+            engine.collective_rpc(lend_blocks_in_use)
+        capture_every = 1 if part in ("ours", "control") else 0
+        tokens, seen = sequences(engine, capture_every)
         result = {"tokens": tokens, **seen}
     else:
         result = {} if kind in FAULTS else {"ranks": settled(engine)}
@@ -343,8 +363,13 @@ def verdict(kind: str, parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
         length = sum(len(sequence) for sequence in base.values())
         wanted = len(base) if kind == "tokens" else equal(base, parts["again"]["tokens"])
         fine = same >= wanted and traffic["capturedInTraffic"] > 0 and not traffic["errors"]
-        told = {"fine": fine, "sequences": len(base), "same": same, "sameAgain": wanted}
-        return {**told, "tokens": length, **traffic}
+        told = {"sequences": len(base), "same": same, "sameAgain": wanted}
+        if kind == "aside":
+            crashed = parts["control"].get("crashed")
+            control = 0 if crashed else equal(base, parts["control"]["tokens"])
+            fine = fine and control < wanted
+            told |= {"controlSame": control, "controlCrashed": crashed}
+        return {"fine": fine, **told, "tokens": length, **traffic}
     ranks = parts["ours"]["ranks"]
     if kind == "ranks":
         return rank_checks.verdict(parts)

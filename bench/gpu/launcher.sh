@@ -127,7 +127,6 @@ caches() {
   local run="$lazygraph run --quiet --mode lazy --caches $store"
   # Imports read where some caches are: the launcher has the same variables as its servers.
   start_launcher caches-launcher $($lazygraph caches list --caches "$store" --variables) || return 1
-  rm -rf "$store"
   local forked="$run --launcher $folder/caches-launcher"
   $lazygraph startup --quiet --name fill --ready-within "$ready_within" --out "$out/caches-fill" \
     -- $forked -- $serve --port "{port}" || return 1

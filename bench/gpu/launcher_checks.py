@@ -9,7 +9,7 @@
 | tokens | greedy answers of every forked server equal those of a spawned one, one request at a time |
 | leaks | after all starts the launcher has the files and children of before, and no zombie |
 | growth | its resident memory has grown by at most a page for each start, twice over |
-| killed | a server killed after so many seconds is told by its signal, and its GPU's memory is free |
+| killed | a server killed after so many seconds is told by its signal, its processes and memory go |
 | orphan | a server answers after its launcher was killed, and ends by SIGTERM (comes last) |
 
 The document is written to FILE after each check and start. A check that can't be made says why and
@@ -40,7 +40,7 @@ CLIENT = (
 READY_SECONDS_MAX = 600
 END_SECONDS_MAX = 60
 END_SECONDS_USUAL = 5.0
-GPU_FREE_SECONDS_MAX = 20.0
+FREE_SECONDS_MAX = 20.0
 PROMPTS = 8
 PROMPT_TOKENS = 32
 OUTPUT_TOKENS = 24
@@ -193,13 +193,14 @@ def kill_after(launcher: Launcher, command: list[str], seconds: float, gpu: str)
         os.kill(below[0], signal.SIGKILL)
         code = server.process.wait(END_SECONDS_MAX)
     launcher.wait_until_alone()
-    left = [pid for pid in below if Path(f"/proc/{pid}").exists()]
-    # The driver takes a moment to give back what a killed process had.
-    until = time.monotonic() + GPU_FREE_SECONDS_MAX
+    # Of a server that is killed the children end by themselves, as of a spawned one, and the driver
+    # takes a moment to give back what they had.
+    until = time.monotonic() + FREE_SECONDS_MAX
     while True:
+        left = [pid for pid in below if Path(f"/proc/{pid}").exists()]
         after = gpu_bytes(gpu)
         free = before is None or after is None or after <= before + GPU_BYTES_TOLERANCE
-        if free or time.monotonic() > until:
+        if (free and not left) or time.monotonic() > until:
             break
         time.sleep(0.5)
     return {

@@ -1,5 +1,6 @@
 /** What the checks of bench/gpu/checks.py and the simulated first set claim. Pure. */
 
+import { quantile } from "../../src/measure/statistics.ts";
 import { type Finding, type Limits, type Origin, withLimits } from "./claims.ts";
 import { FEATURE } from "./claims-v033.ts";
 
@@ -9,8 +10,8 @@ export interface Check {
   readonly check: string;
   readonly fine: boolean;
   readonly planned?: number;
-  /** Graphs equal to an ungraphed run bit for bit, by rank. */
-  readonly exact?: readonly number[];
+  /** Graphs equal to an ungraphed run bit for bit, by rank; sleep: whether all tokens are stock's. */
+  readonly exact?: readonly number[] | boolean;
   readonly sequences?: number;
   readonly same?: number;
   /** lora-tokens: of each adapter's `sequencesEach`, 0 being the base model. */
@@ -26,6 +27,15 @@ export interface Check {
   readonly acceptedBetween?: readonly [number, number];
   /** ranks: how the ranks' steps compare; else how many steps there were. */
   readonly steps?: number | RankSteps;
+  /** sleep, aside: what the control got right of `sequences`. */
+  readonly controlSame?: number;
+  /** sleep: by `stock`, `kept` or `dropped` graphs and level, as in `kept.2`. */
+  readonly sorts?: Readonly<Record<string, SleepCycles>>;
+  /** offload-tokens: captures while copies were under way, and what each control changed. */
+  readonly amongCopies?: number;
+  readonly controlDiffers?: Readonly<Record<string, number>>;
+  readonly controlCrashed?: string | null;
+  readonly writesDiffers?: Readonly<Record<string, number>>;
   /** spec-steps: of stock's median, by requests. */
   readonly byRequests?: Readonly<Record<string, { readonly ratio: number }>>;
 }
@@ -37,9 +47,24 @@ export interface RankSteps {
   readonly differ: number;
 }
 
+/** What cycles of sleep and wake of one sort came to. */
+export interface SleepCycles {
+  readonly cycles: number;
+  readonly grownBytes: number;
+  /** Device memory of the engine's process, asleep. */
+  readonly asleepBytes: number;
+  /** From wake, of each cycle. */
+  readonly firstTokenSeconds: readonly number[];
+}
+
 /** So many captures between steps, and every adapter must answer as before. */
 const CAPTURES_BETWEEN_STEPS_MIN = 100;
 const STEP_RATIO_MAX = 1.01;
+const COPIES_MIN = 10;
+const GROWTH_MIB_MAX = 64;
+/** From wake to a first token, beyond stock's median: nobody would notice. */
+const WAKE_SECONDS_MAX = 0.1;
+const MIB = 2 ** 20;
 
 export function checkFindings(checks: readonly Check[], told: Origin): Finding[] {
   return checks.flatMap((check) => {
@@ -48,7 +73,8 @@ export function checkFindings(checks: readonly Check[], told: Origin): Finding[]
     const { atLeast, atMost } = limits;
     switch (kind) {
       case "verify": {
-        const value = Math.min(...(check.exact ?? [0])) / (check.planned ?? Number.NaN);
+        const exact = typeof check.exact === "object" ? check.exact : [0];
+        const value = Math.min(...exact) / (check.planned ?? Number.NaN);
         return [
           atLeast("graphs-exact", value, "of planned graphs bit for bit, on the worst rank", 1),
         ];
@@ -65,11 +91,18 @@ export function checkFindings(checks: readonly Check[], told: Origin): Finding[]
         return rankFindings(check, limits);
       case "tokens":
       case "aside": {
-        const value = (check.same ?? 0) / (check.sequences ?? Number.NaN);
-        return [atLeast("tokens-exact", value, TOKENS, 1)];
+        const { same = 0, sequences = Number.NaN, controlSame } = check;
+        const exact = atLeast("tokens-exact", same / sequences, TOKENS, 1);
+        if (controlSame === undefined) return [exact];
+        const unit = "of runs whose captures spoilt blocks in use found it";
+        return [exact, atLeast("control-found", Number(controlSame < sequences), unit, 1)];
       }
       case "lora-tokens":
         return adapterFindings(check, limits);
+      case "sleep":
+        return sleepFindings(check, limits);
+      case "offload-tokens":
+        return offloadFindings(check, limits);
       case "lora-lazy": {
         const value = check.unused?.length ?? Number.NaN;
         return [atMost("unused-captured", value, "graphs captured of a case without traffic", 0)];
@@ -110,6 +143,58 @@ function adapterFindings(check: Check, { atLeast }: Limits): Finding[] {
     atLeast("tokens-exact", same / each, exact, 1),
     atLeast("captures-between-steps", captures, between, CAPTURES_BETWEEN_STEPS_MIN),
   ];
+}
+
+function sleepFindings(check: Check, { atLeast, atMost }: Limits): Finding[] {
+  const sorts = check.sorts ?? {};
+  const ours = Object.entries(sorts).filter(([name]) => !name.startsWith("stock."));
+  const cycles = ours.reduce((sum, [, { cycles: count }]) => sum + count, 0);
+  const grown = Math.max(...ours.map(([, { grownBytes }]) => grownBytes / MIB));
+  const { controlSame = Number.NaN, sequences = Number.NaN } = check;
+  return [
+    atLeast("tokens-exact", Number(check.exact === true), `of ${cycles} cycles exact`, 1),
+    atLeast(
+      "control-found",
+      Number(controlSame < sequences),
+      "of runs without their weights found",
+      1,
+    ),
+    atMost("growth", ours.length === 0 ? Number.NaN : grown, "MiB asleep, worst", GROWTH_MIB_MAX),
+    ...ours.flatMap(([name, sort]) => {
+      const stock = sorts[`stock.${name.split(".")[1]}`];
+      if (stock === undefined) return [];
+      const later = quantile(sort.firstTokenSeconds, 0.5) - quantile(stock.firstTokenSeconds, 0.5);
+      const more = (sort.asleepBytes - stock.asleepBytes) / MIB;
+      const id = name.split(".").toReversed().join(".");
+      return [
+        atMost(
+          `level-${id}.first-token-later`,
+          later,
+          "s later than stock's from wake, medians",
+          WAKE_SECONDS_MAX,
+        ),
+        atMost(`level-${id}.asleep-more`, more, "MiB more than stock asleep", 0),
+      ];
+    }),
+  ];
+}
+
+function offloadFindings(check: Check, { atLeast }: Limits): Finding[] {
+  const wrong = Object.values(check.differing ?? { none: Number.NaN });
+  const exact =
+    1 - wrong.reduce((sum, each) => sum + each, 0) / (check.sequencesEach ?? Number.NaN);
+  const { amongCopies = 0 } = check;
+  const loads = sum(check.controlDiffers) > 0 || typeof check.controlCrashed === "string";
+  const found = [loads, sum(check.writesDiffers) > 0].filter(Boolean).length;
+  return [
+    atLeast("tokens-exact", exact, "of sequences exact, loaded from the host too", 1),
+    atLeast("captures-among-copies", amongCopies, "captures with copies under way", COPIES_MIN),
+    atLeast("controls-found", found, "of two controls, wrong loads and careless captures", 2),
+  ];
+}
+
+function sum(by: Readonly<Record<string, number>> = {}): number {
+  return Object.values(by).reduce((all, each) => all + each, 0);
 }
 
 function draftFindings(check: Check, { atLeast, atMost }: Limits): Finding[] {

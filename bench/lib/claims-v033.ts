@@ -24,7 +24,7 @@ const DECODE_RATIO_MAX = 1.01;
 const FORECAST_SHARE_MAX = 0.1;
 const FORECAST_MIB_MAX = 64;
 /** Families of a feature are told together: `v033.lora.8b-4`. */
-export const FEATURE = /^(lora|spec|sleep|breakable)-/;
+export const FEATURE = /^(lora|spec|sleep|offload|breakable)-/;
 /** By family: seconds to parity, and the mean wait as a share of stock's. */
 const PARITY_LIMITS: Readonly<Record<string, { seconds: number; waitShare: number }>> = {
   "dense-8b": { seconds: 2, waitShare: 1 },

@@ -8,7 +8,7 @@ import { codeOf, LazygraphError, messageOf } from "../base/errors.ts";
 import { makeFolder } from "../base/make-folder.ts";
 import { replaceFile } from "../base/replace-file.ts";
 import { type CacheFingerprint, differences, differencesText } from "./fingerprint.ts";
-import { CACHE_KINDS, cacheVariables } from "./kinds.ts";
+import { CACHE_KINDS, cacheVariables, DRIVER_KIND } from "./kinds.ts";
 import {
   formatManifest,
   MANIFEST,
@@ -26,8 +26,7 @@ export async function readFolder(folder: string): Promise<Manifest | undefined> 
     throw cachesError(`a folder of caches at ${folder}`, messageOf(error), "name another", error);
   });
   if (!names.includes(MANIFEST)) {
-    // A volume's own is nothing that anybody could miss.
-    const other = names.find((name) => name !== "lost+found");
+    const other = await unknownIn(folder, names);
     if (other === undefined) return undefined;
     throw cachesError(
       `an empty folder or one of caches at ${folder}`,
@@ -36,6 +35,24 @@ export async function readFolder(folder: string): Promise<Manifest | undefined> 
     );
   }
   return manifestOf(await bounded(join(folder, MANIFEST)), folder);
+}
+
+/**
+ * What a folder holds that nobody may take for the beginning of caches; undefined: nothing.
+ *
+ * A launcher has the folder's variables before the first start fills it, and its imports and its
+ * question to the driver leave folders there. The driver's files say themselves what they are for;
+ * of the other kinds a file could be another engine's.
+ */
+async function unknownIn(folder: string, names: readonly string[]): Promise<string | undefined> {
+  for (const name of names) {
+    // A volume's own is nothing that anybody could miss.
+    if (name === "lost+found" || name === DRIVER_KIND) continue;
+    if (!CACHE_KINDS.some((kind) => kind.name === name)) return name;
+    const size = await sizeOf(join(folder, name));
+    if (size === undefined || size.files > 0) return name;
+  }
+  return undefined;
 }
 
 /** @throws LazygraphError for a text that is none */

@@ -9,6 +9,9 @@ export interface CacheKind {
   readonly holds: string;
 }
 
+/** The one kind whose files any engine may have: the driver knows which of them are its own. */
+export const DRIVER_KIND = "driver";
+
 export const CACHE_KINDS: readonly CacheKind[] = [
   {
     ...{ name: "vllm", variable: "VLLM_CACHE_ROOT" },
@@ -27,7 +30,7 @@ export const CACHE_KINDS: readonly CacheKind[] = [
     holds: "FlashInfer: kernels",
   },
   {
-    ...{ name: "driver", variable: "CUDA_CACHE_PATH" },
+    ...{ name: DRIVER_KIND, variable: "CUDA_CACHE_PATH" },
     holds: "CUDA's driver: PTX compiled for this GPU",
   },
 ];

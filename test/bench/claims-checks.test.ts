@@ -43,6 +43,52 @@ test("the slowest number of requests is a step's ratio", () => {
   expect(told(check)).toEqual({ "v033.spec.ngram-8b.step-ratio": 1.03 });
 });
 
+test("of sleep: each sort of cycles beside stock's of its level", () => {
+  const sort = (asleepBytes: number, seconds: number, grownBytes = 0) => {
+    const firstTokenSeconds = [seconds, seconds, 9];
+    return { cycles: 3, grownBytes, asleepBytes, firstTokenSeconds };
+  };
+  const check: Check = {
+    ...{ check: "sleep-8b.sleep", fine: true, sequences: 96, exact: true, controlSame: 0 },
+    sorts: {
+      ...{ "stock.1": sort(3 * 2 ** 20, 0.5), "kept.1": sort(2 ** 20, 0.75, 2 ** 21) },
+      ...{ "stock.2": sort(3 * 2 ** 20, 1), "dropped.2": sort(4 * 2 ** 20, 0.5) },
+    },
+  };
+  expect(told(check)).toEqual({
+    "v033.sleep.8b.tokens-exact": 1,
+    "v033.sleep.8b.control-found": 1,
+    "v033.sleep.8b.growth": 2,
+    "v033.sleep.8b.level-1.kept.first-token-later": 0.25,
+    "v033.sleep.8b.level-1.kept.asleep-more": -2,
+    "v033.sleep.8b.level-2.dropped.first-token-later": -0.5,
+    "v033.sleep.8b.level-2.dropped.asleep-more": 1,
+  });
+  const found = { ...check, exact: false, controlSame: 96 };
+  expect(told(found)).toMatchObject({
+    ...{ "v033.sleep.8b.tokens-exact": 0, "v033.sleep.8b.control-found": 0 },
+  });
+});
+
+test("of offloading: both controls count, by what each of them changed", () => {
+  const check: Check = {
+    ...{ check: "offload-8b.offload-tokens", fine: true, sequencesEach: 160, amongCopies: 55 },
+    ...{ differing: { cold: 0, during: 40 }, controlDiffers: { during: 30 } },
+    ...{ writesDiffers: { during: 0 } },
+  };
+  expect(told(check)).toEqual({
+    "v033.offload.8b.tokens-exact": 0.75,
+    "v033.offload.8b.captures-among-copies": 55,
+    "v033.offload.8b.controls-found": 1,
+  });
+});
+
+test("of captures aside: the control counts where there was one", () => {
+  const check: Check = { check: "hybrid-4l.aside", fine: true, sequences: 96, same: 96 };
+  expect(told(check)).toEqual({ "v033.hybrid-4l.tokens-exact": 1 });
+  expect(told({ ...check, controlSame: 96 })).toMatchObject({ "v033.hybrid-4l.control-found": 0 });
+});
+
 test("a line without what its kind must have claims no number that could hold", () => {
   for (const kind of [
     "verify",
@@ -51,6 +97,9 @@ test("a line without what its kind must have claims no number that could hold", 
     "lora-lazy",
     "spec-tokens",
     "spec-steps",
+    "sleep",
+    "offload-tokens",
+    "aside",
   ]) {
     const found = checkFindings([{ check: `spec-x.${kind}`, fine: true }], TOLD);
     const holding = found.filter(({ sense, value, limit }) =>

@@ -138,6 +138,30 @@ test("a folder of other files is left alone; a volume's own is none", async () =
   expect(await readdir(folder)).not.toContain(MANIFEST);
 });
 
+test("what a launcher leaves before the first start is no other file", async () => {
+  const source = await filled();
+  const file = join(dirname(source), "llama.caches");
+  await packFolder(source, file);
+  const before = async (): Promise<string> => {
+    const folder = await temporaryFolder();
+    await mkdir(join(folder, "inductor", "locks"), { recursive: true });
+    await put(folder, { "driver/index": "the driver's" });
+    return folder;
+  };
+  const folder = await before();
+  expect(await useCaches(folder, HERE, false)).toMatchObject({ how: "filled" });
+  expect(await readdir(folder)).toContain(MANIFEST);
+  const other = await before();
+  await unpack(file, other, await readPack(file));
+  expect(await readFile(join(other, "triton/b/kernel.so"), "utf8")).toBe("kernel");
+  // Something compiled for nobody knows which engine.
+  const unlabelled = await before();
+  await put(unlabelled, { "triton/b/kernel.so": "kernel" });
+  await expect(useCaches(unlabelled, HERE, false)).rejects.toMatchObject({
+    ...{ code: "ERR_LAZYGRAPH_CACHES", message: expect.stringContaining("such as triton") },
+  });
+});
+
 test("a damaged manifest is told, not taken for an empty folder", async () => {
   const folder = await filled();
   await writeFile(join(folder, MANIFEST), "{");

@@ -127,16 +127,16 @@ def test_a_refused_feature_and_a_mode_without_graphs_make_it_stock(vllm: Any) ->
     assert answer.planned is None
 
 
-def test_sleep_waits_for_a_gpu_or_for_permission(vllm: Any) -> None:
+def test_what_no_gpu_has_shown_waits_for_one_or_for_permission(vllm: Any) -> None:
     config = supported()
-    config.model_config.enable_sleep_mode = True
+    config.model_config.is_hybrid = True
     vllm(version="0.33.0", config=config)
     closed = preflight.examine(WORDS, {})
     assert closed.lazily is False
-    assert "sleep mode on vLLM 0.33.0 (not tried on a GPU yet)" in closed.reason
+    assert "hybrid models on vLLM 0.33.0 (not tried on a GPU yet)" in closed.reason
     opened = preflight.examine(WORDS, {"LAZYGRAPH_ALLOW_UNTESTED": "1"})
-    assert opened.lazily is True and "sleep mode" in opened.traits
-    assert "sleep mode on vLLM 0.33.0" in opened.untested
+    assert opened.lazily is True and "hybrid models" in opened.traits
+    assert "hybrid models on vLLM 0.33.0" in opened.untested
 
 
 def test_what_was_tried_alone_is_untested_beside_something_else(vllm: Any) -> None:

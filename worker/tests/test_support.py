@@ -18,7 +18,6 @@ from lazygraph_vllm.vllm.allowed import (
     SLEEP,
     TENSOR,
     TRIED,
-    Tried,
     config_reason,
     gpu_reason,
 )
@@ -179,35 +178,20 @@ def offloading(connector: str | None = "OffloadingConnector", **more: Any) -> An
     )
 
 
-@pytest.mark.parametrize("connector", ["OffloadingConnector", "SimpleCPUOffloadConnector"])
-def test_offloading_to_host_memory_waits_for_its_first_run_on_a_gpu(connector: str) -> None:
-    config = supported()
-    config.parallel_config.tensor_parallel_size = 1
-    config.kv_transfer_config = offloading(connector)
-    config.cache_config.kv_offloading_size = 4.0
-    assert config_reason(config, "0.33.0", allow_untested=True) is None
-    reason = config_reason(config, "0.33.0", allow_untested=False)
-    assert reason is not None
-    assert f"{OFFLOADERS[connector]} on vLLM 0.33.0 (not tried on a GPU yet)" in reason
-
-
-def test_offloading_is_tried_alone_and_beside_no_other_trait(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """As it will be with its first run: one more in both lists."""
-    before = TRIED["0.33.0"]
-    more = frozenset({KV_OFFLOADING})
-    tried = Tried(before.traits | more, alone=before.alone | more)
-    monkeypatch.setitem(TRIED, "0.33.0", tried)
+def test_offloading_is_tried_alone_and_beside_no_other_trait() -> None:
     config = supported()
     config.kv_transfer_config = offloading()
+    config.cache_config.kv_offloading_size = 4.0
     reason = config_reason(config, "0.33.0", allow_untested=False)
     assert reason is not None and f"{KV_OFFLOADING} with {TENSOR}" in reason
     config.parallel_config.tensor_parallel_size = 1
     assert config_reason(config, "0.33.0", allow_untested=False) is None
+    # The other connector of vLLM's own has still to be shown.
     config.kv_transfer_config = offloading("SimpleCPUOffloadConnector")
+    assert config_reason(config, "0.33.0", allow_untested=True) is None
     reason = config_reason(config, "0.33.0", allow_untested=False)
-    assert reason is not None and "by SimpleCPUOffloadConnector on vLLM 0.33.0" in reason
+    simple = OFFLOADERS["SimpleCPUOffloadConnector"]
+    assert reason is not None and f"{simple} on vLLM 0.33.0 (not tried on a GPU yet)" in reason
 
 
 @pytest.mark.parametrize(
@@ -348,11 +332,15 @@ def with_stages() -> Any:
     return config
 
 
-SHOWN = [with_adapters, *(lambda m=m: with_drafts(m) for m in ("ngram", "draft_model", "eagle"))]
+SHOWN = [
+    with_adapters,
+    with_sleep,
+    *(lambda m=m: with_drafts(m) for m in ("ngram", "draft_model", "eagle")),
+]
 
 
 @pytest.mark.parametrize("make", SHOWN)
-def test_adapters_and_drafts_are_let_in_by_themselves(make: Any) -> None:
+def test_adapters_sleep_and_drafts_are_let_in_by_themselves(make: Any) -> None:
     assert config_reason(one_gpu(make()), "0.33.0", allow_untested=False) is None
     # Nothing was shown of them on another version, or together with anything else.
     assert config_reason(one_gpu(make()), "0.32.0", allow_untested=False) is not None
@@ -368,7 +356,6 @@ def test_adapters_and_drafts_are_let_in_by_themselves(make: Any) -> None:
 @pytest.mark.parametrize(
     ("config", "what"),
     [
-        (with_sleep(), SLEEP),
         (with_drafts("eagle3"), DRAFTERS["eagle3"]),
         (with_drafts("mtp"), DRAFTERS["mtp"]),
         (with_drafts("ngram_gpu"), DRAFTERS["ngram_gpu"]),

@@ -104,7 +104,7 @@ def test_two_stages_are_vllms_v2_runner_with_several_steps_under_way(configure: 
         ({"data_parallel_size": 2}, "data parallelism"),
         ({"cpu_offload_gb": 1}, "offloading"),
         ({"offload_group_size": 2}, "offloading"),
-        ({"kv_offloading_size": 1.0}, "KV offloading"),
+        ({"kv_offloading_size": 1.0, "tensor_parallel_size": 2}, "KV offloading"),
         (
             {"kv_transfer_config": {"kv_connector": "ExampleConnector", "kv_role": "kv_both"}},
             "KV connector",

@@ -100,23 +100,22 @@ def test_breakable_graphs_run_lazily_where_a_gpu_has_shown_them(
 
 
 @tried
-def test_kv_offloading_runs_as_stock_until_it_is_allowed(
+def test_kv_offloading_runs_lazily_by_the_connector_that_a_gpu_has_shown(
     host: None, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ("serve", model, "--kv-offloading-size", "2")
-    assert ask(*words).lazily is False
-    allowed = ask(*words, LAZYGRAPH_ALLOW_UNTESTED="1")
-    assert allowed.lazily is WARMS_UP_SEPARATELY, allowed.reason
-    if not allowed.lazily:
+    shown = ask(*words)
+    assert shown.lazily is WARMS_UP_SEPARATELY, shown.reason
+    if not shown.lazily:
         return
-    assert "KV offloading to host memory on vLLM" in ask(*words).reason
-    assert "KV offloading to host memory" in allowed.traits
+    assert "KV offloading to host memory" in shown.traits
     transfer = '{"kv_connector": "OffloadingConnector", "kv_role": "kv_both", %s}'
     extra = '"kv_connector_extra_config": {"cpu_bytes_to_use": 1073741824%s}'
     named = transfer % (extra % "")
-    same = ask("serve", model, "--kv-transfer-config", named, LAZYGRAPH_ALLOW_UNTESTED="1")
-    assert same.lazily is True and same.traits == allowed.traits
+    same = ask("serve", model, "--kv-transfer-config", named)
+    assert same.lazily is True and same.traits == shown.traits
     monkeypatch.setattr("vllm.envs.VLLM_USE_SIMPLE_KV_OFFLOAD", True, raising=False)
+    assert "SimpleCPUOffloadConnector on vLLM" in ask(*words).reason
     simple = ask(*words, LAZYGRAPH_ALLOW_UNTESTED="1")
     assert "KV offloading to host memory by SimpleCPUOffloadConnector" in simple.traits
 

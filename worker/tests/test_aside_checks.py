@@ -1,0 +1,68 @@
+"""What the GPU check of captures beside ungraphed traffic makes of what it saw."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench" / "gpu"))
+
+import checks  # noqa: E402
+
+TOKENS = {"0": [1, 2], "1": [3, 4], "2": [5, 6]}
+RANKS = [{"captured": ["FULL:8"]}]
+
+
+def seen() -> dict[str, dict[str, Any]]:
+    """A run in which captures change nothing, and those of the control do."""
+
+    def part(tokens: dict[str, list[int]], captured: int = 0) -> dict[str, Any]:
+        told = {"tokens": dict(tokens), "steps": 9, "capturedInTraffic": captured, "errors": {}}
+        return told | {"ranks": RANKS}
+
+    return {
+        "plain": part(TOKENS),
+        "again": part(TOKENS),
+        "ours": part(TOKENS, captured=7),
+        "control": part(TOKENS | {"1": [9, 9]}, captured=7),
+    }
+
+
+def test_captures_that_change_nothing_are_fine() -> None:
+    told = checks.verdict("aside", seen())
+    assert told["fine"] is True
+    assert (told["same"], told["sameAgain"], told["controlSame"]) == (3, 3, 2)
+    assert (told["tokens"], told["capturedInTraffic"]) == (6, 7)
+
+
+def test_a_control_that_ended_the_engine_was_found() -> None:
+    parts = seen() | {"control": {"crashed": "an illegal memory access was encountered"}}
+    assert checks.verdict("aside", parts)["fine"] is True
+
+
+def a_sequence_changed(parts: dict[str, dict[str, Any]]) -> None:
+    parts["ours"]["tokens"]["2"] = [5, 7]
+
+
+def nothing_was_captured(parts: dict[str, dict[str, Any]]) -> None:
+    parts["ours"]["capturedInTraffic"] = 0
+
+
+def a_capture_failed(parts: dict[str, dict[str, Any]]) -> None:
+    parts["ours"]["errors"] = {"FULL:8": "RuntimeError"}
+
+
+def the_control_is_not_found(parts: dict[str, dict[str, Any]]) -> None:
+    parts["control"]["tokens"] = dict(TOKENS)
+
+
+@pytest.mark.parametrize(
+    "spoil", [a_sequence_changed, nothing_was_captured, a_capture_failed, the_control_is_not_found]
+)
+def test_each_of_these_is_not(spoil: Any) -> None:
+    parts = seen()
+    spoil(parts)
+    assert checks.verdict("aside", parts)["fine"] is False
