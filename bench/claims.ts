@@ -168,7 +168,7 @@ function findings(): Finding[] {
 
 /** Of families that were started from a launcher; a family's files are named in their order. */
 function startup(): Finding[] {
-  const files = readdirSync(results).filter((file) => /^startup-.*\.json$/.test(file));
+  const files = readdirSync(results).filter((file) => /^startup-.*\.json(\.gz)?$/.test(file));
   const findings = files.sort().flatMap((source) => {
     const command = "bench/gpu/launcher.sh OUT_DIR";
     return startupFindings(read<LauncherResult>(source), { source, command });
@@ -214,7 +214,7 @@ function v033(): Finding[] {
     "v033-feature-families.json.gz",
     "v033-two-gpus-families.json.gz",
   ];
-  const checks = ["v033-checks.json", "v033-more-checks.json"];
+  const checks = ["v033-checks.json", "v033-more-checks.json.gz"];
   const firstSet = "first-set.json.gz";
   const simulated = "simulate-8b.json.gz";
   return [
