@@ -67,10 +67,10 @@ ALONE_0_33 = frozenset(
 )
 TRIED: dict[str, Tried] = {
     "0.26.0": Tried(frozenset({TENSOR})),
-    # bench/results/v033-checks.json, v033-more-checks.json.gz and v033-first-run.json.gz. Hybrid models
-    # are not here: each graph was right, and captures in the middle of traffic left all sequences
-    # as they were, but no control has shown yet that this traffic would tell. EAGLE3's traffic is
-    # to be seen; MTP and SimpleCPUOffloadConnector wait for their first run.
+    # bench/results: v033-checks.json, v033-more-checks.json.gz and v033-first-run.json.gz. Hybrid
+    # models are not here: each graph was right, and captures in the middle of traffic left all
+    # sequences as they were, but no control has shown yet that this traffic would tell. EAGLE3's
+    # traffic is to be seen; MTP and SimpleCPUOffloadConnector wait for their first run.
     "0.33.0": Tried(
         frozenset({TENSOR, EXPERT, MOE, MLA, "fp8 quantisation", "auto_gptq quantisation"})
         | ALONE_0_33,
