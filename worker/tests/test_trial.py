@@ -14,9 +14,18 @@ from collections.abc import Callable
 import pytest
 
 from lazygraph_vllm.launcher.preload import preload
-from lazygraph_vllm.launcher.trial import harmless
+from lazygraph_vllm.launcher.trial import Step, harmful
 
 done: list[str] = []
+
+
+def harmless(
+    steps: dict[str, Step], forkable: Callable[[], None], seconds: float = 120
+) -> list[str]:
+    """The others, in order."""
+    found = harmful(steps, forkable, seconds)
+    assert all(name in steps and why for name, why in found.items())
+    return [name for name in steps if name not in found]
 
 
 def does(name: str) -> Callable[[], None]:
@@ -62,6 +71,30 @@ def test_one_that_harms_costs_itself_alone(bad: Callable[[], None]) -> None:
     assert harmless(steps, forkable) == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize(
+    ("bad", "why"),
+    [
+        (fails, "ImportError: not in this version"),
+        (does("harm"), "RuntimeError: no longer"),
+        (starts_a_thread, "it leaves 1 thread"),
+        (dies, "a child that did it ended, or gave no answer for"),
+    ],
+)
+def test_what_is_left_out_says_why(bad: Callable[[], None], why: str) -> None:
+    found = harmful({"a": does("a"), "bad": bad, "c": does("c")}, forkable)
+    assert list(found) == ["bad"] and found["bad"].startswith(why)
+
+
+def test_reasons_are_one_short_line_each_however_many() -> None:
+    def wordy() -> None:
+        raise ValueError("x\n" * 10_000)
+
+    found = harmful({f"step {number}": wordy for number in range(1100)}, forkable)
+    assert len(found) == 1100 and max(map(len, found.values())) <= 200
+    assert not any("\n" in why for why in found.values())
+    assert found["step 1099"] == "more than 1024 steps"
+
+
 def test_one_that_hangs_is_ended() -> None:
     steps = {"a": does("a"), "bad": hangs}
     before = _children()
@@ -90,8 +123,8 @@ def test_a_child_does_not_outlive_its_time_where_its_launcher_is_gone() -> None:
     script = f"""
 import os, time
 from lazygraph_vllm.launcher.preload import preload
-from lazygraph_vllm.launcher.trial import harmless
-harmless({{"bad": lambda: (os.write({held}, b"b"), time.sleep(60))}}, print, seconds=4)"""
+from lazygraph_vllm.launcher.trial import harmful
+harmful({{"bad": lambda: (os.write({held}, b"b"), time.sleep(60))}}, print, seconds=4)"""
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     launcher = subprocess.Popen([sys.executable, "-c", script], env=env, pass_fds=[held])
     os.close(held)
@@ -142,7 +175,9 @@ def test_what_fails_here_after_all_is_named_as_left_out() -> None:
             fails()
 
     steps = {"a": does("a"), "bad": fails_here, "harm": dies}
-    assert preload((), steps=steps).left_out == ("harm", "bad")
+    left_out = preload((), steps=steps).left_out
+    assert list(left_out) == ["harm", "bad"]
+    assert left_out["bad"] == "ImportError: not in this version"
     assert done == ["a"]
 
 

@@ -118,7 +118,7 @@ def launch(options: argparse.Namespace) -> bool:
         "python": sys.executable,
         "client": os.path.abspath(client.__file__),
         "importSeconds": round(loaded.seconds, 3),
-        "leftOut": list(loaded.left_out),
+        "leftOut": dict(loaded.left_out),
         "vllm": _version("vllm"),
         "plugin": _version("lazygraph-vllm"),
     }

@@ -11,7 +11,7 @@ import sysconfig
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..vllm.tokenizer import keep_tokenizer
 from . import refusal, trial
@@ -45,13 +45,13 @@ class Preloaded:
         seconds: how long they took.
         read: names of variables that modules outside the standard library have read.
         changed: variables that they have set, or removed (``None``).
-        left_out: names of the steps that were not done.
+        left_out: names of the steps that were not done, and why.
     """
 
     seconds: float
     read: frozenset[str]
     changed: Mapping[str, str | None]
-    left_out: tuple[str, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 def preload(
@@ -84,14 +84,13 @@ def preload(
                     f"Expected to import {name} with {sys.executable}, got "
                     f"{type(error).__name__}: {error}: run the launcher with vLLM's own Python.",
                 ) from error
-        done = trial.harmless(steps, lambda: _check_forkable(modules))
-        left_out = [name for name in steps if name not in done]
-        for name in done:
+        left_out = trial.harmful(steps, lambda: _check_forkable(modules))
+        for name in [name for name in steps if name not in left_out]:
             try:
                 steps[name]()
-            except Exception:
+            except Exception as error:
                 # It has just been done in a child: this is a matter of the moment.
-                left_out.append(name)
+                left_out[name] = trial.reason(error)
         for folder in tokenizers:
             try:
                 keep_tokenizer(folder)
@@ -108,7 +107,7 @@ def preload(
         name: value for name, value in os.environ.items() if before.get(name) != value
     }
     changed |= {name: None for name in before if name not in os.environ}
-    return Preloaded(seconds, frozenset(read), changed, tuple(left_out))
+    return Preloaded(seconds, frozenset(read), changed, left_out)
 
 
 @contextlib.contextmanager

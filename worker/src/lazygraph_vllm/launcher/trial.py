@@ -16,15 +16,16 @@ Step = Callable[[], object]
 
 SECONDS = 120.0
 """For all children together. Each has half of what is left, then it counts as harmful."""
-ANSWER_BYTES_MAX = 1 << 16
+ANSWER_BYTES_MAX = 1 << 20
 STEPS_MAX = 1024
-"""So that the names of all fit into an answer."""
+REASON_LENGTH_MAX = 200
+"""So that names and reasons of all fit into an answer."""
 
 
-def harmless(
+def harmful(
     steps: Mapping[str, Step], forkable: Callable[[], object], seconds: float = SECONDS
-) -> list[str]:
-    """Which of these a process can do that is to be forked later, in order.
+) -> dict[str, str]:
+    """What of these, done in order, a process can't do that is to be forked later, and why.
 
     Left out is what raises, and whatever it takes for a child that has done the others to be alive,
     without another thread, and forkable.
@@ -37,34 +38,38 @@ def harmless(
     Raises:
         OSError: no child can be had.
     """
-    return _harmless([], list(steps.items())[:STEPS_MAX], forkable, time.monotonic() + seconds)
+    every = list(steps.items())
+    found = _harmful([], every[:STEPS_MAX], forkable, time.monotonic() + seconds)
+    return found | {name: f"more than {STEPS_MAX} steps" for name, _ in every[STEPS_MAX:]}
 
 
-def _harmless(
+def _harmful(
     done: Sequence[tuple[str, Step]],
     steps: Sequence[tuple[str, Step]],
     forkable: Callable[[], object],
     until: float,
-) -> list[str]:
-    """Which of ``steps`` do no harm after ``done``: two may do so together that don't alone."""
+) -> dict[str, str]:
+    """Which of ``steps`` do harm after ``done``: two may do so together that don't alone."""
     left = until - time.monotonic()
-    if not steps or left <= 0:
-        return []
-    failed = _try([*done, *steps], forkable, left / 2)
-    if failed is not None:
-        return [name for name, _ in steps if name not in failed]
+    if not steps:
+        return {}
+    if left <= 0:
+        return {name: "no time left to try it" for name, _ in steps}
+    raised, harm = _try([*done, *steps], forkable, left / 2)
+    if harm is None:
+        return {name: raised[name] for name, _ in steps if name in raised}
     if len(steps) == 1:
-        return []
+        return {steps[0][0]: harm}
     half = len(steps) // 2
-    first = _harmless(done, steps[:half], forkable, until)
-    before = [*done, *(step for step in steps[:half] if step[0] in first)]
-    return [*first, *_harmless(before, steps[half:], forkable, until)]
+    first = _harmful(done, steps[:half], forkable, until)
+    before = [*done, *(step for step in steps[:half] if step[0] not in first)]
+    return first | _harmful(before, steps[half:], forkable, until)
 
 
 def _try(
     steps: Sequence[tuple[str, Step]], forkable: Callable[[], object], seconds: float
-) -> frozenset[str] | None:
-    """Names of what raised in a child; ``None``: that child would be no launcher."""
+) -> tuple[Mapping[str, str], str | None]:
+    """What raised in a child, by name, and why that child would be no launcher, if it wouldn't."""
     told, tell = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -89,28 +94,36 @@ def _try(
         os.killpg(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
     try:
-        body = json.loads(answer)
+        raised, harm = json.loads(answer)
     except ValueError:
-        return None
-    return None if body is None else frozenset(body)
+        return {}, f"a child that did it ended, or gave no answer for {seconds:.0f} s"
+    return raised, harm
 
 
 def _report(tell: int, steps: Sequence[tuple[str, Step]], forkable: Callable[[], object]) -> None:
     before = _threads()
-    failed = []
+    raised = {}
     for name, step in steps:
         try:
             step()
-        except Exception:
-            failed.append(name)
-    answer: list[str] | None = failed
+        except Exception as error:
+            raised[name] = reason(error)
+    harm = None
     try:
         forkable()
-    except Exception:
-        answer = None
-    if _threads() > before:
-        answer = None
-    os.write(tell, json.dumps(answer).encode())
+    except Exception as error:
+        harm = reason(error)
+    if (more := _threads() - before) > 0:
+        harm = f"it leaves {more} thread{'s' if more > 1 else ''}"
+    # Bounded by the number of steps and the length of a reason.
+    data = json.dumps([raised, harm]).encode()
+    while data:
+        data = data[os.write(tell, data) :]
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, in one short line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:REASON_LENGTH_MAX]
 
 
 def _threads() -> int:
