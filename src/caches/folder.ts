@@ -49,8 +49,9 @@ async function unknownIn(folder: string, names: readonly string[]): Promise<stri
     // A volume's own is nothing that anybody could miss.
     if (name === "lost+found" || name === DRIVER_KIND) continue;
     if (!CACHE_KINDS.some((kind) => kind.name === name)) return name;
-    const size = await sizeOf(join(folder, name));
-    if (size === undefined || size.files > 0) return name;
+    const inside = { recursive: true, withFileTypes: true } as const;
+    const entries = await readdir(join(folder, name), inside).catch(() => undefined);
+    if (entries === undefined || entries.some((entry) => !entry.isDirectory())) return name;
   }
   return undefined;
 }

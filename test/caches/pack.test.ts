@@ -160,6 +160,11 @@ test("what a launcher leaves before the first start is no other file", async () 
   await expect(useCaches(unlabelled, HERE, false)).rejects.toMatchObject({
     ...{ code: "ERR_LAZYGRAPH_CACHES", message: expect.stringContaining("such as triton") },
   });
+  const linked = await before();
+  await symlink(join(source, "triton"), join(linked, "inductor", "b"));
+  await expect(readFolder(linked)).rejects.toMatchObject({
+    ...{ code: "ERR_LAZYGRAPH_CACHES", message: expect.stringContaining("such as inductor") },
+  });
 });
 
 test("a damaged manifest is told, not taken for an empty folder", async () => {
