@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -12,6 +14,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +39,7 @@ pytestmark = [
 HERE = Path(__file__).resolve().parent
 CLIENT = Path(lazygraph_vllm.__file__).parent / "launcher" / "client.py"
 SECONDS_MAX = 300
+PROCESSES = re.compile(r"\(APIServer pid=(\d+)\).*\(EngineCore pid=(\d+)\)", re.DOTALL)
 LATE = {
     # Imported by the API server alone: its import sets the root logger's level.
     "model_hosting_container_standards",
@@ -44,9 +48,51 @@ LATE = {
 }
 
 
+@dataclass(frozen=True)
+class Bed:
+    """A launcher, and what its servers are started with."""
+
+    socket: Path
+    model: str
+    folder: Path
+    env: dict[str, str]
+
+    @contextlib.contextmanager
+    def server(self, notes: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+        """One that answers, by its client, and its address; see start_bed.py for its notes."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        serve = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", self.model]
+        executor = ["--distributed-executor-backend", "start_bed_imported.Executor"]
+        log = self.folder / "server.log"
+        with log.open("w") as output:
+            server = subprocess.Popen(
+                [sys.executable, "-I", str(CLIENT), str(self.socket), "--no-spawn", "--", *serve]
+                + [*executor, "--port", str(port)],
+                env={
+                    **self.env,
+                    "LAZYGRAPH_MODE": "lazy",
+                    "LAZYGRAPH_TEST_NOTES": str(self.folder / notes),
+                },
+                stdout=output,
+                stderr=output,
+            )
+        try:
+            address = f"http://127.0.0.1:{port}"
+            until = time.monotonic() + SECONDS_MAX
+            while not answers(f"{address}/health"):
+                assert server.poll() is None, log.read_text()[-4000:]
+                assert time.monotonic() < until, log.read_text()[-4000:]
+                time.sleep(0.05)
+            yield server, address
+        finally:
+            server.send_signal(signal.SIGTERM)
+            server.wait(SECONDS_MAX)
+
+
 @pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[list[str], str]]:
-    """Modules that a server and its engine looked for until its first token, and what it logged."""
+def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
     folder = tmp_path_factory.mktemp("start")
     model_folder = folder / "model"
     model_folder.mkdir()
@@ -81,36 +127,17 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[list[str],
         line = launcher.stdout.readline()
         assert line, (folder / "launcher.log").read_text()
         assert json.loads(line)["listening"] == str(where)
-        noted = first_token(where, model, folder, env)
-        yield noted, (folder / "server.log").read_text()
+        yield Bed(where, model, folder, env)
     finally:
         launcher.terminate()
         launcher.wait(SECONDS_MAX)
 
 
-def first_token(where: Path, model: str, folder: Path, env: dict[str, str]) -> list[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    notes = folder / "notes"
-    serve = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", model]
-    executor = ["--distributed-executor-backend", "start_bed_imported.Executor"]
-    with (folder / "server.log").open("w") as log:
-        server = subprocess.Popen(
-            [sys.executable, "-I", str(CLIENT), str(where), "--no-spawn", "--", *serve]
-            + [*executor, "--port", str(port)],
-            env={**env, "LAZYGRAPH_TEST_NOTES": str(notes), "LAZYGRAPH_MODE": "lazy"},
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        address = f"http://127.0.0.1:{port}"
-        until = time.monotonic() + SECONDS_MAX
-        while not answers(f"{address}/health"):
-            assert server.poll() is None, (folder / "server.log").read_text()[-4000:]
-            assert time.monotonic() < until, (folder / "server.log").read_text()[-4000:]
-            time.sleep(0.05)
-        body = {"model": model, "prompt": "hi", "max_tokens": 1}
+@pytest.fixture(scope="module")
+def start(bed: Bed) -> tuple[list[str], str]:
+    """Modules that a server and its engine looked for until its first token, and what it logged."""
+    with bed.server("notes") as (_, address):
+        body = {"model": bed.model, "prompt": "hi", "max_tokens": 1}
         request = urllib.request.Request(
             f"{address}/v1/completions",
             json.dumps(body).encode(),
@@ -119,10 +146,8 @@ def first_token(where: Path, model: str, folder: Path, env: dict[str, str]) -> l
         with urllib.request.urlopen(request, timeout=SECONDS_MAX) as response:
             answer: Any = json.load(response)
         assert answer["usage"]["completion_tokens"] == 1
-        return notes.read_text().splitlines()
-    finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait(SECONDS_MAX)
+        noted = (bed.folder / "notes").read_text().splitlines()
+    return noted, (bed.folder / "server.log").read_text()
 
 
 def answers(url: str) -> bool:
@@ -217,3 +242,17 @@ def test_what_a_model_can_do_is_noted_without_another_process(
         llama.inspect_model_cls()
     import_model(small_model.write(tmp_path))
     assert llama.inspect_model_cls().architecture == "LlamaForCausalLM"
+
+
+def test_of_a_killed_server_the_signal_is_told_and_its_engine_ends(bed: Bed) -> None:
+    with bed.server("notes of one that is killed") as (client, _):
+        found = PROCESSES.search((bed.folder / "server.log").read_text())
+        assert found is not None
+        api, engine = (int(pid) for pid in found.groups())
+        os.kill(api, signal.SIGKILL)
+        assert client.wait(SECONDS_MAX) == -signal.SIGKILL
+        # vLLM's engine looks for its parent by itself, as of a spawned server: not at once.
+        until = time.monotonic() + SECONDS_MAX
+        while Path(f"/proc/{engine}").exists():
+            assert time.monotonic() < until, "an engine is left"
+            time.sleep(0.05)
