@@ -251,9 +251,9 @@ SHAPES: dict[str, dict[str, Any]] = {
         },
     },
 }
-# Four bits in groups of 128, symmetric: vLLM runs these by Marlin kernels on GPUs from sm_80 on.
-# Three layers with recurrent state and one with attention, so that three engines fit a GPU.
+# Three layers with recurrent state and one with attention, so that four engines fit a GPU.
 SHAPES["qwen3-next-4l"] = SHAPES["qwen3-next-24l"] | {"num_hidden_layers": 4}
+# Four bits in groups of 128, symmetric: vLLM runs these by Marlin kernels on GPUs from sm_80 on.
 SHAPES["llama-3.1-8b-gptq"] = SHAPES["llama-3.1-8b"] | {
     "torch_dtype": "float16",
     "quantization_config": {

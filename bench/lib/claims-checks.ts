@@ -180,9 +180,8 @@ function sleepFindings(check: Check, { atLeast, atMost }: Limits): Finding[] {
 }
 
 function offloadFindings(check: Check, { atLeast }: Limits): Finding[] {
-  const wrong = Object.values(check.differing ?? { none: Number.NaN });
-  const exact =
-    1 - wrong.reduce((sum, each) => sum + each, 0) / (check.sequencesEach ?? Number.NaN);
+  const wrong = check.differing === undefined ? Number.NaN : sum(check.differing);
+  const exact = 1 - wrong / (check.sequencesEach ?? Number.NaN);
   const { amongCopies = 0 } = check;
   const loads = sum(check.controlDiffers) > 0 || typeof check.controlCrashed === "string";
   const found = [loads, sum(check.writesDiffers) > 0].filter(Boolean).length;
