@@ -12,6 +12,8 @@
  * With --cold the processor's caches are swept before every 48 frames, as others do it where a
  * controller sleeps in between: most of such a frame's time is waiting for memory.
  *
+ * What a reader tells ahead of each 48 is told here as well, and its price is in it.
+ *
  *   npm run bench:frame -- [--engines 256] [--frames 200000] [--build DIST]... [--rounds 1] [--cold]
  *     prints a line for each build, build after build in every round; writes nothing
  */
@@ -114,6 +116,11 @@ class Bare {
     await this.#controller.start();
   }
 
+  /** Frames of these come next, as a socket's reader tells. */
+  batch(peers: readonly string[]): void {
+    this.#router?.onBatch?.(peers);
+  }
+
   receive(peer: string, frame: Buffer): void {
     this.#router?.onFrame(peer, frame);
   }
@@ -130,9 +137,12 @@ async function serving(build: string): Promise<number[]> {
   if (settled !== engines) throw new Error(`Expected ${engines} settled engines, got ${settled}.`);
 
   let count = 0;
+  const upNext = (from: number, length: number): string[] =>
+    Array.from({ length }, (_, n) => peers[(from + n) % engines] ?? "");
   const read = (size: number): number => {
     const before = process.cpuUsage();
     for (let n = 0; n < size; n++, count++) {
+      if (n % READ_FRAMES === 0) bare.batch(upNext(count, Math.min(READ_FRAMES, size - n)));
       bare.nowSeconds += 1 / (FRAMES_PER_SECOND * engines);
       // Bytes of its own, as a socket hands them over.
       bare.receive(peers[count % engines] ?? "", Buffer.from(batches[count % BATCHES] ?? []));

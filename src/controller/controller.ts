@@ -202,6 +202,7 @@ class EngineController implements Controller {
       onFrame: (peer, frame) => {
         if (!this.#closed) this.#frames.receive(peer, frame);
       },
+      onBatch: (peers) => this.#frames.prefetch(peers),
       onDropped: (peer) => this.#registry.connection(peer)?.session.heard(),
       onFlood: (peer, dropped) => this.#frames.flooded(peer, dropped),
       onUndeliverable: (peer, reason) => this.#frames.undeliverable(peer, reason),

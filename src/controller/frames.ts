@@ -6,6 +6,8 @@
 
 import { codeOf, type ErrorCode, LazygraphError, messageOf } from "../base/errors.ts";
 import { publishProblem } from "../engine/events.ts";
+import { prefetch } from "../engine/prefetch.ts";
+import type { EngineRecord } from "../engine/record.ts";
 import { decode, encode } from "../wire/codec.ts";
 import { type Excess, FRAMES_PER_SECOND_MAX, WORK_SHARE_MAX } from "../wire/peers.ts";
 import type { FromEngine, ToEngine } from "../wire/protocol.ts";
@@ -30,9 +32,25 @@ export interface FramesOptions {
 
 export class EngineFrames {
   readonly #options: FramesOptions;
+  readonly #records: EngineRecord[] = [];
 
   constructor(options: FramesOptions) {
     this.#options = options;
+  }
+
+  /**
+   * Reads what frames of these peers will be about, engine after engine and place after place of
+   * each (engine/prefetch.ts).
+   */
+  prefetch(peers: readonly string[]): void {
+    const { registry } = this.#options;
+    const records = this.#records;
+    records.length = 0;
+    for (const peer of peers) {
+      const connection = registry.connection(peer);
+      if (connection?.session.open === true) records.push(connection.driver.record);
+    }
+    prefetch(records);
   }
 
   receive(peer: string, frame: Uint8Array): void {

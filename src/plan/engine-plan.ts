@@ -8,7 +8,7 @@ import { StepObserver } from "../schedule/costed/observer.ts";
 import type { Prior } from "../schedule/costed/prior.ts";
 import type { Bucket, Placed } from "../schedule/costed/shapes.ts";
 import type { StepsSeen } from "../schedule/policy.ts";
-import type { EngineState } from "../schedule/state.ts";
+import type { EngineState, GraphState } from "../schedule/state.ts";
 import type { Hello, Inventory } from "../wire/protocol.ts";
 import type { Contribution } from "./book.ts";
 import { fingerprintOf } from "./fingerprint.ts";
@@ -106,6 +106,16 @@ export class EnginePlan {
         starts: plan?.starts ?? 0,
         first: Object.freeze([...(prior?.first ?? [])]),
       });
+  }
+
+  /** See engine/prefetch.ts. */
+  prefetch(): number {
+    return this.#observer.prefetch();
+  }
+
+  /** Likewise, of the graphs that served last: mostly the same ones do again. */
+  prefetchGraphs(entries: readonly GraphState[]): number {
+    return this.#observer.prefetchGraphs(entries);
   }
 
   /** Where these steps stand in the plan; to be read before the next report. */

@@ -47,6 +47,8 @@ export interface RouterOptions {
   readonly curve?: CurveOptions;
   readonly clock: Clock;
   readonly onFrame: (peer: string, frame: Uint8Array) => void;
+  /** Frames of these peers come next, in this order: what they are about may be read ahead. */
+  readonly onBatch?: (peers: readonly string[]) => void;
   /** A frame was dropped unread: too many came. Its sender is alive, and that is all it tells. */
   readonly onDropped: (peer: string) => void;
   /** The peer sent more than it may; called once a second with the number of frames dropped. */
@@ -111,6 +113,14 @@ function inUse(endpoint: string, cause?: unknown): LazygraphError {
       "another endpoint (port 0 picks a free one).",
     { cause },
   );
+}
+
+/** Messages that were taken and not handled yet, and whose they are. */
+interface Gathered {
+  readonly messages: Buffer[][];
+  readonly peers: Peer[];
+  readonly names: string[];
+  bytes: number;
 }
 
 interface Batch {
@@ -227,36 +237,68 @@ class Link implements RouterLink {
   async #read(): Promise<void> {
     const { clock } = this.#options;
     let turn = { beganSeconds: clock.now(), bytes: 0 };
+    const gathered: Gathered = { messages: [], peers: [], names: [], bytes: 0 };
     try {
       // What is there is read without asking for it: asking is a system call for every frame.
       this.#socket.receiveTimeout = 0;
       while (!this.#closed) {
-        let frames: Buffer[] | undefined;
-        try {
-          frames = await this.#socket.receive();
-        } catch (error) {
-          if (this.#closed || codeOf(error) !== "EAGAIN") throw error;
-          frames = await this.#rest();
-          turn = { beganSeconds: clock.now(), bytes: 0 };
-          if (frames === undefined) continue;
-        }
-        const began = clock.now();
-        const bytes = sizeOf(frames);
-        // Awaited only where it has to be: this is done for every frame there is.
-        const waiting = this.#receive(frames, bytes, began);
-        const ended = typeof waiting === "number" ? waiting : await waiting;
-        // By time and bytes, not by frames: one of 1 MiB takes as long as a thousand heartbeats.
-        turn.bytes += bytes;
-        this.#batch.frames += 1;
-        if (ended - turn.beganSeconds >= TURN_SECONDS || turn.bytes >= TURN_BYTES) {
+        const isEmpty = await this.#gather(gathered);
+        turn.bytes += gathered.bytes;
+        this.#lookUp(gathered, clock.now());
+        const { messages, peers } = gathered;
+        let began = clock.now();
+        for (let at = 0; at < messages.length && !this.#closed; at++) {
+          // Awaited only where it has to be: this is done for every frame there is.
+          const waiting = this.#receive(peers[at] as Peer, messages[at] as Buffer[], began);
+          began = typeof waiting === "number" ? waiting : await waiting;
+          this.#batch.frames += 1;
+          // By time and bytes, not by frames: one of 1 MiB takes as long as a thousand heartbeats.
+          if (began - turn.beganSeconds < TURN_SECONDS && turn.bytes < TURN_BYTES) continue;
           await setImmediate();
-          turn = { beganSeconds: clock.now(), bytes: 0 };
+          began = clock.now();
+          turn = { beganSeconds: began, bytes: 0 };
         }
+        messages.length = 0;
+        gathered.bytes = 0;
+        if (!isEmpty || this.#closed) continue;
+        const first = await this.#rest();
+        if (first !== undefined) keep(gathered, first);
+        turn = { beganSeconds: clock.now(), bytes: 0 };
       }
     } catch (error) {
       if (!this.#closed) this.#options.onFault(error);
     }
   }
+
+  /**
+   * Takes what is there, up to a batch: who comes up is known before the first of it is handled.
+   * @returns whether that was all
+   */
+  async #gather(into: Gathered): Promise<boolean> {
+    try {
+      while (into.messages.length < BATCH_FRAMES && into.bytes < TURN_BYTES) {
+        keep(into, await this.#socket.receive());
+      }
+      return false;
+    } catch (error) {
+      if (this.#closed || codeOf(error) !== "EAGAIN") throw error;
+      return true;
+    }
+  }
+
+  /** Whose the gathered messages are. */
+  #lookUp({ messages, peers, names }: Gathered, now: number): void {
+    peers.length = 0;
+    names.length = 0;
+    for (const [routingId] of messages) {
+      const peer = this.#peers.heard(routingId as Buffer, now);
+      peers.push(peer);
+      names.push(peer.name);
+    }
+    // Of one alone there is nothing to be had side by side.
+    if (names.length > 1) this.#options.onBatch?.(names);
+  }
+
   /**
    * Waits while nothing is there: for the next frame, which comes, or, since waking up for each of
    * many takes longer than reading it, for a batch of them, of which none comes.
@@ -277,11 +319,9 @@ class Link implements RouterLink {
   }
 
   /** @returns when it was done, in seconds: the clock is read as seldom as can be */
-  #receive(frames: Buffer[], bytes: number, began: number): Promise<number> | number {
-    const [routingId] = frames;
-    if (routingId === undefined) return began;
+  #receive(peer: Peer, frames: Buffer[], began: number): Promise<number> | number {
     const { clock, nothing, onFlood } = this.#options;
-    const peer = this.#peers.heard(routingId, began);
+    const bytes = sizeOf(frames);
     const dropped = this.#peers.overflow(peer, began);
     if (dropped !== undefined) onFlood(peer.name, dropped);
     if (!peer.hasLeft) return this.#take(peer, frames, bytes, began);
@@ -312,6 +352,11 @@ function batchMsOf({ frames, sent }: Batch, seconds: number): number | undefined
   if (sent > ANSWERED_SHARE * frames) return BATCH_MS_MIN;
   const ms = (1000 * BATCH_FRAMES * seconds) / frames;
   return Math.max(BATCH_MS_MIN, Math.min(BATCH_MS_MAX, ms));
+}
+
+function keep(gathered: Gathered, message: Buffer[]): void {
+  gathered.messages.push(message);
+  gathered.bytes += sizeOf(message);
 }
 
 function sizeOf(frames: readonly Buffer[]): number {

@@ -149,6 +149,49 @@ describe("the router", () => {
     await link.close();
   });
 
+  test("tells whose frames come next, several at once and in their order", async () => {
+    const FRAMES = 200;
+    let due: string[] = [];
+    let told = 0;
+    let wrong = 0;
+    let left = 2 * FRAMES;
+    let wake = (): void => undefined;
+    const all = new Promise<void>((resolve) => {
+      wake = resolve;
+    });
+    const link = await openRouter({
+      endpoint: "tcp://127.0.0.1:0",
+      clock: systemClock,
+      onBatch: (peers) => {
+        if (due.length > 0) wrong += 1;
+        due = [...peers];
+        told += due.length;
+      },
+      onFrame: (peer) => {
+        if (due.length > 0 && due.shift() !== peer) wrong += 1;
+        left -= 1;
+        if (left === 0) wake();
+      },
+      onDropped: () => undefined,
+      onFlood: () => undefined,
+      onUndeliverable: () => undefined,
+      nothing: Buffer.from("nothing"),
+      onFault: (error) => {
+        throw error;
+      },
+    });
+    const dealers = [new Dealer({ linger: 0 }), new Dealer({ linger: 0 })];
+    for (const dealer of dealers) dealer.connect(link.endpoint);
+    for (let n = 0; n < FRAMES; n += 1) {
+      for (const dealer of dealers) await dealer.send(`${n}`);
+    }
+    await all;
+    expect({ wrong, due }).toEqual({ wrong: 0, due: [] });
+    expect(told).toBeGreaterThan(1);
+    for (const dealer of dealers) dealer.close();
+    await link.close();
+  });
+
   test("a peer that doesn't read fills its own outbox and holds up nobody else", async () => {
     const { link, frames, came, undeliverable } = await listen();
     const deaf = new Dealer({ linger: 0, receiveHighWaterMark: 1 });

@@ -94,6 +94,11 @@ export class Cells {
     }
   }
 
+  /** Reads a cell's row, which may lie across two lines; the number has no meaning. */
+  prefetch(cell: number): number {
+    return this.seed(cell) + this.#number(cell, ROW.seen) + this.#tokensOf(cell);
+  }
+
   /** Seconds for each token of context that a request attends to: the slope within cells. */
   get secondsPerContextToken(): number {
     return this.#numbers[CONTEXT.secondsPerToken] ?? 0;

@@ -60,6 +60,10 @@ export interface Costs {
   readonly captureSecondsByPlace: Float64Array;
   /** Seconds for each token of context that a request attends to. */
   readonly secondsPerContextToken: number;
+  /** Reads what steps are learned by; the number has no meaning (engine/prefetch.ts). */
+  prefetch(): number;
+  /** @param place of a graph in the plan */
+  prefetchGraph(place: number): number;
   /** @param server place in the plan of the graph that served them, where it is known already */
   observeSteps(steps: StepsSeen, server?: number): void;
   observeCapture(graph: Graph, seconds: number): void;
@@ -125,6 +129,15 @@ class LearnedCosts implements Costs {
 
   get secondsPerContextToken(): number {
     return this.#cells.secondsPerContextToken;
+  }
+
+  prefetch(): number {
+    const { uniform, mixed } = this.#ungraphed;
+    return this.revision + this.secondsPerContextToken + (uniform[0] ?? 0) + (mixed[0] ?? 0);
+  }
+
+  prefetchGraph(place: number): number {
+    return this.#cells.prefetch(place) + (this.graphSecondsByPlace[place] ?? 0);
   }
 
   graphSeconds(graph: Graph): Estimate {

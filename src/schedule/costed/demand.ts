@@ -26,6 +26,7 @@ export class LaneDemand {
   /** Request-steps of this start. */
   readonly requestSteps: Float64Array;
   readonly #counts: Float64Array;
+  #latest = 0;
 
   constructor(lane: Lane, sizes: number) {
     this.lane = lane;
@@ -34,12 +35,18 @@ export class LaneDemand {
   }
 
   add(size: number, count: number, requests: number, ungraphedTimed: number): void {
+    this.#latest = size;
     const at = COUNT.numbers * size;
     const counts = this.#counts;
     counts[at + COUNT.steps] = (counts[at + COUNT.steps] ?? 0) + count;
     const timed = at + COUNT.ungraphedTimed;
     counts[timed] = (counts[timed] ?? 0) + ungraphedTimed;
     this.requestSteps[size] = (this.requestSteps[size] ?? 0) + count * requests;
+  }
+
+  /** Reads the numbers of the latest size: mostly the next steps are about as large. */
+  prefetch(): number {
+    return this.steps(this.#latest) + (this.requestSteps[this.#latest] ?? 0);
   }
 
   remember(size: number, weight: number): void {
@@ -94,6 +101,13 @@ export class Demand {
     this.#halfLifeSeconds = halfLifeSeconds;
     this.#blur = new Blur(shapes.octaves);
     this.#numbers[AT.scaled] = Number.NaN;
+  }
+
+  /** Reads what steps will be added to; the number has no meaning (engine/prefetch.ts). */
+  prefetch(): number {
+    let sum = this.steps;
+    for (const lane of this.lanes) sum += lane.prefetch();
+    return sum;
   }
 
   /** Steps with a choice seen so far, in earlier starts too; not decayed. */

@@ -10,6 +10,7 @@
 
 import { type Graph, idealGraph, type StepShape } from "../../base/graph.ts";
 import type { StepsSeen } from "../policy.ts";
+import type { GraphState } from "../state.ts";
 import { type CostSeed, type Costs, createCosts } from "./cost.ts";
 import { Demand } from "./demand.ts";
 import { stepOf } from "./earlier.ts";
@@ -37,14 +38,14 @@ export interface Report {
   readonly regretSeconds: number;
 }
 
-/** Where an observer's sums are. */
-const SUM = { seconds: 0, work: 1, latestWork: 2, numbers: 3 } as const;
+/** Where an observer's sums are; places of graphs are from `servers` on. */
+const SUM = { seconds: 0, work: 1, latestWork: 2, servers: 3, numbers: 7 } as const;
 
 export class StepObserver {
   readonly planned: readonly Graph[];
   readonly costs: Costs;
   readonly demand: Demand;
-  /** Sums so far, and the last report's work. */
+  /** Sums so far, the last report's work, and places of graphs that served its first steps. */
   readonly #sums = new Float64Array(SUM.numbers);
   /** By id of the ideal graph. */
   readonly strays: Map<string, Stray> = new Map();
@@ -88,6 +89,23 @@ export class StepObserver {
     return this.#sums[SUM.latestWork] ?? 0;
   }
 
+  /** Reads what a report will be added to; the number has no meaning (engine/prefetch.ts). */
+  prefetch(): number {
+    const { costs, demand, strays, timed } = this;
+    return this.seconds + (timed[0] ?? 0) + strays.size + costs.prefetch() + demand.prefetch();
+  }
+
+  /** Likewise of the graphs that served last. */
+  prefetchGraphs(entries: readonly GraphState[]): number {
+    let sum = 0;
+    for (let at: number = SUM.servers; at < SUM.numbers; at++) {
+      const server = this.#sums[at] ?? -1;
+      if (server < 0) continue;
+      sum += this.costs.prefetchGraph(server) + (entries[server]?.replays ?? 0);
+    }
+    return sum;
+  }
+
   /** Learns from reported steps; `waiting` requests waited on each besides those in it. */
   observe(steps: readonly StepsSeen[], waiting: number, atSeconds: number): Report {
     const { costs } = this;
@@ -105,6 +123,8 @@ export class StepObserver {
       const bucket = buckets[at];
       const server = servers[at] ?? -1;
       costs.observeSteps(seen, server);
+      const kept = SUM.servers + at;
+      if (kept < SUM.numbers) this.#sums[kept] = server;
       if (!(seen.count > 0)) continue;
       const ungraphedTimed = seen.served === "" ? seen.timed : 0;
       this.demand.add(bucket, seen.count, seen.requests + waiting, atSeconds, ungraphedTimed);
