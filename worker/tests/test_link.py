@@ -298,6 +298,37 @@ def test_a_silent_controller_is_noticed_by_missed_heartbeats(
     established(engine)
 
 
+def test_what_kept_this_side_from_looking_is_no_silence(
+    connect: Any, listen: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    controller = listen()
+    controller.heartbeat_ms = 100
+    wait, stalled, due = Dealer.wait, threading.Event(), threading.Event()
+
+    def stalls_once(self: Dealer, seconds: float) -> Any:
+        """As where nothing had come yet and the interpreter then had other things to do."""
+        if not due.is_set() or stalled.is_set():
+            return wait(self, seconds)
+        threading.Event().wait(3 * link_module.HEARTBEATS_MISSED_MAX * 0.1)
+        stalled.set()
+        return None, False
+
+    monkeypatch.setattr(Dealer, "wait", stalls_once)
+    engine = connect(controller.endpoint)
+    established(engine)
+    due.set()
+    eventually(stalled.is_set)
+    heard = len(controller.received)
+    for _ in range(3):
+        controller.wait_for(Heartbeat, after=heard)
+        heard = len(controller.received)
+    assert engine.link.established.is_set() and engine.link.lost_since is None
+    assert sum(isinstance(message, Hello) for message in controller.received) == 1
+    # The control: of one that says nothing as long, it is noticed all the same.
+    controller.send_heartbeats = False
+    eventually(lambda: not engine.link.established.is_set())
+
+
 def test_a_refusal_is_final(connect: Any, listen: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(link_module, "HELLO_INTERVAL_SECONDS", 0.005)
     monkeypatch.setattr(link_module, "HELLO_INTERVAL_BEFORE_FIRST_SECONDS", 0.005)

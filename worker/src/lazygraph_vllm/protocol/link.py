@@ -215,6 +215,7 @@ class Link:
     def _tick(self, dealer: Dealer, state: _State) -> None:
         """Say hello or send a heartbeat when it is time; notice a silent controller."""
         now = time.monotonic()
+        state.look(now)
         if now >= state.next_tick_at:
             state.next_tick_at = now + 1.0
             self._on_tick()
@@ -371,6 +372,7 @@ class _State:
     def __init__(self) -> None:
         self.heartbeat_seconds = 1.0
         self.heard_at = time.monotonic()
+        self.looked_at = self.heard_at
         self.next_heartbeat_at = 0.0
         self.next_hello_at = 0.0
         self.next_tick_at = 0.0
@@ -378,6 +380,16 @@ class _State:
         self.turn_began_at = 0.0
         self.turn_ends_at = 0.0
         self.put_off_by: str | None = None  # told once, however often it is said
+
+    def look(self, now: float) -> None:
+        """Once a turn. A turn that came late is no silence of the controller's.
+
+        A busy interpreter or a stopped process keeps this thread from what lies in the socket.
+        """
+        late = now - self.looked_at - self.heartbeat_seconds
+        self.looked_at = now
+        if late > 0:
+            self.heard_at += late
 
     def wait_seconds(self) -> float:
         """Until the next thing to do, at most a second."""
