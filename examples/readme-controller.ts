@@ -8,7 +8,7 @@ try {
   await controller.start();
   console.log(`LAZYGRAPH_ENDPOINT=${controller.endpoint} vllm serve MODEL`);
 
-  const signal = AbortSignal.any([stopping.signal, AbortSignal.timeout(600_000)]);
+  const signal = AbortSignal.timeout(600_000);
   const { engine, ...its } = await controller.waitForEngine({ phase: "serving", signal });
   console.log(`${engine} (${its.mode}) serves with ${its.graphsCaptured} of ${its.graphsPlanned}`);
 } catch (error) {

@@ -5,6 +5,7 @@ import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
+import { within } from "../base/deadline.ts";
 import { LazygraphError, messageOf } from "../base/errors.ts";
 import { MIB } from "../base/units.ts";
 import { EngineCommand, freePort } from "../bench/engine-command.ts";
@@ -103,20 +104,21 @@ export function portOf(command: readonly string[], free: number): number {
 }
 
 async function oneToken(url: URL, signal: AbortSignal): Promise<void> {
-  const limit = AbortSignal.any([signal, AbortSignal.timeout(FIRST_TOKEN_SECONDS_MAX * 1000)]);
   try {
-    const models = (await json(await fetch(new URL("v1/models", url), { signal: limit }))) as {
-      data?: { id?: string }[];
-    };
-    const body = { model: models.data?.[0]?.id, prompt: "Hello", max_tokens: 1, temperature: 0 };
-    await json(
-      await fetch(new URL("v1/completions", url), {
-        method: "POST",
-        headers: { "content-type": "application/json" },
-        body: JSON.stringify(body),
-        signal: limit,
-      }),
-    );
+    await within(FIRST_TOKEN_SECONDS_MAX * 1000, signal, async (limit) => {
+      const models = (await json(await fetch(new URL("v1/models", url), { signal: limit }))) as {
+        data?: { id?: string }[];
+      };
+      const body = { model: models.data?.[0]?.id, prompt: "Hello", max_tokens: 1, temperature: 0 };
+      await json(
+        await fetch(new URL("v1/completions", url), {
+          method: "POST",
+          headers: { "content-type": "application/json" },
+          body: JSON.stringify(body),
+          signal: limit,
+        }),
+      );
+    });
   } catch (error) {
     signal.throwIfAborted();
     throw new LazygraphError(
