@@ -83,6 +83,8 @@ PARTS = {
 ALONE = ("spec-steps", "sleep")
 STOCK = {"spec-tokens": ("stock", "again"), "spec-steps": ("stock", "again")}
 SETTLED_SECONDS_MAX = 150
+# At once, in the traffic of most checks.
+REQUESTS = 96
 FAULTS = {
     "control": "dead:PIECEWISE:512,dead:FULL:512",
     "control-rank": "corrupt:FULL:512@1",
@@ -208,7 +210,7 @@ def lend_blocks_in_use(worker: Any) -> None:
 
 
 def sequences(engine: Any, capture_every: int = 0) -> tuple[dict[str, list[int]], dict[str, Any]]:
-    """Greedy sequences of 96 requests; with a rest of graphs to capture, one every few steps."""
+    """Greedy sequences of all requests; with a rest of graphs to capture, one every few steps."""
     from vllm import SamplingParams
 
     missing = []
@@ -216,7 +218,7 @@ def sequences(engine: Any, capture_every: int = 0) -> tuple[dict[str, list[int]]
         [state, *_] = engine.collective_rpc(state_of)
         missing = [name for name in state["planned"] if name not in state["captured"]]
     core = engine.llm_engine
-    for index in range(96):
+    for index in range(REQUESTS):
         prompt = [(index * 104729 + place * 31) % 30000 + 100 for place in range(8 + index % 90)]
         params = SamplingParams(
             temperature=0, max_tokens=24 + index % 60, detokenize=False, ignore_eos=True
@@ -289,7 +291,7 @@ def run_check(family: dict[str, Any], kind: str, part: str, models: Path) -> dic
         settled(engine)
         result = draft_checks.run_steps(engine)
     elif kind == "sleep":
-        result = sleep_checks.run(engine, part, sequences)
+        result = sleep_checks.run(engine, part, sequences, REQUESTS)
     elif kind in ("tokens", "aside"):
         if kind == "aside":
             engine.collective_rpc(serve_ungraphed)

@@ -16,8 +16,6 @@ from typing import Any
 LEVELS = (1, 2)
 # At each level, of our engine; stock's tells its tokens and seconds in fewer.
 CYCLES = {"ours": 20, "stock": 4}
-# Largest batch of the traffic between two sleeps.
-REQUESTS = 96
 # Device memory in use asleep may differ by this much from cycle to cycle of one sort, and not grow.
 GROWTH_BYTES_MAX = 64 << 20
 
@@ -69,14 +67,14 @@ def drop_graphs(worker: Any) -> list[str]:
     return names
 
 
-def decode_graphs(worker: Any) -> list[str]:
-    """The FULL graphs that a batch of at most REQUESTS decodes with."""
+def decode_graphs(worker: Any, requests: int) -> list[str]:
+    """The FULL graphs that a batch of at most so many requests decodes with."""
     sizes = {
         name: int(name[5:])
         for name in worker.model_runner.lazygraph.state.descs
         if name.startswith("FULL:")
     }
-    top = min((size for size in sizes.values() if size >= REQUESTS), default=REQUESTS)
+    top = min((size for size in sizes.values() if size >= requests), default=requests)
     return [name for name, size in sizes.items() if size <= top]
 
 
@@ -130,8 +128,11 @@ def cycle_of(engine: Any, level: int, drops: bool) -> dict[str, Any]:
     return told | {"errors": [error for answer in answers for error in answer]}
 
 
-def run(engine: Any, part: str, sequences: Callable[[Any], Any]) -> dict[str, Any]:
-    """Cycles of sleep and wake; the control gives weights up and draws none."""
+def run(engine: Any, part: str, sequences: Callable[[Any], Any], requests: int) -> dict[str, Any]:
+    """Cycles of sleep and wake, between traffic of at most so many requests at once.
+
+    The control gives weights up and draws none.
+    """
     first, _ = sequences(engine)
 
     def same() -> int:
@@ -143,7 +144,7 @@ def run(engine: Any, part: str, sequences: Callable[[Any], Any]) -> dict[str, An
         engine.wake_up()
         return {"tokens": first, "same": same()}
     if part == "ours":
-        [names, *_] = engine.collective_rpc(decode_graphs)
+        [names, *_] = engine.collective_rpc(decode_graphs, args=(requests,))
         errors = engine.collective_rpc(capture_graphs, args=(names,))
         if any(errors):
             raise RuntimeError(f"expected {len(names)} graphs to sleep with, got {errors}")

@@ -1,5 +1,6 @@
 /** What the checks of bench/gpu/checks.py and the simulated first set claim. Pure. */
 
+import { MIB } from "../../src/base/units.ts";
 import { quantile } from "../../src/measure/statistics.ts";
 import { type Finding, type Limits, type Origin, withLimits } from "./claims.ts";
 import { FEATURE } from "./claims-v033.ts";
@@ -64,7 +65,6 @@ const COPIES_MIN = 10;
 const GROWTH_MIB_MAX = 64;
 /** From wake to a first token, beyond stock's median: nobody would notice. */
 const WAKE_SECONDS_MAX = 0.1;
-const MIB = 2 ** 20;
 
 export function checkFindings(checks: readonly Check[], told: Origin): Finding[] {
   return checks.flatMap((check) => {
@@ -148,7 +148,7 @@ function adapterFindings(check: Check, { atLeast }: Limits): Finding[] {
 function sleepFindings(check: Check, { atLeast, atMost }: Limits): Finding[] {
   const sorts = check.sorts ?? {};
   const ours = Object.entries(sorts).filter(([name]) => !name.startsWith("stock."));
-  const cycles = ours.reduce((sum, [, { cycles: count }]) => sum + count, 0);
+  const cycles = ours.reduce((all, [, { cycles: count }]) => all + count, 0);
   const grown = Math.max(...ours.map(([, { grownBytes }]) => grownBytes / MIB));
   const { controlSame = Number.NaN, sequences = Number.NaN } = check;
   return [

@@ -95,10 +95,9 @@ def preload(
             try:
                 keep_tokenizer(folder)
             except Exception as error:
-                why = " ".join(str(error).split())[:200]
                 raise RefusedError(
                     refusal.FAILED,
-                    f"Expected a tokenizer in {folder}, got {type(error).__name__}: {why}: "
+                    f"Expected a tokenizer in {folder}, got {trial.reason(error)}: "
                     "name a model's folder, or leave it out.",
                 ) from error
     seconds = time.monotonic() - began
