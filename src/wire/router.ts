@@ -9,7 +9,7 @@
 
 import { setImmediate, setTimeout } from "node:timers/promises";
 import { type Event, type Reply, Router } from "zeromq";
-import type { Clock } from "../base/clock.ts";
+import { type Clock, withinSeconds } from "../base/clock.ts";
 import { codeOf, LazygraphError, messageOf } from "../base/errors.ts";
 import { frameContext } from "./context.ts";
 import { type CurveOptions, guardClients } from "./curve.ts";
@@ -41,6 +41,8 @@ const ANSWERED_SHARE = 0.25;
 const UNREAD_MESSAGES_MAX = 32;
 /** Frames above the protocol's limit still arrive, to be refused with a sentence, up to this. */
 const MESSAGE_BYTES_MAX = 4 * LIMITS.frameBytes;
+/** What is queued when the link closes gets so long to reach libzmq, and from there the network. */
+const LINGER_MS = 200;
 
 export interface RouterOptions {
   readonly endpoint: string;
@@ -72,7 +74,10 @@ export interface RouterLink {
   admit(peer: string): void;
   /** Its session has ended. */
   dismiss(peer: string): void;
-  /** Idempotent. Frames not yet sent are dropped; the address is free once this resolves. */
+  /**
+   * Idempotent. Frames for peers that read get 200 ms to leave, as the last orders of a gateway that
+   * ends are, and the rest is dropped; the address is free once this resolves.
+   */
   close(): Promise<void>;
 }
 
@@ -161,7 +166,7 @@ class Link implements RouterLink {
       mandatory: true,
       handover: true,
       sendTimeout: 0,
-      linger: 0,
+      linger: LINGER_MS,
       maxMessageSize: MESSAGE_BYTES_MAX,
       receiveHighWaterMark: UNREAD_MESSAGES_MAX,
       ...(curve === undefined
@@ -187,7 +192,7 @@ class Link implements RouterLink {
   }
 
   send(peer: string, frame: Uint8Array): boolean {
-    const entry = this.#peers.find(peer);
+    const entry = this.#closed ? undefined : this.#peers.find(peer);
     if (entry === undefined || !this.#sender.push(entry, frame)) return false;
     this.#batch.sent += 1;
     return true;
@@ -208,6 +213,7 @@ class Link implements RouterLink {
 
   async #close(): Promise<void> {
     this.#closed = true;
+    await withinSeconds(this.#options.clock, LINGER_MS / 1000, this.#sender.drained());
     this.#sender.close();
     this.#peers.clear();
     // `unbind` would be the way, but it runs beside a pending receive and libzmq then aborts.

@@ -64,6 +64,11 @@ export class Sender {
     return reached;
   }
 
+  /** Resolves once nothing waits for a peer that reads; for who is full nothing is awaited. */
+  async drained(): Promise<void> {
+    while (this.#writing !== undefined) await this.#writing;
+  }
+
   close(): void {
     this.#closed = true;
     this.#cancelRetry?.();

@@ -715,6 +715,22 @@ describe("start, close and waiting", () => {
     await expect(late.start()).rejects.toMatchObject({ code: "ERR_LAZYGRAPH_CLOSED" });
   });
 
+  test("what was ordered right before it reaches every engine", async () => {
+    await using controller = createController({ plan: false, memory: { gpu: false } });
+    await controller.start();
+    const engines = Array.from({ length: 20 }, (_, at) => new FakeEngine({ name: `engine-${at}` }));
+    for (const engine of engines) await engine.connect(controller.endpoint);
+    for (const { hello } of engines) {
+      await controller.waitForEngine({ engine: hello.engine, phase: "serving" });
+    }
+    for (const { hello } of engines) controller.freeze(hello.engine, "for the benchmark");
+    const closing = controller.close();
+    const told = await Promise.all(engines.map((engine) => engine.got("freeze")));
+    expect(told.map(({ reason }) => reason)).toEqual(engines.map(() => "for the benchmark"));
+    await closing;
+    for (const engine of engines) engine.disconnect();
+  });
+
   test("after close nothing can be told to an engine, known or not", async () => {
     const controller = createController();
     await controller.start();

@@ -219,6 +219,16 @@ test("the time for captures counts from the engine's ready, whoever keeps it", (
   expect(driver.record.orders).toEqual({});
 });
 
+test("an order right before the controller's end is known to the next", {
+  repeats: 4,
+}, async () => {
+  const { first } = await ordered({});
+  first.setMode("one", "lazy");
+  first.freeze("one", "for the benchmark");
+  const second = await replaced(first, {});
+  expect(one(second)).toMatchObject({ mode: "lazy", frozen: true });
+});
+
 test("a mode that was set ends a freeze for the next controller too", async () => {
   const { first, engine } = await ordered({}, (controller) => controller.freeze("one"));
   first.setMode("one", "lazy");

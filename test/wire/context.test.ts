@@ -17,7 +17,8 @@ function faults(file: string, source: string): string[] {
   for (const { index } of source.matchAll(SOCKET)) {
     const options = source.slice(index, index + 400);
     if (!/\bcontext\b/.test(options)) found.push(`${file} has a socket of the default context`);
-    if (!/\blinger: \d/.test(options)) found.push(`${file} has a socket that lingers without end`);
+    if (!/\blinger: (?:\d|[A-Z_]+_MS\b)/.test(options))
+      found.push(`${file} has a socket that lingers without end`);
   }
   return found;
 }

@@ -329,6 +329,37 @@ def test_what_kept_this_side_from_looking_is_no_silence(
     eventually(lambda: not engine.link.established.is_set())
 
 
+def test_what_a_controller_said_before_it_left_counts(
+    connect: Any, listen: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    controller = listen()
+    controller.send_heartbeats = False
+    wait, due, looked, arrived = Dealer.wait, *(threading.Event() for _ in range(3))
+
+    def late(self: Dealer, seconds: float) -> Any:
+        """As on a busy host, where an order and the end of its connection are found together."""
+        if due.is_set() and not arrived.is_set():
+            looked.set()
+            eventually(lambda: bool(self._socket.poll(10)))
+            arrived.set()
+            eventually(lambda: bool(self._monitor.poll(10)))
+        return wait(self, seconds)
+
+    monkeypatch.setattr(Dealer, "wait", late)
+    engine = connect(controller.endpoint)
+    established(engine)
+    eventually(lambda: len(engine.messages) == 1)
+    due.set()
+    assert looked.wait(60)
+    order = Freeze(reason="for the benchmark")
+    controller.send(order)
+    assert arrived.wait(60)
+    controller.close()
+    eventually(lambda: not engine.link.established.is_set())
+    assert engine.messages[-1] == order
+    assert engine.link.unknown == 0
+
+
 def test_a_refusal_is_final(connect: Any, listen: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(link_module, "HELLO_INTERVAL_SECONDS", 0.005)
     monkeypatch.setattr(link_module, "HELLO_INTERVAL_BEFORE_FIRST_SECONDS", 0.005)

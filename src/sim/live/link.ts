@@ -1,9 +1,14 @@
 /**
  * The engine's end of the wire: a DEALER socket that never blocks and never queues for long.
  * What can't be sent at once is dropped, because the engine must not wait for its controller.
+ *
+ * Who is connected is known here, and not left to ZMQ_IMMEDIATE: with that, libzmq throws away what
+ * has come and was not read yet as soon as the connection ends, an order of a controller that then
+ * closed among it.
  */
 
 import { randomBytes } from "node:crypto";
+import { setImmediate } from "node:timers/promises";
 import { Dealer } from "zeromq";
 import { codeOf } from "../../base/errors.ts";
 import { decode, encode } from "../../wire/codec.ts";
@@ -63,6 +68,7 @@ export class EngineLink implements EngineWire {
   readonly #socket: Dealer;
   readonly #outbox: Outgoing[] = [];
   #writing = false;
+  #connected = false;
   #retryMs = RETRY_MS_FIRST;
   #retry: NodeJS.Timeout | undefined;
   #reader: Promise<void> | undefined;
@@ -75,7 +81,6 @@ export class EngineLink implements EngineWire {
       // Random per process: two engines of one name must not steal each other's route.
       routingId: randomBytes(8).toString("hex"),
       ipv6: options.endpoint.includes("["),
-      immediate: true,
       sendTimeout: 0,
       linger: 0,
       reconnectInterval: 50,
@@ -93,7 +98,7 @@ export class EngineLink implements EngineWire {
 
   open(): void {
     this.#watcher = this.#watch();
-    this.#socket.connect(this.#options.endpoint);
+    this.#connect();
     this.#reader = this.#read();
   }
 
@@ -120,11 +125,11 @@ export class EngineLink implements EngineWire {
   async #write(): Promise<void> {
     this.#writing = true;
     for (let next = this.#outbox.shift(); next !== undefined; next = this.#outbox.shift()) {
-      let delivered = true;
+      let delivered = this.#connected;
       try {
-        await this.#socket.send(next.frame);
+        if (delivered) await this.#socket.send(next.frame);
       } catch {
-        // EAGAIN: nobody listens, or its queue is full. EBADF: we have closed meanwhile.
+        // EAGAIN: its queue is full. EBADF: we have closed meanwhile.
         delivered = false;
       }
       next.sent(delivered);
@@ -149,20 +154,32 @@ export class EngineLink implements EngineWire {
   /** Keys that don't fit may be mended while the engine runs. */
   #connectLater(longestMs: number): void {
     if (this.#socket.closed) return;
-    const { endpoint } = this.#options;
+    this.#disconnect();
+    clearTimeout(this.#retry);
+    this.#retry = setTimeout(() => this.#connect(), Math.min(longestMs, this.#retryMs));
+    this.#retryMs = Math.min(longestMs, 2 * this.#retryMs);
+  }
+
+  #connect(): void {
+    if (!this.#socket.closed) this.#socket.connect(this.#options.endpoint);
+  }
+
+  #disconnect(): void {
     try {
-      this.#socket.disconnect(endpoint);
+      this.#socket.disconnect(this.#options.endpoint);
     } catch {
       // libzmq has given it up already.
     }
-    clearTimeout(this.#retry);
-    this.#retry = setTimeout(
-      () => {
-        if (!this.#socket.closed) this.#socket.connect(endpoint);
-      },
-      Math.min(longestMs, this.#retryMs),
-    );
-    this.#retryMs = Math.min(longestMs, 2 * this.#retryMs);
+  }
+
+  async #down(): Promise<void> {
+    this.#connected = false;
+    // What came before the end is there by now, and the reader's turn comes first.
+    await setImmediate();
+    this.#options.onDown();
+    // Else the next controller gets what libzmq still holds for this one.
+    this.#disconnect();
+    this.#connect();
   }
 
   async #watch(): Promise<void> {
@@ -171,10 +188,11 @@ export class EngineLink implements EngineWire {
       for await (const event of events) {
         if (event.type === "handshake") {
           this.#retryMs = RETRY_MS_FIRST;
+          this.#connected = true;
           this.#options.onUp();
         } else if (event.type === "handshake:error:other") this.#connectLater(HANG_UP_MS_MAX);
         else if (event.type.startsWith("handshake:error")) this.#connectLater(RETRY_MS_MAX);
-        else if (event.type === "disconnect") this.#options.onDown();
+        else if (event.type === "disconnect") await this.#down();
         else if (event.type === "end") return;
       }
     } catch (error) {

@@ -1,8 +1,11 @@
 """The ZeroMQ socket to one controller: a DEALER in a context of its own.
 
 In EngineCore's process, opened and used on the link's thread alone. It knows frames and
-connections, no messages; what a connection that comes or goes means is the link's. IMMEDIATE keeps
-frames out of a pipe that is not connected.
+connections, no messages; what a connection that comes or goes means is the link's.
+
+Frames are kept out of a pipe to nobody here, and not by ZMQ_IMMEDIATE: with that, libzmq throws
+away what has come and was not read yet as soon as the connection ends, an order of a controller
+that then closed among it.
 """
 
 from __future__ import annotations
@@ -41,6 +44,7 @@ class Dealer:
         """
         self._endpoint = endpoint
         self._wake = wake
+        self._connected = False
         self._reconnect_at: float | None = None
         self._reconnected_at = 0.0
         self._handshakes = Handshakes(endpoint, curve is not None)
@@ -55,7 +59,10 @@ class Dealer:
             self._poller.register(source, zmq.POLLIN)
 
     def wait(self, seconds: float) -> tuple[Change | None, bool]:
-        """Wait so long at most; what the connection did, and whether a frame is there."""
+        """Wait so long at most; what the connection did, and whether a frame is there.
+
+        Of one that has ended, what came before is to be received before the next turn.
+        """
         if self._reconnect_at is not None and (left := self._reconnect_at - time.monotonic()) > 0:
             seconds = min(seconds, left)
         ready = dict(self._poller.poll(max(1, int(seconds * 1000))))
@@ -68,6 +75,7 @@ class Dealer:
         event = recv_monitor_message(self._monitor)["event"]
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self._handshakes.succeeded()
+            self._connected = True
             return "connected"
         if event & _FAILED:
             self._begin_again(_FAILURES[event])
@@ -76,6 +84,7 @@ class Dealer:
             return "refused"
         if event != zmq.EVENT_DISCONNECTED:
             return None
+        self._connected = False
         if self._reconnect_at is None:
             self._reconnect_at = max(time.monotonic(), self._reconnected_at + 1.0)
         return "disconnected"
@@ -90,12 +99,17 @@ class Dealer:
             self._socket.disconnect(self._endpoint)
 
     def reconnect_if_due(self, now: float) -> None:
-        """Connect anew: ZeroMQ does by itself, but not after a frame beyond MAXMSGSIZE."""
-        if self._reconnect_at is None or now < self._reconnect_at:
+        """Connect anew: ZeroMQ does by itself, but not after a frame beyond MAXMSGSIZE.
+
+        It would also deliver to the next controller what it had queued for the one that left.
+        """
+        if self._reconnect_at is None:
+            return
+        with contextlib.suppress(zmq.ZMQError):  # it has given the address up by itself
+            self._socket.disconnect(self._endpoint)
+        if now < self._reconnect_at:
             return
         self._reconnect_at, self._reconnected_at = None, time.monotonic()
-        with contextlib.suppress(zmq.ZMQError):
-            self._socket.disconnect(self._endpoint)
         self._socket.connect(self._endpoint)
 
     def receive(self) -> list[bytes] | None:
@@ -107,6 +121,8 @@ class Dealer:
 
     def send(self, frame: bytes) -> bool:
         """Send one frame; ``False`` if there is no room or nobody to take it."""
+        if not self._connected:
+            return False
         try:
             self._socket.send(frame, zmq.NOBLOCK)
         except zmq.Again:
@@ -154,7 +170,6 @@ def _make_socket(
     socket.setsockopt(zmq.ROUTING_ID, b"e" + secrets.token_bytes(15))
     for option, value in (
         (zmq.IPV6, int(_wants_ipv6(endpoint))),
-        (zmq.IMMEDIATE, 1),
         (zmq.LINGER, 200),
         (zmq.SNDTIMEO, 0),
         (zmq.SNDHWM, queue_max),

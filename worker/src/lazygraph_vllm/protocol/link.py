@@ -45,7 +45,10 @@ from .messages import (
 
 logger = logging.getLogger("vllm.lazygraph")
 
+# What ZeroMQ holds, each way.
 OUTBOX_MAX = 1024
+# So that sending gets its turn too.
+MESSAGES_A_TURN = 64
 HEARTBEATS_MISSED_MAX = 5
 HELLO_INTERVAL_SECONDS = 1.0
 # How long one of several addresses has to let us in, and then to answer, before the next one is
@@ -185,10 +188,13 @@ class Link:
                     dealer = self._open(state)
                 self._tick(dealer, state)
                 change, is_message = dealer.wait(state.wait_seconds())
+                if change == "disconnected":
+                    # What it said last, an order before it closed, came in its session.
+                    self._receive(dealer, state, OUTBOX_MAX)
+                elif is_message:
+                    self._receive(dealer, state, MESSAGES_A_TURN)
                 if change is not None:
                     self._on_change(change, state)
-                if is_message:
-                    self._receive(dealer, state)
                 self._flush(dealer)
             self._flush(dealer)
         finally:
@@ -264,8 +270,8 @@ class Link:
             self.dropped += len(self._outbox)
             self._outbox.clear()
 
-    def _receive(self, dealer: Dealer, state: _State) -> None:
-        for _ in range(64):  # a bound per turn, so that sending gets its turn too
+    def _receive(self, dealer: Dealer, state: _State, messages_max: int) -> None:
+        for _ in range(messages_max):
             frames = dealer.receive()
             if frames is None:
                 return
