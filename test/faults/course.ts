@@ -7,7 +7,7 @@ import { createRandom, type Random } from "../../src/base/random.ts";
 import type { ControllerOptions } from "../../src/controller/options.ts";
 import { onEvent } from "../../src/engine/events.ts";
 import type { Profile } from "../../src/profile/profile.ts";
-import { MODES } from "../../src/wire/protocol.ts";
+import { MODES, type Orders } from "../../src/wire/protocol.ts";
 import { Timeline } from "./clock.ts";
 import { SimDisk } from "./disk.ts";
 import { KILL_POINTS, type KillPoint, nameOf } from "./kill-points.ts";
@@ -283,11 +283,12 @@ class Course {
   }
 
   #restartController(): void {
-    const { alive } = this.#controller ?? { alive: false };
-    if (!alive || this.#controller?.clock.stopped === true) return;
     const old = this.#controller;
-    this.#controllerGone();
-    void old?.end();
+    if (old === undefined || !old.alive || old.clock.stopped) return;
+    // As a gateway does that freezes its engines for a roll-out, and ends.
+    if (this.#chance(0.5)) this.#freeze(this.#anyName());
+    this.#controllerGone((engine) => old.lastWords(engine));
+    void old.end();
     this.#startControllerLater();
   }
 
@@ -299,11 +300,11 @@ class Course {
     this.#startControllerLater();
   }
 
-  #controllerGone(): void {
+  #controllerGone(lastWords?: (engine: EngineProcess) => Orders | undefined): void {
     this.#controller = undefined;
     // The next one could not know which of two is the younger.
     for (const double of this.#doubles.splice(0)) if (double.alive) double.kill(true);
-    this.#ledger.controllerGone(this.#engines.values());
+    this.#ledger.controllerGone(this.#engines.values(), lastWords);
   }
 
   #startControllerLater(): void {

@@ -49,12 +49,20 @@ export class Ledger {
     expected.controllerKnows = matches(process.orders, expected);
   }
 
-  /** The controller is gone: what no engine knows either is forgotten by the world. */
-  controllerGone(engines: Iterable<EngineProcess>): void {
+  /**
+   * The controller is gone: what no engine knows either is forgotten by the world.
+   *
+   * @param lastWords what one that ends by itself has on its way to an engine
+   */
+  controllerGone(
+    engines: Iterable<EngineProcess>,
+    lastWords: (engine: EngineProcess) => Orders | undefined = () => undefined,
+  ): void {
     const alive = [...engines].filter((engine) => engine.alive);
     for (const [name, expected] of this.#expected) {
       expected.controllerKnows = false;
-      const known = alive.some((one) => one.name === name && matches(one.orders, expected));
+      const its = alive.filter((one) => one.name === name);
+      const known = its.some((one) => matches(lastWords(one) ?? one.orders, expected));
       if (!known) this.#expected.delete(name);
     }
   }

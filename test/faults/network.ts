@@ -6,7 +6,7 @@
 import type { Random } from "../../src/base/random.ts";
 import type { EngineWire, LinkEvents } from "../../src/sim/live/link.ts";
 import { decode, encode } from "../../src/wire/codec.ts";
-import { type FromEngine, PROTOCOL_VERSION } from "../../src/wire/protocol.ts";
+import { type FromEngine, type Orders, PROTOCOL_VERSION } from "../../src/wire/protocol.ts";
 import type { RouterLink, RouterOptions } from "../../src/wire/router.ts";
 import { TO_ENGINE } from "../../src/wire/validate.ts";
 import type { ProcessClock, Timeline } from "./clock.ts";
@@ -24,9 +24,10 @@ export const NO_FAULTS: NetworkFaults = { lost: 0, doubled: 0, late: 0, reordere
 /**
  * `orders-untold`: an engine doesn't tell what was ordered for it, as before that was a part of the
  * protocol. `deaf-to-resync`: it doesn't answer when it is asked for its inventory.
+ * `last-words-lost`: what a controller sent right before it ended doesn't arrive.
  */
-export type Plant = "orders-untold" | "deaf-to-resync";
-export const PLANTS: readonly Plant[] = ["orders-untold", "deaf-to-resync"];
+export type Plant = "orders-untold" | "deaf-to-resync" | "last-words-lost";
+export const PLANTS: readonly Plant[] = ["orders-untold", "deaf-to-resync", "last-words-lost"];
 
 export type Direction = "to-controller" | "to-engine";
 
@@ -37,6 +38,8 @@ const LATENCY_SECONDS = 0.002;
 const LATE_SECONDS_MAX = 6;
 const RETRY_SECONDS = 0.5;
 const FRAMES_UNDER_WAY_MAX = 2000;
+/** As the ROUTER socket's: what a controller that ends has sent gets so long to arrive. */
+const LINGER_SECONDS = 0.2;
 
 export interface Connection {
   readonly peer: string;
@@ -45,6 +48,8 @@ export interface Connection {
   open: boolean;
   /** Time of the last delivery: what is sent later arrives later, unless it is reordered. */
   readonly lastAt: Record<Direction, number>;
+  /** Those to the engine that have not arrived, and when they do. */
+  readonly underWay: Map<Uint8Array, number>;
 }
 
 export class Network {
@@ -79,8 +84,10 @@ export class Network {
     if (random() >= faults.reordered) at = Math.max(at, connection.lastAt[direction]);
     connection.lastAt[direction] = Math.max(at, connection.lastAt[direction]);
     this.underWay++;
+    if (direction === "to-engine") connection.underWay.set(frame, at);
     timeline.at(at, () => {
       this.underWay--;
+      connection.underWay.delete(frame);
       if (!connection.open) return;
       if (direction === "to-engine") connection.wire.receive(frame);
       else connection.router.receive(connection, frame);
@@ -153,13 +160,38 @@ export class SimRouter implements RouterLink {
   }
 
   async close(): Promise<void> {
-    this.die(true);
+    const { timeline, plant } = this.#network;
+    const lingers = plant === "last-words-lost" ? 0 : LINGER_SECONDS;
+    this.#leave((connection) => {
+      const ends = timeline.nowSeconds + lingers;
+      const at = Math.max(0, ...connection.underWay.values());
+      if (lingers === 0 || at === 0) this.#network.cut(connection, true);
+      else timeline.at(Math.min(at, ends), () => this.#network.cut(connection, true));
+    });
   }
 
   /** @param told whether the engines are: by their host, which has not gone with the process */
   die(told: boolean): void {
+    this.#leave((connection) => this.#network.cut(connection, told));
+  }
+
+  /** The newest that is on its way to an engine, and arrives even if the controller ends now. */
+  ordersUnderWay(peer: string): Orders | undefined {
+    const connection = this.connections.get(peer);
+    if (connection?.open !== true) return undefined;
+    const ends = this.clock.now() + LINGER_SECONDS;
+    let newest: Orders | undefined;
+    for (const [frame, at] of connection.underWay) {
+      const message = at < ends ? decode(frame, TO_ENGINE) : undefined;
+      if (message?.type !== "mode" && message?.type !== "freeze") continue;
+      newest = message.orders ?? newest;
+    }
+    return newest;
+  }
+
+  #leave(cut: (connection: Connection) => void): void {
     this.#closed = true;
-    for (const connection of this.connections.values()) this.#network.cut(connection, told);
+    for (const connection of this.connections.values()) cut(connection);
     if (this.#network.router === this) this.#network.router = undefined;
   }
 }
@@ -203,7 +235,10 @@ export class SimWire implements EngineWire {
       return;
     }
     const lastAt = { "to-controller": 0, "to-engine": 0 };
-    const connection = { peer: this.#peer, wire: this, router, open: true, lastAt };
+    const connection = {
+      ...{ peer: this.#peer, wire: this, router, open: true, lastAt },
+      underWay: new Map<Uint8Array, number>(),
+    };
     router.connections.set(this.#peer, connection);
     this.#connection = connection;
     this.#events.onUp();

@@ -77,6 +77,12 @@ export class ControllerProcess {
     this.router?.die(told);
   }
 
+  /** What was ordered and reaches an engine that listens, even if the controller ends now. */
+  lastWords(engine: EngineProcess): Orders | undefined {
+    if (engine.clock.stopped || !engine.isWith(this)) return undefined;
+    return this.router?.ordersUnderWay(engine.session);
+  }
+
   /** As by SIGTERM. */
   async end(): Promise<void> {
     await this.controller.close();
