@@ -128,8 +128,8 @@ function findings(): Finding[] {
       source: "trust-http.json",
       command: "BEFORE=MAIN npm run bench:trust-http",
     }),
-    ...fleetFindings(read<Fleet>("fleet.json"), {
-      source: "fleet.json",
+    ...fleetFindings(read<Fleet>("fleet.json.gz"), {
+      source: "fleet.json.gz",
       command: "npm run bench:fleet",
     }),
     ...trustSocketFindings(read<TrustSocket>("trust-socket.json"), {

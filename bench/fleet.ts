@@ -12,7 +12,7 @@
  *
  *   npm run bench:fleet -- [--engines 256,256,256,1000] [--seconds 60] [--before DIST]... [--plans] [--full]
  *     [--profile FOLDER] [--flags=FLAGS]...
- *     prints a table, writes bench/results/fleet.json
+ *     prints a table, writes bench/results/fleet.json.gz
  *
  * The controller's heap grows as that of `lazygraph serve`. With --flags=--single-threaded-gc this
  * build is measured once more with these flags of Node's for the controller, as a row of its own.
@@ -31,11 +31,11 @@
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { availableParallelism, cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { fileURLToPath } from "node:url";
+import { fileURLToPath, pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
 import { MIB } from "../src/base/units.ts";
 import { type FleetRow, fleetFindings } from "./lib/claims-trust.ts";
@@ -48,6 +48,7 @@ import type {
   ToController,
   ToEngines,
 } from "./lib/fleet-messages.ts";
+import { writeResult } from "./lib/result-file.ts";
 
 const { values } = parseArgs({
   options: {
@@ -62,7 +63,7 @@ const { values } = parseArgs({
     profile: { type: "string" },
     output: {
       type: "string",
-      default: fileURLToPath(new URL("results/fleet.json", import.meta.url)),
+      default: fileURLToPath(new URL("results/fleet.json.gz", import.meta.url)),
     },
   },
 });
@@ -253,8 +254,8 @@ const document = {
   processors: `${cpus().length} x ${cpus()[0]?.model}`,
   rows,
 };
-writeFileSync(values.output, `${JSON.stringify(document, null, 1)}\n`);
-const told = { source: "fleet.json", command: "npm run bench:fleet" };
+writeResult(pathToFileURL(values.output), document);
+const told = { source: "fleet.json.gz", command: "npm run bench:fleet" };
 const refuted = fleetFindings({ rows }, told).filter(({ value, limit }) => value > limit);
 for (const { id, value, limit } of refuted)
   console.log(`refuted: ${id}: ${value}, at most ${limit}`);
