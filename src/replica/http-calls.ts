@@ -33,6 +33,7 @@ export function baseUrl(text: unknown): URL | undefined {
  */
 export async function call(base: URL, path: string, how: Call): Promise<object> {
   const { method = "GET", body, timeoutMs, signal, token } = how;
+  // Looked at below, which also keeps it: Node 20 forgets a timeout that only `any` has.
   const limit = AbortSignal.timeout(timeoutMs);
   let response: Response;
   let text: string;
