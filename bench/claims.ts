@@ -138,7 +138,8 @@ function findings(): Finding[] {
     }),
     ...faultFindings(read<Faults>("faults.json"), {
       source: "faults.json",
-      command: "npm run faults -- --seeds 10000 --output FILE; … --hours 24 --output FILE",
+      command:
+        "npm run faults -- --seeds 10000 --output FILE; … --hours 24 …; … --seeds 200 --plant DEFECT …",
     }),
     ...chaosFindings(read<Chaos>("chaos.json.gz"), {
       source: "chaos.json.gz",

@@ -28,9 +28,11 @@ export interface FaultRow {
 export interface Faults {
   readonly seeds: FaultRow;
   readonly hours: FaultRow;
+  /** With a defect put in, to see that it is found. */
+  readonly planted: Readonly<Record<string, Pick<FaultRow, "courses" | "failed">>>;
 }
 
-export function faultFindings({ seeds, hours }: Faults, origin: Origin): Finding[] {
+export function faultFindings({ seeds, hours, planted }: Faults, origin: Origin): Finding[] {
   const { atLeast, atMost } = withLimits("trust.faults", origin);
   const points = Object.values(seeds.killPoints);
   return [
@@ -44,6 +46,9 @@ export function faultFindings({ seeds, hours }: Faults, origin: Origin): Finding
     ),
     atLeast("hours", hours.simulatedHours, "simulated hours", HOURS_MIN),
     atMost("hours.violated", hours.failed, "courses", 0),
+    ...Object.entries(planted).map(([name, { failed }]) =>
+      atLeast(`planted.${name}`, failed, "seeds", 1),
+    ),
   ];
 }
 

@@ -30,19 +30,25 @@ const hours: FaultRow = {
   simulatedHours: 24.1,
   killPoints: { a: 1, b: 0 },
 };
+const planted = { "a-defect": { courses: 200, failed: 3 } };
 
 test("faults: seeds, hours, violations and kill points are each judged", () => {
-  expect(missed(faultFindings({ seeds, hours }, ORIGIN))).toEqual([]);
+  expect(missed(faultFindings({ seeds, hours, planted }, ORIGIN))).toEqual([]);
   const few = { ...seeds, courses: 9999, failed: 1, killPoints: { a: 1, b: 0 } };
   const short = { ...hours, simulatedHours: 23.9, failed: 1 };
-  expect(missed(faultFindings({ seeds: few, hours: short }, ORIGIN))).toEqual(
+  expect(missed(faultFindings({ seeds: few, hours: short, planted }, ORIGIN))).toEqual(
     ["hours", "hours.violated", "kill-points", "seeds", "seeds.violated"].map(
       (id) => `trust.faults.${id}`,
     ),
   );
   // Nothing hit must not read as all of nothing.
-  expect(missed(faultFindings({ seeds: { ...seeds, killPoints: {} }, hours }, ORIGIN))).toEqual([
+  const none = { ...seeds, killPoints: {} };
+  expect(missed(faultFindings({ seeds: none, hours, planted }, ORIGIN))).toEqual([
     "trust.faults.kill-points",
+  ]);
+  const unseen = { "a-defect": { courses: 200, failed: 0 } };
+  expect(missed(faultFindings({ seeds, hours, planted: unseen }, ORIGIN))).toEqual([
+    "trust.faults.planted.a-defect",
   ]);
 });
 

@@ -25,6 +25,10 @@ const COMPLETE_SEEDS = 1000;
 const LONG_SECONDS = 1800;
 const JOBS_MAX = 256;
 
+interface Known {
+  readonly planted?: object;
+}
+
 const { values } = parseArgs({
   options: {
     seeds: { type: "string", default: "100" },
@@ -84,12 +88,16 @@ console.log(
 );
 if (values.output !== undefined) {
   const file = values.output;
-  const known = existsSync(file) ? (JSON.parse(readFileSync(file, "utf8")) as object) : {};
-  const name = plant ?? (hours === undefined ? "seeds" : "hours");
+  const known = existsSync(file) ? (JSON.parse(readFileSync(file, "utf8")) as Known) : {};
+  const told = { from, courses, failed };
   const { failures, kills: killPoints } = result;
-  const told = { from, jobs, courses, failed, failures, simulatedHours: simulatedSeconds / 3600 };
-  const row = { ...told, events, seconds, cpuSeconds, killPoints };
-  writeFileSync(file, `${JSON.stringify({ ...known, [name]: row }, null, 1)}\n`);
+  const more = { failures, jobs, simulatedHours: simulatedSeconds / 3600, events, seconds };
+  const row = { ...told, ...more, cpuSeconds, killPoints };
+  const name = hours === undefined ? "seeds" : "hours";
+  // Of a defect that was put in, all that matters is that it is found.
+  const added =
+    plant === undefined ? { [name]: row } : { planted: { ...known.planted, [plant]: told } };
+  writeFileSync(file, `${JSON.stringify({ ...known, ...added }, null, 1)}\n`);
 }
 const leftOut = hours === undefined && !one && seeds >= COMPLETE_SEEDS ? missed.length : 0;
 if (leftOut > 0) console.log(`not hit: ${missed.map(([name]) => name).join("; ")}`);
