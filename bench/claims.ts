@@ -101,7 +101,7 @@ const FIRST_SET = "npm run bench:first-set";
 function findings(): Finding[] {
   const mainJob = (file: string, id: string, counts?: MainJobCounts): Finding[] =>
     mainJobFindings(read<Summary>(file), file, { id, command: MAIN_JOB, counts });
-  const ttft = "ttft-h200-8b.json";
+  const ttft = "ttft-h200-8b.json.gz";
   const exact = "tokens-exact-8b-h200.json";
   const verified = (model: string): Finding => {
     const file = `verify-${model}-h200.json`;

@@ -9,7 +9,7 @@
  * past its limit is `unsure`, and wants more runs. Exit code 1 unless every claim holds or is unsure.
  */
 
-import { writeFile } from "node:fs/promises";
+import { pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
 import Table from "cli-table3";
 import type { Estimate } from "../src/bench/bootstrap.ts";
@@ -19,6 +19,7 @@ import { readHeads, readRun } from "../src/bench/store.ts";
 import type { Interval } from "../src/measure/statistics.ts";
 import { type CaptureHolds, captureHolds } from "./lib/capture-holds.ts";
 import { type FillCost, fillCost, type Stretch, stretches } from "./lib/fill-cost.ts";
+import { writeResult } from "./lib/result-file.ts";
 import {
   type FirstMinuteRow,
   firstMinute,
@@ -237,7 +238,7 @@ if (values.json !== undefined) {
     firstMinute: rows,
     stretches: parts,
   };
-  await writeFile(values.json, `${JSON.stringify(document, undefined, 1)}\n`);
+  writeResult(pathToFileURL(values.json), document);
 }
 if (found.some(({ verdict }) => verdict === "fails" || verdict === "no data")) {
   process.exitCode = 1;
