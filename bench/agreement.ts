@@ -15,7 +15,7 @@
  * the simulator that is the profile's `frontEndSeconds`.
  */
 
-import { writeFile } from "node:fs/promises";
+import { pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
 import Table from "cli-table3";
 import type { CellRun, RequestRecord } from "../src/bench/samples.ts";
@@ -29,6 +29,7 @@ import type { RequestSample } from "../src/sim/model/batcher.ts";
 import { createSetup, type PolicyName } from "../src/sim/virtual/setups.ts";
 import { simulate } from "../src/sim/virtual/virtual.ts";
 import type { TraceRequest } from "../src/trace/trace.ts";
+import { writeResult } from "./lib/result-file.ts";
 import { type StepRatios, stepRatios } from "./step-ratios.ts";
 
 /** Figures, and how far from 1 a ratio of them may be. */
@@ -286,5 +287,5 @@ if (values.json !== undefined) {
     outside: outsideOf(agreements),
     steps,
   };
-  await writeFile(values.json, `${JSON.stringify(document, undefined, 1)}\n`);
+  writeResult(pathToFileURL(values.json), document);
 }

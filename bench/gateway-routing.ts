@@ -6,10 +6,9 @@
  *
  *   npm run bench:gateway-routing
  *
- * Prints the table and writes bench/results/gateway-routing-simulated.json.
+ * Prints the table and writes bench/results/gateway-routing-simulated.json.gz.
  */
 
-import { writeFile } from "node:fs/promises";
 import { type Choose, choose, GraphSizes } from "../examples/gateway/src/routing.ts";
 import { createRandom } from "../src/base/random.ts";
 import { compare, type Estimate, estimate } from "../src/bench/bootstrap.ts";
@@ -19,6 +18,7 @@ import { createIdlePolicy } from "../src/schedule/modes/idle.ts";
 import { Drive, listArrivals } from "../src/sim/model/drive.ts";
 import { EngineModel } from "../src/sim/model/engine.ts";
 import { VirtualController } from "../src/sim/virtual/virtual-controller.ts";
+import { writeResult } from "./lib/result-file.ts";
 
 const RATES = [2, 5, 10, 20, 40];
 const RUNS = 20;
@@ -175,7 +175,10 @@ for (const rate of RATES) {
   rows.push({ requestsPerSecond: rate, figures, ratio });
 }
 const load = { runs: RUNS, seconds: SECONDS, PROMPT_TOKENS_MEAN, OUTPUT_TOKENS_MEAN };
-await writeFile(
-  new URL("results/gateway-routing-simulated.json", import.meta.url),
-  `${JSON.stringify({ simulated: true, profile: profile.name, policy: "idle", load, rows }, null, 2)}\n`,
-);
+writeResult(new URL("results/gateway-routing-simulated.json.gz", import.meta.url), {
+  simulated: true,
+  profile: profile.name,
+  policy: "idle",
+  load,
+  rows,
+});
