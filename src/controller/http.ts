@@ -30,6 +30,7 @@ import {
   type ServerResponse,
 } from "node:http";
 import { createServer as createTlsServer } from "node:https";
+import type { Socket } from "node:net";
 import {
   callback,
   checkOption,
@@ -159,6 +160,8 @@ interface Route {
   readonly path: RegExp;
   /** Parameters of its query; others are refused. @default all are ignored, as probes expect */
   readonly parameters?: readonly string[];
+  /** Its answer comes once an engine has done it, which may take minutes. @default false */
+  readonly waits?: boolean;
   readonly answer: (request: Request) => unknown | Promise<unknown>;
 }
 
@@ -181,8 +184,8 @@ const ROUTES: readonly Route[] = [
   { method: "PUT", path: /^\/v1\/engines\/([^/]+)\/mode$/, answer: putMode },
   { method: "POST", path: /^\/v1\/engines\/([^/]+)\/freeze$/, answer: postFreeze },
   { method: "POST", path: /^\/v1\/engines\/([^/]+)\/announce$/, answer: postAnnounce },
-  { method: "POST", path: /^\/v1\/engines\/([^/]+)\/sleep$/, answer: postSleep },
-  { method: "POST", path: /^\/v1\/engines\/([^/]+)\/wake$/, answer: postWake },
+  { method: "POST", path: /^\/v1\/engines\/([^/]+)\/sleep$/, waits: true, answer: postSleep },
+  { method: "POST", path: /^\/v1\/engines\/([^/]+)\/wake$/, waits: true, answer: postWake },
 ];
 
 export interface HttpOptions extends AccessOptions {
@@ -317,7 +320,19 @@ async function answer(
   const changed: Request["changed"] = (action, value) =>
     onChange?.({ action, engine, value, remote });
   const asked = { query: parameters, engine, body, changed };
-  return found.route.answer({ controller, metrics, start, ...asked });
+  const answering = (): unknown => found.route.answer({ controller, metrics, start, ...asked });
+  return found.route.waits === true ? unhurried(request.socket, answering) : answering();
+}
+
+/** No byte passes while an engine is waited for, and this side is the one that is silent. */
+async function unhurried(socket: Socket, answering: () => unknown): Promise<unknown> {
+  const { timeout = 0 } = socket;
+  socket.setTimeout(0);
+  try {
+    return await answering();
+  } finally {
+    socket.setTimeout(timeout);
+  }
 }
 
 /** A parameter that nobody reads would be taken for one that works. */

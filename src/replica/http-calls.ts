@@ -6,6 +6,9 @@ import { jsonObject } from "../base/parse-json.ts";
 
 /** 64 engines of 102 graphs come to some 4 MiB. */
 const ANSWER_BYTES_MAX = 32 * 1024 * 1024;
+/** How long `fetch` waits until an answer begins. */
+const FETCH_PATIENCE_MS = 300_000;
+const GLOBAL_DISPATCHER = Symbol.for("undici.globalDispatcher.1");
 
 export interface Call {
   readonly method?: "GET" | "PUT" | "POST";
@@ -44,6 +47,7 @@ export async function call(base: URL, path: string, how: Call): Promise<object> 
       ...(body === undefined ? {} : { body: JSON.stringify(body) }),
       ...(token === undefined ? {} : { headers: { authorization: `Bearer ${token}` } }),
       signal: signal === undefined ? limit : AbortSignal.any([limit, signal]),
+      ...patient(timeoutMs),
     });
     text = await boundedText(response);
   } catch (cause) {
@@ -53,6 +57,18 @@ export async function call(base: URL, path: string, how: Call): Promise<object> 
   const answer = jsonObject(text);
   if (response.ok && answer !== undefined) return answer;
   throw refused(answer) ?? unreachable(base, `HTTP status ${response.status}`);
+}
+
+/**
+ * What `fetch` uses by itself, without its own limit until an answer begins: a sleep may take
+ * longer. Read where it is kept, because importing undici would put another one there.
+ */
+function patient(headersTimeout: number): Pick<RequestInit, "dispatcher"> {
+  const usual: RequestInit["dispatcher"] = Reflect.get(globalThis, GLOBAL_DISPATCHER);
+  if (headersTimeout <= FETCH_PATIENCE_MS || usual === undefined) return {};
+  const dispatch: typeof usual.dispatch = (options, handler) =>
+    usual.dispatch({ ...options, headersTimeout }, handler);
+  return { dispatcher: { dispatch } as typeof usual };
 }
 
 async function boundedText(response: Response): Promise<string> {

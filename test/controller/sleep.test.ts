@@ -1,6 +1,9 @@
 import { once } from "node:events";
-import type { AddressInfo } from "node:net";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import type { Server } from "node:http";
+import { type AddressInfo, connect } from "node:net";
+import { setTimeout as pause } from "node:timers/promises";
+import { Agent, getGlobalDispatcher, setGlobalDispatcher } from "undici";
+import { afterEach, beforeEach, describe, expect, onTestFinished, test, vi } from "vitest";
 import {
   type Controller,
   connectController,
@@ -120,11 +123,12 @@ describe("sleep and wake of a simulated engine", () => {
 describe("over HTTP", () => {
   const changes: HttpChange[] = [];
   let url: string;
+  let server: Server;
   let close: () => void;
 
   beforeEach(async () => {
     changes.length = 0;
-    const server = createHttpServer(controller, { onChange: (change) => changes.push(change) });
+    server = createHttpServer(controller, { onChange: (change) => changes.push(change) });
     server.listen(0, "127.0.0.1");
     await once(server, "listening");
     url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
@@ -168,6 +172,47 @@ describe("over HTTP", () => {
     await expect(client.wake("tiny")).rejects.toMatchObject({
       code: "ERR_LAZYGRAPH_ENGINE_SLEEP",
     });
+    await client.close();
+  });
+
+  test("an answer that takes longer than a silent connection may is still given", async () => {
+    server.timeout = 100;
+    const sleep = controller.sleep.bind(controller);
+    vi.spyOn(controller, "sleep").mockImplementation(async (...given) => {
+      await pause(400);
+      await sleep(...given);
+    });
+    const client = connectController(url, { pollMs: 50 });
+    await client.sleep("tiny");
+    expect(snapshot().asleep).toEqual(TAGS);
+    await client.close();
+    // What the connection may not do otherwise holds again.
+    const { port } = server.address() as AddressInfo;
+    const silent = connect(port, "127.0.0.1");
+    silent.write(
+      "POST /v1/engines/tiny/wake HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\nGET",
+    );
+    await once(silent.resume(), "close");
+    expect(snapshot().asleep).toEqual([]);
+  });
+
+  test("a replica waits longer than `fetch` does by itself", async () => {
+    const usual = getGlobalDispatcher();
+    const hasty = new Agent({ headersTimeout: 100 });
+    setGlobalDispatcher(hasty);
+    onTestFinished(async () => {
+      setGlobalDispatcher(usual);
+      await hasty.close();
+    });
+    const sleep = controller.sleep.bind(controller);
+    vi.spyOn(controller, "sleep").mockImplementation(async (...given) => {
+      // undici's clock for such limits ticks once in half a second.
+      await pause(1_500);
+      await sleep(...given);
+    });
+    const client = connectController(url, { pollMs: 50 });
+    await client.sleep("tiny");
+    expect(snapshot().asleep).toEqual(TAGS);
     await client.close();
   });
 });
