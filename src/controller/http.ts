@@ -44,14 +44,15 @@ import { flag, object } from "../base/schema.ts";
 import { shownWhole } from "../base/shown.ts";
 import type { SleepOptions, WakeOptions } from "../engine/sleep.ts";
 import type { EngineSnapshot } from "../engine/snapshot.ts";
-import { MODES } from "../wire/protocol.ts";
+import { LIMITS, MODES } from "../wire/protocol.ts";
 import type { Announcement } from "./call-options.ts";
 import type { Controller } from "./controller.ts";
 import { type AccessOptions, type Refusal, refusalOf, tokenRule } from "./http-access.ts";
 import { guardConnections } from "./http-connections.ts";
 import { ENGINES_MAX } from "./options.ts";
 
-const BODY_BYTES_MAX = 4096;
+/** Room for the longest reason, each of its characters written as `\uXXXX`. */
+const BODY_BYTES_MAX = 16_384;
 /** From a request's first byte to its last. */
 const REQUEST_TIMEOUT_MS = 10_000;
 /** From a connection to the head of its first request. */
@@ -60,7 +61,6 @@ const HEAD_TIMEOUT_MS = 5_000;
 const LATE_CHECK_MS = 1_000;
 const HEAD_BYTES_MAX = 16_384;
 const CONNECTIONS_MAX = 256;
-const REASON_CHARS_MAX = 200;
 /** When to ask again for a start of which nothing is known, and at the latest. */
 const RETRY_SECONDS = 1;
 const RETRY_SECONDS_MAX = 60;
@@ -497,11 +497,11 @@ async function putMode(request: Request): Promise<EngineSnapshot> {
 async function postFreeze(request: Request): Promise<EngineSnapshot> {
   findEngine(request);
   const reason = field(request.body, "reason") ?? "asked over HTTP";
-  if (typeof reason !== "string" || reason.length > REASON_CHARS_MAX) {
+  if (typeof reason !== "string" || reason.length > LIMITS.textChars) {
     throw new HttpError(
       400,
       "ERR_HTTP_BODY",
-      `Expected "reason" to be a text of at most ${REASON_CHARS_MAX} characters, ` +
+      `Expected "reason" to be a text of at most ${LIMITS.textChars} characters, ` +
         `got ${shownWhole(reason)}.`,
     );
   }
@@ -535,7 +535,9 @@ function postAnnounce(request: Request): EngineSnapshot {
 
 /** A name with a slash is what most try first. */
 function encodingHint(path: string): string {
-  const match = /^\/v1\/engines\/([^/]+\/.*?)(\/mode|\/freeze|\/announce)?$/.exec(path);
+  const match = /^\/v1\/engines\/([^/]+\/.*?)(\/mode|\/freeze|\/announce|\/sleep|\/wake)?$/.exec(
+    path,
+  );
   if (match === null) return "";
   const [, name = "", rest = ""] = match;
   const encoded = `/v1/engines/${name.replaceAll("/", "%2F")}${rest}`;

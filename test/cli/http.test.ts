@@ -159,9 +159,9 @@ describe("refuses in one sentence", () => {
     ["PUT", `${ENGINE}/mode`, '["lazy"]', 400, "ERR_HTTP_BODY"],
     ["PUT", `${ENGINE}/mode`, '{"mode":', 400, "ERR_HTTP_BODY"],
     ["PUT", `${ENGINE}/mode`, '{"__proto__":{"mode":"lazy"}}', 400, "ERR_HTTP_BODY"],
-    ["PUT", `${ENGINE}/mode`, `{"mode":"${"x".repeat(5000)}"}`, 413, "ERR_HTTP_BODY"],
+    ["PUT", `${ENGINE}/mode`, `{"mode":"${"x".repeat(20_000)}"}`, 413, "ERR_HTTP_BODY"],
     ["POST", `${ENGINE}/freeze`, '{"reason":7}', 400, "ERR_HTTP_BODY"],
-    ["POST", `${ENGINE}/freeze`, `{"reason":"${"x".repeat(201)}"}`, 400, "ERR_HTTP_BODY"],
+    ["POST", `${ENGINE}/freeze`, `{"reason":"${"x".repeat(2049)}"}`, 400, "ERR_HTTP_BODY"],
   ] as const)("%s %s %j: %d", async ([method, path, body, status, code]) => {
     const answer = await ask(method, path, body);
     expect(answer).toMatchObject({ status, body: { error: { code } } });
@@ -175,6 +175,8 @@ describe("refuses in one sentence", () => {
 
   test.for([
     ["/v1/engines/gpu-0/llama/mode", "/v1/engines/gpu-0%2Fllama/mode"],
+    ["/v1/engines/gpu-0/llama/sleep", "/v1/engines/gpu-0%2Fllama/sleep"],
+    ["/v1/engines/gpu-0/llama/wake", "/v1/engines/gpu-0%2Fllama/wake"],
     ["/v1/engines/a%20b/c/d", "/v1/engines/a%20b%2Fc%2Fd"],
   ] as const)("a name with a slash: %s", async ([path, encoded]) => {
     const { status, body } = await ask("PUT", path, '{"mode":"lazy"}');
