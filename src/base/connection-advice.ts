@@ -1,4 +1,10 @@
-/** What to do about a connection that failed, by the system's or OpenSSL's code for it. Pure. */
+/**
+ * What to do about a connection that failed, by the system's or OpenSSL's code for it, or by what
+ * was answered. Pure.
+ */
+
+import { codeOf } from "./errors.ts";
+import { printable } from "./printable.ts";
 
 /**
  * @param failure such as `DEPTH_ZERO_SELF_SIGNED_CERT`
@@ -22,4 +28,15 @@ export function connectionAdvice(failure: string, { protocol }: URL): string | u
     return "it may want https:// in its URL";
   }
   return undefined;
+}
+
+/**
+ * The sentence of a controller's HTTP side that refuses a request as such (`ERR_HTTP_…`): who named
+ * it by another host, say, has found it and need not be told to start it.
+ */
+export function refusalSaid(answer: object | undefined): string | undefined {
+  const error = answer !== undefined && "error" in answer ? answer.error : undefined;
+  if (typeof error !== "object" || error === null || !("message" in error)) return undefined;
+  const isOwn = codeOf(error)?.startsWith("ERR_HTTP_") === true;
+  return isOwn ? printable(String(error.message)) : undefined;
 }

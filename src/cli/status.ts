@@ -2,8 +2,8 @@
 
 import { setTimeout as sleep } from "node:timers/promises";
 import { Agent, fetch } from "undici";
-import { connectionAdvice } from "../base/connection-advice.ts";
-import { LazygraphError, messageOf } from "../base/errors.ts";
+import { connectionAdvice, refusalSaid } from "../base/connection-advice.ts";
+import { codeOf, LazygraphError, messageOf, OptionError } from "../base/errors.ts";
 import { jsonObject } from "../base/parse-json.ts";
 import type { EngineSnapshot } from "../engine/snapshot.ts";
 import { errorLine, usageError } from "./errors.ts";
@@ -122,6 +122,11 @@ function sideOption(value: string): Omit<Source, "token"> {
   if (url === undefined || !/^https?:$/.test(url.protocol)) {
     throw usageError("--url", "a URL such as http://127.0.0.1:7480, or unix:PATH", value);
   }
+  if (url.username !== "" || url.password !== "") {
+    // Not shown: a password is nobody's to read.
+    const sentence = "Expected --url without user and password, got one with them: a token goes";
+    throw new OptionError("--url", `${sentence} into --token-file.`);
+  }
   // A path is kept as a prefix: the controller may sit behind a proxy.
   if (!url.pathname.endsWith("/")) url.pathname += "/";
   return { url, shown: url.origin, socket: undefined };
@@ -151,15 +156,21 @@ async function get(from: Source, path: string): Promise<object> {
     const code = PASSED_ON.find((known) => known === error.code);
     if (code !== undefined) throw new LazygraphError(code, String(error.message));
   }
-  throw unreachable(from, `HTTP status ${status}`);
+  throw unreachable(from, `HTTP status ${status}`, undefined, body);
 }
 
-function unreachable({ shown, url }: Source, reason: string, cause?: unknown): LazygraphError {
-  const other = "start `lazygraph serve` or name another one with --url";
+function unreachable(
+  { shown, url }: Source,
+  reason: string,
+  cause?: unknown,
+  answer?: object,
+): LazygraphError {
+  const other = "start `lazygraph serve` or name another one with --url.";
+  const advice = connectionAdvice(reason, url);
   return new LazygraphError(
     "ERR_LAZYGRAPH_CONTROLLER_UNREACHABLE",
     `Expected a controller's HTTP side at ${shown}, got ${reason}: ` +
-      `${connectionAdvice(reason, url) ?? other}.`,
+      (refusalSaid(answer) ?? (advice === undefined ? other : `${advice}.`)),
     { cause },
   );
 }
@@ -170,6 +181,6 @@ function reasonOf(error: unknown): string {
     return `no answer within ${TIMEOUT_MS / 1000} s`;
   }
   const cause = error instanceof Error ? error.cause : undefined;
-  if (cause instanceof Error) return "code" in cause ? String(cause.code) : cause.message;
-  return messageOf(error);
+  // What is no HTTP has a `code` without a value.
+  return codeOf(cause) ?? messageOf(cause ?? error);
 }

@@ -1,6 +1,6 @@
 /** Calls of a controller's HTTP side: bounded in time and size, each failure one sentence. */
 
-import { connectionAdvice } from "../base/connection-advice.ts";
+import { connectionAdvice, refusalSaid } from "../base/connection-advice.ts";
 import { codeOf, ERROR_CODES, type ErrorCode, LazygraphError, messageOf } from "../base/errors.ts";
 import { jsonObject } from "../base/parse-json.ts";
 
@@ -56,7 +56,7 @@ export async function call(base: URL, path: string, how: Call): Promise<object> 
   }
   const answer = jsonObject(text);
   if (response.ok && answer !== undefined) return answer;
-  throw refused(answer) ?? unreachable(base, `HTTP status ${response.status}`);
+  throw refused(answer) ?? unreachable(base, `HTTP status ${response.status}`, undefined, answer);
 }
 
 /**
@@ -93,11 +93,18 @@ function refused(answer: object | undefined): LazygraphError | undefined {
   return new LazygraphError(code satisfies ErrorCode, message);
 }
 
-export function unreachable(base: URL, got: string, cause?: unknown): LazygraphError {
+export function unreachable(
+  base: URL,
+  got: string,
+  cause?: unknown,
+  answer?: object,
+): LazygraphError {
+  const other = "start it there, or give the URL of the one that runs.";
+  const advice = connectionAdvice(got, base);
   return new LazygraphError(
     "ERR_LAZYGRAPH_CONTROLLER_UNREACHABLE",
     `Expected a controller's HTTP side at ${base.origin}, got ${got}: ` +
-      `${connectionAdvice(got, base) ?? "start it there, or give the URL of the one that runs"}.`,
+      (refusalSaid(answer) ?? (advice === undefined ? other : `${advice}.`)),
     cause === undefined ? undefined : { cause },
   );
 }

@@ -235,6 +235,35 @@ describe("lazygraph status", () => {
     expect(stderr).toContain("[ERR_LAZYGRAPH_CONTROLLER_UNREACHABLE]");
   });
 
+  test("somebody else there who speaks no HTTP, or refuses as a controller does", async () => {
+    const server = createServer((socket) => socket.end("220 mail.example.org ESMTP\r\n\r\n"));
+    server.listen(0, "127.0.0.1");
+    onTestFinished(() => void server.close());
+    await once(server, "listening");
+    const { port } = server.address() as { port: number };
+    const mail = await finish(["status", "--url", `http://127.0.0.1:${port}`]);
+    expect(mail.stderr).toMatch(
+      /got (?!undefined).*: start `lazygraph serve` or name .*_UNREACHABLE\]\n$/,
+    );
+    const { createServer: createHttp } = await import("node:http");
+    const error = { code: "ERR_HTTP_HOST", message: "Expected another host, got this one." };
+    const web = createHttp((_, response) => response.writeHead(421).end(JSON.stringify({ error })));
+    web.listen(0, "127.0.0.1");
+    onTestFinished(() => void web.close());
+    await once(web, "listening");
+    const url = `http://127.0.0.1:${(web.address() as { port: number }).port}`;
+    const { code, stderr } = await finish(["status", "--url", url]);
+    expect(code).toBe(1);
+    expect(stderr).toContain("got HTTP status 421: Expected another host, got this one. [ERR_");
+  });
+
+  test("a password in --url is refused, and shown nowhere", async () => {
+    const { code, stderr } = await finish(["status", "--url", "http://me:hush@127.0.0.1:1"]);
+    expect(code).toBe(2);
+    expect(stderr).toMatch(/Expected --url without user and password.*\[ERR_LAZYGRAPH_OPTION\]\n$/);
+    expect(stderr).not.toContain("hush");
+  });
+
   test.for(["{}", "[]", '{"engines":5}', '{"engines":[{}]}', '{"graphs":[],"engine":"x"}'])(
     "somebody else there who answers %s",
     async (body) => {

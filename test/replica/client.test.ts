@@ -119,6 +119,25 @@ describe("a controller over HTTP", () => {
       .poll(() => controller.engines()[0]?.decisions.some(({ reason }) => /evening/.test(reason)))
       .toBe(true);
     expect(client.announcementsDropped).toBe(0);
+    // All that the controller itself takes: 2,048 characters, as long as JSON can write them.
+    await client.freeze("gpu-0/a b", "\u0001".repeat(2048));
+    await client.freeze("gpu-0/a b", "\u00e9".repeat(2048));
+  });
+
+  test("that refuses the name by which it is asked says so", async () => {
+    const error = { code: "ERR_HTTP_HOST", message: "Expected another host, got this one." };
+    const named = createServer((_, response) => {
+      response.writeHead(421).end(JSON.stringify({ error }));
+    });
+    const client = connect(await listening(named));
+    await expect
+      .poll(() => client.problem)
+      .toMatchObject({
+        code: "ERR_LAZYGRAPH_CONTROLLER_UNREACHABLE",
+        message: expect.stringMatching(
+          /got HTTP status 421: Expected another host, got this one\.$/,
+        ),
+      });
   });
 
   test("says as the controller does what it refuses", async () => {
