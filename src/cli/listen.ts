@@ -4,7 +4,7 @@ import { Server as TlsServer } from "node:https";
 import type { AddressInfo } from "node:net";
 import { LazygraphError } from "../base/errors.ts";
 import { listenError, listenServer } from "../base/listen-error.ts";
-import { isIpcServed } from "../wire/endpoint.ts";
+import { isIpcServed, SOCKET_PATH_BYTES_MAX } from "../wire/endpoint.ts";
 import { note, usageError } from "./errors.ts";
 import { type HostPort, hostPortOption } from "./options.ts";
 
@@ -12,16 +12,19 @@ import { type HostPort, hostPortOption } from "./options.ts";
 export type ListenAddress = HostPort | { readonly path: string };
 
 const SOCKET_MODE = 0o600;
-/** What fits into a socket's address on Linux; Node would cut off the rest. */
-const PATH_BYTES_MAX = 107;
 
 /** `HOST:PORT`, `[IPV6]:PORT` or `unix:PATH`. */
 export function listenAddress(option: string, value: string): ListenAddress {
   const path = /^unix:(.+)$/s.exec(value)?.[1];
   if (path === undefined) return hostPortOption(option, value);
-  const sound = Buffer.byteLength(path) <= PATH_BYTES_MAX && !path.includes("\0");
+  // Node would cut off the rest.
+  const sound = Buffer.byteLength(path) <= SOCKET_PATH_BYTES_MAX && !path.includes("\0");
   if (sound) return { path };
-  throw usageError(option, `unix:PATH with a path of at most ${PATH_BYTES_MAX} bytes`, value);
+  throw usageError(
+    option,
+    `unix:PATH with a path of at most ${SOCKET_PATH_BYTES_MAX} bytes`,
+    value,
+  );
 }
 
 /**
@@ -67,7 +70,14 @@ async function listenFile(server: Server, path: string, option: string): Promise
 /** What a killed process left behind; a file that is no socket is never touched. */
 async function removeDeadSocket(path: string, option: string): Promise<void> {
   const entry = await stat(path).catch(() => undefined);
-  if (entry === undefined || !entry.isSocket()) return;
+  if (entry === undefined) return;
+  if (!entry.isSocket()) {
+    throw new LazygraphError(
+      "ERR_LAZYGRAPH_BIND",
+      `Expected ${option} to be a socket file or none yet, got unix:${path}, where something else ` +
+        "is, which is left alone: choose another path.",
+    );
+  }
   if (await isIpcServed(`ipc://${path}`)) {
     throw new LazygraphError(
       "ERR_LAZYGRAPH_ADDRESS_IN_USE",

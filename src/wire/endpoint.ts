@@ -17,11 +17,21 @@ export function isLoopback(endpoint: string): boolean {
   );
 }
 
+/** What fits into a socket's address on Linux. */
+export const SOCKET_PATH_BYTES_MAX = 107;
+
 /** @throws OptionError when the endpoint is neither `tcp://HOST:PORT` nor `ipc://PATH`. */
 export function checkEndpoint(option: string, endpoint: string): void {
   const port = /^tcp:\/\/[^\s/]+:(\d{1,5}|\*)$/.exec(endpoint)?.[1];
   if (port !== undefined && (port === "*" || Number(port) <= 65535)) return;
-  if (/^ipc:\/\/\S+$/.test(endpoint)) return;
+  if (/^ipc:\/\/\S+$/.test(endpoint)) {
+    if (Buffer.byteLength(endpoint) <= "ipc://".length + SOCKET_PATH_BYTES_MAX) return;
+    throw new OptionError(
+      option,
+      `Expected ${option} to be ipc://PATH with a path of at most ${SOCKET_PATH_BYTES_MAX} bytes, ` +
+        `got ${JSON.stringify(endpoint)}.`,
+    );
+  }
   throw new OptionError(
     option,
     `Expected ${option} to be an endpoint such as tcp://127.0.0.1:5757, tcp://127.0.0.1:0 or ` +
@@ -70,6 +80,16 @@ function endpointText(check: (option: string, text: string) => unknown): Schema<
     check("endpoint", value);
     return true;
   });
+}
+
+/**
+ * Whether something that is no socket has an ipc endpoint's path. ZeroMQ would unlink a file without
+ * looking at what it is.
+ */
+export async function isForeignFile(endpoint: string): Promise<boolean> {
+  const path = socketPath(endpoint);
+  const entry = path === undefined ? undefined : await stat(path).catch(() => undefined);
+  return entry !== undefined && !entry.isSocket();
 }
 
 /**

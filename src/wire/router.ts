@@ -14,6 +14,7 @@ import { codeOf, LazygraphError, messageOf } from "../base/errors.ts";
 import { frameContext } from "./context.ts";
 import { type CurveOptions, guardClients } from "./curve.ts";
 import {
+  isForeignFile,
   isIpcServed,
   isLoopback,
   removeSocketFile,
@@ -92,6 +93,13 @@ export async function openRouter(options: RouterOptions): Promise<RouterLink> {
       "ERR_LAZYGRAPH_BIND",
       `Expected curve keys for ${endpoint}, which other machines may reach, got none: set ` +
         "`curve`, or bind to 127.0.0.1.",
+    );
+  }
+  if (await isForeignFile(endpoint)) {
+    throw new LazygraphError(
+      "ERR_LAZYGRAPH_BIND",
+      `Expected ${endpoint} to be a socket file or none yet, but something else of that name is ` +
+        "there, and is left alone: choose another path.",
     );
   }
   if (await isIpcServed(endpoint)) throw inUse(endpoint);

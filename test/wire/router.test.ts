@@ -1,5 +1,5 @@
 import { once } from "node:events";
-import { link as hardLink, mkdtemp, rename, stat } from "node:fs/promises";
+import { link as hardLink, mkdtemp, readFile, rename, stat, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -44,7 +44,28 @@ describe("endpoints", () => {
   );
 });
 
+test("a path that no socket's address can hold is named as too long", () => {
+  const longest = `ipc:///${"x".repeat(106)}`;
+  checkEndpoint("endpoint", longest);
+  expect(() => checkEndpoint("endpoint", `${longest}x`)).toThrow(
+    /a path of at most 107 bytes, got/,
+  );
+});
+
 describe("a socket file", () => {
+  test("is not made where there is a file or a folder, which stays", async () => {
+    const folder = await mkdtemp(join(tmpdir(), "lazygraph-"));
+    const path = join(folder, "precious.json");
+    await writeFile(path, "{}");
+    for (const taken of [path, folder]) {
+      await expect(listen(undefined, `ipc://${taken}`)).rejects.toMatchObject({
+        code: "ERR_LAZYGRAPH_BIND",
+        message: expect.stringContaining("is left alone"),
+      });
+    }
+    expect(await readFile(path, "utf8")).toBe("{}");
+  });
+
   test("is gone once its link is closed", async () => {
     const path = join(await mkdtemp(join(tmpdir(), "lazygraph-")), "x.sock");
     const { link } = await listen(undefined, `ipc://${path}`);
