@@ -7,6 +7,7 @@ Variables don't start with ``VLLM_``: vLLM warns about unknown ones of that name
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ OTHER_GPUS: tuple[OtherGpus, ...] = ("run", "stock")
 
 HANDSHAKE_MS_MAX = 60_000
 ENDPOINTS_MAX = 8
+# What fits into a socket's address on Linux.
+SOCKET_PATH_BYTES_MAX = 107
 
 
 @dataclass(frozen=True)
@@ -50,11 +53,24 @@ class Settings:
         return tuple(e.strip() for e in (self.endpoint or "").split(",") if e.strip())
 
 
+def _is_address(endpoint: str) -> bool:
+    """Whether one can connect there: for any other libzmq ends the link's thread with an error."""
+    if endpoint.startswith("ipc://"):
+        return 0 < len(os.fsencode(endpoint.removeprefix("ipc://"))) <= SOCKET_PATH_BYTES_MAX
+    port = re.fullmatch(r"tcp://[^\s/]+:([0-9]{1,5})", endpoint)
+    return port is not None and 1 <= int(port[1]) <= 65535
+
+
 def _check_endpoints(endpoints: tuple[str, ...], curve: Curve | None) -> None:
     for endpoint in endpoints:
         if not endpoint.startswith(("tcp://", "ipc://")):
             raise SettingsError(
                 f"expected LAZYGRAPH_ENDPOINT to start with tcp:// or ipc://, got {endpoint!r}"
+            )
+        if not _is_address(endpoint):
+            raise SettingsError(
+                "expected LAZYGRAPH_ENDPOINT to be tcp://HOST:PORT with a port of 1 to 65535, or "
+                f"ipc://PATH with a path of 1 to {SOCKET_PATH_BYTES_MAX} bytes, got {endpoint!r}"
             )
         check_endpoint_has_keys(endpoint, curve)
     if len(endpoints) > ENDPOINTS_MAX:
