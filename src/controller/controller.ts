@@ -95,8 +95,8 @@ export interface Controller extends AsyncDisposable {
   wake(engine: string, options?: WakeOptions): Promise<void>;
   /**
    * Resolves with the first connected engine that is what was asked for, at once if there is one.
-   * @throws LazygraphError ERR_LAZYGRAPH_CLOSED; OptionError for an option that is unknown or
-   *   wrong; the signal's reason
+   * @throws LazygraphError ERR_LAZYGRAPH_CLOSED, or …_BUSY where 1,024 calls wait already;
+   *   OptionError for an option that is unknown or wrong; the signal's reason
    */
   waitForEngine(options?: WaitOptions): Promise<EngineSnapshot>;
 }

@@ -1,5 +1,6 @@
 /** Callers that wait for an engine to be something. */
 
+import { LazygraphError } from "../base/errors.ts";
 import type { EngineRecord } from "../engine/record.ts";
 import type { Phase } from "../wire/protocol.ts";
 
@@ -36,10 +37,14 @@ interface Waiter<Found> {
 export class Waiters<Found> {
   readonly #waiters = new Set<Waiter<Found>>();
 
-  /** @throws RangeError when too many wait already */
+  /** @throws LazygraphError ERR_LAZYGRAPH_BUSY when too many wait already */
   wait(options: WaitOptions): Promise<Found> {
     if (this.#waiters.size >= WAITERS_MAX) {
-      throw new RangeError(`Expected at most ${WAITERS_MAX} callers to wait for engines at once.`);
+      throw new LazygraphError(
+        "ERR_LAZYGRAPH_BUSY",
+        `Expected at most ${WAITERS_MAX} calls to wait for engines at once, got one more: share a ` +
+          "wait among requests, or refuse some.",
+      );
     }
     return new Promise((resolve, reject) => {
       const onAbort = (): void => waiter.settle({ error: options.signal?.reason });

@@ -705,6 +705,15 @@ describe("start, close and waiting", () => {
     });
   });
 
+  test("one wait more than there may be is refused with a code", async () => {
+    const controller = createController();
+    const waits = Array.from({ length: 1024 }, () => controller.waitForEngine());
+    const ends = Promise.allSettled(waits);
+    await expect(controller.waitForEngine()).rejects.toMatchObject({ code: "ERR_LAZYGRAPH_BUSY" });
+    await controller.close();
+    expect((await ends).every(({ status }) => status === "rejected")).toBe(true);
+  });
+
   test("start is idempotent; after close it fails with a code", async () => {
     const controller = createController();
     await Promise.all([controller.start(), controller.start()]);
