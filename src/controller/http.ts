@@ -168,11 +168,7 @@ interface Route {
 const ROUTES: readonly Route[] = [
   { method: "GET", path: /^\/livez$/, answer: () => ({ ok: true }) },
   { method: "GET", path: /^\/readyz$/, answer: getReady },
-  {
-    method: "GET",
-    path: /^\/healthz$/,
-    answer: ({ controller: { incarnation } }) => ({ ok: true, incarnation }),
-  },
+  { method: "GET", path: /^\/healthz$/, answer: getHealth },
   { method: "GET", path: /^\/startupz$/, parameters: ["until"], answer: getStart },
   { method: "GET", path: /^\/metrics$/, answer: getMetrics },
   {
@@ -398,6 +394,16 @@ function getReady({ controller }: Request): object {
     503,
     "ERR_HTTP_NOT_READY",
     "Expected a controller that takes engines, but it doesn't listen.",
+  );
+}
+
+/** One that has been closed leads no engines, and a standby that still believed it never would. */
+function getHealth({ controller: { listening, incarnation } }: Request): object {
+  if (listening !== false) return { ok: true, incarnation };
+  throw new HttpError(
+    503,
+    "ERR_HTTP_NOT_READY",
+    "Expected a controller that runs, but it hasn't started, or is closed.",
   );
 }
 

@@ -28,7 +28,10 @@ import type { ControllerView } from "./view.ts";
 export interface StandbyOptions {
   /** HTTP sides of the other replicas' controllers, such as `http://gateway-0:7480`; 1 to 16. */
   readonly peers: readonly string[];
-  /** Of the controller that this replica opens; `endpoint` stands in the engines' list. */
+  /**
+   * Of the controller that this replica opens; `endpoint` stands in the engines' list. Its `signal`
+   * closes the standby.
+   */
   readonly controller: ControllerOptions;
   /**
    * Where its HTTP side listens while it leads, so that peers find it; a token in it is also the
@@ -104,6 +107,7 @@ class Replica implements Standby {
   #seenAtMs: number;
   readonly #waiting = new Set<() => void>();
   readonly #running: Promise<void>;
+  readonly #onAbort = (): void => void this.close();
   #wake: () => void = () => undefined;
 
   constructor(options: StandbyOptions) {
@@ -112,6 +116,10 @@ class Replica implements Standby {
     // The first place needs no patience: nobody is expected to have been there before.
     this.#seenAtMs = performance.now() + (place - 1) * goneSeconds * 1000;
     this.#running = this.#run();
+    // A replica whose controller may not be open any more must not lead, nor try to.
+    const { signal } = options.controller;
+    signal?.addEventListener("abort", this.#onAbort, { once: true });
+    if (signal?.aborted === true) this.#onAbort();
   }
 
   get controller(): Controller | undefined {
@@ -152,6 +160,7 @@ class Replica implements Standby {
   async #turn(): Promise<void> {
     const leader = await this.#leader();
     if (this.#closing.signal.aborted) return;
+    if (this.#own?.controller.listening === false) await this.#loseOwn();
     const mine = this.#own?.controller.incarnation ?? Number.NEGATIVE_INFINITY;
     if (leader !== undefined) {
       this.#seenAtMs = performance.now();
@@ -215,6 +224,13 @@ class Replica implements Standby {
     this.#change();
     // Closed meanwhile: then nobody else will close what has just been opened.
     if (this.#closing.signal.aborted) await this.#stepDown();
+  }
+
+  /** Closed under the standby, or by itself because its socket failed: another one may lead now. */
+  async #loseOwn(): Promise<void> {
+    await this.#stepDown();
+    this.#seenAtMs = performance.now();
+    this.#change();
   }
 
   async #stepDown(): Promise<void> {
@@ -283,6 +299,7 @@ class Replica implements Standby {
   }
 
   async close(): Promise<void> {
+    this.#options.controller.signal?.removeEventListener("abort", this.#onAbort);
     this.#closing.abort(closedError());
     this.#wake();
     for (const settle of this.#waiting) settle();

@@ -153,6 +153,13 @@ describe("a controller over HTTP", () => {
     });
   });
 
+  test("that is closed is healthy no more, and no standby follows it", async () => {
+    expect(await (await fetch(`${url}/healthz`)).json()).toMatchObject({ ok: true });
+    await controller.close();
+    const { status } = await fetch(`${url}/healthz`);
+    expect(status).toBe(503);
+  });
+
   test("that is gone leaves its engines listed as not connected, until it is back", async () => {
     const { onChange, next } = changes();
     const client = connect(url, { onChange });

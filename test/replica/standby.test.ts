@@ -61,6 +61,33 @@ test("a controller that can't be opened is told, and tried again", async () => {
   await expect.poll(() => late.controller).toBeDefined();
 });
 
+test("one whose controller was closed under it steps down, and the next takes over", async () => {
+  const [one, other] = await Promise.all([freePort(), freePort()]);
+  const first = standby(one, other);
+  await expect.poll(() => first.controller).toBeDefined();
+  const second = standby(other, one, { place: 1 });
+  await expect.poll(() => second.following).toBeDefined();
+  await first.controller?.close();
+  await expect.poll(() => first.controller).toBeUndefined();
+  // Either may: the places decide only while nobody has led.
+  const leads = () => [first, second].some(({ controller }) => controller?.listening === true);
+  await expect.poll(leads, { timeout: 5_000 }).toBe(true);
+});
+
+test("the signal of its controller closes it, and the next takes over", async () => {
+  const [one, other] = await Promise.all([freePort(), freePort()]);
+  const stop = new AbortController();
+  const first = standby(one, other, { controller: { plan: false, signal: stop.signal } });
+  await expect.poll(() => first.controller).toBeDefined();
+  const second = standby(other, one, { place: 1 });
+  await expect.poll(() => second.following).toBeDefined();
+  stop.abort();
+  await expect(first.waitForEngine()).rejects.toMatchObject({ code: "ERR_LAZYGRAPH_CLOSED" });
+  await expect.poll(() => second.controller, { timeout: 5_000 }).toBeDefined();
+  const late = standby(one, other, { controller: { signal: stop.signal } });
+  await expect(late.waitForEngine()).rejects.toMatchObject({ code: "ERR_LAZYGRAPH_CLOSED" });
+});
+
 test("closed it says so", async () => {
   const [port, peer] = await Promise.all([freePort(), freePort()]);
   const replica = standby(port, peer);
