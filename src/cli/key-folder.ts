@@ -11,10 +11,11 @@
  */
 
 import { readFileSync, statSync } from "node:fs";
-import { chmod, mkdir, open, rename, unlink, writeFile } from "node:fs/promises";
+import { chmod, open, rename, unlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { curveKeyPair } from "zeromq";
 import { codeOf, messageOf, OptionError } from "../base/errors.ts";
+import { makeFolder } from "../base/make-folder.ts";
 import { readPublicFile, readSecretFile, SECRET_MODE } from "../base/secret-file.ts";
 import type { AllowedEngines, CurveOptions } from "../wire/curve.ts";
 import { isPair } from "../wire/key-proof.ts";
@@ -115,13 +116,14 @@ export function keyPair(make: typeof curveKeyPair = curveKeyPair): ReturnType<ty
  * @param serverKey of the controller, for an engine's folder
  */
 export async function makePair(folder: string, serverKey?: string): Promise<string> {
-  await inFolder(folder, () => mkdir(folder, { recursive: true, mode: FOLDER_MODE }));
+  await inFolder(folder, () => makeFolder(folder, FOLDER_MODE));
   const { publicKey, secretKey } = keyPair();
-  await inFolder(folder, async () => {
-    await writeNew(join(folder, SECRET_FILE), secretKey, SECRET_MODE);
-    await writeNew(join(folder, PUBLIC_FILE), publicKey, PUBLIC_MODE);
-    if (serverKey !== undefined) await writeNew(join(folder, SERVER_FILE), serverKey, PUBLIC_MODE);
-  });
+  const files = [
+    [SECRET_FILE, secretKey, SECRET_MODE],
+    [PUBLIC_FILE, publicKey, PUBLIC_MODE],
+    ...(serverKey === undefined ? [] : [[SERVER_FILE, serverKey, PUBLIC_MODE] as const]),
+  ] as const;
+  await inFolder(folder, () => writeAllNew(folder, files));
   return publicKey;
 }
 
@@ -245,6 +247,24 @@ class ClientList {
   }
 }
 
+/** All or none: a part of a pair would be in the way of the next try, and is no pair. */
+async function writeAllNew(
+  folder: string,
+  files: readonly (readonly [name: string, text: string, mode: number])[],
+): Promise<void> {
+  const written: string[] = [];
+  try {
+    for (const [name, text, mode] of files) {
+      const file = join(folder, name);
+      await writeNew(file, text, mode);
+      written.push(file);
+    }
+  } catch (error) {
+    for (const file of written) await unlink(file).catch(() => undefined);
+    throw error;
+  }
+}
+
 async function writeNew(file: string, text: string, mode: number): Promise<void> {
   const handle = await open(file, "wx", mode);
   try {
@@ -252,6 +272,9 @@ async function writeNew(file: string, text: string, mode: number): Promise<void>
     // Whatever the mask left of it: a public key is for all, a secret one for its owner.
     await handle.chmod(mode);
     await handle.sync();
+  } catch (error) {
+    await unlink(file).catch(() => undefined);
+    throw error;
   } finally {
     await handle.close();
   }

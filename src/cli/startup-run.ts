@@ -1,12 +1,13 @@
 /** One start that is measured: spawned, ready, one token, ended. */
 
 import { execFile } from "node:child_process";
-import { mkdir, mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { within } from "../base/deadline.ts";
 import { LazygraphError, messageOf } from "../base/errors.ts";
+import { makeFolder } from "../base/make-folder.ts";
 import { MIB } from "../base/units.ts";
 import { EngineCommand, freePort } from "../bench/engine-command.ts";
 import { segments } from "../startup/attribute.ts";
@@ -48,7 +49,7 @@ export async function measureStart(options: StartOptions): Promise<MeasuredStart
   const port = await freePort();
   const words = variant.command.map((word) => word.replaceAll(PORT_PLACEHOLDER, String(port)));
   const url = new URL(`http://127.0.0.1:${portOf(variant.command, port)}/`);
-  await mkdir(folder, { recursive: true });
+  await makeFolder(folder);
   const timeline = await mkdtemp(join(tmpdir(), "lazygraph-startup-"));
   const command = EngineCommand.start({
     command: words,

@@ -1,13 +1,14 @@
 /** `lazygraph startup -- COMMAND`: where a start spends its seconds, variants side by side. */
 
-import { mkdir, writeFile } from "node:fs/promises";
+import { stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { counted } from "../base/counted.ts";
-import { type ErrorCode, OptionError } from "../base/errors.ts";
+import { codeOf, type ErrorCode, OptionError } from "../base/errors.ts";
+import { makeFolder } from "../base/make-folder.ts";
 import type { StartResult } from "../startup/start.ts";
 import { comparison, waterfall } from "../startup/text.ts";
 import { type TraceEvent, traceEvents } from "../startup/trace-events.ts";
-import { EXIT, note, quote } from "./errors.ts";
+import { EXIT, note, quote, usageError } from "./errors.ts";
 import { numberOption } from "./number-option.ts";
 import { type ParsedOptions, parseOptions, secondsOption } from "./options.ts";
 import { requirePlugin } from "./require-plugin.ts";
@@ -87,7 +88,10 @@ export async function runStartup(argv: readonly string[]): Promise<number> {
   const withinSeconds = secondsOption(options, "within") ?? Number.POSITIVE_INFINITY;
   const folder = options.strings.get("out") ?? "lazygraph-startup";
   for (const { command } of variants) await requirePlugin(command, process.env);
-  await mkdir(folder, { recursive: true });
+  await makeFolder(folder).catch((error: unknown) => {
+    throw usageError("--out", `a folder that can be made (${codeOf(error)})`, folder);
+  });
+  if (!(await stat(folder)).isDirectory()) throw usageError("--out", "a folder", folder);
   const stopping = new AbortController();
   void stopSignal().then((name) => stopping.abort(new Error(`stopped by ${name}`)));
   const events: TraceEvent[] = [];

@@ -41,6 +41,23 @@ describe("lazygraph keys", () => {
     expect(await read(folder, "secret.key")).toBe(secret);
   });
 
+  test("new: all files or none, so that the next try finds nothing in its way", async () => {
+    const folder = await temporaryFolder();
+    await writeFile(join(folder, "public.key"), "another's\n");
+    const { code, stderr } = await finish(["keys", "new", folder]);
+    expect(code).toBe(2);
+    expect(stderr).toMatch(/got keys that are there already/);
+    expect(await readdir(folder)).toEqual(["public.key"]);
+    const file = join(folder, "public.key");
+    expect((await finish(["keys", "new", file])).stderr).toMatch(/can be written, got ENOTDIR\./);
+  });
+
+  test.skipIf(process.platform !== "linux")("new: a folder that can't be is no hang", async () => {
+    const { code, stderr } = await finish(["keys", "new", "/proc/keys-of-nobody"]);
+    expect(code).toBe(2);
+    expect(stderr).toMatch(/can be written, got ENOENT\./);
+  });
+
   test("a key that would be an option on the command line is made anew", async () => {
     const made = ["-first", "-second", "third", "fourth"].map((publicKey) => {
       return { publicKey, secretKey: "s" };

@@ -82,6 +82,11 @@ test.for([
   [["--prepare", "stock=true", "--", "vllm"], "Expected --prepare once for one of"],
   [["--prepare", "base=a", "--prepare", "base=b", "--", "vllm"], "got one twice"],
   [["--runs", "0", "--", "vllm"], "--runs"],
+  [["--out", process.execPath, "--", "true"], "Expected --out to be a folder, got"],
+  [
+    ["--out", "/proc/out-of-nobody", "--", "true"],
+    "Expected --out to be a folder that can be made",
+  ],
 ] as const)("%j is a usage error", async ([words, sentence]) => {
   const { code, stderr } = await finish(["startup", ...words]);
   expect(code).toBe(2);
