@@ -123,6 +123,17 @@ describe("a client that closes its own side", () => {
     expect(await text(socket)).toMatch(/^HTTP\/1\.1 200 OK\r\n.*late$/s);
   });
 
+  test("and names no host, as some probes by HTTP/1.0 do, gets it too", async () => {
+    const upstream = await startStub((_request, response) => void response.end("models"));
+    const { url } = await startGateway({ stub: upstream.url });
+    await expect.poll(async () => (await readyz(url)).ready).toBe(true);
+    for (const path of ["/readyz", "/v1/models"]) {
+      const socket = await connection(url);
+      socket.end(`GET ${path} HTTP/1.0\r\n\r\n`);
+      expect(await text(socket)).toMatch(/^HTTP\/1\.1 200 OK\r\n/);
+    }
+  });
+
   test("and has left altogether ends its request in the engine", async () => {
     let tell: () => void = () => undefined;
     const ended = new Promise<void>((resolve) => {

@@ -9,7 +9,9 @@ export type Fetch = Parameters<typeof createAdaptorServer>[0]["fetch"];
 
 export function createServer(fetch: Fetch): Server {
   // Bodies that nobody reads are `dropRest`'s, which doesn't cut off at once who still sends one.
-  const how = { overrideGlobalObjects: false, autoCleanupIncoming: false };
+  // A probe by HTTP/1.0 need not name a host; without one for it, such a request would be a 400.
+  const hostname = "localhost";
+  const how = { hostname, overrideGlobalObjects: false, autoCleanupIncoming: false };
   const server = createAdaptorServer({ fetch, ...how }) as Server;
   letHalfClose(server);
   // An answer may take as long as it takes; only the request itself has to come in time.
