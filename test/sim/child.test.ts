@@ -115,6 +115,16 @@ describe("a simulated engine as a process", () => {
     expect((await lost.first()).code).toBe("ERR_LAZYGRAPH_ENGINE_LOST");
   });
 
+  test("aborted before it has started, the caller gets the signal's own reason", async () => {
+    const reason = new Error("no longer needed");
+    const signal = AbortSignal.abort(reason);
+    await expect(startSimulatedEngine({ endpoint, signal })).rejects.toBe(reason);
+    const abort = new AbortController();
+    const starting = startSimulatedEngine({ endpoint, signal: abort.signal });
+    abort.abort(reason);
+    await expect(starting).rejects.toBe(reason);
+  });
+
   test("proves who it is with CURVE keys, which are not on its command line", async () => {
     const [server, client] = [curveKeyPair(), curveKeyPair()];
     await using controller = createController({

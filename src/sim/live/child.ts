@@ -56,7 +56,7 @@ const CLOSE_MS_MAX = 5000;
  * @throws OptionError for an unknown option or one that breaks its rule, before anything is started;
  *   LazygraphError `ERR_LAZYGRAPH_ADDRESS_IN_USE`, `ERR_LAZYGRAPH_BIND`, `ERR_LAZYGRAPH_PROFILE` or
  *   `ERR_LAZYGRAPH_TRACE` for what the engine can't use, `ERR_LAZYGRAPH_COMMAND_DIED` when it ends
- *   for another reason before it has started.
+ *   for another reason before it has started; the signal's reason.
  */
 export async function startSimulatedEngine(
   options: SimulatedEngineOptions = {},
@@ -74,6 +74,7 @@ export async function startSimulatedEngine(
     return engine.handle(session);
   } catch (error) {
     const { exitCode, signal } = await engine.exited;
+    options.signal?.throwIfAborted();
     if (engine.failure !== undefined) throw engine.failure;
     const end = signal === null ? `exit code ${exitCode}` : signal;
     throw new LazygraphError(
