@@ -138,8 +138,7 @@ class HttpController implements ControllerClient {
     } catch (error) {
       if (this.#closing.signal.aborted) return;
       problem = error as LazygraphError;
-      const lostReason = problem.message;
-      engines = this.#engines.map((engine) => ({ ...engine, connected: false, lostReason }));
+      engines = this.#away(problem);
     }
     if (this.#closing.signal.aborted) return;
     const { pollMs = POLL_MS, onChange } = this.#options;
@@ -154,6 +153,11 @@ class HttpController implements ControllerClient {
     this.#engines = engines;
     this.#waiters.wake((wanted) => this.#find(wanted));
     onChange?.();
+  }
+
+  /** What was seen last, of which nothing is known any more. */
+  #away({ message }: LazygraphError): readonly EngineSnapshot[] {
+    return this.#engines.map((engine) => ({ ...engine, connected: false, lostReason: message }));
   }
 
   #tell(problem: LazygraphError | undefined): void {
@@ -268,6 +272,7 @@ class HttpController implements ControllerClient {
     clearTimeout(this.#timer);
     this.#closing.abort(closedError());
     this.connected = false;
+    this.#engines = this.#away(closedError());
     this.#waiters.fail(closedError());
   }
 

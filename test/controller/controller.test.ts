@@ -747,6 +747,9 @@ describe("start, close and waiting", () => {
     await engine.connect(controller.endpoint);
     await controller.waitForEngine({ engine: "engine-0" });
     await controller.close();
+    expect(controller.engines()).toMatchObject([
+      { engine: "engine-0", connected: false, lostReason: "Its controller was closed." },
+    ]);
     const closed = expect.objectContaining({ code: "ERR_LAZYGRAPH_CLOSED" });
     for (const name of ["engine-0", "nobody"]) {
       expect(() => controller.freeze(name)).toThrow(closed);

@@ -122,6 +122,8 @@ describe("a controller over HTTP", () => {
     // All that the controller itself takes: 2,048 characters, as long as JSON can write them.
     await client.freeze("gpu-0/a b", "\u0001".repeat(2048));
     await client.freeze("gpu-0/a b", "\u00e9".repeat(2048));
+    await client.close();
+    expect(client.engines()).toMatchObject([{ engine: "gpu-0/a b", connected: false }]);
   });
 
   test("that refuses the name by which it is asked says so", async () => {

@@ -263,6 +263,10 @@ function* lost(record: EngineRecord, error: LazygraphError): Inners {
 
 function* closed(record: EngineRecord): Inners {
   remember(record, { closed: true });
+  // Nothing is lost, and nothing is told; but who asks the closed controller must not route by it.
+  if (record.connected) {
+    book(record, { connected: false, lostReason: "Its controller was closed." });
+  }
   yield { type: "cancel", timer: "tick" };
   yield { type: "cancel", timer: "settle" };
   yield* closeMemory(record);
