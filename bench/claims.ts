@@ -95,7 +95,7 @@ const VERIFY = "python3 bench/gpu/verify_report.py LOG";
 const FAMILIES = "bench/gpu/families.sh OUT_DIR";
 const MANY = "bench/gpu/many.sh GPUS OUT_DIR";
 const CHECKS = "python3 bench/gpu/checks.py OUT_DIR CHECK ...";
-const TEST_TIME = "test-time.json";
+const TEST_TIME = "test-time.json.gz";
 const FIRST_SET = "npm run bench:first-set";
 
 function findings(): Finding[] {

@@ -7,7 +7,6 @@
  * several models are needed; what a run must look like is told in bench/lib/graph-memory.ts.
  */
 
-import { writeFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 import type { Graph } from "../src/base/graph.ts";
 import { topGraphs } from "../src/base/graph.ts";
@@ -15,6 +14,7 @@ import { MIB } from "../src/base/units.ts";
 import type { ForecastConstants } from "../src/memory/constants.ts";
 import { MemoryForecast } from "../src/memory/forecast.ts";
 import { distinct, fitConstants, type MeasuredRun, readRuns } from "./lib/graph-memory.ts";
+import { writeResult } from "./lib/result-file.ts";
 
 const RESULTS = new URL("./results/", import.meta.url);
 
@@ -110,7 +110,7 @@ function main(folder: URL): void {
   );
   if (folder.href !== RESULTS.href) return;
   const document = { what: "forecast", method: "leave one model out", fittedOnAll: all, cases };
-  writeFileSync(new URL("forecast.json", RESULTS), `${JSON.stringify(document, undefined, 1)}\n`);
+  writeResult(new URL("forecast.json.gz", RESULTS), document);
 }
 
 const folder = process.argv[2];

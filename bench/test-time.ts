@@ -1,7 +1,7 @@
 /**
  * `BEFORE=CHECKOUT npm run bench:test-time`: the tests of an earlier checkout, there and here. All of
  * its tests run there; here those of the same names, and no others. Writes
- * bench/results/test-time.json; wants a machine with nothing else to do.
+ * bench/results/test-time.json.gz; wants a machine with nothing else to do.
  *
  * Hypothesis, against commit 491cc66 on two cores: at most half of the time.
  */
@@ -11,6 +11,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";
 import { basename, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
+import { writeResult } from "./lib/result-file.ts";
 
 const ROOT = fileURLToPath(new URL("..", import.meta.url));
 const SUITE_MS_MAX = 1_800_000;
@@ -126,8 +127,7 @@ try {
     vitest: told(vitestThen, vitestNow),
     pytest: told(pytestThen, pytestNow),
   };
-  const text = `${JSON.stringify(result, null, 1)}\n`;
-  writeFileSync(new URL("results/test-time.json", import.meta.url), text);
+  writeResult(new URL("results/test-time.json.gz", import.meta.url), result);
   for (const [name, suite] of Object.entries({ vitest: result.vitest, pytest: result.pytest })) {
     const { beforeSeconds, nowSeconds: seconds, tests, found } = suite;
     console.log(
