@@ -1,7 +1,7 @@
 /** A folder of one engine's caches: what is in it, and how a start uses it. */
 
 import { constants } from "node:fs";
-import { access, cp, mkdtemp, open, readdir, rm, stat } from "node:fs/promises";
+import { access, chmod, cp, lstat, mkdtemp, open, readdir, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { codeOf, LazygraphError, messageOf } from "../base/errors.ts";
@@ -34,7 +34,10 @@ export async function readFolder(folder: string): Promise<Manifest | undefined> 
       "name another, or empty it",
     );
   }
-  return manifestOf(await bounded(join(folder, MANIFEST)), folder);
+  const text = await bounded(join(folder, MANIFEST)).catch((error: unknown) => {
+    throw cachesError(`${MANIFEST} in ${folder}`, messageOf(error), "fill the caches anew", error);
+  });
+  return manifestOf(text, folder);
 }
 
 /**
@@ -70,7 +73,8 @@ export function manifestOf(text: string | undefined, place: string): Manifest {
 async function bounded(file: string): Promise<string | undefined> {
   await using handle = await open(file, constants.O_RDONLY | constants.O_NONBLOCK);
   const { size } = await handle.stat();
-  return size > MANIFEST_BYTES_MAX ? undefined : handle.readFile("utf8");
+  // Awaited here: while the file is being closed nobody would see it fail.
+  return size > MANIFEST_BYTES_MAX ? undefined : await handle.readFile("utf8");
 }
 
 /** As a whole or not at all: what has a manifest is complete. */
@@ -136,12 +140,15 @@ export async function useCaches(
   if (!readOnly && (await mayWrite(folder))) {
     return { variables: cacheVariables(folder), how: "used", release: kept };
   }
-  const copy = await mkdtemp(join(tmpdir(), "lazygraph-caches-"));
-  const release = (): Promise<void> => rm(copy, { recursive: true, force: true });
+  let copy: string | undefined;
+  const release = async (): Promise<void> => {
+    if (copy !== undefined) await rm(copy, { recursive: true, force: true, maxRetries: 3 });
+  };
   try {
+    copy = await mkdtemp(join(tmpdir(), "lazygraph-caches-"));
     for (const { name } of CACHE_KINDS) await copyIfThere(join(folder, name), join(copy, name));
   } catch (error) {
-    await release();
+    await release().catch(() => undefined);
     throw cachesError(
       `room for a private copy of ${folder} in ${tmpdir()}`,
       messageOf(error),
@@ -156,7 +163,21 @@ async function copyIfThere(from: string, to: string): Promise<void> {
   if (!(await isThere(from))) return;
   // Copied on write where the file system can; ninja compares times.
   const mode = constants.COPYFILE_FICLONE;
-  await cp(from, to, { recursive: true, preserveTimestamps: true, mode });
+  const filter = async (path: string): Promise<boolean> => {
+    const about = await lstat(path).catch(() => undefined);
+    return about?.isFile() === true || about?.isDirectory() === true;
+  };
+  await cp(from, to, { recursive: true, preserveTimestamps: true, mode, filter });
+  await makeWritable(to);
+}
+
+/** What the folder's rights kept from being written is the engine's own to change in a copy. */
+async function makeWritable(path: string): Promise<void> {
+  const entries = await readdir(path, { recursive: true, withFileTypes: true });
+  for (const each of [path, ...entries.map(({ parentPath, name }) => join(parentPath, name))]) {
+    const { mode } = await stat(each);
+    if ((mode & constants.S_IWUSR) === 0) await chmod(each, mode | constants.S_IWUSR);
+  }
 }
 
 async function isThere(path: string): Promise<boolean> {

@@ -39,7 +39,7 @@ export async function startCaches(
     const fingerprint = await cacheFingerprint(command, environment);
     const used = await useCaches(use.folder, fingerprint, use.readOnly);
     if (!quiet) note(SENTENCES[used.how].replace("DIR", use.folder));
-    return used;
+    return { ...used, release: () => used.release().catch(leftBehind) };
   } catch (error) {
     note(
       `Started without these caches: ${messageOf(error)}`,
@@ -47,6 +47,14 @@ export async function startCaches(
     );
     return NONE;
   }
+}
+
+/** The engine has ended, and how it did is what counts. */
+function leftBehind(error: unknown): void {
+  note(
+    `Expected to remove the private copy of the caches, got ${messageOf(error)}: remove it.`,
+    "ERR_LAZYGRAPH_CACHES",
+  );
 }
 
 const SENTENCES: Readonly<Record<UsedCaches["how"], string>> = {

@@ -4,7 +4,7 @@ import { stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { counted } from "../base/counted.ts";
-import { codeOf, OptionError } from "../base/errors.ts";
+import { codeOf, messageOf, OptionError } from "../base/errors.ts";
 import { MIB } from "../base/units.ts";
 import { cachesError, checkFingerprint, readFolder, type Size, sizeOf } from "../caches/folder.ts";
 import { CACHE_KINDS, type CachePlace, cacheVariables, usualPlaces } from "../caches/kinds.ts";
@@ -237,7 +237,8 @@ async function check(
 async function manifestAt(path: string): Promise<Manifest> {
   const about = await stat(path).catch((error: unknown) => {
     if (codeOf(error) === "ENOENT") return undefined;
-    throw error;
+    const expected = `a pack or a folder of caches at ${path}`;
+    throw cachesError(expected, messageOf(error), "name another", error);
   });
   if (about?.isFile() === true) return (await readPack(path)).manifest;
   const manifest = about === undefined ? undefined : await readFolder(path);

@@ -119,6 +119,23 @@ test("read-only caches are used as a copy, which is gone when the command has en
   await expect(stat(place)).rejects.toThrow("ENOENT");
 });
 
+test("a copy that can't be removed costs neither the exit code nor the end", async () => {
+  const { folder, vllm, caches, lazygraph, run } = await engine();
+  await run("--quiet");
+  const temporary = join(folder, "temporary");
+  await mkdir(temporary);
+  const script = `import os\nos.rename("${temporary}", "${temporary}2")\nopen("${temporary}", "w")\nexit(5)\n`;
+  await writeFile(vllm, `#!/usr/bin/env python3\n${script}`);
+  const words = ["--caches", caches, "--caches-read-only", "--endpoint", "tcp://127.0.0.1:0"];
+  const env = { PYTHONPATH: await pluginSite(folder), TMPDIR: temporary };
+  const { code, stderr } = await finish(["run", ...words, "--", vllm, "serve", "MODEL"], env);
+  expect({ code, stderr }).toEqual({
+    ...{ code: 5, stderr: expect.stringMatching(/private copy.*\[ERR_LAZYGRAPH_CACHES\]\n/) },
+  });
+  const wrong = await lazygraph("caches", "check", join(vllm, "x"), "--", vllm, "serve", "MODEL");
+  expect(wrong.stderr).toMatch(/^lazygraph: Expected a pack .*\[ERR_LAZYGRAPH_CACHES\]\n$/);
+});
+
 test("unpacked without a command where an image is built; the start checks it", async () => {
   const { folder, caches, lazygraph, run } = await engine();
   await run("--quiet");
