@@ -1,5 +1,6 @@
 /** A folder of caches as one file, to bake into an image or to mount: a tar archive, gzipped. */
 
+import { randomUUID } from "node:crypto";
 import { readdir, rename, rm, stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { create, extract, list, type ReadEntry } from "tar";
@@ -37,7 +38,8 @@ export async function packFolder(given: string, file: string): Promise<Packed> {
     if (isFile) [files, bytes] = [files + 1, bytes + size];
     return true;
   };
-  const part = `${file}.part`;
+  // Two may be packing into the same file.
+  const part = `${file}.${randomUUID().slice(0, 8)}.part`;
   try {
     // First, so that it is found without reading on.
     await create({ file: part, cwd: folder, gzip: true, filter }, [MANIFEST, ...kinds]);
@@ -73,6 +75,8 @@ export async function readPack(file: string): Promise<PackContent> {
     if (entries > ENTRIES_MAX || bytes > BYTES_MAX) throw tooMuch(file);
   };
   try {
+    // Opening a pipe would wait for whoever writes into it; and a pack is read twice.
+    if (!(await stat(file)).isFile()) throw new Error("no plain file");
     await list({ file, strict: true, onReadEntry });
   } catch (error) {
     if (error instanceof LazygraphError) throw error;

@@ -1,11 +1,13 @@
 /** Folders of caches and packs on a real file system. */
 
+import { execFileSync } from "node:child_process";
 import {
   access,
   chmod,
   mkdir,
   readdir,
   readFile,
+  rm,
   stat,
   symlink,
   utimes,
@@ -171,6 +173,34 @@ test("a damaged manifest is told, not taken for an empty folder", async () => {
   const folder = await filled();
   await writeFile(join(folder, MANIFEST), "{");
   await expect(readFolder(folder)).rejects.toMatchObject({ code: "ERR_LAZYGRAPH_CACHES" });
+  await rm(join(folder, MANIFEST));
+  await mkdir(join(folder, MANIFEST));
+  await expect(readFolder(folder)).rejects.toMatchObject({ code: "ERR_LAZYGRAPH_CACHES" });
+});
+
+test("a private copy may be written where the folder's own rights forbid it", async () => {
+  const folder = await filled();
+  execFileSync("mkfifo", [join(folder, "triton", "pipe")]);
+  await chmod(join(folder, "triton", "b", "kernel.so"), 0o555);
+  await chmod(join(folder, "triton", "b"), 0o555);
+  const { how, variables, release } = await useCaches(folder, HERE, true);
+  expect(how).toBe("copied");
+  const copy = join(variables["TRITON_CACHE_DIR"] ?? "", "b");
+  for (const path of [copy, join(copy, "kernel.so")]) {
+    expect((await stat(path)).mode & 0o777).toBe(0o755);
+  }
+  await release();
+  await expect(access(copy)).rejects.toThrow("ENOENT");
+});
+
+test("two may pack into the same file, and a pipe is no pack", async () => {
+  const folder = await filled();
+  const file = join(dirname(folder), "pack");
+  await Promise.all([packFolder(folder, file), packFolder(folder, file)]);
+  expect((await readPack(file)).files).toBe(2);
+  expect(await readdir(dirname(folder))).toEqual(["caches", "pack"]);
+  execFileSync("mkfifo", [`${file}.pipe`]);
+  await expect(readPack(`${file}.pipe`)).rejects.toMatchObject({ code: "ERR_LAZYGRAPH_CACHES" });
 });
 
 test.skipIf(process.getuid?.() === 0)("a folder that can't be written says so", async () => {
