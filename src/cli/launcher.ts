@@ -4,9 +4,9 @@ import { resolve } from "node:path";
 import { OptionError } from "../base/errors.ts";
 import { MIB } from "../base/units.ts";
 import { cacheVariables } from "../caches/kinds.ts";
-import { createLauncher } from "../launcher/launcher.ts";
+import { openLauncher } from "../launcher/launcher.ts";
 import { askLauncher, type LauncherStatus } from "../launcher/status.ts";
-import { note } from "./errors.ts";
+import { note, reportError } from "./errors.ts";
 import { numberOption } from "./number-option.ts";
 import { type ParsedOptions, parseOptions } from "./options.ts";
 import { stopSignal } from "./stop-signal.ts";
@@ -76,7 +76,7 @@ export async function runLauncher(argv: readonly string[]): Promise<number> {
   const main = options.strings.get("main");
   const caches = options.strings.get("caches");
   const stopping = stopSignal();
-  const launcher = createLauncher({
+  const launcher = openLauncher({
     ...(python === undefined ? {} : { python }),
     ...(socket === undefined ? {} : { socket }),
     ...(main === undefined ? {} : { main }),
@@ -93,7 +93,11 @@ export async function runLauncher(argv: readonly string[]): Promise<number> {
     const first = await Promise.race([launcher.start(), stopping]);
     if (typeof first === "string") return 0;
     const end = await Promise.race([launcher.ended, stopping]);
-    if (typeof end === "number") return end;
+    if (typeof end === "number") {
+      const fault = launcher.fault();
+      if (fault !== undefined) reportError(fault);
+      return end;
+    }
     if (!options.flags.has("quiet")) note(`${end}: stopping; servers go on by themselves.`);
     return 0;
   } finally {

@@ -11,7 +11,7 @@ import { resolve } from "node:path";
 import { createInterface } from "node:readline";
 import * as v from "valibot";
 import { callback, checkOptions, type OptionRules, rule, textRule } from "../base/check-options.ts";
-import { ERROR_CODES, type ErrorCode, LazygraphError } from "../base/errors.ts";
+import { ERROR_CODES, type ErrorCode, LazygraphError, messageOf } from "../base/errors.ts";
 import { object, whole } from "../base/schema.ts";
 import { launcherCommand } from "./command.ts";
 import { askLauncher, type LauncherStatus, launcherStatus } from "./status.ts";
@@ -79,11 +79,19 @@ const RULES: OptionRules<LauncherOptions> = {
 
 /** @throws OptionError that names the first option that is unknown or breaks its rule */
 export function createLauncher(options: LauncherOptions = {}): Launcher {
+  return openLauncher(options);
+}
+
+/** A launcher that also tells why it has ended, once it has; undefined: as it was asked to. */
+export function openLauncher(
+  options: LauncherOptions,
+): Launcher & { readonly fault: () => LazygraphError | undefined } {
   checkOptions(options, RULES);
   const { python = "python3", environment = process.env, onStatus } = options;
   let child: ChildProcess | undefined;
   let socket: string | undefined;
   let stderr = "";
+  let fault: LazygraphError | undefined;
   let end: (code: number) => void = () => undefined;
   const ended = new Promise<number>((settle) => {
     end = settle;
@@ -91,10 +99,18 @@ export function createLauncher(options: LauncherOptions = {}): Launcher {
 
   function begin(): Promise<LauncherStatus> {
     return new Promise((listening, fail) => {
-      const started = spawn(python, words(options), {
-        env: environment,
-        stdio: ["ignore", "pipe", "pipe"],
-      });
+      let started: ChildProcess;
+      try {
+        started = spawn(python, words(options), {
+          env: environment,
+          stdio: ["ignore", "pipe", "pipe"],
+        });
+      } catch (error) {
+        // Some reasons are thrown, others are told by an event.
+        end(1);
+        fail(failed(python, messageOf(error)));
+        return;
+      }
       child = started;
       const timer = setTimeout(
         () => started.kill("SIGKILL"),
@@ -113,10 +129,11 @@ export function createLauncher(options: LauncherOptions = {}): Launcher {
       });
       started.once("error", (error) => fail(failed(python, error.message)));
       // After its last words have been read.
-      started.once("close", (code) => {
+      started.once("close", (code, signal) => {
         clearTimeout(timer);
+        if (code !== 0) fault = reasonOf(python, stderr, socket !== undefined, signal);
         end(code ?? 1);
-        fail(reasonOf(python, stderr));
+        fail(fault ?? reasonOf(python, stderr));
       });
     });
   }
@@ -131,6 +148,7 @@ export function createLauncher(options: LauncherOptions = {}): Launcher {
   };
   return {
     ended,
+    fault: () => fault,
     start() {
       starting ??= begin();
       return starting;
@@ -169,7 +187,12 @@ function words(options: LauncherOptions): string[] {
 }
 
 /** The launcher's own sentence and code, if its last line has them. */
-function reasonOf(python: string, stderr: string): LazygraphError {
+function reasonOf(
+  python: string,
+  stderr: string,
+  listened = false,
+  signal: NodeJS.Signals | null = null,
+): LazygraphError {
   const last = stderr.trim().split("\n").at(-1) ?? "";
   const [, sentence, code] = /^lazygraph: (.*) \[(ERR_LAZYGRAPH_\w+)\]$/.exec(last) ?? [];
   if (sentence !== undefined && ERROR_CODES.some((known) => known === code)) {
@@ -182,12 +205,15 @@ function reasonOf(python: string, stderr: string): LazygraphError {
         "install it there.",
     );
   }
-  return failed(python, last === "" ? "an end without a word" : last);
+  // One that has listened may have said much before that is not why it was killed.
+  if (listened && signal !== null) return failed(python, `its end by ${signal}`, "stay");
+  const got = last === "" ? "an end without a word" : last;
+  return failed(python, got, listened ? "stay" : "become");
 }
 
-function failed(python: string, got: string): LazygraphError {
+function failed(python: string, got: string, what = "become"): LazygraphError {
   return new LazygraphError(
     "ERR_LAZYGRAPH_LAUNCHER_FAILED",
-    `Expected ${python} to become a launcher, got ${got.slice(0, 400)}: run it by hand to see more.`,
+    `Expected ${python} to ${what} a launcher, got ${got.slice(0, 400)}: run it by hand to see more.`,
   );
 }

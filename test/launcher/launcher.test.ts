@@ -165,3 +165,18 @@ test("lazygraph launcher and run --launcher, with the command's exit code", asyn
     /^lazygraph: Not forked but spawned: Expected a launcher at .* \[ERR_LAZYGRAPH_LAUNCHER_UNREACHABLE\]\n$/,
   );
 });
+
+test("lazygraph launcher says why it has ended", async () => {
+  const { folder, env } = await place();
+  const words = ["--python", python, "--socket", join(folder, "s"), "--preload", "json", "--json"];
+  const launcher = lazygraph(["launcher", ...words], env);
+  const { pid } = JSON.parse(await launcher.line("stdout", /^\{/));
+  process.kill(pid, "SIGKILL");
+  const { code, stderr } = await launcher.finished;
+  expect({ code, stderr }).toEqual({
+    ...{ code: 1, stderr: expect.stringMatching(/its end by SIGKILL.*_LAUNCHER_FAILED\]\n$/) },
+  });
+  const large = launcherIn(folder, { environment: { LARGE: "x".repeat(1 << 18) } });
+  await expect(large.start()).rejects.toMatchObject({ code: "ERR_LAZYGRAPH_LAUNCHER_FAILED" });
+  expect(await large.ended).toBe(1);
+});
