@@ -27,6 +27,7 @@ ANSWER_BYTES_MAX = 1 << 16
 FORWARDED = ("SIGINT", "SIGTERM", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGCONT")
 USAGE = "usage: client.py SOCKET [--no-spawn] -- COMMAND …"
 UNREACHABLE = "ERR_LAZYGRAPH_LAUNCHER_UNREACHABLE"
+FAILED = "ERR_LAZYGRAPH_LAUNCHER_FAILED"
 REFUSED_FOR_GOOD = ("ERR_LAZYGRAPH_LAUNCHER_NOT_ALLOWED",)
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 # As in timeline/recorder.py, which isn't to be imported here.
@@ -48,7 +49,7 @@ class Server:
         self._connection = connection
         # Held from the start: without its keeper it is the only sure name of the process.
         self._ended: int | None = None
-        with contextlib.suppress(ProcessLookupError):  # it has ended, and its keeper says so
+        with contextlib.suppress(OSError):  # it has ended, and its keeper says so; or files lack
             self._ended = os.pidfd_open(pid)
 
     def forward(self, number: int, _frame: object) -> None:
@@ -149,8 +150,7 @@ def ask(path: str, data: bytes) -> tuple[Server, Answers]:
     connection = connect(path)
     head, rest = data[:1024], data[1024:]
     try:
-        with contextlib.ExitStack() as opened:
-            socket.send_fds(connection, [head], [_open(fd, opened) for fd in (0, 1, 2)])
+        socket.send_fds(connection, [head], [0, 1, 2])
         connection.sendall(rest)
     except OSError:
         pass  # Its answer says why it hung up.
@@ -172,8 +172,8 @@ def connect(path: str) -> socket.socket:
     Raises:
         NotForkedError: there is none.
     """
-    connection = socket.socket(socket.AF_UNIX)
     try:
+        connection = socket.socket(socket.AF_UNIX)
         found = os.stat(path)
         if not stat.S_ISSOCK(found.st_mode) or found.st_uid != os.getuid():
             raise NotForkedError(
@@ -190,15 +190,14 @@ def connect(path: str) -> socket.socket:
     return connection
 
 
-def _open(fd: int, opened: contextlib.ExitStack) -> int:
-    """The descriptor, or one of nothing where it is closed."""
-    try:
-        os.fstat(fd)
-    except OSError:
-        null = os.open(os.devnull, os.O_RDWR)
-        opened.callback(os.close, null)
-        return null
-    return fd
+def _open_standard_files() -> None:
+    """Where one is closed, the connection would come to be in its place, and go to the server.
+
+    A command that is spawned after all has them closed again, as Python opens files.
+    """
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(fd)
 
 
 def be_forked(path: str, command: list[str]) -> NoReturn:
@@ -207,7 +206,13 @@ def be_forked(path: str, command: list[str]) -> NoReturn:
     Raises:
         NotForkedError: the launcher has started nothing.
     """
-    data = request(command)
+    try:
+        _open_standard_files()
+        data = request(command)
+    except OSError as error:  # its folder is gone, or files lack: a process starts all the same
+        raise NotForkedError(
+            FAILED, f"Expected a folder and files that a server can be given, got {error.strerror}."
+        ) from error
     with signals_kept() as early:
         server, answers = ask(path, data)
         pass_on(server)
