@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -736,3 +737,66 @@ def test_no_start_waits_for_a_client_that_says_nothing(launcher: Launcher) -> No
         assert process.returncode == 4
         silent.settimeout(SECONDS_MAX)
         assert silent.recv(1) == b""  # its time is over
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&- 2>&-"])
+def test_a_client_with_closed_files_ends_as_its_server(launcher: Launcher, closed: str) -> None:
+    words = command(launcher.path, "serve", "quiet", "7")
+    ended = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}', "sh", *words], env=environment(), timeout=SECONDS_MAX
+    )
+    # Without an output its last flush fails, as in a process that began so.
+    assert ended.returncode in ((7,) if closed == "<&-" else (7, 120))
+
+
+def test_where_its_folder_is_gone_the_command_is_spawned(launcher: Launcher, vllm: Path) -> None:
+    words = command(launcher.path, "serve", spawns=True)
+    script = 'mkdir gone; cd gone; rmdir ../gone; exec "$@"'
+    ended = subprocess.run(
+        ["sh", "-c", script, "sh", *words],
+        env=environment(),
+        cwd=vllm.parent,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS_MAX,
+    )
+    assert ended.stdout.startswith("spawned ")
+    assert ended.stderr.startswith("lazygraph: Not forked but spawned: Expected a folder")
+    assert ended.stderr.splitlines()[0].endswith("[ERR_LAZYGRAPH_LAUNCHER_FAILED]")
+
+
+def test_a_launcher_out_of_descriptors_listens_again_once_there_are_some(
+    launcher: Launcher,
+) -> None:
+    opened = len(os.listdir(f"/proc/{launcher.process.pid}/fd"))
+    files, pid = resource.RLIMIT_NOFILE, launcher.process.pid
+    before = resource.prlimit(pid, files)
+    resource.prlimit(pid, files, (opened + 8, before[1]))
+    peers = []
+    for _ in range(12):
+        peers.append(socket.socket(socket.AF_UNIX))
+        peers[-1].connect(str(launcher.path))
+    time.sleep(0.5)
+    assert launcher.process.poll() is None
+    for peer in peers:
+        peer.close()
+    resource.prlimit(pid, files, before)
+    assert launcher.ask()["children"] == 0
+
+
+def test_one_that_is_stopped_with_all_places_taken_is_in_use(launcher: Launcher) -> None:
+    launcher.process.send_signal(signal.SIGSTOP)
+    peers = []
+    with contextlib.suppress(BlockingIOError):
+        while len(peers) < 100:
+            peers.append(socket.socket(socket.AF_UNIX))
+            peers[-1].setblocking(False)
+            peers[-1].connect(str(launcher.path))
+    second = launch(launcher.path)
+    try:
+        assert "ERR_LAZYGRAPH_ADDRESS_IN_USE" in second.communicate(timeout=SECONDS_MAX)[1]
+    finally:
+        second.kill()
+        launcher.process.send_signal(signal.SIGCONT)
+        for peer in peers:
+            peer.close()

@@ -161,3 +161,17 @@ def test_a_default_socket_is_in_a_folder_of_its_users_alone(
     path.parent.chmod(0o777)
     with pytest.raises(RefusedError, match="only this user can enter"):
         default_socket()
+
+
+def test_a_request_nested_without_end_is_refused_as_any_other() -> None:
+    with pytest.raises(RefusedError, match="Expected a request with"):
+        parse(b"[" * 200_000)
+
+
+@pytest.mark.parametrize("runtime", ["/nowhere", "/dev/null"])
+def test_a_folder_for_sockets_that_cannot_be_made_is_told(
+    runtime: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", runtime)
+    with pytest.raises(RefusedError, match=f"Expected to make {runtime}/lazygraph-"):
+        default_socket()

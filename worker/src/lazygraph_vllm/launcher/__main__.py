@@ -34,12 +34,18 @@ def default_socket() -> str:
     """One for each user and environment.
 
     Raises:
-        RefusedError: its folder is another's.
+        RefusedError: its folder is another's, or can't be made.
     """
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     folder = Path(runtime or tempfile.gettempdir()) / f"lazygraph-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+    except OSError as error:
+        raise RefusedError(
+            refusal.FAILED,
+            f"Expected to make {folder}, got {error.strerror}: give a --socket elsewhere.",
+        ) from error
     if found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
         raise RefusedError(
             refusal.FAILED,

@@ -37,8 +37,17 @@ def keep(connection: socket.socket, become: Callable[[], None], fds: list[int]) 
         return.
     """
     os.setsid()
-    told, tell = os.pipe()
-    pid = os.fork()
+    try:
+        told, tell = os.pipe()
+        pid = os.fork()
+    except OSError as error:
+        refused = RefusedError(
+            refusal.FAILED,
+            f"Expected to fork, got {error.strerror}: free memory, processes or files.",
+        )
+        with contextlib.suppress(OSError):
+            connection.send(json.dumps(refused.answer()).encode() + b"\n")
+        os._exit(1)
     if pid == 0:
         os.close(told)
         connection.close()
@@ -136,7 +145,8 @@ class Keeper:
         self._data += data
         while b"\n" in self._data:
             line, _, self._data = self._data.partition(b"\n")
-            with contextlib.suppress(ValueError, KeyError, TypeError, ProcessLookupError):
+            # Whatever it is, the server mustn't be left without its keeper.
+            with contextlib.suppress(Exception):
                 os.kill(self._pid, int(json.loads(line)["signal"]))
         return bool(data) and len(self._data) <= COMMANDS_BYTES_MAX
 

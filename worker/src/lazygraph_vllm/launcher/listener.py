@@ -27,6 +27,7 @@ from .server import become
 CONNECTIONS_MAX = 32
 REQUEST_SECONDS = 10.0
 """For a request to arrive in full."""
+OUT_OF_FILES_SECONDS = 0.1
 DESCRIPTORS = 3
 CREDENTIALS = struct.Struct("3i")
 
@@ -72,10 +73,13 @@ def _clear(path: str) -> None:
             return
         with socket.socket(socket.AF_UNIX) as probe:
             try:
+                probe.setblocking(False)
                 probe.connect(path)
             except ConnectionRefusedError:
                 os.unlink(path)
                 return
+            except BlockingIOError:
+                pass  # It is there, stopped or busy, and as many wait as can.
         raise RefusedError(
             refusal.ADDRESS_IN_USE,
             f"Expected {path} to be free, got a launcher that listens there: use that one, or "
@@ -177,14 +181,20 @@ class Listener:
             end.close()
 
     def _accept(self) -> None:
-        with contextlib.suppress(BlockingIOError):
+        try:
             connection, _ = self._socket.accept()
-            connection.setblocking(False)
-            if len(self._peers) >= CONNECTIONS_MAX or _user(connection) != os.getuid():
-                connection.close()
-                return
-            self._peers[connection] = Peer(connection, time.monotonic() + REQUEST_SECONDS)
-            self._selector.register(connection, selectors.EVENT_READ)
+        except BlockingIOError:
+            return
+        except OSError:
+            # No descriptor is left: it waits until peers are served, or dropped as too late.
+            time.sleep(OUT_OF_FILES_SECONDS)
+            return
+        connection.setblocking(False)
+        if len(self._peers) >= CONNECTIONS_MAX or _user(connection) != os.getuid():
+            connection.close()
+            return
+        self._peers[connection] = Peer(connection, time.monotonic() + REQUEST_SECONDS)
+        self._selector.register(connection, selectors.EVENT_READ)
 
     def _receive(self, peer: Peer) -> bool:
         try:

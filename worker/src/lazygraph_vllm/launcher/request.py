@@ -93,7 +93,7 @@ def parse(data: bytes) -> Request:
     try:
         body = json.loads(data)
         values = {each.name: body[each.name] for each in fields(Request)}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _no_request(f"{type(error).__name__}: {error}") from error
     sound = (
         _all(values["argv"], list, str)
