@@ -40,6 +40,7 @@ from lazygraph_vllm.protocol.messages import (
     StepCount,
     Telemetry,
     Welcome,
+    encode,
 )
 from lazygraph_vllm.rules import forecast
 from lazygraph_vllm.settings import Settings
@@ -848,3 +849,10 @@ def test_engines_of_dense_data_parallelism_have_names_of_their_own() -> None:
         return Agent(settings, config, "0.26.0").session.hello("0.26.0").engine
 
     assert [name(0), name(1), name(2)] == ["replica", "replica#1", "replica#2"]
+
+
+def test_a_model_whose_path_is_no_utf_8_has_a_name_that_can_be_sent() -> None:
+    config = make_config()
+    config.model_config.served_model_name = "/models/\udcff"
+    hello = Agent(Settings(mode="idle", endpoint="ipc://x"), config, "0.26.0").session.hello("0.26")
+    assert hello.model == "/models/?" and encode(hello)

@@ -110,19 +110,20 @@ def load_settings(env: Mapping[str, str] | None = None) -> Settings | None:
     if mode not in MODES:
         raise SettingsError(f"expected LAZYGRAPH_MODE to be eager, lazy or idle, got {mode!r}")
     raw_ms = env.get("LAZYGRAPH_HANDSHAKE_MS", "").strip() or "250"
-    if not raw_ms.isascii() or not raw_ms.isdigit() or int(raw_ms) > HANDSHAKE_MS_MAX:
+    # Python takes no more than 4,300 digits for a number.
+    if re.fullmatch(r"0*[0-9]{1,5}", raw_ms) is None or int(raw_ms[-5:]) > HANDSHAKE_MS_MAX:
         raise SettingsError(
             f"expected LAZYGRAPH_HANDSHAKE_MS to be 0 to {HANDSHAKE_MS_MAX} milliseconds, "
-            f"got {raw_ms!r}"
+            f"got {raw_ms[:80]!r}"
         )
     engine = env.get("LAZYGRAPH_ENGINE", "").strip() or None
     if engine is not None and len(engine) > 128:
         raise SettingsError(
             f"expected LAZYGRAPH_ENGINE to have at most 128 characters, got {len(engine)}"
         )
-    if engine is not None and any(unicodedata.category(c) == "Cc" for c in engine):
+    if engine is not None and any(unicodedata.category(c) in ("Cc", "Cs") for c in engine):
         raise SettingsError(
-            f"expected LAZYGRAPH_ENGINE to have no control characters, got {engine!r}"
+            f"expected LAZYGRAPH_ENGINE to be UTF-8 without control characters, got {engine!r}"
         )
     reserve = env.get("LAZYGRAPH_RESERVE", "").strip().lower() or "least"
     if reserve not in RESERVES:
@@ -136,7 +137,7 @@ def load_settings(env: Mapping[str, str] | None = None) -> Settings | None:
         mode=mode,
         endpoint=endpoint,
         engine=engine,
-        handshake_ms=int(raw_ms),
+        handshake_ms=int(raw_ms[-5:]),
         verify=_flag(env, "LAZYGRAPH_VERIFY"),
         allow_untested=_flag(env, "LAZYGRAPH_ALLOW_UNTESTED"),
         curve=load_curve(env),

@@ -98,6 +98,7 @@ class Session:
         host = net.gethostname()
         name = getattr(model, "served_model_name", None) or getattr(model, "model", "unknown")
         name = name[0] if isinstance(name, (list, tuple)) else str(name)
+        name = name.encode(errors="replace").decode()  # a path's bytes may be no UTF-8
         engine = self._settings.engine or f"{host}/{name}"
         # Engines of dense data parallelism know nothing of each other, and would share one name.
         if index := getattr(parallel, "data_parallel_index", 0):
