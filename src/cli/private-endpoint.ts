@@ -19,7 +19,9 @@ interface PrivateEndpoint extends AsyncDisposable {
 export async function openPrivateEndpoint(parent: string = tmpdir()): Promise<PrivateEndpoint> {
   const folder = await mkdtemp(join(parent, "lazygraph-run-")).catch(() => undefined);
   const remove = async (): Promise<void> => {
-    if (folder !== undefined) await rm(folder, { recursive: true, force: true });
+    if (folder === undefined) return;
+    // How the command has ended is what counts.
+    await rm(folder, { recursive: true, force: true }).catch(() => undefined);
   };
   const path = folder === undefined ? "" : join(folder, "engine.sock");
   // Engines take several addresses, with commas or blanks between them.

@@ -7,7 +7,14 @@ import type { StartReport, StartSource } from "../controller/http.ts";
 import { defaultPlanFolder } from "../plan/place.ts";
 import { addToHistory, historyKey, readHistory } from "../startup/history.ts";
 import { hasPassed, type PastStart, PHASES, pastStart, progressOf } from "../startup/progress.ts";
-import { FOLDER_VARIABLE, monotonicSeconds, readBegun, readSpans } from "../startup/spans.ts";
+import {
+  type Begun,
+  FOLDER_VARIABLE,
+  monotonicSeconds,
+  readBegun,
+  readSpans,
+  type Span,
+} from "../startup/spans.ts";
 import { portOf } from "./startup-run.ts";
 
 const POLL_MS = 500;
@@ -33,7 +40,9 @@ export interface StartWatchOptions {
 export async function watchStart(options: StartWatchOptions): Promise<StartWatch> {
   const { command, environment } = options;
   const given = environment[FOLDER_VARIABLE]?.trim() || undefined;
-  const folder = given ?? (await mkdtemp(join(tmpdir(), "lazygraph-startup-")));
+  // Without one nothing is timed, and the command is started all the same.
+  const folder =
+    given ?? (await mkdtemp(join(tmpdir(), "lazygraph-startup-")).catch(() => undefined));
   const file = historyFile(options);
   const past: readonly PastStart[] = file === undefined ? [] : await readHistory(file);
   const url = `http://127.0.0.1:${portOf(command, 0)}/health`;
@@ -45,7 +54,7 @@ export async function watchStart(options: StartWatchOptions): Promise<StartWatch
   async function look(): Promise<void> {
     if (await answers(url)) {
       ready = monotonicSeconds();
-      if (file === undefined || closed) return;
+      if (file === undefined || folder === undefined || closed) return;
       const spans = await readSpans(folder);
       // Kept for the next start alone; that it can't be is no concern of this one.
       if (spans.length > 0) await addToHistory(file, pastStart(spans, spawned, ready));
@@ -56,7 +65,7 @@ export async function watchStart(options: StartWatchOptions): Promise<StartWatch
   const again = (): void => void look().catch(() => undefined);
 
   return {
-    variables: { [FOLDER_VARIABLE]: folder },
+    variables: folder === undefined ? {} : { [FOLDER_VARIABLE]: folder },
     phases: PHASES,
     begin() {
       spawned = monotonicSeconds();
@@ -72,18 +81,23 @@ export async function watchStart(options: StartWatchOptions): Promise<StartWatch
           pastStarts: past.length,
         };
       }
-      const [begun, ended] = await Promise.all([readBegun(folder), readSpans(folder)]).catch(
-        (): [[], []] => [[], []],
-      );
+      const [begun, ended] = await timed(folder);
       const passed = until !== undefined && hasPassed(begun, ended, until);
       return { ready: false, passed, ...progressOf(begun, ended, past, { spawned, now }) };
     },
     async [Symbol.asyncDispose]() {
       closed = true;
       clearTimeout(timer);
-      if (given === undefined) await rm(folder, { recursive: true, force: true });
+      if (given !== undefined || folder === undefined) return;
+      // How the command has ended is what counts.
+      await rm(folder, { recursive: true, force: true }).catch(() => undefined);
     },
   };
+}
+
+async function timed(folder: string | undefined): Promise<[Begun[], Span[]]> {
+  if (folder === undefined) return [[], []];
+  return Promise.all([readBegun(folder), readSpans(folder)]).catch(() => [[], []]);
 }
 
 /** Beside learned plans: they say the same sort of thing, and have a volume where one is mounted. */

@@ -41,6 +41,7 @@ const PREPARE_SECONDS_MAX = 600;
 const OUTPUT_BYTES_MAX = 16 * MIB;
 const PORT_PLACEHOLDER = "{port}";
 const DEFAULT_PORT = 8000;
+const PORT_MAX = 65_535;
 
 /** @throws LazygraphError `ERR_LAZYGRAPH_COMMAND_DIED`, or `ERR_LAZYGRAPH_BENCH` */
 export async function measureStart(options: StartOptions): Promise<MeasuredStart> {
@@ -50,7 +51,13 @@ export async function measureStart(options: StartOptions): Promise<MeasuredStart
   const words = variant.command.map((word) => word.replaceAll(PORT_PLACEHOLDER, String(port)));
   const url = new URL(`http://127.0.0.1:${portOf(variant.command, port)}/`);
   await makeFolder(folder);
-  const timeline = await mkdtemp(join(tmpdir(), "lazygraph-startup-"));
+  const timeline = await mkdtemp(join(tmpdir(), "lazygraph-startup-")).catch((error: unknown) => {
+    throw new LazygraphError(
+      "ERR_LAZYGRAPH_BENCH",
+      `Expected to make a folder in ${tmpdir()}, got ${messageOf(error)}: set TMPDIR.`,
+      { cause: error },
+    );
+  });
   const command = EngineCommand.start({
     command: words,
     environment: { ...process.env, [FOLDER_VARIABLE]: timeline },
@@ -70,7 +77,7 @@ export async function measureStart(options: StartOptions): Promise<MeasuredStart
     return { result: startResult(variant.name, run, times, pieces, spans), spans, spawned };
   } finally {
     await command.stop();
-    await rm(timeline, { recursive: true, force: true });
+    await rm(timeline, { recursive: true, force: true }).catch(() => undefined);
   }
 }
 
@@ -99,7 +106,9 @@ export function portOf(command: readonly string[], free: number): number {
   if (command.some((word) => word.includes(PORT_PLACEHOLDER))) return free;
   for (const [index, word] of command.entries()) {
     const value = word === "--port" ? command[index + 1] : /^--port=(.*)$/.exec(word)?.[1];
-    if (value !== undefined && /^\d{1,5}$/.test(value)) return Number(value);
+    if (value !== undefined && /^\d{1,5}$/.test(value) && Number(value) <= PORT_MAX) {
+      return Number(value);
+    }
   }
   return DEFAULT_PORT;
 }

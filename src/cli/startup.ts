@@ -3,7 +3,7 @@
 import { stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { counted } from "../base/counted.ts";
-import { codeOf, type ErrorCode, OptionError } from "../base/errors.ts";
+import { codeOf, type ErrorCode, LazygraphError, messageOf, OptionError } from "../base/errors.ts";
 import { makeFolder } from "../base/make-folder.ts";
 import type { StartResult } from "../startup/start.ts";
 import { comparison, waterfall } from "../startup/text.ts";
@@ -96,7 +96,13 @@ export async function runStartup(argv: readonly string[]): Promise<number> {
   void stopSignal().then((name) => stopping.abort(new Error(`stopped by ${name}`)));
   const events: TraceEvent[] = [];
   const keep = (outcome: Outcome): Promise<void> =>
-    write(folder, startupDocument(variants, outcome), events);
+    write(folder, startupDocument(variants, outcome), events).catch((error: unknown) => {
+      throw new LazygraphError(
+        "ERR_LAZYGRAPH_BENCH",
+        `Expected to write the result into ${folder}, got ${messageOf(error)}: give another --out.`,
+        { cause: error },
+      );
+    });
   const outcome = await takeTurns(
     { variants, runs, folder, readyWithinSeconds, withinSeconds, signal: stopping.signal },
     {

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { freePort } from "../../src/bench/engine-command.ts";
 import { SIMULATED_ENGINE } from "../helpers/built.ts";
-import { lazygraph } from "./helpers/command.ts";
+import { finish, lazygraph } from "./helpers/command.ts";
 import { temporaryFolder } from "./helpers/folder.ts";
 
 /** Writes its phases as the plugin does; each lasts until a file of its name is there. */
@@ -140,3 +140,9 @@ test("the simulated engine's phases: never one that has ended, never longer than
   run.process.kill("SIGTERM");
   await run.finished;
 }, 60_000);
+
+test("where no folder can be made the command is started, and not timed", async () => {
+  const words = ["run", "--http", "127.0.0.1:0", "--quiet", "--", process.execPath, "-e"];
+  const env = { TMPDIR: "/proc/nowhere" };
+  expect((await finish([...words, "process.exit(5)"], env)).code).toBe(5);
+});

@@ -1,6 +1,6 @@
 /** `lazygraph startup` with the simulated engine: the same command as for vLLM. */
 
-import { readFile } from "node:fs/promises";
+import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { portOf } from "../../src/cli/startup-run.ts";
@@ -73,6 +73,9 @@ test("a command that ends before it is ready is told by its code", async () => {
   const { code, stderr } = await finish(["startup", ...words]);
   expect(code).toBe(1);
   expect(stderr).toMatch(/ended by exit code 3.*\[ERR_LAZYGRAPH_COMMAND_DIED\]\n$/);
+  await mkdir(join(folder, "full", "startup.json"), { recursive: true });
+  const full = await finish(["startup", "--out", join(folder, "full"), ...words.slice(2)]);
+  expect(full.stderr).toMatch(/Expected to write the result into .*\[ERR_LAZYGRAPH_BENCH\]\n$/);
 });
 
 test.for([
@@ -98,4 +101,5 @@ test("the port is a free one where asked for, the command's own, or vLLM's", () 
   expect(portOf(["vllm", "serve", "--port", "9000"], 4321)).toBe(9000);
   expect(portOf(["vllm", "serve", "--port=9001"], 4321)).toBe(9001);
   expect(portOf(["vllm", "serve"], 4321)).toBe(8000);
+  expect(portOf(["vllm", "serve", "--port", "99999"], 4321)).toBe(8000);
 });
