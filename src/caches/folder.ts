@@ -1,7 +1,21 @@
 /** A folder of one engine's caches: what is in it, and how a start uses it. */
 
+import { randomUUID } from "node:crypto";
 import { constants } from "node:fs";
-import { access, chmod, cp, lstat, mkdtemp, open, readdir, rm, stat } from "node:fs/promises";
+import {
+  access,
+  chmod,
+  cp,
+  link,
+  lstat,
+  mkdtemp,
+  open,
+  readdir,
+  rename,
+  rm,
+  stat,
+  writeFile,
+} from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { codeOf, LazygraphError, messageOf } from "../base/errors.ts";
@@ -51,6 +65,8 @@ async function unknownIn(folder: string, names: readonly string[]): Promise<stri
   for (const name of names) {
     // A volume's own is nothing that anybody could miss.
     if (name === "lost+found" || name === DRIVER_KIND) continue;
+    // A manifest that is being written, or was when its writer was killed.
+    if (name.startsWith(`.${MANIFEST}.`)) continue;
     if (!CACHE_KINDS.some((kind) => kind.name === name)) return name;
     const inside = { recursive: true, withFileTypes: true } as const;
     const entries = await readdir(join(folder, name), inside).catch(() => undefined);
@@ -79,9 +95,30 @@ async function bounded(file: string): Promise<string | undefined> {
 
 /** As a whole or not at all: what has a manifest is complete. */
 export async function writeManifest(folder: string, manifest: Manifest): Promise<void> {
+  return written(folder, (file) => replaceFile(file, formatManifest(manifest)));
+}
+
+/** The same, unless another start was first, which may be another engine's. */
+async function claim(folder: string, manifest: Manifest): Promise<void> {
+  const own = `.${MANIFEST}.${randomUUID().slice(0, 8)}`;
+  await written(folder, async (file) => {
+    const part = join(folder, own);
+    try {
+      await writeFile(part, formatManifest(manifest));
+      await link(part, file).catch((error: unknown) => {
+        // Not every file system has links.
+        return codeOf(error) === "EEXIST" ? undefined : rename(part, file);
+      });
+    } finally {
+      await rm(part, { force: true });
+    }
+  });
+}
+
+async function written(folder: string, write: (file: string) => Promise<void>): Promise<void> {
   try {
     await makeFolder(folder);
-    await replaceFile(join(folder, MANIFEST), formatManifest(manifest));
+    await write(join(folder, MANIFEST));
   } catch (error) {
     throw cachesError(
       `a folder of caches at ${folder} that can be written`,
@@ -133,7 +170,9 @@ export async function useCaches(
         "fill the folder without --caches-read-only",
       );
     }
-    await writeManifest(folder, { fingerprint: here, folder });
+    await claim(folder, { fingerprint: here, folder });
+    const first = await readFolder(folder);
+    if (first !== undefined) checkFingerprint(first, here, folder);
     return { variables: cacheVariables(folder), how: "filled", release: kept };
   }
   checkFingerprint(manifest, here, folder);

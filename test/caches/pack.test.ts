@@ -169,6 +169,19 @@ test("what a launcher leaves before the first start is no other file", async () 
   });
 });
 
+test("of engines that fill an empty folder at once one has it, the others are refused", async () => {
+  const folder = join(await temporaryFolder(), "new");
+  const half = `.${MANIFEST}.of-a-killed-one`;
+  await put(folder, { [half]: "{" });
+  const kinds = ["A", "B", "C"].map((gpu) => useCaches(folder, { ...HERE, gpu }, false));
+  const ends = await Promise.allSettled(kinds);
+  const { fingerprint } = (await readFolder(folder)) ?? { fingerprint: HERE };
+  expect(ends.map(({ status }) => status === "fulfilled")).toEqual(
+    ["A", "B", "C"].map((gpu) => gpu === fingerprint.gpu),
+  );
+  expect(await readdir(folder)).toEqual([half, MANIFEST]);
+});
+
 test("a damaged manifest is told, not taken for an empty folder", async () => {
   const folder = await filled();
   await writeFile(join(folder, MANIFEST), "{");
