@@ -22,6 +22,7 @@ from lazygraph_vllm.protocol.messages import (
     FrameError,
     FromEngine,
     Graph,
+    Problem,
     RankMemory,
     StepCount,
     ToEngine,
@@ -168,3 +169,8 @@ def test_what_ranks_answer_can_be_pickled() -> None:
         Dispatch(uniform=(DispatchRow(up_to=8, graphs=("FULL:8",)),), mixed=()),
     ):  # fmt: skip
         assert pickle.loads(pickle.dumps(value)) == value
+
+
+def test_a_text_that_is_no_utf_8_is_sent_with_marks_in_it() -> None:
+    frame = encode(Problem(code="C", message="no such file: \udcff"))
+    assert decode_from_engine(frame) == Problem(code="C", message="no such file: ?")

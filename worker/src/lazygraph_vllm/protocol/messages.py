@@ -463,8 +463,22 @@ _TO_ENGINE_TYPES = frozenset(
 
 
 def encode(message: FromEngine | ToEngine) -> bytes:
-    """Encode one message as one frame."""
-    return _encoder.encode(message)
+    """Encode one message as one frame.
+
+    An error's text may quote a path whose bytes are no UTF-8: that is no end of the link.
+    """
+    try:
+        return _encoder.encode(message)
+    except UnicodeEncodeError:
+        return _encoder.encode(_as_utf_8(msgspec.to_builtins(message)))
+
+
+def _as_utf_8(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if isinstance(value, dict):
+        return {key: _as_utf_8(each) for key, each in value.items()}
+    return [_as_utf_8(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def decode_to_engine(frame: bytes) -> ToEngine | None:
