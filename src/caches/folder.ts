@@ -11,6 +11,7 @@ import {
   mkdtemp,
   open,
   readdir,
+  realpath,
   rename,
   rm,
   stat,
@@ -204,16 +205,20 @@ async function copyIfThere(from: string, to: string): Promise<void> {
   const mode = constants.COPYFILE_FICLONE;
   const filter = async (path: string): Promise<boolean> => {
     const about = await lstat(path).catch(() => undefined);
-    return about?.isFile() === true || about?.isDirectory() === true;
+    // Opening a pipe would wait for whoever writes into it.
+    return about?.isFIFO() === false && !about.isSocket();
   };
-  await cp(from, to, { recursive: true, preserveTimestamps: true, mode, filter });
+  // What it is a link to, and not the link, which would be no copy.
+  const source = await realpath(from);
+  await cp(source, to, { recursive: true, preserveTimestamps: true, mode, filter });
   await makeWritable(to);
 }
 
 /** What the folder's rights kept from being written is the engine's own to change in a copy. */
 async function makeWritable(path: string): Promise<void> {
   const entries = await readdir(path, { recursive: true, withFileTypes: true });
-  for (const each of [path, ...entries.map(({ parentPath, name }) => join(parentPath, name))]) {
+  const own = entries.filter((entry) => !entry.isSymbolicLink());
+  for (const each of [path, ...own.map(({ parentPath, name }) => join(parentPath, name))]) {
     const { mode } = await stat(each);
     if ((mode & constants.S_IWUSR) === 0) await chmod(each, mode | constants.S_IWUSR);
   }
