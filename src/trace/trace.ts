@@ -70,6 +70,8 @@ export interface TraceOptions {
 
 /** More would not fit into memory to be sorted. */
 const SORTED_MAX = 5_000_000;
+/** Ten years. A time of 1970 or 9999 stands for none, and a replay would wait for it. */
+const SPAN_SECONDS_MAX = 10 * 366 * 24 * 3600;
 
 /**
  * Reads a trace request by request: that of a file, or one that is shipped, by its name without
@@ -187,7 +189,7 @@ async function* sorted(file: string, rows: AsyncIterable<TraceRow>): AsyncGenera
   yield* held.sort((one, other) => one.seconds - other.seconds);
 }
 
-/** Counted from the first request; refuses times that fall. */
+/** Counted from the first request; refuses times that fall, and those far from the first. */
 async function* fromZero(
   file: string,
   rows: AsyncIterable<TraceRow>,
@@ -207,7 +209,12 @@ async function* fromZero(
       );
     }
     last = seconds;
-    yield { atSeconds: seconds - first, ...request };
+    const atSeconds = seconds - first;
+    if (atSeconds > SPAN_SECONDS_MAX) {
+      const expected = "times of at most ten years after the first request's";
+      throw traceError(file, place.line, expected, `one ${Math.round(atSeconds)} s after it`);
+    }
+    yield { atSeconds, ...request };
   }
 }
 

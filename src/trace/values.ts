@@ -66,10 +66,9 @@ export function timestampSeconds(cell: string): number | undefined {
     number,
   ];
   const date = new Date(Date.UTC(year, month - 1, day, hour, minute, second));
-  // Date.UTC rolls a 31st of February over instead of refusing it.
-  if (date.getUTCDate() !== day || date.getUTCMinutes() !== minute || hour > 23 || second > 59) {
-    return undefined;
-  }
+  // Date.UTC rolls a 31st of February and a 13th month over, and takes years below 100 for 1900 on.
+  const isDate = date.getUTCMonth() === month - 1 && date.getUTCFullYear() === year;
+  if (!isDate || hour > 23 || minute > 59 || second > 59) return undefined;
   const offset = offsetSeconds(match[8]);
   return offset === undefined ? undefined : date.getTime() / 1000 - offset + Number(match[7] ?? 0);
 }

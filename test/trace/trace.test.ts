@@ -124,6 +124,14 @@ describe("a bad trace is one sentence with file, line and expectation", () => {
     ["no time at all", `${SECONDS}\n0,1,1\n1e300,1,1\n`, "line 3: expected at most 1000000000"],
     ["no date", `${TIMESTAMP}\n12:30,1,1\n`, "line 2: expected a time like 2023-11-16 18:15:46.68"],
     ["no such day", `${TIMESTAMP}\n2023-02-30 00:00:00,1,1\n`, "line 2: expected a time like"],
+    ["no such month", `${TIMESTAMP}\n2023-13-01 00:00:00,1,1\n`, "line 2: expected a time like"],
+    ["year 99", `${TIMESTAMP}\n0099-01-01 00:00:00,1,1\n`, "line 2: expected a time like"],
+    [
+      "a year that stands for none",
+      `${TIMESTAMP}\n2023-11-16 18:15:46,1,1\n9999-12-31 23:59:59,1,1\n`,
+      "line 3: expected times of at most ten years after the first request's, " +
+        "got one 251702142253 s after it",
+    ],
     ["failed requests alone", `${SECONDS}\n0,0,1\n`, "line 3: expected at least one request, got"],
     [
       "negative tokens",
