@@ -51,7 +51,10 @@ export function estimate(runs: readonly (readonly number[])[], seed = 1): Estima
   };
 }
 
-/** Ratios of one mode's figures to another's, drawn independently of each other. */
+/**
+ * Ratios of one mode's figures to another's, drawn independently of each other. None to 0, which the
+ * time per token is where a proxy hands on whole answers.
+ */
 export function compare(
   runs: readonly (readonly number[])[],
   baseline: readonly (readonly number[])[],
@@ -60,6 +63,8 @@ export function compare(
   const ours = drawsOf(runs, seed);
   const theirs = drawsOf(baseline, seed + 1);
   if (ours === undefined || theirs === undefined) return undefined;
+  const hasZero = theirs.drawn.some(({ mean, p50, p99 }) => Math.min(mean, p50, p99) <= 0);
+  if (hasZero || theirs.own.p50 <= 0) return undefined;
   const ratio = (pick: (figures: Figures) => number): Estimate => {
     const count = Math.min(ours.drawn.length, theirs.drawn.length);
     const ratios = Array.from({ length: count }, (_, index) => {

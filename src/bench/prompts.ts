@@ -167,7 +167,8 @@ function fittedText(parts: readonly PromptPart[], { overhead, perWord }: Fit): s
   for (const { tokens, random } of parts) {
     end += tokens;
     const count = Math.round((end - overhead) / perWord) - words.length;
-    if (count > 0) words.push(...drawWords(count, random));
+    // One by one: as arguments of one call, over a hundred thousand words are too many.
+    for (const word of drawWords(Math.max(0, count), random)) words.push(word);
   }
   const [first] = parts;
   return (words.length === 0 && first ? drawWords(1, first.random) : words).join(" ");

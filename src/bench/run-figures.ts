@@ -172,7 +172,8 @@ function latenessMs(run: CellRun, { dueSeconds, sentSeconds }: RequestRecord): n
 function generatorLateP99Ms(run: CellRun, requests: readonly RequestRecord[]): number | undefined {
   const begin =
     run.start === "spawn"
-      ? Math.min(...requests.map(({ sentSeconds }) => sentSeconds)) + BACKLOG_SECONDS
+      ? requests.reduce((min, { sentSeconds }) => Math.min(min, sentSeconds), Infinity) +
+        BACKLOG_SECONDS
       : Number.NEGATIVE_INFINITY;
   const due = requests.filter(({ dueSeconds }) => dueSeconds >= begin);
   return distributionOf(due.map((request) => latenessMs(run, request)))?.p99;

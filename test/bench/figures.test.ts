@@ -84,6 +84,7 @@ describe("intervals over runs and requests", () => {
     expect(ratio?.low).toBeGreaterThan(1.1);
     expect(ratio?.high).toBeLessThan(1.3);
     expect(compare([], base)).toBeUndefined();
+    expect(compare(base, [[0, 0, 5]])).toBeUndefined();
   });
 });
 
@@ -413,6 +414,8 @@ describe("all runs", () => {
     const held = requests.filter(({ index }) => index > 0 && index % 50 !== 0);
     const waiting = { ...request(0, 0, 900), sentSeconds: 0.5 };
     expect(cautions(late({ start: "spawn", requests: [waiting, ...held] }))).toEqual([]);
+    const many = Array.from({ length: 150_000 }, () => requests[1] as (typeof requests)[0]);
+    expect(cautions(late({ start: "spawn", requests: many }))).toEqual([]);
   });
 
   test("make rows without holes, and leave out figures that nobody has", () => {

@@ -205,6 +205,8 @@ describe("prompts of a wanted length", () => {
     const maker = await createPromptMaker({ endpoint: "completions", counter });
     expect(words(maker.prompt(request, 0) as string)).toBe(300);
     expect(maker.how).toContain("no counts");
+    const long = maker.prompt({ ...request, promptTokens: 300_000 }, 0) as string;
+    expect(words(long)).toBe(300_000);
   });
 
   describe("of a trace that names its blocks", () => {
