@@ -16,9 +16,12 @@ import { basename, join } from "node:path";
 import { createInterface } from "node:readline";
 import { pipeline } from "node:stream/promises";
 import { createGunzip, createGzip } from "node:zlib";
+import * as v from "valibot";
 import { codeOf, LazygraphError, messageOf, OptionError } from "../base/errors.ts";
+import { isObject } from "../base/is-object.ts";
 import { makeFolder } from "../base/make-folder.ts";
 import { replaceFile } from "../base/replace-file.ts";
+import { fields, object, oneOf, readBy, type Schema, whole } from "../base/schema.ts";
 import type {
   CaptureRecord,
   CellRun,
@@ -39,6 +42,35 @@ export interface BenchFacts {
   /** Modes in the order of the specification. */
   readonly modes: readonly string[];
 }
+
+const label = v.string("a text");
+const objects = v.array(object, "a list of objects");
+/** What a report takes from a head without asking whether it is there. */
+const HEAD = fields({
+  cell: fields({ mode: label, load: label, run: whole(1) }),
+  status: oneOf(["running", "complete", "partial"]),
+  startedAt: label,
+  host: fields({ name: label, gpus: v.array(label, "a list of texts") }),
+  mode: object,
+  load: object,
+  times: object,
+  engine: v.optional(fields({ graphs: objects })),
+});
+const number = v.number("a number");
+/** The same of a sample, by its type. */
+const SAMPLES: Readonly<Record<SampleLine["type"], Schema<object>>> = {
+  request: fields({
+    dueSeconds: number,
+    sentSeconds: number,
+    firstSeconds: v.optional(number),
+    lastSeconds: v.optional(number),
+    // Not one by one: there is one for each token.
+    itlMicros: v.custom(Array.isArray),
+  }),
+  capture: fields({ graph: label, startSeconds: number, endSeconds: number, ms: number }),
+  steps: fields({ atSeconds: number, steps: objects }),
+  memory: fields({ atSeconds: number }),
+};
 
 const HEAD_BYTES_MAX = 64 << 20;
 const GZIP_LEVEL = 3;
@@ -76,7 +108,7 @@ export async function readFacts(folder: string): Promise<BenchFacts> {
   const { format, title, baseline, goodput, modes } = (facts ?? {}) as Partial<BenchFacts>;
   if (format !== 1) throw folderError(file, "of format 1", String(format));
   const texts = typeof title === "string" && typeof baseline === "string";
-  if (!texts || typeof goodput !== "object" || !Array.isArray(modes)) {
+  if (!texts || !isObject(goodput) || !Array.isArray(modes)) {
     throw folderError(file, "whole: title, baseline, goodput and modes", "a part of it");
   }
   return facts as BenchFacts;
@@ -90,9 +122,7 @@ export async function readHeads(folder: string): Promise<RunHead[]> {
   const heads: RunHead[] = [];
   for (const name of names.filter((entry) => entry.endsWith(".json")).sort()) {
     const file = join(folder, "runs", name);
-    const head = (await readJson(file, "the head of a run")) as RunHead;
-    if (head.format !== 1) throw folderError(file, "of format 1", String(head.format));
-    heads.push(head);
+    heads.push(await headOf(file));
   }
   return heads.sort(
     (a, b) =>
@@ -106,7 +136,16 @@ export async function readHeads(folder: string): Promise<RunHead[]> {
 export async function readHead(folder: string, cell: CellName): Promise<RunHead | undefined> {
   const file = runFile(folder, cell, "json");
   if ((await stat(file).catch(() => undefined)) === undefined) return undefined;
-  return (await readJson(file, "the head of a run")) as RunHead;
+  return headOf(file);
+}
+
+async function headOf(file: string): Promise<RunHead> {
+  const head = (await readJson(file, "the head of a run")) as RunHead | null;
+  if (head?.format !== 1) throw folderError(file, "of format 1", String(head?.format));
+  readBy(HEAD, head, (place, expected, got) =>
+    folderError(file, `the head of a run, with ${place} ${expected}`, got),
+  );
+  return head;
 }
 
 /** A run with its samples; one that is still marked as running was killed, and is partial. */
@@ -192,11 +231,9 @@ async function* sampleLines(
 
 function sampleOf(text: string): SampleLine | undefined {
   try {
-    const line = JSON.parse(text) as Partial<SampleLine> | null;
-    const known = ["request", "capture", "steps", "memory"].includes(line?.type ?? "");
-    return known && typeof line?.value === "object" && line.value !== null
-      ? (line as SampleLine)
-      : undefined;
+    const line = JSON.parse(text) as SampleLine | null;
+    const known = line !== null && Object.hasOwn(SAMPLES, line.type);
+    return known && v.is(SAMPLES[line.type], line.value) ? line : undefined;
   } catch {
     return undefined;
   }

@@ -7,6 +7,7 @@ import { writeReport } from "../../src/bench/report.ts";
 import type { CellRun, RunHead } from "../../src/bench/samples.ts";
 import {
   openFolder,
+  readFacts,
   readHeads,
   readRun,
   runFile,
@@ -94,6 +95,11 @@ describe("a folder", () => {
     ["cut off", (packed) => packed.subarray(0, packed.length - 12), /got .+ after line \d+\./],
     ["overwritten", () => Buffer.from("no gzip at all"), /got incorrect header check after line 0/],
     ["of other lines", () => gzipSync('{"type":"memory"}\nnull\n'), /got line 1 that is no sample/],
+    [
+      "of half samples",
+      () => gzipSync('{"type":"request","value":{}}\n'),
+      /line 1 that is no samp/,
+    ],
   ])("with a samples file %s reports the rest, and names the file", async ([, damage, why]) => {
     const folder = await folderWith(stock, idle);
     const file = runFile(folder, stock.cell, "ndjson.gz");
@@ -128,7 +134,13 @@ describe("a folder", () => {
     await expect(writeReport(empty)).rejects.toThrow("at least one run");
     await writeFile(join(empty, "bench.json"), '{"format":1}');
     await expect(writeReport(empty)).rejects.toThrow("whole: title, baseline");
-    await writeFile(join(empty, "runs", "x.json"), "{");
+    const holed = '{"format":1,"title":"","baseline":"","goodput":null,"modes":[]}';
+    await writeFile(join(empty, "bench.json"), holed);
+    await expect(readFacts(empty)).rejects.toThrow("whole: title, baseline");
+    for (const head of ["{", "null", '{"format":1}', '{"format":1,"cell":{"mode":1}}']) {
+      await writeFile(join(empty, "runs", "x.json"), head);
+      await expect(readHeads(empty)).rejects.toMatchObject({ code: "ERR_LAZYGRAPH_BENCH" });
+    }
     await expect(readHeads(empty)).rejects.toMatchObject({ code: "ERR_LAZYGRAPH_BENCH" });
   });
 });
