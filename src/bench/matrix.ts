@@ -9,7 +9,15 @@ import { reserveCells } from "./reserve.ts";
 import { askedOf } from "./run-head.ts";
 import type { RunHead } from "./samples.ts";
 import { type BenchSpec, type CellName, isVirtual } from "./spec.ts";
-import { type BenchFacts, folderError, openFolder, readHead, writeDocument } from "./store.ts";
+import {
+  type BenchFacts,
+  folderError,
+  openFolder,
+  readHead,
+  readSchedule,
+  scheduleFile,
+  writeDocument,
+} from "./store.ts";
 import { storedMode } from "./stored-mode.ts";
 import { runVirtualCell } from "./virtual-cell.ts";
 
@@ -38,6 +46,8 @@ export interface MatrixResult {
   readonly ran: readonly RunHead[];
   /** Cells that were complete before. */
   readonly skipped: number;
+  /** Whether a request of a run that was complete before had failed. */
+  readonly failedBefore: boolean;
   /** Cells that are still to be run. */
   readonly left: number;
 }
@@ -66,12 +76,14 @@ async function runWanted(
   const { spec, folder, progress, signal } = options;
   const schedules = new Map<string, readonly ScheduledRequest[]>();
   const open: CellName[] = [];
+  let failedBefore = false;
   for (const cell of wanted) {
     const head = await readHead(folder, cell);
     if (head !== undefined) requireSame(spec, head, folder);
     // Who mends what made a run partial asks in another way.
     if (head?.status === "complete") {
       requireSameRequests({ endpoint: spec.endpoint, asked: askedOf(spec) }, head, folder);
+      failedBefore ||= (head.requestsFailed ?? 0) > 0;
     } else open.push(cell);
   }
   const now = open.slice(0, options.cellsMax);
@@ -84,7 +96,13 @@ async function runWanted(
     const sentence = skipped.sentence(load.trace ?? name);
     if (sentence !== undefined) options.onNote?.(sentence);
     schedules.set(name, schedule);
-    await replaceFile(join(folder, "schedules", `${name}.csv`), scheduleCsv(schedule));
+    const csv = scheduleCsv(schedule);
+    const others = spec.cells.filter(({ load: own }) => own === name);
+    const heads = await Promise.all(others.map((cell) => readHead(folder, cell)));
+    if (heads.some((head) => head?.status === "complete")) {
+      requireSameSchedule(await readSchedule(folder, name), csv, name, folder);
+    }
+    await replaceFile(scheduleFile(folder, name), csv);
   }
   const { title, baseline, goodput } = spec;
   const modes = Object.keys(spec.modes);
@@ -101,7 +119,7 @@ async function runWanted(
     progress.cellDone(head);
   }
   const complete = ran.filter(({ status }) => status === "complete").length;
-  return { ran, skipped: wanted.length - open.length, left: open.length - complete };
+  return { ran, skipped: wanted.length - open.length, failedBefore, left: open.length - complete };
 }
 
 /** Runs of two different things must not be pooled under one name. */
@@ -138,5 +156,20 @@ export function requireSameRequests(
     folder,
     "a folder whose runs have the same endpoint, model, warm-ups and options of requests",
     "others: give another folder, or another name",
+  );
+}
+
+/** The file behind a load may have changed under its name. @param one undefined: not known */
+export function requireSameSchedule(
+  one: string | undefined,
+  other: string | undefined,
+  load: string,
+  folder: string,
+): void {
+  if (one === undefined || other === undefined || one === other) return;
+  throw folderError(
+    folder,
+    `a folder whose load ${JSON.stringify(load)} comes to the same requests`,
+    "others, as when a trace has changed: give another folder, or another name",
   );
 }

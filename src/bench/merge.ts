@@ -2,7 +2,7 @@
 
 import { copyFile } from "node:fs/promises";
 import { join } from "node:path";
-import { requireSame, requireSameRequests } from "./matrix.ts";
+import { requireSame, requireSameRequests, requireSameSchedule } from "./matrix.ts";
 import type { RunHead } from "./samples.ts";
 import type { CellName } from "./spec.ts";
 import {
@@ -10,8 +10,10 @@ import {
   readFacts,
   readHead,
   readHeads,
+  readSchedule,
   runFile,
   samplesFile,
+  scheduleFile,
   writeDocument,
 } from "./store.ts";
 
@@ -35,6 +37,13 @@ export async function mergeFolders(folders: readonly string[], into: string): Pr
   const modes = Object.fromEntries(all.map(({ cell, mode }) => [cell.mode, mode]));
   const loads = Object.fromEntries(all.map(({ cell, load }) => [cell.load, load]));
   for (const head of there) requireSame({ modes, loads }, head, into);
+  const schedules = new Map<string, string | undefined>();
+  for (const { folder, head } of [...there.map((head) => ({ folder: into, head })), ...heads]) {
+    const { load } = head.cell;
+    const schedule = await readSchedule(folder, load);
+    requireSameSchedule(schedules.get(load), schedule, load, folder);
+    schedules.set(load, schedules.get(load) ?? schedule);
+  }
   const firsts = new Map<string, RunHead>(there.map((head) => [pairOf(head), head]));
   for (const { folder, head } of heads) {
     requireSame({ modes, loads }, head, folder);
@@ -70,7 +79,7 @@ async function takeOver(folder: string, head: RunHead, into: string): Promise<vo
   }
   const log = runFile(folder, head.cell, "log");
   await copyFile(log, runFile(into, cell, "log")).catch(() => undefined);
-  const schedule = join("schedules", `${cell.load}.csv`);
-  await copyFile(join(folder, schedule), join(into, schedule)).catch(() => undefined);
+  const schedule = scheduleFile(folder, cell.load);
+  await copyFile(schedule, scheduleFile(into, cell.load)).catch(() => undefined);
   await writeDocument(runFile(into, cell, "json"), { ...head, cell });
 }

@@ -83,6 +83,15 @@ export function runName({ mode, load, run }: CellName): string {
   return `${mode}~${load}~${run}`;
 }
 
+export function scheduleFile(folder: string, load: string): string {
+  return join(folder, "schedules", `${load}.csv`);
+}
+
+/** Undefined where there is none. */
+export function readSchedule(folder: string, load: string): Promise<string | undefined> {
+  return readFile(scheduleFile(folder, load), "utf8").catch(() => undefined);
+}
+
 /** @throws OptionError when the folder can't be made or written */
 export async function openFolder(folder: string): Promise<void> {
   const probe = join(folder, "runs", `.${process.pid}.tmp`);

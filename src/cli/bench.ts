@@ -127,7 +127,7 @@ export async function runBench(argv: readonly string[]): Promise<number> {
     const whole = result.ran.every(
       ({ status, requestsFailed }) => status === "complete" && !requestsFailed,
     );
-    return whole && !signal.aborted ? EXIT.ok : EXIT.failure;
+    return whole && !result.failedBefore && !signal.aborted ? EXIT.ok : EXIT.failure;
   } catch (error) {
     if (!START_CODES.has(codeOf(error) ?? "")) throw error;
     reportError(error);

@@ -115,6 +115,21 @@ describe("simulated engines", () => {
     );
   });
 
+  test("what is complete with a failed request fails again, and keeps its trace", async () => {
+    const folder = await outFolder();
+    const trace = join(folder, "..", "day.csv");
+    const rows = (tokens: number) =>
+      writeFile(trace, `seconds,prompt_tokens,output_tokens\n0,10,2\n1,${tokens},2\n`);
+    const args = ["--simulated", "--profile", await quickProfile(), "--trace", trace, "--quiet"];
+    const bench = (...more: string[]) =>
+      runBench([...args, "--out", folder, "--no-report", ...more]);
+    await rows(1_000_000);
+    expect([await bench(), await bench()]).toEqual([1, 1]);
+    expect(await headOf(folder, "stock~load~1")).toMatchObject({ status: "complete" });
+    await rows(10);
+    await expect(bench("--runs", "2")).rejects.toThrow('load "load" comes to the same requests');
+  });
+
   test("a command that ends at once", SLOW, async () => {
     const folder = await outFolder();
     const command = [process.execPath, "-e", "process.exit(3)", "{port}"];

@@ -172,6 +172,14 @@ describe("merging", () => {
     );
   });
 
+  test("refuses one name for two schedules", async () => {
+    const [one, two] = [await folderWith(stock), await folderWith(idle)];
+    await writeFile(join(one, "schedules", "load.csv"), "0,1,1\n");
+    await writeFile(join(two, "schedules", "load.csv"), "0,9,9\n");
+    const merged = mergeFolders([one, two], join(await temporaryFolder(), "all"));
+    await expect(merged).rejects.toThrow('load "load" comes to the same requests, got others');
+  });
+
   test("refuses one name for requests that were made in two ways", async () => {
     const asked = { ignoreEos: true, textPrompts: false, numWarmups: 0 };
     const ways = [
