@@ -293,8 +293,13 @@ export class SampleWriter {
     const temporary = `${packed}.tmp`;
     // A fifth of the default level's processor time, which is the benchmark's, for 4% more bytes.
     const gzip = createGzip({ level: GZIP_LEVEL });
-    await pipeline(createReadStream(plain), gzip, createWriteStream(temporary));
-    await rename(temporary, packed);
+    try {
+      await pipeline(createReadStream(plain), gzip, createWriteStream(temporary));
+      await rename(temporary, packed);
+    } catch (error) {
+      await rm(temporary, { force: true }).catch(() => undefined);
+      throw folderError(packed, "writable to the end of a run", codeOf(error) ?? messageOf(error));
+    }
     await writeDocument(runFile(this.#folder, this.#cell, "json"), head);
     await rm(plain);
   }

@@ -1,4 +1,4 @@
-import { readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { gunzipSync, gzipSync } from "node:zlib";
 import { describe, expect, test } from "vitest";
@@ -111,6 +111,12 @@ describe("a folder", () => {
     expect(run("idle")).toMatchObject({ status: "complete", completed: 1 });
     expect(markdown).toContain(`**PARTIAL: not every run ended as planned. stock, load, run 1: `);
     expect(markdown).toMatch(why);
+  });
+
+  test("that takes no packed samples is named with a code", async () => {
+    const folder = await folderWith();
+    await mkdir(`${runFile(folder, stock.cell, "ndjson.gz")}.tmp`);
+    await expect(writeRun(folder, stock)).rejects.toMatchObject({ code: "ERR_LAZYGRAPH_BENCH" });
   });
 
   test("without a run's samples file reports the rest", async () => {
