@@ -1,3 +1,5 @@
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
@@ -46,4 +48,35 @@ describe("a wait with a limit", () => {
     await expect(waiting).rejects.toThrow("enough");
     await expect(within(60_000, outer.signal, never)).rejects.toThrow("enough");
   });
+});
+
+const ROOT = new URL("../", import.meta.url).pathname;
+
+/** A timeout that nothing but `any` has, which Node 20 forgets once it is collected. */
+const FORGOTTEN = /AbortSignal\.any\([^;]*?AbortSignal\.timeout\(/;
+
+function texts(folder: string, ending: RegExp): { name: string; text: string }[] {
+  return readdirSync(join(ROOT, folder), { recursive: true, encoding: "utf8" })
+    .filter((name) => ending.test(name) && !name.includes("node_modules"))
+    .map((name) => join(folder, name))
+    .map((name) => ({ name, text: readFileSync(join(ROOT, name), "utf8") }));
+}
+
+/** Without comments, which may say what not to write. */
+const codeOf = (text: string): string => text.replaceAll(/^\s*(?:\/\/|\/?\*).*$/gm, "");
+
+test("no code of ours, and none that we show, leaves a timeout to `any` alone", () => {
+  const all = [
+    ...texts("src", /\.ts$/),
+    ...texts("examples", /\.(?:ts|mjs)$/),
+    ...texts("docs", /\.md$/),
+    { name: "README.md", text: readFileSync(join(ROOT, "README.md"), "utf8") },
+  ];
+  expect(all.filter(({ text }) => FORGOTTEN.test(codeOf(text))).map(({ name }) => name)).toEqual(
+    [],
+  );
+  expect("const hold = AbortSignal.any([signal, AbortSignal.timeout(60_000)]);").toMatch(FORGOTTEN);
+  expect("const limit = AbortSignal.timeout(9); f(AbortSignal.any([limit]));").not.toMatch(
+    FORGOTTEN,
+  );
 });

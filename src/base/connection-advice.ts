@@ -31,10 +31,20 @@ export function connectionAdvice(failure: string, { protocol }: URL): string | u
 }
 
 /**
- * The sentence of a controller's HTTP side that refuses a request as such (`ERR_HTTP_…`): who named
- * it by another host, say, has found it and need not be told to start it.
+ * What to say to somebody who got no answer of a controller's from its HTTP side.
+ *
+ * @param got the system's code, or what was answered instead
+ * @param other what to do where neither code nor answer says more
+ * @param answer of the other side: who named it by a wrong host, say, has found it and need not be
+ *   told to start it
+ * @returns one sentence, or the end of one
  */
-export function refusalSaid(answer: object | undefined): string | undefined {
+export function controllerAdvice(got: string, url: URL, other: string, answer?: object): string {
+  return refusalSaid(answer) ?? `${connectionAdvice(got, url) ?? other}.`;
+}
+
+/** The sentence of a controller's HTTP side that refuses a request as such (`ERR_HTTP_…`). */
+function refusalSaid(answer: object | undefined): string | undefined {
   const error = answer !== undefined && "error" in answer ? answer.error : undefined;
   if (typeof error !== "object" || error === null || !("message" in error)) return undefined;
   const isOwn = codeOf(error)?.startsWith("ERR_HTTP_") === true;

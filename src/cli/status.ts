@@ -2,7 +2,7 @@
 
 import { setTimeout as sleep } from "node:timers/promises";
 import { Agent, fetch } from "undici";
-import { connectionAdvice, refusalSaid } from "../base/connection-advice.ts";
+import { controllerAdvice } from "../base/connection-advice.ts";
 import { codeOf, LazygraphError, messageOf, OptionError } from "../base/errors.ts";
 import { jsonObject } from "../base/parse-json.ts";
 import type { EngineSnapshot } from "../engine/snapshot.ts";
@@ -165,12 +165,11 @@ function unreachable(
   cause?: unknown,
   answer?: object,
 ): LazygraphError {
-  const other = "start `lazygraph serve` or name another one with --url.";
-  const advice = connectionAdvice(reason, url);
+  const other = "start `lazygraph serve` or name another one with --url";
   return new LazygraphError(
     "ERR_LAZYGRAPH_CONTROLLER_UNREACHABLE",
     `Expected a controller's HTTP side at ${shown}, got ${reason}: ` +
-      (refusalSaid(answer) ?? (advice === undefined ? other : `${advice}.`)),
+      controllerAdvice(reason, url, other, answer),
     { cause },
   );
 }

@@ -1,6 +1,6 @@
 /** Calls of a controller's HTTP side: bounded in time and size, each failure one sentence. */
 
-import { connectionAdvice, refusalSaid } from "../base/connection-advice.ts";
+import { controllerAdvice } from "../base/connection-advice.ts";
 import { codeOf, ERROR_CODES, type ErrorCode, LazygraphError, messageOf } from "../base/errors.ts";
 import { jsonObject } from "../base/parse-json.ts";
 
@@ -99,12 +99,11 @@ export function unreachable(
   cause?: unknown,
   answer?: object,
 ): LazygraphError {
-  const other = "start it there, or give the URL of the one that runs.";
-  const advice = connectionAdvice(got, base);
+  const other = "start it there, or give the URL of the one that runs";
   return new LazygraphError(
     "ERR_LAZYGRAPH_CONTROLLER_UNREACHABLE",
     `Expected a controller's HTTP side at ${base.origin}, got ${got}: ` +
-      (refusalSaid(answer) ?? (advice === undefined ? other : `${advice}.`)),
+      controllerAdvice(got, base, other, answer),
     cause === undefined ? undefined : { cause },
   );
 }
