@@ -37,9 +37,15 @@ export async function mergeFolders(folders: readonly string[], into: string): Pr
   const modes = Object.fromEntries(all.map(({ cell, mode }) => [cell.mode, mode]));
   const loads = Object.fromEntries(all.map(({ cell, load }) => [cell.load, load]));
   for (const head of there) requireSame({ modes, loads }, head, into);
+  // Once each: the runs of one load share a schedule, which may be large.
+  const stored = new Map(
+    [...there.map((head) => ({ folder: into, head })), ...heads].map(({ folder, head }) => {
+      const { load } = head.cell;
+      return [scheduleFile(folder, load), { folder, load }];
+    }),
+  );
   const schedules = new Map<string, string | undefined>();
-  for (const { folder, head } of [...there.map((head) => ({ folder: into, head })), ...heads]) {
-    const { load } = head.cell;
+  for (const { folder, load } of stored.values()) {
     const schedule = await readSchedule(folder, load);
     requireSameSchedule(schedules.get(load), schedule, load, folder);
     schedules.set(load, schedules.get(load) ?? schedule);
