@@ -22,6 +22,15 @@ export const CONSTANTS: ForecastConstants = {
 };
 
 /**
+ * Multi-head latent attention launches more kernels a layer: DeepSeek-V2-Lite on an H200, vLLM
+ * 0.33, whole plans (`v033-again-families.json.br`).
+ */
+export const LATENT_CONSTANTS: ForecastConstants = {
+  pieceBytes: Math.floor(0.235 * MIB),
+  layerBytes: Math.floor(0.139 * MIB),
+};
+
+/**
  * What a graph for steps with LoRA adapters takes besides, for each layer: three kernels more at
  * each of four linear pieces, at what one of a FULL graph takes, rounded up. Not measured.
  */

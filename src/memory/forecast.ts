@@ -18,6 +18,7 @@ import {
   LATE_BYTES,
   LATE_SHARE_MAX,
   LATE_SPREAD_BYTES,
+  LATENT_CONSTANTS,
   NINE_IN_TEN,
   POOL_BEYOND_PEAKS_BYTES,
   POOL_PEAKS_MAX,
@@ -51,6 +52,8 @@ export interface Forecast {
 export interface EngineShape {
   /** Transformer layers; PIECEWISE graphs have one piece more. */
   readonly layers: number;
+  /** Whether its attention is multi-head latent. */
+  readonly latent?: boolean | undefined;
   /** Ranks of the engine, tensor times pipeline parallel. */
   readonly ranks: number;
   /** Activation peak that vLLM measured, for a guess at the pool; 0 where unknown. */
@@ -96,7 +99,7 @@ export class MemoryForecast {
     planned: readonly Graph[],
     shape: EngineShape,
     recorded: RecordedBytes = new Map(),
-    constants: ForecastConstants = CONSTANTS,
+    constants: ForecastConstants = shape.latent === true ? LATENT_CONSTANTS : CONSTANTS,
   ) {
     this.#shape = shape;
     this.#kinds = [...new Set(planned.map((graph) => graph.kind))];

@@ -178,6 +178,8 @@ export interface Inventory {
   readonly ranks: readonly RankMemory[];
   readonly cudagraphMode: string;
   readonly layers: number;
+  /** Its attention is multi-head latent, whose graphs take more; absent: no, or it isn't told. */
+  readonly latent?: boolean;
   readonly maxRequests: number;
   readonly maxBatchedTokens: number;
   readonly kvCacheTokens: number;

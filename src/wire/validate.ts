@@ -202,6 +202,7 @@ export const FROM_ENGINE: Checks<FromEngine> = {
     ranks,
     cudagraphMode: label,
     layers: integer(0, LIMITS.tokens),
+    latent: optional(flag),
     maxRequests: counted,
     maxBatchedTokens: count,
     kvCacheTokens: count,

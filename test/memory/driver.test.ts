@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { LazygraphError } from "../../src/base/errors.ts";
+import { forecastOf } from "../../src/engine/record.ts";
 import { sharedMemory } from "../../src/engine/shared-memory.ts";
 import type { Mode } from "../../src/wire/protocol.ts";
 import { EventLog } from "../helpers/events.ts";
@@ -33,6 +34,15 @@ describe("with plenty of memory", () => {
       if (mode !== "lazy") expect(rig.count("captured")).toBe(PLANNED.length);
     },
   );
+
+  test("graphs of latent attention are forecast as what they are, by the engine's word", () => {
+    const forecast = (latent: boolean): number => {
+      const rig = new MemoryRig({ freeBytes: PLENTY, latent });
+      rig.start();
+      return forecastOf(rig.driver.record)?.bytes ?? Number.NaN;
+    };
+    expect(forecast(true) / forecast(false)).toBeGreaterThan(1.5);
+  });
 
   test("a reservation ends with its answer, with the engine and with the driver", async () => {
     const shared = sharedMemory();

@@ -39,6 +39,7 @@ export interface RigOptions {
   readonly policy?: "simple" | "costed";
   readonly shared?: SharedMemory;
   readonly name?: string;
+  readonly latent?: boolean;
 }
 
 export class MemoryRig {
@@ -50,12 +51,14 @@ export class MemoryRig {
   phase: "capturing" | "serving" = "capturing";
   readonly #hello;
   readonly #session: Session;
+  readonly #latent: boolean;
   #tiers: readonly (readonly string[])[] = [];
   #commands = 0;
 
   constructor(options: RigOptions, clock: FakeClock = new FakeClock()) {
     const { mode = "idle", freeBytes, policy = "simple", shared = sharedMemory() } = options;
     this.clock = clock;
+    this.#latent = options.latent ?? false;
     this.freeBytes = freeBytes;
     this.#hello = new FakeEngine({ name: options.name ?? "tight" }).hello;
     this.#session = new Session(this.#hello, {
@@ -118,6 +121,7 @@ export class MemoryRig {
       captured: this.#held(),
       ranks: this.ranks,
       ...CONFIGURATION,
+      ...(this.#latent ? { latent: true } : {}),
       epoch: this.driver.record.epoch,
       ...(this.#tiers.length === 0 ? {} : { tiers: this.#tiers }),
     });

@@ -3,7 +3,7 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import type { Graph, GraphKind } from "../../src/base/graph.ts";
-import { graphBytes } from "../../src/memory/constants.ts";
+import { CONSTANTS, graphBytes, LATENT_CONSTANTS } from "../../src/memory/constants.ts";
 import { MemoryForecast } from "../../src/memory/forecast.ts";
 import { allowanceBytes } from "../../src/memory/headroom.ts";
 import { FIRST_TIER_TOKENS, tiersOf } from "../../src/memory/tiers.ts";
@@ -20,6 +20,7 @@ interface Golden {
     readonly name: string;
     readonly kind: GraphKind;
     readonly layers: number;
+    readonly latent?: boolean;
     readonly loras: number;
     readonly draftLayers?: number;
     readonly bytes: number;
@@ -60,15 +61,19 @@ const golden = JSON.parse(
 ) as Golden;
 
 describe("bytes of a graph before any was captured", () => {
-  test.for(golden.graphBytes)("$name", ({ kind, layers, loras, draftLayers = 0, bytes }) => {
-    expect(graphBytes({ kind, loras, draftLayers }, layers)).toBe(bytes);
-    // And that is what a forecast starts from, of a graph in a pool that is there.
-    const top = { id: `${kind}:8`, kind, tokens: 8, loras, draftLayers };
-    const next = { id: `${kind}:4`, kind, tokens: 4, loras, draftLayers };
-    const shape = { layers, ranks: 1, activationPeakBytes: 0 };
-    const forecast = new MemoryForecast([top, next], shape);
-    expect(forecast.graph(next, 8).bytes).toBe(bytes);
-  });
+  test.for(golden.graphBytes)(
+    "$name",
+    ({ kind, layers, latent, loras, draftLayers = 0, bytes }) => {
+      const constants = latent === true ? LATENT_CONSTANTS : CONSTANTS;
+      expect(graphBytes({ kind, loras, draftLayers }, layers, constants)).toBe(bytes);
+      // And that is what a forecast starts from, of a graph in a pool that is there.
+      const top = { id: `${kind}:8`, kind, tokens: 8, loras, draftLayers };
+      const next = { id: `${kind}:4`, kind, tokens: 4, loras, draftLayers };
+      const shape = { layers, latent, ranks: 1, activationPeakBytes: 0 };
+      const forecast = new MemoryForecast([top, next], shape);
+      expect(forecast.graph(next, 8).bytes).toBe(bytes);
+    },
+  );
 });
 
 describe("what serving may take beyond its activation peak", () => {

@@ -31,6 +31,7 @@ def test_bytes_of_a_graph_before_any_was_captured(case: dict[str, Any]) -> None:
     size = forecast.typical_graph_bytes(
         case["kind"],
         case["layers"],
+        case.get("latent", False),
         loras=case["loras"],
         draft_layers=case.get("draftLayers", 0),
     )

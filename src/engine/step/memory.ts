@@ -43,8 +43,9 @@ export function* inventoryMemory(
     const ranks = Math.max(1, hello.tensorParallel * hello.pipelineParallel);
     const peaks = message.ranks.map((rank) => rank.activationPeakBytes);
     const activationPeakBytes = Math.max(0, ...peaks);
-    const { layers, reserve } = message;
-    guard?.plan(state.planned, { layers, ranks, activationPeakBytes, reserve }, recorded);
+    const { layers, latent, reserve } = message;
+    const shape = { layers, latent, ranks, activationPeakBytes, reserve };
+    guard?.plan(state.planned, shape, recorded);
   }
   guard?.adopt(message.tiers ?? []);
   yield* report(record);

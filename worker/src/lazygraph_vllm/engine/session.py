@@ -146,6 +146,7 @@ class Session:
             ranks=state.ranks,
             cudagraph_mode=facts.get("cudagraph_mode", "unknown"),
             layers=facts.get("layers", 0),
+            latent=True if "shape" in facts and facts["shape"].latent > 0 else None,
             max_requests=config.scheduler_config.max_num_seqs,
             max_batched_tokens=config.scheduler_config.max_num_batched_tokens,
             kv_cache_tokens=int(

@@ -159,6 +159,8 @@ class Inventory(_Message, tag="inventory", frozen=True, kw_only=True):
     ranks: tuple[RankMemory, ...]
     cudagraph_mode: str
     layers: int
+    # Its attention is multi-head latent; absent: it is not.
+    latent: bool | None = None
     max_requests: int
     max_batched_tokens: int
     kv_cache_tokens: int

@@ -86,8 +86,8 @@ class RankState:
         """Driver memory of one such graph, by our forecast."""
         kind, loras = _sort(desc)
         drafted = 0 if self.pairs is None else self.pairs.layers[graph_id(desc)]
-        layers = self.layers()
-        return forecast.typical_graph_bytes(kind, layers, loras=loras, draft_layers=drafted)
+        latent = bool(getattr(self.runner.vllm_config.model_config, "use_mla", False))
+        return forecast.typical_graph_bytes(kind, self.layers(), latent, loras, drafted)
 
     def purge(self, graph: str) -> None:
         """Forget a graph: what a failed capture left behind, or one that failed its check."""
