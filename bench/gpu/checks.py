@@ -23,7 +23,7 @@ file of that form:
   capture's metadata in place, and must be found out.
 - sleep: 20 cycles of sleep and wake at level 1 and 20 at level 2, tokens as stock's after each and
   nothing that grows, and the seconds from wake to a first token; of ours every second one drops all
-  graphs. Its control gives the weights up for good. vLLM counts the whole GPU's memory around a
+  graphs. Beside stock's: stock's with its graphs moved to the host. Its control gives the weights up for good. vLLM counts the whole GPU's memory around a
   sleep: its engines run one after the other.
 - lora-lazy: traffic over three adapters earns graphs of its own case and no others.
 - offload-tokens: as tokens, for families that offload their KV cache (offload_checks.py): prompts
@@ -46,6 +46,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -75,13 +76,17 @@ PARTS = {
     "lora-tokens": ("stock", "ours", "control"),
     "lora-lazy": ("ours",),
     "offload-tokens": ("stock", "ours", "control", "writes"),
-    "sleep": ("ours", "stock", "control"),
+    "sleep": ("ours", "stock", "offload", "control"),
     "spec-tokens": ("stock", "again", "ours", "control"),
     "spec-steps": ("stock", "ours", "again"),
 }
 # Their parts run one after the other.
 ALONE = ("spec-steps", "sleep")
-STOCK = {"spec-tokens": ("stock", "again"), "spec-steps": ("stock", "again")}
+STOCK = {
+    "spec-tokens": ("stock", "again"),
+    "spec-steps": ("stock", "again"),
+    "sleep": ("stock", "offload"),
+}
 SETTLED_SECONDS_MAX = 150
 # At once, in the traffic of most checks.
 REQUESTS = 96
@@ -278,8 +283,10 @@ def run_check(family: dict[str, Any], kind: str, part: str, models: Path) -> dic
     if kind.startswith("lora-"):
         return run_adapter_check(family, kind, part, models)
     controller = rank_checks.controlled() if kind == "ranks" else None
-    limits = offload_checks.LIMITS if kind == "offload-tokens" else {}
-    engine = make_engine(family, models, **limits)
+    more = offload_checks.LIMITS if kind == "offload-tokens" else {}
+    if kind == "sleep":
+        more = sleep_checks.OPTIONS.get(part, {})
+    engine = make_engine(family, models, **more)
     result: dict[str, Any]
     if controller is not None:
         result = rank_checks.run(engine, controller, sequences, state_of)
@@ -393,9 +400,7 @@ def verdict(kind: str, parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
         "planned": len(ranks[0]["planned"]),
         "captured": [len(rank["captured"]) for rank in ranks],
         "exact": exact,
-        "worst": max(
-            (worst for rank in ranks for worst in rank["verified"].values()), default=None
-        ),
+        "worst": worst_of(ranks),
         "mismatched": [sorted(rank["mismatched"]) for rank in ranks],
         "failed": ranks[0]["failed"],
         "sameOnAllRanks": len({rank["hash"] for rank in ranks}) == 1,
@@ -407,6 +412,13 @@ def verdict(kind: str, parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
     dead = {"FULL:512", "PIECEWISE:512"} & set(ranks[0]["planned"])
     found = all(dead <= set(names) for names in told["mismatched"])
     return {"fine": bool(dead) and found, **told}
+
+
+def worst_of(ranks: list[dict[str, Any]]) -> float | str | None:
+    """The largest difference of all; as text where it is no number, which JSON has no word for."""
+    found = [worst for rank in ranks for worst in rank["verified"].values()]
+    wrong = next((worst for worst in found if not math.isfinite(worst)), None)
+    return max(found, default=None) if wrong is None else str(wrong)
 
 
 def on_rank_one(ranks: int) -> list[list[str]]:
@@ -486,7 +498,7 @@ def sum_up(out: Path, name: str) -> dict[str, Any]:
     if gone:
         return {"check": name, "fine": False, "why": f"no result of {', '.join(gone)}: see its log"}
     told = {"check": name, **verdict(kind, parts)}
-    (out / f"{name}.json").write_text(json.dumps(told, indent=1) + "\n")
+    (out / f"{name}.json").write_text(json.dumps(told, indent=1, allow_nan=False) + "\n")
     return told
 
 

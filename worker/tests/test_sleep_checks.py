@@ -41,6 +41,7 @@ def seen() -> dict[str, dict[str, Any]]:
 
     return {
         "stock": part("stock"),
+        "offload": part("offload"),
         "ours": part("ours"),
         "control": {"tokens": dict(tokens), "same": 0},
     }
@@ -52,9 +53,11 @@ def test_exact_tokens_without_growth_are_fine() -> None:
     sorts = told["sorts"]
     assert {name: sort["cycles"] for name, sort in sorts.items()} == {
         "stock.1": 4,
+        "offload.1": 4,
         "kept.1": 10,
         "dropped.1": 10,
         "stock.2": 4,
+        "offload.2": 4,
         "kept.2": 10,
         "dropped.2": 10,
     }
@@ -70,6 +73,10 @@ def a_cycle_differs(parts: dict[str, dict[str, Any]]) -> None:
 
 def stocks_cycle_differs(parts: dict[str, dict[str, Any]]) -> None:
     parts["stock"]["cycles"][3]["same"] = 1
+
+
+def an_offloaded_cycle_differs(parts: dict[str, dict[str, Any]]) -> None:
+    parts["offload"]["cycles"][1]["same"] = 1
 
 
 def other_tokens_from_the_start(parts: dict[str, dict[str, Any]]) -> None:
@@ -93,6 +100,7 @@ def a_capture_failed(parts: dict[str, dict[str, Any]]) -> None:
     [
         a_cycle_differs,
         stocks_cycle_differs,
+        an_offloaded_cycle_differs,
         other_tokens_from_the_start,
         memory_grows,
         the_control_is_not_found,
