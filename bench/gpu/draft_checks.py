@@ -52,6 +52,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
         _family(
             "spec-eagle3-8b", "llama-3.1-8b", {"method": "eagle3"}, draft="llama-3.1-8b-eagle3"
         ),
+        # Its own module drafts: there is no second model.
+        _family("spec-mtp-v3", "deepseek-v3-3l", {"method": "mtp"}),
     )
 }
 
@@ -218,9 +220,7 @@ def run_steps(engine: Any) -> dict[str, Any]:
     from vllm import SamplingParams
 
     engine.collective_rpc(time_steps)
-    params = SamplingParams(
-        temperature=0, max_tokens=STEPS_EACH, detokenize=False, ignore_eos=True
-    )
+    params = SamplingParams(temperature=0, max_tokens=STEPS_EACH, detokenize=False, ignore_eos=True)
     for count in REQUESTS:
         prompts = [
             {"prompt_token_ids": [(row * 104729 + at * 31) % 30000 + 100 for at in range(32)]}
