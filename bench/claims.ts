@@ -211,7 +211,8 @@ function v033(): Finding[] {
   // The second campaign is a later one: other families, and the 8B by measured costs.
   const families = [
     "v033-families.json.gz",
-    "v033-more-families.json.gz",
+    "v033-more-families.json.br",
+    "v033-again-families.json.br",
     "v033-feature-families.json.gz",
     "v033-two-gpus-families.json.gz",
   ];

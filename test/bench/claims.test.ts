@@ -117,7 +117,7 @@ describe("this repository", () => {
     };
     const dense = Math.max(...stalls("v033-families.json.gz", "dense-8b"));
     const experts = Math.max(...stalls("v033-families.json.gz", "moe-30b"));
-    const more = stalls("v033-more-families.json.gz");
+    const more = ["more", "again"].flatMap((name) => stalls(`v033-${name}-families.json.br`));
     const readme = readFileSync(join(root, "README.md"), "utf8");
     const said = /\[(\d+) ms on that 8B and (\d+) on that.*?\[(\d+) to (\d+)\]/.exec(readme);
     const wanted = [dense, experts, Math.min(...more), Math.max(...more)];
