@@ -31,6 +31,7 @@ import {
 } from "node:http";
 import { createServer as createTlsServer } from "node:https";
 import type { Socket } from "node:net";
+import * as v from "valibot";
 import {
   callback,
   checkOption,
@@ -40,7 +41,7 @@ import {
 } from "../base/check-options.ts";
 import { dropOldest } from "../base/drop-oldest.ts";
 import { codeOf, messageOf, OptionError } from "../base/errors.ts";
-import { flag, object } from "../base/schema.ts";
+import { exactFields, flag, object, oneOf, type Schema } from "../base/schema.ts";
 import { shownWhole } from "../base/shown.ts";
 import type { SleepOptions, WakeOptions } from "../engine/sleep.ts";
 import type { EngineSnapshot } from "../engine/snapshot.ts";
@@ -484,17 +485,22 @@ function findEngine({ controller, engine }: Request): EngineSnapshot {
   );
 }
 
+const MODE_BODY = exactFields({ mode: oneOf(MODES) });
+const FREEZE_BODY = v.optional(
+  exactFields({ reason: v.optional(v.pipe(v.string(), v.maxLength(LIMITS.textChars))) }),
+  {},
+);
+
+/** A field that nobody reads would be taken for one that works. */
+function bodyBy<T>(schema: Schema<T>, body: unknown, expected: string): T {
+  const result = v.safeParse(schema, body);
+  if (result.success) return result.output;
+  throw new HttpError(400, "ERR_HTTP_BODY", `Expected ${expected}, got ${shownWhole(body)}.`);
+}
+
 async function putMode(request: Request): Promise<EngineSnapshot> {
   findEngine(request);
-  const value = field(request.body, "mode");
-  const mode = MODES.find((candidate) => candidate === value);
-  if (mode === undefined) {
-    throw new HttpError(
-      400,
-      "ERR_HTTP_BODY",
-      `Expected the body {"mode": "eager" | "lazy" | "idle"}, got ${shownWhole(request.body)}.`,
-    );
-  }
+  const { mode } = bodyBy(MODE_BODY, request.body, 'the body {"mode": "eager" | "lazy" | "idle"}');
   await request.controller.setMode(request.engine, mode);
   request.changed("mode", mode);
   return getEngine(request);
@@ -502,15 +508,11 @@ async function putMode(request: Request): Promise<EngineSnapshot> {
 
 async function postFreeze(request: Request): Promise<EngineSnapshot> {
   findEngine(request);
-  const reason = field(request.body, "reason") ?? "asked over HTTP";
-  if (typeof reason !== "string" || reason.length > LIMITS.textChars) {
-    throw new HttpError(
-      400,
-      "ERR_HTTP_BODY",
-      `Expected "reason" to be a text of at most ${LIMITS.textChars} characters, ` +
-        `got ${shownWhole(reason)}.`,
-    );
-  }
+  const { reason = "asked over HTTP" } = bodyBy(
+    FREEZE_BODY,
+    request.body,
+    `no body, or {"reason": "…"} of at most ${LIMITS.textChars} characters`,
+  );
   await request.controller.freeze(request.engine, reason);
   request.changed("freeze", reason);
   return getEngine(request);
@@ -518,7 +520,8 @@ async function postFreeze(request: Request): Promise<EngineSnapshot> {
 
 async function postSleep(request: Request): Promise<EngineSnapshot> {
   findEngine(request);
-  const options = (request.body ?? {}) as SleepOptions;
+  const { body = {} } = request;
+  const options = body as SleepOptions;
   await request.controller.sleep(request.engine, options);
   request.changed("sleep", JSON.stringify(options));
   return getEngine(request);
@@ -526,7 +529,8 @@ async function postSleep(request: Request): Promise<EngineSnapshot> {
 
 async function postWake(request: Request): Promise<EngineSnapshot> {
   findEngine(request);
-  const options = (request.body ?? {}) as WakeOptions;
+  const { body = {} } = request;
+  const options = body as WakeOptions;
   await request.controller.wake(request.engine, options);
   request.changed("wake", JSON.stringify(options));
   return getEngine(request);
@@ -560,11 +564,6 @@ function decodeName(name: string): string {
       `Expected a percent-encoded engine name in the path, got ${shownWhole(name)}.`,
     );
   }
-}
-
-function field(body: unknown, name: string): unknown {
-  if (typeof body !== "object" || body === null || !Object.hasOwn(body, name)) return undefined;
-  return (body as Record<string, unknown>)[name];
 }
 
 /** The body as JSON; undefined when there is none. Bounded before it is held in memory. */

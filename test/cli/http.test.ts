@@ -7,6 +7,7 @@ import { text } from "node:stream/consumers";
 import { beforeEach, describe, expect, onTestFinished, test, vi } from "vitest";
 import { LazygraphError } from "../../src/base/errors.ts";
 import { listen } from "../../src/cli/listen.ts";
+import { checkAnnouncement, checkSleep, checkWake } from "../../src/controller/call-options.ts";
 import type { Controller } from "../../src/controller/controller.ts";
 import { createHttpServer } from "../../src/controller/http.ts";
 import type { EngineSnapshot } from "../../src/engine/snapshot.ts";
@@ -30,6 +31,9 @@ function stubController(): { controller: Controller; calls: unknown[][] } {
       if (reason === "gone") throw new LazygraphError("ERR_LAZYGRAPH_ENGINE_LOST", "It is gone.");
       if (reason === "defect") throw new Error("A defect.");
     },
+    announce: (_: string, given: unknown) => checkAnnouncement(given),
+    sleep: (_: string, given: unknown) => checkSleep(given),
+    wake: (_: string, given: unknown) => checkWake(given),
   };
   return { controller: controller as unknown as Controller, calls };
 }
@@ -160,7 +164,15 @@ describe("refuses in one sentence", () => {
     ["PUT", `${ENGINE}/mode`, '{"mode":', 400, "ERR_HTTP_BODY"],
     ["PUT", `${ENGINE}/mode`, '{"__proto__":{"mode":"lazy"}}', 400, "ERR_HTTP_BODY"],
     ["PUT", `${ENGINE}/mode`, `{"mode":"${"x".repeat(20_000)}"}`, 413, "ERR_HTTP_BODY"],
-    ["POST", `${ENGINE}/freeze`, '{"reason":7}', 400, "ERR_HTTP_BODY"],
+    ["PUT", `${ENGINE}/mode`, '{"mode":"lazy","force":true}', 400, "ERR_HTTP_BODY"],
+    ...['{"reason":7}', '{"reason":null}', '{"raeson":"x"}', "[]", '"x"', "null", "7"].map(
+      (body) => ["POST", `${ENGINE}/freeze`, body, 400, "ERR_HTTP_BODY"] as const,
+    ),
+    ...["sleep", "wake", "announce"].flatMap((path) =>
+      ['{"other":1}', "[]", '"x"', "null", "7"].map(
+        (body) => ["POST", `${ENGINE}/${path}`, body, 400, "ERR_LAZYGRAPH_OPTION"] as const,
+      ),
+    ),
     ["POST", `${ENGINE}/freeze`, `{"reason":"${"x".repeat(2049)}"}`, 400, "ERR_HTTP_BODY"],
   ] as const)("%s %s %j: %d", async ([method, path, body, status, code]) => {
     const answer = await ask(method, path, body);
