@@ -5,6 +5,7 @@ import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
+import { endsAlone } from "../base/ends-alone.ts";
 import { LazygraphError, messageOf } from "../base/errors.ts";
 import { jsonObject } from "../base/parse-json.ts";
 import {
@@ -70,9 +71,11 @@ async function versionsOf(
     );
   if (python === undefined) throw failed("a command that is neither a Python nor a script of one");
   const limits = { timeout: PROBE_SECONDS_MAX * 1000, maxBuffer: OUTPUT_BYTES_MAX } as const;
-  const { stdout } = await promisify(execFile)(python, ["-c", PROBE, ...PACKAGES], {
+  const asked = promisify(execFile)(python, ["-c", PROBE, ...PACKAGES], {
     ...{ env: environment, killSignal: "SIGKILL", ...limits },
-  }).catch((error: unknown) => {
+  });
+  endsAlone(asked.child);
+  const { stdout } = await asked.catch((error: unknown) => {
     throw failed(messageOf(error), error);
   });
   const line = stdout.split("\n").find((text) => text.startsWith(MARK)) ?? "";

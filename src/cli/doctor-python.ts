@@ -4,6 +4,7 @@
  */
 
 import { execFile } from "node:child_process";
+import { endsAlone } from "../base/ends-alone.ts";
 import { PLUGIN_PACKAGE } from "./plugin-probe.ts";
 
 const TIMEOUT_MS = 20_000;
@@ -48,13 +49,14 @@ export async function probePython(
     maxBuffer: OUTPUT_BYTES_MAX,
   } as const;
   return new Promise((resolve) => {
-    execFile(python, ["-c", PROBE], limits, (error, stdout, stderr) => {
+    const child = execFile(python, ["-c", PROBE], limits, (error, stdout, stderr) => {
       if (error !== null) return resolve(failed(python, error, stderr));
       const facts = factsOf(stdout);
       if (facts !== undefined) return resolve({ ok: true, facts });
       const reason = `${python} did not answer as a Python 3.10 or newer does`;
       resolve({ ok: false, missing: false, reason });
     });
+    endsAlone(child);
   });
 }
 

@@ -8,6 +8,7 @@
 import { execFile } from "node:child_process";
 import { realpath } from "node:fs/promises";
 import { dirname } from "node:path";
+import { endsAlone } from "../base/ends-alone.ts";
 import { resolvePython } from "../launcher/python-of.ts";
 
 export const PLUGIN_PACKAGE = "lazygraph-vllm";
@@ -69,11 +70,11 @@ async function isSamePython(a: string, b: string): Promise<boolean> {
 /** The probe's one line; undefined when the interpreter fails, says too much or takes too long. */
 function ask(python: string, environment: NodeJS.ProcessEnv): Promise<string | undefined> {
   return new Promise((resolve) => {
-    execFile(
-      python,
-      ["-c", PROBE],
-      { env: environment, timeout: PROBE_TIMEOUT_MS, killSignal: "SIGKILL", maxBuffer: 65_536 },
-      (error, stdout) => resolve(error === null ? stdout.trim() : undefined),
+    const limits = { timeout: PROBE_TIMEOUT_MS, killSignal: "SIGKILL", maxBuffer: 65_536 } as const;
+    endsAlone(
+      execFile(python, ["-c", PROBE], { env: environment, ...limits }, (error, stdout) =>
+        resolve(error === null ? stdout.trim() : undefined),
+      ),
     );
   });
 }

@@ -6,6 +6,7 @@
  */
 
 import { execFile } from "node:child_process";
+import { endsAlone } from "../base/ends-alone.ts";
 import { messageOf } from "../base/errors.ts";
 import { jsonObject } from "../base/parse-json.ts";
 import { resolvePython } from "../launcher/python-of.ts";
@@ -94,7 +95,7 @@ function ask(
       resolve(answer ?? untold(failure(file, error, stderr, timeoutMs)));
     };
     try {
-      execFile(file, args, limits, done);
+      endsAlone(execFile(file, args, limits, done));
     } catch (error) {
       done(error as Error, "", ""); // Words that no process can have, such as with a NUL.
     }

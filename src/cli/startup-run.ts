@@ -1,14 +1,12 @@
 /** One start that is measured: spawned, ready, one token, ended. */
 
-import { execFile } from "node:child_process";
-import { mkdtemp, rm } from "node:fs/promises";
+import { spawn } from "node:child_process";
+import { mkdtemp, open, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { promisify } from "node:util";
 import { within } from "../base/deadline.ts";
 import { LazygraphError, messageOf } from "../base/errors.ts";
 import { makeFolder } from "../base/make-folder.ts";
-import { MIB } from "../base/units.ts";
 import { EngineCommand, freePort } from "../bench/engine-command.ts";
 import { segments } from "../startup/attribute.ts";
 import { FOLDER_VARIABLE, monotonicSeconds, readSpans, type Span } from "../startup/spans.ts";
@@ -38,7 +36,7 @@ export interface MeasuredStart {
 
 const FIRST_TOKEN_SECONDS_MAX = 120;
 const PREPARE_SECONDS_MAX = 600;
-const OUTPUT_BYTES_MAX = 16 * MIB;
+const LAST_LINE_BYTES_MAX = 1024;
 const PORT_PLACEHOLDER = "{port}";
 const DEFAULT_PORT = 8000;
 const PORT_MAX = 65_535;
@@ -46,11 +44,14 @@ const PORT_MAX = 65_535;
 /** @throws LazygraphError `ERR_LAZYGRAPH_COMMAND_DIED`, or `ERR_LAZYGRAPH_BENCH` */
 export async function measureStart(options: StartOptions): Promise<MeasuredStart> {
   const { variant, run, folder, readyWithinSeconds, signal } = options;
-  if (variant.prepare !== undefined) await prepare(variant.name, variant.prepare, signal);
+  await makeFolder(folder);
+  if (variant.prepare !== undefined) {
+    const log = join(folder, `${variant.name}-${run}-prepare.log`);
+    await prepare(variant.name, variant.prepare, log, signal);
+  }
   const port = await freePort();
   const words = variant.command.map((word) => word.replaceAll(PORT_PLACEHOLDER, String(port)));
   const url = new URL(`http://127.0.0.1:${portOf(variant.command, port)}/`);
-  await makeFolder(folder);
   const timeline = await mkdtemp(join(tmpdir(), "lazygraph-startup-")).catch((error: unknown) => {
     throw new LazygraphError(
       "ERR_LAZYGRAPH_BENCH",
@@ -81,24 +82,37 @@ export async function measureStart(options: StartOptions): Promise<MeasuredStart
   }
 }
 
-async function prepare(name: string, command: string, signal: AbortSignal): Promise<void> {
+/** Its output goes into a file: what it leaves running, such as a server, keeps that and no pipe. */
+async function prepare(
+  name: string,
+  command: string,
+  log: string,
+  signal: AbortSignal,
+): Promise<void> {
+  await using file = await open(log, "w+");
   const limits = { signal, timeout: PREPARE_SECONDS_MAX * 1000, killSignal: "SIGKILL" } as const;
-  try {
-    await promisify(execFile)("/bin/sh", ["-c", command], {
-      ...limits,
-      maxBuffer: OUTPUT_BYTES_MAX,
-    });
-  } catch (error) {
-    signal.throwIfAborted();
-    const { stderr = "" } = error as { stderr?: string };
-    const last = stderr.trim().split("\n").at(-1) || messageOf(error);
-    throw new LazygraphError(
-      "ERR_LAZYGRAPH_BENCH",
-      `Expected what prepares ${name} to succeed within ${PREPARE_SECONDS_MAX} s, got ` +
-        `${last.slice(0, 200)}: run it by hand.`,
-      { cause: error },
-    );
-  }
+  const child = spawn("/bin/sh", ["-c", command], {
+    ...limits,
+    stdio: ["ignore", file.fd, file.fd],
+  });
+  const end = await new Promise<string>((resolve) => {
+    child.once("error", (error) => resolve(messageOf(error)));
+    child.once("exit", (code, by) => resolve(by ?? `exit code ${code}`));
+  });
+  signal.throwIfAborted();
+  if (end === "exit code 0") return;
+  const { size } = await file.stat();
+  const tail = Buffer.alloc(LAST_LINE_BYTES_MAX);
+  const { bytesRead } = await file.read({
+    buffer: tail,
+    position: Math.max(0, size - tail.length),
+  });
+  const last = tail.toString("utf8", 0, bytesRead).trim().split("\n").at(-1) ?? "";
+  throw new LazygraphError(
+    "ERR_LAZYGRAPH_BENCH",
+    `Expected what prepares ${name} to succeed within ${PREPARE_SECONDS_MAX} s, got ` +
+      `${last === "" ? "" : `${last.slice(0, 200)}, `}${end}: see ${log}.`,
+  );
 }
 
 /** The port that a command names, or vLLM's own. */

@@ -4,6 +4,7 @@
  */
 
 import { execFile } from "node:child_process";
+import { endsAlone } from "../base/ends-alone.ts";
 import { codeOf, LazygraphError, messageOf } from "../base/errors.ts";
 import { MIB } from "../base/units.ts";
 import {
@@ -203,7 +204,7 @@ interface SmiAnswer {
 function ask(command: string, args: readonly string[]): Promise<SmiAnswer> {
   const limits = { timeout: TIMEOUT_MS, maxBuffer: OUTPUT_BYTES_MAX, windowsHide: true };
   return new Promise((resolve, reject) => {
-    execFile(command, args, limits, (error, stdout, stderr) => {
+    const child = execFile(command, args, limits, (error, stdout, stderr) => {
       if (error === null) return resolve({ stdout });
       if (codeOf(error) !== undefined) return reject(error);
       if (error.killed) return reject(new Error(`no answer within ${TIMEOUT_MS / 1000} s`));
@@ -212,5 +213,6 @@ function ask(command: string, args: readonly string[]): Promise<SmiAnswer> {
       const ended = `${said.slice(0, 500)} (exit code ${error.code ?? "unknown"})`;
       resolve({ stdout, failure: new Error(ended, { cause: error }) });
     });
+    endsAlone(child);
   });
 }

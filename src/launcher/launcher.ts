@@ -11,6 +11,7 @@ import { resolve } from "node:path";
 import { createInterface } from "node:readline";
 import * as v from "valibot";
 import { callback, checkOptions, type OptionRules, rule, textRule } from "../base/check-options.ts";
+import { endsAlone } from "../base/ends-alone.ts";
 import { ERROR_CODES, type ErrorCode, LazygraphError, messageOf } from "../base/errors.ts";
 import { object, whole } from "../base/schema.ts";
 import { launcherCommand } from "./command.ts";
@@ -101,10 +102,8 @@ export function openLauncher(
     return new Promise((listening, fail) => {
       let started: ChildProcess;
       try {
-        started = spawn(python, words(options), {
-          env: environment,
-          stdio: ["ignore", "pipe", "pipe"],
-        });
+        const stdio: SpawnOptions["stdio"] = ["ignore", "pipe", "pipe"];
+        started = endsAlone(spawn(python, words(options), { env: environment, stdio }));
       } catch (error) {
         // Some reasons are thrown, others are told by an event.
         end(1);

@@ -54,17 +54,22 @@ test("what prepares a variant comes before each of its starts; one that fails is
   const file = join(folder, "prepared");
   const words = ["--runs", "2", "--out", join(folder, "out"), "--quiet", "--json"];
   const { code, stdout, stderr } = await finish([
-    ...["startup", ...words, "--prepare", `base=echo base >> ${file}`],
+    // What it leaves running holds its output, and isn't waited for.
+    ...["startup", ...words, "--prepare", `base=sleep 1000 & echo $! >> ${file}`],
     ...["--compare", `other=${simulated("--mode", "lazy").join(" ")}`],
     ...["--prepare", "other=echo no room >&2; exit 3"],
     ...["--", ...simulated("--mode", "lazy")],
   ]);
   expect(code).toBe(1);
-  expect(await readFile(file, "utf8")).toBe("base\nbase\n");
+  const left = (await readFile(file, "utf8")).trim().split("\n");
+  expect(left).toHaveLength(2);
+  for (const pid of left) expect(process.kill(Number(pid))).toBe(true);
   const document = JSON.parse(stdout) as { starts: StartResult[]; failures: object[] };
   expect(document.starts.map(({ variant }) => variant)).toEqual(["base", "base"]);
   expect(document.failures).toHaveLength(2);
-  expect(stderr).toMatch(/other, start 1: Expected what prepares other .*got no room.*_BENCH\]/);
+  expect(stderr).toMatch(
+    /other, start 1: Expected what prepares other .*got no room, exit code 3: see .*_BENCH\]/,
+  );
 });
 
 test("a command that ends before it is ready is told by its code", async () => {
