@@ -21,7 +21,6 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { codeOf, LazygraphError, messageOf } from "../base/errors.ts";
 import { makeFolder } from "../base/make-folder.ts";
-import { replaceFile } from "../base/replace-file.ts";
 import { type CacheFingerprint, differences, differencesText } from "./fingerprint.ts";
 import { CACHE_KINDS, cacheVariables, DRIVER_KIND } from "./kinds.ts";
 import {
@@ -30,6 +29,7 @@ import {
   MANIFEST_BYTES_MAX,
   type Manifest,
   parseManifest,
+  UNPACKING,
 } from "./manifest.ts";
 
 const FILES_MAX = 1_000_000;
@@ -40,6 +40,13 @@ export async function readFolder(folder: string): Promise<Manifest | undefined> 
     if (codeOf(error) === "ENOENT") return [];
     throw cachesError(`a folder of caches at ${folder}`, messageOf(error), "name another", error);
   });
+  if (names.includes(UNPACKING)) {
+    throw cachesError(
+      `an empty folder or complete caches at ${folder}`,
+      "some that are being unpacked, or were when that was ended",
+      "wait until they are, or empty it",
+    );
+  }
   if (!names.includes(MANIFEST)) {
     const other = await unknownIn(folder, names);
     if (other === undefined) return undefined;
@@ -94,12 +101,7 @@ async function bounded(file: string): Promise<string | undefined> {
   return size > MANIFEST_BYTES_MAX ? undefined : await handle.readFile("utf8");
 }
 
-/** As a whole or not at all: what has a manifest is complete. */
-export async function writeManifest(folder: string, manifest: Manifest): Promise<void> {
-  return written(folder, (file) => replaceFile(file, formatManifest(manifest)));
-}
-
-/** The same, unless another start was first, which may be another engine's. */
+/** As a whole or not at all, unless another start was first, which may be another engine's. */
 async function claim(folder: string, manifest: Manifest): Promise<void> {
   const own = `.${MANIFEST}.${randomUUID().slice(0, 8)}`;
   await written(folder, async (file) => {

@@ -5,6 +5,8 @@ import { jsonObject } from "../base/parse-json.ts";
 import type { CacheFingerprint } from "./fingerprint.ts";
 
 export const MANIFEST: string = "lazygraph-caches.json";
+/** What becomes the manifest once a pack is unpacked, and keeps others away until then. */
+export const UNPACKING: string = `${MANIFEST}.unpacking`;
 export const MANIFEST_BYTES_MAX: number = 1 << 20;
 const FORMAT = "lazygraph-caches";
 const VERSION = 1;

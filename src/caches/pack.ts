@@ -1,15 +1,21 @@
 /** A folder of caches as one file, to bake into an image or to mount: a tar archive, gzipped. */
 
 import { randomUUID } from "node:crypto";
-import { readdir, rename, rm, stat } from "node:fs/promises";
+import { readdir, rename, rm, stat, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { create, extract, list, type ReadEntry } from "tar";
-import { LazygraphError, messageOf } from "../base/errors.ts";
+import { codeOf, LazygraphError, messageOf } from "../base/errors.ts";
 import { makeFolder } from "../base/make-folder.ts";
 import { GIB } from "../base/units.ts";
-import { cachesError, manifestOf, readFolder, writeManifest } from "./folder.ts";
+import { cachesError, manifestOf, readFolder } from "./folder.ts";
 import { CACHE_KINDS } from "./kinds.ts";
-import { MANIFEST, MANIFEST_BYTES_MAX, type Manifest } from "./manifest.ts";
+import {
+  formatManifest,
+  MANIFEST,
+  MANIFEST_BYTES_MAX,
+  type Manifest,
+  UNPACKING,
+} from "./manifest.ts";
 
 const ENTRIES_MAX = 1_000_000;
 const BYTES_MAX = 64 * GIB;
@@ -93,22 +99,22 @@ function tooMuch(file: string): LazygraphError {
 
 /**
  * Into an empty folder. Only plain files and folders of caches are taken; the manifest comes last,
- * so that a folder that has one is complete.
+ * so that a folder that has one is complete. Until then others keep away, who may come at once.
  *
  * @param content what `readPack` said of it
  * @throws LazygraphError `ERR_LAZYGRAPH_CACHES`
  */
 export async function unpack(file: string, given: string, content: PackContent): Promise<void> {
   const folder = resolve(given);
-  if ((await readFolder(folder)) !== undefined) {
-    throw cachesError(
-      `an empty folder at ${folder}`,
-      "one with caches",
-      "name another or empty it",
-    );
-  }
+  await requireEmpty(folder);
+  const part = join(folder, UNPACKING);
   try {
     await makeFolder(folder);
+    await writeFile(part, formatManifest(content.manifest), { flag: "wx" });
+    if ((await readdir(folder)).includes(MANIFEST)) {
+      await rm(part);
+      await requireEmpty(folder);
+    }
     await extract({
       ...{ file, cwd: folder, strict: true, preserveOwner: false },
       filter: (path, entry) => {
@@ -119,10 +125,17 @@ export async function unpack(file: string, given: string, content: PackContent):
         );
       },
     });
+    await rename(part, join(folder, MANIFEST));
   } catch (error) {
+    if (codeOf(error) === "EEXIST") await requireEmpty(folder);
+    if (error instanceof LazygraphError) throw error;
     throw cachesError(`to unpack into ${folder}`, messageOf(error), "empty it, then again", error);
   }
-  await writeManifest(folder, content.manifest);
+}
+
+async function requireEmpty(folder: string): Promise<void> {
+  if ((await readFolder(folder)) === undefined) return;
+  throw cachesError(`an empty folder at ${folder}`, "one with caches", "name another or empty it");
 }
 
 /** Where some of what is compiled looks for its files; undefined where that is the same place. */

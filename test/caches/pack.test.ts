@@ -17,9 +17,9 @@ import { dirname, join } from "node:path";
 import { create } from "tar";
 import { expect, test } from "vitest";
 import type { CacheFingerprint } from "../../src/caches/fingerprint.ts";
-import { readFolder, useCaches, writeManifest } from "../../src/caches/folder.ts";
+import { readFolder, useCaches } from "../../src/caches/folder.ts";
 import { cacheVariables } from "../../src/caches/kinds.ts";
-import { MANIFEST } from "../../src/caches/manifest.ts";
+import { formatManifest, MANIFEST, UNPACKING } from "../../src/caches/manifest.ts";
 import { movedFrom, packFolder, readPack, unpack } from "../../src/caches/pack.ts";
 import { temporaryFolder } from "../cli/helpers/folder.ts";
 
@@ -37,8 +37,8 @@ async function put(folder: string, files: Readonly<Record<string, string>>): Pro
 
 async function filled(): Promise<string> {
   const folder = join(await temporaryFolder(), "caches");
-  await writeManifest(folder, { fingerprint: HERE, folder });
   await put(folder, {
+    [MANIFEST]: formatManifest({ fingerprint: HERE, folder }),
     ...{ "vllm/torch_compile_cache/a/model": "graph", "triton/b/kernel.so": "kernel" },
     ...{ "triton/tmp.pid_7/kernel.so": "half", "vllm/a.lock": "", "vllm/locks/x": "held" },
   });
@@ -70,6 +70,28 @@ test("what was packed is unpacked, with its times and without locks and half fil
   await expect(unpack(file, target, content)).rejects.toMatchObject({
     ...{ code: "ERR_LAZYGRAPH_CACHES", message: expect.stringContaining("an empty folder") },
   });
+});
+
+test("of several that unpack into one folder one does; half of a pack is used by nobody", async () => {
+  const folder = await filled();
+  const file = join(dirname(folder), "pack");
+  await packFolder(folder, file);
+  const content = await readPack(file);
+  const target = join(dirname(folder), "target");
+  const ways = [...Array(8)].map(() => unpack(file, target, content));
+  const failed = (await Promise.allSettled(ways)).flatMap((end) =>
+    end.status === "rejected" ? [end.reason.message] : [],
+  );
+  expect(failed).toHaveLength(7);
+  for (const why of failed) expect(why).toMatch(/an empty folder .* got (one with|some that)/);
+  expect(await readFolder(target)).toEqual(content.manifest);
+  // Killed in the middle, and while a start claimed the folder.
+  await writeFile(join(target, UNPACKING), "");
+  const refused = { message: expect.stringContaining("some that are being unpacked") };
+  await expect(useCaches(target, HERE, false)).rejects.toMatchObject(refused);
+  await expect(packFolder(target, file)).rejects.toMatchObject(refused);
+  await rm(join(target, MANIFEST));
+  await expect(unpack(file, target, content)).rejects.toMatchObject(refused);
 });
 
 test("a pack that is cut off, or none, is refused before anything is unpacked", async () => {
