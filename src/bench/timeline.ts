@@ -1,8 +1,6 @@
 /** What an engine's processes tell of the kernels that they compile, while it is measured. */
 
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { removeLeftover, temporaryFolder } from "../base/leftovers.ts";
 import { FOLDER_VARIABLE, monotonicSeconds, readSpans } from "../startup/spans.ts";
 import type { CompilationRecord } from "./samples.ts";
 
@@ -19,7 +17,7 @@ export class Timeline {
   }
 
   static async open(): Promise<Timeline> {
-    return new Timeline(await mkdtemp(join(tmpdir(), "lazygraph-bench-")));
+    return new Timeline(await temporaryFolder("lazygraph-bench-"));
   }
 
   /** For the engine's environment. */
@@ -46,6 +44,6 @@ export class Timeline {
   }
 
   async close(): Promise<void> {
-    await rm(this.#folder, { recursive: true, force: true });
+    await removeLeftover(this.#folder);
   }
 }

@@ -8,7 +8,6 @@ import {
   cp,
   link,
   lstat,
-  mkdtemp,
   open,
   readdir,
   realpath,
@@ -20,6 +19,7 @@ import {
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { codeOf, LazygraphError, messageOf } from "../base/errors.ts";
+import { removeLeftover, temporaryFolder } from "../base/leftovers.ts";
 import { makeFolder } from "../base/make-folder.ts";
 import { type CacheFingerprint, differences, differencesText } from "./fingerprint.ts";
 import { CACHE_KINDS, cacheVariables, DRIVER_KIND } from "./kinds.ts";
@@ -184,10 +184,10 @@ export async function useCaches(
   }
   let copy: string | undefined;
   const release = async (): Promise<void> => {
-    if (copy !== undefined) await rm(copy, { recursive: true, force: true, maxRetries: 3 });
+    if (copy !== undefined) await removeLeftover(copy);
   };
   try {
-    copy = await mkdtemp(join(tmpdir(), "lazygraph-caches-"));
+    copy = await temporaryFolder("lazygraph-caches-");
     for (const { name } of CACHE_KINDS) await copyIfThere(join(folder, name), join(copy, name));
   } catch (error) {
     await release().catch(() => undefined);

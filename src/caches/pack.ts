@@ -5,6 +5,7 @@ import { readdir, rename, rm, stat, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { create, extract, list, type ReadEntry } from "tar";
 import { codeOf, LazygraphError, messageOf } from "../base/errors.ts";
+import { forget, leftover, removeLeftover } from "../base/leftovers.ts";
 import { makeFolder } from "../base/make-folder.ts";
 import { GIB } from "../base/units.ts";
 import { cachesError, manifestOf, readFolder } from "./folder.ts";
@@ -45,13 +46,14 @@ export async function packFolder(given: string, file: string): Promise<Packed> {
     return true;
   };
   // Two may be packing into the same file.
-  const part = `${file}.${randomUUID().slice(0, 8)}.part`;
+  const part = leftover(`${file}.${randomUUID().slice(0, 8)}.part`);
   try {
     // First, so that it is found without reading on.
     await create({ file: part, cwd: folder, gzip: true, filter }, [MANIFEST, ...kinds]);
     await rename(part, file);
+    forget(part);
   } catch (error) {
-    await rm(part, { force: true }).catch(() => undefined);
+    await removeLeftover(part).catch(() => undefined);
     throw cachesError(`to write ${file}`, messageOf(error), "name another place", error);
   }
   return { files: files - 1, bytes, packBytes: (await stat(file)).size };

@@ -16,6 +16,7 @@ import { type BenchOptions, parseBench } from "./bench-options.ts";
 import { counted, createBenchProgress } from "./bench-progress.ts";
 import { startExitCode } from "./child.ts";
 import { EXIT, note, quote, reportError } from "./errors.ts";
+import { isHangupIgnored } from "./hangup.ts";
 import { parseOptions } from "./options.ts";
 import { requirePlugin } from "./require-plugin.ts";
 import { requireExecutable } from "./start-error.ts";
@@ -177,7 +178,8 @@ async function requireEngines(
 /** The first signal ends the run under way as partial; a second one ends this process. */
 function untilInterrupted(): { readonly signal: AbortSignal; readonly release: () => void } {
   const controller = new AbortController();
-  const names: NodeJS.Signals[] = ["SIGINT", "SIGTERM", "SIGHUP"];
+  const names: NodeJS.Signals[] = ["SIGINT", "SIGTERM"];
+  if (!isHangupIgnored()) names.push("SIGHUP");
   const release = (): void => {
     for (const name of names) process.off(name, handler);
   };

@@ -5,6 +5,7 @@ import { readFileSync } from "node:fs";
 import { OptionError } from "../base/errors.ts";
 import { nearMiss } from "../base/near-miss.ts";
 import { EXIT, errorLine, quote, reportError } from "./errors.ts";
+import { isHangupIgnored } from "./hangup.ts";
 
 interface Command {
   readonly summary: string;
@@ -129,6 +130,9 @@ async function main(argv: readonly string[]): Promise<number> {
   const run = await command.load();
   return run(rest);
 }
+
+// Node has undone what `nohup` asked for: an empty listener does it again, from the start on.
+if (isHangupIgnored()) process.on("SIGHUP", () => undefined);
 
 let lost: NodeJS.ErrnoException | undefined;
 // A reader that goes away (`lazygraph status | head`) is no failure of ours; a full disk is.

@@ -3,9 +3,9 @@
  * user's alone. A port of loopback is open to everybody on the host.
  */
 
-import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { removeLeftover, temporaryFolder } from "../base/leftovers.ts";
 
 /** What a socket's path may have on Linux is 107 bytes, on others 103. */
 const PATH_BYTES_MAX = 103;
@@ -17,11 +17,10 @@ interface PrivateEndpoint extends AsyncDisposable {
 
 /** A free port of loopback where no folder can be made, or its path wouldn't do. */
 export async function openPrivateEndpoint(parent: string = tmpdir()): Promise<PrivateEndpoint> {
-  const folder = await mkdtemp(join(parent, "lazygraph-run-")).catch(() => undefined);
+  const folder = await temporaryFolder("lazygraph-run-", parent).catch(() => undefined);
   const remove = async (): Promise<void> => {
-    if (folder === undefined) return;
     // How the command has ended is what counts.
-    await rm(folder, { recursive: true, force: true }).catch(() => undefined);
+    if (folder !== undefined) await removeLeftover(folder).catch(() => undefined);
   };
   const path = folder === undefined ? "" : join(folder, "engine.sock");
   // Engines take several addresses, with commas or blanks between them.

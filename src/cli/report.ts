@@ -45,8 +45,13 @@ export async function requireWritable(given: string, option: string): Promise<st
 
 async function replace(path: string, text: string): Promise<void> {
   const temporary = temporaryOf(path);
-  await writeFile(temporary, text);
-  await rename(temporary, path);
+  try {
+    await writeFile(temporary, text);
+    await rename(temporary, path);
+  } catch (error) {
+    await rm(temporary, { force: true }).catch(() => undefined);
+    throw error;
+  }
 }
 
 function temporaryOf(path: string): string {

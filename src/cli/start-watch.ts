@@ -1,8 +1,7 @@
 /** Watches the start of a command under `run`: which phase it is in, and when it answers. */
 
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { removeLeftover, temporaryFolder } from "../base/leftovers.ts";
 import type { StartReport, StartSource } from "../controller/http.ts";
 import { defaultPlanFolder } from "../plan/place.ts";
 import { addToHistory, historyKey, readHistory } from "../startup/history.ts";
@@ -41,8 +40,7 @@ export async function watchStart(options: StartWatchOptions): Promise<StartWatch
   const { command, environment } = options;
   const given = environment[FOLDER_VARIABLE]?.trim() || undefined;
   // Without one nothing is timed, and the command is started all the same.
-  const folder =
-    given ?? (await mkdtemp(join(tmpdir(), "lazygraph-startup-")).catch(() => undefined));
+  const folder = given ?? (await temporaryFolder("lazygraph-startup-").catch(() => undefined));
   const file = historyFile(options);
   const past: readonly PastStart[] = file === undefined ? [] : await readHistory(file);
   const url = `http://127.0.0.1:${portOf(command, 0)}/health`;
@@ -90,7 +88,7 @@ export async function watchStart(options: StartWatchOptions): Promise<StartWatch
       clearTimeout(timer);
       if (given !== undefined || folder === undefined) return;
       // How the command has ended is what counts.
-      await rm(folder, { recursive: true, force: true }).catch(() => undefined);
+      await removeLeftover(folder).catch(() => undefined);
     },
   };
 }

@@ -1,11 +1,12 @@
 /** One start that is measured: spawned, ready, one token, ended. */
 
 import { spawn } from "node:child_process";
-import { mkdtemp, open, rm } from "node:fs/promises";
+import { open } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { within } from "../base/deadline.ts";
 import { LazygraphError, messageOf } from "../base/errors.ts";
+import { removeLeftover, temporaryFolder } from "../base/leftovers.ts";
 import { makeFolder } from "../base/make-folder.ts";
 import { EngineCommand, freePort } from "../bench/engine-command.ts";
 import { segments } from "../startup/attribute.ts";
@@ -52,7 +53,7 @@ export async function measureStart(options: StartOptions): Promise<MeasuredStart
   const port = await freePort();
   const words = variant.command.map((word) => word.replaceAll(PORT_PLACEHOLDER, String(port)));
   const url = new URL(`http://127.0.0.1:${portOf(variant.command, port)}/`);
-  const timeline = await mkdtemp(join(tmpdir(), "lazygraph-startup-")).catch((error: unknown) => {
+  const timeline = await temporaryFolder("lazygraph-startup-").catch((error: unknown) => {
     throw new LazygraphError(
       "ERR_LAZYGRAPH_BENCH",
       `Expected to make a folder in ${tmpdir()}, got ${messageOf(error)}: set TMPDIR.`,
@@ -78,7 +79,7 @@ export async function measureStart(options: StartOptions): Promise<MeasuredStart
     return { result: startResult(variant.name, run, times, pieces, spans), spans, spawned };
   } finally {
     await command.stop();
-    await rm(timeline, { recursive: true, force: true }).catch(() => undefined);
+    await removeLeftover(timeline).catch(() => undefined);
   }
 }
 

@@ -8,10 +8,8 @@ import { isHangupIgnored } from "./hangup.ts";
 export function stopSignal(onHangup?: () => void): Promise<NodeJS.Signals> {
   return new Promise((resolve) => {
     const signals: NodeJS.Signals[] = ["SIGINT", "SIGTERM"];
-    // Node has undone what `nohup` asked for: an empty listener does it again.
     if (onHangup !== undefined) process.on("SIGHUP", onHangup);
-    else if (isHangupIgnored()) process.on("SIGHUP", () => undefined);
-    else signals.push("SIGHUP");
+    else if (!isHangupIgnored()) signals.push("SIGHUP");
     const handler = (signal: NodeJS.Signals): void => {
       for (const name of signals) process.off(name, handler);
       resolve(signal);

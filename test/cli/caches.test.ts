@@ -1,11 +1,12 @@
 /** `lazygraph caches` and `run --caches`, with a command that tells what it was given. */
 
-import { chmod, mkdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { chmod, mkdir, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
 import { join } from "node:path";
-import { expect, test } from "vitest";
+import { expect, onTestFinished, test } from "vitest";
 import { cacheVariables } from "../../src/caches/kinds.ts";
 import { MANIFEST } from "../../src/caches/manifest.ts";
-import { finish } from "./helpers/command.ts";
+import { finish, lazygraph } from "./helpers/command.ts";
 import { temporaryFolder } from "./helpers/folder.ts";
 import { pluginSite } from "./helpers/plugin-site.ts";
 
@@ -117,6 +118,32 @@ test("read-only caches are used as a copy, which is gone when the command has en
   expect(place).not.toBe(join(caches, "vllm"));
   expect(stderr).toContain("a private copy");
   await expect(stat(place)).rejects.toThrow("ENOENT");
+});
+
+test("a signal before the command runs leaves no copy and no folder; nohup keeps from its one", async () => {
+  const { folder, vllm, caches, run } = await engine();
+  await run("--quiet");
+  // A launcher that never answers when it is asked to start the command.
+  const socket = join(folder, "launcher");
+  let asked = 0;
+  const launcher = createServer((connection) => {
+    if (asked++ === 0) connection.destroy();
+  }).listen(socket);
+  onTestFinished(() => void launcher.close());
+  const TMPDIR = join(folder, "temporary");
+  await mkdir(TMPDIR);
+  const words = ["--caches", caches, "--caches-read-only", "--launcher", socket];
+  const env = { PYTHONPATH: await pluginSite(folder), TMPDIR, _: "nohup" };
+  const running = lazygraph(
+    ["run", ...words, "--http", "127.0.0.1:0", "--", vllm, "serve", "MODEL"],
+    env,
+  );
+  await running.line("stderr", /a private copy/);
+  expect(await readdir(TMPDIR)).toHaveLength(3);
+  running.process.kill("SIGHUP");
+  running.process.kill("SIGTERM");
+  expect(await running.finished).toMatchObject({ signal: "SIGTERM", stdout: "" });
+  expect(await readdir(TMPDIR)).toEqual([]);
 });
 
 test("a copy that can't be removed costs neither the exit code nor the end", async () => {
