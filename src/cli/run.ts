@@ -19,7 +19,7 @@ import { type Child, type ChildEnd, startChild, startExitCode } from "./child.ts
 import { closeWithin } from "./close-within.ts";
 import { CONFIG_HELP, CONFIG_OPTIONS, withConfig } from "./config-file.ts";
 import { curveKeys, KEY_HELP, KEY_OPTIONS, keyFolder, SECRET_VARIABLES } from "./curve-keys.ts";
-import { errorLine, note, quote, reportError } from "./errors.ts";
+import { EXIT, errorLine, note, quote, reportError } from "./errors.ts";
 import { isHangupIgnored } from "./hangup.ts";
 import { HTTP_HELP, HTTP_OPTIONS, type HttpSide, httpSide, openHttpServer } from "./http-side.ts";
 import { listen } from "./listen.ts";
@@ -102,7 +102,8 @@ ${CONFIG_HELP}
   --help, -h            this text
 
 Exit code: the command's; 128 + signal when a signal ended it; 127 when there is no such command,
-126 when it can't be executed; 2 for a usage error; 1 when the controller or the plugin isn't there.
+126 when it can't be executed, or its launcher refuses it; 2 for a usage error; 1 when the controller
+or the plugin isn't there.
 
 Examples:
   lazygraph run --mode idle -- vllm serve meta-llama/Llama-3.1-8B
@@ -343,11 +344,19 @@ function explainEnd(end: ChildEnd, joined: boolean, options: RunOptions): void {
     return;
   }
   const how = end.signal === undefined ? `with exit code ${end.exitCode}` : `by ${end.signal}`;
-  // A launcher that refuses a command says so, and only its client has ended then.
-  const what = options.launcher === undefined ? "ended" : "was refused by its launcher, or ended,";
+  const command = `The command ${quote(options.command.join(" "))}`;
+  // A launcher's client, which stands for a Python's script, ends so if it could start nothing.
+  const codes: Partial<Record<number, ErrorCode>> = {
+    [EXIT.notFound]: "ERR_LAZYGRAPH_COMMAND_NOT_FOUND",
+    [EXIT.notExecutable]: "ERR_LAZYGRAPH_COMMAND_NOT_EXECUTABLE",
+  };
+  const unstarted = options.launcher === undefined ? undefined : codes[end.exitCode];
+  if (unstarted !== undefined) {
+    note(`${command} was not started; what was printed above says why.`, unstarted);
+    return;
+  }
   note(
-    `The command ${quote(options.command.join(" "))} ${what} ${how} before any engine joined; ` +
-      "what was printed above says why.",
+    `${command} ended ${how} before any engine joined; what was printed above says why.`,
     "ERR_LAZYGRAPH_COMMAND_DIED",
   );
 }

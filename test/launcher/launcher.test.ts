@@ -157,6 +157,13 @@ test("lazygraph launcher and run --launcher, with the command's exit code", asyn
   expect(forked.code).toBe(5);
   expect(JSON.parse(forked.stdout)).toMatchObject({ forked: true, word: "run's" });
 
+  expect(forked.stderr).toMatch(/\nlazygraph: The command .* ended with exit code 5 .*DIED\]\n$/);
+  const refused = await finish([...run.slice(0, -2), "bench"], env);
+  expect(refused.code).toBe(126);
+  expect(refused.stderr).toMatch(
+    /NOT_ALLOWED\]\nlazygraph: The command .* was not started; .*_COMMAND_NOT_EXECUTABLE\]\n$/,
+  );
+
   launcher.process.kill("SIGTERM");
   expect((await launcher.finished).code).toBe(0);
   const spawned = await finish(run, env);

@@ -314,7 +314,7 @@ def main(argv: list[str]) -> NoReturn:
     except NotForkedError as error:
         if not spawns or error.code in REFUSED_FOR_GOOD:
             say(str(error), error.code)
-            sys.exit(1)
+            sys.exit(NOT_EXECUTABLE)
         say(f"Not forked but spawned: {error}", error.code)
     be_spawned(command)
 
