@@ -1,9 +1,11 @@
+import { randomUUID } from "node:crypto";
 import { rename, rm, writeFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 
 /** Writes a file as a whole or not at all: no reader finds half of it. */
 export async function replaceFile(file: string, text: string): Promise<void> {
-  const part = join(dirname(file), `.${basename(file)}.${process.pid}`);
+  // No process's number: in containers that share a volume they are all alike.
+  const part = join(dirname(file), `.${basename(file)}.${randomUUID().slice(0, 8)}`);
   try {
     await writeFile(part, text);
     await rename(part, file);

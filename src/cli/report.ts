@@ -1,4 +1,6 @@
-import { realpath, rename, rm, stat, writeFile } from "node:fs/promises";
+import { randomUUID } from "node:crypto";
+import { realpath, rm, stat, writeFile } from "node:fs/promises";
+import { replaceFile } from "../base/replace-file.ts";
 import { usageError } from "./errors.ts";
 
 export interface Report {
@@ -14,7 +16,7 @@ export async function openReport(given: string, option = "--json"): Promise<Repo
     write(document, indent) {
       const text = `${JSON.stringify(document, undefined, indent)}\n`;
       // One after the other: the settled figures must not overtake the final ones.
-      writing = writing.catch(() => undefined).then(() => replace(path, text));
+      writing = writing.catch(() => undefined).then(() => replaceFile(path, text));
       return writing;
     },
   };
@@ -34,26 +36,12 @@ export async function requireWritable(given: string, option: string): Promise<st
   // Of a link the file that it names is replaced, not the link.
   const path = present === undefined ? given : await realpath(given);
   try {
-    await writeFile(temporaryOf(path), "");
-    await rm(temporaryOf(path));
+    const probe = `${path}.${randomUUID().slice(0, 8)}.tmp`;
+    await writeFile(probe, "");
+    await rm(probe);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     throw usageError(option, `a file in a folder that can be written (${code})`, given);
   }
   return path;
-}
-
-async function replace(path: string, text: string): Promise<void> {
-  const temporary = temporaryOf(path);
-  try {
-    await writeFile(temporary, text);
-    await rename(temporary, path);
-  } catch (error) {
-    await rm(temporary, { force: true }).catch(() => undefined);
-    throw error;
-  }
-}
-
-function temporaryOf(path: string): string {
-  return `${path}.${process.pid}.tmp`;
 }

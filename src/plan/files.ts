@@ -112,7 +112,7 @@ async function removePlan(file: string): Promise<void> {
 
 /**
  * Keeps other controllers from writing one plan, between reading it and replacing it. Who ends in
- * the middle of that leaves a lock, which is void after half a minute.
+ * the middle of that leaves a lock, which is void after half a minute, and perhaps half a plan.
  *
  * @returns what ends it; undefined while another process has it
  */
@@ -130,6 +130,12 @@ async function lockPlan(folder: string, name: string): Promise<(() => Promise<vo
         () => LOCK_MS_MAX + 1,
       );
       if (!again || age <= LOCK_MS_MAX) return undefined;
+      // Half a plan is left only together with its lock.
+      for (const part of await readdir(folder)) {
+        if (part.startsWith(`.${name}.`) && part.endsWith(".tmp")) {
+          await removePlan(join(folder, part));
+        }
+      }
       await removePlan(file);
     }
   }

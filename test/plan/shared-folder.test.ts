@@ -124,6 +124,7 @@ describe("two controllers and one folder", () => {
     expect(await planFiles.lock(folder, NAME)).toBeUndefined();
     const longAgo = new Date(Date.now() - 60_000);
     await utimes(lock, longAgo, longAgo);
+    await writeFile(join(folder, `.${NAME}.7-abcd.tmp`), "{");
     const release = await planFiles.lock(folder, NAME);
     expect(await planFiles.lock(folder, NAME)).toBeUndefined();
     await release?.();
