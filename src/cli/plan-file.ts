@@ -13,9 +13,10 @@ export async function loadPlan(file: string): Promise<Plan> {
   try {
     return await readPlan(file);
   } catch (error) {
+    const newer = ", of a newer version of this package: read it with that";
     const why =
       error instanceof PlanFault
-        ? error.message
+        ? `${error.message}${error.newer ? newer : ""}`
         : `expected a file that can be read, got ${codeOf(error) ?? String(error)}`;
     throw new LazygraphError("ERR_LAZYGRAPH_PLAN", `Plan ${file}: ${why}.`, { cause: error });
   }

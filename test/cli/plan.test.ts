@@ -31,6 +31,10 @@ describe("lazygraph plan show", () => {
     const folder = await temporaryFolder();
     await writeFile(join(folder, "a.json"), formatPlan(planOf()));
     await writeFile(join(folder, "b.json"), "{");
+    await writeFile(
+      join(folder, "c.json"),
+      formatPlan(planOf()).replace(/(lazygraphPlan": )\d/, "$19"),
+    );
     const { code, stdout, stderr } = await finish(["plan", "show", folder, "--json"]);
     expect(code).toBe(0);
     expect(JSON.parse(stdout)).toMatchObject({
@@ -40,6 +44,7 @@ describe("lazygraph plan show", () => {
     expect(stderr).toMatch(
       /b\.json: expected JSON, got text that is none\. \[ERR_LAZYGRAPH_PLAN\]/,
     );
+    expect(stderr).toMatch(/c\.json: .*got 9, of a newer version of this package: .*_PLAN\]/);
     expect(await readFile(join(folder, "b.json"), "utf8")).toBe("{");
   });
 
