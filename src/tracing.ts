@@ -8,6 +8,7 @@
 import { context, type Span, SpanStatusCode, type Tracer, trace } from "@opentelemetry/api";
 import { checkOption, textRule } from "./base/check-options.ts";
 import { object } from "./base/schema.ts";
+import { toldSession } from "./controller/told-session.ts";
 import { type EngineEventBase, onEvent } from "./engine/events.ts";
 import { monotonicSeconds, readSpans, type Span as Timed } from "./startup/spans.ts";
 
@@ -131,7 +132,7 @@ class CaptureSpans {
       startTime: atUnixMs,
       attributes: {
         "lazygraph.engine": engine,
-        "lazygraph.session": session,
+        "lazygraph.session": toldSession(session),
         "lazygraph.graph": graph,
         ...attributes,
       },

@@ -21,7 +21,6 @@
  * `http-connections`'s.
  */
 
-import { createHash } from "node:crypto";
 import {
   createServer,
   type IncomingHttpHeaders,
@@ -39,7 +38,6 @@ import {
   type OptionRules,
   withMethods,
 } from "../base/check-options.ts";
-import { dropOldest } from "../base/drop-oldest.ts";
 import { codeOf, messageOf, OptionError } from "../base/errors.ts";
 import { exactFields, flag, object, oneOf, type Schema } from "../base/schema.ts";
 import { shownWhole } from "../base/shown.ts";
@@ -50,7 +48,7 @@ import type { Announcement } from "./call-options.ts";
 import type { Controller } from "./controller.ts";
 import { type AccessOptions, type Refusal, refusalOf, tokenRule } from "./http-access.ts";
 import { guardConnections } from "./http-connections.ts";
-import { ENGINES_MAX } from "./options.ts";
+import { toldSession } from "./told-session.ts";
 
 /** Room for the longest reason, each of its characters written as `\uXXXX`. */
 const BODY_BYTES_MAX = 16_384;
@@ -141,9 +139,6 @@ class TextAnswer {
     this.text = text;
   }
 }
-
-/** Hexadecimal digits of what is told of a session. */
-const SESSION_DIGITS = 16;
 
 interface Request {
   readonly changed: (action: HttpChange["action"], value: string) => void;
@@ -444,25 +439,9 @@ async function getMetrics({ metrics }: Request): Promise<TextAnswer> {
   throw new HttpError(404, "ERR_HTTP_NOT_FOUND", "No metrics are collected here.");
 }
 
-/**
- * A picture for whoever may read. Who knows a session can say `hello` as its engine and is taken for
- * it come back: so what is told tells sessions apart, and is none.
- */
+/** A picture for whoever may read. */
 function told(snapshot: EngineSnapshot): EngineSnapshot {
-  return { ...snapshot, session: digestOf(snapshot.session) };
-}
-
-/** What was told of sessions, the oldest first: a thousand digests take tens of milliseconds. */
-const digests = new Map<string, string>();
-
-function digestOf(session: string): string {
-  const known = digests.get(session);
-  if (known !== undefined) return known;
-  const all = createHash("sha256").update(`lazygraph session ${session}`).digest("hex");
-  const digest = all.slice(0, SESSION_DIGITS);
-  digests.set(session, digest);
-  dropOldest(digests, ENGINES_MAX);
-  return digest;
+  return { ...snapshot, session: toldSession(snapshot.session) };
 }
 
 function getEngine(request: Request): EngineSnapshot {

@@ -5,6 +5,7 @@ import {
   SimpleSpanProcessor,
 } from "@opentelemetry/sdk-trace-base";
 import { beforeEach, expect, onTestFinished, test } from "vitest";
+import { toldSession } from "../../src/controller/told-session.ts";
 import { publish } from "../../src/engine/events.ts";
 import { traceCaptures } from "../../src/tracing.ts";
 
@@ -44,7 +45,8 @@ test("a capture is a span from its command to its answer", () => {
   expect(span?.endTime).toEqual([1_800_000_000, 50_000_000]);
   expect(span?.attributes).toEqual({
     "lazygraph.engine": "e",
-    "lazygraph.session": "s",
+    // What HTTP tells as well: the session itself would let who sees it pass for the engine.
+    "lazygraph.session": toldSession("s"),
     "lazygraph.graph": "FULL:8",
     "lazygraph.reason": "the fill",
     "lazygraph.when_idle": true,

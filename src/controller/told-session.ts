@@ -1,0 +1,22 @@
+import { createHash } from "node:crypto";
+import { dropOldest } from "../base/drop-oldest.ts";
+import { ENGINES_MAX } from "./options.ts";
+
+/** Hexadecimal digits. */
+const DIGITS = 16;
+/** The oldest first: a thousand digests take tens of milliseconds. */
+const digests = new Map<string, string>();
+
+/**
+ * What others are told of a session. Who knows one can say `hello` as its engine and is taken for it
+ * come back: so this tells sessions apart, and is none.
+ */
+export function toldSession(session: string): string {
+  const known = digests.get(session);
+  if (known !== undefined) return known;
+  const all = createHash("sha256").update(`lazygraph session ${session}`).digest("hex");
+  const digest = all.slice(0, DIGITS);
+  digests.set(session, digest);
+  dropOldest(digests, ENGINES_MAX);
+  return digest;
+}
