@@ -62,6 +62,20 @@ describe("an output that can't be written", () => {
   });
 });
 
+test("an example's options are those of its command", async () => {
+  const help = async (name: string) => [name, (await finish([name, "--help"])).stdout] as const;
+  const helps = new Map(await Promise.all(COMMANDS.map(help)));
+  for (const text of helps.values()) {
+    const examples = text.split("Examples:")[1]?.replaceAll("\\\n", " ") ?? "";
+    for (const words of examples.split(/\n| -- |'/)) {
+      const [, name = "", rest = ""] = /lazygraph ([a-z-]+)(.*)/.exec(words) ?? [];
+      for (const [option] of rest.matchAll(/--[a-z-]+/g)) {
+        expect(helps.get(name)?.split("Examples:")[0], words).toContain(`${option} `);
+      }
+    }
+  }
+});
+
 describe.for(COMMANDS)("lazygraph %s", (name) => {
   test("--help has examples and nothing else happens", async () => {
     const { code, stdout, stderr } = await finish([name, "--help"]);

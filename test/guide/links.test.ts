@@ -1,7 +1,7 @@
 /** Every link of the documentation to a file of ours leads to one, and to a heading that is there. */
 
 import { existsSync, readdirSync, readFileSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
 
@@ -40,6 +40,14 @@ test.for(PAGES)("%s", (page) => {
       if (!existsSync(file)) return true;
       return anchor !== undefined && file.endsWith(".md") && !anchorsOf(file).has(anchor);
     });
+  expect(lost).toEqual([]);
+});
+
+test("modules that the policies' page names are there", () => {
+  const text = readFileSync(join(ROOT, "docs/policy.md"), "utf8");
+  const files = readdirSync(join(ROOT, "src"), { recursive: true, encoding: "utf8" });
+  const names = [...text.matchAll(/`([\w-]+\.ts)`/g)].map(([, name]) => name);
+  const lost = names.filter((name) => !files.some((file) => basename(file) === name));
   expect(lost).toEqual([]);
 });
 
