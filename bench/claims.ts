@@ -136,8 +136,8 @@ function findings(): Finding[] {
       source: "trust-socket.json",
       command: "BEFORE=MAIN npm run bench:trust-socket",
     }),
-    ...faultFindings(read<Faults>("faults.json"), {
-      source: "faults.json",
+    ...faultFindings(read<Faults>("faults.json.gz"), {
+      source: "faults.json.gz",
       command:
         "npm run faults -- --seeds 10000 --output FILE; … --hours 24 …; … --seeds 200 --plant DEFECT …",
     }),

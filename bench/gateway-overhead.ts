@@ -8,19 +8,19 @@
  * Exit code 1 then, and where fewer than five blocks were undisturbed; where the system tells
  * nothing of stolen time, all count as undisturbed.
  *
- *   npm run bench:gateway-overhead        prints the table, writes bench/results/gateway-overhead.json
+ *   npm run bench:gateway-overhead        prints the table, writes bench/results/gateway-overhead.json.gz
  */
 
 import { type ChildProcess, fork, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, readFileSync } from "node:fs";
-import { writeFile } from "node:fs/promises";
 import { cpus } from "node:os";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { Pool } from "undici";
 import { bootstrapMean, type Interval, quantile } from "../src/measure/statistics.ts";
 import { FakeEngine, plan } from "../test/helpers/fake-engine.ts";
+import { writeResult } from "./lib/result-file.ts";
 
 const BLOCKS = 20;
 const BLOCK = 250;
@@ -168,10 +168,7 @@ for (const stream of [false, true]) {
 }
 const host = { cpu: cpus()[0]?.model, cores: cpus().length, node: process.version };
 const result = { what: "milliseconds on loopback, one request at a time", host, rows };
-await writeFile(
-  new URL("results/gateway-overhead.json", import.meta.url),
-  `${JSON.stringify(result, null, 2)}\n`,
-);
+writeResult(new URL("results/gateway-overhead.json.gz", import.meta.url), result);
 await Promise.all(pools.map((pool) => pool.destroy()));
 engine.disconnect();
 gateway.child.kill("SIGTERM");
