@@ -77,7 +77,7 @@ import {
   verifyFinding,
 } from "./lib/claims-v026.ts";
 import { familyFindings } from "./lib/claims-v033.ts";
-import { readResult } from "./lib/result-file.ts";
+import { readResult, rounded } from "./lib/result-file.ts";
 
 const results = new URL("results/", import.meta.url);
 const { values } = parseArgs({ options: { check: { type: "boolean", default: false } } });
@@ -239,7 +239,7 @@ function v033(): Finding[] {
 
 const claims = judge(findings(), read<Record<string, string>>("claims-unmet.json"));
 // A claim a line: that is what a change of it shows.
-const text = `[\n${claims.map((claim) => JSON.stringify(claim)).join(",\n")}\n]\n`;
+const text = `[\n${claims.map((claim) => JSON.stringify(claim, rounded)).join(",\n")}\n]\n`;
 if (values.check) {
   const current = has("claims.json") ? readFileSync(new URL("claims.json", results), "utf8") : "";
   if (current !== text) {

@@ -10,6 +10,7 @@ import { execFileSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { cpus } from "node:os";
 import { join, resolve } from "node:path";
+import { rounded } from "../lib/result-file.ts";
 import { runFamilyCell } from "./family-cell.ts";
 import { LEVELS } from "./lib/decode.ts";
 import {
@@ -239,7 +240,7 @@ function report(): void {
     });
   const file = join(out as string, "families.json");
   const summaries = cells.map(summaryOf);
-  writeWhole(file, `${JSON.stringify({ what: "families", cells: summaries, failed })}\n`);
+  writeWhole(file, `${JSON.stringify({ what: "families", cells: summaries, failed }, rounded)}\n`);
   console.error(`results: ${file} (${cells.length} cells, ${failed.length} failed)`);
 }
 

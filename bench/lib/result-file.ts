@@ -9,8 +9,17 @@ export function readResult<T>(file: URL): T {
 }
 
 export function writeResult(file: URL, result: object): void {
-  const text = `${JSON.stringify(result, null, 1)}\n`;
+  const figures = isPacked(file) ? rounded : (_: string, value: unknown) => value;
+  const text = `${JSON.stringify(result, figures, 1)}
+`;
   writeFileSync(file, isPacked(file) ? gzipSync(text, { level: 9 }) : text);
+}
+
+/** Of a fraction six digits, more than any clock here tells: for `JSON.stringify`. */
+export function rounded(_: string, value: unknown): unknown {
+  return typeof value === "number" && Number.isFinite(value) && !Number.isInteger(value)
+    ? Number(value.toPrecision(6))
+    : value;
 }
 
 /** Brotli for what nobody writes again: a third less than gzip. */
