@@ -16,8 +16,9 @@ file of that form:
   traffic. They must be the same to the last token.
 - aside: for families without a batch-invariant mode. No graph serves a step in any of four runs of
   ours, so that all compute alike; in one of them graphs are captured in traffic all the same. It
-  must differ from the first no more than the second does. Its control captures with blocks that
-  requests have, so that what those hold is spoilt.
+  must differ from the first no more than the second does, and no capture may touch the recurrent
+  state of a live request (state_checks.py). Its control captures with blocks of live requests, so
+  that what those hold is spoilt.
 - lora-tokens: as tokens, for families with adapters: more of them than slots, each asked the same
   prompts before, among and after at least 100 captures between steps. Its control leaves a
   capture's metadata in place, and must be found out.
@@ -32,8 +33,9 @@ file of that form:
 - spec-tokens: as tokens, for families that draft (draft_checks.py), twice: among captures, and with
   all graphs; as much must be accepted as in two runs of stock's, and no run of the drafter may have
   another shape than its target's. Its control's drafter graphs do nothing.
-- spec-steps: decode steps with all graphs against stock's, twice, by the engine's own step times.
-  Its engines run one after the other, so give it a GPU of its own.
+- spec-steps: decode steps with all graphs against stock's, by the engine's own step times: stock,
+  ours twice, stock, so that what drifts in a host cancels. One after the other, so give it a GPU of
+  its own.
 
 No figure of other runs is a time: engines share GPUs and cores, each with a KV cache of fixed size.
 Every engine is forked from a process that has imported vLLM for its GPUs. OUT_DIR/CHECK.json has
@@ -45,9 +47,13 @@ what was seen, and what stands in it already isn't run again. Needs both plugins
 from __future__ import annotations
 
 import argparse
+import contextlib
+import itertools
 import json
 import math
 import os
+import re
+import signal
 import subprocess
 import sys
 import time
@@ -60,6 +66,7 @@ import draft_checks
 import offload_checks
 import rank_checks
 import sleep_checks
+import state_checks
 from random_adapters import write_adapters
 
 HERE = Path(__file__).parent
@@ -78,8 +85,11 @@ PARTS = {
     "offload-tokens": ("stock", "ours", "control", "writes"),
     "sleep": ("ours", "stock", "offload", "control"),
     "spec-tokens": ("stock", "again", "ours", "control"),
-    "spec-steps": ("stock", "ours", "again"),
+    "spec-steps": ("stock", "ours", "ours-again", "again"),
 }
+# Parts that a fault may keep from ending, and how much longer than all others they get.
+CONTROLS = ("control", "writes")
+CONTROL_SECONDS_MAX = 60.0
 # Their parts run one after the other.
 ALONE = ("spec-steps", "sleep")
 STOCK = {
@@ -90,8 +100,10 @@ STOCK = {
 SETTLED_SECONDS_MAX = 150
 # At once, in the traffic of most checks.
 REQUESTS = 96
+# torch's, and a kernel's own with its file and line.
+CUDA_ERROR = re.compile(r"CUDA error(?: \([^)]*\))?: (.*)")
 FAULTS = {
-    "control": "dead:PIECEWISE:512,dead:FULL:512",
+    "control": "dead:PIECEWISE:512,dead:FULL:512,dead:FULL:512:u4",
     "control-rank": "corrupt:FULL:512@1",
 }
 ENVIRONMENT = {
@@ -198,30 +210,13 @@ def serve_ungraphed(worker: Any) -> str | None:
     return rank.set_table(SimpleNamespace(worker=worker), Dispatch(uniform=(), mixed=()))
 
 
-def lend_blocks_in_use(worker: Any) -> None:
-    """Positive control: a capture's dummy requests have blocks, and states, of real ones."""
-    tables = worker.model_runner.block_tables
-    careful = tables.get_dummy_block_tables
-
-    def careless(num_reqs: int) -> Any:
-        rows = careful(num_reqs)
-        for group in rows:
-            for request in range(num_reqs):
-                # Block 0 belongs to nobody, the first after it to the requests that came first.
-                group[request].fill_(1 + request % 64)
-        return rows
-
-    tables.get_dummy_block_tables = careless
-
-
-def sequences(engine: Any, capture_every: int = 0) -> tuple[dict[str, list[int]], dict[str, Any]]:
+def sequences(
+    engine: Any, capture_every: int = 0, watch: state_checks.Watch | None = None
+) -> tuple[dict[str, list[int]], dict[str, Any]]:
     """Greedy sequences of all requests; with a rest of graphs to capture, one every few steps."""
     from vllm import SamplingParams
 
-    missing = []
-    if capture_every:
-        [state, *_] = engine.collective_rpc(state_of)
-        missing = [name for name in state["planned"] if name not in state["captured"]]
+    missing = missing_graphs(engine) if capture_every else []
     core = engine.llm_engine
     for index in range(REQUESTS):
         prompt = [(index * 104729 + place * 31) % 30000 + 100 for place in range(8 + index % 90)]
@@ -239,9 +234,22 @@ def sequences(engine: Any, capture_every: int = 0) -> tuple[dict[str, list[int]]
         if missing and steps % capture_every == 0 and core.has_unfinished_requests():
             name = missing.pop(0)
             captured.append(name)
-            if any(found := engine.collective_rpc(capture, args=(name,))):
+            with watch(name) if watch is not None else contextlib.nullcontext():
+                found = engine.collective_rpc(capture, args=(name,))
+            if any(found):
                 errors[name] = str(found)
     return tokens, {"steps": steps, "capturedInTraffic": len(captured), "errors": errors}
+
+
+def missing_graphs(engine: Any) -> list[str]:
+    """What is not captured yet, both kinds in turns: a FULL graph is recorded and no more, of a
+    PIECEWISE one attention runs, so that the first traffic should see some of each."""
+    [state, *_] = engine.collective_rpc(state_of)
+    rest = [name for name in state["planned"] if name not in state["captured"]]
+    kinds = [
+        [n for n in rest if n.startswith("PIECEWISE") is piecewise] for piecewise in (True, False)
+    ]
+    return [name for pair in itertools.zip_longest(*kinds) for name in pair if name is not None]
 
 
 def capture_rest(engine: Any) -> None:
@@ -303,10 +311,11 @@ def run_check(family: dict[str, Any], kind: str, part: str, models: Path) -> dic
         if kind == "aside":
             engine.collective_rpc(serve_ungraphed)
         if part == "control":
-            engine.collective_rpc(lend_blocks_in_use)
-        capture_every = 1 if part in ("ours", "control") else 0
-        tokens, seen = sequences(engine, capture_every)
-        result = {"tokens": tokens, **seen}
+            engine.collective_rpc(state_checks.lend_blocks_in_use)
+        captures = part in ("ours", "control")
+        watch = state_checks.Watch(engine) if kind == "aside" and captures else None
+        tokens, seen = sequences(engine, int(captures), watch)
+        result = {"tokens": tokens, **seen, **({} if watch is None else watch.told())}
     else:
         result = {} if kind in FAULTS else {"ranks": settled(engine)}
     return ended(engine, result)
@@ -367,7 +376,7 @@ def verdict(kind: str, parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
     if kind in ("tokens", "aside"):
         base = parts["stock" if kind == "tokens" else "plain"]["tokens"]
         same = equal(base, parts["ours"]["tokens"])
-        known = ("tokens", "ranks", "asksBreakable")
+        known = ("tokens", "ranks", "asksBreakable", "agrees")
         traffic = {k: v for k, v in parts["ours"].items() if k not in known}
         length = sum(len(sequence) for sequence in base.values())
         wanted = len(base) if kind == "tokens" else equal(base, parts["again"]["tokens"])
@@ -376,8 +385,9 @@ def verdict(kind: str, parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
         if kind == "aside":
             crashed = parts["control"].get("crashed")
             control = 0 if crashed else equal(base, parts["control"]["tokens"])
-            fine = fine and control < wanted
+            fine = fine and control < wanted and state_checks.fine(parts)
             told |= {"controlSame": control, "controlCrashed": crashed}
+            told["controlTouched"] = parts["control"].get("touched")
         return {"fine": fine, **told, "tokens": length, **traffic}
     ranks = parts["ours"]["ranks"]
     if kind == "ranks":
@@ -409,7 +419,8 @@ def verdict(kind: str, parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
         return {"fine": all(n == told["planned"] for n in exact) and told["sameOnAllRanks"], **told}
     if kind == "control-rank":
         return {"fine": told["mismatched"] == on_rank_one(len(ranks)), **told}
-    dead = {"FULL:512", "PIECEWISE:512"} & set(ranks[0]["planned"])
+    # By its drafts, three a request, a FULL graph is for so many requests of four tokens.
+    dead = {"FULL:512", "FULL:512:u4", "PIECEWISE:512"} & set(ranks[0]["planned"])
     found = all(dead <= set(names) for names in told["mismatched"])
     return {"fine": bool(dead) and found, **told}
 
@@ -440,7 +451,11 @@ def fork_engine(log: Path, result: Path, *what: Any) -> int:
         os.dup2(file, 1), os.dup2(file, 2)
         family, *_ = what
         told = run_check(*what)
-        result.write_text(json.dumps(told | {"asksBreakable": asks_breakable(family)}))
+        what_family = {
+            "asksBreakable": asks_breakable(family),
+            "agrees": family.get("agrees", False),
+        }
+        result.write_text(json.dumps(told | what_family))
         code = 0
     except BaseException:
         traceback.print_exc()
@@ -460,7 +475,7 @@ def run_group(out: Path, models: Path, families: dict[str, Any], names: list[str
 
     if torch.cuda.is_initialized():
         sys.exit("expected imports of vLLM that leave the GPU alone, got a CUDA context")
-    pids = []
+    pids = {}
     for name in names:
         family, _, kind = name.rpartition(".")
         for part in PARTS[kind]:
@@ -470,16 +485,36 @@ def run_group(out: Path, models: Path, families: dict[str, Any], names: list[str
             if kind in ALONE:
                 os.waitpid(pid, 0)
             else:
-                pids.append(pid)
-    for pid in pids:
-        os.waitpid(pid, 0)
+                pids[pid] = part
+    wait_for(pids)
+
+
+def wait_for(parts: dict[int, str], after_seconds: float = CONTROL_SECONDS_MAX) -> None:
+    """Wait for processes, by the part that each is; then a while longer for controls.
+
+    A fault may leave one waiting for an engine that is gone: it is ended, and its log tells.
+    """
+    rest, end = dict(parts), math.inf
+    while rest:
+        for pid in list(rest):
+            if os.waitpid(pid, os.WNOHANG)[0]:
+                del rest[pid]
+        if any(part not in CONTROLS for part in rest.values()):
+            end = math.inf
+        elif end == math.inf:
+            end = time.monotonic() + after_seconds
+        if time.monotonic() > end:
+            for pid in rest:
+                os.kill(pid, signal.SIGKILL)
+            end = math.inf
+        time.sleep(0.05)
 
 
 def crash_of(log: Path) -> str | None:
     """The first error of CUDA's in an engine's log; ``None``: it ended for another reason."""
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-    errors = (line.partition("CUDA error: ")[2] for line in lines if "CUDA error: " in line)
-    return next(errors, None)
+    errors = (CUDA_ERROR.search(line) for line in lines)
+    return next((error[1] for error in errors if error is not None), None)
 
 
 def sum_up(out: Path, name: str) -> dict[str, Any]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,13 +24,13 @@ def seen() -> dict[str, dict[str, Any]]:
 
     def part(tokens: dict[str, list[int]], captured: int = 0) -> dict[str, Any]:
         told = {"tokens": dict(tokens), "steps": 9, "capturedInTraffic": captured, "errors": {}}
-        return told | {"ranks": RANKS}
+        return told | {"ranks": RANKS, "states": 40, "touched": {}}
 
     return {
         "plain": part(TOKENS),
         "again": part(TOKENS),
         "ours": part(TOKENS, captured=7),
-        "control": part(TOKENS | {"1": [9, 9]}, captured=7),
+        "control": part(TOKENS | {"1": [9, 9]}, captured=7) | {"touched": {"PIECEWISE:8": 12}},
     }
 
 
@@ -59,10 +62,59 @@ def the_control_is_not_found(parts: dict[str, dict[str, Any]]) -> None:
     parts["control"]["tokens"] = dict(TOKENS)
 
 
+def a_state_was_touched(parts: dict[str, dict[str, Any]]) -> None:
+    parts["ours"]["touched"] = {"PIECEWISE:16": 1}
+
+
+def no_state_was_there_to_touch(parts: dict[str, dict[str, Any]]) -> None:
+    parts["ours"]["states"] = 0
+
+
+def the_control_touched_none(parts: dict[str, dict[str, Any]]) -> None:
+    parts["control"]["touched"] = {}
+
+
 @pytest.mark.parametrize(
-    "spoil", [a_sequence_changed, nothing_was_captured, a_capture_failed, the_control_is_not_found]
+    "spoil",
+    [
+        a_sequence_changed,
+        nothing_was_captured,
+        a_capture_failed,
+        the_control_is_not_found,
+        a_state_was_touched,
+        no_state_was_there_to_touch,
+        the_control_touched_none,
+    ],
 )
 def test_each_of_these_is_not(spoil: Any) -> None:
     parts = seen()
     spoil(parts)
     assert checks.verdict("aside", parts)["fine"] is False
+
+
+def test_both_kinds_are_captured_in_turns() -> None:
+    planned = ["FULL:8", "FULL:4", "FULL:2", "PIECEWISE:8", "PIECEWISE:4"]
+    state = {"planned": planned, "captured": ["FULL:8"]}
+    engine = SimpleNamespace(collective_rpc=lambda _: [state])
+    expected = ["PIECEWISE:8", "FULL:4", "PIECEWISE:4", "FULL:2"]
+    assert checks.missing_graphs(engine) == expected
+
+
+def test_a_control_that_hangs_is_ended_once_all_others_are_done() -> None:
+    def child(seconds: float) -> int:
+        pid = os.fork()
+        if pid == 0:
+            time.sleep(seconds)
+            os._exit(0)
+        return pid
+
+    checks.wait_for({child(0.2): "ours", child(3600): "control"}, after_seconds=0.1)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_a_difference_that_is_no_number_is_text() -> None:
+    ranks = [{"verified": {"FULL:8": 0.25}}, {"verified": {"FULL:8": float("inf")}}]
+    assert checks.worst_of(ranks) == "inf"
+    assert checks.worst_of(ranks[:1]) == 0.25
+    assert checks.worst_of([{"verified": {}}]) is None

@@ -54,7 +54,11 @@ def test_a_control_that_ends_the_engine_is_found() -> None:
 
 @pytest.mark.parametrize(
     ("last", "fine"),
-    [("torch.AcceleratorError: CUDA error: device-side assert triggered", True), ("Killed", False)],
+    [
+        ("torch.AcceleratorError: CUDA error: device-side assert triggered", True),
+        ("CUDA error (/src/flash_fwd.h:172): device-side assert triggered", True),
+        ("Killed", False),
+    ],
 )
 def test_only_an_error_of_cudas_is_a_fault_that_was_found(
     tmp_path: Path, last: str, fine: bool
@@ -127,6 +131,15 @@ def test_each_fault_spoils_the_verdict(spoil: Any) -> None:
     assert draft_checks.verdict_tokens(parts)["fine"] is False
 
 
+@pytest.mark.parametrize(("accepted", "fine"), [(2700, True), (1200, False)])
+def test_a_draft_that_is_to_agree_is_to_be_accepted(accepted: int, fine: bool) -> None:
+    parts = seen()
+    for part in parts.values():
+        part |= {"agrees": True, "accepted": accepted}
+    parts["control"]["accepted"] = 0
+    assert draft_checks.verdict_tokens(parts)["fine"] is fine
+
+
 @pytest.mark.parametrize(("dead", "accepted"), [(0, 2700), (40, 30)])
 def test_a_control_that_can_not_tell_is_said_and_not_asked_for(dead: int, accepted: int) -> None:
     """A drafter without graphs of its own, and one that nothing is accepted of."""
@@ -142,13 +155,13 @@ def steps(ours: float) -> dict[str, Any]:
     counts = [str(count) for count in draft_checks.REQUESTS]
     return {
         name: {"milliseconds": {count: [ms, ms, 50.0] for count in counts}}
-        for name, ms in (("stock", 6.0), ("again", 6.1), ("ours", ours))
+        for name, ms in (("stock", 6.0), ("again", 6.1), ("ours", ours), ("ours-again", 6.1))
     }
 
 
 def test_steps_within_a_hundredth_of_stocks_are_fine_and_others_not() -> None:
-    assert draft_checks.verdict_steps(steps(6.1))["fine"] is True
-    assert draft_checks.verdict_steps(steps(6.12))["fine"] is False
+    assert draft_checks.verdict_steps(steps(6.12))["fine"] is True
+    assert draft_checks.verdict_steps(steps(6.13))["fine"] is False
     none = steps(6.0)
     none["ours"]["milliseconds"]["16"] = []
     told = draft_checks.verdict_steps(none)

@@ -99,27 +99,62 @@ def test_matrices_have_the_spread_of_their_fan_in(loader: Any) -> None:
     assert weights["linear.bias"].count_nonzero() == 0
 
 
-def test_an_echo_is_quiet_layers_and_a_head_that_passes_the_embedding_on(loader: Any) -> None:
-    from lazygraph_vllm_testing.weights import ECHO
+class Layer(torch.nn.Module):
+    """What a decoder's layer adds to its residual, attention over one token."""
 
-    class Layer(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.o_proj = torch.nn.Linear(FAN_IN, 512, bias=False)
-            self.up_proj = torch.nn.Linear(FAN_IN, 512, bias=False)
-            self.fc = torch.nn.Linear(2 * 64, 64, bias=False)
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.v_proj = torch.nn.Linear(hidden, hidden, bias=False)
+        self.o_proj = torch.nn.Linear(hidden, hidden, bias=False)
+        self.gate_proj = torch.nn.Linear(hidden, 2 * hidden, bias=False)
+        self.up_proj = torch.nn.Linear(hidden, 2 * hidden, bias=False)
+        self.down_proj = torch.nn.Linear(2 * hidden, hidden, bias=False)
 
-    loud, quiet = Layer(), Layer()
-    for model, echo in ((loud, False), (quiet, True)):
+    def forward(self, x: Any) -> Any:
+        x = x + self.o_proj(self.v_proj(normed(x)))
+        gate = torch.nn.functional.silu(self.gate_proj(normed(x)))
+        return x + self.down_proj(gate * self.up_proj(normed(x)))
+
+
+class Pair(torch.nn.Module):
+    """A target, and an EAGLE head with its embeddings and its logits."""
+
+    def __init__(self, hidden: int, layers: int) -> None:
+        super().__init__()
+        self.embed_tokens = torch.nn.Embedding(8192, hidden)
+        self.layers = torch.nn.ModuleList(Layer(hidden) for _ in range(layers))
+        self.lm_head = torch.nn.Linear(hidden, 8192, bias=False)
+        self.fc = torch.nn.Linear(2 * hidden, hidden, bias=False)
+        self.head = Layer(hidden)
+
+    def agreement(self, tokens: Any) -> float:
+        """Share of tokens after which both choose the same next one."""
+        embedded = self.embed_tokens(tokens)
+        target = embedded
+        for layer in self.layers:
+            target = layer(target)
+        # The head has the state of the token before.
+        drafted = self.head(self.fc(torch.cat((embedded, target.roll(1, 0)), dim=-1)))
+        chosen, guessed = (self.lm_head(x).argmax(-1) for x in (normed(target), drafted))
+        return float((chosen == guessed).float().mean())
+
+
+def normed(x: Any) -> Any:
+    return torch.nn.functional.rms_norm(x, x.shape[-1:])
+
+
+@pytest.mark.parametrize("hidden", [128, 512])
+def test_with_an_echo_a_head_agrees_with_a_target_of_any_width(loader: Any, hidden: int) -> None:
+    agreement = {}
+    for echo in (False, True):
+        pair = Pair(hidden, layers=32)
         use_fan_in(0, echo=echo)
         with torch.no_grad():
-            loader.load_weights(model, None)
-    assert torch.allclose(quiet.o_proj.weight, loud.o_proj.weight * ECHO)
-    assert torch.equal(quiet.up_proj.weight, loud.up_proj.weight)
-    embedding, hidden = torch.randn(3, 64), torch.randn(3, 64)
-    both = torch.cat((embedding, hidden), dim=-1)
-    assert torch.equal(quiet.fc(both), embedding)
-    assert not torch.allclose(loud.fc(both), embedding)
+            loader.load_weights(pair, None)
+            agreement[echo] = pair.agreement(torch.arange(512))
+    assert agreement[False] < 0.1
+    # And layers still count: a graph that leaves them out would be seen.
+    assert 0.8 < agreement[True] < 1
 
 
 def test_norms_pass_on_what_they_get(loader: Any) -> None:

@@ -18,8 +18,9 @@ CODE_SD = (16**2 / 12) ** 0.5
 """Standard deviation of a code drawn evenly from 16."""
 
 
-ECHO = 0.02
-"""What a layer adds to the residual, as a share of what it adds otherwise."""
+ECHO = 0.005
+"""What a layer adds to the residual, as a share of what it adds otherwise, for embeddings of length
+1 a value; these are of length 1 in all."""
 
 
 def use_fan_in(rank: int, *, echo: bool = False) -> None:
@@ -66,7 +67,7 @@ def quieten(data: Any, name: str) -> None:
     if data.device.type == "meta":
         return
     if name.endswith(("o_proj.weight", "down_proj.weight")):
-        data.mul_(ECHO)
+        data.mul_(ECHO / data.shape[0] ** 0.5)
     elif name.endswith("fc.weight") and data.shape[-1] == 2 * data.shape[0]:
         # Its input is the embedding of the last token, then the target's hidden state.
         data.zero_()

@@ -1,0 +1,76 @@
+"""Recurrent states of live requests, as the GPU check of captures beside traffic looks at them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("vllm", reason="vLLM isn't installed here: its own classes are the test bed")
+pytestmark = pytest.mark.vllm_contract
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "bench" / "gpu"))
+
+import state_checks  # noqa: E402
+from vllm.v1.kv_cache_interface import MambaSpec  # noqa: E402
+
+BLOCKS = 8
+
+
+class Tables:
+    """Of two groups; request 0 has blocks 3 and 5, request 2 blocks 4 and 6."""
+
+    def __init__(self) -> None:
+        rows = torch.zeros(2, 3, 2, dtype=torch.int32)
+        rows[:, 0, 0], rows[:, 2, 0] = torch.tensor([3, 5]), torch.tensor([4, 6])
+        self.block_tables = [SimpleNamespace(gpu=group) for group in rows]
+        self.inputs = torch.zeros(2, 4, 2, dtype=torch.int32)
+
+    def get_dummy_block_tables(self, requests: int) -> Any:
+        return tuple(group[:requests].zero_() for group in self.inputs)
+
+
+@pytest.fixture
+def worker() -> Any:
+    recurrent = object.__new__(MambaSpec)
+    states = [torch.zeros(BLOCKS, 2, 3), torch.full((BLOCKS, 4), float("nan"))]
+    runner = SimpleNamespace(
+        block_tables=Tables(),
+        req_states=SimpleNamespace(req_id_to_index={"a": 2, "b": 0}),
+        kv_cache_config=SimpleNamespace(
+            kv_cache_groups=[
+                SimpleNamespace(kv_cache_spec=object(), layer_names=["attention"]),
+                SimpleNamespace(kv_cache_spec=recurrent, layer_names=["delta"]),
+            ]
+        ),
+        vllm_config=SimpleNamespace(
+            compilation_config=SimpleNamespace(
+                static_forward_context={"delta": SimpleNamespace(kv_cache=states)}
+            )
+        ),
+    )
+    return SimpleNamespace(model_runner=runner, states=states)
+
+
+@pytest.mark.parametrize(("block", "touched"), [(0, 0), (3, 0), (4, 0), (5, 1), (6, 1)])
+def test_only_a_live_requests_state_counts(worker: Any, block: int, touched: int) -> None:
+    state_checks.note_states(worker)
+    worker.states[0][block, 1, 2] = 0.5
+    assert state_checks.touched_states(worker) == (touched, 4)
+
+
+def test_a_state_that_is_no_number_equals_itself(worker: Any) -> None:
+    state_checks.note_states(worker)
+    assert state_checks.touched_states(worker) == (0, 4)
+
+
+def test_the_control_lends_blocks_of_live_requests(worker: Any) -> None:
+    tables = worker.model_runner.block_tables
+    assert tables.get_dummy_block_tables(3)[1].count_nonzero() == 0
+    state_checks.lend_blocks_in_use(worker)
+    attention, delta = tables.get_dummy_block_tables(3)
+    assert attention[:, 0].tolist() == [3, 4, 3]
+    assert delta.tolist() == [[5, 5], [6, 6], [5, 5]]
