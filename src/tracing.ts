@@ -6,8 +6,14 @@
  */
 
 import { context, type Span, SpanStatusCode, type Tracer, trace } from "@opentelemetry/api";
-import { checkOption, textRule } from "./base/check-options.ts";
-import { object } from "./base/schema.ts";
+import {
+  checkOption,
+  checkOptions,
+  type OptionRules,
+  textRule,
+  withMethods,
+} from "./base/check-options.ts";
+import { number } from "./base/schema.ts";
 import { toldSession } from "./controller/told-session.ts";
 import { type EngineEventBase, onEvent } from "./engine/events.ts";
 import { monotonicSeconds, readSpans, type Span as Timed } from "./startup/spans.ts";
@@ -27,6 +33,17 @@ export interface StartTracingOptions extends TracingOptions {
   readonly readyAtUnixMs?: number;
 }
 
+/** The last that a `Date` can be. */
+const UNIX_MS_MAX = 8_640_000_000_000_000;
+const OPTIONS: OptionRules<TracingOptions> = {
+  tracer: withMethods("a tracer of OpenTelemetry", ["startSpan"]),
+};
+const START_OPTIONS: OptionRules<StartTracingOptions> = {
+  ...OPTIONS,
+  spawnedAtUnixMs: number(0, UNIX_MS_MAX),
+  readyAtUnixMs: number(0, UNIX_MS_MAX),
+};
+
 /**
  * Makes spans of a start from what its processes have written into the folder that
  * `LAZYGRAPH_STARTUP_DIR` names: `lazygraph.start`, and in it a span of each phase, those of a
@@ -40,7 +57,7 @@ export async function traceStart(
   options: StartTracingOptions = {},
 ): Promise<number> {
   checkOption("folder", folder, textRule("the path of a folder"));
-  checkOption("options", options, object);
+  checkOptions(options, START_OPTIONS);
   const tracer = options.tracer ?? trace.getTracer("lazygraph");
   const phases = await readSpans(folder);
   const [first] = phases;
@@ -83,7 +100,7 @@ type CaptureEvent = EngineEventBase & { readonly graph: string };
  * @returns a function that ends this, and the spans that are open
  */
 export function traceCaptures(options: TracingOptions = {}): () => void {
-  checkOption("options", options, object);
+  checkOptions(options, OPTIONS);
   const spans = new CaptureSpans(options.tracer ?? trace.getTracer("lazygraph"));
   const stops = [
     onEvent("lazygraph:capture:start", (event) => {
@@ -127,9 +144,15 @@ class CaptureSpans {
 
   start(event: CaptureEvent, attributes: Attributes): void {
     const { engine, session, graph, atUnixMs } = event;
-    if (this.#open.size >= SPANS_MAX) return;
+    // Those of a controller that was closed are answered by nobody.
+    const [oldest] = this.#open;
+    if (oldest !== undefined && this.#open.size >= SPANS_MAX) {
+      this.#abandon(oldest[0], oldest[1].span, "No answer was seen.");
+    }
     const span = this.#tracer.startSpan("lazygraph.capture", {
       startTime: atUnixMs,
+      // Nobody's request: what is active here was so when the controller was started.
+      root: true,
       attributes: {
         "lazygraph.engine": engine,
         "lazygraph.session": toldSession(session),

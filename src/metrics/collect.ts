@@ -6,11 +6,10 @@
  */
 
 import type { Registry } from "prom-client";
-import { checkOption, withMethods } from "../base/check-options.ts";
+import { checkOption, checkOptions, type OptionRules, withMethods } from "../base/check-options.ts";
 import { type Clock, systemClock } from "../base/clock.ts";
-import { OptionError } from "../base/errors.ts";
 import type { GraphKind } from "../base/graph.ts";
-import { object } from "../base/schema.ts";
+import { number } from "../base/schema.ts";
 import type { Controller } from "../controller/controller.ts";
 import { type EngineEventBase, onEvent } from "../engine/events.ts";
 import type { EngineSnapshot } from "../engine/snapshot.ts";
@@ -21,6 +20,10 @@ import { awaySamples, samplesOf } from "./samples.ts";
 
 /** Sessions whose graphs are remembered; then all are looked up again. */
 const SESSIONS_MAX = 1024;
+const OPTIONS: OptionRules<MetricsOptions> = {
+  lostSeconds: number(0, 86_400),
+  clock: withMethods("a clock", ["now"]),
+};
 
 export interface MetricsOptions {
   /**
@@ -47,14 +50,8 @@ export function collectMetrics(
   checkOption("controller", controller, withMethods("a controller", ["engines"]));
   const registries = withMethods("a prom-client registry", ["getSingleMetric", "registerMetric"]);
   checkOption("registry", registry, registries);
-  checkOption("options", options, object);
+  checkOptions(options, OPTIONS);
   const { lostSeconds = 600, clock = systemClock } = options;
-  if (!(lostSeconds >= 0 && lostSeconds <= 86_400)) {
-    throw new OptionError(
-      "lostSeconds",
-      `Expected lostSeconds to be a number from 0 to 86400, got ${String(lostSeconds)}.`,
-    );
-  }
   const collector = new Collector(controller, registry, lostSeconds, clock);
   return () => collector.close();
 }
@@ -115,9 +112,10 @@ class Collector {
   }: EngineEventBase & { readonly graph: string }): GraphKind | undefined {
     const known = this.#kinds.get(session);
     if (known !== undefined && (known.size === 0 || known.has(graph))) return known.get(graph);
-    const found = this.#controller
-      .engines()
-      .find((listed) => listed.engine === engine && listed.session === session);
+    const engines = this.#controller.engines();
+    // Whoever leaves must be forgotten also where nobody scrapes.
+    this.#forgetUnlisted(engines);
+    const found = engines.find((listed) => listed.engine === engine && listed.session === session);
     const kinds = new Map(found?.graphs.map(({ id, kind }) => [id, kind]));
     if (this.#kinds.size >= SESSIONS_MAX) this.#kinds.clear();
     this.#kinds.set(session, kinds);
@@ -162,10 +160,19 @@ class Collector {
     for (const engine of this.#ledgers.keys()) {
       if (present.has(engine)) continue;
       for (const kind of KINDS) this.#instruments.forget({ engine, kind });
-      // While it is listed, the ledger knows since when it is away.
-      if (!engines.some((listed) => listed.engine === engine)) this.#ledgers.delete(engine);
     }
+    // While it is listed, the ledger knows since when it is away.
+    this.#forgetUnlisted(engines);
     this.#instruments.replace(samples);
+  }
+
+  #forgetUnlisted(engines: readonly EngineSnapshot[]): void {
+    const listed = new Set(engines.map(({ engine }) => engine));
+    for (const engine of this.#ledgers.keys()) {
+      if (listed.has(engine)) continue;
+      for (const kind of KINDS) this.#instruments.forget({ engine, kind });
+      this.#ledgers.delete(engine);
+    }
   }
 
   #isGone({ connected, phase }: EngineSnapshot, ledger: EngineLedger): boolean {

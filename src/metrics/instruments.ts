@@ -30,7 +30,8 @@ export class Instruments {
       throw new OptionError(
         "registry",
         `Expected a registry without this package's metrics, got one that has ${taken}: ` +
-          "give each controller a registry of its own; Registry.merge() joins them.",
+          "give each controller a registry of its own, or collect from " +
+          "{ engines: () => [...one.engines(), ...another.engines()] } once.",
       );
     }
     for (const name of METRIC_NAMES) {
@@ -64,7 +65,11 @@ export class Instruments {
   }
 
   close(): void {
-    for (const name of METRIC_NAMES) this.#registry.removeSingleMetric(name);
+    for (const [name, instrument] of this.#instruments) {
+      // Called again, it must not take out another's of that name.
+      if (this.#registry.getSingleMetric(name) !== instrument) continue;
+      this.#registry.removeSingleMetric(name);
+    }
   }
 }
 

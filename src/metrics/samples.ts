@@ -6,6 +6,9 @@ import { KINDS, type MetricName, OUTCOMES, START_PARTS, STATUSES } from "./catal
 import type { Labels, Sample } from "./instruments.ts";
 import type { EngineLedger } from "./ledger.ts";
 
+/** Numbers of adapters told apart: some ten are captured, and a peer must not make labels. */
+const LORAS_MAX = 16;
+
 /** `ProblemCounts` as label values: Prometheus writes labels in snake case. */
 const PROBLEMS = {
   malformed: "malformed",
@@ -92,13 +95,15 @@ function putGraphs(put: Put, { graphs }: EngineSnapshot, ledger: EngineLedger): 
     }
     put("lazygraph_graphs_dropped_total", ledger.dropped.get(kind) ?? 0, { kind });
     // Always one series for steps without adapters, and one more for each case of adapters.
-    for (const loras of new Set([0, ...ofKind.map((graph) => graph.loras)])) {
-      const labels = { kind, ...(loras === 0 ? {} : { loras: String(loras) }) };
-      putCase(
-        put,
-        labels,
-        ofKind.filter((graph) => graph.loras === loras),
-      );
+    const cases = new Map<string, EngineSnapshot["graphs"][number][]>([["0", []]]);
+    for (const graph of ofKind) {
+      const loras = String(graph.loras);
+      const name = cases.has(loras) || cases.size <= LORAS_MAX ? loras : "other";
+      cases.set(name, cases.get(name) ?? []);
+      cases.get(name)?.push(graph);
+    }
+    for (const [loras, its] of cases) {
+      putCase(put, { kind, ...(loras === "0" ? {} : { loras }) }, its);
     }
   }
 }

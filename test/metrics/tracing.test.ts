@@ -1,4 +1,4 @@
-import { SpanStatusCode } from "@opentelemetry/api";
+import { context, ROOT_CONTEXT, SpanStatusCode, trace } from "@opentelemetry/api";
 import {
   BasicTracerProvider,
   InMemorySpanExporter,
@@ -7,7 +7,7 @@ import {
 import { beforeEach, expect, onTestFinished, test } from "vitest";
 import { toldSession } from "../../src/controller/told-session.ts";
 import { publish } from "../../src/engine/events.ts";
-import { traceCaptures } from "../../src/tracing.ts";
+import { traceCaptures, traceStart } from "../../src/tracing.ts";
 
 const exporter = new InMemorySpanExporter();
 const provider = new BasicTracerProvider({
@@ -88,4 +88,33 @@ test("a lost engine ends its spans, and the end of tracing all of them", () => {
   expect(spans.map(({ status }) => status.message)).toEqual(["gone", "Tracing was ended."]);
   start("FULL:2");
   expect(exporter.getFinishedSpans()).toHaveLength(2);
+});
+
+test("whatever is active, a capture has no parent", () => {
+  const active = trace.setSpan(ROOT_CONTEXT, provider.getTracer("test").startSpan("a request"));
+  const run = (_: unknown, call: () => unknown) => call();
+  const manager = { active: () => active, with: run, disable: () => {} };
+  context.setGlobalContextManager(manager as never);
+  onTestFinished(() => context.disable());
+  start("FULL:8");
+  stop();
+  const parents = exporter.getFinishedSpans().map(({ parentSpanContext }) => parentSpanContext);
+  expect(parents).toEqual([undefined]);
+});
+
+test("captures that nobody answers any more make room for later ones", () => {
+  for (let count = 0; count <= 1024; count++) start(`FULL:${count}`);
+  expect(exporter.getFinishedSpans().map(({ status }) => status.message)).toEqual([
+    "No answer was seen.",
+  ]);
+  stop();
+  expect(exporter.getFinishedSpans()).toHaveLength(1025);
+});
+
+test("a wrong or unknown option is refused at once, not in the middle of a capture", async () => {
+  const wrong = (options: object) => expect(() => traceCaptures(options)).toThrow(/^Expected /);
+  for (const options of [{ tracer: 5 }, { tracer: {} }, { tracr: provider }]) wrong(options);
+  await expect(traceStart("/nowhere", { readyAtUnixMs: Number.NaN })).rejects.toMatchObject({
+    code: "ERR_LAZYGRAPH_OPTION",
+  });
 });
