@@ -1,7 +1,6 @@
 /** The cells of a specification, one after the other, into a folder; what is there is left out. */
 
 import { join } from "node:path";
-import { replaceFile } from "../base/replace-file.ts";
 import { SkipCounts } from "../trace/skips.ts";
 import { type RunProgress, runCell } from "./cell.ts";
 import { type OnSkip, type ScheduledRequest, scheduleCsv, scheduleOf } from "./load.ts";
@@ -17,6 +16,7 @@ import {
   readSchedule,
   scheduleFile,
   writeDocument,
+  writeWhole,
 } from "./store.ts";
 import { storedMode } from "./stored-mode.ts";
 import { runVirtualCell } from "./virtual-cell.ts";
@@ -102,7 +102,7 @@ async function runWanted(
     if (heads.some((head) => head?.status === "complete")) {
       requireSameSchedule(await readSchedule(folder, name), csv, name, folder);
     }
-    await replaceFile(scheduleFile(folder, name), csv);
+    await writeWhole(scheduleFile(folder, name), csv);
   }
   const { title, baseline, goodput } = spec;
   const modes = Object.keys(spec.modes);

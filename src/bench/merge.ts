@@ -14,6 +14,7 @@ import {
   runFile,
   samplesFile,
   scheduleFile,
+  writable,
   writeDocument,
 } from "./store.ts";
 
@@ -81,7 +82,8 @@ async function takeOver(folder: string, head: RunHead, into: string): Promise<vo
   const samples = await samplesFile(folder, head.cell);
   if (samples !== undefined) {
     const extension = samples.endsWith(".gz") ? "ndjson.gz" : "ndjson";
-    await copyFile(samples, runFile(into, cell, extension));
+    const file = runFile(into, cell, extension);
+    await writable(file, copyFile(samples, file));
   }
   const log = runFile(folder, head.cell, "log");
   await copyFile(log, runFile(into, cell, "log")).catch(() => undefined);

@@ -1,17 +1,23 @@
 /** The report of a folder: every run that is there, whole or partial, in four forms. */
 
-import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { makeFolder } from "../base/make-folder.ts";
-import { replaceFile } from "../base/replace-file.ts";
 import { aiperfRecords } from "./aiperf-records.ts";
 import { benchmarkReport } from "./benchmark-report.ts";
 import { htmlOf } from "./html.ts";
 import { markdownOf } from "./markdown.ts";
 import { plotsOf } from "./plots.ts";
 import type { CellRun } from "./samples.ts";
-import { folderError, readFacts, readHeads, readRun, runName } from "./store.ts";
+import {
+  folderError,
+  readFacts,
+  readHeads,
+  readRun,
+  runName,
+  writable,
+  writeWhole,
+} from "./store.ts";
 import { type Summary, summarise } from "./summary.ts";
 import { traceEvents } from "./trace-events.ts";
 import { vllmResult } from "./vllm-result.ts";
@@ -57,18 +63,20 @@ export async function writeReport(folder: string): Promise<WrittenReport> {
     "report.json": `${JSON.stringify(ordered)}\n`,
     "report.md": markdown,
   };
-  for (const [name, text] of Object.entries(files)) await replaceFile(join(folder, name), text);
-  await makeFolder(join(folder, "traces"));
-  for (const theirs of ["vllm", "llm-d", "aiperf"]) await makeFolder(join(folder, theirs));
+  for (const [name, text] of Object.entries(files)) await writeWhole(join(folder, name), text);
+  for (const name of ["traces", "vllm", "llm-d", "aiperf"]) {
+    const path = join(folder, name);
+    await writable(path, makeFolder(path));
+  }
   for (const run of runs) {
     const name = runName(run.cell);
     const events = gzipSync(JSON.stringify(traceEvents(run)));
-    await writeFile(join(folder, "traces", `${name}.json.gz`), events);
+    await writeWhole(join(folder, "traces", `${name}.json.gz`), events);
     const result = JSON.stringify(vllmResult(run, goodput));
-    await replaceFile(join(folder, "vllm", `${name}.json`), `${result}\n`);
+    await writeWhole(join(folder, "vllm", `${name}.json`), `${result}\n`);
     const report = JSON.stringify(benchmarkReport(run));
-    await replaceFile(join(folder, "llm-d", `${name}.json`), `${report}\n`);
-    await replaceFile(join(folder, "aiperf", `${name}.jsonl`), aiperfRecords(run));
+    await writeWhole(join(folder, "llm-d", `${name}.json`), `${report}\n`);
+    await writeWhole(join(folder, "aiperf", `${name}.jsonl`), aiperfRecords(run));
   }
   return {
     summary: ordered,

@@ -8,13 +8,13 @@
  */
 
 import { randomBytes } from "node:crypto";
-import { readdir, readFile, readlink, rm, stat, utimes, writeFile } from "node:fs/promises";
+import { readdir, readFile, readlink, rm, stat, utimes } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { codeOf, LazygraphError } from "../base/errors.ts";
 import { jsonObject } from "../base/parse-json.ts";
 import type { CellName } from "./spec.ts";
-import { runName } from "./store.ts";
+import { runName, writeWhole } from "./store.ts";
 
 const SUFFIX = ".lock";
 const TOUCH_MS = 5000;
@@ -50,7 +50,7 @@ export async function reserveCells(
   };
   const name = `.${pid}-${randomBytes(6).toString("hex")}${SUFFIX}`;
   const file = join(folder, "runs", name);
-  await writeFile(file, JSON.stringify(own));
+  await writeWhole(file, JSON.stringify(own));
   const touch = setInterval(() => {
     const now = new Date();
     // Where it is gone somebody removed it by hand.

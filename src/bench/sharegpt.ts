@@ -1,8 +1,8 @@
 /** ShareGPT-format files: `[{"conversations": [{"from": "human", "value": …}, …]}, …]`. */
 
-import { readFile, stat } from "node:fs/promises";
-import { codeOf, LazygraphError, messageOf } from "../base/errors.ts";
+import { codeOf, LazygraphError } from "../base/errors.ts";
 import { parseJsonFile } from "../base/parse-json.ts";
+import { readRegularFile, unreadable } from "../base/read-file.ts";
 
 /** The first question of a conversation and the length of its answer. */
 export interface Conversation {
@@ -35,12 +35,9 @@ export interface ShareGpt {
 export async function readShareGpt(file: string): Promise<ShareGpt> {
   let entries: unknown;
   try {
-    const { size } = await stat(file);
-    if (size > FILE_BYTES_MAX) throw new Error(`${size} bytes, over the limit of 1 GiB`);
-    entries = parseJsonFile(await readFile(file, "utf8"));
+    entries = parseJsonFile(readRegularFile(file, FILE_BYTES_MAX).toString());
   } catch (error) {
-    const got = codeOf(error) ?? messageOf(error);
-    throw fileError(file, "a readable JSON file in ShareGPT's format", got);
+    throw fileError(file, "a readable JSON file in ShareGPT's format", unreadable(error));
   }
   if (!Array.isArray(entries)) throw fileError(file, "a JSON list of conversations", "none");
   const countTokens = await loadTokenizer();

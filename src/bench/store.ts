@@ -20,6 +20,7 @@ import * as v from "valibot";
 import { codeOf, LazygraphError, messageOf, OptionError } from "../base/errors.ts";
 import { isObject } from "../base/is-object.ts";
 import { makeFolder } from "../base/make-folder.ts";
+import { readRegularFile, unreadable } from "../base/read-file.ts";
 import { replaceFile } from "../base/replace-file.ts";
 import { fields, object, oneOf, readBy, type Schema, whole } from "../base/schema.ts";
 import type {
@@ -88,8 +89,9 @@ export function scheduleFile(folder: string, load: string): string {
 }
 
 /** Undefined where there is none. */
-export function readSchedule(folder: string, load: string): Promise<string | undefined> {
-  return readFile(scheduleFile(folder, load), "utf8").catch(() => undefined);
+export async function readSchedule(folder: string, load: string): Promise<string | undefined> {
+  const about = await stat(scheduleFile(folder, load)).catch(() => undefined);
+  return about?.isFile() ? readFile(scheduleFile(folder, load), "utf8") : undefined;
 }
 
 /** @throws OptionError when the folder can't be made or written */
@@ -108,7 +110,19 @@ export async function openFolder(folder: string): Promise<void> {
 }
 
 export async function writeDocument(file: string, document: object): Promise<void> {
-  await replaceFile(file, `${JSON.stringify(document, undefined, 1)}\n`);
+  await writeWhole(file, `${JSON.stringify(document, undefined, 1)}\n`);
+}
+
+/** Writes a file of the folder as a whole. @throws LazygraphError `ERR_LAZYGRAPH_BENCH` */
+export async function writeWhole(file: string, content: string | Uint8Array): Promise<void> {
+  await writable(file, replaceFile(file, content));
+}
+
+/** @throws LazygraphError `ERR_LAZYGRAPH_BENCH` that names the file, where writing it fails */
+export async function writable<T>(file: string, writing: Promise<T>): Promise<T> {
+  return writing.catch((cause: unknown) => {
+    throw folderError(file, "a file that can be written", codeOf(cause) ?? messageOf(cause));
+  });
 }
 
 export async function readFacts(folder: string): Promise<BenchFacts> {
@@ -192,7 +206,8 @@ export async function readRun(folder: string, head: RunHead): Promise<CellRun> {
 export async function samplesFile(folder: string, cell: CellName): Promise<string | undefined> {
   for (const extension of ["ndjson.gz", "ndjson"]) {
     const file = runFile(folder, cell, extension);
-    if ((await stat(file).catch(() => undefined)) !== undefined) return file;
+    // A pipe of that name would be waited for.
+    if ((await stat(file).catch(() => undefined))?.isFile()) return file;
   }
   return undefined;
 }
@@ -267,7 +282,8 @@ export class SampleWriter {
   /** Starts the run's files anew: what an earlier attempt left is replaced. */
   static async open(folder: string, head: RunHead): Promise<SampleWriter> {
     for (const extension of ["ndjson.gz", "ndjson", "log"]) {
-      await rm(runFile(folder, head.cell, extension), { force: true });
+      const file = runFile(folder, head.cell, extension);
+      await writable(file, rm(file, { force: true }));
     }
     await writeDocument(runFile(folder, head.cell, "json"), head);
     const stream = createWriteStream(runFile(folder, head.cell, "ndjson"));
@@ -301,18 +317,15 @@ export class SampleWriter {
       throw folderError(packed, "writable to the end of a run", codeOf(error) ?? messageOf(error));
     }
     await writeDocument(runFile(this.#folder, this.#cell, "json"), head);
-    await rm(plain);
+    await writable(plain, rm(plain));
   }
 }
 
 async function readJson(file: string, what: string): Promise<unknown> {
   try {
-    const { size } = await stat(file);
-    if (size > HEAD_BYTES_MAX) throw new Error(`${size} bytes`);
-    return JSON.parse(await readFile(file, "utf8"));
+    return JSON.parse(readRegularFile(file, HEAD_BYTES_MAX).toString());
   } catch (error) {
-    const got = codeOf(error) ?? messageOf(error);
-    throw folderError(file, what, got);
+    throw folderError(file, what, unreadable(error));
   }
 }
 

@@ -1,8 +1,8 @@
 /** Options of `lazygraph bench` into a specification, so that both ways go through its checks. */
 
-import { readFile } from "node:fs/promises";
-import { codeOf, OptionError } from "../base/errors.ts";
+import { OptionError } from "../base/errors.ts";
 import { jsonFault, parseJsonFile } from "../base/parse-json.ts";
+import { readRegularFile, unreadable } from "../base/read-file.ts";
 import { defined } from "../bench/fields.ts";
 import type { CellName } from "../bench/spec.ts";
 import { type BenchSpec, checkUrl, parseSpec } from "../bench/spec.ts";
@@ -99,7 +99,7 @@ export async function parseBench(argv: readonly string[]): Promise<BenchOptions 
   const spec =
     file === undefined
       ? specOf(options, command)
-      : await readSpec(file, forbidWithSpec(options, command));
+      : readSpec(file, forbidWithSpec(options, command));
   return {
     spec,
     folder,
@@ -333,16 +333,15 @@ function forbidWithSpec(
   return options;
 }
 
-const SPEC_CHARS_MAX = 1 << 20;
+const SPEC_BYTES_MAX = 1 << 20;
 
-async function readSpec(file: string, options: ParsedOptions): Promise<BenchSpec> {
+function readSpec(file: string, options: ParsedOptions): BenchSpec {
   let text: string;
   try {
-    text = await readFile(file, "utf8");
+    text = readRegularFile(file, SPEC_BYTES_MAX).toString();
   } catch (error) {
-    throw usageError("--spec", `a readable file (${codeOf(error) ?? String(error)})`, file);
+    throw usageError("--spec", `a readable file (${unreadable(error)})`, file);
   }
-  if (text.length > SPEC_CHARS_MAX) throw usageError("--spec", "a file of at most 1 MiB", file);
   let value: unknown;
   try {
     value = parseJsonFile(text);

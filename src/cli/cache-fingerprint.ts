@@ -2,12 +2,12 @@
 
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
-import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { endsAlone } from "../base/ends-alone.ts";
 import { LazygraphError, messageOf } from "../base/errors.ts";
 import { jsonObject } from "../base/parse-json.ts";
+import { readRegularFile } from "../base/read-file.ts";
 import {
   type CacheFingerprint,
   configFileOf,
@@ -51,8 +51,8 @@ export async function cacheFingerprint(
   return {
     ...versions,
     ...gpu,
-    model: await modelDigest(modelOf(words)),
-    options: await withConfigDigest(decidingOptions(words)),
+    model: modelDigest(modelOf(words)),
+    options: withConfigDigest(decidingOptions(words)),
     variables: decidingVariables(all),
   };
 }
@@ -105,24 +105,28 @@ async function gpusOf(): Promise<Pick<CacheFingerprint, "gpu" | "driver">> {
 }
 
 const DIGEST_CHARS = 16;
+const CONFIG_BYTES_MAX = 16 << 20;
 
 /** A local model is what its configuration says, wherever it lies. */
-async function modelDigest(model: string | undefined): Promise<string> {
+function modelDigest(model: string | undefined): string {
   if (model === undefined) return "vLLM's default";
-  return (await digestOf(join(model, "config.json"))) ?? model;
+  return digestOf(join(model, "config.json")) ?? model;
 }
 
 /** A file that can't be read is its name: the command will say what is wrong with it. */
-async function withConfigDigest(options: readonly string[]): Promise<string[]> {
+function withConfigDigest(options: readonly string[]): string[] {
   const file = configFileOf(options);
-  const digest = file === undefined ? undefined : await digestOf(file);
+  const digest = file === undefined ? undefined : digestOf(file);
   return options.map((option) =>
     option === `--config ${file}` && digest !== undefined ? `--config ${digest}` : option,
   );
 }
 
-async function digestOf(file: string): Promise<string | undefined> {
-  const content = await readFile(file).catch(() => undefined);
-  if (content === undefined) return undefined;
-  return createHash("sha256").update(content).digest("hex").slice(0, DIGEST_CHARS);
+function digestOf(file: string): string | undefined {
+  try {
+    const content = readRegularFile(file, CONFIG_BYTES_MAX);
+    return createHash("sha256").update(content).digest("hex").slice(0, DIGEST_CHARS);
+  } catch {
+    return undefined;
+  }
 }

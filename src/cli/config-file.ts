@@ -4,11 +4,12 @@
  * file, and the file over the defaults.
  */
 
-import { readFileSync, statSync } from "node:fs";
-import { codeOf, OptionError } from "../base/errors.ts";
+import { statSync } from "node:fs";
+import { OptionError } from "../base/errors.ts";
 import { isObject } from "../base/is-object.ts";
 import { nearMiss } from "../base/near-miss.ts";
 import { jsonFault, parseJsonFile } from "../base/parse-json.ts";
+import { readRegularFile, unreadable } from "../base/read-file.ts";
 import { quote } from "./errors.ts";
 import type { OptionSpec, ParsedOptions } from "./options.ts";
 
@@ -148,15 +149,10 @@ function merged(
 function readObject(file: Source): object {
   let text: string;
   try {
-    text = readFileSync(file.path, "utf8");
+    text = readRegularFile(file.path, BYTES_MAX).toString();
   } catch (error) {
-    throw mistake(file, `Expected ${file.name} to be a readable JSON file, got ${codeOf(error)}.`);
-  }
-  if (text.length > BYTES_MAX) {
-    throw mistake(
-      file,
-      `Expected ${file.name} to have at most ${BYTES_MAX} characters, got ${text.length}.`,
-    );
+    const got = unreadable(error);
+    throw mistake(file, `Expected ${file.name} to be a readable JSON file, got ${got}.`);
   }
   let value: unknown;
   try {

@@ -10,12 +10,13 @@
  * | `clients.keys` | the controller | public keys of the engines that may connect, one a line; behind it `engine=NAME` for each name that is its alone, and a name for people |
  */
 
-import { readFileSync, statSync } from "node:fs";
+import { statSync } from "node:fs";
 import { chmod, open, rename, unlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { curveKeyPair } from "zeromq";
 import { codeOf, messageOf, OptionError } from "../base/errors.ts";
 import { makeFolder } from "../base/make-folder.ts";
+import { readRegularFile, unreadable } from "../base/read-file.ts";
 import { readPublicFile, readSecretFile, SECRET_MODE } from "../base/secret-file.ts";
 import type { AllowedEngines, CurveOptions } from "../wire/curve.ts";
 import { isPair } from "../wire/key-proof.ts";
@@ -29,6 +30,7 @@ export const CLIENTS_FILE = "clients.keys";
 const FOLDER_MODE = 0o700;
 const PUBLIC_MODE = 0o644;
 export const CLIENTS_MAX = 1024;
+const CLIENTS_BYTES_MAX = 4 << 20;
 const NAME_CHARS_MAX = 128;
 /** Before a name that is given to a key. */
 const GIVEN = "engine=";
@@ -168,10 +170,10 @@ export function readClients(option: string, folder: string): AllowedKey[] {
   const file = join(folder, CLIENTS_FILE);
   let text: string;
   try {
-    text = readFileSync(file, "utf8");
+    text = readRegularFile(file, CLIENTS_BYTES_MAX).toString();
   } catch (error) {
     if (codeOf(error) === "ENOENT") return [];
-    throw new OptionError(option, `Expected ${file} to be readable, got ${codeOf(error)}.`);
+    throw new OptionError(option, `Expected ${file} to be readable, got ${unreadable(error)}.`);
   }
   const lines = text.split("\n").map((line) => line.trim());
   const clients = lines.flatMap((line, index): AllowedKey[] => {

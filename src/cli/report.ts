@@ -1,10 +1,15 @@
 import { randomUUID } from "node:crypto";
 import { realpath, rm, stat, writeFile } from "node:fs/promises";
+import { codeOf, LazygraphError } from "../base/errors.ts";
 import { replaceFile } from "../base/replace-file.ts";
-import { usageError } from "./errors.ts";
+import { quote, usageError } from "./errors.ts";
 
 export interface Report {
-  /** Replaces the file as a whole: a reader never sees half a document. */
+  /**
+   * Replaces the file as a whole: a reader never sees half a document.
+   *
+   * @throws LazygraphError `ERR_LAZYGRAPH_FILE`
+   */
   write(document: object, indent?: number): Promise<void>;
 }
 
@@ -16,7 +21,7 @@ export async function openReport(given: string, option = "--json"): Promise<Repo
     write(document, indent) {
       const text = `${JSON.stringify(document, undefined, indent)}\n`;
       // One after the other: the settled figures must not overtake the final ones.
-      writing = writing.catch(() => undefined).then(() => replaceFile(path, text));
+      writing = writing.catch(() => undefined).then(() => replace(path, text, option));
       return writing;
     },
   };
@@ -44,4 +49,14 @@ export async function requireWritable(given: string, option: string): Promise<st
     throw usageError(option, `a file in a folder that can be written (${code})`, given);
   }
   return path;
+}
+
+async function replace(path: string, text: string, option: string): Promise<void> {
+  await replaceFile(path, text).catch((cause: unknown) => {
+    throw new LazygraphError(
+      "ERR_LAZYGRAPH_FILE",
+      `Expected ${option} to be a file that can still be written, got ${codeOf(cause)} for ${quote(path)}.`,
+      { cause },
+    );
+  });
 }

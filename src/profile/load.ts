@@ -1,10 +1,11 @@
 /** Loads cost profiles: where they lie is known here, what a sound one looks like in `check.ts`. */
 
-import { readdirSync, readFileSync, statSync } from "node:fs";
+import { readdirSync } from "node:fs";
 import * as v from "valibot";
 import { checkOption, textRule } from "../base/check-options.ts";
-import { codeOf, LazygraphError } from "../base/errors.ts";
+import { LazygraphError } from "../base/errors.ts";
 import { parseJsonFile } from "../base/parse-json.ts";
+import { readRegularFile, unreadable } from "../base/read-file.ts";
 import { checkProfile } from "./check.ts";
 import type { Profile } from "./profile.ts";
 
@@ -32,27 +33,12 @@ export function loadProfile(nameOrPath: string = DEFAULT_PROFILE): Profile {
   const file = shipped ? new URL(`${nameOrPath}.json`, PROFILES) : nameOrPath;
   let text: string;
   try {
-    const about = statSync(file);
-    // A pipe would never end, a device never be one, and neither is worth waiting for.
-    if (!about.isFile() && !about.isDirectory()) {
-      throw profileError(
-        nameOrPath,
-        "the file",
-        "a regular one",
-        "a pipe or a device of that name",
-      );
-    }
-    if (about.size > FILE_BYTES_MAX) {
-      const most = `at most ${FILE_BYTES_MAX} bytes`;
-      throw profileError(nameOrPath, "the file", most, `${about.size}`);
-    }
-    text = readFileSync(file, "utf8");
+    text = readRegularFile(file, FILE_BYTES_MAX).toString();
   } catch (error) {
-    if (error instanceof LazygraphError) throw error;
     const wanted = shipped
       ? `the name of a shipped profile (${shippedNames()}) or the path of a .json file`
       : "readable";
-    throw profileError(nameOrPath, "the file", wanted, codeOf(error) ?? String(error));
+    throw profileError(nameOrPath, "the file", wanted, unreadable(error));
   }
   return parseProfile(text, nameOrPath);
 }

@@ -1,10 +1,10 @@
 /** Past starts of one command, in a small file: the last few, each with when its phases began. */
 
 import { createHash } from "node:crypto";
-import { readFile } from "node:fs/promises";
 import { dirname } from "node:path";
 import { makeFolder } from "../base/make-folder.ts";
 import { jsonObject } from "../base/parse-json.ts";
+import { readRegularFile } from "../base/read-file.ts";
 import { replaceFile } from "../base/replace-file.ts";
 import type { PastStart } from "./progress.ts";
 
@@ -23,11 +23,17 @@ export function historyKey(words: readonly string[]): string {
 
 /** None where there is no file, or none that can be read: an estimate is no reason to fail. */
 export async function readHistory(file: string): Promise<PastStart[]> {
-  const text = await readFile(file, "utf8").catch(() => "");
-  const body = text.length > BYTES_MAX ? undefined : jsonObject(text);
-  const { format, formatVersion, starts } = (body ?? {}) as Record<string, unknown>;
+  const { format, formatVersion, starts } = bodyOf(file) as Record<string, unknown>;
   if (format !== FORMAT || formatVersion !== VERSION || !Array.isArray(starts)) return [];
   return starts.filter(isPastStart).slice(-STARTS_MAX);
+}
+
+function bodyOf(file: string): object {
+  try {
+    return jsonObject(readRegularFile(file, BYTES_MAX).toString()) ?? {};
+  } catch {
+    return {};
+  }
 }
 
 /** Adds one as a whole; two that end at once may lose one of them. */

@@ -5,9 +5,10 @@
  */
 
 import { appendFileSync } from "node:fs";
-import { readdir, readFile } from "node:fs/promises";
+import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { jsonObject } from "../base/parse-json.ts";
+import { readRegularFile } from "../base/read-file.ts";
 
 /** Names the folder to the plugin, and to the simulated engine. */
 export const FOLDER_VARIABLE = "LAZYGRAPH_STARTUP_DIR";
@@ -22,6 +23,7 @@ export interface Span {
 }
 
 const FILES_MAX = 256;
+const BYTES_MAX = 1 << 28;
 const SPANS_MAX = 100_000;
 const NAME_CHARS_MAX = 64;
 
@@ -49,7 +51,7 @@ async function readLines<T>(
   const found: T[] = [];
   for (const file of files.slice(0, FILES_MAX)) {
     const pid = Number(/\d+/.exec(file)?.[0]);
-    for (const line of (await readFile(join(folder, file), "utf8")).split("\n")) {
+    for (const line of readRegularFile(join(folder, file), BYTES_MAX).toString().split("\n")) {
       const entry = parse(line, pid);
       if (entry !== undefined && found.length < SPANS_MAX) found.push(entry);
     }

@@ -87,7 +87,7 @@ test.for([
   [{ "settle-within": "600" }, /"settle-within" in \S+ to be a number, got "600"\.$/],
   [{ pin: [null] }, /"pin" in \S+ to be a text, a number or a list of them, got/],
   [{ pin: [] }, /"pin" in \S+ to be a text/],
-  [" ".repeat(70_000), /to have at most 65536 characters, got 70000\.$/],
+  [" ".repeat(70_000), /got 70000 bytes, over the limit of 65536\.$/],
 ] as const)("%j is refused in one sentence", async ([content, sentence]) => {
   const file = await config(content);
   expect(() => merged(["--config", file])).toThrow(sentence);

@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { text } from "node:stream/consumers";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { noEngineSentence } from "../../src/cli/no-engine.ts";
+import { openReport } from "../../src/cli/report.ts";
 import { MAIN, SIMULATED_ENGINE } from "../helpers/built.ts";
 import { finish, lazygraph } from "./helpers/command.ts";
 import { temporaryFolder } from "./helpers/folder.ts";
@@ -195,6 +196,19 @@ describe("what can't work ends in one sentence", () => {
     const { code, stderr } = await finish(["run", "--json", pipe, "--", NODE]);
     expect(code).toBe(2);
     expect(stderr).toContain("--json to be a file, not a device or a pipe");
+  });
+
+  test("--json with a file that can't be written any more, which leaves nothing behind", async () => {
+    const folder = await temporaryFolder();
+    const report = await openReport(join(folder, "x.json"));
+    await mkdir(join(folder, "x.json"));
+    await expect(report.write({})).rejects.toMatchObject({
+      code: "ERR_LAZYGRAPH_FILE",
+      message: expect.stringMatching(
+        /^Expected --json to be a file that can still be .+ EISDIR for/,
+      ),
+    });
+    expect(await readdir(folder)).toEqual(["x.json"]);
   });
 
   test("an unknown mode in the environment", async () => {

@@ -156,7 +156,7 @@ describe("lazygraph simulate", () => {
     const { code, stderr } = await finish(["simulate", "--trace", conversation, ...args]);
     expect(code).toBe(2);
     expect(stderr).toMatch(
-      /to be a regular one, got a pipe or a device of that name. \[ERR_LAZYGRAPH_PROF/,
+      /to be readable, got a pipe or a device of that name. \[ERR_LAZYGRAPH_PROF/,
     );
   });
 
