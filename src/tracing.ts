@@ -33,15 +33,14 @@ export interface StartTracingOptions extends TracingOptions {
   readonly readyAtUnixMs?: number;
 }
 
-/** The last that a `Date` can be. */
-const UNIX_MS_MAX = 8_640_000_000_000_000;
+const time = number(0, 8.64e15);
 const OPTIONS: OptionRules<TracingOptions> = {
   tracer: withMethods("a tracer of OpenTelemetry", ["startSpan"]),
 };
 const START_OPTIONS: OptionRules<StartTracingOptions> = {
   ...OPTIONS,
-  spawnedAtUnixMs: number(0, UNIX_MS_MAX),
-  readyAtUnixMs: number(0, UNIX_MS_MAX),
+  spawnedAtUnixMs: time,
+  readyAtUnixMs: time,
 };
 
 /**
@@ -151,7 +150,7 @@ class CaptureSpans {
     }
     const span = this.#tracer.startSpan("lazygraph.capture", {
       startTime: atUnixMs,
-      // Nobody's request: what is active here was so when the controller was started.
+      // What is active here was so when the controller was started.
       root: true,
       attributes: {
         "lazygraph.engine": engine,

@@ -1,12 +1,7 @@
 import { closeSync, constants, fstatSync, openSync, readFileSync } from "node:fs";
 import { codeOf, messageOf } from "./errors.ts";
 
-/**
- * A file that somebody named, if it is a regular one: a pipe would be waited for, and a device may
- * have no end.
- *
- * @throws what `unreadable` makes the end of a sentence
- */
+/** Of a file that somebody named: a pipe would be waited for, and a device may have no end. */
 export function readRegularFile(path: string | URL, bytesMax: number): Buffer {
   // Without O_NONBLOCK opening a pipe would wait for whoever writes into it.
   const file = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
@@ -21,7 +16,7 @@ export function readRegularFile(path: string | URL, bytesMax: number): Buffer {
   }
 }
 
-/** Why a file can't be read, or the error's code. */
+/** What came in place of a file, for the end of a sentence. */
 export function unreadable(error: unknown): string {
   return codeOf(error) ?? messageOf(error);
 }

@@ -11,7 +11,7 @@
  */
 
 import { createReadStream, createWriteStream, type WriteStream } from "node:fs";
-import { readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+import { readdir, rename, rm, stat, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { createInterface } from "node:readline";
 import { pipeline } from "node:stream/promises";
@@ -74,6 +74,7 @@ const SAMPLES: Readonly<Record<SampleLine["type"], Schema<object>>> = {
 };
 
 const HEAD_BYTES_MAX = 64 << 20;
+const SCHEDULE_BYTES_MAX = 1 << 30;
 const GZIP_LEVEL = 3;
 
 export function runFile(folder: string, cell: CellName, extension: string): string {
@@ -90,8 +91,11 @@ export function scheduleFile(folder: string, load: string): string {
 
 /** Undefined where there is none. */
 export async function readSchedule(folder: string, load: string): Promise<string | undefined> {
-  const about = await stat(scheduleFile(folder, load)).catch(() => undefined);
-  return about?.isFile() ? readFile(scheduleFile(folder, load), "utf8") : undefined;
+  try {
+    return readRegularFile(scheduleFile(folder, load), SCHEDULE_BYTES_MAX).toString();
+  } catch {
+    return undefined;
+  }
 }
 
 /** @throws OptionError when the folder can't be made or written */
@@ -113,13 +117,12 @@ export async function writeDocument(file: string, document: object): Promise<voi
   await writeWhole(file, `${JSON.stringify(document, undefined, 1)}\n`);
 }
 
-/** Writes a file of the folder as a whole. @throws LazygraphError `ERR_LAZYGRAPH_BENCH` */
 export async function writeWhole(file: string, content: string | Uint8Array): Promise<void> {
   await writable(file, replaceFile(file, content));
 }
 
-/** @throws LazygraphError `ERR_LAZYGRAPH_BENCH` that names the file, where writing it fails */
-export async function writable<T>(file: string, writing: Promise<T>): Promise<T> {
+/** @throws LazygraphError `ERR_LAZYGRAPH_BENCH` that names the file */
+export async function writable(file: string, writing: Promise<void>): Promise<void> {
   return writing.catch((cause: unknown) => {
     throw folderError(file, "a file that can be written", codeOf(cause) ?? messageOf(cause));
   });

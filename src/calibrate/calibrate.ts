@@ -57,8 +57,8 @@ export async function calibrate(options: CalibrationOptions): Promise<Record<str
       [...state.graphs.values()].filter((g) => g.status === "captured").map((g) => g.graph.id),
     );
     const completions = new Completions(options);
-    await completions.check(options.apiSeconds ?? API_SECONDS);
     const sizes = sizesOf(state, options.sizes);
+    await completions.check(options.apiSeconds ?? API_SECONDS);
     const waves = wavesOf({ sizes, ...limitsOf(engine) });
     const timed: TimedWave[] = [];
     for (const table of ["none", "tops", "exact"] as const) {

@@ -1,11 +1,14 @@
 /** `lazygraph calibrate -- COMMAND`: a cost profile from a live engine. */
 
-import { systemClock, withinSeconds } from "../base/clock.ts";
+import { type Clock, systemClock, withinSeconds } from "../base/clock.ts";
 import { LazygraphError, OptionError } from "../base/errors.ts";
 import { calibrate } from "../calibrate/calibrate.ts";
 import { CalibrationControl } from "../calibrate/control.ts";
 import { type Controller, createController } from "../controller/controller.ts";
+import { onEvent } from "../engine/events.ts";
 import type { ServerAddress } from "../measure/server-address.ts";
+import { TEXT_CHARS_MAX } from "../profile/check.ts";
+import { isLoopback } from "../wire/endpoint.ts";
 import { type Child, type ChildEnd, startChild, startExitCode } from "./child.ts";
 import { closeWithin } from "./close-within.ts";
 import { SECRET_VARIABLES } from "./curve-keys.ts";
@@ -16,6 +19,7 @@ import { endpointOption, type ParsedOptions, parseOptions } from "./options.ts";
 import { openReport, type Report } from "./report.ts";
 import { requirePlugin } from "./require-plugin.ts";
 import { ACCESS_OPTIONS, serverOption } from "./server-options.ts";
+import { stopSignal } from "./stop-signal.ts";
 import { withoutSecrets } from "./without-secrets.ts";
 
 const HELP = `Usage: lazygraph calibrate --url URL --model MODEL --output FILE [options] -- COMMAND
@@ -55,6 +59,8 @@ const START_TIMEOUT_SECONDS = 1800;
 /** vLLM takes a few seconds to end; then it is killed. */
 const STOP_SECONDS_MAX = 30;
 const SIZES_MAX = 256;
+/** An interruption is over within seconds. */
+export const AWAY_SECONDS_MAX = 30;
 
 interface CalibrateOptions {
   readonly server: ServerAddress;
@@ -108,6 +114,14 @@ async function calibrateUnder(
   }
   const ended = new AbortController();
   const watch = child.ended.then((end) => ended.abort(endedError(end, options)));
+  const unwatch = watchEngines(systemClock, (why) => ended.abort(why));
+  let asked = false;
+  void stopSignal().then((name) => {
+    asked = true;
+    note(`${name}: the calibration ends; once more kills its command.`);
+    ended.abort(fault(`the calibration to come to its end, got ${name}: there is no profile.`));
+    void stopSignal().then(() => signalChild(child, "SIGKILL"));
+  });
   const late = systemClock.after(options.startTimeoutSeconds, () =>
     ended.abort(lateError(options)),
   );
@@ -127,13 +141,22 @@ async function calibrateUnder(
         if (!options.quiet) note(line);
       },
     });
-    await report.write(document, 1);
+    await keepProfile(report, document);
     if (!options.quiet) note(`the profile is in ${options.output}.`);
     return 0;
   } finally {
     late();
-    await stopEngine(child, watch);
+    unwatch();
+    await stopEngine(child, watch, asked);
   }
+}
+
+/** On stdout where its file can't be written any more: it took minutes. */
+export async function keepProfile(report: Report, document: object): Promise<void> {
+  await report.write(document, 1).catch((error: unknown) => {
+    process.stdout.write(`${JSON.stringify(document)}\n`);
+    throw error;
+  });
 }
 
 /** Undefined: the user asked for help. */
@@ -160,13 +183,21 @@ function parseCalibrate(argv: readonly string[]): CalibrateOptions | undefined {
   if (command.length === 0 || command[0] === "") {
     throw new OptionError("--", "Expected a command after `--`, such as `vllm serve MODEL`.");
   }
+  const name = options.strings.get("name") ?? nameOf(output);
+  if (name.length > TEXT_CHARS_MAX) {
+    throw usageError("--name", `a text of at most ${TEXT_CHARS_MAX} characters`, name);
+  }
+  const endpoint = endpointOption(options) ?? "tcp://127.0.0.1:0";
+  if (!isLoopback(endpoint)) {
+    throw usageError("--endpoint", "an address of loopback, for want of keys", endpoint);
+  }
   return {
     server,
     model,
     output,
     sizes: sizesOption(options),
-    name: options.strings.get("name") ?? nameOf(output),
-    endpoint: endpointOption(options) ?? "tcp://127.0.0.1:0",
+    name,
+    endpoint,
     startTimeoutSeconds: numberOption(options, "start-timeout", {
       min: 1,
       max: 86_400,
@@ -208,12 +239,14 @@ async function startEngine(options: CalibrateOptions, endpoint: string): Promise
   return startChild(options.command, { environment, ignoreHangup: isHangupIgnored() });
 }
 
-async function stopEngine(child: Child, ended: Promise<void>): Promise<void> {
-  signalChild(child, "SIGTERM");
+/** @param asked by the user already: a second signal keeps vLLM from its clean-up */
+async function stopEngine(child: Child, ended: Promise<void>, asked: boolean): Promise<void> {
   let over = false;
   const end = ended.then(() => {
     over = true;
   });
+  if (asked) await withinSeconds(systemClock, STOP_SECONDS_MAX, end);
+  if (!over) signalChild(child, "SIGTERM");
   await withinSeconds(systemClock, STOP_SECONDS_MAX, end);
   if (!over) signalChild(child, "SIGKILL");
   await end;
@@ -227,19 +260,44 @@ function signalChild({ pid }: Child, signal: NodeJS.Signals): void {
   }
 }
 
+/** Without its engine it would wait for ever, and a second one would be measured as the first. */
+export function watchEngines(clock: Clock, abort: (why: LazygraphError) => void): () => void {
+  let name: string | undefined;
+  let cancel = (): void => {};
+  const stops = [
+    onEvent("lazygraph:engine:join", ({ engine }) => {
+      name ??= engine;
+      if (engine === name) cancel();
+      else abort(fault(`one engine at --endpoint, without data parallelism, got ${engine}, too.`));
+    }),
+    onEvent("lazygraph:engine:lost", ({ engine, reason }) => {
+      cancel();
+      cancel = clock.after(AWAY_SECONDS_MAX, () =>
+        abort(fault(`${engine} back within ${AWAY_SECONDS_MAX} s, but it is away: ${reason}`)),
+      );
+    }),
+  ];
+  return () => {
+    cancel();
+    for (const stop of stops) stop();
+  };
+}
+
 function endedError(end: ChildEnd, { command }: CalibrateOptions): LazygraphError {
   const how = end.signal === undefined ? `with exit code ${end.exitCode}` : `by ${end.signal}`;
-  return new LazygraphError(
-    "ERR_LAZYGRAPH_CALIBRATE",
-    `Expected ${quote(command.join(" "))} to serve until the end of the calibration, but it ` +
+  return fault(
+    `${quote(command.join(" "))} to serve until the end of the calibration, but it ` +
       `ended ${how}; what it printed above says why.`,
   );
 }
 
 function lateError({ startTimeoutSeconds }: CalibrateOptions): LazygraphError {
-  return new LazygraphError(
-    "ERR_LAZYGRAPH_CALIBRATE",
-    `Expected an engine to join and serve within ${startTimeoutSeconds} s, got none: is the plugin ` +
+  return fault(
+    `an engine to join and serve within ${startTimeoutSeconds} s, got none: is the plugin ` +
       "lazygraph-vllm in its Python, and can it reach --endpoint?",
   );
+}
+
+function fault(expectation: string): LazygraphError {
+  return new LazygraphError("ERR_LAZYGRAPH_CALIBRATE", `Expected ${expectation}`);
 }

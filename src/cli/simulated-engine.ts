@@ -63,7 +63,7 @@ Examples:
   lazygraph simulated-engine --mode idle --speed 10 --trace azure-llm-2023-conversation
   LAZYGRAPH_ENDPOINT=tcp://127.0.0.1:5757,tcp://127.0.0.1:5758 lazygraph simulated-engine
   lazygraph startup -- lazygraph simulated-engine --http 127.0.0.1:{port}
-  lazygraph calibrate --url http://127.0.0.1:8000 --model sim -- \\
+  lazygraph calibrate --url http://127.0.0.1:8000 --model sim --output sim.json -- \\
     lazygraph simulated-engine --http 127.0.0.1:8000 --model sim
 `;
 

@@ -30,8 +30,7 @@ export class Instruments {
       throw new OptionError(
         "registry",
         `Expected a registry without this package's metrics, got one that has ${taken}: ` +
-          "give each controller a registry of its own, or collect from " +
-          "{ engines: () => [...one.engines(), ...another.engines()] } once.",
+          "give each controller a registry of its own, or one collectMetrics to both.",
       );
     }
     for (const name of METRIC_NAMES) {

@@ -16,6 +16,7 @@ import {
 } from "../base/schema.ts";
 import type { CaptureCost, CostRow, Profile, StepCosts } from "./profile.ts";
 
+export const TEXT_CHARS_MAX = 2048;
 const GRAPHS_MAX = 4096;
 const ROWS_MAX = 4096;
 /** Tables are held token by token. */
@@ -26,7 +27,7 @@ const SECONDS_MAX = 86_400;
 const NUMBER_MAX = 1e15;
 const COLUMNS = JSON.stringify(["kind", "tokens", "warmMs", "captureMs", "laterMs", "bytes"]);
 
-const words = text(2048);
+const words = text(TEXT_CHARS_MAX);
 const count = whole(1);
 const seconds = amount(SECONDS_MAX);
 const ms = amount(SECONDS_MAX * 1000);

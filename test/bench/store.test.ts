@@ -1,5 +1,5 @@
 import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
-import { basename, join } from "node:path";
+import { join } from "node:path";
 import { gunzipSync, gzipSync } from "node:zlib";
 import { describe, expect, test } from "vitest";
 import { mergeFolders } from "../../src/bench/merge.ts";
@@ -119,17 +119,14 @@ describe("a folder", () => {
     await expect(writeRun(folder, stock)).rejects.toMatchObject({ code: "ERR_LAZYGRAPH_BENCH" });
   });
 
-  test.for(["report.html", "vllm/stock~load~1.json"])(
-    "with a folder where %s is to be is told so",
-    async (name) => {
-      const folder = await folderWith(stock);
-      await mkdir(join(folder, name), { recursive: true });
-      await expect(writeReport(folder)).rejects.toMatchObject({
-        code: "ERR_LAZYGRAPH_BENCH",
-        message: `Expected ${basename(name)} in ${join(folder, name)} to be a file that can be written, got EISDIR.`,
-      });
-    },
-  );
+  test("with a folder in a report's place is told so", async () => {
+    const folder = await folderWith(stock);
+    await mkdir(join(folder, "report.html"));
+    await expect(writeReport(folder)).rejects.toMatchObject({
+      code: "ERR_LAZYGRAPH_BENCH",
+      message: expect.stringMatching(/ to be a file that can be written, got EISDIR\.$/),
+    });
+  });
 
   test("without a run's samples file reports the rest", async () => {
     const folder = await folderWith(stock, idle);

@@ -3,17 +3,24 @@ import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { createServer as createSocket } from "node:net";
 import { join } from "node:path";
-import { describe, expect, test } from "vitest";
+import { describe, expect, onTestFinished, test, vi } from "vitest";
 import { type CalibrationOptions, calibrate } from "../../src/calibrate/calibrate.ts";
 import { CalibrationControl } from "../../src/calibrate/control.ts";
-import { runCalibrate } from "../../src/cli/calibrate.ts";
+import {
+  AWAY_SECONDS_MAX,
+  keepProfile,
+  runCalibrate,
+  watchEngines,
+} from "../../src/cli/calibrate.ts";
 import { createController } from "../../src/controller/controller.ts";
+import { publish } from "../../src/engine/events.ts";
 import { ServerAddress } from "../../src/measure/server-address.ts";
 import { parseProfile } from "../../src/profile/load.ts";
 import { startSimulatedEngine } from "../../src/sim/live/child.ts";
 import { finish, lazygraph } from "../cli/helpers/command.ts";
 import { temporaryFolder } from "../cli/helpers/folder.ts";
 import { SIMULATED_ENGINE } from "../helpers/built.ts";
+import { FakeClock } from "../helpers/fake-clock.ts";
 import { tinyDocument } from "../sim/helpers.ts";
 
 /** Milliseconds instead of seconds, so that a calibration of it takes some. */
@@ -255,6 +262,50 @@ describe("lazygraph calibrate", () => {
     expect(stderr).toMatch(/ended with exit code 3; .+ \[ERR_LAZYGRAPH_CALIBRATE\]\n$/);
   });
 
+  test("a signal ends it, a second one its command, even one that ignores them", async () => {
+    const output = join(await temporaryFolder(), "mine.json");
+    const args = ["--url=http://127.0.0.1:1", "--model=tiny", `--output=${output}`];
+    const stubborn = "trap '' INT TERM; echo up; while :; do sleep 0.1; done";
+    const running = lazygraph(["calibrate", ...args, "--", "sh", "-c", stubborn]);
+    await running.line("stdout", /^up$/);
+    running.process.kill("SIGINT");
+    await running.line("stderr", /SIGINT: the calibration ends/);
+    running.process.kill("SIGINT");
+    expect((await running.finished).stderr).toMatch(
+      /got SIGINT: .+ \[ERR_LAZYGRAPH_CALIBRATE\]\n$/,
+    );
+  });
+
+  test("an engine that stays away and one too many end it", () => {
+    const clock = new FakeClock();
+    const whys: string[] = [];
+    onTestFinished(watchEngines(clock, ({ message }) => void whys.push(message)));
+    const tell = (event: "join" | "lost", engine: string, seconds = 0): void => {
+      publish(`lazygraph:engine:${event}`, { engine, session: "s", reason: "gone." } as never);
+      clock.advance(seconds);
+    };
+    tell("join", "a");
+    for (let round = 0; round < 3; round++) {
+      tell("lost", "a", AWAY_SECONDS_MAX - 1);
+      tell("join", "a");
+    }
+    expect(whys).toEqual([]);
+    tell("lost", "a", AWAY_SECONDS_MAX);
+    tell("join", "b");
+    expect(whys).toEqual([
+      "Expected a back within 30 s, but it is away: gone.",
+      expect.stringMatching(/^Expected one engine .+ got b, too\.$/),
+    ]);
+  });
+
+  test("a profile whose file can't be written any more is on stdout", async () => {
+    const write = vi.spyOn(process.stdout, "write").mockReturnValue(true);
+    onTestFinished(() => write.mockRestore());
+    const full = { write: () => Promise.reject(new Error("full")) };
+    await expect(keepProfile(full, { schema: 1 })).rejects.toThrow("full");
+    expect(write).toHaveBeenCalledWith('{"schema":1}\n');
+  });
+
   test("a command that isn't there", async () => {
     const output = join(await temporaryFolder(), "mine.json");
     const args = ["--url=http://127.0.0.1:1", "--model=tiny", `--output=${output}`];
@@ -272,6 +323,21 @@ describe("lazygraph calibrate", () => {
     [
       ["--url=http://a", "--model=m", "--output=p.json", "--sizes=1,x", "--", "vllm"],
       "Expected --sizes to be planned sizes with commas",
+    ],
+    [
+      [
+        "--url=http://a",
+        "--model=m",
+        "--output=p.json",
+        `--name=${"n".repeat(2049)}`,
+        "--",
+        "vllm",
+      ],
+      "Expected --name to be a text of at most 2048 characters",
+    ],
+    [
+      ["--url=http://a", "--model=m", "--output=p", "--endpoint=tcp://0.0.0.0:0", "--", "vllm"],
+      "Expected --endpoint to be an address of loopback, for want of keys",
     ],
     [
       ["--url=http://a", "--model=m", "--output=/nowhere/p.json", "--", "vllm"],

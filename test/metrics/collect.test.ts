@@ -177,38 +177,36 @@ test("a registry takes one controller, and gives the names back", async () => {
   stop();
   expect(await registry.metrics()).not.toContain("lazygraph");
   collectMetrics(controller, registry)();
-  const other = collect(controller).registry;
   const stopOther = collectMetrics(controller, registry);
   stop();
-  expect(await registry.metrics()).toBe(await other.metrics());
+  expect(await registry.metrics()).toContain("lazygraph");
   stopOther();
   expect(() => collectMetrics(controller, registry, { lostSeconds: -1 })).toThrow(
     "Expected lostSeconds to be a number from 0 to 86400, got -1 (number).",
   );
-  for (const wrong of [{ lostSeconds: "5" }, { lostSecond: 5 }, { clock: 5 }]) {
-    expect(() => collectMetrics(controller, registry, wrong as object)).toThrow(/^Expected /);
-  }
+  const unknown = { lostSecond: 5 } as object;
+  expect(() => collectMetrics(controller, registry, unknown)).toThrow("lostSeconds?");
 });
 
 test("two controllers of a process, as docs/metrics.md joins them", async () => {
   const [one, another] = [controllerOf([recordOf()]), controllerOf([recordOf({ name: "b" })])];
   const { registry } = collect({ engines: () => [...one.engines(), ...another.engines()] });
-  const text = await registry.metrics();
-  expect(text).toContain(`connected{${E}} 1\nlazygraph_engine_connected{engine="b"} 1\n`);
+  expect(await registry.metrics()).toMatch(
+    /connected\{engine="engine-0"\} 1\n.+\{engine="b"\} 1\n/,
+  );
 });
 
 test("engines that come and go leave nothing behind, also where nobody scrapes", () => {
   const records = [recordOf()];
   const { registry } = collect(controllerOf(records));
-  for (let index = 0; index < 50; index++) {
-    const record = recordOf({ name: `e${index}`, session: `s${index}` });
-    records[0] = record;
-    const event = { engine: `e${index}`, session: record.hello.session, atUnixMs: 1 };
-    const cost = { ms: 30, stallMs: 50, bytes: 1024, graphsCaptured: 3, graphsPlanned: 8 };
-    publish("lazygraph:capture:end", { ...event, graph: "FULL:4", ...cost });
+  for (const engine of ["a", "b", "c"]) {
+    records[0] = recordOf({ name: engine, session: engine });
+    const event = { engine, session: engine, atUnixMs: 1, graph: "FULL:4", ms: 30, stallMs: 50 };
+    publish("lazygraph:capture:end", { ...event, bytes: 1, graphsCaptured: 3, graphsPlanned: 8 });
   }
   const histogram = registry.getSingleMetric("lazygraph_capture_stall_seconds");
-  expect(Object.keys((histogram as unknown as { hashMap: object }).hashMap)).toHaveLength(1);
+  expect(histogram).toMatchObject({ hashMap: { "engine:c,kind:FULL,": {} } });
+  expect(JSON.stringify(histogram)).not.toContain("engine:b");
 });
 
 test("a peer makes no labels: of many numbers of adapters only some are told apart", async () => {

@@ -93,28 +93,22 @@ test("a lost engine ends its spans, and the end of tracing all of them", () => {
 test("whatever is active, a capture has no parent", () => {
   const active = trace.setSpan(ROOT_CONTEXT, provider.getTracer("test").startSpan("a request"));
   const run = (_: unknown, call: () => unknown) => call();
-  const manager = { active: () => active, with: run, disable: () => {} };
-  context.setGlobalContextManager(manager as never);
+  context.setGlobalContextManager({ active: () => active, with: run, disable() {} } as never);
   onTestFinished(() => context.disable());
   start("FULL:8");
   stop();
-  const parents = exporter.getFinishedSpans().map(({ parentSpanContext }) => parentSpanContext);
-  expect(parents).toEqual([undefined]);
+  expect(exporter.getFinishedSpans()[0]).toMatchObject({ parentSpanContext: undefined });
 });
 
 test("captures that nobody answers any more make room for later ones", () => {
   for (let count = 0; count <= 1024; count++) start(`FULL:${count}`);
-  expect(exporter.getFinishedSpans().map(({ status }) => status.message)).toEqual([
-    "No answer was seen.",
-  ]);
-  stop();
-  expect(exporter.getFinishedSpans()).toHaveLength(1025);
+  const [span, ...others] = exporter.getFinishedSpans();
+  expect([span?.status.message, others.length]).toEqual(["No answer was seen.", 0]);
 });
 
 test("a wrong or unknown option is refused at once, not in the middle of a capture", async () => {
-  const wrong = (options: object) => expect(() => traceCaptures(options)).toThrow(/^Expected /);
-  for (const options of [{ tracer: 5 }, { tracer: {} }, { tracr: provider }]) wrong(options);
-  await expect(traceStart("/nowhere", { readyAtUnixMs: Number.NaN })).rejects.toMatchObject({
-    code: "ERR_LAZYGRAPH_OPTION",
-  });
+  for (const options of [{ tracer: {} }, { tracr: provider }] as object[]) {
+    expect(() => traceCaptures(options)).toThrow(/^Expected /);
+  }
+  await expect(traceStart("/", { readyAtUnixMs: Number.NaN })).rejects.toThrow(/^Expected /);
 });
