@@ -70,7 +70,7 @@ export class LazygraphError extends Error {
   }
 }
 
-/** A programmer's mistake: an option of the wrong type or out of range. */
+/** A programmer's mistake: a wrong option. */
 export class OptionError extends TypeError {
   override readonly name: string = "OptionError";
   readonly code: ErrorCode = "ERR_LAZYGRAPH_OPTION";

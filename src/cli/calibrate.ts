@@ -151,7 +151,7 @@ async function calibrateUnder(
   }
 }
 
-/** On stdout where its file can't be written any more: it took minutes. */
+/** On stdout where its file can't be written: it took minutes. */
 export async function keepProfile(report: Report, document: object): Promise<void> {
   await report.write(document, 1).catch((error: unknown) => {
     process.stdout.write(`${JSON.stringify(document)}\n`);
@@ -260,7 +260,7 @@ function signalChild({ pid }: Child, signal: NodeJS.Signals): void {
   }
 }
 
-/** Without its engine it would wait for ever, and a second one would be measured as the first. */
+/** Without its engine it would wait for ever; a second would be measured as the first. */
 export function watchEngines(clock: Clock, abort: (why: LazygraphError) => void): () => void {
   let name: string | undefined;
   let cancel = (): void => {};

@@ -169,7 +169,7 @@ function flagOf(file: Source, name: string, value: unknown): string {
   throw wrong(file, name, "true or false", value);
 }
 
-/** As it would stand on the command line; what it says is checked as if it did. */
+/** As it would stand on the command line. */
 function textOf(file: Source, name: string, value: unknown): string {
   if (NUMBERS.has(name)) {
     if (Number.isFinite(value)) return String(value);

@@ -30,7 +30,7 @@ export class Instruments {
       throw new OptionError(
         "registry",
         `Expected a registry without this package's metrics, got one that has ${taken}: ` +
-          "give each controller a registry of its own, or one collectMetrics to both.",
+          "give each controller a registry of its own.",
       );
     }
     for (const name of METRIC_NAMES) {
@@ -65,7 +65,7 @@ export class Instruments {
 
   close(): void {
     for (const [name, instrument] of this.#instruments) {
-      // Called again, it must not take out another's of that name.
+      // Called again it spares another's.
       if (this.#registry.getSingleMetric(name) !== instrument) continue;
       this.#registry.removeSingleMetric(name);
     }

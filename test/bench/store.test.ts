@@ -122,10 +122,7 @@ describe("a folder", () => {
   test("with a folder in a report's place is told so", async () => {
     const folder = await folderWith(stock);
     await mkdir(join(folder, "report.html"));
-    await expect(writeReport(folder)).rejects.toMatchObject({
-      code: "ERR_LAZYGRAPH_BENCH",
-      message: expect.stringMatching(/ to be a file that can be written, got EISDIR\.$/),
-    });
+    await expect(writeReport(folder)).rejects.toThrow(/that can be written, got EISDIR\.$/);
   });
 
   test("without a run's samples file reports the rest", async () => {
