@@ -8,7 +8,7 @@ import { createRandom, type Random } from "../base/random.ts";
 
 export interface Estimate {
   readonly value: number;
-  /** Ends of the 95% interval. */
+  /** Ends of the 95% interval; infinite, in JSON null, where one sample tells of none. */
   readonly low: number;
   readonly high: number;
 }
@@ -84,6 +84,7 @@ function interval(draws: Draws, value: number, pick: (figures: Figures) => numbe
 }
 
 function ends(values: readonly number[], value: number): Estimate {
+  if (values.length < 2) return { value, low: -Infinity, high: Infinity };
   const sorted = Float64Array.from(values).sort();
   const at = (share: number): number => sorted[Math.round((sorted.length - 1) * share)] as number;
   return { value, low: at(0.025), high: at(0.975) };
@@ -106,7 +107,9 @@ function drawsOf(given: readonly (readonly number[])[], seed: number): Draws | u
     filled[index] = place + 1;
   });
   const random = createRandom(seed);
-  const resamples = Math.min(RESAMPLES, Math.max(RESAMPLES_MIN, Math.floor(DRAWS_MAX / total)));
+  // Drawn from one sample, all would be alike and look certain.
+  const resamples =
+    total < 2 ? 1 : Math.min(RESAMPLES, Math.max(RESAMPLES_MIN, Math.floor(DRAWS_MAX / total)));
   const counts = new Int32Array(total);
   const drawn = Array.from({ length: resamples }, () => {
     counts.fill(0);

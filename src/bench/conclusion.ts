@@ -69,13 +69,15 @@ function firstToken(cell: ModeFigures, base: ModeFigures): string | undefined {
   if (ratio !== undefined) return `median time to first token ${times(ratio)}`;
   const saved = cell.versusBaseline?.firstMinuteSavedSecondsPerRequest;
   if (saved === undefined) return undefined;
-  if (saved.low <= 0 && saved.high >= 0) {
+  const one = Math.min(cell.runs.length, base.runs.length) < 2 ? " in one run each" : "";
+  if (one === "" && saved.low <= 0 && saved.high >= 0) {
     return "a request of the first minute waits no certainly different time";
   }
   const less = saved.value >= 0 ? "less" : "more";
   return (
     `a request of the first minute waits ${numberText(Math.abs(saved.value))} s ${less} than with ` +
-    base.mode
+    base.mode +
+    one
   );
 }
 
@@ -86,6 +88,7 @@ function pace(cell: ModeFigures): string | undefined {
 
 function times(ratio: Estimate): string {
   const { value, low, high } = ratio;
+  if (low === -Infinity) return `${numberText(value)} times as long (one request: no interval)`;
   const interval = `95%: ${rangeText(low, high)}`;
   if (low <= 1 && high >= 1) return `not certainly different (${interval})`;
   return `${numberText(value)} times as long (${interval})`;

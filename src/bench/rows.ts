@@ -233,6 +233,7 @@ export function estimateText(value: Estimate | undefined): string | undefined {
 
 /** A single run has no interval: the three are then the same. */
 function range(value: number, low: number, high: number): string {
+  if (low === -Infinity) return `${numberText(value)} (no interval)`;
   const texts = [value, low, high].map((number) => numberText(number) ?? NONE);
   const [text = NONE, from, to] = texts;
   return from === to ? text : `${text} (${from} to ${to})`;

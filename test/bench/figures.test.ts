@@ -84,6 +84,8 @@ describe("intervals over runs and requests", () => {
     expect(ratio?.low).toBeGreaterThan(1.1);
     expect(ratio?.high).toBeLessThan(1.3);
     expect(compare([], base)).toBeUndefined();
+    const none = { low: -Infinity, high: Infinity };
+    expect(compare([[], [120]], base)?.p50).toMatchObject(none);
     expect(compare(base, [[0, 0, 5]])).toBeUndefined();
   });
 });
@@ -287,6 +289,18 @@ describe("all runs", () => {
     runs: [...base, ...ours],
   });
   const [stock, idle] = summary.cells;
+
+  test("of one request or spawn have no interval", () => {
+    const runs = ["stock", "idle"].map((mode) =>
+      cellRun({ cell: { mode, load: "load", run: 1 }, requests: [request(0, 1, 20)] }),
+    );
+    const found = summarise({ title: "t", baseline: "stock", goodput: {}, runs });
+    expect(conclusions(found)[0]).toMatch(/1\.00 times as long \(one request: no/);
+    expect(markdownOf(found)).toContain("| 20.0 (no interval)");
+    const [one, another] = [base[0], ours[0]] as [CellRun, CellRun];
+    const spawned = summarise({ ...summary, baseline: "stock", runs: [one, another] });
+    expect(conclusions(spawned)[0]).toMatch(/less than with stock in one run each/);
+  });
 
   test("are compared with the baseline, in one figure for the first minute", () => {
     expect(stock?.versusBaseline?.firstMinuteSavedSeconds).toBeUndefined();

@@ -119,10 +119,10 @@ describe("a folder", () => {
     await expect(writeRun(folder, stock)).rejects.toMatchObject({ code: "ERR_LAZYGRAPH_BENCH" });
   });
 
-  test("with a folder in a report's place is told so", async () => {
+  test("with a folder for a file", async () => {
     const folder = await folderWith(stock);
     await mkdir(join(folder, "report.html"));
-    await expect(writeReport(folder)).rejects.toThrow(/that can be written, got EISDIR\.$/);
+    await expect(writeReport(folder)).rejects.toThrow("that can be written, got EISDIR.");
   });
 
   test("without a run's samples file reports the rest", async () => {

@@ -214,6 +214,12 @@ async function freePort(): Promise<number> {
   return port;
 }
 
+async function calibrating(...command: string[]): Promise<string[]> {
+  const output = join(await temporaryFolder(), "mine.json");
+  const args = ["--url=http://127.0.0.1:1", "--model=tiny", `--output=${output}`];
+  return ["calibrate", ...args, "--", ...command];
+}
+
 describe("lazygraph calibrate", () => {
   test("writes a profile that simulate takes, and ends the engine", {
     timeout: 120_000,
@@ -255,18 +261,14 @@ describe("lazygraph calibrate", () => {
   });
 
   test("a command that ends before it serves is one sentence", async () => {
-    const output = join(await temporaryFolder(), "mine.json");
-    const args = ["--url=http://127.0.0.1:1", "--model=tiny", `--output=${output}`];
-    const { code, stderr } = await finish(["calibrate", ...args, "--", "sh", "-c", "exit 3"]);
+    const { code, stderr } = await finish(await calibrating("sh", "-c", "exit 3"));
     expect(code).toBe(1);
     expect(stderr).toMatch(/ended with exit code 3; .+ \[ERR_LAZYGRAPH_CALIBRATE\]\n$/);
   });
 
   test("a signal ends it, a second one its command, even one that ignores them", async () => {
-    const output = join(await temporaryFolder(), "mine.json");
-    const args = ["--url=http://127.0.0.1:1", "--model=tiny", `--output=${output}`];
     const stubborn = "trap '' INT TERM; echo up; while :; do sleep 0.1; done";
-    const running = lazygraph(["calibrate", ...args, "--", "sh", "-c", stubborn]);
+    const running = lazygraph(await calibrating("sh", "-c", stubborn));
     await running.line("stdout", /^up$/);
     running.process.kill("SIGINT");
     await running.line("stderr", /SIGINT: the calibration ends/);
@@ -307,9 +309,7 @@ describe("lazygraph calibrate", () => {
   });
 
   test("a command that isn't there", async () => {
-    const output = join(await temporaryFolder(), "mine.json");
-    const args = ["--url=http://127.0.0.1:1", "--model=tiny", `--output=${output}`];
-    const { code, stderr } = await finish(["calibrate", ...args, "--", "no-such-command"]);
+    const { code, stderr } = await finish(await calibrating("no-such-command"));
     expect(code).toBe(127);
     expect(stderr).toContain("[ERR_LAZYGRAPH_COMMAND_NOT_FOUND]");
   });

@@ -91,8 +91,8 @@ test("a lost engine ends its spans, and the end of tracing all of them", () => {
 });
 
 test("whatever is active, a capture has no parent", () => {
-  const active = trace.setSpan(ROOT_CONTEXT, provider.getTracer("test").startSpan("a request"));
-  const run = (_: unknown, call: () => unknown) => call();
+  const active = trace.setSpan(ROOT_CONTEXT, provider.getTracer("test").startSpan("x"));
+  const run = (_: unknown, call: () => void) => call();
   context.setGlobalContextManager({ active: () => active, with: run, disable() {} } as never);
   onTestFinished(() => context.disable());
   start("FULL:8");
@@ -100,15 +100,13 @@ test("whatever is active, a capture has no parent", () => {
   expect(exporter.getFinishedSpans()[0]).toMatchObject({ parentSpanContext: undefined });
 });
 
-test("captures that nobody answers any more make room for later ones", () => {
+test("captures that nobody answers make room for later ones", () => {
   for (let count = 0; count <= 1024; count++) start(`FULL:${count}`);
   const [span, ...others] = exporter.getFinishedSpans();
   expect([span?.status.message, others.length]).toEqual(["No answer was seen.", 0]);
 });
 
-test("a wrong or unknown option is refused at once, not in the middle of a capture", async () => {
-  for (const options of [{ tracer: {} }, { tracr: provider }] as object[]) {
-    expect(() => traceCaptures(options)).toThrow(/^Expected /);
-  }
-  await expect(traceStart("/", { readyAtUnixMs: Number.NaN })).rejects.toThrow(/^Expected /);
+test("a wrong or unknown option is refused at once", async () => {
+  expect(() => traceCaptures({ tracr: 1 } as object)).toThrow("tracer?");
+  await expect(traceStart("/", { readyAtUnixMs: Number.NaN })).rejects.toThrow("Expected");
 });
