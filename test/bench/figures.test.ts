@@ -290,7 +290,7 @@ describe("all runs", () => {
   });
   const [stock, idle] = summary.cells;
 
-  test("of one request or spawn have no interval", () => {
+  test("of one request have no interval", () => {
     const runs = ["stock", "idle"].map((mode) =>
       cellRun({ cell: { mode, load: "load", run: 1 }, requests: [request(0, 1, 20)] }),
     );

@@ -1,4 +1,5 @@
 import { expect, onTestFinished, test } from "vitest";
+import type { Graph } from "../../src/base/graph.ts";
 import { createController } from "../../src/controller/controller.ts";
 import { publish } from "../../src/engine/events.ts";
 import { collectMetrics } from "../../src/metrics.ts";
@@ -205,16 +206,14 @@ test("engines that come and go leave nothing behind, also where nobody scrapes",
     publish("lazygraph:capture:end", { ...event, bytes: 1, graphsCaptured: 3, graphsPlanned: 8 });
   }
   const histogram = registry.getSingleMetric("lazygraph_capture_stall_seconds");
-  expect(histogram).toMatchObject({ hashMap: { "engine:c,kind:FULL,": {} } });
-  expect(JSON.stringify(histogram)).not.toContain("engine:b");
+  expect(Object.keys(Object(histogram).hashMap)).toHaveLength(1);
 });
 
-test("a peer makes no labels: of many numbers of adapters only some are told apart", async () => {
-  const graphs = Array.from({ length: 40 }, (_, loras) =>
-    plan(8).map((graph) => ({ ...graph, id: `${graph.id}:l${loras}`, loras })),
-  ).flat();
+test("of many numbers of adapters only some make labels", async () => {
+  const [graph] = plan(8) as [Graph];
+  const graphs = Array.from({ length: 40 }, (_, loras) => ({ ...graph, id: `${loras}`, loras }));
   const { registry } = collect(controllerOf([recordOf({ graphs })]));
-  const planned = /^lazygraph_graphs\{\S+kind="FULL"\S+"planned"\S* (\d+)$/gm;
+  const planned = /^lazygraph_graphs\{\S+kind="PIECEWISE"\S+"planned"\S* (\d+)$/gm;
   const counts = [...(await registry.metrics()).matchAll(planned)].map(([, count]) => count);
   expect(counts).toEqual([...Array(17).fill("1"), "23"]);
 });

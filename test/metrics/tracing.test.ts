@@ -90,7 +90,7 @@ test("a lost engine ends its spans, and the end of tracing all of them", () => {
   expect(exporter.getFinishedSpans()).toHaveLength(2);
 });
 
-test("whatever is active, a capture has no parent", () => {
+test("a capture has no parent", () => {
   const active = trace.setSpan(ROOT_CONTEXT, provider.getTracer("test").startSpan("x"));
   const run = (_: unknown, call: () => void) => call();
   context.setGlobalContextManager({ active: () => active, with: run, disable() {} } as never);
@@ -100,7 +100,7 @@ test("whatever is active, a capture has no parent", () => {
   expect(exporter.getFinishedSpans()[0]).toMatchObject({ parentSpanContext: undefined });
 });
 
-test("captures that nobody answers make room for later ones", () => {
+test("unanswered captures make room for later ones", () => {
   for (let count = 0; count <= 1024; count++) start(`FULL:${count}`);
   const [span, ...others] = exporter.getFinishedSpans();
   expect([span?.status.message, others.length]).toEqual(["No answer was seen.", 0]);
