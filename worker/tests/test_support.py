@@ -356,7 +356,6 @@ def test_adapters_sleep_and_drafts_are_let_in_by_themselves(make: Any) -> None:
 @pytest.mark.parametrize(
     ("config", "what"),
     [
-        (with_drafts("eagle3"), DRAFTERS["eagle3"]),
         (with_drafts("mtp"), DRAFTERS["mtp"]),
         (with_drafts("ngram_gpu"), DRAFTERS["ngram_gpu"]),
     ],

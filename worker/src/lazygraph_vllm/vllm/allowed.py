@@ -63,14 +63,15 @@ OFFLOADERS = {
 
 ALONE_0_33 = frozenset(
     {LORA, SLEEP, BREAKABLE, PIPELINE, KV_OFFLOADING}
-    | {DRAFTERS[method] for method in ("ngram", "draft_model", "eagle")}
+    | {DRAFTERS[method] for method in ("ngram", "draft_model", "eagle", "eagle3")}
 )
 TRIED: dict[str, Tried] = {
     "0.26.0": Tried(frozenset({TENSOR})),
-    # bench/results: v033-checks.json, v033-more-checks.json.gz and v033-first-run.json.gz. Hybrid
-    # models are not here: each graph was right, and captures in the middle of traffic left all
-    # sequences as they were, but no control has shown yet that this traffic would tell. EAGLE3's
-    # traffic is to be seen; MTP and SimpleCPUOffloadConnector wait for their first run.
+    # bench/results: v033-checks.json, v033-more-checks.json.gz and v033-first-run.json.gz. Not here:
+    # hybrid models, of which each graph was right and captures in the middle of traffic left all
+    # sequences as they were, but no control has shown yet that this traffic would tell; multimodal
+    # models, right with text alone, until there were images; MTP, whose graphs are right, until its
+    # traffic was seen; SimpleCPUOffloadConnector, which waits for its first run.
     "0.33.0": Tried(
         frozenset({TENSOR, EXPERT, MOE, MLA, "fp8 quantisation", "auto_gptq quantisation"})
         | ALONE_0_33,
