@@ -13,7 +13,8 @@ file of that form:
   tier that is dropped and captured again (rank_checks.py). Its control is in it.
 - tokens: greedy sequences with VLLM_BATCH_INVARIANT=1, where the composition of a batch doesn't
   matter: stock's, and those of an engine whose graphs are captured one by one in the middle of this
-  traffic. They must be the same to the last token.
+  traffic. They must be the same to the last token. Of a model that takes images every second
+  request has one.
 - aside: for families without a batch-invariant mode. No graph serves a step in any of four runs of
   ours, so that all compute alike; in one of them graphs are captured in traffic all the same. It
   must differ from the first no more than the second does, and no capture may touch the recurrent
@@ -62,6 +63,7 @@ from pathlib import Path
 from typing import Any
 
 import adapter_checks
+import check_prompts
 import draft_checks
 import offload_checks
 import rank_checks
@@ -211,7 +213,10 @@ def serve_ungraphed(worker: Any) -> str | None:
 
 
 def sequences(
-    engine: Any, capture_every: int = 0, watch: state_checks.Watch | None = None
+    engine: Any,
+    capture_every: int = 0,
+    watch: state_checks.Watch | None = None,
+    images: check_prompts.ImageTokens | None = None,
 ) -> tuple[dict[str, list[int]], dict[str, Any]]:
     """Greedy sequences of all requests; with a rest of graphs to capture, one every few steps."""
     from vllm import SamplingParams
@@ -219,11 +224,10 @@ def sequences(
     missing = missing_graphs(engine) if capture_every else []
     core = engine.llm_engine
     for index in range(REQUESTS):
-        prompt = [(index * 104729 + place * 31) % 30000 + 100 for place in range(8 + index % 90)]
         params = SamplingParams(
             temperature=0, max_tokens=24 + index % 60, detokenize=False, ignore_eos=True
         )
-        core.add_request(str(index), {"prompt_token_ids": prompt}, params)
+        core.add_request(str(index), check_prompts.prompt(index, images), params)
     tokens: dict[str, list[int]] = {}
     captured, errors, steps = [], {}, 0
     while core.has_unfinished_requests():
@@ -314,7 +318,9 @@ def run_check(family: dict[str, Any], kind: str, part: str, models: Path) -> dic
             engine.collective_rpc(state_checks.lend_blocks_in_use)
         captures = part in ("ours", "control")
         watch = state_checks.Watch(engine) if kind == "aside" and captures else None
-        tokens, seen = sequences(engine, int(captures), watch)
+        images = check_prompts.image_tokens(models / family["shape"])
+        tokens, seen = sequences(engine, int(captures), watch, images)
+        seen["images"] = 0 if images is None else REQUESTS // check_prompts.IMAGE_EVERY
         result = {"tokens": tokens, **seen, **({} if watch is None else watch.told())}
     else:
         result = {} if kind in FAULTS else {"ranks": settled(engine)}

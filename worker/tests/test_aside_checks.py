@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -13,6 +14,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench" / "gpu"))
 
+import check_prompts  # noqa: E402
 import checks  # noqa: E402
 
 TOKENS = {"0": [1, 2], "1": [3, 4], "2": [5, 6]}
@@ -118,3 +120,21 @@ def test_a_difference_that_is_no_number_is_text() -> None:
     assert checks.worst_of(ranks) == "inf"
     assert checks.worst_of(ranks[:1]) == 0.25
     assert checks.worst_of([{"verified": {}}]) is None
+
+
+def test_every_second_request_has_an_image_where_the_model_takes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from model_shapes import SHAPES
+
+    (tmp_path / "config.json").write_text(json.dumps(SHAPES["qwen2.5-vl-7b"]))
+    images = check_prompts.image_tokens(tmp_path)
+    assert images == check_prompts.ImageTokens(151652, 151655, 151653)
+    monkeypatch.setattr(check_prompts, "image", lambda index: f"image {index}")
+    plain, pictured = check_prompts.prompt(3, images), check_prompts.prompt(4, images)
+    assert plain == check_prompts.prompt(3)
+    ids = check_prompts.prompt(4)["prompt_token_ids"]
+    assert pictured["prompt_token_ids"] == [151652, 151655, 151653, *ids]
+    assert pictured["multi_modal_data"] == {"image": "image 4"}
+    (tmp_path / "config.json").write_text(json.dumps(SHAPES["llama-3.1-8b"]))
+    assert check_prompts.image_tokens(tmp_path) is None

@@ -42,9 +42,12 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_familys_environment_is_its_engines(
-    family: str, kind: str, switch: str | None, part: str
+    family: str, kind: str, switch: str | None, part: str, tmp_path: Path
 ) -> None:
-    checks.run_check(FAMILIES[family], kind, part, Path("models"))
+    folder = tmp_path / FAMILIES[family]["shape"]
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    checks.run_check(FAMILIES[family], kind, part, tmp_path)
     [engine] = started
     assert engine.env.get(SWITCH) == switch
     assert engine.env.get("VLLM_BATCH_INVARIANT") == ("1" if kind == "tokens" else None)

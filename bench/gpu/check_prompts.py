@@ -1,0 +1,51 @@
+"""What the traffic of checks.py asks: token ids, with images where the model takes them."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# Four patches of 28 pixels each way, so 16 tokens with Qwen2.5-VL.
+IMAGE_PIXELS = 112
+# Every so-manyth request has an image: others run beside it.
+IMAGE_EVERY = 2
+
+
+@dataclass(frozen=True)
+class ImageTokens:
+    """The ids around an image in a prompt, and the one that its processor replaces."""
+
+    begin: int
+    image: int
+    end: int
+
+
+def image_tokens(model: Path) -> ImageTokens | None:
+    """Of a model's folder; ``None``: it takes no images."""
+    config = json.loads((model / "config.json").read_text())
+    if "vision_config" not in config:
+        return None
+    names = ("vision_start_token_id", "image_token_id", "vision_end_token_id")
+    return ImageTokens(*(config[name] for name in names))
+
+
+def prompt(index: int, images: ImageTokens | None = None) -> dict[str, Any]:
+    """Of the request with this index; the same each time, and no other's."""
+    ids = [(index * 104729 + place * 31) % 30000 + 100 for place in range(8 + index % 90)]
+    if images is None or index % IMAGE_EVERY:
+        return {"prompt_token_ids": ids}
+    return {
+        "prompt_token_ids": [images.begin, images.image, images.end, *ids],
+        "multi_modal_data": {"image": image(index)},
+    }
+
+
+def image(index: int) -> Any:
+    """Noise, so that no two images are embedded alike."""
+    from PIL import Image
+
+    size = (IMAGE_PIXELS, IMAGE_PIXELS)
+    return Image.frombytes("RGB", size, random.Random(index).randbytes(3 * size[0] * size[1]))
