@@ -25,8 +25,12 @@ file of that form:
   capture's metadata in place, and must be found out.
 - sleep: 20 cycles of sleep and wake at level 1 and 20 at level 2, tokens as stock's after each and
   nothing that grows, and the seconds from wake to a first token; of ours every second one drops all
-  graphs. Beside stock's: stock's with its graphs moved to the host. Its control gives the weights up for good. vLLM counts the whole GPU's memory around a
-  sleep: its engines run one after the other.
+  graphs. Beside stock's are those of stock with its graphs moved to the host. Its control gives the
+  weights up for good. vLLM counts the whole GPU's memory around a sleep: its engines run one after
+  the other.
+- reload: level 2 with real weights on disk (random_weights.py), which vLLM's reload_weights reads
+  again with each of its loaders, the page cache warm: tokens as before, and the seconds of each part
+  of the way back. Its control reads none. A loader whose package isn't there is told.
 - lora-lazy: traffic over three adapters earns graphs of its own case and no others.
 - offload-tokens: as tokens, for families that offload their KV cache (offload_checks.py): prompts
   whose blocks come back from host memory, captures while they are copied. One control loads blocks
@@ -86,6 +90,7 @@ PARTS = {
     "lora-lazy": ("ours",),
     "offload-tokens": ("stock", "ours", "control", "writes"),
     "sleep": ("ours", "stock", "offload", "control"),
+    "reload": (*sleep_checks.LOADERS, "control"),
     "spec-tokens": ("stock", "again", "ours", "control"),
     "spec-steps": ("stock", "ours", "ours-again", "again"),
 }
@@ -93,7 +98,7 @@ PARTS = {
 CONTROLS = ("control", "writes")
 CONTROL_SECONDS_MAX = 60.0
 # Their parts run one after the other.
-ALONE = ("spec-steps", "sleep")
+ALONE = ("spec-steps", "sleep", "reload")
 STOCK = {
     "spec-tokens": ("stock", "again"),
     "spec-steps": ("stock", "again"),
@@ -246,8 +251,11 @@ def sequences(
 
 
 def missing_graphs(engine: Any) -> list[str]:
-    """What is not captured yet, both kinds in turns: a FULL graph is recorded and no more, of a
-    PIECEWISE one attention runs, so that the first traffic should see some of each."""
+    """What is not captured yet, both kinds in turns.
+
+    A FULL graph is recorded and no more, of a PIECEWISE one attention runs: the first traffic
+    should see some of each.
+    """
     [state, *_] = engine.collective_rpc(state_of)
     rest = [name for name in state["planned"] if name not in state["captured"]]
     kinds = [
@@ -288,7 +296,7 @@ def run_check(family: dict[str, Any], kind: str, part: str, models: Path) -> dic
     if kind in FAULTS:
         os.environ["LAZYGRAPH_TEST_FAULT"] = FAULTS[kind]
         os.environ["LAZYGRAPH_MODE"] = "lazy"  # the two tops are enough
-    if kind.endswith("tokens") or kind == "sleep":
+    if kind.endswith("tokens") or kind in ("sleep", "reload"):
         # Batch invariance turns breakable graphs on for some shapes: those have a family.
         os.environ |= {"VLLM_BATCH_INVARIANT": "1", "VLLM_USE_BREAKABLE_CUDAGRAPH": "0"}
     os.environ |= family.get("env", {})
@@ -298,6 +306,10 @@ def run_check(family: dict[str, Any], kind: str, part: str, models: Path) -> dic
     more = offload_checks.LIMITS if kind == "offload-tokens" else {}
     if kind == "sleep":
         more = sleep_checks.OPTIONS.get(part, {})
+    if kind == "reload":
+        if why := sleep_checks.without_package(part):
+            return {"skipped": why}
+        more = {"load_format": "auto", **sleep_checks.LOADERS.get(part, {})}
     engine = make_engine(family, models, **more)
     result: dict[str, Any]
     if controller is not None:
@@ -311,6 +323,8 @@ def run_check(family: dict[str, Any], kind: str, part: str, models: Path) -> dic
         result = draft_checks.run_steps(engine)
     elif kind == "sleep":
         result = sleep_checks.run(engine, part, sequences, REQUESTS)
+    elif kind == "reload":
+        result = sleep_checks.run_reload(engine, part, sequences, REQUESTS)
     elif kind in ("tokens", "aside"):
         if kind == "aside":
             engine.collective_rpc(serve_ungraphed)
@@ -377,7 +391,8 @@ def equal(some: dict[str, list[int]], others: dict[str, list[int]]) -> int:
 
 def verdict(kind: str, parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """What the parts of a check say together."""
-    if why := runs_otherwise(parts["ours"], kind):
+    # Of several engines of ours any one tells.
+    if why := runs_otherwise(parts.get("ours") or parts["default"], kind):
         return {"fine": False, "why": why}
     if kind in ("tokens", "aside"):
         base = parts["stock" if kind == "tokens" else "plain"]["tokens"]
@@ -400,6 +415,8 @@ def verdict(kind: str, parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
         return rank_checks.verdict(parts)
     if kind == "sleep":
         return sleep_checks.verdict(parts)
+    if kind == "reload":
+        return sleep_checks.verdict_reload(parts)
     if kind == "spec-tokens":
         return draft_checks.verdict_tokens(parts)
     if kind == "spec-steps":
@@ -577,6 +594,10 @@ def main() -> None:
             subprocess.run([*random_model, str(models / shape)], check=True)
     for name in open_checks:
         family, _, kind = name.rpartition(".")
+        folder = models / families[family]["shape"]
+        if kind == "reload" and not (folder / "model.safetensors.index.json").exists():
+            random_weights = [sys.executable, str(HERE / "random_weights.py"), str(folder)]
+            subprocess.run(random_weights, check=True)
         if kind.startswith("lora-"):
             shape, options = families[family]["shape"], engine_arguments(families[family]["args"])
             folder = adapter_checks.folders_of(models, shape)

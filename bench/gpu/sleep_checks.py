@@ -2,13 +2,14 @@
 
 By vLLM's own calls, as anybody makes them, at level 1 and then at level 2 of one engine. Dummy
 weights are on no disk, so that after level 2 they are drawn again by the loader that drew them at
-first; vLLM's ``reload_weights`` is not run here. Of ours every second cycle drops all graphs while
-asleep, and they are captured again after the first token. It holds those that its traffic decodes
-with, so that most of the tokens come out of graphs.
+first; vLLM's ``reload_weights`` has a check of its own, with weights on disk. Of ours every second
+cycle drops all graphs while asleep, and they are captured again after the first token. It holds
+those that its traffic decodes with, so that most of the tokens come out of graphs.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +19,16 @@ LEVELS = (1, 2)
 CYCLES = {"ours": 20, "stock": 4, "offload": 4}
 # What of vLLM's own an engine's part has besides: its graphs go to the host while it sleeps.
 OPTIONS: dict[str, dict[str, Any]] = {"offload": {"sleep_mode_offload_cudagraph": True}}
+# vLLM's loaders, for weights that are read again after level 2; and the package that one needs.
+LOADERS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "prefetch": {"safetensors_load_strategy": "prefetch"},
+    "eager": {"safetensors_load_strategy": "eager"},
+    "fastsafetensors": {"load_format": "fastsafetensors"},
+    "runai_streamer": {"load_format": "runai_streamer"},
+}
+PACKAGES = {"fastsafetensors": "fastsafetensors", "runai_streamer": "runai_model_streamer"}
+RELOADS = 3
 # Device memory in use asleep may differ by this much from cycle to cycle of one sort, and not grow.
 GROWTH_BYTES_MAX = 64 << 20
 
@@ -161,7 +172,7 @@ def run(engine: Any, part: str, sequences: Callable[[Any], Any], requests: int) 
 def verdict(parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Tokens as stock's in every cycle, nothing that grows, and a control that is found out.
 
-    Beside stock's sleeps are those with its graphs moved to the host (--sleep-mode-offload-cudagraph).
+    Beside stock's sleeps are those with its graphs on the host (--sleep-mode-offload-cudagraph).
     """
     stock, ours, control = parts["stock"], parts["ours"], parts["control"]
     count = len(stock["tokens"])
@@ -212,3 +223,80 @@ def growth(cycles: list[dict[str, Any]]) -> int:
     if len(alike) < 3:
         return 0
     return max(last - early for early, last in zip(alike[1], alike[-1], strict=True))
+
+
+# ------------------------------------------------------------------ weights that are read again
+
+
+def without_package(part: str) -> str | None:
+    """Why an engine with this loader can't start here; ``None``: it can."""
+    from importlib.util import find_spec
+
+    package = PACKAGES.get(part)
+    return f"no {package} here" if package is not None and find_spec(package) is None else None
+
+
+def reload_cycle(engine: Any) -> dict[str, float]:
+    """One sleep at level 2, and the parts of the way back to a first token, in seconds."""
+    engine.sleep(level=2)
+    marks = [time.monotonic()]
+    steps: dict[str, Callable[[], Any]] = {
+        "wakeWeightsSeconds": lambda: engine.wake_up(tags=["weights"]),
+        "reloadSeconds": lambda: engine.collective_rpc("reload_weights"),
+        "wakeKvCacheSeconds": lambda: engine.wake_up(tags=["kv_cache"]),
+        "firstRequestSeconds": lambda: first_token(engine),
+    }
+    for step in steps.values():
+        step()
+        marks.append(time.monotonic())
+    seconds = dict(zip(steps, (b - a for a, b in itertools.pairwise(marks)), strict=True))
+    return seconds | {"firstTokenSeconds": marks[-1] - marks[0]}
+
+
+def run_reload(
+    engine: Any, part: str, sequences: Callable[[Any], Any], requests: int
+) -> dict[str, Any]:
+    """Level 2 with weights read from disk by one loader, graphs kept. The control reads none."""
+    first, _ = sequences(engine)
+
+    def same() -> int:
+        tokens, _ = sequences(engine)
+        return sum(tokens[name] == sequence for name, sequence in first.items())
+
+    if part == "control":
+        engine.sleep(level=2)
+        engine.wake_up()
+        return {"tokens": first, "same": same()}
+    [names, *_] = engine.collective_rpc(decode_graphs, args=(requests,))
+    answers = engine.collective_rpc(capture_graphs, args=(names,))
+    errors = [error for answer in answers for error in answer]
+    cycles = [reload_cycle(engine) | {"same": same()} for _ in range(RELOADS)]
+    return {"tokens": first, "cycles": cycles, "errors": errors}
+
+
+def verdict_reload(parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Tokens as before each sleep with every loader that is here, and a control that is found."""
+    ran = {name: parts[name] for name in LOADERS if "skipped" not in parts[name]}
+    control = parts["control"]
+    count = len(next(iter(ran.values()))["tokens"])
+    exact = all(cycle["same"] == count for part in ran.values() for cycle in part["cycles"])
+    errors = [error for part in ran.values() for error in part["errors"]]
+    crashed = control.get("crashed")
+    same_in_control = 0 if crashed else control["same"]
+    return {
+        "fine": exact and same_in_control < count and not errors,
+        "sequences": count,
+        "exact": exact,
+        "controlSame": same_in_control,
+        "controlCrashed": crashed,
+        "loaders": {name: reloads_of(part["cycles"]) for name, part in ran.items()},
+        "skipped": {name: parts[name]["skipped"] for name in LOADERS if name not in ran},
+        "errors": errors[:5],
+    }
+
+
+def reloads_of(cycles: list[dict[str, float]]) -> dict[str, list[float]]:
+    """By part of the way back, each cycle's seconds."""
+    return {
+        name: [round(cycle[name], 3) for cycle in cycles] for name in cycles[0] if name != "same"
+    }

@@ -30,7 +30,10 @@ export interface Check {
   readonly steps?: number | RankSteps;
   /** sleep, aside: what the control got right of `sequences`. */
   readonly controlSame?: number;
-  /** sleep: by `stock`, `kept` or `dropped` graphs and level, as in `kept.2`. */
+  /** aside: states that were looked at, and how many changed, by the graph that was captured. */
+  readonly states?: number;
+  readonly touched?: Readonly<Record<string, number>>;
+  /** sleep: by `stock`, `offload`, `kept` or `dropped` graphs and level, as in `kept.2`. */
   readonly sorts?: Readonly<Record<string, SleepCycles>>;
   /** offload-tokens: captures while copies were under way, and what each control changed. */
   readonly amongCopies?: number;
@@ -95,12 +98,25 @@ export function checkFindings(checks: readonly Check[], told: Origin): Finding[]
         const exact = atLeast("tokens-exact", same / sequences, TOKENS, 1);
         if (controlSame === undefined) return [exact];
         const unit = "of runs whose captures spoilt blocks in use found it";
-        return [exact, atLeast("control-found", Number(controlSame < sequences), unit, 1)];
+        const found = atLeast("control-found", Number(controlSame < sequences), unit, 1);
+        const { states, touched = {} } = check;
+        if (states === undefined) return [exact, found];
+        const of = `of ${states} recurrent states of live requests, looked at around each capture`;
+        return [exact, found, atMost("states-touched", sum(touched), of, 0)];
       }
       case "lora-tokens":
         return adapterFindings(check, limits);
       case "sleep":
         return sleepFindings(check, limits);
+      case "reload": {
+        const { controlSame = Number.NaN, sequences = Number.NaN } = check;
+        const unit = "of sleeps at level 2 exact, weights read again by each loader";
+        const control = "of runs that read no weights found";
+        return [
+          atLeast("reload.tokens-exact", Number(check.exact === true), unit, 1),
+          atLeast("reload.control-found", Number(controlSame < sequences), control, 1),
+        ];
+      }
       case "offload-tokens":
         return offloadFindings(check, limits);
       case "lora-lazy": {
@@ -147,7 +163,7 @@ function adapterFindings(check: Check, { atLeast }: Limits): Finding[] {
 
 function sleepFindings(check: Check, { atLeast, atMost }: Limits): Finding[] {
   const sorts = check.sorts ?? {};
-  const ours = Object.entries(sorts).filter(([name]) => !name.startsWith("stock."));
+  const ours = Object.entries(sorts).filter(([name]) => /^(kept|dropped)\./.test(name));
   const cycles = ours.reduce((all, [, { cycles: count }]) => all + count, 0);
   const grown = Math.max(...ours.map(([, { grownBytes }]) => grownBytes / MIB));
   const { controlSame = Number.NaN, sequences = Number.NaN } = check;
@@ -161,7 +177,9 @@ function sleepFindings(check: Check, { atLeast, atMost }: Limits): Finding[] {
     ),
     atMost("growth", ours.length === 0 ? Number.NaN : grown, "MiB asleep, worst", GROWTH_MIB_MAX),
     ...ours.flatMap(([name, sort]) => {
-      const stock = sorts[`stock.${name.split(".")[1]}`];
+      const level = name.split(".")[1];
+      const stock = sorts[`stock.${level}`];
+      const offload = sorts[`offload.${level}`];
       if (stock === undefined) return [];
       const later = quantile(sort.firstTokenSeconds, 0.5) - quantile(stock.firstTokenSeconds, 0.5);
       const more = (sort.asleepBytes - stock.asleepBytes) / MIB;
@@ -174,6 +192,16 @@ function sleepFindings(check: Check, { atLeast, atMost }: Limits): Finding[] {
           WAKE_SECONDS_MAX,
         ),
         atMost(`level-${id}.asleep-more`, more, "MiB more than stock asleep", 0),
+        ...(offload === undefined || !name.startsWith("dropped")
+          ? []
+          : [
+              atMost(
+                `level-${id}.asleep-more-than-offloaded`,
+                (sort.asleepBytes - offload.asleepBytes) / MIB,
+                "MiB more than stock asleep with its graphs on the host",
+                0,
+              ),
+            ]),
       ];
     }),
   ];

@@ -53,6 +53,7 @@ test("of sleep: each sort of cycles beside stock's of its level", () => {
     sorts: {
       ...{ "stock.1": sort(3 * 2 ** 20, 0.5), "kept.1": sort(2 ** 20, 0.75, 2 ** 21) },
       ...{ "stock.2": sort(3 * 2 ** 20, 1), "dropped.2": sort(4 * 2 ** 20, 0.5) },
+      "offload.2": sort(6 * 2 ** 20, 0.5, 2 ** 24),
     },
   };
   expect(told(check)).toEqual({
@@ -63,10 +64,22 @@ test("of sleep: each sort of cycles beside stock's of its level", () => {
     "v033.sleep.8b.level-1.kept.asleep-more": -2,
     "v033.sleep.8b.level-2.dropped.first-token-later": -0.5,
     "v033.sleep.8b.level-2.dropped.asleep-more": 1,
+    "v033.sleep.8b.level-2.dropped.asleep-more-than-offloaded": -2,
   });
   const found = { ...check, exact: false, controlSame: 96 };
   expect(told(found)).toMatchObject({
     ...{ "v033.sleep.8b.tokens-exact": 0, "v033.sleep.8b.control-found": 0 },
+  });
+});
+
+test("of weights read again: exact with every loader, and a control", () => {
+  const check: Check = { check: "sleep-8b.reload", fine: true, sequences: 96, exact: true };
+  const id = "v033.sleep.8b.reload";
+  expect(told({ ...check, controlSame: 2 })).toEqual({
+    ...{ [`${id}.tokens-exact`]: 1, [`${id}.control-found`]: 1 },
+  });
+  expect(told({ ...check, exact: false, controlSame: 96 })).toEqual({
+    ...{ [`${id}.tokens-exact`]: 0, [`${id}.control-found`]: 0 },
   });
 });
 
@@ -87,6 +100,11 @@ test("of captures aside: the control counts where there was one", () => {
   const check: Check = { check: "hybrid-4l.aside", fine: true, sequences: 96, same: 96 };
   expect(told(check)).toEqual({ "v033.hybrid-4l.tokens-exact": 1 });
   expect(told({ ...check, controlSame: 96 })).toMatchObject({ "v033.hybrid-4l.control-found": 0 });
+  const touched = { "PIECEWISE:8": 2, "PIECEWISE:4": 1 };
+  expect(told({ ...check, controlSame: 3, states: 900, touched })).toEqual({
+    ...{ "v033.hybrid-4l.tokens-exact": 1, "v033.hybrid-4l.control-found": 1 },
+    "v033.hybrid-4l.states-touched": 3,
+  });
 });
 
 test("a line without what its kind must have claims no number that could hold", () => {

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -111,3 +113,49 @@ def test_each_of_these_is_not(spoil: Any) -> None:
     parts = seen()
     spoil(parts)
     assert sleep_checks.verdict(parts)["fine"] is False
+
+
+def reloaded() -> dict[str, dict[str, Any]]:
+    """Every loader but one is here, and reads the same weights; the control reads none."""
+    tokens = {"0": [1, 2], "1": [3, 4]}
+    cycle = {"reloadSeconds": 1.23456, "firstTokenSeconds": 2.0, "same": 2}
+    part = {"tokens": tokens, "cycles": [dict(cycle) for _ in range(2)], "errors": []}
+    parts: dict[str, dict[str, Any]] = {name: copy.deepcopy(part) for name in sleep_checks.LOADERS}
+    parts["runai_streamer"] = {"skipped": "no runai_model_streamer here"}
+    return parts | {"control": {"tokens": tokens, "same": 1}}
+
+
+def test_weights_read_again_by_each_loader_that_is_there_are_fine() -> None:
+    told = sleep_checks.verdict_reload(reloaded())
+    assert told["fine"] is True and told["exact"] is True
+    assert told["skipped"] == {"runai_streamer": "no runai_model_streamer here"}
+    seconds = {"reloadSeconds": [1.235, 1.235], "firstTokenSeconds": [2.0, 2.0]}
+    assert told["loaders"] == dict.fromkeys(list(sleep_checks.LOADERS)[:-1], seconds)
+
+
+@pytest.mark.parametrize("spoilt", ["same", "errors", "control"])
+def test_other_weights_an_error_and_a_control_that_tells_nothing_are_not(spoilt: str) -> None:
+    parts = reloaded()
+    if spoilt == "same":
+        parts["eager"]["cycles"][1]["same"] = 1
+    elif spoilt == "errors":
+        parts["prefetch"]["errors"] = ["RuntimeError"]
+    else:
+        parts["control"]["same"] = 2
+    assert sleep_checks.verdict_reload(parts)["fine"] is False
+
+
+def test_the_way_back_is_timed_step_by_step_and_in_vllms_order() -> None:
+    calls: list[str] = []
+    engine = SimpleNamespace(
+        sleep=lambda level: calls.append(f"sleep {level}"),
+        wake_up=lambda tags: calls.append(f"wake {tags[0]}"),
+        collective_rpc=calls.append,
+        generate=lambda *_, **__: calls.append("generate"),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sleep_checks, "first_token", lambda engine: engine.generate())
+        told = sleep_checks.reload_cycle(engine)
+    assert calls == ["sleep 2", "wake weights", "reload_weights", "wake kv_cache", "generate"]
+    first = told.pop("firstTokenSeconds")
+    assert first == pytest.approx(sum(told.values())) and len(told) == 4
