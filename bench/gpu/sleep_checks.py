@@ -141,17 +141,25 @@ def cycle_of(engine: Any, level: int, drops: bool) -> dict[str, Any]:
     return told | {"errors": [error for answer in answers for error in answer]}
 
 
-def run(engine: Any, part: str, sequences: Callable[[Any], Any], requests: int) -> dict[str, Any]:
-    """Cycles of sleep and wake, between traffic of at most so many requests at once.
-
-    The control gives weights up and draws none.
-    """
+def compared(
+    engine: Any, sequences: Callable[[Any], Any]
+) -> tuple[dict[str, list[int]], Callable[[], int]]:
+    """The traffic's tokens, and how many of its sequences are the same when it is asked again."""
     first, _ = sequences(engine)
 
     def same() -> int:
         tokens, _ = sequences(engine)
         return sum(tokens[name] == sequence for name, sequence in first.items())
 
+    return first, same
+
+
+def run(engine: Any, part: str, sequences: Callable[[Any], Any], requests: int) -> dict[str, Any]:
+    """Cycles of sleep and wake, between traffic of at most so many requests at once.
+
+    The control gives weights up and draws none.
+    """
+    first, same = compared(engine, sequences)
     if part == "control":
         engine.sleep(level=2)
         engine.wake_up()
@@ -257,12 +265,7 @@ def run_reload(
     engine: Any, part: str, sequences: Callable[[Any], Any], requests: int
 ) -> dict[str, Any]:
     """Level 2 with weights read from disk by one loader, graphs kept. The control reads none."""
-    first, _ = sequences(engine)
-
-    def same() -> int:
-        tokens, _ = sequences(engine)
-        return sum(tokens[name] == sequence for name, sequence in first.items())
-
+    first, same = compared(engine, sequences)
     if part == "control":
         engine.sleep(level=2)
         engine.wake_up()
