@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import select
 import signal
@@ -49,6 +50,17 @@ def starts_a_thread() -> None:
     threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
 
 
+def starts_a_thread_with_a_name() -> None:
+    def named() -> None:
+        ctypes.CDLL(None).prctl(15, b"pt_autograd_0")  # PR_SET_NAME
+        ready.set()
+        time.sleep(60)
+
+    ready = threading.Event()
+    threading.Thread(target=named, daemon=True).start()
+    ready.wait()
+
+
 def hangs() -> None:
     time.sleep(60)
 
@@ -76,7 +88,8 @@ def test_one_that_harms_costs_itself_alone(bad: Callable[[], None]) -> None:
     [
         (fails, "ImportError: not in this version"),
         (does("harm"), "RuntimeError: no longer"),
-        (starts_a_thread, "it leaves 1 thread"),
+        (starts_a_thread, "it leaves 1 thread, "),
+        (starts_a_thread_with_a_name, "it leaves 1 thread, pt_autograd_0"),
         (dies, "a child that did it ended, or gave no answer for"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 Step = Callable[[], object]
 
@@ -113,8 +115,10 @@ def _report(tell: int, steps: Sequence[tuple[str, Step]], forkable: Callable[[],
         forkable()
     except Exception as error:
         harm = reason(error)
-    if (more := _threads() - before) > 0:
-        harm = f"it leaves {more} thread{'s' if more > 1 else ''}"
+    if more := [name for thread, name in _threads().items() if thread not in before]:
+        # By name, which says whose they are: torch's of its autograd, for one, are pt_autograd_0 ….
+        harm = f"it leaves {len(more)} thread{'s' if len(more) > 1 else ''}, {', '.join(more)}"
+        harm = harm[:REASON_LENGTH_MAX]
     # Bounded by the number of steps and the length of a reason.
     data = json.dumps([raised, harm]).encode()
     while data:
@@ -126,12 +130,14 @@ def reason(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:REASON_LENGTH_MAX]
 
 
-def _threads() -> int:
-    """Of this process, those that Python doesn't know too."""
-    try:
-        return len(os.listdir("/proc/self/task"))
-    except OSError:
-        return threading.active_count()
+def _threads() -> dict[str, str]:
+    """Names of this process's threads, those that Python doesn't know too, by the system's ids."""
+    found = {}
+    with contextlib.suppress(OSError):
+        for thread in os.listdir("/proc/self/task"):
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                found[thread] = Path(f"/proc/self/task/{thread}/comm").read_text().strip()
+    return found or {str(thread.native_id): thread.name for thread in threading.enumerate()}
 
 
 def _silence() -> None:
