@@ -4,7 +4,7 @@
 # which all waits were 0, a cumulative histogram is coarse for as long as the process lives. In Python,
 # and in JavaScript if it was the first, every bucket is then twice as wide as the one before.
 # Seen with @opentelemetry/sdk-metrics 2.12.1 (and 3.1.1) and opentelemetry-sdk 1.45.2: the
-# output below, in which waits of five lengths fill so many buckets.
+# output below, where waits of five lengths fill so many buckets.
 set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -15,10 +15,10 @@ npm install --no-json --ignore-scripts --no-audit @opentelemetry/api@1.9.1 \
 python3 -m venv python
 python/bin/pip install -q opentelemetry-sdk==1.45.2
 
-# Waits in milliseconds, interval by interval.
+# Waits in ms, by interval.
 cat >waits.json <<'JSON'
 {
-  "zeros among others": [[100, 110, 120, 0, 130, 140], [0, 100, 110, 120, 130, 140, 0]],
+  "zeros too": [[0, 100, 110, 120, 130, 140], [100, 110, 120, 130, 140, 0]],
   "zeros first": [[0, 0, 0], [100, 110, 120, 130, 140], [100, 110, 120, 130, 140]],
   "zeros later": [[100, 110, 120, 130, 140], [0, 0, 0], [100, 110, 120, 130, 140]]
 }
@@ -75,14 +75,14 @@ PY
   python/bin/python record.py
 } | tee output
 cat >expected <<'TXT'
-js, CUMULATIVE, zeros among others: scale 8, 5 of 5
-js, DELTA, zeros among others: scale 8, 5 of 5
+js, CUMULATIVE, zeros too: scale 8, 5 of 5
+js, DELTA, zeros too: scale 8, 5 of 5
 js, CUMULATIVE, zeros first: scale 0, 2 of 5
 js, DELTA, zeros first: scale 8, 5 of 5
 js, CUMULATIVE, zeros later: scale 4, 5 of 5
 js, DELTA, zeros later: scale 8, 5 of 5
-py, CUMULATIVE, zeros among others: scale 8, 5 of 5
-py, DELTA, zeros among others: scale 8, 5 of 5
+py, CUMULATIVE, zeros too: scale 8, 5 of 5
+py, DELTA, zeros too: scale 8, 5 of 5
 py, CUMULATIVE, zeros first: scale 0, 2 of 5
 py, DELTA, zeros first: scale 8, 5 of 5
 py, CUMULATIVE, zeros later: scale 0, 2 of 5
