@@ -169,7 +169,7 @@ function findings(): Finding[] {
 
 /** Of families that were started from a launcher; a family's files are named in their order. */
 function startup(): Finding[] {
-  const files = readdirSync(results).filter((file) => /^startup-.*\.json(\.gz)?$/.test(file));
+  const files = readdirSync(results).filter((file) => /^startup-.*\.json(\.(gz|br))?$/.test(file));
   const findings = files.sort().flatMap((source) => {
     const command = "bench/gpu/launcher.sh OUT_DIR";
     return startupFindings(read<LauncherResult>(source), { source, command });
@@ -210,13 +210,13 @@ function uses(): Finding[] {
 function v033(): Finding[] {
   // The second campaign is a later one: other families, and the 8B by measured costs.
   const families = [
-    "v033-families.json.gz",
+    "v033-families.json.br",
     "v033-more-families.json.br",
     "v033-again-families.json.br",
-    "v033-feature-families.json.gz",
-    "v033-two-gpus-families.json.gz",
+    "v033-feature-families.json.br",
+    "v033-two-gpus-families.json.br",
   ];
-  const checks = ["v033-checks.json", "v033-more-checks.json.gz"];
+  const checks = ["v033-checks.json", "v033-more-checks.json.br"];
   const firstSet = "first-set.json.gz";
   const simulated = "simulate-8b.json.gz";
   return [

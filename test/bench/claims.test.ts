@@ -115,8 +115,8 @@ describe("this repository", () => {
         return isMeant && longestStallMs !== undefined ? [Math.round(longestStallMs)] : [];
       });
     };
-    const dense = Math.max(...stalls("v033-families.json.gz", "dense-8b"));
-    const experts = Math.max(...stalls("v033-families.json.gz", "moe-30b"));
+    const dense = Math.max(...stalls("v033-families.json.br", "dense-8b"));
+    const experts = Math.max(...stalls("v033-families.json.br", "moe-30b"));
     const more = ["more", "again"].flatMap((name) => stalls(`v033-${name}-families.json.br`));
     const readme = readFileSync(join(root, "README.md"), "utf8");
     const said = /\[(\d+) ms on that 8B and (\d+) on that.*?\[(\d+) to (\d+)\]/.exec(readme);

@@ -67,7 +67,7 @@ ALONE_0_33 = frozenset(
 )
 TRIED: dict[str, Tried] = {
     "0.26.0": Tried(frozenset({TENSOR})),
-    # bench/results: v033-checks.json, v033-more-checks.json.gz, v033-first-run.json.gz. Not here:
+    # bench/results: v033-checks.json, v033-more-checks.json.br, v033-first-run.json.br. Not here:
     # hybrid models, of which each graph was right and captures in the middle of traffic left all
     # sequences as they were, but no control has shown yet that this traffic would tell; multimodal
     # models, right with text alone, until there were images; MTP, whose graphs are right, until its
