@@ -157,12 +157,11 @@ class Collector {
       for (const one of ledger.catchUp(snapshot)) this.#observe(snapshot.engine, one);
       samples.push(...(snapshot.connected ? samplesOf(snapshot, ledger) : awaySamples(snapshot)));
     }
-    for (const engine of this.#ledgers.keys()) {
-      if (present.has(engine)) continue;
-      for (const kind of KINDS) this.#instruments.forget({ engine, kind });
-    }
-    // While it is listed, the ledger knows since when it is away.
     this.#forgetUnlisted(engines);
+    // While it is listed, the ledger knows since when it is away.
+    for (const engine of this.#ledgers.keys()) {
+      if (!present.has(engine)) this.#forgetSeries(engine);
+    }
     this.#instruments.replace(samples);
   }
 
@@ -170,9 +169,13 @@ class Collector {
     const listed = new Set(engines.map(({ engine }) => engine));
     for (const engine of this.#ledgers.keys()) {
       if (listed.has(engine)) continue;
-      for (const kind of KINDS) this.#instruments.forget({ engine, kind });
+      this.#forgetSeries(engine);
       this.#ledgers.delete(engine);
     }
+  }
+
+  #forgetSeries(engine: string): void {
+    for (const kind of KINDS) this.#instruments.forget({ engine, kind });
   }
 
   #isGone({ connected, phase }: EngineSnapshot, ledger: EngineLedger): boolean {
