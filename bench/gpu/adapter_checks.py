@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from check_prompts import token_ids
+
 REQUESTS_MAX = 96
 TOKENS_MAX = 120
 PROMPTS = 6
@@ -37,7 +39,7 @@ def requests_of(folder: Path, numbers: Iterable[int]) -> dict[str, tuple[list[in
     numbers = list(numbers)
     found: dict[str, tuple[list[int], Any]] = {}
     for prompt in range(PROMPTS):
-        tokens = [(prompt * 104729 + place * 31) % 30000 + 100 for place in range(8 + 9 * prompt)]
+        tokens = token_ids(prompt, 8 + 9 * prompt)
         for number in numbers:
             # vLLM refuses a request for adapter 0, which stands for none.
             folder_of = str(folder / str(number))

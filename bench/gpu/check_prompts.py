@@ -32,9 +32,14 @@ def image_tokens(model: Path) -> ImageTokens | None:
     return ImageTokens(*(config[name] for name in names))
 
 
+def token_ids(index: int, length: int) -> list[int]:
+    """Of the prompt with this index, so long: the same each time."""
+    return [(index * 104729 + place * 31) % 30000 + 100 for place in range(length)]
+
+
 def prompt(index: int, images: ImageTokens | None = None) -> dict[str, Any]:
     """Of the request with this index; the same each time, and no other's."""
-    ids = [(index * 104729 + place * 31) % 30000 + 100 for place in range(8 + index % 90)]
+    ids = token_ids(index, 8 + index % 90)
     if images is None or index % IMAGE_EVERY:
         return {"prompt_token_ids": ids}
     return {

@@ -517,20 +517,16 @@ def wait_for(parts: dict[int, str], after_seconds: float = CONTROL_SECONDS_MAX) 
 
     A fault may leave one waiting for an engine that is gone: it is ended, and its log tells.
     """
-    rest, end = dict(parts), math.inf
-    while rest:
-        for pid in list(rest):
-            if os.waitpid(pid, os.WNOHANG)[0]:
-                del rest[pid]
-        if any(part not in CONTROLS for part in rest.values()):
-            end = math.inf
-        elif end == math.inf:
-            end = time.monotonic() + after_seconds
-        if time.monotonic() > end:
-            for pid in rest:
-                os.kill(pid, signal.SIGKILL)
-            end = math.inf
+    controls = {pid for pid, part in parts.items() if part in CONTROLS}
+    for pid in parts.keys() - controls:
+        os.waitpid(pid, 0)
+    end = time.monotonic() + after_seconds
+    while controls and time.monotonic() < end:
+        controls = {pid for pid in controls if not os.waitpid(pid, os.WNOHANG)[0]}
         time.sleep(0.05)
+    for pid in controls:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 def crash_of(log: Path) -> str | None:

@@ -13,6 +13,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+from check_prompts import token_ids
+
 # Drafts a request and step; requests of a step whose seconds are compared.
 DRAFTS = 3
 REQUESTS = (1, 4, 16, 64)
@@ -231,10 +233,7 @@ def run_steps(engine: Any) -> dict[str, Any]:
     engine.collective_rpc(time_steps)
     params = SamplingParams(temperature=0, max_tokens=STEPS_EACH, detokenize=False, ignore_eos=True)
     for count in REQUESTS:
-        prompts = [
-            {"prompt_token_ids": [(row * 104729 + at * 31) % 30000 + 100 for at in range(32)]}
-            for row in range(count)
-        ]
+        prompts = [{"prompt_token_ids": token_ids(row, 32)} for row in range(count)]
         engine.generate(prompts, params, use_tqdm=False)
     [taken, *_] = engine.collective_rpc(steps_taken)
     return {"milliseconds": {str(count): taken.get(str(count), []) for count in REQUESTS}}

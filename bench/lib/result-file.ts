@@ -9,10 +9,10 @@ export function readResult<T>(file: URL): T {
 }
 
 export function writeResult(file: URL, result: object): void {
-  const figures = isPacked(file) ? rounded : (_: string, value: unknown) => value;
-  const text = `${JSON.stringify(result, figures, 1)}
-`;
-  writeFileSync(file, isPacked(file) ? gzipSync(text, { level: 9 }) : text);
+  if (isPacked(file)) {
+    const text = JSON.stringify(result, rounded, 1);
+    writeFileSync(file, gzipSync(`${text}\n`, { level: 9 }));
+  } else writeFileSync(file, `${JSON.stringify(result, null, 1)}\n`);
 }
 
 /** Of a fraction six digits, more than any clock here tells: for `JSON.stringify`. */
