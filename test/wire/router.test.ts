@@ -420,9 +420,9 @@ test("IPv6: the endpoint is told as it can be connected to, and is free after cl
   const engine = await startSimulatedEngine({ endpoint });
   onTestFinished(() => engine.close().then(() => undefined));
   await controller.waitForEngine({ phase: "serving" });
-  await expect(createController({ endpoint, plan: false }).start()).rejects.toMatchObject({
-    code: "ERR_LAZYGRAPH_ADDRESS_IN_USE",
-  });
+  // With its sentence: that holds the reason of the operating system.
+  const second = await createController({ endpoint, plan: false }).start().catch(String);
+  expect(second).toContain(`Expected ${endpoint} to be free, but another process listens there`);
   await controller.close();
   await using next = createController({ endpoint, plan: false });
   await next.start();
