@@ -1,16 +1,18 @@
 /**
- * `npm test`: builds, then all default suites in order, then one line with the sum.
+ * `npm test`: builds, then all default suites, then one line with the sum.
  * Works after a plain `npm install` in a fresh clone. The exit code is 0 only if every build and
  * every test passed and no suite was empty. Without OpenAI's client for Python the gateway's
  * tests of it are skipped; REQUIRE_OPENAI_PYTHON=1 makes that a failure.
  */
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { add, fromJunit, fromVitest, line, NONE } from "./counts.mjs";
 import { ensureOpenaiPython } from "./openai-python.mjs";
+import { kept } from "./processes.mjs";
 import { ensureVenv } from "./python.mjs";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
@@ -20,12 +22,11 @@ const reports = mkdtempSync(join(tmpdir(), "lazygraph-test-"));
 const VENV_TIMEOUT_MS = 300_000;
 const SUITE_TIMEOUT_MS = 1_200_000;
 
-function execute(file, args, options = {}) {
+function execute(file, args) {
   const { status, error } = spawnSync(file, args, {
     cwd: root,
     stdio: "inherit",
     timeout: SUITE_TIMEOUT_MS,
-    ...options,
   });
   if (error !== undefined) console.error(`${file}: ${error.message}`);
   return status ?? 1;
@@ -72,12 +73,20 @@ function openaiClient() {
   }
 }
 
-function vitest(filters) {
+async function vitest(filters) {
   console.error("\n# vitest");
   const report = join(reports, "vitest.json");
   const reporters = ["--reporter=default", "--reporter=json", `--outputFile.json=${report}`];
-  const status = execute(bin("vitest"), ["run", ...reporters, ...filters]);
-  return counted("vitest", status, report, fromVitest);
+  const child = spawn(bin("vitest"), ["run", ...reporters, ...filters], {
+    cwd: root,
+    stdio: "inherit",
+    timeout: SUITE_TIMEOUT_MS,
+  });
+  const [status] = await once(child, "exit").catch((error) => {
+    console.error(`vitest: ${error.message}`);
+    return [1];
+  });
+  return counted("vitest", status ?? 1, report, fromVitest);
 }
 
 /** The worker's Python, for its own tests and for those that let both sides speak. */
@@ -91,17 +100,19 @@ function venv() {
   });
 }
 
-function pytest(python) {
-  console.error("\n# pytest (worker/)");
+async function pytest(python) {
   const report = join(reports, "pytest.xml");
   const environment = { ...process.env, PYTHONPATH: join(worker, "src") };
   // Those two need vLLM, the second a GPU as well: scripts/vllm-contract.mjs, scripts/gpu-tests.mjs.
   const elsewhere = ["vllm_contract", "gpu"].map((name) => `--ignore=tests/${name}`);
-  const status = execute(python, ["-m", "pytest", `--junit-xml=${report}`, ...elsewhere], {
+  const args = ["-m", "pytest", `--junit-xml=${report}`, ...elsewhere];
+  const { status, output } = await kept(python, args, {
     cwd: worker,
     env: environment,
+    timeout: SUITE_TIMEOUT_MS,
   });
-  return counted("pytest", status, report, fromJunit);
+  console.error(`\n# pytest (worker/)\n${output}`);
+  return counted("pytest", status ?? 1, report, fromJunit);
 }
 
 const filters = process.argv.slice(2);
@@ -116,9 +127,11 @@ try {
   }
   const gateway = filters.length === 0 || filters.some((filter) => filter.includes("gateway"));
   if (gateway) total = add(total, openaiClient());
-  total = add(total, vitest(filters));
   // `npm test -- test/cli` is for working on one part: it leaves the Python side out.
-  if (filters.length === 0 && python !== undefined) total = add(total, pytest(python));
+  const isWhole = filters.length === 0 && python !== undefined;
+  // Beside each other: the Python tests mostly wait for processes.
+  const suites = await Promise.all([vitest(filters), isWhole ? pytest(python) : NONE]);
+  total = suites.reduce(add, total);
 } finally {
   rmSync(reports, { recursive: true, force: true });
 }
