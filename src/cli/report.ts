@@ -32,6 +32,8 @@ export async function openReport(given: string, option = "--json"): Promise<Repo
  * @throws OptionError for a path that can't be written, or whose folder isn't there
  */
 export async function requireWritable(given: string, option: string): Promise<string> {
+  // Elsewhere it means stdout: a file of that name is nobody's wish.
+  if (given === "-") throw usageError(option, "a file: this one can't go to stdout", given);
   const present = await stat(given).catch(() => undefined);
   // Renamed over, a device such as /dev/null would be lost to the whole system.
   if (present !== undefined && !present.isFile()) {

@@ -1,7 +1,8 @@
 /** Past starts of one command, in a small file: the last few, each with when its phases began. */
 
 import { createHash } from "node:crypto";
-import { dirname } from "node:path";
+import { readdir, rm, stat } from "node:fs/promises";
+import { dirname, join } from "node:path";
 import { makeFolder } from "../base/make-folder.ts";
 import { jsonObject } from "../base/parse-json.ts";
 import { readRegularFile } from "../base/read-file.ts";
@@ -15,6 +16,8 @@ export const STARTS_MAX = 8;
 const BYTES_MAX = 1 << 18;
 const PHASES_MAX = 100;
 const KEY_CHARS = 24;
+/** Of commands nobody starts any more; each change of an option is another command. */
+const FILES_MAX = 256;
 
 /** A file's name for what decides how long a start takes. */
 export function historyKey(words: readonly string[]): string {
@@ -36,12 +39,34 @@ function bodyOf(file: string): object {
   }
 }
 
-/** Adds one as a whole; two that end at once may lose one of them. */
+/**
+ * Adds one as a whole; two that end at once may lose one of them. Of other commands in its folder
+ * the ones that were started least recently are forgotten, so that no more than 256 are kept.
+ */
 export async function addToHistory(file: string, start: PastStart): Promise<void> {
   const starts = [...(await readHistory(file)), start].slice(-STARTS_MAX);
   await makeFolder(dirname(file));
   const body = { format: FORMAT, formatVersion: VERSION, starts };
   await replaceFile(file, `${JSON.stringify(body)}\n`);
+  await forgetOldest(dirname(file));
+}
+
+async function forgetOldest(folder: string): Promise<void> {
+  const names = (await readdir(folder)).filter((name) => name.endsWith(".json"));
+  if (names.length <= FILES_MAX) return;
+  const files = names.map(async (name) => {
+    const path = join(folder, name);
+    // Another process may have forgotten it by now.
+    return {
+      path,
+      atMs: await stat(path).then(
+        (found) => found.mtimeMs,
+        () => 0,
+      ),
+    };
+  });
+  const oldest = (await Promise.all(files)).sort((a, b) => a.atMs - b.atMs);
+  for (const { path } of oldest.slice(0, -FILES_MAX)) await rm(path, { force: true });
 }
 
 function isPastStart(value: unknown): value is PastStart {

@@ -178,6 +178,7 @@ describe("what can't work ends in one sentence", () => {
     [["--endpoint", "localhost", "--", NODE], "--endpoint to be an endpoint such as tcp://"],
     [["--json", "/nonexistent/x.json", "--", NODE], "--json to be a file in a folder"],
     [["--json", tmpdir(), "--", NODE], "--json to be a file"],
+    [["--json", "-", "--", NODE], "--json to be a file: this one can't go to stdout"],
     [["--json", `${NODE}/x.json`, "--", NODE], "--json to be a file in a folder"],
     [["--json", "/proc/x.json", "--", NODE], "--json to be a file in a folder"],
     [["--http", "0.0.0.0:0", "--", NODE], "--http to be on loopback"],

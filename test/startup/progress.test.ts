@@ -1,4 +1,4 @@
-import { readFile, writeFile } from "node:fs/promises";
+import { readdir, readFile, utimes, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { addToHistory, historyKey, readHistory, STARTS_MAX } from "../../src/startup/history.ts";
@@ -135,6 +135,23 @@ test("the last starts are kept; a file that is none is as if nothing were known"
   const start = { readySeconds: 1, began: {} };
   await Promise.all([...Array(8)].map(() => addToHistory(file, start)));
   expect(await readHistory(file)).toContainEqual(start);
+});
+
+test("commands that nobody starts any more are forgotten, the oldest first", async () => {
+  const folder = await temporaryFolder();
+  const start = { readySeconds: 1, began: {} };
+  for (const [age, name] of ["oldest", "older", ...Array(254).keys()].entries()) {
+    const file = join(folder, `${name}.json`);
+    await writeFile(file, "{}");
+    await utimes(file, age, age);
+  }
+  await addToHistory(join(folder, "older.json"), start);
+  expect(await readdir(folder)).toHaveLength(256);
+  await addToHistory(join(folder, "new.json"), start);
+  const names = await readdir(folder);
+  expect(names).toHaveLength(256);
+  expect(names).toEqual(expect.arrayContaining(["new.json", "older.json", "0.json"]));
+  expect(names).not.toContain("oldest.json");
 });
 
 test("a file's name goes by all that it was given", () => {

@@ -17,6 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "bench" / "gpu"))
 import state_checks  # noqa: E402
 from vllm.v1.kv_cache_interface import MambaSpec  # noqa: E402
 
+from lazygraph_vllm.vllm import states  # noqa: E402
+
 BLOCKS = 8
 
 
@@ -74,3 +76,19 @@ def test_the_control_lends_blocks_of_live_requests(worker: Any) -> None:
     attention, delta = tables.get_dummy_block_tables(3)
     assert attention[:, 0].tolist() == [3, 4, 3]
     assert delta.tolist() == [[5, 5], [6, 6], [5, 5]]
+
+
+def test_who_replaced_the_dummy_tables_before_finds_the_replacement_again(worker: Any) -> None:
+    runner = worker.model_runner
+    state_checks.lend_blocks_in_use(worker)
+    careless = runner.block_tables.get_dummy_block_tables
+    with states.borrow(runner, 3):
+        assert runner.block_tables.get_dummy_block_tables is not careless
+    assert runner.block_tables.get_dummy_block_tables is careless
+
+
+def test_otherwise_vllms_own_are_back(worker: Any) -> None:
+    runner = worker.model_runner
+    with states.borrow(runner, 3):
+        assert "get_dummy_block_tables" in vars(runner.block_tables)
+    assert "get_dummy_block_tables" not in vars(runner.block_tables)

@@ -56,6 +56,8 @@ def borrow(runner: Any, requests: int) -> Iterator[States]:
     views = [state[1 : len(chosen) + 1] for state in _states(runner)]
     kept = [view.clone() for view in views]
     tables = runner.block_tables
+    # Somebody else's replacement stays: vLLM's own is the class's.
+    replaced = vars(tables).get("get_dummy_block_tables")
     dummy = tables.get_dummy_block_tables
 
     def with_own_blocks(num_reqs: int) -> Any:
@@ -69,7 +71,10 @@ def borrow(runner: Any, requests: int) -> Iterator[States]:
     try:
         yield States(views, chosen)
     finally:
-        del tables.get_dummy_block_tables
+        if replaced is None:
+            del tables.get_dummy_block_tables
+        else:
+            tables.get_dummy_block_tables = replaced
         for view, before in zip(views, kept, strict=True):
             view.copy_(before)
 
