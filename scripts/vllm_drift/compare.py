@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
 from .code import Code
 from .hooks import Hook
@@ -36,7 +37,7 @@ def changes(sources: Sources, hooks: Iterable[Hook]) -> list[Change]:
         if hook.file not in codes:
             codes[hook.file] = _parsed(sources.read(hook.file))
         code = codes[hook.file]
-        for what in [code] if isinstance(code, str) else hook.changes(code):
+        for what in (code,) if isinstance(code, str) else _changes(hook, code):
             # What is gone is gone for every table line about it, and a missing file is one thing.
             title = hook.file if isinstance(code, str) else hook.title
             if (title, what) not in said:
@@ -45,6 +46,13 @@ def changes(sources: Sources, hooks: Iterable[Hook]) -> list[Change]:
     return found
 
 
+# Most files of two versions are the same: each is parsed and held against a hook once.
+@cache
+def _changes(hook: Hook, code: Code) -> tuple[str, ...]:
+    return tuple(hook.changes(code))
+
+
+@cache
 def _parsed(text: str | None) -> Code | str:
     if text is None:
         return "is gone"

@@ -3,7 +3,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { readdir, readFile, stat, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { createInterface } from "node:readline";
 import { describe, expect, onTestFinished, test } from "vitest";
 import {
@@ -17,11 +17,12 @@ import {
 import type { RunHead } from "../../src/bench/samples.ts";
 import { type CellName, parseSpec } from "../../src/bench/spec.ts";
 import { readHeads, readRun } from "../../src/bench/store.ts";
-import { simulatedEngineProgram } from "../../src/sim/live/child.ts";
 import { temporaryFolder } from "../cli/helpers/folder.ts";
+import { MAIN } from "../helpers/built.ts";
 import { quickProfile } from "./helpers/profile.ts";
 
 const ROOT = new URL("../../", import.meta.url).pathname;
+const SIMULATED_ENGINE = join(dirname(MAIN), "simulated-engine.js");
 const SLOW = { timeout: 240_000 };
 
 describe("the plan of a matrix", () => {
@@ -109,7 +110,7 @@ async function matrixOf(cells: readonly object[]): Promise<Matrix> {
   const base = await temporaryFolder();
   const file = join(base, "spec.json");
   const profile = await quickProfile();
-  const engine = [process.execPath, ...simulatedEngineProgram(), "--http=127.0.0.1:{port}"];
+  const engine = [process.execPath, SIMULATED_ENGINE, "--http=127.0.0.1:{port}"];
   const named = 'echo "gpu=$CUDA_VISIBLE_DEVICES"; exec "$0" "$@"';
   const command = ["sh", "-c", named, ...engine, `--profile=${profile}`, "--sizes=1,2"];
   const spec = {
@@ -145,8 +146,7 @@ function lanes({ file, folder }: Matrix, env: NodeJS.ProcessEnv = {}): Started {
       cwd: ROOT,
       env: {
         ...process.env,
-        ...{ GPUS: "0,1", NODE_OPTIONS: "--import tsx" },
-        BENCH_CLI: join(ROOT, "src", "cli", "main.ts"),
+        ...{ GPUS: "0,1", BENCH_CLI: MAIN },
         ...env,
       },
       stdio: ["ignore", "ignore", "pipe"],

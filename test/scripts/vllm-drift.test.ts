@@ -6,7 +6,7 @@ import { execFile, execFileSync, spawnSync } from "node:child_process";
 import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { beforeAll, expect, test } from "vitest";
+import { beforeAll, describe, expect, test } from "vitest";
 import { temporaryFolder } from "../cli/helpers/folder.ts";
 
 const ROOT = new URL("../..", import.meta.url).pathname;
@@ -34,14 +34,17 @@ interface Answer {
   hooks: string[];
 }
 
+function hooksOf(stdout: string): string[] {
+  return /hooks changed: (.*)\.$/m.exec(stdout)?.[1]?.split(", ") ?? [];
+}
+
 function drift(...args: string[]): Promise<Answer> {
   return new Promise((resolve, reject) => {
     const script = join(ROOT, "scripts/vllm-drift.mjs");
     execFile(process.execPath, [script, ...args], { cwd: ROOT }, (error, stdout, stderr) => {
       const code = error?.code ?? 0;
       if (typeof code !== "number") return reject(error);
-      const named = /hooks changed: (.*)\.$/m.exec(stdout)?.[1];
-      resolve({ code, stdout, stderr, hooks: named?.split(", ") ?? [] });
+      resolve({ code, stdout, stderr, hooks: hooksOf(stdout) });
     });
   });
 }
@@ -55,8 +58,7 @@ beforeAll(async () => {
 
 /** A copy of a version's files with `from` replaced by `to` in one of them. */
 async function doctored(version: string, file: string, from: string, to: string): Promise<string> {
-  const copy = join(await temporaryFolder(), version);
-  await mkdir(copy);
+  const copy = await mkdtemp(join(unpacked, "copy-"));
   await cp(join(unpacked, version), copy, { recursive: true });
   const path = join(copy, "vllm", file);
   const text = await readFile(path, "utf8");
@@ -241,14 +243,37 @@ const CASES = [
   ...ONLY_V31.map(([hook, ...change]) => ({ hook, version: GENERATIONS.v31, change })),
 ];
 
-test.for(CASES)(
-  "$version with a changed $hook: that one is named",
-  async ({ hook, version, change: [file, from, to] }) => {
-    const { code, hooks } = await drift(await doctored(version, file, from, to));
-    expect(hooks).toEqual([hook]);
+describe("a doctored copy", () => {
+  // All by one call: what the copies have alike is then looked at once.
+  let blocks: string[];
+  beforeAll(async () => {
+    const copies = CASES.map(({ version, change }) => doctored(version, ...change));
+    const { code, stdout } = await drift(...(await Promise.all(copies)));
     expect(code).toBe(1);
-  },
-);
+    blocks = stdout.split(/^(?=vLLM )/m);
+    expect(blocks).toHaveLength(CASES.length);
+  });
+
+  test.for(CASES.map((each, at) => ({ ...each, at })))(
+    "$version with a changed $hook: that one is named",
+    ({ hook, version, at }) => {
+      expect(blocks[at]).toMatch(new RegExp(`^vLLM ${version}, adapter v`));
+      expect(hooksOf(blocks[at] ?? "")).toEqual([hook]);
+    },
+  );
+});
+
+test("one alone: exit code 1", async () => {
+  const copy = await doctored(
+    "0.33.0",
+    CORE,
+    "def _process_engine_step(",
+    "def _process_one_step(",
+  );
+  const { code, hooks } = await drift(copy);
+  expect(hooks).toEqual(["EngineCoreProc._process_engine_step"]);
+  expect(code).toBe(1);
+});
 
 const METHOD = `class A:
     """D."""
