@@ -18,7 +18,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { freePort } from "../src/bench/engine-command.ts";
 import { createController } from "../src/controller/controller.ts";
-import { createHttpServer } from "../src/controller/http.ts";
+import { createHttpServer } from "../src/http/server.ts";
 import { startSimulatedServer } from "../src/testing.ts";
 import { workerPython } from "./lib/worker-python.ts";
 

@@ -10,12 +10,6 @@ export {
 } from "./base/graph.ts";
 export type { Announcement } from "./controller/call-options.ts";
 export { type Controller, createController } from "./controller/controller.ts";
-export {
-  createHttpServer,
-  type HttpChange,
-  type HttpOptions,
-  type MetricsSource,
-} from "./controller/http.ts";
 export type { ControllerOptions } from "./controller/options.ts";
 export type { WaitOptions } from "./controller/waiters.ts";
 export type { DecisionRecord } from "./engine/decision-log.ts";
@@ -63,6 +57,8 @@ export {
   type GpuWatchOptions,
   openGpuMemory,
 } from "./gpu/memory.ts";
+export type { HttpChange, MetricsSource } from "./http/route.ts";
+export { createHttpServer, type HttpOptions } from "./http/server.ts";
 export { createLauncher, type Launcher, type LauncherOptions } from "./launcher/launcher.ts";
 export type { LauncherStatus } from "./launcher/status.ts";
 export type { Forecast } from "./memory/forecast.ts";

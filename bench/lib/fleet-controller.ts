@@ -24,7 +24,8 @@ const from = async (file: string): Promise<Record<string, unknown>> =>
 const { createController } = (await from("controller/controller.js")) as {
   createController: (options: ControllerOptions) => Controller;
 };
-const { createHttpServer } = (await from("controller/http.js")) as {
+// By the package's entry: its file has another place in earlier builds.
+const { createHttpServer } = (await from("index.js")) as {
   createHttpServer: (controller: Controller) => import("node:http").Server;
 };
 const { onEvent } = (await from("engine/events.js")) as {

@@ -1,4 +1,4 @@
-import type { HttpDenied } from "../controller/http.ts";
+import type { HttpDenied } from "../http/server.ts";
 import type { Log } from "./log.ts";
 
 const QUIET_MS = 10_000;

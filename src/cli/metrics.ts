@@ -1,6 +1,6 @@
 import { Registry } from "prom-client";
 import type { Controller } from "../controller/controller.ts";
-import type { MetricsSource } from "../controller/http.ts";
+import type { MetricsSource } from "../http/route.ts";
 import { collectMetrics } from "../metrics/collect.ts";
 
 /** What `GET /metrics` of a command answers: a registry of the controller's own. */

@@ -2,7 +2,7 @@
 
 import { join } from "node:path";
 import { removeLeftover, temporaryFolder } from "../base/leftovers.ts";
-import type { StartReport, StartSource } from "../controller/http.ts";
+import type { StartReport, StartSource } from "../http/route.ts";
 import { defaultPlanFolder } from "../plan/place.ts";
 import { addToHistory, historyKey, readHistory } from "../startup/history.ts";
 import { hasPassed, type PastStart, PHASES, pastStart, progressOf } from "../startup/progress.ts";

@@ -16,10 +16,10 @@ import {
   checkWait,
   checkWake,
 } from "../controller/call-options.ts";
-import { tokenRule } from "../controller/http-access.ts";
 import { Waiters, type WaitOptions } from "../controller/waiters.ts";
 import type { SleepOptions, WakeOptions } from "../engine/sleep.ts";
 import type { EngineSnapshot } from "../engine/snapshot.ts";
+import { tokenRule } from "../http/access.ts";
 import type { Mode } from "../wire/protocol.ts";
 import { baseUrl, call, unreachable } from "./http-calls.ts";
 import { Problems } from "./problems.ts";

@@ -8,8 +8,8 @@ import { join } from "node:path";
 import { text } from "node:stream/consumers";
 import { describe, expect, onTestFinished, test } from "vitest";
 import type { Controller } from "../../src/controller/controller.ts";
-import { createHttpServer } from "../../src/controller/http.ts";
-import { refusalOf, tokenFault } from "../../src/controller/http-access.ts";
+import { refusalOf, tokenFault } from "../../src/http/access.ts";
+import { createHttpServer } from "../../src/http/server.ts";
 import { finish, lazygraph } from "./helpers/command.ts";
 import { temporaryFolder } from "./helpers/folder.ts";
 

@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { once } from "node:events";
-import { readFile } from "node:fs/promises";
+import { readdir, readFile } from "node:fs/promises";
 import { get } from "node:http";
 import type { AddressInfo } from "node:net";
 import { text } from "node:stream/consumers";
@@ -9,8 +9,8 @@ import { LazygraphError } from "../../src/base/errors.ts";
 import { listen } from "../../src/cli/listen.ts";
 import { checkAnnouncement, checkSleep, checkWake } from "../../src/controller/call-options.ts";
 import type { Controller } from "../../src/controller/controller.ts";
-import { createHttpServer } from "../../src/controller/http.ts";
 import type { EngineSnapshot } from "../../src/engine/snapshot.ts";
+import { createHttpServer } from "../../src/http/server.ts";
 
 const SESSION = "0123456789abcdef";
 /** What is told of it: the first 16 digits of its SHA-256, with a text before it. */
@@ -61,8 +61,12 @@ async function ask(method: string, path: string, body?: string, headers = {}) {
   return { status: response.status, headers: response.headers, body: JSON.parse(answer || "null") };
 }
 
+const SOURCES = new URL("../../src/http/", import.meta.url);
+
 test("docs/operations.md lists exactly the codes there are", async () => {
-  const source = await readFile(new URL("../../src/controller/http.ts", import.meta.url), "utf8");
+  const files = await readdir(SOURCES);
+  const texts = await Promise.all(files.map((file) => readFile(new URL(file, SOURCES), "utf8")));
+  const source = texts.join("\n");
   const docs = await readFile(new URL("../../docs/operations.md", import.meta.url), "utf8");
   const used = new Set([...source.matchAll(/"(ERR_HTTP_\w+)"/g)].map((match) => match[1]));
   const listed = [...docs.matchAll(/^\| `(ERR_HTTP_\w+)` \|/gm)].map((match) => match[1]);
@@ -71,7 +75,7 @@ test("docs/operations.md lists exactly the codes there are", async () => {
 });
 
 test("docs/operations.md lists exactly the changes that are audited", async () => {
-  const source = await readFile(new URL("../../src/controller/http.ts", import.meta.url), "utf8");
+  const source = await readFile(new URL("route.ts", SOURCES), "utf8");
   const docs = await readFile(new URL("../../docs/operations.md", import.meta.url), "utf8");
   const words = (text = "", quote = '"') => text.split(quote).filter((_, index) => index % 2 === 1);
   const actions = words(/readonly action: ([^;]+);/.exec(source)?.[1]);

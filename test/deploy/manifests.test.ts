@@ -104,7 +104,7 @@ describe("the Kubernetes manifests", () => {
   );
 
   test("probes ask for paths that are answered", () => {
-    const http = readFileSync(join(ROOT, "src", "controller", "http.ts"), "utf8");
+    const http = readFileSync(join(ROOT, "src", "http", "server.ts"), "utf8");
     const gateway = readFileSync(join(ROOT, "examples", "gateway", "src", "gateway.ts"), "utf8");
     const serve = containerOf(named("Deployment", "lazygraph"));
     for (const { httpGet } of [serve.readinessProbe, serve.livenessProbe]) {

@@ -5,7 +5,7 @@ import { Registry } from "prom-client";
 import { expect, onTestFinished, test, vi } from "vitest";
 import { configOf } from "../../examples/gateway/src/config.ts";
 import { openControl } from "../../examples/gateway/src/control.ts";
-import { createHttpServer } from "../../src/controller/http.ts";
+import { createHttpServer } from "../../src/http/server.ts";
 import { startController, startEngine, urlOf } from "./helpers.ts";
 
 test("announcements reach a controller with a token, and without it stderr says so", async () => {

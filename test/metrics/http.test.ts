@@ -2,7 +2,7 @@ import { expect, onTestFinished, test } from "vitest";
 import { listen } from "../../src/cli/listen.ts";
 import { metricsOf } from "../../src/cli/metrics.ts";
 import type { Controller } from "../../src/controller/controller.ts";
-import { createHttpServer } from "../../src/controller/http.ts";
+import { createHttpServer } from "../../src/http/server.ts";
 import { lazygraph } from "../cli/helpers/command.ts";
 import { controllerOf, recordOf } from "./helpers.ts";
 

@@ -39,7 +39,8 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   controller: ["base", "engine", "memory", "plan", "profile", ...SCHEDULE, "wire"],
   metrics: ["base", "controller", "engine", "wire"],
   record: ["base", "engine", "measure"],
-  replica: ["base", "controller", "engine", "wire"],
+  http: ["base", "controller", "engine", "wire"],
+  replica: ["base", "controller", "engine", "http", "wire"],
   "sim/model": SIM_ALL,
   "sim/live": ["sim/model", ...SIM_ALL],
   // The simulator runs the very step that drives an engine.

@@ -3,7 +3,7 @@ import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { beforeEach, describe, expect, onTestFinished, test } from "vitest";
 import { type Controller, createController } from "../../src/controller/controller.ts";
-import { createHttpServer } from "../../src/controller/http.ts";
+import { createHttpServer } from "../../src/http/server.ts";
 import { type ConnectOptions, connectController } from "../../src/replica/client.ts";
 import { startSimulatedEngine } from "../../src/testing.ts";
 

@@ -1,0 +1,83 @@
+/** Answers of the HTTP side, errors included: what they are, and how they are sent. */
+
+import type { ServerResponse } from "node:http";
+import { codeOf, messageOf } from "../base/errors.ts";
+
+/** An answer that isn't the expected one; `status` is HTTP's. */
+export class HttpError extends Error {
+  override readonly name = "HttpError";
+  readonly status: number;
+  readonly code: string;
+  readonly allow: string | undefined;
+
+  constructor(status: number, code: string, message: string, allow?: string) {
+    super(message);
+    this.status = status;
+    this.code = code;
+    this.allow = allow;
+  }
+}
+
+/** JSON with another status than 200. */
+export class StatusAnswer {
+  readonly status: number;
+  readonly body: unknown;
+  readonly retryAfterSeconds: number;
+
+  constructor(status: number, body: unknown, retryAfterSeconds: number) {
+    this.status = status;
+    this.body = body;
+    this.retryAfterSeconds = retryAfterSeconds;
+  }
+}
+
+/** An answer that isn't JSON. */
+export class TextAnswer {
+  readonly contentType: string;
+  readonly text: string;
+
+  constructor(contentType: string, text: string) {
+    this.contentType = contentType;
+    this.text = text;
+  }
+}
+
+export function sendAnswer(response: ServerResponse, body: unknown): void {
+  const other = body instanceof StatusAnswer ? body : undefined;
+  if (other !== undefined) response.setHeader("retry-after", other.retryAfterSeconds);
+  send(response, other?.status ?? 200, other === undefined ? body : other.body);
+}
+
+function send(response: ServerResponse, status: number, body: unknown): void {
+  const isText = body instanceof TextAnswer;
+  const text = isText ? body.text : `${JSON.stringify(body)}\n`;
+  response.writeHead(status, {
+    "content-type": isText ? body.contentType : "application/json; charset=utf-8",
+    "content-length": Buffer.byteLength(text),
+    "cache-control": "no-store",
+  });
+  response.end(text);
+}
+
+export function sendError(response: ServerResponse, error: unknown): void {
+  const http = error instanceof HttpError ? error : undefined;
+  const status = http?.status ?? statusOf(error);
+  if (http?.allow !== undefined) response.setHeader("allow", http.allow);
+  // The rest of a body that was too large is not read: the connection ends with the answer.
+  // So does one of a request that was refused before its body was read.
+  if (status === 413 || status === 401) response.setHeader("connection", "close");
+  if (status === 401) response.setHeader("www-authenticate", "Bearer");
+  const code = codeOf(error) ?? "ERR_HTTP_INTERNAL";
+  const message = messageOf(error);
+  send(response, status, { error: { code, message } });
+}
+
+/** Errors of the controller itself: the engine is away, or the controller is closing. */
+function statusOf(error: unknown): number {
+  const code = codeOf(error);
+  if (code === "ERR_LAZYGRAPH_ENGINE_UNKNOWN") return 404;
+  if (code === "ERR_LAZYGRAPH_ENGINE_LOST" || code === "ERR_LAZYGRAPH_ENGINE_SLEEP") return 409;
+  if (code === "ERR_LAZYGRAPH_CLOSED") return 503;
+  if (code === "ERR_LAZYGRAPH_OPTION") return 400;
+  return 500;
+}
