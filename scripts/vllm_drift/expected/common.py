@@ -270,6 +270,12 @@ _RANK: tuple[Hook, ...] = (
         "cudagraph_memory_estimate",
         "what the KV cache was sized by",
     ),
+    *names(
+        paths.WORKER,
+        "Worker",
+        "_weight_update_active",
+        "nothing is captured while weights are replaced",
+    ),
     *names("v1/worker/worker_base.py", "WorkerWrapperBase", "worker global_rank", "the rank"),
     *names("utils/mem_utils.py", "MemorySnapshot", "free_memory torch_memory", "as above"),
     Called("v1/attention/backends/fa_utils.py", "get_flash_attn_version", "forecast", ""),

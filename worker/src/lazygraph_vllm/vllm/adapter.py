@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple
 
-from . import breakable, connectors, drafts, lora, stages
+from . import breakable, connectors, drafts, lora, stages, weights
 from .states import States, borrow
 
 
@@ -294,9 +294,13 @@ class Adapter(ABC):
         """What must hold in vLLM while a capture is under way, and must not outside it."""
         return _capturing(runner)
 
-    def why_not_now(self, runner: Any) -> str | None:
-        """Why nothing can be captured between these two steps, as a sentence."""
-        return connectors.why_not_now(runner)
+    def why_not_now(self, worker: Any) -> str | None:
+        """Why nothing can be captured between these two steps, as a sentence.
+
+        Args:
+            worker: vLLM's ``Worker``.
+        """
+        return weights.why_not_now(worker) or connectors.why_not_now(worker.model_runner)
 
     def why_never(self, runner: Any) -> str | None:
         """Why nothing can be captured on this engine any more, as a sentence."""
