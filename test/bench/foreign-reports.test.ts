@@ -83,6 +83,7 @@ test("AIPerf's records are one line a request, nanoseconds whole, errors told", 
 
 test("a measured run goes into both forms", async () => {
   const run = await measured();
+  expect(run.requests).toHaveLength(8);
   expect(aiperfRecords(run).trimEnd().split("\n")).toHaveLength(run.requests.length);
   expect(benchmarkReport(run)).toMatchObject({
     run: { uid: expect.stringContaining(run.startedAt) },
