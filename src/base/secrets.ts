@@ -10,15 +10,37 @@ function isSecret(name: string): boolean {
   return SECRET.test(name) && !HARMLESS.test(name);
 }
 
-/** The words of a command, with the values of secret options hidden. */
+/** vLLM's takes one or more keys, and every other such option one value. */
+const SEVERAL = /^-+api[-_]key$/i;
+
+/**
+ * The words of a command, with the values of secret options hidden: of those too that a shell is
+ * given as one word (`sh -c "vllm serve …"`).
+ */
 export function hideSecretOptions(command: readonly string[]): string[] {
-  return command.map((word, index) => {
-    const [option, value] = word.split(/=(.*)/s);
-    if (value !== undefined && isSecret(option ?? "")) return `${option}=${HIDDEN}`;
-    const before = command[index - 1] ?? "";
-    const hidden = before.startsWith("-") && !before.includes("=") && isSecret(before);
-    return hidden && !word.startsWith("-") ? HIDDEN : word;
+  let secretsLeft = 0;
+  return command.map((word) => {
+    const isOption = word.startsWith("-");
+    if (secretsLeft > 0 && !isOption) {
+      secretsLeft--;
+      return HIDDEN;
+    }
+    const [option = "", value] = word.split(/=(.*)/s);
+    const isSecretOption = !/\s/.test(option) && isSecret(option);
+    secretsLeft = 0;
+    if (value !== undefined && isSecretOption) return `${option}=${HIDDEN}`;
+    if (isOption && isSecretOption) {
+      secretsLeft = SEVERAL.test(option) ? Number.POSITIVE_INFINITY : 1;
+    }
+    return /\s/.test(word) ? hiddenInScript(word) : word;
   });
+}
+
+function hiddenInScript(script: string): string {
+  const blanks = script.match(/\s+/g) ?? [];
+  return hideSecretOptions(script.split(/\s+/))
+    .map((word, at) => `${word}${blanks[at] ?? ""}`)
+    .join("");
 }
 
 /** Variables with the values of secret ones hidden. */

@@ -1,6 +1,7 @@
 /** `lazygraph doctor -- vllm serve MODEL …`: lazily or as stock, before anything starts. */
 
 import { OptionError } from "../base/errors.ts";
+import { hideSecretOptions } from "../base/secrets.ts";
 import { EXIT } from "./errors.ts";
 import type { ParsedOptions } from "./options.ts";
 import { askPreflight } from "./preflight.ts";
@@ -20,10 +21,12 @@ export async function runPreflight(
   }
   const server = vllmCommand(command);
   const answer = await askPreflight(server, process.env, options.strings.get("python"));
+  // An answer is what people show when they ask why.
+  const shown = hideSecretOptions(command);
   process.stdout.write(
     options.flags.has("json")
-      ? `${JSON.stringify({ command, ...answer })}\n`
-      : `${preflightText(command, answer)}\n`,
+      ? `${JSON.stringify({ command: shown, ...answer })}\n`
+      : `${preflightText(shown, answer)}\n`,
   );
   return answer.lazily === null ? EXIT.failure : EXIT.ok;
 }

@@ -7,6 +7,7 @@
 
 import { systemClock } from "../base/clock.ts";
 import { codeOf, type ErrorCode, messageOf, OptionError } from "../base/errors.ts";
+import { hideSecretOptions } from "../base/secrets.ts";
 import { type Controller, createController } from "../controller/controller.ts";
 import type { EngineSnapshot } from "../engine/snapshot.ts";
 import { launcherCommand } from "../launcher/command.ts";
@@ -43,6 +44,7 @@ import { followEngines } from "./progress.ts";
 import { openReport, type Report } from "./report.ts";
 import { requirePlugin } from "./require-plugin.ts";
 import { planFolderOf, type StartWatch, watchStart } from "./start-watch.ts";
+import { withoutSecrets } from "./without-secrets.ts";
 
 const JOIN_WARNING_SECONDS = 120;
 
@@ -330,7 +332,7 @@ async function writeReport(
   engines: readonly EngineSnapshot[],
 ): Promise<void> {
   try {
-    await report?.write({ command, engines });
+    await report?.write({ command: hideSecretOptions(command), engines });
   } catch (error) {
     process.stderr.write(`${errorLine(error)}\n`);
   }
@@ -344,7 +346,7 @@ function explainEnd(end: ChildEnd, joined: boolean, options: RunOptions): void {
     return;
   }
   const how = end.signal === undefined ? `with exit code ${end.exitCode}` : `by ${end.signal}`;
-  const command = `The command ${quote(options.command.join(" "))}`;
+  const command = `The command ${quote(withoutSecrets(options.command))}`;
   // A launcher's client, which stands for a Python's script, ends so if it could start nothing.
   const codes: Partial<Record<number, ErrorCode>> = {
     [EXIT.notFound]: "ERR_LAZYGRAPH_COMMAND_NOT_FOUND",

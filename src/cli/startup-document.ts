@@ -50,17 +50,14 @@ export function startupDocument(variants: readonly Variant[], outcome: Outcome):
     formatVersion: 1,
     lazygraph: packageVersion(),
     simulated: results.some(({ simulated }) => simulated),
-    variants: variants.map((variant) => ({ ...variant, command: shown(variant.command) })),
+    variants: variants.map(({ name, command, prepare }) => ({
+      name,
+      command: hideSecretOptions(command),
+      ...(prepare === undefined ? {} : { prepare: hideSecretOptions([prepare]).join("") }),
+    })),
     summary,
     failures,
     left,
     starts: results,
   };
-}
-
-/** A command for the shell is one word of many. */
-function shown(command: readonly string[]): string[] {
-  const [shell = "", option = "", words = "", ...rest] = command;
-  if (option !== "-c" || rest.length > 0) return hideSecretOptions(command);
-  return [shell, option, hideSecretOptions(words.split(" ")).join(" ")];
 }

@@ -101,6 +101,18 @@ describe("the command", () => {
     });
   });
 
+  test("what is told of a command is without its keys", async () => {
+    const env = await standIn(saying(STOCK));
+    const command = ["env", "HF_TOKEN=very-secret", ...COMMAND, "--api-key", "very-secret"];
+    for (const options of [[], ["--json"]]) {
+      const { stdout } = await doctor(env, command, ...options);
+      expect(stdout).toContain("HF_TOKEN=…");
+      expect(stdout).not.toContain("very-secret");
+    }
+    const asked = await readFile(join(env["FOLDER"] ?? "", "asked"), "utf8");
+    expect(asked).toContain("very-secret");
+  });
+
   test("without the plugin in its Python it runs as stock, and nothing is asked", async () => {
     const env = await standIn("exit 9", "False");
     const run = await doctor(env, COMMAND);

@@ -90,6 +90,17 @@ describe("the command's own", () => {
     );
   });
 
+  test("keys are neither in what is said of it nor in its figures", async () => {
+    const file = join(await temporaryFolder(), "figures.json");
+    const command = ["sh", "-c", "exit 7", "--api-key", "very-secret"];
+    const { code, stderr } = await finish(["run", "--json", file, "--", ...command]);
+    expect(code).toBe(7);
+    expect(stderr).toContain('The command "sh -c exit 7 --api-key …" ended');
+    expect(JSON.parse(await readFile(file, "utf8"))).toMatchObject({
+      command: [...command.slice(0, -1), "…"],
+    });
+  });
+
   test("death by a signal is 128 + its number", async () => {
     const { code, stderr } = await finish(withProgram("process.kill(process.pid, 'SIGKILL')"));
     expect(code).toBe(137);

@@ -8,7 +8,11 @@ import type { Span } from "../../src/startup/spans.ts";
 import { startResult } from "../../src/startup/start.ts";
 
 const VARIANTS = [
-  { name: "stock", command: ["vllm", "serve", "M", "--api-key", "very-secret"] },
+  {
+    name: "stock",
+    command: ["vllm", "serve", "M", "--api-key", "very-secret"],
+    prepare: "HF_TOKEN=very-secret hf download M",
+  },
   {
     name: "forked",
     command: ["/bin/sh", "-c", "exec lazygraph run -- vllm serve M --api-key=very-secret"],
@@ -69,6 +73,14 @@ test("what is wrong with the figures comes first; names are text, keys are left 
   expect(html).toContain("&lt;weights&gt;");
   expect(html).not.toContain("<weights>");
   expect(html).not.toContain("very-secret");
+  const document = startupDocument(VARIANTS, {
+    results: [],
+    failures: [],
+    left: 0,
+    stopped: false,
+  });
+  expect(JSON.stringify(document)).not.toContain("very-secret");
+  expect(document.variants[1]).toMatchObject({ name: "forked", prepare: "true" });
 });
 
 test("without any start there is still a page that says why", () => {
