@@ -14,7 +14,7 @@ import {
   readSpans,
   type Span,
 } from "../startup/spans.ts";
-import { portOf } from "./startup-run.ts";
+import { serverUrlOf } from "./startup-server.ts";
 
 const POLL_MS = 500;
 const POLL_TIMEOUT_MS = 2000;
@@ -43,14 +43,19 @@ export async function watchStart(options: StartWatchOptions): Promise<StartWatch
   const folder = given ?? (await temporaryFolder("lazygraph-startup-").catch(() => undefined));
   const file = historyFile(options);
   const past: readonly PastStart[] = file === undefined ? [] : await readHistory(file);
-  const url = `http://127.0.0.1:${portOf(command, 0)}/health`;
+  const url = new URL("health", serverUrlOf(command, 0)).href;
+  // Whoever answers before the command is spawned is another server, until it is gone.
+  let others = answers(url);
   let spawned = monotonicSeconds();
   let ready: number | undefined;
   let timer: NodeJS.Timeout | undefined;
   let closed = false;
 
   async function look(): Promise<void> {
-    if (await answers(url)) {
+    const isOthers = await others;
+    const answered = await answers(url);
+    others = Promise.resolve(isOthers && answered);
+    if (answered && !isOthers) {
       ready = monotonicSeconds();
       if (file === undefined || folder === undefined || closed) return;
       const spans = await readSpans(folder);

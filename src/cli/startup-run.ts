@@ -12,6 +12,7 @@ import { EngineCommand, freePort } from "../bench/engine-command.ts";
 import { segments } from "../startup/attribute.ts";
 import { FOLDER_VARIABLE, monotonicSeconds, readSpans, type Span } from "../startup/spans.ts";
 import { type StartResult, startResult } from "../startup/start.ts";
+import { serverKeyOf, serverUrlOf, untilFree, withPort } from "./startup-server.ts";
 
 export interface Variant {
   readonly name: string;
@@ -38,11 +39,8 @@ export interface MeasuredStart {
 const FIRST_TOKEN_SECONDS_MAX = 120;
 const PREPARE_SECONDS_MAX = 600;
 const LAST_LINE_BYTES_MAX = 1024;
-const PORT_PLACEHOLDER = "{port}";
-const DEFAULT_PORT = 8000;
-const PORT_MAX = 65_535;
 
-/** @throws LazygraphError `ERR_LAZYGRAPH_COMMAND_DIED`, or `ERR_LAZYGRAPH_BENCH` */
+/** @throws LazygraphError `ERR_LAZYGRAPH_COMMAND_DIED`, `…_ADDRESS_IN_USE` or `…_BENCH` */
 export async function measureStart(options: StartOptions): Promise<MeasuredStart> {
   const { variant, run, folder, readyWithinSeconds, signal } = options;
   await makeFolder(folder);
@@ -51,8 +49,9 @@ export async function measureStart(options: StartOptions): Promise<MeasuredStart
     await prepare(variant.name, variant.prepare, log, signal);
   }
   const port = await freePort();
-  const words = variant.command.map((word) => word.replaceAll(PORT_PLACEHOLDER, String(port)));
-  const url = new URL(`http://127.0.0.1:${portOf(variant.command, port)}/`);
+  const words = withPort(variant.command, port);
+  const url = serverUrlOf(variant.command, port);
+  await untilFree(url, signal);
   const timeline = await temporaryFolder("lazygraph-startup-").catch((error: unknown) => {
     throw new LazygraphError(
       "ERR_LAZYGRAPH_BENCH",
@@ -71,7 +70,7 @@ export async function measureStart(options: StartOptions): Promise<MeasuredStart
     await command.untilReady(url, readyWithinSeconds, signal);
     signal.throwIfAborted();
     const ready = monotonicSeconds();
-    await oneToken(url, signal);
+    await oneToken(url, serverKeyOf(variant.command, process.env), signal);
     const first = monotonicSeconds();
     const spans = await readSpans(timeline);
     const times = { readySeconds: ready - spawned, firstTokenSeconds: first - spawned };
@@ -116,29 +115,20 @@ async function prepare(
   );
 }
 
-/** The port that a command names, or vLLM's own. */
-export function portOf(command: readonly string[], free: number): number {
-  if (command.some((word) => word.includes(PORT_PLACEHOLDER))) return free;
-  for (const [index, word] of command.entries()) {
-    const value = word === "--port" ? command[index + 1] : /^--port=(.*)$/.exec(word)?.[1];
-    if (value !== undefined && /^\d{1,5}$/.test(value) && Number(value) <= PORT_MAX) {
-      return Number(value);
-    }
-  }
-  return DEFAULT_PORT;
-}
-
-async function oneToken(url: URL, signal: AbortSignal): Promise<void> {
+async function oneToken(url: URL, key: string | undefined, signal: AbortSignal): Promise<void> {
+  const headers = key === undefined ? {} : { authorization: `Bearer ${key}` };
   try {
     await within(FIRST_TOKEN_SECONDS_MAX * 1000, signal, async (limit) => {
-      const models = (await json(await fetch(new URL("v1/models", url), { signal: limit }))) as {
+      const models = (await json(
+        await fetch(new URL("v1/models", url), { headers, signal: limit }),
+      )) as {
         data?: { id?: string }[];
       };
       const body = { model: models.data?.[0]?.id, prompt: "Hello", max_tokens: 1, temperature: 0 };
       await json(
         await fetch(new URL("v1/completions", url), {
           method: "POST",
-          headers: { "content-type": "application/json" },
+          headers: { ...headers, "content-type": "application/json" },
           body: JSON.stringify(body),
           signal: limit,
         }),

@@ -15,6 +15,7 @@ import { requirePlugin } from "./require-plugin.ts";
 import { type StartupDocument, startupDocument } from "./startup-document.ts";
 import { startupPage } from "./startup-page.ts";
 import type { Variant } from "./startup-run.ts";
+import { requireAnswerable } from "./startup-server.ts";
 import { type Outcome, takeTurns } from "./startup-turns.ts";
 import { stopSignal } from "./stop-signal.ts";
 
@@ -38,8 +39,8 @@ Options:
   --quiet               no waterfalls on stderr
   --help, -h            this text
 
-A server's port is the one that its command names by --port, else 8000; {port} is replaced by a free
-one. A start that fails is told and the others go on; a variant that fails twice is left out, and the
+A server's port is the one that its command or the file of its --config names, else 8000; {port} is
+replaced by a free one. Where somebody listens already no start is begun. A start that fails is told and the others go on; a variant that fails twice is left out, and the
 exit code is 1.
 
 Examples:
@@ -87,7 +88,10 @@ export async function runStartup(argv: readonly string[]): Promise<number> {
   });
   const withinSeconds = secondsOption(options, "within") ?? Number.POSITIVE_INFINITY;
   const folder = options.strings.get("out") ?? "lazygraph-startup";
-  for (const { command } of variants) await requirePlugin(command, process.env);
+  for (const { name, command } of variants) {
+    requireAnswerable(name, command);
+    await requirePlugin(command, process.env);
+  }
   await makeFolder(folder).catch((error: unknown) => {
     throw usageError("--out", `a folder that can be made (${codeOf(error)})`, folder);
   });

@@ -1,8 +1,11 @@
 /** `GET /startupz` of `run --http`, over the start of a stand-in that goes on when it is told to. */
 
+import { once } from "node:events";
 import { mkdir, readdir, writeFile } from "node:fs/promises";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { join } from "node:path";
-import { expect, test } from "vitest";
+import { expect, onTestFinished, test } from "vitest";
 import { freePort } from "../../src/bench/engine-command.ts";
 import { SIMULATED_ENGINE } from "../helpers/built.ts";
 import { finish, lazygraph } from "./helpers/command.ts";
@@ -137,6 +140,27 @@ test("the simulated engine's phases: never one that has ended, never longer than
   expect([...named]).toContain("weights");
   expect([...named]).toContain("captures");
   expect([...named]).not.toContain("imports");
+  run.process.kill("SIGTERM");
+  await run.finished;
+}, 60_000);
+
+test("another server that answers at the command's port is not its being ready", async () => {
+  const other = createServer((_, answer) => answer.end()).listen(0, "127.0.0.1");
+  onTestFinished(() => void other.close());
+  await once(other, "listening");
+  const { port } = other.address() as AddressInfo;
+  const asked = once(other, "request").then(() => once(other, "request"));
+  const run = lazygraph([
+    ...["run", "--http", "127.0.0.1:0", "--no-plan", "--"],
+    ...["sh", "-c", "exec sleep 60", "sh", "--port", String(port)],
+  ]);
+  const url = /http:\S+?(?=\.?$)/.exec(await run.line("stderr", /HTTP at/))?.[0] ?? "";
+  // Once before the command is there, and again since.
+  await asked;
+  await once(other, "request");
+  const response = await fetch(`${url.replace(/\/$/, "")}/startupz`);
+  expect(response.status).toBe(503);
+  expect(await response.json()).toMatchObject({ ready: false });
   run.process.kill("SIGTERM");
   await run.finished;
 }, 60_000);

@@ -1,9 +1,11 @@
 /** `lazygraph startup` with the simulated engine: the same command as for vLLM. */
 
-import { mkdir, readFile } from "node:fs/promises";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { expect, test } from "vitest";
-import { portOf } from "../../src/cli/startup-run.ts";
+import { expect, onTestFinished, test } from "vitest";
+import { freePort } from "../../src/bench/engine-command.ts";
 import type { StartResult } from "../../src/startup/start.ts";
 import { SIMULATED_ENGINE } from "../helpers/built.ts";
 import { finish } from "./helpers/command.ts";
@@ -90,6 +92,7 @@ test.for([
   [["--prepare", "stock=true", "--", "vllm"], "Expected --prepare once for one of"],
   [["--prepare", "base=a", "--prepare", "base=b", "--", "vllm"], "got one twice"],
   [["--runs", "0", "--", "vllm"], "--runs"],
+  [["--", "vllm", "serve", "--port", "$PORT"], "Expected the --port of base to be a number"],
   [["--out", process.execPath, "--", "true"], "Expected --out to be a folder, got"],
   [
     ["--out", "/proc/out-of-nobody", "--", "true"],
@@ -101,10 +104,44 @@ test.for([
   expect(stderr).toContain(sentence);
 });
 
-test("the port is a free one where asked for, the command's own, or vLLM's", () => {
-  expect(portOf(["vllm", "serve", "--port", "{port}"], 4321)).toBe(4321);
-  expect(portOf(["vllm", "serve", "--port", "9000"], 4321)).toBe(9000);
-  expect(portOf(["vllm", "serve", "--port=9001"], 4321)).toBe(9001);
-  expect(portOf(["vllm", "serve"], 4321)).toBe(8000);
-  expect(portOf(["vllm", "serve", "--port", "99999"], 4321)).toBe(8000);
+/** Answers all that a start is asked; with a key only whoever has it. */
+const SERVER = `
+const at = process.argv.indexOf("--port");
+require("node:http").createServer(({ url, headers }, answer) => {
+  const key = process.env.VLLM_API_KEY;
+  answer.statusCode = key && url !== "/health" && headers.authorization !== "Bearer " + key ? 401 : 200;
+  answer.end("{}");
+}).listen(Number(process.argv[at + 1]), "127.0.0.1", () => console.log("listens"));
+`;
+
+test("a variant for the shell is asked at its own port, with its own key", async () => {
+  const folder = await temporaryFolder();
+  const file = join(folder, "server.cjs");
+  await writeFile(file, SERVER);
+  const [one, other] = [await freePort(), await freePort()];
+  const server = `${process.execPath} ${file} --port ${other}`;
+  const words = ["--out", join(folder, "out"), "--ready-within", "60", "--json", "--quiet"];
+  const { code, stdout, stderr } = await finish([
+    ...["startup", ...words, "--compare", `other=env VLLM_API_KEY=k ${server}`],
+    ...["--", process.execPath, file, "--port", String(one)],
+  ]);
+  expect({ code, stderr }).toMatchObject({ code: 0 });
+  const { starts } = JSON.parse(stdout) as { starts: StartResult[] };
+  expect(starts.map(({ variant }) => variant)).toEqual(["base", "other"]);
+});
+
+test("another server at the command's port is not measured in its place", async () => {
+  const folder = await temporaryFolder();
+  const port = await freePort();
+  const file = join(folder, "server.cjs");
+  await writeFile(file, SERVER);
+  const server = spawn(process.execPath, [file, "--port", String(port)], { stdio: "pipe" });
+  onTestFinished(() => void server.kill("SIGKILL"));
+  await once(server.stdout, "data");
+  const words = ["startup", "--out", folder, "--json", "--", process.execPath, "-e", "0"];
+  const { code, stdout, stderr } = await finish([...words, "--", "--port", String(port)]);
+  expect(code).toBe(1);
+  expect(stderr).toMatch(/start 1: Expected nobody to listen at .*_ADDRESS_IN_USE\]\n$/);
+  expect(JSON.parse(stdout)).toMatchObject({ starts: [], failures: [{ run: 1 }] });
+  await expect(readFile(join(folder, "base-1.log"))).rejects.toThrow("ENOENT");
 });
