@@ -1,10 +1,11 @@
 /** `lazygraph startup -- COMMAND`: where a start spends its seconds, variants side by side. */
 
-import { stat, writeFile } from "node:fs/promises";
+import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { counted } from "../base/counted.ts";
 import { codeOf, type ErrorCode, LazygraphError, messageOf, OptionError } from "../base/errors.ts";
 import { makeFolder } from "../base/make-folder.ts";
+import { replaceFile } from "../base/replace-file.ts";
 import type { StartResult } from "../startup/start.ts";
 import { comparison, waterfall } from "../startup/text.ts";
 import { type TraceEvent, traceEvents } from "../startup/trace-events.ts";
@@ -185,17 +186,18 @@ function namedCommands(
   });
 }
 
+/** Each as a whole: what was measured is not lost with a disk that fills up. */
 async function write(
   folder: string,
   result: StartupDocument,
   events: readonly TraceEvent[],
 ): Promise<void> {
-  await writeFile(join(folder, "startup.json"), `${JSON.stringify(result, undefined, 1)}\n`);
-  await writeFile(
+  await replaceFile(join(folder, "startup.json"), `${JSON.stringify(result, undefined, 1)}\n`);
+  await replaceFile(
     join(folder, "startup.html"),
     startupPage(result, new Date().toISOString().slice(0, 16).replace("T", " at ")),
   );
-  await writeFile(
+  await replaceFile(
     join(folder, "startup-trace.json"),
     `${JSON.stringify({ traceEvents: events })}\n`,
   );

@@ -2,7 +2,7 @@
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { mkdir, open, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
 import { freePort } from "../../src/bench/engine-command.ts";
@@ -76,10 +76,15 @@ test("what prepares a variant comes before each of its starts; one that fails is
 
 test("a command that ends before it is ready is told by its code", async () => {
   const folder = await temporaryFolder();
+  await writeFile(join(folder, "startup.json"), "before");
+  await using before = await open(join(folder, "startup.json"));
   const words = ["--out", folder, "--", process.execPath, "-e", "process.exit(3)"];
   const { code, stderr } = await finish(["startup", ...words]);
   expect(code).toBe(1);
   expect(stderr).toMatch(/ended by exit code 3.*\[ERR_LAZYGRAPH_COMMAND_DIED\]\n$/);
+  // The file that was there is replaced as a whole, not written over.
+  expect(await before.readFile("utf8")).toBe("before");
+  expect(await readFile(join(folder, "startup.json"), "utf8")).toContain("COMMAND_DIED");
   await mkdir(join(folder, "full", "startup.json"), { recursive: true });
   const full = await finish(["startup", "--out", join(folder, "full"), ...words.slice(2)]);
   expect(full.stderr).toMatch(/Expected to write the result into .*\[ERR_LAZYGRAPH_BENCH\]\n$/);
