@@ -5,6 +5,7 @@ import { isSized, MEMORY_BYTES_MAX, type MemoryOptions } from "../memory/options
 import { RESERVES, type Reserve } from "../wire/protocol.ts";
 import { choice, usageError } from "./errors.ts";
 import type { OptionSpec, ParsedOptions } from "./options.ts";
+import { commandWords, vllmOption } from "./vllm-options.ts";
 
 export const MEMORY_OPTIONS: OptionSpec = {
   reserve: "string",
@@ -75,10 +76,10 @@ function sizeOption(options: ParsedOptions, name: string): number | undefined {
 
 /** The share of the GPU that a `vllm serve` command asks for; undefined for other commands. */
 function utilizationOf(command: readonly string[]): number | undefined {
-  const flag = "--gpu-memory-utilization";
-  const at = command.findLastIndex((word) => word === flag || word.startsWith(`${flag}=`));
-  if (at === -1) return command.includes("serve") ? UTILIZATION_DEFAULT : undefined;
-  const word = command[at] ?? "";
-  const value = Number(word === flag ? command[at + 1] : word.slice(flag.length + 1));
+  const text = vllmOption(command, "gpu-memory-utilization");
+  if (text === undefined) {
+    return commandWords(command).includes("serve") ? UTILIZATION_DEFAULT : undefined;
+  }
+  const value = Number(text);
   return value > 0 && value <= 1 ? value : undefined;
 }

@@ -6,6 +6,7 @@
 import { nearMiss } from "../base/near-miss.ts";
 import { usageError } from "./errors.ts";
 import type { OptionSpec, ParsedOptions } from "./options.ts";
+import { takesWordsBehind, vllmOption } from "./vllm-options.ts";
 
 export interface Preset {
   readonly purpose: string;
@@ -88,18 +89,26 @@ export function withPreset(
       (each) => given.strings.has(each) || given.flags.has(each) || given.lists.has(each),
     ) || (environment[VARIABLES[option] ?? ""] ?? "").trim() !== "";
   const ours = Object.entries(preset.ours).filter(([option]) => !isOurs(option));
-  const vllm = Object.entries(preset.vllm).filter(([option]) => !names(command, option));
+  const missing = Object.entries(preset.vllm).filter(
+    ([option]) => vllmOption(command, option) === undefined,
+  );
+  const taken = takesWordsBehind(command);
+  const vllm = Object.fromEntries(taken ? missing : []);
+  const untold = Object.fromEntries(taken ? [] : missing);
   const strings = new Map(given.strings);
   const flags = new Set(given.flags);
   for (const [option, value] of ours) {
     if (value === true) flags.add(option);
     else strings.set(option, value);
   }
-  const set: Preset = { ...preset, ours: Object.fromEntries(ours), vllm: Object.fromEntries(vllm) };
   return {
     options: { ...given, strings, flags },
-    command: [...command, ...vllm.flatMap(([option, value]) => [`--${option}`, value])],
-    sentence: sentenceOf(name, words(preset), words(set)),
+    command: [...command, ...Object.entries(vllm).flatMap(([each, value]) => [`--${each}`, value])],
+    sentence: sentenceOf(name, {
+      all: words(preset),
+      set: words({ ours: Object.fromEntries(ours), vllm }),
+      untold: words({ ours: {}, vllm: untold }),
+    }),
   };
 }
 
@@ -122,12 +131,7 @@ function presetOf(name: string): Preset {
   throw usageError("--preset", meant === undefined ? `one of ${all.join(", ")}` : meant, name);
 }
 
-/** Whether a vLLM command has an option, in any of the ways in which it may be written. */
-function names(command: readonly string[], option: string): boolean {
-  return command.some((word) => word.replaceAll("_", "-").split("=")[0] === `--${option}`);
-}
-
-function words({ ours, vllm }: Preset): string[] {
+function words({ ours, vllm }: Pick<Preset, "ours" | "vllm">): string[] {
   return [
     ...Object.entries(ours).map(([name, value]) =>
       value === true ? `--${name}` : `--${name} ${value}`,
@@ -136,9 +140,18 @@ function words({ ours, vllm }: Preset): string[] {
   ];
 }
 
-function sentenceOf(name: string, all: readonly string[], set: readonly string[]): string {
-  const left = all.filter((each) => !set.includes(each));
+interface PresetWords {
+  readonly all: readonly string[];
+  readonly set: readonly string[];
+  /** What a shell's script can't be given. */
+  readonly untold: readonly string[];
+}
+
+function sentenceOf(name: string, { all, set, untold }: PresetWords): string {
+  const left = all.filter((each) => !set.includes(each) && !untold.includes(each));
   const sets = set.length === 0 ? "sets nothing" : `sets ${set.join(", ")}`;
   const yours = left.length === 0 ? "" : `; yours is in the place of ${left.join(", ")}`;
-  return `Preset ${name} ${sets}${yours}.`;
+  const own =
+    untold.length === 0 ? "" : `; write ${untold.join(", ")} into the shell's script yourself`;
+  return `Preset ${name} ${sets}${yours}${own}.`;
 }

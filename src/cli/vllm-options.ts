@@ -18,9 +18,13 @@ const CONFIG_BYTES_MAX = 1 << 20;
 /** Python takes the beginning of an option for the option; shorter ones are more than one's. */
 const CUT_CHARS_MIN = 3;
 
-/** Whether a command's words are in a script, so that nothing can be put behind them. */
-export function isShellScript(command: readonly string[]): boolean {
-  return scriptAt(command) !== -1;
+/**
+ * Whether vLLM gets what is put behind the command: a shell's script, which it would be given to,
+ * must pass it on, and has the first word behind it for its own name.
+ */
+export function takesWordsBehind(command: readonly string[]): boolean {
+  const at = scriptAt(command);
+  return at === -1 || (/\$[@*]/.test(command[at] ?? "") && command.length > at + 1);
 }
 
 /**

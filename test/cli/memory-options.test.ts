@@ -56,6 +56,9 @@ describe("on the command line", () => {
   test.for([
     [["vllm", "serve", "M", "--gpu-memory-utilization", "0.985"], 0.985],
     [["vllm", "serve", "M", "--gpu-memory-utilization=0.5"], 0.5],
+    [["vllm", "serve", "M", "--gpu_memory_utilization", "0.5"], 0.5],
+    [["sh", "-c", "vllm serve M --gpu-memory-utilization 0.5"], 0.5],
+    [["sh", "-c", "vllm serve M"], 0.92],
     [["vllm", "serve", "M"], 0.92],
     [["vllm", "serve", "M", "--gpu-memory-utilization", "much"], undefined],
     [["./my-engine"], undefined],

@@ -1,12 +1,15 @@
 /** Presets: what each sets, and that each of it gives way to what the user said. */
 
 import { readFileSync } from "node:fs";
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import { expect, test } from "vitest";
 import { type OptionSpec, parseOptions } from "../../src/cli/options.ts";
 import { PRESETS, withControllerPreset, withPreset } from "../../src/cli/presets.ts";
 import { RUN_OPTIONS } from "../../src/cli/run.ts";
 import { SERVE_OPTIONS } from "../../src/cli/serve.ts";
 import { finish } from "./helpers/command.ts";
+import { temporaryFolder } from "./helpers/folder.ts";
 
 const COMMAND = ["vllm", "serve", "MODEL"];
 
@@ -38,6 +41,24 @@ test.for([
 ] as const)("%s of %j gives way to what was said", ([words, command, env, left]) => {
   const { sentence } = preset(words, command, env);
   expect(sentence).toContain(`yours is in the place of ${left}.`);
+});
+
+test("vLLM's file of options is yours too, and a shell's script takes nothing behind it", async () => {
+  const file = join(await temporaryFolder(), "vllm.yaml");
+  await writeFile(file, "stream_interval: 2\n");
+  const configured = preset("--preset throughput", [...COMMAND, "--config", file]);
+  expect(configured).toMatchObject({
+    added: [],
+    sentence: expect.stringContaining("yours is in the place of vLLM's --stream-interval 8."),
+  });
+  expect(preset("--preset throughput", ["sh", "-c", "vllm serve MODEL"])).toMatchObject({
+    added: [],
+    sentence:
+      "Preset throughput sets --mode eager; " +
+      "write vLLM's --stream-interval 8 into the shell's script yourself.",
+  });
+  const own = preset("--preset throughput", ["sh", "-c", "vllm serve M --stream-interval 2"]);
+  expect(own.sentence).toContain("yours is in the place of vLLM's --stream-interval 8.");
 });
 
 test("what all of a preset gives way to leaves nothing to set", () => {

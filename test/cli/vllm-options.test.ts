@@ -3,7 +3,7 @@
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { isShellScript, vllmOption } from "../../src/cli/vllm-options.ts";
+import { takesWordsBehind, vllmOption } from "../../src/cli/vllm-options.ts";
 import { temporaryFolder } from "./helpers/folder.ts";
 
 const SERVE = ["vllm", "serve", "M"];
@@ -59,10 +59,12 @@ test("a file that isn't there, is too large or none of vLLM's says nothing", asy
   }
 });
 
-test("a script of a shell, where nothing can be put behind", () => {
-  expect(isShellScript(["sh", "-c", "vllm serve M"])).toBe(true);
-  expect(isShellScript(["docker", "run", "IMAGE", "bash", "-ec", "vllm serve M"])).toBe(true);
-  expect(isShellScript(SERVE)).toBe(false);
-  expect(isShellScript(["sh", "start.sh", "-c", "x"])).toBe(false);
-  expect(isShellScript(["sh", "-c"])).toBe(false);
+test("a script of a shell gets what is put behind it, and mostly passes nothing on", () => {
+  expect(takesWordsBehind(SERVE)).toBe(true);
+  expect(takesWordsBehind(["sh", "start.sh", "-c", "x"])).toBe(true);
+  expect(takesWordsBehind(["sh", "-c", 'vllm serve M "$@"', "sh"])).toBe(true);
+  // The first word behind it would be its name.
+  expect(takesWordsBehind(["sh", "-c", 'vllm serve M "$@"'])).toBe(false);
+  expect(takesWordsBehind(["sh", "-c", "vllm serve M"])).toBe(false);
+  expect(takesWordsBehind(["docker", "run", "IMAGE", "bash", "-ec", "vllm serve M"])).toBe(false);
 });
