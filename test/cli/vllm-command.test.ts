@@ -14,6 +14,11 @@ test.each([
     { file: "python3.12", words: ["--model", "M"] },
   ],
   [
+    "the API server's module with nothing but defaults",
+    ["python3", "-m", API],
+    { file: "python3", words: [] },
+  ],
+  [
     "the module of its command line",
     ["python3", "-m", "vllm.entrypoints.cli.main", ...SERVE],
     { file: "python3", words: SERVE },

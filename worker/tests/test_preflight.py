@@ -175,7 +175,7 @@ def test_what_a_file_says_in_vain_is_said_and_costs_no_verdict(vllm: Any) -> Non
     answer = preflight.examine(WORDS, {})
     assert answer.lazily is True
     assert answer.ignored == [
-        "what the file of --config turns off can't be told: AttributeError: gone"
+        "what vLLM heeds of the file of --config can't be told: AttributeError: gone"
     ]
 
 
@@ -203,10 +203,24 @@ def test_the_time_limit_ends_what_is_inside_and_is_gone_after_it() -> None:
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
-@pytest.mark.parametrize("argv", [[], ["serve", "MODEL"], ["--"]])
+@pytest.mark.parametrize("argv", [[], ["serve", "MODEL"], ["--json"]])
 def test_wrong_usage(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert preflight.main(argv) == 2
     assert capsys.readouterr().err == f"{preflight.USAGE}\n"
+
+
+def test_the_api_servers_module_needs_no_words(
+    vllm: Any, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in preflight.quiet_environment(""):
+        monkeypatch.setenv(name, "")  # what it sets is gone after the test
+    monkeypatch.delenv("VLLM_PLUGINS", raising=False)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setattr(os, "dup2", lambda *_: None)
+    asked = vllm()
+    assert preflight.main(["--json", "--"]) == 0
+    assert json.loads(capfd.readouterr().out)["lazily"] is True
+    assert asked == [()]
 
 
 def test_the_process_prints_one_document_and_leaves_nothing(tmp_path: Path) -> None:

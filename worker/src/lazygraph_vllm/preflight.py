@@ -40,7 +40,7 @@ from .vllm.choose import NEWEST, adapter_for, plain
 TIME_LIMIT_S = 120
 REASON_CHARS_MAX = 600
 PLUGIN = "lazygraph"
-USAGE = "usage: python -m lazygraph_vllm.preflight [--json] -- serve MODEL [options]"
+USAGE = "usage: python -m lazygraph_vllm.preflight [--json] -- [serve MODEL] [options]"
 VERDICTS = {True: "captured lazily", False: "runs as stock", None: "can't be told"}
 
 
@@ -59,7 +59,7 @@ class Answer:
         gpuReason: why their names aren't known.
         planned: number of graphs by kind.
         untested: what would run although it was not tried on a GPU.
-        ignored: what the file of ``--config`` turns off and vLLM leaves on.
+        ignored: what the file of ``--config`` says and vLLM doesn't heed.
     """
 
     lazily: bool | None = None
@@ -160,7 +160,7 @@ def _ignored(words: Sequence[str], config: Any) -> list[str]:
     try:
         return vllm.ignored(words, config)
     except Exception as error:  # The verdict stands without it.
-        return [f"what the file of --config turns off can't be told: {vllm.one_line(error)}"]
+        return [f"what vLLM heeds of the file of --config can't be told: {vllm.one_line(error)}"]
 
 
 def _look_at_gpus(answer: Answer, config: Any, version: str) -> str | None:
@@ -221,7 +221,8 @@ def main(argv: Sequence[str]) -> int:
     """Print what ``[--json] -- WORDS…`` asks for; the exit code."""
     as_json = argv[:1] == ["--json"]
     words = argv[1:] if as_json else argv
-    if words[:1] != ["--"] or len(words) < 2:
+    # Behind it there may be nothing: the API server's module has a default for all of its options.
+    if words[:1] != ["--"]:
         print(USAGE, file=sys.stderr)
         return 2
     command = dict(os.environ)

@@ -208,6 +208,24 @@ def test_the_api_servers_module_takes_what_a_file_turns_off(
 
 
 @tried
+@pytest.mark.parametrize(
+    ("line", "is_said"), [("enforce-eager: true", True), ("seed: 0", False), ("a: [", True)]
+)
+def test_a_file_that_vllm_takes_the_name_of_and_does_not_read(
+    host: None, model: str, tmp_path: Path, line: str, is_said: bool
+) -> None:
+    file = tmp_path / "serve.yaml"
+    file.write_text(f"{line}\n")
+    answer = ask("serve", model, f"--config={file}")
+    assert answer.lazily is True, answer.reason
+    sentence = f"--config={file} has no effect with this vLLM; --config {file} has it"
+    assert answer.ignored == [sentence] * is_said
+    # Positive control: what the sentence advises has the effect.
+    if line.startswith("enforce-eager"):
+        assert ask("serve", model, "--config", str(file)).lazily is False
+
+
+@tried
 def test_without_a_gpu_nothing_can_be_told(model: str) -> None:
     answer = ask("serve", model)
     assert (answer.lazily, answer.vllm) == (None, __version__)

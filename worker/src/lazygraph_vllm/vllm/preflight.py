@@ -130,10 +130,11 @@ def _parse_with(parser: Any, module: ModuleType, words: list[str]) -> Any:
 
 
 def ignored(words: Sequence[str], config: Any) -> list[str]:
-    """What a file of ``--config`` turns off and vLLM leaves on, as sentences without full stops.
+    """What a file of ``--config`` says and vLLM doesn't heed, as sentences without full stops.
 
-    Of ``vllm serve``, vLLM 0.33 looks for ``--no-KEY`` among the options of ``vllm`` itself, which
-    hasn't got it, and drops the line. Its own reading is asked, since versions differ.
+    All of it where it is given as ``--config=FILE``, which is parsed, and not read. Of ``vllm
+    serve``, vLLM 0.33 looks for ``--no-KEY`` among the options of ``vllm`` itself, which hasn't got
+    it, and drops the line. Its own reading is asked, since versions differ.
 
     Args:
         words: as for ``engine_config``.
@@ -143,9 +144,8 @@ def ignored(words: Sequence[str], config: Any) -> list[str]:
         NotToldError: vLLM refuses the words, or has its parser elsewhere.
     """
     words = list(words)
-    # It takes no other way of writing it.
     if "--config" not in words[:-1]:
-        return []
+        return _unread(words)
     path = words[words.index("--config") + 1]
     parser, options, module = _parsers(words)
     arguments = _parse_with(parser, module, words)
@@ -162,6 +162,23 @@ def ignored(words: Sequence[str], config: Any) -> list[str]:
             continue
         found.append(f"{key}: false in {path} has no effect with this vLLM; {off}: true has it")
     return found
+
+
+def _unread(words: list[str]) -> list[str]:
+    """``--config=FILE``, unless vLLM makes the same of it as of ``--config FILE``."""
+    at = next((at for at, word in enumerate(words) if word.startswith("--config=")), None)
+    if at is None:
+        return []
+    path = words[at].partition("=")[2]
+    readable = [*words[:at], "--config", path, *words[at + 1 :]]
+    try:
+        # vLLM itself changes the words that it is handed.
+        read = {**vars(_parse(readable)), "config": None}
+        if read == {**vars(_parse(list(words))), "config": None}:
+            return []
+    except NotToldError:
+        pass  # A file that vLLM would refuse isn't read either, or it had refused these words.
+    return [f"{words[at]} has no effect with this vLLM; --config {path} has it"]
 
 
 def _resolved(config: Any, name: str, given: Any) -> Any:
