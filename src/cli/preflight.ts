@@ -41,7 +41,7 @@ export interface Preflight {
   readonly planned?: Readonly<Record<string, number>>;
   /** What would run although it was not tried on a GPU. */
   readonly untested: readonly string[];
-  /** What the file of `--config` turns off and vLLM leaves on. */
+  /** What the file of `--config` says and vLLM does not heed. */
   readonly ignored: readonly string[];
 }
 

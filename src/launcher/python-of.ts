@@ -1,8 +1,8 @@
 /** Whose interpreter runs a command: `vllm` is a script of one, and its head says which. */
 
 import { constants } from "node:fs";
-import { access, open } from "node:fs/promises";
-import { basename, delimiter, join } from "node:path";
+import { access, open, realpath } from "node:fs/promises";
+import { basename, delimiter, dirname, join } from "node:path";
 
 const HEAD_BYTES = 4096;
 
@@ -16,26 +16,44 @@ export async function resolvePython(
   const name = basename(path);
   if (/^python(\d+(\.\d+)?)?$/.test(name)) return path;
   if (name !== "vllm") return undefined;
-  return pythonOfScript(await fileHead(path), environment);
+  return pythonOfScript(path, environment);
 }
 
-/** Reads the three forms that installers write into the head of a console script. */
+/** What a shell runs in the place of a script whose first line the kernel would cut or split. */
+const TRAMPOLINE = /^'''exec'\s+(.+)\s+"\$0"\s+"\$@"/;
+/** Of environments that may be moved: beside the script, wherever it is. */
+const BESIDE = /^"\$\(dirname -- "\$\(realpath -- "\$0"\)"\)"\/(.+)$/;
+const QUOTED = /'([^']*)'|"([^"]*)"|[^'"\s]+/g;
+
+/** Reads the forms that installers (pip, conda, uv) write into the head of a console script. */
 async function pythonOfScript(
-  text: string,
+  path: string,
   environment: NodeJS.ProcessEnv,
 ): Promise<string | undefined> {
-  const [first = "", second = ""] = text.split("\n");
+  const [first = "", second = ""] = (await fileHead(path)).split("\n");
   const shebang = /^#!\s*(\S+)(?:\s+(\S+))?/.exec(first);
   if (shebang === null) return undefined;
   const [, interpreter = "", argument = ""] = shebang;
-  // pip writes `#!/bin/sh` and `'''exec' "/a long/path/python" "$0" "$@"` for paths that the
-  // kernel would cut or split.
-  const trampoline = /^'''exec'\s+(?:"([^"]+)"|(\S+))/.exec(second);
-  if (trampoline !== null) return trampoline[1] ?? trampoline[2];
+  const word = TRAMPOLINE.exec(second)?.[1];
+  if (word !== undefined) return trampolinePython(path, word);
   if (basename(interpreter) === "env") {
     return argument.startsWith("python") ? findOnPath(argument, environment) : undefined;
   }
   return basename(interpreter).startsWith("python") ? interpreter : undefined;
+}
+
+async function trampolinePython(path: string, word: string): Promise<string | undefined> {
+  const beside = BESIDE.exec(word)?.[1];
+  const python = unquoted(beside ?? word);
+  // Something else that the shell would have to work out.
+  if (python.includes("$")) return undefined;
+  if (beside === undefined) return python;
+  return join(dirname(await realpath(path).catch(() => path)), python);
+}
+
+/** One word of a shell: `'a b'`, `"a b"`, bare, or several of them without a blank between. */
+function unquoted(word: string): string {
+  return word.replaceAll(QUOTED, (piece, single, double) => single ?? double ?? piece);
 }
 
 export async function findOnPath(

@@ -1,5 +1,5 @@
 import { execFileSync } from "node:child_process";
-import { access, chmod, mkdir, symlink, writeFile } from "node:fs/promises";
+import { access, chmod, mkdir, realpath, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { probePlugin } from "../../src/cli/plugin-probe.ts";
@@ -16,6 +16,11 @@ async function folderWith(name: string, text: string): Promise<NodeJS.ProcessEnv
   await writeFile(join(folder, name), text);
   await chmod(join(folder, name), 0o755);
   return { PATH: folder };
+}
+
+/** The head of a script by uv, whose path the kernel would cut or split. */
+function uvs(python: string): string {
+  return `#!/bin/sh\n'''exec' ${python} "$0" "$@"\n' '''\n`;
 }
 
 /** Installs a package of that entry point where only PYTHONPATH finds it. */
@@ -44,8 +49,20 @@ describe("the interpreter behind a command", () => {
       "/a b/bin/python",
     ],
     ["pip's bare trampoline", `#!/bin/sh\n'''exec' /x/python3 "$0" "$@"\n`, "/x/python3"],
+    ["uv's trampoline", uvs(`'/a b/bin/python'`), "/a b/bin/python"],
+    ["uv's, of a path with a quote", uvs(`'/a'"'"'b/bin/python'`), "/a'b/bin/python"],
   ] as const)("vllm with %s", async ([, text, expected]) => {
     expect(await resolvePython("vllm", await folderWith("vllm", text))).toBe(expected);
+  });
+
+  test("vllm of an environment that may be moved finds the Python beside itself", async () => {
+    const text = uvs(`"$(dirname -- "$(realpath -- "$0")")"/'python'`);
+    const { PATH: own = "" } = await folderWith("vllm", text);
+    const python = join(await realpath(own), "python");
+    expect(await resolvePython("vllm", { PATH: own })).toBe(python);
+    const linked = await temporaryFolder();
+    await symlink(join(own, "vllm"), join(linked, "vllm"));
+    expect(await resolvePython(join(linked, "vllm"), {})).toBe(python);
   });
 
   test("vllm through env finds that python on PATH", async () => {
@@ -65,6 +82,7 @@ describe("the interpreter behind a command", () => {
     ["a binary", "\x7fELF\x02\x01"],
     ["an empty file", ""],
     ["a shell script", "#!/bin/sh\nexec docker run vllm/vllm-openai\n"],
+    ["what only a shell can tell", uvs(`"$HOME"/python`)],
     ["env with something else", "#!/usr/bin/env -S uv run\n"],
   ] as const)("vllm as %s is unknown", async ([, text]) => {
     expect(await resolvePython("vllm", await folderWith("vllm", text))).toBeUndefined();
