@@ -14,6 +14,8 @@ type JsonObject = Readonly<Record<string, unknown>>;
 /** Tokens of a block: Mooncake's 512, and 16 in Bailian's and by vLLM's default. */
 const MOONCAKE_BLOCK_TOKENS = 512;
 const TIMED_BLOCK_TOKENS = 16;
+/** Rows that are held until one tells; a trace of nothing else has no prefix that matters. */
+const UNTOLD_ROWS_MAX = 1000;
 const EXPECTED =
   'an object with "timestamp", "input_length" and "output_length", or OpenTelemetry\'s ' +
   '"resourceSpans"';
@@ -36,30 +38,37 @@ export async function openJsonLines(
 ): Promise<TraceEntries> {
   const objects = objectsOf(file, linesOf(file, bytes));
   const before: Parsed[] = [];
-  // By hand: leaving a `for await` would end the generator.
-  for (let next = await objects.next(); next.done !== true; next = await objects.next()) {
-    const { line, object } = next.value;
-    before.push(next.value);
-    if (object === undefined) continue;
-    return formatOf(file, line, object, unit, chained(before, objects));
+  const first = await firstObject(before, objects);
+  if (first?.object === undefined) throw traceError(file, 1, EXPECTED, "an empty file");
+  const { line, object } = first;
+  if (isSpanBatch(object)) {
+    return { format: "otlp", ordered: false, entries: spanRows(file, chained(before, objects)) };
   }
-  throw traceError(file, 1, EXPECTED, "an empty file");
+  if (!("timestamp" in object && "input_length" in object && "output_length" in object)) {
+    throw traceError(file, line, EXPECTED, quoted(Object.keys(object).join(", ")));
+  }
+  const isTimed = await isTimedTrace(object, before, objects);
+  return requestEntries(file, isTimed, unit, chained(before, objects));
 }
 
-function formatOf(
+/** What is read goes into `before`. By hand: leaving a `for await` would end the generator. */
+async function firstObject(
+  before: Parsed[],
+  objects: AsyncGenerator<Parsed>,
+): Promise<Parsed | undefined> {
+  for (let next = await objects.next(); next.done !== true; next = await objects.next()) {
+    before.push(next.value);
+    if (next.value.object !== undefined) return next.value;
+  }
+  return undefined;
+}
+
+function requestEntries(
   file: string,
-  line: number,
-  first: JsonObject,
+  isTimed: boolean,
   unit: TimeUnit | undefined,
   objects: AsyncIterable<Parsed>,
 ): TraceEntries {
-  if (isSpanBatch(first)) {
-    return { format: "otlp", ordered: false, entries: spanRows(file, objects) };
-  }
-  if (!("timestamp" in first && "input_length" in first && "output_length" in first)) {
-    throw traceError(file, line, EXPECTED, quoted(Object.keys(first).join(", ")));
-  }
-  const isTimed = isTimedTrace(first);
   const perSecond = (unit ?? (isTimed ? "s" : "ms")) === "s" ? 1 : 1000;
   return {
     format: isTimed ? "timed-trace" : "mooncake",
@@ -69,15 +78,33 @@ function formatOf(
   };
 }
 
-/** Two formats share their names: what differs is the size of a block, and with it the unit. */
-function isTimedTrace(first: JsonObject): boolean {
-  if ("chat_id" in first) return true;
-  const ids = first["hash_ids"];
-  const length = numberOf(first["input_length"]);
-  if (!Array.isArray(ids) || ids.length === 0) return false;
-  const mooncake = Math.ceil(length / MOONCAKE_BLOCK_TOKENS);
-  const timed = Math.ceil(length / TIMED_BLOCK_TOKENS);
-  return Math.abs(ids.length - timed) < Math.abs(ids.length - mooncake);
+/**
+ * Two formats share their names: what differs is the size of a block, and with it the unit. Short
+ * prompts have one block of either size, so that a later row may be the first to tell.
+ */
+async function isTimedTrace(
+  first: JsonObject,
+  before: Parsed[],
+  objects: AsyncGenerator<Parsed>,
+): Promise<boolean> {
+  let object: JsonObject | undefined = first;
+  for (let rows = 1; object !== undefined; rows++) {
+    const told = tellsTimedTrace(object);
+    if (told !== undefined) return told;
+    if (rows >= UNTOLD_ROWS_MAX) break;
+    object = (await firstObject(before, objects))?.object;
+  }
+  return false;
+}
+
+function tellsTimedTrace(row: JsonObject): boolean | undefined {
+  if ("chat_id" in row) return true;
+  const ids = row["hash_ids"];
+  const length = numberOf(row["input_length"]);
+  if (!Array.isArray(ids) || ids.length === 0 || !(length > 0)) return undefined;
+  const mooncake = Math.abs(ids.length - Math.ceil(length / MOONCAKE_BLOCK_TOKENS));
+  const timed = Math.abs(ids.length - Math.ceil(length / TIMED_BLOCK_TOKENS));
+  return timed === mooncake ? undefined : timed < mooncake;
 }
 
 async function* objectsOf(file: string, lines: AsyncIterable<Line>): AsyncGenerator<Parsed> {

@@ -162,6 +162,32 @@ describe("the formats that people have", () => {
     ]);
   });
 
+  test("rows of one block, and without any, tell neither format: a later one does", async () => {
+    const row = (seconds: number, tokens: number, blocks?: number): string =>
+      JSON.stringify({
+        timestamp: seconds,
+        input_length: tokens,
+        output_length: 5,
+        ...(blocks === undefined
+          ? {}
+          : { hash_ids: Array.from({ length: blocks }, (_, at) => at) }),
+      });
+    const untold = [row(0, 16, 1), "", row(1, 160), row(1, 160, 0)];
+    const timed = await read(await fileOf([...untold, row(2, 160, 10)].join("\n"), "t.jsonl"));
+    expect(timed.about).toEqual({ format: "timed-trace", blockTokens: 16 });
+    expect(timed.rows.at(-1)).toEqual([2, 160, 5]);
+    expect(timed.rows).toHaveLength(4);
+    expect(timed.skips).toEqual(["2: blank line"]);
+    const mooncake = await read(await fileOf([...untold, row(2, 160, 1)].join("\n"), "m.jsonl"));
+    expect(mooncake.about).toEqual({ format: "mooncake", blockTokens: 512 });
+    expect(mooncake.rows.at(-1)).toEqual([0.002, 160, 5]);
+    // No more than a thousand are held until one tells.
+    const many = [...Array.from({ length: 1000 }, () => row(0, 16, 1)), row(2, 160, 10)];
+    const late = await read(await fileOf(many.join("\n"), "late.jsonl"));
+    expect(late.about).toMatchObject({ format: "mooncake" });
+    expect(late.rows).toHaveLength(1001);
+  });
+
   test("the unit of JSON lines can be told", async () => {
     const { rows } = await read(sample("mooncake.jsonl"), { timeUnit: "s" });
     expect(rows.at(-1)).toEqual([3000, 600, 12]);
