@@ -177,10 +177,12 @@ async function runRewrite(argv: readonly string[], window: OptionSpec): Promise<
   });
   noteSkipped(file, reading.skipped);
   if (written > 0) return EXIT.ok;
-  throw usageError(
+  // The trace may have ended before, or have a gap there.
+  const end = Number.isFinite(part.seconds) ? ` to ${part.from + part.seconds}` : " on";
+  throw new OptionError(
     "--from",
-    `less than the trace is long: nothing of ${file} is left`,
-    `${part.from}`,
+    `Expected --from and --seconds to leave requests, got none of ${file} from second ` +
+      `${part.from}${end}: \`lazygraph trace inspect\` tells how long it is.`,
   );
 }
 
