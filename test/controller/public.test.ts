@@ -3,6 +3,7 @@ import { expect, test } from "vitest";
 import { ERROR_CODES } from "../../src/base/errors.ts";
 import { EVENT_NAMES } from "../../src/engine/events.ts";
 import * as index from "../../src/index.ts";
+import { LIMITS } from "../../src/wire/protocol.ts";
 
 function read(path: string): string {
   return readFileSync(new URL(`../../${path}`, import.meta.url), "utf8");
@@ -20,11 +21,25 @@ test("docs/protocol.md names every message", () => {
   }
 });
 
-test("docs/protocol.md gives the limits there are", () => {
-  const protocol = read("docs/protocol.md");
-  for (const [, name] of read("src/wire/protocol.ts").matchAll(/^ {2}(\w+): [\d_< ]+,$/gm)) {
-    expect(protocol).toContain(`\`${name}\``);
+test("docs/protocol.md gives each limit in its table, with its value", () => {
+  const rows = read("docs/protocol.md").matchAll(/^\| ((?:`\w+`(?:, )?)+) \| (.+) \|$/gm);
+  const values = new Map(
+    [...rows].flatMap(([, names = "", text = ""]) =>
+      [...names.matchAll(/\w+/g)].map(([name]) => [name, text] as const),
+    ),
+  );
+  for (const [name, value] of Object.entries(LIMITS)) {
+    const told = name === "frameBytes" ? "1 MiB" : value.toLocaleString("en");
+    expect(` ${values.get(name)} `, name).toContain(` ${told}`);
   }
+});
+
+test("docs/protocol.md names every field of a start", () => {
+  const [, fields = ""] = /interface Start \{(.*?)^\}/ms.exec(read("src/wire/protocol.ts")) ?? [];
+  const names = [...fields.matchAll(/readonly (\w+)\??:/g)].map(([, name]) => name);
+  expect(names).toContain("more");
+  const page = read("docs/protocol.md");
+  for (const name of names) expect(page).toMatch(new RegExp(`\`(start\\.)?${name}\``));
 });
 
 test("docs/errors.md names every channel", () => {
