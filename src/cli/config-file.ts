@@ -19,14 +19,17 @@ export const CONFIG_HELP = `  --config FILE         options from a JSON file (de
                         {"mode": "lazy", "settle-within": 600, "pin": ["FULL:24"]}; the command line
                         and the environment win`;
 
-/** Options that a variable of the environment sets as well, and which it wins over the file. */
-const VARIABLES: Readonly<Record<string, string>> = {
-  engine: "LAZYGRAPH_ENGINE",
-  "http-token-file": "LAZYGRAPH_HTTP_TOKEN",
-  keys: "LAZYGRAPH_CONTROLLER_KEYS",
-  mode: "LAZYGRAPH_MODE",
-  "plan-dir": "LAZYGRAPH_PLAN_DIR",
-  reserve: "LAZYGRAPH_RESERVE",
+/**
+ * Options that variables of the environment set as well, and which these win over the file. Of keys
+ * without a folder the secret one decides: the public one may be there for an engine.
+ */
+const VARIABLES: Readonly<Record<string, readonly string[]>> = {
+  engine: ["LAZYGRAPH_ENGINE"],
+  "http-token-file": ["LAZYGRAPH_HTTP_TOKEN"],
+  keys: ["LAZYGRAPH_CONTROLLER_KEYS", "LAZYGRAPH_SERVER_SECRET_KEY"],
+  mode: ["LAZYGRAPH_MODE"],
+  "plan-dir": ["LAZYGRAPH_PLAN_DIR"],
+  reserve: ["LAZYGRAPH_RESERVE"],
 };
 
 /** Options that are numbers; the rest are texts. */
@@ -138,8 +141,8 @@ function merged(
     const kind = name !== "config" && Object.hasOwn(spec, name) ? spec[name] : undefined;
     if (kind === undefined) throw unknown(file, name, spec);
     const text = kind === "boolean" ? flagOf(file, name, value) : textOf(file, name, value);
-    const variable = environment[VARIABLES[name] ?? ""] ?? "";
-    if (variable !== "" || strings.has(name) || overruled.has(name)) continue;
+    const isExported = VARIABLES[name]?.some((variable) => (environment[variable] ?? "") !== "");
+    if (isExported || strings.has(name) || overruled.has(name)) continue;
     if (kind === "string") strings.set(name, text);
     else if (text === "true") flags.add(name);
   }

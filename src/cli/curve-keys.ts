@@ -1,6 +1,9 @@
+import { counted } from "../base/counted.ts";
 import { OptionError } from "../base/errors.ts";
 import type { CurveOptions } from "../wire/curve.ts";
 import { isLoopback } from "../wire/endpoint.ts";
+import { isPair } from "../wire/key-proof.ts";
+import { isCurveKey } from "../wire/z85.ts";
 import { TOKEN_VARIABLE } from "./http-side.ts";
 import { readControllerKeys } from "./key-folder.ts";
 import type { OptionSpec, ParsedOptions } from "./options.ts";
@@ -53,18 +56,41 @@ export async function curveKeys(
         "bind to 127.0.0.1.",
     );
   }
+  return checkedKeys(publicKey, secretKey, clients);
+}
+
+/** Sentences name the variable, and none shows what is in it: a secret may be in the wrong one. */
+function checkedKeys(publicKey: string, secretKey: string, clients: string): CurveOptions {
   for (const [name, key] of [
     [PUBLIC, publicKey],
     [SECRET, secretKey],
   ] as const) {
-    if (key.length !== 40) {
-      throw new OptionError(
-        name,
-        `Expected ${name} to be a Z85 key of 40 characters, got ${key.length} characters: set ` +
-          `${PUBLIC} and ${SECRET}, or neither.`,
-      );
-    }
+    if (isCurveKey(key)) continue;
+    throw new OptionError(
+      name,
+      `Expected ${name} to be a Z85 key of 40 characters, got ${charactersOf(key)}: set ` +
+        `${PUBLIC} and ${SECRET}, or neither.`,
+    );
+  }
+  if (!isPair({ publicKey, secretKey })) {
+    throw new OptionError(
+      SECRET,
+      `Expected ${SECRET} to be the secret key of ${PUBLIC}, got another one's: put back the pair ` +
+        "that belongs together, or make a new one.",
+    );
   }
   if (clients === "") return { publicKey, secretKey };
-  return { publicKey, secretKey, allowedClients: clients.split(",").map((key) => key.trim()) };
+  const allowedClients = clients.split(",").map((key) => key.trim());
+  const wrong = allowedClients.find((key) => !isCurveKey(key));
+  if (wrong === undefined) return { publicKey, secretKey, allowedClients };
+  throw new OptionError(
+    CLIENTS,
+    `Expected ${CLIENTS} to be Z85 keys of 40 characters with commas between them, got one of ` +
+      `${charactersOf(wrong)}: \`lazygraph keys show FOLDER\` prints an engine's public key.`,
+  );
+}
+
+function charactersOf(key: string): string {
+  const count = counted(key.length, "character");
+  return key.length === 40 ? `${count} that are no key` : count;
 }

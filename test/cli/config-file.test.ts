@@ -49,6 +49,8 @@ test("the command line wins over the environment, that over the file", async () 
   const secrets = await config({ keys: "/file", "http-token-file": "/token" });
   const own = { LAZYGRAPH_CONTROLLER_KEYS: "/own", LAZYGRAPH_HTTP_TOKEN: "x".repeat(16) };
   expect(merged([], { LAZYGRAPH_CONFIG: secrets, ...own }).strings).toEqual({});
+  const exported = { LAZYGRAPH_CONFIG: secrets, LAZYGRAPH_SERVER_SECRET_KEY: "x".repeat(40) };
+  expect(merged([], exported).strings).not.toHaveProperty("keys");
   expect(merged([], { LAZYGRAPH_CONFIG: secrets }).strings).toMatchObject({ keys: "/file" });
 });
 

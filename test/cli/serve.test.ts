@@ -170,6 +170,20 @@ describe("beyond loopback", () => {
     expect(stderr).toContain("Expected LAZYGRAPH_SERVER_KEY to be a Z85 key of 40 characters");
     expect(stderr).not.toContain(secretKey);
   });
+
+  test.for([
+    ["another pair's secret", "LAZYGRAPH_SERVER_SECRET_KEY", curveKeyPair().secretKey],
+    ["what is no Z85", "LAZYGRAPH_SERVER_KEY", "~".repeat(40)],
+    ["a client's key that is cut off", "LAZYGRAPH_CLIENT_KEYS", curveKeyPair().publicKey.slice(1)],
+    ["a key's place left empty", "LAZYGRAPH_CLIENT_KEYS", `${curveKeyPair().publicKey},`],
+  ])("%s is refused by its variable, and not shown", async ([, name = "", value = ""]) => {
+    const { publicKey, secretKey } = curveKeyPair();
+    const pair = { LAZYGRAPH_SERVER_KEY: publicKey, LAZYGRAPH_SERVER_SECRET_KEY: secretKey };
+    const { code, stderr } = await finish(options, { ...pair, [name]: value });
+    expect(code).toBe(2);
+    expect(stderr).toMatch(new RegExp(`^lazygraph: Expected ${name} to be .*_OPTION\\]\n$`));
+    expect(stderr).not.toContain(value);
+  });
 });
 
 describe("lazygraph status", () => {
