@@ -53,13 +53,19 @@ async function serverVariables(folder: string, environment: NodeJS.ProcessEnv): 
         "mount the folder instead.",
     );
   }
+  // Without the variable a controller lets in whoever knows its public key; a folder lets in nobody.
+  if (clients.length === 0) {
+    throw new OptionError(
+      "FOLDER",
+      `Expected engines that are allowed in ${JSON.stringify(folder)}, got none: ` +
+        "`lazygraph keys allow FOLDER KEY` first, or the variables would let in every engine.",
+    );
+  }
   const token = await readToken(undefined, environment);
   return {
     LAZYGRAPH_SERVER_KEY: publicKey,
     LAZYGRAPH_SERVER_SECRET_KEY: secretKey,
-    ...(clients.length === 0
-      ? {}
-      : { LAZYGRAPH_CLIENT_KEYS: clients.map(({ key }) => key).join(",") }),
+    LAZYGRAPH_CLIENT_KEYS: clients.map(({ key }) => key).join(","),
     [TOKEN_VARIABLE]: token ?? randomBytes(TOKEN_BYTES).toString("hex"),
   };
 }

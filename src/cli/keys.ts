@@ -39,7 +39,8 @@ one that begins with a dash, as some made elsewhere do, is given as a file or as
   export   prints the secret keys of a controller's folder, an engine's, or one of each, as the
            variables that stand for them: --as env for the .env file of compose, an EnvironmentFile
            of systemd or a shell; --as secret, a Secret for \`kubectl apply -f -\`. With a
-           controller's comes the token of LAZYGRAPH_HTTP_TOKEN, or a new one
+           controller's, whose keys have no names, comes the token of LAZYGRAPH_HTTP_TOKEN, or a
+           new one
 
 Options:
   --server KEY   the controller's public key, for an engine's folder
@@ -56,7 +57,7 @@ Examples:
   lazygraph keys allow /etc/lazygraph/controller engine-0/public.key --engine engine-0
   lazygraph serve --endpoint tcp://0.0.0.0:5757 --keys /etc/lazygraph/controller
   LAZYGRAPH_ENGINE_KEYS=engine-0 LAZYGRAPH_ENDPOINT=tcp://HOST:5757 vllm serve MODEL
-  (umask 077; lazygraph keys export /etc/lazygraph/controller engine-0 --as env > deploy/.env)
+  (umask 077; lazygraph keys export compose/controller compose/engine --as env > deploy/.env)
 `;
 
 const OPTIONS: OptionSpec = {

@@ -1,5 +1,5 @@
 import { execFileSync } from "node:child_process";
-import { chmod, readdir, readFile, stat, writeFile } from "node:fs/promises";
+import { chmod, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { parseEnv } from "node:util";
 import { describe, expect, onTestFinished, test } from "vitest";
@@ -279,5 +279,13 @@ describe("lazygraph keys export", () => {
     const named = await finish(["keys", "export", controller, "--as", "secret"]);
     expect(named).toMatchObject({ code: 2, stdout: "" });
     expect(named.stderr).toContain("which no variable holds");
+  });
+
+  test("a controller that lets nobody in doesn't become one that lets everybody in", async () => {
+    const [controller, engine] = await both();
+    await rm(join(controller, "clients.keys"));
+    const none = await finish(["keys", "export", controller, engine, "--as", "env"]);
+    expect(none).toMatchObject({ code: 2, stdout: "" });
+    expect(none.stderr).toContain("Expected engines that are allowed in");
   });
 });
