@@ -25,15 +25,19 @@ export function settledTable(engine: EngineSnapshot): string {
   return table.toString();
 }
 
-/** The same on one line, for logs; without a reason of an engine that never settled. */
+/**
+ * The same on one line, for logs; without a reason of an engine that never settled. A controller
+ * that came after ready didn't see what was before, and leaves it out.
+ */
 export function settledText(engine: EngineSnapshot, reason: string | undefined): string {
   const notCaptured = engine.graphsPlanned - engine.graphsCaptured;
+  const { captureBeforeReadySeconds: before, readyToSettledSeconds: after } = engine;
   const facts = [
     `${graphsText(engine)} graphs`,
     ...(notCaptured > 0 ? [notCapturedText(engine, notCaptured)] : []),
     mebibytesText(engine.takenBytes),
-    `${secondsText(engine.captureBeforeReadySeconds)} before ready`,
-    ...(reason === undefined ? [] : [`settled ${secondsText(engine.readyToSettledSeconds)} after`]),
+    ...(before === undefined ? [] : [`${secondsText(before)} before ready`]),
+    ...(reason === undefined || after === undefined ? [] : [`settled ${secondsText(after)} after`]),
     `longest capture ${millisecondsText(engine.longestCaptureMs)}`,
     `mode ${engine.mode}`,
   ];

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { printable } from "../../src/base/printable.ts";
-import { enginesTable, graphsTable, settledTable } from "../../src/cli/table.ts";
+import { enginesTable, graphsTable, settledTable, settledText } from "../../src/cli/table.ts";
 import { createEngineRecord } from "../../src/engine/record.ts";
 import { type EngineSnapshot, type GraphSnapshot, snapshotOf } from "../../src/engine/snapshot.ts";
 
@@ -81,6 +81,14 @@ test("what is not known yet says so, and a simulated engine is labelled", () => 
     "longest capture": "none",
   });
   expect(rows).not.toHaveProperty("not captured");
+});
+
+test("the line for logs leaves out what a later controller didn't see", () => {
+  const seen = { captureBeforeReadySeconds: 0.07, readyToSettledSeconds: 12.34 };
+  expect(settledText(snapshot(seen), "done")).toContain(
+    "0.070 s before ready, settled 12.3 s after, longest",
+  );
+  expect(settledText(snapshot({}), "done")).not.toMatch(/ready|not yet/);
 });
 
 test("one row per engine, lost and settled ones marked", () => {
