@@ -22,12 +22,21 @@ export const KEY_HELP = `  --keys FOLDER         CURVE keys of \`lazygraph keys\
                         there must be some (default: LAZYGRAPH_CONTROLLER_KEYS, else the keys in
                         the environment, else none)`;
 
+/** A folder of keys, and what sentences call it by: the option, or the variable that names it. */
+export interface KeyFolder {
+  readonly name: string;
+  readonly path: string;
+}
+
 /** The folder that an option or the environment names. */
 export function keyFolder(
   { strings }: ParsedOptions,
   environment: NodeJS.ProcessEnv,
-): string | undefined {
-  return strings.get("keys") ?? (environment[FOLDER]?.trim() || undefined);
+): KeyFolder | undefined {
+  const given = strings.get("keys");
+  if (given !== undefined) return { name: "--keys", path: given };
+  const path = environment[FOLDER]?.trim() ?? "";
+  return path === "" ? undefined : { name: FOLDER, path };
 }
 
 /**
@@ -38,12 +47,12 @@ export function keyFolder(
  * @param onProblem told when the list of clients can't be used any more
  */
 export async function curveKeys(
-  folder: string | undefined,
+  folder: KeyFolder | undefined,
   environment: NodeJS.ProcessEnv,
   endpoint: string,
   onProblem: (sentence: string) => void,
 ): Promise<CurveOptions | undefined> {
-  if (folder !== undefined) return readControllerKeys("--keys", folder, onProblem);
+  if (folder !== undefined) return readControllerKeys(folder.name, folder.path, onProblem);
   const publicKey = environment[PUBLIC]?.trim() ?? "";
   const secretKey = environment[SECRET]?.trim() ?? "";
   const clients = environment[CLIENTS]?.trim() ?? "";

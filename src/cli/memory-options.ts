@@ -33,7 +33,7 @@ export function memoryOptions(
   environment: NodeJS.ProcessEnv,
   command: readonly string[] = [],
 ): MemoryOptions {
-  // The engine reads it too and would not start with a wrong one, whatever the option says.
+  // The engine reads it too and would run as stock with a wrong one, whatever the option says.
   const exported = reserveOf("LAZYGRAPH_RESERVE", environmentText(environment));
   const reserve = reserveOf("--reserve", options.strings.get("reserve")) ?? exported;
   const reserveBytes = sizeOption(options, "reserve-bytes");

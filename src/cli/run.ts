@@ -19,7 +19,14 @@ import { type CacheUse, cacheUse, startCaches } from "./cache-use.ts";
 import { type Child, type ChildEnd, startChild, startExitCode } from "./child.ts";
 import { closeWithin } from "./close-within.ts";
 import { CONFIG_HELP, CONFIG_OPTIONS, withConfig } from "./config-file.ts";
-import { curveKeys, KEY_HELP, KEY_OPTIONS, keyFolder, SECRET_VARIABLES } from "./curve-keys.ts";
+import {
+  curveKeys,
+  KEY_HELP,
+  KEY_OPTIONS,
+  type KeyFolder,
+  keyFolder,
+  SECRET_VARIABLES,
+} from "./curve-keys.ts";
 import { EXIT, errorLine, note, quote, reportError } from "./errors.ts";
 import { isHangupIgnored } from "./hangup.ts";
 import { HTTP_HELP, HTTP_OPTIONS, type HttpSide, httpSide, openHttpServer } from "./http-side.ts";
@@ -124,7 +131,7 @@ interface RunOptions {
   readonly caches: CacheUse | undefined;
   readonly settleWithinSeconds: number | undefined;
   readonly enginesMax: number | undefined;
-  readonly keys: string | undefined;
+  readonly keys: KeyFolder | undefined;
   readonly http: HttpSide | undefined;
   readonly planning: ReturnType<typeof planOptions>;
   readonly memory: MemoryOptions;

@@ -12,7 +12,7 @@ import {
   requireRereadable,
   withConfig,
 } from "./config-file.ts";
-import { curveKeys, KEY_HELP, KEY_OPTIONS, keyFolder } from "./curve-keys.ts";
+import { curveKeys, KEY_HELP, KEY_OPTIONS, type KeyFolder, keyFolder } from "./curve-keys.ts";
 import { Denials } from "./denials.ts";
 import { choice, note } from "./errors.ts";
 import { growHeap } from "./heap-growth.ts";
@@ -174,7 +174,7 @@ interface ServeOptions {
   readonly mode: Mode;
   readonly settleWithinSeconds: number | undefined;
   readonly enginesMax: number | undefined;
-  readonly keys: string | undefined;
+  readonly keys: KeyFolder | undefined;
   readonly http: HttpSide;
   readonly endpoint: string;
   readonly planning: ReturnType<typeof planOptions>;

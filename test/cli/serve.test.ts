@@ -171,6 +171,12 @@ describe("beyond loopback", () => {
     expect(stderr).not.toContain(secretKey);
   });
 
+  test("a folder of keys that isn't there is told by the variable that names it", async () => {
+    const { code, stderr } = await finish(options, { LAZYGRAPH_CONTROLLER_KEYS: "/nowhere" });
+    expect(code).toBe(2);
+    expect(stderr).toContain("Expected LAZYGRAPH_CONTROLLER_KEYS to name a readable file");
+  });
+
   test.for([
     ["another pair's secret", "LAZYGRAPH_SERVER_SECRET_KEY", curveKeyPair().secretKey],
     ["what is no Z85", "LAZYGRAPH_SERVER_KEY", "~".repeat(40)],
