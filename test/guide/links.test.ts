@@ -51,6 +51,18 @@ test("modules that the policies' page names are there", () => {
   expect(lost).toEqual([]);
 });
 
+test("the plugin's page has every module but those that vLLM's folder keeps to itself", () => {
+  const root = join(ROOT, "worker/src/lazygraph_vllm");
+  const page = readFileSync(join(ROOT, "worker/README.md"), "utf8");
+  const files = readdirSync(root, { recursive: true, encoding: "utf8" });
+  const modules = files.filter((name) => name.endsWith(".py") && !basename(name).startsWith("__"));
+  const named = new Set([...page.matchAll(/`(\w+\.py)`/g)].map(([, name]) => name));
+  const lost = [...named].filter((name) => !modules.some((file) => basename(file) === name));
+  expect(lost).toEqual([]);
+  const untold = modules.filter((file) => dirname(file) !== "vllm" && !named.has(basename(file)));
+  expect(untold).toEqual([]);
+});
+
 test("the manual and the notebook have every page between them", () => {
   const readme = readFileSync(join(ROOT, "README.md"), "utf8");
   for (const page of PAGES.filter((name) => name.startsWith("docs/"))) {
