@@ -9,10 +9,12 @@ import { replaceFile } from "../base/replace-file.ts";
 import type { StartResult } from "../startup/start.ts";
 import { comparison, waterfall } from "../startup/text.ts";
 import { type TraceEvent, traceEvents } from "../startup/trace-events.ts";
-import { EXIT, note, quote, usageError } from "./errors.ts";
+import { startExitCode } from "./child.ts";
+import { EXIT, note, quote, reportError, usageError } from "./errors.ts";
 import { numberOption } from "./number-option.ts";
 import { type ParsedOptions, parseOptions, secondsOption } from "./options.ts";
 import { requirePlugin } from "./require-plugin.ts";
+import { requireExecutable } from "./start-error.ts";
 import { type StartupDocument, startupDocument } from "./startup-document.ts";
 import { startupPage } from "./startup-page.ts";
 import type { Variant } from "./startup-run.ts";
@@ -41,8 +43,9 @@ Options:
   --help, -h            this text
 
 A server's port is the one that its command or the file of its --config names, else 8000; {port} is
-replaced by a free one. Where somebody listens already no start is begun. A start that fails is told and the others go on; a variant that fails twice is left out, and the
-exit code is 1.
+replaced by a free one. Where somebody listens already no start is begun. A start that fails is told
+and the others go on; a variant that fails twice is left out, and the exit code is 1; 127 when there
+is no such COMMAND, 126 when it can't be executed.
 
 Examples:
   lazygraph startup -- vllm serve MODEL
@@ -89,6 +92,13 @@ export async function runStartup(argv: readonly string[]): Promise<number> {
   });
   const withinSeconds = secondsOption(options, "within") ?? Number.POSITIVE_INFINITY;
   const folder = options.strings.get("out") ?? "lazygraph-startup";
+  // The others are the shell's, which tells in their logs what it doesn't find.
+  try {
+    await requireExecutable(variants[0]?.command[0] ?? "", process.env);
+  } catch (error) {
+    reportError(error);
+    return startExitCode(error);
+  }
   for (const { name, command } of variants) {
     requireAnswerable(name, command);
     await requirePlugin(command, process.env);

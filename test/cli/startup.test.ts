@@ -2,7 +2,7 @@
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdir, open, readFile, writeFile } from "node:fs/promises";
+import { mkdir, open, readFile, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
 import { freePort } from "../../src/bench/engine-command.ts";
@@ -88,6 +88,14 @@ test("a command that ends before it is ready is told by its code", async () => {
   await mkdir(join(folder, "full", "startup.json"), { recursive: true });
   const full = await finish(["startup", "--out", join(folder, "full"), ...words.slice(2)]);
   expect(full.stderr).toMatch(/Expected to write the result into .*\[ERR_LAZYGRAPH_BENCH\]\n$/);
+});
+
+test("a command that isn't there is told at once, and not by a start that failed", async () => {
+  const folder = join(await temporaryFolder(), "out");
+  const { code, stderr } = await finish(["startup", "--out", folder, "--", "no-such-server"]);
+  expect(code).toBe(127);
+  expect(stderr).toMatch(/^lazygraph: Expected a command that exists .*_COMMAND_NOT_FOUND\]\n$/);
+  await expect(stat(folder)).rejects.toMatchObject({ code: "ENOENT" });
 });
 
 test.for([
