@@ -92,17 +92,15 @@ export async function runStartup(argv: readonly string[]): Promise<number> {
   });
   const withinSeconds = secondsOption(options, "within") ?? Number.POSITIVE_INFINITY;
   const folder = options.strings.get("out") ?? "lazygraph-startup";
-  // The others are the shell's, which tells in their logs what it doesn't find.
+  for (const { name, command } of variants) requireAnswerable(name, command);
+  // Variants are the shell's, which tells in their logs what it doesn't find.
   try {
     await requireExecutable(variants[0]?.command[0] ?? "", process.env);
   } catch (error) {
     reportError(error);
     return startExitCode(error);
   }
-  for (const { name, command } of variants) {
-    requireAnswerable(name, command);
-    await requirePlugin(command, process.env);
-  }
+  for (const { command } of variants) await requirePlugin(command, process.env);
   await makeFolder(folder).catch((error: unknown) => {
     throw usageError("--out", `a folder that can be made (${codeOf(error)})`, folder);
   });
