@@ -198,3 +198,26 @@ def test_a_drafters_weights_count_as_well() -> None:
     drafter = torch.nn.Linear(2, 2, device="meta")
     wrapper.worker.model_runner.speculator = type("Speculator", (), {"model": drafter})()
     assert "on no device" in rank.preflight(wrapper, "FULL:4", 1)["reason"]
+
+
+def test_what_was_on_no_device_from_the_start_is_nobodys_reload(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import torch
+
+    import builders
+
+    layers: list[Any] = []
+    init = builders.Wrapper.__init__
+
+    def with_unused(self: Any, *args: Any, **kwargs: Any) -> None:
+        init(self, *args, **kwargs)
+        layer = with_weights(self)
+        layer.register_buffer("unused", torch.empty(1, device="meta"))
+        layers.append(layer)
+
+    monkeypatch.setattr(builders.Wrapper, "__init__", with_unused)
+    wrapper, _ = start()
+    assert rank.preflight(wrapper, "FULL:4", 1)["reason"] is None
+    Transfer(layers[0]).start_weight_update()
+    assert "on no device" in rank.preflight(wrapper, "FULL:4", 1)["reason"]

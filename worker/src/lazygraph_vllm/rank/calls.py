@@ -192,7 +192,7 @@ def preflight(
         reason = f"failed before: {state.failed[graph]}"
     elif (why := state.adapter.why_never(state.runner)) is not None:
         reason = why
-    elif (why := state.adapter.why_not_now(wrapper.worker)) is not None:
+    elif (why := state.adapter.why_not_now(wrapper.worker, state.absent_weights)) is not None:
         reason, later = why, True
     else:
         needs = (free_bytes_min, headroom_bytes_min, reserve_bytes)

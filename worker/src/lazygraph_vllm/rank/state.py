@@ -38,6 +38,7 @@ class RankState:
         verified: largest relative difference to an ungraphed run, of what was checked.
         mismatched: the same of those that failed the check.
         epoch: counts changes of ``captured``, the same on all ranks.
+        absent_weights: how many were on no device when the engine came up.
     """
 
     def __init__(self, adapter: Adapter, runner: Any, tiers: Sequence[Sequence[str]] = ()) -> None:
@@ -57,6 +58,7 @@ class RankState:
         self.verified: dict[str, float] = {}
         self.mismatched: dict[str, float] = {}
         self.epoch = 0
+        self.absent_weights = adapter.absent_weights(runner)
 
     def hash(self) -> str:
         """Equal on all ranks exactly when they hold the same graphs at the same epoch."""

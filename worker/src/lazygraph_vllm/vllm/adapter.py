@@ -294,13 +294,19 @@ class Adapter(ABC):
         """What must hold in vLLM while a capture is under way, and must not outside it."""
         return _capturing(runner)
 
-    def why_not_now(self, worker: Any) -> str | None:
+    def absent_weights(self, runner: Any) -> int:
+        """How many weights and buffers are on no device: for ``why_not_now``."""
+        return weights.absent(runner)
+
+    def why_not_now(self, worker: Any, absent_weights: int) -> str | None:
         """Why nothing can be captured between these two steps, as a sentence.
 
         Args:
             worker: vLLM's ``Worker``.
+            absent_weights: what ``absent_weights`` was when the engine came up.
         """
-        return weights.why_not_now(worker) or connectors.why_not_now(worker.model_runner)
+        runner = worker.model_runner
+        return weights.why_not_now(worker, absent_weights) or connectors.why_not_now(runner)
 
     def why_never(self, runner: Any) -> str | None:
         """Why nothing can be captured on this engine any more, as a sentence."""

@@ -16,13 +16,23 @@ from itertools import chain
 from typing import Any
 
 
-def why_not_now(worker: Any) -> str | None:
-    """Why nothing may be captured with this worker's weights now; ``None``: they are all there."""
+def why_not_now(worker: Any, absent_before: int) -> str | None:
+    """Why nothing may be captured with this worker's weights now; ``None``: they are all there.
+
+    Args:
+        worker: vLLM's ``Worker``.
+        absent_before: how many were on no device when the engine came up: nothing reads those.
+    """
     if getattr(worker, "_weight_update_active", False):
         return "its weights are being replaced: finish_weight_update ends that"
-    if any(tensor.is_meta for tensor in _tensors(worker.model_runner)):
+    if absent(worker.model_runner) > absent_before:
         return "some of its weights are on no device: whoever reloads them isn't done yet"
     return None
+
+
+def absent(runner: Any) -> int:
+    """How many weights and buffers of this runner's models are on no device."""
+    return sum(tensor.is_meta for tensor in _tensors(runner))
 
 
 def _tensors(runner: Any) -> Iterator[Any]:
