@@ -2,7 +2,7 @@
 # OpenTelemetry's `http.client.request.duration` of one answer, which comes in pieces for a second as
 # tokens do, is a second for JavaScript's fetch and Python's requests, and the time to the head for
 # httpx, httpx2 (OpenAI's client) and aiohttp: spans and histograms end there, though `get()` returns
-# the whole body. On one dashboard the latter's engine is a hundred times as fast; and an answer that
+# the whole body. On one dashboard the latter's engine seems many times as fast; and an answer that
 # breaks off, for which all of them raise, is a success.
 # Seen with the instrumentations of httpx, aiohttp and requests 0.66b1 and of undici 0.33.0: the
 # output below.
