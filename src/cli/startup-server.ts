@@ -27,7 +27,15 @@ export function serverUrlOf(command: readonly string[], free: number): URL {
 /** The port that a command names, or vLLM's own. */
 export function portOf(command: readonly string[], free: number): number {
   if (asksForPort(command)) return free;
-  return portNumber(vllmOption(command, "port")) ?? DEFAULT_PORT;
+  return portNumber(simulatedPort(command) ?? vllmOption(command, "port")) ?? DEFAULT_PORT;
+}
+
+/** What our simulated engine has in `--http`; before it that is of a `lazygraph run` around it. */
+function simulatedPort(command: readonly string[]): string | undefined {
+  const words = commandWords(command);
+  const at = words.indexOf("simulated-engine");
+  if (at === -1) return undefined;
+  return /:(\d+)$/.exec(vllmOption(words.slice(at), "http") ?? "")?.[1];
 }
 
 /** The words to start, with a free port in the place of `{port}`. */

@@ -42,10 +42,10 @@ Options:
   --quiet               no waterfalls on stderr
   --help, -h            this text
 
-A server's port is the one that its command or the file of its --config names, else 8000; {port} is
-replaced by a free one. Where somebody listens already no start is begun. A start that fails is told
-and the others go on; a variant that fails twice is left out, and the exit code is 1; 127 when there
-is no such COMMAND, 126 when it can't be executed.
+A server's port is the one that its command or the file of its --config names, a simulated engine's
+that of --http, else 8000; {port} is replaced by a free one. Where somebody listens already no start
+is begun. A start that fails is told and the others go on; a variant that fails twice is left out,
+and the exit code is 1; 127 when there is no such COMMAND, 126 when it can't be executed.
 
 Examples:
   lazygraph startup -- vllm serve MODEL

@@ -26,6 +26,12 @@ test.for([
   [["/bin/sh", "-c", "exec vllm serve M --port 9002"], 9002],
   [["sh", "-c", "exec lazygraph run --http 127.0.0.1:1 -- vllm serve M --port=9003; true"], 9003],
   [[...SERVE, "--port", "9000", "--port", "9004"], 9004],
+  [["lazygraph", "simulated-engine", "--http", "127.0.0.1:9005"], 9005],
+  [
+    ["sh", "-c", "exec lazygraph run --http=[::1]:1 -- lazygraph simulated-engine --http=:9006"],
+    9006,
+  ],
+  [["lazygraph", "run", "--http", "127.0.0.1:1", "--", ...SERVE], 8000],
   [SERVE, 8000],
 ] as const)("the port of %j", ([command, port]) => {
   expect(portOf(command, 4321)).toBe(port);
