@@ -9,6 +9,7 @@ import { systemClock } from "../base/clock.ts";
 import { codeOf, type ErrorCode, messageOf, OptionError } from "../base/errors.ts";
 import { hideSecretOptions } from "../base/secrets.ts";
 import { type Controller, createController } from "../controller/controller.ts";
+import { toldSnapshot } from "../controller/told-session.ts";
 import type { EngineSnapshot } from "../engine/snapshot.ts";
 import { launcherCommand } from "../launcher/command.ts";
 import { askLauncher } from "../launcher/status.ts";
@@ -339,7 +340,10 @@ async function writeReport(
   engines: readonly EngineSnapshot[],
 ): Promise<void> {
   try {
-    await report?.write({ command: hideSecretOptions(command), engines });
+    await report?.write({
+      command: hideSecretOptions(command),
+      engines: engines.map(toldSnapshot),
+    });
   } catch (error) {
     process.stderr.write(`${errorLine(error)}\n`);
   }

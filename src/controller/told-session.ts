@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import { dropOldest } from "../base/drop-oldest.ts";
+import type { EngineSnapshot } from "../engine/snapshot.ts";
 import { ENGINES_MAX } from "./options.ts";
 
 /** Hexadecimal digits. */
@@ -19,4 +20,9 @@ export function toldSession(session: string): string {
   digests.set(session, digest);
   dropOldest(digests, ENGINES_MAX);
   return digest;
+}
+
+/** A picture for whoever may read it, over HTTP or in a file. */
+export function toldSnapshot(snapshot: EngineSnapshot): EngineSnapshot {
+  return { ...snapshot, session: toldSession(snapshot.session) };
 }

@@ -4,7 +4,7 @@ import * as v from "valibot";
 import { exactFields, oneOf } from "../base/schema.ts";
 import { shownWhole } from "../base/shown.ts";
 import type { Announcement } from "../controller/call-options.ts";
-import { toldSession } from "../controller/told-session.ts";
+import { toldSnapshot } from "../controller/told-session.ts";
 import type { SleepOptions, WakeOptions } from "../engine/sleep.ts";
 import type { EngineSnapshot } from "../engine/snapshot.ts";
 import { LIMITS, MODES } from "../wire/protocol.ts";
@@ -19,7 +19,7 @@ export const ENGINES: readonly Route[] = [
   {
     method: "GET",
     path: /^\/v1\/engines$/,
-    answer: ({ controller }) => ({ engines: controller.engines().map(told) }),
+    answer: ({ controller }) => ({ engines: controller.engines().map(toldSnapshot) }),
   },
   { method: "GET", path: /^\/v1\/engines\/([^/]+)$/, answer: getEngine },
   { method: "PUT", path: /^\/v1\/engines\/([^/]+)\/mode$/, answer: putMode },
@@ -29,13 +29,8 @@ export const ENGINES: readonly Route[] = [
   { method: "POST", path: /^\/v1\/engines\/([^/]+)\/wake$/, waits: true, answer: postWake },
 ];
 
-/** A picture for whoever may read. */
-function told(snapshot: EngineSnapshot): EngineSnapshot {
-  return { ...snapshot, session: toldSession(snapshot.session) };
-}
-
 function getEngine(request: Request): EngineSnapshot {
-  return told(findEngine(request));
+  return toldSnapshot(findEngine(request));
 }
 
 function findEngine({ controller, engine }: Request): EngineSnapshot {

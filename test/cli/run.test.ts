@@ -327,6 +327,11 @@ describe("with a simulated engine as the command", () => {
     expect(engines).toMatchObject([
       { engine: "simulated", mode: "idle", settled: true, graphsCaptured: 102 },
     ]);
+    // Who knows a session can pass for its engine, and a file may be read by others.
+    const [, session] = /"session":"([^"]+)"/.exec(stdout) ?? [];
+    expect(session).toBeDefined();
+    expect(engines[0].session).toMatch(/^[0-9a-f]{16}$/);
+    expect(engines[0].session).not.toBe(session);
   });
 
   test("eager has every graph before ready; --engine and --quiet hold", async () => {
