@@ -497,6 +497,17 @@ def test_a_failure_on_one_of_two_ranks_ends_the_engine_with_a_reason() -> None:
         capture(engine, "FULL:4")
 
 
+def test_the_reason_is_that_of_the_rank_that_failed_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine = make_engine(ranks=2).start()
+    engine.ranks[1].fail = {"FULL:4"}
+    gave_up = {"error": "RankFailedError: another rank failed", "short": False, "another": True}
+    monkeypatch.setattr(engine.ranks[0], "capture", lambda _: gave_up)
+    with pytest.raises(RuntimeError, match=r"failed on 1 of 2 ranks \(RuntimeError: broken\)"):
+        capture(engine, "FULL:4")
+
+
 def test_ranks_that_disagree_before_a_capture_end_the_engine() -> None:
     engine = make_engine(ranks=2).start()
     engine.ranks[1].forked = "x"

@@ -148,7 +148,11 @@ class Lockstep:
 
     def _book(self, rpc: Any, graph: str, answers: list[dict[str, Any]], result: Any) -> Result:
         state = self._state
-        errors = [a["error"] for a in answers if "error" in a]
+        # One that gave up because of another rank has no reason of its own.
+        failed = [a for a in answers if "error" in a]
+        errors = [a["error"] for a in failed if not a.get("another")] or [
+            a["error"] for a in failed
+        ]
         if errors and len(answers) > 1:
             # The other ranks wait in a collective for one that won't come, or hold a graph that
             # this one lacks. No step after this would be right.

@@ -19,7 +19,7 @@ from ..vllm.rank_hooks import let_go, take_over
 from .capture_first import First
 from .descriptors import unsupported
 from .graphs import CaptureError, CaptureMemoryError, RankGraphs
-from .guard import StartGuard, everywhere
+from .guard import RankFailedError, StartGuard, everywhere
 from .memory_answers import activation_missing, rank_memory, reclaim, shortage
 from .pairs import described, pairs_of
 from .sizing import model_shape
@@ -234,6 +234,7 @@ def capture(wrapper: Any, graph: str) -> dict[str, Any]:
             logger.exception("lazygraph: capturing %s failed", graph)
         answer = {
             "error": str(error), "short": short, "hash": state.hash(), "epoch": state.epoch,
+            "another": isinstance(error.__cause__, RankFailedError),
         }  # fmt: skip
         # After any other failure CUDA may not answer, and the reason must reach the engine.
         return answer | ({"memory": rank_memory(wrapper)} if short else {})

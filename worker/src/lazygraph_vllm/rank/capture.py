@@ -23,6 +23,7 @@ from ..protocol.messages import Captured
 from ..rules.pairs import Draft
 from . import memory
 from .descriptors import graph_id
+from .guard import everywhere
 from .pools import DEFAULT
 from .state import RankState
 
@@ -253,7 +254,8 @@ class Capturer:
         for name, ms, size in booked:
             self._state.captured[name] = Captured(graph=name, ms=ms, bytes=size)
             self._state.epoch += 1
-            if self.verify:
+            # A check runs the model on all ranks at once: none may be missing.
+            if self.verify and everywhere(self._state.adapter, True):
                 self._verify(name)
 
     def _verify(self, name: str) -> None:

@@ -18,7 +18,7 @@ from ..rules import local_fill
 from . import memory
 from .capture import Capturer
 from .descriptors import graph_id
-from .guard import StartGuard, everywhere
+from .guard import RankFailedError, StartGuard, everywhere, tell_failure
 from .pools import make_workspaces
 from .state import RankState
 
@@ -79,7 +79,23 @@ class FirstCapture:
         self._guard = guard
 
     def run(self, description: str) -> None:
-        """Warm up and capture, one pool after the other; ``description`` is vLLM's."""
+        """Warm up and capture, one pool after the other; ``description`` is vLLM's.
+
+        Raises:
+            RankFailedError: another rank failed; so that none waits for it.
+        """
+        adapter = self._state.adapter
+        try:
+            self._run(description)
+            # The last question, which a rank that failed after all others can answer.
+            everywhere(adapter, True)
+        except RankFailedError:
+            raise
+        except Exception:
+            tell_failure(adapter)
+            raise
+
+    def _run(self, description: str) -> None:
         wanted = set(self._first)
         self._began = time.perf_counter()
         self._warm_up()

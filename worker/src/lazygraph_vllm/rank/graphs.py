@@ -18,7 +18,7 @@ from . import memory
 from .capture import Capturer
 from .capture_first import First, FirstCapture
 from .dispatch import RankDispatch
-from .guard import StartGuard
+from .guard import StartGuard, tell_failure
 from .state import RankState
 
 
@@ -104,6 +104,8 @@ class RankGraphs:
                 self.capturer.run({desc.cg_mode: [desc]}, "lazygraph", home, flush=False)
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
+            if self.capturer.verify and graph not in state.captured:
+                tell_failure(state.adapter)  # the others ask whether it can be checked
             self.capturer.clean_up(graph, error)
             if memory.is_out_of_memory(error):
                 raise CaptureMemoryError(reason) from error

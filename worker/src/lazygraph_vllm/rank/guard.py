@@ -1,10 +1,11 @@
-"""Looks at each graph before ready, where memory is tight.
+"""Looks at each graph before ready, where memory is tight; and what all ranks agree on.
 
 On each rank, on the thread that runs the model, at every graph on all ranks alike.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,14 +65,44 @@ class StartGuard:
         return self.everywhere(torch.cuda.mem_get_info(self.device)[0] + cached >= need)
 
 
+class RankFailedError(RuntimeError):
+    """Another rank failed where this one did not; its own error is in vLLM's log."""
+
+
+# What a rank says when all are asked: the least of all answers counts.
+FAILED, NO, YES = -1, 0, 1
+
+
 def everywhere(adapter: Adapter, fine: bool) -> bool:
-    """Whether it is fine on all ranks; asked on all of them at the same point of their work."""
+    """Whether it is fine on all ranks; asked on all of them at the same point of their work.
+
+    Raises:
+        RankFailedError: another rank has failed meanwhile and asks nothing any more.
+    """
+    least = _least(adapter, YES if fine else NO)
+    if least == FAILED:
+        raise RankFailedError("another rank failed in its captures: vLLM's log has its error")
+    return least == YES
+
+
+def tell_failure(adapter: Adapter) -> None:
+    """Answer the next question of the others in the place of this rank, which has failed.
+
+    They would wait for it until the group's time limit, half an hour by default, and the engine for
+    them: it takes its ranks' answers in their order. Only where another question is certain to
+    come.
+    """
+    with contextlib.suppress(Exception):  # the failure itself is what is to be told
+        _least(adapter, FAILED)
+
+
+def _least(adapter: Adapter, answer: int) -> int:
     import torch
 
     ranks, group = adapter.cpu_group()
     if ranks == 1:
-        return fine
+        return answer
     # On the CPU, outside CUDA: a capture context may be open around it.
-    answer = torch.tensor([int(fine)])
-    torch.distributed.all_reduce(answer, torch.distributed.ReduceOp.MIN, group=group)
-    return bool(answer.item())
+    least = torch.tensor([answer])
+    torch.distributed.all_reduce(least, torch.distributed.ReduceOp.MIN, group=group)
+    return int(least.item())
