@@ -23,6 +23,7 @@ from lazygraph_vllm.vllm.allowed import (
     config_reason,
 )
 from lazygraph_vllm.vllm.choose import KNOWN
+from lazygraph_vllm.vllm.options import ATTENTION_FREE
 from lazygraph_vllm.vllm.table import ALWAYS_STOCK, WRONG, document
 from test_support import offloading, supported
 
@@ -104,6 +105,7 @@ TRAITS: dict[str, tuple[str, Any]] = {
     PIPELINE: ("parallel_config.pipeline_parallel_size", 2),
     MOE: ("model_config.is_moe", True),
     HYBRID: ("model_config.is_hybrid", True),
+    ATTENTION_FREE: ("model_config.is_attention_free", True),
     MULTIMODAL: ("model_config.is_multimodal_model", True),
     LORA: ("lora_config", SimpleNamespace()),
     SLEEP: ("model_config.enable_sleep_mode", True),

@@ -19,6 +19,7 @@ CONFIGURATION: tuple[Hook, ...] = (
         "config/model.py",
         "ModelConfig",
         "runner_type enforce_eager is_moe is_hybrid is_encoder_decoder is_multimodal_model "
+        "is_attention_free is_diffusion enable_prompt_embeds "
         "enable_sleep_mode served_model_name model dtype hf_text_config get_num_layers "
         "get_hidden_size get_vocab_size get_head_size get_num_kv_heads get_num_attention_heads",
         "the allow-list and the forecast",
@@ -35,13 +36,14 @@ CONFIGURATION: tuple[Hook, ...] = (
         "config/cache.py",
         "CacheConfig",
         "kv_offloading_size kv_cache_memory_bytes num_gpu_blocks block_size kv_cache_size_tokens "
-        "kv_sharing_fast_prefill",
+        "kv_sharing_fast_prefill cache_dtype",
         "the allow-list and the KV cache's size",
     ),
     *names(
         paths.COMPILATION,
         "CompilationConfig",
-        "mode cudagraph_mode cudagraph_capture_sizes static_forward_context cudagraph_mm_encoder",
+        "mode cudagraph_mode cudagraph_capture_sizes static_forward_context cudagraph_mm_encoder "
+        "use_inductor_graph_partition",
         "the allow-list and the plan",
     ),
     *names(
@@ -64,5 +66,11 @@ CONFIGURATION: tuple[Hook, ...] = (
         "AttentionConfig",
         "flash_attn_max_num_splits_for_cuda_graph",
         "the forecast",
+    ),
+    *names(
+        "config/attention.py",
+        "AttentionConfig",
+        "backend backend_per_kind flash_attn_version",
+        "the allow-list",
     ),
 )

@@ -161,6 +161,7 @@ HOOKS: tuple[Hook, ...] = (
         "total_consumed transient_peak_headroom",
         "what vLLM counted",
     ),
+    *names("config/vllm.py", "VllmConfig", "aux_output_config", "the allow-list"),
     *names(
         "config/parallel.py",
         "ParallelConfig",

@@ -35,6 +35,7 @@ from .vllm.allowed import (
     version_reason,
 )
 from .vllm.choose import NEWEST, adapter_for, plain
+from .vllm.options import ATTENTION_FREE, DIFFUSION
 
 # Importing vLLM from a cold disk is most of it, and takes up to half a minute.
 TIME_LIMIT_S = 120
@@ -179,7 +180,7 @@ def _untested(found: Sequence[str], version: str) -> list[str]:
 
 
 def _why_lazily(answer: Answer, version: str) -> str:
-    dense = not {MOE, HYBRID, MULTIMODAL} & set(answer.traits)
+    dense = not {MOE, HYBRID, MULTIMODAL, ATTENTION_FREE, DIFFUSION} & set(answer.traits)
     what = ", ".join(["dense models"] * dense + answer.traits)
     if answer.untested:
         return f"{what}: let in, although not all of this was tried on a GPU"

@@ -14,6 +14,7 @@ pytestmark = pytest.mark.vllm_contract
 
 from vllm.version import __version__  # noqa: E402
 
+from lazygraph_vllm.vllm import options  # noqa: E402
 from lazygraph_vllm.vllm.allowed import (  # noqa: E402
     DRAFTERS,
     LORA,
@@ -41,6 +42,17 @@ LLAMA = {
     "torch_dtype": "bfloat16",
 }
 
+MAMBA = {
+    "architectures": ["MambaForCausalLM"],
+    "model_type": "mamba",
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "state_size": 16,
+    "vocab_size": 128,
+    "torch_dtype": "bfloat16",
+}
+
 
 @pytest.fixture
 def configure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
@@ -55,8 +67,8 @@ def configure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
-    def build(**options: Any) -> Any:
-        (tmp_path / "config.json").write_text(json.dumps(LLAMA))
+    def build(model: dict[str, Any] = LLAMA, **options: Any) -> Any:
+        (tmp_path / "config.json").write_text(json.dumps(model))
         options = {"skip_tokenizer_init": True, "max_num_seqs": 64, **options}
         return EngineArgs(model=str(tmp_path), **options).create_engine_config()
 
@@ -147,7 +159,45 @@ def test_what_was_tried_by_itself_is_on_the_list(
     assert spread is not None and f"{trait} with {TENSOR}" in spread
 
 
-ABSENT = {"hisparse_config"} if __version__.startswith("0.26.") else set()
+def test_a_model_without_attention_is_no_dense_one(
+    configure: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vLLM runs it by the state of hybrid models, and captures through the tables of its states."""
+    # To 0.28 vLLM chooses its V1 runner for it.
+    monkeypatch.setenv("VLLM_USE_V2_MODEL_RUNNER", "1")
+    config = configure(MAMBA)
+    assert config.use_v2_model_runner and not config.model_config.is_hybrid
+    assert traits(config) == {options.ATTENTION_FREE}
+    reason = config_reason(config, __version__, allow_untested=False)
+    assert reason is not None and options.ATTENTION_FREE in reason
+    permitted = config_reason(config, __version__, allow_untested=True)
+    assert (permitted is None) is (AT >= (0, 31)), "0.26 writes through blocks of live requests"
+
+
+@pytest.mark.parametrize(
+    ("given", "trait"),
+    [
+        ({"kv_cache_dtype": "fp8"}, options.KV_TYPE),
+        ({"attention_backend": "FLASHINFER"}, options.BACKEND),
+        ({"attention_config": {"flash_attn_version": 2}}, options.BACKEND),
+        ({"compilation_config": {"use_inductor_graph_partition": True}}, options.PARTITION),
+        ({"enable_prompt_embeds": True}, options.EMBEDS),
+    ],
+)
+def test_what_changes_a_graph_is_seen_as_vllm_writes_it(
+    configure: Any, given: dict[str, Any], trait: str
+) -> None:
+    config = configure(**given)
+    assert trait in traits(config)
+    assert config_reason(config, __version__, allow_untested=False) is not None
+
+
+def test_vllms_own_words_for_what_was_tried_are_no_traits(configure: Any) -> None:
+    given = {"kv_cache_dtype": "auto", "attention_backend": "FLASH_ATTN"}
+    assert traits(configure(**given)) == set()
+
+
+ABSENT = {"hisparse_config", "aux_output_config"} if __version__.startswith("0.26.") else set()
 """What this version hasn't got yet."""
 
 
@@ -162,7 +212,7 @@ class Strict:
         if not hasattr(value, name):
             raise (AttributeError if name in ABSENT else LookupError)(f"{path}.{name}")
         found = getattr(value, name)
-        plain = found is None or isinstance(found, (int, float, str))
+        plain = found is None or isinstance(found, (int, float, str, dict))
         return found if plain else Strict(found, f"{path}.{name}")
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from . import breakable, connectors
+from . import breakable, connectors, options
 from .choose import KNOWN, adapter_for, plain
 from .drafts import METHODS
 from .v26 import V26
@@ -101,6 +101,7 @@ def traits(config: Any) -> frozenset[str]:
         BREAKABLE: breakable.switched_on(),
         f"{quantization} quantisation": quantization is not None,
     }
+    found |= dict.fromkeys(options.untried(config), True)
     if config.speculative_config is not None:
         method = getattr(config.speculative_config, "method", None)
         found[DRAFTERS.get(str(method), DRAFTS)] = True
@@ -182,7 +183,7 @@ def _refused(config: Any, version: str) -> str | None:
         (bool(model and model.enforce_eager), "enforce_eager turns CUDA graphs off"),
         (not config.use_v2_model_runner, "vLLM uses its V1 model runner here"),
         # 0.26 captures through block ids of requests that are alive: wrong recurrent state.
-        (before_0_27 and getattr(model, "is_hybrid", False), "hybrid models before vLLM 0.27"),
+        (before_0_27 and options.has_states(model), f"{_recurrent(model)} before vLLM 0.27"),
         (before_0_27 and getattr(model, "is_moe", False), f"{MOE} before vLLM 0.27"),
         (before_0_27 and getattr(model, "is_multimodal_model", False), MULTIMODAL),
         (bool(model and getattr(model, "is_encoder_decoder", False)), "encoder-decoder models"),
@@ -240,7 +241,7 @@ def _adapter_checks(config: Any, old: bool) -> tuple[tuple[bool, str], ...]:
         ),
         (getattr(lora, "fully_sharded_loras", False), f"{LORA} with --fully-sharded-loras"),
         (getattr(model, "is_moe", False), f"{LORA} on {MOE}"),
-        (getattr(model, "is_hybrid", False), f"{LORA} on {HYBRID}"),
+        (options.has_states(model), f"{LORA} on {_recurrent(model)}"),
         (getattr(model, "is_multimodal_model", False), f"{LORA} on {MULTIMODAL}"),
         (getattr(model, "enable_sleep_mode", False), f"{LORA} with {SLEEP}"),
     )
@@ -274,7 +275,7 @@ def _draft_checks(config: Any, old: bool) -> tuple[tuple[bool, str], ...]:
         ),
         (getattr(config, "watermark_config", None) is not None, f"{DRAFTS} with watermarks"),
         (config.lora_config is not None, f"{DRAFTS} with {LORA}"),
-        (getattr(model, "is_hybrid", False), f"{DRAFTS} on {HYBRID}"),
+        (options.has_states(model), f"{DRAFTS} on {_recurrent(model)}"),
         (getattr(model, "is_multimodal_model", False), f"{DRAFTS} on {MULTIMODAL}"),
         (getattr(model, "enable_sleep_mode", False), f"{DRAFTS} with {SLEEP}"),
     )
@@ -307,7 +308,7 @@ def _pipeline_checks(config: Any, old: bool) -> tuple[tuple[bool, str], ...]:
         (getattr(model, "enable_sleep_mode", False), f"{PIPELINE} with {SLEEP}"),
         (breakable.switched_on(), f"{PIPELINE} with {BREAKABLE}"),
         # A stage may have no recurrent layer to borrow a state of.
-        (getattr(model, "is_hybrid", False), f"{PIPELINE} on {HYBRID}"),
+        (options.has_states(model), f"{PIPELINE} on {_recurrent(model)}"),
         (getattr(model, "is_multimodal_model", False), f"{PIPELINE} on {MULTIMODAL}"),
         # What a stage hands on is then a share of the rows (to 0.32).
         (bool(getattr(passes, "enable_sp", False)), f"{PIPELINE} with sequence parallelism"),
@@ -351,9 +352,14 @@ def _connector_checks(config: Any, old: bool) -> tuple[tuple[bool, str], ...]:
         (config.speculative_config is not None, f"{KV_OFFLOADING} with {DRAFTS}"),
         (getattr(model, "enable_sleep_mode", False), f"{KV_OFFLOADING} with {SLEEP}"),
         # A check lends blocks to a dummy batch, which a copy may be reading.
-        (getattr(model, "is_hybrid", False), f"{KV_OFFLOADING} on {HYBRID}"),
+        (options.has_states(model), f"{KV_OFFLOADING} on {_recurrent(model)}"),
         (getattr(model, "is_multimodal_model", False), f"{KV_OFFLOADING} on {MULTIMODAL}"),
     )
+
+
+def _recurrent(model: Any) -> str:
+    """What a model with recurrent states is called."""
+    return options.ATTENTION_FREE if getattr(model, "is_attention_free", False) else HYBRID
 
 
 def _offloads_weights(config: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Recurrent states on loan, to check a graph of a hybrid model (Mamba, gated delta nets).
+"""Recurrent states on loan, to check a graph of a model that has any (Mamba, gated delta nets).
 
 A dummy batch points every request at block 0, which the kernels skip: their outputs are then
 whatever lay in memory, and no comparison says anything. So a few of its requests get blocks of
@@ -80,8 +80,7 @@ def borrow(runner: Any, requests: int) -> Iterator[States]:
 
 
 def _recurrent_groups(runner: Any) -> list[int]:
-    if not getattr(runner.vllm_config.model_config, "is_hybrid", False):
-        return []
+    """By the KV cache itself: vLLM has several words for models that keep states."""
     from vllm.v1.kv_cache_interface import MambaSpec
 
     groups = runner.kv_cache_config.kv_cache_groups

@@ -27,6 +27,7 @@ from .allowed import (
     TRIED,
 )
 from .choose import KNOWN
+from .options import ATTENTION_FREE, OPTIONS
 from .v26 import V26
 
 FAMILIES = (
@@ -34,10 +35,14 @@ FAMILIES = (
     *DRAFTERS.values(),
     BREAKABLE,
     *OFFLOADERS.values(),
+    *OPTIONS,
 )
 # What ``allowed`` refuses there whatever anybody allows: a test holds it to that.
 WRONG: dict[type[Any], tuple[str, ...]] = {
-    V26: (PIPELINE, MOE, HYBRID, MULTIMODAL, LORA, SLEEP, DRAFTS, BREAKABLE, KV_OFFLOADING)
+    V26: (
+        *(PIPELINE, MOE, HYBRID, ATTENTION_FREE, MULTIMODAL),
+        *(LORA, SLEEP, DRAFTS, BREAKABLE, KV_OFFLOADING),
+    )
 }
 # On every version, in the words of ``allowed``.
 ALWAYS_STOCK = (

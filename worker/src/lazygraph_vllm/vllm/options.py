@@ -1,0 +1,86 @@
+"""Kinds of models and options that change what a graph records, and that no GPU has shown.
+
+The families of ``allowed`` say nothing of them: a dense model with one of these would pass for a
+dense model. Each is a trait of its own, until it was tried.
+
+What is not here was looked at in 0.33's configuration and environment, and leaves a captured graph
+as it is: it acts outside the model's run (scheduling, sampling, structured output, metrics, logs),
+before the first capture (loading, compiling), or on models that are refused by another trait.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+ATTENTION_FREE = "attention-free models"
+DIFFUSION = "diffusion models"
+EMBEDS = "prompt embeddings"
+KV_TYPE = "a KV cache of another type than the model's"
+BACKEND = "another attention backend than the default"
+PARTITION = "Inductor's graph partition"
+ROUTED = "returned routed experts"
+SYMMETRIC = "NCCL's symmetric memory"
+PCIE = "FlashInfer's all-reduce over PCIe"
+TWO_STREAMS = "LoRA on two streams"
+OPTIONS = (
+    *(ATTENTION_FREE, DIFFUSION, EMBEDS, KV_TYPE, BACKEND),
+    *(PARTITION, ROUTED, SYMMETRIC, PCIE, TWO_STREAMS),
+)
+
+# Types of a KV cache that attention reads as the model's own.
+PLAIN_TYPES = ("auto", "bfloat16", "float16")
+# What an H200 has by default, for ordinary and for latent attention.
+BACKENDS = ("FLASH_ATTN", "FLASH_ATTN_MLA")
+FLASH_ATTENTION = 3
+
+
+def has_states(model: Any) -> bool:
+    """Whether this model keeps recurrent states, beside attention or in its place.
+
+    Args:
+        model: vLLM's ``ModelConfig``.
+    """
+    return bool(getattr(model, "is_hybrid", False) or getattr(model, "is_attention_free", False))
+
+
+def untried(config: Any) -> Iterator[str]:
+    """Which of ``OPTIONS`` this configuration has.
+
+    Args:
+        config: vLLM's ``VllmConfig``.
+    """
+    model, parallel = config.model_config, config.parallel_config
+    several = parallel.tensor_parallel_size > 1
+    found = {
+        # vLLM runs them by the state of hybrid models, and calls them otherwise.
+        ATTENTION_FREE: getattr(model, "is_attention_free", False),
+        DIFFUSION: getattr(model, "is_diffusion", False),
+        # The graph then reads embeddings, in the place of tokens.
+        EMBEDS: getattr(model, "enable_prompt_embeds", False),
+        KV_TYPE: getattr(config.cache_config, "cache_dtype", "auto") not in PLAIN_TYPES,
+        BACKEND: _other_attention(getattr(config, "attention_config", None)),
+        # Its later recordings take storage of earlier ones, as vLLM says where it profiles graphs.
+        PARTITION: getattr(config.compilation_config, "use_inductor_graph_partition", False),
+        # Each layer writes down its experts, in the graph.
+        ROUTED: getattr(getattr(config, "aux_output_config", None), "enabled", False),
+        # Both register memory with other ranks by what is captured, and with each capture.
+        SYMMETRIC: several and _is_on("VLLM_USE_NCCL_SYMM_MEM"),
+        PCIE: several and _is_on("VLLM_ALLREDUCE_USE_FLASHINFER_PCIE_IPC"),
+        TWO_STREAMS: config.lora_config is not None and _is_on("VLLM_LORA_ENABLE_DUAL_STREAM"),
+    }
+    return (name for name, has in found.items() if has)
+
+
+def _other_attention(attention: Any) -> bool:
+    chosen = [getattr(attention, "backend", None)]
+    chosen += dict(getattr(attention, "backend_per_kind", None) or {}).values()
+    names = {str(getattr(each, "name", each)) for each in chosen if each is not None}
+    version = getattr(attention, "flash_attn_version", None)
+    return not names <= set(BACKENDS) or version not in (None, FLASH_ATTENTION)
+
+
+def _is_on(variable: str) -> bool:
+    """As vLLM reads its switches: a number."""
+    return os.environ.get(variable, "0").strip() not in ("", "0")

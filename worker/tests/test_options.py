@@ -1,0 +1,116 @@
+"""What changes a graph and was tried on no GPU is told from a dense model that was."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lazygraph_vllm.vllm import options
+from lazygraph_vllm.vllm.allowed import LORA, SLEEP, TENSOR, TRIED, config_reason, traits
+from test_support import supported
+from test_table import put
+
+SWITCHES = {
+    options.SYMMETRIC: "VLLM_USE_NCCL_SYMM_MEM",
+    options.PCIE: "VLLM_ALLREDUCE_USE_FLASHINFER_PCIE_IPC",
+    options.TWO_STREAMS: "VLLM_LORA_ENABLE_DUAL_STREAM",
+}
+FLASHINFER = SimpleNamespace(name="FLASHINFER")
+EXAMPLES: list[tuple[str, str, Any]] = [
+    (options.ATTENTION_FREE, "model_config.is_attention_free", True),
+    (options.DIFFUSION, "model_config.is_diffusion", True),
+    (options.EMBEDS, "model_config.enable_prompt_embeds", True),
+    (options.KV_TYPE, "cache_config.cache_dtype", "fp8"),
+    (options.BACKEND, "attention_config.backend", FLASHINFER),
+    (options.BACKEND, "attention_config.backend_per_kind", {"sliding_window": FLASHINFER}),
+    (options.BACKEND, "attention_config.flash_attn_version", 4),
+    (options.PARTITION, "compilation_config.use_inductor_graph_partition", True),
+    (options.ROUTED, "aux_output_config", SimpleNamespace(enabled=True)),
+]
+HARMLESS: list[tuple[str, Any]] = [
+    ("cache_config.cache_dtype", "auto"),
+    ("cache_config.cache_dtype", "bfloat16"),
+    ("attention_config.backend", SimpleNamespace(name="FLASH_ATTN")),
+    ("attention_config.backend_per_kind", {"full": SimpleNamespace(name="FLASH_ATTN")}),
+    ("attention_config.flash_attn_version", 3),
+    ("compilation_config.use_inductor_graph_partition", None),
+    ("aux_output_config", SimpleNamespace(enabled=False)),
+]
+
+
+@pytest.fixture(autouse=True)
+def no_switch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the shell that runs these tests has on."""
+    for variable in SWITCHES.values():
+        monkeypatch.delenv(variable, raising=False)
+
+
+def test_each_option_has_an_example() -> None:
+    assert {*(trait for trait, _, _ in EXAMPLES), *SWITCHES} == set(options.OPTIONS)
+
+
+@pytest.mark.parametrize("version", TRIED)
+@pytest.mark.parametrize(("trait", "path", "value"), EXAMPLES)
+def test_an_option_that_was_not_tried_waits_for_a_gpu(
+    trait: str, path: str, value: Any, version: str
+) -> None:
+    config = supported()
+    put(config, path, value)
+    assert trait in traits(config)
+    reason = config_reason(config, version, allow_untested=False)
+    assert reason is not None and trait in reason and "\n" not in reason
+    wrong = trait == options.ATTENTION_FREE and version == "0.26.0"
+    assert (config_reason(config, version, allow_untested=True) is None) is not wrong
+
+
+@pytest.mark.parametrize(("path", "value"), HARMLESS)
+def test_what_was_tried_under_another_spelling_is_let_in(path: str, value: Any) -> None:
+    config = supported()
+    put(config, path, value)
+    assert traits(config) == {TENSOR}
+    assert config_reason(config, "0.33.0", allow_untested=False) is None
+
+
+@pytest.mark.parametrize("trait", SWITCHES)
+def test_switches_count_where_they_do_something(
+    trait: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = supported()
+    monkeypatch.setenv(SWITCHES[trait], "0")
+    config.lora_config = SimpleNamespace()
+    assert traits(config) == {TENSOR, LORA}
+    monkeypatch.setenv(SWITCHES[trait], "1")
+    assert traits(config) == {TENSOR, LORA, trait}
+    config.parallel_config.tensor_parallel_size = 1
+    config.lora_config = None
+    assert traits(config) == set()
+
+
+def test_beside_what_was_tried_alone_they_are_a_second_trait() -> None:
+    config = supported()
+    config.parallel_config.tensor_parallel_size = 1
+    config.model_config.enable_sleep_mode = True
+    assert config_reason(config, "0.33.0", allow_untested=False) is None
+    config.cache_config.cache_dtype = "fp8"
+    assert traits(config) == {SLEEP, options.KV_TYPE}
+    assert options.KV_TYPE in str(config_reason(config, "0.33.0", allow_untested=False))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("lora_config", SimpleNamespace()),
+        ("parallel_config.pipeline_parallel_size", 2),
+        ("speculative_config", SimpleNamespace(method="ngram")),
+    ],
+)
+def test_a_model_without_attention_is_refused_where_a_hybrid_one_is(path: str, value: Any) -> None:
+    for name in ("is_hybrid", "is_attention_free"):
+        config = supported()
+        put(config, path, value)
+        put(config, f"model_config.{name}", True)
+        reason = config_reason(config, "0.33.0", allow_untested=True)
+        assert reason is not None and "models" in reason
+    assert options.ATTENTION_FREE in str(reason)
