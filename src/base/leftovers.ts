@@ -17,7 +17,8 @@ const leftovers = new Set<string>();
 /** Something that is about to be made; `removeLeftover` is its end, or `forget`. */
 export function leftover(path: string): string {
   if (leftovers.size === 0) {
-    for (const name of SIGNALS) process.on(name, onSignal);
+    // First of all: who else listens is to be seen before one of them has stopped listening.
+    for (const name of SIGNALS) process.prependListener(name, onSignal);
     process.on("exit", removeAll);
   }
   leftovers.add(path);

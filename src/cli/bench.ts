@@ -1,7 +1,6 @@
 /** `lazygraph bench`: TTFT of a live endpoint, of engines it starts, or of simulated ones. */
 
 import { stat } from "node:fs/promises";
-import { constants } from "node:os";
 import { join } from "node:path";
 import { codeOf, OptionError } from "../base/errors.ts";
 import { cautions } from "../bench/cautions.ts";
@@ -16,10 +15,10 @@ import { type BenchOptions, parseBench } from "./bench-options.ts";
 import { counted, createBenchProgress } from "./bench-progress.ts";
 import { startExitCode } from "./child.ts";
 import { EXIT, note, quote, reportError } from "./errors.ts";
-import { isHangupIgnored } from "./hangup.ts";
 import { parseOptions } from "./options.ts";
 import { requirePlugin } from "./require-plugin.ts";
 import { requireExecutable } from "./start-error.ts";
+import { untilInterrupted } from "./stop-signal.ts";
 
 const HELP = `Usage: lazygraph bench --out DIR [options] [-- COMMAND [arguments]]
        lazygraph bench report DIR [--json]
@@ -106,7 +105,9 @@ export async function runBench(argv: readonly string[]): Promise<number> {
   }
   const { folder } = options;
   const progress = createBenchProgress(options.quiet);
-  const { signal, release } = untilInterrupted();
+  const { signal, release } = untilInterrupted((name) =>
+    note(`${name}: the run under way ends as partial; once more ends at once.`),
+  );
   try {
     requireCells(options);
     const check = (cells: readonly CellName[]): Promise<void> =>
@@ -173,24 +174,6 @@ async function requireEngines(
     await requireExecutable(command[0] ?? "", environment);
     if (mode !== undefined) await requirePlugin(command, environment);
   }
-}
-
-/** The first signal ends the run under way as partial; a second one ends this process. */
-function untilInterrupted(): { readonly signal: AbortSignal; readonly release: () => void } {
-  const controller = new AbortController();
-  const names: NodeJS.Signals[] = ["SIGINT", "SIGTERM"];
-  if (!isHangupIgnored()) names.push("SIGHUP");
-  const release = (): void => {
-    for (const name of names) process.off(name, handler);
-  };
-  const handler = (name: NodeJS.Signals): void => {
-    // By `exit`, so that the engine's process group is ended too.
-    if (controller.signal.aborted) process.exit(128 + constants.signals[name]);
-    note(`${name}: the run under way ends as partial; once more ends at once.`);
-    controller.abort();
-  };
-  for (const name of names) process.on(name, handler);
-  return { signal: controller.signal, release };
 }
 
 async function report(folder: string, json: boolean, line: (text: string) => void): Promise<void> {

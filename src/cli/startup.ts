@@ -20,7 +20,7 @@ import { startupPage } from "./startup-page.ts";
 import type { Variant } from "./startup-run.ts";
 import { requireAnswerable } from "./startup-server.ts";
 import { type Outcome, takeTurns } from "./startup-turns.ts";
-import { stopSignal } from "./stop-signal.ts";
+import { untilInterrupted } from "./stop-signal.ts";
 
 const HELP = `Usage: lazygraph startup [options] -- COMMAND [arguments]
 
@@ -105,8 +105,9 @@ export async function runStartup(argv: readonly string[]): Promise<number> {
     throw usageError("--out", `a folder that can be made (${codeOf(error)})`, folder);
   });
   if (!(await stat(folder)).isDirectory()) throw usageError("--out", "a folder", folder);
-  const stopping = new AbortController();
-  void stopSignal().then((name) => stopping.abort(new Error(`stopped by ${name}`)));
+  const { signal } = untilInterrupted((name) =>
+    note(`${name}: the start under way is ended; once more ends at once.`),
+  );
   const events: TraceEvent[] = [];
   const keep = (outcome: Outcome): Promise<void> =>
     write(folder, startupDocument(variants, outcome), events).catch((error: unknown) => {
@@ -117,7 +118,7 @@ export async function runStartup(argv: readonly string[]): Promise<number> {
       );
     });
   const outcome = await takeTurns(
-    { variants, runs, folder, readyWithinSeconds, withinSeconds, signal: stopping.signal },
+    { variants, runs, folder, readyWithinSeconds, withinSeconds, signal },
     {
       async started({ result, spans, spawned }, all) {
         const label = `${result.variant} ${result.run}`;

@@ -1,3 +1,4 @@
+import { constants } from "node:os";
 import { isHangupIgnored } from "./hangup.ts";
 
 /**
@@ -16,4 +17,30 @@ export function stopSignal(onHangup?: () => void): Promise<NodeJS.Signals> {
     };
     for (const name of signals) process.on(name, handler);
   });
+}
+
+/**
+ * For what has started commands in process groups of their own: the first of the signals aborts, and
+ * a second one ends this process by `exit`, so that those groups are ended too. By the signal's own
+ * effect they would stay, and keep their GPUs.
+ *
+ * @param tell what to say of the first one
+ */
+export function untilInterrupted(tell: (name: NodeJS.Signals) => void): {
+  readonly signal: AbortSignal;
+  readonly release: () => void;
+} {
+  const controller = new AbortController();
+  const names: NodeJS.Signals[] = ["SIGINT", "SIGTERM"];
+  if (!isHangupIgnored()) names.push("SIGHUP");
+  const release = (): void => {
+    for (const name of names) process.off(name, handler);
+  };
+  const handler = (name: NodeJS.Signals): void => {
+    if (controller.signal.aborted) process.exit(128 + constants.signals[name]);
+    tell(name);
+    controller.abort(new Error(`stopped by ${name}`));
+  };
+  for (const name of names) process.on(name, handler);
+  return { signal: controller.signal, release };
 }

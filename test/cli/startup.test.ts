@@ -8,7 +8,7 @@ import { expect, onTestFinished, test } from "vitest";
 import { freePort } from "../../src/bench/engine-command.ts";
 import type { StartResult } from "../../src/startup/start.ts";
 import { SIMULATED_ENGINE } from "../helpers/built.ts";
-import { finish } from "./helpers/command.ts";
+import { finish, lazygraph } from "./helpers/command.ts";
 import { temporaryFolder } from "./helpers/folder.ts";
 
 const simulated = (...words: string[]): string[] => [
@@ -158,3 +158,28 @@ test("another server at the command's port is not measured in its place", async 
   expect(JSON.parse(stdout)).toMatchObject({ starts: [], failures: [{ run: 1 }] });
   await expect(readFile(join(folder, "base-1.log"))).rejects.toThrow("ENOENT");
 });
+
+test("told to stop twice, it leaves no server that doesn't want to end", async () => {
+  const folder = await temporaryFolder();
+  const stubborn = `process.on("SIGTERM", () => console.log("stays")); setInterval(() => {}, 1000);
+    console.log("pid", process.pid);`;
+  const words = ["startup", "--out", folder, "--", process.execPath, "-e", stubborn];
+  const run = lazygraph([...words, "--", "--port", String(await freePort())]);
+  const log = (): Promise<string> => readFile(join(folder, "base-1.log"), "utf8").catch(() => "");
+  await expect.poll(log, { timeout: 20_000 }).toMatch(/pid \d+/);
+  const pid = Number(/pid (\d+)/.exec(await log())?.[1]);
+  run.process.kill("SIGINT");
+  await run.line("stderr", /SIGINT: the start under way is ended; once more ends at once/);
+  await expect.poll(log, { timeout: 20_000 }).toMatch(/stays/);
+  run.process.kill("SIGINT");
+  expect(await run.finished).toMatchObject({ code: 130, signal: null });
+  await expect.poll(() => isThere(pid), { timeout: 20_000 }).toBe(false);
+});
+
+function isThere(pid: number): boolean {
+  try {
+    return process.kill(pid, 0);
+  } catch {
+    return false;
+  }
+}
