@@ -40,16 +40,40 @@ export async function reserveCells(
   folder: string,
   cells: readonly CellName[],
 ): Promise<() => Promise<void>> {
+  return reserve(join(folder, "runs"), cells.map(runName), (both, { pid, host }) => {
+    const named = both.slice(0, CELLS_NAMED_MAX).map((cell) => cell.replaceAll("~", "/"));
+    if (both.length > CELLS_NAMED_MAX) named.push("…");
+    return new LazygraphError(
+      "ERR_LAZYGRAPH_BENCH",
+      `Expected no other benchmark to run ${named.join(", ")} in ${JSON.stringify(folder)}, got ` +
+        `process ${pid} on ${host}, which does: wait for it, or give another --out.`,
+    );
+  });
+}
+
+type Taken = (both: readonly string[], other: Reservation) => LazygraphError;
+
+/**
+ * Takes names in a folder that other processes may write into as well.
+ *
+ * @param taken what is thrown while another process has some of them
+ * @returns what gives them back
+ */
+export async function reserve(
+  folder: string,
+  cells: readonly string[],
+  taken: Taken,
+): Promise<() => Promise<void>> {
   const { pid } = process;
   const own: Reservation = {
-    cells: cells.map(runName),
+    cells,
     host: hostname(),
     pid,
     place: await processPlace(),
     began: await processBegan(pid),
   };
   const name = `.${pid}-${randomBytes(6).toString("hex")}${SUFFIX}`;
-  const file = join(folder, "runs", name);
+  const file = join(folder, name);
   await writeWhole(file, JSON.stringify(own));
   const touch = setInterval(() => {
     const now = new Date();
@@ -62,7 +86,7 @@ export async function reserveCells(
     await rm(file, { force: true });
   };
   try {
-    await requireNobody(folder, name, own);
+    await requireNobody(folder, name, own, taken);
   } catch (error) {
     await release();
     throw error;
@@ -70,11 +94,15 @@ export async function reserveCells(
   return release;
 }
 
-async function requireNobody(folder: string, name: string, own: Reservation): Promise<void> {
-  const runs = join(folder, "runs");
-  for (const entry of await readdir(runs)) {
+async function requireNobody(
+  folder: string,
+  name: string,
+  own: Reservation,
+  taken: Taken,
+): Promise<void> {
+  for (const entry of await readdir(folder)) {
     if (entry === name || !entry.startsWith(".") || !entry.endsWith(SUFFIX)) continue;
-    const file = join(runs, entry);
+    const file = join(folder, entry);
     const other = await readReservation(file);
     if (other === undefined) continue;
     const began = await processBegan(other.pid);
@@ -83,7 +111,7 @@ async function requireNobody(folder: string, name: string, own: Reservation): Pr
       continue;
     }
     const both = other.cells.filter((cell) => own.cells.includes(cell));
-    if (both.length > 0) throw taken(folder, both, other);
+    if (both.length > 0) throw taken(both, other);
   }
 }
 
@@ -118,16 +146,6 @@ export function isHeld(
 ): boolean {
   if (place !== undefined && place === here.place) return began === here.began;
   return silentMs <= SILENT_MS_MAX;
-}
-
-function taken(folder: string, cells: readonly string[], other: Reservation): LazygraphError {
-  const named = cells.slice(0, CELLS_NAMED_MAX).map((cell) => cell.replaceAll("~", "/"));
-  if (cells.length > CELLS_NAMED_MAX) named.push("…");
-  return new LazygraphError(
-    "ERR_LAZYGRAPH_BENCH",
-    `Expected no other benchmark to run ${named.join(", ")} in ${JSON.stringify(folder)}, got ` +
-      `process ${other.pid} on ${other.host}, which does: wait for it, or give another --out.`,
-  );
 }
 
 /** One start of one system, and its numbering of processes, which a container has its own of. */

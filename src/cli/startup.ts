@@ -6,6 +6,7 @@ import { counted } from "../base/counted.ts";
 import { codeOf, type ErrorCode, LazygraphError, messageOf, OptionError } from "../base/errors.ts";
 import { makeFolder } from "../base/make-folder.ts";
 import { replaceFile } from "../base/replace-file.ts";
+import { reserve } from "../bench/reserve.ts";
 import type { StartResult } from "../startup/start.ts";
 import { comparison, waterfall } from "../startup/text.ts";
 import { type TraceEvent, traceEvents } from "../startup/trace-events.ts";
@@ -19,7 +20,7 @@ import { type StartupDocument, startupDocument } from "./startup-document.ts";
 import { startupPage } from "./startup-page.ts";
 import type { Variant } from "./startup-run.ts";
 import { requireAnswerable } from "./startup-server.ts";
-import { type Outcome, takeTurns } from "./startup-turns.ts";
+import { type Outcome, type Turns, takeTurns } from "./startup-turns.ts";
 import { untilInterrupted } from "./stop-signal.ts";
 
 const HELP = `Usage: lazygraph startup [options] -- COMMAND [arguments]
@@ -105,6 +106,22 @@ export async function runStartup(argv: readonly string[]): Promise<number> {
     throw usageError("--out", `a folder that can be made (${codeOf(error)})`, folder);
   });
   if (!(await stat(folder)).isDirectory()) throw usageError("--out", "a folder", folder);
+  const release = await reserve(folder, ["startup"], (_, { pid, host }) => {
+    return new LazygraphError(
+      "ERR_LAZYGRAPH_BENCH",
+      `Expected nobody else to measure starts into ${quote(folder)}, got process ${pid} on ${host}, ` +
+        "which does: wait for it, or give another --out.",
+    );
+  });
+  try {
+    return await measure(options, { variants, runs, folder, readyWithinSeconds, withinSeconds });
+  } finally {
+    await release();
+  }
+}
+
+async function measure(options: ParsedOptions, turns: Omit<Turns, "signal">): Promise<number> {
+  const { variants, runs, folder } = turns;
   const { signal } = untilInterrupted((name) =>
     note(`${name}: the start under way is ended; once more ends at once.`),
   );
@@ -118,7 +135,7 @@ export async function runStartup(argv: readonly string[]): Promise<number> {
       );
     });
   const outcome = await takeTurns(
-    { variants, runs, folder, readyWithinSeconds, withinSeconds, signal },
+    { ...turns, signal },
     {
       async started({ result, spans, spawned }, all) {
         const label = `${result.variant} ${result.run}`;

@@ -168,6 +168,10 @@ test("told to stop twice, it leaves no server that doesn't want to end", async (
   const log = (): Promise<string> => readFile(join(folder, "base-1.log"), "utf8").catch(() => "");
   await expect.poll(log, { timeout: 20_000 }).toMatch(/pid \d+/);
   const pid = Number(/pid (\d+)/.exec(await log())?.[1]);
+  // Meanwhile the folder is its own: what two measure would be one's alone.
+  const other = await finish(["startup", "--out", folder, "--", process.execPath, "-e", "0"]);
+  expect(other.code).toBe(1);
+  expect(other.stderr).toContain(`got process ${run.process.pid} on `);
   run.process.kill("SIGINT");
   await run.line("stderr", /SIGINT: the start under way is ended; once more ends at once/);
   await expect.poll(log, { timeout: 20_000 }).toMatch(/stays/);
