@@ -248,6 +248,15 @@ class Recorder implements TraceRecorder {
     }
   }
 
+  /** What rotates or tidies a folder takes the rows along, and leaves them counted. */
+  async #tellMoved(): Promise<void> {
+    if (this.#failed || (await this.#file.isInPlace().catch(() => false))) return;
+    const message =
+      `Expected ${this.#path} to stay as it is written until the end, got another file or none ` +
+      "there: its rows are where it was moved to, if anywhere.";
+    publishProblem("", "ERR_LAZYGRAPH_TRACE", message);
+  }
+
   async #close(): Promise<TraceRecorderCounts> {
     this.#cancelFlush();
     if (this.#unpacking > 0) {
@@ -257,6 +266,7 @@ class Recorder implements TraceRecorder {
     }
     this.#flush(Number.POSITIVE_INFINITY);
     await this.#writing;
+    await this.#tellMoved();
     await this.#file.close();
     return this.counts;
   }

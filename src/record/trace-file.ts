@@ -3,7 +3,7 @@
  * gzipped file gets a gzip member for each, so that a killed process leaves nothing half-written.
  */
 
-import { type FileHandle, open, rm } from "node:fs/promises";
+import { type FileHandle, open, rm, stat } from "node:fs/promises";
 import { promisify } from "node:util";
 import { gzip } from "node:zlib";
 import { codeOf, LazygraphError } from "../base/errors.ts";
@@ -13,14 +13,16 @@ export const TRACE_HEADER = "seconds,prompt_tokens,output_tokens\n";
 const compress = promisify(gzip);
 
 export class TraceFile {
+  readonly #path: string;
   readonly #handle: FileHandle;
   readonly #gzipped: boolean;
   /** That are whole. */
   #bytes = 0;
 
-  private constructor(handle: FileHandle, gzipped: boolean) {
+  private constructor(path: string, handle: FileHandle) {
+    this.#path = path;
     this.#handle = handle;
-    this.#gzipped = gzipped;
+    this.#gzipped = path.endsWith(".gz");
   }
 
   /**
@@ -33,7 +35,7 @@ export class TraceFile {
     try {
       // Arrivals and lengths tell something of who sent them.
       handle = await open(path, "wx", 0o600);
-      const file = new TraceFile(handle, path.endsWith(".gz"));
+      const file = new TraceFile(path, handle);
       if (header !== "") await file.append(header);
       return file;
     } catch (error) {
@@ -56,6 +58,13 @@ export class TraceFile {
       throw error;
     }
     this.#bytes += bytes.length;
+  }
+
+  /** Whether its path still names it, with all that was written and nothing else. */
+  async isInPlace(): Promise<boolean> {
+    const there = await stat(this.#path).catch(() => undefined);
+    const { dev, ino, size } = await this.#handle.stat();
+    return there?.ino === ino && there.dev === dev && size === this.#bytes;
   }
 
   async close(): Promise<void> {

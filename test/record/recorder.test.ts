@@ -1,5 +1,14 @@
 import { existsSync } from "node:fs";
-import { type FileHandle, open, readFile, stat } from "node:fs/promises";
+import {
+  type FileHandle,
+  open,
+  readFile,
+  rename,
+  rm,
+  stat,
+  truncate,
+  writeFile,
+} from "node:fs/promises";
 import { join } from "node:path";
 import { gunzipSync } from "node:zlib";
 import { expect, onTestFinished, test } from "vitest";
@@ -250,4 +259,31 @@ test("a disk that is full ends the recording with a problem, not the program", a
   expect(problems).toEqual([
     expect.stringMatching(/a new file that can be written, got ENOSPC\.$/),
   ]);
+});
+
+test.for([
+  ["moved", (file: string) => rename(file, `${file}.1`)],
+  ["removed", (file: string) => rm(file)],
+  ["cut, as copytruncate does", (file: string) => truncate(file)],
+  ["replaced", (file: string) => rm(file).then(() => writeFile(file, "another's"))],
+] as const)("a file that is %s meanwhile is told at the end", async ([, change]) => {
+  const { recorder, file } = await record();
+  const problems: string[] = [];
+  onTestFinished(onEvent("lazygraph:problem", ({ message }) => problems.push(message)));
+  await change(file);
+  expect(await recorder.close()).toMatchObject({ recorded: 0 });
+  expect(problems).toEqual([
+    expect.stringContaining(`Expected ${file} to stay as it is written until the end`),
+  ]);
+});
+
+test("a file that stays where it is is no problem", async () => {
+  const { recorder } = await record();
+  const problems: string[] = [];
+  onTestFinished(onEvent("lazygraph:problem", ({ message }) => problems.push(message)));
+  const request = recorder.arrived();
+  request.chunk(usage(1, 1));
+  request.end();
+  expect(await recorder.close()).toMatchObject({ recorded: 1 });
+  expect(problems).toEqual([]);
 });
