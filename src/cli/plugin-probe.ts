@@ -20,14 +20,19 @@ const PROBE_TIMEOUT_MS = 10_000;
 
 export type PluginProbe =
   | { readonly found: "yes"; readonly python: string }
-  | { readonly found: "no"; readonly python: string }
+  /** `vllm`: whether vLLM itself is there, without which nothing will run at all. */
+  | { readonly found: "no"; readonly python: string; readonly vllm: boolean }
   /** vLLM's own allow-list of plugins leaves ours out. */
   | { readonly found: "excluded"; readonly allowed: string }
   /** The command isn't one we can look into (a container, a launcher, a script). */
   | { readonly found: "unknown"; readonly reason: string };
 
-const PROBE = `import importlib.metadata as m
-print(any(e.name == "${PLUGIN_NAME}" for e in m.entry_points(group="${PLUGIN_GROUP}")))`;
+/** Nothing is imported: of vLLM that takes seconds. */
+const PROBE = `import importlib.metadata as m, importlib.util as u
+print(any(e.name == "${PLUGIN_NAME}" for e in m.entry_points(group="${PLUGIN_GROUP}")),
+      u.find_spec("vllm") is not None)`;
+/** Behind what a site's start-up files print. */
+const ANSWER = /^(True|False)(?: (True|False))?$/;
 
 /** How the plugin gets into a Python: a command, and where it works. */
 export function pluginRemedy(python: string, flags = ""): string {
@@ -55,8 +60,9 @@ export async function probePlugin(
   }
   if (having !== undefined && (await isSamePython(python, having))) return { found: "yes", python };
   const answer = await ask(python, environment);
-  if (answer === "True") return { found: "yes", python };
-  if (answer === "False") return { found: "no", python };
+  const [, plugin, vllm] = ANSWER.exec(answer?.split("\n").at(-1) ?? "") ?? [];
+  if (plugin === "True") return { found: "yes", python };
+  if (plugin === "False") return { found: "no", python, vllm: vllm !== "False" };
   return { found: "unknown", reason: `${python} gave no answer` };
 }
 
@@ -67,7 +73,7 @@ async function isSamePython(a: string, b: string): Promise<boolean> {
   return files !== undefined && files[0] === files[1];
 }
 
-/** The probe's one line; undefined when the interpreter fails, says too much or takes too long. */
+/** What the probe prints; undefined when the interpreter fails, says too much or takes too long. */
 function ask(python: string, environment: NodeJS.ProcessEnv): Promise<string | undefined> {
   return new Promise((resolve) => {
     const limits = { timeout: PROBE_TIMEOUT_MS, killSignal: "SIGKILL", maxBuffer: 65_536 } as const;

@@ -67,6 +67,9 @@ export async function askPreflight(
   if (probe.found === "excluded") {
     return { ...stock(`VLLM_PLUGINS=${probe.allowed} leaves the plugin out`), python: file };
   }
+  if (probe.found === "no" && !probe.vllm) {
+    return { ...untold(`${file} has no vLLM: this command will start nothing`), python: file };
+  }
   if (probe.found === "no") {
     const why = `${file} has no ${PLUGIN_PACKAGE}; ${pluginRemedy(file)} brings it`;
     return { ...stock(why), python: file };

@@ -29,6 +29,13 @@ export async function requirePlugin(
           "add it, or unset the variable.",
       );
     case "no":
+      if (!probe.vllm) {
+        throw new LazygraphError(
+          "ERR_LAZYGRAPH_PLUGIN_MISSING",
+          `Expected vLLM and the plugin ${PLUGIN_PACKAGE} in ${probe.python}, which has neither: ` +
+            "give the command with the Python that vLLM is installed in.",
+        );
+      }
       throw new LazygraphError(
         "ERR_LAZYGRAPH_PLUGIN_MISSING",
         `Expected the plugin ${PLUGIN_PACKAGE} in ${probe.python}, which hasn't got it: ` +

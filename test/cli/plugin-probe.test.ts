@@ -106,7 +106,16 @@ describe("the plugin in that interpreter", () => {
     ["vllm.platform_plugins", "lazygraph"],
   ] as const)("is not %s/%s", async ([group, name]) => {
     const PYTHONPATH = await sitePackages(group, name);
-    expect(await probePlugin([PYTHON], { PYTHONPATH })).toEqual({ found: "no", python: PYTHON });
+    const missing = { found: "no", python: PYTHON, vllm: false };
+    expect(await probePlugin([PYTHON], { PYTHONPATH })).toEqual(missing);
+    await mkdir(join(PYTHONPATH, "vllm"));
+    await writeFile(join(PYTHONPATH, "vllm", "__init__.py"), "raise RuntimeError('imported')");
+    expect(await probePlugin([PYTHON], { PYTHONPATH })).toEqual({ ...missing, vllm: true });
+  });
+
+  test("is found behind what a site's start-up files print", async () => {
+    const environment = await folderWith("python3", "#!/bin/sh\necho hello\necho True True\n");
+    expect((await probePlugin(["python3"], environment)).found).toBe("yes");
   });
 
   test.for(["", "other", "lazygraph_other, x"])("is excluded by VLLM_PLUGINS=%j", async (names) => {

@@ -122,6 +122,20 @@ describe("the command", () => {
     await expect(readFile(join(env["FOLDER"] ?? "", "asked"))).rejects.toThrow("ENOENT");
   });
 
+  test("without vLLM in its Python it runs as nothing", async () => {
+    const env = await standIn("exit 9", "False False");
+    const run = await doctor(env, COMMAND);
+    expect(run.code).toBe(1);
+    expect(run.stdout).toContain(
+      `verdict   can't be told\nwhy       ${env["FOLDER"]}/python3 has no`,
+    );
+    const started = await finish(["run", "--", ...COMMAND], env);
+    expect(started.code).toBe(1);
+    expect(started.stderr).toMatch(
+      /Expected vLLM and the plugin .+ neither: .+_PLUGIN_MISSING\]\n$/,
+    );
+  });
+
   test("VLLM_PLUGINS that leaves the plugin out makes it stock", async () => {
     const env = { ...(await standIn("exit 9")), VLLM_PLUGINS: "other" };
     const run = await doctor(env, COMMAND);
