@@ -29,9 +29,12 @@ export class EngineCommand {
     this.#child = child;
     this.spawnedAtMs = spawnedAtMs;
     const log = createWriteStream(logFile);
-    log.on("error", () => {});
-    child.stdout?.pipe(log, { end: false });
-    child.stderr?.pipe(log, { end: false });
+    const outputs = [child.stdout, child.stderr].filter((output) => output !== null);
+    for (const output of outputs) output.pipe(log, { end: false });
+    // A full disk costs the log: a command whose output nobody reads would stand still.
+    log.on("error", () => {
+      for (const output of outputs) output.unpipe(log).resume();
+    });
     this.#ended = new Promise((resolve) => {
       const end = (why: string): void => {
         this.#end ??= why;

@@ -2,7 +2,7 @@
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdir, open, readFile, stat, writeFile } from "node:fs/promises";
+import { mkdir, open, readFile, stat, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
 import { freePort } from "../../src/bench/engine-command.ts";
@@ -157,6 +157,19 @@ test("another server at the command's port is not measured in its place", async 
   expect(stderr).toMatch(/start 1: Expected nobody to listen at .*_ADDRESS_IN_USE\]\n$/);
   expect(JSON.parse(stdout)).toMatchObject({ starts: [], failures: [{ run: 1 }] });
   await expect(readFile(join(folder, "base-1.log"))).rejects.toThrow("ENOENT");
+});
+
+test("a log that can't be written doesn't hold up the command", async () => {
+  const folder = await temporaryFolder();
+  await symlink("/dev/full", join(folder, "base-1.log"));
+  const file = join(folder, "server.cjs");
+  // More than a pipe holds, before it listens.
+  await writeFile(file, `require("node:fs").writeSync(1, "x\\n".repeat(1 << 20));${SERVER}`);
+  const words = ["startup", "--out", folder, "--ready-within", "60", "--quiet", "--json", "--"];
+  const port = String(await freePort());
+  const { code, stdout } = await finish([...words, process.execPath, file, "--port", port]);
+  expect(code).toBe(0);
+  expect(JSON.parse(stdout)).toMatchObject({ starts: [{ variant: "base" }], failures: [] });
 });
 
 test("told to stop twice, it leaves no server that doesn't want to end", async () => {
