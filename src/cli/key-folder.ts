@@ -11,8 +11,9 @@
  */
 
 import { statSync } from "node:fs";
-import { chmod, open, rename, unlink, writeFile } from "node:fs/promises";
+import { type FileHandle, open, rename, stat, unlink } from "node:fs/promises";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { curveKeyPair } from "zeromq";
 import { codeOf, messageOf, OptionError } from "../base/errors.ts";
 import { makeFolder } from "../base/make-folder.ts";
@@ -35,6 +36,11 @@ const NAME_CHARS_MAX = 128;
 /** Before a name that is given to a key. */
 const GIVEN = "engine=";
 export const GIVEN_MAX = 64;
+/** A change of the list takes milliseconds. */
+const LOCK_WAIT_MS = 10_000;
+const LOCK_POLL_MS = 10;
+const LOCK_MS_MAX = 30_000;
+const WITHOUT_KEYS = "a folder without keys that can be written";
 /** How long a list of clients is taken as it was read. */
 const FRESH_MS = 1000;
 
@@ -118,14 +124,14 @@ export function keyPair(make: typeof curveKeyPair = curveKeyPair): ReturnType<ty
  * @param serverKey of the controller, for an engine's folder
  */
 export async function makePair(folder: string, serverKey?: string): Promise<string> {
-  await inFolder(folder, () => makeFolder(folder, FOLDER_MODE));
+  await inFolder(folder, WITHOUT_KEYS, () => makeFolder(folder, FOLDER_MODE));
   const { publicKey, secretKey } = keyPair();
   const files = [
     [SECRET_FILE, secretKey, SECRET_MODE],
     [PUBLIC_FILE, publicKey, PUBLIC_MODE],
     ...(serverKey === undefined ? [] : [[SERVER_FILE, serverKey, PUBLIC_MODE] as const]),
   ] as const;
-  await inFolder(folder, () => writeAllNew(folder, files));
+  await inFolder(folder, WITHOUT_KEYS, () => writeAllNew(folder, files));
   return publicKey;
 }
 
@@ -133,7 +139,7 @@ export async function makePair(folder: string, serverKey?: string): Promise<stri
 export async function rotatePair(folder: string): Promise<{ before: string; after: string }> {
   const { publicKey: before } = await readPair("FOLDER", folder);
   const { publicKey, secretKey } = keyPair();
-  await inFolder(folder, async () => {
+  await inFolder(folder, WITHOUT_KEYS, async () => {
     for (const [name, key, mode] of [
       [SECRET_FILE, secretKey, SECRET_MODE],
       [PUBLIC_FILE, publicKey, PUBLIC_MODE],
@@ -151,18 +157,64 @@ export async function rotatePair(folder: string): Promise<{ before: string; afte
   return { before, after: publicKey };
 }
 
-/** Replaces the list as a whole: a controller that reads it meanwhile sees either one. */
-export async function writeClients(folder: string, clients: readonly AllowedKey[]): Promise<void> {
-  const lines = clients.map(({ key, engines = [], name }) => {
-    const given = engines.map((engine) => `${GIVEN}${engine}`);
-    return `${[key, ...given, name].filter((word) => word !== "").join(" ")}\n`;
-  });
+/**
+ * Replaces the list as a whole: a controller that reads it meanwhile sees either one. Who changes it
+ * at the same time waits, so that no change is lost.
+ *
+ * @returns what it is now
+ */
+export async function changeClients(
+  folder: string,
+  change: (clients: readonly AllowedKey[]) => readonly AllowedKey[],
+): Promise<readonly AllowedKey[]> {
   const file = join(folder, CLIENTS_FILE);
-  await inFolder(folder, async () => {
-    await writeFile(`${file}.new`, lines.join(""), { mode: PUBLIC_MODE });
-    await chmod(`${file}.new`, PUBLIC_MODE);
-    await rename(`${file}.new`, file);
+  const part = `${file}.new`;
+  const why = "a folder whose list of keys can be written";
+  return inFolder(folder, why, async () => {
+    const handle = await openAlone(folder, part);
+    try {
+      const clients = change(readClients("FOLDER", folder));
+      await handle.writeFile(clients.map(clientLine).join(""));
+      await handle.chmod(PUBLIC_MODE);
+      await handle.sync();
+      await rename(part, file);
+      return clients;
+    } catch (error) {
+      await unlink(part).catch(() => undefined);
+      throw error;
+    } finally {
+      await handle.close();
+    }
   });
+}
+
+function clientLine({ key, engines = [], name }: AllowedKey): string {
+  const given = engines.map((engine) => `${GIVEN}${engine}`);
+  return `${[key, ...given, name].filter((word) => word !== "").join(" ")}\n`;
+}
+
+/** A new file that is a lock as well. One that a killed process left behind is void after a while. */
+async function openAlone(folder: string, part: string): Promise<FileHandle> {
+  const deadline = performance.now() + LOCK_WAIT_MS;
+  for (;;) {
+    try {
+      return await open(part, "wx", PUBLIC_MODE);
+    } catch (error) {
+      if (codeOf(error) !== "EEXIST") throw error;
+    }
+    const about = await stat(part).catch(() => undefined);
+    if (about !== undefined && Date.now() - about.mtimeMs > LOCK_MS_MAX) {
+      await unlink(part).catch(() => undefined);
+    } else if (performance.now() > deadline) {
+      throw new OptionError(
+        "FOLDER",
+        `Expected nobody else to change the keys of ${folder}, got ${part}, which another process ` +
+          "holds: try again.",
+      );
+    } else {
+      await sleep(LOCK_POLL_MS);
+    }
+  }
 }
 
 /** None where there is no such file. @throws OptionError for a line that is no key */
@@ -282,16 +334,14 @@ async function writeNew(file: string, text: string, mode: number): Promise<void>
   }
 }
 
-async function inFolder<T>(folder: string, act: () => Promise<T>): Promise<T> {
+async function inFolder<T>(folder: string, expected: string, act: () => Promise<T>): Promise<T> {
   try {
     return await act();
   } catch (error) {
+    if (error instanceof OptionError) throw error;
     const code = codeOf(error);
     const why = code === "EEXIST" ? "keys that are there already" : (code ?? messageOf(error));
     const remedy = code === "EEXIST" ? ": `lazygraph keys rotate` replaces them" : "";
-    throw new OptionError(
-      "FOLDER",
-      `Expected ${folder} to be a folder without keys that can be written, got ${why}${remedy}.`,
-    );
+    throw new OptionError("FOLDER", `Expected ${folder} to be ${expected}, got ${why}${remedy}.`);
   }
 }

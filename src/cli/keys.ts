@@ -1,20 +1,24 @@
 /** `lazygraph keys`: CURVE keys as files, and who may connect with them. */
 
 import { existsSync } from "node:fs";
+import { basename, dirname, join } from "node:path";
 import { OptionError } from "../base/errors.ts";
 import { readPublicFile } from "../base/secret-file.ts";
 import { isCurveKey } from "../wire/z85.ts";
 import { choice, quote } from "./errors.ts";
 import { environmentText, secretText, variablesOf } from "./key-export.ts";
 import {
+  type AllowedKey,
   CLIENTS_MAX,
+  changeClients,
   GIVEN_MAX,
   isEngineName,
   makePair,
+  PUBLIC_FILE,
   readClients,
   readPair,
   rotatePair,
-  writeClients,
+  SECRET_FILE,
 } from "./key-folder.ts";
 import { type OptionSpec, type ParsedOptions, parseOptions } from "./options.ts";
 
@@ -143,25 +147,22 @@ const ACT: Readonly<
   },
 
   async allow(folder, given, { strings, lists, flags }) {
-    const { publicKey } = await readPair("FOLDER", folder);
+    const { publicKey, secretKey } = await readPair("FOLDER", folder);
     const key = await keyOf("KEY", given);
-    if (key === publicKey) {
+    if (key === publicKey || key === secretKey) {
       throw new OptionError("KEY", "Expected an engine's public key, got the controller's own.");
     }
-    const known = readClients("FOLDER", folder);
-    const before = known.find((client) => client.key === key);
-    const others = known.filter((client) => client.key !== key);
-    // What isn't said stays: a name for people that is mended must not free the others.
-    const name = nameOf(strings.get("name") ?? before?.name);
-    const engines = enginesOf(lists.get("engine") ?? before?.engines);
-    const client = { key, name, ...(engines.length === 0 ? {} : { engines }) };
-    const clients = flags.has("remove") ? others : [...others, client];
-    if (clients.length > CLIENTS_MAX) {
-      throw new OptionError("KEY", `Expected at most ${CLIENTS_MAX} keys, got one more.`);
-    }
-    await writeClients(folder, clients);
-    const text = `${clients.length} ${clients.length === 1 ? "key is" : "keys are"} allowed.\n`;
-    return { text, document: { folder, clients } };
+    const change = flags.has("remove") ? without(key) : allowing(key, strings, lists);
+    let wasKnown = false;
+    const clients = await changeClients(folder, (known) => {
+      wasKnown = known.some((client) => client.key === key);
+      return change(known);
+    });
+    const removed = flags.has("remove") ? { removed: wasKnown } : {};
+    const count = `${clients.length} ${clients.length === 1 ? "key is" : "keys are"} allowed`;
+    // Whoever mistakes one key for another believes that nobody connects with it any more.
+    const text = removed.removed === false ? `${count}; this one wasn't before.\n` : `${count}.\n`;
+    return { text, document: { folder, clients, ...removed } };
   },
 
   async export(folder, other, { strings }) {
@@ -182,8 +183,39 @@ const ACT: Readonly<
   },
 };
 
+type Change = (known: readonly AllowedKey[]) => readonly AllowedKey[];
+
+function without(key: string): Change {
+  return (known) => known.filter((client) => client.key !== key);
+}
+
+/** What isn't said stays: a name for people that is mended must not free the others. */
+function allowing(
+  key: string,
+  strings: ParsedOptions["strings"],
+  lists: ParsedOptions["lists"],
+): Change {
+  return (known) => {
+    const before = known.find((client) => client.key === key);
+    const name = nameOf(strings.get("name") ?? before?.name);
+    const engines = enginesOf(lists.get("engine") ?? before?.engines);
+    const client = { key, name, ...(engines.length === 0 ? {} : { engines }) };
+    const clients = [...without(key)(known), client];
+    if (clients.length <= CLIENTS_MAX) return clients;
+    throw new OptionError("KEY", `Expected at most ${CLIENTS_MAX} keys, got one more.`);
+  };
+}
+
 /** A key, or that of a file; a path of 40 characters may look like a key, so that files come first. */
 async function keyOf(option: string, text: string): Promise<string> {
+  // It looks like a public one, and would be written where everybody may read it.
+  if (basename(text).startsWith(SECRET_FILE)) {
+    const instead = join(dirname(text), PUBLIC_FILE);
+    throw new OptionError(
+      option,
+      `Expected ${option} to be a public key, got a file of a secret one: give ${quote(instead)}.`,
+    );
+  }
   const key = isCurveKey(text) && !existsSync(text) ? text : await readPublicFile(option, text);
   if (isCurveKey(key)) return key;
   // Without what came: it may be a secret that was given in the wrong place.

@@ -1,5 +1,5 @@
 import { execFileSync } from "node:child_process";
-import { chmod, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { chmod, readdir, readFile, rm, stat, utimes, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { parseEnv } from "node:util";
 import { describe, expect, onTestFinished, test } from "vitest";
@@ -88,8 +88,54 @@ describe("lazygraph keys", () => {
     const shown = await finish(["keys", "show", folder]);
     expect(shown.stdout).toBe(`public   ${publicKey}\nallowed  ${engine.publicKey}  engine 0\n`);
     const removed = await finish(["keys", "allow", folder, engine.publicKey, "--remove", "--json"]);
-    expect(JSON.parse(removed.stdout)).toEqual({ folder, clients: [] });
+    expect(JSON.parse(removed.stdout)).toEqual({ folder, clients: [], removed: true });
     expect(shown.stdout).not.toContain(await read(folder, "secret.key"));
+  });
+
+  test("allow at once from many sides: no key is lost", async () => {
+    const { folder } = await pair();
+    const keys = Array.from({ length: 6 }, () => curveKeyPair().publicKey);
+    const files = keys.map((key, index) => [join(folder, `${index}.key`), key] as const);
+    for (const [file, key] of files) await writeFile(file, key);
+    const all = await Promise.all(files.map(([file]) => finish(["keys", "allow", folder, file])));
+    expect(all.map(({ code, stderr }) => [code, stderr])).toEqual(keys.map(() => [0, ""]));
+    const listed = (await readFile(join(folder, "clients.keys"), "utf8")).trim().split("\n");
+    expect(listed.sort()).toEqual(keys.sort());
+  });
+
+  test("a list that a killed process was changing is free again after a while", async () => {
+    const { folder } = await pair();
+    const part = join(folder, "clients.keys.new");
+    await writeFile(part, "half");
+    const before = new Date(Date.now() - 60_000);
+    await utimes(part, before, before);
+    const engine = join(folder, "engine.key");
+    await writeFile(engine, curveKeyPair().publicKey);
+    expect(await finish(["keys", "allow", folder, engine])).toMatchObject({ code: 0, stderr: "" });
+    await expect(stat(part)).rejects.toThrow("ENOENT");
+  });
+
+  test("a secret key is nobody's public one, and a key that isn't there isn't removed", async () => {
+    const [{ folder }, { folder: engine }] = [await pair(), await pair()];
+    const secret = join(engine, "secret.key");
+    const fresh = join(await temporaryFolder(), "engine");
+    for (const words of [
+      ["allow", folder, secret],
+      ["new", fresh, "--server", secret],
+    ]) {
+      const { code, stderr } = await finish(["keys", ...words]);
+      expect(code).toBe(2);
+      expect(stderr).toContain(`got a file of a secret one: give "${engine}/public.key".`);
+    }
+    await expect(stat(join(folder, "clients.keys"))).rejects.toThrow("ENOENT");
+    const copied = join(await temporaryFolder(), "key");
+    await writeFile(copied, await read(folder, "secret.key"));
+    const own = await finish(["keys", "allow", folder, copied]);
+    expect(own.stderr).toContain("got the controller's own");
+    const words = ["keys", "allow", folder, join(engine, "public.key"), "--remove"];
+    expect((await finish(words)).stdout).toBe("0 keys are allowed; this one wasn't before.\n");
+    const json = JSON.parse((await finish([...words, "--json"])).stdout);
+    expect(json).toEqual({ folder, clients: [], removed: false });
   });
 
   test("allow --engine: names given to a key stay until others are, and are in the file", async () => {
