@@ -4,16 +4,8 @@
  */
 
 import { execFileSync } from "node:child_process";
-import {
-  chmodSync,
-  existsSync,
-  mkdirSync,
-  readdirSync,
-  renameSync,
-  rmSync,
-  statSync,
-} from "node:fs";
-import { dirname, join } from "node:path";
+import { existsSync, readdirSync, statSync } from "node:fs";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
@@ -25,23 +17,7 @@ export const SIMULATED_ENGINE: string = join(ROOT, "dist/cli/simulated-engine.js
 
 export function setup(): void {
   if (existsSync(MAIN) && newest("src") <= statSync(MAIN).mtimeMs) return;
-  const fresh = join(ROOT, "build", `dist-${process.pid}`);
-  try {
-    const tsc = join(ROOT, "node_modules/.bin/tsc");
-    execFileSync(tsc, ["-p", "tsconfig.build.json", "--outDir", fresh], {
-      cwd: ROOT,
-      stdio: "inherit",
-    });
-    chmodSync(join(fresh, "cli/main.js"), 0o755);
-    // Each file at once: another run of tests in this checkout may be reading it.
-    for (const file of filesOf(fresh)) {
-      const place = join(ROOT, "dist", file.slice(fresh.length));
-      mkdirSync(dirname(place), { recursive: true });
-      renameSync(file, place);
-    }
-  } finally {
-    rmSync(fresh, { recursive: true, force: true });
-  }
+  execFileSync(process.execPath, [join(ROOT, "scripts/build-ts.mjs")], { stdio: "inherit" });
 }
 
 function filesOf(folder: string): string[] {
