@@ -1,7 +1,7 @@
 /**
  * How long captures may take before ready, where nobody knows what they take: a share of what stock
  * would spend, as far as the captures so far tell. The plugin's `local_fill.py` has the same rule,
- * and both are held to test/golden/first-set.json.
+ * and both are held to test/golden/first-set.json.gz.
  */
 
 import type { Graph, GraphKind } from "../base/graph.ts";

@@ -1,7 +1,7 @@
 /**
  * Which graphs an engine captures first while nothing is known of its traffic or its costs: orders,
  * of which a start takes as many graphs as its budget holds, and fill the rest. The plugin's
- * `local_fill.py` has the same rules, and both are held to test/golden/first-set.json.
+ * `local_fill.py` has the same rules, and both are held to test/golden/first-set.json.gz.
  *
  * Steps are taken to be as likely in every octave of sizes, and each octave of padding as dear as
  * the next. So a graph of `s` tokens between captured ones of `r` and `t` spares

@@ -1,10 +1,9 @@
 /** The frames that fuzzing begins with: all golden ones, and those that once led somewhere new. */
 
-import { readFileSync } from "node:fs";
 import { readResult, writeResult } from "../../bench/lib/result-file.ts";
 import type { Side } from "./decoders.ts";
 
-const GOLDEN = new URL("../golden/frames.json", import.meta.url);
+const GOLDEN = new URL("../golden/frames.json.gz", import.meta.url);
 const KEPT = new URL("../golden/fuzz-corpus.json.gz", import.meta.url);
 /** Longer ones are worth no more. */
 const FRAME_BYTES_MAX = 600;
@@ -18,7 +17,7 @@ interface GoldenFile {
 export type Kept = Record<Side, string[]>;
 
 export function golden(side: Side): Uint8Array[] {
-  const { frames, foreign } = JSON.parse(readFileSync(GOLDEN, "utf8")) as GoldenFile;
+  const { frames, foreign } = readResult<GoldenFile>(GOLDEN);
   return [...frames, ...foreign]
     .filter(({ direction }) => direction === side)
     .map(({ hex }) => Uint8Array.from(Buffer.from(hex, "hex")));

@@ -1,6 +1,6 @@
-import { readFileSync } from "node:fs";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import { readResult } from "../../bench/lib/result-file.ts";
 import type { Graph } from "../../src/base/graph.ts";
 import {
   firstSetShare,
@@ -30,9 +30,7 @@ interface Golden {
 }
 
 /** What the plugin's tests read as well. */
-const golden = JSON.parse(
-  readFileSync(new URL("../golden/first-set.json", import.meta.url), "utf8"),
-) as Golden;
+const golden = readResult<Golden>(new URL("../golden/first-set.json.gz", import.meta.url));
 const ids = (graphs: readonly Graph[]): string[] => graphs.map(({ id }) => id);
 
 describe("orders where nothing is known", () => {

@@ -1,6 +1,6 @@
-import { readFileSync } from "node:fs";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import { readResult } from "../../bench/lib/result-file.ts";
 import { decode, encode } from "../../src/wire/codec.ts";
 import { type FromEngine, LIMITS, type ToEngine } from "../../src/wire/protocol.ts";
 import { FROM_ENGINE, TO_ENGINE } from "../../src/wire/validate.ts";
@@ -11,9 +11,7 @@ interface GoldenFile {
   readonly foreign: readonly ForeignFrame[];
 }
 
-const golden = JSON.parse(
-  readFileSync(new URL("../golden/frames.json", import.meta.url), "utf8"),
-) as GoldenFile;
+const golden = readResult<GoldenFile>(new URL("../golden/frames.json.gz", import.meta.url));
 
 function decodeAs(direction: GoldenMessage["direction"], frame: Uint8Array): unknown {
   return direction === "from-engine" ? decode(frame, FROM_ENGINE) : decode(frame, TO_ENGINE);

@@ -1,4 +1,4 @@
-/** The meanings behind frames.json. Fields stand in the order of src/wire/protocol.ts. */
+/** The meanings behind frames.json.gz. Fields stand in the order of src/wire/protocol.ts. */
 
 import type { FromEngine, Inventory, RankMemory, ToEngine } from "../../src/wire/protocol.ts";
 import { FROM_ENGINE_V2, TO_ENGINE_V2 } from "./golden-messages-v2.ts";

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,8 @@ from lazygraph_vllm.rules.local_fill import (
 from test_dispatch import plan
 
 # What src/schedule/first-ladder.ts and first-budget.ts are held to as well.
-GOLDEN: dict[str, list[dict[str, Any]]] = json.loads(
-    (Path(__file__).parents[2] / "test" / "golden" / "first-set.json").read_text(encoding="utf-8")
-)
+FIRST_SETS = Path(__file__).parents[2] / "test" / "golden" / "first-set.json.gz"
+GOLDEN: dict[str, list[dict[str, Any]]] = json.loads(gzip.decompress(FIRST_SETS.read_bytes()))
 PLANS = {case["name"]: msgspec.convert(case["graphs"], list[Graph]) for case in GOLDEN["orders"]}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import pickle
 from pathlib import Path
@@ -31,9 +32,8 @@ from lazygraph_vllm.protocol.messages import (
     encode,
 )
 
-GOLDEN = json.loads(
-    (Path(__file__).parents[2] / "test" / "golden" / "frames.json").read_text(encoding="utf-8")
-)
+FRAMES = Path(__file__).parents[2] / "test" / "golden" / "frames.json.gz"
+GOLDEN = json.loads(gzip.decompress(FRAMES.read_bytes()))
 
 
 def named(cases: list[dict[str, Any]]) -> Any:

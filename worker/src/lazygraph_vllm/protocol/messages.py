@@ -1,7 +1,7 @@
 """The protocol's messages, version 2: the mirror of ``src/wire/protocol.ts``.
 
 Units and meaning of every field are documented there. Frames are msgpack maps with camelCase keys;
-``type`` names the message. Both test suites read ``test/golden/frames.json``.
+``type`` names the message. Both test suites read ``test/golden/frames.json.gz``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What an engine captures when nobody tells it: the defaults of its mode. Pure.
 
 The same rules as in ``src/schedule/first-ladder.ts`` and ``first-budget.ts``, where more of their
-reasons is said; ``test/golden/first-set.json`` holds both sides to the same orders and sums.
+reasons is said; ``test/golden/first-set.json.gz`` holds both sides to the same orders and sums.
 """
 
 from __future__ import annotations
