@@ -18,9 +18,9 @@ export default defineConfig({
     // Most tests wait for processes and sockets: as many workers as cores leave these half idle.
     maxWorkers: Math.ceil(availableParallelism() * 1.5),
     globalSetup: ["test/native/setup.ts", "test/helpers/built.ts", "test/helpers/state-folder.ts"],
-    testTimeout: 30_000,
-    hookTimeout: 30_000,
-    // The default of one second is a limit that a loaded machine breaks.
-    expect: { poll: { timeout: 25_000 } },
+    // For what hangs, and nothing else: a machine with other work takes ten times as long.
+    testTimeout: 120_000,
+    hookTimeout: 120_000,
+    expect: { poll: { timeout: 100_000 } },
   },
 });
