@@ -9,6 +9,7 @@ import { askLauncher, type LauncherStatus } from "../launcher/status.ts";
 import { note, reportError } from "./errors.ts";
 import { numberOption } from "./number-option.ts";
 import { type ParsedOptions, parseOptions } from "./options.ts";
+import { requireProgram } from "./start-error.ts";
 import { stopSignal } from "./stop-signal.ts";
 
 const HELP = `Usage: lazygraph launcher [options]
@@ -75,6 +76,7 @@ export async function runLauncher(argv: readonly string[]): Promise<number> {
   const python = options.strings.get("python");
   const main = options.strings.get("main");
   const caches = options.strings.get("caches");
+  if (python !== undefined) await requireProgram("--python", python);
   const stopping = stopSignal();
   const launcher = openLauncher({
     ...(python === undefined ? {} : { python }),

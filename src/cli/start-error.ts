@@ -2,7 +2,7 @@
 
 import { constants } from "node:fs";
 import { access, stat } from "node:fs/promises";
-import { type ErrorCode, LazygraphError } from "../base/errors.ts";
+import { type ErrorCode, LazygraphError, OptionError } from "../base/errors.ts";
 import { fileHead, findOnPath } from "../launcher/python-of.ts";
 import { quote } from "./errors.ts";
 
@@ -11,10 +11,28 @@ export async function requireExecutable(
   file: string,
   environment: NodeJS.ProcessEnv,
 ): Promise<void> {
+  const cause = await whatStops(file, environment);
+  if (cause !== undefined) throw await startError(file, environment, cause);
+}
+
+/** @throws OptionError where the program that an option names could not be started */
+export async function requireProgram(option: string, file: string): Promise<void> {
+  const cause = await whatStops(file, process.env);
+  if (cause === undefined) return;
+  const why = await whyNot(file, process.env, cause);
+  throw new OptionError(
+    option,
+    `Expected ${option} to be a program that can be started, got ${quote(file)}, ${why}.`,
+  );
+}
+
+async function whatStops(
+  file: string,
+  environment: NodeJS.ProcessEnv,
+): Promise<NodeJS.ErrnoException | undefined> {
   const path = await pathOf(file, environment);
   const code = path === undefined ? "ENOENT" : await obstacle(path);
-  if (code === undefined) return;
-  throw await startError(file, environment, Object.assign(new Error(`spawn ${code}`), { code }));
+  return code && Object.assign(new Error(`spawn ${code}`), { code });
 }
 
 export async function startError(
@@ -22,9 +40,8 @@ export async function startError(
   environment: NodeJS.ProcessEnv,
   cause: NodeJS.ErrnoException,
 ): Promise<LazygraphError> {
-  const path = await pathOf(file, environment);
   const missing = cause.code === "ENOENT";
-  const why = missing ? await whyMissing(file, path) : await whyNotExecutable(path, cause);
+  const why = await whyNot(file, environment, cause);
   const code: ErrorCode = missing
     ? "ERR_LAZYGRAPH_COMMAND_NOT_FOUND"
     : "ERR_LAZYGRAPH_COMMAND_NOT_EXECUTABLE";
@@ -34,6 +51,15 @@ export async function startError(
     `Expected a command that ${expected} after --, got ${quote(file)}, ${why}.`,
     { cause },
   );
+}
+
+async function whyNot(
+  file: string,
+  environment: NodeJS.ProcessEnv,
+  cause: NodeJS.ErrnoException,
+): Promise<string> {
+  const path = await pathOf(file, environment);
+  return cause.code === "ENOENT" ? whyMissing(file, path) : whyNotExecutable(path, cause);
 }
 
 async function whyMissing(file: string, path: string | undefined): Promise<string> {

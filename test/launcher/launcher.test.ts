@@ -187,3 +187,14 @@ test("lazygraph launcher says why it has ended", async () => {
   await expect(large.start()).rejects.toMatchObject({ code: "ERR_LAZYGRAPH_LAUNCHER_FAILED" });
   expect(await large.ended).toBe(1);
 });
+
+test.for([
+  ["no-such-python", "which is not on PATH"],
+  ["/no/such/python", "and there is no such file"],
+  [new URL(import.meta.url).pathname, "which is not executable"],
+] as const)("lazygraph launcher --python %s is a usage error", async ([given, why]) => {
+  const { code, stderr } = await finish(["launcher", "--python", given]);
+  expect(code).toBe(2);
+  expect(stderr).toContain("Expected --python to be a program that can be started, got ");
+  expect(stderr).toContain(why);
+});
