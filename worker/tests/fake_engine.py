@@ -221,7 +221,11 @@ class Executor:
         self.calls: list[str] = []
 
     def collective_rpc(
-        self, method: Any, args: tuple[Any, ...] = (), non_block: bool = False
+        self,
+        method: Any,
+        timeout: float | None = None,
+        args: tuple[Any, ...] = (),
+        non_block: bool = False,
     ) -> Any:
         name = method if isinstance(method, str) else method.__name__
         module = sizing if name in ("reserve", "reserved", "withdraw") else rank

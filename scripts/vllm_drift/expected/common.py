@@ -30,7 +30,9 @@ _ENGINE: tuple[Hook, ...] = (
         order=('self.collective_rpc("determine_available_memory")',),
     ),
     *(
-        Called(file, f"{owner}.collective_rpc", "every command to the ranks", "self, _, args=_")
+        Called(
+            file, f"{owner}.collective_rpc", "every command to the ranks", "self, _, timeout=_, args=_"
+        )
         for file, owner in (
             (paths.EXECUTOR, "Executor"),
             (paths.UNIPROC_EXECUTOR, "UniProcExecutor"),
@@ -228,6 +230,7 @@ _CAPTURE: tuple[Hook, ...] = (
 )
 
 _RANK: tuple[Hook, ...] = (
+    *names("envs.py", "", "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS", "how long a rank may be silent"),
     *names(
         paths.MODEL_RUNNER,
         "GPUModelRunner",

@@ -27,6 +27,7 @@ from ..rank import calls as rank
 from .alone import Alone
 from .inbox import LOOK_AGAIN, Command
 from .lockstep import Lockstep
+from .ranks import ask
 from .session import Session
 from .sleep import Sleeper
 from .state import EngineState
@@ -118,14 +119,14 @@ class Commands:
         if result.outcome == "captured" and self._has_table:
             # The table of the controller that is gone doesn't know this graph.
             self._has_table = False
-            engine.model_executor.collective_rpc(rank.set_table, args=(None,))
+            ask(engine, rank.set_table, (None,))
         if result.outcome != "deferred":
             self._alone.fill()  # deferred: the next idle edge asks again
 
     def _take_table(self, engine: Any, table: Dispatch) -> None:
         if self._state.unsupported:
             return
-        answers = engine.model_executor.collective_rpc(rank.set_table, args=(table,))
+        answers = ask(engine, rank.set_table, (table,))
         if why := next((a for a in answers if a), None):
             self._session.problem("ERR_LAZYGRAPH_UNKNOWN_GRAPH", why)
         else:

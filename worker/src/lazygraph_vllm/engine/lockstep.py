@@ -8,6 +8,7 @@ In EngineCore's process, on the main thread.
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from typing import Any
@@ -24,6 +25,7 @@ from ..protocol.messages import (
 )
 from ..rank import calls as rank
 from .inbox import Command
+from .ranks import ask
 from .state import EngineState
 
 logger = logging.getLogger("vllm.lazygraph")
@@ -80,16 +82,15 @@ class Lockstep:
             return result("refused", reason)
         if reason := self._why_not_now(engine, message):
             return result("deferred", reason)
-        rpc = engine.model_executor.collective_rpc
         _quiesce(engine)
-        if refused := self._preflight(rpc, message, alone):
+        if refused := self._preflight(engine, message, alone):
             reason, why = refused
             if why == "later":
                 return result("deferred", reason)
             return result("refused", reason, refusal="headroom" if why == "short" else "other")
         self.captured_since_step = True
-        answers = rpc(rank.capture, args=(message.graph,))
-        return self._book(rpc, message.graph, answers, result)
+        answers = ask(engine, rank.capture, (message.graph,))
+        return self._book(engine, message.graph, answers, result)
 
     def _why_not(self, engine: Any, message: Capture) -> str | None:
         """A reason that won't go away by itself."""
@@ -117,7 +118,7 @@ class Lockstep:
                 return "requests wait for no more than one capture between two steps"
         return None
 
-    def _preflight(self, rpc: Any, message: Capture, alone: bool) -> tuple[str, str] | None:
+    def _preflight(self, engine: Any, message: Capture, alone: bool) -> tuple[str, str] | None:
         """Ask every rank before anything is captured; why not, and of which kind that is.
 
         ``short``: for want of memory; ``later``: it goes away by itself; else ``other``.
@@ -130,7 +131,7 @@ class Lockstep:
         args = state.room.preflight_args(
             message.graph, message.need_bytes, growth, state.ranks, alone=alone
         )
-        checks = rpc(rank.preflight, args=args)
+        checks = ask(engine, rank.preflight, args)
         if len({c["hash"] for c in checks}) != 1:
             raise RuntimeError("lazygraph: the ranks hold different graphs; ending the engine")
         refused = next((c for c in checks if c["reason"]), None)
@@ -141,12 +142,12 @@ class Lockstep:
             c.get("memory", known) for c, known in zip(checks, state.ranks, strict=True)
         )
         if message.need_bytes is not None:
-            rpc(rank.give_back)
+            ask(engine, rank.give_back)
         rank_number = f"rank {checks.index(refused)}: " if len(checks) > 1 else ""
         kind = next((kind for kind in ("short", "later") if refused.get(kind)), "other")
         return f"{rank_number}{refused['reason']}", kind
 
-    def _book(self, rpc: Any, graph: str, answers: list[dict[str, Any]], result: Any) -> Result:
+    def _book(self, engine: Any, graph: str, answers: list[dict[str, Any]], result: Any) -> Result:
         state = self._state
         # One that gave up because of another rank has no reason of its own.
         failed = [a for a in answers if "error" in a]
@@ -175,7 +176,7 @@ class Lockstep:
         if mismatches:
             worst = max(mismatches)
             reason = f"its replay differs from an ungraphed run by {worst:.3g}"
-            purge(rpc, state, {graph: reason})
+            purge(functools.partial(ask, engine), state, {graph: reason})
             return result("failed", reason)
         captured = next(iter(slowest([a["captured"]] for a in answers)))
         state.captured[graph] = captured
@@ -203,7 +204,7 @@ class Lockstep:
         if reason := _why_not_touch(engine):
             return dropped("deferred", reason)
         _quiesce(engine)
-        answers = engine.model_executor.collective_rpc(rank.drop, args=(message.graphs,))
+        answers = ask(engine, rank.drop, (message.graphs,))
         if len({a["hash"] for a in answers}) != 1:
             raise RuntimeError("lazygraph: the ranks disagree after dropping graphs; ending")
         for name in message.graphs:

@@ -16,6 +16,7 @@ from typing import Any
 
 from ..protocol.messages import TEXT_CHARS_MAX, Sleep, Slept, Wake
 from ..rank import calls as rank
+from .ranks import ask
 from .session import Session
 from .state import EngineState
 
@@ -52,7 +53,7 @@ class Sleeper:
         self._state.asleep = tags
         if not self._state.unsupported:
             # What was free meanwhile was never a graph's to take.
-            answers = engine.model_executor.collective_rpc(rank.look)
+            answers = ask(engine, rank.look)
             self._state.ranks = tuple(answers)
         what = f"sleeps: {', '.join(tags)}" if tags else "is awake"
         logger.info("lazygraph: the engine %s", what)
@@ -119,7 +120,7 @@ class Sleeper:
         state = self._state
         if state.unsupported or not state.captured:
             return 0
-        answers = engine.model_executor.collective_rpc(rank.drop_all)
+        answers = ask(engine, rank.drop_all)
         if len({a["hash"] for a in answers}) != 1:
             raise RuntimeError("lazygraph: the ranks disagree after dropping graphs; ending")
         logger.info("lazygraph: dropped all %d graphs for a sleep", len(state.captured))

@@ -12,6 +12,7 @@ from typing import Any
 from ..protocol.messages import STEPS_PER_BATCH_MAX, Edge, StepCount, Telemetry
 from ..rank import calls as rank
 from .alone import Alone
+from .ranks import ask
 from .session import Session
 
 TELEMETRY_SECONDS = 0.1
@@ -42,7 +43,7 @@ class StepReports:
         """Tell what was asked for since the last time; ``wait`` for the ranks' answer or not."""
         self.due_at = time.monotonic() + TELEMETRY_SECONDS
         if wait:
-            self._collect(engine.model_executor.collective_rpc(rank.drain_steps))
+            self._collect(ask(engine, rank.drain_steps))
         else:
             # The answer of last time is here by now: ranks answer in order, and steps came after.
             self._poll()

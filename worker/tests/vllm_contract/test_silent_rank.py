@@ -1,0 +1,104 @@
+"""A rank that hangs between two steps ends the engine with a sentence, by vLLM's own time limit."""
+
+from __future__ import annotations
+
+import collections
+import queue
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytest.importorskip("vllm", reason="vLLM isn't installed here: its own classes are the test bed")
+pytestmark = [pytest.mark.vllm_contract, pytest.mark.usefixtures("gpu")]
+
+from builders import make_config  # noqa: E402
+from lazygraph_vllm.engine.headroom import Headroom  # noqa: E402
+from lazygraph_vllm.engine.lockstep import Lockstep  # noqa: E402
+from lazygraph_vllm.engine.ranks import SilentRankError, ask  # noqa: E402
+from lazygraph_vllm.engine.state import EngineState  # noqa: E402
+from lazygraph_vllm.protocol.messages import Capture, Graph  # noqa: E402
+from lazygraph_vllm.rank import calls as rank  # noqa: E402
+from lazygraph_vllm.settings import Settings  # noqa: E402
+from lazygraph_vllm.vllm import limits  # noqa: E402
+
+RANKS = 2
+
+
+class Answers:
+    """A rank's queue of answers, as vLLM has it: who would wait without end finds out."""
+
+    def __init__(self) -> None:
+        self.ready: queue.Queue[Any] = queue.Queue()
+        self.waited: list[float | None] = []
+
+    def dequeue(self, timeout: float | None = None) -> Any:
+        self.waited.append(timeout)
+        if self.ready.empty():
+            assert timeout is not None, "waits for a rank that never answers"
+            raise TimeoutError
+        return self.ready.get()
+
+
+@pytest.fixture
+def engine() -> Any:
+    """vLLM's own executor of two ranks, of which the second one hangs in a capture."""
+    import cloudpickle
+    from vllm.v1.executor.multiproc_executor import MultiprocExecutor, WorkerProc
+
+    answers = [Answers() for _ in range(RANKS)]
+
+    def enqueue(call: Any) -> None:
+        name = cloudpickle.loads(call[0]).__name__
+        for number, each in enumerate(answers):
+            if (name, number) != ("capture", 1):
+                answer = {"reason": None, "hash": "same"}
+                each.ready.put((WorkerProc.ResponseStatus.SUCCESS, answer))
+
+    executor = MultiprocExecutor.__new__(MultiprocExecutor)
+    executor.vllm_config = make_config()
+    executor.rpc_broadcast_mq = SimpleNamespace(enqueue=enqueue)
+    executor.response_mqs = answers
+    executor.futures_queue = collections.deque()
+    executor.is_failed = False
+    executor.sleeping_tags = set()
+    if not isinstance(getattr(type(executor), "is_sleeping", None), property):
+        executor.is_sleeping = False
+    return SimpleNamespace(
+        model_executor=executor,
+        answers=answers,
+        batch_queue=None,
+        input_queue=queue.Queue(),
+        is_running=lambda: True,
+        has_work=lambda: False,
+        is_scheduler_paused=lambda: False,
+    )
+
+
+def test_a_capture_that_hangs_on_one_rank_ends_the_engine(
+    engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(limits.STEP, "7")
+    state = EngineState(
+        mode="lazy", unsupported=None, phase="serving", room=Headroom(Settings(mode="lazy"))
+    )
+    state.graphs = [Graph(id="FULL:4", kind="FULL", tokens=4, requests=4, uniform=1)]
+    sentence = r"a rank didn't answer capture within 7 s .*; ending the engine"
+    with pytest.raises(SilentRankError, match=sentence):
+        Lockstep(state).capture(engine, Capture(command=1, graph="FULL:4", when_idle=True))
+    assert all(each is not None and each <= 7 for each in engine.answers[1].waited)
+
+
+def test_whoever_answers_is_not_hurried(engine: Any) -> None:
+    """Positive control."""
+    assert ask(engine, rank.give_back) == [{"reason": None, "hash": "same"}] * RANKS
+
+
+def test_the_limit_is_vllms(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vllm import envs
+
+    monkeypatch.delenv(limits.STEP, raising=False)
+    read = envs.environment_variables[limits.STEP]
+    assert limits.step_seconds() == read()
+    monkeypatch.setenv(limits.STEP, "12")
+    assert limits.step_seconds() == read() == 12
