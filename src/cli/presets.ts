@@ -81,35 +81,7 @@ export function withPreset(
   command: readonly string[],
   environment: NodeJS.ProcessEnv,
 ): AppliedPreset {
-  const name = given.strings.get("preset");
-  if (name === undefined) return { options: given, command, sentence: undefined };
-  const preset = presetOf(name);
-  const isOurs = (option: string): boolean =>
-    [option, ...(INSTEAD[option] ?? [])].some(
-      (each) => given.strings.has(each) || given.flags.has(each) || given.lists.has(each),
-    ) || (environment[VARIABLES[option] ?? ""] ?? "").trim() !== "";
-  const ours = Object.entries(preset.ours).filter(([option]) => !isOurs(option));
-  const missing = Object.entries(preset.vllm).filter(
-    ([option]) => vllmOption(command, option) === undefined,
-  );
-  const taken = takesWordsBehind(command);
-  const vllm = Object.fromEntries(taken ? missing : []);
-  const untold = Object.fromEntries(taken ? [] : missing);
-  const strings = new Map(given.strings);
-  const flags = new Set(given.flags);
-  for (const [option, value] of ours) {
-    if (value === true) flags.add(option);
-    else strings.set(option, value);
-  }
-  return {
-    options: { ...given, strings, flags },
-    command: [...command, ...Object.entries(vllm).flatMap(([each, value]) => [`--${each}`, value])],
-    sentence: sentenceOf(name, {
-      all: words(preset),
-      set: words({ ours: Object.fromEntries(ours), vllm }),
-      untold: words({ ours: {}, vllm: untold }),
-    }),
-  };
+  return applied(given, command, environment);
 }
 
 /** For a controller whose engines are started elsewhere: vLLM's options are theirs to be given. */
@@ -117,10 +89,46 @@ export function withControllerPreset(
   given: ParsedOptions,
   environment: NodeJS.ProcessEnv,
 ): Omit<AppliedPreset, "command"> {
-  const { options, sentence } = withPreset(given, [], environment);
-  const vllm = PRESETS[given.strings.get("preset") ?? ""]?.vllm ?? {};
-  if (sentence === undefined || Object.keys(vllm).length === 0) return { options, sentence };
-  return { options, sentence: `${sentence} Give vLLM's to the engines' own commands.` };
+  const { options, sentence } = applied(given, undefined, environment);
+  return { options, sentence };
+}
+
+function applied(
+  given: ParsedOptions,
+  command: readonly string[] | undefined,
+  environment: NodeJS.ProcessEnv,
+): AppliedPreset {
+  const name = given.strings.get("preset");
+  if (name === undefined) return { options: given, command: command ?? [], sentence: undefined };
+  const preset = presetOf(name);
+  const isOurs = (option: string): boolean =>
+    [option, ...(INSTEAD[option] ?? [])].some(
+      (each) => given.strings.has(each) || given.flags.has(each) || given.lists.has(each),
+    ) || (environment[VARIABLES[option] ?? ""] ?? "").trim() !== "";
+  const ours = Object.entries(preset.ours).filter(([option]) => !isOurs(option));
+  const missing = Object.entries(preset.vllm).filter(
+    ([option]) => command === undefined || vllmOption(command, option) === undefined,
+  );
+  const isTold = command !== undefined && takesWordsBehind(command);
+  const vllm = Object.fromEntries(isTold ? missing : []);
+  const untold = Object.fromEntries(isTold ? [] : missing);
+  const strings = new Map(given.strings);
+  const flags = new Set(given.flags);
+  for (const [option, value] of ours) {
+    if (value === true) flags.add(option);
+    else strings.set(option, value);
+  }
+  const added = Object.entries(vllm).flatMap(([option, value]) => [`--${option}`, value]);
+  return {
+    options: { ...given, strings, flags },
+    command: [...(command ?? []), ...added],
+    sentence: sentenceOf(name, {
+      all: words(preset),
+      set: words({ ours: Object.fromEntries(ours), vllm }),
+      untold: words({ ours: {}, vllm: untold }),
+      where: command === undefined ? "the engines' own commands" : "the shell's script",
+    }),
+  };
 }
 
 function presetOf(name: string): Preset {
@@ -143,15 +151,15 @@ function words({ ours, vllm }: Pick<Preset, "ours" | "vllm">): string[] {
 interface PresetWords {
   readonly all: readonly string[];
   readonly set: readonly string[];
-  /** What a shell's script can't be given. */
+  /** What isn't set, and where it is to be written. */
   readonly untold: readonly string[];
+  readonly where: string;
 }
 
-function sentenceOf(name: string, { all, set, untold }: PresetWords): string {
+function sentenceOf(name: string, { all, set, untold, where }: PresetWords): string {
   const left = all.filter((each) => !set.includes(each) && !untold.includes(each));
   const sets = set.length === 0 ? "sets nothing" : `sets ${set.join(", ")}`;
   const yours = left.length === 0 ? "" : `; yours is in the place of ${left.join(", ")}`;
-  const own =
-    untold.length === 0 ? "" : `; write ${untold.join(", ")} into the shell's script yourself`;
+  const own = untold.length === 0 ? "" : `; write ${untold.join(", ")} into ${where} yourself`;
   return `Preset ${name} ${sets}${yours}${own}.`;
 }

@@ -71,7 +71,10 @@ test("what all of a preset gives way to leaves nothing to set", () => {
 
 test("a controller without a command of its own leaves vLLM's to the engines", () => {
   const given = parseOptions(["--preset", "throughput"], SERVE_OPTIONS);
-  expect(withControllerPreset(given, {}).sentence).toMatch(/Give vLLM's to the engines' own/);
+  expect(withControllerPreset(given, {}).sentence).toBe(
+    "Preset throughput sets --mode eager; " +
+      "write vLLM's --stream-interval 8 into the engines' own commands yourself.",
+  );
   const other = parseOptions(["--preset", "tight-memory"], SERVE_OPTIONS);
   expect(withControllerPreset(other, {}).sentence).not.toContain("engines");
 });
