@@ -26,10 +26,16 @@ EXAMPLES: list[tuple[str, str, Any]] = [
     (options.BACKEND, "attention_config.backend", FLASHINFER),
     (options.BACKEND, "attention_config.backend_per_kind", {"sliding_window": FLASHINFER}),
     (options.BACKEND, "attention_config.flash_attn_version", 4),
+    (options.KERNELS, "kernel_config", SimpleNamespace(moe_backend="triton")),
+    (options.KERNELS, "kernel_config", SimpleNamespace(linear_backend="cutlass")),
+    (options.KERNELS, "kernel_config", SimpleNamespace(linear_backend_per_quant={"fp8": "x"})),
+    (options.BLOCKS, "quant_config", SimpleNamespace(weight_block_size=[128, 128])),
     (options.PARTITION, "compilation_config.use_inductor_graph_partition", True),
     (options.ROUTED, "aux_output_config", SimpleNamespace(enabled=True)),
 ]
 HARMLESS: list[tuple[str, Any]] = [
+    ("kernel_config", SimpleNamespace(moe_backend="auto", linear_backend="auto")),
+    ("quant_config", SimpleNamespace(weight_block_size=None)),
     ("cache_config.cache_dtype", "auto"),
     ("cache_config.cache_dtype", "bfloat16"),
     ("attention_config.backend", SimpleNamespace(name="FLASH_ATTN")),

@@ -182,6 +182,8 @@ def test_a_model_without_attention_is_no_dense_one(
         ({"attention_config": {"flash_attn_version": 2}}, options.BACKEND),
         ({"compilation_config": {"use_inductor_graph_partition": True}}, options.PARTITION),
         ({"enable_prompt_embeds": True}, options.EMBEDS),
+        ({"moe_backend": "triton"}, options.KERNELS),
+        ({"linear_backend": "cutlass"}, options.KERNELS),
     ],
 )
 def test_what_changes_a_graph_is_seen_as_vllm_writes_it(
@@ -192,12 +194,28 @@ def test_what_changes_a_graph_is_seen_as_vllm_writes_it(
     assert config_reason(config, __version__, allow_untested=False) is not None
 
 
+def test_fp8_by_blocks_is_not_the_fp8_that_was_tried(
+    configure: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vLLM calls both fp8: what tells them apart is in the checkpoint."""
+    from vllm.platforms import current_platform
+
+    monkeypatch.setattr(type(current_platform), "supported_quantization", ["fp8"], raising=False)
+    scales = {"quant_method": "fp8", "activation_scheme": "dynamic"}
+    blocks = {**scales, "weight_block_size": [128, 128]}
+    whole = traits(configure({**LLAMA, "quantization_config": scales}))
+    assert whole == {"fp8 quantisation"}
+    parts = traits(configure({**LLAMA, "quantization_config": blocks}))
+    assert parts == {"fp8 quantisation", options.BLOCKS}
+
+
 def test_vllms_own_words_for_what_was_tried_are_no_traits(configure: Any) -> None:
     given = {"kv_cache_dtype": "auto", "attention_backend": "FLASH_ATTN"}
     assert traits(configure(**given)) == set()
 
 
-ABSENT = {"hisparse_config", "aux_output_config"} if __version__.startswith("0.26.") else set()
+LATER = {"hisparse_config", "aux_output_config", "linear_backend_per_quant"}
+ABSENT = LATER if __version__.startswith("0.26.") else set()
 """What this version hasn't got yet."""
 
 

@@ -19,13 +19,15 @@ DIFFUSION = "diffusion models"
 EMBEDS = "prompt embeddings"
 KV_TYPE = "a KV cache of another type than the model's"
 BACKEND = "another attention backend than the default"
+KERNELS = "kernels of another backend than the default"
+BLOCKS = "fp8 quantisation by blocks"
 PARTITION = "Inductor's graph partition"
 ROUTED = "returned routed experts"
 SYMMETRIC = "NCCL's symmetric memory"
 PCIE = "FlashInfer's all-reduce over PCIe"
 TWO_STREAMS = "LoRA on two streams"
 OPTIONS = (
-    *(ATTENTION_FREE, DIFFUSION, EMBEDS, KV_TYPE, BACKEND),
+    *(ATTENTION_FREE, DIFFUSION, EMBEDS, KV_TYPE, BACKEND, KERNELS, BLOCKS),
     *(PARTITION, ROUTED, SYMMETRIC, PCIE, TWO_STREAMS),
 )
 
@@ -61,6 +63,10 @@ def untried(config: Any) -> Iterator[str]:
         EMBEDS: getattr(model, "enable_prompt_embeds", False),
         KV_TYPE: getattr(config.cache_config, "cache_dtype", "auto") not in PLAIN_TYPES,
         BACKEND: _other_attention(getattr(config, "attention_config", None)),
+        # Workspaces and what is compiled at a first run are each one's own.
+        KERNELS: _other_kernels(getattr(config, "kernel_config", None)),
+        # Other kernels than those of a scale for each tensor, which are what was tried as fp8.
+        BLOCKS: bool(getattr(getattr(config, "quant_config", None), "weight_block_size", None)),
         # Its later recordings take storage of earlier ones, as vLLM says where it profiles graphs.
         PARTITION: getattr(config.compilation_config, "use_inductor_graph_partition", False),
         # Each layer writes down its experts, in the graph.
@@ -79,6 +85,11 @@ def _other_attention(attention: Any) -> bool:
     names = {str(getattr(each, "name", each)) for each in chosen if each is not None}
     version = getattr(attention, "flash_attn_version", None)
     return not names <= set(BACKENDS) or version not in (None, FLASH_ATTENTION)
+
+
+def _other_kernels(kernels: Any) -> bool:
+    names = {getattr(kernels, name, "auto") for name in ("moe_backend", "linear_backend")}
+    return names != {"auto"} or bool(getattr(kernels, "linear_backend_per_quant", None))
 
 
 def _is_on(variable: str) -> bool:
