@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from lazygraph_vllm.launcher import client as client_module
+from lazygraph_vllm.launcher.keeper import keep
 
 TESTS = Path(__file__).resolve().parent
 SRC = TESTS.parent / "src"
@@ -339,6 +340,33 @@ def test_a_killed_keeper_costs_the_exit_code_and_nothing_else(launcher: Launcher
     _, err = process.communicate(timeout=SECONDS_MAX)
     assert process.returncode == 1
     assert "Expected the server's end to be told, got its keeper killed" in err
+
+
+class Mute(socket.socket):
+    """A client's connection, of which the keeper is killed before it says anything."""
+
+    def send(self, *_: Any) -> int:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return 0
+
+
+def test_a_server_of_which_no_client_was_told_does_not_begin(tmp_path: Path) -> None:
+    """The client starts another then, and both would have the GPU."""
+    began = tmp_path / "began"
+    ended, held = os.pipe()
+    client, connection = socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            if keep(Mute(fileno=connection.detach()), lambda: None, [client.fileno()]):
+                began.touch()
+        finally:
+            os._exit(0)
+    os.close(held)
+    connection.close()
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    assert select.select([ended], [], [], SECONDS_MAX)[0] and os.read(ended, 1) == b""
+    assert not began.exists()
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])

@@ -38,7 +38,7 @@ def keep(connection: socket.socket, become: Callable[[], None], fds: list[int]) 
     """
     os.setsid()
     try:
-        told, tell = os.pipe()
+        told, tell = socket.socketpair()
         pid = os.fork()
     except OSError as error:
         refused = RefusedError(
@@ -49,12 +49,13 @@ def keep(connection: socket.socket, become: Callable[[], None], fds: list[int]) 
             connection.send(json.dumps(refused.answer()).encode() + b"\n")
         os._exit(1)
     if pid == 0:
-        os.close(told)
+        told.close()
         connection.close()
         return _be(tell, become)
     code = 1
     try:
-        for fd in (tell, *fds):
+        tell.close()
+        for fd in fds:
             os.close(fd)
         _silence()
         Keeper(connection, pid, told).run()
@@ -64,8 +65,11 @@ def keep(connection: socket.socket, become: Callable[[], None], fds: list[int]) 
     return False
 
 
-def _be(tell: int, become: Callable[[], None]) -> bool:
-    """In the server: everything that may fail comes before it is told to be there."""
+def _be(tell: socket.socket, become: Callable[[], None]) -> bool:
+    """In the server: everything that may fail comes before it is told to be there.
+
+    It begins once its client has been told of it: a client that knows of none starts another.
+    """
     try:
         become()
     except Exception as error:
@@ -74,13 +78,16 @@ def _be(tell: int, become: Callable[[], None]) -> bool:
             f"Expected what a spawned process would have, got {type(error).__name__}: {error}: "
             "this command can't be started by the launcher.",
         ).answer()
-        os.write(tell, json.dumps(answer).encode())
+        tell.sendall(json.dumps(answer).encode())
         os._exit(1)
     try:
-        os.write(tell, b"{}")
-    except BrokenPipeError:
-        os._exit(1)  # its keeper is gone before anybody knew of it: the client starts another
-    os.close(tell)
+        tell.sendall(b"{}")
+        is_known = tell.recv(1) != b""
+    except OSError:
+        is_known = False
+    if not is_known:
+        os._exit(1)  # its keeper is gone
+    tell.close()
     return True
 
 
@@ -95,7 +102,7 @@ def _silence() -> None:
 class Keeper:
     """Waits for a client's signals and for the server's end, whichever comes."""
 
-    def __init__(self, connection: socket.socket, pid: int, told: int) -> None:
+    def __init__(self, connection: socket.socket, pid: int, told: socket.socket) -> None:
         self._connection = connection
         self._pid = pid
         self._told = told
@@ -106,13 +113,15 @@ class Keeper:
         """Until the server has ended and the client knows."""
         # Answers are few and short: a client that reads none is not waited for.
         self._connection.setblocking(False)
-        body = json.loads(os.read(self._told, READY_BYTES_MAX) or b'{"died": true}')
-        os.close(self._told)
+        body = json.loads(self._hear() or b'{"died": true}')
         if "error" in body:
             os.waitpid(self._pid, 0)
             self._answer(body)
             return
         self._answer({"pid": self._pid})
+        with contextlib.suppress(OSError):  # it has ended, and is waited for
+            self._told.sendall(b".")
+        self._told.close()
         ended = os.pidfd_open(self._pid)
         watched: list[int | socket.socket] = [ended, self._connection]
         while True:
@@ -130,6 +139,12 @@ class Keeper:
         _, status = os.waitpid(self._pid, 0)
         code = os.waitstatus_to_exitcode(status)
         self._answer({"code": code} if code >= 0 else {"signal": -code})
+
+    def _hear(self) -> bytes:
+        """What the server says before it begins; nothing where it has died."""
+        with contextlib.suppress(OSError):
+            return self._told.recv(READY_BYTES_MAX)
+        return b""
 
     def _seconds(self) -> float | None:
         return None if self._kill_at is None else max(0.1, self._kill_at - time.monotonic())
