@@ -6,7 +6,8 @@
  * One environment serves all versions: what they import is in it, vLLM itself is not. Its Python
  * files come from its wheel, and PYTHONPATH says whose turn it is. Both are outside the clone, made
  * once (a few minutes) and kept. What can't be had is said and counted as skipped, not as passed.
- * LAZYGRAPH_VLLM_PYTHON names a Python that has torch, pytest and what vLLM imports already.
+ * LAZYGRAPH_VLLM_PYTHON names a Python that has torch, pytest, pytest-xdist and what vLLM imports
+ * already.
  */
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
