@@ -83,14 +83,16 @@ const TAKES: Readonly<Record<(typeof ACTIONS)[number], readonly string[]>> = {
 };
 
 export async function runKeys(argv: readonly string[]): Promise<number> {
-  const options = parseOptions(argv, OPTIONS, {
+  const dashed = argv.filter(isDashedKey);
+  const others = argv.filter((given) => !dashed.includes(given));
+  const options = parseOptions(others, OPTIONS, {
     ...{ name: "ACTION FOLDER [KEY]", min: 2, max: 3, first: ACTIONS },
   });
   if (options.flags.has("help")) {
     process.stdout.write(HELP);
     return 0;
   }
-  const [word = "", folder = "", ...rest] = options.positionals;
+  const [word = "", folder = "", ...rest] = [...options.positionals, ...dashed];
   const action = choice("ACTION", ACTIONS, word);
   checkOptionsOf(action, options);
   const keys = action === "allow" ? 1 : 0;
@@ -104,6 +106,12 @@ export async function runKeys(argv: readonly string[]): Promise<number> {
   const { text, document } = await ACT[action](folder, rest[0] ?? "", options);
   process.stdout.write(options.flags.has("json") ? `${JSON.stringify(document)}\n` : text);
   return 0;
+}
+
+/** Of other programs' keys one in 85 begins with a dash, and is no option for that. */
+function isDashedKey(word: string): boolean {
+  const isOption = Object.keys(OPTIONS).some((name) => word.startsWith(`--${name}=`));
+  return word.startsWith("-") && isCurveKey(word) && !isOption;
 }
 
 function checkOptionsOf(

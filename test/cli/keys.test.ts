@@ -76,6 +76,20 @@ describe("lazygraph keys", () => {
     expect(engine.code).toBe(0);
   });
 
+  // As other programs make them: one in 85.
+  test.for([`-${"a".repeat(39)}`, `--${"a".repeat(38)}`, `--as${"a".repeat(36)}`])(
+    "allow takes a key that begins with a dash: %s",
+    async (key) => {
+      const { folder } = await pair();
+      const allowed = await finish(["keys", "allow", folder, key, "--name", "x", "--json"]);
+      expect(JSON.parse(allowed.stdout)).toEqual({ folder, clients: [{ key, name: "x" }] });
+      const removed = await finish(["keys", "allow", folder, "--remove", key]);
+      expect(removed).toMatchObject({ code: 0, stdout: "0 keys are allowed.\n" });
+      const other = await finish(["keys", "allow", folder, key.slice(1)]);
+      expect(other).toMatchObject({ code: 2, stdout: "" });
+    },
+  );
+
   test("show and allow: names, replacing, removing, as text and JSON", async () => {
     const { folder, publicKey } = await pair();
     const engine = await pair("--server", join(folder, "public.key"));
