@@ -31,7 +31,10 @@ _ENGINE: tuple[Hook, ...] = (
     ),
     *(
         Called(
-            file, f"{owner}.collective_rpc", "every command to the ranks", "self, _, timeout=_, args=_"
+            file,
+            f"{owner}.collective_rpc",
+            "every command to the ranks",
+            "self, _, timeout=_, args=_",
         )
         for file, owner in (
             (paths.EXECUTOR, "Executor"),
