@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import type { StartResult } from "../../bench/gpu/lib/family-result.ts";
+import { REMOVED } from "../helpers/removal.ts";
 
 const root = new URL("../../", import.meta.url).pathname;
 const fake = `python3 ${join(root, "worker/tests/fake_stream_serve.py")}`;
@@ -24,7 +25,7 @@ beforeEach(() => {
   writeFileSync(join(folder, "spec.json"), JSON.stringify({ families: [FAMILY] }));
 });
 
-afterEach(() => rmSync(folder, { recursive: true, force: true }));
+afterEach(() => rmSync(folder, REMOVED));
 
 interface Ended {
   readonly code: number | null;

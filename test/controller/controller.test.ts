@@ -8,6 +8,7 @@ import { onEvent, type ProblemEvent } from "../../src/engine/events.ts";
 import type { Policy } from "../../src/schedule/policy.ts";
 import { EventLog } from "../helpers/events.ts";
 import { FakeEngine, plan } from "../helpers/fake-engine.ts";
+import { REMOVED } from "../helpers/removal.ts";
 
 let folder: string;
 let sockets = 0;
@@ -15,7 +16,7 @@ let sockets = 0;
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), "lazygraph-"));
 });
-afterAll(() => rm(folder, { recursive: true, force: true }));
+afterAll(() => rm(folder, REMOVED));
 
 function endpointOf(transport: "tcp" | "ipc"): string {
   sockets += 1;

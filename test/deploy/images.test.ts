@@ -9,6 +9,7 @@ import { createInterface } from "node:readline";
 import { promisify } from "node:util";
 import { expect, onTestFinished, test } from "vitest";
 import { curveKeyPair } from "zeromq";
+import { REMOVED } from "../helpers/removal.ts";
 import { packInto, ROOT } from "../package/packed.ts";
 
 const execute = promisify(execFile);
@@ -43,7 +44,7 @@ async function build({ steps }: Image): Promise<string> {
     mkdtemp(join(tmpdir(), "lazygraph-image-")),
   ]);
   onTestFinished(async () => {
-    await Promise.all([context, folder].map((path) => rm(path, { recursive: true, force: true })));
+    await Promise.all([context, folder].map((path) => rm(path, REMOVED)));
   });
   await packInto(context);
   for (const [instruction, rest] of steps) {

@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { onTestFinished } from "vitest";
 import { type GpuMemory, type GpuMemoryOptions, openGpuMemory } from "../../src/gpu/memory.ts";
+import { REMOVED } from "../helpers/removal.ts";
 
 export const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 export const ADDON = join(ROOT, "build/Release/gpu_memory.node");
@@ -16,7 +17,7 @@ export const UUID = "GPU-12345678-9abc-def0-1234-56789abcdef0";
 /** A folder that goes away with the test. */
 export function scratch(): string {
   const folder = mkdtempSync(join(tmpdir(), "lazygraph-gpu-"));
-  onTestFinished(() => rmSync(folder, { recursive: true, force: true }));
+  onTestFinished(() => rmSync(folder, REMOVED));
   return folder;
 }
 

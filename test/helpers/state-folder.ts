@@ -6,11 +6,12 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { REMOVED } from "./removal.ts";
 
 export async function setup(): Promise<() => Promise<void>> {
   const folder = await mkdtemp(join(tmpdir(), "lazygraph-state-"));
   // Test processes start later and inherit both.
   process.env["XDG_STATE_HOME"] = folder;
   delete process.env["LAZYGRAPH_PLAN_DIR"];
-  return () => rm(folder, { recursive: true, force: true });
+  return () => rm(folder, REMOVED);
 }

@@ -7,6 +7,7 @@ import { delimiter, join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { FAKE_NVML, nvmlScript } from "../gpu-memory/fake.ts";
+import { REMOVED } from "../helpers/removal.ts";
 import { installPacked, ROOT } from "../package/packed.ts";
 
 const execute = promisify(execFile);
@@ -27,7 +28,7 @@ beforeAll(async () => {
 
 afterAll(async () => {
   await remove?.();
-  if (bin !== undefined) await rm(bin, { recursive: true, force: true });
+  if (bin !== undefined) await rm(bin, REMOVED);
 });
 
 async function which(name: string): Promise<string> {

@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
+import { REMOVED } from "../helpers/removal.ts";
 
 export const ROOT: string = fileURLToPath(new URL("../..", import.meta.url));
 const INSTALL_TIMEOUT_MS = 240_000;
@@ -23,7 +24,7 @@ export async function installPacked(
   const install = ["install", "--prefer-offline", "--no-audit", "--no-fund", `./${filename}`];
   const options = { cwd: folder, timeout: INSTALL_TIMEOUT_MS, env: environment };
   await execute("npm", install, options);
-  return { folder, remove: () => rm(folder, { recursive: true, force: true }) };
+  return { folder, remove: () => rm(folder, REMOVED) };
 }
 
 /**

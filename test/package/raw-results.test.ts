@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { REMOVED } from "../helpers/removal.ts";
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 const SCRIPT = join(ROOT, "scripts/raw-results.mjs");
@@ -98,7 +99,7 @@ describe("scripts/raw-results.mjs", () => {
     env = { LAZYGRAPH_ARCHIVES: list, LAZYGRAPH_REPOSITORY: repository };
   });
 
-  afterAll(() => rm(folder, { recursive: true, force: true }));
+  afterAll(() => rm(folder, REMOVED));
 
   test("lists the campaigns, and unpacks one whose digest is right", async () => {
     const listed = run(process.execPath, [SCRIPT], folder, env);

@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { expect, onTestFinished, test } from "vitest";
 import { ADDON } from "../gpu-memory/fake.ts";
+import { REMOVED } from "../helpers/removal.ts";
 import { packInto, ROOT } from "./packed.ts";
 
 const execute = promisify(execFile);
@@ -16,7 +17,7 @@ const MS_MAX = 300_000;
 
 async function folderOf(name: string): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), `lazygraph-${name}-`));
-  onTestFinished(() => rm(folder, { recursive: true, force: true }));
+  onTestFinished(() => rm(folder, REMOVED));
   return folder;
 }
 

@@ -8,6 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { beforeAll, describe, expect, test } from "vitest";
 import { temporaryFolder } from "../cli/helpers/folder.ts";
+import { REMOVED } from "../helpers/removal.ts";
 
 const ROOT = new URL("../..", import.meta.url).pathname;
 const ARCHIVE = join(ROOT, "test/vllm-sources/vllm.tar.xz");
@@ -53,7 +54,7 @@ let unpacked: string;
 beforeAll(async () => {
   unpacked = await mkdtemp(join(tmpdir(), "lazygraph-"));
   execFileSync(python, ["-m", "tarfile", "-e", ARCHIVE, unpacked]);
-  return () => rm(unpacked, { recursive: true, force: true });
+  return () => rm(unpacked, REMOVED);
 });
 
 /** A copy of a version's files with `from` replaced by `to` in one of them. */
