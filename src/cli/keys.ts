@@ -32,7 +32,7 @@ const HELP = `Usage: lazygraph keys new FOLDER [--server KEY]
 
 CURVE keys for connections over the network: a folder with public.key, secret.key (mode 0600) and,
 of a controller, clients.keys, of an engine server.key. A KEY is 40 characters, or a file with it;
-one that begins with a dash, as some made elsewhere do, is given as a file or as --server=KEY.
+one that begins with a dash, as some made elsewhere do, is given to --server as --server=KEY.
 
   new      makes a pair in FOLDER, and prints its public key; an engine's with --server, the
            controller's public key
