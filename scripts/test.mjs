@@ -4,7 +4,7 @@
  * every test passed and no suite was empty. Without OpenAI's client for Python the gateway's
  * tests of it are skipped; REQUIRE_OPENAI_PYTHON=1 makes that a failure.
  */
-import { spawn, spawnSync } from "node:child_process";
+import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -22,19 +22,19 @@ const reports = mkdtempSync(join(tmpdir(), "lazygraph-test-"));
 const VENV_TIMEOUT_MS = 300_000;
 const SUITE_TIMEOUT_MS = 1_200_000;
 
-function execute(file, args) {
-  const { status, error } = spawnSync(file, args, {
-    cwd: root,
-    stdio: "inherit",
-    timeout: SUITE_TIMEOUT_MS,
+/** The exit code; 1 where it can't be started or is ended by a signal. */
+async function execute(file, args) {
+  const child = spawn(file, args, { cwd: root, stdio: "inherit", timeout: SUITE_TIMEOUT_MS });
+  const [status] = await once(child, "exit").catch((error) => {
+    console.error(`${file}: ${error.message}`);
+    return [1];
   });
-  if (error !== undefined) console.error(`${file}: ${error.message}`);
   return status ?? 1;
 }
 
-function build(script) {
+async function build(script) {
   console.error(`\n# npm run ${script}`);
-  return execute("npm", ["run", "--silent", script]) === 0
+  return (await execute("npm", ["run", "--silent", script])) === 0
     ? NONE
     : failure(`npm run ${script} failed; the tests need what it builds`);
 }
@@ -77,16 +77,8 @@ async function vitest(filters) {
   console.error("\n# vitest");
   const report = join(reports, "vitest.json");
   const reporters = ["--reporter=default", "--reporter=json", `--outputFile.json=${report}`];
-  const child = spawn(bin("vitest"), ["run", ...reporters, ...filters], {
-    cwd: root,
-    stdio: "inherit",
-    timeout: SUITE_TIMEOUT_MS,
-  });
-  const [status] = await once(child, "exit").catch((error) => {
-    console.error(`vitest: ${error.message}`);
-    return [1];
-  });
-  return counted("vitest", status ?? 1, report, fromVitest);
+  const status = await execute(bin("vitest"), ["run", ...reporters, ...filters]);
+  return counted("vitest", status, report, fromVitest);
 }
 
 /** The worker's Python, for its own tests and for those that let both sides speak. */
@@ -118,7 +110,7 @@ async function pytest(python) {
 const filters = process.argv.slice(2);
 let total = NONE;
 try {
-  total = add(build("build:native"), build("build:ts"));
+  total = add(await build("build:native"), await build("build:ts"));
   let python;
   try {
     python = venv();
