@@ -75,25 +75,11 @@ export interface AppliedPreset {
   readonly sentence: string | undefined;
 }
 
-/** @throws OptionError for a name that is none */
+/**
+ * @param command undefined: engines are started elsewhere, and none is made longer
+ * @throws OptionError for a name that is none
+ */
 export function withPreset(
-  given: ParsedOptions,
-  command: readonly string[],
-  environment: NodeJS.ProcessEnv,
-): AppliedPreset {
-  return applied(given, command, environment);
-}
-
-/** For a controller whose engines are started elsewhere: vLLM's options are theirs to be given. */
-export function withControllerPreset(
-  given: ParsedOptions,
-  environment: NodeJS.ProcessEnv,
-): Omit<AppliedPreset, "command"> {
-  const { options, sentence } = applied(given, undefined, environment);
-  return { options, sentence };
-}
-
-function applied(
   given: ParsedOptions,
   command: readonly string[] | undefined,
   environment: NodeJS.ProcessEnv,
@@ -129,6 +115,15 @@ function applied(
       where: command === undefined ? "the engines' own commands" : "the shell's script",
     }),
   };
+}
+
+/** For a controller whose engines are started elsewhere: vLLM's options are theirs to be given. */
+export function withControllerPreset(
+  given: ParsedOptions,
+  environment: NodeJS.ProcessEnv,
+): Omit<AppliedPreset, "command"> {
+  const { options, sentence } = withPreset(given, undefined, environment);
+  return { options, sentence };
 }
 
 function presetOf(name: string): Preset {

@@ -57,13 +57,8 @@ async function forgetOldest(folder: string): Promise<void> {
   const files = names.map(async (name) => {
     const path = join(folder, name);
     // Another process may have forgotten it by now.
-    return {
-      path,
-      atMs: await stat(path).then(
-        (found) => found.mtimeMs,
-        () => 0,
-      ),
-    };
+    const about = await stat(path).catch(() => undefined);
+    return { path, atMs: about?.mtimeMs ?? 0 };
   });
   const oldest = (await Promise.all(files)).sort((a, b) => a.atMs - b.atMs);
   for (const { path } of oldest.slice(0, -FILES_MAX)) await rm(path, { force: true });

@@ -3,7 +3,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { readdir, readFile, stat, writeFile } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { describe, expect, onTestFinished, test } from "vitest";
 import {
@@ -18,11 +18,10 @@ import type { RunHead } from "../../src/bench/samples.ts";
 import { type CellName, parseSpec } from "../../src/bench/spec.ts";
 import { readHeads, readRun } from "../../src/bench/store.ts";
 import { temporaryFolder } from "../cli/helpers/folder.ts";
-import { MAIN } from "../helpers/built.ts";
+import { MAIN, SIMULATED_ENGINE } from "../helpers/built.ts";
 import { quickProfile } from "./helpers/profile.ts";
 
 const ROOT = new URL("../../", import.meta.url).pathname;
-const SIMULATED_ENGINE = join(dirname(MAIN), "simulated-engine.js");
 const SLOW = { timeout: 240_000 };
 
 describe("the plan of a matrix", () => {
