@@ -63,6 +63,8 @@ import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +107,8 @@ STOCK = {
     "sleep": ("stock", "offload"),
 }
 SETTLED_SECONDS_MAX = 150
+# Twenty times what 96 requests of this kind take to be asked for.
+HELD_SECONDS = 4.0
 # At once, in the traffic of most checks.
 REQUESTS = 96
 # torch's, and a kernel's own with its file and line.
@@ -228,11 +232,12 @@ def sequences(
 
     missing = missing_graphs(engine) if capture_every else []
     core = engine.llm_engine
-    for index in range(REQUESTS):
-        params = SamplingParams(
-            temperature=0, max_tokens=24 + index % 60, detokenize=False, ignore_eos=True
-        )
-        core.add_request(str(index), check_prompts.prompt(index, images), params)
+    with held(engine):
+        for index in range(REQUESTS):
+            params = SamplingParams(
+                temperature=0, max_tokens=24 + index % 60, detokenize=False, ignore_eos=True
+            )
+            core.add_request(str(index), check_prompts.prompt(index, images), params)
     tokens: dict[str, list[int]] = {}
     captured, errors, steps = [], {}, 0
     while core.has_unfinished_requests():
@@ -243,11 +248,38 @@ def sequences(
         if missing and steps % capture_every == 0 and core.has_unfinished_requests():
             name = missing.pop(0)
             captured.append(name)
-            with watch(name) if watch is not None else contextlib.nullcontext():
+            if watch is None:
                 found = engine.collective_rpc(capture, args=(name,))
+            else:
+                found = watch.capture(name)
             if any(found):
                 errors[name] = str(found)
     return tokens, {"steps": steps, "capturedInTraffic": len(captured), "errors": errors}
+
+
+@contextlib.contextmanager
+def held(engine: Any) -> Iterator[None]:
+    """Keep an engine from its next step: what is asked of it meanwhile comes in one step together.
+
+    Otherwise the first steps have as many requests as happened to be there, and where kernels go by
+    a batch's size, two runs of the same engine differ in those.
+
+    Raises:
+        RuntimeError: it went on before the end, so that some requests may have come later.
+    """
+    with ThreadPoolExecutor(1) as threads:
+        nap_of_engine = threads.submit(engine.collective_rpc, nap, args=(HELD_SECONDS,))
+        # What is sent first is done first.
+        time.sleep(HELD_SECONDS / 4)
+        yield
+        if nap_of_engine.done():
+            nap_of_engine.result()
+            raise RuntimeError(f"expected all requests within {HELD_SECONDS} s, got later ones")
+
+
+def nap(worker: Any, seconds: float) -> None:
+    """Keep a rank from everything else."""
+    time.sleep(seconds)
 
 
 def missing_graphs(engine: Any) -> list[str]:
@@ -331,7 +363,7 @@ def run_check(family: dict[str, Any], kind: str, part: str, models: Path) -> dic
         if part == "control":
             engine.collective_rpc(state_checks.lend_blocks_in_use)
         captures = part in ("ours", "control")
-        watch = state_checks.Watch(engine) if kind == "aside" and captures else None
+        watch = state_checks.Watch(engine, capture) if kind == "aside" and captures else None
         images = check_prompts.image_tokens(models / family["shape"])
         tokens, seen = sequences(engine, int(captures), watch, images)
         seen["images"] = 0 if images is None else REQUESTS // check_prompts.IMAGE_EVERY

@@ -201,24 +201,26 @@ function pinLane(index: number, lanes: number): string[] {
 
 async function main(): Promise<void> {
   const families = chosenFamilies();
-  const gpus = (env["GPUS"] ?? "0").split(",").map(Number);
-  const { single, spread } = lanesOf(families, gpus);
   if (env["LIST"] !== undefined) {
     list(families);
     return;
   }
-  if (env["REPORT"] === undefined) {
-    const queue = [...single];
-    const lane = async (gpu: number, index: number): Promise<void> => {
-      const pin = pinLane(index, gpus.length);
-      for (let family = queue.shift(); family !== undefined; family = queue.shift()) {
-        await runFamily(family, [gpu], pin);
-      }
-    };
-    await Promise.all(gpus.map(lane));
-    for (const family of spread) await runFamily(family, gpus.slice(0, family.gpus), []);
-  }
+  if (env["REPORT"] === undefined) await run(families);
   report();
+}
+
+async function run(families: readonly Family[]): Promise<void> {
+  const gpus = (env["GPUS"] ?? "0").split(",").map(Number);
+  const { single, spread } = lanesOf(families, gpus);
+  const queue = [...single];
+  const lane = async (gpu: number, index: number): Promise<void> => {
+    const pin = pinLane(index, gpus.length);
+    for (let family = queue.shift(); family !== undefined; family = queue.shift()) {
+      await runFamily(family, [gpu], pin);
+    }
+  };
+  await Promise.all(gpus.map(lane));
+  for (const family of spread) await runFamily(family, gpus.slice(0, family.gpus), []);
 }
 
 function list(families: readonly Family[]): void {

@@ -7,7 +7,6 @@ kernels skip. The control points them at blocks of live requests.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,17 +28,29 @@ def live_states(runner: Any) -> Iterator[Any]:
                 yield state[blocks].flatten(1).contiguous().view(torch.uint8)
 
 
-def note_states(worker: Any) -> None:
-    """Remember the states on this rank."""
-    worker.lazygraph_states = list(live_states(worker.model_runner))
+def watched(worker: Any, capture: Any, graph: str) -> tuple[str | None, int, int]:
+    """Capture a graph on this rank.
 
+    In one call: between two an engine steps on, and its requests' states change as they should.
 
-def touched_states(worker: Any) -> tuple[int, int]:
-    """How many of them are others now, and how many there are, of all layers and requests."""
-    before, now = worker.lazygraph_states, list(live_states(worker.model_runner))
-    worker.lazygraph_states = []
+    Returns:
+        Why not, how many states are others after it, and how many there are, of all layers and
+        requests.
+    """
+    before = settled_states(worker)
+    error = capture(worker, graph)
+    now = settled_states(worker)
     changed = sum(int((a != b).any(1).sum()) for a, b in zip(before, now, strict=True))
-    return changed, sum(len(states) for states in now)
+    return error, changed, sum(len(states) for states in now)
+
+
+def settled_states(worker: Any) -> list[Any]:
+    """The states once nothing runs on the device."""
+    import torch
+
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
+    return list(live_states(worker.model_runner))
 
 
 def lend_blocks_in_use(worker: Any) -> None:
@@ -63,23 +74,22 @@ def lend_blocks_in_use(worker: Any) -> None:
 
 
 class Watch:
-    """Counts what the captures of one engine touch; call it with a graph's name around each."""
+    """Captures graphs of one engine, and counts what that touches."""
 
-    def __init__(self, engine: Any) -> None:
-        """Nothing is looked at yet."""
+    def __init__(self, engine: Any, capture: Any) -> None:
+        """Nothing is captured yet; ``capture`` is for a rank, by worker and graph."""
         self._engine = engine
+        self._capture = capture
         self._touched: dict[str, int] = {}
         self._states = 0
 
-    @contextlib.contextmanager
-    def __call__(self, graph: str) -> Iterator[None]:
-        """Around the capture of this graph."""
-        self._engine.collective_rpc(note_states)
-        yield
-        answers = self._engine.collective_rpc(touched_states)
-        if changed := sum(changed for changed, _ in answers):
+    def capture(self, graph: str) -> list[str | None]:
+        """Capture a graph on all ranks; why not, by rank."""
+        answers = self._engine.collective_rpc(watched, args=(self._capture, graph))
+        if changed := sum(changed for _, changed, _ in answers):
             self._touched[graph] = changed
-        self._states += sum(count for _, count in answers)
+        self._states += sum(count for _, _, count in answers)
+        return [error for error, _, _ in answers]
 
     def told(self) -> dict[str, Any]:
         """States that were looked at, and of which graph how many changed."""

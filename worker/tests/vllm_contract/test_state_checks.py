@@ -57,16 +57,44 @@ def worker() -> Any:
     return SimpleNamespace(model_runner=runner, states=states)
 
 
+def spoiling(block: int) -> Any:
+    """A capture that writes to one block's state; block 0 is nobody's."""
+
+    def capture(worker: Any, graph: str) -> str | None:
+        worker.states[0][block, 1, 2] += 0.5
+        return None if graph == "FULL:8" else f"no memory for {graph}"
+
+    return capture
+
+
+class OneRank:
+    """An engine of one rank."""
+
+    def __init__(self, worker: Any) -> None:
+        self.worker = worker
+
+    def collective_rpc(self, call: Any, args: tuple[Any, ...]) -> list[Any]:
+        return [call(self.worker, *args)]
+
+
 @pytest.mark.parametrize(("block", "touched"), [(0, 0), (3, 0), (4, 0), (5, 1), (6, 1)])
 def test_only_a_live_requests_state_counts(worker: Any, block: int, touched: int) -> None:
-    state_checks.note_states(worker)
-    worker.states[0][block, 1, 2] = 0.5
-    assert state_checks.touched_states(worker) == (touched, 4)
+    assert state_checks.watched(worker, spoiling(block), "FULL:8") == (None, touched, 4)
 
 
-def test_a_state_that_is_no_number_equals_itself(worker: Any) -> None:
-    state_checks.note_states(worker)
-    assert state_checks.touched_states(worker) == (0, 4)
+def test_what_captures_touch_is_told_by_graph(worker: Any) -> None:
+    watch = state_checks.Watch(OneRank(worker), spoiling(5))
+    assert watch.capture("FULL:8") == [None]
+    assert watch.capture("FULL:4") == ["no memory for FULL:4"]
+    assert watch.told() == {"states": 8, "touched": {"FULL:8": 1, "FULL:4": 1}}
+
+
+def test_a_request_that_ends_between_two_captures_is_no_matter(worker: Any) -> None:
+    watch = state_checks.Watch(OneRank(worker), spoiling(0))
+    watch.capture("FULL:8")
+    del worker.model_runner.req_states.req_id_to_index["a"]
+    watch.capture("FULL:8")
+    assert watch.told() == {"states": 6, "touched": {}}
 
 
 def test_the_control_lends_blocks_of_live_requests(worker: Any) -> None:
