@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,8 @@ def test_requests_that_came_too_late_are_no_check(monkeypatch: pytest.MonkeyPatc
 
 
 def ask_late(engine: Engine) -> None:
-    with checks.held(engine), engine.busy:
-        pass
+    with checks.held(engine):
+        time.sleep(1)
 
 
 def test_an_engine_that_cannot_be_held_is_told() -> None:
