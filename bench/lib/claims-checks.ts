@@ -98,7 +98,7 @@ export function checkFindings(checks: readonly Check[], told: Origin): Finding[]
         const exact = atLeast("tokens-exact", same / sequences, TOKENS, 1);
         if (controlSame === undefined) return [exact];
         const unit = "of runs whose captures spoilt blocks in use found it";
-        const found = atLeast("control-found", Number(controlSame < sequences), unit, 1);
+        const found = atLeast("traffic-control-found", Number(controlSame < sequences), unit, 1);
         const { states, touched = {} } = check;
         if (states === undefined) return [exact, found];
         const of = `of ${states} recurrent states of live requests, looked at around each capture`;

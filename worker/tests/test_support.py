@@ -10,6 +10,7 @@ from lazygraph_vllm.vllm.adapter import graph_mode_reason, missing_hook
 from lazygraph_vllm.vllm.allowed import (
     DRAFTERS,
     DRAFTS,
+    HYBRID,
     KV_OFFLOADING,
     LORA,
     MOE,
@@ -18,8 +19,10 @@ from lazygraph_vllm.vllm.allowed import (
     SLEEP,
     TENSOR,
     TRIED,
+    Tried,
     config_reason,
     gpu_reason,
+    untried,
 )
 from lazygraph_vllm.vllm.choose import KNOWN, adapter_for
 from lazygraph_vllm.vllm.v26 import V26
@@ -155,9 +158,9 @@ def test_what_of_drafts_is_refused_whatever_anybody_allows(
     no = {"use_multi_module_mtp": lambda: False, "use_gemma4_mtp": lambda: False}
     config.speculative_config = SimpleNamespace(**(no | {"method": "mtp"}))
     assert config_reason(config, "0.33.0", allow_untested=True) is None
-    # Not shown on a GPU: by default it runs as stock.
-    untried = config_reason(config, "0.33.0", allow_untested=False)
-    assert untried is not None and "decoding by MTP on vLLM 0.33.0 (not tried" in untried
+    # Shown on one GPU: over two it runs as stock.
+    spread = config_reason(config, "0.33.0", allow_untested=False)
+    assert spread is not None and "by MTP with tensor parallelism on vLLM 0.33.0 (not" in spread
     config.speculative_config = SimpleNamespace(**(no | drafts))
     for name, value in model.items():
         setattr(config.model_config, name, value)
@@ -326,6 +329,12 @@ def with_drafts(method: str) -> Any:
     return config
 
 
+def with_images() -> Any:
+    config = supported()
+    config.model_config.is_multimodal_model = True
+    return config
+
+
 def with_stages() -> Any:
     config = one_gpu(supported())
     config.parallel_config.pipeline_parallel_size = 2
@@ -336,6 +345,7 @@ SHOWN = [
     with_adapters,
     with_sleep,
     *(lambda m=m: with_drafts(m) for m in ("ngram", "draft_model", "eagle")),
+    with_images,
 ]
 
 
@@ -353,11 +363,48 @@ def test_adapters_sleep_and_drafts_are_let_in_by_themselves(make: Any) -> None:
     assert config_reason(quantised, "0.33.0", allow_untested=True) is None
 
 
+def hybrid(architecture: str, prefill: str | None) -> Any:
+    config = one_gpu(supported())
+    config.model_config.is_hybrid = True
+    config.model_config.architectures = [architecture]
+    config.additional_config = {} if prefill is None else {"gdn_prefill_backend": prefill}
+    return config
+
+
+def test_gated_delta_nets_are_let_in_by_the_kernels_that_were_shown() -> None:
+    config = hybrid("Qwen3NextForCausalLM", "triton")
+    for experts in (False, True):
+        config.model_config.is_moe = experts
+        assert config_reason(config, "0.33.0", allow_untested=False) is None
+    config.parallel_config.tensor_parallel_size = 2
+    reason = config_reason(config, "0.33.0", allow_untested=False)
+    assert reason is not None
+    assert "gated delta nets by Triton with tensor parallelism on vLLM 0.33.0 (not" in reason
+
+
+@pytest.mark.parametrize("method", ["eagle", "mtp"])
+def test_drafts_are_let_in_on_the_models_that_were_shown(method: str) -> None:
+    config = one_gpu(with_drafts(method))
+    config.model_config.is_moe = config.model_config.use_mla = True
+    reason = config_reason(config, "0.33.0", allow_untested=False)
+    assert reason is None if method == "mtp" else " with mixture-of-experts" in str(reason)
+
+
+def test_what_was_shown_in_parts_is_not_let_in_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = tuple(map(frozenset, ("ab", "bc", "ac")))
+    monkeypatch.setitem(TRIED, "0.33.0", Tried(frozenset(), together=pairs))
+    assert untried("ab", "0.33.0") == untried("c", "0.33.0") == []
+    assert untried("abc", "0.33.0") == ["a with b and c"]
+    assert untried("abd", "0.33.0") == ["d"]
+
+
 @pytest.mark.parametrize(
     ("config", "what"),
     [
-        (with_drafts("mtp"), DRAFTERS["mtp"]),
         (with_drafts("ngram_gpu"), DRAFTERS["ngram_gpu"]),
+        (hybrid("Qwen3NextForCausalLM", None), HYBRID),
+        (hybrid("Qwen3NextForCausalLM", "flashinfer"), HYBRID),
+        (hybrid("Zamba2ForCausalLM", "triton"), HYBRID),
     ],
 )
 def test_what_no_gpu_has_shown_says_so_and_can_be_allowed(config: Any, what: str) -> None:

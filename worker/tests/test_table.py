@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -145,8 +146,8 @@ def test_every_known_version_has_a_row_and_what_was_tried_is_in_it() -> None:
     assert list(rows) == list(KNOWN)
     for version, row in rows.items():
         tried = TRIED.get(version)
-        told = {what.partition(" (dense models, ")[0] for what in row["lazily"][1:]}
-        assert told == (tried.traits if tried else set())
+        told = {re.split(r" \((?:dense models|one GPU), ", what)[0] for what in row["lazily"][1:]}
+        assert told == (tried.traits | tried.combined() if tried else set())
         alone = {what for what in row["lazily"] if " (dense models, " in what}
         assert len(alone) == (len(tried.alone) if tried else 0)
         assert bool(row["lazily"]) == bool(row["gpus"]) == (tried is not None)

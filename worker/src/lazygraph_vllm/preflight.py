@@ -24,6 +24,7 @@ from . import __version__
 from .settings import Settings, SettingsError, load_settings
 from .vllm import preflight as vllm
 from .vllm.allowed import (
+    GATED_DELTA,
     HYBRID,
     MOE,
     MULTIMODAL,
@@ -180,7 +181,8 @@ def _untested(found: Sequence[str], version: str) -> list[str]:
 
 
 def _why_lazily(answer: Answer, version: str) -> str:
-    dense = not {MOE, HYBRID, MULTIMODAL, ATTENTION_FREE, DIFFUSION} & set(answer.traits)
+    others = {MOE, HYBRID, GATED_DELTA, MULTIMODAL, ATTENTION_FREE, DIFFUSION}
+    dense = not others & set(answer.traits)
     what = ", ".join(["dense models"] * dense + answer.traits)
     if answer.untested:
         return f"{what}: let in, although not all of this was tried on a GPU"

@@ -17,7 +17,10 @@ from vllm.version import __version__  # noqa: E402
 from lazygraph_vllm.vllm import options  # noqa: E402
 from lazygraph_vllm.vllm.allowed import (  # noqa: E402
     DRAFTERS,
+    GATED_DELTA,
+    HYBRID,
     LORA,
+    MOE,
     PIPELINE,
     TENSOR,
     TRIED,
@@ -157,6 +160,25 @@ def test_what_was_tried_by_itself_is_on_the_list(
         configure(**options, tensor_parallel_size=2), __version__, allow_untested=False
     )
     assert spread is not None and f"{trait} with {TENSOR}" in spread
+
+
+@pytest.mark.skipif(AT < (0, 33), reason="not tried on this version")
+def test_gated_delta_nets_are_known_by_the_kernels_of_their_prefill(
+    configure: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By Triton, as ``hybrid-24l`` of the GPU's checks runs them; vLLM itself prefers another."""
+    # vLLM turns them on for Kimi-Linear, and for all that comes after in its process.
+    monkeypatch.setenv("VLLM_USE_BREAKABLE_CUDAGRAPH", "0")
+    sys.path.insert(0, str(BENCH))
+    from model_shapes import SHAPES
+
+    shape = SHAPES["qwen3-next-4l"]
+    shown = configure(shape, gdn_prefill_backend="triton", max_model_len=256)
+    assert traits(shown) == {GATED_DELTA, MOE}
+    assert config_reason(shown, __version__, allow_untested=False) is None
+    assert traits(configure(shape, max_model_len=256)) == {HYBRID, MOE}
+    other = SHAPES["kimi-linear-4l"]
+    assert HYBRID in traits(configure(other, gdn_prefill_backend="triton", max_model_len=256))
 
 
 def test_a_model_without_attention_is_no_dense_one(

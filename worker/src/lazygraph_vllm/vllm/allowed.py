@@ -25,12 +25,19 @@ class Tried:
         traits: what a model or its parallelism may have besides being dense, in ``traits``' words.
         alone: those of them that were tried on a dense model, on one GPU or as many as they are
             about, and together with no other trait.
+        together: what else was tried, each in one model with the others of its set, on one GPU: a
+            model may have them all or fewer, and no trait beside these.
         gpus: names of GPUs, as CUDA has them.
     """
 
     traits: frozenset[str]
     alone: frozenset[str] = frozenset()
+    together: tuple[frozenset[str], ...] = ()
     gpus: tuple[str, ...] = ("NVIDIA H200",)
+
+    def combined(self) -> frozenset[str]:
+        """What was tried in one model with others, and not by itself."""
+        return frozenset().union(*self.together) - self.traits
 
 
 TENSOR = "tensor parallelism"
@@ -39,6 +46,7 @@ EXPERT = "expert parallelism"
 MOE = "mixture-of-experts models"
 MLA = "multi-head latent attention"
 HYBRID = "hybrid models"
+GATED_DELTA = "hybrid models with gated delta nets by Triton"
 MULTIMODAL = "multimodal models"
 LORA = "LoRA"
 SLEEP = "sleep mode"
@@ -62,22 +70,26 @@ OFFLOADERS = {
 
 
 ALONE_0_33 = frozenset(
-    {LORA, SLEEP, BREAKABLE, PIPELINE, KV_OFFLOADING}
+    {LORA, SLEEP, BREAKABLE, PIPELINE, KV_OFFLOADING, MULTIMODAL}
     | {DRAFTERS[method] for method in ("ngram", "draft_model", "eagle", "eagle3")}
 )
 TRIED: dict[str, Tried] = {
     "0.26.0": Tried(frozenset({TENSOR})),
     # bench/results: v033-checks.json, v033-more-checks.json.br, v033-first-run.json.br. Not here:
-    # hybrid models, of which each graph was right and captures in the middle of traffic left all
-    # sequences as they were, but no control has shown yet that this traffic would tell; multimodal
-    # models, right with text alone, until there were images; MTP, whose graphs are right, until its
-    # traffic was seen; SimpleCPUOffloadConnector, which waits for its first run.
+    # other hybrid models than Qwen3-Next, and it with another prefill than Triton's; Kimi-Linear,
+    # right in all checks, until its steps were compared on a quiet host; Triton attention, a KV
+    # cache in fp8 and SimpleCPUOffloadConnector, whose graphs are right, until their traffic was
+    # seen.
     "0.33.0": Tried(
         frozenset({TENSOR, EXPERT, MOE, MLA, "fp8 quantisation", "auto_gptq quantisation"})
         | ALONE_0_33,
         alone=ALONE_0_33,
+        together=(frozenset({GATED_DELTA, MOE}), frozenset({DRAFTERS["mtp"], MLA, MOE})),
     ),
 }
+
+# By architecture: other models call other kernels.
+GATED_DELTA_MODELS = frozenset({"Qwen3NextForCausalLM"})
 
 
 def traits(config: Any) -> frozenset[str]:
@@ -94,7 +106,6 @@ def traits(config: Any) -> frozenset[str]:
         EXPERT: getattr(parallel, "enable_expert_parallel", False),
         MOE: getattr(model, "is_moe", False),
         MLA: getattr(model, "use_mla", False),
-        HYBRID: getattr(model, "is_hybrid", False),
         MULTIMODAL: getattr(model, "is_multimodal_model", False),
         LORA: config.lora_config is not None,
         SLEEP: getattr(model, "enable_sleep_mode", False),
@@ -102,12 +113,23 @@ def traits(config: Any) -> frozenset[str]:
         f"{quantization} quantisation": quantization is not None,
     }
     found |= dict.fromkeys(options.untried(config), True)
+    if getattr(model, "is_hybrid", False):
+        found[_hybrid_kind(config)] = True
     if config.speculative_config is not None:
         method = getattr(config.speculative_config, "method", None)
         found[DRAFTERS.get(str(method), DRAFTS)] = True
     if config.kv_transfer_config is not None:
         found[OFFLOADERS.get(str(connectors.name_of(config)), KV_OFFLOADING)] = True
     return frozenset(name for name, has in found.items() if has)
+
+
+def _hybrid_kind(config: Any) -> str:
+    """Which hybrid models this one would be of: states go wrong or not by the kernels' doing."""
+    more = getattr(config, "additional_config", None)
+    prefill = more.get("gdn_prefill_backend") if isinstance(more, dict) else None
+    names = getattr(config.model_config, "architectures", None) or ()
+    known = bool(names) and GATED_DELTA_MODELS.issuperset(names)
+    return GATED_DELTA if known and prefill == "triton" else HYBRID
 
 
 def version_reason(version: str, allow_untested: bool) -> str | None:
@@ -145,18 +167,25 @@ def config_reason(config: Any, version: str, allow_untested: bool) -> str | None
 def untried(found: Iterable[str], version: str) -> list[str]:
     """Of these traits what was not tried on this version, each alone or two together."""
     tried = TRIED[plain(version)]
-    own = sorted(found)
-    new = [trait for trait in own if trait not in tried.traits]
-    alone = [trait for trait in own if trait in tried.alone]
-    pairs = [f"{one} with {other}" for one in alone for other in own if other != one]
-    return new + (pairs[:1] if not new else [])
+    own = frozenset(found)
+    if any(own <= seen for seen in tried.together):
+        return []
+    new = sorted(own - tried.traits - tried.combined())
+    apart = sorted(own & (tried.alone | tried.combined()))
+    return new or [_beside(one, own - {one}, tried) for one in apart if own != {one}][:1]
+
+
+def _beside(one: str, others: frozenset[str], tried: Tried) -> str:
+    """A trait and the first other that it was not tried with, or all if it was with each."""
+    seen = frozenset().union(*(together for together in tried.together if one in together))
+    return f"{one} with {next(iter(sorted(others - seen)), ' and '.join(sorted(others)))}"
 
 
 def _untried(config: Any, version: str) -> str | None:
     new = untried(traits(config), version)
     if not new:
         return None
-    elsewhere = [v for v, tried in TRIED.items() if new[0] in tried.traits]
+    elsewhere = [v for v, tried in TRIED.items() if new[0] in tried.traits | tried.combined()]
     where = f" (tried on {', '.join(elsewhere)})" if elsewhere else " (not tried on a GPU yet)"
     return (
         f"not supported: {new[0]} on vLLM {plain(version)}{where}; "

@@ -14,6 +14,7 @@ from .allowed import (
     DRAFTERS,
     DRAFTS,
     EXPERT,
+    GATED_DELTA,
     HYBRID,
     KV_OFFLOADING,
     LORA,
@@ -25,13 +26,14 @@ from .allowed import (
     SLEEP,
     TENSOR,
     TRIED,
+    Tried,
 )
 from .choose import KNOWN
 from .options import ATTENTION_FREE, OPTIONS
 from .v26 import V26
 
 FAMILIES = (
-    *(TENSOR, PIPELINE, EXPERT, MOE, MLA, HYBRID, MULTIMODAL, LORA, SLEEP),
+    *(TENSOR, PIPELINE, EXPERT, MOE, MLA, GATED_DELTA, HYBRID, MULTIMODAL, LORA, SLEEP),
     *DRAFTERS.values(),
     BREAKABLE,
     *OFFLOADERS.values(),
@@ -99,17 +101,27 @@ def _row(version: str) -> dict[str, Any]:
         return _as_row(version, [], (), [("everything", why)])
     wrong = WRONG.get(KNOWN[version], ())
     left = [(what, "captures go wrong there") for what in wrong]
-    kinds = {DRAFTS: DRAFTERS, KV_OFFLOADING: OFFLOADERS}
-    of_wrong = [name for what in wrong for name in kinds.get(what, {}).values()]
-    known = (*wrong, *of_wrong, *tried.traits)
+    kinds = {DRAFTS: DRAFTERS.values(), KV_OFFLOADING: OFFLOADERS.values(), HYBRID: [GATED_DELTA]}
+    of_wrong = [name for what in wrong for name in kinds.get(what, ())]
+    known = (*wrong, *of_wrong, *tried.traits, *tried.combined())
     new = [what for what in FAMILIES if what not in known]
     if not any("quantisation" in trait for trait in tried.traits):
         new.append("quantisation")
     left += [(what, "not shown to be right on a GPU") for what in new]
     # One by one, and not beside one another: ALWAYS_STOCK's like says no more than that.
     alone = [f"{what} (dense models, {_gpus(what)})" for what in sorted(tried.alone)]
-    lazily = ["dense models", *sorted(tried.traits - tried.alone), *alone]
+    lazily = ["dense models", *sorted(tried.traits - tried.alone), *alone, *_combined(tried)]
     return _as_row(version, lazily, tried.gpus, left)
+
+
+def _combined(tried: Tried) -> list[str]:
+    """What was tried beside traits that are free to combine, with these."""
+    combined = tried.combined()
+    return [
+        f"{', '.join(sorted(seen & combined))} (one GPU, with or without "
+        f"{' and '.join(sorted(seen - combined))})"
+        for seen in tried.together
+    ]
 
 
 def _gpus(what: str) -> str:
