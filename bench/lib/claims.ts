@@ -38,12 +38,11 @@ export function withLimits(prefix: string, origin: Origin): Limits {
   return { atLeast: of("atLeast"), atMost: of("atMost") };
 }
 
-export interface Claim extends Omit<Finding, "interval"> {
-  readonly interval: readonly [low: number, high: number] | null;
+export interface Claim extends Finding {
   /** Of the value itself; the interval says how sure that is. */
   readonly holds: boolean;
-  /** Why a limit was missed and what was tried; null where it holds. */
-  readonly unmet: string | null;
+  /** Why a limit was missed and what was tried; absent where it holds. */
+  readonly unmet?: string;
 }
 
 /** Of findings with one id the last: what was measured again, in a later state, stands. */
@@ -76,7 +75,7 @@ export function judge(
 }
 
 function claimOf(finding: Finding, reason: string | undefined): Claim {
-  const { id, value, interval = null, unit, limit, sense, source, command } = finding;
+  const { id, value, limit, sense } = finding;
   if (!Number.isFinite(value)) throw new Error(`Expected a number for ${id}, got ${value}.`);
   const holds = sense === "atMost" ? value <= limit : value >= limit;
   if (!holds && reason === undefined) {
@@ -88,7 +87,9 @@ function claimOf(finding: Finding, reason: string | undefined): Claim {
   if (holds && reason !== undefined) {
     throw new Error(`Expected no reason for ${id}, which holds, got one: remove it.`);
   }
-  return { id, value, interval, unit, limit, sense, holds, unmet: reason ?? null, source, command };
+  const { source, command, ...found } = finding;
+  const unmet = reason === undefined ? {} : { unmet: reason };
+  return { ...found, holds, ...unmet, source, command };
 }
 
 /** Value and interval of a finding; none of a single run. */

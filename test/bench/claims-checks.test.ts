@@ -99,7 +99,9 @@ test("of offloading: both controls count, by what each of them changed", () => {
 test("of captures aside: the control counts where there was one", () => {
   const check: Check = { check: "hybrid-4l.aside", fine: true, sequences: 96, same: 96 };
   expect(told(check)).toEqual({ "v033.hybrid-4l.tokens-exact": 1 });
-  expect(told({ ...check, controlSame: 96 })).toMatchObject({ "v033.hybrid-4l.traffic-control-found": 0 });
+  expect(told({ ...check, controlSame: 96 })).toMatchObject({
+    "v033.hybrid-4l.traffic-control-found": 0,
+  });
   const touched = { "PIECEWISE:8": 2, "PIECEWISE:4": 1 };
   expect(told({ ...check, controlSame: 3, states: 900, touched })).toEqual({
     ...{ "v033.hybrid-4l.tokens-exact": 1, "v033.hybrid-4l.traffic-control-found": 1 },

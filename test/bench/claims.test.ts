@@ -32,7 +32,7 @@ describe("judge", () => {
   test("a value is held against its limit, whichever way it counts", () => {
     const least: Finding = { ...FINDING, id: "b", sense: "atLeast" };
     const [most, missed] = judge([least, FINDING], { b: "Too few." });
-    expect(most).toEqual({ ...FINDING, holds: true, unmet: null });
+    expect(most).toEqual({ ...FINDING, holds: true });
     expect(missed).toMatchObject({ id: "b", holds: false, unmet: "Too few." });
   });
 
