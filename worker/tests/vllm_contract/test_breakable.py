@@ -68,9 +68,10 @@ def missing(wrapper: Any) -> list[str]:
 # ------------------------------------------------------------------ right numbers
 
 
+@pytest.mark.parametrize("pad", [False, True])
 @pytest.mark.parametrize("mode", MODES)
-def test_every_step_is_as_without_graphs_whatever_is_captured(mode: str) -> None:
-    wrapper = start(mode)
+def test_every_step_is_as_without_graphs_whatever_is_captured(mode: str, pad: bool) -> None:
+    wrapper = start(mode, pad=pad)
     runner = runner_of(wrapper)
     left = missing(wrapper)
     random.Random(mode).shuffle(left)

@@ -59,10 +59,13 @@ def hashes(pipeline: Pipeline) -> set[str]:
 # ------------------------------------------------------------------ right numbers
 
 
+@pytest.mark.parametrize("pad", [False, True])
 @pytest.mark.parametrize("mode", MODES)
-def test_every_step_is_as_without_graphs_whatever_is_captured(make: Any, mode: str) -> None:
+def test_every_step_is_as_without_graphs_whatever_is_captured(
+    make: Any, mode: str, pad: bool
+) -> None:
     pipeline = make(mode)
-    pipeline.start()
+    pipeline.start(pad=pad)
     left = missing(pipeline)
     random.Random(mode).shuffle(left)
     graphed = set()

@@ -53,10 +53,11 @@ class RankGraphs:
         verify: bool = False,
         tiers: Sequence[Sequence[str]] = (),
         guard: StartGuard | None = None,
+        pad: bool = False,
     ) -> None:
         """Read what vLLM would capture; changes nothing. The arguments are ``rank.prepare``'s."""
         self.state = RankState(adapter, runner, tiers)
-        self.dispatch = RankDispatch(self.state)
+        self.dispatch = RankDispatch(self.state, pad)
         self.capturer = Capturer(self.state, verify)
         self._first = FirstCapture(self.state, self.capturer, first, tiered=any(tiers), guard=guard)
         self.skipped: tuple[str, ...] = ()
