@@ -376,6 +376,10 @@ def test_gated_delta_nets_are_let_in_by_the_kernels_that_were_shown() -> None:
     for experts in (False, True):
         config.model_config.is_moe = experts
         assert config_reason(config, "0.33.0", allow_untested=False) is None
+    for prefill in (None, "flashinfer"):
+        reason = config_reason(hybrid("Qwen3NextForCausalLM", prefill), "0.33.0", False)
+        assert reason is not None
+        assert "0.33.0 (tried with --gdn-prefill-backend triton alone); LAZYGRAPH_ALL" in reason
     config.parallel_config.tensor_parallel_size = 2
     reason = config_reason(config, "0.33.0", allow_untested=False)
     assert reason is not None
@@ -402,8 +406,6 @@ def test_what_was_shown_in_parts_is_not_let_in_as_a_whole(monkeypatch: pytest.Mo
     ("config", "what"),
     [
         (with_drafts("ngram_gpu"), DRAFTERS["ngram_gpu"]),
-        (hybrid("Qwen3NextForCausalLM", None), HYBRID),
-        (hybrid("Qwen3NextForCausalLM", "flashinfer"), HYBRID),
         (hybrid("Zamba2ForCausalLM", "triton"), HYBRID),
     ],
 )

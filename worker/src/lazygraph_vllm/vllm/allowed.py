@@ -127,9 +127,12 @@ def _hybrid_kind(config: Any) -> str:
     """Which hybrid models this one would be of: states go wrong or not by the kernels' doing."""
     more = getattr(config, "additional_config", None)
     prefill = more.get("gdn_prefill_backend") if isinstance(more, dict) else None
+    return GATED_DELTA if _has_gated_delta(config) and prefill == "triton" else HYBRID
+
+
+def _has_gated_delta(config: Any) -> bool:
     names = getattr(config.model_config, "architectures", None) or ()
-    known = bool(names) and GATED_DELTA_MODELS.issuperset(names)
-    return GATED_DELTA if known and prefill == "triton" else HYBRID
+    return bool(names) and GATED_DELTA_MODELS.issuperset(names)
 
 
 def version_reason(version: str, allow_untested: bool) -> str | None:
@@ -187,6 +190,8 @@ def _untried(config: Any, version: str) -> str | None:
         return None
     elsewhere = [v for v, tried in TRIED.items() if new[0] in tried.traits | tried.combined()]
     where = f" (tried on {', '.join(elsewhere)})" if elsewhere else " (not tried on a GPU yet)"
+    if new[0] == HYBRID and _has_gated_delta(config) and not elsewhere:
+        where = " (tried with --gdn-prefill-backend triton alone)"
     return (
         f"not supported: {new[0]} on vLLM {plain(version)}{where}; "
         "LAZYGRAPH_ALLOW_UNTESTED=1 overrides this"
