@@ -38,7 +38,8 @@ export async function startCaches(
   try {
     const fingerprint = await cacheFingerprint(command, environment);
     const used = await useCaches(use.folder, fingerprint, use.readOnly);
-    if (!quiet) note(SENTENCES[used.how].replace("DIR", use.folder));
+    if (!quiet)
+      note(sentence(used.how, environment["LAZYGRAPH_MODE"]).replaceAll("DIR", use.folder));
     return { ...used, release: () => used.release().catch(leftBehind) };
   } catch (error) {
     note(
@@ -48,6 +49,16 @@ export async function startCaches(
     return NONE;
   }
 }
+
+function sentence(how: UsedCaches["how"], mode: string | undefined): string {
+  const all = mode === "lazy" || mode === "idle" ? ` ${LATER_KERNELS}` : "";
+  return how === "filled" ? `${SENTENCES.filled}${all}` : SENTENCES[how];
+}
+
+/** Eager mode, as stock, runs every size before ready. */
+const LATER_KERNELS =
+  "Sizes that are captured later compile their kernels later as well, while requests wait: " +
+  "if others will use DIR, fill it with --mode eager.";
 
 /** The engine has ended, and how it did is what counts. */
 function leftBehind(error: unknown): void {

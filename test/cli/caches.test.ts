@@ -44,6 +44,18 @@ test("a first start fills the folder, a second one finds what was compiled", asy
   expect(second).toMatchObject({ code: 0, stdout: `at ${join(caches, "vllm")}\nwas compiled\n` });
 });
 
+test.for([
+  ["eager", false],
+  ["lazy", true],
+  ["idle", true],
+] as const)("caches that %s mode fills: told who compiles later: %s", async ([mode, told]) => {
+  const { caches, run } = await engine();
+  const { stderr } = await run("--mode", mode);
+  const later = `if others will use ${caches}, fill it with --mode eager.`;
+  expect(stderr.includes(later)).toBe(told);
+  expect((await run("--mode", mode)).stderr).not.toContain(later);
+});
+
 test("packed, unpacked and checked; another command's caches are refused, and the start goes on", async () => {
   const { folder, vllm, caches, lazygraph, run } = await engine();
   await run("--quiet");
