@@ -241,7 +241,7 @@ function report(): void {
       return { cell: file.slice(0, -".failed".length), reason };
     });
   const file = join(out as string, "families.json");
-  const summaries = cells.map(summaryOf);
+  const summaries = cells.map((cell) => summaryOf(cell, cells));
   writeWhole(file, `${JSON.stringify({ what: "families", cells: summaries, failed }, rounded)}\n`);
   console.error(`results: ${file} (${cells.length} cells, ${failed.length} failed)`);
 }

@@ -11,7 +11,7 @@ import {
   type ParitySummary,
   type StartResult,
 } from "../gpu/lib/family-result.ts";
-import { parityOf } from "../gpu/lib/parity.ts";
+import { type Parity, parityOf } from "../gpu/lib/parity.ts";
 import { type Finding, measured, type Origin } from "./claims.ts";
 
 const CAPTURE_SHARE_MAX = 1 / 30;
@@ -191,20 +191,29 @@ function parityFindings(family: string, cells: readonly ParitySummary[], told: O
     });
     if (pairs.length === 0) return [];
     const id = `v033.${family}.${arm}`;
-    const seconds = bootstrapMean(pairs.map(({ ours, stock }) => secondsToParity(ours, stock)));
     const shares = bootstrapMean(pairs.map(({ ours, stock }) => waitShare(ours, stock)));
-    const parity: Finding = {
-      ...{ ...told, id: `${id}.parity-seconds`, ...measured(seconds), unit: "s after ready" },
-      ...{ limit: limits.seconds, sense: "atMost" },
-    };
+    const reached = (what: string, seconds: readonly number[]): Finding => ({
+      ...{ ...told, id: `${id}.${what}-seconds`, ...measured(bootstrapMean(seconds)) },
+      ...{ unit: "s after ready", limit: limits.seconds, sense: "atMost" },
+    });
+    const alike = pairs.flatMap(({ ours: { figures, seconds } }) =>
+      figures.alike === undefined ? [] : [reachedAfter(figures.alike, seconds)],
+    );
+    const parity = [
+      reached(
+        "parity",
+        pairs.map(({ ours, stock }) => secondsToParity(ours, stock)),
+      ),
+      ...(alike.length === 0 ? [] : [reached("parity-alike", alike)]),
+    ];
     const failed: Finding = {
       ...{ ...told, id: `${id}.requests-failed`, unit: "requests", limit: 0, sense: "atMost" },
       value: pairs.reduce((sum, { ours }) => sum + ours.figures.failed, 0),
     };
     // Stock's load begins when idle mode was ready, so only that one has the same clock.
-    if (arm !== "idle") return [parity, failed];
+    if (arm !== "idle") return [...parity, failed];
     return [
-      parity,
+      ...parity,
       failed,
       {
         ...{ ...told, id: `${id}.wait-share`, ...measured(shares), unit: "of stock's mean wait" },
@@ -214,12 +223,15 @@ function parityFindings(family: string, cells: readonly ParitySummary[], told: O
   });
 }
 
-/** A load that ends without parity counts in full. */
 function secondsToParity(ours: ParitySummary, stock: ParitySummary): number {
   const { steadyMs } = stock.figures;
   if (steadyMs === undefined) return Number.NaN;
-  const parity = parityOf(ours.figures.windowMs, steadyMs);
-  return parity.reached ? parity.seconds : ours.seconds;
+  return reachedAfter(parityOf(ours.figures.windowMs, steadyMs), ours.seconds);
+}
+
+/** A load that ends without parity counts in full. */
+function reachedAfter({ reached, seconds }: Parity, loadSeconds: number): number {
+  return reached ? seconds : loadSeconds;
 }
 
 /** Of requests that arrive while the load lasts, counted from the same second after spawn. */

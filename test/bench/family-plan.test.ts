@@ -17,7 +17,15 @@ import {
   type StartResult,
   summaryOf,
 } from "../../bench/gpu/lib/family-result.ts";
-import { gapsOf, parityOf, waitsOf, windowsOf } from "../../bench/gpu/lib/parity.ts";
+import {
+  gapsOf,
+  msByRequests,
+  parityFigures,
+  parityOf,
+  sharesOf,
+  waitsOf,
+  windowsOf,
+} from "../../bench/gpu/lib/parity.ts";
 import { overRanks } from "../../bench/gpu/lib/start-timing.ts";
 import { familyFindings } from "../../bench/lib/claims-v033.ts";
 import type { RequestRecord } from "../../src/bench/samples.ts";
@@ -145,6 +153,46 @@ describe("parity", () => {
     expect(waits).toEqual({ requests: 2, meanSeconds: 2, medianSeconds: 2 });
     expect(waitsOf([], 0, 5)).toBeUndefined();
   });
+
+  /** From second 0 on bursts of so many requests, each of 200 tokens after its first. */
+  function load(bursts: readonly number[], msAt = (requests: number) => 10 + requests) {
+    let at = 0;
+    return bursts.flatMap((count) => {
+      const micros = msAt(count) * 1000;
+      const one = { ...request(at, at, 0), itlMicros: Array<number>(200).fill(micros) };
+      at += 0.01 + 200 * (micros / 1e6);
+      return Array<RequestRecord>(count).fill(one);
+    });
+  }
+  const stockMs = msByRequests(load([1, 8, 3, 1]), 0);
+
+  test("with more requests in bursts parity is later, but not at equal numbers of them", () => {
+    const { windowMs, alike } = parityFigures(load([1, 8, 8, 8, 3, 6, 1]), 0, 0, 23, stockMs);
+    expect(parityOf(windowMs, 12).windowsAbove).toBeGreaterThan(100);
+    expect(alike).toMatchObject({ seconds: 0, windowsAbove: 0, reached: true });
+    expect(alike?.longestGapMs).toBe(18);
+  });
+
+  test("a fifth more at one number of requests is found, until its burst ends", () => {
+    const slow = load([1, 3, 8, 1], (count) => (count === 3 ? 15.6 : 10 + count));
+    const { alike } = parityFigures(slow, 0, 0, 11, stockMs);
+    // It lasts from 2.2 to 5.3 s.
+    expect(alike?.windowsAbove).toBeGreaterThan(25);
+    expect(alike?.seconds).toBeGreaterThan(4.3);
+    expect(alike?.seconds).toBeLessThan(5.4);
+  });
+
+  test("between known numbers of requests the expected time is interpolated", () => {
+    const known = stockMs.map(([requests, ms]) => [requests, Math.round(ms)] as const);
+    expect(known).toEqual([1, 3, 8].map((requests) => [requests, 10 + requests]));
+    expect(msByRequests([request(0, 1, 99)], 0)).toEqual([]);
+    const gaps = [1, 4, 9].map((decoding) => ({ atSeconds: 0, ms: 30, decoding }));
+    const shares = sharesOf(gaps, [
+      [2, 10],
+      [6, 20],
+    ]);
+    expect(shares.map(({ ms }) => ms)).toEqual([3, 2, 1.5]);
+  });
 });
 
 describe("claims of families", () => {
@@ -237,11 +285,16 @@ describe("claims of families", () => {
       }) satisfies ParityResult;
     const steady = request(12.5, 22, 5500);
     const results = [cell("idle", 12, [request(12.5, 13, 5900, 14)]), cell("stock", 22, [steady])];
-    const findings = familyFindings(results.map(summaryOf), told);
+    const findings = familyFindings(
+      results.map((cell) => summaryOf(cell, results)),
+      told,
+    );
     const wait = findings.find(({ id }) => id === "v033.moe-30b.idle.wait-share");
     expect(wait?.value).toBeCloseTo(0.5 / 9.5);
     const parity = findings.find(({ id }) => id === "v033.moe-30b.idle.parity-seconds");
     expect(parity?.value).toBeCloseTo(1.2);
+    const alike = findings.find(({ id }) => id === "v033.moe-30b.idle.parity-alike-seconds");
+    expect(alike?.value).toBeCloseTo(1.2);
     const failed = findings.find(({ id }) => id === "v033.moe-30b.idle.requests-failed");
     expect(failed?.value).toBe(0);
   });

@@ -2,8 +2,8 @@
 
 import type { RequestRecord } from "../../../src/bench/samples.ts";
 import type { DecodeResult } from "./decode.ts";
-import type { FamilyCell } from "./family-plan.ts";
-import { type ParityFigures, parityFigures } from "./parity.ts";
+import { cellName, type FamilyCell } from "./family-plan.ts";
+import { msByRequests, type ParityFigures, parityFigures } from "./parity.ts";
 import type { StartTiming } from "./start-timing.ts";
 
 export interface StartResult extends FamilyCell {
@@ -99,11 +99,15 @@ export type CellResult = StartResult | ParityResult | VerifyResult | TokensResul
 /** What the sum of all cells' files has of each. */
 export type CellSummary = Exclude<CellResult, ParityResult> | ParitySummary;
 
-export function summaryOf(result: CellResult): CellSummary {
+/** @param all with stock's of this round */
+export function summaryOf(result: CellResult, all: readonly CellResult[]): CellSummary {
   if (!isParity(result)) return result;
   const { requests, ...cell } = result;
   const { readySeconds, loadSeconds, seconds } = cell;
-  return { ...cell, figures: parityFigures(requests, readySeconds, loadSeconds, seconds) };
+  const name = cellName({ ...cell, arm: "stock" });
+  const stock = all.filter(isParity).find((other) => cellName(other) === name);
+  const known = stock && msByRequests(stock.requests, stock.readySeconds);
+  return { ...cell, figures: parityFigures(requests, readySeconds, loadSeconds, seconds, known) };
 }
 
 export function isStart(result: CellResult | CellSummary): result is StartResult {

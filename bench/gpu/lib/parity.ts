@@ -1,12 +1,16 @@
 /** How soon after ready a server decodes as stock does, and how long requests wait. Pure. */
 
 import type { RequestRecord } from "../../../src/bench/samples.ts";
-import { mean, quantile } from "../../../src/measure/statistics.ts";
+import { mean, quantile, sortedOf } from "../../../src/measure/statistics.ts";
+import { interpolate } from "../../../src/schedule/costed/cost.ts";
+import { lowerBound } from "../../../src/schedule/costed/savings.ts";
 
 /** One output token after a request's first: when it came, and the time since the one before. */
 export interface Gap {
   readonly atSeconds: number;
   readonly ms: number;
+  /** Requests between their first and last token in its middle. */
+  readonly decoding: number;
 }
 
 const WINDOW_SECONDS = 1;
@@ -16,15 +20,24 @@ export const PARITY_SHARE = 0.1;
 
 /** In order of time. */
 export function gapsOf(requests: readonly RequestRecord[]): Gap[] {
-  const gaps: Gap[] = [];
+  const gaps: Omit<Gap, "decoding">[] = [];
+  const [firsts, lasts]: [number[], number[]] = [[], []];
   for (const { firstSeconds, itlMicros } of requests) {
     let atSeconds = firstSeconds ?? 0;
+    firsts.push(atSeconds);
     for (const micros of itlMicros) {
       atSeconds += micros / 1e6;
       gaps.push({ atSeconds, ms: micros / 1000 });
     }
+    lasts.push(atSeconds);
   }
-  return gaps.sort((a, b) => a.atSeconds - b.atSeconds);
+  const [began, ended] = [sortedOf(firsts), sortedOf(lasts)];
+  return gaps
+    .sort((a, b) => a.atSeconds - b.atSeconds)
+    .map((gap) => {
+      const middle = gap.atSeconds - gap.ms / 2000;
+      return { ...gap, decoding: lowerBound(began, middle) - lowerBound(ended, middle) };
+    });
 }
 
 /** Median of the gaps that end in [from, to); undefined of none. */
@@ -58,7 +71,7 @@ export interface Parity {
 
 /**
  * @param windowMs of `windowsOf`
- * @param steadyMs stock's steady median time per output token
+ * @param steadyMs stock's steady median time per output token, or 1 of shares
  */
 export function parityOf(
   windowMs: readonly (number | null)[],
@@ -76,6 +89,37 @@ export function parityOf(
     seconds = (step + 1) * STEP_SECONDS;
   }
   return { seconds, reached: reached && windows > 0, windows, windowsAbove };
+}
+
+/** Median gap by requests that decode, which rise. */
+export type MsByRequests = readonly (readonly [requests: number, ms: number])[];
+
+/** When all that waited for ready comes. */
+const SETTLING_SECONDS = 0.5;
+const GAPS_MIN = 100;
+
+export function msByRequests(
+  requests: readonly RequestRecord[],
+  readySeconds: number,
+): MsByRequests {
+  const by = new Map<number, number[]>();
+  for (const { atSeconds, ms, decoding } of gapsOf(requests)) {
+    if (atSeconds < readySeconds + SETTLING_SECONDS) continue;
+    by.set(decoding, by.get(decoding) ?? []);
+    by.get(decoding)?.push(ms);
+  }
+  return [...by]
+    .filter(([, all]) => all.length >= GAPS_MIN)
+    .map(([decoding, all]) => [decoding, quantile(all, 0.5)] as const)
+    .sort(([a], [b]) => a - b);
+}
+
+/** Each gap's `ms` as a share of stock's; beyond known numbers the nearest one's counts. */
+export function sharesOf(gaps: readonly Gap[], stock: MsByRequests): Gap[] {
+  const most = stock.at(-1)?.[0] ?? 0;
+  return gaps.map((gap) => {
+    return { ...gap, ms: gap.ms / interpolate(stock, Math.min(gap.decoding, most)) };
+  });
 }
 
 export interface Waits {
@@ -109,6 +153,12 @@ export interface ParityFigures {
   readonly steadyMs?: number;
   /** `windowsOf` from ready to the load's end. */
   readonly windowMs: readonly (number | null)[];
+  /** The same windows of `sharesOf`. */
+  readonly alike?: Parity & {
+    /** A window's median hides a stall. */
+    readonly longestGapMs: number;
+    readonly stockMs: MsByRequests;
+  };
 }
 
 /** Of the end of the load: its steady time per output token. */
@@ -120,16 +170,22 @@ export function parityFigures(
   readySeconds: number,
   loadSeconds: number,
   seconds: number,
+  stockMs: MsByRequests = [],
 ): ParityFigures {
   const end = loadSeconds + seconds;
   const gaps = gapsOf(requests);
   const waits = waitsOf(requests, loadSeconds, end);
   const steadyMs = medianBetween(gaps, end - STEADY_SECONDS, end);
+  const shares = windowsOf(sharesOf(gaps, stockMs), readySeconds, end);
+  const longestGapMs = gaps
+    .filter(({ atSeconds }) => atSeconds >= readySeconds && atSeconds < end)
+    .reduce((longest, { ms }) => Math.max(longest, ms), 0);
   return {
     requests: requests.length,
     failed: requests.filter(({ failure }) => failure !== undefined).length,
     ...(waits === undefined ? {} : { meanWaitSeconds: waits.meanSeconds }),
     ...(steadyMs === undefined ? {} : { steadyMs }),
     windowMs: windowsOf(gaps, readySeconds, end),
+    ...(stockMs.length > 0 ? { alike: { ...parityOf(shares, 1), longestGapMs, stockMs } } : {}),
   };
 }
