@@ -39,10 +39,8 @@ export function withLimits(prefix: string, origin: Origin): Limits {
 }
 
 export interface Claim extends Finding {
-  /** Of the value itself; the interval says how sure that is. */
+  /** Of the value itself; the interval says how sure that is. Why not: claims-unmet.json. */
   readonly holds: boolean;
-  /** Why a limit was missed and what was tried; absent where it holds. */
-  readonly unmet?: string;
 }
 
 /** Of findings with one id the last: what was measured again, in a later state, stands. */
@@ -88,8 +86,7 @@ function claimOf(finding: Finding, reason: string | undefined): Claim {
     throw new Error(`Expected no reason for ${id}, which holds, got one: remove it.`);
   }
   const { source, command, ...found } = finding;
-  const unmet = reason === undefined ? {} : { unmet: reason };
-  return { ...found, holds, ...unmet, source, command };
+  return { ...found, holds, source, command };
 }
 
 /** Value and interval of a finding; none of a single run. */
