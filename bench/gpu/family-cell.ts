@@ -5,6 +5,7 @@ import { mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { freePort } from "../../src/bench/engine-command.ts";
+import { Timeline } from "../../src/bench/timeline.ts";
 import { completion, type DecodeResult, decodeLevel, streamed } from "./lib/decode.ts";
 import {
   type EngineJson,
@@ -28,6 +29,7 @@ import {
   modeOf,
 } from "./lib/family-plan.ts";
 import type {
+  CaptureCosts,
   CellResult,
   OurFigures,
   ParityResult,
@@ -79,11 +81,27 @@ interface Running extends Pick<CellOptions, "cell" | "model" | "signal"> {
 export async function runFamilyCell(options: CellOptions): Promise<CellResult> {
   const { cell } = options;
   if (cell.kind === "tokens") return tokensCell(options);
-  const running = await start(options, cell.kind === "verify" ? VERIFY : {});
+  if (cell.kind !== "parity") return served(options, cell.kind === "verify" ? VERIFY : {});
+  const timeline = await Timeline.open();
+  try {
+    return await served(options, timeline.variables, timeline);
+  } finally {
+    await timeline.close();
+  }
+}
+
+/** @param timeline whose folder is in the server's environment, for parity cells */
+async function served(
+  options: CellOptions,
+  more: Readonly<Record<string, string>>,
+  timeline?: Timeline,
+): Promise<CellResult> {
+  const { cell } = options;
+  const running = await start(options, more);
   const stop = () => void running.server.child.kill("SIGTERM");
   options.signal.addEventListener("abort", stop, { once: true });
   try {
-    if (cell.kind === "parity") return await parityCell(options, running);
+    if (timeline !== undefined) return await parityCell(options, running, timeline);
     if (cell.kind === "verify") return await verifyCell(options, running);
     return await startCell(options, running);
   } finally {
@@ -169,7 +187,7 @@ function oursOf(atReady: EngineJson, before: EngineJson, after: EngineJson): Our
     graphsBeforeDecode: graphsCaptured(before),
     graphsAfterDecode: graphsCaptured(after),
     ...(readyToSettledSeconds === undefined ? {} : { readyToSettledSeconds }),
-    longestCaptureMs: Math.max(0, ...after.graphs.map(({ ms = 0 }) => ms)),
+    longestCaptureMs: longestCaptureMs(after),
     ...(longestStallMs === undefined ? {} : { longestStallMs }),
     ...(forecast === undefined ? {} : { forecastBytes: forecast + graphBytes(atReady) }),
     takenBytes: graphBytes(after),
@@ -192,7 +210,11 @@ function timingOf(folder: string) {
   return overRanks(lines.map((line) => JSON.parse(line) as RankTiming));
 }
 
-async function parityCell(options: CellOptions, running: Running): Promise<ParityResult> {
+async function parityCell(
+  options: CellOptions,
+  running: Running,
+  timeline: Timeline,
+): Promise<ParityResult> {
   const { family, cell, gpus, via, signal } = options;
   const { url, model, server } = running;
   const ready = untilReady(url, server, READY_SECONDS_MAX);
@@ -208,11 +230,28 @@ async function parityCell(options: CellOptions, running: Running): Promise<Parit
   });
   const readySeconds = ((await ready) - server.spawnedAtMs) / 1000;
   const loadSeconds = (loadAt - server.spawnedAtMs) / 1000;
+  const compilations = await timeline.compilations(server.spawnedAtMs, readySeconds);
   return {
     ...cell,
     ...{ shape: family.shape, gpus, via, rate, seconds },
     ...{ readySeconds, loadSeconds, requests },
+    ...(compilations === undefined ? {} : { compilations }),
+    ...(isOurs(cell.arm) ? { ours: capturesOf(await engineSnapshot(running.httpPort)) } : {}),
   };
+}
+
+function capturesOf(engine: EngineJson): CaptureCosts {
+  const { graphs, longestStallMs } = engine;
+  return {
+    graphsPlanned: graphs.length,
+    graphsAfterDecode: graphsCaptured(engine),
+    longestCaptureMs: longestCaptureMs(engine),
+    ...(longestStallMs === undefined ? {} : { longestStallMs }),
+  };
+}
+
+function longestCaptureMs({ graphs }: EngineJson): number {
+  return Math.max(0, ...graphs.map(({ ms = 0 }) => ms));
 }
 
 async function verifyCell(options: CellOptions, running: Running): Promise<VerifyResult> {

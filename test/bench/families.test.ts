@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import type { StartResult } from "../../bench/gpu/lib/family-result.ts";
+import type { CompilationRecord } from "../../src/bench/samples.ts";
 import { REMOVED } from "../helpers/removal.ts";
 
 const root = new URL("../../", import.meta.url).pathname;
@@ -103,6 +104,16 @@ describe("families.sh", () => {
       const ours = read<{ readySeconds: number }>("cells/small.parity.0.idle.json");
       expect(parity.loadSeconds).toBeCloseTo(ours.readySeconds);
       expect(parity.requests.length).toBeGreaterThan(5);
+      // What held requests up: kernels that were compiled after ready, and captures of ours.
+      const [stalls, unheld] = ["idle", "stock"].map((arm) =>
+        read<{ compilations: CompilationRecord[] }>(`cells/small.parity.0.${arm}.json`),
+      );
+      expect(stalls).toMatchObject({ ours: { graphsPlanned: 4, longestCaptureMs: 20 } });
+      expect(unheld).not.toHaveProperty("ours");
+      const lasted = stalls?.compilations.map(({ startSeconds, endSeconds }) =>
+        Math.round((endSeconds - startSeconds) * 10),
+      );
+      expect(lasted).toEqual([5]);
       const verified = read<{ report: object }>("cells/small.verify.0.idle.json");
       expect(verified.report).toMatchObject({ graphs: 4, bitForBit: 4 });
       expect(read<{ cells: object[] }>("families.json").cells).toHaveLength(8);

@@ -1,6 +1,6 @@
 /** What cells of families.sh leave behind, one JSON file each. */
 
-import type { RequestRecord } from "../../../src/bench/samples.ts";
+import type { CompilationRecord, RequestRecord } from "../../../src/bench/samples.ts";
 import type { DecodeResult } from "./decode.ts";
 import { cellName, type FamilyCell } from "./family-plan.ts";
 import { msByRequests, type ParityFigures, parityFigures } from "./parity.ts";
@@ -47,6 +47,11 @@ export interface OurFigures {
   }[];
 }
 
+export type CaptureCosts = Pick<
+  OurFigures,
+  "graphsPlanned" | "graphsAfterDecode" | "longestCaptureMs" | "longestStallMs"
+>;
+
 interface ParityCell extends FamilyCell {
   readonly shape: string;
   readonly gpus: readonly number[];
@@ -56,6 +61,10 @@ interface ParityCell extends FamilyCell {
   /** Seconds from spawn: when it was ready, and second 0 of the load. */
   readonly readySeconds: number;
   readonly loadSeconds: number;
+  /** Kernels compiled from ready on, in seconds from spawn; absent where nobody times them. */
+  readonly compilations?: readonly CompilationRecord[];
+  /** What captures had cost when the load was over. */
+  readonly ours?: CaptureCosts;
 }
 
 export interface ParityResult extends ParityCell {
