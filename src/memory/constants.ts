@@ -38,7 +38,7 @@ const ADAPTER_LAYER_BYTES = Math.floor(0.06 * MIB);
 
 /**
  * Driver memory of one graph, by the model's shape alone: the rule of the plugin's
- * `typical_graph_bytes`, and both are held to test/golden/rules.json. A drafter's layers count as
+ * `typical_graph_bytes`, and both are held to test/golden/rules.json.gz. A drafter's layers count as
  * so many of the target's, with what its runs have besides (logits, sampling) as one more.
  */
 export function graphBytes(

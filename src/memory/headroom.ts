@@ -63,7 +63,7 @@ export function wholeClaimBytes(rank: RankMemory, marginBytes: number | undefine
 
 /**
  * Bytes beyond the activation peak that serving may need: the rule of the plugin's
- * `allowance_bytes`, and both are held to test/golden/rules.json.
+ * `allowance_bytes`, and both are held to test/golden/rules.json.gz.
  */
 export function allowanceBytes(activationPeakBytes: number): number {
   const ofPeak = Math.floor(ALLOWANCE_OF_PEAK * activationPeakBytes);

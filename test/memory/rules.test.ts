@@ -1,6 +1,7 @@
-/** Rules that the plugin has as well, in Python: test/golden/rules.json holds both to the same. */
+/** Rules that the plugin has as well, in Python: test/golden/rules.json.gz holds both to the same. */
 
 import { readFileSync } from "node:fs";
+import { gunzipSync } from "node:zlib";
 import { describe, expect, test } from "vitest";
 import type { Graph, GraphKind } from "../../src/base/graph.ts";
 import { CONSTANTS, graphBytes, LATENT_CONSTANTS } from "../../src/memory/constants.ts";
@@ -57,7 +58,7 @@ interface Table {
 }
 
 const golden = JSON.parse(
-  readFileSync(new URL("../golden/rules.json", import.meta.url), "utf8"),
+  gunzipSync(readFileSync(new URL("../golden/rules.json.gz", import.meta.url))).toString(),
 ) as Golden;
 
 describe("bytes of a graph before any was captured", () => {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from lazygraph_vllm.rules.dispatch import default_table, pad_limit
 
 # What test/memory/rules.test.ts reads as well.
 GOLDEN: dict[str, Any] = json.loads(
-    (Path(__file__).parents[2] / "test" / "golden" / "rules.json").read_text(encoding="utf-8")
+    gzip.decompress((Path(__file__).parents[2] / "test/golden/rules.json.gz").read_bytes())
 )
 DRAFTING: dict[str, Any] = GOLDEN["drafting"]
 PLAN = msgspec.convert(GOLDEN["plan"], list[Graph])
