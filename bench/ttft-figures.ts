@@ -58,7 +58,8 @@ function text(value: Estimate | Interval | undefined, unit = ""): string {
   const [own, low, high] = [middle, value.low, value.high].map(
     (number) => numberText(number) ?? "–",
   );
-  return `${own}${unit === "" ? "" : ` ${unit}`}${low === high ? "" : ` (${low} to ${high})`}`;
+  const range = value.low === -Infinity ? "no interval" : `${low} to ${high}`;
+  return `${own}${unit === "" ? "" : ` ${unit}`}${low === high ? "" : ` (${range})`}`;
 }
 
 function limitText({ least, most, unit }: Verdict): string {

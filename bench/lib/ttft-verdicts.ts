@@ -300,10 +300,11 @@ function spawnVerdict(load: string, ours: readonly CellRun[], theirs: readonly C
     runs.flatMap((run) => firstMinuteWait(run) ?? []);
   const [own, base] = [waits(ours), waits(theirs)];
   const together = savedTogether(ours, theirs).map((seconds) => seconds.toFixed(2));
-  const found = judge({
+  return judge({
     load,
     claim: "a request of the first minute from spawn waits less, on average, by",
     unit: "s",
+    // How long one start takes says little of the next: of a single one it has no interval.
     estimate: difference(base, own),
     least: 0,
     note:
@@ -313,9 +314,6 @@ function spawnVerdict(load: string, ours: readonly CellRun[], theirs: readonly C
           `${own.length} and ${base.length} runs` +
           (together.length === 0 ? "" : `; of runs started together: ${together.join(", ")} s`),
   });
-  // How long one start takes says little of the next.
-  const alone = Math.min(own.length, base.length) === 1;
-  return alone && found.verdict === "holds" ? { ...found, verdict: "unsure" } : found;
 }
 
 function runsText(count: number): string {

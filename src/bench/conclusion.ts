@@ -48,9 +48,7 @@ function start(cell: ModeFigures, base: ModeFigures): string | undefined {
     );
   const ready = each((run) => run.spawnToReadySeconds);
   if (ready === undefined) return undefined;
-  const runs = Math.min(cell.runs.length, base.runs.length);
-  // One run has no spread, and so no interval that could be trusted.
-  if (runs < 2) return `ready ${signed(ready.value, "s")} in one run each`;
+  if (isSingle(ready)) return `ready ${signed(ready.value, "s")}${singleText(cell, base)}`;
   if (ready.low <= 0 && ready.high >= 0) return "ready at no certainly different time";
   return `ready ${signed(ready.value, "s")} (95%: ${range(ready)} s)`;
 }
@@ -69,15 +67,15 @@ function firstToken(cell: ModeFigures, base: ModeFigures): string | undefined {
   if (ratio !== undefined) return `median time to first token ${times(ratio)}`;
   const saved = cell.versusBaseline?.firstMinuteSavedSecondsPerRequest;
   if (saved === undefined) return undefined;
-  const one = Math.min(cell.runs.length, base.runs.length) < 2 ? " in one run each" : "";
-  if (one === "" && saved.low <= 0 && saved.high >= 0) {
+  const single = isSingle(saved);
+  if (!single && saved.low <= 0 && saved.high >= 0) {
     return "a request of the first minute waits no certainly different time";
   }
   const less = saved.value >= 0 ? "less" : "more";
   return (
     `a request of the first minute waits ${numberText(Math.abs(saved.value))} s ${less} than with ` +
     base.mode +
-    one
+    (single ? singleText(cell, base) : "")
   );
 }
 
@@ -88,10 +86,21 @@ function pace(cell: ModeFigures): string | undefined {
 
 function times(ratio: Estimate): string {
   const { value, low, high } = ratio;
-  if (low === -Infinity) return `${numberText(value)} times as long (one request: no interval)`;
+  if (isSingle(ratio)) return `${numberText(value)} times as long (one request: no interval)`;
   const interval = `95%: ${rangeText(low, high)}`;
   if (low <= 1 && high >= 1) return `not certainly different (${interval})`;
   return `${numberText(value)} times as long (${interval})`;
+}
+
+/** One value has no spread, and so no interval that could be trusted. */
+function isSingle({ low }: Estimate): boolean {
+  return low === -Infinity;
+}
+
+function singleText(cell: ModeFigures, base: ModeFigures): string {
+  const each = cell.runs.length === 1 && base.runs.length === 1;
+  // Of several runs one alone may have the figure, as when the others were interrupted.
+  return each ? " in one run each" : " (of one run: no interval)";
 }
 
 function runsOf(count: number): string {

@@ -150,7 +150,9 @@ const SCALAR_OF: Readonly<Record<ScalarName, (run: RunFigures) => number | undef
   betweenStepsMiBPerGraph: (run) => times(run.graphs?.betweenSteps?.bytes, 1 / MIB),
   fullBetweenStepsMsPerGraph: (run) => run.graphs?.fullBetweenSteps?.ms,
   fullBetweenStepsMiBPerGraph: (run) => times(run.graphs?.fullBetweenSteps?.bytes, 1 / MIB),
-  firstMinuteWaitSeconds: (run) => run.firstMinute?.waitSeconds,
+  // A run that ended before an answer is none in which nobody waited.
+  firstMinuteWaitSeconds: (run) =>
+    waitPerRequest(run) === undefined ? undefined : run.firstMinute?.waitSeconds,
   firstMinuteWaitSecondsPerRequest: waitPerRequest,
   latenessP99Ms: (run) => run.generatorLateP99Ms,
 };
@@ -231,9 +233,11 @@ class Pooled {
       return figures === undefined ? [] : [[name, figures] as const];
     });
     const perSecond = (accept: (request: RequestRecord) => boolean): number[] =>
-      this.#completed.flatMap((requests) => {
-        const seconds = durationSeconds(requests);
-        return seconds === 0 ? [] : [requests.filter(accept).length / seconds];
+      this.#runs.flatMap(({ requests }, index) => {
+        // Of those that failed, too: a server that fell over served nothing for the rest of its run.
+        const seconds = durationSeconds(requests.filter(({ warmUp }) => !warmUp));
+        const completed = this.#completed[index] ?? [];
+        return seconds === 0 ? [] : [completed.filter(accept).length / seconds];
       });
     const limited = Object.keys(goodput).length > 0;
     const good = limited ? perSecond((request) => isGood(request, goodput)) : [];
@@ -331,6 +335,8 @@ export function difference(from: readonly number[], to: readonly number[]): Esti
   const a = bootstrapMean(from, 1);
   const b = bootstrapMean(to, 2);
   const value = a.mean - b.mean;
+  // One value alone has no spread, and would pass for a certain one.
+  if (a.n < 2 || b.n < 2) return { value, low: -Infinity, high: Infinity };
   // Half-widths of independent means add as squares.
   const below = Math.hypot(a.mean - a.low, b.high - b.mean);
   const above = Math.hypot(a.high - a.mean, b.mean - b.low);
