@@ -71,10 +71,17 @@ export async function calibrate(options: CalibrationOptions): Promise<Record<str
   }
 }
 
+/** @throws LazygraphError when its graphs make no profile, before minutes of waves have shown it */
 function stateOf({ state }: CalibrationControl, engine: EngineSnapshot): EngineState {
-  if (state !== undefined && state.planned.length > 0) return state;
-  const why = engine.unsupported ?? "it has no graphs";
-  throw fault(`an engine whose graphs can be captured, got one that runs as stock: ${why}`);
+  if (state === undefined || state.planned.length === 0) {
+    const why = engine.unsupported ?? "it has no graphs";
+    throw fault(`an engine whose graphs can be captured, got one that runs as stock: ${why}`);
+  }
+  const odd = state.planned.find(
+    ({ id, kind, tokens, uniform }) => id !== `${kind}:${tokens}` || (uniform ?? 1) !== 1,
+  );
+  if (odd === undefined) return state;
+  throw fault(`graphs that a profile can hold, one for each kind and size, got ${odd.id}`);
 }
 
 /** @throws LazygraphError when a size is none of the plan's */
@@ -182,12 +189,6 @@ function documentOf(
   { tops, waves }: { tops: ReadonlySet<string>; waves: readonly TimedWave[] },
 ): Record<string, unknown> {
   const graphs = [...state.graphs.values()];
-  const odd = state.planned.find(
-    ({ id, kind, tokens, uniform }) => id !== `${kind}:${tokens}` || (uniform ?? 1) !== 1,
-  );
-  if (odd !== undefined) {
-    throw fault(`graphs that a profile can hold, one for each kind and size, got ${odd.id}`);
-  }
   const steps = estimateSteps(control.cells.all(), state.planned, decodeLength(state.planned));
   const topBytes = graphs.reduce((sum, g) => sum + (tops.has(g.graph.id) ? (g.bytes ?? 0) : 0), 0);
   const simulated = simulatedProfile(engine);

@@ -45,6 +45,7 @@ const KV_BLOCK_TOKENS = 16;
 export const SYNCHRONOUS = "--no-async-scheduling";
 /** Digits that are worth writing down: microseconds' tenths. */
 const DIGITS = 7;
+const NAMED_MAX = 16;
 
 /** What can't be built, as the end of a sentence. */
 export class Unmeasured extends Error {
@@ -275,6 +276,8 @@ function fieldsOf(input: ProfileInput, tables: Tables): Record<string, Origin> {
   const slope = (value: number | undefined, how: string): Origin =>
     value === undefined ? assumed("No steps told it apart: taken as 0.") : derived(how);
   const table = ({ measured: at, extended }: Rows): Origin => {
+    if (at.length === 0)
+      return assumed("The engine plans no such graphs: the row stands for none.");
     const ends =
       extended.length === 0
         ? ""
@@ -286,7 +289,7 @@ function fieldsOf(input: ProfileInput, tables: Tables): Record<string, Origin> {
   const missing =
     taken.interpolated.length === 0
       ? ""
-      : ` Not captured, taken as the nearest of its kind: ${taken.interpolated.join(", ")}.`;
+      : ` Not captured, taken as the nearest of its kind: ${named(taken.interpolated)}.`;
   return {
     engine: measured("Told by the engine."),
     startupSeconds:
@@ -347,6 +350,12 @@ function fieldsOf(input: ProfileInput, tables: Tables): Record<string, Origin> {
       ? {}
       : { simulated: assumed(`Every figure comes from the simulated engine ${simulated}.`) }),
   };
+}
+
+/** The rest is in `interpolatedCaptures`: a profile's texts have an end. */
+function named(ids: readonly string[]): string {
+  const more = ids.length - NAMED_MAX;
+  return ids.slice(0, NAMED_MAX).join(", ") + (more > 0 ? ` and ${more} more` : "");
 }
 
 function rounded(value: number): number {

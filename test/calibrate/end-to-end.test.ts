@@ -12,10 +12,11 @@ import {
   runCalibrate,
   watchEngines,
 } from "../../src/cli/calibrate.ts";
-import { createController } from "../../src/controller/controller.ts";
+import { type Controller, createController } from "../../src/controller/controller.ts";
 import { publish } from "../../src/engine/events.ts";
 import { ServerAddress } from "../../src/measure/server-address.ts";
 import { parseProfile } from "../../src/profile/load.ts";
+import { createEngineState } from "../../src/schedule/state.ts";
 import { startSimulatedEngine } from "../../src/sim/live/child.ts";
 import { finish, lazygraph } from "../cli/helpers/command.ts";
 import { temporaryFolder } from "../cli/helpers/folder.ts";
@@ -184,6 +185,16 @@ describe("a calibration", () => {
     } finally {
       server.close();
     }
+  });
+
+  test("of graphs that no profile can hold ends before its first request", async () => {
+    const control = new CalibrationControl();
+    const graph = { id: "FULL:8:2", kind: "FULL", tokens: 8, requests: 4, uniform: 2 } as const;
+    control.state = createEngineState([graph]);
+    const waitForEngine = () => Promise.resolve({ ranks: [] });
+    const controller = { waitForEngine } as unknown as Controller;
+    const sentence = /graphs that a profile can hold, .* got FULL:8:2/;
+    await expect(calibrate(options({ controller, control }))).rejects.toThrow(sentence);
   });
 
   test("ends with its engine", async () => {
