@@ -4,6 +4,7 @@
  * something.
  */
 
+import { LazygraphError } from "../base/errors.ts";
 import { type Graph, topGraphs } from "../base/graph.ts";
 import { decodeLength } from "../schedule/dispatch.ts";
 import type { Decision, DispatchTable, EngineEvent, Policy } from "../schedule/policy.ts";
@@ -15,6 +16,17 @@ import { Cells } from "./cells.ts";
 export type CalibrationTable = "none" | "tops" | "exact";
 
 const TICK_SECONDS = 0.1;
+/** Without a request of ours under way an engine is idle at once, unless others use it. */
+const IDLE_SECONDS_MAX = 60;
+
+interface Waiter {
+  readonly done: () => boolean;
+  readonly resolve: () => void;
+  readonly reject: (error: LazygraphError) => void;
+  readonly secondsMax: number;
+  /** Of the first event that it saw. */
+  sinceSeconds?: number;
+}
 
 export class CalibrationControl {
   readonly cells: Cells = new Cells();
@@ -26,7 +38,7 @@ export class CalibrationControl {
   #wanted: CalibrationTable = "none";
   #told: CalibrationTable | undefined;
   #capturing = false;
-  #waiters: { readonly done: () => boolean; readonly resolve: () => void }[] = [];
+  #waiters: Waiter[] = [];
 
   constructor() {
     this.policy = {
@@ -51,14 +63,18 @@ export class CalibrationControl {
     this.#capturing = false;
   }
 
-  /** Resolves when the engine has nothing to do and all its steps have been reported. */
+  /**
+   * Resolves when the engine has nothing to do and all its steps have been reported.
+   *
+   * @throws LazygraphError ERR_LAZYGRAPH_CALIBRATE for one that others keep at work
+   */
   async idle(): Promise<void> {
     let ticks = 0;
     await this.#until(() => {
       ticks = this.state?.idle === true ? ticks + 1 : 0;
       // A batch of steps is told every 100 ms: two wakings later the last one is there.
       return ticks > 2;
-    });
+    }, IDLE_SECONDS_MAX);
   }
 
   /** Ends every wait: the engine is gone. */
@@ -66,8 +82,10 @@ export class CalibrationControl {
     for (const { resolve } of this.#waiters.splice(0)) resolve();
   }
 
-  #until(done: () => boolean): Promise<void> {
-    return new Promise((resolve) => void this.#waiters.push({ done, resolve }));
+  #until(done: () => boolean, secondsMax: number = Number.POSITIVE_INFINITY): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#waiters.push({ done, resolve, reject, secondsMax });
+    });
   }
 
   #decide(state: EngineState, event: EngineEvent): Decision[] {
@@ -94,8 +112,21 @@ export class CalibrationControl {
       decisions.push({ type: "capture", graph: next, whenIdle: true, reason });
     }
     if (event.type === "tick") this.#wake();
+    this.#endLate(event.atSeconds);
     decisions.push({ type: "wait", seconds: TICK_SECONDS, reason: "the next order" });
     return decisions;
+  }
+
+  /** On any event: reports of others' steps put every tick off. */
+  #endLate(atSeconds: number): void {
+    for (const waiter of this.#waiters) {
+      waiter.sinceSeconds ??= atSeconds;
+      if (atSeconds - waiter.sinceSeconds <= waiter.secondsMax) continue;
+      this.#waiters = this.#waiters.filter((other) => other !== waiter);
+      const got = `one at work for ${waiter.secondsMax} s without a request of the calibration`;
+      const message = `Expected an engine that nobody else uses, got ${got}.`;
+      waiter.reject(new LazygraphError("ERR_LAZYGRAPH_CALIBRATE", message));
+    }
   }
 
   /** On a tick only: what an event has decided must have been sent before somebody acts on it. */

@@ -197,6 +197,15 @@ describe("a calibration", () => {
     await expect(calibrate(options({ controller, control }))).rejects.toThrow(sentence);
   });
 
+  test("of an engine that others keep at work ends", async () => {
+    const control = new CalibrationControl();
+    const state = { ...createEngineState([]), ready: true };
+    const ended = expect(control.idle()).rejects.toThrow("that nobody else uses, got one at work");
+    for (const atSeconds of [100, 160, 161])
+      control.policy.decide(state, { type: "demand", atSeconds });
+    await ended;
+  });
+
   test("ends with its engine", async () => {
     await using engine = await rig({ http: "127.0.0.1:0" });
     const { controller, control } = engine;
