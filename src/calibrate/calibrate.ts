@@ -139,6 +139,7 @@ async function sendWaves(
       signal.throwIfAborted();
       if (timedSteps(control, wave) >= SAMPLES_MIN) break;
     }
+    if (decodes && control.cells.all().length === 0) throw unseen(completions.where);
   }
 }
 
@@ -264,6 +265,13 @@ const TITLES: Readonly<Record<CalibrationTable, string>> = {
 function describe({ requests, promptTokens, outputTokens, rounds }: Wave): string {
   const times = rounds === 1 ? "" : `, ${rounds} times`;
   return `${requests} × (${promptTokens} + ${outputTokens}) tokens${times}`;
+}
+
+/** Answers came, and from another engine: its waves would be sent to the end for nothing. */
+function unseen(where: string): LazygraphError {
+  return fault(
+    `${where} to be where this engine serves, got no timed step of its requests from it`,
+  );
 }
 
 function fault(expectation: string): LazygraphError {

@@ -197,6 +197,18 @@ describe("a calibration", () => {
     await expect(calibrate(options({ controller, control }))).rejects.toThrow(sentence);
   });
 
+  test("of another engine's endpoint ends with its first wave", async () => {
+    const answer = { data: [{ id: "tiny" }], choices: [{ text: "a", finish_reason: "length" }] };
+    const server = createServer((_, response) => response.end(JSON.stringify(answer)));
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    onTestFinished(() => void server.close());
+    const { port } = server.address() as AddressInfo;
+    await using engine = await rig();
+    const { controller, control } = engine;
+    const its = { controller, control, server: new ServerAddress(`http://127.0.0.1:${port}`) };
+    await expect(calibrate(options(its))).rejects.toThrow(/:\d+ to be where this engine serves/);
+  });
+
   test("of an engine that others keep at work ends", async () => {
     const control = new CalibrationControl();
     const state = { ...createEngineState([]), ready: true };
