@@ -30,8 +30,8 @@ from ..protocol.messages import Graph
 from .local_fill import top_graphs
 
 MIB = 1 << 20
-# The same as the controller's (src/memory/constants.ts), to which test/golden/rules.json.gz holds both
-# sides: fitted by ``npm run bench:forecast``.
+# The same as the controller's (src/memory/constants.ts), to which test/golden/rules.json.gz holds
+# both sides: fitted by ``npm run bench:forecast``.
 PIECEWISE_BYTES_PER_PIECE = int(0.138 * MIB)
 FULL_BYTES_PER_LAYER = int(0.044 * MIB)
 # Latent attention launches more kernels a layer: DeepSeek-V2-Lite on an H200, vLLM 0.33.
