@@ -207,6 +207,24 @@ def test_it_has_no_file_open_but_its_own_three(launcher: Launcher) -> None:
     assert sorted(links) == ["0", "1", "2"]
 
 
+def test_it_has_no_file_of_a_client_whose_request_has_come_by_half(launcher: Launcher) -> None:
+    read, write = os.pipe()
+    with socket.socket(socket.AF_UNIX) as other:
+        other.connect(str(launcher.path))
+        socket.send_fds(other, [b'{"argv"'], [write, write, write])
+        os.close(write)
+        # It is taken before this one, which comes later.
+        process, facts = waiting(launcher.path)
+    try:
+        links = {name for name, link in facts["fds"].items() if not link.startswith("/proc/")}
+        assert links == {"0", "1", "2"}
+        assert select.select([read], [], [], SECONDS_MAX)[0] and os.read(read, 1) == b""
+    finally:
+        os.close(read)
+        process.terminate()
+        process.communicate(timeout=SECONDS_MAX)
+
+
 def test_it_reads_its_clients_input_to_the_end(launcher: Launcher) -> None:
     process = client(launcher.path, "serve", "quiet", "read")
     out, _ = process.communicate("line 1\nline 2", timeout=SECONDS_MAX)
@@ -369,6 +387,27 @@ def test_a_server_of_which_no_client_was_told_does_not_begin(tmp_path: Path) -> 
     assert not began.exists()
 
 
+def test_a_server_whose_client_has_gone_meanwhile_does_not_begin(tmp_path: Path) -> None:
+    """As one that has waited for a busy launcher in vain, and has become the command itself."""
+    began = tmp_path / "began"
+    client, connection = socket.socketpair()
+    client.close()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            if keep(connection, lambda: ignore(signal.SIGTERM), []):
+                began.touch()
+        finally:
+            os._exit(0)
+    connection.close()
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert not began.exists()
+
+
+def ignore(number: signal.Signals) -> None:
+    signal.signal(number, signal.SIG_IGN)
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_servers_go_on_without_their_launcher(tmp_path: Path, how: signal.Signals) -> None:
     with launcher_at(tmp_path / "socket") as one:
@@ -523,6 +562,40 @@ def test_a_changed_installation_is_imported_anew(tmp_path: Path, vllm: Path) -> 
     finally:
         process.terminate()
         process.communicate(timeout=SECONDS_MAX)
+
+
+def test_an_end_that_is_asked_for_counts_more_than_a_changed_installation(tmp_path: Path) -> None:
+    (tmp_path / "changing.py").write_text("VERSION = 1\n")
+    path = os.pathsep.join([str(SRC), str(TESTS), str(tmp_path)])
+    process = launch(tmp_path / "socket", "--preload", "changing", PYTHONPATH=path)
+    assert process.stdout is not None
+    process.stdout.readline()
+    data = json.dumps(request_of(tmp_path, PYTHONPATH=path)).encode()
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(tmp_path / "socket"))
+        socket.send_fds(connection, [data], [0, 1, 2])
+        time.sleep(0.2)
+        process.send_signal(signal.SIGSTOP)
+        (tmp_path / "changing.py").write_text("VERSION = 22\n")
+        connection.sendall(b"\n")
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGCONT)
+        assert b"LAUNCHER_CHANGED" in connection.makefile("rb").readline()
+    out, _ = process.communicate(timeout=SECONDS_MAX)
+    assert (process.returncode, out) == (0, "")
+
+
+def request_of(folder: Path, **env: str) -> dict[str, Any]:
+    words = "import json, sys, client; print(client.request(['vllm', 'serve']).decode())"
+    done = subprocess.run(
+        [sys.executable, "-c", words],
+        env=environment(**env),
+        cwd=CLIENT.parent,
+        capture_output=True,
+        check=True,
+    )
+    body: dict[str, Any] = json.loads(done.stdout)
+    return body
 
 
 # vLLM's two caches, as `keep_tokenizer` finds them, and a server that says what it found there.

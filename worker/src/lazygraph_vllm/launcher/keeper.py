@@ -118,9 +118,9 @@ class Keeper:
             os.waitpid(self._pid, 0)
             self._answer(body)
             return
-        self._answer({"pid": self._pid})
-        with contextlib.suppress(OSError):  # it has ended, and is waited for
-            self._told.sendall(b".")
+        if self._answer({"pid": self._pid}):
+            with contextlib.suppress(OSError):  # it has ended, and is waited for
+                self._told.sendall(b".")
         self._told.close()
         ended = os.pidfd_open(self._pid)
         watched: list[int | socket.socket] = [ended, self._connection]
@@ -174,6 +174,9 @@ class Keeper:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._pid, number)
 
-    def _answer(self, body: dict[str, object]) -> None:
+    def _answer(self, body: dict[str, object]) -> bool:
+        """Whether there is still a client that can read it."""
         with contextlib.suppress(OSError):
             self._connection.send(json.dumps(body).encode() + b"\n")
+            return True
+        return False

@@ -159,6 +159,8 @@ class Listener:
             if self._parent not in (None, os.getppid()):
                 self._stopping = True
         self._leave()
+        # Whoever has ended it while it was about to begin anew has ended it.
+        self.restart = self.restart and not self._stopping
         return False
 
     def _stop(self, *_: object) -> None:
@@ -177,6 +179,9 @@ class Listener:
         self._selector.close()
         for peer in self._peers.values():
             peer.connection.close()
+            # A server that kept them would keep another client's output open to its own end.
+            for fd in peer.fds:
+                os.close(fd)
         for end in (self._socket, self._wake, self._waker):
             end.close()
 
