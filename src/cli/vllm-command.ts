@@ -4,6 +4,7 @@
 
 import { basename } from "node:path";
 import { LazygraphError } from "../base/errors.ts";
+import { withoutEnv } from "../launcher/python-of.ts";
 import { quote } from "./errors.ts";
 
 /** A server, by any of the ways in which it is started. */
@@ -62,22 +63,6 @@ function pythonCommand(
 function serve(command: readonly string[], words: readonly string[]): readonly string[] {
   if (words[0] !== "serve") throw notVllm(command);
   return words;
-}
-
-/** `env` with options of its own is another program to us. */
-function withoutEnv(command: readonly string[]): {
-  variables: Record<string, string>;
-  rest: readonly string[];
-} {
-  const variables: Record<string, string> = {};
-  if (basename(command[0] ?? "") !== "env") return { variables, rest: command };
-  let at = 1;
-  for (; at < command.length; at++) {
-    const [, name, value] = /^([A-Za-z_]\w*)=(.*)$/s.exec(command[at] ?? "") ?? [];
-    if (name === undefined || value === undefined) break;
-    variables[name] = value;
-  }
-  return { variables, rest: command.slice(at) };
 }
 
 function notVllm(command: readonly string[]): LazygraphError {

@@ -1,7 +1,7 @@
 /** The words that stand for a command and have a launcher fork it. */
 
 import { LazygraphError } from "../base/errors.ts";
-import { resolvePython } from "./python-of.ts";
+import { resolvePython, withoutEnv } from "./python-of.ts";
 import { askLauncher } from "./status.ts";
 
 /**
@@ -18,7 +18,8 @@ export async function launcherCommand(
   environment: NodeJS.ProcessEnv,
 ): Promise<string[]> {
   const { client } = await askLauncher(socket);
-  const python = await resolvePython(command[0] ?? "", environment);
+  const { variables, rest } = withoutEnv(command);
+  const python = await resolvePython(rest[0] ?? "", { ...environment, ...variables });
   if (python === undefined) {
     throw new LazygraphError(
       "ERR_LAZYGRAPH_LAUNCHER_PYTHON",

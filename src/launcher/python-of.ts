@@ -6,6 +6,25 @@ import { basename, delimiter, dirname, join } from "node:path";
 
 const HEAD_BYTES = 4096;
 
+/**
+ * What a plain `env NAME=VALUE … COMMAND` sets and runs. With options of its own `env` is another
+ * program to us.
+ */
+export function withoutEnv(command: readonly string[]): {
+  readonly variables: Readonly<Record<string, string>>;
+  readonly rest: readonly string[];
+} {
+  const variables: Record<string, string> = {};
+  if (basename(command[0] ?? "") !== "env") return { variables, rest: command };
+  let at = 1;
+  for (; at < command.length; at++) {
+    const [, name, value] = /^([A-Za-z_]\w*)=(.*)$/s.exec(command[at] ?? "") ?? [];
+    if (name === undefined || value === undefined) break;
+    variables[name] = value;
+  }
+  return { variables, rest: command.slice(at) };
+}
+
 /** The interpreter behind `vllm` or `python`; undefined for anything else. */
 export async function resolvePython(
   file: string,

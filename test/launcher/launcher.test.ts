@@ -158,6 +158,10 @@ test("lazygraph launcher and run --launcher, with the command's exit code", asyn
   expect(JSON.parse(forked.stdout)).toMatchObject({ forked: true, word: "run's" });
 
   expect(forked.stderr).toMatch(/\nlazygraph: The command .* ended with exit code 5 .*DIED\]\n$/);
+  const set = [...run.slice(0, -3), "env", "WORD=env's", `PATH=${folder}`, "vllm", "serve", "6"];
+  const withEnv = await finish(set, env);
+  expect(withEnv.code).toBe(6);
+  expect(JSON.parse(withEnv.stdout)).toMatchObject({ forked: true, word: "env's" });
   const refused = await finish([...run.slice(0, -2), "bench"], env);
   expect(refused.code).toBe(126);
   expect(refused.stderr).toMatch(

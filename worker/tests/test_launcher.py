@@ -160,6 +160,24 @@ def test_a_server_finds_what_its_client_has_and_imports_nothing(launcher: Launch
     assert facts["pid"] != process.pid
 
 
+def test_variables_that_env_sets_before_it_are_its_own(launcher: Launcher, vllm: Path) -> None:
+    own = command(launcher.path)[:-1]
+    words = ["/usr/bin/env", "WORD=env's", f"PATH={vllm.parent}", "vllm", "serve", "A=B", "0"]
+    done = subprocess.run(
+        [*own, *words], env=environment(), capture_output=True, text=True, timeout=SECONDS_MAX
+    )
+    facts = json.loads(done.stdout)
+    assert facts["forked"] and facts["word"] == "env's"
+    assert facts["argv"] == [str(vllm), "serve", "A=B", "0"]
+
+
+def test_what_else_env_can_do_is_not_done(launcher: Launcher) -> None:
+    own = command(launcher.path)[:-1]
+    for words in (["-u", "WORD", "vllm", "serve"], ["WORD=1"], ["PYTHONPATH=/x", "vllm", "serve"]):
+        done = subprocess.run([*own, "env", *words], env=environment(), capture_output=True)
+        assert (done.returncode, done.stdout) == (126, b"")
+
+
 def test_a_timed_start_is_told_what_the_fork_took(launcher: Launcher, tmp_path: Path) -> None:
     folder = tmp_path / "timeline"
     folder.mkdir()
@@ -570,7 +588,7 @@ def test_an_end_that_is_asked_for_counts_more_than_a_changed_installation(tmp_pa
     process = launch(tmp_path / "socket", "--preload", "changing", PYTHONPATH=path)
     assert process.stdout is not None
     process.stdout.readline()
-    data = json.dumps(request_of(tmp_path, PYTHONPATH=path)).encode()
+    data = json.dumps(request_of(PYTHONPATH=path)).encode()
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(tmp_path / "socket"))
         socket.send_fds(connection, [data], [0, 1, 2])
@@ -585,8 +603,8 @@ def test_an_end_that_is_asked_for_counts_more_than_a_changed_installation(tmp_pa
     assert (process.returncode, out) == (0, "")
 
 
-def request_of(folder: Path, **env: str) -> dict[str, Any]:
-    words = "import json, sys, client; print(client.request(['vllm', 'serve']).decode())"
+def request_of(**env: str) -> dict[str, Any]:
+    words = "import client, os; print(client.request(dict(os.environ), ['vllm', 'serve']).decode())"
     done = subprocess.run(
         [sys.executable, "-c", words],
         env=environment(**env),

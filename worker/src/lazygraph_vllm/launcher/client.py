@@ -96,7 +96,26 @@ class Answers:
         return answer if isinstance(answer, dict) else None
 
 
-def request(command: list[str]) -> bytes:
+def without_env(command: list[str]) -> tuple[dict[str, str], list[str]]:
+    """The variables of the command, ours and those that a plain ``env NAME=VALUE …`` sets first.
+
+    With options of its own ``env`` is another program, which is left to the launcher to refuse.
+    """
+    env, at = dict(os.environ), 1
+    if os.path.basename(command[0]) != "env":
+        return env, command
+    while at < len(command):
+        name, is_assigned, value = command[at].partition("=")
+        if not (is_assigned and name.isascii() and name.isidentifier()):
+            break
+        env[name] = value
+        at += 1
+    if at == len(command) or command[at].startswith("-"):
+        return dict(os.environ), command
+    return env, command[at:]
+
+
+def request(env: dict[str, str], command: list[str]) -> bytes:
     """What this process has, and the command's would have."""
     limits = {
         str(value): list(resource.getrlimit(value))
@@ -111,8 +130,8 @@ def request(command: list[str]) -> bytes:
     mask = os.umask(0o077)
     os.umask(mask)
     body = {
-        "argv": [shutil.which(command[0]) or command[0], *command[1:]],
-        "env": dict(os.environ),
+        "argv": [shutil.which(command[0], path=env.get("PATH")) or command[0], *command[1:]],
+        "env": env,
         "cwd": os.getcwd(),
         "cpus": sorted(os.sched_getaffinity(0)),
         "umask": mask,
@@ -206,9 +225,10 @@ def be_forked(path: str, command: list[str]) -> NoReturn:
     Raises:
         NotForkedError: the launcher has started nothing.
     """
+    env, command = without_env(command)
     try:
         _open_standard_files()
-        data = request(command)
+        data = request(env, command)
     except OSError as error:  # its folder is gone, or files lack: a process starts all the same
         raise NotForkedError(
             FAILED, f"Expected a folder and files that a server can be given, got {error.strerror}."
@@ -216,7 +236,7 @@ def be_forked(path: str, command: list[str]) -> NoReturn:
     with signals_kept() as early:
         server, answers = ask(path, data)
         pass_on(server)
-    note_fork(os.environ.get(STARTUP_FOLDER, "").strip())
+    note_fork(env.get(STARTUP_FOLDER, "").strip())
     for number in early:
         server.forward(number, None)
     # Only the server reads, and whoever waits for its output to end waits for it alone.
