@@ -111,10 +111,11 @@ export function openLauncher(
         return;
       }
       child = started;
-      const timer = setTimeout(
-        () => started.kill("SIGKILL"),
-        options.startTimeoutMs ?? START_TIMEOUT_MS,
-      );
+      const { startTimeoutMs = START_TIMEOUT_MS } = options;
+      const timer = setTimeout(() => {
+        fail(failed(python, `none within ${startTimeoutMs / 1000} s`));
+        started.kill("SIGKILL");
+      }, startTimeoutMs);
       started.stderr?.setEncoding("utf8").on("data", (text: string) => {
         stderr = (stderr + text).slice(-STDERR_CHARS_MAX);
       });
