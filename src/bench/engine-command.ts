@@ -122,13 +122,12 @@ async function isReady(url: URL): Promise<boolean> {
     const base = url.href.endsWith("/") ? url.href : `${url.href}/`;
     const status = await fetch(new URL(path, base), {
       signal: AbortSignal.timeout(POLL_TIMEOUT_MS),
-    }).then(
-      async (response) => {
+    })
+      .then(async (response) => {
         await response.arrayBuffer();
         return response.status;
-      },
-      () => 0,
-    );
+      })
+      .catch(() => 0);
     if (status === 200) return true;
     if (status !== 404) return false;
   }

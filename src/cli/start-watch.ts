@@ -5,7 +5,14 @@ import { removeLeftover, temporaryFolder } from "../base/leftovers.ts";
 import type { StartReport, StartSource } from "../http/route.ts";
 import { defaultPlanFolder } from "../plan/place.ts";
 import { addToHistory, historyKey, readHistory } from "../startup/history.ts";
-import { hasPassed, type PastStart, PHASES, pastStart, progressOf } from "../startup/progress.ts";
+import {
+  hasPassed,
+  keyOf,
+  type PastStart,
+  PHASES,
+  pastStart,
+  progressOf,
+} from "../startup/progress.ts";
 import {
   type Begun,
   FOLDER_VARIABLE,
@@ -41,6 +48,9 @@ export async function watchStart(options: StartWatchOptions): Promise<StartWatch
   const given = environment[FOLDER_VARIABLE]?.trim() || undefined;
   // Without one nothing is timed, and the command is started all the same.
   const folder = given ?? (await temporaryFolder("lazygraph-startup-").catch(() => undefined));
+  // A folder that was given may have been an earlier start's, too.
+  const earlier = new Set(given === undefined ? [] : (await timed(given)).flat().map(keyOf));
+  const isOwn = (each: Begun): boolean => !earlier.has(keyOf(each));
   const file = historyFile(options);
   const past: readonly PastStart[] = file === undefined ? [] : await readHistory(file);
   const url = new URL("health", serverUrlOf(command, 0)).href;
@@ -58,7 +68,7 @@ export async function watchStart(options: StartWatchOptions): Promise<StartWatch
     if (answered && !isOthers) {
       ready = monotonicSeconds();
       if (file === undefined || folder === undefined || closed) return;
-      const spans = await readSpans(folder);
+      const spans = (await readSpans(folder)).filter(isOwn);
       // Kept for the next start alone; that it can't be is no concern of this one.
       if (spans.length > 0) await addToHistory(file, pastStart(spans, spawned, ready));
     } else if (!closed) {
@@ -84,7 +94,8 @@ export async function watchStart(options: StartWatchOptions): Promise<StartWatch
           pastStarts: past.length,
         };
       }
-      const [begun, ended] = await timed(folder);
+      const [allBegun, allEnded] = await timed(folder);
+      const [begun, ended] = [allBegun.filter(isOwn), allEnded.filter(isOwn)];
       const passed = until !== undefined && hasPassed(begun, ended, until);
       return { ready: false, passed, ...progressOf(begun, ended, past, { spawned, now }) };
     },
@@ -136,11 +147,10 @@ export function planFolderOf(
 
 async function answers(url: string): Promise<boolean> {
   const signal = AbortSignal.timeout(POLL_TIMEOUT_MS);
-  return fetch(url, { signal }).then(
-    async (response) => {
+  return fetch(url, { signal })
+    .then(async (response) => {
       await response.arrayBuffer();
       return response.ok;
-    },
-    () => false,
-  );
+    })
+    .catch(() => false);
 }

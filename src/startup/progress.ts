@@ -117,7 +117,8 @@ export function pastStart(spans: readonly Span[], spawned: number, ready: number
   return { readySeconds: ready - spawned, began };
 }
 
-function keyOf({ pid, name, begin }: Begun): string {
+/** What one phase of one process is told from all others by. */
+export function keyOf({ pid, name, begin }: Begun): string {
   return `${pid} ${begin} ${name}`;
 }
 
