@@ -88,14 +88,8 @@ function smiMemory(
     const { devices, faults } = await survey();
     const name = canonicalUuid(uuid);
     const device = devices.find((candidate) => candidate.uuid === name);
-    const nameless = faults.find((candidate) => candidate.uuid === undefined);
-    const fault = faults.find((candidate) => candidate.uuid === name) ?? nameless;
-    if (device === undefined) {
-      // A device that answers with an error may not even tell its name.
-      if (fault !== undefined) throw fault.error;
-      const known = devices.map((candidate) => candidate.uuid);
-      throw unknownDevice(uuid, known);
-    }
+    const fault = faults.find((candidate) => candidate.uuid === name);
+    if (device === undefined) throw fault?.error ?? unknownDevice(uuid, { devices, faults });
     const { totalBytes, freeBytes, usedBytes, reservedBytes } = device;
     return {
       totalBytes,
@@ -202,7 +196,12 @@ interface SmiAnswer {
 }
 
 function ask(command: string, args: readonly string[]): Promise<SmiAnswer> {
-  const limits = { timeout: TIMEOUT_MS, maxBuffer: OUTPUT_BYTES_MAX, windowsHide: true };
+  // Nobody waits longer for one that doesn't end by SIGTERM.
+  const limits = {
+    timeout: TIMEOUT_MS,
+    maxBuffer: OUTPUT_BYTES_MAX,
+    killSignal: "SIGKILL",
+  } as const;
   return new Promise((resolve, reject) => {
     const child = execFile(command, args, limits, (error, stdout, stderr) => {
       if (error === null) return resolve({ stdout });

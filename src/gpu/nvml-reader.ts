@@ -64,11 +64,7 @@ function nvmlMemory(session: NativeSession, meminfoPath: string): GpuMemory {
   /** Throws what a failed reading means; of unified memory the kernel has the figures. */
   const fail = async (error: unknown, uuid: string): Promise<GpuReading> => {
     if (isNative(error) && error.code === "NVML_UNKNOWN_DEVICE") {
-      const { devices } = await survey();
-      throw unknownDevice(
-        uuid,
-        devices.map((device) => device.uuid),
-      );
+      throw unknownDevice(uuid, await survey());
     }
     if (isNative(error) && reasonOfNvml(error.code, error.nvmlResult) === "unsupported") {
       if (await isUnified(uuid)) return readSystemMemory(meminfoPath);

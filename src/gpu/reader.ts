@@ -41,7 +41,12 @@ export interface GpuMemory extends AsyncDisposable {
 
 export const WATCHES_MAX = 64;
 
-export function unknownDevice(uuid: string, known: readonly string[]): LazygraphError {
+/** Why none of what was found is the device of that name. */
+export function unknownDevice(uuid: string, { devices, faults }: GpuSurvey): LazygraphError {
+  // A device that answers with an error may not even tell its name.
+  const nameless = faults.find((fault) => fault.uuid === undefined);
+  if (nameless !== undefined) return nameless.error;
+  const known = [...devices, ...faults].map((each) => each.uuid);
   const list = known.length > 0 ? `one of ${known.join(", ")}` : "none, as the host has no GPU";
   return new LazygraphError(
     "ERR_LAZYGRAPH_GPU_UNKNOWN_DEVICE",
