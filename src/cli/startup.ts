@@ -168,7 +168,8 @@ function variantsOf(options: ParsedOptions, command: readonly string[]): Variant
   }
   const others = namedCommands(options, "compare").map(([name, words]) => ({
     name,
-    command: ["/bin/sh", "-c", `exec ${words}`],
+    // By itself exec takes a variable for the program.
+    command: ["/bin/sh", "-c", `exec ${/^\s*[A-Za-z_]\w*=/.test(words) ? "env " : ""}${words}`],
   }));
   const variants = [{ name: options.strings.get("name") ?? "base", command }, ...others];
   const names = variants.map(({ name }) => name);

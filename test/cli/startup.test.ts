@@ -135,7 +135,7 @@ test("a variant for the shell is asked at its own port, with its own key", async
   const server = `${process.execPath} ${file} --port ${other}`;
   const words = ["--out", join(folder, "out"), "--ready-within", "60", "--json", "--quiet"];
   const { code, stdout, stderr } = await finish([
-    ...["startup", ...words, "--compare", `other=env VLLM_API_KEY=k ${server}`],
+    ...["startup", ...words, "--compare", `other=VLLM_API_KEY=k ${server}`],
     ...["--", process.execPath, file, "--port", String(one)],
   ]);
   expect({ code, stderr }).toMatchObject({ code: 0 });
