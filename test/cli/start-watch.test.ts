@@ -8,7 +8,6 @@ import { join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
 import { EngineCommand, freePort } from "../../src/bench/engine-command.ts";
 import { watchStart } from "../../src/cli/start-watch.ts";
-import { monotonicSeconds } from "../../src/startup/spans.ts";
 import { SIMULATED_ENGINE } from "../helpers/built.ts";
 import { finish, lazygraph } from "./helpers/command.ts";
 import { temporaryFolder } from "./helpers/folder.ts";
@@ -173,48 +172,33 @@ test("where no folder can be made the command is started, and not timed", async 
   expect((await finish([...words, "process.exit(5)"], env)).code).toBe(5);
 });
 
-/** The first answer is cut off, as of a server that is still being started. */
-async function hesitant(): Promise<string> {
-  let asked = 0;
-  const server = createServer((_, answer) => {
-    if (++asked > 2) return answer.end();
-    answer.writeHead(200, { "content-length": 9 });
-    return answer.write("a", () => answer.destroy());
-  });
-  onTestFinished(() => void server.close());
-  await once(server.listen(0, "127.0.0.1"), "listening");
-  return String((server.address() as AddressInfo).port);
-}
-
 const HERE = { how: [], environment: {}, planFolder: undefined };
 
 test("a server that hangs up within an answer is asked again", async () => {
-  await using watch = await watchStart({ command: ["sh", "--port", await hesitant()], ...HERE });
+  let asked = 0;
+  const server = createServer((_, answer) => {
+    if (asked++ % 3 === 2) answer.end();
+    else answer.writeHead(200, { "content-length": 9 }).write("a", () => answer.destroy());
+  });
+  onTestFinished(() => void server.close());
+  await once(server.listen(0, "127.0.0.1"), "listening");
+  const port = String((server.address() as AddressInfo).port);
+  await using watch = await watchStart({ ...HERE, command: ["vllm", "--port", port] });
   watch.begin();
-  await expect
-    .poll(async () => (await watch.report(undefined)).ready, { timeout: 5000 })
-    .toBe(true);
+  await expect.poll(async () => (await watch.report(undefined)).ready).toBe(true);
   const logFile = join(await temporaryFolder(), "log");
   const command = EngineCommand.start({ command: ["sleep", "60"], environment: {}, logFile });
   onTestFinished(() => command.stop());
-  const url = new URL(`http://127.0.0.1:${await hesitant()}/`);
-  await command.untilReady(url, 5, new AbortController().signal);
+  await command.untilReady(new URL(`http://127.0.0.1:${port}`), 5, new AbortController().signal);
 });
 
 test("what an earlier start has left in a folder that was given is none of this one's", async () => {
   const folder = await temporaryFolder();
-  const begin = monotonicSeconds() - 50;
-  const weights = { name: "weights", begin };
-  // The second one was killed.
-  const all = [weights, { name: "captures", begin: begin + 9 }];
-  await writeFile(
-    join(folder, "begun-7.jsonl"),
-    all.map((each) => JSON.stringify(each)).join("\n"),
-  );
-  await writeFile(join(folder, "spans-7.jsonl"), JSON.stringify({ ...weights, end: begin + 9 }));
+  const weights = '{"name": "weights", "begin": 1, "end": 2}';
+  await writeFile(join(folder, "spans-7.jsonl"), weights);
+  await writeFile(join(folder, "begun-7.jsonl"), `${weights}\n{"name": "killed", "begin": 2}`);
   const environment = { LAZYGRAPH_STARTUP_DIR: folder };
-  const command = ["sh", "--port", String(await freePort())];
-  await using watch = await watchStart({ ...HERE, command, environment });
+  await using watch = await watchStart({ ...HERE, command: ["vllm", "--port", "1"], environment });
   watch.begin();
   expect(await watch.report("weights")).toMatchObject({ passed: false, phase: "spawn" });
 });

@@ -141,17 +141,15 @@ describe("nvidia-smi as the source", () => {
     });
   });
 
-  it("is waited for no longer than it may take, though it would not end", async () => {
+  it("is killed where it doesn't end by itself", async () => {
     const off = join(scratch(), "off");
     const { memory } = await open(
       `--query-gpu*) test -e ${off} && { trap "" TERM; for i in $(seq 30); do sleep 1; done; }\n` +
         `echo "${gpuRow(", 1, 9.0, [N/A]")}" ;;`,
     );
     writeFileSync(off, "");
-    const began = performance.now();
     await expect(memory.devices()).rejects.toThrow("no answer within 10 s");
-    expect(performance.now() - began).toBeLessThan(20_000);
-  }, 60_000);
+  }, 20_000);
 
   it("is not available where it is missing, broken or not nvidia-smi", async () => {
     const missing = await openGpuMemory({ addonPaths: [], nvidiaSmiPath: "/nowhere/nvidia-smi" });

