@@ -1,5 +1,7 @@
 /** The words that stand for a command and have a launcher fork it. */
 
+import { resolve } from "node:path";
+import { fileURLToPath } from "node:url";
 import { LazygraphError } from "../base/errors.ts";
 import { resolvePython, withoutEnv } from "./python-of.ts";
 import { askLauncher } from "./status.ts";
@@ -9,6 +11,7 @@ import { askLauncher } from "./status.ts";
  * on files, signals and the exit code, and which becomes the command itself where it can't be
  * forked.
  *
+ * @param folder where they will be spawned. @default this process's
  * @throws LazygraphError `ERR_LAZYGRAPH_LAUNCHER_UNREACHABLE`, or `…_PYTHON` for a command whose
  * Python can't be known
  */
@@ -16,10 +19,14 @@ export async function launcherCommand(
   socket: string,
   command: readonly string[],
   environment: NodeJS.ProcessEnv,
+  folder: string | URL = ".",
 ): Promise<string[]> {
   const { client } = await askLauncher(socket);
   const { variables, rest } = withoutEnv(command);
-  const python = await resolvePython(rest[0] ?? "", { ...environment, ...variables });
+  const [name = ""] = rest;
+  const at = folder instanceof URL ? fileURLToPath(folder) : folder;
+  const file = name.includes("/") ? resolve(at, name) : name;
+  const python = await resolvePython(file, { ...environment, ...variables });
   if (python === undefined) {
     throw new LazygraphError(
       "ERR_LAZYGRAPH_LAUNCHER_PYTHON",

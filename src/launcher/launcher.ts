@@ -158,7 +158,7 @@ export function openLauncher(
     },
     async spawn(command, spawnOptions = {}) {
       const env = spawnOptions.env ?? process.env;
-      const [file = "", ...args] = await launcherCommand(path(), command, env);
+      const [file = "", ...args] = await launcherCommand(path(), command, env, spawnOptions.cwd);
       return spawn(file, args, spawnOptions);
     },
     async close() {

@@ -78,10 +78,10 @@ test("a command is spawned as ever, and was forked", async () => {
 });
 
 test("its output, folder, variables and death by a signal are its own", async () => {
-  const { folder, vllm, env } = await place();
+  const { folder, env } = await place();
   const launcher = launcherIn(folder, { environment: env });
   await launcher.start();
-  const child = await launcher.spawn([vllm, "serve", "kill"], {
+  const child = await launcher.spawn(["./vllm", "serve", "kill"], {
     cwd: folder,
     env: { ...env, WORD: "the caller's" },
     stdio: ["ignore", "pipe", "ignore"],
@@ -89,7 +89,7 @@ test("its output, folder, variables and death by a signal are its own", async ()
   const [out, [code, signal]] = await Promise.all([text(outputOf(child)), once(child, "exit")]);
   const facts = JSON.parse(out) as Facts;
   expect(facts).toMatchObject({ cwd: folder, word: "the caller's", forked: true });
-  expect(facts.argv).toEqual([vllm, "serve", "kill"]);
+  expect(facts.argv).toEqual(["./vllm", "serve", "kill"]);
   expect([code, signal]).toEqual([null, "SIGKILL"]);
 });
 
