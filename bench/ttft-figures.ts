@@ -58,8 +58,7 @@ function text(value: Estimate | Interval | undefined, unit = ""): string {
   const [own, low, high] = [middle, value.low, value.high].map(
     (number) => numberText(number) ?? "–",
   );
-  const range = value.low === -Infinity ? "no interval" : `${low} to ${high}`;
-  return `${own}${unit === "" ? "" : ` ${unit}`}${low === high ? "" : ` (${range})`}`;
+  return `${own}${unit === "" ? "" : ` ${unit}`}${low === high ? "" : ` (${low} to ${high})`}`;
 }
 
 function limitText({ least, most, unit }: Verdict): string {

@@ -48,7 +48,7 @@ function start(cell: ModeFigures, base: ModeFigures): string | undefined {
     );
   const ready = each((run) => run.spawnToReadySeconds);
   if (ready === undefined) return undefined;
-  if (isSingle(ready)) return `ready ${signed(ready.value, "s")}${singleText(cell, base)}`;
+  if (isSingle(ready)) return `ready ${signed(ready.value, "s")} (one run: no interval)`;
   if (ready.low <= 0 && ready.high >= 0) return "ready at no certainly different time";
   return `ready ${signed(ready.value, "s")} (95%: ${range(ready)} s)`;
 }
@@ -75,7 +75,7 @@ function firstToken(cell: ModeFigures, base: ModeFigures): string | undefined {
   return (
     `a request of the first minute waits ${numberText(Math.abs(saved.value))} s ${less} than with ` +
     base.mode +
-    (single ? singleText(cell, base) : "")
+    (single ? " (one run: no interval)" : "")
   );
 }
 
@@ -92,15 +92,8 @@ function times(ratio: Estimate): string {
   return `${numberText(value)} times as long (${interval})`;
 }
 
-/** One value has no spread, and so no interval that could be trusted. */
 function isSingle({ low }: Estimate): boolean {
   return low === -Infinity;
-}
-
-function singleText(cell: ModeFigures, base: ModeFigures): string {
-  const each = cell.runs.length === 1 && base.runs.length === 1;
-  // Of several runs one alone may have the figure, as when the others were interrupted.
-  return each ? " in one run each" : " (of one run: no interval)";
 }
 
 function runsOf(count: number): string {

@@ -150,7 +150,6 @@ const SCALAR_OF: Readonly<Record<ScalarName, (run: RunFigures) => number | undef
   betweenStepsMiBPerGraph: (run) => times(run.graphs?.betweenSteps?.bytes, 1 / MIB),
   fullBetweenStepsMsPerGraph: (run) => run.graphs?.fullBetweenSteps?.ms,
   fullBetweenStepsMiBPerGraph: (run) => times(run.graphs?.fullBetweenSteps?.bytes, 1 / MIB),
-  // A run that ended before an answer is none in which nobody waited.
   firstMinuteWaitSeconds: (run) =>
     waitPerRequest(run) === undefined ? undefined : run.firstMinute?.waitSeconds,
   firstMinuteWaitSecondsPerRequest: waitPerRequest,
@@ -202,9 +201,10 @@ export function summarise({ title, baseline, goodput, runs }: SummaryOptions): S
 function hostsOf(runs: readonly CellRun[]): HostFacts[] {
   const hosts = new Map<string, HostFacts>();
   for (const { host } of runs) {
-    const known = hosts.get(host.name);
+    const key = `${host.name} ${host.node} ${host.lazygraph}`;
+    const known = hosts.get(key);
     // Only a controller tells the GPUs, so that stock's runs name none.
-    if (known === undefined || known.gpus.length === 0) hosts.set(host.name, host);
+    if (known === undefined || known.gpus.length === 0) hosts.set(key, host);
   }
   return [...hosts.values()];
 }
@@ -234,10 +234,10 @@ class Pooled {
     });
     const perSecond = (accept: (request: RequestRecord) => boolean): number[] =>
       this.#runs.flatMap(({ requests }, index) => {
-        // Of those that failed, too: a server that fell over served nothing for the rest of its run.
+        // With those that failed: a server that fell over served nothing from then on.
         const seconds = durationSeconds(requests.filter(({ warmUp }) => !warmUp));
-        const completed = this.#completed[index] ?? [];
-        return seconds === 0 ? [] : [completed.filter(accept).length / seconds];
+        const count = this.#completed[index]?.filter(accept).length ?? 0;
+        return seconds === 0 ? [] : [count / seconds];
       });
     const limited = Object.keys(goodput).length > 0;
     const good = limited ? perSecond((request) => isGood(request, goodput)) : [];
@@ -335,7 +335,7 @@ export function difference(from: readonly number[], to: readonly number[]): Esti
   const a = bootstrapMean(from, 1);
   const b = bootstrapMean(to, 2);
   const value = a.mean - b.mean;
-  // One value alone has no spread, and would pass for a certain one.
+  // One value alone has no spread.
   if (a.n < 2 || b.n < 2) return { value, low: -Infinity, high: Infinity };
   // Half-widths of independent means add as squares.
   const below = Math.hypot(a.mean - a.low, b.high - b.mean);

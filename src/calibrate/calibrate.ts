@@ -71,7 +71,6 @@ export async function calibrate(options: CalibrationOptions): Promise<Record<str
   }
 }
 
-/** @throws LazygraphError when its graphs make no profile, before minutes of waves have shown it */
 function stateOf({ state }: CalibrationControl, engine: EngineSnapshot): EngineState {
   if (state === undefined || state.planned.length === 0) {
     const why = engine.unsupported ?? "it has no graphs";
@@ -139,7 +138,11 @@ async function sendWaves(
       signal.throwIfAborted();
       if (timedSteps(control, wave) >= SAMPLES_MIN) break;
     }
-    if (decodes && control.cells.all().length === 0) throw unseen(completions.where);
+    if (decodes && control.cells.all().length === 0) {
+      throw fault(
+        "an address where this engine serves, but it told no step of what was sent there",
+      );
+    }
   }
 }
 
@@ -265,13 +268,6 @@ const TITLES: Readonly<Record<CalibrationTable, string>> = {
 function describe({ requests, promptTokens, outputTokens, rounds }: Wave): string {
   const times = rounds === 1 ? "" : `, ${rounds} times`;
   return `${requests} × (${promptTokens} + ${outputTokens}) tokens${times}`;
-}
-
-/** Answers came, and from another engine: its waves would be sent to the end for nothing. */
-function unseen(where: string): LazygraphError {
-  return fault(
-    `${where} to be where this engine serves, got no timed step of its requests from it`,
-  );
 }
 
 function fault(expectation: string): LazygraphError {

@@ -47,11 +47,6 @@ export class Completions {
     this.#options = options;
   }
 
-  /** Without anything secret. */
-  get where(): string {
-    return this.#options.server.shown;
-  }
-
   /**
    * Waits until the endpoint answers: an API server comes up after its engine.
    *

@@ -4,6 +4,7 @@
  * something.
  */
 
+import { type Clock, systemClock, withinSeconds } from "../base/clock.ts";
 import { LazygraphError } from "../base/errors.ts";
 import { type Graph, topGraphs } from "../base/graph.ts";
 import { decodeLength } from "../schedule/dispatch.ts";
@@ -16,17 +17,8 @@ import { Cells } from "./cells.ts";
 export type CalibrationTable = "none" | "tops" | "exact";
 
 const TICK_SECONDS = 0.1;
-/** Without a request of ours under way an engine is idle at once, unless others use it. */
+/** Without a request of ours an engine is idle at once, unless others use it. */
 const IDLE_SECONDS_MAX = 60;
-
-interface Waiter {
-  readonly done: () => boolean;
-  readonly resolve: () => void;
-  readonly reject: (error: LazygraphError) => void;
-  readonly secondsMax: number;
-  /** Of the first event that it saw. */
-  sinceSeconds?: number;
-}
 
 export class CalibrationControl {
   readonly cells: Cells = new Cells();
@@ -38,7 +30,7 @@ export class CalibrationControl {
   #wanted: CalibrationTable = "none";
   #told: CalibrationTable | undefined;
   #capturing = false;
-  #waiters: Waiter[] = [];
+  #waiters: { readonly done: () => boolean; readonly resolve: () => void }[] = [];
 
   constructor() {
     this.policy = {
@@ -63,18 +55,22 @@ export class CalibrationControl {
     this.#capturing = false;
   }
 
-  /**
-   * Resolves when the engine has nothing to do and all its steps have been reported.
-   *
-   * @throws LazygraphError ERR_LAZYGRAPH_CALIBRATE for one that others keep at work
-   */
-  async idle(): Promise<void> {
+  /** Resolves when the engine has nothing to do and all its steps have been reported. */
+  async idle(clock: Clock = systemClock): Promise<void> {
     let ticks = 0;
-    await this.#until(() => {
+    let over = false;
+    const idle = this.#until(() => {
       ticks = this.state?.idle === true ? ticks + 1 : 0;
       // A batch of steps is told every 100 ms: two wakings later the last one is there.
       return ticks > 2;
-    }, IDLE_SECONDS_MAX);
+    }).then(() => {
+      over = true;
+    });
+    await withinSeconds(clock, IDLE_SECONDS_MAX, idle);
+    if (over) return;
+    const got = `${IDLE_SECONDS_MAX} s of others' work`;
+    const message = `Expected an engine that nobody else uses, got ${got}.`;
+    throw new LazygraphError("ERR_LAZYGRAPH_CALIBRATE", message);
   }
 
   /** Ends every wait: the engine is gone. */
@@ -82,10 +78,8 @@ export class CalibrationControl {
     for (const { resolve } of this.#waiters.splice(0)) resolve();
   }
 
-  #until(done: () => boolean, secondsMax: number = Number.POSITIVE_INFINITY): Promise<void> {
-    return new Promise((resolve, reject) => {
-      this.#waiters.push({ done, resolve, reject, secondsMax });
-    });
+  #until(done: () => boolean): Promise<void> {
+    return new Promise((resolve) => void this.#waiters.push({ done, resolve }));
   }
 
   #decide(state: EngineState, event: EngineEvent): Decision[] {
@@ -112,21 +106,8 @@ export class CalibrationControl {
       decisions.push({ type: "capture", graph: next, whenIdle: true, reason });
     }
     if (event.type === "tick") this.#wake();
-    this.#endLate(event.atSeconds);
     decisions.push({ type: "wait", seconds: TICK_SECONDS, reason: "the next order" });
     return decisions;
-  }
-
-  /** On any event: reports of others' steps put every tick off. */
-  #endLate(atSeconds: number): void {
-    for (const waiter of this.#waiters) {
-      waiter.sinceSeconds ??= atSeconds;
-      if (atSeconds - waiter.sinceSeconds <= waiter.secondsMax) continue;
-      this.#waiters = this.#waiters.filter((other) => other !== waiter);
-      const got = `one at work for ${waiter.secondsMax} s without a request of the calibration`;
-      const message = `Expected an engine that nobody else uses, got ${got}.`;
-      waiter.reject(new LazygraphError("ERR_LAZYGRAPH_CALIBRATE", message));
-    }
   }
 
   /** On a tick only: what an event has decided must have been sent before somebody acts on it. */

@@ -45,7 +45,6 @@ const KV_BLOCK_TOKENS = 16;
 export const SYNCHRONOUS = "--no-async-scheduling";
 /** Digits that are worth writing down: microseconds' tenths. */
 const DIGITS = 7;
-const NAMED_MAX = 16;
 
 /** What can't be built, as the end of a sentence. */
 export class Unmeasured extends Error {
@@ -276,8 +275,7 @@ function fieldsOf(input: ProfileInput, tables: Tables): Record<string, Origin> {
   const slope = (value: number | undefined, how: string): Origin =>
     value === undefined ? assumed("No steps told it apart: taken as 0.") : derived(how);
   const table = ({ measured: at, extended }: Rows): Origin => {
-    if (at.length === 0)
-      return assumed("The engine plans no such graphs: the row stands for none.");
+    if (at.length === 0) return assumed("The engine plans no such graphs.");
     const ends =
       extended.length === 0
         ? ""
@@ -286,10 +284,11 @@ function fieldsOf(input: ProfileInput, tables: Tables): Record<string, Origin> {
     return derived(`${cells}; sizes between are interpolated.${ends}`);
   };
   const { taken } = tables;
+  const ids = taken.interpolated;
+  // A profile's texts have an end.
+  const which = ids.length > 16 ? `${ids.length} graphs (interpolatedCaptures)` : ids.join(", ");
   const missing =
-    taken.interpolated.length === 0
-      ? ""
-      : ` Not captured, taken as the nearest of its kind: ${named(taken.interpolated)}.`;
+    ids.length === 0 ? "" : ` Not captured, taken as the nearest of its kind: ${which}.`;
   return {
     engine: measured("Told by the engine."),
     startupSeconds:
@@ -350,12 +349,6 @@ function fieldsOf(input: ProfileInput, tables: Tables): Record<string, Origin> {
       ? {}
       : { simulated: assumed(`Every figure comes from the simulated engine ${simulated}.`) }),
   };
-}
-
-/** The rest is in `interpolatedCaptures`: a profile's texts have an end. */
-function named(ids: readonly string[]): string {
-  const more = ids.length - NAMED_MAX;
-  return ids.slice(0, NAMED_MAX).join(", ") + (more > 0 ? ` and ${more} more` : "");
 }
 
 function rounded(value: number): number {

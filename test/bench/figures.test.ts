@@ -10,7 +10,7 @@ import { markdownOf } from "../../src/bench/markdown.ts";
 import { numberText, rowGroups } from "../../src/bench/rows.ts";
 import { runFigures } from "../../src/bench/run-figures.ts";
 import { runTable } from "../../src/bench/run-table.ts";
-import type { CellRun, RequestRecord } from "../../src/bench/samples.ts";
+import type { CellRun } from "../../src/bench/samples.ts";
 import { summarise } from "../../src/bench/summary.ts";
 import { traceEvents } from "../../src/bench/trace-events.ts";
 import { vllmResult } from "../../src/bench/vllm-result.ts";
@@ -299,39 +299,29 @@ describe("all runs", () => {
     expect(markdownOf(found)).toContain("| 20.0 (no interval)");
     const [one, another] = [base[0], ours[0]] as [CellRun, CellRun];
     const spawned = summarise({ ...summary, baseline: "stock", runs: [one, another] });
-    expect(conclusions(spawned)[0]).toMatch(/less than with stock in one run each/);
+    expect(conclusions(spawned)[0]).toMatch(/less than with stock \(one run: no/);
   });
 
   test("of which one alone has a figure have no interval", () => {
     const cut = ours.map((run) => (run.cell.run === 2 ? { ...run, times: {}, requests: [] } : run));
     const found = summarise({ ...summary, runs: [...base, ...cut] });
-    expect(conclusions(found)[0]).toMatch(/: ready 3\.50 s sooner \(of one run: no interval\); a/);
+    expect(conclusions(found)[0]).toMatch(/: ready 3\.50 s sooner \(one run: no interval\); a/);
     expect(markdownOf(found)).toMatch(/saved against the baseline, .*[|] 49\.9 \(no interval\)/);
   });
 
-  test("with failures have the rate of the whole run, a dead server's too", () => {
+  test("with failures have the rate of the whole run", () => {
     const failure = { kind: "http_error", detail: "500" } as const;
-    const requests = (good: number): RequestRecord[] =>
-      Array.from({ length: 41 }, (_, i) => {
-        if (i < good) return request(i, i, 20);
-        const { firstSeconds, lastSeconds, ...sent } = request(i, i, 20, {
-          itlMicros: [],
-          failure,
-        });
-        return sent;
-      });
-    const run = (number: number, good: number): CellRun =>
-      cellRun({ cell: { mode: "live", load: "load", run: number }, requests: requests(good) });
-    const both = [run(1, 10), run(2, 0)];
-    const [one] = summarise({
-      title: "t",
-      baseline: "live",
-      goodput: { ttft: 100 },
-      runs: both,
-    }).cells;
-    expect(one?.throughputPerSecond).toMatchObject({ mean: 0.125, n: 2 });
-    expect(one?.goodputPerSecond).toMatchObject({ mean: 0.125, n: 2 });
-    expect(both.map((its) => vllmResult(its, {})["request_throughput"])).toEqual([0.25, 0]);
+    const failed = [0, 1, 4].map((at) => request(at, at, 0, { lastSeconds: at, failure }));
+    const good = [0, 1].map((at) => request(at, at, 0, { lastSeconds: at }));
+    const runs = [failed, [...good, ...failed.slice(2)]].map((requests) => cellRun({ requests }));
+    const [one] = summarise({ ...summary, runs }).cells;
+    expect(one?.throughputPerSecond?.mean).toBe(0.25);
+  });
+
+  test("of two versions on one host name both", () => {
+    const { host } = cellRun();
+    const runs = ["1", "2"].map((lazygraph) => cellRun({ host: { ...host, lazygraph } }));
+    expect(summarise({ ...summary, runs }).hosts).toHaveLength(2);
   });
 
   test("are compared with the baseline, in one figure for the first minute", () => {
@@ -413,7 +403,7 @@ describe("all runs", () => {
       ),
     ]);
     expect(conclusions(found)).toEqual([
-      "Under b: idle against stock: ready 0 s sooner in one run each; median time to first token " +
+      "Under b: idle against stock: ready 0 s sooner (one run: no interval); median time to first token " +
         "not certainly different (95%: 1.00 to 1.00); median time per output token not certainly " +
         "different (95%: 1.00 to 1.00).",
       "Under a: idle gave the first token after 20.0 ms at the median, 99% within 20.0 ms, over 3 " +

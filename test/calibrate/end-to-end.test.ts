@@ -169,8 +169,10 @@ describe("a calibration", () => {
   test.for([
     ["nobody", undefined, /to give an answer to \/v1\/models, got/],
     ["no OpenAI endpoint", 404, /to give a list of models, got HTTP status 404/],
+    ["another engine", 200, /an address where this engine serves/],
   ] as const)("of %s ends in one sentence", async ([, status, sentence]) => {
-    const server = createServer((_, response) => response.writeHead(status ?? 200).end("{}"));
+    const answer = '{"data":[{"id":"tiny"}],"choices":[{"text":"a","finish_reason":"stop"}]}';
+    const server = createServer((_, response) => response.writeHead(status ?? 200).end(answer));
     await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
     const { port } = server.address() as AddressInfo;
     if (status === undefined) await new Promise((resolve) => server.close(resolve));
@@ -187,34 +189,17 @@ describe("a calibration", () => {
     }
   });
 
-  test("of graphs that no profile can hold ends before its first request", async () => {
+  test("of graphs that no profile can hold ends at once", async () => {
     const control = new CalibrationControl();
-    const graph = { id: "FULL:8:2", kind: "FULL", tokens: 8, requests: 4, uniform: 2 } as const;
-    control.state = createEngineState([graph]);
-    const waitForEngine = () => Promise.resolve({ ranks: [] });
-    const controller = { waitForEngine } as unknown as Controller;
-    const sentence = /graphs that a profile can hold, .* got FULL:8:2/;
-    await expect(calibrate(options({ controller, control }))).rejects.toThrow(sentence);
-  });
-
-  test("of another engine's endpoint ends with its first wave", async () => {
-    const answer = { data: [{ id: "tiny" }], choices: [{ text: "a", finish_reason: "length" }] };
-    const server = createServer((_, response) => response.end(JSON.stringify(answer)));
-    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-    onTestFinished(() => void server.close());
-    const { port } = server.address() as AddressInfo;
-    await using engine = await rig();
-    const { controller, control } = engine;
-    const its = { controller, control, server: new ServerAddress(`http://127.0.0.1:${port}`) };
-    await expect(calibrate(options(its))).rejects.toThrow(/:\d+ to be where this engine serves/);
+    control.state = createEngineState([{ id: "FULL:8:2", kind: "FULL", tokens: 8, uniform: 2 }]);
+    const controller = { waitForEngine: async () => ({}) } as unknown as Controller;
+    await expect(calibrate(options({ controller, control }))).rejects.toThrow(/got FULL:8:2/);
   });
 
   test("of an engine that others keep at work ends", async () => {
-    const control = new CalibrationControl();
-    const state = { ...createEngineState([]), ready: true };
-    const ended = expect(control.idle()).rejects.toThrow("that nobody else uses, got one at work");
-    for (const atSeconds of [100, 160, 161])
-      control.policy.decide(state, { type: "demand", atSeconds });
+    const clock = new FakeClock();
+    const ended = expect(new CalibrationControl().idle(clock)).rejects.toThrow("nobody else uses");
+    clock.advance(61);
     await ended;
   });
 

@@ -97,7 +97,7 @@ test("requests keep away from the engine that captures, until it has", async () 
 
 describe("settings", () => {
   test("from the environment, with defaults", () => {
-    const engines = "a=http://u:pass@h:1/v1/,b=https://i/x/v1?key=secret";
+    const engines = "a=http://u:pass@h:1/v1/, b=https://i/x/v1?key=secret";
     const config = configOf({ ENGINES: engines, LISTEN: "[::1]:0" });
     const shown = [...config.engines].map(([name, server]) => [name, server.shown]);
     // With or without /v1; what is secret is in requests and nowhere else.

@@ -68,7 +68,7 @@ export function configOf(environment: Environment): Config {
 /** @param apiKey of the engines, for requests that bring none */
 function engineList(text: string, apiKey?: string): ReadonlyMap<string, ServerAddress> {
   const engines = new Map<string, ServerAddress>();
-  for (const entry of text.split(",").filter((part) => part !== "")) {
+  for (const entry of entriesOf(text)) {
     const [, name = "", url = ""] = /^([^=]+)=(.+)$/.exec(entry) ?? [];
     const address = serverUrl(url);
     if (address === undefined || engines.has(name)) {
@@ -82,7 +82,7 @@ function engineList(text: string, apiKey?: string): ReadonlyMap<string, ServerAd
 
 function controlOf(environment: Environment): ControlConfig {
   const url = environment["CONTROLLER"] || undefined;
-  const peers = (environment["PEERS"] ?? "").split(",").filter((peer) => peer !== "");
+  const peers = entriesOf(environment["PEERS"] ?? "");
   if (url !== undefined && peers.length > 0) {
     throw mistake("PEERS", "left out with CONTROLLER, which is asked instead", peers.join(","));
   }
@@ -95,6 +95,11 @@ function controlOf(environment: Environment): ControlConfig {
     place: number(environment, "PLACE", 0, 0, 15),
     ...address("CONTROL_LISTEN", own),
   };
+}
+
+function entriesOf(text: string): string[] {
+  const entries = text.split(",").map((entry) => entry.trim());
+  return entries.filter((entry) => entry !== "");
 }
 
 function tokenOf(name: string, environment: Environment): string | undefined {
