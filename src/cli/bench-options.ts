@@ -306,7 +306,11 @@ function goodputOption(text: string | undefined): object | undefined {
       throw usageError("--goodput", "limits in ms such as ttft:200,tpot:50", text);
     return [match[1], Number(match[2])] as const;
   });
-  return Object.fromEntries(entries);
+  const limits = Object.fromEntries(entries);
+  if (Object.keys(limits).length < entries.length) {
+    throw usageError("--goodput", "limits in ms, each of them once", text);
+  }
+  return limits;
 }
 
 function onlyOption(text: string | undefined): (cell: CellName) => boolean {

@@ -317,6 +317,7 @@ describe("usage", () => {
     ],
     [["--out", "x", "--simulated", "--mode", "idel", "--request-rate", "1"], "stock, eager, lazy"],
     [["--out", "x", "--simulated", "--goodput", "ttft=3"], "limits in ms such as ttft:200"],
+    [["--out", "x", "--simulated", "--goodput", "ttft:2,ttft:3"], "each of them once, got"],
     [["--out", "x", "--spec", file, "--runs", "2"], "Expected --spec without --runs"],
     [["--out", "x", "--spec", file], "to be JSON"],
     [
