@@ -78,6 +78,7 @@ import offload_checks
 import rank_checks
 import sleep_checks
 import state_checks
+from process_tree import kill_below
 from random_adapters import write_adapters
 
 HERE = Path(__file__).parent
@@ -526,6 +527,8 @@ def fork_engine(log: Path, result: Path, *what: Any) -> int:
         traceback.print_exc()
     finally:
         sys.stdout.flush()
+        # What a failed part has left would take the GPU's memory from those that come after it.
+        kill_below(os.getpid())
         os._exit(code)
 
 
@@ -567,6 +570,7 @@ def wait_for(parts: dict[int, str], after_seconds: float = CONTROL_SECONDS_MAX) 
         controls = {pid for pid in controls if not os.waitpid(pid, os.WNOHANG)[0]}
         time.sleep(0.05)
     for pid in controls:
+        kill_below(pid)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
 

@@ -33,6 +33,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from process_tree import descendants
+
 CLIENT = (
     Path(__file__).resolve().parents[2]
     / "worker" / "src" / "lazygraph_vllm" / "launcher" / "client.py"
@@ -165,14 +167,6 @@ class Launcher:
         until = time.monotonic() + END_SECONDS_MAX
         while self.children() and time.monotonic() < until:
             time.sleep(0.1)
-
-
-def descendants(pid: int) -> list[int]:
-    found = []
-    with contextlib.suppress(OSError):
-        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-            found += [int(child), *descendants(int(child))]
-    return found
 
 
 def gpu_bytes(gpu: str) -> int | None:

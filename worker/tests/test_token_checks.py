@@ -1,8 +1,9 @@
-"""Two ways of the GPU checks to have steps of the same size: requests at once, and padding."""
+"""What the GPU checks of tokens share: requests at once, padded steps, and parts that end."""
 
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -90,3 +91,30 @@ def test_padded_steps_are_stocks_and_the_control_is_not() -> None:
     assert checks.verdict("padded", {**parts, "again": other, "ours": other, "control": told()})[
         "fine"
     ]
+
+
+def test_a_part_that_fails_leaves_no_engine_behind(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def run(*_: Any) -> None:
+        # In a group of its own, as a launcher's servers are, and with one below it.
+        words = ["sh", "-c", "sleep 600 & echo $! > below; wait"]
+        engine = subprocess.Popen(words, cwd=tmp_path, start_new_session=True)
+        (tmp_path / "engine").write_text(str(engine.pid))
+        while not (tmp_path / "below").exists() or not (tmp_path / "below").read_text():
+            time.sleep(0.01)
+        raise RuntimeError("the check failed")
+
+    monkeypatch.setattr(checks, "run_check", run)
+    part = checks.fork_engine(tmp_path / "log", tmp_path / "result", {}, "tokens", "ours", tmp_path)
+    assert os.waitpid(part, 0)[1] != 0
+    left = [int((tmp_path / name).read_text()) for name in ("engine", "below")]
+    assert [pid for pid in left if running(pid)] == []
+
+
+def running(pid: int) -> bool:
+    """A zombie isn't; who inherits them may not have waited yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
