@@ -61,8 +61,9 @@ def untried(config: Any) -> Iterator[str]:
         DIFFUSION: getattr(model, "is_diffusion", False),
         # The graph then reads embeddings, in the place of tokens.
         EMBEDS: getattr(model, "enable_prompt_embeds", False),
-        KV_TYPE: getattr(config.cache_config, "cache_dtype", "auto") not in PLAIN_TYPES,
-        BACKEND: _other_attention(getattr(config, "attention_config", None)),
+        KV_TYPE: _other_types(config.cache_config),
+        BACKEND: _other_attention(getattr(config, "attention_config", None))
+        or _needs_other_attention(model),
         # Workspaces and what is compiled at a first run are each one's own.
         KERNELS: _other_kernels(getattr(config, "kernel_config", None)),
         # Other kernels than those of a scale for each tensor, which are what was tried as fp8.
@@ -85,6 +86,21 @@ def _other_attention(attention: Any) -> bool:
     names = {str(getattr(each, "name", each)) for each in chosen if each is not None}
     version = getattr(attention, "flash_attn_version", None)
     return not names <= set(BACKENDS) or version not in (None, FLASH_ATTENTION)
+
+
+def _needs_other_attention(model: Any) -> bool:
+    """Of a model that looks both ways over an image, or at chosen tokens only (DeepSeek-V3.2).
+
+    vLLM then chooses other kernels by itself, after its configuration is made.
+    """
+    chosen = getattr(getattr(model, "hf_text_config", None), "index_topk", None)
+    return bool(getattr(model, "is_mm_prefix_lm", False)) or chosen is not None
+
+
+def _other_types(cache: Any) -> bool:
+    """Of keys and values, or of recurrent states, which have no other plain type."""
+    states = {getattr(cache, f"mamba_{name}cache_dtype", "auto") for name in ("", "ssm_")}
+    return getattr(cache, "cache_dtype", "auto") not in PLAIN_TYPES or states != {"auto"}
 
 
 def _other_kernels(kernels: Any) -> bool:
