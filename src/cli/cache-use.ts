@@ -38,8 +38,8 @@ export async function startCaches(
   try {
     const fingerprint = await cacheFingerprint(command, environment);
     const used = await useCaches(use.folder, fingerprint, use.readOnly);
-    if (!quiet)
-      note(sentence(used.how, environment["LAZYGRAPH_MODE"]).replaceAll("DIR", use.folder));
+    const told = sentence(used.how, environment["LAZYGRAPH_MODE"]);
+    if (!quiet) note(told.replaceAll("DIR", () => use.folder));
     return { ...used, release: () => used.release().catch(leftBehind) };
   } catch (error) {
     note(
