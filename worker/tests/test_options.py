@@ -75,6 +75,18 @@ def test_an_option_that_was_not_tried_waits_for_a_gpu(
     assert (config_reason(config, version, allow_untested=True) is None) is not wrong
 
 
+@pytest.mark.parametrize(("value", "other"), [(None, False), ("1", False), ("0", True)])
+def test_recurrent_layers_decode_by_another_kernel_where_a_switch_says_so(
+    monkeypatch: pytest.MonkeyPatch, value: str | None, other: bool
+) -> None:
+    if value is not None:
+        monkeypatch.setenv("VLLM_ENABLE_FLA_PACKED_RECURRENT_DECODE", value)
+    assert options.KERNELS not in traits(supported())
+    config = supported()
+    put(config, "model_config.is_hybrid", True)
+    assert (options.KERNELS in traits(config)) is other
+
+
 @pytest.mark.parametrize(("path", "value"), HARMLESS)
 def test_what_was_tried_under_another_spelling_is_let_in(path: str, value: Any) -> None:
     config = supported()

@@ -65,7 +65,8 @@ def untried(config: Any) -> Iterator[str]:
         BACKEND: _other_attention(getattr(config, "attention_config", None))
         or _needs_other_attention(model),
         # Workspaces and what is compiled at a first run are each one's own.
-        KERNELS: _other_kernels(getattr(config, "kernel_config", None)),
+        KERNELS: _other_kernels(getattr(config, "kernel_config", None))
+        or (has_states(model) and not _is_on("VLLM_ENABLE_FLA_PACKED_RECURRENT_DECODE", "1")),
         # Other kernels than those of a scale for each tensor, which are what was tried as fp8.
         BLOCKS: bool(getattr(getattr(config, "quant_config", None), "weight_block_size", None)),
         # Its later recordings take storage of earlier ones, as vLLM says where it profiles graphs.
@@ -108,6 +109,6 @@ def _other_kernels(kernels: Any) -> bool:
     return names != {"auto"} or bool(getattr(kernels, "linear_backend_per_quant", None))
 
 
-def _is_on(variable: str) -> bool:
+def _is_on(variable: str, default: str = "0") -> bool:
     """As vLLM reads its switches: a number."""
-    return os.environ.get(variable, "0").strip() not in ("", "0")
+    return os.environ.get(variable, default).strip() not in ("", "0")
