@@ -1,4 +1,4 @@
-# The example gateway. In a checkout: npm pack && docker build -f deploy/gateway.Dockerfile .
+# The example gateway. In a checkout: npm pack && docker build -t lazygraph-gateway:0.1.0 -f deploy/gateway.Dockerfile .
 FROM node:20-bookworm-slim
 WORKDIR /opt/gateway
 COPY lazygraph-*.tgz ./

@@ -1,4 +1,4 @@
-# The controller alone. In a checkout: npm pack && docker build -f deploy/serve.Dockerfile .
+# The controller alone. In a checkout: npm pack && docker build -t lazygraph-serve:0.1.0 -f deploy/serve.Dockerfile .
 FROM node:20-bookworm-slim
 WORKDIR /opt/lazygraph
 COPY lazygraph-*.tgz ./

@@ -254,6 +254,13 @@ function isCommandLike(word: string): boolean {
   return /^(.*\/)?(vllm|python[\d.]*)$/.test(word);
 }
 
+function ownController(given: string): string {
+  return (
+    `LAZYGRAPH_ENDPOINT=${given} is not used: \`run\` has a controller of its own. For an engine of ` +
+    "that controller start the command without `run`."
+  );
+}
+
 async function runCommand(
   options: RunOptions,
   controller: Controller,
@@ -267,6 +274,8 @@ async function runCommand(
     LAZYGRAPH_MODE: options.mode,
     ...(options.engine === undefined ? {} : { LAZYGRAPH_ENGINE: options.engine }),
   };
+  const given = process.env["LAZYGRAPH_ENDPOINT"];
+  if (!options.quiet && given) note(ownController(given));
   const child = await start(options, environment);
   if (typeof child === "number") return child;
   watch?.begin();

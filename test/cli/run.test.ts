@@ -37,6 +37,13 @@ describe("the command's own", () => {
     expect((await finish(withProgram("", "--quiet"))).stderr).toBe("");
   });
 
+  test("environment may name another controller, which is told not to be used", async () => {
+    const env = { LAZYGRAPH_ENDPOINT: "tcp://gateway:5757" };
+    const { stderr } = await finish(withProgram(""), env);
+    expect(stderr).toContain("LAZYGRAPH_ENDPOINT=tcp://gateway:5757 is not used: `run` has a");
+    expect((await finish(withProgram("", "--quiet"), env)).stderr).toBe("");
+  });
+
   test("socket is in a folder that is this user's alone, and gone with the command", async () => {
     const program = `
       const path = process.env.LAZYGRAPH_ENDPOINT.slice("ipc://".length);

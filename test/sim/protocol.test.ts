@@ -77,7 +77,7 @@ describe("the engine's side of the protocol", () => {
     });
     await controller.send(welcome);
     const inventory = await controller.next("inventory");
-    expect(inventory.phase).toBe("loading");
+    expect(inventory.phase).toBe("capturing");
     expect(inventory.graphs.map((graph) => graph.id)).toEqual([
       "PIECEWISE:4",
       "PIECEWISE:1",

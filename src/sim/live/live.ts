@@ -22,6 +22,7 @@ import type {
   KeyProof,
   Mode,
   Orders,
+  Phase,
   Slept,
   Start,
 } from "../../wire/protocol.ts";
@@ -348,7 +349,14 @@ export class LiveEngine {
     const began = this.#settlingAtSeconds;
     const settling = began === undefined ? {} : { settlingSeconds: this.#clock.now() - began };
     const frozen = this.#frozen === "" ? {} : { frozen: this.#frozen };
-    return { ...inventoryOf(this.model, this.session), ...frozen, ...settling };
+    const inventory = inventoryOf(this.model, this.session);
+    return { ...inventory, phase: this.#phase, ...frozen, ...settling };
+  }
+
+  /** As of an engine's: with its KV cache it is about to capture, and waits for what comes first. */
+  get #phase(): Phase {
+    const { phase } = this.model;
+    return phase === "loading" && this.#hasCache ? "capturing" : phase;
   }
 
   #heartbeat(): Heartbeat {
@@ -356,7 +364,7 @@ export class LiveEngine {
     return {
       type: "heartbeat",
       ...(this.#hasCache ? { ranks: ranksOf(model, this.session) } : {}),
-      phase: model.phase,
+      phase: this.#phase,
       mode: this.#mode,
       epoch: model.epoch,
       captured: model.captured.size,

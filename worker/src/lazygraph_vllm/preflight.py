@@ -28,6 +28,7 @@ from .vllm.allowed import (
     HYBRID,
     MOE,
     MULTIMODAL,
+    QWEN_VL,
     TRIED,
     config_reason,
     gpu_reason,
@@ -181,7 +182,7 @@ def _untested(found: Sequence[str], version: str) -> list[str]:
 
 
 def _why_lazily(answer: Answer, version: str) -> str:
-    others = {MOE, HYBRID, GATED_DELTA, MULTIMODAL, ATTENTION_FREE, DIFFUSION}
+    others = {MOE, HYBRID, GATED_DELTA, MULTIMODAL, QWEN_VL, ATTENTION_FREE, DIFFUSION}
     dense = not others & set(answer.traits)
     what = ", ".join(["dense models"] * dense + answer.traits)
     if answer.untested:

@@ -173,12 +173,15 @@ def test_gated_delta_nets_are_known_by_the_kernels_of_their_prefill(
     from model_shapes import SHAPES
 
     shape = SHAPES["qwen3-next-4l"]
-    shown = configure(shape, gdn_prefill_backend="triton", max_model_len=256)
+    uncached = {"enable_prefix_caching": False, "max_model_len": 256}
+    shown = configure(shape, gdn_prefill_backend="triton", **uncached)
     assert traits(shown) == {GATED_DELTA, MOE}
     assert config_reason(shown, __version__, allow_untested=False) is None
-    assert traits(configure(shape, max_model_len=256)) == {HYBRID, MOE}
+    assert traits(configure(shape, **uncached)) == {HYBRID, MOE}
+    cached = configure(shape, gdn_prefill_backend="triton", max_model_len=256)
+    assert traits(cached) == {HYBRID, MOE}, "states lie elsewhere"
     other = SHAPES["kimi-linear-4l"]
-    assert HYBRID in traits(configure(other, gdn_prefill_backend="triton", max_model_len=256))
+    assert HYBRID in traits(configure(other, gdn_prefill_backend="triton", **uncached))
 
 
 def test_a_model_without_attention_is_no_dense_one(

@@ -26,7 +26,7 @@ class Tried:
         alone: those of them that were tried on a dense model, on one GPU or as many as they are
             about, and together with no other trait.
         together: what else was tried, each in one model with the others of its set, on one GPU: a
-            model may have them all or fewer, and no trait beside these.
+            model has them all, and no trait beside these.
         gpus: names of GPUs, as CUDA has them.
     """
 
@@ -48,6 +48,7 @@ MLA = "multi-head latent attention"
 HYBRID = "hybrid models"
 GATED_DELTA = "hybrid models with gated delta nets by Triton"
 MULTIMODAL = "multimodal models"
+QWEN_VL = "multimodal models of Qwen2.5-VL's architecture"
 LORA = "LoRA"
 SLEEP = "sleep mode"
 DRAFTS = "speculative decoding"
@@ -70,16 +71,16 @@ OFFLOADERS = {
 
 
 ALONE_0_33 = frozenset(
-    {LORA, SLEEP, BREAKABLE, PIPELINE, KV_OFFLOADING, MULTIMODAL}
+    {LORA, SLEEP, BREAKABLE, PIPELINE, KV_OFFLOADING, QWEN_VL}
     | {DRAFTERS[method] for method in ("ngram", "draft_model", "eagle", "eagle3")}
 )
 TRIED: dict[str, Tried] = {
     "0.26.0": Tried(frozenset({TENSOR})),
     # bench/results: v033-checks.json, v033-more-checks.json.br, v033-first-run.json.br. Not here:
-    # other hybrid models than Qwen3-Next, and it with another prefill than Triton's; Kimi-Linear,
-    # right in all checks, until its steps were compared on a quiet host; Triton attention, a KV
-    # cache in fp8 and SimpleCPUOffloadConnector, whose graphs are right, until their traffic was
-    # seen.
+    # other hybrid models than Qwen3-Next, and it with another prefill than Triton's or with prefix
+    # caching; multimodal models with other buffers than Qwen2.5-VL's; Kimi-Linear, right in all
+    # checks, until its steps were compared on a quiet host; Triton attention, a KV cache in fp8 and
+    # SimpleCPUOffloadConnector, whose graphs are right, until their traffic was seen.
     "0.33.0": Tried(
         frozenset({TENSOR, EXPERT, MOE, MLA, "fp8 quantisation", "auto_gptq quantisation"})
         | ALONE_0_33,
@@ -88,8 +89,9 @@ TRIED: dict[str, Tried] = {
     ),
 }
 
-# By architecture: other models call other kernels.
+# By architecture: other models call other kernels, and their graphs read other buffers.
 GATED_DELTA_MODELS = frozenset({"Qwen3NextForCausalLM"})
+QWEN_VL_MODELS = frozenset({"Qwen2_5_VLForConditionalGeneration"})
 
 
 def traits(config: Any) -> frozenset[str]:
@@ -106,7 +108,7 @@ def traits(config: Any) -> frozenset[str]:
         EXPERT: getattr(parallel, "enable_expert_parallel", False),
         MOE: getattr(model, "is_moe", False),
         MLA: getattr(model, "use_mla", False),
-        MULTIMODAL: getattr(model, "is_multimodal_model", False),
+        _multimodal_kind(model): getattr(model, "is_multimodal_model", False),
         LORA: config.lora_config is not None,
         SLEEP: getattr(model, "enable_sleep_mode", False),
         BREAKABLE: breakable.switched_on(),
@@ -127,12 +129,19 @@ def _hybrid_kind(config: Any) -> str:
     """Which hybrid models this one would be of: states go wrong or not by the kernels' doing."""
     more = getattr(config, "additional_config", None)
     prefill = more.get("gdn_prefill_backend") if isinstance(more, dict) else None
-    return GATED_DELTA if _has_gated_delta(config) and prefill == "triton" else HYBRID
+    # With prefix caching a request's states lie in other blocks, and are copied between steps.
+    plainly = getattr(config.cache_config, "mamba_cache_mode", "none") == "none"
+    known = _is_one_of(config.model_config, GATED_DELTA_MODELS)
+    return GATED_DELTA if known and plainly and prefill == "triton" else HYBRID
 
 
-def _has_gated_delta(config: Any) -> bool:
-    names = getattr(config.model_config, "architectures", None) or ()
-    return bool(names) and GATED_DELTA_MODELS.issuperset(names)
+def _multimodal_kind(model: Any) -> str:
+    return QWEN_VL if _is_one_of(model, QWEN_VL_MODELS) else MULTIMODAL
+
+
+def _is_one_of(model: Any, architectures: frozenset[str]) -> bool:
+    names = getattr(model, "architectures", None)
+    return isinstance(names, list) and bool(names) and architectures.issuperset(names)
 
 
 def version_reason(version: str, allow_untested: bool) -> str | None:
@@ -171,17 +180,22 @@ def untried(found: Iterable[str], version: str) -> list[str]:
     """Of these traits what was not tried on this version, each alone or two together."""
     tried = TRIED[plain(version)]
     own = frozenset(found)
-    if any(own <= seen for seen in tried.together):
+    if own in tried.together:
         return []
-    new = sorted(own - tried.traits - tried.combined())
-    apart = sorted(own & (tried.alone | tried.combined()))
-    return new or [_beside(one, own - {one}, tried) for one in apart if own != {one}][:1]
+    if new := sorted(own - tried.traits - tried.combined()):
+        return new
+    if one := min(own & tried.combined(), default=None):
+        return [_otherwise(one, own, tried)]
+    apart = sorted(own & tried.alone)
+    return [f"{one} with {min(own - {one})}" for one in apart if own != {one}][:1]
 
 
-def _beside(one: str, others: frozenset[str], tried: Tried) -> str:
-    """A trait and the first other that it was not tried with, or all if it was with each."""
-    seen = frozenset().union(*(together for together in tried.together if one in together))
-    return f"{one} with {next(iter(sorted(others - seen)), ' and '.join(sorted(others)))}"
+def _otherwise(one: str, own: frozenset[str], tried: Tried) -> str:
+    """How a trait was not tried: with what is new beside it, or without what was there."""
+    seen = [together for together in tried.together if one in together]
+    nearest = min(seen, key=lambda together: len(own ^ together))
+    extra, lacking = sorted(own - nearest), sorted(nearest - own)
+    return f"{one} with {extra[0]}" if extra else f"{one} without {lacking[0]}"
 
 
 def _untried(config: Any, version: str) -> str | None:
@@ -190,8 +204,8 @@ def _untried(config: Any, version: str) -> str | None:
         return None
     elsewhere = [v for v, tried in TRIED.items() if new[0] in tried.traits | tried.combined()]
     where = f" (tried on {', '.join(elsewhere)})" if elsewhere else " (not tried on a GPU yet)"
-    if new[0] == HYBRID and _has_gated_delta(config) and not elsewhere:
-        where = " (tried with --gdn-prefill-backend triton alone)"
+    if new[0] == HYBRID and _is_one_of(config.model_config, GATED_DELTA_MODELS) and not elsewhere:
+        where = " (tried with --gdn-prefill-backend triton --no-enable-prefix-caching alone)"
     return (
         f"not supported: {new[0]} on vLLM {plain(version)}{where}; "
         "LAZYGRAPH_ALLOW_UNTESTED=1 overrides this"

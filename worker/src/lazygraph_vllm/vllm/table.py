@@ -23,6 +23,7 @@ from .allowed import (
     MULTIMODAL,
     OFFLOADERS,
     PIPELINE,
+    QWEN_VL,
     SLEEP,
     TENSOR,
     TRIED,
@@ -33,7 +34,7 @@ from .options import ATTENTION_FREE, OPTIONS
 from .v26 import V26
 
 FAMILIES = (
-    *(TENSOR, PIPELINE, EXPERT, MOE, MLA, GATED_DELTA, HYBRID, MULTIMODAL, LORA, SLEEP),
+    *(TENSOR, PIPELINE, EXPERT, MOE, MLA, GATED_DELTA, HYBRID, QWEN_VL, MULTIMODAL, LORA, SLEEP),
     *DRAFTERS.values(),
     BREAKABLE,
     *OFFLOADERS.values(),
@@ -101,7 +102,12 @@ def _row(version: str) -> dict[str, Any]:
         return _as_row(version, [], (), [("everything", why)])
     wrong = WRONG.get(KNOWN[version], ())
     left = [(what, "captures go wrong there") for what in wrong]
-    kinds = {DRAFTS: DRAFTERS.values(), KV_OFFLOADING: OFFLOADERS.values(), HYBRID: [GATED_DELTA]}
+    kinds = {
+        DRAFTS: DRAFTERS.values(),
+        KV_OFFLOADING: OFFLOADERS.values(),
+        HYBRID: [GATED_DELTA],
+        MULTIMODAL: [QWEN_VL],
+    }
     of_wrong = [name for what in wrong for name in kinds.get(what, ())]
     known = (*wrong, *of_wrong, *tried.traits, *tried.combined())
     new = [what for what in FAMILIES if what not in known]
@@ -118,7 +124,7 @@ def _combined(tried: Tried) -> list[str]:
     """What was tried beside traits that are free to combine, with these."""
     combined = tried.combined()
     return [
-        f"{', '.join(sorted(seen & combined))} (one GPU, with or without "
+        f"{', '.join(sorted(seen & combined))} (one GPU, with "
         f"{' and '.join(sorted(seen - combined))})"
         for seen in tried.together
     ]
