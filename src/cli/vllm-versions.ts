@@ -6,7 +6,6 @@
  */
 
 import { readFileSync } from "node:fs";
-import { printable } from "../base/printable.ts";
 
 const FILE = new URL("../../docs/vllm-versions.json", import.meta.url);
 
@@ -41,10 +40,10 @@ export function triedVersions(table: VllmVersions): readonly string[] {
 export function versionsText(table: VllmVersions): string {
   const lines = table.versions.flatMap((version) => {
     const rows = [...lazilyRows(version), ...stockCells(version).map((cell) => `stock   ${cell}`)];
-    return rows.map((row, at) => `${(at === 0 ? version.vllm : "").padEnd(8)}${printable(row)}`);
+    return rows.map((row, at) => `${(at === 0 ? version.vllm : "").padEnd(8)}${row}`);
   });
   lines.push(`other   stock   everything: ${table.otherVersions}`);
-  lines.push(`all     stock   ${printable(table.always.join(", "), 1000)}`);
+  lines.push(`all     stock   ${table.always.join(", ")}`);
   return lines.join("\n");
 }
 

@@ -36,6 +36,12 @@ test("a table for a terminal", () => {
   ]);
 });
 
+test("what runs as stock is told to the end", () => {
+  const text = versionsText(vllmVersions());
+  for (const name of vllmVersions().always) expect(text).toContain(name);
+  expect(text).not.toContain("...");
+});
+
 test("a version is tried when something was", () => {
   expect(triedVersions(TABLE)).toEqual(["1.0.0"]);
   expect(triedVersions(vllmVersions()).length).toBeGreaterThan(0);
