@@ -346,6 +346,8 @@ def test_a_killed_keeper_costs_the_exit_code_and_nothing_else(launcher: Launcher
     process, facts = waiting(launcher.path)
     assert process.stdout is not None
     keeper = parent_of(facts["pid"])
+    # The launcher has let go of the connection by then: it alone would hold the keeper's end.
+    launcher.ask()
     os.kill(keeper, signal.SIGKILL)
     until_gone(keeper)
     process.send_signal(signal.SIGUSR1)
