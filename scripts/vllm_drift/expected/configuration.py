@@ -19,7 +19,7 @@ CONFIGURATION: tuple[Hook, ...] = (
         "config/model.py",
         "ModelConfig",
         "runner_type enforce_eager is_moe is_hybrid is_encoder_decoder is_multimodal_model "
-        "is_attention_free is_diffusion enable_prompt_embeds is_mm_prefix_lm "
+        "is_attention_free is_diffusion enable_prompt_embeds is_mm_prefix_lm architectures "
         "enable_sleep_mode served_model_name model dtype hf_text_config get_num_layers "
         "get_hidden_size get_vocab_size get_head_size get_num_kv_heads get_num_attention_heads",
         "the allow-list and the forecast",
@@ -36,7 +36,8 @@ CONFIGURATION: tuple[Hook, ...] = (
         "config/cache.py",
         "CacheConfig",
         "kv_offloading_size kv_cache_memory_bytes num_gpu_blocks block_size kv_cache_size_tokens "
-        "kv_sharing_fast_prefill cache_dtype mamba_cache_dtype mamba_ssm_cache_dtype",
+        "kv_sharing_fast_prefill cache_dtype mamba_cache_dtype mamba_ssm_cache_dtype "
+        "mamba_cache_mode",
         "the allow-list and the KV cache's size",
     ),
     *names(
