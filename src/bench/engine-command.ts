@@ -4,6 +4,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { createWriteStream } from "node:fs";
 import { createServer } from "node:net";
 import { LazygraphError } from "../base/errors.ts";
+import { statusOf } from "../base/http-status.ts";
 import { sleep } from "./driver.ts";
 
 export interface CommandOptions {
@@ -120,14 +121,7 @@ export class EngineCommand {
 async function isReady(url: URL): Promise<boolean> {
   for (const path of ["health", "v1/models"]) {
     const base = url.href.endsWith("/") ? url.href : `${url.href}/`;
-    const status = await fetch(new URL(path, base), {
-      signal: AbortSignal.timeout(POLL_TIMEOUT_MS),
-    })
-      .then(async (response) => {
-        await response.arrayBuffer();
-        return response.status;
-      })
-      .catch(() => 0);
+    const status = await statusOf(new URL(path, base), POLL_TIMEOUT_MS);
     if (status === 200) return true;
     if (status !== 404) return false;
   }

@@ -1,6 +1,7 @@
 /** Watches the start of a command under `run`: which phase it is in, and when it answers. */
 
 import { join } from "node:path";
+import { statusOf } from "../base/http-status.ts";
 import { removeLeftover, temporaryFolder } from "../base/leftovers.ts";
 import type { StartReport, StartSource } from "../http/route.ts";
 import { defaultPlanFolder } from "../plan/place.ts";
@@ -146,11 +147,6 @@ export function planFolderOf(
 }
 
 async function answers(url: string): Promise<boolean> {
-  const signal = AbortSignal.timeout(POLL_TIMEOUT_MS);
-  return fetch(url, { signal })
-    .then(async (response) => {
-      await response.arrayBuffer();
-      return response.ok;
-    })
-    .catch(() => false);
+  const status = await statusOf(url, POLL_TIMEOUT_MS);
+  return status >= 200 && status < 300;
 }
