@@ -178,17 +178,14 @@ async function startCell(options: CellOptions, running: Running): Promise<StartR
 }
 
 function oursOf(atReady: EngineJson, before: EngineJson, after: EngineJson): OurFigures {
-  const { unsupported, readyToSettledSeconds, longestStallMs } = after;
+  const { unsupported, readyToSettledSeconds } = after;
   const forecast = atReady.forecast?.bytes;
   return {
     ...(unsupported === undefined ? {} : { unsupported }),
-    graphsPlanned: after.graphs.length,
+    ...capturesOf(after),
     graphsAtReady: graphsCaptured(atReady),
     graphsBeforeDecode: graphsCaptured(before),
-    graphsAfterDecode: graphsCaptured(after),
     ...(readyToSettledSeconds === undefined ? {} : { readyToSettledSeconds }),
-    longestCaptureMs: longestCaptureMs(after),
-    ...(longestStallMs === undefined ? {} : { longestStallMs }),
     ...(forecast === undefined ? {} : { forecastBytes: forecast + graphBytes(atReady) }),
     takenBytes: graphBytes(after),
     captures: after.graphs.flatMap(({ id = "", ms, bytes = 0 }) => {
@@ -245,13 +242,9 @@ function capturesOf(engine: EngineJson): CaptureCosts {
   return {
     graphsPlanned: graphs.length,
     graphsAfterDecode: graphsCaptured(engine),
-    longestCaptureMs: longestCaptureMs(engine),
+    longestCaptureMs: Math.max(0, ...engine.graphs.map(({ ms = 0 }) => ms)),
     ...(longestStallMs === undefined ? {} : { longestStallMs }),
   };
-}
-
-function longestCaptureMs({ graphs }: EngineJson): number {
-  return Math.max(0, ...graphs.map(({ ms = 0 }) => ms));
 }
 
 async function verifyCell(options: CellOptions, running: Running): Promise<VerifyResult> {
