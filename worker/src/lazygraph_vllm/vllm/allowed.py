@@ -108,6 +108,7 @@ def traits(config: Any) -> frozenset[str]:
         EXPERT: getattr(parallel, "enable_expert_parallel", False),
         MOE: getattr(model, "is_moe", False),
         MLA: getattr(model, "use_mla", False),
+        _hybrid_kind(config): getattr(model, "is_hybrid", False),
         _multimodal_kind(model): getattr(model, "is_multimodal_model", False),
         LORA: config.lora_config is not None,
         SLEEP: getattr(model, "enable_sleep_mode", False),
@@ -115,8 +116,6 @@ def traits(config: Any) -> frozenset[str]:
         f"{quantization} quantisation": quantization is not None,
     }
     found |= dict.fromkeys(options.untried(config), True)
-    if getattr(model, "is_hybrid", False):
-        found[_hybrid_kind(config)] = True
     if config.speculative_config is not None:
         method = getattr(config.speculative_config, "method", None)
         found[DRAFTERS.get(str(method), DRAFTS)] = True
