@@ -87,7 +87,7 @@ done
 case " $loaders " in
   *" ipc_cache "*)
     : > "$out/preload.log"
-    "$vllm" preload --model "$model" ${SERVE_ARGS:-} >> "$out/preload.log" 2>&1 &
+    $vllm preload --model "$model" ${SERVE_ARGS:-} >> "$out/preload.log" 2>&1 &
     daemon=$!
     for _ in $(seq 300); do
       kill -0 $daemon 2> /dev/null || break
