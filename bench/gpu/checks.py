@@ -20,9 +20,6 @@ file of that form:
   must differ from the first no more than the second does, and no capture may touch the recurrent
   state of a live request (state_checks.py). Its control captures with blocks of live requests, so
   that what those hold is spoilt.
-- padded: as tokens, without a batch-invariant mode: steps without their graph have its size
-  (LAZYGRAPH_PAD_STEPS=1), so that kernels compute as stock's do. Sequences must be stock's as often
-  as those of stock's second run are. In its control such steps aren't padded.
 - lora-tokens: as tokens, for families with adapters: more of them than slots, each asked the same
   prompts before, among and after at least 100 captures between steps. Its control leaves a
   capture's metadata in place, and must be found out.
@@ -92,7 +89,6 @@ PARTS = {
     "ranks": ("ours",),
     "tokens": ("stock", "ours"),
     "aside": ("plain", "again", "ours", "control"),
-    "padded": ("stock", "again", "ours", "control"),
     "lora-tokens": ("stock", "ours", "control"),
     "lora-lazy": ("ours",),
     "offload-tokens": ("stock", "ours", "control", "writes"),
@@ -107,7 +103,6 @@ CONTROL_SECONDS_MAX = 60.0
 # Their parts run one after the other.
 ALONE = ("spec-steps", "sleep", "reload")
 STOCK = {
-    "padded": ("stock", "again"),
     "spec-tokens": ("stock", "again"),
     "spec-steps": ("stock", "again"),
     "sleep": ("stock", "offload"),
@@ -337,8 +332,6 @@ def run_check(family: dict[str, Any], kind: str, part: str, models: Path) -> dic
     if kind.endswith("tokens") or kind in ("sleep", "reload"):
         # Batch invariance turns breakable graphs on for some shapes: those have a family.
         os.environ |= {"VLLM_BATCH_INVARIANT": "1", "VLLM_USE_BREAKABLE_CUDAGRAPH": "0"}
-    if kind == "padded" and part == "ours":
-        os.environ["LAZYGRAPH_PAD_STEPS"] = "1"
     os.environ |= family.get("env", {})
     if kind.startswith("lora-"):
         return run_adapter_check(family, kind, part, models)
@@ -365,10 +358,10 @@ def run_check(family: dict[str, Any], kind: str, part: str, models: Path) -> dic
         result = sleep_checks.run(engine, part, sequences, REQUESTS)
     elif kind == "reload":
         result = sleep_checks.run_reload(engine, part, sequences, REQUESTS)
-    elif kind in ("tokens", "aside", "padded"):
+    elif kind in ("tokens", "aside"):
         if kind == "aside":
             engine.collective_rpc(serve_ungraphed)
-        if kind == "aside" and part == "control":
+        if part == "control":
             engine.collective_rpc(state_checks.lend_blocks_in_use)
         captures = part in ("ours", "control")
         watch = state_checks.Watch(engine, capture) if kind == "aside" and captures else None
@@ -434,8 +427,8 @@ def verdict(kind: str, parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
     # Of several engines of ours any one tells.
     if why := runs_otherwise(parts.get("ours") or parts["default"], kind):
         return {"fine": False, "why": why}
-    if kind in ("tokens", "aside", "padded"):
-        base = parts["plain" if kind == "aside" else "stock"]["tokens"]
+    if kind in ("tokens", "aside"):
+        base = parts["stock" if kind == "tokens" else "plain"]["tokens"]
         same = equal(base, parts["ours"]["tokens"])
         known = ("tokens", "ranks", "asksBreakable", "agrees")
         traffic = {k: v for k, v in parts["ours"].items() if k not in known}
@@ -449,9 +442,6 @@ def verdict(kind: str, parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
             fine = fine and control < wanted and state_checks.fine(parts)
             told |= {"controlSame": control, "controlCrashed": crashed}
             told["controlTouched"] = parts["control"].get("touched")
-        if kind == "padded":
-            told["controlSame"] = equal(base, parts["control"]["tokens"])
-            fine = fine and told["controlSame"] < wanted
         return {"fine": fine, **told, "tokens": length, **traffic}
     ranks = parts["ours"]["ranks"]
     if kind == "ranks":

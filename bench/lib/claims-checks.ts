@@ -15,8 +15,6 @@ export interface Check {
   readonly exact?: readonly number[] | boolean;
   readonly sequences?: number;
   readonly same?: number;
-  /** aside, padded: of a second run of the one that all are held against. */
-  readonly sameAgain?: number;
   /** lora-tokens: of each adapter's `sequencesEach`, 0 being the base model. */
   readonly sequencesEach?: number;
   readonly sameByAdapter?: Readonly<Record<string, number>>;
@@ -105,19 +103,6 @@ export function checkFindings(checks: readonly Check[], told: Origin): Finding[]
         if (states === undefined) return [exact, found];
         const of = `of ${states} recurrent states of live requests, looked at around each capture`;
         return [exact, found, atMost("states-touched", sum(touched), of, 0)];
-      }
-      case "padded": {
-        const { same = 0, sameAgain = Number.NaN, sequences = Number.NaN, controlSame } = check;
-        const control = "of runs with unpadded steps found";
-        return [
-          atLeast("padded-tokens", same / sequences, "of sequences stock's", sameAgain / sequences),
-          atLeast(
-            "padded-control-found",
-            Number((controlSame ?? sequences) < sameAgain),
-            control,
-            1,
-          ),
-        ];
       }
       case "lora-tokens":
         return adapterFindings(check, limits);

@@ -29,7 +29,6 @@ export const FEATURE = /^(lora|spec|sleep|offload|breakable)-/;
 const PARITY_LIMITS: Readonly<Record<string, { seconds: number; waitShare: number }>> = {
   "dense-8b": { seconds: 2, waitShare: 1 },
   "moe-30b": { seconds: 4, waitShare: 0.5 },
-  "moe-30b-padded": { seconds: 4, waitShare: 0.5 },
 };
 
 export function familyFindings(cells: readonly CellSummary[], told: Origin): Finding[] {

@@ -96,17 +96,6 @@ test("of offloading: both controls count, by what each of them changed", () => {
   });
 });
 
-test("padded steps are as often stock's as stock is its own, and the control is not", () => {
-  const check: Check = { check: "hybrid-4l.padded", fine: true, sequences: 96, same: 94 };
-  const id = "v033.hybrid-4l.padded";
-  expect(told({ ...check, sameAgain: 94, controlSame: 20 })).toEqual({
-    ...{ [`${id}-tokens`]: 94 / 96, [`${id}-control-found`]: 1 },
-  });
-  expect(told({ ...check, sameAgain: 94, controlSame: 94 })).toMatchObject({
-    [`${id}-control-found`]: 0,
-  });
-});
-
 test("of captures aside: the control counts where there was one", () => {
   const check: Check = { check: "hybrid-4l.aside", fine: true, sequences: 96, same: 96 };
   expect(told(check)).toEqual({ "v033.hybrid-4l.tokens-exact": 1 });

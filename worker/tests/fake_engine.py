@@ -125,9 +125,7 @@ class FakeRank:
         guard_margin: int | None = None,
         more: tuple[str, ...] = (),
         budget_seconds: float | None = None,
-        pad: bool = False,
     ) -> None:
-        self.pad = pad
         self.first, self.tiers, self.guard_margin = first, tiers, guard_margin
         self.more, self.budget_seconds = more, budget_seconds
 

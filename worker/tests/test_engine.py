@@ -148,14 +148,6 @@ def test_an_unreachable_controller_costs_the_bounded_wait_only(
     agent.detach()
 
 
-@pytest.mark.parametrize("pad", [False, True])
-def test_every_rank_is_told_whether_steps_are_padded(pad: bool) -> None:
-    settings = Settings(mode="idle", endpoint="ipc://x", handshake_ms=0, pad_steps=pad)
-    agent = Agent(settings, make_config(), "0.26.0")
-    engine = Engine(agent, [FakeRank(i, list(GRAPHS)) for i in range(2)]).start()
-    assert [rank.pad for rank in engine.ranks] == [pad] * 2
-
-
 def test_the_whole_start_over_a_real_socket(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     controller = FakeController(mode="lazy", first=["FULL:2"])

@@ -66,11 +66,10 @@ def test_nothing_to_do(env: dict[str, str]) -> None:
             {
                 "LAZYGRAPH_MODE": "idle",
                 "LAZYGRAPH_VERIFY": "yes",
-                "LAZYGRAPH_PAD_STEPS": "true",
                 "LAZYGRAPH_ALLOW_UNTESTED": "on",
                 "LAZYGRAPH_DISABLE": "off",
             },
-            Settings(mode="idle", verify=True, pad_steps=True, allow_untested=True),
+            Settings(mode="idle", verify=True, allow_untested=True),
         ),
         (
             {

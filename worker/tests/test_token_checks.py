@@ -1,4 +1,4 @@
-"""What the GPU checks of tokens share: requests at once, padded steps, and parts that end."""
+"""What the GPU checks of tokens share: requests at once, and parts that end."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench" / "gpu"))
 
 import checks  # noqa: E402
-
-from check_engine import CheckEngine, started  # noqa: E402
 
 
 class Engine:
@@ -57,40 +55,6 @@ def test_an_engine_that_cannot_be_held_is_told() -> None:
 
     with pytest.raises(ConnectionError, match="is gone"), checks.held(Gone()):
         pass
-
-
-@pytest.mark.parametrize("part", checks.PARTS["padded"])
-def test_only_our_steps_are_padded(
-    part: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    started.clear()
-    monkeypatch.setattr(os, "environ", dict(os.environ))
-    monkeypatch.setattr(checks, "make_engine", CheckEngine)
-    monkeypatch.setattr(checks, "sequences", lambda *_, **__: ({}, {}))
-    (tmp_path / "shape").mkdir()
-    (tmp_path / "shape" / "config.json").write_text("{}")
-    checks.run_check({"name": "any", "shape": "shape"}, "padded", part, tmp_path)
-    [engine] = started
-    assert engine.env.get("LAZYGRAPH_PAD_STEPS") == ("1" if part == "ours" else None)
-    assert engine.env.get("LAZYGRAPH_MODE") == ("lazy" if part in ("ours", "control") else None)
-    assert engine.env.get("VLLM_BATCH_INVARIANT") is None
-
-
-def told(**tokens: list[int]) -> dict[str, Any]:
-    return {"tokens": tokens, "ranks": [{}], "capturedInTraffic": 2, "errors": {}}
-
-
-def test_padded_steps_are_stocks_and_the_control_is_not() -> None:
-    stock, other = told(a=[1, 2], b=[3, 4]), told(a=[1, 2], b=[3, 5])
-    parts = {"stock": stock, "again": stock, "ours": stock, "control": other}
-    fine = checks.verdict("padded", parts)
-    assert fine["fine"] and (fine["same"], fine["sameAgain"], fine["controlSame"]) == (2, 2, 1)
-    assert not checks.verdict("padded", parts | {"ours": other})["fine"]
-    assert not checks.verdict("padded", parts | {"control": stock})["fine"], "it finds nothing"
-    # Where stock isn't its own either, ours needn't be.
-    assert checks.verdict("padded", {**parts, "again": other, "ours": other, "control": told()})[
-        "fine"
-    ]
 
 
 def test_a_part_that_fails_leaves_no_engine_behind(

@@ -40,8 +40,6 @@ class Settings:
     engine: str | None = None
     handshake_ms: int = 250
     verify: bool = False
-    # A step without a graph is padded as a graph's would be.
-    pad_steps: bool = False
     allow_untested: bool = False
     curve: Curve | None = None
     # What is kept back from the KV cache for graphs; a controller's welcome overrides it.
@@ -141,7 +139,6 @@ def load_settings(env: Mapping[str, str] | None = None) -> Settings | None:
         engine=engine,
         handshake_ms=int(raw_ms[-5:]),
         verify=_flag(env, "LAZYGRAPH_VERIFY"),
-        pad_steps=_flag(env, "LAZYGRAPH_PAD_STEPS"),
         allow_untested=_flag(env, "LAZYGRAPH_ALLOW_UNTESTED"),
         curve=load_curve(env),
         reserve=reserve,

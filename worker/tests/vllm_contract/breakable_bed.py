@@ -153,12 +153,11 @@ def start(
     tiers: tuple[tuple[str, ...], ...] = (),
     guard_margin: int | None = None,
     verify: bool = False,
-    pad: bool = False,
     **config: Any,
 ) -> Any:
     """One rank through start-up as the engine drives it."""
     wrapper = Wrapper(make_runner(make_config(mode, **config)))
-    bring_up_rank(wrapper, first, tiers, guard_margin, verify, pad)
+    bring_up_rank(wrapper, first, tiers, guard_margin, verify)
     return wrapper
 
 

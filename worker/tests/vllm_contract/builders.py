@@ -325,7 +325,6 @@ def bring_up_rank(
     tiers: tuple[tuple[str, ...], ...] = (),
     guard_margin: int | None = None,
     verify: bool = False,
-    pad: bool = False,
 ) -> dict[str, Any]:
     """One rank through start-up as the engine drives it; what it answered.
 
@@ -335,7 +334,6 @@ def bring_up_rank(
         tiers: see ``rank.prepare``, as of the others.
         guard_margin: in bytes.
         verify: whether first replays are held against runs without graphs.
-        pad: whether steps without a graph have its size.
     """
     from lazygraph_vllm.rank import calls as rank
     from lazygraph_vllm.rules.local_fill import top_graphs
@@ -344,7 +342,7 @@ def bring_up_rank(
     assert "unsupported" not in facts, facts
     wrapper.graphs = facts["graphs"]
     names = [g.id for g in top_graphs(wrapper.graphs)] if first is None else first
-    rank.prepare(wrapper, names, verify, tiers, guard_margin, pad=pad)
+    rank.prepare(wrapper, names, verify, tiers, guard_margin)
     wrapper.compile_or_warm_up_model()
     answer: dict[str, Any] = rank.finish_start(wrapper)
     return answer
@@ -355,12 +353,11 @@ def start(
     first: list[str] | None = None,
     tiers: tuple[tuple[str, ...], ...] = (),
     guard_margin: int | None = None,
-    pad: bool = False,
     **config: Any,
 ) -> tuple[Any, dict[str, Any]]:
     """A rank that has started: the wrapper, and what it answered."""
     wrapper = Wrapper(make_runner(make_config(mode, **config)))
-    return wrapper, bring_up_rank(wrapper, first, tiers, guard_margin, pad=pad)
+    return wrapper, bring_up_rank(wrapper, first, tiers, guard_margin)
 
 
 def uniform_of(tokens: int, requests: int) -> list[int | None]:
@@ -380,14 +377,8 @@ def shapes(config: Any) -> list[tuple[int, int, int | None]]:
     ]
 
 
-def wrong_dispatches(runner: Any, dispatch: Any, stock: Any = None) -> list[str]:
-    """Steps that ``dispatch`` sends to a graph that isn't there or can't serve them.
-
-    Args:
-        runner: whose graphs these are.
-        dispatch: as vLLM's.
-        stock: one with all graphs: steps without their graph are padded as its are; else none is.
-    """
+def wrong_dispatches(runner: Any, dispatch: Any) -> list[str]:
+    """Steps that ``dispatch`` sends to a graph that isn't there or can't serve them."""
     from vllm.forward_context import BatchDescriptor
 
     wrong = []
@@ -395,8 +386,7 @@ def wrong_dispatches(runner: Any, dispatch: Any, stock: Any = None) -> list[str]
         desc = dispatch(requests, tokens, uniform, 0)
         what = f"{tokens} tokens, {requests} requests, uniform {uniform}: {desc}"
         if desc.cg_mode.name == "NONE":
-            size = tokens if stock is None else stock(requests, tokens, uniform, 0).num_tokens
-            if (desc.num_tokens, desc.num_reqs) != (size, requests):
+            if (desc.num_tokens, desc.num_reqs) != (tokens, requests):
                 wrong.append(f"padded without a graph: {what}")
             continue
         if desc.cg_mode.name == "FULL":

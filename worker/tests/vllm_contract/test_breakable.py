@@ -68,10 +68,9 @@ def missing(wrapper: Any) -> list[str]:
 # ------------------------------------------------------------------ right numbers
 
 
-@pytest.mark.parametrize("pad", [False, True])
 @pytest.mark.parametrize("mode", MODES)
-def test_every_step_is_as_without_graphs_whatever_is_captured(mode: str, pad: bool) -> None:
-    wrapper = start(mode, pad=pad)
+def test_every_step_is_as_without_graphs_whatever_is_captured(mode: str) -> None:
+    wrapper = start(mode)
     runner = runner_of(wrapper)
     left = missing(wrapper)
     random.Random(mode).shuffle(left)

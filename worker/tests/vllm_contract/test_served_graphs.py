@@ -118,35 +118,6 @@ def test_with_all_graphs_every_step_takes_the_graph_of_stock(
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_step_without_its_graph_can_have_the_size_of_stocks(mode: str) -> None:
-    """A kernel that is compiled or chosen by the number of tokens is then the graph's."""
-    stock = make_runner(make_config(mode))
-    stock.capture_model()
-    by_stock = stock.cudagraph_manager.dispatch
-    wrapper, _ = start(mode, [], pad=True)
-    runner = wrapper.worker.model_runner
-    dispatch = runner.cudagraph_manager.dispatch
-    left = [g.id for g in wrapper.graphs if g.id not in runner.lazygraph.state.captured]
-    for name in [None, *random.Random(mode).sample(left, len(left))]:
-        assert name is None or "error" not in rank.capture(wrapper, name)
-        assert wrong_dispatches(runner, dispatch, by_stock) == []
-    # Where stock has no graph, of mixed steps or of large ones, there is nothing to pad to.
-    largest = runner.vllm_config.compilation_config.max_cudagraph_capture_size
-    assert dispatch(2, largest + 1, None, 0).num_tokens == largest + 1
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_unpadded_steps_are_not_of_stocks_sizes(mode: str) -> None:
-    """Control of the one before: by default a step has as many tokens as there are."""
-    stock = make_runner(make_config(mode))
-    stock.capture_model()
-    runner = start(mode, [])[0].worker.model_runner
-    ours, theirs = runner.cudagraph_manager.dispatch, stock.cudagraph_manager.dispatch
-    wrong = wrong_dispatches(runner, ours, theirs)
-    assert wrong and all(text.startswith("padded without a graph") for text in wrong)
-
-
-@pytest.mark.parametrize("mode", MODES)
 def test_a_table_that_names_the_wrong_graphs_makes_no_step_wrong(mode: str) -> None:
     """Rows of a mistaken controller: every graph for every step, uniform ones for mixed steps."""
     wrapper, _ = start(mode, [g.id for g in wrapper_graphs(mode)])

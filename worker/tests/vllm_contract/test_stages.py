@@ -59,13 +59,10 @@ def hashes(pipeline: Pipeline) -> set[str]:
 # ------------------------------------------------------------------ right numbers
 
 
-@pytest.mark.parametrize("pad", [False, True])
 @pytest.mark.parametrize("mode", MODES)
-def test_every_step_is_as_without_graphs_whatever_is_captured(
-    make: Any, mode: str, pad: bool
-) -> None:
+def test_every_step_is_as_without_graphs_whatever_is_captured(make: Any, mode: str) -> None:
     pipeline = make(mode)
-    pipeline.start(pad=pad)
+    pipeline.start()
     left = missing(pipeline)
     random.Random(mode).shuffle(left)
     graphed = set()

@@ -79,8 +79,10 @@ class StartUp:
         names = [g.id for g in first]
         tiers, margin = state.room.prepare_options(first, state.ranks, alone=start is None)
         more, budget_seconds = self._more(start)
-        verify, pad = self._settings.verify, self._settings.pad_steps
-        rpc(rank.prepare, args=(names, verify, tiers, margin, more, budget_seconds, pad))
+        rpc(
+            rank.prepare,
+            args=(names, self._settings.verify, tiers, margin, more, budget_seconds),
+        )
 
     def _more(self, start: Start | None) -> tuple[tuple[str, ...], float | None]:
         """What comes before ready besides, while the budget lasts, and a controller's budget."""

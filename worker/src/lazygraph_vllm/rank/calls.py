@@ -95,7 +95,6 @@ def prepare(
     guard_margin_bytes: int | None = None,
     more: tuple[str, ...] = (),
     budget_seconds: float | None = None,
-    pad: bool = False,
 ) -> None:
     """Take over this rank's graphs; the coming start-up capture captures ``first`` and no others.
 
@@ -107,13 +106,12 @@ def prepare(
         guard_margin_bytes: memory is tight: check each graph of ``first``, and leave this much.
         more: what to capture besides, in this order, as long as the budget lasts.
         budget_seconds: for all captures before ready; ``None``: a share of what stock would spend.
-        pad: steps without a graph have the size of stock's.
     """
     runner = _runner(wrapper)
     guard = None if guard_margin_bytes is None else _guard(wrapper, guard_margin_bytes)
     adapter = current()
     runner.lazygraph = graphs = RankGraphs(
-        adapter, runner, First(first, more, budget_seconds), verify, tiers, guard, pad
+        adapter, runner, First(first, more, budget_seconds), verify, tiers, guard
     )
     take_over(adapter, runner, graphs)
     watch_steps(runner, graphs.dispatch)

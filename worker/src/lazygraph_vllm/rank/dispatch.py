@@ -32,14 +32,7 @@ class RankDispatch:
         drafts: what a drafter runs after it; ``None``: nothing that has graphs.
     """
 
-    def __init__(self, state: RankState, pad: bool = False) -> None:
-        """Serves nothing before ``rebuild``.
-
-        Args:
-            state: what the rank holds.
-            pad: a step without a graph has as many tokens as stock's graph for it, so that kernels
-                compute what they would there.
-        """
+    def __init__(self, state: RankState) -> None:
         self.table: Dispatch | None = None
         self.last_served = ""
         self.last_call = StepCall(0, 0, None, 0)
@@ -56,10 +49,6 @@ class RankDispatch:
         # Only then does a step's query length tell steps apart.
         self.limits_queries = any(g.query_length is not None for g in state.graphs)
         self._tokens_max = max((g.tokens for g in state.graphs), default=0)
-        self._padded: tuple[LookUp, LookUp] = ([()], [()])
-        if pad:
-            every = default_table(state.graphs, self.decode_length, state.graphs)
-            self._padded = self._expand(every, self._descs)
         self.drafts: DraftDispatch | None = None
         if state.pairs is not None:
             self.drafts = DraftDispatch(state, state.pairs, lambda: self.last_served)
@@ -77,16 +66,7 @@ class RankDispatch:
                     self.last_served = name
                     return desc
         self.last_served = ""
-        tokens = self._padded_to(call, is_decode)
-        return adapter.ungraphed(next(iter(self._descs.values())), call, tokens)
-
-    def _padded_to(self, call: StepCall, is_decode: bool) -> int | None:
-        """Tokens of the graph that would serve this step if all were there."""
-        rows = self._padded[0 if is_decode else 1]
-        if not 0 < call.tokens < len(rows):
-            return None
-        fitting = (d.num_tokens for _, d in rows[call.tokens] if self._adapter.serves(d, call))
-        return next(fitting, None)
+        return adapter.ungraphed(next(iter(self._descs.values())), call)
 
     # -------------------------------------------------------------- between steps
 

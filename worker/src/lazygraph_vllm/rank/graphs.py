@@ -53,11 +53,10 @@ class RankGraphs:
         verify: bool = False,
         tiers: Sequence[Sequence[str]] = (),
         guard: StartGuard | None = None,
-        pad: bool = False,
     ) -> None:
         """Read what vLLM would capture; changes nothing. The arguments are ``rank.prepare``'s."""
         self.state = RankState(adapter, runner, tiers)
-        self.dispatch = RankDispatch(self.state, pad)
+        self.dispatch = RankDispatch(self.state)
         self.capturer = Capturer(self.state, verify)
         self._first = FirstCapture(self.state, self.capturer, first, tiered=any(tiers), guard=guard)
         self.skipped: tuple[str, ...] = ()

@@ -232,14 +232,8 @@ class Adapter(ABC):
         """VLLM's own rule whether a graph can serve a step."""
 
     @abstractmethod
-    def ungraphed(self, desc: Any, call: StepCall, tokens: int | None = None) -> Any:
-        """What vLLM's dispatch answers where no graph serves; ``desc`` is any one of its kind.
-
-        Args:
-            desc: of the manager that is asked.
-            call: the step.
-            tokens: to pad it to, for which the runner has buffers; ``None``: no padding.
-        """
+    def ungraphed(self, desc: Any, call: StepCall) -> Any:
+        """What vLLM's dispatch answers where no graph serves; ``desc`` is any one of its kind."""
 
     # -------------------------------------------------------------- memory
 

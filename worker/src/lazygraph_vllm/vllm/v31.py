@@ -109,11 +109,11 @@ class V31(Adapter):
             and desc.num_ubatches == call.microbatches
         )
 
-    def ungraphed(self, desc: Any, call: StepCall, tokens: int | None = None) -> Any:
-        """A descriptor without a graph, of so many tokens."""
+    def ungraphed(self, desc: Any, call: StepCall) -> Any:
+        """A descriptor without padding."""
         return type(desc)(
             cg_mode=type(desc.cg_mode).NONE,
-            num_tokens=tokens or call.tokens,
+            num_tokens=call.tokens,
             num_reqs=call.requests,
             num_active_loras=call.loras,
             num_ubatches=call.microbatches,
