@@ -43,6 +43,27 @@ export interface Claim extends Finding {
   readonly holds: boolean;
 }
 
+/** claims.json: a command for each raw result, and the claims as lines, which is how they change. */
+export function listOf(
+  claims: readonly Claim[],
+  replacer?: (key: string, value: unknown) => unknown,
+): string {
+  const commands = new Map<string, string>();
+  for (const { source, command } of claims) {
+    const known = commands.get(source) ?? command;
+    if (known !== command) {
+      throw new Error(`Expected one command for ${source}, got "${known}" and "${command}".`);
+    }
+    commands.set(source, command);
+  }
+  const lines = (all: readonly string[]): string => all.map((line) => `  ${line}`).join(",\n");
+  const told = [...commands]
+    .sort(([a], [b]) => (a < b ? -1 : 1))
+    .map(([source, command]) => `${JSON.stringify(source)}: ${JSON.stringify(command)}`);
+  const judged = claims.map(({ command: _, ...claim }) => JSON.stringify(claim, replacer));
+  return `{\n "commands": {\n${lines(told)}\n },\n "claims": [\n${lines(judged)}\n ]\n}\n`;
+}
+
 /** Of findings with one id the last: what was measured again, in a later state, stands. */
 export function latest(findings: readonly Finding[]): Finding[] {
   return [...new Map(findings.map((finding) => [finding.id, finding])).values()];

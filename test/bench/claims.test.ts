@@ -9,6 +9,7 @@ import {
   type Finding,
   judge,
   latest,
+  listOf,
   markedFigures,
   mismatch,
 } from "../../bench/lib/claims.ts";
@@ -45,6 +46,17 @@ describe("judge", () => {
   ])("%s is told", (_, findings, unmet: Record<string, string>, sentence) => {
     expect(() => judge(findings, unmet)).toThrow(sentence);
   });
+});
+
+test("the list has each raw result's command once, and refuses two", () => {
+  const claims = judge([FINDING, { ...FINDING, id: "b" }], {});
+  const { commands, claims: listed } = JSON.parse(listOf(claims));
+  expect(commands).toEqual({ "a.json": "a.sh" });
+  expect(listed).toEqual(claims.map(({ command: _, ...claim }) => claim));
+  const other = judge([{ ...FINDING, id: "c", command: "b.sh" }], {});
+  expect(() => listOf([...claims, ...other])).toThrow(
+    'Expected one command for a.json, got "a.sh"',
+  );
 });
 
 test("what was measured again stands, where it is measured later", () => {
@@ -84,9 +96,9 @@ describe("figures of documents", () => {
 });
 
 describe("this repository", () => {
-  const claims = JSON.parse(
-    readFileSync(join(root, "bench/results/claims.json"), "utf8"),
-  ) as Claim[];
+  const { claims } = JSON.parse(readFileSync(join(root, "bench/results/claims.json"), "utf8")) as {
+    claims: Claim[];
+  };
 
   test("the list is what its raw results say", () => {
     const command = ["--import", "tsx", "bench/claims.ts", "--check"];

@@ -18,13 +18,18 @@ SWITCHES = {
     options.TWO_STREAMS: "VLLM_LORA_ENABLE_DUAL_STREAM",
 }
 FLASHINFER = SimpleNamespace(name="FLASHINFER")
+BY_TRITON = SimpleNamespace(name="TRITON_ATTN")
+# On one GPU with 0.33.0.
+SHOWN = (options.KV_FP8, options.TRITON)
 EXAMPLES: list[tuple[str, str, Any]] = [
     (options.ATTENTION_FREE, "model_config.is_attention_free", True),
     (options.DIFFUSION, "model_config.is_diffusion", True),
     (options.EMBEDS, "model_config.enable_prompt_embeds", True),
-    (options.KV_TYPE, "cache_config.cache_dtype", "fp8"),
+    (options.KV_FP8, "cache_config.cache_dtype", "fp8"),
+    (options.KV_TYPE, "cache_config.cache_dtype", "fp8_e5m2"),
     (options.KV_TYPE, "cache_config.mamba_cache_dtype", "float32"),
     (options.KV_TYPE, "cache_config.mamba_ssm_cache_dtype", "float32"),
+    (options.TRITON, "attention_config.backend", BY_TRITON),
     (options.BACKEND, "attention_config.backend", FLASHINFER),
     (options.BACKEND, "model_config.is_mm_prefix_lm", True),
     (options.BACKEND, "model_config.hf_text_config", SimpleNamespace(index_topk=2048)),
@@ -75,6 +80,27 @@ def test_an_option_that_was_not_tried_waits_for_a_gpu(
     assert (config_reason(config, version, allow_untested=True) is None) is not wrong
 
 
+@pytest.mark.parametrize(("trait", "path", "value"), EXAMPLES)
+def test_on_one_gpu_only_what_was_shown_there_is_let_in(trait: str, path: str, value: Any) -> None:
+    config = supported()
+    config.parallel_config.tensor_parallel_size = 1
+    put(config, path, value)
+    assert traits(config) == {trait}
+    shown = config_reason(config, "0.33.0", allow_untested=False) is None
+    assert shown is (trait in SHOWN)
+
+
+def test_what_was_shown_in_all_layers_is_another_thing_in_some() -> None:
+    config = supported()
+    put(config, "cache_config.cache_dtype", "fp8")
+    put(config, "cache_config.kv_cache_dtype_skip_layers", ["sliding_window"])
+    assert traits(config) == {TENSOR, options.KV_TYPE}
+    config = supported()
+    put(config, "attention_config.backend", SimpleNamespace(name="FLASH_ATTN"))
+    put(config, "attention_config.backend_per_kind", {"sliding_window": BY_TRITON})
+    assert traits(config) == {TENSOR, options.BACKEND}
+
+
 @pytest.mark.parametrize(("value", "other"), [(None, False), ("1", False), ("0", True)])
 def test_recurrent_layers_decode_by_another_kernel_where_a_switch_says_so(
     monkeypatch: pytest.MonkeyPatch, value: str | None, other: bool
@@ -116,8 +142,8 @@ def test_beside_what_was_tried_alone_they_are_a_second_trait() -> None:
     config.model_config.enable_sleep_mode = True
     assert config_reason(config, "0.33.0", allow_untested=False) is None
     config.cache_config.cache_dtype = "fp8"
-    assert traits(config) == {SLEEP, options.KV_TYPE}
-    assert options.KV_TYPE in str(config_reason(config, "0.33.0", allow_untested=False))
+    assert traits(config) == {SLEEP, options.KV_FP8}
+    assert options.KV_FP8 in str(config_reason(config, "0.33.0", allow_untested=False))
 
 
 @pytest.mark.parametrize(

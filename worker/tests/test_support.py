@@ -22,6 +22,7 @@ from lazygraph_vllm.vllm.allowed import (
     Tried,
     config_reason,
     gpu_reason,
+    traits,
     untried,
 )
 from lazygraph_vllm.vllm.choose import KNOWN, adapter_for
@@ -189,12 +190,11 @@ def test_offloading_is_tried_alone_and_beside_no_other_trait() -> None:
     assert reason is not None and f"{KV_OFFLOADING} with {TENSOR}" in reason
     config.parallel_config.tensor_parallel_size = 1
     assert config_reason(config, "0.33.0", allow_untested=False) is None
-    # The other connector of vLLM's own has still to be shown.
     config.kv_transfer_config = offloading("SimpleCPUOffloadConnector")
-    assert config_reason(config, "0.33.0", allow_untested=True) is None
-    reason = config_reason(config, "0.33.0", allow_untested=False)
-    simple = OFFLOADERS["SimpleCPUOffloadConnector"]
-    assert reason is not None and f"{simple} on vLLM 0.33.0 (not tried on a GPU yet)" in reason
+    assert traits(config) == {OFFLOADERS["SimpleCPUOffloadConnector"]}
+    assert config_reason(config, "0.33.0", allow_untested=False) is None
+    config.parallel_config.tensor_parallel_size = 2
+    assert config_reason(config, "0.33.0", allow_untested=False) is not None
 
 
 @pytest.mark.parametrize(
@@ -388,6 +388,23 @@ def test_gated_delta_nets_are_let_in_by_the_kernels_that_were_shown() -> None:
     reason = config_reason(config, "0.33.0", allow_untested=False)
     assert reason is not None
     assert "gated delta nets by Triton with tensor parallelism on vLLM 0.33.0 (not" in reason
+
+
+def test_kimi_delta_attention_is_let_in_as_it_was_shown() -> None:
+    config = hybrid("KimiLinearForCausalLM", None)
+    config.additional_config = {"kda_prefill_backend": "triton"}
+    config.model_config.is_moe = config.model_config.use_mla = True
+    reason = config_reason(config, "0.33.0", allow_untested=False)
+    assert reason is not None and "by Triton without breakable CUDA graphs on" in reason
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VLLM_USE_BREAKABLE_CUDAGRAPH", "1")
+        config.compilation_config.mode = 0
+        assert config_reason(config, "0.33.0", allow_untested=False) is None
+        for more in ({}, {"kda_decode_backend": "flashinfer"}):
+            config.additional_config = {"kda_prefill_backend": "triton"} | more if more else {}
+            reason = config_reason(config, "0.33.0", allow_untested=False)
+            tried = "(tried with --kda-prefill-backend triton --no-enable-prefix-caching alone)"
+            assert reason is not None and tried in reason
 
 
 @pytest.mark.parametrize("method", ["eagle", "mtp"])

@@ -37,7 +37,7 @@ CONFIGURATION: tuple[Hook, ...] = (
         "CacheConfig",
         "kv_offloading_size kv_cache_memory_bytes num_gpu_blocks block_size kv_cache_size_tokens "
         "kv_sharing_fast_prefill cache_dtype mamba_cache_dtype mamba_ssm_cache_dtype "
-        "mamba_cache_mode",
+        "mamba_cache_mode kv_cache_dtype_skip_layers",
         "the allow-list and the KV cache's size",
     ),
     *names(

@@ -16,10 +16,13 @@ from vllm.version import __version__  # noqa: E402
 
 from lazygraph_vllm.vllm import options  # noqa: E402
 from lazygraph_vllm.vllm.allowed import (  # noqa: E402
+    BREAKABLE,
     DRAFTERS,
     GATED_DELTA,
     HYBRID,
+    KIMI_DELTA,
     LORA,
+    MLA,
     MOE,
     PIPELINE,
     TENSOR,
@@ -167,7 +170,6 @@ def test_gated_delta_nets_are_known_by_the_kernels_of_their_prefill(
     configure: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By Triton, as ``hybrid-24l`` of the GPU's checks runs them; vLLM itself prefers another."""
-    # vLLM turns them on for Kimi-Linear, and for all that comes after in its process.
     monkeypatch.setenv("VLLM_USE_BREAKABLE_CUDAGRAPH", "0")
     sys.path.insert(0, str(BENCH))
     from model_shapes import SHAPES
@@ -180,8 +182,27 @@ def test_gated_delta_nets_are_known_by_the_kernels_of_their_prefill(
     assert traits(configure(shape, **uncached)) == {HYBRID, MOE}
     cached = configure(shape, gdn_prefill_backend="triton", max_model_len=256)
     assert traits(cached) == {HYBRID, MOE}, "states lie elsewhere"
-    other = SHAPES["kimi-linear-4l"]
-    assert HYBRID in traits(configure(other, gdn_prefill_backend="triton", **uncached))
+
+
+@pytest.mark.skipif(AT < (0, 33), reason="not tried on this version")
+def test_kimi_delta_attention_is_known_by_the_kernels_of_its_prefill(
+    configure: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ``kimi-linear-8l`` of the GPU's checks; vLLM turns breakable graphs on for it."""
+    # It stays in the environment of this process.
+    monkeypatch.setenv("VLLM_USE_BREAKABLE_CUDAGRAPH", "1")
+    sys.path.insert(0, str(BENCH))
+    from model_shapes import SHAPES
+
+    shape = SHAPES["kimi-linear-4l"]
+    uncached = {"enable_prefix_caching": False, "max_model_len": 256}
+    shown = configure(shape, kda_prefill_backend="triton", **uncached)
+    assert traits(shown) == {KIMI_DELTA, MOE, MLA, BREAKABLE}
+    assert config_reason(shown, __version__, allow_untested=False) is None
+    assert HYBRID in traits(configure(shape, gdn_prefill_backend="triton", **uncached))
+    assert HYBRID in traits(configure(shape, **uncached))
+    cached = configure(shape, kda_prefill_backend="triton", max_model_len=256)
+    assert HYBRID in traits(cached), "states lie elsewhere"
 
 
 def test_a_model_without_attention_is_no_dense_one(
@@ -202,7 +223,7 @@ def test_a_model_without_attention_is_no_dense_one(
 @pytest.mark.parametrize(
     ("given", "trait"),
     [
-        ({"kv_cache_dtype": "fp8"}, options.KV_TYPE),
+        ({"kv_cache_dtype": "fp8_e5m2"}, options.KV_TYPE),
         ({"attention_backend": "FLASHINFER"}, options.BACKEND),
         ({"attention_config": {"flash_attn_version": 2}}, options.BACKEND),
         ({"hf_overrides": {"index_topk": 2048}}, options.BACKEND),

@@ -47,6 +47,7 @@ MOE = "mixture-of-experts models"
 MLA = "multi-head latent attention"
 HYBRID = "hybrid models"
 GATED_DELTA = "hybrid models with gated delta nets by Triton"
+KIMI_DELTA = "hybrid models with Kimi delta attention by Triton"
 MULTIMODAL = "multimodal models"
 QWEN_VL = "multimodal models of Qwen2.5-VL's architecture"
 LORA = "LoRA"
@@ -71,26 +72,34 @@ OFFLOADERS = {
 
 
 ALONE_0_33 = frozenset(
-    {LORA, SLEEP, BREAKABLE, PIPELINE, KV_OFFLOADING, QWEN_VL}
+    {LORA, SLEEP, BREAKABLE, PIPELINE, QWEN_VL, options.KV_FP8, options.TRITON}
+    | set(OFFLOADERS.values())
     | {DRAFTERS[method] for method in ("ngram", "draft_model", "eagle", "eagle3")}
 )
 TRIED: dict[str, Tried] = {
     "0.26.0": Tried(frozenset({TENSOR})),
     # bench/results: v033-checks.json, v033-more-checks.json.br, v033-first-run.json.br. Not here:
-    # other hybrid models than Qwen3-Next, and it with another prefill than Triton's or with prefix
-    # caching; multimodal models with other buffers than Qwen2.5-VL's; Kimi-Linear, right in all
-    # checks, until its steps were compared on a quiet host; Triton attention, a KV cache in fp8 and
-    # SimpleCPUOffloadConnector, whose graphs are right, until their traffic was seen.
+    # other hybrid models than Qwen3-Next and Kimi-Linear, and these with another prefill than
+    # Triton's or with prefix caching; multimodal models with other buffers than Qwen2.5-VL's.
     "0.33.0": Tried(
         frozenset({TENSOR, EXPERT, MOE, MLA, "fp8 quantisation", "auto_gptq quantisation"})
         | ALONE_0_33,
         alone=ALONE_0_33,
-        together=(frozenset({GATED_DELTA, MOE}), frozenset({DRAFTERS["mtp"], MLA, MOE})),
+        together=(
+            frozenset({GATED_DELTA, MOE}),
+            # vLLM turns breakable graphs on for this model by itself.
+            frozenset({KIMI_DELTA, MLA, MOE, BREAKABLE}),
+            frozenset({DRAFTERS["mtp"], MLA, MOE}),
+        ),
     ),
 }
 
 # By architecture: other models call other kernels, and their graphs read other buffers.
-GATED_DELTA_MODELS = frozenset({"Qwen3NextForCausalLM"})
+# With the option of ``--additional-config`` that chooses the kernels of their prefill.
+STATE_MODELS = {
+    GATED_DELTA: (frozenset({"Qwen3NextForCausalLM"}), "gdn_prefill_backend"),
+    KIMI_DELTA: (frozenset({"KimiLinearForCausalLM"}), "kda_prefill_backend"),
+}
 QWEN_VL_MODELS = frozenset({"Qwen2_5_VLForConditionalGeneration"})
 
 
@@ -126,12 +135,15 @@ def traits(config: Any) -> frozenset[str]:
 
 def _hybrid_kind(config: Any) -> str:
     """Which hybrid models this one would be of: states go wrong or not by the kernels' doing."""
-    more = getattr(config, "additional_config", None)
-    prefill = more.get("gdn_prefill_backend") if isinstance(more, dict) else None
+    given = getattr(config, "additional_config", None)
+    more: dict[str, Any] = given if isinstance(given, dict) else {}
     # With prefix caching a request's states lie in other blocks, and are copied between steps.
     plainly = getattr(config.cache_config, "mamba_cache_mode", "none") == "none"
-    known = _is_one_of(config.model_config, GATED_DELTA_MODELS)
-    return GATED_DELTA if known and plainly and prefill == "triton" else HYBRID
+    plainly = plainly and more.get("kda_decode_backend", "auto") == "auto"
+    for kind, (models, prefill) in STATE_MODELS.items():
+        if plainly and _is_one_of(config.model_config, models) and more.get(prefill) == "triton":
+            return kind
+    return HYBRID
 
 
 def _multimodal_kind(model: Any) -> str:
@@ -203,8 +215,10 @@ def _untried(config: Any, version: str) -> str | None:
         return None
     elsewhere = [v for v, tried in TRIED.items() if new[0] in tried.traits | tried.combined()]
     where = f" (tried on {', '.join(elsewhere)})" if elsewhere else " (not tried on a GPU yet)"
-    if new[0] == HYBRID and _is_one_of(config.model_config, GATED_DELTA_MODELS) and not elsewhere:
-        where = " (tried with --gdn-prefill-backend triton --no-enable-prefix-caching alone)"
+    for models, prefill in STATE_MODELS.values() if new[0] == HYBRID and not elsewhere else ():
+        if _is_one_of(config.model_config, models):
+            option = prefill.replace("_", "-")
+            where = f" (tried with --{option} triton --no-enable-prefix-caching alone)"
     return (
         f"not supported: {new[0]} on vLLM {plain(version)}{where}; "
         "LAZYGRAPH_ALLOW_UNTESTED=1 overrides this"

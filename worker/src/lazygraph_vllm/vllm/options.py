@@ -1,7 +1,7 @@
-"""Kinds of models and options that change what a graph records, and that no GPU has shown.
+"""Kinds of models and options that change what a graph records.
 
 The families of ``allowed`` say nothing of them: a dense model with one of these would pass for a
-dense model. Each is a trait of its own, until it was tried.
+dense model. Each is a trait of its own; most were tried on no GPU.
 
 What is not here was looked at in 0.33's configuration and environment, and leaves a captured graph
 as it is: it acts outside the model's run (scheduling, sampling, structured output, metrics, logs),
@@ -17,7 +17,9 @@ from typing import Any
 ATTENTION_FREE = "attention-free models"
 DIFFUSION = "diffusion models"
 EMBEDS = "prompt embeddings"
+KV_FP8 = "a KV cache in fp8"
 KV_TYPE = "a KV cache of another type than the model's"
+TRITON = "attention by Triton"
 BACKEND = "another attention backend than the default"
 KERNELS = "kernels of another backend than the default"
 BLOCKS = "fp8 quantisation by blocks"
@@ -27,7 +29,7 @@ SYMMETRIC = "NCCL's symmetric memory"
 PCIE = "FlashInfer's all-reduce over PCIe"
 TWO_STREAMS = "LoRA on two streams"
 OPTIONS = (
-    *(ATTENTION_FREE, DIFFUSION, EMBEDS, KV_TYPE, BACKEND, KERNELS, BLOCKS),
+    *(ATTENTION_FREE, DIFFUSION, EMBEDS, KV_FP8, KV_TYPE, TRITON, BACKEND, KERNELS, BLOCKS),
     *(PARTITION, ROUTED, SYMMETRIC, PCIE, TWO_STREAMS),
 )
 
@@ -35,7 +37,10 @@ OPTIONS = (
 PLAIN_TYPES = ("auto", "bfloat16", "float16")
 # What an H200 has by default, for ordinary and for latent attention.
 BACKENDS = ("FLASH_ATTN", "FLASH_ATTN_MLA")
+TRITON_BACKEND = "TRITON_ATTN"
 FLASH_ATTENTION = 3
+# As vLLM's command line has it, and not its other names for types of eight bits.
+FP8 = "fp8"
 
 
 def has_states(model: Any) -> bool:
@@ -55,15 +60,17 @@ def untried(config: Any) -> Iterator[str]:
     """
     model, parallel = config.model_config, config.parallel_config
     several = parallel.tensor_parallel_size > 1
+    cache, attention = config.cache_config, getattr(config, "attention_config", None)
     found = {
         # vLLM runs them by the state of hybrid models, and calls them otherwise.
         ATTENTION_FREE: getattr(model, "is_attention_free", False),
         DIFFUSION: getattr(model, "is_diffusion", False),
         # The graph then reads embeddings, in the place of tokens.
         EMBEDS: getattr(model, "enable_prompt_embeds", False),
-        KV_TYPE: _other_types(config.cache_config),
-        BACKEND: _other_attention(getattr(config, "attention_config", None))
-        or _needs_other_attention(model),
+        KV_FP8: _is_fp8(cache),
+        KV_TYPE: _other_types(cache),
+        TRITON: _is_triton(attention),
+        BACKEND: _other_attention(attention) or _needs_other_attention(model),
         # Workspaces and what is compiled at a first run are each one's own.
         KERNELS: _other_kernels(getattr(config, "kernel_config", None))
         or (has_states(model) and not _is_on("VLLM_ENABLE_FLA_PACKED_RECURRENT_DECODE", "1")),
@@ -81,12 +88,21 @@ def untried(config: Any) -> Iterator[str]:
     return (name for name, has in found.items() if has)
 
 
-def _other_attention(attention: Any) -> bool:
+def _attention(attention: Any) -> set[str]:
+    """Names of what was chosen, for all layers or some."""
     chosen = [getattr(attention, "backend", None)]
     chosen += dict(getattr(attention, "backend_per_kind", None) or {}).values()
-    names = {str(getattr(each, "name", each)) for each in chosen if each is not None}
-    version = getattr(attention, "flash_attn_version", None)
-    return not names <= set(BACKENDS) or version not in (None, FLASH_ATTENTION)
+    return {str(getattr(each, "name", each)) for each in chosen if each is not None}
+
+
+def _is_triton(attention: Any) -> bool:
+    return _attention(attention) == {TRITON_BACKEND}
+
+
+def _other_attention(attention: Any) -> bool:
+    names, version = _attention(attention), getattr(attention, "flash_attn_version", None)
+    other = not names <= set(BACKENDS) and not _is_triton(attention)
+    return other or version not in (None, FLASH_ATTENTION)
 
 
 def _needs_other_attention(model: Any) -> bool:
@@ -98,10 +114,17 @@ def _needs_other_attention(model: Any) -> bool:
     return bool(getattr(model, "is_mm_prefix_lm", False)) or chosen is not None
 
 
+def _is_fp8(cache: Any) -> bool:
+    """In all layers."""
+    some = bool(getattr(cache, "kv_cache_dtype_skip_layers", None))
+    return getattr(cache, "cache_dtype", "auto") == FP8 and not some
+
+
 def _other_types(cache: Any) -> bool:
     """Of keys and values, or of recurrent states, which have no other plain type."""
     states = {getattr(cache, f"mamba_{name}cache_dtype", "auto") for name in ("", "ssm_")}
-    return getattr(cache, "cache_dtype", "auto") not in PLAIN_TYPES or states != {"auto"}
+    plain = getattr(cache, "cache_dtype", "auto") in PLAIN_TYPES
+    return not (plain or _is_fp8(cache)) or states != {"auto"}
 
 
 def _other_kernels(kernels: Any) -> bool:

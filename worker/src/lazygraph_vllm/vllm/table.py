@@ -16,6 +16,7 @@ from .allowed import (
     EXPERT,
     GATED_DELTA,
     HYBRID,
+    KIMI_DELTA,
     KV_OFFLOADING,
     LORA,
     MLA,
@@ -34,7 +35,8 @@ from .options import ATTENTION_FREE, OPTIONS
 from .v26 import V26
 
 FAMILIES = (
-    *(TENSOR, PIPELINE, EXPERT, MOE, MLA, GATED_DELTA, HYBRID, QWEN_VL, MULTIMODAL, LORA, SLEEP),
+    *(TENSOR, PIPELINE, EXPERT, MOE, MLA, GATED_DELTA, KIMI_DELTA, HYBRID),
+    *(QWEN_VL, MULTIMODAL, LORA, SLEEP),
     *DRAFTERS.values(),
     BREAKABLE,
     *OFFLOADERS.values(),
@@ -105,7 +107,7 @@ def _row(version: str) -> dict[str, Any]:
     kinds = {
         DRAFTS: DRAFTERS.values(),
         KV_OFFLOADING: OFFLOADERS.values(),
-        HYBRID: [GATED_DELTA],
+        HYBRID: [GATED_DELTA, KIMI_DELTA],
         MULTIMODAL: [QWEN_VL],
     }
     of_wrong = [name for what in wrong for name in kinds.get(what, ())]
@@ -124,10 +126,14 @@ def _combined(tried: Tried) -> list[str]:
     """What was tried beside traits that are free to combine, with these."""
     combined = tried.combined()
     return [
-        f"{', '.join(sorted(seen & combined))} (one GPU, with "
-        f"{' and '.join(sorted(seen - combined))})"
+        f"{', '.join(sorted(seen & combined))} (one GPU, with {_listed(seen - combined)})"
         for seen in tried.together
     ]
+
+
+def _listed(names: frozenset[str]) -> str:
+    *most, last = sorted(names)
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _gpus(what: str) -> str:
