@@ -43,7 +43,10 @@ export interface Claim extends Finding {
   readonly holds: boolean;
 }
 
-/** claims.json: a command for each raw result, and the claims as lines, which is how they change. */
+/**
+ * claims.json: a command for each raw result, and the claims as lines, which is how they change,
+ * each with its limit as `atMost` or `atLeast`.
+ */
 export function listOf(
   claims: readonly Claim[],
   replacer?: (key: string, value: unknown) => unknown,
@@ -60,7 +63,9 @@ export function listOf(
   const told = [...commands]
     .sort(([a], [b]) => (a < b ? -1 : 1))
     .map(([source, command]) => `${JSON.stringify(source)}: ${JSON.stringify(command)}`);
-  const judged = claims.map(({ command: _, ...claim }) => JSON.stringify(claim, replacer));
+  const judged = claims.map(({ id, value, interval, unit, limit, sense, holds, source }) => {
+    return JSON.stringify({ id, value, interval, unit, [sense]: limit, holds, source }, replacer);
+  });
   return `{\n "commands": {\n${lines(told)}\n },\n "claims": [\n${lines(judged)}\n ]\n}\n`;
 }
 

@@ -52,7 +52,11 @@ test("the list has each raw result's command once, and refuses two", () => {
   const claims = judge([FINDING, { ...FINDING, id: "b" }], {});
   const { commands, claims: listed } = JSON.parse(listOf(claims));
   expect(commands).toEqual({ "a.json": "a.sh" });
-  expect(listed).toEqual(claims.map(({ command: _, ...claim }) => claim));
+  const { command: _, sense: __, limit, ...told } = claims[0] as Claim;
+  expect(listed).toEqual([
+    { ...told, atMost: limit },
+    { ...told, id: "b", atMost: limit },
+  ]);
   const other = judge([{ ...FINDING, id: "c", command: "b.sh" }], {});
   expect(() => listOf([...claims, ...other])).toThrow(
     'Expected one command for a.json, got "a.sh"',
