@@ -1,3 +1,4 @@
+import { readdirSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import {
   distinct,
@@ -185,55 +186,56 @@ describe("before the first graph", () => {
   });
 });
 
-describe("families that the usual constants were not fitted on", () => {
-  interface Capture {
-    readonly id: string;
-    readonly bytes: number;
-  }
+describe("starts on vLLM 0.33, from their ready on", () => {
   interface Cell {
     readonly family: string;
     readonly arm: string;
     readonly round: number;
-    readonly ours?: { readonly captures: readonly Capture[] };
+    readonly ours?: {
+      readonly captures?: readonly { readonly id: string; readonly bytes: number }[];
+      readonly graphsAtReady: number;
+    };
   }
-  const cells = ["more", "again"].flatMap((name) => {
-    const file = new URL(`../../bench/results/v033-${name}-families.json.br`, import.meta.url);
-    return readResult<{ cells: Cell[] }>(file).cells;
-  });
-  const families: Readonly<Record<string, Pick<EngineShape, "latent" | "layers">>> = {
-    "mla-moe": { layers: 27, latent: true },
-    "hybrid-24l": { layers: 24 },
+  const results = new URL("../../bench/results/", import.meta.url);
+  const files = readdirSync(results).filter((file) => /^v033-.*families/.test(file));
+  const shapes: Readonly<Record<string, Partial<EngineShape>>> = {
+    ...{ "breakable-8b": {}, "dense-8b": {}, "dense-8b-again": {}, "fp8-8b": {}, "lora-8b-16": {} },
+    ...{ "marlin-8b": {}, "vision-7b": { layers: 28 }, "kimi-linear-8l": { layers: 8 } },
+    ...{ "mla-moe": { layers: 27, latent: true }, "hybrid-24l": { layers: 24 } },
+    ...{ "moe-30b": { layers: 48 }, "moe-30b-ep2": { layers: 48, ranks: 2 } },
+    ...{ "dense-70b-tp2": { layers: 80, ranks: 2 }, "dense-8b-pp2": { layers: 16, ranks: 2 } },
   };
-  const starts = cells.filter(({ family, arm }) => family in families && arm === "idle");
-  // At ready there were 3 of the first one, and 8; a prior that knows nothing of it needs many.
-  const cases = starts.flatMap((start) =>
-    (start.family === "mla-moe" ? [2, 14] : [14]).map((count) => ({ ...start, count })),
-  );
+  const starts = files
+    .flatMap((file) => readResult<{ cells: Cell[] }>(new URL(file, results)).cells)
+    .filter(({ arm, ours }) => arm === "idle" && ours?.captures !== undefined);
 
-  test.for(cases)("$family, idle start $round: after $count small FULL graphs", (start) => {
-    const { family, ours, count } = start;
+  test("there are two dozen at least, of all families that were measured", () => {
+    expect(starts.length).toBeGreaterThan(24);
+    expect(new Set(starts.map(({ family }) => family))).toEqual(new Set(Object.keys(shapes)));
+  });
+
+  test.for(starts)("$family, idle start $round", ({ family, ours }) => {
     const captures = (ours?.captures ?? []).map(({ id, bytes }) => {
-      const [kind, tokens] = id.split(":");
-      return { graph: { id, kind, tokens: Number(tokens) } as Graph, bytes };
+      const [kind, tokens, loras] = id.split(":");
+      const adapters = loras === undefined ? {} : { loras: Number(loras.slice(1)) };
+      return { graph: { id, kind, tokens: Number(tokens), ...adapters } as Graph, bytes };
     });
-    expect(captures.length).toBe(102);
-    const tops = ["PIECEWISE:512", "FULL:512"].map((id) => {
-      return captures.find((entry) => entry.graph.id === id) ?? captures[0];
-    }) as typeof captures;
+    const planned = captures.map((entry) => entry.graph);
+    const tops = new Set(topGraphs(planned));
     const small = captures
       .filter(({ graph: { kind, tokens } }) => kind === "FULL" && tokens < 512)
       .sort((one, other) => one.graph.tokens - other.graph.tokens)
-      .slice(0, count);
-    const planned = captures.map((entry) => entry.graph);
-    const shape = { ...SHAPE, ...families[family] };
-    const first = [...tops, ...small];
-    const rest = captures.filter((entry) => !first.includes(entry));
-    const forecast = new MemoryForecast(planned, shape);
+      .slice(0, (ours?.graphsAtReady ?? 0) - tops.size);
+    const first = [...captures.filter((entry) => tops.has(entry.graph)), ...small];
+    // The pool is the PIECEWISE top's, which comes first.
+    first.sort((one, other) => Number(tops.has(other.graph)) - Number(tops.has(one.graph)));
+    const forecast = new MemoryForecast(planned, { ...SHAPE, ...shapes[family] });
     let pool = 0;
-    for (const entry of first) {
-      forecast.observe(entry.graph, entry.bytes, pool);
-      pool = Math.max(pool, entry.graph.tokens);
+    for (const { graph: captured, bytes } of first) {
+      forecast.observe(captured, bytes, pool);
+      pool = Math.max(pool, captured.tokens);
     }
+    const rest = captures.filter((entry) => !first.includes(entry));
     const { bytes, errorBytes } = forecast.rest(
       inOnePool(rest.map((entry) => entry.graph)),
       held(512),
