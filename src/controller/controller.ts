@@ -35,7 +35,7 @@ import { type ControllerOptions, type ResolvedOptions, resolveOptions } from "./
 import { CapturePace } from "./pace.ts";
 import { EngineRegistry } from "./registry.ts";
 import { openMemory, SharedPlans } from "./shared.ts";
-import { Waiters, type WaitOptions } from "./waiters.ts";
+import { endOfWait, Waiters, type WaitOptions } from "./waiters.ts";
 
 /** How long a start waits for learned plans to be read. */
 const PLANS_SECONDS_MAX = 2;
@@ -95,8 +95,10 @@ export interface Controller extends AsyncDisposable {
   wake(engine: string, options?: WakeOptions): Promise<void>;
   /**
    * Resolves with the first connected engine that is what was asked for, at once if there is one.
-   * @throws LazygraphError ERR_LAZYGRAPH_CLOSED, or …_BUSY where 1,024 calls wait already;
-   *   OptionError for an option that is unknown or wrong; the signal's reason
+   * @throws LazygraphError ERR_LAZYGRAPH_NOT_STARTED before `start()`, …_CLOSED, …_BUSY where 1,024
+   *   calls wait already, …_ENGINE_TIMEOUT where the signal's reason is a time-out, or what `start()`
+   *   failed with meanwhile; OptionError for an option that is unknown or wrong; else the signal's
+   *   reason
    */
   waitForEngine(options?: WaitOptions): Promise<EngineSnapshot>;
 }
@@ -183,6 +185,8 @@ class EngineController implements Controller {
     // What failed may be tried again: the address may be free by then.
     this.#starting ??= this.#open().catch((error: unknown) => {
       this.#starting = undefined;
+      // Nobody can come, and nothing of a controller that isn't open keeps the process alive.
+      this.#waiters.fail(error);
       throw error;
     });
     return this.#starting;
@@ -279,8 +283,9 @@ class EngineController implements Controller {
 
   async waitForEngine(options: WaitOptions = {}): Promise<EngineSnapshot> {
     checkWait(options);
-    options.signal?.throwIfAborted();
+    if (options.signal?.aborted === true) throw endOfWait(options);
     if (this.#closed) throw closedError();
+    if (this.#starting === undefined) throw notStartedError();
     const present = this.#registry.find(options);
     if (present !== undefined) return present;
     return this.#waiters.wait(options);
@@ -290,6 +295,14 @@ class EngineController implements Controller {
     if (this.#closed) throw closedError();
     return this.#registry.connected(engine);
   }
+}
+
+function notStartedError(): LazygraphError {
+  return new LazygraphError(
+    "ERR_LAZYGRAPH_NOT_STARTED",
+    "Expected a controller that was started, got one to which no engine can connect: call start() " +
+      "before waitForEngine().",
+  );
 }
 
 function closedError(): LazygraphError {

@@ -14,7 +14,10 @@ export interface WaitOptions {
   readonly phase?: Phase;
   /** Only once nothing is left to capture. @default false */
   readonly settled?: boolean;
-  /** Ends the wait with its reason; `AbortSignal.timeout(ms)` bounds it. */
+  /**
+   * Ends the wait with its reason; `AbortSignal.timeout(ms)` bounds it, and what it ends so rejects
+   * with `ERR_LAZYGRAPH_ENGINE_TIMEOUT`, its reason as the cause.
+   */
   readonly signal?: AbortSignal;
 }
 
@@ -26,6 +29,23 @@ export function isWaitedFor(record: EngineRecord, options: WaitOptions): boolean
     (engine === undefined || engine === record.hello.engine) &&
     (phase === undefined || phase === record.phase) &&
     (settled !== true || record.state?.settled === true)
+  );
+}
+
+/** What a wait ends with once its signal is aborted: a time-out has a code, which its reason lacks. */
+export function endOfWait({ engine, phase, settled, signal }: WaitOptions): unknown {
+  const reason: unknown = signal?.reason;
+  if ((reason as Error | null)?.name !== "TimeoutError") return reason;
+  const wanted = [
+    engine === undefined ? "an engine" : `engine ${JSON.stringify(engine)}`,
+    ...(phase === undefined ? [] : [`in phase ${phase}`]),
+    ...(settled === true ? ["with nothing left to capture"] : []),
+  ];
+  return new LazygraphError(
+    "ERR_LAZYGRAPH_ENGINE_TIMEOUT",
+    `Expected ${wanted.join(" ")} before the wait timed out, got none: engines() lists what has ` +
+      "joined, and where each stands.",
+    { cause: reason },
   );
 }
 
@@ -47,7 +67,7 @@ export class Waiters<Found> {
       );
     }
     return new Promise((resolve, reject) => {
-      const onAbort = (): void => waiter.settle({ error: options.signal?.reason });
+      const onAbort = (): void => waiter.settle({ error: endOfWait(options) });
       const waiter: Waiter<Found> = {
         options,
         settle: (outcome) => {

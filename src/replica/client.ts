@@ -16,7 +16,7 @@ import {
   checkWait,
   checkWake,
 } from "../controller/call-options.ts";
-import { Waiters, type WaitOptions } from "../controller/waiters.ts";
+import { endOfWait, Waiters, type WaitOptions } from "../controller/waiters.ts";
 import type { SleepOptions, WakeOptions } from "../engine/sleep.ts";
 import type { EngineSnapshot } from "../engine/snapshot.ts";
 import { tokenRule } from "../http/access.ts";
@@ -54,8 +54,8 @@ export interface ControllerClient extends ControllerView, AsyncDisposable {
    * As the controller's own. What a controller refuses doesn't come by waiting: without the token
    * that it wants for reading this rejects at once.
    * @throws LazygraphError ERR_LAZYGRAPH_TOKEN; ERR_LAZYGRAPH_CLOSED; where the signal's reason is a
-   *   time-out and the controller doesn't answer, why, with the time-out as its cause; OptionError;
-   *   else the signal's reason
+   *   time-out ERR_LAZYGRAPH_ENGINE_TIMEOUT, or why the controller doesn't answer, with the time-out
+   *   as its cause; OptionError; else the signal's reason
    */
   waitForEngine(options?: WaitOptions): Promise<EngineSnapshot>;
   /**
@@ -195,7 +195,7 @@ class HttpController implements ControllerClient {
 
   async waitForEngine(options: WaitOptions = {}): Promise<EngineSnapshot> {
     checkWait(options);
-    options.signal?.throwIfAborted();
+    if (options.signal?.aborted === true) throw this.#because(endOfWait(options));
     this.#requireOpen();
     const found = this.#find(options);
     if (found !== undefined) return found;
@@ -208,8 +208,9 @@ class HttpController implements ControllerClient {
   /** Of a wait that took too long the reason, where one is known. */
   #because(error: unknown): unknown {
     const { problem } = this;
-    if (problem === undefined || (error as Error | null)?.name !== "TimeoutError") return error;
-    return new LazygraphError(problem.code, problem.message, { cause: error });
+    const isLate = error instanceof LazygraphError && error.code === "ERR_LAZYGRAPH_ENGINE_TIMEOUT";
+    if (problem === undefined || !isLate) return error;
+    return new LazygraphError(problem.code, problem.message, { cause: error.cause });
   }
 
   announce(engine: string, announcement: Announcement): void {

@@ -18,7 +18,7 @@ import { number, object, whole } from "../base/schema.ts";
 import type { Announcement } from "../controller/call-options.ts";
 import { type Controller, createController } from "../controller/controller.ts";
 import type { ControllerOptions } from "../controller/options.ts";
-import type { WaitOptions } from "../controller/waiters.ts";
+import { endOfWait, type WaitOptions } from "../controller/waiters.ts";
 import type { EngineSnapshot } from "../engine/snapshot.ts";
 import { createHttpServer, type HttpOptions } from "../http/server.ts";
 import { type ControllerClient, connectController } from "./client.ts";
@@ -266,7 +266,7 @@ class Replica implements Standby {
   /** A wait outlasts the controller that it began with. */
   async waitForEngine(options: WaitOptions = {}): Promise<EngineSnapshot> {
     for (;;) {
-      options.signal?.throwIfAborted();
+      if (options.signal?.aborted === true) throw endOfWait(options);
       if (this.#closing.signal.aborted) throw closedError();
       const view = this.#view;
       try {

@@ -14,7 +14,8 @@ export interface ControllerView {
   announce(engine: string, announcement: Announcement): void;
   /**
    * Resolves with the first connected engine that is what was asked for.
-   * @throws LazygraphError ERR_LAZYGRAPH_CLOSED; OptionError; the signal's reason
+   * @throws LazygraphError ERR_LAZYGRAPH_CLOSED, or …_ENGINE_TIMEOUT where the signal's reason is a
+   *   time-out; OptionError; else the signal's reason
    */
   waitForEngine(options?: WaitOptions): Promise<EngineSnapshot>;
   /** Idempotent. Engines go on serving. */

@@ -706,8 +706,37 @@ describe("start, close and waiting", () => {
     });
   });
 
+  test("a wait for a controller that nobody can reach is refused at once", async () => {
+    await using other = createController();
+    await other.start();
+    const controller = createController({ endpoint: other.endpoint });
+    const refused = { code: "ERR_LAZYGRAPH_NOT_STARTED" };
+    await expect(controller.waitForEngine()).rejects.toMatchObject(refused);
+    const failed = { code: "ERR_LAZYGRAPH_ADDRESS_IN_USE" };
+    const starting = expect(controller.start()).rejects.toMatchObject(failed);
+    await expect(controller.waitForEngine()).rejects.toMatchObject(failed);
+    await starting;
+    await expect(controller.waitForEngine()).rejects.toMatchObject(refused);
+    await controller.close();
+  });
+
+  test("a wait that takes too long ends with a code, and with what it was for", async () => {
+    await using controller = createController();
+    await controller.start();
+    const past = AbortSignal.abort(new DOMException("late", "TimeoutError"));
+    for (const signal of [AbortSignal.timeout(1), past]) {
+      const waiting = controller.waitForEngine({ engine: "a", phase: "serving", signal });
+      await expect(waiting).rejects.toMatchObject({
+        code: "ERR_LAZYGRAPH_ENGINE_TIMEOUT",
+        message: expect.stringContaining('engine "a" in phase serving before'),
+        cause: expect.objectContaining({ name: "TimeoutError" }),
+      });
+    }
+  });
+
   test("one wait more than there may be is refused with a code", async () => {
     const controller = createController();
+    await controller.start();
     const waits = Array.from({ length: 1024 }, () => controller.waitForEngine());
     const ends = Promise.allSettled(waits);
     await expect(controller.waitForEngine()).rejects.toMatchObject({ code: "ERR_LAZYGRAPH_BUSY" });

@@ -178,6 +178,11 @@ describe("a controller over HTTP", () => {
     const waiting = client.waitForEngine();
     await listening(createHttpServer(controller), Number(new URL(url).port));
     expect((await waiting).connected).toBe(true);
+    const late = client.waitForEngine({ engine: "nobody", signal: AbortSignal.timeout(10) });
+    await expect(late).rejects.toMatchObject({
+      code: "ERR_LAZYGRAPH_ENGINE_TIMEOUT",
+      cause: expect.objectContaining({ name: "TimeoutError" }),
+    });
   });
 });
 

@@ -47,6 +47,18 @@ test("a wait outlasts the controller that it began with", async () => {
   await expect.poll(() => second.controller).toBeDefined();
   controller.abort(new Error("enough"));
   await expect(waiting).rejects.toThrow("enough");
+  await second.close();
+  await expect(second.waitForEngine()).rejects.toMatchObject({ code: "ERR_LAZYGRAPH_CLOSED" });
+});
+
+test("a wait that times out has a code, whether anybody leads or not", async () => {
+  const [port, peer] = await Promise.all([freePort(), freePort()]);
+  const alone = standby(port, peer, { place: 1 });
+  const late = { code: "ERR_LAZYGRAPH_ENGINE_TIMEOUT", cause: { name: "TimeoutError" } };
+  const wait = (): Promise<unknown> => alone.waitForEngine({ signal: AbortSignal.timeout(10) });
+  await expect(wait()).rejects.toMatchObject(late);
+  await expect.poll(() => alone.controller).toBeDefined();
+  await expect(wait()).rejects.toMatchObject(late);
 });
 
 test("a controller that can't be opened is told, and tried again", async () => {
