@@ -1,10 +1,9 @@
 /** `lazygraph launcher`: a process with vLLM imported, from which servers are forked. */
 
 import { resolve } from "node:path";
-import { OptionError } from "../base/errors.ts";
 import { MIB } from "../base/units.ts";
 import { cacheVariables } from "../caches/kinds.ts";
-import { openLauncher } from "../launcher/launcher.ts";
+import { defaultSocket, openLauncher } from "../launcher/launcher.ts";
 import { askLauncher, type LauncherStatus } from "../launcher/status.ts";
 import { note, reportError } from "./errors.ts";
 import { numberOption } from "./number-option.ts";
@@ -30,13 +29,15 @@ Options:
   --children N          servers at once (default 16)
   --preload MODULE      import this in the place of vLLM's modules; several times: these
   --main MODULE:FUNC    what a server calls in the place of vLLM's main
-  --status              ask the one at --socket, start none
+  --status              ask the one at --socket, start none; without --socket the one of this user
+                        and of --python's environment
   --json                its status as one line of JSON on stdout
   --quiet               nothing on stderr but errors
   --help, -h            this text
 
 Examples:
   lazygraph launcher --python /opt/vllm/bin/python --socket /run/lazygraph/launcher.sock
+  lazygraph launcher --status --python /opt/vllm/bin/python
   lazygraph launcher --status --socket /run/lazygraph/launcher.sock
   lazygraph run --launcher /run/lazygraph/launcher.sock -- /opt/vllm/bin/vllm serve MODEL
 `;
@@ -63,17 +64,12 @@ export async function runLauncher(argv: readonly string[]): Promise<number> {
   }
   const tell = teller(options);
   const socket = options.strings.get("socket");
+  const python = options.strings.get("python");
   if (options.flags.has("status")) {
-    if (socket === undefined) {
-      throw new OptionError(
-        "--socket",
-        "Expected --socket with --status, got none: name its path.",
-      );
-    }
-    tell(await askLauncher(socket));
+    if (python !== undefined) await requireProgram("--python", python);
+    tell(await askLauncher(socket ?? (await defaultSocket(python))));
     return 0;
   }
-  const python = options.strings.get("python");
   const main = options.strings.get("main");
   const caches = options.strings.get("caches");
   if (python !== undefined) await requireProgram("--python", python);

@@ -6,9 +6,10 @@
  * without it.
  */
 
-import { type ChildProcess, type SpawnOptions, spawn } from "node:child_process";
+import { type ChildProcess, execFile, type SpawnOptions, spawn } from "node:child_process";
 import { resolve } from "node:path";
 import { createInterface } from "node:readline";
+import { promisify } from "node:util";
 import * as v from "valibot";
 import { callback, checkOptions, type OptionRules, rule, textRule } from "../base/check-options.ts";
 import { endsAlone } from "../base/ends-alone.ts";
@@ -61,6 +62,7 @@ export interface Launcher {
 
 const START_TIMEOUT_MS = 300_000;
 const CLOSE_TIMEOUT_MS = 5000;
+const SOCKET_TIMEOUT_MS = 30_000;
 const STDERR_CHARS_MAX = 4000;
 const CHILDREN_MAX = 256;
 
@@ -171,6 +173,27 @@ export function openLauncher(
   };
 }
 
+/**
+ * Where a launcher of this Python listens that was given no path: its environment is part of it.
+ *
+ * @throws LazygraphError as a launcher that can't start
+ */
+export async function defaultSocket(
+  python = "python3",
+  environment: NodeJS.ProcessEnv = process.env,
+): Promise<string> {
+  const asked = ["-m", "lazygraph_vllm.launcher", "--print-socket"];
+  const how = { env: environment, timeout: SOCKET_TIMEOUT_MS } as const;
+  try {
+    const { stdout } = await promisify(execFile)(python, asked, how);
+    return stdout.trimEnd();
+  } catch (error) {
+    const { stderr } = error as { stderr?: string };
+    if (stderr) throw reasonOf(python, stderr);
+    throw failed(python, messageOf(error), "name its launcher's socket");
+  }
+}
+
 function words(options: LauncherOptions): string[] {
   const { socket, models = [], tokenizers = [], childrenMax, preload = [], main } = options;
   return [
@@ -206,14 +229,14 @@ function reasonOf(
     );
   }
   // One that has listened may have said much before that is not why it was killed.
-  if (listened && signal !== null) return failed(python, `its end by ${signal}`, "stay");
+  if (listened && signal !== null) return failed(python, `its end by ${signal}`, "stay a launcher");
   const got = last === "" ? "an end without a word" : last;
-  return failed(python, got, listened ? "stay" : "become");
+  return failed(python, got, `${listened ? "stay" : "become"} a launcher`);
 }
 
-function failed(python: string, got: string, what = "become"): LazygraphError {
+function failed(python: string, got: string, what = "become a launcher"): LazygraphError {
   return new LazygraphError(
     "ERR_LAZYGRAPH_LAUNCHER_FAILED",
-    `Expected ${python} to ${what} a launcher, got ${got.slice(0, 400)}: run it by hand to see more.`,
+    `Expected ${python} to ${what}, got ${got.slice(0, 400)}: run it by hand to see more.`,
   );
 }

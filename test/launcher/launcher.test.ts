@@ -180,6 +180,26 @@ test("lazygraph launcher and run --launcher, with the command's exit code", asyn
   );
 });
 
+test("lazygraph launcher --status asks the one at the default path, where none is given", async () => {
+  const { folder, env } = await place();
+  const own = { ...env, XDG_RUNTIME_DIR: folder };
+  const words = ["launcher", "--python", python];
+  const launcher = lazygraph([...words, "--preload", "launcher_stand_in"], own);
+  await launcher.line("stderr", /^lazygraph: launcher at /);
+  const status = await finish([...words, "--status", "--json"], own);
+  expect(status.stderr).toBe("");
+  expect(JSON.parse(status.stdout).socket).toMatch(`${folder}/lazygraph-`);
+  launcher.process.kill("SIGTERM");
+  await launcher.finished;
+  const gone = await finish([...words, "--status"], own);
+  expect(gone.code).toBe(1);
+  expect(gone.stderr).toMatch(
+    /^lazygraph: Expected a launcher at .*\.sock, got .*_UNREACHABLE\]\n$/,
+  );
+  const none = await finish([...words, "--status"], { ...own, PYTHONPATH: "" });
+  expect(none.stderr).toContain("ERR_LAZYGRAPH_PLUGIN_MISSING");
+});
+
 test("lazygraph launcher says why it has ended", async () => {
   const { folder, env } = await place();
   const words = ["--python", python, "--socket", join(folder, "s"), "--preload", "json", "--json"];

@@ -1,6 +1,8 @@
 """``python -m lazygraph_vllm.launcher``: import vLLM, listen, fork.
 
-One JSON line on stdout when it listens. SIGTERM and SIGINT end the launcher alone: servers go on.
+One JSON line on stdout when it listens; with ``--print-socket`` the path where one of this
+interpreter's listens by default, and nothing else is done. SIGTERM and SIGINT end the launcher
+alone: servers go on.
 Exit code 0: ended by a signal. 1: it can't be a launcher, by a line on stderr. 2: wrong usage.
 """
 
@@ -67,6 +69,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--preload", action="append", default=[], metavar="MODULE")
     parser.add_argument("--tokenizer", action="append", default=[], metavar="FOLDER")
     parser.add_argument("--main", default=MAIN, metavar="MODULE:FUNCTION")
+    parser.add_argument("--print-socket", action="store_true", help="print --socket's default")
     parser.add_argument("--with-parent", action="store_true", help="end when the parent ends")
     options = parser.parse_args(argv)
     if not 1 <= options.children <= CHILDREN_MAX:
@@ -164,6 +167,9 @@ def main() -> object:
     """What the interpreter's exit code is made of: the launcher's, or a server's."""
     options = arguments(sys.argv[1:])
     try:
+        if options.print_socket:
+            print(os.path.abspath(default_socket()))
+            return 0
         serves = launch(options)
     except RefusedError as error:
         print(f"lazygraph: {error} [{error.code}]", file=sys.stderr)
