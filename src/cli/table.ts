@@ -4,8 +4,10 @@ import Table from "cli-table3";
 import { printable } from "../base/printable.ts";
 import { MIB } from "../base/units.ts";
 import type { EngineSnapshot, GraphSnapshot } from "../engine/snapshot.ts";
+import { LIMITS } from "../wire/protocol.ts";
 
-const NOTE_CHARS_MAX = 120;
+/** A sentence of the engine's or the policy's is shown whole: no other place on a terminal has it. */
+const SENTENCE_CHARS_MAX = LIMITS.textChars;
 
 /** What capturing cost one engine. */
 export function settledTable(engine: EngineSnapshot): string {
@@ -53,16 +55,21 @@ export function enginesTable(
   const rows = engineRows(engines);
   const wide = rows.toString();
   const width = Math.max(...wide.split("\n").map((line) => line.length));
-  return width <= columns ? wide : stacked(rows);
+  return width <= columns ? wide : stacked(rows, columns);
 }
 
 /** The same cells, each with its name in front. */
-function stacked(table: Table.Table): string {
+function stacked(table: Table.Table, columns: number): string {
   const head = table.options.head;
+  const indent = Math.max(...head.map((name) => name.length)) + 2;
   const blocks = table.map((row) =>
     (row as string[])
-      .map((cell, index) => (cell === "" ? "" : `${(head[index] ?? "").padEnd(8)}${cell}`))
-      .filter((line) => line !== "")
+      .flatMap((cell, index) => {
+        if (cell === "") return [];
+        const [first = "", ...more] = wrapped(cell, columns - indent);
+        const line = `${(head[index] ?? "").padEnd(indent)}${first}`;
+        return [line, ...more.map((rest) => `${" ".repeat(indent)}${rest}`)];
+      })
       .join("\n"),
   );
   return blocks.join("\n\n");
@@ -101,9 +108,11 @@ function adapterText({ vllmVersion, adapter }: EngineSnapshot): string {
 function noteText(engine: EngineSnapshot): string {
   const notes: string[] = [];
   const { connected, lostReason, unsupported, problems } = engine;
-  if (!connected && lostReason !== undefined) notes.push(printable(lostReason, NOTE_CHARS_MAX));
+  if (!connected && lostReason !== undefined) {
+    notes.push(printable(lostReason, SENTENCE_CHARS_MAX));
+  }
   if (unsupported !== undefined) {
-    notes.push(`runs as stock: ${printable(unsupported, NOTE_CHARS_MAX)}`);
+    notes.push(`runs as stock: ${printable(unsupported, SENTENCE_CHARS_MAX)}`);
   }
   if (problems.replaced > 0) {
     notes.push("took its name from another engine: give each its own LAZYGRAPH_ENGINE");
@@ -122,7 +131,7 @@ export function graphsTable(
   return width <= columns ? wide : narrow(rows, columns);
 }
 
-/** Columns without borders, and the last, a sentence, on a line of its own where it has to be. */
+/** Columns without borders, and the last, a sentence, on lines of its own where it has to be. */
 function narrow(table: Table.Table, columns: number): string {
   const rows = [table.options.head, ...table.map((row) => row as string[])];
   const last = table.options.head.length - 1;
@@ -135,9 +144,21 @@ function narrow(table: Table.Table, columns: number): string {
       const line = cells.join("  ");
       const sentence = row[last] ?? "";
       if (line.length + 2 + sentence.length <= columns) return `${line}  ${sentence}`.trimEnd();
-      return [line.trimEnd(), `  ${sentence}`.slice(0, columns)];
+      return [line.trimEnd(), ...wrapped(sentence, columns - 2).map((rest) => `  ${rest}`)];
     })
     .join("\n");
+}
+
+/** In lines of so many characters, where its words are no longer than that. */
+function wrapped(text: string, columns: number): string[] {
+  const lines: string[] = [];
+  for (const word of text.split(" ")) {
+    const line = lines.at(-1);
+    if (line !== undefined && line.length + 1 + word.length <= columns) {
+      lines[lines.length - 1] = `${line} ${word}`;
+    } else lines.push(word);
+  }
+  return lines;
 }
 
 function graphRows(graphs: readonly GraphSnapshot[]): Table.Table {
@@ -157,7 +178,7 @@ function graphRows(graphs: readonly GraphSnapshot[]): Table.Table {
       graph.bytes === undefined ? "" : (graph.bytes / MIB).toFixed(1),
       String(graph.replays),
       String(graph.wanted),
-      printable(whyText(graph), 80),
+      printable(whyText(graph), SENTENCE_CHARS_MAX),
     ]);
   }
   return table;

@@ -169,6 +169,25 @@ test("a reason doesn't repeat its graph, and on a narrow terminal no line is cut
   for (const word of ["FULL:8", "planned", "wanted"]) expect(narrow).toContain(word);
 });
 
+test("sentences are shown whole, in as many lines as they take", () => {
+  const words = Array.from({ length: 60 }, (_, at) => `word${at}`);
+  const sentence = words.join(" ");
+  const graph = { id: "FULL:8", status: "refused", replays: 0, wanted: 3, reason: sentence };
+  const stock = snapshot({ unsupported: sentence, vllmVersion: "0.33.0", adapter: "v31" });
+  const lost = snapshot({ connected: false, lostReason: sentence });
+  for (const table of [
+    (columns?: number) => graphsTable([graph as GraphSnapshot], columns),
+    (columns?: number) => enginesTable([stock], columns),
+    (columns?: number) => enginesTable([lost], columns),
+  ]) {
+    expect(table()).toContain(sentence);
+    const lines = table(60).split("\n");
+    expect(Math.max(...lines.map((line) => line.length))).toBeLessThanOrEqual(60);
+    expect(lines.join(" ").replaceAll(/ +/g, " ")).toContain(sentence);
+  }
+  expect(enginesTable([stock], 60)).toContain("\nvLLM, adapter  0.33.0, v31\n");
+});
+
 test("an engine that said goodbye has left, one that fell silent is lost", () => {
   const engines = [
     snapshot({ connected: false, phase: "stopping" }),
