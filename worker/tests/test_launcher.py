@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import resource
@@ -12,6 +13,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +23,9 @@ from typing import Any
 import pytest
 
 from lazygraph_vllm.launcher import client as client_module
+from lazygraph_vllm.launcher import listener as listener_module
 from lazygraph_vllm.launcher.keeper import keep
+from lazygraph_vllm.launcher.refusal import RefusedError
 
 TESTS = Path(__file__).resolve().parent
 SRC = TESTS.parent / "src"
@@ -697,6 +701,73 @@ def test_a_second_launcher_at_the_same_socket_is_refused(launcher: Launcher) -> 
     _, err = launch(launcher.path).communicate(timeout=SECONDS_MAX)
     assert err.endswith("[ERR_LAZYGRAPH_ADDRESS_IN_USE]\n")
     assert launcher.ask()["pid"] == launcher.process.pid
+
+
+@pytest.mark.parametrize("locked", [True, False], ids=["locked", "as it would be without"])
+def test_of_two_that_find_a_dead_socket_one_listens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locked: bool
+) -> None:
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(path)
+    found, go_on = threading.Event(), threading.Event()
+    unlink = os.unlink
+
+    def late(name: str) -> None:
+        # The first has found it dead; the second does the same before it is removed.
+        if not found.is_set():
+            found.set()
+            assert go_on.wait(SECONDS_MAX)
+        unlink(name)
+
+    monkeypatch.setattr(os, "unlink", late)
+    if not locked:
+        monkeypatch.setattr(listener_module, "_lock", lambda _: True)
+    outcomes: dict[str, socket.socket | str] = {}
+
+    def bind(name: str) -> None:
+        try:
+            outcomes[name] = listener_module.bind(path)
+        except RefusedError as error:
+            outcomes[name] = error.code
+
+    threads = [threading.Thread(target=bind, args=(name,)) for name in ("first", "second")]
+    threads[0].start()
+    assert found.wait(SECONDS_MAX)
+    threads[1].start()
+    threads[1].join(0.5)
+    go_on.set()
+    for thread in threads:
+        thread.join(SECONDS_MAX)
+    listening = [each for each in outcomes.values() if isinstance(each, socket.socket)]
+    reached = []
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(path)
+        for each in listening:
+            with contextlib.suppress(BlockingIOError):
+                reached.append(each.accept()[0])
+            each.close()
+    for connection in reached:
+        connection.close()
+    assert len(reached) == 1
+    # Without the lock both believe that they listen, and one of them is never reached.
+    assert len(listening) == (1 if locked else 2)
+    assert not locked or outcomes["second"] == "ERR_LAZYGRAPH_ADDRESS_IN_USE"
+
+
+def test_a_folder_that_stays_locked_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener_module, "LOCK_SECONDS", 0.05)
+    held = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(RefusedError, match="Expected to lock") as refused:
+            listener_module.bind(str(tmp_path / "socket"))
+        assert refused.value.code == "ERR_LAZYGRAPH_LAUNCHER_FAILED"
+    finally:
+        os.close(held)
+    listener_module.bind(str(tmp_path / "socket")).close()
 
 
 def test_it_can_end_with_whoever_started_it(tmp_path: Path) -> None:

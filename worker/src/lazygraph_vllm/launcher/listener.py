@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import json
 import os
@@ -13,7 +14,7 @@ import stat
 import struct
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -28,6 +29,9 @@ CONNECTIONS_MAX = 32
 REQUEST_SECONDS = 10.0
 """For a request to arrive in full."""
 OUT_OF_FILES_SECONDS = 0.1
+LOCK_SECONDS = 5.0
+"""For others that bind in the same folder, which takes each of them milliseconds."""
+LOCK_POLL_SECONDS = 0.01
 DESCRIPTORS = 3
 CREDENTIALS = struct.Struct("3i")
 
@@ -49,14 +53,15 @@ def bind(path: str) -> socket.socket:
         RefusedError: the path can't be bound, or another launcher listens there.
     """
     try:
-        _clear(path)
-        listening = socket.socket(socket.AF_UNIX)
-        mask = os.umask(0o177)
-        try:
-            listening.bind(path)
-        finally:
-            os.umask(mask)
-        listening.listen(CONNECTIONS_MAX)
+        with _alone(path):
+            _clear(path)
+            listening = socket.socket(socket.AF_UNIX)
+            mask = os.umask(0o177)
+            try:
+                listening.bind(path)
+            finally:
+                os.umask(mask)
+            listening.listen(CONNECTIONS_MAX)
     except OSError as error:
         raise RefusedError(
             refusal.FAILED,
@@ -64,6 +69,41 @@ def bind(path: str) -> socket.socket:
         ) from error
     listening.setblocking(False)
     return listening
+
+
+@contextlib.contextmanager
+def _alone(path: str) -> Iterator[None]:
+    """Let no other launcher clear or bind this path.
+
+    Of two that find a dead socket the second would remove the one that the first has bound since,
+    and before it listens a live one looks dead. The lock is the folder's own: a file for it would
+    have to stay for ever, and the kernel ends it with the process.
+    """
+    folder = os.path.dirname(path) or "."
+    held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        until = time.monotonic() + LOCK_SECONDS
+        while not _lock(held):
+            if time.monotonic() >= until:
+                raise RefusedError(
+                    refusal.FAILED,
+                    f"Expected to lock {folder} within {LOCK_SECONDS:.0f} s to bind {path}, got "
+                    "another process that holds it: give a --socket in a folder of your own.",
+                )
+            time.sleep(LOCK_POLL_SECONDS)
+        yield
+    finally:
+        os.close(held)
+
+
+def _lock(folder: int) -> bool:
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # A file system whose folders can't be locked, such as NFS: without.
+    return True
 
 
 def _clear(path: str) -> None:
