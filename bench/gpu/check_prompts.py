@@ -12,6 +12,14 @@ from typing import Any
 IMAGE_PIXELS = 112
 # Every so-manyth request has an image: others run beside it.
 IMAGE_EVERY = 2
+# Prompts that begin alike, where prefixes are cached, and how much longer each beginning is than the
+# one before. vLLM 0.33 has blocks of 544 tokens for Qwen3-Next and of 1,920 for
+# Kimi-Linear: of both some beginnings hold a whole one, and some requests pass a block's end.
+BEGINNINGS = 8
+BEGINNING_TOKENS = 1800
+BEGINNING_STEP = 60
+# Beyond any request's index.
+BEGINNING_INDEX = 1000
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,13 @@ def prompt(index: int, images: ImageTokens | None = None) -> dict[str, Any]:
         "prompt_token_ids": [images.begin, images.image, images.end, *ids],
         "multi_modal_data": {"image": image(index)},
     }
+
+
+def prompt_of_prefix(index: int) -> dict[str, Any]:
+    """As ``prompt``, after a beginning that every eighth request has as well."""
+    beginning = index % BEGINNINGS
+    ids = token_ids(BEGINNING_INDEX + beginning, BEGINNING_TOKENS + BEGINNING_STEP * beginning)
+    return {"prompt_token_ids": ids + token_ids(index, 8 + index % 90)}
 
 
 def image(index: int) -> Any:

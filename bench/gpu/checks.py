@@ -19,7 +19,8 @@ file of that form:
   ours, so that all compute alike; in one of them graphs are captured in traffic all the same. It
   must differ from the first no more than the second does, and no capture may touch the recurrent
   state of a live request (state_checks.py). Its control captures with blocks of live requests, so
-  that what those hold is spoilt.
+  that what those hold is spoilt. Of a family with prefix caching prompts begin alike: some of them
+  must have been cached, and some requests must have passed the end of a block of states.
 - lora-tokens: as tokens, for families with adapters: more of them than slots, each asked the same
   prompts before, among and after at least 100 captures between steps. Its control leaves a
   capture's metadata in place, and must be found out.
@@ -63,8 +64,9 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -226,7 +228,7 @@ def sequences(
     engine: Any,
     capture_every: int = 0,
     watch: state_checks.Watch | None = None,
-    images: check_prompts.ImageTokens | None = None,
+    prompt: Callable[[int], dict[str, Any]] = check_prompts.prompt,
 ) -> tuple[dict[str, list[int]], dict[str, Any]]:
     """Greedy sequences of all requests; with a rest of graphs to capture, one every few steps."""
     from vllm import SamplingParams
@@ -238,13 +240,14 @@ def sequences(
             params = SamplingParams(
                 temperature=0, max_tokens=24 + index % 60, detokenize=False, ignore_eos=True
             )
-            core.add_request(str(index), check_prompts.prompt(index, images), params)
+            core.add_request(str(index), prompt(index), params)
     tokens: dict[str, list[int]] = {}
-    captured, errors, steps = [], {}, 0
+    captured, errors, steps, cached = [], {}, 0, 0
     while core.has_unfinished_requests():
         for output in core.step():
             if output.finished:
                 tokens[output.request_id] = list(output.outputs[0].token_ids)
+                cached += output.num_cached_tokens or 0
         steps += 1
         if missing and steps % capture_every == 0 and core.has_unfinished_requests():
             name = missing.pop(0)
@@ -255,7 +258,8 @@ def sequences(
                 found = watch.capture(name)
             if any(found):
                 errors[name] = str(found)
-    return tokens, {"steps": steps, "capturedInTraffic": len(captured), "errors": errors}
+    told = {"steps": steps, "capturedInTraffic": len(captured), "errors": errors}
+    return tokens, told | {"cachedTokens": cached}
 
 
 @contextlib.contextmanager
@@ -366,8 +370,14 @@ def run_check(family: dict[str, Any], kind: str, part: str, models: Path) -> dic
         captures = part in ("ours", "control")
         watch = state_checks.Watch(engine, capture) if kind == "aside" and captures else None
         images = check_prompts.image_tokens(models / family["shape"])
-        tokens, seen = sequences(engine, int(captures), watch, images)
+        prompt = partial(check_prompts.prompt, images=images)
+        if caches_prefixes(family):
+            prompt = check_prompts.prompt_of_prefix
+        tokens, seen = sequences(engine, int(captures), watch, prompt)
         seen["images"] = 0 if images is None else REQUESTS // check_prompts.IMAGE_EVERY
+        if caches_prefixes(family):
+            size = engine.llm_engine.vllm_config.cache_config.mamba_block_size
+            seen["blocksPassed"] = blocks_passed(tokens, prompt, size)
         result = {"tokens": tokens, **seen, **({} if watch is None else watch.told())}
     else:
         result = {} if kind in FAULTS else {"ranks": settled(engine)}
@@ -397,6 +407,22 @@ def run_adapter_check(family: dict[str, Any], kind: str, part: str, models: Path
         result = adapter_checks.run_tokens(engine, part, folder, count)
         result["adapters"] = count
     return ended(engine, result)
+
+
+def caches_prefixes(family: dict[str, Any]) -> bool:
+    """Whether this family's requests are to find blocks of others."""
+    return "--enable-prefix-caching" in family.get("args", ())
+
+
+def blocks_passed(
+    tokens: dict[str, list[int]], prompt: Callable[[int], dict[str, Any]], size: int
+) -> int:
+    """Ends of blocks of so many tokens that sequences passed while they were decoded."""
+    lengths = {name: len(prompt(int(name))["prompt_token_ids"]) for name in tokens}
+    return sum(
+        (lengths[name] + len(sequence) - 1) // size - (lengths[name] - 1) // size
+        for name, sequence in tokens.items()
+    )
 
 
 def asks_breakable(family: dict[str, Any]) -> bool:
@@ -440,6 +466,9 @@ def verdict(kind: str, parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
             crashed = parts["control"].get("crashed")
             control = 0 if crashed else equal(base, parts["control"]["tokens"])
             fine = fine and control < wanted and state_checks.fine(parts)
+            # Of a family with prefix caching.
+            if "blocksPassed" in traffic:
+                fine = fine and traffic["blocksPassed"] > 0 and traffic["cachedTokens"] > 0
             told |= {"controlSame": control, "controlCrashed": crashed}
             told["controlTouched"] = parts["control"].get("touched")
         return {"fine": fine, **told, "tokens": length, **traffic}

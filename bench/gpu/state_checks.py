@@ -1,8 +1,9 @@
 """The part of checks.py that is about recurrent states: whether a capture touches a live request's.
 
 Hybrid models (Mamba, gated delta nets, KDA) keep one state a request and layer in a block of the KV
-cache, which every run of the layer writes. A capture's dummy requests point at block 0, which the
-kernels skip. The control points them at blocks of live requests.
+cache, which every run of the layer writes; with prefix caching also those at boundaries of blocks,
+and each state moves on to the next block there. A capture's dummy requests point at block 0, which
+the kernels skip. The control points them at blocks of live requests.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 
 def live_states(runner: Any) -> Iterator[Any]:
-    """Each recurrent layer's states of the requests that run, copied: ``[requests, ...]``."""
+    """Each recurrent layer's states of the requests that run, copied: ``[blocks, ...]``."""
     import torch
     from vllm.v1.kv_cache_interface import MambaSpec
 
@@ -21,7 +22,8 @@ def live_states(runner: Any) -> Iterator[Any]:
     for index, group in enumerate(runner.kv_cache_config.kv_cache_groups):
         if not rows or not isinstance(group.kv_cache_spec, MambaSpec):
             continue
-        blocks = runner.block_tables.block_tables[index].gpu[rows, 0].long()
+        table = runner.block_tables.block_tables[index].gpu[rows].long()
+        blocks = table[table > 0].unique()
         for name in group.layer_names:
             for state in layers[name].kv_cache:
                 # As bytes: what is no number is to equal itself.
@@ -35,7 +37,7 @@ def watched(worker: Any, capture: Any, graph: str) -> tuple[str | None, int, int
 
     Returns:
         Why not, how many states are others after it, and how many there are, of all layers and
-        requests.
+        requests that run.
     """
     before = settled_states(worker)
     error = capture(worker, graph)
@@ -66,11 +68,22 @@ def lend_blocks_in_use(worker: Any) -> None:
         live = sorted(runner.req_states.req_id_to_index.values())
         for group, table in zip(rows, tables.block_tables, strict=True):
             if live:
-                owners = [live[request % len(live)] for request in range(num_reqs)]
-                group[:num_reqs] = table.gpu[torch.tensor(owners), 0].unsqueeze(1)
+                owners = torch.tensor([live[request % len(live)] for request in range(num_reqs)])
+                columns = columns_of(runner, owners, table.gpu.shape[1])
+                group[:num_reqs] = table.gpu[owners, columns].unsqueeze(1)
         return rows
 
     tables.get_dummy_block_tables = careless
+
+
+def columns_of(runner: Any, rows: Any, width: int) -> Any:
+    """Where in their tables these requests' states are; the first where prefixes aren't cached."""
+    import torch
+
+    moving = getattr(getattr(runner, "model_state", None), "_mamba_state_idx_gpu", None)
+    if moving is None or width == 1:
+        return torch.zeros_like(rows)
+    return moving[rows].long().clamp(0, width - 1).to(rows.device)
 
 
 class Watch:

@@ -138,3 +138,38 @@ def test_every_second_request_has_an_image_where_the_model_takes_them(
     assert pictured["multi_modal_data"] == {"image": "image 4"}
     (tmp_path / "config.json").write_text(json.dumps(SHAPES["llama-3.1-8b"]))
     assert check_prompts.image_tokens(tmp_path) is None
+
+
+# As vLLM chooses them for the two models of these checks.
+@pytest.mark.parametrize("size", [544, 1920])
+def test_prompts_that_begin_alike_hold_whole_blocks_and_some_pass_a_blocks_end(size: int) -> None:
+    prompts = {i: check_prompts.prompt_of_prefix(i)["prompt_token_ids"] for i in range(96)}
+    assert prompts[3] == check_prompts.prompt_of_prefix(3)["prompt_token_ids"]
+    alike = [i for i in range(8, 96) if prompts[i][:size] == prompts[i - 8][:size]]
+    whole = [i for i in alike if check_prompts.BEGINNING_TOKENS + 60 * (i % 8) >= size]
+    assert len(whole) > 60
+    assert len({tuple(ids) for ids in prompts.values()}) == 96
+    tokens = {str(i): [0] * (24 + i % 60) for i in prompts}
+    passed = checks.blocks_passed(tokens, check_prompts.prompt_of_prefix, size)
+    assert 5 < passed < 96
+    assert checks.blocks_passed(tokens, check_prompts.prompt_of_prefix, 10_000) == 0
+    assert checks.blocks_passed({"0": [0] * 9}, lambda _: {"prompt_token_ids": [0] * 8}, 8) == 2
+
+
+@pytest.mark.parametrize(("passed", "cached", "fine"), [(9, 9, True), (0, 9, False), (9, 0, False)])
+def test_prefixes_that_are_cached_must_have_been_met(passed: int, cached: int, fine: bool) -> None:
+    parts = seen()
+    parts["ours"] |= {"blocksPassed": passed, "cachedTokens": cached}
+    told = checks.verdict("aside", parts)
+    assert told["fine"] is fine
+    assert (told["blocksPassed"], told["cachedTokens"]) == (passed, cached)
+
+
+def test_families_with_prefix_caching_say_so_to_vllm() -> None:
+    families = json.loads((Path(checks.HERE) / "families.json").read_text())["families"]
+    cached = [family for family in families if checks.caches_prefixes(family)]
+    assert [family["name"] for family in cached] == ["hybrid-4l-cached", "kimi-linear-4l-cached"]
+    for family in families:
+        options = checks.engine_options(family, Path("models"))
+        offloads = "kv_offloading_size" in options
+        assert options["enable_prefix_caching"] is (family in cached or offloads)

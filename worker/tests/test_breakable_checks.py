@@ -117,4 +117,5 @@ def test_an_engine_that_ran_as_stock_shows_nothing(kind: str) -> None:
 def test_these_families_ask_for_them_and_no_other_does() -> None:
     asking = [name for name, family in FAMILIES.items() if checks.asks_breakable(family)]
     # Kimi-Linear by vLLM's own default as well, which is decided after the imports.
-    assert asking == ["breakable-8b", "kimi-linear-8l", "kimi-linear-4l"]
+    kimi = ["kimi-linear-8l", "kimi-linear-4l", "kimi-linear-4l-cached"]
+    assert asking == ["breakable-8b", *kimi]

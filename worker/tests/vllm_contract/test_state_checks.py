@@ -82,6 +82,25 @@ def test_only_a_live_requests_state_counts(worker: Any, block: int, touched: int
     assert state_checks.watched(worker, spoiling(block), "FULL:8") == (None, touched, 4)
 
 
+def test_with_prefix_caching_all_of_a_live_requests_blocks_count(worker: Any) -> None:
+    table = worker.model_runner.block_tables.block_tables[1].gpu
+    # Request 2 has passed the end of its first block, which request 0 has found as well.
+    table[2, 1], table[0, 1] = 7, 6
+    # What row 1 held before is nobody's.
+    table[1, 0] = 2
+    for block, touched in ((6, 1), (7, 1), (5, 1), (2, 0), (0, 0)):
+        told = state_checks.watched(worker, spoiling(block), "FULL:8")
+        assert told == (None, touched, 6), block
+
+
+def test_with_prefix_caching_the_control_lends_the_block_that_is_written(worker: Any) -> None:
+    runner = worker.model_runner
+    runner.block_tables.block_tables[1].gpu[2, 1] = 7
+    runner.model_state = SimpleNamespace(_mamba_state_idx_gpu=torch.tensor([-1, 0, 1]))
+    state_checks.lend_blocks_in_use(worker)
+    assert runner.block_tables.get_dummy_block_tables(3)[1].tolist() == [[5, 5], [7, 7], [5, 5]]
+
+
 def test_what_captures_touch_is_told_by_graph(worker: Any) -> None:
     watch = state_checks.Watch(OneRank(worker), spoiling(5))
     assert watch.capture("FULL:8") == [None]
