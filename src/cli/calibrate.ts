@@ -16,11 +16,14 @@ import { note, quote, reportError, usageError } from "./errors.ts";
 import { isHangupIgnored } from "./hangup.ts";
 import { numberOption } from "./number-option.ts";
 import { endpointOption, type ParsedOptions, parseOptions } from "./options.ts";
+import { refuseVariables } from "./own-variables.ts";
 import { openReport, type Report } from "./report.ts";
 import { requirePlugin } from "./require-plugin.ts";
 import { ACCESS_OPTIONS, serverOption } from "./server-options.ts";
 import { stopSignal } from "./stop-signal.ts";
 import { withoutSecrets } from "./without-secrets.ts";
+
+const OWN_VARIABLES = ["LAZYGRAPH_ENDPOINT", "LAZYGRAPH_MODE", "LAZYGRAPH_DISABLE"];
 
 const HELP = `Usage: lazygraph calibrate --url URL --model MODEL --output FILE [options] -- COMMAND
 
@@ -183,6 +186,7 @@ function parseCalibrate(argv: readonly string[]): CalibrateOptions | undefined {
   if (command.length === 0 || command[0] === "") {
     throw new OptionError("--", "Expected a command after `--`, such as `vllm serve MODEL`.");
   }
+  refuseVariables("calibrate", command, OWN_VARIABLES);
   const name = options.strings.get("name") ?? nameOf(output);
   if (name.length > TEXT_CHARS_MAX) {
     throw usageError("--name", `a text of at most ${TEXT_CHARS_MAX} characters`, name);

@@ -45,6 +45,7 @@ import {
   parseOptions,
   secondsOption,
 } from "./options.ts";
+import { refuseVariables, takeVariables } from "./own-variables.ts";
 import { PLAN_HELP, PLAN_OPTIONS, planOptions } from "./plan-options.ts";
 import { PRESET_HELP, PRESET_OPTIONS, withPreset } from "./presets.ts";
 import { LOOPBACK, openPrivateEndpoint } from "./private-endpoint.ts";
@@ -80,7 +81,7 @@ const HELP = `Usage: lazygraph run [options] -- COMMAND [arguments]
 Starts a controller, then COMMAND with its address in the environment. The command's output and
 its exit code are passed through, and to it SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGUSR1 and SIGUSR2;
 under \`nohup\` both ignore SIGHUP. SIGKILL can't be passed on: the command goes on by itself, so
-kill the process group. TTFT is less predictable in lazy and idle mode than in eager mode: a
+kill the process group. What \`env\` in front of COMMAND sets counts here as well. TTFT is less predictable in lazy and idle mode than in eager mode: a
 request may wait for one capture. With LAZYGRAPH_DISABLE=1 COMMAND is started as it is.
 
 Options:
@@ -221,6 +222,7 @@ function parseRun(argv: readonly string[]): RunOptions | undefined {
   }
   const given = parseOptions(own, RUN_OPTIONS);
   if (given.flags.has("help")) return undefined;
+  takeVariables(command, process.env);
   return withConfig(given, RUN_OPTIONS, process.env, (options) => runOptions(options, command));
 }
 
@@ -229,10 +231,15 @@ function runOptions(given: ParsedOptions, words: readonly string[]): RunOptions 
     throw new OptionError("--", "Expected a command after `--`, such as `vllm serve MODEL`.");
   }
   const { options, command, sentence } = withPreset(given, words, process.env);
+  const endpoint = endpointOption(options);
+  // At an address of its own choice it may call this controller by another name.
+  if (endpoint === undefined && !isDisabled(process.env)) {
+    refuseVariables("run", command, ["LAZYGRAPH_ENDPOINT"]);
+  }
   return {
     preset: sentence,
     mode: modeOption(options, environmentMode(process.env)),
-    endpoint: endpointOption(options),
+    endpoint,
     engine: engineNameOption(options),
     launcher: options.strings.get("launcher"),
     caches: cacheUse(options),

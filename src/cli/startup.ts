@@ -7,6 +7,7 @@ import { codeOf, type ErrorCode, LazygraphError, messageOf, OptionError } from "
 import { makeFolder } from "../base/make-folder.ts";
 import { replaceFile } from "../base/replace-file.ts";
 import { reserve } from "../bench/reserve.ts";
+import { FOLDER_VARIABLE } from "../startup/spans.ts";
 import type { StartResult } from "../startup/start.ts";
 import { comparison, waterfall } from "../startup/text.ts";
 import { type TraceEvent, traceEvents } from "../startup/trace-events.ts";
@@ -14,6 +15,7 @@ import { startExitCode } from "./child.ts";
 import { EXIT, note, quote, reportError, usageError } from "./errors.ts";
 import { numberOption } from "./number-option.ts";
 import { type ParsedOptions, parseOptions, secondsOption } from "./options.ts";
+import { refuseVariables } from "./own-variables.ts";
 import { requirePlugin } from "./require-plugin.ts";
 import { requireExecutable } from "./start-error.ts";
 import { type StartupDocument, startupDocument } from "./startup-document.ts";
@@ -93,7 +95,10 @@ export async function runStartup(argv: readonly string[]): Promise<number> {
   });
   const withinSeconds = secondsOption(options, "within") ?? Number.POSITIVE_INFINITY;
   const folder = options.strings.get("out") ?? "lazygraph-startup";
-  for (const { name, command } of variants) requireAnswerable(name, command);
+  for (const { name, command } of variants) {
+    requireAnswerable(name, command);
+    refuseVariables("startup", command, [FOLDER_VARIABLE]);
+  }
   // Variants are the shell's, which tells in their logs what it doesn't find.
   try {
     await requireExecutable(variants[0]?.command[0] ?? "", process.env);

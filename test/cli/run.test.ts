@@ -80,6 +80,8 @@ describe("the command's own", () => {
     const given = await finish(withProgram(program), { LAZYGRAPH_MODE: "eager" });
     expect(given.stdout).toBe("eager false\n");
     expect((await finish(withProgram(program))).stdout).toBe("idle false\n");
+    const wrong = await finish(["run", "--", "env", "LAZYGRAPH_MODE=fast", NODE, "-e", ""]);
+    expect(wrong).toMatchObject({ code: 2, stderr: expect.stringContaining('got "fast"') });
   });
 
   test("arguments arrive untouched, those that look like ours included", async () => {
@@ -172,6 +174,11 @@ describe("LAZYGRAPH_DISABLE", () => {
     expect(JSON.parse(await readFile(file, "utf8"))).toMatchObject({ engines: [] });
   });
 
+  test("in front of the command it does the same", async () => {
+    const run = ["run", "--", "env", "LAZYGRAPH_DISABLE=1", NODE, "-e", ""];
+    expect((await finish(run)).stderr).toContain("runs as stock, without a controller.");
+  });
+
   test("set to 0 it disables nothing", async () => {
     const program = "console.log('LAZYGRAPH_ENDPOINT' in process.env)";
     expect((await finish(withProgram(program), { LAZYGRAPH_DISABLE: "0" })).stdout).toBe("true\n");
@@ -196,6 +203,7 @@ describe("what can't work ends in one sentence", () => {
     [["--endpoint", "localhost", "--", NODE], "--endpoint to be an endpoint such as tcp://"],
     [["--json", "/nonexistent/x.json", "--", NODE], "--json to be a file in a folder"],
     [["--json", tmpdir(), "--", NODE], "--json to be a file"],
+    [["--", "env", "LAZYGRAPH_ENDPOINT=tcp://a:5757", NODE], "`run` to choose LAZYGRAPH_ENDPOINT"],
     [["--json", "-", "--", NODE], "--json to be a file: this one can't go to stdout"],
     [["--json", `${NODE}/x.json`, "--", NODE], "--json to be a file in a folder"],
     [["--json", "/proc/x.json", "--", NODE], "--json to be a file in a folder"],

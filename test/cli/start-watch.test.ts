@@ -47,13 +47,13 @@ interface Answer {
   readonly body: Readonly<Record<string, unknown>>;
 }
 
-async function started(plans: string) {
+async function started(plans: string, ...before: string[]) {
   const folder = await temporaryFolder();
   const port = String(await freePort());
   const run = lazygraph(
     [
       ...["run", "--http", "127.0.0.1:0", "--plan-dir", plans, "--"],
-      ...[process.execPath, "-e", ENGINE, "--", "--port", port],
+      ...[...before, process.execPath, "-e", ENGINE, "--", "--port", port],
     ],
     { STAND_IN_FOLDER: folder },
   );
@@ -114,6 +114,16 @@ test("the phase while it starts, seconds left from past starts, and 200 at the e
   second.run.process.kill("SIGTERM");
   await second.run.finished;
 }, 60_000);
+
+test("the folder may be the command's own choice", async () => {
+  const folder = await temporaryFolder();
+  const env = ["env", `LAZYGRAPH_STARTUP_DIR=${folder}`];
+  const { run, until } = await started(join(folder, "plans"), ...env);
+  await until(({ body }) => body["phase"] === "weights");
+  run.process.kill("SIGTERM");
+  await run.finished;
+  expect(await readdir(folder)).toContainEqual(expect.stringMatching(/^begun-/));
+});
 
 test("the simulated engine's phases: never one that has ended, never longer than the start", async () => {
   const port = String(await freePort());

@@ -101,6 +101,7 @@ test("a command that isn't there is told at once, and not by a start that failed
 test.for([
   [["--"], "Expected a command after `--`"],
   [["--compare", "no command", "--", "vllm"], "Expected --compare to be NAME=COMMAND"],
+  [["--", "env", "LAZYGRAPH_STARTUP_DIR=/x", "vllm"], "`startup` to choose LAZYGRAPH_STARTUP_DIR"],
   [["--compare", "base=vllm", "--", "vllm"], "variants with names of their own"],
   [["--prepare", "stock=true", "--", "vllm"], "Expected --prepare once for one of"],
   [["--prepare", "base=a", "--prepare", "base=b", "--", "vllm"], "got one twice"],
