@@ -362,6 +362,26 @@ def test_a_killed_keeper_costs_the_exit_code_and_nothing_else(launcher: Launcher
     assert "Expected the server's end to be told, got its keeper killed" in err
 
 
+def test_a_signal_that_a_keeper_was_told_and_has_not_read_is_not_lost(launcher: Launcher) -> None:
+    process, facts = waiting(launcher.path)
+    assert process.stdout is not None
+    keeper = parent_of(facts["pid"])
+    launcher.ask()
+    process.send_signal(signal.SIGUSR1)
+    assert process.stdout.readline() == f"got {signal.SIGUSR1.value}\n"
+    select.select([], [], [], 0.2)  # its answer that it has sent that one
+    os.kill(keeper, signal.SIGSTOP)
+    process.send_signal(signal.SIGINT)
+    select.select([], [], [], 0.2)
+    os.kill(keeper, signal.SIGKILL)
+    # That one, and the first no second time.
+    assert select.select([process.stdout], [], [], SECONDS_MAX)[0]
+    assert process.stdout.readline() == f"got {signal.SIGINT.value}\n"
+    os.kill(facts["pid"], signal.SIGTERM)
+    out, _ = process.communicate(timeout=SECONDS_MAX)
+    assert (out, process.returncode) == ("", 1)
+
+
 class Mute(socket.socket):
     """A client's connection, of which the keeper is killed before it says anything."""
 

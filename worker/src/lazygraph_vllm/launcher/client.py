@@ -47,6 +47,7 @@ class Server:
 
     def __init__(self, connection: socket.socket, pid: int) -> None:
         self._connection = connection
+        self._unconfirmed: list[int] = []
         # Held from the start: without its keeper it is the only sure name of the process.
         self._ended: int | None = None
         with contextlib.suppress(OSError):  # it has ended, and its keeper says so; or files lack
@@ -57,16 +58,29 @@ class Server:
         try:
             self._connection.send(json.dumps({"signal": number}).encode() + b"\n")
         except OSError:
-            with contextlib.suppress(OSError):
-                if self._ended is not None:
-                    signal.pidfd_send_signal(self._ended, number)
+            self._signal(number)
+        else:
+            self._unconfirmed.append(number)
 
     def wait(self, answers: Answers) -> dict[str, Any]:
         """How it ended; empty where its keeper was killed and nobody can know."""
-        answer = answers.next(None)
-        if answer is None and self._ended is not None:
+        while (answer := answers.next(None)) is not None:
+            if "sent" not in answer:
+                return answer
+            with contextlib.suppress(ValueError):
+                self._unconfirmed.remove(answer["sent"])
+        # What a keeper was told and has not read by its death, or a dead one while somebody else
+        # still held its connection: rather twice than never.
+        while self._unconfirmed:
+            self._signal(self._unconfirmed.pop(0))
+        if self._ended is not None:
             select.select([self._ended], [], [])
-        return answer or {}
+        return {}
+
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(OSError):
+            if self._ended is not None:
+                signal.pidfd_send_signal(self._ended, number)
 
 
 class Answers:

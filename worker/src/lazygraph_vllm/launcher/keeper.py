@@ -162,7 +162,9 @@ class Keeper:
             line, _, self._data = self._data.partition(b"\n")
             # Whatever it is, the server mustn't be left without its keeper.
             with contextlib.suppress(Exception):
-                os.kill(self._pid, int(json.loads(line)["signal"]))
+                number = int(json.loads(line)["signal"])
+                os.kill(self._pid, number)
+                self._answer({"sent": number})
         return bool(data) and len(self._data) <= COMMANDS_BYTES_MAX
 
     def _end(self) -> None:
