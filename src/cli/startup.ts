@@ -71,6 +71,8 @@ const SPEC = {
 } as const;
 
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$/;
+const QUOTED = /"(?:\\.|[^"\\])*"|'[^']*'|\\./gs;
+const SEVERAL_COMMANDS = /[;&|\n]\s*\S/;
 /** As a shell reports a command that was interrupted. */
 const STOPPED = 130;
 const VARIANTS_MAX = 16;
@@ -173,8 +175,7 @@ function variantsOf(options: ParsedOptions, command: readonly string[]): Variant
   }
   const others = namedCommands(options, "compare").map(([name, words]) => ({
     name,
-    // By itself exec takes a variable for the program.
-    command: ["/bin/sh", "-c", `exec ${/^\s*[A-Za-z_]\w*=/.test(words) ? "env " : ""}${words}`],
+    command: ["/bin/sh", "-c", becoming(words)],
   }));
   const variants = [{ name: options.strings.get("name") ?? "base", command }, ...others];
   const names = variants.map(({ name }) => name);
@@ -198,6 +199,21 @@ function variantsOf(options: ParsedOptions, command: readonly string[]): Variant
     const prepare = prepared.get(variant.name);
     return prepare === undefined ? variant : { ...variant, prepare };
   });
+}
+
+/** A shell that waits for the server would get its signals, and the server be killed at its end. */
+function becoming(words: string): string {
+  const bare = words.replace(QUOTED, "").replace(/[<>]&|&>/g, "");
+  if (!SEVERAL_COMMANDS.test(bare)) {
+    // By itself exec takes a variable for the program.
+    return `exec ${/^\s*[A-Za-z_]\w*=/.test(words) ? "env " : ""}${words}`;
+  }
+  if (/[;&\n]\s*exec\s/.test(bare)) return words;
+  throw new OptionError(
+    "--compare",
+    "Expected --compare to name one command, or several of which the last becomes the server, such as " +
+      `\`cd FOLDER && exec vllm serve MODEL\`, got ${quote(words)}: put \`exec\` before the server's.`,
+  );
 }
 
 /** Values of NAME=COMMAND. */

@@ -19,7 +19,7 @@ const simulated = (...words: string[]): string[] => [
 
 test("variants take turns; phases add up; the result is told and kept", async () => {
   const folder = join(await temporaryFolder(), "out");
-  const lazy = simulated("--mode", "lazy").join(" ");
+  const lazy = `cd / && A="1 && 2"; exec ${simulated("--mode", "lazy").join(" ")} 2>&1`;
   const words = ["--runs", "2", "--out", folder, "--compare", `lazy=${lazy}`, "--json"];
   const { code, stdout, stderr } = await finish([
     "startup",
@@ -102,6 +102,8 @@ test.for([
   [["--"], "Expected a command after `--`"],
   [["--compare", "no command", "--", "vllm"], "Expected --compare to be NAME=COMMAND"],
   [["--", "env", "LAZYGRAPH_STARTUP_DIR=/x", "vllm"], "`startup` to choose LAZYGRAPH_STARTUP_DIR"],
+  [["--compare", "x=cd / && vllm serve M", "--", "vllm"], "put `exec` before the server's."],
+  [["--compare", "x=vllm serve M | tee log", "--", "vllm"], "put `exec` before the server's."],
   [["--compare", "base=vllm", "--", "vllm"], "variants with names of their own"],
   [["--prepare", "stock=true", "--", "vllm"], "Expected --prepare once for one of"],
   [["--prepare", "base=a", "--prepare", "base=b", "--", "vllm"], "got one twice"],
