@@ -6,7 +6,6 @@
  *
  * Nothing here is typed in: values come from bench/results, limits from the rules of bench/lib, and
  * `holds` from the two. The reason of a missed limit is in bench/results/claims-unmet.json.
- * `commands` has, for each raw result, what makes it again.
  */
 
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";

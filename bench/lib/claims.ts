@@ -44,29 +44,44 @@ export interface Claim extends Finding {
 }
 
 /**
- * claims.json: a command for each raw result, and the claims as lines, which is how they change,
- * each with its limit as `atMost` or `atLeast`.
+ * claims.json: by raw result what makes it, and what is claimed from it, a claim a line, which is
+ * how they change, each with its limit as `atMost` or `atLeast`.
  */
 export function listOf(
   claims: readonly Claim[],
   replacer?: (key: string, value: unknown) => unknown,
 ): string {
-  const commands = new Map<string, string>();
-  for (const { source, command } of claims) {
-    const known = commands.get(source) ?? command;
-    if (known !== command) {
-      throw new Error(`Expected one command for ${source}, got "${known}" and "${command}".`);
+  const bySource = new Map<string, { command: string; lines: string[] }>();
+  for (const { id, value, interval, unit, limit, sense, holds, source, command } of claims) {
+    const told = { id, value, interval, unit, [sense]: limit, holds };
+    const known = bySource.get(source) ?? { command, lines: [] };
+    if (known.command !== command) {
+      throw new Error(
+        `Expected one command for ${source}, got "${known.command}" and "${command}".`,
+      );
     }
-    commands.set(source, command);
+    known.lines.push(JSON.stringify(told, replacer));
+    bySource.set(source, known);
   }
-  const lines = (all: readonly string[]): string => all.map((line) => `  ${line}`).join(",\n");
-  const told = [...commands]
-    .sort(([a], [b]) => (a < b ? -1 : 1))
-    .map(([source, command]) => `${JSON.stringify(source)}: ${JSON.stringify(command)}`);
-  const judged = claims.map(({ id, value, interval, unit, limit, sense, holds, source }) => {
-    return JSON.stringify({ id, value, interval, unit, [sense]: limit, holds, source }, replacer);
-  });
-  return `{\n "commands": {\n${lines(told)}\n },\n "claims": [\n${lines(judged)}\n ]\n}\n`;
+  const parts = [...bySource]
+    .sort(([one], [other]) => (one < other ? -1 : 1))
+    .map(([source, { command, lines }]) => {
+      const told = `"command": ${JSON.stringify(command)},\n"claims": [\n${lines.join(",\n")}\n]`;
+      return `${JSON.stringify(source)}: {\n${told}\n}`;
+    });
+  return `{\n${parts.join(",\n")}\n}\n`;
+}
+
+/** What `listOf` wrote. */
+export function readList(text: string): Claim[] {
+  type Listed = Omit<Claim, "limit" | "sense" | "source" | "command"> & Record<string, number>;
+  const list = JSON.parse(text) as Record<string, { command: string; claims: Listed[] }>;
+  return Object.entries(list).flatMap(([source, { command, claims }]) =>
+    claims.map(({ atMost, atLeast, ...claim }) => {
+      const sense = atMost === undefined ? "atLeast" : "atMost";
+      return { ...claim, limit: atMost ?? atLeast ?? Number.NaN, sense, source, command };
+    }),
+  );
 }
 
 /** Of findings with one id the last: what was measured again, in a later state, stands. */

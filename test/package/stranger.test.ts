@@ -93,7 +93,7 @@ test("the README's controller says in one line why it ends", { timeout: 120_000 
   await writeFile(join(folder, "hasty.mjs"), hasty);
   const at = (endpoint: string) => ({ ...process.env, LAZYGRAPH_ENDPOINT: endpoint });
   const late = await failedStart(["hasty.mjs"], folder, at("tcp://127.0.0.1:0"));
-  expect(late.stderr).toMatch(/^[^\n]*(timeout|in time)[^\n]*\n$/);
+  expect(late.stderr).toMatch(/^[^\n]*(timed out|in time)[^\n]*\n$/);
   expect(late.code).toBe(1);
   const taken = createServer().listen(0, "127.0.0.1");
   onTestFinished(() => void taken.close());
