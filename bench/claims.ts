@@ -220,7 +220,7 @@ function v033(): Finding[] {
   ];
   const checks = ["v033-checks.json", "v033-more-checks.json.br"];
   const firstSet = "first-set.json.gz";
-  const simulated = "simulate-8b.json.gz";
+  const simulated = "simulate-8b.json.br";
   const ofFamilies = (source: string): Finding[] => {
     const { cells } = read<{ cells: readonly CellSummary[] }>(source);
     return familyFindings(cells, { source, command: FAMILIES });

@@ -2,7 +2,7 @@
  * `npm run bench:simulate`: every policy under many loads on the simulated engine, as added
  * request-seconds against the oracle; the hold-out loads, which no constant was chosen on; and
  * second starts with what a first one learned. Prints the tables of docs/policy.md and writes the
- * raw figures to bench/results/simulate-8b.json.gz. With `--second-starts` it makes the second starts
+ * raw figures to bench/results/simulate-8b.json.br. With `--second-starts` it makes the second starts
  * only, and the rest of that file stays as it is.
  *
  * What would refute us: a comparator other than oracle and floor below idle-costed, or stock,
@@ -17,7 +17,7 @@ import { type AddedRun, addedRuns, type Load, type SecondStart, secondStart } fr
 import { conversation, gamma, gammas, window } from "./lib/loads.ts";
 import { readResult, writeResult } from "./lib/result-file.ts";
 
-const RESULTS = new URL("./results/simulate-8b.json.gz", import.meta.url);
+const RESULTS = new URL("./results/simulate-8b.json.br", import.meta.url);
 
 const LOADS: readonly Load[] = [
   conversation(1, 300),

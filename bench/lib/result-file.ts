@@ -1,7 +1,7 @@
 /** Results as files: JSON, packed where it is large. */
 
 import { readFileSync, writeFileSync } from "node:fs";
-import { brotliDecompressSync, gunzipSync, gzipSync } from "node:zlib";
+import { brotliCompressSync, brotliDecompressSync, gunzipSync, gzipSync } from "node:zlib";
 
 export function readResult<T>(file: URL): T {
   const bytes = readFileSync(file);
@@ -9,7 +9,10 @@ export function readResult<T>(file: URL): T {
 }
 
 export function writeResult(file: URL, result: object): void {
-  if (isPacked(file)) {
+  const { pathname } = file;
+  if (pathname.endsWith(".br")) {
+    writeFileSync(file, brotliCompressSync(`${JSON.stringify(result, rounded)}\n`));
+  } else if (pathname.endsWith(".gz")) {
     const text = JSON.stringify(result, rounded, 1);
     writeFileSync(file, gzipSync(`${text}\n`, { level: 9 }));
   } else writeFileSync(file, `${JSON.stringify(result, null, 1)}\n`);
@@ -22,12 +25,8 @@ export function rounded(_: string, value: unknown): unknown {
     : value;
 }
 
-/** Brotli for what nobody writes again: a third less than gzip. */
+/** Brotli for what is large: up to a third less than gzip. */
 function unpacked({ pathname }: URL, bytes: Buffer): Buffer {
   if (pathname.endsWith(".br")) return brotliDecompressSync(bytes);
   return pathname.endsWith(".gz") ? gunzipSync(bytes) : bytes;
-}
-
-function isPacked({ pathname }: URL): boolean {
-  return pathname.endsWith(".gz");
 }
