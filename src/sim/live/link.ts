@@ -161,7 +161,14 @@ export class EngineLink implements EngineWire {
   }
 
   #connect(): void {
-    if (!this.#socket.closed) this.#socket.connect(this.#options.endpoint);
+    if (this.#socket.closed) return;
+    try {
+      this.#socket.connect(this.#options.endpoint);
+    } catch (error) {
+      // A signal came in between; from a timer it would end the process.
+      if (codeOf(error) !== "EINTR") throw error;
+      this.#connectLater(HANG_UP_MS_MAX);
+    }
   }
 
   #disconnect(): void {

@@ -1,0 +1,39 @@
+import { once } from "node:events";
+import { afterEach, expect, test, vi } from "vitest";
+import { Dealer, Router } from "zeromq";
+import { EngineLink } from "../../src/sim/live/link.ts";
+
+afterEach(() => void vi.restoreAllMocks());
+
+function failing(code: string): () => never {
+  return () => {
+    throw Object.assign(new Error("of libzmq"), { code });
+  };
+}
+
+test("a connection that a signal interrupts is made again", async () => {
+  const controller = new Router({ linger: 0 });
+  await controller.bind("tcp://127.0.0.1:*");
+  const connect = vi.spyOn(Dealer.prototype, "connect").mockImplementationOnce(failing("EINTR"));
+  const endpoint = String(controller.lastEndpoint);
+  const events = new EventTarget();
+  const up = once(events as never, "up");
+  const link = new EngineLink({
+    ...{ endpoint, onMessage: () => {}, onDown: () => {} },
+    onUp: () => void events.dispatchEvent(new Event("up")),
+  });
+  link.open();
+  await up;
+  expect(connect).toHaveBeenCalledTimes(2);
+  await link.close();
+  controller.close();
+});
+
+test("any other failure is the caller's", async () => {
+  vi.spyOn(Dealer.prototype, "connect").mockImplementationOnce(failing("EINVAL"));
+  const endpoint = "tcp://127.0.0.1:1";
+  const quiet = { onMessage: () => {}, onDown: () => {}, onUp: () => {} };
+  const link = new EngineLink({ endpoint, ...quiet });
+  expect(() => link.open()).toThrow("of libzmq");
+  await link.close();
+});
