@@ -4,7 +4,7 @@
  * something.
  */
 
-import { type Clock, systemClock, withinSeconds } from "../base/clock.ts";
+import { type Clock, systemClock } from "../base/clock.ts";
 import { LazygraphError } from "../base/errors.ts";
 import { type Graph, topGraphs } from "../base/graph.ts";
 import { decodeLength } from "../schedule/dispatch.ts";
@@ -17,8 +17,25 @@ import { Cells } from "./cells.ts";
 export type CalibrationTable = "none" | "tops" | "exact";
 
 const TICK_SECONDS = 0.1;
+/** An engine that is there takes a table between two wakings. */
+const TABLE_SECONDS_MAX = 60;
+/** Without one graph more: a capture takes a fraction of a second, a lost one 60 s to be told. */
+const CAPTURE_SECONDS_MAX = 120;
 /** Without a request of ours an engine is idle at once, unless others use it. */
 const IDLE_SECONDS_MAX = 60;
+
+interface Waiting {
+  readonly isDone: () => boolean;
+  readonly end: () => void;
+}
+
+interface Wait {
+  readonly seconds: number;
+  /** After so many seconds. */
+  readonly expected: () => string;
+  /** @param goesOn begins the seconds anew */
+  readonly isDone: (goesOn: () => void) => boolean;
+}
 
 export class CalibrationControl {
   readonly cells: Cells = new Cells();
@@ -30,56 +47,98 @@ export class CalibrationControl {
   #wanted: CalibrationTable = "none";
   #told: CalibrationTable | undefined;
   #capturing = false;
-  #waiters: { readonly done: () => boolean; readonly resolve: () => void }[] = [];
+  readonly #clock: Clock;
+  readonly #waiting = new Set<Waiting>();
 
-  constructor() {
+  constructor(clock: Clock = systemClock) {
+    this.#clock = clock;
     this.policy = {
       name: "calibration",
       decide: (state, event) => this.#decide(state, event),
     };
   }
 
-  /** Resolves when the engine has been told. */
+  /** Resolves when the engine has been told; every wait rejects ERR_LAZYGRAPH_CALIBRATE in time. */
   async table(table: CalibrationTable): Promise<void> {
     this.#wanted = table;
-    await this.#until(() => this.#told === table);
+    await this.#until({
+      seconds: TABLE_SECONDS_MAX,
+      expected: () => `an engine that takes orders, got no sign of it for ${TABLE_SECONDS_MAX} s`,
+      isDone: () => this.#told === table,
+    });
   }
 
   /** Captures every graph that is missing; resolves when none is left that could be. */
   async captureAll(): Promise<void> {
+    let least = Number.POSITIVE_INFINITY;
     this.#capturing = true;
-    await this.#until(() => {
-      const { state } = this;
-      return state !== undefined && state.capturing === undefined && left(state) === 0;
-    });
-    this.#capturing = false;
+    try {
+      await this.#until({
+        seconds: CAPTURE_SECONDS_MAX,
+        expected: () => this.#stuck(),
+        isDone: (goesOn) => {
+          const { state } = this;
+          if (state === undefined) return false;
+          const left = missingGraphs(state).length;
+          if (left < least) goesOn();
+          least = Math.min(least, left);
+          return state.capturing === undefined && left === 0;
+        },
+      });
+    } finally {
+      this.#capturing = false;
+    }
+  }
+
+  #stuck(): string {
+    const { state } = this;
+    const got = `none for ${CAPTURE_SECONDS_MAX} s`;
+    if (state === undefined) return `an engine whose graphs can be captured, got ${got}`;
+    const missing = missingGraphs(state);
+    const why = missing[0] && state.graphs.get(missing[0].id)?.reason;
+    const rest = `${missing.length} of ${state.planned.length} graphs are missing`;
+    const last = why === undefined || why === "" ? "" : `, ${why.replace(/\.$/, "")}`;
+    return `captures to go on while nobody else uses the engine, got ${got}: ${rest}${last}`;
   }
 
   /** Resolves when the engine has nothing to do and all its steps have been reported. */
-  async idle(clock: Clock = systemClock): Promise<void> {
+  async idle(): Promise<void> {
     let ticks = 0;
-    let over = false;
-    const idle = this.#until(() => {
-      ticks = this.state?.idle === true ? ticks + 1 : 0;
-      // A batch of steps is told every 100 ms: two wakings later the last one is there.
-      return ticks > 2;
-    }).then(() => {
-      over = true;
+    await this.#until({
+      seconds: IDLE_SECONDS_MAX,
+      expected: () => `an engine that nobody else uses, got ${IDLE_SECONDS_MAX} s of others' work`,
+      isDone: () => {
+        ticks = this.state?.idle === true ? ticks + 1 : 0;
+        // A batch of steps is told every 100 ms: two wakings later the last one is there.
+        return ticks > 2;
+      },
     });
-    await withinSeconds(clock, IDLE_SECONDS_MAX, idle);
-    if (over) return;
-    const got = `${IDLE_SECONDS_MAX} s of others' work`;
-    const message = `Expected an engine that nobody else uses, got ${got}.`;
-    throw new LazygraphError("ERR_LAZYGRAPH_CALIBRATE", message);
   }
 
   /** Ends every wait: the engine is gone. */
   release(): void {
-    for (const { resolve } of this.#waiters.splice(0)) resolve();
+    for (const { end } of [...this.#waiting]) end();
   }
 
-  #until(done: () => boolean): Promise<void> {
-    return new Promise((resolve) => void this.#waiters.push({ done, resolve }));
+  #until({ seconds, expected, isDone }: Wait): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const late = (): void => {
+        this.#waiting.delete(waiting);
+        reject(new LazygraphError("ERR_LAZYGRAPH_CALIBRATE", `Expected ${expected()}.`));
+      };
+      let cancel = this.#clock.after(seconds, late);
+      const goesOn = (): void => {
+        cancel();
+        cancel = this.#clock.after(seconds, late);
+      };
+      const end = (): void => {
+        cancel();
+        this.#waiting.delete(waiting);
+        resolve();
+      };
+      const waiting: Waiting = { isDone: () => isDone(goesOn), end };
+      this.#waiting.add(waiting);
+    });
   }
 
   #decide(state: EngineState, event: EngineEvent): Decision[] {
@@ -112,14 +171,9 @@ export class CalibrationControl {
 
   /** On a tick only: what an event has decided must have been sent before somebody acts on it. */
   #wake(): void {
-    const due = this.#waiters.filter(({ done }) => done());
-    this.#waiters = this.#waiters.filter((waiter) => !due.includes(waiter));
-    for (const { resolve } of due) resolve();
+    const due = [...this.#waiting].filter(({ isDone }) => isDone());
+    for (const { end } of due) end();
   }
-}
-
-function left(state: EngineState): number {
-  return missingGraphs(state).length;
 }
 
 function tableOf(table: CalibrationTable, state: EngineState): DispatchTable {

@@ -4,6 +4,7 @@ import type { AddressInfo } from "node:net";
 import { createServer as createSocket } from "node:net";
 import { join } from "node:path";
 import { describe, expect, onTestFinished, test, vi } from "vitest";
+import type { Graph } from "../../src/base/graph.ts";
 import { type CalibrationOptions, calibrate } from "../../src/calibrate/calibrate.ts";
 import { CalibrationControl } from "../../src/calibrate/control.ts";
 import {
@@ -198,9 +199,50 @@ describe("a calibration", () => {
 
   test("of an engine that others keep at work ends", async () => {
     const clock = new FakeClock();
-    const ended = expect(new CalibrationControl().idle(clock)).rejects.toThrow("nobody else uses");
+    const ended = expect(new CalibrationControl(clock).idle()).rejects.toThrow("nobody else uses");
     clock.advance(61);
     await ended;
+  });
+
+  test("no wait for the engine is without a limit", async () => {
+    const clock = new FakeClock();
+    const control = new CalibrationControl(clock);
+    const wait = { code: "ERR_LAZYGRAPH_CALIBRATE", message: expect.stringMatching(/got no.+ s/) };
+    const ended = [control.table("none"), control.captureAll()].map((waiting) =>
+      expect(waiting).rejects.toMatchObject(wait),
+    );
+    clock.advance(121);
+    await Promise.all(ended);
+    expect(clock.pending).toBe(0);
+  });
+
+  test("captures that go on have the time they need; those that stop end it", async () => {
+    const clock = new FakeClock();
+    const control = new CalibrationControl(clock);
+    const sizes = [1, 2, 4];
+    const graphs = sizes.map((tokens): Graph => ({ id: `FULL:${tokens}`, kind: "FULL", tokens }));
+    const state = createEngineState(graphs);
+    state.ready = true;
+    const tick = () => control.policy.decide(state, { type: "tick", atSeconds: clock.now() });
+    const ended = expect(control.captureAll()).rejects.toMatchObject({
+      code: "ERR_LAZYGRAPH_CALIBRATE",
+      message:
+        "Expected captures to go on while nobody else uses the engine, got none for 120 s: 1 of " +
+        "3 graphs are missing, put off: the engine has work.",
+    });
+    for (const graph of ["FULL:1", "FULL:2"]) {
+      expect(tick()).toContainEqual(expect.objectContaining({ type: "capture" }));
+      Object.assign(state.graphs.get(graph) ?? {}, { status: "captured" });
+      clock.advance(119);
+      tick();
+    }
+    Object.assign(state.graphs.get("FULL:4") ?? {}, { reason: "put off: the engine has work." });
+    clock.advance(119);
+    tick();
+    clock.advance(1);
+    await ended;
+    expect(tick()).not.toContainEqual(expect.objectContaining({ type: "capture" }));
+    expect(clock.pending).toBe(0);
   });
 
   test("ends with its engine", async () => {
