@@ -13,6 +13,7 @@ import { pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
 import Table from "cli-table3";
 import type { Estimate } from "../src/bench/bootstrap.ts";
+import { hostsOf } from "../src/bench/host.ts";
 import { numberText } from "../src/bench/rows.ts";
 import type { CellRun } from "../src/bench/samples.ts";
 import { readHeads, readRun } from "../src/bench/store.ts";
@@ -178,16 +179,6 @@ function printStretches(found: readonly Stretch[]): void {
     ...found.filter((one) => one.mode === mode).map(({ ratio }) => text(ratio)),
   ]);
   table(["mode", ...parts], rows);
-}
-
-/** Lanes differ in their GPU's number alone, and only a controller tells what GPU it is. */
-function hostsOf(runs: readonly CellRun[]): object[] {
-  const hosts = new Map<string, object>();
-  for (const { host } of runs) {
-    const { visibleDevices: _, ...rest } = host;
-    if (!hosts.has(host.name) || host.gpus.length > 0) hosts.set(host.name, rest);
-  }
-  return [...hosts.values()];
 }
 
 const complete: CellRun[] = [];

@@ -1,5 +1,6 @@
 import { readFileSync } from "node:fs";
 import { availableParallelism, cpus, hostname, totalmem } from "node:os";
+import { GIB } from "../base/units.ts";
 import type { HostFacts } from "./samples.ts";
 
 /** The host of the load and, where the benchmark started it, of the engine. */
@@ -19,4 +20,28 @@ export function hostFacts(gpus: readonly string[]): HostFacts {
     coresAllowed: availableParallelism(),
     ...(visibleDevices === undefined ? {} : { visibleDevices }),
   };
+}
+
+/**
+ * The hosts of these runs, each once, whatever their names. Lanes differ in the GPU that they may
+ * see, and only a controller tells what it is: stock's runs name none, and belong to a host that is
+ * otherwise the same.
+ */
+export function hostsOf(runs: readonly { readonly host: HostFacts }[]): HostFacts[] {
+  const hosts = new Map<string, HostFacts>();
+  for (const { host } of runs) {
+    const { visibleDevices: _, ...rest } = host;
+    const key = `${machineOf(host)} ${[...new Set(host.gpus)].sort()}`;
+    const known = hosts.get(key);
+    if (known === undefined || known.gpus.length < host.gpus.length) hosts.set(key, rest);
+  }
+  const found = [...hosts.values()];
+  const told = new Set(found.filter(({ gpus }) => gpus.length > 0).map(machineOf));
+  return found.filter((host) => host.gpus.length > 0 || !told.has(machineOf(host)));
+}
+
+/** What tells one host from another of its name, such as two pods, but for the GPUs. */
+export function machineOf(host: HostFacts): string {
+  const { name, cpus: cores, cpuModel, memoryBytes, node, lazygraph } = host;
+  return JSON.stringify([name, cores, cpuModel, Math.round(memoryBytes / GIB), node, lazygraph]);
 }

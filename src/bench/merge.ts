@@ -2,6 +2,7 @@
 
 import { copyFile } from "node:fs/promises";
 import { join } from "node:path";
+import { machineOf } from "./host.ts";
 import { requireSame, requireSameRequests, requireSameSchedule } from "./matrix.ts";
 import type { RunHead } from "./samples.ts";
 import type { CellName } from "./spec.ts";
@@ -73,7 +74,7 @@ export async function mergeFolders(folders: readonly string[], into: string): Pr
 }
 
 function identityOf({ cell, startedAt, host }: RunHead): string {
-  return JSON.stringify([cell.mode, cell.load, startedAt, host.name]);
+  return JSON.stringify([cell.mode, cell.load, startedAt, machineOf(host)]);
 }
 
 async function takeOver(folder: string, head: RunHead, into: string): Promise<void> {

@@ -9,6 +9,7 @@ import {
 } from "../measure/statistics.ts";
 import { compare, type Estimate, type Estimates, estimate } from "./bootstrap.ts";
 import { isDisturbed } from "./disturbed.ts";
+import { hostsOf } from "./host.ts";
 import { itlMs } from "./latencies.ts";
 import type { Load } from "./load.ts";
 import { type RunFigures, runFigures } from "./run-figures.ts";
@@ -196,17 +197,6 @@ export function summarise({ title, baseline, goodput, runs }: SummaryOptions): S
       return own.figures(goodput, base);
     }),
   };
-}
-
-function hostsOf(runs: readonly CellRun[]): HostFacts[] {
-  const hosts = new Map<string, HostFacts>();
-  for (const { host } of runs) {
-    const key = `${host.name} ${host.node} ${host.lazygraph}`;
-    const known = hosts.get(key);
-    // Only a controller tells the GPUs, so that stock's runs name none.
-    if (known === undefined || known.gpus.length === 0) hosts.set(key, host);
-  }
-  return [...hosts.values()];
 }
 
 /** The runs of one mode under one load. */

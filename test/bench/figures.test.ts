@@ -324,6 +324,21 @@ describe("all runs", () => {
     expect(summarise({ ...summary, runs }).hosts).toHaveLength(2);
   });
 
+  test("of two hosts of one name name both, and each host once", () => {
+    const { host } = cellRun();
+    const on = (...own: Partial<typeof host>[]) =>
+      summarise({ ...summary, runs: own.map((more) => cellRun({ host: { ...host, ...more } })) });
+    expect(on({}, { memoryBytes: 2 ** 36 }).hosts).toHaveLength(2);
+    expect(on({}, { cpuModel: "another" }, {}).hosts).toHaveLength(2);
+    expect(on({ gpus: ["A"] }, {}, { gpus: ["B"] }).hosts.map(({ gpus }) => gpus)).toEqual([
+      ["A"],
+      ["B"],
+    ]);
+    // Stock tells no GPU, a lane sees its own only, an engine may take two.
+    const lanes = on({ visibleDevices: "1" }, { gpus: ["A"] }, { gpus: ["A", "A"] }, {});
+    expect(lanes.hosts).toEqual([{ ...host, gpus: ["A", "A"] }]);
+  });
+
   test("are compared with the baseline, in one figure for the first minute", () => {
     expect(stock?.versusBaseline?.firstMinuteSavedSeconds).toBeUndefined();
     const saved = idle?.versusBaseline?.firstMinuteSavedSeconds;

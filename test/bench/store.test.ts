@@ -175,6 +175,12 @@ describe("merging", () => {
     expect(await readHeads(two)).toHaveLength(1);
   });
 
+  test("takes runs of two hosts of one name that began in one millisecond", async () => {
+    const twin = { ...stock, host: { ...stock.host, memoryBytes: 2 ** 36 } };
+    const into = join(await temporaryFolder(), "all");
+    expect(await mergeFolders([await folderWith(stock), await folderWith(twin)], into)).toBe(2);
+  });
+
   test("refuses two different modes or loads of one name", async () => {
     const different = cellRun({ mode: { command: ["other", "{port}"] } });
     const folders = [await folderWith(stock), await folderWith(different)];
