@@ -46,7 +46,8 @@ Rows are \`seconds,prompt_tokens,output_tokens\`. Lengths are those that the ser
 where it tells none, four bytes of request make a token of prompt and an event with content one of
 output, and the end says of how many. vLLM tells usage in every stream with
 --enable-force-include-usage. Chat, completions, responses and messages are read, streamed or whole,
-plain or as gzip, br, deflate or zstd. What is no row is counted by its reason.
+plain or as gzip, br, deflate or zstd. What is no row is counted by its reason. WebSockets, CONNECT
+and TRACE are not passed on, but refused.
 
 Examples:
   lazygraph record --upstream http://127.0.0.1:8000 --output monday.csv.gz

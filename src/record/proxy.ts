@@ -7,12 +7,15 @@ import {
   createServer,
   type IncomingHttpHeaders,
   type IncomingMessage,
+  request as requestPlain,
   type Server,
   type ServerResponse,
 } from "node:http";
-import { pipeline } from "node:stream";
+import { request as requestSecure } from "node:https";
+import { pipeline, type Readable } from "node:stream";
 import type { Dispatcher } from "undici";
 import type { ErrorCode } from "../base/errors.ts";
+import { shownWhole } from "../base/shown.ts";
 import { publishProblem } from "../engine/events.ts";
 import { isGenerating } from "../measure/generating.ts";
 import { connectionFailure, httpClient, isClosedConnection } from "../measure/http-client.ts";
@@ -20,6 +23,7 @@ import type { ServerAddress } from "../measure/server-address.ts";
 import { type RequestBody, takeBody } from "./body.ts";
 import type { TraceRecorder } from "./recorder.ts";
 import type { RecordedRequest } from "./request.ts";
+import { targetOf, WHOLE_SERVER } from "./target.ts";
 
 const UPSTREAM: ErrorCode = "ERR_LAZYGRAPH_UPSTREAM";
 const CONNECTIONS_MAX = 8192;
@@ -39,6 +43,20 @@ const HOP_BY_HOP: ReadonlySet<string> = new Set([
 /** Of the way here: Node has answered it already. */
 const OF_THE_WAY: ReadonlySet<string> = new Set([...HOP_BY_HOP, "host", "expect"]);
 
+interface Refusal {
+  readonly status: number;
+  readonly code: string;
+  readonly message: string;
+}
+
+/** `Dispatcher.ResponseData`, or as much of it as Node's own client tells. */
+interface Answer {
+  readonly statusCode: number;
+  readonly statusText: string;
+  readonly headers: IncomingHttpHeaders;
+  readonly body: Readable;
+}
+
 /** @param upstream with the key that is sent where a client brings none */
 export function createRecordingProxy(upstream: ServerAddress, recorder: TraceRecorder): Server {
   let told = false;
@@ -53,6 +71,14 @@ export function createRecordingProxy(upstream: ServerAddress, recorder: TraceRec
       if (fault !== undefined) tell(fault);
     });
   });
+  // Without a listener Node cuts the connection.
+  server.on("connect", (_, socket) => {
+    socket.on("error", () => socket.destroy());
+    const body = bodyOf(noMethod("CONNECT"));
+    const head = ["HTTP/1.1 501 Not Implemented", "Content-Type: application/json"];
+    const rest = [`Content-Length: ${Buffer.byteLength(body)}`, "Connection: close", "", body];
+    socket.end([...head, ...rest].join("\r\n"));
+  });
   server.headersTimeout = HEADERS_TIMEOUT_MS;
   server.requestTimeout = 0;
   server.maxConnections = CONNECTIONS_MAX;
@@ -66,10 +92,16 @@ async function relay(
   upstream: ServerAddress,
   recorder: TraceRecorder,
 ): Promise<string | undefined> {
-  const { method = "GET", url = "/" } = incoming;
-  const generating = isGenerating(method, url);
+  const { method = "GET", url = "/", headers } = incoming;
+  const target = targetOf(method, url);
+  const generating = target !== undefined && isGenerating(method, target);
   const recorded = generating ? recorder.arrived() : undefined;
   if (!generating) recorder.passed();
+  const refusal = refusalOf(method, headers);
+  if (target === undefined || refusal !== undefined) {
+    tellClient(response, refusal ?? noTarget(method, url));
+    return undefined;
+  }
   const gone = new AbortController();
   response.on("close", () => {
     if (response.writableFinished) return;
@@ -79,7 +111,11 @@ async function relay(
   incoming.on("data", (chunk: Buffer) => recorded?.body(chunk.length));
   try {
     const body = await takeBody(incoming);
-    const answer = await ask(incoming, upstream, body, gone.signal);
+    const own = { ...upstream.headers, ...passed(headers, OF_THE_WAY) };
+    const about = { upstream, headers: own, body, signal: gone.signal };
+    const answer = await (target === WHOLE_SERVER
+      ? askWholeServer(about)
+      : ask(about, method, target, (status, hints) => passHint(incoming, response, status, hints)));
     passBack(answer, response, recorded);
     return undefined;
   } catch (error) {
@@ -89,20 +125,49 @@ async function relay(
   }
 }
 
+/** What can't be passed on, and would be something else if it were passed on in part. */
+function refusalOf(method: string, { upgrade }: IncomingHttpHeaders): Refusal | undefined {
+  // A server may leave any other protocol alone, but this one is all that its client speaks.
+  if (upgrade?.toLowerCase() === "websocket") {
+    const message = "Expected a request over HTTP, got a WebSocket: connect to the server itself.";
+    return { status: 501, code: "ERR_HTTP_UPGRADE", message };
+  }
+  // Its answer holds the request, and with it the key that was added here.
+  return method === "TRACE" ? noMethod(method) : undefined;
+}
+
+function noMethod(method: string): Refusal {
+  const message = `Expected a request for an OpenAI API, got the method ${method}.`;
+  return { status: 501, code: "ERR_HTTP_METHOD", message };
+}
+
+function noTarget(method: string, url: string): Refusal {
+  const message = `Expected ${method} with a path such as /v1/models, got ${shownWhole(url)}.`;
+  return { status: 400, code: "ERR_HTTP_TARGET", message };
+}
+
+interface Asked {
+  readonly upstream: ServerAddress;
+  /** What the client brings beats what the command was given. */
+  readonly headers: IncomingHttpHeaders;
+  readonly body: RequestBody;
+  readonly signal: AbortSignal;
+}
+
 async function ask(
-  { method = "GET", url = "/", headers }: IncomingMessage,
-  upstream: ServerAddress,
-  body: RequestBody,
-  signal: AbortSignal,
-): Promise<Dispatcher.ResponseData> {
+  { upstream, headers, body, signal }: Asked,
+  method: string,
+  target: string,
+  onHint: (status: number, headers: { link?: string | string[] }) => void,
+): Promise<Answer> {
   const request: Dispatcher.RequestOptions = {
     origin: upstream.origin,
-    path: upstream.path(url),
+    path: upstream.path(target),
     method,
-    // What the client brings beats what the command was given.
-    headers: { ...upstream.headers, ...passed(headers, OF_THE_WAY) },
+    headers,
     body: body.whole ?? body.stream ?? null,
     signal,
+    onInfo: (info) => onHint(info.statusCode, info.headers),
   };
   try {
     return await httpClient().request(request);
@@ -113,6 +178,38 @@ async function ask(
   }
 }
 
+/** By Node's client: undici has no such request. */
+function askWholeServer({ upstream, headers, body, signal }: Asked): Promise<Answer> {
+  const send = upstream.origin.startsWith("https:") ? requestSecure : requestPlain;
+  const options = { method: "OPTIONS", path: WHOLE_SERVER, headers, signal, agent: false } as const;
+  return new Promise((resolve, reject) => {
+    const request = send(upstream.origin, options, (answer) => {
+      const { statusCode = 0, statusMessage = "" } = answer;
+      resolve({ statusCode, statusText: statusMessage, headers: answer.headers, body: answer });
+    });
+    request.on("error", reject);
+    if (body.stream === undefined) request.end(body.whole);
+    else pipeline(body.stream, request, () => {});
+  });
+}
+
+/** Answers before the answer: 102 and 103. Clients of HTTP/1.0 know none. */
+function passHint(
+  { httpVersion }: IncomingMessage,
+  response: ServerResponse,
+  status: number,
+  { link }: { link?: string | string[] },
+): void {
+  if (httpVersion === "1.0" || response.headersSent) return;
+  if (status === 102) response.writeProcessing();
+  if (status !== 103 || link === undefined) return;
+  try {
+    response.writeEarlyHints({ link });
+  } catch {
+    // Node doesn't write every link that a server may: the answer has all of them.
+  }
+}
+
 function passed(headers: IncomingHttpHeaders, dropped: ReadonlySet<string>): IncomingHttpHeaders {
   const named = new Set(headers.connection?.toLowerCase().split(/\s*,\s*/));
   const kept = Object.entries(headers).filter(([name]) => !dropped.has(name) && !named.has(name));
@@ -120,7 +217,7 @@ function passed(headers: IncomingHttpHeaders, dropped: ReadonlySet<string>): Inc
 }
 
 function passBack(
-  { statusCode, statusText, headers, body }: Dispatcher.ResponseData,
+  { statusCode, statusText, headers, body }: Answer,
   response: ServerResponse,
   recorded: RecordedRequest | undefined,
 ): void {
@@ -129,6 +226,12 @@ function passBack(
   response.writeHead(statusCode, statusText, passed(headers, HOP_BY_HOP));
   // The first byte of a stream may come long after its head.
   response.flushHeaders();
+  if (statusCode === 304) {
+    // It may tell a length, and has no body: undici misses one.
+    body.on("error", () => {}).resume();
+    response.end();
+    return;
+  }
   pipeline(body, response, (error) => {
     recorded?.end(error === null || error === undefined ? undefined : connectionFailure(error));
   });
@@ -142,7 +245,16 @@ function refuse(response: ServerResponse, upstream: ServerAddress, error: unknow
     response.destroy();
     return message;
   }
-  response.writeHead(502, { "content-type": "application/json" });
-  response.end(JSON.stringify({ error: { message, type: "upstream_error", code: UPSTREAM } }));
+  tellClient(response, { status: 502, code: UPSTREAM, message });
   return message;
+}
+
+function tellClient(response: ServerResponse, refusal: Refusal): void {
+  response.writeHead(refusal.status, { "content-type": "application/json" });
+  response.end(bodyOf(refusal));
+}
+
+function bodyOf({ status, code, message }: Refusal): string {
+  const type = status === 502 ? "upstream_error" : "invalid_request_error";
+  return JSON.stringify({ error: { message, type, code } });
 }

@@ -1,10 +1,11 @@
 import { once } from "node:events";
 import { existsSync } from "node:fs";
-import { createServer } from "node:http";
-import type { AddressInfo } from "node:net";
+import { createServer, type IncomingMessage } from "node:http";
+import { type AddressInfo, connect } from "node:net";
 import { join } from "node:path";
+import { text } from "node:stream/consumers";
 import OpenAI from "openai";
-import { beforeAll, describe, expect, onTestFinished, test } from "vitest";
+import { beforeAll, beforeEach, describe, expect, onTestFinished, test } from "vitest";
 import { ServerAddress } from "../../src/measure/server-address.ts";
 import { createRecordingProxy } from "../../src/record/proxy.ts";
 import { createTraceRecorder } from "../../src/record/recorder.ts";
@@ -179,5 +180,95 @@ describe("what can't work ends in one sentence", () => {
     expect(code).toBe(1);
     expect(stderr).toContain("Expected a free address for --listen");
     expect(existsSync(file)).toBe(false);
+  });
+});
+
+describe("forms of requests", () => {
+  let asked: IncomingMessage[];
+  let counts: () => Promise<object>;
+  /** All that comes back for a head, whose connection ends with its answer. */
+  let send: (line: string, ...headers: string[]) => Promise<string>;
+
+  beforeEach(async () => {
+    asked = [];
+    const server = createServer((request, response) => {
+      asked.push(request);
+      if (request.url?.endsWith("/hints")) {
+        response.writeProcessing();
+        response.writeEarlyHints({ link: "</a>; rel=preload" });
+      }
+      if (request.url?.endsWith("/same")) response.writeHead(304, { "content-length": 5 });
+      response.end();
+    }).listen(0, "127.0.0.1");
+    onTestFinished(() => void server.close());
+    await once(server, "listening");
+    const { port } = server.address() as AddressInfo;
+    const { url, recorder } = await proxy(`http://key@127.0.0.1:${port}/base/v1`);
+    counts = () => recorder.close();
+    send = async (line, ...headers) => {
+      const socket = connect(Number(new URL(url).port), "127.0.0.1");
+      socket.write([line, "Host: x", ...headers, "", ""].join("\r\n"));
+      return text(socket);
+    };
+  });
+
+  test.for([
+    ["OPTIONS *", "*"],
+    ["OPTIONS http://x", "*"],
+    ["OPTIONS /v1/models", "/base/v1/models"],
+    ["GET http://x", "/base/"],
+    ["GET HTTPS://x:1?a=b", "/base/?a=b"],
+    ["GET http://x/v1/models?a=/b", "/base/v1/models?a=/b"],
+    ["HEAD //x/v1", "/base//x/v1"],
+  ] as const)("%s asks the server for %s", async ([line, path]) => {
+    const answer = await send(`${line} HTTP/1.1`, "Connection: close");
+    expect(answer).toMatch(/^HTTP\/1.1 200 OK\r\n/);
+    expect(asked.map(({ url, headers }) => [url, headers.authorization])).toEqual([
+      [path, "Basic a2V5Og=="],
+    ]);
+  });
+
+  test("a client that takes it for its proxy is recorded, too", async () => {
+    await send("POST http://x/v1/completions HTTP/1.1", "Content-Length: 0", "Connection: close");
+    expect(asked).toHaveLength(1);
+    expect(await counts()).toMatchObject({ unanswered: 1, passed: 0 });
+  });
+
+  test.for([
+    ["GET *", 400, "ERR_HTTP_TARGET", "Connection: close"],
+    ["TRACE /", 501, "ERR_HTTP_METHOD", "Connection: close"],
+    ["CONNECT x:443", 501, "ERR_HTTP_METHOD", "Connection: close"],
+    [
+      "GET /v1/realtime",
+      501,
+      "ERR_HTTP_UPGRADE",
+      "Connection: close, upgrade\r\nUpgrade: WebSocket",
+    ],
+  ] as const)("%s is refused with a sentence", async ([line, status, code, header]) => {
+    const answer = await send(`${line} HTTP/1.1`, header);
+    expect(answer).toMatch(new RegExp(`^HTTP/1.1 ${status} `));
+    expect(answer).toMatch(/"Expected .+, got .+\."/);
+    expect(answer).toContain(`"code":"${code}"`);
+    expect(asked).toEqual([]);
+  });
+
+  test("an offer to speak another protocol is left alone", async () => {
+    const offer = ["Connection: close, upgrade", "Upgrade: h2c"];
+    expect(await send("GET /v1/models HTTP/1.1", ...offer)).toMatch(/^HTTP\/1.1 200 /);
+    expect(asked[0]?.headers).not.toHaveProperty("upgrade");
+  });
+
+  test("what comes before an answer is passed on, but to clients of HTTP/1.0", async () => {
+    const interim = await send("GET /hints HTTP/1.1", "Connection: close");
+    expect(interim.match(/HTTP\/1.1 \d+|Link: .*/g)).toEqual([
+      ...["HTTP/1.1 102", "HTTP/1.1 103", "Link: </a>; rel=preload", "HTTP/1.1 200"],
+    ]);
+    expect(await send("GET /hints HTTP/1.0")).toMatch(/^HTTP\/1.1 200 /);
+  });
+
+  test("an answer without a body that tells a length leaves the connection open", async () => {
+    const again = "GET /v1/models HTTP/1.1\r\nHost: x\r\nConnection: close";
+    const answers = await send("GET /same HTTP/1.1", `\r\n${again}`);
+    expect(answers.match(/HTTP\/1.1 \d+/g)).toEqual(["HTTP/1.1 304", "HTTP/1.1 200"]);
   });
 });
