@@ -16,18 +16,16 @@ export const MAIN: string = join(ROOT, "dist/cli/main.js");
 export const SIMULATED_ENGINE: string = join(ROOT, "dist/cli/simulated-engine.js");
 
 export function setup(): void {
-  if (existsSync(MAIN) && newest("src") <= statSync(MAIN).mtimeMs) return;
+  if (existsSync(MAIN) && newest(join(ROOT, "src")) <= statSync(MAIN).mtimeMs) return;
   execFileSync(process.execPath, [join(ROOT, "scripts/build-ts.mjs")], { stdio: "inherit" });
 }
 
-function filesOf(folder: string): string[] {
-  const files = readdirSync(folder, { recursive: true, withFileTypes: true });
-  return files
-    .filter((file) => file.isFile())
-    .map(({ parentPath, name }) => join(parentPath, name));
-}
-
-/** When a file of this folder was last changed, in milliseconds of the epoch. */
-function newest(folder: string): number {
-  return Math.max(0, ...filesOf(join(ROOT, folder)).map((file) => statSync(file).mtimeMs));
+/**
+ * When a folder or anything in it was last changed, in milliseconds of the epoch. Folders count as
+ * files do: theirs is when a file came or went.
+ */
+export function newest(folder: string): number {
+  const inside = readdirSync(folder, { recursive: true, encoding: "utf8" });
+  const paths = ["", ...inside].map((name) => join(folder, name));
+  return paths.reduce((latest, path) => Math.max(latest, statSync(path).mtimeMs), 0);
 }
