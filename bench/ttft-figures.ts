@@ -13,6 +13,7 @@ import { pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
 import Table from "cli-table3";
 import type { Estimate } from "../src/bench/bootstrap.ts";
+import { simulatedNote } from "../src/bench/cautions.ts";
 import { hostsOf } from "../src/bench/host.ts";
 import { numberText } from "../src/bench/rows.ts";
 import type { CellRun } from "../src/bench/samples.ts";
@@ -203,9 +204,8 @@ const costs = AROUND_FILL.flatMap(
   (load) => fillCost(complete, load, values.mode, values.baseline) ?? [],
 );
 const parts = stretches(complete, SAME_SCHEDULE, values.baseline, STRETCHES);
-if (simulated.length > 0) {
-  console.log(`SIMULATED: no GPU was used; times come from a cost profile (${simulated[0]}).`);
-}
+const note = simulatedNote(complete.map(({ cell, simulated }) => ({ mode: cell.mode, simulated })));
+if (note !== undefined) console.log(note);
 for (const run of left) console.log(`PARTIAL, left out: ${run}`);
 printVerdicts(found);
 printFillCost(costs);

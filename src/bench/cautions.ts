@@ -22,7 +22,7 @@ export function cautions(summary: Summary): string[] {
     runs.map((run) => ({ run, name: `${mode}, ${load}, run ${run.run}` })),
   );
   return [
-    simulatedNote(summary),
+    simulatedNote(summary.cells),
     partialNote(runs),
     failedNote(summary),
     lateNote(runs),
@@ -31,10 +31,17 @@ export function cautions(summary: Summary): string[] {
   ].filter((note) => note !== undefined);
 }
 
-function simulatedNote({ simulated, cells }: Summary): string | undefined {
-  if (!simulated) return undefined;
-  const profiles = [...new Set(cells.flatMap((cell) => cell.simulated ?? []))];
-  return `SIMULATED: no GPU was used; times come from a cost profile (${profiles.join("; ")}).`;
+/** Which figures no GPU had a part in: one report may have modes of both kinds. */
+export function simulatedNote(
+  cells: readonly { readonly mode: string; readonly simulated?: string | undefined }[],
+): string | undefined {
+  const found = cells.filter(({ simulated }) => simulated !== undefined);
+  if (found.length === 0) return undefined;
+  const profiles = [...new Set(found.map(({ simulated }) => simulated))].join("; ");
+  const modes = [...new Set(found.map(({ mode }) => mode))].join(", ");
+  const [which, rest] =
+    found.length === cells.length ? ["", ""] : [` for ${modes}`, "; the other modes are measured"];
+  return `SIMULATED: no GPU was used${which}; times come from a cost profile (${profiles})${rest}.`;
 }
 
 function partialNote(runs: readonly NamedRun[]): string | undefined {

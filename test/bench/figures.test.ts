@@ -318,6 +318,20 @@ describe("all runs", () => {
     expect(one?.throughputPerSecond?.mean).toBe(0.25);
   });
 
+  test("of both kinds say which of them no GPU had a part in", () => {
+    const [real, simulated] = ["stock", "idle"].map((mode) =>
+      cellRun({ cell: { mode, load: "load", run: 1 } }),
+    ) as [CellRun, CellRun];
+    const said = (...runs: CellRun[]) => markdownOf(summarise({ ...summary, runs })).split("\n")[2];
+    const made = { ...simulated, simulated: "a profile" };
+    expect(said(real, made)).toBe(
+      "**SIMULATED: no GPU was used for idle; times come from a cost profile (a profile); " +
+        "the other modes are measured.**",
+    );
+    expect(said(made)).toMatch(/^\*\*SIMULATED: no GPU was used; .+ \(a profile\)\.\*\*$/);
+    expect(said(real)).not.toContain("SIMULATED");
+  });
+
   test("of two versions on one host name both", () => {
     const { host } = cellRun();
     const runs = ["1", "2"].map((lazygraph) => cellRun({ host: { ...host, lazygraph } }));
