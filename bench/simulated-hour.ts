@@ -31,7 +31,7 @@ async function child(folder: string, name: (typeof POLICIES)[number]): Promise<v
   const { loadProfile } = await from<Profiles>("profile/load.ts");
   const { readTrace } = await from<Traces>("trace/trace.ts");
   const profile = loadProfile();
-  const trace = join(ROOT, "traces/azure-llm-2023-conversation.csv.gz");
+  const trace = join(ROOT, "traces/azure-llm-2023-conversation.csv.xz");
   const started = process.cpuUsage();
   const run = await simulate({
     profile,

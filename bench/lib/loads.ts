@@ -6,7 +6,7 @@ import { readTrace, type TraceRequest } from "../../src/trace/trace.ts";
 import type { Load } from "./added.ts";
 
 const TRACE = fileURLToPath(
-  new URL("../../traces/azure-llm-2023-conversation.csv.gz", import.meta.url),
+  new URL("../../traces/azure-llm-2023-conversation.csv.xz", import.meta.url),
 );
 
 export const conversation = (speed: number, seconds?: number): Load => ({

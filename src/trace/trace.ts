@@ -75,7 +75,7 @@ const SPAN_SECONDS_MAX = 10 * 366 * 24 * 3600;
 
 /**
  * Reads a trace request by request: that of a file, or one that is shipped, by its name without
- * `.csv.gz`.
+ * `.csv.xz`.
  *
  * @throws LazygraphError `ERR_LAZYGRAPH_TRACE` with file, line and expectation: a file that can't
  * be read, no known format, a hole, unsorted or negative times, compressed bytes cut short.

@@ -15,7 +15,7 @@ import { finish } from "./helpers/command.ts";
 import { temporaryFolder } from "./helpers/folder.ts";
 
 const conversation = fileURLToPath(
-  new URL("../../traces/azure-llm-2023-conversation.csv.gz", import.meta.url),
+  new URL("../../traces/azure-llm-2023-conversation.csv.xz", import.meta.url),
 );
 const HEADER = "seconds,prompt_tokens,output_tokens\n";
 

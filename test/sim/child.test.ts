@@ -19,7 +19,7 @@ import { MAIN, SIMULATED_ENGINE } from "../helpers/built.ts";
 import { EventLog } from "../helpers/events.ts";
 
 const trace = fileURLToPath(
-  new URL("../../traces/azure-llm-2023-conversation.csv.gz", import.meta.url),
+  new URL("../../traces/azure-llm-2023-conversation.csv.xz", import.meta.url),
 );
 const checkout = fileURLToPath(new URL("../..", import.meta.url));
 

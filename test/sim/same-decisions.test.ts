@@ -24,7 +24,7 @@ import { Session } from "../../src/wire/session.ts";
 
 const profile = loadProfile();
 const conversation = fileURLToPath(
-  new URL("../../traces/azure-llm-2023-conversation.csv.gz", import.meta.url),
+  new URL("../../traces/azure-llm-2023-conversation.csv.xz", import.meta.url),
 );
 
 interface Recorded {

@@ -16,7 +16,7 @@ import { readTrace, type TraceRequest } from "../../src/trace/trace.ts";
 import { roomyProfile, tinyProfile } from "./helpers.ts";
 
 const conversation = fileURLToPath(
-  new URL("../../traces/azure-llm-2023-conversation.csv.gz", import.meta.url),
+  new URL("../../traces/azure-llm-2023-conversation.csv.xz", import.meta.url),
 );
 const profile = loadProfile();
 

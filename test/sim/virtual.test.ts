@@ -13,7 +13,7 @@ import { MODES } from "../../src/wire/protocol.ts";
 import { roomyProfile, set } from "./helpers.ts";
 
 const conversation = fileURLToPath(
-  new URL("../../traces/azure-llm-2023-conversation.csv.gz", import.meta.url),
+  new URL("../../traces/azure-llm-2023-conversation.csv.xz", import.meta.url),
 );
 const profile = loadProfile();
 /** Captures nothing, dispatches nothing, decides nothing. */

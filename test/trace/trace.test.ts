@@ -1,14 +1,15 @@
 import { execFileSync } from "node:child_process";
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { gunzipSync, gzipSync } from "node:zlib";
+import { gzipSync } from "node:zlib";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { openTraceBytes } from "../../src/trace/source.ts";
 import { readTrace, type TraceOptions, type TraceRequest } from "../../src/trace/trace.ts";
 
 const conversation = fileURLToPath(
-  new URL("../../traces/azure-llm-2023-conversation.csv.gz", import.meta.url),
+  new URL("../../traces/azure-llm-2023-conversation.csv.xz", import.meta.url),
 );
 
 let folder: string;
@@ -21,6 +22,13 @@ async function read(file: string, options?: TraceOptions): Promise<TraceRequest[
   const requests: TraceRequest[] = [];
   for await (const request of readTrace(file, options)) requests.push(request);
   return requests;
+}
+
+/** Of the shipped one, packed as most traces are. */
+async function gzipped(): Promise<Buffer> {
+  const parts: Uint8Array[] = [];
+  for await (const part of await openTraceBytes(conversation)) parts.push(part);
+  return gzipSync(Buffer.concat(parts));
 }
 
 test("a shipped trace by its name, which is no path of this folder", async () => {
@@ -173,7 +181,7 @@ describe("a bad trace is one sentence with file, line and expectation", () => {
   });
 
   test("gzip cut short, after the rows that are whole", async () => {
-    const whole = await readFile(conversation);
+    const whole = await gzipped();
     const file = await fileOf(whole.subarray(0, whole.length / 2), "cut.csv.gz");
     const requests: TraceRequest[] = [];
     const reading = async () => {
@@ -201,7 +209,7 @@ describe("a bad trace is one sentence with file, line and expectation", () => {
   });
 
   test("damaged gzip", async () => {
-    const damaged = gzipSync(gunzipSync(await readFile(conversation)));
+    const damaged = await gzipped();
     damaged.fill(0xff, 1000, 2000);
     await expect(read(await fileOf(damaged, "damaged.gz"))).rejects.toThrow(
       expect.objectContaining({ code: "ERR_LAZYGRAPH_TRACE" }),
