@@ -15,6 +15,7 @@ import { launcherCommand } from "../launcher/command.ts";
 import { askLauncher } from "../launcher/status.ts";
 import type { MemoryOptions } from "../memory/options.ts";
 import { monotonicSeconds, spanWriter } from "../startup/spans.ts";
+import { endpointsOf } from "../wire/endpoint.ts";
 import type { Mode } from "../wire/protocol.ts";
 import { type CacheUse, cacheUse, startCaches } from "./cache-use.ts";
 import { type Child, type ChildEnd, startChild, startExitCode } from "./child.ts";
@@ -61,6 +62,7 @@ export const RUN_OPTIONS: OptionSpec = {
   ...PRESET_OPTIONS,
   mode: "string",
   endpoint: "string",
+  controller: "string",
   engine: "string",
   launcher: "string",
   caches: "string",
@@ -92,6 +94,11 @@ ${PRESET_HELP}
   --endpoint ENDPOINT   where the engine connects: tcp://HOST:PORT or ipc://PATH
                         (default: a socket file that is this user's alone; for a container on the
                         host's network tcp://127.0.0.1:0, any free port)
+  --controller ENDPOINT where a controller listens already, such as a gateway's: the engine joins
+                        that one, and none is started here. Several with commas, as for
+                        LAZYGRAPH_ENDPOINT; the engine's keys are in LAZYGRAPH_ENGINE_KEYS. Beside it
+                        go --mode (until that controller says otherwise), --engine, --launcher and
+                        --caches
 ${KEY_HELP}
   --engine NAME         the engine's logical name (default HOST/MODEL)
   --launcher SOCKET     fork COMMAND from the launcher there, without imports; where that can't be,
@@ -122,12 +129,20 @@ Examples:
   lazygraph run --mode lazy --settle-within 600 --json figures.json -- vllm serve MODEL
 `;
 
+/** What is left to `run` where another controller decides. */
+const BESIDE_CONTROLLER: ReadonlySet<string> = new Set([
+  ...["controller", "mode", "engine", "launcher", "caches", "caches-read-only"],
+  ...[...Object.keys(CONFIG_OPTIONS), "quiet"],
+]);
+
 interface RunOptions {
   /** What a preset set, as a sentence. */
   readonly preset: string | undefined;
   readonly mode: Mode;
   /** Undefined: a private one. */
   readonly endpoint: string | undefined;
+  /** Another one's endpoints: then there is none of our own. */
+  readonly controller: string | undefined;
   readonly engine: string | undefined;
   readonly launcher: string | undefined;
   readonly caches: CacheUse | undefined;
@@ -152,6 +167,7 @@ export async function runRun(argv: readonly string[]): Promise<number> {
   }
   const report = options.json === undefined ? undefined : await openReport(options.json);
   if (isDisabled(process.env)) return runStock(options, report);
+  if (options.controller !== undefined) return runElsewhere(options, options.controller);
   const { mode, settleWithinSeconds, enginesMax } = options;
   if (options.preset !== undefined && !options.quiet) note(options.preset);
   const own = options.endpoint ?? LOOPBACK;
@@ -230,6 +246,7 @@ function runOptions(given: ParsedOptions, words: readonly string[]): RunOptions 
   if (words.length === 0 || words[0] === "") {
     throw new OptionError("--", "Expected a command after `--`, such as `vllm serve MODEL`.");
   }
+  const controller = controllerOption(given);
   const { options, command, sentence } = withPreset(given, words, process.env);
   const endpoint = endpointOption(options);
   // At an address of its own choice it may call this controller by another name.
@@ -240,6 +257,7 @@ function runOptions(given: ParsedOptions, words: readonly string[]): RunOptions 
     preset: sentence,
     mode: modeOption(options, environmentMode(process.env)),
     endpoint,
+    controller,
     engine: engineNameOption(options),
     launcher: options.strings.get("launcher"),
     caches: cacheUse(options),
@@ -256,6 +274,19 @@ function runOptions(given: ParsedOptions, words: readonly string[]): RunOptions 
   };
 }
 
+function controllerOption({ strings, lists, flags }: ParsedOptions): string | undefined {
+  const text = strings.get("controller");
+  if (text === undefined) return undefined;
+  const endpoints = endpointsOf("--controller", text);
+  const names = [...strings.keys(), ...lists.keys(), ...flags];
+  const other = names.find((name) => !BESIDE_CONTROLLER.has(name));
+  if (other === undefined) return endpoints.join(",");
+  throw new OptionError(
+    `--${other}`,
+    `Expected no --${other} beside --controller: give it to the controller there.`,
+  );
+}
+
 /** Without `--`, these words show that a command was meant to follow. */
 function isCommandLike(word: string): boolean {
   return /^(.*\/)?(vllm|python[\d.]*)$/.test(word);
@@ -264,7 +295,7 @@ function isCommandLike(word: string): boolean {
 function ownController(given: string): string {
   return (
     `LAZYGRAPH_ENDPOINT=${given} is not used: \`run\` has a controller of its own. For an engine of ` +
-    "that controller start the command without `run`."
+    "that controller name it with --controller."
   );
 }
 
@@ -274,13 +305,7 @@ async function runCommand(
   report: Report | undefined,
   watch: StartWatch | undefined,
 ): Promise<number> {
-  const environment: NodeJS.ProcessEnv = {
-    ...process.env,
-    ...watch?.variables,
-    LAZYGRAPH_ENDPOINT: controller.endpoint,
-    LAZYGRAPH_MODE: options.mode,
-    ...(options.engine === undefined ? {} : { LAZYGRAPH_ENGINE: options.engine }),
-  };
+  const environment = { ...engineEnvironment(options, controller.endpoint), ...watch?.variables };
   const given = process.env["LAZYGRAPH_ENDPOINT"];
   if (!options.quiet && given) note(ownController(given));
   const child = await start(options, environment);
@@ -304,6 +329,24 @@ async function runCommand(
   release();
   explainEnd(end, following.joined(), options);
   return end.exitCode;
+}
+
+function engineEnvironment({ mode, engine }: RunOptions, endpoint: string): NodeJS.ProcessEnv {
+  return {
+    ...process.env,
+    LAZYGRAPH_ENDPOINT: endpoint,
+    LAZYGRAPH_MODE: mode,
+    ...(engine === undefined ? {} : { LAZYGRAPH_ENGINE: engine }),
+  };
+}
+
+/** An engine of another controller, which tells of it; its log says whether it has joined. */
+async function runElsewhere(options: RunOptions, endpoints: string): Promise<number> {
+  await requirePlugin(options.command, process.env, await launcherPython(options));
+  const child = await start(options, engineEnvironment(options, endpoints));
+  if (typeof child === "number") return child;
+  const { exitCode } = await child.ended;
+  return exitCode;
 }
 
 /** The switch for emergencies: nothing of ours stands between the user and the command. */

@@ -9,6 +9,7 @@ import { text } from "node:stream/consumers";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { noEngineSentence } from "../../src/cli/no-engine.ts";
 import { openReport } from "../../src/cli/report.ts";
+import { createController } from "../../src/controller/controller.ts";
 import { MAIN, SIMULATED_ENGINE } from "../helpers/built.ts";
 import { finish, lazygraph } from "./helpers/command.ts";
 import { temporaryFolder } from "./helpers/folder.ts";
@@ -35,6 +36,32 @@ describe("the command's own", () => {
     const told = "lazygraph: The command has ended, and no engine had joined.\n";
     expect({ code, stderr }).toEqual({ code: 0, stderr: told });
     expect((await finish(withProgram("", "--quiet"))).stderr).toBe("");
+  });
+
+  test("controller may be another one: then there is none of run's own", async () => {
+    const names = ["LAZYGRAPH_ENDPOINT", "LAZYGRAPH_MODE", "LAZYGRAPH_ENGINE"];
+    const program = `
+      console.log(JSON.stringify(${JSON.stringify(names)}.map((name) => process.env[name])));
+      process.exit(3);
+    `;
+    // Nothing of a controller is looked at: neither its keys nor the folder for its socket.
+    const env = { LAZYGRAPH_ENDPOINT: "tcp://other:1", LAZYGRAPH_CONTROLLER_KEYS: "/nowhere" };
+    const options = ["--controller", "tcp://a:5757, tcp://b:5757", "--engine=e", "--mode=lazy"];
+    const { code, stdout, stderr } = await finish(withProgram(program, ...options), env);
+    expect({ code, stderr }).toEqual({ code: 3, stderr: "" });
+    expect(JSON.parse(stdout)).toEqual(["tcp://a:5757,tcp://b:5757", "lazy", "e"]);
+  });
+
+  test("engine joins the controller that --controller names, under its name", async () => {
+    await using controller = createController({ mode: "eager", plan: false });
+    await controller.start();
+    const its = ["--controller", controller.endpoint, "--engine", "e", "--mode", "lazy"];
+    const running = lazygraph(["run", ...its, "--", NODE, SIMULATED_ENGINE, "--speed=50"]);
+    const signal = AbortSignal.timeout(20_000);
+    const engine = await controller.waitForEngine({ engine: "e", phase: "serving", signal });
+    expect(engine.mode).toBe("eager");
+    running.process.kill("SIGTERM");
+    expect((await running.finished).stderr).toBe("");
   });
 
   test("environment may name another controller, which is told not to be used", async () => {
@@ -201,6 +228,15 @@ describe("what can't work ends in one sentence", () => {
     [["--mode", "fast", "--", NODE], '--mode to be eager, lazy or idle, got "fast"'],
     [["--settle-within", "soon", "--", NODE], "--settle-within to be a number of seconds"],
     [["--endpoint", "localhost", "--", NODE], "--endpoint to be an endpoint such as tcp://"],
+    [["--controller", "gateway", "--", NODE], "--controller to be an endpoint such as tcp://"],
+    [
+      ["--controller", "tcp://a:1", "--http", "127.0.0.1:0", "--", NODE],
+      "Expected no --http beside --controller: give it to the controller there.",
+    ],
+    [
+      ["--controller", "tcp://a:1", "--preset", "throughput", "--", NODE],
+      "Expected no --preset beside --controller",
+    ],
     [["--json", "/nonexistent/x.json", "--", NODE], "--json to be a file in a folder"],
     [["--json", tmpdir(), "--", NODE], "--json to be a file"],
     [["--", "env", "LAZYGRAPH_ENDPOINT=tcp://a:5757", NODE], "`run` to choose LAZYGRAPH_ENDPOINT"],
