@@ -143,7 +143,7 @@ def test_deep_nesting_is_an_error_and_not_a_crash() -> None:
 
 
 COVERS = json.loads(
-    (Path(__file__).parents[2] / "test" / "golden" / "covers.json").read_text(encoding="utf-8")
+    gzip.decompress((Path(__file__).parents[2] / "test/golden/covers.json.gz").read_bytes())
 )
 
 

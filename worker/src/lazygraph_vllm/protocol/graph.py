@@ -1,6 +1,6 @@
 """Graphs, steps, and which covers which: the mirror of ``src/base/graph.ts``. Pure.
 
-Both are parts of messages; ``messages`` has the rest. ``test/golden/covers.json`` holds both sides
+Both are parts of messages; ``messages`` has the rest. ``test/golden/covers.json.gz`` holds both sides
 to one rule.
 """
 
