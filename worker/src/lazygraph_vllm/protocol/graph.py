@@ -1,7 +1,7 @@
 """Graphs, steps, and which covers which: the mirror of ``src/base/graph.ts``. Pure.
 
-Both are parts of messages; ``messages`` has the rest. ``test/golden/covers.json.gz`` holds both sides
-to one rule.
+Both are parts of messages; ``messages`` has the rest. ``test/golden/covers.json.gz`` holds both
+sides to one rule.
 """
 
 from __future__ import annotations
