@@ -1,0 +1,72 @@
+#!/bin/sh
+# GuideLLM's Poisson load is none: each of its processes, ten by default, draws gaps between requests from
+# a generator of its own, all with one seed, and adds them to a clock that they share. So every gap comes
+# ten times, mostly in a row: where two requests come close, ten do. The rate is nearly as asked for, but
+# queues, batch sizes and the tail of the time to first token are those of another load.
+# Seen with guidellm 0.8.1, by its scheduler before a backend that does nothing: the output below, for
+# 41 and 382 gaps. GUIDELLM__MAX_WORKER_PROCESSES=1 has Poisson's.
+set -eu
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+cd "$folder"
+python3 -m venv python
+python/bin/pip install -q --no-deps guidellm==0.8.1
+python/bin/pip install -q click==8.4.0 culsans==0.10.0 faker==40.63.0 ftfy==6.3.1 httpx==0.28.1 \
+  jinja2==3.1.6 loguru==0.7.3 more-itertools==11.2.1 msgpack==1.2.4 numpy==2.4.6 protobuf==7.36.2 \
+  pydantic==2.14.4 pydantic-settings==2.16.3 pyyaml==6.0.4 rich==15.0.0 sanic==25.12.1 \
+  tabulate==0.10.0 uvloop==0.23.0 2>pip.log
+
+cat >load.py <<'PY'
+import asyncio
+import statistics
+
+from guidellm.scheduler import AsyncPoissonStrategy, Scheduler
+from guidellm.scheduler.schemas.conversation import ConversationGraph, ConversationNode
+
+
+class Backend:
+    processes_limit = requests_limit = None
+    info = {}
+
+    async def nothing(self):
+        pass
+
+    process_startup = validate = process_shutdown = nothing
+
+    async def resolve(self, request, info, history=None):
+        yield None, info
+
+
+def chat(name):
+    node = ConversationNode(node_id=name, agent_id="user", request=name)
+    return ConversationGraph(graph_id=name, nodes={name: node})
+
+
+async def main():
+    chats = [chat(str(index)) for index in range(401)]
+    times = []
+    load = Scheduler().run(chats, Backend(), AsyncPoissonStrategy(rate=40), None)
+    async for _, _, info, state in load:
+        if info.status == "completed":
+            times.append(info.timings.targeted_start - state.start_time)
+    times.sort()
+    gaps = {round(later - time, 5) for time, later in zip(times, times[1:])}
+    halves = [int(2 * time) for time in times]
+    counts = [halves.count(half) for half in range(max(halves))]
+    spread = statistics.pvariance(counts) / statistics.mean(counts)
+    print(f"{state.num_processes} at work: 400 gaps, {'> 350' if len(gaps) > 350 else '< 60'} of them", end="")
+    print(f" differ; requests in half a second, variance by mean: {'> 6' if spread > 6 else '< 2'}")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
+PY
+for GUIDELLM__MAX_WORKER_PROCESSES in 10 1; do
+  export GUIDELLM__MAX_WORKER_PROCESSES
+  python/bin/python load.py 2>load.log
+done | tee output
+cat >expected <<'TXT'
+10 at work: 400 gaps, < 60 of them differ; requests in half a second, variance by mean: > 6
+1 at work: 400 gaps, > 350 of them differ; requests in half a second, variance by mean: < 2
+TXT
+cmp expected output
