@@ -1,10 +1,9 @@
 #!/bin/sh
-# By OpenTelemetry's openai-v2, the `gen_ai.client.operation.duration` of a streamed chat ends with its
-# head: 0 s for an answer of 1 s. A chat whose reader leaves the loop early has no span, and told to follow
-# the latest conventions, by which others are right, no duration either.
-# Seen with opentelemetry-instrumentation-openai-v2 2.4b0, the newest, on opentelemetry-util-genai 0.4b0
-# (1.3b0, which pip takes, can't be imported by it), and openai 3.51.0: the output below. Its successor of
-# another name, opentelemetry-instrumentation-genai-openai 1.3b0, tells all.
+# By OpenTelemetry's openai-v2, `gen_ai.client.operation.duration` of a streamed chat ends with its head:
+# 0 s for 1 s. A chat whose reader leaves the loop has no span, and told to follow the latest conventions,
+# by which others are right, no duration. Its successor of another name, genai-openai, tells all.
+# Seen with opentelemetry-instrumentation-openai-v2 2.4b0 on opentelemetry-util-genai 0.4b0 (pip's
+# choice, 1.3b0, it can't import), -genai-openai 1.3b0 and openai 3.51.0: the output below.
 set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -20,24 +19,25 @@ import http.server
 import sys
 import threading
 import time
-from importlib import import_module
 
 import openai
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 
+try:
+    from opentelemetry.instrumentation.genai.openai import OpenAIInstrumentor
+except ImportError:
+    from opentelemetry.instrumentation.openai_v2 import OpenAIInstrumentor
+
 
 class Server(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         self.send_response(200)
         self.end_headers()
-        for _ in range(2):
+        for _ in "ab":
             time.sleep(0.5)
             self.wfile.write(b'data: {"choices": [{"index": 0, "delta": {"content": "a"}}]}\n\n')
-
-    def log_message(self, *_):
-        pass
 
 
 class Spans(SpanProcessor):
@@ -45,16 +45,15 @@ class Spans(SpanProcessor):
         print(f" span {(span.end_time - span.start_time) / 1e9:.1f}", end="")
 
 
-server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
+server = http.server.HTTPServer(("127.0.0.1", 0), Server)
 threading.Thread(target=server.serve_forever, daemon=True).start()
 client = openai.OpenAI(api_key="none", base_url=f"http://127.0.0.1:{server.server_port}")
 traces, reader = TracerProvider(), InMemoryMetricReader()
 traces.add_span_processor(Spans())
-instrumentor = import_module(f"opentelemetry.instrumentation.{sys.argv[1]}").OpenAIInstrumentor()
-instrumentor.instrument(tracer_provider=traces, meter_provider=MeterProvider([reader]))
+OpenAIInstrumentor().instrument(tracer_provider=traces, meter_provider=MeterProvider([reader]))
 print(*sys.argv[1:], end=":")
 for _ in client.chat.completions.create(model="m", messages=[], stream=True):
-    if sys.argv[2] == "left":
+    if "left" in sys.argv[1]:
         break
 if data := reader.get_metrics_data():
     for metric in data.resource_metrics[0].scope_metrics[0].metrics:
@@ -63,16 +62,16 @@ if data := reader.get_metrics_data():
 print()
 PY
 for how in read left; do
-  old/bin/python chats.py openai_v2 $how
-  OTEL_SEMCONV_STABILITY_OPT_IN=gen_ai_latest_experimental old/bin/python chats.py openai_v2 $how latest
-  new/bin/python chats.py genai.openai $how
-done | tee output
+  old/bin/python chats.py $how
+  OTEL_SEMCONV_STABILITY_OPT_IN=gen_ai_latest_experimental old/bin/python chats.py $how, latest
+  new/bin/python chats.py $how, successor
+done 2>server.log | tee output
 cat >expected <<'TXT'
-openai_v2 read: span 1.0 duration 0.0
-openai_v2 read latest: span 1.0 duration 1.0
-genai.openai read: span 1.0 duration 1.0
-openai_v2 left: duration 0.0
-openai_v2 left latest:
-genai.openai left: span 0.5 duration 0.5
+read: span 1.0 duration 0.0
+read, latest: span 1.0 duration 1.0
+read, successor: span 1.0 duration 1.0
+left: duration 0.0
+left, latest:
+left, successor: span 0.5 duration 0.5
 TXT
 cmp expected output
