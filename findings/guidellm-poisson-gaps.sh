@@ -11,10 +11,8 @@ trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 python3 -m venv python
 python/bin/pip install -q --no-deps guidellm==0.8.1
-python/bin/pip install -q click==8.4.0 culsans==0.10.0 faker==40.63.0 ftfy==6.3.1 httpx==0.28.1 \
-  jinja2==3.1.6 loguru==0.7.3 more-itertools==11.2.1 msgpack==1.2.4 numpy==2.4.6 protobuf==7.36.2 \
-  pydantic==2.14.4 pydantic-settings==2.16.3 pyyaml==6.0.4 rich==15.0.0 sanic==25.12.1 \
-  tabulate==0.10.0 uvloop==0.23.0 2>pip.log
+python/bin/pip install -q culsans==0.10.0 loguru==0.7.3 msgpack==1.2.4 pydantic==2.14.4 \
+  pydantic-settings==2.16.3 pyyaml==6.0.4 uvloop==0.23.0 2>pip.log
 
 cat >load.py <<'PY'
 import asyncio
