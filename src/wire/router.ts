@@ -192,8 +192,9 @@ class Link implements RouterLink {
     if (curve?.allowedClients !== undefined) {
       this.#guard = await guardClients(this.#context, curve.allowedClients);
     }
-    void this.#watch();
     await this.#socket.bind(endpoint);
+    // Not before: libzmq tells observers of a bind that fails, and its errno is then at times theirs.
+    void this.#watch();
     this.#bound = this.#socket.lastEndpoint ?? endpoint;
     this.#socketFile = await socketFileOf(this.#bound);
     void this.#read();
