@@ -15,6 +15,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench" / "gpu"))
 
 import checks  # noqa: E402
+from process_tree import kill_below, running  # noqa: E402
 
 
 class Engine:
@@ -76,9 +77,17 @@ def test_a_part_that_fails_leaves_no_engine_behind(
     assert [pid for pid in left if running(pid)] == []
 
 
-def running(pid: int) -> bool:
-    """A zombie isn't; who inherits them may not have waited yet."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+def test_what_is_killed_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal comes late where many processes want a core: here it is held up."""
+    above = subprocess.Popen(["sh", "-c", "sleep 600 & echo $!; wait"], stdout=subprocess.PIPE)
+    assert above.stdout is not None
+    below = int(above.stdout.readline())
+    kill = os.kill
+
+    def late(pid: int, signum: int) -> None:
+        threading.Timer(0.3, kill, (pid, signum)).start()
+
+    monkeypatch.setattr(os, "kill", late)
+    kill_below(above.pid)
+    assert not running(below)
+    above.communicate(timeout=60)
