@@ -54,9 +54,9 @@ export interface Launcher {
    * and exit code. Where it can't be forked it is spawned, and a line on its stderr says why.
    */
   spawn(command: readonly string[], options?: SpawnOptions): Promise<ChildProcess>;
-  /** Settles when the launcher has ended, with its exit code. */
+  /** Settles when the launcher has ended, with its exit code; 0 where it was closed unstarted. */
   readonly ended: Promise<number>;
-  /** Ends the launcher; its servers go on. */
+  /** Ends the launcher, which can't be started again; its servers go on. */
   close(): Promise<void>;
 }
 
@@ -141,6 +141,7 @@ export function openLauncher(
   }
 
   let starting: Promise<LauncherStatus> | undefined;
+  let isClosed = false;
   const path = (): string => {
     if (socket !== undefined) return socket;
     throw new LazygraphError(
@@ -151,9 +152,13 @@ export function openLauncher(
   return {
     ended,
     fault: () => fault,
-    start() {
+    async start() {
+      if (isClosed) {
+        const closed = "Expected an open launcher, got a closed one: create another one.";
+        throw new LazygraphError("ERR_LAZYGRAPH_CLOSED", closed);
+      }
       starting ??= begin();
-      return starting;
+      return await starting;
     },
     async status() {
       return askLauncher(path());
@@ -164,6 +169,8 @@ export function openLauncher(
       return spawn(file, args, spawnOptions);
     },
     async close() {
+      isClosed = true;
+      if (child === undefined) end(0);
       if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
       const late = setTimeout(() => child?.kill("SIGKILL"), CLOSE_TIMEOUT_MS);
       child.kill("SIGTERM");

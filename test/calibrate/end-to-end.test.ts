@@ -402,6 +402,10 @@ describe("lazygraph calibrate", () => {
       ["--url=http://a", "--model=m", "--output=/nowhere/p.json", "--", "vllm"],
       "Expected --output to be a file in a folder that can be written",
     ],
+    [
+      ["--url=http://a", "--model=m", "--output=p", "--", "env", "LAZYGRAPH_MODE=idle", "vllm"],
+      "Expected `calibrate` to choose LAZYGRAPH_MODE for its command",
+    ],
   ] as const)("usage error: %j", async ([args, sentence]) => {
     await expect(runCalibrate(args)).rejects.toMatchObject({
       code: "ERR_LAZYGRAPH_OPTION",

@@ -113,6 +113,13 @@ test("servers go on when it is closed", async () => {
   expect(await once(child, "exit")).toEqual([null, "SIGTERM"]);
 });
 
+test("closed before it was started, it has ended, and isn't started any more", async () => {
+  const launcher = createLauncher();
+  await launcher.close();
+  expect(await launcher.ended).toBe(0);
+  await expect(launcher.start()).rejects.toMatchObject({ code: "ERR_LAZYGRAPH_CLOSED" });
+});
+
 test("why it can't be one is told by its own sentence and code", async () => {
   const { folder, env } = await place();
   await writeFile(
