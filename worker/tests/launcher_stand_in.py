@@ -60,11 +60,12 @@ def main() -> object:
     sys.stdout.flush()
     print("to stderr", file=sys.stderr, flush=True)
     if "wait" in words:
-        for number in (signal.SIGUSR1, signal.SIGINT):
-            signal.signal(number, lambda n, _: print(f"got {n}", flush=True))
+        # Blocked and waited for: a handler isn't run where the signal comes just before a sleep.
+        numbers = (signal.SIGUSR1, signal.SIGINT)
+        signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
         print("waits", flush=True)
         while True:
-            time.sleep(60)
+            print(f"got {int(signal.sigwait(numbers))}", flush=True)
     if "stray" in words and os.fork() == 0:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         print("stray", flush=True)

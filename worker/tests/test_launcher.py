@@ -382,6 +382,25 @@ def test_a_signal_that_a_keeper_was_told_and_has_not_read_is_not_lost(launcher: 
     assert (out, process.returncode) == ("", 1)
 
 
+def test_a_signal_that_comes_just_before_a_wait_is_passed_on() -> None:
+    """It interrupts none, like one that another thread takes, and that one can be had at will."""
+    code = """if True:
+        import os, signal, socket, threading, time
+        from lazygraph_vllm.launcher.client import Answers, Server, pass_on
+        own, keepers = socket.socketpair()
+        pass_on(Server(own, os.getpid()))
+        def keeper():
+            time.sleep(0.3)
+            signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+            keepers.sendall(keepers.recv(99))
+        threading.Thread(target=keeper, daemon=True).start()
+        print(Answers(own).next(20))
+    """
+    words = [sys.executable, "-c", code]
+    out = subprocess.run(words, env=environment(), stdout=subprocess.PIPE, text=True, check=True)
+    assert out.stdout == f"{{'signal': {signal.SIGUSR1.value}}}\n"
+
+
 class Mute(socket.socket):
     """A client's connection, of which the keeper is killed before it says anything."""
 

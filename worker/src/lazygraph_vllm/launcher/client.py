@@ -74,7 +74,7 @@ class Server:
         while self._unconfirmed:
             self._signal(self._unconfirmed.pop(0))
         if self._ended is not None:
-            select.select([self._ended], [], [])
+            answers.wait(self._ended, None)
         return {}
 
     def _signal(self, number: int) -> None:
@@ -89,11 +89,16 @@ class Answers:
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._data = b""
+        # A signal that comes just before a wait begins doesn't interrupt it. Open to the end of
+        # this process, as signals may come.
+        self._woken, waker = os.pipe()
+        os.set_blocking(waker, False)
+        signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
 
     def next(self, seconds: float | None) -> dict[str, Any] | None:
         """The next one; ``None`` at the end, or when it doesn't come in time."""
         while b"\n" not in self._data and len(self._data) < ANSWER_BYTES_MAX:
-            if not select.select([self._connection], [], [], seconds)[0]:
+            if not self.wait(self._connection, seconds):
                 return None
             try:
                 data = self._connection.recv(4096)
@@ -108,6 +113,17 @@ class Answers:
         except ValueError:
             return None
         return answer if isinstance(answer, dict) else None
+
+    def wait(self, source: socket.socket | int, seconds: float | None) -> bool:
+        """Whether there is something to read within this time; signals are handled meanwhile."""
+        until = None if seconds is None else time.monotonic() + seconds
+        while True:
+            left = None if until is None else max(0.0, until - time.monotonic())
+            readable = select.select([source, self._woken], [], [], left)[0]
+            if self._woken in readable:
+                os.read(self._woken, 4096)
+            if source in readable or not readable:
+                return source in readable
 
 
 def without_env(command: list[str]) -> tuple[dict[str, str], list[str]]:
