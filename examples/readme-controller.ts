@@ -12,6 +12,6 @@ try {
   const { engine, ...its } = await controller.waitForEngine({ phase: "serving", signal });
   console.log(`${engine} (${its.mode}) serves with ${its.graphsCaptured} of ${its.graphsPlanned}`);
 } catch (error) {
-  if (!stopping.signal.aborted) console.error(`${error}`); // One sentence: why it can't go on.
+  if (!stopping.signal.aborted) console.error(`${error} [${Object(error).code}]`); // Why it can't go on.
   process.exit(stopping.signal.aborted ? 0 : 1);
 }

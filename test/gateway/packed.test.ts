@@ -118,10 +118,10 @@ test("a setting that can't be used is one sentence and exit code 2", async () =>
     [{ LISTEN: "zz" }, /^Expected LISTEN to be HOST:PORT, got "zz"\.\n$/],
     [{ HOLD_MAX: "-4" }, /^Expected HOLD_MAX to be from 0 to 100000, got "-4"\.\n$/],
     [{ LAZYGRAPH_MODE: "fast" }, /^Expected LAZYGRAPH_MODE to be .*, got "fast"\.\n$/],
-    [{ LAZYGRAPH_ENDPOINT: "zz" }, /^Expected endpoint to be an endpoint .*, got "zz"\.\n$/],
-    [{ TRACE_FOLDER: join(folder, "none") }, /^Expected .* to be a new file .* got ENOENT\.\n$/],
-    [{ LAZYGRAPH_ENDPOINT: `tcp://${busy}` }, /^Expected tcp:\S+ to be free, [^\n]+\n$/],
-    [{ LISTEN: busy }, /^listen EADDRINUSE: address already in use [\d.:]+\n$/],
+    [{ LAZYGRAPH_ENDPOINT: "zz" }, /^Expected endpoint to be .*"zz"\. \[ERR_\w+_OPTION\]\n$/],
+    [{ TRACE_FOLDER: join(folder, "none") }, /^Expected .* a new file .* ENOENT\. \[ERR_\w+\]\n$/],
+    [{ LAZYGRAPH_ENDPOINT: `tcp://${busy}` }, /^Expected tcp:.* free, .* \[ERR_\w+_IN_USE\]\n$/],
+    [{ LISTEN: busy }, /^listen EADDRINUSE: address already in use [\d.:]+ \[EADDRINUSE\]\n$/],
   ];
   for (const [more, sentence] of cases) {
     const env = { ...base, ...more };

@@ -11,6 +11,8 @@ import { temporaryFolder } from "../cli/helpers/folder.ts";
 import { failedStart, linkPacked, packInto, ROOT } from "../package/packed.ts";
 
 const SHELL_MS_MAX = 200_000;
+/** In a regular expression. */
+const IN_USE = "\\[ERR_LAZYGRAPH_ADDRESS_IN_USE\\]";
 
 interface Block {
   readonly language: string;
@@ -87,17 +89,20 @@ test("the guide ends with a gateway and a lazily capturing engine", async () => 
   expect(Number(captured)).toBeLessThan(102);
 }, 240_000);
 
-/** The guide's gateway alone, with these changes and variables. */
-async function gatewayFolder(changes: Readonly<Record<string, string>>): Promise<string> {
+/** The guide's files, for which nothing is installed, with these changes to its gateway. */
+async function guideFolder(changes: Readonly<Record<string, string>>): Promise<string> {
   const blocks = blocksOf(await readFile(join(ROOT, "docs", "guide.md"), "utf8"));
-  let code = blocks.find(({ file }) => file === "gateway.mjs")?.code ?? "";
-  for (const [from, to] of Object.entries(changes)) {
-    expect(code).toContain(from);
-    code = code.replace(from, to);
-  }
   const folder = await temporaryFolder();
   await linkPacked(folder);
-  await writeFile(join(folder, "gateway.mjs"), code);
+  for (const { file, code: written } of blocks) {
+    if (file === undefined) continue;
+    let code = written;
+    for (const [from, to] of file === "gateway.mjs" ? Object.entries(changes) : []) {
+      expect(code).toContain(from);
+      code = code.replace(from, to);
+    }
+    await writeFile(join(folder, file), code);
+  }
   return folder;
 }
 
@@ -111,7 +116,7 @@ function gatewayEnvironment(folder: string, port: string): NodeJS.ProcessEnv {
 }
 
 test("the guide's gateway refuses as OpenAI does what it has held too long", async () => {
-  const folder = await gatewayFolder({ "60_000": "50" });
+  const folder = await guideFolder({ "60_000": "50" });
   const port = await freePort();
   const gateway = spawn(process.execPath, ["gateway.mjs"], {
     cwd: folder,
@@ -137,20 +142,71 @@ test("the guide's gateway refuses as OpenAI does what it has held too long", asy
   expect(await closed).toEqual([0, null]);
 }, 120_000);
 
-test("the guide's gateway on a port that is taken: one sentence", async () => {
-  const folder = await gatewayFolder({});
+test("the guide's gateway isn't ready once its engine is dead", async () => {
+  const folder = await guideFolder({});
+  const port = await freePort();
+  const env = { ...gatewayEnvironment(folder, port), ENGINE_PORT: await freePort() };
+  const start = (file: string) => {
+    // In a group of its own: an engine of ours is a process and its child.
+    const { pid = 0 } = spawn(process.execPath, [file], {
+      ...{ cwd: folder, env, detached: true },
+      stdio: ["ignore", "ignore", "inherit"],
+    });
+    const kill = () => process.kill(-pid, "SIGKILL");
+    onTestFinished(() => {
+      try {
+        kill();
+      } catch {
+        // It was killed before.
+      }
+    });
+    return kill;
+  };
+  start("gateway.mjs");
+  const killEngine = start("engine.mjs");
+  const readiness = async () => {
+    const response = await fetch(`http://127.0.0.1:${port}/readyz`).catch(() => undefined);
+    return [response?.status, await response?.json()];
+  };
+  const engine = (connected: boolean) => ({
+    ready: connected,
+    engines: { "engine-0": { connected, phase: "serving" } },
+  });
+  const limit = { timeout: 60_000 };
+  await expect.poll(readiness, limit).toMatchObject([200, engine(true)]);
+  killEngine();
+  await expect.poll(readiness, limit).toMatchObject([503, engine(false)]);
+}, 150_000);
+
+test("a port that is taken, for the guide's gateway and engine: one sentence, a code", async () => {
+  const folder = await guideFolder({});
   const taken = createServer().listen(0, "127.0.0.1");
   onTestFinished(() => void taken.close());
   await once(taken, "listening");
   const { port } = taken.address() as { port: number };
   const own = gatewayEnvironment(folder, String(port));
   const http = await failedStart(["gateway.mjs"], folder, own);
-  expect(http.stderr).toMatch(/^The gateway can't start: [^\n]*EADDRINUSE[^\n]*\n$/);
+  expect(http.stderr).toMatch(/^The gateway can't start: [^\n]* \[EADDRINUSE\]\n$/);
   expect(http.code).toBe(1);
   const endpoint = { ...own, LAZYGRAPH_ENDPOINT: `tcp://127.0.0.1:${port}` };
   const controller = await failedStart(["gateway.mjs"], folder, endpoint);
   expect(controller.stderr).toMatch(
-    new RegExp(`^The gateway can't start: [^\\n]*${port}[^\\n]*\\n$`),
+    new RegExp(`^The gateway can't start: [^\\n]*${port}[^\\n]* ${IN_USE}\\n$`),
   );
   expect(controller.code).toBe(1);
+  const engine = await failedStart(["engine.mjs"], folder, { ...own, ENGINE_PORT: String(port) });
+  expect(engine.stderr).toMatch(
+    new RegExp(`^The engine can't start: [^\\n]*${port}[^\\n]* ${IN_USE}\\n$`),
+  );
+  expect(engine.code).toBe(1);
+}, 120_000);
+
+test("the guide's gateway says in one sentence which setting it can't use", async () => {
+  const folder = await guideFolder({});
+  const own = gatewayEnvironment(folder, "80000");
+  const port = await failedStart(["gateway.mjs"], folder, own);
+  expect(port.stderr).toMatch(/^The gateway can't start: [^\n]* \[ERR_SOCKET_BAD_PORT\]\n$/);
+  const wrong = { ...own, LAZYGRAPH_ENDPOINT: "nowhere" };
+  const endpoint = await failedStart(["gateway.mjs"], folder, wrong);
+  expect(endpoint.stderr).toMatch(/^The gateway can't start: [^\n]* \[ERR_LAZYGRAPH_OPTION\]\n$/);
 }, 120_000);

@@ -93,14 +93,15 @@ test("the README's controller says in one line why it ends", { timeout: 120_000 
   await writeFile(join(folder, "hasty.mjs"), hasty);
   const at = (endpoint: string) => ({ ...process.env, LAZYGRAPH_ENDPOINT: endpoint });
   const late = await failedStart(["hasty.mjs"], folder, at("tcp://127.0.0.1:0"));
-  expect(late.stderr).toMatch(/^[^\n]*(timed out|in time)[^\n]*\n$/);
+  expect(late.stderr).toMatch(/^[^\n]* \[ERR_LAZYGRAPH_ENGINE_TIMEOUT\]\n$/);
   expect(late.code).toBe(1);
   const taken = createServer().listen(0, "127.0.0.1");
   onTestFinished(() => void taken.close());
   await once(taken, "listening");
   const { port } = taken.address() as AddressInfo;
   const busy = await failedStart(["hasty.mjs"], folder, at(`tcp://127.0.0.1:${port}`));
-  expect(busy.stderr).toMatch(new RegExp(`^LazygraphError: [^\\n]*:${port}[^\\n]*\\n$`));
+  const inUse = "\\[ERR_LAZYGRAPH_ADDRESS_IN_USE\\]";
+  expect(busy.stderr).toMatch(new RegExp(`^LazygraphError: [^\\n]*:${port}[^\\n]* ${inUse}\\n$`));
   expect(busy.code).toBe(1);
 });
 

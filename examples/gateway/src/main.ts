@@ -37,7 +37,8 @@ async function start(): Promise<Started> {
 
 /** Almost always a setting that can't be used: a value, a port that is taken, a folder. */
 function failed(error: unknown): never {
-  console.error(error instanceof Error ? error.message : String(error));
+  const { code, message = String(error) } = Object(error);
+  console.error(code === undefined ? message : `${message} [${code}]`);
   process.exit(2);
 }
 
