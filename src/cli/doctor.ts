@@ -28,9 +28,9 @@ import { triedVersions, type VllmVersions, versionsText, vllmVersions } from "./
 
 const HELP = `Usage: lazygraph doctor [options] [-- COMMAND …]
 
-What this host has of what the main job needs: Node, the GPU memory addon, the driver, GPUs,
-nvidia-smi, Python, vLLM and its plugin; each supported or not, why, and what to do. Then the vLLM
-versions that were tried.
+The vLLM versions that were tried. Then what this host has of what the main job needs: Node, the GPU
+memory addon, the driver, GPUs, nvidia-smi, Python, vLLM and its plugin; each supported or not, why,
+and what to do. The last line says whether this host can do it.
 
 With a vLLM command after \`--\`: whether \`lazygraph run\` would have its graphs captured lazily, or
 it would run as stock, and why. Nothing is started, fetched or written, and no GPU memory is taken.
@@ -74,7 +74,8 @@ export async function runDoctor(argv: readonly string[]): Promise<number> {
     const document = { for: role, ok: usable[role], usable, findings, ...survey, vllm: table };
     process.stdout.write(`${JSON.stringify(document, errorsAsObjects)}\n`);
   } else {
-    process.stdout.write(`${reportText(findings, role)}\n\n${versionsText(table)}\n`);
+    // Longer than a terminal is high: what is about this host must be what stays on it.
+    process.stdout.write(`${versionsText(table)}\n\n${reportText(findings, role)}\n`);
   }
   return usable[role] ? EXIT.ok : EXIT.failure;
 }
