@@ -7,8 +7,10 @@ import { expect, test } from "vitest";
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 const PAGES = [
-  ...["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "bench/README.md"],
-  ...["worker/README.md", "deploy/README.md", "examples/gateway/README.md", "traces/README.md"],
+  ...["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"],
+  ...["bench", "findings", "worker", "deploy", "examples/gateway", "traces"].map(
+    (at) => `${at}/README.md`,
+  ),
   ...readdirSync(join(ROOT, "docs"))
     .filter((name) => name.endsWith(".md"))
     .map((name) => `docs/${name}`),
@@ -40,6 +42,13 @@ test.for(PAGES)("%s", (page) => {
       if (!existsSync(file)) return true;
       return anchor !== undefined && file.endsWith(".md") && !anchorsOf(file).has(anchor);
     });
+  expect(lost).toEqual([]);
+});
+
+test.for(PAGES)("%s names files of the repository that are there", (page) => {
+  const text = readFileSync(join(ROOT, page), "utf8");
+  const paths = [...text.matchAll(/`((?:bench|findings|test)\/[\w./-]+)`/g)];
+  const lost = paths.map(([, path = ""]) => path).filter((path) => !existsSync(join(ROOT, path)));
   expect(lost).toEqual([]);
 });
 

@@ -3,7 +3,7 @@
 import { execFile } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, posix } from "node:path";
 import { promisify } from "node:util";
 import { expect, onTestFinished, test } from "vitest";
 import { packInto } from "./packed.ts";
@@ -28,4 +28,33 @@ test("no source maps, which would point at sources that aren't in it, and no scr
   const { scripts } = JSON.parse(await of("package.json"));
   expect(Object.keys(scripts)).toContain("prepack");
   expect(OF_INSTALLS.filter((name) => name in scripts)).toEqual([]);
+  const pages = names.filter((name) => name.endsWith(".md"));
+  expect(pages).toContain("package/docs/guide.md");
+  const dead = await Promise.all(
+    pages.map(async (page) => {
+      const text = await of(page.replace("package/", ""));
+      return deadLinks(page, text, names);
+    }),
+  );
+  expect(dead.flat()).toEqual([]);
+});
+
+/** Links to files, or folders, that aren't in the package. */
+function deadLinks(page: string, text: string, names: readonly string[]): string[] {
+  const links = [...text.matchAll(/\]\(([^)\s]+)\)/g)].map(([, link = ""]) => link);
+  return links
+    .filter((link) => !/^(#|[a-z]+:)/.test(link))
+    .filter((link) => {
+      const [path = ""] = link.split("#");
+      const to = posix.join(posix.dirname(page), path);
+      return !names.some((name) => name === to || name.startsWith(`${to.replace(/\/$/, "")}/`));
+    })
+    .map((link) => `${page}: ${link}`);
+}
+
+test("a link out of the package is found", () => {
+  const names = ["package/README.md", "package/docs/api.md", "package/traces/day.csv"];
+  const text =
+    "[a](../README.md#try-it), [b](#here), [c](https://x), [d](../traces/), [e](../b.md)";
+  expect(deadLinks("package/docs/api.md", text, names)).toEqual(["package/docs/api.md: ../b.md"]);
 });
