@@ -2,7 +2,8 @@
 
 import { once } from "node:events";
 import { rm } from "node:fs/promises";
-import type { Server } from "node:http";
+import type { Server, ServerResponse } from "node:http";
+import { constants } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import { counted } from "../base/counted.ts";
 import { OptionError } from "../base/errors.ts";
@@ -18,7 +19,7 @@ import { type HostPort, hostPortOption, type ParsedOptions, parseOptions } from 
 import { ACCESS_OPTIONS, serverOption } from "./server-options.ts";
 import { stopSignal } from "./stop-signal.ts";
 
-/** For streams under way when it is told to stop; a second signal ends it at once. */
+/** For answers under way when it is told to stop; a second signal ends them at once. */
 const DRAIN_SECONDS_MAX = 30;
 
 const HELP = `Usage: lazygraph record --upstream URL --output FILE [options]
@@ -48,6 +49,10 @@ output, and the end says of how many. vLLM tells usage in every stream with
 --enable-force-include-usage. Chat, completions, responses and messages are read, streamed or whole,
 plain or as gzip, br, deflate or zstd. What is no row is counted by its reason. WebSockets, CONNECT
 and TRACE are not passed on, but refused.
+
+At SIGINT or SIGTERM, and after --seconds, answers under way may end, for up to ${DRAIN_SECONDS_MAX} s; a second
+signal ends them at once. Either way the file is whole and the counts are told. Exit code: 0, also
+where answers were cut after ${DRAIN_SECONDS_MAX} s; 128 and the signal's number after a second signal.
 
 Examples:
   lazygraph record --upstream http://127.0.0.1:8000 --output monday.csv.gz
@@ -88,6 +93,7 @@ export async function runRecord(argv: readonly string[]): Promise<number> {
   );
   const stopping = stopSignal();
   const server = createRecordingProxy(upstream, recorder);
+  const underWay = answersOf(server);
   let url: string;
   try {
     url = await listen(server, address, { option: "--listen" });
@@ -98,30 +104,62 @@ export async function runRecord(argv: readonly string[]): Promise<number> {
     throw error;
   }
   say(`recording at ${url} in front of ${upstream.shown}, to ${file}; Ctrl-C ends it.`);
-  await (seconds === 0 ? stopping : within(seconds, stopping));
-  await drain(server);
+  const first = await (seconds === 0 ? stopping : within(seconds, stopping));
+  const why = first ?? `${seconds} s are over`;
+  const more = first === undefined ? "Ctrl-C" : "once more";
+  const again = await drain(server, underWay, (count) =>
+    say(
+      `${why}: ${counted(count, "answer")} under way may end, for up to ${DRAIN_SECONDS_MAX} s; ` +
+        `${more} ends at once.`,
+    ),
+  );
   const counts = await recorder.close();
   unsubscribe();
   say(summary(file, counts));
   if (options.flags.has("json")) process.stdout.write(`${JSON.stringify(counts)}\n`);
-  return 0;
+  return again === undefined ? 0 : 128 + constants.signals[again];
 }
 
-async function within(seconds: number, ended: Promise<unknown>): Promise<void> {
+/** @returns undefined when the time was over first */
+async function within<T>(seconds: number, ended: Promise<T>): Promise<T | undefined> {
   const limit = new AbortController();
-  const over = sleep(seconds * 1000, undefined, { signal: limit.signal }).catch(() => {});
-  await Promise.race([ended, over]);
+  const over = sleep(seconds * 1000, undefined, { signal: limit.signal }).catch(() => undefined);
+  const first = await Promise.race([ended, over]);
   limit.abort();
+  return first;
 }
 
-/** Answers under way may end; new requests are not taken. */
-async function drain(server: Server): Promise<void> {
-  const closed = once(server, "close");
+function answersOf(server: Server): ReadonlySet<ServerResponse> {
+  const underWay = new Set<ServerResponse>();
+  server.on("request", (_, response: ServerResponse) => {
+    underWay.add(response);
+    response.once("close", () => underWay.delete(response));
+  });
+  return underWay;
+}
+
+/**
+ * Answers under way may end; new requests are not taken.
+ *
+ * @param tell how many there are, if any
+ * @returns the signal that ended them at once
+ */
+async function drain(
+  server: Server,
+  underWay: ReadonlySet<ServerResponse>,
+  tell: (count: number) => void,
+): Promise<NodeJS.Signals | undefined> {
+  const again = stopSignal();
+  const closed = once(server, "close").then(() => undefined);
   server.close();
   server.closeIdleConnections();
-  await within(DRAIN_SECONDS_MAX, closed);
+  if (underWay.size > 0) tell(underWay.size);
+  const signal = await within(DRAIN_SECONDS_MAX, Promise.race([closed, again]));
   server.closeAllConnections();
   await closed;
+  // A server is closed before its answers have heard of it, and what they came to is a row.
+  await Promise.all([...underWay].map((response) => once(response, "close")));
+  return signal;
 }
 
 function summary(file: string, counts: TraceRecorderCounts): string {

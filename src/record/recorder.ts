@@ -201,20 +201,20 @@ class Recorder implements TraceRecorder {
 
   #flushLater(): void {
     this.#cancelFlush = this.#clock.after(this.#flushSeconds, () => {
-      this.#flush(this.#clock.now() - this.#startSeconds - this.#requestSecondsMax);
+      this.#flush(this.#clock.now() - this.#startSeconds - this.#requestSecondsMax, "too_long");
       if (this.#closing === undefined) this.#flushLater();
     });
   }
 
   /** Writes the rows that nothing before them holds back; who arrived until `expiredSeconds` doesn't. */
-  #flush(expiredSeconds: number): void {
+  #flush(expiredSeconds: number, reason: LeftOutReason): void {
     let count = 0;
     const rows: Held[] = [];
     for (const held of this.#held) {
       if (held.state === "open") {
         if (held.atSeconds > expiredSeconds) break;
         held.state = "dropped";
-        this.#leaveOut("too_long");
+        this.#leaveOut(reason);
       }
       count++;
       if (held.state === "ended") rows.push(held);
@@ -264,7 +264,7 @@ class Recorder implements TraceRecorder {
         this.#onUnpacked = resolve;
       });
     }
-    this.#flush(Number.POSITIVE_INFINITY);
+    this.#flush(Number.POSITIVE_INFINITY, "closed");
     await this.#writing;
     await this.#tellMoved();
     await this.#file.close();

@@ -8,7 +8,7 @@ import type { Answer, AnswerFailureKind } from "../measure/answer.ts";
  */
 export type UnansweredReason = "no_answer" | "http_error" | "left" | "encoding" | AnswerFailureKind;
 
-/** Why a request is left out: it took too long, or there is no room, file or recorder for it. */
+/** Why a request is left out: it took too long, or there is no room, file or open recorder for it. */
 export type LeftOutReason = "too_long" | "rows" | "memory" | "file" | "closed";
 
 export type UnrecordedReason = UnansweredReason | LeftOutReason;

@@ -154,6 +154,26 @@ test("a server that is away is told once, and every request to it is counted", a
   expect(stderr).toContain("3 without a whole answer (no_answer 3).");
 });
 
+test("a signal lets answers end and says so, a second one ends at once, with the counts", async () => {
+  const file = join(await temporaryFolder(), "own.csv");
+  const options = ["--output", file, "--listen", "127.0.0.1:0", "--json"];
+  const running = lazygraph(["record", "--upstream", upstream.url, ...options]);
+  const line = await running.line("stderr", /recording at http:\S+ in front of/);
+  const url = /at (http:\S+) /.exec(line)?.[1] ?? "";
+  const body = { model: upstream.model, prompt: "x", max_tokens: 50_000, stream: true };
+  const post = { method: "POST", body: JSON.stringify(body) };
+  const reader = (await fetch(`${url}/v1/completions`, post)).body?.getReader();
+  await reader?.read();
+  running.process.kill("SIGINT");
+  await running.line("stderr", /SIGINT: 1 answer under way may end, .*; once more ends at once\./);
+  running.process.kill("SIGINT");
+  const { code, stdout, stderr } = await running.finished;
+  expect(code).toBe(130);
+  expect(stderr).toContain(`1 request in ${file}`);
+  expect(JSON.parse(stdout)).toMatchObject({ recorded: 1 });
+  expect(await rows(file)).toHaveLength(1);
+});
+
 describe("what can't work ends in one sentence", () => {
   const to = ["--upstream", "http://127.0.0.1:1"];
   test.for([

@@ -99,7 +99,9 @@ test("a request that never ends holds the others back only so long", async () =>
   clock.advance(60);
   stuck.chunk(usage(9, 9));
   stuck.end();
-  expect(await recorder.close()).toMatchObject({ recorded: 1, leftOut: 1 });
+  recorder.arrived();
+  const reasons = { too_long: 1, closed: 1 };
+  expect(await recorder.close()).toMatchObject({ recorded: 1, leftOut: 2, reasons });
   expect(await rows(file)).toHaveLength(1);
 });
 
