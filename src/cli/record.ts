@@ -1,9 +1,10 @@
 /** `lazygraph record`: a pass-through in front of an OpenAI endpoint that writes a trace. */
 
+import { lookup } from "node:dns/promises";
 import { once } from "node:events";
 import { rm } from "node:fs/promises";
 import type { Server, ServerResponse } from "node:http";
-import { constants } from "node:os";
+import { constants, networkInterfaces } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import { counted } from "../base/counted.ts";
 import { OptionError } from "../base/errors.ts";
@@ -47,8 +48,10 @@ Rows are \`seconds,prompt_tokens,output_tokens\`. Lengths are those that the ser
 where it tells none, four bytes of request make a token of prompt and an event with content one of
 output, and the end says of how many. vLLM tells usage in every stream with
 --enable-force-include-usage. Chat, completions, responses and messages are read, streamed or whole,
-plain or as gzip, br, deflate or zstd. What is no row is counted by its reason. WebSockets, CONNECT
-and TRACE are not passed on, but refused.
+plain or as gzip, br, deflate or zstd. What is no row is counted by its reason. A client that leaves
+in the middle of an answer makes a row of what came until then, and the end says how many did; one
+that leaves before is counted as \`left\`. WebSockets, CONNECT and TRACE are not passed on, but
+refused. Requests get a \`Via\`, and one that comes back is refused with status 508.
 
 At SIGINT or SIGTERM, and after --seconds, answers under way may end, for up to ${DRAIN_SECONDS_MAX} s; a second
 signal ends them at once. Either way the file is whole and the counts are told. Exit code: 0, also
@@ -78,6 +81,7 @@ export async function runRecord(argv: readonly string[]): Promise<number> {
   const upstream = upstreamOption(options);
   const file = required(options, "output", "a file such as trace.csv.gz");
   const address = listenOption(options);
+  await requireOther(upstream, address);
   const seconds = numberOption(options, "seconds", { min: 0.001, max: 2_000_000, fallback: 0 });
   const requestsMax = numberOption(options, "requests", {
     min: 1,
@@ -163,13 +167,14 @@ async function drain(
 }
 
 function summary(file: string, counts: TraceRecorderCounts): string {
-  const { recorded, estimated, unanswered, leftOut, passed, reasons } = counts;
+  const { recorded, estimated, leftEarly, unanswered, leftOut, passed, reasons } = counts;
   const guessed = estimated === 0 ? "" : `, ${estimated} of them with guessed lengths`;
+  const early = leftEarly === 0 ? "" : `, ${leftEarly} of them cut before their end`;
   const left = leftOut === 0 ? "" : `; ${leftOut} left out`;
   const why = Object.entries(reasons).map(([reason, count]) => `${reason} ${count}`);
   const because = why.length === 0 ? "" : ` (${why.join(", ")})`;
   const others = passed === 0 ? "" : `; ${passed} of other kinds`;
-  const rows = `${counted(recorded, "request")} in ${file}${guessed}`;
+  const rows = `${counted(recorded, "request")} in ${file}${guessed}${early}`;
   return `${rows}; ${unanswered} without a whole answer${left}${because}${others}.`;
 }
 
@@ -183,6 +188,30 @@ function upstreamOption(options: ParsedOptions): ServerAddress {
   const value = required(options, "upstream", "a URL such as http://127.0.0.1:8000");
   // Its clients bring their keys: one of the environment would be lent to whoever can connect.
   return serverOption("--upstream", value, options, {});
+}
+
+/** Not where it listens itself: every request would come back. What has other names is known later. */
+async function requireOther({ origin, shown }: ServerAddress, listening: HostPort): Promise<void> {
+  const { protocol, hostname, port } = new URL(origin);
+  const portAsked = Number(port) || (protocol === "https:" ? 443 : 80);
+  if (portAsked !== listening.port) return;
+  const upstream = await addressesOf(hostname.replace(/^\[|\]$/g, ""));
+  const own = await addressesOf(listening.host);
+  const every = own.some((address) => address === "0.0.0.0" || address === "::");
+  const interfaces = Object.values(networkInterfaces()).flatMap((list) => list ?? []);
+  if (every) own.push(...interfaces.map(({ address }) => address));
+  if (!upstream.some((address) => own.includes(address))) return;
+  throw new OptionError(
+    "--upstream",
+    `Expected --upstream to be a server, got ${shown}, where \`lazygraph record\` itself is to ` +
+      "listen: give the server's address, or another --listen.",
+  );
+}
+
+/** Empty for a name that nobody knows: whoever connects or listens says so. */
+async function addressesOf(host: string): Promise<string[]> {
+  const found = await lookup(host, { all: true }).catch(() => []);
+  return found.map(({ address }) => address);
 }
 
 function listenOption(options: ParsedOptions): HostPort {

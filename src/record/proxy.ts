@@ -1,8 +1,10 @@
 /**
  * A pass-through in front of an OpenAI-compatible server that records its traffic. Bytes pass
- * unchanged both ways as they come; a client that leaves ends its request upstream.
+ * unchanged both ways as they come; a client that leaves ends its request upstream. Requests get a
+ * `Via`, as RFC 9110, 7.6.3 asks of a gateway, by which one that comes back is known.
  */
 
+import { randomBytes } from "node:crypto";
 import {
   createServer,
   type IncomingHttpHeaders,
@@ -57,20 +59,32 @@ interface Answer {
   readonly body: Readable;
 }
 
+type FaultKind = "no_answer" | "broken_off" | "loop";
+
+interface Way {
+  readonly upstream: ServerAddress;
+  /** This proxy and no other one, in `Via`. */
+  readonly pseudonym: string;
+  readonly recorder: TraceRecorder;
+  /** A fault of the server's. */
+  tell(kind: FaultKind, message: string): void;
+}
+
 /** @param upstream with the key that is sent where a client brings none */
 export function createRecordingProxy(upstream: ServerAddress, recorder: TraceRecorder): Server {
-  let told = false;
-  /** Once: a server that is away would fill a log, and the counts tell the rest. */
-  const tell = (message: string): void => {
-    if (told) return;
-    told = true;
-    publishProblem("", UPSTREAM, message);
+  const told = new Set<FaultKind>();
+  const way: Way = {
+    upstream,
+    pseudonym: `lazygraph-${randomBytes(8).toString("hex")}`,
+    recorder,
+    /** Once each: a server that is away would fill a log, and the counts tell the rest. */
+    tell(kind, message) {
+      if (told.has(kind)) return;
+      told.add(kind);
+      publishProblem("", UPSTREAM, message);
+    },
   };
-  const server = createServer((incoming, response) => {
-    void relay(incoming, response, upstream, recorder).then((fault) => {
-      if (fault !== undefined) tell(fault);
-    });
-  });
+  const server = createServer((incoming, response) => void relay(incoming, response, way));
   // Without a listener Node cuts the connection.
   server.on("connect", (_, socket) => {
     socket.on("error", () => socket.destroy());
@@ -85,23 +99,19 @@ export function createRecordingProxy(upstream: ServerAddress, recorder: TraceRec
   return server;
 }
 
-/** @returns what is to be said of the upstream, if it failed */
-async function relay(
-  incoming: IncomingMessage,
-  response: ServerResponse,
-  upstream: ServerAddress,
-  recorder: TraceRecorder,
-): Promise<string | undefined> {
+async function relay(incoming: IncomingMessage, response: ServerResponse, way: Way): Promise<void> {
+  const { upstream, recorder } = way;
   const { method = "GET", url = "/", headers } = incoming;
   const target = targetOf(method, url);
-  const generating = target !== undefined && isGenerating(method, target);
+  const refusal = refusalOf(method, headers) ?? loopOf(headers, way);
+  if (target === undefined || refusal !== undefined) {
+    recorder.passed();
+    tellClient(response, refusal ?? noTarget(method, url));
+    return;
+  }
+  const generating = isGenerating(method, target);
   const recorded = generating ? recorder.arrived() : undefined;
   if (!generating) recorder.passed();
-  const refusal = refusalOf(method, headers);
-  if (target === undefined || refusal !== undefined) {
-    tellClient(response, refusal ?? noTarget(method, url));
-    return undefined;
-  }
   const gone = new AbortController();
   response.on("close", () => {
     if (response.writableFinished) return;
@@ -111,18 +121,47 @@ async function relay(
   incoming.on("data", (chunk: Buffer) => recorded?.body(chunk.length));
   try {
     const body = await takeBody(incoming);
-    const own = { ...upstream.headers, ...passed(headers, OF_THE_WAY) };
+    const own = { ...upstream.headers, ...passed(headers, OF_THE_WAY), via: viaOf(incoming, way) };
     const about = { upstream, headers: own, body, signal: gone.signal };
     const answer = await (target === WHOLE_SERVER
       ? askWholeServer(about)
       : ask(about, method, target, (status, hints) => passHint(incoming, response, status, hints)));
+    // Before the answer is passed on: a client that leaves breaks it off as well.
+    answer.body.once("error", (error) => {
+      if (!response.destroyed) tellBrokenOff(error, way);
+    });
     passBack(answer, response, recorded);
-    return undefined;
   } catch (error) {
     recorded?.drop();
     // Whoever left has ended the request; that is no fault of the server's.
-    return response.destroyed ? undefined : refuse(response, upstream, error);
+    if (!response.destroyed) refuse(response, way, error);
   }
+}
+
+function viaOf({ headers, httpVersion }: IncomingMessage, { pseudonym }: Way): string {
+  const before = headers.via === undefined ? "" : `${headers.via}, `;
+  return `${before}${httpVersion} ${pseudonym}`;
+}
+
+/** A request that has been here already, and would come again and again. */
+function loopOf(
+  { via }: IncomingHttpHeaders,
+  { upstream, pseudonym, tell }: Way,
+): Refusal | undefined {
+  if (via === undefined || !via.includes(pseudonym)) return undefined;
+  const message =
+    `Expected another server at ${upstream.shown}, got this recorder's own request back: give the ` +
+    "address of the server itself as --upstream.";
+  tell("loop", message);
+  return { status: 508, code: UPSTREAM, message };
+}
+
+function tellBrokenOff(error: unknown, { upstream, tell }: Way): void {
+  const why = upstream.hide(connectionFailure(error));
+  const message =
+    `Expected the whole answer of ${upstream.shown}, got ${why} in the middle of it: clients get ` +
+    "as much as came. See the server's log.";
+  tell("broken_off", message);
 }
 
 /** What can't be passed on, and would be something else if it were passed on in part. */
@@ -237,16 +276,12 @@ function passBack(
   });
 }
 
-/** @returns the sentence that the client was told, or would have been */
-function refuse(response: ServerResponse, upstream: ServerAddress, error: unknown): string {
+function refuse(response: ServerResponse, { upstream, tell }: Way, error: unknown): void {
   const why = upstream.hide(connectionFailure(error));
   const message = `Expected an answer from ${upstream.shown}, got ${why}.`;
-  if (response.headersSent) {
-    response.destroy();
-    return message;
-  }
-  tellClient(response, { status: 502, code: UPSTREAM, message });
-  return message;
+  tell("no_answer", message);
+  if (response.headersSent) response.destroy();
+  else tellClient(response, { status: 502, code: UPSTREAM, message });
 }
 
 function tellClient(response: ServerResponse, refusal: Refusal): void {
@@ -254,7 +289,7 @@ function tellClient(response: ServerResponse, refusal: Refusal): void {
   response.end(bodyOf(refusal));
 }
 
-function bodyOf({ status, code, message }: Refusal): string {
-  const type = status === 502 ? "upstream_error" : "invalid_request_error";
+function bodyOf({ code, message }: Omit<Refusal, "status">): string {
+  const type = code === UPSTREAM ? "upstream_error" : "invalid_request_error";
   return JSON.stringify({ error: { message, type, code } });
 }

@@ -34,6 +34,8 @@ export interface TraceRecorderCounts {
   readonly recorded: number;
   /** Of them, those with a length guessed from bytes or events, because no usage was told. */
   readonly estimated: number;
+  /** Of them, those whose client left, or was cut off, before the end: what came until then. */
+  readonly leftEarly: number;
   /** Without an answer, or with one that is no completion. */
   readonly unanswered: number;
   /** Left out by a limit, or because the file can't be written any more. */
@@ -84,6 +86,7 @@ interface Held {
   promptTokens: number;
   outputTokens: number;
   estimated: boolean;
+  leftEarly: boolean;
 }
 
 class Recorder implements TraceRecorder {
@@ -94,7 +97,14 @@ class Recorder implements TraceRecorder {
   readonly #requestSecondsMax: number;
   readonly #flushSeconds: number;
   readonly #startSeconds: number;
-  readonly #counts = { recorded: 0, estimated: 0, unanswered: 0, leftOut: 0, passed: 0 };
+  readonly #counts = {
+    recorded: 0,
+    estimated: 0,
+    leftEarly: 0,
+    unanswered: 0,
+    leftOut: 0,
+    passed: 0,
+  };
   readonly #reasons: Partial<Record<UnrecordedReason, number>> = {};
   /** In order of arrival. */
   #held: Held[] = [];
@@ -139,6 +149,7 @@ class Recorder implements TraceRecorder {
       promptTokens: 0,
       outputTokens: 0,
       estimated: false,
+      leftEarly: false,
     };
     this.#held.push(held);
     return watchRequest(this.#sink(held));
@@ -197,6 +208,7 @@ class Recorder implements TraceRecorder {
     held.promptTokens = outcome.promptTokens;
     held.outputTokens = outcome.outputTokens;
     held.estimated = outcome.estimated;
+    held.leftEarly = outcome.leftEarly;
   }
 
   #flushLater(): void {
@@ -240,6 +252,7 @@ class Recorder implements TraceRecorder {
       await this.#file.append(lines.join(""));
       this.#counts.recorded += rows.length;
       this.#counts.estimated += rows.filter(({ estimated }) => estimated).length;
+      this.#counts.leftEarly += rows.filter(({ leftEarly }) => leftEarly).length;
     } catch (error) {
       // A full disk must not take the gateway down: recording ends, and says so.
       this.#failed = true;

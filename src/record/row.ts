@@ -18,6 +18,8 @@ export interface TokenCounts {
   readonly outputTokens: number;
   /** True where a count was not told and had to be guessed from bytes or events. */
   readonly estimated: boolean;
+  /** Its client left before the end: the counts are those until then. */
+  readonly leftEarly: boolean;
 }
 
 /** Of text in JSON; only where the server tells no count. */
@@ -44,6 +46,7 @@ export function rowOf(
     promptTokens: promptTokens ?? Math.max(1, Math.round(bodyBytes / BYTES_PER_TOKEN)),
     outputTokens,
     estimated: promptTokens === undefined || atLeastOne(answer.outputTokens) === undefined,
+    leftEarly: cutByClient,
   };
 }
 

@@ -1,11 +1,12 @@
 import { once } from "node:events";
 import { existsSync } from "node:fs";
-import { createServer, type IncomingMessage } from "node:http";
+import { createServer, type IncomingMessage, request as sendRequest } from "node:http";
 import { type AddressInfo, connect } from "node:net";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
 import OpenAI from "openai";
 import { beforeAll, beforeEach, describe, expect, onTestFinished, test } from "vitest";
+import { onEvent } from "../../src/engine/events.ts";
 import { ServerAddress } from "../../src/measure/server-address.ts";
 import { createRecordingProxy } from "../../src/record/proxy.ts";
 import { createTraceRecorder } from "../../src/record/recorder.ts";
@@ -59,6 +60,7 @@ test("records what passes, and passes it unchanged", async () => {
   expect(JSON.parse(stdout)).toEqual({
     recorded: 2,
     estimated: 0,
+    leftEarly: 0,
     unanswered: 1,
     leftOut: 0,
     passed: 1,
@@ -103,7 +105,7 @@ test("a client that leaves half-way ends its request upstream, and counts so far
   limit.abort();
   await reader?.closed.catch(() => {});
   await expect.poll(() => upstream.engine.model.running).toBe(0);
-  expect(await recorder.close()).toMatchObject({ recorded: 1, estimated: 1 });
+  expect(await recorder.close()).toMatchObject({ recorded: 1, estimated: 1, leftEarly: 1 });
 });
 
 test("an upstream that is away is a 502, one that breaks off ends the connection", async () => {
@@ -127,8 +129,36 @@ test("an upstream that is away is a 502, one that breaks off ends the connection
   await once(broken, "listening");
   const { port } = broken.address() as AddressInfo;
   const cut = await proxy(`http://127.0.0.1:${port}`);
-  const half = await fetch(`${cut.url}/v1/completions`, post);
-  await expect(half.text()).rejects.toThrow();
+  const told: string[] = [];
+  onTestFinished(onEvent("lazygraph:problem", ({ message }) => void told.push(message)));
+  for (let count = 0; count < 2; count++) {
+    const half = await fetch(`${cut.url}/v1/completions`, post);
+    await expect(half.text()).rejects.toThrow();
+  }
+  const sentence = `Expected the whole answer of http://127.0.0.1:${port}, got `;
+  expect(told).toEqual([expect.stringContaining(sentence)]);
+  expect(await cut.recorder.close()).toMatchObject({ unanswered: 2, reasons: { cut_off: 2 } });
+});
+
+test("a request that comes back by another name is refused, and counted once", async () => {
+  const hop = createServer((request, answer) => {
+    const { method = "", headers } = request;
+    const back = sendRequest(`${own.url}${request.url}`, { method, headers }, (from) => {
+      answer.writeHead(from.statusCode ?? 0, from.headers);
+      from.pipe(answer);
+    });
+    request.pipe(back);
+  }).listen(0, "127.0.0.1");
+  onTestFinished(() => void hop.close());
+  await once(hop, "listening");
+  const own = await proxy(`http://127.0.0.1:${(hop.address() as AddressInfo).port}`);
+  const post = { method: "POST", body: "{}" };
+  const response = await fetch(`${own.url}/v1/completions`, post);
+  expect(response.status).toBe(508);
+  expect(await response.json()).toMatchObject({
+    error: { message: expect.stringMatching(/own request back/), code: "ERR_LAZYGRAPH_UPSTREAM" },
+  });
+  expect(await own.recorder.close()).toMatchObject({ reasons: { http_error: 1 }, passed: 1 });
 });
 
 test("a server that is away is told once, and every request to it is counted", async () => {
@@ -182,6 +212,10 @@ describe("what can't work ends in one sentence", () => {
     [to, "Expected --output to be a file such as trace.csv.gz, got none."],
     [[...to, "--output", "x", "--listen", "0.0.0.0:0"], "Expected --listen to be on loopback"],
     [[...to, "--output", "/nowhere/x"], "Expected /nowhere/x to be a new file"],
+    [
+      ["--upstream", "http://localhost:1", "--output", "/nowhere/x", "--listen", "127.0.0.1:1"],
+      "Expected --upstream to be a server, got http://localhost:1, where",
+    ],
   ] as const)("record %j", async ([options, sentence]) => {
     const { code, stdout, stderr } = await finish(["record", ...options]);
     expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
@@ -246,6 +280,13 @@ describe("forms of requests", () => {
     expect(asked.map(({ url, headers }) => [url, headers.authorization])).toEqual([
       [path, "Basic a2V5Og=="],
     ]);
+  });
+
+  test("the server gets one header more, behind those of others on the way", async () => {
+    await send("GET /v1/models HTTP/1.0", "Via: 1.1 other", "X-Own: 1");
+    const { via = "", ...headers } = asked[0]?.headers ?? {};
+    expect(via).toMatch(/^1\.1 other, 1\.0 lazygraph-[0-9a-f]{16}$/);
+    expect(Object.keys(headers).sort()).toEqual(["authorization", "connection", "host", "x-own"]);
   });
 
   test("a client that takes it for its proxy is recorded, too", async () => {

@@ -53,6 +53,7 @@ test.for(["trace.csv", "trace.csv.gz"])(
     expect(await recorder.close()).toEqual({
       recorded: 2,
       estimated: 0,
+      leftEarly: 0,
       unanswered: 1,
       leftOut: 0,
       passed: 0,
