@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { within } from "../base/deadline.ts";
 import { LazygraphError, messageOf } from "../base/errors.ts";
+import { askHttp, type HttpAnswer } from "../base/http-ask.ts";
 import { removeLeftover, temporaryFolder } from "../base/leftovers.ts";
 import { makeFolder } from "../base/make-folder.ts";
 import { EngineCommand, freePort } from "../bench/engine-command.ts";
@@ -119,20 +120,13 @@ async function oneToken(url: URL, key: string | undefined, signal: AbortSignal):
   const headers = key === undefined ? {} : { authorization: `Bearer ${key}` };
   try {
     await within(FIRST_TOKEN_SECONDS_MAX * 1000, signal, async (limit) => {
-      const models = (await json(
-        await fetch(new URL("v1/models", url), { headers, signal: limit }),
-      )) as {
-        data?: { id?: string }[];
+      const ask = async (path: string, body?: object): Promise<unknown> => {
+        const method = body === undefined ? "GET" : "POST";
+        return json(await askHttp(new URL(path, url), { method, headers, body, signal: limit }));
       };
-      const body = { model: models.data?.[0]?.id, prompt: "Hello", max_tokens: 1, temperature: 0 };
-      await json(
-        await fetch(new URL("v1/completions", url), {
-          method: "POST",
-          headers: { ...headers, "content-type": "application/json" },
-          body: JSON.stringify(body),
-          signal: limit,
-        }),
-      );
+      const models = (await ask("v1/models")) as { data?: { id?: string }[] };
+      const model = models.data?.[0]?.id;
+      await ask("v1/completions", { model, prompt: "Hello", max_tokens: 1, temperature: 0 });
     });
   } catch (error) {
     signal.throwIfAborted();
@@ -144,8 +138,7 @@ async function oneToken(url: URL, key: string | undefined, signal: AbortSignal):
   }
 }
 
-async function json(response: Response): Promise<unknown> {
-  const text = await response.text();
-  if (!response.ok) throw new Error(`status ${response.status}: ${text.slice(0, 200)}`);
+function json({ status, text }: HttpAnswer): unknown {
+  if (status !== 200) throw new Error(`status ${status}: ${text.slice(0, 200)}`);
   return JSON.parse(text);
 }

@@ -1,9 +1,9 @@
 /** `lazygraph status`: what a running controller knows, over its HTTP side. */
 
 import { setTimeout as sleep } from "node:timers/promises";
-import { Agent, fetch } from "undici";
 import { controllerAdvice } from "../base/connection-advice.ts";
-import { codeOf, LazygraphError, messageOf, OptionError } from "../base/errors.ts";
+import { LazygraphError, OptionError } from "../base/errors.ts";
+import { askFailure, askHttp, type HttpAnswer } from "../base/http-ask.ts";
 import { jsonObject } from "../base/parse-json.ts";
 import type { EngineSnapshot } from "../engine/snapshot.ts";
 import { errorLine, usageError } from "./errors.ts";
@@ -64,7 +64,7 @@ export async function runStatus(argv: readonly string[]): Promise<number> {
 interface Source {
   readonly url: URL;
   readonly shown: string;
-  readonly socket: Agent | undefined;
+  readonly socketPath: string | undefined;
   readonly token: string | undefined;
 }
 
@@ -115,8 +115,7 @@ function describe(engines: readonly EngineSnapshot[], withGraphs: boolean): stri
 function sideOption(value: string): Omit<Source, "token"> {
   const socketPath = /^unix:(.+)$/s.exec(value)?.[1];
   if (socketPath !== undefined) {
-    const socket = new Agent({ connect: { socketPath } });
-    return { url: new URL("http://localhost/"), shown: value, socket };
+    return { url: new URL("http://localhost/"), shown: value, socketPath };
   }
   const url = URL.canParse(value) ? new URL(value) : undefined;
   if (url === undefined || !/^https?:$/.test(url.protocol)) {
@@ -129,26 +128,21 @@ function sideOption(value: string): Omit<Source, "token"> {
   }
   // A path is kept as a prefix: the controller may sit behind a proxy.
   if (!url.pathname.endsWith("/")) url.pathname += "/";
-  return { url, shown: url.origin, socket: undefined };
+  return { url, shown: url.origin, socketPath };
 }
 
 async function get(from: Source, path: string): Promise<object> {
-  const { url, socket, token } = from;
-  let status: number;
-  let text: string;
+  const { url, socketPath, token } = from;
+  const signal = AbortSignal.timeout(TIMEOUT_MS);
+  let answer: HttpAnswer;
   try {
-    const response = await fetch(new URL(path, url), {
-      // A token is for this host and nobody that it points to.
-      redirect: "error",
-      signal: AbortSignal.timeout(TIMEOUT_MS),
-      ...(token === undefined ? {} : { headers: { authorization: `Bearer ${token}` } }),
-      ...(socket === undefined ? {} : { dispatcher: socket }),
-    });
-    status = response.status;
-    text = await response.text();
+    const headers = token === undefined ? {} : { authorization: `Bearer ${token}` };
+    answer = await askHttp(new URL(path, url), { headers, socketPath, signal });
   } catch (cause) {
-    throw unreachable(from, reasonOf(cause), cause);
+    const late = `no answer within ${TIMEOUT_MS / 1000} s`;
+    throw unreachable(from, signal.aborted ? late : askFailure(cause), cause);
   }
+  const { status, text } = answer;
   const body = jsonObject(text);
   if (status === 200 && body !== undefined) return body;
   const error = body !== undefined && "error" in body ? body.error : undefined;
@@ -172,14 +166,4 @@ function unreachable(
       controllerAdvice(reason, url, other, answer),
     { cause },
   );
-}
-
-/** `fetch failed` says nothing; its cause does. */
-function reasonOf(error: unknown): string {
-  if (error instanceof Error && error.name === "TimeoutError") {
-    return `no answer within ${TIMEOUT_MS / 1000} s`;
-  }
-  const cause = error instanceof Error ? error.cause : undefined;
-  // What is no HTTP has a `code` without a value.
-  return codeOf(cause) ?? messageOf(cause ?? error);
 }

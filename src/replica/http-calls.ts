@@ -1,14 +1,9 @@
 /** Calls of a controller's HTTP side: bounded in time and size, each failure one sentence. */
 
 import { controllerAdvice } from "../base/connection-advice.ts";
-import { codeOf, ERROR_CODES, type ErrorCode, LazygraphError, messageOf } from "../base/errors.ts";
+import { codeOf, ERROR_CODES, type ErrorCode, LazygraphError } from "../base/errors.ts";
+import { askFailure, askHttp, type HttpAnswer } from "../base/http-ask.ts";
 import { jsonObject } from "../base/parse-json.ts";
-
-/** 64 engines of 102 graphs come to some 4 MiB. */
-const ANSWER_BYTES_MAX = 32 * 1024 * 1024;
-/** How long `fetch` waits until an answer begins. */
-const FETCH_PATIENCE_MS = 300_000;
-const GLOBAL_DISPATCHER = Symbol.for("undici.globalDispatcher.1");
 
 export interface Call {
   readonly method?: "GET" | "PUT" | "POST";
@@ -38,50 +33,23 @@ export async function call(base: URL, path: string, how: Call): Promise<object> 
   const { method = "GET", body, timeoutMs, signal, token } = how;
   // Looked at below, which also keeps it: Node 20 forgets a timeout that only `any` has.
   const limit = AbortSignal.timeout(timeoutMs);
-  let response: Response;
-  let text: string;
+  let got: HttpAnswer;
   try {
-    response = await fetch(new URL(path, base), {
+    got = await askHttp(new URL(path, base), {
       method,
-      redirect: "error",
-      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+      body,
       ...(token === undefined ? {} : { headers: { authorization: `Bearer ${token}` } }),
       signal: signal === undefined ? limit : AbortSignal.any([limit, signal]),
-      ...patient(timeoutMs),
     });
-    text = await boundedText(response);
   } catch (cause) {
     signal?.throwIfAborted();
-    throw unreachable(base, limit.aborted ? `no answer within ${timeoutMs} ms` : why(cause), cause);
+    const why = limit.aborted ? `no answer within ${timeoutMs} ms` : askFailure(cause);
+    throw unreachable(base, why, cause);
   }
-  const answer = jsonObject(text);
-  if (response.ok && answer !== undefined) return answer;
-  throw refused(answer) ?? unreachable(base, `HTTP status ${response.status}`, undefined, answer);
-}
-
-/**
- * What `fetch` uses by itself, without its own limit until an answer begins: a sleep may take
- * longer. Read where it is kept, because importing undici would put another one there.
- */
-function patient(headersTimeout: number): Pick<RequestInit, "dispatcher"> {
-  const usual: RequestInit["dispatcher"] = Reflect.get(globalThis, GLOBAL_DISPATCHER);
-  if (headersTimeout <= FETCH_PATIENCE_MS || usual === undefined) return {};
-  const dispatch: typeof usual.dispatch = (options, handler) =>
-    usual.dispatch({ ...options, headersTimeout }, handler);
-  return { dispatcher: { dispatch } as typeof usual };
-}
-
-async function boundedText(response: Response): Promise<string> {
-  const decoder = new TextDecoder();
-  let text = "";
-  let bytes = 0;
-  for await (const chunk of response.body ?? []) {
-    bytes += (chunk as Uint8Array).length;
-    if (bytes > ANSWER_BYTES_MAX)
-      throw new Error(`an answer of more than ${ANSWER_BYTES_MAX} bytes`);
-    text += decoder.decode(chunk as Uint8Array, { stream: true });
-  }
-  return text + decoder.decode();
+  const answer = jsonObject(got.text);
+  const isGood = got.status >= 200 && got.status < 300;
+  if (isGood && answer !== undefined) return answer;
+  throw refused(answer) ?? unreachable(base, `HTTP status ${got.status}`, undefined, answer);
 }
 
 /** What the controller itself said, with its own code where that is one of ours. */
@@ -106,10 +74,4 @@ export function unreachable(
       controllerAdvice(got, base, other, answer),
     cause === undefined ? undefined : { cause },
   );
-}
-
-/** `fetch failed` says nothing; its cause does. */
-function why(error: unknown): string {
-  const cause = error instanceof Error ? error.cause : undefined;
-  return codeOf(cause) ?? (cause === undefined ? messageOf(error) : messageOf(cause));
 }

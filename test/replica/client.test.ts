@@ -2,6 +2,7 @@ import { once } from "node:events";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { beforeEach, describe, expect, onTestFinished, test } from "vitest";
+import { statusOf } from "../../src/base/http-status.ts";
 import { type Controller, createController } from "../../src/controller/controller.ts";
 import { createHttpServer } from "../../src/http/server.ts";
 import { type ConnectOptions, connectController } from "../../src/replica/client.ts";
@@ -124,6 +125,20 @@ describe("a controller over HTTP", () => {
     await client.freeze("gpu-0/a b", "\u00e9".repeat(2048));
     await client.close();
     expect(client.engines()).toMatchObject([{ engine: "gpu-0/a b", connected: false }]);
+  });
+
+  test("is reached on a port that browsers, and so fetch, refuse", async () => {
+    const blocked = [10_080, 6000, 6566, 6697, 5060, 4190];
+    const side = createHttpServer(controller);
+    for (const port of blocked) {
+      const free = await listening(side, port).catch(() => undefined);
+      if (free === undefined) continue;
+      await expect(fetch(free)).rejects.toMatchObject({ cause: { message: "bad port" } });
+      await connect(free).waitForEngine();
+      expect(await statusOf(new URL("/healthz", free), 10_000)).toBe(200);
+      return;
+    }
+    expect.fail(`None of the ports ${blocked} is free.`);
   });
 
   test("that refuses the name by which it is asked says so", async () => {
