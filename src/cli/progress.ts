@@ -4,6 +4,7 @@
  */
 
 import cliProgress from "cli-progress";
+import { ERROR_CODES, type ErrorCode } from "../base/errors.ts";
 import { printable } from "../base/printable.ts";
 import type { Controller } from "../controller/controller.ts";
 import { onEvent } from "../engine/events.ts";
@@ -130,13 +131,17 @@ export function followEngines(controller: Controller, options: FollowOptions = {
   };
 }
 
-/** Prints up to a number of lines. */
+/** Prints up to a number of lines of each code: what goes on for long must not hide what comes. */
 function bounded(sink: Sink): (text: string, about: About) => void {
-  let count = 0;
+  const counts = new Map<ErrorCode | undefined, number>();
   return (text, about) => {
-    count++;
+    // Engines have codes of their own, of which there may be any number.
+    const code = ERROR_CODES.find((known) => known === about.code);
+    const count = (counts.get(code) ?? 0) + 1;
+    counts.set(code, count);
     if (count <= COMPLAINTS_MAX) sink.line(text, about, "warn");
-    if (count === COMPLAINTS_MAX) sink.line("more of this is not shown", {}, "warn");
+    if (count !== COMPLAINTS_MAX) return;
+    sink.line("more of this is not shown", code === undefined ? {} : { code }, "warn");
   };
 }
 

@@ -137,6 +137,7 @@ class EngineController implements Controller {
     this.#memory = openMemory(options, ground, () => this.#registry.reviewMemory());
     this.#admission = this.#openAdmission();
     this.#frames = new EngineFrames({
+      clock: ground.clock,
       checks: FROM_ENGINE,
       registry: this.#registry,
       admission: this.#admission,

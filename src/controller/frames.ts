@@ -4,7 +4,10 @@
  * it is. Out: messages are encoded. What is wrong with either is told as a problem.
  */
 
+import type { Clock } from "../base/clock.ts";
+import { counted } from "../base/counted.ts";
 import { codeOf, type ErrorCode, LazygraphError, messageOf } from "../base/errors.ts";
+import { Seldom } from "../base/seldom.ts";
 import { publishProblem } from "../engine/events.ts";
 import { prefetch } from "../engine/prefetch.ts";
 import type { EngineRecord } from "../engine/record.ts";
@@ -22,6 +25,7 @@ const HELLO_BYTES_MAX = 32_768;
 export const HEARTBEAT: Uint8Array = encode({ type: "heartbeat" });
 
 export interface FramesOptions {
+  readonly clock: Clock;
   /** What is taken from engines. */
   readonly checks: Checks<FromEngine>;
   readonly registry: EngineRegistry;
@@ -33,6 +37,7 @@ export interface FramesOptions {
 export class EngineFrames {
   readonly #options: FramesOptions;
   readonly #records: EngineRecord[] = [];
+  readonly #seldom = new Seldom();
 
   constructor(options: FramesOptions) {
     this.#options = options;
@@ -72,8 +77,8 @@ export class EngineFrames {
       // What a peer sends, and what a listener throws, must not end the loop that reads for all.
       const known = codeOf(error) === "ERR_LAZYGRAPH_PROTOCOL_FRAME";
       if (known && connection !== undefined) connection.driver.countProblem("malformed", 1);
-      const code = known ? "ERR_LAZYGRAPH_PROTOCOL_FRAME" : "ERR_LAZYGRAPH_INTERNAL";
-      tellProblem(connection, code, messageOf(error));
+      if (known) this.#tellSeldom(connection, "ERR_LAZYGRAPH_PROTOCOL_FRAME", messageOf(error));
+      else tellProblem(connection, "ERR_LAZYGRAPH_INTERNAL", messageOf(error));
     }
   }
 
@@ -105,12 +110,24 @@ export class EngineFrames {
       frames > 0
         ? `at most ${FRAMES_PER_SECOND_MAX} frames per second`
         : `no more than takes ${share} to read`;
-    tellProblem(
+    this.#tellSeldom(
       connection,
       "ERR_LAZYGRAPH_ENGINE_FLOOD",
       `Expected ${connection === undefined ? "peers without a session" : "an engine"} to send ` +
         `${expected}, got ${frames + work} more: they were dropped unread.`,
     );
+  }
+
+  /** What a peer can cause with every frame: all that have no session are one. */
+  #tellSeldom(connection: Connection | undefined, code: ErrorCode, message: string): void {
+    const kind = `${code} ${connection?.driver.record.hello.engine ?? ""}`;
+    const untold = this.#seldom.next(kind, this.#options.clock.now());
+    if (untold === undefined) return;
+    const stranger = "It came from a peer without a session, whose address ZeroMQ doesn't tell.";
+    const isUnnamed = connection === undefined && code === "ERR_LAZYGRAPH_PROTOCOL_FRAME";
+    const more = `${counted(untold, "time")} more since the last such line.`;
+    const sentences = [message, ...(isUnnamed ? [stranger] : []), ...(untold > 0 ? [more] : [])];
+    tellProblem(connection, code, sentences.join(" "));
   }
 
   /** @returns whether it is on its way */

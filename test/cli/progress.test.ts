@@ -229,6 +229,9 @@ test("complaints are bounded", () => {
   expect(written.split("\n").length).toBeLessThan(30);
   expect(written).toContain("lazygraph: gpu-0: bad [ERR_X]\n");
   expect(written).toContain("more of this is not shown");
+  const code = "ERR_LAZYGRAPH_KEYS";
+  publish("lazygraph:problem", { engine: "gpu-0", atUnixMs: 0, code, message: "another" });
+  expect(written).toContain("lazygraph: gpu-0: another [ERR_LAZYGRAPH_KEYS]\n");
 });
 
 test("quiet prints problems, which are errors, up to a number", () => {

@@ -137,3 +137,24 @@ test("who comes back under its routing id is let in again", async () => {
   await again.send(encode(hello));
   await joined.first(({ reconnected }) => reconnected);
 });
+
+test("frames without a session that are no messages are told once for all that send some", async () => {
+  const controller = await started();
+  using problems = new EventLog("lazygraph:problem");
+  for (const engine of ["one", "two"]) {
+    const dealer = new Dealer({ linger: 0 });
+    dealer.connect(controller.endpoint);
+    onTestFinished(() => dealer.close());
+    for (const byte of [0xc1, 0x00, 0xc1]) await dealer.send(Buffer.of(byte));
+    // Behind them on the same connection.
+    await dealer.send(encode(new FakeEngine({ name: engine }).hello));
+    await controller.waitForEngine({ engine });
+  }
+  expect(problems.all).toMatchObject([
+    {
+      engine: "",
+      code: "ERR_LAZYGRAPH_PROTOCOL_FRAME",
+      message: expect.stringMatching(/ It came from a peer without a session, whose address/),
+    },
+  ]);
+});

@@ -1,0 +1,28 @@
+import { dropOldest } from "./drop-oldest.ts";
+
+/** Whoever reads a line learns nothing from the next hundred of its kind. */
+const QUIET_SECONDS = 60;
+const KINDS_MAX = 256;
+
+interface Told {
+  readonly atSeconds: number;
+  untold: number;
+}
+
+/** What happens again and again is told at most once a minute for each kind, and counted between. */
+export class Seldom {
+  readonly #told = new Map<string, Told>();
+
+  /** @returns how many of the kind were not told since the last one; undefined: not now */
+  next(kind: string, nowSeconds: number): number | undefined {
+    const last = this.#told.get(kind);
+    if (last !== undefined && nowSeconds - last.atSeconds < QUIET_SECONDS) {
+      last.untold += 1;
+      return undefined;
+    }
+    this.#told.delete(kind);
+    this.#told.set(kind, { atSeconds: nowSeconds, untold: 0 });
+    dropOldest(this.#told, KINDS_MAX);
+    return last?.untold ?? 0;
+  }
+}
