@@ -109,6 +109,20 @@ export async function readEngineKeys(option: string, folder: string): Promise<En
 }
 
 /**
+ * Keys come by the environment or a folder that it names: arguments can be read by everybody.
+ * Undefined where there are none.
+ */
+export async function engineKeys(environment: NodeJS.ProcessEnv): Promise<EngineKeys | undefined> {
+  const folder = environment["LAZYGRAPH_ENGINE_KEYS"] ?? "";
+  if (folder !== "") return readEngineKeys("LAZYGRAPH_ENGINE_KEYS", folder);
+  const serverKey = environment["LAZYGRAPH_SERVER_KEY"];
+  const publicKey = environment["LAZYGRAPH_PUBLIC_KEY"];
+  const secretKey = environment["LAZYGRAPH_SECRET_KEY"];
+  if (!serverKey || !publicKey || !secretKey) return undefined;
+  return { serverKey, publicKey, secretKey };
+}
+
+/**
  * One whose public key doesn't begin with a dash, as one in 85 does: on a command line that would be
  * an option.
  */

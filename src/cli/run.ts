@@ -21,6 +21,7 @@ import { type CacheUse, cacheUse, startCaches } from "./cache-use.ts";
 import { type Child, type ChildEnd, startChild, startExitCode } from "./child.ts";
 import { closeWithin } from "./close-within.ts";
 import { CONFIG_HELP, CONFIG_OPTIONS, withConfig } from "./config-file.ts";
+import { noteMissingController } from "./controller-there.ts";
 import {
   curveKeys,
   KEY_HELP,
@@ -139,6 +140,8 @@ interface RunOptions {
   /** What a preset set, as a sentence. */
   readonly preset: string | undefined;
   readonly mode: Mode;
+  /** Whether `--mode` or a file says so. */
+  readonly isModeGiven: boolean;
   /** Undefined: a private one. */
   readonly endpoint: string | undefined;
   /** Another one's endpoints: then there is none of our own. */
@@ -256,6 +259,7 @@ function runOptions(given: ParsedOptions, words: readonly string[]): RunOptions 
   return {
     preset: sentence,
     mode: modeOption(options, environmentMode(process.env)),
+    isModeGiven: options.strings.has("mode"),
     endpoint,
     controller,
     engine: engineNameOption(options),
@@ -340,13 +344,22 @@ function engineEnvironment({ mode, engine }: RunOptions, endpoint: string): Node
   };
 }
 
-/** An engine of another controller, which tells of it; its log says whether it has joined. */
+/** An engine of another controller, which tells of it once it has joined. */
 async function runElsewhere(options: RunOptions, endpoints: string): Promise<number> {
   await requirePlugin(options.command, process.env, await launcherPython(options));
+  if (options.isModeGiven && !options.quiet) {
+    note(
+      `Mode ${options.mode} holds until the engine joins the controller at ${endpoints}, whose mode ` +
+        "holds from then on: set it there.",
+    );
+  }
   const child = await start(options, engineEnvironment(options, endpoints));
   if (typeof child === "number") return child;
-  const { exitCode } = await child.ended;
-  return exitCode;
+  const telling = noteMissingController(endpoints, process.env, child.ended);
+  const end = await child.ended;
+  await telling;
+  explainSignal(end, options);
+  return end.exitCode;
 }
 
 /** The switch for emergencies: nothing of ours stands between the user and the command. */
@@ -410,13 +423,14 @@ async function writeReport(
 
 /** An engine that never joined: say so, and whether the command failed before. */
 function explainEnd(end: ChildEnd, joined: boolean, options: RunOptions): void {
+  if (joined) explainSignal(end, options);
   if (joined || end.asked) return;
   if (end.exitCode === 0) {
     if (!options.quiet) note("The command has ended, and no engine had joined.");
     return;
   }
   const how = end.signal === undefined ? `with exit code ${end.exitCode}` : `by ${end.signal}`;
-  const command = `The command ${quote(withoutSecrets(options.command))}`;
+  const command = commandOf(options);
   // A launcher's client, which stands for a Python's script, ends so if it could start nothing.
   const codes: Partial<Record<number, ErrorCode>> = {
     [EXIT.notFound]: "ERR_LAZYGRAPH_COMMAND_NOT_FOUND",
@@ -431,6 +445,23 @@ function explainEnd(end: ChildEnd, joined: boolean, options: RunOptions): void {
     `${command} ended ${how} before any engine joined; what was printed above says why.`,
     "ERR_LAZYGRAPH_COMMAND_DIED",
   );
+}
+
+/** A killed command has no last words: without this line nothing tells its end from one by itself. */
+function explainSignal({ signal, asked }: ChildEnd, options: RunOptions): void {
+  if (signal === undefined || asked) return;
+  const advice =
+    signal === "SIGKILL"
+      ? "if nobody else sent it, memory ran out, of the host (`dmesg`) or of its container's limit"
+      : "what was printed above may say why";
+  note(
+    `${commandOf(options)} was ended by ${signal}, which didn't come through \`run\`; ${advice}.`,
+    "ERR_LAZYGRAPH_COMMAND_KILLED",
+  );
+}
+
+function commandOf({ command }: RunOptions): string {
+  return `The command ${quote(withoutSecrets(command))}`;
 }
 
 /** From here on a defect of ours costs the controller, not the engine. Returns the way back. */

@@ -19,7 +19,7 @@ import { monotonicSeconds, spanWriter } from "../startup/spans.ts";
 import { readTrace, type TraceRequest } from "../trace/trace.ts";
 import { endpointsOf, isLoopback } from "../wire/endpoint.ts";
 import { EXIT, exitCodeOf, reportError, usageError } from "./errors.ts";
-import { readEngineKeys } from "./key-folder.ts";
+import { engineKeys } from "./key-folder.ts";
 import { isDisabled } from "./no-engine.ts";
 import { numberOption } from "./number-option.ts";
 import {
@@ -163,7 +163,7 @@ async function settingsOf(
   // As the plugin does: switched off, the engine is vLLM's own.
   const stock = isDisabled(process.env);
   const endpoint = stock ? undefined : options.strings.get("endpoint");
-  const curve = await curveOf();
+  const curve = await engineKeys(process.env);
   if (endpoint !== undefined) checkEndpoints(endpoint, curve);
   const profile = profileOf(options);
   return {
@@ -207,17 +207,6 @@ function gpuOf(options: ParsedOptions, fallback: number): SimulatedGpu {
   const max = Number.MAX_SAFE_INTEGER;
   const free = numberOption(options, "free-bytes", { min: 0, max, fallback, whole: true });
   return new SimulatedGpu(free, options.strings.get("gpu-uuid"));
-}
-
-/** Keys come by the environment or a folder that it names: arguments can be read by everybody. */
-async function curveOf(): Promise<EngineCurve | undefined> {
-  const folder = process.env["LAZYGRAPH_ENGINE_KEYS"] ?? "";
-  if (folder !== "") return readEngineKeys("LAZYGRAPH_ENGINE_KEYS", folder);
-  const serverKey = process.env["LAZYGRAPH_SERVER_KEY"];
-  const publicKey = process.env["LAZYGRAPH_PUBLIC_KEY"];
-  const secretKey = process.env["LAZYGRAPH_SECRET_KEY"];
-  if (!serverKey || !publicKey || !secretKey) return undefined;
-  return { serverKey, publicKey, secretKey };
 }
 
 async function readRequests(options: ParsedOptions): Promise<TraceRequest[]> {

@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
 import { describe, expect, onTestFinished, test } from "vitest";
+import { noteMissingController } from "../../src/cli/controller-there.ts";
 import { noEngineSentence } from "../../src/cli/no-engine.ts";
 import { openReport } from "../../src/cli/report.ts";
 import { createController } from "../../src/controller/controller.ts";
@@ -48,18 +49,39 @@ describe("the command's own", () => {
     const env = { LAZYGRAPH_ENDPOINT: "tcp://other:1", LAZYGRAPH_CONTROLLER_KEYS: "/nowhere" };
     const options = ["--controller", "tcp://a:5757, tcp://b:5757", "--engine=e", "--mode=lazy"];
     const { code, stdout, stderr } = await finish(withProgram(program, ...options), env);
-    expect({ code, stderr }).toEqual({ code: 3, stderr: "" });
+    expect(code).toBe(3);
+    expect(stderr).toBe(
+      "lazygraph: Mode lazy holds until the engine joins the controller at " +
+        "tcp://a:5757,tcp://b:5757, whose mode holds from then on: set it there.\n",
+    );
     expect(JSON.parse(stdout)).toEqual(["tcp://a:5757,tcp://b:5757", "lazy", "e"]);
+  });
+
+  test("controller that doesn't answer is told, and so is a signal that ends it", async () => {
+    const its = ["--controller", await occupiedPort(), "--quiet"];
+    const running = lazygraph(
+      withProgram("console.log(process.pid); setInterval(() => {}, 1e6)", ...its),
+    );
+    const pid = Number(await running.line("stdout", /^\d+$/));
+    await running.line("stderr", /^lazygraph: No controller answers at tcp:.*_UNREACHABLE\]$/);
+    process.kill(pid, "SIGKILL");
+    const { code, stderr } = await running.finished;
+    expect(code).toBe(137);
+    expect(stderr).toMatch(/was ended by SIGKILL, which .* \[ERR_LAZYGRAPH_COMMAND_KILLED\]\n$/);
   });
 
   test("engine joins the controller that --controller names, under its name", async () => {
     await using controller = createController({ mode: "eager", plan: false });
     await controller.start();
-    const its = ["--controller", controller.endpoint, "--engine", "e", "--mode", "lazy"];
+    const its = ["--controller", controller.endpoint, "--engine", "e"];
     const running = lazygraph(["run", ...its, "--", NODE, SIMULATED_ENGINE, "--speed=50"]);
     const signal = AbortSignal.timeout(20_000);
     const engine = await controller.waitForEngine({ engine: "e", phase: "serving", signal });
     expect(engine.mode).toBe("eager");
+    const told: string[] = [];
+    const never = new Promise(() => undefined);
+    await noteMissingController(its[1] ?? "", {}, never, (sentence) => void told.push(sentence));
+    expect(told).toEqual([]);
     running.process.kill("SIGTERM");
     expect((await running.finished).stderr).toBe("");
   });
@@ -419,6 +441,7 @@ describe("with a simulated engine as the command", () => {
     const { code, stderr } = await running.finished;
     expect(code).toBe(137);
     expect(stderr).not.toContain("ERR_LAZYGRAPH_COMMAND_DIED");
+    expect(stderr).toMatch(/was ended by SIGKILL, which .* \[ERR_LAZYGRAPH_COMMAND_KILLED\]\n$/);
     const [, captured] = /is ready: (\d+) of 102 graphs/.exec(stderr) ?? [];
     expect(stderr).toContain(`simulated is not settled (${captured} of 102 graphs, `);
   });
