@@ -13,31 +13,38 @@ const SECONDS_MAX = 2;
 
 type Planning = Pick<ControllerOptions, "plan" | "planFolder" | "planReadOnly">;
 
-/** One line on stderr where it can't. Without it one would be told only when an engine joins. */
+/**
+ * One line on stderr where it can't, and whether there was one. Without it one would be told only
+ * when an engine joins, or has settled.
+ */
 export async function notePlanFolder(
   { plan, planFolder, planReadOnly = false }: Planning,
   environment: NodeJS.ProcessEnv,
   tell: typeof note = note,
-): Promise<void> {
-  if (plan === false) return;
+): Promise<boolean> {
+  if (plan === false) return false;
+  let told = false;
+  const say = (sentence: string): void => {
+    told = true;
+    tell(sentence, "ERR_LAZYGRAPH_PLAN");
+  };
   const look = async (): Promise<void> => {
     const folder = planFolder ?? defaultPlanFolder(environment);
     const obstacle = await obstacleOf(folder, planReadOnly);
     if (obstacle === undefined) return;
     const lost = planReadOnly ? "" : ", and what they learn may be lost";
-    tell(
+    say(
       `Expected a folder for learned plans that can be used, got ${obstacle} for ${folder}: ` +
-        `engines may start as if nothing had been learned${lost}.`,
-      "ERR_LAZYGRAPH_PLAN",
+        `engines may start as if nothing had been learned${lost}. Give another --plan-dir, or ` +
+        "--no-plan.",
     );
   };
   await withinSeconds(
     systemClock,
     SECONDS_MAX,
-    look().catch((error: unknown) => {
-      tell(messageOf(error), "ERR_LAZYGRAPH_PLAN");
-    }),
+    look().catch((error: unknown) => say(messageOf(error))),
   );
+  return told;
 }
 
 /** A folder that isn't there yet is made where it may be written, so the next one up counts. */

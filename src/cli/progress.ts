@@ -20,6 +20,8 @@ export interface FollowOptions {
   readonly quiet?: boolean;
   /** Where lines go that are no terminal's. @default stderr, as `lazygraph: LINE` */
   readonly log?: Log;
+  /** The code of what was told before: what else comes of it is no news. */
+  readonly told?: ErrorCode;
   /** Called each time an engine is settled. */
   readonly onSettled?: () => void;
 }
@@ -118,7 +120,8 @@ export function followEngines(controller: Controller, options: FollowOptions = {
         goodbye === undefined ? { engine, code } : { engine },
       );
     }),
-    ...(quiet ? problems(lines(log)) : complaints(sink, complain)),
+    ...(quiet ? [] : complaints(complain)),
+    problems(quiet ? bounded(lines(log)) : complain, options.told),
   ];
 
   return {
@@ -146,7 +149,7 @@ function bounded(sink: Sink): (text: string, about: About) => void {
 }
 
 /** What went wrong. */
-function complaints(sink: Sink, complain: (text: string, about: About) => void): (() => void)[] {
+function complaints(complain: (text: string, about: About) => void): (() => void)[] {
   return [
     onEvent("lazygraph:capture:refused", ({ engine, graph, reason }) => {
       complain(`${printable(engine)} refused ${printable(graph)}: ${printable(reason)}`, {
@@ -157,18 +160,19 @@ function complaints(sink: Sink, complain: (text: string, about: About) => void):
       const what = `failed to capture ${printable(graph)}: ${printable(reason)}`;
       complain(`${printable(engine)} ${what}`, { engine });
     }),
-    ...problems(sink, complain),
   ];
 }
 
 /** The part of it that is an error; a graph that could not be captured is not. */
-function problems(sink: Sink, complain = bounded(sink)): (() => void)[] {
-  return [
-    onEvent("lazygraph:problem", ({ engine, code, message }) => {
-      const who = engine === "" ? "" : `${printable(engine)}: `;
-      complain(`${who}${printable(message)}`, engine === "" ? { code } : { engine, code });
-    }),
-  ];
+function problems(
+  complain: (text: string, about: About) => void,
+  told: ErrorCode | undefined,
+): () => void {
+  return onEvent("lazygraph:problem", ({ engine, code, message }) => {
+    if (code === told) return;
+    const who = engine === "" ? "" : `${printable(engine)}: `;
+    complain(`${who}${printable(message)}`, engine === "" ? { code } : { engine, code });
+  });
 }
 
 function silentSink(): Sink {

@@ -48,6 +48,7 @@ import {
   secondsOption,
 } from "./options.ts";
 import { refuseVariables, takeVariables } from "./own-variables.ts";
+import { notePlanFolder } from "./plan-folder.ts";
 import { PLAN_HELP, PLAN_OPTIONS, planOptions } from "./plan-options.ts";
 import { PRESET_HELP, PRESET_OPTIONS, withPreset } from "./presets.ts";
 import { LOOPBACK, openPrivateEndpoint } from "./private-endpoint.ts";
@@ -196,12 +197,13 @@ export async function runRun(argv: readonly string[]): Promise<number> {
       ? undefined
       : await openHttpServer(controller, options.http, process.env, watch && { start: watch });
   await controller.start();
+  const planTold = await notePlanFolder(options.planning, process.env);
   try {
     if (server !== undefined && options.http !== undefined) {
       const url = await listen(server, options.http.address);
       if (!options.quiet) note(`HTTP at ${url}.`);
     }
-    return await runCommand(options, controller, report, watch);
+    return await runCommand(options, controller, report, watch, planTold);
   } finally {
     server?.close();
     server?.closeAllConnections();
@@ -308,6 +310,7 @@ async function runCommand(
   controller: Controller,
   report: Report | undefined,
   watch: StartWatch | undefined,
+  planTold: boolean,
 ): Promise<number> {
   const environment = { ...engineEnvironment(options, controller.endpoint), ...watch?.variables };
   const given = process.env["LAZYGRAPH_ENDPOINT"];
@@ -319,6 +322,7 @@ async function runCommand(
   const write = (): Promise<void> => writeReport(report, options.command, controller.engines());
   const following = followEngines(controller, {
     quiet: options.quiet,
+    ...(planTold ? { told: "ERR_LAZYGRAPH_PLAN" } : {}),
     onSettled: () => void write(),
   });
   const cancelWarning = systemClock.after(JOIN_WARNING_SECONDS, () => {

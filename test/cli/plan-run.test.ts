@@ -46,5 +46,7 @@ test("a folder that can't be used is one line, and `run` goes on", {
   await writeFile(file, "");
   const { stderr } = await settledRun("--mode=eager", `--plan-dir=${file}`);
   expect(stderr.match(/\[ERR_LAZYGRAPH_PLAN\]/g)).toHaveLength(1);
+  // Before its engine is there.
+  expect(stderr).toMatch(/^lazygraph: Expected a folder .*, got ENOTDIR for .* --no-plan\. \[/);
   expect(stderr).toMatch(/settled: .*\(102 of 102 graphs, /);
 });
