@@ -3,7 +3,8 @@
 import { OptionError } from "../base/errors.ts";
 import type { ControllerOptions } from "../controller/options.ts";
 import { DEFAULT_POLICY, defaultPolicy, POLICY_NAMES } from "../schedule/choice.ts";
-import { isGraphRule } from "../schedule/rules.ts";
+import { isGraphRule, pinnedInVain } from "../schedule/rules.ts";
+import type { Mode } from "../wire/protocol.ts";
 import { usageError } from "./errors.ts";
 import { numberOption } from "./number-option.ts";
 import type { OptionSpec, ParsedOptions } from "./options.ts";
@@ -22,11 +23,11 @@ export const PLAN_OPTIONS: OptionSpec = {
 };
 
 export const PLAN_HELP: string = `  --policy NAME         how lazy and idle mode decide: simple (counting steps) or costed (by measured
-                        costs) (default: ${DEFAULT_POLICY})
+                        costs) (default: ${DEFAULT_POLICY}; with --fill-share simple)
   --init-only           capture before ready what earlier starts needed, and nothing after; with
                         --policy costed
   --fill-share X        share of the time, 0 to 1, by which idle mode's fill may hold up an engine
-                        that has work; with --policy simple (default: 0)
+                        that has work, of the policy simple alone (default: 0)
   --pin LIST            graphs to capture before ready, with commas: an id (FULL:24), a kind
                         (PIECEWISE), a size (24), or sizes above or below one (">256", "<8")
   --exclude LIST        graphs never to capture, written likewise
@@ -53,6 +54,15 @@ type Planning = Pick<
 
 const GRAPHS_MAX = 4096;
 
+/** An option that a mode makes nothing of, in a sentence: another mode may come over HTTP. */
+export function withoutEffect({ strings, flags }: ParsedOptions, mode: Mode): string | undefined {
+  if (strings.has("fill-share") && mode !== "idle") {
+    return `--fill-share has no effect in mode ${mode}: only idle mode fills.`;
+  }
+  if (!flags.has("init-only") || mode !== "eager") return undefined;
+  return "--init-only has no effect in mode eager, which captures all graphs before ready.";
+}
+
 /** Lists are checked here as far as their shape goes; the controller knows the rest. */
 export function planOptions(options: ParsedOptions): Planning {
   const { strings, flags } = options;
@@ -60,6 +70,8 @@ export function planOptions(options: ParsedOptions): Planning {
   const folder = strings.get("plan-dir");
   const pin = listOption(options, "pin");
   const exclude = listOption(options, "exclude");
+  const vain = pinnedInVain({ ...(pin && { pin }), ...(exclude && { exclude }) }, "--");
+  if (vain !== undefined) throw new OptionError("--pin", vain);
   const noPlan = flags.has("no-plan");
   if (noPlan && (folder !== undefined || flags.has("plan-read-only"))) {
     const other = folder === undefined ? "--plan-read-only" : "--plan-dir";

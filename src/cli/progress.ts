@@ -148,7 +148,7 @@ function bounded(sink: Sink): (text: string, about: About) => void {
   };
 }
 
-/** What went wrong. */
+/** Graphs that were not captured: no error, each for a reason. */
 function complaints(complain: (text: string, about: About) => void): (() => void)[] {
   return [
     onEvent("lazygraph:capture:refused", ({ engine, graph, reason }) => {
@@ -163,7 +163,7 @@ function complaints(complain: (text: string, about: About) => void): (() => void
   ];
 }
 
-/** The part of it that is an error; a graph that could not be captured is not. */
+/** What went wrong. */
 function problems(
   complain: (text: string, about: About) => void,
   told: ErrorCode | undefined,

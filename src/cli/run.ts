@@ -49,7 +49,7 @@ import {
 } from "./options.ts";
 import { refuseVariables, takeVariables } from "./own-variables.ts";
 import { notePlanFolder } from "./plan-folder.ts";
-import { PLAN_HELP, PLAN_OPTIONS, planOptions } from "./plan-options.ts";
+import { PLAN_HELP, PLAN_OPTIONS, planOptions, withoutEffect } from "./plan-options.ts";
 import { PRESET_HELP, PRESET_OPTIONS, withPreset } from "./presets.ts";
 import { LOOPBACK, openPrivateEndpoint } from "./private-endpoint.ts";
 import { followEngines } from "./progress.ts";
@@ -155,6 +155,8 @@ interface RunOptions {
   readonly keys: KeyFolder | undefined;
   readonly http: HttpSide | undefined;
   readonly planning: ReturnType<typeof planOptions>;
+  /** An option that does nothing here, as a sentence. */
+  readonly vainOption: string | undefined;
   readonly memory: MemoryOptions;
   readonly json: string | undefined;
   readonly quiet: boolean;
@@ -174,6 +176,7 @@ export async function runRun(argv: readonly string[]): Promise<number> {
   if (options.controller !== undefined) return runElsewhere(options, options.controller);
   const { mode, settleWithinSeconds, enginesMax } = options;
   if (options.preset !== undefined && !options.quiet) note(options.preset);
+  if (options.vainOption !== undefined && !options.quiet) note(options.vainOption);
   const own = options.endpoint ?? LOOPBACK;
   const curve = await curveKeys(options.keys, process.env, own, (sentence) =>
     note(sentence, "ERR_LAZYGRAPH_KEYS"),
@@ -258,9 +261,10 @@ function runOptions(given: ParsedOptions, words: readonly string[]): RunOptions 
   if (endpoint === undefined && !isDisabled(process.env)) {
     refuseVariables("run", command, ["LAZYGRAPH_ENDPOINT"]);
   }
+  const mode = modeOption(options, environmentMode(process.env));
   return {
     preset: sentence,
-    mode: modeOption(options, environmentMode(process.env)),
+    mode,
     isModeGiven: options.strings.has("mode"),
     endpoint,
     controller,
@@ -272,6 +276,7 @@ function runOptions(given: ParsedOptions, words: readonly string[]): RunOptions 
     keys: keyFolder(options, process.env),
     http: httpSide(options, process.env),
     planning: planOptions(options),
+    vainOption: withoutEffect(options, mode),
     memory: memoryOptions(options, process.env, command),
     json: options.strings.get("json"),
     quiet: options.flags.has("quiet"),

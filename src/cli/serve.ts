@@ -31,7 +31,7 @@ import {
   secondsOption,
 } from "./options.ts";
 import { notePlanFolder } from "./plan-folder.ts";
-import { PLAN_HELP, PLAN_OPTIONS, planOptions } from "./plan-options.ts";
+import { PLAN_HELP, PLAN_OPTIONS, planOptions, withoutEffect } from "./plan-options.ts";
 import { PRESET_HELP, PRESET_OPTIONS, withControllerPreset } from "./presets.ts";
 import { followEngines } from "./progress.ts";
 import { createReloading } from "./reload.ts";
@@ -147,7 +147,9 @@ export async function runServe(argv: readonly string[]): Promise<number> {
     return read();
   });
   const stopping = stopSignal(hasConfig(given, process.env) ? reloading.reload : undefined);
-  if (options.preset !== undefined && !quiet) tell(options.preset);
+  for (const sentence of [options.preset, options.vainOption]) {
+    if (sentence !== undefined && !quiet) tell(sentence);
+  }
   try {
     const http = await listen(server, options.http.address, { tell });
     const following = followEngines(controller, { quiet, ...(says && { log: says }) });
@@ -178,6 +180,8 @@ interface ServeOptions {
   readonly http: HttpSide;
   readonly endpoint: string;
   readonly planning: ReturnType<typeof planOptions>;
+  /** An option that does nothing so far, as a sentence. */
+  readonly vainOption: string | undefined;
   readonly memory: MemoryOptions;
   readonly json: boolean;
   readonly quiet: boolean;
@@ -187,15 +191,17 @@ interface ServeOptions {
 
 function serveOptions(given: ParsedOptions): ServeOptions {
   const { options, sentence } = withControllerPreset(given, process.env);
+  const mode = modeOption(options, environmentMode(process.env));
   return {
     preset: sentence,
-    mode: modeOption(options, environmentMode(process.env)),
+    mode,
     settleWithinSeconds: secondsOption(options, "settle-within"),
     enginesMax: enginesMaxOption(options),
     keys: keyFolder(options, process.env),
     http: httpSide(options, process.env, DEFAULT_ADDRESS),
     endpoint: endpointOption(options) ?? "tcp://127.0.0.1:5757",
     planning: planOptions(options),
+    vainOption: withoutEffect(options, mode),
     memory: memoryOptions(options, process.env),
     json: options.flags.has("json"),
     quiet: options.flags.has("quiet"),

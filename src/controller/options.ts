@@ -15,7 +15,7 @@ import {
   policyMaker,
 } from "../schedule/choice.ts";
 import type { Policy } from "../schedule/policy.ts";
-import { isGraphRule, type PlanRules } from "../schedule/rules.ts";
+import { isGraphRule, type PlanRules, pinnedInVain } from "../schedule/rules.ts";
 import type { CurveOptions } from "../wire/curve.ts";
 import { endpointRule } from "../wire/endpoint.ts";
 import { isPair } from "../wire/key-proof.ts";
@@ -77,7 +77,8 @@ export interface ControllerOptions {
    */
   readonly pin?: readonly string[];
   /**
-   * Graphs that are never captured, written as those of `pin`; it wins where both match.
+   * Graphs that are never captured, written as those of `pin`; it wins where both match, but must
+   * leave something of each entry of `pin`.
    * @default none
    */
   readonly exclude?: readonly string[];
@@ -239,6 +240,8 @@ export function resolveOptions(options: ControllerOptions): ResolvedOptions {
     ...(exclude === undefined ? {} : { exclude: [...exclude] }),
     ...(graphsMax === undefined ? {} : { graphsMax }),
   };
+  const vain = pinnedInVain(rules);
+  if (vain !== undefined) throw new OptionError("pin", vain);
   const fill = fillShare === undefined ? {} : { fillShare };
   const policyWithin = (within: PlanRules): PolicyMaker =>
     policyMaker({ policy, initOnly, rules: within, ...fill });

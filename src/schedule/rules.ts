@@ -3,7 +3,8 @@
  * how many at most.
  *
  * An entry names a graph by its id (`FULL:24`), all of a kind (`PIECEWISE`), all of a size (`24`),
- * or all sizes above or below one (`>256`, `<8`). Excluding wins over pinning.
+ * or all sizes above or below one (`>256`, `<8`). Excluding wins over pinning, and who pins what is
+ * excluded as a whole is told.
  */
 
 import { type Graph, topGraphs } from "../base/graph.ts";
@@ -125,6 +126,44 @@ const SIZE = /^([<>]?)([1-9][0-9]{0,8})$/;
 export function isGraphRule(entry: unknown): boolean {
   if (typeof entry !== "string" || entry === "<1") return false;
   return KIND_OR_ID.test(entry) || SIZE.test(entry);
+}
+
+/**
+ * A sentence about an entry of `pin` of which one of `exclude` leaves nothing.
+ *
+ * @param prefix of the options' names
+ */
+export function pinnedInVain(
+  { pin = [], exclude = [] }: PlanRules,
+  prefix = "",
+): string | undefined {
+  for (const entry of pin) {
+    const by = exclude.find((each) => covers(each, entry));
+    if (by === undefined) continue;
+    return (
+      `Expected ${prefix}pin to name graphs that may be captured, got "${entry}", and ` +
+      `${prefix}exclude "${by}" leaves none of them: take one of the two out.`
+    );
+  }
+  return undefined;
+}
+
+/** Whether every graph that `inner` matches is one of `outer`'s. */
+function covers(outer: string, inner: string): boolean {
+  if (outer === inner) return true;
+  const [kind, tokens] = inner.split(":");
+  if (outer === kind) return true;
+  const [low, high] = sizesOf(tokens ?? inner);
+  const [from, to] = sizesOf(outer);
+  return from <= low && high <= to;
+}
+
+/** The first and the last size of an entry that is one of sizes; of another one none covers. */
+function sizesOf(entry: string): [first: number, last: number] {
+  const [, sign, text] = SIZE.exec(entry) ?? [];
+  const tokens = Number(text);
+  if (sign === ">") return [tokens + 1, Number.POSITIVE_INFINITY];
+  return sign === "<" ? [1, tokens - 1] : [tokens, tokens];
 }
 
 function matches(graph: Graph, entry: string): boolean {

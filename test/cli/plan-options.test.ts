@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { parseOptions } from "../../src/cli/options.ts";
-import { PLAN_OPTIONS, planOptions } from "../../src/cli/plan-options.ts";
+import { PLAN_OPTIONS, planOptions, withoutEffect } from "../../src/cli/plan-options.ts";
 import { resolveOptions } from "../../src/controller/options.ts";
 
 function planned(...argv: string[]): ReturnType<typeof planOptions> {
@@ -52,6 +52,19 @@ describe("options of plans and policies", () => {
     ]);
   });
 
+  test("leave something of what is pinned, and are told where a mode makes nothing of them", () => {
+    planned("--pin=24,FULL,>256,FULL:8", "--exclude=PIECEWISE,FULL:24,>512,<8");
+    expect(() => resolveOptions({ pin: ["<4"], exclude: ["<8"] })).toThrow(
+      'Expected pin to name graphs that may be captured, got "<4", and exclude "<8" leaves none',
+    );
+    const told = (argv: string[]) =>
+      (["eager", "lazy", "idle"] as const).map((mode) =>
+        Boolean(withoutEffect(parseOptions(argv, PLAN_OPTIONS), mode)),
+      );
+    expect(told(["--fill-share=0.1"])).toEqual([true, true, false]);
+    expect(told(["--init-only"])).toEqual([true, false, false]);
+  });
+
   test.for([
     [["--policy=clever"], 'Expected --policy to be simple or costed, got "clever".'],
     [
@@ -71,6 +84,12 @@ describe("options of plans and policies", () => {
       'a kind (FULL or PIECEWISE), a size (24) or sizes (>256, <8), got "PIECWISE".',
     ],
     [["--exclude=>abc"], 'got ">abc".'],
+    [
+      ["--pin=FULL:2,24", "--exclude=24"],
+      'to name graphs that may be captured, got "24", and --exclude "24" leaves none of them',
+    ],
+    [["--pin=FULL:24", "--exclude=>16"], 'got "FULL:24", and --exclude ">16" leaves none'],
+    [["--pin=>256", "--exclude=>128"], 'got ">256", and --exclude ">128" leaves none'],
     [["--graphs-max=0"], "Expected --graphs-max to be a whole number from 1 to 4096"],
     [["--no-plan", "--plan-dir=x"], "Expected --no-plan or --plan-dir, got both."],
     [["--no-plan", "--plan-read-only"], "Expected --no-plan or --plan-read-only, got both."],

@@ -37,6 +37,8 @@ describe("the command's own", () => {
     const told = "lazygraph: The command has ended, and no engine had joined.\n";
     expect({ code, stderr }).toEqual({ code: 0, stderr: told });
     expect((await finish(withProgram("", "--quiet"))).stderr).toBe("");
+    const filling = await finish(withProgram("", "--mode=lazy", "--fill-share=0.1"));
+    expect(filling.stderr).toContain("lazygraph: --fill-share has no effect in mode lazy: only");
   });
 
   test("controller may be another one: then there is none of run's own", async () => {
