@@ -85,8 +85,9 @@ const HELP = `Usage: lazygraph run [options] -- COMMAND [arguments]
 Starts a controller, then COMMAND with its address in the environment. The command's output and
 its exit code are passed through, and to it SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGUSR1 and SIGUSR2;
 under \`nohup\` both ignore SIGHUP. SIGKILL can't be passed on: the command goes on by itself, so
-kill the process group. What \`env\` in front of COMMAND sets counts here as well. TTFT is less predictable in lazy and idle mode than in eager mode: a
-request may wait for one capture. With LAZYGRAPH_DISABLE=1 COMMAND is started as it is.
+kill the process group; a simulated engine alone ends with its parent. What \`env\` in front of
+COMMAND sets counts here as well. TTFT is less predictable in lazy and idle mode than in eager mode:
+a request may wait for one capture. With LAZYGRAPH_DISABLE=1 COMMAND is started as it is.
 
 Options:
 ${PRESET_HELP}

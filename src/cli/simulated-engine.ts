@@ -57,7 +57,8 @@ Options:
   --http HOST:PORT      an OpenAI-compatible server as well; port 0: any free one
   --model NAME          what that server calls its model (the profile's)
 
-With LAZYGRAPH_DISABLE=1 it starts as stock does: all graphs before ready, no controller.
+It ends with the process that started it, a killed one as well: unlike vLLM, which goes on. With
+LAZYGRAPH_DISABLE=1 it starts as stock does: all graphs before ready, no controller.
 
 Examples:
   lazygraph simulated-engine --mode idle --speed 10 --trace azure-llm-2023-conversation

@@ -202,6 +202,23 @@ describe("the command's own", () => {
     expect({ stdout, code }).toEqual({ stdout: "survived\n", code: 0 });
   });
 
+  test("life goes on when run is killed, but for a simulated engine's", async () => {
+    const orphan =
+      "const { ppid } = process; console.log('up'); setInterval(() => " +
+      "process.ppid === ppid || (console.log('on its own'), process.exit()), 20)";
+    const running = lazygraph(withProgram(orphan));
+    await running.line("stdout", /^up$/);
+    running.process.kill("SIGKILL");
+    await running.line("stdout", /^on its own$/);
+    const simulating = lazygraph(["run", "--", NODE, SIMULATED_ENGINE]);
+    await simulating.line("stdout", /"type":"started"/);
+    simulating.process.kill("SIGKILL");
+    // Only when nobody holds its output open any more, the engine neither.
+    await simulating.finished;
+    const { stdout } = await finish(["run", "--help"]);
+    expect(stdout).toContain("a simulated engine alone ends with its parent");
+  });
+
   test("under nohup a command that doesn't exist is told as ever", async () => {
     const result = await finish(["run", "--", "no-such-command-of-ours"], { _: "nohup" });
     expect(result.code).toBe(127);
