@@ -276,7 +276,8 @@ class Replica implements Standby {
         const isOver = error instanceof LazygraphError && error.code === "ERR_LAZYGRAPH_CLOSED";
         if (!isOver || this.#closing.signal.aborted) throw error;
       }
-      await this.#changed(options.signal);
+      // Where another one is there already, its change has been told before anybody waited for it.
+      if (this.#view === view) await this.#changed(options.signal);
     }
   }
 
