@@ -123,10 +123,12 @@ export class EngineDriver {
     this.#step({ type: "lost", error });
   }
 
-  /** Ends the driver: its process is gone for good, or the controller closes. */
+  /**
+   * Ends the driver: its process is gone for good, or the controller closes. Commands that still
+   * wait come to nothing in their turn: who asked for a sleep is told so.
+   */
   close(): void {
     this.#step({ type: "close" });
-    this.#queue.clear();
   }
 
   receive(message: EngineMessage): void {

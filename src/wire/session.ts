@@ -69,6 +69,8 @@ export class Session {
   #heardAtSeconds: number;
   #cancelBeat: (() => void) | undefined;
   #open = true;
+  /** Why it was closed, where it was not lost. */
+  #closed: LazygraphError | undefined;
 
   /** @param hello of an engine that is not to be refused */
   constructor(hello: Hello, options: SessionOptions) {
@@ -160,7 +162,9 @@ export class Session {
   }
 
   #ask(compose: (command: number) => Asked): Promise<Answer> {
-    if (!this.#open) return Promise.reject(this.#gone("its session has ended"));
+    if (!this.#open) {
+      return Promise.reject(this.#closed ?? this.#gone("its session has ended"));
+    }
     if (this.#command !== undefined) {
       throw new Error(`a command while ${subjectOf(this.#command.message)} is under way`);
     }
@@ -194,12 +198,17 @@ export class Session {
   /** Ends the session as lost: fails the open command, then tells `onLost`. */
   lose(error: LazygraphError): void {
     if (!this.#open) return;
-    this.close(error);
+    this.#end(error);
     this.#options.onLost(error);
   }
 
-  /** Ends the session without telling anybody but the open command. */
+  /** Ends the session without telling anybody but commands, the open one and those to come. */
   close(error: LazygraphError): void {
+    this.#closed = error;
+    this.#end(error);
+  }
+
+  #end(error: LazygraphError): void {
     this.#open = false;
     this.#cancelBeat?.();
     const command = this.#command;

@@ -112,6 +112,16 @@ describe("sleep and wake of a simulated engine", () => {
     expect(snapshot().asleep).toEqual([]);
   });
 
+  test("a close fails a sleep that still waits behind another command", async () => {
+    const asked = [controller.sleep("tiny"), controller.wake("tiny"), controller.sleep("tiny")];
+    const outcomes = Promise.allSettled(asked);
+    await controller.close();
+    const late = pause(2_000).then(() => "never");
+    expect(await Promise.race([outcomes, late])).toMatchObject(
+      asked.map(() => ({ reason: { code: "ERR_LAZYGRAPH_CLOSED" } })),
+    );
+  });
+
   test("an engine that leaves while a sleep is asked for fails the call, and nothing else", async () => {
     await engine.close();
     await expect(controller.sleep("tiny")).rejects.toMatchObject({
