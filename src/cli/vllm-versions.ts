@@ -47,7 +47,7 @@ export function versionsText(table: VllmVersions): string {
   return lines.join("\n");
 }
 
-/** For README: a test holds that to it. */
+/** For docs/vllm-versions.md: a test holds that to it. */
 export function versionsMarkdown(table: VllmVersions): string {
   const rows = table.versions.map((version) => {
     const lazily = version.lazily.length === 0 ? "–" : lazilyCell(version);
