@@ -103,7 +103,8 @@ class Run {
     const compilations = await engine.compilations(readySeconds).catch(() => undefined);
     this.#more = { ...this.#more, ...defined({ compilations }) };
     // A command that has ended by now has not been asked to.
-    const died = engine.command?.end;
+    const { end, log } = engine.command ?? {};
+    const died = end && `${end}: see ${log}`;
     progress.phase("stopping");
     await engine.stop();
     return this.head(this.#verdict(failure, died));
@@ -114,7 +115,7 @@ class Run {
     const partial = (reason: string): Partial<RunHead> => ({ status: "partial", reason });
     if (signal.aborted) return partial("The benchmark was stopped.");
     if (failure !== undefined) return partial(failure);
-    if (died !== undefined) return partial(`The engine's command ended by ${died}: see its log.`);
+    if (died !== undefined) return partial(`The engine's command ended by ${died}.`);
     return verdictOf(schedule.length, this.#done, this.#failed);
   }
 
@@ -208,7 +209,8 @@ class Run {
     if (engine.command !== undefined && record.failure?.kind === "unreachable") {
       throw new LazygraphError(
         "ERR_LAZYGRAPH_BENCH",
-        `Expected the engine to answer once it is ready, got ${record.failure.detail}.`,
+        `Expected the engine to answer once it is ready, got ${record.failure.detail}: ` +
+          `see ${engine.command.log}.`,
       );
     }
     if (spec.numWarmups === 0 || schedule.length === 0) return;

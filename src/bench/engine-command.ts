@@ -12,6 +12,8 @@ export interface CommandOptions {
   readonly environment: NodeJS.ProcessEnv;
   /** Its stdout and stderr. */
   readonly logFile: string;
+  /** What sentences call it. @default its path */
+  readonly logName?: string;
 }
 
 const STOP_MS_MAX = 30_000;
@@ -21,13 +23,17 @@ const POLL_TIMEOUT_MS = 2000;
 export class EngineCommand {
   /** `performance.now()` at the spawn. */
   readonly spawnedAtMs: number;
+  /** What sentences call it. */
+  readonly log: string;
   readonly #child: ChildProcess;
   readonly #ended: Promise<void>;
   #end: string | undefined;
   readonly #killOnExit = (): void => this.#killGroup();
 
-  private constructor(child: ChildProcess, spawnedAtMs: number, logFile: string) {
+  private constructor(child: ChildProcess, spawnedAtMs: number, options: CommandOptions) {
+    const { logFile, logName = logFile } = options;
     this.#child = child;
+    this.log = logName;
     this.spawnedAtMs = spawnedAtMs;
     const log = createWriteStream(logFile);
     const outputs = [child.stdout, child.stderr].filter((output) => output !== null);
@@ -52,7 +58,8 @@ export class EngineCommand {
     process.once("exit", this.#killOnExit);
   }
 
-  static start({ command, environment, logFile }: CommandOptions): EngineCommand {
+  static start(options: CommandOptions): EngineCommand {
+    const { command, environment } = options;
     const [file = "", ...args] = command;
     const spawnedAtMs = performance.now();
     const child = spawn(file, args, {
@@ -60,7 +67,7 @@ export class EngineCommand {
       detached: true,
       stdio: ["ignore", "pipe", "pipe"],
     });
-    return new EngineCommand(child, spawnedAtMs, logFile);
+    return new EngineCommand(child, spawnedAtMs, options);
   }
 
   /** How it ended, if it has. */
@@ -81,13 +88,15 @@ export class EngineCommand {
       if (this.#end !== undefined) {
         throw new LazygraphError(
           "ERR_LAZYGRAPH_COMMAND_DIED",
-          `Expected the engine to get ready, but its command ended by ${this.#end}: see its log.`,
+          `Expected the engine to get ready, but its command ended by ${this.#end}: see ` +
+            `${this.log}.`,
         );
       }
       if (performance.now() > deadline) {
         throw new LazygraphError(
           "ERR_LAZYGRAPH_BENCH",
-          `Expected the engine to be ready within ${secondsMax} s, but it was not: see its log.`,
+          `Expected the engine to answer at ${url.href} within ${secondsMax} s, but it didn't: ` +
+            `see ${this.log}.`,
         );
       }
       await sleep(POLL_MS, signal);

@@ -1,5 +1,6 @@
 /** The engine of one run: by a command, simulated or live; with our controller or as stock. */
 
+import { basename } from "node:path";
 import { type Controller, createController } from "../controller/controller.ts";
 import { loadProfile } from "../profile/load.ts";
 import { simulatedEngineProgram } from "../sim/live/child.ts";
@@ -67,6 +68,8 @@ async function startCommand(
     command: commandOf(mode, port),
     environment: { ...environmentOf(mode, name, controller), ...timeline.variables },
     logFile,
+    // It lies beside the figures, wherever their folder is taken.
+    logName: basename(logFile),
   });
   const { spawnedAtMs } = command;
   const watch =

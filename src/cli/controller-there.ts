@@ -25,8 +25,8 @@ export async function noteMissingController(
     const how = await firstOf(endpoints, environment, ended);
     if (how !== "silent") return;
     tell(
-      `No controller answers at ${endpoints} from here: the engine goes by its mode's own defaults, ` +
-        "and joins once one does. Start one there, or check the address and the engine's keys.",
+      `No controller answers at ${endpoints} from here, so the engine goes by its mode's own ` +
+        "defaults and joins once one does: start one there, or check the address and its keys.",
       "ERR_LAZYGRAPH_CONTROLLER_UNREACHABLE",
     );
   } catch {

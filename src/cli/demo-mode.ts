@@ -83,7 +83,8 @@ export async function runMode(
     if (!silence.signal.aborted) throw error;
     throw new LazygraphError(
       "ERR_LAZYGRAPH_ENGINE_TIMEOUT",
-      `Expected the simulated engine to go on, got nothing for ${SILENCE_MS_MAX / 1000} s.`,
+      `Expected the simulated engine to go on, got nothing for ${SILENCE_MS_MAX / 1000} s: ` +
+        "run it again where less else runs.",
       { cause: error },
     );
   } finally {
@@ -136,7 +137,8 @@ class Seen {
     if (engine?.captureBeforeReadySeconds === undefined) {
       throw new LazygraphError(
         "ERR_LAZYGRAPH_ENGINE_LOST",
-        "Expected the controller to see the simulated engine get ready, but it did not.",
+        "Expected the controller to see the simulated engine get ready, but it did not: " +
+          "run it again where less else runs.",
       );
     }
     return {

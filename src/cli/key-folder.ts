@@ -264,7 +264,8 @@ export function readClients(option: string, folder: string): AllowedKey[] {
   if (clients.length <= CLIENTS_MAX) return clients;
   throw new OptionError(
     option,
-    `Expected at most ${CLIENTS_MAX} keys in ${file}, got ${clients.length}.`,
+    `Expected at most ${CLIENTS_MAX} keys in ${file}, got ${clients.length}: take out ` +
+      "those of engines that are gone.",
   );
 }
 

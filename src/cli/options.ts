@@ -118,7 +118,8 @@ function requiredValue(option: string, value: string | undefined, inline?: boole
   if (value.startsWith("--") && inline !== true) {
     throw new OptionError(
       option,
-      `Expected ${option} to have a value, got the next option ${quote(value)}.`,
+      `Expected ${option} to have a value, got the next option ${quote(value)}: ` +
+        "write it before that one.",
     );
   }
   return value;

@@ -35,7 +35,7 @@ export async function notePlanFolder(
     const lost = planReadOnly ? "" : ", and what they learn may be lost";
     say(
       `Expected a folder for learned plans that can be used, got ${obstacle} for ${folder}: ` +
-        `engines may start as if nothing had been learned${lost}. Give another --plan-dir, or ` +
+        `engines may start as if nothing had been learned${lost}; give another --plan-dir, or ` +
         "--no-plan.",
     );
   };

@@ -134,7 +134,8 @@ async function runMerge(argv: readonly string[]): Promise<number> {
     if (difference !== undefined) {
       throw new LazygraphError(
         "ERR_LAZYGRAPH_PLAN",
-        `Expected plans of one fingerprint, got ${first} and ${other}: ${difference}.`,
+        `Expected plans of one fingerprint, got ${first} and ${other}: ${difference}; ` +
+          "merge those of each engine by themselves.",
       );
     }
     merged = mergePlans(merged, plan);

@@ -57,7 +57,8 @@ async function replace(path: string, text: string, option: string): Promise<void
   await replaceFile(path, text).catch((cause: unknown) => {
     throw new LazygraphError(
       "ERR_LAZYGRAPH_FILE",
-      `Expected ${option} to be a file that can still be written, got ${codeOf(cause)} for ${quote(path)}.`,
+      `Expected ${option} to be a file that can still be written, got ${codeOf(cause)} for ` +
+        `${quote(path)}: make room, or give another path.`,
       { cause },
     );
   });

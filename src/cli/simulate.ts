@@ -10,7 +10,7 @@ import { fingerprintDifference } from "../plan/fingerprint.ts";
 import type { Plan } from "../plan/plan.ts";
 import { DEFAULT_PROFILE, loadProfile } from "../profile/load.ts";
 import type { Profile } from "../profile/profile.ts";
-import { createSetup, POLICY_NAMES, type PolicyName, policyNamed } from "../sim/virtual/setups.ts";
+import { createSetup, POLICY_WORDS, type PolicyName, policyNamed } from "../sim/virtual/setups.ts";
 import { SimulatedPlans, simulatedFingerprint } from "../sim/virtual/simulated-plans.ts";
 import { type SimulatedRun, simulate } from "../sim/virtual/virtual.ts";
 import { SkipCounts } from "../trace/skips.ts";
@@ -165,20 +165,21 @@ async function planOption(file: string | undefined, profile: Profile): Promise<P
   }
   throw new LazygraphError(
     "ERR_LAZYGRAPH_PLAN",
-    `Plan ${file}: expected the capture sizes of the profile ${profile.name}, got others.`,
+    `Plan ${file}: expected the capture sizes of the profile ${profile.name}, got others: ` +
+      "give the --profile that it was learned with.",
   );
 }
 
 function policiesOption(options: ParsedOptions): PolicyName[] {
   const value = options.strings.get("policy");
   if (value === undefined) {
-    throw usageError("--policy", `given with names of ${POLICY_NAMES.join(", ")}`, undefined);
+    throw usageError("--policy", `given with names of ${POLICY_WORDS.join(", ")}`, undefined);
   }
   const names = value.split(",").map((text) => {
     const name = policyNamed(text);
     if (name !== undefined) return name;
-    const meant = nearMiss(text, POLICY_NAMES);
-    const expected = meant ?? `names of ${POLICY_NAMES.join(", ")} with commas between them`;
+    const meant = nearMiss(text, POLICY_WORDS);
+    const expected = meant ?? `names of ${POLICY_WORDS.join(", ")} with commas between them`;
     throw usageError("--policy", expected, text);
   });
   const twice = names.find((name, index) => names.indexOf(name) !== index);
@@ -242,7 +243,7 @@ function noteRefused({ file, profile }: Job, seen: TraceSeen, runs: readonly Sim
       throw new LazygraphError(
         "ERR_LAZYGRAPH_TRACE",
         `${file}: expected requests that fit into the KV cache of the profile ${profile.name}, ` +
-          `${kvCacheTokens} tokens, got none that does.`,
+          `${kvCacheTokens} tokens, got none that does: give another --profile, or requests that are shorter.`,
       );
     }
     if (requestsRefused === 0) continue;

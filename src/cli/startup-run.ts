@@ -29,6 +29,8 @@ export interface StartOptions {
   readonly folder: string;
   readonly readyWithinSeconds: number;
   readonly signal: AbortSignal;
+  /** Told once it is spawned: where it is asked, and where its output goes. */
+  readonly onSpawned?: (url: URL, log: string) => void;
 }
 
 export interface MeasuredStart {
@@ -43,7 +45,8 @@ const LAST_LINE_BYTES_MAX = 1024;
 
 /** @throws LazygraphError `ERR_LAZYGRAPH_COMMAND_DIED`, `…_ADDRESS_IN_USE` or `…_BENCH` */
 export async function measureStart(options: StartOptions): Promise<MeasuredStart> {
-  const { variant, run, folder, readyWithinSeconds, signal } = options;
+  const { variant, run, folder, readyWithinSeconds, signal, onSpawned } = options;
+  const logFile = join(folder, `${variant.name}-${run}.log`);
   await makeFolder(folder);
   if (variant.prepare !== undefined) {
     const log = join(folder, `${variant.name}-${run}-prepare.log`);
@@ -63,15 +66,16 @@ export async function measureStart(options: StartOptions): Promise<MeasuredStart
   const command = EngineCommand.start({
     command: words,
     environment: { ...process.env, [FOLDER_VARIABLE]: timeline },
-    logFile: join(folder, `${variant.name}-${run}.log`),
+    logFile,
   });
   // Both clocks are the kernel's monotonic one; only their origins differ.
   const spawned = monotonicSeconds() - (performance.now() - command.spawnedAtMs) / 1000;
   try {
+    onSpawned?.(url, logFile);
     await command.untilReady(url, readyWithinSeconds, signal);
     signal.throwIfAborted();
     const ready = monotonicSeconds();
-    await oneToken(url, serverKeyOf(variant.command, process.env), signal);
+    await oneToken(url, serverKeyOf(variant.command, process.env), logFile, signal);
     const first = monotonicSeconds();
     const spans = await readSpans(timeline);
     const times = { readySeconds: ready - spawned, firstTokenSeconds: first - spawned };
@@ -116,7 +120,12 @@ async function prepare(
   );
 }
 
-async function oneToken(url: URL, key: string | undefined, signal: AbortSignal): Promise<void> {
+async function oneToken(
+  url: URL,
+  key: string | undefined,
+  logFile: string,
+  signal: AbortSignal,
+): Promise<void> {
   const headers = key === undefined ? {} : { authorization: `Bearer ${key}` };
   try {
     await within(FIRST_TOKEN_SECONDS_MAX * 1000, signal, async (limit) => {
@@ -132,7 +141,7 @@ async function oneToken(url: URL, key: string | undefined, signal: AbortSignal):
     signal.throwIfAborted();
     throw new LazygraphError(
       "ERR_LAZYGRAPH_BENCH",
-      `Expected one token of ${url.href}v1/completions, got ${messageOf(error)}: see its log.`,
+      `Expected one token of ${url.href}v1/completions, got ${messageOf(error)}: see ${logFile}.`,
       { cause: error },
     );
   }

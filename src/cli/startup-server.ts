@@ -30,6 +30,13 @@ export function portOf(command: readonly string[], free: number): number {
   return portNumber(simulatedPort(command) ?? vllmOption(command, "port")) ?? DEFAULT_PORT;
 }
 
+/** Whether a command says at which port it answers. */
+export function namesPort(command: readonly string[]): boolean {
+  return (
+    asksForPort(command) || (simulatedPort(command) ?? vllmOption(command, "port")) !== undefined
+  );
+}
+
 /** What our simulated engine has in `--http`; before it that is of a `lazygraph run` around it. */
 function simulatedPort(command: readonly string[]): string | undefined {
   const words = commandWords(command);

@@ -36,6 +36,8 @@ export interface Outcome {
 }
 
 export interface Listener {
+  /** It runs, and is waited for at `url`. */
+  spawned?(variant: Variant, run: number, url: URL, log: string): void;
   /** After each start, with all that there is: nothing measured is lost with what comes. */
   started(measured: MeasuredStart, outcome: Outcome): Promise<void>;
   failed(failure: FailedStart, outcome: Outcome): Promise<void>;
@@ -70,7 +72,8 @@ export async function takeTurns(
       }
       if (since - began + (longest.get(name) ?? 0) > withinSeconds) return outcome();
       left--;
-      const start = { variant, run, folder, readyWithinSeconds, signal };
+      const onSpawned = (url: URL, log: string): void => listener.spawned?.(variant, run, url, log);
+      const start = { variant, run, folder, readyWithinSeconds, signal, onSpawned };
       const measured = await measure(start).catch((error: unknown) => ({ error }));
       if ("result" in measured) {
         results.push(measured.result);

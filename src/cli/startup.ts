@@ -21,7 +21,7 @@ import { requireExecutable } from "./start-error.ts";
 import { type StartupDocument, startupDocument } from "./startup-document.ts";
 import { startupPage } from "./startup-page.ts";
 import type { Variant } from "./startup-run.ts";
-import { requireAnswerable } from "./startup-server.ts";
+import { namesPort, requireAnswerable } from "./startup-server.ts";
 import { type Outcome, type Turns, takeTurns } from "./startup-turns.ts";
 import { untilInterrupted } from "./stop-signal.ts";
 
@@ -128,7 +128,7 @@ export async function runStartup(argv: readonly string[]): Promise<number> {
 }
 
 async function measure(options: ParsedOptions, turns: Omit<Turns, "signal">): Promise<number> {
-  const { variants, runs, folder } = turns;
+  const { variants, runs, folder, readyWithinSeconds } = turns;
   const { signal } = untilInterrupted((name) =>
     note(`${name}: the start under way is ended; once more ends at once.`),
   );
@@ -144,6 +144,15 @@ async function measure(options: ParsedOptions, turns: Omit<Turns, "signal">): Pr
   const outcome = await takeTurns(
     { ...turns, signal },
     {
+      spawned({ name, command }, run, url, log) {
+        // Where a command serves is as it was in its first start.
+        if (run > 1 || options.flags.has("quiet")) return;
+        const own = namesPort(command) ? "" : " (vLLM's own port: the command names none)";
+        note(
+          `${name}, start 1: waiting for ${url.href}${own}, ${readyWithinSeconds} s at most; ` +
+            `its output is in ${log}.`,
+        );
+      },
       async started({ result, spans, spawned }, all) {
         const label = `${result.variant} ${result.run}`;
         events.push(...traceEvents(label, spans, spawned, (all.results.length - 1) * ROWS));
@@ -183,7 +192,9 @@ function variantsOf(options: ParsedOptions, command: readonly string[]): Variant
   if (twice !== undefined || variants.length > VARIANTS_MAX || !NAME.test(names[0] ?? "")) {
     throw new OptionError(
       "--compare",
-      `Expected up to ${VARIANTS_MAX} variants with names of their own, got ${quote(names.join(", "))}.`,
+      `Expected up to ${VARIANTS_MAX} variants with names of their own, each up to 32 letters, ` +
+        `digits, \`.\`, \`_\` or \`-\`, got ${quote(names.join(", "))}: give others with --name or ` +
+        "--compare.",
     );
   }
   const prepared = new Map(namedCommands(options, "prepare"));
@@ -227,7 +238,11 @@ function namedCommands(
     if (!NAME.test(name) || words.trim() === "") {
       throw new OptionError(
         `--${option}`,
-        `Expected --${option} to be NAME=COMMAND, got ${quote(text)}.`,
+        `Expected --${option} to be NAME=COMMAND, such as ` +
+          (option === "compare"
+            ? "'lazy=lazygraph run --mode lazy -- vllm serve MODEL'"
+            : "'base=sync'") +
+          `, got ${quote(text)}: put a name and = before it.`,
       );
     }
     return [name, words];

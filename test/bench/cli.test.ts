@@ -144,7 +144,7 @@ describe("simulated engines", () => {
     expect(reason).toContain("Expected the engine to get ready, but its command ended by");
     expect(reason).toContain("exit code 3");
     const { markdown } = await writeReport(folder);
-    expect(markdown).toMatch(/\*\*PARTIAL: .+ stock, load, run 1: .+ exit code 3: see its log\./);
+    expect(markdown).toMatch(/\*\*PARTIAL: .+ stock, load, run 1: .+ exit code 3: see \S+\.log\./);
   });
 
   test("a command that isn't there: as with run, and no run is made", SLOW, async () => {

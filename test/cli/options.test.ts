@@ -83,7 +83,7 @@ test.for([
   [["-x"], "-x", "got the unknown option"],
   [["--mode"], "--mode", "Expected --mode to have a value, got none."],
   [["--mode="], "--mode", "Expected --mode to have a value, got none."],
-  [["--mode", "--json"], "--mode", 'got the next option "--json".'],
+  [["--mode", "--json"], "--mode", 'got the next option "--json": write it before that one.'],
   [["--mode", "lazy", "--mode", "idle"], "--mode", "at most once"],
   [["--json=yes"], "--json", 'Expected --json to be given without a value, got "yes".'],
   [["serve"], "serve", 'Expected only options, got the argument "serve"'],

@@ -99,7 +99,10 @@ describe("lazygraph simulate", () => {
     [["--policy", "stock"], "Expected --trace to be given with a trace file"],
     [["--trace", "x.csv"], "Expected --policy to be given with names of oracle, floor"],
     [["--trace", "x.csv", "--policy", "stok"], 'Expected --policy to be stock, got "stok"'],
-    [["--trace", "x.csv", "--policy", "stock,"], `names of ${POLICY_NAMES.join(", ")}`],
+    [
+      ["--trace", "x.csv", "--policy", "stock,"],
+      `names of ${POLICY_NAMES.join(", ")}, lazy, idle with`,
+    ],
     [["--trace", "x.csv", "--policy", "stock,stock"], "a list that names each once"],
     [
       ["--trace", "x.csv", "--policy", "idle,idle-costed"],

@@ -28,6 +28,8 @@ test("variants take turns; phases add up; the result is told and kept", async ()
     ...simulated("--mode", "eager"),
   ]);
   expect({ code, stderr }).toMatchObject({ code: 0 });
+  const waits = /, start 1: waiting for http:\/\/127\.0\.0\.1:\d+\/, 900 s at most; its output/g;
+  expect(stderr.match(waits)).toHaveLength(2);
   const document = JSON.parse(stdout) as { starts: StartResult[]; simulated: boolean };
   expect(document.simulated).toBe(true);
   expect(document.starts.map(({ variant, run }) => `${variant} ${run}`)).toEqual([
@@ -81,7 +83,13 @@ test("a command that ends before it is ready is told by its code", async () => {
   const words = ["--out", folder, "--", process.execPath, "-e", "process.exit(3)"];
   const { code, stderr } = await finish(["startup", ...words]);
   expect(code).toBe(1);
-  expect(stderr).toMatch(/ended by exit code 3.*\[ERR_LAZYGRAPH_COMMAND_DIED\]\n$/);
+  expect(stderr).toContain(
+    "lazygraph: base, start 1: waiting for http://127.0.0.1:8000/ (vLLM's own port: the command " +
+      `names none), 900 s at most; its output is in ${folder}/base-1.log.\n`,
+  );
+  expect(stderr).toMatch(
+    /by exit code 3: see \S+\/base-1\.log\. \[ERR_LAZYGRAPH_COMMAND_DIED\]\n$/,
+  );
   // The file that was there is replaced as a whole, not written over.
   expect(await before.readFile("utf8")).toBe("before");
   expect(await readFile(join(folder, "startup.json"), "utf8")).toContain("COMMAND_DIED");
@@ -100,7 +108,7 @@ test("a command that isn't there is told at once, and not by a start that failed
 
 test.for([
   [["--"], "Expected a command after `--`"],
-  [["--compare", "no command", "--", "vllm"], "Expected --compare to be NAME=COMMAND"],
+  [["--compare", "no command", "--", "vllm"], 'vllm serve MODEL\', got "no command": put a name'],
   [["--", "env", "LAZYGRAPH_STARTUP_DIR=/x", "vllm"], "`startup` to choose LAZYGRAPH_STARTUP_DIR"],
   [["--compare", "x=cd / && vllm serve M", "--", "vllm"], "put `exec` before the server's."],
   [["--compare", "x=vllm serve M | tee log", "--", "vllm"], "put `exec` before the server's."],

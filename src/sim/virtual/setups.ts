@@ -67,6 +67,8 @@ export function policyNamed(name: string): PolicyName | undefined {
 }
 
 export const POLICY_NAMES: readonly PolicyName[] = Object.keys(SETUPS) as PolicyName[];
+/** What `policyNamed` knows. */
+export const POLICY_WORDS: readonly string[] = [...POLICY_NAMES, ...Object.keys(ALIASES)];
 
 export function createSetup(name: PolicyName, profile: Profile): Setup {
   return SETUPS[name](costSeedOf(profile));
