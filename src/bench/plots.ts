@@ -124,7 +124,7 @@ function ttftOverTime(groups: readonly Group[]): Plot[] {
 
 function marksText(captures: number): string {
   if (captures === 0) return "no captures on it";
-  return `${captures} captures, marked as vertical lines`;
+  return `${counted(captures, "capture")}, marked as vertical lines`;
 }
 
 type Point = readonly [x: number, y: number];

@@ -1,6 +1,7 @@
 /** The controller's HTTP side for the commands that have one: where it listens and who may ask. */
 
 import type { Server } from "node:http";
+import { counted } from "../base/counted.ts";
 import { OptionError } from "../base/errors.ts";
 import { readPublicFile, readSecretFile } from "../base/secret-file.ts";
 import type { Controller } from "../controller/controller.ts";
@@ -141,7 +142,7 @@ export async function readToken(
   const name = file === undefined ? TOKEN_VARIABLE : `the token in ${quote(file)}`;
   throw new OptionError(
     file === undefined ? TOKEN_VARIABLE : option,
-    `Expected ${name} to be ${fault}, got ${token.length} characters: \`openssl rand -hex 32\` ` +
+    `Expected ${name} to be ${fault}, got ${counted(token.length, "character")}: \`openssl rand -hex 32\` ` +
       "makes one.",
   );
 }

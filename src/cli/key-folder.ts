@@ -15,6 +15,7 @@ import { type FileHandle, open, rename, stat, unlink } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { curveKeyPair } from "zeromq";
+import { counted } from "../base/counted.ts";
 import { codeOf, messageOf, OptionError } from "../base/errors.ts";
 import { makeFolder } from "../base/make-folder.ts";
 import { readRegularFile, unreadable } from "../base/read-file.ts";
@@ -104,7 +105,7 @@ export async function readEngineKeys(option: string, folder: string): Promise<En
   throw new OptionError(
     option,
     `Expected ${join(folder, SERVER_FILE)} to hold the controller's public key of 40 characters, ` +
-      `got ${serverKey.length} characters.`,
+      `got ${counted(serverKey.length, "character")}.`,
   );
 }
 
@@ -258,7 +259,7 @@ export function readClients(option: string, folder: string): AllowedKey[] {
     throw new OptionError(
       option,
       `Expected line ${index + 1} of ${file} to begin with a Z85 key of 40 characters, got ` +
-        `${key.length} characters.`,
+        `${counted(key.length, "character")}.`,
     );
   });
   if (clients.length <= CLIENTS_MAX) return clients;

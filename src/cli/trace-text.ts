@@ -17,7 +17,7 @@ export function summaryText(file: string, about: TraceAbout, summary: TraceSumma
   ];
   if (prefixes !== undefined) {
     lines.push(
-      `${whole(prefixes.blocks)} blocks of ${about.blockTokens} tokens, ` +
+      `${counted(prefixes.blocks, "block", whole(prefixes.blocks))} of ${about.blockTokens} tokens, ` +
         `${whole(prefixes.distinctBlocks)} of them distinct; an endless prefix cache would hold ` +
         `${(prefixes.reusedShare * 100).toFixed(1)}% when they come`,
     );

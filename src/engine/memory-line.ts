@@ -1,5 +1,6 @@
 /** The one line that says whether the rest of the graphs will fit, and what to change if not. */
 
+import { counted } from "../base/counted.ts";
 import { MIB } from "../base/units.ts";
 import type { Forecast } from "../memory/forecast.ts";
 import type { Headroom } from "../memory/guard.ts";
@@ -40,7 +41,7 @@ export function verdictOf(forecast: Forecast, headroom: Headroom | undefined): M
 
 export function memoryLine(figures: MemoryFigures): string {
   const { engine, graphsCaptured, takenBytes, headroom, forecast } = figures;
-  const took = `${engine}: ${graphsCaptured} graphs took ${mib(takenBytes)}`;
+  const took = `${engine}: ${counted(graphsCaptured, "graph")} took ${mib(takenBytes)}`;
   const free =
     headroom === undefined
       ? "free memory is unknown"

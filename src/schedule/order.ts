@@ -20,7 +20,12 @@ export function mostWanted(state: EngineState, stepsMin: number): Choice | undef
       wantedMost = wanted;
     }
   }
-  return best && { graph: best, reason: `${best.id}: ${wantedMost} steps wanted it` };
+  return (
+    best && {
+      graph: best,
+      reason: `${best.id}: ${wantedMost === 1 ? "1 step" : `${wantedMost} steps`} wanted it`,
+    }
+  );
 }
 
 /**

@@ -65,7 +65,7 @@ export function withRules(policy: Policy, rules: PlanRules): Policy {
     if (kept.some(({ type }) => type === "settled")) settled = true;
     if (settled || state.settled || capturing) return kept;
     settled = true;
-    const reason = `${count} graphs are captured, and the user allows ${graphsMax}`;
+    const reason = `${count === 1 ? "1 graph is" : `${count} graphs are`} captured, and the user allows ${graphsMax}`;
     return [...kept, { type: "settled", reason }];
   }
 

@@ -79,7 +79,8 @@ export function scanFrame(frame: Uint8Array): string | undefined {
       return `it nests deeper than ${DEPTH_MAX} levels`;
     }
   }
-  return at === end ? undefined : `${end - at} bytes follow its value`;
+  if (at === end) return undefined;
+  return end - at === 1 ? "1 byte follows its value" : `${end - at} bytes follow its value`;
 }
 
 /** An unsigned number, the highest byte first. */

@@ -4,6 +4,7 @@
  */
 
 import type { Clock } from "../base/clock.ts";
+import { counted } from "../base/counted.ts";
 import { codeOf } from "../base/errors.ts";
 import type { Peer } from "./peers.ts";
 
@@ -37,7 +38,7 @@ export class Sender {
   push(peer: Peer, frame: Uint8Array): boolean {
     if (this.#closed) return false;
     if (peer.outbox.length >= OUTBOX_FRAMES_MAX) {
-      this.#giveUp(peer, `it left ${peer.outbox.length} frames unread`);
+      this.#giveUp(peer, `it left ${counted(peer.outbox.length, "frame")} unread`);
       return false;
     }
     peer.outbox.push(frame);

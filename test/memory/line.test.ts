@@ -78,6 +78,7 @@ test("nothing left, nothing known", () => {
     "e: 2 graphs took 678.0 MiB; none is left; 900.0 MiB are free, 500.0 MiB of it for serving",
   );
   expect(memoryLine(figures(undefined))).toBe(`${START}; free memory is unknown`);
+  expect(memoryLine(figures(undefined, { graphsCaptured: 1 }))).toMatch(/^e: 1 graph took 678\.0/);
   expect(verdictOf(none, undefined)).toBe("none-left");
   expect(verdictOf(figures(1).forecast, undefined)).toBe("unknown");
 });

@@ -112,7 +112,7 @@ describe("a learned plan", () => {
       steps: 50_100,
     });
     const { reason } = await decisions.first(({ decision }) => decision === "plan");
-    expect(reason).toMatch(/^1 earlier starts needed \d+ graphs \(.+\.json\)$/);
+    expect(reason).toMatch(/^1 earlier start needed \d+ graphs? \(.+\.json\)$/);
   });
 
   test("of an engine with other graphs is not taken", async () => {

@@ -1,5 +1,6 @@
 /** Looks up what earlier starts of such an engine learned, once it has told its graphs. */
 
+import { counted } from "../../base/counted.ts";
 import { codeOf, messageOf } from "../../base/errors.ts";
 import type { EngineState } from "../../schedule/state.ts";
 import type { Inventory } from "../../wire/protocol.ts";
@@ -29,6 +30,6 @@ export function* recallPlan(
   book(record, { plan: snapshot });
   if (snapshot === undefined || snapshot.starts === 0) return;
   const { starts, file, first } = snapshot;
-  const reason = `${starts} earlier starts needed ${first.length} graphs (${file})`;
+  const reason = `${counted(starts, "earlier start")} needed ${counted(first.length, "graph")} (${file})`;
   yield* decided(record, { decision: "plan", reason }, tools);
 }

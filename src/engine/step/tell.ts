@@ -1,5 +1,6 @@
 /** What happened to an engine, and what was decided for it, as events for listeners. Pure. */
 
+import { counted } from "../../base/counted.ts";
 import { codeOf, type LazygraphError, messageOf } from "../../base/errors.ts";
 import { capturedGraphs, type EngineState } from "../../schedule/state.ts";
 import type { CaptureResult, Ready, Telemetry } from "../../wire/protocol.ts";
@@ -190,7 +191,7 @@ export function announceRoom(
     graphs,
     availableBytes,
     line:
-      `${record.hello.engine}: there is room for ${graphs.length} graphs again ` +
+      `${record.hello.engine}: there is room for ${counted(graphs.length, "graph")} again ` +
       `(${mib(availableBytes)})`,
   });
 }
@@ -206,7 +207,7 @@ export function announceDropped(
     freedBytes,
     line:
       `${record.hello.engine}: free memory fell below what serving needs: dropped ` +
-      `${graphs.length} graphs of the least use, ${mib(freedBytes)} came back`,
+      `${counted(graphs.length, "graph")} of the least use, ${mib(freedBytes)} came back`,
   });
 }
 

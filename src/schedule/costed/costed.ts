@@ -247,7 +247,9 @@ class CostedPolicy implements CostPolicy {
     this.#settled = true;
     const why = state.frozen ? "captures are frozen" : "captures were for before ready only";
     const reason =
-      missing === 0 ? "no graph is left to capture" : `${why}, ${missing} graphs stay uncaptured`;
+      missing === 0
+        ? "no graph is left to capture"
+        : `${why}, ${missing === 1 ? "1 graph stays" : `${missing} graphs stay`} uncaptured`;
     return [{ type: "settled", reason }];
   }
 

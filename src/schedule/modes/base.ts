@@ -53,7 +53,12 @@ export function createModePolicy(rules: ModeRules): Policy {
     settled = true;
     if (missing === 0) return [{ type: "settled", reason: "no graph is left to capture" }];
     const why = state.frozen ? "captures are frozen" : `${rules.name} mode captures before ready`;
-    return [{ type: "settled", reason: `${why}, ${missing} graphs stay uncaptured` }];
+    return [
+      {
+        type: "settled",
+        reason: `${why}, ${missing === 1 ? "1 graph stays" : `${missing} graphs stay`} uncaptured`,
+      },
+    ];
   }
 
   function capture(state: EngineState, event: EngineEvent): Decision[] {
