@@ -15,7 +15,7 @@ export function listenError(cause: unknown, option: string, address: string): La
   const message = messageOf(cause);
   return new LazygraphError(
     "ERR_LAZYGRAPH_BIND",
-    `Expected an address of this host for ${option}, got ${address}: ${message}.`,
+    `Expected an address of this host for ${option}, got ${address}: ${message}. Choose another one.`,
     { cause },
   );
 }

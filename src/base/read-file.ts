@@ -16,7 +16,17 @@ export function readRegularFile(path: string | URL, bytesMax: number): Buffer {
   }
 }
 
-/** What came in place of a file, for the end of a sentence. */
+/** What the codes mean that a mistyped or forgotten path has. */
+const MEANINGS: Readonly<Record<string, string>> = {
+  ENOENT: "there is no such file, so check its name",
+  ENOTDIR: "a part of its path is no folder, so check its name",
+  EISDIR: "it is a folder, so name a file in it",
+  EACCES: "this user may not read it, so change its owner or mode",
+};
+
+/** What came in place of a file, and what to do, for the end of a sentence. */
 export function unreadable(error: unknown): string {
-  return codeOf(error) ?? messageOf(error);
+  const code = codeOf(error);
+  const meaning = MEANINGS[code ?? ""];
+  return meaning === undefined ? (code ?? messageOf(error)) : `${code}: ${meaning}`;
 }

@@ -5,7 +5,8 @@
 
 import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
 import { open } from "node:fs/promises";
-import { codeOf, OptionError } from "./errors.ts";
+import { OptionError } from "./errors.ts";
+import { unreadable } from "./read-file.ts";
 
 /** Group members may not write it, others may do nothing with it. */
 const FORBIDDEN_MODE = 0o027;
@@ -30,7 +31,7 @@ export function readSecretFileSync(option: string, path: string): string {
   try {
     file = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
   } catch (cause) {
-    throw mistake(option, `a readable file, got ${shown}: ${codeOf(cause) ?? String(cause)}`);
+    throw mistake(option, `a readable file, got ${shown}: ${unreadable(cause)}`);
   }
   try {
     checkFile(option, shown, fstatSync(file), true);
@@ -50,7 +51,7 @@ async function read(option: string, path: string, isSecret: boolean): Promise<st
   const shown = JSON.stringify(path.slice(0, 200));
   // Without O_NONBLOCK opening a pipe would wait for whoever writes into it.
   const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK).catch((cause) => {
-    throw mistake(option, `a readable file, got ${shown}: ${codeOf(cause) ?? String(cause)}`);
+    throw mistake(option, `a readable file, got ${shown}: ${unreadable(cause)}`);
   });
   try {
     // Of the opened file, and not of its path, which may be another file by now.

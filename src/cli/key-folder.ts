@@ -23,6 +23,7 @@ import { readPublicFile, readSecretFile, SECRET_MODE } from "../base/secret-file
 import type { AllowedEngines, CurveOptions } from "../wire/curve.ts";
 import { isPair } from "../wire/key-proof.ts";
 import { isCurveKey } from "../wire/z85.ts";
+import { quote } from "./errors.ts";
 
 export const PUBLIC_FILE = "public.key";
 export const SECRET_FILE = "secret.key";
@@ -61,6 +62,7 @@ export interface EngineKeys extends KeyPair {
 
 /** @throws OptionError for files that are missing, too open or hold no keys */
 export async function readPair(option: string, folder: string): Promise<KeyPair> {
+  await requireKeys(option, folder);
   const secretKey = await readSecretFile(option, join(folder, SECRET_FILE));
   const publicKey = await readPublicFile(option, join(folder, PUBLIC_FILE));
   for (const [name, key] of [
@@ -70,8 +72,8 @@ export async function readPair(option: string, folder: string): Promise<KeyPair>
     if (isCurveKey(key)) continue;
     throw new OptionError(
       option,
-      `Expected ${join(folder, name)} to hold a Z85 key of 40 characters, got ${key.length} ` +
-        "characters: `lazygraph keys new` makes the files.",
+      `Expected ${join(folder, name)} to hold a Z85 key of 40 characters, got ` +
+        `${counted(key.length, "character")}: \`lazygraph keys new\` makes the files.`,
     );
   }
   if (!isPair({ publicKey, secretKey })) {
@@ -82,6 +84,22 @@ export async function readPair(option: string, folder: string): Promise<KeyPair>
     );
   }
   return { publicKey, secretKey };
+}
+
+/** A folder is what was asked for, and not the file in it that is looked for first. */
+async function requireKeys(option: string, folder: string): Promise<void> {
+  const isMissing = (error: unknown): boolean => codeOf(error) === "ENOENT";
+  const fault = await stat(folder).then(
+    (about) => (about.isDirectory() ? undefined : "which is no folder"),
+    (error: unknown) => (isMissing(error) ? "which isn't there" : undefined),
+  );
+  const none = await stat(join(folder, SECRET_FILE)).then(() => false, isMissing);
+  if (fault === undefined && !none) return;
+  throw new OptionError(
+    option,
+    `Expected ${option} to be a folder with ${SECRET_FILE} and ${PUBLIC_FILE}, got ` +
+      `${quote(folder)}, ${fault ?? "which has none"}: name another one, or make them with \`lazygraph keys new FOLDER\`.`,
+  );
 }
 
 /** The controller's keys; the list of clients is looked at again while it runs. */

@@ -2,6 +2,7 @@
 
 import { existsSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
+import { counted } from "../base/counted.ts";
 import { OptionError } from "../base/errors.ts";
 import { readPublicFile } from "../base/secret-file.ts";
 import { isCurveKey } from "../wire/z85.ts";
@@ -224,13 +225,16 @@ async function keyOf(option: string, text: string): Promise<string> {
       `Expected ${option} to be a public key, got a file of a secret one: give ${quote(instead)}.`,
     );
   }
-  const key = isCurveKey(text) && !existsSync(text) ? text : await readPublicFile(option, text);
+  const isFile = existsSync(text);
+  const key = isFile ? await readPublicFile(option, text) : text;
   if (isCurveKey(key)) return key;
+  const got = counted(key.length, "character");
   // Without what came: it may be a secret that was given in the wrong place.
   throw new OptionError(
     option,
-    `Expected ${option} to be a Z85 key of 40 characters or a file with one, got ${key.length} ` +
-      "characters.",
+    `Expected ${option} to be a Z85 key of 40 characters or a file with one, got ` +
+      `${isFile ? `a file with ${got}` : `${got}, and no file of that name`}: \`lazygraph keys show ` +
+      "FOLDER` shows the public key of an engine or a controller.",
   );
 }
 

@@ -1,7 +1,9 @@
+import { existsSync } from "node:fs";
 import { stat, unlink } from "node:fs/promises";
 import type { Server } from "node:http";
 import { Server as TlsServer } from "node:https";
 import type { AddressInfo } from "node:net";
+import { dirname } from "node:path";
 import { LazygraphError } from "../base/errors.ts";
 import { listenError, listenServer } from "../base/listen-error.ts";
 import { isIpcServed, SOCKET_PATH_BYTES_MAX } from "../wire/endpoint.ts";
@@ -49,6 +51,14 @@ export async function listen(
 }
 
 async function listenFile(server: Server, path: string, option: string): Promise<void> {
+  // Node would say that it has no permission.
+  if (!existsSync(dirname(path))) {
+    throw new LazygraphError(
+      "ERR_LAZYGRAPH_BIND",
+      `Expected ${option} to be a socket file in a folder that is there, got unix:${path}: make the ` +
+        `folder ${dirname(path)}, or choose another path.`,
+    );
+  }
   await removeDeadSocket(path, option);
   // The file is made within `listen`, with the rights that the mask leaves: never open for others.
   const mask = process.umask(0o777 & ~SOCKET_MODE);

@@ -2,7 +2,7 @@
 /** The `lazygraph` command: finds the subcommand, loads its file, reports its errors. */
 
 import { readFileSync } from "node:fs";
-import { OptionError } from "../base/errors.ts";
+import { LazygraphError, OptionError } from "../base/errors.ts";
 import { nearMiss } from "../base/near-miss.ts";
 import { EXIT, errorLine, quote, reportError } from "./errors.ts";
 import { isHangupIgnored } from "./hangup.ts";
@@ -143,9 +143,10 @@ process.stdout.on("error", (error: NodeJS.ErrnoException) => {
 process.stderr.on("error", () => undefined);
 process.once("exit", () => {
   if (lost === undefined) return;
-  const code = lost.code ?? "EIO";
-  const sentence = `Expected stdout to take all that was written, got ${code}: the output is cut.`;
-  process.stderr.write(`${errorLine(Object.assign(new Error(sentence), { code }))}\n`);
+  const sentence =
+    `Expected stdout to take all that was written, got ${lost.code ?? lost.message}: the output is ` +
+    "cut. Make room, or write it elsewhere.";
+  process.stderr.write(`${errorLine(new LazygraphError("ERR_LAZYGRAPH_FILE", sentence))}\n`);
   process.exitCode ||= EXIT.failure;
 });
 

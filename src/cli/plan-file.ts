@@ -3,6 +3,7 @@
 import { stat } from "node:fs/promises";
 import { basename, dirname } from "node:path";
 import { codeOf, LazygraphError } from "../base/errors.ts";
+import { unreadable } from "../base/read-file.ts";
 import { PlanFault } from "../plan/check.ts";
 import { readPlan, writePlan } from "../plan/files.ts";
 import type { Plan } from "../plan/plan.ts";
@@ -17,7 +18,7 @@ export async function loadPlan(file: string): Promise<Plan> {
     const why =
       error instanceof PlanFault
         ? `${error.message}${error.newer ? newer : ""}`
-        : `expected a file that can be read, got ${codeOf(error) ?? String(error)}`;
+        : `expected a file that can be read, got ${unreadable(error)}`;
     throw new LazygraphError("ERR_LAZYGRAPH_PLAN", `Plan ${file}: ${why}.`, { cause: error });
   }
 }

@@ -72,9 +72,14 @@ export class TraceFile {
   }
 }
 
+const GOT: Readonly<Record<string, string>> = {
+  EEXIST: "one that is there already: give another name",
+  ENOENT: "ENOENT: there is no such folder, so check its name",
+};
+
 export function traceFileError(path: string, cause: unknown): LazygraphError {
   const code = codeOf(cause) ?? String(cause);
-  const got = code === "EEXIST" ? "one that is there already: give another name" : code;
+  const got = GOT[code] ?? code;
   return new LazygraphError(
     "ERR_LAZYGRAPH_TRACE",
     `Expected ${path} to be a new file that can be written, got ${got}.`,

@@ -7,6 +7,7 @@ import { createGunzip } from "node:zlib";
 import xz from "xz-decompress";
 import { codeOf, LazygraphError, messageOf } from "../base/errors.ts";
 import { nearMiss } from "../base/near-miss.ts";
+import { unreadable } from "../base/read-file.ts";
 import { CompressionError } from "./compression-error.ts";
 import { checksZstd, unzstded } from "./zstd.ts";
 import { hasChecksum } from "./zstd-frames.ts";
@@ -84,7 +85,7 @@ async function headOf(file: string, path: string | URL): Promise<Uint8Array> {
     }
   } catch (error) {
     if (error instanceof LazygraphError) throw error;
-    const got = codeOf(error) ?? String(error);
+    const got = unreadable(error);
     throw new LazygraphError(
       "ERR_LAZYGRAPH_TRACE",
       `Expected ${file} to be a readable trace file, got ${got}${await shippedHint(file)}`,

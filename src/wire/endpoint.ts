@@ -1,7 +1,9 @@
 /** What an endpoint says about who can reach it, and whether it is taken. */
 
+import { existsSync } from "node:fs";
 import { stat, unlink } from "node:fs/promises";
 import { connect, createServer } from "node:net";
+import { dirname } from "node:path";
 import { setTimeout } from "node:timers/promises";
 import { rule } from "../base/check-options.ts";
 import { OptionError } from "../base/errors.ts";
@@ -37,6 +39,16 @@ export function checkEndpoint(option: string, endpoint: string): void {
     `Expected ${option} to be an endpoint such as tcp://127.0.0.1:5757, tcp://127.0.0.1:0 or ` +
       `ipc:///run/lazygraph.sock, got ${JSON.stringify(endpoint)}.`,
   );
+}
+
+/** What to do where it can't be bound, and nobody else listens there. */
+export function bindAdvice(endpoint: string): string {
+  const path = /^ipc:\/\/(.+)$/s.exec(endpoint)?.[1];
+  if (path === undefined) return "choose one that this machine has, such as tcp://127.0.0.1:5757";
+  const folder = dirname(path);
+  return existsSync(folder)
+    ? "choose a path where this user may make a file"
+    : `make the folder ${folder}, or choose another path`;
 }
 
 /** Of a controller and its standbys. */

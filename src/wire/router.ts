@@ -14,6 +14,7 @@ import { codeOf, LazygraphError, messageOf } from "../base/errors.ts";
 import { frameContext } from "./context.ts";
 import { type CurveOptions, guardClients } from "./curve.ts";
 import {
+  bindAdvice,
   isForeignFile,
   isIpcServed,
   isLoopback,
@@ -112,7 +113,8 @@ export async function openRouter(options: RouterOptions): Promise<RouterLink> {
     const why = messageOf(error);
     throw new LazygraphError(
       "ERR_LAZYGRAPH_BIND",
-      `Expected ${endpoint} to be an address of this machine that can be bound, but: ${why}.`,
+      `Expected ${endpoint} to be an address of this machine that can be bound, got ${why}: ` +
+        `${bindAdvice(endpoint)}.`,
       { cause: error },
     );
   }

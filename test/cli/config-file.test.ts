@@ -97,7 +97,7 @@ test.for([
 
 test("no such file; and what it says is checked like an option", async () => {
   expect(() => merged(["--config", "/nowhere/x"])).toThrow(
-    "Expected /nowhere/x to be a readable JSON file, got ENOENT.",
+    "Expected /nowhere/x to be a readable JSON file, got ENOENT: there is no such file, so check its name.",
   );
   const file = await config({ mode: "fast" });
   const { code, stderr } = await lazygraph(["serve", "--config", file]).finished;
@@ -113,7 +113,7 @@ test("no such file; and what it says is checked like an option", async () => {
 test("a file that nobody typed is named with its variable", async () => {
   const environment = { LAZYGRAPH_CONFIG: "/nowhere/x" };
   expect(() => merged([], environment)).toThrow(
-    "Expected /nowhere/x (LAZYGRAPH_CONFIG) to be a readable JSON file, got ENOENT.",
+    "Expected /nowhere/x (LAZYGRAPH_CONFIG) to be a readable JSON file, got ENOENT: there is no such file, so check its name.",
   );
   const file = await config({ pin: ["PIECWISE"] });
   const variable = { LAZYGRAPH_CONFIG: file };

@@ -193,7 +193,15 @@ describe("lazygraph keys", () => {
     [["keys"], "ACTION is new, show, allow, rotate or export, got 0 arguments"],
     [["keys", "frob"], 'Expected ACTION to be new, show, allow, rotate or export, got "frob"'],
     [["keys", "make", "x"], "Expected ACTION to be new, show, allow, rotate or export"],
-    [["keys", "show", "/nowhere"], "Expected FOLDER to name a readable file"],
+    [
+      ["keys", "show", "/nowhere"],
+      'Expected FOLDER to be a folder with secret.key and public.key, got "/nowhere", which isn\'t',
+    ],
+    [["keys", "show", "/dev/null"], 'got "/dev/null", which is no folder: name another one, or'],
+    [
+      ["keys", "new", "/nowhere/x", "--server", "abc"],
+      "Expected --server to be a Z85 key of 40 characters or a file with one, got 3 characters, and",
+    ],
     [["keys", "show", "x", "--name", "y"], "Expected no --name with keys show."],
     [["keys", "allow", "x"], "Expected a KEY after FOLDER"],
     [["keys", "new", "x", "y"], 'Expected no KEY after FOLDER for keys new, got "y".'],

@@ -51,7 +51,7 @@ describe("an output that can't be written", () => {
     const { status, stderr } = run("> /dev/full");
     expect(status).toBe(1);
     expect(stderr).toMatch(
-      /^lazygraph: Expected stdout to take all .*, got ENOSPC: .* \[ENOSPC\]\n$/,
+      /^lazygraph: Expected stdout to take all .*, got ENOSPC: .* \[ERR_LAZYGRAPH_FILE\]\n$/,
     );
   });
 

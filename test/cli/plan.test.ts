@@ -172,7 +172,7 @@ describe("usage errors", () => {
     const { code, stderr } = await finish(["plan", "show", "/nowhere/plan.json"]);
     expect(code).toBe(2);
     expect(stderr).toBe(
-      "lazygraph: Plan /nowhere/plan.json: expected a file that can be read, got ENOENT. " +
+      "lazygraph: Plan /nowhere/plan.json: expected a file that can be read, got ENOENT: there is no such file, so check its name. " +
         "[ERR_LAZYGRAPH_PLAN]\n",
     );
   });

@@ -174,7 +174,7 @@ describe("beyond loopback", () => {
   test("a folder of keys that isn't there is told by the variable that names it", async () => {
     const { code, stderr } = await finish(options, { LAZYGRAPH_CONTROLLER_KEYS: "/nowhere" });
     expect(code).toBe(2);
-    expect(stderr).toContain("Expected LAZYGRAPH_CONTROLLER_KEYS to name a readable file");
+    expect(stderr).toContain("Expected LAZYGRAPH_CONTROLLER_KEYS to be a folder with secret.key");
   });
 
   test.for([

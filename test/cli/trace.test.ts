@@ -12,7 +12,10 @@ const sample = (name: string): string =>
 describe("lazygraph trace", () => {
   test.for([
     [["inspect", "azure-llm-2023-conversaton"], "did you mean azure-llm-2023-conversation, which"],
-    [["inspect", "nothing-like-it"], "readable trace file, got ENOENT. [ERR_LAZYGRAPH_TRACE]"],
+    [
+      ["inspect", "nothing-like-it"],
+      "readable trace file, got ENOENT: there is no such file, so check its name. [ERR_LAZYGRAPH_TRACE]",
+    ],
     [["cut", "x.csv", "--form", "3"], 'got the unknown option "--form": did you mean --from?'],
   ] as const)("%j is answered with what was meant", async ([args, sentence]) => {
     const { code, stdout, stderr } = await finish(["trace", ...args]);

@@ -861,7 +861,7 @@ describe("start, close and waiting", () => {
     ["tcp://0.0.0.0:0", /Expected curve keys for tcp:\/\/0\.0\.0\.0:0/],
     ["tcp://*:0", /Expected curve keys/],
     ["tcp://example.invalid:0", /Expected curve keys/],
-    ["ipc:///nonexistent/folder/x.sock", /to be an address of this machine that can be bound/],
+    ["ipc:///nonexistent/folder/x.sock", /: make the folder \/nonexistent\/folder, or choose/],
   ] as const)("%s can't be bound", async ([endpoint, sentence]) => {
     await using controller = createController({ endpoint });
     await expect(controller.start()).rejects.toMatchObject({

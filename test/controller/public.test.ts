@@ -1,4 +1,4 @@
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { expect, test } from "vitest";
 import { ERROR_CODES } from "../../src/base/errors.ts";
 import { EVENT_NAMES } from "../../src/engine/events.ts";
@@ -12,6 +12,23 @@ function read(path: string): string {
 test("docs/errors.md lists exactly the codes there are", () => {
   const listed = [...read("docs/errors.md").matchAll(/^\| `(ERR_LAZYGRAPH_\w+)` \|/gm)];
   expect(listed.map(([, code]) => code)).toEqual([...ERROR_CODES]);
+});
+
+test("docs/errors.md lists every other code that an answer of ours may have", () => {
+  /** Of Node, npm's packages and libzmq: looked for in what they throw. */
+  const theirs = [
+    "ERR_CHILD_PROCESS_STDIO_MAXBUFFER",
+    "ERR_MODULE_NOT_FOUND",
+    "ERR_ZMTP_MECHANISM_MISMATCH",
+  ];
+  const files = readdirSync(new URL("../../src", import.meta.url), { recursive: true });
+  const sources = files.map(String).filter((name) => name.endsWith(".ts"));
+  const named = sources.flatMap((name) =>
+    [...read(`src/${name}`).matchAll(/"(ERR_\w*[A-Z])"/g)].map(([, code = ""]) => code),
+  );
+  const own = new Set(named.filter((code) => !theirs.includes(code)));
+  const listed = [...read("docs/errors.md").matchAll(/^\| `(ERR_\w+)` \|/gm)];
+  expect([...own].sort()).toEqual(listed.map(([, code = ""]) => code).sort());
 });
 
 test("docs/protocol.md names every message", () => {

@@ -211,7 +211,10 @@ describe("what can't work ends in one sentence", () => {
     [["--upstream", "ftp://x"], "Expected --upstream to be a URL"],
     [to, "Expected --output to be a file such as trace.csv.gz, got none."],
     [[...to, "--output", "x", "--listen", "0.0.0.0:0"], "Expected --listen to be on loopback"],
-    [[...to, "--output", "/nowhere/x"], "Expected /nowhere/x to be a new file"],
+    [
+      [...to, "--output", "/nowhere/x"],
+      "Expected /nowhere/x to be a new file that can be written, got ENOENT: there is no such folder",
+    ],
     [
       ["--upstream", "http://localhost:1", "--output", "/nowhere/x", "--listen", "127.0.0.1:1"],
       "Expected --upstream to be a server, got http://localhost:1, where",

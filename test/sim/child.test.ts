@@ -203,11 +203,13 @@ describe("a simulated engine as a process", () => {
   test("what the engine can't use comes back with its own code", async () => {
     await expect(startSimulatedEngine({ profile: "/nope" })).rejects.toMatchObject({
       code: "ERR_LAZYGRAPH_PROFILE",
-      message: "Profile /nope: expected the file to be readable, got ENOENT.",
+      message:
+        "Profile /nope: expected the file to be readable, got ENOENT: there is no such file, so check its name.",
     });
     await expect(startSimulatedEngine({ trace: { file: "missing.csv" } })).rejects.toMatchObject({
       code: "ERR_LAZYGRAPH_TRACE",
-      message: "Expected missing.csv to be a readable trace file, got ENOENT.",
+      message:
+        "Expected missing.csv to be a readable trace file, got ENOENT: there is no such file, so check its name.",
     });
     const taken = createServer().listen(0, "127.0.0.1");
     onTestFinished(() => void taken.close());
@@ -244,7 +246,10 @@ describe("its command line", () => {
       ["--trace-requests", "1.5"],
       "Expected --trace-requests to be a whole number from 1 to 100000",
     ],
-    [["--trace", "missing.csv"], "Expected missing.csv to be a readable trace file, got ENOENT."],
+    [
+      ["--trace", "missing.csv"],
+      "Expected missing.csv to be a readable trace file, got ENOENT: there is no such file, so check its name.",
+    ],
     [["--profil", "x"], 'got the unknown option "--profil": did you mean --profile?'],
   ])("%j", async (options, sentence) => {
     const { exitCode, stderr } = await run(options);

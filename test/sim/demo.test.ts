@@ -88,9 +88,12 @@ describe("the demo", () => {
     [["--speed", "fast"], 'Expected --speed to be a number from 0.1 to 100, got "fast".'],
     [
       ["--profile", "nope"],
-      "Profile nope: expected the file to be the name of a shipped profile (llama-3.1-8b-h200, llama-3.1-8b-h200-serve) or the path of a .json file, got ENOENT.",
+      "Profile nope: expected the file to be the name of a shipped profile (llama-3.1-8b-h200, llama-3.1-8b-h200-serve) or the path of a .json file, got ENOENT: there is no such file, so check its name.",
     ],
-    [["--trace", "nope.csv"], "Expected nope.csv to be a readable trace file, got ENOENT."],
+    [
+      ["--trace", "nope.csv"],
+      "Expected nope.csv to be a readable trace file, got ENOENT: there is no such file, so check its name.",
+    ],
     [["--jsn"], 'got the unknown option "--jsn": did you mean --json?'],
   ])("%j is a usage error of one sentence", async (options, sentence) => {
     const { stdout, stderr, exitCode } = await demo(...options);

@@ -209,7 +209,7 @@ describe("a bad profile is one sentence", () => {
     );
     expect(() => loadProfile("no-such-profile")).toThrow(
       "Profile no-such-profile: expected the file to be the name of a shipped profile " +
-        "(llama-3.1-8b-h200, llama-3.1-8b-h200-serve) or the path of a .json file, got ENOENT.",
+        "(llama-3.1-8b-h200, llama-3.1-8b-h200-serve) or the path of a .json file, got ENOENT: there is no such file, so check its name.",
     );
   });
 });

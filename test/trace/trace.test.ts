@@ -36,7 +36,8 @@ test("a shipped trace by its name, which is no path of this folder", async () =>
   expect(named).toEqual(await read(conversation, { requests: 5 }));
   await expect(read("no-such-trace")).rejects.toMatchObject({
     code: "ERR_LAZYGRAPH_TRACE",
-    message: "Expected no-such-trace to be a readable trace file, got ENOENT.",
+    message:
+      "Expected no-such-trace to be a readable trace file, got ENOENT: there is no such file, so check its name.",
   });
 });
 
@@ -218,7 +219,7 @@ describe("a bad trace is one sentence with file, line and expectation", () => {
 
   test("no file, a folder", async () => {
     await expect(read(join(folder, "missing.csv"))).rejects.toThrow(
-      "missing.csv to be a readable trace file, got ENOENT.",
+      "missing.csv to be a readable trace file, got ENOENT: there is no such file, so check its name.",
     );
     await expect(read(folder)).rejects.toThrow(
       expect.objectContaining({ code: "ERR_LAZYGRAPH_TRACE" }),
