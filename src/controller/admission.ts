@@ -8,6 +8,7 @@ import { dropOldest } from "../base/drop-oldest.ts";
 import { type ErrorCode, LazygraphError } from "../base/errors.ts";
 import { EngineDriver } from "../engine/driver.ts";
 import { publishProblem } from "../engine/events.ts";
+import type { EngineRecord } from "../engine/record.ts";
 import type { SharedMemory } from "../engine/shared-memory.ts";
 import type { EnginePlans } from "../plan/engine-plan.ts";
 import type { Hello, Refuse, ToEngine } from "../wire/protocol.ts";
@@ -52,8 +53,8 @@ export interface AdmissionOptions {
   readonly onDisconnect: (peer: string) => void;
   /** An engine is about to join or to come back. */
   readonly onJoin: () => void;
-  /** Called after every change that a snapshot shows. */
-  readonly onChange: () => void;
+  /** Called after every change that a snapshot shows, with whose it is. */
+  readonly onChange: (record: EngineRecord) => void;
 }
 
 export class EngineAdmission {

@@ -14,7 +14,7 @@ import type { EngineDriver } from "../engine/driver.ts";
 import { publishProblem } from "../engine/events.ts";
 import type { SharedMemory } from "../engine/shared-memory.ts";
 import type { SleepOptions, WakeOptions } from "../engine/sleep.ts";
-import type { EngineSnapshot } from "../engine/snapshot.ts";
+import { type EngineSnapshot, snapshotOf } from "../engine/snapshot.ts";
 import type { Mode } from "../wire/protocol.ts";
 import type { RouterLink } from "../wire/router.ts";
 import { FROM_ENGINE } from "../wire/validate.ts";
@@ -35,7 +35,7 @@ import { type ControllerOptions, type ResolvedOptions, resolveOptions } from "./
 import { CapturePace } from "./pace.ts";
 import { EngineRegistry } from "./registry.ts";
 import { openMemory, SharedPlans } from "./shared.ts";
-import { endOfWait, Waiters, type WaitOptions } from "./waiters.ts";
+import { endOfWait, isWaitedFor, Waiters, type WaitOptions } from "./waiters.ts";
 
 /** How long a start waits for learned plans to be read. */
 const PLANS_SECONDS_MAX = 2;
@@ -164,7 +164,11 @@ class EngineController implements Controller {
         // What other controllers have learned since; its graphs come seconds later.
         void this.#plans.engines.refresh();
       },
-      onChange: () => this.#waiters.wake((options) => registry.find(options)),
+      // Ten times a second of every engine: nobody but the one that changed is looked at.
+      onChange: (record) =>
+        this.#waiters.wake((options) =>
+          isWaitedFor(record, options) ? snapshotOf(record) : undefined,
+        ),
     });
   }
 

@@ -47,8 +47,8 @@ export interface DriverOptions {
   readonly memory?: SharedMemory;
   /** When a capture of an idle engine may begin; undefined: at once. @default always */
   readonly pace?: () => Promise<void> | undefined;
-  /** Called after every change that a snapshot shows. */
-  readonly onChange: () => void;
+  /** Called after every change that a snapshot shows, with whose it is. */
+  readonly onChange: (record: EngineRecord) => void;
 }
 
 export class EngineDriver {
@@ -56,7 +56,7 @@ export class EngineDriver {
   readonly #clock: Clock;
   readonly #shared: SharedMemory;
   readonly #tools: StepTools;
-  readonly #onChange: () => void;
+  readonly #onChange: (record: EngineRecord) => void;
   readonly #pace: () => Promise<void> | undefined;
   readonly #queue = new PQueue({ concurrency: 1 });
   readonly #timers = new Map<Timer, () => void>();
@@ -197,7 +197,7 @@ export class EngineDriver {
         `Expected to carry out what "${input.type}" asks for of ${engine}, but it failed: ` +
           messageOf(error),
       );
-      this.#onChange();
+      this.#onChange(this.record);
     }
   }
 
@@ -243,7 +243,7 @@ export class EngineDriver {
         this.#publish(effect);
         break;
       case "changed":
-        this.#onChange();
+        this.#onChange(this.record);
         break;
     }
   }

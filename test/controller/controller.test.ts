@@ -1,8 +1,9 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
+import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from "vitest";
 import { createController } from "../../src/controller/controller.ts";
+import { EngineRegistry } from "../../src/controller/registry.ts";
 import type { WaitOptions } from "../../src/controller/waiters.ts";
 import { onEvent, type ProblemEvent } from "../../src/engine/events.ts";
 import type { Policy } from "../../src/schedule/policy.ts";
@@ -846,6 +847,24 @@ describe("start, close and waiting", () => {
     await expect(controller.waitForEngine()).rejects.toMatchObject({
       code: "ERR_LAZYGRAPH_CLOSED",
     });
+  });
+
+  test("no wait looks through all engines whenever one of them changes", async () => {
+    const find = vi.spyOn(EngineRegistry.prototype, "find");
+    onTestFinished(() => find.mockRestore());
+    await using controller = createController({ heartbeatMs: 50, plan: false });
+    await controller.start();
+    const present = controller.waitForEngine({ engine: "engine-0" });
+    const absent = controller
+      .waitForEngine({ engine: "engine-1" })
+      .catch((error: unknown) => error);
+    await using engine = new FakeEngine();
+    await engine.connect(controller.endpoint);
+    await expect(present).resolves.toMatchObject({ engine: "engine-0" });
+    await engine.got("freeze");
+    expect(find).toHaveBeenCalledTimes(2);
+    await controller.close();
+    await expect(absent).resolves.toMatchObject({ code: "ERR_LAZYGRAPH_CLOSED" });
   });
 
   test("its signal closes it", async () => {
