@@ -72,8 +72,10 @@ export class EngineAdmission {
 
   constructor(options: AdmissionOptions) {
     this.#options = options;
-    const { heartbeatMs } = options.options;
-    this.#sessionClock = coarseClock(options.clock, heartbeatMs / 1000 / BEATS_APART);
+    const { heartbeatMs, captureTimeoutMs } = options.options;
+    // By the shorter one: where heartbeats are rare, a tick of theirs may be all the time there is.
+    const shortestMs = Math.min(heartbeatMs, captureTimeoutMs);
+    this.#sessionClock = coarseClock(options.clock, shortestMs / 1000 / BEATS_APART);
     this.#names = new NameKeys(options.options.curve);
   }
 

@@ -2,11 +2,14 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from "vitest";
-import { createController } from "../../src/controller/controller.ts";
+import { systemClock } from "../../src/base/clock.ts";
+import { createController, createControllerOn } from "../../src/controller/controller.ts";
+import { systemGround } from "../../src/controller/ground.ts";
 import { EngineRegistry } from "../../src/controller/registry.ts";
 import type { WaitOptions } from "../../src/controller/waiters.ts";
 import { onEvent, type ProblemEvent } from "../../src/engine/events.ts";
 import type { Policy } from "../../src/schedule/policy.ts";
+import type { Capture } from "../../src/wire/protocol.ts";
 import { EventLog } from "../helpers/events.ts";
 import { FakeEngine, plan } from "../helpers/fake-engine.ts";
 import { REMOVED } from "../helpers/removal.ts";
@@ -319,6 +322,21 @@ describe("what an engine gets wrong", () => {
     expect(cut.engine).toBe("flooder");
     const flooded = controller.engines().find((engine) => engine.engine === "flooder");
     expect(flooded?.problems.flooded).toBeGreaterThan(0);
+  });
+
+  test("rare heartbeats end no capture early", async () => {
+    const began = systemClock.now();
+    const clock = { ...systemClock, now: () => systemClock.now() - began };
+    const options = { heartbeatMs: 600_000, captureTimeoutMs: 5_000, plan: false } as const;
+    await using controller = createControllerOn({ ...systemGround, clock }, options);
+    await controller.start();
+    const onCapture = (command: Capture, from: FakeEngine): undefined => {
+      setTimeout(() => from.result(command), 20);
+    };
+    await using engine = new FakeEngine({ onCapture });
+    await engine.connect(controller.endpoint);
+    const settled = await controller.waitForEngine({ settled: true });
+    expect(settled).toMatchObject({ graphsCaptured: 8, graphsFailed: 0 });
   });
 
   test("a capture without an answer times out, is not tried again, and the rest goes on", async () => {
