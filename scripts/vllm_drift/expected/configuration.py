@@ -44,7 +44,7 @@ CONFIGURATION: tuple[Hook, ...] = (
         paths.COMPILATION,
         "CompilationConfig",
         "mode cudagraph_mode cudagraph_capture_sizes static_forward_context cudagraph_mm_encoder "
-        "use_inductor_graph_partition",
+        "use_inductor_graph_partition compile_sizes compile_ranges_endpoints",
         "the allow-list and the plan",
     ),
     *names(

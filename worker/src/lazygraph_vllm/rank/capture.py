@@ -51,6 +51,8 @@ class Capturer:
         self._warm_kinds: set[str] = set()
         # (kind, tokens, adapter case) of the runs that came back.
         self._ran: set[tuple[str, int, int]] = set()
+        # The compiler's code that has run: see ``_code``.
+        self._ran_code: set[tuple[int, int]] = set()
         self._breakable = state.adapter.is_breakable(state.manager)
 
     def learn(self, original: Any, forward_factory: Any) -> None:
@@ -67,7 +69,8 @@ class Capturer:
         first. One of a FULL graph also runs every kernel that a PIECEWISE graph of that size
         records, and attention besides: no capture after it needs a warm-up run of its own (on an
         H200 stock's 102 graphs took 1.9 s without them, 3.0 s with, tokens alike). With adapters
-        the largest case runs: its kernels are the others' and LoRA's besides.
+        the largest case runs: its kernels are the others' and LoRA's besides. Where vLLM compiles
+        ranges of sizes apart, one size of each runs.
         """
         tops: dict[str, Any] = {}
         for desc in self._state.descs.values():
@@ -80,11 +83,32 @@ class Capturer:
 
         state = self._state
         known = state.adapter.workspaces()
-        self._run_ungraphed(d for i, d in enumerate(order) if i == 0 or d.cg_mode.name == "FULL")
+        first = (d for i, d in enumerate(order) if i == 0 or d.cg_mode.name == "FULL")
+        self._run_ungraphed(chain(first, self._of_other_ranges()))
         self._warm_kinds.update(tops)
         self._warm_drafts(state.pairs.warm_up_set() if state.pairs is not None else ())
         self._settle_workspaces(known)
         torch.cuda.empty_cache()  # the runs' activations: graphs have a pool of their own
+
+    def _of_other_ranges(self) -> Iterator[Any]:
+        """The largest graph of each range of sizes whose code hasn't run by then."""
+        for desc in sorted(self._state.descs.values(), key=lambda d: -d.num_tokens):
+            size, _ = code = self._code(desc)
+            # Single sizes may be many: each runs before its capture, and not before ready.
+            if size == 0 and code not in self._ran_code:
+                yield desc
+
+    def _code(self, desc: Any) -> tuple[int, int]:
+        """Which of the compiler's code this graph records; without a compiler it is all one."""
+        if self._breakable:
+            return 0, 0
+        state = self._state
+        return state.adapter.compiled_code(state.runner.vllm_config, desc.num_tokens)
+
+    def _note(self, desc: Any) -> None:
+        """This graph's inputs have run."""
+        self._ran.add(_sort(desc))
+        self._ran_code.add(self._code(desc))
 
     def _settle_workspaces(self, known: tuple[int, int]) -> None:
         """Let kernels take all the scratch they will ever ask for, before the first graph.
@@ -120,7 +144,7 @@ class Capturer:
         with self._capturing(flush=True), state.adapter.warm_up_context(state.runner.device):
             for desc in descs:
                 self._forward_factory(desc, True)(type(desc.cg_mode).NONE)
-                self._ran.add(_sort(desc))
+                self._note(desc)
 
     def _warm_drafts(self, drafts: Iterable[Draft]) -> None:
         """Run a drafter's graphs without capturing; each warms up once more for its capture."""
@@ -140,9 +164,12 @@ class Capturer:
         call does so by size, and some of that can't inside a capture (torch's compiler asks for
         the state of random numbers). So each runs first, as in stock; one of a FULL graph has all
         that a PIECEWISE one of its size records.
+
+        Of vLLM's compiler each range of sizes has kernels of its own, which are tuned at their
+        first run: that waits for the device, which ends a capture.
         """
         kind, tokens, loras = _sort(desc)
-        if kind not in self._warm_kinds:
+        if kind not in self._warm_kinds or self._code(desc) not in self._ran_code:
             return False
         if self._breakable:
             return not self._ran.isdisjoint({(kind, tokens, loras), ("FULL", tokens, loras)})
@@ -208,7 +235,7 @@ class Capturer:
                 forward(mode)
                 # Only a run that came back has warmed anything.
                 self._warm_kinds.add(kind)
-                self._ran.add(_sort(desc))
+                self._note(desc)
 
             return run
 
