@@ -119,7 +119,10 @@ test("a setting that can't be used is one sentence and exit code 2", async () =>
     [{ HOLD_MAX: "-4" }, /^Expected HOLD_MAX to be from 0 to 100000, got "-4"\.\n$/],
     [{ LAZYGRAPH_MODE: "fast" }, /^Expected LAZYGRAPH_MODE to be .*, got "fast"\.\n$/],
     [{ LAZYGRAPH_ENDPOINT: "zz" }, /^Expected endpoint to be .*"zz"\. \[ERR_\w+_OPTION\]\n$/],
-    [{ TRACE_FOLDER: join(folder, "none") }, /^Expected .* a new file .* ENOENT: .* \[ERR_\w+\]\n$/],
+    [
+      { TRACE_FOLDER: join(folder, "none") },
+      /^Expected .* a new file .* ENOENT: .* \[ERR_\w+\]\n$/,
+    ],
     [{ LAZYGRAPH_ENDPOINT: `tcp://${busy}` }, /^Expected tcp:.* free, .* \[ERR_\w+_IN_USE\]\n$/],
     [{ LISTEN: busy }, /^listen EADDRINUSE: address already in use [\d.:]+ \[EADDRINUSE\]\n$/],
   ];
