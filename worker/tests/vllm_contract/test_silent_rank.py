@@ -17,6 +17,7 @@ from lazygraph_vllm.engine.headroom import Headroom  # noqa: E402
 from lazygraph_vllm.engine.lockstep import Lockstep  # noqa: E402
 from lazygraph_vllm.engine.ranks import SilentRankError, ask  # noqa: E402
 from lazygraph_vllm.engine.state import EngineState  # noqa: E402
+from lazygraph_vllm.engine.step_reports import StepReports  # noqa: E402
 from lazygraph_vllm.protocol.messages import Capture, Graph  # noqa: E402
 from lazygraph_vllm.rank import calls as rank  # noqa: E402
 from lazygraph_vllm.settings import Settings  # noqa: E402
@@ -42,16 +43,19 @@ class Answers:
 
 @pytest.fixture
 def engine() -> Any:
-    """vLLM's own executor of two ranks, of which the second one hangs in a capture."""
+    """vLLM's own executor of two ranks, of which the second one hangs in what ``hung`` names."""
     import cloudpickle
     from vllm.v1.executor.multiproc_executor import MultiprocExecutor, WorkerProc
 
     answers = [Answers() for _ in range(RANKS)]
 
+    hung = {"capture"}
+
     def enqueue(call: Any) -> None:
-        name = cloudpickle.loads(call[0]).__name__
+        name = call[0] if isinstance(call[0], str) else cloudpickle.loads(call[0]).__name__
+        only = call[3]  # the rank that is to answer, or all
         for number, each in enumerate(answers):
-            if (name, number) != ("capture", 1):
+            if only in (None, number) and (number != 1 or name not in hung):
                 answer = {"reason": None, "hash": "same"}
                 each.ready.put((WorkerProc.ResponseStatus.SUCCESS, answer))
 
@@ -61,12 +65,15 @@ def engine() -> Any:
     executor.response_mqs = answers
     executor.futures_queue = collections.deque()
     executor.is_failed = False
+    executor.output_rank = 0
+    executor.kv_output_aggregator = executor.ec_output_aggregator = None
     executor.sleeping_tags = set()
     if not isinstance(getattr(type(executor), "is_sleeping", None), property):
         executor.is_sleeping = False
     return SimpleNamespace(
         model_executor=executor,
         answers=answers,
+        hung=hung,
         batch_queue=None,
         input_queue=queue.Queue(),
         is_running=lambda: True,
@@ -87,6 +94,19 @@ def test_a_capture_that_hangs_on_one_rank_ends_the_engine(
     with pytest.raises(SilentRankError, match=sentence):
         Lockstep(state).capture(engine, Capture(command=1, graph="FULL:4", when_idle=True))
     assert all(each is not None and each <= 7 for each in engine.answers[1].waited)
+
+
+def test_a_rank_that_hangs_between_two_steps_of_traffic_ends_the_engine(
+    engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the first rank answers steps, and what it answers comes after all that was asked."""
+    monkeypatch.setenv(limits.STEP, "7")
+    engine.hung.add("drain_steps")
+    reports = StepReports(None, None)  # type: ignore[arg-type]
+    reports.report(engine, wait=False)
+    engine.model_executor.execute_model(None, non_block=True).result()
+    with pytest.raises(SilentRankError, match=r"didn't answer drain_steps within 7 s"):
+        reports.report(engine, wait=False)
 
 
 def test_whoever_answers_is_not_hurried(engine: Any) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from ..protocol.messages import STEPS_PER_BATCH_MAX, Edge, StepCount, Telemetry
 from ..rank import calls as rank
 from .alone import Alone
-from .ranks import ask
+from .ranks import answers_to, ask, ask_later
 from .session import Session
 
 TELEMETRY_SECONDS = 0.1
@@ -48,9 +48,7 @@ class StepReports:
             # The answer of last time is here by now: ranks answer in order, and steps came after.
             self._poll()
             if self._pending is None:
-                self._pending = engine.model_executor.collective_rpc(
-                    rank.drain_steps, non_block=True
-                )
+                self._pending = ask_later(engine, rank.drain_steps)
         steps = tuple(self._steps[:STEPS_PER_BATCH_MAX])
         del self._steps[: len(steps)]
         if not steps:
@@ -73,7 +71,7 @@ class StepReports:
         """Take in the answer that was asked for last time, if it is here."""
         if self._pending is not None and self._pending.done():
             pending, self._pending = self._pending, None
-            self._collect(pending.result())
+            self._collect(answers_to(rank.drain_steps, pending))
 
     def _collect(self, answers: Any) -> None:
         """Take in what the ranks answered; only rank 0 counts steps."""
