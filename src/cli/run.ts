@@ -5,6 +5,7 @@
  * its exit code is ours.
  */
 
+import { setTimeout as sleep } from "node:timers/promises";
 import { systemClock } from "../base/clock.ts";
 import { codeOf, type ErrorCode, messageOf, OptionError } from "../base/errors.ts";
 import { hideSecretOptions } from "../base/secrets.ts";
@@ -59,6 +60,8 @@ import { planFolderOf, type StartWatch, watchStart } from "./start-watch.ts";
 import { withoutSecrets } from "./without-secrets.ts";
 
 const JOIN_WARNING_SECONDS = 120;
+const LAST_LOOKS = 20;
+const LAST_LOOK_MS = 10;
 
 export const RUN_OPTIONS: OptionSpec = {
   ...PRESET_OPTIONS,
@@ -338,11 +341,18 @@ async function runCommand(
   });
   const end = await child.ended;
   cancelWarning();
+  if (end.signal === undefined) await lastWords(controller);
   following.stop();
   await write();
   release();
   explainEnd(end, following.joined(), options);
   return end.exitCode;
+}
+
+/** Of a command that ended by itself: what its engine said last may be read after its end. */
+async function lastWords(controller: Controller): Promise<void> {
+  const isThere = (): boolean => controller.engines().some(({ connected }) => connected);
+  for (let look = 0; look < LAST_LOOKS && isThere(); look++) await sleep(LAST_LOOK_MS);
 }
 
 function engineEnvironment({ mode, engine }: RunOptions, endpoint: string): NodeJS.ProcessEnv {
