@@ -391,8 +391,8 @@ describe("what an engine gets wrong", () => {
     controller.setMode("engine-0", "idle");
     await engine.got("mode", 2);
     const asked = (): number => engine.ofType("capture").filter((c) => c.graph === "FULL:1").length;
+    await expect.poll(asked).toBe(2);
     await controller.waitForEngine({ settled: true });
-    expect(asked()).toBe(2);
     expect(engine.ofType("capture").filter((c) => c.graph === "FULL:2")).toHaveLength(1);
   });
 });
