@@ -260,5 +260,7 @@ HOOKS: tuple[Hook, ...] = (
     Called(paths.CORE, "EngineCore.wake_up", "wakes it", "self, _"),
     Called(paths.CORE, "EngineCore.resume_scheduler", "after a sleep that failed", "self"),
     *names(paths.EXECUTOR, "Executor", "sleeping_tags", "what of the engine sleeps"),
+    Replaced(paths.EXECUTOR, "Executor.sleep", "who gave the weights up", "self, level=1"),
+    Replaced(paths.EXECUTOR, "Executor.wake_up", "who woke the weights", "self, tags=None"),
     *names(paths.WORKER, "Worker", "reload_weights", "weights that a sleep gave up"),
 )

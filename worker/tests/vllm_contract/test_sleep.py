@@ -177,6 +177,34 @@ def test_somebody_elses_sleep_is_noticed_tag_by_tag(engine: Any, controller: Any
     assert captured(controller, 2, "FULL:2").outcome == "captured"
 
 
+def vllms_own(engine: Any, method: str, *arguments: Any) -> None:
+    """By vLLM's own utility call, as its HTTP server makes it; a command after it waits for it."""
+    from vllm.v1.engine import EngineCoreRequestType
+
+    utility = (EngineCoreRequestType.UTILITY, (0, 1, method, arguments))
+    engine.core.input_queue.put_nowait(utility)
+
+
+def test_weights_that_somebody_else_woke_are_not_loaded_over(engine: Any, controller: Any) -> None:
+    """A trainer that transfers weights wakes its engines tag by tag: the checkpoint's are older."""
+    assert slept(controller, Sleep(command=1, level=2)).outcome == "asleep"
+    vllms_own(engine, "wake_up", ["weights"])
+    vllms_own(engine, "wake_up", ["kv_cache"])
+    assert slept(controller, Sleep(command=2, level=1)).outcome == "asleep"
+    assert slept(controller, Wake(command=3)).outcome == "awake"
+    assert "reload_weights" not in engine.wrapper.calls
+
+
+def test_weights_that_somebody_else_gave_up_are_loaded_again(engine: Any, controller: Any) -> None:
+    vllms_own(engine, "sleep", 2, "abort")
+    vllms_own(engine, "sleep", 1, "abort")  # vLLM leaves it at level 2
+    assert slept(controller, Wake(command=1)).outcome == "awake"
+    assert engine.wrapper.calls.count("reload_weights") == 1
+    vllms_own(engine, "sleep", 1, "abort")
+    assert slept(controller, Wake(command=2)).outcome == "awake"
+    assert engine.wrapper.calls.count("reload_weights") == 1
+
+
 def test_a_sleep_that_fails_leaves_an_engine_that_serves(engine: Any, controller: Any) -> None:
     engine.wrapper.fails_to_sleep = True
     answer = slept(controller, Sleep(command=1, level=1))

@@ -131,6 +131,7 @@ class Agent:
         if self._ready is not None:
             state.settling_at = time.monotonic()
             self.session.send(self._ready)
+        self._sleeper.attach(engine)
         self._inbox.open(engine, wakeup)
 
     def detach(self) -> None:

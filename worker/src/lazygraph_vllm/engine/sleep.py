@@ -35,13 +35,41 @@ class Sleeper:
         self._session = session
         # Of a sleep of ours that waits for running requests.
         self._pending: tuple[int, int] | None = None
-        # The weights were given up, and nobody has loaded them again.
+        # The weights were given up, and nobody has loaded them again: see ``attach``.
         self._weights_gone = False
         self._answers: OrderedDict[tuple[int, int], Slept] = OrderedDict()
         # What ended a sleep that waited, and must end the engine.
         self._fatal: BaseException | None = None
 
     # -------------------------------------------------------------- whoever did it
+
+    def attach(self, engine: Any) -> None:
+        """Note from now on whether the weights are given up, and by whom they are answered for.
+
+        Whoever wakes them by vLLM's own calls loads them, too, as reinforcement learning does: the
+        checkpoint's, loaded by a later ``wake``, would take the place of newer ones.
+        """
+        if not self._session.sleeps:
+            return
+        executor = engine.model_executor
+        sleep, wake_up = executor.sleep, executor.wake_up
+
+        def noted_sleep(level: int = 1) -> Any:
+            asleep = "weights" in _tags(engine)
+            result = sleep(level)
+            if not asleep:  # else vLLM leaves it at what it did
+                self._weights_gone = self._weights_gone or level != 1
+            return result
+
+        def noted_wake_up(tags: list[str] | None = None) -> Any:
+            asleep = "weights" in _tags(engine)
+            result = wake_up(tags)
+            left = _tags(engine)
+            if not left or (asleep and "weights" not in left):
+                self._weights_gone = False
+            return result
+
+        executor.sleep, executor.wake_up = noted_sleep, noted_wake_up
 
     def look(self, engine: Any) -> None:
         """Note whether the engine sleeps, and tell the controller if that has changed."""
@@ -109,7 +137,6 @@ class Sleeper:
             logger.error("lazygraph: %s", reason, exc_info=error)
             self._answer(key, engine, "failed", reason=reason)
             return
-        self._weights_gone = self._weights_gone or message.level == 2
         freed = self._drop_graphs(engine) if message.drop_graphs else 0
         self.look(engine)
         seconds = time.perf_counter() - began
@@ -136,9 +163,8 @@ class Sleeper:
         if reason := self._why_not_wake(engine):
             self._answer(key, engine, "refused", reason=reason)
             return
-        reload = message.reload_weights
-        if reload is None:
-            reload = self._weights_gone
+        gone = self._weights_gone
+        reload = gone if message.reload_weights is None else message.reload_weights
         began = time.perf_counter()
         try:
             if reload:
@@ -148,12 +174,12 @@ class Sleeper:
             if rest := _tags(engine):
                 engine.wake_up(list(rest))
         except Exception as error:
+            self._weights_gone = gone or reload
             self.look(engine)
             reason = f"vLLM could not wake up: {type(error).__name__}: {error}"
             logger.exception("lazygraph: %s", reason)
             self._answer(key, engine, "failed", reason=reason)
             return
-        self._weights_gone = False
         self.look(engine)
         self._answer(key, engine, "awake", seconds=time.perf_counter() - began)
 
