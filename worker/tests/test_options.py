@@ -8,7 +8,17 @@ from typing import Any
 import pytest
 
 from lazygraph_vllm.vllm import options
-from lazygraph_vllm.vllm.allowed import LORA, SLEEP, TENSOR, TRIED, config_reason, traits
+from lazygraph_vllm.vllm.allowed import (
+    DRAFTERS,
+    LORA,
+    MLA,
+    MOE,
+    SLEEP,
+    TENSOR,
+    TRIED,
+    config_reason,
+    traits,
+)
 from test_support import supported
 from test_table import put
 
@@ -42,6 +52,18 @@ EXAMPLES: list[tuple[str, str, Any]] = [
     (options.PARTITION, "compilation_config.use_inductor_graph_partition", True),
     (options.ROUTED, "aux_output_config", SimpleNamespace(enabled=True)),
 ]
+# Of a drafter that has graphs.
+OF_DRAFTER: list[tuple[str, str, Any]] = [
+    (options.SAMPLED, "draft_sample_method", "probabilistic"),
+    (options.BACKEND, "attention_backend", FLASHINFER),
+    (options.BACKEND, "attention_backend", BY_TRITON),
+    (options.KV_TYPE, "kv_cache_dtype", "fp8"),
+    (options.KERNELS, "moe_backend", "triton"),
+    ("fp8 quantisation", "draft_lm_head_quantization", "fp8"),
+    ("fp8 quantisation", "draft_model_config", SimpleNamespace(quantization="fp8")),
+    (MOE, "draft_model_config", SimpleNamespace(is_moe=True)),
+    (MLA, "draft_model_config", SimpleNamespace(use_mla=True)),
+]
 HARMLESS: list[tuple[str, Any]] = [
     ("kernel_config", SimpleNamespace(moe_backend="auto", linear_backend="auto")),
     ("quant_config", SimpleNamespace(weight_block_size=None)),
@@ -63,7 +85,26 @@ def no_switch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_each_option_has_an_example() -> None:
-    assert {*(trait for trait, _, _ in EXAMPLES), *SWITCHES} == set(options.OPTIONS)
+    traits_of_drafters = {trait for trait, _, _ in OF_DRAFTER}
+    shown = {trait for trait, _, _ in EXAMPLES} | SWITCHES.keys() | {options.SAMPLED}
+    assert shown == set(options.OPTIONS) and options.SAMPLED in traits_of_drafters
+
+
+@pytest.mark.parametrize(("trait", "name", "value"), OF_DRAFTER)
+def test_what_a_drafter_has_of_its_own_counts_where_it_has_graphs(
+    trait: str, name: str, value: Any
+) -> None:
+    config = supported()
+    config.parallel_config.tensor_parallel_size = 1
+    plain = {"draft_sample_method": "greedy", "attention_backend": None, "moe_backend": "auto"}
+    config.speculative_config = SimpleNamespace(method="eagle", **plain)
+    assert config_reason(config, "0.33.0", allow_untested=False) is None
+    put(config, f"speculative_config.{name}", value)
+    assert traits(config) == {DRAFTERS["eagle"], trait}
+    reason = config_reason(config, "0.33.0", allow_untested=False)
+    assert reason is not None and trait in reason
+    config.speculative_config.method = "draft_model"  # vLLM runs it without graphs
+    assert traits(config) == {DRAFTERS["draft_model"]}
 
 
 @pytest.mark.parametrize("version", TRIED)

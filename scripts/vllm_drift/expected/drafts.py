@@ -136,7 +136,8 @@ def drafts(folder: str, drafter: str, draft_model: tuple[str, str]) -> tuple[Hoo
             "config/speculative.py",
             "SpeculativeConfig",
             "method num_speculative_tokens num_speculative_tokens_per_batch_size "
-            "parallel_drafting draft_tensor_parallel_size use_multi_module_mtp use_gemma4_mtp",
+            "parallel_drafting draft_tensor_parallel_size use_multi_module_mtp use_gemma4_mtp "
+            "draft_model_config attention_backend kv_cache_dtype moe_backend draft_sample_method",
             "the allow-list",
         ),
     )

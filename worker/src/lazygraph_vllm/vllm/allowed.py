@@ -110,19 +110,22 @@ def traits(config: Any) -> frozenset[str]:
         config: vLLM's ``VllmConfig``.
     """
     model, parallel = config.model_config, config.parallel_config
-    quantization = getattr(model, "quantization", None)
+    drafts = options.drafter(config)
+    models = [model, getattr(drafts, "draft_model_config", None)]
+    quantizations = {getattr(each, "quantization", None) for each in models}
+    quantizations.add(getattr(drafts, "draft_lm_head_quantization", None))
     found = {
         TENSOR: parallel.tensor_parallel_size > 1,
         PIPELINE: parallel.pipeline_parallel_size > 1,
         EXPERT: getattr(parallel, "enable_expert_parallel", False),
-        MOE: getattr(model, "is_moe", False),
-        MLA: getattr(model, "use_mla", False),
+        MOE: any(getattr(each, "is_moe", False) for each in models),
+        MLA: any(getattr(each, "use_mla", False) for each in models),
         _hybrid_kind(config): getattr(model, "is_hybrid", False),
         _multimodal_kind(model): getattr(model, "is_multimodal_model", False),
         LORA: config.lora_config is not None,
         SLEEP: getattr(model, "enable_sleep_mode", False),
         BREAKABLE: breakable.switched_on(),
-        f"{quantization} quantisation": quantization is not None,
+        **{f"{each} quantisation": True for each in quantizations if each is not None},
     }
     found |= dict.fromkeys(options.untried(config), True)
     if config.speculative_config is not None:

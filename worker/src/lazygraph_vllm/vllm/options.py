@@ -14,6 +14,8 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from .drafts import METHODS_WITH_GRAPHS
+
 ATTENTION_FREE = "attention-free models"
 DIFFUSION = "diffusion models"
 EMBEDS = "prompt embeddings"
@@ -28,9 +30,10 @@ ROUTED = "returned routed experts"
 SYMMETRIC = "NCCL's symmetric memory"
 PCIE = "FlashInfer's all-reduce over PCIe"
 TWO_STREAMS = "LoRA on two streams"
+SAMPLED = "drafts that are sampled"
 OPTIONS = (
     *(ATTENTION_FREE, DIFFUSION, EMBEDS, KV_FP8, KV_TYPE, TRITON, BACKEND, KERNELS, BLOCKS),
-    *(PARTITION, ROUTED, SYMMETRIC, PCIE, TWO_STREAMS),
+    *(PARTITION, ROUTED, SYMMETRIC, PCIE, TWO_STREAMS, SAMPLED),
 )
 
 # Types of a KV cache that attention reads as the model's own.
@@ -52,6 +55,18 @@ def has_states(model: Any) -> bool:
     return bool(getattr(model, "is_hybrid", False) or getattr(model, "is_attention_free", False))
 
 
+def drafter(config: Any) -> Any:
+    """The ``SpeculativeConfig`` where the drafter has graphs, else ``None``.
+
+    It has a model of its own, and may be given other kernels than its target's.
+
+    Args:
+        config: vLLM's ``VllmConfig``.
+    """
+    drafts = config.speculative_config
+    return drafts if getattr(drafts, "method", None) in METHODS_WITH_GRAPHS else None
+
+
 def untried(config: Any) -> Iterator[str]:
     """Which of ``OPTIONS`` this configuration has.
 
@@ -61,6 +76,7 @@ def untried(config: Any) -> Iterator[str]:
     model, parallel = config.model_config, config.parallel_config
     several = parallel.tensor_parallel_size > 1
     cache, attention = config.cache_config, getattr(config, "attention_config", None)
+    drafts = drafter(config)
     found = {
         # vLLM runs them by the state of hybrid models, and calls them otherwise.
         ATTENTION_FREE: getattr(model, "is_attention_free", False),
@@ -68,11 +84,14 @@ def untried(config: Any) -> Iterator[str]:
         # The graph then reads embeddings, in the place of tokens.
         EMBEDS: getattr(model, "enable_prompt_embeds", False),
         KV_FP8: _is_fp8(cache),
-        KV_TYPE: _other_types(cache),
+        KV_TYPE: _other_types(cache) or _is_given(drafts, "kv_cache_dtype", PLAIN_TYPES),
         TRITON: _is_triton(attention),
-        BACKEND: _other_attention(attention) or _needs_other_attention(model),
+        BACKEND: _other_attention(attention)
+        or _needs_other_attention(model)
+        or _is_given(drafts, "attention_backend", BACKENDS),
         # Workspaces and what is compiled at a first run are each one's own.
         KERNELS: _other_kernels(getattr(config, "kernel_config", None))
+        or _is_given(drafts, "moe_backend", ("auto",))
         or (has_states(model) and not _is_on("VLLM_ENABLE_FLA_PACKED_RECURRENT_DECODE", "1")),
         # Other kernels than those of a scale for each tensor, which are what was tried as fp8.
         BLOCKS: bool(getattr(getattr(config, "quant_config", None), "weight_block_size", None)),
@@ -84,6 +103,8 @@ def untried(config: Any) -> Iterator[str]:
         SYMMETRIC: several and _is_on("VLLM_USE_NCCL_SYMM_MEM"),
         PCIE: several and _is_on("VLLM_ALLREDUCE_USE_FLASHINFER_PCIE_IPC"),
         TWO_STREAMS: config.lora_config is not None and _is_on("VLLM_LORA_ENABLE_DUAL_STREAM"),
+        # The drafter's graphs then draw, and write down each request's probabilities.
+        SAMPLED: _is_given(drafts, "draft_sample_method", ("greedy",)),
     }
     return (name for name, has in found.items() if has)
 
@@ -130,6 +151,12 @@ def _other_types(cache: Any) -> bool:
 def _other_kernels(kernels: Any) -> bool:
     names = {getattr(kernels, name, "auto") for name in ("moe_backend", "linear_backend")}
     return names != {"auto"} or bool(getattr(kernels, "linear_backend_per_quant", None))
+
+
+def _is_given(drafts: Any, name: str, plain: tuple[str, ...]) -> bool:
+    """Whether the drafter has something else here than these, which count as its target's."""
+    value = getattr(drafts, name, None)
+    return value is not None and str(getattr(value, "name", value)) not in plain
 
 
 def _is_on(variable: str, default: str = "0") -> bool:
