@@ -99,8 +99,28 @@ def test_where_none_fails_they_agree_to_the_end(together: Together) -> None:
     together.next_rank()
     wrapper = prepared(more=("FULL:4",))
     wrapper.compile_or_warm_up_model()
-    assert together.others == [] and len(together.own) == 2
+    assert together.others == [] and len(together.own) == 3
     assert {c.graph for c in rank.finish_start(wrapper)["captured"]} == {*TOPS, "FULL:4"}
+
+
+@pytest.mark.parametrize("second", [(0, 0), (5, 0)], ids=["without one", "with one that stays"])
+def test_where_one_ranks_workspace_grows_all_run_the_same_sizes(
+    together: Together, monkeypatch: pytest.MonkeyPatch, second: tuple[int, int]
+) -> None:
+    """Each run has collectives: a rank that ran fewer would answer one of them with another."""
+    from lazygraph_vllm.vllm.choose import current
+
+    first = prepared()
+    ran = first.worker.model_runner.model.ran
+    monkeypatch.setattr(type(current()), "workspaces", lambda _: (1 + len(ran), 0))
+    first.compile_or_warm_up_model()
+    assert {1, 2, 4, 8, 16} <= set(ran)
+    together.next_rank()
+    other = prepared()
+    monkeypatch.setattr(type(current()), "workspaces", lambda _: second)
+    other.compile_or_warm_up_model()
+    assert other.worker.model_runner.model.ran == ran
+    assert together.others == []
 
 
 def served(together: Together, verify: bool) -> tuple[Any, Any]:

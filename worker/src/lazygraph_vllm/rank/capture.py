@@ -117,17 +117,19 @@ class Capturer:
         them after its capture. Stock runs every size before; here the largest runs have shown what
         they want, and the smallest do (buffers by splits can be larger there). If none of them
         asked for more than the profile run had reserved, no size between does: vLLM itself relies
-        on that for every step beyond its largest graph. If one did, all sizes run once.
+        on that for every step beyond its largest graph. If one did, all sizes run once. A run has
+        collectives in it: where one rank's has grown (of experts they may have different numbers),
+        all of them run alike.
 
         Args:
             known: what there was before the largest runs.
         """
         state = self._state
-        if state.adapter.workspaces() == (0, 0):
+        if everywhere(state.adapter, state.adapter.workspaces() == (0, 0)):
             return  # no kernel of this model has any
         smallest = [min(ds, key=lambda d: d.num_tokens) for ds in state.lists.values() if ds]
         self._run_ungraphed(smallest)
-        if state.adapter.workspaces() == known:
+        if everywhere(state.adapter, state.adapter.workspaces() == known):
             return
         logger.info("lazygraph: a workspace grew: every size runs once before the first capture")
         seen = {id(desc) for desc in smallest}
