@@ -33,7 +33,7 @@ import { EngineFrames, HEARTBEAT } from "./frames.ts";
 import { type Ground, systemGround } from "./ground.ts";
 import { type ControllerOptions, type ResolvedOptions, resolveOptions } from "./options.ts";
 import { CapturePace } from "./pace.ts";
-import { EngineRegistry } from "./registry.ts";
+import { type EngineLook, EngineRegistry } from "./registry.ts";
 import { openMemory, SharedPlans } from "./shared.ts";
 import { endOfWait, isWaitedFor, Waiters, type WaitOptions } from "./waiters.ts";
 
@@ -111,6 +111,14 @@ export function createController(options: ControllerOptions = {}): Controller {
 /** For simulations: the same controller on another ground. */
 export function createControllerOn(ground: Ground, options: ControllerOptions): Controller {
   return new EngineController(resolveOptions(options), ground);
+}
+
+/** Looks at one engine: pictures of all take half a second where a thousand have joined. */
+export function lookUp(controller: Pick<Controller, "engines">, engine: string): EngineLook {
+  if (controller instanceof EngineController) return controller.lookUp(engine);
+  const engines = controller.engines();
+  const found = engines.find((candidate) => candidate.engine === engine);
+  return { found, names: engines.map((candidate) => candidate.engine) };
 }
 
 class EngineController implements Controller {
@@ -254,6 +262,10 @@ class EngineController implements Controller {
 
   engines(): readonly EngineSnapshot[] {
     return this.#registry.snapshots();
+  }
+
+  lookUp(engine: string): EngineLook {
+    return this.#registry.lookUp(engine);
   }
 
   setMode(engine: string, mode: Mode): void {

@@ -14,6 +14,13 @@ export interface Connection {
   readonly session: Session;
 }
 
+/** A picture of one engine, and who else there is. */
+export interface EngineLook {
+  /** Undefined where none of that name has joined. */
+  readonly found: EngineSnapshot | undefined;
+  readonly names: readonly string[];
+}
+
 export class EngineRegistry {
   readonly #drivers = new Map<string, EngineDriver>();
   /** Engines by connection; a lost engine has none. */
@@ -24,6 +31,12 @@ export class EngineRegistry {
   /** Every engine that joined, lost ones included, in order of joining. */
   snapshots(): readonly EngineSnapshot[] {
     return Object.freeze([...this.#drivers.values()].map((driver) => snapshotOf(driver.record)));
+  }
+
+  lookUp(engine: string): EngineLook {
+    const driver = this.#drivers.get(engine);
+    const found = driver && snapshotOf(driver.record);
+    return { found, names: [...this.#drivers.keys()] };
   }
 
   /** The first connected engine that is what a caller waits for. */

@@ -4,6 +4,7 @@ import * as v from "valibot";
 import { exactFields, oneOf } from "../base/schema.ts";
 import { shownWhole } from "../base/shown.ts";
 import type { Announcement } from "../controller/call-options.ts";
+import { lookUp } from "../controller/controller.ts";
 import { toldSnapshot } from "../controller/told-session.ts";
 import type { SleepOptions, WakeOptions } from "../engine/sleep.ts";
 import type { EngineSnapshot } from "../engine/snapshot.ts";
@@ -34,9 +35,8 @@ function getEngine(request: Request): EngineSnapshot {
 }
 
 function findEngine({ controller, engine }: Request): EngineSnapshot {
-  const found = controller.engines().find((candidate) => candidate.engine === engine);
+  const { found, names: known } = lookUp(controller, engine);
   if (found !== undefined) return found;
-  const known = controller.engines().map((candidate) => candidate.engine);
   const more = known.length > NAMES_MAX ? ", …" : "";
   const list =
     known.length === 0

@@ -10,7 +10,7 @@ import { checkOption, checkOptions, type OptionRules, withMethods } from "../bas
 import { type Clock, systemClock } from "../base/clock.ts";
 import type { GraphKind } from "../base/graph.ts";
 import { number } from "../base/schema.ts";
-import type { Controller } from "../controller/controller.ts";
+import { type Controller, lookUp } from "../controller/controller.ts";
 import { type EngineEventBase, onEvent } from "../engine/events.ts";
 import type { EngineSnapshot } from "../engine/snapshot.ts";
 import { KINDS, type Outcome } from "./catalogue.ts";
@@ -104,7 +104,7 @@ class Collector {
     this.#observe(event.engine, ledger.captured(event, { id: event.graph, kind }, cost));
   }
 
-  /** Snapshots of all engines take long: once for each session, and not for each capture. */
+  /** A snapshot takes long: once for each session, and not for each capture. */
   #kindOf({
     engine,
     session,
@@ -112,11 +112,11 @@ class Collector {
   }: EngineEventBase & { readonly graph: string }): GraphKind | undefined {
     const known = this.#kinds.get(session);
     if (known !== undefined && (known.size === 0 || known.has(graph))) return known.get(graph);
-    const engines = this.#controller.engines();
+    const { found, names } = lookUp(this.#controller, engine);
     // Whoever leaves must be forgotten also where nobody scrapes.
-    this.#forgetUnlisted(engines);
-    const found = engines.find((listed) => listed.engine === engine && listed.session === session);
-    const kinds = new Map(found?.graphs.map(({ id, kind }) => [id, kind]));
+    this.#forgetUnlisted(names);
+    const graphs = found?.session === session ? found.graphs : [];
+    const kinds = new Map(graphs.map(({ id, kind }) => [id, kind]));
     if (this.#kinds.size >= SESSIONS_MAX) this.#kinds.clear();
     this.#kinds.set(session, kinds);
     return kinds.get(graph);
@@ -157,7 +157,7 @@ class Collector {
       for (const one of ledger.catchUp(snapshot)) this.#observe(snapshot.engine, one);
       samples.push(...(snapshot.connected ? samplesOf(snapshot, ledger) : awaySamples(snapshot)));
     }
-    this.#forgetUnlisted(engines);
+    this.#forgetUnlisted(engines.map(({ engine }) => engine));
     // While it is listed, the ledger knows since when it is away.
     for (const engine of this.#ledgers.keys()) {
       if (!present.has(engine)) this.#forgetSeries(engine);
@@ -165,8 +165,8 @@ class Collector {
     this.#instruments.replace(samples);
   }
 
-  #forgetUnlisted(engines: readonly EngineSnapshot[]): void {
-    const listed = new Set(engines.map(({ engine }) => engine));
+  #forgetUnlisted(names: readonly string[]): void {
+    const listed = new Set(names);
     for (const engine of this.#ledgers.keys()) {
       if (listed.has(engine)) continue;
       this.#forgetSeries(engine);

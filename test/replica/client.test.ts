@@ -1,7 +1,7 @@
 import { once } from "node:events";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
-import { beforeEach, describe, expect, onTestFinished, test } from "vitest";
+import { beforeEach, describe, expect, onTestFinished, test, vi } from "vitest";
 import { statusOf } from "../../src/base/http-status.ts";
 import { type Controller, createController } from "../../src/controller/controller.ts";
 import { createHttpServer } from "../../src/http/server.ts";
@@ -155,6 +155,18 @@ describe("a controller over HTTP", () => {
           /got HTTP status 421: Expected another host, got this one\.$/,
         ),
       });
+  });
+
+  test("takes no picture of all engines for what is about one", async () => {
+    await controller.waitForEngine({ engine: "gpu-0/a b" });
+    const looks = vi.spyOn(controller, "engines");
+    const engine = `${url}/v1/engines/gpu-0%2Fa%20b`;
+    const announced = { method: "POST", body: JSON.stringify({ inSeconds: 5 }) };
+    for (const answer of [await fetch(engine), await fetch(`${engine}/announce`, announced)]) {
+      expect(await answer.json()).toMatchObject({ engine: "gpu-0/a b" });
+    }
+    expect((await fetch(`${url}/v1/engines/gpu-9`)).status).toBe(404);
+    expect(looks).not.toHaveBeenCalled();
   });
 
   test("says as the controller does what it refuses", async () => {
