@@ -51,6 +51,21 @@ async function written(folder: string, matches: (plan: Plan) => boolean = () => 
 }
 
 describe("a store", () => {
+  test("asks not all starts under way whenever one more begins", async () => {
+    const rig = new Rig(await temporaryFolder(), true);
+    let asked = 0;
+    const learned = (): Learned => {
+      asked++;
+      return learnedOf(4);
+    };
+    for (let count = 0; count < 200; count++) rig.store.start(HEAD, { fresh: true, learned });
+    // The first 16 ask those before them; with each asking all it would be 19,900.
+    expect(asked).toBeLessThan(200);
+    rig.clock.advance(6);
+    expect(rig.start(learnedOf(4)).plan).toMatchObject({ starts: 200 });
+    await rig.store.close();
+  });
+
   test("keeps what one start learned for the next, in a folder that it makes", async () => {
     const folder = join(await temporaryFolder(), "state", "plans");
     const first = new Rig(folder);
