@@ -25,6 +25,8 @@ export class EventStream {
   #eventChars = 0;
   #endedInCr = false;
   #atBoundary = true;
+  /** An event was too large: nothing of the rest is read or kept. */
+  #isOver = false;
 
   constructor(sink: EventSink) {
     this.#parser = createParser({
@@ -54,6 +56,7 @@ export class EventStream {
   }
 
   #take(decoded: string): void {
+    if (this.#isOver) return;
     const text = this.#withLineFeeds(decoded);
     if (text === "") return;
     const end = text.lastIndexOf("\n") + 1;
@@ -66,6 +69,9 @@ export class EventStream {
     } else this.#rest += text;
     this.#atBoundary = text.endsWith("\n\n");
     if (this.#eventChars > EVENT_CHARS_MAX) {
+      this.#isOver = true;
+      this.#rest = "";
+      this.#parser.reset();
       throw new RangeError(`An event of the stream has over ${EVENT_CHARS_MAX} characters.`);
     }
   }

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import type { Answer } from "../../src/measure/answer.ts";
 import { createAnswerReader } from "../../src/measure/answer-reader.ts";
+import { EventStream } from "../../src/measure/event-stream.ts";
 import type { Shape } from "./shape.ts";
 import { SHAPES } from "./shapes.ts";
 
@@ -27,6 +28,19 @@ test("the table has at least 60 shapes, no two of one name", () => {
   const names = SHAPES.map(({ name }) => name);
   expect(new Set(names).size).toBe(names.length);
   expect(names.length).toBeGreaterThanOrEqual(60);
+});
+
+test.for(["x", "data: x\n"])("%j without an end is not kept once it was too much", (line) => {
+  const heard: string[] = [];
+  const sink = (text: string): void => void heard.push(text);
+  const stream = new EventStream({ event: sink, strayLine: sink });
+  const piece = Buffer.from(line.repeat(2 ** 20 + 1));
+  expect(() => stream.push(piece)).toThrow("over 1048576 characters");
+  heard.length = 0;
+  // Kept, it would be told again and again, and come out at the end.
+  stream.push(piece);
+  stream.end();
+  expect(heard).toEqual([]);
 });
 
 describe("a shape is read right", () => {
