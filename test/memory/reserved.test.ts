@@ -1,9 +1,10 @@
 import { describe, expect, test } from "vitest";
+import { sharedMemory } from "../../src/engine/shared-memory.ts";
 import { MemoryLedger } from "../../src/memory/ledger.ts";
-import type { Reserve } from "../../src/wire/protocol.ts";
-import { RANK } from "../helpers/fake-engine.ts";
+import type { Captured, Reserve } from "../../src/wire/protocol.ts";
+import { CONFIGURATION, RANK } from "../helpers/fake-engine.ts";
 import { CLAIM, graph, PEAK, PLANNED, type Rig, rig } from "./guard-rig.ts";
-import { MIB } from "./rig.ts";
+import { MemoryRig, MIB, PLANNED as SMALL } from "./rig.ts";
 
 describe("what was reserved for graphs", () => {
   const RESERVED = 300 * MIB;
@@ -172,4 +173,22 @@ describe("what was reserved for graphs", () => {
       expect([room(one), room(two)]).toEqual([RESERVED + 40 * MIB, 40 * MIB]);
     });
   });
+});
+
+test("graphs that went with a sleep leave what was kept for them to nobody else", () => {
+  const shared = sharedMemory();
+  const { driver, ranks } = new MemoryRig({ freeBytes: 20 * CLAIM, shared });
+  const reserve = { mode: "plan", bytes: 100 * MIB, kvTokens: 1 } as const;
+  const tell = (captured: readonly Captured[], epoch: number): void => {
+    const told = { graphs: SMALL, captured, ranks, reserve, epoch };
+    driver.receive({ type: "inventory", phase: "serving", ...CONFIGURATION, ...told });
+  };
+  const kept = (): number => shared.ledger.keptByOthers("GPU-1", "another");
+  tell([{ graph: "PIECEWISE:256", ms: 1, bytes: 60 * MIB }], 1);
+  expect(kept()).toBe(40 * MIB);
+  tell([], 2);
+  expect(kept()).toBe(100 * MIB);
+  // They come back, and are learned from once more.
+  tell([{ graph: "PIECEWISE:256", ms: 1, bytes: 70 * MIB }], 3);
+  expect(kept()).toBe(30 * MIB);
 });

@@ -48,6 +48,9 @@ export function* inventoryMemory(
     guard?.plan(state.planned, shape, recorded);
   }
   guard?.adopt(message.tiers ?? []);
+  // What went with a sleep, or by a drop whose answer was lost, takes nothing any more.
+  const held = new Set(message.captured.map(({ graph }) => graph));
+  guard?.dropped(state.planned.flatMap(({ id }) => (held.has(id) ? [] : [id])));
   yield* report(record);
   learn(record, message.captured);
   if (!tools.watchesGpus || hello.simulated !== undefined) return;
