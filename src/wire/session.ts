@@ -55,7 +55,7 @@ interface Command {
   readonly message: Asked;
   readonly resolve: (answer: Answer) => void;
   readonly reject: (error: LazygraphError) => void;
-  readonly cancelDeadline: () => void;
+  cancelDeadline: () => void;
   /** Heartbeats since it was sent. */
   beats: number;
 }
@@ -168,7 +168,7 @@ export class Session {
     if (this.#command !== undefined) {
       throw new Error(`a command while ${subjectOf(this.#command.message)} is under way`);
     }
-    const { clock, captureTimeoutMs, nextCommand } = this.#options;
+    const { clock, captureTimeoutMs, heartbeatMs, nextCommand } = this.#options;
     const message = compose(nextCommand());
     return new Promise((resolve, reject) => {
       const slow = message.type === "sleep" || message.type === "wake";
@@ -176,9 +176,16 @@ export class Session {
         if (slow) this.#giveUp(message);
         else this.#expire(`the ${message.type} of ${subjectOf(message)}`);
       };
+      const command: Command = { message, resolve, reject, cancelDeadline: () => {}, beats: 0 };
       const seconds = slow ? SLEEP_TIMEOUT_SECONDS : captureTimeoutMs / 1000;
-      const cancelDeadline = clock.after(seconds, expire);
-      this.#command = { message, resolve, reject, cancelDeadline, beats: 0 };
+      const dueSeconds = clock.now() + seconds;
+      command.cancelDeadline = clock.after(seconds, () => {
+        // When this process stood still, the answer may wait unread: there is time to read it.
+        if (this.#isLate(dueSeconds))
+          command.cancelDeadline = clock.after(heartbeatMs / 1000, expire);
+        else expire();
+      });
+      this.#command = command;
       if (!this.#options.send(message)) {
         this.lose(this.#gone("the command could not be delivered"));
       }
@@ -257,6 +264,12 @@ export class Session {
     );
   }
 
+  /** Whether a timer comes so late that this process must have stood still. */
+  #isLate(dueSeconds: number): boolean {
+    const { clock, heartbeatMs } = this.#options;
+    return (clock.now() - dueSeconds) * 1000 > heartbeatMs;
+  }
+
   #beatLater(): void {
     // What was sent just now may have ended the session: the peer is gone, or doesn't read.
     if (!this.#open) return;
@@ -265,9 +278,8 @@ export class Session {
     this.#cancelBeat = clock.after(heartbeatMs / 1000, () => {
       // When this process stood still, heartbeats wait unread: its own delay is not their silence.
       const now = clock.now();
-      const lateSeconds = now - dueSeconds;
-      if (lateSeconds * 1000 > heartbeatMs) {
-        this.#heardAtSeconds = Math.min(now, this.#heardAtSeconds + lateSeconds);
+      if (this.#isLate(dueSeconds)) {
+        this.#heardAtSeconds = Math.min(now, this.#heardAtSeconds + now - dueSeconds);
       }
       const silentMs = (now - this.#heardAtSeconds) * 1000;
       if (silentMs > HEARTBEATS_MISSED_MAX * heartbeatMs) {

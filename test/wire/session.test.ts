@@ -161,6 +161,22 @@ describe("captures", () => {
     });
   });
 
+  test("an answer that came while this process stood still is read before its time is over", async () => {
+    const { clock, session, lost } = open();
+    session.welcome("lazy");
+    const answered = session.capture("FULL:8", false);
+    clock.stall(90);
+    expect(lost).toEqual([]);
+    session.heard();
+    expect(session.answer(answerTo(41, "FULL:8"))).toBe(true);
+    await expect(answered).resolves.toMatchObject({ outcome: "captured" });
+    const unanswered = session.capture("FULL:4", false);
+    clock.stall(90);
+    clock.advance(1);
+    await expect(unanswered).rejects.toMatchObject({ code: "ERR_LAZYGRAPH_ENGINE_TIMEOUT" });
+    expect(clock.pending).toBe(0);
+  });
+
   test("a command that can't be delivered fails at once", async () => {
     const { session, lost } = open(() => false);
     await expect(session.capture("FULL:8", false)).rejects.toMatchObject({
