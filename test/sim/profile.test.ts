@@ -1,5 +1,6 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
+import { readResult } from "../../bench/lib/result-file.ts";
 import { frontEndSeconds } from "../../src/calibrate/front-end.ts";
 import { type CellFigures, planeSlopes } from "../../src/calibrate/robust-fit.ts";
 import type { Wave } from "../../src/calibrate/waves.ts";
@@ -72,11 +73,11 @@ describe("the shipped profile of a calibration", () => {
   const profile = loadProfile("llama-3.1-8b-h200-serve");
   const file = new URL("../../profiles/llama-3.1-8b-h200-serve.json", import.meta.url);
   const { provenance } = JSON.parse(readFileSync(file, "utf8")) as {
-    provenance: {
-      cells: readonly (CellFigures & { cell: string })[];
-      waves: readonly (Wave & { seconds: readonly number[] })[];
-    };
+    provenance: { cells: readonly (CellFigures & { cell: string })[]; waves: string };
   };
+  const { waves: measured } = readResult<{
+    waves: readonly (Wave & { seconds: readonly number[] })[];
+  }>(new URL(`../../${provenance.waves}`, import.meta.url));
 
   test("says where every number comes from", () => {
     const fields = Object.keys(profile.provenance);
@@ -86,7 +87,7 @@ describe("the shipped profile of a calibration", () => {
   });
 
   test("has the slopes of its waves of long prompts", () => {
-    const points = provenance.waves
+    const points = measured
       .filter(({ table, requests, outputTokens }) => {
         return table === "none" && requests === 1 && outputTokens === 1;
       })
@@ -105,7 +106,7 @@ describe("the shipped profile of a calibration", () => {
     const piecewise = provenance.cells
       .filter(({ cell }) => cell.startsWith("PIECEWISE:"))
       .map((cell) => ({ ...cell, tokens: Number(cell.cell.slice("PIECEWISE:".length)) }));
-    const waves = provenance.waves.map(({ seconds, ...wave }) => ({ wave, seconds }));
+    const waves = measured.map(({ seconds, ...wave }) => ({ wave, seconds }));
     const steps = { ...profile.steps, full: [], piecewise, ungraphed: [] };
     expect(frontEndSeconds(waves, steps)).toBeCloseTo(profile.frontEndSeconds, 7);
     expect(profile.frontEndSeconds).toBeGreaterThan(0.004);
