@@ -44,7 +44,7 @@ const UNREAD_MESSAGES_MAX = 32;
 /** Frames above the protocol's limit still arrive, to be refused with a sentence, up to this. */
 const MESSAGE_BYTES_MAX = 4 * LIMITS.frameBytes;
 /** What is queued when the link closes gets so long to reach libzmq, and from there the network. */
-const LINGER_MS = 200;
+const LINGER_MS = 1000;
 
 export interface RouterOptions {
   readonly endpoint: string;
@@ -77,8 +77,8 @@ export interface RouterLink {
   /** Its session has ended. */
   dismiss(peer: string): void;
   /**
-   * Idempotent. Frames for peers that read get 200 ms to leave, as the last orders of a gateway that
-   * ends are, and the rest is dropped; the address is free once this resolves.
+   * Idempotent. Frames for peers that read get a second to leave, as the last orders of a gateway
+   * that ends are, and the rest is dropped; the address is free once this resolves.
    */
   close(): Promise<void>;
 }

@@ -29,6 +29,30 @@ test("a connection that a signal interrupts is made again", async () => {
   controller.close();
 });
 
+test("each connection has a name of its own: of two with one a router may hear neither", async () => {
+  const names: string[] = [];
+  let endpoint = "tcp://127.0.0.1:*";
+  let link: EngineLink | undefined;
+  for (let controllers = 0; controllers < 2; controllers++) {
+    const controller = new Router({ linger: 0 });
+    await controller.bind(endpoint);
+    endpoint = String(controller.lastEndpoint);
+    if (link === undefined) {
+      const own: EngineLink = new EngineLink({
+        ...{ endpoint, onMessage: () => {}, onDown: () => {} },
+        onUp: () => void own.send({ type: "heartbeat" }),
+      });
+      link = own;
+      link.open();
+    }
+    const [name] = await controller.receive();
+    names.push(String(name));
+    controller.close();
+  }
+  await link?.close();
+  expect(new Set(names).size).toBe(2);
+});
+
 test("any other failure is the caller's", async () => {
   vi.spyOn(Dealer.prototype, "connect").mockImplementationOnce(failing("EINVAL"));
   const endpoint = "tcp://127.0.0.1:1";

@@ -637,6 +637,38 @@ def test_a_message_never_waits_in_a_pipe_to_nobody(tmp_path: Path) -> None:
         os.close(other_end)
 
 
+def test_a_thread_that_is_held_up_between_two_controllers_is_heard_by_the_second(
+    tmp_path: Path,
+) -> None:
+    """Meanwhile libzmq connects twice, and a name of two connections may be heard on none."""
+    context: zmq.Context[Any] = zmq.Context()
+    wake, other_end = os.pipe()
+    endpoint = f"ipc://{tmp_path}/c"
+    dealer = Dealer(endpoint, None, wake=wake, queue_max=1024)
+    names = []
+    try:
+        for _ in range(2):
+            with context.socket(zmq.ROUTER) as router:
+                router.setsockopt(zmq.LINGER, 0)
+                router.setsockopt(zmq.ROUTER_HANDOVER, 1)
+                router.bind(endpoint)
+                dealer.reconnect_if_due(time.monotonic())
+                time.sleep(0.2)
+                changes = (dealer.wait(1.0)[0] for _ in range(30))
+                assert "connected" in changes
+                assert dealer.send(b"hello")
+                assert router.poll(10_000)
+                names.append(router.recv_multipart()[0])
+            changes = (dealer.wait(1.0)[0] for _ in range(30))
+            assert "disconnected" in changes
+        assert len(set(names)) == 2
+    finally:
+        dealer.close()
+        context.destroy(0)
+        os.close(wake)
+        os.close(other_end)
+
+
 def test_an_address_where_nobody_listens_is_told_apart_from_a_silent_one() -> None:
     """So that the next of several addresses gets its turn at once."""
     with socket_module.socket() as free:

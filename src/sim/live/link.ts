@@ -55,6 +55,11 @@ const RETRY_MS_MAX = 30_000;
 /** A proxy whose controller is being restarted hangs up as well. */
 const HANG_UP_MS_MAX = 1000;
 
+/** Without a frame: one for libuv to hear of them, another for the reader. */
+const IDLE_TURNS = 3;
+/** Far more than frames fit into libzmq's queue. */
+const READ_OUT_TURNS_MAX = 3000;
+
 interface Outgoing {
   readonly frame: Buffer;
   readonly sent: (delivered: boolean) => void;
@@ -69,6 +74,7 @@ export class EngineLink implements EngineWire {
   readonly #outbox: Outgoing[] = [];
   #writing = false;
   #connected = false;
+  #received = 0;
   #retryMs = RETRY_MS_FIRST;
   #retry: NodeJS.Timeout | undefined;
   #reader: Promise<void> | undefined;
@@ -78,8 +84,6 @@ export class EngineLink implements EngineWire {
     this.#options = options;
     this.#socket = new Dealer({
       context: CONTEXT,
-      // Random per process: two engines of one name must not steal each other's route.
-      routingId: randomBytes(8).toString("hex"),
       ipv6: options.endpoint.includes("["),
       sendTimeout: 0,
       linger: 0,
@@ -139,6 +143,7 @@ export class EngineLink implements EngineWire {
 
   async #read(): Promise<void> {
     for await (const [frame] of this.#socket) {
+      this.#received += 1;
       let message: ToEngine | undefined;
       try {
         message = frame === undefined ? undefined : decode(frame, TO_ENGINE);
@@ -162,6 +167,10 @@ export class EngineLink implements EngineWire {
 
   #connect(): void {
     if (this.#socket.closed) return;
+    // Each time another, and random: two engines of one name must not steal each other's route. An
+    // old connection ends only once libzmq has had its turn on this thread: where that is held up it
+    // connects again beside the new one, and a ROUTER would hear the name on one of the two.
+    this.#socket.routingId = randomBytes(8).toString("hex");
     try {
       this.#socket.connect(this.#options.endpoint);
     } catch (error) {
@@ -181,12 +190,21 @@ export class EngineLink implements EngineWire {
 
   async #down(): Promise<void> {
     this.#connected = false;
-    // What came before the end is there by now, and the reader's turn comes first.
-    await setImmediate();
+    await this.#readOut();
     this.#options.onDown();
     // Else the next controller gets what libzmq still holds for this one.
     this.#disconnect();
     this.#connect();
+  }
+
+  /** What came before the end is there by now; several turns may be needed until it is read. */
+  async #readOut(): Promise<void> {
+    let idle = 0;
+    for (let turn = 0; turn < READ_OUT_TURNS_MAX && idle < IDLE_TURNS; turn++) {
+      const before = this.#received;
+      await setImmediate();
+      idle = this.#received === before ? idle + 1 : 0;
+    }
   }
 
   async #watch(): Promise<void> {

@@ -53,7 +53,7 @@ class Dealer:
         self._monitor = self._socket.get_monitor_socket(
             zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | _FAILED
         )
-        self._socket.connect(self._endpoint)
+        self._connect()
         self._poller = zmq.Poller()
         for source in (self._socket, self._monitor, wake):
             self._poller.register(source, zmq.POLLIN)
@@ -110,6 +110,15 @@ class Dealer:
         if now < self._reconnect_at:
             return
         self._reconnect_at, self._reconnected_at = None, time.monotonic()
+        self._connect()
+
+    def _connect(self) -> None:
+        """Each time by another name, which is random: two engines would steal each other's route.
+
+        An old connection ends only once libzmq has had its turn on this thread. Where that is held
+        up it connects again beside the new one, and a ROUTER would hear the name on one of the two.
+        """
+        self._socket.setsockopt(zmq.ROUTING_ID, b"e" + secrets.token_bytes(15))
         self._socket.connect(self._endpoint)
 
     def receive(self) -> list[bytes] | None:
@@ -166,8 +175,6 @@ def _make_socket(
     context: zmq.Context[zmq.Socket[bytes]], endpoint: str, curve: Curve | None, queue_max: int
 ) -> zmq.Socket[bytes]:
     socket = context.socket(zmq.DEALER)
-    # Random per process: two engines of one name would steal each other's route.
-    socket.setsockopt(zmq.ROUTING_ID, b"e" + secrets.token_bytes(15))
     for option, value in (
         (zmq.IPV6, int(_wants_ipv6(endpoint))),
         (zmq.LINGER, 200),
