@@ -80,7 +80,7 @@ HARMLESS: list[tuple[str, Any]] = [
 @pytest.fixture(autouse=True)
 def no_switch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the shell that runs these tests has on."""
-    for variable in SWITCHES.values():
+    for variable in (*SWITCHES.values(), *options.KERNEL_VARIABLES):
         monkeypatch.delenv(variable, raising=False)
 
 
@@ -152,6 +152,17 @@ def test_recurrent_layers_decode_by_another_kernel_where_a_switch_says_so(
     config = supported()
     put(config, "model_config.is_hybrid", True)
     assert (options.KERNELS in traits(config)) is other
+
+
+@pytest.mark.parametrize("variable", options.KERNEL_VARIABLES)
+def test_other_kernels_are_chosen_by_variables_as_well(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "")
+    assert options.KERNELS not in traits(supported())
+    monkeypatch.setenv(variable, "fp8" if "DTYPE" in variable else "MarlinLinearKernel")
+    assert options.KERNELS in traits(supported())
+    assert config_reason(supported(), "0.33.0", allow_untested=False) is not None
 
 
 @pytest.mark.parametrize(("path", "value"), HARMLESS)

@@ -42,6 +42,8 @@ PLAIN_TYPES = ("auto", "bfloat16", "float16")
 BACKENDS = ("FLASH_ATTN", "FLASH_ATTN_MLA")
 TRITON_BACKEND = "TRITON_ATTN"
 FLASH_ATTENTION = 3
+# Kernels that vLLM is not to use, and what it quantises activations to before Marlin's.
+KERNEL_VARIABLES = ("VLLM_DISABLED_KERNELS", "VLLM_MARLIN_INPUT_DTYPE")
 # As vLLM's command line has it, and not its other names for types of eight bits.
 FP8 = "fp8"
 
@@ -92,6 +94,7 @@ def untried(config: Any) -> Iterator[str]:
         # Workspaces and what is compiled at a first run are each one's own.
         KERNELS: _other_kernels(getattr(config, "kernel_config", None))
         or _is_given(drafts, "moe_backend", ("auto",))
+        or any(os.environ.get(name, "").strip() for name in KERNEL_VARIABLES)
         or (has_states(model) and not _is_on("VLLM_ENABLE_FLA_PACKED_RECURRENT_DECODE", "1")),
         # Other kernels than those of a scale for each tensor, which are what was tried as fp8.
         BLOCKS: bool(getattr(getattr(config, "quant_config", None), "weight_block_size", None)),
