@@ -15,7 +15,7 @@ export function writeResult(file: URL, result: object): void {
   } else if (pathname.endsWith(".gz")) {
     const text = JSON.stringify(result, rounded, 1);
     writeFileSync(file, gzipSync(`${text}\n`, { level: 9 }));
-  } else writeFileSync(file, `${JSON.stringify(result, null, 1)}\n`);
+  } else writeFileSync(file, `${JSON.stringify(result)}\n`);
 }
 
 /** Of a fraction six digits, more than any clock here tells: for `JSON.stringify`. */
