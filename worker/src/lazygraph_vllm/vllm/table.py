@@ -157,4 +157,4 @@ def _as_row(
 
 
 if __name__ == "__main__":
-    print(json.dumps(document(), indent=2))
+    print(json.dumps(document()))
