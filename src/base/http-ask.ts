@@ -7,8 +7,8 @@ import { type IncomingMessage, request as requestPlain } from "node:http";
 import { request as requestSecure } from "node:https";
 import { codeOf, messageOf } from "./errors.ts";
 
-/** Of whoever doesn't say; 64 engines of 102 graphs come to some 4 MiB. */
-const ANSWER_BYTES_MAX = 32 << 20;
+/** Of 4,096 engines, as many as a controller takes, with 102 graphs each: 64 KiB for one. */
+const ANSWER_BYTES_MAX = 256 << 20;
 
 export interface HttpQuestion {
   readonly method?: "GET" | "PUT" | "POST" | undefined;

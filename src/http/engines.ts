@@ -11,6 +11,7 @@ import type { EngineSnapshot } from "../engine/snapshot.ts";
 import { LIMITS, MODES } from "../wire/protocol.ts";
 import { HttpError } from "./answer.ts";
 import { bodyBy } from "./body.ts";
+import { forgetList, listOf } from "./listing.ts";
 import type { Request, Route } from "./route.ts";
 
 /** Engines named in a sentence. */
@@ -20,7 +21,7 @@ export const ENGINES: readonly Route[] = [
   {
     method: "GET",
     path: /^\/v1\/engines$/,
-    answer: ({ controller }) => ({ engines: controller.engines().map(toldSnapshot) }),
+    answer: ({ controller }) => listOf(controller),
   },
   { method: "GET", path: /^\/v1\/engines\/([^/]+)$/, answer: getEngine },
   { method: "PUT", path: /^\/v1\/engines\/([^/]+)\/mode$/, answer: putMode },
@@ -59,6 +60,7 @@ async function putMode(request: Request): Promise<EngineSnapshot> {
   findEngine(request);
   const { mode } = bodyBy(MODE_BODY, request.body, 'the body {"mode": "eager" | "lazy" | "idle"}');
   await request.controller.setMode(request.engine, mode);
+  forgetList(request.controller);
   request.changed("mode", mode);
   return getEngine(request);
 }
@@ -71,6 +73,7 @@ async function postFreeze(request: Request): Promise<EngineSnapshot> {
     `no body, or {"reason": "…"} of at most ${LIMITS.textChars} characters`,
   );
   await request.controller.freeze(request.engine, reason);
+  forgetList(request.controller);
   request.changed("freeze", reason);
   return getEngine(request);
 }
@@ -80,6 +83,7 @@ async function postSleep(request: Request): Promise<EngineSnapshot> {
   const { body = {} } = request;
   const options = body as SleepOptions;
   await request.controller.sleep(request.engine, options);
+  forgetList(request.controller);
   request.changed("sleep", JSON.stringify(options));
   return getEngine(request);
 }
@@ -89,6 +93,7 @@ async function postWake(request: Request): Promise<EngineSnapshot> {
   const { body = {} } = request;
   const options = body as WakeOptions;
   await request.controller.wake(request.engine, options);
+  forgetList(request.controller);
   request.changed("wake", JSON.stringify(options));
   return getEngine(request);
 }

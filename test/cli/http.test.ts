@@ -10,6 +10,7 @@ import { listen } from "../../src/cli/listen.ts";
 import { checkAnnouncement, checkSleep, checkWake } from "../../src/controller/call-options.ts";
 import type { Controller } from "../../src/controller/controller.ts";
 import type { EngineSnapshot } from "../../src/engine/snapshot.ts";
+import { listOf } from "../../src/http/listing.ts";
 import { createHttpServer } from "../../src/http/server.ts";
 
 const SESSION = "0123456789abcdef";
@@ -40,10 +41,12 @@ function stubController(): { controller: Controller; calls: unknown[][] } {
 
 let url: string;
 let calls: unknown[][];
+let controller: Controller;
 
 beforeEach(async () => {
   const stub = stubController();
   calls = stub.calls;
+  controller = stub.controller;
   const server = createHttpServer(stub.controller).listen(0, "127.0.0.1");
   onTestFinished(() => {
     server.close();
@@ -70,6 +73,42 @@ test("docs/operations.md lists exactly the changes that are audited", async () =
   const actions = words(/readonly action: ([^;]+);/.exec(source)?.[1]);
   expect(actions).toContain("wake");
   expect(words(/`audit` \(([^)]+)\)/.exec(docs)?.[1], "`")).toEqual(actions);
+});
+
+describe("a list of many engines", () => {
+  function takes(milliseconds: number) {
+    let nowMs = 0;
+    const made = vi.spyOn(controller, "engines").mockImplementation(() => {
+      nowMs += milliseconds;
+      return [];
+    });
+    const at = (ms: number): number => {
+      nowMs = ms;
+      listOf(controller, () => nowMs);
+      return made.mock.calls.length;
+    };
+    return [0, 101, 999, 1001].map(at);
+  }
+
+  test("is given again for nine times as long as it took", () => {
+    expect(takes(100)).toEqual([1, 1, 1, 2]);
+  });
+
+  test("is made anew where that is quick", () => {
+    expect(takes(19)).toEqual([1, 2, 3, 4]);
+  });
+
+  test("has what was changed over HTTP", async () => {
+    const engines = controller.engines.bind(controller);
+    vi.spyOn(controller, "engines").mockImplementation(() => {
+      for (const began = performance.now(); performance.now() - began < 100; );
+      return engines();
+    });
+    const modes = async () => (await ask("GET", "/v1/engines")).body.engines[0].mode;
+    expect(await modes()).toBe("idle");
+    await ask("PUT", `${ENGINE}/mode`, '{"mode":"lazy"}');
+    expect(await modes()).toBe("lazy");
+  });
 });
 
 describe("answers", () => {
