@@ -1,4 +1,4 @@
-"""Right tokens, on many engines at once: graphs against ungraphed runs, sequences against stock's.
+"""Right tokens, of many engines at once: graphs against ungraphed runs, sequences against stock's.
 
     python3 bench/gpu/checks.py OUT_DIR [--gpus 0,1] [--seconds 400] [--spec FILE] CHECK ...
 
@@ -43,7 +43,7 @@ file of that form:
   ours twice, stock, so that what drifts in a host cancels. One after the other, so give it a GPU of
   its own.
 
-No figure of other runs is a time: engines share GPUs and cores, each with a KV cache of fixed size.
+No figure of others is a time: engines share GPUs and cores, each with a KV cache of fixed size.
 Every engine is forked from a process that has imported vLLM for its GPUs. OUT_DIR/CHECK.json has
 what was seen, and what stands in it already isn't run again. Needs both plugins in vLLM's Python:
 

@@ -1,4 +1,4 @@
-/** Sums up the cells: intervals per mode, and stock against ours, paired by round. */
+/** Sums up cells: intervals a mode, and stock against ours, paired by round. */
 
 import { MIB } from "../../src/base/units.ts";
 import { bootstrapMean, type Interval, mean } from "../../src/measure/statistics.ts";

@@ -24,7 +24,7 @@ import { VirtualLoad } from "./virtual-load.ts";
 
 /** As telemetry comes. */
 const BATCH_SECONDS = 0.1;
-/** The last steps of a run are waited for. */
+/** Last steps are waited for. */
 const AFTER_LAST_SECONDS = 0.25;
 /** Turns after which this process looks at signals and writes what has come. */
 const TURNS_AT_ONCE = 4_096;

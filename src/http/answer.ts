@@ -63,8 +63,8 @@ export function sendError(response: ServerResponse, error: unknown): void {
   const http = error instanceof HttpError ? error : undefined;
   const status = http?.status ?? statusOf(error);
   if (http?.allow !== undefined) response.setHeader("allow", http.allow);
-  // The rest of a body that was too large is not read: the connection ends with the answer.
-  // So does one of a request that was refused before its body was read.
+  // The rest of a body that is too large isn't read: the connection ends with the answer.
+  // As does one of a request that was refused before its body was read.
   if (status === 413 || status === 401) response.setHeader("connection", "close");
   if (status === 401) response.setHeader("www-authenticate", "Bearer");
   const code = codeOf(error) ?? "ERR_HTTP_INTERNAL";

@@ -1,5 +1,5 @@
 /**
- * What serving still needs of a GPU before anything else may be captured on it.
+ * What serving needs of a GPU before anything else may be captured on it.
  *
  * vLLM measures its activation peak in bytes that were allocated; what torch's allocator takes from
  * the device for them is more, because segments are large and fragment. So unless the user names a

@@ -5,7 +5,7 @@ import type { WaitOptions } from "../controller/waiters.ts";
 import type { EngineSnapshot } from "../engine/snapshot.ts";
 
 export interface ControllerView {
-  /** A picture of every engine that joined, lost ones included. */
+  /** A picture of each engine that joined, lost ones included. */
   engines(): readonly EngineSnapshot[];
   /**
    * Tells an engine's policy of requests to come.
