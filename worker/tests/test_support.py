@@ -54,6 +54,7 @@ def supported() -> Any:
             nnodes=1,
         ),
         compilation_config=SimpleNamespace(mode=3),
+        observability_config=SimpleNamespace(jit_monitor_mode="warn"),
         attention_config=SimpleNamespace(hisparse_config=None),
         cache_config=SimpleNamespace(kv_offloading_size=None),
         offload_config=SimpleNamespace(
@@ -102,6 +103,7 @@ def test_what_was_tried_is_supported(version: str) -> None:
         ("parallel_config.ubatch_size", 2, "microbatches"),
         ("parallel_config.enable_eplb", True, "balancing of experts"),
         ("cache_config.kv_sharing_fast_prefill", True, "fast prefill"),
+        ("observability_config.jit_monitor_mode", "error", "--jit-monitor-mode error"),
         ("cache_config.kv_offloading_size", 4.0, "offloading"),
         ("offload_config.uva.cpu_offload_gb", 1, "offloading"),
         ("offload_config.prefetch.offload_group_size", 2, "offloading"),

@@ -85,6 +85,7 @@ EXAMPLES: dict[str, tuple[str, Any]] = {
     "HiSparse": ("attention_config.hisparse_config", object()),
     "weight offloading": ("offload_config.uva.cpu_offload_gb", 1),
     "fast prefill": ("cache_config.kv_sharing_fast_prefill", True),
+    "--jit-monitor-mode error": ("observability_config.jit_monitor_mode", "error"),
     "breakable CUDA graphs with LoRA or speculative decoding": ("lora_config", SimpleNamespace()),
     "pipeline parallelism with LoRA, speculative decoding, sleep mode, breakable CUDA graphs or "
     "sequence parallelism, on hybrid or multimodal models": (

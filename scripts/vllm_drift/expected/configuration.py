@@ -12,7 +12,8 @@ CONFIGURATION: tuple[Hook, ...] = (
         "VllmConfig",
         "model_config cache_config parallel_config scheduler_config compilation_config "
         "use_v2_model_runner lora_config speculative_config kv_transfer_config ec_transfer_config "
-        "offload_config attention_config kernel_config quant_config additional_config",
+        "offload_config attention_config kernel_config quant_config additional_config "
+        "observability_config",
         "the allow-list",
     ),
     *names(
@@ -52,6 +53,12 @@ CONFIGURATION: tuple[Hook, ...] = (
         "CUDAGraphMode",
         "NONE PIECEWISE FULL FULL_DECODE_ONLY FULL_AND_PIECEWISE",
         "kinds of graphs",
+    ),
+    *names(
+        "config/observability.py",
+        "ObservabilityConfig",
+        "jit_monitor_mode",
+        "the allow-list",
     ),
     *names(
         "config/scheduler.py",

@@ -284,6 +284,11 @@ def _refused(config: Any, version: str) -> str | None:
         (_offloads_weights(config), "weight offloading"),
         # It dispatches a second time in a step, and needs that size captured.
         (getattr(config.cache_config, "kv_sharing_fast_prefill", False), "fast prefill"),
+        # What is compiled while it serves then ends the engine, and steps without a graph meet it.
+        (
+            getattr(config.observability_config, "jit_monitor_mode", None) == "error",
+            "--jit-monitor-mode error",
+        ),
         (not _in_engine_process(), "VLLM_ENABLE_V1_MULTIPROCESSING=0, an in-process engine"),
         *_breakable_checks(config, before_0_27),
     )

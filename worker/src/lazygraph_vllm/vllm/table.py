@@ -79,6 +79,7 @@ ALWAYS_STOCK = (
     "HiSparse",
     "weight offloading",
     "fast prefill",
+    "--jit-monitor-mode error",
     "in-process engines",
     "breakable CUDA graphs with LoRA or speculative decoding",
     "pipeline parallelism with LoRA, speculative decoding, sleep mode, breakable CUDA graphs or "
