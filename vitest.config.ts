@@ -18,7 +18,7 @@ export default defineConfig({
     // Most tests wait for processes and sockets: as many workers as cores leave these half idle.
     maxWorkers: Math.ceil(availableParallelism() * 1.5),
     globalSetup: ["test/native/setup.ts", "test/helpers/built.ts", "test/helpers/state-folder.ts"],
-    // For what hangs, and nothing else: a machine with other work takes ten times as long.
+    // For what hangs alone: a machine with other work takes ten times as long.
     testTimeout: 120_000,
     hookTimeout: 120_000,
     expect: { poll: { timeout: 100_000 } },

@@ -18,7 +18,7 @@ import { runName, writeWhole } from "./store.ts";
 
 const SUFFIX = ".lock";
 const TOUCH_MS = 5000;
-/** Of a process that can't be looked at: one that is on another host. */
+/** Of a process that can't be looked at, on another host. */
 const SILENT_MS_MAX = 30_000;
 const CELLS_NAMED_MAX = 3;
 

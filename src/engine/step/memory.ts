@@ -19,7 +19,7 @@ import { announceDropped, announceRefused, announceRoom } from "./tell.ts";
 const DROP_SECONDS_MIN = 1;
 /** Between two looks at free memory that only time is the reason for. */
 const REVIEW_SECONDS_MIN = 2;
-/** An engine that is lost for longer needs no memory kept for its serving: most often it is dead. */
+/** One that is lost for longer needs no memory kept for its serving: it is likely dead. */
 const LOST_CLAIM_SECONDS = 60;
 
 const DROPPED_REASON = "dropped: serving needs its memory";

@@ -21,7 +21,7 @@ export interface Expected {
   readonly requestSteps: readonly LaneWeights[];
   /** Steps, in the same lanes. */
   readonly steps: readonly LaneWeights[];
-  /** Rising numbers of requests at hand, the idle engine's first, and the share of time with at most so many. */
+  /** Rising numbers of requests at hand, from idle on, and the share of time with at most so many. */
   readonly requests: readonly { readonly requests: number; readonly share: number }[];
   /** Seconds that its steps took. */
   readonly seconds: number;

@@ -1,6 +1,6 @@
 /**
  * The engine's end of the wire: a DEALER socket that never blocks and never queues for long.
- * What can't be sent at once is dropped, because the engine must not wait for its controller.
+ * What can't be sent at once is dropped, as the engine must not wait.
  *
  * Who is connected is known here, and not left to ZMQ_IMMEDIATE: with that, libzmq throws away what
  * has come and was not read yet as soon as the connection ends, an order of a controller that then

@@ -1,4 +1,4 @@
-"""The only place that names vLLM: what differs from version to version, behind one interface.
+"""The only place that names vLLM: what differs by version, behind one interface.
 
 ``adapter`` is that interface, ``v26`` and ``v31`` implement it, ``choose`` picks one by version.
 ``allowed`` says what was tried on a GPU, ``engine_hooks`` and ``rank_hooks`` say where the plugin
