@@ -31,7 +31,7 @@ export class StatusAnswer {
   }
 }
 
-/** An answer that isn't JSON. */
+/** An answer that is text already, of whatever type. */
 export class TextAnswer {
   readonly contentType: string;
   readonly text: string;
@@ -42,6 +42,11 @@ export class TextAnswer {
   }
 }
 
+/** As any other answer is sent. */
+export function jsonAnswer(body: unknown): TextAnswer {
+  return new TextAnswer("application/json; charset=utf-8", `${JSON.stringify(body)}\n`);
+}
+
 export function sendAnswer(response: ServerResponse, body: unknown): void {
   const other = body instanceof StatusAnswer ? body : undefined;
   if (other !== undefined) response.setHeader("retry-after", other.retryAfterSeconds);
@@ -49,10 +54,9 @@ export function sendAnswer(response: ServerResponse, body: unknown): void {
 }
 
 function send(response: ServerResponse, status: number, body: unknown): void {
-  const isText = body instanceof TextAnswer;
-  const text = isText ? body.text : `${JSON.stringify(body)}\n`;
+  const { contentType, text } = body instanceof TextAnswer ? body : jsonAnswer(body);
   response.writeHead(status, {
-    "content-type": isText ? body.contentType : "application/json; charset=utf-8",
+    "content-type": contentType,
     "content-length": Buffer.byteLength(text),
     "cache-control": "no-store",
   });

@@ -11,7 +11,7 @@ import type { EngineSnapshot } from "../engine/snapshot.ts";
 import { LIMITS, MODES } from "../wire/protocol.ts";
 import { HttpError } from "./answer.ts";
 import { bodyBy } from "./body.ts";
-import { forgetList, listOf } from "./listing.ts";
+import { listOf } from "./listing.ts";
 import type { Request, Route } from "./route.ts";
 
 /** Engines named in a sentence. */
@@ -60,7 +60,6 @@ async function putMode(request: Request): Promise<EngineSnapshot> {
   findEngine(request);
   const { mode } = bodyBy(MODE_BODY, request.body, 'the body {"mode": "eager" | "lazy" | "idle"}');
   await request.controller.setMode(request.engine, mode);
-  forgetList(request.controller);
   request.changed("mode", mode);
   return getEngine(request);
 }
@@ -73,7 +72,6 @@ async function postFreeze(request: Request): Promise<EngineSnapshot> {
     `no body, or {"reason": "…"} of at most ${LIMITS.textChars} characters`,
   );
   await request.controller.freeze(request.engine, reason);
-  forgetList(request.controller);
   request.changed("freeze", reason);
   return getEngine(request);
 }
@@ -83,7 +81,6 @@ async function postSleep(request: Request): Promise<EngineSnapshot> {
   const { body = {} } = request;
   const options = body as SleepOptions;
   await request.controller.sleep(request.engine, options);
-  forgetList(request.controller);
   request.changed("sleep", JSON.stringify(options));
   return getEngine(request);
 }
@@ -93,7 +90,6 @@ async function postWake(request: Request): Promise<EngineSnapshot> {
   const { body = {} } = request;
   const options = body as WakeOptions;
   await request.controller.wake(request.engine, options);
-  forgetList(request.controller);
   request.changed("wake", JSON.stringify(options));
   return getEngine(request);
 }

@@ -2,7 +2,7 @@
 
 import type { Controller } from "../controller/controller.ts";
 import { toldSnapshot } from "../controller/told-session.ts";
-import { TextAnswer } from "./answer.ts";
+import { jsonAnswer, type TextAnswer } from "./answer.ts";
 
 /** A list that takes less is made anew each time: of some fifty engines. */
 const KEPT_FROM_MS = 20;
@@ -25,8 +25,7 @@ export function listOf(
   const began = nowMs();
   const last = lists.get(controller);
   if (last !== undefined && began < last.untilMs) return last.answer;
-  const text = JSON.stringify({ engines: controller.engines().map(toldSnapshot) });
-  const answer = new TextAnswer("application/json; charset=utf-8", `${text}\n`);
+  const answer = jsonAnswer({ engines: controller.engines().map(toldSnapshot) });
   const ended = nowMs();
   const tookMs = ended - began;
   if (tookMs < KEPT_FROM_MS) lists.delete(controller);

@@ -38,6 +38,7 @@ import { sendAnswer, sendError } from "./answer.ts";
 import { readJson } from "./body.ts";
 import { guardConnections } from "./connections.ts";
 import { checkQuery, decodeName, routeOf } from "./find.ts";
+import { forgetList } from "./listing.ts";
 import { refused } from "./refused.ts";
 import type { HttpChange, MetricsSource, Request, StartSource } from "./route.ts";
 
@@ -146,8 +147,10 @@ async function answer(
   checkQuery(path, route, parameters);
   const body = route.method === "GET" ? undefined : await readJson(request);
   const engine = decodeName(name);
-  const changed: Request["changed"] = (action, value) =>
+  const changed: Request["changed"] = (action, value) => {
+    forgetList(controller);
     onChange?.({ action, engine, value, remote });
+  };
   const asked = { query: parameters, engine, body, changed };
   const answering = (): unknown => route.answer({ controller, metrics, start, ...asked });
   return route.waits === true ? unhurried(request.socket, answering) : answering();
