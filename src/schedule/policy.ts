@@ -70,6 +70,15 @@ export type Decision = { readonly reason: string } & (
   | { readonly type: "wait"; readonly seconds: number }
 );
 
+/** @param why no more is captured, where graphs are missing */
+export function settledWith(missing: number, why: string): Decision {
+  const reason =
+    missing === 0
+      ? "no graph is left to capture"
+      : `${why}, ${missing === 1 ? "1 graph stays" : `${missing} graphs stay`} uncaptured`;
+  return { type: "settled", reason };
+}
+
 export interface Policy {
   readonly name: string;
   /** At most one `capture` per call; none while `state.capturing` is set. */

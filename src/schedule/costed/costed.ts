@@ -10,7 +10,7 @@
 
 import type { Graph } from "../../base/graph.ts";
 import { Announced } from "../announced.ts";
-import type { Decision, EngineEvent, Policy } from "../policy.ts";
+import { type Decision, type EngineEvent, type Policy, settledWith } from "../policy.ts";
 import { StallAccount, type StallBudget } from "../stall-budget.ts";
 import { type EngineState, waitingForMemory } from "../state.ts";
 import { AHEAD_BUDGET, aheadChoice, isCheapMoment, loadAhead, WAITING_AHEAD_MAX } from "./ahead.ts";
@@ -246,11 +246,7 @@ class CostedPolicy implements CostPolicy {
     if (open && !state.frozen && !initOnly) return NONE;
     this.#settled = true;
     const why = state.frozen ? "captures are frozen" : "captures were for before ready only";
-    const reason =
-      missing === 0
-        ? "no graph is left to capture"
-        : `${why}, ${missing === 1 ? "1 graph stays" : `${missing} graphs stay`} uncaptured`;
-    return [{ type: "settled", reason }];
+    return [settledWith(missing, why)];
   }
 
   #capture(state: EngineState, event: EngineEvent, known: Knowledge): readonly Decision[] {

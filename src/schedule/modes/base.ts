@@ -6,7 +6,13 @@
 import type { Graph } from "../../base/graph.ts";
 import { dispatchTable } from "../dispatch.ts";
 import type { Choice } from "../order.ts";
-import type { Decision, DispatchTable, EngineEvent, Policy } from "../policy.ts";
+import {
+  type Decision,
+  type DispatchTable,
+  type EngineEvent,
+  type Policy,
+  settledWith,
+} from "../policy.ts";
 import { capturedGraphs, type EngineState, missingGraphs, waitingForMemory } from "../state.ts";
 
 export interface Next extends Choice {
@@ -51,14 +57,8 @@ export function createModePolicy(rules: ModeRules): Policy {
     const open = missing > 0 || waitingForMemory(state) > 0;
     if (!state.frozen && !rules.endsAtReady && open) return [];
     settled = true;
-    if (missing === 0) return [{ type: "settled", reason: "no graph is left to capture" }];
     const why = state.frozen ? "captures are frozen" : `${rules.name} mode captures before ready`;
-    return [
-      {
-        type: "settled",
-        reason: `${why}, ${missing === 1 ? "1 graph stays" : `${missing} graphs stay`} uncaptured`,
-      },
-    ];
+    return [settledWith(missing, why)];
   }
 
   function capture(state: EngineState, event: EngineEvent): Decision[] {
