@@ -6,18 +6,18 @@ export interface Clock {
   after(seconds: number, callback: () => void): () => void;
 }
 
-/** Resolves with `work`, or after so many seconds without it: then it goes on by itself. */
-export async function withinSeconds(
+/** Resolves as `work`, or to undefined after so many seconds: then it goes on by itself. */
+export async function withinSeconds<T>(
   clock: Clock,
   seconds: number,
-  work: Promise<void>,
-): Promise<void> {
+  work: Promise<T>,
+): Promise<T | undefined> {
   let cancel = (): void => {};
-  const late = new Promise<void>((resolve) => {
-    cancel = clock.after(seconds, resolve);
+  const late = new Promise<undefined>((resolve) => {
+    cancel = clock.after(seconds, () => resolve(undefined));
   });
   try {
-    await Promise.race([work, late]);
+    return await Promise.race([work, late]);
   } finally {
     cancel();
   }

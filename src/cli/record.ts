@@ -5,7 +5,7 @@ import { once } from "node:events";
 import { rm } from "node:fs/promises";
 import type { Server, ServerResponse } from "node:http";
 import { constants, networkInterfaces } from "node:os";
-import { setTimeout as sleep } from "node:timers/promises";
+import { systemClock, withinSeconds } from "../base/clock.ts";
 import { counted } from "../base/counted.ts";
 import { OptionError } from "../base/errors.ts";
 import { onEvent } from "../engine/events.ts";
@@ -108,7 +108,7 @@ export async function runRecord(argv: readonly string[]): Promise<number> {
     throw error;
   }
   say(`recording at ${url} in front of ${upstream.shown}, to ${file}; Ctrl-C ends it.`);
-  const first = await (seconds === 0 ? stopping : within(seconds, stopping));
+  const first = await (seconds === 0 ? stopping : withinSeconds(systemClock, seconds, stopping));
   const why = first ?? `${seconds} s are over`;
   const more = first === undefined ? "Ctrl-C" : "once more";
   const again = await drain(server, underWay, (count) =>
@@ -122,15 +122,6 @@ export async function runRecord(argv: readonly string[]): Promise<number> {
   say(summary(file, counts));
   if (options.flags.has("json")) process.stdout.write(`${JSON.stringify(counts)}\n`);
   return again === undefined ? 0 : 128 + constants.signals[again];
-}
-
-/** @returns undefined when the time was over first */
-async function within<T>(seconds: number, ended: Promise<T>): Promise<T | undefined> {
-  const limit = new AbortController();
-  const over = sleep(seconds * 1000, undefined, { signal: limit.signal }).catch(() => undefined);
-  const first = await Promise.race([ended, over]);
-  limit.abort();
-  return first;
 }
 
 function answersOf(server: Server): ReadonlySet<ServerResponse> {
@@ -158,7 +149,7 @@ async function drain(
   server.close();
   server.closeIdleConnections();
   if (underWay.size > 0) tell(underWay.size);
-  const signal = await within(DRAIN_SECONDS_MAX, Promise.race([closed, again]));
+  const signal = await withinSeconds(systemClock, DRAIN_SECONDS_MAX, Promise.race([closed, again]));
   server.closeAllConnections();
   await closed;
   // A server is closed before its answers have heard of it, and what they came to is a row.
