@@ -1,12 +1,10 @@
-import { existsSync } from "node:fs";
 import { stat, unlink } from "node:fs/promises";
 import type { Server } from "node:http";
 import { Server as TlsServer } from "node:https";
 import type { AddressInfo } from "node:net";
-import { dirname } from "node:path";
 import { LazygraphError } from "../base/errors.ts";
 import { listenError, listenServer } from "../base/listen-error.ts";
-import { isIpcServed, SOCKET_PATH_BYTES_MAX } from "../wire/endpoint.ts";
+import { isIpcServed, missingFolder, SOCKET_PATH_BYTES_MAX } from "../wire/endpoint.ts";
 import { note, usageError } from "./errors.ts";
 import { type HostPort, hostPortOption } from "./options.ts";
 
@@ -52,11 +50,12 @@ export async function listen(
 
 async function listenFile(server: Server, path: string, option: string): Promise<void> {
   // Node would say that it has no permission.
-  if (!existsSync(dirname(path))) {
+  const advice = missingFolder(path);
+  if (advice !== undefined) {
     throw new LazygraphError(
       "ERR_LAZYGRAPH_BIND",
-      `Expected ${option} to be a socket file in a folder that is there, got unix:${path}: make the ` +
-        `folder ${dirname(path)}, or choose another path.`,
+      `Expected ${option} to be a socket file in a folder that is there, got unix:${path}: ` +
+        `${advice}.`,
     );
   }
   await removeDeadSocket(path, option);

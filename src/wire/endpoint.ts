@@ -45,10 +45,13 @@ export function checkEndpoint(option: string, endpoint: string): void {
 export function bindAdvice(endpoint: string): string {
   const path = /^ipc:\/\/(.+)$/s.exec(endpoint)?.[1];
   if (path === undefined) return "choose one that this machine has, such as tcp://127.0.0.1:5757";
+  return missingFolder(path) ?? "choose a path where this user may make a file";
+}
+
+/** What to do where a socket file's folder isn't there; undefined: it is. */
+export function missingFolder(path: string): string | undefined {
   const folder = dirname(path);
-  return existsSync(folder)
-    ? "choose a path where this user may make a file"
-    : `make the folder ${folder}, or choose another path`;
+  return existsSync(folder) ? undefined : `make the folder ${folder}, or choose another path`;
 }
 
 /** Of a controller and its standbys. */
