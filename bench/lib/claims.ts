@@ -39,49 +39,33 @@ export function withLimits(prefix: string, origin: Origin): Limits {
 }
 
 export interface Claim extends Finding {
-  /** Of the value itself; the interval says how sure that is. Why not: claims-unmet.json. */
+  /** Of the value itself; the interval says how sure that is. */
   readonly holds: boolean;
+  /** Why not, and what was tried, written by hand; "" until then, absent where it holds. */
+  readonly unmet?: string;
 }
 
-/**
- * claims.json: by raw result what makes it, and what is claimed from it, a claim a line, which is
- * how they change, each with its limit as `atMost` or `atLeast`.
- */
+/** claims.json: a claim a line, which is how they change. */
 export function listOf(
   claims: readonly Claim[],
   replacer?: (key: string, value: unknown) => unknown,
 ): string {
-  const bySource = new Map<string, { command: string; lines: string[] }>();
-  for (const { id, value, interval, unit, limit, sense, holds, source, command } of claims) {
-    const told = { id, value, interval, unit, [sense]: limit, holds };
-    const known = bySource.get(source) ?? { command, lines: [] };
-    if (known.command !== command) {
-      throw new Error(
-        `Expected one command for ${source}, got "${known.command}" and "${command}".`,
-      );
-    }
-    known.lines.push(JSON.stringify(told, replacer));
-    bySource.set(source, known);
-  }
-  const parts = [...bySource]
-    .sort(([one], [other]) => (one < other ? -1 : 1))
-    .map(([source, { command, lines }]) => {
-      const told = `"command": ${JSON.stringify(command)},\n"claims": [\n${lines.join(",\n")}\n]`;
-      return `${JSON.stringify(source)}: {\n${told}\n}`;
-    });
-  return `{\n${parts.join(",\n")}\n}\n`;
+  const lines = claims.map(
+    ({ id, value, interval, unit, limit, sense, holds, unmet, source, command }) => {
+      const told = { id, value, interval, unit, limit, sense, holds, unmet, source, command };
+      return JSON.stringify(told, replacer);
+    },
+  );
+  return `[\n${lines.join(",\n")}\n]\n`;
 }
 
-/** What `listOf` wrote. */
+/** What `listOf` wrote, where reasons were filled in by hand. */
 export function readList(text: string): Claim[] {
-  type Listed = Omit<Claim, "limit" | "sense" | "source" | "command"> & Record<string, number>;
-  const list = JSON.parse(text) as Record<string, { command: string; claims: Listed[] }>;
-  return Object.entries(list).flatMap(([source, { command, claims }]) =>
-    claims.map(({ atMost, atLeast, ...claim }) => {
-      const sense = atMost === undefined ? "atLeast" : "atMost";
-      return { ...claim, limit: atMost ?? atLeast ?? Number.NaN, sense, source, command };
-    }),
-  );
+  try {
+    return [...JSON.parse(text)];
+  } catch (cause) {
+    throw new Error("Expected a JSON list in claims.json, got something else: mend it.", { cause });
+  }
 }
 
 /** Of findings with one id the last: what was measured again, in a later state, stands. */
@@ -90,44 +74,33 @@ export function latest(findings: readonly Finding[]): Finding[] {
 }
 
 /**
- * In order of their ids. A claim that went against us stays, and says why.
+ * In order of their ids. A claim that went against us stays, with its reason of before.
  *
- * @param unmet the reasons, by id
- * @throws Error for a value that is none, an id that comes twice, a miss without its reason, and a
- *   reason of something that holds or is not there
+ * @throws Error for a value that is none, and an id that comes twice
  */
-export function judge(
-  findings: readonly Finding[],
-  unmet: Readonly<Record<string, string>>,
-): Claim[] {
-  const claims = findings.map((finding) => claimOf(finding, unmet[finding.id]));
-  const ids = new Set<string>();
-  for (const { id } of claims) {
-    if (ids.has(id)) throw new Error(`Expected each claim once, got ${id} twice.`);
-    ids.add(id);
+export function judge(findings: readonly Finding[], before: readonly Claim[]): Claim[] {
+  const reasons = new Map(before.map(({ id, unmet }) => [id, unmet]));
+  const claims = new Map<string, Claim>();
+  for (const finding of findings) {
+    const { id, value, limit, sense } = finding;
+    if (!Number.isFinite(value)) throw new Error(`Expected a number for ${id}, got ${value}.`);
+    if (claims.has(id)) throw new Error(`Expected each claim once, got ${id} twice.`);
+    const holds = sense === "atMost" ? value <= limit : value >= limit;
+    claims.set(id, { ...finding, holds, ...(holds ? {} : { unmet: reasons.get(id) ?? "" }) });
   }
-  const left = Object.keys(unmet).find((id) => !ids.has(id));
-  if (left !== undefined) {
-    throw new Error(`Expected reasons of claims that there are, got one for ${left}: remove it.`);
-  }
-  return claims.sort((a, b) => (a.id < b.id ? -1 : 1));
+  return [...claims.values()].sort((a, b) => (a.id < b.id ? -1 : 1));
 }
 
-function claimOf(finding: Finding, reason: string | undefined): Claim {
-  const { id, value, limit, sense } = finding;
-  if (!Number.isFinite(value)) throw new Error(`Expected a number for ${id}, got ${value}.`);
-  const holds = sense === "atMost" ? value <= limit : value >= limit;
-  if (!holds && reason === undefined) {
-    throw new Error(
-      `Expected a reason why ${id} is ${value} and not ${sense === "atMost" ? "at most" : "at least"} ` +
-        `${limit}, got none: write one into claims-unmet.json.`,
-    );
-  }
-  if (holds && reason !== undefined) {
-    throw new Error(`Expected no reason for ${id}, which holds, got one: remove it.`);
-  }
-  const { source, command, ...found } = finding;
-  return { ...found, holds, source, command };
+/** The misses whose reason is still to be written, and those of before that need none any more. */
+export function reasonsOf(
+  claims: readonly Claim[],
+  before: readonly Claim[],
+): { missing: Claim[]; dropped: Claim[] } {
+  const missed = new Set(claims.filter(({ holds }) => !holds).map(({ id }) => id));
+  return {
+    missing: claims.filter(({ unmet }) => unmet?.trim() === ""),
+    dropped: before.filter(({ id, unmet }) => unmet && !missed.has(id)),
+  };
 }
 
 /** Value and interval of a finding; none of a single run. */

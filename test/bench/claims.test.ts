@@ -13,6 +13,7 @@ import {
   markedFigures,
   mismatch,
   readList,
+  reasonsOf,
 } from "../../bench/lib/claims.ts";
 import { readResult } from "../../bench/lib/result-file.ts";
 
@@ -31,35 +32,53 @@ const FINDING: Finding = {
 };
 
 describe("judge", () => {
+  const least: Finding = { ...FINDING, id: "b", sense: "atLeast" };
+
   test("a value is held against its limit, whichever way it counts", () => {
-    const least: Finding = { ...FINDING, id: "b", sense: "atLeast" };
-    const [most, missed] = judge([least, FINDING], { b: "Too few." });
-    expect(most).toEqual({ ...FINDING, holds: true });
-    expect(missed).toMatchObject({ id: "b", holds: false });
+    expect(judge([least, FINDING], [])).toEqual([
+      { ...FINDING, holds: true },
+      { ...least, holds: false, unmet: "" },
+    ]);
   });
 
   test.each([
-    ["a miss without a reason", [{ ...FINDING, value: 0.04 }], {}, "Expected a reason why a.share"],
-    ["a reason of what holds", [FINDING], { "a.share": "Why." }, "Expected no reason for a.share"],
-    ["a reason of what isn't there", [FINDING], { gone: "Why." }, "got one for gone"],
-    ["an id twice", [FINDING, FINDING], {}, "got a.share twice"],
-    ["no number", [{ ...FINDING, value: Number.NaN }], {}, "Expected a number for a.share"],
-  ])("%s is told", (_, findings, unmet: Record<string, string>, sentence) => {
-    expect(() => judge(findings, unmet)).toThrow(sentence);
+    ["an id twice", [FINDING, FINDING], "got a.share twice"],
+    ["no number", [{ ...FINDING, value: Number.NaN }], "Expected a number for a.share"],
+  ])("%s is told", (_, findings, sentence) => {
+    expect(() => judge(findings, [])).toThrow(sentence);
+  });
+
+  test("a reason stays while its claim misses; where one is missing, or needless, is known", () => {
+    const before = ["b", "a.share", "gone"].map(
+      (id): Claim => ({ ...FINDING, id, holds: false, unmet: `Why ${id}.` }),
+    );
+    const claims = judge([FINDING, least, { ...least, id: "c" }], before);
+    expect(claims.map(({ unmet }) => unmet)).toEqual([undefined, "Why b.", ""]);
+    const [, share, gone] = before;
+    const missing = [claims[2]];
+    expect(reasonsOf(claims, before)).toEqual({ missing, dropped: [share, gone] });
+    expect(reasonsOf(claims, claims)).toEqual({ missing, dropped: [] });
   });
 });
 
-test("the list has what makes each raw result once, and is read again as it was", () => {
-  const least: Finding = { ...FINDING, id: "b", source: "b.json", sense: "atLeast", limit: 0 };
-  const claims = judge([FINDING, least], {});
-  expect(readList(listOf(claims))).toEqual(claims);
-  expect(JSON.parse(listOf(claims))["b.json"]).toMatchObject({
-    ...{ command: "a.sh", claims: [{ id: "b", atLeast: 0, holds: true }] },
-  });
-  const other = judge([{ ...FINDING, id: "c", command: "b.sh" }], {});
-  expect(() => listOf([...claims, ...other])).toThrow(
-    'Expected one command for a.json, got "a.sh"',
-  );
+test("the list has a claim a line, is read again as it was, and otherwise is one sentence", () => {
+  const { id: _, interval: __, ...single } = FINDING;
+  const claims = judge([{ ...single, limit: 0.01, id: "b" }, FINDING], []);
+  const text = listOf(claims);
+  expect(text.split("\n")).toEqual([
+    "[",
+    '{"id":"a.share","value":0.02,"interval":[0.019,0.0213],"unit":"of stock\'s","limit":0.03,' +
+      '"sense":"atMost","holds":true,"source":"a.json","command":"a.sh"},',
+    '{"id":"b","value":0.02,"unit":"of stock\'s","limit":0.01,' +
+      '"sense":"atMost","holds":false,"unmet":"","source":"a.json","command":"a.sh"}',
+    ...["]", ""],
+  ]);
+  expect(readList(text)).toEqual(claims);
+  for (const other of ["{}", text.slice(1)]) {
+    expect(() => readList(other)).toThrow(
+      "Expected a JSON list in claims.json, got something else",
+    );
+  }
 });
 
 test("what was measured again stands, where it is measured later", () => {
@@ -72,7 +91,7 @@ test("what was measured again stands, where it is measured later", () => {
 });
 
 describe("figures of documents", () => {
-  const [claim] = judge([FINDING], {}) as [Claim];
+  const [claim] = judge([FINDING], []) as [Claim];
 
   test.each([
     "| 0.02<!-- claim a.share --> | 1 |",
