@@ -31,12 +31,11 @@ async function child(folder: string, name: (typeof POLICIES)[number]): Promise<v
   const { loadProfile } = await from<Profiles>("profile/load.ts");
   const { readTrace } = await from<Traces>("trace/trace.ts");
   const profile = loadProfile();
-  const trace = join(ROOT, "traces/azure-llm-2023-conversation.csv.xz");
   const started = process.cpuUsage();
   const run = await simulate({
     profile,
     ...createSetup(name, profile),
-    requests: readTrace(trace, {}),
+    requests: readTrace("azure-llm-2023-conversation", {}),
   });
   const { user, system } = process.cpuUsage(started);
   process.stdout.write(JSON.stringify({ seconds: (user + system) / 1e6, requests: run.requests }));

@@ -35,9 +35,9 @@ spec=${SPEC:-ttft}
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
 # Files are named relative to the folder, so that results don't hold this host's paths.
-cp -f "${TRACE:-$root/traces/azure-llm-2023-conversation.csv.xz}" "$out/trace.csv"
+cp -f "${TRACE:-$root/traces/azure-llm-2023-conversation.json.xz}" "$out/trace"
 cd "$out"
-export TRACE=trace.csv POLICY=${POLICY:-simple} VLLM_SERVE=${VLLM_SERVE:-vllm serve}
+export TRACE=trace POLICY=${POLICY:-simple} VLLM_SERVE=${VLLM_SERVE:-vllm serve}
 ts=(node --import "$root/node_modules/tsx/dist/loader.mjs")
 if [ -n "${LIST:-}" ]; then
   export MODEL=${MODEL:-llama-3.1-8b} SERVE_ARGS=${SERVE_ARGS:-}

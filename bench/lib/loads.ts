@@ -1,13 +1,10 @@
 /** Loads that several benches share: the shipped trace, windows of it, and gamma arrivals. */
 
-import { fileURLToPath } from "node:url";
 import { gammaRequests } from "../../src/bench/gamma.ts";
 import { readTrace, type TraceRequest } from "../../src/trace/trace.ts";
 import type { Load } from "./added.ts";
 
-const TRACE = fileURLToPath(
-  new URL("../../traces/azure-llm-2023-conversation.csv.xz", import.meta.url),
-);
+const TRACE = "azure-llm-2023-conversation";
 
 export const conversation = (speed: number, seconds?: number): Load => ({
   name: `conversation, speed ${speed}${seconds === undefined ? "" : `, first ${seconds} s`}`,

@@ -38,7 +38,7 @@ Examples:
   lazygraph demo --requests 100 --json > demo.json
 `;
 
-const TRACE = new URL("../../traces/azure-llm-2023-conversation.csv.xz", import.meta.url);
+const TRACE = new URL("../../traces/azure-llm-2023-conversation.json.xz", import.meta.url);
 const TRACE_TITLE =
   "Azure Public Dataset, AzureLLMInferenceTrace_conv 2023 (Microsoft), licence CC-BY 4.0";
 

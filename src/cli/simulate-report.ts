@@ -10,7 +10,7 @@ import type { SimulatedRun } from "../sim/virtual/virtual.ts";
 import { quote } from "./errors.ts";
 import { secondsText } from "./table.ts";
 
-const AZURE_TRACE = /^azure-llm-2023-conversation(\.csv\.xz)?$/;
+const AZURE_TRACE = /^azure-llm-2023-conversation(\.json\.xz)?$/;
 const AZURE_TITLE =
   "Azure Public Dataset, AzureLLMInferenceTrace_conv 2023 (Microsoft), licence CC-BY 4.0";
 

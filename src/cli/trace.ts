@@ -26,8 +26,8 @@ const HELP = `Usage: lazygraph trace inspect FILE [--json]
 Request traces of others. Read are, told by their content, plain or in gzip, xz or zstd: this
 package's CSV, Azure's (2023, 2024 and 2025 with images), BurstGPT's, Mooncake's JSON lines, the
 timed traces of \`vllm bench serve\` (Alibaba's Bailian among them), and OpenTelemetry's spans with
-gen_ai attributes as the collector's file exporter writes them. All commands that take a trace take
-any of them.
+gen_ai attributes as the collector's file exporter writes them. CSV may come as one JSON object of
+its columns. All commands that take a trace take any of them.
 
   inspect   format, requests, rates, lengths, and how much of the prompts a prefix cache would hold
   convert   the trace in another format

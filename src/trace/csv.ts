@@ -1,9 +1,10 @@
-/** Traces in CSV: which columns each format has, and what its rows mean. */
+/** Traces in CSV, or its columns in JSON: which each format has, and what its rows mean. */
 
 import { pipeline, Readable } from "node:stream";
 import { CsvError, parse } from "csv-parse";
 import type { TraceEntries, TraceEntry, TraceFormat } from "./entry.ts";
 import { quoted, traceError } from "./error.ts";
+import { listOf } from "./otlp.ts";
 import { type Place, secondsOf, timestampSeconds, tokensOf } from "./values.ts";
 
 const RECORD_CHARS_MAX = 4096;
@@ -65,15 +66,11 @@ interface Columns {
  * @throws LazygraphError `ERR_LAZYGRAPH_TRACE`, at once for the header, while it is read for the
  *   rest
  */
-export async function openCsv(
-  file: string,
-  bytes: AsyncIterable<Uint8Array>,
-): Promise<TraceEntries> {
-  const rows = rowsOf(file, bytes);
+export async function openRows(file: string, rows: AsyncGenerator<Row>): Promise<TraceEntries> {
   const first = await rows.next();
   if (first.done === true) throw traceError(file, 1, expectedHeader(), "an empty file");
   const names = first.value.record.map((name) => name.trim());
-  const found = FORMATS.find((format) => matches(format, names));
+  const found = formatOf(names);
   if (found === undefined) {
     throw traceError(file, 1, expectedHeader(), quoted(names.join(",")));
   }
@@ -97,6 +94,15 @@ export function expectedHeader(): string {
   return `the header ${headers.join(" or ")}, or JSON lines`;
 }
 
+/** Whether its names are the columns of a format. */
+export function isColumns(object: object): boolean {
+  return formatOf(Object.keys(object)) !== undefined;
+}
+
+function formatOf(names: readonly string[]): CsvFormat | undefined {
+  return FORMATS.find((format) => matches(format, names));
+}
+
 /** All that is needed, nothing unknown, nothing twice. */
 function matches({ time, prompt, output, others }: CsvFormat, names: readonly string[]): boolean {
   const needed = [time, prompt, output];
@@ -108,7 +114,29 @@ function matches({ time, prompt, output, others }: CsvFormat, names: readonly st
   );
 }
 
-async function* rowsOf(file: string, bytes: AsyncIterable<Uint8Array>): AsyncGenerator<Row> {
+/** The rows of columns in JSON, numbered as the lines of a CSV are: the names are line 1. */
+export async function* columnRows(file: string, columns: object): AsyncGenerator<Row> {
+  const names = Object.keys(columns);
+  const lists = names.map((name) => listOf({ file, line: 1 }, columns, name));
+  const lengths = [...new Set(lists.map((list) => list.length))];
+  if (lengths.length > 1) {
+    throw traceError(file, 1, "columns of one length", `${lengths.join(" and ")} values`);
+  }
+  yield { record: names, info: { lines: 1 } };
+  for (let row = 0; row < (lengths[0] ?? 0); row++) {
+    yield { record: lists.map((list) => cellOf(list[row])), info: { lines: row + 2 } };
+  }
+}
+
+function cellOf(value: unknown): string {
+  if (value === null) return "";
+  return typeof value === "string" ? value : JSON.stringify(value);
+}
+
+export async function* csvRows(
+  file: string,
+  bytes: AsyncIterable<Uint8Array>,
+): AsyncGenerator<Row> {
   const parser = parse({
     bom: true,
     info: true,

@@ -1,8 +1,10 @@
 /**
  * Traces of one JSON object a line: Mooncake's, those that `vllm bench serve --dataset-name
- * timed_trace` replays (Alibaba's Bailian among them), and OpenTelemetry's.
+ * timed_trace` replays (Alibaba's Bailian among them), and OpenTelemetry's; or all columns of a CSV
+ * trace in one object.
  */
 
+import { columnRows, isColumns, openRows } from "./csv.ts";
 import type { TimeUnit, TraceEntries, TraceEntry } from "./entry.ts";
 import { quoted, traceError } from "./error.ts";
 import { type Line, linesOf } from "./lines.ts";
@@ -17,8 +19,8 @@ const TIMED_BLOCK_TOKENS = 16;
 /** Rows that are held until one tells; a trace of nothing else has no prefix that matters. */
 const UNTOLD_ROWS_MAX = 1000;
 const EXPECTED =
-  'an object with "timestamp", "input_length" and "output_length", or OpenTelemetry\'s ' +
-  '"resourceSpans"';
+  'an object with "timestamp", "input_length" and "output_length", OpenTelemetry\'s ' +
+  '"resourceSpans", or a CSV\'s columns as lists';
 
 interface Parsed {
   readonly line: number;
@@ -43,6 +45,12 @@ export async function openJsonLines(
   const { line, object } = first;
   if (isSpanBatch(object)) {
     return { format: "otlp", ordered: false, entries: spanRows(file, chained(before, objects)) };
+  }
+  if (isColumns(object)) {
+    for await (const { line: next, object: more } of objects) {
+      if (more !== undefined) throw traceError(file, next, "nothing after the columns", "more");
+    }
+    return openRows(file, columnRows(file, object));
   }
   if (!("timestamp" in object && "input_length" in object && "output_length" in object)) {
     throw traceError(file, line, EXPECTED, quoted(Object.keys(object).join(", ")));

@@ -61,7 +61,7 @@ function spanEntry(place: Place, span: unknown): SpanEntry {
   return { startNanos: startOf(place, span), promptTokens, outputTokens };
 }
 
-function listOf({ file, line }: Place, holder: unknown, name: string): readonly unknown[] {
+export function listOf({ file, line }: Place, holder: unknown, name: string): readonly unknown[] {
   const list = field(holder, name) ?? [];
   if (Array.isArray(list)) return list;
   throw traceError(file, line, `"${name}" to be a list`, quoted(JSON.stringify(list)));

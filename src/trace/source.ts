@@ -29,7 +29,7 @@ const ZSTD_DESCRIPTOR_AT = 4;
 const XZ_CUT_SHORT = "error code 8";
 
 /**
- * Opens a file, or a trace that is shipped, by its name without `.csv.xz`.
+ * Opens a file, or a trace that is shipped, by its name without `.json.xz`.
  *
  * @throws LazygraphError `ERR_LAZYGRAPH_TRACE` for what can't be opened or is no file; reading on
  *   throws a CompressionError for bytes that can't be decompressed
@@ -53,7 +53,7 @@ export async function openTraceBytes(file: string): Promise<AsyncGenerator<Uint8
 /** Names are those of files in `traces/`; what is none of them is a path. */
 function pathOf(nameOrPath: string): string | URL {
   if (!NAME.test(nameOrPath)) return nameOrPath;
-  const shipped = new URL(`${nameOrPath}.csv.xz`, TRACES);
+  const shipped = new URL(`${nameOrPath}.json.xz`, TRACES);
   return existsSync(shipped) ? shipped : nameOrPath;
 }
 
@@ -61,7 +61,7 @@ function pathOf(nameOrPath: string): string | URL {
 async function shippedHint(file: string): Promise<string> {
   if (!NAME.test(file)) return ".";
   const files = await readdir(TRACES).catch(() => []);
-  const names = files.flatMap((name) => /^(.+)\.csv\.xz$/.exec(name)?.[1] ?? []);
+  const names = files.flatMap((name) => /^(.+)\.json\.xz$/.exec(name)?.[1] ?? []);
   const meant = nearMiss(file, names);
   return meant === undefined ? "." : `: did you mean ${meant}, which is shipped?`;
 }

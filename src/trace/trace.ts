@@ -2,15 +2,16 @@
  * Request traces: when requests arrived, how long their prompts and answers were.
  *
  * Read as a stream, so that a trace of any length needs the same memory; only spans, which are not
- * written in order of arrival, are held and sorted. The first request arrives at second 0: it is
- * the one that makes a scaled-to-zero engine start. traces/README.md lists the formats.
+ * written in order of arrival, and columns, one line of bounded length, are held. The first request
+ * arrives at second 0: it is the one that makes a scaled-to-zero engine start. traces/README.md
+ * lists the formats.
  */
 
 import { checkOption, textRule } from "../base/check-options.ts";
 import { LazygraphError, OptionError } from "../base/errors.ts";
 import { object } from "../base/schema.ts";
 import { CompressionError, type CompressionFault } from "./compression-error.ts";
-import { expectedHeader, openCsv } from "./csv.ts";
+import { csvRows, expectedHeader, openRows } from "./csv.ts";
 import {
   TIME_UNITS,
   type TimeUnit,
@@ -75,7 +76,7 @@ const SPAN_SECONDS_MAX = 10 * 366 * 24 * 3600;
 
 /**
  * Reads a trace request by request: that of a file, or one that is shipped, by its name without
- * `.csv.xz`.
+ * `.json.xz`.
  *
  * @throws LazygraphError `ERR_LAZYGRAPH_TRACE` with file, line and expectation: a file that can't
  * be read, no known format, a hole, unsorted or negative times, compressed bytes cut short.
@@ -140,7 +141,7 @@ async function openEntries(file: string, unit: TimeUnit | undefined): Promise<Tr
         "a list (`jq -c '.[]'` makes lines of it)",
       );
     default:
-      return openCsv(file, all);
+      return openRows(file, csvRows(file, all));
   }
 }
 

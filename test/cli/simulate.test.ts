@@ -2,7 +2,6 @@ import { execFileSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
 import { describe, expect, test } from "vitest";
 import { formatPlan, parsePlan } from "../../src/plan/check.ts";
@@ -14,9 +13,7 @@ import { tinyDocument } from "../sim/helpers.ts";
 import { finish } from "./helpers/command.ts";
 import { temporaryFolder } from "./helpers/folder.ts";
 
-const conversation = fileURLToPath(
-  new URL("../../traces/azure-llm-2023-conversation.csv.xz", import.meta.url),
-);
+const conversation = "azure-llm-2023-conversation";
 const HEADER = "seconds,prompt_tokens,output_tokens\n";
 
 async function traceFile(text: string | Buffer): Promise<string> {

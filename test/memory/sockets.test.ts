@@ -15,7 +15,7 @@ import { EventLog } from "../helpers/events.ts";
 import { FakeEngine } from "../helpers/fake-engine.ts";
 import { claimOf, MIB } from "./rig.ts";
 
-const TRACE = new URL("../../traces/azure-llm-2023-conversation.csv.xz", import.meta.url).pathname;
+const TRACE = "azure-llm-2023-conversation";
 /** What serving needs on the simulated GPU: its peak and the whole allowance. */
 const CLAIM = claimOf(loadProfile().memory.activationPeakBytes);
 /** No shorter than the tests' own limits. */

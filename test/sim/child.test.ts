@@ -18,9 +18,7 @@ import {
 import { MAIN, SIMULATED_ENGINE } from "../helpers/built.ts";
 import { EventLog } from "../helpers/events.ts";
 
-const trace = fileURLToPath(
-  new URL("../../traces/azure-llm-2023-conversation.csv.xz", import.meta.url),
-);
+const trace = "azure-llm-2023-conversation";
 const checkout = fileURLToPath(new URL("../..", import.meta.url));
 
 let folder: string;

@@ -5,7 +5,6 @@
  */
 
 import { setImmediate } from "node:timers/promises";
-import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
 import type { Clock } from "../../src/base/clock.ts";
 import { EngineDriver } from "../../src/engine/driver.ts";
@@ -23,9 +22,7 @@ import type { ToEngine } from "../../src/wire/protocol.ts";
 import { Session } from "../../src/wire/session.ts";
 
 const profile = loadProfile();
-const conversation = fileURLToPath(
-  new URL("../../traces/azure-llm-2023-conversation.csv.xz", import.meta.url),
-);
+const conversation = "azure-llm-2023-conversation";
 
 interface Recorded {
   /** What the engine told and which waits ended, with the second at which. */

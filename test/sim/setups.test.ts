@@ -1,4 +1,3 @@
-import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
 import { resolveOptions } from "../../src/controller/options.ts";
 import { costSeedOf } from "../../src/profile/cost-seed.ts";
@@ -15,9 +14,7 @@ import { type SimulatedRun, simulate } from "../../src/sim/virtual/virtual.ts";
 import { readTrace, type TraceRequest } from "../../src/trace/trace.ts";
 import { roomyProfile, tinyProfile } from "./helpers.ts";
 
-const conversation = fileURLToPath(
-  new URL("../../traces/azure-llm-2023-conversation.csv.xz", import.meta.url),
-);
+const conversation = "azure-llm-2023-conversation";
 const profile = loadProfile();
 
 function tiny(name: PolicyName, requests: readonly TraceRequest[]): Promise<SimulatedRun> {

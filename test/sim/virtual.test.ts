@@ -1,4 +1,3 @@
-import { fileURLToPath } from "node:url";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { topGraphs } from "../../src/base/graph.ts";
@@ -12,9 +11,7 @@ import { readTrace, type TraceRequest } from "../../src/trace/trace.ts";
 import { MODES } from "../../src/wire/protocol.ts";
 import { roomyProfile, set } from "./helpers.ts";
 
-const conversation = fileURLToPath(
-  new URL("../../traces/azure-llm-2023-conversation.csv.xz", import.meta.url),
-);
+const conversation = "azure-llm-2023-conversation";
 const profile = loadProfile();
 /** Captures nothing, dispatches nothing, decides nothing. */
 const passive: Policy = { name: "passive", decide: () => [] };

@@ -188,6 +188,22 @@ describe("the formats that people have", () => {
     expect(late.rows).toHaveLength(1001);
   });
 
+  test("columns of a CSV as one JSON object", async () => {
+    const columns = {
+      "Response tokens": [18, 0, "276"],
+      Timestamp: [5, 45, 118.5],
+      "Request tokens": [472, 9, 417],
+    };
+    const file = await fileOf(`\n${JSON.stringify(columns)}\n\n`, "columns.json");
+    const { about, rows, skips } = await read(file);
+    expect(about).toEqual({ format: "burstgpt" });
+    expect(rows).toEqual([
+      [0, 472, 18],
+      [113.5, 417, 276],
+    ]);
+    expect(skips).toEqual(["3: failed request"]);
+  });
+
   test("the unit of JSON lines can be told", async () => {
     const { rows } = await read(sample("mooncake.jsonl"), { timeUnit: "s" });
     expect(rows.at(-1)).toEqual([3000, 600, 12]);
@@ -250,6 +266,8 @@ test("requests out of order are sorted when asked", async () => {
 describe("bad JSON lines are one sentence with file, line and expectation", () => {
   const row = (fields: object): string =>
     JSON.stringify({ timestamp: 0, input_length: 9, output_length: 9, ...fields });
+  const columns = (seconds: unknown, prompts: readonly unknown[] = [1]): string =>
+    JSON.stringify({ seconds, prompt_tokens: prompts, output_tokens: [1] });
   test.each([
     ["half a line", `${row({})}\n{"timestamp": 1,\n`, "line 2: expected one JSON object a line"],
     ["a list", `${row({})}\n[1]\n`, 'line 2: expected one JSON object a line, got "[1]".'],
@@ -260,6 +278,11 @@ describe("bad JSON lines are one sentence with file, line and expectation", () =
     ["no UTF-8", `${row({})}\n\uD800`, "line 2: expected one JSON object a line"],
     ["spans, then none", `{"resourceSpans": []}\n${row({})}\n`, 'an object with "resourceSpans"'],
     ["spans without a list", '{"resourceSpans": 1}', 'expected "resourceSpans" to be a list'],
+    ["uneven columns", columns([0, 1]), "expected columns of one length, got 2 and 1 values."],
+    ["no column", columns({ 0: 0 }), `expected "seconds" to be a list, got "{\\"0\\":0}".`],
+    ["a hole", columns([0], [null]), 'line 2: expected 3 values and no hole, got "0,,1".'],
+    ["a list in one", columns([0], [[5]]), 'line 2: expected tokens from 1 to 1048576, got "[5]"'],
+    ["columns, then more", `${columns([0])}\n${row({})}`, "line 2: expected nothing after the"],
     ["no request among spans", '{"resourceSpans": []}', "expected at least one request"],
   ])("%s", async (_, text, sentence) => {
     await expect(read(await fileOf(text, "bad.jsonl"))).rejects.toMatchObject({

@@ -5,11 +5,10 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { openTraceBytes } from "../../src/trace/source.ts";
 import { readTrace, type TraceOptions, type TraceRequest } from "../../src/trace/trace.ts";
 
 const conversation = fileURLToPath(
-  new URL("../../traces/azure-llm-2023-conversation.csv.xz", import.meta.url),
+  new URL("../../traces/azure-llm-2023-conversation.json.xz", import.meta.url),
 );
 
 let folder: string;
@@ -24,11 +23,12 @@ async function read(file: string, options?: TraceOptions): Promise<TraceRequest[
   return requests;
 }
 
-/** Of the shipped one, packed as most traces are. */
+/** Of the shipped one, as rows and packed, as most traces are. */
 async function gzipped(): Promise<Buffer> {
-  const parts: Uint8Array[] = [];
-  for await (const part of await openTraceBytes(conversation)) parts.push(part);
-  return gzipSync(Buffer.concat(parts));
+  const rows = (await read(conversation)).map(
+    (request) => `${request.atSeconds},${request.promptTokens},${request.outputTokens}\n`,
+  );
+  return gzipSync(`${SECONDS}\n${rows.join("")}`);
 }
 
 test("a shipped trace by its name, which is no path of this folder", async () => {
