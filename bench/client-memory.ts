@@ -17,7 +17,7 @@ import { ServerAddress } from "../src/measure/server-address.ts";
 const FEW = 100;
 const MANY = 1_000;
 const TOKENS = 1_000_000;
-/** For the streams to get going; what is measured doesn't depend on when they did. */
+/** For the streams to get going. */
 const WARM_MS = 4_000;
 
 const file = fileURLToPath(new URL("lib/token-server.ts", import.meta.url));

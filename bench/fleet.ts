@@ -1,14 +1,13 @@
 /**
- * `npm run bench:fleet`: one controller and many engines. The controller has one core to itself, the
- * simulated engines another: sockets, protocol and captures of 50 ms are real, graphs are not.
+ * `npm run bench:fleet`: one controller and many engines. The controller has a core, the simulated
+ * engines another: sockets, protocol and captures of 50 ms are real, graphs are not.
  *
  * Two phases: the engines arrive over 60 s, each with 102 graphs, and are filled; once all are
  * settled they get busy within five seconds, and each sends ten telemetry frames a second for 30 s.
  * A decision is the time from a frame's leaving its engine to the sending of a command that came of
- * it, which holds the way to the controller's socket as well. Captures are told apart: they are
- * paced over the fleet, so that what they wait is no delay of a decision, and the time of the fill
- * says what it costs. What a controller takes of its core is measured for as long again, without
- * the probe that sees the decisions.
+ * it, the way to the controller's socket included. Captures are told apart: they are paced over the
+ * fleet, so that what they wait is no delay of a decision, and the time of the fill says what it
+ * costs. What a controller takes of its core is measured for as long again, without the probe.
  *
  *   npm run bench:fleet -- [--engines 256,256,256,1000] [--seconds 60] [--before DIST]... [--plans] [--full]
  *     [--profile FOLDER] [--flags=FLAGS]...

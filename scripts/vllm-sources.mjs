@@ -1,6 +1,6 @@
 /**
  * Python sources of vLLM's releases: fetched by pip from the wheel, which isn't installed, and kept
- * outside the clone. A wheel is 300 MB or more, of which the Python files are a tenth.
+ * outside the clone. A wheel is 300 MB or more, the Python files a tenth of it.
  */
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync } from "node:fs";

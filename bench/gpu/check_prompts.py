@@ -10,7 +10,7 @@ from typing import Any
 
 # Four patches of 28 pixels each way, so 16 tokens with Qwen2.5-VL.
 IMAGE_PIXELS = 112
-# Every so-manyth request has an image: others run beside it.
+# Every so-manyth request has an image.
 IMAGE_EVERY = 2
 # Prompts that begin alike, where prefixes are cached, and how much longer each beginning is than the
 # one before. vLLM 0.33 has blocks of 544 tokens for Qwen3-Next and of 1,920 for

@@ -5,8 +5,7 @@
  *
  * COLD_TURNS=1,2 leaves out turns in which caches were still being filled, as where a warm-up was
  * cut off; the document says so.
- * Several folders: parts that were run in separate calls. Of a part that is in two of them the last
- * one counts.
+ * Several folders: parts run in separate calls; of a part in two of them the last counts.
  */
 
 import { existsSync, readFileSync } from "node:fs";
@@ -55,7 +54,7 @@ function wasSpawned(log: string): boolean {
   return existsSync(log) && readFileSync(log, "utf8").includes("Not forked but spawned");
 }
 
-/** Every folder has its own parts, and what they ended as. */
+/** Every folder's parts, and what they ended as. */
 function parts(): Pick<LauncherResult, "serve" | "parts"> {
   const all = folders.map(
     (folder) =>

@@ -16,7 +16,7 @@ export type AddedRun = SimulatedRun & {
   readonly wallSeconds: number;
 };
 
-/** One run for each name; the oracle's is made whether it is named or not. */
+/** One run for each name; the oracle's always. */
 export async function addedRuns(
   profile: Profile,
   load: Load,

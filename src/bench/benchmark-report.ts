@@ -1,6 +1,6 @@
 /**
- * A run as a Benchmark Report of llm-d, version 0.2, so that its tools compare ours with others.
- * Times count from when a request was sent, as there; standard deviations are of the sample.
+ * A run as a Benchmark Report of llm-d, version 0.2, for its tools to compare.
+ * Times count from the send, as there; deviations are of the sample.
  */
 
 import { packageVersion } from "../base/version.ts";

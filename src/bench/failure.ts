@@ -2,7 +2,7 @@
 
 import type { AnswerFailureKind } from "../measure/answer.ts";
 
-/** How a request can fail, as the reports count it. */
+/** As the reports count it. */
 const REQUEST_FAILURES = [
   "unreachable",
   "unauthorized",

@@ -1,8 +1,8 @@
-/** Inter-token latencies: millions in a run, each kept, so that their figures are exact. */
+/** Inter-token latencies: millions, each kept for exact figures. */
 
 import type { RequestRecord } from "./samples.ts";
 
-/** Milliseconds between events with content, of all requests. */
+/** Milliseconds between all events with content. */
 export function itlMs(requests: readonly RequestRecord[]): Float64Array {
   const count = requests.reduce((sum, { itlMicros }) => sum + itlMicros.length, 0);
   const all = new Float64Array(count);

@@ -177,7 +177,7 @@ const OPTION_OF: Readonly<Record<string, string>> = {
   ),
 };
 
-/** The same sentence with the user's own word for the field. */
+/** The same with the user's word for the field. */
 function asOptions(parse: () => BenchSpec): BenchSpec {
   try {
     return parse();
@@ -323,7 +323,7 @@ function onlyOption(text: string | undefined): (cell: CellName) => boolean {
   return (cell) => fits(mode, cell.mode) && fits(load, cell.load) && fits(run, String(cell.run));
 }
 
-/** A specification says these itself; given twice, one of the two would be ignored in silence. */
+/** A specification says these itself; given twice, one would be ignored. */
 function forbidWithSpec(
   options: ParsedOptions,
   command: readonly string[] | undefined,

@@ -42,7 +42,7 @@ export interface ModeProgress {
 
 const ENGINE = "demo";
 const JOIN_MS_MAX = 30_000;
-/** After the last request an idle engine fills what is missing; that takes seconds, not minutes. */
+/** An idle engine fills what is missing after the last request: seconds, not minutes. */
 const SETTLE_MS_MAX = 15_000;
 /** An engine that tells nothing for this long hangs; gaps of a trace are far shorter. */
 const SILENCE_MS_MAX = 120_000;
@@ -76,7 +76,7 @@ export async function runMode(
     await controller.waitForEngine({ engine: ENGINE, signal: AbortSignal.timeout(JOIN_MS_MAX) });
     await engine.waitFor("drained");
     if (mode === "idle") await settled(controller);
-    // The engine tells its last steps before it says goodbye.
+    // Its last steps come before its goodbye.
     await engine.close();
     return seen.figures();
   } catch (error) {
@@ -98,7 +98,7 @@ async function settled(controller: Controller): Promise<void> {
   try {
     await controller.waitForEngine({ engine: ENGINE, settled: true, signal });
   } catch (error) {
-    // Not settled in time is a figure of its own: the table says how many graphs there are.
+    // Not settled in time is a figure too: the table says how many graphs there are.
     if (!signal.aborted) throw error;
   }
 }

@@ -229,7 +229,7 @@ async function keyOf(option: string, text: string): Promise<string> {
   const key = isFile ? await readPublicFile(option, text) : text;
   if (isCurveKey(key)) return key;
   const got = counted(key.length, "character");
-  // Without what came: it may be a secret that was given in the wrong place.
+  // Without what came: it may be a secret in the wrong place.
   throw new OptionError(
     option,
     `Expected ${option} to be a Z85 key of 40 characters or a file with one, got ` +

@@ -63,7 +63,7 @@ export function withoutEffect({ strings, flags }: ParsedOptions, mode: Mode): st
   return "--init-only has no effect in mode eager, which captures all graphs before ready.";
 }
 
-/** Lists are checked here as far as their shape goes; the controller knows the rest. */
+/** Lists' shape alone: the controller knows the rest. */
 export function planOptions(options: ParsedOptions): Planning {
   const { strings, flags } = options;
   const profile = strings.get("profile");

@@ -1,11 +1,11 @@
-/** Whether a command's Python has our plugin, before the command is started. */
+/** Whether a command's Python has our plugin, before it starts. */
 
 import { LazygraphError } from "../base/errors.ts";
 import { quote } from "./errors.ts";
 import { PLUGIN_PACKAGE, pluginRemedy, probePlugin } from "./plugin-probe.ts";
 
 /**
- * Nothing where it can't be known: launchers and containers are normal, and it is told only if no
+ * Nothing where it can't be known: launchers and containers are normal, and told only if no
  * engine joins.
  *
  * @param having a Python that is known to have it

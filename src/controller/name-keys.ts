@@ -4,7 +4,7 @@
  * A name is its first owner's for as long as the engine is known here, and the list of allowed keys
  * may give names to keys beforehand, which then are nobody else's. Where it gives any, a key is asked
  * for from everybody: who needn't prove one could take what its own key may not. Without keys on this
- * side there is nothing to prove, and names are as free as the endpoint.
+ * side names are as free as the endpoint.
  */
 
 import type { EngineDriver } from "../engine/driver.ts";

@@ -12,9 +12,8 @@ const LEARNED_BY_CHARS_MAX = 512;
 const TRAFFIC_MAX = 4096;
 
 /**
- * Traffic changes, and a plan must follow: new starts that saw as many steps as are known from
- * before halve these; such as saw next to nothing leave them as they are. What captures took is as
- * true as ever.
+ * Traffic changes, and a plan must follow: starts that saw as many steps as are known halve these;
+ * such as saw next to nothing leave them. What captures took stays true.
  */
 export function agePlan(plan: Plan, news: readonly Pick<Learned, "traffic">[]): Plan {
   const before = stepsOf(plan.traffic);

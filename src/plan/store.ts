@@ -6,7 +6,7 @@
  * wrong here is told once and changes nothing else: engines then start as if nothing were known.
  *
  * A file is written under a lock, and never over what has not been read: what another controller
- * wrote since becomes the base. What is used the least goes, from memory and from the folder.
+ * wrote since becomes the base. What is used least goes, from memory and folder.
  */
 
 import { createHash } from "node:crypto";

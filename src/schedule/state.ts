@@ -27,7 +27,7 @@ export interface EngineState {
   readonly planned: readonly Graph[];
   readonly ready: boolean;
   readonly idle: boolean;
-  /** The graph whose capture is under way. */
+  /** The graph being captured. */
   readonly capturing: string | undefined;
   readonly frozen: boolean;
   readonly settled: boolean;
@@ -86,7 +86,7 @@ export function missingGraphs(state: EngineState): Graph[] {
   return state.planned.filter((graph) => state.graphs.get(graph.id)?.status === "planned");
 }
 
-/** How many graphs wait for memory: as long as any does, captures have not come to their end. */
+/** How many graphs wait for memory: as long as any does, captures haven't ended. */
 export function waitingForMemory(state: EngineState): number {
   let count = 0;
   for (const { status, retryable } of state.graphs.values()) {

@@ -25,7 +25,7 @@ const MAGIC: Readonly<Record<Compression, readonly number[]>> = {
 };
 /** Of the first frame, behind the magic. */
 const ZSTD_DESCRIPTOR_AT = 4;
-/** What the decoder inside xz-decompress answers when its input ends too early. */
+/** What xz-decompress answers when its input ends too early. */
 const XZ_CUT_SHORT = "error code 8";
 
 /**
@@ -57,7 +57,7 @@ function pathOf(nameOrPath: string): string | URL {
   return existsSync(shipped) ? shipped : nameOrPath;
 }
 
-/** Of what may be the misspelt name of a trace that is shipped. */
+/** Of what may be a shipped trace's name, misspelt. */
 async function shippedHint(file: string): Promise<string> {
   if (!NAME.test(file)) return ".";
   const files = await readdir(TRACES).catch(() => []);

@@ -101,7 +101,7 @@ const rankMemory: Check<RankMemory> = record<RankMemory>({
   cachedBytes: optional(count),
 });
 
-// Growth is measured, and a measurement may come out below zero when something else let go.
+// Growth is measured, and may come out below zero when something else let go.
 const capturedGraph: Check<Captured> = record<Captured>({ graph: id, ms: amount, bytes: signed });
 
 const graphs = list(graph, LIMITS.graphs, (entry) => entry.id);

@@ -264,7 +264,7 @@ describe("a calibration", () => {
   });
 });
 
-/** A port that was free a moment ago. */
+/** A port that was just free. */
 async function freePort(): Promise<number> {
   const server = createSocket();
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));

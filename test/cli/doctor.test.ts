@@ -19,7 +19,7 @@ function doctor(args: readonly string[], env: NodeJS.ProcessEnv): Promise<Finish
   return lazygraph(["doctor", ...args], env).finished;
 }
 
-/** A folder that Python takes for installed packages. */
+/** What Python takes for installed packages. */
 function site(packages: Readonly<Record<string, string>>, entryPoints = ""): NodeJS.ProcessEnv {
   const folder = scratch();
   for (const [name, version] of Object.entries(packages)) {
@@ -73,7 +73,7 @@ test("a bare host is not, says why and what to do, but can serve", async () => {
   expect(run.stdout).toContain("pip install ./worker` in a checkout of lazygraph");
   // No index has it.
   expect(run.stdout).not.toContain("pip install lazygraph-vllm");
-  // The verdict is the last line, and what it rests on is above it on the same screen.
+  // The verdict comes last, what it rests on above it.
   const lines = run.stdout.trimEnd().split("\n");
   expect(lines.at(-1)).toContain(
     "can't run an engine under `lazygraph run`: driver, gpu, vllm, plugin",

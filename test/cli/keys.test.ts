@@ -275,7 +275,7 @@ describe("lazygraph keys export", () => {
   function nastyPair(): ReturnType<typeof curveKeyPair> {
     for (;;) {
       const pair = curveKeyPair();
-      // Where nothing is in quotes, an env file's line ends at `#`.
+      // Unquoted, an env file's line ends at `#`.
       const isNasty = (key: string) => ["$", "#"].every((sign) => key.includes(sign));
       if (isNasty(pair.publicKey) && isNasty(pair.secretKey)) return pair;
     }

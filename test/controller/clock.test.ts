@@ -77,7 +77,7 @@ describe("a coarse clock", () => {
     const other = coarse.after(1, () => {
       calls.push("other");
       last();
-      // It has gone already, and what comes in its place is none of its concern.
+      // It has gone, and what follows is none of its concern.
       coarse.after(0, () => calls.push("next"));
       other();
     });

@@ -252,7 +252,7 @@ describe("what an engine gets wrong", () => {
     });
     engine.result({ type: "capture", command: 77, graph: "FULL:4242", whenIdle: false });
     await problems.first((event) => event.message.includes("FULL:4242"));
-    // Two within a second bring one resync, not two.
+    // Two within a second bring one resync.
     expect(engine.ofType("resync")).toHaveLength(1);
     expect(controller.engines()[0]).toMatchObject({
       connected: true,

@@ -1,4 +1,4 @@
-/** Every shape through the recording proxy: passed on byte for byte, and in the right count. */
+/** Every shape through the recording proxy: passed on as it is, and counted right. */
 
 import { once } from "node:events";
 import { createServer, request as httpRequest, type Server } from "node:http";
@@ -74,7 +74,7 @@ describe("record", () => {
     expect(whole).toBe(wanted.cut !== true);
     const counts = await recorder.close();
     const { failure, content, prompt = 10, output = content } = wanted.want;
-    // Whoever records doesn't know what was asked for: an end without usage may be a whole one.
+    // Who records doesn't know what was asked for: an end without usage may be whole.
     expect(counts).toMatchObject(
       failure === undefined
         ? { recorded: 1, unanswered: 0, reasons: {} }

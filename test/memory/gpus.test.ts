@@ -137,7 +137,7 @@ describe("without a driver", () => {
 });
 
 describe("a driver that is stuck", () => {
-  /** Whether a promise has settled once everybody had a turn. */
+  /** Whether a promise settles once all had a turn. */
   async function settled(promise: Promise<void>): Promise<boolean> {
     let done = false;
     void promise.then(() => {

@@ -18,7 +18,7 @@ import { noteSent } from "../helpers/pinned-log.ts";
 export const MIB = 1024 * 1024;
 export const PLANNED: readonly Graph[] = plan(1, 2, 4, 8, 16, 32, 64, 128, 256);
 export const PEAK: number = 100 * MIB;
-/** What serving needs at first: the peak and an allowance, which headroom.test.ts looks at. */
+/** What serving needs at first: the peak and an allowance (headroom.test.ts). */
 export const CLAIM: number = claimOf(PEAK);
 /** What a graph takes; the first of a pool takes its pool as well. */
 const GRAPH_BYTES = { FULL: 2 * MIB, PIECEWISE: 3 * MIB } as const;
@@ -142,7 +142,7 @@ export class MemoryRig {
     this.driver.receive({ type: "telemetry", sequence: 1, dropped: 0, steps, ...load });
   }
 
-  /** The open command, once the queue has handed it over; undefined: there is none. */
+  /** The open command, once the queue has handed it over; undefined: none. */
   async command(): Promise<Message<"capture"> | Message<"drop"> | undefined> {
     // More turns than the queue and a reservation take.
     for (let turn = 0; turn < 20; turn++) await Promise.resolve();

@@ -67,7 +67,7 @@ describe("a learned plan", () => {
       await settledEngine(controller, engine);
       engine.steps(4, 50_000, "FULL:4");
       engine.steps(3, 100, "");
-      // An answer to what comes after the steps tells that they have arrived.
+      // An answer to what comes after the steps tells that they came.
       using resyncs = new EventLog("lazygraph:problem", "first");
       engine.steps(1, 1, "FULL:nonsense");
       await resyncs.first(({ code }) => code === "ERR_LAZYGRAPH_UNKNOWN_GRAPH");

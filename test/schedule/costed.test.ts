@@ -71,11 +71,11 @@ describe("earned", () => {
       expect(Number(id.slice("FULL:".length))).toBeGreaterThanOrEqual(60);
       expect(reason).toMatch(/ahead of a load/);
     }
-    // Once steps tell what the load is, it is judged by these.
+    // Once steps tell the load, it is judged by these.
     const before = crowded.captures.length;
     crowded.steps(decode(60), 3);
     expect(crowded.captures).toHaveLength(before);
-    // A backlog of nearly the largest batch goes, and is no load that rises.
+    // A backlog of nearly the largest batch goes, and is no rising load.
     const backlog = new Rig("lazy", plan(...SIZES));
     backlog.ready(400);
     expect(backlog.captures).toEqual([]);
@@ -213,7 +213,7 @@ describe("fill", () => {
   test("who takes over an engine that is idle already knows how long it has been", () => {
     const rig = new Rig("idle", plan(...SIZES));
     rig.state.idle = true;
-    // It has worked before, and its arrivals are unknown to a policy that is made now.
+    // It has worked before; a policy made now knows no arrivals of it.
     rig.state.stepsExact = 1;
     rig.ready();
     for (let tick = 0; tick < 100 && rig.settled.length === 0; tick++) {

@@ -1,6 +1,6 @@
 /**
  * The static check of vLLM's sources: the pinned versions are as their adapters expect, and a
- * doctored copy of one is not. Each doctored copy changes one thing, and that hook is named.
+ * doctored copy of one is not. Each changes one thing, and that hook is named.
  */
 import { execFile, execFileSync, spawnSync } from "node:child_process";
 import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
@@ -57,7 +57,7 @@ beforeAll(async () => {
   return () => rm(unpacked, REMOVED);
 });
 
-/** A copy of a version's files with `from` replaced by `to` in one of them. */
+/** A copy of a version's files with `from` replaced by `to` in one. */
 async function doctored(version: string, file: string, from: string, to: string): Promise<string> {
   const copy = await mkdtemp(join(unpacked, "copy-"));
   await cp(join(unpacked, version), copy, { recursive: true });

@@ -1,4 +1,4 @@
-/** Every socket of ours has a context that keeps no process from ending, and says how long it lingers. */
+/** Our sockets' contexts keep no process from ending, and say how long they linger. */
 
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";

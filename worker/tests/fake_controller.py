@@ -1,4 +1,4 @@
-"""A controller of a few lines for tests: answers the hand-shake, sends what a test tells it to."""
+"""A small controller for tests: answers the hand-shake, sends what it is told."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def top_ids(inventory: Inventory) -> list[str]:
 
 
 def next_size_table(inventory: Inventory, captured: set[str]) -> Dispatch:
-    """Every step to the next captured size, however far: for tests of dispatch itself."""
+    """Every step to the next captured size, however far: for tests of dispatch."""
 
     def rows(uniform: bool) -> tuple[DispatchRow, ...]:
         graphs = sorted(

@@ -7,7 +7,7 @@ import pytest
 from lazygraph_vllm.settings import HANDSHAKE_MS_MAX, Curve, Settings, SettingsError, load_settings
 
 SERVER = "a" * 40
-# Of RFC 26 (https://rfc.zeromq.org/spec/26): they belong together.
+# Of https://rfc.zeromq.org/spec/26: a pair.
 PUBLIC = "Yne@$w-vo<fVvi]a<NY6T1ed:M$fCG*[IaLV{hID"
 SECRET = "D:)Q[IlAW!ahhC2ac:9*A}h:p?([4%wOTJ%JR%cs"
 

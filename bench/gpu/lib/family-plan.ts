@@ -29,9 +29,9 @@ export interface Family {
   readonly gpus: number;
   /** Starts by arm. */
   readonly starts: Readonly<Partial<Record<Arm, number>>>;
-  /** Starts before all others that fill compile caches and plans; they are not counted. */
+  /** Starts before all others that fill compile caches and plans; not counted. */
   readonly warm: readonly Arm[];
-  /** In how many rounds start cells decode as well; those of stock by hand never do. */
+  /** Rounds in which start cells decode as well; stock by hand never does. */
   readonly decodeRounds: number;
   /** Poisson arrivals a second, for how long, and rounds of the parity cells. */
   readonly parity?: {

@@ -1,4 +1,4 @@
-/** What earlier starts of the same engine learned: the part of a plan that a policy uses. */
+/** What earlier starts of an engine learned: what a policy uses of a plan. */
 
 import type { StepCase } from "../../base/graph.ts";
 
@@ -15,9 +15,9 @@ export interface PriorTraffic extends StepCase {
 
 /** What an engine did with its time. */
 export interface PriorLoad {
-  /** Seconds that its steps took. */
+  /** Its steps' seconds. */
   readonly seconds: number;
-  /** Those of them that went into work in proportion to tokens. */
+  /** Those that went into work in proportion to tokens. */
   readonly workSeconds: number;
 }
 

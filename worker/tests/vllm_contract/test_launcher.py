@@ -69,9 +69,9 @@ def test_ranks_come_by_fork_and_neither_plugins_nor_cuda_were_there_before(launc
     assert facts["rankEnded"] == 0
     assert facts["plugins"] is False
     assert facts["cuda"] is False
-    # Looked up when it is asked for, so it is the client's.
+    # Looked up when asked for, so it is the client's.
     assert facts["root"] == "/nowhere/of-the-client"
-    # What vLLM's import sets is set in a server as well, though its client hasn't got it.
+    # What vLLM's import sets, a server has too, though its client hasn't.
     assert facts["inductorThreads"] == "1"
 
 

@@ -15,7 +15,7 @@ from ..rules.difference import largest_difference
 from .state import RankState
 
 # Kernels may be chosen differently under capture (split counts of attention), which moves bf16
-# values by rounding; a fault moves them by their own size. Relative to the largest magnitude.
+# values by rounding; a fault by their own size. Relative to the largest magnitude.
 RELATIVE_LIMIT = 0.02
 
 
@@ -47,7 +47,7 @@ def relative_difference(state: RankState, forward_factory: Any, desc: Any) -> fl
         states.reset()
         run(mode.NONE)
         expected = [each[:n].clone() for each in buffers(manager)]
-        # A kernel may write over its input, as norms do with the residual that a stage is handed.
+        # A kernel may write over its input, as norms do with a stage's residual.
         state.adapter.fill_inputs(state.runner, requests, n)
         states.reset()
         if desc.cg_mode.name == "FULL":

@@ -1,4 +1,4 @@
-"""Times what a start spends on CUDA graphs, on one rank: stock's and ours.
+"""Times a start's CUDA graphs on one rank: stock's and ours.
 
 Wraps the worker's own methods, and the runner's at the moment they are called, so that whatever a
 plugin has put in their place is what is timed. Seconds are ``CLOCK_MONOTONIC``'s, which other
