@@ -472,7 +472,6 @@ def verdict(kind: str, parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
             told |= {"controlSame": control, "controlCrashed": crashed}
             told["controlTouched"] = parts["control"].get("touched")
         return {"fine": fine, **told, "tokens": length, **traffic}
-    ranks = parts["ours"]["ranks"]
     if kind == "ranks":
         return rank_checks.verdict(parts)
     if kind == "sleep":
@@ -489,6 +488,7 @@ def verdict(kind: str, parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
         return adapter_checks.verdict_tokens(parts, parts["ours"]["adapters"])
     if kind == "lora-lazy":
         return adapter_checks.verdict_lazy(parts)
+    ranks = parts["ours"]["ranks"]
     exact = [sum(worst == 0 for worst in rank["verified"].values()) for rank in ranks]
     told = {
         "ranks": len(ranks),

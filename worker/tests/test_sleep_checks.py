@@ -12,6 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench" / "gpu"))
 
+import checks  # noqa: E402
 import sleep_checks  # noqa: E402
 
 GIB = 1 << 30
@@ -119,14 +120,15 @@ def reloaded() -> dict[str, dict[str, Any]]:
     """Every loader but one is here, and reads the same weights; the control reads none."""
     tokens = {"0": [1, 2], "1": [3, 4]}
     cycle = {"reloadSeconds": 1.23456, "firstTokenSeconds": 2.0, "same": 2}
-    part = {"tokens": tokens, "cycles": [dict(cycle) for _ in range(2)], "errors": []}
+    part: dict[str, Any] = {"tokens": tokens, "errors": [], "ranks": [{}]}
+    part["cycles"] = [dict(cycle) for _ in range(2)]
     parts: dict[str, dict[str, Any]] = {name: copy.deepcopy(part) for name in sleep_checks.LOADERS}
     parts["runai_streamer"] = {"skipped": "no runai_model_streamer here"}
     return parts | {"control": {"tokens": tokens, "same": 1}}
 
 
 def test_weights_read_again_by_each_loader_that_is_there_are_fine() -> None:
-    told = sleep_checks.verdict_reload(reloaded())
+    told = checks.verdict("reload", reloaded())
     assert told["fine"] is True and told["exact"] is True
     assert told["skipped"] == {"runai_streamer": "no runai_model_streamer here"}
     seconds = {"reloadSeconds": [1.235, 1.235], "firstTokenSeconds": [2.0, 2.0]}

@@ -380,12 +380,14 @@ def test_gated_delta_nets_are_let_in_by_the_kernels_that_were_shown() -> None:
     assert without is not None and "by Triton without mixture-of-experts models on" in without
     config.model_config.is_moe = True
     assert config_reason(config, "0.33.0", allow_untested=False) is None
-    cached = hybrid("Qwen3NextForCausalLM", "triton")
-    cached.cache_config.mamba_cache_mode = "align"
-    for other in (*(hybrid("Qwen3NextForCausalLM", p) for p in (None, "flashinfer")), cached):
+    config.cache_config.mamba_cache_mode = "align"
+    assert config_reason(config, "0.33.0", allow_untested=False) is None, "with prefix caching"
+    new = hybrid("Qwen3NextForCausalLM", "triton")
+    new.cache_config.mamba_cache_mode = "a later one"
+    for other in (*(hybrid("Qwen3NextForCausalLM", p) for p in (None, "flashinfer")), new):
         reason = config_reason(other, "0.33.0", allow_untested=False)
-        tried = "(tried with --gdn-prefill-backend triton --no-enable-prefix-caching alone); LAZY"
-        assert reason is not None and tried in reason
+        assert reason is not None
+        assert "(tried with --gdn-prefill-backend triton alone); LAZY" in reason
     config.parallel_config.tensor_parallel_size = 2
     reason = config_reason(config, "0.33.0", allow_untested=False)
     assert reason is not None
@@ -402,8 +404,11 @@ def test_kimi_delta_attention_is_let_in_as_it_was_shown() -> None:
         patch.setenv("VLLM_USE_BREAKABLE_CUDAGRAPH", "1")
         config.compilation_config.mode = 0
         assert config_reason(config, "0.33.0", allow_untested=False) is None
-        for more in ({}, {"kda_decode_backend": "flashinfer"}):
-            config.additional_config = {"kda_prefill_backend": "triton"} | more if more else {}
+        shown = {"kda_prefill_backend": "triton"}
+        decode = shown | {"kda_decode_backend": "flashinfer"}
+        for mode, more in (("none", {}), ("none", decode), ("align", shown)):
+            config.cache_config.mamba_cache_mode = mode
+            config.additional_config = more
             reason = config_reason(config, "0.33.0", allow_untested=False)
             tried = "(tried with --kda-prefill-backend triton --no-enable-prefix-caching alone)"
             assert reason is not None and tried in reason

@@ -79,8 +79,8 @@ ALONE_0_33 = frozenset(
 TRIED: dict[str, Tried] = {
     "0.26.0": Tried(frozenset({TENSOR})),
     # bench/results: v033-checks.json, v033-more-checks.json.br, v033-first-run.json.br. Not here:
-    # other hybrid models than Qwen3-Next and Kimi-Linear, and these with another prefill than
-    # Triton's or with prefix caching; multimodal models with other buffers than Qwen2.5-VL's.
+    # other hybrid models than Qwen3-Next and Kimi-Linear, these with another prefill than Triton's,
+    # Kimi-Linear with prefix caching; multimodal models with other buffers than Qwen2.5-VL's.
     "0.33.0": Tried(
         frozenset({TENSOR, EXPERT, MOE, MLA, "fp8 quantisation", "auto_gptq quantisation"})
         | ALONE_0_33,
@@ -95,10 +95,11 @@ TRIED: dict[str, Tried] = {
 }
 
 # By architecture: other models call other kernels, and their graphs read other buffers.
-# With the option of ``--additional-config`` that chooses the kernels of their prefill.
+# With the option of ``--additional-config`` that chooses the kernels of their prefill, and where
+# states may lie: with prefix caching ("align") in other blocks, and copied between steps.
 STATE_MODELS = {
-    GATED_DELTA: (frozenset({"Qwen3NextForCausalLM"}), "gdn_prefill_backend"),
-    KIMI_DELTA: (frozenset({"KimiLinearForCausalLM"}), "kda_prefill_backend"),
+    GATED_DELTA: (frozenset({"Qwen3NextForCausalLM"}), "gdn_prefill_backend", ("none", "align")),
+    KIMI_DELTA: (frozenset({"KimiLinearForCausalLM"}), "kda_prefill_backend", ("none",)),
 }
 QWEN_VL_MODELS = frozenset({"Qwen2_5_VLForConditionalGeneration"})
 
@@ -140,12 +141,11 @@ def _hybrid_kind(config: Any) -> str:
     """Which hybrid models this one would be of: states go wrong or not by the kernels' doing."""
     given = getattr(config, "additional_config", None)
     more: dict[str, Any] = given if isinstance(given, dict) else {}
-    # With prefix caching a request's states lie in other blocks, and are copied between steps.
-    plainly = getattr(config.cache_config, "mamba_cache_mode", "none") == "none"
-    plainly = plainly and more.get("kda_decode_backend", "auto") == "auto"
-    for kind, (models, prefill) in STATE_MODELS.items():
-        if plainly and _is_one_of(config.model_config, models) and more.get(prefill) == "triton":
-            return kind
+    mode = getattr(config.cache_config, "mamba_cache_mode", "none")
+    for kind, (models, prefill, modes) in STATE_MODELS.items():
+        kernels = more.get(prefill), more.get("kda_decode_backend", "auto")
+        if _is_one_of(config.model_config, models) and kernels == ("triton", "auto"):
+            return kind if mode in modes else HYBRID
     return HYBRID
 
 
@@ -218,10 +218,11 @@ def _untried(config: Any, version: str) -> str | None:
         return None
     elsewhere = [v for v, tried in TRIED.items() if new[0] in tried.traits | tried.combined()]
     where = f" (tried on {', '.join(elsewhere)})" if elsewhere else " (not tried on a GPU yet)"
-    for models, prefill in STATE_MODELS.values() if new[0] == HYBRID and not elsewhere else ():
+    states = STATE_MODELS.values() if new[0] == HYBRID and not elsewhere else ()
+    for models, prefill, modes in states:
         if _is_one_of(config.model_config, models):
-            option = prefill.replace("_", "-")
-            where = f" (tried with --{option} triton --no-enable-prefix-caching alone)"
+            more = "" if "align" in modes else " --no-enable-prefix-caching"
+            where = f" (tried with --{prefill.replace('_', '-')} triton{more} alone)"
     return (
         f"not supported: {new[0]} on vLLM {plain(version)}{where}; "
         "LAZYGRAPH_ALLOW_UNTESTED=1 overrides this"
