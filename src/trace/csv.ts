@@ -4,8 +4,7 @@ import { pipeline, Readable } from "node:stream";
 import { CsvError, parse } from "csv-parse";
 import type { TraceEntries, TraceEntry, TraceFormat } from "./entry.ts";
 import { quoted, traceError } from "./error.ts";
-import { listOf } from "./otlp.ts";
-import { type Place, secondsOf, timestampSeconds, tokensOf } from "./values.ts";
+import { listOf, type Place, secondsOf, timestampSeconds, tokensOf } from "./values.ts";
 
 const RECORD_CHARS_MAX = 4096;
 

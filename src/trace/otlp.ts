@@ -4,7 +4,7 @@
  */
 
 import { quoted, traceError } from "./error.ts";
-import { type Place, tokensOf } from "./values.ts";
+import { field, listOf, type Place, tokensOf } from "./values.ts";
 
 /** The conventions' names, and the older ones that vLLM's own spans have. */
 const PROMPT_KEYS = ["gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens"];
@@ -59,17 +59,6 @@ function spanEntry(place: Place, span: unknown): SpanEntry {
   const outputTokens = tokensOf(place, output);
   if (promptTokens === 0 || outputTokens === 0) return { skip: "failed request" };
   return { startNanos: startOf(place, span), promptTokens, outputTokens };
-}
-
-export function listOf({ file, line }: Place, holder: unknown, name: string): readonly unknown[] {
-  const list = field(holder, name) ?? [];
-  if (Array.isArray(list)) return list;
-  throw traceError(file, line, `"${name}" to be a list`, quoted(JSON.stringify(list)));
-}
-
-function field(holder: unknown, name: string): unknown {
-  if (typeof holder !== "object" || holder === null) return undefined;
-  return (holder as Record<string, unknown>)[name];
 }
 
 function attributesOf(place: Place, span: unknown): Attributes {

@@ -1,4 +1,4 @@
-/** Numbers and times as traces write them. */
+/** Numbers, times and lists as traces write them. */
 
 import { shownWhole } from "../base/shown.ts";
 import { quoted, traceError } from "./error.ts";
@@ -80,4 +80,17 @@ function offsetSeconds(zone = "Z"): number | undefined {
   const minutes = Number(zone.slice(3).replace(":", "") || 0);
   if (hours > 14 || minutes > 59) return undefined;
   return (zone.startsWith("-") ? -1 : 1) * (hours * 3600 + minutes * 60);
+}
+
+/** @throws LazygraphError `ERR_LAZYGRAPH_TRACE` for what is there and no list */
+export function listOf({ file, line }: Place, holder: unknown, name: string): readonly unknown[] {
+  const list = field(holder, name) ?? [];
+  if (Array.isArray(list)) return list;
+  throw traceError(file, line, `"${name}" to be a list`, quoted(JSON.stringify(list)));
+}
+
+/** Undefined for what has no fields. */
+export function field(holder: unknown, name: string): unknown {
+  if (typeof holder !== "object" || holder === null) return undefined;
+  return (holder as Record<string, unknown>)[name];
 }
