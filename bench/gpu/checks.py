@@ -45,7 +45,8 @@ file of that form:
 
 No figure of others is a time: engines share GPUs and cores, each with a KV cache of fixed size.
 Every engine is forked from a process that has imported vLLM for its GPUs. OUT_DIR/CHECK.json has
-what was seen, and what stands in it already isn't run again. Needs both plugins in vLLM's Python:
+what was seen, and what stands in it already isn't run again, nor a part of a check that was cut off
+(CHECK.PART.part), but for spec-steps, whose parts are compared in time. Needs both plugins in vLLM's Python:
 
     pip install ./worker ./worker/testing
 """
@@ -540,7 +541,9 @@ def fork_engine(log: Path, result: Path, *what: Any) -> int:
             "asksBreakable": asks_breakable(family),
             "agrees": family.get("agrees", False),
         }
-        result.write_text(json.dumps(told | what_family))
+        whole = result.with_suffix(".whole")
+        whole.write_text(json.dumps(told | what_family))
+        whole.rename(result)
         code = 0
     except BaseException:
         traceback.print_exc()
@@ -549,6 +552,13 @@ def fork_engine(log: Path, result: Path, *what: Any) -> int:
         # What a failed part has left would take the GPU's memory from those that come after it.
         kill_below(os.getpid())
         os._exit(code)
+
+
+def parts_left(out: Path, name: str) -> list[str]:
+    """The parts of a check that an earlier run, cut off since, has not ended."""
+    kind = name.rpartition(".")[2]
+    again = kind == "spec-steps"
+    return [part for part in PARTS[kind] if again or not (out / f"{name}.{part}.part").exists()]
 
 
 def run_group(out: Path, models: Path, families: dict[str, Any], names: list[str]) -> None:
@@ -565,7 +575,7 @@ def run_group(out: Path, models: Path, families: dict[str, Any], names: list[str
     pids = {}
     for name in names:
         family, _, kind = name.rpartition(".")
-        for part in PARTS[kind]:
+        for part in parts_left(out, name):
             result = out / f"{name}.{part}.part"
             log = out / f"{name}.{part}.log"
             pid = fork_engine(log, result, families[family], kind, part, models)

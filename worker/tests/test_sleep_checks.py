@@ -161,3 +161,12 @@ def test_the_way_back_is_timed_step_by_step_and_in_vllms_order() -> None:
     assert calls == ["sleep 2", "wake weights", "reload_weights", "wake kv_cache", "generate"]
     first = told.pop("firstTokenSeconds")
     assert first == pytest.approx(sum(told.values())) and len(told) == 4
+
+
+def test_a_check_that_was_cut_off_goes_on_with_the_parts_that_it_has_not(tmp_path: Path) -> None:
+    for name in ("sleep-8b.sleep", "spec-same-3b.spec-steps"):
+        for part in ("ours", "stock"):
+            (tmp_path / f"{name}.{part}.part").write_text("{}")
+    assert checks.parts_left(tmp_path, "sleep-8b.sleep") == ["offload", "control"]
+    whole = checks.parts_left(tmp_path, "spec-same-3b.spec-steps")
+    assert whole == ["stock", "ours", "ours-again", "again"], "they are compared in time"
