@@ -1,7 +1,14 @@
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
 from lazygraph_vllm.protocol.messages import STEPS_PER_BATCH_MAX
-from lazygraph_vllm.rank.telemetry import StepCounter, StepKey
+from lazygraph_vllm.rank.steps import StepWatch
+from lazygraph_vllm.rank.telemetry import TIMED_PER_BATCH_MAX, StepCounter, StepKey
 
 KEY = StepKey(4, 4, 1, "FULL:4")
 
@@ -71,3 +78,47 @@ def test_steps_of_another_case_are_counted_apart() -> None:
     counter.add(KEY._replace(query_length=4), 1)
     cases = [(s.loras, s.query_length, s.microbatches, s.count) for s in counter.take()]
     assert cases == [(0, None, 1, 1), (2, None, 1, 1), (0, None, 2, 1), (0, 4, 1, 1)]
+
+
+class FakeEvent:
+    """What it marks has been done at once, a second after the one before."""
+
+    records = 0
+
+    def __init__(self, enable_timing: bool) -> None:
+        assert enable_timing
+
+    def record(self) -> None:
+        FakeEvent.records += 1
+        self.at = FakeEvent.records
+
+    def query(self) -> bool:
+        return True
+
+    def elapsed_time(self, end: FakeEvent) -> int:
+        return (end.at - self.at) * 1000
+
+
+def test_of_many_alike_a_batch_times_as_many_as_tell_something(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cuda = SimpleNamespace(cuda=SimpleNamespace(Event=FakeEvent))
+    monkeypatch.setitem(sys.modules, "torch", cuda)
+    watch = StepWatch()
+
+    def steps(count: int, key: StepKey) -> None:
+        for _ in range(count):
+            watch.dispatched(key, watch.begin(), 10)
+            watch.end()
+        watch.harvest()
+
+    def told() -> list[Any]:
+        return [(s.tokens, s.count, s.timed, s.seconds) for s in watch.counter.take()]
+
+    steps(30, KEY)
+    steps(1, KEY._replace(tokens=9))
+    most = TIMED_PER_BATCH_MAX
+    assert told() == [(4, 30, most, most), (9, 1, 1, 1)], "a rare one is timed among them"
+    assert FakeEvent.records == 30 + most + 2, "the others have a beginning alone"
+    steps(2, KEY)
+    assert told() == [(4, 2, 2, 2)], "and each batch anew"

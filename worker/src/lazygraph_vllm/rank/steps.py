@@ -42,16 +42,19 @@ class StepWatch:
         return event
 
     def dispatched(self, key: StepKey, event: Any, context: float) -> None:
-        """Count the step whose graph is now known."""
+        """Count the step whose graph is now known, and time it where that tells anything."""
         self.counter.add(key, context)
-        self._open = (key, context, event)
+        if self.counter.wants_time(key):
+            self._open = (key, context, event)
+        else:
+            self._spare.append(event)
 
     def end(self) -> None:
         """Mark the end of the step that is open."""
-        import torch
-
         if self._open is None:
             return
+        import torch
+
         (key, context, start), self._open = self._open, None
         if len(self._in_flight) >= STEPS_IN_FLIGHT_MAX:
             return

@@ -6,6 +6,10 @@ from typing import NamedTuple
 
 from ..protocol.messages import STEPS_PER_BATCH_MAX, StepCount
 
+# Of one key in a batch: the policy takes a batch for no more measurements than that
+# (``REPORT_WEIGHT_MAX``), and each costs a step two events.
+TIMED_PER_BATCH_MAX = 8
+
 
 class StepKey(NamedTuple):
     """What steps are counted by; the fields are ``StepCount``'s."""
@@ -36,6 +40,11 @@ class StepCounter:
             entry = self._steps[key] = [0, 0.0, 0, 0.0, 0.0]
         entry[0] += 1
         entry[3] += context_tokens
+
+    def wants_time(self, key: StepKey) -> bool:
+        """Whether the seconds of one more step of this kind would tell anything."""
+        entry = self._steps.get(key)
+        return entry is None or entry[2] < TIMED_PER_BATCH_MAX
 
     def time(self, key: StepKey, seconds: float, context_tokens: float) -> None:
         """Add the measured seconds of a step that was counted, maybe in an earlier batch.
