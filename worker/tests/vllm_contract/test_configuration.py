@@ -175,13 +175,13 @@ def test_gated_delta_nets_are_known_by_the_kernels_of_their_prefill(
     from model_shapes import SHAPES
 
     shape = SHAPES["qwen3-next-4l"]
-    uncached = {"enable_prefix_caching": False, "max_model_len": 256}
-    shown = configure(shape, gdn_prefill_backend="triton", **uncached)
-    assert traits(shown) == {GATED_DELTA, MOE}
-    assert config_reason(shown, __version__, allow_untested=False) is None
-    assert traits(configure(shape, **uncached)) == {HYBRID, MOE}
-    cached = configure(shape, gdn_prefill_backend="triton", max_model_len=256)
-    assert traits(cached) == {HYBRID, MOE}, "states lie elsewhere"
+    for cached in (True, False):
+        options = {"enable_prefix_caching": cached, "max_model_len": 256}
+        shown = configure(shape, gdn_prefill_backend="triton", **options)
+        assert shown.cache_config.mamba_cache_mode == ("align" if cached else "none")
+        assert traits(shown) == {GATED_DELTA, MOE}
+        assert config_reason(shown, __version__, allow_untested=False) is None
+        assert traits(configure(shape, **options)) == {HYBRID, MOE}
 
 
 @pytest.mark.skipif(AT < (0, 33), reason="not tried on this version")
