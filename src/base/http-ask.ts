@@ -9,6 +9,7 @@ import { codeOf, messageOf } from "./errors.ts";
 
 /** Of 4,096 engines, as many as a controller takes, with 102 graphs each: 64 KiB for one. */
 const ANSWER_BYTES_MAX = 256 << 20;
+const MIB_BITS = 20;
 
 export interface HttpQuestion {
   readonly method?: "GET" | "PUT" | "POST" | undefined;
@@ -16,7 +17,9 @@ export interface HttpQuestion {
   /** Sent as JSON. */
   readonly body?: object | undefined;
   readonly socketPath?: string | undefined;
-  readonly signal: AbortSignal;
+  readonly signal?: AbortSignal | undefined;
+  /** Until an answer begins, and again for each MiB of it. @default the signal's to say */
+  readonly timeoutMs?: number;
 }
 
 export interface HttpAnswer {
@@ -25,8 +28,8 @@ export interface HttpAnswer {
 }
 
 /** Redirects are answers, not followed: a token is for this host and nobody that it points to. */
-export function askHttp(url: URL, question: HttpQuestion): Promise<HttpAnswer> {
-  const { method = "GET", body, socketPath, signal } = question;
+export async function askHttp(url: URL, question: HttpQuestion): Promise<HttpAnswer> {
+  const { method = "GET", body, socketPath, timeoutMs } = question;
   const send = url.protocol === "https:" ? requestSecure : requestPlain;
   const headers = {
     ...(body === undefined ? {} : { "content-type": "application/json" }),
@@ -34,22 +37,33 @@ export function askHttp(url: URL, question: HttpQuestion): Promise<HttpAnswer> {
     // One that is kept may be closed by the server just as the next request goes out.
     connection: "close",
   };
-  return new Promise((resolve, reject) => {
-    const options = { method, headers, signal, ...(socketPath !== undefined && { socketPath }) };
-    const request = send(url, options, (answer) => {
-      const { statusCode: status = 0 } = answer;
-      wholeText(answer).then((text) => resolve({ status, text }), reject);
+  const limit = new AbortController();
+  const late = timeoutMs === undefined ? undefined : setTimeout(() => limit.abort(), timeoutMs);
+  const signal = question.signal ? AbortSignal.any([limit.signal, question.signal]) : limit.signal;
+  try {
+    return await new Promise((resolve, reject) => {
+      const options = { method, headers, signal, ...(socketPath !== undefined && { socketPath }) };
+      const request = send(url, options, (answer) => {
+        const { statusCode: status = 0 } = answer;
+        wholeText(answer, late).then((text) => resolve({ status, text }), reject);
+      });
+      request.on("error", reject);
+      request.end(body === undefined ? undefined : JSON.stringify(body));
     });
-    request.on("error", reject);
-    request.end(body === undefined ? undefined : JSON.stringify(body));
-  });
+  } catch (cause) {
+    if (!limit.signal.aborted || timeoutMs === undefined) throw cause;
+    throw new Error(`no answer within ${timeoutMs / 1000} s`, { cause });
+  } finally {
+    clearTimeout(late);
+  }
 }
 
-async function wholeText(answer: IncomingMessage): Promise<string> {
+async function wholeText(answer: IncomingMessage, late?: NodeJS.Timeout): Promise<string> {
   const decoder = new TextDecoder();
   let text = "";
   let bytes = 0;
   for await (const chunk of answer as AsyncIterable<Buffer>) {
+    if ((bytes + chunk.length) >> MIB_BITS > bytes >> MIB_BITS) late?.refresh();
     bytes += chunk.length;
     if (bytes > ANSWER_BYTES_MAX) {
       throw new Error(`an answer of more than ${ANSWER_BYTES_MAX} bytes`);

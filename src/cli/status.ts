@@ -3,7 +3,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { controllerAdvice } from "../base/connection-advice.ts";
 import { LazygraphError, OptionError } from "../base/errors.ts";
-import { askFailure, askHttp, type HttpAnswer } from "../base/http-ask.ts";
+import { askFailure, askHttp } from "../base/http-ask.ts";
 import { jsonObject } from "../base/parse-json.ts";
 import type { EngineSnapshot } from "../engine/snapshot.ts";
 import { errorLine, usageError } from "./errors.ts";
@@ -133,16 +133,11 @@ function sideOption(value: string): Omit<Source, "token"> {
 
 async function get(from: Source, path: string): Promise<object> {
   const { url, socketPath, token } = from;
-  const signal = AbortSignal.timeout(TIMEOUT_MS);
-  let answer: HttpAnswer;
-  try {
-    const headers = token === undefined ? {} : { authorization: `Bearer ${token}` };
-    answer = await askHttp(new URL(path, url), { headers, socketPath, signal });
-  } catch (cause) {
-    const late = `no answer within ${TIMEOUT_MS / 1000} s`;
-    throw unreachable(from, signal.aborted ? late : askFailure(cause), cause);
-  }
-  const { status, text } = answer;
+  const headers = token === undefined ? {} : { authorization: `Bearer ${token}` };
+  const question = { headers, socketPath, timeoutMs: TIMEOUT_MS };
+  const { status, text } = await askHttp(new URL(path, url), question).catch((cause: unknown) => {
+    throw unreachable(from, askFailure(cause), cause);
+  });
   const body = jsonObject(text);
   if (status === 200 && body !== undefined) return body;
   const error = body !== undefined && "error" in body ? body.error : undefined;

@@ -2,12 +2,13 @@
 
 import { controllerAdvice } from "../base/connection-advice.ts";
 import { codeOf, ERROR_CODES, type ErrorCode, LazygraphError } from "../base/errors.ts";
-import { askFailure, askHttp, type HttpAnswer } from "../base/http-ask.ts";
+import { askFailure, askHttp } from "../base/http-ask.ts";
 import { jsonObject } from "../base/parse-json.ts";
 
 export interface Call {
   readonly method?: "GET" | "PUT" | "POST";
   readonly body?: object;
+  /** As `askHttp` has it. */
   readonly timeoutMs: number;
   readonly signal?: AbortSignal;
   /** Bearer token. */
@@ -30,26 +31,28 @@ export function baseUrl(text: unknown): URL | undefined {
  *   `ERR_LAZYGRAPH_CONTROLLER_UNREACHABLE` where none answers
  */
 export async function call(base: URL, path: string, how: Call): Promise<object> {
-  const { method = "GET", body, timeoutMs, signal, token } = how;
-  // Looked at below, which also keeps it: Node 20 forgets a timeout that only `any` has.
-  const limit = AbortSignal.timeout(timeoutMs);
-  let got: HttpAnswer;
-  try {
-    got = await askHttp(new URL(path, base), {
-      method,
-      body,
-      ...(token === undefined ? {} : { headers: { authorization: `Bearer ${token}` } }),
-      signal: signal === undefined ? limit : AbortSignal.any([limit, signal]),
-    });
-  } catch (cause) {
-    signal?.throwIfAborted();
-    const why = limit.aborted ? `no answer within ${timeoutMs} ms` : askFailure(cause);
-    throw unreachable(base, why, cause);
-  }
-  const answer = jsonObject(got.text);
-  const isGood = got.status >= 200 && got.status < 300;
-  if (isGood && answer !== undefined) return answer;
-  throw refused(answer) ?? unreachable(base, `HTTP status ${got.status}`, undefined, answer);
+  return answered(base, await callText(base, path, how));
+}
+
+export function answered(base: URL, text: string): object {
+  const answer = jsonObject(text);
+  if (answer === undefined) throw unreachable(base, "an answer that is no controller's");
+  return answer;
+}
+
+/** As `call`, not parsed yet: that of thousands of engines may be known already. */
+export async function callText(base: URL, path: string, how: Call): Promise<string> {
+  const { token, ...question } = how;
+  const headers = token === undefined ? {} : { authorization: `Bearer ${token}` };
+  const { status, text } = await askHttp(new URL(path, base), { ...question, headers }).catch(
+    (cause: unknown) => {
+      how.signal?.throwIfAborted();
+      throw unreachable(base, askFailure(cause), cause);
+    },
+  );
+  if (status >= 200 && status < 300) return text;
+  const answer = jsonObject(text);
+  throw refused(answer) ?? unreachable(base, `HTTP status ${status}`, undefined, answer);
 }
 
 /** What the controller itself said, with its own code where that is one of ours. */

@@ -1,6 +1,7 @@
 import { once } from "node:events";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
+import { setTimeout as pause } from "node:timers/promises";
 import { beforeEach, describe, expect, onTestFinished, test, vi } from "vitest";
 import { statusOf } from "../../src/base/http-status.ts";
 import { type Controller, createController } from "../../src/controller/controller.ts";
@@ -267,6 +268,24 @@ describe("what is no controller", () => {
       /did you mean pollMs/,
     );
   });
+});
+
+test("an answer may take longer the more there is in it", async () => {
+  const engines = Array(2000).fill({ engine: "a", phase: "serving", connected: true, graphs: [] });
+  const text = JSON.stringify({ engines, more: "x".repeat(3 << 20) });
+  const server = createServer(async (_, response) => {
+    if (client.connected) await pause(1000);
+    for (let at = 0; at < text.length; at += 1 << 20) {
+      if (at > 0 && !client.connected) await pause(400);
+      response.write(text.slice(at, at + (1 << 20)));
+    }
+    response.end();
+  });
+  const problems: unknown[] = [];
+  const url = await listening(server);
+  const client = connect(url, { timeoutMs: 700, onProblem: (error) => problems.push(error) });
+  for (let looks = 0; looks < 3; looks++) await once(server, "request");
+  expect(problems).toEqual([]);
 });
 
 test("a closed client says so, and ends what waits", async () => {
