@@ -1,5 +1,6 @@
 /** What probes, and who collects metrics, ask. */
 
+import { randomUUID } from "node:crypto";
 import { shownWhole } from "../base/shown.ts";
 import { HttpError, StatusAnswer, TextAnswer } from "./answer.ts";
 import type { Request, Route } from "./route.ts";
@@ -7,6 +8,9 @@ import type { Request, Route } from "./route.ts";
 /** When to ask again for a start of which nothing is known, and at the latest. */
 const RETRY_SECONDS = 1;
 const RETRY_SECONDS_MAX = 60;
+
+/** Of two whose controllers started in the same millisecond the one that has less stays. */
+export const PROCESS: string = randomUUID();
 
 export const PROBES: readonly Route[] = [
   { method: "GET", path: /^\/livez$/, answer: () => ({ ok: true }) },
@@ -28,7 +32,7 @@ function getReady({ controller }: Request): object {
 
 /** One that has been closed leads no engines, and a standby that still believed it never would. */
 function getHealth({ controller: { listening, incarnation } }: Request): object {
-  if (listening !== false) return { ok: true, incarnation };
+  if (listening !== false) return { ok: true, incarnation, process: PROCESS };
   throw new HttpError(
     503,
     "ERR_HTTP_NOT_READY",

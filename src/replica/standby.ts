@@ -7,7 +7,7 @@
  *       ╰──────── a peer leads, and started later ─────╯
  *
  * Two may lead for a moment, as after a partition: then the later start wins, here as in the
- * engines, which never go back to an older one.
+ * engines, which never go back to an older one. Of equal ones one starts anew, so as to be later.
  */
 
 import type { Server } from "node:http";
@@ -20,6 +20,7 @@ import { type Controller, createController } from "../controller/controller.ts";
 import type { ControllerOptions } from "../controller/options.ts";
 import { endOfWait, type WaitOptions } from "../controller/waiters.ts";
 import type { EngineSnapshot } from "../engine/snapshot.ts";
+import { PROCESS } from "../http/probes.ts";
 import { createHttpServer, type HttpOptions } from "../http/server.ts";
 import { type ControllerClient, connectController } from "./client.ts";
 import { baseUrl, call } from "./http-calls.ts";
@@ -97,6 +98,7 @@ export function createStandby(options: StandbyOptions): Standby {
 interface Leader {
   readonly peer: string;
   readonly incarnation: number;
+  readonly process: string;
 }
 
 class Replica implements Standby {
@@ -165,6 +167,11 @@ class Replica implements Standby {
     if (leader !== undefined) {
       this.#seenAtMs = performance.now();
       if (leader.incarnation > mine) await this.#follow(leader.peer);
+      else if (leader.incarnation === mine && leader.process > PROCESS) {
+        // Engines tell two controllers' commands apart by nothing else.
+        await this.#stepDown();
+        await this.#lead();
+      }
       return;
     }
     const { goneSeconds = GONE_SECONDS } = this.#options;
@@ -180,12 +187,15 @@ class Replica implements Standby {
       peers.map(async (peer): Promise<Leader | undefined> => {
         const base = baseUrl(peer);
         const answer = base && (await call(base, "healthz", how).catch(() => undefined));
-        const incarnation = answer && "incarnation" in answer ? answer.incarnation : undefined;
-        return typeof incarnation === "number" ? { peer, incarnation } : undefined;
+        // Above all others: who doesn't tell it won't start anew.
+        const { incarnation, process = "~" } = (answer ?? {}) as Partial<Leader>;
+        return typeof incarnation === "number" ? { peer, incarnation, process } : undefined;
       }),
     );
     const leaders = answers.filter((answer) => answer !== undefined);
-    return leaders.sort((one, other) => other.incarnation - one.incarnation)[0];
+    return leaders.sort(
+      (one, other) => other.incarnation - one.incarnation || (other.process > one.process ? 1 : -1),
+    )[0];
   }
 
   async #follow(peer: string): Promise<void> {

@@ -1,3 +1,4 @@
+import { createServer } from "node:http";
 import { expect, onTestFinished, test } from "vitest";
 import { freePort } from "../../src/bench/engine-command.ts";
 import { createStandby, type Standby, type StandbyOptions } from "../../src/replica/standby.ts";
@@ -34,6 +35,25 @@ test("of two that lead at once the older start steps down and follows", async ()
   await expect.poll(() => first.following).toBe(`http://127.0.0.1:${other}/`);
   expect(first.controller).toBeUndefined();
   expect(younger.controller).toBeDefined();
+});
+
+test.each([
+  ["~", true],
+  [undefined, true],
+  ["", false],
+])("beside one that is as old, in process %j, it starts anew: %j", async (process, anew) => {
+  const [port, peer] = await Promise.all([freePort(), freePort()]);
+  const replica = standby(port, peer);
+  await expect.poll(() => replica.controller).toBeDefined();
+  const incarnation = replica.controller?.incarnation ?? 0;
+  let looks = 0;
+  const other = createServer((_, response) => {
+    looks++;
+    response.end(JSON.stringify({ ok: true, incarnation, process }));
+  }).listen(peer, "127.0.0.1");
+  onTestFinished(() => void other.close());
+  await expect.poll(() => looks).toBeGreaterThan(2);
+  await expect.poll(() => (replica.controller?.incarnation ?? 0) > incarnation).toBe(anew);
 });
 
 test("a wait outlasts the controller that it began with", async () => {
