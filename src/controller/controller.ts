@@ -74,7 +74,8 @@ export interface Controller extends AsyncDisposable {
    * Tells an engine's policy of requests to come, which keeps captures away from their arrival.
    * Forgotten once it has passed. Announce again what has changed: the policy remembers few.
    * Before an engine has told its plan, requests that were to come count as waiting for its start:
-   * the costed policy chooses by them what comes before ready.
+   * the costed policy chooses by them what comes before ready. Those for one that sleeps are kept,
+   * too, until it is awake.
    * @throws LazygraphError ERR_LAZYGRAPH_ENGINE_UNKNOWN, or …_LOST while it is not connected, or
    *   …_CLOSED; OptionError for a number out of range
    */

@@ -1,6 +1,6 @@
 /**
- * Announcements for an engine that has told no plan yet, so that there is no policy to hear them:
- * kept until it has one. Who was to come by then waits for the start. Pure.
+ * Announcements for an engine that has told no plan yet, so that there is no policy to hear them, or
+ * that sleeps: kept until then. Who was to come meanwhile waits for the start, or its end. Pure.
  */
 
 export interface EarlyArrival {

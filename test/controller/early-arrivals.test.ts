@@ -55,5 +55,13 @@ describe("announcements before an engine has told its plan", () => {
     expect(heard.indexOf("announce")).toBe(0);
     expect(heard.indexOf("inventory")).toBe(1);
     expect(events[0]).toMatchObject({ type: "announce", inSeconds: 0, requests: 7 });
+    // Asleep it hears nothing, nor is anything forgotten.
+    engine.inventory({ asleep: ["weights"] });
+    await expect.poll(() => controller.engines()[0]?.asleep).toEqual(["weights"]);
+    controller.announce("engine-0", { inSeconds: 600, requests: 3 });
+    engine.inventory({ asleep: ["weights"] });
+    engine.inventory();
+    const announced = () => events.filter(({ type }) => type === "announce");
+    await expect.poll(() => announced()[1]).toMatchObject({ requests: 3 });
   });
 });

@@ -30,7 +30,8 @@ export function* expect(
   arrival: { readonly inSeconds: number; readonly requests: number },
   tools: StepTools,
 ): Inners {
-  if (record.state === undefined) record.course.early.add(tools.now(), arrival);
+  const isHeard = record.state !== undefined && record.asleep.length === 0;
+  if (!isHeard) record.course.early.add(tools.now(), arrival);
   else yield ask({ type: "announce", ...arrival });
 }
 
@@ -43,7 +44,8 @@ export function* inventoryTold(record: EngineRecord, tools: StepTools): Inners {
     yield* tellRules(state, tools);
     yield* settleLater(record, tools);
   }
-  for (const arrival of record.course.early.take(tools.now())) {
+  const early = record.asleep.length > 0 ? [] : record.course.early.take(tools.now());
+  for (const arrival of early) {
     yield ask({ type: "announce", ...arrival });
   }
   yield ask({ type: "inventory" });
