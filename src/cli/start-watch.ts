@@ -1,7 +1,7 @@
 /** Watches the start of a command under `run`: which phase it is in, and when it answers. */
 
 import { join } from "node:path";
-import { statusOf } from "../base/http-status.ts";
+import { askHttp } from "../base/http-ask.ts";
 import { removeLeftover, temporaryFolder } from "../base/leftovers.ts";
 import type { StartReport, StartSource } from "../http/route.ts";
 import { defaultPlanFolder } from "../plan/place.ts";
@@ -55,7 +55,7 @@ export async function watchStart(options: StartWatchOptions): Promise<StartWatch
   const file = historyFile(options);
   const past: readonly PastStart[] = file === undefined ? [] : await readHistory(file);
   const url = new URL("health", serverUrlOf(command, 0)).href;
-  // Whoever answers before the command is spawned is another server, until it is gone.
+  // Whoever is there before the command is spawned is another server, until it is gone.
   let others = answers(url);
   let spawned = monotonicSeconds();
   let ready: number | undefined;
@@ -65,8 +65,8 @@ export async function watchStart(options: StartWatchOptions): Promise<StartWatch
   async function look(): Promise<void> {
     const isOthers = await others;
     const answered = await answers(url);
-    others = Promise.resolve(isOthers && answered);
-    if (answered && !isOthers) {
+    others = Promise.resolve(isOthers !== false && answered);
+    if (answered && isOthers === false) {
       ready = monotonicSeconds();
       if (file === undefined || folder === undefined || closed) return;
       const spans = (await readSpans(folder)).filter(isOwn);
@@ -146,7 +146,13 @@ export function planFolderOf(
   }
 }
 
-async function answers(url: string): Promise<boolean> {
-  const status = await statusOf(url, POLL_TIMEOUT_MS);
-  return status >= 200 && status < 300;
+/** Undefined: not in time, as somebody who is busy. */
+async function answers(url: string): Promise<boolean | undefined> {
+  const signal = AbortSignal.timeout(POLL_TIMEOUT_MS);
+  try {
+    const { status } = await askHttp(new URL(url), { signal });
+    return status >= 200 && status < 300;
+  } catch {
+    return signal.aborted ? undefined : false;
+  }
 }

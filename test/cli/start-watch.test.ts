@@ -2,7 +2,7 @@
 
 import { once } from "node:events";
 import { mkdir, readdir, writeFile } from "node:fs/promises";
-import { createServer } from "node:http";
+import { createServer, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
@@ -200,6 +200,23 @@ test("a server that hangs up within an answer is asked again", async () => {
   const command = EngineCommand.start({ command: ["sleep", "60"], environment: {}, logFile });
   onTestFinished(() => command.stop());
   await command.untilReady(new URL(`http://127.0.0.1:${port}`), 5, new AbortController().signal);
+});
+
+test("another server that is too busy to answer is there all the same", async () => {
+  const asked: ServerResponse[] = [];
+  // Of its third answer it has nothing to say in time.
+  const server = createServer((_, answer) => asked.push(answer) === 3 || answer.end());
+  onTestFinished(() => {
+    server.close();
+    server.closeAllConnections();
+  });
+  await once(server.listen(0, "127.0.0.1"), "listening");
+  const port = String((server.address() as AddressInfo).port);
+  await using watch = await watchStart({ ...HERE, command: ["vllm", "--port", port] });
+  watch.begin();
+  const isReady = async () => (await watch.report(undefined)).ready;
+  await expect.poll(async () => asked.length > 4 || (await isReady())).toBe(true);
+  expect(await isReady()).toBe(false);
 });
 
 test("what an earlier start has left in a folder that was given is none of this one's", async () => {
