@@ -6,7 +6,7 @@
 import cliProgress from "cli-progress";
 import { ERROR_CODES, type ErrorCode } from "../base/errors.ts";
 import { printable } from "../base/printable.ts";
-import type { Controller } from "../controller/controller.ts";
+import { type Controller, lookUp } from "../controller/controller.ts";
 import { onEvent } from "../engine/events.ts";
 import type { EngineSnapshot } from "../engine/snapshot.ts";
 import { type Log, type LogLevel, withCode } from "./log.ts";
@@ -58,10 +58,9 @@ export function followEngines(controller: Controller, options: FollowOptions = {
   /** What was last told of each engine: captures that end twice are told once. */
   const told = new Map<string, string>();
 
-  function summarise(name: string, reason?: string): void {
-    const engine = controller.engines().find((candidate) => candidate.engine === name);
+  function summarise(engine: EngineSnapshot | undefined, reason?: string): void {
     if (engine === undefined) return;
-    const { session, graphsCaptured, graphsRefused, graphsFailed } = engine;
+    const { engine: name, session, graphsCaptured, graphsRefused, graphsFailed } = engine;
     // Another mode with the same graphs and for the same reason is no news.
     const about = [session, graphsCaptured, graphsRefused, graphsFailed, reason].join(" ");
     if (told.get(name) === about) return;
@@ -108,7 +107,7 @@ export function followEngines(controller: Controller, options: FollowOptions = {
     }),
     onEvent("lazygraph:engine:settled", ({ engine, reason }) => {
       sink.settled(engine);
-      summarise(engine, reason);
+      summarise(lookUp(controller, engine).found, reason);
       options.onSettled?.();
     }),
     onEvent("lazygraph:engine:lost", ({ engine, reason, code, goodbye }) => {
@@ -129,7 +128,7 @@ export function followEngines(controller: Controller, options: FollowOptions = {
     stop() {
       for (const unsubscribe of subscriptions) unsubscribe();
       sink.stop();
-      for (const { engine } of controller.engines()) if (!told.has(engine)) summarise(engine);
+      for (const each of controller.engines()) if (!told.has(each.engine)) summarise(each);
     },
   };
 }

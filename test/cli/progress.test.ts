@@ -1,9 +1,10 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { createLog } from "../../src/cli/log.ts";
 import { type Following, followEngines } from "../../src/cli/progress.ts";
-import type { Controller } from "../../src/controller/controller.ts";
+import { type Controller, createController } from "../../src/controller/controller.ts";
 import { publish } from "../../src/engine/events.ts";
 import type { EngineSnapshot } from "../../src/engine/snapshot.ts";
+import { FakeEngine } from "../helpers/fake-engine.ts";
 
 const BASE = { engine: "gpu-0", session: "s", atUnixMs: 0 };
 const SNAPSHOT = {
@@ -270,4 +271,16 @@ test("a new process of a name that was told before is told by itself at the end"
   const before = written.split("of 8 graphs,").length;
   stop();
   expect(written.split("of 8 graphs,")).toHaveLength(before + 1);
+});
+
+test("no picture of all engines is taken for one that settles", async () => {
+  await using controller = createController({ mode: "eager", plan: false });
+  await controller.start();
+  const looks = vi.spyOn(controller, "engines");
+  following = followEngines(controller);
+  await using engine = new FakeEngine();
+  await engine.connect(controller.endpoint);
+  await controller.waitForEngine({ settled: true });
+  await expect.poll(() => written).toContain("no graph is left");
+  expect(looks).not.toHaveBeenCalled();
 });
