@@ -54,7 +54,8 @@ export async function runStatus(argv: readonly string[]): Promise<number> {
   const token = await readToken(options.strings.get("token-file"), process.env, "--token-file");
   const from: Source = { ...side, token };
   const name = options.strings.get("engine");
-  const look = (): Promise<string> => picture(from, name, options.flags.has("json"));
+  const look = (signal?: AbortSignal): Promise<string> =>
+    picture({ ...from, signal }, name, options.flags.has("json"));
   if (options.flags.has("watch")) await watch(look);
   else process.stdout.write(`${await look()}\n`);
   return 0;
@@ -66,6 +67,7 @@ interface Source {
   readonly shown: string;
   readonly socketPath: string | undefined;
   readonly token: string | undefined;
+  readonly signal?: AbortSignal | undefined;
 }
 
 async function picture(from: Source, name: string | undefined, asJson: boolean): Promise<string> {
@@ -79,19 +81,21 @@ async function picture(from: Source, name: string | undefined, asJson: boolean):
 }
 
 /** Redraws a terminal; elsewhere it prints what has changed, so that a log doesn't fill up. */
-async function watch(look: () => Promise<string>): Promise<void> {
+async function watch(look: (signal: AbortSignal) => Promise<string>): Promise<void> {
   const stopped = new AbortController();
+  const { signal } = stopped;
   void stopSignal().then(() => stopped.abort());
   // Whoever read it has gone (`status --watch | head -1`): nobody is shown anything any more.
   process.stdout.once("error", () => stopped.abort());
   let last = "";
-  while (!stopped.signal.aborted) {
+  while (!signal.aborted) {
     // A controller that is restarted meanwhile is no reason to stop looking.
-    const text = await look().catch((error: unknown) => errorLine(error));
+    const text = await look(signal).catch((error: unknown) => errorLine(error));
+    if (signal.aborted) return;
     if (process.stdout.isTTY) process.stdout.write(`${CLEAR_SCREEN}${text}\n`);
     else if (text !== last) process.stdout.write(`${text}\n`);
     last = text;
-    await sleep(WATCH_MS, undefined, { signal: stopped.signal }).catch(() => undefined);
+    await sleep(WATCH_MS, undefined, { signal }).catch(() => undefined);
   }
 }
 
@@ -132,9 +136,9 @@ function sideOption(value: string): Omit<Source, "token"> {
 }
 
 async function get(from: Source, path: string): Promise<object> {
-  const { url, socketPath, token } = from;
+  const { url, socketPath, token, signal } = from;
   const headers = token === undefined ? {} : { authorization: `Bearer ${token}` };
-  const question = { headers, socketPath, timeoutMs: TIMEOUT_MS };
+  const question = { headers, socketPath, signal, timeoutMs: TIMEOUT_MS };
   const { status, text } = await askHttp(new URL(path, url), question).catch((cause: unknown) => {
     throw unreachable(from, askFailure(cause), cause);
   });

@@ -2,7 +2,7 @@ import { execFileSync } from "node:child_process";
 import { once } from "node:events";
 import { rm, writeFile } from "node:fs/promises";
 import { get } from "node:http";
-import { createServer } from "node:net";
+import { type AddressInfo, createServer } from "node:net";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, onTestFinished, test } from "vitest";
@@ -434,6 +434,17 @@ test("status --watch ends with its reader", async () => {
   // The next change is what it can't write.
   running.process.kill("SIGTERM");
   expect(await watching.finished).toMatchObject({ code: 0, signal: null });
+});
+
+test("Ctrl-C ends status --watch, also while no answer comes", async () => {
+  const silent = createServer().listen(0, "127.0.0.1");
+  onTestFinished(() => void silent.close());
+  await once(silent, "listening");
+  const url = `http://127.0.0.1:${(silent.address() as AddressInfo).port}`;
+  const watching = lazygraph(["status", "--url", url, "--watch"]);
+  await once(silent, "connection");
+  watching.process.kill("SIGINT");
+  expect(await watching.finished).toMatchObject({ code: 0, stdout: "" });
 });
 
 test("an IPv6 address is one like any other", async () => {
