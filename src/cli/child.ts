@@ -7,7 +7,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { constants } from "node:os";
 import { isatty } from "node:tty";
 import { LazygraphError } from "../base/errors.ts";
-import { EXIT } from "./errors.ts";
+import { EXIT, note } from "./errors.ts";
 import { requireExecutable, startError } from "./start-error.ts";
 
 /** Signals passed on, and whether they ask the command to end. */
@@ -125,8 +125,10 @@ function supervise(child: ChildProcess, forwarding: Forwarding): Promise<ChildEn
       resolve({ exitCode, signal: signal ?? undefined, asked: forwarding.asked() });
     };
     child.once("exit", end);
-    child.once("error", () => {
+    // Of a signal that may not be sent, such as to another user's command, one comes each time.
+    child.on("error", ({ message }) => {
       if (child.pid === undefined) end(EXIT.failure, null);
+      else note(`Expected to pass a signal on to the command, got ${message}: send it there.`);
     });
   });
 }

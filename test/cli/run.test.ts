@@ -1,4 +1,4 @@
-import { execFileSync, spawn } from "node:child_process";
+import { ChildProcess, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { chmod, mkdir, readdir, readFile, stat, writeFile } from "node:fs/promises";
@@ -6,7 +6,8 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
-import { describe, expect, onTestFinished, test } from "vitest";
+import { describe, expect, onTestFinished, test, vi } from "vitest";
+import { startChild } from "../../src/cli/child.ts";
 import { noteMissingController } from "../../src/cli/controller-there.ts";
 import { noEngineSentence } from "../../src/cli/no-engine.ts";
 import { openReport } from "../../src/cli/report.ts";
@@ -480,3 +481,18 @@ async function occupiedPort(): Promise<string> {
   if (address === null || typeof address === "string") throw new Error("Expected a TCP address.");
   return `tcp://127.0.0.1:${address.port}`;
 }
+
+test("a signal that may not be sent to the command is told, each time", async () => {
+  const how = { environment: process.env, ignoreHangup: false };
+  const { pid, ended } = await startChild([NODE, "-e", "setInterval(() => {}, 1e6)"], how);
+  const kill = vi.spyOn(ChildProcess.prototype, "kill");
+  kill.mockImplementation(function (this: ChildProcess) {
+    return !this.emit("error", new Error("kill EPERM"));
+  });
+  const said = vi.spyOn(process.stderr, "write").mockReturnValue(true);
+  for (const _ of [1, 2]) process.emit("SIGUSR2", "SIGUSR2");
+  expect(said.mock.calls.join()).toMatch(/(got kill EPERM.*){2}/s);
+  vi.restoreAllMocks();
+  process.kill(pid);
+  await ended;
+});
