@@ -96,22 +96,22 @@ export class Engines {
     const now = performance.now();
     if (engine.settled || now - engine.announcedAtMs < ANNOUNCE_MS) return;
     engine.announcedAtMs = now;
-    this.#tell(engine.name, ANNOUNCE_MS / 1000, requests);
+    this.tell(engine.name, ANNOUNCE_MS / 1000, requests);
   }
 
   /** Requests that wait: an engine that starts chooses by them what it captures first. */
   announceHeld(requests: number, only?: string): void {
     if (requests === 0) return;
     for (const { engine, phase } of this.#controller.engines()) {
-      if (phase !== "serving" && engine === (only ?? engine)) this.#tell(engine, 0, requests);
+      if (phase !== "serving" && engine === (only ?? engine)) this.tell(engine, 0, requests);
     }
   }
 
-  #tell(engine: string, inSeconds: number, requests: number): void {
+  tell(engine: string, inSeconds: number, requests: number): void {
     try {
       this.#controller.announce(engine, { inSeconds, requests });
     } catch {
-      // Without a connection it captures by its own rules, and there is nobody to tell.
+      // Without a connection it captures by its own rules; a standby may not lead yet.
     }
   }
 

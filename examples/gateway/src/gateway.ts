@@ -70,9 +70,7 @@ export class Gateway {
       }),
       // Those who wait arrive the moment the engine is ready: let it begin with them.
       onEvent("lazygraph:engine:ready", ({ engine }) => {
-        if (this.#room.size > 0) {
-          controller.announce(engine, { inSeconds: 0.5, requests: this.#room.size });
-        }
+        if (this.#room.size > 0) this.#engines.tell(engine, 0.5, this.#room.size);
       }),
     ];
     this.#metrics = new GatewayMetrics(registry, this.#room);
