@@ -52,8 +52,8 @@ export interface StandbyOptions {
   /** Called whenever engines may have changed, and when this replica leads or follows anew. */
   readonly onChange?: () => void;
   /**
-   * Called when its controller can't be opened, which is tried again, and when the peer that it
-   * follows refuses it. @default a process warning
+   * Called when its controller can't be opened, which is tried again, when that one's HTTP side can't
+   * take a connection, and when the peer that it follows refuses it. @default a process warning
    */
   readonly onProblem?: (error: unknown) => void;
 }
@@ -228,6 +228,8 @@ class Replica implements Standby {
       await controller.close();
       throw error;
     }
+    // One connection's, as without memory or files to open.
+    server.on("error", (error) => this.#problem(error));
     this.#own = { controller, server };
     await this.#client?.close();
     this.#client = undefined;

@@ -265,3 +265,10 @@ test("paths of its own, and none else", async () => {
   const metrics = await (await fetch(`${url}/metrics`)).text();
   expect(metrics).toContain('gateway_requests_total{engine="stub",outcome="done"} 1');
 });
+
+test("a connection that can't be taken is told, and no end", async () => {
+  const said: string[] = [];
+  const { gateway } = await startGateway({}, { say: (sentence) => said.push(sentence) });
+  gateway.server.emit("error", new Error("accept EMFILE"));
+  expect(said).toEqual(["A connection could not be taken: accept EMFILE"]);
+});

@@ -1,5 +1,6 @@
 import { createServer } from "node:http";
-import { expect, onTestFinished, test } from "vitest";
+import { Server } from "node:net";
+import { expect, onTestFinished, test, vi } from "vitest";
 import { freePort } from "../../src/bench/engine-command.ts";
 import { createStandby, type Standby, type StandbyOptions } from "../../src/replica/standby.ts";
 import { FakeEngine } from "../helpers/fake-engine.ts";
@@ -109,6 +110,18 @@ test("one whose controller was closed under it steps down, and the next takes ov
   // Either may: the places decide only while nobody has led.
   const leads = () => [first, second].some(({ controller }) => controller?.listening === true);
   await expect.poll(leads, { timeout: 5_000 }).toBe(true);
+});
+
+test("a connection that its HTTP side can't take is told, and no end", async () => {
+  const [port, peer] = await Promise.all([freePort(), freePort()]);
+  const listen = vi.spyOn(Server.prototype, "listen");
+  onTestFinished(() => listen.mockRestore());
+  const onProblem = vi.fn();
+  const replica = standby(port, peer, { onProblem });
+  await expect.poll(() => replica.controller).toBeDefined();
+  const error = new Error("accept EMFILE");
+  (listen.mock.contexts[0] as Server).emit("error", error);
+  expect(onProblem).toHaveBeenCalledWith(error);
 });
 
 test("the signal of its controller closes it, and the next takes over", async () => {

@@ -76,6 +76,10 @@ export class Gateway {
     this.#metrics = new GatewayMetrics(registry, this.#room);
     const { fetch } = this.#routes();
     this.server = createServer(fetch);
+    this.server.once("listening", () => {
+      // From now on one connection's, as without memory or files to open.
+      this.server.on("error", ({ message }) => say(`A connection could not be taken: ${message}`));
+    });
   }
 
   /** Engines are no longer what a controller elsewhere said last. */
