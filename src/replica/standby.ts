@@ -222,15 +222,17 @@ class Replica implements Standby {
     const server = createHttpServer(controller, served);
     try {
       await controller.start();
+      // Engines come at once, and who hears of one asks for it.
+      this.#own = { controller, server };
       await listenServer(server, "http", host, port);
     } catch (error) {
+      this.#own = undefined;
       server.close();
       await controller.close();
       throw error;
     }
     // One connection's, as without memory or files to open.
     server.on("error", (error) => this.#problem(error));
-    this.#own = { controller, server };
     await this.#client?.close();
     this.#client = undefined;
     this.#change();

@@ -2,6 +2,7 @@ import { createServer } from "node:http";
 import { Server } from "node:net";
 import { expect, onTestFinished, test, vi } from "vitest";
 import { freePort } from "../../src/bench/engine-command.ts";
+import { onEvent } from "../../src/engine/events.ts";
 import { createStandby, type Standby, type StandbyOptions } from "../../src/replica/standby.ts";
 import { FakeEngine } from "../helpers/fake-engine.ts";
 
@@ -122,6 +123,25 @@ test("a connection that its HTTP side can't take is told, and no end", async () 
   const error = new Error("accept EMFILE");
   (listen.mock.contexts[0] as Server).emit("error", error);
   expect(onProblem).toHaveBeenCalledWith(error);
+});
+
+test("who hears of an engine finds it, though no peer can ask yet", async () => {
+  const [port, peer, taken] = await Promise.all([freePort(), freePort(), freePort()]);
+  const endpoint = `tcp://127.0.0.1:${taken}`;
+  const listen = vi.spyOn(Server.prototype, "listen").mockReturnThis();
+  const controller = { plan: false, endpoint };
+  const replica = standby(port, peer, { controller, onProblem: () => undefined });
+  const found = new Promise((resolve) => {
+    const hear = () => resolve(replica.engines().map(({ engine }) => engine));
+    onTestFinished(onEvent("lazygraph:engine:join", hear));
+  });
+  await using engine = new FakeEngine();
+  await engine.connect(endpoint);
+  const names = await found;
+  const [server] = listen.mock.contexts as Server[];
+  listen.mockRestore();
+  server?.emit("error", new Error("over"));
+  expect(names).toEqual(["engine-0"]);
 });
 
 test("the signal of its controller closes it, and the next takes over", async () => {
