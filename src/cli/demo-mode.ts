@@ -44,7 +44,7 @@ const ENGINE = "demo";
 const JOIN_MS_MAX = 30_000;
 /** An idle engine fills what is missing after the last request: seconds, not minutes. */
 const SETTLE_MS_MAX = 15_000;
-/** An engine that tells nothing for this long hangs; gaps of a trace are far shorter. */
+/** An engine that tells nothing that long hangs; a trace's gaps are shorter. */
 const SILENCE_MS_MAX = 120_000;
 
 export async function runMode(

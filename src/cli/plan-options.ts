@@ -1,4 +1,4 @@
-/** What is captured, by which policy and learned plan, for the commands that start a controller. */
+/** What is captured, by which policy and learned plan, for commands with a controller. */
 
 import { OptionError } from "../base/errors.ts";
 import type { ControllerOptions } from "../controller/options.ts";

@@ -75,7 +75,7 @@ const STARTS_MANY = 16;
 const SECONDS_PER_START = 0.03;
 /** A disk that doesn't answer must not keep a controller from closing. */
 const CLOSE_SECONDS_MAX = 2;
-/** Another controller holds a lock for as long as it writes one file. */
+/** Another controller holds a lock while it writes one file. */
 const LOCK_TRIES = 20;
 const LOCK_WAIT_SECONDS = 0.05;
 const PROBLEMS_MAX = 20;

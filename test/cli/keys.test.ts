@@ -67,7 +67,7 @@ describe("lazygraph keys", () => {
     );
     const { folder } = await pair();
     const elsewhere = `-${"a".repeat(39)}`;
-    // Its path is made to look like a key, too.
+    // Its path looks like a key, too.
     const file = join(folder, "e".repeat(Math.max(1, 39 - folder.length)));
     await writeFile(file, elsewhere);
     const allowed = await finish(["keys", "allow", folder, file, "--json"]);
