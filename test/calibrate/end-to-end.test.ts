@@ -137,7 +137,7 @@ describe("a calibration", () => {
     }
     expect(off(mine.steps.secondsPerContextToken, 4e-7)).toBeLessThan(0.25);
     expect(off(mine.steps.secondsPerTokenBeyond, 1e-4)).toBeLessThan(0.25);
-    // The noise of a graph's capture, of which there is one only.
+    // The noise of a graph's capture, of which there is one.
     for (const { graph, laterMs, bytes } of mine.captures.costs) {
       expect(off(laterMs, graph.kind === "FULL" ? 2 : 4), graph.id).toBeLessThan(
         graph.tokens === 8 ? 0.7 : 0.2,

@@ -205,7 +205,7 @@ describe("the watch of a GPU", () => {
     await expect.poll(() => gpu.faults).toHaveLength(1);
     gpu.watches = true;
     await gpus.refresh([UUID]);
-    // As it was before: only a watch that is there makes it superfluous.
+    // As before: only a watch that is there makes it superfluous.
     gpus.threshold(UUID, GIB);
     await expect.poll(() => gpu.started).toEqual([GIB, GIB]);
   });

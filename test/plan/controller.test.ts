@@ -425,7 +425,7 @@ describe("a simulated engine's second start", () => {
     expect(first.slice(0, 2)).toEqual(["PIECEWISE:512", "FULL:512"]);
     expect(first.slice(2)).toEqual([expect.stringMatching(/^FULL:\d+$/)]);
     // Steps of one request are served as well by any of the smaller graphs; where the first set had
-    // one, the first start may have missed nothing, and the second is like it.
+    // one, the first start may have missed none; the second is alike.
     const second = before.get("second") ?? [];
     expect(second.some((id) => id.startsWith("FULL:") && id !== "FULL:512")).toBe(true);
     if (needed.length === 0) expect(second).toEqual(first);

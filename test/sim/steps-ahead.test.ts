@@ -47,7 +47,7 @@ describe("an engine that composes a step ahead", () => {
   test("lets who comes during a step wait for the next one too", () => {
     const { drive, steps } = engineOf(late, graphs, ahead);
     drive.advance(100);
-    // Steps of one request take a second, of two four.
+    // Of one request a second, of two four.
     expect(steps).toEqual(["20-21: 1", "21-22: 1", "22-23: 1", "23-27: 2", "27-28: 1"]);
   });
 
@@ -89,7 +89,7 @@ describe("an engine that composes a step ahead", () => {
     expect(steps.slice(0, 2)).toEqual(["20-24: 1", "26-30: 2"]);
   });
 
-  // Without a graph one request takes 10 s of launches, and so does a chunk of 8 tokens of its 14.
+  // Without a graph one request, or a chunk of 8 of its 14 tokens, takes 10 s of launches.
   const ungraphed = [
     [20, 8, 9],
     [29, 1, 1],

@@ -40,7 +40,7 @@ test("no source file has a socket or a context that does", () => {
     "wire/curve.ts",
     "wire/router.ts",
   ]);
-  // What the check is for, it finds.
+  // The check finds these.
   expect(faults("x.ts", "new Dealer({ linger: 0 }); new Context()")).toHaveLength(2);
   expect(faults("x.ts", "new Dealer({ context })")).toHaveLength(1);
 });
