@@ -190,9 +190,11 @@ export async function defaultSocket(
   environment: NodeJS.ProcessEnv = process.env,
 ): Promise<string> {
   const asked = ["-m", "lazygraph_vllm.launcher", "--print-socket"];
-  const how = { env: environment, timeout: SOCKET_TIMEOUT_MS } as const;
+  const limits = { timeout: SOCKET_TIMEOUT_MS, killSignal: "SIGKILL" } as const;
   try {
-    const { stdout } = await promisify(execFile)(python, asked, how);
+    const answer = promisify(execFile)(python, asked, { env: environment, ...limits });
+    endsAlone(answer.child);
+    const { stdout } = await answer;
     return stdout.trimEnd();
   } catch (error) {
     const { stderr } = error as { stderr?: string };
