@@ -30,7 +30,7 @@ from lazygraph_vllm.protocol.messages import (
 
 
 class FakeController:
-    """Binds a ROUTER; keeps every message; ``send`` reaches the newest engine."""
+    """Binds a ROUTER; keeps messages; ``send`` reaches the newest engine."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Both sides make the same proof of a key; without the package it is left out, and said."""
+"""Both sides prove keys alike; without the package none is."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ import pytest
 from lazygraph_vllm.keys import Curve
 from lazygraph_vllm.protocol.key_proof import prove_key
 
-GOLDEN = json.loads(
-    (Path(__file__).parents[2] / "test" / "golden" / "key-proofs.json").read_text(encoding="utf-8")
-)
+GOLDEN = json.loads((Path(__file__).parents[2] / "test/golden/key-proofs.json").read_bytes())
 CLIENT, SERVER = GOLDEN["client"], GOLDEN["server"]
 CURVE = Curve(SERVER["publicKey"], CLIENT["publicKey"], CLIENT["secretKey"])
 

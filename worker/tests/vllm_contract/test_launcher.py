@@ -1,4 +1,4 @@
-"""The launcher with vLLM's own modules: what it imports, what a fork has, what it refuses."""
+"""The launcher with vLLM's modules: its imports, forks and refusals."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ RETRY_SECONDS_FIRST = 0.05
 RETRY_SECONDS_MAX = 30.0
 # A proxy whose controller is being restarted hangs up too: the engine must be back soon.
 HANG_UP_SECONDS_MAX = 1.0
-# One may be a controller that is just being stopped.
+# One may be a controller that is being stopped.
 HANG_UPS_TOLD = 2
 
 CODE = "ERR_LAZYGRAPH_KEYS"

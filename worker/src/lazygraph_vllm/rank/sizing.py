@@ -1,9 +1,9 @@
-"""Before vLLM sizes its KV cache: what is to be kept back from it on this rank.
+"""What is to be kept back from vLLM's KV cache, before it is sized.
 
 vLLM subtracts from its KV cache what its runner's ``profile_cudagraph_memory`` returns. The V2
 runner of 0.26 returns 0; from 0.29 on it captures all PIECEWISE graphs and two FULL ones to find
 out, throws them away, and is off by 90 to 160% (docs/gpu-memory.md). So it is always answered in
-its place. Called on every rank through vLLM's collective RPC, as ``rank`` is.
+its place. Called on every rank, as ``rank.calls`` is.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ logger = logging.getLogger("vllm.lazygraph")
 def reserve(
     wrapper: Any, mode: str, known_bytes: int | None, margin_bytes: int | None
 ) -> str | None:
-    """Let vLLM's coming memory profile count the graphs, and what serving needs beyond it.
+    """Let vLLM's coming profile count the graphs, and what serving needs beyond it.
 
     Never fails, and says why not. From now on vLLM's own profile of graphs doesn't run here.
 

@@ -2,8 +2,7 @@
 
 Free of side effects: dummy inputs carry PAD slots, so the KV cache is never written, recurrent
 states that are borrowed are put back, and every buffer touched is rebuilt by the next step. Runs
-outside the capture context, where all-reduces are real: on each rank, on the thread that runs the
-model, right after the capture.
+outside the capture context, where all-reduces are real, on the thread that runs the model.
 """
 
 from __future__ import annotations

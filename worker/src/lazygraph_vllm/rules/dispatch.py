@@ -1,6 +1,6 @@
 """Which captured graph serves which step: the table, and its default without a controller.
 
-Pure: no vLLM, no torch; ``rank_dispatch`` makes a rank's look-up lists of it. The rule is the
+Pure; ``rank.dispatch`` makes a rank's look-up lists of it. The rule is the
 protocol's: for a step of n tokens the row with the smallest ``up_to`` >= n applies, and its first
 graph that covers the step is replayed.
 """
@@ -14,7 +14,7 @@ from typing import TypeVar
 from ..protocol.messages import Dispatch, DispatchRow, Graph
 
 # Without measured costs a step is padded to at most this many tokens, or by a quarter. Padding to
-# 64 is far cheaper than launching kernel by kernel on every model we measured; 1 to 512 is not.
+# 64 is far cheaper than no graph, 1 to 512 is not.
 PAD_FLOOR_TOKENS = 64
 PAD_RATIO = 1.25
 

@@ -1,7 +1,7 @@
 """Times a start's CUDA graphs on one rank: stock's and ours.
 
 Wraps the worker's own methods, and the runner's at the moment they are called, so that whatever a
-plugin has put in their place is what is timed. Seconds are ``CLOCK_MONOTONIC``'s, which other
+plugin put in their place is timed. Seconds are ``CLOCK_MONOTONIC``'s, which other
 processes of this host share: a client can subtract them from its own.
 """
 
