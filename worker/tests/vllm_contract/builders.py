@@ -278,6 +278,7 @@ class Wrapper:
     def __init__(self, runner: Any, rank: int = 0) -> None:
         self.global_rank = rank
         self.calls: list[str] = []
+        self.lacks: set[str] = set()
         self.fails_to_sleep = self.fails_to_reload = False
         spec = SimpleNamespace(page_size_bytes=16 << 10, block_size=16)
         self.worker = SimpleNamespace(
@@ -298,11 +299,13 @@ class Wrapper:
 
     def sleep(self, level: int) -> None:
         self.calls.append(f"sleep {level}")
+        self.lacks = {"weights", "kv_cache"}
         if self.fails_to_sleep:
             raise AssertionError("Memory usage increased after sleeping.")
 
     def wake_up(self, tags: list[str] | None) -> None:
         self.calls.append(f"wake_up {','.join(tags or ['all'])}")
+        self.lacks -= {*(tags or self.lacks)}
 
     def reload_weights(self) -> None:
         self.calls.append("reload_weights")

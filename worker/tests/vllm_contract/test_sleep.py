@@ -61,6 +61,14 @@ def told(controller: Any, tags: tuple[str, ...] | None) -> Inventory:
     return controller.wait_for(Inventory, where=lambda i: i.phase == "serving" and i.asleep == tags)
 
 
+def vllms_own(engine: Any, method: str, *arguments: Any) -> None:
+    """By vLLM's own utility call, as its HTTP server makes it; a command after it waits for it."""
+    from vllm.v1.engine import EngineCoreRequestType
+
+    utility = (EngineCoreRequestType.UTILITY, (0, 1, method, arguments))
+    engine.core.input_queue.put_nowait(utility)
+
+
 @pytest.mark.parametrize("level", [1, 2])
 def test_graphs_survive_and_none_is_captured_meanwhile(
     engine: Any, controller: Any, level: int
@@ -153,21 +161,13 @@ def test_graphs_are_dropped_where_asked_for_and_come_back(
 
 
 def test_somebody_elses_sleep_is_noticed_tag_by_tag(engine: Any, controller: Any) -> None:
-    """By vLLM's own utility calls, as its HTTP server makes them."""
-    from vllm.v1.engine import EngineCoreRequestType
-
-    def call(method: str, *arguments: Any) -> None:
-        engine.core.input_queue.put_nowait(
-            (EngineCoreRequestType.UTILITY, (0, 1, method, arguments))
-        )
-
-    call("sleep", 1, "abort")
+    vllms_own(engine, "sleep", 1, "abort")
     assert told(controller, BOTH)
-    call("wake_up", ["weights"])
+    vllms_own(engine, "wake_up", ["weights"])
     assert told(controller, ("kv_cache",))
     refused = captured(controller, 1, "FULL:2")
     assert (refused.outcome, refused.reason) == ("deferred", "the engine sleeps")
-    call("wake_up", ["kv_cache"])
+    vllms_own(engine, "wake_up", ["kv_cache"])
     controller.wait_for(
         Inventory,
         where=lambda i: (
@@ -175,14 +175,6 @@ def test_somebody_elses_sleep_is_noticed_tag_by_tag(engine: Any, controller: Any
         ),
     )
     assert captured(controller, 2, "FULL:2").outcome == "captured"
-
-
-def vllms_own(engine: Any, method: str, *arguments: Any) -> None:
-    """By vLLM's own utility call, as its HTTP server makes it; a command after it waits for it."""
-    from vllm.v1.engine import EngineCoreRequestType
-
-    utility = (EngineCoreRequestType.UTILITY, (0, 1, method, arguments))
-    engine.core.input_queue.put_nowait(utility)
 
 
 def test_weights_that_somebody_else_woke_are_not_loaded_over(engine: Any, controller: Any) -> None:
@@ -205,14 +197,33 @@ def test_weights_that_somebody_else_gave_up_are_loaded_again(engine: Any, contro
     assert engine.wrapper.calls.count("reload_weights") == 1
 
 
-def test_a_sleep_that_fails_leaves_an_engine_that_serves(engine: Any, controller: Any) -> None:
+@pytest.mark.parametrize("level", [1, 2])
+def test_a_sleep_that_fails_leaves_an_engine_that_serves(
+    engine: Any, controller: Any, level: int
+) -> None:
     engine.wrapper.fails_to_sleep = True
-    answer = slept(controller, Sleep(command=1, level=1))
+    answer = slept(controller, Sleep(command=1, level=level))
     assert answer.outcome == "failed" and "Memory usage increased" in (answer.reason or "")
     assert not engine.core.is_scheduler_paused()
+    assert not engine.wrapper.lacks and engine.wrapper.calls.count("reload_weights") == level - 1
     engine.core.input_queue.put_nowait(request("after", steps=3))
     engine.scheduler.wait_for_steps(3)
     assert engine.error is None
+
+
+def test_a_sleep_that_fails_with_no_way_back_is_a_sleep(engine: Any, controller: Any) -> None:
+    engine.wrapper.fails_to_sleep = engine.wrapper.fails_to_reload = True
+    answer = slept(controller, Sleep(command=1, level=2))
+    assert (answer.outcome, answer.asleep) == ("failed", ("kv_cache",))
+    assert captured(controller, 2, "FULL:2").reason == "the engine sleeps"
+
+
+def test_a_sleep_that_fails_on_one_of_several_ranks_ends_the_engine(engine: Any) -> None:
+    engine.executor.lazygraph.state.ranks *= 2
+    engine.wrapper.fails_to_sleep = True
+    vllms_own(engine, "sleep", 1, "abort")
+    engine.thread.join(10)
+    assert "failed on one of several ranks" in str(engine.error)
 
 
 def test_weights_that_cant_be_loaded_again_can_be_asked_for_again(

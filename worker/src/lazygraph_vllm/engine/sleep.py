@@ -25,6 +25,8 @@ logger = logging.getLogger("vllm.lazygraph")
 # Requests that run end first; new ones wait. Nothing is lost.
 PAUSE = "wait"
 ANSWERS_KEPT = 16
+# What a sleep gives up, as vLLM's executor has it.
+TAGS = frozenset({"weights", "kv_cache"})
 
 
 class Sleeper:
@@ -55,11 +57,19 @@ class Sleeper:
         sleep, wake_up = executor.sleep, executor.wake_up
 
         def noted_sleep(level: int = 1) -> Any:
-            asleep = "weights" in _tags(engine)
-            result = sleep(level)
-            if not asleep:  # else vLLM leaves it at what it did
+            if "weights" not in _tags(engine):  # else vLLM leaves it at what it did
                 self._weights_gone = self._weights_gone or level != 1
-            return result
+            try:
+                return sleep(level)
+            except Exception:
+                # Some of it may be given up. A wake-up brings that back, and needs its tags.
+                executor.sleeping_tags |= TAGS
+                if len(self._state.ranks) > 1:
+                    self._fatal = RuntimeError(
+                        "lazygraph: a sleep failed on one of several ranks, and whoever asks them "
+                        "next would get the others' answers to it; ending the engine"
+                    )
+                raise
 
         def noted_wake_up(tags: list[str] | None = None) -> Any:
             asleep = "weights" in _tags(engine)
@@ -130,11 +140,13 @@ class Sleeper:
         error: BaseException | None,
     ) -> None:
         if error is not None:
-            if not _tags(engine):
-                engine.resume_scheduler()  # what was queued meanwhile is served
             self.look(engine)
             reason = f"vLLM could not sleep: {type(error).__name__}: {error}"
             logger.error("lazygraph: %s", reason, exc_info=error)
+            if not _tags(engine):
+                engine.resume_scheduler()  # what was queued meanwhile is served
+            else:
+                reason = self._roused(engine, self._weights_gone) or reason
             self._answer(key, engine, "failed", reason=reason)
             return
         freed = self._drop_graphs(engine) if message.drop_graphs else 0
@@ -163,9 +175,16 @@ class Sleeper:
         if reason := self._why_not_wake(engine):
             self._answer(key, engine, "refused", reason=reason)
             return
-        gone = self._weights_gone
-        reload = gone if message.reload_weights is None else message.reload_weights
-        began = time.perf_counter()
+        began, reload = time.perf_counter(), message.reload_weights
+        reload = self._weights_gone if reload is None else reload
+        if reason := self._roused(engine, reload):
+            self._answer(key, engine, "failed", reason=reason)
+        else:
+            self._answer(key, engine, "awake", seconds=time.perf_counter() - began)
+
+    def _roused(self, engine: Any, reload: bool) -> str | None:
+        """Wake it, maybe with its weights loaded again; why it couldn't be."""
+        reason, gone = None, self._weights_gone
         try:
             if reload:
                 if "weights" in _tags(engine):
@@ -175,13 +194,10 @@ class Sleeper:
                 engine.wake_up(list(rest))
         except Exception as error:
             self._weights_gone = gone or reload
-            self.look(engine)
             reason = f"vLLM could not wake up: {type(error).__name__}: {error}"
             logger.exception("lazygraph: %s", reason)
-            self._answer(key, engine, "failed", reason=reason)
-            return
         self.look(engine)
-        self._answer(key, engine, "awake", seconds=time.perf_counter() - began)
+        return reason
 
     # -------------------------------------------------------------- why not
 
