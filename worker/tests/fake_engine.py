@@ -90,7 +90,7 @@ class FakeRank:
         )  # fmt: skip
 
     def identify(self) -> dict[str, Any]:
-        return {"gpu": self.gpu, "missing": self.missing}
+        return {"gpu": self.gpu, "chosen": set(), "missing": self.missing}
 
     def step_aside(self) -> None:
         self.aside = True

@@ -42,6 +42,8 @@ EXAMPLES: list[tuple[str, str, Any]] = [
     (options.TRITON, "attention_config.backend", BY_TRITON),
     (options.BACKEND, "attention_config.backend", FLASHINFER),
     (options.BACKEND, "model_config.is_mm_prefix_lm", True),
+    (options.BACKEND, "model_config.dtype", "torch.float32"),
+    (options.BACKEND, "model_config.get_head_size", lambda: 320),
     (options.BACKEND, "model_config.hf_text_config", SimpleNamespace(index_topk=2048)),
     (options.BACKEND, "attention_config.backend_per_kind", {"sliding_window": FLASHINFER}),
     (options.BACKEND, "attention_config.flash_attn_version", 4),

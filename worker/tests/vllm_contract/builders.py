@@ -39,7 +39,7 @@ def make_config(
         get_num_layers=lambda _: PIECES - 1,
         get_vocab_size=lambda: 32,
         get_hidden_size=lambda: HIDDEN,
-        dtype=torch.float32,
+        dtype=torch.bfloat16,
     )
     return SimpleNamespace(
         model_config=model,

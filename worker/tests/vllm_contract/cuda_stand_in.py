@@ -243,7 +243,7 @@ def install(gpu: Gpu, patch: Any) -> None:
         size = gpu.pools.get(tuple(pool), 0)
         return [{"total_size": size, "allocated_size": 0, "segment_pool_id": pool}]
 
-    properties = SimpleNamespace(uuid="5f3c1a52", name="stand-in")
+    properties = SimpleNamespace(uuid="5f3c1a52", name="NVIDIA H200")
     for owner, name, value in (
         (cuda, "synchronize", lambda *_: gpu.note("sync", gpu.capturing is not None)),
         (cuda, "empty_cache", gpu.empty_cache),

@@ -198,6 +198,7 @@ def make_stage(gpu: Any, number: int, mode: str) -> Any:
     config.parallel_config.pipeline_parallel_size = STAGES
     # The stand-in model's layers, of which the last stage has more.
     config.model_config.get_num_layers = lambda _: 2 + number
+    config.model_config.dtype = torch.float32
     runner = make_runner(config)
     requests = config.scheduler_config.max_num_seqs
     runner.model = Stage(config, number, gpu)

@@ -227,6 +227,7 @@ def test_a_model_without_attention_is_no_dense_one(
         ({"attention_backend": "FLASHINFER"}, options.BACKEND),
         ({"attention_config": {"flash_attn_version": 2}}, options.BACKEND),
         ({"hf_overrides": {"index_topk": 2048}}, options.BACKEND),
+        ({"dtype": "float32"}, options.BACKEND),
         ({"mamba_ssm_cache_dtype": "float32"}, options.KV_TYPE),
         ({"compilation_config": {"use_inductor_graph_partition": True}}, options.PARTITION),
         ({"enable_prompt_embeds": True}, options.EMBEDS),
@@ -279,7 +280,7 @@ class Strict:
             raise (AttributeError if name in ABSENT else LookupError)(f"{path}.{name}")
         found = getattr(value, name)
         plain = found is None or isinstance(found, (int, float, str, dict))
-        return found if plain else Strict(found, f"{path}.{name}")
+        return found if plain or callable(found) else Strict(found, f"{path}.{name}")
 
 
 def test_every_field_we_ask_for_exists(configure: Any) -> None:

@@ -33,12 +33,16 @@ def lines() -> Iterator[Any]:
     logger.removeHandler(handler)
 
 
-def started(monkeypatch: pytest.MonkeyPatch, config: Any = None) -> Any:
+def started(monkeypatch: pytest.MonkeyPatch, config: Any = None, runner: Any = None) -> Any:
     """An executor after start-up in idle mode, in a process where our plugin was registered."""
     monkeypatch.setenv("LAZYGRAPH_MODE", "idle")
     plugin.register()
     config = config or make_config()
-    executor = make_executor(config, Wrapper(make_runner(config)))
+    wrapper: Any = Wrapper(runner or make_runner(config))
+    wrapper.determine_available_memory = lambda: 5
+    executor = make_executor(config, wrapper)
+    if hasattr(executor, "determine_available_memory"):
+        executor.determine_available_memory()
     bring_up(executor)
     return executor
 
@@ -152,13 +156,27 @@ def test_another_version_whose_configuration_differs(
     config = make_config()
     runner = make_runner(config)
     del config.kv_transfer_config
-    monkeypatch.setenv("LAZYGRAPH_MODE", "idle")
-    plugin.register()
-    executor = make_executor(config, Wrapper(runner))
-    bring_up(executor)
-    assert_stock(executor)
+    assert_stock(started(monkeypatch, config, runner))
     assert len(lines()) == 1
     assert "configuration is another one" in lines()[0] and "kv_transfer_config" in lines()[0]
+
+
+@pytest.mark.parametrize("allowed", ["0", "1"])
+def test_what_only_a_loaded_model_tells(monkeypatch: pytest.MonkeyPatch, allowed: str) -> None:
+    from vllm.model_executor.models.longcat_flash_ngram import LongcatFlashNgramForCausalLM as Own
+    from vllm.v1.attention.backends.triton_attn import TritonAttentionBackend
+
+    from lazygraph_vllm.rank import calls as rank
+
+    runner = make_runner(config := make_config())
+    layer = SimpleNamespace(get_attn_backend=lambda: TritonAttentionBackend)
+    config.compilation_config.static_forward_context["layer"] = layer
+    runner.model.get_model_state_cls = Own.get_model_state_cls
+    new = {"attention by TRITON_ATTN", "models with a state of their own"}
+    assert rank.identify(Wrapper(runner))["chosen"] == new
+    monkeypatch.setenv("LAZYGRAPH_ALLOW_UNTESTED", allowed)
+    reason = started(monkeypatch, config, runner).lazygraph.state.unsupported
+    assert ("attention by TRITON_ATTN" in str(reason)) is (allowed == "0")
 
 
 @pytest.mark.parametrize(
@@ -176,11 +194,7 @@ def test_a_feature_that_is_not_on_the_list(
     runner = make_runner(config)
     for name, value in change.items():
         setattr(config, name, value)
-    monkeypatch.setenv("LAZYGRAPH_MODE", "idle")
-    plugin.register()
-    executor = make_executor(config, Wrapper(runner))
-    bring_up(executor)
-    assert_stock(executor)
+    assert_stock(started(monkeypatch, config, runner))
     assert len(lines()) == 1 and what in lines()[0]
 
 

@@ -1,9 +1,9 @@
 """What the engine calls on every rank, through vLLM's collective RPC.
 
-Every function takes vLLM's ``WorkerWrapperBase`` first and returns plain data. They run in each
-rank's process, on the thread that runs the model, in the order the engine sends them, on all ranks
-alike: that order is the lockstep our captures rely on. Other processes get them by module and
-name, so each stays in this file (``sizing`` has those for the KV cache's size).
+Every function takes vLLM's ``WorkerWrapperBase`` first and returns plain data. They run on the
+thread that runs the model, in the order the engine sends them, on all ranks alike: that is the
+lockstep our captures rely on. Other processes get them by name, so each stays in this file
+(``sizing`` has those for the KV cache's size).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from ..protocol.messages import Dispatch, RankMemory, StepCount
 from ..rules.dispatch import TableError
 from ..vllm.choose import current
+from ..vllm.options import chosen
 from ..vllm.rank_hooks import let_go, take_over
 from .capture_first import First
 from .descriptors import unsupported
@@ -40,15 +41,16 @@ def _graphs(wrapper: Any) -> RankGraphs:
 
 
 def identify(wrapper: Any) -> dict[str, Any]:
-    """The GPU of this rank, and what its vLLM lacks of our hooks, before anything is changed.
+    """This rank's GPU, what is new of its model, and what its vLLM lacks. Changes nothing.
 
-    Never fails: what can't be read is a reason to leave the engine to vLLM.
+    Never fails: what can't be read leaves the engine to vLLM.
     """
     try:
         import torch
 
-        name = torch.cuda.get_device_properties(_runner(wrapper).device).name
-        return {"gpu": name, "missing": current().missing()}
+        runner = _runner(wrapper)
+        name = torch.cuda.get_device_properties(runner.device).name
+        return {"gpu": name, "chosen": chosen(runner), "missing": current().missing()}
     except Exception as error:
         logger.debug("lazygraph: can't look at this rank", exc_info=True)
         return {"gpu": "", "missing": f"can't read it: {type(error).__name__}: {error}"}

@@ -112,6 +112,19 @@ def untried(config: Any) -> Iterator[str]:
     return (name for name, has in found.items() if has)
 
 
+def chosen(runner: Any) -> set[str]:
+    """What a loaded model has that was neither asked for nor tried: its own, or vLLM's choice."""
+    config = runner.vllm_config
+    layers = config.compilation_config.static_forward_context.values()
+    found = {each.get_attn_backend() for each in layers if hasattr(each, "get_attn_backend")}
+    # Hybrid models have traits of theirs.
+    known = {*BACKENDS, "GDN_ATTN"} | _attention(getattr(config, "attention_config", None))
+    new = {f"attention by {name}" for name in {each.get_name() for each in found} - known}
+    if hasattr(runner.model, "get_model_state_cls"):
+        new.add("models with a state of their own")
+    return new
+
+
 def _attention(attention: Any) -> set[str]:
     """Names of what was chosen, for all layers or some."""
     chosen = [getattr(attention, "backend", None)]
@@ -132,10 +145,14 @@ def _other_attention(attention: Any) -> bool:
 def _needs_other_attention(model: Any) -> bool:
     """Of a model that looks both ways over an image, or at chosen tokens only (DeepSeek-V3.2).
 
-    vLLM then chooses other kernels by itself, after its configuration is made.
+    Or whose numbers or heads FlashAttention 3 doesn't take. vLLM then chooses another by itself.
     """
     chosen = getattr(getattr(model, "hf_text_config", None), "index_topk", None)
-    return bool(getattr(model, "is_mm_prefix_lm", False)) or chosen is not None
+    wide = str(getattr(model, "dtype", None)) == "torch.float32"
+    latent = getattr(model, "use_mla", False)
+    head = 0 if latent else getattr(model, "get_head_size", int)()
+    other = wide or head > 256 or head % 8 > 0 or getattr(model, "is_mm_prefix_lm", False)
+    return bool(other) or chosen is not None
 
 
 def _is_fp8(cache: Any) -> bool:
