@@ -35,6 +35,7 @@ EXAMPLES: list[tuple[str, str, Any]] = [
     (options.ATTENTION_FREE, "model_config.is_attention_free", True),
     (options.DIFFUSION, "model_config.is_diffusion", True),
     (options.EMBEDS, "model_config.enable_prompt_embeds", True),
+    (options.MEDIA, "model_config.multimodal_config", SimpleNamespace(mm_ipc_gpu_memory_gb=0.5)),
     (options.KV_FP8, "cache_config.cache_dtype", "fp8"),
     (options.KV_TYPE, "cache_config.cache_dtype", "fp8_e5m2"),
     (options.KV_TYPE, "cache_config.mamba_cache_dtype", "float32"),

@@ -243,6 +243,20 @@ def test_what_changes_a_graph_is_seen_as_vllm_writes_it(
     assert config_reason(config, __version__, allow_untested=False) is not None
 
 
+@pytest.mark.skipif(AT < (0, 33), reason="nothing was tried on this version")
+@pytest.mark.parametrize(
+    "media",
+    [{"mm_ipc_gpu_memory_gb": 1}, {"media_io_kwargs": {"video": {"backend": "pynvvideocodec"}}}],
+)
+def test_memory_that_servers_decode_media_in_is_not_ours(configure: Any, media: Any) -> None:
+    from vllm.config.multimodal import MultiModalConfig
+
+    config = configure()
+    for given in ({}, media):
+        config.model_config.multimodal_config = MultiModalConfig(**given)
+        assert (options.MEDIA in traits(config)) is bool(given)
+
+
 def test_fp8_by_blocks_is_not_the_fp8_that_was_tried(
     configure: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,7 @@ from .drafts import METHODS_WITH_GRAPHS
 ATTENTION_FREE = "attention-free models"
 DIFFUSION = "diffusion models"
 EMBEDS = "prompt embeddings"
+MEDIA = "media on the GPU"
 KV_FP8 = "a KV cache in fp8"
 KV_TYPE = "a KV cache of another type than the model's"
 TRITON = "attention by Triton"
@@ -32,8 +33,8 @@ PCIE = "FlashInfer's all-reduce over PCIe"
 TWO_STREAMS = "LoRA on two streams"
 SAMPLED = "drafts that are sampled"
 OPTIONS = (
-    *(ATTENTION_FREE, DIFFUSION, EMBEDS, KV_FP8, KV_TYPE, TRITON, BACKEND, KERNELS, BLOCKS),
-    *(PARTITION, ROUTED, SYMMETRIC, PCIE, TWO_STREAMS, SAMPLED),
+    *(ATTENTION_FREE, DIFFUSION, EMBEDS, MEDIA, KV_FP8, KV_TYPE, TRITON, BACKEND, KERNELS),
+    *(BLOCKS, PARTITION, ROUTED, SYMMETRIC, PCIE, TWO_STREAMS, SAMPLED),
 )
 
 # Types of a KV cache that attention reads as the model's own.
@@ -85,6 +86,8 @@ def untried(config: Any) -> Iterator[str]:
         DIFFUSION: getattr(model, "is_diffusion", False),
         # The graph then reads embeddings, in the place of tokens.
         EMBEDS: getattr(model, "enable_prompt_embeds", False),
+        # Its memory only looks free.
+        MEDIA: _decodes_media(getattr(model, "multimodal_config", None)),
         KV_FP8: _is_fp8(cache),
         KV_TYPE: _other_types(cache) or _is_given(drafts, "kv_cache_dtype", PLAIN_TYPES),
         TRITON: _is_triton(attention),
@@ -123,6 +126,11 @@ def chosen(runner: Any) -> set[str]:
     if hasattr(runner.model, "get_model_state_cls"):
         new.add("models with a state of their own")
     return new
+
+
+def _decodes_media(media: Any) -> bool:
+    on_gpu = getattr(media, "use_gpu_video_backend", bool)()
+    return bool(on_gpu or getattr(media, "mm_ipc_gpu_memory_gb", 0))
 
 
 def _attention(attention: Any) -> set[str]:
