@@ -50,8 +50,7 @@ EXAMPLES: dict[str, tuple[str, Any]] = {
         "speculative_config",
         SimpleNamespace(method="ngram", enable_adaptive_verification=True),
     ),
-    "speculative decoding with a number of tokens that depends on the batch, or parallel "
-    "drafting": (
+    "speculative decoding with a number of tokens by the batch, or parallel drafting": (
         "speculative_config",
         SimpleNamespace(method="ngram", num_speculative_tokens_per_batch_size=[(1, 8, 3)]),
     ),
@@ -92,10 +91,10 @@ EXAMPLES: dict[str, tuple[str, Any]] = {
         "compilation_config.pass_config",
         SimpleNamespace(enable_sp=True),
     ),
-    "other compilation modes than 3 without breakable CUDA graphs": ("compilation_config.mode", 0),
+    "other compilation modes than 3 without breakable graphs": ("compilation_config.mode", 0),
 }
-# What only a rank can tell: a test with vLLM's own classes holds it to that.
-ON_A_RANK = ("models that keep CUDA graphs of their own inside",)
+# What the configuration doesn't tell: tests with vLLM's own classes hold it to that.
+ON_A_RANK = ("models with CUDA graphs inside", "vllm snapshot")
 # What only goes wrong together with it.
 WITH = {what: ("model_config.enable_sleep_mode", True) for what in EXAMPLES if "sleep" in what}
 WITH |= {

@@ -377,7 +377,7 @@ def test_graphs_inside_of_a_model_are_left_to_vllm() -> None:
 
     runner = bed.make_runner(bed.make_config())
     state, runner.model_state = runner.model_state, State()
-    assert "CUDA graphs of their own inside" in str(unsupported(runner))
+    assert "models with CUDA graphs inside" in str(unsupported(runner))
     runner.model_state = state
     assert unsupported(runner) is None
 

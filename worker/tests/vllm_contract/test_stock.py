@@ -136,6 +136,13 @@ def test_without_a_hook_of_a_ranks_modules(monkeypatch: pytest.MonkeyPatch, line
     ]
 
 
+def test_an_engine_for_a_snapshot(monkeypatch: pytest.MonkeyPatch, lines: Any) -> None:
+    """vLLM dumps its processes, and none that is connected to another."""
+    monkeypatch.setattr("sys.argv", ["/lib/vllm/snapshot/server.py", "--ready-file", "x"])
+    assert not hasattr(started(monkeypatch), "lazygraph")
+    assert lines() == ["lazygraph: running as stock: not supported: vllm snapshot"]
+
+
 def test_another_version(monkeypatch: pytest.MonkeyPatch, lines: Any) -> None:
     import vllm.version
 

@@ -33,7 +33,7 @@ def in_use(manager: Any) -> bool:
 def missing(runner: Any) -> str | None:
     """Why this runner's breakable graphs can't be captured by need; ``None`` if they can."""
     if has_graphs_inside(runner):
-        return "not supported: models that keep CUDA graphs of their own inside"
+        return "not supported: models with CUDA graphs inside"
     if not in_use(runner.cudagraph_manager):
         return None
     if not hasattr(runner.cudagraph_manager, "breakable_cg_runner"):

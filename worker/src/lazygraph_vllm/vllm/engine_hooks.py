@@ -22,6 +22,8 @@ logger = logging.getLogger("vllm.lazygraph")
 
 EXECUTOR_MODULE = "vllm.v1.executor.abstract"
 CORE_MODULE = "vllm.v1.engine.core"
+# What ``vllm snapshot create`` starts, as ``sys.argv`` has it in all of its processes.
+SNAPSHOT = "vllm/snapshot/server.py"
 CORE_HOOKS = (
     "run_busy_loop",
     "_handle_client_request",
@@ -102,7 +104,11 @@ def _patch_executor(module: ModuleType, settings: Settings) -> None:
 
 
 def _make_agent(settings: Settings, vllm_config: Any, missing: str | None) -> Any:
-    """The engine's agent; ``None`` if even looking at this vLLM's configuration fails."""
+    """The engine's agent; ``None`` where there must be none, or it can't read the configuration."""
+    if "".join(sys.argv[:1]).endswith(SNAPSHOT):
+        # Its images hold no connection to outside, and one of a link would end their making.
+        logger.warning("lazygraph: running as stock: not supported: vllm snapshot")
+        return None
     from vllm.version import __version__ as vllm_version
 
     from ..engine.agent import Agent

@@ -66,7 +66,7 @@ ALWAYS_STOCK = (
     "speculative decoding by other methods than n-gram, EAGLE, EAGLE3, MTP with one module and "
     "draft models",
     "adaptive verification",
-    "speculative decoding with a number of tokens that depends on the batch, or parallel drafting",
+    "speculative decoding with a number of tokens by the batch, or parallel drafting",
     "speculative decoding with LoRA, sleep mode or watermarks, on hybrid or multimodal models",
     "LoRA on other models than dense ones, by the number of adapters, or fully sharded",
     "LoRA with sleep mode",
@@ -81,11 +81,12 @@ ALWAYS_STOCK = (
     "fast prefill",
     "--jit-monitor-mode error",
     "in-process engines",
+    "vllm snapshot",
     "breakable CUDA graphs with LoRA or speculative decoding",
     "pipeline parallelism with LoRA, speculative decoding, sleep mode, breakable CUDA graphs or "
     "sequence parallelism, on hybrid or multimodal models",
-    "models that keep CUDA graphs of their own inside",
-    "other compilation modes than 3 without breakable CUDA graphs",
+    "models with CUDA graphs inside",
+    "other compilation modes than 3 without breakable graphs",
 )
 
 
