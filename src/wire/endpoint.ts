@@ -162,8 +162,8 @@ const FREE_LOOKS_MAX = 200;
 const FREE_LOOK_MS = 5;
 
 /**
- * Resolves once a closed endpoint can be bound again, or after a second in any case. libzmq lets go
- * of an address in the background; a socket file that it unlinks late may be its successor's.
+ * Resolves once a closed endpoint can be bound again, or after a second in any case: libzmq lets go
+ * of an address in the background.
  */
 export async function waitUntilFree(endpoint: string): Promise<void> {
   for (let look = 0; look < FREE_LOOKS_MAX; look += 1) {
@@ -173,7 +173,8 @@ export async function waitUntilFree(endpoint: string): Promise<void> {
 }
 
 async function isFree(endpoint: string): Promise<boolean> {
-  if (endpoint.startsWith("ipc://")) return (await socketFileOf(endpoint)) === undefined;
+  // Its file stays: libzmq leaves it there.
+  if (endpoint.startsWith("ipc://")) return !(await isIpcServed(endpoint));
   const [, host, port] = /^tcp:\/\/\[?([^\]]+?)\]?:(\d+)$/.exec(endpoint) ?? [];
   if (host === undefined) return true;
   return new Promise((resolve) => {

@@ -14,6 +14,7 @@ import {
   isLoopback,
   removeSocketFile,
   socketFileOf,
+  waitUntilFree,
 } from "../../src/wire/endpoint.ts";
 import { openRouter, type RouterLink } from "../../src/wire/router.ts";
 import { FakeEngine } from "../helpers/fake-engine.ts";
@@ -66,11 +67,16 @@ describe("a socket file", () => {
     expect(await readFile(path, "utf8")).toBe("{}");
   });
 
-  test("is gone once its link is closed", async () => {
+  test("is gone once its link is closed, which waits for nothing else", async () => {
     const path = join(await mkdtemp(join(tmpdir(), "lazygraph-")), "x.sock");
     const { link } = await listen(undefined, `ipc://${path}`);
     expect((await stat(path)).isSocket()).toBe(true);
-    await link.close();
+    const taken = createServer().listen(`${path}.taken`);
+    await once(taken, "listening");
+    // Where somebody goes on listening all looks are taken.
+    const late = waitUntilFree(`ipc://${path}.taken`).then(() => "late");
+    expect(await Promise.race([late, link.close().then(() => "closed")])).toBe("closed");
+    taken.close();
     await expect(stat(path)).rejects.toThrow("ENOENT");
   });
 
