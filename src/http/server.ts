@@ -80,6 +80,11 @@ export interface HttpDenied {
   readonly remote: string;
 }
 
+/** @throws OptionError for options that are unknown or of the wrong type */
+export function checkHttpOptions(options: HttpOptions): void {
+  checkOptions(options, RULES);
+}
+
 /**
  * A server around a controller; the caller listens and closes.
  *
@@ -88,7 +93,7 @@ export interface HttpDenied {
  */
 export function createHttpServer(controller: Controller, options: HttpOptions = {}): Server {
   checkOption("controller", controller, withMethods("a controller", ["engines"]));
-  checkOptions(options, RULES);
+  checkHttpOptions(options);
   const { tls } = options;
   const onRequest = (request: IncomingMessage, response: ServerResponse): void => {
     answer(controller, request, options).then(

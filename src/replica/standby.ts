@@ -11,19 +11,27 @@
  */
 
 import type { Server } from "node:http";
-import { callback, checkOptions, type OptionRules, rule } from "../base/check-options.ts";
+import {
+  callback,
+  checkOption,
+  checkOptions,
+  type OptionRules,
+  rule,
+  textRule,
+} from "../base/check-options.ts";
 import { codeOf, LazygraphError, OptionError } from "../base/errors.ts";
 import { listenServer } from "../base/listen-error.ts";
 import { number, object, whole } from "../base/schema.ts";
 import type { Announcement } from "../controller/call-options.ts";
 import { type Controller, createController } from "../controller/controller.ts";
-import type { ControllerOptions } from "../controller/options.ts";
+import { type ControllerOptions, resolveOptions } from "../controller/options.ts";
 import { endOfWait, type WaitOptions } from "../controller/waiters.ts";
 import type { EngineSnapshot } from "../engine/snapshot.ts";
 import { PROCESS } from "../http/probes.ts";
-import { createHttpServer, type HttpOptions } from "../http/server.ts";
+import { checkHttpOptions, createHttpServer, type HttpOptions } from "../http/server.ts";
 import { type ControllerClient, connectController } from "./client.ts";
 import { baseUrl, call } from "./http-calls.ts";
+import { Problems } from "./problems.ts";
 import type { ControllerView } from "./view.ts";
 
 export interface StandbyOptions {
@@ -52,8 +60,9 @@ export interface StandbyOptions {
   /** Called whenever engines may have changed, and when this replica leads or follows anew. */
   readonly onChange?: () => void;
   /**
-   * Called when its controller can't be opened, which is tried again, when that one's HTTP side can't
-   * take a connection, and when the peer that it follows refuses it. @default a process warning
+   * Called when its controller can't be opened, once a reason while it is tried again, when that
+   * one's HTTP side can't take a connection, and when the peer that it follows refuses it.
+   * @default a process warning
    */
   readonly onProblem?: (error: unknown) => void;
 }
@@ -91,6 +100,13 @@ export function createStandby(options: StandbyOptions): Standby {
     if (options[name] !== undefined) continue;
     throw new OptionError(name, `Expected ${name} to be given, got nothing.`);
   }
+  // A mistake in what only a takeover uses would be found when it is needed.
+  resolveOptions(options.controller);
+  const { host, port, ...served } = options.http;
+  // Without one the system listens at every address.
+  checkOption("http.host", host, textRule("a host name or address"));
+  checkOption("http.port", port, whole(0, 65_535));
+  checkHttpOptions(served);
   return new Replica(options);
 }
 
@@ -108,6 +124,7 @@ class Replica implements Standby {
   #own: { readonly controller: Controller; readonly server: Server } | undefined;
   #seenAtMs: number;
   readonly #waiting = new Set<() => void>();
+  readonly #problems = new Problems((error) => this.#problem(error));
   readonly #running: Promise<void>;
   readonly #onAbort = (): void => void this.close();
   #wake: () => void = () => undefined;
@@ -138,7 +155,10 @@ class Replica implements Standby {
 
   async #run(): Promise<void> {
     while (!this.#closing.signal.aborted) {
-      await this.#turn().catch((error: unknown) => this.#problem(error));
+      await this.#turn().then(
+        () => this.#problems.went("look"),
+        (error: unknown) => this.#problems.failed("look", error),
+      );
       if (this.#closing.signal.aborted) return;
       await new Promise<void>((resolve) => {
         const timer = setTimeout(resolve, this.#pauseMs());
