@@ -1,10 +1,10 @@
 /**
  * Five hundred streams under way when the example gateway is told to stop, installed and started as
- * people start it: by `npm start`, through npm and its shell, and as process 1 of a container's own
- * process namespace, as an image has it.
+ * people start it: by `npm start`, through npm and its shell, and as process 1 of a namespace, as
+ * in an image.
  *
- * Hypothesis: none is cut off, and the gateway ends with 0. Refuted by a stream without its last
- * event, or another exit code. Exit code 1 then.
+ * Hypothesis: none is cut off; the gateway ends with 0. Refuted by a stream without its last
+ * event or another exit code: exit code 1.
  *
  *   npm run bench:drain        prints the counts, writes bench/results/drain.json
  */
@@ -16,10 +16,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { startSimulatedServer } from "../src/testing.ts";
+import { begun } from "../test/gateway/streams.ts";
 import { linkPacked, ROOT } from "../test/package/packed.ts";
 
 const STREAMS = 500;
-const TOKENS = 60;
 const DRAIN_SECONDS = 90;
 const NODE = [process.execPath, "--import", "tsx", "src/main.ts"] as const;
 
@@ -47,25 +47,6 @@ async function processOne({ pid = 0 }: ChildProcess): Promise<number> {
   return Number(child);
 }
 
-/** "whole" once a stream has ended with its last event; what it came to otherwise. */
-async function read(url: string, model: string, onFirst: () => void): Promise<string> {
-  const response = await fetch(`${url}/v1/completions`, {
-    method: "POST",
-    headers: { "content-type": "application/json" },
-    body: JSON.stringify({ model, prompt: "x", max_tokens: TOKENS, stream: true }),
-  });
-  let text = "";
-  try {
-    for await (const chunk of response.body ?? []) {
-      if (text === "") onFirst();
-      text += Buffer.from(chunk as Uint8Array).toString();
-    }
-  } catch (error) {
-    return `cut off: ${error}`;
-  }
-  return text.trimEnd().endsWith("data: [DONE]") ? "whole" : `ended with ${text.slice(-80)}`;
-}
-
 async function drain({ name, command, target }: Way, folder: string) {
   const engine = await startSimulatedServer({ speed: 1, requestsMax: STREAMS });
   await engine.ready;
@@ -85,20 +66,9 @@ async function drain({ name, command, target }: Way, folder: string) {
     if (url !== undefined) break;
   }
   if (url === undefined) throw new Error(`Expected ${name} to say where it listens.`);
-  const own = url;
   child.stdout.resume();
-  while (!(await fetch(`${own}/readyz`)).ok) await new Promise((done) => setTimeout(done, 20));
-  let started = 0;
-  let allStarted: () => void = () => undefined;
-  const everyStream = new Promise<void>((resolve) => {
-    allStarted = resolve;
-  });
-  const streams = Array.from({ length: STREAMS }, () =>
-    read(own, engine.model, () => {
-      if (++started === STREAMS) allStarted();
-    }),
-  );
-  await everyStream;
+  while (!(await fetch(`${url}/readyz`)).ok) await new Promise((done) => setTimeout(done, 20));
+  const streams = await begun(url, engine.model, STREAMS);
   const ended = once(child, "close");
   const toldAt = performance.now();
   process.kill(await target(child), "SIGTERM");

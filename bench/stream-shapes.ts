@@ -6,10 +6,8 @@
  *   npm run bench:stream-shapes        prints the counts, writes bench/results/stream-shapes.json.gz
  */
 
-import { once } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
-import { createServer, type Server } from "node:http";
-import type { AddressInfo } from "node:net";
+import { createServer } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -21,7 +19,7 @@ import { ServerAddress } from "../src/measure/server-address.ts";
 import { createRecordingProxy } from "../src/record/proxy.ts";
 import { createTraceRecorder } from "../src/record/recorder.ts";
 import { readTrace } from "../src/trace/trace.ts";
-import { PacedShape } from "../test/measure/paced.ts";
+import { listen, PacedShape } from "../test/measure/paced.ts";
 import type { Shape } from "../test/measure/shape.ts";
 import { SHAPES } from "../test/measure/shapes.ts";
 import { writeResult } from "./lib/result-file.ts";
@@ -43,13 +41,7 @@ const engine = createServer((request, response) => {
   if (request.url === "/health") response.end();
   else paced.listener(request, response);
 });
-const engineUrl = await listening(engine);
-
-async function listening(server: Server): Promise<URL> {
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  return new URL(`http://127.0.0.1:${(server.address() as AddressInfo).port}`);
-}
+const engineUrl = await listen(engine);
 
 /** What a client reads does not matter here, and some of it breaks off. */
 async function post(url: URL): Promise<void> {
@@ -73,7 +65,7 @@ async function byRecord(): Promise<Omit<Seen, "firstAtMs">> {
   const file = join(folder, `${recordings++}.csv`);
   const recorder = await createTraceRecorder({ file });
   const proxy = createRecordingProxy(new ServerAddress(engineUrl), recorder);
-  await post(await listening(proxy));
+  await post(await listen(proxy));
   const { reasons } = await recorder.close();
   proxy.closeAllConnections();
   proxy.close();
@@ -92,7 +84,7 @@ const gateway = new Gateway({
   ...{ holdMax: 512, holdBytes: 64 << 20, holdSeconds: 20, firstByteSeconds: 20 },
   ...{ engines: new Map([["a", new ServerAddress(engineUrl)]]), controller, registry },
 });
-const gatewayUrl = await listening(gateway.server);
+const gatewayUrl = await listen(gateway.server);
 
 async function byGateway(): Promise<Seen> {
   registry.resetMetrics();

@@ -7,7 +7,7 @@ test("what the long answers cost more, by their tokens", () => {
   expect(microsOf(STEADY, 100_000)).toEqual({ value: 20, low: 20, high: 20 });
 });
 
-test("a round that was disturbed doesn't move the median, but the interval", () => {
+test("a disturbed round moves the interval, not the median", () => {
   const disturbed = { shortSeconds: [1, 1, 1], longSeconds: [3, 9, 3] };
   const { value, low, high } = microsOf(disturbed, 100_000);
   expect(value).toBeCloseTo(20);
@@ -16,7 +16,7 @@ test("a round that was disturbed doesn't move the median, but the interval", () 
 });
 
 test("a ratio takes both clients' rounds as they were run", () => {
-  // Every round is half the other's, whatever the machine did in it.
+  // Every round is half the other's.
   const slow = { shortSeconds: [1, 2, 4], longSeconds: [3, 6, 12] };
   const half = { shortSeconds: [0.5, 1, 2], longSeconds: [1.5, 3, 6] };
   const { value, low, high } = ratioOf(half, slow);

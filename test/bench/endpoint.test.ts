@@ -1,13 +1,12 @@
 import { execFileSync } from "node:child_process";
-import { once } from "node:events";
 import { readFile } from "node:fs/promises";
 import { createServer } from "node:https";
-import type { AddressInfo } from "node:net";
 import { join } from "node:path";
-import { expect, onTestFinished, test } from "vitest";
+import { expect, test } from "vitest";
 import { requireServer } from "../../src/bench/endpoint.ts";
 import { ServerAddress } from "../../src/measure/server-address.ts";
 import { temporaryFolder } from "../cli/helpers/folder.ts";
+import { listening } from "../helpers/listening.ts";
 import { serve } from "./helpers/server.ts";
 
 const required = (url: string): Promise<void> =>
@@ -30,18 +29,10 @@ test("a certificate that nobody here knows: the sentence names the variable", as
     stdio: "ignore",
   });
   const pem = { key: await readFile(key), cert: await readFile(cert) };
-  const server = createServer(pem, (_, response) => response.end()).listen(0, "127.0.0.1");
-  onTestFinished(() => {
-    server.close();
-    server.closeAllConnections();
-  });
-  await once(server, "listening");
-  const { port } = server.address() as AddressInfo;
-  await expect(required(`https://127.0.0.1:${port}`)).rejects.toThrow(
+  const plain = await listening(createServer(pem, (_, response) => response.end()));
+  await expect(required(plain.replace("http:", "https:"))).rejects.toThrow(
     /SELF_SIGNED_CERT: name the certificate of its authority by the variable NODE_EXTRA_CA_CERTS\.$/,
   );
   // What listens for TLS answers plain HTTP with an alert, or closes.
-  await expect(required(`http://127.0.0.1:${port}`)).rejects.toThrow(
-    /: it may want https:\/\/ in its URL\.$/,
-  );
+  await expect(required(plain)).rejects.toThrow(/: it may want https:\/\/ in its URL\.$/);
 });

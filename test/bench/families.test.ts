@@ -1,13 +1,12 @@
 /** bench/gpu/families.sh against stand-ins: what is run, kept, left and summed up. */
 
 import { spawn } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { beforeEach, describe, expect, test } from "vitest";
 import type { StartResult } from "../../bench/gpu/lib/family-result.ts";
 import type { CompilationRecord } from "../../src/bench/samples.ts";
-import { REMOVED } from "../helpers/removal.ts";
+import { temporaryFolder } from "../cli/helpers/folder.ts";
 
 const root = new URL("../../", import.meta.url).pathname;
 const fake = `python3 ${join(root, "worker/tests/fake_stream_serve.py")}`;
@@ -21,12 +20,10 @@ const FAMILY = {
 };
 let folder: string;
 
-beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), "lazygraph-families-"));
+beforeEach(async () => {
+  folder = await temporaryFolder();
   writeFileSync(join(folder, "spec.json"), JSON.stringify({ families: [FAMILY] }));
 });
-
-afterEach(() => rmSync(folder, REMOVED));
 
 interface Ended {
   readonly code: number | null;

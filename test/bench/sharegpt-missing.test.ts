@@ -1,10 +1,10 @@
 import { execFile } from "node:child_process";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { expect, onTestFinished, test } from "vitest";
+import { expect, test } from "vitest";
+import { temporaryFolder } from "../cli/helpers/folder.ts";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 
@@ -40,9 +40,7 @@ async function read(file: string, ...more: string[]): Promise<unknown> {
 }
 
 test("without the tokenizer a ShareGPT file is refused with what to install", async () => {
-  const folder = await mkdtemp(join(tmpdir(), "sharegpt-"));
-  onTestFinished(() => rm(folder, { recursive: true }));
-  const file = join(folder, "one.json");
+  const file = join(await temporaryFolder(), "one.json");
   const turns = ["What does a graph of one size cost?", "Twenty milliseconds, once."];
   const conversations = turns.map((value, i) => ({ from: i === 0 ? "human" : "gpt", value }));
   await writeFile(file, JSON.stringify([{ conversations }]));

@@ -13,7 +13,7 @@ import {
   runCalibrate,
   watchEngines,
 } from "../../src/cli/calibrate.ts";
-import { type Controller, createController } from "../../src/controller/controller.ts";
+import type { Controller } from "../../src/controller/controller.ts";
 import { publish } from "../../src/engine/events.ts";
 import { ServerAddress } from "../../src/measure/server-address.ts";
 import { parseProfile } from "../../src/profile/load.ts";
@@ -23,6 +23,8 @@ import { finish, lazygraph } from "../cli/helpers/command.ts";
 import { temporaryFolder } from "../cli/helpers/folder.ts";
 import { SIMULATED_ENGINE } from "../helpers/built.ts";
 import { FakeClock } from "../helpers/fake-clock.ts";
+import { startController } from "../helpers/joined.ts";
+import { listening } from "../helpers/listening.ts";
 import { tinyDocument } from "../sim/helpers.ts";
 
 /** Milliseconds instead of seconds, so that a calibration of it takes some. */
@@ -85,8 +87,7 @@ const options = (more: Partial<CalibrationOptions> & Pick<CalibrationOptions, "c
 async function rig(more: Partial<Parameters<typeof startSimulatedEngine>[0]> = {}) {
   const control = new CalibrationControl();
   const policy = () => control.policy;
-  const controller = createController({ mode: "lazy", plan: false, policy });
-  await controller.start();
+  const controller = await startController({ mode: "lazy", plan: false, policy });
   const { endpoint } = controller;
   const profile = await profileFile();
   const engine = await startSimulatedEngine({ endpoint, profile, handshakeMs: 60_000, ...more });
@@ -174,20 +175,15 @@ describe("a calibration", () => {
   ] as const)("of %s ends in one sentence", async ([, status, sentence]) => {
     const answer = '{"data":[{"id":"tiny"}],"choices":[{"text":"a","finish_reason":"stop"}]}';
     const server = createServer((_, response) => response.writeHead(status ?? 200).end(answer));
-    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-    const { port } = server.address() as AddressInfo;
+    const url = new URL(await listening(server));
     if (status === undefined) await new Promise((resolve) => server.close(resolve));
-    try {
-      await using engine = await rig();
-      const { controller, control } = engine;
-      const server = new ServerAddress(new URL(`http://127.0.0.1:${port}/`));
-      await expect(calibrate(options({ controller, control, server }))).rejects.toMatchObject({
-        code: "ERR_LAZYGRAPH_CALIBRATE",
-        message: expect.stringMatching(sentence),
-      });
-    } finally {
-      server.close();
-    }
+    await using engine = await rig();
+    const { controller, control } = engine;
+    const its = options({ controller, control, server: new ServerAddress(url) });
+    await expect(calibrate(its)).rejects.toMatchObject({
+      code: "ERR_LAZYGRAPH_CALIBRATE",
+      message: expect.stringMatching(sentence),
+    });
   });
 
   test("of graphs that no profile can hold ends at once", async () => {

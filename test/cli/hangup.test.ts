@@ -8,14 +8,14 @@ const PLAIN: ProcessFacts = {
 };
 
 test.for<[string, Partial<ProcessFacts>, boolean]>([
-  ["a plain start", {}, false],
-  ["no /proc and no shell", { startedAs: undefined, parentStatus: "", stdinInfo: "" }, false],
-  ["a parent that ignores it", { parentStatus: "SigIgn:\t0000000000001001\n" }, true],
-  ["a parent that catches it", { parentStatus: "SigCgt:\t0000000000000001\n" }, false],
-  ["nohup by name", { startedAs: "/usr/bin/nohup" }, true],
-  ["another program's name", { startedAs: "/opt/nohup/bin/node" }, false],
-  ["stdin from /dev/null", { stdinInfo: "flags:\t0100000\n" }, false],
-  ["stdin that nohup has replaced", { stdinInfo: "flags:\t0100001\n" }, true],
+  ["plain", {}, false],
+  ["no /proc or shell", { startedAs: undefined, parentStatus: "", stdinInfo: "" }, false],
+  ["its parent ignores it", { parentStatus: "SigIgn:\t0000000000001001\n" }, true],
+  ["its parent catches it", { parentStatus: "SigCgt:\t0000000000000001\n" }, false],
+  ["nohup itself", { startedAs: "/usr/bin/nohup" }, true],
+  ["another's name", { startedAs: "/opt/nohup/bin/node" }, false],
+  ["stdin /dev/null", { stdinInfo: "flags:\t0100000\n" }, false],
+  ["nohup's stdin", { stdinInfo: "flags:\t0100001\n" }, true],
 ])("%s", ([, facts, ignored]) => {
   expect(isHangupIgnored({ ...PLAIN, ...facts })).toBe(ignored);
 });

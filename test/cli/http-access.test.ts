@@ -10,6 +10,7 @@ import { describe, expect, onTestFinished, test } from "vitest";
 import type { Controller } from "../../src/controller/controller.ts";
 import { refusalOf, tokenFault } from "../../src/http/access.ts";
 import { createHttpServer } from "../../src/http/server.ts";
+import { listening } from "../helpers/listening.ts";
 import { finish, lazygraph } from "./helpers/command.ts";
 import { temporaryFolder } from "./helpers/folder.ts";
 
@@ -264,15 +265,9 @@ describe("connections that others hold", () => {
 
   test("one that takes nothing of its answers is closed in time", async () => {
     const controller = { engines: () => [{ engine: "x".repeat(64 << 20) }] };
-    const server = createHttpServer(controller as unknown as Controller).listen(0, "127.0.0.1");
-    onTestFinished(() => {
-      server.close();
-      server.closeAllConnections();
-    });
-    await once(server, "listening");
+    const server = createHttpServer(controller as unknown as Controller);
     const accepted = once(server, "connection");
-    const { port } = server.address() as AddressInfo;
-    const [deaf] = await connections(`http://127.0.0.1:${port}`, 1);
+    const [deaf] = await connections(await listening(server), 1);
     const [theirs] = (await accepted) as [Socket];
     // The second answer meets other timers of Node's than the first.
     deaf?.write("GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n");

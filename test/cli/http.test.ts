@@ -2,7 +2,6 @@ import { createHash } from "node:crypto";
 import { once } from "node:events";
 import { readFile } from "node:fs/promises";
 import { get } from "node:http";
-import type { AddressInfo } from "node:net";
 import { text } from "node:stream/consumers";
 import { beforeEach, describe, expect, onTestFinished, test, vi } from "vitest";
 import { LazygraphError } from "../../src/base/errors.ts";
@@ -12,6 +11,7 @@ import type { Controller } from "../../src/controller/controller.ts";
 import type { EngineSnapshot } from "../../src/engine/snapshot.ts";
 import { listOf } from "../../src/http/listing.ts";
 import { createHttpServer } from "../../src/http/server.ts";
+import { listening } from "../helpers/listening.ts";
 
 const SESSION = "0123456789abcdef";
 /** What is told of it: the first 16 digits of its SHA-256, with a text before it. */
@@ -47,13 +47,7 @@ beforeEach(async () => {
   const stub = stubController();
   calls = stub.calls;
   controller = stub.controller;
-  const server = createHttpServer(stub.controller).listen(0, "127.0.0.1");
-  onTestFinished(() => {
-    server.close();
-    server.closeAllConnections();
-  });
-  await once(server, "listening");
-  url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  url = await listening(createHttpServer(stub.controller));
 });
 
 const ENGINE = "/v1/engines/gpu-0%2Fllama";

@@ -34,7 +34,7 @@ describe("what parses", () => {
     expect([...options.flags]).toEqual(["json", "help"]);
   });
 
-  test("a value that starts with a dash needs the equals sign", () => {
+  test("a value that begins with a dash needs an equals sign", () => {
     expect(parse("--engine=--odd").strings.get("engine")).toBe("--odd");
   });
 
@@ -42,7 +42,7 @@ describe("what parses", () => {
     expect(engineNameOption(parse("--engine", name))).toBe(name);
   });
 
-  test("an address that others may reach, when asked for by name or with a token", () => {
+  test("an address for others, when asked for or with a token", () => {
     const address = { host: "0.0.0.0", port: 80 };
     const side = httpSide(parse("--http", "0.0.0.0:80", "--http-unsafe"), {});
     expect(side).toMatchObject({ address, unsafe: true, tokenForReads: false });
@@ -139,7 +139,7 @@ test.for([
   expect(thrownBy(() => httpSide(parse(...argv), {})).message).toContain(sentence);
 });
 
-test("a very long argument doesn't flood the terminal", () => {
+test("a long argument is cut short", () => {
   expect(thrownBy(() => parse("x".repeat(10_000))).message.length).toBeLessThan(200);
 });
 

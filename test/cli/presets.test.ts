@@ -1,4 +1,4 @@
-/** Presets: what each sets, and that each of it gives way to what the user said. */
+/** Presets: what each sets, unless the user said otherwise. */
 
 import { readFileSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
@@ -43,7 +43,7 @@ test.for([
   expect(sentence).toContain(`yours is in the place of ${left}.`);
 });
 
-test("vLLM's file of options is yours too, and a shell's script takes nothing behind it", async () => {
+test("vLLM's file of options is yours too; a shell's script takes nothing behind it", async () => {
   const file = join(await temporaryFolder(), "vllm.yaml");
   await writeFile(file, "stream_interval: 2\n");
   const configured = preset("--preset throughput", [...COMMAND, "--config", file]);
@@ -61,7 +61,7 @@ test("vLLM's file of options is yours too, and a shell's script takes nothing be
   expect(own.sentence).toContain("yours is in the place of vLLM's --stream-interval 8.");
 });
 
-test("what all of a preset gives way to leaves nothing to set", () => {
+test("a preset that gives way in all sets nothing", () => {
   const { strings, sentence } = preset("--preset lowest-latency --mode lazy");
   expect(strings["mode"]).toBe("lazy");
   expect(sentence).toBe(
@@ -69,7 +69,7 @@ test("what all of a preset gives way to leaves nothing to set", () => {
   );
 });
 
-test("a controller without a command of its own leaves vLLM's to the engines", () => {
+test("a controller without a command leaves vLLM's to the engines", () => {
   const given = parseOptions(["--preset", "throughput"], SERVE_OPTIONS);
   expect(withControllerPreset(given, {}).sentence).toBe(
     "Preset throughput sets --mode eager; " +
@@ -79,7 +79,7 @@ test("a controller without a command of its own leaves vLLM's to the engines", (
   expect(withControllerPreset(other, {}).sentence).not.toContain("engines");
 });
 
-test("every preset has options that the commands know, and its figures in the documents", () => {
+test("every preset has options that commands know, and figures in the documents", () => {
   const docs = readFileSync(new URL("../../docs/configuration.md", import.meta.url), "utf8");
   const section = docs.split("## Presets")[1]?.split("\n## ")[0] ?? "";
   for (const [name, { ours, vllm }] of Object.entries(PRESETS)) {
@@ -106,7 +106,7 @@ test("run and serve take one, from a file too, and print what it set", async () 
   expect(wrong).toMatchObject({ code: 2, stderr: expect.stringContaining("throughput, got") });
 });
 
-test("with LAZYGRAPH_DISABLE the command is what was typed", async () => {
+test("LAZYGRAPH_DISABLE leaves it as typed", async () => {
   const script = "console.log(process.argv.slice(1).join(' '))";
   const words = ["run", "--preset", "throughput", "--", process.execPath, "-e", script, "--", "x"];
   const { stdout } = await finish(words, { LAZYGRAPH_DISABLE: "1" });

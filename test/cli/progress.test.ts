@@ -1,10 +1,10 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { createLog } from "../../src/cli/log.ts";
 import { type Following, followEngines } from "../../src/cli/progress.ts";
-import { type Controller, createController } from "../../src/controller/controller.ts";
+import type { Controller } from "../../src/controller/controller.ts";
 import { publish } from "../../src/engine/events.ts";
 import type { EngineSnapshot } from "../../src/engine/snapshot.ts";
-import { FakeEngine } from "../helpers/fake-engine.ts";
+import { joinEngine, startController } from "../helpers/joined.ts";
 
 const BASE = { engine: "gpu-0", session: "s", atUnixMs: 0 };
 const SNAPSHOT = {
@@ -274,12 +274,10 @@ test("a new process of a name that was told before is told by itself at the end"
 });
 
 test("no picture of all engines is taken for one that settles", async () => {
-  await using controller = createController({ mode: "eager", plan: false });
-  await controller.start();
+  await using controller = await startController({ mode: "eager", plan: false });
   const looks = vi.spyOn(controller, "engines");
   following = followEngines(controller);
-  await using engine = new FakeEngine();
-  await engine.connect(controller.endpoint);
+  await using _engine = await joinEngine(controller);
   await controller.waitForEngine({ settled: true });
   await expect.poll(() => written).toContain("no graph is left");
   expect(looks).not.toHaveBeenCalled();

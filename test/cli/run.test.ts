@@ -6,13 +6,14 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
-import { describe, expect, onTestFinished, test, vi } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { startChild } from "../../src/cli/child.ts";
 import { noteMissingController } from "../../src/cli/controller-there.ts";
 import { noEngineSentence } from "../../src/cli/no-engine.ts";
 import { openReport } from "../../src/cli/report.ts";
-import { createController } from "../../src/controller/controller.ts";
 import { MAIN, SIMULATED_ENGINE } from "../helpers/built.ts";
+import { startController } from "../helpers/joined.ts";
+import { listening } from "../helpers/listening.ts";
 import { finish, lazygraph } from "./helpers/command.ts";
 import { temporaryFolder } from "./helpers/folder.ts";
 
@@ -74,8 +75,7 @@ describe("the command's own", () => {
   });
 
   test("engine joins the controller that --controller names, under its name", async () => {
-    await using controller = createController({ mode: "eager", plan: false });
-    await controller.start();
+    await using controller = await startController({ mode: "eager", plan: false });
     const its = ["--controller", controller.endpoint, "--engine", "e"];
     const running = lazygraph(["run", ...its, "--", NODE, SIMULATED_ENGINE, "--speed=50"]);
     const signal = AbortSignal.timeout(20_000);
@@ -474,12 +474,7 @@ async function script(path: string, text: string): Promise<void> {
 
 /** A port that another program listens on. */
 async function occupiedPort(): Promise<string> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  onTestFinished(() => void server.close());
-  const address = server.address();
-  if (address === null || typeof address === "string") throw new Error("Expected a TCP address.");
-  return `tcp://127.0.0.1:${address.port}`;
+  return (await listening(createServer())).replace("http:", "tcp:");
 }
 
 test("a signal that may not be sent to the command is told, each time", async () => {

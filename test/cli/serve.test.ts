@@ -1,13 +1,14 @@
 import { execFileSync } from "node:child_process";
 import { once } from "node:events";
 import { rm, writeFile } from "node:fs/promises";
-import { get } from "node:http";
-import { type AddressInfo, createServer } from "node:net";
+import { createServer as createHttp, get } from "node:http";
+import { createServer } from "node:net";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { curveKeyPair } from "zeromq";
 import { startSimulatedEngine } from "../../src/testing.ts";
+import { listening } from "../helpers/listening.ts";
 import { finish, lazygraph, type Running } from "./helpers/command.ts";
 import { temporaryFolder } from "./helpers/folder.ts";
 
@@ -63,12 +64,8 @@ describe("what can't work ends in one sentence", () => {
   });
 
   test("an occupied HTTP port", async () => {
-    const server = createServer().listen(0, "127.0.0.1");
-    onTestFinished(() => void server.close());
-    await once(server, "listening");
-    const { port } = server.address() as { port: number };
-    const http = `127.0.0.1:${port}`;
-    const result = await finish(["serve", "--endpoint", "tcp://127.0.0.1:0", "--http", http]);
+    const { host } = new URL(await listening(createServer()));
+    const result = await finish(["serve", "--endpoint", "tcp://127.0.0.1:0", "--http", host]);
     expect(result.code).toBe(1);
     expect(result.stderr).toMatch(/^lazygraph: .*\[ERR_LAZYGRAPH_ADDRESS_IN_USE\]\n$/);
   });
@@ -226,11 +223,10 @@ describe("lazygraph status", () => {
   });
 
   test("nobody there", async () => {
-    const server = createServer().listen(0, "127.0.0.1");
-    await once(server, "listening");
-    const { port } = server.address() as { port: number };
+    const server = createServer();
+    const url = await listening(server);
     await new Promise((resolve) => server.close(resolve));
-    const { code, stderr } = await finish(["status", "--url", `http://127.0.0.1:${port}`]);
+    const { code, stderr } = await finish(["status", "--url", url]);
     expect(code).toBe(1);
     expect(stderr).toMatch(
       /^lazygraph: Expected a controller's HTTP side at .*got ECONNREFUSED.*\[ERR_LAZYGRAPH_CONTROLLER_UNREACHABLE\]\n$/,
@@ -244,37 +240,23 @@ describe("lazygraph status", () => {
   });
 
   test("somebody else there", async () => {
-    const { createServer: createHttp } = await import("node:http");
-    const server = createHttp((_, response) => response.writeHead(200).end("<html>"));
-    server.listen(0, "127.0.0.1");
-    onTestFinished(() => void server.close());
-    await once(server, "listening");
-    const { port } = server.address() as { port: number };
-    const { code, stderr } = await finish(["status", "--url", `http://127.0.0.1:${port}`]);
+    const url = await listening(createHttp((_, response) => response.writeHead(200).end("<html>")));
+    const { code, stderr } = await finish(["status", "--url", url]);
     expect(code).toBe(1);
     expect(stderr).toContain("[ERR_LAZYGRAPH_CONTROLLER_UNREACHABLE]");
-    const secure = await finish(["status", "--url", `https://127.0.0.1:${port}`]);
+    const secure = await finish(["status", "--url", url.replace("http:", "https:")]);
     expect(secure.stderr).toContain("got ERR_SSL_WRONG_VERSION_NUMBER: it may want http:// in");
   });
 
   test("somebody else there who speaks no HTTP, or refuses as a controller does", async () => {
     const server = createServer((socket) => socket.end("220 mail.example.org ESMTP\r\n\r\n"));
-    server.listen(0, "127.0.0.1");
-    onTestFinished(() => void server.close());
-    await once(server, "listening");
-    const { port } = server.address() as { port: number };
-    const mail = await finish(["status", "--url", `http://127.0.0.1:${port}`]);
+    const mail = await finish(["status", "--url", await listening(server)]);
     expect(mail.stderr).toMatch(
       /got (?!undefined).*: start `lazygraph serve` or name .*_UNREACHABLE\]\n$/,
     );
-    const { createServer: createHttp } = await import("node:http");
     const error = { code: "ERR_HTTP_HOST", message: "Expected another host, got this one." };
     const web = createHttp((_, response) => response.writeHead(421).end(JSON.stringify({ error })));
-    web.listen(0, "127.0.0.1");
-    onTestFinished(() => void web.close());
-    await once(web, "listening");
-    const url = `http://127.0.0.1:${(web.address() as { port: number }).port}`;
-    const { code, stderr } = await finish(["status", "--url", url]);
+    const { code, stderr } = await finish(["status", "--url", await listening(web)]);
     expect(code).toBe(1);
     expect(stderr).toContain("got HTTP status 421: Expected another host, got this one. [ERR_");
   });
@@ -289,13 +271,7 @@ describe("lazygraph status", () => {
   test.for(["{}", "[]", '{"engines":5}', '{"engines":[{}]}', '{"graphs":[],"engine":"x"}'])(
     "somebody else there who answers %s",
     async (body) => {
-      const { createServer: createHttp } = await import("node:http");
-      const server = createHttp((_, response) => response.writeHead(200).end(body));
-      server.listen(0, "127.0.0.1");
-      onTestFinished(() => void server.close());
-      await once(server, "listening");
-      const { port } = server.address() as { port: number };
-      const url = `http://127.0.0.1:${port}`;
+      const url = await listening(createHttp((_, response) => response.writeHead(200).end(body)));
       const { code, stdout, stderr } = await finish(["status", "--url", url]);
       expect({ code, stdout }).toEqual({ code: 1, stdout: "" });
       expect(stderr).toMatch(
@@ -437,11 +413,8 @@ test("status --watch ends with its reader", async () => {
 });
 
 test("Ctrl-C ends status --watch, also while no answer comes", async () => {
-  const silent = createServer().listen(0, "127.0.0.1");
-  onTestFinished(() => void silent.close());
-  await once(silent, "listening");
-  const url = `http://127.0.0.1:${(silent.address() as AddressInfo).port}`;
-  const watching = lazygraph(["status", "--url", url, "--watch"]);
+  const silent = createServer();
+  const watching = lazygraph(["status", "--url", await listening(silent), "--watch"]);
   await once(silent, "connection");
   watching.process.kill("SIGINT");
   expect(await watching.finished).toMatchObject({ code: 0, stdout: "" });

@@ -3,12 +3,12 @@
 import { once } from "node:events";
 import { mkdir, readdir, writeFile } from "node:fs/promises";
 import { createServer, type ServerResponse } from "node:http";
-import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
 import { EngineCommand, freePort } from "../../src/bench/engine-command.ts";
 import { watchStart } from "../../src/cli/start-watch.ts";
 import { SIMULATED_ENGINE } from "../helpers/built.ts";
+import { listening } from "../helpers/listening.ts";
 import { finish, lazygraph } from "./helpers/command.ts";
 import { temporaryFolder } from "./helpers/folder.ts";
 
@@ -156,14 +156,12 @@ test("the simulated engine's phases: never one that has ended, never longer than
 }, 60_000);
 
 test("another server that answers at the command's port is not its being ready", async () => {
-  const other = createServer((_, answer) => answer.end()).listen(0, "127.0.0.1");
-  onTestFinished(() => void other.close());
-  await once(other, "listening");
-  const { port } = other.address() as AddressInfo;
+  const other = createServer((_, answer) => answer.end());
+  const { port } = new URL(await listening(other));
   const asked = once(other, "request").then(() => once(other, "request"));
   const run = lazygraph([
     ...["run", "--http", "127.0.0.1:0", "--no-plan", "--"],
-    ...["sh", "-c", "exec sleep 60", "sh", "--port", String(port)],
+    ...["sh", "-c", "exec sleep 60", "sh", "--port", port],
   ]);
   const url = /http:\S+?(?=\.?$)/.exec(await run.line("stderr", /HTTP at/))?.[0] ?? "";
   // Once before the command is there, and again since.
@@ -190,28 +188,22 @@ test("a server that hangs up within an answer is asked again", async () => {
     if (asked++ % 3 === 2) answer.end();
     else answer.writeHead(200, { "content-length": 9 }).write("a", () => answer.destroy());
   });
-  onTestFinished(() => void server.close());
-  await once(server.listen(0, "127.0.0.1"), "listening");
-  const port = String((server.address() as AddressInfo).port);
+  const url = new URL(await listening(server));
+  const { port } = url;
   await using watch = await watchStart({ ...HERE, command: ["vllm", "--port", port] });
   watch.begin();
   await expect.poll(async () => (await watch.report(undefined)).ready).toBe(true);
   const logFile = join(await temporaryFolder(), "log");
   const command = EngineCommand.start({ command: ["sleep", "60"], environment: {}, logFile });
   onTestFinished(() => command.stop());
-  await command.untilReady(new URL(`http://127.0.0.1:${port}`), 5, new AbortController().signal);
+  await command.untilReady(url, 5, new AbortController().signal);
 });
 
 test("another server that is too busy to answer is there all the same", async () => {
   const asked: ServerResponse[] = [];
   // Of its third answer it has nothing to say in time.
   const server = createServer((_, answer) => asked.push(answer) === 3 || answer.end());
-  onTestFinished(() => {
-    server.close();
-    server.closeAllConnections();
-  });
-  await once(server.listen(0, "127.0.0.1"), "listening");
-  const port = String((server.address() as AddressInfo).port);
+  const { port } = new URL(await listening(server));
   await using watch = await watchStart({ ...HERE, command: ["vllm", "--port", port] });
   watch.begin();
   const isReady = async () => (await watch.report(undefined)).ready;

@@ -1,10 +1,9 @@
 /** Where a measured server answers, and that it is the one that was started. */
 
-import { once } from "node:events";
 import { writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { join } from "node:path";
-import { expect, onTestFinished, test } from "vitest";
+import { expect, test } from "vitest";
 import { freePort } from "../../src/bench/engine-command.ts";
 import {
   portOf,
@@ -13,6 +12,7 @@ import {
   serverUrlOf,
   untilFree,
 } from "../../src/cli/startup-server.ts";
+import { listening } from "../helpers/listening.ts";
 import { temporaryFolder } from "./helpers/folder.ts";
 
 const SERVE = ["vllm", "serve", "M"];
@@ -79,9 +79,8 @@ test("a port where somebody listens is refused; one that gets free is waited for
   const port = await freePort();
   const url = new URL(`http://127.0.0.1:${port}/`);
   await untilFree(url, GOING);
-  const other = createServer().listen(port, "127.0.0.1");
-  onTestFinished(() => void other.close());
-  await once(other, "listening");
+  const other = createServer();
+  await listening(other, port);
   await expect(untilFree(url, GOING, 0)).rejects.toMatchObject({
     code: "ERR_LAZYGRAPH_ADDRESS_IN_USE",
     message: expect.stringContaining(`nobody to listen at 127.0.0.1:${port}`),

@@ -1,7 +1,4 @@
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from "vitest";
+import { beforeEach, describe, expect, onTestFinished, test, vi } from "vitest";
 import { systemClock } from "../../src/base/clock.ts";
 import { createController, createControllerOn } from "../../src/controller/controller.ts";
 import { systemGround } from "../../src/controller/ground.ts";
@@ -10,32 +7,31 @@ import type { WaitOptions } from "../../src/controller/waiters.ts";
 import { onEvent, type ProblemEvent } from "../../src/engine/events.ts";
 import type { Policy } from "../../src/schedule/policy.ts";
 import type { Capture } from "../../src/wire/protocol.ts";
+import { temporaryFolder } from "../cli/helpers/folder.ts";
 import { EventLog } from "../helpers/events.ts";
 import { FakeEngine, plan } from "../helpers/fake-engine.ts";
-import { REMOVED } from "../helpers/removal.ts";
+import { joinEngine, startController } from "../helpers/joined.ts";
 
 let folder: string;
-let sockets = 0;
 
-beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), "lazygraph-"));
+beforeEach(async () => {
+  folder = await temporaryFolder();
 });
-afterAll(() => rm(folder, REMOVED));
 
 function endpointOf(transport: "tcp" | "ipc"): string {
-  sockets += 1;
-  return transport === "tcp" ? "tcp://127.0.0.1:0" : `ipc://${folder}/${sockets}.sock`;
+  return transport === "tcp" ? "tcp://127.0.0.1:0" : `ipc://${folder}/c.sock`;
 }
 
 describe.for(["tcp", "ipc"] as const)("over %s", (transport) => {
   test("an idle engine joins, starts with the tops, is filled and settles", async () => {
     using joins = new EventLog("lazygraph:engine:join", "engine-0");
     using memory = new EventLog("lazygraph:engine:memory", "engine-0");
-    await using controller = createController({ endpoint: endpointOf(transport), heartbeatMs: 50 });
-    await controller.start();
+    await using controller = await startController({
+      endpoint: endpointOf(transport),
+      heartbeatMs: 50,
+    });
     expect(controller.endpoint).not.toMatch(/:0$/);
-    await using engine = new FakeEngine();
-    await engine.connect(controller.endpoint);
+    await using engine = await joinEngine(controller);
     const joined = await controller.waitForEngine();
     expect(joined).toMatchObject({ engine: "engine-0", model: "fake/model", connected: true });
 
@@ -72,10 +68,11 @@ describe.for(["tcp", "ipc"] as const)("over %s", (transport) => {
   test("an engine that goes silent is lost, and its capture fails with a code", async () => {
     using lost = new EventLog("lazygraph:engine:lost");
     using failed = new EventLog("lazygraph:capture:failed");
-    await using controller = createController({ endpoint: endpointOf(transport), heartbeatMs: 20 });
-    await controller.start();
-    await using engine = new FakeEngine({ onCapture: () => undefined });
-    await engine.connect(controller.endpoint);
+    await using controller = await startController({
+      endpoint: endpointOf(transport),
+      heartbeatMs: 20,
+    });
+    await using engine = await joinEngine(controller, { onCapture: () => undefined });
     await engine.got("capture");
     engine.disconnect();
     expect(await lost.first()).toMatchObject({
@@ -90,8 +87,7 @@ describe.for(["tcp", "ipc"] as const)("over %s", (transport) => {
 
   test("a controller restarted in mid-fill loses no graph, and the fill goes on", async () => {
     const endpoint = endpointOf(transport);
-    const first = createController({ endpoint, heartbeatMs: 20 });
-    await first.start();
+    const first = await startController({ endpoint, heartbeatMs: 20 });
     const bound = first.endpoint;
     // The third command is swallowed: it is under way when the controller dies.
     let commands = 0;
@@ -110,8 +106,7 @@ describe.for(["tcp", "ipc"] as const)("over %s", (transport) => {
     // The engine finishes what was asked of it, with nobody there to hear.
     engine.result(interrupted);
 
-    await using second = createController({ endpoint: bound, heartbeatMs: 20 });
-    await second.start();
+    await using second = await startController({ endpoint: bound, heartbeatMs: 20 });
     const settled = await second.waitForEngine({ settled: true });
     expect(settled).toMatchObject({
       session: engine.hello.session,
@@ -132,13 +127,14 @@ describe.for(["tcp", "ipc"] as const)("over %s", (transport) => {
   test("an engine that reconnects owns the truth about what is captured", async () => {
     using lost = new EventLog("lazygraph:engine:lost");
     using joins = new EventLog("lazygraph:engine:join");
-    await using controller = createController({ endpoint: endpointOf(transport), heartbeatMs: 20 });
-    await controller.start();
+    await using controller = await startController({
+      endpoint: endpointOf(transport),
+      heartbeatMs: 20,
+    });
     let silent = true;
-    await using engine = new FakeEngine({
+    await using engine = await joinEngine(controller, {
       onCapture: () => (silent ? undefined : {}),
     });
-    await engine.connect(controller.endpoint);
     const open = await engine.got("capture");
     engine.disconnect();
     await lost.first();
@@ -159,15 +155,13 @@ describe.for(["tcp", "ipc"] as const)("over %s", (transport) => {
   });
 
   test("an occupied endpoint ends in one sentence and a code", async () => {
-    await using first = createController({ endpoint: endpointOf(transport) });
-    await first.start();
+    await using first = await startController({ endpoint: endpointOf(transport) });
     await using second = createController({ endpoint: first.endpoint });
     await expect(second.start()).rejects.toMatchObject({
       code: "ERR_LAZYGRAPH_ADDRESS_IN_USE",
       message: expect.stringMatching(/^Expected .+ to be free, but another process listens there/),
     });
-    await using engine = new FakeEngine();
-    await engine.connect(first.endpoint);
+    await using _engine = await joinEngine(first);
     await first.waitForEngine();
     await first.close();
     await second.start();
@@ -183,10 +177,8 @@ describe("an engine learns what to leave without its controller", () => {
   };
 
   test("with its start", async () => {
-    await using controller = createController({ endpoint: endpointOf("ipc"), ...rules });
-    await controller.start();
-    await using engine = new FakeEngine();
-    await engine.connect(controller.endpoint);
+    await using controller = await startController({ endpoint: endpointOf("ipc"), ...rules });
+    await using engine = await joinEngine(controller);
     expect(await engine.got("start")).toEqual({ type: "start", graphs: ["FULL:4"], ...told });
     await controller.waitForEngine({ settled: true });
     expect([...engine.captured.keys()]).toEqual(["FULL:4", "FULL:2"]);
@@ -194,8 +186,7 @@ describe("an engine learns what to leave without its controller", () => {
   });
 
   test("when it serves already, and after each return", async () => {
-    await using controller = createController({ endpoint: endpointOf("ipc"), ...rules });
-    await controller.start();
+    await using controller = await startController({ endpoint: endpointOf("ipc"), ...rules });
     await using engine = new FakeEngine();
     engine.phase = "serving";
     await engine.connect(controller.endpoint);
@@ -215,10 +206,8 @@ describe("versions", () => {
     "%s: refused with the side to upgrade",
     async ([, versionMin, versionMax, sentence]) => {
       using problems = new EventLog("lazygraph:problem");
-      await using controller = createController({ heartbeatMs: 20 });
-      await controller.start();
-      await using engine = new FakeEngine({ hello: { versionMin, versionMax } });
-      await engine.connect(controller.endpoint);
+      await using controller = await startController({ heartbeatMs: 20 });
+      await using engine = await joinEngine(controller, { hello: { versionMin, versionMax } });
       const refuse = await engine.got("refuse");
       expect(refuse.code).toBe("ERR_LAZYGRAPH_PROTOCOL_VERSION");
       expect(refuse.message).toMatch(sentence);
@@ -228,10 +217,8 @@ describe("versions", () => {
   );
 
   test("a range around ours is welcomed with ours", async () => {
-    await using controller = createController();
-    await controller.start();
-    await using engine = new FakeEngine({ hello: { versionMin: 0, versionMax: 7 } });
-    await engine.connect(controller.endpoint);
+    await using controller = await startController();
+    await using engine = await joinEngine(controller, { hello: { versionMin: 0, versionMax: 7 } });
     expect(await engine.got("welcome")).toMatchObject({ version: 2, mode: "idle" });
   });
 });
@@ -239,10 +226,8 @@ describe("versions", () => {
 describe("what an engine gets wrong", () => {
   test("an unknown graph is counted, reported and answered with resync", async () => {
     using problems = new EventLog("lazygraph:problem");
-    await using controller = createController({ heartbeatMs: 50, mode: "lazy" });
-    await controller.start();
-    await using engine = new FakeEngine();
-    await engine.connect(controller.endpoint);
+    await using controller = await startController({ heartbeatMs: 50, mode: "lazy" });
+    await using engine = await joinEngine(controller);
     await controller.waitForEngine({ phase: "serving" });
     engine.steps(3, 5, "FULL:9999");
     await engine.got("resync");
@@ -262,8 +247,7 @@ describe("what an engine gets wrong", () => {
 
   test("an inventory that has captured what it can't capture is taken without it", async () => {
     using problems = new EventLog("lazygraph:problem");
-    await using controller = createController({ heartbeatMs: 50 });
-    await controller.start();
+    await using controller = await startController({ heartbeatMs: 50 });
     await using engine = new FakeEngine();
     engine.captured.set("FULL:777", { graph: "FULL:777", ms: 1, bytes: 1 });
     await engine.connect(controller.endpoint);
@@ -274,10 +258,8 @@ describe("what an engine gets wrong", () => {
 
   test("malformed frames and unknown messages are counted and dropped", async () => {
     using problems = new EventLog("lazygraph:problem");
-    await using controller = createController({ heartbeatMs: 50, mode: "lazy" });
-    await controller.start();
-    await using engine = new FakeEngine();
-    await engine.connect(controller.endpoint);
+    await using controller = await startController({ heartbeatMs: 50, mode: "lazy" });
+    await using engine = await joinEngine(controller);
     await controller.waitForEngine({ phase: "serving" });
     const frames = ["", "c1", "81a474797065a3", "d4720100", "81a474797065a4656467" + "65"];
     for (const hex of frames) engine.sendFrame(Buffer.from(hex, "hex"));
@@ -295,10 +277,8 @@ describe("what an engine gets wrong", () => {
 
   test("a flood is cut, and another engine is served meanwhile", async () => {
     using problems = new EventLog("lazygraph:problem");
-    await using controller = createController({ heartbeatMs: 100 });
-    await controller.start();
-    await using flooder = new FakeEngine({ name: "flooder" });
-    await flooder.connect(controller.endpoint);
+    await using controller = await startController({ heartbeatMs: 100 });
+    await using flooder = await joinEngine(controller, { name: "flooder" });
     await controller.waitForEngine({ engine: "flooder", settled: true });
     let flooding = true;
     const flood = (async () => {
@@ -333,24 +313,21 @@ describe("what an engine gets wrong", () => {
     const onCapture = (command: Capture, from: FakeEngine): undefined => {
       setTimeout(() => from.result(command), 20);
     };
-    await using engine = new FakeEngine({ onCapture });
-    await engine.connect(controller.endpoint);
+    await using _engine = await joinEngine(controller, { onCapture });
     const settled = await controller.waitForEngine({ settled: true });
     expect(settled).toMatchObject({ graphsCaptured: 8, graphsFailed: 0 });
   });
 
   test("a capture without an answer times out, is not tried again, and the rest goes on", async () => {
     using failed = new EventLog("lazygraph:capture:failed");
-    await using controller = createController({
+    await using controller = await startController({
       heartbeatMs: 50,
       captureTimeoutMs: 100,
       plan: false,
     });
-    await controller.start();
-    await using engine = new FakeEngine({
+    await using engine = await joinEngine(controller, {
       onCapture: (command) => (command.graph === "FULL:4" ? undefined : {}),
     });
-    await engine.connect(controller.endpoint);
     const settled = await controller.waitForEngine({ settled: true });
     expect(await failed.first()).toMatchObject({
       graph: "FULL:4",
@@ -363,9 +340,8 @@ describe("what an engine gets wrong", () => {
 
   test("refused and failed graphs end with the engine's reason; deferred ones come again", async () => {
     const deferred = new Set<string>();
-    await using controller = createController({ heartbeatMs: 50, plan: false });
-    await controller.start();
-    await using engine = new FakeEngine({
+    await using controller = await startController({ heartbeatMs: 50, plan: false });
+    await using engine = await joinEngine(controller, {
       onCapture(command, self) {
         if (command.graph === "FULL:1") return { outcome: "refused", reason: "12 MiB short" };
         if (command.graph === "FULL:2") return { outcome: "failed", reason: "rank 1 fell over" };
@@ -379,7 +355,6 @@ describe("what an engine gets wrong", () => {
         return {};
       },
     });
-    await engine.connect(controller.endpoint);
     const settled = await controller.waitForEngine({ settled: true });
     const byId = new Map(settled.graphs.map((graph) => [graph.id, graph]));
     expect(byId.get("FULL:1")).toMatchObject({ status: "refused", reason: "12 MiB short" });
@@ -399,10 +374,8 @@ describe("what an engine gets wrong", () => {
 
 describe("modes", () => {
   test("eager captures all before ready and nothing after", async () => {
-    await using controller = createController({ mode: "eager", heartbeatMs: 50 });
-    await controller.start();
-    await using engine = new FakeEngine();
-    await engine.connect(controller.endpoint);
+    await using controller = await startController({ mode: "eager", heartbeatMs: 50 });
+    await using engine = await joinEngine(controller);
     const settled = await controller.waitForEngine({ settled: true });
     expect(engine.ofType("start")[0]?.graphs).toEqual(engine.graphs.map((graph) => graph.id));
     expect(settled.graphsCaptured).toBe(8);
@@ -411,10 +384,12 @@ describe("modes", () => {
 
   test("lazy captures what three steps wanted, and pushes the table that names it", async () => {
     using ends = new EventLog("lazygraph:capture:end");
-    await using controller = createController({ mode: "lazy", policy: "simple", heartbeatMs: 50 });
-    await controller.start();
-    await using engine = new FakeEngine();
-    await engine.connect(controller.endpoint);
+    await using controller = await startController({
+      mode: "lazy",
+      policy: "simple",
+      heartbeatMs: 50,
+    });
+    await using engine = await joinEngine(controller);
     await controller.waitForEngine({ phase: "serving" });
     engine.steps(2, 2);
     engine.steps(3, 3);
@@ -436,10 +411,8 @@ describe("modes", () => {
   });
 
   test("freeze ends captures, a new mode resumes them", async () => {
-    await using controller = createController({ mode: "lazy", heartbeatMs: 50, plan: false });
-    await controller.start();
-    await using engine = new FakeEngine();
-    await engine.connect(controller.endpoint);
+    await using controller = await startController({ mode: "lazy", heartbeatMs: 50, plan: false });
+    await using engine = await joinEngine(controller);
     await controller.waitForEngine({ phase: "serving" });
     controller.freeze("engine-0", "by hand");
     expect(await engine.got("freeze")).toMatchObject({ reason: "by hand" });
@@ -471,14 +444,12 @@ describe("modes", () => {
   });
 
   test("settleWithinSeconds freezes an engine that traffic leaves unfilled", async () => {
-    await using controller = createController({
+    await using controller = await startController({
       mode: "lazy",
       heartbeatMs: 50,
       settleWithinSeconds: 0.05,
     });
-    await controller.start();
-    await using engine = new FakeEngine();
-    await engine.connect(controller.endpoint);
+    await using engine = await joinEngine(controller);
     expect(await engine.got("freeze")).toMatchObject({
       reason: "settleWithinSeconds (0.05) is over",
     });
@@ -487,8 +458,7 @@ describe("modes", () => {
   });
 
   test("an engine that runs as stock is shown and left alone", async () => {
-    await using controller = createController({ heartbeatMs: 50 });
-    await controller.start();
+    await using controller = await startController({ heartbeatMs: 50 });
     await using engine = new FakeEngine({ graphs: [] });
     engine.phase = "stock";
     await engine.connect(controller.endpoint);
@@ -514,9 +484,8 @@ describe("modes", () => {
 describe("a connection that broke and came back unnoticed", () => {
   test("loses neither the command that was on its way nor the answer", async () => {
     const swallowed = new Set<string>();
-    await using controller = createController({ heartbeatMs: 50, plan: false });
-    await controller.start();
-    await using engine = new FakeEngine({
+    await using controller = await startController({ heartbeatMs: 50, plan: false });
+    await using engine = await joinEngine(controller, {
       onCapture(command, self) {
         const { graph } = command;
         if (swallowed.has(graph)) return {};
@@ -527,7 +496,6 @@ describe("a connection that broke and came back unnoticed", () => {
         return undefined;
       },
     });
-    await engine.connect(controller.endpoint);
     const settled = await controller.waitForEngine({ settled: true });
     expect(settled).toMatchObject({ graphsCaptured: 8, graphsFailed: 0, connected: true });
     const ids = engine.ofType("capture").map((command) => command.command);
@@ -538,10 +506,8 @@ describe("a connection that broke and came back unnoticed", () => {
 describe("many engines", () => {
   test("a connection that says hello for another engine is that one only", async () => {
     using lost = new EventLog("lazygraph:engine:lost", "engine-0");
-    await using controller = createController({ heartbeatMs: 20, enginesMax: 2 });
-    await controller.start();
-    await using engine = new FakeEngine();
-    await engine.connect(controller.endpoint);
+    await using controller = await startController({ heartbeatMs: 20, enginesMax: 2 });
+    await using engine = await joinEngine(controller);
     await controller.waitForEngine({ engine: "engine-0", settled: true });
     for (let n = 1; n <= 5; n += 1) {
       const { length } = engine.ofType("welcome");
@@ -554,10 +520,8 @@ describe("many engines", () => {
   });
 
   test("a connection whose engine got a new session is not refused as its own elder", async () => {
-    await using controller = createController({ heartbeatMs: 20 });
-    await controller.start();
-    await using engine = new FakeEngine();
-    await engine.connect(controller.endpoint);
+    await using controller = await startController({ heartbeatMs: 20 });
+    await using engine = await joinEngine(controller);
     await controller.waitForEngine({ settled: true });
     engine.send({ ...engine.hello, session: "another" });
     await engine.got("welcome", 2);
@@ -577,8 +541,7 @@ describe("many engines", () => {
     });
     try {
       await controller.start();
-      await using engine = new FakeEngine();
-      await engine.connect(controller.endpoint);
+      await using _engine = await joinEngine(controller);
       expect(await controller.waitForEngine()).toMatchObject({ mode: "lazy" });
       expect(failures).toEqual([]);
     } finally {
@@ -587,14 +550,11 @@ describe("many engines", () => {
   });
 
   test("a new process of the same name replaces the old one, which is told", async () => {
-    await using controller = createController({ heartbeatMs: 20 });
-    await controller.start();
+    await using controller = await startController({ heartbeatMs: 20 });
     controller.engines();
-    await using old = new FakeEngine();
-    await old.connect(controller.endpoint);
+    await using old = await joinEngine(controller);
     await controller.waitForEngine({ settled: true });
-    await using young = new FakeEngine();
-    await young.connect(controller.endpoint);
+    await using young = await joinEngine(controller);
     expect(await old.got("later")).toMatchObject({ code: "ERR_LAZYGRAPH_ENGINE_REPLACED" });
     const [only, ...none] = controller.engines();
     expect(none).toEqual([]);
@@ -613,8 +573,7 @@ describe("many engines", () => {
   });
 
   test("one more than enginesMax is put off until another is gone", async () => {
-    await using controller = createController({ heartbeatMs: 20, enginesMax: 2 });
-    await controller.start();
+    await using controller = await startController({ heartbeatMs: 20, enginesMax: 2 });
     const engines = [0, 1, 2].map((n) => new FakeEngine({ name: `engine-${n}` }));
     const [a, b, c] = engines as [FakeEngine, FakeEngine, FakeEngine];
     using lost = new EventLog("lazygraph:engine:lost");
@@ -676,10 +635,8 @@ describe("a policy of the user's", () => {
     ],
   ] as const)("that %s is reported and does no harm", async ([, policy, sentence]) => {
     using problems = new EventLog("lazygraph:problem");
-    await using controller = createController({ heartbeatMs: 50, policy: () => policy });
-    await controller.start();
-    await using engine = new FakeEngine();
-    await engine.connect(controller.endpoint);
+    await using controller = await startController({ heartbeatMs: 50, policy: () => policy });
+    await using engine = await joinEngine(controller);
     const problem = await problems.first();
     expect(problem.code).toBe("ERR_LAZYGRAPH_POLICY");
     expect(problem.message).toMatch(sentence);
@@ -690,21 +647,18 @@ describe("a policy of the user's", () => {
 
 describe("start, close and waiting", () => {
   test("the address is free once close has resolved", async () => {
-    const first = createController();
-    await first.start();
+    const first = await startController();
     const { endpoint } = first;
     await first.close();
     expect(first.endpoint).toBe(endpoint);
     expect(first.engines()).toEqual([]);
     for (let round = 0; round < 50; round += 1) {
-      await using controller = createController({ endpoint });
-      await controller.start();
+      await using _controller = await startController({ endpoint });
     }
   });
 
   test("a wait ends with its signal, and with the controller", async () => {
-    const controller = createController();
-    await controller.start();
+    const controller = await startController();
     const reason = new Error("enough");
     await expect(controller.waitForEngine({ signal: AbortSignal.abort(reason) })).rejects.toBe(
       reason,
@@ -725,8 +679,7 @@ describe("start, close and waiting", () => {
   });
 
   test("a wait for a controller that nobody can reach is refused at once", async () => {
-    await using other = createController();
-    await other.start();
+    await using other = await startController();
     const controller = createController({ endpoint: other.endpoint });
     const refused = { code: "ERR_LAZYGRAPH_NOT_STARTED" };
     await expect(controller.waitForEngine()).rejects.toMatchObject(refused);
@@ -739,8 +692,7 @@ describe("start, close and waiting", () => {
   });
 
   test("a wait that takes too long ends with a code, and with what it was for", async () => {
-    await using controller = createController();
-    await controller.start();
+    await using controller = await startController();
     const past = AbortSignal.abort(new DOMException("late", "TimeoutError"));
     for (const signal of [AbortSignal.timeout(1), past]) {
       const waiting = controller.waitForEngine({ engine: "a", phase: "serving", signal });
@@ -753,8 +705,7 @@ describe("start, close and waiting", () => {
   });
 
   test("one wait more than there may be is refused with a code", async () => {
-    const controller = createController();
-    await controller.start();
+    const controller = await startController();
     const waits = Array.from({ length: 1024 }, () => controller.waitForEngine());
     const ends = Promise.allSettled(waits);
     await expect(controller.waitForEngine()).rejects.toMatchObject({ code: "ERR_LAZYGRAPH_BUSY" });
@@ -773,8 +724,7 @@ describe("start, close and waiting", () => {
   });
 
   test("what was ordered right before it reaches every engine", async () => {
-    await using controller = createController({ plan: false, memory: { gpu: false } });
-    await controller.start();
+    await using controller = await startController({ plan: false, memory: { gpu: false } });
     const engines = Array.from({ length: 20 }, (_, at) => new FakeEngine({ name: `engine-${at}` }));
     for (const engine of engines) await engine.connect(controller.endpoint);
     for (const { hello } of engines) {
@@ -789,10 +739,8 @@ describe("start, close and waiting", () => {
   });
 
   test("after close nothing can be told to an engine, known or not", async () => {
-    const controller = createController();
-    await controller.start();
-    await using engine = new FakeEngine();
-    await engine.connect(controller.endpoint);
+    const controller = await startController();
+    await using _engine = await joinEngine(controller);
     await controller.waitForEngine({ engine: "engine-0" });
     await controller.close();
     expect(controller.engines()).toMatchObject([
@@ -844,10 +792,8 @@ describe("start, close and waiting", () => {
     const incarnations: number[] = [];
     try {
       for (let n = 0; n < 3; n += 1) {
-        await using controller = createController();
-        await controller.start();
-        await using engine = new FakeEngine();
-        await engine.connect(controller.endpoint);
+        await using controller = await startController();
+        await using engine = await joinEngine(controller);
         incarnations.push((await engine.got("welcome")).incarnation);
       }
     } finally {
@@ -870,14 +816,12 @@ describe("start, close and waiting", () => {
   test("no wait looks through all engines whenever one of them changes", async () => {
     const find = vi.spyOn(EngineRegistry.prototype, "find");
     onTestFinished(() => find.mockRestore());
-    await using controller = createController({ heartbeatMs: 50, plan: false });
-    await controller.start();
+    await using controller = await startController({ heartbeatMs: 50, plan: false });
     const present = controller.waitForEngine({ engine: "engine-0" });
     const absent = controller
       .waitForEngine({ engine: "engine-1" })
       .catch((error: unknown) => error);
-    await using engine = new FakeEngine();
-    await engine.connect(controller.endpoint);
+    await using engine = await joinEngine(controller);
     await expect(present).resolves.toMatchObject({ engine: "engine-0" });
     await engine.got("freeze");
     expect(find).toHaveBeenCalledTimes(2);
@@ -887,8 +831,7 @@ describe("start, close and waiting", () => {
 
   test("its signal closes it", async () => {
     const abort = new AbortController();
-    const controller = createController({ signal: abort.signal });
-    await controller.start();
+    const controller = await startController({ signal: abort.signal });
     const waiting = controller.waitForEngine();
     abort.abort();
     await expect(waiting).rejects.toMatchObject({ code: "ERR_LAZYGRAPH_CLOSED" });
@@ -908,10 +851,8 @@ describe("start, close and waiting", () => {
   });
 
   test("snapshots are frozen and plain", async () => {
-    await using controller = createController({ heartbeatMs: 50 });
-    await controller.start();
-    await using engine = new FakeEngine();
-    await engine.connect(controller.endpoint);
+    await using controller = await startController({ heartbeatMs: 50 });
+    await using _engine = await joinEngine(controller);
     const snapshot = await controller.waitForEngine({ settled: true });
     for (const part of [snapshot, snapshot.graphs, snapshot.graphs[0], snapshot.ranks[0]]) {
       expect(Object.isFrozen(part)).toBe(true);

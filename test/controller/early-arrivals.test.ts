@@ -4,7 +4,7 @@ import { EarlyArrivals } from "../../src/engine/early-arrivals.ts";
 import { onEvent } from "../../src/engine/events.ts";
 import type { EngineEvent, Policy } from "../../src/schedule/policy.ts";
 import { EventLog } from "../helpers/events.ts";
-import { FakeEngine } from "../helpers/fake-engine.ts";
+import { joinEngine } from "../helpers/joined.ts";
 
 describe("announcements before an engine has told its plan", () => {
   test("who should be there by now waits, the others are still to come", () => {
@@ -46,8 +46,7 @@ describe("announcements before an engine has told its plan", () => {
       controller.announce(engine, { inSeconds: 0, requests: 7 });
     });
     await controller.start();
-    await using engine = new FakeEngine();
-    await engine.connect(controller.endpoint);
+    await using engine = await joinEngine(controller);
     await joins.first();
     await engine.got("start");
     stop();

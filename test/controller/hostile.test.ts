@@ -3,18 +3,18 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect, onTestFinished, test } from "vitest";
 import { Dealer } from "zeromq";
-import { type Controller, createController } from "../../src/controller/controller.ts";
+import type { Controller } from "../../src/controller/controller.ts";
 import type { ControllerOptions } from "../../src/controller/options.ts";
 import { encode } from "../../src/wire/codec.ts";
 import type { FromEngine, Inventory } from "../../src/wire/protocol.ts";
 import { EventLog } from "../helpers/events.ts";
 import { CONFIGURATION, FakeEngine, plan, RANK } from "../helpers/fake-engine.ts";
+import { startController } from "../helpers/joined.ts";
 
 const HEARTBEAT_MS = 200;
 
 async function started(options: ControllerOptions = {}): Promise<Controller> {
-  const controller = createController({ heartbeatMs: HEARTBEAT_MS, ...options });
-  await controller.start();
+  const controller = await startController({ heartbeatMs: HEARTBEAT_MS, ...options });
   onTestFinished(() => controller.close());
   return controller;
 }

@@ -13,6 +13,7 @@ import {
   type HttpChange,
 } from "../../src/index.ts";
 import { LiveEngine } from "../../src/sim/live/live.ts";
+import { listening } from "../helpers/listening.ts";
 import { set, tinyProfile } from "../sim/helpers.ts";
 
 const TAGS = ["kv_cache", "weights"];
@@ -134,21 +135,12 @@ describe("over HTTP", () => {
   const changes: HttpChange[] = [];
   let url: string;
   let server: Server;
-  let close: () => void;
 
   beforeEach(async () => {
     changes.length = 0;
     server = createHttpServer(controller, { onChange: (change) => changes.push(change) });
-    server.listen(0, "127.0.0.1");
-    await once(server, "listening");
-    url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
-    close = () => {
-      server.close();
-      server.closeAllConnections();
-    };
+    url = await listening(server);
   });
-
-  afterEach(() => close());
 
   test("POST sleep and wake answer with the new snapshot, and are changes", async () => {
     const post = (path: string, body?: object): Promise<Response> =>

@@ -2,25 +2,24 @@
 
 import { expect, test, vi } from "vitest";
 import { systemClock } from "../../src/base/clock.ts";
-import { createController } from "../../src/controller/controller.ts";
 import { startSimulatedEngine } from "../../src/testing.ts";
 import { EventLog } from "../helpers/events.ts";
 import { FakeEngine } from "../helpers/fake-engine.ts";
+import { startController } from "../helpers/joined.ts";
 
 const HOUR_MS = 3_600_000;
 const YEAR_MS = 31_536_000_000;
 
 test("a controller whose clock is an hour back has the engines of the one before", async () => {
-  const first = createController({ heartbeatMs: 20 });
-  await first.start();
+  const first = await startController({ heartbeatMs: 20 });
   const { endpoint, incarnation } = first;
   const engine = await startSimulatedEngine({ endpoint, engine: "e", speed: 100 });
   try {
-    // It serves, so that it has been welcomed for sure: else it knows of no controller before.
+    // It serves, so it was welcomed: else it knows of no controller before.
     await first.waitForEngine({ engine: "e", phase: "serving" });
     await first.close();
     vi.spyOn(Date, "now").mockReturnValue(Date.now() - HOUR_MS);
-    // Another process would begin with its own clock: here the last start is remembered.
+    // Another process would begin with its clock; this one remembers the last start.
     vi.resetModules();
     const fresh = await import("../../src/controller/controller.ts");
     await using second = fresh.createController({ endpoint, heartbeatMs: 20 });
@@ -34,9 +33,8 @@ test("a controller whose clock is an hour back has the engines of the one before
   }
 });
 
-test("a controller that has been replaced leaves the engine to the other one, and says so", async () => {
-  await using controller = createController({ heartbeatMs: 20 });
-  await controller.start();
+test("a controller that was replaced leaves the engine to the other one, and says so", async () => {
+  await using controller = await startController({ heartbeatMs: 20 });
   const own = new FakeEngine({ name: "own" });
   let other: FakeEngine | undefined;
   using problems = new EventLog("lazygraph:problem", "other");
@@ -59,8 +57,7 @@ test("a controller that has been replaced leaves the engine to the other one, an
 });
 
 test("nobody's word lifts an incarnation by more than a year", async () => {
-  await using controller = createController({ heartbeatMs: 20 });
-  await controller.start();
+  await using controller = await startController({ heartbeatMs: 20 });
   const { incarnation } = controller;
   const engine = new FakeEngine({
     name: "liar",

@@ -1,10 +1,11 @@
 import { describe, expect, test } from "vitest";
 import { type Graph, topGraphs } from "../../src/base/graph.ts";
 import type { ControllerOptions } from "../../src/controller/options.ts";
-import { createController, type Decision, type Policy } from "../../src/index.ts";
+import type { Decision, Policy } from "../../src/index.ts";
 import type { Hello } from "../../src/wire/protocol.ts";
 import { EventLog } from "../helpers/events.ts";
-import { FakeEngine, type FakeEngineOptions, plan } from "../helpers/fake-engine.ts";
+import { type FakeEngineOptions, plan } from "../helpers/fake-engine.ts";
+import { joinEngine, startController } from "../helpers/joined.ts";
 
 const V1: Partial<Hello> = { versionMin: 1, versionMax: 1 };
 const V2: Partial<Hello> = { versionMin: 1, versionMax: 2, adapter: "v31" };
@@ -13,7 +14,7 @@ const ADAPTED = [
   ...plan(8).map((graph) => ({ ...graph, id: `${graph.id}:l2`, loras: 2 })),
 ];
 
-/** Starts with the tops, and all others within a budget, and decides nothing else. */
+/** Starts with the tops and all others within a budget, and no more. */
 const budgeted: Policy = {
   name: "budgeted",
   decide: (state, event) =>
@@ -27,10 +28,8 @@ function start(planned: readonly Graph[], budgetMs = 40): Decision {
 }
 
 async function joined(engine: FakeEngineOptions, options: ControllerOptions = {}) {
-  const controller = createController({ policy: () => budgeted, ...options });
-  await controller.start();
-  const fake = new FakeEngine(engine);
-  await fake.connect(controller.endpoint);
+  const controller = await startController({ policy: () => budgeted, ...options });
+  const fake = await joinEngine(controller, engine);
   return {
     controller,
     engine: fake,
@@ -42,7 +41,7 @@ async function joined(engine: FakeEngineOptions, options: ControllerOptions = {}
 }
 
 describe("engines of both versions with one controller, over real sockets", () => {
-  test("version 1: welcomed in it, and sent the tops alone, since it knows no budget", async () => {
+  test("version 1: welcomed in it and sent the tops alone: it knows no budget", async () => {
     await using rig = await joined({ hello: V1, graphs: plan(1, 2, 8) });
     expect(await rig.engine.got("welcome")).toMatchObject({ version: 1 });
     expect(await rig.engine.got("start")).toEqual({
@@ -161,7 +160,7 @@ describe("engines of both versions with one controller, over real sockets", () =
     expect(after).toMatchObject({ stepsExact: 5, stepsPadded: 0, stepsUngraphed: 0 });
   });
 
-  test("one that comes back with another range is spoken to in the version that this gives", async () => {
+  test("one that comes back with another range is spoken to accordingly", async () => {
     await using rig = await joined({ hello: V2, heartbeatMs: 0 });
     await rig.engine.got("start");
     rig.engine.send({ ...rig.engine.hello, ...V1 });

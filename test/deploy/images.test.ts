@@ -2,14 +2,13 @@
 
 import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
-import { cp, mkdtemp, readdir, readFile, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { cp, readdir, readFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { createInterface } from "node:readline";
 import { promisify } from "node:util";
 import { expect, onTestFinished, test } from "vitest";
 import { curveKeyPair } from "zeromq";
-import { REMOVED } from "../helpers/removal.ts";
+import { temporaryFolder } from "../cli/helpers/folder.ts";
 import { packInto, ROOT } from "../package/packed.ts";
 
 const execute = promisify(execFile);
@@ -39,13 +38,7 @@ async function imageOf(name: string): Promise<Image> {
 
 /** Does COPY and RUN of an image in a folder, which is returned. */
 async function build({ steps }: Image): Promise<string> {
-  const [context, folder] = await Promise.all([
-    mkdtemp(join(tmpdir(), "lazygraph-context-")),
-    mkdtemp(join(tmpdir(), "lazygraph-image-")),
-  ]);
-  onTestFinished(async () => {
-    await Promise.all([context, folder].map((path) => rm(path, REMOVED)));
-  });
+  const [context, folder] = await Promise.all([temporaryFolder(), temporaryFolder()]);
   await packInto(context);
   for (const [instruction, rest] of steps) {
     if (instruction === "COPY") {

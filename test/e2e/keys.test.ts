@@ -5,7 +5,7 @@ import { finish, lazygraph } from "../cli/helpers/command.ts";
 import { temporaryFolder } from "../cli/helpers/folder.ts";
 import { PythonEngine } from "./python-engine.ts";
 
-test("keys from two folders, over IPv6: refused on both sides, named, joined, nothing restarted", {
+test("keys of two folders, over IPv6: refused on both sides, told, joined, no restart", {
   timeout: 120_000,
 }, async () => {
   const folder = await temporaryFolder();

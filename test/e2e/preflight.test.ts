@@ -3,20 +3,14 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { finish } from "../cli/helpers/command.ts";
 import { temporaryFolder } from "../cli/helpers/folder.ts";
+import { pluginSite } from "../cli/helpers/plugin-site.ts";
 import { worker, workerPython } from "./python-engine.ts";
 
 const SERVER = ["-m", "vllm.entrypoints.openai.api_server", "--model", "M"];
 
 /** Where the plugin is installed beside a vLLM that only says its version. */
 async function site(version: string): Promise<string> {
-  const folder = await temporaryFolder();
-  const info = join(folder, "lazygraph_vllm-0.1.0.dist-info");
-  await mkdir(info);
-  await writeFile(join(info, "METADATA"), "Metadata-Version: 2.1\nName: lazygraph-vllm\n");
-  await writeFile(
-    join(info, "entry_points.txt"),
-    "[vllm.general_plugins]\nlazygraph = lazygraph_vllm.plugin:register\n",
-  );
+  const folder = await pluginSite(await temporaryFolder());
   await mkdir(join(folder, "vllm"));
   await writeFile(join(folder, "vllm", "__init__.py"), 'print("vLLM says something")\n');
   await writeFile(join(folder, "vllm", "version.py"), `__version__ = "${version}"\n`);

@@ -1,15 +1,14 @@
 import { describe, expect, test } from "vitest";
-import { createController } from "../../src/index.ts";
 import { lazygraph, type Running } from "../cli/helpers/command.ts";
 import { EventLog } from "../helpers/events.ts";
+import { startController } from "../helpers/joined.ts";
 import { PythonEngine } from "./python-engine.ts";
 
 const PLANNED = 22;
 
 describe("the plugin's own code against the controller, over real sockets", () => {
   test("idle: the tops before ready, the rest while idle, the same on both ranks", async () => {
-    await using controller = createController({ mode: "idle" });
-    await controller.start();
+    await using controller = await startController({ mode: "idle" });
     const engine = new PythonEngine(controller.endpoint);
     const ready = await engine.first((event) => event.event === "ready");
     expect(ready.captured).toEqual(["FULL:512", "PIECEWISE:512"]);
@@ -23,8 +22,7 @@ describe("the plugin's own code against the controller, over real sockets", () =
   });
 
   test("eager: everything before ready, nothing after", async () => {
-    await using controller = createController({ mode: "eager" });
-    await controller.start();
+    await using controller = await startController({ mode: "eager" });
     const engine = new PythonEngine(controller.endpoint, ["--mode", "lazy"]);
     const ready = await engine.first((event) => event.event === "ready");
     expect(ready.captured).toHaveLength(PLANNED);
@@ -34,8 +32,7 @@ describe("the plugin's own code against the controller, over real sockets", () =
   });
 
   test("lazy: only what traffic wants, while it is busy", async () => {
-    await using controller = createController({ mode: "lazy", policy: "simple" });
-    await controller.start();
+    await using controller = await startController({ mode: "lazy", policy: "simple" });
     const engine = new PythonEngine(controller.endpoint, ["--mode", "lazy"]);
     using ended = new EventLog("lazygraph:capture:end", "python");
     await engine.first((event) => event.event === "ready");
@@ -52,8 +49,7 @@ describe("the plugin's own code against the controller, over real sockets", () =
   });
 
   test("with adapters: what traffic wants is a graph for so many of them", async () => {
-    await using controller = createController({ mode: "lazy", policy: "simple" });
-    await controller.start();
+    await using controller = await startController({ mode: "lazy", policy: "simple" });
     const engine = new PythonEngine(controller.endpoint, ["--mode", "lazy", "--loras", "2"]);
     using ended = new EventLog("lazygraph:capture:end", "python");
     const ready = await engine.first((event) => event.event === "ready");
@@ -71,8 +67,7 @@ describe("the plugin's own code against the controller, over real sockets", () =
   });
 
   test("an older plugin, of protocol 1, is served as ever", async () => {
-    await using controller = createController({ mode: "idle", policy: "simple" });
-    await controller.start();
+    await using controller = await startController({ mode: "idle", policy: "simple" });
     const engine = new PythonEngine(controller.endpoint, ["--version-max", "1"]);
     const ready = await engine.first((event) => event.event === "ready");
     expect(ready.captured).toEqual(["FULL:512", "PIECEWISE:512"]);
@@ -110,8 +105,7 @@ describe("what was ordered, over restarts of the controller and of the engine", 
   test("a mode and a freeze hold, and are lifted by the next order", {
     timeout: 120_000,
   }, async () => {
-    const first = createController({ mode: "idle", plan: false });
-    await first.start();
+    const first = await startController({ mode: "idle", plan: false });
     const { endpoint } = first;
     const engine = new PythonEngine(endpoint, ["--capture-ms", "20"]);
     await first.waitForEngine({ engine: "python" });
@@ -121,8 +115,7 @@ describe("what was ordered, over restarts of the controller and of the engine", 
     await first.waitForEngine({ engine: "python", settled: true });
     await first.close();
 
-    await using second = createController({ endpoint, plan: false });
-    await second.start();
+    await using second = await startController({ endpoint, plan: false });
     expect(await second.waitForEngine({ engine: "python", settled: true })).toMatchObject({
       mode: "lazy",
       frozen: true,
@@ -145,15 +138,13 @@ describe("what was ordered, over restarts of the controller and of the engine", 
   });
 
   test("rules and a time for captures hold with nobody there, and with who comes next", async () => {
-    const first = createController({ plan: false, exclude: ["<512"], settleWithinSeconds: 0 });
-    await first.start();
+    const first = await startController({ plan: false, exclude: ["<512"], settleWithinSeconds: 0 });
     const { endpoint } = first;
     const engine = new PythonEngine(endpoint);
     await engine.first((event) => event.event === "ready");
     await first.waitForEngine({ engine: "python", settled: true });
     await first.close();
-    await using second = createController({ endpoint, plan: false });
-    await second.start();
+    await using second = await startController({ endpoint, plan: false });
     const snapshot = await second.waitForEngine({ engine: "python", settled: true });
     expect(snapshot).toMatchObject({ frozen: true, graphsCaptured: 2 });
     const out = snapshot.graphs.filter(({ reason }) => reason === "excluded by the user");

@@ -1,12 +1,12 @@
 /** The gateway's way to a controller that runs elsewhere, and wants a token. */
 
-import { once } from "node:events";
 import { Registry } from "prom-client";
 import { expect, onTestFinished, test, vi } from "vitest";
 import { configOf } from "../../examples/gateway/src/config.ts";
 import { openControl } from "../../examples/gateway/src/control.ts";
 import { createHttpServer } from "../../src/http/server.ts";
-import { startController, startEngine, urlOf } from "./helpers.ts";
+import { listening } from "../helpers/listening.ts";
+import { startController, startEngine } from "./helpers.ts";
 
 test("announcements reach a controller with a token, and without it stderr says so", async () => {
   const token = "a-token-of-some-length";
@@ -14,16 +14,10 @@ test("announcements reach a controller with a token, and without it stderr says 
   await startEngine("a", { endpoint: controller.endpoint });
   await controller.waitForEngine();
   const server = createHttpServer(controller, { token });
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  onTestFinished(() => {
-    server.close();
-    server.closeAllConnections();
-  });
   const said = vi.spyOn(console, "error").mockImplementation(() => undefined);
   onTestFinished(() => said.mockRestore());
   const changed = vi.spyOn(controller, "announce");
-  const environment = { ENGINES: "a=http://h", CONTROLLER: urlOf(server) };
+  const environment = { ENGINES: "a=http://h", CONTROLLER: await listening(server) };
   const viewOf = async (more: object) => {
     const config = configOf({ ...environment, ...more });
     const { view } = await openControl(config, new Registry(), () => undefined);

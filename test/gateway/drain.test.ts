@@ -1,4 +1,4 @@
-/** Streams under way when the gateway is told to stop, started as people start it. */
+/** Streams under way when a gateway, started as people do, is told to stop. */
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -6,12 +6,12 @@ import { createInterface } from "node:readline";
 import { expect, onTestFinished, test } from "vitest";
 import { readyz, startEngine } from "./helpers.ts";
 import { installExample } from "./installed.ts";
+import { begun } from "./streams.ts";
 
 const STREAMS = 500;
-const TOKENS = 60;
 
 test.each([
-  // Under npm and its shell: the signal has to reach the gateway through both.
+  // The signal has to get through npm and its shell.
   ["npm start", "npm", ["start"]],
   // What an image has for process 1.
   ["node as it is in an image", process.execPath, ["--import", "tsx", "src/main.ts"]],
@@ -44,42 +44,10 @@ test.each([
   });
   await expect.poll(async () => (await readyz(url)).ready).toBe(true);
 
-  let started = 0;
-  let allStarted: () => void = () => undefined;
-  const everyStream = new Promise<void>((resolve) => {
-    allStarted = resolve;
-  });
-  const streams = Array.from({ length: STREAMS }, () =>
-    read(url, engine.model, () => {
-      started++;
-      if (started === STREAMS) allStarted();
-    }),
-  );
-  await everyStream;
+  const streams = await begun(url, engine.model, STREAMS);
   const ended = once(child, "close");
   child.kill("SIGTERM");
   expect(await Promise.all(streams)).toEqual(streams.map(() => "whole"));
   const [code, signal] = await ended;
   expect({ code, signal }).toEqual({ code: 0, signal: null });
 });
-
-/** "whole" once a stream has ended with its last event; what it came to otherwise. */
-async function read(url: string, model: string, onFirst: () => void): Promise<string> {
-  const response = await fetch(`${url}/v1/completions`, {
-    method: "POST",
-    headers: { "content-type": "application/json" },
-    body: JSON.stringify({ model, prompt: "x", max_tokens: TOKENS, stream: true }),
-  });
-  if (response.body === null) return `status ${response.status} without a body`;
-  const decoder = new TextDecoder();
-  let text = "";
-  try {
-    for await (const chunk of response.body) {
-      if (text === "") onFirst();
-      text += decoder.decode(chunk as Uint8Array, { stream: true });
-    }
-  } catch (error) {
-    return `cut off after ${text.length} characters: ${error}`;
-  }
-  return text.trimEnd().endsWith("data: [DONE]") ? "whole" : `ended with ${text.slice(-80)}`;
-}

@@ -9,6 +9,7 @@ import { type Controller, createController } from "../../src/controller/controll
 import { ServerAddress } from "../../src/measure/server-address.ts";
 import { type SimulatedServer, startSimulatedServer } from "../../src/sim/live/server.ts";
 import type { SimulatedServerOptions } from "../../src/sim/live/server-options.ts";
+import { listening } from "../helpers/listening.ts";
 
 /**
  * More than a test's engine makes before a test gives up waiting (20 times as fast, some 4,000
@@ -74,13 +75,8 @@ export async function startStub(listener: RequestListener, healthy = (): boolean
     // A URL with a path has its health below it.
     if (request.url?.endsWith("/health") === true) response.writeHead(healthy() ? 200 : 503).end();
     else listener(request, response);
-  }).listen(0, "127.0.0.1");
-  onTestFinished(() => {
-    server.close();
-    server.closeAllConnections();
   });
-  await once(server, "listening");
-  return { server, url: urlOf(server) };
+  return { server, url: await listening(server) };
 }
 
 /** A connection on which requests are sent without waiting for answers. */

@@ -1,14 +1,15 @@
-/** The gateway as a stranger runs it: a copy of its folder, the package installed from its tarball. */
+/** The gateway as strangers run it: its folder copied, the package packed. */
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { readdir, readFile } from "node:fs/promises";
-import { type AddressInfo, createServer } from "node:net";
+import { createServer } from "node:net";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { expect, onTestFinished, test } from "vitest";
 import { startSimulatedEngine } from "../../src/testing.ts";
 import { readTrace } from "../../src/trace/trace.ts";
+import { listening } from "../helpers/listening.ts";
 import { failedStart, ROOT } from "../package/packed.ts";
 import { completion, readyz } from "./helpers.ts";
 import { installExample } from "./installed.ts";
@@ -38,7 +39,7 @@ test("its files can be read in one sitting", async () => {
   }
 });
 
-test("starts, serves, records, drains on SIGTERM and ends", async () => {
+test("starts, serves, records, drains and ends", async () => {
   const folder = await installExample();
   const endpoint = `ipc://${join(folder, "lazygraph.sock")}`;
   const engine = await startSimulatedEngine({
@@ -85,7 +86,7 @@ test("starts, serves, records, drains on SIGTERM and ends", async () => {
   const stream = await completion(url, options);
   gateway.kill("SIGTERM");
   expect((await lines.next()).value).toBe("stopping");
-  // The stream that was under way ends whole.
+  // The stream under way ends whole.
   const text = await stream.text();
   expect(text).toMatch(/"completion_tokens":4000.*\n\ndata: \[DONE\]\n\n$/);
   expect(await closed).toEqual([0, null]);
@@ -100,12 +101,9 @@ test("starts, serves, records, drains on SIGTERM and ends", async () => {
   ]);
 }, 120_000);
 
-test("a setting that can't be used is one sentence and exit code 2", async () => {
+test("an unusable setting is one sentence and exit code 2", async () => {
   const folder = await installExample();
-  const taken = createServer().listen(0, "127.0.0.1");
-  onTestFinished(() => void taken.close());
-  await once(taken, "listening");
-  const busy = `127.0.0.1:${(taken.address() as AddressInfo).port}`;
+  const { host: busy } = new URL(await listening(createServer()));
   const base = {
     PATH: process.env["PATH"],
     ENGINES: "a=http://127.0.0.1:1",

@@ -4,7 +4,7 @@ import { EventEmitter, once } from "node:events";
 import { type ClientRequest, request as send } from "node:http";
 import { text as textOf } from "node:stream/consumers";
 import { expect, onTestFinished, test } from "vitest";
-import { FakeEngine } from "../helpers/fake-engine.ts";
+import { joinEngine } from "../helpers/joined.ts";
 import {
   completion,
   connection,
@@ -251,8 +251,7 @@ test("those who wait are announced to the engine that starts, and again when it 
   const { url, gateway } = await startGateway({ fake: upstream.url }, { controller });
   const held = [completion(url, {}), completion(url, {})];
   await expect.poll(async () => (await readyz(url)).held).toBe(2);
-  await using engine = new FakeEngine({ name: "fake" });
-  await engine.connect(controller.endpoint);
+  await using _engine = await joinEngine(controller, { name: "fake" });
   // Once while it chooses what it captures first, once just before they arrive.
   await expect
     .poll(() => announced)

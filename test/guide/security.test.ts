@@ -12,7 +12,7 @@ const rows = [...page.matchAll(/^\| [^|]+ \| ([\d,.]+) \| `([^`]+)` `([A-Za-z_]+
   }),
 );
 
-/** What a constant or a field of the source is: a number, or a product or shift of numbers. */
+/** A constant or field of the source: a number, or a product or shift of some. */
 function numberOf(file: string, name: string): number {
   const source = readFileSync(join(ROOT, file), "utf8");
   const found = new RegExp(`\\b${name}(?:: number)?(?: =|:) ([\\d_.<* ]+)[;,\\n]`).exec(
@@ -23,14 +23,14 @@ function numberOf(file: string, name: string): number {
   return found.includes("<<") ? first << (rest[0] ?? 0) : rest.reduce((a, b) => a * b, first);
 }
 
-test("there are limits in the table, each in the right shape", () => {
+test("the table has limits, each in the right shape", () => {
   const [, table = ""] = page.split("## Limits");
   const lines = table.split("\n## ")[0]?.match(/^\| (?!of |-)/gm) ?? [];
   expect(rows.length).toBeGreaterThan(20);
   expect(rows).toHaveLength(lines.filter((line) => line !== "|---").length);
 });
 
-test("the figures of the attack on the socket are those of the raw result", () => {
+test("the attack on the socket has the raw result's figures", () => {
   const raw = JSON.parse(readFileSync(join(ROOT, "bench/results/trust-socket.json"), "utf8")) as {
     rows: {
       build: string;

@@ -2,7 +2,7 @@
 
 import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import { chmod, mkdir, writeFile } from "node:fs/promises";
+import { chmod, writeFile } from "node:fs/promises";
 import { delimiter, join } from "node:path";
 import { createInterface } from "node:readline";
 import type { Readable } from "node:stream";
@@ -16,6 +16,7 @@ import {
 import { askLauncher, launcherStatus } from "../../src/launcher/status.ts";
 import { finish, lazygraph } from "../cli/helpers/command.ts";
 import { temporaryFolder } from "../cli/helpers/folder.ts";
+import { pluginSite } from "../cli/helpers/plugin-site.ts";
 import { worker, workerPython } from "../e2e/python-engine.ts";
 
 interface Facts {
@@ -30,20 +31,14 @@ beforeAll(() => {
   python = workerPython();
 });
 
-/** A folder with a `vllm` of that Python, and the variables under which the plugin is found. */
+/** A folder with a `vllm` of that Python, and the variables that lead to the plugin. */
 async function place(): Promise<{ folder: string; vllm: string; env: NodeJS.ProcessEnv }> {
   const folder = await temporaryFolder();
   const vllm = join(folder, "vllm");
   await writeFile(vllm, `#!${python}\nimport sys\nprint("spawned", *sys.argv[1:])\n`);
   await chmod(vllm, 0o755);
-  const entry = join(folder, "lazygraph_vllm-0.1.0.dist-info");
-  await mkdir(entry);
-  await writeFile(join(entry, "METADATA"), "Name: lazygraph-vllm\nVersion: 0.1.0\n");
-  await writeFile(
-    join(entry, "entry_points.txt"),
-    "[vllm.general_plugins]\nlazygraph = lazygraph_vllm.plugin:register\n",
-  );
-  const path = [join(worker, "src"), join(worker, "tests"), folder].join(delimiter);
+  const site = await pluginSite(folder);
+  const path = [join(worker, "src"), join(worker, "tests"), site].join(delimiter);
   return { folder, vllm, env: { ...process.env, PYTHONPATH: path } };
 }
 
@@ -113,7 +108,7 @@ test("servers go on when it is closed", async () => {
   expect(await once(child, "exit")).toEqual([null, "SIGTERM"]);
 });
 
-test("closed before it was started, it has ended, and isn't started any more", async () => {
+test("closed before it was started, it has ended and stays so", async () => {
   const launcher = createLauncher();
   await launcher.close();
   expect(await launcher.ended).toBe(0);
@@ -187,7 +182,7 @@ test("lazygraph launcher and run --launcher, with the command's exit code", asyn
   );
 });
 
-test("lazygraph launcher --status asks the one at the default path, where none is given", async () => {
+test("lazygraph launcher --status asks the one at the default path", async () => {
   const { folder, env } = await place();
   const own = { ...env, XDG_RUNTIME_DIR: folder };
   const words = ["launcher", "--python", python];

@@ -1,22 +1,18 @@
 /** Every shape through the benchmark's own client, over a socket. */
 
-import { once } from "node:events";
 import { createServer } from "node:http";
-import type { AddressInfo } from "node:net";
 import { beforeAll, describe, expect, test } from "vitest";
 import { streamRequest } from "../../src/bench/stream.ts";
 import { ServerAddress } from "../../src/measure/server-address.ts";
-import { PacedShape } from "./paced.ts";
+import { listen, PacedShape } from "./paced.ts";
 import { SHAPES } from "./shapes.ts";
 
 const paced = new PacedShape();
 let server: ServerAddress;
 
 beforeAll(async () => {
-  const upstream = createServer(paced.listener).listen(0, "127.0.0.1");
-  await once(upstream, "listening");
-  const { port } = upstream.address() as AddressInfo;
-  server = new ServerAddress(new URL(`http://127.0.0.1:${port}`));
+  const upstream = createServer(paced.listener);
+  server = new ServerAddress(await listen(upstream));
   return () => {
     paced.close();
     upstream.closeAllConnections();

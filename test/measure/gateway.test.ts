@@ -1,37 +1,28 @@
 /** Every shape through the example gateway: passed on, and counted as what it is. */
 
-import { once } from "node:events";
-import { createServer, type Server } from "node:http";
-import type { AddressInfo } from "node:net";
+import { createServer } from "node:http";
 import { Registry } from "prom-client";
 import { beforeAll, describe, expect, test } from "vitest";
 import { Gateway } from "../../examples/gateway/src/gateway.ts";
-import { createController } from "../../src/controller/controller.ts";
 import { ServerAddress } from "../../src/measure/server-address.ts";
-import { PacedShape } from "./paced.ts";
+import { startController } from "../helpers/joined.ts";
+import { listen, PacedShape } from "./paced.ts";
 import { SHAPES } from "./shapes.ts";
 
 const registry = new Registry();
 const paced = new PacedShape();
 let url: URL;
 
-async function listening(server: Server): Promise<URL> {
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  return new URL(`http://127.0.0.1:${(server.address() as AddressInfo).port}`);
-}
-
 beforeAll(async () => {
   const engine = createServer((request, response) => {
     if (request.url === "/health") response.end();
     else paced.listener(request, response);
   });
-  const engines = new Map([["a", new ServerAddress(await listening(engine))]]);
-  const controller = createController({ plan: false });
-  await controller.start();
+  const engines = new Map([["a", new ServerAddress(await listen(engine))]]);
+  const controller = await startController({ plan: false });
   const limits = { holdMax: 512, holdBytes: 64 << 20, holdSeconds: 20, firstByteSeconds: 20 };
   const gateway = new Gateway({ ...limits, engines, controller, registry });
-  url = await listening(gateway.server);
+  url = await listen(gateway.server);
   return async () => {
     await gateway.close(0);
     await controller.close();

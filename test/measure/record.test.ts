@@ -1,26 +1,20 @@
 /** Every shape through the recording proxy: passed on as it is, and counted right. */
 
-import { once } from "node:events";
-import { createServer, request as httpRequest, type Server } from "node:http";
-import type { AddressInfo } from "node:net";
+import { createServer, request as httpRequest } from "node:http";
 import { join } from "node:path";
-import { beforeAll, describe, expect, onTestFinished, test } from "vitest";
+import { beforeAll, describe, expect, test } from "vitest";
 import { ServerAddress } from "../../src/measure/server-address.ts";
 import { createRecordingProxy } from "../../src/record/proxy.ts";
 import { createTraceRecorder } from "../../src/record/recorder.ts";
 import { readTrace } from "../../src/trace/trace.ts";
 import { temporaryFolder } from "../cli/helpers/folder.ts";
+import { listening } from "../helpers/listening.ts";
+import { listen } from "./paced.ts";
 import type { Shape } from "./shape.ts";
 import { SHAPES } from "./shapes.ts";
 
 let upstream: URL;
 let shape: Shape;
-
-async function listening(server: Server): Promise<URL> {
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  return new URL(`http://127.0.0.1:${(server.address() as AddressInfo).port}`);
-}
 
 beforeAll(async () => {
   const server = createServer((request, response) => {
@@ -35,7 +29,7 @@ beforeAll(async () => {
       else response.end();
     });
   });
-  upstream = await listening(server);
+  upstream = await listen(server);
   return () => {
     server.closeAllConnections();
     server.close();
@@ -64,11 +58,7 @@ describe("record", () => {
     const file = join(await temporaryFolder(), "trace.csv");
     const recorder = await createTraceRecorder({ file });
     const proxy = createRecordingProxy(new ServerAddress(upstream), recorder);
-    const url = await listening(proxy);
-    onTestFinished(() => {
-      proxy.closeAllConnections();
-      proxy.close();
-    });
+    const url = new URL(await listening(proxy));
     const { bytes, whole } = await post(new URL("/v1/chat/completions/", url), "x".repeat(40));
     if (wanted.cut !== true) expect(bytes).toEqual(Buffer.concat(wanted.pieces.map(Buffer.from)));
     expect(whole).toBe(wanted.cut !== true);

@@ -6,6 +6,7 @@ import { storedMode } from "../../src/bench/stored-mode.ts";
 import { streamRequest } from "../../src/bench/stream.ts";
 import { proxyVariable } from "../../src/measure/http-client.ts";
 import { ServerAddress, serverUrl, shownUrl } from "../../src/measure/server-address.ts";
+import { listening } from "../helpers/listening.ts";
 import { done, text } from "./shape-parts.ts";
 
 describe("a base URL", () => {
@@ -46,7 +47,7 @@ describe("a base URL", () => {
     for (const text of ["http://u:pass/word@h", "u:password1@h:1", "x://u:p@ssw@h?k=v"]) {
       expect(shownUrl(text), text).not.toMatch(/pass|word|ss|k=v/);
     }
-    // What is no URL for us is shown without its secrets all the same.
+    // Nor of what is no URL for us.
     expect(shownUrl("ftp://user:password1@h/x?key=hunter2")).toBe("ftp://…@h/x?…");
     expect(serverUrl("ftp://h")).toBeUndefined();
     const stored = storedMode({
@@ -103,16 +104,10 @@ test("a proxy of the environment is used, but not for this machine", async () =>
   const proxy = createServer((request, response) => {
     seen.push(request.url ?? "");
     response.writeHead(200, { "content-type": "text/event-stream" }).end(text("a") + done);
-  }).listen(0, "127.0.0.1");
-  onTestFinished(() => {
-    delete process.env["http_proxy"];
-    proxy.closeAllConnections();
-    proxy.close();
   });
-  await once(proxy, "listening");
-  const { port } = proxy.address() as AddressInfo;
+  onTestFinished(() => void delete process.env["http_proxy"]);
   // As curl takes it: a host and a port are enough.
-  process.env["http_proxy"] = `127.0.0.1:${port}`;
+  process.env["http_proxy"] = new URL(await listening(proxy)).host;
   const far = new ServerAddress(new URL("http://engine.invalid:8000/v1"));
   expect(await ask(far)).toMatchObject({ failure: undefined });
   expect(seen).toEqual(["http://engine.invalid:8000/v1/completions"]);

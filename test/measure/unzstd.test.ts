@@ -1,10 +1,10 @@
 /** Answers in zstd, whose library may not come back. */
 
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { Unzstd } from "../../src/measure/content-decoder.ts";
+import { temporaryFolder } from "../cli/helpers/folder.ts";
 import { PACKED } from "./packed-shapes.ts";
 
 const { pieces } = PACKED.find(({ name }) => name === "zstd") as (typeof PACKED)[number];
@@ -24,14 +24,9 @@ test("each piece keeps the time at which its bytes came", async () => {
 });
 
 test("an answer that the library doesn't come back from is damaged, and holds up nobody", async () => {
-  const folder = await mkdtemp(join(tmpdir(), "lazygraph-"));
-  try {
-    const library = join(folder, "stuck.cjs");
-    await writeFile(library, "exports.Decompress = class { push() { for (;;); } };");
-    const stuck = new Unzstd(() => expect.unreachable(), { library, pieceMsMax: 50 });
-    for (const piece of pieces) stuck.push(piece as Uint8Array, 0);
-    expect(await stuck.end()).toBe("no end of a piece after 0.05 s");
-  } finally {
-    await rm(folder, { recursive: true });
-  }
+  const library = join(await temporaryFolder(), "stuck.cjs");
+  await writeFile(library, "exports.Decompress = class { push() { for (;;); } };");
+  const stuck = new Unzstd(() => expect.unreachable(), { library, pieceMsMax: 50 });
+  for (const piece of pieces) stuck.push(piece as Uint8Array, 0);
+  expect(await stuck.end()).toBe("no end of a piece after 0.05 s");
 });

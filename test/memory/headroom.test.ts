@@ -33,13 +33,13 @@ const OF_PEAK = 0.6;
 const LEAST = 256;
 const MOST = 1088;
 const LEFT = FLOOR_BYTES / MIB;
-/** What a Llama-3.1-8B on an H200 was seen to do, in MiB; the same page has the figures. */
+/** What a Llama-3.1-8B was seen to do on an H200, in MiB. */
 const SEEN = { peak: 896, died: 1057, served: 1399, tight: 1773 };
 
 const peakOf = (mib: number): RankMemory => ({ ...FIRST, activationPeakBytes: mib * MIB });
 
 describe("what serving still needs", () => {
-  test("at first the whole peak and the allowance, bounded for large peaks and small ones", () => {
+  test("at first the whole peak and the allowance, bounded for large and small peaks", () => {
     const between = (LEAST + MOST) / 2 / OF_PEAK;
     for (const [peak, margin] of [
       [8, LEAST],
@@ -52,7 +52,7 @@ describe("what serving still needs", () => {
     }
   });
 
-  test("no less than what was seen to serve, and not all of what a tight engine has", () => {
+  test("no less than what was seen to serve, not all that a tight engine has", () => {
     const { peak, margin } = claim(peakOf(SEEN.peak));
     expect(peak + margin).toBeGreaterThan(SEEN.died);
     expect(peak + margin).toBeGreaterThanOrEqual(SEEN.served);
@@ -60,7 +60,7 @@ describe("what serving still needs", () => {
     expect(peak + margin).toBeLessThan(SEEN.tight);
   });
 
-  test("what the allocator has taken is not needed again; the peak first, then the allowance", () => {
+  test("what the allocator has taken is not needed again; first the peak, then the allowance", () => {
     const taken = (mib: number) => ({ reservedBytes: FIRST.reservedBytes + mib * MIB });
     const { peak, margin } = claim({});
     expect(claim(taken(500))).toEqual({ peak: peak - 500, margin });
@@ -68,7 +68,7 @@ describe("what serving still needs", () => {
     expect(some.peak).toBe(0);
     expect(some.margin).toBeCloseTo(margin - 100, 5);
     expect(claim(taken(9000))).toEqual({ peak: 0, margin: LEFT });
-    // Told at quiescence, or seen as growth: the same bytes, counted once.
+    // Told at quiescence or seen as growth: the same bytes, once.
     expect(claim({ ...taken(500), activationHeldBytes: 500 * MIB })).toEqual(claim(taken(500)));
   });
 
@@ -96,7 +96,7 @@ describe("with torch's cache emptied", () => {
 });
 
 describe("free memory", () => {
-  test("is the smaller figure, and the driver's alone once the engine's word is old", () => {
+  test("is the smaller figure; the driver's alone once the engine's word is old", () => {
     const free = (driver: number | undefined, old = false): number =>
       freeReading(FIRST, driver, old).freeBytes / MIB;
     expect(free(undefined)).toBe(3000);
@@ -183,7 +183,7 @@ describe("the ledger", () => {
     };
 
     test.for([
-      // What is free, and what of it must be left.
+      // What is free, what must be left.
       [2000, 800, "plenty: the claim, and no more"],
       [1100, 800, "just enough for both"],
       [1000, 700, "tight: all but what was kept for graphs"],
@@ -203,7 +203,7 @@ describe("the ledger", () => {
 
     test("what another engine kept is not to be had, in plenty or not", () => {
       const ledger = ledgerOf({ a: [800, 300, 200], b: [100, 0, 0] });
-      // b may have 2000 − 900 for serving − 200 for graphs of a, and a has its own besides.
+      // b may have 2000 − 900 for serving − 200 for a's graphs; a has its own besides.
       expect(ledger.offLimits("GPU-1", "b", 2000)).toBe(1100);
       expect(ledger.offLimits("GPU-1", "a", 2000)).toBe(900);
       expect(ledger.offLimits("GPU-1", "b", 1000)).toBe(1100);

@@ -12,7 +12,7 @@ import type {
 } from "../../src/sim/live/child-options.ts";
 import { FAKE_NVML, LiveValue, nvmlScript, scratch } from "../gpu-memory/fake.ts";
 import { EventLog } from "../helpers/events.ts";
-import { FakeEngine } from "../helpers/fake-engine.ts";
+import { joinEngine } from "../helpers/joined.ts";
 import { claimOf, MIB } from "./rig.ts";
 
 const TRACE = "azure-llm-2023-conversation";
@@ -36,7 +36,7 @@ async function engineOf(
   const events: SimulatedEngineEvent[] = [];
   const engine = await startSimulatedEngine({
     endpoint: controller.endpoint,
-    // However late the controller's answer is: without it an engine captures what it likes.
+    // Without the controller's answer, however late, an engine captures what it likes.
     handshakeMs: 60_000,
     speed: 20,
     onEvent: (event) => void events.push(event),
@@ -220,8 +220,7 @@ describe("with this host's driver", () => {
     using refused = new EventLog("lazygraph:memory:refused", "engine-0");
     const free = driver(100 * MIB);
     const controller = await controllerOf({ mode: "lazy", policy: "simple" });
-    await using engine = new FakeEngine();
-    await engine.connect(controller.endpoint);
+    await using engine = await joinEngine(controller);
     // The engine itself says that 10 GB are free.
     await picture(controller, "engine-0", ({ headroomBytes = 1e12 }) => headroomBytes < 0);
     engine.steps(4, 10);
@@ -240,8 +239,7 @@ describe("with this host's driver", () => {
       policy: "simple",
       memory: { gpu: false },
     });
-    await using engine = new FakeEngine();
-    await engine.connect(controller.endpoint);
+    await using engine = await joinEngine(controller);
     await controller.waitForEngine({ phase: "serving" });
     engine.steps(4, 10);
     expect((await engine.got("capture")).graph).toBe("FULL:4");
@@ -250,8 +248,7 @@ describe("with this host's driver", () => {
   test("a close in the middle of it ends at once, and leaves nothing behind", async () => {
     driver(100 * MIB);
     const controller = await controllerOf();
-    await using engine = new FakeEngine();
-    await engine.connect(controller.endpoint);
+    await using _engine = await joinEngine(controller);
     await controller.waitForEngine();
     await controller.close();
     await controller.close();

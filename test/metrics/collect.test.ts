@@ -1,12 +1,12 @@
 import { expect, onTestFinished, test, vi } from "vitest";
 import type { Graph } from "../../src/base/graph.ts";
-import { createController } from "../../src/controller/controller.ts";
 import { publish } from "../../src/engine/events.ts";
 import { collectMetrics } from "../../src/metrics.ts";
 import { loadProfile } from "../../src/profile/load.ts";
 import { LiveEngine } from "../../src/testing.ts";
 import { FakeClock } from "../helpers/fake-clock.ts";
 import { plan } from "../helpers/fake-engine.ts";
+import { startController } from "../helpers/joined.ts";
 import { controllerOf, Registry, recordOf, scrape } from "./helpers.ts";
 
 const E = 'engine="engine-0"';
@@ -219,8 +219,7 @@ test("of many numbers of adapters only some make labels", async () => {
 });
 
 test("a simulated engine that fills: every capture is counted", async () => {
-  await using controller = createController({ mode: "idle", plan: false });
-  await controller.start();
+  await using controller = await startController({ mode: "idle", plan: false });
   const { registry } = collect(controller);
   const { endpoint } = controller;
   const engine = new LiveEngine({ profile: loadProfile(), endpoint, engine: "sim", speed: 50 });

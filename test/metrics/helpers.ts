@@ -17,29 +17,24 @@ export type TestRecord = {
   state: WritableState | undefined;
 };
 
-/** An engine that is ready with both tops, as the controller would know it. */
+/** An engine that is ready with both tops. */
 export function recordOf(options: FakeEngineOptions = {}): TestRecord {
   const { hello, graphs } = new FakeEngine(options);
   const record = createEngineRecord(hello, "idle");
   const tops = [captured("PIECEWISE:8", 40), captured("FULL:8")];
   const common = { captured: tops, ranks: [RANK], epoch: 2 };
-  applyInventory(record, {
-    type: "inventory",
-    phase: "capturing",
-    graphs,
-    ...common,
-    ...CONFIGURATION,
-  });
+  const inventory = { type: "inventory", phase: "capturing", graphs } as const;
+  applyInventory(record, { ...inventory, ...common, ...CONFIGURATION });
   applyReady(record, { type: "ready", captureSeconds: 0.06, ...common }, 0);
   return record as TestRecord;
 }
 
-/** A controller that has these engines; only what metrics use. */
+/** Of a controller, what metrics use. */
 export function controllerOf(records: EngineRecord[]): { engines(): readonly EngineSnapshot[] } {
   return { engines: () => records.map(snapshotOf) };
 }
 
-/** The registry's values: `name{label="value",…}` to number, as a scrape would show them. */
+/** As scraped: `name{label="value",…}` to number. */
 export async function scrape(registry: Registry): Promise<Map<string, number>> {
   const values = new Map<string, number>();
   for (const line of (await registry.metrics()).split("\n")) {

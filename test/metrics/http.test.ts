@@ -1,20 +1,15 @@
-import { expect, onTestFinished, test } from "vitest";
-import { listen } from "../../src/cli/listen.ts";
+import { expect, test } from "vitest";
 import { metricsOf } from "../../src/cli/metrics.ts";
 import type { Controller } from "../../src/controller/controller.ts";
 import { createHttpServer } from "../../src/http/server.ts";
 import { lazygraph } from "../cli/helpers/command.ts";
+import { listening } from "../helpers/listening.ts";
 import { controllerOf, recordOf } from "./helpers.ts";
 
 async function serve(withMetrics: boolean): Promise<string> {
   const controller = controllerOf([recordOf()]) as Controller;
   const options = withMetrics ? { metrics: metricsOf(controller) } : {};
-  const server = createHttpServer(controller, options);
-  onTestFinished(() => {
-    server.close();
-    server.closeAllConnections();
-  });
-  return listen(server, { host: "127.0.0.1", port: 0 });
+  return listening(createHttpServer(controller, options));
 }
 
 test("GET /metrics answers in Prometheus' text format", async () => {

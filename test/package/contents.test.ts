@@ -1,11 +1,10 @@
 /** What stands in the packed package: nothing that its users can't use. */
 
 import { execFile } from "node:child_process";
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join, posix } from "node:path";
 import { promisify } from "node:util";
-import { expect, onTestFinished, test } from "vitest";
+import { expect, test } from "vitest";
+import { temporaryFolder } from "../cli/helpers/folder.ts";
 import { packInto } from "./packed.ts";
 
 const execute = promisify(execFile);
@@ -15,8 +14,7 @@ const OF_INSTALLS = ["preinstall", "install", "postinstall", "preprepare", "prep
 test("no source maps, which would point at sources that aren't in it, and no script of installs", {
   timeout: 120_000,
 }, async () => {
-  const folder = await mkdtemp(join(tmpdir(), "lazygraph-packed-"));
-  onTestFinished(() => rm(folder, { recursive: true }));
+  const folder = await temporaryFolder();
   const tarball = join(folder, await packInto(folder));
   const { stdout } = await execute("tar", ["-tzf", tarball]);
   const names = stdout.trim().split("\n");

@@ -2,45 +2,38 @@
 
 import { execFile } from "node:child_process";
 import { existsSync } from "node:fs";
-import { cp, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { cp, mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { expect, onTestFinished, test } from "vitest";
+import { expect, test } from "vitest";
+import { temporaryFolder } from "../cli/helpers/folder.ts";
 import { ADDON } from "../gpu-memory/fake.ts";
-import { REMOVED } from "../helpers/removal.ts";
 import { packInto, ROOT } from "./packed.ts";
 
 const execute = promisify(execFile);
 const PLATFORM = `${process.platform}-${process.arch}`;
 const MS_MAX = 300_000;
 
-async function folderOf(name: string): Promise<string> {
-  const folder = await mkdtemp(join(tmpdir(), `lazygraph-${name}-`));
-  onTestFinished(() => rm(folder, REMOVED));
-  return folder;
-}
-
 test("the package finds the addon in the platform's package, and does without", {
   timeout: MS_MAX,
 }, async () => {
   // A copy of what `npm pack` takes: prebuilds/ of this checkout is nobody's test's to write.
-  const copy = await folderOf("release");
-  const packed = await folderOf("packed");
+  const copy = await temporaryFolder();
+  const packed = await temporaryFolder();
   const tarball = join(packed, await packInto(packed));
   await execute("tar", ["-xzf", tarball, "--strip-components=1", "-C", copy]);
   await cp(join(ROOT, "scripts", "release.mjs"), join(copy, "scripts", "release.mjs"));
   await mkdir(join(copy, "prebuilds", PLATFORM), { recursive: true });
   await cp(ADDON, join(copy, "prebuilds", PLATFORM, "gpu_memory.node"));
 
-  const out = await folderOf("tarballs");
+  const out = await temporaryFolder();
   await execute(process.execPath, ["scripts/release.mjs", out], { cwd: copy, timeout: MS_MAX });
   const { version } = JSON.parse(await readFile(join(ROOT, "package.json"), "utf8"));
   const names = (await readdir(out)).sort();
   const addon = `lazygraph-gpu-${PLATFORM}-${version}.tgz`;
   expect(names).toEqual([`lazygraph-${version}.tgz`, addon].sort());
 
-  const user = await folderOf("user");
+  const user = await temporaryFolder();
   await writeFile(join(user, "package.json"), '{"name": "user", "private": true}');
   const install = (...files: string[]) =>
     execute("npm", ["install", "--ignore-scripts", "--no-audit", "--no-fund", ...files], {

@@ -1,5 +1,4 @@
 import { readdir, writeFile } from "node:fs/promises";
-import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { setImmediate } from "node:timers/promises";
 import { describe, expect, onTestFinished, test } from "vitest";
@@ -14,21 +13,18 @@ import type { EngineEvent } from "../../src/schedule/policy.ts";
 import { startSimulatedEngine } from "../../src/sim/live/child.ts";
 import { temporaryFolder } from "../cli/helpers/folder.ts";
 import { EventLog } from "../helpers/events.ts";
-import { FakeEngine, plan as graphsOf } from "../helpers/fake-engine.ts";
+import { type FakeEngineOptions, plan as graphsOf } from "../helpers/fake-engine.ts";
+import { joinEngine, startController } from "../helpers/joined.ts";
+import { listening } from "../helpers/listening.ts";
 
-async function started(options: ControllerOptions): Promise<Controller> {
-  const controller = createController({
-    endpoint: "tcp://127.0.0.1:0",
-    heartbeatMs: 50,
-    ...options,
-  });
-  await controller.start();
-  return controller;
+function started(options: ControllerOptions): Promise<Controller> {
+  return startController({ endpoint: "tcp://127.0.0.1:0", heartbeatMs: 50, ...options });
 }
 
-async function settledEngine(controller: Controller, engine: FakeEngine): Promise<void> {
-  await engine.connect(controller.endpoint);
+async function settledEngine(controller: Controller, options?: FakeEngineOptions) {
+  const engine = await joinEngine(controller, options);
   await controller.waitForEngine({ engine: engine.hello.engine, settled: true });
+  return engine;
 }
 
 /** The one plan file of a folder. */
@@ -49,8 +45,7 @@ test("a user without a home folder gets a controller without plans, and one prob
   delete process.env["XDG_STATE_HOME"];
   using problems = new EventLog("lazygraph:problem");
   await using controller = await started({});
-  await using engine = new FakeEngine({ name: "homeless" });
-  await settledEngine(controller, engine);
+  await using _engine = await settledEngine(controller, { name: "homeless" });
   expect(controller.engines()[0]?.plan).toBeUndefined();
   const told = problems.all.filter(({ code }) => code === "ERR_LAZYGRAPH_PLAN");
   expect(told).toEqual([
@@ -63,8 +58,7 @@ describe("a learned plan", () => {
     const planFolder = await temporaryFolder();
     {
       await using controller = await started({ planFolder });
-      await using engine = new FakeEngine({ name: "first" });
-      await settledEngine(controller, engine);
+      await using engine = await settledEngine(controller, { name: "first" });
       engine.steps(4, 50_000, "FULL:4");
       engine.steps(3, 100, "");
       // An answer to what comes after the steps tells that they came.
@@ -99,8 +93,7 @@ describe("a learned plan", () => {
       },
     });
     using decisions = new EventLog("lazygraph:decision", "second");
-    await using engine = new FakeEngine({ name: "second" });
-    await settledEngine(controller, engine);
+    await using _engine = await settledEngine(controller, { name: "second" });
     const { plan: shown } = await controller.waitForEngine();
     expect(shown).toMatchObject({ starts: 1, first: plan.first });
     expect(contexts).toHaveLength(1);
@@ -122,8 +115,7 @@ describe("a learned plan", () => {
       ["two", [1, 2, 4]],
     ] as const) {
       await using controller = await started({ planFolder });
-      await using engine = new FakeEngine({ name, graphs: graphsOf(...sizes) });
-      await settledEngine(controller, engine);
+      await using _engine = await settledEngine(controller, { name, graphs: graphsOf(...sizes) });
       expect(controller.engines()[0]?.plan).toMatchObject({ starts: 0 });
     }
     expect(await readdir(planFolder)).toHaveLength(2);
@@ -133,8 +125,7 @@ describe("a learned plan", () => {
     const planFolder = await temporaryFolder();
     {
       await using controller = await started({ planFolder, plan: false });
-      await using engine = new FakeEngine();
-      await settledEngine(controller, engine);
+      await using _engine = await settledEngine(controller);
       expect(controller.engines()[0]?.plan).toBeUndefined();
     }
     expect(await readdir(planFolder)).toEqual([]);
@@ -144,8 +135,7 @@ describe("a learned plan", () => {
     const planFolder = await temporaryFolder();
     for (const planReadOnly of [false, true]) {
       await using controller = await started({ planFolder, planReadOnly });
-      await using engine = new FakeEngine();
-      await settledEngine(controller, engine);
+      await using _engine = await settledEngine(controller);
     }
     expect(await onlyPlan(planFolder)).toMatchObject({ starts: 1 });
   });
@@ -156,8 +146,7 @@ describe("a learned plan", () => {
     using problems = new EventLog("lazygraph:problem");
     {
       await using controller = await started({ planFolder: file });
-      await using engine = new FakeEngine();
-      await settledEngine(controller, engine);
+      await using _engine = await settledEngine(controller);
     }
     const about = problems.all.filter(({ code }) => code === "ERR_LAZYGRAPH_PLAN");
     expect(about).toMatchObject([{ engine: "", message: expect.stringContaining(file) }]);
@@ -173,8 +162,7 @@ describe("rules of the user's", () => {
       exclude: ["PIECEWISE"],
       graphsMax: 3,
     });
-    await using engine = new FakeEngine();
-    await settledEngine(controller, engine);
+    await using engine = await settledEngine(controller);
     expect(engine.ofType("start")[0]?.graphs).toEqual(["FULL:8", "FULL:2"]);
     const [snapshot] = controller.engines();
     expect(engine.captured.size).toBe(3);
@@ -187,8 +175,7 @@ describe("rules of the user's", () => {
 
   test("hold after a change of mode, and nothing of them counts as a refusal to ask again", async () => {
     await using controller = await started({ mode: "lazy", plan: false, exclude: [">2"] });
-    await using engine = new FakeEngine();
-    await engine.connect(controller.endpoint);
+    await using engine = await joinEngine(controller);
     await controller.waitForEngine({ phase: "serving" });
     controller.setMode("engine-0", "lazy");
     expect(engine.ofType("mode")).toEqual([]);
@@ -209,8 +196,7 @@ describe("rules of the user's", () => {
       pin: ["FULL:3"],
       exclude: ["FULL:5", "8"],
     });
-    await using engine = new FakeEngine();
-    await settledEngine(controller, engine);
+    await using engine = await settledEngine(controller);
     engine.inventory();
     await engine.flushed();
     const { message } = await problems.first(({ code }) => code === "ERR_LAZYGRAPH_OPTION");
@@ -222,8 +208,7 @@ describe("rules of the user's", () => {
 describe("the costed policy", () => {
   test("is selectable, and says of every missing graph why it is missing", async () => {
     await using controller = await started({ mode: "lazy", policy: "costed", plan: false });
-    await using engine = new FakeEngine();
-    await engine.connect(controller.endpoint);
+    await using _engine = await joinEngine(controller);
     await controller.waitForEngine({ phase: "serving" });
     const [snapshot] = controller.engines();
     expect(snapshot?.policy).toBe("lazy-costed");
@@ -234,8 +219,7 @@ describe("the costed policy", () => {
 
   test("in eager mode captures everything, as ever", async () => {
     await using controller = await started({ mode: "eager", policy: "costed", plan: false });
-    await using engine = new FakeEngine();
-    await settledEngine(controller, engine);
+    await using _engine = await settledEngine(controller);
     expect(controller.engines()[0]).toMatchObject({ policy: "eager", graphsCaptured: 8 });
   });
 });
@@ -256,8 +240,7 @@ describe("announce", () => {
         };
       },
     });
-    await using engine = new FakeEngine();
-    await engine.connect(controller.endpoint);
+    await using _engine = await joinEngine(controller);
     await controller.waitForEngine({ phase: "serving" });
     controller.announce("engine-0", { inSeconds: 2, requests: 8 });
     controller.announce("engine-0", { inSeconds: 0 });
@@ -293,8 +276,7 @@ describe("announce", () => {
       expect.objectContaining({ code: "ERR_LAZYGRAPH_ENGINE_UNKNOWN" }),
     );
     using lost = new EventLog("lazygraph:engine:lost", "engine-0");
-    await using engine = new FakeEngine();
-    await engine.connect(controller.endpoint);
+    await using engine = await joinEngine(controller);
     await controller.waitForEngine();
     engine.send({ type: "goodbye", reason: "done" });
     await lost.first();
@@ -306,12 +288,11 @@ describe("announce", () => {
 
 describe("announce over HTTP", () => {
   async function post(controller: Controller, engine: string, body: unknown): Promise<Response> {
-    const server = createHttpServer(controller);
-    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-    onTestFinished(() => void server.close());
-    const { port } = server.address() as AddressInfo;
-    const url = `http://127.0.0.1:${port}/v1/engines/${engine}/announce`;
-    return fetch(url, { method: "POST", body: JSON.stringify(body) });
+    const url = await listening(createHttpServer(controller));
+    return fetch(`${url}/v1/engines/${engine}/announce`, {
+      method: "POST",
+      body: JSON.stringify(body),
+    });
   }
 
   test("tells the engine's policy, and refuses what is none", async () => {
@@ -324,8 +305,7 @@ describe("announce over HTTP", () => {
       plan: false,
       policy: () => ({ name: "listening", decide: (_, event) => decide(event) }),
     });
-    await using engine = new FakeEngine();
-    await engine.connect(controller.endpoint);
+    await using _engine = await joinEngine(controller);
     await controller.waitForEngine();
     while (!events.some(({ type }) => type === "inventory")) await setImmediate();
 

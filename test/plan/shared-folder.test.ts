@@ -46,7 +46,7 @@ async function planIn(folder: string) {
   return parsePlan(await readFile(join(folder, NAME), "utf8"));
 }
 
-/** Lets a timer's save come to its end, lock included: who meets one waits by a clock that stands. */
+/** Lets a timer's save end, lock included: who meets one waits by a clock that stands. */
 async function saved(folder: string, requestSteps: number): Promise<void> {
   for (;;) {
     const plan = await planIn(folder).catch(() => undefined);
@@ -66,7 +66,7 @@ describe("two controllers and one folder", () => {
     b.start(() => learnedOf(steps.b));
     a.clock.advance(121);
     await saved(folder, 100);
-    // It had read nothing of that: as a second start it halves the first, which saw far less.
+    // It had read nothing of that: as a second start it halves the first.
     b.clock.advance(121);
     await saved(folder, 1050);
     steps.a = 150;
@@ -81,7 +81,7 @@ describe("two controllers and one folder", () => {
     expect(await readdir(folder)).toEqual([NAME]);
   });
 
-  test("a file that a newer version wrote meanwhile is left as it is", async () => {
+  test("a file that a newer version wrote meanwhile is left alone", async () => {
     const folder = await temporaryFolder();
     const { store, start, problems } = open(folder);
     await store.refresh();
@@ -93,7 +93,7 @@ describe("two controllers and one folder", () => {
     expect(problems).toEqual([expect.stringMatching(/left as it is\.$/)]);
   });
 
-  test("one that became damaged meanwhile is set aside, not replaced unseen", async () => {
+  test("one that was damaged meanwhile is set aside", async () => {
     const folder = await temporaryFolder();
     const { store, start } = open(folder);
     await store.refresh();
@@ -148,7 +148,7 @@ describe("limits", () => {
     }
     await writeFile(join(folder, "mine.json"), "the user's own");
     const last = open(folder, { limits });
-    // The oldest of those that are left is used again, and stays.
+    // The oldest that is left is used again, and stays.
     last.start(() => learnedOf(1), fingerprint("model 3"));
     last.start(() => learnedOf(1), fingerprint("model 6"));
     await last.store.close();

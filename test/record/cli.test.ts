@@ -1,7 +1,6 @@
-import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { createServer, type IncomingMessage, request as sendRequest } from "node:http";
-import { type AddressInfo, connect } from "node:net";
+import { connect } from "node:net";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
 import OpenAI from "openai";
@@ -14,6 +13,7 @@ import { type SimulatedServer, startSimulatedServer } from "../../src/sim/live/s
 import { readTrace } from "../../src/trace/trace.ts";
 import { finish, lazygraph } from "../cli/helpers/command.ts";
 import { temporaryFolder } from "../cli/helpers/folder.ts";
+import { listening } from "../helpers/listening.ts";
 
 let upstream: SimulatedServer;
 
@@ -77,17 +77,8 @@ test("records what passes, and passes it unchanged", async () => {
 async function proxy(to: string) {
   const file = join(await temporaryFolder(), "own.csv");
   const recorder = await createTraceRecorder({ file });
-  const server = createRecordingProxy(new ServerAddress(new URL(to)), recorder).listen(
-    0,
-    "127.0.0.1",
-  );
-  onTestFinished(() => {
-    server.close();
-    server.closeAllConnections();
-  });
-  await once(server, "listening");
-  const { port } = server.address() as AddressInfo;
-  return { url: `http://127.0.0.1:${port}`, recorder, file };
+  const url = await listening(createRecordingProxy(new ServerAddress(new URL(to)), recorder));
+  return { url, recorder, file };
 }
 
 test("a client that leaves half-way ends its request upstream, and counts so far", async () => {
@@ -124,18 +115,16 @@ test("an upstream that is away is a 502, one that breaks off ends the connection
   const broken = createServer((_request, answer) => {
     answer.writeHead(200, { "content-length": "100" });
     answer.write("half", () => answer.destroy());
-  }).listen(0, "127.0.0.1");
-  onTestFinished(() => void broken.close());
-  await once(broken, "listening");
-  const { port } = broken.address() as AddressInfo;
-  const cut = await proxy(`http://127.0.0.1:${port}`);
+  });
+  const to = await listening(broken);
+  const cut = await proxy(to);
   const told: string[] = [];
   onTestFinished(onEvent("lazygraph:problem", ({ message }) => void told.push(message)));
   for (let count = 0; count < 2; count++) {
     const half = await fetch(`${cut.url}/v1/completions`, post);
     await expect(half.text()).rejects.toThrow();
   }
-  const sentence = `Expected the whole answer of http://127.0.0.1:${port}, got `;
+  const sentence = `Expected the whole answer of ${to}, got `;
   expect(told).toEqual([expect.stringContaining(sentence)]);
   expect(await cut.recorder.close()).toMatchObject({ unanswered: 2, reasons: { cut_off: 2 } });
 });
@@ -148,10 +137,8 @@ test("a request that comes back by another name is refused, and counted once", a
       from.pipe(answer);
     });
     request.pipe(back);
-  }).listen(0, "127.0.0.1");
-  onTestFinished(() => void hop.close());
-  await once(hop, "listening");
-  const own = await proxy(`http://127.0.0.1:${(hop.address() as AddressInfo).port}`);
+  });
+  const own = await proxy(await listening(hop));
   const post = { method: "POST", body: "{}" };
   const response = await fetch(`${own.url}/v1/completions`, post);
   expect(response.status).toBe(508);
@@ -227,12 +214,9 @@ describe("what can't work ends in one sentence", () => {
   });
 
   test("an occupied address leaves no file behind", async () => {
-    const server = createServer().listen(0, "127.0.0.1");
-    onTestFinished(() => void server.close());
-    await once(server, "listening");
-    const { port } = server.address() as AddressInfo;
+    const { host } = new URL(await listening(createServer()));
     const file = join(await temporaryFolder(), "own.csv");
-    const options = [...to, "--output", file, "--listen", `127.0.0.1:${port}`];
+    const options = [...to, "--output", file, "--listen", host];
     const { code, stderr } = await finish(["record", ...options]);
     expect(code).toBe(1);
     expect(stderr).toContain("Expected a free address for --listen");
@@ -256,11 +240,9 @@ describe("forms of requests", () => {
       }
       if (request.url?.endsWith("/same")) response.writeHead(304, { "content-length": 5 });
       response.end();
-    }).listen(0, "127.0.0.1");
-    onTestFinished(() => void server.close());
-    await once(server, "listening");
-    const { port } = server.address() as AddressInfo;
-    const { url, recorder } = await proxy(`http://key@127.0.0.1:${port}/base/v1`);
+    });
+    const { host } = new URL(await listening(server));
+    const { url, recorder } = await proxy(`http://key@${host}/base/v1`);
     counts = () => recorder.close();
     send = async (line, ...headers) => {
       const socket = connect(Number(new URL(url).port), "127.0.0.1");

@@ -1,6 +1,5 @@
 import { once } from "node:events";
 import { createServer, type Server } from "node:http";
-import type { AddressInfo } from "node:net";
 import { setTimeout as pause } from "node:timers/promises";
 import { beforeEach, describe, expect, onTestFinished, test, vi } from "vitest";
 import { statusOf } from "../../src/base/http-status.ts";
@@ -8,18 +7,9 @@ import { type Controller, createController } from "../../src/controller/controll
 import { createHttpServer } from "../../src/http/server.ts";
 import { type ConnectOptions, connectController } from "../../src/replica/client.ts";
 import { startSimulatedEngine } from "../../src/testing.ts";
+import { listening } from "../helpers/listening.ts";
 
 const POLL_MS = 50;
-
-async function listening(server: Server, port = 0): Promise<string> {
-  server.listen(port, "127.0.0.1");
-  await once(server, "listening");
-  onTestFinished(() => {
-    server.close();
-    server.closeAllConnections();
-  });
-  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
-}
 
 function connect(url: string, options: ConnectOptions = {}) {
   const client = connectController(url, { pollMs: POLL_MS, ...options });
@@ -68,7 +58,7 @@ describe("a controller over HTTP", () => {
     expect(() => createHttpServer(controller, { token: "short" })).toThrow(/token to be 16 to 512/);
   });
 
-  test("that wants a token for reading tells who waits, who asked to be told, and nobody twice", async () => {
+  test("that wants a token for reading tells waiters and who asked to be told, nobody twice", async () => {
     const token = "a-token-of-some-length";
     const asked = createHttpServer(controller, { token, tokenForReads: true });
     const guarded = await listening(asked);
@@ -79,7 +69,7 @@ describe("a controller over HTTP", () => {
     const problems: unknown[] = [];
     const onProblem = (error: unknown) => void problems.push(error);
     const stranger = connect(guarded, { token: "another-token-of-some-length", onProblem });
-    // Without the token no engine will ever show: there is nothing to wait for.
+    // Without the token no engine will ever show.
     await expect(stranger.waitForEngine()).rejects.toMatchObject(refusal);
     await expect(stranger.waitForEngine()).rejects.toMatchObject(refusal);
     expect(stranger.problem).toMatchObject(refusal);
@@ -93,7 +83,7 @@ describe("a controller over HTTP", () => {
     expect([client.problem, problems.length]).toEqual([undefined, 1]);
   });
 
-  test("that wants a token for changes alone tells of announcements without it", async () => {
+  test("that wants a token for changes tells of announcements without", async () => {
     const token = "a-token-of-some-length";
     const guarded = await listening(createHttpServer(controller, { token }));
     const problems: unknown[] = [];
@@ -107,7 +97,7 @@ describe("a controller over HTTP", () => {
     expect(stranger.connected).toBe(true);
   });
 
-  test("shows its engines, waits for them and passes on what is asked", async () => {
+  test("shows engines, waits for them and passes on what is asked", async () => {
     const client = connect(url);
     const found = await client.waitForEngine({ engine: "gpu-0/a b", phase: "serving" });
     expect(found).toMatchObject({ engine: "gpu-0/a b", mode: "lazy", connected: true });
@@ -158,7 +148,7 @@ describe("a controller over HTTP", () => {
       });
   });
 
-  test("takes no picture of all engines for what is about one", async () => {
+  test("takes no picture of all engines for one", async () => {
     await controller.waitForEngine({ engine: "gpu-0/a b" });
     const looks = vi.spyOn(controller, "engines");
     const engine = `${url}/v1/engines/gpu-0%2Fa%20b`;
@@ -170,7 +160,7 @@ describe("a controller over HTTP", () => {
     expect(looks).not.toHaveBeenCalled();
   });
 
-  test("says as the controller does what it refuses", async () => {
+  test("refuses in the controller's words", async () => {
     const client = connect(url);
     await client.waitForEngine();
     await expect(client.setMode("nobody", "idle")).rejects.toMatchObject({

@@ -71,14 +71,14 @@ describe("dispatchTable", () => {
     });
   });
 
-  test("with speculative decoding uniform rows hold graphs of the decode length only", () => {
+  test("when drafting, uniform rows hold graphs of the decode length only", () => {
     const captured = [full(16, 4), full(16), piece(16)];
     const table = dispatchTable(captured, captured);
     expect(table.uniform).toEqual([{ upTo: 16, graphs: ["FULL:16u4"] }]);
     expect(table.mixed).toEqual([{ upTo: 16, graphs: ["FULL:16"] }]);
   });
 
-  test("the pad limit is a parameter", () => {
+  test("the pad limit can be set", () => {
     const captured = [full(512, 1)];
     const table = dispatchTable(captured, captured, { tokens: 512, factor: 1 });
     expect(table.uniform).toEqual([{ upTo: 512, graphs: ["FULL:512u1"] }]);
@@ -87,7 +87,7 @@ describe("dispatchTable", () => {
 
 const sizes = fc.uniqueArray(fc.integer({ min: 1, max: 700 }), { minLength: 1, maxLength: 24 });
 const decode = fc.constantFrom(1, 1, 3);
-/** A plan in the shapes vLLM makes, and which of it is captured. */
+/** A plan in vLLM's shapes, and what of it is captured. */
 const plans = fc.tuple(sizes, decode, fc.boolean()).chain(([tokens, length, mixedFull]) => {
   const planned = tokens.flatMap((n): Graph[] => [
     piece(n),
@@ -110,14 +110,14 @@ const shapes = (length: number): fc.Arbitrary<StepShape> =>
       .map(([tokens, requests]) => ({ tokens, requests: Math.min(tokens, requests), uniform: 0 })),
   );
 
-/** The largest graph a step may take: by the pad limit, or the next planned size. */
+/** The largest that a step may take: by the pad limit, or the next planned size. */
 function reachOf(planned: readonly Graph[], tokens: number): number {
   const next = planned.map((graph) => graph.tokens).filter((size) => size >= tokens);
   return Math.max(paddedTokensMax(tokens, PAD_LIMIT), next.length === 0 ? 0 : Math.min(...next));
 }
 
 describe("any table", () => {
-  test("serves each step exactly as a search over all captured graphs would", () => {
+  test("serves each step as a search over all captured graphs would", () => {
     const cases = plans.chain((plan) => fc.tuple(fc.constant(plan), shapes(plan.length)));
     fc.assert(
       fc.property(cases, ([{ planned, captured }, step]) => {

@@ -11,7 +11,7 @@ import { planOf } from "../plan/helpers.ts";
 import { type Answer, Rig, type RigOptions } from "./rig.ts";
 import { decode, mixed } from "./seed.ts";
 
-/** What may happen to an engine; every property holds whatever does, in whatever order. */
+/** What may happen to an engine, in any order; every property holds. */
 type Happening =
   | { readonly type: "steps"; readonly tokens: number; readonly count: number; mixed: boolean }
   | { readonly type: "edge"; readonly idle: boolean }
@@ -55,7 +55,7 @@ const happening: fc.Arbitrary<Happening> = fc.oneof(
 );
 const sequences = fc.array(fc.tuple(happening, fc.constantFrom(0.001, 0.1, 1, 60)), {
   maxLength: 120,
-  // Else fast-check keeps to some ten events, and next to nothing is ever captured.
+  // Else fast-check keeps to some ten events, and hardly anything is captured.
   size: "max",
 });
 
@@ -119,7 +119,7 @@ class Ban {
     if (event.type !== "announce") return;
     const { inSeconds, requests } = event;
     if (!(inSeconds >= 0) || inSeconds > 3600 || !(requests > 0)) return;
-    // More than 16 at a time are not remembered: the sequences of these tests stay far below.
+    // More than 16 at a time are not remembered; these sequences stay far below.
     this.#announced.push(atSeconds + inSeconds);
   }
 
@@ -168,7 +168,7 @@ describe("whatever happens", () => {
 
   test("neither over the stall budget nor, but for what has been earned, into an arrival", () => {
     const burstSeconds = 0.05;
-    // Next to no refill, so that the reserve of the start is nearly all there is; or a little.
+    // Next to no refill, so that the reserve of the start is nearly all; or a little.
     const shares = fc.constantFrom(1e-6, 0.001);
     const modes = fc.constantFrom("lazy" as const, "idle" as const);
     fc.assert(
@@ -199,7 +199,7 @@ describe("whatever happens", () => {
           expect(ban.reaches(rig.atSeconds, 0.03)).toBe(false);
         }
         const elapsed = rig.atSeconds - readySeconds;
-        // The last one may take the reserve below nothing by its own length at most.
+        // The last one may overdraw the reserve by its own length.
         expect(spent).toBeLessThanOrEqual(burstSeconds + refill * elapsed + 0.03);
       }),
       seeded,

@@ -1,12 +1,10 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, rm } from "node:fs/promises";
-import { type AddressInfo, createServer } from "node:net";
-import { tmpdir } from "node:os";
+import { createServer } from "node:net";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
 import { fileURLToPath } from "node:url";
-import { afterEach, beforeEach, describe, expect, onTestFinished, test } from "vitest";
+import { beforeEach, describe, expect, onTestFinished, test } from "vitest";
 import { curveKeyPair } from "zeromq";
 import { createController } from "../../src/controller/controller.ts";
 import {
@@ -15,8 +13,11 @@ import {
   startSimulatedEngine,
   startSimulatedServer,
 } from "../../src/testing.ts";
+import { temporaryFolder } from "../cli/helpers/folder.ts";
 import { MAIN, SIMULATED_ENGINE } from "../helpers/built.ts";
 import { EventLog } from "../helpers/events.ts";
+import { startController } from "../helpers/joined.ts";
+import { listening } from "../helpers/listening.ts";
 
 const trace = "azure-llm-2023-conversation";
 const checkout = fileURLToPath(new URL("../..", import.meta.url));
@@ -24,15 +25,13 @@ const checkout = fileURLToPath(new URL("../..", import.meta.url));
 let folder: string;
 let endpoint: string;
 beforeEach(async () => {
-  folder = await mkdtemp(join(tmpdir(), "lazygraph-sim-"));
+  folder = await temporaryFolder();
   endpoint = `ipc://${join(folder, "controller")}`;
 });
-afterEach(() => rm(folder, { recursive: true }));
 
 describe("a simulated engine as a process", () => {
   test("joins a controller, takes its mode, serves its trace and is filled", async () => {
-    await using controller = createController({ mode: "idle", plan: false });
-    await controller.start();
+    await using controller = await startController({ mode: "idle", plan: false });
     const events: SimulatedEngineEvent[] = [];
     await using engine = await startSimulatedEngine({
       endpoint: controller.endpoint,
@@ -69,8 +68,8 @@ describe("a simulated engine as a process", () => {
   });
 
   test("without its controller it goes on, and the next controller finds all it has", async () => {
-    const first = createController({ mode: "idle", endpoint, heartbeatMs: 50, plan: false });
-    await first.start();
+    const options = { mode: "idle", endpoint, heartbeatMs: 50, plan: false } as const;
+    const first = await startController(options);
     using ends = new EventLog("lazygraph:capture:end", "west");
     const events: SimulatedEngineEvent[] = [];
     await using engine = await startSimulatedEngine({
@@ -83,8 +82,7 @@ describe("a simulated engine as a process", () => {
     });
     await ends.first((event) => event.graphsCaptured >= 10);
     await first.close();
-    await using second = createController({ mode: "idle", endpoint, heartbeatMs: 50, plan: false });
-    await second.start();
+    await using second = await startController(options);
     const snapshot = await second.waitForEngine({ engine: "west", settled: true });
     expect(snapshot).toMatchObject({ session: engine.session, graphsCaptured: 102 });
     expect(await engine.waitFor("drained")).toMatchObject({ requests: 10, requestsRefused: 0 });
@@ -95,8 +93,7 @@ describe("a simulated engine as a process", () => {
   });
 
   test("killed, it is gone for its controller and for who waits for it", async () => {
-    await using controller = createController({ mode: "lazy", heartbeatMs: 50 });
-    await controller.start();
+    await using controller = await startController({ mode: "lazy", heartbeatMs: 50 });
     using lost = new EventLog("lazygraph:engine:lost", "south");
     await using engine = await startSimulatedEngine({
       endpoint: controller.endpoint,
@@ -125,11 +122,10 @@ describe("a simulated engine as a process", () => {
 
   test("proves who it is with CURVE keys, which are not on its command line", async () => {
     const [server, client] = [curveKeyPair(), curveKeyPair()];
-    await using controller = createController({
+    await using controller = await startController({
       mode: "lazy",
       curve: { ...server, allowedClients: [client.publicKey] },
     });
-    await controller.start();
     await using engine = await startSimulatedEngine({
       endpoint: controller.endpoint,
       engine: "keyed",
@@ -209,15 +205,12 @@ describe("a simulated engine as a process", () => {
       message:
         "Expected missing.csv to be a readable trace file, got ENOENT: there is no such file, so check its name.",
     });
-    const taken = createServer().listen(0, "127.0.0.1");
-    onTestFinished(() => void taken.close());
-    await once(taken, "listening");
-    const { port } = taken.address() as AddressInfo;
-    await expect(startSimulatedEngine({ http: `127.0.0.1:${port}` })).rejects.toMatchObject({
+    const { host, port } = new URL(await listening(createServer()));
+    await expect(startSimulatedEngine({ http: host })).rejects.toMatchObject({
       code: "ERR_LAZYGRAPH_ADDRESS_IN_USE",
-      message: expect.stringContaining(`got 127.0.0.1:${port}, which another program uses`),
+      message: expect.stringContaining(`got ${host}, which another program uses`),
     });
-    await expect(startSimulatedServer({ port })).rejects.toMatchObject({
+    await expect(startSimulatedServer({ port: Number(port) })).rejects.toMatchObject({
       code: "ERR_LAZYGRAPH_ADDRESS_IN_USE",
     });
   });

@@ -1,9 +1,8 @@
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { LiveEngine, type LiveEngineOptions, type LiveEvent } from "../../src/sim/live/live.ts";
 import type { ToEngine } from "../../src/wire/protocol.ts";
+import { temporaryFolder } from "../cli/helpers/folder.ts";
 import { HandController } from "./hand-controller.ts";
 import { type Change, set, tinyProfile } from "./helpers.ts";
 
@@ -15,15 +14,13 @@ const welcome: ToEngine = {
   mode: "lazy",
 };
 
-let folder: string;
 let endpoint: string;
 let controller: HandController;
 let engine: LiveEngine | undefined;
 let events: LiveEvent[];
 
 beforeEach(async () => {
-  folder = await mkdtemp(join(tmpdir(), "lazygraph-sim-"));
-  endpoint = `ipc://${join(folder, "controller")}`;
+  endpoint = `ipc://${join(await temporaryFolder(), "controller")}`;
   controller = new HandController();
   events = [];
   await controller.socket.bind(endpoint);
@@ -33,10 +30,9 @@ afterEach(async () => {
   await engine?.close();
   engine = undefined;
   controller.socket.close();
-  await rm(folder, { recursive: true });
 });
 
-/** Loads within 10 ms and takes milliseconds for what the tiny profile takes seconds for. */
+/** Loads within 10 ms; the tiny profile's seconds are hundredths. */
 function start(options: Partial<LiveEngineOptions> = {}, change: Change = () => {}): void {
   const profile = tinyProfile((document) => {
     set(document, "startupSeconds", 1);
@@ -232,7 +228,7 @@ describe("the engine's side of the protocol", () => {
 
 describe("memory on the wire", () => {
   test("what the welcome wants reserved is in the inventory", async () => {
-    // Loads long enough for the welcome to come first, whoever else wants the processor.
+    // Loads until the welcome has come, however busy the processor.
     start({}, (document) => set(document, "startupSeconds", 200));
     await controller.next("hello");
     await controller.send({ ...welcome, reserve: "plan", reserveBytes: 28 } as ToEngine);

@@ -1,11 +1,10 @@
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import type { Profile } from "../../src/profile/profile.ts";
 import { LiveEngine, type LiveEvent } from "../../src/sim/live/live.ts";
 import { EngineModel } from "../../src/sim/model/engine.ts";
 import type { ToEngine } from "../../src/wire/protocol.ts";
+import { temporaryFolder } from "../cli/helpers/folder.ts";
 import { HandController } from "./hand-controller.ts";
 import { set, tinyProfile } from "./helpers.ts";
 
@@ -24,27 +23,26 @@ function profileOf(adapters = false): Profile {
 }
 
 describe("a simulated engine of version 2, over real sockets", () => {
-  let folder: string;
+  let endpoint: string;
   let controller: HandController;
   let engine: LiveEngine | undefined;
 
   beforeEach(async () => {
-    folder = await mkdtemp(join(tmpdir(), "lazygraph-sim-"));
+    endpoint = `ipc://${join(await temporaryFolder(), "c")}`;
     controller = new HandController();
-    await controller.socket.bind(`ipc://${join(folder, "c")}`);
+    await controller.socket.bind(endpoint);
   });
 
   afterEach(async () => {
     await engine?.close();
     engine = undefined;
     controller.socket.close();
-    await rm(folder, { recursive: true });
   });
 
   function start(profile: Profile, onEvent: (event: LiveEvent) => void = () => {}): void {
     engine = new LiveEngine({
       profile,
-      endpoint: `ipc://${join(folder, "c")}`,
+      endpoint,
       speed: 100,
       // Longer than any test may take: a start that waits for it fails.
       handshakeMs: 600_000,
@@ -141,14 +139,14 @@ describe("the budget of a start", () => {
 
   test.for([
     ["0: what has none", 0, TOPS, MORE],
-    // Both tops with their warm-up runs take 4 s. Another is expected to take as long as its top.
+    // Both tops with their warm-up runs take 4 s; another is expected to take as long as its top.
     ["room for one", 6, [...TOPS, "FULL:1"], ["PIECEWISE:1"]],
     ["enough", 60, [...TOPS, ...MORE], []],
   ] as const)("%s", ([, budgetSeconds, graphs, skipped]) => {
     expect(captured(TOPS, MORE, budgetSeconds)).toEqual({ graphs, skipped });
   });
 
-  test("the engine's own is a share of what stock would spend, far less than these take", () => {
+  test("the engine's own is a share of what stock would spend, far less than these", () => {
     expect(captured(TOPS, MORE)).toEqual({ graphs: TOPS, skipped: MORE });
   });
 

@@ -20,7 +20,7 @@ const SPANS = [
   span("API server", 130, 131),
 ];
 
-test("a moment belongs to what began last, whichever process it is in", () => {
+test("a moment belongs to what began last, in any process", () => {
   const pieces = segments(SPANS, 100, 132);
   expect(pieces).toEqual([
     { name: "spawn", begin: 0, end: 1 },
@@ -71,7 +71,7 @@ test.for([1, 2, 3, 4, 5])(
   },
 );
 
-test("what is outside of the start is cut off, and without spans nothing is known", () => {
+test("what is outside of the start is cut off; without spans nothing is known", () => {
   const pieces = segments([span("imports", 90, 105), span("late", 125, 140)], 100, 130);
   expect(pieces.map(({ name }) => name)).toEqual(["imports", "unattributed", "late"]);
   expect(segments([], 100, 130)).toEqual([{ name: "unattributed", begin: 0, end: 30 }]);
@@ -82,7 +82,7 @@ function result(variant: string, spans: readonly Span[], ready: number) {
   return startResult(variant, 1, times, segments(spans, 100, ready), spans);
 }
 
-test("a waterfall has a bar for each phase, the weights' bytes, and what is not known", () => {
+test("a waterfall has a bar for each phase, weights' bytes and what is not known", () => {
   const text = waterfall(result("base", SPANS, 132));
   expect(text).toMatch(
     /^base, start 1: ready 32\.00 s after the spawn, first token after 32\.50 s\n/,
@@ -92,13 +92,13 @@ test("a waterfall has a bar for each phase, the weights' bytes, and what is not 
   expect(text).toContain("7 spans of 4 processes; 4.7% unattributed");
 });
 
-test("simulated figures say so", () => {
+test("simulated ones say so", () => {
   const simulated = result("sim", [span("weights", 101, 110, 1, { simulated: true })], 111);
   expect(waterfall(simulated)).toContain("simulated engine: no figures of a GPU");
   expect(waterfall(result("base", SPANS, 132))).not.toContain("simulated");
 });
 
-test("variants are compared by the phase that made the difference", () => {
+test("variants differ by the phase that made it", () => {
   const base = result("base", SPANS, 132);
   const forked = result("forked", [span("imports", 100.5, 101), span("weights", 101, 105)], 106);
   expect(differences([base], [forked])[0]).toEqual({ name: "imports", base: 17, other: 0.5 });
@@ -109,7 +109,7 @@ test("variants are compared by the phase that made the difference", () => {
   expect(lines[1]).toBe("  −16.50 s imports: 17.00 → 0.50");
 });
 
-test("the trace file has a row for each process and microseconds from the spawn", () => {
+test("the trace has a row for each process, in microseconds from the spawn", () => {
   const events = traceEvents("base 1", SPANS, 100, 2000);
   expect(events.filter(({ ph }) => ph === "M").map(({ pid }) => pid)).toEqual([
     2001, 2002, 2003, 2004,

@@ -1,21 +1,20 @@
 import { execFileSync } from "node:child_process";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { beforeEach, describe, expect, test } from "vitest";
 import { readTrace, type TraceOptions, type TraceRequest } from "../../src/trace/trace.ts";
+import { temporaryFolder } from "../cli/helpers/folder.ts";
 
 const conversation = fileURLToPath(
   new URL("../../traces/azure-llm-2023-conversation.json.xz", import.meta.url),
 );
 
 let folder: string;
-beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), "lazygraph-trace-"));
+beforeEach(async () => {
+  folder = await temporaryFolder();
 });
-afterAll(() => rm(folder, { recursive: true }));
 
 async function read(file: string, options?: TraceOptions): Promise<TraceRequest[]> {
   const requests: TraceRequest[] = [];

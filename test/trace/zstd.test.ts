@@ -18,7 +18,7 @@ let sample: Buffer;
 let content: string;
 let file: string;
 
-/** Of the whole process, from its first read on. */
+/** Of the process, from its first read on. */
 const warnings: unknown[] = [];
 process.on("warning", (warning: NodeJS.ErrnoException) => warnings.push(warning.code));
 
@@ -44,7 +44,7 @@ function flipped(bit: number): Buffer {
   return bytes;
 }
 
-/** Those that pass for sound and are read as another content. */
+/** Those that pass for sound and read otherwise. */
 async function flipsUnseen(): Promise<number> {
   let unseen = 0;
   for (let bit = BEHIND_MAGIC * 8; bit < sample.length * 8; bit += 3) {
@@ -87,8 +87,8 @@ describe.runIf(checksZstd)("where Node has a decoder", () => {
 });
 
 describe.runIf(!checksZstd)("where Node has none", () => {
-  test("there is damage that nobody sees: one warning says that none is looked for", async () => {
-    // Of a literal: the file stays one, of another letter.
+  test("there is damage that nobody sees: one warning says so", async () => {
+    // Of a literal: the file stays one, with another letter.
     expect(await unpacked(flipped(396))).not.toBe(content);
     await nextTurn();
     expect(warnings).toEqual(["LAZYGRAPH_ZSTD_UNCHECKED"]);

@@ -33,6 +33,28 @@ const ORDERS = {
   graphsMax: 40,
 } as const;
 
+const SERVING = {
+  type: "inventory",
+  phase: "serving",
+  graphs: [{ id: "FULL:1", kind: "FULL", tokens: 1, requests: 1, uniform: 1 }],
+  captured: [],
+  ranks: [],
+  cudagraphMode: "FULL",
+  layers: 32,
+  maxRequests: 1,
+  maxBatchedTokens: 2048,
+  kvCacheTokens: 1600,
+  epoch: 2,
+} as const;
+
+const WELCOME = {
+  type: "welcome",
+  version: 2,
+  incarnation: 1_795_000_000_125,
+  heartbeatMs: 1000,
+  mode: "idle",
+} as const;
+
 /** Of an engine that drafts: which graphs come with a drafter's; an older peer ignores it. */
 const DRAFTING = {
   type: "inventory",
@@ -119,17 +141,7 @@ export const FROM_ENGINE_V2: readonly (readonly [string, FromEngine])[] = [
   [
     "inventory of an engine that sleeps",
     {
-      type: "inventory",
-      phase: "serving",
-      graphs: [{ id: "FULL:1", kind: "FULL", tokens: 1, requests: 1, uniform: 1 }],
-      captured: [],
-      ranks: [],
-      cudagraphMode: "FULL",
-      layers: 32,
-      maxRequests: 1,
-      maxBatchedTokens: 2048,
-      kvCacheTokens: 1600,
-      epoch: 2,
+      ...SERVING,
       asleep: ["kv_cache", "weights"],
     },
   ],
@@ -178,17 +190,7 @@ export const FROM_ENGINE_V2: readonly (readonly [string, FromEngine])[] = [
   [
     "inventory of an engine that captures no more",
     {
-      type: "inventory",
-      phase: "serving",
-      graphs: [{ id: "FULL:1", kind: "FULL", tokens: 1, requests: 1, uniform: 1 }],
-      captured: [],
-      ranks: [],
-      cudagraphMode: "FULL",
-      layers: 32,
-      maxRequests: 1,
-      maxBatchedTokens: 2048,
-      kvCacheTokens: 1600,
-      epoch: 2,
+      ...SERVING,
       frozen: "for the benchmark",
       settlingSeconds: 12.25,
     },
@@ -196,16 +198,7 @@ export const FROM_ENGINE_V2: readonly (readonly [string, FromEngine])[] = [
 ];
 
 export const TO_ENGINE_V2: readonly (readonly [string, ToEngine])[] = [
-  [
-    "welcome of version 2",
-    {
-      type: "welcome",
-      version: 2,
-      incarnation: 1_795_000_000_125,
-      heartbeatMs: 1000,
-      mode: "idle",
-    },
-  ],
+  ["welcome of version 2", WELCOME],
   [
     "start with a budget",
     { type: "start", graphs: ["FULL:512"], more: ["FULL:8", "FULL:64"], budgetMs: 115 },
@@ -222,28 +215,8 @@ export const TO_ENGINE_V2: readonly (readonly [string, ToEngine])[] = [
   ],
   ["sleep", { type: "sleep", command: 7, level: 1 }],
   ["sleep without graphs", { type: "sleep", command: 8, level: 2, dropGraphs: true }],
-  [
-    "welcome with orders",
-    {
-      type: "welcome",
-      version: 2,
-      incarnation: 1_795_000_000_125,
-      heartbeatMs: 1000,
-      mode: "lazy",
-      orders: ORDERS,
-    },
-  ],
-  [
-    "welcome that ends all orders",
-    {
-      type: "welcome",
-      version: 2,
-      incarnation: 1_795_000_000_125,
-      heartbeatMs: 1000,
-      mode: "idle",
-      orders: {},
-    },
-  ],
+  ["welcome with orders", { ...WELCOME, mode: "lazy", orders: ORDERS }],
+  ["welcome that ends all orders", { ...WELCOME, orders: {} }],
   [
     "freeze by order",
     { type: "freeze", reason: "for the benchmark", orders: { frozen: "for the benchmark" } },

@@ -54,43 +54,33 @@ const tight: Inventory = {
   epoch: 0,
 };
 
+const HELLO = {
+  type: "hello",
+  versionMin: 1,
+  versionMax: 3,
+  engine: "llama-8b-0",
+  session: "5b1f0c9e7d3a4e60",
+  pluginVersion: "0.1.0",
+  vllmVersion: "0.26.0",
+  model: "meta-llama/Llama-3.1-8B",
+  host: "node-17",
+  pid: 4_194_304,
+  phase: "loading",
+  mode: "idle",
+  tensorParallel: 2,
+  pipelineParallel: 1,
+} as const;
+
 const fromEngine: readonly (readonly [string, FromEngine])[] = [
-  [
-    "hello",
-    {
-      type: "hello",
-      versionMin: 1,
-      versionMax: 3,
-      engine: "llama-8b-0",
-      session: "5b1f0c9e7d3a4e60",
-      pluginVersion: "0.1.0",
-      vllmVersion: "0.26.0",
-      model: "meta-llama/Llama-3.1-8B",
-      host: "node-17",
-      pid: 4_194_304,
-      phase: "loading",
-      mode: "idle",
-      tensorParallel: 2,
-      pipelineParallel: 1,
-    },
-  ],
+  ["hello", HELLO],
   [
     "hello of an engine that proves its key",
     {
-      type: "hello",
-      versionMin: 1,
+      ...HELLO,
       versionMax: 2,
-      engine: "llama-8b-0",
-      session: "5b1f0c9e7d3a4e60",
-      pluginVersion: "0.1.0",
       vllmVersion: "0.33.0",
-      model: "meta-llama/Llama-3.1-8B",
-      host: "node-17",
       pid: 17,
-      phase: "loading",
-      mode: "idle",
       tensorParallel: 1,
-      pipelineParallel: 1,
       proof: { key: "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7", mac: "0f".repeat(32) },
     },
   ],
@@ -117,21 +107,14 @@ const fromEngine: readonly (readonly [string, FromEngine])[] = [
   [
     "inventory before any capture",
     {
-      type: "inventory",
-      phase: "capturing",
+      ...tight,
       graphs: [
         { id: "PIECEWISE:512", kind: "PIECEWISE", tokens: 512 },
         { id: "FULL:512", kind: "FULL", tokens: 512, requests: 512, uniform: 1 },
         { id: "FULL:16", kind: "FULL", tokens: 16, requests: 16 },
       ],
-      captured: [],
       ranks: [rank0, rank1],
-      cudagraphMode: "FULL_AND_PIECEWISE",
-      layers: 32,
-      maxRequests: 1024,
-      maxBatchedTokens: 8192,
       kvCacheTokens: 913_456,
-      epoch: 0,
     },
   ],
   [
@@ -321,6 +304,14 @@ const fromEngine: readonly (readonly [string, FromEngine])[] = [
   ["goodbye", { type: "goodbye", reason: "vLLM shuts down" }],
 ];
 
+const WELCOME = {
+  type: "welcome",
+  version: 1,
+  incarnation: 1_795_000_000_124,
+  heartbeatMs: 500,
+  mode: "idle",
+} as const;
+
 const toEngine: readonly (readonly [string, ToEngine])[] = [
   [
     "welcome",
@@ -334,28 +325,9 @@ const toEngine: readonly (readonly [string, ToEngine])[] = [
   ],
   [
     "welcome with what it wants reserved",
-    {
-      type: "welcome",
-      version: 1,
-      incarnation: 1_795_000_000_124,
-      heartbeatMs: 500,
-      mode: "idle",
-      reserve: "plan",
-      reserveBytes: 1_107_296_256,
-      marginBytes: 0,
-    },
+    { ...WELCOME, reserve: "plan", reserveBytes: 1_107_296_256, marginBytes: 0 },
   ],
-  [
-    "welcome that wants the least reserved",
-    {
-      type: "welcome",
-      version: 1,
-      incarnation: 1_795_000_000_124,
-      heartbeatMs: 500,
-      mode: "idle",
-      reserve: "least",
-    },
-  ],
+  ["welcome that wants the least reserved", { ...WELCOME, reserve: "least" }],
   [
     "refuse",
     {
@@ -430,6 +402,10 @@ const str = (value: string): string => {
 const map = (...pairs: readonly (readonly [string, string])[]): string =>
   (0x80 + pairs.length).toString(16) + pairs.map(([key, value]) => str(key) + value).join("");
 
+/** A message of a type. */
+const frame = (type: string, ...pairs: readonly (readonly [string, string])[]): string =>
+  map(["type", str(type)], ...pairs);
+
 const NIL = "c0";
 const MINUS_ONE = "ff";
 const NAN = "cb7ff8000000000000";
@@ -440,13 +416,7 @@ const EXT = "d40000";
 const EXT_RECORD = "d4720100";
 
 const edge = (running: string, ...more: readonly (readonly [string, string])[]): string =>
-  map(
-    ["type", str("edge")],
-    ["state", str("busy")],
-    ["running", running],
-    ["waiting", "00"],
-    ...more,
-  );
+  frame("edge", ["state", str("busy")], ["running", running], ["waiting", "00"], ...more);
 const busy: FromEngine = { type: "edge", state: "busy", running: 2, waiting: 0 };
 
 function foreign(direction: Direction): readonly ForeignFrame[] {
@@ -456,7 +426,7 @@ function foreign(direction: Direction): readonly ForeignFrame[] {
     hex,
     outcome: "error",
   });
-  const heartbeat = map(["type", str("heartbeat")]);
+  const heartbeat = frame("heartbeat");
   return [
     bad("empty frame", ""),
     bad("a number", "01"),
@@ -474,13 +444,13 @@ function foreign(direction: Direction): readonly ForeignFrame[] {
     {
       name: `${direction}: unknown type`,
       direction,
-      hex: map(["type", str("celebrate")], ["cake", "c3"]),
+      hex: frame("celebrate", ["cake", "c3"]),
       outcome: "unknown",
     },
     {
       name: `${direction}: type named like a property of every object`,
       direction,
-      hex: map(["type", str("constructor")]),
+      hex: frame("constructor"),
       outcome: "unknown",
     },
     {
@@ -493,7 +463,7 @@ function foreign(direction: Direction): readonly ForeignFrame[] {
     {
       name: `${direction}: nil for an absent field`,
       direction,
-      hex: map(["type", str("heartbeat")], ["ranks", NIL]),
+      hex: frame("heartbeat", ["ranks", NIL]),
       outcome: "message",
       message: { type: "heartbeat" },
     },
@@ -501,10 +471,10 @@ function foreign(direction: Direction): readonly ForeignFrame[] {
 }
 
 const captured = map(["graph", str("FULL:1")], ["ms", "00"], ["bytes", "00"]);
-const mode = (value: string): string => map(["type", str("mode")], ["mode", value]);
+const mode = (value: string): string => frame("mode", ["mode", value]);
 const capture = (command: string, graph: string, whenIdle: string, needBytes?: string): string =>
-  map(
-    ["type", str("capture")],
+  frame(
+    "capture",
     ["command", command],
     ["graph", graph],
     ["whenIdle", whenIdle],
@@ -513,14 +483,13 @@ const capture = (command: string, graph: string, whenIdle: string, needBytes?: s
 const tier = (graph: string): string => `91${str(graph)}`;
 const fullTiers = (count: number): string =>
   Array.from({ length: count }, (_, index) => tier(`FULL:${index + 1}`)).join("");
-const start = (tiers: string): string =>
-  map(["type", str("start")], ["graphs", "90"], ["tiers", tiers]);
+const start = (tiers: string): string => frame("start", ["graphs", "90"], ["tiers", tiers]);
 const limited = (field: "exclude" | "graphsMax" | "budgetMs", value: string): string =>
-  map(["type", str("start")], ["graphs", "90"], [field, value]);
+  frame("start", ["graphs", "90"], [field, value]);
 
 const step = (field: string, value: string): string =>
-  map(
-    ["type", str("telemetry")],
+  frame(
+    "telemetry",
     ["sequence", "00"],
     ["dropped", "00"],
     [
@@ -575,22 +544,19 @@ export const FOREIGN: readonly ForeignFrame[] = [
     ["edge, 2.5 for a count", edge("cb4004000000000000")],
     ["edge, NaN for a count", edge(NAN)],
     ["edge, 2^53 for a count", edge("cf0020000000000000")],
-    ["edge, no waiting", map(["type", str("edge")], ["state", str("idle")], ["running", "00"])],
-    ["goodbye, NUL bytes for text", map(["type", str("goodbye")], ["reason", "c40100"])],
-    ["problem, empty code", map(["type", str("problem")], ["code", "a0"], ["message", "a0"])],
+    ["edge, no waiting", frame("edge", ["state", str("idle")], ["running", "00"])],
+    ["goodbye, NUL bytes for text", frame("goodbye", ["reason", "c40100"])],
+    ["problem, empty code", frame("problem", ["code", "a0"], ["message", "a0"])],
     [
       "problem, escape sequence in a name",
-      map(["type", str("problem")], ["code", str("\u001b[2J")], ["message", "a0"]),
+      frame("problem", ["code", str("\u001b[2J")], ["message", "a0"]),
     ],
-    ["an ext type in an unknown field", map(["type", str("heartbeat")], ["new", EXT_RECORD])],
-    [
-      "64 levels in an unknown field",
-      map(["type", str("heartbeat")], ["new", `${"91".repeat(64)}00`]),
-    ],
+    ["an ext type in an unknown field", frame("heartbeat", ["new", EXT_RECORD])],
+    ["64 levels in an unknown field", frame("heartbeat", ["new", `${"91".repeat(64)}00`])],
     [
       "ready, a graph twice",
-      map(
-        ["type", str("ready")],
+      frame(
+        "ready",
         ["captureSeconds", "00"],
         ["captured", `92${captured}${captured}`],
         ["ranks", "90"],
@@ -599,8 +565,8 @@ export const FOREIGN: readonly ForeignFrame[] = [
     ],
     [
       "ready, infinite seconds",
-      map(
-        ["type", str("ready")],
+      frame(
+        "ready",
         ["captureSeconds", INFINITY],
         ["captured", "90"],
         ["ranks", "90"],
@@ -610,10 +576,7 @@ export const FOREIGN: readonly ForeignFrame[] = [
     ["telemetry, -1 adapters", step("loras", MINUS_ONE)],
     ["telemetry, no microbatch", step("microbatches", "00")],
     ["telemetry, text for the longest query", step("queryLength", str("4"))],
-    [
-      "goodbye, text too long",
-      map(["type", str("goodbye")], ["reason", `da0801${"61".repeat(2049)}`]),
-    ],
+    ["goodbye, text too long", frame("goodbye", ["reason", `da0801${"61".repeat(2049)}`])],
   ]),
   ...typed("to-engine", "error", [
     ["mode, unknown mode", mode(str("sometimes"))],
@@ -622,14 +585,10 @@ export const FOREIGN: readonly ForeignFrame[] = [
     ["capture, empty graph", capture("01", "a0", "c2")],
     ["capture, 1 for a flag", capture("01", str("FULL:1"), "01")],
     ["capture, -1 for the bytes it needs", capture("01", str("FULL:1"), "c2", MINUS_ONE)],
-    ["drop, no graph", map(["type", str("drop")], ["command", "01"], ["graphs", "90"])],
+    ["drop, no graph", frame("drop", ["command", "01"], ["graphs", "90"])],
     [
       "drop, a graph twice",
-      map(
-        ["type", str("drop")],
-        ["command", "01"],
-        ["graphs", `92${str("FULL:1")}${str("FULL:1")}`],
-      ),
+      frame("drop", ["command", "01"], ["graphs", `92${str("FULL:1")}${str("FULL:1")}`]),
     ],
     ["start, a graph in two tiers", start(`92${tier("FULL:1")}${tier("FULL:1")}`)],
     ["start, a graph twice in a tier", start(`9192${str("FULL:1")}${str("FULL:1")}`)],
@@ -646,8 +605,8 @@ export const FOREIGN: readonly ForeignFrame[] = [
     ["start, 65 tiers", start(`dc0041${fullTiers(65)}`)],
     [
       "welcome, unknown reserve",
-      map(
-        ["type", str("welcome")],
+      frame(
+        "welcome",
         ["version", "01"],
         ["incarnation", "01"],
         ["heartbeatMs", "64"],
@@ -655,11 +614,11 @@ export const FOREIGN: readonly ForeignFrame[] = [
         ["reserve", str("all")],
       ),
     ],
-    ["start, graphs is a map", map(["type", str("start")], ["graphs", "80"])],
+    ["start, graphs is a map", frame("start", ["graphs", "80"])],
     [
       "welcome, incarnation below zero",
-      map(
-        ["type", str("welcome")],
+      frame(
+        "welcome",
         ["version", "01"],
         ["incarnation", MINUS_ONE],
         ["heartbeatMs", TWO_AS_FLOAT],

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { Handshakes } from "../../src/wire/handshakes.ts";
 
-test("one sentence a minute and kind, which says how many there were", () => {
+test("one sentence a minute and kind, with their number", () => {
   const handshakes = new Handshakes(true);
   expect(handshakes.failed("key", 0)).toMatch(/^Expected engines that have .* as server\.key\.$/);
   for (let at = 1; at < 60; at += 1) expect(handshakes.failed("key", at)).toBeUndefined();
@@ -11,7 +11,7 @@ test("one sentence a minute and kind, which says how many there were", () => {
   expect(handshakes.failed("key", 60)).toMatch(/as server\.key\.$/);
 });
 
-test("a probe that only connects is nothing; two at once may be an engine, told once", () => {
+test("a probe that only connects is nothing; two at once may be an engine, once", () => {
   const handshakes = new Handshakes(false);
   for (let at = 0; at < 100; at += 10) expect(handshakes.failed("hang-up", at)).toBeUndefined();
   expect(handshakes.failed("hang-up", 90.1)).toContain("(here are none), or a probe.");

@@ -1,7 +1,6 @@
 import { once } from "node:events";
-import { link as hardLink, mkdtemp, readFile, rename, stat, writeFile } from "node:fs/promises";
+import { link as hardLink, readFile, rename, stat, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { curveKeyPair, Dealer } from "zeromq";
@@ -17,7 +16,9 @@ import {
   waitUntilFree,
 } from "../../src/wire/endpoint.ts";
 import { openRouter, type RouterLink } from "../../src/wire/router.ts";
+import { temporaryFolder } from "../cli/helpers/folder.ts";
 import { FakeEngine } from "../helpers/fake-engine.ts";
+import { joinEngine, startController } from "../helpers/joined.ts";
 
 describe("endpoints", () => {
   test.for([
@@ -55,7 +56,7 @@ test("a path that no socket's address can hold is named as too long", () => {
 
 describe("a socket file", () => {
   test("is not made where there is a file or a folder, which stays", async () => {
-    const folder = await mkdtemp(join(tmpdir(), "lazygraph-"));
+    const folder = await temporaryFolder();
     const path = join(folder, "precious.json");
     await writeFile(path, "{}");
     for (const taken of [path, folder]) {
@@ -81,7 +82,7 @@ describe("a socket file", () => {
   });
 
   test("that libzmq left is removed; a successor's, served or not, stays", async () => {
-    const path = join(await mkdtemp(join(tmpdir(), "lazygraph-")), "x.sock");
+    const path = join(await temporaryFolder(), "x.sock");
     const endpoint = `ipc://${path}`;
     const served = createServer().listen(path);
     await once(served, "listening");
@@ -317,12 +318,11 @@ describe("CURVE", () => {
   const stranger = curveKeyPair();
 
   test("an allowed client joins, another one doesn't, and neither does one without keys", async () => {
-    await using controller = createController({
+    await using controller = await startController({
       endpoint: "tcp://0.0.0.0:0",
       curve: { ...server, allowedClients: [friend.publicKey] },
       heartbeatMs: 50,
     });
-    await controller.start();
     const endpoint = controller.endpoint.replace("0.0.0.0", "127.0.0.1");
     const serverKey = server.publicKey;
     await using refused = new FakeEngine({ name: "stranger", curve: { ...stranger, serverKey } });
@@ -366,18 +366,16 @@ describe("CURVE", () => {
     const sentences = keySentences();
     const first = sentences.next();
     const curve = own && { ...own, allowedClients: [friend.publicKey] };
-    await using controller = createController({
+    await using controller = await startController({
       plan: false,
       heartbeatMs: 50,
       ...(curve === undefined ? {} : { curve }),
     });
-    await controller.start();
     const honestKeys = own && { ...friend, serverKey: own.publicKey };
-    await using honest = new FakeEngine({
+    await using _honest = await joinEngine(controller, {
       name: "honest",
       ...(honestKeys === undefined ? {} : { curve: honestKeys }),
     });
-    await honest.connect(controller.endpoint);
     await controller.waitForEngine({ engine: "honest", settled: true });
     const wrong = await startSimulatedEngine({
       endpoint: controller.endpoint,
@@ -396,8 +394,7 @@ describe("CURVE", () => {
     const sentences = keySentences();
     const refused = sentences.next();
     const curve = { ...server, allowedClients: () => allowed };
-    await using controller = createController({ curve, plan: false, heartbeatMs: 50 });
-    await controller.start();
+    await using controller = await startController({ curve, plan: false, heartbeatMs: 50 });
     const engine = await startSimulatedEngine({
       endpoint: controller.endpoint,
       curve: { ...friend, serverKey: server.publicKey },
@@ -410,17 +407,16 @@ describe("CURVE", () => {
   });
 
   test("without a list every client that knows the server's key joins", async () => {
-    await using controller = createController({ curve: server, heartbeatMs: 50 });
-    await controller.start();
-    await using engine = new FakeEngine({ curve: { ...stranger, serverKey: server.publicKey } });
-    await engine.connect(controller.endpoint);
+    await using controller = await startController({ curve: server, heartbeatMs: 50 });
+    await using _engine = await joinEngine(controller, {
+      curve: { ...stranger, serverKey: server.publicKey },
+    });
     await controller.waitForEngine({ settled: true });
   });
 });
 
 test("IPv6: the endpoint is told as it can be connected to, and is free after closing", async () => {
-  const controller = createController({ endpoint: "tcp://[::1]:0", plan: false });
-  await controller.start();
+  const controller = await startController({ endpoint: "tcp://[::1]:0", plan: false });
   expect(controller.endpoint).toMatch(/^tcp:\/\/\[::1\]:[1-9]\d*$/);
   const { endpoint } = controller;
   const engine = await startSimulatedEngine({ endpoint });
@@ -430,7 +426,6 @@ test("IPv6: the endpoint is told as it can be connected to, and is free after cl
   const second = await createController({ endpoint, plan: false }).start().catch(String);
   expect(second).toContain(`Expected ${endpoint} to be free, but another process listens there`);
   await controller.close();
-  await using next = createController({ endpoint, plan: false });
-  await next.start();
+  await using next = await startController({ endpoint, plan: false });
   expect(next.endpoint).toBe(endpoint);
 });

@@ -1,29 +1,18 @@
 import { once } from "node:events";
 import { createServer, type RequestListener } from "node:http";
-import type { AddressInfo } from "node:net";
-import { onTestFinished } from "vitest";
+import { listening } from "../../helpers/listening.ts";
 
 /** An HTTP server of the test's own, gone with it. */
 export async function serve(listener: RequestListener): Promise<URL> {
-  const server = createServer(listener);
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  onTestFinished(() => {
-    server.close();
-    server.closeAllConnections();
-  });
-  return new URL(`http://127.0.0.1:${(server.address() as AddressInfo).port}`);
+  return new URL(await listening(createServer(listener)));
 }
 
 /** A port that was free a moment ago, and has no server. */
 export async function nowhere(): Promise<URL> {
   const server = createServer();
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, "close");
-  return new URL(`http://127.0.0.1:${port}`);
+  const url = new URL(await listening(server));
+  await once(server.close(), "close");
+  return url;
 }
 
 export const token = (text: string): string =>
