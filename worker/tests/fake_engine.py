@@ -240,7 +240,7 @@ class Executor:
 
 
 class Wire:
-    """A ``Link`` that keeps what is sent, in the place of a socket."""
+    """A ``Link`` that keeps what is sent, without a socket."""
 
     def __init__(
         self, *_: Any, on_message: Any, on_tick: Any, inventory: Any, heartbeat: Any
@@ -279,7 +279,7 @@ class Wire:
 
 
 class Engine:
-    """An ``EngineCoreProc`` whose loop turns when a test says so."""
+    """An ``EngineCoreProc`` whose loop a test turns."""
 
     def __init__(self, agent: Agent, ranks: list[FakeRank]) -> None:
         self.agent = agent
@@ -303,7 +303,7 @@ class Engine:
         return self.paused
 
     def start(self, sizing: bool = False) -> Engine:
-        """Start-up as vLLM's executor goes through it, then the loop's first idle turn."""
+        """Start-up as vLLM's executor does it, then a first idle turn."""
         self.agent.begin()
         rpc = self.model_executor.collective_rpc
         if sizing:
@@ -319,7 +319,7 @@ class Engine:
         return self
 
     def turn(self, commands_max: int = 100) -> int:
-        """One pass of the loop: idle edge, everything in the queue, busy edge."""
+        """One pass of the loop: idle edge, the queue, busy edge."""
         if not self.work:
             self.agent.on_idle(self)
         done = 0

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import check_prompts
+import checks
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench" / "gpu"))
-
-import check_prompts  # noqa: E402
-import checks  # noqa: E402
 
 TOKENS = {"0": [1, 2], "1": [3, 4], "2": [5, 6]}
 RANKS = [{"captured": ["FULL:8"]}]

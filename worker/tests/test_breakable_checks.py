@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
+import checks
 import pytest
 
+from check_engine import CheckEngine, started
+
 BENCH = Path(__file__).resolve().parents[2] / "bench" / "gpu"
-sys.path.insert(0, str(BENCH))
-
-import checks  # noqa: E402
-
-from check_engine import CheckEngine, started  # noqa: E402
 
 SWITCH = "VLLM_USE_BREAKABLE_CUDAGRAPH"
 FAMILIES = {f["name"]: f for f in json.loads((BENCH / "families.json").read_text())["families"]}

@@ -9,12 +9,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import draft_checks
 import pytest
 
 BENCH = Path(__file__).resolve().parents[2] / "bench" / "gpu"
-sys.path.insert(0, str(BENCH))
-
-import draft_checks  # noqa: E402
 
 SEQUENCES = {str(index): [index, 7, 9] for index in range(6)}
 

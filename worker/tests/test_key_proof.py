@@ -25,12 +25,12 @@ def test_golden(case: dict[str, Any]) -> None:
     assert (proof.key, proof.mac) == (CLIENT["publicKey"], case["mac"])
 
 
-def test_each_name_and_process_has_its_own() -> None:
+def test_each_name_and_process_has_one() -> None:
     proofs = [prove_key(CURVE, *claimed) for claimed in (("a", "b"), ("a", "c"), ("c", "b"))]
     assert len({proof.mac for proof in proofs if proof}) == 3
 
 
-def test_without_the_package_it_is_said(
+def test_a_missing_package_is_said(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     found = builtins.__import__
@@ -47,7 +47,7 @@ def test_without_the_package_it_is_said(
 
 
 @pytest.mark.parametrize("key", ["0" * 40, "#" * 40], ids=["of small order", "no four bytes"])
-def test_keys_that_make_nothing_are_said(key: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_bad_keys_are_said(key: str, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "vllm.lazygraph"):
         assert prove_key(Curve(key, CURVE.public_key, CURVE.secret_key), "a", "b") is None
     assert "expected CURVE keys that go together" in caplog.text

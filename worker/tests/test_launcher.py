@@ -34,9 +34,28 @@ SECONDS_MAX = 60
 STARTS = 50
 
 
+def search(*more: Path) -> str:
+    """For PYTHONPATH."""
+    return os.pathsep.join(map(str, (SRC, TESTS, *more)))
+
+
 def environment(**more: str) -> dict[str, str]:
-    path = os.pathsep.join([str(SRC), str(TESTS)])
-    return {**os.environ, "PYTHONPATH": path, "WORD": "the launcher's", **more}
+    return {**os.environ, "PYTHONPATH": search(), "WORD": "the launcher's", **more}
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
+    return process.communicate(timeout=SECONDS_MAX)
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    process.terminate()
+    finish(process)
+
+
+def heard(process: subprocess.Popen[str]) -> str:
+    """Its next line."""
+    assert process.stdout is not None
+    return process.stdout.readline()
 
 
 @dataclass
@@ -75,14 +94,11 @@ def launch(
 def launcher_at(path: Path, *options: str, **env: str) -> Iterator[Launcher]:
     process = launch(path, *options, **env)
     try:
-        assert process.stdout is not None
-        first = process.stdout.readline()
+        first = heard(process)
         assert json.loads(first)["listening"] == str(path)
         yield Launcher(process, path)
     finally:
-        if process.poll() is None:
-            process.terminate()
-        process.communicate(timeout=SECONDS_MAX)
+        end(process)
 
 
 @pytest.fixture
@@ -120,9 +136,8 @@ def client(path: Path, *words: str, spawns: bool = False, **env: str) -> subproc
 def waiting(path: Path, *words: str) -> tuple[subprocess.Popen[str], dict[str, Any]]:
     """A client whose server has come as far as it goes by itself."""
     process = client(path, "serve", "wait", *words)
-    assert process.stdout is not None
-    facts: dict[str, Any] = json.loads(process.stdout.readline())
-    assert process.stdout.readline() == "waits\n"
+    facts: dict[str, Any] = json.loads(heard(process))
+    assert heard(process) == "waits\n"
     return process, facts
 
 
@@ -152,7 +167,7 @@ def until_gone(pid: int) -> None:
 def test_a_server_finds_what_its_client_has_and_imports_nothing(launcher: Launcher) -> None:
     folder = launcher.path.parent
     process = client(launcher.path, "serve", "MODEL", "3", WORD="the client's")
-    out, err = process.communicate(timeout=SECONDS_MAX)
+    out, err = finish(process)
     facts = json.loads(out)
     assert (process.returncode, err) == (3, "to stderr\n")
     assert facts["argv"] == [str(folder / "vllm"), "serve", "MODEL", "3"]
@@ -181,7 +196,7 @@ def test_a_timed_start_is_told_what_the_fork_took(launcher: Launcher, tmp_path: 
     folder.mkdir()
     began = time.monotonic()
     process = client(launcher.path, "serve", "MODEL", "0", LAZYGRAPH_STARTUP_DIR=str(folder))
-    out, err = process.communicate(timeout=SECONDS_MAX)
+    out, err = finish(process)
     assert (process.returncode, err) == (0, "to stderr\n")
     [span] = map(json.loads, (folder / f"spans-{process.pid}.jsonl").read_text().splitlines())
     # The kernel keeps a process's beginning to a hundredth of a second.
@@ -189,13 +204,13 @@ def test_a_timed_start_is_told_what_the_fork_took(launcher: Launcher, tmp_path: 
     assert began - 0.02 <= span["begin"] < span["end"] <= time.monotonic()
     # A folder that isn't there costs the figure alone.
     gone = client(launcher.path, "serve", "MODEL", "3", LAZYGRAPH_STARTUP_DIR=str(folder / "none"))
-    gone.communicate(timeout=SECONDS_MAX)
+    finish(gone)
     assert gone.returncode == 3
 
 
 def test_what_imports_do_to_variables_is_done_for_a_server_too(launcher: Launcher) -> None:
     process = client(launcher.path, "serve", "0", STAND_IN_SETS="the client's")
-    out, _ = process.communicate(timeout=SECONDS_MAX)
+    out, _ = finish(process)
     assert json.loads(out)["sets"] == "by its import"
 
 
@@ -219,7 +234,7 @@ def test_it_has_no_file_open_but_its_own_three(launcher: Launcher) -> None:
     with socket.socket(socket.AF_UNIX) as other:
         other.connect(str(launcher.path))
         socket.send_fds(other, [b"half a request"], [0, 1, 2])
-        out, _ = client(launcher.path, "serve", "0").communicate(timeout=SECONDS_MAX)
+        out, _ = finish(client(launcher.path, "serve", "0"))
     fds = json.loads(out)["fds"]
     links = {name: link for name, link in fds.items() if not link.startswith("/proc/")}
     assert sorted(links) == ["0", "1", "2"]
@@ -234,22 +249,20 @@ def test_it_reads_its_clients_input_to_the_end(launcher: Launcher) -> None:
 
 def test_an_uncaught_error_and_a_signal_end_it_as_they_end_a_process(launcher: Launcher) -> None:
     raised = client(launcher.path, "serve", "quiet", "raise")
-    _, err = raised.communicate(timeout=SECONDS_MAX)
+    _, err = finish(raised)
     assert raised.returncode == 1
     assert err.endswith("RuntimeError: as an uncaught error ends a process\n")
     killed = client(launcher.path, "serve", "quiet", "kill")
-    killed.communicate(timeout=SECONDS_MAX)
+    finish(killed)
     assert killed.returncode == -signal.SIGKILL
 
 
 def test_signals_are_passed_on(launcher: Launcher) -> None:
     process, _ = waiting(launcher.path)
-    assert process.stdout is not None
     for number in (signal.SIGUSR1, signal.SIGINT):
         process.send_signal(number)
-        assert process.stdout.readline() == f"got {number.value}\n"
-    process.terminate()
-    process.communicate(timeout=SECONDS_MAX)
+        assert heard(process) == f"got {number.value}\n"
+    end(process)
     assert process.returncode == -signal.SIGTERM
 
 
@@ -263,7 +276,7 @@ def test_a_signal_that_comes_before_the_launcher_has_answered_is_not_lost(
     select.select([], [], [], 0.2)
     assert process.poll() is None
     os.kill(launcher.process.pid, signal.SIGCONT)
-    process.communicate(timeout=SECONDS_MAX)
+    finish(process)
     assert process.returncode == -signal.SIGTERM
 
 
@@ -280,7 +293,7 @@ def until_it_waits(pid: int) -> None:
 
 def test_a_server_can_start_processes_of_its_own(launcher: Launcher) -> None:
     process = client(launcher.path, "serve", "quiet", "child")
-    out, _ = process.communicate(timeout=SECONDS_MAX)
+    out, _ = finish(process)
     assert (out, process.returncode) == ("of a child\n", 0)
 
 
@@ -290,8 +303,7 @@ def test_several_run_at_once_and_draw_their_own_numbers(launcher: Launcher) -> N
     assert len({facts["pid"] for _, facts in several}) == 4
     assert len({facts["draws"] for _, facts in several}) == 4
     for process, _ in several:
-        process.terminate()
-        process.communicate(timeout=SECONDS_MAX)
+        end(process)
 
 
 # ------------------------------------------------------------------ ends
@@ -300,14 +312,14 @@ def test_several_run_at_once_and_draw_their_own_numbers(launcher: Launcher) -> N
 def test_what_a_server_leaves_behind_in_its_group_ends_with_it(launcher: Launcher) -> None:
     process = client(launcher.path, "serve", "quiet", "stray", "5")
     # The output is open as long as anything of the server lives, the stray that ignores it too.
-    process.communicate(timeout=SECONDS_MAX)
+    finish(process)
     assert process.returncode == 5
 
 
 def test_a_killed_client_takes_its_server_along(launcher: Launcher) -> None:
     process, facts = waiting(launcher.path)
     process.kill()
-    process.communicate(timeout=SECONDS_MAX)
+    finish(process)
     until_gone(facts["pid"])
     assert not alive(facts["pid"])
 
@@ -315,7 +327,7 @@ def test_a_killed_client_takes_its_server_along(launcher: Launcher) -> None:
 def test_a_killed_server_is_told_by_its_signal(launcher: Launcher) -> None:
     process, facts = waiting(launcher.path)
     os.kill(facts["pid"], signal.SIGKILL)
-    process.communicate(timeout=SECONDS_MAX)
+    finish(process)
     assert process.returncode == -signal.SIGKILL
     assert launcher.process.poll() is None
 
@@ -328,7 +340,7 @@ def test_a_server_killed_in_any_phase_is_told_by_its_signal(
     server = first_below(launcher.process.pid)
     select.select([], [], [], delay_ms / 1000)
     os.kill(server, signal.SIGKILL)
-    process.communicate(timeout=SECONDS_MAX)
+    finish(process)
     assert process.returncode == -signal.SIGKILL
     until_childless(launcher)
     assert launcher.ask()["children"] == 0
@@ -348,16 +360,15 @@ def first_below(pid: int) -> int:
 
 def test_a_killed_keeper_costs_the_exit_code_and_nothing_else(launcher: Launcher) -> None:
     process, facts = waiting(launcher.path)
-    assert process.stdout is not None
     keeper = parent_of(facts["pid"])
     # The launcher has let go of the connection by then: it alone would hold the keeper's end.
     launcher.ask()
     os.kill(keeper, signal.SIGKILL)
     until_gone(keeper)
     process.send_signal(signal.SIGUSR1)
-    assert process.stdout.readline() == f"got {signal.SIGUSR1.value}\n"
+    assert heard(process) == f"got {signal.SIGUSR1.value}\n"
     os.kill(facts["pid"], signal.SIGTERM)
-    _, err = process.communicate(timeout=SECONDS_MAX)
+    _, err = finish(process)
     assert process.returncode == 1
     assert "Expected the server's end to be told, got its keeper killed" in err
 
@@ -368,7 +379,7 @@ def test_a_signal_that_a_keeper_was_told_and_has_not_read_is_not_lost(launcher: 
     keeper = parent_of(facts["pid"])
     launcher.ask()
     process.send_signal(signal.SIGUSR1)
-    assert process.stdout.readline() == f"got {signal.SIGUSR1.value}\n"
+    assert heard(process) == f"got {signal.SIGUSR1.value}\n"
     select.select([], [], [], 0.2)  # its answer that it has sent that one
     os.kill(keeper, signal.SIGSTOP)
     process.send_signal(signal.SIGINT)
@@ -376,9 +387,9 @@ def test_a_signal_that_a_keeper_was_told_and_has_not_read_is_not_lost(launcher: 
     os.kill(keeper, signal.SIGKILL)
     # That one, and the first no second time.
     assert select.select([process.stdout], [], [], SECONDS_MAX)[0]
-    assert process.stdout.readline() == f"got {signal.SIGINT.value}\n"
+    assert heard(process) == f"got {signal.SIGINT.value}\n"
     os.kill(facts["pid"], signal.SIGTERM)
-    out, _ = process.communicate(timeout=SECONDS_MAX)
+    out, _ = finish(process)
     assert (out, process.returncode) == ("", 1)
 
 
@@ -442,14 +453,12 @@ def test_a_server_of_which_no_client_was_told_does_not_begin(
 def test_servers_go_on_without_their_launcher(tmp_path: Path, how: signal.Signals) -> None:
     with launcher_at(tmp_path / "socket") as one:
         process, facts = waiting(one.path)
-        assert process.stdout is not None
         one.process.send_signal(how)
         one.process.wait(SECONDS_MAX)
         assert alive(facts["pid"])
         process.send_signal(signal.SIGUSR1)
-        assert process.stdout.readline() == f"got {signal.SIGUSR1.value}\n"
-        process.terminate()
-        process.communicate(timeout=SECONDS_MAX)
+        assert heard(process) == f"got {signal.SIGUSR1.value}\n"
+        end(process)
         assert process.returncode == -signal.SIGTERM
 
 
@@ -460,7 +469,7 @@ def test_many_starts_leave_nothing_behind(launcher: Launcher) -> None:
 
     def start() -> None:
         process = client(launcher.path, "serve", "quiet", "0")
-        process.communicate(timeout=SECONDS_MAX)
+        finish(process)
         assert process.returncode == 0
 
     for _ in range(5):
@@ -496,7 +505,7 @@ def zombies_of(pid: int) -> list[int]:
 
 
 def refused(process: subprocess.Popen[str]) -> str:
-    out, err = process.communicate(timeout=SECONDS_MAX)
+    out, err = finish(process)
     # As a shell tells of what it can't start: no code of the command's own.
     assert (process.returncode, out) == (126, "")
     return err
@@ -536,7 +545,7 @@ def test_only_allowed_models_are_started(tmp_path: Path, words: list[str], named
         assert "Expected one of the models org/model" in err
         assert named in err
         process = client(one.path, "serve", "org/model")
-        process.communicate(timeout=SECONDS_MAX)
+        finish(process)
         assert process.returncode == 0
 
 
@@ -545,8 +554,7 @@ def test_more_than_its_children_are_refused(tmp_path: Path) -> None:
         process, _ = waiting(one.path)
         err = refused(client(one.path, "serve", "0"))
         assert err.endswith("[ERR_LAZYGRAPH_LAUNCHER_BUSY]\n")
-        process.terminate()
-        process.communicate(timeout=SECONDS_MAX)
+        end(process)
 
 
 def test_another_pythons_command_is_refused(launcher: Launcher, tmp_path: Path) -> None:
@@ -571,27 +579,25 @@ def test_a_changed_installation_is_imported_anew(tmp_path: Path, vllm: Path) -> 
         tmp_path / "socket",
         "--preload",
         "changing",
-        PYTHONPATH=os.pathsep.join([str(SRC), str(TESTS), str(site)]),
+        PYTHONPATH=search(site),
     )
-    assert process.stdout is not None
     try:
-        before = json.loads(process.stdout.readline())
+        before = json.loads(heard(process))
         (site / "changing.py").write_text("VERSION = 22\n")
-        path = os.pathsep.join([str(SRC), str(TESTS), str(site)])
+        path = search(site)
         first = client(tmp_path / "socket", "serve", "9", spawns=True, PYTHONPATH=path)
-        out, err = first.communicate(timeout=SECONDS_MAX)
+        out, err = finish(first)
         # This one is spawned, and says why; the next is forked again.
         assert out == f"spawned {first.pid} serve 9\n"
         assert str(site / "changing.py") in err
         assert err.endswith("[ERR_LAZYGRAPH_LAUNCHER_CHANGED]\n")
-        after = json.loads(process.stdout.readline())
+        after = json.loads(heard(process))
         assert after["pid"] == before["pid"]
         second = client(tmp_path / "socket", "serve", "9", PYTHONPATH=path)
-        second.communicate(timeout=SECONDS_MAX)
+        finish(second)
         assert second.returncode == 9
     finally:
-        process.terminate()
-        process.communicate(timeout=SECONDS_MAX)
+        end(process)
 
 
 def test_an_end_that_is_asked_for_counts_more_than_a_changed_installation(tmp_path: Path) -> None:
@@ -599,8 +605,7 @@ def test_an_end_that_is_asked_for_counts_more_than_a_changed_installation(tmp_pa
     module.touch()
     env = environment(PYTHONPATH=os.pathsep.join([str(SRC), str(tmp_path)]))
     process = launch(tmp_path / "socket", module="changing", **env)
-    assert process.stdout is not None
-    process.stdout.readline()
+    heard(process)
     data = client_module.request(env, ["vllm", "serve"])
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(tmp_path / "socket"))
@@ -612,7 +617,7 @@ def test_an_end_that_is_asked_for_counts_more_than_a_changed_installation(tmp_pa
         process.terminate()
         process.send_signal(signal.SIGCONT)
         assert b"LAUNCHER_CHANGED" in connection.recv(4096)
-    assert process.communicate(timeout=SECONDS_MAX)[0] == ""
+    assert finish(process)[0] == ""
 
 
 # vLLM's two caches, as `keep_tokenizer` finds them, and a server that says what it found there.
@@ -660,7 +665,7 @@ def test_a_tokenizer_is_loaded_once_and_anew_when_it_changes(
     tmp_path: Path, with_tokenizers: Path
 ) -> None:
     path, model = tmp_path / "socket", str(tmp_path / "model")
-    site = os.pathsep.join([str(SRC), str(TESTS), str(with_tokenizers)])
+    site = search(with_tokenizers)
     own = ["--socket", str(path), "--preload", "a_server", "--main", "a_server:serve"]
     process = subprocess.Popen(
         [sys.executable, "-m", "lazygraph_vllm.launcher", *own, "--tokenizer", model],
@@ -668,27 +673,25 @@ def test_a_tokenizer_is_loaded_once_and_anew_when_it_changes(
         stdout=subprocess.PIPE,
         text=True,
     )
-    assert process.stdout is not None
 
     def server(*words: str, spawns: bool = False) -> str:
         one = client(path, "serve", *words, spawns=spawns, PYTHONPATH=site)
-        return one.communicate(timeout=SECONDS_MAX)[0]
+        return finish(one)[0]
 
     try:
-        assert json.loads(process.stdout.readline())["listening"] == str(path)
+        assert json.loads(heard(process))["listening"] == str(path)
         assert server(model) == "one ['one'] ['one']\n"
         # Positive control: asked for in other words, it is loaded again.
         assert server(f"{model}/") == "one ['one', 'one'] ['one']\n"
         (tmp_path / "model" / "tokenizer.json").write_text("another")
         assert server(model, spawns=True).startswith("spawned ")
-        assert json.loads(process.stdout.readline())["listening"] == str(path)
+        assert json.loads(heard(process))["listening"] == str(path)
         assert server(model) == "another ['another'] ['another']\n"
         # A file that comes is a change as well.
         (tmp_path / "model" / "chat_template.jinja").write_text("")
         assert server(model, spawns=True).startswith("spawned ")
     finally:
-        process.terminate()
-        process.communicate(timeout=SECONDS_MAX)
+        end(process)
 
 
 @pytest.mark.parametrize(
@@ -703,9 +706,9 @@ def test_a_tokenizer_is_loaded_once_and_anew_when_it_changes(
 def test_a_tokenizer_that_is_none_is_refused(
     tmp_path: Path, with_tokenizers: Path, words: list[str], sentence: str
 ) -> None:
-    path = os.pathsep.join([str(SRC), str(TESTS), str(with_tokenizers)])
+    path = search(with_tokenizers)
     process = launch(tmp_path / "socket", *words, PYTHONPATH=path)
-    _, err = process.communicate(timeout=SECONDS_MAX)
+    _, err = finish(process)
     assert process.returncode == 1
     assert sentence in err and err.endswith("[ERR_LAZYGRAPH_LAUNCHER_FAILED]\n")
 
@@ -737,7 +740,7 @@ def test_memory_and_who_it_is_are_told(launcher: Launcher) -> None:
 
 
 def test_a_second_launcher_at_the_same_socket_is_refused(launcher: Launcher) -> None:
-    _, err = launch(launcher.path).communicate(timeout=SECONDS_MAX)
+    _, err = finish(launch(launcher.path))
     assert err.endswith("[ERR_LAZYGRAPH_ADDRESS_IN_USE]\n")
     assert launcher.ask()["pid"] == launcher.process.pid
 
@@ -819,11 +822,10 @@ def test_it_can_end_with_whoever_started_it(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         text=True,
     )
-    assert parent.stdout is not None
-    pid = json.loads(parent.stdout.readline())["pid"]
+    pid = json.loads(heard(parent))["pid"]
     assert alive(pid)
     parent.kill()
-    parent.communicate(timeout=SECONDS_MAX)  # its output is open until the launcher has ended
+    finish(parent)  # its output is open until the launcher has ended
     until_gone(pid)
     assert not path.exists()
 
@@ -840,7 +842,7 @@ def test_it_ends_with_one_that_ends_while_it_imports(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "lazygraph_vllm.launcher", *words]
     parent = subprocess.Popen(
         [sys.executable, "-c", f"import subprocess; subprocess.run({command!r})"],
-        env=environment(PYTHONPATH=os.pathsep.join([str(SRC), str(TESTS), str(tmp_path)])),
+        env=environment(PYTHONPATH=search(tmp_path)),
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -861,7 +863,7 @@ def test_it_ends_with_one_that_ends_while_it_imports(tmp_path: Path) -> None:
 
 def test_without_a_launcher_the_command_is_spawned_and_says_why(tmp_path: Path, vllm: Path) -> None:
     process = client(tmp_path / "none", "serve", "MODEL", spawns=True)
-    out, err = process.communicate(timeout=SECONDS_MAX)
+    out, err = finish(process)
     assert out == f"spawned {process.pid} serve MODEL\n"
     assert err.startswith("lazygraph: Not forked but spawned: Expected a launcher at ")
     assert err.endswith("[ERR_LAZYGRAPH_LAUNCHER_UNREACHABLE]\n")
@@ -894,9 +896,9 @@ def test_imports_that_make_forks_useless_are_refused(
     tmp_path: Path, source: str, code: str
 ) -> None:
     (tmp_path / "bad.py").write_text(source + "\n")
-    path = os.pathsep.join([str(SRC), str(TESTS), str(tmp_path)])
+    path = search(tmp_path)
     process = launch(tmp_path / "socket", module="bad", PYTHONPATH=path)
-    _, err = process.communicate(timeout=SECONDS_MAX)
+    _, err = finish(process)
     assert process.returncode == 1
     assert err.splitlines()[-1].endswith(f"[ERR_LAZYGRAPH_LAUNCHER_{code}]")
 
@@ -919,7 +921,7 @@ def test_no_start_waits_for_a_client_that_says_nothing(launcher: Launcher) -> No
         silent.connect(str(launcher.path))
         silent.sendall(b'{"argv"')
         process = client(launcher.path, "serve", "quiet", "4")
-        process.communicate(timeout=SECONDS_MAX)
+        finish(process)
         assert process.returncode == 4
         silent.settimeout(SECONDS_MAX)
         assert silent.recv(1) == b""  # its time is over
@@ -980,7 +982,7 @@ def test_one_that_is_stopped_with_all_places_taken_is_in_use(launcher: Launcher)
             peers[-1].connect(str(launcher.path))
     second = launch(launcher.path)
     try:
-        assert "ERR_LAZYGRAPH_ADDRESS_IN_USE" in second.communicate(timeout=SECONDS_MAX)[1]
+        assert "ERR_LAZYGRAPH_ADDRESS_IN_USE" in finish(second)[1]
     finally:
         second.kill()
         launcher.process.send_signal(signal.SIGCONT)

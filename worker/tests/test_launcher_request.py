@@ -1,4 +1,4 @@
-"""What a launcher decides about a request, and whom it listens to; no process is started."""
+"""What a launcher decides about a request, and whom it listens to."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ REQUEST = Request(
     gid=1000,
 )
 OWN = Own(
-    prefix="/opt/vllm",
-    version="3.12",
-    namespaces=["mnt:[1]", "pid:[2]", "net:[3]"],
-    gid=1000,
+    prefix=REQUEST.prefix,
+    version=REQUEST.version,
+    namespaces=REQUEST.namespaces,
+    gid=REQUEST.gid,
     env={"PATH": "/usr/bin", "HF_HOME": "/models"},
     read=frozenset({"PATH", "HF_HOME", "VLLM_TARGET_DEVICE"}),
 )
@@ -115,10 +115,10 @@ def test_the_model_that_words_name() -> None:
     assert model_of(["serve", "a", "--config=file"]) is None
 
 
-def test_variables_of_a_processs_start_count_though_nobody_saw_them_read() -> None:
+def test_variables_of_a_processs_start_count_unseen() -> None:
     env = {"HF_HOME": "/models", "OMP_NUM_THREADS": "1", "PYTHONPATH": "/x", "SHLVL": "3"}
     assert differing(env, OWN) == ["OMP_NUM_THREADS", "PYTHONPATH"]
-    # A script's word for its interpreter, which no interpreter reads.
+    # A script's word, which no interpreter reads.
     assert differing({**OWN.env, "PYTHON": "python3.12"}, OWN) == []
 
 

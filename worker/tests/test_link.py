@@ -104,6 +104,44 @@ def established(engine: Engine) -> None:
     assert engine.link.established.wait(10)
 
 
+def lost(engine: Engine) -> None:
+    eventually(lambda: not engine.link.established.is_set())
+
+
+@pytest.fixture
+def pair(connect: Any, listen: Any) -> tuple[FakeController, Engine]:
+    """A controller and an engine that has found it."""
+    controller = listen()
+    engine = connect(controller.endpoint)
+    established(engine)
+    return controller, engine
+
+
+@pytest.fixture
+def dealer(tmp_path: Path) -> Iterator[Callable[..., Dealer]]:
+    """By default of an address where nobody listens."""
+    pipes, dealers = [], []
+
+    def start(endpoint: str = f"ipc://{tmp_path}/c") -> Dealer:
+        pipes.extend(os.pipe())
+        dealers.append(Dealer(endpoint, None, wake=pipes[-2], queue_max=1024))
+        return dealers[-1]
+
+    yield start
+    for each in dealers:
+        each.close()
+    for pipe in pipes:
+        os.close(pipe)
+
+
+@pytest.fixture
+def context() -> Iterator[zmq.Context[Any]]:
+    """Its sockets are closed with it."""
+    context: zmq.Context[Any] = zmq.Context()
+    yield context
+    context.destroy(0)
+
+
 @pytest.mark.parametrize("endpoint", ["tcp://127.0.0.1:*", None], ids=["tcp", "ipc"])
 def test_hand_shake(connect: Any, listen: Any, endpoint: str | None) -> None:
     controller = listen(endpoint, mode="lazy")
@@ -137,24 +175,20 @@ def test_before_there_is_an_inventory_only_hello_is_sent(connect: Any, listen: A
     assert not any(isinstance(m, Inventory) for m in controller.received)
 
 
-def test_the_next_hand_shake_says_what_changed(connect: Any, listen: Any) -> None:
-    controller = listen()
-    engine = connect(controller.endpoint)
-    established(engine)
+def test_the_next_hand_shake_says_what_changed(pair: Any, listen: Any) -> None:
+    controller, engine = pair
     engine.link.update_hello(phase="serving", mode="lazy")
     controller.close()
-    eventually(lambda: not engine.link.established.is_set())
+    lost(engine)
     again = listen(controller.endpoint)
     hello = again.wait_for(Hello)
     assert (hello.phase, hello.mode, hello.session) == ("serving", "lazy", "s")
 
 
-def test_a_controller_of_a_later_start_takes_over(connect: Any, listen: Any) -> None:
-    controller = listen()
-    engine = connect(controller.endpoint)
-    established(engine)
+def test_a_controller_of_a_later_start_takes_over(pair: Any, listen: Any) -> None:
+    controller, engine = pair
     controller.close()
-    eventually(lambda: not engine.link.established.is_set())
+    lost(engine)
     assert engine.link.lost_since is not None
     again = listen(controller.endpoint, incarnation=controller.incarnation + 1)
     established(engine)
@@ -162,12 +196,10 @@ def test_a_controller_of_a_later_start_takes_over(connect: Any, listen: Any) -> 
     assert again.wait_for(Inventory) == INVENTORY
 
 
-def test_a_controller_of_an_earlier_start_is_fenced_off(connect: Any, listen: Any) -> None:
-    controller = listen()
-    engine = connect(controller.endpoint)
-    established(engine)
+def test_a_controller_of_an_earlier_start_is_fenced_off(pair: Any, listen: Any) -> None:
+    controller, engine = pair
     controller.close()
-    eventually(lambda: not engine.link.established.is_set())
+    lost(engine)
     older = listen(controller.endpoint, incarnation=controller.incarnation - 1)
     problem = older.wait_for(Problem)
     assert problem.code == "ERR_LAZYGRAPH_INCARNATION"
@@ -176,13 +208,11 @@ def test_a_controller_of_an_earlier_start_is_fenced_off(connect: Any, listen: An
     assert engine.link.incarnation == controller.incarnation
 
 
-def test_the_next_hand_shake_says_who_was_there(connect: Any, listen: Any) -> None:
-    controller = listen()
-    engine = connect(controller.endpoint)
-    established(engine)
+def test_the_next_hand_shake_says_who_was_there(pair: Any, listen: Any) -> None:
+    controller, engine = pair
     assert controller.wait_for(Hello).incarnation is None
     controller.close()
-    eventually(lambda: not engine.link.established.is_set())
+    lost(engine)
     again = listen(controller.endpoint, incarnation=controller.incarnation + 1)
     assert again.wait_for(Hello).incarnation == controller.incarnation
 
@@ -207,36 +237,40 @@ def test_an_engine_without_a_place_comes_in_when_there_is_one(
 class TestStandby:
     """Several endpoints: one controller at a time, the younger start wins."""
 
+    @pytest.fixture
+    def places(self, tmp_path: Path) -> tuple[str, str]:
+        return f"ipc://{tmp_path}/first", f"ipc://{tmp_path}/second"
+
     def test_takes_over_when_the_first_is_gone(
-        self, connect: Any, listen: Any, tmp_path: Path
+        self, connect: Any, listen: Any, places: Any
     ) -> None:
-        first = listen(f"ipc://{tmp_path}/first")
-        engine = connect(f"ipc://{tmp_path}/first,ipc://{tmp_path}/second")
+        first = listen(places[0])
+        engine = connect(",".join(places))
         established(engine)
         first.close()
-        eventually(lambda: not engine.link.established.is_set())
-        second = listen(f"ipc://{tmp_path}/second", incarnation=first.incarnation + 1)
+        lost(engine)
+        second = listen(places[1], incarnation=first.incarnation + 1)
         assert second.wait_for(Inventory) == INVENTORY
         established(engine)
         assert engine.link.incarnation == second.incarnation
 
     def test_is_the_only_one_there_at_the_start(
-        self, connect: Any, listen: Any, tmp_path: Path
+        self, connect: Any, listen: Any, places: Any
     ) -> None:
-        second = listen(f"ipc://{tmp_path}/second")
-        engine = connect(f"ipc://{tmp_path}/first,ipc://{tmp_path}/second")
+        second = listen(places[1])
+        engine = connect(",".join(places))
         established(engine)
         assert engine.link.incarnation == second.incarnation
 
     def test_is_not_needed_where_the_first_is_back_at_once(
-        self, connect: Any, listen: Any, tmp_path: Path
+        self, connect: Any, listen: Any, places: Any
     ) -> None:
-        standby = listen(f"ipc://{tmp_path}/second")
-        first = listen(f"ipc://{tmp_path}/first")
-        engine = connect(f"ipc://{tmp_path}/first,ipc://{tmp_path}/second")
+        standby = listen(places[1])
+        first = listen(places[0])
+        engine = connect(",".join(places))
         established(engine)
         first.close()
-        again = listen(f"ipc://{tmp_path}/first", incarnation=first.incarnation + 1)
+        again = listen(places[0], incarnation=first.incarnation + 1)
         again.wait_for(Hello)
         established(engine)
         assert engine.link.incarnation == again.incarnation
@@ -246,20 +280,20 @@ class TestStandby:
         self,
         connect: Any,
         listen: Any,
-        tmp_path: Path,
+        places: Any,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         monkeypatch.setattr(link_module, "HEARTBEATS_MISSED_MAX", 1)
         monkeypatch.setattr(link_module, "TURN_SECONDS", 0.2)
-        first = listen(f"ipc://{tmp_path}/first")
+        first = listen(places[0])
         first.heartbeat_ms = 200
-        engine = connect(f"ipc://{tmp_path}/first,ipc://{tmp_path}/second")
+        engine = connect(",".join(places))
         established(engine)
         # The first is there, but nothing of it arrives any more.
         first.send_heartbeats = False
         first.answer_hello = False
-        eventually(lambda: not engine.link.established.is_set())
-        second = listen(f"ipc://{tmp_path}/second", incarnation=first.incarnation + 1)
+        lost(engine)
+        second = listen(places[1], incarnation=first.incarnation + 1)
         second.wait_for(Inventory)
         # It is back, and the engine stays where it is.
         first.send_heartbeats = True
@@ -276,7 +310,7 @@ class TestStandby:
         problem = first.wait_for(Problem)
         assert problem.code == "ERR_LAZYGRAPH_INCARNATION"
         assert not engine.link.established.is_set()
-        third = listen(f"ipc://{tmp_path}/second", incarnation=second.incarnation + 1)
+        third = listen(places[1], incarnation=second.incarnation + 1)
         established(engine)
         assert engine.link.incarnation == third.incarnation
 
@@ -291,7 +325,7 @@ def test_a_silent_controller_is_noticed_by_missed_heartbeats(
     engine = connect(controller.endpoint)
     established(engine)
     controller.answer_hello = False
-    eventually(lambda: not engine.link.established.is_set())
+    lost(engine)
     assert engine.link.lost_since is not None
     assert engine.link.send(IDLE) is False
     controller.answer_hello = True
@@ -326,7 +360,7 @@ def test_what_kept_this_side_from_looking_is_no_silence(
     assert sum(isinstance(message, Hello) for message in controller.received) == 1
     # The control: of one that says nothing as long, it is noticed all the same.
     controller.send_heartbeats = False
-    eventually(lambda: not engine.link.established.is_set())
+    lost(engine)
 
 
 def test_what_a_controller_said_before_it_left_counts(
@@ -355,7 +389,7 @@ def test_what_a_controller_said_before_it_left_counts(
     controller.send(order)
     assert arrived.wait(60)
     controller.close()
-    eventually(lambda: not engine.link.established.is_set())
+    lost(engine)
     assert engine.messages[-1] == order
     assert engine.link.unknown == 0
 
@@ -402,10 +436,8 @@ def test_another_protocol_version_is_not_accepted(connect: Any, listen: Any) -> 
     assert not engine.link.established.is_set()
 
 
-def test_a_broken_frame_is_answered_and_the_session_goes_on(connect: Any, listen: Any) -> None:
-    controller = listen()
-    engine = connect(controller.endpoint)
-    established(engine)
+def test_a_broken_frame_is_answered_and_the_session_goes_on(pair: Any) -> None:
+    controller, engine = pair
     controller.send_raw(b"\x81\xa4type\xa7capture")
     problem = controller.wait_for(Problem)
     assert problem.code == "ERR_LAZYGRAPH_PROTOCOL_FRAME"
@@ -421,10 +453,8 @@ def test_what_a_broken_frame_quotes_is_bounded(connect: Any, listen: Any) -> Non
     assert len(controller.wait_for(Problem).message) <= TEXT_CHARS_MAX
 
 
-def test_an_unknown_message_is_counted_and_dropped(connect: Any, listen: Any) -> None:
-    controller = listen()
-    engine = connect(controller.endpoint)
-    established(engine)
+def test_an_unknown_message_is_counted_and_dropped(pair: Any) -> None:
+    controller, engine = pair
     controller.send_raw(b"\x81\xa4type\xa9celebrate")
     eventually(lambda: engine.link.unknown == 1)
     assert engine.link.established.is_set()
@@ -453,11 +483,9 @@ def test_a_command_before_the_hand_shake_is_not_passed_on(connect: Any, listen: 
     assert engine.messages == []
 
 
-def test_a_controller_that_forgot_us_gets_a_new_hand_shake(connect: Any, listen: Any) -> None:
+def test_a_controller_that_forgot_us_gets_a_new_hand_shake(pair: Any) -> None:
     """It was restarted behind a proxy, or had given the engine up: it can only ask who we are."""
-    controller = listen()
-    engine = connect(controller.endpoint)
-    established(engine)
+    controller, engine = pair
     controller.wait_for(Inventory)
     seen = len(controller.received)
     controller.send(Resync(hello=True))
@@ -487,10 +515,8 @@ def test_the_outbox_is_bounded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     assert engine.link.dropped == 2
 
 
-def test_goodbye_at_close(connect: Any, listen: Any) -> None:
-    controller = listen()
-    engine = connect(controller.endpoint)
-    established(engine)
+def test_goodbye_at_close(pair: Any) -> None:
+    controller, engine = pair
     engine.link.close("the engine shut down")
     assert controller.wait_for(Goodbye).reason == "the engine shut down"
     assert not engine.link.established.is_set()
@@ -511,27 +537,22 @@ def test_two_engines_of_one_name_keep_their_own_route(connect: Any, listen: Any)
 
 
 @pytest.mark.skipif(not zmq.has("curve"), reason="this libzmq has no CURVE")
-def test_curve_keys_are_used(connect: Any) -> None:
+def test_curve_keys_are_used(connect: Any, context: zmq.Context[Any]) -> None:
     server_public, server_secret = zmq.curve_keypair()
     public, secret = zmq.curve_keypair()
-    context = zmq.Context()
     socket = context.socket(zmq.ROUTER)
-    try:
-        socket.setsockopt(zmq.CURVE_SERVER, 1)
-        socket.setsockopt(zmq.CURVE_SECRETKEY, server_secret)
-        socket.bind("tcp://127.0.0.1:*")
-        endpoint = socket.getsockopt_string(zmq.LAST_ENDPOINT)
-        connect(endpoint)  # without keys: it never gets through
-        keys = Curve(server_public.decode(), public.decode(), secret.decode())
-        connect(endpoint, curve=keys)
-        peers = set()
-        for _ in range(3):  # unanswered, each engine says hello again and again
-            assert socket.poll(10_000)
-            peers.add(socket.recv_multipart()[0])
-        assert len(peers) == 1
-    finally:
-        socket.close(0)
-        context.destroy(0)
+    socket.setsockopt(zmq.CURVE_SERVER, 1)
+    socket.setsockopt(zmq.CURVE_SECRETKEY, server_secret)
+    socket.bind("tcp://127.0.0.1:*")
+    endpoint = socket.getsockopt_string(zmq.LAST_ENDPOINT)
+    connect(endpoint)  # without keys: it never gets through
+    keys = Curve(server_public.decode(), public.decode(), secret.decode())
+    connect(endpoint, curve=keys)
+    peers = set()
+    for _ in range(3):  # unanswered, each engine says hello again and again
+        assert socket.poll(10_000)
+        peers.add(socket.recv_multipart()[0])
+    assert len(peers) == 1
 
 
 def _said(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -552,6 +573,7 @@ def test_keys_that_dont_fit_are_said_and_tried_again(
     engine_has: str,
     sentence: str,
     connect: Any,
+    context: zmq.Context[Any],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """libzmq gives up for good after some of these; who mends the keys finds the engine there."""
@@ -559,7 +581,6 @@ def test_keys_that_dont_fit_are_said_and_tried_again(
     server_public, server_secret = zmq.curve_keypair()
     other_public, other_secret = zmq.curve_keypair()
     public, secret = zmq.curve_keypair()
-    context = zmq.Context()
 
     def bind(endpoint: str, what: str) -> zmq.Socket[bytes]:
         socket = context.socket(zmq.ROUTER)
@@ -571,20 +592,16 @@ def test_keys_that_dont_fit_are_said_and_tried_again(
         return socket
 
     socket = bind("tcp://127.0.0.1:*", server_has)
-    try:
-        endpoint = socket.getsockopt_string(zmq.LAST_ENDPOINT)
-        server_key = {"keys": server_public, "other keys": other_public}.get(engine_has)
-        keys = server_key and Curve(server_key.decode(), public.decode(), secret.decode())
-        connect(endpoint, curve=keys or None)
-        eventually(lambda: any(re.search(sentence, said) for said in _said(caplog)))
-        socket.close(0)
-        # The other side is mended: the same engine joins, and no more is said.
-        socket = bind(endpoint, engine_has)
-        assert socket.poll(20_000)
-        assert len(_said(caplog)) <= 2
-    finally:
-        socket.close(0)
-        context.destroy(0)
+    endpoint = socket.getsockopt_string(zmq.LAST_ENDPOINT)
+    server_key = {"keys": server_public, "other keys": other_public}.get(engine_has)
+    keys = server_key and Curve(server_key.decode(), public.decode(), secret.decode())
+    connect(endpoint, curve=keys or None)
+    eventually(lambda: any(re.search(sentence, said) for said in _said(caplog)))
+    socket.close(0)
+    # The other side is mended: the same engine joins, and no more is said.
+    socket = bind(endpoint, engine_has)
+    assert socket.poll(20_000)
+    assert len(_said(caplog)) <= 2
 
 
 def _binds(socket: zmq.Socket[bytes], endpoint: str) -> bool:
@@ -611,75 +628,48 @@ def test_failed_handshakes_are_tried_ever_more_slowly_and_told_once() -> None:
 
 
 @pytest.mark.parametrize("host", ["[::1]", "localhost"])
-def test_ipv6_and_names(host: str, connect: Any) -> None:
-    context = zmq.Context()
+def test_ipv6_and_names(host: str, connect: Any, context: zmq.Context[Any]) -> None:
     socket = context.socket(zmq.ROUTER)
-    try:
-        socket.setsockopt(zmq.IPV6, int("[" in host))
-        socket.bind(f"tcp://{'[::1]' if '[' in host else '127.0.0.1'}:*")
-        port = socket.getsockopt_string(zmq.LAST_ENDPOINT).rpartition(":")[2]
-        connect(f"tcp://{host}:{port}")
-        assert socket.poll(10_000)
-    finally:
-        socket.close(0)
-        context.destroy(0)
+    socket.setsockopt(zmq.IPV6, int("[" in host))
+    socket.bind(f"tcp://{'[::1]' if '[' in host else '127.0.0.1'}:*")
+    port = socket.getsockopt_string(zmq.LAST_ENDPOINT).rpartition(":")[2]
+    connect(f"tcp://{host}:{port}")
+    assert socket.poll(10_000)
 
 
-def test_a_message_never_waits_in_a_pipe_to_nobody(tmp_path: Path) -> None:
+def test_a_message_never_waits_in_a_pipe_to_nobody(dealer: Any) -> None:
     """Else every hello of a long wait would reach the controller at once."""
-    wake, other_end = os.pipe()
-    dealer = Dealer(f"ipc://{tmp_path}/nobody", None, wake=wake, queue_max=1024)
-    try:
-        assert dealer.send(b"hello") is False
-    finally:
-        dealer.close()
-        os.close(wake)
-        os.close(other_end)
+    assert dealer().send(b"hello") is False
 
 
 def test_a_thread_that_is_held_up_between_two_controllers_is_heard_by_the_second(
-    tmp_path: Path,
+    context: zmq.Context[Any], dealer: Any, tmp_path: Path
 ) -> None:
     """Meanwhile libzmq connects twice, and a name of two connections may be heard on none."""
-    context: zmq.Context[Any] = zmq.Context()
-    wake, other_end = os.pipe()
-    endpoint = f"ipc://{tmp_path}/c"
-    dealer = Dealer(endpoint, None, wake=wake, queue_max=1024)
-    names = []
-    try:
-        for _ in range(2):
-            with context.socket(zmq.ROUTER) as router:
-                router.setsockopt(zmq.LINGER, 0)
-                router.setsockopt(zmq.ROUTER_HANDOVER, 1)
-                router.bind(endpoint)
-                dealer.reconnect_if_due(time.monotonic())
-                time.sleep(0.2)
-                changes = (dealer.wait(1.0)[0] for _ in range(30))
-                assert "connected" in changes
-                assert dealer.send(b"hello")
-                assert router.poll(10_000)
-                names.append(router.recv_multipart()[0])
-            changes = (dealer.wait(1.0)[0] for _ in range(30))
-            assert "disconnected" in changes
-        assert len(set(names)) == 2
-    finally:
-        dealer.close()
-        context.destroy(0)
-        os.close(wake)
-        os.close(other_end)
+    own = dealer()
+    names = set()
+    for _ in range(2):
+        with context.socket(zmq.ROUTER) as router:
+            router.setsockopt(zmq.LINGER, 0)
+            router.setsockopt(zmq.ROUTER_HANDOVER, 1)
+            router.bind(f"ipc://{tmp_path}/c")
+            own.reconnect_if_due(time.monotonic())
+            time.sleep(0.2)
+            changes = (own.wait(1.0)[0] for _ in range(30))
+            assert "connected" in changes
+            assert own.send(b"hello")
+            assert router.poll(10_000)
+            names.add(router.recv_multipart()[0])
+        changes = (own.wait(1.0)[0] for _ in range(30))
+        assert "disconnected" in changes
+    assert len(names) == 2
 
 
-def test_an_address_where_nobody_listens_is_told_apart_from_a_silent_one() -> None:
+def test_an_address_where_nobody_listens_is_told_apart_from_a_silent_one(dealer: Any) -> None:
     """So that the next of several addresses gets its turn at once."""
     with socket_module.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    wake, other_end = os.pipe()
-    dealer = Dealer(f"tcp://127.0.0.1:{port}", None, wake=wake, queue_max=1024)
-    try:
-        changes = (dealer.wait(1.0)[0] for _ in range(30))
-        assert next(change for change in changes if change is not None) == "refused"
-    finally:
-        dealer.close()
-        os.close(wake)
-        os.close(other_end)
+    own = dealer(f"tcp://127.0.0.1:{port}")
+    changes = (own.wait(1.0)[0] for _ in range(30))
+    assert next(change for change in changes if change is not None) == "refused"

@@ -8,13 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import memory_report
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCH = ROOT / "bench" / "gpu"
-sys.path.insert(0, str(BENCH))
-
-import memory_report  # noqa: E402
 
 FAKE = f"{sys.executable} {Path(__file__).with_name('fake_serve.py')}"
 STRANGER = f"{sys.executable} -c \"import sys; print('held', flush=True); sys.stdin.read()\""

@@ -10,15 +10,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import checks
+import offload_checks
 import pytest
 
+from check_engine import CheckEngine, started
+
 BENCH = Path(__file__).resolve().parents[2] / "bench" / "gpu"
-sys.path.insert(0, str(BENCH))
-
-import checks  # noqa: E402
-import offload_checks  # noqa: E402
-
-from check_engine import CheckEngine, started  # noqa: E402
 
 FAMILIES = {f["name"]: f for f in json.loads((BENCH / "families.json").read_text())["families"]}
 SEQUENCES = {str(index): [index, 7, 9] for index in range(offload_checks.PROMPTS)}

@@ -1,4 +1,4 @@
-"""bench/gpu/random_weights.py and page_cache.py: files as Hugging Face has them, there or not."""
+"""bench/gpu/random_weights.py and page_cache.py: files as Hugging Face has them, cached or not."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+import page_cache
 
 BENCH = Path(__file__).resolve().parents[2] / "bench" / "gpu"
 CONFIG = {
@@ -57,7 +59,7 @@ def test_files_hold_each_tensor_once_and_their_index_says_where(tmp_path: Path) 
             count = 1
             for length in about["shape"]:
                 count *= length
-            # One after the other, without a gap, as the format wants them.
+            # One after the other, as the format wants them.
             assert (begin, end - begin) == (ends[-1], 2 * count)
             ends.append(end)
             found[name] = path.name
@@ -105,11 +107,6 @@ def test_another_architecture_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_is_read_into_the_page_cache_and_put_out_of_it(tmp_path: Path) -> None:
-    sys.path.insert(0, str(BENCH))
-    try:
-        import page_cache
-    finally:
-        sys.path.pop(0)
     file = tmp_path / "weights"
     file.write_bytes(b"x" * (8 << 20))
     assert run("page_cache.py", "warm", str(file)).returncode == 0
@@ -117,7 +114,7 @@ def test_a_file_is_read_into_the_page_cache_and_put_out_of_it(tmp_path: Path) ->
         assert page_cache.cached_share(opened.fileno()) == 1
         cold = run("page_cache.py", "cold", str(file))
         left = page_cache.cached_share(opened.fileno())
-    # On a file system in memory nothing can be dropped, and the script has to say so.
+    # In memory alone nothing can be dropped, and the script has to say so.
     assert (cold.returncode == 0) == (left <= page_cache.SHARE_COLD_MAX)
     assert ("Expected no page of" in cold.stderr) == (cold.returncode == 1)
 

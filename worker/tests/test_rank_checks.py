@@ -1,20 +1,15 @@
-"""What the GPU checks of several ranks make of what they saw, and how they ask an engine."""
+"""How the GPU checks of several ranks ask an engine, and judge what they saw."""
 
 from __future__ import annotations
 
 import copy
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import rank_checks
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench" / "gpu"))
-
-import rank_checks  # noqa: E402
-
-from lazygraph_vllm.protocol.messages import (  # noqa: E402
+from lazygraph_vllm.protocol.messages import (
     Capture,
     Captured,
     Dropped,
@@ -66,7 +61,7 @@ def test_a_step_less_on_the_first_rank_is_found_too() -> None:
 
 
 def seen() -> dict[str, dict[str, Any]]:
-    """A run in which all is well: the control alone differs."""
+    """A run in which all is well."""
     graphs = ["FULL:1", "FULL:2", "FULL:4"]
     rank = {"hash": "c", "captured": graphs, "planned": graphs}
     captures = [
@@ -157,7 +152,7 @@ def test_a_fill_captures_the_rest_drops_a_tier_and_captures_it_again() -> None:
         ("FULL:2", "captured"),
     ] * 2
     assert (fill.dropped, fill.recaptured) == ("dropped", 2)
-    # Each was put off once, and no command's number came twice.
+    # Each was put off once; no command's number came twice.
     assert len({message.command for message in engine.asked}) == len(engine.asked) == 10
 
 

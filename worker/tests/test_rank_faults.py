@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rank_faults
 
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parents[1]
 FAKE = f"{sys.executable} {TESTS / 'fake_ranks.py'}"
 SECONDS_MAX = 120
-sys.path.insert(0, str(ROOT / "bench" / "gpu"))
-
-import rank_faults  # noqa: E402
 
 
 def faults(out: Path, *own: str, **more: str) -> tuple[int, dict[str, Any], str]:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import copy
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import checks
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench" / "gpu"))
-
-import checks  # noqa: E402
-import sleep_checks  # noqa: E402
+import sleep_checks
 
 GIB = 1 << 30
 

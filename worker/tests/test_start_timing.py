@@ -1,4 +1,4 @@
-"""What the test plugin tells of a start, with stand-ins for vLLM's worker and for torch."""
+"""What the test plugin tells of a start, with stand-ins for vLLM and torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BEGAN = 100.0
 
 
 class Clock:
-    """Goes on only when something is said to take time, however busy the machine is."""
+    """Goes on only when something is said to take time."""
 
     now = BEGAN
 
@@ -101,7 +101,7 @@ def test_both_captures_are_timed_and_told_apart(worker: Worker, tmp_path: Path) 
     [file] = tmp_path.iterdir()
     assert file.name.startswith("rank-1-")
     line = json.loads(file.read_text())
-    # The throw-away capture is the profile's, and no part of the real one.
+    # The throw-away capture is the profile's alone.
     assert line["profileSeconds"] == PROFILE_SECONDS + CAPTURE_SECONDS
     assert line["determineAvailableMemorySeconds"] == PROFILE_SECONDS + CAPTURE_SECONDS
     for name in ("captureSeconds", "captureModelSeconds", "compileOrWarmUpSeconds"):
@@ -125,7 +125,7 @@ def test_what_a_plugin_put_in_the_profiles_place_is_what_counts(
     assert worker.model_runner.profile_cudagraph_memory() == 11
 
 
-def test_a_start_without_a_profile_has_spent_nothing_on_it(worker: Worker, tmp_path: Path) -> None:
+def test_a_start_without_a_profile_spends_nothing_on_it(worker: Worker, tmp_path: Path) -> None:
     file = tmp_path / "all.jsonl"
     StartTiming(worker, 0, str(file)).install(BEGAN)
     worker.compile_or_warm_up_model()

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
+import checks
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench" / "gpu"))
-
-import checks  # noqa: E402
-from process_tree import kill_below, running  # noqa: E402
+from process_tree import kill_below, running
 
 
 class Engine:
