@@ -1,6 +1,6 @@
 /**
- * `npm run bench:offline`: what lazy-costed pays against an offline optimum, with prices that move
- * and graphs that stand in for each other: the case that the bound of ski rental doesn't cover.
+ * `npm run bench:offline`: what lazy-costed pays against an offline optimum, with moving prices and
+ * graphs that stand in for each other, which the bound of ski rental doesn't cover.
  * Instances are small (3 to 5 graphs, 20 to 60 steps) and seeded. Prints the distribution of the
  * ratio and writes it to bench/results/offline-ratio.json.
  */
@@ -52,7 +52,7 @@ interface Instance {
   readonly seed: CostSeed;
 }
 
-/** Graphs of one kind whose captures take a tenth of the profile's to three times as much. */
+/** Graphs of one kind, captures a tenth of the profile's to three times as long. */
 function instanceOf(random: Random, walk: Walk, profile: CostSeed): Instance {
   const sizes = new Set<number>();
   const count = between(random, 3, 5);
@@ -79,7 +79,7 @@ function instanceOf(random: Random, walk: Walk, profile: CostSeed): Instance {
   };
 }
 
-/** Seconds of a step in each graph, in the plan's order, and without. */
+/** Seconds of a step in each graph, in the plan's order. */
 function stepOf({ planned, seed }: Instance, requests: number): OfflineStep {
   const at = (rows: CostSeed["full"], tokens: number): number => {
     const up = rows.findIndex(([size]) => size >= tokens);
@@ -97,7 +97,7 @@ function stepOf({ planned, seed }: Instance, requests: number): OfflineStep {
   };
 }
 
-/** What the policy pays: regrets of its steps and prices of its captures, none before ready. */
+/** What the policy pays: its steps' regrets and its captures' prices, none before ready. */
 function paidOnline(instance: Instance, steps: readonly OfflineStep[]): number {
   const { planned, seed } = instance;
   const state = createEngineState(planned);
@@ -147,7 +147,7 @@ function capture(state: WritableState, id: string, stallSeconds: number): void {
 }
 
 const profile = costSeedOf(loadProfile());
-console.log("SIMULATED. What lazy-costed pays over an offline optimum, by kind of traffic.\n");
+console.log("SIMULATED. What lazy-costed pays over an offline optimum, by traffic.\n");
 console.log(
   "| traffic | instances | mean | p50 | p95 | max | of the sums |\n|---|--:|--:|--:|--:|--:|--:|",
 );
@@ -163,7 +163,7 @@ for (const [name, walk] of Object.entries(WALKS)) {
     const stalls = instance.planned.map(({ id }) => stallOf(instance, id));
     const optimum = offlineOptimum(steps, stalls);
     const paid = paidOnline(instance, steps);
-    // Nothing to gain and nothing to pay: no ratio.
+    // Nothing to gain or pay: no ratio.
     if (optimum < 1e-9 && paid < 1e-9) continue;
     online += paid;
     offline += optimum;

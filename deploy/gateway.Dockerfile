@@ -7,5 +7,5 @@ RUN npm install --ignore-scripts --omit=dev --no-audit --no-fund ./lazygraph-*.t
 COPY examples/gateway/src ./src
 USER node
 EXPOSE 8000
-# Node itself and no npm in front: what is process 1 gets the signal, and has to drain.
+# Node without npm: process 1 gets the signal, and has to drain.
 ENTRYPOINT ["node", "--import", "tsx", "src/main.ts"]

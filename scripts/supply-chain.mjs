@@ -1,11 +1,11 @@
 /**
- * What users of the package install with it: a bill of materials, and known holes in what is on it.
+ * What users install with the package: a bill of materials and known holes.
  *
- *   node scripts/supply-chain.mjs [FILE]    the bill as CycloneDX goes to FILE
+ *   node scripts/supply-chain.mjs [FILE]    the bill, as CycloneDX, to FILE
  *
- * The lock file that both need is made for this alone, in a temporary folder, from what the registry
- * has now, as an installation today would. Where the registry has no audit the audit is skipped with
- * the reason; REQUIRE_AUDIT=1 makes that a failure.
+ * The lock file that both need is made in a temporary folder, from what the registry has now, as an
+ * installation would. Where the registry has no audit it is skipped with the reason;
+ * REQUIRE_AUDIT=1 makes that a failure.
  */
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -36,7 +36,7 @@ function must(what, offenders) {
 const folder = mkdtempSync(join(tmpdir(), "lazygraph-supply-"));
 try {
   must("versions that are no exact ones", unpinned(manifest));
-  // Scripts of our own have no place in a lock.
+  // Our own scripts have no place in a lock.
   const { scripts: _, ...bare } = manifest;
   writeFileSync(join(folder, "package.json"), JSON.stringify(bare));
   const options = ["--ignore-scripts", "--omit=dev", "--no-audit", "--no-fund"];

@@ -1,11 +1,11 @@
 /**
  * The addon's reading of free memory against CUDA's own, as an engine reports it (mem_get_info), in
- * a process that takes and gives back memory. Prints one JSON document; exit code 1 if they differ.
+ * a process that takes and gives back memory. Prints JSON; exit code 1 if they differ.
  *
  *   node --import tsx bench/gpu/addon-agrees.ts [ROUNDS]
  *
- * PYTHON (default python3) must have torch. The first visible GPU is used. Hypothesis: they differ
- * by at most 1 MiB plus what changed between CUDA's readings before and after; refuted by `worst`.
+ * PYTHON (default python3) must have torch; the first visible GPU is used. Hypothesis: they differ
+ * by at most 1 MiB plus the change of CUDA's readings around it; refuted by `worst`.
  */
 
 import { spawn } from "node:child_process";
@@ -54,7 +54,7 @@ const uuid = await next();
 const differences: number[] = [];
 let agreed = 0;
 for (let round = 0; round < rounds; round += 1) {
-  // Sizes of every order, from nothing to 4 GiB, and now and then everything back.
+  // Nothing to 4 GiB, now and then all back.
   await ask(round % 8 === 7 ? -1 : round % 8 === 0 ? 0 : 2 ** (20 + 2 * (round % 7)));
   const before = await ask(0);
   const { freeBytes } = await memory.read(uuid);

@@ -47,7 +47,7 @@ export interface CellOptions {
   readonly cell: FamilyCell;
   readonly gpus: readonly number[];
   readonly model: string;
-  /** Words before the whole command, such as those of `taskset`. */
+  /** Words before the command, as `taskset` and its own. */
   readonly pin: readonly string[];
   readonly serve: readonly string[];
   readonly lazygraph: readonly string[];
@@ -57,9 +57,9 @@ export interface CellOptions {
   readonly repetitions: number;
   /** Concurrent requests to decode with. */
   readonly levels: readonly number[];
-  /** Folder of the cells' files. */
+  /** Of the cells' files. */
   readonly folder: string;
-  /** Of parity cells: seconds from spawn at which ours was ready in the same round. */
+  /** Of parity cells: seconds from spawn to ready of ours in the same round. */
   readonly oursReadySeconds?: number;
   readonly signal: AbortSignal;
 }
@@ -215,8 +215,8 @@ async function parityCell(
   const { family, cell, gpus, via, signal } = options;
   const { url, model, server } = running;
   const ready = untilReady(url, server, READY_SECONDS_MAX);
-  ready.catch(() => undefined); // Who awaits it is told; before that nobody does.
-  // Stock's load begins at the second in which ours was ready; ours at its own.
+  ready.catch(() => undefined); // Whoever awaits it is told.
+  // Stock's load begins when ours was ready; ours at its own.
   const given = isOurs(cell.arm) ? undefined : options.oursReadySeconds;
   const loadAt = given === undefined ? await ready : server.spawnedAtMs + given * 1000;
   const { rate, seconds } = family.parity ?? { rate: 0, seconds: 0 };
@@ -268,7 +268,7 @@ async function tokensCell(options: CellOptions): Promise<TokensResult> {
   const config = cell.arm === "stock" ? "stock" : "lazygraph";
   const env = {
     ...process.env,
-    // Batch invariance turns breakable graphs on for some shapes: those have a family.
+    // Batch invariance turns breakable graphs on for some shapes, which have a family.
     VLLM_USE_BREAKABLE_CUDAGRAPH: "0",
     ...cacheEnvironment(family, options.caches),
     ...family.env,

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# vLLM's loaders side by side, over real safetensors of random weights on disk: with a cold and a
-# warm page cache, phase by phase.
+# vLLM's loaders side by side, over safetensors of random weights on disk: with a cold and a warm
+# page cache, phase by phase.
 #
 #   bench/gpu/loaders.sh OUT_DIR
 #
 # Leaves in OUT_DIR cold/ and warm/, each with startup.html, startup.json and logs, and skipped.txt:
-# loaders whose package vLLM's Python hasn't got. Servers are captured lazily, so that little else
-# than loading differs. Weights are in the phase `weights`, with loader and bytes.
+# loaders whose package vLLM's Python lacks. Servers capture lazily: little but loading differs.
+# Weights are in the phase `weights`, with loader and bytes.
 #   LOADERS       names, in this order
 #                 (default: "default prefetch eager fastsafetensors runai_streamer instanttensor ipc_cache")
 #   CACHES        page caches to try           (default: "cold warm")
 #   RUNS          starts of each               (default: 3)
-#   WITHIN        seconds for all: no start is begun that would not end in time   (default: none)
+#   WITHIN        seconds in which all starts end   (default: none)
 #   MODELS        folder of the model          (default: OUT_DIR/models; 16 GB for the 8B)
 #   SHAPE         of the weights, a dense Llama of model_shapes.py   (default: llama-3.1-8b)
 #   LAUNCHER      socket of `lazygraph launcher`: starts without imports   (default: none)
@@ -34,7 +34,7 @@ if [ ! -e "$model/model.safetensors.index.json" ]; then
   "$python" "$here/random_weights.py" "$model" || exit 1
 fi
 
-# Options of a loader, or exit code 1 where its package isn't there.
+# Options of a loader, or exit code 1 without its package.
 options() {
   case $1 in
     default) ;;

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# GPU memory under load on a real engine: who dies at which utilisation, what a reservation costs,
-# and what happens when a stranger takes memory in the middle of a fill.
+# GPU memory under load on an engine: who dies at which utilisation, what a reservation costs,
+# and what happens when a stranger takes memory during a fill.
 #
 #   bench/gpu/memory.sh OUT_DIR [PIECE ...]
 #
@@ -13,7 +13,7 @@
 #   stock-0.99      none-0.99    ours-0.99       (none: cudagraph_mode=NONE, no graphs)
 #   plan-0.99       plan-0.995      ours, with reserve=plan
 #   none-0.995      the same utilisation without graphs
-#   stranger        ours; 1 GiB of the GPU is taken in the middle of a fill, and given back
+#   stranger        ours; 1 GiB of the GPU is taken during a fill, and given back
 #   graphs          ours with plenty of memory: bytes of each graph, for `npm run bench:forecast`
 #   report          no start: sums up what there is into OUT_DIR/memory.json and prints a table
 # Variables:
@@ -28,7 +28,7 @@
 #   STRANGER_UTILIZATION (default: 0.975)    STRANGER_BYTES (default: 1 GiB)
 # Needs Node >= 20, `npm install && npm run build`, and in vLLM's Python both plugins:
 #   pip install ./worker ./worker/testing
-# (worker/testing draws weights at fan-in scale, so that tokens mean something.)
+# (worker/testing draws weights at fan-in scale: tokens mean something.)
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 out=${1:?usage: bench/gpu/memory.sh OUT_DIR [PIECE ...]}

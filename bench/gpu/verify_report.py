@@ -24,9 +24,7 @@ def main() -> None:
     found = re.findall(r"verified (\S+): largest relative difference (\S+)", text)
     differences = [(graph, float(value)) for graph, value in found]
     if not differences:
-        sys.exit(
-            f"expected lines of a run with LAZYGRAPH_VERIFY=1 in {sys.argv[1]}, got none"
-        )
+        sys.exit(f"expected lines of a run with LAZYGRAPH_VERIFY=1 in {sys.argv[1]}, got none")
     excluded = re.findall(r"graph (\S+) will not serve: (.+)", text)
     report = {
         "checks": len(differences),
@@ -35,9 +33,7 @@ def main() -> None:
         "beyondLimit": [g for g in differences if not g[1] <= LIMIT],
         "limit": LIMIT,
         "excluded": [{"graph": graph, "reason": reason} for graph, reason in excluded],
-        "checksPerGraph": dict(
-            Counter(Counter(graph for graph, _ in differences).values())
-        ),
+        "checksPerGraph": dict(Counter(Counter(graph for graph, _ in differences).values())),
     }
     print(json.dumps(report, indent=1))
 

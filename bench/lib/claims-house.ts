@@ -1,13 +1,13 @@
-/** What is claimed of how the source hangs together, and of what it may cost. Pure. */
+/** Claims of how the source hangs together, and of what it costs. Pure. */
 
 import type { Finding, Origin } from "./claims.ts";
 
-/** Of what there was before the source was put in order. */
+/** Of what was there before. */
 const SHARE_MAX = 0.5;
 /** Files to open from src/index.ts, in the order of bench/house.ts. */
 const OPENED_MAX = [2, 2, 3, 4] as const;
 const IDS = ["message-validated", "memory-forecast", "next-graph", "who-acts"] as const;
-/** Plans whose decisions must not have become slower. */
+/** Plans whose decisions must not be slower. */
 const GRAPHS = [102, 10_000] as const;
 
 interface Shape {

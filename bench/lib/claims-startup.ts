@@ -1,12 +1,12 @@
-/** What starts from a launcher claim, beside stock's on the same host. Pure. */
+/** Claims of starts from a launcher, beside stock's on the same host. Pure. */
 
 import { bootstrapMean } from "../../src/measure/statistics.ts";
 import type { Comparison, LauncherChecks, LauncherResult, Start } from "../gpu/lib/start-result.ts";
 import { type Finding, measured, type Origin } from "./claims.ts";
 
-/** Spawn to first token, forked and captured lazily, of stock's warm start. */
+/** Spawn to first token, forked and lazy, of stock's warm start. */
 const SHARE_MAX = 1 / 5;
-/** The same in seconds and without loading weights, for those that it is promised for. */
+/** The same in seconds and without loading weights, where promised. */
 const SECONDS_WITHOUT_WEIGHTS_MAX: Readonly<Record<string, number>> = { "dense-8b": 6 };
 const UNATTRIBUTED_SHARE_MAX = 0.03;
 const TIMING_SHARE_MAX = 0.005;
@@ -74,7 +74,7 @@ function phaseSeconds({ phases }: Start, name: string): number {
   return phases.find((phase) => phase.name === name)?.seconds ?? 0;
 }
 
-/** Of each variant the worst start: what no phase covers, and what timing itself cost. */
+/** Of each variant's worst start: what no phase covers, and what timing cost. */
 function phaseFindings(
   id: string,
   starts: readonly Start[],
@@ -86,7 +86,7 @@ function phaseFindings(
     const own = starts.filter((start) => start.variant === variant);
     const worst = (share: (start: Start) => number): number => Math.max(...own.map(share));
     const unknown = (start: Start): number =>
-      // Nothing timed is nothing known, whatever the list of phases says.
+      // Nothing timed is nothing known, whatever phases there are.
       start.spans === 0 ? 1 : phaseSeconds(start, "unattributed") / start.readySeconds;
     const cost = ({ spans, readySeconds }: Start): number =>
       (spans * spanMicroseconds) / 1e6 / readySeconds;
@@ -104,7 +104,7 @@ function phaseFindings(
   });
 }
 
-/** A check that could not be made is no claim: what is told is its part's failure. */
+/** A check that was not made is no claim: its part's failure is told. */
 function checkFindings(id: string, checks: LauncherChecks, told: Origin): Finding[] {
   const { tokens, leaks, growth, killed, orphan } = checks;
   const none = { ...told, limit: 0, sense: "atMost" } as const;

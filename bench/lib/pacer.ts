@@ -1,8 +1,7 @@
 /**
- * Calls many functions once a period each, every one at a moment of its own, whatever the process
- * does in between. Intervals of Node with one period share a list that is gone through at once: those
- * that were late together begin anew together, so that after a while all of them come at the same
- * moment, which engines on hosts of their own never do.
+ * Calls many functions once a period each, every one at its own moment, whatever the process does
+ * in between. Node goes through intervals of one period at once: those late together begin anew
+ * together, until all come at one moment, which engines on hosts of their own never do.
  */
 
 import { monotonicMs } from "./fleet-probe.ts";

@@ -1,4 +1,4 @@
-/** An OpenAI-compatible server that answers at once with the same bytes, as a process of its own. */
+/** An OpenAI-compatible server with one answer. */
 
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";

@@ -9,7 +9,7 @@ namespace gpu {
 
 namespace {
 
-// A device may start processes between two calls; more than this many tries is a broken driver.
+// Processes may start between two calls; after so many tries the driver is broken.
 constexpr int kProcessTries = 4;
 constexpr unsigned kProcessesMax = 4096;
 constexpr unsigned kDevicesMax = 1024;
@@ -110,7 +110,7 @@ class Nvml::Library {
   void* handle_ = nullptr;
 };
 
-// The calls by name. Those of the second group are missing from some driver that is still in use.
+// The calls by name. Some driver still in use lacks those of the second group.
 struct Symbols {
   nvml::Result (*init)();
   nvml::Result (*shutdown)();
@@ -283,7 +283,7 @@ void Nvml::describe(nvml::Device handle, Device* device) const {
   try {
     device->processes = processes_of(handle);
   } catch (const NvmlError&) {
-    // Containers may not see processes; their absence must not hide the memory.
+    // Containers may see no processes, which must not hide the memory.
     device->processes = std::nullopt;
   }
 }
@@ -296,7 +296,7 @@ void Nvml::add_instances(nvml::Device parent, const Device& whole, std::vector<D
   }
   for (unsigned slot = 0; slot < count && slot < kDevicesMax; ++slot) {
     nvml::Device handle = nullptr;
-    // Slots without an instance are normal.
+    // Slots may have no instance.
     if (symbols_->mig_handle(parent, slot, &handle) != nvml::kSuccess) continue;
     Device instance;
     instance.index = whole.index;

@@ -1,4 +1,4 @@
-// Tests the native code without JavaScript, so that sanitizers see nothing but it.
+// Tests the native code without JavaScript: sanitizers see nothing else.
 // Usage: driver FAKE_NVML_LIBRARY TREND_CASES SCRATCH_FOLDER
 
 #include <atomic>
@@ -45,7 +45,7 @@ void expect_problem(Problem problem, const std::string& what, const std::functio
 }
 
 void write(const std::string& path, const std::string& text) {
-  // Renamed into place, so that a reader on another thread never sees half of it.
+  // Renamed into place: no thread reads half of it.
   std::ofstream(path + ".new") << text;
   std::rename((path + ".new").c_str(), path.c_str());
 }
@@ -197,7 +197,7 @@ void test_watch_events() {
     expect(events.nth(1).news == gpu::WatchNews::kAbove, "above");
     expect(events.nth(2).news == gpu::WatchNews::kFault, "fault");
     expect(events.nth(2).fault->problem == Problem::kGpuLost, "the fault's reason");
-    // "gone" answers the look-up by name: another result of NVML, so another event.
+    // "gone" answers the look-up by name: another result, so another event.
     expect(events.nth(3).news == gpu::WatchNews::kFault, "gone");
     expect(ended == 0, "a fault ends nothing");
   }

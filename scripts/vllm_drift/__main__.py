@@ -15,7 +15,7 @@ from .sources import Sources, SourcesError, open_sources, read_archive, write_ar
 
 
 def main(arguments: list[str]) -> int:
-    """Check each place, or all versions of the archive; returns the exit code."""
+    """Check each place, or the archive; returns the exit code."""
     parser = argparse.ArgumentParser(prog="vllm_drift", allow_abbrev=False)
     parser.add_argument("places", nargs="*", type=Path)
     parser.add_argument("--adapter", choices=list(dict.fromkeys(g.name for g in GENERATIONS)))
@@ -44,7 +44,7 @@ def _check(sources: Sources, adapter: str | None) -> int:
         against = generation_named(adapter) or against
     subject = f"vLLM {sources.version}, adapter {against.name}"
     if own is None and adapter is None:
-        # Nothing is wrong yet: at run time this version is left to vLLM.
+        # Not wrong yet: it runs as stock.
         subject += " (no adapter is for this version; the newest is compared)"
     found = changes(sources, against.hooks)
     if not found:
