@@ -69,7 +69,7 @@ describe("a socket file", () => {
   });
 
   test("is gone once its link is closed, which waits for nothing else", async () => {
-    const path = join(await mkdtemp(join(tmpdir(), "lazygraph-")), "x.sock");
+    const path = join(await temporaryFolder(), "x.sock");
     const { link } = await listen(undefined, `ipc://${path}`);
     expect((await stat(path)).isSocket()).toBe(true);
     const taken = createServer().listen(`${path}.taken`);
