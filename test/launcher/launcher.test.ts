@@ -37,9 +37,8 @@ async function place(): Promise<{ folder: string; vllm: string; env: NodeJS.Proc
   const vllm = join(folder, "vllm");
   await writeFile(vllm, `#!${python}\nimport sys\nprint("spawned", *sys.argv[1:])\n`);
   await chmod(vllm, 0o755);
-  const site = await pluginSite(folder);
-  const path = [join(worker, "src"), join(worker, "tests"), site].join(delimiter);
-  return { folder, vllm, env: { ...process.env, PYTHONPATH: path } };
+  const path = [join(worker, "src"), join(worker, "tests"), folder, await pluginSite(folder)];
+  return { folder, vllm, env: { ...process.env, PYTHONPATH: path.join(delimiter) } };
 }
 
 const STAND_IN = { preload: ["launcher_stand_in"], main: "launcher_stand_in:main" };
