@@ -12,10 +12,14 @@ export function usageError(option: string, expected: string, got: string | undef
 }
 
 /** One of `values`, or the sentence that names them, and the one that was probably meant. */
-export function choice<T extends string>(option: string, values: readonly T[], got: string): T {
+export function choice<T extends string>(
+  option: string,
+  values: readonly T[],
+  got: string | undefined,
+): T {
   const found = values.find((value) => value === got);
   if (found !== undefined) return found;
-  const meant = nearMiss(got, values);
+  const meant = nearMiss(got ?? "", values);
   const error = usageError(option, orList(values), got);
   if (meant === undefined) throw error;
   throw new OptionError(option, `${error.message.replace(/\.$/, "")}: did you mean ${meant}?`);

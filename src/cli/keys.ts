@@ -175,7 +175,7 @@ const ACT: Readonly<
   },
 
   async export(folder, other, { strings }) {
-    const as = choice("--as", ["env", "secret"], strings.get("as") ?? "");
+    const as = choice("--as", ["env", "secret"], strings.get("as"));
     const folders = [folder, other].filter((each) => each !== "");
     const variables = await variablesOf(folders, process.env);
     const text = as === "env" ? environmentText(variables) : secretText(variables);

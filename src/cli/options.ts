@@ -34,6 +34,9 @@ export interface PositionalSpec {
   readonly first?: readonly string[];
 }
 
+/** Without `--`, these words show that a command was meant to follow. */
+const COMMAND_LIKE = /^(.*\/)?(vllm|python[\d.]*)$/;
+
 /** Every command knows `--help`. Positional arguments are refused where a command takes none. */
 export function parseOptions(
   argv: readonly string[],
@@ -66,9 +69,13 @@ export function parseOptions(
       continue;
     }
     if (token.kind === "positional") {
+      const got = quote(token.value);
+      if (COMMAND_LIKE.test(token.value)) {
+        throw new OptionError("--", `Expected \`--\` before the command, got ${got} without.`);
+      }
       throw new OptionError(
         token.value,
-        `Expected only options, got the argument ${quote(token.value)}; see --help.`,
+        `Expected only options, got the argument ${got}; see --help.`,
       );
     }
     const type = Object.hasOwn(known, token.name) ? known[token.name] : undefined;

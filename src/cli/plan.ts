@@ -1,8 +1,7 @@
 /** `lazygraph plan show|merge|suggest`: learned plans, and the vLLM flags that traffic justifies. */
 
 import { join } from "node:path";
-import { codeOf, LazygraphError, OptionError } from "../base/errors.ts";
-import { nearMiss } from "../base/near-miss.ts";
+import { codeOf, LazygraphError } from "../base/errors.ts";
 import { formatPlan } from "../plan/check.ts";
 import { planNames } from "../plan/files.ts";
 import { fingerprintDifference, fingerprintKey } from "../plan/fingerprint.ts";
@@ -10,7 +9,7 @@ import { mergePlans } from "../plan/merge.ts";
 import { defaultPlanFolder } from "../plan/place.ts";
 import type { Plan } from "../plan/plan.ts";
 import { suggestSizes } from "../plan/suggest.ts";
-import { EXIT, note, quote, usageError } from "./errors.ts";
+import { choice, EXIT, note, usageError } from "./errors.ts";
 import { numberOption } from "./number-option.ts";
 import { parseOptions } from "./options.ts";
 import { isFolder, loadPlan, savePlan } from "./plan-file.ts";
@@ -44,21 +43,18 @@ Examples:
   lazygraph plan suggest ~/.local/state/lazygraph/plans/PLAN.json
 `;
 
-const COMMANDS: Readonly<Record<string, (argv: readonly string[]) => Promise<number>>> = {
+const COMMANDS = {
   show: runShow,
   merge: runMerge,
   suggest: runSuggest,
-};
+} as const;
+const NAMES = Object.keys(COMMANDS) as (keyof typeof COMMANDS)[];
 const MERGED_MAX = 256;
 
 export async function runPlan(argv: readonly string[]): Promise<number> {
   const [name, ...rest] = argv;
-  if (name === undefined) throw usageError("the plan command", "show, merge or suggest", undefined);
   if (name === "--help" || name === "-h") return help();
-  const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
-  if (command !== undefined) return command(rest);
-  const expected = nearMiss(name, Object.keys(COMMANDS)) ?? "show, merge or suggest";
-  throw new OptionError("COMMAND", `Expected the plan command ${expected}, got ${quote(name)}.`);
+  return COMMANDS[choice("the plan command", NAMES, name)](rest);
 }
 
 function help(): number {

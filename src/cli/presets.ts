@@ -3,8 +3,7 @@
  * the command line, the environment or the file says wins, one by one.
  */
 
-import { nearMiss } from "../base/near-miss.ts";
-import { usageError } from "./errors.ts";
+import { choice } from "./errors.ts";
 import type { OptionSpec, ParsedOptions } from "./options.ts";
 import { takesWordsBehind, vllmOption } from "./vllm-options.ts";
 
@@ -127,11 +126,7 @@ export function withControllerPreset(
 }
 
 function presetOf(name: string): Preset {
-  const preset = Object.hasOwn(PRESETS, name) ? PRESETS[name] : undefined;
-  if (preset !== undefined) return preset;
-  const all = Object.keys(PRESETS);
-  const meant = nearMiss(name, all);
-  throw usageError("--preset", meant === undefined ? `one of ${all.join(", ")}` : meant, name);
+  return PRESETS[choice("--preset", Object.keys(PRESETS), name)] as Preset;
 }
 
 function words({ ours, vllm }: Pick<Preset, "ours" | "vllm">): string[] {

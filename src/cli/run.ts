@@ -244,10 +244,6 @@ function parseRun(argv: readonly string[]): RunOptions | undefined {
   const terminator = argv.indexOf("--");
   const own = terminator === -1 ? argv : argv.slice(0, terminator);
   const command = terminator === -1 ? [] : argv.slice(terminator + 1);
-  const bare = terminator === -1 ? own.find(isCommandLike) : undefined;
-  if (bare !== undefined) {
-    throw new OptionError("--", `Expected \`--\` before the command, got ${quote(bare)} without.`);
-  }
   const given = parseOptions(own, RUN_OPTIONS);
   if (given.flags.has("help")) return undefined;
   takeVariables(command, process.env);
@@ -300,11 +296,6 @@ function controllerOption({ strings, lists, flags }: ParsedOptions): string | un
     `--${other}`,
     `Expected no --${other} beside --controller: give it to the controller there.`,
   );
-}
-
-/** Without `--`, these words show that a command was meant to follow. */
-function isCommandLike(word: string): boolean {
-  return /^(.*\/)?(vllm|python[\d.]*)$/.test(word);
 }
 
 function ownController(given: string): string {

@@ -5,7 +5,6 @@
 
 import { counted } from "../base/counted.ts";
 import { LazygraphError } from "../base/errors.ts";
-import { nearMiss } from "../base/near-miss.ts";
 import { fingerprintDifference } from "../plan/fingerprint.ts";
 import type { Plan } from "../plan/plan.ts";
 import { DEFAULT_PROFILE, loadProfile } from "../profile/load.ts";
@@ -15,7 +14,7 @@ import { SimulatedPlans, simulatedFingerprint } from "../sim/virtual/simulated-p
 import { type SimulatedRun, simulate } from "../sim/virtual/virtual.ts";
 import { SkipCounts } from "../trace/skips.ts";
 import { readTrace, type TraceOptions, type TraceRequest } from "../trace/trace.ts";
-import { note, usageError } from "./errors.ts";
+import { choice, note, usageError } from "./errors.ts";
 import { numberOption } from "./number-option.ts";
 import { type ParsedOptions, parseOptions } from "./options.ts";
 import { loadPlan, savePlan } from "./plan-file.ts";
@@ -175,13 +174,8 @@ function policiesOption(options: ParsedOptions): PolicyName[] {
   if (value === undefined) {
     throw usageError("--policy", `given with names of ${POLICY_WORDS.join(", ")}`, undefined);
   }
-  const names = value.split(",").map((text) => {
-    const name = policyNamed(text);
-    if (name !== undefined) return name;
-    const meant = nearMiss(text, POLICY_WORDS);
-    const expected = meant ?? `names of ${POLICY_WORDS.join(", ")} with commas between them`;
-    throw usageError("--policy", expected, text);
-  });
+  const words = value.split(",").map((text) => choice("--policy", POLICY_WORDS, text));
+  const names = words.map((word) => policyNamed(word) as PolicyName);
   const twice = names.find((name, index) => names.indexOf(name) !== index);
   if (twice !== undefined) {
     throw usageError("--policy", `a list that names each once, and not ${twice} twice`, value);

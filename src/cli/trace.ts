@@ -2,7 +2,6 @@
 
 import { rm } from "node:fs/promises";
 import { OptionError } from "../base/errors.ts";
-import { nearMiss } from "../base/near-miss.ts";
 import { TRACE_HEADER, TraceFile, traceFileError } from "../record/trace-file.ts";
 import { TIME_UNITS } from "../trace/entry.ts";
 import { SkipCounts } from "../trace/skips.ts";
@@ -14,7 +13,7 @@ import {
   type TraceRequest,
 } from "../trace/trace.ts";
 import { TraceWriter, WRITTEN_FORMATS, type WrittenFormat } from "../trace/write.ts";
-import { EXIT, note, quote, usageError } from "./errors.ts";
+import { choice, EXIT, note, usageError } from "./errors.ts";
 import { numberOption } from "./number-option.ts";
 import { type OptionSpec, type ParsedOptions, parseOptions } from "./options.ts";
 import { summaryDocument, summaryText } from "./trace-text.ts";
@@ -55,11 +54,13 @@ Examples:
     --output tuesday.csv
 `;
 
-const COMMANDS: Readonly<Record<string, (argv: readonly string[]) => Promise<number>>> = {
+const COMMANDS = {
   inspect: runInspect,
-  convert: (argv) => runRewrite(argv, {}),
-  cut: (argv) => runRewrite(argv, { from: "string", seconds: "string", requests: "string" }),
-};
+  convert: (argv: readonly string[]) => runRewrite(argv, {}),
+  cut: (argv: readonly string[]) =>
+    runRewrite(argv, { from: "string", seconds: "string", requests: "string" }),
+} as const;
+const NAMES = Object.keys(COMMANDS) as (keyof typeof COMMANDS)[];
 const READ_OPTIONS = {
   speed: "string",
   sort: "boolean",
@@ -74,13 +75,8 @@ const ROWS_TOGETHER = 8192;
 
 export async function runTrace(argv: readonly string[]): Promise<number> {
   const [name, ...rest] = argv;
-  const names = Object.keys(COMMANDS).join(", ");
-  if (name === undefined) throw usageError("the trace command", `one of ${names}`, undefined);
   if (name === "--help" || name === "-h") return help();
-  const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
-  if (command !== undefined) return command(rest);
-  const meant = nearMiss(name, Object.keys(COMMANDS)) ?? `one of ${names}`;
-  throw new OptionError("COMMAND", `Expected the trace command ${meant}, got ${quote(name)}.`);
+  return COMMANDS[choice("the trace command", NAMES, name)](rest);
 }
 
 function help(): number {

@@ -167,6 +167,7 @@ test.each([
   [["--for", "everything"], /Expected --for to be run or serve, got "everything"/],
   [["--pyton", "x"], /got the unknown option "--pyton": did you mean --python\?/],
   [["x"], /Expected only options/],
+  [["vllm", "serve", "m"], /Expected `--` before the command, got "vllm" without/],
 ])("wrong usage %j ends with 2 and one sentence", async (args, sentence) => {
   const run = await doctor(args, {});
   expect(run).toMatchObject({ code: 2, stdout: "" });

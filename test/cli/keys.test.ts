@@ -206,6 +206,7 @@ describe("lazygraph keys", () => {
     [["keys", "allow", "x"], "Expected a KEY after FOLDER"],
     [["keys", "new", "x", "y"], 'Expected no KEY after FOLDER for keys new, got "y".'],
     [["keys", "new", "x", "--server", "/dev/null"], "a regular file"],
+    [["keys", "export", "x"], "Expected --as to be env or secret, got nothing."],
     [["keys", "rotate", "x", "--engine", "y"], "Expected no --engine with keys rotate."],
   ] as const)("%j is one sentence", async ([argv, sentence]) => {
     const { code, stdout, stderr } = await finish(argv);

@@ -154,7 +154,7 @@ describe("lazygraph plan suggest", () => {
 describe("usage errors", () => {
   test.for([
     [["plan"], "Expected the plan command to be show, merge or suggest"],
-    [["plan", "shew"], 'Expected the plan command show, got "shew"'],
+    [["plan", "shew"], 'show, merge or suggest, got "shew": did you mean show?'],
     [["plan", "show", "a", "b"], "Expected 0 to 1 FILE or FOLDER, got 2"],
     [["plan", "merge", "a", "--output", "x"], "Expected 2 to 256 plan files, got 1"],
     [["plan", "merge", "a", "b"], "Expected --output to be given with a file"],

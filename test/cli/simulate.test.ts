@@ -95,10 +95,10 @@ describe("lazygraph simulate", () => {
   test.for([
     [["--policy", "stock"], "Expected --trace to be given with a trace file"],
     [["--trace", "x.csv"], "Expected --policy to be given with names of oracle, floor"],
-    [["--trace", "x.csv", "--policy", "stok"], 'Expected --policy to be stock, got "stok"'],
+    [["--trace", "x.csv", "--policy", "stok"], 'got "stok": did you mean stock?'],
     [
       ["--trace", "x.csv", "--policy", "stock,"],
-      `names of ${POLICY_NAMES.join(", ")}, lazy, idle with`,
+      `Expected --policy to be ${POLICY_NAMES.join(", ")}, lazy or idle, got ""`,
     ],
     [["--trace", "x.csv", "--policy", "stock,stock"], "a list that names each once"],
     [

@@ -143,7 +143,7 @@ describe("lazygraph trace", () => {
   });
 
   test.each([
-    [["inspct", "x"], 'Expected the trace command inspect, got "inspct".'],
+    [["inspct", "x"], /the trace command to be .*cut, got "inspct": did you mean inspect\?/],
     [["inspect"], "Expected 1 FILE, got 0"],
     [["convert", "x", "--to", "csv"], 'Expected --to to be lazygraph or mooncake, got "csv".'],
     [["convert", "x", "--time-unit", "us"], 'Expected --time-unit to be ms or s, got "us".'],
