@@ -34,6 +34,7 @@ SHOWN = (options.KV_FP8, options.TRITON)
 EXAMPLES: list[tuple[str, str, Any]] = [
     (options.ATTENTION_FREE, "model_config.is_attention_free", True),
     (options.DIFFUSION, "model_config.is_diffusion", True),
+    (options.TRANSFORMERS, "model_config.using_transformers_backend", lambda: True),
     (options.EMBEDS, "model_config.enable_prompt_embeds", True),
     (options.MEDIA, "model_config.multimodal_config", SimpleNamespace(mm_ipc_gpu_memory_gb=0.5)),
     (options.KV_FP8, "cache_config.cache_dtype", "fp8"),

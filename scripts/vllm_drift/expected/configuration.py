@@ -23,7 +23,7 @@ CONFIGURATION: tuple[Hook, ...] = (
         "is_attention_free is_diffusion enable_prompt_embeds is_mm_prefix_lm architectures "
         "enable_sleep_mode served_model_name model dtype hf_text_config multimodal_config "
         "mm_ipc_gpu_memory_gb get_num_layers get_hidden_size get_vocab_size get_head_size "
-        "get_num_kv_heads get_num_attention_heads",
+        "get_num_kv_heads get_num_attention_heads using_transformers_backend",
         "the allow-list and the forecast",
     ),
     *names(

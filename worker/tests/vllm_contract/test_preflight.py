@@ -74,6 +74,7 @@ def test_the_module_of_the_api_server_has_the_same_options(host: None, model: st
     ("options", "what"),
     [
         (("--enforce-eager",), "enforce_eager"),
+        (("--model-impl", "transformers"), "Transformers' code"),
         (("-cc.cudagraph_mode=NONE",), "cudagraph_mode NONE"),
         (("--enable-lora", "--fully-sharded-loras"), "LoRA"),
         (("-pp", "2", "--enable-lora"), "pipeline parallelism"),

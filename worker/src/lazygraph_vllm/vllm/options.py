@@ -18,6 +18,7 @@ from .drafts import METHODS_WITH_GRAPHS
 
 ATTENTION_FREE = "attention-free models"
 DIFFUSION = "diffusion models"
+TRANSFORMERS = "models in Transformers' code"
 EMBEDS = "prompt embeddings"
 MEDIA = "media on the GPU"
 KV_FP8 = "a KV cache in fp8"
@@ -33,8 +34,8 @@ PCIE = "FlashInfer's all-reduce over PCIe"
 TWO_STREAMS = "LoRA on two streams"
 SAMPLED = "drafts that are sampled"
 OPTIONS = (
-    *(ATTENTION_FREE, DIFFUSION, EMBEDS, MEDIA, KV_FP8, KV_TYPE, TRITON, BACKEND, KERNELS),
-    *(BLOCKS, PARTITION, ROUTED, SYMMETRIC, PCIE, TWO_STREAMS, SAMPLED),
+    *(ATTENTION_FREE, DIFFUSION, TRANSFORMERS, EMBEDS, MEDIA, KV_FP8, KV_TYPE, TRITON, BACKEND),
+    *(KERNELS, BLOCKS, PARTITION, ROUTED, SYMMETRIC, PCIE, TWO_STREAMS, SAMPLED),
 )
 
 # Types of a KV cache that attention reads as the model's own.
@@ -84,6 +85,11 @@ def untried(config: Any) -> Iterator[str]:
         # vLLM runs them by the state of hybrid models, and calls them otherwise.
         ATTENTION_FREE: getattr(model, "is_attention_free", False),
         DIFFUSION: getattr(model, "is_diffusion", False),
+        # Asked for, or where vLLM has no class for the model; compiled or not as it turns out.
+        TRANSFORMERS: any(
+            getattr(each, "using_transformers_backend", bool)()
+            for each in (model, getattr(drafts, "draft_model_config", None))
+        ),
         # The graph then reads embeddings, in the place of tokens.
         EMBEDS: getattr(model, "enable_prompt_embeds", False),
         # Its memory only looks free.
