@@ -2,12 +2,12 @@
 
 import { stat } from "node:fs/promises";
 import { basename, dirname } from "node:path";
-import { codeOf, LazygraphError } from "../base/errors.ts";
+import { LazygraphError } from "../base/errors.ts";
 import { unreadable } from "../base/read-file.ts";
 import { PlanFault } from "../plan/check.ts";
 import { readPlan, writePlan } from "../plan/files.ts";
 import type { Plan } from "../plan/plan.ts";
-import { usageError } from "./errors.ts";
+import { notWritten } from "./report.ts";
 
 /** @throws LazygraphError ERR_LAZYGRAPH_PLAN with file, place and expectation */
 export async function loadPlan(file: string): Promise<Plan> {
@@ -25,14 +25,13 @@ export async function loadPlan(file: string): Promise<Plan> {
 
 /**
  * @param file what `requireWritable` said before the work began: a mistyped folder is not made
- * @throws OptionError that names the option when the file can't be written
+ * @throws LazygraphError `ERR_LAZYGRAPH_FILE` when it can't be written any more
  */
 export async function savePlan(file: string, plan: Plan, option: string): Promise<void> {
   try {
     await writePlan(dirname(file), basename(file), plan);
   } catch (error) {
-    const why = codeOf(error) ?? String(error);
-    throw usageError(option, `a file in a folder that can be written (${why})`, file);
+    throw notWritten(file, option, error);
   }
 }
 

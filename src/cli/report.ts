@@ -55,11 +55,16 @@ export async function requireWritable(given: string, option: string): Promise<st
 
 async function replace(path: string, text: string, option: string): Promise<void> {
   await replaceFile(path, text).catch((cause: unknown) => {
-    throw new LazygraphError(
-      "ERR_LAZYGRAPH_FILE",
-      `Expected ${option} to be a file that can still be written, got ${codeOf(cause)} for ` +
-        `${quote(path)}: make room, or give another path.`,
-      { cause },
-    );
+    throw notWritten(path, option, cause);
   });
+}
+
+/** Of a file that `requireWritable` let pass before the work began. */
+export function notWritten(path: string, option: string, cause: unknown): LazygraphError {
+  return new LazygraphError(
+    "ERR_LAZYGRAPH_FILE",
+    `Expected ${option} to be a file that can still be written, got ${codeOf(cause)} for ` +
+      `${quote(path)}: make room, or give another path.`,
+    { cause },
+  );
 }

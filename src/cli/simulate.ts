@@ -107,9 +107,6 @@ export async function runSimulate(argv: string[]): Promise<number> {
     runs.set(name, run);
     if (name === job.policies[0]) learned = plan;
   }
-  if (job.writePlan !== undefined && learned !== undefined) {
-    await savePlan(job.writePlan, learned, "--write-plan");
-  }
   const oracle = runs.get("oracle");
   if (oracle === undefined) throw new Error("The oracle run is missing.");
   noteRefused(job, seen, [...runs.values()]);
@@ -119,6 +116,9 @@ export async function runSimulate(argv: string[]): Promise<number> {
   process.stdout.write(
     job.json ? `${JSON.stringify(documentOf(simulation))}\n` : `${textOf(simulation)}\n`,
   );
+  if (job.writePlan !== undefined && learned !== undefined) {
+    await savePlan(job.writePlan, learned, "--write-plan");
+  }
   return 0;
 }
 

@@ -1,4 +1,4 @@
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -8,6 +8,7 @@ import { formatPlan, parsePlan } from "../../src/plan/check.ts";
 import { loadProfile } from "../../src/profile/load.ts";
 import { POLICY_NAMES } from "../../src/sim/virtual/setups.ts";
 import { simulatedFingerprint } from "../../src/sim/virtual/simulated-plans.ts";
+import { MAIN } from "../helpers/built.ts";
 import { planOf } from "../plan/helpers.ts";
 import { tinyDocument } from "../sim/helpers.ts";
 import { finish } from "./helpers/command.ts";
@@ -214,6 +215,17 @@ describe("learned plans", () => {
     const without = await finish([...args, "--policy", "ladder"]);
     const having = await finish([...args, "--policy", "ladder", "--plan", file]);
     expect(added(having.stdout)).toBe(added(without.stdout));
+  });
+
+  test("a full disk costs the plan, and not what was simulated", async () => {
+    const file = join(await temporaryFolder(), "plan.json");
+    const words = [MAIN, ...args, "--policy=idle-costed", `--write-plan=${file}`];
+    const limited = ["-c", 'ulimit -f 1; exec "$0" "$@"', process.execPath, ...words];
+    const { status, stdout, stderr } = spawnSync("sh", limited, { encoding: "utf8" });
+    expect(status).toBe(1);
+    expect(added(stdout)).toBeGreaterThan(0);
+    expect(stderr).toMatch(/make room, or give another path. \[ERR_LAZYGRAPH_FILE\]\n$/);
+    expect(existsSync(file)).toBe(false);
   });
 
   test("a plan of another model with the same graphs is taken with a word, of others refused", async () => {
