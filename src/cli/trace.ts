@@ -1,7 +1,7 @@
 /** `lazygraph trace convert|inspect|cut`: other people's traces, read, told and cut to size. */
 
-import { rm } from "node:fs/promises";
 import { OptionError } from "../base/errors.ts";
+import { forget, leftover, removeLeftover } from "../base/leftovers.ts";
 import { TRACE_HEADER, TraceFile, traceFileError } from "../record/trace-file.ts";
 import { TIME_UNITS } from "../trace/entry.ts";
 import { SkipCounts } from "../trace/skips.ts";
@@ -252,15 +252,20 @@ async function openSink(output: string, format: WrittenFormat): Promise<Sink> {
     return { append: toStdout, close: nothing, remove: nothing };
   }
   const file = await TraceFile.create(output, header);
+  // A part would be read as a whole trace.
+  leftover(output);
   return {
     append: (text) =>
       file.append(text).catch((error) => {
         throw traceFileError(output, error);
       }),
-    close: () => file.close(),
+    async close() {
+      await file.close();
+      forget(output);
+    },
     async remove() {
       await file.close();
-      await rm(output, { force: true });
+      await removeLeftover(output);
     },
   };
 }

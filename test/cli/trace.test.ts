@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { gunzipSync } from "node:zlib";
 import { describe, expect, test } from "vitest";
-import { finish } from "./helpers/command.ts";
+import { finish, lazygraph } from "./helpers/command.ts";
 import { temporaryFolder } from "./helpers/folder.ts";
 
 const sample = (name: string): string =>
@@ -140,6 +140,22 @@ describe("lazygraph trace", () => {
     expect(code).toBe(2);
     expect(stderr).toContain("line 9002: expected a number of seconds from 0 up");
     await expect(stat(output)).rejects.toMatchObject({ code: "ENOENT" });
+  });
+
+  test("an interrupted one leaves no part of a trace, which would pass for all of it", async () => {
+    const folder = await temporaryFolder();
+    const [file, output] = [join(folder, "long.csv"), join(folder, "out.csv")];
+    await writeFile(file, `seconds,prompt_tokens,output_tokens\n${"1,1,1\n".repeat(2_000_000)}`);
+    const { process, finished } = lazygraph(["trace", "convert", file, "--output", output]);
+    const written = () =>
+      stat(output).then(
+        ({ size }) => size,
+        () => 0,
+      );
+    await expect.poll(written, { interval: 5, timeout: 20_000 }).toBeGreaterThan(100);
+    process.kill("SIGTERM");
+    expect(await finished).toMatchObject({ signal: "SIGTERM" });
+    expect(await written()).toBe(0);
   });
 
   test.each([
