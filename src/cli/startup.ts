@@ -1,6 +1,7 @@
 /** `lazygraph startup -- COMMAND`: where a start spends its seconds, variants side by side. */
 
 import { stat } from "node:fs/promises";
+import { constants } from "node:os";
 import { join } from "node:path";
 import { counted } from "../base/counted.ts";
 import { codeOf, type ErrorCode, LazygraphError, messageOf, OptionError } from "../base/errors.ts";
@@ -48,7 +49,8 @@ Options:
 A server's port is the one that its command or the file of its --config names, a simulated engine's
 that of --http, else 8000; {port} is replaced by a free one. Where somebody listens already no start
 is begun. A start that fails is told and the others go on; a variant that fails twice is left out,
-and the exit code is 1; 127 when there is no such COMMAND, 126 when it can't be executed.
+and the exit code is 1; 127 when there is no such COMMAND, 126 when it can't be executed; 128 and
+the signal's number where one ends this.
 
 Examples:
   lazygraph startup -- vllm serve MODEL
@@ -73,8 +75,6 @@ const SPEC = {
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$/;
 const QUOTED = /"(?:\\.|[^"\\])*"|'[^']*'|\\./gs;
 const SEVERAL_COMMANDS = /[;&|\n]\s*\S/;
-/** As a shell reports a command that was interrupted. */
-const STOPPED = 130;
 const VARIANTS_MAX = 16;
 /** Rows of one start in the trace file. */
 const ROWS = 1000;
@@ -129,9 +129,11 @@ export async function runStartup(argv: readonly string[]): Promise<number> {
 
 async function measure(options: ParsedOptions, turns: Omit<Turns, "signal">): Promise<number> {
   const { variants, runs, folder, readyWithinSeconds } = turns;
-  const { signal } = untilInterrupted((name) =>
-    note(`${name}: the start under way is ended; once more ends at once.`),
-  );
+  let stopped = 0;
+  const { signal } = untilInterrupted((name) => {
+    stopped = 128 + constants.signals[name];
+    note(`${name}: the start under way is ended; once more ends at once.`);
+  });
   const events: TraceEvent[] = [];
   const keep = (outcome: Outcome): Promise<void> =>
     write(folder, startupDocument(variants, outcome), events).catch((error: unknown) => {
@@ -168,7 +170,7 @@ async function measure(options: ParsedOptions, turns: Omit<Turns, "signal">): Pr
       },
     },
   );
-  if (outcome.stopped) return STOPPED;
+  if (outcome.stopped) return stopped;
   if (outcome.left > 0) {
     note(
       `${outcome.left} of ${counted(runs * variants.length, "start")} left out: there was no time.`,

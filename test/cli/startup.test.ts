@@ -183,6 +183,15 @@ test("a log that can't be written doesn't hold up the command", async () => {
   expect(JSON.parse(stdout)).toMatchObject({ starts: [{ variant: "base" }], failures: [] });
 });
 
+test("the exit code says which signal ended it", async () => {
+  const words = ["startup", "--out", await temporaryFolder(), "--", process.execPath, "-e"];
+  const port = String(await freePort());
+  const run = lazygraph([...words, "setInterval(() => {}, 1000)", "--", "--port", port]);
+  await run.line("stderr", /start 1: waiting for/);
+  run.process.kill("SIGTERM");
+  expect(await run.finished).toMatchObject({ code: 143, signal: null });
+});
+
 test("told to stop twice, it leaves no server that doesn't want to end", async () => {
   const folder = await temporaryFolder();
   const stubborn = `process.on("SIGTERM", () => console.log("stays")); setInterval(() => {}, 1000);
