@@ -4,6 +4,8 @@
  * trace in one object.
  */
 
+import { messageOf } from "../base/errors.ts";
+import { printable } from "../base/printable.ts";
 import { columnRows, isColumns, openRows } from "./csv.ts";
 import type { TimeUnit, TraceEntries, TraceEntry } from "./entry.ts";
 import { quoted, traceError } from "./error.ts";
@@ -125,7 +127,9 @@ async function* objectsOf(file: string, lines: AsyncIterable<Line>): AsyncGenera
     try {
       value = JSON.parse(text);
     } catch (error) {
-      throw traceError(file, line, "one JSON object a line", quoted(text), error);
+      // Of a line of megabytes only this says where: Python, for one, writes NaN.
+      const got = `${quoted(text)} (${printable(messageOf(error))})`;
+      throw traceError(file, line, "one JSON object a line", got, error);
     }
     if (typeof value !== "object" || value === null || Array.isArray(value)) {
       throw traceError(file, line, "one JSON object a line", quoted(text));

@@ -281,6 +281,7 @@ describe("bad JSON lines are one sentence with file, line and expectation", () =
     ["uneven columns", columns([0, 1]), "expected columns of one length, got 2 and 1 values."],
     ["no column", columns({ 0: 0 }), `expected "seconds" to be a list, got "{\\"0\\":0}".`],
     ["a hole", columns([0], [null]), 'line 2: expected 3 values and no hole, got "0,,1".'],
+    ["Python's NaN", columns([99]).replace("99", "NaN"), "(Unexpected token 'N'"],
     ["a list in one", columns([0], [[5]]), 'line 2: expected tokens from 1 to 1048576, got "[5]"'],
     ["columns, then more", `${columns([0])}\n${row({})}`, "line 2: expected nothing after the"],
     ["no request among spans", '{"resourceSpans": []}', "expected at least one request"],
