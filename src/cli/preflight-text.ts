@@ -32,7 +32,8 @@ export function preflightText(command: readonly string[], answer: Preflight): st
 
 function versionText({ vllm, plugin, adapter }: Preflight): string | undefined {
   const parts = [
-    vllm,
+    // What the plugin's own settings decide is told without it.
+    vllm ?? (plugin === undefined ? undefined : "not asked"),
     adapter === undefined ? undefined : `adapter ${adapter}`,
     plugin === undefined ? undefined : `plugin ${plugin}`,
   ].filter((part) => part !== undefined);

@@ -244,8 +244,10 @@ test("what is not known is not in the block, and control characters are not eith
     ignored: ["a: false"],
     traits: ["moe"],
     gpuReason: "no NVML",
+    plugin: "0.1.0",
   };
   expect(preflightText(["vllm"], untested)).toContain(
-    "untried   LoRA; more\nignored   a: false\nmodel     moe\ngpus      not known: no NVML",
+    "untried   LoRA; more\nignored   a: false\nvllm      not asked, plugin 0.1.0\n" +
+      "model     moe\ngpus      not known: no NVML",
   );
 });
