@@ -13,8 +13,8 @@ IMAGE_PIXELS = 112
 # Every so-manyth request has an image.
 IMAGE_EVERY = 2
 # Prompts that begin alike, where prefixes are cached, and how much longer each beginning is than the
-# one before. vLLM 0.33 has blocks of 544 tokens for Qwen3-Next and of 1,920 for
-# Kimi-Linear: of both some beginnings hold a whole one, and some requests pass a block's end.
+# one before. vLLM 0.33 has blocks of 544 (Qwen3-Next), 528 (Granite 4.0) and 1,920 tokens
+# (Kimi-Linear): of each some beginnings hold a whole one, and some pass an end.
 BEGINNINGS = 8
 BEGINNING_TOKENS = 1800
 BEGINNING_STEP = 60

@@ -136,8 +136,8 @@ def test_every_second_request_has_an_image_where_the_model_takes_them(
     assert check_prompts.image_tokens(tmp_path) is None
 
 
-# As vLLM chooses them for the two models of these checks.
-@pytest.mark.parametrize("size", [544, 1920])
+# As vLLM chooses them for the models of these checks.
+@pytest.mark.parametrize("size", [528, 544, 1920])
 def test_prompts_that_begin_alike_hold_whole_blocks_and_some_pass_a_blocks_end(size: int) -> None:
     prompts = {i: check_prompts.prompt_of_prefix(i)["prompt_token_ids"] for i in range(96)}
     assert prompts[3] == check_prompts.prompt_of_prefix(3)["prompt_token_ids"]
@@ -164,7 +164,7 @@ def test_prefixes_that_are_cached_must_have_been_met(passed: int, cached: int, f
 def test_families_with_prefix_caching_say_so_to_vllm() -> None:
     families = json.loads((Path(checks.HERE) / "families.json").read_text())["families"]
     cached = [family for family in families if checks.caches_prefixes(family)]
-    assert [family["name"] for family in cached] == ["hybrid-4l-cached", "kimi-linear-4l-cached"]
+    assert cached == [each for each in families if each["name"].endswith("-cached")] != []
     for family in families:
         options = checks.engine_options(family, Path("models"))
         offloads = "kv_offloading_size" in options
