@@ -12,7 +12,7 @@ CONFIGURATION: tuple[Hook, ...] = (
         "VllmConfig",
         "model_config cache_config parallel_config scheduler_config compilation_config "
         "use_v2_model_runner lora_config speculative_config kv_transfer_config ec_transfer_config "
-        "offload_config attention_config kernel_config quant_config additional_config "
+        "offload_config attention_config kernel_config quant_config additional_config mamba_config "
         "observability_config",
         "the allow-list",
     ),

@@ -24,11 +24,11 @@ from . import __version__
 from .settings import Settings, SettingsError, load_settings
 from .vllm import preflight as vllm
 from .vllm.allowed import (
-    GATED_DELTA,
     HYBRID,
     MOE,
     MULTIMODAL,
     QWEN_VL,
+    STATE_MODELS,
     TRIED,
     config_reason,
     gpu_reason,
@@ -182,7 +182,7 @@ def _untested(found: Sequence[str], version: str) -> list[str]:
 
 
 def _why_lazily(answer: Answer, version: str) -> str:
-    others = {MOE, HYBRID, GATED_DELTA, MULTIMODAL, QWEN_VL, ATTENTION_FREE, DIFFUSION}
+    others = {MOE, HYBRID, *STATE_MODELS, MULTIMODAL, QWEN_VL, ATTENTION_FREE, DIFFUSION}
     dense = not others & set(answer.traits)
     what = ", ".join(["dense models"] * dense + answer.traits)
     if answer.untested:

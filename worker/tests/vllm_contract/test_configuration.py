@@ -19,9 +19,11 @@ from lazygraph_vllm.vllm.allowed import (  # noqa: E402
     BREAKABLE,
     DRAFTERS,
     GATED_DELTA,
+    GATED_DELTA_FLASHINFER,
     HYBRID,
     KIMI_DELTA,
     LORA,
+    MAMBA2,
     MLA,
     MOE,
     PIPELINE,
@@ -33,6 +35,11 @@ from lazygraph_vllm.vllm.allowed import (  # noqa: E402
 from vllm_facts import AT  # noqa: E402
 
 BENCH = Path(__file__).resolve().parents[3] / "bench" / "gpu"
+sys.path.insert(0, str(BENCH))
+import checks  # noqa: E402
+from model_shapes import SHAPES  # noqa: E402
+
+tried = pytest.mark.skipif(AT < (0, 33), reason="not tried on this version")
 # Up to 0.32 nothing was tried, and so no drafter.
 UNTRIED_DRAFTER = "ngram" if AT < (0, 33) else "ngram_gpu"
 LLAMA = {
@@ -68,6 +75,7 @@ def configure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     from vllm.platforms import current_platform
 
     monkeypatch.setattr(type(current_platform), "device_type", "cpu")
+    monkeypatch.setattr(type(current_platform), "support_static_graph_mode", lambda *_: True)
     monkeypatch.setattr(config_module, "HAS_TRITON", True)
     # The launcher backend turns this off for the whole process.
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
@@ -99,9 +107,6 @@ def test_two_ranks_are_on_the_list(configure: Any) -> None:
 @pytest.mark.skipif(AT < (0, 31), reason="captures on stages go wrong there")
 def test_two_stages_are_vllms_v2_runner_with_several_steps_under_way(configure: Any) -> None:
     """As ``dense-8b-pp2`` of the GPU's checks asks for them."""
-    sys.path.insert(0, str(BENCH))
-    import checks
-
     families = json.loads((BENCH / "families.json").read_text())["families"]
     [family] = [each for each in families if each["name"] == "dense-8b-pp2"]
     assert family["gpus"] == 2 and "env" not in family
@@ -142,7 +147,7 @@ def test_what_is_not_on_the_list(configure: Any, options: dict[str, Any], what: 
     assert reason is not None and what in reason
 
 
-@pytest.mark.skipif(AT < (0, 33), reason="nothing was tried on this version")
+@tried
 @pytest.mark.parametrize(
     ("options", "trait"),
     [
@@ -165,15 +170,12 @@ def test_what_was_tried_by_itself_is_on_the_list(
     assert spread is not None and f"{trait} with {TENSOR}" in spread
 
 
-@pytest.mark.skipif(AT < (0, 33), reason="not tried on this version")
+@tried
 def test_gated_delta_nets_are_known_by_the_kernels_of_their_prefill(
     configure: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By Triton, as ``hybrid-24l`` of the GPU's checks runs them; vLLM itself prefers another."""
     monkeypatch.setenv("VLLM_USE_BREAKABLE_CUDAGRAPH", "0")
-    sys.path.insert(0, str(BENCH))
-    from model_shapes import SHAPES
-
     shape = SHAPES["qwen3-next-4l"]
     for cached in (True, False):
         options = {"enable_prefix_caching": cached, "max_model_len": 256}
@@ -181,19 +183,29 @@ def test_gated_delta_nets_are_known_by_the_kernels_of_their_prefill(
         assert shown.cache_config.mamba_cache_mode == ("align" if cached else "none")
         assert traits(shown) == {GATED_DELTA, MOE}
         assert config_reason(shown, __version__, allow_untested=False) is None
-        assert traits(configure(shape, **options)) == {HYBRID, MOE}
+        for backend in (None, "flashinfer"):
+            other = configure(shape, gdn_prefill_backend=backend, **options)
+            assert traits(other) == {HYBRID if cached else GATED_DELTA_FLASHINFER, MOE}
 
 
-@pytest.mark.skipif(AT < (0, 33), reason="not tried on this version")
+@tried
+def test_mamba2_is_known_by_its_kernels(configure: Any) -> None:
+    cached = {"max_model_len": 256}
+    shown = {"enable_prefix_caching": False, **cached}
+    other = {"mamba_backend": "flashinfer", **shown}
+    for kind, given in ((MAMBA2, shown), (HYBRID, cached), (HYBRID, other)):
+        config = configure(SHAPES["granite-4.0-h-micro"], **given)
+        assert config.use_v2_model_runner and traits(config) == {kind}
+        assert "(not tried on a GPU yet)" in str(config_reason(config, __version__, False))
+
+
+@tried
 def test_kimi_delta_attention_is_known_by_the_kernels_of_its_prefill(
     configure: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As ``kimi-linear-8l`` of the GPU's checks; vLLM turns breakable graphs on for it."""
     # It stays in the environment of this process.
     monkeypatch.setenv("VLLM_USE_BREAKABLE_CUDAGRAPH", "1")
-    sys.path.insert(0, str(BENCH))
-    from model_shapes import SHAPES
-
     shape = SHAPES["kimi-linear-4l"]
     uncached = {"enable_prefix_caching": False, "max_model_len": 256}
     shown = configure(shape, kda_prefill_backend="triton", **uncached)
@@ -243,7 +255,7 @@ def test_what_changes_a_graph_is_seen_as_vllm_writes_it(
     assert config_reason(config, __version__, allow_untested=False) is not None
 
 
-@pytest.mark.skipif(AT < (0, 33), reason="nothing was tried on this version")
+@tried
 @pytest.mark.parametrize(
     "media",
     [{"mm_ipc_gpu_memory_gb": 1}, {"media_io_kwargs": {"video": {"backend": "pynvvideocodec"}}}],

@@ -47,7 +47,9 @@ MOE = "mixture-of-experts models"
 MLA = "multi-head latent attention"
 HYBRID = "hybrid models"
 GATED_DELTA = "hybrid models with gated delta nets by Triton"
+GATED_DELTA_FLASHINFER = "hybrid models with gated delta nets by FlashInfer"
 KIMI_DELTA = "hybrid models with Kimi delta attention by Triton"
+MAMBA2 = "hybrid models with Mamba2 by Triton"
 MULTIMODAL = "multimodal models"
 QWEN_VL = "multimodal models of Qwen2.5-VL's architecture"
 LORA = "LoRA"
@@ -95,13 +97,15 @@ TRIED: dict[str, Tried] = {
 }
 
 # By architecture: other models call other kernels, and their graphs read other buffers.
-# With the option of ``--additional-config`` that chooses the kernels of their prefill, and where
-# states may lie: with prefix caching ("align") in other blocks, and copied between steps.
+# With the option that chooses those kernels, its values for them, and where states may lie: with
+# prefix caching ("align") in other blocks, and copied between steps.
 STATE_MODELS = {
-    GATED_DELTA: (frozenset({"Qwen3NextForCausalLM"}), "gdn_prefill_backend", ("none", "align")),
-    KIMI_DELTA: (frozenset({"KimiLinearForCausalLM"}), "kda_prefill_backend", ("none",)),
+    GATED_DELTA: ("Qwen3Next", "gdn_prefill_backend", ("triton",), ("none", "align")),
+    # An H200's default.
+    GATED_DELTA_FLASHINFER: ("Qwen3Next", "gdn_prefill_backend", ("flashinfer", "auto"), ("none",)),
+    KIMI_DELTA: ("KimiLinear", "kda_prefill_backend", ("triton",), ("none",)),
+    MAMBA2: ("GraniteMoeHybrid", "mamba_backend", ("triton",), ("none",)),
 }
-QWEN_VL_MODELS = frozenset({"Qwen2_5_VLForConditionalGeneration"})
 
 
 def traits(config: Any) -> frozenset[str]:
@@ -140,22 +144,25 @@ def traits(config: Any) -> frozenset[str]:
 def _hybrid_kind(config: Any) -> str:
     """Which hybrid models this one would be of: states go wrong or not by the kernels' doing."""
     given = getattr(config, "additional_config", None)
-    more: dict[str, Any] = given if isinstance(given, dict) else {}
+    more: dict[str, Any] = dict(given) if isinstance(given, dict) else {}
+    more["mamba_backend"] = getattr(getattr(config, "mamba_config", None), "backend", None)
     mode = getattr(config.cache_config, "mamba_cache_mode", "none")
-    for kind, (models, prefill, modes) in STATE_MODELS.items():
-        kernels = more.get(prefill), more.get("kda_decode_backend", "auto")
-        if _is_one_of(config.model_config, models) and kernels == ("triton", "auto"):
-            return kind if mode in modes else HYBRID
+    by_default = more.get("kda_decode_backend", "auto") == "auto"
+    for kind, (name, option, values, modes) in STATE_MODELS.items():
+        chosen = more.get(option, "auto")
+        shown = getattr(chosen, "value", chosen) in values and mode in modes
+        if by_default and shown and _is(config.model_config, f"{name}ForCausalLM"):
+            return kind
     return HYBRID
 
 
 def _multimodal_kind(model: Any) -> str:
-    return QWEN_VL if _is_one_of(model, QWEN_VL_MODELS) else MULTIMODAL
+    return QWEN_VL if _is(model, "Qwen2_5_VLForConditionalGeneration") else MULTIMODAL
 
 
-def _is_one_of(model: Any, architectures: frozenset[str]) -> bool:
+def _is(model: Any, architecture: str) -> bool:
     names = getattr(model, "architectures", None)
-    return isinstance(names, list) and bool(names) and architectures.issuperset(names)
+    return isinstance(names, list) and set(names) == {architecture}
 
 
 def version_reason(version: str, allow_untested: bool) -> str | None:
@@ -218,11 +225,12 @@ def _untried(config: Any, version: str) -> str | None:
         return None
     elsewhere = [v for v, tried in TRIED.items() if new[0] in tried.traits | tried.combined()]
     where = f" (tried on {', '.join(elsewhere)})" if elsewhere else " (not tried on a GPU yet)"
-    states = STATE_MODELS.values() if new[0] == HYBRID and not elsewhere else ()
-    for models, prefill, modes in states:
-        if _is_one_of(config.model_config, models):
+    shown = TRIED[plain(version)].traits | TRIED[plain(version)].combined()
+    of_states = new[0] in (HYBRID, *STATE_MODELS) and not elsewhere
+    for kind, (name, option, (value, *_), modes) in STATE_MODELS.items():
+        if of_states and kind in shown and _is(config.model_config, f"{name}ForCausalLM"):
             more = "" if "align" in modes else " --no-enable-prefix-caching"
-            where = f" (tried with --{prefill.replace('_', '-')} triton{more} alone)"
+            where = f" (tried with --{option.replace('_', '-')} {value}{more} alone)"
     return (
         f"not supported: {new[0]} on vLLM {plain(version)}{where}; "
         "LAZYGRAPH_ALLOW_UNTESTED=1 overrides this"

@@ -127,7 +127,8 @@ def chosen(runner: Any) -> set[str]:
     layers = config.compilation_config.static_forward_context.values()
     found = {each.get_attn_backend() for each in layers if hasattr(each, "get_attn_backend")}
     # Hybrid models have traits of theirs.
-    known = {*BACKENDS, "GDN_ATTN"} | _attention(getattr(config, "attention_config", None))
+    known = {*BACKENDS, "GDN_ATTN", "MAMBA2_ATTN"}
+    known |= _attention(getattr(config, "attention_config", None))
     new = {f"attention by {name}" for name in {each.get_name() for each in found} - known}
     if hasattr(runner.model, "get_model_state_cls"):
         new.add("models with a state of their own")

@@ -14,9 +14,7 @@ from .allowed import (
     DRAFTERS,
     DRAFTS,
     EXPERT,
-    GATED_DELTA,
     HYBRID,
-    KIMI_DELTA,
     KV_OFFLOADING,
     LORA,
     MLA,
@@ -26,6 +24,7 @@ from .allowed import (
     PIPELINE,
     QWEN_VL,
     SLEEP,
+    STATE_MODELS,
     TENSOR,
     TRIED,
     Tried,
@@ -35,7 +34,7 @@ from .options import ATTENTION_FREE, OPTIONS
 from .v26 import V26
 
 FAMILIES = (
-    *(TENSOR, PIPELINE, EXPERT, MOE, MLA, GATED_DELTA, KIMI_DELTA, HYBRID),
+    *(TENSOR, PIPELINE, EXPERT, MOE, MLA, *STATE_MODELS, HYBRID),
     *(QWEN_VL, MULTIMODAL, LORA, SLEEP),
     *DRAFTERS.values(),
     BREAKABLE,
@@ -109,7 +108,7 @@ def _row(version: str) -> dict[str, Any]:
     kinds = {
         DRAFTS: DRAFTERS.values(),
         KV_OFFLOADING: OFFLOADERS.values(),
-        HYBRID: [GATED_DELTA, KIMI_DELTA],
+        HYBRID: STATE_MODELS,
         MULTIMODAL: [QWEN_VL],
     }
     of_wrong = [name for what in wrong for name in kinds.get(what, ())]
