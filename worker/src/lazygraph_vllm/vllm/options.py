@@ -40,13 +40,15 @@ OPTIONS = (
 
 # Types of a KV cache that attention reads as the model's own.
 PLAIN_TYPES = ("auto", "bfloat16", "float16")
-# What an H200 has by default, for ordinary and for latent attention.
+# An H200's defaults, for ordinary and for latent attention.
 BACKENDS = ("FLASH_ATTN", "FLASH_ATTN_MLA")
 TRITON_BACKEND = "TRITON_ATTN"
 FLASH_ATTENTION = 3
-# Kernels that vLLM is not to use, and what it quantises activations to before Marlin's.
-KERNEL_VARIABLES = ("VLLM_DISABLED_KERNELS", "VLLM_MARLIN_INPUT_DTYPE")
-# As vLLM's command line has it, and not its other names for types of eight bits.
+# Kernels not to use, what comes before Marlin's, how convolutions' states lie.
+KERNEL_VARIABLES = (
+    *("VLLM_DISABLED_KERNELS", "VLLM_MARLIN_INPUT_DTYPE", "VLLM_SSM_CONV_STATE_LAYOUT"),
+)
+# As the command line has it, not vLLM's other names for eight bits.
 FP8 = "fp8"
 
 
@@ -62,7 +64,7 @@ def has_states(model: Any) -> bool:
 def drafter(config: Any) -> Any:
     """The ``SpeculativeConfig`` where the drafter has graphs, else ``None``.
 
-    It has a model of its own, and may be given other kernels than its target's.
+    It has a model of its own, maybe other kernels than its target's.
 
     Args:
         config: vLLM's ``VllmConfig``.
@@ -90,7 +92,7 @@ def untried(config: Any) -> Iterator[str]:
             getattr(each, "using_transformers_backend", bool)()
             for each in (model, getattr(drafts, "draft_model_config", None))
         ),
-        # The graph then reads embeddings, in the place of tokens.
+        # The graph then reads embeddings, not tokens.
         EMBEDS: getattr(model, "enable_prompt_embeds", False),
         # Its memory only looks free.
         MEDIA: _decodes_media(getattr(model, "multimodal_config", None)),
@@ -109,7 +111,7 @@ def untried(config: Any) -> Iterator[str]:
         BLOCKS: bool(getattr(getattr(config, "quant_config", None), "weight_block_size", None)),
         # Its later recordings take storage of earlier ones, as vLLM says where it profiles graphs.
         PARTITION: getattr(config.compilation_config, "use_inductor_graph_partition", False),
-        # Each layer writes down its experts, in the graph.
+        # Each layer writes down its experts.
         ROUTED: getattr(getattr(config, "aux_output_config", None), "enabled", False),
         # Both register memory with other ranks by what is captured, and with each capture.
         SYMMETRIC: several and _is_on("VLLM_USE_NCCL_SYMM_MEM"),
