@@ -14,12 +14,17 @@ pytest.importorskip("vllm", reason="vLLM isn't installed here: its own classes a
 pytestmark = pytest.mark.vllm_contract
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "bench" / "gpu"))
 
+import checks  # noqa: E402
 import state_checks  # noqa: E402
 from vllm.v1.kv_cache_interface import MambaSpec  # noqa: E402
 
-from lazygraph_vllm.vllm import states  # noqa: E402
+import builders  # noqa: E402
+import replaying  # noqa: E402
+import test_configuration  # noqa: E402
+from lazygraph_vllm.vllm import options, states  # noqa: E402
 
 BLOCKS = 8
+configure = test_configuration.configure
 
 
 class Tables:
@@ -139,3 +144,75 @@ def test_otherwise_vllms_own_are_back(worker: Any) -> None:
     with states.borrow(runner, 3):
         assert "get_dummy_block_tables" in vars(runner.block_tables)
     assert "get_dummy_block_tables" not in vars(runner.block_tables)
+
+
+@pytest.fixture
+def mamba2(gpu: Any, pristine: None, configure: Any, worker: Any, monkeypatch: Any) -> Any:
+    """A rank whose states move on as Mamba2's, by vLLM's own metadata."""
+    from vllm.forward_context import get_forward_context
+    from vllm.v1.attention.backends.mamba2_attn import Mamba2AttentionBackend
+    from vllm.v1.worker.gpu.block_table import BlockTables
+    from vllm.v1.worker.gpu.model_states.mamba_hybrid import MambaHybridModelState
+    from vllm.v1.worker.utils import AttentionGroup
+
+    replaying.install(monkeypatch)
+    for module in ("utils.torch_utils", "v1.attention.backends.utils"):
+        monkeypatch.setattr(f"vllm.{module}.PIN_MEMORY", False)
+    shape = test_configuration.SHAPES["granite-4.0-h-4l"]
+    config = configure(shape, enable_prefix_caching=False, max_num_seqs=8)
+    states = torch.zeros(12, 3), torch.zeros(12, 4)
+    config.compilation_config.static_forward_context["delta"] = SimpleNamespace(
+        kv_cache=states, get_state_shape=None, get_attn_backend=lambda: Mamba2AttentionBackend
+    )
+    runner, known = builders.make_runner(config), worker.model_runner
+    [_, group] = known.kv_cache_config.kv_cache_groups
+    group.kv_cache_spec = MambaSpec(9, shapes=((3,), (4,)), dtypes=(torch.float32,) * 2)
+    runner.kv_cache_config.kv_cache_groups = [group]
+    layers = AttentionGroup(Mamba2AttentionBackend, ["delta"], group.kv_cache_spec, 0)
+    layers.create_metadata_builders(config, runner.device, None)
+    runner.attn_groups = [[layers]]
+    runner.model_state = MambaHybridModelState(config, runner.model, None, runner.device)
+    runner.req_states = known.req_states
+    runner.block_tables = tables = BlockTables.__new__(BlockTables)
+    tables.cp_size, tables._num_dirty_rows = 1, 0
+    tables.block_tables = known.block_tables.block_tables[1:]
+    tables.input_block_tables = [torch.zeros(8, 2, dtype=torch.int32)]
+    tables.slot_mappings = torch.zeros(1, 16, dtype=torch.int64)
+
+    def mix(x: Any) -> Any:
+        told = get_forward_context().attn_metadata["delta"]
+        for given in (told.state_indices_tensor_d, told.state_indices_tensor_p):
+            blocks = given.flatten().long()
+            for state in states:
+                x.add_(state[blocks].sum())
+                state[blocks] += (blocks > 0)[:, None]
+        return x
+
+    runner.model.pieces.insert(1, mix)
+    wrapper = builders.Wrapper(runner)
+    builders.bring_up_rank(wrapper, verify=True)
+    for state in states:
+        state.fill_(9)
+    wrapper.worker.rank = 0
+    return wrapper.worker
+
+
+@test_configuration.tried
+def test_captures_beside_mamba2s_live_requests_and_their_next_step(mamba2: Any) -> None:
+    graphs = (runner := mamba2.model_runner).lazygraph.state
+    assert not options.chosen(runner)
+
+    def captured() -> set[tuple[Any, ...]]:
+        for name in list(graphs.captured):
+            graphs.purge(name)
+        return {state_checks.watched(mamba2, checks.capture, name) for name in graphs.descs}
+
+    assert captured() == {(None, 0, 4)}
+    # This bed's pieces don't keep their input, as a PIECEWISE replay would need.
+    assert {graphs.verified[name] for name in graphs.descs if "FULL" in name} == {0.0}
+    # Their next step.
+    state_checks.lend_blocks_in_use(mamba2)
+    runner.lazygraph.capturer._forward_factory(desc := graphs.descs["FULL:2"], True)
+    step = torch.inference_mode()(lambda *_: runner.cudagraph_manager.graphs[desc].replay())
+    assert state_checks.watched(mamba2, step, "") == (None, 4, 4)
+    assert captured() == {(None, 4, 4), (None, 2, 4)}
