@@ -2,6 +2,7 @@ import { once } from "node:events";
 import { afterEach, expect, test, vi } from "vitest";
 import { Dealer, Router } from "zeromq";
 import { EngineLink } from "../../src/sim/live/link.ts";
+import { waitUntilFree } from "../../src/wire/endpoint.ts";
 
 afterEach(() => void vi.restoreAllMocks());
 
@@ -48,6 +49,7 @@ test("each connection has a name of its own: of two with one a router may hear n
     const [name] = await controller.receive();
     names.push(String(name));
     controller.close();
+    await waitUntilFree(endpoint);
   }
   await link?.close();
   expect(new Set(names).size).toBe(2);
