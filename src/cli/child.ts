@@ -4,10 +4,9 @@
  */
 
 import { type ChildProcess, spawn } from "node:child_process";
-import { constants } from "node:os";
 import { isatty } from "node:tty";
 import { LazygraphError } from "../base/errors.ts";
-import { EXIT, note } from "./errors.ts";
+import { EXIT, note, signalExit } from "./errors.ts";
 import { requireExecutable, startError } from "./start-error.ts";
 
 /** Signals passed on, and whether they ask the command to end. */
@@ -121,7 +120,7 @@ function supervise(child: ChildProcess, forwarding: Forwarding): Promise<ChildEn
   return new Promise((resolve) => {
     const end = (code: number | null, signal: NodeJS.Signals | null): void => {
       forwarding.stop();
-      const exitCode = signal === null ? (code ?? EXIT.failure) : 128 + constants.signals[signal];
+      const exitCode = signal === null ? (code ?? EXIT.failure) : signalExit(signal);
       resolve({ exitCode, signal: signal ?? undefined, asked: forwarding.asked() });
     };
     child.once("exit", end);

@@ -1,9 +1,15 @@
 /** How an error reaches the terminal: one sentence, its code, and the exit code that goes with it. */
 
+import { constants } from "node:os";
 import { codeOf, type ErrorCode, LazygraphError, messageOf, OptionError } from "../base/errors.ts";
 import { nearMiss } from "../base/near-miss.ts";
 
 export const EXIT = { ok: 0, failure: 1, usage: 2, notExecutable: 126, notFound: 127 } as const;
+
+/** As a shell tells of what a signal ended. */
+export function signalExit(name: NodeJS.Signals): number {
+  return 128 + constants.signals[name];
+}
 
 /** `OptionError` with the three things a usage error must name; nothing came if undefined. */
 export function usageError(option: string, expected: string, got: string | undefined): OptionError {

@@ -4,7 +4,7 @@ import { lookup } from "node:dns/promises";
 import { once } from "node:events";
 import { rm } from "node:fs/promises";
 import type { Server, ServerResponse } from "node:http";
-import { constants, networkInterfaces } from "node:os";
+import { networkInterfaces } from "node:os";
 import { systemClock, withinSeconds } from "../base/clock.ts";
 import { counted } from "../base/counted.ts";
 import { OptionError } from "../base/errors.ts";
@@ -13,7 +13,7 @@ import type { ServerAddress } from "../measure/server-address.ts";
 import { createRecordingProxy } from "../record/proxy.ts";
 import { createTraceRecorder, type TraceRecorderCounts } from "../record/recorder.ts";
 import { isLoopback } from "../wire/endpoint.ts";
-import { note, quote } from "./errors.ts";
+import { note, quote, signalExit } from "./errors.ts";
 import { listen } from "./listen.ts";
 import { numberOption } from "./number-option.ts";
 import { type HostPort, hostPortOption, type ParsedOptions, parseOptions } from "./options.ts";
@@ -121,7 +121,7 @@ export async function runRecord(argv: readonly string[]): Promise<number> {
   unsubscribe();
   say(summary(file, counts));
   if (options.flags.has("json")) process.stdout.write(`${JSON.stringify(counts)}\n`);
-  return again === undefined ? 0 : 128 + constants.signals[again];
+  return again === undefined ? 0 : signalExit(again);
 }
 
 function answersOf(server: Server): ReadonlySet<ServerResponse> {

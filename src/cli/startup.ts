@@ -1,7 +1,6 @@
 /** `lazygraph startup -- COMMAND`: where a start spends its seconds, variants side by side. */
 
 import { stat } from "node:fs/promises";
-import { constants } from "node:os";
 import { join } from "node:path";
 import { counted } from "../base/counted.ts";
 import { codeOf, type ErrorCode, LazygraphError, messageOf, OptionError } from "../base/errors.ts";
@@ -13,7 +12,7 @@ import type { StartResult } from "../startup/start.ts";
 import { comparison, waterfall } from "../startup/text.ts";
 import { type TraceEvent, traceEvents } from "../startup/trace-events.ts";
 import { startExitCode } from "./child.ts";
-import { EXIT, note, quote, reportError, usageError } from "./errors.ts";
+import { EXIT, note, quote, reportError, signalExit, usageError } from "./errors.ts";
 import { numberOption } from "./number-option.ts";
 import { type ParsedOptions, parseOptions, secondsOption } from "./options.ts";
 import { refuseVariables } from "./own-variables.ts";
@@ -131,7 +130,7 @@ async function measure(options: ParsedOptions, turns: Omit<Turns, "signal">): Pr
   const { variants, runs, folder, readyWithinSeconds } = turns;
   let stopped = 0;
   const { signal } = untilInterrupted((name) => {
-    stopped = 128 + constants.signals[name];
+    stopped = signalExit(name);
     note(`${name}: the start under way is ended; once more ends at once.`);
   });
   const events: TraceEvent[] = [];

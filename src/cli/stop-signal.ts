@@ -1,4 +1,4 @@
-import { constants } from "node:os";
+import { signalExit } from "./errors.ts";
 import { isHangupIgnored } from "./hangup.ts";
 
 /**
@@ -37,7 +37,7 @@ export function untilInterrupted(tell: (name: NodeJS.Signals) => void): {
     for (const name of names) process.off(name, handler);
   };
   const handler = (name: NodeJS.Signals): void => {
-    if (controller.signal.aborted) process.exit(128 + constants.signals[name]);
+    if (controller.signal.aborted) process.exit(signalExit(name));
     tell(name);
     controller.abort(new Error(`stopped by ${name}`));
   };
