@@ -1,10 +1,11 @@
 import { askHttp } from "./http-ask.ts";
 
-/** The status of a whole answer; 0 where none came in time, or it broke off. */
-export async function statusOf(url: string | URL, withinMs: number): Promise<number> {
+/** The status of a whole answer; undefined where none came in time, 0 where nobody answers. */
+export async function statusOf(url: string | URL, withinMs: number): Promise<number | undefined> {
+  const signal = AbortSignal.timeout(withinMs);
   try {
-    return (await askHttp(new URL(url), { signal: AbortSignal.timeout(withinMs) })).status;
+    return (await askHttp(new URL(url), { signal })).status;
   } catch {
-    return 0;
+    return signal.aborted ? undefined : 0;
   }
 }

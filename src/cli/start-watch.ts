@@ -1,7 +1,7 @@
 /** Watches the start of a command under `run`: which phase it is in, and when it answers. */
 
 import { join } from "node:path";
-import { askHttp } from "../base/http-ask.ts";
+import { statusOf } from "../base/http-status.ts";
 import { removeLeftover, temporaryFolder } from "../base/leftovers.ts";
 import type { StartReport, StartSource } from "../http/route.ts";
 import { defaultPlanFolder } from "../plan/place.ts";
@@ -148,11 +148,6 @@ export function planFolderOf(
 
 /** Undefined: not in time, as somebody who is busy. */
 async function answers(url: string): Promise<boolean | undefined> {
-  const signal = AbortSignal.timeout(POLL_TIMEOUT_MS);
-  try {
-    const { status } = await askHttp(new URL(url), { signal });
-    return status >= 200 && status < 300;
-  } catch {
-    return signal.aborted ? undefined : false;
-  }
+  const status = await statusOf(url, POLL_TIMEOUT_MS);
+  return status === undefined ? undefined : status >= 200 && status < 300;
 }
