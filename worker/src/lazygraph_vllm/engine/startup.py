@@ -13,7 +13,7 @@ from ..rank import calls as rank
 from ..rules import forecast, local_fill
 from ..settings import Settings
 from ..timeline.report import start_phases
-from ..vllm.allowed import gpu_reason
+from ..vllm.allowed import gpu_reason, not_shown
 from .headroom import some
 from .lockstep import purge, slowest
 from .session import Session
@@ -41,12 +41,9 @@ class StartUp:
         answers = rpc(rank.identify)
         if reason := next((a["missing"] for a in answers if a["missing"]), None):
             return str(reason)
-        new = min((what for a in answers for what in a["chosen"]), default=None)
-        if new and not self._settings.allow_untested:
-            return (
-                f"not supported: {new} on vLLM {self._vllm_version} (not tried on a GPU yet); "
-                "LAZYGRAPH_ALLOW_UNTESTED=1 overrides this"
-            )
+        chosen = min((what for a in answers for what in a["chosen"]), default=None)
+        if chosen and not self._settings.allow_untested:
+            return not_shown(chosen, self._vllm_version)
         names = sorted({a["gpu"] for a in answers})
         reasons = [gpu_reason(name, self._vllm_version) for name in names]
         new = next((reason for reason in reasons if reason), None)

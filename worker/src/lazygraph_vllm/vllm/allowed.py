@@ -35,11 +35,16 @@ class Tried:
     together: tuple[frozenset[str], ...] = ()
     gpus: tuple[str, ...] = ("NVIDIA H200",)
 
+    def shown(self) -> frozenset[str]:
+        """What was tried, in whatever company."""
+        return self.traits.union(*self.together)
+
     def combined(self) -> frozenset[str]:
         """What was tried in one model with others, and not by itself."""
         return frozenset().union(*self.together) - self.traits
 
 
+NOWHERE = " (not tried on a GPU yet)"
 TENSOR = "tensor parallelism"
 PIPELINE = "pipeline parallelism"
 EXPERT = "expert parallelism"
@@ -203,7 +208,7 @@ def untried(found: Iterable[str], version: str) -> list[str]:
     own = frozenset(found)
     if own in tried.together:
         return []
-    if new := sorted(own - tried.traits - tried.combined()):
+    if new := sorted(own - tried.shown()):
         return new
     if one := min(own & tried.combined(), default=None):
         return [_otherwise(one, own, tried)]
@@ -223,16 +228,21 @@ def _untried(config: Any, version: str) -> str | None:
     new = untried(traits(config), version)
     if not new:
         return None
-    elsewhere = [v for v, tried in TRIED.items() if new[0] in tried.traits | tried.combined()]
-    where = f" (tried on {', '.join(elsewhere)})" if elsewhere else " (not tried on a GPU yet)"
-    shown = TRIED[plain(version)].traits | TRIED[plain(version)].combined()
+    elsewhere = [v for v, tried in TRIED.items() if new[0] in tried.shown()]
+    where = f" (tried on {', '.join(elsewhere)})" if elsewhere else NOWHERE
+    shown = TRIED[plain(version)].shown()
     of_states = new[0] in (HYBRID, *STATE_MODELS) and not elsewhere
     for kind, (name, option, (value, *_), modes) in STATE_MODELS.items():
         if of_states and kind in shown and _is(config.model_config, f"{name}ForCausalLM"):
             more = "" if "align" in modes else " --no-enable-prefix-caching"
             where = f" (tried with --{option.replace('_', '-')} {value}{more} alone)"
+    return not_shown(new[0], version, where)
+
+
+def not_shown(what: str, version: str, where: str = NOWHERE) -> str:
+    """Why what was not tried on this version runs as stock, unless that is allowed."""
     return (
-        f"not supported: {new[0]} on vLLM {plain(version)}{where}; "
+        f"not supported: {what} on vLLM {plain(version)}{where}; "
         "LAZYGRAPH_ALLOW_UNTESTED=1 overrides this"
     )
 

@@ -46,7 +46,9 @@ TRITON_BACKEND = "TRITON_ATTN"
 FLASH_ATTENTION = 3
 # Kernels not to use, what comes before Marlin's, how convolutions' states lie.
 KERNEL_VARIABLES = (
-    *("VLLM_DISABLED_KERNELS", "VLLM_MARLIN_INPUT_DTYPE", "VLLM_SSM_CONV_STATE_LAYOUT"),
+    "VLLM_DISABLED_KERNELS",
+    "VLLM_MARLIN_INPUT_DTYPE",
+    "VLLM_SSM_CONV_STATE_LAYOUT",
 )
 # As the command line has it, not vLLM's other names for eight bits.
 FP8 = "fp8"
@@ -127,11 +129,11 @@ def chosen(runner: Any) -> set[str]:
     """What a loaded model has that was neither asked for nor tried: its own, or vLLM's choice."""
     config = runner.vllm_config
     layers = config.compilation_config.static_forward_context.values()
-    found = {each.get_attn_backend() for each in layers if hasattr(each, "get_attn_backend")}
+    backends = [each.get_attn_backend() for each in layers if hasattr(each, "get_attn_backend")]
     # Hybrid models have traits of theirs.
     known = {*BACKENDS, "GDN_ATTN", "MAMBA2_ATTN"}
     known |= _attention(getattr(config, "attention_config", None))
-    new = {f"attention by {name}" for name in {each.get_name() for each in found} - known}
+    new = {f"attention by {name}" for name in {each.get_name() for each in backends} - known}
     if hasattr(runner.model, "get_model_state_cls"):
         new.add("models with a state of their own")
     return new
