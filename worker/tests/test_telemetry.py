@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -122,3 +123,8 @@ def test_of_many_alike_a_batch_times_as_many_as_tell_something(
     assert FakeEvent.records == 30 + most + 2, "the others have a beginning alone"
     steps(2, KEY)
     assert told() == [(4, 2, 2, 2)], "and each batch anew"
+
+
+def test_a_batch_times_as_many_as_the_policy_takes_it_for() -> None:
+    policy = Path(__file__).parents[2] / "src" / "schedule" / "costed" / "cost.ts"
+    assert f"const REPORT_WEIGHT_MAX = {TIMED_PER_BATCH_MAX};" in policy.read_text()
