@@ -22,6 +22,16 @@ import { listening } from "../helpers/listening.ts";
 const trace = "azure-llm-2023-conversation";
 const checkout = fileURLToPath(new URL("../..", import.meta.url));
 
+/** "Settled" comes over the socket, events over a pipe: the last of them may come after it. */
+async function capturedOnceEach(
+  events: readonly SimulatedEngineEvent[],
+  graphs: number,
+): Promise<void> {
+  const captures = () => events.flatMap((event) => (event.type === "capture" ? [event.graph] : []));
+  await expect.poll(captures).toHaveLength(graphs);
+  expect(new Set(captures()).size).toBe(graphs);
+}
+
 let folder: string;
 let endpoint: string;
 beforeEach(async () => {
@@ -59,11 +69,7 @@ describe("a simulated engine as a process", () => {
     // is goes by whether a request waits by then, and differs by less than 0.1 ms.
     expect(snapshot?.captureBeforeReadySeconds).toBeCloseTo(0.0872, 3);
     expect(snapshot?.problems).toMatchObject({ malformed: 0, unknownTypes: 0, unknownGraphs: 0 });
-    const captures = () =>
-      events.flatMap((event) => (event.type === "capture" ? [event.graph] : []));
-    // "Settled" comes over the socket, events over a pipe: the last of them may come after it.
-    await expect.poll(captures).toHaveLength(99);
-    expect(new Set(captures()).size).toBe(99);
+    await capturedOnceEach(events, 99);
     expect(await engine.close()).toEqual({ exitCode: 0, signal: null });
   });
 
@@ -86,10 +92,8 @@ describe("a simulated engine as a process", () => {
     const snapshot = await second.waitForEngine({ engine: "west", settled: true });
     expect(snapshot).toMatchObject({ session: engine.session, graphsCaptured: 102 });
     expect(await engine.waitFor("drained")).toMatchObject({ requests: 10, requestsRefused: 0 });
-    const captures = events.flatMap((event) => (event.type === "capture" ? [event.graph] : []));
     // Beside the tops one more came before ready: its costs are known, and it fits the budget.
-    expect(captures).toHaveLength(99);
-    expect(new Set(captures).size).toBe(99);
+    await capturedOnceEach(events, 99);
   });
 
   test("killed, it is gone for its controller and for who waits for it", async () => {
