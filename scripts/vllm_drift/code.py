@@ -57,7 +57,7 @@ class Code:
 def _bound_in(scope: ast.Module | ast.ClassDef, name: str) -> ast.stmt | None:
     found = None
     for statement in flattened(scope.body):
-        if name in _names_bound(statement) and not _is_overload(statement):
+        if name in names_bound(statement) and not _is_overload(statement):
             found = statement
     return found
 
@@ -75,7 +75,8 @@ def flattened(statements: list[ast.stmt]) -> Iterator[ast.stmt]:
             yield statement
 
 
-def _names_bound(statement: ast.stmt) -> set[str]:
+def names_bound(statement: ast.stmt) -> set[str]:
+    """What it gives a value or a meaning to: none for what sets no plain name."""
     if isinstance(statement, Function | ast.ClassDef):
         return {statement.name}
     if isinstance(statement, ast.Import | ast.ImportFrom):
@@ -92,9 +93,19 @@ def _is_overload(statement: ast.stmt) -> bool:
     return any(isinstance(d, ast.Name) and d.id == "overload" for d in decorators)
 
 
-def is_left_out(function: ast.stmt) -> bool:
-    """Whether an archive has only what it is called with: what it does isn't known."""
-    return isinstance(function, Function) and ast.get_docstring(function) == LEFT_OUT
+def is_text(statement: ast.stmt, text: str | None = None) -> bool:
+    """Whether it is a docstring, of whatever stands before or around it; or this one."""
+    value = statement.value if isinstance(statement, ast.Expr) else None
+    found = value.value if isinstance(value, ast.Constant) else None
+    return isinstance(found, str) and text in (None, found)
+
+
+def is_left_out(statement: ast.stmt) -> bool:
+    """Whether an archive has only its name, or what it is called with: the rest isn't known."""
+    if isinstance(statement, Function):
+        return ast.get_docstring(statement) == LEFT_OUT
+    value = statement.value if isinstance(statement, ast.Assign | ast.AnnAssign) else None
+    return isinstance(value, ast.Constant) and value.value is ...
 
 
 def instance_attributes(described: ast.ClassDef | Function) -> set[str]:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from .code import Code, base_names, is_left_out, is_property, signature
 from .patterns import first_out_of_order, places
 
+_NOT_KEPT = "was not looked into when the archive was written: write it again"
+
 
 @dataclass(frozen=True)
 class Hook:
@@ -139,6 +141,8 @@ class Fields(Hook):
         described = code.class_(self.name)
         if described is None:
             return ["is gone"]
+        if any(isinstance(s, ast.AnnAssign) and is_left_out(s) for s in described.body):
+            return [_NOT_KEPT]
         found = tuple(
             s.target.id + (f"={ast.unparse(s.value)}" if s.value is not None else "")
             for s in described.body
@@ -170,7 +174,7 @@ class Body(Hook):
         if function is None:
             return ["is gone"]
         if is_left_out(function):
-            return ["was not looked into when the archive was written: write it again"]
+            return [_NOT_KEPT]
         said = []
         missing = first_out_of_order(function, self.order)
         if missing is not None:

@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from .code import LEFT_OUT, Function, flattened, instance_attributes, is_left_out
+from .code import LEFT_OUT, Function, flattened, instance_attributes, is_text, names_bound
 
 VERSION_FILE = "_version.py"
 FILE_BYTES_MAX = 4 << 20
@@ -106,13 +106,13 @@ def write_archive(
     Args:
         place: the file.
         versions: of which every file is written.
-        bodies: by file the dotted names of functions and classes that are looked into.
+        bodies: by file the dotted names of what is looked into.
 
     Raises:
         SourcesError: a file is no Python; nothing was written.
     """
     texts = sorted(
-        (path, v.version, _bare(v, path, bodies.get(path, frozenset())))
+        (path, v.version, _bare(v, path, bodies.get(path, frozenset({"__version__"}))))
         for v in versions
         for path in v.texts()
     )
@@ -127,8 +127,9 @@ def write_archive(
 def _bare(version: Sources, path: str, looked_into: frozenset[str]) -> str:
     """The same code without what no hook sees, but for the licence in its first lines.
 
-    That is comments, docstrings, and what functions do that nobody looks into: of these stays what
-    they are called with, which attributes they set, and the mark that the rest is left out.
+    That is comments, docstrings (of fields too), annotations, values, and what functions do that
+    nobody looks into: of these stays what they are called with, which attributes they set, and the
+    mark that the rest is left out.
     """
     text = version.texts()[path]
     try:
@@ -140,9 +141,8 @@ def _bare(version: Sources, path: str, looked_into: frozenset[str]) -> str:
         ) from error
     _empty(tree.body, "", looked_into)
     for node in ast.walk(tree):
-        described = Function | ast.ClassDef | ast.Module
-        if isinstance(node, described) and ast.get_docstring(node) not in (None, LEFT_OUT):
-            rest = node.body[1:]
+        if isinstance(node, Function | ast.ClassDef | ast.If | ast.Module):
+            rest = [each for each in node.body if not is_text(each) or is_text(each, LEFT_OUT)]
             node.body = rest if rest or isinstance(node, ast.Module) else [ast.Pass()]
     lines = text.splitlines()
     licence = [line for line in lines[:10] if line.startswith("# SPDX-")]
@@ -151,17 +151,23 @@ def _bare(version: Sources, path: str, looked_into: frozenset[str]) -> str:
 
 def _empty(statements: list[ast.stmt], owner: str, looked_into: frozenset[str]) -> None:
     for statement in flattened(statements):
-        if not isinstance(statement, Function | ast.ClassDef):
-            continue
-        name = f"{owner}{statement.name}"
-        if name in looked_into:
+        if any(f"{owner}{name}" in looked_into for name in names_bound(statement)):
             continue
         if isinstance(statement, ast.ClassDef):
-            _empty(statement.body, f"{name}.", looked_into)
-        elif not is_left_out(statement):
+            _empty(statement.body, f"{owner}{statement.name}.", looked_into)
+        elif isinstance(statement, Function):
             attributes = sorted(instance_attributes(statement))
             sets = [f"self.{attribute} = ..." for attribute in attributes]
             statement.body = ast.parse("\n".join([f'"""{LEFT_OUT}"""', *sets])).body
+            statement.returns = None
+            for argument in ast.walk(statement.args):
+                if isinstance(argument, ast.arg):
+                    argument.annotation = None
+        elif isinstance(statement, ast.Assign | ast.AnnAssign):
+            if statement.value is not None:
+                statement.value = ast.Constant(...)
+            if isinstance(statement, ast.AnnAssign):
+                statement.annotation = ast.Constant(...)
 
 
 def _from_folder(place: Path, wanted: frozenset[str]) -> dict[str, str]:

@@ -144,8 +144,8 @@ const ONLY_V31: [string, string, string, string][] = [
   [
     "CudaGraphManager.dispatch",
     UTILS,
-    "max_query_len: int | None=None, num_ubatches: int=1) -> Batch",
-    "max_query_len: int | None=None, num_slices: int=1) -> Batch",
+    "max_query_len=None, num_ubatches=1)",
+    "max_query_len=None, num_slices=1)",
   ],
   [
     "Worker.determine_available_memory",
@@ -279,25 +279,31 @@ test("one alone: exit code 1", async () => {
 const METHOD = `class A:
     """D."""
     # c
-    def f(self, x):
+    c: int = 1
+    """D."""
+
+    def f(self, x: int = 2) -> int:
         """D."""
         self.b, y = x, 1
         self.a = y
 `;
 const LEFT = `class A:
+    c: ... = ...
 
-    def f(self, x):
+    def f(self, x=2):
         """left out of the archive"""
         self.a = ...
         self.b = ...
 `;
 
-test("what an archive has left out is no change that nobody sees", async () => {
-  const head = "def run_busy_loop(self):\n";
-  const mark = `${head}        """left out of the archive"""\n`;
-  const copy = await doctored("0.33.0", "v1/engine/core.py", head, mark);
+const HEAD = "def run_busy_loop(self):\n";
+test.for([
+  ["EngineCoreProc.run_busy_loop", CORE, HEAD, `${HEAD}        """left out of the archive"""\n`],
+  ["BatchExecutionDescriptor", UTILS, "num_active_loras: int = 0", "num_active_loras: ... = ..."],
+] as const)("what an archive has left out of %s is seen", async ([hook, file, from, to]) => {
+  const copy = await doctored("0.33.0", file, from, to);
   const { code, hooks, stdout } = await drift(copy);
-  expect(hooks).toEqual(["EngineCoreProc.run_busy_loop"]);
+  expect(hooks).toEqual([hook]);
   expect(stdout).toContain("was not looked into when the archive was written: write it again");
   expect(code).toBe(1);
 });

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..hooks import Body, Hook
+from ..hooks import Body, Fields, Hook
 from . import breakable, connectors, drafts, stages, v26, v31
 
 
@@ -37,8 +37,9 @@ def files() -> frozenset[str]:
 
 
 def bodies() -> dict[str, frozenset[str]]:
-    """By file the functions and classes that some table looks into."""
-    hooks = [h for generation in GENERATIONS for h in generation.hooks if isinstance(h, Body)]
+    """By file what some table looks into: functions, and classes with all their fields."""
+    every = [hook for generation in GENERATIONS for hook in generation.hooks]
+    hooks = [hook for hook in every if isinstance(hook, Body | Fields)]
     return {file: frozenset(h.name for h in hooks if h.file == file) for file in files()}
 
 
