@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { type OptionSpec, parseOptions } from "../../src/cli/options.ts";
 import { PRESETS, withControllerPreset, withPreset } from "../../src/cli/presets.ts";
-import { RUN_OPTIONS } from "../../src/cli/run.ts";
+import { RUN_OPTIONS } from "../../src/cli/run-options.ts";
 import { SERVE_OPTIONS } from "../../src/cli/serve.ts";
 import { finish } from "./helpers/command.ts";
 import { temporaryFolder } from "./helpers/folder.ts";

@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { RUN_OPTIONS } from "../../src/cli/run.ts";
+import { RUN_OPTIONS } from "../../src/cli/run-options.ts";
 import { SERVE_OPTIONS } from "../../src/cli/serve.ts";
 import { resolveOptions } from "../../src/controller/options.ts";
 import { MEMORY_OPTION_NAMES } from "../../src/memory/options.ts";
