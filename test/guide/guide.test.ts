@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { text } from "node:stream/consumers";
 import { expect, onTestFinished, test } from "vitest";
 import { temporaryFolder } from "../cli/helpers/folder.ts";
+import { listening } from "../helpers/listening.ts";
 import { failedStart, linkPacked, packInto, ROOT } from "../package/packed.ts";
 
 const SHELL_MS_MAX = 200_000;
@@ -180,11 +181,8 @@ test("the guide's gateway isn't ready once its engine is dead", async () => {
 
 test("a port that is taken, for the guide's gateway and engine: one sentence, a code", async () => {
   const folder = await guideFolder({});
-  const taken = createServer().listen(0, "127.0.0.1");
-  onTestFinished(() => void taken.close());
-  await once(taken, "listening");
-  const { port } = taken.address() as { port: number };
-  const own = gatewayEnvironment(folder, String(port));
+  const { port } = new URL(await listening(createServer()));
+  const own = gatewayEnvironment(folder, port);
   const http = await failedStart(["gateway.mjs"], folder, own);
   expect(http.stderr).toMatch(/^The gateway can't start: [^\n]* \[EADDRINUSE\]\n$/);
   expect(http.code).toBe(1);

@@ -1,6 +1,6 @@
-import { once } from "node:events";
-import type { AddressInfo, Server } from "node:net";
+import type { Server } from "node:net";
 import { onTestFinished } from "vitest";
+import { listen } from "./listen.ts";
 
 type Own = Server & { closeAllConnections?(): void };
 
@@ -10,6 +10,5 @@ export async function listening(own: Own, port = 0): Promise<string> {
     own.close();
     own.closeAllConnections?.();
   });
-  await once(own.listen(port, "127.0.0.1"), "listening");
-  return `http://127.0.0.1:${(own.address() as AddressInfo).port}`;
+  return (await listen(own, port)).origin;
 }

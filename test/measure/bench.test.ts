@@ -4,7 +4,8 @@ import { createServer } from "node:http";
 import { beforeAll, describe, expect, test } from "vitest";
 import { streamRequest } from "../../src/bench/stream.ts";
 import { ServerAddress } from "../../src/measure/server-address.ts";
-import { listen, PacedShape } from "./paced.ts";
+import { listen } from "../helpers/listen.ts";
+import { PacedShape } from "./paced.ts";
 import { SHAPES } from "./shapes.ts";
 
 const paced = new PacedShape();

@@ -6,7 +6,8 @@ import { beforeAll, describe, expect, test } from "vitest";
 import { Gateway } from "../../examples/gateway/src/gateway.ts";
 import { ServerAddress } from "../../src/measure/server-address.ts";
 import { startController } from "../helpers/joined.ts";
-import { listen, PacedShape } from "./paced.ts";
+import { listen } from "../helpers/listen.ts";
+import { PacedShape } from "./paced.ts";
 import { SHAPES } from "./shapes.ts";
 
 const registry = new Registry();

@@ -1,19 +1,13 @@
 /** A server that sends a shape piece by piece, each after the one before has arrived. */
 
 import diagnostics from "node:diagnostics_channel";
-import { once } from "node:events";
-import type { IncomingMessage, Server, ServerResponse } from "node:http";
-import type { AddressInfo, Socket } from "node:net";
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Socket } from "node:net";
 import { setImmediate } from "node:timers/promises";
 import type { Shape } from "./shape.ts";
 
 /** Node tells of every socket that a client in this process opens. */
 const CHANNEL = "net.client.socket";
-
-export async function listen(server: Server): Promise<URL> {
-  await once(server.listen(0, "127.0.0.1"), "listening");
-  return new URL(`http://127.0.0.1:${(server.address() as AddressInfo).port}`);
-}
 
 export class PacedShape {
   /** When the piece with the first content was sent: all before it had arrived by then. */

@@ -8,8 +8,8 @@ import { createRecordingProxy } from "../../src/record/proxy.ts";
 import { createTraceRecorder } from "../../src/record/recorder.ts";
 import { readTrace } from "../../src/trace/trace.ts";
 import { temporaryFolder } from "../cli/helpers/folder.ts";
+import { listen } from "../helpers/listen.ts";
 import { listening } from "../helpers/listening.ts";
-import { listen } from "./paced.ts";
 import type { Shape } from "./shape.ts";
 import { SHAPES } from "./shapes.ts";
 

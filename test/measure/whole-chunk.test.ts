@@ -1,9 +1,10 @@
 import { createServer, type Socket } from "node:net";
 import { setImmediate } from "node:timers/promises";
-import { describe, expect, onTestFinished, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { streamRequest } from "../../src/bench/stream.ts";
 import { ServerAddress } from "../../src/measure/server-address.ts";
 import { findWholeChunk } from "../../src/measure/whole-chunk.ts";
+import { listening } from "../helpers/listening.ts";
 import { text, tokens } from "./shape-parts.ts";
 
 function found(read: string, at = 0): string | undefined {
@@ -63,11 +64,9 @@ async function outcomeOf(pieces: readonly string[]) {
       }
     });
   });
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  onTestFinished(() => void server.close());
-  const { port } = server.address() as { port: number };
+  const url = new URL(await listening(server));
   return streamRequest({
-    ...{ server: new ServerAddress(new URL(`http://127.0.0.1:${port}`)), endpoint: "completions" },
+    ...{ server: new ServerAddress(url), endpoint: "completions" },
     ...{ model: "m", prompt: "p", maxTokens: 2, ignoreEos: true, timeoutMs: 60_000 },
   });
 }

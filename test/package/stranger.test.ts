@@ -2,12 +2,13 @@ import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { copyFile, readFile, writeFile } from "node:fs/promises";
-import { type AddressInfo, createServer } from "node:net";
+import { createServer } from "node:net";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { text } from "node:stream/consumers";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
+import { listening } from "../helpers/listening.ts";
 import { failedStart, installPacked, ROOT } from "./packed.ts";
 
 const execute = promisify(execFile);
@@ -95,10 +96,7 @@ test("the README's controller says in one line why it ends", { timeout: 120_000 
   const late = await failedStart(["hasty.mjs"], folder, at("tcp://127.0.0.1:0"));
   expect(late.stderr).toMatch(/^[^\n]* \[ERR_LAZYGRAPH_ENGINE_TIMEOUT\]\n$/);
   expect(late.code).toBe(1);
-  const taken = createServer().listen(0, "127.0.0.1");
-  onTestFinished(() => void taken.close());
-  await once(taken, "listening");
-  const { port } = taken.address() as AddressInfo;
+  const { port } = new URL(await listening(createServer()));
   const busy = await failedStart(["hasty.mjs"], folder, at(`tcp://127.0.0.1:${port}`));
   const inUse = "\\[ERR_LAZYGRAPH_ADDRESS_IN_USE\\]";
   expect(busy.stderr).toMatch(new RegExp(`^LazygraphError: [^\\n]*:${port}[^\\n]* ${inUse}\\n$`));
