@@ -5,7 +5,8 @@ import { isLoopback } from "../wire/endpoint.ts";
 import { isPair } from "../wire/key-proof.ts";
 import { isCurveKey } from "../wire/z85.ts";
 import { TOKEN_VARIABLE } from "./http-side.ts";
-import { readControllerKeys } from "./key-folder.ts";
+import { followClients } from "./key-clients.ts";
+import { readPair } from "./key-folder.ts";
 import type { OptionSpec, ParsedOptions } from "./options.ts";
 
 const PUBLIC = "LAZYGRAPH_SERVER_KEY";
@@ -52,7 +53,10 @@ export async function curveKeys(
   endpoint: string,
   onProblem: (sentence: string) => void,
 ): Promise<CurveOptions | undefined> {
-  if (folder !== undefined) return readControllerKeys(folder.name, folder.path, onProblem);
+  if (folder !== undefined) {
+    const pair = await readPair(folder.name, folder.path);
+    return { ...pair, allowedClients: followClients(folder.name, folder.path, onProblem) };
+  }
   const publicKey = environment[PUBLIC]?.trim() ?? "";
   const secretKey = environment[SECRET]?.trim() ?? "";
   const clients = environment[CLIENTS]?.trim() ?? "";

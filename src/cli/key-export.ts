@@ -8,7 +8,8 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { OptionError } from "../base/errors.ts";
 import { readToken, TOKEN_VARIABLE } from "./http-side.ts";
-import { readClients, readEngineKeys, readPair, SERVER_FILE } from "./key-folder.ts";
+import { readClients } from "./key-clients.ts";
+import { readEngineKeys, readPair, SERVER_FILE } from "./key-folder.ts";
 
 export type Variables = Readonly<Record<string, string>>;
 

@@ -7,20 +7,16 @@ import { OptionError } from "../base/errors.ts";
 import { readPublicFile } from "../base/secret-file.ts";
 import { isCurveKey } from "../wire/z85.ts";
 import { choice, quote } from "./errors.ts";
-import { environmentText, secretText, variablesOf } from "./key-export.ts";
 import {
   type AllowedKey,
   CLIENTS_MAX,
   changeClients,
   GIVEN_MAX,
   isEngineName,
-  makePair,
-  PUBLIC_FILE,
   readClients,
-  readPair,
-  rotatePair,
-  SECRET_FILE,
-} from "./key-folder.ts";
+} from "./key-clients.ts";
+import { environmentText, secretText, variablesOf } from "./key-export.ts";
+import { makePair, PUBLIC_FILE, readPair, rotatePair, SECRET_FILE } from "./key-folder.ts";
 import { type OptionSpec, type ParsedOptions, parseOptions } from "./options.ts";
 
 const ACTIONS = ["new", "show", "allow", "rotate", "export"] as const;

@@ -1,0 +1,195 @@
+/**
+ * `clients.keys` in a controller's folder of keys: public keys of the engines that may connect, one a
+ * line; behind it `engine=NAME` for each name that is its alone, and a name for people.
+ */
+
+import { statSync } from "node:fs";
+import { type FileHandle, open, rename, stat, unlink } from "node:fs/promises";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { counted } from "../base/counted.ts";
+import { codeOf, messageOf, OptionError } from "../base/errors.ts";
+import { readRegularFile, unreadable } from "../base/read-file.ts";
+import type { AllowedEngines } from "../wire/curve.ts";
+import { isCurveKey } from "../wire/z85.ts";
+import { inFolder, PUBLIC_MODE } from "./key-folder.ts";
+
+export const CLIENTS_FILE = "clients.keys";
+export const CLIENTS_MAX = 1024;
+const CLIENTS_BYTES_MAX = 4 << 20;
+const NAME_CHARS_MAX = 128;
+/** Before a name that is given to a key. */
+const GIVEN = "engine=";
+export const GIVEN_MAX = 64;
+/** A change of the list takes milliseconds. */
+const LOCK_WAIT_MS = 10_000;
+const LOCK_POLL_MS = 10;
+const LOCK_MS_MAX = 30_000;
+/** How long a list of clients is taken as it was read. */
+const FRESH_MS = 1000;
+
+export interface AllowedKey extends AllowedEngines {
+  /** For people. */
+  readonly name: string;
+}
+
+/**
+ * Replaces the list as a whole: a controller that reads it meanwhile sees either one. Who changes it
+ * at the same time waits, so that no change is lost.
+ *
+ * @returns what it is now
+ */
+export async function changeClients(
+  folder: string,
+  change: (clients: readonly AllowedKey[]) => readonly AllowedKey[],
+): Promise<readonly AllowedKey[]> {
+  const file = join(folder, CLIENTS_FILE);
+  const part = `${file}.new`;
+  const why = "a folder whose list of keys can be written";
+  return inFolder(folder, why, async () => {
+    const handle = await openAlone(folder, part);
+    try {
+      const clients = change(readClients("FOLDER", folder));
+      await handle.writeFile(clients.map(clientLine).join(""));
+      await handle.chmod(PUBLIC_MODE);
+      await handle.sync();
+      await rename(part, file);
+      return clients;
+    } catch (error) {
+      await unlink(part).catch(() => undefined);
+      throw error;
+    } finally {
+      await handle.close();
+    }
+  });
+}
+
+function clientLine({ key, engines = [], name }: AllowedKey): string {
+  const given = engines.map((engine) => `${GIVEN}${engine}`);
+  return `${[key, ...given, name].filter((word) => word !== "").join(" ")}\n`;
+}
+
+/** A new file that is a lock as well. One that a killed process left behind is void after a while. */
+async function openAlone(folder: string, part: string): Promise<FileHandle> {
+  const deadline = performance.now() + LOCK_WAIT_MS;
+  for (;;) {
+    try {
+      return await open(part, "wx", PUBLIC_MODE);
+    } catch (error) {
+      if (codeOf(error) !== "EEXIST") throw error;
+    }
+    const about = await stat(part).catch(() => undefined);
+    if (about !== undefined && Date.now() - about.mtimeMs > LOCK_MS_MAX) {
+      await unlink(part).catch(() => undefined);
+    } else if (performance.now() > deadline) {
+      throw new OptionError(
+        "FOLDER",
+        `Expected nobody else to change the keys of ${folder}, got ${part}, which another process ` +
+          "holds: try again.",
+      );
+    } else {
+      await sleep(LOCK_POLL_MS);
+    }
+  }
+}
+
+/** None where there is no such file. @throws OptionError for a line that is no key */
+export function readClients(option: string, folder: string): AllowedKey[] {
+  const file = join(folder, CLIENTS_FILE);
+  let text: string;
+  try {
+    text = readRegularFile(file, CLIENTS_BYTES_MAX).toString();
+  } catch (error) {
+    if (codeOf(error) === "ENOENT") return [];
+    throw new OptionError(option, `Expected ${file} to be readable, got ${unreadable(error)}.`);
+  }
+  const lines = text.split("\n").map((line) => line.trim());
+  const clients = lines.flatMap((line, index): AllowedKey[] => {
+    // Z85 has the sign `#`, so that a comment is told by the blank behind it.
+    if (line === "" || /^#(\s|$)/.test(line)) return [];
+    const [key = "", ...words] = line.split(/\s+/);
+    const names = namesIn(words);
+    if (names.engines?.every(isEngineName) === false) {
+      throw new OptionError(
+        option,
+        `Expected \`${GIVEN}NAME\` in line ${index + 1} of ${file} to name an engine by 1 to 128 ` +
+          "characters, got another one.",
+      );
+    }
+    if (isCurveKey(key)) return [{ key, ...names }];
+    throw new OptionError(
+      option,
+      `Expected line ${index + 1} of ${file} to begin with a Z85 key of 40 characters, got ` +
+        `${counted(key.length, "character")}.`,
+    );
+  });
+  if (clients.length <= CLIENTS_MAX) return clients;
+  throw new OptionError(
+    option,
+    `Expected at most ${CLIENTS_MAX} keys in ${file}, got ${clients.length}: take out ` +
+      "those of engines that are gone.",
+  );
+}
+
+/** Blanks would end a name in the file. */
+export function isEngineName(name: string): boolean {
+  return /^[^\s\p{Cc}]{1,128}$/u.test(name);
+}
+
+/** What is behind a key. */
+function namesIn(words: readonly string[]): Omit<AllowedKey, "key"> {
+  const engines = words
+    .filter((word) => word.startsWith(GIVEN))
+    .map((word) => word.slice(GIVEN.length));
+  const rest = words.filter((word) => !word.startsWith(GIVEN)).join(" ");
+  return {
+    name: rest.slice(0, NAME_CHARS_MAX),
+    ...(engines.length === 0 ? {} : { engines }),
+  };
+}
+
+/**
+ * The list as it is whenever it is asked for.
+ *
+ * @param onProblem told of a mistake that comes later, which leaves the list as it was
+ * @throws OptionError for one that is there now
+ */
+export function followClients(
+  option: string,
+  folder: string,
+  onProblem: (sentence: string) => void,
+): () => readonly AllowedKey[] {
+  const list = new ClientList(join(folder, CLIENTS_FILE), onProblem);
+  readClients(option, folder);
+  return () => list.keys();
+}
+
+/** The file of clients as it is now, read again only when it has changed. */
+class ClientList {
+  readonly #file: string;
+  readonly #onProblem: (sentence: string) => void;
+  #keys: readonly AllowedKey[] = [];
+  #seen = "";
+  #lookedAtMs = Number.NEGATIVE_INFINITY;
+
+  constructor(file: string, onProblem: (sentence: string) => void) {
+    this.#file = file;
+    this.#onProblem = onProblem;
+  }
+
+  keys(): readonly AllowedKey[] {
+    const now = performance.now();
+    if (now - this.#lookedAtMs < FRESH_MS) return this.#keys;
+    this.#lookedAtMs = now;
+    const entry = statSync(this.#file, { throwIfNoEntry: false });
+    const seen = entry === undefined ? "none" : `${entry.ino} ${entry.mtimeMs} ${entry.size}`;
+    if (seen === this.#seen) return this.#keys;
+    this.#seen = seen;
+    try {
+      this.#keys = readClients("--keys", join(this.#file, ".."));
+    } catch (error) {
+      this.#onProblem(`${messageOf(error)} The list stays as it was.`);
+    }
+    return this.#keys;
+  }
+}
