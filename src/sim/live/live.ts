@@ -23,7 +23,6 @@ import type {
   Mode,
   Orders,
   Phase,
-  Slept,
   Start,
 } from "../../wire/protocol.ts";
 import type { RequestSample } from "../model/batcher.ts";
@@ -35,6 +34,7 @@ import { type EngineCurve, EngineLink, type EngineWire, type LinkEvents } from "
 import { LiveRequests } from "./live-requests.ts";
 import { PacedClock } from "./paced-clock.ts";
 import { EngineSession, type SessionHost } from "./session.ts";
+import { EngineSleep } from "./sleep.ts";
 import { StepTelemetry } from "./telemetry.ts";
 import { TurnsLink } from "./turns.ts";
 
@@ -103,6 +103,7 @@ export class LiveEngine {
   readonly #drive: Drive;
   readonly #link: EngineWire | undefined;
   readonly #talk: EngineSession;
+  readonly #sleeping: EngineSleep;
   readonly #telemetry: StepTelemetry;
   readonly #requests: LiveRequests;
   readonly #proof: KeyProof | undefined;
@@ -118,8 +119,6 @@ export class LiveEngine {
   #excluded: ReadonlySet<string> = new Set();
   #graphsMax = Number.POSITIVE_INFINITY;
   #hasTable = false;
-  /** A sleep that waits until there is nothing to do. */
-  #sleeping: { readonly command: number; readonly dropGraphs: boolean } | undefined;
   #closed = false;
   #tellClosed: () => void = () => {};
   #cancelWake: () => void = () => {};
@@ -161,6 +160,7 @@ export class LiveEngine {
     const { curve, engine = ENGINE } = options;
     this.#proof = curve && proveKey(curve, curve.serverKey, { engine, session: this.session });
     this.#talk = new EngineSession(this.#host());
+    this.#sleeping = new EngineSleep(this.model, this.#talk, this.session);
     this.#link = this.#connect({
       onMessage: (message) => this.#outside(() => this.#talk.receive(message)),
       onUp: () => this.#talk.up(),
@@ -255,7 +255,7 @@ export class LiveEngine {
   #run(): void {
     if (this.#closed) return;
     this.#drive.advance(this.#time.now() + CLOCK_ERROR_SECONDS);
-    this.#fallAsleep();
+    this.#sleeping.beginIfIdle();
     this.#sleep();
   }
 
@@ -400,60 +400,6 @@ export class LiveEngine {
     this.#talk.answer({ type: "dropped", ...result, ranks, epoch: this.model.epoch });
   }
 
-  /** As soon as it has nothing to do; what came by then is served first. */
-  #fallAsleep(): void {
-    const pending = this.#sleeping;
-    if (pending === undefined || this.model.hasWork) return;
-    this.#sleeping = undefined;
-    this.model.asleep = true;
-    const freedBytes = pending.dropGraphs ? this.model.dropAll() : 0;
-    this.#talk.tellInventory();
-    this.#slept(pending.command, "asleep", { freedBytes });
-  }
-
-  #askedToSleep(command: number, dropGraphs: boolean): void {
-    const reason = this.#whyNotSleep();
-    if (reason !== undefined) {
-      this.#slept(command, "refused", { reason });
-      return;
-    }
-    this.#sleeping = { command, dropGraphs };
-    this.#fallAsleep();
-  }
-
-  #whyNotSleep(): string | undefined {
-    if (this.model.phase !== "serving") return "the engine doesn't serve yet";
-    if (this.model.asleep) return "the engine sleeps already: wake it first";
-    return this.#sleeping === undefined ? undefined : "a sleep is under way already";
-  }
-
-  #askedToWake(command: number): void {
-    if (!this.model.asleep) {
-      this.#slept(command, "refused", { reason: "the engine is awake" });
-      return;
-    }
-    this.model.asleep = false;
-    this.#talk.tellInventory();
-    this.#slept(command, "awake", {});
-  }
-
-  #slept(
-    command: number,
-    outcome: Slept["outcome"],
-    more: { readonly reason?: string; readonly freedBytes?: number },
-  ): void {
-    this.#talk.answer({
-      type: "slept",
-      command,
-      outcome,
-      asleep: inventoryOf(this.model, this.session).asleep ?? [],
-      seconds: 0,
-      ...more,
-      ranks: ranksOf(this.model, this.session),
-      epoch: this.model.epoch,
-    });
-  }
-
   #outOfMemory(atSeconds: number): void {
     this.#options.onEvent?.({ type: "outOfMemory", atSeconds });
     void this.close("The simulated engine ran out of GPU memory.");
@@ -525,8 +471,8 @@ export class LiveEngine {
         if (!this.model.planned.some(({ id }) => id === graph)) this.#unknownGraph(graph);
         this.model.capture(command, graph, whenIdle, needBytes);
       },
-      onSleep: (command, dropGraphs) => this.#askedToSleep(command, dropGraphs),
-      onWake: (command) => this.#askedToWake(command),
+      onSleep: (command, dropGraphs) => this.#sleeping.sleep(command, dropGraphs),
+      onWake: (command) => this.#sleeping.wake(command),
       onDispatch: (table) => {
         this.#hasTable = true;
         this.model.dispatch(table);
