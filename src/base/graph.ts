@@ -104,6 +104,12 @@ export function bySizeDescending(a: Graph, b: Graph): number {
   return b.tokens - a.tokens || (a.kind === b.kind ? 0 : a.kind === "PIECEWISE" ? -1 : 1);
 }
 
+/** Stock's order: PIECEWISE, then FULL, each from the largest down. */
+export function byKindThenSize(a: Graph, b: Graph): number {
+  if (a.kind !== b.kind) return a.kind === "PIECEWISE" ? -1 : 1;
+  return bySizeDescending(a, b);
+}
+
 /**
  * The top graph of each kind, uniform length and case: what lazy and idle mode capture before
  * ready. PIECEWISE comes first, as in stock: FULL then fits into the pool's buffers.

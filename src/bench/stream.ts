@@ -4,7 +4,12 @@
  */
 
 import type { Answer } from "../measure/answer.ts";
-import { type AnswerReader, createAnswerReader, isEventStream } from "../measure/answer-reader.ts";
+import {
+  type AnswerReader,
+  createAnswerReader,
+  headerText,
+  isEventStream,
+} from "../measure/answer-reader.ts";
 import type { ByteHandler, ByteRequest, RequestControl } from "../measure/direct-dispatch.ts";
 import { connectionFailure, dispatchBytes, isClosedConnection } from "../measure/http-client.ts";
 import type { ServerAddress } from "../measure/server-address.ts";
@@ -124,8 +129,8 @@ class Exchange implements ByteHandler {
     status: number,
     headers: Readonly<Record<string, string | string[] | undefined>>,
   ): void {
-    const type = textOf(headers["content-type"]);
-    const encoding = textOf(headers["content-encoding"]);
+    const type = headerText(headers["content-type"]);
+    const encoding = headerText(headers["content-encoding"]);
     if (status === 200 && isEventStream(type)) {
       const usageAsked = this.#options.streamOptions !== false;
       this.#reader = createAnswerReader({
@@ -209,8 +214,4 @@ class Exchange implements ByteHandler {
       failure: this.#failure,
     });
   }
-}
-
-function textOf(header: string | readonly string[] | undefined): string | undefined {
-  return typeof header === "string" ? header : header?.join(", ");
 }

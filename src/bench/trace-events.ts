@@ -3,7 +3,7 @@
  * of steps, requests, and graphs and memory as counters. The Trace Event Format, in microseconds.
  */
 
-import { MIB } from "../base/units.ts";
+import { MIB, micros } from "../base/units.ts";
 import type { CellRun, RequestRecord } from "./samples.ts";
 import { readySecondsOf } from "./windows.ts";
 
@@ -139,8 +139,4 @@ function named(name: string, pid: number, tid: number | undefined, text: string)
 function slice(startSeconds: number, endSeconds: number): { ts: number; dur: number } {
   const ts = micros(startSeconds);
   return { ts, dur: micros(endSeconds) - ts };
-}
-
-function micros(seconds: number): number {
-  return Math.round(seconds * 1e6);
 }

@@ -4,6 +4,7 @@
  * then the schedule; or the schedule from the spawn, whose requests wait for the engine.
  */
 
+import { micros, rounded } from "../base/units.ts";
 import type { Arrival, Arrivals } from "../sim/model/drive.ts";
 import type { ScheduledRequest } from "./load.ts";
 import type { RequestRecord } from "./samples.ts";
@@ -169,13 +170,4 @@ function recordOf(flight: Flight, answered: boolean): RequestRecord {
   }
   const times = { firstSeconds: rounded(firstSeconds), lastSeconds: rounded(lastSeconds) };
   return { ...wanted, ...times, promptTokens, outputTokens };
-}
-
-function micros(seconds: number): number {
-  return Math.round(seconds * 1e6);
-}
-
-/** To microseconds: further than any profile goes. */
-function rounded(seconds: number): number {
-  return micros(seconds) / 1e6;
 }

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { counted } from "../base/counted.ts";
 import { codeOf, messageOf, OptionError } from "../base/errors.ts";
-import { MIB } from "../base/units.ts";
+import { mib } from "../base/units.ts";
 import { cachesError, checkFingerprint, readFolder, type Size, sizeOf } from "../caches/folder.ts";
 import { CACHE_KINDS, type CachePlace, cacheVariables, usualPlaces } from "../caches/kinds.ts";
 import type { Manifest } from "../caches/manifest.ts";
@@ -154,15 +154,11 @@ async function listCaches(options: ParsedOptions): Promise<number> {
   }
   for (const { name, path, size } of rows) {
     const amount =
-      size === undefined ? "none" : `${mebibytes(size.bytes)} in ${counted(size.files, "file")}`;
+      size === undefined ? "none" : `${mib(size.bytes)} in ${counted(size.files, "file")}`;
     process.stdout.write(`${name.padEnd(11)} ${amount.padEnd(26)} ${path}\n`);
   }
   if (manifest !== undefined) process.stdout.write(`${fingerprintText(manifest)}\n`);
   return 0;
-}
-
-function mebibytes(bytes: number): string {
-  return `${(bytes / MIB).toFixed(1)} MiB`;
 }
 
 function fingerprintText({ fingerprint }: Manifest): string {
@@ -186,8 +182,8 @@ async function pack(file: string, folder: string, options: ParsedOptions): Promi
     process.stdout.write(`${JSON.stringify({ file, ...packed, seconds })}\n`);
   } else {
     process.stdout.write(
-      `${file}: ${counted(packed.files, "file")}, ${mebibytes(packed.bytes)}, packed ` +
-        `${mebibytes(packed.packBytes)}\n`,
+      `${file}: ${counted(packed.files, "file")}, ${mib(packed.bytes)}, packed ` +
+        `${mib(packed.packBytes)}\n`,
     );
   }
   return 0;
@@ -210,9 +206,7 @@ async function unpackInto(
     process.stdout.write(`${JSON.stringify({ folder: resolve(folder), files, bytes, from })}\n`);
     return 0;
   }
-  process.stdout.write(
-    `${folder}: ${counted(content.files, "file")}, ${mebibytes(content.bytes)}\n`,
-  );
+  process.stdout.write(`${folder}: ${counted(content.files, "file")}, ${mib(content.bytes)}\n`);
   if (from !== undefined) {
     note(`They were filled at ${from}: what names its own place is compiled again elsewhere.`);
   }

@@ -7,6 +7,7 @@
 import { fileURLToPath } from "node:url";
 import Table from "cli-table3";
 import { counted } from "../base/counted.ts";
+import { rounded } from "../base/units.ts";
 import { DEFAULT_PROFILE, loadProfile } from "../profile/load.ts";
 import type { Profile } from "../profile/profile.ts";
 import { readTrace, type TraceRequest } from "../trace/trace.ts";
@@ -15,7 +16,7 @@ import { type DemoSettings, type ModeFigures, runMode } from "./demo-mode.ts";
 import { createDemoProgress } from "./demo-progress.ts";
 import { numberOption } from "./number-option.ts";
 import { parseOptions } from "./options.ts";
-import { secondsText } from "./table.ts";
+import { millisecondsText, secondsText } from "./table.ts";
 
 const HELP = `Usage: lazygraph demo [options]
 
@@ -129,11 +130,6 @@ function introduction({ profile, traceTitle, traceSpeed, requests, settings }: D
   ].join("\n");
 }
 
-/** Milliseconds are as far as the profile goes. */
-function rounded(value: number): number {
-  return Math.round(value * 1e6) / 1e6;
-}
-
 function documentOf(profile: Profile, figures: ReadonlyMap<Mode, ModeFigures>): object {
   const modes = [...figures].map(([mode, { ttftSeconds, ...run }]) => [
     mode,
@@ -183,10 +179,6 @@ function tableOf(figures: ReadonlyMap<Mode, ModeFigures>, profile: Profile): str
   row("steps padded", (run) => String(run.stepsPadded));
   row("steps ungraphed", (run) => String(run.stepsUngraphed));
   return table.toString();
-}
-
-function millisecondsText(ms: number): string {
-  return ms === 0 ? "none" : `${ms.toFixed(1)} ms`;
 }
 
 function footnote({ profile, traceTitle }: Demo): string {

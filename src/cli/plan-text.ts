@@ -1,12 +1,12 @@
 /** Plans and suggestions as text. Pure: data in, text out. */
 
-import Table from "cli-table3";
 import { counted } from "../base/counted.ts";
 import { printable } from "../base/printable.ts";
 import { MIB } from "../base/units.ts";
 import { fingerprintKey } from "../plan/fingerprint.ts";
 import type { Plan, PlanGraph, PlanTraffic } from "../plan/plan.ts";
 import { captureSizesFlag, type Suggestion } from "../plan/suggest.ts";
+import { plainTable } from "./table.ts";
 
 /** Graphs of `first` that one line names. */
 const FIRST_SHOWN = 24;
@@ -164,8 +164,4 @@ function percent(share: number): string {
 
 function simulatedMark({ simulated }: Plan): string {
   return simulated === undefined ? "" : ` (simulated: ${printable(simulated, 60)})`;
-}
-
-function plainTable(head: string[]): Table.Table {
-  return new Table({ head, style: { head: [], border: [], compact: true } });
 }

@@ -3,7 +3,7 @@
 import { basename } from "node:path";
 import Table from "cli-table3";
 import { counted } from "../base/counted.ts";
-import { MIB } from "../base/units.ts";
+import { MIB, rounded } from "../base/units.ts";
 import type { Profile } from "../profile/profile.ts";
 import type { Spread } from "../sim/virtual/figures.ts";
 import type { SimulatedRun } from "../sim/virtual/virtual.ts";
@@ -107,11 +107,6 @@ function isBeforeReadyEstimated({ provenance }: Profile): boolean {
     const kind = provenance[field]?.kind;
     return kind === "estimated" || kind === "assumed";
   });
-}
-
-/** Microseconds: further than any profile goes. */
-function rounded(value: number): number {
-  return Math.round(value * 1e6) / 1e6;
 }
 
 function roundedSpread(spread: Spread): Spread {

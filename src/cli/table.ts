@@ -193,7 +193,7 @@ export function secondsText(seconds: number | undefined): string {
   return seconds === undefined ? "not yet" : `${seconds.toFixed(seconds < 10 ? 3 : 1)} s`;
 }
 
-function millisecondsText(ms: number): string {
+export function millisecondsText(ms: number): string {
   return ms === 0 ? "none" : `${ms.toFixed(1)} ms`;
 }
 
@@ -230,6 +230,6 @@ function notCapturedText(engine: EngineSnapshot, count: number): string {
 }
 
 /** No colours: the text goes into logs as often as onto a terminal. */
-function plainTable(head: string[]): Table.Table {
+export function plainTable(head: string[]): Table.Table {
   return new Table({ head, style: { head: [], border: [], compact: true } });
 }

@@ -1,7 +1,7 @@
 /** The one line that says whether the rest of the graphs will fit, and what to change if not. */
 
 import { counted } from "../base/counted.ts";
-import { MIB } from "../base/units.ts";
+import { mib } from "../base/units.ts";
 import type { Forecast } from "../memory/forecast.ts";
 import type { Headroom } from "../memory/guard.ts";
 import type { Reserve } from "../wire/protocol.ts";
@@ -83,8 +83,4 @@ export function memoryAdvice(
       ? `lower --gpu-memory-utilization by ${share.toFixed(3)}`
       : `start vLLM with --gpu-memory-utilization ${Math.max(0, utilization - share).toFixed(3)}`;
   return reserve === "plan" ? lower : `start with --reserve plan, or ${lower}`;
-}
-
-export function mib(bytes: number): string {
-  return `${(bytes / MIB).toFixed(1)} MiB`;
 }

@@ -44,6 +44,11 @@ const DOCUMENT_BYTES_MAX = 16 << 20;
 const BLANK = 0x20;
 const BRACE = 0x7b;
 
+/** A header as Node has it, for `AnswerReaderOptions`. */
+export function headerText(header: string | readonly string[] | undefined): string | undefined {
+  return typeof header === "string" ? header : header?.join(", ");
+}
+
 export function isEventStream(contentType: string | undefined): boolean {
   return typeof contentType === "string" && /^\s*text\/event-stream\b/i.test(contentType);
 }

@@ -1,6 +1,6 @@
 /** One request under the recorder's eyes, from its arrival to the end of its answer. */
 
-import { type AnswerReader, createAnswerReader } from "../measure/answer-reader.ts";
+import { type AnswerReader, createAnswerReader, headerText } from "../measure/answer-reader.ts";
 import { rowOf, type TokenCounts, type UnansweredReason } from "./row.ts";
 
 /** What a request needs to know of its answer before the first byte. */
@@ -90,8 +90,8 @@ class WatchedRequest implements RecordedRequest {
 
   #read(headers: AnswerHead["headers"]): void {
     this.#reader = createAnswerReader({
-      contentType: textOf(headers["content-type"]),
-      contentEncoding: textOf(headers["content-encoding"]),
+      contentType: headerText(headers["content-type"]),
+      contentEncoding: headerText(headers["content-encoding"]),
       keepTimes: false,
     });
     if (this.#reader === undefined) this.#tell("encoding");
@@ -112,8 +112,4 @@ class WatchedRequest implements RecordedRequest {
     this.#over = true;
     this.#sink.ended(outcome);
   }
-}
-
-function textOf(header: string | readonly string[] | undefined): string | undefined {
-  return typeof header === "string" ? header : header?.join(", ");
 }

@@ -5,11 +5,11 @@
  */
 
 import type { Graph } from "../../base/graph.ts";
+import { mib } from "../../base/units.ts";
 import type { RecordedBytes } from "../../memory/forecast.ts";
 import type { Grant, MemoryGuard } from "../../memory/guard.ts";
 import { type EngineState, waitingForMemory } from "../../schedule/state.ts";
 import type { Captured, CaptureResult, Dropped, Inventory, Start } from "../../wire/protocol.ts";
-import { mib } from "../memory-line.ts";
 import type { EngineRecord } from "../record.ts";
 import { blockGraph, bookGraph, bookState, remember } from "./booking.ts";
 import type { Inner, StepTools } from "./effects.ts";

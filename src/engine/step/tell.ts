@@ -2,6 +2,7 @@
 
 import { counted } from "../../base/counted.ts";
 import { codeOf, type LazygraphError, messageOf } from "../../base/errors.ts";
+import { mib } from "../../base/units.ts";
 import { capturedGraphs, type EngineState } from "../../schedule/state.ts";
 import type { CaptureResult, Ready, Telemetry } from "../../wire/protocol.ts";
 import type {
@@ -10,7 +11,7 @@ import type {
   EngineEventBase,
   MemoryRefusedEvent,
 } from "../events.ts";
-import { type MemoryFigures, memoryAdvice, memoryLine, mib, verdictOf } from "../memory-line.ts";
+import { type MemoryFigures, memoryAdvice, memoryLine, verdictOf } from "../memory-line.ts";
 import { type EngineRecord, forecastOf, reasonOf, takenBytes } from "../record.ts";
 import type { PublishEffect } from "./effects.ts";
 

@@ -1,4 +1,4 @@
-import { bySizeDescending, type Graph } from "../../base/graph.ts";
+import { byKindThenSize } from "../../base/graph.ts";
 import type { Policy } from "../policy.ts";
 import { createModePolicy } from "./base.ts";
 
@@ -13,9 +13,4 @@ export function createEagerPolicy(): Policy {
     }),
     next: () => undefined,
   });
-}
-
-function byKindThenSize(a: Graph, b: Graph): number {
-  if (a.kind !== b.kind) return a.kind === "PIECEWISE" ? -1 : 1;
-  return bySizeDescending(a, b);
 }

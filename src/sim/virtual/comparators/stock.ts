@@ -1,4 +1,4 @@
-import { bySizeDescending, type Graph } from "../../../base/graph.ts";
+import { byKindThenSize } from "../../../base/graph.ts";
 import { createModePolicy } from "../../../schedule/modes/base.ts";
 import type { Policy } from "../../../schedule/policy.ts";
 import { exactTable } from "./exact.ts";
@@ -15,9 +15,4 @@ export function createStockPolicy(): Policy {
     next: () => undefined,
     table: exactTable,
   });
-}
-
-function byKindThenSize(a: Graph, b: Graph): number {
-  if (a.kind !== b.kind) return a.kind === "PIECEWISE" ? -1 : 1;
-  return bySizeDescending(a, b);
 }
