@@ -7,11 +7,8 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("vllm", reason="vLLM isn't installed here: its own classes are the test bed")
-pytestmark = pytest.mark.vllm_contract
-
-from builders import request  # noqa: E402
-from lazygraph_vllm.protocol.messages import (  # noqa: E402
+from builders import request
+from lazygraph_vllm.protocol.messages import (
     Capture,
     Edge,
     Goodbye,
@@ -20,8 +17,8 @@ from lazygraph_vllm.protocol.messages import (  # noqa: E402
     Result,
     Telemetry,
 )
-from lazygraph_vllm.rules.local_fill import fill_order  # noqa: E402
-from vllm_facts import SLEEPS_BY_TAG  # noqa: E402
+from lazygraph_vllm.rules.local_fill import fill_order
+from vllm_facts import SLEEPS_BY_TAG
 
 IN_FLIGHT = pytest.mark.parametrize("in_flight", [1, 2], ids=["sync", "async"])
 

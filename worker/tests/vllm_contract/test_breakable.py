@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import gc
 import random
-import sys
 import weakref
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-pytest.importorskip("vllm", reason="vLLM isn't installed here: its own classes are the test bed")
-pytestmark = [pytest.mark.vllm_contract, pytest.mark.usefixtures("pristine", "gpu")]
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "testing" / "src"))
+pytestmark = pytest.mark.usefixtures("pristine", "gpu")
 
 from vllm_facts import BREAKS_BY_NEED, WARMS_UP_SEPARATELY  # noqa: E402
 

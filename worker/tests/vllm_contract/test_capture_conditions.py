@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("vllm", reason="vLLM isn't installed here: its own classes are the test bed")
-pytestmark = [pytest.mark.vllm_contract, pytest.mark.usefixtures("pristine", "gpu")]
+from builders import make_config, make_runner, start
+from lazygraph_vllm.rank import calls as rank
+from lazygraph_vllm.rank import memory
+from vllm_facts import FREEZES_HEAP, FULL_ON_CONTEXT_STREAM, WARMS_UP_ON_CAPTURE_STREAM
 
-from builders import make_config, make_runner, start  # noqa: E402
-from lazygraph_vllm.rank import calls as rank  # noqa: E402
-from lazygraph_vllm.rank import memory  # noqa: E402
-from vllm_facts import FREEZES_HEAP, FULL_ON_CONTEXT_STREAM, WARMS_UP_ON_CAPTURE_STREAM  # noqa: E402
+pytestmark = pytest.mark.usefixtures("pristine", "gpu")
 
 LATER = ["PIECEWISE:8", "FULL:4", "PIECEWISE:2", "FULL:1"]
 

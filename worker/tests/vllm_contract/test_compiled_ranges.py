@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("vllm", reason="vLLM isn't installed here: its own classes are the test bed")
-pytestmark = [pytest.mark.vllm_contract, pytest.mark.usefixtures("pristine")]
+import builders
+from builders import Wrapper, bring_up_rank, make_config, make_runner
+from lazygraph_vllm.rank import calls as rank
 
-import builders  # noqa: E402
-from builders import Wrapper, bring_up_rank, make_config, make_runner  # noqa: E402
-from lazygraph_vllm.rank import calls as rank  # noqa: E402
+pytestmark = pytest.mark.usefixtures("pristine")
 
 
 class Code:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
+import checks
 import pytest
+from model_shapes import SHAPES
+from vllm.version import __version__
 
-pytest.importorskip("vllm", reason="vLLM isn't installed here: its own classes are the test bed")
-pytestmark = pytest.mark.vllm_contract
-
-from vllm.version import __version__  # noqa: E402
-
-from lazygraph_vllm.vllm import options  # noqa: E402
-from lazygraph_vllm.vllm.allowed import (  # noqa: E402
+from lazygraph_vllm.vllm import options
+from lazygraph_vllm.vllm.allowed import (
     BREAKABLE,
     DRAFTERS,
     GATED_DELTA,
@@ -32,12 +29,9 @@ from lazygraph_vllm.vllm.allowed import (  # noqa: E402
     config_reason,
     traits,
 )
-from vllm_facts import AT  # noqa: E402
+from vllm_facts import AT
 
 BENCH = Path(__file__).resolve().parents[3] / "bench" / "gpu"
-sys.path.insert(0, str(BENCH))
-import checks  # noqa: E402
-from model_shapes import SHAPES  # noqa: E402
 
 tried = pytest.mark.skipif(AT < (0, 33), reason="not tried on this version")
 # Up to 0.32 nothing was tried, and so no drafter.

@@ -9,20 +9,17 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("vllm", reason="vLLM isn't installed here: its own classes are the test bed")
-from vllm_facts import AT  # noqa: E402
+import builders
+import connectors_bed as bed
+from connectors_bed import OFFLOADING, SIMPLE, jobs, one_step
+from lazygraph_vllm.rank import calls as rank
+from lazygraph_vllm.vllm import connectors
+from vllm_facts import AT
 
 pytestmark = [
-    pytest.mark.vllm_contract,
     pytest.mark.usefixtures("pristine", "gpu"),
     pytest.mark.skipif(AT < (0, 31), reason="KV offloading runs as stock before vLLM 0.31"),
 ]
-
-import builders  # noqa: E402
-import connectors_bed as bed  # noqa: E402
-from connectors_bed import OFFLOADING, SIMPLE, jobs, one_step  # noqa: E402
-from lazygraph_vllm.rank import calls as rank  # noqa: E402
-from lazygraph_vllm.vllm import connectors  # noqa: E402
 
 BOTH = pytest.mark.parametrize("kind", [OFFLOADING, SIMPLE])
 WAIT_SECONDS_MAX = 10

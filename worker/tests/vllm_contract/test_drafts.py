@@ -7,17 +7,14 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("vllm", reason="vLLM isn't installed here: its own classes are the test bed")
-from vllm_facts import AT  # noqa: E402
+import drafts_bed as bed
+from lazygraph_vllm.rank import calls as rank
+from vllm_facts import AT
 
 pytestmark = [
-    pytest.mark.vllm_contract,
     pytest.mark.usefixtures("pristine", "gpu"),
     pytest.mark.skipif(AT < (0, 31), reason="drafts run as stock before vLLM 0.31"),
 ]
-
-import drafts_bed as bed  # noqa: E402
-from lazygraph_vllm.rank import calls as rank  # noqa: E402
 
 SIZES = (1, 2, 4, 8, 12, 16, 24, 32)
 

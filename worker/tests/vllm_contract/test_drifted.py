@@ -13,15 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from vllm.version import __version__
 
-pytest.importorskip("vllm", reason="vLLM isn't installed here: its own classes are the test bed")
-pytestmark = pytest.mark.vllm_contract
-
-from vllm.version import __version__  # noqa: E402
-
-import lazygraph_vllm  # noqa: E402
-from lazygraph_vllm.vllm.allowed import TRIED  # noqa: E402
-from vllm_facts import WARMS_UP_SEPARATELY  # noqa: E402
+import lazygraph_vllm
+from lazygraph_vllm.vllm.allowed import TRIED
+from vllm_facts import WARMS_UP_SEPARATELY
 
 # Without the fixture that lets others in, which is no matter of a process of its own.
 UNTOUCHED_TRIED = frozenset(TRIED)

@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("vllm", reason="vLLM isn't installed here: its own classes are the test bed")
-pytestmark = [pytest.mark.vllm_contract, pytest.mark.usefixtures("pristine", "gpu")]
+from builders import start, step, wrong_dispatches
+from lazygraph_vllm.rank import calls as rank
 
-from builders import start, step, wrong_dispatches  # noqa: E402
-from lazygraph_vllm.rank import calls as rank  # noqa: E402
+pytestmark = pytest.mark.usefixtures("pristine", "gpu")
 
 
 def left_behind(runner: Any, graph: str) -> list[Any]:

@@ -12,10 +12,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("vllm", reason="vLLM isn't installed here: its own classes are the test bed")
-pytestmark = pytest.mark.vllm_contract
-
-import lazygraph_vllm  # noqa: E402
+import lazygraph_vllm
 
 HERE = Path(__file__).resolve().parent
 CLIENT = Path(lazygraph_vllm.__file__).parent / "launcher" / "client.py"

@@ -7,23 +7,20 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("vllm", reason="vLLM isn't installed here: its own classes are the test bed")
-from vllm_facts import AT  # noqa: E402
-
-pytestmark = [
-    pytest.mark.vllm_contract,
-    pytest.mark.usefixtures("pristine", "gpu"),
-    pytest.mark.skipif(AT < (0, 31), reason="LoRA runs as stock before vLLM 0.31"),
-]
-
-from adapters_bed import (  # noqa: E402
+from adapters_bed import (
     adapter,
     adapter_state,
     answer,
     kernel_metadata,
     start_with_adapters,
 )
-from lazygraph_vllm.rank import calls as rank  # noqa: E402
+from lazygraph_vllm.rank import calls as rank
+from vllm_facts import AT
+
+pytestmark = [
+    pytest.mark.usefixtures("pristine", "gpu"),
+    pytest.mark.skipif(AT < (0, 31), reason="LoRA runs as stock before vLLM 0.31"),
+]
 
 CASE = 3  # of two adapters: any number of them, and the base model's rows
 

@@ -9,22 +9,21 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("vllm", reason="vLLM isn't installed here: its own classes are the test bed")
-pytestmark = [pytest.mark.vllm_contract, pytest.mark.usefixtures("pristine", "gpu")]
-
-from builders import Wrapper, make_config, make_runner, start, step, wrong_dispatches  # noqa: E402
-from cuda_stand_in import MIB, POOL, Group  # noqa: E402
-from lazygraph_vllm.protocol.messages import Dispatch, DispatchRow  # noqa: E402
-from lazygraph_vllm.rank import calls as rank  # noqa: E402
-from lazygraph_vllm.rank import memory, sizing  # noqa: E402
-from lazygraph_vllm.vllm.choose import current  # noqa: E402
-from lazygraph_vllm.vllm.v26 import V26  # noqa: E402
-from lazygraph_vllm.vllm.v31 import V31  # noqa: E402
-from vllm_facts import (  # noqa: E402
+from builders import Wrapper, make_config, make_runner, start, step, wrong_dispatches
+from cuda_stand_in import MIB, POOL, Group
+from lazygraph_vllm.protocol.messages import Dispatch, DispatchRow
+from lazygraph_vllm.rank import calls as rank
+from lazygraph_vllm.rank import memory, sizing
+from lazygraph_vllm.vllm.choose import current
+from lazygraph_vllm.vllm.v26 import V26
+from lazygraph_vllm.vllm.v31 import V31
+from vllm_facts import (
     COUNTS_ALL_MEMORY,
     FULL_ON_CONTEXT_STREAM,
     PROFILES_BY_CAPTURING,
 )
+
+pytestmark = pytest.mark.usefixtures("pristine", "gpu")
 
 SMALL = ("PIECEWISE:2", "FULL:2", "PIECEWISE:1", "FULL:1")
 LARGE = ("PIECEWISE:16", "PIECEWISE:8", "FULL:8")

@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("vllm", reason="vLLM isn't installed here: its own classes are the test bed")
-pytestmark = [pytest.mark.vllm_contract, pytest.mark.usefixtures("pristine", "gpu")]
+from builders import make_config, make_runner, start, step
+from lazygraph_vllm.rank import calls as rank
 
-from builders import make_config, make_runner, start, step  # noqa: E402
-from lazygraph_vllm.rank import calls as rank  # noqa: E402
+pytestmark = pytest.mark.usefixtures("pristine", "gpu")
 
 
 def piecewise_step(runner: Any, tokens: int) -> Any:

@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import checks
+import offload_checks
 import pytest
 
-pytest.importorskip("vllm", reason="vLLM isn't installed here: its own classes are the test bed")
-from vllm_facts import AT  # noqa: E402
+import connectors_bed as bed
+from connectors_bed import OFFLOADING, SIMPLE, jobs, one_step
+from lazygraph_vllm.vllm import connectors
+from lazygraph_vllm.vllm.allowed import OFFLOADERS, config_reason, traits
+from test_configuration import LLAMA
+from test_preflight import host  # noqa: F401
+from vllm_facts import AT
 
 pytestmark = [
-    pytest.mark.vllm_contract,
     pytest.mark.skipif(AT < (0, 31), reason="KV offloading runs as stock before vLLM 0.31"),
 ]
+
 BENCH = Path(__file__).resolve().parents[3] / "bench" / "gpu"
-sys.path.insert(0, str(BENCH))
-
-import checks  # noqa: E402
-import offload_checks  # noqa: E402
-
-import connectors_bed as bed  # noqa: E402
-from connectors_bed import OFFLOADING, SIMPLE, jobs, one_step  # noqa: E402
-from lazygraph_vllm.vllm import connectors  # noqa: E402
-from lazygraph_vllm.vllm.allowed import OFFLOADERS, config_reason, traits  # noqa: E402
-from test_configuration import LLAMA  # noqa: E402
-from test_preflight import host  # noqa: E402, F401
 
 BOTH = pytest.mark.parametrize("kind", [OFFLOADING, SIMPLE])
 FAMILIES = {f["name"]: f for f in json.loads((BENCH / "families.json").read_text())["families"]}

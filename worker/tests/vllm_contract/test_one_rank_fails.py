@@ -10,13 +10,12 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("vllm", reason="vLLM isn't installed here: its own classes are the test bed")
-pytestmark = [pytest.mark.vllm_contract, pytest.mark.usefixtures("pristine", "gpu")]
+from builders import Wrapper, make_config, make_runner
+from cuda_stand_in import Group
+from lazygraph_vllm.rank import calls as rank
+from lazygraph_vllm.rank.guard import RankFailedError
 
-from builders import Wrapper, make_config, make_runner  # noqa: E402
-from cuda_stand_in import Group  # noqa: E402
-from lazygraph_vllm.rank import calls as rank  # noqa: E402
-from lazygraph_vllm.rank.guard import RankFailedError  # noqa: E402
+pytestmark = pytest.mark.usefixtures("pristine", "gpu")
 
 TOPS = ["PIECEWISE:16", "FULL:8"]
 

@@ -7,18 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from vllm.version import __version__
 
-pytest.importorskip("vllm", reason="vLLM isn't installed here: its own classes are the test bed")
-pytestmark = pytest.mark.vllm_contract
-
-from vllm.version import __version__  # noqa: E402
-
-from lazygraph_vllm.preflight import Answer, examine  # noqa: E402
-from lazygraph_vllm.vllm import preflight as asks  # noqa: E402
-from lazygraph_vllm.vllm.allowed import TRIED  # noqa: E402
-from lazygraph_vllm.vllm.choose import adapter_for  # noqa: E402
-from test_configuration import LLAMA  # noqa: E402
-from vllm_facts import WARMS_UP_SEPARATELY  # noqa: E402
+from lazygraph_vllm.preflight import Answer, examine
+from lazygraph_vllm.vllm import preflight as asks
+from lazygraph_vllm.vllm.allowed import TRIED
+from lazygraph_vllm.vllm.choose import adapter_for
+from test_configuration import LLAMA
+from vllm_facts import WARMS_UP_SEPARATELY
 
 tried = pytest.mark.skipif(__version__ not in TRIED, reason="not tried on a GPU: always stock")
 

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
+import rank_checks
 
-pytest.importorskip("vllm", reason="vLLM isn't installed here: its own classes are the test bed")
-pytestmark = [pytest.mark.vllm_contract, pytest.mark.usefixtures("pristine", "gpu")]
-sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "bench" / "gpu"))
+from builders import start, step
+from lazygraph_vllm.rank import calls as rank
 
-import rank_checks  # noqa: E402
-
-from builders import start, step  # noqa: E402
-from lazygraph_vllm.rank import calls as rank  # noqa: E402
+pytestmark = pytest.mark.usefixtures("pristine", "gpu")
 
 
 def test_each_step_is_noted_with_its_graph_and_what_the_rank_held(gpu: Any) -> None:

@@ -11,12 +11,9 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("vllm", reason="vLLM isn't installed here: its own classes are the test bed")
-pytestmark = [pytest.mark.vllm_contract, pytest.mark.usefixtures("pristine")]
-
-import lazygraph_vllm  # noqa: E402
-from lazygraph_vllm import plugin  # noqa: E402
-from vllm_facts import WARMS_UP_SEPARATELY  # noqa: E402
+import lazygraph_vllm
+from lazygraph_vllm import plugin
+from vllm_facts import WARMS_UP_SEPARATELY
 
 PACKAGE = Path(lazygraph_vllm.__file__).parent
 
@@ -73,6 +70,8 @@ import threading
 threads = threading.active_count()
 from vllm.v1.executor.abstract import Executor
 from vllm.v1.engine.core import EngineCoreProc
+
+pytestmark = pytest.mark.usefixtures("pristine")
 ours = lambda f: "lazygraph_vllm" in f.__code__.co_filename
 print(json.dumps({
     "heavy": heavy,

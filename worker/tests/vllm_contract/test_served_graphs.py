@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("vllm", reason="vLLM isn't installed here: its own classes are the test bed")
-pytestmark = [pytest.mark.vllm_contract, pytest.mark.usefixtures("pristine", "gpu")]
+from builders import make_config, make_runner, shapes, start, step, wrong_dispatches
+from fake_controller import next_size_table
+from lazygraph_vllm.protocol.messages import TOKENS_MAX, Dispatch, DispatchRow, Inventory
+from lazygraph_vllm.rank import calls as rank
 
-from builders import make_config, make_runner, shapes, start, step, wrong_dispatches  # noqa: E402
-from fake_controller import next_size_table  # noqa: E402
-from lazygraph_vllm.protocol.messages import TOKENS_MAX, Dispatch, DispatchRow, Inventory  # noqa: E402
-from lazygraph_vllm.rank import calls as rank  # noqa: E402
+pytestmark = pytest.mark.usefixtures("pristine", "gpu")
 
 MODES = ("FULL", "PIECEWISE", "FULL_DECODE_ONLY", "FULL_AND_PIECEWISE")
 

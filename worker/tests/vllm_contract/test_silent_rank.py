@@ -9,19 +9,18 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("vllm", reason="vLLM isn't installed here: its own classes are the test bed")
-pytestmark = [pytest.mark.vllm_contract, pytest.mark.usefixtures("gpu")]
+from builders import make_config
+from lazygraph_vllm.engine.headroom import Headroom
+from lazygraph_vllm.engine.lockstep import Lockstep
+from lazygraph_vllm.engine.ranks import SilentRankError, ask
+from lazygraph_vllm.engine.state import EngineState
+from lazygraph_vllm.engine.step_reports import StepReports
+from lazygraph_vllm.protocol.messages import Capture, Graph
+from lazygraph_vllm.rank import calls as rank
+from lazygraph_vllm.settings import Settings
+from lazygraph_vllm.vllm import limits
 
-from builders import make_config  # noqa: E402
-from lazygraph_vllm.engine.headroom import Headroom  # noqa: E402
-from lazygraph_vllm.engine.lockstep import Lockstep  # noqa: E402
-from lazygraph_vllm.engine.ranks import SilentRankError, ask  # noqa: E402
-from lazygraph_vllm.engine.state import EngineState  # noqa: E402
-from lazygraph_vllm.engine.step_reports import StepReports  # noqa: E402
-from lazygraph_vllm.protocol.messages import Capture, Graph  # noqa: E402
-from lazygraph_vllm.rank import calls as rank  # noqa: E402
-from lazygraph_vllm.settings import Settings  # noqa: E402
-from lazygraph_vllm.vllm import limits  # noqa: E402
+pytestmark = pytest.mark.usefixtures("gpu")
 
 RANKS = 2
 

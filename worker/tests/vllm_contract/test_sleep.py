@@ -6,16 +6,8 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("vllm", reason="vLLM isn't installed here: its own classes are the test bed")
-from vllm_facts import SLEEPS_BY_TAG  # noqa: E402
-
-pytestmark = [
-    pytest.mark.vllm_contract,
-    pytest.mark.skipif(not SLEEPS_BY_TAG, reason="sleep mode runs as stock before vLLM 0.31"),
-]
-
-from builders import request, wrong_dispatches  # noqa: E402
-from lazygraph_vllm.protocol.messages import (  # noqa: E402
+from builders import request, wrong_dispatches
+from lazygraph_vllm.protocol.messages import (
     Capture,
     Edge,
     Hello,
@@ -25,6 +17,11 @@ from lazygraph_vllm.protocol.messages import (  # noqa: E402
     Slept,
     Wake,
 )
+from vllm_facts import SLEEPS_BY_TAG
+
+pytestmark = [
+    pytest.mark.skipif(not SLEEPS_BY_TAG, reason="sleep mode runs as stock before vLLM 0.31"),
+]
 
 BOTH = ("kv_cache", "weights")
 

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import random
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-pytest.importorskip("vllm", reason="vLLM isn't installed here: its own classes are the test bed")
-pytestmark = [pytest.mark.vllm_contract, pytest.mark.usefixtures("pristine", "gpu")]
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "testing" / "src"))
+pytestmark = pytest.mark.usefixtures("pristine", "gpu")
 
 from vllm_facts import WARMS_UP_SEPARATELY  # noqa: E402
 

@@ -17,8 +17,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("vllm", reason="vLLM isn't installed here: its own classes are the test bed")
-pytestmark = [pytest.mark.vllm_contract, pytest.mark.usefixtures("gpu")]
+pytestmark = pytest.mark.usefixtures("gpu")
 
 from vllm_facts import WARMS_UP_SEPARATELY  # noqa: E402
 

@@ -6,13 +6,12 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("vllm", reason="vLLM isn't installed here: its own classes are the test bed")
-pytestmark = [pytest.mark.vllm_contract, pytest.mark.usefixtures("pristine", "gpu")]
+from builders import Wrapper, make_config, make_runner, start
+from lazygraph_vllm.rank import calls as rank
+from lazygraph_vllm.rank.descriptors import graph_id
+from vllm_facts import PROFILES_BY_CAPTURING
 
-from builders import Wrapper, make_config, make_runner, start  # noqa: E402
-from lazygraph_vllm.rank import calls as rank  # noqa: E402
-from lazygraph_vllm.rank.descriptors import graph_id  # noqa: E402
-from vllm_facts import PROFILES_BY_CAPTURING  # noqa: E402
+pytestmark = pytest.mark.usefixtures("pristine", "gpu")
 
 MODES = ("FULL", "PIECEWISE", "FULL_DECODE_ONLY", "FULL_AND_PIECEWISE")
 TOPS = {

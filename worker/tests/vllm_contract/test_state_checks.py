@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import checks
 import pytest
+import state_checks
+import torch
+from vllm.v1.kv_cache_interface import MambaSpec
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("vllm", reason="vLLM isn't installed here: its own classes are the test bed")
-pytestmark = pytest.mark.vllm_contract
-sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "bench" / "gpu"))
-
-import checks  # noqa: E402
-import state_checks  # noqa: E402
-from vllm.v1.kv_cache_interface import MambaSpec  # noqa: E402
-
-import builders  # noqa: E402
-import replaying  # noqa: E402
-import test_configuration  # noqa: E402
-from lazygraph_vllm.vllm import options, states  # noqa: E402
+import builders
+import replaying
+import test_configuration
+from lazygraph_vllm.vllm import options, states
 
 BLOCKS = 8
 configure = test_configuration.configure

@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("vllm", reason="vLLM isn't installed here: its own classes are the test bed")
-pytestmark = [pytest.mark.vllm_contract, pytest.mark.usefixtures("pristine", "gpu")]
+from builders import Wrapper, bring_up, make_config, make_executor, make_runner
+from lazygraph_vllm import plugin
+from lazygraph_vllm.vllm import adapter, engine_hooks
+from lazygraph_vllm.vllm.choose import current
 
-from builders import Wrapper, bring_up, make_config, make_executor, make_runner  # noqa: E402
-from lazygraph_vllm import plugin  # noqa: E402
-from lazygraph_vllm.vllm import adapter, engine_hooks  # noqa: E402
-from lazygraph_vllm.vllm.choose import current  # noqa: E402
+pytestmark = pytest.mark.usefixtures("pristine", "gpu")
 
 
 @pytest.fixture

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-pytest.importorskip("vllm", reason="vLLM isn't installed here: its own classes are the test bed")
-pytestmark = [pytest.mark.vllm_contract, pytest.mark.usefixtures("pristine", "gpu")]
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "testing" / "src"))
+from builders import start
+from lazygraph_vllm.rank import calls as rank
+from lazygraph_vllm.rank.capture import Capturer
+from lazygraph_vllm_testing.faults import inject
 
-from builders import start  # noqa: E402
-from lazygraph_vllm.rank import calls as rank  # noqa: E402
-from lazygraph_vllm.rank.capture import Capturer  # noqa: E402
-from lazygraph_vllm_testing.faults import inject  # noqa: E402
+pytestmark = pytest.mark.usefixtures("pristine", "gpu")
 
 
 @pytest.fixture(autouse=True)

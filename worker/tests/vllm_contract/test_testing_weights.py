@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from vllm.config.load import LoadConfig
+from vllm.model_executor.model_loader import dummy_loader
 
-torch = pytest.importorskip("torch")
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "testing" / "src"))
-
-from vllm.config.load import LoadConfig  # noqa: E402
-from vllm.model_executor.model_loader import dummy_loader  # noqa: E402
-
-from lazygraph_vllm_testing.weights import use_fan_in  # noqa: E402
+from lazygraph_vllm_testing.weights import use_fan_in
 
 FAN_IN = 64
 

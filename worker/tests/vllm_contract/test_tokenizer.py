@@ -8,12 +8,9 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("vllm", reason="vLLM isn't installed here: its own caches are the test bed")
-pytestmark = pytest.mark.vllm_contract
-
-import small_model  # noqa: E402
-from lazygraph_vllm.vllm.tokenizer import keep_tokenizer  # noqa: E402
-from lazygraph_vllm.vllm.tokenizer_copies import keep_copies  # noqa: E402
+import small_model
+from lazygraph_vllm.vllm.tokenizer import keep_tokenizer
+from lazygraph_vllm.vllm.tokenizer_copies import keep_copies
 
 
 @pytest.fixture

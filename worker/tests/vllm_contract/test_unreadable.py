@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("vllm", reason="vLLM isn't installed here: its own classes are the test bed")
-pytestmark = [pytest.mark.vllm_contract, pytest.mark.usefixtures("pristine", "gpu")]
+from lazygraph_vllm.engine import agent as engine
+from test_stock import assert_stock, started
 
-from lazygraph_vllm.engine import agent as engine  # noqa: E402
-from test_stock import assert_stock, started  # noqa: E402
+pytestmark = pytest.mark.usefixtures("pristine", "gpu")
 
 
 def broken(*_: Any, **__: Any) -> None:

@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("vllm", reason="vLLM isn't installed here: its own classes are the test bed")
-pytestmark = [pytest.mark.vllm_contract, pytest.mark.usefixtures("pristine", "gpu")]
+from builders import start
+from lazygraph_vllm.protocol.messages import Capture, Edge, Result
+from lazygraph_vllm.rank import calls as rank
 
-from builders import start  # noqa: E402
-from lazygraph_vllm.protocol.messages import Capture, Edge, Result  # noqa: E402
-from lazygraph_vllm.rank import calls as rank  # noqa: E402
+pytestmark = pytest.mark.usefixtures("pristine", "gpu")
 
 HIDDEN = 4
 
