@@ -10,9 +10,9 @@ import {
   hasPassed,
   keyOf,
   type PastStart,
-  PHASES,
   pastStart,
   progressOf,
+  START_PHASES,
 } from "../startup/progress.ts";
 import {
   type Begun,
@@ -80,7 +80,7 @@ export async function watchStart(options: StartWatchOptions): Promise<StartWatch
 
   return {
     variables: folder === undefined ? {} : { [FOLDER_VARIABLE]: folder },
-    phases: PHASES,
+    phases: START_PHASES,
     begin() {
       spawned = monotonicSeconds();
       again();

@@ -68,7 +68,7 @@ export function progressOf(
  * What `?until=` may name: the phases that the plugin times, and that of a process's imports. The
  * wrapper's has ended before a start is watched.
  */
-export const PHASES: readonly string[] = [
+export const START_PHASES: readonly string[] = [
   "imports",
   "config",
   "engine client",

@@ -2,7 +2,7 @@ import { readdir, readFile, utimes, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { addToHistory, historyKey, readHistory, STARTS_MAX } from "../../src/startup/history.ts";
-import { hasPassed, PHASES, pastStart, progressOf } from "../../src/startup/progress.ts";
+import { hasPassed, pastStart, progressOf, START_PHASES } from "../../src/startup/progress.ts";
 import { type Begun, readBegun, type Span } from "../../src/startup/spans.ts";
 import { temporaryFolder } from "../cli/helpers/folder.ts";
 
@@ -73,13 +73,15 @@ test("what a probe may wait for is what the plugin times and the manual lists", 
   const source = await readFile("worker/src/lazygraph_vllm/timeline/phases.py", "utf8");
   const timed = [...source.matchAll(/Phase\([^()]*?"([A-Za-z -]+)"(?:, leaf=True)?\)/g)];
   const plugin = new Set(["imports", "JIT", ...timed.map(([, name]) => name)]);
-  expect(new Set(PHASES)).toEqual(plugin);
+  expect(new Set(START_PHASES)).toEqual(plugin);
   const manual = await readFile("docs/startup.md", "utf8");
   const table = manual.slice(manual.indexOf("| phase | what is timed"));
   const rows = table.slice(0, table.indexOf("\n\n")).split("\n").slice(2);
   const listed = rows.flatMap((row) => [...(row.split("|")[1] ?? "").matchAll(/`([^`]+)`/g)]);
   const others = ["spawn", "wrapper", "fork", "command line", "engine process", "unattributed"];
-  expect(listed.map(([, name]) => name).toSorted()).toEqual([...PHASES, ...others].toSorted());
+  expect(listed.map(([, name]) => name).toSorted()).toEqual(
+    [...START_PHASES, ...others].toSorted(),
+  );
 });
 
 test("seconds left count from where the phase began, by the median of past starts", () => {
