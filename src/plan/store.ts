@@ -12,13 +12,12 @@
 import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { type Clock, withinSeconds } from "../base/clock.ts";
-import { codeOf, messageOf } from "../base/errors.ts";
 import { BookEntry, type BookHead, type Contribution } from "./book.ts";
-import { PlanFault, storable } from "./check.ts";
-import { type FileVersion, type PlanFiles, planFiles } from "./files.ts";
+import { storable } from "./check.ts";
+import { type PlanFiles, planFiles } from "./files.ts";
 import { fingerprintKey } from "./fingerprint.ts";
+import { PlanFolder, type StoreLimits } from "./folder.ts";
 import type { Plan } from "./plan.ts";
-import { ReadPlans } from "./read-plans.ts";
 
 export interface PlanStoreOptions {
   readonly folder: string;
@@ -31,13 +30,6 @@ export interface PlanStoreOptions {
   readonly files?: PlanFiles;
   /** @default 1,024 files of 256 MiB together, 64 MiB of which are kept in memory */
   readonly limits?: StoreLimits;
-}
-
-/** Beyond these the plan whose last use is the longest ago goes. */
-export interface StoreLimits {
-  readonly files: number;
-  readonly fileBytes: number;
-  readonly readBytes: number;
 }
 
 /** One engine's part in a plan. */
@@ -75,23 +67,12 @@ const STARTS_MANY = 16;
 const SECONDS_PER_START = 0.03;
 /** A disk that doesn't answer must not keep a controller from closing. */
 const CLOSE_SECONDS_MAX = 2;
-/** Another controller holds a lock while it writes one file. */
-const LOCK_TRIES = 20;
-const LOCK_WAIT_SECONDS = 0.05;
-const PROBLEMS_MAX = 20;
-/** Names that this store gives; others are the user's own files. */
-const OWN_NAME = /^[0-9a-f]{24}\.json$/;
 
 export class PlanStore {
   readonly #options: PlanStoreOptions;
-  readonly #files: PlanFiles;
-  readonly #limits: StoreLimits;
-  readonly #read: ReadPlans;
-  /** Names that a newer version of this package wrote. */
-  readonly #newer = new Set<string>();
+  readonly #folder: PlanFolder;
   /** By key, in order of last use. */
   readonly #entries = new Map<string, Entry>();
-  readonly #told = new Set<string>();
   #reading: Promise<void> | undefined;
   #saving: Promise<void> = Promise.resolve();
   #cancelSave: () => void = () => {};
@@ -102,16 +83,14 @@ export class PlanStore {
 
   constructor(options: PlanStoreOptions) {
     this.#options = options;
-    this.#files = options.files ?? planFiles;
-    this.#limits = options.limits ?? LIMITS;
-    this.#read = new ReadPlans(this.#limits.readBytes);
+    this.#folder = new PlanFolder({ files: planFiles, limits: LIMITS, ...options });
   }
 
   /** Reads what is new in the folder. Never rejects; one reading at a time. */
   refresh(): Promise<void> {
     if (this.#closed) return Promise.resolve();
-    this.#reading ??= this.#readFolder()
-      .catch((error: unknown) => this.#cantRead(this.#options.folder, error))
+    this.#reading ??= this.#folder
+      .refresh(() => this.#closed)
       .finally(() => {
         this.#reading = undefined;
       });
@@ -121,7 +100,7 @@ export class PlanStore {
   /** An engine told its graphs. At once, with what has been read so far. */
   start(head: BookHead, contribution: Contribution): PlanStart {
     const key = fingerprintKey(head.fingerprint);
-    const found = this.#read.get(key);
+    const found = this.#folder.plan(key);
     let entry = this.#entries.get(key);
     if (entry === undefined || entry.engines === 0) {
       // What earlier engines of this controller learned may not be on the disk yet.
@@ -187,8 +166,6 @@ export class PlanStore {
     }
   }
 
-  // ---------------------------------------------------------------- writing
-
   /** All that changed, one file after the other; resolves when it is on the disk. Never rejects. */
   #save(): Promise<void> {
     this.#saving = this.#saving.then(async () => {
@@ -196,17 +173,19 @@ export class PlanStore {
       for (const [key, entry] of this.#entries) {
         if (!this.#over && (await this.#saveOne(key, entry))) wrote = true;
       }
-      if (wrote && !this.#over) await this.#evict().catch(() => undefined);
+      if (!wrote || this.#over) return;
+      const busy = [...this.#entries.values()].filter(({ engines }) => engines > 0);
+      await this.#folder.evict(new Set(busy.map(({ name }) => name))).catch(() => undefined);
     });
     return this.#saving;
   }
 
   /** @returns whether something was written */
   async #saveOne(key: string, entry: Entry): Promise<boolean> {
-    const { folder, readOnly } = this.#options;
-    if (readOnly || this.#newer.has(entry.name) || this.#isSaved(key, entry)) return false;
+    if (this.#options.readOnly || this.#folder.isNewer(entry.name)) return false;
+    if (this.#isSaved(key, entry)) return false;
     try {
-      const release = await this.#lock(entry.name);
+      const release = await this.#folder.lock(entry.name, () => this.#over);
       if (release === undefined) {
         this.#saveWithin(SETTLED_SAVE_SECONDS);
         return false;
@@ -217,30 +196,15 @@ export class PlanStore {
         await release().catch(() => undefined);
       }
     } catch (error) {
-      const why = reasonOf(error);
-      this.#tell(
-        folder,
-        `Expected a folder for learned plans that can be written, got ${why} for ${folder}: ` +
-          "what this start learns is lost unless that changes; name another folder, or say that " +
-          "plans are read only.",
-      );
+      this.#folder.cantWrite(error);
       return false;
     }
   }
 
   #isSaved(key: string, { book, saved }: Entry): boolean {
     const plan = book.plan(this.#now());
-    if (plan === undefined || plan === this.#read.get(key)?.plan) return true;
+    if (plan === undefined || plan === this.#folder.plan(key)?.plan) return true;
     return saved === digestOf(plan);
-  }
-
-  async #lock(name: string): Promise<(() => Promise<void>) | undefined> {
-    const { folder, clock } = this.#options;
-    for (let tries = 1; ; tries++) {
-      const release = await this.#files.lock(folder, name);
-      if (release !== undefined || tries >= LOCK_TRIES || this.#over) return release;
-      await new Promise<void>((resolve) => clock.after(LOCK_WAIT_SECONDS, resolve));
-    }
   }
 
   /**
@@ -248,68 +212,23 @@ export class PlanStore {
    * @returns whether the file may be replaced
    */
   async #takeOver(key: string, { book, name }: Entry): Promise<boolean> {
-    const file = join(this.#options.folder, name);
-    const version = await this.#versionOf(file);
-    if (version === undefined || this.#read.version(name) === version.key) return true;
-    try {
-      await this.#readOne(name);
-    } catch (error) {
-      await this.#refuse(name, error);
-      // No plan, and set aside; or gone. What can't be read, or is newer than this package, stays.
-      return (await this.#versionOf(file)) === undefined;
-    }
-    const found = this.#read.get(key);
-    if (found !== undefined && found.name === name) book.rebase(found.plan);
+    const change = await this.#folder.readAgain(name);
+    if (change !== "read") return change === "unchanged";
+    const found = this.#folder.plan(key);
+    if (found?.name === name) book.rebase(found.plan);
     return true;
   }
 
-  async #versionOf(file: string): Promise<FileVersion | undefined> {
-    try {
-      return await this.#files.version(file);
-    } catch (error) {
-      if (codeOf(error) === "ENOENT") return undefined;
-      throw error;
-    }
-  }
-
   async #write(key: string, entry: Entry): Promise<boolean> {
-    const { folder } = this.#options;
     const { book, name } = entry;
     const draft = book.draft(this.#now());
     if (draft === undefined || this.#over) return false;
     const plan = storable(draft.plan);
-    await this.#files.write(folder, name, plan);
-    draft.written();
-    entry.saved = digestOf(draft.plan);
-    const version = await this.#files.version(join(folder, name));
-    this.#read.put(key, { plan, name, bytes: version.bytes }, version.key);
-    this.#told.delete(folder);
+    await this.#folder.write(key, name, plan, () => {
+      draft.written();
+      entry.saved = digestOf(draft.plan);
+    });
     return true;
-  }
-
-  /** Of files that this store wrote, those used the longest ago go when there are too many. */
-  async #evict(): Promise<void> {
-    const { folder } = this.#options;
-    const busy = new Set(
-      [...this.#entries.values()].filter(({ engines }) => engines > 0).map(({ name }) => name),
-    );
-    const names = (await this.#files.names(folder)).filter((name) => OWN_NAME.test(name));
-    const about: { name: string; bytes: number; atUnixMs: number }[] = [];
-    for (const name of names) {
-      const version = await this.#versionOf(join(folder, name));
-      if (version !== undefined) about.push({ name, ...version });
-    }
-    about.sort((a, b) => a.atUnixMs - b.atUnixMs);
-    let files = about.length;
-    let bytes = about.reduce((sum, file) => sum + file.bytes, 0);
-    for (const file of about) {
-      if (files <= this.#limits.files && bytes <= this.#limits.fileBytes) return;
-      if (busy.has(file.name) || this.#newer.has(file.name)) continue;
-      await this.#files.remove(join(folder, file.name));
-      this.#read.forget(file.name);
-      files--;
-      bytes -= file.bytes;
-    }
   }
 
   #saveSoon({ engines }: Entry): void {
@@ -331,82 +250,6 @@ export class PlanStore {
     });
   }
 
-  // ---------------------------------------------------------------- reading
-
-  async #readFolder(): Promise<void> {
-    const { folder } = this.#options;
-    for (const name of await this.#files.names(folder)) {
-      if (this.#closed) return;
-      await this.#readOne(name).catch((error: unknown) => this.#refuse(name, error));
-    }
-  }
-
-  async #readOne(name: string): Promise<void> {
-    const file = join(this.#options.folder, name);
-    const version = await this.#files.version(file);
-    if (this.#read.version(name) === version.key) return;
-    // It counts as looked at even if it turns out to be no plan.
-    this.#read.seen(name, version.key);
-    this.#newer.delete(name);
-    const plan = await this.#files.read(file);
-    const key = fingerprintKey(plan.fingerprint);
-    if (OWN_NAME.test(name) && name !== `${key}.json`) {
-      throw new PlanFault(`the plan of fingerprint ${name.slice(0, 24)}`, `that of ${key}`);
-    }
-    const known = this.#read.get(key);
-    // Of two files for one fingerprint the newer counts, whatever its name.
-    if (known === undefined || known.name === name || known.plan.updatedAt <= plan.updatedAt) {
-      this.#read.put(key, { plan, name, bytes: version.bytes }, version.key);
-    }
-  }
-
-  /** A file that is no plan of ours never counts; where we may, it makes room for one that is. */
-  async #refuse(name: string, error: unknown): Promise<void> {
-    const { folder, readOnly } = this.#options;
-    const file = join(folder, name);
-    this.#read.drop(name);
-    if (!(error instanceof PlanFault)) {
-      // Looked at again, in case it was the disk's fault.
-      this.#read.forget(name);
-      // Gone since the folder was listed: nothing to say.
-      if (codeOf(error) !== "ENOENT") this.#cantRead(file, error);
-      return;
-    }
-    const what = `Plan ${file}: ${error.message}`;
-    if (error.newer) {
-      this.#newer.add(name);
-      this.#tell(file, `${what}, of a newer version of this package; it is left as it is.`);
-      return;
-    }
-    // Other names are the user's own files: only what we would write over is ours to move.
-    if (readOnly || !OWN_NAME.test(name)) {
-      this.#tell(file, `${what}; it is ignored.`);
-      return;
-    }
-    const aside = await this.#files.setAside(folder, name).catch(() => undefined);
-    this.#read.forget(name);
-    this.#tell(
-      file,
-      `${what}; it is ${aside === undefined ? "ignored" : `set aside as ${aside}`}.`,
-    );
-  }
-
-  #cantRead(file: string, error: unknown): void {
-    const why = reasonOf(error);
-    this.#tell(
-      file,
-      `Expected learned plans that can be read, got ${why} for ${file}: engines start as if ` +
-        "nothing had been learned.",
-    );
-  }
-
-  /** Once for each file, until it works again: a full disk is no reason to fill a log as well. */
-  #tell(about: string, sentence: string): void {
-    if (this.#told.has(about) || this.#told.size >= PROBLEMS_MAX) return;
-    this.#told.add(about);
-    this.#options.onProblem(sentence);
-  }
-
   #now(): string {
     return new Date().toISOString();
   }
@@ -417,8 +260,4 @@ function digestOf(plan: Plan): string {
   return createHash("sha256")
     .update(JSON.stringify({ ...plan, updatedAt: "" }))
     .digest("base64");
-}
-
-function reasonOf(error: unknown): string {
-  return codeOf(error) ?? messageOf(error);
 }
