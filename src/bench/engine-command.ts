@@ -1,8 +1,10 @@
 /** The engine's command of one run: started in a process group of its own, logged, and ended. */
 
 import { type ChildProcess, spawn } from "node:child_process";
+import { randomInt } from "node:crypto";
+import { once } from "node:events";
 import { createWriteStream } from "node:fs";
-import { createServer } from "node:net";
+import { type AddressInfo, createServer } from "node:net";
 import { LazygraphError } from "../base/errors.ts";
 import { statusOf } from "../base/http-status.ts";
 import { sleep } from "./driver.ts";
@@ -137,15 +139,21 @@ async function isReady(url: URL): Promise<boolean> {
   return false;
 }
 
-/** Free at this moment; nobody holds it until the command binds it. */
-export async function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer();
-    server.on("error", reject);
-    server.listen(0, "127.0.0.1", () => {
-      const address = server.address();
-      const port = typeof address === "object" && address !== null ? address.port : 0;
-      server.close(() => resolve(port));
-    });
-  });
+/** Below those that systems give to whoever asks for any, or connects. */
+const [PORT_MIN, PORT_MAX] = [11_000, 32_767];
+let lastPort = randomInt(PORT_MIN, 32_000);
+
+/** Free at this moment; nobody holds it until the command binds it, but nobody gets it by chance. */
+export async function freePort(triesLeft = 20): Promise<number> {
+  lastPort = lastPort < PORT_MAX ? lastPort + 1 : PORT_MIN;
+  const server = createServer().listen(triesLeft > 0 ? lastPort : 0, "127.0.0.1");
+  try {
+    await once(server, "listening");
+  } catch (error) {
+    if (triesLeft > 0) return freePort(triesLeft - 1);
+    throw error;
+  }
+  const { port } = server.address() as AddressInfo;
+  await once(server.close(), "close");
+  return port;
 }

@@ -10,7 +10,7 @@ import { runBench } from "../../src/cli/bench.ts";
 import { finish, lazygraph } from "../cli/helpers/command.ts";
 import { temporaryFolder } from "../cli/helpers/folder.ts";
 import { quickProfile } from "./helpers/profile.ts";
-import { DONE, nowhere, STREAM, serve, token, usage } from "./helpers/server.ts";
+import { DONE, NOWHERE, STREAM, serve, token, usage } from "./helpers/server.ts";
 
 const outFolder = async (): Promise<string> => join(await temporaryFolder(), "out");
 const SLOW = { timeout: 120_000 };
@@ -218,7 +218,7 @@ describe("a live endpoint", () => {
   });
 
   test("that isn't there: one sentence, and no run is made", SLOW, async () => {
-    await expect(live(await nowhere())).rejects.toMatchObject({
+    await expect(live(NOWHERE)).rejects.toMatchObject({
       code: "ERR_LAZYGRAPH_BENCH",
       message: expect.stringMatching(/^Expected a server at .+, got .*ECONNREFUSED.*: start it/),
     });

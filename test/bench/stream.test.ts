@@ -3,7 +3,7 @@ import { type AddressInfo, createServer, type Socket } from "node:net";
 import { expect, onTestFinished, test } from "vitest";
 import { type StreamRequest, streamRequest } from "../../src/bench/stream.ts";
 import { ServerAddress } from "../../src/measure/server-address.ts";
-import { DONE, nowhere, STREAM, serve, token, usage } from "./helpers/server.ts";
+import { DONE, NOWHERE, STREAM, serve, token, usage } from "./helpers/server.ts";
 
 const ask = (url: URL, more: Partial<StreamRequest> = {}) =>
   streamRequest({
@@ -67,7 +67,7 @@ test("a chat's first event with the role alone is no token", async () => {
 });
 
 test("nobody there", async () => {
-  const outcome = await ask(await nowhere());
+  const outcome = await ask(NOWHERE);
   expect(outcome.failure).toEqual({ kind: "unreachable", detail: "ECONNREFUSED" });
 });
 

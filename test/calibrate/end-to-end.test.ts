@@ -1,10 +1,9 @@
 import { readFile, writeFile } from "node:fs/promises";
 import { createServer } from "node:http";
-import type { AddressInfo } from "node:net";
-import { createServer as createSocket } from "node:net";
 import { join } from "node:path";
 import { describe, expect, onTestFinished, test, vi } from "vitest";
 import type { Graph } from "../../src/base/graph.ts";
+import { freePort } from "../../src/bench/engine-command.ts";
 import { type CalibrationOptions, calibrate } from "../../src/calibrate/calibrate.ts";
 import { CalibrationControl } from "../../src/calibrate/control.ts";
 import {
@@ -259,15 +258,6 @@ describe("a calibration", () => {
     await expect(calibration).rejects.toThrow("gone");
   });
 });
-
-/** A port that was just free. */
-async function freePort(): Promise<number> {
-  const server = createSocket();
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const { port } = server.address() as AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
 
 async function calibrating(...command: string[]): Promise<string[]> {
   const output = join(await temporaryFolder(), "mine.json");

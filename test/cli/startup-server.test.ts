@@ -90,3 +90,10 @@ test("a port where somebody listens is refused; one that gets free is waited for
   other.close();
   await free;
 });
+
+test("a free port is none that somebody else gets by chance, or has", async () => {
+  const port = await freePort();
+  expect(port).toBeLessThan(32_768);
+  await listening(createServer(), port + 1).catch(() => "taken before");
+  expect(await freePort()).toBeGreaterThan(port + 1);
+});

@@ -7,6 +7,7 @@ import { createServer } from "node:net";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
 import { expect, onTestFinished, test } from "vitest";
+import { freePort } from "../../src/bench/engine-command.ts";
 import { temporaryFolder } from "../cli/helpers/folder.ts";
 import { listening } from "../helpers/listening.ts";
 import { failedStart, linkPacked, packInto, ROOT } from "../package/packed.ts";
@@ -29,16 +30,6 @@ function blocksOf(page: string): Block[] {
     code,
     file,
   }));
-}
-
-/** One that nobody has now. The page has fixed ports; a test can't. */
-async function freePort(): Promise<string> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address() as { port: number };
-  server.close();
-  await once(server, "close");
-  return String(port);
 }
 
 test("the guide ends with a gateway and a lazily capturing engine", async () => {
@@ -68,8 +59,9 @@ test("the guide ends with a gateway and a lazily capturing engine", async () => 
       npm_config_prefer_offline: "true",
       LAZYGRAPH: join(tarballs, await packInto(tarballs)),
       LAZYGRAPH_ENDPOINT: `ipc://${join(folder, "lazygraph.sock")}`,
-      ENGINE_PORT: await freePort(),
-      GATEWAY_PORT: await freePort(),
+      // The page has fixed ports; a test can't.
+      ENGINE_PORT: String(await freePort()),
+      GATEWAY_PORT: String(await freePort()),
     },
   });
   onTestFinished(() => {
@@ -118,7 +110,7 @@ function gatewayEnvironment(folder: string, port: string): NodeJS.ProcessEnv {
 
 test("the guide's gateway refuses as OpenAI does what it has held too long", async () => {
   const folder = await guideFolder({ "60_000": "50" });
-  const port = await freePort();
+  const port = String(await freePort());
   const gateway = spawn(process.execPath, ["gateway.mjs"], {
     cwd: folder,
     env: gatewayEnvironment(folder, port),
@@ -145,8 +137,8 @@ test("the guide's gateway refuses as OpenAI does what it has held too long", asy
 
 test("the guide's gateway isn't ready once its engine is dead", async () => {
   const folder = await guideFolder({});
-  const port = await freePort();
-  const env = { ...gatewayEnvironment(folder, port), ENGINE_PORT: await freePort() };
+  const port = String(await freePort());
+  const env = { ...gatewayEnvironment(folder, port), ENGINE_PORT: String(await freePort()) };
   const start = (file: string) => {
     // In a group of its own: an engine of ours is a process and its child.
     const { pid = 0 } = spawn(process.execPath, [file], {

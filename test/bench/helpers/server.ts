@@ -1,4 +1,3 @@
-import { once } from "node:events";
 import { createServer, type RequestListener } from "node:http";
 import { listening } from "../../helpers/listening.ts";
 
@@ -7,13 +6,8 @@ export async function serve(listener: RequestListener): Promise<URL> {
   return new URL(await listening(createServer(listener)));
 }
 
-/** A port that was free a moment ago, and has no server. */
-export async function nowhere(): Promise<URL> {
-  const server = createServer();
-  const url = new URL(await listening(server));
-  await once(server.close(), "close");
-  return url;
-}
+/** A port that no server has. */
+export const NOWHERE = new URL("http://127.0.0.1:1");
 
 export const token = (text: string): string =>
   `data: ${JSON.stringify({ choices: [{ index: 0, text }] })}\n\n`;
