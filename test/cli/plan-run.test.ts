@@ -6,7 +6,7 @@ import { SIMULATED_ENGINE } from "../helpers/built.ts";
 import { lazygraph, type Running } from "./helpers/command.ts";
 import { temporaryFolder } from "./helpers/folder.ts";
 
-const COMMAND = [process.execPath, SIMULATED_ENGINE, "--speed", "20"];
+const COMMAND = [process.execPath, SIMULATED_ENGINE, "--speed=20", "--handshake-ms=60000"];
 
 /** An engine that fills what it may and is then asked to end. */
 async function settledRun(...options: string[]): Promise<{ running: Running; stderr: string }> {

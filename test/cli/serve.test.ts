@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { curveKeyPair } from "zeromq";
-import { startSimulatedEngine } from "../../src/testing.ts";
+import { type SimulatedEngine, startSimulatedEngine } from "../../src/testing.ts";
 import { listening } from "../helpers/listening.ts";
 import { finish, lazygraph, type Running } from "./helpers/command.ts";
 import { temporaryFolder } from "./helpers/folder.ts";
@@ -24,6 +24,13 @@ async function serve(...options: string[]): Promise<Running & Addresses> {
   const running = lazygraph(["serve", ...ANYWHERE, "--json", ...options]);
   const line = await running.line("stdout", /^\{/);
   return { ...running, ...(JSON.parse(line) as Addresses) };
+}
+
+/** A simulated engine that waits for this controller's answer, however late that is. */
+async function engineAt(endpoint: string, engine: string): Promise<SimulatedEngine> {
+  const its = await startSimulatedEngine({ endpoint, engine, speed: 100, handshakeMs: 60_000 });
+  onTestFinished(() => its.close().then(() => undefined));
+  return its;
 }
 
 test("serves until told to stop", async () => {
@@ -119,11 +126,8 @@ test("under nohup it outlives its terminal", async () => {
 
 test("two engines of one name are told, --quiet or not, and marked", async () => {
   const { endpoint, http, ...running } = await serve("--quiet");
-  const options = { endpoint, engine: "host/model", speed: 20 };
-  await using first = await startSimulatedEngine(options);
-  await first.waitFor("ready");
-  await using second = await startSimulatedEngine(options);
-  await second.waitFor("ready");
+  await (await engineAt(endpoint, "host/model")).waitFor("ready");
+  await (await engineAt(endpoint, "host/model")).waitFor("ready");
   await running.line("stderr", / warn {2}host\/model: .*LAZYGRAPH_ENGINE.*ENGINE_REPLACED\]$/);
   const { stdout } = await finish(["status", "--url", http]);
   expect(stdout).toContain("took its name from another engine");
@@ -201,9 +205,9 @@ describe("lazygraph status", () => {
 
   test("an engine joins, is changed and frozen over HTTP, and shown", async () => {
     const { endpoint, http } = await serve("--mode", "lazy");
-    await using engine = await startSimulatedEngine({ endpoint, engine: "host/model", speed: 20 });
-    await engine.waitFor("ready");
+    await engineAt(endpoint, "host/model");
     const url = `${http}/v1/engines/host%2Fmodel`;
+    await expect.poll(async () => (await fetch(url)).text()).toContain('"phase":"serving"');
     const frozen = await fetch(`${url}/freeze`, { method: "POST" });
     expect(await frozen.json()).toMatchObject({ engine: "host/model", mode: "lazy", frozen: true });
     const changed = await fetch(`${url}/mode`, { method: "PUT", body: '{"mode":"idle"}' });
@@ -295,13 +299,7 @@ describe("its log", () => {
 
   test("has a line for every change made over HTTP, even when quiet", async () => {
     const running = await serve("--log-format", "json", "--quiet", "--mode", "lazy");
-    const engine = await startSimulatedEngine({
-      endpoint: running.endpoint,
-      engine: "e",
-      speed: 100,
-    });
-    onTestFinished(() => engine.close().then(() => undefined));
-    await engine.waitFor("ready");
+    await (await engineAt(running.endpoint, "e")).waitFor("ready");
     expect((await change(running.http, "e/mode", "PUT", { mode: "idle" })).status).toBe(200);
     expect((await change(running.http, "e/mode", "PUT", { mode: "fast" })).status).toBe(400);
     expect((await change(running.http, "e/freeze", "POST", { reason: "night" })).status).toBe(200);
@@ -331,15 +329,7 @@ describe("SIGHUP", () => {
     // A byte order mark, as editors on Windows leave it.
     await writeFile(file, '\uFEFF{"mode": "lazy"}');
     const running = await serve("--config", file);
-    const start = async (name: string) => {
-      const engine = await startSimulatedEngine({
-        endpoint: running.endpoint,
-        engine: name,
-        speed: 100,
-      });
-      onTestFinished(() => engine.close().then(() => undefined));
-      await engine.waitFor("ready");
-    };
+    const start = async (name: string) => (await engineAt(running.endpoint, name)).waitFor("ready");
     const modes = async () => {
       const { engines } = (await (await fetch(`${running.http}/v1/engines`)).json()) as {
         engines: { engine: string; mode: string }[];
@@ -389,12 +379,7 @@ test("status --watch prints what changes, and outlasts the controller", async ()
   const running = await serve();
   const watching = lazygraph(["status", "--url", running.http, "--watch"]);
   await watching.line("stdout", /^No engine has joined yet\.$/);
-  const engine = await startSimulatedEngine({
-    endpoint: running.endpoint,
-    engine: "e",
-    speed: 100,
-  });
-  onTestFinished(() => engine.close().then(() => undefined));
+  await engineAt(running.endpoint, "e");
   await watching.line("stdout", /e \(simulated/);
   running.process.kill("SIGTERM");
   await watching.line("stdout", /ERR_LAZYGRAPH_CONTROLLER_UNREACHABLE/);
@@ -425,8 +410,7 @@ test("an IPv6 address is one like any other", async () => {
   const running = lazygraph(args);
   const { endpoint, http } = JSON.parse(await running.line("stdout", /^\{/)) as Addresses;
   expect(endpoint).toMatch(/^tcp:\/\/\[::1\]:[1-9]\d*$/);
-  const engine = await startSimulatedEngine({ endpoint, engine: "six", speed: 100 });
-  onTestFinished(() => engine.close().then(() => undefined));
+  await engineAt(endpoint, "six");
   await expect
     .poll(async () => JSON.stringify(await (await fetch(`${http}/v1/engines`)).json()))
     .toContain('"six"');

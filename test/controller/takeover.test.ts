@@ -13,7 +13,8 @@ const YEAR_MS = 31_536_000_000;
 test("a controller whose clock is an hour back has the engines of the one before", async () => {
   const first = await startController({ heartbeatMs: 20 });
   const { endpoint, incarnation } = first;
-  const engine = await startSimulatedEngine({ endpoint, engine: "e", speed: 100 });
+  const handshakeMs = 60_000;
+  const engine = await startSimulatedEngine({ endpoint, engine: "e", speed: 100, handshakeMs });
   try {
     // It serves, so it was welcomed: else it knows of no controller before.
     await first.waitForEngine({ engine: "e", phase: "serving" });
