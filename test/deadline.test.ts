@@ -29,7 +29,7 @@ describe("a wait with a limit", () => {
     expect(seen?.aborted).toBe(false);
   });
 
-  test("ends when its time is over, garbage collected or not", { timeout: 20_000 }, async () => {
+  test("ends when its time is over, garbage collected or not", async () => {
     setFlagsFromString("--expose-gc");
     const collect = runInNewContext("gc") as () => void;
     const waiting = within(300, new AbortController().signal, never);

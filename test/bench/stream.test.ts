@@ -13,7 +13,7 @@ const ask = (url: URL, more: Partial<StreamRequest> = {}) =>
     prompt: "a b c",
     maxTokens: 3,
     ignoreEos: true,
-    timeoutMs: 20_000,
+    timeoutMs: 100_000,
     ...more,
   });
 

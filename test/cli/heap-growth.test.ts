@@ -29,7 +29,7 @@ function fullCollections(flags: readonly string[]): number {
     "--trace-gc",
   ];
   const args = [...steady, "--input-type=module", "--eval", script];
-  const said = execFileSync(process.execPath, args, { encoding: "utf8", timeout: 60_000 });
+  const said = execFileSync(process.execPath, args, { encoding: "utf8" });
   return said.split("\n").filter((line) => line.includes("Mark-Compact")).length;
 }
 

@@ -17,9 +17,7 @@ async function settledRun(...options: string[]): Promise<{ running: Running; std
   return { running, stderr };
 }
 
-test("`run` keeps what its engine learned, within the rules, and the next one finds it", {
-  timeout: 90_000,
-}, async () => {
+test("`run` keeps what its engine learned, within the rules, and the next one finds it", async () => {
   const folder = join(await temporaryFolder(), "plans");
   const options = [
     "--policy=costed",
@@ -39,9 +37,7 @@ test("`run` keeps what its engine learned, within the rules, and the next one fi
   expect(await readPlan(join(folder, name))).toMatchObject({ starts: 2 });
 });
 
-test("a folder that can't be used is one line, and `run` goes on", {
-  timeout: 60_000,
-}, async () => {
+test("a folder that can't be used is one line, and `run` goes on", async () => {
   const file = join(await temporaryFolder(), "occupied");
   await writeFile(file, "");
   const { stderr } = await settledRun("--mode=eager", `--plan-dir=${file}`);

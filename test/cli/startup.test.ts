@@ -199,7 +199,7 @@ test("told to stop twice, it leaves no server that doesn't want to end", async (
   const words = ["startup", "--out", folder, "--", process.execPath, "-e", stubborn];
   const run = lazygraph([...words, "--", "--port", String(await freePort())]);
   const log = (): Promise<string> => readFile(join(folder, "base-1.log"), "utf8").catch(() => "");
-  await expect.poll(log, { timeout: 20_000 }).toMatch(/pid \d+/);
+  await expect.poll(log).toMatch(/pid \d+/);
   const pid = Number(/pid (\d+)/.exec(await log())?.[1]);
   // Meanwhile the folder is its own: what two measure would be one's alone.
   const other = await finish(["startup", "--out", folder, "--", process.execPath, "-e", "0"]);
@@ -207,10 +207,10 @@ test("told to stop twice, it leaves no server that doesn't want to end", async (
   expect(other.stderr).toContain(`got process ${run.process.pid} on `);
   run.process.kill("SIGINT");
   await run.line("stderr", /SIGINT: the start under way is ended; once more ends at once/);
-  await expect.poll(log, { timeout: 20_000 }).toMatch(/stays/);
+  await expect.poll(log).toMatch(/stays/);
   run.process.kill("SIGINT");
   expect(await run.finished).toMatchObject({ code: 130, signal: null });
-  await expect.poll(() => isThere(pid), { timeout: 20_000 }).toBe(false);
+  await expect.poll(() => isThere(pid)).toBe(false);
 });
 
 function isThere(pid: number): boolean {

@@ -26,13 +26,13 @@ test("keys of two folders, over IPv6: refused on both sides, told, joined, no re
     /Expected engines whose public keys are allowed.*ERR_LAZYGRAPH_KEYS/,
   );
   await expect
-    .poll(() => its.log, { timeout: 30_000 })
+    .poll(() => its.log)
     .toMatch(/to know this engine's public key, but it refused it.* \[ERR_LAZYGRAPH_KEYS\]/);
   const allow = ["keys", "allow", controller, join(engine, "public.key")];
   await finish([...allow, "--engine", "another"]);
   await running.line("stderr", /a name that is given to it \(another\), got python.*_ENGINE_NAME/);
   await expect
-    .poll(() => its.log, { timeout: 30_000 })
+    .poll(() => its.log)
     .toMatch(
       /puts this engine off: Expected an engine with the key .* \[ERR_LAZYGRAPH_ENGINE_NAME\]/,
     );

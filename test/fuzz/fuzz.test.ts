@@ -25,7 +25,7 @@ describe.for(SIDES)("frames %s", (side) => {
   });
 });
 
-test("the plugin's decoder takes the same frames as well", { timeout: 60_000 }, async () => {
+test("the plugin's decoder takes the same frames as well", async () => {
   const { faults, frames, messages, refused } = await toPython(FRAMES, 1);
   expect(faults).toEqual([]);
   expect(frames).toBe(FRAMES);

@@ -46,7 +46,7 @@ export async function startGateway(
   const servers = new Map(
     Object.entries(engines).map(([name, url]) => [name, new ServerAddress(new URL(url))]),
   );
-  const limits = { holdMax: 512, holdBytes: 64 << 20, holdSeconds: 20, firstByteSeconds: 20 };
+  const limits = { holdMax: 512, holdBytes: 64 << 20, holdSeconds: 100, firstByteSeconds: 100 };
   const gateway = new Gateway({ ...limits, registry, controller, ...options, engines: servers });
   let closing: Promise<void> | undefined;
   const close = gateway.close.bind(gateway);
@@ -89,7 +89,7 @@ export async function connection(url: string): Promise<Socket> {
 }
 
 export function openai(url: string): OpenAI {
-  return new OpenAI({ baseURL: `${url}/v1`, apiKey: "none", maxRetries: 0, timeout: 60_000 });
+  return new OpenAI({ baseURL: `${url}/v1`, apiKey: "none", maxRetries: 0, timeout: 110_000 });
 }
 
 export interface Ready {

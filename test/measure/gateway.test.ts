@@ -21,7 +21,7 @@ beforeAll(async () => {
   });
   const engines = new Map([["a", new ServerAddress(await listen(engine))]]);
   const controller = await startController({ plan: false });
-  const limits = { holdMax: 512, holdBytes: 64 << 20, holdSeconds: 20, firstByteSeconds: 20 };
+  const limits = { holdMax: 512, holdBytes: 64 << 20, holdSeconds: 100, firstByteSeconds: 100 };
   const gateway = new Gateway({ ...limits, engines, controller, registry });
   url = await listen(gateway.server);
   return async () => {

@@ -157,5 +157,5 @@ describe("a proxy of the environment", () => {
 
 function ask(server: ServerAddress) {
   const fields = { endpoint: "completions", model: "m", prompt: "p", maxTokens: 1 } as const;
-  return streamRequest({ server, ...fields, ignoreEos: true, timeoutMs: 20_000 });
+  return streamRequest({ server, ...fields, ignoreEos: true, timeoutMs: 100_000 });
 }

@@ -67,9 +67,7 @@ const done = ({ graphs, capturing }: EngineSnapshot): boolean =>
   capturing === undefined && graphs.length > 0 && graphs.every((g) => g.status !== "planned");
 
 describe("a simulated engine on a full GPU", () => {
-  test("keeps what fits, gives up tiers for a stranger, and has them back when it goes", {
-    timeout: 120_000,
-  }, async () => {
+  test("keeps what fits, gives up tiers for a stranger, and has them back when it goes", async () => {
     using refused = new EventLog("lazygraph:memory:refused", "tight");
     using dropped = new EventLog("lazygraph:memory:dropped", "tight");
     using room = new EventLog("lazygraph:memory:room", "tight");
@@ -101,7 +99,7 @@ describe("a simulated engine on a full GPU", () => {
     expect(engine.events.filter(({ type }) => type === "outOfMemory")).toEqual([]);
   });
 
-  test("serves the load that stock dies of in the same memory", { timeout: 120_000 }, async () => {
+  test("serves the load that stock dies of in the same memory", async () => {
     const { captures, memory } = loadProfile();
     const graphs = captures.costs.reduce((sum, { bytes }) => sum + bytes, 0);
     // Too little for all graphs and a full step, enough for a full step.
@@ -123,9 +121,7 @@ describe("a simulated engine on a full GPU", () => {
     expect(controller.engines()[0]).toMatchObject({ connected: true, phase: "serving" });
   });
 
-  test("with plenty of memory everything is captured in one pool", {
-    timeout: 60_000,
-  }, async () => {
+  test("with plenty of memory everything is captured in one pool", async () => {
     using refused = new EventLog("lazygraph:memory:refused", "plenty");
     using memory = new EventLog("lazygraph:engine:memory", "plenty");
     const controller = await controllerOf();
@@ -136,9 +132,7 @@ describe("a simulated engine on a full GPU", () => {
     expect(refused.all).toEqual([]);
   });
 
-  test("eager: what fits is captured before ready, and the engine serves", {
-    timeout: 60_000,
-  }, async () => {
+  test("eager: what fits is captured before ready, and the engine serves", async () => {
     const controller = await controllerOf({ mode: "eager" });
     const engine = await engineOf(controller, { engine: "eager", freeBytes: TIGHT });
     const ready = await picture(controller, "eager", (snapshot) => snapshot.phase === "serving");
@@ -147,9 +141,7 @@ describe("a simulated engine on a full GPU", () => {
     expect(engine.events.filter(({ type }) => type === "outOfMemory")).toEqual([]);
   });
 
-  test("what is reserved is told, with the tokens of KV cache that it costs", {
-    timeout: 60_000,
-  }, async () => {
+  test("what is reserved is told, with the tokens of KV cache that it costs", async () => {
     const controller = await controllerOf({ memory: { reserve: "plan" } });
     await engineOf(controller, { engine: "reserved", freeBytes: CLAIM + 200 * MIB });
     const settled = await picture(controller, "reserved", (snapshot) => snapshot.settled);
@@ -158,9 +150,7 @@ describe("a simulated engine on a full GPU", () => {
     expect(settled.reserve?.kvTokens).toBeGreaterThan(0);
   });
 
-  test("who knows how much graphs take has that reserved, and not the forecast", {
-    timeout: 60_000,
-  }, async () => {
+  test("who knows how much graphs take has that reserved, and not the forecast", async () => {
     const reserveBytes = 300 * MIB;
     const controller = await controllerOf({ memory: { reserve: "plan", reserveBytes } });
     await engineOf(controller, { engine: "known", freeBytes: CLAIM + 200 * MIB });
@@ -168,9 +158,7 @@ describe("a simulated engine on a full GPU", () => {
     expect(serving.reserve).toMatchObject({ mode: "plan", bytes: reserveBytes });
   });
 
-  test("what is reserved goes to graphs where serving itself has less than it claims", {
-    timeout: 60_000,
-  }, async () => {
+  test("what is reserved goes to graphs where serving itself has less than it claims", async () => {
     const controller = await controllerOf({ memory: { reserve: "plan" } });
     const freeBytes = CLAIM - 100 * MIB;
     await engineOf(controller, { engine: "scarce", freeBytes });
@@ -186,7 +174,7 @@ describe("a simulated engine on a full GPU", () => {
 });
 
 describe("two engines on one GPU", () => {
-  test("each leaves what the other's serving needs", { timeout: 60_000 }, async () => {
+  test("each leaves what the other's serving needs", async () => {
     const controller = await controllerOf();
     // Room enough for one of them with all its graphs.
     const shared = { freeBytes: CLAIM + 2600 * MIB, gpuUuid: "GPU-shared", sizes: [1, 2, 4] };
@@ -214,9 +202,7 @@ describe("with this host's driver", () => {
     return free;
   }
 
-  test("its figure stops captures that the engine's would allow, and its watch resumes them", {
-    timeout: 60_000,
-  }, async () => {
+  test("its figure stops captures that the engine's would allow, and its watch resumes them", async () => {
     using refused = new EventLog("lazygraph:memory:refused", "engine-0");
     const free = driver(100 * MIB);
     const controller = await controllerOf({ mode: "lazy", policy: "simple" });
@@ -232,7 +218,7 @@ describe("with this host's driver", () => {
     expect(capture.needBytes).toBeGreaterThan(0);
   });
 
-  test("turned off, it is not asked", { timeout: 60_000 }, async () => {
+  test("turned off, it is not asked", async () => {
     driver(100 * MIB);
     const controller = await controllerOf({
       mode: "lazy",

@@ -26,7 +26,7 @@ async function child(program: string, script: readonly string[] = storm()): Prom
     MEMORY: pathToFileURL(join(ROOT, "src/gpu/memory.ts")).href,
   };
   const tsx = pathToFileURL(join(ROOT, "node_modules/tsx/dist/esm/index.mjs")).href;
-  const running = spawn(process.execPath, ["--import", tsx, file], { env, timeout: 60_000 });
+  const running = spawn(process.execPath, ["--import", tsx, file], { env, timeout: 110_000 });
   let stdout = "";
   let stderr = "";
   running.stdout.setEncoding("utf8").on("data", (text: string) => {

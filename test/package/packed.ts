@@ -48,7 +48,7 @@ export async function failedStart(
   cwd: string,
   env: NodeJS.ProcessEnv,
 ): Promise<{ code: unknown; stderr: string }> {
-  const timeout = 60_000;
+  const timeout = 110_000;
   return execute(process.execPath, [...args], { cwd, env, timeout, killSignal: "SIGKILL" }).then(
     ({ stderr }) => ({ code: 0, stderr }),
     ({ code, stderr }: { code: unknown; stderr: string }) => ({ code, stderr }),

@@ -38,9 +38,7 @@ test("the API page shows the simulated engine that runs here", async () => {
   expect(page).toContain(`\`\`\`js\n${code.join("\n")}\`\`\``);
 });
 
-test("the README's controller, in an empty folder, sees an engine join", {
-  timeout: 120_000,
-}, async () => {
+test("the README's controller, in an empty folder, sees an engine join", async () => {
   await copyFile(CONTROLLER, join(folder, "controller.mjs"));
   await copyFile(SIMULATED_ENGINE, join(folder, "engine.mjs"));
   const env = { ...process.env, LAZYGRAPH_ENDPOINT: "tcp://127.0.0.1:0" };
@@ -67,9 +65,7 @@ test("the README's controller, in an empty folder, sees an engine join", {
   expect(await closed).toEqual([0, null]);
 });
 
-test("the README's controller ends with 0 when it is stopped while it waits", {
-  timeout: 120_000,
-}, async () => {
+test("the README's controller ends with 0 when it is stopped while it waits", async () => {
   await copyFile(CONTROLLER, join(folder, "waiting.mjs"));
   const env = { ...process.env, LAZYGRAPH_ENDPOINT: "tcp://127.0.0.1:0" };
   const controller = spawn(process.execPath, ["waiting.mjs"], {
@@ -87,7 +83,7 @@ test("the README's controller ends with 0 when it is stopped while it waits", {
   expect(await said).toBe("");
 });
 
-test("the README's controller says in one line why it ends", { timeout: 120_000 }, async () => {
+test("the README's controller says in one line why it ends", async () => {
   const code = await readFile(CONTROLLER, "utf8");
   const hasty = code.replace("600_000", "50");
   expect(hasty).not.toBe(code);
@@ -103,7 +99,7 @@ test("the README's controller says in one line why it ends", { timeout: 120_000 
   expect(busy.code).toBe(1);
 });
 
-test("the package has what its help and pages name", { timeout: 60_000 }, async () => {
+test("the package has what its help and pages name", async () => {
   const own = join(folder, "node_modules", "lazygraph");
   for (const name of ["docs/guide.md", "docs/errors.md", "examples/gateway/src/main.ts"]) {
     expect(existsSync(join(own, name)), name).toBe(true);
@@ -122,14 +118,14 @@ test("the package has what its help and pages name", { timeout: 60_000 }, async 
   expect(JSON.parse(stdout)).toMatchObject({ trace: expect.anything() });
 });
 
-test("npx lazygraph passes a command on, `--` included", { timeout: 60_000 }, async () => {
+test("npx lazygraph passes a command on, `--` included", async () => {
   const program = "console.log(process.env.LAZYGRAPH_MODE)";
   const args = ["--no-install", "lazygraph", "run", "--mode", "lazy", "--", "node", "-e", program];
   const { stdout } = await execute("npx", args, { cwd: folder });
   expect(stdout).toBe("lazy\n");
 });
 
-test("its types check in a stranger's strict project", { timeout: 60_000 }, async () => {
+test("its types check in a stranger's strict project", async () => {
   await copyFile(CONTROLLER, join(folder, "controller.ts"));
   await writeFile(
     join(folder, "wrong.ts"),

@@ -364,7 +364,7 @@ describe("options", () => {
 });
 
 describe("a simulated engine's second start", () => {
-  test("captures first what serves the steps of the first one", { timeout: 60_000 }, async () => {
+  test("captures first what serves the steps of the first one", async () => {
     const folder = await temporaryFolder();
     const planFolder = join(folder, "plans");
     const trace = join(folder, "trace.csv");

@@ -118,7 +118,7 @@ test("one whose controller was closed under it steps down, and the next takes ov
   await expect.poll(() => first.controller).toBeUndefined();
   // Either may: the places decide only while nobody has led.
   const leads = () => [first, second].some(({ controller }) => controller?.listening === true);
-  await expect.poll(leads, { timeout: 5_000 }).toBe(true);
+  await expect.poll(leads).toBe(true);
 });
 
 test("a connection that its HTTP side can't take is told, and no end", async () => {
@@ -161,7 +161,7 @@ test("the signal of its controller closes it, and the next takes over", async ()
   await expect.poll(() => second.following).toBeDefined();
   stop.abort();
   await expect(first.waitForEngine()).rejects.toMatchObject({ code: "ERR_LAZYGRAPH_CLOSED" });
-  await expect.poll(() => second.controller, { timeout: 5_000 }).toBeDefined();
+  await expect.poll(() => second.controller).toBeDefined();
   const late = standby(one, other, { controller: { signal: stop.signal } });
   await expect(late.waitForEngine()).rejects.toMatchObject({ code: "ERR_LAZYGRAPH_CLOSED" });
 });

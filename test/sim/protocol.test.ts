@@ -43,7 +43,7 @@ function start(options: Partial<LiveEngineOptions> = {}, change: Change = () => 
     endpoint,
     engine: "tiny",
     speed: 100,
-    handshakeMs: 20_000,
+    handshakeMs: 60_000,
     onEvent: (event) => void events.push(event),
     ...options,
   });
