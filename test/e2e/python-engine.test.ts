@@ -79,7 +79,7 @@ describe("the plugin's own code against the controller, over real sockets", () =
   test("killed in mid-fill and started again: no step, no graph lost, and the fill goes on", async () => {
     const first = serve("tcp://127.0.0.1:0");
     const endpoint = await endpointOf(first);
-    const engine = new PythonEngine(endpoint, ["--capture-ms", "30"]);
+    const engine = new PythonEngine(endpoint, ["--capture-ms", "200"]);
     await engine.first((event) => (event.ranks?.[0]?.length ?? 0) >= 5);
     first.process.kill("SIGKILL");
     await first.finished;
