@@ -264,16 +264,16 @@ test("an answer may take longer the more there is in it", async () => {
   const engines = Array(2000).fill({ engine: "a", phase: "serving", connected: true, graphs: [] });
   const text = JSON.stringify({ engines, more: "x".repeat(3 << 20) });
   const server = createServer(async (_, response) => {
-    if (client.connected) await pause(1000);
+    if (client.connected) await pause(2500);
     for (let at = 0; at < text.length; at += 1 << 20) {
-      if (at > 0 && !client.connected) await pause(400);
+      if (at > 0 && !client.connected) await pause(700);
       response.write(text.slice(at, at + (1 << 20)));
     }
     response.end();
   });
   const problems: unknown[] = [];
   const url = await listening(server);
-  const client = connect(url, { timeoutMs: 700, onProblem: (error) => problems.push(error) });
+  const client = connect(url, { timeoutMs: 2000, onProblem: (error) => problems.push(error) });
   for (let looks = 0; looks < 3; looks++) await once(server, "request");
   expect(problems).toEqual([]);
 });

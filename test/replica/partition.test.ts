@@ -63,7 +63,8 @@ class Watched {
       controller: { mode: "idle", endpoint: `tcp://127.0.0.1:${endpoint}`, plan: false },
       http: { host: "127.0.0.1", port: http },
       place,
-      goneSeconds: 0.5,
+      // Long enough for an answer of this busy process to itself.
+      goneSeconds: 3,
       pollMs: 50,
       onChange: () => this.#wake(),
       // The peer's address may not be free yet; it is tried again.
