@@ -133,7 +133,7 @@ def main() -> None:
         mode=args.mode,
         endpoint=args.endpoint,
         engine=args.engine,
-        handshake_ms=10_000,
+        handshake_ms=60_000,
         curve=load_curve(os.environ),
     )
     graphs = plan(SIZES)

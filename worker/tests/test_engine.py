@@ -153,7 +153,7 @@ def test_the_whole_start_over_a_real_socket(monkeypatch: pytest.MonkeyPatch) -> 
     controller = FakeController(mode="lazy", first=["FULL:2"])
     try:
         settings = Settings(
-            mode="idle", endpoint=controller.endpoint, engine="e0", handshake_ms=10_000
+            mode="idle", endpoint=controller.endpoint, engine="e0", handshake_ms=60_000
         )
         agent = Agent(settings, make_config(), "0.26.0")
         engine = Engine(agent, [FakeRank(i, list(GRAPHS)) for i in range(2)]).start()
@@ -165,7 +165,7 @@ def test_the_whole_start_over_a_real_socket(monkeypatch: pytest.MonkeyPatch) -> 
         assert ready.captured[0].ms == 2.0 and ready.captured[0].bytes == 10
         assert agent.state.mode == "lazy"
         controller.send(Capture(command=1, graph="FULL:4", when_idle=True))
-        _, command = engine.input_queue.get(timeout=10)
+        _, command = engine.input_queue.get(timeout=60)
         agent.execute(engine, command)
         assert controller.wait_for(Result).outcome == "captured"
         agent.detach()

@@ -141,11 +141,22 @@ def waiting(path: Path, *words: str) -> tuple[subprocess.Popen[str], dict[str, A
     return process, facts
 
 
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
 def alive(pid: int) -> bool:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return state_of(pid) != "Z"
     except OSError:
         return False
+
+
+def until_asleep(*pids: int) -> None:
+    """Each in turn: who has something to read is runnable, however late its turn comes."""
+    for pid in pids:
+        while state_of(pid) != "S":
+            select.select([], [], [], 0.005)
 
 
 def parent_of(pid: int) -> int:
@@ -380,10 +391,10 @@ def test_a_signal_that_a_keeper_was_told_and_has_not_read_is_not_lost(launcher: 
     launcher.ask()
     process.send_signal(signal.SIGUSR1)
     assert heard(process) == f"got {signal.SIGUSR1.value}\n"
-    select.select([], [], [], 0.2)  # its answer that it has sent that one
+    until_asleep(keeper, process.pid)  # its answer that it has sent that one
     os.kill(keeper, signal.SIGSTOP)
     process.send_signal(signal.SIGINT)
-    select.select([], [], [], 0.2)
+    until_asleep(process.pid)
     os.kill(keeper, signal.SIGKILL)
     # That one, and the first no second time.
     assert select.select([process.stdout], [], [], SECONDS_MAX)[0]
@@ -610,7 +621,7 @@ def test_an_end_that_is_asked_for_counts_more_than_a_changed_installation(tmp_pa
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(tmp_path / "socket"))
         socket.send_fds(connection, [data[:-1]], [0, 1, 2])
-        time.sleep(0.2)
+        until_asleep(process.pid)
         process.send_signal(signal.SIGSTOP)
         module.write_text("CHANGED = 1\n")
         connection.sendall(b"\n")
@@ -777,7 +788,7 @@ def test_of_two_that_find_a_dead_socket_one_listens(
     threads[0].start()
     assert found.wait(SECONDS_MAX)
     threads[1].start()
-    threads[1].join(0.5)
+    threads[1].join(0.5 if locked else SECONDS_MAX)
     go_on.set()
     for thread in threads:
         thread.join(SECONDS_MAX)

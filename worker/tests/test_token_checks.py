@@ -86,4 +86,4 @@ def test_what_is_killed_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "kill", late)
     kill_below(above.pid)
     assert not running(below)
-    above.communicate(timeout=60)
+    above.communicate(timeout=300)

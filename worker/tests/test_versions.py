@@ -35,7 +35,7 @@ def serve() -> Iterator[Callable[..., tuple[FakeController, Engine]]]:
     def start(versions: tuple[int, int], graphs: list[Graph]) -> tuple[FakeController, Engine]:
         controller = FakeController(first=["FULL:2"], versions=versions)
         settings = Settings(
-            mode="idle", endpoint=controller.endpoint, engine="e0", handshake_ms=10_000
+            mode="idle", endpoint=controller.endpoint, engine="e0", handshake_ms=60_000
         )
         engine = Engine(Agent(settings, make_config(), "0.26.0"), [FakeRank(0, list(graphs))])
         started.append((controller, engine))
