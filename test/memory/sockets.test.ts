@@ -21,6 +21,8 @@ const CLAIM = claimOf(loadProfile().memory.activationPeakBytes);
 /** No shorter than the tests' own limits. */
 const WAIT = { timeout: 120_000, interval: 20 };
 const TIGHT = CLAIM + 400 * MIB;
+/** Loads for two seconds, in which the welcome comes that says what to reserve: not later. */
+const RESERVING = { speed: 4 };
 
 async function controllerOf(options: ControllerOptions = {}): Promise<Controller> {
   const controller = createController({ heartbeatMs: 100, plan: false, ...options });
@@ -143,7 +145,7 @@ describe("a simulated engine on a full GPU", () => {
 
   test("what is reserved is told, with the tokens of KV cache that it costs", async () => {
     const controller = await controllerOf({ memory: { reserve: "plan" } });
-    await engineOf(controller, { engine: "reserved", freeBytes: CLAIM + 200 * MIB });
+    await engineOf(controller, { engine: "reserved", freeBytes: CLAIM + 200 * MIB, ...RESERVING });
     const settled = await picture(controller, "reserved", (snapshot) => snapshot.settled);
     expect(settled.graphsCaptured).toBe(102);
     expect(settled.reserve?.mode).toBe("plan");
@@ -153,7 +155,7 @@ describe("a simulated engine on a full GPU", () => {
   test("who knows how much graphs take has that reserved, and not the forecast", async () => {
     const reserveBytes = 300 * MIB;
     const controller = await controllerOf({ memory: { reserve: "plan", reserveBytes } });
-    await engineOf(controller, { engine: "known", freeBytes: CLAIM + 200 * MIB });
+    await engineOf(controller, { engine: "known", freeBytes: CLAIM + 200 * MIB, ...RESERVING });
     const serving = await picture(controller, "known", ({ phase }) => phase === "serving");
     expect(serving.reserve).toMatchObject({ mode: "plan", bytes: reserveBytes });
   });
@@ -161,7 +163,7 @@ describe("a simulated engine on a full GPU", () => {
   test("what is reserved goes to graphs where serving itself has less than it claims", async () => {
     const controller = await controllerOf({ memory: { reserve: "plan" } });
     const freeBytes = CLAIM - 100 * MIB;
-    await engineOf(controller, { engine: "scarce", freeBytes });
+    await engineOf(controller, { engine: "scarce", freeBytes, ...RESERVING });
     const filled = await picture(controller, "scarce", (snapshot) => {
       return snapshot.phase === "serving" && done(snapshot);
     });
