@@ -154,7 +154,7 @@ class Gate:
 
         def gated(this: Any, *args: Any, **kwargs: Any) -> None:
             self.entered.set()
-            assert self.open.wait(10)
+            assert self.open.wait(60)
             begin(this, *args, **kwargs)
 
         monkeypatch.setattr(graph, "capture_begin", gated)
@@ -168,7 +168,7 @@ def test_a_request_waits_for_one_capture_at_most(
     controller.wait_for(Edge, where=lambda e: e.state == "idle")
     gate = Gate(gpu, monkeypatch)
     controller.send(Capture(command=1, graph="FULL:4", when_idle=when_idle))
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(60)
     at = len(gpu.events)
     # Behind the capture under way: two more commands, then a request, straight into the queue.
     for command, graph in ((2, "FULL:2"), (3, "FULL:1")):
@@ -273,7 +273,7 @@ def test_alone_and_asleep_it_fills_after_the_wake_up(
     awake = threading.Event()
     monkeypatch.setattr(Lockstep, "_why_not_now", noting)
     engine = serving(connect=False)
-    assert asked.wait(10)
+    assert asked.wait(60)
     assert len(engine.runner.lazygraph.state.captured) == 2
     awake.set()
     engine.core.input_queue.put_nowait((EngineCoreRequestType.ABORT, ["nobody"]))
@@ -283,7 +283,7 @@ def test_alone_and_asleep_it_fills_after_the_wake_up(
 def wait_until(condition: Any) -> None:
     import time
 
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline, "it never came to that"
         threading.Event().wait(0.005)

@@ -22,7 +22,7 @@ pytestmark = [
 ]
 
 BOTH = pytest.mark.parametrize("kind", [OFFLOADING, SIMPLE])
-WAIT_SECONDS_MAX = 10
+WAIT_SECONDS_MAX = 60
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -147,10 +148,13 @@ def answers(url: str) -> bool:
         return False
 
 
+# It reads the list of files of every package: seconds.
+packages = cache(importlib.metadata.packages_distributions)
+
+
 def installed(name: str) -> bool:
     """Whether there is such a package: what isn't there is looked for at each start."""
-    packages = importlib.metadata.packages_distributions()
-    return name.partition(".")[0] in packages or name.startswith(("vllm", "lazygraph_vllm"))
+    return name.partition(".")[0] in packages() or name.startswith(("vllm", "lazygraph_vllm"))
 
 
 def test_nothing_is_imported_after_the_fork_but_what_was_withheld(

@@ -94,7 +94,7 @@ def test_before_vllm_is_imported() -> None:
         env={**os.environ, "LAZYGRAPH_MODE": "idle", "PYTHONPATH": path},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=500,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]

@@ -91,7 +91,7 @@ def utility(method: str, *args: Any) -> Any:
     return EngineCoreRequestType.UTILITY, (0, 1, "collective_rpc", [method, None, args])
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, "it didn't come to that"
