@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import checks
@@ -211,6 +212,19 @@ def test_kimi_delta_attention_is_known_by_the_kernels_of_its_prefill(
     assert HYBRID in traits(cached), "states lie elsewhere"
 
 
+@tried
+def test_kimi_linear_has_no_more_of_its_own_once_loaded() -> None:
+    from vllm.models.kimi_k3.nvidia.kda import KimiK3DeltaAttention
+    from vllm.models.kimi_k3.nvidia.model import KimiLinearForCausalLM
+
+    layer, model = (kind.__new__(kind) for kind in (KimiK3DeltaAttention, KimiLinearForCausalLM))
+    compilation = SimpleNamespace(static_forward_context={"layer": layer})
+    config = SimpleNamespace(compilation_config=compilation)
+    for decode, new in ((None, set()), ("Blackwell's", {"models with a state of their own"})):
+        vars(model)["specialized_decode_config"] = decode
+        assert options.chosen(SimpleNamespace(model=model, vllm_config=config)) == new
+
+
 def test_a_model_without_attention_is_no_dense_one(
     configure: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -310,8 +324,6 @@ def test_every_field_we_ask_for_exists(configure: Any) -> None:
 
 def test_the_field_check_finds_a_renamed_field(configure: Any) -> None:
     """Positive control."""
-    from types import SimpleNamespace
-
     config = configure()
     fields = {n: getattr(config, n) for n in vars(config) if n != "ec_transfer_config"}
     fields["use_v2_model_runner"] = True

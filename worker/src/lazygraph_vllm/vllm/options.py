@@ -131,10 +131,12 @@ def chosen(runner: Any) -> set[str]:
     layers = config.compilation_config.static_forward_context.values()
     backends = [each.get_attn_backend() for each in layers if hasattr(each, "get_attn_backend")]
     # Hybrid models have traits of theirs.
-    known = {*BACKENDS, "GDN_ATTN", "MAMBA2_ATTN"}
+    known = {*BACKENDS, "GDN_ATTN", "KIMI_K3_KDA", "MAMBA2_ATTN"}
     known |= _attention(getattr(config, "attention_config", None))
     new = {f"attention by {name}" for name in {each.get_name() for each in backends} - known}
-    if hasattr(runner.model, "get_model_state_cls"):
+    # Kimi-Linear's is that of hybrids, but for a decode that it may have on Blackwell.
+    plain = getattr(runner.model, "specialized_decode_config", NotImplemented) is None
+    if hasattr(runner.model, "get_model_state_cls") and not plain:
         new.add("models with a state of their own")
     return new
 
