@@ -128,8 +128,6 @@ def test_a_table_that_names_the_wrong_graphs_makes_no_step_wrong(mode: str) -> N
 
 
 def wrapper_graphs(mode: str) -> Any:
-    from builders import Wrapper
-
     return rank.describe(Wrapper(make_runner(make_config(mode))))["graphs"]
 
 
@@ -210,6 +208,25 @@ def test_steps_replay_what_was_captured_and_are_counted(gpu: Any) -> None:
         (40, 1, 40, "", 1, 1),
     ]
     assert steps[0].seconds == pytest.approx(0.002)
+
+
+def test_steps_of_other_ranks_are_not_watched() -> None:
+    wrapper = Wrapper(make_runner(make_config()), rank=1)
+    bring_up_rank(wrapper)
+    wrapper.execute_model(step(1))
+    wrapper.sample_tokens(None)
+    assert rank.drain_steps(wrapper) is None
+    assert not hasattr(wrapper.worker.model_runner, "lazygraph_steps")
+
+
+def test_what_a_step_got_is_kept_within_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lazygraph_vllm.rank import dispatch
+
+    monkeypatch.setattr(dispatch, "KEPT_MAX", 4)
+    wrapper, _ = start()
+    runner = wrapper.worker.model_runner
+    check(wrapper)
+    assert 0 < len(runner.lazygraph.dispatch._kept) <= 4
 
 
 def test_warm_up_steps_of_vllm_are_no_demand() -> None:

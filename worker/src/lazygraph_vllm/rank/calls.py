@@ -116,7 +116,8 @@ def prepare(
         adapter, runner, First(first, more, budget_seconds), verify, tiers, guard
     )
     take_over(adapter, runner, graphs)
-    watch_steps(runner, graphs.dispatch)
+    if _counts_steps(wrapper):
+        watch_steps(runner, graphs.dispatch)
 
 
 def _guard(wrapper: Any, margin_bytes: int) -> StartGuard:
@@ -145,7 +146,8 @@ def finish_start(wrapper: Any) -> dict[str, Any]:
         return {"missed": "vLLM captured its graphs without asking us"}
     graphs.finish_start()
     state = graphs.state
-    _runner(wrapper).lazygraph_steps.forget()  # vLLM's own warm-up steps are no demand
+    if _counts_steps(wrapper):
+        _runner(wrapper).lazygraph_steps.forget()  # vLLM's own warm-up steps are no demand
     return {
         "captured": list(state.captured.values()),
         "mismatched": dict(state.mismatched),
@@ -292,9 +294,13 @@ def set_table(wrapper: Any, table: Dispatch | None) -> str | None:
 # ------------------------------------------------------------------ telemetry
 
 
+def _counts_steps(wrapper: Any) -> bool:
+    return bool(getattr(wrapper, "global_rank", 0) == 0)
+
+
 def drain_steps(wrapper: Any) -> tuple[tuple[StepCount, ...], int] | None:
     """Steps since the last call and how many could not be booked; rank 0 only."""
-    if getattr(wrapper, "global_rank", 0) != 0:
+    if not _counts_steps(wrapper):
         return None
     watch: StepWatch = _runner(wrapper).lazygraph_steps
     watch.harvest()

@@ -1,8 +1,9 @@
 """Which captured graph serves a step: what stands in for ``CudaGraphManager.dispatch``.
 
 On each rank, on the thread that runs the model. ``choose`` is in the path of every step: one
-look-up in lists that are made anew when a capture, a purge, a drop or the controller's table
-changes something, between two steps. The rule behind the lists is ``dispatch``'s.
+look-up of what a step like it got before, or in lists that are made anew when a capture, a purge, a
+drop or the controller's table changes something, between two steps. The rule behind the lists is
+``dispatch``'s.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from .state import RankState
 
 # By a step's tokens: id and vLLM's descriptor of the graphs to try.
 LookUp = list[tuple[tuple[str, Any], ...]]
+# Steps whose answer is kept.
+KEPT_MAX = 1024
 
 
 class RankDispatch:
@@ -44,6 +47,7 @@ class RankDispatch:
         self._descs = state.descs
         self._uniform: LookUp = [()]
         self._mixed: LookUp = [()]
+        self._kept: dict[StepCall, tuple[StepCall, str, Any]] = {}
         # vLLM's own candidates, as the first rebuild found them.
         self._stock: dict[Any, list[Any]] | None = None
         # Only then does a step's query length tell steps apart.
@@ -55,18 +59,24 @@ class RankDispatch:
 
     def choose(self, call: StepCall) -> Any:
         """Stands in for ``CudaGraphManager.dispatch``: one look-up, captured graphs only."""
+        kept = self._kept.get(call)
+        if kept is None:
+            if len(self._kept) >= KEPT_MAX:
+                self._kept.clear()
+            kept = self._kept[call] = self._look_up(call)
+        self.last_call, self.last_served, desc = kept
+        return desc
+
+    def _look_up(self, call: StepCall) -> tuple[StepCall, str, Any]:
         adapter = self._adapter
         call = adapter.effective(self._manager, call)
-        self.last_call = call
         is_decode = call.uniform == self.decode_length
         rows = self._uniform if is_decode else self._mixed
         if 0 < call.tokens < len(rows):
             for name, desc in rows[call.tokens]:
                 if adapter.serves(desc, call):
-                    self.last_served = name
-                    return desc
-        self.last_served = ""
-        return adapter.ungraphed(next(iter(self._descs.values())), call)
+                    return call, name, desc
+        return call, "", adapter.ungraphed(next(iter(self._descs.values())), call)
 
     # -------------------------------------------------------------- between steps
 
@@ -96,6 +106,7 @@ class RankDispatch:
 
     def rebuild(self) -> None:
         """Recompute the look-up lists, and vLLM's own candidates, from what is captured."""
+        self._kept.clear()
         state, manager = self._state, self._manager
         servable = state.servable()
         known = frozenset(servable)

@@ -32,35 +32,34 @@ class StepWatch:
         self._spare: list[Any] = []
         self._open: tuple[StepKey, float, Any] | None = None
 
-    def begin(self) -> Any:
-        """Mark the start of a step; returns its event."""
-        import torch
-
+    def begin(self, tokens: int, requests: int) -> Any:
+        """Mark the start of a step that is to be timed; returns its event, ``None`` for others."""
         self.harvest()
-        event = self._spare.pop() if self._spare else torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
+        return self._mark() if self.counter.wants_time(tokens, requests) else None
 
     def dispatched(self, key: StepKey, event: Any, context: float) -> None:
-        """Count the step whose graph is now known, and time it where that tells anything."""
+        """Count the step whose graph is now known; without an event it isn't timed."""
         self.counter.add(key, context)
-        if self.counter.wants_time(key):
-            self._open = (key, context, event)
-        else:
-            self._spare.append(event)
+        self._open = None if event is None else (key, context, event)
 
     def end(self) -> None:
         """Mark the end of the step that is open."""
         if self._open is None:
             return
-        import torch
-
         (key, context, start), self._open = self._open, None
-        if len(self._in_flight) >= STEPS_IN_FLIGHT_MAX:
-            return
-        event = self._spare.pop() if self._spare else torch.cuda.Event(enable_timing=True)
+        if len(self._in_flight) < STEPS_IN_FLIGHT_MAX:
+            self._in_flight.append((key, context, start, self._mark()))
+        else:
+            self._spare.append(start)
+
+    def _mark(self) -> Any:
+        if not self._spare:
+            import torch
+
+            self._spare.append(torch.cuda.Event(enable_timing=True))
+        event = self._spare.pop()
         event.record()
-        self._in_flight.append((key, context, start, event))
+        return event
 
     def forget(self) -> None:
         """Drop every step so far, also those whose events were not read yet."""
@@ -85,10 +84,10 @@ def watch_steps(runner: Any, dispatch: RankDispatch) -> None:
         scheduled = scheduler_output.num_scheduled_tokens
         if kwargs.get("dummy_run") or not scheduled:
             return execute(scheduler_output, *args, **kwargs)
-        event = watch.begin()
-        result = execute(scheduler_output, *args, **kwargs)
         requests, tokens = len(scheduled), scheduler_output.total_num_scheduled_tokens
-        longest = max(scheduled.values())
+        event = watch.begin(tokens, requests)
+        result = execute(scheduler_output, *args, **kwargs)
+        longest = 1 if tokens == requests else max(scheduled.values())
         uniform = longest if longest * requests == tokens else 0
         if dispatch.last_call.uniform is None and uniform == dispatch.decode_length:
             uniform = 0  # a prompt's last tokens, as many as a decode step's: no decode graph's

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import NamedTuple
 
 from ..protocol.messages import STEPS_PER_BATCH_MAX, StepCount
 
 # Of one key in a batch: the policy takes a batch for no more measurements than that
-# (``REPORT_WEIGHT_MAX``), and each costs a step two events.
+# (``REPORT_WEIGHT_MAX``), and each costs a step two events, which the GPU stops at.
 TIMED_PER_BATCH_MAX = 8
 
 
@@ -28,6 +29,8 @@ class StepCounter:
 
     def __init__(self) -> None:
         self._steps: dict[StepKey, list[float]] = {}
+        # By tokens and requests, which are known before a step's graph is.
+        self._timed: Counter[tuple[int, int]] = Counter()
         self.dropped = 0
 
     def add(self, key: StepKey, context_tokens: float) -> None:
@@ -41,10 +44,9 @@ class StepCounter:
         entry[0] += 1
         entry[3] += context_tokens
 
-    def wants_time(self, key: StepKey) -> bool:
-        """Whether the seconds of one more step of this kind would tell anything."""
-        entry = self._steps.get(key)
-        return entry is None or entry[2] < TIMED_PER_BATCH_MAX
+    def wants_time(self, tokens: int, requests: int) -> bool:
+        """Whether the seconds of one more step of this size would tell anything."""
+        return self._timed[tokens, requests] < TIMED_PER_BATCH_MAX
 
     def time(self, key: StepKey, seconds: float, context_tokens: float) -> None:
         """Add the measured seconds of a step that was counted, maybe in an earlier batch.
@@ -60,10 +62,12 @@ class StepCounter:
         entry[1] += seconds
         entry[2] += 1
         entry[4] += context_tokens
+        self._timed[key.tokens, key.requests] += 1
 
     def take(self) -> tuple[StepCount, ...]:
         """Return the batch and start a new one."""
         steps, self._steps = self._steps, {}
+        self._timed.clear()
         return tuple(
             StepCount(
                 **key._asdict(),

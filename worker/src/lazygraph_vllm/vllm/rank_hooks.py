@@ -104,30 +104,24 @@ def _patched_dispatch(dispatch: Any) -> Callable[..., Any]:
     """VLLM's dispatch, with ours asked first; its arguments are checked by ``Adapter.missing``."""
 
     @functools.wraps(dispatch)
-    def patched_dispatch(
-        self: Any,
-        num_reqs: int,
-        num_tokens: int,
-        uniform_token_count: int | None,
-        num_active_loras: int,
-        *more: Any,
-        **named: Any,
-    ) -> Any:
+    def patched_dispatch(self: Any, *step: Any, **named: Any) -> Any:
         choose = getattr(self, "lazygraph_dispatch", None)
         if choose is None:
-            step = (num_reqs, num_tokens, uniform_token_count, num_active_loras)
-            return dispatch(self, *step, *more, **named)
-        call = StepCall(
-            num_reqs,
-            num_tokens,
-            uniform_token_count,
-            num_active_loras,
-            *more,
-            **{_FIELDS[name]: value for name, value in named.items()},
-        )
-        return choose(call)
+            return dispatch(self, *step, **named)
+        return choose(_call(*step, **named))
 
     return patched_dispatch
 
 
-_FIELDS = {"max_query_len": "query_length", "num_ubatches": "microbatches"}
+def _call(
+    num_reqs: int,
+    num_tokens: int,
+    uniform_token_count: int | None,
+    num_active_loras: int,
+    max_query_len: int | None = None,
+    num_ubatches: int = 1,
+) -> StepCall:
+    """By vLLM's names, which are in the path of every step."""
+    return StepCall(
+        num_reqs, num_tokens, uniform_token_count, num_active_loras, max_query_len, num_ubatches
+    )
