@@ -135,6 +135,19 @@ def test_without_a_hook_of_a_ranks_modules(monkeypatch: pytest.MonkeyPatch, line
     ]
 
 
+@pytest.mark.parametrize("fault", ["engine.headroom.Headroom.planned", "rank.calls.watch_steps"])
+def test_a_start_that_cant_be_prepared(
+    monkeypatch: pytest.MonkeyPatch, lines: Any, fault: str
+) -> None:
+    def fails(*_: Any) -> None:
+        raise ValueError("a test")
+
+    monkeypatch.setattr(f"lazygraph_vllm.{fault}", fails)
+    assert_stock(started(monkeypatch))
+    why = "can't prepare its graphs: ValueError: a test"
+    assert lines() == [f"lazygraph: running as stock: {why}"]
+
+
 def test_an_engine_for_a_snapshot(monkeypatch: pytest.MonkeyPatch, lines: Any) -> None:
     """vLLM dumps its processes, and none that is connected to another."""
     monkeypatch.setattr("sys.argv", ["/lib/vllm/snapshot/server.py", "--ready-file", "x"])

@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 from ..protocol.messages import Ready
+from ..rank import calls as rank
 from ..settings import Settings
 from ..vllm.allowed import config_reason
 from ..vllm.choose import adapter_for
@@ -100,10 +101,19 @@ class Agent:
         """Between allocating the KV cache and capturing: hand-shake, then say what comes first."""
         if self.state.unsupported:
             return
-        if reason := self._startup.take_plan(rpc):
+        try:
+            reason = self._startup.take_plan(rpc)
+            if reason is None:
+                self._startup.prepare(rpc)
+        except Exception as error:
+            if len(self.state.ranks) > 1:
+                raise  # whoever asks next would get other ranks' answers to this
+            logger.debug("lazygraph: can't prepare this start", exc_info=True)
+            rpc(rank.step_aside)
+            self.state.graphs = []
+            reason = f"can't prepare its graphs: {type(error).__name__}: {error}"
+        if reason is not None:
             self.step_aside(reason)
-            return
-        self._startup.prepare(rpc)
 
     def after_capture(self, rpc: Any) -> None:
         """All ranks have captured the first set."""
