@@ -8,7 +8,7 @@ Each case is a server under `lazygraph run --mode idle`, with requests from read
 | case | what happens | holds when |
 |---|---|---|
 | control | nothing | all requests are answered, and the graph of the next two cases is captured |
-| short | a stranger leaves the second rank less than a graph takes | it is refused, or all ends |
+| short | from ready on the second rank has less than a graph takes | it is refused, or all ends |
 | oom | the second rank runs out of memory while it captures a graph | all ends, with the reason |
 | killed | the second rank is killed while it captures a graph | all ends, with a reason |
 
@@ -52,11 +52,10 @@ READY_SECONDS_MAX = float(os.environ.get("READY_WITHIN", "400"))
 BESIDE_SECONDS = 60
 # Few enough that the engine is idle in between: idle mode captures then.
 CLIENTS = 2
-PAUSE_SECONDS = 0.5
-OUTPUT_TOKENS = 32
-# Left to the second rank: its context and a small graph fit, the plan doesn't.
+PAUSE_SECONDS = 1.0
+OUTPUT_TOKENS = 16
+# Left to the second rank: no more than is kept for serving, so no graph fits.
 LEFT_BYTES = 256 << 20
-UTILIZATION = 0.8
 STOP_SECONDS_MAX = 30.0
 GONE_SECONDS_MAX = 20.0
 REASONS = (
@@ -102,12 +101,11 @@ class Server:
         ours = shlex.split(os.environ.get("LAZYGRAPH", f"node {shlex.quote(str(main))}"))
         run = [*ours, "run", "--mode", "idle", "--quiet", "--no-plan"]
         run += ["--http", f"127.0.0.1:{self.http_port}"]
-        more = ["--gpu-memory-utilization", str(UTILIZATION)] if case == "short" else []
         environment = {**os.environ, "CUDA_VISIBLE_DEVICES": gpus, MARK: self.mark, **CASES[case]}
         self.began = time.monotonic()
         with log.open("w") as output:
             self.process = subprocess.Popen(
-                [*run, "--", *serve, *more, "--port", str(self.port)],
+                [*run, "--", *serve, "--port", str(self.port)],
                 env=environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -128,13 +126,13 @@ class Server:
             time.sleep(0.05)
         return False
 
-    def graphs(self) -> dict[str, str]:
-        """Status of each graph by the controller; empty when it doesn't answer."""
+    def graphs(self) -> dict[str, dict[str, Any]]:
+        """What the controller says of each graph; empty when it doesn't answer."""
         with contextlib.suppress(OSError, ValueError, http.client.HTTPException, LookupError):
             url = f"http://127.0.0.1:{self.http_port}/v1/engines"
             with urllib.request.urlopen(url, timeout=5) as answer:
                 engine = json.loads(answer.read())["engines"][0]
-                return {graph["id"]: graph["status"] for graph in engine["graphs"]}
+                return {graph["id"]: graph for graph in engine["graphs"]}
         return {}
 
     def stop(self) -> list[int]:
@@ -219,15 +217,16 @@ class Clients:
 
 
 @contextlib.contextmanager
-def stranger(case: str, gpus: str) -> Any:
-    """In the case that wants one: a process that takes the second rank's GPU but for a little."""
-    if case != "short":
-        yield
-        return
+def stranger(gpus: str) -> Any:
+    """A process that takes what the second rank's GPU has free, but for a little.
+
+    Not before ready: vLLM itself ends a start on a GPU with less than its share, and no graph is
+    ever asked for.
+    """
     gpu = gpus.split(",")[1]
-    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits", "-i", gpu]
-    total = int(subprocess.run(query, capture_output=True, text=True, check=True).stdout) << 20
-    taken = int(total * (1 - UTILIZATION)) - LEFT_BYTES
+    query = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits", "-i", gpu]
+    free = int(subprocess.run(query, capture_output=True, text=True, check=True).stdout) << 20
+    taken = free - LEFT_BYTES
     own = shlex.join([sys.executable, str(HERE / "memory_stranger.py")])
     taker = subprocess.Popen(
         [*shlex.split(os.environ.get("STRANGER", own)), str(taken)],
@@ -255,13 +254,13 @@ def run_case(
 ) -> dict[str, Any]:
     """One server; what was seen of it."""
     log = out.with_suffix(f".{case}.log")
-    with stranger(case, gpus):
-        server = Server(serve, case, log, gpus)
-        try:
-            ready = server.wait_until_ready()
-            from_ready = time.monotonic()
+    server = Server(serve, case, log, gpus)
+    try:
+        ready = server.wait_until_ready()
+        from_ready = time.monotonic()
+        with stranger(gpus) if ready and case == "short" else contextlib.nullcontext():
             clients = Clients(server, model_of(serve), end_seconds) if ready else None
-            graphs: dict[str, str] = {}
+            graphs: dict[str, dict[str, Any]] = {}
             while not server.ended() and time.monotonic() - from_ready < end_seconds and ready:
                 graphs = server.graphs() or graphs
                 if not fault_of(case) and settled(graphs):
@@ -270,8 +269,10 @@ def run_case(
             ended = server.ended()
             seconds = time.monotonic() - from_ready
             requests = None if clients is None else clients.stop()
-        finally:
-            left = server.stop()
+    finally:
+        left = server.stop()
+    refused = [graph for graph in graphs.values() if graph["status"] == "refused"]
+    why = next((graph.get("reason") for graph in refused), None)
     return {
         "case": case,
         "ready": ready,
@@ -279,12 +280,12 @@ def run_case(
         "exitCode": server.process.returncode if ended else None,
         "seconds": round(seconds, 1),
         "requests": requests,
-        "captured": sum(status == "captured" for status in graphs.values()),
+        "captured": sum(graph["status"] == "captured" for graph in graphs.values()),
         "planned": len(graphs),
-        "refused": sum(status == "refused" for status in graphs.values()),
-        "graph": graphs.get(GRAPH),
+        "refused": len(refused),
+        "graph": graphs.get(GRAPH, {}).get("status"),
         "left": len(left),
-        "reason": reason_of(log.read_text(errors="replace")),
+        "reason": reason_of(log.read_text(errors="replace")) or why,
     }
 
 
@@ -293,10 +294,10 @@ def fault_of(case: str) -> bool:
     return "LAZYGRAPH_TEST_FAULT" in CASES[case]
 
 
-def settled(graphs: dict[str, str]) -> bool:
+def settled(graphs: dict[str, dict[str, Any]]) -> bool:
     """Whether every graph has come to what it will be."""
     return bool(graphs) and all(
-        status in ("captured", "refused", "failed") for status in graphs.values()
+        graph["status"] in ("captured", "refused", "failed") for graph in graphs.values()
     )
 
 
@@ -321,14 +322,16 @@ def holds(seen: dict[str, Any]) -> bool:
     requests = seen["requests"] or {"answered": 0, "failed": 0, "unanswered": 0}
     if seen["left"] or requests["unanswered"]:
         return False
-    ended_with_reason = seen["ended"] and seen["exitCode"] != 0 and seen["reason"] is not None
+    # Its exit code is vLLM's word: 0 after the engine's death too (vLLM #48966).
+    told = seen["reason"] is not None
+    ended_with_reason = seen["ended"] and told
     if fault_of(seen["case"]):
         return bool(ended_with_reason)
     served = seen["ready"] and not seen["ended"]
     answered = requests["answered"] > 0 and requests["failed"] == 0
     if seen["case"] == "control":
         return bool(served and answered and seen["graph"] == "captured")
-    return bool(ended_with_reason or (served and answered and seen["refused"] > 0))
+    return bool(ended_with_reason or (served and answered and seen["refused"] > 0 and told))
 
 
 # ------------------------------------------------------------------ all of them

@@ -66,7 +66,7 @@ def run() -> None:
         def do_GET(self) -> None:  # noqa: N802
             graphs = [
                 {"id": "FULL:512", "status": "captured"},
-                {"id": "FULL:256", "status": status},
+                {"id": "FULL:256", "status": status, "reason": "too little memory"},
             ]
             body: dict[str, Any] = {"engines": [{"graphs": graphs}]}
             self.answer(body)

@@ -65,7 +65,7 @@ def test_what_is_wrong_is_found(
 
 def test_a_stranger_takes_the_second_ranks_memory_but_for_a_little(tmp_path: Path) -> None:
     smi = tmp_path / "nvidia-smi"
-    smi.write_text('#!/bin/sh\n[ "$4" = 7 ] && echo 100000\n')
+    smi.write_text('#!/bin/sh\n[ "$1 $4" = "--query-gpu=memory.free 7" ] && echo 9000\n')
     smi.chmod(0o755)
     taken = tmp_path / "taken"
     taker = tmp_path / "taker"
@@ -75,10 +75,10 @@ def test_a_stranger_takes_the_second_ranks_memory_but_for_a_little(tmp_path: Pat
     words = ("--cases", "short", "--gpus", "3,7")
     code, cases, stderr = faults(tmp_path / "faults.json", *words, FAKE_REFUSES="1", **more)
     assert code == 0, (cases, stderr)
-    assert cases["short"]["refused"] == 1
+    assert (cases["short"]["refused"], cases["short"]["reason"]) == (1, "too little memory")
     gpu, count = taken.read_text().split()
     assert gpu == "7"
-    assert abs(int(count) - ((100000 << 20) * 0.2 - (256 << 20))) < 1 << 20
+    assert int(count) == (9000 << 20) - (256 << 20)
     # Without one there is no such case, and nothing is said of ranks.
     none = {**more, "STRANGER": "echo failed: no context"}
     code, cases, stderr = faults(tmp_path / "again.json", *words, **none)
@@ -115,9 +115,9 @@ def test_bad_words_are_told(tmp_path: Path, own: tuple[str, ...], sentence: str)
 SERVED: dict[str, Any] = {
     **{"case": "short", "ready": True, "ended": False, "exitCode": None, "left": 0},
     **{"requests": {"answered": 9, "failed": 0, "unanswered": 0}, "refused": 2},
-    **{"graph": "captured", "reason": None},
+    **{"graph": "captured", "reason": "short by 9 MiB"},
 }
-ENDED = {**SERVED, "ended": True, "exitCode": 1, "reason": "CUDA out of memory"}
+ENDED = {**SERVED, "ended": True, "exitCode": 1}
 
 
 @pytest.mark.parametrize(
@@ -126,10 +126,11 @@ ENDED = {**SERVED, "ended": True, "exitCode": 1, "reason": "CUDA out of memory"}
         (SERVED, True),
         (ENDED, True),
         ({**SERVED, "refused": 0}, False),
+        ({**SERVED, "reason": None}, False),
         ({**SERVED, "requests": {"answered": 9, "failed": 1, "unanswered": 0}}, False),
         ({**ENDED, "reason": None}, False),
         ({**ENDED, "left": 1}, False),
-        ({**ENDED, "exitCode": 0}, False),
+        ({**ENDED, "exitCode": 0}, True),
     ],
 )
 def test_a_rank_that_is_short_is_refused_graphs_or_ends_the_engine(
