@@ -1,6 +1,7 @@
 """Right tokens, of many engines at once: graphs against ungraphed runs, sequences against stock's.
 
-    python3 bench/gpu/checks.py OUT_DIR [--gpus 0,1] [--seconds 400] [--spec FILE] CHECK ...
+    python3 bench/gpu/checks.py OUT_DIR [--gpus 0,1] [--seconds 400] [--seconds-each 180]
+        [--spec FILE] CHECK ...
 
 A check is `FAMILY.KIND`, its family one of families.json, whose `env` its engines get, or of another
 file of that form:
@@ -44,6 +45,7 @@ file of that form:
   its own.
 
 No figure of others is a time: engines share GPUs and cores, each with a KV cache of fixed size.
+With --seconds-each they run one by one, and one that takes longer is ended and has no result.
 Every engine is forked from a process that has imported vLLM for its GPUs. OUT_DIR/CHECK.json has
 what was seen, and what stands in it already isn't run again, nor a part of a check that was cut off
 (CHECK.PART.part), but for spec-steps, whose parts are compared in time. Needs both plugins in vLLM's Python:
@@ -561,8 +563,14 @@ def parts_left(out: Path, name: str) -> list[str]:
     return [part for part in PARTS[kind] if again or not (out / f"{name}.{part}.part").exists()]
 
 
-def run_group(out: Path, models: Path, families: dict[str, Any], names: list[str]) -> None:
-    """All parts of these checks at once, on the GPUs that this process sees."""
+def run_group(
+    out: Path,
+    models: Path,
+    families: dict[str, Any],
+    names: list[str],
+    seconds_each: float | None,
+) -> None:
+    """All parts of these checks, at once or each alone, on the GPUs that this process sees."""
     import torch
     import vllm.v1.engine.core
     import vllm.v1.executor.multiproc_executor
@@ -579,7 +587,9 @@ def run_group(out: Path, models: Path, families: dict[str, Any], names: list[str
             result = out / f"{name}.{part}.part"
             log = out / f"{name}.{part}.log"
             pid = fork_engine(log, result, families[family], kind, part, models)
-            if kind in ALONE:
+            if seconds_each is not None:
+                end_within({pid}, seconds_each)
+            elif kind in ALONE:
                 os.waitpid(pid, 0)
             else:
                 pids[pid] = part
@@ -594,11 +604,16 @@ def wait_for(parts: dict[int, str], after_seconds: float = CONTROL_SECONDS_MAX) 
     controls = {pid for pid, part in parts.items() if part in CONTROLS}
     for pid in parts.keys() - controls:
         os.waitpid(pid, 0)
-    end = time.monotonic() + after_seconds
-    while controls and time.monotonic() < end:
-        controls = {pid for pid in controls if not os.waitpid(pid, os.WNOHANG)[0]}
+    end_within(controls, after_seconds)
+
+
+def end_within(pids: set[int], seconds: float) -> None:
+    """Wait for processes; those that take longer are ended, with all that they have begun."""
+    end = time.monotonic() + seconds
+    while pids and time.monotonic() < end:
+        pids = {pid for pid in pids if not os.waitpid(pid, os.WNOHANG)[0]}
         time.sleep(0.05)
-    for pid in controls:
+    for pid in pids:
         kill_below(pid)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
@@ -639,6 +654,7 @@ def main() -> None:
     parser.add_argument("--gpus", default="0")
     parser.add_argument("--models", type=Path)
     parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--seconds-each", type=float, help="engines one by one, each so long")
     parser.add_argument("--spec", type=Path, default=HERE / "families.json")
     parser.add_argument("--group", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -655,7 +671,7 @@ def main() -> None:
             parser.error(f"expected a family with --kv-offloading-size for {kind}, got {name}")
     args.out.mkdir(parents=True, exist_ok=True)
     if args.group:
-        run_group(args.out, models, families, args.checks)
+        run_group(args.out, models, families, args.checks, args.seconds_each)
         return
     open_checks = [name for name in args.checks if not (args.out / f"{name}.json").exists()]
     wanted = [families[name.rpartition(".")[0]] for name in open_checks]
@@ -681,6 +697,8 @@ def main() -> None:
     end = time.monotonic() + args.seconds
     command = [sys.executable, __file__, str(args.out), "--group", "--models", str(models)]
     command += ["--spec", str(args.spec)]
+    if args.seconds_each is not None:
+        command += ["--seconds-each", str(args.seconds_each)]
     running = [
         subprocess.Popen(
             [*command, *names],

@@ -13,6 +13,7 @@
 #   SPEC          another file of families    (default: bench/gpu/families.json)
 #   GPUS          one family at a time on each, e.g. 0,1; families of several GPUs come last (0)
 #   SECONDS_MAX   starts no cell that is not expected to end in this time   (default: none)
+#   READY_WITHIN  longest wait for one server, from spawn                   (default: 420)
 #   LAUNCHER      socket of `lazygraph launcher`: starts by fork, without imports   (default: none)
 #   MODELS        folder of models by shape; missing ones are made           (default: OUT_DIR/models)
 #   CACHES        folder of compile caches, one for each family              (default: vLLM's own;

@@ -144,6 +144,7 @@ async function runCell(
       repetitions: Number(env["REPETITIONS"] ?? 3),
       levels: env["LEVELS"]?.split(",").map(Number) ?? LEVELS,
       ...(ready === undefined ? {} : { oursReadySeconds: ready }),
+      readySecondsMax: Math.min(Number(env["READY_WITHIN"] ?? 420), secondsLeft()),
       signal: stopping.signal,
     });
     const cold =
@@ -153,8 +154,8 @@ async function runCell(
     writeWhole(resultFile(cell), JSON.stringify(cold ? { ...result, cold } : result));
     console.error(`${name} on GPU ${gpus.join(",")}: ${secondsText(began)}${brief(result)}`);
   } catch (error) {
-    // One cut off by our own end has not failed: it is run again.
-    if (!stopping.signal.aborted) writeWhole(failureFile(cell), `${error}\n`);
+    // One cut off by our own end, or by its time, has not failed: it is run again.
+    if (!stopping.signal.aborted && secondsLeft() > 0) writeWhole(failureFile(cell), `${error}\n`);
     console.error(`${name} on GPU ${gpus.join(",")}: ${secondsText(began)}, FAILED: ${error}`);
   }
 }

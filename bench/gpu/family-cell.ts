@@ -61,10 +61,11 @@ export interface CellOptions {
   readonly folder: string;
   /** Of parity cells: seconds from spawn to ready of ours in the same round. */
   readonly oursReadySeconds?: number;
+  /** From spawn. */
+  readonly readySecondsMax: number;
   readonly signal: AbortSignal;
 }
 
-const READY_SECONDS_MAX = 420;
 const SETTLED_SECONDS_MAX = 120;
 const TOKENS_MS_MAX = 400_000;
 const here = new URL(".", import.meta.url).pathname;
@@ -141,7 +142,7 @@ async function start(
 async function startCell(options: CellOptions, running: Running): Promise<StartResult> {
   const { family, cell, gpus, via } = options;
   const { url, model, httpPort, server } = running;
-  const readyAt = await untilReady(url, server, READY_SECONDS_MAX);
+  const readyAt = await untilReady(url, server, options.readySecondsMax);
   const first = await streamed(completion(url, model, 1, 0));
   const atReady = isOurs(cell.arm) ? await engineSnapshot(httpPort) : undefined;
   const before = isOurs(cell.arm)
@@ -214,7 +215,7 @@ async function parityCell(
 ): Promise<ParityResult> {
   const { family, cell, gpus, via, signal } = options;
   const { url, model, server } = running;
-  const ready = untilReady(url, server, READY_SECONDS_MAX);
+  const ready = untilReady(url, server, options.readySecondsMax);
   ready.catch(() => undefined); // Whoever awaits it is told.
   // Stock's load begins when ours was ready; ours at its own.
   const given = isOurs(cell.arm) ? undefined : options.oursReadySeconds;
@@ -249,7 +250,7 @@ function capturesOf(engine: EngineJson): CaptureCosts {
 
 async function verifyCell(options: CellOptions, running: Running): Promise<VerifyResult> {
   const { family, cell, gpus, python } = options;
-  await untilReady(running.url, running.server, READY_SECONDS_MAX);
+  await untilReady(running.url, running.server, options.readySecondsMax);
   const engine = await settledEngine(running.httpPort, "idle", SETTLED_SECONDS_MAX);
   const report = await execute(python, [join(here, "verify_report.py"), running.log]);
   return {

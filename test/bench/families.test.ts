@@ -131,6 +131,19 @@ describe("families.sh", () => {
   );
 
   test(
+    "a server that isn't ready in its time costs no more than that",
+    async () => {
+      const stuck = join(folder, "stuck");
+      writeFileSync(stuck, "#!/bin/sh\nexec sleep 600\n", { mode: 0o755 });
+      const one = { VLLM_SERVE: stuck, CELLS: ".start.0.stock." };
+      await families({ ...one, READY_WITHIN: "1" });
+      const [{ reason }] = read<{ failed: [{ reason: string }] }>("families.json").failed;
+      expect(reason).toContain("expected it ready within 1 s");
+    },
+    TEST_MS_MAX,
+  );
+
+  test(
     "a family that fails twice is left, with its reasons",
     async () => {
       const { err } = await families({ FAKE_DIES: "1", CELLS: ".start.0." });

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import check_prompts
 import checks
@@ -109,6 +111,33 @@ def test_a_control_that_hangs_is_ended_once_all_others_are_done() -> None:
     checks.wait_for({child(0.2): "ours", child(3600): "control"}, after_seconds=0.1)
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
+
+
+def test_one_by_one_each_engine_has_its_time_and_none_before_it_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+
+    def fork_engine(log: Path, *_: Any) -> int:
+        with pytest.raises(ChildProcessError):
+            os.waitpid(-1, os.WNOHANG)
+        begun.append(log.name)
+        pid = os.fork()
+        if pid == 0:
+            time.sleep(3600)
+        return pid
+
+    monkeypatch.setattr(checks, "fork_engine", fork_engine)
+    monkeypatch.setitem(sys.modules, "torch", MagicMock(**{"cuda.is_initialized": lambda: False}))
+    v1 = ("engine.core", "executor.multiproc_executor", "executor.uniproc_executor")
+    names = [
+        "vllm",
+        *(f"vllm.v1.{n}" for n in (*v1, "worker.gpu.model_runner", "worker.gpu_worker")),
+    ]
+    for name in {n.rsplit(".", i)[0] for n in names for i in range(5)}:
+        monkeypatch.setitem(sys.modules, name, MagicMock())
+    checks.run_group(tmp_path, tmp_path, {"a": {}}, ["a.verify", "a.tokens"], 0.1)
+    assert begun == ["a.verify.ours.log", "a.tokens.stock.log", "a.tokens.ours.log"]
 
 
 def test_a_difference_that_is_no_number_is_text() -> None:

@@ -76,7 +76,7 @@ export async function stopServer({ child, log }: Server): Promise<void> {
   if (!hasEnded(child)) {
     const ended = new Promise<void>((resolve) => child.once("exit", () => resolve()));
     child.kill("SIGTERM");
-    const late = sleep(END_MS_MAX).then(() => "late" as const);
+    const late = sleep(END_MS_MAX, "late" as const, { ref: false });
     if ((await Promise.race([ended, late])) === "late") killGroup(child.pid);
     await ended;
   }
