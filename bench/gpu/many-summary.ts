@@ -53,9 +53,12 @@ function familyOf(family: string): ManyFamily {
 }
 
 const starts = read<Pick<ManyResult, "cells" | "failed">>(join("starts", "families.json"));
+const variables = join(folder, "environment");
+const text = existsSync(variables) ? readFileSync(variables, "utf8") : "";
 const result: ManyResult = {
   what: "many",
   host,
+  environment: text.split("\n").filter((line) => line !== ""),
   families: names.split(",").map(familyOf),
   cells: starts?.cells ?? [],
   failed: starts?.failed ?? [],

@@ -12,21 +12,28 @@
 # Refuted if the claims `many.*` that `npm run claims` makes of bench/results/many-*.json don't hold.
 #
 # Resumable: each part keeps what it has in a folder of its own and runs no more than is open. One
-# that fails is told at the end (exit code 1) and costs none of the others.
-#   starts    families.sh with many.json: stock and idle in turns, each graph against an ungraphed run
-#   checks    checks.py: verify, control, control-rank, ranks and tokens of each family, one by one
+# that fails is told at the end (exit code 1) and costs none of the others. What says most comes
+# first: machines of this size are seldom held for long.
+#   starts    families.sh with many.json: stock and idle in turns, from a launcher: no imports
+#   checks    checks.py: each graph against an ungraphed run, with controls, and the ranks' steps
 #   faults    rank_faults.py: one rank short of memory, out of it, or killed in mid-capture
-#   launcher  launcher.sh: spawn to first token, stock beside forked and lazy
-#   PARTS         which of them, in this order    (default: "starts checks faults launcher")
+#   launcher  launcher.sh: spawn to first token, stock as people start it beside forked and lazy
+#   tokens    checks.py: sequences by batch-invariant kernels, which leave custom all-reduce out
+#   PARTS         which of them, in this order    (default: all)
 #   FAMILIES      names, with commas              (default: those of SPEC for at most so many GPUs)
 #   SPEC          another file of families        (default: bench/gpu/many.json)
-#   CHECKS        kinds of checks                 (default: "verify control control-rank ranks tokens")
+#   CHECKS        kinds of checks                 (default: "ranks verify control-rank control")
 #   SECONDS_MAX   begins nothing that is not expected to end in this time   (default: none)
+#   READY_WITHIN  longest wait for one server     (default: 240)
+#   CHECK_WITHIN  longest time of one engine of checks                      (default: 180)
 #   MODELS        folder of models by shape; missing ones are made          (default: OUT_DIR/models)
 #   PYTHON        vLLM's                          (default: python3)
 #   VLLM          vLLM's command                  (default: vllm)
-#   RUNS          starts per variant of launcher  (default: 3)
+#   RUNS          starts per variant of launcher  (default: 2)
+#   VARIANTS      of launcher, beside stock       (default: forked-lazy)
 #   HOST          what the report calls this host (default: its name)
+# OUT_DIR/many.tar.gz has all of it, logs too. All servers get this script's environment, and the
+# report says what it has of NCCL's and of all-reduces.
 # Needs Node >= 20, `npm install && npm run build`, and in vLLM's Python both plugins:
 #   pip install ./worker ./worker/testing
 set -uo pipefail
@@ -42,17 +49,20 @@ if [ "$count" -lt 4 ]; then
   echo "Expected GPUS of 4, 8, or at least four numbers with commas, got $1." >&2
   exit 2
 fi
-parts=${PARTS:-starts checks faults launcher}
+parts=${PARTS:-starts checks faults launcher tokens}
 for part in $parts; do
   case $part in
-    starts | checks | faults | launcher) ;;
-    *) echo "Expected PARTS of starts, checks, faults and launcher, got $part." >&2; exit 2 ;;
+    starts | checks | faults | launcher | tokens) ;;
+    *) echo "Expected PARTS of starts, checks, faults, launcher and tokens, got $part." >&2; exit 2 ;;
   esac
 done
 mkdir -p "$out" && out=$(cd "$out" && pwd) || exit 1
 python=${PYTHON:-python3} vllm=${VLLM:-vllm} spec=${SPEC:-$here/many.json}
 models=${MODELS:-$out/models}
-kinds=${CHECKS:-verify control control-rank ranks tokens}
+export READY_WITHIN=${READY_WITHIN:-240}
+# A path of at most 107 bytes, wherever OUT_DIR is.
+folder=$(mktemp -d)
+trap 'kill "${launcher_pid:-}" 2> /dev/null; rm -rf "$folder"' EXIT
 runner=(node)
 node -e 'process.exit(process.features.typescript ? 0 : 1)' || runner=(node --import tsx)
 
@@ -76,6 +86,11 @@ names=$(cut -f1 <<< "$families" | paste -sd,)
 
 left() { [ -z "${SECONDS_MAX:-}" ] || echo $((SECONDS_MAX > SECONDS ? SECONDS_MAX - SECONDS : 1)); }
 
+# Whether what has no estimate of its own is begun; it is told when not.
+begins() {
+  [ -z "${SECONDS_MAX:-}" ] || [ "$(left)" -ge 60 ] || { echo "left: $*" >&2; return 1; }
+}
+
 # The first so many of GPUS.
 first() { cut -d, -f"1-$1" <<< "$gpus"; }
 
@@ -84,40 +99,59 @@ model() {
   echo "$models/$1"
 }
 
+start_launcher() {
+  "$python" -m lazygraph_vllm.launcher --socket "$folder/launcher" ${LAUNCHER_ARGS:-} \
+    > "$folder/listens" 2> "$out/launcher.log" &
+  launcher_pid=$!
+  for _ in $(seq "${READY_WITHIN}0"); do
+    [ -s "$folder/listens" ] && return 0
+    kill -0 $launcher_pid 2> /dev/null || break
+    sleep 0.1
+  done
+  tail -n 5 "$out/launcher.log" >&2
+  return 1
+}
+
 starts() {
-  local seconds
+  local seconds words=(SPEC="$spec" FAMILIES="$names" GPUS="$gpus" MODELS="$models")
+  if [ -z "${LIST:-}" ] && [ -n "$(env "${words[@]}" LIST=1 "$here/families.sh" "$out/starts")" ]; then
+    # Without one they are spawned, which their cells tell.
+    start_launcher && words+=(LAUNCHER="$folder/launcher")
+  fi
   seconds=$(left)
-  SPEC=$spec FAMILIES=$names GPUS=$gpus MODELS=$models ${seconds:+env SECONDS_MAX="$seconds"} \
-    "$here/families.sh" "$out/starts" || return 1
+  env "${words[@]}" ${seconds:+SECONDS_MAX="$seconds"} "$here/families.sh" "$out/starts" || return 1
   # A cell that failed costs none of the others there.
   [ -n "${LIST:-}" ] || ! grep -q '"failed":\[{' "$out/starts/families.json"
 }
 
 checks() {
-  local held=0 name needs shape arguments kind seconds
-  while IFS=$'\t' read -r name needs shape arguments; do
-    # Engines of one call share GPUs: a 70B has room for those of one check.
-    for kind in $kinds; do
-      [ -e "$out/checks/$name.$kind.json" ] && continue
-      if [ -n "${LIST:-}" ]; then
-        printf '%s.%s\n' "$name" "$kind"
-        continue
-      fi
-      seconds=$(left)
-      [ -n "$seconds" ] && [ "$seconds" -lt 60 ] && { echo "$name.$kind: left" >&2; held=1; continue; }
-      "$python" "$here/checks.py" "$out/checks" --spec "$spec" --gpus "$(first "$needs")" \
-        --models "$models" ${seconds:+--seconds "$seconds"} "$name.$kind" < /dev/null || held=1
+  local name kind seconds open=()
+  while IFS=$'\t' read -r name _; do
+    for kind in ${1:-${CHECKS:-ranks verify control-rank control}}; do
+      [ -e "$out/checks/$name.$kind.json" ] || open+=("$name.$kind")
     done
   done <<< "$families"
-  return $held
+  [ ${#open[@]} -gt 0 ] || return 0
+  if [ -n "${LIST:-}" ]; then
+    printf '%s\n' "${open[@]}"
+    return
+  fi
+  begins "${open[@]}" || return 1
+  seconds=$(left)
+  # One engine at a time: those of several ranks would wait for each other's turns on each GPU.
+  "$python" "$here/checks.py" "$out/checks" --spec "$spec" --gpus "$gpus" --models "$models" \
+    --seconds "${seconds:-100000}" --seconds-each "${CHECK_WITHIN:-180}" "${open[@]}" < /dev/null
 }
+
+tokens() { checks tokens; }
 
 faults() {
   local held=0 name needs shape arguments seconds served
   while IFS=$'\t' read -r name needs shape arguments; do
     if [ -n "${LIST:-}" ]; then served=MODEL; else served=$(model "$shape") || return 1; fi
     seconds=$(left)
-    "$python" "$here/rank_faults.py" "$out/faults/$name.json" --gpus "$(first "$needs")" \
+    "$python" "$here/rank_faults.py" "$out/faults/$name.json" \
+      --cases killed,oom,short,control --gpus "$(first "$needs")" \
       ${LIST:+--list} ${seconds:+--within "$seconds"} \
       -- $vllm serve "$served" --load-format dummy $arguments < /dev/null > "$out/faults.lines" || held=1
     sed "s/^/$name: /" "$out/faults.lines"
@@ -127,20 +161,24 @@ faults() {
 }
 
 launcher() {
-  local held=0 name needs shape arguments seconds served folder
+  local held=0 name needs shape arguments seconds served place
   while IFS=$'\t' read -r name needs shape arguments; do
-    folder=$out/launcher/$name
-    [ -e "$folder/held" ] && continue
+    place=$out/launcher/$name
+    [ -e "$place/held" ] && continue
     if [ -n "${LIST:-}" ]; then
       echo "$name"
       continue
     fi
+    begins "$name" || return 1
     served=$(model "$shape") || return 1
     seconds=$(left)
-    if CUDA_VISIBLE_DEVICES=$(first "$needs") PARTS="warm-up compare" RUNS=${RUNS:-3} \
-      MODEL=$served SERVE_ARGS="--load-format dummy $arguments" VLLM=$vllm PYTHON=$python \
-      ${seconds:+env WITHIN="$seconds"} "$here/launcher.sh" "$folder" < /dev/null; then
-      touch "$folder/held"
+    # A start has filled the compile caches.
+    compgen -G "$out/starts/cells/$name.start.*.json" > /dev/null && warm= || warm=warm-up
+    if CUDA_VISIBLE_DEVICES=$(first "$needs") PARTS="$warm compare" RUNS=${RUNS:-2} \
+      VARIANTS=${VARIANTS:-forked-lazy} VLLM=$vllm PYTHON=$python \
+      MODEL=$served SERVE_ARGS="--load-format dummy $arguments" \
+      ${seconds:+env WITHIN="$seconds"} "$here/launcher.sh" "$place" < /dev/null; then
+      touch "$place/held"
     else
       held=1
     fi
@@ -150,11 +188,15 @@ launcher() {
 
 failed=()
 if [ -z "${REPORT:-}" ]; then
+  names_told='^(NCCL|NVSHMEM|TORCH_SYMM_MEM|VLLM_ALLREDUCE)_'
+  [ -n "${LIST:-}" ] || env | grep -E "$names_told" | sort > "$out/environment"
   for part in $parts; do
-    echo "== $part" >&2
+    echo "== $part, at second $SECONDS" >&2
     "$part" || failed+=("$part")
   done
 fi
 [ -z "${LIST:-}" ] || exit 0
 "${runner[@]}" "$here/many-summary.ts" "$out" "$names" "${HOST:-$(uname -n)}" || exit 1
+tar -C "$out" --exclude=./models --exclude=./many.tar.gz -czf "$folder/tar" . &&
+  mv "$folder/tar" "$out/many.tar.gz"
 [ ${#failed[@]} = 0 ] || { echo "failed: ${failed[*]}" >&2; exit 1; }

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
 import { parseFamilies } from "../../bench/gpu/lib/family-plan.ts";
-import type { StartResult } from "../../bench/gpu/lib/family-result.ts";
+import { isStart, type StartResult } from "../../bench/gpu/lib/family-result.ts";
 import type { ManyFamily, ManyResult } from "../../bench/gpu/lib/many-result.ts";
 import { manyFindings } from "../../bench/lib/claims-many.ts";
 import { temporaryFolder } from "../cli/helpers/folder.ts";
@@ -14,6 +14,7 @@ import { pluginSite } from "../cli/helpers/plugin-site.ts";
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 const TESTS = join(ROOT, "worker/tests");
+const PYTHON = join(ROOT, "worker/.venv/bin/python");
 const SLOW = { timeout: 180_000 };
 const told = { source: "many-a.json", command: "many.sh" };
 
@@ -49,7 +50,7 @@ describe("many.sh", () => {
     expect(four.stdout).not.toContain("tp8");
     const eight = await many(["8", out], { LIST: "1", PARTS: "checks", CHECKS: "ranks" });
     expect(eight.stdout.split("\n")).toEqual([
-      ...["dense-70b-tp4.ranks", "moe-30b-tp4-ep.ranks", "dense-70b-tp8.ranks", ""],
+      ...["dense-70b-tp8.ranks", "dense-70b-tp4.ranks", "moe-30b-tp4-ep.ranks", ""],
     ]);
   });
 
@@ -60,12 +61,12 @@ describe("many.sh", () => {
     [
       ["4", "out"],
       { PARTS: "starts all" },
-      "Expected PARTS of starts, checks, faults and launcher",
+      "Expected PARTS of starts, checks, faults, launcher and tokens, got all.",
     ],
     [
       ["4", "/tmp"],
       { LIST: "1", FAMILIES: "moe" },
-      "Expected FAMILIES to be of dense-70b-tp4, moe",
+      "Expected FAMILIES to be of dense-70b-tp8, dense",
     ],
   ] as const)("%j with %j is told in one sentence", async ([words, env, sentence]) => {
     const { code, stderr } = await many(words, env);
@@ -81,31 +82,39 @@ describe("many.sh", () => {
     const starts = { stock: 1, idle: 1 };
     await writeFile(
       spec as string,
-      JSON.stringify({ families: [{ ...family, starts, warm: [] }] }),
+      JSON.stringify({ families: [{ ...family, starts, warm: [], startSeconds: 1 }] }),
     );
     await mkdir(join(folder, "models/small"), { recursive: true });
     await writeFile(join(folder, "models/small/tokenizer.json"), "{}");
     // Stands for checks.py alone: it says what it was asked, and fails at one of them.
     const check =
-      '{"check": "\'"$last"\'", "fine": true, "sequences": 2, "same": 2, "planned": 1, "exact": [1]}';
+      '{"check": "\'"$name"\'", "fine": true, "sequences": 2, "same": 2, "planned": 1, "exact": [1]}';
     await writeFile(
       python as string,
       `#!/bin/bash
 case $1 in
   *checks.py) ;;
-  *) exec python3 "$@" ;;
+  *) exec ${PYTHON} "$@" ;;
 esac
-last="\${@: -1}"
 echo "$*" >> ${folder}/asked
-[[ $last = *.control ]] && exit 1
-mkdir -p "$2" && echo '${check}' > "$2/$last.json"
+mkdir -p "$2"
+for name in "$@"; do
+  [[ $name = *.control ]] && code=1
+  [[ $name = small-tp4.* && $name != *.control ]] && echo '${check}' > "$2/$name.json"
+done
+exit \${code:-0}
 `,
     );
-    await chmod(python as string, 0o755);
+    const serve = join(folder, "vllm");
+    const main = "import fake_stream_serve\nfake_stream_serve.main()\n";
+    await writeFile(serve, `#!${PYTHON}\n${main}`);
+    for (const file of [python as string, serve]) await chmod(file, 0o755);
     const env = {
       ...{ SPEC: spec, MODELS: join(folder, "models"), PYTHON: python, HOST: "a host" },
-      ...{ LEVELS: "1", REPETITIONS: "1", PARTS: "starts checks" },
-      VLLM_SERVE: `python3 ${join(TESTS, "fake_stream_serve.py")} serve`,
+      ...{ LEVELS: "1", REPETITIONS: "1", PARTS: "starts checks tokens" },
+      ...{ VLLM_SERVE: `${serve} serve`, NCCL_NVLS_ENABLE: "0" },
+      PYTHONPATH: [join(ROOT, "worker/src"), TESTS, await pluginSite(folder)].join(":"),
+      LAUNCHER_ARGS: "--preload fake_stream_serve --main fake_stream_serve:main",
       LAZYGRAPH: `python3 ${join(TESTS, "fake_stream_serve.py")}`,
     };
     const first = await many(["4,5,6,7", out as string], env);
@@ -113,8 +122,8 @@ mkdir -p "$2" && echo '${check}' > "$2/$last.json"
     expect(first.stderr).toMatch(/failed: checks\n$/);
     expect(first.code).toBe(1);
     const asked = (await readFile(join(folder, "asked"), "utf8")).trim().split("\n");
-    expect(asked).toHaveLength(5);
-    expect(asked[0]).toContain("--gpus 4,5,6,7");
+    expect(asked).toHaveLength(2);
+    expect(asked[0]).toMatch(/--gpus 4,5,6,7 .*\.ranks .*\.verify .*\.control-rank .*\.control$/);
     const ranks = `python3 ${join(TESTS, "fake_ranks.py")}`;
     const faults = { PARTS: "faults", VLLM: ranks, LAZYGRAPH: ranks };
     const second = await many(["4,5,6,7", out as string], { ...env, ...faults });
@@ -123,6 +132,9 @@ mkdir -p "$2" && echo '${check}' > "$2/$last.json"
     expect(second.stderr).toContain("2 cells, 0 failed, 4 checks, 3 faults, 0 launchers");
     const result = JSON.parse(await readFile(join(out as string, "many.json"), "utf8"));
     // What a stand-in's figures come to says nothing.
+    const { cells, environment } = result as ManyResult;
+    expect(cells.filter(isStart).map(({ via }) => via)).toEqual(["launcher", "launcher"]);
+    expect(environment).toContain("NCCL_NVLS_ENABLE=0");
     expect(manyFindings(result as ManyResult, told).map(({ id }) => id)).toEqual(
       expect.arrayContaining([
         "many.small-tp4.idle.capture-share",
@@ -134,7 +146,14 @@ mkdir -p "$2" && echo '${check}' > "$2/$last.json"
     );
     const again = await many(["4,5,6,7", out as string], { ...env, CHECKS: "ranks" });
     expect(again.code).toBe(0);
-    expect((await readFile(join(folder, "asked"), "utf8")).trim().split("\n")).toHaveLength(5);
+    expect((await readFile(join(folder, "asked"), "utf8")).trim().split("\n")).toHaveLength(2);
+    // Where no launcher can be, and with too little time for what has no estimate.
+    const bare = { LAUNCHER_ARGS: "--preload nothing", SECONDS_MAX: "59", PARTS: "starts checks" };
+    const other = join(folder, "other");
+    const third = await many(["4", other], { ...env, ...bare, CELLS: ".start.0.idle." });
+    expect(third.stderr).toContain("left: small-tp4.ranks small-tp4.verify");
+    const spawned = JSON.parse(await readFile(join(other, "many.json"), "utf8")) as ManyResult;
+    expect(spawned.cells).toMatchObject([{ via: "spawn" }]);
   });
 });
 
@@ -143,17 +162,16 @@ test("from a launcher, a start of each family; one that held is not run again", 
 }, async () => {
   const folder = await temporaryFolder();
   const [out, spec, vllm] = ["out", "spec.json", "vllm"].map((name) => join(folder, name));
-  const python = join(ROOT, "worker/.venv/bin/python");
   const args = ["-tp", "4", "--gpu-memory-utilization", "0.9"];
   const family = { name: "small-tp4", shape: "small", gpus: 4, args };
   await writeFile(spec as string, JSON.stringify({ families: [family] }));
   await mkdir(join(folder, "models/small"), { recursive: true });
   await writeFile(join(folder, "models/small/tokenizer.json"), "{}");
-  await writeFile(vllm as string, `#!${python}\nimport fake_start\nfake_start.serve()\n`);
+  await writeFile(vllm as string, `#!${PYTHON}\nimport fake_start\nfake_start.serve()\n`);
   await chmod(vllm as string, 0o755);
   const site = await pluginSite(folder);
   const env = {
-    ...{ SPEC: spec, MODELS: join(folder, "models"), PYTHON: python, VLLM: vllm, RUNS: "1" },
+    ...{ SPEC: spec, MODELS: join(folder, "models"), PYTHON, VLLM: vllm, RUNS: "1" },
     PYTHONPATH: [join(ROOT, "worker/src"), TESTS, site].join(":"),
     ...{ LAUNCHER_ARGS: "--preload fake_start --main fake_start:serve", PARTS: "launcher" },
   };
@@ -173,7 +191,7 @@ test("its families are on as many GPUs as they have ranks, stock and idle in tur
   for (const { name, gpus, args, starts } of parseFamilies(JSON.parse(text))) {
     expect(args[args.indexOf("--tensor-parallel-size") + 1]).toBe(String(gpus));
     expect(name).toContain(`-tp${gpus}`);
-    expect(starts).toEqual({ stock: 3, idle: 3 });
+    expect(starts).toEqual({ stock: 2, idle: 2 });
   }
 });
 

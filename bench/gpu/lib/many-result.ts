@@ -32,6 +32,8 @@ export interface ManyFamily {
 export interface ManyResult {
   readonly what: "many";
   readonly host: string;
+  /** What its servers were told of NCCL and of all-reduces, as `NCCL_NVLS_ENABLE=0`. */
+  readonly environment?: readonly string[];
   readonly families: readonly ManyFamily[];
   /** Of families.sh: starts, and each graph against an ungraphed run. */
   readonly cells: readonly CellSummary[];
