@@ -33,7 +33,7 @@ import {
   type TestTime,
   testTimeFindings,
 } from "./lib/claims-house.ts";
-import { manyFindings } from "./lib/claims-many.ts";
+import { manyFindings, stallsOf } from "./lib/claims-many.ts";
 import {
   type Compared,
   type SimulatedLoads,
@@ -94,6 +94,7 @@ function has(file: string): boolean {
 const MAIN_JOB = "bench/gpu/main-job.sh OUT_DIR";
 const VERIFY = "python3 bench/gpu/verify_report.py LOG";
 const FAMILIES = "bench/gpu/families.sh OUT_DIR";
+const TWO_GPUS = "v033-two-gpus-families.json.br";
 const MANY = "bench/gpu/many.sh GPUS OUT_DIR";
 const CHECKS = "python3 bench/gpu/checks.py OUT_DIR CHECK ...";
 const TEST_TIME = "test-time.json.gz";
@@ -180,12 +181,17 @@ function startup(): Finding[] {
   return latest(findings);
 }
 
-/** One file for each host; none before such a campaign was run. */
+/** One file for each host, in their order; of a family in two of them the last counts. */
 function many(): Finding[] {
-  const files = readdirSync(results).filter((file) => /^many-.*\.json(\.gz)?$/.test(file));
-  return files.sort().flatMap((source) => {
-    return manyFindings(read<ManyResult>(source), { source, command: MANY });
+  const files = readdirSync(results).filter((file) => /^many-.*\.json(\.(gz|br))?$/.test(file));
+  const fewer = stallsOf(read<{ cells: readonly CellSummary[] }>(TWO_GPUS).cells);
+  const findings = files.sort().flatMap((source) => {
+    const result = read<ManyResult>(source);
+    const found = manyFindings(result, { source, command: MANY }, fewer);
+    fewer.push(...stallsOf(result.cells));
+    return found;
   });
+  return latest(findings);
 }
 
 /** Each made by `npm run bench:NAME`, which writes NAME.json or NAME.json.gz. */
@@ -217,7 +223,7 @@ function v033(): Finding[] {
     "v033-more-families.json.br",
     "v033-again-families.json.br",
     "v033-feature-families.json.br",
-    "v033-two-gpus-families.json.br",
+    TWO_GPUS,
   ];
   const checks = ["v033-checks.json", "v033-more-checks.json.br"];
   const firstSet = "first-set.json.gz";

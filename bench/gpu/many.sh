@@ -7,7 +7,7 @@
 #
 # Hypothesis: captures before ready take at most 1/30 of stock's on four and eight ranks too; every
 # rank holds and serves the same graphs at every step; graphs are bit for bit an ungraphed run on
-# every rank; the longest stall grows by at most half from four ranks to eight; and a rank that has no
+# every rank; the longest stall grows by at most half with twice the ranks; and a rank that has no
 # memory for a graph, or is killed while it captures, ends the engine with a reason and hangs nobody.
 # Refuted if the claims `many.*` that `npm run claims` makes of bench/results/many-*.json don't hold.
 #

@@ -1,20 +1,32 @@
 /** What bench/gpu/many.sh claims of engines on four and eight ranks. Pure. */
 
-import { isStart } from "../gpu/lib/family-result.ts";
+import { type CellSummary, isStart } from "../gpu/lib/family-result.ts";
 import type { ManyFamily, ManyResult } from "../gpu/lib/many-result.ts";
 import { type Finding, type Origin, withLimits } from "./claims.ts";
 import { checkFindings } from "./claims-checks.ts";
 import { startupFindings } from "./claims-startup.ts";
 import { familyFindings } from "./claims-v033.ts";
 
-/** Of one model, from its fewest ranks to its most. */
+/** Of one model, from so many ranks to the next more that were measured. */
 const STALL_GROWTH_MAX = 1.5;
 /** A request waits for one capture at most. */
 const STALL_MS_MAX = 250;
 /** After ready, and with the fill on its way to the graph that the fault is in. */
 const END_SECONDS_MAX = 60;
 
-export function manyFindings(result: ManyResult, told: Origin): Finding[] {
+/** The longest time that a capture held an idle engine of so many ranks up. */
+export interface Stall {
+  readonly family: string;
+  readonly ranks: number;
+  readonly ms: number;
+}
+
+/** @param fewer what was measured elsewhere, to hold stalls on more ranks against */
+export function manyFindings(
+  result: ManyResult,
+  told: Origin,
+  fewer: readonly Stall[] = [],
+): Finding[] {
   const { families, cells } = result;
   return [
     ...familyFindings(cells, told).map(renamed),
@@ -23,7 +35,7 @@ export function manyFindings(result: ManyResult, told: Origin): Finding[] {
       ...ofFaults(family, told),
       ...(family.launcher === undefined ? [] : startupFindings(family.launcher, told)).map(renamed),
     ]),
-    ...stallFindings(result, told),
+    ...stallFindings(result, fewer, told),
   ];
 }
 
@@ -48,40 +60,45 @@ function ofFaults({ family, faults }: ManyFamily, told: Origin): Finding[] {
   ];
 }
 
-/** The longest time that a capture held an engine up, by idle starts and by the fill in traffic. */
-function longestStallMs({ family, checks }: ManyFamily, { cells }: ManyResult): number | undefined {
-  const ofStarts = cells.filter(isStart).flatMap((start) => {
-    const isOwn = start.family === family && start.arm === "idle" && start.round >= 0;
-    return isOwn ? (start.ours?.longestStallMs ?? []) : [];
+/** The longest of each family's idle starts, a GPU for each rank. */
+export function stallsOf(cells: readonly CellSummary[]): Stall[] {
+  const all = cells.filter(isStart).flatMap(({ family, arm, round, gpus, ours }): Stall[] => {
+    const ms = arm === "idle" && round >= 0 ? ours?.longestStallMs : undefined;
+    return ms === undefined ? [] : [{ family, ranks: gpus.length, ms }];
   });
-  const all = [...ofStarts, ...checks.flatMap((check) => check.longestStallMs ?? [])];
-  return all.length === 0 ? undefined : Math.max(...all);
+  const longest = all.sort((one, other) => other.ms - one.ms);
+  return longest.filter(({ family }, i) => all.findIndex((one) => one.family === family) === i);
 }
 
-function stallFindings(result: ManyResult, told: Origin): Finding[] {
-  const stalls = result.families.flatMap((family) => {
-    const ms = longestStallMs(family, result);
-    return ms === undefined ? [] : [{ ...family, ms }];
-  });
-  const models = new Set(stalls.map(({ family }) => modelOf(family)));
+function stallFindings(
+  { families, cells }: ManyResult,
+  fewer: readonly Stall[],
+  told: Origin,
+): Finding[] {
+  const stalls = stallsOf(cells);
   return [
-    ...stalls.map(({ family, ranks, ms }) => {
+    ...families.flatMap(({ family, ranks, checks }): Finding[] => {
+      const inTraffic = checks.flatMap((check) => check.longestStallMs ?? []);
+      const ofStarts = stalls.filter((stall) => stall.family === family).map(({ ms }) => ms);
+      const all = [...ofStarts, ...inTraffic];
+      if (all.length === 0) return [];
       const { atMost } = withLimits(`many.${family}`, told);
-      return atMost("longest-stall", ms, `ms, ${ranks} ranks`, STALL_MS_MAX);
+      return [atMost("longest-stall", Math.max(...all), `ms, ${ranks} ranks`, STALL_MS_MAX)];
     }),
-    ...[...models].flatMap((model): Finding[] => {
-      const own = stalls.filter(({ family }) => modelOf(family) === model);
-      const [fewest, ...more] = own.sort((one, other) => one.ranks - other.ranks);
-      const most = more.at(-1);
-      if (fewest === undefined || most === undefined) return [];
-      const { atMost } = withLimits(`many.${model}`, told);
-      const unit = `of the longest stall on ${fewest.ranks} ranks, on ${most.ranks}`;
-      return [atMost("stall-growth", most.ms / fewest.ms, unit, STALL_GROWTH_MAX)];
+    // Starts against starts: a fill in traffic waits for steps as well.
+    ...stalls.flatMap(({ family, ranks, ms }): Finding[] => {
+      const [before] = [...fewer, ...stalls]
+        .filter((other) => modelOf(other.family) === modelOf(family) && other.ranks < ranks)
+        .sort((one, other) => other.ranks - one.ranks);
+      if (before === undefined) return [];
+      const { atMost } = withLimits(`many.${family}`, told);
+      const unit = `of the longest stall on ${before.ranks} ranks, on ${ranks}, idle starts`;
+      return [atMost("stall-growth", ms / before.ms, unit, STALL_GROWTH_MAX)];
     }),
   ];
 }
 
-/** A family's name without its parallelism: `dense-70b`. */
+/** A family's name without its number of ranks: `dense-70b`, `moe-30b-ep`. */
 function modelOf(family: string): string {
-  return family.replace(/-tp\d+/, "");
+  return family.replace(/-tp\d+/, "").replace(/-ep\d+$/, "-ep");
 }

@@ -8,7 +8,7 @@ import { describe, expect, test } from "vitest";
 import { parseFamilies } from "../../bench/gpu/lib/family-plan.ts";
 import { isStart, type StartResult } from "../../bench/gpu/lib/family-result.ts";
 import type { ManyFamily, ManyResult } from "../../bench/gpu/lib/many-result.ts";
-import { manyFindings } from "../../bench/lib/claims-many.ts";
+import { manyFindings, type Stall, stallsOf } from "../../bench/lib/claims-many.ts";
 import { temporaryFolder } from "../cli/helpers/folder.ts";
 import { pluginSite } from "../cli/helpers/plugin-site.ts";
 
@@ -196,8 +196,11 @@ test("its families are on as many GPUs as they have ranks, stock and idle in tur
 });
 
 describe("claims", () => {
-  const start = (family: string, longestStallMs: number) =>
-    ({ family, kind: "start", arm: "idle", round: 0, ours: { longestStallMs } }) as StartResult;
+  const start = (family: string, longestStallMs: number) => {
+    const gpus = [...Array(/tp8/.test(family) ? 8 : 4).keys()];
+    const cell = { family, kind: "start", arm: "idle", round: 0, gpus };
+    return { ...cell, ours: { longestStallMs } } as unknown as StartResult;
+  };
 
   function family(fields: Partial<ManyFamily>): ManyFamily {
     return { family: "dense-70b-tp4", ranks: 4, checks: [], faults: [], ...fields };
@@ -231,8 +234,21 @@ describe("claims", () => {
       "many.dense-70b-tp4.longest-stall": 80,
       "many.dense-70b-tp8.longest-stall": 100,
       "many.moe-30b-tp4-ep.longest-stall": 40,
-      "many.dense-70b.stall-growth": 1.25,
+      "many.dense-70b-tp8.stall-growth": 100 / 60,
     });
+    // What other campaigns measured on fewer ranks: of a model the most of these.
+    const whole = { what: "many", host: "h", families, cells, failed: [] } as const;
+    const fewer = stallsOf([{ ...start("moe-30b-ep2", 50), gpus: [0, 1] }]);
+    const ofFour = { family: "dense-70b-tp4", ranks: 4, ms: 50 };
+    const ofTwo = { family: "dense-70b-tp2", ranks: 2, ms: 40 };
+    const growth = (some: readonly Stall[], only: readonly StartResult[]) =>
+      manyFindings({ ...whole, families: [], cells: only }, told, some)
+        .filter(({ id }) => id.endsWith("growth"))
+        .map(({ id, value }) => [id, value]);
+    expect(growth(fewer, cells.slice(2))).toEqual([["many.moe-30b-tp4-ep.stall-growth", 0.8]]);
+    expect(growth([ofFour, ofTwo], cells.slice(1, 2))).toEqual([
+      ["many.dense-70b-tp8.stall-growth", 2],
+    ]);
   });
 
   test("steps that differ are counted, and a check that saw too little is no agreement", () => {
