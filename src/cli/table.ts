@@ -28,7 +28,7 @@ export function settledTable(engine: EngineSnapshot): string {
 }
 
 /**
- * The same on one line, for logs; without a reason of an engine that never settled. A controller
+ * The same on one line, for logs; without a reason of an engine that didn't settle here. A controller
  * that came after ready didn't see what was before, and leaves it out.
  */
 export function settledText(engine: EngineSnapshot, reason: string | undefined): string {
@@ -43,7 +43,8 @@ export function settledText(engine: EngineSnapshot, reason: string | undefined):
     `longest capture ${millisecondsText(engine.longestCaptureMs)}`,
     `mode ${engine.mode}`,
   ];
-  const what = reason === undefined ? "is not settled" : `is settled: ${printable(reason)}`;
+  const unsaid = engine.settled ? "is settled" : "is not settled";
+  const what = reason === undefined ? unsaid : `is settled: ${printable(reason)}`;
   return `${printable(engine.engine)} ${what} (${facts.join(", ")})${simulatedMark(engine)}`;
 }
 
@@ -221,7 +222,8 @@ function modeText({ mode, policy }: EngineSnapshot): string {
 function phaseText(engine: EngineSnapshot): string {
   // Who said goodbye was stopping when the connection ended.
   if (!engine.connected) return engine.phase === "stopping" ? "left" : "lost";
-  return engine.settled ? `${engine.phase}, settled` : engine.phase;
+  const parts = [engine.phase, engine.asleep?.length ? "asleep" : "", engine.settled && "settled"];
+  return parts.filter(Boolean).join(", ");
 }
 
 function notCapturedText(engine: EngineSnapshot, count: number): string {

@@ -40,6 +40,6 @@ export function requireOutcome(engine: string, answer: Slept, wanted: "asleep" |
   const reason = answer.reason ?? "the engine gave no reason";
   throw new LazygraphError(
     "ERR_LAZYGRAPH_ENGINE_SLEEP",
-    `Expected ${engine} to be ${wanted}, but it ${OUTCOMES[answer.outcome]}: ${reason.replace(/\.$/, "")}.`,
+    `Expected ${engine} to ${wanted === "awake" ? "wake up" : "go to sleep"}, but it ${OUTCOMES[answer.outcome]}: ${reason.replace(/\.$/, "")}.`,
   );
 }

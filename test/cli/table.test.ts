@@ -89,19 +89,22 @@ test("the line for logs leaves out what a later controller didn't see", () => {
     "0.070 s before ready, settled 12.3 s after, longest",
   );
   expect(settledText(snapshot({}), "done")).not.toMatch(/ready|not yet/);
+  expect(settledText(snapshot({ settled: true }), undefined)).toContain("gpu-0 is settled (");
 });
 
-test("one row per engine, lost and settled ones marked", () => {
+test("one row per engine, lost, sleeping and settled ones marked", () => {
   const engines = [
     snapshot({ settled: true }),
     snapshot({ engine: "gpu-1", connected: false }),
     snapshot({ engine: "gpu-2" }),
+    snapshot({ engine: "gpu-3", asleep: ["weights"] }),
   ];
   const rows = cells(enginesTable(engines)).slice(1);
   expect(rows.map((row) => [row[0], row[2]])).toEqual([
     ["gpu-0", "serving, settled"],
     ["gpu-1", "lost"],
     ["gpu-2", "serving"],
+    ["gpu-3", "serving, asleep"],
   ]);
 });
 

@@ -93,11 +93,12 @@ describe("sleep and wake of a simulated engine", () => {
   test("a sleep and a wake that were not to be are refused with the engine's sentence", async () => {
     await expect(controller.wake("tiny")).rejects.toMatchObject({
       code: "ERR_LAZYGRAPH_ENGINE_SLEEP",
-      message: "Expected tiny to be awake, but it refused: the engine is awake.",
+      message: "Expected tiny to wake up, but it refused: the engine is awake.",
     });
     await controller.sleep("tiny");
     await expect(controller.sleep("tiny")).rejects.toMatchObject({
       code: "ERR_LAZYGRAPH_ENGINE_SLEEP",
+      message: expect.stringMatching(/^Expected tiny to go to sleep, but it refused: /),
     });
     expect(snapshot().asleep).toEqual(TAGS);
   });
