@@ -83,6 +83,13 @@ async function requireKeys(option: string, folder: string): Promise<void> {
 /** An engine's keys, as the plugin reads them. @throws OptionError as `readPair` */
 export async function readEngineKeys(option: string, folder: string): Promise<EngineKeys> {
   const pair = await readPair(option, folder);
+  if (!existsSync(join(folder, SERVER_FILE))) {
+    throw new OptionError(
+      option,
+      `Expected ${option} to be an engine's folder, got ${quote(folder)} without ${SERVER_FILE}: copy ` +
+        `the controller's ${PUBLIC_FILE} there.`,
+    );
+  }
   const serverKey = await readPublicFile(option, join(folder, SERVER_FILE));
   if (isCurveKey(serverKey)) return { ...pair, serverKey };
   throw new OptionError(

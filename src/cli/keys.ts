@@ -153,6 +153,7 @@ const ACT: Readonly<
 
   async allow(folder, given, { strings, lists, flags }) {
     const { publicKey, secretKey } = await readPair("FOLDER", folder);
+    requireController("FOLDER", folder);
     const key = await keyOf("KEY", given);
     if (key === publicKey || key === secretKey) {
       throw new OptionError("KEY", "Expected an engine's public key, got the controller's own.");

@@ -99,6 +99,13 @@ describe("lazygraph keys", () => {
       const allowed = await finish(["keys", "allow", folder, file, "--name", name]);
       expect(allowed).toMatchObject({ code: 0, stdout: "1 key is allowed.\n" });
     }
+    const swapped = await finish(["keys", "allow", engine.folder, join(folder, "public.key")]);
+    expect(swapped.stderr).toContain("which is an engine's: it has server.key.");
+    const its = await finish(["run", "--keys", engine.folder, "--", "true"]);
+    expect(its.stderr).toContain("Expected --keys to be a controller's folder");
+    const bare = { LAZYGRAPH_ENGINE_KEYS: folder };
+    const lone = await finish(["simulated-engine", "--endpoint", "tcp://127.0.0.1:1"], bare);
+    expect(lone.stderr).toContain("without server.key: copy the controller's public.key there.");
     const shown = await finish(["keys", "show", folder]);
     expect(shown.stdout).toBe(`public   ${publicKey}\nallowed  ${engine.publicKey}  engine 0\n`);
     const removed = await finish(["keys", "allow", folder, engine.publicKey, "--remove", "--json"]);
