@@ -65,6 +65,7 @@ export const METRIC_NAMES = [
   "lazygraph_engine_phase",
   "lazygraph_engine_settled",
   "lazygraph_engine_frozen",
+  "lazygraph_engine_asleep",
   "lazygraph_engine_capturing",
   "lazygraph_engine_requests",
   "lazygraph_graphs",
@@ -114,6 +115,7 @@ export const METRICS: Readonly<Record<MetricName, MetricDefinition>> = {
     "1 once nothing is left to capture, or captures have ended.",
   ),
   lazygraph_engine_frozen: metric("gauge", ENGINE, "1 while captures are ended by a freeze."),
+  lazygraph_engine_asleep: metric("gauge", ENGINE, "1 while anything of the engine sleeps."),
   lazygraph_engine_capturing: metric("gauge", ENGINE, "1 while a capture command is out."),
   lazygraph_engine_requests: metric(
     "gauge",

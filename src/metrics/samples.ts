@@ -65,6 +65,7 @@ function putState(put: Put, snapshot: EngineSnapshot): void {
   }
   put("lazygraph_engine_settled", Number(snapshot.settled));
   put("lazygraph_engine_frozen", Number(snapshot.frozen));
+  put("lazygraph_engine_asleep", Number(Boolean(snapshot.asleep?.length)));
   put("lazygraph_engine_capturing", Number(snapshot.capturing !== undefined));
   put("lazygraph_engine_requests", snapshot.running, { state: "running" });
   put("lazygraph_engine_requests", snapshot.waiting, { state: "waiting" });

@@ -204,6 +204,14 @@ describe("monitoring/alerts.yaml", () => {
     expect(rule.annotations.description).toMatch(/\.$/);
   });
 
+  test("graphs that the user excluded are none that memory lacks; who is stock or sleeps fills none", () => {
+    const of = (name: string) => rules.find(({ alert }) => alert === `Lazygraph${name}`)?.expr;
+    expect(of("GraphsRefused")).not.toContain("refused");
+    expect(of("NeverSettles")).toMatch(
+      /phase="serving"} == 1\s+unless on \(engine\) \w+_asleep == 1/,
+    );
+  });
+
   test("docs/metrics.md explains each", () => {
     const listed = [...read("docs/metrics.md").matchAll(/^\| `(Lazygraph\w+)` \|/gm)];
     expect(listed.map(([, name]) => name)).toEqual(rules.map(({ alert }) => alert));
@@ -239,6 +247,7 @@ describe("monitoring/dashboard.json", () => {
       // A variable of the dashboard takes its values from it.
       "lazygraph_engine_info",
       "lazygraph_engine_frozen",
+      "lazygraph_engine_asleep",
       "lazygraph_engine_capturing",
       "lazygraph_graphs_dropped_total",
       "lazygraph_capture_size_bytes",

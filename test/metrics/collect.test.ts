@@ -50,7 +50,10 @@ test("an engine that is ready shows its state, graphs and memory", async () => {
   const record = recordOf();
   const { registry } = collect(controllerOf([record]));
   const values = await scrape(registry);
+  record.asleep = ["weights"];
+  expect((await scrape(registry)).get(`lazygraph_engine_asleep{${E}}`)).toBe(1);
   expect(Object.fromEntries(values)).toMatchObject({
+    [`lazygraph_engine_asleep{${E}}`]: 0,
     [`lazygraph_engine_info{${E},model="fake/model",plugin_version="0.1.0",vllm_version="0.26.0",simulated="false"}`]: 1,
     [`lazygraph_engine_connected{${E}}`]: 1,
     [`lazygraph_engine_phase{${E},phase="serving"}`]: 1,
