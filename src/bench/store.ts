@@ -12,7 +12,7 @@
 
 import { createReadStream, createWriteStream, type WriteStream } from "node:fs";
 import { readdir, rename, rm, stat, writeFile } from "node:fs/promises";
-import { basename, join } from "node:path";
+import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { pipeline } from "node:stream/promises";
 import { createGunzip, createGzip } from "node:zlib";
@@ -335,6 +335,6 @@ async function readJson(file: string, what: string): Promise<unknown> {
 export function folderError(path: string, expected: string, got: string): LazygraphError {
   return new LazygraphError(
     "ERR_LAZYGRAPH_BENCH",
-    `Expected ${basename(path)} in ${path} to be ${expected}, got ${got}.`,
+    `Expected ${path} to be ${expected}, got ${got}.`,
   );
 }

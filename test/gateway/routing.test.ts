@@ -145,7 +145,7 @@ describe("settings", () => {
 
   test.for([
     [{}, 'Expected ENGINES to be NAME=URL,NAME=URL, …, got "".'],
-    [{ ENGINES: "a=http://h,a=http://i" }, 'got "a=http://i".'],
+    [{ ENGINES: "a=http://h,a=http://i" }, 'a list of names that differ, got "a=http://i".'],
     [{ ENGINES: "a=ftp://h" }, 'got "a=ftp://h".'],
     [{ ENGINES: "a=http://h", LISTEN: "8000" }, 'Expected LISTEN to be HOST:PORT, got "8000".'],
     // Less than one body may have would refuse for good what is worth another try.

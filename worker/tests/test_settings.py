@@ -204,7 +204,7 @@ def test_a_folder_that_lacks_a_key(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="public.key to be a Z85 key .* got 5 characters"):
         load_settings(env)
     (tmp_path / "server.key").unlink()
-    with pytest.raises(SettingsError, match="server.key to be a readable file, got ENOENT"):
+    with pytest.raises(SettingsError, match="server.key .* got ENOENT; copy the controller's"):
         load_settings(env)
 
 

@@ -71,9 +71,8 @@ function engineList(text: string, apiKey?: string): ReadonlyMap<string, ServerAd
   for (const entry of entriesOf(text)) {
     const [, name = "", url = ""] = /^([^=]+)=(.+)$/.exec(entry) ?? [];
     const address = serverUrl(url);
-    if (address === undefined || engines.has(name)) {
-      throw mistake("ENGINES", "NAME=URL,NAME=URL, …", shownUrl(entry));
-    }
+    if (address === undefined) throw mistake("ENGINES", "NAME=URL,NAME=URL, …", shownUrl(entry));
+    if (engines.has(name)) throw mistake("ENGINES", "a list of names that differ", shownUrl(entry));
     engines.set(name, new ServerAddress(address, { apiKey }));
   }
   if (engines.size === 0) throw mistake("ENGINES", "NAME=URL,NAME=URL, …", text);

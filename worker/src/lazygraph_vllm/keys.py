@@ -85,8 +85,11 @@ def _read(name: str, *, secret: bool) -> str:
         file = os.open(name, os.O_RDONLY | os.O_NONBLOCK)
     except OSError as error:
         code = errno.errorcode.get(error.errno or 0, "an error")
+        remedy = "`lazygraph keys new` makes it"
+        if name.endswith(FILES[0]):
+            remedy = "copy the controller's public.key there"
         raise SettingsError(
-            f"expected {name} to be a readable file, got {code}; `lazygraph keys new` makes it"
+            f"expected {name} to be a readable file, got {code}; {remedy}"
         ) from None
     try:
         mode = os.fstat(file).st_mode
