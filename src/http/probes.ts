@@ -2,7 +2,8 @@
 
 import { randomUUID } from "node:crypto";
 import { shownWhole } from "../base/shown.ts";
-import { HttpError, StatusAnswer, TextAnswer } from "./answer.ts";
+import { HttpError, StatusAnswer, type TextAnswer } from "./answer.ts";
+import { scrapeOf } from "./listing.ts";
 import type { Request, Route } from "./route.ts";
 
 /** When to ask again for a start of which nothing is known, and at the latest. */
@@ -71,7 +72,7 @@ async function getStart({ start, query }: Request): Promise<unknown> {
   return new StatusAnswer(503, body, Math.min(Math.max(1, Math.ceil(left)), RETRY_SECONDS_MAX));
 }
 
-async function getMetrics({ metrics }: Request): Promise<TextAnswer> {
-  if (metrics !== undefined) return new TextAnswer(metrics.contentType, await metrics.metrics());
+function getMetrics({ metrics }: Request): Promise<TextAnswer> {
+  if (metrics !== undefined) return scrapeOf(metrics);
   throw new HttpError(404, "ERR_HTTP_NOT_FOUND", "No metrics are collected here.");
 }

@@ -9,7 +9,7 @@ import { listen } from "../../src/cli/listen.ts";
 import { checkAnnouncement, checkSleep, checkWake } from "../../src/controller/call-options.ts";
 import type { Controller } from "../../src/controller/controller.ts";
 import type { EngineSnapshot } from "../../src/engine/snapshot.ts";
-import { listOf } from "../../src/http/listing.ts";
+import { listOf, scrapeOf } from "../../src/http/listing.ts";
 import { createHttpServer } from "../../src/http/server.ts";
 import { listening } from "../helpers/listening.ts";
 
@@ -90,6 +90,23 @@ describe("a list of many engines", () => {
 
   test("is made anew where that is quick", () => {
     expect(takes(19)).toEqual([1, 2, 3, 4]);
+  });
+
+  test("and so are metrics, which who asks meanwhile shares", async () => {
+    let nowMs = 0;
+    const metrics = vi.fn(async () => {
+      await undefined;
+      nowMs += 100;
+      return `${nowMs}`;
+    });
+    const source = { contentType: "text/plain", metrics };
+    const at = async (ms: number): Promise<string> => {
+      nowMs = ms;
+      return (await scrapeOf(source, () => nowMs)).text;
+    };
+    expect(await Promise.all([at(0), at(0)])).toEqual(["100", "100"]);
+    expect([await at(999), await at(1001)]).toEqual(["100", "1101"]);
+    expect(metrics).toHaveBeenCalledTimes(2);
   });
 
   test("has what was changed over HTTP", async () => {
