@@ -116,6 +116,8 @@ export async function runBench(argv: readonly string[]): Promise<number> {
     const onNote = (sentence: string): void => note(sentence);
     const result = await runMatrix({ ...options, progress, signal, check, onNote });
     progress.stop();
+    // No engine is left, and a report of many requests takes long: it ends by the signal's own effect.
+    release();
     if (result.skipped > 0) {
       progress.line(`${counted(result.skipped, "cell was", "cells were")} complete before.`);
     }

@@ -2,7 +2,7 @@
 
 import { readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { describe, expect, test } from "vitest";
+import { describe, expect, onTestFinished, test, vi } from "vitest";
 import { writeReport } from "../../src/bench/report.ts";
 import type { RunHead } from "../../src/bench/samples.ts";
 import type { Summary } from "../../src/bench/summary.ts";
@@ -117,6 +117,20 @@ describe("simulated engines", () => {
     await expect(runBench([...args, "--out", folder, "--seconds", "1"])).rejects.toThrow(
       'whose load "load" is the one asked for',
     );
+  });
+
+  test("a report, whose making answers no signal, is left to the signal's own effect", async () => {
+    const folder = await outFolder();
+    const before = process.listenerCount("SIGINT");
+    const during: number[] = [];
+    const write = vi.spyOn(process.stdout, "write").mockImplementation(() => {
+      during.push(process.listenerCount("SIGINT"));
+      return true;
+    });
+    onTestFinished(() => write.mockRestore());
+    const load = ["--simulated", "--profile", await quickProfile(), "--num-prompts", "1"];
+    expect(await runBench([...load, "--request-rate", "9", "--quiet", "--out", folder])).toBe(0);
+    expect(during).toEqual([before]);
   });
 
   test("what is complete with a failed request fails again, and keeps its trace", async () => {
