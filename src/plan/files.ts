@@ -126,7 +126,8 @@ async function lockPlan(folder: string, name: string): Promise<(() => Promise<vo
     } catch (error) {
       if (codeOf(error) !== "EEXIST") throw error;
       const age = await stat(file).then(
-        ({ mtimeMs }) => Date.now() - mtimeMs,
+        // One of the future is of a clock that has gone back since, and would never be void.
+        ({ mtimeMs }) => Math.abs(Date.now() - mtimeMs),
         () => LOCK_MS_MAX + 1,
       );
       if (!again || age <= LOCK_MS_MAX) return undefined;

@@ -78,6 +78,8 @@ export class PlanStore {
   #cancelSave: () => void = () => {};
   #saveAtSeconds = Number.POSITIVE_INFINITY;
   #closed = false;
+  /** A lock stood in the way of the last writing. */
+  #locked = false;
   /** The time for closing is over: what is not written by now is not any more. */
   #over = false;
 
@@ -151,8 +153,16 @@ export class PlanStore {
     if (this.#closed) return;
     this.#closed = true;
     this.#cancelSave();
-    await withinSeconds(this.#options.clock, CLOSE_SECONDS_MAX, this.#save());
+    const { clock, folder } = this.#options;
+    const saving = this.#save().then(() => !this.#locked);
+    const written = await withinSeconds(clock, CLOSE_SECONDS_MAX, saving);
     this.#over = true;
+    if (written === true) return;
+    this.#tell(
+      folder,
+      `Expected ${folder} to take what this start learned within ${CLOSE_SECONDS_MAX} s, but the disk ` +
+        "doesn't answer, or another process holds a lock there: it is lost.",
+    );
   }
 
   /** Names told by engines must not fill the memory: those on the disk are read when needed. */
@@ -170,6 +180,7 @@ export class PlanStore {
   #save(): Promise<void> {
     this.#saving = this.#saving.then(async () => {
       let wrote = false;
+      this.#locked = false;
       for (const [key, entry] of this.#entries) {
         if (!this.#over && (await this.#saveOne(key, entry))) wrote = true;
       }
@@ -187,6 +198,7 @@ export class PlanStore {
     try {
       const release = await this.#folder.lock(entry.name, () => this.#over);
       if (release === undefined) {
+        this.#locked = true;
         this.#saveWithin(SETTLED_SAVE_SECONDS);
         return false;
       }

@@ -118,13 +118,16 @@ describe("two controllers and one folder", () => {
     expect(problems).toEqual([expect.stringMatching(/can be read, got EIO/)]);
   });
 
-  test("a lock that a process left when it ended is void after half a minute", async () => {
+  test.for([
+    ["when it ended", -60_000],
+    ["before its clock went back", 60_000],
+  ] as const)("a lock that a process left %s is void after half a minute", async ([, ms]) => {
     const folder = await temporaryFolder();
     const lock = join(folder, `.${NAME}.lock`);
     await writeFile(lock, "");
     expect(await planFiles.lock(folder, NAME)).toBeUndefined();
-    const longAgo = new Date(Date.now() - 60_000);
-    await utimes(lock, longAgo, longAgo);
+    const at = new Date(Date.now() + ms);
+    await utimes(lock, at, at);
     await writeFile(join(folder, `.${NAME}.7-abcd.tmp`), "{");
     const release = await planFiles.lock(folder, NAME);
     expect(await planFiles.lock(folder, NAME)).toBeUndefined();
@@ -184,7 +187,7 @@ describe("limits", () => {
       answer = resolve;
     });
     const written: string[] = [];
-    const { store, start, clock } = open(folder, {
+    const { store, start, clock, problems } = open(folder, {
       files: {
         lock: async () => {
           await hung;
@@ -204,6 +207,7 @@ describe("limits", () => {
     expect(closed).toBe(false);
     clock.advance(0.2);
     await closing;
+    expect(problems).toEqual([expect.stringMatching(/learned within 2 s, but .* it is lost\.$/)]);
     answer();
     for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => setImmediate(resolve));
     expect(written).toEqual([]);
