@@ -83,7 +83,7 @@ export async function runRun(argv: readonly string[]): Promise<number> {
   } finally {
     server?.close();
     server?.closeAllConnections();
-    await closeWithin(controller);
+    await closeWithin(controller, note, planTold);
   }
 }
 

@@ -140,7 +140,7 @@ export async function runServe(argv: readonly string[]): Promise<number> {
     onDenied: (denied) => denials.tell(denied),
   });
   await controller.start();
-  await notePlanFolder(planning, process.env, tell);
+  const planTold = await notePlanFolder(planning, process.env, tell);
   // Before anybody is told that we are there: who knows may already want us to stop.
   const reloading = createReloading(controller, log, options, () => {
     requireRereadable(given, process.env);
@@ -165,7 +165,7 @@ export async function runServe(argv: readonly string[]): Promise<number> {
   } finally {
     server.close();
     server.closeAllConnections();
-    await closeWithin(controller, tell);
+    await closeWithin(controller, tell, planTold);
   }
   return 0;
 }

@@ -1,6 +1,8 @@
 import { readdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
+import { closeWithin } from "../../src/cli/close-within.ts";
+import { publishProblem } from "../../src/engine/events.ts";
 import { readPlan } from "../../src/plan/files.ts";
 import { SIMULATED_ENGINE } from "../helpers/built.ts";
 import { lazygraph, type Running } from "./helpers/command.ts";
@@ -45,4 +47,11 @@ test("a folder that can't be used is one line, and `run` goes on", async () => {
   // Before its engine is there.
   expect(stderr).toMatch(/^lazygraph: Expected a folder .*, got ENOTDIR for .* --no-plan\. \[/);
   expect(stderr).toMatch(/settled: .*\(102 of 102 graphs, /);
+});
+
+test("what can't be written at the end, when nobody follows engines any more, is told", async () => {
+  const told: unknown[][] = [];
+  const close = async () => publishProblem("", "ERR_LAZYGRAPH_PLAN", "It is lost.");
+  await closeWithin({ close }, (...line) => void told.push(line));
+  expect(told).toEqual([["It is lost.", "ERR_LAZYGRAPH_PLAN"]]);
 });
