@@ -3,7 +3,7 @@
  * line; behind it `engine=NAME` for each name that is its alone, and a name for people.
  */
 
-import { statSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
 import { type FileHandle, open, rename, stat, unlink } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -12,7 +12,8 @@ import { codeOf, messageOf, OptionError } from "../base/errors.ts";
 import { readRegularFile, unreadable } from "../base/read-file.ts";
 import type { AllowedEngines } from "../wire/curve.ts";
 import { isCurveKey } from "../wire/z85.ts";
-import { inFolder, PUBLIC_MODE } from "./key-folder.ts";
+import { quote } from "./errors.ts";
+import { inFolder, PUBLIC_MODE, SERVER_FILE } from "./key-folder.ts";
 
 export const CLIENTS_FILE = "clients.keys";
 export const CLIENTS_MAX = 1024;
@@ -159,9 +160,21 @@ export function followClients(
   folder: string,
   onProblem: (sentence: string) => void,
 ): () => readonly AllowedKey[] {
+  requireController(option, folder);
   const list = new ClientList(join(folder, CLIENTS_FILE), onProblem);
   readClients(option, folder);
   return () => list.keys();
+}
+
+/** An engine's folder in the place of a controller's: nobody could ever connect. */
+export function requireController(option: string, folder: string): void {
+  const has = (name: string): boolean => existsSync(join(folder, name));
+  if (!has(SERVER_FILE) || has(CLIENTS_FILE)) return;
+  throw new OptionError(
+    option,
+    `Expected ${option} to be a controller's folder, got ${quote(folder)}, which is an engine's: it ` +
+      `has ${SERVER_FILE}.`,
+  );
 }
 
 /** The file of clients as it is now, read again only when it has changed. */

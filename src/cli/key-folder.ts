@@ -10,6 +10,7 @@
  * | `clients.keys` | the controller | the engines that may connect (`key-clients.ts`) |
  */
 
+import { existsSync } from "node:fs";
 import { open, rename, stat, unlink } from "node:fs/promises";
 import { join } from "node:path";
 import { curveKeyPair } from "zeromq";

@@ -14,6 +14,7 @@ import {
   GIVEN_MAX,
   isEngineName,
   readClients,
+  requireController,
 } from "./key-clients.ts";
 import { environmentText, secretText, variablesOf } from "./key-export.ts";
 import { makePair, PUBLIC_FILE, readPair, rotatePair, SECRET_FILE } from "./key-folder.ts";

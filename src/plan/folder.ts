@@ -140,6 +140,16 @@ export class PlanFolder {
     );
   }
 
+  /** That what was to be written at the end wasn't, within `seconds`. */
+  lost(seconds: number): void {
+    const { folder } = this.#options;
+    this.#tell(
+      folder,
+      `Expected ${folder} to take what this start learned within ${seconds} s, but the disk ` +
+        "doesn't answer, or another process holds a lock there: it is lost.",
+    );
+  }
+
   async #versionOf(file: string): Promise<FileVersion | undefined> {
     try {
       return await this.#options.files.version(file);

@@ -153,16 +153,10 @@ export class PlanStore {
     if (this.#closed) return;
     this.#closed = true;
     this.#cancelSave();
-    const { clock, folder } = this.#options;
     const saving = this.#save().then(() => !this.#locked);
-    const written = await withinSeconds(clock, CLOSE_SECONDS_MAX, saving);
+    const written = await withinSeconds(this.#options.clock, CLOSE_SECONDS_MAX, saving);
     this.#over = true;
-    if (written === true) return;
-    this.#tell(
-      folder,
-      `Expected ${folder} to take what this start learned within ${CLOSE_SECONDS_MAX} s, but the disk ` +
-        "doesn't answer, or another process holds a lock there: it is lost.",
-    );
+    if (written !== true) this.#folder.lost(CLOSE_SECONDS_MAX);
   }
 
   /** Names told by engines must not fill the memory: those on the disk are read when needed. */

@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 
-from builders import make_config, make_runner, shapes, start, step, wrong_dispatches
+from builders import (
+    Wrapper,
+    bring_up_rank,
+    make_config,
+    make_runner,
+    shapes,
+    start,
+    step,
+    wrong_dispatches,
+)
 from fake_controller import next_size_table
 from lazygraph_vllm.protocol.messages import TOKENS_MAX, Dispatch, DispatchRow, Inventory
 from lazygraph_vllm.rank import calls as rank
