@@ -41,6 +41,16 @@ describe("a wait with a limit", () => {
     await rejected;
   });
 
+  test("many at once on one signal are no leak", async () => {
+    const warnings: Error[] = [];
+    const onWarning = (warning: Error): void => void warnings.push(warning);
+    process.on("warning", onWarning);
+    const { signal } = new AbortController();
+    await Promise.all(Array.from({ length: 20 }, () => within(60_000, signal, () => sleep(1))));
+    process.off("warning", onWarning);
+    expect(warnings).toEqual([]);
+  });
+
   test("ends with the other signal's reason, before the work began too", async () => {
     const outer = new AbortController();
     const waiting = within(60_000, outer.signal, never);

@@ -1,5 +1,7 @@
 /** A wait with a limit that can be called off. */
 
+import { setMaxListeners } from "node:events";
+
 /**
  * What `work` makes, whose signal aborts with `signal` and after `ms` milliseconds.
  *
@@ -15,6 +17,8 @@ export async function within<T>(
   const follow = (): void => both.abort(signal.reason);
   const late = (): void => both.abort(new Error(`no answer within ${ms / 1000} s`));
   const timer = setTimeout(late, ms);
+  // Every request under way listens, so that their number is no leak.
+  setMaxListeners(0, signal);
   signal.addEventListener("abort", follow, { once: true });
   if (signal.aborted) follow();
   try {
