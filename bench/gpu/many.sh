@@ -86,9 +86,9 @@ names=$(cut -f1 <<< "$families" | paste -sd,)
 
 left() { [ -z "${SECONDS_MAX:-}" ] || echo $((SECONDS_MAX > SECONDS ? SECONDS_MAX - SECONDS : 1)); }
 
-# Whether what has no estimate of its own is begun; it is told when not.
+# SECONDS NAME…: whether what has no estimate of its own is begun; it is told when not.
 begins() {
-  [ -z "${SECONDS_MAX:-}" ] || [ "$(left)" -ge 60 ] || { echo "left: $*" >&2; return 1; }
+  [ -z "${SECONDS_MAX:-}" ] || [ "$(left)" -ge "$1" ] || { echo "left: ${*:2}" >&2; return 1; }
 }
 
 # The first so many of GPUS.
@@ -136,7 +136,7 @@ checks() {
     printf '%s\n' "${open[@]}"
     return
   fi
-  begins "${open[@]}" || return 1
+  begins 90 "${open[@]}" || return 1
   seconds=$(left)
   # One engine at a time: those of several ranks would wait for each other's turns on each GPU.
   "$python" "$here/checks.py" "$out/checks" --spec "$spec" --gpus "$gpus" --models "$models" \
@@ -169,7 +169,8 @@ launcher() {
       echo "$name"
       continue
     fi
-    begins "$name" || return 1
+    # An import, and a start with imports.
+    begins 150 "$name" || return 1
     served=$(model "$shape") || return 1
     seconds=$(left)
     # A start has filled the compile caches.
