@@ -4,9 +4,8 @@
  */
 
 import { existsSync, statSync } from "node:fs";
-import { type FileHandle, open, rename, stat, unlink } from "node:fs/promises";
+import { rename, unlink } from "node:fs/promises";
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { counted } from "../base/counted.ts";
 import { codeOf, messageOf, OptionError } from "../base/errors.ts";
 import { readRegularFile, unreadable } from "../base/read-file.ts";
@@ -14,6 +13,7 @@ import type { AllowedEngines } from "../wire/curve.ts";
 import { isCurveKey } from "../wire/z85.ts";
 import { quote } from "./errors.ts";
 import { inFolder, PUBLIC_MODE, SERVER_FILE } from "./key-folder.ts";
+import { openAlone } from "./key-lock.ts";
 
 export const CLIENTS_FILE = "clients.keys";
 export const CLIENTS_MAX = 1024;
@@ -22,10 +22,6 @@ const NAME_CHARS_MAX = 128;
 /** Before a name that is given to a key. */
 const GIVEN = "engine=";
 export const GIVEN_MAX = 64;
-/** A change of the list takes milliseconds. */
-const LOCK_WAIT_MS = 10_000;
-const LOCK_POLL_MS = 10;
-const LOCK_MS_MAX = 30_000;
 /** How long a list of clients is taken as it was read. */
 const FRESH_MS = 1000;
 
@@ -68,30 +64,6 @@ export async function changeClients(
 function clientLine({ key, engines = [], name }: AllowedKey): string {
   const given = engines.map((engine) => `${GIVEN}${engine}`);
   return `${[key, ...given, name].filter((word) => word !== "").join(" ")}\n`;
-}
-
-/** A new file that is a lock as well. One that a killed process left behind is void after a while. */
-async function openAlone(folder: string, part: string): Promise<FileHandle> {
-  const deadline = performance.now() + LOCK_WAIT_MS;
-  for (;;) {
-    try {
-      return await open(part, "wx", PUBLIC_MODE);
-    } catch (error) {
-      if (codeOf(error) !== "EEXIST") throw error;
-    }
-    const about = await stat(part).catch(() => undefined);
-    if (about !== undefined && Date.now() - about.mtimeMs > LOCK_MS_MAX) {
-      await unlink(part).catch(() => undefined);
-    } else if (performance.now() > deadline) {
-      throw new OptionError(
-        "FOLDER",
-        `Expected nobody else to change the keys of ${folder}, got ${part}, which another process ` +
-          "holds: try again.",
-      );
-    } else {
-      await sleep(LOCK_POLL_MS);
-    }
-  }
 }
 
 /** None where there is no such file. @throws OptionError for a line that is no key */

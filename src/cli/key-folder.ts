@@ -21,6 +21,7 @@ import { readPublicFile, readSecretFile, SECRET_MODE } from "../base/secret-file
 import { isPair } from "../wire/key-proof.ts";
 import { isCurveKey } from "../wire/z85.ts";
 import { quote } from "./errors.ts";
+import { openAlone } from "./key-lock.ts";
 
 export const PUBLIC_FILE = "public.key";
 export const SECRET_FILE = "secret.key";
@@ -141,25 +142,40 @@ export async function makePair(folder: string, serverKey?: string): Promise<stri
   return publicKey;
 }
 
-/** Puts a new pair in the place of the old one, which stays beside it as `….old`. */
+/**
+ * Puts a new pair in the place of the old one, which stays beside it as `….old`. Who rotates at the
+ * same time waits: together they would leave no pair.
+ */
 export async function rotatePair(folder: string): Promise<{ before: string; after: string }> {
-  const { publicKey: before } = await readPair("FOLDER", folder);
-  const { publicKey, secretKey } = keyPair();
-  await inFolder(folder, WITHOUT_KEYS, async () => {
-    for (const [name, key, mode] of [
-      [SECRET_FILE, secretKey, SECRET_MODE],
-      [PUBLIC_FILE, publicKey, PUBLIC_MODE],
-    ] as const) {
-      const file = join(folder, name);
-      await unlink(`${file}.new`).catch(() => undefined);
-      await writeNew(`${file}.new`, key, mode);
-    }
-    for (const name of [SECRET_FILE, PUBLIC_FILE]) {
-      const file = join(folder, name);
-      await rename(file, `${file}.old`);
-      await rename(`${file}.new`, file);
+  await readPair("FOLDER", folder);
+  const lock = join(folder, "rotate.lock");
+  return inFolder(folder, WITHOUT_KEYS, async () => {
+    const handle = await openAlone(folder, lock);
+    try {
+      return await replacePair(folder);
+    } finally {
+      await handle.close();
+      await unlink(lock).catch(() => undefined);
     }
   });
+}
+
+async function replacePair(folder: string): Promise<{ before: string; after: string }> {
+  const { publicKey: before } = await readPair("FOLDER", folder);
+  const { publicKey, secretKey } = keyPair();
+  for (const [name, key, mode] of [
+    [SECRET_FILE, secretKey, SECRET_MODE],
+    [PUBLIC_FILE, publicKey, PUBLIC_MODE],
+  ] as const) {
+    const file = join(folder, name);
+    await unlink(`${file}.new`).catch(() => undefined);
+    await writeNew(`${file}.new`, key, mode);
+  }
+  for (const name of [SECRET_FILE, PUBLIC_FILE]) {
+    const file = join(folder, name);
+    await rename(file, `${file}.old`);
+    await rename(`${file}.new`, file);
+  }
   return { before, after: publicKey };
 }
 

@@ -5,7 +5,7 @@ import { parseEnv } from "node:util";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { parse } from "yaml";
 import { curveKeyPair } from "zeromq";
-import { keyPair } from "../../src/cli/key-folder.ts";
+import { keyPair, readPair, rotatePair } from "../../src/cli/key-folder.ts";
 import { connectController } from "../../src/replica/client.ts";
 import { startSimulatedEngine } from "../../src/testing.ts";
 import { finish, lazygraph } from "./helpers/command.ts";
@@ -124,12 +124,15 @@ describe("lazygraph keys", () => {
     expect(listed.sort()).toEqual(keys.sort());
   });
 
-  test("a list that a killed process was changing is free again after a while", async () => {
+  test.for([
+    ["after a while", -60_000],
+    ["once the clock has gone back", 60_000],
+  ] as const)("a list that a killed process was changing is free again %s", async ([, ms]) => {
     const { folder } = await pair();
     const part = join(folder, "clients.keys.new");
     await writeFile(part, "half");
-    const before = new Date(Date.now() - 60_000);
-    await utimes(part, before, before);
+    const at = new Date(Date.now() + ms);
+    await utimes(part, at, at);
     const engine = join(folder, "engine.key");
     await writeFile(engine, curveKeyPair().publicKey);
     expect(await finish(["keys", "allow", folder, engine])).toMatchObject({ code: 0, stderr: "" });
@@ -193,7 +196,16 @@ describe("lazygraph keys", () => {
     expect(await read(folder, "secret.key.old")).toBe(secret);
     expect(await rights(folder, "secret.key")).toBe(0o600);
     expect(await rights(folder, "secret.key.old")).toBe(0o600);
-    expect((await readdir(folder)).filter((name) => name.endsWith(".new"))).toEqual([]);
+    expect((await readdir(folder)).filter((name) => /\.(new|lock)$/.test(name))).toEqual([]);
+  });
+
+  test("rotated by several at once it has a pair still, and each old one had its turn", async () => {
+    const { folder, publicKey } = await pair();
+    const turns = await Promise.all([1, 2, 3, 4].map(() => rotatePair(folder)));
+    const { publicKey: last } = await readPair("FOLDER", folder);
+    const before = turns.map((turn) => turn.before);
+    const after = turns.map((turn) => turn.after);
+    expect([...before, last].sort()).toEqual([publicKey, ...after].sort());
   });
 
   test.for([
