@@ -20,11 +20,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from vllm.version import __version__
 
 import lazygraph_vllm
 import small_model
 import start_bed
 from lazygraph_vllm.vllm.model import import_model
+
+pytestmark = pytest.mark.skipif(
+    not __version__.startswith("0.33."), reason="its start is 0.33's, as is what is loaded late"
+)
 
 HERE = Path(__file__).resolve().parent
 CLIENT = Path(lazygraph_vllm.__file__).parent / "launcher" / "client.py"
@@ -177,12 +182,6 @@ from torch._inductor.fx_passes import fuse_attention, joint_graph, misc_patterns
 from torch._inductor.pattern_matcher import PatternPrettyPrinter
 from torch._subclasses.fake_tensor import init_gpu_context
 from lazygraph_vllm.launcher.later import keep_patterns, steps
-
-pytestmark = [
-    pytest.mark.skipif(
-        not __version__.startswith("0.33."), reason="its start is 0.33's, as is what is loaded late"
-    ),
-]
 
 asked = made = 0
 count = torch._C._cuda_getDeviceCount

@@ -15,6 +15,8 @@ import lazygraph_vllm
 from lazygraph_vllm import plugin
 from vllm_facts import WARMS_UP_SEPARATELY
 
+pytestmark = pytest.mark.usefixtures("pristine")
+
 PACKAGE = Path(lazygraph_vllm.__file__).parent
 
 PATCHED = {
@@ -70,8 +72,6 @@ import threading
 threads = threading.active_count()
 from vllm.v1.executor.abstract import Executor
 from vllm.v1.engine.core import EngineCoreProc
-
-pytestmark = pytest.mark.usefixtures("pristine")
 ours = lambda f: "lazygraph_vllm" in f.__code__.co_filename
 print(json.dumps({
     "heavy": heavy,
