@@ -631,6 +631,25 @@ def test_an_end_that_is_asked_for_counts_more_than_a_changed_installation(tmp_pa
     assert finish(process)[0] == ""
 
 
+def test_an_end_that_is_asked_for_just_before_it_begins_anew_is_not_lost(tmp_path: Path) -> None:
+    module = tmp_path / "changing.py"
+    module.write_text(
+        "import os, signal\n"
+        "begin = os.execve\n"
+        "os.execve = lambda *how: (os.kill(os.getpid(), signal.SIGTERM), begin(*how))\n"
+    )
+    path = os.pathsep.join([str(SRC), str(tmp_path)])
+    process = launch(tmp_path / "socket", module="changing", PYTHONPATH=path)
+    try:
+        heard(process)
+        module.write_text("CHANGED = 1\n")
+        finish(client(tmp_path / "socket", "serve", PYTHONPATH=path))
+        assert heard(process) == ""
+        assert process.wait(SECONDS_MAX) == -signal.SIGTERM
+    finally:
+        end(process)
+
+
 # vLLM's two caches, as `keep_tokenizer` finds them, and a server that says what it found there.
 REGISTRY = """
 from functools import lru_cache

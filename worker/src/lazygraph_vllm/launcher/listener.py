@@ -199,6 +199,8 @@ class Listener:
             if self._parent not in (None, os.getppid()):
                 self._stopping = True
         self._leave()
+        if self.restart:
+            _end_by_signals()
         # Whoever has ended it while it was about to begin anew has ended it.
         self.restart = self.restart and not self._stopping
         return False
@@ -373,6 +375,16 @@ def _children() -> set[int]:
     with contextlib.suppress(OSError), open(f"/proc/self/task/{os.getpid()}/children") as file:
         return {int(pid) for pid in file.read().split()}
     return set()
+
+
+def _end_by_signals() -> None:
+    """From here on by themselves: one that only set a flag would be lost with this program."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    # Those that have come are taken in first, those that come meanwhile later.
+    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    for number in numbers:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
 
 
 def restart(env: Mapping[str, str]) -> NoReturn:
