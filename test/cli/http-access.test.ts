@@ -226,13 +226,13 @@ async function connections(url: string, count: number): Promise<Socket[]> {
 }
 
 describe("connections that others hold", () => {
-  // Each has five seconds to send something: on a busy machine some are over before the check.
-  test("256 that send nothing: a probe is answered while they last", { retry: 4 }, async () => {
+  test("256 that send nothing: a probe is answered while they last", async () => {
     const { http } = await serve(["--http", "127.0.0.1:0"]);
     const silent = await connections(http, 256);
     expect((await fetch(`${http}/readyz`)).status).toBe(200);
-    // It took one place, and the rest were there all the time.
-    expect(silent.filter(({ readyState }) => readyState === "open")).toHaveLength(255);
+    // It took one place, and the rest were there all the time. Its answer may overtake that end.
+    const open = () => silent.filter(({ readyState }) => readyState === "open");
+    await expect.poll(open).toHaveLength(255);
   });
 
   test("256 that have sent half a head, and 256 more: each probe is answered", async () => {

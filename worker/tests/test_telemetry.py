@@ -120,7 +120,7 @@ def test_of_many_alike_a_batch_times_as_many_as_tell_something(
     steps(1, KEY._replace(tokens=9))
     most = TIMED_PER_BATCH_MAX
     assert told() == [(4, 30, most, most), (9, 1, 1, 1)], "a rare one is timed among them"
-    assert FakeEvent.records == 2 * (most + 1), "the others stop the GPU nowhere"
+    assert FakeEvent.records == 2 * (most + 1), "the others have none"
     steps(2, KEY)
     assert told() == [(4, 2, 2, 2)], "and each batch anew"
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ..protocol.messages import STEPS_PER_BATCH_MAX, StepCount
 
 # Of one key in a batch: the policy takes a batch for no more measurements than that
-# (``REPORT_WEIGHT_MAX``), and each costs a step two events, which the GPU stops at.
+# (``REPORT_WEIGHT_MAX``), and each costs a step two events.
 TIMED_PER_BATCH_MAX = 8
 
 
