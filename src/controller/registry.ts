@@ -21,6 +21,9 @@ export interface EngineLook {
   readonly names: readonly string[];
 }
 
+/** Pictures of more leave out why graphs are missing: these sentences take most of the time. */
+const EXPLAINED_ENGINES_MAX = 128;
+
 export class EngineRegistry {
   readonly #drivers = new Map<string, EngineDriver>();
   /** Engines by connection; a lost engine has none. */
@@ -30,7 +33,9 @@ export class EngineRegistry {
 
   /** Every engine that joined, lost ones included, in order of joining. */
   snapshots(): readonly EngineSnapshot[] {
-    return Object.freeze([...this.#drivers.values()].map((driver) => snapshotOf(driver.record)));
+    const explains = this.#drivers.size <= EXPLAINED_ENGINES_MAX;
+    const drivers = [...this.#drivers.values()];
+    return Object.freeze(drivers.map((driver) => snapshotOf(driver.record, explains)));
   }
 
   lookUp(engine: string): EngineLook {

@@ -125,9 +125,10 @@ export interface EngineSnapshot {
   readonly decisions: readonly DecisionRecord[];
 }
 
-export function snapshotOf(record: EngineRecord): EngineSnapshot {
+/** @param explains whether it says of each graph that is missing why it is */
+export function snapshotOf(record: EngineRecord, explains = true): EngineSnapshot {
   const { hello, inventory, state, ranks } = record;
-  const graphs = graphsOf(state, record.explain);
+  const graphs = graphsOf(state, explains ? record.explain : undefined);
   const counted = (status: GraphState["status"]): number =>
     graphs.filter((graph) => graph.status === status).length;
   return Object.freeze({

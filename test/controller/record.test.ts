@@ -1,4 +1,6 @@
 import { expect, test } from "vitest";
+import { EngineRegistry } from "../../src/controller/registry.ts";
+import type { EngineDriver } from "../../src/engine/driver.ts";
 import { createEngineRecord, type EngineRecord } from "../../src/engine/record.ts";
 import { applyInventory } from "../../src/engine/step/booking.ts";
 import type { EngineState, GraphState } from "../../src/schedule/state.ts";
@@ -61,4 +63,18 @@ const WRITES: readonly [string, (record: EngineRecord) => void][] = [
 test.for(WRITES)("the types of a record let nobody write %s", ([, write]) => {
   // They are types alone: the same object is written by booking.ts, in place.
   expect(() => write(recordOf())).not.toThrow();
+});
+
+test("pictures of many engines leave out why graphs are missing; one of them has it", () => {
+  const registry = new EngineRegistry();
+  const record = { ...recordOf(), explain: () => "a reason" };
+  const told = (many: number) => {
+    for (let at = 0; at < many; at++) {
+      const hello = { ...record.hello, engine: `engine-${at}` };
+      registry.add({ record: { ...record, hello } } as unknown as EngineDriver);
+    }
+    return registry.snapshots().at(-1)?.graphs[0]?.reason;
+  };
+  expect([told(128), told(129)]).toEqual(["a reason", undefined]);
+  expect(registry.lookUp("engine-128").found?.graphs[0]?.reason).toBe("a reason");
 });

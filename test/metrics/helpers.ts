@@ -31,7 +31,7 @@ export function recordOf(options: FakeEngineOptions = {}): TestRecord {
 
 /** Of a controller, what metrics use. */
 export function controllerOf(records: EngineRecord[]): { engines(): readonly EngineSnapshot[] } {
-  return { engines: () => records.map(snapshotOf) };
+  return { engines: () => records.map((record) => snapshotOf(record)) };
 }
 
 /** As scraped: `name{label="value",…}` to number. */
