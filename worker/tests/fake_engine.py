@@ -302,6 +302,9 @@ class Engine:
     def is_scheduler_paused(self) -> bool:
         return self.paused
 
+    def collective_rpc(self, method: Any, *args: Any, **options: Any) -> Any:
+        return self.model_executor.collective_rpc(method, *args, **options)
+
     def start(self, sizing: bool = False) -> Engine:
         """Start-up as vLLM's executor does it, then a first idle turn."""
         self.agent.begin()

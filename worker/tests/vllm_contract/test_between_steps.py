@@ -243,6 +243,24 @@ def test_a_sleeping_or_paused_engine_defers(serving: Any, controller: Any) -> No
     assert result_of(controller, 3).outcome == "captured"
 
 
+def test_an_engine_prepared_for_a_checkpoint_defers(
+    serving: Any, controller: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vllm.v1.engine import EngineCoreRequestType
+
+    engine = serving()
+    controller.wait_for(Edge, where=lambda e: e.state == "idle")
+    for command, (method, expected) in enumerate(
+        [("checkpoint_prepare", "deferred"), ("checkpoint_restore", "captured")], 1
+    ):
+        # What vLLM before 0.33 has not, so that the order counts and not what it does.
+        monkeypatch.setattr(type(engine.wrapper), method, lambda _: None, raising=False)
+        utility = (EngineCoreRequestType.UTILITY, (0, 1, "collective_rpc", (method,)))
+        engine.core.input_queue.put_nowait(utility)
+        controller.send(Capture(command=command, graph="FULL:4", when_idle=False))
+        assert result_of(controller, command).outcome == expected
+
+
 def test_alone_it_fills_while_idle_and_stops_for_requests(serving: Any) -> None:
     engine = serving(connect=False)
     graphs = engine.runner.lazygraph.state.captured

@@ -41,6 +41,22 @@ class Lockstep:
     def __init__(self, state: EngineState) -> None:
         self._state = state
         self.captured_since_step = False
+        self._checkpointed = False
+
+    def attach(self, engine: Any) -> None:
+        """Note from now on whether the ranks' communicators are given up for a checkpoint."""
+        asked = engine.collective_rpc
+
+        @functools.wraps(asked)
+        def noted(method: Any, *args: Any, **options: Any) -> Any:
+            # By a rank that fails, too: others may have given theirs up.
+            self._checkpointed = self._checkpointed or method == "checkpoint_prepare"
+            answers = asked(method, *args, **options)
+            if method == "checkpoint_restore":
+                self._checkpointed = False
+            return answers
+
+        engine.collective_rpc = noted
 
     # -------------------------------------------------------------- capture
 
@@ -109,7 +125,7 @@ class Lockstep:
 
     def _why_not_now(self, engine: Any, message: Capture) -> str | None:
         """A reason that will go away."""
-        if reason := _why_not_touch(engine):
+        if reason := self._why_not_touch(engine):
             return reason
         if engine.has_work() or _request_waits(engine):
             if message.when_idle:
@@ -201,7 +217,7 @@ class Lockstep:
 
         if reason := self._why_not_drop(engine, message):
             return dropped("refused", reason)
-        if reason := _why_not_touch(engine):
+        if reason := self._why_not_touch(engine):
             return dropped("deferred", reason)
         _quiesce(engine)
         answers = ask(engine, rank.drop, (message.graphs,))
@@ -223,14 +239,15 @@ class Lockstep:
             return "the engine is shutting down"
         return state.room.why_not_drop(message.graphs, state.captured)
 
-
-def _why_not_touch(engine: Any) -> str | None:
-    """A reason that will go away, for whatever changes the graphs."""
-    if engine.model_executor.is_sleeping:
-        return "the engine sleeps"
-    if engine.is_scheduler_paused():
-        return "the scheduler is paused"
-    return None
+    def _why_not_touch(self, engine: Any) -> str | None:
+        """A reason that will go away, for whatever changes the graphs."""
+        if engine.model_executor.is_sleeping:
+            return "the engine sleeps"
+        if self._checkpointed:
+            return "the engine is prepared for a checkpoint"
+        if engine.is_scheduler_paused():
+            return "the scheduler is paused"
+        return None
 
 
 def _request_waits(engine: Any) -> bool:
