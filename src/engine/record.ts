@@ -3,6 +3,7 @@
 import type { Forecast } from "../memory/forecast.ts";
 import type { MemoryGuard } from "../memory/guard.ts";
 import type { EnginePlan, PlanSnapshot } from "../plan/engine-plan.ts";
+import { Announced } from "../schedule/announced.ts";
 import type { ExplainingPolicy } from "../schedule/choice.ts";
 import type { EngineState, GraphState } from "../schedule/state.ts";
 import type {
@@ -56,6 +57,8 @@ export interface Course {
   /** From how many on the engine is asked. */
   doubtsMax: number;
   readonly early: EarlyArrivals;
+  /** What the policy has heard of, for the one after it. */
+  readonly announced: Announced;
   /** The plan that the guard has been told. */
   guarded: EngineState | undefined;
   /** Ends what is held for the capture under way, or for those before ready. */
@@ -179,6 +182,7 @@ export function createEngineRecord(
       doubts: 0,
       doubtsMax: 2,
       early: new EarlyArrivals(),
+      announced: new Announced(),
       guarded: undefined,
       release: undefined,
       dropping: false,

@@ -45,6 +45,16 @@ export class Announced {
     });
   }
 
+  /** All of them as from now, for another policy; nothing is remembered after it. */
+  take(nowSeconds: number): readonly { readonly inSeconds: number; readonly requests: number }[] {
+    this.#forget(nowSeconds);
+    const all = this.#announcements;
+    this.#announcements = [];
+    return all.map(({ atSeconds, requests }) => {
+      return { inSeconds: Math.max(0, atSeconds - nowSeconds), requests };
+    });
+  }
+
   /** Requests that are expected before a stall from now on would end. */
   during(nowSeconds: number, stallSeconds: number): number {
     this.#forget(nowSeconds);

@@ -62,5 +62,12 @@ describe("announcements before an engine has told its plan", () => {
     engine.inventory();
     const announced = () => events.filter(({ type }) => type === "announce");
     await expect.poll(() => announced()[1]).toMatchObject({ requests: 3 });
+    // Nor with the policy of another mode; who has come by then is expected no more.
+    controller.announce("engine-0", { inSeconds: 0, requests: 1_000_000 });
+    engine.send({ type: "edge", state: "busy", running: 1_000_000, waiting: 7 });
+    await expect.poll(() => events.at(-1)?.type).toBe("busy");
+    const before = announced().length;
+    controller.setMode("engine-0", "lazy");
+    expect(announced().slice(before)).toMatchObject([{ requests: 3 }]);
   });
 });

@@ -15,25 +15,13 @@ import { ask, decided, sentence } from "./decided.ts";
 import type { CaptureEffect, EngineInput, Happening, Inner, StepTools } from "./effects.ts";
 import { flawOf } from "./flaws.ts";
 import { letGo, reserve, startMemory } from "./memory.ts";
-import { settleLater } from "./orders.ts";
+import { expect, expectAgain, settleLater } from "./orders.ts";
 import { moreFor, rulesAlone } from "./rules.ts";
 import { announceCapture, announceProblem, announceSettled } from "./tell.ts";
 
 const WAIT_SECONDS_MAX = 3600;
 
 type Inners = Generator<Inner, void, undefined>;
-
-// ------------------------------------------------------------------ by the gateway
-
-export function* expect(
-  record: EngineRecord,
-  arrival: { readonly inSeconds: number; readonly requests: number },
-  tools: StepTools,
-): Inners {
-  const isHeard = record.state !== undefined && record.asleep.length === 0;
-  if (!isHeard) record.course.early.add(tools.now(), arrival);
-  else yield ask({ type: "announce", ...arrival });
-}
 
 // ------------------------------------------------------------------ by the policy
 
@@ -44,10 +32,9 @@ export function* inventoryTold(record: EngineRecord, tools: StepTools): Inners {
     yield* tellRules(state, tools);
     yield* settleLater(record, tools);
   }
+  if (record.course.policy === undefined) yield* expectAgain(record, tools);
   const early = record.asleep.length > 0 ? [] : record.course.early.take(tools.now());
-  for (const arrival of early) {
-    yield ask({ type: "announce", ...arrival });
-  }
+  for (const arrival of early) yield* expect(record, arrival, tools);
   yield ask({ type: "inventory" });
 }
 
@@ -277,5 +264,6 @@ export function* reopen(record: EngineRecord, tools: StepTools): Inners {
   remember(record, { policy: undefined, settling: false });
   yield { type: "send", message: { type: "mode", mode } };
   yield* settleLater(record, tools);
+  yield* expectAgain(record, tools);
   yield ask({ type: "ready" });
 }

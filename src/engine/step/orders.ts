@@ -20,6 +20,25 @@ export const CAPTURES_ENDED = "captures had ended before";
 
 type Inners = Generator<Inner, void, undefined>;
 
+export function* expect(
+  record: EngineRecord,
+  arrival: { readonly inSeconds: number; readonly requests: number },
+  tools: StepTools,
+): Inners {
+  const { state, asleep, course } = record;
+  const isHeard = state !== undefined && asleep.length === 0;
+  const { inSeconds, requests } = arrival;
+  if (!isHeard) return course.early.add(tools.now(), arrival);
+  course.announced.add(tools.now(), inSeconds, requests);
+  yield ask({ type: "announce", inSeconds, requests });
+}
+
+/** Another policy hears of those that are still to come. */
+export function* expectAgain(record: EngineRecord, tools: StepTools): Inners {
+  const arrivals = record.course.announced.take(tools.now());
+  for (const arrival of arrivals) yield* expect(record, arrival, tools);
+}
+
 /**
  * The mode that it has already lifts a freeze and asks again for what was refused, maybe by an
  * engine that an earlier controller froze. Else what the policy remembers is kept.
@@ -41,6 +60,7 @@ export function* setMode(record: EngineRecord, mode: Mode, tools: StepTools): In
   yield { type: "cancel", timer: "settle" };
   yield modeMessage(record, tools);
   yield* decided(record, { decision: "mode", reason: `the mode is ${mode} now` }, tools);
+  yield* expectAgain(record, tools);
   if (record.state?.ready !== true) return;
   yield* settleLater(record, tools);
   yield ask({ type: "ready" });

@@ -31,7 +31,6 @@ import {
   askPolicy,
   captureReserved,
   captureTurn,
-  expect,
   followed,
   inventoryTold,
   reopen,
@@ -61,6 +60,7 @@ import {
 import {
   adoptCourse,
   CAPTURES_ENDED,
+  expect,
   freezeMessage,
   freezeOrdered,
   modeMessage,
@@ -204,6 +204,7 @@ function* told(
       if (record.state === undefined) return;
       const { state, running, waiting } = message;
       bookState(record, { idle: state === "idle", running, waiting });
+      if (state === "busy") record.course.announced.came(tools.now(), running + waiting);
       yield { type: "ask", happening: { type: state } };
       return;
     }
