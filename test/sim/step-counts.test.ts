@@ -52,3 +52,10 @@ test("a batch has room for so many shapes, and tells how many steps found none",
   expect(counts.dropped).toBe(3);
   expect(counts.take()).toHaveLength(LIMITS.stepsPerBatch);
 });
+
+test("of one shape so many are timed, and the context is theirs", () => {
+  const counts = new StepCounts(2);
+  const alike = { tokens: 1, requests: 1, uniform: 1, served: "", seconds: 1 };
+  for (const contextTokens of [2, 4, 90]) counts.add({ ...alike, contextTokens });
+  expect(counts.take()).toMatchObject([{ count: 3, timed: 2, seconds: 2, contextTokens: 3 }]);
+});

@@ -12,10 +12,12 @@ export interface StepTelemetryOptions {
 }
 
 const BATCH_SECONDS = 0.1;
+/** As the plugin does: the policy takes a batch for no more measurements of one shape. */
+const TIMED_PER_BATCH_MAX = 8;
 
 export class StepTelemetry {
   readonly #options: StepTelemetryOptions;
-  readonly #steps = new StepCounts();
+  readonly #steps = new StepCounts(TIMED_PER_BATCH_MAX);
   #sequence = 0;
   #batchesDropped = 0;
   #stopped = false;

@@ -15,8 +15,14 @@ export class StepCounts {
   /** Steps that found no place in their batch, since the start. */
   dropped = 0;
   #counts: Mutable<StepCount>[] = [];
+  readonly #timedMax: number;
   /** By shape, of a batch with more of them. */
   #index: Map<string, Mutable<StepCount>> | undefined;
+
+  /** @param timedMax steps of one shape in a batch whose seconds are told */
+  constructor(timedMax: number = Number.POSITIVE_INFINITY) {
+    this.#timedMax = timedMax;
+  }
 
   get empty(): boolean {
     return this.#counts.length === 0;
@@ -26,9 +32,10 @@ export class StepCounts {
     const count = this.#find(step);
     if (count !== undefined) {
       count.count++;
+      if (count.timed >= this.#timedMax) return;
       count.timed++;
       count.seconds += step.seconds;
-      count.contextTokens += (step.contextTokens - count.contextTokens) / count.count;
+      count.contextTokens += (step.contextTokens - count.contextTokens) / count.timed;
     } else if (this.#counts.length < LIMITS.stepsPerBatch) this.#open(step);
     else this.dropped++;
   }
