@@ -28,7 +28,8 @@ export class TraceFile {
   /**
    * Creates the file, readable by its owner alone, and writes the header; empty for none.
    *
-   * @throws LazygraphError `ERR_LAZYGRAPH_TRACE`: it is there already, or can't be created
+   * @throws LazygraphError `ERR_LAZYGRAPH_TRACE`: it is there already, or can't be created;
+   *   `ERR_LAZYGRAPH_FILE`: the disk is full
    */
   static async create(path: string, header: string = TRACE_HEADER): Promise<TraceFile> {
     let handle: FileHandle | undefined;
@@ -77,8 +78,15 @@ const GOT: Readonly<Record<string, string>> = {
   ENOENT: "ENOENT: there is no such folder, so check its name",
 };
 
+/** A disk that takes no more is no fault of the name. */
+const FULL: readonly string[] = ["ENOSPC", "EDQUOT"];
+
 export function traceFileError(path: string, cause: unknown): LazygraphError {
   const code = codeOf(cause) ?? String(cause);
+  if (FULL.includes(code)) {
+    const sentence = `Expected ${path} to take all that is written, got ${code}: make room, or give another path.`;
+    return new LazygraphError("ERR_LAZYGRAPH_FILE", sentence, { cause });
+  }
   const got = GOT[code] ?? code;
   return new LazygraphError(
     "ERR_LAZYGRAPH_TRACE",

@@ -2,7 +2,10 @@ import { readFile, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { gunzipSync } from "node:zlib";
-import { describe, expect, test } from "vitest";
+import { describe, expect, onTestFinished, test } from "vitest";
+import { exitCodeOf } from "../../src/cli/errors.ts";
+import { runTrace } from "../../src/cli/trace.ts";
+import { TRACE_HEADER, TraceFile } from "../../src/record/trace-file.ts";
 import { finish, lazygraph } from "./helpers/command.ts";
 import { temporaryFolder } from "./helpers/folder.ts";
 
@@ -139,6 +142,26 @@ describe("lazygraph trace", () => {
     const { code, stderr } = await finish(["trace", "convert", file, "--output", output]);
     expect(code).toBe(2);
     expect(stderr).toContain("line 9002: expected a number of seconds from 0 up");
+    await expect(stat(output)).rejects.toMatchObject({ code: "ENOENT" });
+  });
+
+  test("a disk that fills up is a failure, and leaves no half file either", async () => {
+    const output = join(await temporaryFolder(), "out.csv");
+    const { append } = TraceFile.prototype;
+    onTestFinished(() => {
+      TraceFile.prototype.append = append;
+    });
+    TraceFile.prototype.append = (text) =>
+      text === TRACE_HEADER
+        ? Promise.resolve()
+        : Promise.reject(Object.assign(new Error("full"), { code: "ENOSPC" }));
+    const args = ["convert", sample("burstgpt_1.csv"), "--output", output];
+    const error: unknown = await runTrace(args).catch((thrown: unknown) => thrown);
+    expect(error).toMatchObject({
+      code: "ERR_LAZYGRAPH_FILE",
+      message: `Expected ${output} to take all that is written, got ENOSPC: make room, or give another path.`,
+    });
+    expect(exitCodeOf(error)).toBe(1);
     await expect(stat(output)).rejects.toMatchObject({ code: "ENOENT" });
   });
 

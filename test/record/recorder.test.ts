@@ -235,8 +235,8 @@ test("a disk that is full from the start leaves no file in the way of the next t
   });
   TraceFile.prototype.append = () => Promise.reject(Object.assign(new Error(), { code: "ENOSPC" }));
   await expect(createTraceRecorder({ file })).rejects.toMatchObject({
-    code: "ERR_LAZYGRAPH_TRACE",
-    message: `Expected ${file} to be a new file that can be written, got ENOSPC.`,
+    code: "ERR_LAZYGRAPH_FILE",
+    message: `Expected ${file} to take all that is written, got ENOSPC: make room, or give another path.`,
   });
   TraceFile.prototype.append = append;
   await (await createTraceRecorder({ file })).close();
@@ -259,9 +259,7 @@ test("a disk that is full ends the recording with a problem, not the program", a
   request.end();
   // What could not be written is in a count all the same.
   expect(await recorder.close()).toMatchObject({ recorded: 0, leftOut: 1, reasons: { file: 1 } });
-  expect(problems).toEqual([
-    expect.stringMatching(/a new file that can be written, got ENOSPC\.$/),
-  ]);
+  expect(problems).toEqual([expect.stringMatching(/all that is written, got ENOSPC: make room/)]);
 });
 
 test.for([
