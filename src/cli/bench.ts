@@ -1,6 +1,6 @@
 /** `lazygraph bench`: TTFT of a live endpoint, of engines it starts, or of simulated ones. */
 
-import { stat } from "node:fs/promises";
+import { realpath, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { codeOf, OptionError } from "../base/errors.ts";
 import { cautions } from "../bench/cautions.ts";
@@ -215,6 +215,12 @@ async function runMerge(argv: readonly string[]): Promise<number> {
   }
   if (out === undefined) throw new OptionError("--out", "Expected --out with a folder, got none.");
   for (const folder of folders) await requireBenchFolder("merge", folder);
+  const places = await Promise.all(folders.map((folder) => realpath(folder)));
+  const again = folders.find((_, at) => places.indexOf(places[at] ?? "") < at);
+  if (again !== undefined) {
+    const sentence = `Expected each folder once after merge, got ${quote(again)} again: leave it out.`;
+    throw new OptionError("merge", sentence);
+  }
   const taken = await mergeFolders(folders, out);
   note(
     `${counted(taken, "run", "runs")} merged into ${quote(out)}; \`lazygraph bench report\` sums them up.`,

@@ -1,6 +1,6 @@
 /** `lazygraph bench` as people call it: simulated engines, live endpoints, and what goes wrong. */
 
-import { readdir, readFile, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, onTestFinished, test, vi } from "vitest";
 import { writeReport } from "../../src/bench/report.ts";
@@ -387,6 +387,13 @@ describe("usage", () => {
       code: "ERR_LAZYGRAPH_OPTION",
       message: expect.stringContaining(sentence),
     });
+  });
+
+  test("a folder to merge that is named twice, however that is written", async () => {
+    const folder = await temporaryFolder();
+    await mkdir(join(folder, "runs"));
+    const merged = runBench(["merge", folder, `${folder}/runs/..`, "--out", join(folder, "all")]);
+    await expect(merged).rejects.toThrow(/each folder once after merge, got ".*\.\." again/);
   });
 
   test("exit code 2, one line on stderr and nothing on stdout", SLOW, async () => {
