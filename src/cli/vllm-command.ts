@@ -22,7 +22,9 @@ export interface VllmCommand {
 const SERVER_MODULE = "vllm.entrypoints.openai.api_server";
 const CLI_MODULES = ["vllm.entrypoints.cli.main", "vllm.scripts"];
 /** Those that stand alone, and those that take the next word. */
-const PYTHON_FLAGS = /^-[bBdEiIOPqsSuvx]+$/;
+const PYTHON_FLAGS = /^-([bBdEiIOPqsSuvx]+|[XW].+)$/;
+/** After other flags, and with the module in the same word or the next one. */
+const PYTHON_MODULE = /^-([bBdEiIOPqsSuvx]*)m(.*)$/;
 const PYTHON_VALUES = ["-X", "-W"];
 
 /** @throws LazygraphError `ERR_LAZYGRAPH_COMMAND_NOT_VLLM` */
@@ -48,15 +50,15 @@ function pythonCommand(
     else if (!PYTHON_FLAGS.test(word)) break;
   }
   const pythonOptions = given.slice(0, at);
-  const [first = "", second = "", ...others] = given.slice(at);
-  if (first === "-m" && second === SERVER_MODULE) return { pythonOptions, words: others };
-  if (first === "-m" && CLI_MODULES.includes(second)) {
-    return { pythonOptions, words: serve(command, others) };
-  }
-  if (basename(first) === "vllm") {
-    return { pythonOptions, words: serve(command, [second, ...others]) };
-  }
-  throw notVllm(command);
+  const [first = "", ...after] = given.slice(at);
+  if (basename(first) === "vllm") return { pythonOptions, words: serve(command, after) };
+  const [, flags = "", glued] = PYTHON_MODULE.exec(first) ?? [];
+  if (glued === undefined) throw notVllm(command);
+  if (flags !== "") pythonOptions.push(`-${flags}`);
+  const [module = "", ...words] = glued === "" ? after : [glued, ...after];
+  if (module === SERVER_MODULE) return { pythonOptions, words };
+  if (!CLI_MODULES.includes(module)) throw notVllm(command);
+  return { pythonOptions, words: serve(command, words) };
 }
 
 /** Other subcommands start no server, or one whose options are others. */

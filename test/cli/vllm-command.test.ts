@@ -29,6 +29,16 @@ test.each([
     { file: "python3", pythonOptions: ["-uB", "-X", "dev"], words: ["-X", "y"] },
   ],
   [
+    "its module in the word of -m",
+    ["python3", "-Xdev", `-m${API}`, "-m", "y"],
+    { file: "python3", pythonOptions: ["-Xdev"], words: ["-m", "y"] },
+  ],
+  [
+    "-m in the word of other options",
+    ["python3", "-sPm", "vllm.scripts", ...SERVE],
+    { file: "python3", pythonOptions: ["-sP"], words: SERVE },
+  ],
+  [
     "variables before it",
     ["env", "A=1", "B=x=y", "vllm", ...SERVE, "C=3"],
     { file: "vllm", words: [...SERVE, "C=3"], variables: { A: "1", B: "x=y" } },
@@ -43,6 +53,8 @@ test.each([
   [["vllm"]],
   [["python3", "server.py"]],
   [["python3", "-m", "http.server"]],
+  [["python3", "-mhttp.server"]],
+  [["python3", "-m"]],
   [["python3", "-c", "import vllm"]],
   [["env", "-i", "vllm", "serve", "MODEL"]],
   [["env"]],
