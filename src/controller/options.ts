@@ -235,6 +235,10 @@ export function resolveOptions(options: ControllerOptions): ResolvedOptions {
         `got ${typeof policy === "string" ? shown(policy) : "a policy of your own"}.`,
     );
   }
+  if (!all.plan && (all.planFolder !== undefined || all.planReadOnly)) {
+    const other = all.planFolder === undefined ? "planReadOnly" : "planFolder";
+    throw new OptionError("plan", `Expected plan: false or ${other}, got both: give one of them.`);
+  }
   const rules: PlanRules = {
     ...(pin === undefined ? {} : { pin: [...pin] }),
     ...(exclude === undefined ? {} : { exclude: [...exclude] }),

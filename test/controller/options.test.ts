@@ -37,6 +37,12 @@ describe("options", () => {
     [{ endpoint: 5557 }, "endpoint", /an endpoint such as/],
     [{ endpoint: "127.0.0.1:5557" }, "endpoint", /got "127\.0\.0\.1:5557"\.$/],
     [{ signal: {} }, "signal", /an AbortSignal/],
+    [
+      { plan: false, planFolder: "/p" },
+      "plan",
+      "Expected plan: false or planFolder, got both: give one of them.",
+    ],
+    [{ plan: false, planReadOnly: true }, "plan", /false or planReadOnly, got both/],
     [{ curve: {} }, "curve", /40 characters of Z85/],
     [{ curve: { ...PAIR, allowedClients: ["x"] } }, "curve", /allowedClients/],
     // Forty characters of the alphabet, but no 32 bytes.

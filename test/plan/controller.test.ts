@@ -1,7 +1,7 @@
 import { readdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setImmediate } from "node:timers/promises";
-import { describe, expect, onTestFinished, test } from "vitest";
+import { describe, expect, onTestFinished, test, vi } from "vitest";
 import { type Controller, createController } from "../../src/controller/controller.ts";
 import type { ControllerOptions } from "../../src/controller/options.ts";
 import { onEvent } from "../../src/engine/events.ts";
@@ -123,8 +123,10 @@ describe("a learned plan", () => {
 
   test("is neither read nor written with plan: false", async () => {
     const planFolder = await temporaryFolder();
+    vi.stubEnv("LAZYGRAPH_PLAN_DIR", planFolder);
+    onTestFinished(() => void vi.unstubAllEnvs());
     {
-      await using controller = await started({ planFolder, plan: false });
+      await using controller = await started({ plan: false });
       await using _engine = await settledEngine(controller);
       expect(controller.engines()[0]?.plan).toBeUndefined();
     }
