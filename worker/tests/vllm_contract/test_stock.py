@@ -183,15 +183,16 @@ def test_another_version_whose_configuration_differs(
 @pytest.mark.parametrize("allowed", ["0", "1"])
 def test_what_only_a_loaded_model_tells(monkeypatch: pytest.MonkeyPatch, allowed: str) -> None:
     from vllm.model_executor.models.longcat_flash_ngram import LongcatFlashNgramForCausalLM as Own
-    from vllm.v1.attention.backends.triton_attn import TritonAttentionBackend
+    from vllm.v1.attention.backends.triton_attn import TritonAttentionBackend as Triton
 
     from lazygraph_vllm.rank import calls as rank
 
     runner = make_runner(config := make_config())
-    layer = SimpleNamespace(get_attn_backend=lambda: TritonAttentionBackend)
+    impl = Triton.get_impl_cls()(8, 64, 0.125, 8, [0.5] * 8, None, "auto")
+    layer = SimpleNamespace(get_attn_backend=lambda: Triton, impl=impl)
     config.compilation_config.static_forward_context["layer"] = layer
     runner.model.get_model_state_cls = Own.get_model_state_cls
-    new = {"attention by TRITON_ATTN", "models with a state of their own"}
+    new = {"attention by TRITON_ATTN", "attention with ALiBi", "models with a state of their own"}
     assert rank.identify(Wrapper(runner))["chosen"] == new
     monkeypatch.setenv("LAZYGRAPH_ALLOW_UNTESTED", allowed)
     reason = started(monkeypatch, config, runner).lazygraph.state.unsupported

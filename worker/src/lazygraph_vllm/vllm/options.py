@@ -134,6 +134,10 @@ def chosen(runner: Any) -> set[str]:
     known = {*BACKENDS, "GDN_ATTN", "KIMI_K3_KDA", "MAMBA2_ATTN"}
     known |= _attention(getattr(config, "attention_config", None))
     new = {f"attention by {name}" for name in {each.get_name() for each in backends} - known}
+    # FlashAttention 3 has none: under the same name such layers run FlashAttention 2.
+    impls = (getattr(each, "impl", None) for each in layers)
+    if any(getattr(impl, "alibi_slopes", None) is not None for impl in impls):
+        new.add("attention with ALiBi")
     # Kimi-Linear's is that of hybrids, but for a decode that it may have on Blackwell.
     plain = getattr(runner.model, "specialized_decode_config", NotImplemented) is None
     if hasattr(runner.model, "get_model_state_cls") and not plain:
