@@ -114,7 +114,7 @@ export function createControllerOn(ground: Ground, options: ControllerOptions): 
   return new EngineController(resolveOptions(options), ground);
 }
 
-/** Looks at one engine: pictures of all take half a second where a thousand have joined. */
+/** Looks at one engine: pictures of all take a fifth of a second where 4,096 have joined. */
 export function lookUp(controller: Pick<Controller, "engines">, engine: string): EngineLook {
   if (controller instanceof EngineController) return controller.lookUp(engine);
   const engines = controller.engines();

@@ -45,10 +45,13 @@ export async function scrapeOf(
   if (last !== undefined && began < last.untilMs) return last.answer;
   const answer = metrics.metrics().then((text) => new TextAnswer(metrics.contentType, text));
   scrapes.set(metrics, { answer, untilMs: Number.POSITIVE_INFINITY });
+  let untilMs = Number.NEGATIVE_INFINITY;
   try {
-    return await answer;
+    const made = await answer;
+    untilMs = keptUntil(began, nowMs());
+    return made;
   } finally {
-    scrapes.set(metrics, { answer, untilMs: keptUntil(began, nowMs()) });
+    scrapes.set(metrics, { answer, untilMs });
   }
 }
 

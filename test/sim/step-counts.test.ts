@@ -1,7 +1,9 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
+import { systemClock } from "../../src/base/clock.ts";
+import { StepTelemetry } from "../../src/sim/live/telemetry.ts";
 import { StepCounts, type StepSeen } from "../../src/sim/model/step-counts.ts";
-import { LIMITS } from "../../src/wire/protocol.ts";
+import { LIMITS, type Telemetry } from "../../src/wire/protocol.ts";
 
 const step = fc.record(
   {
@@ -53,9 +55,14 @@ test("a batch has room for so many shapes, and tells how many steps found none",
   expect(counts.take()).toHaveLength(LIMITS.stepsPerBatch);
 });
 
-test("of one shape so many are timed, and the context is theirs", () => {
-  const counts = new StepCounts(2);
+test("a live engine times eight steps of one shape a batch, and the context is theirs", async () => {
+  const batches: Telemetry[] = [];
+  const send = async (batch: Telemetry) => batches.push(batch) > 0;
+  const load = () => ({ running: 0, waiting: 0 });
+  const telemetry = new StepTelemetry({ clock: systemClock, load, send });
   const alike = { tokens: 1, requests: 1, uniform: 1, served: "", seconds: 1 };
-  for (const contextTokens of [2, 4, 90]) counts.add({ ...alike, contextTokens });
-  expect(counts.take()).toMatchObject([{ count: 3, timed: 2, seconds: 2, contextTokens: 3 }]);
+  for (const contextTokens of [1, 2, 3, 4, 5, 6, 7, 8, 90])
+    telemetry.add({ ...alike, contextTokens });
+  await telemetry.tell();
+  expect(batches[0]?.steps).toMatchObject([{ count: 9, timed: 8, seconds: 8, contextTokens: 4.5 }]);
 });

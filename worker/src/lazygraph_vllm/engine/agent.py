@@ -142,7 +142,8 @@ class Agent:
             state.settling_at = time.monotonic()
             self.session.send(self._ready)
         self._sleeper.attach(engine)
-        self._lockstep.attach(engine)
+        if not state.unsupported:
+            self._lockstep.attach(engine)
         self._inbox.open(engine, wakeup)
 
     def detach(self) -> None:
