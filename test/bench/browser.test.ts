@@ -14,7 +14,7 @@ import {
 import { writeReport } from "../../src/bench/report.ts";
 import type { CellRun } from "../../src/bench/samples.ts";
 import { openFolder, SampleWriter, writeDocument } from "../../src/bench/store.ts";
-import { temporaryFolder } from "../cli/helpers/folder.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 import { capture, cellRun, request } from "./helpers/run.ts";
 
 const executablePath = browserPath();

@@ -8,7 +8,7 @@ import type { RunHead } from "../../src/bench/samples.ts";
 import type { Summary } from "../../src/bench/summary.ts";
 import { runBench } from "../../src/cli/bench.ts";
 import { finish, lazygraph } from "../cli/helpers/command.ts";
-import { temporaryFolder } from "../cli/helpers/folder.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 import { quickProfile } from "./helpers/profile.ts";
 import { DONE, NOWHERE, STREAM, serve, token, usage } from "./helpers/server.ts";
 

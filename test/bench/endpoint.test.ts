@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { requireServer } from "../../src/bench/endpoint.ts";
 import { ServerAddress } from "../../src/measure/server-address.ts";
-import { temporaryFolder } from "../cli/helpers/folder.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 import { listening } from "../helpers/listening.ts";
 import { serve } from "./helpers/server.ts";
 

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { beforeEach, describe, expect, test } from "vitest";
 import type { StartResult } from "../../bench/gpu/lib/family-result.ts";
 import type { CompilationRecord } from "../../src/bench/samples.ts";
-import { temporaryFolder } from "../cli/helpers/folder.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 
 const root = new URL("../../", import.meta.url).pathname;
 const fake = `python3 ${join(root, "worker/tests/fake_stream_serve.py")}`;

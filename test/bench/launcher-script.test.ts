@@ -10,8 +10,8 @@ import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
 import type { LauncherResult } from "../../bench/gpu/lib/start-result.ts";
 import { startupFindings } from "../../bench/lib/claims-startup.ts";
-import { temporaryFolder } from "../cli/helpers/folder.ts";
 import { pluginSite } from "../cli/helpers/plugin-site.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 const PYTHON = join(ROOT, "worker/.venv/bin/python");

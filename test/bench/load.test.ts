@@ -11,7 +11,7 @@ import {
 import { createPromptMaker, type TokenCounter } from "../../src/bench/prompts.ts";
 import type { Endpoint } from "../../src/bench/stream.ts";
 import { readTrace } from "../../src/trace/trace.ts";
-import { temporaryFolder } from "../cli/helpers/folder.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 
 const gapsOf = (times: readonly { readonly atSeconds: number }[]): number[] =>
   times.slice(1).map(({ atSeconds }, index) => atSeconds - (times[index]?.atSeconds ?? 0));

@@ -9,8 +9,8 @@ import { parseFamilies } from "../../bench/gpu/lib/family-plan.ts";
 import { isStart, type StartResult } from "../../bench/gpu/lib/family-result.ts";
 import type { ManyFamily, ManyResult } from "../../bench/gpu/lib/many-result.ts";
 import { manyFindings, type Stall, stallsOf } from "../../bench/lib/claims-many.ts";
-import { temporaryFolder } from "../cli/helpers/folder.ts";
 import { pluginSite } from "../cli/helpers/plugin-site.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 const TESTS = join(ROOT, "worker/tests");

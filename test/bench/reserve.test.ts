@@ -5,7 +5,7 @@ import { isHeld, reserveCells } from "../../src/bench/reserve.ts";
 import type { CellName } from "../../src/bench/spec.ts";
 import { openFolder } from "../../src/bench/store.ts";
 import { finish, lazygraph } from "../cli/helpers/command.ts";
-import { temporaryFolder } from "../cli/helpers/folder.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 import { quickProfile } from "./helpers/profile.ts";
 
 const cell = (mode: string): CellName => ({ mode, load: "calm", run: 1 });

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { expect, test } from "vitest";
-import { temporaryFolder } from "../cli/helpers/folder.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 

@@ -14,7 +14,7 @@ import {
   SampleWriter,
   writeDocument,
 } from "../../src/bench/store.ts";
-import { temporaryFolder } from "../cli/helpers/folder.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 import { capture, cellRun, request } from "./helpers/run.ts";
 
 function headOf({

@@ -17,8 +17,8 @@ import {
 import type { RunHead } from "../../src/bench/samples.ts";
 import { type CellName, parseSpec } from "../../src/bench/spec.ts";
 import { readHeads, readRun } from "../../src/bench/store.ts";
-import { temporaryFolder } from "../cli/helpers/folder.ts";
 import { MAIN, SIMULATED_ENGINE } from "../helpers/built.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 import { quickProfile } from "./helpers/profile.ts";
 
 const ROOT = new URL("../../", import.meta.url).pathname;

@@ -9,7 +9,7 @@ import type { CellRun, RequestRecord } from "../../src/bench/samples.ts";
 import { parseSpec } from "../../src/bench/spec.ts";
 import { readHeads, readRun } from "../../src/bench/store.ts";
 import { VirtualLoad } from "../../src/bench/virtual-load.ts";
-import { temporaryFolder } from "../cli/helpers/folder.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 import { quickProfile } from "./helpers/profile.ts";
 
 const silent = {

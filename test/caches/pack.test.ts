@@ -21,7 +21,7 @@ import { readFolder, useCaches } from "../../src/caches/folder.ts";
 import { cacheVariables } from "../../src/caches/kinds.ts";
 import { formatManifest, MANIFEST, UNPACKING } from "../../src/caches/manifest.ts";
 import { movedFrom, packFolder, readPack, unpack } from "../../src/caches/pack.ts";
-import { temporaryFolder } from "../cli/helpers/folder.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 
 const HERE: CacheFingerprint = {
   ...{ python: "3.12.3", packages: { vllm: "0.33.0" }, gpu: "NVIDIA H200", driver: "580" },

@@ -6,8 +6,8 @@ import { join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
 import { cacheVariables } from "../../src/caches/kinds.ts";
 import { MANIFEST } from "../../src/caches/manifest.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 import { finish, lazygraph } from "./helpers/command.ts";
-import { temporaryFolder } from "./helpers/folder.ts";
 import { pluginSite } from "./helpers/plugin-site.ts";
 
 /** Compiles once for each cache, and says whether it did and where. */

@@ -4,8 +4,8 @@ import { expect, test } from "vitest";
 import { withConfig } from "../../src/cli/config-file.ts";
 import { parseOptions } from "../../src/cli/options.ts";
 import { SERVE_OPTIONS } from "../../src/cli/serve.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 import { lazygraph } from "./helpers/command.ts";
-import { temporaryFolder } from "./helpers/folder.ts";
 
 async function config(content: unknown): Promise<string> {
   const file = join(await temporaryFolder(), "lazygraph.json");

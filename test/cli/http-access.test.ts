@@ -10,9 +10,9 @@ import { describe, expect, onTestFinished, test } from "vitest";
 import type { Controller } from "../../src/controller/controller.ts";
 import { refusalOf, tokenFault } from "../../src/http/access.ts";
 import { createHttpServer } from "../../src/http/server.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 import { listening } from "../helpers/listening.ts";
 import { finish, lazygraph } from "./helpers/command.ts";
-import { temporaryFolder } from "./helpers/folder.ts";
 
 const TOKEN = "a-token-of-some-length";
 const ENDPOINT = ["--endpoint", "tcp://127.0.0.1:0", "--no-plan", "--json"];

@@ -8,8 +8,8 @@ import { curveKeyPair } from "zeromq";
 import { keyPair, readPair, rotatePair } from "../../src/cli/key-folder.ts";
 import { connectController } from "../../src/replica/client.ts";
 import { startSimulatedEngine } from "../../src/testing.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 import { finish, lazygraph } from "./helpers/command.ts";
-import { temporaryFolder } from "./helpers/folder.ts";
 
 const KEY = /^[0-9a-zA-Z.\-:+=^!/*?&<>()[\]{}@%$#]{40}\n/;
 

@@ -5,8 +5,8 @@ import { closeWithin } from "../../src/cli/close-within.ts";
 import { publishProblem } from "../../src/engine/events.ts";
 import { readPlan } from "../../src/plan/files.ts";
 import { SIMULATED_ENGINE } from "../helpers/built.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 import { lazygraph, type Running } from "./helpers/command.ts";
-import { temporaryFolder } from "./helpers/folder.ts";
 
 const COMMAND = [process.execPath, SIMULATED_ENGINE, "--speed=20", "--handshake-ms=60000"];
 

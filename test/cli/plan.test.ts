@@ -4,9 +4,9 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { runPlan } from "../../src/cli/plan.ts";
 import { formatPlan, parsePlan } from "../../src/plan/check.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 import { FINGERPRINT, planOf, traffic } from "../plan/helpers.ts";
 import { finish } from "./helpers/command.ts";
-import { temporaryFolder } from "./helpers/folder.ts";
 
 async function fileOf(plan = planOf(), name = "plan.json"): Promise<string> {
   const file = join(await temporaryFolder(), name);

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { probePlugin } from "../../src/cli/plugin-probe.ts";
 import { resolvePython } from "../../src/launcher/python-of.ts";
-import { temporaryFolder } from "./helpers/folder.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 
 const PYTHON = execFileSync("python3", ["-c", "import sys; print(sys.executable)"], {
   encoding: "utf8",

@@ -4,8 +4,8 @@ import { describe, expect, test } from "vitest";
 import { askPreflight, preflightOf } from "../../src/cli/preflight.ts";
 import { preflightText } from "../../src/cli/preflight-text.ts";
 import { vllmCommand } from "../../src/cli/vllm-command.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 import { finish } from "./helpers/command.ts";
-import { temporaryFolder } from "./helpers/folder.ts";
 
 const LAZILY = {
   lazily: true,

@@ -8,8 +8,8 @@ import { type OptionSpec, parseOptions } from "../../src/cli/options.ts";
 import { PRESETS, withControllerPreset, withPreset } from "../../src/cli/presets.ts";
 import { RUN_OPTIONS } from "../../src/cli/run-options.ts";
 import { SERVE_OPTIONS } from "../../src/cli/serve.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 import { finish } from "./helpers/command.ts";
-import { temporaryFolder } from "./helpers/folder.ts";
 
 const COMMAND = ["vllm", "serve", "MODEL"];
 

@@ -12,10 +12,10 @@ import { noteMissingController } from "../../src/cli/controller-there.ts";
 import { noEngineSentence } from "../../src/cli/no-engine.ts";
 import { openReport } from "../../src/cli/report.ts";
 import { MAIN, SIMULATED_ENGINE } from "../helpers/built.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 import { startController } from "../helpers/joined.ts";
 import { listening } from "../helpers/listening.ts";
 import { finish, lazygraph } from "./helpers/command.ts";
-import { temporaryFolder } from "./helpers/folder.ts";
 
 const NODE = process.execPath;
 

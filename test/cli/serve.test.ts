@@ -8,9 +8,9 @@ import { fileURLToPath } from "node:url";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { curveKeyPair } from "zeromq";
 import { type SimulatedEngine, startSimulatedEngine } from "../../src/testing.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 import { listening } from "../helpers/listening.ts";
 import { finish, lazygraph, type Running } from "./helpers/command.ts";
-import { temporaryFolder } from "./helpers/folder.ts";
 
 const ANYWHERE = ["--endpoint", "tcp://127.0.0.1:0", "--http", "127.0.0.1:0"];
 

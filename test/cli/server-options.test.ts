@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { parseOptions } from "../../src/cli/options.ts";
 import { ACCESS_OPTIONS, accessOptions } from "../../src/cli/server-options.ts";
-import { temporaryFolder } from "./helpers/folder.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 
 const access = (argv: readonly string[], environment = {}) =>
   accessOptions(parseOptions(argv, ACCESS_OPTIONS), environment);

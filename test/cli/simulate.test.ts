@@ -9,10 +9,10 @@ import { loadProfile } from "../../src/profile/load.ts";
 import { POLICY_NAMES } from "../../src/sim/virtual/setups.ts";
 import { simulatedFingerprint } from "../../src/sim/virtual/simulated-plans.ts";
 import { MAIN } from "../helpers/built.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 import { planOf } from "../plan/helpers.ts";
 import { tinyDocument } from "../sim/helpers.ts";
 import { finish } from "./helpers/command.ts";
-import { temporaryFolder } from "./helpers/folder.ts";
 
 const conversation = "azure-llm-2023-conversation";
 const HEADER = "seconds,prompt_tokens,output_tokens\n";

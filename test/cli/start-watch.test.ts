@@ -8,9 +8,9 @@ import { expect, onTestFinished, test } from "vitest";
 import { EngineCommand, freePort } from "../../src/bench/engine-command.ts";
 import { watchStart } from "../../src/cli/start-watch.ts";
 import { SIMULATED_ENGINE } from "../helpers/built.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 import { listening } from "../helpers/listening.ts";
 import { finish, lazygraph } from "./helpers/command.ts";
-import { temporaryFolder } from "./helpers/folder.ts";
 
 /** Writes its phases as the plugin does; each lasts until a file of its name is there. */
 const ENGINE = `

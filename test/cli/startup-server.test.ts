@@ -12,8 +12,8 @@ import {
   serverUrlOf,
   untilFree,
 } from "../../src/cli/startup-server.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 import { listening } from "../helpers/listening.ts";
-import { temporaryFolder } from "./helpers/folder.ts";
 
 const SERVE = ["vllm", "serve", "M"];
 const GOING = new AbortController().signal;

@@ -8,8 +8,8 @@ import { expect, onTestFinished, test } from "vitest";
 import { freePort } from "../../src/bench/engine-command.ts";
 import type { StartResult } from "../../src/startup/start.ts";
 import { SIMULATED_ENGINE } from "../helpers/built.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 import { finish, lazygraph } from "./helpers/command.ts";
-import { temporaryFolder } from "./helpers/folder.ts";
 
 const simulated = (...words: string[]): string[] => [
   process.execPath,

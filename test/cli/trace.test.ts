@@ -6,8 +6,8 @@ import { describe, expect, onTestFinished, test } from "vitest";
 import { exitCodeOf } from "../../src/cli/errors.ts";
 import { runTrace } from "../../src/cli/trace.ts";
 import { TRACE_HEADER, TraceFile } from "../../src/record/trace-file.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 import { finish, lazygraph } from "./helpers/command.ts";
-import { temporaryFolder } from "./helpers/folder.ts";
 
 const sample = (name: string): string =>
   fileURLToPath(new URL(`../trace/samples/${name}`, import.meta.url));

@@ -4,7 +4,7 @@ import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { takesWordsBehind, vllmOption } from "../../src/cli/vllm-options.ts";
-import { temporaryFolder } from "./helpers/folder.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 
 const SERVE = ["vllm", "serve", "M"];
 

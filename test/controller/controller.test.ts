@@ -7,9 +7,9 @@ import type { WaitOptions } from "../../src/controller/waiters.ts";
 import { onEvent, type ProblemEvent } from "../../src/engine/events.ts";
 import type { Policy } from "../../src/schedule/policy.ts";
 import type { Capture } from "../../src/wire/protocol.ts";
-import { temporaryFolder } from "../cli/helpers/folder.ts";
 import { EventLog } from "../helpers/events.ts";
 import { FakeEngine, plan } from "../helpers/fake-engine.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 import { joinEngine, startController } from "../helpers/joined.ts";
 
 let folder: string;

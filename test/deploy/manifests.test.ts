@@ -16,8 +16,8 @@ import { PUBLIC_FILE, SECRET_FILE } from "../../src/cli/key-folder.ts";
 import { triedVersions, vllmVersions } from "../../src/cli/vllm-versions.ts";
 import { connectController } from "../../src/replica/client.ts";
 import { finish, lazygraph } from "../cli/helpers/command.ts";
-import { temporaryFolder } from "../cli/helpers/folder.ts";
 import { scratch } from "../gpu-memory/fake.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 import { ROOT } from "../package/packed.ts";
 
 const DEPLOY = join(ROOT, "deploy");

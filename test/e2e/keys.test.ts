@@ -2,7 +2,7 @@ import { join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
 import { connectController } from "../../src/replica/client.ts";
 import { finish, lazygraph } from "../cli/helpers/command.ts";
-import { temporaryFolder } from "../cli/helpers/folder.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 import { PythonEngine } from "./python-engine.ts";
 
 test("keys of two folders, over IPv6: refused on both sides, told, joined, no restart", {

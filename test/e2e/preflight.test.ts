@@ -2,8 +2,8 @@ import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { finish } from "../cli/helpers/command.ts";
-import { temporaryFolder } from "../cli/helpers/folder.ts";
 import { pluginSite } from "../cli/helpers/plugin-site.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 import { worker, workerPython } from "./python-engine.ts";
 
 const SERVER = ["-m", "vllm.entrypoints.openai.api_server", "--model", "M"];

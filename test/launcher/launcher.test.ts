@@ -15,9 +15,9 @@ import {
 } from "../../src/launcher/launcher.ts";
 import { askLauncher, launcherStatus } from "../../src/launcher/status.ts";
 import { finish, lazygraph } from "../cli/helpers/command.ts";
-import { temporaryFolder } from "../cli/helpers/folder.ts";
 import { pluginSite } from "../cli/helpers/plugin-site.ts";
 import { worker, workerPython } from "../e2e/python-engine.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 
 interface Facts {
   readonly argv: string[];

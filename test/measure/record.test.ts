@@ -7,7 +7,7 @@ import { ServerAddress } from "../../src/measure/server-address.ts";
 import { createRecordingProxy } from "../../src/record/proxy.ts";
 import { createTraceRecorder } from "../../src/record/recorder.ts";
 import { readTrace } from "../../src/trace/trace.ts";
-import { temporaryFolder } from "../cli/helpers/folder.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 import { listen } from "../helpers/listen.ts";
 import { listening } from "../helpers/listening.ts";
 import type { Shape } from "./shape.ts";

@@ -4,7 +4,7 @@ import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { Unzstd } from "../../src/measure/content-decoder.ts";
-import { temporaryFolder } from "../cli/helpers/folder.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 import { PACKED } from "./packed-shapes.ts";
 
 const { pieces } = PACKED.find(({ name }) => name === "zstd") as (typeof PACKED)[number];

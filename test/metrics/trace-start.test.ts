@@ -11,7 +11,7 @@ import {
 import { expect, test } from "vitest";
 import { monotonicSeconds } from "../../src/startup/spans.ts";
 import { traceStart } from "../../src/tracing.ts";
-import { temporaryFolder } from "../cli/helpers/folder.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 
 async function traced(files: Readonly<Record<string, readonly object[]>>, options = {}) {
   const exporter = new InMemorySpanExporter();

@@ -4,7 +4,7 @@ import { execFile } from "node:child_process";
 import { join, posix } from "node:path";
 import { promisify } from "node:util";
 import { expect, test } from "vitest";
-import { temporaryFolder } from "../cli/helpers/folder.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 import { packInto } from "./packed.ts";
 
 const execute = promisify(execFile);

@@ -6,8 +6,8 @@ import { cp, mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { expect, test } from "vitest";
-import { temporaryFolder } from "../cli/helpers/folder.ts";
 import { ADDON } from "../gpu-memory/fake.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 import { packInto, ROOT } from "./packed.ts";
 
 const execute = promisify(execFile);

@@ -11,9 +11,9 @@ import type { PolicyContext } from "../../src/schedule/choice.ts";
 import { createPolicy } from "../../src/schedule/modes/modes.ts";
 import type { EngineEvent } from "../../src/schedule/policy.ts";
 import { startSimulatedEngine } from "../../src/sim/live/child.ts";
-import { temporaryFolder } from "../cli/helpers/folder.ts";
 import { EventLog } from "../helpers/events.ts";
 import { type FakeEngineOptions, plan as graphsOf } from "../helpers/fake-engine.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 import { joinEngine, startController } from "../helpers/joined.ts";
 import { listening } from "../helpers/listening.ts";
 

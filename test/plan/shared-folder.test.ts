@@ -10,8 +10,8 @@ import { addLearned, emptyPlan } from "../../src/plan/merge.ts";
 import type { Learned } from "../../src/plan/recorder.ts";
 import { PlanStore } from "../../src/plan/store.ts";
 import { LIMITS } from "../../src/wire/protocol.ts";
-import { temporaryFolder } from "../cli/helpers/folder.ts";
 import { FakeClock } from "../helpers/fake-clock.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 import { FINGERPRINT, graph, planOf, traffic } from "./helpers.ts";
 
 const NAME = `${fingerprintKey(FINGERPRINT)}.json`;

@@ -8,8 +8,8 @@ import { defaultPlanFolder } from "../../src/plan/place.ts";
 import type { Plan } from "../../src/plan/plan.ts";
 import type { Learned } from "../../src/plan/recorder.ts";
 import { PlanStore } from "../../src/plan/store.ts";
-import { temporaryFolder } from "../cli/helpers/folder.ts";
 import { FakeClock } from "../helpers/fake-clock.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 import { FINGERPRINT, graph, planOf, traffic } from "./helpers.ts";
 
 const KEY = fingerprintKey(FINGERPRINT);

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { expect, test } from "vitest";
 import { packageVersion } from "../../src/base/version.ts";
-import { temporaryFolder } from "../cli/helpers/folder.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 
 const SOURCE = fileURLToPath(new URL("../../src/base/version.ts", import.meta.url));
 

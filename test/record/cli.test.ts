@@ -12,7 +12,7 @@ import { createTraceRecorder } from "../../src/record/recorder.ts";
 import { type SimulatedServer, startSimulatedServer } from "../../src/sim/live/server.ts";
 import { readTrace } from "../../src/trace/trace.ts";
 import { finish, lazygraph } from "../cli/helpers/command.ts";
-import { temporaryFolder } from "../cli/helpers/folder.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 import { listening } from "../helpers/listening.ts";
 
 let upstream: SimulatedServer;

@@ -16,8 +16,8 @@ import { onEvent } from "../../src/engine/events.ts";
 import { createTraceRecorder, type TraceRecorderOptions } from "../../src/index.ts";
 import { TraceFile } from "../../src/record/trace-file.ts";
 import { readTrace, type TraceRequest } from "../../src/trace/trace.ts";
-import { temporaryFolder } from "../cli/helpers/folder.ts";
 import { FakeClock } from "../helpers/fake-clock.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 
 async function record(options: Partial<TraceRecorderOptions> = {}, name = "trace.csv") {
   const file = join(await temporaryFolder(), name);

@@ -3,8 +3,8 @@
 import { mkdir, rm, utimes, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { temporaryFolder } from "../cli/helpers/folder.ts";
 import { newest } from "../helpers/built.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 
 test("a source that was changed, came or went makes what was built of it old", async () => {
   const folder = await temporaryFolder();

@@ -13,9 +13,9 @@ import {
   startSimulatedEngine,
   startSimulatedServer,
 } from "../../src/testing.ts";
-import { temporaryFolder } from "../cli/helpers/folder.ts";
 import { MAIN, SIMULATED_ENGINE } from "../helpers/built.ts";
 import { EventLog } from "../helpers/events.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 import { startController } from "../helpers/joined.ts";
 import { listening } from "../helpers/listening.ts";
 

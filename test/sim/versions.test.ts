@@ -4,7 +4,7 @@ import type { Profile } from "../../src/profile/profile.ts";
 import { LiveEngine, type LiveEvent } from "../../src/sim/live/live.ts";
 import { EngineModel } from "../../src/sim/model/engine.ts";
 import type { ToEngine } from "../../src/wire/protocol.ts";
-import { temporaryFolder } from "../cli/helpers/folder.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 import { HandController } from "./hand-controller.ts";
 import { set, tinyProfile } from "./helpers.ts";
 

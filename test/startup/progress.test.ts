@@ -4,7 +4,7 @@ import { expect, test } from "vitest";
 import { addToHistory, historyKey, readHistory, STARTS_MAX } from "../../src/startup/history.ts";
 import { hasPassed, pastStart, progressOf, START_PHASES } from "../../src/startup/progress.ts";
 import { type Begun, readBegun, type Span } from "../../src/startup/spans.ts";
-import { temporaryFolder } from "../cli/helpers/folder.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 
 const begun = (name: string, begin: number, pid = 1): Begun => ({ name, begin, pid });
 const span = (name: string, begin: number, end: number, pid = 1): Span => ({

@@ -2,7 +2,7 @@ import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { monotonicSeconds, readSpans, spanWriter } from "../../src/startup/spans.ts";
-import { temporaryFolder } from "../cli/helpers/folder.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 
 test("spans of all processes in the order in which they began; other lines are left out", async () => {
   const folder = await temporaryFolder();

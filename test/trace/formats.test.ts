@@ -10,7 +10,7 @@ import {
   type TraceOptions,
   type TraceRequest,
 } from "../../src/trace/trace.ts";
-import { temporaryFolder } from "../cli/helpers/folder.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 
 const sample = (name: string): string => fileURLToPath(new URL(`samples/${name}`, import.meta.url));
 

@@ -5,7 +5,7 @@ import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
 import { beforeEach, describe, expect, test } from "vitest";
 import { readTrace, type TraceOptions, type TraceRequest } from "../../src/trace/trace.ts";
-import { temporaryFolder } from "../cli/helpers/folder.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 
 const conversation = fileURLToPath(
   new URL("../../traces/azure-llm-2023-conversation.json.xz", import.meta.url),

@@ -16,8 +16,8 @@ import {
   waitUntilFree,
 } from "../../src/wire/endpoint.ts";
 import { openRouter, type RouterLink } from "../../src/wire/router.ts";
-import { temporaryFolder } from "../cli/helpers/folder.ts";
 import { FakeEngine } from "../helpers/fake-engine.ts";
+import { temporaryFolder } from "../helpers/folder.ts";
 import { joinEngine, startController } from "../helpers/joined.ts";
 
 describe("endpoints", () => {

@@ -1,6 +1,6 @@
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { temporaryFolder } from "../../cli/helpers/folder.ts";
+import { temporaryFolder } from "../../helpers/folder.ts";
 
 /** The shipped profile, but for the seconds that loading takes. */
 export async function quickProfile(startupSeconds = 0.05): Promise<string> {

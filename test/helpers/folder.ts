@@ -2,7 +2,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { onTestFinished } from "vitest";
-import { REMOVED } from "../../helpers/removal.ts";
+import { REMOVED } from "./removal.ts";
 
 /** A fresh folder that goes away with the test. */
 export async function temporaryFolder(): Promise<string> {
