@@ -146,12 +146,22 @@ def test_what_was_shown_in_all_layers_is_another_thing_in_some() -> None:
     assert traits(config) == {TENSOR, options.BACKEND}
 
 
-@pytest.mark.parametrize(("value", "other"), [(None, False), ("1", False), ("0", True)])
-def test_recurrent_layers_decode_by_another_kernel_where_a_switch_says_so(
-    monkeypatch: pytest.MonkeyPatch, value: str | None, other: bool
+PACKED = "VLLM_ENABLE_FLA_PACKED_RECURRENT_DECODE"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "other"),
+    [
+        (PACKED, "1", False),
+        (PACKED, "0", True),
+        (options.STATE_LAYOUT, "", False),
+        (options.STATE_LAYOUT, "DS", True),
+    ],
+)
+def test_recurrent_layers_run_otherwise_where_a_switch_says_so(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, other: bool
 ) -> None:
-    if value is not None:
-        monkeypatch.setenv("VLLM_ENABLE_FLA_PACKED_RECURRENT_DECODE", value)
+    monkeypatch.setenv(variable, value)
     assert options.KERNELS not in traits(supported())
     config = supported()
     put(config, "model_config.is_hybrid", True)

@@ -219,9 +219,12 @@ def test_kimi_linear_has_no_more_of_its_own_once_loaded() -> None:
 
     layer, model = (kind.__new__(kind) for kind in (KimiK3DeltaAttention, KimiLinearForCausalLM))
     compilation = SimpleNamespace(static_forward_context={"layer": layer})
-    config = SimpleNamespace(compilation_config=compilation)
-    for decode, new in ((None, set()), ("Blackwell's", {"models with a state of their own"})):
+    config = SimpleNamespace(compilation_config=compilation, model_config=SimpleNamespace())
+    own = {"models with a state of their own"}
+    # DeepSeek-V4.1 has no such decode either, and no state of hybrids.
+    for decode, hybrid, new in ((None, True, set()), (None, False, own), ("its", True, own)):
         vars(model)["specialized_decode_config"] = decode
+        config.model_config.is_hybrid = hybrid
         assert options.chosen(SimpleNamespace(model=model, vllm_config=config)) == new
 
 

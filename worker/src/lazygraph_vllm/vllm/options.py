@@ -44,12 +44,10 @@ PLAIN_TYPES = ("auto", "bfloat16", "float16")
 BACKENDS = ("FLASH_ATTN", "FLASH_ATTN_MLA")
 TRITON_BACKEND = "TRITON_ATTN"
 FLASH_ATTENTION = 3
-# Kernels not to use, what comes before Marlin's, how convolutions' states lie.
-KERNEL_VARIABLES = (
-    "VLLM_DISABLED_KERNELS",
-    "VLLM_MARLIN_INPUT_DTYPE",
-    "VLLM_SSM_CONV_STATE_LAYOUT",
-)
+# Kernels not to use, and what comes before Marlin's.
+KERNEL_VARIABLES = ("VLLM_DISABLED_KERNELS", "VLLM_MARLIN_INPUT_DTYPE")
+# How convolutions' states lie.
+STATE_LAYOUT = "VLLM_SSM_CONV_STATE_LAYOUT"
 # As the command line has it, not vLLM's other names for eight bits.
 FP8 = "fp8"
 
@@ -107,7 +105,8 @@ def untried(config: Any) -> Iterator[str]:
         # Workspaces and what is compiled at a first run are each one's own.
         KERNELS: _other_kernels(getattr(config, "kernel_config", None))
         or _is_given(drafts, "moe_backend", ("auto",))
-        or any(os.environ.get(name, "").strip() for name in KERNEL_VARIABLES)
+        or any(_is_set(name) for name in KERNEL_VARIABLES)
+        or (has_states(model) and _is_set(STATE_LAYOUT))
         or (has_states(model) and not _is_on("VLLM_ENABLE_FLA_PACKED_RECURRENT_DECODE", "1")),
         # Other kernels than those of a scale for each tensor, which are what was tried as fp8.
         BLOCKS: bool(getattr(getattr(config, "quant_config", None), "weight_block_size", None)),
@@ -140,7 +139,8 @@ def chosen(runner: Any) -> set[str]:
         new.add("attention with ALiBi")
     # Kimi-Linear's is that of hybrids, but for a decode that it may have on Blackwell.
     plain = getattr(runner.model, "specialized_decode_config", NotImplemented) is None
-    if hasattr(runner.model, "get_model_state_cls") and not plain:
+    of_hybrids = plain and has_states(config.model_config)
+    if hasattr(runner.model, "get_model_state_cls") and not of_hybrids:
         new.add("models with a state of their own")
     return new
 
@@ -202,6 +202,10 @@ def _is_given(drafts: Any, name: str, plain: tuple[str, ...]) -> bool:
     """Whether the drafter has something else here than these, which count as its target's."""
     value = getattr(drafts, name, None)
     return value is not None and str(getattr(value, "name", value)) not in plain
+
+
+def _is_set(variable: str) -> bool:
+    return os.environ.get(variable, "").strip() != ""
 
 
 def _is_on(variable: str, default: str = "0") -> bool:
