@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from .compare import changes
-from .expected import GENERATIONS, Generation, bodies, files, generation_named, generation_of
+from .expected import GENERATIONS, Generation, bodies, files, generation_named, generation_of, named
 from .sources import Sources, SourcesError, open_sources, read_archive, write_archive
 
 
@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> int:
             held = read_archive(options.archive, files()) if options.archive.exists() else []
             new = {sources.version for sources in opened}
             kept = [h for h in held if h.version not in new]
-            write_archive(options.archive, [*kept, *opened], bodies())
+            write_archive(options.archive, [*kept, *opened], bodies(), named())
         if not opened:
             opened = read_archive(options.archive, files())
         return max(_check(sources, options.adapter) for sources in opened)

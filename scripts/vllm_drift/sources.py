@@ -96,7 +96,10 @@ def read_archive(place: Path, wanted: frozenset[str]) -> list[Sources]:
 
 
 def write_archive(
-    place: Path, versions: Iterable[Sources], bodies: Mapping[str, frozenset[str]]
+    place: Path,
+    versions: Iterable[Sources],
+    bodies: Mapping[str, frozenset[str]],
+    named: Mapping[str, frozenset[str]],
 ) -> None:
     """Write all of ``versions`` to a ``.tar.xz`` that is the same bytes at every writing.
 
@@ -107,12 +110,14 @@ def write_archive(
         place: the file.
         versions: of which every file is written.
         bodies: by file the dotted names of what is looked into.
+        named: by file the parts of all names that are looked for.
 
     Raises:
         SourcesError: a file is no Python; nothing was written.
     """
+    own = frozenset({"__version__"})
     texts = sorted(
-        (path, v.version, _bare(v, path, bodies.get(path, frozenset({"__version__"}))))
+        (path, v.version, _bare(v, path, bodies.get(path, own), named.get(path, own)))
         for v in versions
         for path in v.texts()
     )
@@ -124,12 +129,12 @@ def write_archive(
             archive.addfile(member, io.BytesIO(data))
 
 
-def _bare(version: Sources, path: str, looked_into: frozenset[str]) -> str:
+def _bare(version: Sources, path: str, looked_into: frozenset[str], named: frozenset[str]) -> str:
     """The same code without what no hook sees, but for the licence in its first lines.
 
-    That is comments, docstrings (of fields too), annotations, values, and what functions do that
-    nobody looks into: of these stays what they are called with, which attributes they set, and the
-    mark that the rest is left out.
+    That is comments, docstrings (of fields too), what has another name than those looked for, and
+    annotations, values, and what functions do that nobody looks into: of these stays what they are
+    called with, which attributes they set, and the mark that the rest is left out.
     """
     text = version.texts()[path]
     try:
@@ -139,7 +144,7 @@ def _bare(version: Sources, path: str, looked_into: frozenset[str]) -> str:
             f"expected Python in vllm/{path} of {version.place}, got {error.msg} in line "
             f"{error.lineno}; name a released version"
         ) from error
-    _empty(tree.body, "", looked_into)
+    tree.body = _emptied(tree.body, "", looked_into, named)
     for node in ast.walk(tree):
         if isinstance(node, Function | ast.ClassDef | ast.If | ast.Module):
             rest = [each for each in node.body if not is_text(each) or is_text(each, LEFT_OUT)]
@@ -149,25 +154,39 @@ def _bare(version: Sources, path: str, looked_into: frozenset[str]) -> str:
     return "\n".join([*licence, ast.unparse(tree)]) + "\n"
 
 
-def _empty(statements: list[ast.stmt], owner: str, looked_into: frozenset[str]) -> None:
+def _emptied(
+    statements: list[ast.stmt], owner: str, looked_into: frozenset[str], named: frozenset[str]
+) -> list[ast.stmt]:
+    """Those that have a name which is looked for, or set such an attribute; and all classes."""
+    kept: list[ast.stmt] = []
     for statement in flattened(statements):
-        if any(f"{owner}{name}" in looked_into for name in names_bound(statement)):
-            continue
-        if isinstance(statement, ast.ClassDef):
-            _empty(statement.body, f"{owner}{statement.name}.", looked_into)
+        names = names_bound(statement)
+        if any(f"{owner}{name}" in looked_into for name in names):
+            kept.append(statement)
+        elif isinstance(statement, ast.ClassDef):
+            inside = f"{owner}{statement.name}."
+            statement.body = _emptied(statement.body, inside, looked_into, named) or [ast.Pass()]
+            kept.append(statement)
         elif isinstance(statement, Function):
-            attributes = sorted(instance_attributes(statement))
+            attributes = sorted(instance_attributes(statement) & named)
             sets = [f"self.{attribute} = ..." for attribute in attributes]
             statement.body = ast.parse("\n".join([f'"""{LEFT_OUT}"""', *sets])).body
             statement.returns = None
             for argument in ast.walk(statement.args):
                 if isinstance(argument, ast.arg):
                     argument.annotation = None
-        elif isinstance(statement, ast.Assign | ast.AnnAssign):
-            if statement.value is not None:
-                statement.value = ast.Constant(...)
-            if isinstance(statement, ast.AnnAssign):
-                statement.annotation = ast.Constant(...)
+            if sets or names & named:
+                kept.append(statement)
+        elif names & named:
+            if isinstance(statement, ast.Import | ast.ImportFrom):
+                statement.names = [n for n in statement.names if (n.asname or n.name) in named]
+            elif isinstance(statement, ast.Assign | ast.AnnAssign):
+                if statement.value is not None:
+                    statement.value = ast.Constant(...)
+                if isinstance(statement, ast.AnnAssign):
+                    statement.annotation = ast.Constant(...)
+            kept.append(statement)
+    return kept
 
 
 def _from_folder(place: Path, wanted: frozenset[str]) -> dict[str, str]:

@@ -88,6 +88,7 @@ const UTILS = "v1/worker/gpu/cudagraph_utils.py";
 const CORE = "v1/engine/core.py";
 const STATE = "distributed/parallel_state.py";
 const SPEC = "v1/worker/gpu/spec_decode";
+const KIMI = "models/kimi_k3/nvidia";
 
 /** Hook, file, what is replaced and by what. */
 const BOTH: [string, string, string, string][] = [
@@ -126,9 +127,13 @@ const BOTH: [string, string, string, string][] = [
   ],
   // A configuration's attribute.
   ["ParallelConfig.enable_dbo", "config/parallel.py", "enable_dbo:", "enable_overlap:"],
+  // What is read of a loaded model.
+  ["FlashAttentionImpl.alibi_slopes", "v1/attention/backends/flash_attn.py", ".alibi_", "._"],
 ];
 
 const ONLY_V31: [string, string, string, string][] = [
+  ["KimiK3KDAAttentionBackend.get_name", `${KIMI}/kda_metadata.py`, "KIMI_K3_KDA", "KDA"],
+  ["KimiLinearForCausalLM.specialized_decode_config", `${KIMI}/model.py`, "self.spec", "self._"],
   [
     "parallel_state.graph_capture",
     STATE,
@@ -279,21 +284,24 @@ test("one alone: exit code 1", async () => {
 const METHOD = `class A:
     """D."""
     # c
-    c: int = 1
+    tensors: int = 1
     """D."""
+    other: int = 1
 
     def f(self, x: int = 2) -> int:
         """D."""
         self.b, y = x, 1
-        self.a = y
+        self.tensors = y
+
+    def g(self):
+        return 1
 `;
 const LEFT = `class A:
-    c: ... = ...
+    tensors: ... = ...
 
     def f(self, x=2):
         """left out of the archive"""
-        self.a = ...
-        self.b = ...
+        self.tensors = ...
 `;
 
 const HEAD = "def run_busy_loop(self):\n";

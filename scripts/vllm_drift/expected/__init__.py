@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..hooks import Body, Fields, Hook
-from . import breakable, connectors, drafts, stages, v26, v31
+from . import breakable, configuration, connectors, drafts, stages, v26, v31
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,12 @@ class Generation:
 
 
 _V31 = (*v31.HOOKS, *breakable.BREAKABLE, *connectors.CONNECTORS, *stages.STAGES)
+_V32 = (*_V31, *drafts.TARGET_DEPENDENT, *breakable.INSIDE)
 GENERATIONS = (
     Generation("v26", ("0.26",), v26.HOOKS),
     Generation("v31", ("0.31",), (*_V31, *drafts.AUTOREGRESSIVE)),
-    Generation("v31", ("0.32", "0.33"), (*_V31, *drafts.TARGET_DEPENDENT, *breakable.INSIDE)),
+    Generation("v31", ("0.32",), _V32),
+    Generation("v31", ("0.33",), (*_V32, *configuration.KIMI_LINEAR)),
 )
 
 
@@ -41,6 +43,15 @@ def bodies() -> dict[str, frozenset[str]]:
     every = [hook for generation in GENERATIONS for hook in generation.hooks]
     hooks = [hook for hook in every if isinstance(hook, Body | Fields)]
     return {file: frozenset(h.name for h in hooks if h.file == file) for file in files()}
+
+
+def named() -> dict[str, frozenset[str]]:
+    """By file every part of a dotted name that some table has of it."""
+    every = [hook for generation in GENERATIONS for hook in generation.hooks]
+    return {
+        file: frozenset(part for h in every if h.file == file for part in h.name.split("."))
+        for file in files()
+    }
 
 
 def generation_of(version: str) -> Generation | None:

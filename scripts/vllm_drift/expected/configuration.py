@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..hooks import Hook
+from ..hooks import Body, Hook
 from . import paths
 from .paths import names
 
@@ -85,7 +85,31 @@ CONFIGURATION: tuple[Hook, ...] = (
     *names(
         "model_executor/layers/attention/attention.py",
         "Attention",
-        "get_attn_backend",
+        "get_attn_backend impl",
         "attention that vLLM chose by itself",
+    ),
+    *names(paths.FLASH_ATTENTION, "FlashAttentionImpl", "alibi_slopes", "ALiBi is stock"),
+    Body(
+        paths.FLASH_ATTENTION,
+        "FlashAttentionBackend.get_name",
+        "attention that was tried",
+        order=('return "FLASH_ATTN"',),
+    ),
+)
+
+_KIMI = "models/kimi_k3/nvidia/"
+# Shown on a GPU, of this version alone.
+KIMI_LINEAR: tuple[Hook, ...] = (
+    *names(
+        f"{_KIMI}model.py",
+        "KimiLinearForCausalLM",
+        "specialized_decode_config get_model_state_cls",
+        "its state is that of hybrids",
+    ),
+    Body(
+        f"{_KIMI}kda_metadata.py",
+        "KimiK3KDAAttentionBackend.get_name",
+        "attention that was tried",
+        order=('return "KIMI_K3_KDA"',),
     ),
 )

@@ -115,4 +115,10 @@ HOOKS: tuple[Hook, ...] = (
         ),
     ),
     *names(paths.WORKER, "Worker", "_reserve_mm_ipc_gpu_memory", "off the KV cache as well"),
+    Body(
+        "v1/worker/gpu/model_states/__init__.py",
+        "init_model_state",
+        "a model's own state runs as stock",
+        order=('hasattr(model, "get_model_state_cls")',),
+    ),
 )

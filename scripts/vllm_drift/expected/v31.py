@@ -263,4 +263,10 @@ HOOKS: tuple[Hook, ...] = (
     Replaced(paths.EXECUTOR, "Executor.sleep", "who gave the weights up", "self, level=1"),
     Replaced(paths.EXECUTOR, "Executor.wake_up", "who woke the weights", "self, tags=None"),
     *names(paths.WORKER, "Worker", "reload_weights", "weights that a sleep gave up"),
+    Body(
+        "v1/worker/gpu/model_states/__init__.py",
+        "resolve_model_state_cls",
+        "a model's own state runs as stock",
+        order=('hasattr(model, "get_model_state_cls")',),
+    ),
 )
