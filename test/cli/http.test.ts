@@ -107,6 +107,9 @@ describe("a list of many engines", () => {
     expect(await Promise.all([at(0), at(0)])).toEqual(["100", "100"]);
     expect([await at(999), await at(1001)]).toEqual(["100", "1101"]);
     expect(metrics).toHaveBeenCalledTimes(2);
+    metrics.mockRejectedValueOnce(new Error("once"));
+    await expect(at(2002)).rejects.toThrow("once");
+    expect(await at(2003)).toBe("2103");
   });
 
   test("has what was changed over HTTP", async () => {

@@ -1,4 +1,4 @@
-"""Counts steps by shape between two telemetry batches. Pure; on rank 0, for ``rank_steps``."""
+"""Counts steps by shape between two telemetry batches. Pure; on rank 0, for ``steps``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ..protocol.messages import STEPS_PER_BATCH_MAX, StepCount
 
-# Of one key in a batch: the policy takes a batch for no more measurements than that
+# Of one size in a batch: the policy takes a batch for no more measurements than that
 # (``REPORT_WEIGHT_MAX``), and each costs a step two events.
 TIMED_PER_BATCH_MAX = 8
 
