@@ -150,7 +150,7 @@ class EngineController implements Controller {
       checks: FROM_ENGINE,
       registry: this.#registry,
       admission: this.#admission,
-      send: (peer, frame) => this.#router?.send(peer, frame) ?? false,
+      send: (peer, frame, kind) => this.#router?.send(peer, frame, kind) ?? false,
     });
     options.signal?.addEventListener("abort", this.#onAbort, { once: true });
     if (options.signal?.aborted === true) this.#onAbort();

@@ -31,7 +31,7 @@ export interface FramesOptions {
   readonly registry: EngineRegistry;
   readonly admission: Pick<EngineAdmission, "hello" | "askWho">;
   /** Queues a frame; false when it can't be delivered. */
-  readonly send: (peer: string, frame: Uint8Array) => boolean;
+  readonly send: (peer: string, frame: Uint8Array, kind?: string) => boolean;
 }
 
 export class EngineFrames {
@@ -140,7 +140,7 @@ export class EngineFrames {
       tellProblem(connection, "ERR_LAZYGRAPH_INTERNAL", messageOf(error));
       return false;
     }
-    return this.#options.send(peer, frame);
+    return this.#options.send(peer, frame, message.type);
   }
 
   /** Frames for this peer were thrown away. */

@@ -23,6 +23,12 @@ const SMALL_FRAME_BYTES = 4096;
 const STRANGERS_MAX = 1024;
 const WINDOW_SECONDS = 1;
 
+export interface Queued {
+  readonly frame: Uint8Array;
+  /** Its message's type. */
+  readonly kind: string;
+}
+
 export interface Peer {
   /** Its routing id in hex. */
   readonly name: string;
@@ -31,7 +37,7 @@ export interface Peer {
   hasSession: boolean;
   /** A sending found nobody: what still comes was queued before it left, or it is back. */
   hasLeft: boolean;
-  outbox: Uint8Array[];
+  outbox: Queued[];
   windowStartSeconds: number;
   frames: number;
   dropped: Record<Excess, number>;

@@ -70,8 +70,8 @@ export interface RouterOptions {
 export interface RouterLink {
   /** Where engines connect: as asked, with a port of 0 resolved. */
   readonly endpoint: string;
-  /** Queues a frame; false when the peer is unknown or its outbox is full. */
-  send(peer: string, frame: Uint8Array): boolean;
+  /** Queues a frame of a kind; false when the peer is unknown or its outbox is full. */
+  send(peer: string, frame: Uint8Array, kind?: string): boolean;
   /** The peer has a session: it is not forgotten for strangers, and has a budget of its own. */
   admit(peer: string): void;
   /** Its session has ended. */
@@ -202,9 +202,9 @@ class Link implements RouterLink {
     void this.#read();
   }
 
-  send(peer: string, frame: Uint8Array): boolean {
+  send(peer: string, frame: Uint8Array, kind?: string): boolean {
     const entry = this.#closed ? undefined : this.#peers.find(peer);
-    if (entry === undefined || !this.#sender.push(entry, frame)) return false;
+    if (entry === undefined || !this.#sender.push(entry, frame, kind)) return false;
     this.#batch.sent += 1;
     return true;
   }

@@ -1,16 +1,17 @@
 /**
- * Sends frames from the outboxes of peers: one at a time, because a second pending one would throw
- * EBUSY, and in turn, so that nobody's long outbox holds up the others. Who is full is tried again.
+ * Sends frames of outboxes: one at a time, because a second pending one would throw EBUSY, and in
+ * turn, so that nobody's long outbox holds up the others. The full are tried again.
  */
 
 import type { Clock } from "../base/clock.ts";
-import { counted } from "../base/counted.ts";
 import { codeOf } from "../base/errors.ts";
-import type { Peer } from "./peers.ts";
+import type { Peer, Queued } from "./peers.ts";
 
 /** Frames that may wait for one peer; a healthy engine is sent a handful per second. */
 const OUTBOX_FRAMES_MAX = 256;
-/** Seconds until a peer whose pipe was full is tried again. */
+/** Messages that the next one of their kind replaces. */
+const REPLACED = new Set(["mode", "freeze", "dispatch"]);
+/** Seconds until a full peer is tried again. */
 const RETRY_SECONDS = 0.02;
 
 export interface SenderOptions {
@@ -34,14 +35,18 @@ export class Sender {
     this.#options = options;
   }
 
-  /** False when its outbox is full: then all of it is thrown away. */
-  push(peer: Peer, frame: Uint8Array): boolean {
+  /** False when its outbox is full, and then thrown away. */
+  push(peer: Peer, frame: Uint8Array, kind = ""): boolean {
     if (this.#closed) return false;
-    if (peer.outbox.length >= OUTBOX_FRAMES_MAX) {
-      this.#giveUp(peer, `it left ${counted(peer.outbox.length, "frame")} unread`);
+    const { outbox } = peer;
+    // A command in between goes by what was before it.
+    const last = outbox.findLastIndex((it) => it.kind === kind || !REPLACED.has(it.kind));
+    if (REPLACED.has(kind) && outbox[last]?.kind === kind) outbox.splice(last, 1);
+    if (outbox.length >= OUTBOX_FRAMES_MAX) {
+      this.#giveUp(peer, `it left ${outbox.length} frames unread`);
       return false;
     }
-    peer.outbox.push(frame);
+    outbox.push({ frame, kind });
     this.#enqueue(peer);
     return true;
   }
@@ -65,7 +70,7 @@ export class Sender {
     return reached;
   }
 
-  /** Resolves once nothing waits for a peer that reads; for who is full nothing is awaited. */
+  /** Resolves once nothing waits but for who is full. */
   async drained(): Promise<void> {
     while (this.#writing !== undefined) await this.#writing;
   }
@@ -94,20 +99,20 @@ export class Sender {
     // Who comes meanwhile, or once more, has its turn after the others.
     for (const peer of this.#due) {
       this.#due.delete(peer);
-      const [frame] = peer.outbox;
-      if (frame === undefined) continue;
-      await this.#send(peer, frame);
+      const [next] = peer.outbox;
+      if (next === undefined) continue;
+      await this.#send(peer, next);
       if (this.#closed) return;
       if (peer.outbox.length > 0 && !this.#full.has(peer)) this.#due.add(peer);
     }
   }
 
-  async #send(peer: Peer, frame: Uint8Array): Promise<void> {
+  async #send(peer: Peer, next: Queued): Promise<void> {
     try {
-      await this.#options.send(peer.routingId, frame);
+      await this.#options.send(peer.routingId, next.frame);
       peer.hasLeft = false;
-      // Meanwhile the outbox may have been thrown away, and begun anew with another frame.
-      if (peer.outbox[0] === frame) peer.outbox.shift();
+      // It may have been replaced or thrown away meanwhile.
+      if (peer.outbox[0] === next) peer.outbox.shift();
     } catch (error) {
       if (this.#closed) return;
       if (codeOf(error) === "EAGAIN") {

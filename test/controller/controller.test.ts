@@ -54,7 +54,7 @@ describe.for(["tcp", "ipc"] as const)("over %s", (transport) => {
     expect(new Set(commands.map((c) => c.graph)).size).toBe(6);
     await engine.got("freeze");
     expect(joins.all).toHaveLength(1);
-    // Each was reserved: a PIECEWISE graph of 33 pieces takes more than a FULL one of 32 layers.
+    // Each was reserved: a PIECEWISE one of 33 pieces takes more than a FULL one of 32 layers.
     const need = (kind: string): number =>
       commands.find((command) => command.graph.startsWith(kind))?.needBytes ?? 0;
     expect(need("FULL:")).toBeGreaterThan(1e6);
@@ -115,7 +115,7 @@ describe.for(["tcp", "ipc"] as const)("over %s", (transport) => {
       captureBeforeReadySeconds: undefined,
     });
     for (const graph of held.keys()) expect(engine.captured.has(graph)).toBe(true);
-    // No graph was asked for twice, and the second controller sent no second start.
+    // No graph was asked for twice, and no second start was sent.
     const asked = engine.ofType("capture").map((c) => c.graph);
     expect(new Set(asked).size).toBe(asked.length);
     expect(engine.ofType("start")).toHaveLength(1);
@@ -361,8 +361,9 @@ describe("what an engine gets wrong", () => {
     expect(byId.get("FULL:2")).toMatchObject({ status: "failed", reason: "rank 1 fell over" });
     expect(byId.get("FULL:4")).toMatchObject({ status: "captured" });
     expect(engine.ofType("capture").filter((c) => c.graph === "FULL:4")).toHaveLength(2);
-    // A change of mode asks again for what was refused, not for what failed.
+    // Another mode asks again for what was refused, not failed.
     controller.setMode("engine-0", "lazy");
+    await engine.got("mode");
     controller.setMode("engine-0", "idle");
     await engine.got("mode", 2);
     const asked = (): number => engine.ofType("capture").filter((c) => c.graph === "FULL:1").length;
@@ -408,6 +409,17 @@ describe("modes", () => {
       for (const graph of row.graphs) expect(graph).toMatch(/^PIECEWISE/);
     }
     expect(controller.engines()[0]).toMatchObject({ settled: false, stepsUngraphed: 7 });
+  });
+
+  test("of many orders at once the last count", async () => {
+    await using controller = await startController({ plan: false });
+    await using engine = await joinEngine(controller);
+    await controller.waitForEngine();
+    for (let n = 0; n < 300; n++) {
+      controller.setMode("engine-0", "lazy");
+      controller.freeze("engine-0", `${n}`);
+    }
+    await expect.poll(() => engine.ofType("freeze").at(-1)?.reason).toBe("299");
   });
 
   test("freeze ends captures, a new mode resumes them", async () => {
@@ -564,7 +576,7 @@ describe("many engines", () => {
     old.send(old.hello);
     await old.got("later", 2);
     expect(controller.engines()[0]?.session).toBe(young.hello.session);
-    // Until that one is gone: it may have been a dead process's last word, read late.
+    // That may have been a dead process's last word, read late.
     young.disconnect();
     await expect.poll(() => controller.engines()[0]?.connected).toBe(false);
     old.send(old.hello);
