@@ -4,8 +4,11 @@
  */
 
 import cliProgress from "cli-progress";
+import { systemClock } from "../base/clock.ts";
+import { counted } from "../base/counted.ts";
 import { ERROR_CODES, type ErrorCode } from "../base/errors.ts";
 import { printable } from "../base/printable.ts";
+import { Seldom } from "../base/seldom.ts";
 import { type Controller, lookUp } from "../controller/controller.ts";
 import { onEvent } from "../engine/events.ts";
 import type { EngineSnapshot } from "../engine/snapshot.ts";
@@ -14,6 +17,8 @@ import { secondsText, settledTable, settledText } from "./table.ts";
 
 /** More lines than this about misses and problems help nobody; the snapshot has them all. */
 const COMPLAINTS_MAX = 20;
+/** Lines of a kind in a minute about one engine, however often it comes and goes. */
+const NEWS_MAX = 5;
 
 export interface FollowOptions {
   /** Prints nothing but problems. */
@@ -58,6 +63,17 @@ export function followEngines(controller: Controller, options: FollowOptions = {
   /** What was last told of each engine: captures that end twice are told once. */
   const told = new Map<string, string>();
 
+  const seldom = new Seldom();
+  const untold = (kind: string, engine = "") =>
+    seldom.next(`${kind} ${engine}`, systemClock.now(), NEWS_MAX);
+
+  function tell(kind: string, text: string, about: About): void {
+    const count = untold(kind, about.engine);
+    if (count === undefined) return;
+    const more = count > 0 ? ` (${counted(count, "time")} more since the last such line)` : "";
+    sink.line(`${text}${more}`, about);
+  }
+
   function summarise(engine: EngineSnapshot | undefined, reason?: string): void {
     if (engine === undefined) return;
     const { engine: name, session, graphsCaptured, graphsRefused, graphsFailed } = engine;
@@ -67,9 +83,9 @@ export function followEngines(controller: Controller, options: FollowOptions = {
     told.set(name, about);
     if (engine.unsupported !== undefined) {
       const why = printable(engine.unsupported);
-      sink.line(`${printable(name)} ran as stock: ${why}`, { engine: name });
+      tell("stock", `${printable(name)} ran as stock: ${why}`, { engine: name });
     }
-    if (engine.graphsPlanned === 0) return;
+    if (engine.graphsPlanned === 0 || untold("summary", name) === undefined) return;
     sink.summary(engine, reason);
   }
 
@@ -78,7 +94,8 @@ export function followEngines(controller: Controller, options: FollowOptions = {
     onEvent("lazygraph:engine:join", ({ engine, model, mode, reconnected }) => {
       joined = true;
       if (!reconnected) told.delete(engine);
-      sink.line(
+      tell(
+        "join",
         reconnected
           ? `${printable(engine)} is back`
           : `${printable(engine)} joined: ${printable(model)}, mode ${mode}`,
@@ -88,14 +105,14 @@ export function followEngines(controller: Controller, options: FollowOptions = {
     onEvent("lazygraph:engine:ready", ({ engine, ...event }) => {
       const graphs = `${event.graphsCaptured} of ${event.graphsPlanned} graphs`;
       const text = `${printable(engine)} is ready: ${graphs} in ${secondsText(event.captureSeconds)}`;
-      sink.line(text, { engine });
+      tell("ready", text, { engine });
     }),
     onEvent("lazygraph:engine:memory", ({ engine, line }) => {
-      sink.line(printable(line), { engine });
+      tell("memory", printable(line), { engine });
     }),
     // The first refusal says it all; what comes later, a status shows.
     onEvent("lazygraph:memory:refused", ({ engine, line, repeated }) => {
-      if (!repeated) sink.line(printable(line), { engine });
+      if (!repeated) tell("refused", printable(line), { engine });
     }),
     onEvent("lazygraph:memory:room", ({ engine, line }) => complain(printable(line), { engine })),
     onEvent("lazygraph:memory:dropped", ({ engine, line }) => {
@@ -112,7 +129,8 @@ export function followEngines(controller: Controller, options: FollowOptions = {
     }),
     onEvent("lazygraph:engine:lost", ({ engine, reason, code, goodbye }) => {
       sink.settled(engine);
-      sink.line(
+      tell(
+        "lost",
         goodbye === undefined
           ? `${printable(engine)} is gone: ${printable(reason)}`
           : `${printable(engine)} left: ${printable(goodbye)}`,

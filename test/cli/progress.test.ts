@@ -7,6 +7,7 @@ import type { EngineSnapshot } from "../../src/engine/snapshot.ts";
 import { joinEngine, startController } from "../helpers/joined.ts";
 
 const BASE = { engine: "gpu-0", session: "s", atUnixMs: 0 };
+const LOST = { ...BASE, code: "ERR_LAZYGRAPH_ENGINE_LOST", reason: "It was silent." };
 const SNAPSHOT = {
   engine: "gpu-0",
   model: "llama",
@@ -179,8 +180,7 @@ test("a line of JSON has the engine, and the code of what went wrong, as fields"
   follow({ log: createLog("json", (text) => lines.push(text)) });
   join();
   for (let count = 1; count <= 8; count++) capture(count);
-  const lost = { ...BASE, code: "ERR_LAZYGRAPH_ENGINE_LOST", reason: "It was silent." };
-  publish("lazygraph:engine:lost", lost);
+  publish("lazygraph:engine:lost", LOST);
   publish("lazygraph:problem", { engine: "gpu-0", atUnixMs: 0, code: "ERR_X", message: "bad" });
   publish("lazygraph:capture:refused", { ...BASE, graph: "FULL:1", reason: "12 MiB short" });
   settle();
@@ -197,11 +197,24 @@ test("a line of JSON has the engine, and the code of what went wrong, as fields"
   expect(lines.join("")).not.toMatch(TABLE);
 });
 
+test("of an engine that comes and goes all the time few lines are written, with their number", () => {
+  follow();
+  for (let count = 0; count < 1000; count++) {
+    join();
+    publish("lazygraph:engine:lost", LOST);
+  }
+  expect(written.split("\n")).toHaveLength(11);
+  vi.spyOn(performance, "now").mockReturnValue(performance.now() + 60_000);
+  join();
+  expect(written).toMatch(
+    /joined: llama, mode idle \(995 times more since the last such line\)\n$/,
+  );
+});
+
 test("a loss has its code, a goodbye has its reason", () => {
   follow();
-  const lost = { ...BASE, code: "ERR_LAZYGRAPH_ENGINE_LOST", reason: "It was silent." };
-  publish("lazygraph:engine:lost", lost);
-  publish("lazygraph:engine:lost", { ...lost, goodbye: "shut down" });
+  publish("lazygraph:engine:lost", LOST);
+  publish("lazygraph:engine:lost", { ...LOST, goodbye: "shut down" });
   expect(written).toBe(
     "lazygraph: gpu-0 is gone: It was silent. [ERR_LAZYGRAPH_ENGINE_LOST]\n" +
       "lazygraph: gpu-0 left: shut down\n",
