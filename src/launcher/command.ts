@@ -12,7 +12,7 @@ import { askLauncher } from "./status.ts";
  * forked.
  *
  * @param folder where they will be spawned. @default this process's
- * @throws LazygraphError `ERR_LAZYGRAPH_LAUNCHER_UNREACHABLE`, or `…_PYTHON` for a command whose
+ * @throws LazygraphError `ERR_LAZYGRAPH_LAUNCHER_UNREACHABLE`, `…_BUSY`, or `…_PYTHON` for a command whose
  * Python can't be known
  */
 export async function launcherCommand(

@@ -2,7 +2,7 @@
 
 import { stat } from "node:fs/promises";
 import { createConnection } from "node:net";
-import { LazygraphError, messageOf } from "../base/errors.ts";
+import { codeOf, LazygraphError, messageOf } from "../base/errors.ts";
 import { jsonObject } from "../base/parse-json.ts";
 
 export interface LauncherStatus {
@@ -26,19 +26,24 @@ export interface LauncherStatus {
   readonly plugin: string | undefined;
 }
 
+const BUSY = "ERR_LAZYGRAPH_LAUNCHER_BUSY";
 const TIMEOUT_MS = 5000;
 const BYTES_MAX = 65_536;
 
-/** @throws LazygraphError `ERR_LAZYGRAPH_LAUNCHER_UNREACHABLE` */
+/** @throws LazygraphError `ERR_LAZYGRAPH_LAUNCHER_UNREACHABLE` or `…_BUSY` */
 export async function askLauncher(socket: string): Promise<LauncherStatus> {
   try {
     const { uid } = await stat(socket);
     // What it answers names a script that is executed: nobody else may be asked.
     if (uid !== process.getuid?.()) throw new Error("another user's socket");
-    const status = launcherStatus(await oneLine(socket, "status\n"));
-    if (status === undefined) throw new Error("an answer that is no launcher's");
-    return status;
+    const answer = await oneLine(socket, "status\n");
+    const status = launcherStatus(answer);
+    if (status !== undefined) return status;
+    const { code, error } = (jsonObject(answer) ?? {}) as Record<string, unknown>;
+    if (code === BUSY) throw new LazygraphError(code, String(error));
+    throw new Error("an answer that is no launcher's");
   } catch (error) {
+    if (codeOf(error) === BUSY) throw error;
     throw unreachable(socket, messageOf(error), error);
   }
 }

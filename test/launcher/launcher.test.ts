@@ -1,8 +1,9 @@
-/** The launcher from Node, with a stand-in for vLLM in the plugin's own Python. */
+/** The launcher from Node, with a stand-in for vLLM in the plugin's Python. */
 
 import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { chmod, writeFile } from "node:fs/promises";
+import { connect } from "node:net";
 import { delimiter, join } from "node:path";
 import { createInterface } from "node:readline";
 import type { Readable } from "node:stream";
@@ -31,7 +32,7 @@ beforeAll(() => {
   python = workerPython();
 });
 
-/** A folder with a `vllm` of that Python, and the variables that lead to the plugin. */
+/** A folder with a `vllm` and variables that lead to the plugin. */
 async function place(): Promise<{ folder: string; vllm: string; env: NodeJS.ProcessEnv }> {
   const folder = await temporaryFolder();
   const vllm = join(folder, "vllm");
@@ -69,6 +70,9 @@ test("a command is spawned as ever, and was forked", async () => {
   const [out, [code]] = await Promise.all([text(outputOf(child)), once(child, "exit")]);
   expect(JSON.parse(out)).toMatchObject({ forked: true, word: "the caller's" });
   expect(code).toBe(7);
+  const mute = Array.from({ length: 32 }, () => connect(status.socket));
+  await Promise.all(mute.map((one) => once(one, "connect")));
+  await expect(launcher.status()).rejects.toMatchObject({ code: "ERR_LAZYGRAPH_LAUNCHER_BUSY" });
 });
 
 test("its output, folder, variables and death by a signal are its own", async () => {

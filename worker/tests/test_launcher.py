@@ -957,6 +957,16 @@ def test_no_start_waits_for_a_client_that_says_nothing(launcher: Launcher) -> No
         assert silent.recv(1) == b""  # its time is over
 
 
+def test_without_a_place_a_client_is_told_so(launcher: Launcher) -> None:
+    with contextlib.ExitStack() as silent:
+        for _ in range(3 * listener_module.CONNECTIONS_MAX):
+            one = silent.enter_context(socket.socket(socket.AF_UNIX))
+            one.connect(str(launcher.path))
+        assert launcher.ask()["code"] == "ERR_LAZYGRAPH_LAUNCHER_BUSY"
+        err = refused(client(launcher.path, "serve", "0"))
+        assert err.endswith("[ERR_LAZYGRAPH_LAUNCHER_BUSY]\n")
+
+
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&- 2>&-"])
 def test_a_client_with_closed_files_ends_as_its_server(launcher: Launcher, closed: str) -> None:
     words = command(launcher.path, "serve", "quiet", "7")

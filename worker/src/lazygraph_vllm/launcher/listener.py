@@ -27,10 +27,10 @@ from .server import become
 
 CONNECTIONS_MAX = 32
 REQUEST_SECONDS = 10.0
-"""For a request to arrive in full."""
+"""For a whole request."""
 OUT_OF_FILES_SECONDS = 0.1
 LOCK_SECONDS = 5.0
-"""For others that bind in the same folder, which takes each of them milliseconds."""
+"""For others that bind in the same folder, each in milliseconds."""
 LOCK_POLL_SECONDS = 0.01
 DESCRIPTORS = 3
 CREDENTIALS = struct.Struct("3i")
@@ -75,9 +75,8 @@ def bind(path: str) -> socket.socket:
 def _alone(path: str) -> Iterator[None]:
     """Let no other launcher clear or bind this path.
 
-    Of two that find a dead socket the second would remove the one that the first has bound since,
-    and before it listens a live one looks dead. The lock is the folder's own: a file for it would
-    have to stay for ever, and the kernel ends it with the process.
+    Of two that find a dead socket the second would remove what the first has bound since, and
+    before it listens a live one looks dead. The folder is locked: a file would have to stay.
     """
     folder = os.path.dirname(path) or "."
     held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -128,7 +127,7 @@ def _clear(path: str) -> None:
 
 
 class Listener:
-    """One thread without locks, so that a fork is safe at any time."""
+    """One thread without locks: a fork is safe at any time."""
 
     def __init__(
         self,
@@ -190,7 +189,7 @@ class Listener:
                 elif key.fileobj is self._socket:
                     self._accept()
                 elif isinstance(key.fileobj, socket.socket):
-                    # One that an earlier event has closed is in the list all the same.
+                    # One that an earlier event has closed is listed too.
                     peer = self._peers.get(key.fileobj)
                     if peer is not None and self._receive(peer):
                         return True
@@ -233,13 +232,15 @@ class Listener:
         except BlockingIOError:
             return
         except OSError:
-            # No descriptor is left: it waits until peers are served, or dropped as too late.
+            # No descriptor is left until peers are served, or dropped as too late.
             time.sleep(OUT_OF_FILES_SECONDS)
             return
         connection.setblocking(False)
-        if len(self._peers) >= CONNECTIONS_MAX or _user(connection) != os.getuid():
+        if _user(connection) != os.getuid():
             connection.close()
             return
+        if len(self._peers) == 2 * CONNECTIONS_MAX:
+            self._forget(list(self._peers.values())[CONNECTIONS_MAX])
         self._peers[connection] = Peer(connection, time.monotonic() + REQUEST_SECONDS)
         self._selector.register(connection, selectors.EVENT_READ)
 
@@ -256,6 +257,12 @@ class Listener:
             self._forget(peer)
             return False
         try:
+            # Not before it speaks: who can't send its words reads no answer.
+            if peer in list(self._peers.values())[CONNECTIONS_MAX:]:
+                raise RefusedError(
+                    refusal.BUSY,
+                    f"Expected one of {CONNECTIONS_MAX} places for a request, got none: try later.",
+                )
             if len(peer.data) > BYTES_MAX:
                 raise RefusedError(
                     refusal.REQUEST,
@@ -378,9 +385,9 @@ def _children() -> set[int]:
 
 
 def _end_by_signals() -> None:
-    """From here on by themselves: one that only set a flag would be lost with this program."""
+    """By themselves: one that only set a flag would be lost with this program."""
     numbers = (signal.SIGTERM, signal.SIGINT)
-    # Those that have come are taken in first, those that come meanwhile later.
+    # Those that have come are taken in first, others later.
     signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     for number in numbers:
         signal.signal(number, signal.SIG_DFL)
