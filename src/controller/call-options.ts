@@ -1,4 +1,4 @@
-/** Arguments of a controller's methods: their types and rules. */
+/** Arguments of a controller's methods, and their rules. */
 
 import * as v from "valibot";
 import {
@@ -9,12 +9,12 @@ import {
   signal,
 } from "../base/check-options.ts";
 import { isObject } from "../base/is-object.ts";
-import { flag, number, oneOf, whole } from "../base/schema.ts";
+import { flag, line, number, oneOf, type Schema, whole } from "../base/schema.ts";
 import type { SleepOptions, WakeOptions } from "../engine/sleep.ts";
 import { LIMITS, MODES, PHASES } from "../wire/protocol.ts";
 import type { WaitOptions } from "./waiters.ts";
 
-/** Requests that a gateway expects. */
+/** Requests to come. */
 export interface Announcement {
   /** Seconds until they arrive, 0 to 3600. */
   readonly inSeconds: number;
@@ -24,9 +24,13 @@ export interface Announcement {
 
 const REASON = `a text of at most ${LIMITS.textChars} characters`;
 
-const engineName = rule("the name of an engine", (value) => {
-  return typeof value === "string" && value !== "";
-});
+const NAME = line(LIMITS.idChars);
+export const engineName: Schema<unknown> = rule(
+  "the name of an engine, 1 to 128 characters",
+  (value) => {
+    return v.is(NAME, value);
+  },
+);
 const mode = oneOf(MODES);
 const reason = v.pipe(v.string(REASON), v.maxLength(LIMITS.textChars, REASON));
 const announced = rule("an object such as { inSeconds: 2, requests: 8 }", isObject);
@@ -46,7 +50,7 @@ const waitRules: OptionRules<WaitOptions> = {
   signal,
 };
 
-/** @throws OptionError unless it is a text: which engine is there is the caller's to look up. */
+/** @throws OptionError unless it can be an engine's name. */
 export function checkEngine(engine: unknown): void {
   checkOption("engine", engine, engineName);
 }

@@ -21,6 +21,7 @@ import { endpointRule } from "../wire/endpoint.ts";
 import { isPair } from "../wire/key-proof.ts";
 import { LIMITS, MODES, type Mode } from "../wire/protocol.ts";
 import { isCurveKey } from "../wire/z85.ts";
+import { engineName } from "./call-options.ts";
 
 export interface ControllerOptions {
   /**
@@ -268,7 +269,7 @@ function graphRules(name: "pin" | "exclude"): Schema<unknown> {
 function hasKeys(value: unknown): boolean {
   if (typeof value !== "object" || value === null) return false;
   checkOptions(value, CURVE_NAMES, "curve");
-  const { publicKey, secretKey } = value as Readonly<Record<string, unknown>>;
+  const { publicKey, secretKey } = value as Record<string, unknown>;
   return isCurveKey(publicKey) && isCurveKey(secretKey);
 }
 
@@ -276,11 +277,11 @@ function isAllowedClient(value: unknown): boolean {
   if (typeof value !== "object" || value === null) return isCurveKey(value);
   const { key, engines = [], ...rest } = value as Record<string, unknown>;
   if (!isCurveKey(key) || Object.keys(rest).length > 0) return false;
-  return Array.isArray(engines) && engines.every((name) => typeof name === "string" && name !== "");
+  return Array.isArray(engines) && engines.every((name) => v.is(engineName, name));
 }
 
 function hasClients(value: unknown): boolean {
-  const { allowedClients } = value as { readonly allowedClients?: unknown };
+  const { allowedClients } = value as Record<string, unknown>;
   if (allowedClients === undefined || typeof allowedClients === "function") return true;
   return Array.isArray(allowedClients) && allowedClients.every(isAllowedClient);
 }

@@ -770,13 +770,14 @@ describe("start, close and waiting", () => {
     [{ phase: "nope" }, "phase", /one of loading, .+ got "nope"\.$/],
     [{ phaze: "serving" }, "phaze", /got "phaze": did you mean phase\?$/],
     [{ settled: "yes" }, "settled", /true or false, got "yes"\.$/],
-    [{ engine: 5 }, "engine", /the name of an engine, got 5 \(number\)\.$/],
+    [{ engine: 5 }, "engine", /1 to 128 characters, got 5 \(number\)\.$/],
+    [{ engine: "x".repeat(129) }, "engine", /128 characters, got "x/],
     [{ signal: 100 }, "signal", /an AbortSignal, got 100 \(number\)\.$/],
     [5, "options", /an object, got 5 \(number\)\.$/],
     [null, "options", /an object, got null/],
   ] as const)("a wait for %j is refused at once", async ([options, option, message]) => {
     await using controller = createController();
-    // A wait that nothing ends would hold the test up for as long as a caller.
+    // Else it would wait for as long as a caller.
     await expect(controller.waitForEngine(options as WaitOptions)).rejects.toMatchObject({
       code: "ERR_LAZYGRAPH_OPTION",
       option,

@@ -54,6 +54,11 @@ describe("options", () => {
       /engines\?/,
     ],
     [
+      { curve: { ...PAIR, allowedClients: [{ key: PAIR.publicKey, engines: ["x".repeat(129)] }] } },
+      "curve",
+      /names of engines/,
+    ],
+    [
       { curve: { publickey: PAIR.publicKey, secretKey: PAIR.secretKey } },
       "publickey",
       /option of curve, got "publickey": did you mean publicKey\?$/,
