@@ -91,6 +91,10 @@ def test_each_way_of_not_fitting_has_its_code() -> None:
     assert refused(REQUEST) == refusal.VARIABLE  # HF_HOME isn't set
     assert refused(dataclasses.replace(fits, prefix="/usr")) == refusal.PYTHON
     assert refused(dataclasses.replace(fits, version="3.13")) == refusal.PYTHON
+    by_module = ["python3", "-um", "vllm.entrypoints.cli.main", "serve", "org/model"]
+    assert check(dataclasses.replace(fits, argv=by_module), OWN) == by_module[3:]
+    by_module[1] = "-Oum"
+    assert refused(dataclasses.replace(fits, argv=by_module)) == refusal.PYTHON
     assert refused(dataclasses.replace(fits, namespaces=["mnt:[9]"])) == refusal.NOT_ALLOWED
     assert refused(dataclasses.replace(fits, gid=7)) == refusal.NOT_ALLOWED
     assert refused(dataclasses.replace(fits, argv=["/bin/sh", "serve"])) == refusal.NOT_ALLOWED
@@ -100,9 +104,10 @@ def test_each_way_of_not_fitting_has_its_code() -> None:
 
 def test_vllms_words_by_either_name() -> None:
     assert vllm_words(["vllm", "serve", "m"]) == ["serve", "m"]
-    module = ["/usr/bin/python3.12", "-m", "vllm.entrypoints.cli.main", "serve", "m"]
-    assert vllm_words(module) == ["serve", "m"]
-    for argv in (["vllm"], ["vllm", "chat"], ["python", "x.py"], ["my-vllm", "serve"]):
+    cli = "vllm.entrypoints.cli.main"
+    for how in (["-m", cli], [f"-um{cli}"], ["-X", "-m", "-Xdev", "-B", "-qm", cli]):
+        assert vllm_words(["/usr/bin/python3.12", *how, "serve", "m"]) == ["serve", "m"]
+    for argv in (["vllm"], ["vllm", "chat"], ["python", "-mx", "serve"], ["my-vllm", "serve"]):
         with pytest.raises(RefusedError):
             vllm_words(argv)
 

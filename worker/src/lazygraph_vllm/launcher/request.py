@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -26,6 +27,14 @@ HARMLESS = frozenset({"PYTHON", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"})
 READ_AGAIN = frozenset(
     {"CUDA_VISIBLE_DEVICES", "HOME", "LNAME", "LOGNAME", "PATH", "TERM", "USER", "USERNAME"}
 )
+# Words of `python [OPTION…] -m MODULE …`, the module in the word of -m or the next one.
+BY_MODULE = re.compile(
+    "(?:-(?:[bBdEiIOPqsSuvx]+|[XW]\0?[^\0]+)\0)*"
+    "-[bBdEiIOPqsSuvx]*m\0?vllm[.]entrypoints[.]cli[.]main\0(.*)",
+    re.DOTALL,
+)
+# What a process takes that runs already.
+TAKEN_LATE = re.compile("-[Bqu]*(m.*)?|vllm.*")
 
 
 @dataclass(frozen=True)
@@ -148,6 +157,13 @@ def check(request: Request, own: Own) -> list[str]:
             f"Expected a command of Python {own.version} in {own.prefix}, got Python "
             f"{request.version} in {request.prefix}: start a launcher with that Python.",
         )
+    for word in request.argv[1 : -len(words)]:
+        if not TAKEN_LATE.fullmatch(word):
+            raise RefusedError(
+                refusal.PYTHON,
+                f"Expected no option of Python but -B, -q and -u, got {shown(word)}: "
+                "leave it out to have the command forked.",
+            )
     if request.namespaces != own.namespaces or request.gid != own.gid:
         raise RefusedError(
             refusal.NOT_ALLOWED,
@@ -172,8 +188,8 @@ def vllm_words(argv: list[str]) -> list[str]:
     """
     name = argv[0].rpartition("/")[2]
     words = argv[1:] if name == "vllm" else None
-    if name.startswith("python") and argv[1:3] == ["-m", "vllm.entrypoints.cli.main"]:
-        words = argv[3:]
+    if name.startswith("python") and (by := BY_MODULE.fullmatch("\0".join(argv[1:]))):
+        words = by[1].split("\0")
     if words is None or not words or words[0] not in SUBCOMMANDS:
         raise RefusedError(
             refusal.NOT_ALLOWED,
