@@ -4,6 +4,7 @@
  */
 
 import { codeOf } from "./errors.ts";
+import { ZEROMQ } from "./http-ask.ts";
 import { printable } from "./printable.ts";
 
 /**
@@ -40,7 +41,8 @@ export function connectionAdvice(failure: string, { protocol }: URL): string | u
  * @returns one sentence, or the end of one
  */
 export function controllerAdvice(got: string, url: URL, other: string, answer?: object): string {
-  return refusalSaid(answer) ?? `${connectionAdvice(got, url) ?? other}.`;
+  const advice = got === ZEROMQ ? "give the port of --http, not the engines'" : undefined;
+  return refusalSaid(answer) ?? `${advice ?? connectionAdvice(got, url) ?? other}.`;
 }
 
 /** The sentence of a controller's HTTP side that refuses a request as such (`ERR_HTTP_…`). */

@@ -10,6 +10,8 @@ import { codeOf, messageOf } from "./errors.ts";
 /** Of 4,096 engines, as many as a controller takes, with 102 graphs each: 64 KiB for one. */
 const ANSWER_BYTES_MAX = 256 << 20;
 const MIB_BITS = 20;
+/** It greets whoever connects. */
+export const ZEROMQ = "ZeroMQ, not HTTP";
 
 export interface HttpQuestion {
   readonly method?: "GET" | "PUT" | "POST" | undefined;
@@ -80,6 +82,10 @@ export function askFailure(error: unknown): string {
   // While it writes Node tells OpenSSL's reason in the message only.
   const reason = code === "EPROTO" ? /:SSL routines:[^:]*:([^:]+):/.exec(said)?.[1] : undefined;
   if (reason !== undefined) return `ERR_SSL_${reason.toUpperCase().replaceAll(" ", "_")}`;
-  // The parser's codes are for its authors.
-  return code === undefined || code.startsWith("HPE_") ? said : code;
+  // The parser's codes and words are for its authors.
+  if (code?.startsWith("HPE_")) {
+    const { rawPacket } = error as { readonly rawPacket?: Uint8Array };
+    return rawPacket?.[0] === 0xff ? ZEROMQ : "an answer that is not HTTP";
+  }
+  return code ?? said;
 }

@@ -13,7 +13,7 @@ import { promisify } from "node:util";
 import * as v from "valibot";
 import { callback, checkOptions, type OptionRules, rule, textRule } from "../base/check-options.ts";
 import { endsAlone } from "../base/ends-alone.ts";
-import { ERROR_CODES, type ErrorCode, LazygraphError, messageOf } from "../base/errors.ts";
+import { codeOf, ERROR_CODES, type ErrorCode, LazygraphError, messageOf } from "../base/errors.ts";
 import { object, whole } from "../base/schema.ts";
 import { launcherCommand } from "./command.ts";
 import { askLauncher, type LauncherStatus, launcherStatus } from "./status.ts";
@@ -107,9 +107,9 @@ export function openLauncher(
         const stdio: SpawnOptions["stdio"] = ["ignore", "pipe", "pipe"];
         started = endsAlone(spawn(python, words(options), { env: environment, stdio }));
       } catch (error) {
-        // Some reasons are thrown, others are told by an event.
+        // Some reasons are thrown, others told by an event.
         end(1);
-        fail(failed(python, messageOf(error)));
+        fail(failed(python, unstarted(error)));
         return;
       }
       child = started;
@@ -129,8 +129,8 @@ export function openLauncher(
         onStatus?.(status);
         listening(status);
       });
-      started.once("error", (error) => fail(failed(python, error.message)));
-      // After its last words have been read.
+      started.once("error", (error) => fail(failed(python, unstarted(error))));
+      // After its last words were read.
       started.once("close", (code, signal) => {
         clearTimeout(timer);
         if (code !== 0) fault = reasonOf(python, stderr, socket !== undefined, signal);
@@ -199,7 +199,7 @@ export async function defaultSocket(
   } catch (error) {
     const { stderr } = error as { stderr?: string };
     if (stderr) throw reasonOf(python, stderr);
-    throw failed(python, messageOf(error), "name its launcher's socket");
+    throw failed(python, unstarted(error), "name its launcher's socket");
   }
 }
 
@@ -237,7 +237,7 @@ function reasonOf(
         "install it there.",
     );
   }
-  // One that has listened may have said much before that is not why it was killed.
+  // One that has listened may have said much that is not why it was killed.
   if (listened && signal !== null) return failed(python, `its end by ${signal}`, "stay a launcher");
   const got = last === "" ? "an end without a word" : last;
   return failed(python, got, `${listened ? "stay" : "become"} a launcher`);
@@ -246,6 +246,12 @@ function reasonOf(
 function failed(python: string, got: string, what = "become a launcher"): LazygraphError {
   return new LazygraphError(
     "ERR_LAZYGRAPH_LAUNCHER_FAILED",
-    `Expected ${python} to ${what}, got ${got.slice(0, 400)}: run it by hand to see more.`,
+    `Expected ${python} to ${what}, got ${got === MISSING ? got : `${got.slice(0, 400)}: run it by hand to see more`}.`,
   );
+}
+
+const MISSING = "no such program: install it or give its path";
+
+function unstarted(error: unknown): string {
+  return codeOf(error) === "ENOENT" ? MISSING : messageOf(error);
 }

@@ -6,6 +6,7 @@
 import { callback, checkOptions, type OptionRules } from "../base/check-options.ts";
 import { LazygraphError, OptionError } from "../base/errors.ts";
 import { number } from "../base/schema.ts";
+import { shown } from "../base/shown.ts";
 import {
   type Announcement,
   checkAnnouncement,
@@ -101,7 +102,9 @@ export function connectController(url: string, options: ConnectOptions = {}): Co
   const base = baseUrl(url);
   if (base === undefined) {
     const expected = "Expected url to be such as http://10.0.0.7:7480, without user and password";
-    throw new OptionError("url", `${expected}, got another text.`);
+    // Before an "@" there may be a password, which is nobody's to read.
+    const got = `${url}`.includes("@") ? "one with them" : shown(url);
+    throw new OptionError("url", `${expected}, got ${got}.`);
   }
   return new HttpController(base, options);
 }

@@ -113,7 +113,7 @@ function matches({ time, prompt, output, others }: CsvFormat, names: readonly st
   );
 }
 
-/** The rows of columns in JSON, numbered as the lines of a CSV are: the names are line 1. */
+/** The rows of columns in JSON, numbered as a CSV's lines are: the names are line 1. */
 export async function* columnRows(file: string, columns: object): AsyncGenerator<Row> {
   const names = Object.keys(columns);
   const lists = names.map((name) => listOf({ file, line: 1 }, columns, name));
@@ -140,9 +140,11 @@ export async function* csvRows(
     bom: true,
     info: true,
     relax_column_count: true,
+    // Else text fails by quotes.
+    relax_quotes: true,
     max_record_size: RECORD_CHARS_MAX,
   });
-  // The errors of both stages reach the reader through the parser, which pipeline destroys.
+  // Errors of both stages reach the reader through the parser, which pipeline destroys.
   pipeline(Readable.from(bytes), parser, () => undefined);
   let line = 1;
   try {
@@ -152,7 +154,9 @@ export async function* csvRows(
     }
   } catch (error) {
     if (!(error instanceof CsvError)) throw error;
-    throw traceError(file, Number(error["lines"] ?? line), "plain CSV", error.code, error);
+    const got = error.code.endsWith("SIZE") ? "a long row" : "an open quote";
+    const at = Number(error["lines"] ?? line);
+    throw traceError(file, at, `plain CSV with ${expectedHeader()}`, got, error);
   }
 }
 

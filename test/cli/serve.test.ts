@@ -256,8 +256,11 @@ describe("lazygraph status", () => {
     const server = createServer((socket) => socket.end("220 mail.example.org ESMTP\r\n\r\n"));
     const mail = await finish(["status", "--url", await listening(server)]);
     expect(mail.stderr).toMatch(
-      /got (?!undefined).*: start `lazygraph serve` or name .*_UNREACHABLE\]\n$/,
+      /got an answer that is not HTTP: start `lazygraph serve` or name .*_UNREACHABLE\]\n$/,
     );
+    const zeromq = createServer((socket) => socket.end(Buffer.from([255, 0])));
+    const engines = await finish(["status", "--url", await listening(zeromq)]);
+    expect(engines.stderr).toContain("got ZeroMQ, not HTTP: give the port of --http, not");
     const error = { code: "ERR_HTTP_HOST", message: "Expected another host, got this one." };
     const web = createHttp((_, response) => response.writeHead(421).end(JSON.stringify({ error })));
     const { code, stderr } = await finish(["status", "--url", await listening(web)]);

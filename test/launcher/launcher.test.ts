@@ -218,6 +218,8 @@ test("lazygraph launcher says why it has ended", async () => {
   const large = launcherIn(folder, { environment: { LARGE: "x".repeat(1 << 18) } });
   await expect(large.start()).rejects.toMatchObject({ code: "ERR_LAZYGRAPH_LAUNCHER_FAILED" });
   expect(await large.ended).toBe(1);
+  const none = launcherIn(folder, { python: "/no/such/python" }).start();
+  await expect(none).rejects.toThrow("launcher, got no such program: install it or give");
 });
 
 test.for([

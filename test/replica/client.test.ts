@@ -246,11 +246,11 @@ describe("what is no controller", () => {
     expect(client.engines()).toEqual([]);
   });
 
-  test.each(["", "gateway:7480", "ftp://x", "http://user:secret@x"])("%j is no URL", (url) => {
+  test.each(["", "host:7480", "ftp:x", "http://u:secret@x"])("%j is no URL", (url) => {
     expect(() => connectController(url)).toThrow(
       expect.objectContaining({ code: "ERR_LAZYGRAPH_OPTION", option: "url" }),
     );
-    expect(() => connectController(url)).not.toThrow(/secret/);
+    expect(() => connectController(url)).toThrow(/got ("[^@]*"|one with them)\.$/);
   });
 
   test("unknown options are refused", () => {

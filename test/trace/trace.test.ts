@@ -163,12 +163,9 @@ describe("a bad trace is one sentence with file, line and expectation", () => {
       'line 2: expected tokens from 1 to 1048576, got "1.5"',
     ],
     ["too many tokens", `${SECONDS}\n0,1,1048577\n`, "line 2: expected tokens from 1 to 1048576"],
-    ["open quote", `${SECONDS}\n0,1,1\n"1,1,1\n`, "expected plain CSV, got CSV_"],
-    [
-      "endless row",
-      `${SECONDS}\n${"1".repeat(9000)},1,1\n`,
-      "expected plain CSV, got CSV_MAX_RECORD",
-    ],
+    ["open quote", `${SECONDS}\n0,1,1\n"1,1,1\n`, "or JSON lines, got an open quote"],
+    ["endless row", `${SECONDS}\n${"1".repeat(9000)},1,1\n`, "or JSON lines, got a long row"],
+    ["text", '<p align="left">\n5"\n', "line 1: expected the header seconds"],
   ])("%s", async (_, content, sentence) => {
     const file = await fileOf(content);
     await expect(read(file)).rejects.toThrow(
