@@ -28,6 +28,7 @@ export const SECRET_FILE = "secret.key";
 export const SERVER_FILE = "server.key";
 
 const FOLDER_MODE = 0o700;
+const OLD_MAX = 100;
 export const PUBLIC_MODE = 0o644;
 const WITHOUT_KEYS = "a folder without keys that can be written";
 
@@ -162,6 +163,7 @@ export async function rotatePair(folder: string): Promise<{ before: string; afte
 
 async function replacePair(folder: string): Promise<{ before: string; after: string }> {
   const { publicKey: before } = await readPair("FOLDER", folder);
+  await numberOld(join(folder, `${PUBLIC_FILE}.old`));
   const { publicKey, secretKey } = keyPair();
   for (const [name, key, mode] of [
     [SECRET_FILE, secretKey, SECRET_MODE],
@@ -177,6 +179,16 @@ async function replacePair(folder: string): Promise<{ before: string; after: str
     await rename(`${file}.new`, file);
   }
   return { before, after: publicKey };
+}
+
+/** Earlier public keys stay: they may have to be removed. */
+async function numberOld(file: string): Promise<void> {
+  if (!existsSync(file)) return;
+  let number = 1;
+  while (existsSync(`${file}.${number}`)) number++;
+  if (number < OLD_MAX) return rename(file, `${file}.${number}`);
+  const expected = `Expected fewer than ${OLD_MAX} old keys, got ${file}.${number - 1}`;
+  throw new OptionError("FOLDER", `${expected}: delete them.`);
 }
 
 /** All or none: a part of a pair would be in the way of the next try, and is no pair. */

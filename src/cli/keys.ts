@@ -17,7 +17,15 @@ import {
   requireController,
 } from "./key-clients.ts";
 import { environmentText, secretText, variablesOf } from "./key-export.ts";
-import { makePair, PUBLIC_FILE, readPair, rotatePair, SECRET_FILE } from "./key-folder.ts";
+import {
+  makePair,
+  PUBLIC_FILE,
+  readEngineKeys,
+  readPair,
+  rotatePair,
+  SECRET_FILE,
+  SERVER_FILE,
+} from "./key-folder.ts";
 import { type OptionSpec, type ParsedOptions, parseOptions } from "./options.ts";
 
 const ACTIONS = ["new", "show", "allow", "rotate", "export"] as const;
@@ -34,10 +42,11 @@ one that begins with a dash, as some made elsewhere do, is given to --server as 
 
   new      makes a pair in FOLDER, and prints its public key; an engine's with --server, the
            controller's public key
-  show     prints the public key, and the keys that are allowed
+  show     prints the public key, an engine's server.key, and the keys that are allowed
   allow    lets the engine with this public key connect; a running controller knows within a second.
            With --engine under these names alone, which no other key may take then
-  rotate   a new pair in the place of the old one, which stays as secret.key.old and public.key.old
+  rotate   a new pair in the place of the old one, which stays as secret.key.old and public.key.old;
+           older public keys as public.key.old.1 and so on
   export   prints the secret keys of a controller's folder, an engine's, or one of each, as the
            variables that stand for them: --as env for the .env file of compose, an EnvironmentFile
            of systemd or a shell; --as secret, a Secret for \`kubectl apply -f -\`. With a
@@ -148,8 +157,12 @@ const ACT: Readonly<
         "\n",
       ),
     );
+    const isEngine = existsSync(join(folder, SERVER_FILE));
+    const server = isEngine ? await readEngineKeys("FOLDER", folder) : undefined;
+    if (server) lines.unshift(`server   ${server.serverKey}`);
     const text = [`public   ${publicKey}`, ...lines].join("\n");
-    return { text: `${text}\n`, document: { folder, publicKey, clients } };
+    const serverKey = server?.serverKey;
+    return { text: `${text}\n`, document: { folder, publicKey, serverKey, clients } };
   },
 
   async allow(folder, given, { strings, lists, flags }) {

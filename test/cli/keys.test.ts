@@ -108,6 +108,8 @@ describe("lazygraph keys", () => {
     expect(lone.stderr).toContain("without server.key: copy the controller's public.key there.");
     const shown = await finish(["keys", "show", folder]);
     expect(shown.stdout).toBe(`public   ${publicKey}\nallowed  ${engine.publicKey}  engine 0\n`);
+    const own = await finish(["keys", "show", engine.folder]);
+    expect(own.stdout).toBe(`public   ${engine.publicKey}\nserver   ${publicKey}\n`);
     const removed = await finish(["keys", "allow", folder, engine.publicKey, "--remove", "--json"]);
     expect(JSON.parse(removed.stdout)).toEqual({ folder, clients: [], removed: true });
     expect(shown.stdout).not.toContain(await read(folder, "secret.key"));
@@ -199,13 +201,15 @@ describe("lazygraph keys", () => {
     expect((await readdir(folder)).filter((name) => /\.(new|lock)$/.test(name))).toEqual([]);
   });
 
-  test("rotated by several at once it has a pair still, and each old one had its turn", async () => {
+  test("rotated by several at once it has a pair still, and all old ones", async () => {
     const { folder, publicKey } = await pair();
     const turns = await Promise.all([1, 2, 3, 4].map(() => rotatePair(folder)));
     const { publicKey: last } = await readPair("FOLDER", folder);
     const before = turns.map((turn) => turn.before);
     const after = turns.map((turn) => turn.after);
     expect([...before, last].sort()).toEqual([publicKey, ...after].sort());
+    const old = ["", ".1", ".2", ".3"].map((n) => read(folder, `public.key.old${n}`));
+    expect((await Promise.all(old)).sort()).toEqual(before.sort());
   });
 
   test.for([
