@@ -83,8 +83,8 @@ Output:
   --help, -h            this text
 
 Exit code: 2 for a usage error or a file that can't be used; 127 when there is no such command, 126
-when it can't be executed; 1 when a run ended partial or a request failed, whose samples are kept
-and marked so, and for any other failure.
+when it can't be executed; 128 and its number for a signal; 1 when a run ended partial or a request
+failed, whose samples are kept and marked so, and for any other failure.
 
 Examples:
   lazygraph bench --url http://127.0.0.1:8000 --request-rate 5 --seconds 60 --out live
@@ -105,7 +105,7 @@ export async function runBench(argv: readonly string[]): Promise<number> {
   }
   const { folder } = options;
   const progress = createBenchProgress(options.quiet);
-  const { signal, release } = untilInterrupted((name) =>
+  const { signal, release, stopped } = untilInterrupted((name) =>
     note(`${name}: the run under way ends as partial; once more ends at once.`),
   );
   try {
@@ -131,7 +131,7 @@ export async function runBench(argv: readonly string[]): Promise<number> {
     const whole = result.ran.every(
       ({ status, requestsFailed }) => status === "complete" && !requestsFailed,
     );
-    return whole && !result.failedBefore && !signal.aborted ? EXIT.ok : EXIT.failure;
+    return stopped() || (whole && !result.failedBefore ? EXIT.ok : EXIT.failure);
   } catch (error) {
     if (!START_CODES.has(codeOf(error) ?? "")) throw error;
     reportError(error);

@@ -12,7 +12,7 @@ import { isLoopback } from "../wire/endpoint.ts";
 import { type Child, type ChildEnd, startChild, startExitCode } from "./child.ts";
 import { closeWithin } from "./close-within.ts";
 import { SECRET_VARIABLES } from "./curve-keys.ts";
-import { note, quote, reportError, usageError } from "./errors.ts";
+import { note, quote, reportError, signalExit, usageError } from "./errors.ts";
 import { isHangupIgnored } from "./hangup.ts";
 import { numberOption } from "./number-option.ts";
 import { endpointOption, type ParsedOptions, parseOptions } from "./options.ts";
@@ -50,7 +50,7 @@ Options:
   --help, -h            this text
 
 Exit code: 127 when there is no such command, 126 when it can't be executed, 2 for a usage error,
-1 for a failure.
+1 for a failure, 128 and its number for a signal.
 
 Examples:
   lazygraph calibrate --url http://127.0.0.1:8000 --model meta-llama/Llama-3.1-8B \\
@@ -118,9 +118,9 @@ async function calibrateUnder(
   const ended = new AbortController();
   const watch = child.ended.then((end) => ended.abort(endedError(end, options)));
   const unwatch = watchEngines(systemClock, (why) => ended.abort(why));
-  let asked = false;
+  let stopped = 0;
   void stopSignal().then((name) => {
-    asked = true;
+    stopped = signalExit(name);
     note(`${name}: the calibration ends; once more kills its command.`);
     ended.abort(fault(`the calibration to come to its end, got ${name}: there is no profile.`));
     void stopSignal().then(() => signalChild(child, "SIGKILL"));
@@ -147,10 +147,14 @@ async function calibrateUnder(
     await keepProfile(report, document);
     if (!options.quiet) note(`the profile is in ${options.output}.`);
     return 0;
+  } catch (error) {
+    if (stopped === 0) throw error;
+    reportError(error);
+    return stopped;
   } finally {
     late();
     unwatch();
-    await stopEngine(child, watch, asked);
+    await stopEngine(child, watch, stopped > 0);
   }
 }
 

@@ -273,7 +273,7 @@ function endWithParent(engine: LiveEngine, close?: () => Promise<void>): void {
   };
   void engine.closed.then(() => end("The engine ended by itself.", 1));
   process.once("SIGTERM", () => end("The engine was asked to end.", 0));
-  process.once("SIGINT", () => end("The engine was interrupted.", 130));
+  process.once("SIGINT", () => end("The engine was interrupted.", 0));
   process.stdout.once("error", () => end("Nobody reads the engine's output.", 0));
   if (process.channel !== undefined) {
     process.once("disconnect", () => end("The engine's parent has gone.", 0));

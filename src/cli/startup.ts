@@ -12,7 +12,7 @@ import type { StartResult } from "../startup/start.ts";
 import { comparison, waterfall } from "../startup/text.ts";
 import { type TraceEvent, traceEvents } from "../startup/trace-events.ts";
 import { startExitCode } from "./child.ts";
-import { EXIT, note, quote, reportError, signalExit, usageError } from "./errors.ts";
+import { EXIT, note, quote, reportError, usageError } from "./errors.ts";
 import { numberOption } from "./number-option.ts";
 import { type ParsedOptions, parseOptions, secondsOption } from "./options.ts";
 import { refuseVariables } from "./own-variables.ts";
@@ -128,11 +128,9 @@ export async function runStartup(argv: readonly string[]): Promise<number> {
 
 async function measure(options: ParsedOptions, turns: Omit<Turns, "signal">): Promise<number> {
   const { variants, runs, folder, readyWithinSeconds } = turns;
-  let stopped = 0;
-  const { signal } = untilInterrupted((name) => {
-    stopped = signalExit(name);
-    note(`${name}: the start under way is ended; once more ends at once.`);
-  });
+  const { signal, stopped } = untilInterrupted((name) =>
+    note(`${name}: the start under way is ended; once more ends at once.`),
+  );
   const events: TraceEvent[] = [];
   const keep = (outcome: Outcome): Promise<void> =>
     write(folder, startupDocument(variants, outcome), events).catch((error: unknown) => {
@@ -169,7 +167,7 @@ async function measure(options: ParsedOptions, turns: Omit<Turns, "signal">): Pr
       },
     },
   );
-  if (outcome.stopped) return stopped;
+  if (outcome.stopped) return stopped();
   if (outcome.left > 0) {
     note(
       `${outcome.left} of ${counted(runs * variants.length, "start")} left out: there was no time.`,

@@ -29,8 +29,11 @@ export function stopSignal(onHangup?: () => void): Promise<NodeJS.Signals> {
 export function untilInterrupted(tell: (name: NodeJS.Signals) => void): {
   readonly signal: AbortSignal;
   readonly release: () => void;
+  /** The exit code that the first one comes to; 0 before. */
+  readonly stopped: () => number;
 } {
   const controller = new AbortController();
+  let stopped = 0;
   const names: NodeJS.Signals[] = ["SIGINT", "SIGTERM"];
   if (!isHangupIgnored()) names.push("SIGHUP");
   const release = (): void => {
@@ -38,9 +41,10 @@ export function untilInterrupted(tell: (name: NodeJS.Signals) => void): {
   };
   const handler = (name: NodeJS.Signals): void => {
     if (controller.signal.aborted) process.exit(signalExit(name));
+    stopped = signalExit(name);
     tell(name);
     controller.abort(new Error(`stopped by ${name}`));
   };
   for (const name of names) process.on(name, handler);
-  return { signal: controller.signal, release };
+  return { signal: controller.signal, release, stopped: () => stopped };
 }

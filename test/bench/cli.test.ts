@@ -107,7 +107,7 @@ describe("simulated engines", () => {
     expect(await command()).toContain("--http=127.0.0.1:");
     running.process.kill("SIGINT");
     const { code, stderr, stdout } = await running.finished;
-    expect(code, stderr).toBe(1);
+    expect(code, stderr).toBe(130);
     expect(stdout).toContain("PARTIAL");
     expect(await headOf(folder, "stock~load~1")).toMatchObject({
       status: "partial",

@@ -318,9 +318,9 @@ describe("lazygraph calibrate", () => {
     running.process.kill("SIGINT");
     await running.line("stderr", /SIGINT: the calibration ends/);
     running.process.kill("SIGINT");
-    expect((await running.finished).stderr).toMatch(
-      /got SIGINT: .+ \[ERR_LAZYGRAPH_CALIBRATE\]\n$/,
-    );
+    const { code, stderr } = await running.finished;
+    expect(code).toBe(130);
+    expect(stderr).toMatch(/got SIGINT: .+ \[ERR_LAZYGRAPH_CALIBRATE\]\n$/);
   });
 
   test("an engine that stays away and one too many end it", () => {
