@@ -19,7 +19,7 @@ export interface MetricDefinition {
 
 export const KINDS = ["FULL", "PIECEWISE"] as const;
 export const STATUSES = ["planned", "captured", "refused", "failed"] as const;
-export const OUTCOMES = ["captured", "deferred", "refused", "failed"] as const;
+export const OUTCOMES = ["captured", "deferred", "refused", "failed", "lost"] as const;
 /** Phases of a start as the plugin names them; `other` is what it may name later. */
 export const START_PARTS: readonly string[] = [
   ...["imports", "config", "engine client", "tokenizer", "engine process", "engine core"],
@@ -136,7 +136,7 @@ export const METRICS: Readonly<Record<MetricName, MetricDefinition>> = {
   lazygraph_capture_results_total: metric(
     "counter",
     ["engine", "kind", "outcome"],
-    "Capture commands after ready by how they ended.",
+    "Capture commands after ready by how they ended; lost: with their engine.",
   ),
   lazygraph_graphs_dropped_total: metric(
     "counter",

@@ -81,7 +81,10 @@ class Collector {
       onEvent("lazygraph:capture:end", (event) => this.#ended(event, "captured", event)),
       onEvent("lazygraph:capture:deferred", (event) => this.#ended(event, "deferred")),
       onEvent("lazygraph:capture:refused", (event) => this.#ended(event, "refused")),
-      onEvent("lazygraph:capture:failed", (event) => this.#ended(event, "failed")),
+      onEvent("lazygraph:capture:failed", (event) => {
+        const isLost = /_(LOST|REPLACED)$/.test(event.code ?? "");
+        this.#ended(event, isLost ? "lost" : "failed");
+      }),
     ];
   }
 

@@ -102,10 +102,13 @@ test("captures after ready: outcome, stall, and only those of this controller's 
   publish("lazygraph:capture:end", { ...end });
   publish("lazygraph:capture:end", { ...end, session: "another controller's" });
   publish("lazygraph:capture:end", { ...end, graph: "unknown" });
+  const lost = { ...event, reason: "killed", code: "ERR_LAZYGRAPH_ENGINE_LOST" };
+  publish("lazygraph:capture:failed", lost);
   const values = await scrape(registry);
   const results = (outcome: string) =>
     values.get(`lazygraph_capture_results_total{${E},kind="FULL",outcome="${outcome}"}`);
-  expect([results("captured"), results("deferred"), results("failed")]).toEqual([1, 1, 0]);
+  const all = ["captured", "deferred", "failed", "lost"].map(results);
+  expect(all).toEqual([1, 1, 0, 1]);
   expect(values.get(`lazygraph_capture_stall_seconds_sum{${E},kind="FULL"}`)).toBe(0.05);
   // The top of before ready, and this one.
   expect(values.get(`lazygraph_capture_duration_seconds_count{${E},kind="FULL"}`)).toBe(2);
