@@ -2,13 +2,13 @@
  * `lazygraph simulated-engine`: the simulated engine as a process of its own, behind the real
  * protocol.
  *
- * It takes the variables that `lazygraph run` sets for vLLM, so that it can stand in for it, and
- * writes what happens as JSON lines on stdout. It ends with its parent.
+ * It takes the variables that `lazygraph run` sets for vLLM, and writes what happens as JSON lines
+ * on stdout. It ends with its parent.
  */
 
 import { realpathSync } from "node:fs";
 import { pathToFileURL } from "node:url";
-import { codeOf, ERROR_CODES, OptionError } from "../base/errors.ts";
+import { codeOf, ERROR_CODES, type ErrorCode, OptionError } from "../base/errors.ts";
 import { DEFAULT_PROFILE, loadProfile, withSizes } from "../profile/load.ts";
 import type { Profile } from "../profile/profile.ts";
 import type { EngineCurve } from "../sim/live/link.ts";
@@ -18,7 +18,7 @@ import { SimulatedGpu } from "../sim/model/memory.ts";
 import { monotonicSeconds, spanWriter } from "../startup/spans.ts";
 import { readTrace, type TraceRequest } from "../trace/trace.ts";
 import { endpointsOf, isLoopback } from "../wire/endpoint.ts";
-import { EXIT, exitCodeOf, reportError, usageError } from "./errors.ts";
+import { EXIT, exitCodeOf, note, reportError, usageError } from "./errors.ts";
 import { engineKeys } from "./key-folder.ts";
 import { isDisabled } from "./no-engine.ts";
 import { numberOption } from "./number-option.ts";
@@ -35,7 +35,7 @@ const HELP = `Usage: lazygraph simulated-engine [options]
 
 A simulated vLLM engine behind lazygraph's protocol. Its numbers come from a cost profile, not from
 a GPU. One JSON object a line on stdout: started, loaded, ready, capture, drop, outOfMemory,
-request, drained.
+problem, request, drained.
 
 Options:
   --endpoint ENDPOINT   of the controller (LAZYGRAPH_ENDPOINT), or up to eight in order with commas
@@ -99,7 +99,7 @@ const VARIABLES = [
 const timed = startupSpans();
 
 const REQUESTS_MAX = 100_000;
-/** Unread output is bounded: a parent that doesn't read is no reason to grow without end. */
+/** Of unread output: a parent that doesn't read is no reason to grow. */
 const OUTPUT_BYTES_MAX = 4 << 20;
 const CLOSE_MS_MAX = 2000;
 
@@ -241,7 +241,8 @@ function startupSpans(): (type: string) => void {
   };
 }
 
-function print<T extends { readonly type: string }>(event: T): void {
+function print<T extends { type: string; code?: string; message?: string }>(event: T): void {
+  if (event.message) note(event.message, event.code as ErrorCode);
   timed(event.type);
   if (process.stdout.writableLength > OUTPUT_BYTES_MAX) return;
   process.stdout.write(`${JSON.stringify(event)}\n`);

@@ -1,9 +1,10 @@
-/** Names of engines belong to CURVE keys: over real sockets, with keys that ZeroMQ makes. */
+/** Names of engines belong to CURVE keys: over real sockets. */
 
 import { describe, expect, onTestFinished, test } from "vitest";
 import { curveKeyPair } from "zeromq";
 import { type Controller, createController } from "../../src/controller/controller.ts";
 import { onEvent } from "../../src/engine/events.ts";
+import { startSimulatedEngine } from "../../src/testing.ts";
 import type { AllowedClients } from "../../src/wire/curve.ts";
 import { proveKey } from "../../src/wire/key-proof.ts";
 import { FakeEngine } from "../helpers/fake-engine.ts";
@@ -49,7 +50,7 @@ function problems(): { code: string; message: string }[] {
 }
 
 describe("a name that an engine has", () => {
-  test("isn't another key's to take: said on both sides, counted, and the engine doesn't notice", async () => {
+  test("isn't another key's to take: said on both sides, and the engine isn't told", async () => {
     const told = problems();
     const controller = await start();
     const honest = await join(controller, first, "a");
@@ -64,6 +65,10 @@ describe("a name that an engine has", () => {
     const [seen] = controller.engines();
     expect(seen).toMatchObject({ connected: true, problems: { namesakes: 1, replaced: 0 } });
     expect(honest.received.map(({ type }) => type)).not.toContain("later");
+    const { endpoint } = controller;
+    const curve = { ...second, serverKey: own.publicKey };
+    await using it = await startSimulatedEngine({ endpoint, engine: "a", curve });
+    expect((await it.waitFor("problem")).code).toBe(CODE);
   });
 
   test("isn't to be had without a proof, nor by the session of who has it", async () => {

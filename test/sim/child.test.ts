@@ -124,20 +124,22 @@ describe("a simulated engine as a process", () => {
     await expect(starting).rejects.toBe(reason);
   });
 
-  test("proves who it is with CURVE keys, which are not on its command line", async () => {
+  test("proves who it is with CURVE keys that aren't on its command line", async () => {
     const [server, client] = [curveKeyPair(), curveKeyPair()];
     await using controller = await startController({
       mode: "lazy",
       curve: { ...server, allowedClients: [client.publicKey] },
     });
-    await using engine = await startSimulatedEngine({
-      endpoint: controller.endpoint,
-      engine: "keyed",
-      speed: 20,
-      curve: { ...client, serverKey: server.publicKey },
-    });
-    const snapshot = await controller.waitForEngine({ engine: "keyed", phase: "serving" });
+    const start = (keys: typeof client) =>
+      startSimulatedEngine({
+        ...{ endpoint: controller.endpoint, speed: 20 },
+        curve: { ...keys, serverKey: server.publicKey },
+      });
+    await using engine = await start(client);
+    const snapshot = await controller.waitForEngine({ phase: "serving" });
     expect(snapshot.session).toBe(engine.session);
+    await using other = await start(curveKeyPair());
+    expect((await other.waitFor("problem")).code).toMatch(/_KEYS$/);
   });
 
   test("a stranger takes its GPU's memory and gives it back", async () => {

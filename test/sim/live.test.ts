@@ -105,6 +105,7 @@ describe("an engine without a controller", () => {
     expect([of("loaded").length, of("ready").length]).toEqual([1, 0]);
     const longer = await live(options, 5);
     expect(longer.of("ready")[0]?.atSeconds).toBeCloseTo(10 + 0.25 + 4, 6);
+    expect(longer.of("problem")).toMatchObject([{ code: "ERR_LAZYGRAPH_CONTROLLER_UNREACHABLE" }]);
   });
 });
 

@@ -1,10 +1,9 @@
 /**
- * The engine's end of the wire: a DEALER socket that never blocks and never queues for long.
- * What can't be sent at once is dropped, as the engine must not wait.
+ * The engine's end of the wire: a DEALER socket that never blocks and never queues for long. What
+ * can't be sent at once is dropped.
  *
  * Who is connected is known here, and not left to ZMQ_IMMEDIATE: with that, libzmq throws away what
- * has come and was not read yet as soon as the connection ends, an order of a controller that then
- * closed among it.
+ * was not read yet as the connection ends, such as an order of a controller that then closed.
  */
 
 import { randomBytes } from "node:crypto";
@@ -28,6 +27,7 @@ export interface LinkEvents {
   readonly onMessage: (message: ToEngine) => void;
   /** A frame that is no message, or of a type this version doesn't know. */
   readonly onUnreadable?: (error: unknown) => void;
+  readonly onFault?: (how: string) => void;
   readonly onUp: () => void;
   readonly onDown: () => void;
 }
@@ -40,7 +40,7 @@ export interface LinkOptions extends LinkEvents {
 /** The wire as an engine knows it. A simulation brings its own. */
 export interface EngineWire {
   open(): void;
-  /** Resolves to whether the message was handed to a connected peer. Never rejects. */
+  /** Whether the message was handed to a connected peer. Never rejects. */
   send(message: FromEngine): Promise<boolean>;
   close(goodbye?: FromEngine): Promise<void>;
 }
@@ -49,13 +49,13 @@ const OUTBOX_MAX = 256;
 /** A `goodbye` gets this long to leave; without a peer the socket closes at once. */
 const GOODBYE_LINGER_MS = 200;
 
-/** After a hand-shake that failed, doubled each time: libzmq would hurry, or give up for good. */
+/** After a failed hand-shake, doubled each time: libzmq would hurry, or give up. */
 const RETRY_MS_FIRST = 50;
 const RETRY_MS_MAX = 30_000;
-/** A proxy whose controller is being restarted hangs up as well. */
+/** A proxy whose controller restarts hangs up as well. */
 const HANG_UP_MS_MAX = 1000;
 
-/** Without a frame: one for libuv to hear of them, another for the reader. */
+/** Without a frame: one for libuv, another for the reader. */
 const IDLE_TURNS = 3;
 /** Far more than frames fit into libzmq's queue. */
 const READ_OUT_TURNS_MAX = 3000;
@@ -167,9 +167,9 @@ export class EngineLink implements EngineWire {
 
   #connect(): void {
     if (this.#socket.closed) return;
-    // Each time another, and random: two engines of one name must not steal each other's route. An
-    // old connection ends only once libzmq has had its turn on this thread: where that is held up it
-    // connects again beside the new one, and a ROUTER would hear the name on one of the two.
+    // Random: two engines of one name must not steal each other's route. Each time another: an old
+    // connection may live on until libzmq has its turn on this thread, and a ROUTER would hear one
+    // name on one of the two.
     this.#socket.routingId = randomBytes(8).toString("hex");
     try {
       this.#socket.connect(this.#options.endpoint);
@@ -192,12 +192,12 @@ export class EngineLink implements EngineWire {
     this.#connected = false;
     await this.#readOut();
     this.#options.onDown();
-    // Else the next controller gets what libzmq still holds for this one.
+    // Else the next controller gets what is still held for this one.
     this.#disconnect();
     this.#connect();
   }
 
-  /** What came before the end is there by now; several turns may be needed until it is read. */
+  /** What came before the end is there, but may take several turns to be read. */
   async #readOut(): Promise<void> {
     let idle = 0;
     for (let turn = 0; turn < READ_OUT_TURNS_MAX && idle < IDLE_TURNS; turn++) {
@@ -215,9 +215,12 @@ export class EngineLink implements EngineWire {
           this.#retryMs = RETRY_MS_FIRST;
           this.#connected = true;
           this.#options.onUp();
-        } else if (event.type === "handshake:error:other") this.#connectLater(HANG_UP_MS_MAX);
-        else if (event.type.startsWith("handshake:error")) this.#connectLater(RETRY_MS_MAX);
-        else if (event.type === "disconnect") await this.#down();
+        } else if (event.type.startsWith("handshake:error")) {
+          const hungUp = event.type.endsWith("other");
+          // One may be a controller that stops.
+          if (!hungUp || this.#retryMs > RETRY_MS_FIRST) this.#options.onFault?.(event.type);
+          this.#connectLater(hungUp ? HANG_UP_MS_MAX : RETRY_MS_MAX);
+        } else if (event.type === "disconnect") await this.#down();
         else if (event.type === "end") return;
       }
     } catch (error) {

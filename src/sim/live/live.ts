@@ -8,6 +8,7 @@
 import { randomUUID } from "node:crypto";
 import { checkOption } from "../../base/check-options.ts";
 import { type Clock, systemClock } from "../../base/clock.ts";
+import type { ErrorCode } from "../../base/errors.ts";
 import { type Graph, topGraphs } from "../../base/graph.ts";
 import { object } from "../../base/schema.ts";
 import { dispatchTable } from "../../schedule/dispatch.ts";
@@ -23,6 +24,7 @@ import type {
   Mode,
   Orders,
   Phase,
+  Refuse,
   Start,
 } from "../../wire/protocol.ts";
 import type { RequestSample } from "../model/batcher.ts";
@@ -51,6 +53,8 @@ export type LiveEvent =
   | { readonly type: "drop"; readonly atSeconds: number; readonly graphs: readonly string[] }
   /** A step found no memory for its activations: the engine ends, as a real one does. */
   | { readonly type: "outOfMemory"; readonly atSeconds: number }
+  /** A controller refuses it or isn't there. */
+  | { readonly type: "problem"; readonly code: string; readonly message: string }
   | ({ readonly type: "request" } & RequestSample)
   | {
       /** The trace is over and every request of it has completed. */
@@ -119,6 +123,7 @@ export class LiveEngine {
   #excluded: ReadonlySet<string> = new Set();
   #graphsMax = Number.POSITIVE_INFINITY;
   #hasTable = false;
+  readonly #told = new Set<string>();
   #closed = false;
   #tellClosed: () => void = () => {};
   #cancelWake: () => void = () => {};
@@ -162,7 +167,12 @@ export class LiveEngine {
     this.#talk = new EngineSession(this.#host());
     this.#sleeping = new EngineSleep(this.model, this.#talk, this.session);
     this.#link = this.#connect({
-      onMessage: (message) => this.#outside(() => this.#talk.receive(message)),
+      onMessage: (message) => {
+        if (message.type === "refuse" || message.type === "later") this.#problem(message);
+        this.#outside(() => this.#talk.receive(message));
+      },
+      onFault: (how) =>
+        this.#without("ERR_LAZYGRAPH_KEYS", `${how}: compare \`lazygraph keys show\` of both`),
       onUp: () => this.#talk.up(),
       onDown: () => this.#talk.down(),
     });
@@ -286,9 +296,21 @@ export class LiveEngine {
     this.#time.setRate(1);
     this.#talk.tellInventory();
     const seconds = (this.#options.handshakeMs ?? 250) / 1000;
-    this.#cancelHold = this.#clock.after(seconds, () =>
-      this.#outside(() => this.#startByDefault()),
-    );
+    this.#cancelHold = this.#clock.after(seconds, () => {
+      if (!this.#talk.welcomed && this.#told.size === 0)
+        this.#without("ERR_LAZYGRAPH_CONTROLLER_UNREACHABLE", "none yet: start it, or mend this");
+      this.#outside(() => this.#startByDefault());
+    });
+  }
+
+  #without(code: ErrorCode, got: string): void {
+    const message = `Expected a controller at ${this.#options.endpoint}, got ${got}.`;
+    this.#problem({ code, message });
+  }
+
+  #problem({ code, message }: Pick<Refuse, "code" | "message">): void {
+    if (!this.#told.has(code)) this.#options.onEvent?.({ type: "problem", code, message });
+    this.#told.add(code);
   }
 
   #startByDefault(): void {
