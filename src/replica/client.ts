@@ -103,7 +103,8 @@ export function connectController(url: string, options: ConnectOptions = {}): Co
   if (base === undefined) {
     const expected = "Expected url to be such as http://10.0.0.7:7480, without user and password";
     // Before an "@" there may be a password, which is nobody's to read.
-    const got = `${url}`.includes("@") ? "one with them" : shown(url);
+    const has = typeof url === "string" && url.includes("@");
+    const got = has ? "one with them" : shown(url);
     throw new OptionError("url", `${expected}, got ${got}.`);
   }
   return new HttpController(base, options);
