@@ -12,6 +12,8 @@ import { unreadable } from "./read-file.ts";
 const FORBIDDEN_MODE = 0o027;
 /** Of new files: their owner's alone. */
 export const SECRET_MODE = 0o600;
+/** Of those that everybody may read. */
+export const PUBLIC_MODE = 0o644;
 const BYTES_MAX = 65_536;
 
 /**

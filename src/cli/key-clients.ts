@@ -9,10 +9,11 @@ import { join } from "node:path";
 import { counted } from "../base/counted.ts";
 import { codeOf, messageOf, OptionError } from "../base/errors.ts";
 import { readRegularFile, unreadable } from "../base/read-file.ts";
+import { PUBLIC_MODE } from "../base/secret-file.ts";
 import type { AllowedEngines } from "../wire/curve.ts";
 import { isCurveKey } from "../wire/z85.ts";
 import { quote } from "./errors.ts";
-import { inFolder, PUBLIC_MODE, SERVER_FILE } from "./key-folder.ts";
+import { inFolder, SERVER_FILE } from "./key-folder.ts";
 import { openAlone } from "./key-lock.ts";
 
 export const CLIENTS_FILE = "clients.keys";

@@ -17,7 +17,7 @@ import { curveKeyPair } from "zeromq";
 import { counted } from "../base/counted.ts";
 import { codeOf, messageOf, OptionError } from "../base/errors.ts";
 import { makeFolder } from "../base/make-folder.ts";
-import { readPublicFile, readSecretFile, SECRET_MODE } from "../base/secret-file.ts";
+import { PUBLIC_MODE, readPublicFile, readSecretFile, SECRET_MODE } from "../base/secret-file.ts";
 import { isPair } from "../wire/key-proof.ts";
 import { isCurveKey } from "../wire/z85.ts";
 import { quote } from "./errors.ts";
@@ -29,7 +29,6 @@ export const SERVER_FILE = "server.key";
 
 const FOLDER_MODE = 0o700;
 const OLD_MAX = 100;
-export const PUBLIC_MODE = 0o644;
 const WITHOUT_KEYS = "a folder without keys that can be written";
 
 export interface KeyPair {

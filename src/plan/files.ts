@@ -4,6 +4,7 @@ import { randomBytes } from "node:crypto";
 import { access, constants, open, readdir, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { codeOf } from "../base/errors.ts";
+import { LOCK_MS_MAX, lockAgeMs } from "../base/lock-age.ts";
 import { makeFolder } from "../base/make-folder.ts";
 import { formatPlan, PLAN_BYTES_MAX, PlanFault, parsePlan } from "./check.ts";
 import type { Plan } from "./plan.ts";
@@ -11,8 +12,6 @@ import type { Plan } from "./plan.ts";
 const CORRUPT_MAX = 9;
 /** Files looked at in one folder, whoever's they are. */
 const NAMES_MAX = 4096;
-/** A lock that is older was left by a process that ended in the middle of a write. */
-const LOCK_MS_MAX = 30_000;
 
 export interface FileVersion {
   /** What tells one version of a file from the next. */
@@ -125,12 +124,8 @@ async function lockPlan(folder: string, name: string): Promise<(() => Promise<vo
       return () => removePlan(file);
     } catch (error) {
       if (codeOf(error) !== "EEXIST") throw error;
-      const age = await stat(file).then(
-        // One of the future is of a clock that has gone back since, and would never be void.
-        ({ mtimeMs }) => Math.abs(Date.now() - mtimeMs),
-        () => LOCK_MS_MAX + 1,
-      );
-      if (!again || age <= LOCK_MS_MAX) return undefined;
+      const ageMs = await lockAgeMs(file);
+      if (!again || (ageMs !== undefined && ageMs <= LOCK_MS_MAX)) return undefined;
       // Half a plan is left only together with its lock.
       for (const part of await readdir(folder)) {
         if (part.startsWith(`.${name}.`) && part.endsWith(".tmp")) {
