@@ -71,7 +71,7 @@ export interface Costs {
 
 const ERROR_SHARE = 0.15;
 /** One report counts as at most this many measurements: its steps share their circumstances. */
-const REPORT_WEIGHT_MAX = 8;
+export const REPORT_WEIGHT_MAX = 8;
 /** Steps of up to so many times the largest graph's tokens tell of smaller ones without a graph. */
 const BEYOND_FACTOR = 2;
 /** What one graph of an 8B took, where the seed knows none of its kind. */

@@ -1,6 +1,7 @@
 /** Tells the controller of steps, in batches: what nobody takes is dropped and counted. */
 
 import type { Clock } from "../../base/clock.ts";
+import { REPORT_WEIGHT_MAX } from "../../schedule/costed/cost.ts";
 import type { Telemetry } from "../../wire/protocol.ts";
 import { StepCounts, type StepSeen } from "../model/step-counts.ts";
 
@@ -12,12 +13,11 @@ export interface StepTelemetryOptions {
 }
 
 const BATCH_SECONDS = 0.1;
-/** As the plugin does: the policy takes a batch for no more measurements of one shape. */
-const TIMED_PER_BATCH_MAX = 8;
 
 export class StepTelemetry {
   readonly #options: StepTelemetryOptions;
-  readonly #steps = new StepCounts(TIMED_PER_BATCH_MAX);
+  /** As the plugin does: the policy takes a batch for no more measurements of one shape. */
+  readonly #steps = new StepCounts(REPORT_WEIGHT_MAX);
   #sequence = 0;
   #batchesDropped = 0;
   #stopped = false;
