@@ -8,6 +8,7 @@
 import type { Registry } from "prom-client";
 import { checkOption, checkOptions, type OptionRules, withMethods } from "../base/check-options.ts";
 import { type Clock, systemClock } from "../base/clock.ts";
+import type { ErrorCode } from "../base/errors.ts";
 import type { GraphKind } from "../base/graph.ts";
 import { number } from "../base/schema.ts";
 import { type Controller, lookUp } from "../controller/controller.ts";
@@ -20,6 +21,11 @@ import { awaySamples, samplesOf } from "./samples.ts";
 
 /** Sessions whose graphs are remembered; then all are looked up again. */
 const SESSIONS_MAX = 1024;
+/** A capture that fails so ended with its engine. */
+const WITH_ENGINE: ReadonlySet<string> = new Set<ErrorCode>([
+  "ERR_LAZYGRAPH_ENGINE_LOST",
+  "ERR_LAZYGRAPH_ENGINE_REPLACED",
+]);
 const OPTIONS: OptionRules<MetricsOptions> = {
   lostSeconds: number(0, 86_400),
   clock: withMethods("a clock", ["now"]),
@@ -82,8 +88,7 @@ class Collector {
       onEvent("lazygraph:capture:deferred", (event) => this.#ended(event, "deferred")),
       onEvent("lazygraph:capture:refused", (event) => this.#ended(event, "refused")),
       onEvent("lazygraph:capture:failed", (event) => {
-        const isLost = /_(LOST|REPLACED)$/.test(event.code ?? "");
-        this.#ended(event, isLost ? "lost" : "failed");
+        this.#ended(event, WITH_ENGINE.has(event.code ?? "") ? "lost" : "failed");
       }),
     ];
   }
