@@ -109,7 +109,7 @@ export function openLauncher(
       } catch (error) {
         // Some reasons are thrown, others told by an event.
         end(1);
-        fail(failed(python, unstarted(error)));
+        fail(notStarted(python, error));
         return;
       }
       child = started;
@@ -129,7 +129,7 @@ export function openLauncher(
         onStatus?.(status);
         listening(status);
       });
-      started.once("error", (error) => fail(failed(python, unstarted(error))));
+      started.once("error", (error) => fail(notStarted(python, error)));
       // After its last words were read.
       started.once("close", (code, signal) => {
         clearTimeout(timer);
@@ -199,7 +199,7 @@ export async function defaultSocket(
   } catch (error) {
     const { stderr } = error as { stderr?: string };
     if (stderr) throw reasonOf(python, stderr);
-    throw failed(python, unstarted(error), "name its launcher's socket");
+    throw notStarted(python, error, "name its launcher's socket");
   }
 }
 
@@ -243,15 +243,21 @@ function reasonOf(
   return failed(python, got, `${listened ? "stay" : "become"} a launcher`);
 }
 
-function failed(python: string, got: string, what = "become a launcher"): LazygraphError {
-  return new LazygraphError(
-    "ERR_LAZYGRAPH_LAUNCHER_FAILED",
-    `Expected ${python} to ${what}, got ${got === MISSING ? got : `${got.slice(0, 400)}: run it by hand to see more`}.`,
-  );
+const BECOME = "become a launcher";
+
+function notStarted(python: string, error: unknown, what: string = BECOME): LazygraphError {
+  if (codeOf(error) !== "ENOENT") return failed(python, messageOf(error), what);
+  return failed(python, "no such program", what, "install it or give its path");
 }
 
-const MISSING = "no such program: install it or give its path";
-
-function unstarted(error: unknown): string {
-  return codeOf(error) === "ENOENT" ? MISSING : messageOf(error);
+function failed(
+  python: string,
+  got: string,
+  what: string = BECOME,
+  remedy = "run it by hand to see more",
+): LazygraphError {
+  return new LazygraphError(
+    "ERR_LAZYGRAPH_LAUNCHER_FAILED",
+    `Expected ${python} to ${what}, got ${got.slice(0, 400)}: ${remedy}.`,
+  );
 }
