@@ -47,7 +47,8 @@ file of that form:
 No figure of others is a time: engines share GPUs and cores, each with a KV cache of fixed size.
 With --seconds-each they run one by one, and one that takes longer is ended and has no result.
 Every engine is forked from a process that has imported vLLM for its GPUs. OUT_DIR/CHECK.json has
-what was seen, and what stands in it already isn't run again, nor a part of a check that was cut off
+what was seen, with why the plugin would have run this engine as stock without
+LAZYGRAPH_ALLOW_UNTESTED, which all checks set; what stands in it already isn't run again, nor a part of a check that was cut off
 (CHECK.PART.part), but for spec-steps, whose parts are compared in time. Needs both plugins in vLLM's Python:
 
     pip install ./worker ./worker/testing
@@ -148,8 +149,20 @@ def state_of(worker: Any) -> dict[str, Any]:
         "verified": dict(state.verified),
         "mismatched": {name: str(worst) for name, worst in state.mismatched.items()},
         "failed": dict(state.failed),
+        "untested": why_stock(worker),
         "hash": state.hash(),
     }
+
+
+def why_stock(worker: Any) -> str | None:
+    """Why an engine like this one runs as stock by default; ``None``: it doesn't."""
+    import vllm
+    from lazygraph_vllm.vllm.allowed import config_reason, not_shown
+    from lazygraph_vllm.vllm.options import chosen
+
+    new = min(chosen(worker.model_runner), default=None)
+    reason = config_reason(worker.vllm_config, vllm.__version__, allow_untested=False)
+    return reason or (new and not_shown(new, vllm.__version__))
 
 
 def breakable_entries(manager: Any) -> int | None:
@@ -428,6 +441,13 @@ def blocks_passed(
     )
 
 
+def untested(parts: dict[str, dict[str, Any]]) -> str | None:
+    """Why our engine would have run as stock by default; ``None``: it would not."""
+    ranks = (parts.get("ours") or parts["default"])["ranks"]
+    reasons = (rank.get("untested") for rank in ranks)
+    return next((reason for reason in reasons if reason), None)
+
+
 def asks_breakable(family: dict[str, Any]) -> bool:
     """Whether this family's graphs are to be breakable ones."""
     return bool(family.get("env", {}).get("VLLM_USE_BREAKABLE_CUDAGRAPH") == "1")
@@ -641,7 +661,7 @@ def sum_up(out: Path, name: str) -> dict[str, Any]:
     gone = [part for part in files if part not in parts]
     if gone:
         return {"check": name, "fine": False, "why": f"no result of {', '.join(gone)}: see its log"}
-    told = {"check": name, **verdict(kind, parts)}
+    told = {"check": name, **verdict(kind, parts), "untested": untested(parts)}
     (out / f"{name}.json").write_text(json.dumps(told, indent=1, allow_nan=False) + "\n")
     return told
 
