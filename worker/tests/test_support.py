@@ -370,21 +370,38 @@ def hybrid(architecture: str, prefill: str | None) -> Any:
     return config
 
 
-def test_gated_delta_nets_are_let_in_by_the_kernels_that_were_shown() -> None:
-    config = hybrid("Qwen3NextForCausalLM", "triton")
-    assert "by Triton without mixture-of-experts models on" in refusal(config)
+@pytest.mark.parametrize(
+    ("prefill", "by"), [("triton", "Triton"), ("flashinfer", "FlashInfer"), (None, "FlashInfer")]
+)
+def test_gated_delta_nets_are_let_in_by_the_kernels_that_were_shown(
+    prefill: str | None, by: str
+) -> None:
+    config = hybrid("Qwen3NextForCausalLM", prefill)
+    assert f"by {by} without mixture-of-experts models on" in refusal(config)
     config.model_config.is_moe = True
     assert reason_of(config) is None
     config.cache_config.mamba_cache_mode = "align"
     assert reason_of(config) is None, "with prefix caching"
-    new = hybrid("Qwen3NextForCausalLM", "triton")
+    new, other = hybrid("Qwen3NextForCausalLM", prefill), hybrid("Qwen3NextForCausalLM", "cutedsl")
     new.cache_config.mamba_cache_mode = "a later one"
-    for other in (*(hybrid("Qwen3NextForCausalLM", p) for p in (None, "flashinfer")), new):
-        assert "(tried with --gdn-prefill-backend triton alone); LAZY" in refusal(other)
+    for config_of in (new, other):
+        assert "(tried with --gdn-prefill-backend triton or flashinfer alone); LAZY" in refusal(
+            config_of
+        )
     config.parallel_config.tensor_parallel_size = 2
-    assert "gated delta nets by Triton with tensor parallelism on vLLM 0.33.0 (not" in refusal(
-        config
-    )
+    assert f"nets by {by} with tensor parallelism on vLLM 0.33.0 (not" in refusal(config)
+
+
+def test_mamba2_is_let_in_by_the_kernels_that_were_shown() -> None:
+    config = hybrid("GraniteMoeHybridForCausalLM", None)
+    config.mamba_config = SimpleNamespace(backend="triton")
+    assert reason_of(config) is None
+    config.cache_config.mamba_cache_mode = "align"
+    assert reason_of(config) is None, "with prefix caching"
+    config.model_config.is_moe = True
+    assert "Mamba2 by Triton with mixture-of-experts models on" in refusal(config)
+    config.mamba_config.backend = "flashinfer"
+    assert "(tried with --mamba-backend triton alone); LAZY" in refusal(config)
 
 
 def test_kimi_delta_attention_is_let_in_as_it_was_shown() -> None:
@@ -396,13 +413,12 @@ def test_kimi_delta_attention_is_let_in_as_it_was_shown() -> None:
         patch.setenv("VLLM_USE_BREAKABLE_CUDAGRAPH", "1")
         config.compilation_config.mode = 0
         assert reason_of(config) is None
-        shown = {"kda_prefill_backend": "triton"}
-        decode = shown | {"kda_decode_backend": "flashinfer"}
-        for mode, more in (("none", {}), ("none", decode), ("align", shown)):
-            config.cache_config.mamba_cache_mode = mode
+        config.cache_config.mamba_cache_mode = "align"
+        assert reason_of(config) is None, "with prefix caching"
+        decode = {"kda_prefill_backend": "triton", "kda_decode_backend": "flashinfer"}
+        for more in ({}, decode):
             config.additional_config = more
-            tried = "(tried with --kda-prefill-backend triton --no-enable-prefix-caching alone)"
-            assert tried in refusal(config)
+            assert "(tried with --kda-prefill-backend triton alone)" in refusal(config)
 
 
 @pytest.mark.parametrize("method", ["eagle", "mtp"])

@@ -79,21 +79,21 @@ OFFLOADERS = {
 
 
 ALONE_0_33 = frozenset(
-    {LORA, SLEEP, BREAKABLE, PIPELINE, QWEN_VL, options.KV_FP8, options.TRITON}
+    {LORA, SLEEP, BREAKABLE, PIPELINE, QWEN_VL, MAMBA2, options.KV_FP8, options.TRITON}
     | set(OFFLOADERS.values())
     | {DRAFTERS[method] for method in ("ngram", "draft_model", "eagle", "eagle3")}
 )
 TRIED: dict[str, Tried] = {
     "0.26.0": Tried(frozenset({TENSOR})),
     # bench/results: v033-checks.json, v033-more-checks.json.br, v033-first-run.json.br. Not here:
-    # other hybrid models than Qwen3-Next and Kimi-Linear, these with another prefill than Triton's,
-    # Kimi-Linear with prefix caching; multimodal models with other buffers than Qwen2.5-VL's.
+    # hybrid models beside STATE_MODELS, multimodal models with other buffers than Qwen2.5-VL's.
     "0.33.0": Tried(
         frozenset({TENSOR, EXPERT, MOE, MLA, "fp8 quantisation", "auto_gptq quantisation"})
         | ALONE_0_33,
         alone=ALONE_0_33,
         together=(
             frozenset({GATED_DELTA, MOE}),
+            frozenset({GATED_DELTA_FLASHINFER, MOE}),
             # vLLM turns breakable graphs on for this model by itself.
             frozenset({KIMI_DELTA, MLA, MOE, BREAKABLE}),
             frozenset({DRAFTERS["mtp"], MLA, MOE}),
@@ -102,15 +102,16 @@ TRIED: dict[str, Tried] = {
 }
 
 # By architecture: other models call other kernels, and their graphs read other buffers.
-# With the option that chooses those kernels, its values for them, and where states may lie: with
-# prefix caching ("align") in other blocks, and copied between steps.
+# With the option that chooses those kernels, and its values for them.
 STATE_MODELS = {
-    GATED_DELTA: ("Qwen3Next", "gdn_prefill_backend", ("triton",), ("none", "align")),
+    GATED_DELTA: ("Qwen3Next", "gdn_prefill_backend", ("triton",)),
     # An H200's default.
-    GATED_DELTA_FLASHINFER: ("Qwen3Next", "gdn_prefill_backend", ("flashinfer", "auto"), ("none",)),
-    KIMI_DELTA: ("KimiLinear", "kda_prefill_backend", ("triton",), ("none",)),
-    MAMBA2: ("GraniteMoeHybrid", "mamba_backend", ("triton",), ("none",)),
+    GATED_DELTA_FLASHINFER: ("Qwen3Next", "gdn_prefill_backend", ("flashinfer", "auto")),
+    KIMI_DELTA: ("KimiLinear", "kda_prefill_backend", ("triton",)),
+    MAMBA2: ("GraniteMoeHybrid", "mamba_backend", ("triton",)),
 }
+# Where states may lie: with prefix caching ("align") in other blocks, and copied between steps.
+STATE_MODES = ("none", "align")
 
 
 def traits(config: Any) -> frozenset[str]:
@@ -153,9 +154,9 @@ def _hybrid_kind(config: Any) -> str:
     more["mamba_backend"] = getattr(getattr(config, "mamba_config", None), "backend", None)
     mode = getattr(config.cache_config, "mamba_cache_mode", "none")
     by_default = more.get("kda_decode_backend", "auto") == "auto"
-    for kind, (name, option, values, modes) in STATE_MODELS.items():
+    for kind, (name, option, values) in STATE_MODELS.items():
         chosen = more.get(option, "auto")
-        shown = getattr(chosen, "value", chosen) in values and mode in modes
+        shown = getattr(chosen, "value", chosen) in values and mode in STATE_MODES
         if by_default and shown and _is(config.model_config, f"{name}ForCausalLM"):
             return kind
     return HYBRID
@@ -232,10 +233,13 @@ def _untried(config: Any, version: str) -> str | None:
     where = f" (tried on {', '.join(elsewhere)})" if elsewhere else NOWHERE
     shown = TRIED[plain(version)].shown()
     of_states = new[0] in (HYBRID, *STATE_MODELS) and not elsewhere
-    for kind, (name, option, (value, *_), modes) in STATE_MODELS.items():
-        if of_states and kind in shown and _is(config.model_config, f"{name}ForCausalLM"):
-            more = "" if "align" in modes else " --no-enable-prefix-caching"
-            where = f" (tried with --{option.replace('_', '-')} {value}{more} alone)"
+    ways = [
+        (option.replace("_", "-"), values[0])
+        for kind, (name, option, values) in STATE_MODELS.items()
+        if of_states and kind in shown and _is(config.model_config, f"{name}ForCausalLM")
+    ]
+    if ways:
+        where = f" (tried with --{ways[0][0]} {' or '.join(value for _, value in ways)} alone)"
     return not_shown(new[0], version, where)
 
 
