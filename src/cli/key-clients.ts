@@ -10,6 +10,7 @@ import { counted } from "../base/counted.ts";
 import { codeOf, messageOf, OptionError } from "../base/errors.ts";
 import { readRegularFile, unreadable } from "../base/read-file.ts";
 import { PUBLIC_MODE } from "../base/secret-file.ts";
+import { isId } from "../wire/check.ts";
 import type { AllowedEngines } from "../wire/curve.ts";
 import { isCurveKey } from "../wire/z85.ts";
 import { quote } from "./errors.ts";
@@ -107,7 +108,7 @@ export function readClients(option: string, folder: string): AllowedKey[] {
 
 /** Blanks would end a name in the file. */
 export function isEngineName(name: string): boolean {
-  return /^[^\s\p{Cc}]{1,128}$/u.test(name);
+  return isId(name) && !/\s/.test(name);
 }
 
 /** What is behind a key. */

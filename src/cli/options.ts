@@ -8,7 +8,7 @@ import { counted } from "../base/counted.ts";
 import { OptionError } from "../base/errors.ts";
 import { nearMiss } from "../base/near-miss.ts";
 import { ENGINES_MAX } from "../controller/options.ts";
-import { id } from "../wire/check.ts";
+import { isId } from "../wire/check.ts";
 import { checkEndpoint } from "../wire/endpoint.ts";
 import { MODES, type Mode } from "../wire/protocol.ts";
 import { choice, orList, quote, usageError } from "./errors.ts";
@@ -203,10 +203,6 @@ export function endpointOption(options: ParsedOptions): string | undefined {
 /** An engine's logical name, by the protocol's own rule. */
 export function engineNameOption(options: ParsedOptions): string | undefined {
   const value = options.strings.get("engine");
-  if (value === undefined) return undefined;
-  try {
-    return id(value, "--engine");
-  } catch {
-    throw usageError("--engine", "1 to 128 characters without control characters", value);
-  }
+  if (value === undefined || isId(value)) return value;
+  throw usageError("--engine", "1 to 128 characters without control characters", value);
 }

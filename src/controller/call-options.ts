@@ -9,8 +9,9 @@ import {
   signal,
 } from "../base/check-options.ts";
 import { isObject } from "../base/is-object.ts";
-import { flag, line, number, oneOf, type Schema, whole } from "../base/schema.ts";
+import { flag, number, oneOf, type Schema, whole } from "../base/schema.ts";
 import type { SleepOptions, WakeOptions } from "../engine/sleep.ts";
+import { isId } from "../wire/check.ts";
 import { LIMITS, MODES, PHASES } from "../wire/protocol.ts";
 import type { WaitOptions } from "./waiters.ts";
 
@@ -24,13 +25,7 @@ export interface Announcement {
 
 const REASON = `a text of at most ${LIMITS.textChars} characters`;
 
-const NAME = line(LIMITS.idChars);
-export const engineName: Schema<unknown> = rule(
-  "the name of an engine, 1 to 128 characters",
-  (value) => {
-    return v.is(NAME, value);
-  },
-);
+export const engineName: Schema<unknown> = rule("the name of an engine, 1 to 128 characters", isId);
 const mode = oneOf(MODES);
 const reason = v.pipe(v.string(REASON), v.maxLength(LIMITS.textChars, REASON));
 const announced = rule("an object such as { inSeconds: 2, requests: 8 }", isObject);

@@ -99,6 +99,15 @@ export const id: Check<string> = (value, path) => {
   throw mismatch(path, "a name, not empty and without control characters", value);
 };
 
+/** The rule of a name, such as an engine's, for whoever has a sentence of its own. */
+export function isId(value: unknown): value is string {
+  try {
+    return id(value, "") === value;
+  } catch {
+    return false;
+  }
+}
+
 /** Visible ASCII, as nearly all names are: known without asking for each kind of fault. */
 function isPlainName(text: string): boolean {
   const { length } = text;

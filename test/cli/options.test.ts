@@ -1,6 +1,8 @@
+import * as v from "valibot";
 import { describe, expect, test } from "vitest";
 import { OptionError } from "../../src/base/errors.ts";
 import { HTTP_OPTIONS, httpSide } from "../../src/cli/http-side.ts";
+import { isEngineName } from "../../src/cli/key-clients.ts";
 import {
   endpointOption,
   engineNameOption,
@@ -10,6 +12,9 @@ import {
   parseOptions,
   secondsOption,
 } from "../../src/cli/options.ts";
+import { engineName } from "../../src/controller/call-options.ts";
+import { ENGINE_RULES } from "../../src/sim/live/engine-rules.ts";
+import { isId } from "../../src/wire/check.ts";
 
 const SPEC = {
   mode: "string",
@@ -40,6 +45,19 @@ describe("what parses", () => {
 
   test.for(["two words", "host/模型", "x".repeat(128)])("the engine name %j", (name) => {
     expect(engineNameOption(parse("--engine", name))).toBe(name);
+  });
+
+  test.for([
+    ["x".repeat(128), true],
+    ["🚀".repeat(64), true],
+    ["🚀".repeat(65), false],
+    ["x".repeat(129), false],
+    ["\ud800", false],
+    ["a\u0085b", false],
+    ["", false],
+  ] as const)("one rule for the name %j, whoever checks it", ([name, isSound]) => {
+    const rules = [engineName, ENGINE_RULES.engine].map((schema) => v.is(schema, name));
+    expect([isId(name), isEngineName(name), ...rules]).toEqual(Array(4).fill(isSound));
   });
 
   test("an address for others, when asked for or with a token", () => {

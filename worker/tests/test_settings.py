@@ -111,6 +111,7 @@ def test_values(env: dict[str, str], expected: Settings) -> None:
         ("LAZYGRAPH_HANDSHAKE_MS", str(HANDSHAKE_MS_MAX + 1)),
         ("LAZYGRAPH_HANDSHAKE_MS", "1" * 5000),
         ("LAZYGRAPH_ENGINE", "e" * 129),
+        ("LAZYGRAPH_ENGINE", "🚀" * 65),
         ("LAZYGRAPH_ENGINE", "red\x1b[31m"),
         ("LAZYGRAPH_ENGINE", "no UTF-8 \udcff"),
         ("LAZYGRAPH_VERIFY", "2"),

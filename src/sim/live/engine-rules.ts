@@ -2,6 +2,7 @@
 
 import { callback, type OptionRules, rule, textRule } from "../../base/check-options.ts";
 import { number, oneOf, whole } from "../../base/schema.ts";
+import { isId } from "../../wire/check.ts";
 import { endpointsRule } from "../../wire/endpoint.ts";
 import { MODES } from "../../wire/protocol.ts";
 import { isCurveKey } from "../../wire/z85.ts";
@@ -11,10 +12,7 @@ type Amounts = "speed" | "handshakeMs" | "jitter" | "seed";
 
 export const ENGINE_RULES: OptionRules<Record<Shared, unknown>> = {
   endpoint: endpointsRule,
-  engine: rule(
-    "1 to 128 characters without control characters",
-    (value) => typeof value === "string" && /^\P{Cc}{1,128}$/u.test(value),
-  ),
+  engine: rule("1 to 128 characters without control characters", isId),
   mode: oneOf(MODES),
   speed: number(0.001, 1000),
   handshakeMs: number(0, 60_000),

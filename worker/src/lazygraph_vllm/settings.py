@@ -15,7 +15,7 @@ from typing import Literal
 
 from .keys import Curve, SettingsError, check_endpoint_has_keys, load_curve
 
-__all__ = ["Curve", "Settings", "SettingsError", "load_settings"]
+__all__ = ["Curve", "Settings", "SettingsError", "load_settings", "shortened"]
 
 Mode = Literal["eager", "lazy", "idle"]
 MODES: tuple[Mode, ...] = ("eager", "lazy", "idle")
@@ -51,6 +51,11 @@ class Settings:
     def endpoints(self) -> tuple[str, ...]:
         """The controller's address, then its standbys', in the order in which they are tried."""
         return tuple(e.strip() for e in (self.endpoint or "").split(",") if e.strip())
+
+
+def shortened(name: str, units: int = 128) -> str:
+    """A name's beginning, at most as long as the protocol lets it be: it counts UTF-16 units."""
+    return name.encode("utf-16-le")[: 2 * units].decode("utf-16-le", "ignore")
 
 
 def _is_address(endpoint: str) -> bool:
@@ -117,13 +122,15 @@ def load_settings(env: Mapping[str, str] | None = None) -> Settings | None:
             f"got {raw_ms[:80]!r}"
         )
     engine = env.get("LAZYGRAPH_ENGINE", "").strip() or None
-    if engine is not None and len(engine) > 128:
-        raise SettingsError(
-            f"expected LAZYGRAPH_ENGINE to have at most 128 characters, got {len(engine)}"
-        )
     if engine is not None and any(unicodedata.category(c) in ("Cc", "Cs") for c in engine):
         raise SettingsError(
-            f"expected LAZYGRAPH_ENGINE to be UTF-8 without control characters, got {engine!r}"
+            f"expected LAZYGRAPH_ENGINE to be UTF-8 without control characters, "
+            f"got {engine[:128]!r}"
+        )
+    if engine is not None and engine != shortened(engine):
+        raise SettingsError(
+            "expected LAZYGRAPH_ENGINE to have at most 128 characters (UTF-16), "
+            f"got {len(engine.encode('utf-16-le')) // 2}"
         )
     reserve = env.get("LAZYGRAPH_RESERVE", "").strip().lower() or "least"
     if reserve not in RESERVES:

@@ -40,7 +40,7 @@ from ..protocol.messages import (
     ToEngine,
     Welcome,
 )
-from ..settings import Settings
+from ..settings import Settings, shortened
 from .inbox import Command, Inbox
 from .state import EngineState
 
@@ -102,8 +102,8 @@ class Session:
         engine = self._settings.engine or f"{host}/{name}"
         # Engines of dense data parallelism know nothing of each other, and would share one name.
         if index := getattr(parallel, "data_parallel_index", 0):
-            engine = f"{engine[:120]}#{index}"
-        engine, session = engine[:128], secrets.token_hex(8)
+            engine = f"{shortened(engine, 120)}#{index}"
+        engine, session = shortened(engine), secrets.token_hex(8)
         curve = self._settings.curve
         return Hello(
             version_min=PROTOCOL_VERSION_MIN,
