@@ -20,7 +20,7 @@ export interface VllmCommand {
 }
 
 const SERVER_MODULE = "vllm.entrypoints.openai.api_server";
-const CLI_MODULES = ["vllm.entrypoints.cli.main", "vllm.scripts"];
+const CLI_MODULE = "vllm.entrypoints.cli.main";
 /** Those that stand alone, and those that take the next word. */
 const PYTHON_FLAGS = /^-([bBdEiIOPqsSuvx]+|[XW].+)$/;
 /** After other flags, and with the module in the same word or the next one. */
@@ -57,7 +57,7 @@ function pythonCommand(
   if (flags !== "") pythonOptions.push(`-${flags}`);
   const [module = "", ...words] = glued === "" ? after : [glued, ...after];
   if (module === SERVER_MODULE) return { pythonOptions, words };
-  if (!CLI_MODULES.includes(module)) throw notVllm(command);
+  if (module !== CLI_MODULE) throw notVllm(command);
   return { pythonOptions, words: serve(command, words) };
 }
 

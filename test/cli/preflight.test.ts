@@ -199,7 +199,13 @@ describe("a Python that gives no answer", () => {
   });
 
   test("a program that is not there", async () => {
-    const missing = vllmCommand(["/nowhere/python3", "-m", "vllm.scripts", "serve", "M"]);
+    const missing = vllmCommand([
+      "/nowhere/python3",
+      "-m",
+      "vllm.entrypoints.cli.main",
+      "serve",
+      "M",
+    ]);
     const answer = await askPreflight(missing, {});
     expect(answer).toMatchObject({ lazily: null, reason: "there is no program /nowhere/python3" });
   });

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,6 +48,8 @@ OWN = Own(
     env={"PATH": "/usr/bin", "HF_HOME": "/models"},
     read=frozenset({"PATH", "HF_HOME", "VLLM_TARGET_DEVICE"}),
 )
+
+COMMANDS = json.loads((Path(__file__).parents[2] / "test/golden/vllm-commands.json").read_bytes())
 
 
 def refused(request: Request, own: Own = OWN) -> str:
@@ -93,6 +96,8 @@ def test_each_way_of_not_fitting_has_its_code() -> None:
     assert refused(dataclasses.replace(fits, version="3.13")) == refusal.PYTHON
     by_module = ["python3", "-um", "vllm.entrypoints.cli.main", "serve", "org/model"]
     assert check(dataclasses.replace(fits, argv=by_module), OWN) == by_module[3:]
+    by_script = ["python3", "-u", "/opt/vllm/bin/vllm", "serve", "org/model"]
+    assert check(dataclasses.replace(fits, argv=by_script), OWN) == by_script[3:]
     by_module[1] = "-Oum"
     assert refused(dataclasses.replace(fits, argv=by_module)) == refusal.PYTHON
     assert refused(dataclasses.replace(fits, namespaces=["mnt:[9]"])) == refusal.NOT_ALLOWED
@@ -102,14 +107,15 @@ def test_each_way_of_not_fitting_has_its_code() -> None:
     assert refused(fits, only) == refusal.NOT_ALLOWED
 
 
-def test_vllms_words_by_either_name() -> None:
-    assert vllm_words(["vllm", "serve", "m"]) == ["serve", "m"]
-    cli = "vllm.entrypoints.cli.main"
-    for how in (["-m", cli], [f"-um{cli}"], ["-X", "-m", "-Xdev", "-B", "-qm", cli]):
-        assert vllm_words(["/usr/bin/python3.12", *how, "serve", "m"]) == ["serve", "m"]
-    for argv in (["vllm"], ["vllm", "chat"], ["python", "-mx", "serve"], ["my-vllm", "serve"]):
+@pytest.mark.parametrize("case", COMMANDS, ids=lambda case: case["command"])
+def test_vllms_words_as_the_doctor_has_them(case: dict[str, Any]) -> None:
+    env, argv = client.without_env(case["command"].split())
+    if "file" not in case or case.get("spawned"):
         with pytest.raises(RefusedError):
             vllm_words(argv)
+        return
+    assert vllm_words(argv) == case["words"].split()
+    assert case.get("variables", {}).items() <= env.items()
 
 
 def test_the_model_that_words_name() -> None:

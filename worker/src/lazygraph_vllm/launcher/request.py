@@ -27,14 +27,15 @@ HARMLESS = frozenset({"PYTHON", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"})
 READ_AGAIN = frozenset(
     {"CUDA_VISIBLE_DEVICES", "HOME", "LNAME", "LOGNAME", "PATH", "TERM", "USER", "USERNAME"}
 )
-# Words of `python [OPTION…] -m MODULE …`, the module in the word of -m or the next one.
-BY_MODULE = re.compile(
+# Words of `python [OPTION…] -m MODULE …`, the module in the word of -m or the next one, and of
+# `python [OPTION…] PATH/vllm …`. As src/cli/vllm-command.ts has it.
+BY_PYTHON = re.compile(
     "(?:-(?:[bBdEiIOPqsSuvx]+|[XW]\0?[^\0]+)\0)*"
-    "-[bBdEiIOPqsSuvx]*m\0?vllm[.]entrypoints[.]cli[.]main\0(.*)",
+    "(?:-[bBdEiIOPqsSuvx]*m\0?vllm[.]entrypoints[.]cli[.]main|(?:[^\0]*/)?vllm)\0(.*)",
     re.DOTALL,
 )
 # What a process takes that runs already.
-TAKEN_LATE = re.compile("-[Bqu]*(m.*)?|vllm.*")
+TAKEN_LATE = re.compile("-[Bqu]*(m.*)?|(.*/)?vllm.*")
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,8 @@ def vllm_words(argv: list[str]) -> list[str]:
     """
     name = argv[0].rpartition("/")[2]
     words = argv[1:] if name == "vllm" else None
-    if name.startswith("python") and (by := BY_MODULE.fullmatch("\0".join(argv[1:]))):
+    is_python = re.fullmatch(r"python([0-9]+([.][0-9]+)?)?", name)
+    if is_python and (by := BY_PYTHON.fullmatch("\0".join(argv[1:]))):
         words = by[1].split("\0")
     if words is None or not words or words[0] not in SUBCOMMANDS:
         raise RefusedError(
