@@ -24,11 +24,17 @@ import { probePython } from "./doctor-python.ts";
 import { EXIT, usageError } from "./errors.ts";
 import { parseOptions } from "./options.ts";
 import { runPreflight } from "./preflight-command.ts";
-import { triedVersions, type VllmVersions, versionsText, vllmVersions } from "./vllm-versions.ts";
+import {
+  triedVersions,
+  type VllmVersions,
+  versionsInShort,
+  versionsText,
+  vllmVersions,
+} from "./vllm-versions.ts";
 
 const HELP = `Usage: lazygraph doctor [options] [-- COMMAND …]
 
-The vLLM versions that were tried. Then what this host has of what the main job needs: Node, the GPU
+The vLLM versions that were tried, in short. Then what this host has of what the main job needs: Node, the GPU
 memory addon, the driver, GPUs, nvidia-smi, Python, vLLM and its plugin; each supported or not, why,
 and what to do. The last line says whether this host can do it.
 
@@ -39,6 +45,7 @@ Options:
   --for ROLE     what the exit code is about: run (default: an engine here, under
                  \`lazygraph run\`) or serve (a controller here, engines elsewhere)
   --python PATH  the Python that vLLM is installed in (default python3, or COMMAND's own)
+  --versions     all that is captured lazily or runs as stock on each vLLM version, and why
   --json         one JSON document on stdout
   --help, -h     this text
 
@@ -57,7 +64,12 @@ const MARKS = { ok: "ok", warning: "warn", missing: "MISS" } as const;
 export async function runDoctor(argv: readonly string[]): Promise<number> {
   const terminator = argv.indexOf("--");
   const own = terminator === -1 ? argv : argv.slice(0, terminator);
-  const options = parseOptions(own, { for: "string", python: "string", json: "boolean" });
+  const options = parseOptions(own, {
+    for: "string",
+    python: "string",
+    versions: "boolean",
+    json: "boolean",
+  });
   if (options.flags.has("help")) {
     process.stdout.write(HELP);
     return EXIT.ok;
@@ -74,8 +86,11 @@ export async function runDoctor(argv: readonly string[]): Promise<number> {
     const document = { for: role, ok: usable[role], usable, findings, ...survey, vllm: table };
     process.stdout.write(`${JSON.stringify(document, errorsAsObjects)}\n`);
   } else {
-    // Longer than a terminal is high: what is about this host must be what stays on it.
-    process.stdout.write(`${versionsText(table)}\n\n${reportText(findings, role)}\n`);
+    const versions = options.flags.has("versions")
+      ? versionsText(table)
+      : `${versionsInShort(table)}\n(\`lazygraph doctor --versions\` names them all.)`;
+    // Whole it is longer than a terminal is high: what stays there must be about this host.
+    process.stdout.write(`${versions}\n\n${reportText(findings, role)}\n`);
   }
   return usable[role] ? EXIT.ok : EXIT.failure;
 }

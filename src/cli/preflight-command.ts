@@ -13,8 +13,10 @@ export async function runPreflight(
   options: ParsedOptions,
   command: readonly string[],
 ): Promise<number> {
-  if (options.strings.has("for")) {
-    throw new OptionError("--for", "Expected no --for with a command: it is about the host alone.");
+  for (const name of ["for", "versions"]) {
+    if (!options.strings.has(name) && !options.flags.has(name)) continue;
+    const sentence = `Expected no --${name} with a command: it isn't about one command.`;
+    throw new OptionError(`--${name}`, sentence);
   }
   if (command.length === 0 || command[0] === "") {
     throw new OptionError("--", "Expected a command after `--`, such as `vllm serve MODEL`.");

@@ -47,6 +47,20 @@ export function versionsText(table: VllmVersions): string {
   return lines.join("\n");
 }
 
+/** The same with the first of each list, and how many more it has. */
+export function versionsInShort(table: VllmVersions): string {
+  const versions = table.versions.map((version) => ({
+    ...version,
+    lazily: inShort(version.lazily),
+    asStock: version.asStock.map(({ what, why }) => ({ what: inShort(what), why })),
+  }));
+  return versionsText({ ...table, versions, always: inShort(table.always) });
+}
+
+function inShort(names: readonly string[]): readonly string[] {
+  return names.length <= 2 ? names : [`${names[0]} and ${names.length - 1} more`];
+}
+
 /** For docs/vllm-versions.md: a test holds that to it. */
 export function versionsMarkdown(table: VllmVersions): string {
   const rows = table.versions.map((version) => {

@@ -164,6 +164,7 @@ describe("the command", () => {
     ],
     [[], [], /Expected a command after `--`/],
     [COMMAND, ["--for", "serve"], /Expected no --for with a command/],
+    [COMMAND, ["--versions"], /Expected no --versions with a command/],
   ])("%j %j is a usage error of one sentence", async (command, options, sentence) => {
     const run = await doctor({}, command, ...options);
     expect(run).toMatchObject({ code: 2, stdout: "" });

@@ -2,6 +2,7 @@ import { readFile } from "node:fs/promises";
 import { expect, test } from "vitest";
 import {
   triedVersions,
+  versionsInShort,
   versionsMarkdown,
   versionsText,
   vllmVersions,
@@ -52,11 +53,24 @@ test("the documentation has the table that the plugin's lists make", async () =>
   expect(page).toContain(`\n\n${versionsMarkdown(vllmVersions())}\n\n`);
 });
 
-test("doctor prints it, and has it in its document", async () => {
+test("a short one still has every version, what was tried, what is left alone and why", () => {
+  const short = versionsInShort({ ...TABLE, always: ["sleep mode", "offloading", "Ray"] });
+  expect(short.split("\n")).toEqual([
+    ...versionsText(TABLE).split("\n").slice(0, -1),
+    "all     stock   sleep mode and 2 more",
+  ]);
+  for (const line of versionsInShort(vllmVersions()).split("\n")) {
+    expect(line.length).toBeLessThan(120);
+  }
+});
+
+test("doctor prints it in short or as a whole, and has it in its document", async () => {
   const args = ["doctor", "--for", "serve"];
   const text = await finish(args);
   expect(text.code).toBe(0);
-  expect(text.stdout.startsWith(`${versionsText(vllmVersions())}\n\n`)).toBe(true);
+  expect(text.stdout.startsWith(`${versionsInShort(vllmVersions())}\n(`)).toBe(true);
+  const whole = await finish([...args, "--versions"]);
+  expect(whole.stdout.startsWith(`${versionsText(vllmVersions())}\n\n`)).toBe(true);
   const json = await finish([...args, "--json"]);
   expect(JSON.parse(json.stdout)).toMatchObject({ vllm: vllmVersions() });
 });
