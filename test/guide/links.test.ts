@@ -1,9 +1,12 @@
-/** Every link of the documentation to a file of ours leads to one, and to a heading that is there. */
+/**
+ * Every link of the documentation to a file of ours leads to one, and to a heading that is there, and
+ * every command of ours has options that it knows.
+ */
 
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 const PAGES = [
@@ -77,4 +80,45 @@ test("the manual and the notebook have every page between them", () => {
   for (const page of PAGES.filter((name) => name.startsWith("docs/"))) {
     expect(readme).toContain(`(${page}`);
   }
+});
+
+/** Commands on a page whose options they don't know, by their own parsers: with --help none runs. */
+async function unknownOptions(text: string): Promise<string[]> {
+  const help = vi.spyOn(process.stdout, "write").mockReturnValue(true);
+  const unknown: string[] = [];
+  const lines = text.replaceAll("\\\n", " ");
+  for (const [, before, name = "", words = ""] of lines.matchAll(
+    /([`\s=])lazygraph ([a-z-]+)\b([^\n`]*)/g,
+  )) {
+    const file = new URL(`../../src/cli/${name}.ts`, import.meta.url);
+    if (!existsSync(file)) {
+      if (before === "`") unknown.push(name);
+      continue;
+    }
+    const run = Object.entries(await import(file.href)).find(([key]) => key.startsWith("run"))?.[1];
+    const [own = ""] = words.replaceAll(/'[^']*'|"[^"]*"/g, "x").split(/ (?:--|[|;#>]|&&) /);
+    const action = /^ ([a-z]+)\b/.exec(own)?.slice(1) ?? [];
+    for (const [option] of own.matchAll(/(?<=[ [])--[a-z-]+/g)) {
+      const fault = await (run as (argv: string[]) => Promise<number>)([
+        ...action,
+        option,
+        "x",
+        "--help",
+      ]).catch(String);
+      if (/unknown option/.test(String(fault))) unknown.push(`${name} ${option}`);
+    }
+  }
+  help.mockRestore();
+  return unknown;
+}
+
+test.for(PAGES)("%s has commands with options that they know", async (page) => {
+  expect(await unknownOptions(readFileSync(join(ROOT, page), "utf8"))).toEqual([]);
+});
+
+test("an option that a command doesn't know is seen, in a sentence or a script", async () => {
+  const page =
+    "`lazygraph doctor [--verdict] -- vllm serve --x`\n" +
+    "`lazygraph docter`\n$ npx lazygraph keys new a \\\n  --json --sever b\nlazygraph serve --quiet # --no\n";
+  expect(await unknownOptions(page)).toEqual(["doctor --verdict", "docter", "keys --sever"]);
 });
