@@ -116,7 +116,9 @@ function noteText(engine: EngineSnapshot): string {
     notes.push(`runs as stock: ${printable(unsupported, SENTENCE_CHARS_MAX)}`);
   }
   if (problems.replaced > 0) {
-    notes.push("took its name from another engine: give each its own LAZYGRAPH_ENGINE");
+    // Ever: that one may have ended since, as it does where a new process takes over from an old.
+    const advice = "if that still runs, give each its own LAZYGRAPH_ENGINE";
+    notes.push(`took its name from another engine: ${advice}`);
   }
   return notes.join("; ");
 }

@@ -122,7 +122,7 @@ test("what is wrong with an engine is noted, where there is something", () => {
     "",
     "It was silent for 5 s.",
     "runs as stock: LoRA was not tried; " +
-      "took its name from another engine: give each its own LAZYGRAPH_ENGINE",
+      "took its name from another engine: if that still runs, give each its own LAZYGRAPH_ENGINE",
   ]);
 });
 
