@@ -1,10 +1,15 @@
 import { once } from "node:events";
+import { createServer } from "node:net";
 import { afterEach, expect, test, vi } from "vitest";
 import { Dealer, Router } from "zeromq";
 import { EngineLink } from "../../src/sim/live/link.ts";
 import { waitUntilFree } from "../../src/wire/endpoint.ts";
+import { listening } from "../helpers/listening.ts";
 
-afterEach(() => void vi.restoreAllMocks());
+afterEach(() => {
+  vi.restoreAllMocks();
+  vi.useRealTimers();
+});
 
 function failing(code: string): () => never {
   return () => {
@@ -61,5 +66,20 @@ test("any other failure is the caller's", async () => {
   const quiet = { onMessage: () => {}, onDown: () => {}, onUp: () => {} };
   const link = new EngineLink({ endpoint, ...quiet });
   expect(() => link.open()).toThrow("of libzmq");
+  await link.close();
+});
+
+test("who hangs up on it is asked again when its time has come, and not at once", async () => {
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+  const { host } = new URL(await listening(createServer((socket) => void socket.destroy())));
+  const connect = vi.spyOn(Dealer.prototype, "connect").mockClear();
+  const quiet = { endpoint: `tcp://${host}`, onMessage: () => {}, onUp: () => {} };
+  const link = await new Promise<EngineLink>((down) => {
+    const own: EngineLink = new EngineLink({ ...quiet, onDown: () => down(own) });
+    own.open();
+  });
+  expect(connect).toHaveBeenCalledTimes(1);
+  vi.advanceTimersToNextTimer();
+  expect(connect).toHaveBeenCalledTimes(2);
   await link.close();
 });

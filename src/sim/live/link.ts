@@ -166,6 +166,7 @@ export class EngineLink implements EngineWire {
   }
 
   #connect(): void {
+    this.#retry = undefined;
     if (this.#socket.closed) return;
     // Random: two engines of one name must not steal each other's route. Each time another: an old
     // connection may live on until libzmq has its turn on this thread, and a ROUTER would hear one
@@ -192,6 +193,8 @@ export class EngineLink implements EngineWire {
     this.#connected = false;
     await this.#readOut();
     this.#options.onDown();
+    // A failed hand-shake ends in this too, and has its own time to try again.
+    if (this.#retry !== undefined) return;
     // Else the next controller gets what is still held for this one.
     this.#disconnect();
     this.#connect();
