@@ -34,9 +34,9 @@ import {
 
 const HELP = `Usage: lazygraph doctor [options] [-- COMMAND …]
 
-The vLLM versions that were tried, in short. Then what this host has of what the main job needs: Node, the GPU
-memory addon, the driver, GPUs, nvidia-smi, Python, vLLM and its plugin; each supported or not, why,
-and what to do. The last line says whether this host can do it.
+The vLLM versions that were tried, in short. Then what this host has of what the main job needs:
+Node, the GPU memory addon, the driver, GPUs, nvidia-smi, Python, vLLM and its plugin; each
+supported or not, why, and what to do. The last line says whether this host can do it.
 
 With a vLLM command after \`--\`: whether \`lazygraph run\` would have its graphs captured lazily, or
 it would run as stock, and why. Nothing is started, fetched or written, and no GPU memory is taken.
