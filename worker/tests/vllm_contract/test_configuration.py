@@ -350,3 +350,29 @@ def test_what_the_hand_shake_and_the_inventory_read_exists(configure: Any) -> No
     assert (inventory.max_requests, inventory.max_batched_tokens) == (64, 2048)
     assert inventory.kv_cache_tokens == 10 * config.cache_config.block_size
     assert config.model_config.get_num_layers(config.parallel_config) == 2
+
+
+# Vision's architecture can't be looked at without packages for images.
+FAMILIES = [
+    family
+    for family in json.loads((BENCH / "families.json").read_text())["families"]
+    if family["name"] != "vision-7b"
+]
+
+
+@tried
+@pytest.mark.parametrize("family", FAMILIES, ids=[family["name"] for family in FAMILIES])
+def test_a_family_overrides_the_list_only_while_it_waits_for_a_gpu(
+    configure: Any, monkeypatch: pytest.MonkeyPatch, family: dict[str, Any]
+) -> None:
+    """Starts of all others show that they are let in, as nobody sees who overrides the list."""
+    from vllm.platforms import current_platform
+
+    monkeypatch.setattr(type(current_platform), "is_sleep_mode_available", lambda *_: True)
+    given = {"VLLM_USE_BREAKABLE_CUDAGRAPH": "0", **family.get("env", {})}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    options = {"max_model_len": 256, **checks.engine_arguments(family.get("args", []))}
+    config = configure(SHAPES[family["shape"]], **options)
+    reason = config_reason(config, __version__, allow_untested=False)
+    assert (reason is None) is ("LAZYGRAPH_ALLOW_UNTESTED" not in given), reason
