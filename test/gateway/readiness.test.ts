@@ -84,6 +84,33 @@ test("an engine that isn't ready is said, with what its health check gave", asyn
   });
 });
 
+test("what comes while an engine sleeps goes to one that is awake, or waits here", async () => {
+  const controller = await startController();
+  const { endpoint } = controller;
+  const names = ["a", "b"] as const;
+  const [a, b] = await Promise.all(names.map((name) => startEngine(name, { endpoint })));
+  const said: string[] = [];
+  const say = (sentence: string): void => void said.push(sentence);
+  const urls = { a: a?.url ?? "", b: b?.url ?? "" };
+  const settled = names.map((engine) => controller.waitForEngine({ engine, settled: true }));
+  await Promise.all(settled);
+  const { gateway, url } = await startGateway(urls, { controller, say });
+  await expect.poll(async () => (await readyz(url)).engines["b"]?.ready).toBe(true);
+  await controller.sleep("a");
+  gateway.enginesChanged();
+  for (const _ of names) expect((await completion(url, { max_tokens: 1 })).status).toBe(200);
+  expect((await readyz(url)).engines["a"]).toMatchObject({ ready: false, inFlight: 0 });
+  await controller.sleep("b");
+  // No event tells of it: the next health check does.
+  await expect.poll(async () => (await readyz(url)).status, { timeout: 20_000 }).toBe(503);
+  expect((await readyz(url)).engines["b"]).toMatchObject({ health: "asleep", phase: "serving" });
+  expect(said).toContain("engine b is not ready: it sleeps");
+  const held = completion(url, { max_tokens: 1 });
+  await expect.poll(async () => (await readyz(url)).held).toBe(1);
+  await controller.wake("b");
+  expect((await held).status).toBe(200);
+});
+
 test("an engine that the controller knows by another name, or not at all, is said", async () => {
   const controller = await startController();
   const known = await startEngine("engine-0", { endpoint: controller.endpoint });

@@ -2,13 +2,14 @@
  * The engines: which are ready, what each is doing, and who gets the next request.
  *
  * An engine is ready when its HTTP side says so, whatever the controller knows of it: one without
- * the plugin, or without a connection to us, serves all the same.
+ * the plugin, or without a connection to us, serves all the same. Only one that sleeps doesn't,
+ * which its HTTP side doesn't say.
  */
 
 import { type ControllerView, onEvent } from "lazygraph";
 import type { ServerAddress } from "lazygraph/measure";
 import { Engine } from "./engine.ts";
-import { ailmentOf, phaseOf, unknownText } from "./health.ts";
+import { ailmentOf, notReadyText, phaseOf, sleepOf, unknownText } from "./health.ts";
 import { type Choose, GraphSizes } from "./routing.ts";
 
 const PROBE_MS = 200;
@@ -149,17 +150,17 @@ export class Engines {
       engine.capturing = snapshot.connected && snapshot.capturing !== undefined;
       engine.settled = snapshot.settled;
       engine.graphs = new GraphSizes(snapshot.graphs);
+      if (engine.ready && sleepOf(snapshot) !== undefined) this.failed(engine);
     }
   }
 
   #tellHealth(engine: Engine, ailment: string | undefined): void {
     if (ailment === engine.ailment) return;
     engine.ailment = ailment;
-    const { name, server } = engine;
     const now = performance.now();
     if (ailment === undefined || now - engine.saidAtMs < SAY_MS) return;
     engine.saidAtMs = now;
-    this.#say(`engine ${name} is not ready: ${server.shown}/health gave ${ailment}`);
+    this.#say(notReadyText(engine, ailment));
   }
 
   #tellUnknown(engine: Engine): void {
@@ -177,6 +178,7 @@ export class Engines {
     do {
       engine.probing = "yes";
       ailment = await ailmentOf(engine);
+      ailment ??= sleepOf(this.#controller.engines().find((its) => its.engine === engine.name));
     } while (engine.probing === ("again" as Engine["probing"]));
     engine.probing = "no";
     if (this.#closed) return;

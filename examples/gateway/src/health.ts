@@ -7,6 +7,7 @@ import type { Pool } from "undici";
 const PROBE_TIMEOUT_MS = 2_000;
 /** In a sentence. */
 const NAMES_MAX = 5;
+const ASLEEP = "asleep";
 
 interface Probed {
   readonly pool: Pool;
@@ -30,6 +31,16 @@ export async function ailmentOf({ pool, server }: Probed): Promise<string | unde
     if (name === "TimeoutError") return `no answer within ${PROBE_TIMEOUT_MS / 1000} s`;
     return server.hide(code ?? message);
   }
+}
+
+/** Asleep it answers its health check, and keeps every request until somebody wakes it. */
+export function sleepOf(its: EngineSnapshot | undefined): string | undefined {
+  return its?.connected === true && its.asleep?.length ? ASLEEP : undefined;
+}
+
+export function notReadyText(engine: Probed & { readonly name: string }, ailment: string): string {
+  const why = ailment === ASLEEP ? "it sleeps" : `${engine.server.shown}/health gave ${ailment}`;
+  return `engine ${engine.name} is not ready: ${why}`;
 }
 
 /** `unknown`: no connection to the controller; `stock`: the plugin stepped aside. */
