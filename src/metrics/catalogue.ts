@@ -22,8 +22,8 @@ export const STATUSES = ["planned", "captured", "refused", "failed"] as const;
 export const OUTCOMES = ["captured", "deferred", "refused", "failed", "lost"] as const;
 /** Phases of a start as the plugin names them; `other` is what it may name later. */
 export const START_PARTS: readonly string[] = [
-  ...["imports", "config", "engine client", "tokenizer", "engine process", "engine core"],
-  ...["executor", "worker", "device", "distributed", "model runner", "weights"],
+  ...["imports", "command line", "config", "engine client", "tokenizer", "engine process"],
+  ...["engine core", "executor", "worker", "device", "distributed", "model runner", "weights"],
   ...["memory and KV cache", "memory sizing", "profile run", "graph profiling"],
   ...["compile", "Inductor", "load compiled", "KV cache", "warm-up", "kernel warm-up"],
   ...["warm-up requests", "captures", "Inductor patterns", "JIT monitor", "garbage"],

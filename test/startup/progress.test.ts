@@ -1,6 +1,7 @@
 import { readdir, readFile, utimes, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
+import { START_PARTS } from "../../src/metrics/catalogue.ts";
 import { addToHistory, historyKey, readHistory, STARTS_MAX } from "../../src/startup/history.ts";
 import { hasPassed, pastStart, progressOf, START_PHASES } from "../../src/startup/progress.ts";
 import { type Begun, readBegun, type Span } from "../../src/startup/spans.ts";
@@ -82,6 +83,9 @@ test("what a probe may wait for is what the plugin times and the manual lists", 
   expect(listed.map(([, name]) => name).toSorted()).toEqual(
     [...START_PHASES, ...others].toSorted(),
   );
+  // As metrics only what the server's own processes do, and whatever else there may be.
+  const parts = [...START_PHASES, "command line", "engine process", "unattributed", "other"];
+  expect(START_PARTS.toSorted()).toEqual(parts.toSorted());
 });
 
 test("seconds left count from where the phase began, by the median of past starts", () => {
