@@ -10,6 +10,7 @@ import { endsAlone } from "../base/ends-alone.ts";
 import { messageOf } from "../base/errors.ts";
 import { jsonObject } from "../base/parse-json.ts";
 import { resolvePython } from "../launcher/python-of.ts";
+import { isDisabled } from "./no-engine.ts";
 import { PLUGIN_PACKAGE, pluginRemedy, probePlugin } from "./plugin-probe.ts";
 import type { VllmCommand } from "./vllm-command.ts";
 
@@ -64,14 +65,16 @@ export async function askPreflight(
     );
   }
   const probe = await probePlugin([file], own);
+  const unstarted = isDisabled(own) ? "" : ", so `lazygraph run` won't start it";
   if (probe.found === "excluded") {
-    return { ...stock(`VLLM_PLUGINS=${probe.allowed} leaves the plugin out`), python: file };
+    const why = `VLLM_PLUGINS=${probe.allowed} leaves the plugin out${unstarted}`;
+    return { ...stock(why), python: file };
   }
   if (probe.found === "no" && !probe.vllm) {
     return { ...untold(`${file} has no vLLM: this command will start nothing`), python: file };
   }
   if (probe.found === "no") {
-    const why = `${file} has no ${PLUGIN_PACKAGE}; ${pluginRemedy(file)} brings it`;
+    const why = `${file} has no ${PLUGIN_PACKAGE}${unstarted}; ${pluginRemedy(file)} brings it`;
     return { ...stock(why), python: file };
   }
   const args = [...command.pythonOptions, "-m", PREFLIGHT_MODULE, "--json", "--", ...command.words];

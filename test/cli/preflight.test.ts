@@ -118,7 +118,9 @@ describe("the command", () => {
     const run = await doctor(env, COMMAND);
     expect(run.code).toBe(0);
     expect(run.stdout).toContain("verdict   runs as stock");
-    expect(run.stdout).toContain("has no lazygraph-vllm; `");
+    expect(run.stdout).toContain("has no lazygraph-vllm, so `lazygraph run` won't start it; `");
+    const disabled = await doctor({ ...env, LAZYGRAPH_DISABLE: "1" }, COMMAND);
+    expect(disabled.stdout).toContain("has no lazygraph-vllm; `");
     await expect(readFile(join(env["FOLDER"] ?? "", "asked"))).rejects.toThrow("ENOENT");
   });
 
@@ -140,7 +142,7 @@ describe("the command", () => {
     const env = { ...(await standIn("exit 9")), VLLM_PLUGINS: "other" };
     const run = await doctor(env, COMMAND);
     expect(run.code).toBe(0);
-    expect(run.stdout).toContain("VLLM_PLUGINS=other leaves the plugin out");
+    expect(run.stdout).toContain("VLLM_PLUGINS=other leaves the plugin out, so `lazygraph run`");
   });
 
   test("--python names another Python, such as for a vllm that is no script", async () => {
