@@ -12,6 +12,7 @@ from typing import Any
 from unittest.mock import MagicMock
 
 import check_prompts
+import check_verdicts
 import checks
 import pytest
 
@@ -35,7 +36,7 @@ def seen() -> dict[str, dict[str, Any]]:
 
 
 def test_captures_that_change_nothing_are_fine() -> None:
-    told = checks.verdict("aside", seen())
+    told = check_verdicts.verdict("aside", seen())
     assert told["fine"] is True
     assert (told["same"], told["sameAgain"], told["controlSame"]) == (3, 3, 2)
     assert (told["tokens"], told["capturedInTraffic"]) == (6, 7)
@@ -43,7 +44,7 @@ def test_captures_that_change_nothing_are_fine() -> None:
 
 def test_a_control_that_ended_the_engine_was_found() -> None:
     parts = seen() | {"control": {"crashed": "an illegal memory access was encountered"}}
-    assert checks.verdict("aside", parts)["fine"] is True
+    assert check_verdicts.verdict("aside", parts)["fine"] is True
 
 
 def a_sequence_changed(parts: dict[str, dict[str, Any]]) -> None:
@@ -89,7 +90,7 @@ def the_control_touched_none(parts: dict[str, dict[str, Any]]) -> None:
 def test_each_of_these_is_not(spoil: Any) -> None:
     parts = seen()
     spoil(parts)
-    assert checks.verdict("aside", parts)["fine"] is False
+    assert check_verdicts.verdict("aside", parts)["fine"] is False
 
 
 def test_both_kinds_are_captured_in_turns() -> None:
@@ -142,9 +143,9 @@ def test_one_by_one_each_engine_has_its_time_and_none_before_it_is_left(
 
 def test_a_difference_that_is_no_number_is_text() -> None:
     ranks = [{"verified": {"FULL:8": 0.25}}, {"verified": {"FULL:8": float("inf")}}]
-    assert checks.worst_of(ranks) == "inf"
-    assert checks.worst_of(ranks[:1]) == 0.25
-    assert checks.worst_of([{"verified": {}}]) is None
+    assert check_verdicts.worst_of(ranks) == "inf"
+    assert check_verdicts.worst_of(ranks[:1]) == 0.25
+    assert check_verdicts.worst_of([{"verified": {}}]) is None
 
 
 def test_every_second_request_has_an_image_where_the_model_takes_them(
@@ -185,7 +186,7 @@ def test_prompts_that_begin_alike_hold_whole_blocks_and_some_pass_a_blocks_end(s
 def test_prefixes_that_are_cached_must_have_been_met(passed: int, cached: int, fine: bool) -> None:
     parts = seen()
     parts["ours"] |= {"blocksPassed": passed, "cachedTokens": cached}
-    told = checks.verdict("aside", parts)
+    told = check_verdicts.verdict("aside", parts)
     assert told["fine"] is fine
     assert (told["blocksPassed"], told["cachedTokens"]) == (passed, cached)
 

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import check_verdicts
 import checks
 import pytest
 
@@ -77,9 +78,9 @@ CONTROL = {"mismatched": {"FULL:512": "1.0", "PIECEWISE:512": "1.0"}}
 
 @pytest.mark.parametrize(("kind", "more"), [("verify", {}), ("tokens", {}), ("control", CONTROL)])
 def test_breakable_graphs_that_are_right_are_fine(kind: str, more: dict[str, Any]) -> None:
-    assert checks.verdict(kind, seen(kind, rank(**more)))["fine"] is True
+    assert check_verdicts.verdict(kind, seen(kind, rank(**more)))["fine"] is True
     two = seen(kind, rank(**more), rank(**more))
-    assert checks.verdict(kind, two)["fine"] is True
+    assert check_verdicts.verdict(kind, two)["fine"] is True
 
 
 @pytest.mark.parametrize(
@@ -88,26 +89,29 @@ def test_breakable_graphs_that_are_right_are_fine(kind: str, more: dict[str, Any
 )
 def test_a_run_with_other_graphs_shows_nothing(kind: str, breakable: int | None) -> None:
     other = rank(**(CONTROL if kind == "control" else {}), breakable=breakable)
-    told = checks.verdict(kind, seen(kind, rank(), other))
+    told = check_verdicts.verdict(kind, seen(kind, rank(), other))
     assert told == {"fine": False, "why": "expected breakable graphs on every rank, got none"}
     plain = seen(kind, other)
     plain["ours"]["asksBreakable"] = False
-    assert checks.verdict(kind, plain)["fine"] is True
+    assert check_verdicts.verdict(kind, plain)["fine"] is True
 
 
 def test_a_control_may_hold_none_in_the_end_as_wrong_graphs_are_let_go() -> None:
-    assert checks.verdict("control", seen("control", rank(**CONTROL, breakable=0)))["fine"] is True
+    assert (
+        check_verdicts.verdict("control", seen("control", rank(**CONTROL, breakable=0)))["fine"]
+        is True
+    )
 
 
 @pytest.mark.parametrize("found", [["FULL:512"], ["PIECEWISE:512"], []])
 def test_a_control_that_finds_one_kind_only_is_none(found: list[str]) -> None:
     parts = seen("control", rank(mismatched=dict.fromkeys(found, "1.0")))
-    assert checks.verdict("control", parts)["fine"] is False
+    assert check_verdicts.verdict("control", parts)["fine"] is False
 
 
 @pytest.mark.parametrize("kind", ["verify", "tokens", "control"])
 def test_an_engine_that_ran_as_stock_shows_nothing(kind: str) -> None:
-    told = checks.verdict(kind, seen(kind, {"stock": True}))
+    told = check_verdicts.verdict(kind, seen(kind, {"stock": True}))
     assert told == {"fine": False, "why": "the engine ran as stock"}
 
 
@@ -116,3 +120,9 @@ def test_these_families_ask_for_them_and_no_other_does() -> None:
     # Kimi-Linear by vLLM's own default as well, which is decided after the imports.
     kimi = ["kimi-linear-8l", "kimi-linear-4l", "kimi-linear-4l-cached"]
     assert asking == ["breakable-8b", *kimi]
+
+
+def test_a_check_tells_why_its_engine_runs_as_stock_by_default() -> None:
+    parts = seen("verify", rank(untested=None), rank(untested="not tried"))
+    assert check_verdicts.untested(parts) == "not tried"
+    assert check_verdicts.untested(seen("verify", rank(untested=None))) is None

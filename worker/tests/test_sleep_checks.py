@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import check_verdicts
 import checks
 import pytest
 import sleep_checks
@@ -124,7 +125,7 @@ def reloaded() -> dict[str, dict[str, Any]]:
 
 
 def test_weights_read_again_by_each_loader_that_is_there_are_fine() -> None:
-    told = checks.verdict("reload", reloaded())
+    told = check_verdicts.verdict("reload", reloaded())
     assert told["fine"] is True and told["exact"] is True
     assert told["skipped"] == {"runai_streamer": "no runai_model_streamer here"}
     seconds = {"reloadSeconds": [1.235, 1.235], "firstTokenSeconds": [2.0, 2.0]}
