@@ -14,9 +14,11 @@ from msgspec.structs import replace
 from fake_controller import FakeController
 from fake_engine import GRAPHS, SHAPE, TOPS, Engine, FakeRank, Wire, make_config, make_engine
 from lazygraph_vllm.engine import commands as commands_module
+from lazygraph_vllm.engine import lockstep
 from lazygraph_vllm.engine import session as session_module
 from lazygraph_vllm.engine.agent import Agent
 from lazygraph_vllm.engine.inbox import LOOK_AGAIN, Command
+from lazygraph_vllm.engine.ranks import EndEngineError
 from lazygraph_vllm.protocol.messages import (
     COMMANDS_WAITING_MAX,
     Capture,
@@ -42,6 +44,7 @@ from lazygraph_vllm.protocol.messages import (
     Welcome,
     encode,
 )
+from lazygraph_vllm.rank.calls import Failure
 from lazygraph_vllm.rules import forecast
 from lazygraph_vllm.settings import Settings
 
@@ -874,3 +877,58 @@ def test_a_name_is_cut_to_what_a_controller_takes() -> None:
     config.model_config.served_model_name = "🚀" * 128
     hello = Agent(Settings(mode="idle", endpoint="ipc://x"), config, "0.26.0").session.hello("0.26")
     assert 127 <= len(hello.engine.encode("utf-16-le")) / 2 <= 128
+
+
+# ------------------------------------------------------------------ what ends it, what doesn't
+
+HELD = Capture(command=1, graph="FULL:4", when_idle=True, need_bytes=64)
+
+
+def fail(*_: Any) -> Any:
+    raise KeyError("a test")
+
+
+@pytest.mark.parametrize("call", ["drain_steps", "preflight"])
+def test_a_rank_that_cannot_answer_leaves_all_ranks_as_they_are(call: str) -> None:
+    engine = make_engine(ranks=2).start()
+    setattr(engine.ranks[1], call, lambda *_: Failure("a test"))
+    engine.agent.state.idle = False
+    engine.wire.receive(HELD)
+    engine.turn()
+    assert "rank 1: a test" in engine.wire.last(Problem).message
+    assert "gave up after" in str(capture(engine, "FULL:2", 2).reason)
+    assert engine.captured() == TOPS and engine.ranks[0].holding == 0
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ("capture", HELD),
+        ("drop", Drop(command=1, graphs=("FULL:8",))),
+        ("set_table", Dispatch(uniform=(), mixed=())),
+        ("drain_steps", Freeze(reason="")),
+        ("slowest", HELD),  # by which a capture is booked
+    ],
+)
+def test_half_a_change_or_half_the_answers_end_the_engine(
+    call: str, message: Any, ranks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make_engine(ranks=ranks).start()
+    engine.agent.state.room.tiers = (("FULL:8",),)
+    monkeypatch.setattr(lockstep if call == "slowest" else engine.ranks[-1], call, fail)
+    engine.agent.state.idle = False
+    engine.wire.receive(message)
+    with pytest.raises(EndEngineError, match="KeyError"):
+        engine.turn()
+
+
+def test_alone_it_gives_up_though_nobody_can_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = make_engine(endpoint=None)
+    with monkeypatch.context() as broken:
+        broken.setattr(engine.agent.session, "problem", fail)
+        broken.setattr(engine.agent._alone, "taken", fail)
+        engine.start()
+    engine.agent._alone._asked = False
+    engine.turn()
+    assert engine.captured() == TOPS

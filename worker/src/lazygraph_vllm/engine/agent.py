@@ -6,8 +6,11 @@ way of its own input queue. Everything else here happens on the main thread.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 from ..protocol.messages import Ready
@@ -20,6 +23,7 @@ from .commands import Commands
 from .headroom import Headroom
 from .inbox import Command, Inbox
 from .lockstep import Lockstep
+from .ranks import EndEngineError
 from .session import Session
 from .sleep import Sleeper
 from .startup import StartUp
@@ -27,6 +31,19 @@ from .state import EngineState
 from .step_reports import StepReports
 
 logger = logging.getLogger("vllm.lazygraph")
+
+
+def _survived(hook: Callable[..., None]) -> Callable[..., None]:
+    """VLLM's loop goes on whatever is raised in this one, but for what must end the engine."""
+
+    @functools.wraps(hook)
+    def guarded(self: Agent, *args: Any) -> None:
+        try:
+            hook(self, *args)
+        except Exception as error:
+            self._give_up(error)
+
+    return guarded
 
 
 class Agent:
@@ -67,6 +84,7 @@ class Agent:
         self._sleeper = Sleeper(state, self.session)
         self._commands = Commands(state, self.session, self._lockstep, self._alone, self._sleeper)
         self._ready: Ready | None = None
+        self._gave_up = False
 
     # -------------------------------------------------------------- start-up
 
@@ -125,6 +143,29 @@ class Agent:
 
     # -------------------------------------------------------------- serving
 
+    def _give_up(self, error: Exception) -> None:
+        """Leave the engine to vLLM and to the graphs it has: no more of them, and none goes.
+
+        Raises:
+            EndEngineError: ranks may differ in their graphs, or vLLM itself has failed.
+        """
+        if isinstance(error, EndEngineError):
+            raise error
+        if self._gave_up:
+            logger.debug("lazygraph: another error after giving up", exc_info=error)
+            return
+        self._gave_up = True
+        state = self.state
+        reason = f"gave up after {type(error).__name__}: {error}; the graphs it has go on serving"
+        state.unsupported = state.unsupported or reason
+        state.phase = "stock"
+        # Telling may be what has failed.
+        with contextlib.suppress(Exception):
+            self.session.problem("ERR_LAZYGRAPH_INTERNAL", reason, error)
+            self.session.update_hello(phase="stock")
+            self.session.tell_inventory()
+
+    @_survived
     def attach(self, engine: Any, wakeup: Any) -> None:
         """The busy loop starts: the engine serves from here on.
 
@@ -132,6 +173,11 @@ class Agent:
             engine: vLLM's ``EngineCoreProc``.
             wakeup: the request type its input queue carries for us and ignores otherwise.
         """
+        self._serve(engine)
+        self._inbox.open(engine, wakeup)
+
+    @_survived
+    def _serve(self, engine: Any) -> None:
         state = self.state
         if not state.unsupported and self._ready is None:
             # Hooks that exist may still be hooks that nobody calls.
@@ -144,13 +190,14 @@ class Agent:
         self._sleeper.attach(engine)
         if not state.unsupported:
             self._lockstep.attach(engine)
-        self._inbox.open(engine, wakeup)
 
+    @_survived
     def detach(self) -> None:
         """The busy loop ended."""
         self.state.phase = "stopping"
         self.session.close("the engine shut down")
 
+    @_survived
     def on_idle(self, engine: Any) -> None:
         """The engine is about to wait for work."""
         state = self.state
@@ -165,20 +212,28 @@ class Agent:
 
     def on_work(self, engine: Any) -> None:
         """The loop stops waiting: the engine has work again, or shuts down."""
-        if self.state.idle and engine.has_work():
-            self.state.idle = False
-            self._steps.edge(engine, "busy")
+        try:  # and no wrapper: it is in the path of every step
+            if self.state.idle and engine.has_work():
+                self.state.idle = False
+                self._steps.edge(engine, "busy")
+        except Exception as error:
+            self._give_up(error)
 
+    @_survived
     def on_request(self, engine: Any) -> None:
         """Something else than a step was done: it may have put the engine to sleep, or woken it."""
         self._sleeper.look(engine)
 
     def after_step(self, engine: Any) -> None:
         """After every step: report demand from time to time, without waiting for anyone."""
-        self._lockstep.captured_since_step = False
-        if not self.state.unsupported and time.monotonic() >= self._steps.due_at:
-            self._steps.report(engine, wait=False)
+        try:  # as above
+            self._lockstep.captured_since_step = False
+            if not self.state.unsupported and time.monotonic() >= self._steps.due_at:
+                self._steps.report(engine, wait=False)
+        except Exception as error:
+            self._give_up(error)
 
+    @_survived
     def execute(self, engine: Any, command: Command) -> None:
         """Run one command between two steps."""
         self._inbox.taken(command)

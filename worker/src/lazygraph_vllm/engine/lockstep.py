@@ -25,7 +25,7 @@ from ..protocol.messages import (
 )
 from ..rank import calls as rank
 from .inbox import Command
-from .ranks import ask
+from .ranks import EndEngineError, ask, fatal
 from .state import EngineState
 
 logger = logging.getLogger("vllm.lazygraph")
@@ -99,14 +99,22 @@ class Lockstep:
         if reason := self._why_not_now(engine, message):
             return result("deferred", reason)
         _quiesce(engine)
-        if refused := self._preflight(engine, message, alone):
+        try:
+            refused = self._preflight(engine, message, alone)
+        except EndEngineError:
+            raise
+        except Exception:
+            ask(engine, rank.give_back)  # some may hold what they reserved
+            raise
+        if refused:
             reason, why = refused
             if why == "later":
                 return result("deferred", reason)
             return result("refused", reason, refusal="headroom" if why == "short" else "other")
         self.captured_since_step = True
-        answers = ask(engine, rank.capture, (message.graph,))
-        return self._book(engine, message.graph, answers, result)
+        with fatal(f"capturing {message.graph}"):
+            answers = ask(engine, rank.capture, (message.graph,))
+            return self._book(engine, message.graph, answers, result)
 
     def _why_not(self, engine: Any, message: Capture) -> str | None:
         """A reason that won't go away by itself."""
@@ -149,7 +157,7 @@ class Lockstep:
         )
         checks = ask(engine, rank.preflight, args)
         if len({c["hash"] for c in checks}) != 1:
-            raise RuntimeError("lazygraph: the ranks hold different graphs; ending the engine")
+            raise EndEngineError("lazygraph: the ranks hold different graphs; ending the engine")
         refused = next((c for c in checks if c["reason"]), None)
         if refused is None:
             return None
@@ -173,7 +181,7 @@ class Lockstep:
         if errors and len(answers) > 1:
             # The other ranks wait in a collective for one that won't come, or hold a graph that
             # this one lacks. No step after this would be right.
-            raise RuntimeError(
+            raise EndEngineError(
                 f"lazygraph: capturing {graph} failed on {len(errors)} of {len(answers)} ranks "
                 f"({errors[0]}); no rank can go on after that, ending the engine"
             )
@@ -187,7 +195,7 @@ class Lockstep:
         state.epoch = answers[0]["epoch"]
         state.ranks = tuple(a["memory"] for a in answers)
         if len({a["hash"] for a in answers}) != 1:
-            raise RuntimeError(f"lazygraph: the ranks disagree after capturing {graph}; ending")
+            raise EndEngineError(f"lazygraph: the ranks disagree after capturing {graph}; ending")
         mismatches = [a["mismatch"] for a in answers if a["mismatch"] is not None]
         if mismatches:
             worst = max(mismatches)
@@ -220,14 +228,15 @@ class Lockstep:
         if reason := self._why_not_touch(engine):
             return dropped("deferred", reason)
         _quiesce(engine)
-        answers = ask(engine, rank.drop, (message.graphs,))
-        if len({a["hash"] for a in answers}) != 1:
-            raise RuntimeError("lazygraph: the ranks disagree after dropping graphs; ending")
-        for name in message.graphs:
-            del state.captured[name]
-        state.epoch = answers[0]["epoch"]
-        state.ranks = tuple(a["memory"] for a in answers)
-        freed = min(a["freed"] for a in answers)
+        with fatal("dropping graphs"):
+            answers = ask(engine, rank.drop, (message.graphs,))
+            if len({a["hash"] for a in answers}) != 1:
+                raise EndEngineError("lazygraph: the ranks disagree after dropping graphs; ending")
+            for name in message.graphs:
+                del state.captured[name]
+            state.epoch = answers[0]["epoch"]
+            state.ranks = tuple(a["memory"] for a in answers)
+            freed = min(a["freed"] for a in answers)
         logger.info("lazygraph: dropped %d graphs, %d MiB", len(message.graphs), freed >> 20)
         return dropped("dropped", freed=freed)
 

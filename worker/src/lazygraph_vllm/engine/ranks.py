@@ -9,14 +9,38 @@ In EngineCore's process, on the main thread.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any
 
+from ..rank.calls import Failure
 from ..vllm.limits import step_seconds
 
 
-class SilentRankError(RuntimeError):
-    """A rank didn't answer in time: no step after this would be right, and the engine ends."""
+class EndEngineError(RuntimeError):
+    """No step after this would be right, and the engine ends; after any other error it serves."""
+
+
+class SilentRankError(EndEngineError):
+    """A rank didn't answer in time."""
+
+
+@contextlib.contextmanager
+def fatal(what: str) -> Iterator[None]:
+    """Inside, ranks are asked, or change graphs: half of that would be wrong answers or tokens."""
+    try:
+        yield
+    except EndEngineError:
+        raise
+    except TimeoutError as error:
+        raise SilentRankError(
+            f"lazygraph: a rank didn't answer {what} within {step_seconds()} s "
+            "(VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS); ending the engine"
+        ) from error
+    except Exception as error:
+        text = f"lazygraph: {what} failed ({type(error).__name__}: {error}); ending the engine"
+        raise EndEngineError(text) from error
 
 
 def ask(engine: Any, call: Any, args: tuple[Any, ...] = ()) -> list[Any]:
@@ -29,13 +53,13 @@ def ask(engine: Any, call: Any, args: tuple[Any, ...] = ()) -> list[Any]:
 
     Raises:
         SilentRankError: one of them took longer than vLLM lets a step take.
+        EndEngineError: vLLM raised, and whoever asks next may get other ranks' answers to this.
+        RuntimeError: one could not answer what changes nothing; all ranks go on.
     """
     executor = engine.model_executor
-    try:
+    with fatal(call.__name__):
         answers: list[Any] = executor.collective_rpc(call, timeout=step_seconds(), args=args)
-    except TimeoutError as error:
-        raise _silent(call) from error
-    return answers
+    return _whole(answers)
 
 
 def ask_later(engine: Any, call: Any) -> Future[Any]:
@@ -54,17 +78,15 @@ def answers_to(call: Any, asked: Future[Any]) -> list[Any]:
     """What every rank answered.
 
     Raises:
-        SilentRankError: as ``ask``.
+        SilentRankError, EndEngineError, RuntimeError: as ``ask``.
     """
-    try:
+    with fatal(call.__name__):
         answers: list[Any] = asked.result()
-    except TimeoutError as error:
-        raise _silent(call) from error
+    return _whole(answers)
+
+
+def _whole(answers: list[Any]) -> list[Any]:
+    failed = next((a for a in answers if isinstance(a, Failure)), None)
+    if failed is not None:
+        raise RuntimeError(f"rank {answers.index(failed)}: {failed.reason}")
     return answers
-
-
-def _silent(call: Any) -> SilentRankError:
-    return SilentRankError(
-        f"lazygraph: a rank didn't answer {call.__name__} within {step_seconds()} s "
-        "(VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS); ending the engine"
-    )

@@ -202,9 +202,9 @@ class Session:
         if self.link is not None and (inventory := self.inventory()):
             self.link.send(inventory)
 
-    def problem(self, code: str, text: str) -> None:
-        """Log what is wrong, and tell the controller."""
-        logger.warning("lazygraph: %s [%s]", text, code)
+    def problem(self, code: str, text: str, error: Exception | None = None) -> None:
+        """Log what is wrong, with the traceback of what was raised, and tell the controller."""
+        logger.warning("lazygraph: %s [%s]", text, code, exc_info=error)
         self.send(Problem(code=code, message=text[:TEXT_CHARS_MAX]))
 
     def close(self, reason: str) -> None:

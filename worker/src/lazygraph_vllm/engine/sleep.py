@@ -16,7 +16,7 @@ from typing import Any
 
 from ..protocol.messages import TEXT_CHARS_MAX, Sleep, Slept, Wake
 from ..rank import calls as rank
-from .ranks import ask
+from .ranks import EndEngineError, ask, fatal
 from .session import Session
 from .state import EngineState
 
@@ -40,7 +40,7 @@ class Sleeper:
         # The weights were given up, and nobody has loaded them again: see ``attach``.
         self._weights_gone = False
         self._answers: OrderedDict[tuple[int, int], Slept] = OrderedDict()
-        # What ended a sleep that waited, and must end the engine.
+        # What ended a sleep that waited, and is raised where the engine looks next.
         self._fatal: BaseException | None = None
 
     # -------------------------------------------------------------- whoever did it
@@ -65,7 +65,7 @@ class Sleeper:
                 # Some of it may be given up. A wake-up brings that back, and needs its tags.
                 executor.sleeping_tags |= TAGS
                 if len(self._state.ranks) > 1:
-                    self._fatal = RuntimeError(
+                    self._fatal = EndEngineError(
                         "lazygraph: a sleep failed on one of several ranks, and whoever asks them "
                         "next would get the others' answers to it; ending the engine"
                     )
@@ -83,8 +83,9 @@ class Sleeper:
 
     def look(self, engine: Any) -> None:
         """Note whether the engine sleeps, and tell the controller if that has changed."""
-        if self._fatal is not None:
-            raise self._fatal
+        ended, self._fatal = self._fatal, None
+        if ended is not None:
+            raise ended
         tags = _tags(engine)
         if tags == self._state.asleep:
             return
@@ -159,13 +160,14 @@ class Sleeper:
         state = self._state
         if state.unsupported or not state.captured:
             return 0
-        answers = ask(engine, rank.drop_all)
-        if len({a["hash"] for a in answers}) != 1:
-            raise RuntimeError("lazygraph: the ranks disagree after dropping graphs; ending")
-        logger.info("lazygraph: dropped all %d graphs for a sleep", len(state.captured))
-        state.captured.clear()
-        state.epoch = answers[0]["epoch"]
-        return int(min(a["freed"] for a in answers))
+        with fatal("dropping all graphs"):
+            answers = ask(engine, rank.drop_all)
+            if len({a["hash"] for a in answers}) != 1:
+                raise EndEngineError("lazygraph: the ranks disagree after dropping graphs; ending")
+            logger.info("lazygraph: dropped all %d graphs for a sleep", len(state.captured))
+            state.captured.clear()
+            state.epoch = answers[0]["epoch"]
+            return int(min(a["freed"] for a in answers))
 
     def wake(self, engine: Any, message: Wake, incarnation: int) -> None:
         """Wake the engine; weights that were given up are loaded again before it serves."""

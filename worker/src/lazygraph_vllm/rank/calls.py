@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from ..protocol.messages import Dispatch, RankMemory, StepCount
@@ -27,6 +29,30 @@ from .sizing import model_shape
 from .steps import StepWatch, watch_steps
 
 logger = logging.getLogger("vllm.lazygraph")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The answer of a rank that could not answer, in a call that changes nothing."""
+
+    reason: str
+
+
+def _answers(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Answer with a ``Failure`` instead of raising, so that the engine gets every rank's answer.
+
+    Of what changes graphs the ranks may hold different ones after it: that is left to raise.
+    """
+
+    @functools.wraps(call)
+    def answer(*args: Any) -> Any:
+        try:
+            return call(*args)
+        except Exception as error:
+            logger.exception("lazygraph: %s failed on this rank", call.__name__)
+            return Failure(f"{call.__name__}: {type(error).__name__}: {error}")
+
+    return answer
 
 
 def _runner(wrapper: Any) -> Any:
@@ -164,6 +190,7 @@ def finish_start(wrapper: Any) -> dict[str, Any]:
 # ------------------------------------------------------------------ between steps
 
 
+@_answers
 def preflight(
     wrapper: Any,
     graph: str,
@@ -219,6 +246,7 @@ def preflight(
     return answer
 
 
+@_answers
 def give_back(wrapper: Any) -> None:
     """End a reservation that no capture follows."""
     _graphs(wrapper).reservation.give_back()
@@ -270,6 +298,7 @@ def drop_all(wrapper: Any) -> dict[str, Any]:
     return {"freed": freed, "hash": graphs.state.hash(), "epoch": graphs.state.epoch}
 
 
+@_answers
 def look(wrapper: Any) -> RankMemory:
     """This rank's memory now. Changes nothing."""
     return rank_memory(wrapper)
@@ -298,10 +327,13 @@ def _counts_steps(wrapper: Any) -> bool:
     return bool(getattr(wrapper, "global_rank", 0) == 0)
 
 
-def drain_steps(wrapper: Any) -> tuple[tuple[StepCount, ...], int] | None:
+@_answers
+def drain_steps(wrapper: Any) -> tuple[tuple[StepCount, ...], int] | Failure | None:
     """Steps since the last call and how many could not be booked; rank 0 only."""
     if not _counts_steps(wrapper):
         return None
     watch: StepWatch = _runner(wrapper).lazygraph_steps
+    if watch.failure is not None:
+        return Failure(watch.failure)
     watch.harvest()
     return watch.counter.take(), watch.counter.dropped

@@ -8,11 +8,14 @@ counts by ``rank.drain_steps``.
 from __future__ import annotations
 
 import functools
+import logging
 from collections import deque
 from typing import Any
 
 from .dispatch import RankDispatch
 from .telemetry import StepCounter, StepKey
+
+logger = logging.getLogger("vllm.lazygraph")
 
 STEPS_IN_FLIGHT_MAX = 64
 
@@ -24,10 +27,15 @@ class StepWatch:
     are prepared and after its tokens are sampled, or its part of the model is run where another
     stage of a pipeline samples them. Events are read when a later step starts, on
     the thread that owns the stream: reading them on another thread would end a capture.
+
+    Attributes:
+        counter: what the engine takes.
+        failure: why no step is counted any more; ``None``: they are.
     """
 
     def __init__(self) -> None:
         self.counter = StepCounter()
+        self.failure: str | None = None
         self._in_flight: deque[tuple[StepKey, float, Any, Any]] = deque()
         self._spare: list[Any] = []
         self._open: tuple[StepKey, float, Any] | None = None
@@ -61,6 +69,12 @@ class StepWatch:
         event.record()
         return event
 
+    def give_up(self, error: Exception) -> None:
+        """Count no more steps, which go on: ``rank.drain_steps`` tells the engine."""
+        logger.warning("lazygraph: can't count this rank's steps", exc_info=error)
+        self.failure = f"counting steps: {type(error).__name__}: {error}"
+        self._open = None
+
     def forget(self) -> None:
         """Drop every step so far, also those whose events were not read yet."""
         self._in_flight.clear()
@@ -81,34 +95,47 @@ def watch_steps(runner: Any, dispatch: RankDispatch) -> None:
 
     @functools.wraps(execute)
     def execute_model(scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
-        scheduled = scheduler_output.num_scheduled_tokens
-        if kwargs.get("dummy_run") or not scheduled:
+        if watch.failure is not None or kwargs.get("dummy_run"):
             return execute(scheduler_output, *args, **kwargs)
-        requests, tokens = len(scheduled), scheduler_output.total_num_scheduled_tokens
-        event = watch.begin(tokens, requests)
+        try:
+            scheduled = scheduler_output.num_scheduled_tokens
+            if scheduled:
+                requests, tokens = len(scheduled), scheduler_output.total_num_scheduled_tokens
+                event = watch.begin(tokens, requests)
+        except Exception as error:
+            watch.give_up(error)
+            scheduled = None
         result = execute(scheduler_output, *args, **kwargs)
-        longest = 1 if tokens == requests else max(scheduled.values())
-        uniform = longest if longest * requests == tokens else 0
-        if dispatch.last_call.uniform is None and uniform == dispatch.decode_length:
-            uniform = 0  # a prompt's last tokens, as many as a decode step's: no decode graph's
-        computed = sum(scheduler_output.scheduled_cached_reqs.num_computed_tokens)
-        call = dispatch.last_call
-        key = StepKey(
-            tokens,
-            requests,
-            uniform,
-            dispatch.last_served,
-            call.loras,
-            call.query_length if dispatch.limits_queries else None,
-            call.microbatches,
-        )
-        watch.dispatched(key, event, (computed + tokens) / requests)
+        if not scheduled:
+            return result
+        try:
+            longest = 1 if tokens == requests else max(scheduled.values())
+            uniform = longest if longest * requests == tokens else 0
+            if dispatch.last_call.uniform is None and uniform == dispatch.decode_length:
+                uniform = 0  # a prompt's last tokens, as many as a decode step's: no decode graph's
+            computed = sum(scheduler_output.scheduled_cached_reqs.num_computed_tokens)
+            call = dispatch.last_call
+            key = StepKey(
+                tokens,
+                requests,
+                uniform,
+                dispatch.last_served,
+                call.loras,
+                call.query_length if dispatch.limits_queries else None,
+                call.microbatches,
+            )
+            watch.dispatched(key, event, (computed + tokens) / requests)
+        except Exception as error:
+            watch.give_up(error)
         return result
 
     @functools.wraps(sample)
     def sample_tokens(*args: Any, **kwargs: Any) -> Any:
         result = sample(*args, **kwargs)
-        watch.end()
+        try:
+            watch.end()
+        except Exception as error:
+            watch.give_up(error)
         return result
 
     runner.execute_model = execute_model
