@@ -127,7 +127,7 @@ def test_vllm_takes_the_engines_options(
     (tmp_path / family["shape"]).mkdir()
     shape = LLAMA | {"max_position_embeddings": 8192}
     (tmp_path / family["shape"] / "config.json").write_text(json.dumps(shape))
-    for variable, value in family["env"].items():
+    for variable, value in family.get("env", {}).items():
         monkeypatch.setenv(variable, value)
     options = checks.engine_options(family, tmp_path, **limits)
     config = EngineArgs(**options).create_engine_config()
