@@ -872,11 +872,14 @@ def test_a_model_whose_path_is_no_utf_8_has_a_name_that_can_be_sent() -> None:
     assert hello.model == "/models/?" and encode(hello)
 
 
-def test_a_name_is_cut_to_what_a_controller_takes() -> None:
+def test_names_and_texts_are_cut_to_what_a_controller_takes() -> None:
     config = make_config()
     config.model_config.served_model_name = "🚀" * 128
     hello = Agent(Settings(mode="idle", endpoint="ipc://x"), config, "0.26.0").session.hello("0.26")
     assert 127 <= len(hello.engine.encode("utf-16-le")) / 2 <= 128
+    engine = make_engine().start()
+    engine.agent.session.problem("ERR_A_TEST", "🚀" * 2048)
+    assert engine.wire.last(Problem).message == "🚀" * 1024
 
 
 # ------------------------------------------------------------------ what ends it, what doesn't

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .keys import Curve, SettingsError, check_endpoint_has_keys, load_curve
+from .protocol.messages import ID_CHARS_MAX, shortened
 
-__all__ = ["Curve", "Settings", "SettingsError", "load_settings", "shortened"]
+__all__ = ["Curve", "Settings", "SettingsError", "load_settings"]
 
 Mode = Literal["eager", "lazy", "idle"]
 MODES: tuple[Mode, ...] = ("eager", "lazy", "idle")
@@ -51,11 +52,6 @@ class Settings:
     def endpoints(self) -> tuple[str, ...]:
         """The controller's address, then its standbys', in the order in which they are tried."""
         return tuple(e.strip() for e in (self.endpoint or "").split(",") if e.strip())
-
-
-def shortened(name: str, units: int = 128) -> str:
-    """A name's beginning, at most as long as the protocol lets it be: it counts UTF-16 units."""
-    return name.encode("utf-16-le")[: 2 * units].decode("utf-16-le", "ignore")
 
 
 def _is_address(endpoint: str) -> bool:
@@ -127,7 +123,7 @@ def load_settings(env: Mapping[str, str] | None = None) -> Settings | None:
             f"expected LAZYGRAPH_ENGINE to be UTF-8 without control characters, "
             f"got {engine[:128]!r}"
         )
-    if engine is not None and engine != shortened(engine):
+    if engine is not None and engine != shortened(engine, ID_CHARS_MAX):
         raise SettingsError(
             "expected LAZYGRAPH_ENGINE to have at most 128 characters (UTF-16), "
             f"got {len(engine.encode('utf-16-le')) // 2}"

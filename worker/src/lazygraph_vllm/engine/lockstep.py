@@ -14,7 +14,6 @@ import time
 from typing import Any
 
 from ..protocol.messages import (
-    TEXT_CHARS_MAX,
     Capture,
     Captured,
     Drop,
@@ -22,6 +21,7 @@ from ..protocol.messages import (
     Outcome,
     Refusal,
     Result,
+    shortened,
 )
 from ..rank import calls as rank
 from .inbox import Command
@@ -82,7 +82,7 @@ class Lockstep:
                 command=message.command,
                 graph=message.graph,
                 outcome=outcome,
-                reason=reason[:TEXT_CHARS_MAX] if reason else None,
+                reason=shortened(reason) if reason else None,
                 refusal=refusal if outcome == "refused" else None,
                 stall_ms=(time.perf_counter() - started) * 1000,
                 ms=ms,
@@ -218,7 +218,7 @@ class Lockstep:
                 outcome=outcome,
                 graphs=message.graphs if outcome == "dropped" else (),
                 freed_bytes=freed,
-                reason=reason[:TEXT_CHARS_MAX] if reason else None,
+                reason=shortened(reason) if reason else None,
                 ranks=state.ranks,
                 epoch=state.epoch,
             )

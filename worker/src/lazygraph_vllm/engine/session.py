@@ -21,9 +21,9 @@ from ..protocol.key_proof import prove_key
 from ..protocol.link import Link
 from ..protocol.messages import (
     COMMANDS_WAITING_MAX,
+    ID_CHARS_MAX,
     PROTOCOL_VERSION,
     PROTOCOL_VERSION_MIN,
-    TEXT_CHARS_MAX,
     Freeze,
     FromEngine,
     Heartbeat,
@@ -39,8 +39,9 @@ from ..protocol.messages import (
     Start,
     ToEngine,
     Welcome,
+    shortened,
 )
-from ..settings import Settings, shortened
+from ..settings import Settings
 from .inbox import Command, Inbox
 from .state import EngineState
 
@@ -102,8 +103,8 @@ class Session:
         engine = self._settings.engine or f"{host}/{name}"
         # Engines of dense data parallelism know nothing of each other, and would share one name.
         if index := getattr(parallel, "data_parallel_index", 0):
-            engine = f"{shortened(engine, 120)}#{index}"
-        engine, session = shortened(engine), secrets.token_hex(8)
+            engine = f"{shortened(engine, ID_CHARS_MAX - 8)}#{index}"
+        engine, session = shortened(engine, ID_CHARS_MAX), secrets.token_hex(8)
         curve = self._settings.curve
         return Hello(
             version_min=PROTOCOL_VERSION_MIN,
@@ -154,11 +155,11 @@ class Session:
                 or blocks * (config.cache_config.block_size or 0)
             ),
             epoch=state.epoch,
-            unsupported=state.unsupported[:TEXT_CHARS_MAX] if state.unsupported else None,
+            unsupported=shortened(state.unsupported) if state.unsupported else None,
             reserve=state.room.reserved,
             tiers=state.room.tiers or None,
             asleep=state.asleep or None,
-            frozen=state.frozen[:TEXT_CHARS_MAX] if state.frozen else None,
+            frozen=shortened(state.frozen) if state.frozen else None,
             settling_seconds=None if began is None else max(0.0, time.monotonic() - began),
         )
 
@@ -205,7 +206,7 @@ class Session:
     def problem(self, code: str, text: str, error: Exception | None = None) -> None:
         """Log what is wrong, with the traceback of what was raised, and tell the controller."""
         logger.warning("lazygraph: %s [%s]", text, code, exc_info=error)
-        self.send(Problem(code=code, message=text[:TEXT_CHARS_MAX]))
+        self.send(Problem(code=code, message=shortened(text)))
 
     def close(self, reason: str) -> None:
         """Say goodbye."""

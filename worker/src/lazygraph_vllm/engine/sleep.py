@@ -14,7 +14,7 @@ import time
 from collections import OrderedDict
 from typing import Any
 
-from ..protocol.messages import TEXT_CHARS_MAX, Sleep, Slept, Wake
+from ..protocol.messages import Sleep, Slept, Wake, shortened
 from ..rank import calls as rank
 from .ranks import EndEngineError, ask, fatal
 from .session import Session
@@ -252,7 +252,7 @@ class Sleeper:
             asleep=_tags(engine),
             seconds=seconds,
             freed_bytes=freed,
-            reason=reason[:TEXT_CHARS_MAX] if reason else None,
+            reason=shortened(reason) if reason else None,
             ranks=self._state.ranks,
             epoch=self._state.epoch,
         )

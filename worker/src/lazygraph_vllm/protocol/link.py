@@ -23,7 +23,6 @@ import msgspec
 from ..settings import Settings
 from .dealer import Change, Dealer
 from .messages import (
-    TEXT_CHARS_MAX,
     FrameError,
     FromEngine,
     Goodbye,
@@ -41,6 +40,7 @@ from .messages import (
     Welcome,
     decode_to_engine,
     encode,
+    shortened,
 )
 
 logger = logging.getLogger("vllm.lazygraph")
@@ -281,7 +281,7 @@ class Link:
                     raise FrameError(f"expected one frame a message, got {len(frames)}")
                 message = decode_to_engine(frames[0])
             except FrameError as error:
-                text = str(error)[:TEXT_CHARS_MAX]  # it may quote what came
+                text = shortened(str(error))  # it may quote what came
                 self._put(dealer, Problem(code="ERR_LAZYGRAPH_PROTOCOL_FRAME", message=text))
                 continue
             if message is None:

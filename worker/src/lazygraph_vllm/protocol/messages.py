@@ -27,6 +27,7 @@ TIERS_MAX = 64
 STEPS_PER_BATCH_MAX = 512
 TOKENS_MAX = 1 << 20
 TEXT_CHARS_MAX = 2048
+ID_CHARS_MAX = 128
 # Of why a frame is refused.
 WHY_CHARS_MAX = 300
 COMMANDS_WAITING_MAX = 64
@@ -41,7 +42,7 @@ RETRY_SECONDS_MAX = 3600
 Mode = Literal["eager", "lazy", "idle"]
 Reserve = Literal["none", "least", "top", "plan"]
 Phase = Literal["loading", "capturing", "serving", "stock", "stopping"]
-GraphId = Annotated[str, Meta(min_length=1, max_length=128)]
+GraphId = Annotated[str, Meta(min_length=1, max_length=ID_CHARS_MAX)]
 Text = Annotated[str, Meta(max_length=TEXT_CHARS_MAX)]
 Count = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 Seconds = Annotated[float, Meta(ge=0, le=SECONDS_MAX)]
@@ -314,14 +315,14 @@ class Welcome(_Message, tag="welcome", frozen=True, kw_only=True):
 class Refuse(_Message, tag="refuse", frozen=True, kw_only=True):
     """Ends the session for good."""
 
-    code: Annotated[str, Meta(max_length=128)]
+    code: Annotated[str, Meta(max_length=ID_CHARS_MAX)]
     message: Text
 
 
 class Later(_Message, tag="later", frozen=True, kw_only=True):
     """There is no place now: say hello again after a while."""
 
-    code: Annotated[str, Meta(max_length=128)]
+    code: Annotated[str, Meta(max_length=ID_CHARS_MAX)]
     message: Text
     retry_seconds: Annotated[int, Meta(ge=1, le=RETRY_SECONDS_MAX)]
 
@@ -462,6 +463,11 @@ _TO_ENGINE_TYPES = frozenset(
         "heartbeat",
     )
 )
+
+
+def shortened(text: str, units: int = TEXT_CHARS_MAX) -> str:
+    """A text's beginning, at most as long as controllers take it, which count UTF-16 units."""
+    return text.encode("utf-16-le", "replace")[: 2 * units].decode("utf-16-le", "ignore")
 
 
 def encode(message: FromEngine | ToEngine) -> bytes:
