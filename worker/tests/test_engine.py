@@ -935,3 +935,12 @@ def test_alone_it_gives_up_though_nobody_can_be_told(monkeypatch: pytest.MonkeyP
     engine.agent._alone._asked = False
     engine.turn()
     assert engine.captured() == TOPS
+
+
+def test_an_engine_that_cannot_connect_starts_as_one_without_a_controller(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    agent = Agent(Settings(mode="idle", endpoint="ipc://x"), make_config(), "0.26.0")
+    monkeypatch.setattr(agent.session, "connect", fail)
+    agent.begin()
+    assert agent.state.unsupported is None and agent.session.link is None

@@ -135,7 +135,14 @@ def test_without_a_hook_of_a_ranks_modules(monkeypatch: pytest.MonkeyPatch, line
     ]
 
 
-@pytest.mark.parametrize("fault", ["engine.headroom.Headroom.planned", "rank.calls.watch_steps"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        *("engine.startup.gpu_reason", "rank.sizing.reserve"),
+        "engine.headroom.Headroom.after_sizing",
+        *("engine.headroom.Headroom.planned", "rank.calls.watch_steps"),
+    ],
+)
 def test_a_start_that_cant_be_prepared(
     monkeypatch: pytest.MonkeyPatch, lines: Any, fault: str
 ) -> None:

@@ -83,6 +83,10 @@ class Agent:
         self._lockstep = Lockstep(state)
         self._sleeper = Sleeper(state, self.session)
         self._commands = Commands(state, self.session, self._lockstep, self._alone, self._sleeper)
+        parallel = config.parallel_config
+        self._several = unsupported is None and (
+            parallel.tensor_parallel_size > 1 or parallel.pipeline_parallel_size > 1
+        )
         self._ready: Ready | None = None
         self._gave_up = False
 
@@ -92,7 +96,11 @@ class Agent:
         """Log where we stand and start connecting."""
         if self.state.unsupported:
             logger.warning("lazygraph: running as stock: %s", self.state.unsupported)
-        self.session.connect()
+        try:
+            self.session.connect()
+        except Exception as error:
+            # As one that no controller answers.
+            logger.warning("lazygraph: can't connect to a controller", exc_info=error)
 
     def step_aside(self, reason: str) -> None:
         """Leave this engine to vLLM: nothing of it was changed yet, or all of it is undone."""
@@ -104,27 +112,38 @@ class Agent:
 
     def before_sizing(self, rpc: Any) -> None:
         """Before vLLM sizes its KV cache: are the ranks what we know, and what to keep back?"""
-        if self.state.unsupported:
-            return
-        if reason := self._startup.identify(rpc):
-            self.step_aside(reason)
-            return
-        self.state.room.before_sizing(rpc)
+
+        def known() -> str | None:
+            reason = self._startup.identify(rpc)
+            if reason is None:
+                self.state.room.before_sizing(rpc)
+            return reason
+
+        self._prepared(rpc, known)
 
     def after_sizing(self, rpc: Any) -> None:
         """After it: did vLLM take what it was told?"""
-        self.state.room.after_sizing(rpc)
+        self._prepared(rpc, lambda: self.state.room.after_sizing(rpc))
 
     def before_capture(self, rpc: Any) -> None:
         """Between allocating the KV cache and capturing: hand-shake, then say what comes first."""
-        if self.state.unsupported:
-            return
-        try:
+
+        def planned() -> str | None:
             reason = self._startup.take_plan(rpc)
             if reason is None:
                 self._startup.prepare(rpc)
+            return reason
+
+        self._prepared(rpc, planned)
+
+    def _prepared(self, rpc: Any, part: Callable[[], str | None]) -> None:
+        """A part of the start, before anything is captured: a fault in it leaves all to vLLM."""
+        if self.state.unsupported:
+            return
+        try:
+            reason = part()
         except Exception as error:
-            if len(self.state.ranks) > 1:
+            if self._several:
                 raise  # whoever asks next would get other ranks' answers to this
             logger.debug("lazygraph: can't prepare this start", exc_info=True)
             rpc(rank.step_aside)
