@@ -88,7 +88,11 @@ export async function readPack(file: string): Promise<PackContent> {
     await list({ file, strict: true, onReadEntry });
   } catch (error) {
     if (error instanceof LazygraphError) throw error;
-    throw cachesError(`a pack at ${file}`, messageOf(error), "pack the caches anew", error);
+    const [got, remedy] =
+      codeOf(error) === "ENOENT"
+        ? ["nothing of that name", "check its name"]
+        : [messageOf(error), "pack the caches anew"];
+    throw cachesError(`a pack at ${file}`, got, remedy, error);
   }
   const text = texts.length === 0 ? undefined : Buffer.concat(texts).toString("utf8");
   return { manifest: manifestOf(text, file), files, bytes };

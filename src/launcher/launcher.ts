@@ -234,7 +234,7 @@ function reasonOf(
     return new LazygraphError(
       "ERR_LAZYGRAPH_PLUGIN_MISSING",
       `Expected the plugin lazygraph-vllm with its launcher in ${python}, which hasn't got it: ` +
-        "install it there.",
+        `run \`${python} -m pip install ./worker\` in a checkout of lazygraph.`,
     );
   }
   // One that has listened may have said much that is not why it was killed.

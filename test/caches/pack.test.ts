@@ -236,6 +236,9 @@ test("two may pack into the same file, and a pipe is no pack", async () => {
   expect(await readdir(dirname(folder))).toEqual(["caches", "pack"]);
   execFileSync("mkfifo", [`${file}.pipe`]);
   await expect(readPack(`${file}.pipe`)).rejects.toMatchObject({ code: "ERR_LAZYGRAPH_CACHES" });
+  await expect(readPack(`${file}.gone`)).rejects.toThrow(
+    "got nothing of that name: check its name",
+  );
 });
 
 test.skipIf(process.getuid?.() === 0)("a folder that can't be written says so", async () => {
