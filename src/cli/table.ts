@@ -39,7 +39,9 @@ export function settledText(engine: EngineSnapshot, reason: string | undefined):
     ...(notCaptured > 0 ? [notCapturedText(engine, notCaptured)] : []),
     mebibytesText(engine.takenBytes),
     ...(before === undefined ? [] : [`${secondsText(before)} before ready`]),
-    ...(reason === undefined || after === undefined ? [] : [`settled ${secondsText(after)} after`]),
+    ...(reason === undefined || after === undefined
+      ? []
+      : [`first settled ${secondsText(after)} after`]),
     `longest capture ${millisecondsText(engine.longestCaptureMs)}`,
     `mode ${engine.mode}`,
   ];

@@ -98,7 +98,7 @@ test("in a log: the memory line, a line per quarter, one line of what it came to
       "lazygraph: gpu-0: 6 of 8 graphs, last FULL:6 22 ms",
       "lazygraph: gpu-0: 8 of 8 graphs, last FULL:8 22 ms",
       "lazygraph: gpu-0 is settled: no graph is left to capture (8 of 8 graphs, 0 MiB, " +
-        "0.250 s before ready, settled 1.500 s after, longest capture 1.0 ms, mode idle)",
+        "0.250 s before ready, first settled 1.500 s after, longest capture 1.0 ms, mode idle)",
       "",
     ].join("\n"),
   );

@@ -86,7 +86,7 @@ test("what is not known yet says so, and a simulated engine is labelled", () => 
 test("the line for logs leaves out what a later controller didn't see", () => {
   const seen = { captureBeforeReadySeconds: 0.07, readyToSettledSeconds: 12.34 };
   expect(settledText(snapshot(seen), "done")).toContain(
-    "0.070 s before ready, settled 12.3 s after, longest",
+    "0.070 s before ready, first settled 12.3 s after, longest",
   );
   expect(settledText(snapshot({}), "done")).not.toMatch(/ready|not yet/);
   expect(settledText(snapshot({ settled: true }), undefined)).toContain("gpu-0 is settled (");
