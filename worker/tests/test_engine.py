@@ -943,4 +943,4 @@ def test_an_engine_that_cannot_connect_starts_as_one_without_a_controller(
     agent = Agent(Settings(mode="idle", endpoint="ipc://x"), make_config(), "0.26.0")
     monkeypatch.setattr(agent.session, "connect", fail)
     agent.begin()
-    assert agent.state.unsupported is None and agent.session.link is None
+    assert agent.state.unsupported is None and agent.state.phase == "loading"
