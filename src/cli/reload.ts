@@ -1,7 +1,9 @@
 /** SIGHUP while `lazygraph serve` runs: its file is read again, and what may change does. */
 
+import { dropOldest } from "../base/drop-oldest.ts";
 import { codeOf } from "../base/errors.ts";
 import type { Controller } from "../controller/controller.ts";
+import { ENGINES_MAX } from "../controller/options.ts";
 import { onEvent } from "../engine/events.ts";
 import type { Mode } from "../wire/protocol.ts";
 import { errorSentence } from "./errors.ts";
@@ -20,8 +22,8 @@ export interface Reloadable {
 }
 
 /**
- * The mode goes to all connected engines, and to those that join later; anything else that changed
- * is told to need a restart. A file that can't be used changes nothing.
+ * The mode goes to all connected engines, and once to those that come later; anything else that
+ * changed is told to need a restart. A file that can't be used changes nothing.
  *
  * @param read reads command line, environment and file anew; throws what is wrong with them
  */
@@ -32,10 +34,13 @@ export function createReloading<T extends Reloadable>(
   read: () => T,
 ): Reloading {
   let current = first;
-  const stop = onEvent("lazygraph:engine:join", ({ engine, mode, reconnected }) => {
-    if (!reconnected && current.mode !== first.mode && mode !== current.mode) {
-      controller.setMode(engine, current.mode);
-    }
+  /** Engines that know the mode of the last change: from then on theirs is what HTTP makes it. */
+  let told: Set<string> | undefined;
+  const stop = onEvent("lazygraph:engine:join", ({ engine, mode }) => {
+    if (told === undefined || told.has(engine)) return;
+    told.add(engine);
+    dropOldest(told, ENGINES_MAX);
+    if (mode !== current.mode) controller.setMode(engine, current.mode);
   });
   return {
     stop,
@@ -53,9 +58,9 @@ export function createReloading<T extends Reloadable>(
       const isNewMode = next.mode !== current.mode;
       current = next;
       if (isNewMode) {
-        for (const { engine, connected } of controller.engines()) {
-          if (connected) controller.setMode(engine, next.mode);
-        }
+        const there = controller.engines().filter(({ connected }) => connected);
+        told = new Set(there.map(({ engine }) => engine));
+        for (const engine of told) controller.setMode(engine, next.mode);
       }
       const sentence = isNewMode
         ? `SIGHUP: mode ${next.mode}`

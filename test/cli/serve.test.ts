@@ -371,6 +371,31 @@ describe("SIGHUP", () => {
     expect(stderr.match(/restart to use it/g)).toHaveLength(1);
   });
 
+  test("its mode comes to who was away, once: what HTTP sets later outlives a restart", async () => {
+    const file = join(await temporaryFolder(), "lazygraph.json");
+    await writeFile(file, '{"mode": "lazy"}');
+    const running = await serve("--config", file);
+    const away = await engineAt(running.endpoint, "a");
+    await away.waitFor("ready");
+    const here = await engineAt(running.endpoint, "b");
+    await here.waitFor("ready");
+    const url = `${running.http}/v1/engines`;
+    const poll = () => expect.poll(async () => (await fetch(url)).text(), { timeout: 60_000 });
+    process.kill(away.pid, "SIGSTOP");
+    await poll().toContain('"connected":false');
+    await writeFile(file, '{"mode": "idle"}');
+    running.process.kill("SIGHUP");
+    await running.line("stderr", /SIGHUP: mode idle$/);
+    const body = '{"mode": "eager"}';
+    expect((await fetch(`${url}/b/mode`, { method: "PUT", body })).ok).toBe(true);
+    process.kill(away.pid, "SIGCONT");
+    const both = /"a".*"mode":"idle".*"b".*"mode":"eager"/;
+    await poll().toMatch(both);
+    await here.close();
+    await (await engineAt(running.endpoint, "b")).waitFor("ready");
+    expect(await (await fetch(url)).text()).toMatch(both);
+  });
+
   test("ends it where there is no file", async () => {
     const running = await serve();
     running.process.kill("SIGHUP");
