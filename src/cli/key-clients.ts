@@ -135,8 +135,7 @@ export function followClients(
   onProblem: (sentence: string) => void,
 ): () => readonly AllowedKey[] {
   requireController(option, folder);
-  const list = new ClientList(join(folder, CLIENTS_FILE), onProblem);
-  readClients(option, folder);
+  const list = new ClientList(join(folder, CLIENTS_FILE), readClients(option, folder), onProblem);
   return () => list.keys();
 }
 
@@ -155,12 +154,14 @@ export function requireController(option: string, folder: string): void {
 class ClientList {
   readonly #file: string;
   readonly #onProblem: (sentence: string) => void;
-  #keys: readonly AllowedKey[] = [];
+  #keys: readonly AllowedKey[];
   #seen = "";
+  #problem = "";
   #lookedAtMs = Number.NEGATIVE_INFINITY;
 
-  constructor(file: string, onProblem: (sentence: string) => void) {
+  constructor(file: string, keys: readonly AllowedKey[], onProblem: (sentence: string) => void) {
     this.#file = file;
+    this.#keys = keys;
     this.#onProblem = onProblem;
   }
 
@@ -171,11 +172,15 @@ class ClientList {
     const entry = statSync(this.#file, { throwIfNoEntry: false });
     const seen = entry === undefined ? "none" : `${entry.ino} ${entry.mtimeMs} ${entry.size}`;
     if (seen === this.#seen) return this.#keys;
-    this.#seen = seen;
     try {
       this.#keys = readClients("--keys", join(this.#file, ".."));
+      this.#seen = seen;
+      this.#problem = "";
     } catch (error) {
-      this.#onProblem(`${messageOf(error)} The list stays as it was.`);
+      // Read again and told once: whoever mends its owner or mode leaves its time as it is.
+      const problem = messageOf(error);
+      if (problem !== this.#problem) this.#onProblem(`${problem} The list stays as it was.`);
+      this.#problem = problem;
     }
     return this.#keys;
   }

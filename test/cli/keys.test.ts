@@ -1,10 +1,11 @@
 import { execFileSync } from "node:child_process";
-import { chmod, readdir, readFile, rm, stat, utimes, writeFile } from "node:fs/promises";
+import { chmod, readdir, readFile, rename, rm, stat, utimes, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { parseEnv } from "node:util";
-import { describe, expect, onTestFinished, test } from "vitest";
+import { describe, expect, onTestFinished, test, vi } from "vitest";
 import { parse } from "yaml";
 import { curveKeyPair } from "zeromq";
+import { followClients } from "../../src/cli/key-clients.ts";
 import { keyPair, readPair, rotatePair } from "../../src/cli/key-folder.ts";
 import { connectController } from "../../src/replica/client.ts";
 import { startSimulatedEngine } from "../../src/testing.ts";
@@ -268,6 +269,35 @@ describe("serve --keys", () => {
     });
     onTestFinished(() => late.close().then(() => undefined));
     await running.line("stderr", /line 1 of .*clients\.keys.* The list stays as it was\. \[/);
+  });
+
+  test("a list that goes bad before the first engine comes leaves the one of the start", async () => {
+    const folder = await temporaryFolder();
+    await chmod(folder, 0o755);
+    const [file, part] = [join(folder, "clients.keys"), join(folder, "part")];
+    const [first, second] = [curveKeyPair().publicKey, curveKeyPair().publicKey];
+    await writeFile(file, first);
+    const told: string[] = [];
+    const list = followClients("--keys", folder, (sentence) => told.push(sentence));
+    const now = vi.spyOn(performance, "now");
+    onTestFinished(() => now.mockRestore());
+    const keysAt = (ms: number) => {
+      now.mockReturnValue(ms);
+      return list().map(({ key }) => key);
+    };
+    await writeFile(part, second);
+    await chmod(part, 0);
+    await rename(part, file);
+    // Nothing is unreadable to root.
+    if (process.getuid?.() === 0) process.seteuid?.(65_534);
+    try {
+      expect([keysAt(0), keysAt(5000)]).toEqual([[first], [first]]);
+    } finally {
+      if (process.getuid?.() === 0) process.seteuid?.(0);
+    }
+    expect(told).toEqual([expect.stringMatching(/EACCES.* The list stays as it was\.$/)]);
+    await chmod(file, 0o644);
+    expect(keysAt(10_000)).toEqual([second]);
   });
 
   test.for([
