@@ -15,7 +15,7 @@ import type { EngineSnapshot } from "../engine/snapshot.ts";
 import { type Log, type LogLevel, withCode } from "./log.ts";
 import { secondsText, settledTable, settledText } from "./table.ts";
 
-/** More lines than this about misses and problems help nobody; the snapshot has them all. */
+/** More lines than this at once about misses and problems help nobody; the snapshot has them all. */
 const COMPLAINTS_MAX = 20;
 /** Lines of a kind in a minute about one engine, however often it comes and goes. */
 const NEWS_MAX = 5;
@@ -70,8 +70,7 @@ export function followEngines(controller: Controller, options: FollowOptions = {
   function tell(kind: string, text: string, about: About): void {
     const count = untold(kind, about.engine);
     if (count === undefined) return;
-    const more = count > 0 ? ` (${counted(count, "time")} more since the last such line)` : "";
-    sink.line(`${text}${more}`, about);
+    sink.line(`${text}${moreText(count)}`, about);
   }
 
   function summarise(engine: EngineSnapshot | undefined, reason?: string): void {
@@ -151,18 +150,26 @@ export function followEngines(controller: Controller, options: FollowOptions = {
   };
 }
 
-/** Prints up to a number of lines of each code: what goes on for long must not hide what comes. */
+/**
+ * Prints some lines of each code, then one a minute: what goes on for long must not hide what comes,
+ * and a service that runs for months must not fall silent.
+ */
 function bounded(sink: Sink): (text: string, about: About) => void {
   const counts = new Map<ErrorCode | undefined, number>();
+  const seldom = new Seldom();
   return (text, about) => {
     // Engines have codes of their own, of which there may be any number.
     const code = ERROR_CODES.find((known) => known === about.code);
     const count = (counts.get(code) ?? 0) + 1;
     counts.set(code, count);
-    if (count <= COMPLAINTS_MAX) sink.line(text, about, "warn");
-    if (count !== COMPLAINTS_MAX) return;
-    sink.line("more of this is not shown", code === undefined ? {} : { code }, "warn");
+    const isMany = count > COMPLAINTS_MAX;
+    const untold = isMany ? seldom.next(code ?? "", systemClock.now()) : 0;
+    if (untold !== undefined) sink.line(`${text}${moreText(untold)}`, about, "warn");
   };
+}
+
+function moreText(untold: number): string {
+  return untold > 0 ? ` (${counted(untold, "time")} more since the last such line)` : "";
 }
 
 /** Graphs that were not captured: no error, each for a reason. */
