@@ -85,7 +85,7 @@ export interface Controller extends AsyncDisposable {
    * the requests that run have ended; new ones wait. Its graphs stay, unless they are to be dropped.
    * Resolves when it sleeps.
    * @throws LazygraphError ERR_LAZYGRAPH_ENGINE_SLEEP where it can't or won't, …_TIMEOUT after ten
-   *   minutes, …_UNKNOWN, …_LOST or …_CLOSED; OptionError
+   *   minutes, …_UNKNOWN, …_LOST, …_CLOSED, or …_BUSY where 64 commands wait; OptionError
    */
   sleep(engine: string, options?: SleepOptions): Promise<void>;
   /**

@@ -161,17 +161,17 @@ export class EngineDriver {
 
   /**
    * Has the engine sleep once what runs has ended, captures included.
-   * @throws LazygraphError ERR_LAZYGRAPH_ENGINE_SLEEP, …_LOST or …_TIMEOUT
+   * @throws LazygraphError ERR_LAZYGRAPH_ENGINE_SLEEP, …_LOST, …_TIMEOUT or ERR_LAZYGRAPH_BUSY
    */
   async sleep({ level = 1, dropGraphs = false }: SleepOptions): Promise<void> {
-    requireSleeps(this.record.hello);
+    requireSleeps(this.record.hello, this.#queue.size);
     const answer = await this.#queue.add(() => this.#session.sleep(level, dropGraphs));
     requireOutcome(this.record.hello.engine, answer, "asleep");
   }
 
   /** @throws LazygraphError as `sleep` */
   async wake({ reloadWeights }: WakeOptions): Promise<void> {
-    requireSleeps(this.record.hello);
+    requireSleeps(this.record.hello, this.#queue.size);
     const answer = await this.#queue.add(() => this.#session.wake(reloadWeights));
     requireOutcome(this.record.hello.engine, answer, "awake");
   }

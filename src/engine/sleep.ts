@@ -17,13 +17,26 @@ export interface WakeOptions {
   readonly reloadWeights?: boolean;
 }
 
-/** @throws LazygraphError ERR_LAZYGRAPH_ENGINE_SLEEP unless the engine takes such commands */
-export function requireSleeps({ engine, sleeps }: Hello): void {
-  if (sleeps === true) return;
+/** An engine may take ten minutes for one, and who gave up on an answer asks again. */
+const WAITING_MAX = 64;
+
+/**
+ * @param waiting commands that wait for their turn
+ * @throws LazygraphError ERR_LAZYGRAPH_ENGINE_SLEEP unless the engine takes such commands, …_BUSY
+ *   where too many wait
+ */
+export function requireSleeps({ engine, sleeps }: Hello, waiting: number): void {
+  if (sleeps !== true) {
+    throw new LazygraphError(
+      "ERR_LAZYGRAPH_ENGINE_SLEEP",
+      `Expected an engine that can sleep, got ${engine}, which doesn't say so: start vLLM 0.31 or ` +
+        "newer with --enable-sleep-mode, and with this version of the plugin.",
+    );
+  }
+  if (waiting < WAITING_MAX) return;
   throw new LazygraphError(
-    "ERR_LAZYGRAPH_ENGINE_SLEEP",
-    `Expected an engine that can sleep, got ${engine}, which doesn't say so: start vLLM 0.31 or ` +
-      "newer with --enable-sleep-mode, and with this version of the plugin.",
+    "ERR_LAZYGRAPH_BUSY",
+    `Expected at most ${WAITING_MAX} commands to wait for ${engine}, got one more: wait for answers.`,
   );
 }
 

@@ -81,7 +81,7 @@ function statusOf(error: unknown): number {
   const code = codeOf(error);
   if (code === "ERR_LAZYGRAPH_ENGINE_UNKNOWN") return 404;
   if (code === "ERR_LAZYGRAPH_ENGINE_LOST" || code === "ERR_LAZYGRAPH_ENGINE_SLEEP") return 409;
-  if (code === "ERR_LAZYGRAPH_CLOSED") return 503;
+  if (code === "ERR_LAZYGRAPH_CLOSED" || code === "ERR_LAZYGRAPH_BUSY") return 503;
   if (code === "ERR_LAZYGRAPH_OPTION") return 400;
   return 500;
 }

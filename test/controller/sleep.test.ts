@@ -103,6 +103,15 @@ describe("sleep and wake of a simulated engine", () => {
     expect(snapshot().asleep).toEqual(TAGS);
   });
 
+  test("of those who ask without an end few wait, and the rest are told so", async () => {
+    const asked = Array.from({ length: 100 }, () => controller.sleep("tiny"));
+    const outcomes = await Promise.allSettled(asked);
+    const code = "ERR_LAZYGRAPH_BUSY";
+    const told = outcomes.filter((outcome) => "reason" in outcome && outcome.reason.code === code);
+    expect(told).toHaveLength(35);
+    expect(snapshot().asleep).toEqual(TAGS);
+  });
+
   test("an engine that nobody knows, and options that are none", async () => {
     await expect(controller.sleep("other")).rejects.toMatchObject({
       code: "ERR_LAZYGRAPH_ENGINE_UNKNOWN",
