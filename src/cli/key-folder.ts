@@ -89,7 +89,7 @@ export async function readEngineKeys(option: string, folder: string): Promise<En
     throw new OptionError(
       option,
       `Expected ${option} to be an engine's folder, got ${quote(folder)} without ${SERVER_FILE}: copy ` +
-        `the controller's ${PUBLIC_FILE} there.`,
+        `the controller's ${PUBLIC_FILE} there as ${SERVER_FILE}.`,
     );
   }
   const serverKey = await readPublicFile(option, join(folder, SERVER_FILE));

@@ -106,7 +106,9 @@ describe("lazygraph keys", () => {
     expect(its.stderr).toContain("Expected --keys to be a controller's folder");
     const bare = { LAZYGRAPH_ENGINE_KEYS: folder };
     const lone = await finish(["simulated-engine", "--endpoint", "tcp://127.0.0.1:1"], bare);
-    expect(lone.stderr).toContain("without server.key: copy the controller's public.key there.");
+    expect(lone.stderr).toContain(
+      "without server.key: copy the controller's public.key there as server.key.",
+    );
     const shown = await finish(["keys", "show", folder]);
     expect(shown.stdout).toBe(`public   ${publicKey}\nallowed  ${engine.publicKey}  engine 0\n`);
     const own = await finish(["keys", "show", engine.folder]);
