@@ -24,10 +24,12 @@ export interface WaitOptions {
 /** Whether a connected engine is what a caller waits for. */
 export function isWaitedFor(record: EngineRecord, options: WaitOptions): boolean {
   const { engine, phase, settled } = options;
+  // One that served before this controller came says so at once, and a moment later what it holds.
+  const isKnown = phase !== "serving" || record.state !== undefined;
   return (
     record.connected &&
     (engine === undefined || engine === record.hello.engine) &&
-    (phase === undefined || phase === record.phase) &&
+    (phase === undefined || (phase === record.phase && isKnown)) &&
     (settled !== true || record.state?.settled === true)
   );
 }

@@ -57,6 +57,16 @@ test("a controller that was replaced leaves the engine to the other one, and say
   }
 });
 
+test("who waits for an engine that served before its controller learns what it holds", async () => {
+  await using controller = await startController();
+  await using engine = new FakeEngine();
+  engine.phase = "serving";
+  engine.capture("FULL:8");
+  const serving = controller.waitForEngine({ phase: "serving" });
+  await engine.connect(controller.endpoint);
+  expect(await serving).toMatchObject({ graphsCaptured: 1, graphsPlanned: 8 });
+});
+
 test("nobody's word lifts an incarnation by more than a year", async () => {
   await using controller = await startController({ heartbeatMs: 20 });
   const { incarnation } = controller;
