@@ -61,7 +61,7 @@ const ENDPOINTS_MAX = 8;
  * What an engine is told of where controllers are, as the plugin reads it: one endpoint, or up to
  * eight in order with commas between them.
  *
- * @throws OptionError for none, too many, one that comes twice, no port, or what is no endpoint
+ * @throws OptionError for none, too many, one that comes twice, no host or port, or what is no endpoint
  */
 export function endpointsOf(option: string, text: string): readonly string[] {
   const endpoints = text
@@ -71,9 +71,12 @@ export function endpointsOf(option: string, text: string): readonly string[] {
   if (endpoints.length === 0) checkEndpoint(option, text);
   for (const endpoint of endpoints) {
     checkEndpoint(option, endpoint);
-    if (!/^tcp:.*:(0+|\*)$/.test(endpoint)) continue;
+    if (!/^tcp:(\/\/\*:|.*:(0+|\*)$)/.test(endpoint)) continue;
     const got = JSON.stringify(endpoint);
-    throw new OptionError(option, `Expected ${option} to name a controller's port, got ${got}.`);
+    throw new OptionError(
+      option,
+      `Expected ${option} to name a controller's host and port, got ${got}.`,
+    );
   }
   if (endpoints.length > ENDPOINTS_MAX) {
     throw new OptionError(

@@ -270,7 +270,8 @@ describe("what can't work ends in one sentence", () => {
     [["--settle-within", "soon", "--", NODE], "--settle-within to be a number of seconds"],
     [["--endpoint", "localhost", "--", NODE], "--endpoint to be an endpoint such as tcp://"],
     [["--controller", "gateway", "--", NODE], "--controller to be an endpoint such as tcp://"],
-    [["--controller", "tcp://a:0", "--", NODE], "--controller to name a controller's port, got"],
+    [["--controller", "tcp://a:0", "--", NODE], "to name a controller's host and port, got"],
+    [["--controller", "tcp://*:1", "--", NODE], "to name a controller's host and port, got"],
     [
       ["--controller", "tcp://a:1", "--http", "127.0.0.1:0", "--", NODE],
       "Expected no --http beside --controller: give it to the controller there.",

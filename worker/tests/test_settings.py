@@ -86,6 +86,11 @@ def test_values(env: dict[str, str], expected: Settings) -> None:
     assert load_settings(env) == expected
 
 
+def test_one_can_bind_to_all_addresses_and_connect_to_none_of_them() -> None:
+    with pytest.raises(SettingsError, match="to be tcp://HOST:PORT"):
+        load_settings({"LAZYGRAPH_ENDPOINT": "tcp://*:5757"})
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

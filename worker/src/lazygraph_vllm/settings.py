@@ -58,7 +58,7 @@ def _is_address(endpoint: str) -> bool:
     """Whether one can connect there: for any other libzmq ends the link's thread with an error."""
     if endpoint.startswith("ipc://"):
         return 0 < len(os.fsencode(endpoint.removeprefix("ipc://"))) <= SOCKET_PATH_BYTES_MAX
-    port = re.fullmatch(r"tcp://[^\s/]+:([0-9]{1,5})", endpoint)
+    port = re.fullmatch(r"tcp://[^\s/*]+:([0-9]{1,5})", endpoint)
     return port is not None and 1 <= int(port[1]) <= 65535
 
 
