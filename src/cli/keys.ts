@@ -250,11 +250,13 @@ async function keyOf(option: string, text: string): Promise<string> {
 }
 
 function enginesOf(names: readonly string[] = []): readonly string[] {
-  if (names.every(isEngineName) && names.length <= GIVEN_MAX) return [...new Set(names)];
+  // Elsewhere it would stand for itself, and the key be let in under no name that was meant.
+  const isGiven = (name: string) => isEngineName(name) && !name.slice(0, -1).includes("*");
+  if (names.every(isGiven) && names.length <= GIVEN_MAX) return [...new Set(names)];
   throw new OptionError(
     "--engine",
-    `Expected --engine to name an engine by 1 to 128 characters without blanks, ${GIVEN_MAX} times at ` +
-      "most, got others.",
+    `Expected --engine to name an engine by 1 to 128 characters without blanks, a * only at ` +
+      `the end, ${GIVEN_MAX} times at most, got others.`,
   );
 }
 

@@ -189,6 +189,8 @@ describe("lazygraph keys", () => {
     expect(shown.stdout).toContain(`allowed  ${publicKey}  b\n  as     a\n  as     llama-*\n`);
     const other = await finish([...allow, "--engine", "c"]);
     expect(JSON.parse(other.stdout)).toMatchObject({ clients: [{ name: "b", engines: ["c"] }] });
+    const inside = await finish([...allow, "--engine", "llama-*-0"]);
+    expect(inside).toMatchObject({ code: 2, stderr: expect.stringContaining("* only at the end") });
   });
 
   test("rotate: a new pair with the same rights, the old one beside it", async () => {

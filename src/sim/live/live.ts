@@ -298,7 +298,10 @@ export class LiveEngine {
     const seconds = (this.#options.handshakeMs ?? 250) / 1000;
     this.#cancelHold = this.#clock.after(seconds, () => {
       if (!this.#talk.welcomed && this.#told.size === 0)
-        this.#without("ERR_LAZYGRAPH_CONTROLLER_UNREACHABLE", "none yet: start it, or mend this");
+        this.#without(
+          "ERR_LAZYGRAPH_CONTROLLER_UNREACHABLE",
+          "none yet: start it, or give its address",
+        );
       this.#outside(() => this.#startByDefault());
     });
   }
