@@ -1,12 +1,12 @@
 #!/bin/sh
-# The type checker of Prometheus' own editor finds faults in sound expressions of more than 3,000
-# characters. CodeMirror creates a state with what it parses of the first 3,000 in 20 ms, and the
-# rest later; the checker takes the half tree for the whole, and a call cut in two for a wrong one.
-# Parsing on to the end is not enough, since a state keeps the tree that it was created with: the
-# faults go only in the state after that, of a transaction without changes.
+# The type checker of Prometheus' editor finds faults in sound expressions of over 3,000 characters.
+# CodeMirror creates a state with what it parses of the first 3,000 in 20 ms, and the rest later;
+# the checker takes the half tree for the whole, and a call cut in two for a wrong one. Parsing to
+# the end isn't enough, as a state keeps its first tree: the faults go only in the next state, of a
+# transaction without changes.
 # Seen with @prometheus-io/codemirror-promql 0.314.0 and @codemirror/language 6.13.1 on sums of 165
-# to 245 equal terms: most are refused, as with `binary expression must contain only scalar and
-# instant vector types`. Which fault it is depends on where the tree ends, and so on the machine.
+# to 245 equal terms: most fail, as with `binary expression must contain only scalar and
+# instant vector types`. Which fault depends on where the tree ends, so on the machine.
 set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

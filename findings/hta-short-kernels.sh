@@ -1,11 +1,11 @@
 #!/bin/sh
 # PyTorch's profiler writes microseconds with three decimals. Holistic Trace Analysis, Meta's
 # reader of its traces, rounds a kernel's begin up and its end down to whole ones, so that every
-# kernel loses a microsecond on average, however short it is. Of a GPU that is busy 98% of the time
-# with kernels of 1 to 4 us it says 49%, and kernels of 0.9 us take less than no time; all it tells
-# of this is a line in the log. With HTA_DISABLE_NS_ROUNDING=1 the times are kept, except in the
-# table by kinds of kernels: it cuts each one's decimals off.
-# Seen with HolisticTraceAnalysis 0.5.0 and pandas 3.1.1: the output below, and the line in the log.
+# kernel loses a microsecond on average, however short. Of a GPU busy 98% of the time with kernels
+# of 1 to 4 us it says 49%, and kernels of 0.9 us take less than no time; all it tells of this is a
+# log line. With HTA_DISABLE_NS_ROUNDING=1 the times are kept, except in the table by kinds of
+# kernels, which cuts decimals off.
+# Seen with HolisticTraceAnalysis 0.5.0 and pandas 3.1.1: the output below, and that line.
 set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

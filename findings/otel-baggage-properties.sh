@@ -1,12 +1,12 @@
 #!/bin/sh
-# OpenTelemetry's propagators of W3C baggage in Python and in JavaScript don't read each other. Python
-# takes a member's properties, which the standard separates by ";", for a part of its value: of
-# "tenant=a;ttl=30" a service in Python has the tenant "a;ttl=30", and encodes the semicolon as it
-# passes it on, so that services in JavaScript behind it have that one too. And "+", which stands for
-# itself there, is a space to Python, as in forms, so that a model "llama+lora" is another one; and so
-# it writes spaces, which JavaScript reads as "+". What percent signs encode, both read alike.
+# OpenTelemetry's propagators of W3C baggage in Python and JavaScript don't read each other. Python
+# takes a member's properties, which follow a ";", for part of its value: of "tenant=a;ttl=30" a
+# Python service has the tenant "a;ttl=30", and passes the semicolon on encoded, so that JavaScript
+# services behind it have it too. And "+", which stands for itself there, is a space to Python, as
+# in forms, so that "llama+lora" is another model; so it writes spaces, too, which JavaScript reads
+# as "+". What percent signs encode, both read alike.
 # Seen with @opentelemetry/core 2.12.1 and opentelemetry-api 1.45.1: the output below, for baggage as a
-# client sends it, and as the other language passes it on.
+# client sends it, and as the other passes it on.
 set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

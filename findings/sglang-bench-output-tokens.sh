@@ -1,12 +1,12 @@
 #!/bin/sh
-# SGLang's benchmark of OpenAI-compatible servers takes the output tokens that it asked for as those
-# that came, unless the stream says otherwise; and it doesn't ask for that. An answer that ends after
-# three tokens of 256 thus counts 256, in throughput and in time per output token. Asked to by
+# SGLang's benchmark of OpenAI-compatible servers takes the output tokens it asked for as those that
+# came, unless the stream says otherwise; and it doesn't ask for that. An answer that ends after
+# three tokens of 256 counts 256, in throughput and in time per output token. Asked to by
 # --extra-request-body '{"stream_options": {"include_usage": true}}', a server sends a last chunk
-# without choices, as OpenAI documents it: on chat completions the count is then right, but on
-# completions the answer has failed, by IndexError.
-# Seen with sglang 0.5.23 and aiohttp 3.14.5. Its request functions are run by themselves, taken from
-# the wheel: all of SGLang would need torch.
+# without choices, as OpenAI documents: on chat completions the count is then right, but on
+# completions the answer fails, by IndexError.
+# Seen with sglang 0.5.23 and aiohttp 3.14.5. Its request functions run alone, out of the wheel: all
+# of SGLang would need torch.
 set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -59,7 +59,7 @@ export interface CellOptions {
   readonly levels: readonly number[];
   /** Of the cells' files. */
   readonly folder: string;
-  /** Of parity cells: seconds from spawn to ready of ours in the same round. */
+  /** Of parity cells: ours, from spawn to ready, in the same round. */
   readonly oursReadySeconds?: number;
   /** From spawn. */
   readonly readySecondsMax: number;
@@ -121,7 +121,7 @@ async function start(
   const name = cellName(cell);
   const timings = join(folder, `${name}.timing`);
   const log = join(folder, `${name}.log`);
-  // What an earlier run of this cell left would count as this one's.
+  // What an earlier run left would count as this one's.
   rmSync(timings, { recursive: true, force: true });
   mkdirSync(timings, { recursive: true });
   const [port, httpPort] = [await freePort(), await freePort()];
@@ -216,8 +216,8 @@ async function parityCell(
   const { family, cell, gpus, via, signal } = options;
   const { url, model, server } = running;
   const ready = untilReady(url, server, options.readySecondsMax);
-  ready.catch(() => undefined); // Whoever awaits it is told.
-  // Stock's load begins when ours was ready; ours at its own.
+  ready.catch(() => undefined); // Told to whoever awaits it.
+  // Stock's load begins when ours was ready.
   const given = isOurs(cell.arm) ? undefined : options.oursReadySeconds;
   const loadAt = given === undefined ? await ready : server.spawnedAtMs + given * 1000;
   const { rate, seconds } = family.parity ?? { rate: 0, seconds: 0 };

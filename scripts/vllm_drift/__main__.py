@@ -1,6 +1,6 @@
 """``python -m vllm_drift PLACE…``: which hooks changed in each vLLM.
 
-Exit code 0: none; 1: some, named; 2: what was asked for is no vLLM.
+Exit code 0: none; 1: some, named; 2: no vLLM in a place.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _check(sources: Sources, adapter: str | None) -> int:
         against = generation_named(adapter) or against
     subject = f"vLLM {sources.version}, adapter {against.name}"
     if own is None and adapter is None:
-        # Not wrong yet: it runs as stock.
+        # Not wrong: it runs as stock.
         subject += " (no adapter is for this version; the newest is compared)"
     found = changes(sources, against.hooks)
     if not found:

@@ -26,7 +26,7 @@ class Sources:
     """Files of vLLM's package by their path in it, as ``v1/engine/core.py``."""
 
     def __init__(self, place: str, files: dict[str, str]) -> None:
-        """Keep ``files``; ``place`` is what they were read from, for messages.
+        """Keep ``files``; ``place`` is where they are from, for messages.
 
         Raises:
             SourcesError: there is no ``_version.py`` with a version among them.
@@ -42,11 +42,11 @@ class Sources:
         self.version = found.group(1)
 
     def texts(self) -> dict[str, str]:
-        """All files that were read, by their path."""
+        """All files read, by their path."""
         return dict(self._files)
 
     def read(self, path: str) -> str | None:
-        """The text of one file; ``None`` if this vLLM has none there."""
+        """One file's text; ``None`` if this vLLM has none there."""
         return self._files.get(path)
 
 
@@ -58,7 +58,7 @@ def open_sources(place: Path, wanted: frozenset[str]) -> Sources:
         wanted: paths inside the package; others are not read.
 
     Raises:
-        SourcesError: there is no such place, or no vLLM in it.
+        SourcesError: no such place, or no vLLM in it.
     """
     wanted = wanted | {VERSION_FILE}
     try:
@@ -72,7 +72,7 @@ def open_sources(place: Path, wanted: frozenset[str]) -> Sources:
 
 
 def read_archive(place: Path, wanted: frozenset[str]) -> list[Sources]:
-    """All versions in an archive that ``write_archive`` wrote, in the order of their names.
+    """All versions in an archive of ``write_archive``, in the order of their names.
 
     Raises:
         SourcesError: it can't be read.
@@ -157,7 +157,7 @@ def _bare(version: Sources, path: str, looked_into: frozenset[str], named: froze
 def _emptied(
     statements: list[ast.stmt], owner: str, looked_into: frozenset[str], named: frozenset[str]
 ) -> list[ast.stmt]:
-    """Those that have a name which is looked for, or set such an attribute; and all classes."""
+    """Those with a name that is looked for, or that set such an attribute; and all classes."""
     kept: list[ast.stmt] = []
     for statement in flattened(statements):
         names = names_bound(statement)

@@ -6,7 +6,7 @@ import { setMaxListeners } from "node:events";
  * What `work` makes, whose signal aborts with `signal` and after `ms` milliseconds.
  *
  * Not by `AbortSignal.any([signal, AbortSignal.timeout(ms)])`: on Node 20 nothing keeps the second
- * one, and once it is collected its time is never over.
+ * one alive, and once collected it never fires.
  */
 export async function within<T>(
   ms: number,

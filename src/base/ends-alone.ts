@@ -1,9 +1,6 @@
 import type { ChildProcess } from "node:child_process";
 
-/**
- * Has a child's "close" come once it has exited and what it wrote is read. By itself Node waits for
- * whoever else holds its output, such as a daemon that it began.
- */
+/** Has "close" come once a child has exited and its output is read: Node waits for daemons, too. */
 export function endsAlone<T extends ChildProcess>(child: T): T {
   const end = (): void => {
     child.stdout?.destroy();

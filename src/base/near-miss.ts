@@ -1,4 +1,4 @@
-/** The name among `names` that was probably meant, or undefined when none is close. */
+/** The name that was probably meant; undefined: none is close. */
 export function nearMiss(typed: string, names: readonly string[]): string | undefined {
   let best: string | undefined;
   let bestDistance = Math.min(3, Math.ceil(typed.length / 3)) + 1;
@@ -13,8 +13,8 @@ export function nearMiss(typed: string, names: readonly string[]): string | unde
 }
 
 /**
- * How many letters were left out, added, mistaken or swapped with their neighbour ("optimal string
- * alignment"), over words bounded to 40 characters: longer ones are no typing slips.
+ * How many letters were left out, added, mistaken or swapped with a neighbour ("optimal string
+ * alignment"); over 40 characters it is no slip.
  */
 function editDistance(a: string, b: string): number {
   if (a.length > 40 || b.length > 40) return Number.POSITIVE_INFINITY;

@@ -1,6 +1,6 @@
 /**
  * Secrets from files: only what a file's rights keep from other users is taken as one. Its group may
- * read it, because that is how Kubernetes hands a mounted Secret to a container that isn't root.
+ * read it: that is how Kubernetes hands a mounted Secret to a container that isn't root.
  */
 
 import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs";

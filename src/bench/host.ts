@@ -23,9 +23,8 @@ export function hostFacts(gpus: readonly string[]): HostFacts {
 }
 
 /**
- * The hosts of these runs, each once, whatever their names. Lanes differ in the GPU that they may
- * see, and only a controller tells what it is: stock's runs name none, and belong to a host that is
- * otherwise the same.
+ * The hosts of these runs, each once, whatever their names. Lanes differ in the GPU they see, which
+ * only a controller tells: stock's runs name none, and belong to a host otherwise the same.
  */
 export function hostsOf(runs: readonly { readonly host: HostFacts }[]): HostFacts[] {
   const hosts = new Map<string, HostFacts>();
@@ -40,7 +39,7 @@ export function hostsOf(runs: readonly { readonly host: HostFacts }[]): HostFact
   return found.filter((host) => host.gpus.length > 0 || !told.has(machineOf(host)));
 }
 
-/** What tells one host from another of its name, such as two pods, but for the GPUs. */
+/** What tells hosts of one name apart, such as two pods, but for the GPUs. */
 export function machineOf(host: HostFacts): string {
   const { name, cpus: cores, cpuModel, memoryBytes, node, lazygraph } = host;
   return JSON.stringify([name, cores, cpuModel, Math.round(memoryBytes / GIB), node, lazygraph]);

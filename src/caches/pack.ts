@@ -1,4 +1,4 @@
-/** A folder of caches as one file, to bake into an image or to mount: a tar archive, gzipped. */
+/** A folder of caches as one file, to bake into an image or to mount: a gzipped tar. */
 
 import { randomUUID } from "node:crypto";
 import { readdir, rename, rm, stat, writeFile } from "node:fs/promises";
@@ -20,7 +20,7 @@ import {
 
 const ENTRIES_MAX = 1_000_000;
 const BYTES_MAX = 64 * GIB;
-/** Locks and what a process was writing when it ended are of no use elsewhere. */
+/** Locks and half-written files are of no use elsewhere. */
 const PASSING = /(^|\/)(tmp\.pid_[^/]*|[^/]*\.lock|locks)(\/|$)/;
 
 export interface Packed {
@@ -45,10 +45,10 @@ export async function packFolder(given: string, file: string): Promise<Packed> {
     if (isFile) [files, bytes] = [files + 1, bytes + size];
     return true;
   };
-  // Two may be packing into the same file.
+  // Two may pack into the same file.
   const part = leftover(`${file}.${randomUUID().slice(0, 8)}.part`);
   try {
-    // First, so that it is found without reading on.
+    // First: found without reading on.
     await create({ file: part, cwd: folder, gzip: true, filter }, [MANIFEST, ...kinds]);
     await rename(part, file);
     forget(part);
@@ -68,7 +68,7 @@ export interface PackContent extends Omit<Packed, "packBytes"> {
   readonly manifest: Manifest;
 }
 
-/** Reads all of a pack and keeps nothing but its manifest: so a damaged one is found, too. */
+/** Reads all of a pack and keeps nothing but its manifest: so damage is found, too. */
 export async function readPack(file: string): Promise<PackContent> {
   let [entries, files, bytes] = [0, 0, 0];
   const texts: Buffer[] = [];
@@ -83,7 +83,7 @@ export async function readPack(file: string): Promise<PackContent> {
     if (entries > ENTRIES_MAX || bytes > BYTES_MAX) throw tooMuch(file);
   };
   try {
-    // Opening a pipe would wait for whoever writes into it; and a pack is read twice.
+    // Opening a pipe would wait for a writer; and a pack is read twice.
     if (!(await stat(file)).isFile()) throw new Error("no plain file");
     await list({ file, strict: true, onReadEntry });
   } catch (error) {
@@ -144,7 +144,7 @@ async function requireEmpty(folder: string): Promise<void> {
   throw cachesError(`an empty folder at ${folder}`, "one with caches", "name another or empty it");
 }
 
-/** Where some of what is compiled looks for its files; undefined where that is the same place. */
+/** Where some of what is compiled looks for its files; undefined: the same place. */
 export function movedFrom({ manifest }: PackContent, given: string): string | undefined {
   const folder = resolve(given);
   return manifest.folder === folder ? undefined : join(manifest.folder);

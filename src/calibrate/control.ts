@@ -1,7 +1,6 @@
 /**
  * The policy of a calibration: it captures and dispatches what it is told, and keeps every timed
- * step. It wakes itself ten times a second, so that orders don't wait for the engine to say
- * something.
+ * step. It wakes itself ten times a second, so that orders don't wait for the engine.
  */
 
 import { type Clock, systemClock } from "../base/clock.ts";
@@ -17,7 +16,7 @@ import { Cells } from "./cells.ts";
 export type CalibrationTable = "none" | "tops" | "exact";
 
 const TICK_SECONDS = 0.1;
-/** An engine that is there takes a table between two wakings. */
+/** A live engine takes a table between two wakings. */
 const TABLE_SECONDS_MAX = 60;
 /** Without one graph more: a capture takes a fraction of a second, a lost one 60 s to be told. */
 const CAPTURE_SECONDS_MAX = 120;
@@ -58,7 +57,7 @@ export class CalibrationControl {
     };
   }
 
-  /** Resolves when the engine has been told; every wait rejects ERR_LAZYGRAPH_CALIBRATE in time. */
+  /** Resolves when the engine is told; every wait rejects ERR_LAZYGRAPH_CALIBRATE in time. */
   async table(table: CalibrationTable): Promise<void> {
     this.#wanted = table;
     await this.#until({
@@ -68,7 +67,7 @@ export class CalibrationControl {
     });
   }
 
-  /** Captures every graph that is missing; resolves when none is left that could be. */
+  /** Captures every missing graph; resolves when none is left that could be. */
   async captureAll(): Promise<void> {
     let least = Number.POSITIVE_INFINITY;
     this.#capturing = true;
@@ -101,7 +100,7 @@ export class CalibrationControl {
     return `captures to go on while nobody else uses the engine, got ${got}: ${rest}${last}`;
   }
 
-  /** Resolves when the engine has nothing to do and all its steps have been reported. */
+  /** Resolves when the engine is idle and all its steps are reported. */
   async idle(): Promise<void> {
     let ticks = 0;
     await this.#until({
@@ -109,7 +108,7 @@ export class CalibrationControl {
       expected: () => `an engine that nobody else uses, got ${IDLE_SECONDS_MAX} s of others' work`,
       isDone: () => {
         ticks = this.state?.idle === true ? ticks + 1 : 0;
-        // A batch of steps is told every 100 ms: two wakings later the last one is there.
+        // Steps are told every 100 ms: two wakings later the last are there.
         return ticks > 2;
       },
     });
@@ -169,7 +168,7 @@ export class CalibrationControl {
     return decisions;
   }
 
-  /** On a tick only: what an event has decided must have been sent before somebody acts on it. */
+  /** On a tick only: what an event decided must be sent before somebody acts on it. */
   #wake(): void {
     const due = [...this.#waiting].filter(({ isDone }) => isDone());
     for (const { end } of due) end();

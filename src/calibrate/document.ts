@@ -1,6 +1,6 @@
 /**
  * A calibration as a cost profile: what was measured, what was put in between, and what nobody
- * measured, each told apart in its provenance. Pure.
+ * measured, told apart in its provenance. Pure.
  */
 
 import type { Graph } from "../base/graph.ts";
@@ -11,14 +11,14 @@ import type { TimedWave } from "./waves.ts";
 
 export interface CaptureMeasured {
   readonly graph: Graph;
-  /** Milliseconds and bytes; undefined when it was not captured. */
+  /** Milliseconds and bytes; undefined when not captured. */
   readonly ms: number | undefined;
   readonly bytes: number | undefined;
 }
 
 export interface ProfileInput {
   readonly name: string;
-  /** Day of the measurement, as YYYY-MM-DD. */
+  /** Day of measurement, as YYYY-MM-DD. */
   readonly measuredOn: string;
   readonly command: string;
   readonly lazygraphVersion: string;
@@ -31,7 +31,7 @@ export interface ProfileInput {
   readonly startupSeconds: number;
   readonly steps: StepEstimates;
   readonly captures: readonly CaptureMeasured[];
-  /** Ids of the graphs that were captured before ready. */
+  /** Ids of the graphs captured before ready. */
   readonly tops: ReadonlySet<string>;
   readonly waves: readonly TimedWave[];
 }
@@ -41,9 +41,9 @@ type Row = readonly [tokens: number, seconds: number];
 
 /** vLLM's default; no message tells it. */
 const KV_BLOCK_TOKENS = 16;
-/** vLLM's flag that takes asynchronous scheduling away. */
+/** vLLM's flag against asynchronous scheduling. */
 export const SYNCHRONOUS = "--no-async-scheduling";
-/** Digits that are worth writing down: microseconds' tenths. */
+/** Digits worth writing down: microseconds' tenths. */
 const DIGITS = 7;
 
 /** What can't be built, as the end of a sentence. */
@@ -118,7 +118,7 @@ interface Rows {
   readonly extended: readonly number[];
 }
 
-/** Measured rows, drawn out to the smallest and the largest size where these were not measured. */
+/** Measured rows, drawn out to the smallest and largest size where those are missing. */
 function rowsOf(cells: readonly CellEstimate[], what: string, sizes: readonly number[]): Rows {
   if (sizes.length === 0) return { rows: [[1, 1e-9]], measured: [], extended: [] };
   if (cells.length === 0) {
@@ -165,7 +165,7 @@ function captureRows({ captures, tops }: ProfileInput, ungraphed: readonly Row[]
     }
     if (ms === undefined) interpolated.push(graph.id);
     const startMs = before(graph, known.ms);
-    // A capture launches what its warm-up run launches: it is at least the half of both.
+    // A capture launches what its warm-up run launches: it is at least half of both.
     const warmMs = Math.min(between(ungraphed, graph.tokens) * 1000, startMs / 2);
     const held = Math.max(0, Math.round(known.bytes));
     const [warm, capture] = [hundredths(warmMs), hundredths(startMs - warmMs)];

@@ -54,7 +54,6 @@ const OPTIONS: OptionSpec = {
   json: "boolean",
 };
 
-/** What each action takes. */
 const TAKES: Readonly<Record<Action, { path: boolean; options: readonly string[] }>> = {
   list: { path: false, options: ["caches", "variables"] },
   pack: { path: true, options: ["caches"] },
@@ -168,7 +167,7 @@ function fingerprintText({ fingerprint }: Manifest): string {
     `for      ${[model, ...options].join(" ")}`,
     `GPU      ${gpu}`,
     `Python   ${python}`,
-    // A stand-in, or another Python than the engine's: what fits it tells nothing of vLLM.
+    // A stand-in, or not the engine's Python: what fits it tells nothing of vLLM.
     `packages ${versions.length === 0 ? "none of vLLM's: is this its Python?" : versions.join(", ")}`,
   ];
   return lines.join("\n");

@@ -1,7 +1,7 @@
 /**
  * `lazygraph demo`, also `npm start`: the main job where there is no GPU. A controller here, a
  * simulated engine as a second process, real ZeroMQ between them, real traffic, and the three
- * modes one after the other.
+ * modes in turn.
  */
 
 import { fileURLToPath } from "node:url";
@@ -111,7 +111,7 @@ async function parseDemo(argv: readonly string[]): Promise<Demo | undefined> {
   };
 }
 
-/** Read here too, so that a bad trace is one sentence and not a dead child process. */
+/** Read here too: a bad trace is one sentence and not a dead child process. */
 async function readAll(file: string, speed: number, requests: number): Promise<TraceRequest[]> {
   const rows: TraceRequest[] = [];
   for await (const row of readTrace(file, { speed, requests })) rows.push(row);

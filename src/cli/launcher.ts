@@ -13,24 +13,24 @@ import { stopSignal } from "./stop-signal.ts";
 
 const HELP = `Usage: lazygraph launcher [options]
 
-Imports vLLM once, without touching the GPU, and starts servers from there by fork, without imports:
+Imports vLLM once, without touching the GPU, and forks servers from there, without imports:
 \`lazygraph run --launcher SOCKET -- vllm serve MODEL …\`. Only this user may talk to it, and it
-starts \`vllm serve\` and nothing else. It imports anew when the installation changes. At its end
-servers go on.
+starts nothing but \`vllm serve\`. It imports anew when the installation changes. Servers
+outlive it.
 
 Options:
   --python PYTHON       vLLM's, with the plugin in it (default python3)
-  --socket PATH         where it listens (default: one for each user and environment; it is shown)
+  --socket PATH         where it listens (default: one per user and environment; it is shown)
   --allow-model MODEL   start this model only; several times: these
-  --tokenizer DIR       load the tokenizer of the model in this folder once, not in each server;
+  --tokenizer DIR       load the tokenizer of this folder's model once, not in each server;
                         several times: these. As commands name it, an absolute path
   --caches DIR          the folder of caches that its servers use, as \`run --caches\` has it: imports
                         read where some of them are
   --children N          servers at once (default 16)
-  --preload MODULE      import this in the place of vLLM's modules; several times: these
-  --main MODULE:FUNC    what a server calls in the place of vLLM's main
-  --status              ask the one at --socket, start none; without --socket the one of this user
-                        and of --python's environment
+  --preload MODULE      import this instead of vLLM's modules; several times: these
+  --main MODULE:FUNC    what a server calls instead of vLLM's main
+  --status              ask the one at --socket, start none; without --socket that of this user
+                        and --python's environment
   --json                its status as one line of JSON on stdout
   --quiet               nothing on stderr but errors
   --help, -h            this text

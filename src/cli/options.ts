@@ -24,9 +24,9 @@ export interface ParsedOptions {
   readonly positionals: readonly string[];
 }
 
-/** Arguments of a command that are no options. */
+/** A command's arguments that are no options. */
 export interface PositionalSpec {
-  /** What they are, as the help shows them. */
+  /** As the help shows them. */
   readonly name: string;
   readonly min: number;
   readonly max: number;
@@ -34,7 +34,7 @@ export interface PositionalSpec {
   readonly first?: readonly string[];
 }
 
-/** Without `--`, these words show that a command was meant to follow. */
+/** Without `--`, these words show that a command should follow. */
 const COMMAND_LIKE = /^(.*\/)?(vllm|python[\d.]*)$/;
 
 /** Every command knows `--help`. Positional arguments are refused where a command takes none. */
@@ -96,7 +96,7 @@ export function parseOptions(
   if (positional !== undefined && !flags.has("help")) {
     const { name, min, max, first } = positional;
     const [what = name] = name.split(" ");
-    // An action that there isn't is the mistake, however many words follow it.
+    // An unknown action is the mistake, however many words follow.
     if (first !== undefined && positionals[0] !== undefined) {
       choice(what, first, positionals[0]);
     }
@@ -157,7 +157,7 @@ export function environmentMode(environment: NodeJS.ProcessEnv): Mode {
   return choice("LAZYGRAPH_MODE", MODES, value);
 }
 
-/** A number of seconds above 0 and up to a day: more is a slip of unit. */
+/** Seconds, above 0 and up to a day: more is a slip of unit. */
 export function secondsOption(options: ParsedOptions, name: string): number | undefined {
   const value = options.strings.get(name);
   if (value === undefined) return undefined;
@@ -193,14 +193,14 @@ export function hostPortOption(option: string, value: string): HostPort {
   return { host, port };
 }
 
-/** The shape of an endpoint; whether it can be bound is the controller's to say. */
+/** The shape of an endpoint; whether it binds is the controller's to say. */
 export function endpointOption(options: ParsedOptions): string | undefined {
   const value = options.strings.get("endpoint");
   if (value !== undefined) checkEndpoint("--endpoint", value);
   return value;
 }
 
-/** An engine's logical name, by the protocol's own rule. */
+/** An engine's logical name, by the protocol's rule. */
 export function engineNameOption(options: ParsedOptions): string | undefined {
   const value = options.strings.get("engine");
   if (value === undefined || isId(value)) return value;

@@ -1,4 +1,4 @@
-/** Plan files as a command names them: errors are sentences with the file in them. */
+/** Plan files of commands: errors are sentences that name the file. */
 
 import { stat } from "node:fs/promises";
 import { basename, dirname } from "node:path";
@@ -9,7 +9,7 @@ import { readPlan, writePlan } from "../plan/files.ts";
 import type { Plan } from "../plan/plan.ts";
 import { notWritten } from "./report.ts";
 
-/** @throws LazygraphError ERR_LAZYGRAPH_PLAN with file, place and expectation */
+/** @throws LazygraphError ERR_LAZYGRAPH_PLAN with file and place */
 export async function loadPlan(file: string): Promise<Plan> {
   try {
     return await readPlan(file);
@@ -24,8 +24,8 @@ export async function loadPlan(file: string): Promise<Plan> {
 }
 
 /**
- * @param file what `requireWritable` said before the work began: a mistyped folder is not made
- * @throws LazygraphError `ERR_LAZYGRAPH_FILE` when it can't be written any more
+ * @param file what `requireWritable` said: a mistyped folder is not made
+ * @throws LazygraphError `ERR_LAZYGRAPH_FILE` when it can't be written
  */
 export async function savePlan(file: string, plan: Plan, option: string): Promise<void> {
   try {

@@ -109,7 +109,7 @@ export function followEngines(controller: Controller, options: FollowOptions = {
     onEvent("lazygraph:engine:memory", ({ engine, line }) => {
       tell("memory", printable(line), { engine });
     }),
-    // The first refusal says it all; what comes later, a status shows.
+    // The first refusal says it all; a status shows the rest.
     onEvent("lazygraph:memory:refused", ({ engine, line, repeated }) => {
       if (!repeated) tell("refused", printable(line), { engine });
     }),
@@ -158,7 +158,7 @@ function bounded(sink: Sink): (text: string, about: About) => void {
   const counts = new Map<ErrorCode | undefined, number>();
   const seldom = new Seldom();
   return (text, about) => {
-    // Engines have codes of their own, of which there may be any number.
+    // Engines have codes of their own, any number of them.
     const code = ERROR_CODES.find((known) => known === about.code);
     const count = (counts.get(code) ?? 0) + 1;
     counts.set(code, count);
@@ -237,10 +237,10 @@ const BAR = {
 const CLEAR_LINE = "\r\u001b[K";
 
 /**
- * For a terminal: one bar over all engines, on one line, drawn when it changes.
+ * For a terminal: one bar over all engines, drawn when it changes.
  *
  * cli-progress formats it and we draw it: its own drawing saves the cursor's position when a bar
- * starts and goes back there when it ends, over what vLLM has logged to the same terminal meanwhile.
+ * starts and goes back there when it ends, over what vLLM has logged there meanwhile.
  */
 function bar(): Sink {
   const filling = new Map<string, { captured: number; planned: number }>();
@@ -262,7 +262,7 @@ function bar(): Sink {
     process.stderr.write(`${CLEAR_LINE}${`lazygraph: ${text}`.slice(0, columns)}`);
     drawn = true;
   };
-  // Each line says who speaks: the command writes to the same terminal. Tables stand by themselves.
+  // Each line says who speaks: the command writes to the same terminal. Tables stand alone.
   const line: Sink["line"] = (text, about = {}) => {
     process.stderr.write(`${clear()}lazygraph: ${withCode(text, about.code)}\n`);
   };

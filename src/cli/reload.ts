@@ -53,7 +53,7 @@ export function createReloading<T extends Reloadable>(
         log.line("error", sentence, {}, { code: codeOf(error) });
         return;
       }
-      // From what runs, which is what the first reading said: who took a change back is done.
+      // From what runs, as first read: who took a change back is done.
       const others = changedNames(first.given, next.given).filter((name) => name !== "mode");
       const isNewMode = next.mode !== current.mode;
       current = next;

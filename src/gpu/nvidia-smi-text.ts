@@ -24,9 +24,9 @@ export const MORE_FIELDS: readonly string[] = [
 export interface SmiDevices {
   readonly driverVersion?: string;
   readonly devices: readonly GpuDevice[];
-  /** Rows of GPUs that answer with an error, as nvidia-smi wrote them. */
+  /** Rows of GPUs that answer with an error, as written. */
   readonly faults: readonly SmiFault[];
-  /** What nvidia-smi warns of before its rows, such as a damaged infoROM. */
+  /** What it warns of before its rows, such as a damaged infoROM. */
   readonly warnings: readonly string[];
 }
 
@@ -41,7 +41,7 @@ export interface SmiFault {
   readonly computeCapability?: string;
 }
 
-/** Reads `--query-gpu=FIELDS --format=csv,noheader,nounits`; undefined if it is anything else. */
+/** Reads `--query-gpu=FIELDS --format=csv,noheader,nounits`; undefined for anything else. */
 export function parseDevices(text: string, fields: readonly string[]): SmiDevices | undefined {
   const devices: GpuDevice[] = [];
   const faults: SmiFault[] = [];
@@ -75,7 +75,7 @@ export function parseDevices(text: string, fields: readonly string[]): SmiDevice
       usedBytes === undefined ||
       !uuid?.startsWith("GPU-")
     ) {
-      // "[GPU is lost]", "[Unknown Error]" and the like in place of a value.
+      // "[GPU is lost]", "[Unknown Error]" and the like.
       const memory = ["memory.total", "memory.free", "memory.used"].map(cell).join(", ");
       faults.push({ ...about, row, memory, ...(uuid?.startsWith("GPU-") && { uuid }) });
       continue;
@@ -129,7 +129,7 @@ function bytesOf(cell: string | undefined): number | undefined {
   return mib === undefined ? undefined : mib * MIB;
 }
 
-/** A cell's text, unless it is a "[N/A]" of some kind. */
+/** A cell's text, unless some "[N/A]". */
 function known(cell: string | undefined): string | undefined {
   return cell === undefined || cell === "" || cell.startsWith("[") ? undefined : cell;
 }

@@ -1,11 +1,11 @@
-/** When what was refused for want of memory may be asked for again. */
+/** When to ask again for what lacked memory. */
 
 const RETRY_SECONDS_MIN = 2;
 const RETRY_SECONDS_MAX = 300;
-/** After so long without a refusal the next one is a new matter. */
+/** After so long without one, a refusal is a new matter. */
 const CALM_SECONDS = 120;
 
-/** Asking again gets slower while what was asked again is refused. */
+/** Waits grow while retries are refused. */
 export class Backoff {
   readonly #now: () => number;
   #atSeconds = Number.NEGATIVE_INFINITY;

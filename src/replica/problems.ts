@@ -1,15 +1,15 @@
-/** What goes wrong with a controller elsewhere: each kind told once, until it has been well again. */
+/** Problems with a controller elsewhere: each kind told once, until it is well again. */
 
 import { codeOf } from "../base/errors.ts";
 
-/** What a client does without being waited for: nobody else hears of its failures. */
+/** What a client does unawaited: nobody else hears of its failures. */
 export type Unwatched = "look" | "announcement";
 
 export class Problems {
   readonly #tell: (error: unknown) => void;
   readonly #told = new Map<Unwatched, string | undefined>();
 
-  /** @param tell by default a process warning, but of what can't be reached: that may yet come */
+  /** @param tell by default warns, but not of what can't be reached yet */
   constructor(tell: (error: unknown) => void = warn) {
     this.#tell = tell;
   }

@@ -1,8 +1,8 @@
 /**
  * How far a start is, and how long it will take, going by past starts of the same command. Pure.
  *
- * The seconds left are counted from where the phase of the moment began: what came before may have
- * taken longer or shorter than usual, and says little of what is to come.
+ * The seconds left count from where the current phase began: how long the earlier ones took says
+ * little of what is to come.
  */
 
 import { quantile } from "../measure/statistics.ts";
@@ -19,7 +19,7 @@ export interface PastStart {
 export interface Progress {
   /** What began last and hasn't ended; `unattributed` between two phases. */
   readonly phase: string;
-  /** In that phase so far, and no longer than since the spawn. */
+  /** In that phase so far, at most since the spawn. */
   readonly phaseSeconds: number;
   readonly elapsedSeconds: number;
   /** Undefined where no past start tells. */
@@ -117,7 +117,7 @@ export function pastStart(spans: readonly Span[], spawned: number, ready: number
   return { readySeconds: ready - spawned, began };
 }
 
-/** What one phase of one process is told from all others by. */
+/** What tells one phase of one process from all others. */
 export function keyOf({ pid, name, begin }: Begun): string {
   return `${pid} ${begin} ${name}`;
 }

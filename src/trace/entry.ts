@@ -1,6 +1,6 @@
 /** What the readers of all formats make of a trace: requests, and what is none. */
 
-/** How a trace writes things down. Names are those that `lazygraph trace` shows and takes. */
+/** A trace's format, by the name that `lazygraph trace` shows and takes. */
 export type TraceFormat =
   | "lazygraph"
   | "azure"
@@ -12,13 +12,13 @@ export type TraceFormat =
 
 /**
  * - `blank line`: nothing in it.
- * - `failed request`: it has no answer, or says that it failed; nothing can be replayed.
- * - `other span`: of an OpenTelemetry trace, one that is no request to a model.
+ * - `failed request`: without an answer, or with a failure; nothing can be replayed.
+ * - `other span`: OpenTelemetry's, no request to a model.
  */
 export type TraceSkip = "blank line" | "failed request" | "other span";
 
 export interface TraceRow {
-  /** Since any start; of OpenTelemetry since the first span of the file. */
+  /** Since any start; of OpenTelemetry since the file's first span. */
   readonly seconds: number;
   readonly promptTokens: number;
   readonly outputTokens: number;
@@ -40,6 +40,6 @@ export interface TraceEntries {
   readonly entries: AsyncIterable<TraceEntry>;
 }
 
-/** What a number without a unit means, where a format leaves it open. */
+/** What a number without unit means, where a format leaves it open. */
 export const TIME_UNITS = ["ms", "s"] as const;
 export type TimeUnit = (typeof TIME_UNITS)[number];

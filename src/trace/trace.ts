@@ -1,10 +1,9 @@
 /**
  * Request traces: when requests arrived, how long their prompts and answers were.
  *
- * Read as a stream, so that a trace of any length needs the same memory; only spans, which are not
- * written in order of arrival, and columns, one line of bounded length, are held. The first request
- * arrives at second 0: it is the one that makes a scaled-to-zero engine start. traces/README.md
- * lists the formats.
+ * Read as a stream, so that a trace of any length needs the same memory; only spans, not written in
+ * order of arrival, and columns, one line of bounded length, are held. The first request arrives at
+ * second 0: it makes a scaled-to-zero engine start. traces/README.md lists the formats.
  */
 
 import { checkOption, textRule } from "../base/check-options.ts";
@@ -43,7 +42,7 @@ export interface TraceRequest {
 /** What a file turned out to be. */
 export interface TraceAbout {
   readonly format: TraceFormat;
-  /** Tokens of one block of `hashIds`, in the formats that have them. */
+  /** Tokens of one block of `hashIds`, in formats that have them. */
   readonly blockTokens?: number;
 }
 
@@ -54,7 +53,7 @@ export interface TraceOptions {
   readonly seconds?: number;
   /** At most this many requests. @default none */
   readonly requests?: number;
-  /** Refuses blank lines and failed requests, which are skipped otherwise. @default false */
+  /** Refuses blank lines and failed requests, otherwise skipped. @default false */
   readonly strict?: boolean;
   /** Holds all requests and sorts them by arrival instead of refusing a trace. @default false */
   readonly sort?: boolean;
@@ -65,18 +64,17 @@ export interface TraceOptions {
   readonly timeUnit?: TimeUnit;
   /** Told once, before the first request. */
   readonly onFormat?: (about: TraceAbout) => void;
-  /** Told of every line or span that is left out. */
+  /** Told of every line or span left out. */
   readonly onSkip?: (skip: TraceSkip, line: number) => void;
 }
 
-/** More would not fit into memory to be sorted. */
+/** More would not fit into memory. */
 const SORTED_MAX = 5_000_000;
 /** Ten years. A time of 1970 or 9999 stands for none, and a replay would wait for it. */
 const SPAN_SECONDS_MAX = 10 * 366 * 24 * 3600;
 
 /**
- * Reads a trace request by request: that of a file, or one that is shipped, by its name without
- * `.json.xz`.
+ * Reads a trace request by request: a file's, or a shipped one by its name without `.json.xz`.
  *
  * @throws LazygraphError `ERR_LAZYGRAPH_TRACE` with file, line and expectation: a file that can't
  * be read, no known format, a hole, unsorted or negative times, compressed bytes cut short.
@@ -120,7 +118,7 @@ export async function* readTrace(
   }
 }
 
-/** The line that was read last. */
+/** The last line read. */
 interface ReadPlace {
   line: number;
 }

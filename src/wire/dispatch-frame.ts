@@ -3,10 +3,9 @@
  * graph, of some hundred rows, and writing one in general takes four passes over it, three of which
  * copy it (its checks, its wide numbers, its bytes).
  *
- * Only the plainest form is written here: rows by rising sizes, short names in visible ASCII. For
- * every other table, sound or not, nothing comes, and whoever asked writes it in general. So no rule
- * is loosened, no error is another one, and the bytes are those of the general way: a test holds the
- * two together.
+ * Only the plainest form is written here: rows by rising sizes, short names in visible ASCII. Any
+ * other table, sound or not, is left to the general way. So no rule is loosened, no error changes,
+ * and the bytes are the same: a test holds the two together.
  */
 
 import { type Dispatch, type DispatchRow, LIMITS } from "./protocol.ts";

@@ -3,12 +3,11 @@
  *
  * ZeroMQ tells a handler (ZAP) the public key of a connection and a ROUTER the routing id of a
  * message, and nothing that joins the two: the identity in a ZAP request is the server's own socket's,
- * and the `User-Id` of a message, which libzmq has, zeromq.js doesn't show. So the engine says
- * it in the `hello` itself. What X25519 makes of its secret key and the controller's public one, and
- * of the two other halves here, nobody else can make; HKDF-SHA256 turns that into a proof of the very
- * name and process that are claimed. It travels inside CURVE, so that only the controller for which
- * it was made ever sees it, and nobody can send another's again; to another controller it proves
- * nothing.
+ * and a message's `User-Id`, which libzmq has, zeromq.js doesn't show. So the engine says it in
+ * `hello` itself. What X25519 makes of its secret key and the controller's public one, and of the
+ * two other halves here, nobody else can make; HKDF-SHA256 turns that into a proof of the very name
+ * and process claimed. It travels inside CURVE, so that only its controller ever sees it and nobody
+ * can replay it; to another controller it proves nothing.
  */
 
 import {
@@ -34,9 +33,9 @@ export interface KeyPair {
   readonly secretKey: string;
 }
 
-/** Whether the two belong together; of keys that were swapped or mixed up they don't. */
+/** Whether the two belong together; swapped or mixed-up keys don't. */
 export function isPair(pair: KeyPair): boolean {
-  // The public half that is given is not looked at: what comes out is made from the secret one.
+  // The given public half is not looked at: what comes out is made from the secret one.
   const made = createPublicKey(privateKeyOf(pair));
   return made.export({ format: "jwk" }).x === base64(pair.publicKey);
 }

@@ -24,7 +24,7 @@ import {
 } from "./protocol.ts";
 import { spokenVersion } from "./version.ts";
 
-/** Heartbeats that may fail to come before the other side counts as lost. */
+/** Heartbeats that may be missing before the other side is lost. */
 export const HEARTBEATS_MISSED_MAX = 5;
 
 export interface SessionOptions {
@@ -43,9 +43,9 @@ export interface SessionOptions {
   readonly onLost: (error: LazygraphError) => void;
 }
 
-/** Heartbeats after which a command without an answer is sent once more. */
+/** Heartbeats after which an unanswered command is sent once more. */
 const BEATS_PER_REPEAT = 5;
-/** A sleep waits for requests that run, and a wake for weights that are loaded again. */
+/** A sleep waits for running requests, and a wake for weights to be reloaded. */
 const SLEEP_TIMEOUT_SECONDS = 600;
 
 type Asked = Capture | Drop | Sleep | Wake;
@@ -62,7 +62,7 @@ interface Command {
 
 export class Session {
   readonly hello: Hello;
-  /** The protocol version that is spoken with this engine. */
+  /** The protocol version spoken with this engine. */
   readonly version: number;
   readonly #options: SessionOptions;
   #command: Command | undefined;
@@ -209,7 +209,7 @@ export class Session {
     this.#options.onLost(error);
   }
 
-  /** Ends the session without telling anybody but commands, the open one and those to come. */
+  /** Ends the session, telling only commands, the open one and those to come. */
   close(error: LazygraphError): void {
     this.#closed = error;
     this.#end(error);
@@ -231,7 +231,7 @@ export class Session {
     );
   }
 
-  /** Nobody waits for this one any more; its engine is alive and may still do it. */
+  /** Nobody waits for it any more; its engine lives and may still do it. */
   #giveUp(message: Asked): void {
     const command = this.#command;
     if (command?.message !== message) return;
@@ -271,7 +271,7 @@ export class Session {
   }
 
   #beatLater(): void {
-    // What was sent just now may have ended the session: the peer is gone, or doesn't read.
+    // Sending may have ended the session: the peer is gone, or doesn't read.
     if (!this.#open) return;
     const { clock, heartbeatMs, send } = this.#options;
     const dueSeconds = clock.now() + heartbeatMs / 1000;

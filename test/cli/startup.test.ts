@@ -90,7 +90,7 @@ test("a command that ends before it is ready is told by its code", async () => {
   expect(stderr).toMatch(
     /by exit code 3: see \S+\/base-1\.log\. \[ERR_LAZYGRAPH_COMMAND_DIED\]\n$/,
   );
-  // The file that was there is replaced as a whole, not written over.
+  // The old file is replaced as a whole, not written over.
   expect(await before.readFile("utf8")).toBe("before");
   expect(await readFile(join(folder, "startup.json"), "utf8")).toContain("COMMAND_DIED");
   await mkdir(join(folder, "full", "startup.json"), { recursive: true });
@@ -128,7 +128,7 @@ test.for([
   expect(stderr).toContain(sentence);
 });
 
-/** Answers all that a start is asked; with a key only whoever has it. */
+/** Answers all that a start is asked; with a key only its owner. */
 const SERVER = `
 const at = process.argv.indexOf("--port");
 require("node:http").createServer(({ url, headers }, answer) => {
@@ -201,7 +201,7 @@ test("told to stop twice, it leaves no server that doesn't want to end", async (
   const log = (): Promise<string> => readFile(join(folder, "base-1.log"), "utf8").catch(() => "");
   await expect.poll(log).toMatch(/pid \d+/);
   const pid = Number(/pid (\d+)/.exec(await log())?.[1]);
-  // Meanwhile the folder is its own: what two measure would be one's alone.
+  // Meanwhile the folder is its own: two would overwrite each other.
   const other = await finish(["startup", "--out", folder, "--", process.execPath, "-e", "0"]);
   expect(other.code).toBe(1);
   expect(other.stderr).toContain(`got process ${run.process.pid} on `);

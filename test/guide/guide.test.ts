@@ -54,7 +54,7 @@ test("the guide ends with a gateway and a lazily capturing engine", async () => 
       XDG_STATE_HOME: folder,
       npm_config_audit: "false",
       npm_config_fund: "false",
-      // What builds the addon from source: eighty packages that nothing here needs.
+      // What builds the addon from source: eighty packages, not needed here.
       npm_config_omit: "optional",
       npm_config_prefer_offline: "true",
       LAZYGRAPH: join(tarballs, await packInto(tarballs)),
@@ -67,7 +67,7 @@ test("the guide ends with a gateway and a lazily capturing engine", async () => 
   onTestFinished(() => {
     if (shell.exitCode === null && shell.pid !== undefined) process.kill(-shell.pid, "SIGKILL");
   });
-  // What it said is worth more than that the test took too long.
+  // What it said is worth more than a time-out.
   const limit = setTimeout(() => process.kill(-(shell.pid ?? 0), "SIGKILL"), SHELL_MS_MAX);
   onTestFinished(() => clearTimeout(limit));
   const [stdout, stderr, [code]] = await Promise.all([
@@ -140,7 +140,7 @@ test("the guide's gateway isn't ready once its engine is dead", async () => {
   const port = String(await freePort());
   const env = { ...gatewayEnvironment(folder, port), ENGINE_PORT: String(await freePort()) };
   const start = (file: string) => {
-    // In a group of its own: an engine of ours is a process and its child.
+    // In its own group: an engine of ours is a process and its child.
     const { pid = 0 } = spawn(process.execPath, [file], {
       ...{ cwd: folder, env, detached: true },
       stdio: ["ignore", "ignore", "inherit"],
@@ -150,7 +150,7 @@ test("the guide's gateway isn't ready once its engine is dead", async () => {
       try {
         kill();
       } catch {
-        // It was killed before.
+        // Killed before.
       }
     });
     return kill;

@@ -10,7 +10,7 @@ function captured(graph: string, ms = 20, bytes = 4 << 20): Captured {
   return { graph, ms, bytes };
 }
 
-/** A record that a test changes by hand. */
+/** A record to change by hand. */
 export type TestRecord = {
   -readonly [K in Exclude<keyof EngineRecord, "state">]: EngineRecord[K];
 } & {

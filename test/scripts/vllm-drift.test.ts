@@ -31,7 +31,7 @@ interface Answer {
   code: number;
   stdout: string;
   stderr: string;
-  /** The hooks that its first line names. */
+  /** The hooks its first line names. */
   hooks: string[];
 }
 
@@ -172,7 +172,7 @@ const ONLY_V31: [string, string, string, string][] = [
     "@eager_break_during_capture\n",
     "@recorded\n",
   ],
-  // Of a KV connector: what switches it off, and the last thing that its thread does.
+  // Of a KV connector: what switches it off, and what its thread does last.
   [
     "ActiveKVConnector.set_disabled",
     "v1/worker/gpu/kv_connector.py",
@@ -250,7 +250,7 @@ const CASES = [
 ];
 
 describe("a doctored copy", () => {
-  // All by one call: what the copies have alike is then looked at once.
+  // All by one call: what the copies share is looked at once.
   let blocks: string[];
   beforeAll(async () => {
     const copies = CASES.map(({ version, change }) => doctored(version, ...change));

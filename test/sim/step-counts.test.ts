@@ -18,7 +18,7 @@ const step = fc.record(
   { requiredKeys: ["tokens", "requests", "uniform", "served", "seconds", "contextTokens"] },
 );
 
-/** The shape as text; no adapters are the same as adapters that aren't told. */
+/** The shape as text; adapters not told are none. */
 function textOf({ tokens, requests, uniform, served, loras = 0 }: StepSeen): string {
   return [tokens, requests, uniform, served, loras].join(" ");
 }

@@ -50,7 +50,7 @@ IDLE = Edge(state="idle", running=0, waiting=0)
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 60) -> None:
-    """Wait for something the link's thread does without telling anyone."""
+    """Wait for what the link's thread does without telling."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it never came to that"
@@ -305,7 +305,7 @@ class TestStandby:
         assert engine.link.incarnation == second.incarnation
         assert not any(isinstance(message, Freeze) for message in engine.messages)
         assert not any(isinstance(message, Hello) for message in first.received[heard:])
-        # Nor does it go back when the second is gone: an older start never gets an engine again.
+        # Nor does it go back when the second is gone: an older start gets no engine again.
         second.close()
         problem = first.wait_for(Problem)
         assert problem.code == "ERR_LAZYGRAPH_INCARNATION"
@@ -358,7 +358,7 @@ def test_what_kept_this_side_from_looking_is_no_silence(
         heard = len(controller.received)
     assert engine.link.established.is_set() and engine.link.lost_since is None
     assert sum(isinstance(message, Hello) for message in controller.received) == 1
-    # The control: of one that says nothing as long, it is noticed all the same.
+    # The control: one that is silent as long is noticed.
     controller.send_heartbeats = False
     lost(engine)
 
@@ -510,7 +510,7 @@ def test_nothing_is_queued_while_nobody_listens(connect: Any, listen: Any, tmp_p
 def test_the_outbox_is_bounded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(link_module, "OUTBOX_MAX", 3)
     engine = Engine(f"ipc://{tmp_path}/c", INVENTORY)
-    engine.link.established.set()  # as if connected; the thread that would send isn't running
+    engine.link.established.set()  # as if connected; no thread sends
     assert [engine.link.send(IDLE) for _ in range(5)] == [True] * 3 + [False] * 2
     assert engine.link.dropped == 2
 
@@ -549,7 +549,7 @@ def test_curve_keys_are_used(connect: Any, context: zmq.Context[Any]) -> None:
     keys = Curve(server_public.decode(), public.decode(), secret.decode())
     connect(endpoint, curve=keys)
     peers = set()
-    for _ in range(3):  # unanswered, each engine says hello again and again
+    for _ in range(3):  # unanswered, each says hello again
         assert socket.poll(60_000)
         peers.add(socket.recv_multipart()[0])
     assert len(peers) == 1

@@ -25,7 +25,7 @@ type Inners = Generator<Inner, void, undefined>;
 
 // ------------------------------------------------------------------ by the policy
 
-/** The engine told its graphs: from now on there is a policy to hear of what is to come. */
+/** The engine told its graphs: from now on there is a policy to hear of what comes. */
 export function* inventoryTold(record: EngineRecord, tools: StepTools): Inners {
   const { state } = record;
   if (state?.ready === true) {

@@ -2,7 +2,7 @@ import { byKindThenSize } from "../../base/graph.ts";
 import type { Policy } from "../policy.ts";
 import { createModePolicy } from "./base.ts";
 
-/** Everything before ready, in stock's order: PIECEWISE, then FULL, each from the largest down. */
+/** All before ready, as stock: PIECEWISE, then FULL, largest first. */
 export function createEagerPolicy(): Policy {
   return createModePolicy({
     name: "eager",

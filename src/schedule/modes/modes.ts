@@ -1,11 +1,9 @@
-/** The policy behind each mode. */
-
 import type { Policy } from "../policy.ts";
 import { createEagerPolicy } from "./eager.ts";
 import { createIdlePolicy } from "./idle.ts";
 import { createLazyPolicy } from "./lazy.ts";
 
-/** How an engine starts and captures; the protocol calls them the same. */
+/** How an engine captures, as the protocol has it. */
 export type Mode = "eager" | "lazy" | "idle";
 
 const POLICIES: Readonly<Record<Mode, () => Policy>> = {

@@ -1,4 +1,4 @@
-/** Simulated seconds that follow a real clock at a rate that may change: 10 is ten times faster. */
+/** Simulated seconds that follow a real clock at a variable rate: 10 is ten times faster. */
 
 import type { Clock } from "../../base/clock.ts";
 
@@ -14,7 +14,7 @@ export class PacedClock {
     this.#realSeconds = clock.now();
   }
 
-  /** Simulated seconds since this clock was made. */
+  /** Since this clock was made. */
   now(): number {
     return this.#seconds + (this.#clock.now() - this.#realSeconds) * this.#rate;
   }
@@ -25,10 +25,10 @@ export class PacedClock {
     this.#rate = rate;
   }
 
-  /** Calls back when the simulated time has come; the returned function cancels it. */
+  /** Calls back at that time; the result cancels it. */
   at(seconds: number, callback: () => void): () => void {
     const realSeconds = (seconds - this.now()) / this.#rate;
-    // Timers hold 32 bits of milliseconds; who waits longer is called early and asks again.
+    // Timers hold 32 bits of milliseconds: longer waits are called early and ask again.
     return this.#clock.after(Math.min(Math.max(0, realSeconds), 86_400), callback);
   }
 }

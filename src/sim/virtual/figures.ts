@@ -1,4 +1,4 @@
-/** Percentiles of what requests went through. */
+/** Percentiles of requests. */
 
 import { sortedQuantile } from "../../measure/statistics.ts";
 
@@ -12,7 +12,7 @@ export interface Spread {
   readonly cv: number;
 }
 
-/** Numbers kept for exact percentiles: 8 bytes each. */
+/** For exact percentiles: 8 bytes a number. */
 export class Sample {
   #values: Float64Array = new Float64Array(1024);
   #count = 0;
@@ -30,7 +30,7 @@ export class Sample {
     this.#values[this.#count++] = value;
   }
 
-  /** All zeros for an empty sample. */
+  /** Zeros for an empty sample. */
   spread(): Spread {
     const sorted = this.#values.slice(0, this.#count).sort();
     let sum = 0;

@@ -54,13 +54,13 @@ const SETUPS: Readonly<Record<PolicyName, (costs: CostSeed) => Setup>> = {
   "idle-costed": (costs) => costed("idle", costs),
 };
 
-/** A mode's name alone is what the mode runs where nobody says otherwise. */
+/** A mode's name alone is what the mode runs by default. */
 const ALIASES: Readonly<Record<"lazy" | "idle", PolicyName>> = {
   lazy: `lazy-${DEFAULT_POLICY}`,
   idle: `idle-${DEFAULT_POLICY}`,
 };
 
-/** The policy of a name that a user gave, or undefined: there is none. */
+/** The policy of that name; undefined: there is none. */
 export function policyNamed(name: string): PolicyName | undefined {
   if (Object.hasOwn(ALIASES, name)) return ALIASES[name as keyof typeof ALIASES];
   return POLICY_NAMES.find((known) => known === name);
@@ -74,7 +74,7 @@ export function createSetup(name: PolicyName, profile: Profile): Setup {
   return SETUPS[name](costSeedOf(profile));
 }
 
-/** What stands for an engine that no controller of ours has: nobody guards its memory. */
+/** For an engine that no controller of ours has: nobody guards its memory. */
 function alone(policy: PolicyMaker): Setup {
   return { mode: "eager", guarded: false, policy };
 }

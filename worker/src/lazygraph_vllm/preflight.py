@@ -52,17 +52,17 @@ class Answer:
     """What is known of a command, as the document has it.
 
     Attributes:
-        lazily: whether its graphs are captured lazily; ``None``: it can't be told.
+        lazily: whether its graphs are captured lazily; ``None``: not known.
         reason: why, as a sentence without its full stop.
         vllm: its version.
         plugin: this plugin's version.
-        adapter: the plugin's adapter for that version.
+        adapter: the adapter for that version.
         traits: what the model and its parallelism have besides being dense.
-        gpus: names of the GPUs that its ranks would have.
+        gpus: names of its ranks' GPUs.
         gpuReason: why their names aren't known.
         planned: number of graphs by kind.
-        untested: what would run although it was not tried on a GPU.
-        ignored: what the file of ``--config`` says and vLLM doesn't heed.
+        untested: what would run untried on a GPU.
+        ignored: what ``--config``'s file says and vLLM doesn't heed.
     """
 
     lazily: bool | None = None
@@ -84,7 +84,7 @@ class Answer:
 
 
 def text_of(answer: Answer) -> str:
-    """For people: a line for each thing that is known, the verdict first."""
+    """For people: a line for each thing known, the verdict first."""
     rows = {
         "verdict": VERDICTS[answer.lazily],
         "why": answer.reason,
@@ -214,7 +214,7 @@ def quiet_environment(folder: str) -> dict[str, str]:
     """What makes vLLM and what it imports fetch nothing, and write only into ``folder``."""
     return {
         "HF_HUB_OFFLINE": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",  # for the processes in which vLLM looks at models
+        "PYTHONDONTWRITEBYTECODE": "1",  # for processes in which vLLM looks at models
         # Only the copies that would be made of code and of what was looked up, never models.
         "FLASHINFER_WORKSPACE_BASE": folder,
         "HF_MODULES_CACHE": folder,
@@ -226,7 +226,7 @@ def main(argv: Sequence[str]) -> int:
     """Print what ``[--json] -- WORDS…`` asks for; the exit code."""
     as_json = argv[:1] == ["--json"]
     words = argv[1:] if as_json else argv
-    # Behind it there may be nothing: the API server's module has a default for all of its options.
+    # Behind it there may be nothing: the API server's module has defaults for all options.
     if words[:1] != ["--"]:
         print(USAGE, file=sys.stderr)
         return 2

@@ -66,7 +66,7 @@ def pristine() -> Iterator[None]:
     before = [dict(vars(owner)) for owner in owners]
     flag = monitor.cudagraph_capturing_enabled
     CUDAGraphWrapper._all_instances.clear()
-    choose.current.cache_clear()  # its capture stream belongs to the last test's stand-in
+    choose.current.cache_clear()  # its capture stream is the last stand-in's
     yield
     for owner, attributes in zip(owners, before, strict=True):
         for name, value in vars(owner).copy().items():
@@ -145,7 +145,7 @@ def serving(
 
 
 def stop(engine: Any) -> None:
-    """Ask for a shutdown as vLLM's signal handler does, and wait for the loop to end."""
+    """Shut down as vLLM's signal handler does, and wait for the loop to end."""
     from vllm.v1.engine import EngineCoreRequestType
     from vllm.v1.engine.core import EngineShutdownState
 

@@ -1,4 +1,4 @@
-"""Where vLLM's compiler has code of its own for some sizes, it runs once before it is captured."""
+"""Sizes for which vLLM's compiler has code of its own run once before capture."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ CASES = [([64], []), ([4, 64], []), ([2, 4, 8, 64], []), ([64], [1, 4]), ([4, 64
 def test_stock_runs_all_code_before_it_is_captured(
     make: Any, ends: list[int], sizes: list[int]
 ) -> None:
-    """Positive control: vLLM warms up before each of its captures."""
+    """Positive control: vLLM warms up before each capture."""
     make(ends, sizes).capture_model()
 
 

@@ -149,7 +149,7 @@ def answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=SECONDS_MAX):
             return True
-    except OSError:  # or it was closed before an answer, which urllib passes on as it is
+    except OSError:  # or it was closed before an answer, which urllib passes on as is
         return False
 
 

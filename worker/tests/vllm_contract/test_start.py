@@ -37,7 +37,7 @@ def test_only_the_first_set_is_captured(mode: str) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_capturing_all_keeps_vllms_order(mode: str, gpu: Any) -> None:
-    """PIECEWISE before FULL, each largest first: what vLLM itself does without us."""
+    """PIECEWISE before FULL, each largest first, as vLLM does without us."""
     order: list[tuple[str, int]] = []
     _record_captures(make_runner(make_config(mode)), order).capture_model()
 
@@ -187,7 +187,7 @@ def test_more_comes_before_ready_while_the_controllers_budget_lasts() -> None:
     assert 0 < plenty["warm_up_seconds"] < plenty["seconds"]
 
 
-# By itself: a second engine would have the pool of the first, which goes when garbage is collected.
+# By itself: a second engine would have the pool of the first until garbage is collected.
 def test_without_a_budget_left_nothing_more_comes_before_ready() -> None:
     none = first_set_of(MORE, 0)
     assert captured_in_order(none) == ["PIECEWISE:16", "FULL:8"]

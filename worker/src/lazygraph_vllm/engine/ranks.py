@@ -19,7 +19,7 @@ from ..vllm.limits import step_seconds
 
 
 class EndEngineError(RuntimeError):
-    """No step after this would be right, and the engine ends; after any other error it serves."""
+    """No step after this would be right: the engine ends. After other errors it serves."""
 
 
 class SilentRankError(EndEngineError):
@@ -52,9 +52,9 @@ def ask(engine: Any, call: Any, args: tuple[Any, ...] = ()) -> list[Any]:
         args: for it, after the worker.
 
     Raises:
-        SilentRankError: one of them took longer than vLLM lets a step take.
+        SilentRankError: one took longer than vLLM lets a step take.
         EndEngineError: vLLM raised, and whoever asks next may get other ranks' answers to this.
-        RuntimeError: one could not answer what changes nothing; all ranks go on.
+        RuntimeError: one could not answer what changes nothing; all go on.
     """
     executor = engine.model_executor
     with fatal(call.__name__):
@@ -63,10 +63,10 @@ def ask(engine: Any, call: Any, args: tuple[Any, ...] = ()) -> list[Any]:
 
 
 def ask_later(engine: Any, call: Any) -> Future[Any]:
-    """What every rank will answer; for ``answers_to``, once it is done.
+    """What every rank will answer; for ``answers_to``, once done.
 
-    Whoever waits for a later answer takes this one in first, in vLLM's executor: without a limit of
-    its own it would be waited for without end, and the limit of the step behind it never reached.
+    In vLLM's executor, whoever waits for a later answer takes this one in first: without a limit of
+    its own, the limit of the step behind it would never be reached.
     """
     asked: Future[Any] = engine.model_executor.collective_rpc(
         call, timeout=step_seconds(), non_block=True

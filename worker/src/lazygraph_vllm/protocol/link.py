@@ -1,11 +1,11 @@
 """The link to the controller: hand-shake, heartbeats, and messages both ways.
 
 In EngineCore's process, on a thread of its own: it parses messages and hands them on; it never
-touches CUDA and never blocks anybody. Nothing is queued for a controller that isn't there:
-telemetry is dropped and counted, and what the controller must know after a gap it gets by a new
-hand-shake. The socket under it is ``dealer``'s, one controller at a time: while none of them has
-welcomed the engine, the next address of the list gets its turn. What tells an old controller from
-the one that took over is its incarnation, and not the order of the list.
+touches CUDA or blocks anybody. Nothing is queued for a controller that isn't there: telemetry is
+dropped and counted, and what the controller must know after a gap it gets by a new hand-shake. The
+socket under it is ``dealer``'s, one controller at a time: while none of them has welcomed the
+engine, the next address of the list gets its turn. What tells an old controller from the one that
+took over is its incarnation, not the order of the list.
 """
 
 from __future__ import annotations
@@ -72,15 +72,15 @@ class Link:
         inventory: Callable[[], Inventory | None],
         heartbeat: Callable[[], Heartbeat] = Heartbeat,
     ) -> None:
-        """Prepare a link; nothing starts before ``start``.
+        """Prepare a link; nothing starts before ``start``. Callbacks run on the link's thread.
 
         Args:
             settings: endpoints and keys.
             hello: what the hand-shake says; see ``update_hello``.
-            on_message: called on the link's thread with each message of an established session.
-            on_tick: called on the link's thread, about once a second.
-            inventory: what to send after each hand-shake; called on the link's thread.
-            heartbeat: says how the engine stands; called on the link's thread.
+            on_message: called with each message of an established session.
+            on_tick: called about once a second.
+            inventory: what to send after each hand-shake.
+            heartbeat: says how the engine stands.
         """
         assert settings.endpoints
         self._settings = settings

@@ -1,8 +1,8 @@
 """What the engine calls on every rank, through vLLM's collective RPC.
 
 Every function takes vLLM's ``WorkerWrapperBase`` first and returns plain data. They run on the
-thread that runs the model, in the order the engine sends them, on all ranks alike: that is the
-lockstep our captures rely on. Other processes get them by name, so each stays in this file
+thread that runs the model, in the order the engine sends them, on all ranks alike: the lockstep
+our captures rely on. Other processes get them by name, so each stays in this file
 (``sizing`` has those for the KV cache's size).
 """
 
@@ -41,7 +41,7 @@ class Failure:
 def _answers(call: Callable[..., Any]) -> Callable[..., Any]:
     """Answer with a ``Failure`` instead of raising, so that the engine gets every rank's answer.
 
-    Of what changes graphs the ranks may hold different ones after it: that is left to raise.
+    After a call that changes graphs the ranks may differ: it is left to raise.
     """
 
     @functools.wraps(call)

@@ -21,9 +21,9 @@ class StepCall(NamedTuple):
     """A step as vLLM asks its dispatch about it, before padding.
 
     Attributes:
-        requests: how many requests it has.
+        requests: how many it has.
         tokens: scheduled tokens.
-        uniform: tokens of each request of a decode step where all have the same number.
+        uniform: tokens of each request of a decode step where all have as many.
         loras: active LoRA adapters.
         query_length: largest number of tokens of one request; ``None``: not limited, or a prefill.
         microbatches: how many the step is split into.
@@ -397,7 +397,7 @@ class Adapter(ABC):
     def borrowed_states(
         self, runner: Any, requests: int
     ) -> contextlib.AbstractContextManager[States]:
-        """Recurrent states that a check may write, put back afterwards; none where there are none.
+        """Recurrent states that a check may write, put back afterwards.
 
         Args:
             runner: vLLM's ``GPUModelRunner``.
@@ -453,7 +453,7 @@ def _capturing(runner: Any) -> Iterator[None]:
         stack.enter_context(connectors.apart(runner))
         # A first-time Triton specialisation here is expected, not a fault of serving.
         stack.enter_context(replaced(jit_monitor, "_mode", "warn"))
-        # One progress bar per call of vLLM's capture is noise with one graph per call.
+        # One progress bar per call is noise with one graph per call.
         stack.enter_context(replaced(cudagraph_utils, "tqdm", lambda items, **_: items))
         # Dummy rows are no load of experts.
         eplb = getattr(runner, "eplb", None)
