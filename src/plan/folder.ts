@@ -220,7 +220,8 @@ export class PlanFolder {
 
   /** Once for each file, until it works again: a full disk is no reason to fill a log as well. */
   #tell(about: string, sentence: string): void {
-    if (this.#told.has(about) || this.#told.size >= PROBLEMS_MAX) return;
+    const isMany = about !== this.#options.folder && this.#told.size >= PROBLEMS_MAX;
+    if (this.#told.has(about) || isMany) return;
     this.#told.add(about);
     this.#options.onProblem(sentence);
   }

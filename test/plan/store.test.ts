@@ -1,4 +1,4 @@
-import { chmod, mkdir, readdir, readFile, symlink, writeFile } from "node:fs/promises";
+import { chmod, mkdir, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, onTestFinished, test } from "vitest";
 import type { Contribution } from "../../src/plan/book.ts";
@@ -281,6 +281,20 @@ describe("a place that can't be used", () => {
     rig.start(learnedOf(1));
     await rig.store.close();
     expect(rig.problems).toEqual([expect.stringMatching(/can be written, got EACCES/)]);
+  });
+
+  test("that nothing can be written is told also after many files that are no plans", async () => {
+    const folder = join(await temporaryFolder(), "plans");
+    await mkdir(folder);
+    for (let count = 0; count < 25; count++) await writeFile(join(folder, `${count}.json`), "");
+    const rig = new Rig(folder);
+    await rig.store.refresh();
+    rig.start(learnedOf(1));
+    await rm(folder, { recursive: true });
+    await writeFile(folder, "");
+    await rig.store.close();
+    expect(rig.problems).toHaveLength(21);
+    expect(rig.problems.at(-1)).toMatch(/can be written, got E/);
   });
 
   test("a folder that can't be made", async () => {
