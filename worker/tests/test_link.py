@@ -124,7 +124,8 @@ def dealer(tmp_path: Path) -> Iterator[Callable[..., Dealer]]:
 
     def start(endpoint: str = f"ipc://{tmp_path}/c") -> Dealer:
         pipes.extend(os.pipe())
-        dealers.append(Dealer(endpoint, None, wake=pipes[-2], queue_max=1024))
+        handshakes = Handshakes(endpoint, has_keys=False)
+        dealers.append(Dealer(endpoint, None, handshakes, wake=pipes[-2], queue_max=1024))
         return dealers[-1]
 
     yield start
@@ -602,6 +603,24 @@ def test_keys_that_dont_fit_are_said_and_tried_again(
     socket = bind(endpoint, engine_has)
     assert socket.poll(60_000)
     assert len(_said(caplog)) <= 2
+
+
+@pytest.mark.skipif(not zmq.has("curve"), reason="this libzmq has no CURVE")
+def test_keys_that_fit_neither_of_two_addresses_are_said_once_of_each(
+    connect: Any, context: zmq.Context[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("WARNING", logger="vllm.lazygraph")
+    sockets = [context.socket(zmq.ROUTER) for _ in range(2)]
+    for socket in sockets:
+        socket.bind("tcp://127.0.0.1:*")
+    endpoints = [socket.getsockopt_string(zmq.LAST_ENDPOINT) for socket in sockets]
+    curve = Curve(*(key.decode() for key in (zmq.curve_keypair()[0], *zmq.curve_keypair())))
+    turns: list[str] = []
+    engine = connect(",".join(endpoints), curve=curve)
+    opened = engine.link._open
+    engine.link._open = lambda state: (turns.append(""), opened(state))[1]
+    eventually(lambda: len(turns) >= 8)
+    assert 2 <= len(_said(caplog)) <= 4  # of each a hang-up, and maybe what it came from
 
 
 def _binds(socket: zmq.Socket[bytes], endpoint: str) -> bool:

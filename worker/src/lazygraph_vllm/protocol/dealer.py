@@ -33,12 +33,21 @@ Change = Literal["connected", "disconnected", "refused"]
 class Dealer:
     """Connects, and connects again; sends and receives without waiting."""
 
-    def __init__(self, endpoint: str, curve: Curve | None, *, wake: int, queue_max: int) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        curve: Curve | None,
+        handshakes: Handshakes,
+        *,
+        wake: int,
+        queue_max: int,
+    ) -> None:
         """Open the socket and start connecting.
 
         Args:
             endpoint: the controller's address.
             curve: keys; ``None`` for a plain connection.
+            handshakes: those with this address so far.
             wake: file descriptor of a pipe; what is written into it ends a ``wait``.
             queue_max: frames that ZeroMQ holds, each way.
         """
@@ -47,7 +56,7 @@ class Dealer:
         self._connected = False
         self._reconnect_at: float | None = None
         self._reconnected_at = 0.0
-        self._handshakes = Handshakes(endpoint, curve is not None)
+        self._handshakes = handshakes
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = _make_socket(self._context, endpoint, curve, queue_max)
         self._monitor = self._socket.get_monitor_socket(

@@ -22,6 +22,7 @@ import msgspec
 
 from ..settings import Settings
 from .dealer import Change, Dealer
+from .handshake import Handshakes
 from .messages import (
     FrameError,
     FromEngine,
@@ -207,7 +208,10 @@ class Link:
         state.turn_began_at = time.monotonic()
         state.turn_ends_at = state.turn_began_at + CONNECT_SECONDS
         state.next_hello_at = 0.0
-        return Dealer(endpoint, self._settings.curve, wake=self._wake_read, queue_max=OUTBOX_MAX)
+        curve = self._settings.curve
+        # Kept over turns: what was told of an address is told once.
+        handshakes = state.handshakes.setdefault(endpoint, Handshakes(endpoint, curve is not None))
+        return Dealer(endpoint, curve, handshakes, wake=self._wake_read, queue_max=OUTBOX_MAX)
 
     def _is_next_turn(self, state: _State) -> bool:
         """Whether another address is to be tried now; if so, it is its turn."""
@@ -383,6 +387,7 @@ class _State:
         self.next_hello_at = 0.0
         self.next_tick_at = 0.0
         self.turn = 0
+        self.handshakes: dict[str, Handshakes] = {}
         self.turn_began_at = 0.0
         self.turn_ends_at = 0.0
         self.put_off_by: str | None = None  # told once, however often it is said
