@@ -3,8 +3,10 @@ import { createServer } from "node:net";
 import { afterEach, expect, test, vi } from "vitest";
 import { Dealer, Router } from "zeromq";
 import { EngineLink } from "../../src/sim/live/link.ts";
+import { TurnsLink } from "../../src/sim/live/turns.ts";
 import { waitUntilFree } from "../../src/wire/endpoint.ts";
 import { listening } from "../helpers/listening.ts";
+import { HandController } from "./hand-controller.ts";
 
 afterEach(() => {
   vi.restoreAllMocks();
@@ -33,6 +35,25 @@ test("a connection that a signal interrupts is made again", async () => {
   expect(connect).toHaveBeenCalledTimes(2);
   await link.close();
   controller.close();
+});
+
+test("two without a place are asked when they say", async () => {
+  const pair = [new HandController(), new HandController()] as const;
+  for (const { socket } of pair) await socket.bind("tcp://127.0.0.1:*");
+  const link: TurnsLink = new TurnsLink({
+    endpoints: pair.map(({ socket }) => String(socket.lastEndpoint)),
+    ...{ isSettled: () => false, onMessage: () => {}, onDown: () => {} },
+    onUp: () => void link.send({ type: "heartbeat" }),
+  });
+  link.open();
+  const began = performance.now();
+  for (const each of [...pair, ...pair]) {
+    await each.next("heartbeat");
+    await each.send({ type: "later", code: "X", message: "x", retrySeconds: 1 });
+  }
+  expect(performance.now() - began).toBeGreaterThan(900);
+  await link.close();
+  for (const { socket } of pair) socket.close();
 });
 
 test("each connection has a name of its own: of two with one a router may hear neither", async () => {

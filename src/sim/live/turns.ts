@@ -24,6 +24,8 @@ export class TurnsLink implements EngineWire {
   #turn = 0;
   #link: EngineLink;
   #endsAtMs = 0;
+  /** When to ask again who had no place. */
+  readonly #askAtMs = new Map<number, number>();
   #wasSettled = false;
   #timer: NodeJS.Timeout | undefined;
 
@@ -64,6 +66,14 @@ export class TurnsLink implements EngineWire {
     this.#link.open();
   }
 
+  /** No place there now: elsewhere there may be one. */
+  #putOff(seconds: number): void {
+    const { length } = this.#options.endpoints;
+    const now = performance.now();
+    this.#askAtMs.set(this.#turn % length, now + 1000 * seconds);
+    this.#endsAtMs = Math.max(now, this.#askAtMs.get((this.#turn + 1) % length) ?? now);
+  }
+
   #next(): EngineLink {
     const { endpoints, isSettled: _, onMessage, onUp, onDown, ...rest } = this.#options;
     const endpoint = endpoints[this.#turn % endpoints.length] as string;
@@ -72,8 +82,7 @@ export class TurnsLink implements EngineWire {
       endpoint,
       onMessage: (message) => {
         if (link !== this.#link) return;
-        // No place there now: elsewhere there may be one.
-        if (message.type === "later") this.#endsAtMs = performance.now();
+        if (message.type === "later") this.#putOff(message.retrySeconds);
         onMessage(message);
       },
       onUp: () => {

@@ -324,10 +324,11 @@ class Link:
         """No place here now, or not by this name: try elsewhere, or here again later."""
         if self.established.is_set():
             self._lose(state)
-        now = time.monotonic()
+        now, addresses = time.monotonic(), len(self._settings.endpoints)
         state.next_hello_at = now + message.retry_seconds
-        # With one address it stays the only one to ask.
-        state.turn_ends_at = now
+        state.put_off_until[state.turn % addresses] = state.next_hello_at
+        # With one address it stays the only one to ask; where all are full each is asked so rarely.
+        state.turn_ends_at = max(now, state.put_off_until.get((state.turn + 1) % addresses, now))
         if state.put_off_by != message.code:
             state.put_off_by = message.code
             logger.warning(
@@ -391,6 +392,7 @@ class _State:
         self.turn_began_at = 0.0
         self.turn_ends_at = 0.0
         self.put_off_by: str | None = None  # told once, however often it is said
+        self.put_off_until: dict[int, float] = {}  # by the address's place
 
     def look(self, now: float) -> None:
         """Once a turn. A turn that came late is no silence of the controller's.
