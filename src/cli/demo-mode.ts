@@ -67,6 +67,8 @@ export async function runMode(
       profile,
       speed,
       trace,
+      // On a busy host it would get ready alone, and the controller know nothing of that.
+      handshakeMs: JOIN_MS_MAX,
       signal: silence.signal,
       onEvent(event) {
         timer.refresh();

@@ -64,8 +64,8 @@ describe("the demo", () => {
   test("ends with a table that says what it is and where it comes from", {
     timeout: 120_000,
   }, async () => {
-    const { stdout, exitCode } = await demo("--requests", "3", "--speed", "60");
-    expect(exitCode).toBe(0);
+    const { stdout, stderr, exitCode } = await demo("--requests", "3", "--speed", "60");
+    expect({ exitCode, stderr }).toMatchObject({ exitCode: 0 });
     for (const words of [
       "SIMULATED",
       "capture before ready",
