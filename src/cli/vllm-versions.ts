@@ -47,7 +47,10 @@ export function versionsText(table: VllmVersions): string {
   return lines.join("\n");
 }
 
-/** The same with the first of each list, and how many more it has. */
+/** Of a list in short, so that a line fits a terminal. */
+const SHORT_CHARS = 64;
+
+/** The same with the first names of each list, and how many more it has. */
 export function versionsInShort(table: VllmVersions): string {
   const versions = table.versions.map((version) => ({
     ...version,
@@ -58,7 +61,12 @@ export function versionsInShort(table: VllmVersions): string {
 }
 
 function inShort(names: readonly string[]): readonly string[] {
-  return names.length <= 2 ? names : [`${names[0]} and ${names.length - 1} more`];
+  const fitting = names.filter(
+    (_, at) => at === 0 || names.slice(0, at + 1).join(", ").length <= SHORT_CHARS,
+  );
+  const left = names.length - fitting.length;
+  if (left === 0) return names;
+  return [...fitting.slice(0, -1), `${fitting.at(-1)} and ${left} more`];
 }
 
 /** For docs/vllm-versions.md: a test holds that to it. */
