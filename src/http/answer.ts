@@ -65,7 +65,7 @@ function send(response: ServerResponse, status: number, body: unknown): void {
 
 export function sendError(response: ServerResponse, error: unknown): void {
   const http = error instanceof HttpError ? error : undefined;
-  const status = http?.status ?? statusOf(error);
+  const status = http?.status ?? STATUSES.get(codeOf(error)) ?? 500;
   if (http?.allow !== undefined) response.setHeader("allow", http.allow);
   // The rest of a body that is too large isn't read: the connection ends with the answer.
   // As does one of a request that was refused before its body was read.
@@ -76,12 +76,13 @@ export function sendError(response: ServerResponse, error: unknown): void {
   send(response, status, { error: { code, message } });
 }
 
-/** Errors of the controller itself: the engine is away, or the controller is closing. */
-function statusOf(error: unknown): number {
-  const code = codeOf(error);
-  if (code === "ERR_LAZYGRAPH_ENGINE_UNKNOWN") return 404;
-  if (code === "ERR_LAZYGRAPH_ENGINE_LOST" || code === "ERR_LAZYGRAPH_ENGINE_SLEEP") return 409;
-  if (code === "ERR_LAZYGRAPH_CLOSED" || code === "ERR_LAZYGRAPH_BUSY") return 503;
-  if (code === "ERR_LAZYGRAPH_OPTION") return 400;
-  return 500;
-}
+/** Errors of the controller itself: the engine is away or takes too long, or there is no place. */
+const STATUSES: ReadonlyMap<unknown, number> = new Map([
+  ["ERR_LAZYGRAPH_OPTION", 400],
+  ["ERR_LAZYGRAPH_ENGINE_UNKNOWN", 404],
+  ["ERR_LAZYGRAPH_ENGINE_LOST", 409],
+  ["ERR_LAZYGRAPH_ENGINE_SLEEP", 409],
+  ["ERR_LAZYGRAPH_BUSY", 503],
+  ["ERR_LAZYGRAPH_CLOSED", 503],
+  ["ERR_LAZYGRAPH_ENGINE_TIMEOUT", 504],
+]);
