@@ -169,8 +169,7 @@ class ClientList {
     const now = performance.now();
     if (now - this.#lookedAtMs < FRESH_MS) return this.#keys;
     this.#lookedAtMs = now;
-    const entry = statSync(this.#file, { throwIfNoEntry: false });
-    const seen = entry === undefined ? "none" : `${entry.ino} ${entry.mtimeMs} ${entry.size}`;
+    const seen = this.#look();
     if (seen === this.#seen) return this.#keys;
     try {
       this.#keys = readClients("--keys", join(this.#file, ".."));
@@ -183,5 +182,13 @@ class ClientList {
       this.#problem = problem;
     }
     return this.#keys;
+  }
+  #look(): string {
+    try {
+      const { ino, mtimeMs, size } = statSync(this.#file);
+      return `${ino} ${mtimeMs} ${size}`;
+    } catch (error) {
+      return String(codeOf(error));
+    }
   }
 }

@@ -1,5 +1,15 @@
 import { execFileSync } from "node:child_process";
-import { chmod, readdir, readFile, rename, rm, stat, utimes, writeFile } from "node:fs/promises";
+import {
+  chmod,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  stat,
+  symlink,
+  utimes,
+  writeFile,
+} from "node:fs/promises";
 import { join } from "node:path";
 import { parseEnv } from "node:util";
 import { describe, expect, onTestFinished, test, vi } from "vitest";
@@ -302,6 +312,10 @@ describe("serve --keys", () => {
     expect(told).toEqual([expect.stringMatching(/EACCES.* The list stays as it was\.$/)]);
     await chmod(file, 0o644);
     expect(keysAt(10_000)).toEqual([second]);
+    await rm(file);
+    await symlink("clients.keys", file);
+    expect(keysAt(15_000)).toEqual([second]);
+    expect(told[1]).toMatch(/ELOOP.* The list stays as it was\.$/);
   });
 
   test.for([
