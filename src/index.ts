@@ -18,6 +18,7 @@ export {
   type CaptureMissEvent,
   type CaptureStartEvent,
   type DecisionEvent,
+  type EngineAsleepEvent,
   type EngineEventBase,
   type EngineJoinEvent,
   type EngineLostEvent,

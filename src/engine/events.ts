@@ -49,6 +49,12 @@ export interface EngineSettledEvent extends EngineEventBase {
   readonly graphsPlanned: number;
 }
 
+/** It falls asleep, wakes up, or some of it does. */
+export interface EngineAsleepEvent extends EngineEventBase {
+  /** What of it sleeps, in vLLM's words; empty: it is awake. */
+  readonly asleep: readonly string[];
+}
+
 /** After the first graphs: what they took, what is free, what the rest will take. */
 export interface EngineMemoryEvent extends EngineEventBase {
   readonly takenBytes: number;
@@ -155,6 +161,7 @@ export interface LazygraphEvents {
   readonly "lazygraph:engine:lost": EngineLostEvent;
   readonly "lazygraph:engine:ready": EngineReadyEvent;
   readonly "lazygraph:engine:settled": EngineSettledEvent;
+  readonly "lazygraph:engine:asleep": EngineAsleepEvent;
   readonly "lazygraph:engine:memory": EngineMemoryEvent;
   readonly "lazygraph:engine:steps": EngineStepsEvent;
   readonly "lazygraph:memory:refused": MemoryRefusedEvent;
@@ -176,6 +183,7 @@ export const EVENT_NAMES: readonly EventName[] = [
   "lazygraph:engine:lost",
   "lazygraph:engine:ready",
   "lazygraph:engine:settled",
+  "lazygraph:engine:asleep",
   "lazygraph:engine:memory",
   "lazygraph:engine:steps",
   "lazygraph:memory:refused",

@@ -11,6 +11,7 @@ import {
   createHttpServer,
   type EngineSnapshot,
   type HttpChange,
+  onEvent,
 } from "../../src/index.ts";
 import { LiveEngine } from "../../src/sim/live/live.ts";
 import { listening } from "../helpers/listening.ts";
@@ -54,11 +55,14 @@ function snapshot(): EngineSnapshot {
 
 describe("sleep and wake of a simulated engine", () => {
   test("graphs survive, and the engine is known to sleep", async () => {
+    const told: (readonly string[])[] = [];
+    onTestFinished(onEvent("lazygraph:engine:asleep", ({ asleep }) => told.push(asleep)));
     expect(snapshot()).toMatchObject({ asleep: [], graphsCaptured: 4 });
     await controller.sleep("tiny");
     expect(snapshot()).toMatchObject({ asleep: TAGS, graphsCaptured: 4 });
     await controller.wake("tiny");
     expect(snapshot()).toMatchObject({ asleep: [], graphsCaptured: 4 });
+    expect(told).toEqual([TAGS, []]);
   });
 
   test("dropped graphs are gone while it sleeps, and come back when it is awake and idle", async () => {

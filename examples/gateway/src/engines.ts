@@ -52,6 +52,11 @@ export class Engines {
     this.#onReady = onReady;
     const known = (name: string) => this.#engines.find((engine) => engine.name === name);
     const stale = (): void => this.changed();
+    const askAgain = (name: string): void => {
+      stale();
+      const engine = known(name);
+      if (engine !== undefined) void this.#probe(engine);
+    };
     // A snapshot is taken only when something has changed since the last one.
     this.#stops = [
       onEvent("lazygraph:capture:start", stale),
@@ -62,11 +67,8 @@ export class Engines {
       onEvent("lazygraph:engine:join", stale),
       onEvent("lazygraph:engine:ready", stale),
       onEvent("lazygraph:engine:settled", stale),
-      onEvent("lazygraph:engine:lost", ({ engine }) => {
-        stale();
-        const lost = known(engine);
-        if (lost !== undefined) void this.#probe(lost);
-      }),
+      onEvent("lazygraph:engine:lost", ({ engine }) => askAgain(engine)),
+      onEvent("lazygraph:engine:asleep", ({ engine }) => askAgain(engine)),
     ];
     for (const engine of this.#engines) void this.#probe(engine);
   }

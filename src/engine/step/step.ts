@@ -73,6 +73,7 @@ import { recallPlan } from "./recall.ts";
 import { resync, resyncUnlessNext } from "./resync.ts";
 import { announceUnmatched, applyRules } from "./rules.ts";
 import {
+  announceAsleep,
   announceJoin,
   announceLost,
   announceMemory,
@@ -283,12 +284,14 @@ function* inventory(record: EngineRecord, message: Inventory, tools: StepTools):
     return;
   }
   const before = record.state;
-  const slept = record.asleep.length > 0;
+  const { asleep } = record;
+  const slept = asleep.length > 0;
   const held = before === undefined ? 0 : capturedGraphs(before).length;
   const unknown = applyInventory(record, message);
   const sleeps = record.asleep.length > 0;
   if ((sleeps || slept) && message.captured.length < held)
     remember(record, { droppedAsleep: true });
+  if (String(record.asleep) !== String(asleep)) yield announceAsleep(record);
   if (record.state !== before) yield* newPlan(record, message, tools);
   if (before === undefined) adoptCourse(record, message, tools);
   applyRules(record, tools.rules);

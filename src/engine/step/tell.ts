@@ -70,6 +70,10 @@ export function announceSettled(
   });
 }
 
+export function announceAsleep({ asleep }: EngineRecord): PublishEffect {
+  return tell("lazygraph:engine:asleep", { asleep });
+}
+
 export function announceDecision(
   decision: Pick<DecisionEvent, "decision" | "graph" | "reason">,
 ): PublishEffect {
