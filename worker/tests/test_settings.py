@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -220,3 +222,10 @@ def test_keys_that_were_swapped_are_told(tmp_path: Path) -> None:
     (tmp_path / "secret.key").write_text(PUBLIC)
     with pytest.raises(SettingsError, match="to be the secret key of .*, got another one's"):
         load_settings({"LAZYGRAPH_MODE": "lazy", "LAZYGRAPH_ENGINE_KEYS": folder})
+
+
+def test_what_vllm_loads_in_all_of_its_processes_brings_no_messages_with_it() -> None:
+    names = "'lazygraph_vllm.protocol.messages' in sys.modules"
+    code = f"import sys, lazygraph_vllm.plugin; print({names})"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout == "False\n"

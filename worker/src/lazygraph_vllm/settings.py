@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .keys import Curve, SettingsError, check_endpoint_has_keys, load_curve
-from .protocol.messages import ID_CHARS_MAX, shortened
+from .protocol.texts import ID_CHARS_MAX, shortened
 
 __all__ = ["Curve", "Settings", "SettingsError", "load_settings"]
 

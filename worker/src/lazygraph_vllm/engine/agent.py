@@ -104,9 +104,12 @@ class Agent:
 
     def step_aside(self, reason: str) -> None:
         """Leave this engine to vLLM: nothing of it was changed yet, or all of it is undone."""
+        logger.warning("lazygraph: running as stock: %s", reason)
+        self._be_stock(reason)
+
+    def _be_stock(self, reason: str) -> None:
         self.state.unsupported = reason
         self.state.phase = "stock"
-        logger.warning("lazygraph: running as stock: %s", reason)
         self.session.update_hello(phase="stock")
         self.session.tell_inventory()
 
@@ -174,15 +177,12 @@ class Agent:
             logger.debug("lazygraph: another error after giving up", exc_info=error)
             return
         self._gave_up = True
-        state = self.state
         reason = f"gave up after {type(error).__name__}: {error}; the graphs it has go on serving"
-        state.unsupported = state.unsupported or reason
-        state.phase = "stock"
         # Telling may be what has failed.
         with contextlib.suppress(Exception):
             self.session.problem("ERR_LAZYGRAPH_INTERNAL", reason, error)
-            self.session.update_hello(phase="stock")
-            self.session.tell_inventory()
+        with contextlib.suppress(Exception):
+            self._be_stock(self.state.unsupported or reason)
 
     @_survived
     def attach(self, engine: Any, wakeup: Any) -> None:

@@ -21,11 +21,11 @@ from ..protocol.messages import (
     Outcome,
     Refusal,
     Result,
-    shortened,
 )
+from ..protocol.texts import shortened
 from ..rank import calls as rank
 from .inbox import Command
-from .ranks import EndEngineError, ask, fatal
+from .ranks import EndEngineError, ask, fatal, require_same
 from .state import EngineState
 
 logger = logging.getLogger("vllm.lazygraph")
@@ -194,8 +194,7 @@ class Lockstep:
             return result("failed", errors[0])
         state.epoch = answers[0]["epoch"]
         state.ranks = tuple(a["memory"] for a in answers)
-        if len({a["hash"] for a in answers}) != 1:
-            raise EndEngineError(f"lazygraph: the ranks disagree after capturing {graph}; ending")
+        require_same(answers, f"capturing {graph}")
         mismatches = [a["mismatch"] for a in answers if a["mismatch"] is not None]
         if mismatches:
             worst = max(mismatches)
@@ -230,8 +229,7 @@ class Lockstep:
         _quiesce(engine)
         with fatal("dropping graphs"):
             answers = ask(engine, rank.drop, (message.graphs,))
-            if len({a["hash"] for a in answers}) != 1:
-                raise EndEngineError("lazygraph: the ranks disagree after dropping graphs; ending")
+            require_same(answers, "dropping graphs")
             for name in message.graphs:
                 del state.captured[name]
             state.epoch = answers[0]["epoch"]

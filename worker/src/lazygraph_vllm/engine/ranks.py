@@ -85,6 +85,16 @@ def answers_to(call: Any, asked: Future[Any]) -> list[Any]:
     return _whole(answers)
 
 
+def require_same(answers: list[Any], after: str) -> None:
+    """After a change all ranks hold the same graphs.
+
+    Raises:
+        EndEngineError: they don't.
+    """
+    if len({answer["hash"] for answer in answers}) != 1:
+        raise EndEngineError(f"lazygraph: the ranks disagree after {after}; ending")
+
+
 def _whole(answers: list[Any]) -> list[Any]:
     failed = next((a for a in answers if isinstance(a, Failure)), None)
     if failed is not None:

@@ -21,7 +21,6 @@ from ..protocol.key_proof import prove_key
 from ..protocol.link import Link
 from ..protocol.messages import (
     COMMANDS_WAITING_MAX,
-    ID_CHARS_MAX,
     PROTOCOL_VERSION,
     PROTOCOL_VERSION_MIN,
     Freeze,
@@ -39,8 +38,8 @@ from ..protocol.messages import (
     Start,
     ToEngine,
     Welcome,
-    shortened,
 )
+from ..protocol.texts import ID_CHARS_MAX, shortened
 from ..settings import Settings
 from .inbox import Command, Inbox
 from .state import EngineState

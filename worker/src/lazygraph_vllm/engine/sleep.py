@@ -14,9 +14,10 @@ import time
 from collections import OrderedDict
 from typing import Any
 
-from ..protocol.messages import Sleep, Slept, Wake, shortened
+from ..protocol.messages import Sleep, Slept, Wake
+from ..protocol.texts import shortened
 from ..rank import calls as rank
-from .ranks import EndEngineError, ask, fatal
+from .ranks import EndEngineError, ask, fatal, require_same
 from .session import Session
 from .state import EngineState
 
@@ -162,8 +163,7 @@ class Sleeper:
             return 0
         with fatal("dropping all graphs"):
             answers = ask(engine, rank.drop_all)
-            if len({a["hash"] for a in answers}) != 1:
-                raise EndEngineError("lazygraph: the ranks disagree after dropping graphs; ending")
+            require_same(answers, "dropping graphs")
             logger.info("lazygraph: dropped all %d graphs for a sleep", len(state.captured))
             state.captured.clear()
             state.epoch = answers[0]["epoch"]

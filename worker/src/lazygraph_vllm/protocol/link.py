@@ -41,8 +41,8 @@ from .messages import (
     Welcome,
     decode_to_engine,
     encode,
-    shortened,
 )
+from .texts import shortened
 
 logger = logging.getLogger("vllm.lazygraph")
 

@@ -14,6 +14,7 @@ from msgspec import Meta
 
 from .graph import Graph as Graph
 from .graph import StepCount as StepCount
+from .texts import ID_CHARS_MAX, TEXT_CHARS_MAX
 
 PROTOCOL_VERSION = 2
 # The oldest version that is still spoken, where ``graph.version_for`` allows.
@@ -26,8 +27,6 @@ ROW_GRAPHS_MAX = 64
 TIERS_MAX = 64
 STEPS_PER_BATCH_MAX = 512
 TOKENS_MAX = 1 << 20
-TEXT_CHARS_MAX = 2048
-ID_CHARS_MAX = 128
 # Of why a frame is refused.
 WHY_CHARS_MAX = 300
 COMMANDS_WAITING_MAX = 64
@@ -463,11 +462,6 @@ _TO_ENGINE_TYPES = frozenset(
         "heartbeat",
     )
 )
-
-
-def shortened(text: str, units: int = TEXT_CHARS_MAX) -> str:
-    """A text's beginning, at most as long as controllers take it, which count UTF-16 units."""
-    return text.encode("utf-16-le", "replace")[: 2 * units].decode("utf-16-le", "ignore")
 
 
 def encode(message: FromEngine | ToEngine) -> bytes:
