@@ -100,7 +100,7 @@ const CHECKS = "python3 bench/gpu/checks.py OUT_DIR CHECK ...";
 const TEST_TIME = "test-time.json.gz";
 const FIRST_SET = "npm run bench:first-set";
 const MEASURED_AGAIN =
-  /^v033\.((moe-30b|fp8-8b|marlin-8b)\..*|(mla-moe|hybrid-24l)\..*\.forecast-error|dense-8b\..*-256)$/;
+  /^v033\.((moe-30b|fp8-8b|marlin-8b|(dense|fp8)-8b-again|moe-30b-again|lora\.8b-\d+)\..*|(mla-moe|hybrid-24l)\..*\.forecast-error|dense-8b\..*-256)$/;
 
 function findings(): Finding[] {
   const mainJob = (file: string, id: string, counts?: MainJobCounts): Finding[] =>
