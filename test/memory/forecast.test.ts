@@ -200,6 +200,7 @@ describe("starts on vLLM 0.33, from their ready on", () => {
   const files = readdirSync(results).filter((file) => /^v033-.*families/.test(file));
   const shapes: Readonly<Record<string, Partial<EngineShape>>> = {
     ...{ "breakable-8b": {}, "dense-8b": {}, "dense-8b-again": {}, "fp8-8b": {}, "lora-8b-16": {} },
+    ...{ "fp8-8b-again": {}, "lora-8b-4": {}, "moe-30b-again": { layers: 48 } },
     ...{ "marlin-8b": {}, "vision-7b": { layers: 28 }, "kimi-linear-8l": { layers: 8 } },
     ...{ "mla-moe": { layers: 27, latent: true }, "hybrid-24l": { layers: 24 } },
     ...{ "moe-30b": { layers: 48 }, "moe-30b-ep2": { layers: 48, ranks: 2 } },
