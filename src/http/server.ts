@@ -23,6 +23,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { createServer as createTlsServer } from "node:https";
 import type { Socket } from "node:net";
+import { callListener } from "../base/call-listener.ts";
 import {
   callback,
   checkOption,
@@ -96,10 +97,10 @@ export function createHttpServer(controller: Controller, options: HttpOptions = 
   checkHttpOptions(options);
   const { tls } = options;
   const onRequest = (request: IncomingMessage, response: ServerResponse): void => {
-    answer(controller, request, options).then(
-      (body) => sendAnswer(response, body),
-      (error: unknown) => sendError(response, error),
-    );
+    // What can't be sent, such as metrics that are no text, is an error as well.
+    answer(controller, request, options)
+      .then((body) => sendAnswer(response, body))
+      .catch((error: unknown) => sendError(response, error));
   };
   const limits = {
     connectionsCheckingInterval: LATE_CHECK_MS,
@@ -144,7 +145,7 @@ async function answer(
   const remote = request.socket.remoteAddress ?? "unix";
   const refusal = refusalOf({ path, method: request.method ?? "", headers }, options);
   if (refusal === "token-missing" || refusal === "token-wrong") {
-    onDenied?.({ reason: refusal, remote });
+    callListener("onDenied", onDenied, { reason: refusal, remote });
   }
   if (refusal !== undefined) throw refused(refusal, headers);
   const { route, name } = routeOf(request.method ?? "", path);
@@ -154,7 +155,7 @@ async function answer(
   const engine = decodeName(name);
   const changed: Request["changed"] = (action, value) => {
     forgetList(controller);
-    onChange?.({ action, engine, value, remote });
+    callListener("onChange", onChange, { action, engine, value, remote });
   };
   const asked = { query: parameters, engine, body, changed };
   const answering = (): unknown => route.answer({ controller, metrics, start, ...asked });

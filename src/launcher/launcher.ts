@@ -11,6 +11,7 @@ import { resolve } from "node:path";
 import { createInterface } from "node:readline";
 import { promisify } from "node:util";
 import * as v from "valibot";
+import { callListener } from "../base/call-listener.ts";
 import { callback, checkOptions, type OptionRules, rule, textRule } from "../base/check-options.ts";
 import { endsAlone } from "../base/ends-alone.ts";
 import { codeOf, ERROR_CODES, type ErrorCode, LazygraphError, messageOf } from "../base/errors.ts";
@@ -126,7 +127,7 @@ export function openLauncher(
         if (status === undefined) return;
         clearTimeout(timer);
         socket = status.socket;
-        onStatus?.(status);
+        callListener("onStatus", onStatus, status);
         listening(status);
       });
       started.once("error", (error) => fail(notStarted(python, error)));

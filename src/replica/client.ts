@@ -3,6 +3,7 @@
  * one that embeds it, or beside `lazygraph serve`.
  */
 
+import { callListener } from "../base/call-listener.ts";
 import { callback, checkOptions, type OptionRules } from "../base/check-options.ts";
 import { LazygraphError, OptionError } from "../base/errors.ts";
 import { number } from "../base/schema.ts";
@@ -165,7 +166,7 @@ class HttpController implements ControllerClient {
     this.#seen = seen;
     this.#engines = engines;
     this.#waiters.wake((wanted) => this.#find(wanted));
-    onChange?.();
+    callListener("onChange", onChange);
   }
 
   /** What was seen last, of which nothing is known any more. */

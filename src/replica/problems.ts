@@ -1,5 +1,6 @@
 /** Problems with a controller elsewhere: each kind told once, until it is well again. */
 
+import { callListener } from "../base/call-listener.ts";
 import { codeOf } from "../base/errors.ts";
 
 /** What a client does unawaited: nobody else hears of its failures. */
@@ -18,7 +19,7 @@ export class Problems {
     const code = codeOf(error);
     if (this.#told.has(what) && this.#told.get(what) === code) return;
     this.#told.set(what, code);
-    this.#tell(error);
+    callListener("onProblem", this.#tell, error);
   }
 
   went(what: Unwatched): void {

@@ -11,6 +11,7 @@
  */
 
 import type { Server } from "node:http";
+import { callListener } from "../base/call-listener.ts";
 import {
   callback,
   checkOption,
@@ -278,7 +279,7 @@ class Replica implements Standby {
 
   #problem(error: unknown): void {
     const { onProblem } = this.#options;
-    if (onProblem !== undefined) onProblem(error);
+    if (onProblem !== undefined) callListener("onProblem", onProblem, error);
     else process.emitWarning(error instanceof Error ? error : String(error));
   }
 
@@ -330,7 +331,7 @@ class Replica implements Standby {
 
   #change(): void {
     for (const settle of this.#waiting) settle();
-    this.#options.onChange?.();
+    callListener("onChange", this.#options.onChange);
   }
 
   async close(): Promise<void> {

@@ -288,3 +288,20 @@ test("a probe that names a pod is answered, and told nothing else", async () => 
   expect(await path("/v1/engines")).toBe(421);
   expect(await path("/metrics")).toBe(421);
 });
+
+test("what metrics and listeners of a gateway do wrong is told, and changes no other answer", async () => {
+  const warn = vi.spyOn(process, "emitWarning").mockReturnValue();
+  onTestFinished(() => warn.mockRestore());
+  const metrics = { contentType: "text/plain", metrics: async () => undefined as never };
+  const onChange = () => {
+    throw new Error("a test");
+  };
+  const own = await listening(createHttpServer(stubController().controller, { metrics, onChange }));
+  expect((await fetch(`${own}/metrics`)).status).toBe(500);
+  const path = "/v1/engines/gpu-0%2Fllama/freeze";
+  expect((await fetch(own + path, { method: "POST" })).status).toBe(200);
+  expect(warn).toHaveBeenCalledWith(
+    "Expected onChange not to throw, got: a test",
+    expect.anything(),
+  );
+});

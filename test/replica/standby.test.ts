@@ -108,6 +108,22 @@ test("a controller that can't be opened is told once, and tried again", async ()
   await expect.poll(() => late.controller).toBeDefined();
 });
 
+test("one whose listeners throw leads nevertheless, once it can", async () => {
+  const [port, peer] = await Promise.all([freePort(), freePort()]);
+  const taken = createServer().listen(port, "127.0.0.1");
+  onTestFinished(() => void taken.close());
+  const warn = vi.spyOn(process, "emitWarning").mockReturnValue();
+  onTestFinished(() => warn.mockRestore());
+  const fail = () => {
+    throw new Error("a test");
+  };
+  const replica = standby(port, peer, { onProblem: fail, onChange: async () => fail() });
+  await expect.poll(() => warn.mock.calls.length).toBe(1);
+  taken.close();
+  await expect.poll(() => replica.controller).toBeDefined();
+  await expect.poll(() => warn.mock.calls.length).toBe(2);
+});
+
 test("one whose controller was closed under it steps down, and the next takes over", async () => {
   const [one, other] = await Promise.all([freePort(), freePort()]);
   const first = standby(one, other);
