@@ -123,6 +123,10 @@ function tlsServer(
   limits: object,
   onRequest: (request: IncomingMessage, response: ServerResponse) => void,
 ): Server {
+  if (!cert || !key) {
+    // Node takes that for none, and serves nobody.
+    throw new OptionError("tls", "Expected a certificate and its key as PEM, got one empty.");
+  }
   try {
     const own = { cert, key, minVersion: "TLSv1.2", handshakeTimeout: HEAD_TIMEOUT_MS } as const;
     return createTlsServer({ ...limits, ...own }, onRequest);

@@ -305,3 +305,10 @@ test("what metrics and listeners of a gateway do wrong is told, and changes no o
     expect.anything(),
   );
 });
+
+test("a certificate without its key is refused, where HTTPS would serve nobody", () => {
+  const { controller } = stubController();
+  expect(() => createHttpServer(controller, { tls: { cert: "x", key: "" } })).toThrow(
+    "Expected a certificate and its key as PEM, got one empty.",
+  );
+});
