@@ -8,6 +8,7 @@
  */
 
 import type { EngineDriver } from "../engine/driver.ts";
+import { sentence } from "../engine/step/decided.ts";
 import {
   type AllowedClient,
   type AllowedEngines,
@@ -132,5 +133,5 @@ function shown(key: string): string {
 }
 
 function brief(text: string): string {
-  return text.length > NAMES_CHARS_SHOWN ? `${text.slice(0, NAMES_CHARS_SHOWN)}…` : text;
+  return text.length > NAMES_CHARS_SHOWN ? `${sentence(text, NAMES_CHARS_SHOWN)}…` : text;
 }

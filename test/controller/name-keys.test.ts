@@ -141,6 +141,12 @@ describe("names that are given to keys", () => {
     expect(await other.got("welcome")).toMatchObject({ type: "welcome" });
   });
 
+  test("are cut between characters: peers take no half of one", async () => {
+    const engines = Array.from("abc", (name) => name + "😀".repeat(63));
+    const engine = await join(await start([{ key: first.publicKey, engines }]), first, "b");
+    expect((await engine.got("later")).message).not.toMatch(/\p{Surrogate}/u);
+  });
+
   test("need a proof from everybody", async () => {
     const controller = await start(given);
     const silent = await join(controller, first, "b", { proof: false });
