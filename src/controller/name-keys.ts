@@ -8,7 +8,6 @@
  */
 
 import type { EngineDriver } from "../engine/driver.ts";
-import { sentence } from "../engine/step/decided.ts";
 import {
   type AllowedClient,
   type AllowedEngines,
@@ -132,6 +131,8 @@ function shown(key: string): string {
   return `${key.slice(0, KEY_CHARS_SHOWN)}…`;
 }
 
+/** Well-formed, as peers take it. */
 function brief(text: string): string {
-  return text.length > NAMES_CHARS_SHOWN ? `${sentence(text, NAMES_CHARS_SHOWN)}…` : text;
+  const begin = Buffer.from(text.slice(0, NAMES_CHARS_SHOWN)).toString();
+  return text.length > NAMES_CHARS_SHOWN ? `${begin}…` : text;
 }

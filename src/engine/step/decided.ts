@@ -22,6 +22,6 @@ export function* decided(
 }
 
 /** Text of the user's or of a policy's as the protocol takes it: bounded, and well-formed. */
-export function sentence(text: string, charsMax: number = LIMITS.textChars): string {
-  return Buffer.from(String(text).slice(0, charsMax)).toString();
+export function sentence(text: string): string {
+  return Buffer.from(String(text).slice(0, LIMITS.textChars)).toString();
 }
