@@ -17,7 +17,7 @@ const WATCH_MS = 1_000;
 /** The cursor to the top left, and everything after it cleared. */
 const CLEAR_SCREEN = "\u001b[H\u001b[J";
 
-/** What the controller says of itself better than we could. */
+/** Refusals by a controller that is there. */
 const PASSED_ON = ["ERR_LAZYGRAPH_ENGINE_UNKNOWN", "ERR_LAZYGRAPH_TOKEN"] as const;
 
 const HELP = `Usage: lazygraph status [options]
@@ -147,9 +147,21 @@ async function get(from: Source, path: string): Promise<object> {
   const error = body !== undefined && "error" in body ? body.error : undefined;
   if (typeof error === "object" && error !== null && "message" in error && "code" in error) {
     const code = PASSED_ON.find((known) => known === error.code);
-    if (code !== undefined) throw new LazygraphError(code, String(error.message));
+    if (code !== undefined) {
+      // The controller's sentence is for whoever writes the request.
+      const message = code === "ERR_LAZYGRAPH_TOKEN" ? tokenSentence(from) : String(error.message);
+      throw new LazygraphError(code, message);
+    }
   }
   throw unreachable(from, `HTTP status ${status}`, undefined, body);
+}
+
+function tokenSentence({ shown, token }: Source): string {
+  const got = token === undefined ? "none" : "another one";
+  return (
+    `Expected the controller's token for ${shown}, got ${got}: give the one that it was started with ` +
+    "by --token-file or LAZYGRAPH_HTTP_TOKEN."
+  );
 }
 
 function unreachable(

@@ -109,7 +109,9 @@ describe("serve with a token", () => {
     const { http } = await serve(["--http", "127.0.0.1:0", "--http-token-reads"], env);
     const refused = await finish(["status", "--url", http]);
     expect(refused).toMatchObject({ code: 1, stdout: "" });
-    expect(refused.stderr).toMatch(/^lazygraph: Expected the controller's token .*_TOKEN\]\n$/);
+    expect(refused.stderr).toMatch(
+      /^lazygraph: Expected the controller's token .*got none: .*--token-file .*_TOKEN\]\n$/,
+    );
     const wrong = await finish(["status", "--url", http], { LAZYGRAPH_HTTP_TOKEN: `${TOKEN}x` });
     expect(wrong.stderr).toContain("got another one");
     expect(await finish(["status", "--url", http], env)).toMatchObject({ code: 0 });
