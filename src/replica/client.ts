@@ -200,10 +200,12 @@ class HttpController implements ControllerClient {
 
   #find(wanted: WaitOptions): EngineSnapshot | undefined {
     return this.#engines.find(
-      ({ engine, connected, phase, settled }) =>
+      ({ engine, connected, phase, settled, cudagraphMode }) =>
         connected &&
         (wanted.engine ?? engine) === engine &&
         (wanted.phase ?? phase) === phase &&
+        // As the controller's own: one that served before it says a moment later what it holds.
+        (wanted.phase !== "serving" || cudagraphMode !== undefined) &&
         (wanted.settled !== true || settled),
     );
   }

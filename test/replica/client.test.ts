@@ -278,6 +278,17 @@ test("an answer may take longer the more there is in it", async () => {
   expect(problems).toEqual([]);
 });
 
+test("an engine counts as serving once it is known what it holds", async () => {
+  const engine = { engine: "a", phase: "serving", connected: true, graphs: [], graphsPlanned: 0 };
+  const known = { ...engine, cudagraphMode: "FULL", graphsPlanned: 8 };
+  const answers = [engine, known];
+  const server = createServer((_, response) => {
+    response.end(JSON.stringify({ engines: [answers.shift() ?? known] }));
+  });
+  const client = connect(await listening(server));
+  expect(await client.waitForEngine({ phase: "serving" })).toMatchObject({ graphsPlanned: 8 });
+});
+
 test("a closed client says so, and ends what waits", async () => {
   const client = connectController("http://127.0.0.1:9", { pollMs: POLL_MS });
   const waiting = expect(client.waitForEngine()).rejects.toMatchObject({
