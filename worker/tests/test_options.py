@@ -84,7 +84,7 @@ HARMLESS: list[tuple[str, Any]] = [
 @pytest.fixture(autouse=True)
 def no_switch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the shell that runs these tests has on."""
-    for variable in (*SWITCHES.values(), *options.KERNEL_VARIABLES):
+    for variable in (*SWITCHES.values(), *options.KERNEL_VARIABLES, *options.KERNEL_SWITCHES):
         monkeypatch.delenv(variable, raising=False)
 
 
@@ -144,6 +144,15 @@ def test_what_was_shown_in_all_layers_is_another_thing_in_some() -> None:
     put(config, "attention_config.backend", SimpleNamespace(name="FLASH_ATTN"))
     put(config, "attention_config.backend_per_kind", {"sliding_window": BY_TRITON})
     assert traits(config) == {TENSOR, options.BACKEND}
+
+
+@pytest.mark.parametrize(("variable", "usual"), options.KERNEL_SWITCHES.items())
+def test_a_kernels_switch_that_is_not_as_usual_was_not_tried(
+    variable: str, usual: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for value in "01":
+        monkeypatch.setenv(variable, value)
+        assert (options.KERNELS in traits(supported())) is (value != usual)
 
 
 PACKED = "VLLM_ENABLE_FLA_PACKED_RECURRENT_DECODE"

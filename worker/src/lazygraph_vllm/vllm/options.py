@@ -44,8 +44,14 @@ PLAIN_TYPES = ("auto", "bfloat16", "float16")
 BACKENDS = ("FLASH_ATTN", "FLASH_ATTN_MLA")
 TRITON_BACKEND = "TRITON_ATTN"
 FLASH_ATTENTION = 3
-# Kernels not to use, and what comes before Marlin's.
-KERNEL_VARIABLES = ("VLLM_DISABLED_KERNELS", "VLLM_MARLIN_INPUT_DTYPE")
+# Kernels not to use, what comes before Marlin's, and how Triton's load.
+KERNEL_VARIABLES = ("VLLM_DISABLED_KERNELS", "VLLM_MARLIN_INPUT_DTYPE", "VLLM_TRITON_USE_TD")
+# What was tried is vLLM's default.
+KERNEL_SWITCHES = {
+    "VLLM_MARLIN_USE_ATOMIC_ADD": "0",
+    "VLLM_MOE_SKIP_PADDING": "1",
+    "VLLM_USE_FUSED_MOE_GROUPED_TOPK": "1",
+}
 # How convolutions' states lie.
 STATE_LAYOUT = "VLLM_SSM_CONV_STATE_LAYOUT"
 # As the command line has it, not vLLM's other names for eight bits.
@@ -106,6 +112,7 @@ def untried(config: Any) -> Iterator[str]:
         KERNELS: _other_kernels(getattr(config, "kernel_config", None))
         or _is_given(drafts, "moe_backend", ("auto",))
         or any(_is_set(name) for name in KERNEL_VARIABLES)
+        or any(_is_on(name, usual) != (usual == "1") for name, usual in KERNEL_SWITCHES.items())
         or (has_states(model) and _is_set(STATE_LAYOUT))
         or (has_states(model) and not _is_on("VLLM_ENABLE_FLA_PACKED_RECURRENT_DECODE", "1")),
         # Other kernels than those of a scale for each tensor, which are what was tried as fp8.
