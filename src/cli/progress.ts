@@ -88,6 +88,13 @@ export function followEngines(controller: Controller, options: FollowOptions = {
     sink.summary(engine, reason);
   }
 
+  /** In Kubernetes each pod has a name of its own: those that the controller forgot go here, too. */
+  function forget(known: readonly string[]): void {
+    if (told.size <= 2 * known.length) return;
+    const names = new Set(known);
+    for (const name of told.keys()) if (!names.has(name)) told.delete(name);
+  }
+
   const complain = bounded(sink);
   const subscriptions = [
     onEvent("lazygraph:engine:join", ({ engine, model, mode, reconnected }) => {
@@ -123,7 +130,9 @@ export function followEngines(controller: Controller, options: FollowOptions = {
     }),
     onEvent("lazygraph:engine:settled", ({ engine, reason }) => {
       sink.settled(engine);
-      summarise(lookUp(controller, engine).found, reason);
+      const { found, names } = lookUp(controller, engine);
+      summarise(found, reason);
+      forget(names);
       options.onSettled?.();
     }),
     onEvent("lazygraph:engine:lost", ({ engine, reason, code, goodbye }) => {

@@ -175,6 +175,16 @@ test("captures that end twice are told once, unless there is something new: a mo
   expect(written).not.toMatch(TABLE);
 });
 
+test("engines that the controller forgot are forgotten", () => {
+  follow();
+  for (const engine of ["gpu-0", "gpu-1", "gpu-2", "gpu-0"]) {
+    engines = [{ ...SNAPSHOT, engine }];
+    const event = { reason: "done", graphsCaptured: 8, graphsPlanned: 8 };
+    publish("lazygraph:engine:settled", { ...BASE, engine, ...event });
+  }
+  expect(written.match(/gpu-0 is settled/g)).toHaveLength(2);
+});
+
 test("a line of JSON has the engine, and the code of what went wrong, as fields", () => {
   const lines: string[] = [];
   follow({ log: createLog("json", (text) => lines.push(text)) });
