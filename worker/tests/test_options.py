@@ -211,10 +211,11 @@ def test_switches_count_where_they_do_something(
     assert traits(config) == set()
 
 
-def test_beside_what_was_tried_alone_they_are_a_second_trait() -> None:
+@pytest.mark.parametrize("by", ["sleep_mode", "cumem_allocator"])
+def test_beside_what_was_tried_alone_they_are_a_second_trait(by: str) -> None:
     config = supported()
     config.parallel_config.tensor_parallel_size = 1
-    config.model_config.enable_sleep_mode = True
+    put(config, f"model_config.enable_{by}", True)
     assert config_reason(config, "0.33.0", allow_untested=False) is None
     config.cache_config.cache_dtype = "fp8"
     assert traits(config) == {SLEEP, options.KV_FP8}

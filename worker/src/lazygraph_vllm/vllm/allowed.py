@@ -134,7 +134,7 @@ def traits(config: Any) -> frozenset[str]:
         _hybrid_kind(config): getattr(model, "is_hybrid", False),
         _multimodal_kind(model): getattr(model, "is_multimodal_model", False),
         LORA: config.lora_config is not None,
-        SLEEP: getattr(model, "enable_sleep_mode", False),
+        SLEEP: _sleeps(model),
         BREAKABLE: breakable.switched_on(),
         **{f"{each} quantisation": True for each in quantizations if each is not None},
     }
@@ -335,7 +335,7 @@ def _adapter_checks(config: Any, old: bool) -> tuple[tuple[bool, str], ...]:
         (getattr(model, "is_moe", False), f"{LORA} on {MOE}"),
         (options.has_states(model), f"{LORA} on {_recurrent(model)}"),
         (getattr(model, "is_multimodal_model", False), f"{LORA} on {MULTIMODAL}"),
-        (getattr(model, "enable_sleep_mode", False), f"{LORA} with {SLEEP}"),
+        (_sleeps(model), f"{LORA} with {SLEEP}"),
     )
 
 
@@ -369,7 +369,7 @@ def _draft_checks(config: Any, old: bool) -> tuple[tuple[bool, str], ...]:
         (config.lora_config is not None, f"{DRAFTS} with {LORA}"),
         (options.has_states(model), f"{DRAFTS} on {_recurrent(model)}"),
         (getattr(model, "is_multimodal_model", False), f"{DRAFTS} on {MULTIMODAL}"),
-        (getattr(model, "enable_sleep_mode", False), f"{DRAFTS} with {SLEEP}"),
+        (_sleeps(model), f"{DRAFTS} with {SLEEP}"),
     )
 
 
@@ -397,7 +397,7 @@ def _pipeline_checks(config: Any, old: bool) -> tuple[tuple[bool, str], ...]:
         # Only the last stage drafts, so that its graphs alone would go in pairs.
         (config.speculative_config is not None, f"{PIPELINE} with {DRAFTS}"),
         (config.lora_config is not None, f"{PIPELINE} with {LORA}"),
-        (getattr(model, "enable_sleep_mode", False), f"{PIPELINE} with {SLEEP}"),
+        (_sleeps(model), f"{PIPELINE} with {SLEEP}"),
         (breakable.switched_on(), f"{PIPELINE} with {BREAKABLE}"),
         # A stage may have no recurrent layer to borrow a state of.
         (options.has_states(model), f"{PIPELINE} on {_recurrent(model)}"),
@@ -410,7 +410,7 @@ def _pipeline_checks(config: Any, old: bool) -> tuple[tuple[bool, str], ...]:
 def _sleep_checks(config: Any, old: bool) -> tuple[tuple[bool, str], ...]:
     """What of sleep mode is refused."""
     model = config.model_config
-    if not getattr(model, "enable_sleep_mode", False):
+    if not _sleeps(model):
         return ()
     backend = getattr(model, "sleep_mode_backend", "cumem")
     return (
@@ -442,11 +442,16 @@ def _connector_checks(config: Any, old: bool) -> tuple[tuple[bool, str], ...]:
         (tier is not None, f"KV offloading to another tier than host memory ({tier})"),
         # Its connector ends a step after the drafter, which was not thought through.
         (config.speculative_config is not None, f"{KV_OFFLOADING} with {DRAFTS}"),
-        (getattr(model, "enable_sleep_mode", False), f"{KV_OFFLOADING} with {SLEEP}"),
+        (_sleeps(model), f"{KV_OFFLOADING} with {SLEEP}"),
         # A check lends blocks to a dummy batch, which a copy may be reading.
         (options.has_states(model), f"{KV_OFFLOADING} on {_recurrent(model)}"),
         (getattr(model, "is_multimodal_model", False), f"{KV_OFFLOADING} on {MULTIMODAL}"),
     )
+
+
+def _sleeps(model: Any) -> bool:
+    """Its allocator alone makes sleep's calls work: vLLM doesn't ask for the mode."""
+    return any(getattr(model, f"enable_{by}", False) for by in ("sleep_mode", "cumem_allocator"))
 
 
 def _recurrent(model: Any) -> str:
