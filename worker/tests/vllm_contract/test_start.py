@@ -181,7 +181,7 @@ MORE = ("FULL:4", "FULL:1", "PIECEWISE:2")
 
 
 def test_more_comes_before_ready_while_the_controllers_budget_lasts() -> None:
-    plenty = first_set_of(MORE, 3600)
+    plenty = first_set_of((*MORE, MORE[0]), 3600)  # a controller may name one twice
     assert captured_in_order(plenty) == ["PIECEWISE:16", "FULL:8", *MORE]
     assert plenty["skipped"] == ()
     assert 0 < plenty["warm_up_seconds"] < plenty["seconds"]

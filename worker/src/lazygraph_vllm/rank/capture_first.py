@@ -70,7 +70,8 @@ class FirstCapture:
         self._state = state
         self._capturer = capturer
         self._first = [g for g in first.graphs if g in state.descs]
-        self._more = [g for g in first.more if g in state.descs and g not in self._first]
+        more = dict.fromkeys(first.more)
+        self._more = [g for g in more if g in state.descs and g not in self._first]
         self._budget_seconds = first.budget_seconds
         self._began = 0.0
         self.skipped: list[str] = []
