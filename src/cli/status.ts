@@ -170,7 +170,8 @@ function unreachable(
   cause?: unknown,
   answer?: object,
 ): LazygraphError {
-  const other = "start `lazygraph serve` or name another one with --url";
+  const other =
+    "start `lazygraph serve`, give `lazygraph run` --http, or name another one with --url";
   return new LazygraphError(
     "ERR_LAZYGRAPH_CONTROLLER_UNREACHABLE",
     `Expected a controller's HTTP side at ${shown}, got ${reason}: ` +

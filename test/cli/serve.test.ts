@@ -233,7 +233,7 @@ describe("lazygraph status", () => {
     const { code, stderr } = await finish(["status", "--url", url]);
     expect(code).toBe(1);
     expect(stderr).toMatch(
-      /^lazygraph: Expected a controller's HTTP side at .*got ECONNREFUSED.*\[ERR_LAZYGRAPH_CONTROLLER_UNREACHABLE\]\n$/,
+      /^lazygraph: Expected a controller's HTTP side at .*got ECONNREFUSED: start `lazygraph serve`, give `lazygraph run` --http, or .*_UNREACHABLE\]\n$/,
     );
   });
 
@@ -256,7 +256,7 @@ describe("lazygraph status", () => {
     const server = createServer((socket) => socket.end("220 mail.example.org ESMTP\r\n\r\n"));
     const mail = await finish(["status", "--url", await listening(server)]);
     expect(mail.stderr).toMatch(
-      /got an answer that is not HTTP: start `lazygraph serve` or name .*_UNREACHABLE\]\n$/,
+      /got an answer that is not HTTP: start `lazygraph serve`, .*_UNREACHABLE\]\n$/,
     );
     const zeromq = createServer((socket) => socket.end(Buffer.from([255, 0])));
     const engines = await finish(["status", "--url", await listening(zeromq)]);
