@@ -64,6 +64,8 @@ async function whyNot(
 
 async function whyMissing(file: string, path: string | undefined): Promise<string> {
   if (path === undefined) {
+    // As a shell takes it, in front of a command.
+    if (/^[A-Za-z_]\w*=/.test(file)) return "a variable: write `env` before it";
     return "which is not on PATH: install it, activate its environment or give its full path";
   }
   if (!(await exists(path))) {

@@ -72,6 +72,6 @@ function notVllm(command: readonly string[]): LazygraphError {
     "ERR_LAZYGRAPH_COMMAND_NOT_VLLM",
     `Expected \`vllm serve MODEL …\` or \`python -m ${SERVER_MODULE} …\` after \`--\`, got ` +
       `${quote(command.slice(0, 3).join(" "))}: give the command as it runs beside vLLM's Python, ` +
-      "inside a container or launcher and not around it.",
+      "inside a container or launcher and not around it, variables after `env`.",
   );
 }

@@ -162,7 +162,7 @@ describe("the command", () => {
     [
       ["docker", "run", "vllm/vllm-openai"],
       [],
-      /^lazygraph: Expected `vllm serve MODEL …`.+_NOT_VLLM\]$/,
+      /^lazygraph: Expected `vllm serve MODEL …`.+, variables after `env`\. .+_NOT_VLLM\]$/,
     ],
     [[], [], /Expected a command after `--`/],
     [COMMAND, ["--for", "serve"], /Expected no --for with a command/],

@@ -326,6 +326,12 @@ describe("what can't work ends in one sentence", () => {
     );
   });
 
+  test("a variable without env is told as one", async () => {
+    const { code, stderr } = await finish(["run", "--", "VLLM_X=1", "vllm", "serve", "m"]);
+    expect(code).toBe(127);
+    expect(stderr).toContain('got "VLLM_X=1", a variable: write `env` before it. [');
+  });
+
   test("a file that isn't executable: 126", async () => {
     const file = join(await temporaryFolder(), "data");
     await writeFile(file, "x", { mode: 0o644 });
