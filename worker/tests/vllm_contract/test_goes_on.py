@@ -71,6 +71,19 @@ def test_steps_go_on(
     assert len([r for r in caplog.records if "gave up" in r.message and r.exc_info]) == 1
 
 
+def test_a_start_that_cant_be_booked_serves_with_its_graphs(
+    serving: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    break_at(monkeypatch, "engine.startup.slowest", 1, KeyError)
+    engine = serving(connect=False)
+    engine.core.input_queue.put_nowait(request("r", steps=5))
+    engine.scheduler.wait_for_steps(5)
+    stop(engine)
+    assert engine.error is None and engine.agent.state.phase == "stopping"
+    assert engine.runner.lazygraph.dispatch.last_served in engine.runner.lazygraph.state.captured
+    assert ["gave up" in r.message for r in caplog.records if r.exc_info] == [True]
+
+
 def test_the_loop_ends_as_ever(serving: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     break_at(monkeypatch, "engine.session.Session.close", 1, KeyError)
     engine = serving()

@@ -87,6 +87,7 @@ class Agent:
         self._several = unsupported is None and (
             parallel.tensor_parallel_size > 1 or parallel.pipeline_parallel_size > 1
         )
+        self._verifies = settings.verify
         self._ready: Ready | None = None
         self._gave_up = False
 
@@ -159,7 +160,13 @@ class Agent:
         """All ranks have captured the first set."""
         if self.state.unsupported:
             return
-        self._ready = self._startup.finish(rpc)
+        try:
+            self._ready = self._startup.finish(rpc)
+        except Exception as error:
+            if self._several or self._verifies:
+                raise  # ranks may differ, or a graph that failed its check would serve
+            self._give_up(error)
+            return
         if self._ready is None:
             self.step_aside("vLLM captured its graphs without asking us")
 
