@@ -3,8 +3,8 @@
 # by its schema, but for a "$ref", which is a text to it. Pydantic makes one of every model and number enum
 # inside another: where a tool takes a point, the answer has a text with JSON in it. Behind `hermes`, whose
 # models write JSON themselves, the same tool works.
-# Seen with vLLM 0.33.0 and 0.26.0: the output below, of Qwen3's parser, run out of the wheel, with stubs
-# for what else it imports.
+# Seen with vLLM 0.33.0 and 0.26.0: the output below, of Qwen3's parser, run out of the wheel; the rest
+# are stubs.
 set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
