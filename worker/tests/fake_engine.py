@@ -338,11 +338,12 @@ class Engine:
         return list(self.ranks[0].captured)
 
 
-def make_engine(mode: str = "idle", ranks: int = 1, endpoint: str | None = "ipc://x") -> Engine:
+def make_engine(
+    mode: Any = "idle", ranks: int = 1, endpoint: str | None = "ipc://x", verify: bool = False
+) -> Engine:
     """An engine that wasn't started; ``fake_engine.Wire`` must stand for ``session.Link``."""
-    agent = Agent(
-        Settings(mode=mode, endpoint=endpoint, handshake_ms=0),
-        make_config(),
-        "0.26.0",  # type: ignore[arg-type]
-    )
+    config = make_config()
+    config.parallel_config.tensor_parallel_size = ranks
+    settings = Settings(mode=mode, endpoint=endpoint, handshake_ms=0, verify=verify)
+    agent = Agent(settings, config, "0.26.0")
     return Engine(agent, [FakeRank(i, list(GRAPHS)) for i in range(ranks)])

@@ -22,6 +22,7 @@ PLACES = {
     "engine.commands.Commands.run": 1,
     "engine.headroom.Headroom.preflight_args": 1,
     "rank.calls.shortage": 1,
+    "rank.graphs.RankGraphs.capture_one": 1,
     "rank.telemetry.StepCounter.take": 2,
     "rank.steps.StepWatch.begin": 1,
     "rank.steps.StepWatch.dispatched": 1,

@@ -23,7 +23,7 @@ from .commands import Commands
 from .headroom import Headroom
 from .inbox import Command, Inbox
 from .lockstep import Lockstep
-from .ranks import EndEngineError
+from .ranks import EndEngineError, SilentRankError
 from .session import Session
 from .sleep import Sleeper
 from .startup import StartUp
@@ -87,7 +87,8 @@ class Agent:
         self._several = unsupported is None and (
             parallel.tensor_parallel_size > 1 or parallel.pipeline_parallel_size > 1
         )
-        self._verifies = settings.verify
+        # Ranks may differ after an error, or a graph that failed its check would serve.
+        self._strict = self._several or settings.verify
         self._ready: Ready | None = None
         self._gave_up = False
 
@@ -163,8 +164,8 @@ class Agent:
         try:
             self._ready = self._startup.finish(rpc)
         except Exception as error:
-            if self._several or self._verifies:
-                raise  # ranks may differ, or a graph that failed its check would serve
+            if self._strict:
+                raise
             self._give_up(error)
             return
         if self._ready is None:
@@ -176,9 +177,11 @@ class Agent:
         """Leave the engine to vLLM and to the graphs it has: no more of them, and none goes.
 
         Raises:
-            EndEngineError: ranks may differ in their graphs, or vLLM itself has failed.
+            EndEngineError: ranks may differ in their graphs, or one is silent.
         """
-        if isinstance(error, EndEngineError):
+        if isinstance(error, SilentRankError) or (
+            isinstance(error, EndEngineError) and self._strict
+        ):
             raise error
         if self._gave_up:
             logger.debug("lazygraph: another error after giving up", exc_info=error)

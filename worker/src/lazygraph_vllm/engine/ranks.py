@@ -19,7 +19,7 @@ from ..vllm.limits import step_seconds
 
 
 class EndEngineError(RuntimeError):
-    """No step after this would be right: the engine ends. After other errors it serves."""
+    """With several ranks no step after this would be right: the engine ends. Else it serves."""
 
 
 class SilentRankError(EndEngineError):
