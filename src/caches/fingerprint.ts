@@ -40,9 +40,12 @@ const HARMLESS_OPTIONS: ReadonlySet<string> = new Set([
   ...["enable-sleep-mode", "shutdown-timeout", "numa-bind"],
 ]);
 
-/** Where things are, how processes talk, what is logged. */
+/**
+ * What vLLM leaves out of its own key (`ignored_factors` of vllm/envs.py, 0.26 and 0.33). It compiles
+ * anew for every other variable, even one that changes no code, such as a longer time to get ready.
+ */
 const HARMLESS_VARIABLES =
-  /^VLLM_(CACHE_ROOT|CONFIG_ROOT|PLUGINS|WORKER_MULTIPROC_METHOD|PORT|HOST_IP|API_KEY|LOG.*|.*LOGGING.*|.*_(PATH|DIR|FOLDER|TIMEOUT\w*|SECONDS)|.*USAGE.*|DO_NOT_TRACK|MEDIA_.*|RPC_.*)$/;
+  /^VLLM_(CACHE_ROOT|CONFIG_ROOT|XLA_CACHE_PATH|(RPC_BASE|DEBUG_DUMP|LOGGING_CONFIG|MODEL_REDIRECT|CUDA_COMPATIBILITY)_PATH|TUNED_CONFIG_FOLDER|FLASHINFER_AUTOTUNE_CACHE_DIR|ASSETS_CACHE|ENABLE_STARTUP_PLAN|WORKER_MULTIPROC_METHOD|PORT|HOST_IP|DP_MASTER_(IP|PORT)|NIXL_SIDE_CHANNEL_HOST|RAY_BUNDLE_INDICES|API_KEY|SERVER_DEV_MODE|KEEP_ALIVE_ON_ENGINE_DEATH|LOGGING_(LEVEL|PREFIX|STREAM|COLOR)|LOG_STATS_INTERVAL|NO_USAGE_STATS|USAGE_STATS_SERVER|DO_NOT_TRACK|HTTP_.*|MEDIA_.*|MAX_(AUDIO|EMBED|IMAGE|MEDIA)_.*|(IMAGE|VIDEO|AUDIO)_FETCH_TIMEOUT|(EXECUTE_MODEL|WORKER_SHUTDOWN)_TIMEOUT_SECONDS)$/;
 
 const SHORT: Readonly<Record<string, string>> = {
   "-tp": "--tensor-parallel-size",

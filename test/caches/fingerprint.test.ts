@@ -60,9 +60,13 @@ test("vLLM's variables but for places, addresses and secrets", () => {
   const environment = {
     ...{ VLLM_USE_AOT_COMPILE: "1", VLLM_CACHE_ROOT: "/x", VLLM_API_KEY: "k", HOME: "/root" },
     ...{ VLLM_LOGGING_LEVEL: "DEBUG", VLLM_TUNED_CONFIG_FOLDER: "/y", VLLM_ATTENTION: "FLASH" },
+    // A pod's own, which vLLM leaves out of its key; and two that are in it.
+    ...{ VLLM_NIXL_SIDE_CHANNEL_HOST: "10.0.0.1", VLLM_DP_MASTER_IP: "10.0.0.1" },
+    ...{ VLLM_PLUGINS: "lazygraph", VLLM_ENGINE_READY_TIMEOUT_S: "1200" },
   };
   expect(decidingVariables(environment)).toEqual({
-    ...{ VLLM_ATTENTION: "FLASH", VLLM_USE_AOT_COMPILE: "1" },
+    ...{ VLLM_ATTENTION: "FLASH", VLLM_ENGINE_READY_TIMEOUT_S: "1200" },
+    ...{ VLLM_PLUGINS: "lazygraph", VLLM_USE_AOT_COMPILE: "1" },
   });
 });
 
