@@ -54,6 +54,20 @@ describe("a trace, a policy and the engine in virtual time", () => {
     expect(figures.settledSeconds).toBeUndefined();
   });
 
+  test("an idle stretch costs no heartbeat for each second, and the last one is fresh", async () => {
+    const beats: number[] = [];
+    const { samples } = await run({
+      policy: createPolicy("idle"),
+      requests: [0, 20_000].map((atSeconds) => ({ atSeconds, promptTokens: 1, outputTokens: 2 })),
+      onStep(what, atSeconds) {
+        if (what.type === "message" && what.message.type === "heartbeat") beats.push(atSeconds);
+      },
+    });
+    expect(samples).toHaveLength(2);
+    expect(beats.length).toBeLessThan(200);
+    expect(beats.findLast((at) => at < 20_001)).toBeGreaterThanOrEqual(19_999);
+  });
+
   test("the three modes on a minute of the conversation trace", async () => {
     const [eager, lazy, idle] = await Promise.all(
       MODES.map(async (mode) => {

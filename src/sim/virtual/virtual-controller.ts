@@ -46,6 +46,8 @@ export interface VirtualControllerOptions {
 
 const TELEMETRY_SECONDS = 0.1;
 const HEARTBEAT_SECONDS = 1;
+/** What waits for a second to be over, as a drop does, is done by the second one. */
+const QUIET_BEATS_MIN = 2;
 /** Of all simulated engines: each has a ledger of its own. */
 const SESSION = "virtual";
 
@@ -67,6 +69,8 @@ export class VirtualController {
   #telemetrySeconds = Number.POSITIVE_INFINITY;
   #timerSeconds = Number.POSITIVE_INFINITY;
   #heartbeatSeconds = HEARTBEAT_SECONDS;
+  /** Heartbeats since anything else came in, or came of one. */
+  #quietBeats = 0;
   #telemetrySequence = 0;
   #command = 0;
   /** What was reserved for the capture whose turn it is. */
@@ -122,6 +126,22 @@ export class VirtualController {
   nextSeconds(engineSeconds: number): number {
     const due = Math.min(engineSeconds, this.#telemetrySeconds, this.#timerSeconds);
     return due === Number.POSITIVE_INFINITY ? due : Math.min(due, this.#heartbeatSeconds);
+  }
+
+  /**
+   * Leaves out heartbeats that would change nothing before the engine does something by itself, all
+   * but the last: an idle year has millions.
+   */
+  skipBeats(engineSeconds: number): void {
+    const waits = this.#open !== undefined || this.#timers.size > 0;
+    if (waits || this.#quietBeats < QUIET_BEATS_MIN || engineSeconds === Number.POSITIVE_INFINITY) {
+      return;
+    }
+    const due = Math.min(engineSeconds, this.#telemetrySeconds);
+    // One by one: they are at the same times, to the last bit, as those that are not left out.
+    while (this.#heartbeatSeconds + HEARTBEAT_SECONDS <= due) {
+      this.#heartbeatSeconds += HEARTBEAT_SECONDS;
+    }
   }
 
   /** Does what is due; true when something was: an idle engine has to look then. */
@@ -215,6 +235,8 @@ export class VirtualController {
   #take(input: EngineInput, now: number = this.#now): void {
     const { onStep } = this.#options;
     this.#now = now;
+    const isBeat = input.type === "message" && input.message.type === "heartbeat";
+    this.#quietBeats = isBeat ? this.#quietBeats + 1 : 0;
     onStep?.(input, now);
     for (const effect of step(this.record, input, this.#tools)) {
       onStep?.(effect, now);
@@ -223,6 +245,7 @@ export class VirtualController {
   }
 
   #carryOut(effect: Effect): void {
+    if (effect.type !== "thresholds" && effect.type !== "cancel") this.#quietBeats = 0;
     switch (effect.type) {
       case "send":
         this.#send(effect.message);

@@ -108,6 +108,7 @@ export async function simulate(options: SimulateOptions): Promise<SimulatedRun> 
     if (arrivals.ended && arrivals.next === undefined && !model.hasWork) {
       cutOffSeconds = Math.min(cutOffSeconds, now + AFTER_LAST_SECONDS_MAX);
     }
+    run.skipBeats(drive.nextSeconds);
     const at = run.nextSeconds(drive.nextSeconds);
     if (at === Number.POSITIVE_INFINITY || at > cutOffSeconds) break;
     now = at;
