@@ -67,7 +67,7 @@ export class MemoryLedger {
     return () => {
       if (!open) return;
       open = false;
-      for (const entry of entries) entry.reservedBytes = Math.max(0, entry.reservedBytes - bytes);
+      for (const entry of entries) entry.reservedBytes -= bytes;
     };
   }
 

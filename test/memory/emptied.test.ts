@@ -27,6 +27,9 @@ describe("torch's cache", () => {
   test("is room as far as it and free memory exceed the peak and the whole allowance", () => {
     const one = waves(4, CLAIM + 50 * MIB);
     expect(room(one)).toBe(54 * MIB);
+    const fresh = rig();
+    fresh.report(4, { cachedBytes: CLAIM + 50 * MIB });
+    expect(room(fresh)).toBe(54 * MIB);
     expect(one.guard.headroom()?.freeBytes).toBe(4 * MIB);
     const grant = one.guard.reserve(graph("FULL:8"), one.state);
     expect(grant.granted).toBe(true);

@@ -70,6 +70,10 @@ describe("what serving still needs", () => {
     expect(claim(taken(9000))).toEqual({ peak: 0, margin: LEFT });
     // Told at quiescence or seen as growth: the same bytes, once.
     expect(claim({ ...taken(500), activationHeldBytes: 500 * MIB })).toEqual(claim(taken(500)));
+    expect(claim({ activationHeldBytes: 500 * MIB })).toEqual(claim(taken(500)));
+    const holding = { ...FIRST, activationHeldBytes: 300 * MIB };
+    const { peakBytes } = servingClaim({ ...FIRST, ...taken(100) }, holding, 0);
+    expect(peakBytes / MIB).toBe(peak - 400);
   });
 
   test("graphs are no growth of serving", () => {
