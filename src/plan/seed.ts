@@ -7,6 +7,7 @@ import { median } from "../base/median.ts";
 import { costSeedOf } from "../profile/cost-seed.ts";
 import type { Profile } from "../profile/profile.ts";
 import { type CostSeed, interpolate, type SeedRows } from "../schedule/costed/cost.ts";
+import { STALL_SECONDS_MAX } from "../schedule/stall-budget.ts";
 import type { Plan } from "./plan.ts";
 
 /** Timed steps from which on a size's figure is the engine's own. */
@@ -73,8 +74,10 @@ function corrected(seed: CostSeed, { graphs, traffic }: Plan): CostSeed {
   );
   const captures = new Map(seed.captures);
   for (const { id, captureMs } of graphs) {
-    if (captureMs === undefined || captureMs === 0) continue;
-    captures.set(id, { seconds: captureMs / 1000 });
+    // By a longer one no later start would try it again.
+    const seconds = (captureMs ?? 0) / 1000;
+    if (seconds === 0 || seconds > STALL_SECONDS_MAX) continue;
+    captures.set(id, { seconds });
   }
   const stepsKnown = [full, piecewise, ungraphed].some((factor) => factor !== undefined);
   if (!stepsKnown && graphs.every(({ captureMs }) => captureMs === undefined)) return seed;

@@ -3,6 +3,9 @@
  * of the time, with a burst for the time after ready, when captures pay most.
  */
 
+/** What takes longer met something else than a capture: a process that was stopped, say. */
+export const STALL_SECONDS_MAX = 5;
+
 export interface StallBudget {
   /** No capture that is expected to stall longer. @default 5 */
   readonly stallSecondsMax?: number;
@@ -19,7 +22,11 @@ export class StallAccount {
   #left: number;
   #atSeconds: number | undefined;
 
-  constructor({ stallSecondsMax = 5, burstSeconds = 2, share = 0.05 }: StallBudget = {}) {
+  constructor({
+    stallSecondsMax = STALL_SECONDS_MAX,
+    burstSeconds = 2,
+    share = 0.05,
+  }: StallBudget = {}) {
     this.#max = stallSecondsMax;
     this.#burst = burstSeconds;
     this.#share = share;
@@ -58,8 +65,8 @@ export class StallAccount {
 
   spend(atSeconds: number, stallSeconds: number): void {
     this.#refill(atSeconds);
-    // A capture that took longer than forecast leaves a debt: the next one waits for it.
-    this.#left -= stallSeconds;
+    // A capture that took longer than forecast leaves a debt: the next one waits for it, not for days.
+    this.#left -= Math.min(stallSeconds, this.#max);
   }
 
   #refill(atSeconds: number): void {

@@ -120,7 +120,8 @@ describe("the seed of a policy's costs", () => {
     const plan = planOf({
       graphs: [
         graph("FULL", 8, { stepSeconds: 3 * full(8), timed: 100, captureMs: 77, bytes: 5 }),
-        graph("FULL", 4, { stepSeconds: 9 * full(4), timed: 1 }),
+        // An hour of a process that was stopped.
+        graph("FULL", 4, { stepSeconds: 9 * full(4), timed: 1, captureMs: 3_600_000 }),
       ],
       traffic: [traffic(1, 10, { ungraphedSeconds: 2 * 0.01004, ungraphedTimed: 100 })],
     });
@@ -130,6 +131,7 @@ describe("the seed of a policy's costs", () => {
     expect(learned.piecewise[0]?.[1]).toBeCloseTo(3 * (seed.piecewise[0]?.[1] ?? 0), 9);
     expect(learned.ungraphed[0]?.[1]).toBeCloseTo(2 * (seed.ungraphed[0]?.[1] ?? 0), 9);
     expect(learned.captures.get("FULL:8")).toEqual({ seconds: 0.077 });
+    expect(learned.captures.get("FULL:4")).toEqual(seed.captures.get("FULL:4"));
   });
 
   test("is the profile's where the plan measured nothing", () => {

@@ -112,4 +112,10 @@ describe("the stall budget", () => {
     dry.spend(0, 0.2);
     expect(dry.waitSeconds(1e9, 0.2)).toBe(Number.POSITIVE_INFINITY);
   });
+
+  test("three days of a process that was stopped in a capture cost minutes", () => {
+    const stalls = new StallAccount();
+    stalls.spend(0, 3 * 86_400);
+    expect(stalls.waitSeconds(0, 0.03)).toBeLessThan(120);
+  });
 });
