@@ -32,6 +32,8 @@
 #   pip install ./worker
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=bench/gpu/lib/listens.sh
+. "$here/lib/listens.sh"
 out=${1:?usage: bench/gpu/launcher.sh OUT_DIR}
 mkdir -p "$out" || exit 1
 out=$(cd "$out" && pwd)
@@ -69,13 +71,7 @@ start_launcher() {
     > "$out/$name.json" 2> "$out/$name.log" &
   local pid=$!
   launchers[$name]=$pid
-  for _ in $(seq 3000); do
-    [ -s "$out/$name.json" ] && return 0
-    kill -0 $pid 2> /dev/null || break
-    sleep 0.1
-  done
-  tail -n 5 "$out/$name.log" >&2
-  return 1
+  listens $pid "$out/$name.json" "$out/$name.log" 300
 }
 
 # A start that was to be forked and was spawned instead is no measurement.

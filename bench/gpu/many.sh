@@ -38,6 +38,8 @@
 #   pip install ./worker ./worker/testing
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=bench/gpu/lib/listens.sh
+. "$here/lib/listens.sh"
 usage="usage: bench/gpu/many.sh GPUS OUT_DIR"
 gpus=${1:?$usage} out=${2:?$usage}
 case $gpus in
@@ -103,13 +105,7 @@ start_launcher() {
   "$python" -m lazygraph_vllm.launcher --socket "$folder/launcher" ${LAUNCHER_ARGS:-} \
     > "$folder/listens" 2> "$out/launcher.log" &
   launcher_pid=$!
-  for _ in $(seq "${READY_WITHIN}0"); do
-    [ -s "$folder/listens" ] && return 0
-    kill -0 $launcher_pid 2> /dev/null || break
-    sleep 0.1
-  done
-  tail -n 5 "$out/launcher.log" >&2
-  return 1
+  listens $launcher_pid "$folder/listens" "$out/launcher.log" "$READY_WITHIN"
 }
 
 starts() {
