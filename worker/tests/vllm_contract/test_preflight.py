@@ -149,6 +149,7 @@ def test_other_connectors_and_tiers_run_as_stock(
         (("--no-such-option",), "unrecognized arguments: --no-such-option"),
         (("--max-num-seqs", "many"), "vLLM refuses these arguments: "),
         (("--max-model-len", "100000"), "vLLM makes no configuration of this: "),
+        (("--gpu-memory-utilization", "1.5"), "gpu_memory_utilization Input should be less than"),
         (("--help",), "prints its help"),
         (("--config", "/nowhere.yaml"), "vLLM refuses these arguments: "),
     ],
@@ -158,6 +159,7 @@ def test_what_vllm_refuses_cant_be_told(
 ) -> None:
     answer = ask("serve", model, *words)
     assert answer.lazily is None and what in answer.reason and "\n" not in answer.reason
+    assert "[type=" not in answer.reason and "errors.pydantic.dev" not in answer.reason
 
 
 @tried

@@ -7,6 +7,7 @@ are loaded, no CUDA context is made, and nothing is fetched.
 from __future__ import annotations
 
 import importlib
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from types import ModuleType
@@ -278,8 +279,9 @@ def _has_nvml() -> bool:
 
 
 def one_line(error: BaseException) -> str:
-    """An error in one line: those of vLLM's configuration have several."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    """An error in one line: those of vLLM's configuration have several, and what pydantic adds."""
+    text = re.sub(r" \[type=.*\n +For further information .*", "", str(error))
+    return f"{type(error).__name__}: {' '.join(text.split())}"
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
