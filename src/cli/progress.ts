@@ -100,11 +100,14 @@ export function followEngines(controller: Controller, options: FollowOptions = {
     onEvent("lazygraph:engine:join", ({ engine, model, mode, reconnected }) => {
       joined = true;
       if (!reconnected) told.delete(engine);
+      // The reason has yet to come; until the end only the engine's own log has it.
+      const isStock = lookUp(controller, engine).found?.phase === "stock";
+      const how = isStock ? "runs as stock, and its log says why" : `mode ${mode}`;
       tell(
         "join",
         reconnected
           ? `${printable(engine)} is back`
-          : `${printable(engine)} joined: ${printable(model)}, mode ${mode}`,
+          : `${printable(engine)} joined: ${printable(model)}, ${how}`,
         { engine },
       );
     }),

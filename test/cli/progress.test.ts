@@ -245,6 +245,13 @@ test("an engine that ran as stock says why", () => {
   expect(written).toBe("lazygraph: gpu-0 ran as stock: a model with LoRA was not tried\n");
 });
 
+test("an engine that joins as stock is not said to be in a mode", () => {
+  engines = [{ ...SNAPSHOT, phase: "stock" }];
+  follow();
+  join();
+  expect(written).toBe("lazygraph: gpu-0 joined: llama, runs as stock, and its log says why\n");
+});
+
 test("complaints are bounded", () => {
   follow();
   for (let count = 0; count < 1000; count++) {
