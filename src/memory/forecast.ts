@@ -115,15 +115,17 @@ export class MemoryForecast {
     this.#prior = { FULL: prior("FULL"), PIECEWISE: prior("PIECEWISE") };
     this.#rates = { FULL: { ...this.#prior.FULL }, PIECEWISE: { ...this.#prior.PIECEWISE } };
     this.#readings = { FULL: { count: 0, sum: 0 }, PIECEWISE: { count: 0, sum: 0 } };
-    const tops = known.filter((graph) => graph.tokens === topTokens);
-    let bytes = 0;
-    for (const graph of tops) bytes += bytesOf(graph) - this.#prior[graph.kind].mean;
+    const pool = recordedPool(known, topTokens, (graph) => {
+      const rate = this.#prior[graph.kind];
+      const beyond = bytesOf(graph) - rate.mean;
+      return graph.tokens === topTokens || bytesOf(graph) > usualMax(rate) ? beyond : 0;
+    });
     const bytesMax = POOL_PEAKS_MAX * shape.activationPeakBytes + POOL_BEYOND_PEAKS_BYTES;
-    if (tops.length === 0 || bytes > bytesMax) {
+    if (pool === undefined || pool.bytes > bytesMax) {
       this.#reserved(planned);
       return;
     }
-    this.#pools.set(topTokens, { bytes: Math.max(0, bytes), spread: POOL_SPREAD_RECORDED });
+    this.#pools.set(topTokens, pool);
   }
 
   /** What the engine reserved for graphs, less their driver memory, is what it expects of a pool. */
@@ -331,6 +333,31 @@ function priorOf(
   const variance = (RATE_SPREAD_RECORDED * average) ** 2 + noise;
   const weight = rate.variance / (rate.variance + variance);
   return { mean: mean + weight * (average - mean), variance: weight * variance };
+}
+
+/**
+ * The pool of the largest graphs, of what each graph took beyond its driver memory. Captured first
+ * they were booked with all of it. Captured after smaller ones they were booked with the last of its
+ * growth, and those with the rest; but a smaller one may have had a pool of its own.
+ */
+function recordedPool(
+  known: readonly Graph[],
+  topTokens: number,
+  beyond: (graph: Graph) => number,
+): KnownPool | undefined {
+  if (known.length === 0) return undefined;
+  const tops = known.filter((graph) => graph.tokens === topTokens);
+  const own = Math.max(
+    0,
+    tops.reduce((sum, graph) => sum + beyond(graph), 0),
+  );
+  const others = known.filter((graph) => graph.tokens < topTokens).map(beyond);
+  const growth = others.reduce((sum, bytes) => sum + bytes, 0);
+  // No pool of smaller graphs is larger than theirs, so this one was there before them.
+  if (own < Math.max(...others)) return { bytes: own + growth, spread: POOL_SPREAD_SCALED };
+  const bytes = own + growth / 2;
+  const apart = bytes === 0 ? 0 : growth / 2 / NINE_IN_TEN / bytes;
+  return { bytes, spread: Math.hypot(POOL_SPREAD_RECORDED, apart) };
 }
 
 /** Upper end of a forecast: what a reservation holds. */

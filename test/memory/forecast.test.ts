@@ -21,6 +21,9 @@ const inOnePool = (graphs: readonly Graph[]) => graphs.map((entry) => ({ graph: 
 const below = (tokens: number): Graph[] => PLANNED.filter((entry) => entry.tokens < tokens);
 const held = (tokens: number): Map<number, number> => new Map([[0, tokens]]);
 
+/** MiB of a pool of 672 MiB that a plan's small graphs began, with their driver memory. */
+const PIECE_BY_PIECE = { "FULL:64": 62, "FULL:128": 60, "FULL:256": 482, "PIECEWISE:512": 80 };
+
 /** After both tops: 678 MiB with the pool, and a FULL graph that found room in it. */
 function afterTops(recorded?: ReadonlyMap<string, number>): MemoryForecast {
   const forecast = new MemoryForecast(PLANNED, SHAPE, recorded);
@@ -169,6 +172,20 @@ describe("before the first graph", () => {
     expect(known.provisional).toBe(false);
     expect(Math.abs(known.bytes - truth)).toBeLessThanOrEqual(known.errorBytes);
     expect(known.errorBytes).toBeLessThan(0.15 * known.bytes);
+  });
+
+  test.for([
+    { order: "the largest first", booked: { "PIECEWISE:512": 678 } },
+    { order: "the largest after most of the pool was there", booked: PIECE_BY_PIECE },
+    { order: "the largest after a small part", booked: { "FULL:64": 62, "PIECEWISE:512": 618 } },
+  ])("an earlier start tells the pool that captured $order", ({ booked }) => {
+    const bytes = ({ id, kind }: Graph): number =>
+      ((booked as Record<string, number>)[id] ?? (kind === "FULL" ? 1.4 : 4.6)) * MIB;
+    const recorded = new Map(PLANNED.map((entry) => [entry.id, bytes(entry)]));
+    const known = new MemoryForecast(PLANNED, SHAPE, recorded).rest(inOnePool(PLANNED), new Map());
+    const truth = [...recorded.values()].reduce((sum, value) => sum + value, 0);
+    expect(Math.abs(known.bytes - truth)).toBeLessThanOrEqual(known.errorBytes);
+    expect(Math.abs(known.bytes - truth)).toBeLessThan(0.1 * truth);
   });
 
   test("several ranks are less sure than one", () => {
