@@ -342,8 +342,6 @@ def make_engine(
     mode: Any = "idle", ranks: int = 1, endpoint: str | None = "ipc://x", verify: bool = False
 ) -> Engine:
     """An engine that wasn't started; ``fake_engine.Wire`` must stand for ``session.Link``."""
-    config = make_config()
-    config.parallel_config.tensor_parallel_size = ranks
     settings = Settings(mode=mode, endpoint=endpoint, handshake_ms=0, verify=verify)
-    agent = Agent(settings, config, "0.26.0")
+    agent = Agent(settings, make_config(), "0.26.0")
     return Engine(agent, [FakeRank(i, list(GRAPHS)) for i in range(ranks)])

@@ -87,8 +87,7 @@ class Agent:
         self._several = unsupported is None and (
             parallel.tensor_parallel_size > 1 or parallel.pipeline_parallel_size > 1
         )
-        # Ranks may differ after an error, or a graph that failed its check would serve.
-        self._strict = self._several or settings.verify
+        self._verifies = settings.verify
         self._ready: Ready | None = None
         self._gave_up = False
 
@@ -164,7 +163,7 @@ class Agent:
         try:
             self._ready = self._startup.finish(rpc)
         except Exception as error:
-            if self._strict:
+            if self._is_strict():
                 raise
             self._give_up(error)
             return
@@ -173,15 +172,18 @@ class Agent:
 
     # -------------------------------------------------------------- serving
 
+    def _is_strict(self) -> bool:
+        """After an error ranks may differ, or a graph that failed its check may serve."""
+        return self._verifies or len(self.state.ranks) > 1
+
     def _give_up(self, error: Exception) -> None:
         """Leave the engine to vLLM and to the graphs it has: no more of them, and none goes.
 
         Raises:
             EndEngineError: ranks may differ in their graphs, or one is silent.
         """
-        if isinstance(error, SilentRankError) or (
-            isinstance(error, EndEngineError) and self._strict
-        ):
+        ends = EndEngineError if self._is_strict() else SilentRankError
+        if isinstance(error, ends):
             raise error
         if self._gave_up:
             logger.debug("lazygraph: another error after giving up", exc_info=error)
