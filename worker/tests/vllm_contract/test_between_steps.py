@@ -333,6 +333,7 @@ def test_an_exception_of_two_ranks_ends_the_loop_with_a_reason(
         return answers
 
     monkeypatch.setattr(engine.executor, "collective_rpc", two_ranks)
+    engine.agent.state.ranks *= 2
     controller.send(Capture(command=1, graph="FULL:4", when_idle=True))
     engine.thread.join(10)
     assert "failed on 1 of 2 ranks (RuntimeError: out of memory)" in str(engine.error)
