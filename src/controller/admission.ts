@@ -4,8 +4,10 @@
  */
 
 import { type Clock, coarseClock } from "../base/clock.ts";
+import { counted } from "../base/counted.ts";
 import { dropOldest } from "../base/drop-oldest.ts";
 import { type ErrorCode, LazygraphError } from "../base/errors.ts";
+import { Seldom } from "../base/seldom.ts";
 import { EngineDriver } from "../engine/driver.ts";
 import { publishProblem } from "../engine/events.ts";
 import type { EngineRecord } from "../engine/record.ts";
@@ -29,6 +31,8 @@ const LATER_SECONDS = 5;
 const BEATS_APART = 20;
 /** Sessions remembered as put off, so that it is told once. */
 const PUT_OFF_MAX = 256;
+/** Problems of a code that are told in a minute; the others are counted. */
+const TOLD_MAX = 64;
 /**
  * How long after its first engine a controller goes on to take the place of those that its engines
  * had before it. They come within seconds of its start; who comes later with a higher incarnation
@@ -65,6 +69,7 @@ export class EngineAdmission {
   /** When a peer without a session was last asked to say hello; infinity: refused, never again. */
   readonly #strangers = new Map<string, number>();
   readonly #putOff = new Set<string>();
+  readonly #seldom = new Seldom();
   readonly #names: NameKeys;
   /** For heartbeats and deadlines, which nobody waits for to the millisecond. */
   readonly #sessionClock: Clock;
@@ -162,7 +167,7 @@ export class EngineAdmission {
     if (connection !== undefined) {
       this.#endConnectionOf(connection.driver, "a younger controller has it");
     }
-    publishProblem(
+    this.#tell(
       engine,
       "ERR_LAZYGRAPH_INCARNATION",
       `Expected engine ${engine} to know no younger controller than this one (${this.#incarnation}), ` +
@@ -193,7 +198,15 @@ export class EngineAdmission {
     if (this.#putOff.has(session)) return;
     this.#putOff.add(session);
     dropOldest(this.#putOff, PUT_OFF_MAX);
-    publishProblem(engine, code, message);
+    this.#tell(engine, code, message);
+  }
+
+  /** Any number of engines, or one that asks with every frame, may be kept out. */
+  #tell(engine: string, code: string, message: string): void {
+    const untold = this.#seldom.next(code, this.#options.clock.now(), TOLD_MAX);
+    if (untold === undefined) return;
+    const more = untold > 0 ? ` ${counted(untold, "time")} more since the last such line.` : "";
+    publishProblem(engine, code, message + more);
   }
 
   #admit(peer: string, hello: Hello, key: string | undefined): void {
@@ -289,7 +302,7 @@ export class EngineAdmission {
   #refuse(peer: string, refusal: Refuse, engine: string): void {
     this.#remember(peer, Number.POSITIVE_INFINITY);
     this.#options.send(peer, refusal);
-    publishProblem(engine, refusal.code, refusal.message);
+    this.#tell(engine, refusal.code, refusal.message);
   }
 
   /**

@@ -158,3 +158,17 @@ test("frames without a session that are no messages are told once for all that s
     },
   ]);
 });
+
+test("who is kept out and asks with every frame is told of 64 times a minute", async () => {
+  const controller = await started();
+  using problems = new EventLog("lazygraph:problem");
+  const strange = peer(controller.endpoint);
+  const { hello } = new FakeEngine({ hello: { versionMin: 9, versionMax: 9 } });
+  for (let count = 0; count < 100; count++) await strange.send(encode(hello));
+  // Behind them on the same connection.
+  await strange.send(encode({ ...hello, versionMin: 1, engine: "last" }));
+  await controller.waitForEngine({ engine: "last" });
+  expect(problems.all.map(({ code }) => code)).toEqual(
+    Array(64).fill("ERR_LAZYGRAPH_PROTOCOL_VERSION"),
+  );
+});
