@@ -148,16 +148,50 @@ export async function makePair(folder: string, serverKey?: string): Promise<stri
  */
 export async function rotatePair(folder: string): Promise<{ before: string; after: string }> {
   await readPair("FOLDER", folder);
+  return alone(folder, () => replacePair(folder));
+}
+
+function alone<T>(folder: string, act: () => Promise<T>): Promise<T> {
   const lock = join(folder, "rotate.lock");
   return inFolder(folder, WITHOUT_KEYS, async () => {
     const handle = await openAlone(folder, lock);
     try {
-      return await replacePair(folder);
+      return await act();
     } finally {
       await handle.close();
       await unlink(lock).catch(() => undefined);
     }
   });
+}
+
+/** Puts the old pair back where a rotation was killed between its renames: its new key nobody knows. */
+export async function undoRotation(folder: string): Promise<boolean> {
+  if (!(await isHalfRotated(folder))) return false;
+  return alone(folder, async () => {
+    // Another process may have been in the middle of it.
+    if (!(await isHalfRotated(folder))) return false;
+    const [publicFile, secretFile] = [join(folder, PUBLIC_FILE), join(folder, SECRET_FILE)];
+    if (!existsSync(publicFile)) await rename(`${publicFile}.old`, publicFile);
+    await rename(`${secretFile}.old`, secretFile);
+    return true;
+  });
+}
+
+/** Whether the old secret key, and no other one, is that of the public key before the rotation. */
+async function isHalfRotated(folder: string): Promise<boolean> {
+  const publicFile = join(folder, PUBLIC_FILE);
+  if (!existsSync(`${publicFile}.new`)) return false;
+  const before = existsSync(publicFile) ? publicFile : `${publicFile}.old`;
+  const fits = async (secretFile: string): Promise<boolean> => {
+    try {
+      const publicKey = await readPublicFile("FOLDER", before);
+      return isPair({ publicKey, secretKey: await readSecretFile("FOLDER", secretFile) });
+    } catch {
+      return false;
+    }
+  };
+  const secretFile = join(folder, SECRET_FILE);
+  return !(await fits(secretFile)) && fits(`${secretFile}.old`);
 }
 
 async function replacePair(folder: string): Promise<{ before: string; after: string }> {

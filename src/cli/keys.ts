@@ -6,7 +6,7 @@ import { counted } from "../base/counted.ts";
 import { OptionError } from "../base/errors.ts";
 import { readPublicFile } from "../base/secret-file.ts";
 import { isCurveKey } from "../wire/z85.ts";
-import { choice, quote } from "./errors.ts";
+import { choice, note, quote } from "./errors.ts";
 import {
   type AllowedKey,
   CLIENTS_MAX,
@@ -25,6 +25,7 @@ import {
   rotatePair,
   SECRET_FILE,
   SERVER_FILE,
+  undoRotation,
 } from "./key-folder.ts";
 import { type OptionSpec, type ParsedOptions, parseOptions } from "./options.ts";
 
@@ -109,6 +110,10 @@ export async function runKeys(argv: readonly string[]): Promise<number> {
       `Expected ${keys === 1 ? "a KEY" : "no KEY"} after FOLDER for keys ${action}, got ` +
         `${rest.length === 0 ? "none" : quote(rest[0] ?? "")}.`,
     );
+  }
+  for (const each of action === "export" ? [folder, ...rest] : [folder]) {
+    if (!(await undoRotation(each))) continue;
+    note(`a rotation of ${quote(each)} was cut short: the pair before it is in its place again.`);
   }
   const { text, document } = await ACT[action](folder, rest[0] ?? "", options);
   process.stdout.write(options.flags.has("json") ? `${JSON.stringify(document)}\n` : text);

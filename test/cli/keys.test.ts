@@ -216,6 +216,24 @@ describe("lazygraph keys", () => {
     expect((await readdir(folder)).filter((name) => /\.(new|lock)$/.test(name))).toEqual([]);
   });
 
+  test.for([1, 2, 3])("rotated as far as %i renames, it has the old pair again", async (count) => {
+    const { folder, publicKey } = await pair();
+    const others = await pair();
+    const file = (name: string) => join(folder, name);
+    for (const name of ["secret.key", "public.key"]) {
+      await rename(join(others.folder, name), file(`${name}.new`));
+    }
+    const renames = ["secret.key", "public.key"].flatMap((name) => [
+      [name, `${name}.old`],
+      [`${name}.new`, name],
+    ]);
+    for (const [from = "", to = ""] of renames.slice(0, count)) await rename(file(from), file(to));
+    const { stdout, stderr } = await finish(["keys", "show", folder]);
+    expect(stdout).toBe(`public   ${publicKey}\n`);
+    expect(stderr).toMatch(/^lazygraph: a rotation of .* was cut short: [^\n]*\.\n$/);
+    expect(await finish(["keys", "rotate", folder])).toMatchObject({ code: 0, stderr: "" });
+  });
+
   test("rotated by several at once it has a pair still, and all old ones", async () => {
     const { folder, publicKey } = await pair();
     const turns = await Promise.all([1, 2, 3, 4].map(() => rotatePair(folder)));
