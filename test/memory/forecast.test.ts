@@ -228,7 +228,7 @@ describe("starts on vLLM 0.33, from their ready on", () => {
     .filter(({ arm, ours }) => arm === "idle" && ours?.captures !== undefined);
 
   test("there are two dozen at least, of all families that were measured", () => {
-    expect(starts.length).toBeGreaterThan(24);
+    expect(starts.length).toBeGreaterThanOrEqual(24);
     expect(new Set(starts.map(({ family }) => family))).toEqual(new Set(Object.keys(shapes)));
   });
 
