@@ -927,7 +927,7 @@ def test_half_a_change_ends_an_engine_of_several_ranks_or_with_checks(
             engine.turn()
         return
     engine.turn()
-    assert "gave up after" in engine.wire.last(Problem).message
+    assert "gave up after KeyError: 'a test'; the" in engine.wire.last(Problem).message
 
 
 def test_alone_it_gives_up_though_nobody_can_be_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -189,6 +189,8 @@ class Agent:
             logger.debug("lazygraph: another error after giving up", exc_info=error)
             return
         self._gave_up = True
+        if isinstance(error, EndEngineError) and isinstance(error.__cause__, Exception):
+            error = error.__cause__  # the other's words are of an engine that ends
         reason = f"gave up after {type(error).__name__}: {error}; the graphs it has go on serving"
         # Telling may be what has failed.
         with contextlib.suppress(Exception):
