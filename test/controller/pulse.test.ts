@@ -71,14 +71,20 @@ test.for([
   tell();
   expect(beats(more, 1)).toEqual([]);
   expect(beats({}, 1)).toEqual([]);
-  expect(beats(more, 2)).toEqual(wanted);
+  expect(beats(more, 1)).toEqual([]);
+  expect(beats(more, 1)).toEqual(wanted);
 });
 
 test("an engine that stays of another opinion is asked ever more rarely", () => {
   const { beats, tell } = rig();
   tell();
-  const asked = [2, 4, 8].map((count) => beats({ epoch: 9 }, count).length);
-  expect(asked).toEqual([1, 1, 1]);
+  for (const count of [2, 4, 8, 16, 32, 64, 64]) {
+    expect(beats({ epoch: 9 }, count - 1)).toEqual([]);
+    expect(beats({ epoch: 9 }, 1)).toEqual(["resync"]);
+  }
+  // Once they have agreed, the next doubt is as the first.
+  beats({}, 1);
+  expect(beats({ epoch: 9 }, 2)).toEqual(["resync"]);
 });
 
 test("an inventory that got lost is asked for", () => {

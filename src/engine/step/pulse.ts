@@ -28,12 +28,11 @@ export function* pulse(record: EngineRecord, told: Heartbeat, tools: StepTools):
   const isIdle = told.state === "idle";
   const missesEdge = told.state !== undefined && state?.ready === true && state.idle !== isIdle;
   if (!inDoubt && !missesEdge) {
-    if (doubts > 0) remember(record, { doubts: 0 });
-    if (doubtsMax > DOUBTS_MIN) remember(record, { doubtsMax: DOUBTS_MIN });
+    remember(record, { doubts: 0, doubtsMax: DOUBTS_MIN });
     return;
   }
   remember(record, { doubts: doubts + 1 });
-  if (doubts + 1 < Math.max(DOUBTS_MIN, doubtsMax)) return;
+  if (doubts + 1 < doubtsMax) return;
   remember(record, { doubts: 0, doubtsMax: Math.min(DOUBTS_MAX, 2 * doubtsMax) });
   if (inDoubt) {
     // With all orders. It lifts the end of captures, which the inventory's answer tells once more.
