@@ -102,6 +102,7 @@ class Bare {
           },
           admit: () => undefined,
           dismiss: () => undefined,
+          unreadSeconds: () => 0,
           close: async () => undefined,
         };
       },

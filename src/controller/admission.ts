@@ -52,6 +52,8 @@ export interface AdmissionOptions {
   readonly pace: () => Promise<void> | undefined;
   /** False when it can't be delivered. */
   readonly send: (peer: string, message: ToEngine) => boolean;
+  /** Seconds since all that had come was read. */
+  readonly unreadSeconds: () => number;
   /** This peer has a session from now on, until it is disconnected. */
   readonly onConnect: (peer: string) => void;
   readonly onDisconnect: (peer: string) => void;
@@ -248,12 +250,13 @@ export class EngineAdmission {
   }
 
   #session(peer: string, hello: Hello): Session {
-    const { options, registry, send, onDisconnect } = this.#options;
+    const { options, registry, send, unreadSeconds, onDisconnect } = this.#options;
     const { heartbeatMs, captureTimeoutMs, memory = {} } = options;
     const { reserve, reserveBytes, marginBytes } = memory;
     const session: Session = new Session(hello, {
       clock: this.#sessionClock,
       send: (message) => send(peer, message),
+      unreadSeconds,
       heartbeatMs,
       captureTimeoutMs,
       incarnation: this.#incarnation,

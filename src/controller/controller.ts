@@ -166,6 +166,7 @@ class EngineController implements Controller {
       memory: this.#memory,
       pace: () => this.#pace.turn(),
       send: (peer, message) => this.#frames.send(peer, message),
+      unreadSeconds: () => this.#router?.unreadSeconds() ?? 0,
       onConnect: (peer) => this.#router?.admit(peer),
       onDisconnect: (peer) => this.#router?.dismiss(peer),
       onJoin: () => {

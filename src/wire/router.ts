@@ -31,6 +31,8 @@ import { Sender } from "./sender.ts";
 /** Work and bytes after which timers, signals and HTTP get their turn. */
 const TURN_SECONDS = 0.004;
 const TURN_BYTES = 1 << 20;
+/** A frame that comes sooner after a rest began was there before. */
+const AT_ONCE_SECONDS = 0.001;
 /** Where frames come more often than this, a batch of them is awaited. */
 const DENSE_SECONDS = 0.002;
 /** So many, by the rate of the last ones, within these bounds. */
@@ -76,6 +78,8 @@ export interface RouterLink {
   admit(peer: string): void;
   /** Its session has ended. */
   dismiss(peer: string): void;
+  /** Seconds since all that had come was read: what came meanwhile may lie unread. */
+  unreadSeconds(): number;
   /**
    * Idempotent. Frames for peers that read get a second to leave, as the last orders of a gateway
    * that ends are, and the rest is dropped; the address is free once this resolves.
@@ -156,6 +160,8 @@ class Link implements RouterLink {
   #socketFile: SocketFile | undefined;
   /** What came and went since the last rest. */
   #batch: Batch;
+  /** When something came after a rest; undefined: all that came was read. */
+  #busySinceSeconds: number | undefined;
   #closed = false;
   #closing: Promise<void> | undefined;
 
@@ -217,6 +223,11 @@ class Link implements RouterLink {
     this.#peers.dismiss(peer);
   }
 
+  unreadSeconds(): number {
+    const since = this.#busySinceSeconds;
+    return since === undefined ? 0 : this.#options.clock.now() - since;
+  }
+
   close(): Promise<void> {
     this.#closing ??= this.#close();
     return this.#closing;
@@ -260,6 +271,7 @@ class Link implements RouterLink {
       this.#socket.receiveTimeout = 0;
       while (!this.#closed) {
         const isEmpty = await this.#gather(gathered);
+        const readAt = clock.now();
         turn.bytes += gathered.bytes;
         this.#lookUp(gathered, clock.now());
         const { messages, peers } = gathered;
@@ -278,7 +290,12 @@ class Link implements RouterLink {
         messages.length = 0;
         gathered.bytes = 0;
         if (!isEmpty || this.#closed) continue;
+        this.#busySinceSeconds = undefined;
+        const restAt = clock.now();
         const first = await this.#rest();
+        // What comes at once has been there since the socket was last found empty.
+        const waited = first !== undefined && clock.now() - restAt > AT_ONCE_SECONDS;
+        this.#busySinceSeconds = waited ? clock.now() : readAt;
         if (first !== undefined) keep(gathered, first);
         turn = { beganSeconds: clock.now(), bytes: 0 };
       }

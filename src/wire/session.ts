@@ -31,6 +31,8 @@ export interface SessionOptions {
   readonly clock: Clock;
   /** Hands a message to the engine; false when it can't be delivered. */
   readonly send: (message: ToEngine) => boolean;
+  /** Seconds since all that had come was read; absent: nothing waits. */
+  readonly unreadSeconds?: () => number;
   readonly heartbeatMs: number;
   readonly captureTimeoutMs: number;
   /** Start of this controller in Unix milliseconds. */
@@ -43,6 +45,8 @@ export interface SessionOptions {
   readonly onLost: (error: LazygraphError) => void;
 }
 
+/** Where this side can't keep up for that many heartbeats, who is not heard of counts as silent. */
+const UNREAD_BEATS_MAX = 30;
 /** Heartbeats after which an unanswered command is sent once more. */
 const BEATS_PER_REPEAT = 5;
 /** A sleep waits for running requests, and a wake for weights to be reloaded. */
@@ -273,7 +277,7 @@ export class Session {
   #beatLater(): void {
     // Sending may have ended the session: the peer is gone, or doesn't read.
     if (!this.#open) return;
-    const { clock, heartbeatMs, send } = this.#options;
+    const { clock, heartbeatMs, unreadSeconds, send } = this.#options;
     const dueSeconds = clock.now() + heartbeatMs / 1000;
     this.#cancelBeat = clock.after(heartbeatMs / 1000, () => {
       // When this process stood still, heartbeats wait unread: its own delay is not their silence.
@@ -281,7 +285,9 @@ export class Session {
       if (this.#isLate(dueSeconds)) {
         this.#heardAtSeconds = Math.min(now, this.#heardAtSeconds + now - dueSeconds);
       }
-      const silentMs = (now - this.#heardAtSeconds) * 1000;
+      // Nor is what it said and nobody has read yet, as when thousands come at once.
+      const unreadMs = Math.min((unreadSeconds?.() ?? 0) * 1000, UNREAD_BEATS_MAX * heartbeatMs);
+      const silentMs = (now - this.#heardAtSeconds) * 1000 - unreadMs;
       if (silentMs > HEARTBEATS_MISSED_MAX * heartbeatMs) {
         this.lose(
           this.#gone(

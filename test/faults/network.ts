@@ -150,6 +150,9 @@ export class SimRouter implements RouterLink {
   // Budgets of peers are the socket's, and tested there.
   admit(): void {}
   dismiss(): void {}
+  unreadSeconds(): number {
+    return 0;
+  }
 
   receive(connection: Connection, frame: Uint8Array): void {
     this.clock.run(() => {

@@ -55,6 +55,7 @@ async function runCourse(seed: number): Promise<Course> {
           send: () => true,
           admit: () => undefined,
           dismiss: () => undefined,
+          unreadSeconds: () => 0,
           close: async () => undefined,
         };
       },

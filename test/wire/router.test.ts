@@ -153,6 +153,11 @@ async function listen(
   };
 }
 
+/** Asleep, so that libzmq's threads have the processor. */
+function standStill(ms: number): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
+}
+
 describe("the router", () => {
   test("sends in order to each of several peers", async () => {
     const { link, frames, came } = await listen();
@@ -174,6 +179,22 @@ describe("the router", () => {
       }
       dealer.close();
     }
+    await link.close();
+  });
+
+  test("tells for how long frames may have lain unread", async () => {
+    const unread: number[] = [];
+    const { link, came } = await listen(() => {
+      unread.push(link.unreadSeconds());
+      if (unread.length === 1) standStill(500);
+    });
+    const dealers = [new Dealer({ linger: 0 }), new Dealer({ linger: 0 })];
+    for (const dealer of dealers) dealer.connect(link.endpoint);
+    await Promise.all(dealers.map((dealer) => dealer.send("")));
+    await came(2);
+    expect(unread[1]).toBeGreaterThan(0.4);
+    await expect.poll(() => link.unreadSeconds()).toBe(0);
+    for (const dealer of dealers) dealer.close();
     await link.close();
   });
 
@@ -250,9 +271,6 @@ describe("the router", () => {
   });
 
   test("what a peer left in the queue is dropped once a sending has found it gone", async () => {
-    // Asleep, so that libzmq's threads have the processor.
-    const standStill = (ms: number) =>
-      void Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
     let isFirst = true;
     const { link, frames, came } = await listen((peer) => {
       if (!isFirst) return;

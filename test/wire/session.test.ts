@@ -5,7 +5,10 @@ import { Session } from "../../src/wire/session.ts";
 import { FakeClock } from "../helpers/fake-clock.ts";
 import { FakeEngine } from "../helpers/fake-engine.ts";
 
-function open(deliver: () => boolean = () => true): {
+function open(
+  deliver: () => boolean = () => true,
+  unreadSeconds = () => 0,
+): {
   clock: FakeClock;
   session: Session;
   sent: ToEngine[];
@@ -21,6 +24,7 @@ function open(deliver: () => boolean = () => true): {
       sent.push(message);
       return deliver();
     },
+    unreadSeconds,
     heartbeatMs: 1000,
     captureTimeoutMs: 60_000,
     incarnation: 123,
@@ -74,6 +78,19 @@ describe("heartbeats", () => {
     clock.advance(3);
     expect(lost).toEqual([]);
     clock.advance(4);
+    expect(lost).toHaveLength(1);
+  });
+
+  test("what lies unread is not silence, as far as thirty heartbeats", () => {
+    let unread = 0;
+    const { clock, session, lost } = open(undefined, () => unread);
+    session.welcome("idle");
+    for (; unread < 20; unread++) clock.advance(1);
+    expect(lost).toEqual([]);
+    session.heard();
+    for (; unread < 50; unread++) clock.advance(1);
+    expect(lost).toEqual([]);
+    for (; unread < 60; unread++) clock.advance(1);
     expect(lost).toHaveLength(1);
   });
 
