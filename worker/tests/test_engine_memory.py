@@ -335,6 +335,12 @@ def test_without_a_reservation_our_own_forecast_of_a_pools_growth_counts() -> No
     assert ask(engine, "FULL:8", command=2).outcome == "captured"
     engine.ranks[0].free = 64 * MIB + 20 * MIB
     assert ask(engine, "FULL:4", command=3).outcome == "captured", "a smaller one fits into it"
+    apart = headroom_module.Headroom(Settings(mode="idle"))
+    shape = headroom_module.forecast.Shape(layers=32, hidden=4096, intermediate=14336)
+    apart.planned({"shape": shape}, [], [], None)
+    apart.tiers = (("FULL:8",), ("FULL:4",))
+    fresh = apart.growth_bytes("FULL:4", GRAPHS, ())
+    assert apart.growth_bytes("FULL:4", GRAPHS, {"FULL:8"}) == fresh, "but not from another tier"
 
 
 def test_alone_a_graph_without_room_is_left_alone_for_a_while(
@@ -474,19 +480,22 @@ def test_an_engine_as_stock_drops_nothing() -> None:
 def test_alone_what_serving_may_take_beyond_its_peak_is_left_free() -> None:
     room = headroom_module.Headroom(Settings(mode="idle"))
 
-    def rank(peak: int, reserved: int = 0) -> RankMemory:
+    def rank(peak: int, reserved: int = 0, pool: int = 0, held: int | None = None) -> RankMemory:
         return RankMemory(
             rank=0, gpu_uuid="", gpu_name="", total_bytes=1 << 40, free_bytes=1 << 39,
-            reserved_bytes=reserved, pool_bytes=0, activation_peak_bytes=peak,
+            reserved_bytes=reserved, pool_bytes=pool, activation_peak_bytes=peak,
+            activation_held_bytes=held,
         )  # fmt: skip
 
-    room.planned({}, [], [rank(800 * MIB, 5000 * MIB)], None)
+    room.planned({}, [], [rank(800 * MIB, 5400 * MIB, pool=400 * MIB)], None)
     assert room.allowance([rank(10 * MIB)]) == 256 * MIB
     assert room.allowance([rank(1000 * MIB, 5000 * MIB)]) == 600 * MIB
     assert room.allowance([rank(4000 * MIB)]) == 1088 * MIB
     # Serving has taken its peak and 300 MiB beyond it: so much less is to come.
     assert room.allowance([rank(1000 * MIB, 6300 * MIB)]) == 300 * MIB
     assert room.allowance([rank(1000 * MIB, 9000 * MIB)]) == 64 * MIB
+    assert room.allowance([rank(1000 * MIB, 6300 * MIB, pool=300 * MIB)]) == 600 * MIB
+    assert room.room_bytes([rank(1000 * MIB, held=400 * MIB)], 0) == (1 << 39) - 600 * MIB
     assert room.allowance([rank(10 * MIB), rank(1000 * MIB, 5000 * MIB)]) == 600 * MIB
     room.margin_bytes = 7
     assert room.allowance([rank(800 * MIB)]) == 7
