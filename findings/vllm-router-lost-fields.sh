@@ -4,7 +4,7 @@
 # name in a tool's message; `continuous_usage_stats`, which GuideLLM asks for. Of embeddings what vLLM
 # adds is lost, down to which tokens it reads; and of its answer to /v1/rerank the router makes a 500.
 # Seen with vllm-router 0.1.17 before a server that keeps what it gets and reranks in vLLM's form: the
-# output below. What vLLM and GuideLLM do with it is in the sources of their 0.33.0 and 0.8.1.
+# output below. What uses it is in the sources of vLLM 0.33.0 and GuideLLM 0.8.1.
 set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -20,8 +20,8 @@ import os
 import socket
 import threading
 import time
-import urllib.error
-import urllib.request
+from urllib.error import URLError
+from urllib.request import Request, urlopen
 
 from vllm_router.router import Router
 from vllm_router.router_args import RouterArgs
@@ -42,18 +42,17 @@ class Engine(http.server.BaseHTTPRequestHandler):
         self.do_GET()
 
 
-def route(url):
+def route():
     os.dup2(2, 1)  # It logs to stdout.
     Router.from_args(RouterArgs([url], port=port, policy="round_robin")).start()
 
 
 def call(path, body):
     data = json.dumps({"model": "m", **body}).encode()
-    head = {"content-type": "application/json"}
     url = f"http://127.0.0.1:{port}{path}"
     try:
-        return urllib.request.urlopen(urllib.request.Request(url, data, head)).status
-    except urllib.error.URLError as error:
+        return urlopen(Request(url, data, {"content-type": "application/json"})).status
+    except URLError as error:
         return getattr(error, "code", None)
 
 
@@ -62,13 +61,13 @@ def paths(value, name=""):
     return {name}.union(*(paths(item, f"{name}.{key}") for key, item in pairs))
 
 
-engine = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Engine)
+engine = http.server.HTTPServer(("127.0.0.1", 0), Engine)
 port = socket.create_server(("127.0.0.1", 0)).getsockname()[1]
 url = f"http://127.0.0.1:{engine.server_port}"
-multiprocessing.Process(target=route, args=[url], daemon=True).start()
+multiprocessing.Process(target=route, daemon=True).start()
 threading.Thread(target=engine.serve_forever, daemon=True).start()
 while call("/health", {}) is None:
-    time.sleep(0.1)
+    time.sleep(1)
 
 result = {"role": "tool", "tool_call_id": "1", "name": "f", "content": "y"}
 tool = {"name": "f", "parameters": {"type": "object"}, "strict": True}
@@ -87,18 +86,18 @@ for path, body in (
     got.clear()
     print(f"{path}: {call(f'/v1/{path}', body)}")
     for name in sorted(paths(body) - paths(got)):
-        print("  lost:", name[1:])
+        print(" lost", name[1:])
 PY
-timeout 60 python/bin/python route.py 2>router.log | tee output
+timeout 60 python/bin/python route.py 2>log | tee output
 cat >expected <<'TXT'
 chat/completions: 200
-  lost: messages.1.name
-  lost: stream_options.continuous_usage_stats
-  lost: tools.0.function.strict
+ lost messages.1.name
+ lost stream_options.continuous_usage_stats
+ lost tools.0.function.strict
 embeddings: 200
-  lost: add_special_tokens
-  lost: truncate_prompt_tokens
+ lost add_special_tokens
+ lost truncate_prompt_tokens
 rerank: 500
-  lost: top_n
+ lost top_n
 TXT
 cmp expected output
