@@ -5,8 +5,8 @@
 # time, and makes 128 words of each block, whatever the request's length: a quarter of it. Neither
 # says so.
 # Seen with guidellm 0.8.1 and sglang 0.5.23 on the two requests that Mooncake's README shows, the
-# second 3.053 seconds after the first: the output below, words for tokens. Their readers are taken from the wheels, as
-# all of either would need torch.
+# second 3.053 seconds after the first: the output below, words for tokens. Their readers
+# are taken from the wheels, as all of either would need torch.
 set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

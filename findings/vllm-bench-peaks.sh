@@ -7,9 +7,9 @@
 # draws tokens per second and user a multiple too low. Tokens per second and GPU it draws for one GPU,
 # unless the sweep varies the parallel sizes; of num_gpus and gpu_count, which its help names, it
 # reads neither.
-# Seen with vLLM 0.33.0: the output below. The functions are run by themselves, taken from the wheel,
-# since all of vLLM would need torch; they are given two seconds of 64 answers each, one after another,
-# each of eight tokens in two chunks.
+# Seen with vLLM 0.33.0: the output below. The functions, taken from the wheel, as all of vLLM
+# would need torch, are given two seconds of 64 answers each, one after another, each of eight tokens in
+# two chunks.
 set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -31,20 +31,18 @@ from dataclasses import dataclass
 import numpy as np
 
 wheel = zipfile.ZipFile(glob.glob("vllm-*.whl")[0])
-HEAD = "from __future__ import annotations\n"
 
 
-def taken(file, needed, **names):
-    """What a file defines, without what it imports."""
-    nodes = ast.parse(wheel.read(f"vllm/benchmarks/{file}")).body
-    found = [ast.unparse(node) for node in nodes if needed(getattr(node, "name", "."))]
-    exec(HEAD + "\n".join(found), names)
+def taken(file, **names):
+    for node in ast.parse(wheel.read(f"vllm/benchmarks/{file}")).body:
+        if hasattr(node, "name"):
+            with contextlib.suppress(NameError):  # What can't be defined here isn't needed.
+                exec("from __future__ import annotations\n" + ast.unparse(node), names)
     return names
 
 
-NEEDED = ("BenchmarkMetrics", "calculate_metrics")
 names = {"TERM_PLOTLIB_AVAILABLE": False, "dataclass": dataclass, "np": np, "warnings": warnings}
-bench = taken("serve.py", NEEDED.__contains__, **names)
+bench = taken("serve.py", **names)
 answers = [
     types.SimpleNamespace(
         success=True, prompt_len=1, output_tokens=8, input_audio_duration=0,
@@ -65,7 +63,7 @@ stored = {
     "output_throughput": told.output_throughput,
     "num_gpus": "8",
 }
-pareto = taken("sweep/plot_pareto.py", lambda name: name.startswith("_"))
+pareto = taken("sweep/plot_pareto.py")
 drawn = pareto["_prepare_records"]([stored], user_count_var="max_concurrency", gpu_count_var=None)
 print("drawn: users {user_count_estimate:.0f}, GPUs {gpu_count:.0f}".format(**drawn[0][0]))
 PY

@@ -18,7 +18,7 @@ python/bin/pip download -q --no-deps --only-binary :all: --platform manylinux_2_
 
 printf 'port: 9000\nenable-prefix-caching: true\n' >on.yaml
 printf 'port: 9000\nenable-prefix-caching: false\n' >off.yaml
-printf 'port: 9000\nenable_prefix_caching: false\n' >off-underscores.yaml
+printf 'port: 9000\nenable_prefix_caching: false\n' >under.yaml
 cat >parse.py <<'PY'
 import argparse
 import glob
@@ -28,10 +28,8 @@ import types
 import zipfile
 
 (wheel,) = glob.glob("vllm-*.whl")
-source = zipfile.ZipFile(wheel).read("vllm/utils/argparse_utils.py").decode()
 sys.modules["vllm.logger"] = types.SimpleNamespace(init_logger=logging.getLogger)
-parsing = types.ModuleType("parsing")
-exec(compile(source, "parsing", "exec"), parsing.__dict__)
+exec(zipfile.ZipFile(wheel).read("vllm/utils/argparse_utils.py"))
 
 
 def add_options(parser):
@@ -43,14 +41,14 @@ def add_options(parser):
 
 
 def vllm_serve(*words):
-    parser = parsing.FlexibleArgumentParser()
+    parser = FlexibleArgumentParser()
     serve = parser.add_subparsers(dest="subparser").add_parser("serve")
     add_options(serve).add_argument("model_tag", nargs="?")
     return parser.parse_args(["serve", "model", *words])
 
 
 def api_server(*words):
-    return add_options(parsing.FlexibleArgumentParser()).parse_args(list(words))
+    return add_options(FlexibleArgumentParser()).parse_args(list(words))
 
 
 for server in (vllm_serve, api_server):
@@ -58,7 +56,7 @@ for server in (vllm_serve, api_server):
         ("--no-enable-prefix-caching",),
         ("--config", "on.yaml"),
         ("--config", "off.yaml"),
-        ("--config", "off-underscores.yaml"),
+        ("--config", "under.yaml"),
         ("--config=on.yaml",),
     ):
         got = server(*words)
@@ -69,12 +67,12 @@ cat >expected <<'TXT'
 vllm_serve --no-enable-prefix-caching: 8000, False
 vllm_serve --config on.yaml: 9000, True
 vllm_serve --config off.yaml: 9000, None
-vllm_serve --config off-underscores.yaml: 9000, None
+vllm_serve --config under.yaml: 9000, None
 vllm_serve --config=on.yaml: 8000, None
 api_server --no-enable-prefix-caching: 8000, False
 api_server --config on.yaml: 9000, True
 api_server --config off.yaml: 9000, False
-api_server --config off-underscores.yaml: 9000, None
+api_server --config under.yaml: 9000, None
 api_server --config=on.yaml: 8000, None
 TXT
 cmp expected output
