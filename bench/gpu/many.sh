@@ -11,9 +11,8 @@
 # memory for a graph, or is killed while it captures, ends the engine with a reason and hangs nobody.
 # Refuted if the claims `many.*` that `npm run claims` makes of bench/results/many-*.json don't hold.
 #
-# Resumable: each part keeps what it has in a folder of its own and runs no more than is open. One
-# that fails is told at the end (exit code 1) and costs none of the others. What says most comes
-# first: machines of this size are seldom held for long.
+# Resumable: each part keeps what it has in a folder of its own and runs what is open. One that
+# fails is told at the end (exit code 1) and costs none of the others. What says most comes first.
 #   starts    families.sh with many.json: stock and idle in turns, from a launcher: no imports
 #   checks    checks.py: each graph against an ungraphed run, with controls, and the ranks' steps
 #   faults    rank_faults.py: one rank short of memory, out of it, or killed in mid-capture

@@ -9,8 +9,7 @@ const DIGITS = 16;
 const digests = new Map<string, string>();
 
 /**
- * What others are told of a session. Who knows one can say `hello` as its engine and is taken for it
- * come back: so this tells sessions apart, and is none.
+ * What others are told of a session: who knows one can say `hello` as its engine come back.
  */
 export function toldSession(session: string): string {
   const known = digests.get(session);

@@ -9,7 +9,7 @@ import { rule } from "../base/check-options.ts";
 import { OptionError } from "../base/errors.ts";
 import type { Schema } from "../base/schema.ts";
 
-/** Whether only this machine can connect. Names are not resolved: an unknown one counts as remote. */
+/** Whether this machine alone connects. Names aren't resolved: an unknown one is remote. */
 export function isLoopback(endpoint: string): boolean {
   if (endpoint.startsWith("ipc://")) return true;
   const host = /^tcp:\/\/(.+):[^:]+$/.exec(endpoint)?.[1];
@@ -41,7 +41,7 @@ export function checkEndpoint(option: string, endpoint: string): void {
   );
 }
 
-/** What to do where it can't be bound, and nobody else listens there. */
+/** What to do where it can't be bound though nobody listens. */
 export function bindAdvice(endpoint: string): string {
   const path = /^ipc:\/\/(.+)$/s.exec(endpoint)?.[1];
   if (path === undefined) return "choose one that this machine has, such as tcp://127.0.0.1:5757";

@@ -1,8 +1,7 @@
 /**
  * How much work somebody may cause: a share of the time, saved up to a burst. Pure.
  *
- * What a frame costs is known only once it was handled, so that a budget may be overdrawn by one;
- * it is paid off before the next.
+ * What a frame costs is known once it was handled: a budget may be overdrawn by one.
  */
 export class WorkBudget {
   readonly #share: number;

@@ -60,7 +60,7 @@ test("vLLM's variables but for places, addresses and secrets", () => {
   const environment = {
     ...{ VLLM_USE_AOT_COMPILE: "1", VLLM_CACHE_ROOT: "/x", VLLM_API_KEY: "k", HOME: "/root" },
     ...{ VLLM_LOGGING_LEVEL: "DEBUG", VLLM_TUNED_CONFIG_FOLDER: "/y", VLLM_ATTENTION: "FLASH" },
-    // A pod's own, which vLLM leaves out of its key; and two that are in it.
+    // A pod's own; and two of vLLM's key.
     ...{ VLLM_NIXL_SIDE_CHANNEL_HOST: "10.0.0.1", VLLM_DP_MASTER_IP: "10.0.0.1" },
     ...{ VLLM_PLUGINS: "lazygraph", VLLM_ENGINE_READY_TIMEOUT_S: "1200" },
   };

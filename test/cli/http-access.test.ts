@@ -56,7 +56,7 @@ describe("who may ask what", () => {
     [head("GET", "/metrics", { ...pod, ...bearer("guess") }), { token: TOKEN }, "token-wrong"],
     [head("GET", "/metrics", { ...pod, ...bearer("guess") }), {}, "host"],
     [head("POST", "/x/freeze", pod), { anyHost: true, token: TOKEN }, "token-missing"],
-    // Another scheme is no token; a web page is none's guest.
+    // Another scheme is no token; a web page no guest.
     [
       head("PUT", "/v1/engines/a/mode", { authorization: "Basic eA==" }),
       { token: TOKEN },
@@ -198,7 +198,7 @@ describe("a socket file", () => {
     expect(status).toMatchObject({ code: 0, stdout: "No engine has joined yet.\n" });
     const second = await finish(["serve", ...ENDPOINT, "--http", `unix:${path}`]);
     expect(second.stderr).toMatch(/another program listens.*ADDRESS_IN_USE\]\n$/);
-    // What a kill leaves behind is no obstacle.
+    // A kill's leftovers don't matter.
     running.process.kill("SIGKILL");
     await running.finished;
     expect((await stat(path)).isSocket()).toBe(true);
@@ -232,7 +232,7 @@ describe("connections that others hold", () => {
     const { http } = await serve(["--http", "127.0.0.1:0"]);
     const silent = await connections(http, 256);
     expect((await fetch(`${http}/readyz`)).status).toBe(200);
-    // It took one place, and the rest were there all the time. Its answer may overtake that end.
+    // It took a place, and the rest were there all the time. Its answer may overtake that end.
     const open = () => silent.filter(({ readyState }) => readyState === "open");
     await expect.poll(open).toHaveLength(255);
   });

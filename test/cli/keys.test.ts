@@ -87,7 +87,7 @@ describe("lazygraph keys", () => {
     expect(engine.code).toBe(0);
   });
 
-  // As other programs make them: one in 85.
+  // Of other programs: one in 85.
   test.for([`-${"a".repeat(39)}`, `--${"a".repeat(38)}`, `--as${"a".repeat(36)}`])(
     "allow takes a key that begins with a dash: %s",
     async (key) => {
@@ -320,7 +320,7 @@ describe("serve --keys", () => {
     await writeFile(part, second);
     await chmod(part, 0);
     await rename(part, file);
-    // Nothing is unreadable to root.
+    // Root reads all.
     if (process.getuid?.() === 0) process.seteuid?.(65_534);
     try {
       expect([keysAt(0), keysAt(5000)]).toEqual([[first], [first]]);
@@ -361,7 +361,7 @@ describe("lazygraph keys export", () => {
     }
     return folder;
   }
-  /** A pair, both keys of which have what shells and env files take for their own. */
+  /** A pair whose keys have what shells and env files take for theirs. */
   function nastyPair(): ReturnType<typeof curveKeyPair> {
     for (;;) {
       const pair = curveKeyPair();
@@ -404,7 +404,7 @@ describe("lazygraph keys export", () => {
       expect(execFileSync("sh", ["-c", script], { encoding: "utf8" })).toBe(value);
       expect(parseEnv(stdout)[name]).toBe(value);
     }
-    // Unquoted the same would be another text.
+    // Unquoted it would be another text.
     const bare = stdout.replaceAll("'", "");
     expect(parseEnv(bare)["LAZYGRAPH_CLIENT_KEYS"]).not.toBe(wanted.LAZYGRAPH_CLIENT_KEYS);
   });

@@ -21,7 +21,7 @@ const inOnePool = (graphs: readonly Graph[]) => graphs.map((entry) => ({ graph: 
 const below = (tokens: number): Graph[] => PLANNED.filter((entry) => entry.tokens < tokens);
 const held = (tokens: number): Map<number, number> => new Map([[0, tokens]]);
 
-/** MiB of a pool of 672 MiB that a plan's small graphs began, with their driver memory. */
+/** MiB of a pool of 672 that small graphs began, with driver memory. */
 const PIECE_BY_PIECE = { "FULL:64": 62, "FULL:128": 60, "FULL:256": 482, "PIECEWISE:512": 80 };
 
 /** After both tops: 678 MiB with the pool, and a FULL graph that found room in it. */
@@ -245,7 +245,7 @@ describe("starts on vLLM 0.33, from their ready on", () => {
       .sort((one, other) => one.graph.tokens - other.graph.tokens)
       .slice(0, (ours?.graphsAtReady ?? 0) - tops.size);
     const first = [...captures.filter((entry) => tops.has(entry.graph)), ...small];
-    // The pool is the PIECEWISE top's, which comes first.
+    // The pool is the PIECEWISE top's, the first.
     first.sort((one, other) => Number(tops.has(other.graph)) - Number(tops.has(one.graph)));
     const forecast = new MemoryForecast(planned, { ...SHAPE, ...shapes[family] });
     let pool = 0;

@@ -23,7 +23,7 @@ describe("reservations", () => {
     expect(guard.headroom()?.bytes).toBe(before - grant.needBytes);
     const later = guard.hold(MIB);
     grant.release();
-    // Once: the second time it would be another one's.
+    // Once: then it would be another's.
     grant.release();
     expect(guard.headroom()?.bytes).toBe(before - MIB);
     later();
@@ -182,7 +182,7 @@ describe("asking again", () => {
       one.atSeconds = one.guard.retryAtSeconds;
       one.report(5000);
       expect(returning(one).length).toBeGreaterThan(0);
-      // It was granted, and then something else had taken the room: of several, too.
+      // It was granted, and then the room was taken: of several, too.
       for (let graphs = 0; graphs < 3; graphs++) one.guard.refused();
     }
     expect(waits).toEqual([...waits].sort((a, b) => a - b));
@@ -267,7 +267,7 @@ describe("giving up a tier", () => {
     expect(one.guard.surplus(one.state)).toEqual([]);
     // For captures the smaller figure counts all the same.
     expect(one.guard.reserve(graph("FULL:16"), one.state).granted).toBe(false);
-    // More is gone than serving could have wanted: somebody else took it.
+    // More is gone than serving wanted: somebody else took it.
     one.driver = (FLOOR - 14) * MIB;
     expect(one.guard.surplus(one.state).length).toBeGreaterThan(0);
     // The engine says that it was not serving.

@@ -94,7 +94,7 @@ def _record_captures(runner: Any, order: list[tuple[str, int]]) -> Any:
     ids=lambda names: "+".join(names) or "nothing",
 )
 def test_outputs_are_sized_by_the_largest_graph(mode: str, first: list[str]) -> None:
-    """A smaller first set must not make a later, larger graph a shape error."""
+    """After a smaller first set a larger graph is no shape error."""
     wrapper, answer = start(mode, first)
     runner = wrapper.worker.model_runner
     largest = max(g.tokens for g in wrapper.graphs)
@@ -117,7 +117,7 @@ def test_outputs_are_sized_by_the_largest_graph(mode: str, first: list[str]) -> 
     ],
 )
 def test_one_run_warms_up_for_all_captures(mode: str, max_num_seqs: int, warmed: list[int]) -> None:
-    """The largest graph's inputs, and the largest FULL one's for its attention."""
+    """The largest graph's inputs, and the largest FULL one's."""
     wrapper, answer = start(mode, max_num_seqs=max_num_seqs)
     ran = wrapper.worker.model_runner.model.ran
     first = [int(name.split(":")[1]) for name in captured_in_order(answer)]
@@ -181,7 +181,7 @@ MORE = ("FULL:4", "FULL:1", "PIECEWISE:2")
 
 
 def test_more_comes_before_ready_while_the_controllers_budget_lasts() -> None:
-    plenty = first_set_of((*MORE, MORE[0]), 3600)  # a controller may name one twice
+    plenty = first_set_of((*MORE, MORE[0]), 3600)  # named twice
     assert captured_in_order(plenty) == ["PIECEWISE:16", "FULL:8", *MORE]
     assert plenty["skipped"] == ()
     assert 0 < plenty["warm_up_seconds"] < plenty["seconds"]
