@@ -4,12 +4,10 @@
  */
 
 import { type Clock, coarseClock } from "../base/clock.ts";
-import { counted } from "../base/counted.ts";
 import { dropOldest } from "../base/drop-oldest.ts";
 import { type ErrorCode, LazygraphError } from "../base/errors.ts";
-import { Seldom } from "../base/seldom.ts";
 import { EngineDriver } from "../engine/driver.ts";
-import { publishProblem } from "../engine/events.ts";
+import { Problems } from "../engine/problems.ts";
 import type { EngineRecord } from "../engine/record.ts";
 import type { SharedMemory } from "../engine/shared-memory.ts";
 import type { EnginePlans } from "../plan/engine-plan.ts";
@@ -31,8 +29,6 @@ const LATER_SECONDS = 5;
 const BEATS_APART = 20;
 /** Sessions remembered as put off, so that it is told once. */
 const PUT_OFF_MAX = 256;
-/** Problems of a code that are told in a minute; the others are counted. */
-const TOLD_MAX = 64;
 /**
  * How long after its first engine a controller goes on to take the place of those that its engines
  * had before it. They come within seconds of its start; who comes later with a higher incarnation
@@ -71,7 +67,8 @@ export class EngineAdmission {
   /** When a peer without a session was last asked to say hello; infinity: refused, never again. */
   readonly #strangers = new Map<string, number>();
   readonly #putOff = new Set<string>();
-  readonly #seldom = new Seldom();
+  /** Of engines that are kept out: any number, or one that asks with every frame. */
+  readonly #problems: Problems;
   readonly #names: NameKeys;
   /** For heartbeats and deadlines, which nobody waits for to the millisecond. */
   readonly #sessionClock: Clock;
@@ -79,6 +76,7 @@ export class EngineAdmission {
 
   constructor(options: AdmissionOptions) {
     this.#options = options;
+    this.#problems = new Problems(options.clock);
     const { heartbeatMs, captureTimeoutMs } = options.options;
     // By the shorter one: where heartbeats are rare, a tick of theirs may be all the time there is.
     const shortestMs = Math.min(heartbeatMs, captureTimeoutMs);
@@ -169,7 +167,7 @@ export class EngineAdmission {
     if (connection !== undefined) {
       this.#endConnectionOf(connection.driver, "a younger controller has it");
     }
-    this.#tell(
+    this.#problems.tell(
       engine,
       "ERR_LAZYGRAPH_INCARNATION",
       `Expected engine ${engine} to know no younger controller than this one (${this.#incarnation}), ` +
@@ -200,15 +198,7 @@ export class EngineAdmission {
     if (this.#putOff.has(session)) return;
     this.#putOff.add(session);
     dropOldest(this.#putOff, PUT_OFF_MAX);
-    this.#tell(engine, code, message);
-  }
-
-  /** Any number of engines, or one that asks with every frame, may be kept out. */
-  #tell(engine: string, code: string, message: string): void {
-    const untold = this.#seldom.next(code, this.#options.clock.now(), TOLD_MAX);
-    if (untold === undefined) return;
-    const more = untold > 0 ? ` ${counted(untold, "time")} more since the last such line.` : "";
-    publishProblem(engine, code, message + more);
+    this.#problems.tell(engine, code, message);
   }
 
   #admit(peer: string, hello: Hello, key: string | undefined): void {
@@ -305,7 +295,7 @@ export class EngineAdmission {
   #refuse(peer: string, refusal: Refuse, engine: string): void {
     this.#remember(peer, Number.POSITIVE_INFINITY);
     this.#options.send(peer, refusal);
-    this.#tell(engine, refusal.code, refusal.message);
+    this.#problems.tell(engine, refusal.code, refusal.message);
   }
 
   /**

@@ -19,6 +19,7 @@ import type { PlanRules } from "../schedule/rules.ts";
 import type { Dropped, Hello, Mode, Orders } from "../wire/protocol.ts";
 import type { Session } from "../wire/session.ts";
 import { isHeard, publish, publishProblem } from "./events.ts";
+import { Problems } from "./problems.ts";
 import { createEngineRecord, type EngineRecord, type ProblemCounts } from "./record.ts";
 import { type SharedMemory, sharedMemory } from "./shared-memory.ts";
 import { requireOutcome, requireSleeps, type SleepOptions, type WakeOptions } from "./sleep.ts";
@@ -54,6 +55,7 @@ export interface DriverOptions {
 export class EngineDriver {
   readonly record: EngineRecord;
   readonly #clock: Clock;
+  readonly #problems: Problems;
   readonly #shared: SharedMemory;
   readonly #tools: StepTools;
   readonly #onChange: (record: EngineRecord) => void;
@@ -89,6 +91,7 @@ export class EngineDriver {
     });
     this.record = createEngineRecord(hello, mode, { guard, utilization, orders });
     this.#clock = clock;
+    this.#problems = new Problems(clock);
     this.#shared = shared;
     this.#onChange = onChange;
     this.#pace = options.pace ?? (() => undefined);
@@ -251,7 +254,7 @@ export class EngineDriver {
   #publish({ name, event }: PublishEffect): void {
     if (!isHeard(name)) return;
     const { engine, session } = this.record.hello;
-    if (name === "lazygraph:problem") publishProblem(engine, event.code, event.message);
+    if (name === "lazygraph:problem") this.#problems.tell(engine, event.code, event.message);
     else publish(name, { engine, session, atUnixMs: Date.now(), ...event } as never);
   }
 

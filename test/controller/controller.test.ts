@@ -224,6 +224,18 @@ describe("versions", () => {
 });
 
 describe("what an engine gets wrong", () => {
+  test("what it gets wrong with every frame is told 64 times a minute, and counted", async () => {
+    using problems = new EventLog("lazygraph:problem");
+    await using controller = await startController();
+    await using engine = await joinEngine(controller);
+    await controller.waitForEngine({ phase: "serving" });
+    for (let count = 0; count < 100; count++) engine.steps(3, 5, `FULL:${9000 + count}`);
+    await expect
+      .poll(() => controller.engines()[0])
+      .toMatchObject({ problems: { unknownGraphs: 100 } });
+    expect(problems.all).toHaveLength(64);
+  });
+
   test("an unknown graph is counted, reported and answered with resync", async () => {
     using problems = new EventLog("lazygraph:problem");
     await using controller = await startController({ heartbeatMs: 50, mode: "lazy" });
