@@ -44,8 +44,20 @@ const HARMLESS_OPTIONS: ReadonlySet<string> = new Set([
  * What vLLM leaves out of its own key (`ignored_factors` of vllm/envs.py, 0.26 and 0.33). It compiles
  * anew for every other variable, even one that changes no code, such as a longer time to get ready.
  */
-const HARMLESS_VARIABLES =
-  /^VLLM_(CACHE_ROOT|CONFIG_ROOT|XLA_CACHE_PATH|(RPC_BASE|DEBUG_DUMP|LOGGING_CONFIG|MODEL_REDIRECT|CUDA_COMPATIBILITY)_PATH|TUNED_CONFIG_FOLDER|FLASHINFER_AUTOTUNE_CACHE_DIR|ASSETS_CACHE|ENABLE_STARTUP_PLAN|WORKER_MULTIPROC_METHOD|PORT|HOST_IP|DP_MASTER_(IP|PORT)|NIXL_SIDE_CHANNEL_HOST|RAY_BUNDLE_INDICES|API_KEY|SERVER_DEV_MODE|KEEP_ALIVE_ON_ENGINE_DEATH|LOGGING_(LEVEL|PREFIX|STREAM|COLOR)|LOG_STATS_INTERVAL|NO_USAGE_STATS|USAGE_STATS_SERVER|DO_NOT_TRACK|HTTP_.*|MEDIA_.*|MAX_(AUDIO|EMBED|IMAGE|MEDIA)_.*|(IMAGE|VIDEO|AUDIO)_FETCH_TIMEOUT|(EXECUTE_MODEL|WORKER_SHUTDOWN)_TIMEOUT_SECONDS)$/;
+const HARMLESS_VARIABLES: ReadonlySet<string> = new Set([
+  ...["CACHE_ROOT", "CONFIG_ROOT", "XLA_CACHE_PATH", "RPC_BASE_PATH", "DEBUG_DUMP_PATH"],
+  ...["MODEL_REDIRECT_PATH", "CUDA_COMPATIBILITY_PATH", "TUNED_CONFIG_FOLDER", "ASSETS_CACHE"],
+  ...["FLASHINFER_AUTOTUNE_CACHE_DIR", "PORT", "HOST_IP", "DP_MASTER_IP", "DP_MASTER_PORT"],
+  ...["NIXL_SIDE_CHANNEL_HOST", "RAY_BUNDLE_INDICES", "WORKER_MULTIPROC_METHOD", "API_KEY"],
+  ...["ENABLE_STARTUP_PLAN", "SERVER_DEV_MODE", "KEEP_ALIVE_ON_ENGINE_DEATH", "LOGGING_LEVEL"],
+  ...["LOGGING_PREFIX", "LOGGING_STREAM", "LOGGING_COLOR", "LOGGING_CONFIG_PATH"],
+  ...["LOG_STATS_INTERVAL", "NO_USAGE_STATS", "USAGE_STATS_SERVER", "DO_NOT_TRACK"],
+  ...["IMAGE_FETCH_TIMEOUT", "VIDEO_FETCH_TIMEOUT", "AUDIO_FETCH_TIMEOUT"],
+  ...["EXECUTE_MODEL_TIMEOUT_SECONDS", "WORKER_SHUTDOWN_TIMEOUT_SECONDS"],
+]);
+const HARMLESS_KINDS = /^(HTTP|MEDIA|MAX_(AUDIO|EMBED|IMAGE|MEDIA))_/;
+
+const PREFIX = "VLLM_";
 
 const SHORT: Readonly<Record<string, string>> = {
   "-tp": "--tensor-parallel-size",
@@ -100,9 +112,14 @@ export function decidingVariables(
 ): Record<string, string> {
   const entries = Object.entries(environment).filter(
     (entry): entry is [string, string] =>
-      entry[1] !== undefined && entry[0].startsWith("VLLM_") && !HARMLESS_VARIABLES.test(entry[0]),
+      entry[1] !== undefined && entry[0].startsWith(PREFIX) && !isHarmless(entry[0]),
   );
   return Object.fromEntries(entries.sort(([a], [b]) => (a < b ? -1 : 1)));
+}
+
+function isHarmless(variable: string): boolean {
+  const name = variable.slice(PREFIX.length);
+  return HARMLESS_VARIABLES.has(name) || HARMLESS_KINDS.test(name);
 }
 
 export interface Difference {

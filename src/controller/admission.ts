@@ -7,7 +7,7 @@ import { type Clock, coarseClock } from "../base/clock.ts";
 import { dropOldest } from "../base/drop-oldest.ts";
 import { type ErrorCode, LazygraphError } from "../base/errors.ts";
 import { EngineDriver } from "../engine/driver.ts";
-import { Problems } from "../engine/problems.ts";
+import { BoundedProblems } from "../engine/problems.ts";
 import type { EngineRecord } from "../engine/record.ts";
 import type { SharedMemory } from "../engine/shared-memory.ts";
 import type { EnginePlans } from "../plan/engine-plan.ts";
@@ -68,7 +68,7 @@ export class EngineAdmission {
   readonly #strangers = new Map<string, number>();
   readonly #putOff = new Set<string>();
   /** Of engines that are kept out: any number, or one that asks with every frame. */
-  readonly #problems: Problems;
+  readonly #problems: BoundedProblems;
   readonly #names: NameKeys;
   /** For heartbeats and deadlines, which nobody waits for to the millisecond. */
   readonly #sessionClock: Clock;
@@ -76,7 +76,7 @@ export class EngineAdmission {
 
   constructor(options: AdmissionOptions) {
     this.#options = options;
-    this.#problems = new Problems(options.clock);
+    this.#problems = new BoundedProblems(options.clock);
     const { heartbeatMs, captureTimeoutMs } = options.options;
     // By the shorter one: where heartbeats are rare, a tick of theirs may be all the time there is.
     const shortestMs = Math.min(heartbeatMs, captureTimeoutMs);

@@ -5,11 +5,10 @@
  */
 
 import type { Clock } from "../base/clock.ts";
-import { counted } from "../base/counted.ts";
 import { codeOf, type ErrorCode, LazygraphError, messageOf } from "../base/errors.ts";
-import { Seldom } from "../base/seldom.ts";
 import { publishProblem } from "../engine/events.ts";
 import { prefetch } from "../engine/prefetch.ts";
+import { BoundedProblems } from "../engine/problems.ts";
 import type { EngineRecord } from "../engine/record.ts";
 import { decode, encode } from "../wire/codec.ts";
 import { type Excess, FRAMES_PER_SECOND_MAX, WORK_SHARE_MAX } from "../wire/peers.ts";
@@ -37,10 +36,12 @@ export interface FramesOptions {
 export class EngineFrames {
   readonly #options: FramesOptions;
   readonly #records: EngineRecord[] = [];
-  readonly #seldom = new Seldom();
+  /** Once a minute of a kind from an engine. */
+  readonly #problems: BoundedProblems;
 
   constructor(options: FramesOptions) {
     this.#options = options;
+    this.#problems = new BoundedProblems(options.clock, 1);
   }
 
   /**
@@ -120,14 +121,11 @@ export class EngineFrames {
 
   /** What a peer can cause with every frame: all that have no session are one. */
   #tellSeldom(connection: Connection | undefined, code: ErrorCode, message: string): void {
-    const kind = `${code} ${connection?.driver.record.hello.engine ?? ""}`;
-    const untold = this.#seldom.next(kind, this.#options.clock.now());
-    if (untold === undefined) return;
+    const engine = engineOf(connection);
     const stranger = "It came from a peer without a session, whose address ZeroMQ doesn't tell.";
     const isUnnamed = connection === undefined && code === "ERR_LAZYGRAPH_PROTOCOL_FRAME";
-    const more = `${counted(untold, "time")} more since the last such line.`;
-    const sentences = [message, ...(isUnnamed ? [stranger] : []), ...(untold > 0 ? [more] : [])];
-    tellProblem(connection, code, sentences.join(" "));
+    const told = isUnnamed ? `${message} ${stranger}` : message;
+    this.#problems.tell(engine, code, told, `${code} ${engine}`);
   }
 
   /** @returns whether it is on its way */
@@ -156,5 +154,9 @@ export class EngineFrames {
 }
 
 function tellProblem(connection: Connection | undefined, code: ErrorCode, message: string): void {
-  publishProblem(connection?.driver.record.hello.engine ?? "", code, message);
+  publishProblem(engineOf(connection), code, message);
+}
+
+function engineOf(connection: Connection | undefined): string {
+  return connection?.driver.record.hello.engine ?? "";
 }

@@ -19,7 +19,7 @@ import type { PlanRules } from "../schedule/rules.ts";
 import type { Dropped, Hello, Mode, Orders } from "../wire/protocol.ts";
 import type { Session } from "../wire/session.ts";
 import { isHeard, publish, publishProblem } from "./events.ts";
-import { Problems } from "./problems.ts";
+import { BoundedProblems } from "./problems.ts";
 import { createEngineRecord, type EngineRecord, type ProblemCounts } from "./record.ts";
 import { type SharedMemory, sharedMemory } from "./shared-memory.ts";
 import { requireOutcome, requireSleeps, type SleepOptions, type WakeOptions } from "./sleep.ts";
@@ -55,7 +55,7 @@ export interface DriverOptions {
 export class EngineDriver {
   readonly record: EngineRecord;
   readonly #clock: Clock;
-  readonly #problems: Problems;
+  readonly #problems: BoundedProblems;
   readonly #shared: SharedMemory;
   readonly #tools: StepTools;
   readonly #onChange: (record: EngineRecord) => void;
@@ -91,7 +91,7 @@ export class EngineDriver {
     });
     this.record = createEngineRecord(hello, mode, { guard, utilization, orders });
     this.#clock = clock;
-    this.#problems = new Problems(clock);
+    this.#problems = new BoundedProblems(clock);
     this.#shared = shared;
     this.#onChange = onChange;
     this.#pace = options.pace ?? (() => undefined);

@@ -451,7 +451,10 @@ def _connector_checks(config: Any, old: bool) -> tuple[tuple[bool, str], ...]:
 
 def _sleeps(model: Any) -> bool:
     """Its allocator alone makes sleep's calls work: vLLM doesn't ask for the mode."""
-    return any(getattr(model, f"enable_{by}", False) for by in ("sleep_mode", "cumem_allocator"))
+    return bool(
+        getattr(model, "enable_sleep_mode", False)
+        or getattr(model, "enable_cumem_allocator", False)
+    )
 
 
 def _recurrent(model: Any) -> str:
